@@ -34,8 +34,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from fastgaum.checkpoint import State, join_state, split_state
 from fastgaum.errors import LostPeerError, RefusedByAllError, StepRefusedError
-from fastgaum.features.sessions import WHOLE, Share
-from fastgaum.features.windows import ShardIterator
+from fastgaum.features.windows import WHOLE, ShardIterator, Share
 from fastgaum.interrupts import Stop
 from fastgaum.untrusted import parse_json
 

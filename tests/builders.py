@@ -14,6 +14,7 @@ import polars as pl
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from fastgaum.logs.actions import Actions
 from fastgaum.logs.log import SessionLog
 
 NARROW: dict[str, Any] = {"preset": "paper-lstm", "players": "adversarial", "item_dim": 8}
@@ -106,6 +107,23 @@ def with_vectors(log: SessionLog, seed: int = 0) -> SessionLog:
     image = rng.standard_normal((log.n_items, 2)) * [1, 20]
     vectors = {"text": text.astype(np.float32), "image": image.astype(np.float32)}
     return dataclasses.replace(log, item_vectors=vectors)
+
+
+def with_drawn_actions(log: SessionLog, seed: int = 0) -> SessionLog:
+    """The log with up to three actions before each event, of three kinds, some on items that it
+    does not display."""
+    rng = np.random.default_rng(seed)
+    items = pl.concat([log.item_ids, pl.Series("item", ["x1", "x2", "x3"])])
+    counts = rng.integers(0, 4, log.n_events)
+    n, kinds = int(counts.sum()), pl.Series(["cart", "past", "view"])
+    actions = Actions(
+        np.concatenate(([0], np.cumsum(counts))).astype(np.int32),
+        rng.integers(0, len(items), n).astype(np.int32),
+        rng.integers(0, len(kinds), n).astype(np.int32),
+        kinds,
+        left_out=2,
+    )
+    return dataclasses.replace(log, item_ids=items, actions=actions)
 
 
 def change_state(

@@ -144,6 +144,8 @@ class Baseline(ChoiceModel, CheckedSettings):
         """
         require_log(log)
         space = FeatureSpace.fit(log, self.protocol, self.set_context, self.relations)
+        # no baseline reads actions
+        space = dataclasses.replace(space, actions=())
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log)
         self.session_name = lambda row: f"'{log.session_ids[row]}'"

@@ -231,8 +231,7 @@ def convert_command(
         log = reading.load(source)
     with Waiting(f"writing {out}"):
         write_log(log, out)
-    text = f"{out}: {log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates"
-    finish(text, json, _facts(out, log))
+    finish(f"{out}: {_sizes(log)}", json, _facts(out, log))
 
 
 def _facts(out: Path, log: SessionLog | ShardedLog) -> dict[str, Any]:
@@ -241,6 +240,7 @@ def _facts(out: Path, log: SessionLog | ShardedLog) -> dict[str, Any]:
         "events": log.n_events,
         "candidates": log.n_candidates,
         "items": log.n_items,
+        **({} if log.actions is None else {"actions": log.n_actions}),
     }
     return {"path": str(out), "name": log.name, **counts}
 
@@ -265,16 +265,17 @@ def _convert_to_shards(
 
 
 def _finish_shards(out: Path, log: ShardedLog, json: Path | None) -> None:
-    from fastgaum.logs.shard_files import cut_of
+    from fastgaum.logs.shards import cut_of
 
     text = f"{out}: {_sizes(log)}\n  {cut_of(log.shards)}"
     finish(text, json, {**_facts(out, log), "shards": len(log.shards)})
 
 
 def _sizes(log: SessionLog | ShardedLog) -> str:
+    actions = "" if log.actions is None else f", {log.n_actions} actions"
     return (
         f"{log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates"
-        f" of {log.n_items} items"
+        f" of {log.n_items} items{actions}"
     )
 
 

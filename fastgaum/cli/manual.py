@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum train clicks.csv -o runs/mine",
         "fastgaum train shop.parquet -o runs/shop --column item=sku --candidate-field price "
         "--item-table items.csv",
+        "fastgaum train shop.parquet -o runs/views --actions views.parquet --time-field gap",
         "fastgaum train yelp -o runs/gru --set history=gru --set history_dim=16 --seed 1",
         "fastgaum train clicks.csv -o runs/mine --resume",
         "fastgaum train july.csv -o runs/july --from runs/june",

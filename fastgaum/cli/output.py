@@ -222,6 +222,11 @@ def write_log(log: SessionLog, out: Path) -> None:
     if log.user_fields:
         names = ", ".join(sorted(log.user_fields))
         note(f"fields of users ({names}) are columns of the rows: --context-field reads them")
+    if log.actions is not None:
+        note(
+            f"the long layout has no actions ({log.n_actions}): keep their table beside {out}, or "
+            "convert into a folder"
+        )
     frame = to_frame(log)
     with atomic(out) as beside:
         if out.suffix == ".csv":

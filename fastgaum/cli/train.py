@@ -202,10 +202,13 @@ def train_command(
     if context:
         fields = ", ".join(f"{name} ({holds})" for name, holds in context.items())
         note(f"context of the events: {fields}")
+    if model.space.actions:
+        note(f"actions, tokens of the history: {log.n_actions} beside {log.n_events} events")
     facts = {
         "path": str(folder),
         "log": log.name,
         "context": context,
+        "actions": log.n_actions if model.space.actions else 0,
         "size": model.config.size,
         "compared": trials_as_facts(model.trials),
         "epochs": table.height,

@@ -133,10 +133,13 @@ class EngineHistory(ABC):
 
     def forward(self, batch: BatchTensors, tokens: Bags) -> Array:
         """State before each event, (n_events, state_dim), zero for a first event."""
-        self.later = batch.later_events.numpy()
+        self.later, read = batch.later_events.numpy(), batch.read_tokens
+        self.n_tokens, self.read = tokens.n_bags, None if read is None else read.numpy()
         self.states = states = self._states(batch.n_events, self.state_dim)
         if len(self.later):
-            kernels.place_rows(self._after_tokens(tokens, batch.token_offsets), self.later, states)
+            after = self._after_tokens(tokens, batch.token_offsets)
+            after = after if self.read is None else after[self.read]
+            kernels.place_rows(after, self.later, states)
         else:
             states[:] = 0
         return states
@@ -151,7 +154,12 @@ class EngineHistory(ABC):
     def _at_tokens(self, grad_states: Array) -> Array:
         grad = self._grad_after(len(self.later), self.state_dim)
         kernels.take_rows(grad_states, self.later, grad)
-        return grad
+        if self.read is None:
+            return grad
+        # a token that no event reads, an action before another one, has none of its own
+        of_tokens = np.zeros((self.n_tokens, self.state_dim), np.float32)
+        of_tokens[self.read] = grad
+        return of_tokens
 
     def _nothing(self) -> None:
         for parameter in self.dense_parameters():

@@ -12,16 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from fastgaum.features.actions import with_actions
 from fastgaum.features.item_vectors import BatchVectors
-from fastgaum.features.sessions import (
-    BATCH_CANDIDATES,
-    WHOLE,
-    Sessions,
-    Share,
-    SharedSessions,
-    blocks,
-)
-from fastgaum.features.windows import RowArray, StreamedSessions, windows
+from fastgaum.features.sessions import BATCH_CANDIDATES, Sessions, SharedSessions, blocks
+from fastgaum.features.windows import WHOLE, RowArray, Share, StreamedSessions, windows
 from fastgaum.kernels.batching import (
     PickedEvents,
     count_sessions,
@@ -53,26 +47,28 @@ class Batch(PackedArrays):
     token_offsets: IntArray
     """start of each session in tokens, shape (n_sessions + 1,)"""
     token_candidates: IntArray
-    """candidate chosen at each token, -1 for no click, shape (n_tokens,)"""
+    """candidate chosen at each token, -1 for no click, -2 for an action, shape (n_tokens,)"""
     token_ids: IntArray
     """the tokens' bags: a choice's are its candidate's ids, no click has the one id 0; shape (nnz,)
     """
     token_id_offsets: IntArray
     """start of each token's bag in token_ids, shape (n_tokens + 1,)"""
     token_numbers: FloatArray
-    """the tokens' numbers, zeros for no click, shape (n_tokens, n_numbers)"""
+    """the tokens' numbers, zeros where none was chosen, shape (n_tokens, n_numbers)"""
     context_ids: IntArray
     """ids of the events' context fields, shape (n_events, n_context_fields)"""
     context_numbers: FloatArray
     """the events' numbers, shape (n_events, n_context_numbers)"""
     later_events: RowArray
-    """events that are not the first of their session, in order, int64"""
+    """events with a token before them in their session, in order, int64"""
     clicked: RowArray
     """events with a choice, int64, shape (n_clicked,)"""
     chosen: RowArray
     """chosen candidate of each of those events, int64, shape (n_clicked,)"""
     vectors: BatchVectors | None = None
     """of the items, where networks read vectors"""
+    read_tokens: RowArray | None = None
+    """last token before each of later_events, int64; None: token i before later_events[i]"""
     is_filler: bool = False
     """whether it stands for a process's share of a batch that has no session: nothing in it counts
     """
@@ -109,33 +105,24 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
         ids = _picked(encoded.ids, n_candidates, first, offsets, displays)
     numbers = _picked(encoded.numbers, n_candidates, first, offsets, displays)
     token_ids, token_id_offsets, token_numbers = bags_of_candidates(ids, numbers, tokens)
-    events = np.arange(n_events) + np.repeat(first_events - offsets[:-1], np.diff(offsets))
-    positions: IntArray = events.astype(np.int32)
-    context_ids, context_numbers = encoded.context_rows(positions)
+    shifts = np.repeat(first_events - offsets[:-1], np.diff(offsets))
+    events: IntArray = (np.arange(n_events) + shifts).astype(np.int32)
+    context_ids, context_numbers = encoded.context_rows(events)
     vectors = None
     if encoded.vectors is not None:
         reader, items, context_items = encoded.vectors
         codes = _picked(items[:, None], n_candidates, first, offsets, displays)[:, 0]
-        vectors = reader.of_batch(codes, tokens, context_items(positions))
-    return Batch(
+        vectors = reader.of_batch(codes, tokens, context_items(events))
+    batch = Batch(
         encoded.rows[sessions],
-        offsets,
-        displays,
-        choices,
-        ids,
-        numbers,
-        token_offsets,
-        tokens,
-        token_ids,
-        token_id_offsets,
-        token_numbers,
-        context_ids,
-        context_numbers,
-        later[:n_later],
-        clicked[:n_clicked],
-        chosen[:n_clicked],
+        *(offsets, displays, choices, ids, numbers, token_offsets, tokens),
+        *(token_ids, token_id_offsets, token_numbers, context_ids, context_numbers),
+        *(later[:n_later], clicked[:n_clicked], chosen[:n_clicked]),
         vectors,
     )
+    if encoded.actions is None:
+        return batch
+    return replace(batch, **with_actions(batch, encoded.actions.before(events))._asdict())
 
 
 def _picked(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastgaum.errors import FeatureMismatchError
+from fastgaum.features.actions import check_actions
 from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.context import context_names
@@ -34,6 +35,7 @@ def check_columns(space: FeatureSpace, log: AnyLog) -> None:
             f"the model reads places of a grid of {space.grid} columns, log '{log.name}' has "
             f"{log.grid or 'no grid'}: read it with --grid {space.grid}"
         )
+    check_actions(space.actions, log)
     if space.ordered and not log.ordered:
         raise FeatureMismatchError(
             f"the model was trained on displays whose order is real, log '{log.name}' is "

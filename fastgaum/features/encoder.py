@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastgaum.features.actions import action_bags
 from fastgaum.features.context import ContextEncoder
 from fastgaum.features.crossed import (
     crossed_names,
@@ -122,6 +123,7 @@ class Encoder:
         context_items = np.empty(
             (0 if reader is None else n_events, len(space.fields_of_items)), np.int32
         )
+        events_of = pick_rows(log.session_offsets, rows)[1]
         encoded = EncodedSessions(
             rows=rows,
             session_offsets=np.zeros(len(rows) + 1, dtype=np.int32),
@@ -133,13 +135,12 @@ class Encoder:
             context_ids=np.empty((n_events, len(space.context)), dtype=np.int32),
             context_numbers=np.empty((n_events, len(space.context_number_names)), np.float32),
             first_choices=(
-                log.first_choices[pick_rows(log.session_offsets, rows)[1]]
-                if is_successive(log.event_fields)
-                else None
+                log.first_choices[events_of] if is_successive(log.event_fields) else None
             ),
             vectors=None
             if reader is None
             else VectorRows(reader, items, context_items.__getitem__),
+            actions=action_bags(space, log, events_of),
         )
         session = event = candidate = 0
         for chunk in chunks(log, rows):
@@ -184,14 +185,9 @@ class Encoder:
         n_events = picked_size(np.asarray(self.log.session_offsets), rows)
         if n_events < 0:
             raise IndexError(f"a session outside 0 … {self.log.n_sessions - 1} was asked for")
-        return SharedSessions(
-            self.log,
-            rows,
-            self._id_of_item,
-            n_events,
-            self.context,
-            VectorReader.of(self.space, self.log),
-        )
+        bags, reader = action_bags(self.space, self.log), VectorReader.of(self.space, self.log)
+        fixed = (self._id_of_item, n_events, self.context)
+        return SharedSessions(self.log, rows, *fixed, reader, bags)
 
     @cached_property
     def _id_of_item(self) -> IntArray:

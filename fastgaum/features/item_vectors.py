@@ -226,5 +226,5 @@ class VectorReader:
 
 
 def rows_of_chosen(rows: IntArray, candidates: IntArray) -> IntArray:
-    """The row of each of those candidates, -1 for no click, which is candidate -1."""
-    return np.append(rows, np.int32(-1))[candidates]
+    """The row of each of those candidates, -1 where it is none (no click, an action)."""
+    return np.append(rows, np.int32(-1))[np.maximum(candidates, -1)]

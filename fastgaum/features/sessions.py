@@ -19,6 +19,7 @@ from fastgaum.logs.log import TRAIN, FloatArray, IntArray, PackedArrays, Session
 if TYPE_CHECKING:
     from fastgaum.features.context import ContextEncoder
     from fastgaum.features.item_vectors import VectorReader
+    from fastgaum.logs.actions import Actions
 
 CHUNK_EVENTS = 50_000
 """events that are worked on at once: what a chunk needs besides its results stays within tens of
@@ -76,7 +77,7 @@ def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterato
     A block of more than BATCH_CANDIDATES candidates comes in the parts of `cut_by_candidates`.
     """
     start, n_events = 0, 0
-    offsets, displays = np.asarray(log.session_offsets), np.asarray(log.display_offsets)
+    offsets, displays = np.asarray(log.session_offsets), _work(log, log.actions)
     for stop in range(block, len(rows) + block, block):
         latest = rows[stop - block : stop]
         first, last = offsets[latest], offsets[latest + 1]
@@ -91,6 +92,13 @@ def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterato
         else:
             continue
         start, n_events = stop, 0
+
+
+def _work(packed: PackedArrays, actions: Actions | ActionBags | None) -> IntArray:
+    """Start of each event in what a batch holds of it, its candidates and the actions before it;
+    shape (n_events + 1,)."""
+    displays = np.asarray(packed.display_offsets)
+    return displays if actions is None else displays + actions.offsets
 
 
 def cut_by_candidates(sizes: IntArray) -> list[slice]:
@@ -185,6 +193,30 @@ class VectorRows(NamedTuple):
     """item codes of the events' context fields that hold items, as `ContextEncoder.items`"""
 
 
+class ActionBags(NamedTuple):
+    """The bags of the actions of packed events."""
+
+    offsets: IntArray
+    """start of each event's actions, shape (n_events + 1,)"""
+    ids: IntArray
+    """feature ids of each action, shape (n_actions, n_fields)"""
+
+    def before(self, events: IntArray) -> ActionBags:
+        """Those before the given events."""
+        offsets, at = pick_rows(self.offsets, events)
+        return ActionBags(offsets, self.ids[at])
+
+    @classmethod
+    def joined(cls, parts: Sequence[ActionBags | None]) -> ActionBags | None:
+        """Those of consecutive parts; None where they have none."""
+        bags = [part for part in parts if part is not None]
+        if not bags:
+            return None
+        lengths = np.concatenate([np.diff(part.offsets) for part in bags])
+        offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+        return cls(offsets, np.concatenate([part.ids for part in bags]))
+
+
 @dataclass(frozen=True)
 class SharedSessions:
     """Some sessions of a log whose bags hold an item and nothing else; `assemble` makes of them the
@@ -205,6 +237,8 @@ class SharedSessions:
     """reads the context of the log's events"""
     reader: VectorReader | None = None
     """reads the vectors of the log's items; None where no network reads them"""
+    actions: ActionBags | None = None
+    """what users did before each of the log's events"""
 
     @property
     def vectors(self) -> VectorRows | None:
@@ -220,10 +254,8 @@ class SharedSessions:
 
     @cached_property
     def largest(self) -> int:
-        """Candidates of the log's session that has most."""
-        return int(
-            np.diff(np.asarray(self.log.display_offsets)[self.log.session_offsets]).max(initial=0)
-        )
+        """Candidates, and actions, of the log's session that has most."""
+        return int(np.diff(_work(self.log, self.actions)[self.log.session_offsets]).max(initial=0))
 
     @property
     def packed(self) -> SessionLog:
@@ -276,11 +308,13 @@ class EncodedSessions(PackedArrays):
     """whether an event is the first choice of its display, shape (n_events,); None: all are"""
     vectors: VectorRows | None = None
     """the items whose vectors are read, if any are"""
+    actions: ActionBags | None = None
+    """what users did before each event"""
 
     @cached_property
     def largest(self) -> int:
-        """Candidates of the session that has most."""
-        return int(np.diff(self.display_offsets[self.session_offsets]).max(initial=0))
+        """Candidates, and actions, of the session that has most."""
+        return int(np.diff(_work(self, self.actions)[self.session_offsets]).max(initial=0))
 
     @property
     def packed(self) -> EncodedSessions:
@@ -315,6 +349,7 @@ class EncodedSessions(PackedArrays):
             context_ids=np.empty((n_events, 0), np.int32),
             context_numbers=np.empty((n_events, 0), np.float32),
             vectors=None,
+            actions=None,
         )
 
     @classmethod
@@ -341,6 +376,7 @@ class EncodedSessions(PackedArrays):
             context_ids=values("context_ids"),
             context_numbers=values("context_numbers"),
             first_choices=None if parts[0].first_choices is None else values("first_choices"),
+            actions=ActionBags.joined([part.actions for part in parts]),
         )
 
 
@@ -353,41 +389,12 @@ def blocks(encoded: Sessions, order: IntArray, batch_sessions: int) -> Iterator[
     candidates where they are so long or so wide that a batch would hold more than
     BATCH_CANDIDATES."""
     moderate = encoded.largest * batch_sessions <= BATCH_CANDIDATES
+    work = _work(encoded.packed, encoded.actions)
     for start in range(0, len(order), batch_sessions):
         sessions = order[start : start + batch_sessions]
         if moderate:
             yield sessions
             continue
         packed, places = encoded.packed, encoded.places(sessions)
-        ends = packed.display_offsets[packed.session_offsets[np.stack([places, places + 1])]]
+        ends = work[packed.session_offsets[np.stack([places, places + 1])]]
         yield from (sessions[part] for part in cut_by_candidates(ends[1] - ends[0]))
-
-
-@dataclass(frozen=True)
-class Share:
-    """The share of process `rank` of `size`; shares of one whole are ranges side by side, as equal
-    as they can be."""
-
-    rank: int = 0
-    size: int = 1
-
-    def span(self, n: int) -> tuple[int, int]:
-        """First and last + 1 of this share of n things.
-
-        >>> [Share(rank, 3).span(7) for rank in range(3)]
-        [(0, 2), (2, 4), (4, 7)]
-        """
-        return n * self.rank // self.size, n * (self.rank + 1) // self.size
-
-    def of(self, things: IntArray) -> IntArray:
-        """This share of an array."""
-        first, last = self.span(len(things))
-        return things[first:last]
-
-
-WHOLE = Share()
-
-
-def within(positions: IntArray, first: int, last: int) -> IntArray:
-    """The positions that are in a range, in their order."""
-    return positions[np.logical_and(positions >= first, positions < last)]

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
+from fastgaum.features.actions import action_fields
 from fastgaum.features.compatibility import check_columns
 from fastgaum.features.context import context_moments
 from fastgaum.features.crossed import CrossedField, crossed_names, displayers
@@ -42,10 +43,11 @@ from fastgaum.features.vocabulary import (
     categorical_fields,
     context_fields,
     former_ids,
+    training_counts,
 )
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import ContextField, Holds, context_of
-from fastgaum.logs.log import ALIKE, TRAIN, FloatArray, IntArray, ItemCounts, SessionLog
+from fastgaum.logs.log import ALIKE, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog
 
 
@@ -94,6 +96,8 @@ class FeatureSpace:
     place_rates: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     """choices per display at each place that is kept apart from the bags (`nets.examination`), the
     first being 1, shape (n_places,); empty where order means nothing, or is a field of the bags"""
+    actions: tuple[CategoricalField, ...] = ()
+    """fields of the tokens that are actions (`features.actions`); empty where none are read"""
 
     vectors: ItemVectors = NO_VECTORS
     """how the vectors of items are read"""
@@ -142,7 +146,12 @@ class FeatureSpace:
     @property
     def n_ids(self) -> int:
         """Number of ids, no click and unknown rows included."""
-        return max(part.stop for part in (*self.categorical, *self.context))
+        return max(part.stop for part in self.fields)
+
+    @property
+    def fields(self) -> tuple[CategoricalField, ...]:
+        """All fields of ids: of candidates, of the context, of actions."""
+        return (*self.categorical, *self.context, *self.actions)
 
     @property
     def rates(self) -> npt.NDArray[np.floating]:
@@ -158,7 +167,7 @@ class FeatureSpace:
     def unknown_of_id(self) -> IntArray:
         """Unknown row of each id's field, shape (n_ids,): what id dropout puts in its place."""
         unknown = np.zeros(self.n_ids, dtype=np.int32)
-        for part in (*self.categorical, *self.context):
+        for part in self.fields:
             unknown[part.start : part.stop] = part.start
         return unknown
 
@@ -213,7 +222,7 @@ class FeatureSpace:
         towers: bool,
     ) -> FeatureSpace:
         """All but the moments of the numbers."""
-        of_split = _training_counts(log)
+        of_split = training_counts(log)
         if protocol == "views" and log.views is None:
             raise ConfigError(
                 f"protocol 'views' needs repeated view rows, log '{log.name}' has none: use 'bags'"
@@ -259,6 +268,7 @@ class FeatureSpace:
             place_rates=rates,
             vectors=ItemVectors.of(log, known, components=not towers),
             grid=0 if len(rates) else log.grid,
+            actions=action_fields(log, (*categorical, *context)),
         )
         if protocol != "identity":
             space = dataclasses.replace(space, crossed=space.encoder(log).crossed())
@@ -283,7 +293,7 @@ class FeatureSpace:
                 f"log '{log.name}' is the one that the model was trained on, its counts would "
                 "double: give what is new (train --resume gives a run more epochs on its log)"
             )
-        of_split = _training_counts(log)
+        of_split = training_counts(log)
         counts = (
             counts_by_places(log, self.place_rates)
             if len(self.place_rates)
@@ -298,6 +308,9 @@ class FeatureSpace:
             self,
             categorical=categorical,
             context=context,
+            actions=(
+                action_fields(log, (*categorical, *context), self.actions) if self.actions else ()
+            ),
             no_click=self.no_click or of_split["choices"] < of_split["events"],
             fingerprint=log.fingerprint,
         )
@@ -346,9 +359,7 @@ class FeatureSpace:
     def former_ids(self, former: FeatureSpace) -> IntArray:
         """The id in the space that this one is `grown` from of each id; of a value that is new, its
         field's unknown row. Shape (n_ids,)."""
-        return former_ids(
-            (*self.categorical, *self.context), (*former.categorical, *former.context)
-        )
+        return former_ids(self.fields, former.fields)
 
     def _with(self, **changes: Any) -> FeatureSpace:
         """The space with other fields than the crossed counts."""
@@ -382,13 +393,3 @@ class FeatureSpace:
 
 
 _NO_PLACES: FloatArray = np.zeros(0, np.float32)
-
-
-def _training_counts(log: AnyLog) -> dict[str, int]:
-    """How much the training split holds. Raises LogFormatError where it has no session."""
-    of_split = {what: of_splits[TRAIN] for what, of_splits in log.counts().items()}
-    if of_split["sessions"] == 0:
-        raise LogFormatError(
-            f"log '{log.name}' has no training session: give a split column or --split user"
-        )
-    return of_split

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.errors import LogFormatError
 from fastgaum.features.sessions import chunks, select_sessions
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.context import ContextField, training_values
-from fastgaum.logs.log import IntArray
+from fastgaum.logs.log import TRAIN, IntArray
 from fastgaum.logs.shards import AnyLog
 
 
@@ -24,7 +25,8 @@ class CategoricalField:
     name: str
     source: str
     """"item" (identity), "item_field", "candidate_field", or one of OF_PLACE; of an event
-    "context", or "context_item", whose ids are the items' own"""
+    "context", or "context_item", whose ids are the items' own; of an action "action", or
+    "acted_item" for items of actions alone"""
     start: int
     values: pl.Series
 
@@ -53,7 +55,7 @@ def categorical_fields(
 
     def add(name: str, source: str, values: pl.Series) -> None:
         start = fields[-1].stop if fields else 1
-        fields.append(CategoricalField(name, source, start, _after(before.get(name), values)))
+        fields.append(CategoricalField(name, source, start, after(before.get(name), values)))
 
     every = len(known_items) == log.n_items
     add("item", "item", log.item_ids if every else log.item_ids.gather(known_items))
@@ -127,7 +129,7 @@ def context_fields(
             fields.append(CategoricalField(one.name, "context_item", items.start, items.values))
         elif one.holds == "categories":
             values = log.categories[one.name].gather(np.flatnonzero(seen[one.name][:-1]))
-            values = _after(before.get(one.name), values)
+            values = after(before.get(one.name), values)
             fields.append(CategoricalField(one.name, "context", stop, values))
             stop = fields[-1].stop
     return tuple(fields)
@@ -144,7 +146,7 @@ def former_ids(fields: Sequence[CategoricalField], former: Sequence[CategoricalF
     return ids
 
 
-def _after(former: pl.Series | None, values: pl.Series) -> pl.Series:
+def after(former: pl.Series | None, values: pl.Series) -> pl.Series:
     """The values, after those that a former log had."""
     if former is None:
         return values
@@ -166,3 +168,13 @@ def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
             for name in names:
                 seen[name][part.candidate_fields[name][picked.candidates]] = True
     return {name: np.flatnonzero(flags[:-1]) for name, flags in seen.items()}, longest
+
+
+def training_counts(log: AnyLog) -> dict[str, int]:
+    """How much the training split holds. Raises LogFormatError where it has no session."""
+    of_split = {what: of_splits[TRAIN] for what, of_splits in log.counts().items()}
+    if of_split["sessions"] == 0:
+        raise LogFormatError(
+            f"log '{log.name}' has no training session: give a split column or --split user"
+        )
+    return of_split

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.sessions import BATCH_CANDIDATES, WHOLE, Sessions, Share, within
+from fastgaum.features.sessions import BATCH_CANDIDATES, Sessions
 from fastgaum.logs.cut import join_logs, slice_sessions
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
 from fastgaum.logs.shards import ShardedLog
@@ -26,6 +26,36 @@ Loaded = tuple[Sessions, RowArray]
 """sessions, and their rows in the whole log"""
 ShardIterator = Callable[[], Iterable[int]]
 _Part = tuple[list[int], tuple[int, int] | None, int]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The share of process `rank` of `size`; shares of one whole are ranges side by side, as equal
+    as they can be."""
+
+    rank: int = 0
+    size: int = 1
+
+    def span(self, n: int) -> tuple[int, int]:
+        """First and last + 1 of this share of n things.
+
+        >>> [Share(rank, 3).span(7) for rank in range(3)]
+        [(0, 2), (2, 4), (4, 7)]
+        """
+        return n * self.rank // self.size, n * (self.rank + 1) // self.size
+
+    def of(self, things: IntArray) -> IntArray:
+        """This share of an array."""
+        first, last = self.span(len(things))
+        return things[first:last]
+
+
+WHOLE = Share()
+
+
+def within(positions: IntArray, first: int, last: int) -> IntArray:
+    """The positions that are in a range, in their order."""
+    return positions[np.logical_and(positions >= first, positions < last)]
 
 
 @dataclass(frozen=True)

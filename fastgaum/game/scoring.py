@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fastgaum.features.batches import assemble
-from fastgaum.features.sessions import WHOLE, Sessions, Share, blocks
-from fastgaum.features.windows import StreamedSessions, windows
+from fastgaum.features.sessions import Sessions, blocks
+from fastgaum.features.windows import WHOLE, Share, StreamedSessions, windows
 from fastgaum.game.game import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k

@@ -97,6 +97,8 @@ class AuditReport:
     """the fields of the events, and what they hold"""
     vectors: tuple[tuple[str, int], ...] = ()
     """columns of vectors of the items, and how many numbers each has"""
+    n_actions: int = 0
+    """what users did between displays, counted apart"""
 
     def __repr__(self) -> str:
         rules = ", ".join(f.rule for f in self.flagged) or "none"
@@ -119,10 +121,11 @@ class AuditReport:
 
     def to_text(self) -> str:
         """The report as plain lines."""
+        actions = f", {self.n_actions} actions" if self.n_actions else ""
         head = (
             f"{self.name}: {self.n_sessions} sessions of {self.n_users} users, {self.n_events} "
-            f"events; rules are scored on {self.n_rule_events} events with a choice among several "
-            "candidates"
+            f"events{actions}; rules are scored on {self.n_rule_events} events with a choice among "
+            "several candidates"
         )
         lines = [
             head,
@@ -173,7 +176,8 @@ def audit(
     if not isinstance(level, float | int) or not 0 < level < 1:
         raise ConfigError(f"level is {as_given(level)}, a probability between 0 and 1 is required")
     scores: dict[str, _Score] = {}
-    shares = {told[0]: _Share(*told) for told in log.clicks.shares()}
+    told = [*log.clicks.shares(), *(log.actions.shares(log.n_actions) if log.actions else ())]
+    shares = {one[0]: _Share(*one) for one in told}
     n_users = n_rule_events = done = 0
     shown, ranks = log.training_counts().displays > 0, ranks_of_ids(log.item_ids)
     for part in log.parts(ids=False):
@@ -210,6 +214,7 @@ def audit(
         has_rows=raw is not None,
         context=context_of(log),
         vectors=tuple((name, rows.shape[1]) for name, rows in sorted(log.item_vectors.items())),
+        n_actions=log.n_actions,
     )
 
 
@@ -347,6 +352,7 @@ def _facts_of_log(log: SessionLog, shown: BoolArray) -> list[_Share]:
     chosen_item = log.items[(log.display_offsets[:-1] + np.maximum(log.choices, 0))[test & clicked]]
     unseen = ~shown[chosen_item] if shown.any() else np.zeros(0, dtype=np.bool_)
     return [
+        *(_share(*one) for one in (log.actions.facts(shown) if log.actions else ())),
         _share(
             "events without a click",
             ~clicked,

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
+from fastgaum.logs.actions import Actions
 from fastgaum.logs.columns import parse_numbers
 from fastgaum.logs.log import TEST, FieldArray, IntArray, SessionLog
 from fastgaum.logs.raw_events import DisplaySets, RawEvents
@@ -41,6 +42,12 @@ EARLIER_DISPLAYS = "fewest displays earlier in the session"
 SHOWN = (
     "known before the choice, bags count it: in displays that were simulated it is the trace of "
     "their rule"
+)
+
+
+ACTED_ON = (
+    "known before the choice if displays and actions have one clock, and a token of the history: "
+    "if it finds nearly all clicks, the table holds the clicks themselves"
 )
 
 
@@ -101,6 +108,10 @@ def rules_of_log(log: SessionLog, ranks: Float64Array | None = None) -> Iterator
     # Made-up displays repeat around the choice. The other direction is popularity, and each rule
     # costs the rest power.
     yield Rule(EARLIER_DISPLAYS, -_displays_before(log).astype(np.float64), sets, SHOWN)
+    if log.actions is not None:
+        yield Rule(
+            "acted on latest before the event", latest_actions(log, log.actions), sets, ACTED_ON
+        )
     columns = dict(log.candidate_fields) | {
         name: values[log.items] for name, values in log.item_fields.items()
     }
@@ -113,6 +124,21 @@ def _displays_before(log: SessionLog) -> IntArray:
     before = np.empty((log.n_candidates, N_COUNTS), np.int32)
     count_before(log.packed_sessions(), log.n_items, before)
     return before[:, DISPLAYED]
+
+
+def latest_actions(log: SessionLog, actions: Actions) -> Float64Array:
+    """Number of the latest action on each candidate's item between its event and the one before,
+    from 1, and 0 where there is none; shape (n_candidates,)."""
+    event = np.repeat(np.arange(log.n_events), np.diff(actions.offsets))
+    number = np.arange(1, len(event) + 1) - actions.offsets[event]
+    keys = (event * log.n_items + actions.items)[::-1]
+    # of equal keys the first is kept: that of the latest action
+    keys, at = np.unique(keys, return_index=True)
+    wanted = log.event_of_candidate().astype(np.int64) * log.n_items + log.items
+    found = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    if not len(keys):
+        return np.zeros(log.n_candidates)
+    return np.where(keys[found] == wanted, number[::-1][at][found], 0).astype(np.float64)
 
 
 def _rules_of_field(

@@ -140,6 +140,10 @@ class CodedIds:
             codes = found.fill_null(NO_CODE).to_numpy()
         return cls(codes, vocabulary.texts)
 
+    def extended(self, texts: pl.Series) -> CodedIds:
+        """The same ids by sorted texts that hold the ones here, and more."""
+        return CodedIds(Vocabulary(texts).codes(self.texts)[self.codes], texts)
+
     def as_text(self) -> pl.Series:
         """The column as text, null for a gap."""
         return Vocabulary(self.texts).decode(self.codes)

@@ -13,6 +13,7 @@ items by accident. A field is taken to hold items where both are true of the tra
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -57,6 +58,57 @@ def context_of_events(
                 "correct it, or pass it as a candidate field"
             )
     return {name: column.gather(events["row"]) for name, column in rows.context.items()}
+
+
+_HOURS = pl.Series("", sorted(str(hour) for hour in range(24)))
+_DAYS = pl.Series("", ["Fri", "Mon", "Sat", "Sun", "Thu", "Tue", "Wed"])
+CATEGORIES_OF_TIME = {"hour": _HOURS, "day": _DAYS}
+"""values of the fields of time that are categories, whichever a log has"""
+
+
+def time_fields(
+    names: Sequence[str], events: pl.DataFrame, has_times: bool, taken: Iterable[str]
+) -> tuple[dict[str, FieldArray], dict[str, pl.Series]]:
+    """Context made of the times of events, and the values of what is categories.
+
+    gap is log(1 + seconds) since the event before in its session, 0 for the first; of times that
+    are numbers, of the number's own unit. hour and day are those of the log's own clock.
+
+    Args:
+        names: of `options.TIME_FIELDS`.
+        events: session and order of each event; those of a session come in order.
+        has_times: whether that order is one of numbers or times.
+        taken: names of the log's other fields.
+
+    Raises:
+        LogFormatError: the log has no such times, or a field of that name.
+    """
+    order, session = events["order"], events["session"].to_numpy()
+    kind = order.dtype if has_times else pl.String()
+    fields: dict[str, FieldArray] = {}
+    for name in names:
+        if name in taken:
+            raise LogFormatError(
+                f"the log has a field '{name}', which --time-field {name} makes: rename that "
+                "column, or leave the option out"
+            )
+        if not (kind.is_temporal() or (kind.is_numeric() and name == "gap")):
+            raise LogFormatError(
+                f"--time-field {name} needs events with times, the log's are ordered by {kind}: "
+                "name a time column (--column event=NAME), or leave the option out"
+            )
+        if name == "gap":
+            seconds = order
+            if kind.is_temporal():
+                seconds = order.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
+            steps = np.diff(seconds.to_numpy().astype(np.float64), prepend=0.0)
+            steps[np.append(True, session[1:] != session[:-1])] = 0.0
+            fields[name] = np.log1p(np.maximum(steps, 0.0)).astype(np.float32)
+        else:
+            local = order.cast(pl.Datetime("us", getattr(kind, "time_zone", None)))
+            text = local.dt.hour().cast(pl.String) if name == "hour" else local.dt.strftime("%a")
+            fields[name] = Vocabulary(CATEGORIES_OF_TIME[name]).codes(text)
+    return fields, {name: CATEGORIES_OF_TIME[name] for name in fields if name in CATEGORIES_OF_TIME}
 
 
 def context_names(log: AnyLog) -> list[str]:

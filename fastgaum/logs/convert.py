@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, OutputError
+from fastgaum.logs.action_tables import ActionTable
 from fastgaum.logs.clicks import ALL_DROPPED, ClickFacts
 from fastgaum.logs.column_types import TypedTable, decide_types
 from fastgaum.logs.columns import Vocabulary
@@ -30,7 +31,13 @@ from fastgaum.logs.log import USER_RULES, FieldArray, SessionLog, split_by_rule
 from fastgaum.logs.nested_clicks import as_list
 from fastgaum.logs.opened_log import open_known, open_rows
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
-from fastgaum.logs.read import load, refuse_choices, require_split_column, user_table_of
+from fastgaum.logs.read import (
+    action_table_of,
+    load,
+    refuse_choices,
+    require_split_column,
+    user_table_of,
+)
 from fastgaum.logs.registry import Located, resolve, verify
 from fastgaum.logs.row_buckets import RowBuckets
 from fastgaum.logs.rows import candidate_rows
@@ -103,7 +110,7 @@ def convert_files(
     if rule not in USER_RULES:
         rule = None if schema.split is not None else "user"
     typed = decide_types(tables, schema)
-    users = user_table_of(options, schema)
+    users, actions = user_table_of(options, schema), action_table_of(options, schema)
     options = dataclasses.replace(options, name=options.name or stem_of(Path(paths[0])))
     say = progress or _nothing
     n_rows = 0
@@ -122,18 +129,24 @@ def convert_files(
                 say("rows read", n_rows, None)
             if not buckets.filled:
                 raise LogFormatError(ALL_DROPPED)
-            head = buckets.head(options)
+            head = buckets.head(options, actions)
             head = with_grid(join_item_table(head, options), options)
             if users is not None:
                 head = users.attach(head, head.session_ids)
             with write_shards(target, head, overwrite) as writer:
                 clicks = buckets.clicks
-                parts = _packed(buckets, per_shard, _Whole(head, users, rule), options)
-                for written, log in enumerate(parts, start=1):
+                whole = _Whole(head, users, actions, rule)
+                left_out = []
+                for written, log in enumerate(_packed(buckets, per_shard, whole, options), start=1):
                     writer.add(log)
                     clicks = log.clicks.plus(clicks)
+                    left_out += [] if log.actions is None else [log.actions.left_out]
                     say("shards written", written, n_shards)
                 writer.head = replace(writer.head, clicks=clicks)
+                if actions is not None and head.actions is not None:
+                    n = actions.left_out(left_out)
+                    actions.require_some(n, log.session_name(0))
+                    writer.head = replace(writer.head, actions=replace(head.actions, left_out=n))
     except OSError as error:
         raise OutputError(
             f"cannot write the shards '{target}': {one_line(error)}; free space or choose another "
@@ -187,6 +200,7 @@ class _Whole(NamedTuple):
 
     head: SessionLog
     users: UserTable | None
+    actions: ActionTable | None
     rule: str | None
     """how users are split; None: the rows say it"""
 
@@ -196,7 +210,7 @@ def _packed(
 ) -> Iterator[SessionLog]:
     """Each shard's buckets as a log of all the items, split by its rows or by a rule over all
     users."""
-    head, users, rule = whole
+    head, users, actions, rule = whole
     first, drawn = 0, None
     no_click = buckets.have_no_click() if options.clicks == "each" else None
     if rule is not None:
@@ -206,7 +220,7 @@ def _packed(
         parts = []
         for number in numbers:
             try:
-                packed = pack_rows(buckets.read(number), options, no_click)
+                packed = pack_rows(buckets.read(number), options, no_click, actions)
                 log = packed.log if users is None else users.attach(packed.log, packed.owners)
             except LogFormatError as error:
                 raise LogFormatError(f"{head.name}: {error}") from None
@@ -216,7 +230,11 @@ def _packed(
                 first += n_users
             parts.append(_with_codes_of(log, head))
         clicks = functools.reduce(ClickFacts.plus, (part.clicks for part in parts))
-        yield replace(join_logs(parts), clicks=clicks)
+        log = replace(join_logs(parts), clicks=clicks)
+        if actions is not None and log.actions is not None:
+            n = actions.left_out(part.actions.left_out for part in parts if part.actions)
+            log = replace(log, actions=replace(log.actions, left_out=n))
+        yield log
 
 
 def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
@@ -234,10 +252,10 @@ def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
             )
         return turned
 
-    items = Vocabulary(head.item_ids).codes(log.item_ids)[log.items]
+    code_of_item, actions = Vocabulary(head.item_ids).codes(log.item_ids), log.actions
     return dataclasses.replace(
         log,
-        items=items,
+        items=code_of_item[log.items],
         item_ids=head.item_ids,
         candidate_fields=recoded(log.candidate_fields),
         event_fields=recoded(log.event_fields),
@@ -247,6 +265,11 @@ def _with_codes_of(log: SessionLog, head: SessionLog) -> SessionLog:
         item_vectors=head.item_vectors,
         grid=head.grid,
         views=log.views if head.views is not None else None,
+        actions=(
+            None
+            if actions is None or head.actions is None
+            else actions.recoded(code_of_item, head.actions.kind_names)
+        ),
     )
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.logs.actions import Actions
 from fastgaum.logs.log import FieldArray, IntArray, SessionLog
 
 MAX_ROWS = 2**31 - 1
@@ -103,6 +104,11 @@ def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
         },
         event_fields={name: values[events] for name, values in log.event_fields.items()},
         user_fields={name: values[picked] for name, values in log.user_fields.items()},
+        actions=(
+            None
+            if log.actions is None
+            else log.actions.picked(*pick_rows(log.actions.offsets, events))
+        ),
     )
 
 
@@ -144,4 +150,9 @@ def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
         items=values("items"),
         choices=values("choices"),
         split=values("split"),
+        actions=(
+            None
+            if first.actions is None
+            else Actions.joined([part.actions for part in parts if part.actions is not None])
+        ),
     )

@@ -39,6 +39,10 @@ class Digests:
         arrays |= {f"field {name}": values for name, values in part.candidate_fields.items()}
         arrays |= {f"event field {name}": values for name, values in part.event_fields.items()}
         arrays |= {f"user field {name}": values for name, values in part.user_fields.items()}
+        if part.actions is not None:
+            arrays["actions"] = np.diff(part.actions.offsets)
+            arrays["items of actions"] = part.actions.items
+            arrays["kinds of actions"] = part.actions.kinds
         for name, array in arrays.items():
             if array is not None:
                 self._digest(name).update(np.ascontiguousarray(array).data)
@@ -72,6 +76,8 @@ def fingerprint_of(values: Mapping[str, str], log: SessionLog) -> str:
     if log.grid:
         whole.update(f"grid {log.grid}".encode())
     _feed_ids(whole, log.item_ids)
+    if log.actions is not None:
+        _feed_ids(whole, log.actions.kind_names)
     for name, categories in sorted(log.categories.items()):
         whole.update(name.encode())
         _feed_ids(whole, categories)

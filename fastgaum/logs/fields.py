@@ -65,3 +65,14 @@ def check_fields(
                 f"column '{column}' holds lists, a context field has one value per event: name a "
                 "plain column, or pass it as a candidate field if it has one value per candidate"
             )
+
+
+def check_past(column: str, dtypes: Mapping[str, pl.DataType]) -> None:
+    """Raise LogFormatError unless a column may hold the items of a user's past."""
+    require_column(column, dtypes, "the past")
+    if not is_list(dtypes[column]):
+        raise LogFormatError(
+            f"column '{column}' holds {dtypes[column]}, the past of a user is a list of items: "
+            "save it as lists in parquet or arrow, or give a table of actions (--actions FILE), "
+            "a row for each"
+        )

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.logs.action_tables import ActionTable, pack_actions, with_acted_items
 from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.columns import CodedIds, Vocabulary, encode_fields, first_true, show
-from fastgaum.logs.context import context_of_events
+from fastgaum.logs.context import context_of_events, time_fields
 from fastgaum.logs.cut import check_size, stable_order
 from fastgaum.logs.log import (
     FRACTIONS,
@@ -28,8 +29,8 @@ from fastgaum.logs.log import (
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.successive import CandidateClicks, click_numbers, with_each_click
 
-EVENT_COLUMNS = ("session", "key", "order", "label", "user", "split")
-"""columns of `Rows.events`; a log need not have the last two"""
+EVENT_COLUMNS = ("session", "key", "order", "label", "user", "split", "past")
+"""columns of `Rows.events`; a log need not have the last three"""
 LONG_COLUMNS = ("session", "event", "event_label", "item", "chosen", "user", "split", "views")
 """columns of `to_frame` that are no field's"""
 BoolArray = npt.NDArray[np.bool_]
@@ -44,8 +45,9 @@ class Rows:
 
     events: pl.DataFrame
     """session (text), key (what tells the session's events apart), order (sortable, no null), label
-    (what messages and `event_ids` call the event), and, where the log has them, user (text) and
-    split (Int8); a line per row, or where there is `event_of_row` one per event"""
+    (what messages and `event_ids` call the event), and, where the log has them, user (text), split
+    (Int8) and past (lists of items as text); a line per row, or where there is `event_of_row` one
+    per event"""
     item: CodedIds
     """each row's item"""
     chosen: BoolArray
@@ -124,7 +126,10 @@ class Packed:
 
 
 def pack_rows(
-    rows: Rows, options: ReadOptions = DEFAULT_OPTIONS, no_click: bool | None = None
+    rows: Rows,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    no_click: bool | None = None,
+    actions: ActionTable | None = None,
 ) -> Packed:
     """Pack a log's rows.
 
@@ -140,10 +145,13 @@ def pack_rows(
         options: how to read them.
         no_click: whether the log that these rows are a part of has a display without a click; None:
             they are the whole.
+        actions: what users did between displays.
 
     Raises LogFormatError for two choices or two contexts in one event, a session with two users or
-    splits, and for non-finite fields."""
+    splits, for non-finite fields, and for actions that are not of these events."""
     check_size(rows.n_rows)
+    pasts = rows.events["past"] if "past" in rows.events.columns else None
+    rows = dataclasses.replace(rows, item=with_acted_items(rows.item, pasts, actions))
     session_ids = rows.events["session"].unique(maintain_order=True)
     sessions = Vocabulary(session_ids).codes(rows.events["session"])
     events = _events(rows, sessions)
@@ -165,11 +173,19 @@ def pack_rows(
     keys = pl.DataFrame([pl.Series("session", sessions), rows.events["key"]])
     context = context_of_events(rows, keys, events, name_event)
     event_fields, of_context = encode_fields(context, False, name_event)
+    taken = (*fields, *event_fields)
+    of_time, time_categories = time_fields(options.time_fields, events, rows.has_times, taken)
     users, split, owners = _per_session(rows.events, session_ids, sessions)
     clicks = CandidateClicks(candidates.event, candidates.click, candidates.with_order)
     choices, facts = clicks.choices(display_offsets, options, name_event)
     facts = dataclasses.replace(
         rows.clicks.plus(facts), clicks=options.clicks, outside=options.outside
+    )
+    order = events.select(
+        "order",
+        "row",
+        session=session_ids.gather(events["session"]),
+        user=owners.gather(events["session"]),
     )
     repeated = len(candidates.row) < rows.n_rows
     logs_views = repeated or rows.views is not None
@@ -185,11 +201,12 @@ def pack_rows(
         item_ids=rows.item.texts.rename("item"),
         views=np.clip(candidates.views, 1, MAX_VIEWS).astype(np.uint16) if logs_views else None,
         candidate_fields=fields,
-        event_fields=event_fields,
-        categories=categories | of_context,
+        event_fields=event_fields | of_time,
+        categories=categories | of_context | time_categories,
         ordered=options.ordered,
         name=options.name or "log",
         clicks=facts,
+        actions=pack_actions(order, rows.item.texts, pasts, actions, rows.has_times),
     )
     orders = events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
     return Packed(with_each_click(log, clicks, options, no_click), orders, owners)

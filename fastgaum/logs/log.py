@@ -31,6 +31,7 @@ from fastgaum.logs.digests import Digests
 
 if TYPE_CHECKING:
     from fastgaum.kernels.candidate_counts import PackedSessions
+    from fastgaum.logs.actions import Actions
     from fastgaum.logs.shards import AnyLog
 
 IntArray = npt.NDArray[np.int32]
@@ -42,6 +43,8 @@ SPLITS: tuple[str, ...] = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = 0, 1, 2
 NO_CLICK = -1
 SplitName = Literal["train", "validation", "test", "all"]
+Counted = Literal["sessions", "events", "choices", "candidates", "actions"]
+"""what logs are counted in"""
 
 
 class PackedArrays:
@@ -103,7 +106,8 @@ class SessionLog(PackedArrays):
     event_ids: pl.Series
     """the log's own event labels (order, time), length n_events"""
     item_ids: pl.Series
-    """the log's own item ids as text, length n_items"""
+    """the log's own item ids as text, length n_items; with actions, those of items that are never
+    displayed too"""
     views: npt.NDArray[np.uint16] | None = None
     """rows without a click of each candidate in its display set, at least 1, shape (n_candidates,);
     None if not logged"""
@@ -131,6 +135,8 @@ class SessionLog(PackedArrays):
     """what tables and messages call it"""
     clicks: ClickFacts = field(default_factory=ClickFacts)
     """what was done with several clicks on a display, and with clicks outside it"""
+    actions: Actions | None = None
+    """what users did between the displays; None: nothing is logged"""
 
     @classmethod
     def empty(cls, item_ids: pl.Series) -> SessionLog:
@@ -160,6 +166,11 @@ class SessionLog(PackedArrays):
     def n_items(self) -> int:
         """Number of distinct items in the vocabulary."""
         return len(self.item_ids)
+
+    @property
+    def n_actions(self) -> int:
+        """Number of actions."""
+        return 0 if self.actions is None else self.actions.n_actions
 
     @property
     def has_no_click(self) -> bool:
@@ -198,13 +209,13 @@ class SessionLog(PackedArrays):
         return dataclasses.replace(self, split=split)
 
     def counts(self) -> dict[str, tuple[int, ...]]:
-        """Sessions, events, choices and candidates of each split."""
+        """Sessions, events, choices, candidates and actions of each split."""
         split = np.asarray(self.split)
         events = np.diff(self.session_offsets)
         candidates = np.diff(np.asarray(self.display_offsets)[np.asarray(self.session_offsets)])
         clicked = np.repeat(split, events)[np.asarray(self.choices) >= 0]
 
-        def of(weights: IntArray | None) -> tuple[int, ...]:
+        def of(weights: npt.NDArray[np.integer] | None) -> tuple[int, ...]:
             return tuple(int(n) for n in np.bincount(split, weights=weights, minlength=3))
 
         choices = tuple(int(n) for n in np.bincount(clicked, minlength=3))
@@ -213,12 +224,16 @@ class SessionLog(PackedArrays):
             "events": of(events),
             "choices": choices,
             "candidates": of(candidates),
+            "actions": of(self._actions_of_sessions()),
         }
 
-    def count(
-        self, what: Literal["sessions", "events", "choices", "candidates"], split: SplitName = "all"
-    ) -> int:
-        """Number of sessions, events, choices or candidates of a split."""
+    def _actions_of_sessions(self) -> npt.NDArray[np.integer]:
+        if self.actions is None:
+            return np.zeros(self.n_sessions, np.int32)
+        return np.diff(self.actions.offsets[np.asarray(self.session_offsets)])
+
+    def count(self, what: Counted, split: SplitName = "all") -> int:
+        """Number of sessions, events, choices, candidates or actions of a split."""
         of_splits = self.counts()[what]
         return sum(of_splits) if split == "all" else of_splits[SPLITS.index(split)]
 
@@ -252,6 +267,7 @@ def line_of_log(log: AnyLog) -> str:
     """A log in one line: its kind, name, sizes, and fields."""
     sizes = ("sessions", "events", "candidates", "items")
     parts = [f"{getattr(log, f'n_{what}'):,} {what}" for what in sizes]
+    parts += [] if log.actions is None else [f"{log.n_actions:,} actions"]
     for what in ("candidate", "event", "user", "item"):
         names = ", ".join(getattr(log, f"{what}_fields"))
         parts += [f"{what} fields {names}"] if names else []

@@ -29,9 +29,12 @@ class ReadKeywords(TypedDict, total=False):
     columns: Mapping[str, str]
     candidate_fields: Sequence[str]
     context_fields: Sequence[str]
+    time_fields: Sequence[str]
     item_table: str | os.PathLike[str] | None
     item_vectors: Sequence[str]
     user_table: str | os.PathLike[str] | None
+    past: str | None
+    actions: str | os.PathLike[str] | None
     ordered: bool
     grid: int | None
     clicks: str
@@ -73,6 +76,13 @@ class ReadOptions:
     """what is known of an event beside its candidates: whole numbers and text as categories
     (missing is code -1), decimal numbers as float32. A csv column is numbers if every filled value
     is one and some are not whole."""
+    time_fields: tuple[str, ...] = _option(
+        (),
+        "context made of the times of events: gap, the logarithm of the seconds since the "
+        "session's event before; hour of the day; day of the week (repeatable)",
+    )
+    """context by names of TIME_FIELDS (`logs.context.time_fields`); hour and day need times, gap
+    takes numbers too, whose unit it has"""
     item_table: str | None = _option(None, "a file of static item columns, one row per item")
     """missing items and numbers get the column's mean, missing categories code -1"""
     item_vectors: tuple[str, ...] = _option(
@@ -85,6 +95,20 @@ class ReadOptions:
     user_table: str | None = _option(None, "a file of columns of users, one row per user")
     """context that a user brings to all its events: every user of the log has a row; kinds as in
     `context_fields`; missing numbers get the table's mean, missing categories code -1"""
+    past: str | None = _option(
+        None,
+        "a column of lists: the items of a user's past, which come before the first event of its "
+        "session",
+    )
+    """tokens of the history, without a display or a choice: the list of a session's first event,
+    oldest item first. An empty name: none, where a public log has such a column"""
+    actions: str | None = _option(
+        None,
+        "a file of what users did between displays: a session or user, an item and, if they are "
+        "known, an action and its time",
+    )
+    """tokens of the history likewise, each before the event that follows it in time
+    (`logs.action_tables`)"""
     ordered: bool = _option(False, "the display order is real, and is kept")
     """whether the order of rows, or of the list, is real; if not, candidates stand by item id"""
     grid: int | None = _option(
@@ -131,6 +155,12 @@ class ReadOptions:
                 )
         if self.grid is not None and self.grid < 1:
             raise ConfigError(f"grid is {self.grid}, a number of columns, at least 1, is required")
+        for name in self.time_fields:
+            if name not in TIME_FIELDS:
+                raise ConfigError(
+                    f"time_fields has '{name}', known are {', '.join(TIME_FIELDS)}"
+                    f"{did_you_mean(str(name), TIME_FIELDS)}"
+                )
         if not self.given:
             fields = dataclasses.fields(self)
             changed = (
@@ -199,7 +229,7 @@ class ReadOptions:
 def option_name(field_name: str) -> str:
     """An option's name on the command line and in JSON: several of one kind are given one by
     one."""
-    if field_name in ("columns", "candidate_fields", "context_fields"):
+    if field_name in ("columns", "candidate_fields", "context_fields", "time_fields"):
         return field_name.removesuffix("s")
     return "split_by" if field_name == "split" else field_name
 
@@ -241,9 +271,11 @@ def _is_plain(value: object, kind: object) -> bool:
     return type(value) is (str if typing.get_origin(kind) is Literal else kind)
 
 
+TIME_FIELDS = ("gap", "hour", "day")
+"""context that can be made of the times of events"""
 RULES = ("clicks", "outside", "split")
 """options that are one of a few words"""
-FILES = {"item_table", "user_table"}
+FILES = {"item_table", "user_table", "actions"}
 """options that name a file"""
 OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name != "given")
 """names of all options"""

@@ -134,7 +134,7 @@ PUBLIC_LOGS = (
             "items": ITEMS,
             "chosen": CHOSEN,
         },
-        ReadOptions.of(clicks="first"),
+        ReadOptions.of(clicks="first", past="history"),
         made={
             "time": time_of("time", "%m/%d/%Y %I:%M:%S %p"),
             "history": text("history").str.extract_all(r"\S+"),
@@ -145,7 +145,7 @@ PUBLIC_LOGS = (
                 .otherwise(_UNSAID)
             ),
         },
-        not_read="history, and without --clicks each clicks beyond an impression's first",
+        not_read="clicks beyond an impression's first (--clicks each reads them)",
     ),
     PublicLog(
         "EB-NeRD",
@@ -168,7 +168,7 @@ PUBLIC_LOGS = (
         },
         ReadOptions.of(clicks="first"),
         own=True,
-        not_read="history.parquet, and without --clicks each clicks beyond an impression's first",
+        not_read="history.parquet (--actions), clicks beyond an impression's first (--clicks each)",
     ),
     PublicLog(
         "trivago RecSys Challenge 2019",

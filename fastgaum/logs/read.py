@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError
+from fastgaum.logs.action_tables import ActionTable, check_saved_actions
 from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import Packed, pack_rows, split_by_time
 from fastgaum.logs.layouts import recognise
@@ -101,8 +102,9 @@ def read_log(
             the Arrow PyCapsule interface (of pandas, named levels of the index are columns).
         options: how to read it.
         given: single options by name, as fields of `ReadOptions`: `columns`, `candidate_fields`,
-            `context_fields`, `item_table`, `item_vectors`, `user_table`, `ordered`, `grid`,
-            `clicks`, `outside`, `split`, `split_seed`, `name`. They come first.
+            `context_fields`, `time_fields`, `item_table`, `item_vectors`, `user_table`, `past`,
+            `actions`, `ordered`, `grid`, `clicks`, `outside`, `split`, `split_seed`, `name`. They
+            come first.
 
     Raises:
         ConfigError: an option does not exist, or has a value that it cannot have.
@@ -208,7 +210,10 @@ def _read_whole(
     frame: pl.DataFrame, schema: LogSchema, options: ReadOptions, untyped: bool
 ) -> SessionLog:
     rows = candidate_rows(frame, schema, options, untyped=untyped)
-    packed, users = pack_rows(rows, options), user_table_of(options, schema)
+    users, actions = user_table_of(options, schema), action_table_of(options, schema)
+    packed = pack_rows(rows, options, actions=actions)
+    if actions is not None and packed.log.actions is not None:
+        actions.require_some(packed.log.actions.left_out, packed.log.session_name(0))
     if users is not None:
         packed = dataclasses.replace(packed, log=users.attach(packed.log, packed.owners))
     return _with_split(packed, rows.has_times, schema, options)
@@ -220,6 +225,12 @@ def user_table_of(options: ReadOptions, schema: LogSchema) -> UserTable | None:
     if options.user_table is None:
         return None
     return UserTable.read(options.user_table, schema.user is not None, schema.user)
+
+
+def action_table_of(options: ReadOptions, schema: LogSchema) -> ActionTable | None:
+    """The table of actions that the options name, for a log of this schema. Raises LogFormatError
+    as `ActionTable.read`."""
+    return None if options.actions is None else ActionTable.read(options.actions, schema)
 
 
 def _with_split(
@@ -261,11 +272,12 @@ def _as_saved(log: Stored, options: ReadOptions) -> Stored:
         )
     for field in options.candidate_fields:
         require_column(field, log.candidate_fields, "a candidate field")
-    for field in options.context_fields:
+    for field in (*options.context_fields, *options.time_fields):
         require_column(field, log.event_fields, "a context field")
     if options.user_table is not None:
         # a run names the table that its log was read with: a saved log may hold it already
         check_saved_users(options.user_table, log.user_fields, log.categories)
+    check_saved_actions(options, log.actions)
     log.clicks.check_saved(options, log.event_fields)
     if options.ordered and not log.ordered:
         raise LogFormatError(

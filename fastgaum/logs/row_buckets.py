@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.logs.action_tables import ActionTable, add_items, no_actions
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
 from fastgaum.logs.columns import CodedIds, DistinctTexts, Vocabulary
+from fastgaum.logs.context import CATEGORIES_OF_TIME
 from fastgaum.logs.fold import EVENT_COLUMNS, Rows
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.options import ReadOptions
@@ -33,6 +35,7 @@ class RowBuckets:
     context: Sequence[str]
     logs_views: bool = False
     clicks: ClickFacts = field(default_factory=ClickFacts)
+    has_times: bool = True
     _n_pieces: dict[int, int] = field(default_factory=dict)
     _items: DistinctTexts = field(default_factory=DistinctTexts)
     _values: dict[str, DistinctTexts] = field(default_factory=dict)
@@ -47,7 +50,10 @@ class RowBuckets:
         """Add a piece's rows, in order."""
         self.logs_views = self.logs_views or rows.logs_views
         self.clicks = self.clicks.plus(rows.clicks)
+        self.has_times = self.has_times and rows.has_times
         self._items.add(rows.item.texts)
+        if "past" in rows.events.columns:
+            add_items(rows.events["past"], self._items)
         for name, values in (*rows.fields.items(), *rows.context.items()):
             if isinstance(values.dtype, pl.String | pl.Categorical | pl.Enum):
                 self._values.setdefault(name, DistinctTexts()).add(values.cast(pl.String))
@@ -89,21 +95,33 @@ class RowBuckets:
                 path = self._path(table, number, piece)
                 frame.write_parquet(path, compression="lz4", statistics=False)
 
-    def head(self, options: ReadOptions) -> SessionLog:
-        """All the items and categories, and no session."""
+    def head(self, options: ReadOptions, actions: ActionTable | None = None) -> SessionLog:
+        """All the items, categories and kinds of actions, and no session."""
+        if actions is not None:
+            self._items.add(actions.rows["item"])
         return replace(
             SessionLog.empty(self._items.sorted()),
             views=np.zeros(0, np.uint16) if self.logs_views else None,
             candidate_fields={name: np.zeros(0, self._types[name]) for name in self.fields},
             event_fields={name: np.zeros(0, self._types[name]) for name in self.context}
+            | {
+                name: np.zeros(0, np.int32 if name in CATEGORIES_OF_TIME else np.float32)
+                for name in options.time_fields
+            }
             | ({CLICKS_SO_FAR: np.zeros(0, np.float32)} if options.clicks == "each" else {}),
             categories={
                 name: self._values[name].sorted()
                 for name in (*self.fields, *self.context)
                 if name in self._values
+            }
+            | {
+                name: CATEGORIES_OF_TIME[name]
+                for name in options.time_fields
+                if name in CATEGORIES_OF_TIME
             },
             ordered=options.ordered,
             name=options.name or "log",
+            actions=no_actions(bool(options.past), actions),
         )
 
     def count_users(self, number: int) -> int:
@@ -136,6 +154,7 @@ class RowBuckets:
             views=views,
             context={name: lines[column] for column, name in self._context_columns.items()},
             event_of_row=_event_of_row(lines),
+            has_times=self.has_times,
             click_order=shown["click_order"] if "click_order" in shown.columns else None,
         )
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.logs.action_tables import past_column
 from fastgaum.logs.clicks import ALL_DROPPED, ClickFacts
 from fastgaum.logs.columns import (
     NO_CODE,
@@ -115,7 +116,7 @@ def _context(table: pl.DataFrame, schema: LogSchema, untyped: bool) -> dict[str,
 def _event_columns(
     table: pl.DataFrame, schema: LogSchema, first_row: int | None
 ) -> list[pl.Series]:
-    """session, key, order, label and, where the log has them, user and split."""
+    """session, key, order, label and, where the log has them, user, split and past."""
     session = _filled_ids(table, schema.session, "session")
     start = first_row or 0
     rows = pl.int_range(start, start + table.height, eager=True)
@@ -148,6 +149,8 @@ def _event_columns(
         columns.append(_filled_ids(table, schema.user, "user").rename("user"))
     if schema.split is not None:
         columns.append(parse_split(table[schema.split]).rename("split"))
+    if schema.past is not None:
+        columns.append(past_column(table[schema.past]).rename("past"))
     return columns
 
 

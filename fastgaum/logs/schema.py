@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastgaum.errors import LogFormatError, did_you_mean
-from fastgaum.logs.fields import check_fields, is_list, require_column
+from fastgaum.logs.fields import check_fields, check_past, is_list, require_column
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class LogSchema:
     """further columns of each candidate, as the options name them; no role"""
     context_fields: tuple[str, ...] = ()
     """columns of one value per event, likewise"""
+    past: str | None = None
+    """the list of items before a session's first event, likewise"""
 
     @property
     def nested(self) -> bool:
@@ -81,7 +83,7 @@ class LogSchema:
 
     def columns(self) -> list[str]:
         """Columns that the schema reads, each once."""
-        of_roles = (getattr(self, role) for role in ROLE_NAMES)
+        of_roles = (getattr(self, role) for role in (*ROLE_NAMES, "past"))
         named = (column for column in of_roles if column is not None)
         return list(dict.fromkeys([*named, *self.candidate_fields, *self.context_fields]))
 
@@ -97,8 +99,15 @@ def find_role(role: str, columns: Iterable[str]) -> str | None:
     >>> find_role("event", ["SessionId", "Time", "ItemId"])
     'Time'
     """
+    return find_column(ROLE_NAMES[role], columns)
+
+
+def find_column(names: Iterable[str], columns: Iterable[str]) -> str | None:
+    """Return the column that has one of the names, that of the first name; None if there is none.
+
+    Case and underscores do not count."""
     by_name = {_squeezed(column): column for column in reversed(list(columns))}
-    for name in ROLE_NAMES[role]:
+    for name in names:
         if _squeezed(name) in by_name:
             return by_name[_squeezed(name)]
     return None
@@ -133,7 +142,10 @@ def resolve_schema(
     alike = [column for column in dtypes if _squeezed(column) in names]
     named = (options.candidate_fields, options.context_fields)
     check_fields(*named, choice, alike, dtypes)
-    return LogSchema(**roles, candidate_fields=named[0], context_fields=named[1])
+    past = options.past or None
+    if past is not None:
+        check_past(past, dtypes)
+    return LogSchema(**roles, candidate_fields=named[0], context_fields=named[1], past=past)
 
 
 def _named_roles(

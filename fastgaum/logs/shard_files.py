@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.log import (
     NO_CLICK,
@@ -35,9 +36,9 @@ MANIFEST = "shards.json"
 MOST_MANIFEST = 1 << 26
 """bytes of a manifest that are read: some hundred thousand shards"""
 FORMAT = "fastgaum-shards"
-OLDEST, VERSION = 1, 4
+OLDEST, VERSION = 1, 5
 """versions that are read, and the one that is written; 1 has no context of events, 1 and 2 no
-fields of users, 1 to 3 no vectors of items"""
+fields of users, 1 to 3 no vectors of items, 1 to 4 no actions"""
 HASHED_AT_ONCE = 1_000_000_000
 """bytes up to which all files are hashed when a log is opened; those of a larger log when they are
 first read"""
@@ -63,17 +64,19 @@ class Shard(StoredFile, frozen=True):
 
     users: _Count
     largest: _Count
-    """candidates of the session that has most"""
+    """candidates, and actions, of the session that has most"""
     sessions: _OfSplits
     events: _OfSplits
     choices: _OfSplits
     candidates: _OfSplits
+    actions: _OfSplits = (0, 0, 0)
 
     @classmethod
     def of(cls, part: SessionLog, stored: StoredFile) -> Shard:
         """The entry of a file that holds `part`."""
         users = int(part.users.max(initial=-1)) + 1
-        largest = int(np.diff(part.display_offsets[part.session_offsets]).max(initial=0))
+        work = part.display_offsets + (0 if part.actions is None else part.actions.offsets)
+        largest = int(np.diff(work[part.session_offsets]).max(initial=0))
         return msgspec.convert(
             msgspec.to_builtins(stored) | {"users": users, "largest": largest} | part.counts(), cls
         )
@@ -112,6 +115,9 @@ class Manifest(msgspec.Struct, frozen=True):
     item_vectors: list[str] = msgspec.field(default_factory=list)
     grid: _Count = 0
     clicks: ClickFacts = msgspec.field(default_factory=ClickFacts)
+    actions_left_out: _Count | None = None
+    """actions that were read and that no event follows; null: the log has no actions. Their kinds
+    are in the file of categories, behind the fields"""
     format: str = FORMAT
     version: int = VERSION
 
@@ -200,6 +206,8 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
         pl.read_parquet(path / stored.file, glob=False)
         for stored in (about.tables.items, about.tables.categories)
     )
+    n_texts = len(about.categories) + (about.actions_left_out is not None)
+    texts = [values.filter(pl.col("field") == i)["value"].rename("") for i in range(n_texts)]
     head = dataclasses.replace(
         SessionLog.empty(items["item"]),
         views=np.zeros(0, np.uint16) if about.views else None,
@@ -213,17 +221,21 @@ def read_head(path: Path, about: Manifest) -> tuple[SessionLog, ItemCounts]:
             name: _matrix(items[f"item_vectors_{i}"], name)
             for i, name in enumerate(about.item_vectors)
         },
-        categories={
-            name: values.filter(pl.col("field") == i)["value"].rename("")
-            for i, name in enumerate(about.categories)
-        },
+        categories=dict(zip(about.categories, texts, strict=False)),
         ordered=about.ordered,
         grid=about.grid,
         name=about.name,
         clicks=about.clicks,
+        actions=(
+            None
+            if about.actions_left_out is None
+            else Actions.empty(texts[-1], about.actions_left_out)
+        ),
     )
-    texts = {"item_ids": head.item_ids, **head.categories}
-    for name, column in texts.items():
+    named = {"item_ids": head.item_ids, **head.categories}
+    if head.actions is not None:
+        named["kinds of actions"] = head.actions.kind_names
+    for name, column in named.items():
         _require(column.dtype == pl.String and not column.null_count(), f"{name} holds gaps")
         _require(not column.is_duplicated().any(), f"{name} holds a value twice")
     fields = [
@@ -302,6 +314,8 @@ def read_rows(path: Path, head: SessionLog, ids: bool) -> SessionLog:
             name: column(stored).to_numpy()[starts]
             for name, stored in field_columns(head, "user_fields").items()
         },
+        actions=head.actions
+        and head.actions.of_lists(column("acted_items"), column("acted_kinds")),
     )
 
 
@@ -320,6 +334,10 @@ def check_part(log: SessionLog) -> None:
         raise ValueError(f"choices holds {log.choices[event]} for {sizes[event]} candidates")
     if log.views is not None:
         _check_range("views", log.views, np.uint16, 1, np.iinfo(np.uint16).max)
+    if log.actions is not None:
+        found = log.actions
+        _check_range("items of actions", found.items, np.int32, 0, log.n_items - 1)
+        _check_range("kinds of actions", found.kinds, np.int32, 0, len(found.kind_names) - 1)
     _check_displays(log)
     _check_fields(log, log.candidate_fields)
     _check_fields(log, log.event_fields)
@@ -374,22 +392,8 @@ def check_counts(part: SessionLog, shard: Shard, path: Path) -> None:
     right = (
         (part.n_sessions, part.n_events) == (shard.n_sessions, sum(shard.events))
         and part.n_candidates == sum(shard.candidates)
+        and part.n_actions == sum(shard.actions)
         and part.users.max(initial=-1) < shard.users
     )
     if not right:
         raise LogFormatError(f"shard '{path}' does not hold what {MANIFEST} says of it: {WAYS_OUT}")
-
-
-def totals_of_splits(shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:
-    """Sessions, events, choices and candidates of each split, summed over shards."""
-    names = ("sessions", "events", "choices", "candidates")
-    each = {name: [getattr(shard, name) for shard in shards] or [(0, 0, 0)] for name in names}
-    return {name: tuple(map(sum, zip(*counts, strict=True))) for name, counts in each.items()}
-
-
-def cut_of(shards: Sequence[Shard]) -> str:
-    """A line about the cut: how many shards, and the least and the most events of one."""
-    events = [sum(shard.events) for shard in shards]
-    return (
-        f"{len(shards)} shards of {min(events)} to {max(events)} events" if events else "no shard"
-    )

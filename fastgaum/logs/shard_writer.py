@@ -31,9 +31,8 @@ from fastgaum.logs.shard_files import (
     StoredFile,
     Tables,
     field_columns,
-    totals_of_splits,
 )
-from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
+from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards, totals_of_splits
 from fastgaum.logs.synthetic import world
 from fastgaum.untrusted_parquet import one_line
 
@@ -71,6 +70,9 @@ class ShardWriter:
         counts = dataclasses.asdict(self.counts)
         columns = {"item": head.item_ids, **fields, **vectors, **counts}
         items = self._write("items", pl.DataFrame(columns))
+        texts = list(head.categories.values())
+        if head.actions is not None:
+            texts.append(head.actions.kind_names)
         named = [
             pl.DataFrame(
                 {
@@ -78,7 +80,7 @@ class ShardWriter:
                     "value": values.alias("value"),
                 }
             )
-            for i, values in enumerate(head.categories.values())
+            for i, values in enumerate(texts)
         ]
         empty = pl.DataFrame(schema={"field": pl.Int32, "value": pl.String})
         categories = self._write("categories", pl.concat([empty, *named]))
@@ -91,6 +93,7 @@ class ShardWriter:
             event_fields=_kinds(head, head.event_fields),
             user_fields=_kinds(head, head.user_fields),
             clicks=head.clicks,
+            actions_left_out=None if head.actions is None else head.actions.left_out,
             item_fields=list(head.item_fields),
             item_vectors=list(head.item_vectors),
             categories=list(head.categories),
@@ -299,6 +302,10 @@ def _rows(part: SessionLog) -> pl.DataFrame:
         columns[column] = part.event_fields[name]
     for name, column in field_columns(part, "user_fields").items():
         columns[column] = np.asarray(part.user_fields[name])[of_session]
+    if part.actions is not None:
+        before = pl.Series(np.diff(part.actions.offsets))
+        columns["acted_items"] = _lists(part.actions.items, before)
+        columns["acted_kinds"] = _lists(part.actions.kinds, before)
     return pl.DataFrame(columns)
 
 
@@ -307,11 +314,15 @@ def _kinds(head: SessionLog, names: Iterable[str]) -> dict[str, FieldKind]:
 
 
 def _lists(values: npt.NDArray[np.generic], sizes: pl.Series) -> pl.Series:
-    """Values of each display set as a list."""
+    """Values of each event as a list, null where it has none."""
     event = pl.Series(
         "event", np.repeat(np.arange(len(sizes), dtype=np.int32), sizes.to_numpy())
     ).set_sorted()
     grouped = pl.DataFrame([event, pl.Series("value", np.asarray(values))]).group_by(
         "event", maintain_order=True
     )
-    return grouped.agg("value")["value"]
+    lists = grouped.agg("value")
+    if lists.height < len(sizes):
+        every = pl.DataFrame({"event": np.arange(len(sizes), dtype=np.int32)})
+        lists = every.join(lists, on="event", how="left", maintain_order="left")
+    return lists["value"]

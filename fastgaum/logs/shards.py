@@ -6,9 +6,9 @@ are read one at a time, so that its length never enters memory.
     LOG/shards.json           format, version, name; size, sha256 and counts of every file
     LOG/items.parquet         items in code order, their static fields, their vectors, counts of the
                               training split
-    LOG/categories.parquet    values of categorical fields
+    LOG/categories.parquet    values of categorical fields, kinds of actions
     LOG/shard-00000.parquet   one row per event: start, session, user, split, label, items (codes),
-                              choice, views, fields, context, fields of the user
+                              choice, views, fields, context, fields of the user, actions before
 
 All sessions of a user are in one shard: what a user's own past says of a candidate, and what the
 counts must leave out for that user, is found without reading another shard."""
@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -30,11 +30,13 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError, no_log, require_known, require_path
 from fastgaum.files import read_whole
+from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.cut import MAX_ROWS, join_logs
 from fastgaum.logs.digests import fingerprint_of, split_digest
 from fastgaum.logs.log import (
     SPLITS,
+    Counted,
     FieldArray,
     FloatArray,
     IntArray,
@@ -56,7 +58,6 @@ from fastgaum.logs.shard_files import (
     read_head,
     read_manifest,
     read_rows,
-    totals_of_splits,
 )
 from fastgaum.untrusted_parquet import READ_ERRORS, one_line
 
@@ -144,6 +145,11 @@ class ShardedLog:
         return self.head.clicks
 
     @property
+    def actions(self) -> Actions | None:
+        """Kinds of actions, and no action; None where the log has none."""
+        return self.head.actions
+
+    @property
     def n_items(self) -> int:
         """Number of distinct items in the vocabulary."""
         return self.head.n_items
@@ -164,6 +170,11 @@ class ShardedLog:
         return self.count("candidates")
 
     @property
+    def n_actions(self) -> int:
+        """Number of actions."""
+        return self.count("actions")
+
+    @property
     def n_users(self) -> int:
         """Number of users."""
         return sum(shard.users for shard in self.shards)
@@ -178,15 +189,13 @@ class ShardedLog:
         """That of the same log in memory."""
         return fingerprint_of(self.digests, self.head)
 
-    def count(
-        self, what: Literal["sessions", "events", "choices", "candidates"], split: SplitName = "all"
-    ) -> int:
-        """Number of sessions, events, choices or candidates of a split."""
+    def count(self, what: Counted, split: SplitName = "all") -> int:
+        """Number of sessions, events, choices, candidates or actions of a split."""
         of_splits = self.counts()[what]
         return sum(of_splits) if split == "all" else of_splits[SPLITS.index(split)]
 
     def counts(self) -> dict[str, tuple[int, ...]]:
-        """Sessions, events, choices and candidates of each split."""
+        """Sessions, events, choices, candidates and actions of each split."""
         return totals_of_splits(self.shards)
 
     def parts(self, ids: bool = True) -> Iterator[SessionLog]:
@@ -344,3 +353,18 @@ def open_shards(folder: str | os.PathLike[str], verify: bool = False) -> Sharded
         counts,
         _hashed={one.file for one in hashed},
     )
+
+
+def cut_of(shards: Sequence[Shard]) -> str:
+    """A line about the cut: how many shards, and the least and the most events of one."""
+    events = [sum(shard.events) for shard in shards]
+    return (
+        f"{len(shards)} shards of {min(events)} to {max(events)} events" if events else "no shard"
+    )
+
+
+def totals_of_splits(shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:
+    """What is counted of each split, summed over shards."""
+    names = get_args(Counted)
+    each = {name: [getattr(shard, name) for shard in shards] or [(0, 0, 0)] for name in names}
+    return {name: tuple(map(sum, zip(*counts, strict=True))) for name, counts in each.items()}

@@ -99,7 +99,16 @@ def build_log(
             f"split is '{options.split}', the choices have none of their own: use 'user' or 'time'"
         )
     source = path if isinstance(path, Source) else find_choices(Path(path))
-    for option in ("columns", "context_fields", "clicks", "outside", "ordered"):
+    of_displays = (
+        "columns",
+        "context_fields",
+        "time_fields",
+        "past",
+        "actions",
+        "clicks",
+        "outside",
+    )
+    for option in (*of_displays, "ordered"):
         if getattr(options, option) != getattr(DEFAULT_OPTIONS, option):
             raise ConfigError(
                 f"'{options.name or source.name}' has no recorded display sets, {option} says how "

@@ -166,6 +166,8 @@ def successive(log: SessionLog, numbers: IntArray, no_click: bool) -> SessionLog
             name: values[candidates] for name, values in log.candidate_fields.items()
         },
         event_fields=of_events | {CLICKS_SO_FAR: so_far.astype(np.float32)},
+        # those before a display are before its first choice
+        actions=log.actions and log.actions.before(np.flatnonzero(so_far == 0), len(so_far)),
     )
 
 

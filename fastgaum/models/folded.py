@@ -48,12 +48,14 @@ class TableRows:
     vectors: Vectors | None = None
     """standardised vectors of the items of some rows of `ids`, (n, dim); None where networks read
     none"""
+    n_ids: int = 0
+    """the first so many feature ids have a row each behind those: what actions are made of"""
 
 
 def folded_table(layer: BagLinear, of: TableRows) -> FloatArray:
-    """What each row adds to a layer: those of `of.ids`, then positions, and no click.
+    """What each row adds to a layer: those of `of.ids`, then positions, single ids, and no click.
 
-    Shape (n_rows + n_positions + 1, out)."""
+    Shape (n_rows + n_positions + n_ids + 1, out)."""
 
     # read once: a table of the user's own may have to be fetched
     table, projection = layer.table.detach(), layer.projection_of_rows
@@ -71,6 +73,8 @@ def folded_table(layer: BagLinear, of: TableRows) -> FloatArray:
     parts = [mapped(of.ids, of.vectors)]
     if of.positions is not None:
         parts.append(mapped(of.positions))
+    if of.n_ids:
+        parts.append(mapped(np.arange(of.n_ids)[:, None]))
     parts.append(mapped(np.full((1, 1), NO_CLICK_ID)))
     return np.ascontiguousarray(np.concatenate(parts), np.float32)
 

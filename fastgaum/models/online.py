@@ -3,6 +3,7 @@
     user = model.user()
     user.probabilities(["i3", "i7", "i1"])    # one for each item, and one for no click
     user.chose("i7")                          # the state moves on
+    user.acted("i3", "cart")                  # so does it here, of a model that reads actions
 
 A display has the probabilities that `predict` gives it in a log with the same session. The model is
 folded once for all its users; then a display is a few calls of compiled loops, and no tensor is
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fastgaum.errors import ConfigError, NumericsError
+from fastgaum.errors import ConfigError, NumericsError, did_you_mean
 from fastgaum.features.encoder import NO_CLICK_ID, UNKNOWN_ITEM_ID
 from fastgaum.features.session_counts import SessionCounts
 from fastgaum.features.vocabulary import rows_of_places
@@ -184,6 +185,25 @@ class OnlineUser:
         self._shown = None
         self.n_events += 1
 
+    def acted(
+        self, item: str | int, action: str, fields: Mapping[str, object] | None = None
+    ) -> None:
+        """The user did something with an item between two displays: its state moves on.
+
+        Args:
+            item: the item; it need not have been displayed.
+            action: what was done, one of the kinds that training knew.
+            fields: the item's categories that the model reads, unless an item table has them.
+
+        Raises:
+            ConfigError: the model does not know the action, or a field is missing or unknown.
+        """
+        ids = action_ids(self.model, item_key(item), action, fields or {})
+        numbers = np.zeros((1, 1, self.model.space.n_numbers), np.float32)
+        self._history.advance(0, 1, _ONE, ids[None, None], numbers)
+        self._states[:, : self.model.history_dim] = self._history.states
+        self._shown = None
+
     def _show(
         self,
         items: Sequence[str | int],
@@ -341,3 +361,39 @@ def _row_of(items: object) -> Iterable[str | int]:
     if isinstance(items, str) or not isinstance(items, Iterable):
         raise ConfigError(f"a display is a row of item ids, got {items!r}: give a list of them")
     return items
+
+
+def action_ids(model: OnlineModel, item: str, action: str, given: Mapping[str, object]) -> IntArray:
+    """Feature ids of an action, (n_fields,). Raises ConfigError as `OnlineUser.acted`."""
+    space = model.space
+    if not space.actions:
+        raise ConfigError(
+            "the model reads no actions: train it on a log that has some (--actions FILE)"
+        )
+    (kinds, others), items = space.actions, space.categorical[0]
+    if action not in model.kind_rows:
+        raise ConfigError(
+            f"the model knows no action {show(action)}, training had {', '.join(model.kind_rows)}"
+            f"{did_you_mean(str(action), model.kind_rows)}"
+        )
+    row = model.item_rows.get(item, -1)
+    alone = others.start + 1 + model.acted_rows.get(item, -1)
+    ids = [items.start + 1 + row if row >= 0 else alone]
+    of_item = {part.name: part for part in space.categorical if part.source == "item_field"}
+    for name in (name for name in given if name not in of_item):
+        raise ConfigError(
+            f"an action has the field '{name}', those that the model reads of its item are: "
+            f"{', '.join(of_item) or 'none'}{did_you_mean(name, of_item)}"
+        )
+    for name, part in of_item.items():
+        if name in given:
+            value = int(model.encoded(name, [given[name]], 1)[0])
+        elif name in model.of_items:
+            value = int(model.of_items[name].get(item, -1))  # type: ignore[call-overload]
+        else:
+            raise ConfigError(
+                f"the model reads the field '{name}' of items: give it (fields={{'{name}': …}}), "
+                "or an item table that has the column"
+            )
+        ids.append(part.start + 1 + value)
+    return np.array([*ids, kinds.start + 1 + model.kind_rows[action]], np.int32)

@@ -117,6 +117,11 @@ class OnlineModel:
         self.training_numbers: FloatArray = statistics[:, columns >= 0]
         self._read_fields()
         self._read_context()
+        self.kind_rows, self.acted_rows = (
+            (_rows(space.actions[0].values), _rows(space.actions[1].values))
+            if space.actions
+            else ({}, {})
+        )
         self.of_items: dict[str, dict[str, object]] = {}
 
     def _fold(self, ids: IntArray, vectors: Vectors | None) -> None:
@@ -192,7 +197,7 @@ class OnlineModel:
                 # a file without types; what is no number stays, and is said
                 numbers = parse_numbers(column)
                 column = column if numbers is None else numbers
-            values = self._encoded(name, column.to_list(), len(ids))
+            values = self.encoded(name, column.to_list(), len(ids))
             other.of_items[name] = dict(zip(ids.to_list(), values.tolist(), strict=True))
         return other
 
@@ -272,7 +277,7 @@ class OnlineModel:
         values = {}
         for name in self.fields:
             if name in given:
-                values[name] = self._encoded(name, given[name], len(items))
+                values[name] = self.encoded(name, given[name], len(items))
                 continue
             known_values = self.of_items.get(name)
             if known_values is None and name in component_names(self.space.vectors):
@@ -291,7 +296,9 @@ class OnlineModel:
             values[name] = np.array([known_values[item] for item in items])
         return values
 
-    def _encoded(self, name: str, values: Sequence[object], n: int) -> npt.NDArray[Any]:
+    def encoded(self, name: str, values: Sequence[object], n: int) -> npt.NDArray[Any]:
+        """A field's row of a category, or number, of each of n values. Raises ConfigError as
+        `field_values`."""
         rows = self.fields[name].rows
         if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != n:
             raise ConfigError(

@@ -53,9 +53,15 @@ class Prepared:
         Raises:
             LogFormatError: a split is empty, or the log is the former space's.
             FeatureMismatchError: the log has other fields than the former space's.
-            ConfigError: shards are handed out, and the log is in memory.
+            ConfigError: shards are handed out, and the log is in memory; or the configuration
+                does not go with actions.
         """
         made_of = space_options(config)
+        if config.states == "generated" and log.actions is not None:
+            raise ConfigError(
+                "states = generated replaces the last choice by a drawn one, and the log has "
+                "actions after its choices: use states = logged"
+            )
         train: Sessions | StreamedSessions
         validation: Sessions | StreamedSessions
         if isinstance(log, SessionLog):

@@ -45,6 +45,7 @@ VALUES: dict[str, type] = {
 }
 SOURCES = ("item", "item_field", "candidate_field", *OF_PLACE)
 OF_CONTEXT = ("context", "context_item")
+OF_ACTIONS = ("action", "acted_item")
 
 
 def space_state(space: FeatureSpace) -> State:
@@ -61,6 +62,7 @@ def space_state(space: FeatureSpace) -> State:
             {**_named(one), **(_text_state(one.values) if one.source == "context" else {})}
             for one in space.context
         ],
+        "actions": [{**_named(one), **_text_state(one.values)} for one in space.actions],
         "relations": None
         if space.relations is None
         else {
@@ -106,6 +108,7 @@ def space_of(state: Any) -> FeatureSpace:
         categorical=tuple(fields),
         context=context,
         context_number_names=_names(state["context_number_names"]),
+        actions=_actions(state.get("actions", []), (*fields, *context)),
     )
     _check_arrays(space, n_items)
     _check_numbers(space)
@@ -165,6 +168,17 @@ def _context(state: Any, fields: list[CategoricalField]) -> tuple[CategoricalFie
         else:
             stop = _check_field(context[-1], stop)
     return tuple(context)
+
+
+def _actions(state: Any, others: Sequence[CategoricalField]) -> tuple[CategoricalField, ...]:
+    """Fields of actions, whose ids follow all others; a model of before has none."""
+    fields = [CategoricalField(*_field(one, OF_ACTIONS), _text_series(one)) for one in state]
+    if tuple(one.source for one in fields) not in ((), OF_ACTIONS):
+        raise ValueError(f"{len(fields)} fields of actions, {len(OF_ACTIONS)} or none are required")
+    stop = max(field.stop for field in others)
+    for one in fields:
+        stop = _check_field(one, stop)
+    return tuple(fields)
 
 
 def _check_arrays(space: FeatureSpace, n_items: int) -> None:

@@ -1,9 +1,10 @@
-"""History encoders: the choices made before an event, in order, become its state s_t.
+"""History encoders: the choices made before an event, in order, become its state s_t; and the
+actions between them, where a log has some.
 
-The state of a session's first event is zero. The state at t never contains the choice at t. Every
-encoder has `forward` (the states of a batch), `branch` (each state with its last choice replaced by
-another) and the single-user verbs `initial` and `advance`, whose carry holds all that the next step
-needs. A class of one's own needs one method."""
+The state of a session's first event is zero, unless actions come before it. The state at t never
+contains the choice at t. Every encoder has `forward` (the states of a batch), `branch` (each state
+with its last choice replaced by another) and the single-user verbs `initial` and `advance`, whose
+carry holds all that the next step needs. A class of one's own needs one method."""
 
 from __future__ import annotations
 
@@ -53,8 +54,8 @@ class HistoryEncoder(nn.Module, ABC):
         """State after each token, shape (n_tokens, state_dim); tokens are session-major, `offsets`
         (n_sessions + 1,).
 
-        A token is the bag of a choice. The state after a token depends on that token and those
-        before it in its session."""
+        A token is the bag of a choice or an action. The state after it depends on that token and
+        those before it in its session."""
 
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
         """State after each token when that token alone is replaced by the generated one, (n_tokens,
@@ -128,7 +129,8 @@ class HistoryEncoder(nn.Module, ABC):
         )
         if len(batch.later_events) == 0:
             return zeros
-        return zeros.index_copy(0, batch.later_events, states())
+        after, read = states(), batch.read_tokens
+        return zeros.index_copy(0, batch.later_events, after if read is None else after[read])
 
 
 class Recurrent(HistoryEncoder):

@@ -65,7 +65,9 @@ class BatchTensors:
     context_numbers: Tensor
     """the events' numbers, (n_events, n_context_numbers)"""
     later_events: Tensor
-    """events that are not the first of their session, in token order, int64, shape (n_tokens,)"""
+    """events with a token before them in their session, in order, int64, shape (n_later,)"""
+    read_tokens: Tensor | None
+    """last token before each of those events, int64; None: all tokens, one by one"""
     clicked: Tensor
     """events with a choice, int64, shape (n_clicked,)"""
     chosen: Tensor
@@ -101,6 +103,7 @@ def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchTensors
         context=_one_id_bags(to, batch.context_ids, of_context),
         context_numbers=to(batch.context_numbers),
         later_events=to(batch.later_events),
+        read_tokens=None if batch.read_tokens is None else to(batch.read_tokens),
         clicked=to(batch.clicked),
         chosen=to(batch.chosen),
     )

@@ -48,6 +48,7 @@ def log_facts(
         "fingerprint": log.fingerprint,
         "n_items": log.n_items,
         "n_candidates": log.n_candidates,
+        "n_actions": log.n_actions,
         "splits": [_split_facts(log, name) for name in SPLITS],
         "fields": sorted(
             {*log.candidate_fields, *context_names(log), *log.item_fields, *log.item_vectors}
@@ -73,6 +74,7 @@ def _split_facts(log: SessionLog, name: str) -> Json:
         "sessions": len(part.rows),
         "events": len(sizes),
         "candidates": int(sizes.sum()),
+        "actions": log.count("actions", name),  # type: ignore[arg-type]
         "no_click": float((part.choices < 0).mean()) if len(sizes) else None,
         "sizes": [int(value) for value in np.quantile(sizes, [0, 0.5, 1], method="nearest")]
         if len(sizes)

@@ -5,6 +5,7 @@
     POST   /users                         a new user; no body, or {}
     POST   /users/USER/probabilities      {"items": […], "context": {…}, "fields": {…}}
     POST   /users/USER/choice             {"item": "i3"}, or null for no click
+    POST   /users/USER/action             {"item": "i3", "action": "cart", "fields": {…}}
     DELETE /users/USER                    forget the user
 
 What a client does wrong is answered by a status from 400 to 499 and {"error": "…"}: the rule, the
@@ -52,7 +53,15 @@ class UserBody(msgspec.Struct, forbid_unknown_fields=True):
     """What is said of a new user: nothing."""
 
 
-Body = TypeVar("Body", DisplayBody, ChoiceBody, UserBody)
+class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What the user did between two displays."""
+
+    item: str | int
+    action: str
+    fields: dict[str, Value] | None = None
+
+
+Body = TypeVar("Body", DisplayBody, ChoiceBody, ActionBody, UserBody)
 
 
 async def _body(request: Request, kind: type[Body]) -> Body:
@@ -108,6 +117,7 @@ def http_app(model: OnlineModel, limits: Limits = LIMITS) -> Starlette:
                 "no_click": model.outside,
                 "context": dict(model.context_fields),
                 "fields": fields,
+                "actions": list(model.kind_rows),
                 "fields_known_of_items": sorted(model.of_items),
                 "most_items": limits.items,
                 "most_users": limits.users,
@@ -136,6 +146,12 @@ def http_app(model: OnlineModel, limits: Limits = LIMITS) -> Starlette:
         item = (await _body(request, ChoiceBody)).item
         return JSONResponse({"choices": users.chose(name, item)})
 
+    async def action(request: Request) -> Response:
+        user = users.find(request.path_params["user"])
+        told = await _body(request, ActionBody)
+        user.acted(told.item, told.action, told.fields)
+        return JSONResponse({"choices": user.n_events})
+
     async def end(request: Request) -> Response:
         users.end(request.path_params["user"])
         return JSONResponse({"users": len(users)})
@@ -152,6 +168,7 @@ def http_app(model: OnlineModel, limits: Limits = LIMITS) -> Starlette:
     of_user: list[tuple[str, Callable[[Request], Awaitable[Response]], str]] = [
         ("/users/{user}/probabilities", probabilities, "POST"),
         ("/users/{user}/choice", choice, "POST"),
+        ("/users/{user}/action", action, "POST"),
         ("/users/{user}", end, "DELETE"),
     ]
     routes = [

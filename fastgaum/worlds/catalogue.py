@@ -163,8 +163,17 @@ class Catalogue:
         fields = [part for part in self.space.categorical if part.source in OF_PLACE]
         return np.stack([rows[part.source] + part.start + 1 for part in fields], 1).astype(np.int32)
 
+    @property
+    def first_id_row(self) -> int:
+        """Table row of the feature id 0, where ids have rows of their own (`TableRows.n_ids`)."""
+        positions = self.table_rows.positions
+        return len(self.ids) + (0 if positions is None else len(positions))
+
     def bags(self, rows: IntArray) -> IntArray:
-        """Feature ids, (n, n_categorical), of table rows (n, 1 or 2) as the kernels have them."""
+        """Feature ids of table rows, (n, n_categorical) of choices (n, 1 or 2) as the kernels have
+        them, and (n, ·) of actions."""
+        if len(rows) and rows[:, 0].max() >= self.first_id_row:
+            return rows - np.int32(self.first_id_row)
         ids = self.ids[rows[:, 0]]
         if self.position_column >= 0:
             # no click has no place, and is no bag of these ids

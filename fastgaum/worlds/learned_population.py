@@ -25,6 +25,7 @@ from fastgaum.models.folded import (
     slate_distribution,
 )
 from fastgaum.nets.regularisers import ChoiceDistribution
+from fastgaum.worlds.actions import tell_rows
 from fastgaum.worlds.context import BoolArray, Context, UserContexts
 from fastgaum.worlds.user_networks import ReplayedHistories
 from fastgaum.worlds.world import (
@@ -209,6 +210,14 @@ class LearnedPopulation(Population):
 
         self._run(follow_part)
         self._moved(b, who)
+
+    def acted(self, items: IntArray, action: str) -> None:
+        """As the base says. Raises ConfigError as there."""
+        if self.world.action_rows is None:
+            super().acted(items, action)
+            return
+        items = checked_slates(np.reshape(items, (-1, 1)), self.n, self.world.n_items)[:, 0]
+        tell_rows(self, self.world.action_rows.of(items, action))
 
     def utilities(
         self, pools: IntArray, k: int | None = None, context: Context | None = None

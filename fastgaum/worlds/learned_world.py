@@ -9,6 +9,7 @@ step. A step costs the same at any time."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Literal
@@ -26,6 +27,7 @@ from fastgaum.models.folded import FoldedRecurrent, SlateScorer, folded_scorer
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.histories import HistoryEncoder, Recurrent
 from fastgaum.nets.regularisers import Regulariser
+from fastgaum.worlds.actions import ActionRows, LoggedActions
 from fastgaum.worlds.catalogue import Catalogue, item_features
 from fastgaum.worlds.context import ContextRows, EncodedContext, LoggedContexts, drawn_sessions
 from fastgaum.worlds.learned_population import LearnedPopulation
@@ -119,6 +121,10 @@ class LearnedWorld(World):
             self.generator = folded_scorer(networks.generator, of)
         history = networks.player.history
         self.state_dim = networks.player.state_dim
+        self.action_rows: ActionRows | None = None
+        if model.space.actions:
+            self.action_rows = ActionRows(self.catalogue)
+            of = dataclasses.replace(of, n_ids=model.space.n_ids)
         self.history: FoldedRecurrent | HistoryEncoder = (
             FoldedRecurrent(history, of) if type(history) is Recurrent else deepcopy(history).cpu()
         )
@@ -206,6 +212,9 @@ class LoggedStarts:
         )
         self.choices, self.numbers = encoded.choices, encoded.numbers
         self.rows, self.n_known = catalogue.rows(encoded.ids), catalogue.n_items
+        self.actions: LoggedActions | None = None
+        if encoded.actions is not None:
+            self.actions = LoggedActions(catalogue, encoded.actions)
 
     def drawn(self, keys: KeyArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """A session for each key, and how many of its events went before: 0 … all but one."""
@@ -237,8 +246,14 @@ class LoggedStarts:
         sessions, lengths = self.drawn(keys)
         first_events = self.session_offsets[sessions]
         shape = self.rows.shape[1]
-        for t in range(int(lengths.max(initial=0))):
+        for t in range(int(lengths.max(initial=-1)) + 1):
+            if self.actions is not None:
+                # those before the event that users stand at are done too
+                there = np.flatnonzero(lengths >= t)
+                self.actions.tell(users, who[there], first_events[there] + t)
             now = np.flatnonzero(lengths > t)
+            if not len(now):
+                break
             events = first_events[now] + t
             starts = self.display_offsets[events]
             sizes = self.display_offsets[events + 1] - starts

@@ -15,6 +15,7 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
+from fastgaum.worlds.actions import tell_logged
 from fastgaum.worlds.context import Context, Int64Array
 from fastgaum.worlds.displays import Display, live
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -52,7 +53,8 @@ def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> I
             choices of its displays.
     """
     refuse_successive(log.event_fields, "a replay asks its users for")
-    rows = Vocabulary(world.item_ids).codes(log.item_ids)[log.items]
+    items = Vocabulary(world.item_ids).codes(log.item_ids)
+    rows = items[log.items]
     if len(missing := np.unique(log.items[rows < 0])):
         raise ConfigError(
             f"log '{log.name}' displays {len(missing):,} items that the world does not have "
@@ -66,21 +68,21 @@ def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> I
     order = np.argsort(-lengths, kind="stable")
     step = max(1, AT_ONCE // replicas)
     for start in range(0, len(order), step):
-        _live(world, log, rows, contexts, order[start : start + step], choices, rng)
+        _live(world, log, items, contexts, order[start : start + step], choices, rng)
     return choices
 
 
 def _live(
     world: World,
     log: SessionLog,
-    rows: IntArray,
+    items: IntArray,
     contexts: Callable[[Int64Array], Context] | None,
     sessions: np.ndarray,
     choices: IntArray,
     rng: np.random.Generator,
 ) -> None:
     """Write the choices of some sessions, all replicas at once."""
-    replicas, n = len(choices), len(sessions)
+    replicas, n, rows = len(choices), len(sessions), items[log.items]
     first, lengths = log.session_offsets[sessions], np.diff(log.session_offsets)[sessions]
     sizes = np.diff(log.display_offsets)
     widest = max(int(sizes[a : a + length].max()) for a, length in zip(first, lengths, strict=True))
@@ -89,6 +91,7 @@ def _live(
     def shown(t: int, last: Response | None) -> Display:
         """The logged display sets, whatever was chosen."""
         active = lengths > t
+        tell_logged(users, log, items, np.tile(np.where(active, first + t, -1), replicas))
         events = np.where(active, first + t, 0)
         # an empty place points at the set's first candidate, and is blanked
         filled = (places < sizes[events][:, None]) & active[:, None]

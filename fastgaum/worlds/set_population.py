@@ -146,6 +146,16 @@ class SetPopulation(Population):
                 )
         self._followed(slates, places, active)
 
+    def acted(self, items: IntArray, action: str) -> None:
+        """As the base says, of every member. Raises ConfigError as there."""
+        items = checked_slates(np.reshape(items, (-1, 1)), self.n, self.world.n_items)
+        for residents in self.residents:
+            slots, users = residents.of(None)
+            if len(slots):
+                residents.population.acted(residents.shown(items, slots, users)[:, 0], action)
+        for users_of, own_of in zip(self.followers, self.world.own_of, strict=False):
+            users_of.acted(own_of[items[:, 0]], action)
+
     def utilities(
         self, pools: IntArray, k: int | None = None, context: Context | None = None
     ) -> FloatArray:

@@ -15,13 +15,18 @@ from fastgaum.worlds.world import FloatArray, IntArray
 
 
 class ChoiceHistory:
-    """The choices of n users, as bags; the oldest are forgotten beyond `most`."""
+    """The choices and actions of n users, as bags; the oldest are forgotten beyond `most`."""
 
     def __init__(self, catalogue: Catalogue, n: int, most: int | None = None) -> None:
         self.catalogue, self.most = catalogue, most
-        self.ids: IntArray = np.zeros((n, 8, catalogue.ids.shape[1]), np.int32)
-        self.numbers: FloatArray = np.zeros((n, 8, catalogue.space.n_numbers), np.float32)
-        self.clicked = np.zeros((n, 8), bool)
+        space = catalogue.space
+        # an action's bag: its item, the item's categories, and what was done
+        of_action = 2 + sum(part.source == "item_field" for part in space.categorical)
+        width = max(catalogue.ids.shape[1], of_action if space.actions else 0)
+        self.ids: IntArray = np.zeros((n, 8, width), np.int32)
+        self.numbers: FloatArray = np.zeros((n, 8, space.n_numbers), np.float32)
+        self.sizes = np.zeros((n, 8), np.int32)
+        """ids of each bag"""
         self.lengths: npt.NDArray[np.int64] = np.zeros(n, np.int64)
 
     def reset(self, rows: IntArray | slice) -> None:
@@ -29,35 +34,34 @@ class ChoiceHistory:
         self.lengths[rows] = 0
 
     def append(self, active: npt.NDArray[np.bool_], chosen: IntArray, numbers: FloatArray) -> None:
-        """Add a choice of each active user: table rows (n, 1, ·), -1 for no click, and numbers (n,
-        1, d)."""
+        """Add a choice, or an action, of each active user: table rows (n, 1, ·), -1 for no click,
+        and numbers (n, 1, d)."""
         if self.most is not None:
             full = np.flatnonzero(active & (self.lengths == self.most))
-            for values in (self.ids, self.numbers, self.clicked) if len(full) else ():
+            for values in (self.ids, self.numbers, self.sizes) if len(full) else ():
                 values[full, : self.most - 1] = values[full, 1 : self.most]
             self.lengths[full] -= 1
         if self.lengths.max(initial=0) == self.ids.shape[1]:
-            self.ids, self.numbers, self.clicked = (
+            self.ids, self.numbers, self.sizes = (
                 np.concatenate([values, np.zeros_like(values)], axis=1)
-                for values in (self.ids, self.numbers, self.clicked)
+                for values in (self.ids, self.numbers, self.sizes)
             )
         users = np.flatnonzero(active)
         at = self.lengths[users]
         rows = chosen[users, 0]
-        self.ids[users, at] = self.catalogue.bags(rows)
+        ids = self.catalogue.bags(rows)
+        # no click has one id instead of all the others
+        ids[rows[:, 0] < 0, 0] = NO_CLICK_ID
+        self.ids[users, at, : ids.shape[1]] = ids
         self.numbers[users, at] = numbers[users, 0]
-        self.clicked[users, at] = rows[:, 0] >= 0
+        self.sizes[users, at] = np.where(rows[:, 0] < 0, 1, ids.shape[1])
         self.lengths[users] += 1
 
     def bags(self, users: IntArray | slice, at: int) -> Bags:
         """The choice number `at`, of those remembered, of users who all have so many."""
-        clicked, ids = self.clicked[users, at], self.ids[users, at]
-        offsets = np.concatenate([[0], np.cumsum(np.where(clicked, ids.shape[1], 1))]).astype(
-            np.int32
-        )
-        # no click has one id instead of all the others
-        kept = clicked[:, None] | (np.arange(ids.shape[1]) == 0)
-        flat = np.where(clicked[:, None], ids, np.int32(NO_CLICK_ID))[kept]
+        sizes, ids = self.sizes[users, at], self.ids[users, at]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+        flat = ids[np.arange(ids.shape[1]) < sizes[:, None]]
         parts = (flat, offsets, self.numbers[users, at])
         bag_ids, starts, numbers = (torch.from_numpy(part) for part in parts)
         return Bags(bag_ids, starts, numbers)

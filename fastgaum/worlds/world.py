@@ -181,6 +181,19 @@ class Population(ABC):
             "world"
         )
 
+    def acted(self, items: IntArray, action: str) -> None:
+        """Let each user do something with an item between two slates, (n,), `NO_ITEM` for nothing;
+        its state moves on.
+
+        Raises:
+            ConfigError: the world knows no such action, or none at all; or what is given are no
+                items of n users.
+        """
+        raise ConfigError(
+            "users of this world know no actions: train its model on a log that has some "
+            "(--actions FILE)"
+        )
+
 
 def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = False) -> IntArray:
     """Slates of n users, (n, k), as kernels read them, which do not check bounds; with `any_rows`

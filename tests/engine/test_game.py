@@ -28,6 +28,7 @@ from fastgaum.metrics.precision import precision_at_k
 from fastgaum.nets.networks import ContextSizes, Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import BatchTensors, to_tensors
+from tests.builders import with_drawn_actions
 
 CASES: list[dict[str, Any]] = [
     {},
@@ -62,6 +63,11 @@ CASES: list[dict[str, Any]] = [
     {"tower_dim": 6, "n_places": 3, "eta": 2.0},
     {"tower_dim": 5, "context": 2, "vector_dim": 4, "weight_decay": 0.05},
     {"tower_dim": 6, "history": "pw", "context": 1, "vector_dim": 3},
+    {"actions": True},
+    {"actions": True, "history": "gru", "history_layers": 2},
+    {"actions": True, "history": "pw", "wide": True},
+    {"actions": True, "history": "bilstm", "history_layers": 2},
+    {"actions": True, "tower_dim": 6, "context": 2, "vector_dim": 3},
 ]
 
 
@@ -130,7 +136,8 @@ STEPS = [(case, kind) for case in CASES for kind in ("exact_step", "round")]
 @pytest.mark.parametrize(("case", "kind"), STEPS)
 def test_steps_agree(case: dict[str, Any], kind: str, no_click: float) -> None:
     log, _ = synthesise(300, preset="sample", no_click=no_click, n_items=30)
-    protocol = "bags" if case.get("wide") else "identity"
+    protocol, case = "bags" if case.get("wide") else "identity", dict(case)
+    log = with_drawn_actions(log) if case.pop("actions", False) else log
     reference, fused, space, config = contenders(log, protocol, **case)
     batch = next(whole(log, space, case.get("context", 0), case.get("vector_dim", 0)))
     for step in range(5):

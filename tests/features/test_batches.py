@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fastgaum.features import sessions
 from fastgaum.features.batches import assemble, bags_of_candidates, batches
 from fastgaum.features.encoder import NO_CLICK_ID
-from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.sessions import ActionBags, EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.cut import pick_rows
 from fastgaum.nets.tensors import chosen_bags, to_tensors
@@ -29,6 +29,11 @@ def encoded_sessions(draw: st.DrawFn) -> EncodedSessions:
     choices = [draw(st.integers(-1, size - 1)) for size in sizes]
     n, width, n_numbers = sum(sizes), draw(st.integers(1, 3)), draw(st.sampled_from([0, 1, 3, 9]))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
+    actions = None
+    if draw(st.booleans()):
+        before = np.cumsum([0, *rng.integers(0, 3, len(sizes))], dtype=np.int32)
+        ids = rng.integers(100, 199, (before[-1], draw(st.integers(1, 3))))
+        actions = ActionBags(before, ids.astype(np.int32))
     return EncodedSessions(
         rows=rng.permutation(50)[: len(lengths)].astype(np.int32),
         session_offsets=np.cumsum([0, *lengths], dtype=np.int32),
@@ -39,6 +44,7 @@ def encoded_sessions(draw: st.DrawFn) -> EncodedSessions:
         numbers=rng.standard_normal((n, n_numbers)).astype(np.float32),
         context_ids=rng.integers(1, 99, (len(sizes), width - 1)).astype(np.int32),
         context_numbers=rng.standard_normal((len(sizes), n_numbers // 3)).astype(np.float32),
+        actions=actions,
     )
 
 
@@ -57,6 +63,7 @@ def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) 
             "token_ids",
             "token_numbers",
             "later_events",
+            "read_tokens",
             "clicked",
             "chosen",
         )
@@ -70,6 +77,15 @@ def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) 
         first, last = encoded.session_offsets[session : session + 2]
         for event in range(first, last):
             here = len(out["choices"])
+            first_token = offsets["token_offsets"][-1]
+            if encoded.actions is not None:
+                before = slice(*encoded.actions.offsets[event : event + 2].tolist())
+                for bag in encoded.actions.ids[before].tolist():
+                    out["token_candidates"].append(-2)
+                    out["token_ids"] += bag
+                    out["token_numbers"].append([0.0] * encoded.numbers.shape[1])
+                    end = offsets["token_id_offsets"][-1]
+                    offsets["token_id_offsets"].append(end + len(bag))
             start, stop = encoded.display_offsets[event : event + 2]
             choice = encoded.choices[event]
             chosen = len(out["ids"]) + choice if choice >= 0 else -1
@@ -78,8 +94,9 @@ def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) 
             out["choices"].append(choice)
             out["context_ids"].append(encoded.context_ids[event].tolist())
             out["context_numbers"].append(encoded.context_numbers[event].tolist())
-            if event > first:
+            if len(out["token_candidates"]) > first_token:
                 out["later_events"].append(here)
+                out["read_tokens"].append(len(out["token_candidates"]) - 1)
             if choice >= 0:
                 out["clicked"].append(here)
                 out["chosen"].append(chosen)
@@ -105,6 +122,14 @@ def test_a_batch_is_what_a_plain_reading_gives(
     sessions = data.draw(st.lists(st.integers(0, encoded.n_sessions - 1), max_size=8))
     batch = assemble(encoded, np.array(sessions, np.int32), keep_last)
     expected = naive_batch(encoded, sessions, keep_last)
+    read = expected.pop("read_tokens")
+    if encoded.actions is None:
+        # each token is read by one event, in order
+        assert batch.read_tokens is None
+        assert keep_last or read == list(range(len(read)))
+    else:
+        assert batch.read_tokens is not None
+        assert batch.read_tokens.tolist() == read
     for name, values in expected.items():
         ours = getattr(batch, name)
         np.testing.assert_array_equal(

@@ -22,6 +22,9 @@ GIVEN = st.fixed_dictionaries(
         "columns": st.dictionaries(st.sampled_from(["item", "event", "user"]), NAMES, max_size=2),
         "candidate_fields": st.lists(NAMES, max_size=3),
         "context_fields": st.lists(NAMES, max_size=3),
+        "time_fields": st.lists(st.sampled_from(["gap", "hour", "day"]), max_size=3),
+        "past": st.sampled_from(["history", "", None]),
+        "actions": st.sampled_from(["/actions.csv", None]),
         "item_table": st.sampled_from(["/items.csv", None]),
         "user_table": st.sampled_from(["/users.csv", None]),
         "ordered": st.booleans(),
@@ -65,8 +68,9 @@ def test_an_item_table_is_found_from_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    saved = ReadOptions.of(item_table=Path("items.csv"), user_table="users.csv").to_json()
-    assert saved == {name: str(tmp_path / f"{name[:4]}s.csv") for name in FILES}
+    named = {name: f"{name}.csv" for name in FILES}
+    saved = ReadOptions.of(**named).to_json()  # type: ignore[arg-type]
+    assert saved == {name: str(tmp_path / file) for name, file in named.items()}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +79,7 @@ def test_an_item_table_is_found_from_another_folder(
         ({"splits": "user"}, r"no option of reading is called 'splits'.*did you mean 'split'"),
         ({"split": "users"}, r"split is 'users'.*did you mean 'user'"),
         ({"clicks": "last"}, "clicks is 'last', one of error, first, each"),
+        ({"time_fields": ["hours"]}, "time_fields has 'hours', known are gap, hour, day; did you"),
         ({"candidate_fields": "price"}, "candidate_fields is 'price', expected a list of names"),
         ({"context_fields": [1]}, "context_fields is a tuple, expected a list of names"),
         ({"columns": ["item=sku"]}, "columns is a list, expected"),

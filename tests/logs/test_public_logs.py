@@ -109,6 +109,23 @@ def test_what_is_read_of_a_file_is_what_it_was_made_of(name: str, files: dict[st
     assert sorted(log.candidate_fields) == sorted(layout.options.candidate_fields)
 
 
+def test_histories_come_before_the_first_impression(files: dict[str, Path]) -> None:
+    """MIND's without an option, and not with an empty name; EB-NeRD's in a file of their own."""
+    mind, ebnerd = files["MIND"], files["EB-NeRD"]
+    log = read_log(mind)
+    assert log.actions is not None
+    sizes = np.diff(log.actions.offsets)[log.session_offsets[:-1]]
+    assert dict(zip(log.session_ids, sizes.tolist(), strict=True)) == {
+        f"U{user}": user % 3 for user in range(USERS)
+    }
+    assert log.n_actions == sizes.sum()
+    assert read_log(mind, past="").actions is None
+    read = read_log(ebnerd, actions=ebnerd.parent / "history.parquet")
+    assert read.actions is not None
+    before = read.item_ids.gather(read.actions.items).to_list()
+    assert before == [str(50 + int(user)) for user in read.session_ids]
+
+
 @named
 def test_a_folder_a_frame_and_pieces_give_the_same_log(
     name: str, files: dict[str, Path], tmp_path: Path

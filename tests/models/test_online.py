@@ -26,7 +26,7 @@ from fastgaum.models.online_model import OnlineModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.regularisers import Custom
 from fastgaum.nets.segments import segment_sum
-from tests.builders import log_of, random_log, with_vectors
+from tests.builders import log_of, random_log, with_drawn_actions, with_vectors
 from tests.logs.test_context import navigation
 from tests.worlds.test_learned_world import IDENTITY, SMALL, fitted
 
@@ -74,7 +74,8 @@ def log_of_kind(kind: str, seed: int, n_sessions: int) -> SessionLog:
     log = plain_log(seed, n_sessions)
     if kind == "grid":
         return dataclasses.replace(log, ordered=True, grid=2)
-    return with_fields(log, seed) if kind == "fields" else log
+    log = with_drawn_actions(log, seed) if "actions" in kind else log
+    return with_fields(log, seed) if "fields" in kind else log
 
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -91,6 +92,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "vectors, towers": ("vectors", {"tower_dim": 6, "relations": False}),
     "vectors, towers, position weights": ("vectors", {**IDENTITY, "tower_dim": 4, "history": "pw"}),
     "vectors, components": ("vectors", {"relations": False}),
+    "actions": ("actions", {**IDENTITY, "history": "gru", "tower_dim": 4}),
+    "actions, position weights": ("actions", {**IDENTITY, "history": "pw", "history_window": 3}),
+    "actions, fields": ("actions, fields", {"history_layers": 2, "examination": False}),
 }
 
 
@@ -120,6 +124,7 @@ def told(user: OnlineUser, log: SessionLog, event: int) -> np.ndarray:
     fields |= {name: values(name, of[log.items[span]]) for name, of in log.item_fields.items()}
     if log.views is not None and "views" in user.model.fields:
         fields["views"] = log.views[span].tolist()
+    tell_actions(user, log, event)
     context = {
         name: values(name, of[event : event + 1])[0] for name, of in log.event_fields.items()
     }
@@ -127,6 +132,20 @@ def told(user: OnlineUser, log: SessionLog, event: int) -> np.ndarray:
     choice = int(log.choices[event])
     user.chose(None if choice < 0 else items[choice])
     return probabilities
+
+
+def tell_actions(user: OnlineUser, log: SessionLog, event: int) -> None:
+    """Tell the user what it did before a logged event, with the brand of each item."""
+    if log.actions is None:
+        return
+    for action in range(*log.actions.offsets[event : event + 2].tolist()):
+        item = int(log.actions.items[action])
+        kind = str(log.actions.kind_names[int(log.actions.kinds[action])])
+        fields = {}
+        if "brand" in log.item_fields:
+            code = log.item_fields["brand"][item : item + 1]
+            fields["brand"] = Vocabulary(log.categories["brand"]).decode(code)[0]
+        user.acted(str(log.item_ids[item]), kind, fields)
 
 
 def replayed(model: UserModel, log: SessionLog, head: Head) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgaum.features.sessions import Share, within
+from fastgaum.features.windows import Share, within
 
 ROOT = Path(__file__).resolve().parents[2]
 AGREEING = [

@@ -58,6 +58,7 @@ def clients() -> Iterator[dict[str, Client]]:
         ("context, network", Limits(items=20)),
         ("fields, views, positions", Limits()),
         ("relations, two layers", Limits(users=2)),
+        ("actions", Limits()),
     ):
         listening = open_socket("127.0.0.1", 0)
         config = uvicorn.Config(
@@ -101,6 +102,21 @@ def test_a_user_over_http_is_the_one_in_python(clients: dict[str, Client]) -> No
     assert client.ask("DELETE", of_user)[0] == 404
 
 
+def test_actions_are_told_over_http(clients: dict[str, Client]) -> None:
+    client, user = clients["actions"], model_of("actions").user()
+    assert client.ask("GET", "/model")[1]["actions"] == ["cart", "past", "view"]
+    name = client.ask("POST", "/users")[1]["user"]
+    told = {"item": "x1", "action": "cart"}
+    assert client.ask("POST", f"/users/{name}/action", told) == (200, {"choices": 0})
+    user.acted("x1", "cart")
+    _, found = client.ask("POST", f"/users/{name}/probabilities", {"items": ["i1", "i2"]})
+    expected = user.probabilities(["i1", "i2"])
+    np.testing.assert_allclose(found["probabilities"], expected[:2], atol=1e-6)
+    status, answer = client.ask("POST", f"/users/{name}/action", {**told, "action": "carts"})
+    assert status == 400
+    assert "did you mean 'cart'" in answer["error"]
+
+
 def test_fields_come_with_the_display(clients: dict[str, Client]) -> None:
     client, user = clients["fields"], model_of("fields, views, positions").user()
     assert client.ask("GET", "/model")[1]["fields"] == {
@@ -132,6 +148,7 @@ WRONG: list[tuple[str, str, Any, int, str]] = [
     ("POST", "USER/probabilities", {**GOOD, "items": list(range(21))}, 413, "at most 20 items"),
     ("POST", "USER/probabilities", b" " * (MOST_BYTES + 1), 413, "at most 1048576 bytes"),
     ("POST", "USER/choice", {"item": "i1"}, 400, "call probabilities with its items first"),
+    ("POST", "USER/action", {"item": "i1", "action": "view"}, 400, "the model reads no actions"),
     ("POST", "USER/choice", {}, 400, "missing required field `item`"),
 ]
 

@@ -24,7 +24,7 @@ from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import to_tensors
 from fastgaum.threads import set_threads
 from fastgaum.worlds.learned_world import LearnedWorld
-from tests.builders import random_log
+from tests.builders import random_log, with_drawn_actions
 from tests.worlds.simulated import as_log, encoded, keys_of, play, random_slates
 
 SMALL: dict[str, Any] = {
@@ -213,12 +213,18 @@ def test_candidate_fields_are_the_item_s_mean_and_most_frequent_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [IDENTITY, {}, {"history": "pw"}, {"history": "gru", "relations": True}], ids=str
+    "changes",
+    [
+        *(IDENTITY, {}, {"history": "pw"}, {"history": "gru", "relations": True}),
+        *({"actions": True}, {"actions": True, "history": "pw"}),
+    ],
+    ids=str,
 )
 def test_logged_starts_are_prefixes_of_the_log(changes: dict[str, Any]) -> None:
     """A user who starts after a prefix has the state and the probabilities that the logged session
     has at its next event."""
-    log = random_log(4, n_sessions=60, no_click=0.3)
+    log, changes = random_log(4, n_sessions=60, no_click=0.3), dict(changes)
+    log = with_drawn_actions(log) if changes.pop("actions", False) else log
     model = fitted(log, **changes)
     world = LearnedWorld(model, "reward", log=log, starts="logged", split="test")
     users = world.population(50)

@@ -1,0 +1,169 @@
+"""Actions as tokens of a history: an action's bag holds its item, the item's categories, and what
+was done. It has no numbers.
+
+An item that training displays has the id that it has as a candidate, so that what is learned of it
+there serves the history. An item of actions alone has an id of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import FeatureMismatchError
+from fastgaum.features.sessions import ActionBags
+from fastgaum.features.vocabulary import CategoricalField, after
+from fastgaum.logs.columns import NO_CODE, Vocabulary
+from fastgaum.logs.cut import pick_rows
+from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.shards import AnyLog
+
+if TYPE_CHECKING:
+    from fastgaum.features.batches import Batch
+    from fastgaum.features.item_vectors import BatchVectors
+    from fastgaum.features.space import FeatureSpace
+
+RowArray = npt.NDArray[np.int64]
+AN_ACTION = -2
+"""in place of a token's candidate where the token is an action"""
+
+
+def action_fields(
+    log: AnyLog, others: Sequence[CategoricalField], former: Sequence[CategoricalField] = ()
+) -> tuple[CategoricalField, ...]:
+    """The fields of ids that actions alone have: what was done, and items that training does not
+    display. Nothing for a log without actions.
+
+    Args:
+        log: the log, of which training counts.
+        others: the fields of candidates and of the context; the first is that of items.
+        former: the same fields of a former log: their values come first, in their order.
+    """
+    if log.actions is None:
+        return ()
+    names = {"kinds": log.actions.kind_names, "items": log.item_ids}
+    seen = {name: np.zeros(len(texts), np.bool_) for name, texts in names.items()}
+    for part in log.parts(ids=False):
+        assert part.actions is not None
+        _, events = pick_rows(part.session_offsets, part.sessions_in("train"))
+        _, at = pick_rows(part.actions.offsets, events)
+        for name, flags in seen.items():
+            flags[getattr(part.actions, name)[at]] = True
+    stop = max(field.stop for field in others)
+    displayed = Vocabulary(others[0].values).codes(names["items"]) != NO_CODE
+    fields: list[CategoricalField] = []
+    for name, flags in (("kinds", seen["kinds"]), ("items", seen["items"] & ~displayed)):
+        values = names[name].gather(np.flatnonzero(flags))
+        before = former[len(fields)].values if former else None
+        source = "action" if name == "kinds" else "acted_item"
+        fields.append(CategoricalField(source, source, stop, after(before, values)))
+        stop = fields[-1].stop
+    return tuple(fields)
+
+
+def check_actions(fields: Sequence[CategoricalField], log: AnyLog) -> None:
+    """Raise FeatureMismatchError if a model with these fields reads actions and a log has none."""
+    if fields and log.actions is None:
+        raise FeatureMismatchError(
+            f"the model was trained on actions ({', '.join(fields[0].values.head(10))}), log "
+            f"'{log.name}' has none: read it with --actions FILE, or --past COLUMN"
+        )
+
+
+def action_bags(
+    space: FeatureSpace, log: SessionLog, events: IntArray | None = None
+) -> ActionBags | None:
+    """Bags of the actions before these events of a log, or all; None where none are read."""
+    actions = log.actions
+    if not space.actions or actions is None:
+        return None
+    if events is not None:
+        actions = actions.picked(*pick_rows(actions.offsets, events))
+    kinds, others = space.actions
+    columns = [ids_of_items(space.categorical[0], others, log.item_ids)[actions.items]]
+    for part in space.categorical:
+        if part.source == "item_field":
+            rows = Vocabulary(part.values).codes_from(Vocabulary(log.categories[part.name]))
+            columns.append(rows[log.item_fields[part.name]][actions.items] + part.start + 1)
+    of_kind = Vocabulary(kinds.values).codes(actions.kind_names) + kinds.start + 1
+    columns.append(of_kind[actions.kinds])
+    return ActionBags(np.asarray(actions.offsets), np.stack(columns, 1).astype(np.int32))
+
+
+def ids_of_items(items: CategoricalField, others: CategoricalField, texts: pl.Series) -> IntArray:
+    """Feature id of each item: its own as a candidate, or among the items of actions alone; shape
+    (n,)."""
+    displayed, acted = (Vocabulary(part.values).codes(texts) for part in (items, others))
+    ids = np.where(displayed >= 0, displayed + items.start + 1, acted + others.start + 1)
+    return ids.astype(np.int32)
+
+
+class Tokens(NamedTuple):
+    """The tokens of a batch whose histories hold actions; names as in `Batch`."""
+
+    token_offsets: IntArray
+    token_candidates: IntArray
+    token_ids: IntArray
+    token_id_offsets: IntArray
+    token_numbers: FloatArray
+    later_events: RowArray
+    vectors: BatchVectors | None
+    read_tokens: RowArray
+    """the last token before each of later_events, shape (n_later,)"""
+
+
+def with_actions(batch: Batch, before: ActionBags) -> Tokens:
+    """Tokens of the choices of a batch, and of the actions `before` its events, in order.
+
+    batch: its tokens are of choices alone, one for each event but the last of each session, or for
+    every event. With actions a a before a session's first event and b between its two events:
+
+        tokens     a  a  c0  b
+        read by          e0  e1     each event reads the last token before it
+    """
+    session_offsets, n_events = batch.session_offsets, batch.n_events
+    n_before = np.diff(before.offsets)
+    has_choice = np.ones(n_events, np.bool_)
+    if len(batch.token_candidates) < n_events:
+        has_choice[session_offsets[1:][np.diff(session_offsets) > 0] - 1] = False
+    ends = np.cumsum(n_before + has_choice)
+    # of each event: its actions, then its choice
+    starts = ends - n_before - has_choice
+    of_choices = (starts + n_before)[has_choice]
+    n_all = int(ends[-1]) if n_events else 0
+    is_choice = np.zeros(n_all, np.bool_)
+    is_choice[of_choices] = True
+    candidates = np.full(n_all, AN_ACTION, np.int32)
+    candidates[is_choice] = batch.token_candidates
+    sizes = np.full(n_all, before.ids.shape[1], np.int64)
+    sizes[is_choice] = np.diff(batch.token_id_offsets)
+    id_offsets = np.concatenate(([0], np.cumsum(sizes)))
+    ids = np.empty(int(id_offsets[-1]), np.int32)
+    id_is_choice = np.repeat(is_choice, sizes)
+    ids[id_is_choice] = batch.token_ids
+    ids[~id_is_choice] = before.ids.reshape(-1)
+    numbers = np.zeros((n_all, batch.token_numbers.shape[1]), np.float32)
+    numbers[is_choice] = batch.token_numbers
+    ends = np.concatenate(([0], ends))
+    session_starts = ends[session_offsets]
+    vectors = batch.vectors
+    if vectors is not None:
+        # an action is read without the vector of its item
+        of_tokens = np.full(n_all, -1, np.int32)
+        of_tokens[is_choice] = vectors.tokens
+        vectors = vectors._replace(tokens=of_tokens)
+    last = starts + n_before - 1
+    later = np.flatnonzero(last >= np.repeat(session_starts[:-1], np.diff(session_offsets)))
+    return Tokens(
+        session_starts.astype(np.int32),
+        candidates,
+        ids,
+        id_offsets.astype(np.int32),
+        numbers,
+        later,
+        vectors,
+        last[later],
+    )

@@ -1,0 +1,332 @@
+"""Reading actions: a table of what users did between displays, and the past of a user in a column
+of the log.
+
+A table has a row for each action: the session or the user, the item, and if they are known the
+action and its time. A row of lists, as EB-NeRD's history.parquet has one for each user, is one row
+for each entry. An action is told before the event that follows it: the first event of its session,
+or of any session of its user, with a later time. An event of the very same time comes first, so
+that the click which a table repeats is never told before its own event. Without times, actions come
+before the first event of each session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.logs.actions import ACTED, PAST, Actions
+from fastgaum.logs.columns import (
+    CodedIds,
+    DistinctTexts,
+    ids_as_text,
+    parse_order,
+    require_filled,
+    row_number,
+    show,
+)
+from fastgaum.logs.fields import is_list
+from fastgaum.logs.nested_clicks import as_list
+from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.schema import ROLE_NAMES, LogSchema, find_column
+from fastgaum.logs.tables import open_table
+
+NAMES = {
+    "session": ROLE_NAMES["session"],
+    "user": ROLE_NAMES["user"],
+    "item": (*ROLE_NAMES["item"], "article_id_fixed", "reference"),
+    "time": (*ROLE_NAMES["event"], "impression_time_fixed"),
+    "action": ("action", "action_type", "event_type", "behavior", "kind", "type"),
+}
+"""accepted column names of each role in a table of actions, the preferred one first"""
+_AT_ONCE = 1 << 18
+"""lists whose items are made distinct at once"""
+
+
+@dataclass(frozen=True)
+class ActionTable:
+    """A table of actions, read."""
+
+    path: Path
+    of_users: bool
+    """whether its actions belong to users, not to sessions"""
+    rows: pl.DataFrame
+    """owner, item, kind (text) and, if they are known, time; in the order of the file"""
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], schema: LogSchema) -> ActionTable:
+        """Read a table in any format that `read_log` takes; the log's own names of columns go
+        before those of NAMES.
+
+        Raises:
+            LogFormatError: it has no session or user, or no item; a value is missing; lists of one
+                row differ in length; or times are of another kind than a number or a time.
+        """
+        file = Path(path)
+        try:
+            return cls._read(file, schema)
+        except LogFormatError as error:
+            raise LogFormatError(f"actions {file.name}: {error}") from None
+
+    @classmethod
+    def _read(cls, path: Path, schema: LogSchema) -> ActionTable:
+        table = open_table(path)
+        known = list(table.dtypes)
+        own = {
+            "session": schema.session,
+            "user": schema.user,
+            "item": schema.item or schema.items,
+            "time": schema.event,
+        }
+        found = {role: _column(own.get(role), names, known) for role, names in NAMES.items()}
+        if found["session"] == found["user"] or schema.session == schema.user:
+            # the log's sessions are its users
+            found["session"] = None if found["user"] else found["session"]
+        owner = "session" if found["session"] else "user"
+        for role in (owner, "item"):
+            if found[role] is None:
+                wanted = "an item" if role == "item" else "a session or user"
+                names = NAMES[role] if role == "item" else (*NAMES["session"], *NAMES["user"])
+                raise LogFormatError(
+                    f"a table of actions needs {wanted} column (accepted: {', '.join(names)}); the "
+                    f"columns are {', '.join(known)}{did_you_mean(role, known)}: rename it"
+                )
+        columns = {
+            role: name
+            for role, name in found.items()
+            if name is not None and role in (owner, "item", "time", "action")
+        }
+        frame = table.read(list(dict.fromkeys(columns.values())))
+        if frame.height == 0:
+            raise LogFormatError("the table is empty (no rows): one row per action is required")
+        frame = _one_by_one(
+            frame, [name for name in columns.values() if is_list(frame[name].dtype)]
+        )
+        rows = {
+            "owner": _filled(frame[columns[owner]], owner),
+            "item": _filled(frame[columns["item"]], "item"),
+            "kind": (
+                _filled(frame[columns["action"]], "action")
+                if "action" in columns
+                else pl.repeat(ACTED, frame.height, eager=True)
+            ),
+        }
+        if "time" in columns:
+            rows["time"] = _times(frame[columns["time"]])
+        return cls(path, owner == "user", pl.DataFrame([v.alias(k) for k, v in rows.items()]))
+
+    def require_some(self, left_out: int, session: str) -> None:
+        """Raise LogFormatError if all actions of the table were left out; session: one of the
+        log's."""
+        if left_out == self.rows.height:
+            owner = "user" if self.of_users else "session"
+            raise LogFormatError(
+                f"actions {self.path.name}: none of the {left_out} actions comes before an event "
+                f"of its {owner} (the table has {show(self.rows['owner'][0])} …, the log the "
+                f"session {show(session)} …): use the same ids and the same clock in both"
+            )
+
+    def rows_of(self, events: pl.DataFrame, has_times: bool) -> pl.DataFrame:
+        """Row of the table, event (a row of `events`), item and kind of each action that an event
+        follows.
+
+        Args:
+            events: session, user and order of each event of the log, sorted by session and order.
+            has_times: whether orders compare events of different sessions.
+
+        Raises:
+            LogFormatError: its times cannot be compared with those of the log's events.
+        """
+        owner = "user" if self.of_users else "session"
+        events, rows = events.with_row_index("event"), self.rows.with_row_index("row")
+        events = events.with_columns(owner=owner)
+        if "time" not in self.rows.columns:
+            # a user's actions are the past of each of its sessions
+            first = events.unique("session", keep="first", maintain_order=True)
+            found = rows.join(first, on="owner", how="inner", maintain_order="left")
+            return found.select("row", "event", "item", "kind")
+        events = events.select("event", "order", "owner")
+        order, time = _comparable(events["order"], self.rows["time"], self.path, has_times)
+        # in one order of time: an event before the actions of its own time
+        both = pl.concat(
+            [
+                events.select("owner", order, "event"),
+                rows.select("owner", time.alias("order"), "row", "item", "kind"),
+            ],
+            how="diagonal_relaxed",
+        )
+        both = both.sort("owner", "order", pl.col("row").is_not_null(), maintain_order=True)
+        following = pl.col("event").fill_null(strategy="backward").over("owner")
+        found = both.with_columns(following).drop_nulls(["row", "event"])
+        return found.select("row", "event", "item", "kind")
+
+    def left_out(self, of_parts: Iterable[int]) -> int:
+        """How many of its actions no part of a log has; of_parts: how many each part left out."""
+        n = self.rows.height
+        return n - sum(n - left_out for left_out in of_parts)
+
+
+def past_column(column: pl.Series) -> pl.Series:
+    """The items of users' pasts as lists of text, without gaps.
+
+    Raises:
+        LogFormatError: they are no ids.
+    """
+    lists = as_list(column)
+    flat = ids_as_text(lists.explode().alias(column.name), "past item")
+    if isinstance(lists.dtype, pl.List) and lists.dtype.inner.is_float():
+        whole = flat.str.contains(r"^-?\d+$").all()
+        lists = lists.cast(pl.List(pl.Int64)) if whole else lists
+    return lists.cast(pl.List(pl.String)).list.eval(
+        pl.element().filter(pl.element().is_not_null() & (pl.element() != ""))
+    )
+
+
+def with_acted_items(
+    items: CodedIds, pasts: pl.Series | None, table: ActionTable | None
+) -> CodedIds:
+    """The items of a log by texts that hold those of its actions too: of all pasts, and of the
+    whole table."""
+    if pasts is None and table is None:
+        return items
+    known = DistinctTexts()
+    known.add(items.texts)
+    if pasts is not None:
+        add_items(pasts, known)
+    if table is not None:
+        known.add(table.rows["item"])
+    return items.extended(known.sorted())
+
+
+def pack_actions(
+    events: pl.DataFrame,
+    item_ids: pl.Series,
+    pasts: pl.Series | None,
+    table: ActionTable | None,
+    has_times: bool,
+) -> Actions | None:
+    """The actions of a log; None where none are asked for.
+
+    Args:
+        events: session, user, order and row of each event of the log, sorted by session and order.
+        item_ids: the text of each item code.
+        pasts: the past of each row, as `past_column` gives it; None: not asked for.
+        table: the table of actions, if one is given.
+        has_times: as in `ActionTable.rows_of`.
+
+    Raises:
+        LogFormatError: as `ActionTable.rows_of`.
+    """
+    empty = no_actions(pasts is not None, table)
+    if empty is None:
+        return None
+    parts, left_out = [], 0
+    if pasts is not None:
+        first = events.with_row_index("event").unique("session", keep="first", maintain_order=True)
+        rows = first.select("event", item=pasts.gather(first["row"]), kind=pl.lit(PAST))
+        parts.append(rows.explode("item").drop_nulls("item"))
+    if table is not None:
+        found = table.rows_of(events, has_times)
+        left_out = table.rows.height - found["row"].n_unique()
+        parts.append(found.drop("row"))
+    rows = pl.concat(parts, how="vertical_relaxed")
+    packed = Actions.of(rows, events.height, item_ids, empty.kind_names)
+    return replace(packed, left_out=left_out)
+
+
+def no_actions(past: bool, table: ActionTable | None) -> Actions | None:
+    """All kinds of a log's actions, and no action; None where none are asked for. past: whether a
+    past is."""
+    if not past and table is None:
+        return None
+    kinds = {PAST} if past else set()
+    if table is not None:
+        kinds |= set(table.rows["kind"].unique())
+    return Actions.empty(pl.Series("", sorted(kinds), dtype=pl.String))
+
+
+def add_items(pasts: pl.Series, known: DistinctTexts) -> None:
+    """Take in the items of pasts, a part of them at a time: most are the same in many rows."""
+    for start in range(0, len(pasts), _AT_ONCE):
+        known.add(pasts.slice(start, _AT_ONCE).explode())
+
+
+def check_saved_actions(options: ReadOptions, actions: Actions | None) -> None:
+    """Raise LogFormatError unless a log that was saved with these actions may be what the options
+    ask for: a run names the table that its log was read with."""
+    kinds = [] if actions is None else actions.kind_names.to_list()
+    for asked, saved in ((options.past, PAST in kinds), (options.actions, set(kinds) - {PAST})):
+        if asked and not saved:
+            raise LogFormatError(
+                f"the log was saved without the actions of '{asked}': read the original with them, "
+                "or convert that again"
+            )
+
+
+def _column(own: str | None, names: Iterable[str], known: Sequence[str]) -> str | None:
+    """The column of a role: the one that plays it in the log, or one that has such a name."""
+    return own if own in known else find_column(names, known)
+
+
+def _one_by_one(frame: pl.DataFrame, lists: Sequence[str]) -> pl.DataFrame:
+    """A row for each entry of the columns that hold lists."""
+    if not lists:
+        return frame
+    frame = frame.with_columns(as_list(frame[name]) for name in lists)
+    lengths = [frame[name].list.len().fill_null(0) for name in lists]
+    row = next((i for n in lengths for i in (n != lengths[0]).arg_true()), None)
+    if row is not None:
+        each = " and ".join(f"{n[row]} in '{name}'" for name, n in zip(lists, lengths, strict=True))
+        raise LogFormatError(
+            f"{row_number(row)} has lists of {each}, one length is required: correct the row"
+        )
+    return frame.filter(lengths[0] > 0).explode(*lists)
+
+
+def _filled(column: pl.Series, role: str) -> pl.Series:
+    ids = ids_as_text(column, role)
+    require_filled(ids, role, column.name)
+    return ids
+
+
+def _times(column: pl.Series) -> pl.Series:
+    times = parse_order(column)
+    if times is None:
+        raise LogFormatError(
+            f"column '{column.name}' holds {column.dtype}, the times of actions are numbers or "
+            "times: correct the column, or leave it out, and all actions come before the first "
+            "event"
+        )
+    require_filled(times, "time", column.name)
+    return times
+
+
+def _comparable(
+    order: pl.Series, time: pl.Series, path: Path, has_times: bool
+) -> tuple[pl.Series, pl.Series]:
+    """Orders of events and times of actions as one type."""
+    kinds = [
+        "times" if one.dtype.is_temporal() else "numbers" if one.dtype.is_numeric() else "text"
+        for one in (order, time)
+    ]
+    if not has_times or kinds[0] != kinds[1]:
+        held = kinds[0] if has_times else "no order in time"
+        raise LogFormatError(
+            f"actions {path.name}: their times are {kinds[1]}, the log's events have {held}: give "
+            "both as numbers of one clock, or as times; or leave the times of actions out, and "
+            "all come before the first event"
+        )
+    if kinds[0] == "times":
+        order, time = (_naive(one) for one in (order, time))
+    return order.alias("order"), time.alias("time")
+
+
+def _naive(times: pl.Series) -> pl.Series:
+    """Times in microseconds, without a zone; those of a zone by UTC."""
+    dtype = times.dtype
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        times = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return times.cast(pl.Datetime("us"))

@@ -1,0 +1,150 @@
+"""What users did between displays: views, carts, plays; and what they had done before the log.
+
+An action is told to the user's history before the event that follows it. It has no display and no
+choice, and nothing is learned from it as a choice: the counts of an item's displays and choices do
+not know it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.logs.columns import Vocabulary
+from fastgaum.logs.log import IntArray
+
+PAST = "past"
+"""kind of the items that `ReadOptions.past` names"""
+ACTED = "acted"
+"""kind of all actions of a table that does not say it"""
+
+
+@dataclass(frozen=True)
+class Actions:
+    """The actions of a log, those before an event one after the other in their order."""
+
+    offsets: IntArray
+    """start of each event's actions, those since the session's event before it; shape (n_events +
+    1,)"""
+    items: IntArray
+    """item code of each action; the log need not display the item; shape (n_actions,)"""
+    kinds: IntArray
+    """what was done, a row of `kind_names`, shape (n_actions,)"""
+    kind_names: pl.Series
+    """kinds of actions as text, sorted"""
+    left_out: int = 0
+    """actions that were read and that no event follows: of sessions that the log does not have, or
+    after a session's last event"""
+
+    @classmethod
+    def empty(cls, kind_names: pl.Series, left_out: int = 0) -> Actions:
+        """No action of these kinds, before no event."""
+        none, start = np.zeros(0, np.int32), np.zeros(1, np.int32)
+        return cls(start, none, none, kind_names, left_out)
+
+    @classmethod
+    def of(
+        cls, rows: pl.DataFrame, n_events: int, item_ids: pl.Series, kind_names: pl.Series
+    ) -> Actions:
+        """Pack rows of an event, an item and a kind; those of an event stay in their order."""
+        rows = rows.sort("event", maintain_order=True)
+        counts = np.bincount(rows["event"].to_numpy(), minlength=n_events)
+        return cls(
+            np.concatenate(([0], np.cumsum(counts))).astype(np.int32),
+            Vocabulary(item_ids).codes(rows["item"]),
+            Vocabulary(kind_names).codes(rows["kind"]),
+            kind_names,
+        )
+
+    @property
+    def n_actions(self) -> int:
+        """Number of actions."""
+        return len(self.items)
+
+    @property
+    def in_words(self) -> str:
+        """How many there are of each kind: 12 cart, 70 view."""
+        counts = np.bincount(self.kinds, minlength=len(self.kind_names)).tolist()
+        named = zip(counts, self.kind_names.to_list(), strict=True)
+        return ", ".join(f"{n:,} {name}" for n, name in named)
+
+    def shares(self, n_actions: int) -> Iterator[tuple[str, int, int, str]]:
+        """What an audit says of actions that were left out: a name, how many of how many, and why;
+        n_actions: of the whole log."""
+        yield (
+            "actions that no event follows",
+            self.left_out,
+            n_actions + self.left_out,
+            "left out: of a session that the log does not have, or after its last event",
+        )
+
+    def facts(
+        self, shown: npt.NDArray[np.bool_]
+    ) -> Iterator[tuple[str, npt.NDArray[np.bool_], str]]:
+        """What an audit says of the others: a name, where it holds, and what becomes of it; shown:
+        whether training displays each item."""
+        yield (
+            "events with an action before them",
+            np.diff(self.offsets) > 0,
+            "tokens of the history, counted apart: no display, no choice, no loss",
+        )
+        yield (
+            "actions on items never displayed in training",
+            ~shown[self.items],
+            "such an item has an id of its own, which the history alone reads",
+        )
+
+    def picked(self, offsets: IntArray, at: IntArray) -> Actions:
+        """The actions of some events; at: which they are, offsets: the start of each event's."""
+        return dataclasses.replace(
+            self, offsets=offsets, items=self.items[at], kinds=self.kinds[at]
+        )
+
+    def before(self, events: npt.NDArray[np.integer], n_events: int) -> Actions:
+        """The same actions before other events, one for each of these here, ascending."""
+        counts = np.zeros(n_events, np.int64)
+        counts[events] = np.diff(self.offsets)
+        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+        return dataclasses.replace(self, offsets=offsets)
+
+    def recoded(self, code_of_item: IntArray, kind_names: pl.Series) -> Actions:
+        """The same actions with another code of each item, and by names of kinds which hold the
+        ones here."""
+        return dataclasses.replace(
+            self,
+            items=code_of_item[self.items],
+            kinds=Vocabulary(kind_names).codes(self.kind_names)[self.kinds],
+            kind_names=kind_names,
+        )
+
+    def of_lists(self, items: pl.Series, kinds: pl.Series) -> Actions:
+        """Actions of the kinds here: codes in a list for each event, null for none.
+
+        Raises:
+            ValueError: an event has another number of items than of kinds.
+        """
+        lengths = items.list.len().fill_null(0)
+        if not lengths.equals(kinds.list.len().fill_null(0)):
+            raise ValueError("acted_kinds has not one value per action")
+        codes = [lists.drop_nulls().explode().to_numpy(writable=True) for lists in (items, kinds)]
+        return dataclasses.replace(
+            self,
+            offsets=np.concatenate(([0], lengths.cast(pl.Int64).cum_sum())).astype(np.int32),
+            items=codes[0],
+            kinds=codes[1],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Actions]) -> Actions:
+        """The actions of consecutive parts of a log, all of the same items and kinds."""
+        counts = np.concatenate([np.diff(part.offsets) for part in parts])
+        return dataclasses.replace(
+            parts[0],
+            offsets=np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int32),
+            items=np.concatenate([part.items for part in parts]),
+            kinds=np.concatenate([part.kinds for part in parts]),
+        )

@@ -1,0 +1,70 @@
+"""Context made of the times of events: the gap since the event before, the hour, the day."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.errors import LogFormatError
+from fastgaum.logs.convert import convert_files
+from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.read import read_frame, read_log
+
+TIMED = pl.DataFrame(
+    {
+        "session": ["s1", "s2", "s1", "s1"],
+        "time": pl.Series([5, 0, 3_605, 3_604]).cast(pl.Duration("ms")) * 1000
+        + dt.datetime(2024, 5, 5, 23, 0, tzinfo=dt.UTC),
+        "items": [["a", "b"], ["a", "c"], ["b", "c"], ["a", "b"]],
+        "chosen": ["a", "a", "b", None],
+    }
+)
+
+
+def test_fields_are_made_of_times(tmp_path: Path) -> None:
+    """Events stand by time: 5 s, 3,604 s and 3,605 s after eleven on a Sunday."""
+    names = ["gap", "hour", "day"]
+    log = read_frame(TIMED, time_fields=names)
+    np.testing.assert_allclose(
+        log.event_fields["gap"], np.log1p([0.0, 3599.0, 1.0, 0.0]).astype(np.float32)
+    )
+    for name, expected in (("hour", ["23", "0", "0", "23"]), ("day", ["Sun", "Mon", "Mon", "Sun"])):
+        values = log.categories[name].gather(log.event_fields[name]).to_list()
+        assert values == expected
+    TIMED.write_parquet(tmp_path / "log.parquet")
+    options = ReadOptions.of(time_fields=names)
+    pieces = convert_files([tmp_path / "log.parquet"], tmp_path / "1", 1, options=options)
+    assert pieces.load().fingerprint == log.fingerprint
+    assert read_log(tmp_path / "1", options=options).fingerprint == log.fingerprint
+    # a clock of its own zone, and numbers with the unit that they have
+    east = TIMED.with_columns(pl.col("time").dt.convert_time_zone("Asia/Tokyo"))
+    moved = read_frame(east, time_fields=names)
+    assert moved.categories["hour"][int(moved.event_fields["hour"][0])] == "8"
+    numbers = read_frame(TIMED.with_columns(time=pl.Series([1, 0, 9, 4])), time_fields=["gap"])
+    np.testing.assert_allclose(numbers.event_fields["gap"], np.log1p([0, 3, 5, 0]), rtol=1e-6)
+    # successive choices have the time of their display
+    every = TIMED.with_columns(chosen=pl.col("items"))
+    each = read_frame(every, time_fields=["gap"], clicks="each")
+    assert each.event_fields["gap"].tolist()[2:4] == [log.event_fields["gap"][1]] * 2
+
+
+@pytest.mark.parametrize(
+    ("frame", "names", "says"),
+    [
+        (TIMED.drop("time"), ["gap"], "--time-field gap needs events with times"),
+        (TIMED.with_columns(time=pl.int_range(4)), ["hour"], "are ordered by Int64: name a time"),
+        (TIMED.with_columns(time=pl.lit("x")), ["gap"], "are ordered by String"),
+    ],
+)
+def test_what_has_no_times_is_refused(frame: pl.DataFrame, names: list[str], says: str) -> None:
+    with pytest.raises(LogFormatError, match=says):
+        read_frame(frame, time_fields=names)
+
+
+def test_a_field_of_time_is_named_once() -> None:
+    with pytest.raises(LogFormatError, match="the log has a field 'gap', which --time-field gap"):
+        read_frame(TIMED.with_columns(gap=pl.lit(0.5)), context_fields=["gap"], time_fields=["gap"])
