@@ -6,7 +6,7 @@ every piece is cast alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -22,6 +22,8 @@ from fastgaum.untrusted_parquet import READ_ERRORS, one_line
 TIME = pl.Datetime("us", "UTC")
 CONTEXT_KINDS = (pl.Int128(), pl.Float64())
 """what an untyped column of the context may hold: ids, whose text stays as it is, or numbers"""
+FEWEST_DECIMALS = 0.5
+"""share of decimal numbers above which text among them is a fault"""
 _ID_ROLES = ("session", "user", "item", "items", "chosen", "split")
 
 
@@ -112,7 +114,52 @@ def decide_types(tables: Sequence[FileTable], schema: LogSchema) -> TypedTable:
     for name in schema.context_fields:
         if decided.get(name) == CONTEXT_KINDS[0]:
             decided[name] = pl.String()
+    for name in schema.candidate_fields:
+        if name in doubts and decided[name] == pl.String:
+            _refuse_spoilt_parts(parts, name)
     return TypedTable(parts, {**common, **decided})
+
+
+def refuse_spoilt(text: pl.Series, where: Callable[[int], str]) -> None:
+    """Raise LogFormatError for a column of decimal numbers that a value makes one of text. Whole
+    numbers beside text are names, decimals are not."""
+    kinds = text.to_frame("").select(_spoilt(pl.col("")))
+    if kinds["decimals"].sum() > FEWEST_DECIMALS * len(text):
+        row = int(kinds["wrong"].arg_max() or 0)
+        raise _of_spoilt(text.name, text[row], where(row))
+
+
+def _refuse_spoilt_parts(parts: Sequence[tuple[Path, pl.LazyFrame]], name: str) -> None:
+    """The same of a column of several files, read in pieces."""
+    n_rows, n_decimals, first = 0, 0, None
+    value, kinds = pl.col(name), _spoilt(pl.col(name))
+    for path, lazy in parts:
+        answer = lazy.select(
+            pl.len().alias("rows"),
+            kinds[0].sum(),
+            value.filter(kinds[1]).first().alias("wrong"),
+        ).collect(engine="streaming")
+        rows, decimals, wrong = answer.row(0)
+        n_rows, n_decimals = n_rows + rows, n_decimals + decimals
+        first = first or (None if wrong is None else (path.name, wrong))
+    if first is not None and n_decimals > FEWEST_DECIMALS * n_rows:
+        raise _of_spoilt(name, first[1], first[0])
+
+
+def _spoilt(text: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Of each value: `decimals`, whether it is a number with decimals, after a point or a comma;
+    `wrong`, whether it is filled and no number."""
+    wrong = text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
+    decimals = text.str.contains(r"^[+-]?\d+[.,]\d+$").fill_null(value=False)
+    return decimals.alias("decimals"), wrong.alias("wrong")
+
+
+def _of_spoilt(name: str, value: str, where: str) -> LogFormatError:
+    return LogFormatError(
+        f"{where} has '{name}' = {value!r}, and most values are decimal numbers, which would be "
+        "read as categories because of it: write numbers with a point (12.5) and leave no text "
+        "among them, or store the column as text in a parquet file"
+    )
 
 
 def _decided(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.column_types import CONTEXT_KINDS
+from fastgaum.logs.column_types import CONTEXT_KINDS, refuse_spoilt
 from fastgaum.logs.log import FieldArray, IntArray
 
 SPLIT_CODES: dict[str, int] = {
@@ -292,6 +292,8 @@ def encode_field(
     name, dtype = column.name, column.dtype
     if untyped and dtype == pl.String and column.null_count() < len(column):
         numbers = parse_numbers(column)
+        if numbers is None:
+            refuse_spoilt(column, where)
         column = column if numbers is None else numbers
     if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
         return _encode_categories(column.cast(pl.String))

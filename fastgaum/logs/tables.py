@@ -40,6 +40,7 @@ LONGEST_LINE = 1 << 20
 """bytes of a csv line: one of this length may pass, one of twice this length does not"""
 
 
+_TWICE = re.compile(r"_duplicated_\d+$")
 _INDEX_LEVEL = re.compile(r"__index_level_\d+__")
 """what pyarrow calls a level of pandas' index without a name"""
 
@@ -252,10 +253,29 @@ def _dtypes(path: Path, lazy: pl.LazyFrame) -> dict[str, pl.DataType]:
         dtypes = dict(lazy.collect_schema())
     except READ_ERRORS as error:
         raise damaged(path, error) from None
+    if _is_lines(path):
+        _check_names(path, list(dtypes))
     # A header that is not UTF-8 is read all the same, its bytes replaced.
     if _is_plain(path) and any("\ufffd" in column for column in dtypes) and _first_non_utf8(path):
         raise damaged(path, ValueError("header"))
     return dtypes
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Refuse a header of text that gives a name twice, or that is divided by something else."""
+    # polars calls the second `item` of a header `item_duplicated_0`
+    twice = next((name for name in names if _TWICE.sub("", name) in set(names) - {name}), None)
+    if twice is not None:
+        raise LogFormatError(
+            f"'{path.name}' has two columns '{_TWICE.sub('', twice)}': rename or drop one"
+        )
+    divided = next((sign for sign in ";|\t," if len(names) == 1 and sign in names[0]), None)
+    if divided is not None:
+        raise LogFormatError(
+            f"'{path.name}' has one column, {names[0][:60]!r}, whose parts are divided by "
+            f"{divided!r}: columns are divided by commas in a .csv and by tabs in a .tsv; write it "
+            "again"
+        )
 
 
 def _collect(path: Path, lazy: pl.LazyFrame, columns: list[str]) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -385,3 +386,22 @@ def test_nonexistent_path(tmp_path) -> None:
     (tmp_path / "yelp.csv").write_text("x")
     refused(tmp_path / "yelq.csv", "no such file or folder: '.*yelq.csv'; did you mean 'yelp.csv'")
     refused(tmp_path / "none" / "x.csv", "no such file or folder")
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("session,event,item,item,chosen", r"has two columns 'item': rename or drop one"),
+        (
+            "session;event;item;chosen",
+            r"one column, 'session;event;item;chosen', .* divided by ';'",
+        ),
+    ],
+)
+def test_a_header_is_divided_by_commas_and_has_each_name_once(
+    header: str, says: str, tmp_path: Path
+) -> None:
+    values = ",".join("1" * len(header.split(",")))
+    (tmp_path / "log.csv").write_text(f"{header}\n{values}\n")
+    with pytest.raises(LogFormatError, match=says):
+        read_log(tmp_path / "log.csv")

@@ -148,6 +148,27 @@ def test_text_is_typed_over_the_whole_log(tmp_path) -> None:
     assert_same(shards.load(), read_log(tmp_path / "log.csv", **options))
 
 
+@pytest.mark.parametrize("spoil", ["n/a", "12,50"])
+def test_text_among_decimal_numbers_is_no_category(tmp_path, spoil) -> None:
+    """Whole and in pieces: a price that is read as categories is lost without a word."""
+    frame = users_frame().with_columns(price=pl.int_range(pl.len()) / 8 + 0.5)
+    rows = pl.int_range(pl.len())
+    texts = pl.when(rows == 7).then(pl.lit(spoil)).otherwise(pl.col("price").cast(pl.String))
+    frame.with_columns(price=texts).write_csv(tmp_path / "log.csv")
+    says = f"has 'price' = '{spoil}', and most values are decimal numbers"
+    with pytest.raises(LogFormatError, match=says):
+        read_log(tmp_path / "log.csv", candidate_fields=["price"])
+    with pytest.raises(LogFormatError, match=says):
+        convert([tmp_path / "log.csv"], tmp_path / "out", 2, candidate_fields=["price"])
+    price = pl.when(pl.int_range(pl.len()) == 0).then(pl.lit(spoil)).otherwise(pl.lit("1.5"))
+    frame.unique("item").select("item", price=price).write_csv(tmp_path / "items.csv")
+    with pytest.raises(LogFormatError, match=says):
+        read_log(tmp_path / "log.csv", item_table=tmp_path / "items.csv")
+    # text that is text stays so
+    frame.with_columns(price=texts).write_parquet(tmp_path / "log.parquet")
+    assert "price" in read_log(tmp_path / "log.parquet", candidate_fields=["price"]).categories
+
+
 def test_nested_lists_times_and_an_item_table(tmp_path) -> None:
     n = 20
     frame = pl.DataFrame(
