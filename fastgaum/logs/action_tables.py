@@ -126,7 +126,8 @@ class ActionTable:
             raise LogFormatError(
                 f"actions {self.path.name}: none of the {left_out} actions comes before an event "
                 f"of its {owner} (the table has {show(self.rows['owner'][0])} …, the log the "
-                f"session {show(session)} …): use the same ids and the same clock in both"
+                f"session {show(session)} …): use the same ids and the same clock in both, or give "
+                "this log's own table (a run remembers that of its own log)"
             )
 
     def rows_of(self, events: pl.DataFrame, has_times: bool) -> pl.DataFrame:

@@ -197,7 +197,7 @@ def raw_rows(
 
 
 def _roles_alone(schema: LogSchema) -> LogSchema:
-    return dataclasses.replace(schema, candidate_fields=(), context_fields=())
+    return dataclasses.replace(schema, candidate_fields=(), context_fields=(), past=None)
 
 
 def _read_rows(path: Path, options: ReadOptions) -> SessionLog:
