@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from fastgaum.errors import ConfigError, NumericsError, did_you_mean
-from fastgaum.features.encoder import NO_CLICK_ID, UNKNOWN_ITEM_ID
+from fastgaum.features.encoder import NO_CLICK_ID
 from fastgaum.features.session_counts import SessionCounts
 from fastgaum.features.vocabulary import rows_of_places
 from fastgaum.kernels.candidate_formulas import Slates
@@ -68,7 +68,7 @@ class OnlineUser:
         self._history: UserHistories = (
             RecurrentHistories(model.history, 1)
             if isinstance(model.history, FoldedRecurrent)
-            else _EncodedHistory(model.history, space.n_ids)
+            else _EncodedHistory(model.history, model.id_of_row)
         )
         self._states: FloatArray = np.zeros((1, model.state_dim), np.float32)
         self._context: GivenContext | None = None
@@ -328,8 +328,8 @@ class _EncodedHistory:
 
     in_parts = False
 
-    def __init__(self, encoder: HistoryEncoder, n_ids: int) -> None:
-        self.encoder, self.n_ids = encoder, n_ids
+    def __init__(self, encoder: HistoryEncoder, id_of_row: IntArray) -> None:
+        self.encoder, self.id_of_row = encoder, id_of_row
         self.states: FloatArray = np.zeros((1, encoder.state_dim), np.float32)
         self.carry = encoder.initial(1)
 
@@ -349,8 +349,7 @@ class _EncodedHistory:
     ) -> None:
         """Move on by a choice: ids (1, 1, ·), -1 for no click, and numbers (1, 1, d)."""
         ids = chosen[0, 0] if chosen[0, 0, 0] >= 0 else np.full(1, NO_CLICK_ID, np.int32)
-        # a row after the ids' is of an item that training did not display
-        ids = np.where(ids < self.n_ids, ids, np.int32(UNKNOWN_ITEM_ID))
+        ids = self.id_of_row[ids]
         offsets = torch.tensor([0, len(ids)], dtype=torch.int32)
         bag = Bags(torch.from_numpy(ids), offsets, torch.from_numpy(numbers[0].copy()))
         self.carry = self.encoder.advance(self.carry, bag)

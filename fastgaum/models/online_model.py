@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, did_you_mean
-from fastgaum.features.encoder import N_RESERVED, UNKNOWN_ITEM_ID
+from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.item_vectors import component_names
 from fastgaum.features.numbers import (
     LOG_VIEWS,
@@ -127,6 +127,7 @@ class OnlineModel:
     def _fold(self, ids: IntArray, vectors: Vectors | None) -> None:
         """Fold the networks over rows of one id each, and their vectors."""
         networks, space = self.networks, self.space
+        self.id_of_row = ids
         rows = TableRows(ids[:, None], space.categorical[0].stop, space.n_numbers, vectors=vectors)
         self.reward = folded_scorer(networks.player.reward, rows)
         self.scorer: SlateScorer = self.reward
@@ -210,9 +211,10 @@ class OnlineModel:
             for name, values in zip(component_names(vectors), components.T, strict=True):
                 self.of_items[name] = dict(zip(known, values.tolist(), strict=True))
             return
-        # a trained item has its id's row, each other one a row of its own after the ids'
+        # a trained item has its id's row, each other one a row of its own after the ids'; with
+        # actions, whose items are read without vectors, all items have rows of their own
         n_ids = self.space.n_ids
-        new = [item for item in known if item not in self.item_rows]
+        new = [item for item in known if self.space.actions or item not in self.item_rows]
         after = {item: n_ids + at for at, item in enumerate(new)}
         self.vector_rows = {
             item: after.get(item, self.item_rows.get(item, 0) + N_RESERVED) for item in known
@@ -226,8 +228,8 @@ class OnlineModel:
             found[items >= 0] = vectors.rows(of_items, items[items >= 0])
             return found
 
-        ids_of_rows = np.append(np.arange(n_ids), np.full(len(new), UNKNOWN_ITEM_ID))
-        self._fold(ids_of_rows.astype(np.int32), of_rows)
+        own = [self.item_rows.get(item, -1) + N_RESERVED for item in new]
+        self._fold(np.append(np.arange(n_ids), own).astype(np.int32), of_rows)
         if self.space.fields_of_items:
             assert self.networks.player.items is not None
             items = self.networks.player.items

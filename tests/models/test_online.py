@@ -75,6 +75,7 @@ def log_of_kind(kind: str, seed: int, n_sessions: int) -> SessionLog:
     if kind == "grid":
         return dataclasses.replace(log, ordered=True, grid=2)
     log = with_drawn_actions(log, seed) if "actions" in kind else log
+    log = with_vectors(log, seed) if "vectors" in kind else log
     return with_fields(log, seed) if "fields" in kind else log
 
 
@@ -91,6 +92,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "context, network": ("context", {"item_dim": 3, "relations": False}),
     "vectors, towers": ("vectors", {"tower_dim": 6, "relations": False}),
     "vectors, towers, position weights": ("vectors", {**IDENTITY, "tower_dim": 4, "history": "pw"}),
+    "vectors, actions": ("vectors, actions", {**IDENTITY, "tower_dim": 4}),
     "vectors, components": ("vectors", {"relations": False}),
     "actions": ("actions", {**IDENTITY, "history": "gru", "tower_dim": 4}),
     "actions, position weights": ("actions", {**IDENTITY, "history": "pw", "history_window": 3}),
