@@ -28,9 +28,7 @@ MANY_PARAMETERS = {
 }
 """functions of more than seven parameters, with the reason"""
 
-SHORT_FILES = {
-    "fastgaum.engine.dispatch": "strangers look for the choice of the engine by its file's name",
-}
+SHORT_FILES: dict[str, str] = {}
 """modules below eighty lines with one importer, with the reason"""
 
 MANNERED = re.compile(

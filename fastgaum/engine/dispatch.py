@@ -1,4 +1,5 @@
-"""Which of the two implementations of the game trains: the engine or the reference.
+"""Which of the implementations of the game trains: the engine, its layers on a card, or the
+reference.
 
 The reference (`game.game.ReferenceGame`: plain torch and autograd) takes every network and every
 option on every device. The engine (`engine.game.EngineGame`: kernels and gradients in closed form)
@@ -13,18 +14,26 @@ is faster and takes what presets use:
 | device | the processor |
 | several processes | all but `bilstm`, whose gradients of matrices are never written |
 
-The choice needs no option, since both give the same losses and gradients: tests hold them
+On a card `engine.card_game.CardGame` (Triton's kernels) takes of these one `lstm` of any depth,
+the `shannon` regulariser, and one process; the reference takes the rest there.
+
+The choice needs no option, since all give the same losses and gradients: tests hold them
 together."""
 
 from __future__ import annotations
+
+from importlib.util import find_spec
 
 import torch
 
 from fastgaum.config import Config
 from fastgaum.engine.game import HISTORIES, EngineGame
+from fastgaum.errors import ConfigError
 from fastgaum.game.game import Game, ReferenceGame
+from fastgaum.game.scoring import Outputs
+from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.networks import Networks
-from fastgaum.nets.regularisers import Regulariser
+from fastgaum.nets.regularisers import Regulariser, Shannon
 from fastgaum.nets.tables import OwnTable
 from fastgaum.processes import Processes
 
@@ -46,10 +55,18 @@ def game_for(
         unknown_of_id: the id of each id's field for unknown values, (n_ids,).
         outside: whether no click is offered as a choice.
         processes: those that train together; alone if None.
+
+    Raises:
+        ConfigError: the networks are on a card, and Triton is not installed.
     """
     device, alone = next(networks.parameters()).device, processes is None or processes.size == 1
     by_hand = runs_by_hand(networks, config, device) and (alone or config.history != "bilstm")
-    kind = EngineGame if by_hand else ReferenceGame
+    kind: type[Game] = EngineGame if by_hand else ReferenceGame
+    if alone and is_card(device) and trains_on_card(networks, config, regulariser):
+        require_triton()
+        from fastgaum.engine.card_game import CardGame
+
+        kind = CardGame
     game = kind(networks, config, regulariser, unknown_of_id.to(device), outside)
     if processes is not None and not alone:
         game.share(processes)
@@ -59,6 +76,50 @@ def game_for(
 def runs_by_hand(networks: Networks, config: Config, device: torch.device) -> bool:
     """Whether these networks and this game can be trained by hand."""
     known = type(networks.player.history) in HISTORIES
+    logged = config.states == "logged"
+    return known and _is_plain(networks) and logged and device.type == "cpu"
+
+
+def outputs_for(networks: Networks, device: torch.device) -> Outputs:
+    """What scores batches with these networks: Triton's kernels on a card, where they can be.
+
+    Raises:
+        ConfigError: as `game_for`.
+    """
+    if not (is_card(device) and runs_on_card(networks)):
+        return networks.outputs
+    require_triton()
+    from fastgaum.engine.card_game import CardNetworks
+
+    return CardNetworks(networks).outputs
+
+
+def runs_on_card(networks: Networks) -> bool:
+    """Whether a card's layers take these networks."""
+    history = networks.player.history
+    return type(history) is Recurrent and history.kind == "lstm" and _is_plain(networks)
+
+
+def trains_on_card(networks: Networks, config: Config, regulariser: Regulariser) -> bool:
+    """Whether a card's layers take this game."""
+    return runs_on_card(networks) and config.states == "logged" and type(regulariser) is Shannon
+
+
+def is_card(device: torch.device) -> bool:
+    """Whether Triton's kernels run there."""
+    return device.type == "cuda"
+
+
+def require_triton() -> None:
+    """Raise ConfigError where Triton is not installed."""
+    if find_spec("triton") is None:
+        raise ConfigError(
+            "a card trains and scores by Triton's kernels, and Triton is not installed: "
+            "pip install 'fastgaum[cuda]', or use device cpu"
+        )
+
+
+def _is_plain(networks: Networks) -> bool:
+    """Whether the tables are ours, and all numbers float32."""
     ours = not any(isinstance(module, OwnTable) for module in networks.modules())
-    floats = all(parameter.dtype is torch.float32 for parameter in networks.parameters())
-    return known and ours and config.states == "logged" and floats and device.type == "cpu"
+    return ours and all(value.dtype is torch.float32 for value in networks.parameters())

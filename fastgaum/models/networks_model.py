@@ -78,13 +78,23 @@ class NetworksModel(ChoiceModel):
         return self._networks().player.history.advance(carries, tokens)
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
-        return self._scored_by(self._networks().outputs, encoded)
+        return self._scored_by(self._outputs(), encoded)
 
     def _score_at(self, encoded: EncodedSessions, place: int | None) -> ScoredSessions:
-        networks = self._networks()
+        networks, outputs = self._networks(), self._outputs()
         return self._scored_by(
-            lambda batch: moved_to(place, networks, *networks.outputs(batch), batch), encoded
+            lambda batch: moved_to(place, networks, *outputs(batch), batch), encoded
         )
+
+    def _outputs(self) -> Outputs:
+        """What scores batches: on a card, its own kernels."""
+        networks = self._networks()
+        if self.device.type == "cpu":
+            return networks.outputs
+        # the engine's kernels take a second to import: the processor does without
+        from fastgaum.engine.dispatch import outputs_for
+
+        return outputs_for(networks, self.device)
 
     def _scored_by(self, outputs: Outputs, encoded: EncodedSessions) -> ScoredSessions:
         scores = score(
