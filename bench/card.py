@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         device = device_of("cuda")
-        dispatch.require_triton()
+        dispatch.take_card(device)
     except FastgaumError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

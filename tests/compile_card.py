@@ -40,14 +40,14 @@ def compile_all(widths: tuple[int, ...]) -> set[str]:
     from fastgaum.engine.card_tables import BLOCK, held_columns
 
     f, i, d = (torch.zeros(64, dtype=kind) for kind in (torch.float32, torch.int32, torch.float64))
-    named, shown = kernels.SortedEntries(i, i, i), kernels.Shown(i, i, i, 100)
+    named, shown = kernels.SortedEntries(i, i, i), kernels.ShownCandidates(i, i, i, 100)
     sequences, lstm = card_lstm.TokenSequences(i, i, 100), card_lstm.CardLstmPass(f, f, f, f)
     tile = card_lstm.TILE, card_lstm.BLOCK, card_lstm.BLOCK
     calls: list[tuple[Any, ...]] = [(kernels.choice_gradients, f, i, i, f, f, BLOCK)]
     calls += [(kernels.softmax_events, f, i, f, f, outside, BLOCK) for outside in (False, True)]
     for width, n in itertools.product(widths, (0, 100)):
         columns = held_columns(width)
-        factors, rows = kernels.BagFactors(i, f, f, n), kernels.TableRows(f, f, f, d)
+        factors, rows = kernels.BagFactors(i, f, f, n), kernels.CardRows(f, f, f, d)
         calls += [
             (kernels.bag_sums, f, kernels.BagEntries(i, i), f, 100, width, 16, columns),
             *[

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastgaum.engine.card_kernels import BagEntries, Shown
+from fastgaum.engine.card_kernels import BagEntries, ShownCandidates
 from fastgaum.engine.card_lstm import TokenSequences
 from fastgaum.nets.tensors import BatchTensors
 
@@ -146,9 +146,9 @@ class CardBatch:
         )
 
     @property
-    def shown(self) -> Shown:
+    def shown(self) -> ShownCandidates:
         """The candidates, as kernels read them."""
-        return Shown(self.ids, self.events, self.display_offsets, len(self.ids))
+        return ShownCandidates(self.ids, self.events, self.display_offsets, len(self.ids))
 
     @property
     def candidates(self) -> BagEntries:
@@ -234,6 +234,7 @@ class StepGraphs:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.recorded: dict[tuple[object, ...], _Recorded] = {}
+        self.pool: tuple[int, int] | None = None
 
     def __call__(self, step: CardStep, batch: CardBatch, rates: Tensor) -> Tensor:
         """The step's figures, valid until the next step.
@@ -263,6 +264,8 @@ class StepGraphs:
             step(own_batch, own_rates)
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.set_rng_state(random, self.device)
-        with torch.cuda.graph(graph):
+        # all share their memory: no graph's figures are read after the next one has begun
+        with torch.cuda.graph(graph, pool=self.pool):
             figures = step(own_batch, own_rates)
+        self.pool = graph.pool()
         return _Recorded(graph, own_batch, own_rates, figures)

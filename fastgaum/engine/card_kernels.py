@@ -57,7 +57,7 @@ class RowGradients(NamedTuple):
     """Σ of the squares of each sum, float64, (nnz,); 0 where no sum is written"""
 
 
-class TableRows(NamedTuple):
+class CardRows(NamedTuple):
     """A table with what its rows remember."""
 
     table: Tensor
@@ -70,7 +70,7 @@ class TableRows(NamedTuple):
     """logarithm of the weight decay that each row has had, float64, (n_ids,)"""
 
 
-class Shown(NamedTuple):
+class ShownCandidates(NamedTuple):
     """Candidates of a batch."""
 
     ids: Tensor
@@ -233,7 +233,7 @@ def row_sums(
 def step_rows(
     ids: tl.tensor,
     grad: tl.tensor,
-    rows: TableRows,
+    rows: CardRows,
     rates: tl.tensor,
     width: int,
     ADAM: tl.constexpr,
@@ -295,7 +295,7 @@ def step_rows(
 @triton.jit
 def dot_candidates(
     factors: DotFactors,
-    shown: Shown,
+    shown: ShownCandidates,
     scores: tl.tensor,
     width: int,
     FIELDS: tl.constexpr,
@@ -328,7 +328,7 @@ def dot_candidates(
 def dot_users_gradient(
     grad_scores: tl.tensor,
     factors: DotFactors,
-    shown: Shown,
+    shown: ShownCandidates,
     width: int,
     FIELDS: tl.constexpr,
     BLOCK: tl.constexpr,

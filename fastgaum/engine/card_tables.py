@@ -15,9 +15,9 @@ from fastgaum.engine.card_batches import CardBatch
 from fastgaum.engine.card_kernels import (
     BagEntries,
     BagFactors,
+    CardRows,
     RowGradients,
     SortedEntries,
-    TableRows,
 )
 from fastgaum.engine.tables import Rule
 
@@ -72,7 +72,7 @@ class CardTable:
         shrunk = torch.zeros(n_ids, dtype=torch.float64, device=values.device)
         m = torch.zeros_like(values) if rule == "adam" else values.new_zeros(0)
         v = torch.zeros_like(values) if rule == "adam" else values.new_zeros(n_ids)
-        self.rows = TableRows(values, m, v, shrunk)
+        self.rows = CardRows(values, m, v, shrunk)
 
     def add(
         self, entries: SortedEntries, others: Tensor, factors: BagFactors | None = None

@@ -60,14 +60,15 @@ def game_for(
         ConfigError: the networks are on a card, and Triton is not installed.
     """
     device, alone = next(networks.parameters()).device, processes is None or processes.size == 1
-    by_hand = runs_by_hand(networks, config, device) and (alone or config.history != "bilstm")
-    kind: type[Game] = EngineGame if by_hand else ReferenceGame
+    made_of = (networks, config, regulariser, unknown_of_id.to(device), outside)
     if alone and is_card(device) and trains_on_card(networks, config, regulariser):
-        require_triton()
+        take_card(device)
         from fastgaum.engine.card_game import CardGame
 
-        kind = CardGame
-    game = kind(networks, config, regulariser, unknown_of_id.to(device), outside)
+        return CardGame(*made_of)
+    by_hand = runs_by_hand(networks, config, device) and (alone or config.history != "bilstm")
+    kind = EngineGame if by_hand else ReferenceGame
+    game = kind(*made_of)
     if processes is not None and not alone:
         game.share(processes)
     return game
@@ -88,7 +89,7 @@ def outputs_for(networks: Networks, device: torch.device) -> Outputs:
     """
     if not (is_card(device) and runs_on_card(networks)):
         return networks.outputs
-    require_triton()
+    take_card(device)
     from fastgaum.engine.card_game import CardNetworks
 
     return CardNetworks(networks).outputs
@@ -110,13 +111,16 @@ def is_card(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def require_triton() -> None:
-    """Raise ConfigError where Triton is not installed."""
+def take_card(device: torch.device) -> None:
+    """Let Triton's kernels run on that card, of several. Raises ConfigError where Triton is not
+    installed."""
     if find_spec("triton") is None:
         raise ConfigError(
             "a card trains and scores by Triton's kernels, and Triton is not installed: "
             "pip install 'fastgaum[cuda]', or use device cpu"
         )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def _is_plain(networks: Networks) -> bool:

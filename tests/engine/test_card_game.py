@@ -6,7 +6,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+from contextlib import nullcontext
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="Triton is not installed: pip install 'fastgaum[cuda]'")
 
 from fastgaum.config import Config
-from fastgaum.engine import dispatch
+from fastgaum.engine import card_batches, dispatch
 from fastgaum.engine.card_batches import CardBatch, Sizes, bucket
 from fastgaum.engine.card_game import CardGame
 from fastgaum.engine.dispatch import game_for, outputs_for
@@ -234,6 +236,57 @@ def test_training_goes_on_where_it_stopped() -> None:
     for game in (pair.card, fresh):
         game.release()
     assert_same_weights(fresh.networks, pair.card.networks, 0)
+
+
+class Recording:
+    """A CUDA graph by decree, which runs its step again; what is recorded runs too, and moves
+    nothing since its rates say so."""
+
+    def __init__(self, game: CardGame) -> None:
+        self.game = game
+
+    def pool(self) -> tuple[int, int]:
+        return (0, 0)
+
+    def replay(self) -> None:
+        for (name, *_), (graph, batch, rates, figures) in self.game.graphs.recorded.items():
+            if graph is self:
+                figures.copy_(getattr(self.game, str(name))(batch, rates))
+
+
+def test_recorded_steps_are_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything about recording that needs no card: batches of other sizes have graphs of their
+    own, a graph takes the batch and the rates that it is given, and to record moves nothing."""
+    pair = Pair(weight_decay=0.1)
+    recorded, plain = (
+        pair.card,
+        CardGame(
+            copy.deepcopy(pair.card.networks),
+            *(pair.config, regulariser_of(pair.config), pair.unknown, pair.outside),
+        ),
+    )
+    if DEVICE == "cpu":
+        monkeypatch.setattr(recorded.graphs, "device", torch.device("cuda"))
+        nothing = {
+            "Stream": MagicMock(),
+            "current_stream": MagicMock(),
+            "set_rng_state": MagicMock(),
+        }
+        nothing |= {"stream": nullcontext, "get_rng_state": MagicMock()}
+        nothing |= {"graph": lambda graph, pool: nullcontext()}
+        for name, value in {**nothing, "CUDAGraph": lambda: Recording(recorded)}.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+    plan = [("exact_step", 0), ("exact_step", 1), ("round", 0), ("exact_step", 0)]
+    for kind, at in plan:
+        batch = pair.batches[at]
+        losses = [getattr(game, kind)(batch) for game in (recorded, plain)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    shapes = {CardBatch.of(batch, Sizes.of(batch).rounded()).shapes for batch in pair.batches[:2]}
+    assert len(recorded.graphs.recorded) == len(shapes) + 1
+    assert_same_weights(recorded.networks, plain.networks, 1e-12)
+    monkeypatch.setattr(card_batches, "MOST_GRAPHS", len(recorded.graphs.recorded))
+    assert recorded.exact_step(pair.batches[1]) == pytest.approx(plain.exact_step(pair.batches[1]))
+    assert len(recorded.graphs.recorded) == len(shapes) + 1, "no more are kept"
 
 
 def test_who_trains_and_scores_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,7 @@ def test_dot_products(lengths: list[int], width: int, n_fields: int) -> None:
     expected = (_bag_sum(table, *bags_of(ids)) * users[events]).sum(1)
     grad_scores = drawn(n)
     (grad_users,) = torch.autograd.grad(expected, users, grad_scores)
-    shown = kernels.Shown(ids, events, offsets, n)
+    shown = kernels.ShownCandidates(ids, events, offsets, n)
     scores, found = torch.empty_like(grad_scores), torch.empty_like(users)
     factors = kernels.DotFactors(users.detach(), table)
     kernels.dot_candidates[(-(-n // 4),)](factors, shown, scores, width, n_fields, 4, 2)
