@@ -14,8 +14,8 @@ is faster and takes what presets use:
 | device | the processor |
 | several processes | all but `bilstm`, whose gradients of matrices are never written |
 
-On a card `engine.card_game.CardGame` (Triton's kernels) takes of these one `lstm` of any depth,
-the `shannon` regulariser, and one process; the reference takes the rest there.
+On a card `engine.card_game.CardGame` (Triton's kernels) takes of these the `lstm`, no vectors of
+items, the `shannon` regulariser and one process; the reference takes the rest there.
 
 The choice needs no option, since all give the same losses and gradients: tests hold them
 together."""
@@ -96,9 +96,11 @@ def outputs_for(networks: Networks, device: torch.device) -> Outputs:
 
 
 def runs_on_card(networks: Networks) -> bool:
-    """Whether a card's layers take these networks."""
-    history = networks.player.history
-    return type(history) is Recurrent and history.kind == "lstm" and _is_plain(networks)
+    """Whether a card's layers take these networks: they do not know vectors of items."""
+    history, items = networks.player.history, networks.player.items
+    vectors = items is not None and items.projection is not None
+    lstm = type(history) is Recurrent and history.kind == "lstm"
+    return lstm and not vectors and _is_plain(networks)
 
 
 def trains_on_card(networks: Networks, config: Config, regulariser: Regulariser) -> bool:

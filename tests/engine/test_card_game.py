@@ -312,6 +312,8 @@ def test_who_trains_and_scores_on_a_card(monkeypatch: pytest.MonkeyPatch) -> Non
         )
         found = game_for(networks.to(DEVICE), other, rule, pair.unknown, True)
         assert not isinstance(found, CardGame), change
+    made = Networks(config, pair.space.n_ids, 0, context=ContextSizes(vector_dim=2)).to(DEVICE)
+    assert not isinstance(game_for(made, config, regulariser, pair.unknown, True), CardGame)
     with pytest.raises(ConfigError, match="game_for takes the reference for them"):
         game.share(Processes())
     monkeypatch.setattr(dispatch, "find_spec", lambda name: None)
