@@ -234,7 +234,7 @@ class StepGraphs:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.recorded: dict[tuple[object, ...], _Recorded] = {}
-        self.pool: tuple[int, int] | None = None
+        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def __call__(self, step: CardStep, batch: CardBatch, rates: Tensor) -> Tensor:
         """The step's figures, valid until the next step.
@@ -267,5 +267,4 @@ class StepGraphs:
         # all share their memory: no graph's figures are read after the next one has begun
         with torch.cuda.graph(graph, pool=self.pool):
             figures = step(own_batch, own_rates)
-        self.pool = graph.pool()
         return _Recorded(graph, own_batch, own_rates, figures)

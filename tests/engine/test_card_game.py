@@ -245,9 +245,6 @@ class Recording:
     def __init__(self, game: CardGame) -> None:
         self.game = game
 
-    def pool(self) -> tuple[int, int]:
-        return (0, 0)
-
     def replay(self) -> None:
         for (name, *_), (graph, batch, rates, figures) in self.game.graphs.recorded.items():
             if graph is self:
