@@ -95,8 +95,8 @@ class CardBatch:
     """sessions by falling length, int32, (sessions,)"""
     before: Tensor
     """the token before each one in its session, int64, (tokens,), −1 for none"""
-    later_events: Tensor
-    """event that reads the state after each token, int64, (tokens,); the last one for padding"""
+    readers: Tensor
+    """event that reads the state after each token, the last one if none does, int64, (tokens,)"""
     context_ids: Tensor
     """int32, (events, n_context_fields)"""
     context_numbers: Tensor
@@ -120,6 +120,9 @@ class CardBatch:
         id_offsets = _ends(batch.tokens.offsets, sizes.tokens + 1)
         entries = torch.arange(sizes.token_ids, device=device, dtype=torch.int32)
         of_id = torch.searchsorted(id_offsets[1:], entries, right=True, out_int32=True)
+        readers = torch.full((sizes.tokens,), last, dtype=torch.int64, device=device)
+        read, later = batch.read_tokens, batch.later_events
+        readers.index_copy_(0, tokens[: len(later)] if read is None else read, later)
         first = torch.zeros(sizes.tokens + 1, dtype=torch.bool, device=device)
         first[starts.long()] = True
         n_fields = batch.source.ids.shape[1]
@@ -139,7 +142,7 @@ class CardBatch:
             token_offsets=starts,
             order=torch.argsort(starts.diff(), descending=True, stable=True).int(),
             before=torch.where(first[:-1], -1, tokens - 1),
-            later_events=_filled(batch.later_events, sizes.tokens, last),
+            readers=readers,
             context_ids=_filled(context, sizes.events, NO_ROW),
             context_numbers=_filled(batch.context_numbers, sizes.events, 0),
             share=torch.full((1,), 1 / n_events, dtype=numbers.dtype, device=device),

@@ -311,7 +311,10 @@ class CardStates:
             x = functional.linear(h, e.weight_ih[i].detach(), e.bias_ih[i].detach())
             h = layer.forward(x, e.weight_hh[i + 1].detach(), batch.sequences)
         states = h.new_zeros(len(batch.choices), e.state_dim)
-        parts = [states.index_copy_(0, batch.later_events, h)]
+        states.index_copy_(0, batch.readers, h)
+        # tokens that no event reads have written there
+        states[-1] = 0
+        parts = [states]
         if self.player.context is not None:
             if batch.context_ids.shape[1]:
                 assert self.player.items is not None
@@ -324,7 +327,7 @@ class CardStates:
         """Leave all gradients; `tower` has left the candidates' factors of the items' table."""
         batch, e = self.batch, self.encoder
         size = e.state_dim
-        grad = grad_states[:, :size].index_select(0, batch.later_events)
+        grad = grad_states[:, :size].index_select(0, batch.readers)
         for i in range(len(self.layers) - 1, -1, -1):
             q, of_weight = self.layers[i].backward(grad, batch.before)
             grad_of(e.weight_hh[i]).copy_(of_weight)

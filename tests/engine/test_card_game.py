@@ -46,14 +46,21 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "towers": {"tower_dim": 4, "weight_decay": 0.1, "eta": 2.0},
     "towers, context": {"tower_dim": 3, "context": 2, "n_places": 4},
-    "context": {"context": 2, "hidden": (4,)},
+    "context, actions": {"context": 2, "hidden": (4,), "actions": True},
 }
 
 
 class Pair:
     """Both games in float64 over equal networks, and batches of some sessions each."""
 
-    def __init__(self, no_click: float = 0.3, context: int = 0, n_places: int = 0, **changes: Any):
+    def __init__(
+        self,
+        no_click: float = 0.3,
+        context: int = 0,
+        n_places: int = 0,
+        actions: bool = False,
+        **changes: Any,
+    ) -> None:
         log, _ = synthesise(30, preset="sample", no_click=no_click, n_items=10)
         space = FeatureSpace.fit(
             log, "bags" if changes.get("wide") else "identity", set_context=False
@@ -85,15 +92,23 @@ class Pair:
             context_numbers=rng.standard_normal(shape).astype(np.float32),
         )
         self.batches = [double(to_tensors(batch, DEVICE)) for batch in batches(encoded, 2)]
+        if actions:
+            self.batches = [read_by_half(batch) for batch in self.batches]
         self.outside = log.has_no_click
         made = regulariser_of(config), self.unknown, self.outside
         self.card = CardGame(copy.deepcopy(self.networks), config, *made)
         self.reference = ReferenceGame(self.networks, config, *made)
 
 
+def read_by_half(batch: BatchTensors) -> BatchTensors:
+    """As if every other token were an action before another one, which no event reads."""
+    read = torch.arange(1, batch.tokens.n_bags, 2, device=DEVICE)
+    return dataclasses.replace(batch, read_tokens=read, later_events=batch.later_events[read])
+
+
 def double(batch: BatchTensors) -> BatchTensors:
     def of(bags: Bags) -> Bags:
-        return Bags(bags.ids, bags.offsets, bags.numbers.double())
+        return dataclasses.replace(bags, numbers=bags.numbers.double())
 
     return dataclasses.replace(
         batch,
