@@ -69,7 +69,7 @@ bounds: setup
 CUDA = $(VENV)-cuda
 cuda-test: setup
 	@test -d $(CUDA)/triton || $(BIN)/python -m pip install --quiet --target $(CUDA) --no-deps "triton>=3.4"
-	PYTHONPATH=$(CUDA) $(PYTEST) tests/engine/test_card_kernels.py tests/engine/test_card_game.py tests/nets/test_cuda.py
+	PYTHONPATH=$(CUDA) $(PYTEST) tests/engine/test_card_kernels.py tests/engine/test_card_game.py tests/nets/test_cuda.py fastgaum/engine/card_batches.py
 
 # The tests of what dependencies decide, with the lowest versions that pyproject.toml claims, in an environment of its own.
 lowest:
