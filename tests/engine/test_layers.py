@@ -3,7 +3,9 @@ gradient, on drawn shapes, ties and extremes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.engine.game import engine_history
+from fastgaum.engine.histories import EngineHistory
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.scorer import ScorerLayer, dense_parameters
 from fastgaum.engine.tables import Named, SparseTable
@@ -113,19 +116,49 @@ def test_states(kind: str, sizes: list[int], scale: float) -> None:
     grad = torch.randn_like(expected)
     torch.autograd.backward(expected, grad)
     wanted = {name: part.grad for name, part in encoder.named_parameters()}
-
-    layer = engine_history(encoder)
-    tables, products = layer.own_tables(N_IDS, "adam"), layer.own_products()
-    dense = layer.dense_parameters()
-    optimiser = PlayerOptimiser(dense, tables, 0.1, 0.0, 1.0, products)
-    layer.bind(optimiser)
+    layer, check = by_hand(encoder)
     agree(layer._after_tokens(tokens, offsets), expected, scale)
     layer._back(grad.numpy(), np.full(N_IDS, -1, np.int32))
-    of_products = {id(one.parameter): one.left @ one.right for one in products}
-    of_tables = {id(table.parameter): of_table(table) for table in tables}
-    for name, parameter in encoder.named_parameters():
-        of_parameter = wanted[name]
-        assert of_parameter is not None
-        known = {**of_products, **of_tables}
-        found = known[id(parameter)] if id(parameter) in known else optimiser.grad_of(parameter)
-        agree(np.reshape(found, of_parameter.shape), of_parameter, scale)
+    check(wanted, scale)
+
+
+def by_hand(
+    encoder: HistoryEncoder,
+) -> tuple[EngineHistory, Callable[[dict[str, Any], float], None]]:
+    """The encoder by hand, and what holds its gradients to those of autograd, by name."""
+    layer = engine_history(encoder)
+    tables, products = layer.own_tables(N_IDS, "adam"), layer.own_products()
+    optimiser = PlayerOptimiser(layer.dense_parameters(), tables, 0.1, 0.0, 1.0, products)
+    layer.bind(optimiser)
+
+    def check(wanted: dict[str, Any], scale: float) -> None:
+        of_products = {id(one.parameter): one.left @ one.right for one in products}
+        of_tables = {id(table.parameter): of_table(table) for table in tables}
+        for name, parameter in encoder.named_parameters():
+            known = {**of_products, **of_tables}
+            found = known[id(parameter)] if id(parameter) in known else optimiser.grad_of(parameter)
+            agree(np.reshape(found, wanted[name].shape), wanted[name], scale)
+
+    return layer, check
+
+
+@pytest.mark.parametrize("kind", list(ENCODERS))
+def test_events_read_the_last_token_before_them(kind: str) -> None:
+    """Of eight tokens, four are read: the others are actions before a further token."""
+    torch.manual_seed(0)
+    encoder: HistoryEncoder = ENCODERS[kind]()
+    batch: Any = SimpleNamespace(
+        n_events=6,
+        tokens=bags_of(8, 2, 1.0),
+        token_offsets=offsets_of([3, 0, 4, 1]),
+        later_events=torch.tensor([0, 2, 3, 5]),
+        read_tokens=torch.tensor([1, 2, 5, 7]),
+    )
+    expected = encoder(batch)
+    grad = torch.randn_like(expected)
+    torch.autograd.backward(expected, grad)
+    wanted = {name: part.grad for name, part in encoder.named_parameters()}
+    layer, check = by_hand(encoder)
+    agree(layer.forward(batch, batch.tokens), expected, 1.0)
+    layer.backward(grad.numpy(), np.full(N_IDS, -1, np.int32))
+    check(wanted, 1.0)
