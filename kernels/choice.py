@@ -17,8 +17,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_fast
+from ._jit import Array, jit, jit_fast, jit_part
 from .activations import exp_nonpositive
+
+SCORES, CHOICES, TARGETS, GIVEN = 0, 1, 2, 3
+"""what a pass of a scorer does: only the scores; it learns the logged choices, or other
+probabilities; or the gradient of its scores is given"""
+
+
+class Loss(NamedTuple):
+    """What a pass of a scorer learns, of softmax(eta · scores)."""
+
+    kind: int
+    """SCORES, CHOICES, TARGETS or GIVEN"""
+    eta: np.float32
+    outside: bool
+    """whether no click, of score 0, is one more choice"""
+    choices: Array
+    """positions of the logged choices, −1 for no click, shape (n_events,)"""
+    targets: Array
+    """probabilities, shape (n_candidates,); read for TARGETS"""
 
 
 class Softmax(NamedTuple):
@@ -30,8 +48,8 @@ class Softmax(NamedTuple):
     """log Σ exp(eta · score), shape (n_events,)"""
 
 
-@jit_fast
-def choice_probs(
+@jit_part
+def softmax_of_events(
     first: int,
     last: int,
     scores: Array,
@@ -40,10 +58,7 @@ def choice_probs(
     outside: bool,
     written: Softmax,
 ) -> None:
-    """Write softmax(eta · scores), scores (n_candidates,), of events first to last − 1.
-
-    With `outside` no click, of score 0, is one more choice; its probability is what is missing to
-    1."""
+    """As `choice_probs`, within another kernel."""
     probs, log_totals = written
     for event in range(first, last):
         top = eta * scores[offsets[event]] * 0 if outside else eta * scores[offsets[event]]
@@ -63,6 +78,43 @@ def choice_probs(
         for i in range(offsets[event], offsets[event + 1]):
             probs[i] *= share
         log_totals[event] += np.log(total)
+
+
+@jit_fast
+def choice_probs(
+    first: int,
+    last: int,
+    scores: Array,
+    eta: float,
+    offsets: Array,
+    outside: bool,
+    written: Softmax,
+) -> None:
+    """Write softmax(eta · scores), scores (n_candidates,), of events first to last − 1.
+
+    With `outside` no click, of score 0, is one more choice; its probability is what is missing to
+    1."""
+    softmax_of_events(first, last, scores, eta, offsets, outside, written)
+
+
+@jit_part
+def loss_gradient(
+    first: int, last: int, scores: Array, offsets: Array, loss: Loss, written: Softmax
+) -> None:
+    """Write log Σ exp(eta · score) of events first to last − 1, and in the place of probabilities
+    (probability − target) / n_events."""
+    softmax_of_events(first, last, scores, loss.eta, offsets, loss.outside, written)
+    grad, targets = written.probs, loss.targets
+    share = grad.dtype.type(1.0 / (len(offsets) - 1))
+    if loss.kind == TARGETS:
+        for i in range(offsets[first], offsets[last]):
+            grad[i] = (grad[i] - targets[i]) * share
+        return
+    for i in range(offsets[first], offsets[last]):
+        grad[i] *= share
+    for event in range(first, last):
+        if loss.choices[event] >= 0:
+            grad[offsets[event] + loss.choices[event]] -= share
 
 
 @jit

@@ -34,6 +34,13 @@ def add_scaled(row: Array, factor: np.float32, other: Array) -> None:
 
 
 @jit_part
+def add_columns(rows: Array, total: Array) -> None:
+    """Add the sum of each column of `rows`."""
+    for i in range(len(rows)):
+        add(total, rows[i])
+
+
+@jit_part
 def copy(target: Array, row: Array) -> None:
     """Copy as many entries of `row` as `target` holds: for short rows quicker than target[:] =
     row."""

@@ -5,9 +5,11 @@ other operators.
     act(z0) … z_l = W_l a_{l−1} + b_l,  score = w a_L + b  (+ Σ_f e_f + w_x numbers + b, the wide
     path)
 
-Candidates go through in tiles of TILE rows that stay in cache. All dense parameters lie in one flat
-array; `starts` says where each does, `widths` how wide each hidden layer is. The hidden activations
-of all candidates are kept, layer after layer, for the way back."""
+Events go through in tiles of about TILE candidates. A pass that learns takes a tile forward,
+through the choice probabilities and the loss, and back, while its rows are in cache: no activation
+of a batch is ever kept. The gradients of the tables' rows are summed in the tile too, in a row for
+each id that the range of events names. All dense parameters lie in one flat array; `starts` says
+where each does, `widths` how wide each hidden layer is."""
 
 from __future__ import annotations
 
@@ -16,18 +18,20 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import AHEAD, Array, jit_fast, jit_part, prefetch_row
-from .activations import activate, through_activation
+from .activations import RELU, ZERO, activate, through_activation
+from .choice import GIVEN, SCORES, Loss, Softmax, loss_gradient
 from .draws import DropoutRule, drop
-from .products import add, add_scaled, copy, dot, matrix
+from .products import add, add_columns, matrix
 
-TILE = 96
+TILE = 256
+"""candidates of a tile at most, unless one event alone has more"""
 TURN = 512
 """candidates from which the layers' weights are transposed first: BLAS takes a quarter longer with
 a transposed matrix"""
 
-BIAS, NUMBERS, STATE, UP, WIDE, REST = 0, 1, 2, 3, 4, 5
-"""positions in `starts`: first bias, W_x, W_s, U, the wide path (bias, then w_x), then each later
-layer (W, then b)"""
+BIAS, NUMBERS, STATE, UP, WIDE, LINEAR, REST = 0, 1, 2, 3, 4, 5, 6
+"""positions in `starts`: first bias, W_x, W_s, U, the wide path's bias and w_x, then each later
+layer (W, then b). Towers have a w_x too, which is read here while the numbers are in cache"""
 
 
 class ScorerInputs(NamedTuple):
@@ -41,6 +45,10 @@ class ScorerInputs(NamedTuple):
     """shape (n_candidates, d)"""
     states: Array
     """shape (n_events, S)"""
+    slots: Array
+    """row of `ScorerPass.rows` for each id, int32, shape (n_candidates, n_fields). A range of
+    events has slots of its own, numbered in order of appearance. Not read where nothing is learned
+    """
 
 
 class ScorerWeights(NamedTuple):
@@ -61,138 +69,248 @@ class ScorerWeights(NamedTuple):
 
 
 class ScorerPass(NamedTuple):
-    """What a forward pass writes."""
-
-    state_sums: Array
-    """W_s state, shape (n_events, widths[0])"""
-    activations: Array
-    """flat, n_candidates × Σ widths"""
-    scores: Array
-    """shape (n_candidates,)"""
-
-
-class ScorerGrads(NamedTuple):
-    """The gradient that a backward pass over a range of events reads, `scores`, and what it
-    writes."""
+    """What a pass over a range of events writes. With SCORES it writes only the scores; with GIVEN
+    not those, and it reads `grad_scores`."""
 
     scores: Array
+    """what is added to the scorer's numbers, and then the scores, shape (n_candidates,)"""
+    log_totals: Array
+    """log Σ exp(eta · score), shape (n_events,)"""
+    grad_scores: Array
     """shape (n_candidates,)"""
     dense: Array
-    """as `ScorerWeights.dense`; it belongs to this range of events alone"""
+    """gradient, as `ScorerWeights.dense`; it belongs to this range of events alone"""
     rows: Array
-    """of each candidate's bag, shape (n_candidates, width of the table)"""
-    sums: Array
-    """scratch, shape (n_events, widths[0])"""
+    """gradient of the table's row of each slot, shape (n_slots, width of the table)"""
+    wide_rows: Array
+    """of the wide path's, shape (n_slots, 1), or (0, 1)"""
     states: Array
-    """shape (n_events, S)"""
+    """gradient, shape (n_events, S), or (0, S) where it is not wanted"""
 
 
 @jit_fast
-def scorer_forward(
+def scorer_pass(
     first_event: int,
     last_event: int,
     inputs: ScorerInputs,
     weights: ScorerWeights,
     dropout: DropoutRule,
+    loss: Loss,
     written: ScorerPass,
 ) -> None:
-    """Write the scores of the events' candidates, the activations and the state sums.
+    """Score the candidates of events first to last − 1 and, but for SCORES, learn from them.
 
     Args:
-        first_event, last_event: the range of events, the last left out.
+        first_event, last_event: the range of events, the last left out; each has a candidate.
         inputs: of all events.
         weights: the parameters.
         dropout: of every hidden layer.
+        loss: what is learned.
         written: of all events."""
-    display_offsets, ids, numbers, states = inputs
+    display_offsets, ids, numbers, states, _ = inputs
     table, wide_table, dense, starts, widths, kind = weights
     key, threshold, scale = dropout
-    state_sums, activations, scores = written
-    n, n_fields = ids.shape
-    n_numbers, state_dim, width, n_layers = (
-        numbers.shape[1],
-        states.shape[1],
-        widths[0],
-        len(widths),
-    )
+    scores, grad_scores, grad_dense = written.scores, written.grad_scores, written.dense
+    n_events, n_fields = last_event - first_event, ids.shape[1]
+    n_numbers, state_dim, width = numbers.shape[1], states.shape[1], widths[0]
+    n_layers = len(widths)
     begin, end = display_offsets[first_event], display_offsets[last_event]
+    learning, dropping, wide = loss.kind != SCORES, threshold > 0, len(wide_table) > 0
     from_numbers = matrix(dense, starts[NUMBERS], width, n_numbers).T
     turning = end - begin >= TURN
     turned = _turned(dense, starts, widths) if turning else dense[:0]
-    from_state = matrix(dense, starts[STATE], width, state_dim).T
     item_dim = table.shape[1] if starts[UP] >= 0 else 0
     up = matrix(dense, max(starts[UP], 0), item_dim, width)
-    bag = np.empty((TILE, max(item_dim, 1)), dense.dtype)
-    lifted = np.empty((TILE, width), dense.dtype)
-    wide = len(wide_table) > 0
-    np.dot(states[first_event:last_event], from_state, state_sums[first_event:last_event])
     # taken out of the loops: what is read through an index inside one is not known to stay the
     # same, and costs a factor 2
-    wide_part = dense[max(starts[WIDE], 0) : max(starts[WIDE], 0) + 1 + n_numbers]
-    dropping = threshold > 0
+    linear_start, linear = max(starts[LINEAR], 0), starts[LINEAR] >= 0 and n_numbers > 0
+    of_numbers = dense[linear_start : linear_start + n_numbers]
+    grad_numbers = grad_dense[linear_start : linear_start + n_numbers]
+    wide_bias = dense[starts[WIDE]] if wide else ZERO
+    before = widths[n_layers - 1]
+    last_start = starts[REST + n_layers - 1]
+    of_last, last_bias = dense[last_start : last_start + before], dense[last_start + before]
+    grad_last = grad_dense[last_start : last_start + before + 1]
+
+    rows, total, widest = _room(first_event, last_event, display_offsets, widths)
+    activations, tile_scores = np.empty(rows * total, dense.dtype), np.empty(rows, dense.dtype)
+    bag = np.empty((rows, item_dim), dense.dtype)
+    lifted = np.empty((rows if item_dim > 0 else 0, width), dense.dtype)
+    backward = rows * widest if learning else 0
+    grad, other = np.empty(backward, dense.dtype), np.empty(backward, dense.dtype)
+    product = np.empty(widest * max(widest, n_numbers, item_dim) + n_numbers, dense.dtype)
+    sums = np.empty((n_events, width), dense.dtype)
+    grad_sums = np.zeros((n_events if learning else 0, width), dense.dtype)
+    np.dot(
+        states[first_event:last_event],
+        matrix(dense, starts[STATE], width, state_dim).T,
+        sums,
+    )
+    first_bias = dense[starts[BIAS] : starts[BIAS] + width]
+    for i in range(n_events):
+        add(sums[i], first_bias)
+    if learning:
+        _clear(grad_dense, starts, widths, end > begin)
+        if linear:
+            grad_numbers[:] = ZERO
+    filled = inputs.slots[begin, 0] if learning and end > begin and n_fields > 0 else 0
+
     event = first_event
-    for start in range(begin, end, TILE):
-        stop = min(start + TILE, end)
-        values = matrix(activations, 0, n, width)
+    while event < last_event:
+        start = display_offsets[event]
+        last = event + 1
+        while last < last_event and display_offsets[last + 1] - start <= TILE:
+            last += 1
+        stop = display_offsets[last]
+        count = stop - start
+        values = matrix(activations, 0, count, width)
         if n_numbers > 0:
-            np.dot(numbers[start:stop], from_numbers, values[start:stop])
+            np.dot(numbers[start:stop], from_numbers, values)
+        else:
+            values[:] = ZERO
         if item_dim > 0:
             _gather(table, ids, start, stop, bag)
-            np.dot(bag[: stop - start], up, lifted[: stop - start])
-        for candidate in range(start, stop):
-            while candidate >= display_offsets[event + 1]:
-                event += 1
-            if candidate + AHEAD < end:
-                for f in range(n_fields):
-                    prefetch_row(table, ids[candidate + AHEAD, f])
-            row = values[candidate]
-            if n_numbers == 0:
-                copy(row, state_sums[event])
-            else:
-                add(row, state_sums[event])
-            if item_dim > 0:
-                add(row, lifted[candidate - start])
-            else:
-                for f in range(n_fields):
-                    add(row, table[ids[candidate, f]])
-        at, before, layer_start, bias_start = 0, width, 0, starts[BIAS]
-        # activation and dropout stand here once for all layers: each copy of them costs a third of
-        # a second to compile
-        for layer in range(n_layers):
-            if layer > 0:
-                after = widths[layer]
-                weight_start = starts[REST + layer - 1]
-                bias_start = weight_start + after * before
-                at += n * before
-                deeper = matrix(activations, at, n, after)
-                if turning:
-                    np.dot(
-                        values[start:stop],
-                        matrix(turned, layer_start, before, after),
-                        deeper[start:stop],
-                    )
+            np.dot(bag[:count], up, lifted[:count])
+        for i in range(event, last):
+            of_event = sums[i - first_event]
+            for candidate in range(display_offsets[i], display_offsets[i + 1]):
+                if candidate + AHEAD < end:
+                    for f in range(n_fields):
+                        prefetch_row(table, ids[candidate + AHEAD, f])
+                row = values[candidate - start]
+                if item_dim > 0:
+                    add(row, lifted[candidate - start])
                 else:
-                    np.dot(
-                        values[start:stop],
-                        matrix(dense, weight_start, after, before).T,
-                        deeper[start:stop],
-                    )
-                layer_start += after * before
-                values, before = deeper, after
-            bias = dense[bias_start : bias_start + before]
-            for candidate in range(start, stop):
-                row = values[candidate]
-                activate(row, bias, kind)
-                if dropping:
-                    drop(row, candidate * before, np.uint32(key + layer), threshold, scale)
-        last = dense[starts[REST + n_layers - 1] : starts[REST + n_layers - 1] + before + 1]
-        for candidate in range(start, stop):
-            score = dot(values[candidate], last) + last[before]
+                    for f in range(n_fields):
+                        add(row, table[ids[candidate, f]])
+                activate(row, of_event, kind)
+        if dropping:
+            drop(activations[: count * width], start * width, key, threshold, scale)
+        at, before, layer_start = 0, width, 0
+        for layer in range(1, n_layers):
+            after, weight_start = widths[layer], starts[REST + layer - 1]
+            at += count * before
+            deeper = matrix(activations, at, count, after)
+            if turning:
+                np.dot(values, matrix(turned, layer_start, before, after), deeper)
+            else:
+                np.dot(values, matrix(dense, weight_start, after, before).T, deeper)
+            layer_start += after * before
+            bias = dense[weight_start + after * before : weight_start + after * before + after]
+            for i in range(count):
+                activate(deeper[i], bias, kind)
+            values, before = deeper, after
+            if dropping:
+                flat = activations[at : at + count * before]
+                drop(flat, start * before, np.uint32(key + layer), threshold, scale)
+        if loss.kind != GIVEN:
+            np.dot(values, of_last, tile_scores[:count])
+            for i in range(count):
+                scores[start + i] += tile_scores[i] + last_bias
+            if linear:
+                np.dot(numbers[start:stop], of_numbers, tile_scores[:count])
+                add(scores[start:stop], tile_scores)
             if wide:
-                score += wide_part[0] + dot(numbers[candidate], wide_part[1:])
-                for f in range(n_fields):
-                    score += wide_table[ids[candidate, f], 0]
-            scores[candidate] = score
+                for candidate in range(start, stop):
+                    scores[candidate] += wide_bias
+                    for f in range(n_fields):
+                        scores[candidate] += wide_table[ids[candidate, f], 0]
+        if learning:
+            if loss.kind != GIVEN:
+                gradient = Softmax(grad_scores, written.log_totals)
+                loss_gradient(event, last, scores, display_offsets, loss, gradient)
+            g = grad_scores[start:stop]
+            total_g = ZERO
+            for i in range(count):
+                total_g += g[i]
+            grad_last[before] += total_g
+            np.dot(values.T, g, product[:before])
+            add(grad_last[:before], product)
+            if wide:
+                grad_dense[starts[WIDE]] += total_g
+            if linear:
+                np.dot(numbers[start:stop].T, g, product[:n_numbers])
+                add(grad_numbers, product)
+            out = matrix(grad, 0, count, before)
+            for i in range(count):
+                row = out[i]
+                for j in range(before):
+                    row[j] = g[i] * of_last[j]
+            for layer in range(n_layers - 1, -1, -1):
+                # stands here once for all layers: each copy costs a third of a second to compile
+                _to_sums(
+                    grad[: count * before],
+                    activations[at : at + count * before],
+                    kind,
+                    DropoutRule(np.uint32(key + layer), threshold, scale),
+                    start * before,
+                )
+                if layer > 0:
+                    after, before = before, widths[layer - 1]
+                    at -= count * before
+                    below = matrix(activations, at, count, before)
+                    weight_start = starts[REST + layer - 1]
+                    bias_start = weight_start + after * before
+                    add_columns(out, grad_dense[bias_start : bias_start + after])
+                    if start == begin:
+                        np.dot(out.T, below, matrix(grad_dense, weight_start, after, before))
+                    else:
+                        np.dot(out.T, below, matrix(product, 0, after, before))
+                        add(grad_dense[weight_start:bias_start], product)
+                    deeper = matrix(other, 0, count, before)
+                    np.dot(out, matrix(dense, weight_start, after, before), deeper)
+                    grad, other = other, grad
+                    out = deeper
+            if n_numbers > 0:
+                np.dot(out.T, numbers[start:stop], matrix(product, 0, width, n_numbers))
+                add(grad_dense[starts[NUMBERS] : starts[NUMBERS] + width * n_numbers], product)
+            for i in range(event, last):
+                of_event = grad_sums[i - first_event]
+                for candidate in range(display_offsets[i], display_offsets[i + 1]):
+                    add(of_event, out[candidate - start])
+            of_bags = out
+            if item_dim > 0:
+                np.dot(bag[:count].T, out, matrix(product, 0, item_dim, width))
+                add(grad_dense[starts[UP] : starts[UP] + item_dim * width], product)
+                np.dot(out, up.T, bag[:count])
+                of_bags = bag[:count]
+            filled = _add_to_slots(inputs.slots[start:stop], of_bags, g, filled, written)
+        event = last
+    if learning:
+        add_columns(grad_sums, grad_dense[starts[BIAS] : starts[BIAS] + width])
+        of_states = states[first_event:last_event]
+        np.dot(grad_sums.T, of_states, matrix(grad_dense, starts[STATE], width, state_dim))
+        if len(written.states) > 0:
+            from_state = matrix(dense, starts[STATE], width, state_dim)
+            np.dot(grad_sums, from_state, written.states[first_event:last_event])
+
+
+@jit_part
+def _room(first_event: int, last_event: int, offsets: Array, widths: Array) -> tuple[int, int, int]:
+    """Rows of the largest tile, and the sum and the largest of the widths."""
+    total = widest = 0
+    for layer in range(len(widths)):
+        total += widths[layer]
+        widest = max(widest, widths[layer])
+    rows = min(TILE, offsets[last_event] - offsets[first_event])
+    for event in range(first_event, last_event):
+        rows = max(rows, offsets[event + 1] - offsets[event])
+    return rows, total, widest
+
+
+@jit_part
+def _clear(grad_dense: Array, starts: Array, widths: Array, learned: bool) -> None:
+    """Zero what tiles add to: all but the layers' weights, which the first tile writes; these too
+    if there is none."""
+    n_layers = len(widths)
+    if not learned:
+        grad_dense[:] = ZERO
+        return
+    grad_dense[: starts[REST]] = ZERO
+    for layer in range(1, n_layers + 1):
+        before, after = widths[layer - 1], widths[layer] if layer < n_layers else 1
+        end = starts[REST + layer - 1] + after * before
+        grad_dense[end - (before if layer == n_layers else 0) : end + after] = ZERO
 
 
 @jit_part
@@ -226,154 +344,45 @@ def _gather(table: Array, ids: Array, start: int, stop: int, bag: Array) -> None
             add(row, table[ids[candidate, f]])
 
 
-@jit_fast
-def scorer_backward(
-    first_event: int,
-    last_event: int,
-    inputs: ScorerInputs,
-    weights: ScorerWeights,
-    dropout: DropoutRule,
-    activations: Array,
-    grads: ScorerGrads,
-) -> None:
-    """Write the gradients of the dense parameters, of each candidate's bag and of the states.
-
-    Args:
-        first_event, last_event: the range of events, the last left out.
-        inputs: as the forward pass read them.
-        weights: as the forward pass read them.
-        dropout: as in the forward pass.
-        activations: as the forward pass wrote them; destroyed where there was dropout.
-        grads: what is read and written."""
-    display_offsets, ids, numbers, states = inputs
-    table, wide_table, dense, starts, widths, kind = weights
+@jit_part
+def _to_sums(grad: Array, values: Array, kind: int, dropout: DropoutRule, counter: int) -> None:
+    """Take a tile's gradient back through dropout and activation, in place; both arrays are flat,
+    `counter` as in `drop`."""
     key, threshold, scale = dropout
-    grad_scores, grad_dense, grad_rows, grad_sums, grad_states = grads
-    wide = len(wide_table) > 0
-    n = len(ids)
-    n_numbers, state_dim, width, n_layers = (
-        numbers.shape[1],
-        states.shape[1],
-        widths[0],
-        len(widths),
-    )
-    begin, end = display_offsets[first_event], display_offsets[last_event]
-    item_dim = table.shape[1] if starts[UP] >= 0 else 0
-    up = matrix(dense, max(starts[UP], 0), item_dim, width)
-    widest = 0
-    for layer in range(n_layers):
-        widest = max(widest, widths[layer])
-    grad = np.empty(TILE * widest, dense.dtype)
-    other = np.empty(TILE * widest, dense.dtype)
-    product = np.empty(widest * max(widest, n_numbers, state_dim), dense.dtype)
-    bag = np.empty((TILE, max(item_dim, 1)), dense.dtype)
-    grad_wide = grad_dense[max(starts[WIDE], 0) : max(starts[WIDE], 0) + 1 + n_numbers]
-    # the layers' weights are written by the first tile, all else is added to
-    layers = starts[REST] if end > begin else len(grad_dense)
-    grad_dense[:layers] = 0
-    for layer in range(1, n_layers + 1):
-        after = widths[layer] if layer < n_layers else 1
-        ends = starts[REST + layer - 1] + after * widths[layer - 1]
-        grad_dense[ends - (widths[layer - 1] if layer == n_layers else 0) : ends + after] = 0
-    grad_sums[first_event:last_event] = 0
-    event = first_event
-    for start in range(begin, end, TILE):
-        stop = min(start + TILE, end)
-        count = stop - start
-        at = 0
-        for layer in range(n_layers - 1):
-            at += n * widths[layer]
-        before = widths[n_layers - 1]
-        values = matrix(activations, at, n, before)
-        ends = starts[REST + n_layers - 1]
-        last, grad_last = dense[ends : ends + before], grad_dense[ends : ends + before + 1]
-        out = matrix(grad, 0, count, before)
-        for candidate in range(start, stop):
-            g = grad_scores[candidate]
-            grad_last[before] += g
-            add_scaled(grad_last[:before], g, values[candidate])
-            row = out[candidate - start]
-            for j in range(before):
-                row[j] = g * last[j]
+    if kind == RELU:
+        for j in range(len(grad)):
+            # a unit that was dropped is 0 too
+            grad[j] = grad[j] * scale if values[j] > ZERO else ZERO
+        return
+    if threshold > 0:
+        # the kept values were scaled: divide the scale out before the derivative is read off them
+        drop(grad, counter, key, threshold, scale)
+        for j in range(len(values)):
+            values[j] /= scale
+    through_activation(grad, values, kind)
+
+
+@jit_part
+def _add_to_slots(
+    slots: Array, of_bags: Array, grad_scores: Array, filled: int, written: ScorerPass
+) -> int:
+    """Add a tile's gradients of bags, and of the wide path, to the slots that the bags name; the
+    slots before `filled` hold something. Returns how many do then."""
+    rows, wide_rows = written.rows, written.wide_rows
+    wide = len(wide_rows) > 0
+    for i in range(len(of_bags)):
+        row = of_bags[i]
+        for f in range(slots.shape[1]):
+            slot = slots[i, f]
+            target = rows[slot]
+            if slot == filled:
+                # zeros and then the same sum: with a copy in the place of the first sum neither
+                # loop is vectorised, and it takes 23 ns for 4
+                target[:] = ZERO
+                if wide:
+                    wide_rows[slot, 0] = ZERO
+                filled += 1
+            add(target, row)
             if wide:
-                grad_wide[0] += g
-                add_scaled(grad_wide[1:], g, numbers[candidate])
-        for layer in range(n_layers - 1, -1, -1):
-            # once for all layers, as on the way forward
-            _to_sums(out, values, start, kind, np.uint32(key + layer), threshold, scale)
-            bias_start = starts[BIAS]
-            if layer > 0:
-                bias_start = starts[REST + layer - 1] + before * widths[layer - 1]
-            _add_columns(out, grad_dense[bias_start : bias_start + before])
-            if layer > 0:
-                after, before = before, widths[layer - 1]
-                at -= n * before
-                below = matrix(activations, at, n, before)
-                weight_start = starts[REST + layer - 1]
-                if start == begin:
-                    np.dot(
-                        out.T, below[start:stop], matrix(grad_dense, weight_start, after, before)
-                    )
-                else:
-                    np.dot(out.T, below[start:stop], matrix(product, 0, after, before))
-                    add(grad_dense[weight_start : weight_start + after * before], product)
-                deeper = matrix(other, 0, count, before)
-                np.dot(out, matrix(dense, weight_start, after, before), deeper)
-                grad, other = other, grad
-                out, values = deeper, below
-        if n_numbers > 0:
-            sums = matrix(product, 0, width, n_numbers)
-            np.dot(out.T, numbers[start:stop], sums)
-            add(grad_dense[starts[NUMBERS] : starts[NUMBERS] + width * n_numbers], product)
-        for candidate in range(start, stop):
-            while candidate >= display_offsets[event + 1]:
-                event += 1
-            add(grad_sums[event], out[candidate - start])
-        if item_dim > 0:
-            _gather(table, ids, start, stop, bag)
-            sums = matrix(product, 0, item_dim, width)
-            np.dot(bag[:count].T, out, sums)
-            add(grad_dense[starts[UP] : starts[UP] + item_dim * width], product)
-            np.dot(out, up.T, grad_rows[start:stop])
-        else:
-            for i in range(count):
-                copy(grad_rows[start + i], out[i])
-    events = grad_sums[first_event:last_event]
-    np.dot(
-        events, matrix(dense, starts[STATE], width, state_dim), grad_states[first_event:last_event]
-    )
-    np.dot(
-        events.T,
-        states[first_event:last_event],
-        matrix(grad_dense, starts[STATE], width, state_dim),
-    )
-
-
-@jit_part
-def _to_sums(
-    grad: Array,
-    values: Array,
-    start: int,
-    kind: int,
-    key: np.uint32,
-    threshold: np.uint32,
-    scale: np.float32,
-) -> None:
-    """Take a tile's gradient back through dropout and activation, in place."""
-    width = grad.shape[1]
-    for i in range(len(grad)):
-        row = values[start + i]
-        if threshold > 0:
-            # the kept values were scaled: divide the scale out before the derivative is read off
-            # them
-            drop(grad[i], (start + i) * width, key, threshold, scale)
-            for j in range(width):
-                row[j] /= scale
-        through_activation(grad[i], row, kind)
-
-
-@jit_part
-def _add_columns(grad: Array, total: Array) -> None:
-    """Add the sum of each column."""
-    for i in range(len(grad)):
-        add(total, grad[i])
+                wide_rows[slot, 0] += grad_scores[i]
+    return filled

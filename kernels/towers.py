@@ -1,11 +1,15 @@
 """Two towers over packed display sets: the dot product of a user's vector with each candidate's,
 forward and backward.
 
-    score(a) = Σ_{f in bag(a)} ⟨u, T_f⟩ + ⟨w, numbers(a)⟩
+    x = drop(state)
+    u = [W₂ drop(relu(W₁ x + b₁)) + b₂ + D x ; 1]
+    score(a) = Σ_{f in bag(a)} ⟨u, T_f⟩
+
+(what w adds for numbers comes in `scorer.scorer_pass`)
 
 u is the event's user vector; a candidate's own vector is never written. A row of the table is read
-once on the way forward, once on the way back. Its gradient is summed slot by slot: no two threads
-write to one row."""
+once on the way forward, once on the way back, and its gradient is summed there: a range of events
+has a row of its own for each id that it names, so that no two threads write to one row."""
 
 from __future__ import annotations
 
@@ -13,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import AHEAD, Array, jit_fast, prefetch_row
-from .activations import ZERO
+from ._jit import AHEAD, Array, jit_fast, jit_part, prefetch_row
+from .activations import ONE, RELU, ZERO, activate
 from .draws import DropoutRule, drop
-from .products import add, copy, dot, multiply_rows
+from .products import add, add_scaled, copy, dot, matrix, multiply_rows
 
 TILE = 96
 """users whose vectors are worked out at once, a multiple of 3"""
@@ -29,132 +33,187 @@ class Displays(NamedTuple):
     """each event's first candidate, shape (n_events + 1,)"""
     ids: Array
     """shape (n_candidates, n_fields)"""
-    numbers: Array
-    """shape (n_candidates, n_numbers)"""
 
 
-class Users(NamedTuple):
-    """What scores a candidate, or its gradient."""
+class TowerWeights(NamedTuple):
+    """Two towers."""
 
-    vectors: Array
+    table: Array
+    """T, shape (n_ids, d)"""
+    dense: Array
+    """W₁, b₁, W₂, b₂ and D, flat, one after another"""
+    width: int
+    """units of the user's hidden layer"""
+
+
+class TowerPass(NamedTuple):
+    """What a forward pass writes."""
+
+    x: Array
+    """states after dropout, shape (n_events, S)"""
+    hidden: Array
+    """the user's hidden layer after dropout, shape (n_events, width)"""
+    users: Array
     """u, shape (n_events, d)"""
-    weights: Array
-    """w, shape (n_numbers,); as a gradient that of each event, (n_events, n_numbers)"""
+    scores: Array
+    """shape (n_candidates,)"""
+
+
+class TowerGrads(NamedTuple):
+    """What a backward pass over a range of events reads, `scores` and `slots`, and what it
+    writes."""
+
+    scores: Array
+    """gradient, shape (n_candidates,)"""
+    slots: Array
+    """row of `rows` for each id, as in `scorer.ScorerInputs`"""
+    dense: Array
+    """gradient, as `TowerWeights.dense`; it belongs to this range of events alone"""
+    rows: Array
+    """gradient of the row of T of each slot, shape (n_slots, d)"""
+    states: Array
+    """gradient, which is added to, shape (n_events, S), or (0, S) where it is not wanted"""
+
+
+@jit_part
+def _matrices(
+    dense: Array, state_dim: int, width: int, d: int
+) -> tuple[Array, Array, Array, Array, Array]:
+    """W₁, b₁, W₂, b₂ and D of a flat array, as views."""
+    out = width * state_dim + width
+    direct = out + (d - 1) * width + d - 1
+    return (
+        matrix(dense, 0, width, state_dim),
+        dense[out - width : out],
+        matrix(dense, out, d - 1, width),
+        dense[direct - d + 1 : direct],
+        matrix(dense, direct, d - 1, state_dim),
+    )
 
 
 @jit_fast
-def tower_scores(
+def tower_forward(
     first_event: int,
     last_event: int,
     displays: Displays,
-    users: Users,
-    table: Array,
-    scores: Array,
+    states: Array,
+    weights: TowerWeights,
+    dropouts: tuple[DropoutRule, DropoutRule],
+    written: TowerPass,
 ) -> None:
-    """Write the scores of the candidates of events first to last − 1.
+    """Write the user vectors of events first to last − 1 and the scores of their candidates.
 
-    table: T, (n_ids, d); scores: (n_candidates,)."""
-    offsets, ids, numbers = displays
-    vectors, weights = users
-    n_fields, d, n_numbers = ids.shape[1], table.shape[1], numbers.shape[1]
+    states: (n_events, S); dropouts: of the state, and of the user's hidden layer."""
+    offsets, ids = displays
+    table, dense, width = weights
+    n, d, n_fields = last_event - first_event, table.shape[1], ids.shape[1]
+    state_dim = states.shape[1]
+    hidden_weight, hidden_bias, out_weight, out_bias, direct = _matrices(dense, state_dim, width, d)
+    x, hidden = written.x[first_event:last_event], written.hidden[first_event:last_event]
+    users, scores = written.users[first_event:last_event], written.scores
+    (key, threshold, scale), (of_hidden, least, grown) = dropouts
+    for i in range(n):
+        copy(x[i], states[first_event + i])
+        if threshold > 0:
+            drop(x[i], (first_event + i) * state_dim, key, threshold, scale)
+    np.dot(x, hidden_weight.T, hidden)
+    for i in range(n):
+        activate(hidden[i], hidden_bias, RELU)
+        if least > 0:
+            drop(hidden[i], (first_event + i) * width, of_hidden, least, grown)
+    deep, beside = np.empty((n, d - 1), x.dtype), np.empty((n, d - 1), x.dtype)
+    np.dot(hidden, out_weight.T, deep)
+    np.dot(x, direct.T, beside)
+    for i in range(n):
+        user = users[i]
+        for j in range(d - 1):
+            user[j] = deep[i, j] + beside[i, j] + out_bias[j]
+        user[d - 1] = ONE
     end = offsets[last_event]
-    for event in range(first_event, last_event):
-        vector = vectors[event]
-        for candidate in range(offsets[event], offsets[event + 1]):
+    for i in range(n):
+        user = users[i]
+        for candidate in range(offsets[first_event + i], offsets[first_event + i + 1]):
             if candidate + AHEAD < end:
                 for f in range(n_fields):
                     prefetch_row(table, ids[candidate + AHEAD, f])
             score = ZERO
             for f in range(n_fields):
-                row = table[ids[candidate, f]]
-                for j in range(d):
-                    score += vector[j] * row[j]
-            for j in range(n_numbers):
-                score += weights[j] * numbers[candidate, j]
+                score += dot(user, table[ids[candidate, f]])
             scores[candidate] = score
 
 
 @jit_fast
-def user_gradients(
+def tower_backward(
     first_event: int,
     last_event: int,
     displays: Displays,
-    grad_scores: Array,
-    table: Array,
-    grads: Users,
+    weights: TowerWeights,
+    dropouts: tuple[DropoutRule, DropoutRule],
+    written: TowerPass,
+    grads: TowerGrads,
 ) -> None:
-    """Write Σ_a g_a Σ_f T_f, (n_events, d), and Σ_a g_a numbers(a), (n_events, n_numbers)."""
-    offsets, ids, numbers = displays
-    vectors, weights = grads
-    n_fields, d, n_numbers = ids.shape[1], table.shape[1], numbers.shape[1]
-    end = offsets[last_event]
-    for event in range(first_event, last_event):
-        vector, weight = vectors[event], weights[event]
-        vector[:] = 0
-        weight[:] = 0
-        for candidate in range(offsets[event], offsets[event + 1]):
+    """Write the gradients of the dense parameters and of the rows that the events name, and add
+    that of the states.
+
+    displays, weights, dropouts: as the forward pass read them; written: as it wrote it."""
+    offsets, ids = displays
+    table, dense, width = weights
+    grad_scores, slots, grad_dense, grad_rows, grad_states = grads
+    n, d, n_fields = last_event - first_event, table.shape[1], ids.shape[1]
+    x, hidden = written.x[first_event:last_event], written.hidden[first_event:last_event]
+    state_dim = x.shape[1]
+    hidden_weight, _, out_weight, _, direct = _matrices(dense, state_dim, width, d)
+    of_hidden, of_hidden_bias, of_out, of_out_bias, of_direct = _matrices(
+        grad_dense, state_dim, width, d
+    )
+    begin, end = offsets[first_event], offsets[last_event]
+    of_hidden_bias[:] = ZERO
+    of_out_bias[:] = ZERO
+    grad, grad_hidden = np.empty((n, d - 1), x.dtype), np.empty((n, width), x.dtype)
+    of_user = np.empty(d, x.dtype)
+    filled = slots[begin, 0] if end > begin and n_fields > 0 else 0
+    for i in range(n):
+        user = written.users[first_event + i]
+        of_user[:] = ZERO
+        for candidate in range(offsets[first_event + i], offsets[first_event + i + 1]):
             if candidate + AHEAD < end:
                 for f in range(n_fields):
                     prefetch_row(table, ids[candidate + AHEAD, f])
+                    prefetch_row(grad_rows, slots[candidate + AHEAD, f])
             g = grad_scores[candidate]
             for f in range(n_fields):
-                row = table[ids[candidate, f]]
-                for j in range(d):
-                    vector[j] += g * row[j]
-            for j in range(n_numbers):
-                weight[j] += g * numbers[candidate, j]
-
-
-class BagGradients(NamedTuple):
-    """The gradients of the bags that name rows of one table: the candidates' as factors, those of
-    all other bags written out."""
-
-    events: Array
-    """event of each candidate, shape (n_candidates,)"""
-    scores: Array
-    """g of each candidate, shape (n_candidates,)"""
-    vectors: Array
-    """u of each event, shape (n_events, d)"""
-    rows: Array
-    """of the bags after the candidates', shape (n_bags − n_candidates, d)"""
-
-
-@jit_fast
-def row_gradients(
-    first: int,
-    last: int,
-    starts: Array,
-    bags: Array,
-    grads: BagGradients,
-    total: Array,
-) -> None:
-    """Write the sum over the bags that name each slot, slots first to last − 1, in order of the
-    bags.
-
-    starts, bags: as `optimiser.group_bags` gives them; total: (n_slots, d)."""
-    events, scores, vectors, rows = grads
-    n_candidates, d = len(scores), total.shape[1]
-    for slot in range(first, last):
-        target = total[slot]
-        target[:] = 0
-        for entry in range(starts[slot], starts[slot + 1]):
-            bag = bags[entry]
-            if bag < n_candidates:
-                vector, g = vectors[events[bag]], scores[bag]
-                for j in range(d):
-                    target[j] += g * vector[j]
-            else:
-                row = rows[bag - n_candidates]
-                for j in range(d):
-                    target[j] += row[j]
-
-
-@jit_fast
-def drop_matrix(values: Array, dropout: DropoutRule) -> None:
-    """Dropout of all entries, (n, d), in place; twice the same rule drops the same entries."""
-    key, threshold, scale = dropout
-    for i in range(len(values)):
-        drop(values[i], np.uint32(i * values.shape[1]), key, threshold, scale)
+                slot = slots[candidate, f]
+                if slot == filled:
+                    grad_rows[slot] = ZERO
+                    filled += 1
+                add_scaled(grad_rows[slot], g, user)
+                add_scaled(of_user, g, table[ids[candidate, f]])
+        # the last unit of a user is a constant
+        copy(grad[i], of_user)
+        add(of_out_bias, grad[i])
+    np.dot(grad.T, hidden, of_out)
+    np.dot(grad.T, x, of_direct)
+    np.dot(grad, out_weight, grad_hidden)
+    grown = dropouts[1].scale
+    for i in range(n):
+        row, value = grad_hidden[i], hidden[i]
+        for j in range(width):
+            # a unit that was dropped is 0 too
+            row[j] = row[j] * grown if value[j] > 0 else ZERO
+        add(of_hidden_bias, row)
+    np.dot(grad_hidden.T, x, of_hidden)
+    if len(grad_states) == 0:
+        return
+    of_states = grad_states[first_event:last_event]
+    grad_x, beside = np.empty((n, state_dim), x.dtype), np.empty((n, state_dim), x.dtype)
+    np.dot(grad_hidden, hidden_weight, grad_x)
+    np.dot(grad, direct, beside)
+    key, threshold, scale = dropouts[0]
+    for i in range(n):
+        add(grad_x[i], beside[i])
+        if threshold > 0:
+            drop(grad_x[i], (first_event + i) * state_dim, key, threshold, scale)
+        add(of_states[i], grad_x[i])
 
 
 class TowerTables(NamedTuple):

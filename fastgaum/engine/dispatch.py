@@ -27,7 +27,8 @@ from importlib.util import find_spec
 import torch
 
 from fastgaum.config import Config
-from fastgaum.engine.game import HISTORIES, EngineGame
+from fastgaum.engine.game import EngineGame
+from fastgaum.engine.players import HISTORIES
 from fastgaum.errors import ConfigError
 from fastgaum.game.game import Game, ReferenceGame
 from fastgaum.game.scoring import Outputs

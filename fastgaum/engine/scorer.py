@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from fastgaum import threads
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.tables import Array, Buffer, Ints, LongInts, Named, Rule, SparseTable
+from fastgaum.engine.tables import Array, Buffer, Ints, LongInts, NamedParts, Rule, SparseTable
 from fastgaum.kernels import scorer as kernels
+from fastgaum.kernels.choice import GIVEN, SCORES, Loss
 from fastgaum.kernels.draws import DropoutRule
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import Scorer
@@ -23,10 +24,32 @@ from fastgaum.nets.networks import Scorer
 KINDS = {nn.ReLU: 0, nn.ELU: 1, nn.Tanh: 2}
 PART = 1024
 """candidates per part: fewer are not worth a second thread"""
+FEW = 4
+"""parts at most, where each has gradients of its own that are worth some time to add up"""
 WIDE = 1 << 14
 """multiplications per candidate up to which `PART` holds: layers of 128"""
 NO_TABLE: npt.NDArray[np.float32] = np.empty((0, 1), np.float32)
+NO_SLOTS: npt.NDArray[np.int32] = np.empty((0, 1), np.int32)
 NO_DROPOUT = DropoutRule(np.uint32(0), np.uint32(0), np.float32(1))
+
+
+class Shown(NamedTuple):
+    """Display sets of a batch."""
+
+    offsets: Ints
+    """each event's first candidate, (n_events + 1,)"""
+    ids: Ints
+    """(n_candidates, n_fields)"""
+    numbers: Array
+    """(n_candidates, n_numbers)"""
+    parts: list[tuple[int, int]]
+    """ranges of events that threads share"""
+    named: NamedParts | None = None
+    """the rows that `ids` name, where something is learned"""
+
+
+ONLY_SCORES = Loss(SCORES, np.float32(1), False, np.empty(0, np.int32), np.empty(0, np.float32))
+GRADIENT_GIVEN = ONLY_SCORES._replace(kind=GIVEN)
 
 
 class ScorerLayer:
@@ -34,15 +57,13 @@ class ScorerLayer:
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
-        self._activations, self._sums, self._scores, self._rows, self._score_grads = (
-            Buffer() for _ in range(5)
-        )
+        self._scores, self._totals, self._grad_scores = (Buffer() for _ in range(3))
         self._grad_states, self._blocks = Buffer(), Buffer()
         self.widths = widths_of(scorer)
         self.share = part_of_widths(self.widths)
         self.kind = KINDS[type(scorer.act)]
         self.state_dim = scorer.from_state.in_features
-        self.rate = scorer.dropout.p
+        self.rate, self.of_states = scorer.dropout.p, True
         self.tables: list[SparseTable] = []
 
     def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
@@ -55,78 +76,71 @@ class ScorerLayer:
         """All parameters but the tables over ids."""
         return dense_parameters(self.scorer)
 
-    def bind(self, optimiser: PlayerOptimiser) -> None:
-        """Find the dense parameters in the flat block."""
-        self.optimiser = optimiser
-        self.starts = starts_of(self.scorer, optimiser.place)
-        self.n_dense = sum(parameter.numel() for parameter in dense_parameters(self.scorer))
+    def bind(self, optimiser: PlayerOptimiser, linear: Tensor | None = None) -> None:
+        """Find the dense parameters in the flat block. `linear`: weights of the numbers that are
+        not the scorer's own, and lie behind them."""
+        starts = starts_of(self.scorer, optimiser.place)
+        own = sum(part.numel() for part in dense_parameters(self.scorer))
+        if linear is not None:
+            starts[kernels.LINEAR] = own
+            assert optimiser.place(linear) == own
+            own += linear.numel()
+        # a scorer's parameters are the first in its player's block
+        self.grad = optimiser.grad[:own]
         wide = self.tables[1].values if len(self.tables) > 1 else NO_TABLE
         self.weights = kernels.ScorerWeights(
-            self.tables[0].values,
-            wide,
-            optimiser.values,
-            self.starts,
-            self.widths,
-            self.kind,
+            self.tables[0].values, wide, optimiser.values, starts, self.widths, self.kind
         )
-        self.width, self.total_width = int(self.widths[0]), int(self.widths.sum())
 
-    def forward(
-        self,
-        display_offsets: Ints,
-        ids: Ints,
-        numbers: Array,
-        states: Array,
-        key: int | None = None,
-    ) -> Array:
-        """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
-        forward pass."""
-        n, n_events = len(ids), len(states)
-        self.dropout = dropout_rule(self.rate, key)
-        self.inputs = kernels.ScorerInputs(display_offsets, ids, numbers, states)
-        self.activations = self._activations(n * self.total_width)
-        self.scores = self._scores(n)
-        sums = self._sums(n_events, self.width)
-        written = kernels.ScorerPass(sums, self.activations, self.scores)
-        fixed = (self.inputs, self.weights, self.dropout, written)
-        self.parts = parts_of(display_offsets, *self.share)
-        threads.run(kernels.scorer_forward, [(*part, *fixed) for part in self.parts])
-        return self.scores
+    def take(self, shown: Shown, states: Array, key: int | None = None) -> None:
+        """Take the inputs of the next passes, with dropout where there is a `key`."""
+        self.shown, self.states, self.dropout = shown, states, dropout_rule(self.rate, key)
 
-    def backward(self, grad_scores: Array, named: Named) -> Array:
-        """Leave all gradients where the optimiser reads them; returns that of the states,
-        (n_events, state_dim).
+    def begin(self, shown: Shown, states: Array, key: int | None = None) -> Array:
+        """Take the inputs; returns what `run` adds the scores to, (n_candidates,), valid until the
+        next pass that begins."""
+        self.take(shown, states, key)
+        scores = self._scores(len(shown.ids))
+        scores[:] = 0
+        return scores
 
-        `named` holds the ids that the forward pass read. Destroys what the forward pass kept."""
-        ids, states = self.inputs.ids, self.inputs.states
-        table = self.tables[0]
-        rows = self._rows(len(ids), table.width)
-        sums, grad_states = (
-            self._sums(len(states), self.width),
-            self._grad_states(*states.shape),
+    def run(self, loss: Loss, scores: Array, grad_scores: Array | None = None) -> None:
+        """Add the scores to `scores`, and learn what `loss` says: gradients of parameters then lie
+        where the optimiser reads them, those of the scores and of the states in attributes.
+
+        With a loss of kind GIVEN `grad_scores` is read, and scores stay as they are."""
+        shown, states = self.shown, self.states
+        if grad_scores is None:
+            grad_scores = self._grad_scores(len(scores))
+        self.log_totals, self.grad_scores = self._totals(len(states)), grad_scores
+        named, slots, rows = shown.named, NO_SLOTS, [NO_TABLE]
+        blocks, of_states = self.grad[None], NO_TABLE
+        if loss.kind != SCORES:
+            assert named is not None
+            slots, rows = named.slots, [table.rows_of(named) for table in self.tables]
+            if len(shown.parts) > 1:
+                blocks = self._blocks(len(shown.parts), len(self.grad))
+            if self.of_states:
+                of_states = self._grad_states(*states.shape)
+        inputs = kernels.ScorerInputs(shown.offsets, shown.ids, shown.numbers, states, slots)
+        fixed = inputs, self.weights, self.dropout, loss
+        of_tables = rows[0], rows[1] if len(rows) > 1 else NO_TABLE
+        written = kernels.ScorerPass(
+            scores, self.log_totals, grad_scores, blocks[0], *of_tables, of_states
         )
-        # a scorer's parameters are the first in its player's block
-        total = self.optimiser.grad[: self.n_dense]
-        alone = len(self.parts) == 1
-        blocks = total[None] if alone else self._blocks(len(self.parts), self.n_dense)
-        fixed = (self.inputs, self.weights, self.dropout, self.activations)
-        others = (rows, sums, grad_states)
         threads.run(
-            kernels.scorer_backward,
+            kernels.scorer_pass,
             [
-                (*part, *fixed, kernels.ScorerGrads(grad_scores, blocks[i], *others))
-                for i, part in enumerate(self.parts)
+                (*part, *fixed, written._replace(dense=blocks[i % len(blocks)]))
+                for i, part in enumerate(shown.parts)
             ],
         )
-        if not alone:
-            np.add.reduce(blocks, axis=0, out=total)
-        table.add(named, rows)
-        if len(self.tables) > 1:
-            # a copy: the game writes the next gradient of its scores where it wrote this one
-            grads = self._score_grads(len(ids), 1)
-            grads[:, 0] = grad_scores
-            self.tables[1].add(named, grads)
-        return grad_states
+        self.scores, self.grad_states = scores, of_states
+        if len(blocks) > 1:
+            np.add.reduce(blocks, axis=0, out=self.grad)
+        if loss.kind != SCORES and named is not None:
+            for table in self.tables:
+                table.add_parts(named)
 
 
 def dropout_rule(rate: float, key: int | None) -> DropoutRule:
@@ -164,6 +178,7 @@ def starts_of(scorer: Scorer, place: Callable[[Tensor], int]) -> LongInts:
         -1 if first.up is None else place(first.up),
     ]
     starts.append(-1 if wide is None else place(_bias(wide)))
+    starts.append(-1 if wide is None or wide.numbers is None else place(wide.numbers.weight))
     starts += [place(layer.weight) for layer in linears(scorer)]
     return np.array(starts, dtype=np.int64)
 
@@ -191,8 +206,8 @@ def part_of_widths(widths: LongInts) -> tuple[int, int]:
     megabytes."""
     products = sum(a * b for a, b in pairwise(widths.tolist()))
     if products <= WIDE:
-        return PART, 16
-    return max(PART * WIDE // products, 32), 4
+        return PART, FEW
+    return max(PART * WIDE // products, 32), FEW
 
 
 def linears(scorer: Scorer) -> list[nn.Linear]:

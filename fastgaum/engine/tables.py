@@ -70,10 +70,7 @@ class Named:
         self.slots, self.rows = self.room.slots(len(ids)), self.room.rows(len(ids))
         self.count = int(kernels.number_rows(ids, slot_of, self.slots, self.rows))
         if self.count < 0:
-            raise IndexError(
-                f"id {ids[-1 - self.count]} is not one of the {len(slot_of)} ids of the feature "
-                "space"
-            )
+            raise _unknown(ids[-1 - self.count], slot_of)
 
     @cached_property
     def bags(self) -> tuple[Ints, Ints]:
@@ -98,6 +95,60 @@ def parts_of_slots(starts: Ints, width: int) -> list[tuple[int, int]]:
     return list(pairwise(sorted({0, n_slots, *np.searchsorted(starts, even).tolist()})))
 
 
+def _unknown(row: int, slot_of: Ints) -> IndexError:
+    return IndexError(f"id {row} is not one of the {len(slot_of)} ids of the feature space")
+
+
+class NamedParts:
+    """The distinct rows that display sets name, numbered for each part of the events alone: a part
+    sums gradients in rows that no other writes to, and each row of a table is then summed over the
+    parts.
+
+    Attributes:
+        slots: number of each id, (n_candidates, n_fields): the first part's, then the next one's.
+        count: how many there are.
+        rows: row of each, (count,); a row that two parts name stands twice.
+        whole: the rows of all parts together.
+    """
+
+    def __init__(
+        self,
+        ids: Ints,
+        display_offsets: Ints,
+        parts: list[tuple[int, int]],
+        slot_of: Ints,
+        room: PartsRoom,
+    ) -> None:
+        """As `Named`, of ids (n_candidates, n_fields) and ranges of events."""
+        flat, width = ids.reshape(-1), ids.shape[1]
+        self.alone = len(parts) == 1
+        if self.alone:
+            # each number of the part is one of the whole: nothing is summed a second time
+            self.whole = Named(flat, flat[:0], slot_of, room.whole)
+            self.slots, self.count = self.whole.slots.reshape(ids.shape), self.whole.count
+            self.rows = self.whole.rows[: self.count]
+            return
+        slots, rows, self.count = room.parts.slots(len(flat)), room.parts.rows(len(flat)), 0
+        for first, last in parts:
+            start, stop = (int(display_offsets[event]) * width for event in (first, last))
+            own = slots[start:stop]
+            named = kernels.number_rows(flat[start:stop], slot_of, own, rows[self.count :])
+            if named < 0:
+                raise _unknown(flat[start - 1 - named], slot_of)
+            own += self.count
+            self.count += named
+        self.slots, self.rows = slots.reshape(ids.shape), rows[: self.count]
+        starts = np.arange(self.count + 1, dtype=np.int32)
+        self.whole = Named(self.rows, starts, slot_of, room.whole)
+
+
+class PartsRoom:
+    """Memory of a `NamedParts`, to be used again by the next one."""
+
+    def __init__(self) -> None:
+        self.parts, self.whole = NamedRoom(), NamedRoom()
+
+
 class SparseTable:
     """A table of one block of rows per id, (n_ids · block, width), of which a step reads and writes
     the named ids only."""
@@ -107,7 +158,7 @@ class SparseTable:
     ) -> None:
         """`reads`: whose ids name its rows: "candidates", "tokens", or all of them: "items"."""
         self.parameter, self.rule, self.reads = parameter, rule, reads
-        self._grad = Buffer()
+        self._grad, self._of_parts = Buffer(), Buffer()
         self.n_ids, self.width = n_ids, parameter.numel() // n_ids
         self.values = parameter.detach().view(n_ids, self.width).numpy()
         self.shrunk = np.zeros(n_ids)
@@ -141,6 +192,17 @@ class SparseTable:
             kernels.add_rows,
             [(grad, *named.bags, *part, total) for part in named.parts(self.width)],
         )
+
+    def rows_of(self, named: NamedParts) -> Array:
+        """Where the parts sum the gradients of their rows, (named.count, width)."""
+        if named.alone:
+            return self.buffer(named.whole)
+        return self._of_parts(named.count, self.width)
+
+    def add_parts(self, named: NamedParts) -> None:
+        """Sum what stands in `rows_of` over the parts."""
+        if not named.alone:
+            self.add(named.whole, self._of_parts(named.count, self.width))
 
     def update(
         self, shrink: float, lr: float, log_decay: float, corrections: tuple[np.float32, np.float32]

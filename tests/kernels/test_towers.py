@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.kernels import optimiser as rows_kernels
+from fastgaum.engine.tables import NamedParts, PartsRoom
 from fastgaum.kernels import towers as kernels
-from fastgaum.kernels.draws import DropoutRule
+from fastgaum.kernels._jit import jit_fast
+from fastgaum.kernels.draws import DropoutRule, drop
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
 from fastgaum.nets.towers import TwoTower
@@ -42,61 +43,82 @@ def made(sizes: list[int], width: int, n_numbers: int) -> tuple[Any, ...]:
 CASES = {"sizes": SIZES, "width": st.integers(1, 3), "n_numbers": st.sampled_from([0, 2])}
 
 
+def rule(rate: float, key: int) -> DropoutRule:
+    return DropoutRule(np.uint32(key), np.uint32(rate * 2**32), np.float64(1 / (1 - rate)))
+
+
+def kept(shape: Any, of: DropoutRule) -> torch.Tensor:
+    """What a dropout multiplies with, entry by entry."""
+    shares = np.ones(shape)
+    with np.errstate(over="ignore"):  # hashes overflow on purpose; as plain Python numpy says so
+        _drop(shares.reshape(-1), *of)
+    return torch.from_numpy(shares)
+
+
+@jit_fast
+def _drop(row: Any, key: Any, threshold: Any, scale: Any) -> None:
+    drop(row, 0, key, threshold, scale)
+
+
 @settings(max_examples=30, deadline=None)
-@given(**CASES)
-def test_scores_and_gradients(sizes: list[int], width: int, n_numbers: int) -> None:
-    items, tower, bags, ids, offsets, states = made(sizes, width, n_numbers)
-    users = tower.users(states).detach().requires_grad_()
+@given(
+    sizes=SIZES,
+    width=st.integers(1, 3),
+    rate=st.sampled_from([0.0, 0.4]),
+    cut=st.booleans(),
+)
+def test_scores_and_gradients(sizes: list[int], width: int, rate: float, cut: bool) -> None:
+    items, tower, bags, ids, offsets, states = made(sizes, width, 0)
+    rules = rule(rate, 3), rule(rate, 4)
+    states.requires_grad_()
+    x = states * kept(states.shape, rules[0])
+    hidden = torch.relu(tower.hidden(x)) * kept((len(sizes), 2 * D), rules[1])
+    of_state = tower.out(hidden) + tower.direct(x)
+    users = torch.cat([of_state, of_state.new_ones(len(sizes), 1)], 1)
     expanded = users.repeat_interleave(torch.tensor(sizes), 0)
     expected = (expanded * items(bags)).sum(1)
-    if tower.numbers is not None:
-        expected = expected + tower.numbers(bags.numbers)[:, 0]
     grad = torch.randn(len(expected), dtype=torch.float64)
-    wanted = [users, items.table, *([] if tower.numbers is None else [tower.numbers.weight])]
-    of_users, of_table, *of_numbers = torch.autograd.grad(
-        expected, wanted, grad, allow_unused=True, materialize_grads=True
+    layers = tower.hidden, tower.out, tower.direct
+    parameters = [part for layer in layers for part in layer.parameters()]
+    of_states, of_table, *of_dense = torch.autograd.grad(
+        expected,
+        [states, items.table, *parameters],
+        grad,
+        allow_unused=True,
+        materialize_grads=True,
     )
 
-    n_events, numbers = len(sizes), bags.numbers.numpy()
-    weights = np.zeros(0) if tower.numbers is None else tower.numbers.weight.detach().numpy()[0]
-    u, table = users.detach().numpy(), items.table.detach().numpy()
-    displays = kernels.Displays(offsets.numpy(), ids.numpy(), numbers)
-    scores = np.empty(len(ids))
-    kernels.tower_scores(0, n_events, displays, kernels.Users(u, weights), table, scores)
-    np.testing.assert_allclose(scores, expected.detach().numpy(), atol=1e-12)
-
-    grads = kernels.Users(np.empty_like(u), np.empty((n_events, n_numbers)))
-    kernels.user_gradients(0, n_events, displays, grad.numpy(), table, grads)
-    np.testing.assert_allclose(grads.vectors, of_users.numpy(), atol=1e-12)
-    for gradient in of_numbers:
-        np.testing.assert_allclose(grads.weights.sum(0), gradient.numpy()[0], atol=1e-12)
-
-    slots, rows = np.empty(ids.numel(), np.int32), np.empty(ids.numel(), np.int32)
-    slot_of = np.full(N_IDS, -1, np.int32)
-    count = rows_kernels.number_rows(bags.ids.numpy(), slot_of, slots, rows)
-    starts, named = np.empty(count + 1, np.int32), np.empty(ids.numel(), np.int32)
-    rows_kernels.group_bags(slots, bags.offsets.numpy(), starts, named)
-    events = np.repeat(np.arange(n_events, dtype=np.int32), sizes)
-    bag_grads = kernels.BagGradients(events, grad.numpy(), u, np.empty((0, D)))
-    total = np.empty((count, D))
-    kernels.row_gradients(0, count, starts, named, bag_grads, total)
-    dense = np.zeros_like(table)
-    dense[rows[:count]] = total
-    np.testing.assert_allclose(dense, of_table.numpy(), atol=1e-12)
-
-
-def test_row_gradients_add_the_rows_of_other_bags() -> None:
-    # two candidates, of events 0 and 1, then a bag of another kind; all name one row
-    grads = kernels.BagGradients(
-        np.array([0, 1], np.int32),
-        np.array([2.0, 3.0]),
-        np.array([[1.0], [10.0]]),
-        np.array([[100.0]]),
+    n, n_events = len(ids), len(sizes)
+    dense = torch.cat([part.detach().reshape(-1) for part in parameters]).numpy()
+    weights = kernels.TowerWeights(items.table.detach().numpy(), dense, 2 * D)
+    displays = kernels.Displays(offsets.numpy(), ids.numpy())
+    given_states = states.detach().numpy()
+    shapes = [(n_events, STATE), (n_events, 2 * D), (n_events, D), (n,)]
+    written = kernels.TowerPass(*(np.full(shape, np.nan) for shape in shapes))
+    parts = [(0, 1), (1, n_events)] if cut and n_events > 1 else [(0, n_events)]
+    named = NamedParts(
+        ids.numpy(), offsets.numpy(), parts, np.full(N_IDS, -1, np.int32), PartsRoom()
     )
-    total = np.empty((1, 1))
-    starts, bags = np.array([0, 3], np.int32), np.array([0, 1, 2], np.int32)
-    kernels.row_gradients(0, 1, starts, bags, grads, total)
-    assert total[0, 0] == 2 * 1 + 3 * 10 + 100
+    total = np.zeros_like(dense)
+    found_states, unwanted = np.ones((n_events, STATE)), np.empty((0, STATE))
+    with np.errstate(over="ignore"):
+        for part in parts:
+            kernels.tower_forward(*part, displays, given_states, weights, rules, written)
+        for states_wanted in (found_states, unwanted):
+            total[:], rows = 0, np.full((named.count, D), np.nan)
+            for part in parts:
+                found = np.full_like(dense, np.nan)
+                grads = kernels.TowerGrads(grad.numpy(), named.slots, found, rows, states_wanted)
+                kernels.tower_backward(*part, displays, weights, rules, written, grads)
+                total += found
+    np.testing.assert_allclose(written.users, users.detach().numpy(), atol=1e-12)
+    np.testing.assert_allclose(written.scores, expected.detach().numpy(), atol=1e-12)
+    np.testing.assert_allclose(found_states - 1, of_states.numpy(), atol=1e-11)
+    wanted = torch.cat([part.reshape(-1) for part in of_dense]).numpy()
+    np.testing.assert_allclose(total, wanted, atol=1e-11)
+    in_all = np.zeros((N_IDS, D))
+    np.add.at(in_all, named.rows, rows)
+    np.testing.assert_allclose(in_all, of_table.numpy(), atol=1e-11)
 
 
 @settings(max_examples=30, deadline=None)
@@ -131,17 +153,3 @@ def test_slates(sizes: list[int], width: int, n_numbers: int) -> None:
     kernels.slate_tower_scores(0, len(sizes), rows, numbers, states.numpy(), folded, scores)
     np.testing.assert_allclose(scores[event, place], expected, atol=1e-12)
     assert (scores[rows[:, :, 0] < 0] == 0).all()
-
-
-@settings(max_examples=5, deadline=None)
-@given(key=st.integers(0, 2**31))
-def test_dropout_of_a_matrix_is_the_same_twice(key: int) -> None:
-    rule = DropoutRule(np.uint32(key), np.uint32(2**31), np.float32(2))
-    once, twice = np.ones((50, 40), np.float32), np.ones((50, 40), np.float32)
-    # hashes overflow on purpose; as plain Python numpy says so
-    with np.errstate(over="ignore"):
-        kernels.drop_matrix(once, rule)
-        kernels.drop_matrix(twice, rule)
-    assert (once == twice).all()
-    assert set(np.unique(once)) == {0.0, 2.0}
-    assert abs(once.mean() - 1) < 0.1
