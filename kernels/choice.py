@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_fast, jit_part
+from ._jit import Array, Real, jit, jit_fast, jit_part
 from .activations import exp_nonpositive
 
 SCORES, CHOICES, TARGETS, GIVEN = 0, 1, 2, 3
@@ -30,7 +30,7 @@ class Loss(NamedTuple):
 
     kind: int
     """SCORES, CHOICES, TARGETS or GIVEN"""
-    eta: np.float32
+    eta: Real
     outside: bool
     """whether no click, of score 0, is one more choice"""
     choices: Array
@@ -53,7 +53,7 @@ def softmax_of_events(
     first: int,
     last: int,
     scores: Array,
-    eta: float,
+    eta: Real,
     offsets: Array,
     outside: bool,
     written: Softmax,

@@ -345,7 +345,9 @@ def _gather(table: Array, ids: Array, start: int, stop: int, bag: Array) -> None
 
 
 @jit_part
-def _to_sums(grad: Array, values: Array, kind: int, dropout: DropoutRule, counter: int) -> None:
+def _to_sums(
+    grad: Array, values: Array, kind: int, dropout: DropoutRule, counter: np.uint32
+) -> None:
     """Take a tile's gradient back through dropout and activation, in place; both arrays are flat,
     `counter` as in `drop`."""
     key, threshold, scale = dropout

@@ -120,7 +120,7 @@ def tower_forward(
     for i in range(n):
         activate(hidden[i], hidden_bias, RELU)
         if least > 0:
-            drop(hidden[i], (first_event + i) * width, of_hidden, least, grown)
+            drop(hidden[i], (first_event + i) * hidden.shape[1], of_hidden, least, grown)
     deep, beside = np.empty((n, d - 1), x.dtype), np.empty((n, d - 1), x.dtype)
     np.dot(hidden, out_weight.T, deep)
     np.dot(x, direct.T, beside)
