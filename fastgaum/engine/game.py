@@ -18,7 +18,7 @@ from fastgaum import threads
 from fastgaum.config import Config
 from fastgaum.engine.optimiser import PlayerOptimiser, SharedGradient
 from fastgaum.engine.players import EnginePlayer, EngineStates
-from fastgaum.engine.scorer import DisplaySets, parts_of
+from fastgaum.engine.scorer import DisplayBatch, parts_of
 from fastgaum.engine.tables import Array, Buffer, NamedParts, PartsRoom
 from fastgaum.errors import StepRefusedError
 from fastgaum.game.game import Game
@@ -136,13 +136,13 @@ class EngineGame(Game):
         _, shown = self._played(batch)
         self._generator_steps(batch, shown, steps)
 
-    def _played(self, batch: BatchTensors) -> tuple[Array, DisplaySets]:
+    def _played(self, batch: BatchTensors) -> tuple[Array, DisplayBatch]:
         """The reward's pass that a round is played on: utilities, and the display sets."""
         shown, tokens = self._drawn(batch)
         self._take_states(batch, tokens, train=True)
         return self.reward.forward(shown, self.states, self.key), shown
 
-    def _generator_steps(self, batch: BatchTensors, shown: DisplaySets, steps: int) -> None:
+    def _generator_steps(self, batch: BatchTensors, shown: DisplayBatch, steps: int) -> None:
         """Generator steps under the draws of the reward's pass."""
         assert self.generator is not None
         generator, inputs = self.generator, (shown, self.states, self.key)
@@ -183,7 +183,7 @@ class EngineGame(Game):
         self.states = self.states_layer.forward(batch, tokens, context)
         self.key = _key() if train and self.reward.scorer.rate > 0 else None
 
-    def _drawn(self, batch: BatchTensors) -> tuple[DisplaySets, Bags]:
+    def _drawn(self, batch: BatchTensors) -> tuple[DisplayBatch, Bags]:
         """Display sets and tokens with ids dropped, and the rows that the former name."""
         candidates = self._dropped(batch.candidates, "candidates")
         tokens = self._dropped(batch.tokens, "tokens")
@@ -191,7 +191,7 @@ class EngineGame(Game):
         named = NamedParts(shown.ids, shown.offsets, shown.parts, self.slot_of, self.room)
         return shown._replace(named=named), tokens
 
-    def _shown(self, batch: BatchTensors, candidates: Bags) -> DisplaySets:
+    def _shown(self, batch: BatchTensors, candidates: Bags) -> DisplayBatch:
         source = batch.source
         if self.generator is not None:
             self.generator.take(source.vectors)
@@ -199,7 +199,7 @@ class EngineGame(Game):
         if candidates is not batch.candidates:
             ids = candidates.ids.numpy().reshape(ids.shape)
         parts = parts_of(source.display_offsets, *self.reward.scorer.share)
-        return DisplaySets(source.display_offsets, ids, source.numbers, parts)
+        return DisplayBatch(source.display_offsets, ids, source.numbers, parts)
 
     def _best_response(self, utility: Array, batch: BatchTensors) -> tuple[Array, float]:
         """∇Ω*(eta · utility), (n_candidates,), and the mean Fenchel–Young loss."""

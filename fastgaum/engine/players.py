@@ -12,7 +12,7 @@ from fastgaum.config import Config
 from fastgaum.engine.bilstm import BiLstmHistory
 from fastgaum.engine.histories import EngineHistory, PositionWeightHistory, RecurrentHistory
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.scorer import GRADIENT_GIVEN, ONLY_SCORES, DisplaySets, ScorerLayer
+from fastgaum.engine.scorer import GRADIENT_GIVEN, ONLY_SCORES, DisplayBatch, ScorerLayer
 from fastgaum.engine.tables import Array, Buffer, Ints, Rule, SparseTable
 from fastgaum.engine.towers import ItemTable, TowerScorerLayer
 from fastgaum.features.item_vectors import BatchVectors
@@ -181,12 +181,14 @@ class EnginePlayer:
         if isinstance(self.scorer, TowerScorerLayer) and self.scorer.own is not None:
             self.scorer.own.take(vectors)
 
-    def forward(self, shown: DisplaySets, states: Array, key: int | None = None) -> Array:
+    def forward(self, shown: DisplayBatch, states: Array, key: int | None = None) -> Array:
         """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
         pass that is not `backward`."""
         return self._run(ONLY_SCORES, shown, states, key)
 
-    def learn(self, loss: Loss, shown: DisplaySets, states: Array, key: int | None = None) -> Array:
+    def learn(
+        self, loss: Loss, shown: DisplayBatch, states: Array, key: int | None = None
+    ) -> Array:
         """Scores, with all gradients left where the optimiser reads them, and that of the states in
         `scorer.grad_states`."""
         scores = self._run(loss, shown, states, key)
@@ -198,7 +200,7 @@ class EnginePlayer:
         self.scorer.run(GRADIENT_GIVEN, self.scorer.scores, grad_scores)
         self._places_backward()
 
-    def _run(self, loss: Loss, shown: DisplaySets, states: Array, key: int | None) -> Array:
+    def _run(self, loss: Loss, shown: DisplayBatch, states: Array, key: int | None) -> Array:
         scores = self.scorer.begin(shown, states, key)
         if self.examination is not None:
             self.examination.add_to(scores, shown.offsets, self.optimiser)

@@ -33,8 +33,8 @@ NO_SLOTS: npt.NDArray[np.int32] = np.empty((0, 1), np.int32)
 NO_DROPOUT = DropoutRule(np.uint32(0), np.uint32(0), np.float32(1))
 
 
-class DisplaySets(NamedTuple):
-    """Those of a batch."""
+class DisplayBatch(NamedTuple):
+    """Display sets of a batch."""
 
     offsets: Ints
     """each event's first candidate, (n_events + 1,)"""
@@ -92,11 +92,11 @@ class ScorerLayer:
             self.tables[0].values, wide, optimiser.values, starts, self.widths, self.kind
         )
 
-    def take(self, shown: DisplaySets, states: Array, key: int | None = None) -> None:
+    def take(self, shown: DisplayBatch, states: Array, key: int | None = None) -> None:
         """Take the inputs of the next passes, with dropout where there is a `key`."""
         self.shown, self.states, self.dropout = shown, states, dropout_rule(self.rate, key)
 
-    def begin(self, shown: DisplaySets, states: Array, key: int | None = None) -> Array:
+    def begin(self, shown: DisplayBatch, states: Array, key: int | None = None) -> Array:
         """Take the inputs; returns what `run` adds the scores to, (n_candidates,), valid until the
         next pass that begins."""
         self.take(shown, states, key)

@@ -14,7 +14,7 @@ from torch import nn
 
 from fastgaum import threads
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.scorer import DisplaySets, ScorerLayer, dropout_rule
+from fastgaum.engine.scorer import DisplayBatch, ScorerLayer, dropout_rule
 from fastgaum.engine.tables import (
     Array,
     Buffer,
@@ -65,7 +65,7 @@ class TowerLayer:
         self.table = table
         self.weights = kernels.TowerWeights(table.values, optimiser.values[start:end], width)
 
-    def forward(self, shown: DisplaySets, states: Array, key: int | None = None) -> Array:
+    def forward(self, shown: DisplayBatch, states: Array, key: int | None = None) -> Array:
         """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
         forward pass."""
         self.shown, n_events = shown, len(states)
@@ -140,7 +140,7 @@ class TowerScorerLayer:
         self.items.bind(optimiser)
         self.tower.bind(optimiser, self.items.table)
 
-    def begin(self, shown: DisplaySets, states: Array, key: int | None = None) -> Array:
+    def begin(self, shown: DisplayBatch, states: Array, key: int | None = None) -> Array:
         """As `ScorerLayer.begin`; what is returned holds the towers' part of the scores."""
         # another key: one dropout must not follow the other
         self.deep.take(shown, states, None if key is None else key ^ 0x5BD1E995)
@@ -202,7 +202,7 @@ class ItemTable:
             weights = self.optimiser.value_of(self.projection)
             np.matmul(values, weights, out=self.table.rows_after(len(values)))
 
-    def read_by(self, shown: DisplaySets) -> DisplaySets:
+    def read_by(self, shown: DisplayBatch) -> DisplayBatch:
         """Display sets whose candidates name the rows of their vectors too."""
         if self.vectors is None:
             return shown

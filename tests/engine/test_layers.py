@@ -20,7 +20,7 @@ from fastgaum.engine.players import engine_history
 from fastgaum.engine.scorer import (
     GRADIENT_GIVEN,
     ONLY_SCORES,
-    DisplaySets,
+    DisplayBatch,
     ScorerLayer,
     dense_parameters,
 )
@@ -93,7 +93,7 @@ def test_scores(activation: str, sizes: list[int], scale: float, item_dim: int, 
     layer.bind(optimiser)
     ids, parts = candidates.ids.numpy().reshape(n, 2), [(0, len(sizes))]
     of_rows = NamedParts(ids, offsets.numpy(), parts, np.full(N_IDS, -1, np.int32), PartsRoom())
-    shown = DisplaySets(offsets.numpy(), ids, candidates.numbers.numpy(), parts, of_rows)
+    shown = DisplayBatch(offsets.numpy(), ids, candidates.numbers.numpy(), parts, of_rows)
     scores = layer.begin(shown, states.numpy())
     layer.run(ONLY_SCORES, scores)
     agree(scores, expected, scale)
