@@ -101,7 +101,7 @@ def choice_probs(
 def loss_gradient(
     first: int, last: int, scores: Array, offsets: Array, loss: Loss, written: Softmax
 ) -> None:
-    """Write log Σ exp(eta · score) of events first to last − 1, and in the place of probabilities
+    """Write log Σ exp(eta · score) of events first to last − 1; `probs` gets
     (probability − target) / n_events."""
     softmax_of_events(first, last, scores, loss.eta, offsets, loss.outside, written)
     grad, targets = written.probs, loss.targets

@@ -98,7 +98,7 @@ def scorer_pass(
     loss: Loss,
     written: ScorerPass,
 ) -> None:
-    """Score the candidates of events first to last − 1 and, but for SCORES, learn from them.
+    """Score the candidates of events first to last − 1 and learn from them; SCORES scores alone.
 
     Args:
         first_event, last_event: the range of events, the last left out; each has a candidate.
@@ -378,7 +378,7 @@ def _add_to_slots(
             slot = slots[i, f]
             target = rows[slot]
             if slot == filled:
-                # zeros and then the same sum: with a copy in the place of the first sum neither
+                # zeros and then the same sum: with a copy for the first sum neither
                 # loop is vectorised, and it takes 23 ns for 4
                 target[:] = ZERO
                 if wide:
