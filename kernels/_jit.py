@@ -30,6 +30,8 @@ _LOOSE = {"reassoc", "contract", "nsz", "arcp"}
 _KERNEL: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 """what all kernels share; nothing in C calls one, and a wrapper for it would be compiled beside
 each"""
+_LEAF: dict[str, Any] = {**_KERNEL, "fastmath": _LOOSE, "forceinline": True, "_nrt": False}
+"""without numba's runtime, which counts references and makes arrays"""
 
 
 def jit(function: F) -> F:
@@ -54,6 +56,15 @@ def jit_part(function: F) -> F:
     in another order; which of the two a process runs would then depend on whether the kernel came
     from the cache, and so would the last bits."""
     return cast(F, numba.njit(**_KERNEL, fastmath=_LOOSE, forceinline=True)(function))
+
+
+def jit_leaf(function: F) -> F:
+    """Compile a part, as `jit_part`, that makes no array and returns none: without counts of the
+    references to its arrays.
+
+    Each count is an atomic addition, and a call with a tuple of arrays has one for each of them and
+    one back. In a loop that takes nanoseconds they are what takes the time."""
+    return cast(F, numba.njit(**_LEAF)(function))
 
 
 def _cached(kernel: Any, function: F) -> F:

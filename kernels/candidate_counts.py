@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_part
+from ._jit import Array, jit, jit_leaf, jit_part
 
 DISPLAYED, CHOSEN = 0, 1
 """columns of a row of counts: the session's earlier events that displayed, and that chose the item
@@ -67,13 +67,13 @@ class UserTables(NamedTuple):
     """choices until now, shape (n,)"""
 
 
-@jit_part
+@jit_leaf
 def count_display(counts: Array) -> None:
     """Add an event that displayed the item to its row of counts."""
     counts[DISPLAYED] += 1
 
 
-@jit_part
+@jit_leaf
 def count_choice(counts: Array) -> None:
     """Add an event that chose the item to its row of counts."""
     counts[CHOSEN] += 1
@@ -131,7 +131,7 @@ def number_candidates(
     return n
 
 
-@jit_part
+@jit_leaf
 def slot(keys: Array, item: int) -> Any:
     """Place of an item in a user's table, or the free one where it belongs."""
     room = len(keys)

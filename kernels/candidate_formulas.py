@@ -1,8 +1,9 @@
 """The formulas of a candidate's numbers, each once: training, evaluation and worlds call these.
 
 A formula takes what has been counted of one candidate and returns its numbers, in the order of the
-names beside it. The loops below give it the counts of a log's candidates, or of the places of the
-slates that a world shows. `columns` says where each number is written, -1 for one not asked for.
+names beside it. The loops below give it the counts of a log's candidates; those of
+`slate_numbers.py`, of the places of the slates that a world shows. `columns` says where each number
+is written, -1 for one not asked for.
 
 To add a number: its name and its value here, its place in `COUNTED_NUMBERS` of
 fastgaum/features/numbers.py, and what it counts, if that is new, in candidate_counts.py."""
@@ -14,16 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_part
-from .candidate_counts import (
-    CHOSEN,
-    DISPLAYED,
-    N_COUNTS,
-    PackedSessions,
-    TrainingTotals,
-    UserTables,
-    slot,
-)
+from ._jit import Array, jit, jit_leaf
+from .candidate_counts import CHOSEN, DISPLAYED, PackedSessions, TrainingTotals
+from .pairs import hashed_rows
 from .relations import (
     CHOSEN_AFTER,
     LOST,
@@ -38,6 +32,7 @@ from .relations import (
     add_follows,
     add_rivals,
     count_own,
+    log_odds,
     no_pairs,
 )
 
@@ -64,33 +59,43 @@ RELATION_NUMBERS = (
 displays and choices after the last choices"""
 
 
-@jit_part
+LOGS = np.log1p(np.arange(1024))
+"""log(1 + n) of small n: looked up in place of a call"""
+
+
+@jit_leaf
 def log1p_count(count: float) -> float:
-    """log(1 + count), without a call where the count is 0: in a new session most are."""
+    """log(1 + count), without a call where the count is 0: of pairs most are."""
     return math.log1p(count) if count > 0 else 0.0
 
 
-@jit_part
+@jit_leaf
+def log1p_whole(count: int) -> float:
+    """log(1 + count) of a whole number."""
+    return float(LOGS[count]) if count < len(LOGS) else math.log1p(count)
+
+
+@jit_leaf
 def numbers_of_event(n_events: int, set_size: int) -> Any:
     """The SESSION_NUMBERS that the candidates of an event share."""
-    return math.log(set_size), log1p_count(n_events)
+    return log1p_whole(set_size - 1), log1p_whole(n_events)
 
 
-@jit_part
+@jit_leaf
 def numbers_of_session(counts: Array, of_event: Any) -> Any:
     """SESSION_NUMBERS of an item; counts: its row in the session until now; of_event: what the
     event's candidates share."""
-    return log1p_count(counts[DISPLAYED]), log1p_count(counts[CHOSEN]), of_event[0], of_event[1]
+    return log1p_whole(counts[DISPLAYED]), log1p_whole(counts[CHOSEN]), of_event[0], of_event[1]
 
 
-@jit_part
+@jit_leaf
 def log_lift(choices: float, expected: float) -> float:
     """Log of choices beside the expected ones (uniform choice, or the place's rate), half a choice
     added to both."""
     return math.log((choices + 0.5) / (expected + 0.5))
 
 
-@jit_part
+@jit_leaf
 def numbers_of_training(displays: int, choices: int, expected: float, prior_rate: float) -> Any:
     """TRAINING_NUMBERS of an item; prior_rate: choices per display of all items.
 
@@ -106,7 +111,7 @@ def numbers_of_training(displays: int, choices: int, expected: float, prior_rate
     )
 
 
-@jit_part
+@jit_leaf
 def numbers_of_relations(sums: Array, n_others: int, share: float) -> Any:
     """RELATION_NUMBERS of a candidate; sums: what pairs say of it; n_others: how many candidates of
     its display set it is compared with.
@@ -114,16 +119,16 @@ def numbers_of_relations(sums: Array, n_others: int, share: float) -> Any:
     share: 1 for a display set. The sums over a pool times those of a set of k over n_others are
     what a set of k, drawn from the pool, has on average."""
     return (
-        math.log1p(share * sums[TOGETHER]),
+        log1p_count(share * sums[TOGETHER]),
         sums[MET] / max(n_others, 1),
-        math.log((share * sums[WON] + 0.5) / (share * sums[LOST] + 0.5)),
+        log_odds(share * sums[WON], share * sums[LOST]),
         share * sums[ODDS],
         log1p_count(sums[SHOWN_AFTER]),
         log1p_count(sums[CHOSEN_AFTER]),
     )
 
 
-@jit_part
+@jit_leaf
 def less_set_means(block: Array, size: int, varying: Array, share: float) -> None:
     """Write the columns `varying` less their mean over a display set to the set's last columns.
 
@@ -140,25 +145,36 @@ def less_set_means(block: Array, size: int, varying: Array, share: float) -> Non
             block[place, n_base + i] = share * (block[place, varying[i]] - mean)
 
 
-@jit_part
+@jit_leaf
 def standardise(numbers: Array, mean: Array, scale: Array) -> None:
     """Turn a candidate's numbers, (n_numbers,), into standard deviations from training's mean."""
     for j in range(len(numbers)):
         numbers[j] = (numbers[j] - mean[j]) / scale[j]
 
 
-@jit_part
-def _write(values: Any, columns: Array, numbers: Array) -> None:
+@jit_leaf
+def write_values(values: Any, columns: Array, numbers: Array) -> None:
+    """Write a candidate's values to their columns of its numbers."""
     for j in range(len(values)):
         if columns[j] >= 0:
             numbers[columns[j]] = values[j]
 
 
-@jit_part
+@jit_leaf
 def is_same(item: int, of_context: int) -> float:
     """1 for a candidate that is the item of its event's context, else 0; of_context: -1 where there
     is none."""
     return 1.0 if item == of_context and item >= 0 else 0.0
+
+
+class Slates(NamedTuple):
+    """What is shown to n users."""
+
+    rows: Array
+    """each place's item row first, -1 where nothing is displayed, shape (n, k, ·)"""
+    set_size: int
+    """candidates of the display set: 0 where the places are that set, k where they are a pool of
+    which an average slate of k is meant"""
 
 
 # A log: all candidates of whole sessions.
@@ -177,7 +193,7 @@ def session_numbers(
             of_event = numbers_of_event(event - start, last - first)
             for candidate in range(first, last):
                 values = numbers_of_session(before[candidate], of_event)
-                _write(values, columns, out[candidate])
+                write_values(values, columns, out[candidate])
 
 
 @jit
@@ -187,7 +203,7 @@ def training_numbers(totals: TrainingTotals, prior_rate: float, columns: Array, 
         values = numbers_of_training(
             totals.displays[i], totals.choices[i], totals.expected[i], prior_rate
         )
-        _write(values, columns, out[i])
+        write_values(values, columns, out[i])
 
 
 @jit
@@ -228,17 +244,17 @@ def relation_numbers(
         n_chosen = 0
         for event in range(session_offsets[session], session_offsets[session + 1]):
             first, last = display_offsets[event], display_offsets[event + 1]
-            shown, sums = rows[first:last], np.zeros((last - first, N_SUMS))
+            shown, sums = hashed_rows(rows[first:last]), np.zeros((last - first, N_SUMS))
             add_rivals(shown, tables, pairs[0], sums)
             for i in range(min(n_chosen, window)):
                 add_follows(shown, latest[i], tables.follows, pairs[1], sums)
             for place in range(last - first):
                 n_others = min(last - first - 1, tables.rule.most)
-                _write(
+                write_values(
                     numbers_of_relations(sums[place], n_others, 1.0), columns, out[first + place]
                 )
             if choices[event] >= 0:
-                latest[n_chosen % window] = shown[choices[event]]
+                latest[n_chosen % window] = shown.rows[choices[event]]
                 n_chosen += 1
 
 
@@ -256,143 +272,3 @@ def standardise_rows(mean: Array, scale: Array, out: Array) -> None:
     """Standardise the numbers of each candidate, out (n_candidates, n_numbers)."""
     for i in range(len(out)):
         standardise(out[i], mean, scale)
-
-
-# A world: the places of the slates, or of the pools, of users first to last − 1.
-# out: shape (n, k, n_numbers).
-
-
-class Slates(NamedTuple):
-    """What is shown to n users."""
-
-    rows: Array
-    """each place's item row first, -1 where nothing is displayed, shape (n, k, ·)"""
-    set_size: int
-    """candidates of the display set: 0 where the places are that set, k where they are a pool of
-    which an average slate of k is meant"""
-
-
-class ItemNumbers(NamedTuple):
-    """What a world has of its items before anything of a session is known."""
-
-    fixed: Array
-    """base numbers of each item, 0 where a session decides, shape (n_rows, n_base)"""
-    columns: Array
-    """columns of SESSION_NUMBERS"""
-    least: Array
-    most: Array
-    """what training has seen, and a session's numbers are kept within, shape (n_numbers,) each"""
-
-
-@jit_part
-def _set_size(rows: Array) -> int:
-    """Places of a user's slate, rows (k, ·), that show something."""
-    size = 0
-    for place in range(len(rows)):
-        size += rows[place, 0] >= 0
-    return size
-
-
-@jit
-def slate_numbers(
-    first: int,
-    last: int,
-    slates: Slates,
-    users: UserTables,
-    items: ItemNumbers,
-    out: Array,
-) -> None:
-    """Write each displayed place's fixed numbers and SESSION_NUMBERS, zeros where nothing is
-    displayed."""
-    fixed, columns, least, most = items
-    rows, set_size = slates
-    nothing = np.zeros(N_COUNTS, np.int32)
-    counted = False
-    for j in range(len(columns)):
-        counted |= columns[j] >= 0
-    for user in range(first, last):
-        size = set_size if set_size > 0 else _set_size(rows[user])
-        # without a place that shows something, nothing reads it
-        of_user = numbers_of_event(users.events[user] if counted else 0, max(size, 1))
-        for place in range(rows.shape[1]):
-            item = rows[user, place, 0]
-            for j in range(fixed.shape[1]):
-                out[user, place, j] = fixed[item, j] if item >= 0 else 0.0
-            if item < 0 or not counted:
-                continue
-            at = slot(users.keys[user], item)
-            counts = users.counts[user, at] if users.keys[user, at] >= 0 else nothing
-            values = numbers_of_session(counts, of_user)
-            for j in range(len(values)):
-                if columns[j] >= 0:
-                    out[user, place, columns[j]] = min(
-                        max(values[j], least[columns[j]]), most[columns[j]]
-                    )
-
-
-@jit
-def slate_context_numbers(
-    first: int, last: int, slates: Slates, of_context: Array, columns: Array, out: Array
-) -> None:
-    """Write `is_same` of each displayed place and context field.
-
-    of_context: item row of the users' events, (n, n_fields); columns: where each field's number is
-    written, (n_fields,)."""
-    rows = slates.rows
-    for user in range(first, last):
-        for place in range(rows.shape[1]):
-            for field in range(len(columns)):
-                same = is_same(rows[user, place, 0], of_context[user, field])
-                out[user, place, columns[field]] = same
-
-
-@jit
-def slate_relations(
-    first: int,
-    last: int,
-    slates: Slates,
-    users: UserTables,
-    tables: PairTables,
-    columns: Array,
-    out: Array,
-) -> None:
-    """Write RELATION_NUMBERS of each displayed place. Nothing is left out: the users are new."""
-    rows, set_size = slates
-    k, latest, n_chosen = rows.shape[1], users.latest, users.n_chosen
-    most, none = tables.rule.most, no_pairs(tables.rivals.n_items, 3)
-    sums = np.empty((k, N_SUMS))
-    for user in range(first, last):
-        n_others = min(_set_size(rows[user]) - 1, most)
-        share = min(set_size - 1, most) / max(n_others, 1) if set_size > 0 else 1.0
-        shown, numbers = rows[user, :, 0], out[user]
-        sums[:] = 0.0
-        add_rivals(shown, tables, none, sums)
-        for i in range(min(n_chosen[user], latest.shape[1])):
-            add_follows(shown, latest[user, i], tables.follows, none, sums)
-        for place in range(k):
-            if shown[place] >= 0:
-                _write(numbers_of_relations(sums[place], n_others, share), columns, numbers[place])
-
-
-@jit
-def standardise_slates(
-    first: int,
-    last: int,
-    slates: Slates,
-    varying: Array,
-    mean: Array,
-    scale: Array,
-    out: Array,
-) -> None:
-    """Write the columns `varying` less their set's mean to the last columns and standardise all; 0
-    where nothing is displayed."""
-    rows, set_size = slates
-    for user in range(first, last):
-        size = _set_size(rows[user])
-        share = (set_size - 1) * size / (set_size * max(size - 1, 1)) if set_size > 0 else 1.0
-        less_set_means(out[user], size, varying, share)
-        for place in range(rows.shape[1]):
-            if rows[user, place, 0] >= 0:
-                standardise(out[user, place], mean, scale)
-            else:
-                out[user, place] = 0.0

@@ -1,7 +1,7 @@
 """What pairs of items have been to each other in training displays: counting and looking up, by
 loops over ragged arrays.
 
-Pairs are counted in an open hash table. Those of all training events are then sorted by left item.
+Pairs are counted in an open hash table. Those of all training events are then rows of `pairs.py`.
 Those of a single user, which are left out of its own events, are counted anew for each user: a
 table of so few stays in the processor's cache."""
 
@@ -12,22 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_part
+from ._jit import Array, jit, jit_leaf, jit_part
 from .candidate_counts import PackedSessions, slot
-
-
-class PairCounts(NamedTuple):
-    """Training counts of ordered pairs of items, by left item."""
-
-    n_items: int
-    limit: int
-    """ranks from this one on are in no pair"""
-    starts: Array
-    """start of each left item in keys, shape (n_items + 1,)"""
-    keys: Array
-    """left · n_items + right, ascending, shape (n_pairs,)"""
-    counts: Array
-    """shape (n_pairs, 3) or (n_pairs, 2)"""
+from .pairs import Hashed, PairCounts, PairRow, find_marked, find_pair
 
 
 class RivalRule(NamedTuple):
@@ -119,7 +106,7 @@ def move_pairs(slots: PairSlots, ranks: Array, limit: int, to: PairSlots) -> Non
             to.counts[at, k] = slots.counts[i, k]
 
 
-@jit_part
+@jit_leaf
 def find_rivals(rows: Array, rule: RivalRule, places: Array) -> int:
     """Write to `places` those of a display set's candidates that others are compared with, and
     return how many: all of up to most + 1, else the most + 1 of the lowest ranks, in order.
@@ -309,85 +296,81 @@ def _emptied(slots: PairSlots, n: int) -> PairSlots:
     return PairSlots(slots.n_items, keys[:size], counts[:size], slots.used)
 
 
-@jit_part
-def find_key(keys: Array, key: int, low: int, high: int) -> int:
-    """Position of key in the ascending keys[low:high], or −1."""
-    end = high
-    while low < high:
-        middle = (low + high) // 2
-        if keys[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < end and keys[low] == key else -1
+@jit_leaf
+def log_odds(wins: float, losses: float) -> float:
+    """log((wins + ½) / (losses + ½)), without a call where they are equal: few pairs have met
+    often, and most of those of a large catalogue never."""
+    return math.log((wins + 0.5) / (losses + 0.5)) if wins != losses else 0.0
 
 
-@jit_part
-def add_rivals(rows: Array, tables: PairTables, own: PairSlots, sums: Array) -> None:
+@jit_leaf
+def add_rivals(shown: Hashed, tables: PairTables, own: PairSlots, sums: Array) -> None:
     """Add what each candidate of a display set and those that it is compared with have been to each
     other, without what its own user's slots hold.
 
-    rows: training row of each candidate, (k,); one outside 0 … n_items − 1 is unknown. sums,
-    (k, N_SUMS): TOGETHER is displays together, MET how many were met, WON and
-    LOST choices of the one and of the other, ODDS is Σ log((wins + ½) / (losses + ½)) over them."""
-    n_items, _, starts, keys, counts = tables.rivals
-    places = np.empty(len(rows), np.int64)
-    n = find_rivals(rows, tables.rule, places)
+    sums, (k, N_SUMS): TOGETHER is displays together, MET how many were met, WON and LOST choices of
+    the one and of the other, ODDS is Σ log((wins + ½) / (losses + ½)) over them."""
+    rows, hashes, _, places, marked = shown
+    n_items, _, starts, _, counts, marks, entries = tables.rivals
+    own_keys, own_counts, leave_out = own.keys, own.counts, own.used[0] > 0
+    most = tables.rule.most
+    places = places[: find_rivals(rows, tables.rule, places)]
     for place in range(len(rows)):
         a = rows[place]
         if a < 0 or a >= n_items:
             continue
-        together, met, won, lost, odds = 0, 0, 0, 0, 0.0
-        left = tables.rule.most
-        for i in range(n):
-            other = places[i]
-            b = rows[other]
-            if other == place or left == 0:
+        others = places
+        # one that no other is compared with has one rival more beside it
+        if len(places) > most and _absent(place, places):
+            others = places[:most]
+        row = PairRow(starts[a], starts[a + 1] - starts[a])
+        for i in range(find_marked(row, marks, hashes, others, marked)):
+            other = marked[i]
+            at = find_pair(row, entries, rows[other], hashes[other, 0])
+            if at < 0 or other == place:
                 continue
-            left -= 1
-            if b < 0 or b >= n_items:
-                continue
-            key = np.int64(a) * n_items + b
-            at = find_key(keys, key, starts[a], starts[a + 1])
-            if at < 0:
-                continue
-            shown, wins, losses = counts[at, 0], counts[at, 1], counts[at, 2]
-            if own.used[0] > 0:
-                at = slot(own.keys, key)
-                if own.keys[at] >= 0:
-                    shown -= own.counts[at, 0]
-                    wins -= own.counts[at, 1]
-                    losses -= own.counts[at, 2]
-            together += shown
-            met += shown > 0
-            won += wins
-            lost += losses
-            odds += math.log((wins + 0.5) / (losses + 0.5))
-        sums[place, TOGETHER] += together
-        sums[place, MET] += met
-        sums[place, WON] += won
-        sums[place, LOST] += lost
-        sums[place, ODDS] += odds
+            seen, wins, losses = counts[at, 0], counts[at, 1], counts[at, 2]
+            if leave_out:
+                at = slot(own_keys, np.int64(a) * n_items + rows[other])
+                if own_keys[at] >= 0:
+                    seen -= own_counts[at, 0]
+                    wins -= own_counts[at, 1]
+                    losses -= own_counts[at, 2]
+            sums[place, TOGETHER] += seen
+            sums[place, MET] += seen > 0
+            sums[place, WON] += wins
+            sums[place, LOST] += losses
+            sums[place, ODDS] += log_odds(wins, losses)
 
 
-@jit_part
-def add_follows(rows: Array, h: int, follows: PairCounts, own: PairSlots, sums: Array) -> None:
-    """Add displays and choices of each candidate of a display set after a choice of the item h;
-    rows and own as in `add_rivals`."""
-    n_items, _, starts, keys, counts = follows
-    for place in range(len(rows) if 0 <= h < n_items else 0):
-        a = rows[place]
-        if a < 0 or a >= n_items:
-            continue
-        key = np.int64(h) * n_items + a
-        at = find_key(keys, key, starts[h], starts[h + 1])
+@jit_leaf
+def _absent(place: int, places: Array) -> bool:
+    times = 0
+    for other in places:
+        times += other == place
+    return times == 0
+
+
+@jit_leaf
+def add_follows(shown: Hashed, h: int, follows: PairCounts, own: PairSlots, sums: Array) -> None:
+    """Add displays and choices of each candidate of a display set after a choice of the item h; own
+    as in `add_rivals`."""
+    rows, hashes, all_places, _, marked = shown
+    n_items, _, starts, _, counts, marks, entries = follows
+    own_keys, own_counts, leave_out = own.keys, own.counts, own.used[0] > 0
+    if h < 0 or h >= n_items:
+        return
+    row = PairRow(starts[h], starts[h + 1] - starts[h])
+    for i in range(find_marked(row, marks, hashes, all_places, marked)):
+        place = marked[i]
+        at = find_pair(row, entries, rows[place], hashes[place, 0])
         if at < 0:
             continue
-        shown, chosen = counts[at, 0], counts[at, 1]
-        if own.used[0] > 0:
-            at = slot(own.keys, key)
-            if own.keys[at] >= 0:
-                shown -= own.counts[at, 0]
-                chosen -= own.counts[at, 1]
-        sums[place, SHOWN_AFTER] += shown
+        seen, chosen = counts[at, 0], counts[at, 1]
+        if leave_out:
+            at = slot(own_keys, np.int64(h) * n_items + rows[place])
+            if own_keys[at] >= 0:
+                seen -= own_counts[at, 0]
+                chosen -= own_counts[at, 1]
+        sums[place, SHOWN_AFTER] += seen
         sums[place, CHOSEN_AFTER] += chosen

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import AHEAD, Array, jit, jit_fast, jit_part, prefetch_row
-from .activations import ZERO, activate, exp_nonpositive
+from .activations import ZERO, activate, activated_dot, exp_nonpositive
 from .choice import entmax
 from .draws import pick, uniform
 from .products import add, copy, dot, matrix, multiply_rows
@@ -155,6 +155,8 @@ def slate_scores(
         for i in range(users):
             copy(of_users[i], states[start + i])
         multiply_rows(of_users, scorer.from_state, users, sums)
+        for i in range(users):
+            add(sums[i], scorer.bias)
         for begin in range(start * k, (start + users) * k, TILE):
             count = min(TILE, (start + users) * k - begin)
             values = matrix(one, 0, TILE, width)
@@ -171,20 +173,29 @@ def slate_scores(
                 multiply_rows(values, matrix(deeper, at, before, after), count, above)
                 at += before * after
                 beside = deeper[at : at + after]
-                for i in range(count):
-                    activate(above[i], beside, scorer.kind)
                 at += after
+                # the last layer's activations go straight into the score
+                for i in range(count if layer + 1 < len(widths) else 0):
+                    activate(above[i], beside, scorer.kind)
                 one, other = other, one
                 values, before = above, after
             last_layer = deeper[at : at + before + 1]
             for i in range(count):
-                score = dot(values[i], last_layer) + last_layer[before]
+                if shown[i, 0] < 0:
+                    flat_scores[begin + i] = ZERO
+                    continue
+                score = last_layer[before]
+                if len(widths) > 1:
+                    beside = deeper[at - before : at]
+                    score += activated_dot(values[i], beside, scorer.kind, last_layer)
+                else:
+                    score += dot(values[i], last_layer)
                 if n_numbers > 0:
                     score += dot(of_places[i], scorer.wide_numbers)
                 for f in range(n_rows):
                     row = shown[i, f]
                     score += scorer.wide[row] if row >= 0 else ZERO
-                flat_scores[begin + i] = score if shown[i, 0] >= 0 else ZERO
+                flat_scores[begin + i] = score
 
 
 @jit_part
@@ -200,23 +211,24 @@ def _first_layer(
     """Turn a tile's sums over numbers, if there are any, into activations of the first layer.
 
     rows (count, n_rows): those of the tile, which begins with a place of a user; sums: what each
-    user's state adds."""
-    table, add_to = scorer.table, len(scorer.from_numbers) > 0
+    user's state and the bias add. A place that shows nothing is left as it is."""
+    table, add_to, kind = scorer.table, len(scorer.from_numbers) > 0, scorer.kind
     count, n_rows = rows.shape
     for i in range(count):
         ahead = rows[min(i + AHEAD, count - 1), 0]
         if ahead >= 0:
             prefetch_row(table, ahead)
-        value = values[i]
-        if add_to:
-            add(value, sums[user])
-        else:
-            copy(value, sums[user])
-        for f in range(n_rows):
-            row = rows[i, f]
-            if row >= 0:
-                add(value, table[row])
-        activate(value, scorer.bias, scorer.kind)
+        row = rows[i, 0]
+        if row >= 0:
+            value = values[i]
+            if not add_to:
+                copy(value, sums[user])
+            else:
+                add(value, sums[user])
+            for f in range(1, n_rows):
+                if rows[i, f] >= 0:
+                    add(value, table[rows[i, f]])
+            activate(value, table[row], kind)
         place += 1
         if place == k:
             place = 0

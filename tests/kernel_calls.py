@@ -18,7 +18,7 @@ import numba
 import pytest
 
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"
-DECORATORS = {"jit", "jit_fast", "jit_part"}
+DECORATORS = {"jit", "jit_fast", "jit_part", "jit_leaf"}
 # What plain Python warns of and a compiled kernel does without a word, and is meant to: keys are
 # products modulo 2⁶⁴, and a NaN passes through the bits of an exponent.
 SILENT = ("overflow encountered in scalar", "invalid value encountered in cast")

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastgaum.features.relations import WINDOW
-from fastgaum.kernels.relations import PairCounts, PairTables
+from fastgaum.kernels.pairs import PairCounts
+from fastgaum.kernels.relations import PairTables
 
 
 @dataclass

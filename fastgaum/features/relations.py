@@ -14,9 +14,9 @@ import numpy.typing as npt
 from fastgaum.features.sessions import LeftOut, select_sessions
 from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.candidate_formulas import relation_numbers
+from fastgaum.kernels.pairs import PairCounts, enter_pairs
 from fastgaum.kernels.relations import (
     OwnSessions,
-    PairCounts,
     PairSlots,
     PairTables,
     RivalRule,
@@ -98,16 +98,18 @@ class Relations(PairTables):
             ):
                 raise ValueError("a table of item pairs does not fit its items")
 
-    def limited(self) -> Relations:
-        """The same with the limits of the pairs that are there: a file does not hold them."""
+    def completed(self) -> Relations:
+        """The same with what a file does not hold: the limits of the pairs that are there, and what
+        finds them."""
         n, ranks = self.rivals.n_items, self.rule.ranks
 
-        def limit(table: PairCounts) -> int:
+        def complete(table: PairCounts) -> PairCounts:
             sides = (table.keys // n, table.keys % n) if n else ()
-            return 1 + max((int(ranks[rows].max(initial=-1)) for rows in sides), default=-1)
+            limit = 1 + max((int(ranks[rows].max(initial=-1)) for rows in sides), default=-1)
+            enter_pairs(table)
+            return table._replace(limit=limit)
 
-        rivals, follows = (one._replace(limit=limit(one)) for one in (self.rivals, self.follows))
-        return Relations(rivals, follows, self.rule)
+        return Relations(complete(self.rivals), complete(self.follows), self.rule)
 
     def write_numbers(
         self,
@@ -125,6 +127,18 @@ class Relations(PairTables):
             numbers: shape (n_candidates, ·).
         """
         relation_numbers(sessions, self, own, WINDOW, columns, numbers)
+
+
+def pairs_of(
+    n_items: int,
+    limit: int,
+    counted: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], IntArray],
+) -> PairCounts:
+    """Pairs with these starts, keys and counts, for `enter_pairs`."""
+    n = len(counted[1])
+    return PairCounts(
+        n_items, limit, *counted, np.zeros(n, np.uint16), np.full((2 * n, 2), -1, np.int32)
+    )
 
 
 def count_relations(
@@ -209,7 +223,9 @@ class _Counter:
         used = used[np.argsort(self.slots.keys[used])]
         keys, n = self.slots.keys[used], self.slots.n_items
         starts = np.searchsorted(keys, np.arange(n + 1) * n).astype(np.int64)
-        return PairCounts(n, self.limit, starts, keys, self.slots.counts[used])
+        table = pairs_of(n, self.limit, (starts, keys, self.slots.counts[used]))
+        enter_pairs(table)
+        return table
 
     def _drop(self) -> None:
         """Drop pairs of the items displayed least, until half of MOST_PAIRS are left. What stays

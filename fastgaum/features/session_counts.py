@@ -21,8 +21,8 @@ from fastgaum.features.numbers import (
 from fastgaum.features.relations import WINDOW
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_counts as counting
-from fastgaum.kernels import candidate_formulas as kernels
-from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS
+from fastgaum.kernels import slate_numbers as kernels
+from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, Slates
 from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.logs.log import FloatArray, IntArray
 
@@ -110,7 +110,7 @@ class SessionCounts:
         counting.move_counts(self.users.keys, self.users.counts, keys, counts)
         self.users = self.users._replace(keys=keys, counts=counts)
 
-    def write(self, first: int, last: int, slates: kernels.Slates, numbers: FloatArray) -> None:
+    def write(self, first: int, last: int, slates: Slates, numbers: FloatArray) -> None:
         """Write the standardised numbers of displayed places.
 
         What the session and the display decide stays within what training has seen.
@@ -132,7 +132,7 @@ class SessionCounts:
             )
         trained, users = slates, self.users
         if self.training_rows is not None:
-            trained = kernels.Slates(self.training_rows[slates.rows], slates.set_size)
+            trained = Slates(self.training_rows[slates.rows], slates.set_size)
             users = users._replace(latest=self.training_rows[users.latest])
         if self.crossed_fields:
             self._write_crossed(

@@ -16,11 +16,12 @@ from fastgaum.checkpoint import State
 from fastgaum.features.crossed import check_crossed
 from fastgaum.features.item_vectors import NO_VECTORS, ItemVectors, component_names
 from fastgaum.features.numbers import PLACE_NUMBERS, made_numbers
-from fastgaum.features.relations import Relations, ranks_of
+from fastgaum.features.relations import Relations, pairs_of, ranks_of
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.vocabulary import OF_PLACE, CategoricalField
 from fastgaum.kernels.crossed import CrossedCounts
-from fastgaum.kernels.relations import PairCounts, RivalRule
+from fastgaum.kernels.pairs import PairCounts
+from fastgaum.kernels.relations import RivalRule
 from fastgaum.logs.log import ItemCounts
 
 NUMBERS = ("mean", "scale", "least", "most")
@@ -256,14 +257,17 @@ def _relations(state: Any, displays: npt.NDArray[np.integer], n_items: int) -> R
     most = state["most_rivals"]
     if type(most) is not int:
         raise ValueError("most_rivals is no whole number")
-    tables = [
-        [_array(state[name], part, kind, 1 + (part == "counts")) for part, kind in PAIRS.items()]
-        for name in PAIR_TABLES
-    ]
-    rivals, follows = (PairCounts(n_items, n_items, *table) for table in tables)
+
+    def counted(name: str) -> PairCounts:
+        starts, keys, counts = (
+            _array(state[name], part, kind, 1 + (part == "counts")) for part, kind in PAIRS.items()
+        )
+        return pairs_of(n_items, n_items, (starts, keys, counts))
+
+    rivals, follows = map(counted, PAIR_TABLES)
     relations = Relations(rivals, follows, RivalRule(most, ranks_of(displays)))
     relations.check(n_items)
-    return relations.limited()
+    return relations.completed()
 
 
 def _grid(grid: object, fields: Sequence[CategoricalField]) -> int:

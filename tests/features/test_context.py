@@ -22,7 +22,8 @@ from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import EncodedSessions, SharedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.windows import StreamedSessions
-from fastgaum.kernels.candidate_formulas import Slates, context_numbers, slate_context_numbers
+from fastgaum.kernels.candidate_formulas import Slates, context_numbers
+from fastgaum.kernels.slate_numbers import slate_context_numbers
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shard_writer import shard_log
 from fastgaum.models.model_file import load_model_state, model_state, save_model_state

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.features.relations import WINDOW
+from fastgaum.features.relations import WINDOW, pairs_of
 from fastgaum.kernels import candidate_counts as counting
-from fastgaum.kernels import candidate_formulas as kernels
-from fastgaum.kernels.relations import PairCounts, PairTables, RivalRule
+from fastgaum.kernels import slate_numbers as kernels
+from fastgaum.kernels.candidate_formulas import Slates
+from fastgaum.kernels.pairs import PairCounts, enter_pairs
+from fastgaum.kernels.relations import PairTables, RivalRule
 from tests import naive_candidate_formulas as naive
 
 N_ITEMS = 9
@@ -28,13 +30,10 @@ def pair_table(rng: np.random.Generator, width: int) -> PairCounts:
         ]
     )
     starts = np.searchsorted(keys, np.arange(N_ITEMS + 1) * N_ITEMS)
-    return PairCounts(
-        N_ITEMS,
-        N_ITEMS,
-        starts.astype(np.int64),
-        keys.astype(np.int64),
-        rng.integers(0, 5, (len(keys), width)).astype(np.int32),
-    )
+    counts = rng.integers(0, 5, (len(keys), width)).astype(np.int32)
+    table = pairs_of(N_ITEMS, N_ITEMS, (starts.astype(np.int64), keys.astype(np.int64), counts))
+    enter_pairs(table)
+    return table
 
 
 def no_sessions(n: int, room: int) -> counting.UserTables:
@@ -92,7 +91,7 @@ def test_counted_numbers(seed: int, k: int, steps: int, set_size: int) -> None:
     columns = np.array([4, 0, 2, 5], np.int32)
     out = np.full((3, k, 6), np.nan, np.float32)
     items_of_world = kernels.ItemNumbers(fixed, columns, least, most)
-    kernels.slate_numbers(0, 3, kernels.Slates(rows, set_size), users, items_of_world, out)
+    kernels.slate_numbers(0, 3, Slates(rows, set_size), users, items_of_world, out)
     for user in range(3):
         shown = rows[user, :, 0] >= 0
         items = rows[user, shown, 0].tolist()
@@ -117,7 +116,7 @@ def test_numbers_of_pairs(seed: int, k: int, steps: int, set_size: int, most: in
     ranks = rng.permutation(N_ITEMS).astype(np.int32)
     tables = PairTables(pair_table(rng, 3), pair_table(rng, 2), RivalRule(most, ranks))
     out = np.zeros((3, k, 7), np.float32)
-    slates, columns = kernels.Slates(rows, set_size), np.arange(1, 7)
+    slates, columns = Slates(rows, set_size), np.arange(1, 7)
     kernels.slate_relations(0, 3, slates, users, tables, columns, out)
     for user in range(3):
         shown = rows[user, :, 0] >= 0
@@ -137,7 +136,7 @@ def test_numbers_relative_to_the_set(seed: int, k: int, set_size: int) -> None:
     kernels.standardise_slates(
         0,
         2,
-        kernels.Slates(rows, set_size),
+        Slates(rows, set_size),
         varying,
         mean,
         np.abs(scale) + np.float32(0.5),

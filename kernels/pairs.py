@@ -1,0 +1,146 @@
+"""Training counts of ordered pairs of items, and how a pair is found.
+
+Pairs lie in rows by their left item. Of the pairs that are asked for, few may be there (any two of
+a large catalogue) or all (a training log's own), so each row has two parts that find one:
+
+    marks     16 bits for each pair, of which its right item's hash sets two. A pair without its two
+              is not there, and of those that are not some 2 % have them: a cache line or two answer
+              for a whole display.
+    entries   an open hash of the row's right items, half of it free: where a pair's counts are.
+
+Both parts of a row are as long as the row is."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._jit import Array, jit, jit_leaf, jit_part, prefetch_entry
+
+
+class PairCounts(NamedTuple):
+    """Training counts of ordered pairs of items, by left item."""
+
+    n_items: int
+    limit: int
+    """ranks from this one on are in no pair"""
+    starts: Array
+    """start of each left item in keys, shape (n_items + 1,)"""
+    keys: Array
+    """left · n_items + right, ascending, shape (n_pairs,)"""
+    counts: Array
+    """shape (n_pairs, 3) or (n_pairs, 2)"""
+    marks: Array
+    """uint16, shape (n_pairs,)"""
+    entries: Array
+    """right item, -1 in a free entry, and place in keys, int32, shape (2 · n_pairs, 2)"""
+
+
+class PairRow(NamedTuple):
+    """The pairs of a left item."""
+
+    start: int
+    size: int
+
+
+class Hashed(NamedTuple):
+    """A display set, and room for what finds its pairs."""
+
+    rows: Array
+    """training row of each candidate, (k,); one outside 0 … n_items − 1 is unknown"""
+    hashes: Array
+    """`hash_of` and `mark_of` each, int64, shape (k, 2)"""
+    all_places: Array
+    """0 … k − 1"""
+    places: Array
+    """room for places, shape (k,)"""
+    marked: Array
+    """likewise"""
+
+
+@jit_leaf
+def hash_of(item: int) -> Any:
+    """32 bits of an item, whose upper ones are spread evenly."""
+    return (np.int64(item) * 0x9E3779B1) & 0xFFFFFFFF
+
+
+@jit_leaf
+def mark_of(hashed: int) -> Any:
+    """The two bits of an item with this hash."""
+    return np.int64(1 << (hashed & 15)) | np.int64(1 << (hashed >> 6 & 15))
+
+
+@jit_part
+def hashed_rows(rows: Array) -> Hashed:
+    """A display set, hashed."""
+    k = len(rows)
+    hashed = Hashed(
+        rows, np.empty((k, 2), np.int64), np.arange(k), np.empty(k, np.int64), np.empty(k, np.int64)
+    )
+    hash_again(hashed)
+    return hashed
+
+
+@jit_leaf
+def hash_again(hashed: Hashed) -> None:
+    """Hash the rows that stand there now."""
+    rows, hashes = hashed.rows, hashed.hashes
+    for place in range(len(rows)):
+        hashes[place, 0] = hash_of(rows[place])
+        hashes[place, 1] = mark_of(hashes[place, 0])
+
+
+@jit
+def enter_pairs(table: PairCounts) -> None:
+    """Fill marks, which are 0, and entries, which are -1, from the pairs."""
+    n_items, _, starts, keys, _, marks, entries = table
+    for left in range(n_items):
+        start, size = starts[left], starts[left + 1] - starts[left]
+        for pair in range(start, start + size):
+            right = keys[pair] % n_items
+            hashed = hash_of(right)
+            marks[start + (hashed * size >> 32)] |= np.uint16(mark_of(hashed))
+            at = hashed * (2 * size) >> 32
+            while entries[2 * start + at, 0] >= 0:
+                at = at + 1 if at + 1 < 2 * size else 0
+            entries[2 * start + at, 0] = right
+            entries[2 * start + at, 1] = pair
+
+
+@jit_leaf
+def ask_for_marks(starts: Array, marks: Array, left: int, hashes: Array) -> None:
+    """Ask for what `find_marked` will read of a left item; an unknown one has nothing."""
+    if left < 0 or left >= len(starts) - 1:
+        return
+    start = starts[left]
+    size = starts[left + 1] - start
+    for place in range(len(hashes) if size > 0 else 0):
+        prefetch_entry(marks, start + (hashes[place, 0] * size >> 32))
+
+
+@jit_leaf
+def find_marked(row: PairRow, marks: Array, hashes: Array, places: Array, marked: Array) -> int:
+    """Write to `marked` those of some places of a display set that a row's marks do not rule out,
+    and return how many; hashes: as in `Hashed`."""
+    start, size = row
+    n = 0
+    for i in range(len(places) if size > 0 else 0):
+        place = places[i]
+        mark = hashes[place, 1]
+        marked[n] = place
+        n += np.int64(marks[start + (hashes[place, 0] * size >> 32)]) & mark == mark
+    return n
+
+
+@jit_leaf
+def find_pair(row: PairRow, entries: Array, right: int, hashed: int) -> int:
+    """Place in the keys of a pair with the left item of a row that has pairs, or −1; hashed:
+    `hash_of` the right item."""
+    start, size = row
+    at = hashed * (2 * size) >> 32
+    found = entries[2 * start + at, 0]
+    while found >= 0 and found != right:
+        at = at + 1 if at + 1 < 2 * size else 0
+        found = entries[2 * start + at, 0]
+    return int(entries[2 * start + at, 1]) if found >= 0 else -1
