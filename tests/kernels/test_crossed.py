@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fastgaum.features.crossed import count_crossed, displayers, own_events
 from fastgaum.kernels import candidate_formulas as formulas
 from fastgaum.kernels import crossed as kernels
+from fastgaum.kernels import slate_numbers
 from fastgaum.kernels.candidate_counts import PackedSessions, count_own_displays
 
 N_VALUES, N_ITEMS = 3, 4
@@ -100,8 +101,8 @@ def test_a_candidate_that_is_the_item_of_its_event(events: list[Any]) -> None:
     for event, (items, *_) in enumerate(events):
         rows[event, : len(items), 0] = items
     shown = np.zeros((len(events), 4, 1), np.float32)
-    slates = formulas.Slates(rows, 0)
-    formulas.slate_context_numbers(0, len(events), slates, of_context, column, shown)
+    slates = slate_numbers.Slates(rows, 0)
+    slate_numbers.slate_context_numbers(0, len(events), slates, of_context, column, shown)
     assert shown[rows[:, :, 0] >= 0].sum() == sum(wanted)
 
 
