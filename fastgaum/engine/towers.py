@@ -310,7 +310,7 @@ def with_entries(ids: Ints, offsets: Ints, entries: Ints) -> tuple[Ints, Ints]:
 
     >>> ids, offsets = np.array([4, 5, 6], np.int32), np.array([0, 2, 3], np.int32)
     >>> [part.tolist() for part in with_entries(ids, offsets, np.array([9, -1], np.int32))]
-    [[4, 5, 9, 6], [0, 3, 3]]
+    [[4, 5, 9, 6], [0, 3, 4]]
     """
     held = entries >= 0
     after = np.cumsum(held, dtype=np.int32)

@@ -124,7 +124,7 @@ def same(processes: Processes, folder: Path, name: str, sharded: bool = False) -
     log: Any = synthesise(600, preset="sample", seed=1)[0]
     if sharded:
         if processes.is_first:
-            shard_log(log, folder / "shards", 6)
+            shard_log(log, folder / "shards", 6, overwrite=True)
         processes.agree()
         log = open_log(folder / "shards")
     losses, model = fitted(name, log, processes)
