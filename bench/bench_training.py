@@ -139,6 +139,20 @@ def data_for(setting: Setting, contender: str, full: bool) -> Data:
     return world(setting.on, setting.n_events, n_items)
 
 
+def race_config(batch_sessions: int, table_optimiser: str) -> Config:
+    """The paper's sizes, with what rivals have: nothing is dropped, and one generator step per
+    reward step."""
+    return Config.from_preset(
+        "paper-lstm",
+        players="adversarial",
+        generator_steps=1,
+        id_dropout=0.0,
+        dropout=0.0,
+        batch_sessions=batch_sessions,
+        table_optimiser=table_optimiser,
+    )
+
+
 class Run:
     """One contender: networks from seed 0, a game, and batches of whole sessions in an order that
     all contenders share."""
@@ -189,16 +203,7 @@ GAMES: dict[str, Callable[[Networks, Config, Data], Any]] = {
 def test_training(race: Race, full: bool, group: str, contender: str) -> None:
     setting = GROUPS[group]
     data = data_for(setting, contender, full)
-    # what the rivals do not have: nothing is dropped; one generator step per reward step
-    config = Config.from_preset(
-        "paper-lstm",
-        players="adversarial",
-        generator_steps=1,
-        id_dropout=0.0,
-        dropout=0.0,
-        batch_sessions=setting.batch_sessions,
-        table_optimiser=setting.table_optimiser,
-    )
+    config = race_config(setting.batch_sessions, setting.table_optimiser)
     game = contender if contender in GAMES else "ours"
     steps = setting.contenders[contender] if full else 1
     count = threads.get_threads()

@@ -27,8 +27,7 @@ from unittest import mock
 import torch
 
 import fastgaum as fg
-from fastgaum.bench.bench_training import Data, world
-from fastgaum.config import Config
+from fastgaum.bench.bench_training import Data, race_config, world
 from fastgaum.engine import dispatch
 from fastgaum.errors import FastgaumError
 from fastgaum.features.batches import Batch, batches
@@ -107,16 +106,7 @@ def _way(way: str) -> Any:
 
 
 def _game(way: str, device: torch.device, data: Data) -> Game:
-    # what a rival does not have: nothing is dropped; one generator step per reward step
-    config = Config.from_preset(
-        "paper-lstm",
-        players="adversarial",
-        generator_steps=1,
-        id_dropout=0.0,
-        dropout=0.0,
-        batch_sessions=2048,
-        table_optimiser="adagrad",
-    )
+    config = race_config(2048, "adagrad")
     torch.manual_seed(0)
     networks = Networks(config, data.n_ids, data.train.numbers.shape[1]).to(device)
     with _way(way):

@@ -25,6 +25,7 @@ from fastgaum.engine.card_layers import (
     ragged_softmax,
 )
 from fastgaum.engine.card_tables import CardTable, candidate_entries
+from fastgaum.engine.optimiser import CountedSteps
 from fastgaum.errors import ConfigError, StepRefusedError
 from fastgaum.game.game import Game
 from fastgaum.nets.examination import Examination
@@ -36,7 +37,7 @@ from fastgaum.processes import Processes
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
-class CardOptimiser:
+class CardOptimiser(CountedSteps):
     """A player's dense parameters in one flat array, and its tables by named rows: the rules of
     `engine.optimiser.PlayerOptimiser`."""
 
@@ -49,7 +50,8 @@ class CardOptimiser:
         weight_decay: float,
         clip: float,
     ) -> None:
-        self.parameters, self.tables = [*dense, *undecayed], tables
+        self.parameters = [*dense, *undecayed]
+        self.tables: list[CardTable] = tables
         self.lr, self.weight_decay, self.clip = lr, weight_decay, clip
         self.step_number, self.log_decay, self.frozen = 0, 0.0, False
         self.values = torch.cat([one.detach().reshape(-1) for one in self.parameters])
@@ -104,21 +106,6 @@ class CardOptimiser:
         if not self.frozen:
             self.step_number += steps
             self.log_decay += steps * math.log1p(-self.lr * self.weight_decay)
-
-    def settle(self) -> None:
-        """Bring every table row up to date with its weight decay."""
-        if self.weight_decay:
-            for table in self.tables:
-                table.settle(self.log_decay)
-
-    @property
-    def counters(self) -> tuple[float, float]:
-        """Steps taken, and the logarithm of the weight decay of them all."""
-        return float(self.step_number), self.log_decay
-
-    def set_counters(self, steps: float, log_decay: float) -> None:
-        """Go on counting from here."""
-        self.step_number, self.log_decay = int(steps), log_decay
 
     def state(self) -> dict[str, Tensor]:
         """What a step remembers beside the counters, by name, in the optimiser's own memory."""

@@ -8,8 +8,9 @@ together, as torch.nn.utils.clip_grad_norm_ does."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -100,7 +101,40 @@ def step_products(weights: list[ProductWeight], rates: kernels.AdamRates) -> Non
     )
 
 
-class PlayerOptimiser:
+class SettledTable(Protocol):
+    """A table whose rows wait for their weight decay."""
+
+    def settle(self, log_decay: float) -> None:
+        """Give every row the weight decay that it has waited for."""
+
+
+class CountedSteps:
+    """Steps taken, and the weight decay that rows of tables wait for; on the processor and on a
+    card."""
+
+    tables: Sequence[SettledTable]
+    weight_decay: float
+    step_number: int
+    log_decay: float
+
+    def settle(self) -> None:
+        """Bring every table row up to date with its weight decay: before anything reads the whole
+        table."""
+        if self.weight_decay:
+            for table in self.tables:
+                table.settle(self.log_decay)
+
+    @property
+    def counters(self) -> tuple[float, float]:
+        """Steps taken, and the logarithm of the weight decay of them all."""
+        return float(self.step_number), self.log_decay
+
+    def set_counters(self, steps: float, log_decay: float) -> None:
+        """Go on counting from here."""
+        self.step_number, self.log_decay = int(steps), log_decay
+
+
+class PlayerOptimiser(CountedSteps):
     """Owns a player's dense parameters in one flat array, of which the modules' own parameters
     become views."""
 
@@ -117,7 +151,8 @@ class PlayerOptimiser:
         """Take the parameters; dense ones that are `undecayed` stand last in the flat array, and
         have no weight decay."""
         self.parameters = [*dense, *(free := list(undecayed))]
-        self.tables, self.products = list(tables), list(products)
+        self.tables: list[SparseTable] = list(tables)
+        self.products = list(products)
         self.lr, self.weight_decay, self.clip = lr, weight_decay, clip
         self.step_number, self.log_decay = 0, 0.0
         self.frozen = False
@@ -216,22 +251,6 @@ class PlayerOptimiser:
                 weight.wide_squares() for weight in self.products
             )
         return math.sqrt(squares)
-
-    def settle(self) -> None:
-        """Bring every table row up to date with its weight decay: before anything reads the whole
-        table."""
-        if self.weight_decay:
-            for table in self.tables:
-                table.settle(self.log_decay)
-
-    @property
-    def counters(self) -> tuple[float, float]:
-        """Steps taken, and the logarithm of the weight decay of them all."""
-        return float(self.step_number), self.log_decay
-
-    def set_counters(self, steps: float, log_decay: float) -> None:
-        """Go on counting from here."""
-        self.step_number, self.log_decay = int(steps), log_decay
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a step remembers beside the counters, by name, in the optimiser's own memory: it may
