@@ -1,10 +1,11 @@
 """What actions are worth: `python bench/actions.py [truth] [--events 50000]`, `… ebnerd FOLDER`.
 
 `truth`: a synthetic log whose choices depend on views between displays. Forty items are of four
-kinds, which are a field of the items. Before each display of six, users view two items and put one in a basket, all drawn at random
-and in any order. The odds of a candidate are e^3 times as high if its kind is that of the item that
-was viewed last; a basket means nothing. So a model needs what was done, and when. prec@1 on test
-events: of the law itself, of the model with actions and without, and of the click rate.
+kinds, which are a field of the items. Before each display of six, users view two items and put one
+in a basket, all drawn at random and in any order. The odds of a candidate are e^3 times as high if
+its kind is that of the item that was viewed last; a basket means nothing. So a model needs what was
+done, and when. prec@1 on test events: of the law itself, of the model with actions and without, and
+of the click rate.
 
 `ebnerd`: EB-NeRD's behaviors.parquet with its history.parquet and without, on other splits of whole
 users: the mean difference of log-likelihood per event, with a 95 % interval that draws users."""

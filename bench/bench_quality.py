@@ -2,9 +2,9 @@
 
 - `quality-wikispeedia`: wall time until the validation NLL is 1.97, of our whole fit, encoding and
   sizing included, and of two towers in stock torch (`rivals/two_towers.py`), their training alone.
-- `quality-clara2`, `quality-hotel`: wall time until our validation NLL is that which the best of our
-  own baselines in stock torch ends with, and the time of that baseline's fit. `hotel` is a synthetic log of
-  13,600 events with 25 candidates each, a third of them without a click.
+- `quality-clara2`, `quality-hotel`: wall time until our validation NLL is that which the best of
+  our own baselines in stock torch ends with, and the time of that baseline's fit. `hotel` is a
+  synthetic log of 13,600 events with 25 candidates each, a third of them without a click.
 - `evaluate-wikispeedia`: candidates per second of `model.evaluate` on the test split.
 - `audit-wikispeedia`, `convert-wikispeedia`: seconds of these commands, in processes of their own.
 
