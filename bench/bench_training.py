@@ -22,7 +22,7 @@ from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
 from fastgaum.engine.dispatch import game_for
 from fastgaum.features.batches import Batch, batches
-from fastgaum.features.sessions import Sessions, SharedSessions
+from fastgaum.features.in_memory import Sessions, SharedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
 from fastgaum.logs.read import load
@@ -160,7 +160,7 @@ class Run:
     def __init__(self, data: Data, config: Config, game: str) -> None:
         torch.manual_seed(0)
         self.data, self.config = data, config
-        networks = Networks(config, data.n_ids, data.train.numbers.shape[1])
+        networks = Networks(config, data.n_ids, 0)
         self.game = GAMES[game](networks, config, data)
         self.prepare: Callable[[Batch], Any] = getattr(self.game, "prepare", to_tensors)
         self.waiting = self._batches()

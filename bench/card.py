@@ -108,7 +108,7 @@ def _way(way: str) -> Any:
 def _game(way: str, device: torch.device, data: Data) -> Game:
     config = race_config(2048, "adagrad")
     torch.manual_seed(0)
-    networks = Networks(config, data.n_ids, data.train.numbers.shape[1]).to(device)
+    networks = Networks(config, data.n_ids, 0).to(device)
     with _way(way):
         return dispatch.game_for(
             networks, config, regulariser_of(config), data.unknown_of_id, False

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from fastgaum.features.sessions import Sessions
+    from fastgaum.features.in_memory import Sessions
     from fastgaum.logs.log import SessionLog
 
 VIEW_BYTES, INLINE_BYTES = 16, 12

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import Array, jit, jit_part, prefetch_entry
+from .candidate_formulas import less_set_means, standardise
 
 AHEAD = 16
 """how many sessions before its turn a session is asked for: few fill more than a line or two"""
@@ -29,6 +30,24 @@ class PickedEvents(NamedTuple):
     """events with a choice"""
     chosen: Array
     """candidate of each of those choices"""
+
+
+class WaitingNumbers(NamedTuple):
+    """Numbers of candidates before a batch is made of them: not standardised, none twice."""
+
+    values: Array
+    """float32, shape (n_candidates, ·)"""
+    flags: Array
+    """those that are 0 or 1, uint8, shape (n_candidates, ·)"""
+    of_sets: Array
+    """those that all candidates of a display set share, float32, shape (n_events, ·)"""
+    columns: tuple[Array, Array, Array]
+    """the column of a batch's numbers of each value, flag and number of a set"""
+    varying: Array
+    """columns that also come less their mean over the display set, after all others"""
+    mean: Array
+    scale: Array
+    """what numbers are standardised by, shape (n_numbers,)"""
 
 
 @jit
@@ -171,6 +190,39 @@ def fill_rows(
     for i in range(len(first)):
         start, stop = displays[np.uint64(offsets[i])], displays[np.uint64(offsets[i + 1])]
         _copy(source, int(first[i]) * width, target, int(start) * width, int(stop - start) * width)
+
+
+@jit
+def fill_numbers(
+    waiting: WaitingNumbers,
+    first: Array,
+    first_events: Array,
+    offsets: Array,
+    displays: Array,
+    numbers: Array,
+) -> None:
+    """Write the picked sessions' numbers, as networks read them, to (n_candidates, n_numbers): set
+    by set, while a set is in the cache.
+
+    first, first_events: each session's first candidate and event; offsets, displays: the batch's
+    own."""
+    values, flags, of_sets, columns, varying, mean, scale = waiting
+    for i in range(len(first)):
+        source = int(first[i]) - int(displays[offsets[i]])
+        for event in range(offsets[i], offsets[i + 1]):
+            start, stop = displays[event], displays[event + 1]
+            own = of_sets[first_events[i] + event - offsets[i]]
+            for candidate in range(start, stop):
+                row = numbers[candidate]
+                for j in range(len(columns[0])):
+                    row[columns[0][j]] = values[source + candidate, j]
+                for j in range(len(columns[1])):
+                    row[columns[1][j]] = flags[source + candidate, j]
+                for j in range(len(columns[2])):
+                    row[columns[2][j]] = own[j]
+            less_set_means(numbers[start:stop], stop - start, varying, 1.0)
+            for candidate in range(start, stop):
+                standardise(numbers[candidate], mean, scale)
 
 
 @jit

@@ -131,6 +131,54 @@ def number_candidates(
     return n
 
 
+class FoldedRows(NamedTuple):
+    """Rows of one item in one event as a candidate, in the order of their first rows; room for a
+    candidate per row."""
+
+    offsets: Array
+    """start of each event in the candidates, shape (n_events + 1,)"""
+    candidate: Array
+    """candidate of each row"""
+    first_row: Array
+    last_row: Array
+    rows: Array
+    """how many rows the candidate has"""
+    views: Array
+    """sum of their views, at most 2³¹ − 1"""
+    appearance: Array
+    """first row of each item, that of unknown ones last, shape (n_items + 1,); the number of rows
+    on entry"""
+
+
+@jit
+def fold_candidates(
+    row_offsets: Array, rows: Array, items: Array, views: Array, folded: FoldedRows
+) -> int:
+    """Fold rows to candidates, as `number_candidates` numbers them; return how many there are.
+    views: of each row; empty: one each."""
+    latest = np.full(len(folded.appearance), -1, np.int32)
+    n, one_each = 0, len(views) == 0
+    for event in range(len(row_offsets) - 1):
+        first = n
+        folded.offsets[event] = n
+        for place in range(row_offsets[event], row_offsets[event + 1]):
+            row = rows[place]
+            at = latest[items[row]]
+            if at < first:
+                at = n
+                latest[items[row]] = at
+                folded.first_row[at], folded.rows[at], folded.views[at] = row, 0, 0
+                n += 1
+            folded.candidate[row] = at
+            folded.last_row[at] = row
+            folded.appearance[items[row]] = min(folded.appearance[items[row]], row)
+            folded.rows[at] += 1
+            more = 1 if one_each else views[row]
+            folded.views[at] = min(folded.views[at] + more, 2**31 - 1)
+    folded.offsets[len(row_offsets) - 1] = n
+    return n
+
+
 @jit_leaf
 def slot(keys: Array, item: int) -> Any:
     """Place of an item in a user's table, or the free one where it belongs."""

@@ -190,7 +190,7 @@ def audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT
     from fastgaum.logs.audit import audit as audit_log
 
     with Waiting(f"reading {source}"):
-        log, raw = reading.open(source), reading.raw_rows(source)
+        log, raw = reading.open_with_rows(source)
     with PartsProgress("auditing") as progress:
         report = audit_log(log, raw, progress=progress)
     floors = floor_table(log)

@@ -26,8 +26,7 @@ from fastgaum.logs.options import (
 from fastgaum.untrusted import parse_json, read_text
 
 if TYPE_CHECKING:
-    from polars import DataFrame
-
+    from fastgaum.logs.fold import Rows
     from fastgaum.logs.log import SessionLog
     from fastgaum.logs.shards import AnyLog
 
@@ -118,7 +117,24 @@ class LogReading:
             return open_log(found.path, options=self.options)
         return self.load(source)
 
-    def raw_rows(self, source: str) -> DataFrame | None:
+    def open_with_rows(self, source: str) -> tuple[AnyLog, Rows | None]:
+        """As `open`, and the log's rows as `raw_rows` gives them, read once.
+
+        Raises:
+            DatasetError, LogFormatError, ConfigError: as `load`.
+        """
+        from fastgaum.logs.read import load_with_rows
+        from fastgaum.logs.registry import resolve
+        from fastgaum.logs.shards import is_saved_log
+
+        found = resolve(source, self.data_dir)
+        if is_saved_log(found.path) or (found.dataset is not None and found.dataset.simulated):
+            return self.open(source), self.raw_rows(source)
+        read = load_with_rows(source, data_dir=self.data_dir, options=self.options)
+        self._note_layout(source)
+        return read
+
+    def raw_rows(self, source: str) -> Rows | None:
         """The rows of a log as they are in its file, for the audit; None for a saved log, which has
         none.
 

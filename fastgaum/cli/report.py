@@ -15,8 +15,7 @@ from fastgaum.cli.reading import AS_IT_IS, Reading
 from fastgaum.errors import DatasetError
 
 if TYPE_CHECKING:
-    from polars import DataFrame
-
+    from fastgaum.logs.fold import Rows
     from fastgaum.logs.log import SessionLog
     from fastgaum.reports.trained_run import TrainedRun
 
@@ -65,7 +64,7 @@ def report_command(
     split = shown.split
     opened = [open_run(run) for run in runs]
     logs: list[SessionLog] = []
-    raw: dict[str, DataFrame | None] = {}
+    raw: dict[str, Rows | None] = {}
     read: set[tuple[str, bool]] = set()
     with Waiting("reading logs"):
         for run in opened:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from fastgaum.features.actions import with_actions
+from fastgaum.features.in_memory import Sessions, SharedSessions, blocks
 from fastgaum.features.item_vectors import BatchVectors
-from fastgaum.features.sessions import BATCH_CANDIDATES, Sessions, SharedSessions, blocks
+from fastgaum.features.sessions import BATCH_CANDIDATES, PickedSessions
 from fastgaum.features.windows import WHOLE, RowArray, Share, StreamedSessions, windows
 from fastgaum.kernels.batching import (
     PickedEvents,
@@ -22,7 +22,6 @@ from fastgaum.kernels.batching import (
     fill_bags,
     fill_events,
     fill_ids,
-    fill_rows,
     history_tokens,
 )
 from fastgaum.logs.log import FloatArray, IntArray, PackedArrays
@@ -98,12 +97,13 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
     )
     tokens = np.empty(n_events, np.int32)
     tokens = tokens[: history_tokens(offsets, displays, choices, keep_last, token_offsets, tokens)]
+    lying = PickedSessions(first, first_events, offsets, displays)
     if isinstance(encoded, SharedSessions):
         ids = np.empty((n_candidates, 1), np.int32)
         fill_ids(encoded.log.items, encoded.id_of_item, first, offsets, displays, ids.reshape(-1))
     else:
-        ids = _picked(encoded.ids, n_candidates, first, offsets, displays)
-    numbers = _picked(encoded.numbers, n_candidates, first, offsets, displays)
+        ids = lying.rows_of(encoded.ids)
+    numbers = encoded.numbers_of(lying)
     token_ids, token_id_offsets, token_numbers = bags_of_candidates(ids, numbers, tokens)
     shifts = np.repeat(first_events - offsets[:-1], np.diff(offsets))
     events: IntArray = (np.arange(n_events) + shifts).astype(np.int32)
@@ -111,7 +111,7 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
     vectors = None
     if encoded.vectors is not None:
         reader, items, context_items = encoded.vectors
-        codes = _picked(items[:, None], n_candidates, first, offsets, displays)[:, 0]
+        codes = lying.rows_of(items[:, None])[:, 0]
         vectors = reader.of_batch(codes, tokens, context_items(events))
     batch = Batch(
         encoded.rows[sessions],
@@ -123,16 +123,6 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
     if encoded.actions is None:
         return batch
     return replace(batch, **with_actions(batch, encoded.actions.before(events))._asdict())
-
-
-def _picked(
-    values: Any, n_candidates: int, first: IntArray, offsets: IntArray, displays: IntArray
-) -> Any:
-    """The picked sessions' rows of a block of one row per candidate."""
-    width = values.shape[1]
-    picked = np.empty((n_candidates, width), values.dtype)
-    fill_rows(values.reshape(-1), width, first, offsets, displays, picked.reshape(-1))
-    return picked
 
 
 def bags_of_candidates(

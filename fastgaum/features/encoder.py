@@ -4,6 +4,7 @@ What all chunks share is made once. A session's bags do not depend on the others
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,6 +17,12 @@ from fastgaum.features.crossed import (
     crossed_names,
     sum_crossed,
     write_crossed,
+)
+from fastgaum.features.in_memory import (
+    CompactSessions,
+    SharedSessions,
+    keep_numbers,
+    waiting_numbers,
 )
 from fastgaum.features.item_vectors import VectorReader, component_names
 from fastgaum.features.numbers import (
@@ -36,7 +43,6 @@ from fastgaum.features.sessions import (
     EncodedSessions,
     LeftOut,
     Selection,
-    SharedSessions,
     TrainingSessions,
     VectorRows,
     chunks,
@@ -53,7 +59,6 @@ from fastgaum.kernels.candidate_formulas import (
     TRAINING_NUMBERS,
 )
 from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
-from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
@@ -102,97 +107,96 @@ class Encoder:
         """Components of the vectors of the log's items, (n_items, n_components)."""
         return self.space.vectors.components(self.log)
 
-    def encode(self, rows: IntArray, moments: Moments | None = None) -> EncodedSessions:
+    def encode(self, rows: IntArray) -> EncodedSessions:
         """The sessions `rows` as bags. Arrays are made once, at their size, and filled chunk by
         chunk.
-
-        With `moments` the numbers are counted there, and standardised by them in place of the
-        space's own.
 
         Raises:
             IndexError: a row does not exist.
         """
-        log, space = self.log, self.space
-        rows = np.asarray(rows, dtype=np.int32)
-        n_events = picked_size(np.asarray(log.session_offsets), rows)
-        n_candidates = picked_size(self._candidate_offsets, rows)
+        encoded = self._empty(rows, self.space.n_numbers)
+        for part, _, candidates in self._filled(encoded):
+            numbers = encoded.numbers[candidates]
+            self.write_numbers(part, numbers)
+            kernels.standardise_rows(self.space.mean, self.space.scale, numbers)
+        return encoded
+
+    def for_training(
+        self, rows: IntArray, moments: Moments | None = None
+    ) -> EncodedSessions | SharedSessions:
+        """The sessions `rows` to make batches of: from the log's own arrays where bags hold items
+        alone; else encoded, their numbers in fewer bytes.
+
+        With `moments` numbers are counted there, and standardised by them, not by the space's own.
+
+        Raises:
+            IndexError: a row does not exist.
+        """
+        space = self.space
+        if space.n_numbers:
+            encoded = self._empty(rows, 0)
+            waiting = waiting_numbers(space, len(encoded.ids), encoded.n_events)
+            room = np.empty((0, space.n_numbers), np.float32)
+            for part, events, candidates in self._filled(encoded):
+                # the room of the largest chunk until now serves all
+                if len(part.candidates) > len(room):
+                    room = np.empty((len(part.candidates), space.n_numbers), np.float32)
+                numbers = room[: len(part.candidates)]
+                self.write_numbers(part, numbers)
+                if moments is not None:
+                    moments.add(numbers)
+                keep_numbers(waiting, numbers, part.display_offsets, events, candidates)
+            if moments is not None and moments.count:
+                mean, scale = moments.mean.astype(np.float32), moments.scale()
+                waiting = waiting._replace(mean=mean, scale=scale)
+            return CompactSessions(**vars(encoded), waiting=waiting)
+        if len(space.categorical) > 1:
+            return self.encode(rows)
+        rows, id_of_item = np.asarray(rows, np.int32), self.space_rows + np.int32(N_RESERVED)
+        fixed = (id_of_item, self._count_events(rows), self.context)
+        bags, reader = action_bags(space, self.log), VectorReader.of(space, self.log)
+        return SharedSessions(self.log, rows, *fixed, reader, bags)
+
+    def _count_events(self, rows: IntArray) -> int:
+        n_events = picked_size(np.asarray(self.log.session_offsets), rows)
         if n_events < 0:
-            raise IndexError(f"a session outside 0 … {log.n_sessions - 1} was asked for")
-        reader = VectorReader.of(space, log)
-        items = np.empty(0 if reader is None else n_candidates, np.int32)
-        context_items = np.empty(
-            (0 if reader is None else n_events, len(space.fields_of_items)), np.int32
+            raise IndexError(f"a session outside 0 … {self.log.n_sessions - 1} was asked for")
+        return n_events
+
+    def _empty(self, rows: IntArray, n_numbers: int) -> EncodedSessions:
+        rows = np.asarray(rows, dtype=np.int32)
+        n_events = self._count_events(rows)
+        n_candidates = picked_size(self._candidate_offsets, rows)
+        widths = (len(self.space.categorical), n_numbers)
+        of_context = (len(self.space.context), len(self.space.context_number_names))
+        size, events = (n_events, n_candidates), pick_rows(self.log.session_offsets, rows)[1]
+        vectors, reader = None, VectorReader.of(self.space, self.log)
+        if reader is not None:
+            items = np.asarray(self.log.items)[pick_rows(self.log.display_offsets, events)[1]]
+            vectors = VectorRows(reader, items, self.context.items(events).__getitem__)
+        return dataclasses.replace(
+            EncodedSessions.empty(self.log, rows, size, widths, of_context),
+            vectors=vectors,
+            actions=action_bags(self.space, self.log, events),
         )
-        events_of = pick_rows(log.session_offsets, rows)[1]
-        encoded = EncodedSessions(
-            rows=rows,
-            session_offsets=np.zeros(len(rows) + 1, dtype=np.int32),
-            display_offsets=np.zeros(n_events + 1, dtype=np.int32),
-            choices=np.empty(n_events, dtype=np.int32),
-            users=np.asarray(log.users)[rows],
-            ids=np.empty((n_candidates, len(space.categorical)), dtype=np.int32),
-            numbers=np.empty((n_candidates, space.n_numbers), dtype=np.float32),
-            context_ids=np.empty((n_events, len(space.context)), dtype=np.int32),
-            context_numbers=np.empty((n_events, len(space.context_number_names)), np.float32),
-            first_choices=(
-                log.first_choices[events_of] if is_successive(log.event_fields) else None
-            ),
-            vectors=None
-            if reader is None
-            else VectorRows(reader, items, context_items.__getitem__),
-            actions=action_bags(space, log, events_of),
-        )
-        session = event = candidate = 0
-        for chunk in chunks(log, rows):
+
+    def _filled(self, encoded: EncodedSessions) -> Iterator[tuple[Selection, slice, slice]]:
+        """Fill in all but numbers, chunk by chunk; yields each chunk, its events and candidates."""
+        log, session, event, candidate = self.log, 0, 0, 0
+        for chunk in chunks(log, encoded.rows):
             part = select_sessions(log, chunk)
             sessions = slice(session + 1, session + 1 + len(chunk))
             events = slice(event, event + len(part.choices))
             candidates = slice(candidate, candidate + len(part.candidates))
             encoded.session_offsets[sessions] = part.session_offsets[1:] + event
-            encoded.display_offsets[event + 1 : events.stop + 1] = (
-                part.display_offsets[1:] + candidate
-            )
+            displays = slice(event + 1, events.stop + 1)
+            encoded.display_offsets[displays] = part.display_offsets[1:] + candidate
             encoded.choices[events] = part.choices
             encoded.context_ids[events] = self.context.ids(part.events)
             encoded.context_numbers[events] = self.context.numbers(part.events)
             self._write_ids(part, encoded.ids[candidates])
-            if reader is not None:
-                items[candidates] = np.asarray(log.items)[part.candidates]
-                context_items[events] = self.context.items(part.events)
-            if space.n_numbers:
-                numbers = encoded.numbers[candidates]
-                self.write_numbers(part, numbers)
-                if moments is None:
-                    kernels.standardise_rows(space.mean, space.scale, numbers)
-                else:
-                    moments.add(numbers)
+            yield part, events, candidates
             session, event, candidate = sessions.stop - 1, events.stop, candidates.stop
-        if moments is not None and moments.count:
-            mean = moments.mean.astype(np.float32)
-            kernels.standardise_rows(mean, moments.scale(), encoded.numbers)
-        return encoded
-
-    def for_training(self, rows: IntArray) -> EncodedSessions | SharedSessions:
-        """The sessions `rows` to make batches of: as `encode`, or from the log's own arrays where
-        bags hold items alone.
-
-        Raises:
-            IndexError: a row does not exist.
-        """
-        if len(self.space.categorical) > 1 or self.space.n_numbers:
-            return self.encode(rows)
-        rows = np.asarray(rows, dtype=np.int32)
-        n_events = picked_size(np.asarray(self.log.session_offsets), rows)
-        if n_events < 0:
-            raise IndexError(f"a session outside 0 … {self.log.n_sessions - 1} was asked for")
-        bags, reader = action_bags(self.space, self.log), VectorReader.of(self.space, self.log)
-        fixed = (self._id_of_item, n_events, self.context)
-        return SharedSessions(self.log, rows, *fixed, reader, bags)
-
-    @cached_property
-    def _id_of_item(self) -> IntArray:
-        """Feature id of each of the log's items, unknown ones included, shape (n_items,)."""
-        return self.space_rows + np.int32(N_RESERVED)
 
     @cached_property
     def _candidate_offsets(self) -> IntArray:

@@ -1,5 +1,5 @@
-"""Whole sessions of a log: picked, encoded as bags or read from the log's own arrays; and what
-their own past and their own users say of their candidates."""
+"""Whole sessions of a log: picked and encoded as bags; and what their own past and their own users
+say of their candidates."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.kernels import candidate_counts as kernels
+from fastgaum.kernels.batching import fill_rows
+from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, PackedArrays, SessionLog
 
 if TYPE_CHECKING:
-    from fastgaum.features.context import ContextEncoder
     from fastgaum.features.item_vectors import VectorReader
     from fastgaum.logs.actions import Actions
 
@@ -77,7 +78,7 @@ def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterato
     A block of more than BATCH_CANDIDATES candidates comes in the parts of `cut_by_candidates`.
     """
     start, n_events = 0, 0
-    offsets, displays = np.asarray(log.session_offsets), _work(log, log.actions)
+    offsets, displays = np.asarray(log.session_offsets), work_of(log, log.actions)
     for stop in range(block, len(rows) + block, block):
         latest = rows[stop - block : stop]
         first, last = offsets[latest], offsets[latest + 1]
@@ -94,7 +95,7 @@ def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterato
         start, n_events = stop, 0
 
 
-def _work(packed: PackedArrays, actions: Actions | ActionBags | None) -> IntArray:
+def work_of(packed: PackedArrays, actions: Actions | ActionBags | None) -> IntArray:
     """Start of each event in what a batch holds of it, its candidates and the actions before it;
     shape (n_events + 1,)."""
     displays = np.asarray(packed.display_offsets)
@@ -217,73 +218,35 @@ class ActionBags(NamedTuple):
         return cls(offsets, np.concatenate([part.ids for part in bags]))
 
 
-@dataclass(frozen=True)
-class SharedSessions:
-    """Some sessions of a log whose bags hold an item and nothing else; `assemble` makes of them the
-    batches that `EncodedSessions` give.
-
-    Encoding them would store each candidate a second time: its id is its item's, found in one array
-    of a number per item."""
-
-    log: SessionLog
-    """whose arrays are read; they are not copied"""
-    rows: IntArray
-    """row of each session in the log, shape (n_sessions,)"""
-    id_of_item: IntArray
-    """feature id of each of the log's items, shape (n_items,)"""
-    n_events: int
-    """events of all sessions together"""
-    context: ContextEncoder
-    """reads the context of the log's events"""
-    reader: VectorReader | None = None
-    """reads the vectors of the log's items; None where no network reads them"""
-    actions: ActionBags | None = None
-    """what users did before each of the log's events"""
-
-    @property
-    def vectors(self) -> VectorRows | None:
-        """The items whose vectors are read, if any are."""
-        if self.reader is None:
-            return None
-        return VectorRows(self.reader, np.asarray(self.log.items), self.context.items)
-
-    @property
-    def n_sessions(self) -> int:
-        """Number of sessions."""
-        return len(self.rows)
-
-    @cached_property
-    def largest(self) -> int:
-        """Candidates, and actions, of the log's session that has most."""
-        return int(np.diff(_work(self.log, self.actions)[self.log.session_offsets]).max(initial=0))
-
-    @property
-    def packed(self) -> SessionLog:
-        """What holds session_offsets, display_offsets and choices."""
-        return self.log
-
-    @property
-    def numbers(self) -> FloatArray:
-        """No candidate has a number: shape (0, 0)."""
-        return np.empty((0, 0), np.float32)
-
-    def context_rows(self, events: IntArray) -> tuple[IntArray, FloatArray]:
-        """Context ids and numbers of events of `packed`."""
-        return self.context.ids(events), self.context.numbers(events)
-
-    def places(self, sessions: IntArray) -> IntArray:
-        """Rows of the given sessions in `packed`.
-
-        Raises:
-            IndexError: a position is not one of the sessions.
-        """
-        _require_positions(sessions, self.n_sessions)
-        return self.rows[sessions]
-
-
-def _require_positions(sessions: IntArray, n_sessions: int) -> None:
+def require_positions(sessions: IntArray, n_sessions: int) -> None:
+    """Raise IndexError for a position that is not one of the sessions."""
     if len(sessions) and not (sessions.min() >= 0 and sessions.max() < n_sessions):
         raise IndexError(f"a session outside 0 … {n_sessions - 1} was asked for")
+
+
+class PickedSessions(NamedTuple):
+    """Sessions that a batch is made of: where they lie, and what the batch has of them."""
+
+    first: IntArray
+    """first candidate of each where it lies, shape (n_sessions,)"""
+    first_events: IntArray
+    """and its first event, likewise"""
+    offsets: IntArray
+    """start of each session in the batch's events, shape (n_sessions + 1,)"""
+    displays: IntArray
+    """start of each display set in the batch's candidates, shape (n_events + 1,)"""
+
+    @property
+    def n_candidates(self) -> int:
+        """How many candidates they have together."""
+        return int(self.displays[-1])
+
+    def rows_of(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Their rows of a block of one row per candidate."""
+        width = values.shape[1]
+        rows = np.empty((self.n_candidates, width), values.dtype)
+        fill_rows(values.reshape(-1), width, self.first, *self[2:], rows.reshape(-1))
+        return rows
 
 
 @dataclass(frozen=True)
@@ -311,10 +274,44 @@ class EncodedSessions(PackedArrays):
     actions: ActionBags | None = None
     """what users did before each event"""
 
+    @classmethod
+    def empty(
+        cls,
+        log: SessionLog,
+        rows: IntArray,
+        size: tuple[int, int],
+        widths: tuple[int, int],
+        of_context: tuple[int, int],
+    ) -> EncodedSessions:
+        """Room for the sessions `rows` of a log.
+
+        Args:
+            log: the log.
+            rows: rows of it, int32.
+            size: how many events and candidates they have.
+            widths: ids and numbers of a candidate.
+            of_context: ids and numbers of an event.
+        """
+        (n_events, n_candidates), successive = size, is_successive(log.event_fields)
+        return cls(
+            rows=rows,
+            session_offsets=np.zeros(len(rows) + 1, np.int32),
+            display_offsets=np.zeros(n_events + 1, np.int32),
+            choices=np.empty(n_events, np.int32),
+            users=np.asarray(log.users)[rows],
+            ids=np.empty((n_candidates, widths[0]), np.int32),
+            numbers=np.empty((n_candidates, widths[1]), np.float32),
+            context_ids=np.empty((n_events, of_context[0]), np.int32),
+            context_numbers=np.empty((n_events, of_context[1]), np.float32),
+            first_choices=(
+                log.first_choices[pick_rows(log.session_offsets, rows)[1]] if successive else None
+            ),
+        )
+
     @cached_property
     def largest(self) -> int:
         """Candidates, and actions, of the session that has most."""
-        return int(np.diff(_work(self, self.actions)[self.session_offsets]).max(initial=0))
+        return int(np.diff(work_of(self, self.actions)[self.session_offsets]).max(initial=0))
 
     @property
     def packed(self) -> EncodedSessions:
@@ -327,12 +324,16 @@ class EncodedSessions(PackedArrays):
         Raises:
             IndexError: a position is not one of the sessions.
         """
-        _require_positions(sessions, self.n_sessions)
+        require_positions(sessions, self.n_sessions)
         return sessions
 
     def context_rows(self, events: IntArray) -> tuple[IntArray, FloatArray]:
         """Context ids and numbers of the given events."""
         return self.context_ids[events], self.context_numbers[events]
+
+    def numbers_of(self, picked: PickedSessions) -> FloatArray:
+        """Numbers of the picked sessions' candidates."""
+        return picked.rows_of(self.numbers)
 
     @property
     def user_of_event(self) -> IntArray:
@@ -378,23 +379,3 @@ class EncodedSessions(PackedArrays):
             first_choices=None if parts[0].first_choices is None else values("first_choices"),
             actions=ActionBags.joined([part.actions for part in parts]),
         )
-
-
-Sessions = EncodedSessions | SharedSessions
-"""sessions in memory: what batches are made of"""
-
-
-def blocks(encoded: Sessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:
-    """Cut sessions, positions in `encoded`, into those of each batch: by their number, and by their
-    candidates where they are so long or so wide that a batch would hold more than
-    BATCH_CANDIDATES."""
-    moderate = encoded.largest * batch_sessions <= BATCH_CANDIDATES
-    work = _work(encoded.packed, encoded.actions)
-    for start in range(0, len(order), batch_sessions):
-        sessions = order[start : start + batch_sessions]
-        if moderate:
-            yield sessions
-            continue
-        packed, places = encoded.packed, encoded.places(sessions)
-        ends = work[packed.session_offsets[np.stack([places, places + 1])]]
-        yield from (sessions[part] for part in cut_by_candidates(ends[1] - ends[0]))

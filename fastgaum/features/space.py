@@ -25,6 +25,7 @@ from fastgaum.features.compatibility import check_columns
 from fastgaum.features.context import context_moments
 from fastgaum.features.crossed import CrossedField, crossed_names, displayers
 from fastgaum.features.encoder import Encoder
+from fastgaum.features.in_memory import Sessions
 from fastgaum.features.item_vectors import NO_VECTORS, ItemVectors, component_names
 from fastgaum.features.numbers import (
     PLACE_NUMBERS,
@@ -37,7 +38,7 @@ from fastgaum.features.numbers import (
     varying_columns,
 )
 from fastgaum.features.relations import Relations, count_relations
-from fastgaum.features.sessions import EncodedSessions, Sessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.vocabulary import (
     CategoricalField,
     categorical_fields,
@@ -204,11 +205,8 @@ class FeatureSpace:
     ) -> tuple[FeatureSpace, Sessions]:
         """As `fit`, and the training sessions to make batches of: their numbers are made once."""
         space = cls._counted(log, protocol, set_context, relations, examination, towers)
-        if not space.number_names:
-            space = space._standardised(Moments())
-            return space, space.encoder(log).for_training(log.sessions_in("train"))
         moments = Moments()
-        train = space.encoder(log).encode(log.sessions_in("train"), moments)
+        train = space.encoder(log).for_training(log.sessions_in("train"), moments)
         return space._standardised(moments), train
 
     @classmethod

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.sessions import BATCH_CANDIDATES, Sessions
+from fastgaum.features.in_memory import Sessions
+from fastgaum.features.sessions import BATCH_CANDIDATES
 from fastgaum.logs.cut import join_logs, slice_sessions
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
 from fastgaum.logs.shards import ShardedLog

@@ -18,7 +18,7 @@ from torch import nn
 from fastgaum.checkpoint import State
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import assemble
-from fastgaum.features.sessions import Sessions
+from fastgaum.features.in_memory import Sessions
 from fastgaum.features.windows import StreamedSessions, in_memory
 from fastgaum.logs.log import IntArray
 from fastgaum.nets.tensors import BatchTensors, to_tensors

@@ -16,7 +16,7 @@ import torch
 from fastgaum.checkpoint import State, check_like
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.features.batches import Batch, batches
-from fastgaum.features.sessions import Sessions
+from fastgaum.features.in_memory import Sessions
 from fastgaum.features.windows import StreamedSessions, count_batches
 from fastgaum.game.checkpoint import Checkpointer, KeptWeights, TrainingPosition
 from fastgaum.game.epochs import EpochRow, Observers

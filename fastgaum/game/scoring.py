@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.features.batches import assemble
-from fastgaum.features.sessions import Sessions, blocks
+from fastgaum.features.in_memory import Sessions, blocks
 from fastgaum.features.windows import WHOLE, Share, StreamedSessions, windows
 from fastgaum.game.game import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray

@@ -20,10 +20,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from fastgaum.errors import ConfigError, as_given
-from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.audit_rules import (
     ONE_VIEW,
     ORDER_DROPPED,
@@ -36,6 +34,7 @@ from fastgaum.logs.audit_rules import (
     rules_of_rows,
 )
 from fastgaum.logs.context import ContextField, context_of
+from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import TEST, IntArray, SessionLog
 from fastgaum.logs.raw_events import BoolArray, RawEvents, fold_rows
 from fastgaum.logs.shards import AnyLog, require_log
@@ -159,7 +158,7 @@ class AuditReport:
 
 def audit(
     log: AnyLog,
-    raw: pl.DataFrame | None = None,
+    raw: Rows | None = None,
     *,
     level: float = 0.05,
     progress: Callable[[int, int], None] | None = None,
@@ -253,8 +252,7 @@ class _Score:
         """A rule's score on its own display sets."""
         offsets, choices = rule.sets.offsets, rule.sets.choices
         sizes = np.diff(offsets)
-        ties, is_best = np.empty(len(sizes), np.int32), np.empty(len(sizes), np.bool_)
-        best_of_sets(rule.scores, offsets, choices, ties, is_best)
+        ties, is_best = rule.best()
         hits = np.where(is_best, 1.0 / ties, 0.0)
         test = rule.sets.is_test & (choices >= 0)
         kept = _countable(offsets, choices)
@@ -324,15 +322,19 @@ def _facts_of_rows(raw: RawEvents, *, ordered: bool) -> list[_Share]:
     clicked = sets.choices >= 0
     several = clicked & (np.diff(sets.offsets) > 1)
     starts = sets.offsets[:-1]
-    # "Sort by is_click, drop duplicates, keep the last": a chosen row comes after every other.
-    sorted_place = raw.last_row + raw.chosen * np.int64(2**31)
-    last_place = np.maximum.reduceat(sorted_place, starts)
-    chosen_place = sorted_place[starts + np.maximum(sets.choices, 0)]
+    # "Sort by is_click, drop duplicates, keep the last": a chosen row comes after every other, so
+    # the last one is a chosen one's.
+    chosen = np.flatnonzero(raw.chosen)
+    first = np.searchsorted(chosen, starts[clicked])
+    is_last = np.zeros(len(starts), np.bool_)
+    if len(chosen):
+        latest = np.maximum.reduceat(raw.last_row[chosen], first)
+        is_last[clicked] = raw.last_row[(starts + sets.choices)[clicked]] == latest
     repeated = np.maximum.reduceat(raw.rows, starts) > 1
     facts = [
         _share(
             "clicked item is last after 'sort by click, drop duplicates'",
-            (chosen_place == last_place)[several],
+            is_last[several],
             ORDER_KEPT if ordered else ORDER_DROPPED,
         ),
         _share("events in which an item has several rows", repeated, ROWS),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import add
 from typing import Self
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
+from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.columns import parse_numbers
 from fastgaum.logs.log import TEST, FieldArray, IntArray, SessionLog
@@ -49,6 +51,10 @@ ACTED_ON = (
     "known before the choice if displays and actions have one clock, and a token of the history: "
     "if it finds nearly all clicks, the table holds the clicks themselves"
 )
+Scores = Callable[[slice], Float64Array]
+"""scores of a run of candidates, shape (n,)"""
+PIECE = 1 << 17
+"""candidates whose scores are made at once, unless one display has more: they stay in the cache"""
 
 
 @dataclass(frozen=True)
@@ -56,32 +62,53 @@ class Rule:
     """Pick the candidate with the highest score."""
 
     name: str
-    scores: Float64Array
-    """shape (n_candidates,); ties are counted by their exact expectation"""
+    scores: Scores
+    """ties are counted by their exact expectation"""
     sets: DisplaySets
     action: str
     """what the loader does about a log in which the rule works"""
     says: bool = True
     """whether it tells candidates apart anywhere in these display sets"""
 
+    def best(self) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+        """How many candidates of each display set share its best score, and whether the chosen one
+        does; shape (n_events,) each."""
+        offsets, choices = self.sets.offsets, self.sets.choices
+        ties, is_best = np.empty(len(choices), np.int32), np.empty(len(choices), np.bool_)
+        piece = np.asarray(offsets[:-1], np.int64) // PIECE
+        bounds = [*np.flatnonzero(np.diff(piece, prepend=-1)).tolist(), len(choices)]
+        for start, stop in pairwise(bounds):
+            events, first = slice(start, stop), offsets[start]
+            best_of_sets(
+                self.scores(slice(first, offsets[stop])),
+                offsets[start : stop + 1] - first,
+                choices[events],
+                ties[events],
+                is_best[events],
+            )
+        return ties, is_best
+
 
 def rules_of_rows(raw: RawEvents, *, ordered: bool) -> Iterator[Rule]:
     """Rules about the order of rows, their number, and the numbering of items by appearance."""
     order = ORDER_KEPT if ordered else ORDER_DROPPED
 
-    def rule(name: str, scores: npt.NDArray[np.generic], action: str) -> Rule:
-        return Rule(name, scores.astype(np.float64), raw.sets, action)
+    def rule(name: str, sign: float, values: IntArray, action: str) -> Rule:
+        return Rule(name, lambda part: sign * values[part].astype(np.float64), raw.sets, action)
 
-    yield rule("first position", -raw.first_row, order)
-    yield rule("last position", raw.first_row, order)
+    yield rule("first position", -1.0, raw.first_row, order)
+    yield rule("last position", 1.0, raw.first_row, order)
     if raw.counts_views:
-        yield rule("last row, repeats kept", raw.last_row, order)
-    yield rule("largest item number in order of appearance", raw.appearance, IDS)
-    yield rule("smallest item number in order of appearance", -raw.appearance, IDS)
-    yield rule("most rows", raw.rows, ROWS)
-    yield rule("fewest rows", -raw.rows, ROWS)
+        yield rule("last row, repeats kept", 1.0, raw.last_row, order)
+    yield rule("largest item number in order of appearance", 1.0, raw.appearance, IDS)
+    yield rule("smallest item number in order of appearance", -1.0, raw.appearance, IDS)
+    yield rule("most rows", 1.0, raw.rows, ROWS)
+    yield rule("fewest rows", -1.0, raw.rows, ROWS)
     if raw.counts_views:
-        yield rule("zero view rows", raw.views == 0, ONE_VIEW)
+        views = raw.views
+        yield Rule(
+            "zero view rows", lambda part: (views[part] == 0).astype(np.float64), raw.sets, ONE_VIEW
+        )
 
 
 def ranks_of_ids(item_ids: pl.Series) -> Float64Array:
@@ -102,21 +129,20 @@ def rules_of_log(log: SessionLog, ranks: Float64Array | None = None) -> Iterator
     sets = DisplaySets(
         log.display_offsets, log.choices, log.users[sessions], log.split[sessions] == TEST
     )
-    ids = (ranks_of_ids(log.item_ids) if ranks is None else ranks)[log.items]
-    yield Rule("largest item id", ids, sets, IDS)
-    yield Rule("smallest item id", -ids, sets, IDS)
+    of_items, items = ranks_of_ids(log.item_ids) if ranks is None else ranks, np.asarray(log.items)
+    yield Rule("largest item id", lambda part: of_items[items[part]], sets, IDS)
+    yield Rule("smallest item id", lambda part: -of_items[items[part]], sets, IDS)
     # Made-up displays repeat around the choice. The other direction is popularity, and each rule
     # costs the rest power.
-    yield Rule(EARLIER_DISPLAYS, -_displays_before(log).astype(np.float64), sets, SHOWN)
+    before = _displays_before(log)
+    yield Rule(EARLIER_DISPLAYS, lambda part: -before[part].astype(np.float64), sets, SHOWN)
     if log.actions is not None:
-        yield Rule(
-            "acted on latest before the event", latest_actions(log, log.actions), sets, ACTED_ON
-        )
-    columns = dict(log.candidate_fields) | {
-        name: values[log.items] for name, values in log.item_fields.items()
-    }
-    for name, values in columns.items():
-        yield from _rules_of_field(name, np.asarray(values), name in log.categories, sets)
+        latest = latest_actions(log, log.actions)
+        yield Rule("acted on latest before the event", lambda part: latest[part], sets, ACTED_ON)
+    for name, values in log.candidate_fields.items():
+        yield from _rules_of_field(name, np.asarray(values), None, name in log.categories, sets)
+    for name, values in log.item_fields.items():
+        yield from _rules_of_field(name, np.asarray(values), items, name in log.categories, sets)
 
 
 def _displays_before(log: SessionLog) -> IntArray:
@@ -142,23 +168,26 @@ def latest_actions(log: SessionLog, actions: Actions) -> Float64Array:
 
 
 def _rules_of_field(
-    name: str, values: FieldArray, categorical: bool, sets: DisplaySets
+    name: str, values: FieldArray, items: IntArray | None, categorical: bool, sets: DisplaySets
 ) -> Iterator[Rule]:
+    """The rules of a field's values, of candidates or, with the item of each, of items."""
     missing = values < 0 if categorical else np.isnan(values)
     high, low = (
         ("last in alphabet", "first in alphabet") if categorical else ("largest", "smallest")
     )
 
-    def scores(sign: float) -> Float64Array:
+    def scores(of: npt.NDArray[np.generic]) -> Scores:
+        return lambda part: of[part if items is None else items[part]].astype(np.float64)
+
+    def extreme(sign: float) -> Scores:
         # A missing value is picked last in either direction; whether it marks the choice is a rule
         # of its own.
-        return np.where(missing, -np.inf, sign * values.astype(np.float64))
+        return scores(np.where(missing, -np.inf, sign * values))
 
-    yield Rule(f"field {name}, {high}", scores(1.0), sets, FIELD)
-    yield Rule(f"field {name}, {low}", scores(-1.0), sets, FIELD)
-    yield Rule(
-        f"field {name}, missing", missing.astype(np.float64), sets, FIELD, says=bool(missing.any())
-    )
+    says = bool((missing if items is None else missing[items]).any())
+    yield Rule(f"field {name}, {high}", extreme(1.0), sets, FIELD)
+    yield Rule(f"field {name}, {low}", extreme(-1.0), sets, FIELD)
+    yield Rule(f"field {name}, missing", scores(missing), sets, FIELD, says=says)
 
 
 @dataclass(frozen=True)
@@ -185,10 +214,13 @@ class ExcessSums:
     @classmethod
     def of(cls, hits: Float64Array, ties: IntArray, sizes: IntArray, users: IntArray) -> Self:
         """Sum up events: hits, ties t, sizes n and users, shape (n_events,) each."""
-        excess = hits - 1.0 / sizes
-        user = np.unique(users, return_inverse=True)[1]
-        sums, counts = np.bincount(user, weights=excess), np.bincount(user)
-        each, times = np.unique(np.stack([ties, sizes]), axis=1, return_counts=True)
+        excess, counts = hits - 1.0 / sizes, np.bincount(users)
+        has_events = counts > 0
+        sums, counts = np.bincount(users, weights=excess)[has_events], counts[has_events]
+        # one number for a pair: rows of a matrix are sorted slowly
+        most = int(sizes.max(initial=0)) + 1
+        keys, times = np.unique(ties * np.int64(most) + sizes, return_counts=True)
+        pairs = zip((keys // most).tolist(), (keys % most).tolist(), strict=True)
         return cls(
             n_events=len(hits),
             hits=float(hits.sum()),
@@ -196,7 +228,7 @@ class ExcessSums:
             squares=float((excess**2).sum()),
             n_users=len(sums),
             of_users=(float(sums @ sums), float(sums @ counts), float(counts @ counts)),
-            pairs=Counter(dict(zip(zip(*each.tolist(), strict=True), times.tolist(), strict=True))),
+            pairs=Counter(dict(zip(pairs, times.tolist(), strict=True))),
         )
 
     def plus(self, other: ExcessSums) -> ExcessSums:

@@ -130,6 +130,17 @@ class CodedIds:
     @classmethod
     def of(cls, column: pl.Series, role: str) -> CodedIds:
         """The ids of a column that plays `role`. Raises LogFormatError as `ids_as_text`."""
+        if (values := _near_numbers(column)) is not None:
+            # each number's code stands at its place in a table: nothing is looked for
+            least = values.min()
+            places = values if least == 0 else np.subtract(values, least, dtype=np.int64)
+            seen = np.zeros(int(places.max()) + 1, np.bool_)
+            seen[places] = True
+            text = ids_as_text(pl.Series(column.name, np.flatnonzero(seen) + int(least)), role)
+            vocabulary = Vocabulary.of(text)
+            table = np.empty(len(seen), np.int32)
+            table[seen] = vocabulary.codes(text)
+            return cls(table[places], vocabulary.texts)
         known = column.drop_nulls().unique() if column.dtype.is_integer() else column
         text = ids_as_text(known, role)
         vocabulary = Vocabulary.of(text)
@@ -147,6 +158,15 @@ class CodedIds:
     def as_text(self) -> pl.Series:
         """The column as text, null for a gap."""
         return Vocabulary(self.texts).decode(self.codes)
+
+
+def _near_numbers(column: pl.Series) -> npt.NDArray[np.integer] | None:
+    """The values of a column of whole numbers that leave few numbers between them out; None for
+    another column, and one with gaps."""
+    if not column.dtype.is_integer() or column.null_count() or not len(column):
+        return None
+    values = column.to_numpy()
+    return values if int(values.max()) - int(values.min()) <= 2 * len(values) else None
 
 
 def show(value: object) -> str:

@@ -97,20 +97,6 @@ class Rows:
         """A column of `events` or of the context, a value for each row."""
         return column if self.event_of_row is None else column.gather(pl.Series(self.event_of_row))
 
-    def frame(self) -> pl.DataFrame:
-        """The rows as one table: the columns of `events`, then item (text), chosen, views and, if
-        there is one, click_order."""
-        views = np.ones(self.n_rows, np.int64) if self.views is None else self.views
-        return pl.DataFrame(
-            [
-                *(self.of_rows(column) for column in self.events.iter_columns()),
-                self.item.as_text().alias("item"),
-                pl.Series("chosen", self.chosen),
-                pl.Series("views", views),
-                *([] if self.click_order is None else [self.click_order.alias("click_order")]),
-            ]
-        )
-
 
 @dataclass(frozen=True)
 class Packed:
@@ -161,12 +147,15 @@ def pack_rows(
     display_offsets = offsets_of(candidates.event, events.height)
     session_of_event = events["session"].to_numpy()
 
+    def of_candidates(column: pl.Series) -> pl.Series:
+        return column if candidates.row is None else column.gather(pl.Series(candidates.row))
+
     def name_event(event: int) -> str:
         session = session_ids[int(session_of_event[event])]
         return f"event {show(labels[event])} of session {show(session)}"
 
     fields, categories = encode_fields(
-        {name: column.gather(pl.Series(candidates.row)) for name, column in rows.fields.items()},
+        {name: of_candidates(column) for name, column in rows.fields.items()},
         rows.untyped,
         lambda i: name_event(int(candidates.event[i])),
     )
@@ -176,8 +165,7 @@ def pack_rows(
     taken = (*fields, *event_fields)
     of_time, time_categories = time_fields(options.time_fields, events, rows.has_times, taken)
     users, split, owners = _per_session(rows.events, session_ids, sessions)
-    clicks = CandidateClicks(candidates.event, candidates.click, candidates.with_order)
-    choices, facts = clicks.choices(display_offsets, options, name_event)
+    choices, facts = candidates.clicks.choices(display_offsets, options, name_event)
     facts = dataclasses.replace(
         rows.clicks.plus(facts), clicks=options.clicks, outside=options.outside
     )
@@ -187,8 +175,7 @@ def pack_rows(
         session=session_ids.gather(events["session"]),
         user=owners.gather(events["session"]),
     )
-    repeated = len(candidates.row) < rows.n_rows
-    logs_views = repeated or rows.views is not None
+    views = candidates.views
     log = SessionLog(
         session_offsets=offsets_of(session_of_event, len(session_ids)),
         display_offsets=display_offsets,
@@ -199,7 +186,7 @@ def pack_rows(
         session_ids=session_ids.rename("session"),
         event_ids=labels.rename("event"),
         item_ids=rows.item.texts.rename("item"),
-        views=np.clip(candidates.views, 1, MAX_VIEWS).astype(np.uint16) if logs_views else None,
+        views=None if views is None else np.clip(views, 1, MAX_VIEWS).astype(np.uint16),
         candidate_fields=fields,
         event_fields=event_fields | of_time,
         categories=categories | of_context | time_categories,
@@ -209,7 +196,8 @@ def pack_rows(
         actions=pack_actions(order, rows.item.texts, pasts, actions, rows.has_times),
     )
     orders = events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
-    return Packed(with_each_click(log, clicks, options, no_click), orders, owners)
+    log = with_each_click(log, candidates.clicks, options, no_click)
+    return Packed(log, orders, owners)
 
 
 def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArray:
@@ -228,13 +216,11 @@ class _Candidates(NamedTuple):
 
     event: IntArray
     item: IntArray
-    row: npt.NDArray[np.int64]
-    """the candidate's first row"""
-    click: npt.NDArray[np.int64]
-    """its first click, as a number by which all clicks of an event are sorted, -1 where none is"""
-    with_order: BoolArray
-    """whether that click has its place among those of its event"""
-    views: npt.NDArray[np.integer]
+    row: npt.NDArray[np.integer] | None
+    """the candidate's first row; None: each row is a candidate, in its place"""
+    views: npt.NDArray[np.integer] | None
+    """None: one each"""
+    clicks: CandidateClicks
 
 
 def _events(rows: Rows, sessions: IntArray) -> pl.DataFrame:
@@ -257,7 +243,8 @@ def _event_of_rows(rows: Rows, sessions: IntArray, events: pl.DataFrame) -> IntA
     if rows.event_of_row is not None:
         event_of_line = np.empty(events.height, np.int32)
         event_of_line[events["row"].to_numpy()] = events["event"].to_numpy()
-        return event_of_line[rows.event_of_row]
+        in_order = (event_of_line[1:] > event_of_line[:-1]).all()
+        return rows.event_of_row if in_order else event_of_line[rows.event_of_row]
     lines = pl.DataFrame([pl.Series("session", sessions), rows.events["key"]])
     known = events.select("session", "key", "event")
     found = lines.join(known, on=["session", "key"], how="left", maintain_order="left")
@@ -267,31 +254,34 @@ def _event_of_rows(rows: Rows, sessions: IntArray, events: pl.DataFrame) -> IntA
 def _candidates(rows: Rows, event: IntArray, ordered: bool) -> _Candidates:
     """The rows folded. event: of each row."""
     n, item = rows.n_rows, rows.item.codes
+    clicked, click = click_numbers(rows.chosen, rows.click_order)
+    later, same = event[1:] > event[:-1], event[1:] == event[:-1]
+    if (later | (same & (item[1:] > item[:-1]))).all():
+        clicks = CandidateClicks(clicked, event[clicked], click, click < n)
+        return _Candidates(event, item, None, rows.views, clicks)
     keys = event.astype(np.int64) * max(len(rows.item.texts), 1) + item
+    wanted = keys[clicked]
     order = stable_order(keys)
     keys = keys[order]
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
-    del keys
-    row = order[starts]
-    click = click_numbers(rows.chosen, rows.click_order)[order]
-    views = np.ones(n, np.int64) if rows.views is None else rows.views[order]
+    row, views = order[starts], None if rows.views is None else rows.views[order]
+    candidate = np.searchsorted(keys[starts], wanted)
+    del keys, order
     if len(starts) < n:
-        click = np.minimum.reduceat(click, starts)
-        views = np.add.reduceat(views, starts, dtype=np.int64)
-    with_order = click < n
-    click[click == 2 * n] = -1
-    folded = _Candidates(event[row], item[row], row, click, with_order, views)
-    if not ordered:
-        return folded
-    by_row = stable_order(folded.event.astype(np.int64) * n + row)
-    return _Candidates(
-        event[row][by_row],
-        item[row][by_row],
-        row[by_row],
-        click[by_row],
-        with_order[by_row],
-        views[by_row],
-    )
+        ones = np.ones(n, np.int64) if views is None else views
+        views = np.add.reduceat(ones, starts, dtype=np.int64)
+    if ordered:
+        by_row = stable_order(event[row].astype(np.int64) * n + row)
+        place = np.empty(len(row), np.int64)
+        place[by_row] = np.arange(len(row))
+        candidate, row = place[candidate], row[by_row]
+        views = None if views is None else views[by_row]
+    # of the clicks on a candidate the first counts
+    first = np.lexsort((click, candidate))
+    candidate, at = np.unique(candidate[first], return_index=True)
+    click = click[first][at]
+    clicks = CandidateClicks(candidate, event[row][candidate], click, click < n)
+    return _Candidates(event[row], item[row], row, views, clicks)
 
 
 def _per_session(

@@ -105,7 +105,7 @@ class Clicks(NamedTuple):
         if not self.of_items:
             return np.zeros(0, np.int64)
         found = np.zeros(len(self.event), np.bool_)
-        found[click_of_row[click_of_row >= 0]] = True
+        found[click_of_row[np.flatnonzero(click_of_row >= 0)]] = True
         return np.flatnonzero(~found)
 
 

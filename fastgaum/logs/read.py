@@ -17,7 +17,7 @@ import polars as pl
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs.action_tables import ActionTable, check_saved_actions
 from fastgaum.logs.fields import require_column
-from fastgaum.logs.fold import Packed, pack_rows, split_by_time
+from fastgaum.logs.fold import Packed, Rows, pack_rows, split_by_time
 from fastgaum.logs.layouts import recognise
 from fastgaum.logs.log import USER_RULES, SessionLog, resplit, resplit_by
 from fastgaum.logs.opened_log import lay_out, open_rows
@@ -120,10 +120,33 @@ def read_log(
             if options.split in USER_RULES:
                 log = resplit_by(log, options.split, options.split_seed)
         else:
-            log = dataclasses.replace(_read_rows(path, options), name=stem_of(path))
+            log = dataclasses.replace(_read_rows(path, options)[0], name=stem_of(path))
     except LogFormatError as error:
         raise _named(path, error) from None
     return _finished(log, options)
+
+
+def load_with_rows(
+    name_or_path: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
+) -> tuple[SessionLog, Rows | None]:
+    """As `load`, and as `raw_rows` the log's rows: both of one reading. A data set without display
+    sets, and a saved log, have no rows."""
+    found = resolve(name_or_path, data_dir)
+    if is_saved_log(found.path) or (found.dataset is not None and found.dataset.simulated):
+        return load(name_or_path, data_dir=data_dir, options=options), None
+    if found.dataset is None:
+        refuse_choices(found.path)
+    else:
+        verify(found.dataset.files[0], found.path)
+    options = options.over(found.options)
+    try:
+        log, rows = _read_rows(found.path, options)
+    except LogFormatError as error:
+        raise _named(found.path, error) from None
+    return _finished(dataclasses.replace(log, name=stem_of(found.path)), options), rows
 
 
 def open_log(
@@ -164,7 +187,7 @@ def read_frame(
     options = ReadOptions.of(**given).over(options)
     frame, options = lay_out(frame, options)
     schema = resolve_schema(dict(frame.schema), options)
-    return _finished(_read_whole(frame, schema, options, untyped), options)
+    return _finished(_read_whole(frame, schema, options, untyped)[0], options)
 
 
 def raw_rows(
@@ -172,35 +195,34 @@ def raw_rows(
     *,
     options: ReadOptions = DEFAULT_OPTIONS,
     **given: Unpack[ReadKeywords],
-) -> pl.DataFrame | None:
+) -> Rows | None:
     """Read a log's rows as they are in its file or frame, one per displayed candidate, nothing
     folded or sorted: what an audit looks at.
 
-    Returns session, key (tells a session's events apart), item (text), chosen (bool), views and
-    more, or None for a saved log or one in shards, which has no rows any more. Options and errors
+    Returns None for a saved log or one in shards, which has no rows any more. Options and errors
     are those of `read_log`."""
     options = ReadOptions.of(**given).over(options)
     if not isinstance(source, str | os.PathLike):
         frame, options = lay_out(frame_of(source), options)
         schema = _roles_alone(resolve_schema(dict(frame.schema), options))
-        return candidate_rows(frame, schema, options).frame()
+        return candidate_rows(frame, schema, options)
     path = Path(source)
     if is_saved_log(path):
         return None
     try:
         opened = open_rows(path, options)
         table, options, schema = opened.table, opened.options, _roles_alone(opened.schema)
-        rows = candidate_rows(table.read(schema.columns()), schema, options, untyped=table.untyped)
+        return candidate_rows(table.read(schema.columns()), schema, options, untyped=table.untyped)
     except LogFormatError as error:
         raise _named(path, error) from None
-    return rows.frame()
 
 
 def _roles_alone(schema: LogSchema) -> LogSchema:
     return dataclasses.replace(schema, candidate_fields=(), context_fields=(), past=None)
 
 
-def _read_rows(path: Path, options: ReadOptions) -> SessionLog:
+def _read_rows(path: Path, options: ReadOptions) -> tuple[SessionLog, Rows]:
+    """A file's log and its rows."""
     opened = open_rows(path, options)
     frame = opened.table.read(opened.schema.columns())
     return _read_whole(frame, opened.schema, opened.options, opened.table.untyped)
@@ -208,7 +230,7 @@ def _read_rows(path: Path, options: ReadOptions) -> SessionLog:
 
 def _read_whole(
     frame: pl.DataFrame, schema: LogSchema, options: ReadOptions, untyped: bool
-) -> SessionLog:
+) -> tuple[SessionLog, Rows]:
     rows = candidate_rows(frame, schema, options, untyped=untyped)
     users, actions = user_table_of(options, schema), action_table_of(options, schema)
     packed = pack_rows(rows, options, actions=actions)
@@ -216,7 +238,7 @@ def _read_whole(
         actions.require_some(packed.log.actions.left_out, packed.log.session_name(0))
     if users is not None:
         packed = dataclasses.replace(packed, log=users.attach(packed.log, packed.owners))
-    return _with_split(packed, rows.has_times, schema, options)
+    return _with_split(packed, rows.has_times, schema, options), rows
 
 
 def user_table_of(options: ReadOptions, schema: LogSchema) -> UserTable | None:

@@ -106,7 +106,8 @@ def _click_order(table: pl.DataFrame, schema: LogSchema, typed: bool) -> pl.Seri
 
 
 def _require_items(item: CodedIds, column: str, where: NameEvent = row_number) -> None:
-    require_filled(pl.Series(item.codes).replace(NO_CODE, None), "item", column, where)
+    if (item.codes == NO_CODE).any():
+        require_filled(pl.Series(item.codes).replace(NO_CODE, None), "item", column, where)
 
 
 def _context(table: pl.DataFrame, schema: LogSchema, untyped: bool) -> dict[str, pl.Series]:

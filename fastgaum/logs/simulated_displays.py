@@ -25,7 +25,7 @@ from fastgaum.errors import ConfigError, DatasetError, LogFormatError
 from fastgaum.logs.cut import MAX_ROWS
 from fastgaum.logs.display_rules import ChoiceTable, DisplayRule, Events, display_sets, read_choices
 from fastgaum.logs.fields import require_column
-from fastgaum.logs.fold import offsets_of, split_by_time, to_frame
+from fastgaum.logs.fold import Rows, offsets_of, split_by_time, to_frame
 from fastgaum.logs.layouts import ItemKind, Source, find_choices
 from fastgaum.logs.log import IntArray, SessionLog, resplit
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
@@ -199,11 +199,11 @@ def registered_rule(found: Located) -> DisplayRule:
     return NEAREST if found.dataset is None else msgspec.convert(found.dataset.build, DisplayRule)
 
 
-def shown_rows(log: SessionLog, seed: int) -> pl.DataFrame:
+def shown_rows(log: SessionLog, seed: int) -> Rows:
     """The rows of a log with simulated displays as they would be written, for an audit
     (`read.raw_rows`)."""
     frame = to_frame(as_rows(log, seed))
-    return candidate_rows(frame, resolve_schema(dict(frame.schema)), DEFAULT_OPTIONS).frame()
+    return candidate_rows(frame, resolve_schema(dict(frame.schema)), DEFAULT_OPTIONS)
 
 
 def as_rows(log: SessionLog, seed: int) -> SessionLog:

@@ -33,12 +33,14 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class CandidateClicks(NamedTuple):
-    """The clicks of packed candidates, shape (n_candidates,) each."""
+    """The candidates that were clicked, shape (n_clicked,) each."""
 
+    candidate: npt.NDArray[np.int64]
+    """ascending"""
     event: IntArray
-    """event of each candidate, ascending"""
+    """event of each"""
     click: npt.NDArray[np.int64]
-    """its first click, as a number by which the clicks of an event are sorted, -1 for none"""
+    """its first click, as a number by which the clicks of an event are sorted"""
     with_order: BoolArray
     """whether that click has its place among those of its event"""
 
@@ -50,19 +52,18 @@ class CandidateClicks(NamedTuple):
         Raises:
             LogFormatError: an event has several clicks, and may not; or their order is not known.
         """
-        chosen = np.flatnonzero(self.click >= 0)
-        event = self.event[chosen]
+        chosen, event = self.candidate, self.event
         counts = np.bincount(event, minlength=len(display_offsets) - 1)
         several = counts > 1
         wrong = first_true(several)
         if wrong is not None and options.clicks == "error":
             raise LogFormatError(several_clicks(name_event(wrong), int(counts[wrong])))
-        wrong = first_true(several[event] & ~self.with_order[chosen])
+        wrong = first_true(several[event] & ~self.with_order)
         if wrong is not None:
             column = options.columns.get("click_order", "click_order")
             raise LogFormatError(without_order(name_event(int(event[wrong])), column))
         # written backwards, so that of an event's clicks the first stays
-        latest_first = np.argsort(-self.click[chosen], kind="stable")
+        latest_first = np.argsort(-self.click, kind="stable")
         choices = np.full(len(display_offsets) - 1, NO_CLICK, dtype=np.int32)
         choices[event[latest_first]] = (chosen - display_offsets[event])[latest_first]
         more = int((counts[several] - 1).sum()) if options.clicks == "first" else 0
@@ -70,16 +71,18 @@ class CandidateClicks(NamedTuple):
         return choices, facts
 
 
-def click_numbers(chosen: BoolArray, order: pl.Series | None) -> npt.NDArray[np.int64]:
-    """A number below n by which each row's click is sorted, n more where the click has no place in
-    the order, and twice n where there is none; shape (n,).
+def click_numbers(
+    chosen: BoolArray, order: pl.Series | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The rows that were clicked, ascending, and a number below n by which the click of each is
+    sorted, n where it has no place in the order; shape (n_clicked,) each.
 
-    order: what sorts clicks, null for no place; None: the order of rows."""
-    n = len(chosen)
+    chosen: of n rows; order: what sorts clicks, null for no place; None: the order of rows."""
+    rows = np.flatnonzero(chosen)
     if order is None:
-        return np.where(chosen, np.arange(n), 2 * n)
-    ranks = order.rank("ordinal").cast(pl.Int64) - 1
-    return np.where(chosen, ranks.fill_null(n).to_numpy(), 2 * n)
+        return rows, rows
+    ranks = order.gather(rows).rank("ordinal").cast(pl.Int64) - 1
+    return rows, ranks.fill_null(len(chosen)).to_numpy()
 
 
 def with_each_click(
@@ -98,7 +101,9 @@ def with_each_click(
                 f"the {kind} field '{CLICKS_SO_FAR}' is what --clicks each adds: rename the column,"
                 " or leave out --clicks each if the log has successive choices already"
             )
-    numbers = numbered_clicks(clicks.click, clicks.event)
+    every = np.full(log.n_candidates, NO_CLICK, np.int64)
+    every[clicks.candidate] = clicks.click
+    numbers = numbered_clicks(every, log.event_of_candidate())
     return successive(log, numbers, log.has_no_click if no_click is None else no_click)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import ConfigError
-from fastgaum.features.sessions import Sessions
+from fastgaum.features.in_memory import Sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.windows import StreamedSessions
 from fastgaum.game.loop import TrainingData

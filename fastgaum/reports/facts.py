@@ -18,6 +18,7 @@ import polars as pl
 
 from fastgaum.baselines.floors import Precisions, floor_precisions
 from fastgaum.errors import ConfigError
+from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import IntArray, ItemCounts, SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes
 from fastgaum.metrics.intervals import bootstrap_mean, cut
@@ -39,7 +40,7 @@ def report_facts(
     *,
     split: SplitName = "validation",
     compare: bool = False,
-    raw: Mapping[str, pl.DataFrame | None] | None = None,
+    raw: Mapping[str, Rows | None] | None = None,
 ) -> Json:
     """Gather the facts of runs and of the logs that they were trained on.
 

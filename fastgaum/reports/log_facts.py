@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.baselines.members import BASELINES, baseline_class
@@ -18,6 +17,7 @@ from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
 from fastgaum.logs.context import context_names
+from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
 from fastgaum.logs.registry import dataset, names
 from fastgaum.logs.synthetic import Truth
@@ -28,7 +28,7 @@ from fastgaum.worlds.truth import oracle_scores
 
 
 def log_facts(
-    log: SessionLog, split: SplitName, floors: Precisions, raw: pl.DataFrame | None = None
+    log: SessionLog, split: SplitName, floors: Precisions, raw: Rows | None = None
 ) -> Json:
     """Facts of one log, for JSON; with its raw rows the audit also looks at their order.
 

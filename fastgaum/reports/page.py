@@ -18,10 +18,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from fastgaum.errors import ConfigError, as_given, require_path
 from fastgaum.files import atomic, require_writable
+from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.shards import require_log
 from fastgaum.metrics.evaluation import figures_of
@@ -57,7 +56,7 @@ def write_report(
     *,
     split: SplitName = "validation",
     compare: bool = False,
-    raw: Mapping[str, pl.DataFrame | None] | None = None,
+    raw: Mapping[str, Rows | None] | None = None,
 ) -> Json:
     """Write a report page on run folders, atomically; return its facts, ready for JSON.
 

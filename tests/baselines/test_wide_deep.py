@@ -14,7 +14,7 @@ from fastgaum.baselines.gradient import last_choices, mean_of_choices
 from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr
 from fastgaum.features.batches import Batch, assemble
-from fastgaum.features.sessions import Sessions
+from fastgaum.features.in_memory import Sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.tensors import to_tensors
 from tests.builders import random_log

@@ -19,7 +19,8 @@ from fastgaum.errors import CheckpointError, FeatureMismatchError, LogFormatErro
 from fastgaum.features import sessions as sessions_module
 from fastgaum.features.batches import assemble, batches
 from fastgaum.features.encoder import N_RESERVED
-from fastgaum.features.sessions import EncodedSessions, SharedSessions
+from fastgaum.features.in_memory import SharedSessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.windows import StreamedSessions
 from fastgaum.kernels.candidate_formulas import Slates, context_numbers

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import FeatureMismatchError, LogFormatError
 from fastgaum.features.batches import assemble
+from fastgaum.features.in_memory import Sessions
 from fastgaum.features.item_vectors import principal_axes
-from fastgaum.features.sessions import EncodedSessions, Sessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog, resplit
 from fastgaum.models.space_state import space_of, space_state

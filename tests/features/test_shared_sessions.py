@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.features.batches import assemble
-from fastgaum.features.sessions import EncodedSessions, SharedSessions
+from fastgaum.features.in_memory import CompactSessions, SharedSessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog, resplit
 from tests.builders import random_log
+from tests.logs.test_context import navigation
 
 
 def both(
@@ -45,6 +47,41 @@ def test_batches_are_those_of_encoded_sessions(
         np.testing.assert_array_equal(value, expected, err_msg=field.name)
         if isinstance(expected, np.ndarray):
             assert (value.dtype, value.shape) == (expected.dtype, expected.shape)
+
+
+@settings(max_examples=15, deadline=None)
+@given(fixed=st.booleans(), set_context=st.booleans(), keep_last=st.booleans(), data=st.data())
+def test_batches_of_compact_sessions_are_those_of_encoded_ones(
+    fixed: bool, set_context: bool, keep_last: bool, data: st.DataObject
+) -> None:
+    # flags of several kinds; walks where a page fixes its display
+    log = navigation(30, n_items=25, fixed=fixed)
+    space, train = FeatureSpace.fit_training(log, set_context=set_context, relations=True)
+    assert isinstance(train, CompactSessions)
+    stored = train.waiting[:3]
+    assert sum(part.shape[1] for part in stored) == len(space.number_names)
+    assert stored[1].shape[1] > 2
+    assert stored[2].shape[1] == 2
+    theirs = FeatureSpace.fit(log, set_context=set_context, relations=True)
+    encoded = theirs.encode(log, log.sessions_in("train"))
+    np.testing.assert_array_equal(space.mean, theirs.mean)
+    last = encoded.n_sessions - 1
+    sessions = np.array(data.draw(st.lists(st.integers(0, last), max_size=9)), np.int32)
+    validation = space.encoder(log).for_training(log.sessions_in("validation"))
+    everyone = np.arange(validation.n_sessions, dtype=np.int32)
+    whole = space.encode(log, log.sessions_in("validation"))
+    for compact, plain, picked in (
+        (train, encoded, sessions),
+        (validation, whole, everyone),
+    ):
+        ours, expected = (assemble(part, picked, keep_last) for part in (compact, plain))
+        for field in dataclasses.fields(expected):
+            mine, theirs_of_it = getattr(ours, field.name), getattr(expected, field.name)
+            assert (mine is None) == (theirs_of_it is None)
+            if mine is not None:
+                np.testing.assert_allclose(
+                    mine, theirs_of_it, rtol=1e-6, atol=1e-6, err_msg=field.name
+                )
 
 
 @pytest.mark.parametrize("wrong", [-1, 5])

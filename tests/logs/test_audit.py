@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from itertools import pairwise
@@ -19,6 +20,7 @@ from fastgaum.logs.audit_rules import (
     rules_of_rows,
     tail_probability,
 )
+from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.raw_events import RawEvents, fold_rows
@@ -60,9 +62,9 @@ def audit_frame(
     return audit(log, raw_frame(frame))
 
 
-def raw_frame(frame: pl.DataFrame) -> pl.DataFrame:
+def raw_frame(frame: pl.DataFrame) -> Rows:
     schema = resolve_schema(dict(frame.schema))
-    return candidate_rows(frame, schema, ReadOptions(clicks="first")).frame()
+    return candidate_rows(frame, schema, ReadOptions(clicks="first"))
 
 
 def finding(report: AuditReport, rule: str) -> Finding:
@@ -178,7 +180,8 @@ def test_a_rule_scores_its_exact_precision_against_the_exact_floor() -> None:
     assert {rule.name for rule in rules} == {f.rule for f in report.findings}
     for rule in rules:
         # precision_at_k refuses -inf, which stands for a missing value; there is none here.
-        values = precision_at_k(rule.scores, rule.sets.offsets, rule.sets.choices, 1)
+        scores = rule.scores(slice(None))
+        values = precision_at_k(scores, rule.sets.offsets, rule.sets.choices, 1)
         kept = (np.diff(rule.sets.offsets) > 1) & (rule.sets.choices >= 0)
         assert finding(report, rule.name).prec_at_1 == pytest.approx(100 * values[kept].mean())
         assert finding(report, rule.name).test_prec_at_1 == pytest.approx(
@@ -189,8 +192,9 @@ def test_a_rule_scores_its_exact_precision_against_the_exact_floor() -> None:
     assert report.n_rule_events == (several & (log.choices >= 0)).sum()
 
 
-def naive_events(raw: pl.DataFrame) -> list[tuple[str, int, list[dict[str, int]]]]:
+def naive_events(rows: Rows) -> list[tuple[str, int, list[dict[str, int]]]]:
     """Session, position of the choice and candidates of each event, in the order of their rows."""
+    raw = table_of(rows)
     seen = {item: row for row, item in reversed(list(enumerate(raw["item"])))}
     events: dict[tuple[str, int], dict[str, dict[str, int]]] = {}
     clicks: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
@@ -212,6 +216,20 @@ def naive_events(raw: pl.DataFrame) -> list[tuple[str, int, list[dict[str, int]]
         (key[0], list(event).index(min(clicks[key])[2]) if key in clicks else -1, [*event.values()])
         for key, event in events.items()
     ]
+
+
+def table_of(rows: Rows) -> pl.DataFrame:
+    """Rows as a table, a line for each."""
+    views = np.ones(rows.n_rows, np.int64) if rows.views is None else rows.views
+    return pl.DataFrame(
+        [
+            *(rows.of_rows(column) for column in rows.events.iter_columns()),
+            rows.item.as_text().alias("item"),
+            pl.Series("chosen", rows.chosen),
+            pl.Series("views", views),
+            *([] if rows.click_order is None else [rows.click_order.alias("click_order")]),
+        ]
+    )
 
 
 def told(raw: RawEvents, log: SessionLog) -> list[tuple[str, int, list[dict[str, int]]]]:
@@ -246,7 +264,7 @@ def test_folded_rows_are_those_of_a_walk_over_all_rows(
     log = read_frame(frame, clicks="first")
     order = np.random.default_rng(seed).permutation(len(cells)).tolist()
     places = pl.Series([None if place % 4 == 0 else place for place in order], dtype=pl.Int64)
-    raw = raw_frame(frame).with_columns(click_order=places)
+    raw = dataclasses.replace(raw_frame(frame), click_order=places)
     assert told(fold_rows(raw, log), log) == naive_events(raw)
 
 

@@ -137,7 +137,7 @@ def test_a_folder_a_frame_and_pieces_give_the_same_log(
     assert pieces.fingerprint == log.fingerprint
     raw = raw_rows(path)
     assert raw is not None
-    assert raw.height == log.n_candidates
+    assert raw.n_rows == log.n_candidates
     if path.suffix == ".parquet":
         assert read_frame(pl.read_parquet(path)).fingerprint == log.fingerprint
     if path.suffix == ".csv":

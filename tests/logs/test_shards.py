@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.features import batches as batches_module
 from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.windows import StreamedSessions, in_memory
@@ -244,8 +243,8 @@ def test_windows_that_are_skipped_are_not_read(tmp_path, monkeypatch) -> None:
     assert len(read) == 2
     # batches that are cut by their candidates cannot be counted unread
     read.clear()
-    monkeypatch.setattr(batches_module, "BATCH_CANDIDATES", 20)
-    monkeypatch.setattr("fastgaum.features.sessions.BATCH_CANDIDATES", 20)
+    for module in ("batches", "in_memory", "sessions"):
+        monkeypatch.setattr(f"fastgaum.features.{module}.BATCH_CANDIDATES", 20)
     cut = rows_of_batches(sessions, 0)
     assert len(cut) > len(whole)
     for skip in (1, len(cut) // 2, len(cut) - 1):

@@ -136,7 +136,7 @@ def test_a_session_at_fault_is_named_from_its_shard(tmp_path, monkeypatch, rule)
     def poisoned(self: StreamedSessions, shards: list[int]):
         sessions, rows = inner(self, shards)
         for at in np.flatnonzero(rows == row):
-            sessions.numbers[sessions.display_offsets[sessions.session_offsets[at]]] = np.nan
+            sessions.waiting.values[sessions.display_offsets[sessions.session_offsets[at]]] = np.nan
         return sessions, rows
 
     monkeypatch.setattr(StreamedSessions, "_read", poisoned)
