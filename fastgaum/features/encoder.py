@@ -5,12 +5,15 @@ What all chunks share is made once. A session's bags do not depend on the others
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
+from fastgaum import threads
+from fastgaum.errors import FastgaumError
 from fastgaum.features.actions import action_bags
 from fastgaum.features.context import ContextEncoder
 from fastgaum.features.crossed import (
@@ -76,6 +79,17 @@ N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
 
 
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """Where a chunk's sessions, events and candidates stand among those that are encoded."""
+
+    sessions: slice
+    events: slice
+    candidates: slice
+
+
 class Encoder:
     """Turns sessions of `log` into bags of `space`."""
 
@@ -115,10 +129,13 @@ class Encoder:
             IndexError: a row does not exist.
         """
         encoded = self._empty(rows, self.space.n_numbers)
-        for part, _, candidates in self._filled(encoded):
-            numbers = encoded.numbers[candidates]
+
+        def write(part: Selection, place: Place) -> None:
+            numbers = encoded.numbers[place.candidates]
             self.write_numbers(part, numbers)
             kernels.standardise_rows(self.space.mean, self.space.scale, numbers)
+
+        self._fill(encoded, write)
         return encoded
 
     def for_training(
@@ -136,16 +153,24 @@ class Encoder:
         if space.n_numbers:
             encoded = self._empty(rows, 0)
             waiting = waiting_numbers(space, len(encoded.ids), encoded.n_events)
-            room = np.empty((0, space.n_numbers), np.float32)
-            for part, events, candidates in self._filled(encoded):
-                # the room of the largest chunk until now serves all
-                if len(part.candidates) > len(room):
-                    room = np.empty((len(part.candidates), space.n_numbers), np.float32)
-                numbers = room[: len(part.candidates)]
+            rooms = threading.local()
+
+            def keep(part: Selection, place: Place) -> Moments:
+                n, room = len(part.candidates), getattr(rooms, "numbers", None)
+                # the room of a thread's largest chunk until now serves all of its chunks
+                if room is None or len(room) < n:
+                    room = rooms.numbers = np.empty((n, space.n_numbers), np.float32)
+                numbers, block = room[:n], Moments()
                 self.write_numbers(part, numbers)
-                if moments is not None:
-                    moments.add(numbers)
-                keep_numbers(waiting, numbers, part.display_offsets, events, candidates)
+                if moments is not None and n:
+                    block.add(numbers)
+                keep_numbers(waiting, numbers, part.display_offsets, place.events, place.candidates)
+                return block
+
+            blocks = self._fill(encoded, keep)
+            if moments is not None:
+                for block in blocks:
+                    moments.combine(block)
             if moments is not None and moments.count:
                 mean, scale = moments.mean.astype(np.float32), moments.scale()
                 waiting = waiting._replace(mean=mean, scale=scale)
@@ -180,23 +205,59 @@ class Encoder:
             actions=action_bags(self.space, self.log, events),
         )
 
-    def _filled(self, encoded: EncodedSessions) -> Iterator[tuple[Selection, slice, slice]]:
-        """Fill in all but numbers, chunk by chunk; yields each chunk, its events and candidates."""
+    def _fill(self, encoded: EncodedSessions, finish: Callable[[Selection, Place], T]) -> list[T]:
+        """Fill in all but numbers, chunk by chunk on all threads, and call `finish` with each chunk
+        and its place; returns what it returned, in the order of the chunks.
+
+        Raises:
+            LogFormatError: as `finish`, for the first chunk that it refuses.
+        """
+        places = list(self._places(encoded))
+        results: dict[int, T] = {}
+        refused: dict[int, FastgaumError] = {}
+        # made once, not once a thread
+        _ = self._training, self._code_rows, self.space_rows
+
+        def fill(number: int, place: Place) -> None:
+            # chunks before a refused one have begun already, and one of those may be the first
+            if refused:
+                return
+            try:
+                part = select_sessions(self.log, encoded.rows[place.sessions])
+                self._write_all_but_numbers(encoded, part, place)
+                results[number] = finish(part, place)
+            except FastgaumError as error:
+                refused[number] = error
+
+        threads.run(fill, list(enumerate(places)))
+        if refused:
+            raise refused[min(refused)]
+        return [results[number] for number in range(len(places))]
+
+    def _places(self, encoded: EncodedSessions) -> Iterator[Place]:
+        """Where each chunk of the sessions goes."""
         log, session, event, candidate = self.log, 0, 0, 0
+        events_of, candidates_of = np.asarray(log.session_offsets), self._candidate_offsets
         for chunk in chunks(log, encoded.rows):
-            part = select_sessions(log, chunk)
-            sessions = slice(session + 1, session + 1 + len(chunk))
-            events = slice(event, event + len(part.choices))
-            candidates = slice(candidate, candidate + len(part.candidates))
-            encoded.session_offsets[sessions] = part.session_offsets[1:] + event
-            displays = slice(event + 1, events.stop + 1)
-            encoded.display_offsets[displays] = part.display_offsets[1:] + candidate
-            encoded.choices[events] = part.choices
-            encoded.context_ids[events] = self.context.ids(part.events)
-            encoded.context_numbers[events] = self.context.numbers(part.events)
-            self._write_ids(part, encoded.ids[candidates])
-            yield part, events, candidates
-            session, event, candidate = sessions.stop - 1, events.stop, candidates.stop
+            sessions = slice(session, session + len(chunk))
+            events = slice(event, event + picked_size(events_of, chunk))
+            candidates = slice(candidate, candidate + picked_size(candidates_of, chunk))
+            yield Place(sessions, events, candidates)
+            session, event, candidate = sessions.stop, events.stop, candidates.stop
+
+    def _write_all_but_numbers(
+        self, encoded: EncodedSessions, part: Selection, place: Place
+    ) -> None:
+        """Write a chunk's offsets, choices, context and ids to its place."""
+        sessions, events, candidates = place
+        after = slice(sessions.start + 1, sessions.stop + 1)
+        encoded.session_offsets[after] = part.session_offsets[1:] + events.start
+        displays = slice(events.start + 1, events.stop + 1)
+        encoded.display_offsets[displays] = part.display_offsets[1:] + candidates.start
+        encoded.choices[events] = part.choices
+        encoded.context_ids[events] = self.context.ids(part.events)
+        encoded.context_numbers[events] = self.context.numbers(part.events)
+        self._write_ids(part, encoded.ids[candidates])
 
     @cached_property
     def _candidate_offsets(self) -> IntArray:

@@ -218,17 +218,25 @@ class Moments:
 
     def add(self, numbers: FloatArray) -> None:
         """Count a block, (n, n_columns), of at least one row."""
-        n, (latest, spread) = len(numbers), np.zeros((2, numbers.shape[1]))
+        mean, squares = np.zeros((2, numbers.shape[1]))
         least, most = numbers[0].copy(), numbers[0].copy()
-        add_moments(numbers, latest, spread, least, most)
-        if self.count == 0:
-            self.count, self.mean, self.squares = n, latest, spread
-            self.least, self.most = least, most
+        add_moments(numbers, mean, squares, least, most)
+        self.combine(Moments(len(numbers), mean, squares, least, most))
+
+    def combine(self, block: Moments) -> None:
+        """Count what another has counted."""
+        if block.count == 0:
             return
-        shift, total = latest - self.mean, self.count + n
-        self.mean = self.mean + shift * (n / total)
-        self.squares = self.squares + spread + shift**2 * (self.count * n / total)
-        self.least, self.most = np.minimum(self.least, least), np.maximum(self.most, most)
+        if self.count == 0:
+            self.count, self.mean, self.squares = block.count, block.mean, block.squares
+            self.least, self.most = block.least, block.most
+            return
+        shift, total = block.mean - self.mean, self.count + block.count
+        self.mean = self.mean + shift * (block.count / total)
+        between = shift**2 * (self.count * block.count / total)
+        self.squares = self.squares + block.squares + between
+        self.least = np.minimum(self.least, block.least)
+        self.most = np.maximum(self.most, block.most)
         self.count = total
 
     def scale(self) -> FloatArray:
