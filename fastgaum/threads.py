@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
 
-from fastgaum.errors import ConfigError
+from fastgaum.errors import ConfigError, FastgaumError
 
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 _chosen = False
 
 
@@ -77,6 +80,31 @@ def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) ->
             future.exception()
     for future in futures:
         future.result()
+
+
+def in_order(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+    """What function(part) returns for each part, in their order, worked on as by `run`.
+
+    Raises:
+        FastgaumError: that of the first part that the function refuses, whichever thread comes to
+            which part first.
+    """
+    results: dict[int, Result] = {}
+    refused: dict[int, FastgaumError] = {}
+
+    def call(number: int, part: Part) -> None:
+        # the parts before a refused one have begun already: the first of all is among them
+        if refused:
+            return
+        try:
+            results[number] = function(part)
+        except FastgaumError as error:
+            refused[number] = error
+
+    run(call, list(enumerate(parts)))
+    if refused:
+        raise refused[min(refused)]
+    return [results[number] for number in range(len(parts))]
 
 
 def _drain(function: Callable[..., object], waiting: deque[tuple[object, ...]]) -> None:

@@ -5,27 +5,22 @@ What all chunks share is made once. A session's bags do not depend on the others
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from fastgaum import threads
-from fastgaum.errors import FastgaumError
 from fastgaum.features.actions import action_bags
 from fastgaum.features.context import ContextEncoder
-from fastgaum.features.crossed import (
-    crossed_names,
-    sum_crossed,
-    write_crossed,
-)
+from fastgaum.features.crossed import crossed_names, sum_crossed, write_crossed
 from fastgaum.features.in_memory import (
     CompactSessions,
+    KeptNumbers,
+    Place,
     SharedSessions,
-    keep_numbers,
-    waiting_numbers,
+    places,
 )
 from fastgaum.features.item_vectors import VectorReader, component_names
 from fastgaum.features.numbers import (
@@ -77,17 +72,7 @@ UNKNOWN_ITEM_ID = 1
 """feature id of every item that training did not display"""
 N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
-
-
 T = TypeVar("T")
-
-
-class Place(NamedTuple):
-    """Where a chunk's sessions, events and candidates stand among those that are encoded."""
-
-    sessions: slice
-    events: slice
-    candidates: slice
 
 
 class Encoder:
@@ -152,29 +137,9 @@ class Encoder:
         space = self.space
         if space.n_numbers:
             encoded = self._empty(rows, 0)
-            waiting = waiting_numbers(space, len(encoded.ids), encoded.n_events)
-            rooms = threading.local()
-
-            def keep(part: Selection, place: Place) -> Moments:
-                n, room = len(part.candidates), getattr(rooms, "numbers", None)
-                # the room of a thread's largest chunk until now serves all of its chunks
-                if room is None or len(room) < n:
-                    room = rooms.numbers = np.empty((n, space.n_numbers), np.float32)
-                numbers, block = room[:n], Moments()
-                self.write_numbers(part, numbers)
-                if moments is not None and n:
-                    block.add(numbers)
-                keep_numbers(waiting, numbers, part.display_offsets, place.events, place.candidates)
-                return block
-
-            blocks = self._fill(encoded, keep)
-            if moments is not None:
-                for block in blocks:
-                    moments.combine(block)
-            if moments is not None and moments.count:
-                mean, scale = moments.mean.astype(np.float32), moments.scale()
-                waiting = waiting._replace(mean=mean, scale=scale)
-            return CompactSessions(**vars(encoded), waiting=waiting)
+            kept = KeptNumbers(space, len(encoded.ids), encoded.n_events, moments)
+            blocks = self._fill(encoded, partial(kept.keep, self.write_numbers))
+            return CompactSessions(**vars(encoded), waiting=kept.standardised_by(blocks))
         if len(space.categorical) > 1:
             return self.encode(rows)
         rows, id_of_item = np.asarray(rows, np.int32), self.space_rows + np.int32(N_RESERVED)
@@ -207,43 +172,16 @@ class Encoder:
 
     def _fill(self, encoded: EncodedSessions, finish: Callable[[Selection, Place], T]) -> list[T]:
         """Fill in all but numbers, chunk by chunk on all threads, and call `finish` with each chunk
-        and its place; returns what it returned, in the order of the chunks.
-
-        Raises:
-            LogFormatError: as `finish`, for the first chunk that it refuses.
-        """
-        places = list(self._places(encoded))
-        results: dict[int, T] = {}
-        refused: dict[int, FastgaumError] = {}
+        and its place; returns what it returned, in the order of the chunks."""
         # made once, not once a thread
         _ = self._training, self._code_rows, self.space_rows
 
-        def fill(number: int, place: Place) -> None:
-            # chunks before a refused one have begun already, and one of those may be the first
-            if refused:
-                return
-            try:
-                part = select_sessions(self.log, encoded.rows[place.sessions])
-                self._write_all_but_numbers(encoded, part, place)
-                results[number] = finish(part, place)
-            except FastgaumError as error:
-                refused[number] = error
+        def fill(place: Place) -> T:
+            part = select_sessions(self.log, encoded.rows[place.sessions])
+            self._write_all_but_numbers(encoded, part, place)
+            return finish(part, place)
 
-        threads.run(fill, list(enumerate(places)))
-        if refused:
-            raise refused[min(refused)]
-        return [results[number] for number in range(len(places))]
-
-    def _places(self, encoded: EncodedSessions) -> Iterator[Place]:
-        """Where each chunk of the sessions goes."""
-        log, session, event, candidate = self.log, 0, 0, 0
-        events_of, candidates_of = np.asarray(log.session_offsets), self._candidate_offsets
-        for chunk in chunks(log, encoded.rows):
-            sessions = slice(session, session + len(chunk))
-            events = slice(event, event + picked_size(events_of, chunk))
-            candidates = slice(candidate, candidate + picked_size(candidates_of, chunk))
-            yield Place(sessions, events, candidates)
-            session, event, candidate = sessions.stop, events.stop, candidates.stop
+        return threads.in_order(fill, list(places(self.log, encoded.rows)))
 
     def _write_all_but_numbers(
         self, encoded: EncodedSessions, part: Selection, place: Place

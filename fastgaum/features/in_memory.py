@@ -3,31 +3,55 @@ arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fastgaum.features.context import ContextEncoder
 from fastgaum.features.item_vectors import VectorReader
-from fastgaum.features.numbers import SAME_FOR_SET, flag_names, varying_columns
+from fastgaum.features.numbers import SAME_FOR_SET, Moments, flag_names, varying_columns
 from fastgaum.features.sessions import (
     BATCH_CANDIDATES,
     ActionBags,
     EncodedSessions,
     PickedSessions,
+    Selection,
     VectorRows,
+    chunks,
     cut_by_candidates,
     require_positions,
     work_of,
 )
-from fastgaum.kernels.batching import WaitingNumbers, fill_numbers
+from fastgaum.kernels.batching import WaitingNumbers, fill_numbers, picked_size
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace
+
+
+class Place(NamedTuple):
+    """Where a chunk's sessions, events and candidates stand among those that are encoded."""
+
+    sessions: slice
+    events: slice
+    candidates: slice
+
+
+def places(log: SessionLog, rows: IntArray) -> Iterator[Place]:
+    """Where each chunk of the sessions `rows` of a log goes."""
+    session, event, candidate = 0, 0, 0
+    events_of, displays = np.asarray(log.session_offsets), np.asarray(log.display_offsets)
+    candidates_of = displays[events_of]
+    for chunk in chunks(log, rows):
+        sessions = slice(session, session + len(chunk))
+        events = slice(event, event + picked_size(events_of, chunk))
+        candidates = slice(candidate, candidate + picked_size(candidates_of, chunk))
+        yield Place(sessions, events, candidates)
+        session, event, candidate = sessions.stop, events.stop, candidates.stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,37 +72,60 @@ class CompactSessions(EncodedSessions):
         return numbers
 
 
-def waiting_numbers(space: FeatureSpace, n_candidates: int, n_events: int) -> WaitingNumbers:
-    """Room for the numbers of so many candidates and events."""
-    names, flags = space.number_names, flag_names(space.numbers_of_context)
-    kind = np.array([1 if one in flags else 2 if one in SAME_FOR_SET else 0 for one in names])
-    columns = np.flatnonzero(kind == 0), np.flatnonzero(kind == 1), np.flatnonzero(kind == 2)
-    values, of_flags, of_sets = map(len, columns)
-    return WaitingNumbers(
-        np.empty((n_candidates, values), np.float32),
-        np.empty((n_candidates, of_flags), np.uint8),
-        np.empty((n_events, of_sets), np.float32),
-        columns,
-        varying_columns(names, space.set_context),
-        space.mean,
-        space.scale,
-    )
+class KeptNumbers:
+    """Numbers of chunks, kept until a batch is made of them; chunks may come on several threads."""
 
+    def __init__(
+        self, space: FeatureSpace, n_candidates: int, n_events: int, moments: Moments | None
+    ) -> None:
+        """Room for the numbers of so many candidates and events. With `moments` they are counted
+        there, and standardised by them, not by the space's own."""
+        names, flags = space.number_names, flag_names(space.numbers_of_context)
+        kind = np.array([1 if one in flags else 2 if one in SAME_FOR_SET else 0 for one in names])
+        columns = np.flatnonzero(kind == 0), np.flatnonzero(kind == 1), np.flatnonzero(kind == 2)
+        values, of_flags, of_sets = map(len, columns)
+        self._waiting = WaitingNumbers(
+            np.empty((n_candidates, values), np.float32),
+            np.empty((n_candidates, of_flags), np.uint8),
+            np.empty((n_events, of_sets), np.float32),
+            columns,
+            varying_columns(names, space.set_context),
+            space.mean,
+            space.scale,
+        )
+        self._n_numbers, self._moments = space.n_numbers, moments
+        self._rooms = threading.local()
 
-def keep_numbers(
-    waiting: WaitingNumbers,
-    numbers: FloatArray,
-    display_offsets: IntArray,
-    events: slice,
-    candidates: slice,
-) -> None:
-    """Keep the numbers of some events' candidates, (n_candidates, n_numbers), not standardised;
-    display_offsets: start of each of the events in them."""
-    values, flags, of_sets = waiting.columns
-    # with mode "clip" numpy writes where it is to go, without a copy
-    np.take(numbers, values, axis=1, out=waiting.values[candidates], mode="clip")
-    waiting.flags[candidates] = numbers[:, flags]
-    waiting.of_sets[events] = numbers[display_offsets[:-1, None], of_sets]
+    def keep(
+        self, write: Callable[[Selection, FloatArray], None], part: Selection, place: Place
+    ) -> Moments:
+        """Keep the numbers of a chunk, which `write` writes, not standardised; returns what there
+        is to count of them."""
+        n, room = len(part.candidates), getattr(self._rooms, "numbers", None)
+        # the room of a thread's largest chunk until now serves all of its chunks
+        if room is None or len(room) < n:
+            room = self._rooms.numbers = np.empty((n, self._n_numbers), np.float32)
+        numbers, block = room[:n], Moments()
+        write(part, numbers)
+        if self._moments is not None and n:
+            block.add(numbers)
+        values, flags, of_sets = self._waiting.columns
+        # with mode "clip" numpy writes where it is to go, without a copy
+        np.take(numbers, values, axis=1, out=self._waiting.values[place.candidates], mode="clip")
+        self._waiting.flags[place.candidates] = numbers[:, flags]
+        self._waiting.of_sets[place.events] = numbers[part.display_offsets[:-1, None], of_sets]
+        return block
+
+    def standardised_by(self, blocks: Sequence[Moments]) -> WaitingNumbers:
+        """All numbers, after their chunks, of which `keep` returned the blocks."""
+        if self._moments is None:
+            return self._waiting
+        for block in blocks:
+            self._moments.combine(block)
+        if self._moments.count == 0:
+            return self._waiting
+        mean, scale = self._moments.mean.astype(np.float32), self._moments.scale()
+        return self._waiting._replace(mean=mean, scale=scale)
 
 
 @dataclass(frozen=True)
