@@ -396,6 +396,5 @@ def _choice_of(scored: SplitScores, event: int) -> str | None:
     choice = int(scored.part.choices[event])
     if choice < 0:
         return None
-    return str(
-        scored.log.item_ids[int(scored.items[int(scored.part.display_offsets[event]) + choice])]
-    )
+    candidate = int(scored.part.display_offsets[event]) + choice
+    return str(scored.log.item_ids[int(scored.items[candidate])])
