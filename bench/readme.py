@@ -94,10 +94,11 @@ PROCESSES = ("docs/concepts/cost.md", "docs/tables/processes.json")
 TRANSFER = "docs/guide/transfer.md"
 """page with what was promised and paid, between markers of the names of `TRANSFERS`"""
 TRANSFERS = tuple(
-    f"docs/tables/{name}.json" for name in ("transfer", "transfer-logging", "transfer-wrong")
+    f"docs/tables/{name}.json"
+    for name in ("transfer", "transfer-logging", "transfer-wrong", "transfer-events")
 )
 """its objects; README has the figure and the sentence of the first, between its markers
-`transfer`"""
+`transfer`, and of the last the trained policy alone is shown"""
 TRANSFER_FIGURES = ("docs/transfer.svg", "docs/transfer-narrow.svg")
 AWAY = "docs/tables/away.json"
 """object whose tables that page shows between its markers `away`"""
@@ -186,6 +187,8 @@ def transfers_to_markdown(file: str) -> str:
     if not (ROOT / file).is_file():
         return NOT_RUN
     result = read(file)
+    if file == TRANSFERS[-1]:
+        return transfer_summary(result)
     parts = [transfer_summary(result), blocks_to_markdown(transfer_blocks(result))]
     if file == TRANSFERS[0]:
         parts.insert(1, f"![{PROMISED}](../{Path(TRANSFER_FIGURES[0]).name})")

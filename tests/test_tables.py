@@ -231,8 +231,13 @@ def test_promised_and_paid_is_what_its_objects_give(file: str) -> None:
     options = re.search(r"--logging (\S+)", command)
     worlds = command.partition("--")[0].split() or list(WELL_SPECIFIED)
     logging = options[1].split(",") if options else ["random"]
+    sizes = re.search(r"--events (\S+)", command)
+    events = [int(size) for size in sizes[1].split(",")] if sizes else []
     assert [(one["world"], one["logging"], one["events"]) for one in result["settings"]] == [
-        (world, who, KNOWN_WORLDS[world].events) for world in worlds for who in logging
+        (world, who, n)
+        for world in worlds
+        for who in logging
+        for n in events or [KNOWN_WORLDS[world].events]
     ]
     assert result["seeds"] >= 5
 
