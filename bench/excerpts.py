@@ -125,20 +125,12 @@ class Line:
 
 
 SPEED = (
+    Line("Wikispeedia, from the log to validation NLL 1.97", "quality-wikispeedia"),
     Line(
-        "training of both players, long-tailed sessions",
-        "round-tail",
+        "training of both players, 10 M events and 1 M items",
+        "round-scale",
         "stock-torch",
         "stock torch, padded",
-    ),
-    Line(
-        "the same on 10 M events and 1 M items", "round-scale", "stock-torch", "stock torch, padded"
-    ),
-    Line(
-        "the same on Yelp, batches of 16 users",
-        "one-hot-yelp",
-        "padded-one-hot",
-        "padded one-hot vectors",
     ),
     Line(
         "LSTM of 64 over ragged sessions, both ways",
@@ -146,8 +138,11 @@ SPEED = (
         "torch-packed",
         "torch's packed LSTM",
     ),
-    Line("world: 4,096 users, slates of 10", "env-4096"),
-    Line("the same", "env-recsim"),
+    Line("world: 4,096 users, slates of 10, the paper's sizes", "env-4096"),
+    Line("the same with all that the preset reads", "env-4096-relations"),
+    Line("one display of ten, scored online", "online-session"),
+    Line("audit of 16.5 M candidates", "audit-wikispeedia"),
+    Line("the same log converted", "convert-wikispeedia"),
     Line("memory of a log in training", "memory-bytes-per-event"),
     Line("first step after an installation", "cold-first-step-empty-cache"),
     Line("first step afterwards", "cold-first-step-warm-cache"),

@@ -12,6 +12,7 @@ Everything printed comes from the object."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -219,7 +220,7 @@ def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (
             "" if figure["bar"] is None else str(figure["bar"]),
             figure["group"],
-            f"{short(figure['value'])} {figure['unit']}",
+            _with_unit(figure),
             "" if figure["target"] is None else _bound(figure),
             _verdict(figure["holds"]),
         )
@@ -227,16 +228,26 @@ def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def _with_unit(figure: Mapping[str, Any]) -> str:
+    value = figure["value"]
+    # JSON has no infinity
+    if value is None or math.isinf(value):
+        return f"never: {figure['unit']}"
+    return f"{short(value)} {figure['unit']}"
+
+
 def _verdict(holds: bool | None) -> str:
     return "" if holds is None else ("yes" if holds else "no")
 
 
-def short(value: float) -> str:
-    """Three significant digits, without an exponent.
+def short(value: float | None) -> str:
+    """Three significant digits, without an exponent; None, as JSON has a time that never came.
 
-    >>> short(1234567.0), short(23.456), short(0.012345)
-    ('1,230,000', '23.5', '0.0123')
+    >>> short(1234567.0), short(23.456), short(0.012345), short(None)
+    ('1,230,000', '23.5', '0.0123', 'never')
     """
+    if value is None:
+        return "never"
     rounded = float(f"{value:.3g}")
     return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
 
