@@ -69,6 +69,55 @@ def test_rows_of_one_item_in_one_event_are_one_candidate(
 
 
 @settings(max_examples=30)
+@given(
+    st.lists(st.lists(st.integers(-1, N_ITEMS - 1), min_size=1), min_size=1),
+    st.randoms(),
+    st.booleans(),
+)
+def test_folded_rows_are_those_of_dictionaries(
+    events: list[list[int]], random: Random, viewed: bool
+) -> None:
+    n_rows = sum(map(len, events))
+    rows = np.array(random.sample(range(n_rows), n_rows), np.int32)
+    items = np.empty(n_rows, np.int32)
+    views = np.array(random.choices([0, 1, 5, 2**30], k=n_rows if viewed else 0), np.int64)
+    found: dict[tuple[int, int], list[int]] = {}
+    of_row, place = {}, iter(rows.tolist())
+    for event, shown in enumerate(events):
+        for item in shown:
+            row = next(place)
+            items[row], of_row[row] = item, (event, item)
+            found.setdefault((event, item), []).append(row)
+    room = [np.full(n_rows, -7, np.int32) for _ in range(4)]
+    folded = candidate_counts.FoldedRows(
+        np.zeros(len(events) + 1, np.int32),
+        *room,
+        np.zeros(n_rows, np.int64),
+        np.full(N_ITEMS + 1, n_rows, np.int32),
+    )
+    offsets = np.cumsum([0, *map(len, events)])
+    n = candidate_counts.fold_candidates(offsets, rows, items, views, folded)
+    assert n == len(found)
+    numbers = {pair: number for number, pair in enumerate(found)}
+    assert folded.candidate.tolist() == [numbers[of_row[row]] for row in range(n_rows)]
+    assert folded.first_row[:n].tolist() == [those[0] for those in found.values()]
+    assert folded.last_row[:n].tolist() == [those[-1] for those in found.values()]
+    assert folded.rows[:n].tolist() == [len(those) for those in found.values()]
+    assert folded.views[:n].tolist() == [
+        min(sum(int(views[row]) if viewed else 1 for row in those), 2**31 - 1)
+        for those in found.values()
+    ]
+    of_events = Counter(event for event, _ in found)
+    sizes = [of_events[event] for event in range(len(events))]
+    assert folded.offsets.tolist() == np.cumsum([0, *sizes]).tolist()
+    appearances = [
+        min((row for row in range(n_rows) if items[row] == item), default=n_rows)
+        for item in (*range(N_ITEMS), -1)
+    ]
+    assert folded.appearance.tolist() == appearances
+
+
+@settings(max_examples=30)
 @given(SESSIONS, st.integers(1, 3))
 def test_columns_less_their_mean_over_the_set(sessions: Sessions, n: int) -> None:
     _, displays, items, _ = packed(sessions)
@@ -103,6 +152,43 @@ def test_ids_of_picked_sessions(sessions: Sessions, data: st.DataObject) -> None
         items[displays[event] : displays[event + 1]] + 10 for part in events for event in part
     ]
     assert ids.tolist() == np.concatenate([np.empty(0, int), *expected]).tolist()
+
+
+@settings(max_examples=30)
+@given(SESSIONS, st.data())
+def test_numbers_that_waited_are_those_of_picked_sessions(
+    sessions: Sessions, data: st.DataObject
+) -> None:
+    offsets, displays, items, _ = packed(sessions)
+    rows = np.array(data.draw(st.lists(st.integers(0, len(sessions) - 1), max_size=5)), np.int64)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    n, n_events = len(items), int(offsets[-1])
+    values, flags = rng.normal(size=(n, 2)).astype(np.float32), rng.integers(0, 2, (n, 1))
+    of_sets = rng.normal(size=(n_events, 1)).astype(np.float32)
+    whole = np.empty((n, 5), np.float32)
+    whole[:, [0, 3]], whole[:, [1]] = values, flags
+    whole[:, 2] = np.repeat(of_sets[:, 0], np.diff(displays))
+    varying = np.array([3])
+    candidate_formulas.relate_to_sets(displays, varying, whole)
+    mean, scale = rng.normal(size=(2, 5)).astype(np.float32)
+    scale = np.abs(scale) + np.float32(1)
+    candidate_formulas.standardise_rows(mean, scale, whole)
+    waiting = batching.WaitingNumbers(
+        *(values, flags.astype(np.uint8), of_sets),
+        (np.array([0, 3]), np.array([1]), np.array([2])),
+        *(varying, mean, scale),
+    )
+    events = [np.arange(offsets[row], offsets[row + 1]) for row in rows]
+    sizes = [np.diff(displays)[part] for part in events]
+    picked = np.cumsum([0, *(len(part) for part in events)]).astype(np.int32)
+    shown = np.cumsum([0, *(size for part in sizes for size in part)]).astype(np.int32)
+    first_events = offsets[rows] if len(rows) else np.empty(0, np.int32)
+    numbers = np.full((shown[-1], 5), -7, np.float32)
+    batching.fill_numbers(waiting, displays[first_events], first_events, picked, shown, numbers)
+    expected = [whole[displays[event] : displays[event + 1]] for part in events for event in part]
+    np.testing.assert_allclose(
+        numbers, np.concatenate([np.empty((0, 5)), *expected]), rtol=1e-6, atol=1e-6
+    )
 
 
 @settings(max_examples=30, deadline=None)
