@@ -123,14 +123,14 @@ class LogReading:
         Raises:
             DatasetError, LogFormatError, ConfigError: as `load`.
         """
-        from fastgaum.logs.read import load_with_rows
+        from fastgaum.logs.read import read_with_rows
         from fastgaum.logs.registry import resolve
         from fastgaum.logs.shards import is_saved_log
 
         found = resolve(source, self.data_dir)
         if is_saved_log(found.path) or (found.dataset is not None and found.dataset.simulated):
             return self.open(source), self.raw_rows(source)
-        read = load_with_rows(source, data_dir=self.data_dir, options=self.options)
+        read = read_with_rows(found, options=self.options)
         self._note_layout(source)
         return read
 

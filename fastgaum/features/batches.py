@@ -97,13 +97,13 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
     )
     tokens = np.empty(n_events, np.int32)
     tokens = tokens[: history_tokens(offsets, displays, choices, keep_last, token_offsets, tokens)]
-    lying = PickedSessions(first, first_events, offsets, displays)
+    of_sessions = PickedSessions(first, first_events, offsets, displays)
     if isinstance(encoded, SharedSessions):
         ids = np.empty((n_candidates, 1), np.int32)
         fill_ids(encoded.log.items, encoded.id_of_item, first, offsets, displays, ids.reshape(-1))
     else:
-        ids = lying.rows_of(encoded.ids)
-    numbers = encoded.numbers_of(lying)
+        ids = of_sessions.rows_of(encoded.ids)
+    numbers = encoded.numbers_of(of_sessions)
     token_ids, token_id_offsets, token_numbers = bags_of_candidates(ids, numbers, tokens)
     shifts = np.repeat(first_events - offsets[:-1], np.diff(offsets))
     events: IntArray = (np.arange(n_events) + shifts).astype(np.int32)
@@ -111,7 +111,7 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
     vectors = None
     if encoded.vectors is not None:
         reader, items, context_items = encoded.vectors
-        codes = lying.rows_of(items[:, None])[:, 0]
+        codes = of_sessions.rows_of(items[:, None])[:, 0]
         vectors = reader.of_batch(codes, tokens, context_items(events))
     batch = Batch(
         encoded.rows[sessions],

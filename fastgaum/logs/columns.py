@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -162,11 +163,14 @@ class CodedIds:
 
 def _near_numbers(column: pl.Series) -> npt.NDArray[np.integer] | None:
     """The values of a column of whole numbers that leave few numbers between them out; None for
-    another column, and one with gaps."""
+    another column, one with gaps, and one with numbers that 64 bits with a sign do not hold."""
     if not column.dtype.is_integer() or column.null_count() or not len(column):
         return None
-    values = column.to_numpy()
-    return values if int(values.max()) - int(values.min()) <= 2 * len(values) else None
+    least, most = cast(int, column.min()), cast(int, column.max())
+    held = np.iinfo(np.int64)
+    if most - least > 2 * len(column) or least < held.min or most > held.max:
+        return None
+    return column.to_numpy()
 
 
 def show(value: object) -> str:

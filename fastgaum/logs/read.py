@@ -22,7 +22,7 @@ from fastgaum.logs.layouts import recognise
 from fastgaum.logs.log import USER_RULES, SessionLog, resplit, resplit_by
 from fastgaum.logs.opened_log import lay_out, open_rows
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
-from fastgaum.logs.registry import resolve, verify
+from fastgaum.logs.registry import Located, resolve, verify
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema, resolve_schema
 from fastgaum.logs.shards import (
@@ -65,16 +65,21 @@ def load(
     """
     options = ReadOptions.of(**given).over(options)
     found = resolve(name_or_path, data_dir)
-    if found.dataset is None:
-        refuse_choices(found.path)
-        return read_log(found.path, options=options)
-    if found.dataset.simulated:
+    if found.dataset is not None and found.dataset.simulated:
         # its kernels take half a second to import
         from fastgaum.logs.simulated_displays import build_registered
 
         return build_registered(found, options=options).log
-    verify(found.dataset.files[0], found.path)
+    _require_log(found)
     return read_log(found.path, options=options.over(found.options))
+
+
+def _require_log(found: Located) -> None:
+    """Raise DatasetError where a file is not the registry's, or holds no display sets."""
+    if found.dataset is None:
+        refuse_choices(found.path)
+    else:
+        verify(found.dataset.files[0], found.path)
 
 
 def refuse_choices(path: Path) -> None:
@@ -126,21 +131,16 @@ def read_log(
     return _finished(log, options)
 
 
-def load_with_rows(
-    name_or_path: str | os.PathLike[str],
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    options: ReadOptions = DEFAULT_OPTIONS,
-) -> tuple[SessionLog, Rows | None]:
-    """As `load`, and as `raw_rows` the log's rows: both of one reading. A data set without display
-    sets, and a saved log, have no rows."""
-    found = resolve(name_or_path, data_dir)
-    if is_saved_log(found.path) or (found.dataset is not None and found.dataset.simulated):
-        return load(name_or_path, data_dir=data_dir, options=options), None
-    if found.dataset is None:
-        refuse_choices(found.path)
-    else:
-        verify(found.dataset.files[0], found.path)
+def read_with_rows(
+    found: Located, *, options: ReadOptions = DEFAULT_OPTIONS
+) -> tuple[SessionLog, Rows]:
+    """A log that was found, neither saved nor made up, and its rows as `raw_rows` gives them: both
+    of one reading.
+
+    Raises:
+        DatasetError, LogFormatError, ConfigError: as `load`.
+    """
+    _require_log(found)
     options = options.over(found.options)
     try:
         log, rows = _read_rows(found.path, options)

@@ -33,10 +33,11 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def small_chunks(most: int) -> pytest.MonkeyPatch:
-    patch = pytest.MonkeyPatch()
-    patch.setattr(sessions_module, "BATCH_CANDIDATES", most)
-    return patch
+@contextmanager
+def small_chunks(most: int) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sessions_module, "BATCH_CANDIDATES", most)
+        yield
 
 
 def fields_of(sessions: EncodedSessions) -> dict[str, np.ndarray]:
@@ -52,17 +53,13 @@ def fields_of(sessions: EncodedSessions) -> dict[str, np.ndarray]:
 @given(most=st.integers(20, 400), n_threads=st.integers(2, 5))
 def test_sessions_are_the_same_with_any_number_of_threads(most: int, n_threads: int) -> None:
     log = navigation(30, n_items=25)
-    patch = small_chunks(most)
-    try:
-        outcomes = []
-        for n in (1, n_threads):
-            with threads(n):
-                space, train = FeatureSpace.fit_training(log, relations=True)
-                whole = space.encode(log, np.arange(log.n_sessions, dtype=np.int32))
-            assert isinstance(train, CompactSessions)
-            outcomes.append((fields_of(train), fields_of(whole)))
-    finally:
-        patch.undo()
+    outcomes = []
+    for n in (1, n_threads):
+        with small_chunks(most), threads(n):
+            space, train = FeatureSpace.fit_training(log, relations=True)
+            whole = space.encode(log, np.arange(log.n_sessions, dtype=np.int32))
+        assert isinstance(train, CompactSessions)
+        outcomes.append((fields_of(train), fields_of(whole)))
     for ours, expected in zip(*outcomes, strict=True):
         assert ours.keys() == expected.keys()
         for name, value in expected.items():
@@ -80,15 +77,11 @@ def test_the_first_session_at_fault_is_named() -> None:
     space = FeatureSpace.fit(good)
     bad = with_numbers_too_large(good, [good.n_events // 3, good.n_events - 1])
     rows = np.arange(bad.n_sessions, dtype=np.int32)
-    patch = small_chunks(25)
-    try:
-        messages = set()
-        for n in (1, 2, 4):
-            with threads(n), pytest.raises(LogFormatError) as error:
-                space.encode(bad, rows)
-            messages.add(str(error.value))
-    finally:
-        patch.undo()
+    messages = set()
+    for n in (1, 2, 4):
+        with small_chunks(25), threads(n), pytest.raises(LogFormatError) as error:
+            space.encode(bad, rows)
+        messages.add(str(error.value))
     first = int(np.searchsorted(bad.session_offsets, bad.n_events // 3, "right")) - 1
     assert len(messages) == 1
     assert f"session '{bad.session_ids[first]}'" in messages.pop()

@@ -1,0 +1,42 @@
+"""Ids that are whole numbers, near each other or far apart, are the texts of those numbers."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastgaum.logs.columns import CodedIds
+
+RANGES = {
+    pl.Int8: (-(2**7), 2**7 - 1),
+    pl.UInt8: (0, 2**8 - 1),
+    pl.Int32: (-(2**31), 2**31 - 1),
+    pl.Int64: (-(2**63), 2**63 - 1),
+    pl.UInt64: (0, 2**64 - 1),
+}
+
+
+@pytest.mark.parametrize("dtype", RANGES)
+@given(data=st.data())
+def test_codes_are_those_of_the_numbers_texts(
+    dtype: type[pl.DataType], data: st.DataObject
+) -> None:
+    least, most = RANGES[dtype]
+    # near one number, often the least or the most of the type; and anywhere
+    centre = data.draw(st.sampled_from([least, most]) | st.integers(least, most))
+    near = st.integers(max(least, centre - 3), min(most, centre + 3))
+    values = data.draw(st.lists(near | st.integers(least, most), min_size=1, max_size=12))
+    if data.draw(st.booleans()):
+        values = data.draw(st.lists(near, min_size=3, max_size=12))
+    coded = CodedIds.of(pl.Series("item", values, dtype=dtype), "item")
+    assert coded.as_text().to_list() == [str(value) for value in values]
+    assert coded.texts.n_unique() == len(coded.texts) == len(set(values))
+
+
+@pytest.mark.parametrize("beyond", [2**63 - 1, 2**63, 2**64 - 4])
+def test_near_numbers_beyond_a_sign_keep_their_texts(beyond: int) -> None:
+    values = [beyond + 1, beyond, beyond + 2, beyond]
+    coded = CodedIds.of(pl.Series("item", values, dtype=pl.UInt64), "item")
+    assert coded.as_text().to_list() == [str(value) for value in values]
