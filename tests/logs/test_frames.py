@@ -13,7 +13,7 @@ from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.read import load, raw_rows, read_log
 from fastgaum.logs.synthetic import synthesise
-from tests.logs.test_audit import table_of
+from tests.logs.test_raw_events import table_of
 
 ABSENT = "pandas and pyarrow are not installed: `pip install .[frames]`"
 
