@@ -10,9 +10,10 @@ set to one."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
@@ -107,6 +108,30 @@ def in_order(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[
     return [results[number] for number in range(len(parts))]
 
 
+def one_thread_each(function: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+    """Yield function(part) of each part, in their order. As many parts are worked on at once as
+    torch has threads; whatever shares its work over threads, torch's operators too, has one within.
+
+    Parts are asked for a few ahead. An error is raised where its result would have come."""
+    n = get_threads()
+    if n == 1:
+        yield from map(function, parts)
+        return
+    begun: deque[Future[Result]] = deque()
+    try:
+        for part in parts:
+            begun.append(_pool_of_single_threads(n).submit(function, part))
+            if len(begun) > n:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        # nothing goes on when the caller has stopped asking, or an error is on its way
+        for future in begun:
+            if not future.cancel():
+                future.exception()
+
+
 def _drain(function: Callable[..., object], waiting: deque[tuple[object, ...]]) -> None:
     while True:
         try:
@@ -119,6 +144,25 @@ def _drain(function: Callable[..., object], waiting: deque[tuple[object, ...]]) 
 @cache
 def _pool(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, thread_name_prefix="fastgaum")
+
+
+@cache
+def _pool_of_single_threads(n: int) -> ThreadPoolExecutor:
+    """Threads on each of which torch takes itself to have one thread."""
+    pool, all_there = (
+        ThreadPoolExecutor(n, thread_name_prefix="fastgaum-alone"),
+        threading.Barrier(n),
+    )
+
+    def become_single(_: int) -> None:
+        # torch keeps a number for each thread, and one that a thread takes when it first asks
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        all_there.wait()
+
+    list(pool.map(become_single, range(n)))
+    torch.set_num_threads(n)
+    return pool
 
 
 @cache

@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from ._jit import Array, jit_part
+from ._jit import Array, jit_leaf
 
 RELU, ELU, TANH = 0, 1, 2
 
@@ -45,7 +45,7 @@ _E4 = np.float32(1.6666665459e-1)
 _E5 = np.float32(5.0000001201e-1)
 
 
-@jit_part
+@jit_leaf
 def rational_tanh(x: np.float32) -> np.float32:
     """Return tanh(x) within 4e-7 for float32 (the 13/6 minimax quotient of Eigen's
     generic_fast_tanh_float).
@@ -84,13 +84,13 @@ def _tanh_by_type(x: Any) -> object:
     return quotient if x == types.float32 else exact
 
 
-@jit_part
+@jit_leaf
 def logistic(x: np.float32) -> np.float32:
     """Return 1 / (1 + exp(−x)) = ½ + ½ tanh(x / 2)."""
     return HALF + HALF * tanh(HALF * x)
 
 
-@jit_part
+@jit_leaf
 def polynomial_exp(x: np.float32) -> Any:
     """Return exp(x) for float32 x <= 0, within 4e-7 relative; below −87 exp(−87), about 1.6e-38
     (Cephes' expf).
@@ -129,7 +129,7 @@ def _exp_by_type(x: Any) -> object:
     return polynomial if x == types.float32 else exact
 
 
-@jit_part
+@jit_leaf
 def activate(row: Array, bias: Array, kind: int) -> None:
     """Replace a row of sums by the activations of row + bias; a NaN stays one (a plain maximum
     would make it 0)."""
@@ -146,7 +146,7 @@ def activate(row: Array, bias: Array, kind: int) -> None:
             row[j] = tanh(row[j] + bias[j])
 
 
-@jit_part
+@jit_leaf
 def activated_dot(row: Array, bias: Array, kind: int, weights: Array) -> Any:
     """Σ activation(row + bias) · weights over the length of `row`."""
     total = ZERO
@@ -165,7 +165,7 @@ def activated_dot(row: Array, bias: Array, kind: int, weights: Array) -> Any:
     return total
 
 
-@jit_part
+@jit_leaf
 def through_activation(grad: Array, value: Array, kind: int) -> None:
     """Turn the gradient of activations into that of their sums, in place; `value` holds the
     activations."""

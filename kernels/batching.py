@@ -6,7 +6,7 @@ under way at once."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -190,6 +190,25 @@ def fill_rows(
     for i in range(len(first)):
         start, stop = displays[np.uint64(offsets[i])], displays[np.uint64(offsets[i + 1])]
         _copy(source, int(first[i]) * width, target, int(start) * width, int(stop - start) * width)
+
+
+@jit
+def keep_numbers(
+    display_offsets: Array, numbers: Array, columns: tuple[Array, Array, Array], kept: Any
+) -> None:
+    """Write a chunk's numbers, (n_candidates, n_numbers), to the values, flags and numbers of sets
+    that `kept` has room for, as `WaitingNumbers` holds them."""
+    values, flags, of_sets = kept
+    for event in range(len(display_offsets) - 1):
+        first, last = display_offsets[event], display_offsets[event + 1]
+        for j in range(len(columns[2])):
+            of_sets[event, j] = numbers[first, columns[2][j]]
+        for candidate in range(first, last):
+            row = numbers[candidate]
+            for j in range(len(columns[0])):
+                values[candidate, j] = row[columns[0][j]]
+            for j in range(len(columns[1])):
+                flags[candidate, j] = np.uint8(row[columns[1][j]])
 
 
 @jit

@@ -102,8 +102,8 @@ def numbers_of_training(displays: int, choices: int, expected: float, prior_rate
     The rate is that of two more displays, chosen at the prior rate. The lift is choices beside the
     expected ones (`TrainingTotals.expected`), half a choice added to both."""
     return (
-        math.log1p(displays),
-        math.log1p(choices),
+        log1p_whole(displays),
+        log1p_whole(choices),
         (choices + 2 * prior_rate) / (displays + 2),
         log_lift(choices, expected),
         1.0 if displays == 0 else 0.0,

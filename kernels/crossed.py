@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_part
-from .candidate_formulas import log1p_count, log_lift
+from ._jit import Array, jit, jit_leaf
+from .candidate_formulas import log1p_whole, log_lift
 
 
 class CrossedCounts(NamedTuple):
@@ -72,7 +72,17 @@ class OwnEvents(NamedTuple):
     """where they end, shape (n_events,)"""
 
 
-@jit_part
+class CountedPairs(NamedTuple):
+    """Pairs in any order, shape (n_pairs,) each."""
+
+    values: Array
+    items: Array
+    displays: Array
+    choices: Array
+    expected: Array
+
+
+@jit_leaf
 def add_displays(own: OwnEvents, first: int, last: int, counts: Array) -> None:
     """Add displays, choices and expected choices of the items of own events to counts, (n_items,
     3)."""
@@ -89,7 +99,7 @@ def add_displays(own: OwnEvents, first: int, last: int, counts: Array) -> None:
                     counts[item, 2] += 1 / (stop - start)
 
 
-@jit_part
+@jit_leaf
 def forget_displays(own: OwnEvents, first: int, last: int, counts: Array) -> None:
     """Set to 0 what `add_displays` has counted."""
     for i in range(first, last):
@@ -101,7 +111,47 @@ def forget_displays(own: OwnEvents, first: int, last: int, counts: Array) -> Non
                 counts[own.events.items[candidate]] = 0
 
 
-@jit_part
+@jit
+def count_pairs(own: OwnEvents, n_items: int, pairs: CountedPairs) -> int:
+    """Count the pairs of events in `own.order`, those of one value following each other; return how
+    many pairs there are. Those of one value come as their items do.
+
+    pairs: room for a pair per candidate."""
+    counts = np.zeros((n_items, 3), np.float64)
+    values, first, n = own.events.values, 0, 0
+    while first < len(own.order):
+        value, last = values[own.order[first]], first + 1
+        while last < len(own.order) and values[own.order[last]] == value:
+            last += 1
+        if value >= 0:
+            add_displays(own, first, last, counts)
+            n = _write_pairs(own, first, last, counts, pairs, n)
+        first = last
+    return n
+
+
+@jit_leaf
+def _write_pairs(
+    own: OwnEvents, first: int, last: int, counts: Array, pairs: CountedPairs, n: int
+) -> int:
+    """Write what `add_displays` has counted, and set it to 0."""
+    for i in range(first, last):
+        event = own.order[i]
+        for candidate in range(
+            own.events.display_offsets[event], own.events.display_offsets[event + 1]
+        ):
+            item = own.events.items[candidate]
+            if item >= 0 and counts[item, 0] > 0:
+                pairs.values[n], pairs.items[n] = own.events.values[event], item
+                pairs.displays[n] = counts[item, 0]
+                pairs.choices[n] = counts[item, 1]
+                pairs.expected[n] = counts[item, 2]
+                counts[item, 0] = counts[item, 1] = counts[item, 2] = 0
+                n += 1
+    return n
+
+
+@jit_leaf
 def _place(sorted_items: Array, low: int, high: int, item: int) -> int:
     """First place from `low` to `high` whose item is not below `item`: steps that double, then
     halves, for an item that is likely near."""
@@ -147,14 +197,14 @@ def crossed_numbers(
                 latest = item
                 at = _place(table.items, at, end, item)
                 if at < end and table.items[at] == item:
-                    displays, choices = float(table.displays[at]), float(table.choices[at])
+                    displays, choices = int(table.displays[at]), int(table.choices[at])
                     expected = float(table.expected[at])
                     if last > first:
-                        displays -= counts[item, 0]
-                        choices -= counts[item, 1]
+                        displays -= int(counts[item, 0])
+                        choices -= int(counts[item, 1])
                         # not below 0 by rounding
                         expected = max(expected - counts[item, 2], 0.0)
-                    odds, shown = log_lift(choices, expected), log1p_count(displays)
+                    odds, shown = log_lift(choices, expected), log1p_whole(displays)
             out[candidate, columns[0]] = odds
             out[candidate, columns[1]] = shown
 
@@ -204,16 +254,16 @@ def lead_numbers(
                 _leave_out(table, displayers, target, own, counts, starts, leads)
         for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
             item = events.items[candidate]
-            lead, n = 0.0, 0.0
+            lead, n = 0.0, 0
             if 0 <= item < n_values:
-                lead, n = float(leads[item]), float(table.events[item])
+                lead, n = float(leads[item]), int(table.events[item])
                 if room > 0 and user >= 0:
                     n -= counts[item]
             out[candidate, columns[0]] = lead
-            out[candidate, columns[1]] = log1p_count(n)
+            out[candidate, columns[1]] = log1p_whole(n)
 
 
-@jit_part
+@jit_leaf
 def _mark(displayers: Displayers, item: int, mark: int, leads: Array) -> None:
     """Mark the values under which an item was displayed."""
     if item >= 0:
@@ -221,7 +271,7 @@ def _mark(displayers: Displayers, item: int, mark: int, leads: Array) -> None:
             leads[displayers.values[i]] = mark
 
 
-@jit_part
+@jit_leaf
 def _leave_out(
     table: CrossedCounts,
     displayers: Displayers,

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit_fast, jit_part, prefetch_row
+from ._jit import Array, jit_fast, jit_leaf, jit_part, prefetch_row
 from .activations import HALF, ONE, ZERO, tanh
 from .packing import Sequences, length_of, now_running, padded, room, still_running
 from .products import add, copy
@@ -71,13 +71,13 @@ class LstmGrads(NamedTuple):
     """of these tiles, (4H,)"""
 
 
-@jit_part
+@jit_leaf
 def _row_of(token: int, source: Array) -> int:
     """Row of x that a token reads."""
     return int(source[token]) if len(source) > 0 else int(token)
 
 
-@jit_part
+@jit_leaf
 def activate_gates(sums: Array, gating: Gating, gate: Array) -> None:
     """Write gates: by logistic(q) = ½ + ½ tanh(q / 2) all four are shift + scale · tanh(scale · q),
     and one loop does."""
@@ -86,7 +86,7 @@ def activate_gates(sums: Array, gating: Gating, gate: Array) -> None:
         gate[j] = shift[j] + scale[j] * tanh(scale[j] * (sums[j] + bias[j]))
 
 
-@jit_part
+@jit_leaf
 def advance_units(i: Array, f: Array, g: Array, o: Array, memory: Array, state: Array) -> None:
     """Turn c' (`memory`) into c and write h."""
     for j in range(len(memory)):
@@ -95,7 +95,7 @@ def advance_units(i: Array, f: Array, g: Array, o: Array, memory: Array, state: 
         state[j] = o[j] * tanh(c)
 
 
-@jit_part
+@jit_leaf
 def _cell(
     unit: int, sums: Array, x: Array, gating: Gating, gate: Array, memory: Array, state: Array
 ) -> None:
@@ -121,7 +121,7 @@ def _cell(
     advance_units(i, f, g, o, memory[unit:last], state[unit:last])
 
 
-@jit_part
+@jit_leaf
 def gate_scales(size: int, scale: Array, shift: Array) -> None:
     """What turns tanh into each gate, (4H,): ½ and ½ for a logistic one, 1 and 0 for g."""
     for j in range(4 * size):
@@ -191,7 +191,7 @@ def lstm_tiles(
                     prefetch_row(gates, token + 1)
 
 
-@jit_part
+@jit_leaf
 def _output_backward(o: Array, c: Array, carry_h: Array, carry_c: Array, grad_o: Array) -> None:
     for j in range(len(c)):
         squashed = tanh(c[j])
@@ -199,21 +199,21 @@ def _output_backward(o: Array, c: Array, carry_h: Array, carry_c: Array, grad_o:
         carry_c[j] += carry_h[j] * o[j] * (ONE - squashed * squashed)
 
 
-@jit_part
+@jit_leaf
 def _input_backward(i: Array, g: Array, carry_c: Array, grad_i: Array, grad_g: Array) -> None:
     for j in range(len(i)):
         grad_i[j] = carry_c[j] * g[j] * i[j] * (ONE - i[j])
         grad_g[j] = carry_c[j] * i[j] * (ONE - g[j] * g[j])
 
 
-@jit_part
+@jit_leaf
 def _forget_backward(f: Array, c_before: Array, carry_c: Array, grad_f: Array) -> None:
     for j in range(len(f)):
         grad_f[j] = carry_c[j] * c_before[j] * f[j] * (ONE - f[j])
         carry_c[j] *= f[j]
 
 
-@jit_part
+@jit_leaf
 def _cell_backward(
     gate: Array, c_before: Array, c: Array, carry_h: Array, carry_c: Array, grad: Array
 ) -> None:
@@ -229,7 +229,7 @@ def _cell_backward(
     _forget_backward(f, c_before, carry_c, grad[size : 2 * size])
 
 
-@jit_part
+@jit_leaf
 def _spread(row: Array, first: int, at: int, inputs: Array) -> None:
     """Write a row as columns `first`, `first` + 1, … of row `at` of the inputs, whose columns stand
     in blocks."""

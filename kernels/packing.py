@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_fast, jit_part
+from ._jit import Array, jit, jit_fast, jit_leaf
 from .products import add, copy
 
 
@@ -90,14 +90,14 @@ def group_tiles(offsets: Array, order: Array, tiles: Array, n_tokens: int, parts
     return n_parts
 
 
-@jit_part
+@jit_leaf
 def padded(rows: int) -> int:
     """How many rows to give to the matrix product: three left over of four take longer than
     four."""
     return rows if rows < 3 else (rows + 3) // 4 * 4
 
 
-@jit_part
+@jit_leaf
 def room(tiles: Array) -> int:
     """How many rows the widest tile needs in a buffer of states."""
     rows = 0
@@ -106,7 +106,7 @@ def room(tiles: Array) -> int:
     return padded(rows)
 
 
-@jit_part
+@jit_leaf
 def length_of(rank: int, sequences: Sequences) -> int:
     """How many tokens the sequence at that place of the order has."""
     order, offsets = sequences
@@ -114,7 +114,7 @@ def length_of(rank: int, sequences: Sequences) -> int:
     return int(offsets[sequence + 1] - offsets[sequence])
 
 
-@jit_part
+@jit_leaf
 def still_running(step: int, first: int, active: int, sequences: Sequences) -> int:
     """How many of order[first:first + active] are longer than `step`; at least one must be."""
     while length_of(first + active - 1, sequences) <= step:
@@ -122,7 +122,7 @@ def still_running(step: int, first: int, active: int, sequences: Sequences) -> i
     return active
 
 
-@jit_part
+@jit_leaf
 def now_running(step: int, first: int, last: int, active: int, sequences: Sequences) -> int:
     """The same on the way back, from the `active` that are longer than step + 1."""
     while first + active < last and length_of(first + active, sequences) > step:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._jit import Array, jit_part
+from ._jit import Array, jit_leaf, jit_part
 from .activations import ZERO
 
 SMALL = 1_000_000
@@ -19,28 +19,28 @@ WHOLE = 32
 """rows from which one large product is as quick"""
 
 
-@jit_part
+@jit_leaf
 def add(target: Array, row: Array) -> None:
     """Add to `target` as many entries of `row`, in place."""
     for j in range(len(target)):
         target[j] += row[j]
 
 
-@jit_part
+@jit_leaf
 def add_scaled(row: Array, factor: np.float32, other: Array) -> None:
     """Add a multiple of another row."""
     for j in range(len(row)):
         row[j] += factor * other[j]
 
 
-@jit_part
+@jit_leaf
 def add_columns(rows: Array, total: Array) -> None:
     """Add the sum of each column of `rows`."""
     for i in range(len(rows)):
         add(total, rows[i])
 
 
-@jit_part
+@jit_leaf
 def copy(target: Array, row: Array) -> None:
     """Copy as many entries of `row` as `target` holds: for short rows quicker than target[:] =
     row."""
@@ -48,7 +48,7 @@ def copy(target: Array, row: Array) -> None:
         target[j] = row[j]
 
 
-@jit_part
+@jit_leaf
 def dot(left: Array, right: Array) -> Any:
     """Σ left · right over the length of `left`."""
     total = ZERO
@@ -63,7 +63,7 @@ def matrix(flat: Array, start: int, rows: int, columns: int) -> Array:
     return flat[start : start + rows * columns].reshape(rows, columns)
 
 
-@jit_part
+@jit_leaf
 def add_product(vector: Array, matrix: Array, row: Array) -> None:
     """Add vector @ matrix to row, (k,), (k, n) → (n,).
 
@@ -86,7 +86,7 @@ def add_product(vector: Array, matrix: Array, row: Array) -> None:
             row[j] += a0 * matrix[k, j]
 
 
-@jit_part
+@jit_leaf
 def multiply_rows(rows: Array, matrix: Array, count: int, result: Array) -> None:
     """Write rows @ matrix for the first `count` rows, (n, k), (k, m) → (n, m): each row's bits
     follow from it alone.
@@ -120,7 +120,7 @@ def multiply_rows(rows: Array, matrix: Array, count: int, result: Array) -> None
                 of_z[j] += z0 * m0
 
 
-@jit_part
+@jit_leaf
 def _taken(rows: int, width: int, size: int) -> int:
     """How many of a matrix's `size` rows of `width` floats to multiply with `rows` others at a
     time."""

@@ -66,7 +66,7 @@ TOGETHER, MET, WON, LOST, ODDS, SHOWN_AFTER, CHOSEN_AFTER = range(7)
 N_SUMS = 7
 
 
-@jit_part
+@jit_leaf
 def _add(slots: PairSlots, key: Any, first: int, second: int) -> None:
     """Add a display to a pair, and its choices of one or of two kinds."""
     at = slot(slots.keys, key)
@@ -82,7 +82,7 @@ def _add(slots: PairSlots, key: Any, first: int, second: int) -> None:
         slots.counts[at, 2] += second
 
 
-@jit_part
+@jit_leaf
 def _has_room(slots: PairSlots, n: int) -> bool:
     """Whether n pairs more leave a quarter of the slots free."""
     return bool(4 * (slots.used[0] + n) <= 3 * len(slots.keys))
@@ -129,7 +129,7 @@ def find_rivals(rows: Array, rule: RivalRule, places: Array) -> int:
     return n
 
 
-@jit_part
+@jit_leaf
 def _count_rivals(
     rows: Array, chosen: int, limit: int, rule: RivalRule, places: Array, slots: PairSlots
 ) -> None:
@@ -148,7 +148,7 @@ def _count_rivals(
                 _add(slots, key, a == chosen, b == chosen)
 
 
-@jit_part
+@jit_leaf
 def _count_follows(
     shown: Array, chosen: int, latest: Array, limit: int, ranks: Array, slots: PairSlots
 ) -> None:
@@ -163,7 +163,7 @@ def _count_follows(
                 _add(slots, key, place == chosen, 0)
 
 
-@jit_part
+@jit_leaf
 def _find_latest(sessions: PackedSessions, start: int, event: int, latest: Array) -> int:
     """Write the rows chosen last, at most len(latest), before an event of the session that starts
     at `start`; a choice's place is its number in the session modulo len(latest). Returns how many
@@ -174,7 +174,7 @@ def _find_latest(sessions: PackedSessions, start: int, event: int, latest: Array
     return n_chosen
 
 
-@jit_part
+@jit_leaf
 def _add_choice(sessions: PackedSessions, event: int, n_chosen: int, latest: Array) -> int:
     """Write an event's choice, if there is one, over the oldest in `latest`. Returns how many
     choices there are then."""

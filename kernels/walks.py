@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_part
+from ._jit import Array, jit, jit_leaf
 from .crossed import (
     CrossedCounts,
     CrossedEvents,
@@ -127,7 +127,7 @@ def walk_numbers(
             out[candidate, columns[3]] = back
 
 
-@jit_part
+@jit_leaf
 def _leave_out_pairs(
     alone: AlonePairs, user: int, values: Array, change: int, walk: Nearness
 ) -> None:
@@ -138,13 +138,13 @@ def _leave_out_pairs(
             walk.lost[values[alone.pairs[i]]] += change
 
 
-@jit_part
+@jit_leaf
 def _degree(table: CrossedCounts, value: int, leaves_out: bool, walk: Nearness) -> Any:
     n = table.starts[value + 1] - table.starts[value]
     return n - walk.lost[value] if leaves_out else n
 
 
-@jit_part
+@jit_leaf
 def _walk_back(
     table: CrossedCounts, displayers: Displayers, target: int, leaves_out: bool, walk: Nearness
 ) -> None:
@@ -169,7 +169,7 @@ def _walk_back(
                 walk.two[value] += step / np.float32(_degree(table, value, leaves_out, walk))
 
 
-@jit_part
+@jit_leaf
 def _forget_walk(table: CrossedCounts, displayers: Displayers, target: int, walk: Nearness) -> None:
     """Set to 0 what `_walk_back` has written."""
     if target < 0:
@@ -184,18 +184,19 @@ def _forget_walk(table: CrossedCounts, displayers: Displayers, target: int, walk
                 walk.two[displayers.values[j]] = 0
 
 
-@jit_part
+@jit_leaf
 def _mean_of_row(table: CrossedCounts, value: int, leaves_out: bool, walk: Nearness) -> Any:
     """Mean of the probabilities of two steps over what was displayed under a value."""
-    total, first, last = np.float32(0), table.starts[value], table.starts[value + 1]
+    total = np.float32(0)
+    first, last = np.uint64(table.starts[value]), np.uint64(table.starts[value + 1])
     n = _degree(table, value, leaves_out, walk)
     if n <= 0:
         return 0.0
     if leaves_out:
         for i in range(first, last):
             if not walk.gone[i]:
-                total += walk.two[table.items[i]]
+                total += walk.two[np.uint32(table.items[i])]
     else:
         for i in range(first, last):
-            total += walk.two[table.items[i]]
+            total += walk.two[np.uint32(table.items[i])]
     return float(total) / n

@@ -32,13 +32,9 @@ from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shards import require_log
 from fastgaum.metrics.precision import precision_at_k
-from fastgaum.models.choice_model import (
-    ChoiceModel,
-    Head,
-    offers_no_click,
-    require_validation,
-)
+from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.model_file import model_state
+from fastgaum.models.splits import offers_no_click, require_validation
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
 

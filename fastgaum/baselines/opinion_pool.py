@@ -46,7 +46,8 @@ from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog, require_log
 from fastgaum.machine import device_of
-from fastgaum.models.choice_model import ChoiceModel, Head, require_validation
+from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.models.splits import require_validation
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.tensors import Bags, BatchTensors
 

@@ -18,11 +18,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum import threads
 from fastgaum.kernels.crossed import (
+    CountedPairs,
     CrossedCounts,
     CrossedEvents,
     Displayers,
     OwnEvents,
+    count_pairs,
     crossed_numbers,
     lead_numbers,
 )
@@ -68,18 +71,16 @@ def _pairs(fields: Sequence[CrossedField]) -> list[tuple[CrossedField, CrossedFi
 
 def count_crossed(events: CrossedEvents, n_values: int, n_items: int) -> CrossedCounts:
     """Count the pairs of training events; their values and items are rows."""
-    offsets, items, choices, values, _ = events
-    sizes = np.diff(offsets)
-    known = np.repeat(values >= 0, sizes) & (items >= 0)
-    event = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)[known]
-    keys = values[event].astype(np.int64) * n_items + items[known]
-    chosen = np.zeros(len(items), np.int32)
-    clicked = choices >= 0
-    chosen[offsets[:-1][clicked] + choices[clicked]] = 1
-    expected = np.where(clicked, 1 / np.maximum(sizes, 1), 0)[event].astype(np.float32)
-    counted = np.bincount(values[values >= 0], minlength=n_values).astype(np.int32)
-    ones = np.ones(len(keys), np.int32)
-    return _summed(keys, (ones, chosen[known], expected), counted, n_items)
+    order, (first, last) = stable_order(events.values + 1), np.zeros((2, 0), np.int64)
+    n, kinds = len(events.items), (np.int32, np.int32, np.int32, np.int32, np.float32)
+    pairs = CountedPairs(*(np.empty(n, kind) for kind in kinds))
+    n_pairs = count_pairs(OwnEvents(events, order, order[:0], first, last), n_items, pairs)
+    values, items, *counts = (part[:n_pairs] for part in pairs)
+    keys = values.astype(np.int64) * n_items + items
+    order = stable_order(keys)
+    known = events.values[events.values >= 0]
+    of_values = np.bincount(known, minlength=n_values).astype(np.int32)
+    return _table(keys[order], [part[order] for part in counts], of_values, n_items)
 
 
 def add_crossed(one: CrossedCounts, other: CrossedCounts, n_items: int) -> CrossedCounts:
@@ -98,11 +99,12 @@ def sum_crossed(
     """Counts of each field over the training events of all parts of a log; `former` counts, of the
     first values and items, are added."""
     totals = [with_values(one, field.n_values) for one, field in zip(former, fields, strict=False)]
+
+    def count(of_field: tuple[CrossedEvents, CrossedField]) -> CrossedCounts:
+        return count_crossed(of_field[0], of_field[1].n_values, n_items)
+
     for events in parts:
-        counts = [
-            count_crossed(one, field.n_values, n_items)
-            for one, field in zip(events, fields, strict=True)
-        ]
+        counts = threads.in_order(count, list(zip(events, fields, strict=True)))
         totals = (
             [add_crossed(one, other, n_items) for one, other in zip(totals, counts, strict=True)]
             if totals

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fastgaum import threads
 from fastgaum.features.context import ContextEncoder
 from fastgaum.features.item_vectors import VectorReader
 from fastgaum.features.numbers import SAME_FOR_SET, Moments, flag_names, varying_columns
@@ -26,11 +27,15 @@ from fastgaum.features.sessions import (
     require_positions,
     work_of,
 )
-from fastgaum.kernels.batching import WaitingNumbers, fill_numbers, picked_size
+from fastgaum.kernels.batching import WaitingNumbers, fill_numbers, keep_numbers, picked_size
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace
+
+
+PART = 1 << 13
+"""candidates whose numbers one thread makes at a time"""
 
 
 class Place(NamedTuple):
@@ -67,8 +72,22 @@ class CompactSessions(EncodedSessions):
     def numbers_of(self, picked: PickedSessions) -> FloatArray:
         """Numbers of the picked sessions' candidates."""
         numbers = np.empty((picked.n_candidates, len(self.waiting.mean)), np.float32)
-        of_batch = (picked.first, picked.first_events, picked.offsets, picked.displays)
-        fill_numbers(self.waiting, *of_batch, numbers)
+        first, first_events, offsets, displays = picked
+        parts = cut_by_candidates(np.diff(displays[offsets]), PART)
+        threads.run(
+            fill_numbers,
+            [
+                (
+                    self.waiting,
+                    first[part],
+                    first_events[part],
+                    offsets[part.start : part.stop + 1],
+                    displays,
+                    numbers,
+                )
+                for part in parts
+            ],
+        )
         return numbers
 
 
@@ -109,11 +128,9 @@ class KeptNumbers:
         write(part, numbers)
         if self._moments is not None and n:
             block.add(numbers)
-        values, flags, of_sets = self._waiting.columns
-        # with mode "clip" numpy writes where it is to go, without a copy
-        np.take(numbers, values, axis=1, out=self._waiting.values[place.candidates], mode="clip")
-        self._waiting.flags[place.candidates] = numbers[:, flags]
-        self._waiting.of_sets[place.events] = numbers[part.display_offsets[:-1, None], of_sets]
+        values, flags, of_sets, columns, *_ = self._waiting
+        kept = values[place.candidates], flags[place.candidates], of_sets[place.events]
+        keep_numbers(part.display_offsets, numbers, columns, kept)
         return block
 
     def standardised_by(self, blocks: Sequence[Moments]) -> WaitingNumbers:

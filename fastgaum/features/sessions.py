@@ -102,17 +102,18 @@ def work_of(packed: PackedArrays, actions: Actions | ActionBags | None) -> IntAr
     return displays if actions is None else displays + actions.offsets
 
 
-def cut_by_candidates(sizes: IntArray) -> list[slice]:
-    """Cut sessions of so many candidates into runs of at most BATCH_CANDIDATES; a larger session is
-    a run of its own.
+def cut_by_candidates(sizes: IntArray, most: int | None = None) -> list[slice]:
+    """Cut sessions of so many candidates into runs of at most `most` (BATCH_CANDIDATES unless
+    given); a larger session is a run of its own.
 
     With a limit of 9 the sizes [4, 5, 1, 20, 3] give the runs [4, 5], [1], [20], [3].
     """
-    if int(sizes.sum(dtype=np.int64)) <= BATCH_CANDIDATES:
+    most = BATCH_CANDIDATES if most is None else most
+    if int(sizes.sum(dtype=np.int64)) <= most:
         return [slice(0, len(sizes))]
     runs, first, total = [], 0, 0
     for at, size in enumerate(sizes.tolist()):
-        if at > first and total + size > BATCH_CANDIDATES:
+        if at > first and total + size > most:
             runs.append(slice(first, at))
             first, total = at, 0
         total += size

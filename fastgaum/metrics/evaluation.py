@@ -21,7 +21,7 @@ from fastgaum.metrics.calibration import (
     no_click_calibration,
 )
 from fastgaum.metrics.displays import DisplayRanking, clicks_of_displays, rank_displays
-from fastgaum.metrics.intervals import Interval, bootstrap_mean, paired_difference
+from fastgaum.metrics.intervals import Interval, bootstrap_means, paired_difference
 from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean
 
 MIN_PROB = 1e-6
@@ -315,11 +315,12 @@ def _figures(
         choices,
         min_prob=MIN_PROB,
     )
+    *of_ks, of_nll = bootstrap_means([*per_event.values(), nll], users)
     return HeadFigures(
-        precision={k: bootstrap_mean(values, users) for k, values in per_event.items()},
+        precision=dict(zip(ks, of_ks, strict=True)),
         per_user={k: user_mean(values, users) for k, values in per_event.items()},
         nontrivial={k: nontrivial_mean(values, offsets, k) for k, values in per_event.items()},
-        nll=bootstrap_mean(nll, users),
+        nll=of_nll,
         brier=float(brier_score(probs, no_click_probs, offsets, choices).mean()),
         ece=expected_calibration_error(probs, candidate_outcomes(offsets, choices)),
         no_click=no_click_calibration(no_click_probs, choices)
@@ -340,9 +341,10 @@ def _of_displays(
     clicks = clicks_of_displays(encoded.choices, first)
     recall, mrr, ndcg = rank_displays(head.scores, encoded.display_offsets, clicks, ks)
     recall = {k: 100 * values for k, values in recall.items()}
+    *of_ks, of_mrr, of_ndcg = bootstrap_means([*recall.values(), mrr, ndcg], users)
     return DisplayFigures(
-        {k: bootstrap_mean(values, users) for k, values in recall.items()},
-        bootstrap_mean(mrr, users),
-        bootstrap_mean(ndcg, users),
+        dict(zip(ks, of_ks, strict=True)),
+        of_mrr,
+        of_ndcg,
         DisplayRanking(recall, mrr, ndcg),
     )

@@ -7,7 +7,7 @@ over all events of the drawn users. A statistic is kept as sums by user: tests a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,20 +55,40 @@ def bootstrap_mean(
     >>> bootstrap_mean(np.array([0.5, 0.5, np.nan]), np.array([0, 1, 1]))
     Interval(mean=0.5, low=0.5, high=0.5, n_events=2, n_users=2)
     """
-    sums, counts = sums_by_user(np.asarray(per_event, dtype=np.float64), users)
-    n_users = len(sums)
-    if n_users == 0:
-        return Interval(float("nan"), float("nan"), float("nan"), 0, 0)
-    means = np.concatenate(
-        [
-            sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-            for drawn in _drawn_users(n_users, draws, seed)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(
-        float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()), n_users
-    )
+    return bootstrap_means([per_event], users, draws=draws, seed=seed, level=level)[0]
+
+
+def bootstrap_means(
+    columns: Sequence[Float64Array],
+    users: AnyInts,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[Interval]:
+    """The `bootstrap_mean` of each of some columns, (n_events,) each: those that count events of as
+    many users share their draws, which are made once."""
+    of_users = [sums_by_user(np.asarray(values, dtype=np.float64), users) for values in columns]
+    nothing = Interval(float("nan"), float("nan"), float("nan"), 0, 0)
+    found = dict.fromkeys(range(len(columns)), nothing)
+    for n_users in {len(sums) for sums, _ in of_users} - {0}:
+        alike = [i for i, (sums, _) in enumerate(of_users) if len(sums) == n_users]
+        parts = [part for i in alike for part in of_users[i]]
+        # A draw at a time: what it reads and writes stays in the cache. A column at a time: the
+        # bits of one then do not depend on which others are asked for.
+        times = (
+            np.bincount(drawn, minlength=n_users).astype(np.float64)
+            for block in _drawn_users(n_users, draws, seed)
+            for drawn in block
+        )
+        totals = np.array([[of_draw.dot(part) for part in parts] for of_draw in times])
+        means = totals[:, ::2] / totals[:, 1::2]
+        ends = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        for i, (low, high) in zip(alike, ends.T.tolist(), strict=True):
+            sums, counts = of_users[i]
+            mean, n_events = float(sums.sum() / counts.sum()), int(counts.sum())
+            found[i] = Interval(mean, low, high, n_events, n_users)
+    return list(found.values())
 
 
 def paired_difference(

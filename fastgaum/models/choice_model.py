@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -17,18 +17,17 @@ import torch
 from torch import Tensor
 
 from fastgaum.checkpoint import State
-from fastgaum.errors import ConfigError, LogFormatError, NumericsError, require_known, require_whole
+from fastgaum.errors import ConfigError, NumericsError, require_known, require_whole
 from fastgaum.features.batches import batches
-from fastgaum.features.sessions import EncodedSessions, chunks
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
-from fastgaum.logs.clicks import CLICKS_SO_FAR, is_successive
 from fastgaum.logs.columns import show
-from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog, SplitName
+from fastgaum.logs.log import FloatArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog, require_split
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.models.model_file import save_model_state
+from fastgaum.models.splits import Progress, SessionEncoder, candidate_frame, worked_parts
 from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.nets.tensors import BatchTensors, to_tensors
@@ -36,9 +35,8 @@ from fastgaum.nets.tensors import BatchTensors, to_tensors
 if TYPE_CHECKING:
     from fastgaum.models.online import OnlineUser
 
+T = TypeVar("T")
 Head = Literal["reward", "generator"]
-Progress = Callable[[int, int], None]
-"""called with events done and events in all, now and then"""
 
 
 class ModelSettings(Protocol):
@@ -54,16 +52,6 @@ class ModelSettings(Protocol):
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, ready for TOML or JSON."""
-
-
-class SessionEncoder(Protocol):
-    """What makes a model's input of a log's sessions."""
-
-    def on(self, part: SessionLog) -> SessionEncoder:
-        """The encoder of a part of the log."""
-
-    def encode(self, rows: IntArray) -> EncodedSessions:
-        """The sessions `rows` as bags."""
 
 
 class ChoiceModel(ABC):
@@ -170,10 +158,11 @@ class ChoiceModel(ABC):
             FeatureMismatchError: the log's fields are not the training log's.
             NumericsError: a utility is not finite.
         """
-        parts = [
-            (part.without_bags(), self._checked_score(of, part))
-            for of, part in self._parts(log, split, progress)
-        ]
+
+        def scored(of: SessionLog, part: EncodedSessions) -> tuple[EncodedSessions, ScoredSessions]:
+            return part.without_bags(), self._checked_score(of, part)
+
+        parts = list(self._parts(log, split, scored, progress))
         return EncodedSessions.joined([part for part, _ in parts]), ScoredSessions.joined(
             [scores for _, scores in parts]
         )
@@ -211,8 +200,7 @@ class ChoiceModel(ABC):
             ConfigError: the model does not keep places apart, or does not know this one.
         """
         self._require_place(at_place)
-        parts = self._parts(log, split, progress)
-        return (self._predicted(of, part, at_place) for of, part in parts)
+        return self._parts(log, split, partial(self._predicted, at_place=at_place), progress)
 
     def _require_place(self, place: Place) -> None:
         if place == "own" or self.space is None:
@@ -235,7 +223,7 @@ class ChoiceModel(ABC):
     ) -> pl.DataFrame:
         scored = self._checked_score(log, encoded, at_place)
         reward, generator = scored.heads["reward"], scored.heads.get("generator")
-        frame = _candidate_frame(log, encoded).with_columns(
+        frame = candidate_frame(log, encoded).with_columns(
             utility=reward.scores,
             probability=np.exp(reward.log_probs),
             no_click_probability=np.exp(
@@ -256,9 +244,13 @@ class ChoiceModel(ABC):
         require_whole("seed", seed)
         require_known("head", head, ("reward", "generator"))
         draws = torch.Generator().manual_seed(seed)
-        return pl.concat(
-            [self._drawn(of, part, head, draws) for of, part in self._parts(log, split)]
-        )
+
+        def encoded(of: SessionLog, part: EncodedSessions) -> tuple[SessionLog, EncodedSessions]:
+            return of, part
+
+        # the draws of a part come after those before it
+        parts = self._parts(log, split, encoded)
+        return pl.concat([self._drawn(of, part, head, draws) for of, part in parts])
 
     def _drawn(
         self, log: SessionLog, encoded: EncodedSessions, head: Head, draws: torch.Generator
@@ -271,7 +263,7 @@ class ChoiceModel(ABC):
             parts.append(np.where(candidates >= 0, candidates + base, -1))
             base += int(batch.display_offsets[-1])
         chosen = np.concatenate(parts)
-        frame = _candidate_frame(log, encoded)
+        frame = candidate_frame(log, encoded)
         first = frame[encoded.display_offsets[:-1].tolist()]
         items = pl.Series(
             "item", [None if row < 0 else row for row in chosen.tolist()], dtype=pl.Int64
@@ -307,7 +299,7 @@ class ChoiceModel(ABC):
             finite = np.isfinite(head.scores)
             if not finite.all():
                 candidate = int(np.argmin(finite))
-                place = _candidate_frame(log, encoded).row(candidate, named=True)
+                place = candidate_frame(log, encoded).row(candidate, named=True)
                 raise NumericsError(
                     f"event {show(place['event'])} of session {show(place['session'])}: the {name} "
                     f"gives item {show(place['item'])} {head.scores[candidate]}, "
@@ -326,74 +318,18 @@ class ChoiceModel(ABC):
         return self._encoder(log, split).encode(log.sessions_in(split))
 
     def _parts(
-        self, log: AnyLog, split: SplitName, progress: Progress | None = None
-    ) -> Iterator[tuple[SessionLog, EncodedSessions]]:
-        """A split encoded chunk by chunk, each with the log that its rows are of; users are
-        numbered over all parts.
-
-        Chunks are cut where batches are: every batch is the one it would be in the whole, or in the
-        whole shard."""
-        encoder = self._encoder(log, split)
-        n_events = 0 if progress is None else log.count("events", split)
-
-        def encoded_parts() -> Iterator[tuple[SessionLog, EncodedSessions]]:
-            n_users = done = 0
-            for part in log.parts():
-                of_part, rows = encoder.on(part), part.sessions_in(split)
-                for chunk in chunks(part, rows, SCORING_SESSIONS) if len(rows) else ():
-                    encoded = of_part.encode(chunk)
-                    yield part, replace(encoded, users=encoded.users + np.int32(n_users))
-                    done += encoded.n_events
-                    if progress is not None:
-                        progress(done, n_events)
-                n_users += int(part.users.max(initial=-1)) + 1
-
-        # what is wrong is said before the first part is asked for
-        return encoded_parts()
+        self,
+        log: AnyLog,
+        split: SplitName,
+        work: Callable[[SessionLog, EncodedSessions], T],
+        progress: Progress | None = None,
+    ) -> Iterator[T]:
+        """`worked_parts` of a split; what is wrong is said before the first part is asked for."""
+        encoder, on_threads = self._encoder(log, split), self.device.type == "cpu"
+        return worked_parts(encoder, log, split, work, progress, on_threads)
 
     def _encoder(self, log: AnyLog, split: SplitName) -> SessionEncoder:
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
         require_split(log, split)
         return self.space.encoder(log)
-
-
-def require_validation(log: AnyLog) -> None:
-    """Raise LogFormatError unless the log has a session to choose an epoch or a setting on."""
-    if log.count("sessions", "validation") == 0:
-        raise LogFormatError(
-            f"log '{log.name}' has no validation session to choose an epoch on, of "
-            f"{log.count('sessions')} in all: split it by user"
-            " (--split-by user, split='user'), which takes several users"
-        )
-
-
-def offers_no_click(log: AnyLog, rule: Literal["auto", "always", "never"] = "auto") -> bool:
-    """Whether no click is a choice on this log: auto = when the log holds one.
-
-    Raises:
-        LogFormatError: the rule is never and the log has an event without a choice.
-    """
-    if rule == "never" and log.has_no_click:
-        raise LogFormatError(
-            f"log '{log.name}' has events without a choice: no_click = never does not fit, use auto"
-        )
-    return rule == "always" or (rule == "auto" and log.has_no_click)
-
-
-def _candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
-    """session, event, item of each encoded candidate, as the log names them, and of successive
-    choices clicks_so_far, which tells the events of one display apart."""
-    _, events = pick_rows(log.session_offsets, encoded.rows)
-    _, candidates = pick_rows(log.display_offsets, events)
-    size = np.diff(encoded.display_offsets)
-    sessions = np.repeat(encoded.rows, np.diff(encoded.display_offsets[encoded.session_offsets]))
-    columns: dict[str, Any] = {
-        "session": log.session_ids.gather(sessions),
-        "event": log.event_ids.gather(np.repeat(events, size)),
-        "item": log.item_ids.gather(np.asarray(log.items)[candidates]),
-    }
-    if is_successive(log.event_fields):
-        so_far = np.asarray(log.event_fields[CLICKS_SO_FAR])[events]
-        columns[CLICKS_SO_FAR] = np.repeat(so_far.astype(np.int32), size)
-    return pl.DataFrame(columns)

@@ -17,7 +17,7 @@ from fastgaum.game.loop import TrainingData
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shards import AnyLog
-from fastgaum.models.choice_model import require_validation
+from fastgaum.models.splits import require_validation
 from fastgaum.processes import Processes
 
 SpaceOptions = tuple[str, bool, bool, bool, bool]

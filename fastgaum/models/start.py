@@ -15,8 +15,8 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.shards import AnyLog
-from fastgaum.models.choice_model import offers_no_click
 from fastgaum.models.model_file import bootstraps_of, load_model_state, user_model_of
+from fastgaum.models.splits import offers_no_click
 from fastgaum.nets.networks import Networks
 from fastgaum.presets import TRAINING_KEYS
 

@@ -29,9 +29,9 @@ from fastgaum.locks import file_lock
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.metrics.intervals import Interval, paired_difference
-from fastgaum.models.choice_model import require_validation
 from fastgaum.models.prepared import Prepared, SpaceOptions, held_out_folds, space_options
 from fastgaum.models.search_space import PRESET, SearchSpace, Values, base_config, changed_keys
+from fastgaum.models.splits import require_validation
 from fastgaum.models.trial_store import (
     TrialState,
     TrialStore,

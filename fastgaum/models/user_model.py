@@ -26,10 +26,7 @@ from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.logs.shards import AnyLog, require_log
 from fastgaum.machine import device_of
-from fastgaum.models.choice_model import (
-    Head,
-    offers_no_click,
-)
+from fastgaum.models.choice_model import Head
 from fastgaum.models.model_file import bootstraps_of, load_user_model, user_model_state
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.prepared import (
@@ -40,6 +37,7 @@ from fastgaum.models.prepared import (
     require_in_memory,
     space_options,
 )
+from fastgaum.models.splits import offers_no_click
 from fastgaum.models.start import check_log, config_from, former_model, start_from
 from fastgaum.nets.histories import Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room

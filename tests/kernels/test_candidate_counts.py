@@ -168,14 +168,19 @@ def test_numbers_that_waited_are_those_of_picked_sessions(
     whole = np.empty((n, 5), np.float32)
     whole[:, [0, 3]], whole[:, [1]] = values, flags
     whole[:, 2] = np.repeat(of_sets[:, 0], np.diff(displays))
+    columns = (np.array([0, 3]), np.array([1]), np.array([2]))
+    kept = tuple(np.full_like(part, 77) for part in (values, flags.astype(np.uint8), of_sets))
+    batching.keep_numbers(displays, whole, columns, kept)
+    for found, there in zip(kept, (values, flags, of_sets), strict=True):
+        assert found.tolist() == there.tolist()
     varying = np.array([3])
     candidate_formulas.relate_to_sets(displays, varying, whole)
     mean, scale = rng.normal(size=(2, 5)).astype(np.float32)
     scale = np.abs(scale) + np.float32(1)
     candidate_formulas.standardise_rows(mean, scale, whole)
     waiting = batching.WaitingNumbers(
-        *(values, flags.astype(np.uint8), of_sets),
-        (np.array([0, 3]), np.array([1]), np.array([2])),
+        *kept,
+        columns,
         *(varying, mean, scale),
     )
     events = [np.arange(offsets[row], offsets[row + 1]) for row in rows]

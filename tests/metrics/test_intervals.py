@@ -2,9 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastgaum.metrics import intervals
-from fastgaum.metrics.intervals import Interval, bootstrap_mean, paired_difference
+from fastgaum.metrics.intervals import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_means,
+    paired_difference,
+)
+from fastgaum.metrics.precision import sums_by_user
 
 
 def test_the_width_is_that_of_independent_users() -> None:
@@ -62,3 +70,36 @@ def test_no_events_and_unequal_lengths() -> None:
     assert bootstrap_mean(np.array([0.0, 1.0]), np.array([3, 3])) == Interval(0.5, 0.5, 0.5, 2, 1)
     with pytest.raises(ValueError, match="2 and 3 events"):
         paired_difference(np.zeros(2), np.zeros(3), np.zeros(2, dtype=int))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 99))
+def test_draws_are_those_of_users_with_all_their_events(
+    n_events: int, n_labels: int, seed: int
+) -> None:
+    """Against every draw written out. Columns that count other users are drawn on their own."""
+    rng = np.random.default_rng(seed)
+    users = rng.integers(0, n_labels, n_events)
+    columns = [
+        np.where(rng.random(n_events) < missing, np.nan, rng.normal(size=n_events))
+        for missing in (0, 0, 0.5, 1)
+    ]
+    found = bootstrap_means(columns, users, draws=40, seed=seed, level=0.8)
+    assert repr(found) == repr(
+        [bootstrap_mean(values, users, draws=40, seed=seed, level=0.8) for values in columns]
+    )
+    for values, interval in zip(columns, found, strict=True):
+        sums, counts = sums_by_user(values, users)
+        assert (interval.n_users, interval.n_events) == (len(sums), counts.sum())
+        if not len(sums):
+            assert np.isnan([interval.mean, interval.low, interval.high]).all()
+            continue
+        draws = np.random.default_rng(seed).integers(
+            len(sums), size=(40, len(sums)), dtype=np.int32
+        )
+        means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+        np.testing.assert_allclose(
+            [interval.mean, interval.low, interval.high],
+            [np.nanmean(values), *np.quantile(means, [0.1, 0.9])],
+            atol=1e-12,
+        )

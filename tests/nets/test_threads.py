@@ -67,3 +67,47 @@ def test_small_networks_have_one_thread_unless_told(monkeypatch: pytest.MonkeyPa
         assert threads.get_threads() == 3
         threads.set_threads(2)
     assert threads.get_threads() == 2
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_results_come_in_order_from_single_threads(n: int) -> None:
+    threads.set_threads(n)
+    asked = []
+
+    def parts() -> Iterator[int]:
+        for part in range(20):
+            asked.append(part)
+            yield part
+
+    def work(part: int) -> tuple[int, int, list[int]]:
+        done: list[int] = []
+        # shared work within a part stays on its thread
+        threads.run(done.append, [(i,) for i in range(5)])
+        return part, threads.get_threads(), done
+
+    results = threads.one_thread_each(work, parts())
+    assert next(results) == (0, 1, [0, 1, 2, 3, 4])
+    assert len(asked) <= n + 1, "parts are asked for a few ahead"
+    assert list(results) == [(part, 1, [0, 1, 2, 3, 4]) for part in range(1, 20)]
+    assert threads.get_threads() == torch.get_num_threads() == n
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_first_error_comes_in_its_place_and_ends_the_work(n: int) -> None:
+    threads.set_threads(n)
+    begun = []
+
+    def work(part: int) -> int:
+        begun.append(part)
+        if part in (4, 5):
+            raise ValueError(f"part {part}")
+        return part
+
+    results = threads.one_thread_each(work, range(100))
+    assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="part 4"):
+        next(results)
+    ended = len(begun)
+    assert ended <= 5 + n
+    assert list(results) == []
+    assert len(begun) == ended
