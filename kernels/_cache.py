@@ -124,6 +124,22 @@ class KernelCache:
         return IndexDataCacheFile(str(home), base, self._key), name
 
 
+def claim(kernel: str) -> bool:
+    """Whether the folder holds no entry of a kernel, "module.function", and no process has claimed
+    it before; this one has then. False where there is no folder, or it cannot be written to."""
+    home = folder()
+    if home is None or getattr(numba.config, "DISABLE_JIT", False):
+        return False
+    try:
+        if home.is_dir() and any(home.glob(f"{kernel}-*")):
+            return False
+        _make()
+        (home / f"{kernel}.claimed").touch(exist_ok=False)
+    except OSError:
+        return False
+    return True
+
+
 def root() -> Path | None:
     """Where folders of compiled kernels stand; None if the user has no home.
 

@@ -30,7 +30,14 @@ _LOOSE = {"reassoc", "contract", "nsz", "arcp"}
 _KERNEL: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 """what all kernels share; nothing in C calls one, and a wrapper for it would be compiled beside
 each"""
-_LEAF: dict[str, Any] = {**_KERNEL, "fastmath": _LOOSE, "forceinline": True, "_nrt": False}
+_PART: dict[str, Any] = {
+    **_KERNEL,
+    "fastmath": _LOOSE,
+    "forceinline": True,
+    "no_cpython_wrapper": True,
+}
+"""Python calls none either"""
+_LEAF: dict[str, Any] = {**_PART, "_nrt": False}
 """without numba's runtime, which counts references and makes arrays"""
 
 
@@ -55,7 +62,7 @@ def jit_part(function: F) -> F:
     Left as a function of its own it would be compiled twice, alone and within its caller, with sums
     in another order; which of the two a process runs would then depend on whether the kernel came
     from the cache, and so would the last bits."""
-    return cast(F, numba.njit(**_KERNEL, fastmath=_LOOSE, forceinline=True)(function))
+    return cast(F, numba.njit(**_PART)(function))
 
 
 def jit_leaf(function: F) -> F:

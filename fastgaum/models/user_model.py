@@ -196,6 +196,8 @@ class UserModel(NetworksModel):
                 former fit had no click as no choice, and this log has it.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
+        # the engine's kernels take a second to import: a loaded model does without
+        from fastgaum.engine.ahead import compiling_ahead
         from fastgaum.game.checkpoint import Checkpointer
 
         require_log(log)
@@ -208,7 +210,8 @@ class UserModel(NetworksModel):
         def prepare(config: Config) -> Prepared:
             made_of = space_options(config)
             if made_of not in prepared:
-                prepared[made_of] = Prepared.of(log, config, processes, self._former_space)
+                with compiling_ahead(config, self.device, self.history, self.tables):
+                    prepared[made_of] = Prepared.of(log, config, processes, self._former_space)
             return prepared[made_of]
 
         if self.start is not None:
