@@ -255,10 +255,11 @@ def short(value: float | None) -> str:
 def machine_lines(result: Mapping[str, Any]) -> list[str]:
     """Which machine, and what it can do at most."""
     machine, ceilings = result["machine"], result.get("ceilings")
-    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("torch", "numba"))
+    versions = [f"{name} {machine['versions'][name]}" for name in ("torch", "numba")]
+    versions += [machine["blas"]] if machine.get("blas") else []
     lines = [
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; "
-        f"{versions}"
+        f"{', '.join(versions)}"
     ]
     if ceilings is not None:
         gflops, gbps = short(ceilings["sgemm_gflops"]), short(ceilings["gather_gbps"])

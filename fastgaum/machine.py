@@ -35,6 +35,7 @@ def machine_facts(seed: int | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
+        "blas": _blas(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -73,6 +74,19 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor()
+
+
+def _blas() -> str | None:
+    """The BLAS that kernels call, and the processor that it takes this one for: an older release
+    may not know it, and $OPENBLAS_CORETYPE may fix another."""
+    import scipy.linalg.cython_blas  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    for library in ThreadpoolController().select(user_api="blas").info():
+        if "scipy.libs" in library["filepath"]:
+            parts = (library[key] for key in ("internal_api", "version", "architecture"))
+            return " ".join(str(part) for part in parts)
+    return None
 
 
 def _commit() -> str | None:

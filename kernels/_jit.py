@@ -30,13 +30,7 @@ _LOOSE = {"reassoc", "contract", "nsz", "arcp"}
 _KERNEL: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 """what all kernels share; nothing in C calls one, and a wrapper for it would be compiled beside
 each"""
-_PART: dict[str, Any] = {
-    **_KERNEL,
-    "fastmath": _LOOSE,
-    "forceinline": True,
-    "no_cpython_wrapper": True,
-}
-"""Python calls none either"""
+_PART: dict[str, Any] = {**_KERNEL, "fastmath": _LOOSE, "forceinline": True}
 _LEAF: dict[str, Any] = {**_PART, "_nrt": False}
 """without numba's runtime, which counts references and makes arrays"""
 

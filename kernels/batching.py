@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_part, prefetch_entry
+from ._jit import Array, jit, jit_leaf, prefetch_entry
 from .candidate_formulas import less_set_means, standardise
 
 AHEAD = 16
@@ -292,7 +292,7 @@ def fill_bags(
     return out
 
 
-@jit_part
+@jit_leaf
 def _copy(source: Array, start: int, target: Array, at: int, n: int) -> None:
     """target[at : at + n] = source[start : start + n]; unsigned positions spare a test for negative
     ones each time."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_leaf, jit_part
+from ._jit import Array, jit, jit_leaf
 
 DISPLAYED, CHOSEN = 0, 1
 """columns of a row of counts: the session's earlier events that displayed, and that chose the item
@@ -239,7 +239,7 @@ def fullest(keys: Array) -> Any:
     return most
 
 
-@jit_part
+@jit_leaf
 def add_event(sessions: PackedSessions, event: int, rates: Array, totals: TrainingTotals) -> None:
     """Add one training event to its items' totals; rates: of choices by place, the last for all
     further places, shape (n_places,)."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, Real, jit, jit_fast, jit_part
+from ._jit import Array, Real, jit, jit_fast, jit_leaf
 from .activations import exp_nonpositive
 
 SCORES, CHOICES, TARGETS, GIVEN = 0, 1, 2, 3
@@ -48,7 +48,7 @@ class Softmax(NamedTuple):
     """log Σ exp(eta · score), shape (n_events,)"""
 
 
-@jit_part
+@jit_leaf
 def softmax_of_events(
     first: int,
     last: int,
@@ -97,7 +97,7 @@ def choice_probs(
     softmax_of_events(first, last, scores, eta, offsets, outside, written)
 
 
-@jit_part
+@jit_leaf
 def loss_gradient(
     first: int, last: int, scores: Array, offsets: Array, loss: Loss, written: Softmax
 ) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit_fast, jit_part
+from ._jit import Array, jit_fast, jit_leaf
 from .lstm import Gating, _cell_backward, activate_gates, advance_units, gate_scales
 from .packing import Sequences, length_of, now_running, still_running
 from .products import add, add_times, copy, times_transposed
@@ -48,7 +48,7 @@ class DirectionPass(NamedTuple):
     """(n, 2H), of which H columns are written"""
 
 
-@jit_part
+@jit_leaf
 def _row(rank: int, step: int, walk: Walk) -> int:
     """Where the token of that step stands, of the sequence at a place of the order."""
     (order, offsets), reverse = walk

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_part
+from ._jit import Array, jit, jit_leaf
 from .activations import ZERO
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -32,7 +32,7 @@ class DropoutRule(NamedTuple):
     """of what is kept, in the dtype of the activations"""
 
 
-@jit_part
+@jit_leaf
 def mixed(key: np.uint64) -> Any:
     """Return 64 bits that look random, of a 64-bit key: the output of SplitMix64 in the state `key`
     (Steele et al. 2014)."""
@@ -42,13 +42,13 @@ def mixed(key: np.uint64) -> Any:
     return np.uint64(x ^ np.uint64(x >> np.uint64(31)))
 
 
-@jit_part
+@jit_leaf
 def uniform(key: np.uint64) -> Any:
     """Return a float64 in [0, 1), a multiple of 2^-53, of a key."""
     return np.float64(np.uint64(mixed(key) >> np.uint64(11))) * _TO_UNIT
 
 
-@jit_part
+@jit_leaf
 def pick(draw: float, probs: Array, none: float) -> int:
     """Return the place that a draw in [0, 1) falls on, −1 for no click, of probability `none`.
 
@@ -118,7 +118,7 @@ def draw_without_replacement(
             items[j], items[other] = items[other], items[j]
 
 
-@jit_part
+@jit_leaf
 def hashed(key: np.uint32, index: np.uint32) -> Any:
     """Return 32 bits that look random, of a key and a counter (the finaliser of MurmurHash3)."""
     x = np.uint32(np.uint32(index) * np.uint32(0x9E3779B9)) ^ np.uint32(key)
@@ -127,7 +127,7 @@ def hashed(key: np.uint32, index: np.uint32) -> Any:
     return np.uint32(x ^ np.uint32(x >> np.uint32(16)))
 
 
-@jit_part
+@jit_leaf
 def drop(
     row: Array, first: np.uint32, key: np.uint32, threshold: np.uint32, scale: np.float32
 ) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit_fast, jit_part, prefetch_row
+from ._jit import Array, jit_fast, jit_leaf, prefetch_row
 from .activations import ONE, ZERO, logistic, tanh
 from .packing import Sequences, length_of, now_running, padded, room, still_running
 from .products import add, copy
@@ -40,28 +40,28 @@ class GruGrads(NamedTuple):
     """(n_tokens, 3H)"""
 
 
-@jit_part
+@jit_leaf
 def logistics(sums: Array) -> None:
     """Replace sums by their logistic function."""
     for j in range(len(sums)):
         sums[j] = logistic(sums[j])
 
 
-@jit_part
+@jit_leaf
 def new_state(r: Array, q: Array, x: Array, n: Array) -> None:
     """Write n = tanh(x + r q)."""
     for j in range(len(n)):
         n[j] = tanh(x[j] + r[j] * q[j])
 
 
-@jit_part
+@jit_leaf
 def mix(z: Array, n: Array, before: Array, after: Array) -> None:
     """Write h = (1 − z) n + z h'."""
     for j in range(len(after)):
         after[j] = (ONE - z[j]) * n[j] + z[j] * before[j]
 
 
-@jit_part
+@jit_leaf
 def _cell(
     unit: int, q: Array, bias: Array, x: Array, saved: Array, before: Array, after: Array
 ) -> None:
@@ -83,7 +83,7 @@ def _cell(
     mix(z, n, before[unit:last], after[unit:last])
 
 
-@jit_part
+@jit_leaf
 def _cell_backward(
     saved: Array, h_before: Array, carry: Array, grad_x: Array, grad_q: Array
 ) -> None:

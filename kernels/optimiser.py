@@ -18,7 +18,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import AHEAD, Array, Real, jit, jit_fast, jit_part, prefetch_entry, prefetch_row
+from ._jit import (
+    AHEAD,
+    Array,
+    Real,
+    jit,
+    jit_fast,
+    jit_leaf,
+    jit_part,
+    prefetch_entry,
+    prefetch_row,
+)
 from .activations import ONE
 from .products import SMALL, add, add_product, copy
 
@@ -308,7 +318,7 @@ def _gradient(left: Array, right: Array, result: Array) -> None:
         add_product(left[i], right, result[i])
 
 
-@jit_part
+@jit_leaf
 def _block(terms: int, width: int) -> int:
     """Rows of a gradient made at a time: few enough to stay in cache."""
     return min(max(SMALL // max(terms * width, 1) // 4 * 4, 4), 16)

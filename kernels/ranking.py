@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_fast, jit_part
+from ._jit import Array, jit, jit_fast, jit_leaf
 
 BLOCK = 256
 """items of a block: with 16 hidden units 16 KiB, half of a first cache"""
@@ -111,7 +111,7 @@ def rank_counts(scores: Array, offsets: Array, choices: Array) -> tuple[Array, A
     return n_better, n_tied
 
 
-@jit_part
+@jit_leaf
 def _key(x: Any) -> Any:
     """An int32 of the same order as a float32; a NaN's is larger than those of all numbers."""
     bits = np.float32(x).view(np.int32)
@@ -119,7 +119,7 @@ def _key(x: Any) -> Any:
     return np.int32(bits ^ ((bits >> _SIGN) & _NOT_SIGN))
 
 
-@jit_part
+@jit_leaf
 def _keep_best(user: int, start: int, sums: Array, taken: Array, best: Best) -> None:
     """Replace the user's best place where a score of the block, (n_block,), lies above it."""
     for t in range(taken.shape[1]):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import AHEAD, Array, jit_fast, jit_part, prefetch_row
+from ._jit import AHEAD, Array, jit_fast, jit_leaf, jit_part, prefetch_row
 from .activations import RELU, ZERO, activate, through_activation
 from .choice import GIVEN, SCORES, Loss, Softmax, loss_gradient
 from .draws import DropoutRule, drop
@@ -285,7 +285,7 @@ def scorer_pass(
             np.dot(grad_sums, from_state, written.states[first_event:last_event])
 
 
-@jit_part
+@jit_leaf
 def _room(first_event: int, last_event: int, offsets: Array, widths: Array) -> tuple[int, int, int]:
     """Rows of the largest tile, and the sum and the largest of the widths."""
     total = widest = 0
@@ -298,7 +298,7 @@ def _room(first_event: int, last_event: int, offsets: Array, widths: Array) -> t
     return rows, total, widest
 
 
-@jit_part
+@jit_leaf
 def _clear(grad_dense: Array, starts: Array, widths: Array, learned: bool) -> None:
     """Zero what tiles add to: all but the layers' weights, which the first tile writes; these too
     if there is none."""
@@ -334,7 +334,7 @@ def _turned(dense: Array, starts: Array, widths: Array) -> Array:
     return result
 
 
-@jit_part
+@jit_leaf
 def _gather(table: Array, ids: Array, start: int, stop: int, bag: Array) -> None:
     """Sum each candidate's table rows."""
     for candidate in range(start, stop):
@@ -344,7 +344,7 @@ def _gather(table: Array, ids: Array, start: int, stop: int, bag: Array) -> None
             add(row, table[ids[candidate, f]])
 
 
-@jit_part
+@jit_leaf
 def _to_sums(
     grad: Array, values: Array, kind: int, dropout: DropoutRule, counter: np.uint32
 ) -> None:
@@ -364,7 +364,7 @@ def _to_sums(
     through_activation(grad, values, kind)
 
 
-@jit_part
+@jit_leaf
 def _add_to_slots(
     slots: Array, of_bags: Array, grad_scores: Array, filled: int, written: ScorerPass
 ) -> int:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import AHEAD, Array, jit, jit_fast, jit_part, prefetch_row
+from ._jit import AHEAD, Array, jit, jit_fast, jit_leaf, prefetch_row
 from .activations import ZERO, activate, activated_dot, exp_nonpositive
 from .choice import entmax
 from .draws import pick, uniform
@@ -198,7 +198,7 @@ def slate_scores(
                 flat_scores[begin + i] = score
 
 
-@jit_part
+@jit_leaf
 def _first_layer(
     user: int,
     place: int,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_part
+from ._jit import Array, jit, jit_leaf
 from .draws import pick, uniform
 
 SHANNON, L2 = 0, 1
@@ -281,7 +281,7 @@ class TrueChoices(NamedTuple):
     """shape (n,)"""
 
 
-@jit_part
+@jit_leaf
 def _displayed(slate: Array, place: int) -> bool:
     """Whether a place shows something: an item that does not stand earlier in the slate."""
     shown = bool(slate[place] >= 0)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit_fast, jit_part
+from ._jit import Array, jit_fast, jit_leaf
 from .gru import logistics, mix, new_state
 from .lstm import Gating, activate_gates, advance_units, gate_scales
 from .products import add, copy, multiply_rows
@@ -45,7 +45,7 @@ class StepTables(NamedTuple):
     """of a GRU, shape (G,); an LSTM has it in `bias`"""
 
 
-@jit_part
+@jit_leaf
 def _gates(
     start: int, count: int, inputs: StepInputs, layer: StepTables, held: Array, gates: Array
 ) -> None:
@@ -130,7 +130,7 @@ def gru_step(
                 _gru_cell(sums[i], layer.bias_hh, gates[i], before[i], h[start + i])
 
 
-@jit_part
+@jit_leaf
 def _gru_cell(q: Array, bias: Array, x: Array, before: Array, after: Array) -> None:
     size = len(after)
     add(q, bias)

@@ -75,6 +75,7 @@ def _facts(data_dir: Path | None) -> Iterator[tuple[str, str]]:
     yield "commit", facts["commit"] or "not a checkout"
     yield "system", facts["system"]
     yield "processor", f"{facts['processor']}, {facts['cores']} cores"
+    yield "blas of kernels", facts["blas"] or "not scipy's own"
     yield "threads", str(facts["threads"])
     yield "cuda", facts["cuda"] or "none"
     yield "extras", ", ".join(_extras()) or "none"

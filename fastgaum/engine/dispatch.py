@@ -22,6 +22,7 @@ together."""
 
 from __future__ import annotations
 
+import copy
 from importlib.util import find_spec
 
 import torch
@@ -37,6 +38,9 @@ from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Regulariser, Shannon
 from fastgaum.nets.tables import OwnTable
 from fastgaum.processes import Processes
+
+MOST_COPIED = 1 << 22
+"""numbers of networks that are copied to be scored with: with their optimisers 50 MB"""
 
 
 def game_for(
@@ -94,6 +98,24 @@ def outputs_for(networks: Networks, device: torch.device) -> Outputs:
     from fastgaum.engine.card_game import CardNetworks
 
     return CardNetworks(networks).outputs
+
+
+def outputs_by_hand(
+    networks: Networks,
+    config: Config,
+    regulariser: Regulariser,
+    unknown_of_id: torch.Tensor,
+    outside: bool,
+) -> Outputs:
+    """What scores batches as these networks do now, on the processor: the engine with a copy of
+    them, the networks themselves where the engine does not take them, or where a copy is large.
+
+    Args: as `game_for`."""
+    n_numbers = sum(one.numel() for one in networks.parameters())
+    by_hand = runs_by_hand(networks, config, torch.device("cpu"))
+    if not by_hand or n_numbers > MOST_COPIED:
+        return networks.outputs
+    return EngineGame(copy.deepcopy(networks), config, regulariser, unknown_of_id, outside).outputs
 
 
 def runs_on_card(networks: Networks) -> bool:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Head = Literal["reward", "generator"]
+Scorer = Callable[[EncodedSessions], ScoredSessions]
+"""scores a part of a log with every head"""
 
 
 class ModelSettings(Protocol):
@@ -125,9 +127,10 @@ class ChoiceModel(ABC):
         multiplies a candidate's odds by. None where the model does not keep places apart."""
         return None
 
-    def _score_at(self, encoded: EncodedSessions, place: int | None) -> ScoredSessions:
-        """`_score` with every candidate at one place; of models with an examination."""
-        raise NotImplementedError
+    def _scorer(self, n_candidates: int, at_place: Place = "own") -> Scorer:
+        """What scores the parts of so many candidates, several parts at once. Places are of models
+        with an examination."""
+        return self._score
 
     def choice_log_probs(self, batch: BatchTensors, head: Head = "reward") -> tuple[Tensor, Tensor]:
         """Log-probabilities of candidates (n_candidates,) and of no click (n_events,)."""
@@ -160,7 +163,9 @@ class ChoiceModel(ABC):
         """
 
         def scored(of: SessionLog, part: EncodedSessions) -> tuple[EncodedSessions, ScoredSessions]:
-            return part.without_bags(), self._checked_score(of, part)
+            return part.without_bags(), _checked(scorer(part), of, part)
+
+        scorer = self._scorer(self._n_candidates(log, split))
 
         parts = list(self._parts(log, split, scored, progress))
         return EncodedSessions.joined([part for part, _ in parts]), ScoredSessions.joined(
@@ -200,7 +205,13 @@ class ChoiceModel(ABC):
             ConfigError: the model does not keep places apart, or does not know this one.
         """
         self._require_place(at_place)
-        return self._parts(log, split, partial(self._predicted, at_place=at_place), progress)
+        scorer = self._scorer(self._n_candidates(log, split), at_place)
+        return self._parts(log, split, partial(self._predicted, scorer), progress)
+
+    def _n_candidates(self, log: AnyLog, split: SplitName) -> int:
+        # what is wrong is said before anything else
+        self._encoder(log, split)
+        return log.count("candidates", split)
 
     def _require_place(self, place: Place) -> None:
         if place == "own" or self.space is None:
@@ -218,10 +229,8 @@ class ChoiceModel(ABC):
                 f"{len(by_place)}: choose one of them, or none for free of place"
             )
 
-    def _predicted(
-        self, log: SessionLog, encoded: EncodedSessions, at_place: Place
-    ) -> pl.DataFrame:
-        scored = self._checked_score(log, encoded, at_place)
+    def _predicted(self, scorer: Scorer, log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
+        scored = _checked(scorer(encoded), log, encoded)
         reward, generator = scored.heads["reward"], scored.heads.get("generator")
         frame = candidate_frame(log, encoded).with_columns(
             utility=reward.scores,
@@ -291,24 +300,6 @@ class ChoiceModel(ABC):
         """Yield a split as batches of tensors, for `utility` and `choice_log_probs`."""
         return self._batches(self._encoded(log, split), batch_sessions)
 
-    def _checked_score(
-        self, log: SessionLog, encoded: EncodedSessions, at_place: Place = "own"
-    ) -> ScoredSessions:
-        scored = self._score(encoded) if at_place == "own" else self._score_at(encoded, at_place)
-        for name, head in scored.heads.items():
-            finite = np.isfinite(head.scores)
-            if not finite.all():
-                candidate = int(np.argmin(finite))
-                place = candidate_frame(log, encoded).row(candidate, named=True)
-                raise NumericsError(
-                    f"event {show(place['event'])} of session {show(place['session'])}: the {name} "
-                    f"gives item {show(place['item'])} {head.scores[candidate]}, "
-                    f"{np.count_nonzero(~finite)} of {finite.size} scores are not finite: correct "
-                    "the event's numbers where they are far from the training log's, or train "
-                    "again where every event is like that (the model has diverged)"
-                )
-        return scored
-
     def _batches(
         self, encoded: EncodedSessions, batch_sessions: int = SCORING_SESSIONS
     ) -> Iterator[BatchTensors]:
@@ -333,3 +324,21 @@ class ChoiceModel(ABC):
             raise ConfigError("the model has not been trained: call fit or load first")
         require_split(log, split)
         return self.space.encoder(log)
+
+
+def _checked(scored: ScoredSessions, log: SessionLog, encoded: EncodedSessions) -> ScoredSessions:
+    """The scores of a part of a log. Raises NumericsError, with a candidate's names, unless all are
+    finite."""
+    for name, head in scored.heads.items():
+        finite = np.isfinite(head.scores)
+        if not finite.all():
+            candidate = int(np.argmin(finite))
+            place = candidate_frame(log, encoded).row(candidate, named=True)
+            raise NumericsError(
+                f"event {show(place['event'])} of session {show(place['session'])}: the {name} "
+                f"gives item {show(place['item'])} {head.scores[candidate]}, "
+                f"{np.count_nonzero(~finite)} of {finite.size} scores are not finite: correct "
+                "the event's numbers where they are far from the training log's, or train "
+                "again where every event is like that (the model has diverged)"
+            )
+    return scored

@@ -3,6 +3,9 @@ is its child's, `models.user_model.UserModel`."""
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+
 import torch
 
 from fastgaum.config import Config
@@ -10,12 +13,15 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
 from fastgaum.logs.log import FloatArray
-from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.models.choice_model import ChoiceModel, Head, Scorer
 from fastgaum.nets.examination import Place, moved_to
 from fastgaum.nets.histories import Carry
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
 from fastgaum.nets.tensors import Bags, BatchTensors
+
+MANY = 1 << 20
+"""candidates from which a split is scored by the engine"""
 
 
 class NetworksModel(ChoiceModel):
@@ -30,6 +36,8 @@ class NetworksModel(ChoiceModel):
     config: Config
     regulariser: Regulariser
     networks: Networks | None
+    _is_training = False
+    """whether a fit is on its way, whose game holds the networks' numbers"""
 
     @torch.no_grad()
     def utility(self, batch: BatchTensors, at_place: Place = "own") -> torch.Tensor:
@@ -78,23 +86,39 @@ class NetworksModel(ChoiceModel):
         return self._networks().player.history.advance(carries, tokens)
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
-        return self._scored_by(self._outputs(), encoded)
+        return self._scored_by(self._outputs(0), encoded)
 
-    def _score_at(self, encoded: EncodedSessions, place: int | None) -> ScoredSessions:
-        networks, outputs = self._networks(), self._outputs()
-        return self._scored_by(
-            lambda batch: moved_to(place, networks, *outputs(batch), batch), encoded
+    def _scorer(self, n_candidates: int, at_place: Place = "own") -> Scorer:
+        networks, outputs = self._networks(), self._outputs(n_candidates)
+        if at_place == "own":
+            return partial(self._scored_by, outputs)
+        return partial(
+            self._scored_by, lambda batch: moved_to(at_place, networks, *outputs(batch), batch)
         )
 
-    def _outputs(self) -> Outputs:
-        """What scores batches: on a card, its own kernels."""
+    def _outputs(self, n_candidates: int) -> Outputs:
+        """What scores batches of so many candidates in all: the networks, on a card its own
+        kernels, and for many candidates the engine, a copy on each thread."""
         networks = self._networks()
-        if self.device.type == "cpu":
+        # the engine's kernels take a second to import: few candidates do without
+        if self.device.type == "cpu" and (n_candidates < MANY or self._is_training):
             return networks.outputs
-        # the engine's kernels take a second to import: the processor does without
-        from fastgaum.engine.dispatch import outputs_for
+        from fastgaum.engine.dispatch import outputs_by_hand, outputs_for
 
-        return outputs_for(networks, self.device)
+        if self.device.type != "cpu":
+            return outputs_for(networks, self.device)
+        assert self.space is not None
+        unknown, of_thread = torch.from_numpy(self.space.unknown_of_id), threading.local()
+
+        def outputs(batch: BatchTensors) -> tuple[torch.Tensor, torch.Tensor | None]:
+            if not hasattr(of_thread, "outputs"):
+                of_thread.outputs = outputs_by_hand(
+                    networks, self.config, self.regulariser, unknown, self.outside
+                )
+            found: tuple[torch.Tensor, torch.Tensor | None] = of_thread.outputs(batch)
+            return found
+
+        return outputs
 
     def _scored_by(self, outputs: Outputs, encoded: EncodedSessions) -> ScoredSessions:
         scores = score(

@@ -227,6 +227,7 @@ def test_the_doctor_names_nobody(
         "torch",
         "threads",
         "cuda",
+        "blas of kernels",
         "kernel cache",
         "data folder",
         "sample",

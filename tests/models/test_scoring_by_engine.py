@@ -1,0 +1,118 @@
+"""Many candidates are scored by the engine, with copies of the networks as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastgaum.engine import dispatch
+from fastgaum.logs.log import SessionLog, resplit
+from fastgaum.models import networks_model
+from fastgaum.models.user_model import UserModel
+from tests.builders import random_log
+
+SETTINGS: dict[str, dict[str, object]] = {
+    "preset": {"search": ()},
+    "set context, relations": {"set_context": True, "relations": True, "search": ()},
+    "towers": {"tower_dim": 6, "hidden": (8,), "history_dim": 5, "relations": False, "search": ()},
+    "exact, gru": {"players": "exact", "history": "gru", "search": ()},
+    "position weights": {"history": "pw", "search": ()},
+    "bilstm": {"history": "bilstm", "history_layers": 2, "search": ()},
+}
+
+
+@pytest.fixture(scope="module")
+def log() -> SessionLog:
+    return dataclasses.replace(resplit(random_log(7, n_sessions=90), 0), ordered=True)
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The networks of which the engine's copies are asked for, one for each copy."""
+    asked: list[Any] = []
+    found = dispatch.outputs_by_hand
+
+    def outputs(networks: Any, *rest: Any) -> Any:
+        asked.append(networks)
+        return found(networks, *rest)
+
+    monkeypatch.setattr(dispatch, "outputs_by_hand", outputs)
+    return asked
+
+
+def fitted(log: SessionLog, **settings: object) -> UserModel:
+    model = UserModel.from_preset("fastgaum", warm_start=1, epochs=1, **settings)
+    model.fit(log)
+    return model
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("at_place", ["own", None])
+def test_scores_are_those_of_the_networks(
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch, by_hand: list[Any], name: str, at_place: Any
+) -> None:
+    model = fitted(log, **SETTINGS[name])
+    assert model.examination() is not None
+    expected = model.predict(log, at_place=at_place)
+    assert not by_hand
+    monkeypatch.setattr(networks_model, "MANY", 0)
+    found = model.predict(log, at_place=at_place)
+    assert by_hand
+    assert found.columns == expected.columns
+    for column in expected.columns:
+        if expected[column].dtype.is_float():
+            np.testing.assert_allclose(
+                found[column].to_numpy(), expected[column].to_numpy(), rtol=1e-4, atol=1e-5
+            )
+        else:
+            assert found[column].equals(expected[column])
+
+
+def test_changed_networks_are_copied_anew_and_stay_as_they_are(
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fitted(log, search=())
+    monkeypatch.setattr(networks_model, "MANY", 0)
+    before = model.predict(log)["utility"].to_numpy()
+    with torch.no_grad():
+        for one in model._networks().player.reward.parameters():
+            one.mul_(1.5)
+    kept = {name: one.clone() for name, one in model._networks().state_dict().items()}
+    changed = model.predict(log)["utility"].to_numpy()
+    assert not np.allclose(changed, before)
+    for name, one in model._networks().state_dict().items():
+        assert torch.equal(one, kept[name])
+    monkeypatch.setattr(networks_model, "MANY", 1 << 62)
+    expected = model.predict(log)["utility"].to_numpy()
+    np.testing.assert_allclose(changed, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_large_networks_are_not_copied(log: SessionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fitted(log, search=())
+    expected = model.predict(log)
+    monkeypatch.setattr(networks_model, "MANY", 0)
+    monkeypatch.setattr(dispatch, "MOST_COPIED", 10)
+    assert model.predict(log).equals(expected)
+
+
+def test_parts_on_several_threads_have_the_same_bits(
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thread has a copy of its own; a copy used by two would mix their batches."""
+    model = fitted(log, search=())
+    monkeypatch.setattr(networks_model, "MANY", 0)
+    monkeypatch.setattr("fastgaum.models.splits.SCORING_SESSIONS", 4)
+    monkeypatch.setattr("fastgaum.features.sessions.CHUNK_EVENTS", 1)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for n in (1, 4):
+            torch.set_num_threads(n)
+            found.append(model.predict(log))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].equals(found[1])
