@@ -6,6 +6,8 @@
 - `quality-clara2`, `quality-hotel`: wall time until our validation NLL is that which the best of
   our own baselines in stock torch ends with, and the time of that baseline's fit. `hotel` is a
   synthetic log of 13,600 events with 25 candidates each, a third of them without a click.
+- `quality-torch-choice`: wall time until our validation NLL on YooChoose is that of torch-choice's
+  conditional logit (`rivals/peers.py`), and the time of its fit.
 - `rate-wikispeedia`: candidates per second of exact steps as `fit` sizes the preset there, beside
   those of the two towers, and the rate of rounds beside that of exact steps.
 - `evaluate-wikispeedia`: candidates per second of `model.evaluate` on the test split.
@@ -30,6 +32,7 @@ import pytest
 import torch
 
 from fastgaum.baselines.registry import make_model
+from fastgaum.bench.rivals.peers import PEERS, conditional_logit
 from fastgaum.bench.rivals.two_towers import BATCH, Displays, Training
 from fastgaum.engine.dispatch import game_for
 from fastgaum.features.batches import Batch, batches
@@ -53,6 +56,7 @@ GROUPS = dict.fromkeys(
         "quality-wikispeedia",
         "quality-clara2",
         "quality-hotel",
+        "quality-torch-choice",
         "rate-wikispeedia",
         "evaluate-wikispeedia",
         *COMMANDS,
@@ -179,6 +183,18 @@ def test_a_small_log(record: Callable[..., None], full: bool, group: str) -> Non
     loss, theirs, name = min(ended)
     ours = seconds_until(log, loss, full)
     record(theirs / ours, f"x as soon as {name} at its best NLL, {loss:.3f}", bar=1, at_least=8.0)
+    record(ours, f"s until NLL {loss:.3f}")
+
+
+@pytest.mark.parametrize("group", ["quality-torch-choice"])
+def test_a_peer(record: Callable[..., None], full: bool, group: str) -> None:
+    log = public_log("yoochoose") if full else hotel(full)
+    found = None if log.has_no_click else conditional_logit(log, torch.get_num_threads())
+    if found is None:
+        pytest.skip(f"${PEERS} names no environment with it: bench/rivals/peers.py makes one")
+    theirs, loss = found
+    ours = seconds_until(log, loss, full)
+    record(theirs / ours, f"x as soon as torch-choice's logit at its NLL, {loss:.3f}", bar=13)
     record(ours, f"s until NLL {loss:.3f}")
 
 

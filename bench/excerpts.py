@@ -140,6 +140,8 @@ SPEED = (
     ),
     Line("world: 4,096 users, slates of 10, the paper's sizes", "env-4096"),
     Line("the same with all that the preset reads", "env-4096-relations"),
+    Line("the default preset's exact steps on Wikispeedia", "rate-wikispeedia"),
+    Line("candidates of a split evaluated", "evaluate-wikispeedia"),
     Line("one display of ten, scored online", "online-session"),
     Line("audit of 16.5 M candidates", "audit-wikispeedia"),
     Line("the same log converted", "convert-wikispeedia"),

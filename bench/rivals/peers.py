@@ -1,7 +1,7 @@
 """Speed of other libraries, in one virtual environment of their own.
 
     python bench/rivals/peers.py DIR --install        # makes the environment, about 1.5 GB, from PyPI
-    python bench/rivals/peers.py DIR recsim           # or recbole, gru4rec: prints one line of JSON
+    python bench/rivals/peers.py DIR recsim           # or another: prints one line of JSON
 
 The races run the peers where $FASTGAUM_PEERS names such an environment.
 
@@ -11,6 +11,8 @@ The races run the peers where $FASTGAUM_PEERS names such an environment.
 - `recbole`: RecBole's GRU4Rec on the sessions of `zipf_sessions`. It trains one sample per target,
   each padded to 50 items (its default), embedding and hidden size 64, one layer, no dropout, Adam,
   BPR with one uniform negative. Targets per second of the fastest epoch of training alone.
+- `torch-choice`: its conditional logit on the numbers that candidates have under `bags`, display
+  sets padded, by L-BFGS over all training events. Seconds of the fit, and its validation NLL.
 - `gru4rec`: the official GRU4Rec, whose code `--install` clones beside the environment. One layer of
   64, the table shared by input and output, cross-entropy on the own items of a batch of 512.
   Targets per second, of its fastest epoch."""
@@ -29,8 +31,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastgaum.logs.log import SessionLog
 
 PEERS = "FASTGAUM_PEERS"
 GRU4REC = "https://github.com/hidasib/GRU4Rec_PyTorch_Official"
@@ -44,10 +50,12 @@ PINS = (
     "colorama==0.4.4",
     "torch",
     *("tqdm", "pyyaml", "tensorboard", "tabulate", "texttable", "psutil", "plotly", "thop", "six"),
+    "pytorch-lightning<3",
 )
-"""what RecSim and RecBole import, in releases that they still work with; `ray`, which RecBole names
-too, is read by its tuner alone"""
-RECBOLE = "recbole==1.2.1"
+"""what the peers import, in releases that they still work with; `ray`, which RecBole names too, is
+read by its tuner alone"""
+ALONE = ("recbole==1.2.1", "torch-choice==1.0.7")
+"""installed without what they name: they name more than they import"""
 Rates = list[float]
 
 
@@ -58,15 +66,37 @@ def rate(peer: str, threads: int, n_sessions: int = 400) -> float | None:
     return None if home is None else max(_rates(Path(home), peer, threads, n_sessions))
 
 
+def conditional_logit(log: SessionLog, threads: int) -> tuple[float, float] | None:
+    """Seconds of torch-choice's fit on a log whose events all have a choice, and its validation
+    NLL; None as in `rate`."""
+    home = os.environ.get(PEERS)
+    if home is None:
+        return None
+    seconds, nll = _inside(Path(home), "torch-choice", threads, partial(_write_displays, log))
+    return seconds, nll
+
+
 def _rates(home: Path, peer: str, threads: int, n_sessions: int) -> Rates:
+    def write(folder: Path) -> None:
+        if peer == "torch-choice":
+            from fastgaum.logs.read import load
+
+            _write_displays(load("yoochoose"), folder)
+        elif peer != "recsim":
+            _write_sessions(folder / "sessions.npz", n_sessions)
+
+    return _inside(home, peer, threads, write)
+
+
+def _inside(home: Path, peer: str, threads: int, write: Callable[[Path], None]) -> Rates:
+    """What a peer prints that runs in the environment, in a folder that `write` has filled."""
     python = home / "bin" / "python"
     if not python.exists():
         raise SystemExit(
             f"no environment at {home}: `python bench/rivals/peers.py {home} --install`"
         )
     with tempfile.TemporaryDirectory() as folder:
-        if peer != "recsim":
-            _write_sessions(Path(folder) / "sessions.npz", n_sessions)
+        write(Path(folder))
         inside = [str(python), str(Path(__file__).resolve()), str(home.resolve()), peer]
         command = [*inside, "--inside", f"--threads={threads}"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
@@ -85,12 +115,27 @@ def _write_sessions(file: Path, n_sessions: int) -> None:
     np.savez(file, items=sessions.items, offsets=sessions.offsets)
 
 
+def _write_displays(log: SessionLog, folder: Path) -> None:
+    import numpy as np
+
+    from fastgaum.features.space import FeatureSpace
+
+    space = FeatureSpace.fit(log, "bags")
+    arrays = {}
+    for split in ("train", "validation"):
+        encoded = space.encode(log, log.sessions_in(split))
+        arrays[f"{split}_numbers"] = encoded.numbers
+        arrays[f"{split}_offsets"] = encoded.display_offsets
+        arrays[f"{split}_choices"] = encoded.choices
+    np.savez(folder / "displays.npz", **arrays)
+
+
 def install(home: Path) -> None:
     """Make the environment. Raises CalledProcessError."""
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     pip = [str(home / "bin" / "pip"), "install", "--quiet", "--no-cache-dir", "--prefer-binary"]
     subprocess.run([*pip, *PINS], check=True)
-    subprocess.run([*pip, "--no-deps", RECBOLE], check=True)
+    subprocess.run([*pip, "--no-deps", *ALONE], check=True)
     subprocess.run(["git", "clone", "-q", "--depth=1", GRU4REC, str(home / "gru4rec")], check=True)
 
 
@@ -173,6 +218,59 @@ def recbole(home: Path, threads: int) -> Rates:
     return rates
 
 
+def torch_choice(home: Path, threads: int) -> Rates:
+    """Runs inside the environment: fit the conditional logit."""
+    import numpy as np
+    import torch
+    from torch_choice.data import ChoiceDataset
+    from torch_choice.model import ConditionalLogitModel
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    found = np.load("displays.npz", allow_pickle=False)
+    splits = ("train", "validation")
+    k = max(int(np.diff(found[f"{split}_offsets"]).max()) for split in splits)
+
+    def padded(split: str) -> Any:
+        numbers, offsets = found[f"{split}_numbers"], found[f"{split}_offsets"]
+        sizes = np.diff(offsets)
+        there = np.arange(k) < sizes[:, None]
+        values = np.zeros((len(sizes), k, numbers.shape[1]), np.float32)
+        values[there] = numbers
+        return ChoiceDataset(
+            item_index=torch.from_numpy(found[f"{split}_choices"]).long(),
+            num_items=k,
+            item_availability=torch.from_numpy(there),
+            itemsession_numbers=torch.from_numpy(values),
+        )
+
+    def loss(data: Any) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(model(data), data.item_index)
+
+    train, validation = map(padded, splits)
+    n_numbers = found["train_numbers"].shape[1]
+    model = ConditionalLogitModel(
+        coef_variation_dict={"itemsession_numbers": "constant"},
+        num_param_dict={"itemsession_numbers": n_numbers},
+        num_items=k,
+    )
+    started = time.perf_counter()
+    optimiser = torch.optim.LBFGS(
+        model.parameters(), max_iter=500, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = loss(train)
+        torch.autograd.backward(value)
+        return value
+
+    optimiser.step(closure)
+    seconds = time.perf_counter() - started
+    with torch.no_grad():
+        return [seconds, float(loss(validation))]
+
+
 def gru4rec(home: Path, threads: int) -> Rates:
     """Runs inside the environment: train with the official code, which prints its own rate."""
     sys.path.insert(0, str(home / "gru4rec"))
@@ -214,6 +312,7 @@ def rates_of(printed: str) -> Rates:
 RUNS: dict[str, Callable[[Path, int], Any]] = {
     "recsim": recsim,
     "recbole": recbole,
+    "torch-choice": torch_choice,
     "gru4rec": gru4rec,
 }
 
@@ -235,4 +334,4 @@ if __name__ == "__main__":
         print(json.dumps(RUNS[asked.peer](asked.home, asked.threads)))
     elif asked.peer:
         found = _rates(asked.home, asked.peer, asked.threads, asked.sessions)
-        print(json.dumps({"peer": asked.peer, "rate": max(found), "rates": found}))
+        print(json.dumps({"peer": asked.peer, "found": found}))
