@@ -97,11 +97,12 @@ def seconds_until(log: SessionLog, loss: float, full: bool) -> float:
 
 
 @cache
-def sized(log: SessionLog) -> UserModel:
-    """The preset as `fit` sizes it, after an epoch of exact steps."""
+def sized(full: bool) -> tuple[UserModel, SessionLog]:
+    """The preset as `fit` sizes it, after an epoch of exact steps, and its log."""
+    log = public_log("wikispeedia") if full else hotel(full)
     model = UserModel.from_preset("fastgaum", players="exact", warm_start=1, device="cpu")
     model.fit(log)
-    return model
+    return model, log
 
 
 def rate_of(step: Callable[[], int], n_calls: int) -> float:
@@ -202,8 +203,7 @@ def test_a_peer(record: Callable[..., None], full: bool, group: str) -> None:
 def test_rates(record: Callable[..., None], full: bool, group: str) -> None:
     if not full:
         pytest.skip("stock torch's log is not at hand where sizes are small")
-    log, n_calls = public_log("wikispeedia"), 20
-    model = sized(log)
+    (model, log), n_calls = sized(full), 20
     exact, rounds = (our_rate(model, log, kind, n_calls) for kind in ("exact", "round"))
     displays = Displays.of(log, ("target", "page"))
     training = Training(displays)
@@ -223,8 +223,8 @@ def test_rates(record: Callable[..., None], full: bool, group: str) -> None:
 
 @pytest.mark.parametrize("group", ["evaluate-wikispeedia"])
 def test_evaluation(record: Callable[..., None], full: bool, group: str) -> None:
-    log = public_log("wikispeedia") if full else hotel(full)
-    model, n_candidates = sized(log), log.count("candidates", "test")
+    model, log = sized(full)
+    n_candidates = log.count("candidates", "test")
 
     def evaluate() -> int:
         model.evaluate(log, "test")
