@@ -146,3 +146,18 @@ def drop_ids(
     for i in range(len(ids)):
         dropped = hashed(key, np.uint32(i)) < threshold
         result[i] = replacement[ids[i]] if dropped else ids[i]
+
+
+@jit
+def sum_drawn(first: int, last: int, drawn: Array, values: Array, sums: Array) -> None:
+    """Write, for draws first to last − 1, the sum of the drawn rows of values.
+
+    drawn: rows, shape (n_draws, n); values: shape (n_rows, k); sums: shape (n_draws, k)."""
+    for draw in range(first, last):
+        total = sums[draw]
+        for j in range(len(total)):
+            total[j] = 0
+        for i in range(drawn.shape[1]):
+            row = values[np.uint64(drawn[draw, i])]
+            for j in range(len(total)):
+                total[j] += row[j]

@@ -9,16 +9,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum import threads
+from fastgaum.kernels.draws import sum_drawn
 from fastgaum.metrics.precision import AnyInts, Float64Array, sums_by_user
 
 # At most this many drawn users at a time: 1,000 draws of a million users would need gigabytes at
 # once.
 _CHUNK = 1 << 22
+PARTS = 8
+"""of the draws, which threads share"""
 
 
 @dataclass(frozen=True)
@@ -73,15 +78,10 @@ def bootstrap_means(
     found = dict.fromkeys(range(len(columns)), nothing)
     for n_users in {len(sums) for sums, _ in of_users} - {0}:
         alike = [i for i, (sums, _) in enumerate(of_users) if len(sums) == n_users]
-        parts = [part for i in alike for part in of_users[i]]
-        # A draw at a time: what it reads and writes stays in the cache. A column at a time: the
-        # bits of one then do not depend on which others are asked for.
-        times = (
-            np.bincount(drawn, minlength=n_users).astype(np.float64)
-            for block in _drawn_users(n_users, draws, seed)
-            for drawn in block
+        stacked = np.stack([part for i in alike for part in of_users[i]], axis=1)
+        totals = np.concatenate(
+            [_sums_of(drawn, stacked) for drawn in _drawn_users(n_users, draws, seed)]
         )
-        totals = np.array([[of_draw.dot(part) for part in parts] for of_draw in times])
         means = totals[:, ::2] / totals[:, 1::2]
         ends = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
         for i, (low, high) in zip(alike, ends.T.tolist(), strict=True):
@@ -89,6 +89,14 @@ def bootstrap_means(
             mean, n_events = float(sums.sum() / counts.sum()), int(counts.sum())
             found[i] = Interval(mean, low, high, n_events, n_users)
     return list(found.values())
+
+
+def _sums_of(drawn: npt.NDArray[np.int32], values: Float64Array) -> Float64Array:
+    """Sums of each draw's rows of values, (n_users, k); shape (n_draws, k)."""
+    sums = np.empty((len(drawn), values.shape[1]))
+    ends = np.linspace(0, len(drawn), PARTS + 1).astype(int).tolist()
+    threads.run(sum_drawn, [(*part, drawn, values, sums) for part in pairwise(ends)])
+    return sums
 
 
 def paired_difference(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastgaum.kernels import draws
 from fastgaum.kernels.draws import counted_keys, draw_without_replacement, user_streams
 from fastgaum.kernels.slates import slates_of
 
@@ -123,3 +124,22 @@ def test_the_last_item_can_be_drawn(n_items: int) -> None:
     )
     assert drawn.min() >= 0
     assert 0.99 * (n_items - 1) <= drawn.max() < n_items
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n_draws=st.integers(0, 5),
+    n=st.integers(0, 6),
+    n_rows=st.integers(1, 4),
+    k=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_sums_of_drawn_rows(n_draws: int, n: int, n_rows: int, k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, n_rows, (n_draws, n)).astype(np.int32)
+    values, sums = rng.normal(size=(n_rows, k)), np.full((n_draws, k), 7.0)
+    first = n_draws // 2
+    draws.sum_drawn(first, n_draws, drawn, values, sums)
+    for draw in range(n_draws):
+        expected = sum((values[row] for row in drawn[draw]), np.zeros(k))
+        np.testing.assert_allclose(sums[draw], expected if draw >= first else 7.0)
