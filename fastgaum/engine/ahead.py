@@ -73,7 +73,9 @@ def _missing(config: Config) -> list[str]:
 def _begin(part: str, config: Config) -> subprocess.Popen[bytes]:
     home = str(Path(fastgaum.__file__).parents[1])
     path = os.pathsep.join([home, os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "fastgaum.engine.ahead", part, json.dumps(config.to_mapping())]
+    # -P: a folder of this name where the user works is not this package
+    module = ["-P", "-m", "fastgaum.engine.ahead"]
+    command = [sys.executable, *module, part, json.dumps(config.to_mapping())]
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(
         command,
