@@ -10,6 +10,7 @@ set to one."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -163,6 +164,16 @@ def _pool_of_single_threads(n: int) -> ThreadPoolExecutor:
     list(pool.map(become_single, range(n)))
     torch.set_num_threads(n)
     return pool
+
+
+def _forget_pools() -> None:
+    _pool.cache_clear()
+    _pool_of_single_threads.cache_clear()
+
+
+# a forked process has its parent's pools without their threads: work given to them never ends
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pools)
 
 
 @cache

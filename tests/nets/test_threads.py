@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +115,31 @@ def test_the_first_error_comes_in_its_place_and_ends_the_work(n: int) -> None:
     assert ended <= 5 + n
     assert list(results) == []
     assert len(begun) == ended
+
+
+FORKS = """
+import os, sys, torch
+from fastgaum import threads
+
+def work():
+    done = []
+    threads.run(done.append, [(i,) for i in range(8)])
+    return sorted(done), list(threads.one_thread_each(lambda part: 2 * part, range(4)))
+
+torch.set_num_threads(2)
+expected = [0, 1, 2, 3, 4, 5, 6, 7], [0, 2, 4, 6]
+assert work() == expected
+child = os.fork()
+if child == 0:
+    os._exit(0 if work() == expected else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """multiprocessing forks unless told otherwise on Linux with Python up to 3.13; the parent's
+    pools have no threads there."""
+    root = str(Path(__file__).resolve().parents[2])
+    command = [sys.executable, "-W", "ignore", "-c", FORKS]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, check=True, timeout=60)
