@@ -21,7 +21,17 @@ IMPORT_NAMES = {
 }
 BROUGHT = {"llvmlite"}
 """numba is made of it, pins its version, and is all that is compiled with it"""
-RIVALS = {"clax", "flax", "gru4rec_pytorch", "jax", "optax", "pandas", "recbole", "recsim"}
+RIVALS = {
+    "clax",
+    "flax",
+    "gru4rec_pytorch",
+    "jax",
+    "optax",
+    "pandas",
+    "recbole",
+    "torch_choice",
+    "recsim",
+}
 """measured against where they are installed; each wants versions of its own, so no extra of ours
 installs them (pandas is one of the extra `frames`)"""
 
