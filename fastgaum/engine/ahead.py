@@ -36,6 +36,8 @@ N_SESSIONS = 4
 N_NUMBERS = 3
 N_IDS = 8
 SCORER, HISTORY = "scorer", "history"
+PATIENCE = 180.0
+"""seconds: ten times what a process takes on two cores"""
 LONGEST = {"lstm": "lstm.lstm_tiles", "gru": "gru.gru_tiles"}
 """the kernel of each history that is worth a process"""
 
@@ -57,7 +59,16 @@ def compiling_ahead(
         raise
     finally:
         for process in running:
-            process.wait()
+            _wait(process)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process has ended, or has taken so long that something holds it."""
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _missing(config: Config) -> list[str]:

@@ -64,9 +64,12 @@ def test_a_fit_compiles_no_step_that_was_rehearsed() -> None:
 class FakeProcess:
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.hangs = False
 
-    def wait(self) -> None:
+    def wait(self, timeout: float | None = None) -> None:
         self.done.append("wait")
+        if self.hangs and timeout is not None:
+            raise subprocess.TimeoutExpired("it", timeout)
 
     def kill(self) -> None:
         self.done.append("kill")
@@ -104,6 +107,13 @@ def test_an_error_ends_them(begun: dict[str, FakeProcess]) -> None:
     ):
         raise ValueError("in between")
     assert [process.done for process in begun.values()] == [["kill", "wait"]] * 2
+
+
+def test_one_that_hangs_holds_no_fit(begun: dict[str, FakeProcess]) -> None:
+    with ahead.compiling_ahead(Config.from_preset("paper-lstm"), CPU, history_encoder, None):
+        begun["history"].hangs = True
+    assert begun["history"].done == ["wait", "kill", "wait"]
+    assert begun["scorer"].done == ["wait"]
 
 
 @pytest.mark.parametrize("reason", ["device", "history", "states", "threads", "in the cache"])
