@@ -23,8 +23,9 @@ import os
 import re
 import shutil
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from numba.core.compiler import CompileResult
 
 KEPT = 8
 """how many states of the sources are kept"""
+CLAIM_SECONDS = 600.0
+"""how long a claim counts: no kernel takes so long to compile"""
 SOURCES = Path(__file__).parent
 _NAME = re.compile("[0-9a-f]{16}")
 _SETTINGS = (
@@ -124,20 +127,46 @@ class KernelCache:
         return IndexDataCacheFile(str(home), base, self._key), name
 
 
-def claim(kernel: str) -> bool:
-    """Whether the folder holds no entry of a kernel, "module.function", and no process has claimed
-    it before; this one has then. False where there is no folder, or it cannot be written to."""
+@contextlib.contextmanager
+def claimed(kernel: str) -> Iterator[bool]:
+    """Claim a kernel, "module.function", within. Yields whether it is to be compiled here: the
+    folder holds no entry of it, and no other process has claimed it.
+
+    A process that is killed leaves its claim, which counts for `CLAIM_SECONDS`. That says more than
+    a process id, which may be another process's by now, or of another machine that shares the
+    folder. Two processes that have both claimed a kernel write the same entry twice, no more."""
     home = folder()
-    if home is None or getattr(numba.config, "DISABLE_JIT", False):
+    if home is None or not _claim(home, kernel):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(OSError):
+            _claim_file(home, kernel).unlink()
+
+
+def _claim(home: Path, kernel: str) -> bool:
+    """False also where the folder cannot be written to."""
+    if getattr(numba.config, "DISABLE_JIT", False):
         return False
+    file = _claim_file(home, kernel)
     try:
         if home.is_dir() and any(home.glob(f"{kernel}-*")):
             return False
         _make()
-        (home / f"{kernel}.claimed").touch(exist_ok=False)
+        with contextlib.suppress(FileNotFoundError):
+            # a clock that was wrong may have dated it after now
+            if abs(time.time() - file.stat().st_mtime) > CLAIM_SECONDS:
+                file.unlink()
+        file.touch(exist_ok=False)
     except OSError:
         return False
     return True
+
+
+def _claim_file(home: Path, kernel: str) -> Path:
+    return home / f"{kernel}.claimed"
 
 
 def root() -> Path | None:

@@ -58,6 +58,7 @@ KERNEL_CACHE_USES = {
     "re",
     "shutil",
     "sys",
+    "time",
     "warnings",
 }
 """`_jit` and `_cache` hold no kernel: they keep compiled ones in files, and make the prefetch that

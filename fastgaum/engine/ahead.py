@@ -32,14 +32,28 @@ from fastgaum.nets.tensors import BatchTensors, to_tensors
 from fastgaum.threads import get_threads
 from fastgaum.untrusted import parse_json
 
+try:
+    from fastgaum.kernels import _cache
+except ImportError:  # numba's own cache is used then, as kernels/_jit.py says
+    _cache = None  # type: ignore[assignment]
+
 N_SESSIONS = 4
+"""made-up sessions"""
 N_NUMBERS = 3
+"""numbers of each candidate in them"""
 N_IDS = 8
-SCORER, HISTORY = "scorer", "history"
+"""feature ids that their bags hold, those of unknown values among them"""
+SCORER = "scorer"
+"""the part of the engine that scores candidates, with the players' steps"""
+HISTORY = "history"
+"""the part of the engine that makes states of tokens"""
 PATIENCE = 180.0
 """seconds: ten times what a process takes on two cores"""
 LONGEST = {"lstm": "lstm.lstm_tiles", "gru": "gru.gru_tiles"}
 """the kernel of each history that is worth a process"""
+
+_waited_for: set[str] = set()
+"""kernels that were compiled ahead for this process: it asks once, though a full disk keeps none"""
 
 
 @contextlib.contextmanager
@@ -50,35 +64,35 @@ def compiling_ahead(
     networks, unless torch has one thread. What fails is compiled where it is used, as ever."""
     by_hand = device.type == "cpu" and history is history_encoder and tables is None
     wanted = by_hand and config.states == "logged" and get_threads() > 1 and bool(sys.executable)
-    running = [_begin(part, config) for part in _missing(config)] if wanted else []
-    try:
-        yield
-    except BaseException:
-        for process in running:
-            process.kill()
-        raise
-    finally:
-        for process in running:
-            _wait(process)
-
-
-def _wait(process: subprocess.Popen[bytes]) -> None:
-    """Wait until a process has ended, or has taken so long that something holds it."""
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _missing(config: Config) -> list[str]:
-    """The parts whose longest kernel the cache does not hold, and no other process compiles."""
-    try:
-        from fastgaum.kernels import _cache
-    except ImportError:  # numba's own cache is used then, as kernels/_jit.py says
-        return []
+    wanted = wanted and _cache is not None
     kernels = {SCORER: "scorer.scorer_pass", HISTORY: LONGEST.get(config.history)}
-    return [part for part, name in kernels.items() if name is not None and _cache.claim(name)]
+    with contextlib.ExitStack() as running:
+        for part, kernel in kernels.items() if wanted else ():
+            if kernel is not None and kernel not in _waited_for:
+                # a machine may let no further process begin
+                with contextlib.suppress(OSError):
+                    running.enter_context(_compiling(part, kernel, config))
+        yield
+
+
+@contextlib.contextmanager
+def _compiling(part: str, kernel: str, config: Config) -> Iterator[None]:
+    """Let another process compile a part within, unless the cache holds the part's longest kernel
+    or has it claimed. What hangs is ended, and so is what serves a fit that has failed."""
+    with _cache.claimed(kernel) as is_ours:
+        if not is_ours:
+            yield
+            return
+        process = _begin(part, config)
+        try:
+            yield
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+            _waited_for.add(kernel)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
 
 def _begin(part: str, config: Config) -> subprocess.Popen[bytes]:
@@ -112,7 +126,7 @@ def rehearse(part: str, config: Config) -> None:
         history.backward(np.zeros_like(states), game.slot_of)
         return
     # The scorer first, which takes longest: the other process has then compiled the history.
-    shown, _ = game._drawn(batch)
+    shown, _ = game.drawn(batch)
     states = np.zeros((batch.n_events, networks.player.state_dim), np.float32)
     loss = Loss(CHOICES, np.float32(1), True, batch.source.choices, NOTHING)
     game.reward.learn(loss, shown, states, 1 if config.dropout > 0 else None)

@@ -101,7 +101,7 @@ class EngineGame(Game):
 
     def exact_step(self, batch: BatchTensors) -> float:
         """As the base says."""
-        shown, tokens = self._drawn(batch)
+        shown, tokens = self.drawn(batch)
         self._take_states(batch, tokens, train=True)
         if not isinstance(self.regulariser, Shannon):
             utility = self.reward.forward(shown, self.states, self.key)
@@ -138,7 +138,7 @@ class EngineGame(Game):
 
     def _played(self, batch: BatchTensors) -> tuple[Array, DisplayBatch]:
         """The reward's pass that a round is played on: utilities, and the display sets."""
-        shown, tokens = self._drawn(batch)
+        shown, tokens = self.drawn(batch)
         self._take_states(batch, tokens, train=True)
         return self.reward.forward(shown, self.states, self.key), shown
 
@@ -183,7 +183,7 @@ class EngineGame(Game):
         self.states = self.states_layer.forward(batch, tokens, context)
         self.key = _key() if train and self.reward.scorer.rate > 0 else None
 
-    def _drawn(self, batch: BatchTensors) -> tuple[DisplayBatch, Bags]:
+    def drawn(self, batch: BatchTensors) -> tuple[DisplayBatch, Bags]:
         """Display sets and tokens with ids dropped, and the rows that the former name."""
         candidates = self._dropped(batch.candidates, "candidates")
         tokens = self._dropped(batch.tokens, "tokens")

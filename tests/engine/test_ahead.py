@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +73,26 @@ class FakeProcess:
         if self.hangs and timeout is not None:
             raise subprocess.TimeoutExpired("it", timeout)
 
+    def poll(self) -> int | None:
+        return None if self.hangs or not self.done else 0
+
     def kill(self) -> None:
         self.done.append("kill")
 
 
 @pytest.fixture
-def begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, FakeProcess]:
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache of kernels, on a machine of two threads."""
+    monkeypatch.setattr(ahead, "get_threads", lambda: 2)
+    monkeypatch.setattr(ahead, "_waited_for", set())
+    monkeypatch.setattr(_cache, "root", lambda: tmp_path / "kernels")
+    folder = _cache.folder()
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch, cache: Path) -> dict[str, FakeProcess]:
     """Processes that `compiling_ahead` begins, by their part, on an empty cache."""
     begun: dict[str, FakeProcess] = {}
 
@@ -85,8 +101,6 @@ def begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, FakeProc
         return begun[part]
 
     monkeypatch.setattr(ahead, "_begin", begin)
-    monkeypatch.setattr(ahead, "get_threads", lambda: 2)
-    monkeypatch.setattr(_cache, "root", lambda: tmp_path / "kernels")
     return begun
 
 
@@ -94,10 +108,55 @@ def test_both_parts_begin_once_and_are_waited_for(begun: dict[str, FakeProcess])
     config = Config.from_preset("fastgaum")
     with ahead.compiling_ahead(config, CPU, history_encoder, None):
         assert set(begun) == {"scorer", "history"}
-    first = dict(begun)
+        first = dict(begun)
+        with ahead.compiling_ahead(config, CPU, history_encoder, None):
+            assert begun == first, "what another process compiles is not begun again"
     assert [process.done for process in first.values()] == [["wait"], ["wait"]]
     with ahead.compiling_ahead(config, CPU, history_encoder, None):
-        assert begun == first, "what was claimed once is not begun again"
+        assert begun == first, "the folder keeps nothing: once in a process is enough"
+
+
+@pytest.mark.parametrize("how", ["done", "killed", "fit failed", "refused"])
+def test_no_claim_outlives_its_process(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, how: str
+) -> None:
+    processes = []
+
+    def begin(command: list[str], **_: Any) -> subprocess.Popen[bytes]:
+        if how == "refused":
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        program = "pass" if how == "done" else "import time; time.sleep(600)"
+        processes.append(popen([sys.executable, "-c", program]))
+        return processes[-1]
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(ahead.subprocess, "Popen", begin)
+    config = Config.from_preset("fastgaum")
+    with (
+        contextlib.suppress(InterruptedError),
+        ahead.compiling_ahead(config, CPU, history_encoder, None),
+    ):
+        assert len(list(cache.glob("*.claimed"))) == (0 if how == "refused" else 2)
+        for process in processes if how == "killed" else ():
+            process.kill()
+        if how == "fit failed":
+            raise InterruptedError
+    assert not list(cache.glob("*"))
+    assert {process.returncode for process in processes} <= ({0} if how == "done" else {-9})
+
+
+@pytest.mark.parametrize("age", [-1, 1])
+def test_an_old_claim_is_none(cache: Path, age: int) -> None:
+    """A whole process tree was killed; or a clock was wrong."""
+    for share, expected in ((0.9, False), (1.1, True)):
+        cache.mkdir(parents=True, exist_ok=True)
+        when = time.time() - age * share * _cache.CLAIM_SECONDS
+        (cache / "scorer.scorer_pass.claimed").touch()
+        os.utime(cache / "scorer.scorer_pass.claimed", (when, when))
+        with _cache.claimed("scorer.scorer_pass") as is_ours:
+            assert is_ours is expected
+            with _cache.claimed("scorer.scorer_pass") as is_ours_too:
+                assert not is_ours_too
 
 
 def test_an_error_ends_them(begun: dict[str, FakeProcess]) -> None:
@@ -106,7 +165,10 @@ def test_an_error_ends_them(begun: dict[str, FakeProcess]) -> None:
         ahead.compiling_ahead(Config.from_preset("paper-lstm"), CPU, history_encoder, None),
     ):
         raise ValueError("in between")
-    assert [process.done for process in begun.values()] == [["kill", "wait"]] * 2
+    first = dict(begun)
+    assert [process.done for process in first.values()] == [["kill", "wait"]] * 2
+    with ahead.compiling_ahead(Config.from_preset("paper-lstm"), CPU, history_encoder, None):
+        assert not set(first.values()) & set(begun.values()), "the next fit begins them again"
 
 
 def test_one_that_hangs_holds_no_fit(begun: dict[str, FakeProcess]) -> None:
@@ -118,7 +180,7 @@ def test_one_that_hangs_holds_no_fit(begun: dict[str, FakeProcess]) -> None:
 
 @pytest.mark.parametrize("reason", ["device", "history", "states", "threads", "in the cache"])
 def test_nothing_begins_where_it_would_not_serve(
-    begun: dict[str, FakeProcess], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: str
+    begun: dict[str, FakeProcess], monkeypatch: pytest.MonkeyPatch, cache: Path, reason: str
 ) -> None:
     config, device = Config.from_preset("fastgaum"), CPU
     history: Any = history_encoder
@@ -131,11 +193,9 @@ def test_nothing_begins_where_it_would_not_serve(
     elif reason == "threads":
         monkeypatch.setattr(ahead, "get_threads", lambda: 1)
     else:
-        folder = _cache.folder()
-        assert folder is not None
-        folder.mkdir(parents=True)
+        cache.mkdir(parents=True)
         for name in ("scorer.scorer_pass", "lstm.lstm_tiles"):
-            (folder / f"{name}-0123.nbi").touch()
+            (cache / f"{name}-0123.nbi").touch()
     with ahead.compiling_ahead(config, device, history, None):
         assert begun == {}
 
@@ -144,7 +204,7 @@ def test_a_folder_that_may_not_be_written_to_has_no_claims(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(_cache, "root", lambda: tmp_path / "file")
-    assert not _cache.claim("scorer.scorer_pass")
-    monkeypatch.setattr(_cache, "root", lambda: None)
-    assert not _cache.claim("scorer.scorer_pass")
+    for root in (tmp_path / "file", None):
+        monkeypatch.setattr(_cache, "root", lambda root=root: root)
+        with _cache.claimed("scorer.scorer_pass") as is_ours:
+            assert not is_ours
