@@ -165,9 +165,9 @@ class ChoiceModel(ABC):
         def scored(of: SessionLog, part: EncodedSessions) -> tuple[EncodedSessions, ScoredSessions]:
             return part.without_bags(), _checked(scorer(part), of, part)
 
-        scorer = self._scorer(self._n_candidates(log, split))
-
-        parts = list(self._parts(log, split, scored, progress))
+        encoder = self._encoder(log, split)
+        scorer = self._scorer(log.count("candidates", split))
+        parts = list(self._parts(encoder, log, split, scored, progress))
         return EncodedSessions.joined([part for part, _ in parts]), ScoredSessions.joined(
             [scores for _, scores in parts]
         )
@@ -205,13 +205,9 @@ class ChoiceModel(ABC):
             ConfigError: the model does not keep places apart, or does not know this one.
         """
         self._require_place(at_place)
-        scorer = self._scorer(self._n_candidates(log, split), at_place)
-        return self._parts(log, split, partial(self._predicted, scorer), progress)
-
-    def _n_candidates(self, log: AnyLog, split: SplitName) -> int:
-        # what is wrong is said before anything else
-        self._encoder(log, split)
-        return log.count("candidates", split)
+        encoder = self._encoder(log, split)
+        scorer = self._scorer(log.count("candidates", split), at_place)
+        return self._parts(encoder, log, split, partial(self._predicted, scorer), progress)
 
     def _require_place(self, place: Place) -> None:
         if place == "own" or self.space is None:
@@ -258,7 +254,7 @@ class ChoiceModel(ABC):
             return of, part
 
         # the draws of a part come after those before it
-        parts = self._parts(log, split, encoded)
+        parts = self._parts(self._encoder(log, split), log, split, encoded)
         return pl.concat([self._drawn(of, part, head, draws) for of, part in parts])
 
     def _drawn(
@@ -310,16 +306,17 @@ class ChoiceModel(ABC):
 
     def _parts(
         self,
+        encoder: SessionEncoder,
         log: AnyLog,
         split: SplitName,
         work: Callable[[SessionLog, EncodedSessions], T],
         progress: Progress | None = None,
     ) -> Iterator[T]:
-        """`worked_parts` of a split; what is wrong is said before the first part is asked for."""
-        encoder, on_threads = self._encoder(log, split), self.device.type == "cpu"
-        return worked_parts(encoder, log, split, work, progress, on_threads)
+        return worked_parts(encoder, log, split, work, progress, self.device.type == "cpu")
 
     def _encoder(self, log: AnyLog, split: SplitName) -> SessionEncoder:
+        """The encoder of a log. It comes before anything else that is done with the log: what is
+        wrong is then said at once."""
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
         require_split(log, split)

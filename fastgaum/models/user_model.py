@@ -96,7 +96,6 @@ class UserModel(NetworksModel):
         self.trials: tuple[TriedSetting, ...] = ()
         self.bootstraps: tuple[UserModel, ...] = ()
         self._online: dict[str, OnlineModel] = {}
-        self._is_training = False
         self.start: UserModel | None = None
 
     def __repr__(self) -> str:
