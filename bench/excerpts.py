@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastgaum.bench.report import machine_lines, short
+from fastgaum.bench.report import machine_lines, never_reached, short, with_unit
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, KS, rows_by_model
 from fastgaum.reports.table import escaped, num, signed
 
@@ -206,12 +206,15 @@ def _race_row(line: Line, races: list[Json]) -> tuple[str, ...]:
 
 def _figure_row(line: Line, figure: Json) -> tuple[str, ...]:
     """A figure: its unit says what it is over, where it is a ratio ("x RecSim's user-steps/s")."""
-    value, unit = short(figure["value"]), figure["unit"]
+    unit = figure["unit"]
     sense = "≤" if figure["sense"] == "at most" else "≥"
     times = unit.startswith("x ")
     target = figure["target"]
     asked = "" if target is None else f"{sense} {short(target)}" + (" ×" if times else "")
-    ours, against, ratio = ("", unit[2:], f"{value} ×") if times else (f"{value} {unit}", "", "")
+    ours, against, ratio = with_unit(figure), "", ""
+    if times:
+        ours, against = "", unit[2:]
+        ratio = never_reached(figure) or f"{short(figure['value'])} ×"
     return (
         line.what,
         ours,

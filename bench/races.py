@@ -6,6 +6,7 @@ How to write a race is told in conftest.py; what becomes of the times, in report
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,9 @@ RATE = "rate"
 CEILINGS = {"sgemm": "sgemm_gflops", "gather": "gather_gbps"}
 """what a bar may be set over besides a rival: a ceiling by its name (the probed figure's key), or
 the rate itself"""
+
+SOONER = "x as soon as"
+"""how the unit of a figure begins that is `times_as_soon`"""
 
 ROUNDS = 5
 """least number of repeats behind a median"""
@@ -86,6 +90,12 @@ class Figure:
             else ("at most" if self.at_least is None else "at least"),
             "holds": self.holds,
         }
+
+
+def times_as_soon(ours: float, theirs: float) -> float:
+    """Their seconds until a loss / our seconds: 0 where ours never reached it, infinity where they
+    alone never did. Infinite seconds say that it was never reached."""
+    return 0.0 if math.isinf(ours) else theirs / ours
 
 
 class Race:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fastgaum.bench.races import CEILINGS, OURS, RATE
+from fastgaum.bench.races import CEILINGS, OURS, RATE, SOONER
 
 COLUMNS = ("bar", "race", "ours", "rival", "ratio", "target", "share of ceiling", "spread", "holds")
 FIGURE_COLUMNS = ("bar", "figure", "value", "target", "holds")
@@ -150,7 +150,7 @@ def missed(result: Mapping[str, Any]) -> list[str]:
             lines.append(f"{_bar(race)}{race['group']}: {what}")
     for figure in result["figures"]:
         if figure["holds"] is False:
-            what = f"{short(figure['value'])} {figure['unit']} where {_bound(figure)} is asked for"
+            what = f"{with_unit(figure)} where {_bound(figure)} is asked for"
             lines.append(f"{_bar(figure)}{figure['group']}: {what}")
     return lines
 
@@ -220,7 +220,7 @@ def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (
             "" if figure["bar"] is None else str(figure["bar"]),
             figure["group"],
-            _with_unit(figure),
+            with_unit(figure),
             "" if figure["target"] is None else _bound(figure),
             _verdict(figure["holds"]),
         )
@@ -228,26 +228,31 @@ def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _with_unit(figure: Mapping[str, Any]) -> str:
-    value = figure["value"]
+def with_unit(figure: Mapping[str, Any]) -> str:
+    """A figure's value and unit, or who never reached the loss that the unit tells of."""
+    never, unit = never_reached(figure), figure["unit"]
+    return f"{never} ({unit})" if never else f"{short(figure['value'])} {unit}"
+
+
+def never_reached(figure: Mapping[str, Any]) -> str:
+    """Who never reached the loss that a figure tells of, in words; empty if it has a value."""
+    value, is_ratio = figure["value"], figure["unit"].startswith(SOONER)
     # JSON has no infinity
     if value is None or math.isinf(value):
-        return f"never: {figure['unit']}"
-    return f"{short(value)} {figure['unit']}"
+        return "the rival never reached it" if is_ratio else "never reached"
+    return "ours never reached it" if is_ratio and value == 0 else ""
 
 
 def _verdict(holds: bool | None) -> str:
     return "" if holds is None else ("yes" if holds else "no")
 
 
-def short(value: float | None) -> str:
-    """Three significant digits, without an exponent; None, as JSON has a time that never came.
+def short(value: float) -> str:
+    """Three significant digits, without an exponent.
 
-    >>> short(1234567.0), short(23.456), short(0.012345), short(None)
-    ('1,230,000', '23.5', '0.0123', 'never')
+    >>> short(1234567.0), short(23.456), short(0.012345)
+    ('1,230,000', '23.5', '0.0123')
     """
-    if value is None:
-        return "never"
     rounded = float(f"{value:.3g}")
     return f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:.3g}"
 

@@ -350,3 +350,15 @@ def test_excerpts_hide_nothing() -> None:
     ]
     assert f"{sum(held)} of {len(held)} targets are met." in text
     assert all(held) or "| no |" in text
+
+
+def test_an_excerpt_says_that_ours_never_reached_a_loss() -> None:
+    races, line = read(RACES), next(line for line in SPEED if line.group == "quality-wikispeedia")
+    late = [
+        {**figure, "value": 0.0, "holds": False} if figure["group"] == line.group else figure
+        for figure in races["figures"]
+    ]
+    rows = speed_to_markdown({**races, "figures": late}).splitlines()
+    (row,) = (row for row in rows if line.what in row)
+    assert "| ours never reached it |" in row
+    assert "0 ×" not in row

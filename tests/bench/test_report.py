@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from fastgaum.bench.races import Bar, Figure
+from fastgaum.bench.races import SOONER, Bar, Figure, times_as_soon
 from fastgaum.bench.report import COLUMNS, figure_rows, missed, races_object, rows_of, to_markdown
+from fastgaum.reports.table import finite
 
+INF = float("inf")
 BARS = [Bar(4.0, "slow", 4), Bar(0.5, "sgemm", 5), Bar(100.0, "rate", 1)]
 
 
@@ -129,3 +131,49 @@ def test_figures_have_bounds() -> None:
         ("", "flops", "1,230 ×", "", ""),
     ]
     assert missed(result) == ["bar 8, memory: 65 bytes/event where ≤ 64 is asked for"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "cells", "holds"),
+    [
+        (2.0, 20.0, ("2 s until NLL 1.9", "10 x as soon as it at NLL 1.9"), "yes"),
+        (
+            INF,
+            20.0,
+            (
+                "never reached (s until NLL 1.9)",
+                "ours never reached it (x as soon as it at NLL 1.9)",
+            ),
+            "no",
+        ),
+        (
+            2.0,
+            INF,
+            ("2 s until NLL 1.9", "the rival never reached it (x as soon as it at NLL 1.9)"),
+            "yes",
+        ),
+        (
+            INF,
+            INF,
+            (
+                "never reached (s until NLL 1.9)",
+                "ours never reached it (x as soon as it at NLL 1.9)",
+            ),
+            "no",
+        ),
+    ],
+)
+def test_a_loss_that_is_never_reached_is_said(
+    ours: float, theirs: float, cells: tuple[str, str], holds: str
+) -> None:
+    figures = [
+        Figure("g", ours, "s until NLL 1.9"),
+        Figure("g", times_as_soon(ours, theirs), f"{SOONER} it at NLL 1.9", bar=1, at_least=8.0),
+    ]
+    measured = races_object(facts(figures=[figure.to_dict() for figure in figures]))
+    for result in (measured, finite(measured)):
+        rows = figure_rows(result)
+        assert tuple(row[2] for row in rows) == cells
+        assert [row[4] for row in rows] == ["", holds]
+        said = [] if holds == "yes" else [f"bar 1, g: {cells[1]} where ≥ 8 is asked for"]
+        assert missed(result) == said
