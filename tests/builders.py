@@ -109,6 +109,27 @@ def with_vectors(log: SessionLog, seed: int = 0) -> SessionLog:
     return dataclasses.replace(log, item_vectors=vectors)
 
 
+def with_fields(log: SessionLog, seed: int = 0, ordered: bool = True) -> SessionLog:
+    """The log with a number and a category of each item and of each candidate, view counts, and an
+    order of displays that is real."""
+    rng = np.random.default_rng(seed)
+    shelves = ["top", "middle", "floor", "cellar"][: 3 + seed % 2]
+    return dataclasses.replace(
+        log,
+        ordered=ordered,
+        views=rng.integers(1, 9, log.n_candidates).astype(np.uint16),
+        item_fields={
+            "size": rng.random(log.n_items).astype(np.float32),
+            "brand": rng.integers(-1, 3, log.n_items).astype(np.int32),
+        },
+        candidate_fields={
+            "price": rng.normal(size=log.n_candidates).astype(np.float32),
+            "shelf": rng.integers(-1, len(shelves), log.n_candidates).astype(np.int32),
+        },
+        categories={"shelf": pl.Series(shelves), "brand": pl.Series(["a", "b", "1"])},
+    )
+
+
 def with_drawn_actions(log: SessionLog, seed: int = 0) -> SessionLog:
     """The log with up to three actions before each event, of three kinds, some on items that it
     does not display."""

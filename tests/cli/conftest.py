@@ -13,6 +13,8 @@ import pytest
 from fastgaum.cli.app import main
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.synthetic import synthesise
+from tests.cli.bad_input import Seeds
+from tests.cli.rl_runs import made_run
 
 QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
 
@@ -79,3 +81,28 @@ def _content(path: Path) -> bytes | int:
         return b""
     size = path.stat().st_size
     return path.read_bytes() if size < 1 << 26 else size
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A log, a run on it, a run on other users."""
+    folder = tmp_path_factory.mktemp("rl")
+    log, run = made_run(folder, 0)
+    return log, run, made_run(folder, 1)[1]
+
+
+@pytest.fixture(scope="session")
+def saved(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved log. Tests copy it before they damage it."""
+    folder = tmp_path_factory.mktemp("saved") / "store"
+    assert (
+        main(["data", "convert", str(log_file), "-o", str(folder), "--candidate-field", "price"])
+        == 0
+    )
+    return folder
+
+
+@pytest.fixture
+def seeds(frame: pl.DataFrame, log_file: Path, trained: Path, saved: Path, tmp_path: Path) -> Seeds:
+    """Good files, and an empty folder."""
+    return Seeds(frame, log_file, trained, saved, tmp_path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.crash.kill import JOBS, Job, Train, kill_test
+from tests.crash.jobs import JOBS, Job, Train
+from tests.crash.kill import kill_test
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)

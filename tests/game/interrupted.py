@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastgaum.checkpoint import load_state, split_state
@@ -128,3 +129,14 @@ def check_same(first: Path, second: Path) -> None:
 def save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a save takes."""
     monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+
+
+def check_interrupted_anywhere(config: Config, log: SessionLog, tmp_path: Path, times: int) -> None:
+    """Stopped at random batches, again and again in one run, it ends as the run that was never
+    stopped."""
+    n_batches = run(config, log, tmp_path / "whole")
+    rng = np.random.default_rng(n_batches)
+    for i in range(times):
+        start_and_stop(config, log, tmp_path / f"{i}", int(rng.integers(1, n_batches + 1)))
+        resume(config, log, tmp_path / f"{i}")
+        check_same(tmp_path / "whole", tmp_path / f"{i}")

@@ -11,7 +11,7 @@ import pytest
 from fastgaum.logs.convert import convert_files
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
-from tests.logs.test_bad_input import refused
+from tests.logs.bad_logs import refused
 
 
 def two_clicks(**changes: Any) -> pl.DataFrame:

@@ -26,7 +26,7 @@ from fastgaum.logs.read import open_log, raw_rows, read_frame, read_log
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log, open_shards
 from fastgaum.logs.synthetic import synthesise
-from tests.logs.test_bad_input import refused
+from tests.logs.bad_logs import refused
 from tests.logs.test_saved_log import assert_same
 
 Rule = Literal["none", "append", "drop"]

@@ -25,7 +25,7 @@ from fastgaum.logs.shard_writer import save_log, shard_log
 from fastgaum.logs.shards import load_log, open_shards
 from fastgaum.logs.simulated_displays import build_log
 from tests.builders import log_of
-from tests.logs.test_bad_input import long, nested, refused
+from tests.logs.bad_logs import long, nested, refused
 from tests.logs.test_saved_log import assert_same
 from tests.logs.test_shards import rich_log
 

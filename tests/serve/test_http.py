@@ -26,7 +26,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.serve.http import MOST_BYTES, http_app, open_socket
 from fastgaum.serve.users import Limits, ServedUsers
 from tests.builders import random_log
-from tests.models.test_online import model_of
+from tests.models.online_users import model_of
 from tests.worlds.test_learned_world import IDENTITY, fitted
 
 

@@ -18,7 +18,7 @@ from fastgaum.models.online_model import OnlineModel
 from fastgaum.serve.mcp import drawn_choice, mcp_server
 from fastgaum.serve.users import Limits
 from tests.builders import random_log
-from tests.models.test_online import model_of
+from tests.models.online_users import model_of
 from tests.worlds.test_learned_world import IDENTITY, fitted
 
 CONTEXT = {"hour": 0.5, "kind": "i1", "page": "i2", "target": "i3"}

@@ -19,8 +19,7 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.replay import replay, world_of
 from fastgaum.worlds.world import NO_ITEM, Population
 from fastgaum.worlds.world_set import WorldSet
-from tests.builders import random_log, with_drawn_actions, with_vectors
-from tests.models.test_online import with_fields
+from tests.builders import random_log, with_drawn_actions, with_fields, with_vectors
 from tests.worlds.test_learned_world import IDENTITY, fitted
 
 

@@ -1,46 +1,15 @@
-"""Bad logs: each raises LogFormatError in one line that says the rule, the values and the cure."""
+"""Logs whose columns or rows are wrong: each raises LogFormatError in one line that says the
+rule, the values and the cure."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.errors import LogFormatError
 from fastgaum.logs.read import read_frame, read_log
-
-GOOD = {
-    "session": ["u3", "u3", "u3", "u4"],
-    "event": [17, 17, 18, 1],
-    "item": ["a", "b", "a", "b"],
-    "chosen": [1, 0, 0, 1],
-    "price": [1.0, 2.0, 3.0, 4.0],
-}
-NESTED = {
-    "session": ["u3", "u3"],
-    "event": [17, 18],
-    "items": [["a", "b"], ["c"]],
-    "chosen": ["a", None],
-}
-
-
-def refused(frame_or_path, message: str, **options) -> str:
-    read = read_frame if isinstance(frame_or_path, pl.DataFrame) else read_log
-    with pytest.raises(LogFormatError, match=message) as caught:
-        read(frame_or_path, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def long(**changes) -> pl.DataFrame:
-    return pl.DataFrame({**GOOD, **changes}, strict=False)
-
-
-def nested(**changes) -> pl.DataFrame:
-    return pl.DataFrame({**NESTED, **changes}, strict=False)
+from tests.logs.bad_logs import GOOD, long, nested, refused
 
 
 def test_the_good_logs_are_good() -> None:
@@ -301,107 +270,3 @@ def test_an_event_label_that_numbers_rows() -> None:
 
 def test_views_that_are_no_counts() -> None:
     refused(long(views=[1, 2, -3, 0]), "row 3 has 'views' = -3, a count of views is required")
-
-
-def test_not_utf8(tmp_path) -> None:
-    path = tmp_path / "latin.csv"
-    path.write_bytes("session,event,item,chosen\nu1,0,a,1\nu2,0,café,1\n".encode("latin1"))
-    refused(
-        path, "'latin.csv' is not UTF-8: line 3 has the byte 0xe9; convert it, for example `iconv"
-    )
-    path.write_bytes("session,évent,item,chosen\nu1,0,a,1\n".encode("latin1"))
-    refused(path, "'latin.csv' is not UTF-8: line 1 has the byte 0xe9")
-
-
-def test_a_byte_order_mark_works(tmp_path) -> None:
-    (tmp_path / "bom.csv").write_bytes("session,event,item,chosen\nu1,0,é,1\n".encode("utf-8-sig"))
-    assert read_log(tmp_path / "bom.csv").item_ids.to_list() == ["é"]
-
-
-def test_malformed_csv(tmp_path) -> None:
-    (tmp_path / "ragged.csv").write_text("session,event,item,chosen\nu1,0,a,1\nu1,1,a,1,9,9\n")
-    refused(tmp_path / "ragged.csv", "'ragged.csv' is no well-formed csv")
-
-
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.99])
-def test_truncated_parquet(tmp_path, share) -> None:
-    path = tmp_path / "log.parquet"
-    pl.concat([long()] * 50).write_parquet(path)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-    refused(path, "'log.parquet' is no readable parquet file .cut short or damaged.")
-
-
-def test_truncated_arrow(tmp_path) -> None:
-    path = tmp_path / "log.arrow"
-    long().write_ipc(path)
-    path.write_bytes(path.read_bytes()[:300])
-    refused(path, "'log.arrow' is no readable arrow file")
-
-
-def test_parquet_with_a_damaged_page(tmp_path) -> None:
-    path = tmp_path / "log.parquet"
-    rng = np.random.default_rng(0)
-    n = 20_000
-    pl.DataFrame(
-        {
-            "session": rng.integers(0, 2**60, n),
-            "event": np.zeros(n, int),
-            "item": rng.integers(0, 2**60, n),
-            "chosen": [1] * n,
-        }
-    ).write_parquet(path)
-    data = bytearray(path.read_bytes())
-    data[4:200] = bytes(196)
-    path.write_bytes(data)
-    refused(path, "'log.parquet' is no readable parquet file")
-
-
-def test_directory_with_one_bad_shard(tmp_path) -> None:
-    for i in range(3):
-        long().write_parquet(tmp_path / f"part-{i}.parquet")
-    whole = (tmp_path / "part-1.parquet").read_bytes()
-    (tmp_path / "part-1.parquet").write_bytes(whole[: len(whole) // 2])
-    refused(tmp_path, "'part-1.parquet' is no readable parquet file")
-    long().drop("item").write_parquet(tmp_path / "part-1.parquet")
-    refused(tmp_path, "shard 'part-1.parquet' lacks the column 'item' that 'part-0.parquet' has")
-    long(item=[[1], [2], [3], [4]]).write_parquet(tmp_path / "part-1.parquet")
-    refused(tmp_path, "the shards' columns differ in type")
-
-
-def test_directory_without_shards(tmp_path) -> None:
-    (tmp_path / "notes.md").write_text("")
-    refused(tmp_path, "has no parquet shards .it holds notes.md.")
-
-
-def test_unknown_extension(tmp_path) -> None:
-    (tmp_path / "log.xlsx").write_text("session")
-    refused(
-        tmp_path / "log.xlsx",
-        "has the extension '.xlsx', one of .csv, .tsv, .*.parquet.* is required",
-    )
-
-
-def test_nonexistent_path(tmp_path) -> None:
-    (tmp_path / "yelp.csv").write_text("x")
-    refused(tmp_path / "yelq.csv", "no such file or folder: '.*yelq.csv'; did you mean 'yelp.csv'")
-    refused(tmp_path / "none" / "x.csv", "no such file or folder")
-
-
-@pytest.mark.parametrize(
-    ("header", "says"),
-    [
-        ("session,event,item,item,chosen", r"has two columns 'item': rename or drop one"),
-        (
-            "session;event;item;chosen",
-            r"one column, 'session;event;item;chosen', .* divided by ';'",
-        ),
-    ],
-)
-def test_a_header_is_divided_by_commas_and_has_each_name_once(
-    header: str, says: str, tmp_path: Path
-) -> None:
-    values = ",".join("1" * len(header.split(",")))
-    (tmp_path / "log.csv").write_text(f"{header}\n{values}\n")
-    with pytest.raises(LogFormatError, match=says):
-        read_log(tmp_path / "log.csv")

@@ -1,0 +1,137 @@
+"""`fastgaum rl evaluate`: the table of policies, in this world and in another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastgaum.cli.app import main
+from fastgaum.cli.progress import PartsProgress
+from fastgaum.models.user_model import UserModel
+from fastgaum.policies.registry import POLICIES, load_policy
+from fastgaum.worlds.world_set import WorldSet
+from tests.cli.rl_runs import QUICK, SHORT, SMALL
+
+
+def test_policies_in_a_set_of_worlds(
+    runs: tuple[Path, Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fails: Callable[[list[str]], str],
+) -> None:
+    """A run of two worlds: pessimism is trained with, the table has a lower bound; one world has
+    neither."""
+    log, one, _ = runs
+    run, table, other = tmp_path / "run", tmp_path / "table.json", tmp_path / "other.json"
+    quick = [*QUICK, "--set", "worlds=2", "--split-by", "user"]
+    assert main(["train", str(log), "-o", str(run), *quick]) == 0
+    assert "bootstrap 1 of 1" in capsys.readouterr().err
+    assert len(UserModel.load(run).bootstraps) == 1
+    train = ["rl", "train", str(run), "-o", str(tmp_path / "wary"), "-k", "2", *SMALL, *SHORT]
+    assert main([*train, "--pessimism", "0.5"]) == 0
+    policy, _, _ = load_policy(tmp_path / "wary", WorldSet.of(UserModel.load(run)))
+    assert policy.name == "cascade-dqn"
+    judged = ["--policies", "random,greedy,linucb", "-k", "2", "--seeds", "2", "--users", "40"]
+    capsys.readouterr()
+    assert main(["rl", "evaluate", str(run), *judged, "--json", str(table), *SMALL, *SHORT]) == 0
+    assert "lower bound" in capsys.readouterr().out
+    rows = json.loads(table.read_text())["rows"]
+    assert all(row["lower_bound"] < row["return"] for row in rows)
+    assert main(["rl", "evaluate", str(one), *judged, "--json", str(other), *SMALL, *SHORT]) == 0
+    assert "lower bound" not in capsys.readouterr().out
+    assert not any("lower_bound" in row for row in json.loads(other.read_text())["rows"])
+    alone = ["rl", "train", str(one), "-o", str(tmp_path / "none"), *SMALL, *SHORT]
+    assert "this is one world" in fails([*alone, "--pessimism", "0.5"])
+    assert not (tmp_path / "none").exists()
+    evaluate = ["rl", "evaluate", str(one), *judged, *SMALL, *SHORT]
+    assert "this is one world" in fails([*evaluate, "--pessimism", "0.5"])
+    assert "pessimism is -1.0" in fails([*train[:-2], "--overwrite", "--pessimism", "-1"])
+
+
+def test_evaluate_prints_every_policy_in_another_world(
+    runs: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    log, run, other = runs
+    file, text = tmp_path / "table.json", tmp_path / "table.md"
+    command = [
+        "rl",
+        "evaluate",
+        str(run),
+        "--in",
+        str(other),
+        "--log",
+        str(log),
+        "-k",
+        "1,2",
+        "--seeds",
+        "2",
+        "--users",
+        "30",
+    ]
+    assert main([*command, "--json", str(file), "--markdown", str(text), *SMALL, *SHORT]) == 0
+    result = json.loads(file.read_text())
+    assert [(row["policy"], row["k"]) for row in result["rows"]] == [
+        (name, k) for k in (1, 2) for name in POLICIES
+    ]
+    for row in result["rows"]:
+        assert 0 <= row["click_rate"] <= 1
+        assert row["return_ci"][0] <= row["return"] <= row["return_ci"][1]
+        assert len(row["return_by_seed"]) == 2
+        assert row["versus"]["policy"] != row["policy"]
+    assert text.read_text().count("| random |") == 2
+
+
+@pytest.mark.parametrize(("at", "rows"), [("greedy, k = 2", ["random", "popular"]), ("random", [])])
+def test_an_interrupted_evaluation_keeps_the_rows_that_are_done(
+    runs: tuple[Path, Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    at: str,
+    rows: list[str],
+) -> None:
+    """SIGTERM while a policy is made: the table of those before it, and the exit code of a
+    signal."""
+    file = tmp_path / "table.json"
+    command = ["rl", "evaluate", str(runs[1]), "--policies", "random,popular,greedy", "-k", "2"]
+    command += ["--seeds", "2", "--users", "10", *SHORT]
+    assert main([*command, "--json", str(tmp_path / "whole.json")]) == 0
+    capsys.readouterr()
+    real = PartsProgress.__call__
+
+    def killed(progress: PartsProgress, done: int, total: int, figures: str = "") -> None:
+        real(progress, done, total, figures)
+        if figures.startswith(at):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(PartsProgress, "__call__", killed)
+    assert main([*command, "--json", str(file)]) == 143
+    said = capsys.readouterr()
+    if not rows:
+        assert not file.exists()
+        assert said.err == "fastgaum: interrupted\n"
+        return
+    assert "fastgaum: interrupted: the table has 2 of 3 rows" in said.err
+    whole = {
+        row["policy"]: row for row in json.loads((tmp_path / "whole.json").read_text())["rows"]
+    }
+    table = json.loads(file.read_text())["rows"]
+    assert [row["policy"] for row in table] == rows
+    for row in table:
+        assert row["return_by_seed"] == whole[row["policy"]]["return_by_seed"]
+        assert row["policy"] in said.out
+
+
+def test_evaluate_without_a_log_says_what_is_left_out(
+    runs: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["rl", "evaluate", str(runs[1]), "-k", "2", "--seeds", "1", "--users", "10"]
+    assert main([*command, *SMALL, *SHORT]) == 0
+    out = capsys.readouterr().out
+    assert "left out" in out
+    assert "cascade-dqn" in out

@@ -1,0 +1,133 @@
+"""Models of every kind, logs for them, and their users who are told a log display by display."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from fastgaum.logs.columns import Vocabulary
+from fastgaum.logs.log import SessionLog
+from fastgaum.models.choice_model import Head
+from fastgaum.models.online import OnlineUser
+from fastgaum.models.user_model import UserModel
+from fastgaum.nets.segments import segment_sum
+from tests.builders import random_log, with_drawn_actions, with_fields, with_vectors
+from tests.logs.test_context import navigation
+from tests.worlds.test_learned_world import IDENTITY, fitted
+
+
+def half_square(probs: torch.Tensor, outside: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    return 0.5 * (segment_sum(probs.square(), offsets) + outside.square())
+
+
+def plain_log(seed: int, n_sessions: int) -> SessionLog:
+    """Other seeds than 4 have more items than a model of seed 4 knows."""
+    items = 12 if seed == 4 else 15
+    return random_log(seed, n_sessions, n_items=items, max_length=6, no_click=0.3)
+
+
+def log_of_kind(kind: str, seed: int, n_sessions: int) -> SessionLog:
+    if kind == "context":
+        log = navigation(n_sessions, n_items=40 if seed == 4 else 44, seed=seed, fixed=True)
+        nothing = np.random.default_rng(seed).random(log.n_events) < 0.2
+        return dataclasses.replace(log, choices=np.where(nothing, -1, log.choices).astype(np.int32))
+    if kind == "vectors":
+        return with_vectors(log_of_kind("context", seed, n_sessions), seed)
+    log = plain_log(seed, n_sessions)
+    if kind == "grid":
+        return dataclasses.replace(log, ordered=True, grid=2)
+    log = with_drawn_actions(log, seed) if "actions" in kind else log
+    log = with_vectors(log, seed) if "vectors" in kind else log
+    return with_fields(log, seed) if "fields" in kind else log
+
+
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "relations, two layers": ("plain", {"relations": True, "history_layers": 2, "eta": 2.0}),
+    "identity, sparse": ("plain", {**IDENTITY, "regulariser": "tsallis", "history": "gru"}),
+    "position weights": ("plain", {**IDENTITY, "history": "pw", "history_window": 3}),
+    "bilstm": ("plain", {"history": "bilstm", "regulariser": "l2", "relations": False}),
+    "fields, views, positions": ("fields", {"protocol": "views", "examination": False}),
+    "a grid": ("grid", {"examination": False, "relations": False}),
+    "a grid, position weights": ("grid", {**IDENTITY, "examination": False, "history": "pw"}),
+    "fields, towers, places": ("fields", {"tower_dim": 5, "set_context": False}),
+    "context, towers": ("context", {"tower_dim": 6, "relations": True}),
+    "context, network": ("context", {"item_dim": 3, "relations": False}),
+    "vectors, towers": ("vectors", {"tower_dim": 6, "relations": False}),
+    "vectors, towers, position weights": ("vectors", {**IDENTITY, "tower_dim": 4, "history": "pw"}),
+    "vectors, actions": ("vectors, actions", {**IDENTITY, "tower_dim": 4}),
+    "vectors, components": ("vectors", {"relations": False}),
+    "actions": ("actions", {**IDENTITY, "history": "gru", "tower_dim": 4}),
+    "actions, position weights": ("actions", {**IDENTITY, "history": "pw", "history_window": 3}),
+    "actions, fields": ("actions, fields", {"history_layers": 2, "examination": False}),
+}
+
+
+def item_table(log: SessionLog) -> pl.DataFrame:
+    """The vectors of a log's items as a table, in another order."""
+    lists = {name: rows.tolist() for name, rows in log.item_vectors.items()}
+    return pl.DataFrame({"item": log.item_ids, **lists})[::-1]
+
+
+@cache
+def model_of(name: str) -> UserModel:
+    kind, changes = MODELS[name]
+    return fitted(log_of_kind(kind, 4, 60), **changes)
+
+
+def told(user: OnlineUser, log: SessionLog, event: int) -> np.ndarray:
+    """Show the user a logged event, as a caller has it, and tell the choice; its probabilities."""
+    span = slice(*log.display_offsets[event : event + 2].tolist())
+    items = log.item_ids.gather(log.items[span]).to_list()
+
+    def values(name: str, codes: np.ndarray) -> list[Any]:
+        if name not in log.categories:
+            return codes.tolist()
+        return Vocabulary(log.categories[name]).decode(codes).to_list()
+
+    fields = {name: values(name, of[span]) for name, of in log.candidate_fields.items()}
+    fields |= {name: values(name, of[log.items[span]]) for name, of in log.item_fields.items()}
+    if log.views is not None and "views" in user.model.fields:
+        fields["views"] = log.views[span].tolist()
+    tell_actions(user, log, event)
+    context = {
+        name: values(name, of[event : event + 1])[0] for name, of in log.event_fields.items()
+    }
+    probabilities = user.probabilities(items, context or None, fields or None)
+    choice = int(log.choices[event])
+    user.chose(None if choice < 0 else items[choice])
+    return probabilities
+
+
+def tell_actions(user: OnlineUser, log: SessionLog, event: int) -> None:
+    """Tell the user what it did before a logged event, with the brand of each item."""
+    if log.actions is None:
+        return
+    for action in range(*log.actions.offsets[event : event + 2].tolist()):
+        item = int(log.actions.items[action])
+        kind = str(log.actions.kind_names[int(log.actions.kinds[action])])
+        fields = {}
+        if "brand" in log.item_fields:
+            code = log.item_fields["brand"][item : item + 1]
+            fields["brand"] = Vocabulary(log.categories["brand"]).decode(code)[0]
+        user.acted(str(log.item_ids[item]), kind, fields)
+
+
+def replayed(model: UserModel, log: SessionLog, head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of all candidates, and of no click beside each of them."""
+    items, none = [], []
+    folded = model.user(head).model
+    if log.item_vectors:
+        folded = folded.with_item_table(item_table(log))
+    for session in range(log.n_sessions):
+        user = OnlineUser(folded)
+        for event in range(*log.session_offsets[session : session + 2].tolist()):
+            probabilities = told(user, log, event)
+            n = int(np.diff(log.display_offsets)[event])
+            items.append(probabilities[:n])
+            none.append(np.full(n, probabilities[n] if model.outside else 0.0))
+    return np.concatenate(items), np.concatenate(none)
