@@ -1,8 +1,9 @@
-"""What a second process brings: one process and K of them, one thread each, on the same batches.
+"""What a second process brings: one process and K of them, one thread each, on the same batches; the
+K share every step, or take local steps.
 
     python bench/processes.py --json docs/tables/processes.json
 
-Events per second of both sides by preset and by sessions of a process's batch, the best of three
+Events per second of all sides by preset and by sessions of a process's batch, the best of three
 turns; some six minutes on two cores with nothing else to do."""
 
 from __future__ import annotations
@@ -15,12 +16,19 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastgaum.processes import Processes
 
 BATCHES = (256, 2048, 8192)
-WARM_UP, STEPS, MEASURED = 4, 60, 400_000
+LOCAL = 16
+"""steps that each process takes alone, on the third side"""
+WARM_UP, STEPS, MEASURED = 16, 64, 400_000
 """steps before the clock runs, steps that are measured at most, and events that they have: large
-batches have fewer steps"""
+batches have fewer steps, in whole rows of local steps"""
+LEARNED = 48
+"""steps of the fit whose loss is compared, each of BATCHES[1] sessions of every process"""
 SESSION = 5
 """events of a session of the log"""
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -31,39 +39,50 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both sides in turns, three times; the best of each."""
+    """All sides in turns, three times; the best of each."""
     from fastgaum.machine import machine_facts
 
     presets: dict[str, Any] = {}
+    n = arguments.processes
+    sides = {"alone": (1, 1), "together": (n, 1), "apart": (n, LOCAL)}
     for preset in SETTINGS:
-        sides: dict[int, list[dict[str, float]]] = {1: [], arguments.processes: []}
+        found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
         for turn in range(3):
-            for n, found in sides.items():
-                found.append(_launch(n, preset, arguments))
-                told = ", ".join(f"{size}: {rate:,.0f}" for size, rate in found[-1].items())
-                print(f"{preset}, turn {turn + 1}, {n} processes: {told}", flush=True)
+            for side, (size, local) in sides.items():
+                found[side].append(_launch(size, preset, local, arguments))
+                told = ", ".join(f"{name}: {one:,.5g}" for name, one in found[side][-1].items())
+                print(f"{preset}, turn {turn + 1}, {side}: {told}", flush=True)
+        losses = {side: runs[0].pop("loss") for side, runs in found.items()}
         best = {
-            n: {b: max(run[b] for run in found) for b in found[0]} for n, found in sides.items()
+            side: {b: max(run[b] for run in runs) for b in runs[0]} for side, runs in found.items()
         }
-        alone, together = best[1], best[arguments.processes]
         presets[preset] = {
-            b: {"alone": alone[b], "together": together[b], "speed_up": together[b] / alone[b]}
-            for b in alone
+            "loss": losses,
+            "rates": {
+                b: {
+                    **{side: best[side][b] for side in sides},
+                    "speed_up": best["together"][b] / best["alone"][b],
+                    "local_speed_up": best["apart"][b] / best["alone"][b],
+                }
+                for b in map(str, BATCHES)
+            },
         }
     return {
-        "processes": arguments.processes,
+        "processes": n,
         "items": arguments.items,
+        "local_steps": LOCAL,
         "presets": presets,
         "machine": machine_facts(0),
     }
 
 
-def _launch(n: int, preset: str, arguments: argparse.Namespace) -> dict[str, float]:
+def _launch(n: int, preset: str, local: int, arguments: argparse.Namespace) -> dict[str, float]:
     launch = (
         [] if n == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
     )
     sizes = [f"--events={arguments.events}", f"--items={arguments.items}"]
-    program = [str(Path(__file__).resolve()), f"--preset={preset}", *sizes]
+    told = [f"--preset={preset}", f"--apart={local}", f"--processes={arguments.processes}"]
+    program = [str(Path(__file__).resolve()), *told, *sizes]
     done = subprocess.run(
         [sys.executable, *launch, *program],
         capture_output=True,
@@ -76,57 +95,111 @@ def _launch(n: int, preset: str, arguments: argparse.Namespace) -> dict[str, flo
     return result
 
 
-def rounds(preset: str, events: int, items: int) -> dict[str, float]:
-    """Events per second of adversarial rounds, by sessions of a process's batch."""
-    import numpy as np
+class Side:
+    """One training, of one process or of several."""
+
+    def __init__(self, arguments: argparse.Namespace, processes: Processes) -> None:
+        from fastgaum.config import Config
+        from fastgaum.features.space import FeatureSpace
+        from fastgaum.logs.synthetic import synthesise
+
+        self.processes = processes
+        log = synthesise(
+            arguments.events // SESSION, preset="scale", n_items=arguments.items, seed=0
+        )[0]
+        self.config = Config.from_preset(
+            "paper-lstm",
+            players="adversarial",
+            local_steps=arguments.apart,
+            **SETTINGS[arguments.preset],
+        )
+        self.space = FeatureSpace.fit(log, "identity", set_context=False)
+        self.outside = log.has_no_click
+        encoder = self.space.encoder(log)
+        self.sessions = encoder.for_training(log.sessions_in("train"))
+        self.held = encoder.for_training(log.sessions_in("validation"))
+
+    def begin(self) -> None:
+        """Networks and a game anew."""
+        import torch
+
+        from fastgaum.engine.dispatch import game_for
+        from fastgaum.game.guard import Guard
+        from fastgaum.game.local_steps import steps_of
+        from fastgaum.nets.networks import Networks
+        from fastgaum.nets.regularisers import regulariser_of
+
+        torch.manual_seed(0)
+        networks = Networks(self.config, self.space.n_ids, 0)
+        unknown = torch.from_numpy(self.space.unknown_of_id)
+        regulariser = regulariser_of(self.config)
+        self.game = game_for(
+            networks, self.config, regulariser, unknown, self.outside, self.processes
+        )
+        guard = Guard(self.game, networks, self.config, self.sessions, str, self.processes)
+        self.steps = steps_of(self.game, guard)
+        self.regulariser = regulariser
+
+    def play(self, whole: int, steps: int, warm_up: int = 0) -> float:
+        """Events per second of so many rounds, of batches of `whole` sessions, after some others."""
+        import numpy as np
+
+        from fastgaum.features.batches import batches
+        from fastgaum.nets.tensors import to_tensors
+
+        if self.sessions.n_sessions < whole:
+            raise SystemExit(
+                f"{self.sessions.n_sessions} training sessions make no batch of {whole}: more "
+                "--events"
+            )
+        order, step, n_events, started = np.random.default_rng(0), 0, 0, 0.0
+        while step < warm_up + steps:
+            epoch = batches(self.sessions, whole, order, share=self.processes.share)
+            # an epoch's last batch is a shorter one
+            left = warm_up + steps - step
+            for batch in islice(epoch, min(left, self.sessions.n_sessions // whole)):
+                if step == warm_up:
+                    self.steps.meet()
+                    self.processes.agree()
+                    started, n_events = time.perf_counter(), 0
+                n_events += self.steps.take(self.game.round, to_tensors(batch), "the race").seen
+                step += 1
+        n_events += self.steps.meet().seen
+        return n_events / (time.perf_counter() - started)
+
+    def loss(self) -> float:
+        """Mean validation loss of the reward."""
+        import torch
+
+        from fastgaum.game.scoring import HeldBatches, figures
+
+        self.game.settle()
+        held = HeldBatches(self.held, torch.device("cpu"), share=self.processes.share)
+        total, eta = self.processes.sum, self.config.eta
+        return figures(self.game.outputs, held, self.regulariser, eta, self.outside, total).loss
+
+
+def race(arguments: argparse.Namespace) -> dict[str, float]:
+    """Events per second of adversarial rounds by sessions of a process's batch, and the validation
+    loss after the same batches on every side."""
     import torch
 
-    from fastgaum.config import Config
-    from fastgaum.engine.game import EngineGame
-    from fastgaum.features.batches import batches
-    from fastgaum.features.space import FeatureSpace
-    from fastgaum.logs.synthetic import synthesise
-    from fastgaum.nets.networks import Networks
-    from fastgaum.nets.regularisers import regulariser_of
-    from fastgaum.nets.tensors import to_tensors
     from fastgaum.processes import launched
 
     torch.set_num_threads(1)
-    log = synthesise(events // SESSION, preset="scale", n_items=items, seed=0)[0]
-    config = Config.from_preset("paper-lstm", players="adversarial", **SETTINGS[preset])
-    space = FeatureSpace.fit(log, "identity", set_context=False)
-    sessions = space.encoder(log).for_training(log.sessions_in("train"))
-    regulariser, unknown = regulariser_of(config), torch.from_numpy(space.unknown_of_id)
-    rates = {}
+    found = {}
     with launched(torch.device("cpu")) as processes:
+        side = Side(arguments, processes)
         for size in BATCHES:
-            whole = size * processes.size
-            if sessions.n_sessions < whole:
-                raise SystemExit(
-                    f"{sessions.n_sessions} training sessions make no batch of {whole}: more "
-                    "--events"
-                )
-            torch.manual_seed(0)
-            networks = Networks(config, space.n_ids, 0)
-            game = EngineGame(networks, config, regulariser, unknown, log.has_no_click)
-            if processes.size > 1:
-                game.share(processes)
-            order, step, n_events, started = np.random.default_rng(0), 0, 0, 0.0
-            steps = min(STEPS, max(8, MEASURED // (size * SESSION)))
-            while step < WARM_UP + steps:
-                epoch = batches(sessions, whole, order, share=processes.share)
-                # an epoch's last batch is a shorter one
-                left = WARM_UP + steps - step
-                for batch in islice(epoch, min(left, sessions.n_sessions // whole)):
-                    if step == WARM_UP:
-                        processes.agree()
-                        started, n_events = time.perf_counter(), 0
-                    processes.step(game.round, to_tensors(batch), batch.n_events)
-                    n_events += processes.n_events
-                    step += 1
-            rates[str(size)] = n_events / (time.perf_counter() - started)
+            side.begin()
+            steps = min(STEPS, max(LOCAL, MEASURED // (size * SESSION) // LOCAL * LOCAL))
+            found[str(size)] = side.play(size * processes.size, steps, WARM_UP)
             processes.agree()
-    return rates
+        side.begin()
+        side.play(BATCHES[1] * arguments.processes, LEARNED)
+        found["loss"] = side.loss()
+        processes.agree()
+    return found
 
 
 if __name__ == "__main__":
@@ -138,6 +211,7 @@ if __name__ == "__main__":
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--preset", help=argparse.SUPPRESS)
+    parser.add_argument("--apart", type=int, default=1, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.preset is None:
         found = measure(asked)
@@ -147,6 +221,6 @@ if __name__ == "__main__":
             with atomic(asked.json) as beside:
                 beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     else:
-        one = rounds(asked.preset, asked.events, asked.items)
+        one = race(asked)
         if os.environ.get("RANK", "0") == "0":
             print(json.dumps(one))

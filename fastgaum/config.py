@@ -218,6 +218,9 @@ class Config(CheckedSettings):
     window: CountFromOne = 4
     """of a log in shards, so many are in memory and shuffled together (and the next so many are
     being read)"""
+    local_steps: CountFromOne = 1
+    """of several processes, each takes so many steps alone before all take the mean of their
+    weights (local SGD); 1: every step is of all"""
     lr: Positive = 3e-3
     """learning rate of the reward player (history encoder and reward model)"""
     rounds_lr: Positive = 1.0

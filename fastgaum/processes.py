@@ -12,6 +12,9 @@ and a player's optimiser a fourth, `mean`. It sends gradients of dense parameter
 table rows that a share names, never a table: a step's traffic follows the batch and the dense
 parameters, not the catalogue.
 
+With local steps, each process takes steps of its own (`step_alone`), and after every so many the
+processes take the mean of their weights (`average`).
+
 torch.distributed carries all this: gloo on the CPU, nccl on cards. What passes is numbers and JSON,
 never objects."""
 
@@ -52,6 +55,17 @@ class RowGradient:
     """int32, shape (n,)"""
     rows: Sequence[Tensor]
     """float32, shape (n, width) for each table"""
+
+
+@dataclass(frozen=True)
+class MovedRows:
+    """Rows of a table that local steps have moved."""
+
+    ids: Tensor
+    """int64, distinct, shape (n,)"""
+    arrays: Sequence[Tensor]
+    """what holds the rows of all ids: the table, and what an optimiser remembers of each row;
+    float32, shape (n_rows, width) or (n_rows,)"""
 
 
 @dataclass
@@ -132,18 +146,23 @@ class Processes:
         self.n_events = self._own_events = n_events
         if self.size == 1:
             return step(batch)
+        try:
+            return self.step_alone(step, batch)
+        except RefusedByAllError:
+            raise
+        except StepRefusedError as error:
+            # the others wait for this process's header
+            self._headers(math.nan, 0, why=str(error))
+            raise AssertionError("a refused step is refused by all") from error
+
+    def step_alone(self, step: Callable[[T], float], batch: T) -> float:
+        """Take a step of this process's own, with its own random draws; all processes have the same
+        random state afterwards. Returns its loss. Raises StepRefusedError as the step does."""
         key = int(torch.randint(2**31, ())) ^ ((self.rank * _SPREAD) & (2**62 - 1))
         cards = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cards):
             torch.manual_seed(key)
-            try:
-                return step(batch)
-            except RefusedByAllError:
-                raise
-            except StepRefusedError as error:
-                # the others wait for this process's header
-                self._headers(math.nan, 0, why=str(error))
-                raise AssertionError("a refused step is refused by all") from error
+            return step(batch)
 
     def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Sum of every process's values, the same bits in all of them; float64."""
@@ -214,13 +233,56 @@ class Processes:
             for i, width in enumerate(widths)
         ]
 
+    def average(
+        self, weights: Sequence[float], dense: Sequence[Tensor], tables: Sequence[MovedRows]
+    ) -> None:
+        """Overwrite what each process has by the mean over all processes, `weights` (size,) of
+        them, which sum to 1.
+
+        The mean of a row is over the processes that have moved it. Adam moves a row as far for few
+        events as for many, so a row that one process alone has named stays where that one has
+        brought it."""
+        flat = torch.cat([one.reshape(-1) for one in dense]).mul_(weights[self.rank])
+        with _lost_peer_named():
+            dist.all_reduce(flat)
+        self.traffic.summed += flat.nbytes
+        for one, mean in zip(dense, flat.split([one.numel() for one in dense]), strict=True):
+            one.copy_(mean.view_as(one))
+        counts = self._gathered(torch.tensor([len(one.ids) for one in tables])).tolist()
+        for table, n_rows in zip(tables, zip(*counts, strict=True), strict=True):
+            self._average_rows(weights, table, n_rows)
+
+    def _average_rows(
+        self, weights: Sequence[float], table: MovedRows, n_rows: Sequence[int]
+    ) -> None:
+        """Overwrite the rows that any process has moved; `n_rows` (size,) have been."""
+        found = self._swapped(table.ids.int(), n_rows)
+        ids, slots = torch.unique(torch.cat(found), return_inverse=True)
+        of_process = slots.split(list(n_rows))
+        total = torch.zeros(len(ids), device=ids.device)
+        for own, weight in zip(of_process, weights, strict=True):
+            total[own] += weight
+        for array in table.arrays:
+            width = math.prod(array.shape[1:])
+            rows = self._swapped(array[table.ids].reshape(-1), [n * width for n in n_rows])
+            mean = torch.zeros(len(ids), width, device=ids.device)
+            # in order of rank, so that all have the same bits
+            for own, theirs, weight in zip(of_process, rows, weights, strict=True):
+                shares = (weight / total[own])[:, None]
+                mean.index_add_(0, own, theirs.view(-1, width) * shares)
+            array[ids.long()] = mean.view(-1, *array.shape[1:])
+
+    def heard(self, signal: int) -> None:
+        """Note the number of a signal to any of the processes, 0 for none."""
+        self._agreed.signum = signal or self._agreed.signum
+
     def _headers(self, loss: float, length: int, why: str = "") -> Tensor:
         """Every process's events, loss and length of its message to come, (size, 3), float64.
 
         `why`: this process cannot take the step. Notes a signal to any of them."""
         own = [float(bool(why)), self.stop.signum or 0, self._own_events, loss, length]
         headers = self._gathered(torch.tensor(own, dtype=torch.float64)).cpu()
-        self._agreed.signum = int(headers[:, 1].max()) or self._agreed.signum
+        self.heard(int(headers[:, 1].max()))
         if headers[:, 0].any():
             raise RefusedByAllError(next(reason for reason in self.agree(why) if reason))
         return headers[:, 2:]

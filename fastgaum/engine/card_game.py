@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -218,10 +219,11 @@ class CardGame(Game):
 
     def share(self, processes: Processes) -> None:
         """As the base says. Raises ConfigError: several processes train by autograd on cards."""
-        raise ConfigError(
-            f"{processes.size} processes were given to a game that is one card's: "
-            "engine.dispatch.game_for takes the reference for them"
-        )
+        raise _one_card(f"{processes.size} processes were")
+
+    def part(self) -> NoReturn:
+        """As the base says. Raises ConfigError, as `share`."""
+        raise _one_card("local steps are for several processes, which were")
 
     def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
         """As the base says."""
@@ -345,6 +347,13 @@ class CardGame(Game):
         tower = layer.tower if isinstance(layer, CardTowerScorerLayer) else None
         by_hand.states.backward(grad_states, tower, optimiser.grad_of)
         return optimiser.step(rates, fine)
+
+
+def _one_card(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what} given to a game that is one card's: engine.dispatch.game_for takes the reference "
+        "for them"
+    )
 
 
 def _logged(utility: Tensor, batch: CardBatch) -> Tensor:

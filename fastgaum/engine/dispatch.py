@@ -12,7 +12,7 @@ is faster and takes what presets use:
 | states | of the logged choices |
 | numbers | float32 |
 | device | the processor |
-| several processes | all but `bilstm`, whose gradients of matrices are never written |
+| several processes | all but `bilstm`, except with local steps |
 
 On a card `engine.card_game.CardGame` (Triton's kernels) takes of these the `lstm`, no vectors of
 items, the `shannon` regulariser and one process; the reference takes the rest there.
@@ -71,10 +71,12 @@ def game_for(
         from fastgaum.engine.card_game import CardGame
 
         return CardGame(*made_of)
-    by_hand = runs_by_hand(networks, config, device) and (alone or config.history != "bilstm")
+    local = config.local_steps > 1
+    known = alone or local or config.history != "bilstm"
+    by_hand = runs_by_hand(networks, config, device) and known
     kind = EngineGame if by_hand else ReferenceGame
     game = kind(*made_of)
-    if processes is not None and not alone:
+    if processes is not None and not alone and not local:
         game.share(processes)
     return game
 

@@ -80,6 +80,12 @@ class EngineGame(Game):
         for optimiser in self.optimisers().values():
             optimiser.shared = SharedGradient(processes, self.slot_of)
 
+    def part(self) -> dict[str, PlayerOptimiser]:
+        """As the base says."""
+        for optimiser in self.optimisers().values():
+            optimiser.keep_moves()
+        return self.optimisers()
+
     def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
         """As the base says. A `bilstm` is left to the reference: by hand it keeps every layer of
         every prefix, and batches that are scored are large."""

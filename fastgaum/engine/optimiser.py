@@ -30,7 +30,7 @@ from fastgaum.engine.tables import (
 )
 from fastgaum.errors import RefusedByAllError, StepRefusedError
 from fastgaum.kernels import optimiser as kernels
-from fastgaum.processes import Processes, RowGradient
+from fastgaum.processes import MovedRows, Processes, RowGradient
 
 PART = 1 << 19
 """weights per part of a step over threads"""
@@ -261,6 +261,18 @@ class PlayerOptimiser(CountedSteps):
         for i, weight in enumerate(self.products):
             arrays |= {f"product.{i}.m": weight.m, f"product.{i}.v": weight.v}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def keep_moves(self) -> None:
+        """Keep from now on which rows steps move."""
+        for table in self.tables:
+            table.moved = np.zeros(table.n_ids, np.bool_)
+
+    def moves(self) -> tuple[list[torch.Tensor], list[MovedRows]]:
+        """The dense numbers, and the rows that have moved since this was last asked: views, which
+        may be written to."""
+        products = [part for one in self.products for part in (one.values, one.m, one.v)]
+        dense = [torch.from_numpy(part) for part in (self.values, self.m, self.v, *products)]
+        return dense, [table.moved_rows() for table in self.tables]
 
     def release(self) -> None:
         """Give each parameter an array of its own again."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from fastgaum import threads
 from fastgaum.kernels import optimiser as kernels
+from fastgaum.processes import MovedRows
 
 Array = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -168,6 +169,8 @@ class SparseTable:
             self.squares = np.zeros(n_ids, np.float32)
         self.named: Named | None = None
         self.grad: Array = self._grad(0, self.width)
+        self.moved: npt.NDArray[np.bool_] | None = None
+        """which rows steps have moved since it was last emptied, (n_ids,); None: not kept"""
 
     def buffer(self, named: Named) -> Array:
         """Where the summed gradient of the named rows is written, (n_named, width)."""
@@ -216,6 +219,8 @@ class SparseTable:
             size = math.ceil(count / 8)
             parts = [(first, min(first + size, count)) for first in range(0, count, size)]
         rows, small = self.named.rows, np.float32
+        if self.moved is not None:
+            self.moved[rows[:count]] = True
         if self.rule == "adam":
             state = kernels.AdamRows(self.values, self.m, self.v, self.shrunk)
             steps = small(shrink), small(lr), log_decay
@@ -236,6 +241,15 @@ class SparseTable:
         far."""
         of_rule = {"m": self.m, "v": self.v} if self.rule == "adam" else {"squares": self.squares}
         return {**of_rule, "shrunk": self.shrunk}
+
+    def moved_rows(self) -> MovedRows:
+        """The rows moved since this was last asked, settled ones, in the arrays that hold them."""
+        assert self.moved is not None
+        ids = np.flatnonzero(self.moved)
+        self.moved[:] = False
+        remembered = [self.m, self.v] if self.rule == "adam" else [self.squares]
+        arrays = [self.values[: self.n_ids], *remembered]
+        return MovedRows(torch.from_numpy(ids), [torch.from_numpy(array) for array in arrays])
 
     def settle(self, log_decay: float) -> None:
         """Give every row the weight decay that it has waited for."""

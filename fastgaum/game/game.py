@@ -31,7 +31,7 @@ from fastgaum.nets.regularisers import (
 )
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import Bags, BatchTensors, chosen_bags
-from fastgaum.processes import Processes
+from fastgaum.processes import MovedRows, Processes
 
 
 def logged_utility(utility: Tensor, batch: BatchTensors) -> Tensor:
@@ -136,6 +136,14 @@ class Optimiser(Protocol):
         """Give every table row the weight decay that it has waited for."""
 
 
+class LocalOptimiser(Optimiser, Protocol):
+    """One player's optimiser, as processes see it that take steps apart and then the mean."""
+
+    def moves(self) -> tuple[list[Tensor], list[MovedRows]]:
+        """The dense numbers, and the rows that have moved since this was last asked: views, which
+        may be written to."""
+
+
 class Game(ABC):
     """Two players over one set of networks, and the steps that train them.
 
@@ -178,6 +186,11 @@ class Game(ABC):
     @abstractmethod
     def share(self, processes: Processes) -> None:
         """Take every step with the other processes of the training."""
+
+    @abstractmethod
+    def part(self) -> Mapping[str, LocalOptimiser]:
+        """Take steps apart from the other processes: every player's optimiser, by name, which keeps
+        from now on what its steps have moved."""
 
     def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
         """Set both players' learning rates to the configured ones times `factor`, the reward's also
@@ -235,6 +248,12 @@ class ReferenceGame(Game):
         """As the base says."""
         for optimiser in self.optimisers().values():
             optimiser.processes = processes
+
+    def part(self) -> dict[str, StockOptimiser]:
+        """As the base says."""
+        for optimiser in self.optimisers().values():
+            optimiser.keep_moves()
+        return self.optimisers()
 
     def exact_step(self, batch: BatchTensors) -> float:
         """As the base says."""

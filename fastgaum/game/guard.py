@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -41,6 +41,17 @@ class SkipRule(Protocol):
     @property
     def most_skipped(self) -> int:
         """How many batches of a run may be skipped."""
+
+
+class RefusedBatch(NamedTuple):
+    """A batch, or one process's part of it, whose step was refused."""
+
+    what: str
+    """why, and where"""
+    found: list[int]
+    """its sessions that are at fault, by their rows in the log"""
+    rows: list[int]
+    """all of its sessions"""
 
 
 class Freezable(Protocol):
@@ -111,11 +122,30 @@ class Guard:
             n_events = 0 if batch.source.is_filler else batch.n_events
             return self.processes.step(step, batch, n_events)
         except StepRefusedError as refusal:
-            self.check_weights(f"in {where}, where {refusal}")
-            names = self._at_fault(step, batch)
-            self._refused(f"{refusal} in {where}: {names}")
-            self.of_last_epoch.append(names)
+            own = self.looked_at(step, batch, where, refusal)
+            found = {row for theirs in self.processes.agree(own.found) for row in theirs}
+            self.leave_out(own._replace(found=sorted(found)))
             return None
+
+    def looked_at(
+        self, step: Step, batch: BatchTensors, where: str, refusal: StepRefusedError
+    ) -> RefusedBatch:
+        """This process's part of a batch whose step was refused, and the sessions in it whose own
+        loss or gradient is not finite. Raises NumericsError where a weight is not."""
+        self.check_weights(f"in {where}, where {refusal}")
+        found = self._at_fault(step, batch)
+        return RefusedBatch(f"{refusal} in {where}", found, batch.source.rows.tolist())
+
+    def leave_out(self, refused: RefusedBatch) -> None:
+        """Count a batch as skipped. Raises NumericsError where it may not be."""
+        found = refused.found
+        self.found.update(found)
+        names = f"at fault: {self._named(found)}"
+        if not found:
+            n = len(refused.rows)
+            names = f"no session alone, all {n} of the batch together: {self._named(refused.rows)}"
+        self._refused(f"{refused.what}: {names}")
+        self.of_last_epoch.append(names)
 
     def check_weights(self, when: str) -> None:
         """Raise NumericsError where a weight is not finite: no batch is at fault then, and none can
@@ -149,8 +179,8 @@ class Guard:
                 f" (most_skipped): {stays}; check the numbers, or lower lr or clip"
             )
 
-    def _at_fault(self, step: Step, batch: BatchTensors) -> str:
-        """The sessions whose own loss or gradient is not finite, as a message names them."""
+    def _at_fault(self, step: Step, batch: BatchTensors) -> list[int]:
+        """The sessions whose own loss or gradient is not finite, by their rows in the log."""
         train, rows = in_memory(self.train)
         device = next(self.networks.parameters()).device
         order = np.argsort(rows, kind="stable")
@@ -164,15 +194,8 @@ class Guard:
             return False
 
         with self._looking(device):
-            found = rows[at_fault(refused, sessions)].tolist()
-        found = sorted({row for theirs in self.processes.agree(found) for row in theirs})
-        self.found.update(found)
-        if found:
-            return f"at fault: {self._named(found)}"
-        return (
-            f"no session alone, all {len(sessions)} of the batch together: "
-            f"{self._named(batch.source.rows.tolist())}"
-        )
+            found: list[int] = rows[at_fault(refused, sessions)].tolist()
+        return found
 
     def _named(self, rows: list[int]) -> str:
         names = [self.session_name(row) for row in rows[:MOST_NAMED]]

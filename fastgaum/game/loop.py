@@ -22,6 +22,7 @@ from fastgaum.game.checkpoint import Checkpointer, KeptWeights, TrainingPosition
 from fastgaum.game.epochs import EpochRow, Observers
 from fastgaum.game.game import Game
 from fastgaum.game.guard import Guard
+from fastgaum.game.local_steps import Taken, steps_of
 from fastgaum.game.scoring import Figures, HeldBatches, figures
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from fastgaum.processes import Processes
@@ -87,6 +88,7 @@ class Trainer:
         self.guard = Guard(
             self.game, networks, config, data.train, data.session_name, self.processes
         )
+        self.steps = steps_of(game, self.guard)
         self.order = np.random.default_rng(config.seed)
         self.at = TrainingPosition()
         self.at.begin_epoch(self.order)
@@ -219,19 +221,20 @@ class Trainer:
         n_batches = count_batches(self.data.train, self.config.batch_sessions)
         self.observers.on_epoch_begin(len(self.rows) + 1)
         for batch in self._shuffled():
-            loss = self.guard.step(
-                step, batch, f"epoch {len(self.rows) + 1}, batch {at.batches + 1}"
-            )
-            n_events = self.processes.n_events
-            if loss is not None:
-                at.loss += loss * n_events
-                at.events += n_events
-            at.batches, seen = at.batches + 1, seen + n_events
+            where = f"epoch {len(self.rows) + 1}, batch {at.batches + 1}"
+            seen += self._counted(self.steps.take(step, batch, where))
+            at.batches += 1
             self.observers.on_batch_end(at.batches, max(at.batches, n_batches))
-            self.checkpointer.after_batch(self)
+            if self.steps.met:
+                self.checkpointer.after_batch(self)
+        seen += self._counted(self.steps.meet())
         mean = at.loss / at.events if at.events else math.nan
         at.begin_epoch(self.order)
         return mean, seen / max(time.perf_counter() - started, 1e-9)
+
+    def _counted(self, taken: Taken) -> int:
+        self.at.loss, self.at.events = self.at.loss + taken.loss, self.at.events + taken.events
+        return taken.seen
 
     def _shuffled(self) -> Iterator[BatchTensors]:
         train, size = self.data.train, self.config.batch_sessions

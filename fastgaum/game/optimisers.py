@@ -16,7 +16,7 @@ from fastgaum.errors import RefusedByAllError, StepRefusedError
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import PositionWeight
-from fastgaum.processes import Processes, RowGradient
+from fastgaum.processes import MovedRows, Processes, RowGradient
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -30,6 +30,8 @@ class _Rows:
     """logarithm of the weight decay that each row has had, (n_rows,), float64"""
     moments: tuple[Tensor, ...]
     """Adam's m and v, (n_rows, d) each, or Adagrad's squares, (n_rows,)"""
+    moved: Tensor | None = None
+    """which rows steps have moved since it was last emptied, (n_rows,); None: not kept"""
 
 
 class StockOptimiser:
@@ -137,6 +139,28 @@ class StockOptimiser:
             )
         return loss
 
+    def keep_moves(self) -> None:
+        """Keep from now on which rows steps move."""
+        for table in self.tables:
+            table.moved = torch.zeros_like(table.shrunk, dtype=torch.bool)
+
+    def moves(self) -> tuple[list[Tensor], list[MovedRows]]:
+        """The dense numbers, and the rows that have moved since this was last asked: views, which
+        may be written to."""
+        dense: list[Tensor] = []
+        for parameter in self.dense:
+            moments = self._moments(parameter)
+            # a process that left steps out counts as the others do
+            moments.pop("step").fill_(self.steps)
+            dense += [parameter.detach(), *moments.values()]
+        tables = []
+        for table in self.tables:
+            assert table.moved is not None
+            ids = table.moved.nonzero()[:, 0]
+            table.moved.zero_()
+            tables.append(MovedRows(ids, [table.parameter.detach(), *table.moments]))
+        return dense, tables
+
     def _dense_gradients(self) -> list[Tensor]:
         return [p.grad for p in self.dense if p.grad is not None]
 
@@ -176,6 +200,8 @@ class StockOptimiser:
     def _move(self, table: _Rows, rows: Tensor, grad: Tensor) -> None:
         keep = (self.log_decay - table.shrunk[rows]).exp()[:, None].to(grad.dtype)
         table.shrunk[rows] = self.log_decay
+        if table.moved is not None:
+            table.moved[rows] = True
         if self.rule == "adagrad":
             (squares,) = table.moments
             squares[rows] += grad.square().mean(1)

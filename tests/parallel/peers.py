@@ -11,6 +11,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from fastgaum.engine.dispatch import game_for
 from fastgaum.errors import NumericsError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer
+from fastgaum.game.epochs import Observer
 from fastgaum.game.guard import Guard
 from fastgaum.game.loop import Trainer, TrainingData
 from fastgaum.interrupts import Interrupted
@@ -32,7 +35,7 @@ from fastgaum.models.train_loop import train_loop
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
-from fastgaum.processes import Processes, RowGradient, launched
+from fastgaum.processes import MovedRows, Processes, RowGradient, launched
 from tests.builders import NARROW, random_log
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -92,6 +95,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "states": "generated",
     },
 }
+
+CONFIGS |= {
+    "local": {**CONFIGS["rounds"], "local_steps": 3, "batch_sessions": 32, "dropout": 0.1},
+    "local-bilstm": {**CONFIGS["bilstm"], "local_steps": 2},
+    "local-stock": {**CONFIGS["generated"], "local_steps": 3, "batch_sessions": 32},
+}
+"""the last is trained by the reference"""
 
 
 def fitted(name: str, log: Any, processes: Processes | None) -> tuple[list[float], UserModel]:
@@ -171,7 +181,57 @@ def reduction(processes: Processes, folder: Path) -> dict[str, Any]:
     }
 
 
-def refused(processes: Processes, folder: Path) -> dict[str, Any]:
+def mean(processes: Processes, folder: Path) -> dict[str, Any]:
+    """What an average gives, of known numbers: rank r has moved row 0 and row 1 + r."""
+    size, own = processes.size, processes.rank
+    weights = [(1 + r) / sum(range(1, size + 1)) for r in range(size)]
+    dense = [torch.full((3,), float(own)), torch.full((2, 2), 10.0 + own)]
+    table, squares = torch.full((size + 2, 2), 100.0), torch.full((size + 2,), 100.0)
+    ids = torch.tensor([0, 1 + own])
+    table[ids], squares[ids] = float(own), 20.0 + own
+    processes.average(weights, dense, [MovedRows(ids, [table, squares]), MovedRows(ids[:0], [])])
+    found = [one.tolist() for one in (*dense, table, squares)]
+    return {"weights": weights, "found": processes.agree(found)}
+
+
+def parted(processes: Processes, folder: Path) -> dict[str, Any]:
+    """Local steps with a signal to the last process within a row of them, and again from there."""
+    log = synthesise(400, preset="sample", seed=1)[0]
+    config = Config.from_preset(**_named(CONFIGS["local"])).replace(batch_sessions=8, epochs=3)
+    file = folder / "parted.safetensors"
+
+    class Stop(Observer):
+        def on_batch_end(self, done: int, total: int) -> None:
+            if done == 4 and processes.rank == processes.size - 1:
+                processes.stop.handle(signal.SIGTERM, None)
+
+    def fit(observers: list[Observer], checkpointer: Checkpointer | None) -> Any:
+        torch.manual_seed(0)
+        model = UserModel(config, device="cpu")
+        table = model.fit(log, observers, checkpointer=checkpointer, processes=processes)
+        return table.drop("events_per_second").to_dicts()
+
+    whole = fit([], None)
+    saves = file if processes.is_first else None
+    try:
+        fit([Stop()], Checkpointer(saves, Checkpoint(config, {}, log.fingerprint)))
+        ended: Any = None
+    except Interrupted as error:
+        ended = error.exit_code
+    codes = processes.agree(ended)
+    processes.stop.signum = processes.agreed.signum = None
+    saved = Checkpoint.load(file)
+    assert saved.trainer is not None
+    rest = fit([], Checkpointer(saves, saved))
+    return {
+        "codes": codes,
+        "batches": saved.trainer["position"]["batches"],
+        "whole": processes.agree(whole),
+        "resumed": rest,
+    }
+
+
+def refused(processes: Processes, folder: Path, local_steps: int = 1) -> dict[str, Any]:
     """One process meets a number that is not finite: all refuse, name its session, and stop or go
     on alike."""
     log = random_log(3, n_sessions=120)
@@ -194,6 +254,7 @@ def refused(processes: Processes, folder: Path) -> dict[str, Any]:
             catch_up=1,
             on_nonfinite=rule,
             batch_sessions=16,
+            local_steps=local_steps,
         )
         torch.manual_seed(0)
         networks = Networks(config, space.n_ids, space.n_numbers)
@@ -276,6 +337,17 @@ def handed(processes: Processes, folder: Path) -> dict[str, Any]:
     }
 
 
+OWN: dict[str, Callable[[Processes, Path], dict[str, Any]]] = {
+    "reduction": reduction,
+    "mean": mean,
+    "parted": parted,
+    "refused": refused,
+    "refused alone": partial(refused, local_steps=3),
+    "stopped": stopped,
+    "handed": handed,
+}
+
+
 def main() -> None:
     """Run the cases that are named, in order."""
     torch.set_num_threads(1)
@@ -283,8 +355,8 @@ def main() -> None:
     found = {}
     with launched(torch.device("cpu")) as processes:
         for case in sys.argv[2:]:
-            if case in ("reduction", "refused", "stopped", "handed"):
-                found[case] = globals()[case](processes, folder)
+            if case in OWN:
+                found[case] = OWN[case](processes, folder)
             else:
                 found[case] = same(
                     processes, folder, case.removesuffix("-shards"), case.endswith("-shards")

@@ -27,9 +27,21 @@ AGREEING = [
     "exact-shards",
     "rounds-shards",
 ]
+LOCAL = ["local", "local-bilstm", "local-stock", "local-shards"]
 CASES = {
-    2: [*AGREEING, "generated", "reduction", "refused", "stopped", "handed"],
-    3: ["rounds-shards", "reduction", "stopped"],
+    2: [
+        *AGREEING,
+        *LOCAL,
+        "generated",
+        "reduction",
+        "mean",
+        "parted",
+        "refused",
+        "refused alone",
+        "stopped",
+        "handed",
+    ],
+    3: ["rounds-shards", "local-shards", "reduction", "mean", "parted", "stopped"],
 }
 
 
@@ -102,11 +114,48 @@ def test_the_mean_is_over_events(found: dict[str, Any]) -> None:
     assert case["others"] == [0, 3]
 
 
-def test_a_refused_step_is_refused_by_all(found: dict[str, Any]) -> None:
-    if "refused" in found:
-        first, *others = found["refused"]["everywhere"]
+def test_local_steps_leave_all_with_the_same_weights_and_the_loss_of_one(
+    found: dict[str, Any],
+) -> None:
+    for name in set(LOCAL) & set(found):
+        case = found[name]
+        assert case["same_weights"], name
+        table, alone = case["table"], case["alone_table"]
+        assert [row["phase"] for row in table] == [row["phase"] for row in alone]
+        # some ten steps each: means of weights are near, not equal
+        assert table[-1]["val_loss"] == pytest.approx(alone[-1]["val_loss"], rel=0.05), name
+        assert table[-1]["val_loss"] < table[0]["val_loss"] + 1e-6, name
+
+
+def test_the_mean_of_rows_is_over_those_who_moved_them(found: dict[str, Any]) -> None:
+    n, case = found["n"], found["mean"]
+    weights = np.array(case["weights"])
+    first, *others = case["found"]
+    assert all(one == first for one in others)
+    mean = float(weights @ np.arange(n))
+    dense, matrix, table, squares = (np.array(part) for part in first)
+    np.testing.assert_allclose(dense, np.full(3, mean), rtol=1e-6)
+    np.testing.assert_allclose(matrix, np.full((2, 2), 10 + mean), rtol=1e-6)
+    rows = np.array([mean, *range(n), 100.0])
+    np.testing.assert_allclose(table, np.column_stack([rows, rows]), rtol=1e-6)
+    np.testing.assert_allclose(squares, [20 + mean, *(20.0 + r for r in range(n)), 100], rtol=1e-6)
+
+
+def test_local_steps_stop_at_a_meeting_and_go_on_to_the_same_bits(found: dict[str, Any]) -> None:
+    case = found["parted"]
+    assert case["codes"] == [143] * found["n"]
+    assert case["batches"] == 6
+    first, *others = case["whole"]
+    assert all(one == first for one in others)
+    np.testing.assert_equal(case["resumed"], first)
+
+
+@pytest.mark.parametrize("how", ["refused", "refused alone"])
+def test_a_refused_step_is_refused_by_all(found: dict[str, Any], how: str) -> None:
+    if how in found:
+        first, *others = found[how]["everywhere"]
         assert all(one == first for one in others)
-        name = found["refused"]["name"]
+        name = found[how]["name"]
         assert f"at fault: session '{name}'" in first["stop"]
         skipped, at_fault = zip(*first["skip"], strict=True)
         # once in each epoch, whichever process has the session
