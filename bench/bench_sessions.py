@@ -69,7 +69,8 @@ class WholeSessions:
         loss, named, grad_rows = self.gradients(picked)
         self.optimiser.step()
         self.table.add(named, grad_rows)
-        self.table.update(1.0, RATE_OF_LEARNING, 0.0, (np.float32(1), np.float32(1)))
+        moves = self.table.moves(1.0, RATE_OF_LEARNING, 0.0, (np.float32(1), np.float32(1)))
+        threads.run_all(moves)
         return loss
 
     def gradients(self, picked: NDArray[np.int32]) -> tuple[float, Named, NDArray[np.float32]]:

@@ -11,6 +11,7 @@ set to one."""
 from __future__ import annotations
 
 import os
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,12 @@ from fastgaum.errors import ConfigError, FastgaumError
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+Call = tuple[Callable[..., object], tuple[object, ...]]
+"""a function and its arguments"""
+Waiting = deque[tuple[object, ...]]
+Asked = queue.SimpleQueue[
+    tuple[Callable[..., object], Waiting, queue.SimpleQueue[BaseException | None]]
+]
 _chosen = False
 
 
@@ -67,21 +74,39 @@ def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) ->
     if len(parts) == 1:
         function(*parts[0])
         return
-    waiting = deque(parts)
-    helpers = min(get_threads(), len(waiting)) - 1
-    if helpers < 1:
-        _drain(function, waiting)
+    n_helpers = min(get_threads(), len(parts)) - 1
+    if n_helpers < 1:
+        for part in parts:
+            function(*part)
         return
-    futures = [_pool(get_threads()).submit(_drain, function, waiting) for _ in range(helpers)]
+    waiting, own = deque(parts), 0
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    asked = _helpers(get_threads() - 1)
+    for _ in range(n_helpers):
+        asked.put((function, waiting, ended))
     try:
-        _drain(function, waiting)
+        while (part := _next(waiting)) is not None:
+            own += 1
+            function(*part)
     finally:
-        # after an error here the others still write to the caller's arrays: wait for them in any
-        # case
-        for future in futures:
-            future.exception()
-    for future in futures:
-        future.result()
+        # after an error here no part is begun any more
+        while _next(waiting) is not None:
+            own += 1
+        # the others still write to the caller's arrays. Parts are waited for, not helpers: one that
+        # is busy elsewhere, or that calls this itself, keeps no call waiting
+        errors = [ended.get() for _ in range(len(parts) - own)]
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def run_all(calls: Sequence[Call]) -> None:
+    """Call each function with its arguments, as `run` calls one with its parts."""
+    run(_call, calls)
+
+
+def _call(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    function(*arguments)
 
 
 def in_order(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
@@ -133,18 +158,37 @@ def one_thread_each(function: Callable[[Part], Result], parts: Iterable[Part]) -
                 future.exception()
 
 
-def _drain(function: Callable[..., object], waiting: deque[tuple[object, ...]]) -> None:
+def _next(waiting: Waiting) -> tuple[object, ...] | None:
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
+
+
+def _help(asked: Asked) -> None:
+    """Work on what is asked for, for ever."""
     while True:
-        try:
-            part = waiting.popleft()
-        except IndexError:
-            return
-        function(*part)
+        function, waiting, ended = asked.get()
+        while (part := _next(waiting)) is not None:
+            error = None
+            try:
+                function(*part)
+            except BaseException as found:
+                error = found
+            ended.put(error)
+            error = None
+        # nothing of the last call is held while this thread waits
+        del function, waiting, ended
 
 
 @cache
-def _pool(n: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n, thread_name_prefix="fastgaum")
+def _helpers(n: int) -> Asked:
+    """The queue of n threads that help. A queue of C code wakes a thread in half the time that an
+    executor takes, and a step of training wakes one twenty times."""
+    asked: Asked = queue.SimpleQueue()
+    for i in range(n):
+        threading.Thread(target=_help, args=(asked,), name=f"fastgaum {i}", daemon=True).start()
+    return asked
 
 
 @cache
@@ -167,7 +211,7 @@ def _pool_of_single_threads(n: int) -> ThreadPoolExecutor:
 
 
 def _forget_pools() -> None:
-    _pool.cache_clear()
+    _helpers.cache_clear()
     _pool_of_single_threads.cache_clear()
 
 

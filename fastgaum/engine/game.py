@@ -31,7 +31,7 @@ from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.processes import Processes
 
 NOTHING: Array = np.empty(0, np.float32)
-SHARED_SCORES = 1 << 16
+SHARED_SCORES = 1 << 15
 """scores of a softmax that two threads share"""
 
 
@@ -123,11 +123,9 @@ class EngineGame(Game):
     def round(self, batch: BatchTensors) -> float:
         """As the base says."""
         assert self.generator is not None
-        whole = None
-        if self.config.id_dropout > 0:
-            states = self.states_layer.forward(batch, batch.tokens, batch.context)
-            whole = _copied(states, self._whole_states)
-        utility, shown = self._played(batch)
+        whole, (shown, tokens) = self._whole_and_drawn(batch)
+        self._take_states(batch, tokens, train=True)
+        utility = self.reward.forward(shown, self.states, self.key)
         self._generator_steps(batch, shown, self.config.generator_steps)
         # what it plays is its choice with nothing dropped
         played = self._shown(batch, batch.candidates)
@@ -139,14 +137,29 @@ class EngineGame(Game):
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
         """As the base says."""
-        _, shown = self._played(batch)
-        self._generator_steps(batch, shown, steps)
-
-    def _played(self, batch: BatchTensors) -> tuple[Array, DisplayBatch]:
-        """The reward's pass that a round is played on: utilities, and the display sets."""
         shown, tokens = self.drawn(batch)
         self._take_states(batch, tokens, train=True)
-        return self.reward.forward(shown, self.states, self.key), shown
+        self.reward.forward(shown, self.states, self.key)
+        self._generator_steps(batch, shown, steps)
+
+    def _whole_and_drawn(
+        self, batch: BatchTensors
+    ) -> tuple[Array | None, tuple[DisplayBatch, Bags]]:
+        """States with no id dropped, None where none ever is; and what `drawn` gives. Neither
+        reads what the other writes, so each has a thread."""
+        if self.config.id_dropout == 0:
+            return None, self.drawn(batch)
+        drawn, whole = list[tuple[DisplayBatch, Bags]](), list[Array]()
+
+        def draw() -> None:
+            drawn.append(self.drawn(batch))
+
+        def keep_whole() -> None:
+            states = self.states_layer.forward(batch, batch.tokens, batch.context)
+            whole.append(_copied(states, self._whole_states))
+
+        threads.run_all([(draw, ()), (keep_whole, ())])
+        return whole[0], drawn[0]
 
     def _generator_steps(self, batch: BatchTensors, shown: DisplayBatch, steps: int) -> None:
         """Generator steps under the draws of the reward's pass."""

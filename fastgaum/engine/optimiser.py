@@ -224,33 +224,33 @@ class PlayerOptimiser(CountedSteps):
         ]
         if end < len(self.grad):
             cuts.append((slice(end, None), rates._replace(decay=small(0))))
-        threads.run(
-            kernels.adam_dense,
-            [
-                (kernels.AdamWeights(*(part[cut] for part in flat)), self.grad[cut], of_cut)
-                for cut, of_cut in cuts
-            ],
-        )
+        self.log_decay += math.log1p(-self.lr * self.weight_decay)
+        moved = [self.grad, *self._row_gradients()]
+        calls: list[threads.Call] = []
+        for table in self.tables:
+            calls += table.moves(shrink, self.lr, self.log_decay, corrections)
+        for cut, of_cut in cuts:
+            weights = kernels.AdamWeights(*(part[cut] for part in flat))
+            calls.append((kernels.adam_dense, (weights, self.grad[cut], of_cut)))
+        _run_worth(calls, moved)
         if self.products:
             step_products(self.products, rates)
-        self.log_decay += math.log1p(-self.lr * self.weight_decay)
-        for table in self.tables:
-            table.update(shrink, self.lr, self.log_decay, corrections)
         return loss
 
     def norm(self) -> float:
         """The norm of the whole gradient; not finite only where the gradient is not."""
-        flat = [
-            self.grad,
-            *(table.grad.reshape(-1) for table in self.tables if table.named is not None),
-        ]
-        squares = sum(map(_squares, flat)) + sum(weight.squares() for weight in self.products)
+        flat = [self.grad, *self._row_gradients()]
+        squares = _squares(flat) + sum(weight.squares() for weight in self.products)
         if not math.isfinite(squares):
             # the quick sums square in float32, which overflows from 1e19 on
             squares = sum(map(wide_squares, flat)) + sum(
                 weight.wide_squares() for weight in self.products
             )
         return math.sqrt(squares)
+
+    def _row_gradients(self) -> list[Array]:
+        """Those of named rows, each flat."""
+        return [table.grad.reshape(-1) for table in self.tables if table.named is not None]
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a step remembers beside the counters, by name, in the optimiser's own memory: it may
@@ -329,10 +329,22 @@ def _row_gradient(group: list[SparseTable]) -> RowGradient:
     return RowGradient(ids, [torch.from_numpy(table.grad) for table in group])
 
 
-def _squares(values: Array) -> float:
-    sums = np.empty(-(-len(values) // kernels.BLOCK))
-    if len(sums) == 1:
-        kernels.sum_of_squares(values, 0, sums)
-        return float(sums[0])
-    threads.run(kernels.sum_of_squares, [(values, part, sums) for part in range(len(sums))])
-    return float(sums.sum())
+def _squares(flat: Sequence[Array]) -> float:
+    """Σ x² over all of them."""
+    sums = [np.empty(-(-len(values) // kernels.BLOCK)) for values in flat]
+    calls: list[threads.Call] = [
+        (kernels.sum_of_squares, (values, part, own))
+        for values, own in zip(flat, sums, strict=True)
+        for part in range(len(own))
+    ]
+    _run_worth(calls, flat)
+    return sum(float(own.sum()) for own in sums)
+
+
+def _run_worth(calls: Sequence[threads.Call], read: Sequence[Array]) -> None:
+    """Make the calls, shared over threads where what they read is worth it."""
+    if sum(map(len, read)) > SHARED_FLOATS:
+        threads.run_all(calls)
+    else:
+        for function, arguments in calls:
+            function(*arguments)

@@ -45,7 +45,7 @@ class Buffer:
 
 
 BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
-SHARED_FLOATS = 1 << 17
+SHARED_FLOATS = 1 << 16
 """a table update of fewer floats is not worth a second thread"""
 PARTS = 8
 Rule = Literal["adam", "adagrad"]
@@ -207,12 +207,12 @@ class SparseTable:
         if not named.alone:
             self.add(named.whole, self._of_parts(named.count, self.width))
 
-    def update(
+    def moves(
         self, shrink: float, lr: float, log_decay: float, corrections: tuple[np.float32, np.float32]
-    ) -> None:
-        """Move the named rows."""
+    ) -> list[threads.Call]:
+        """The calls that move the named rows."""
         if self.named is None:
-            return
+            return []
         count = self.named.count
         parts = [(0, count)]
         if count * self.width > SHARED_FLOATS:
@@ -225,16 +225,15 @@ class SparseTable:
             state = kernels.AdamRows(self.values, self.m, self.v, self.shrunk)
             steps = small(shrink), small(lr), log_decay
             rates = kernels.AdamRates(*steps, BETA1, BETA2, *corrections, EPS)
-            threads.run(
-                kernels.adam_rows, [(state, rows, self.grad, *part, rates) for part in parts]
-            )
+            calls: list[threads.Call] = [
+                (kernels.adam_rows, (state, rows, self.grad, *part, rates)) for part in parts
+            ]
         else:
             held = kernels.AdagradRows(self.values, self.squares, self.shrunk)
             pace = kernels.AdagradRates(small(shrink), small(lr), log_decay, EPS)
-            threads.run(
-                kernels.adagrad_rows, [(held, rows, self.grad, *part, pace) for part in parts]
-            )
+            calls = [(kernels.adagrad_rows, (held, rows, self.grad, *part, pace)) for part in parts]
         self.named = None
+        return calls
 
     def moments(self) -> dict[str, npt.NDArray[Any]]:
         """What the rows remember, by name: the rule's own arrays, and each row's weight decay so

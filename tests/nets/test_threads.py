@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +47,41 @@ def test_an_error_in_a_part_is_raised(n: int) -> None:
 
     with pytest.raises(ValueError, match="part 7"):
         threads.run(one, [(i,) for i in range(8)])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_part_may_share_work_of_its_own(n: int) -> None:
+    """Helpers are fewer than the calls that want one: none waits for itself."""
+    threads.set_threads(n)
+    done = np.zeros((6, 40), dtype=np.int64)
+
+    def one(i: int, j: int) -> None:
+        done[i, j] += 1
+
+    def many(i: int) -> None:
+        threads.run(one, [(i, j) for j in range(40)])
+
+    for _ in range(20):
+        threads.run_all([(many, (i,)) for i in range(6)])
+    assert (done == 20).all()
+
+
+def test_an_error_ends_the_work_and_all_parts_are_over_when_it_is_raised() -> None:
+    threads.set_threads(3)
+    running, begun = [], []
+
+    def one(i: int) -> None:
+        begun.append(i)
+        running.append(i)
+        time.sleep(0.005)
+        running.remove(i)
+        if threading.current_thread() is threading.main_thread():
+            raise ValueError("here")
+
+    with pytest.raises(ValueError, match="here"):
+        threads.run(one, [(i,) for i in range(100)])
+    assert running == []
+    assert len(begun) <= 6
 
 
 def test_one_setting_governs_torch_and_the_pool() -> None:
