@@ -76,8 +76,8 @@ def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) ->
         return
     n_helpers = min(get_threads(), len(parts)) - 1
     if n_helpers < 1:
-        for part in parts:
-            function(*part)
+        for one in parts:
+            function(*one)
         return
     waiting, own = deque(parts), 0
     ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
