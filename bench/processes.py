@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastgaum.processes import Processes
 
-BATCHES = (256, 2048, 8192)
-LOCAL = 16
-"""steps that each process takes alone, on the third side"""
-WARM_UP, STEPS, MEASURED = 16, 64, 400_000
-"""steps before the clock runs, steps that are measured at most, and events that they have: large
-batches have fewer steps, in whole rows of local steps"""
-LEARNED = 48
-"""steps of the fit whose loss is compared, each of BATCHES[1] sessions of every process"""
+BATCHES = {256: 128, 2048: 128, 8192: 64}
+"""steps that are measured, by sessions of a process's batch"""
+LOCAL, WARM_UP = 32, 16
+"""steps that each process takes alone, on the third side; and steps before the clock runs"""
+LEARNED, LEARNING, FEW_ITEMS = 64, 2048, 2_000
+"""exact steps after which losses are compared, each of LEARNING sessions of every process; and the
+items of their log, whose loss is near its best by then"""
 SESSION = 5
 """events of a session of the log"""
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -98,15 +97,13 @@ def _launch(n: int, preset: str, local: int, arguments: argparse.Namespace) -> d
 class Side:
     """One training, of one process or of several."""
 
-    def __init__(self, arguments: argparse.Namespace, processes: Processes) -> None:
+    def __init__(self, arguments: argparse.Namespace, processes: Processes, n_items: int) -> None:
         from fastgaum.config import Config
         from fastgaum.features.space import FeatureSpace
         from fastgaum.logs.synthetic import synthesise
 
         self.processes = processes
-        log = synthesise(
-            arguments.events // SESSION, preset="scale", n_items=arguments.items, seed=0
-        )[0]
+        log = synthesise(arguments.events // SESSION, preset="scale", n_items=n_items, seed=0)[0]
         self.config = Config.from_preset(
             "paper-lstm",
             players="adversarial",
@@ -140,8 +137,9 @@ class Side:
         self.steps = steps_of(self.game, guard)
         self.regulariser = regulariser
 
-    def play(self, whole: int, steps: int, warm_up: int = 0) -> float:
-        """Events per second of so many rounds, of batches of `whole` sessions, after some others."""
+    def play(self, whole: int, steps: int, warm_up: int = 0, exact: bool = False) -> float:
+        """Events per second of so many rounds, or exact steps, of batches of `whole` sessions, after
+        some others."""
         import numpy as np
 
         from fastgaum.features.batches import batches
@@ -153,6 +151,7 @@ class Side:
                 "--events"
             )
         order, step, n_events, started = np.random.default_rng(0), 0, 0, 0.0
+        take = self.game.exact_step if exact else self.game.round
         while step < warm_up + steps:
             epoch = batches(self.sessions, whole, order, share=self.processes.share)
             # an epoch's last batch is a shorter one
@@ -162,7 +161,7 @@ class Side:
                     self.steps.meet()
                     self.processes.agree()
                     started, n_events = time.perf_counter(), 0
-                n_events += self.steps.take(self.game.round, to_tensors(batch), "the race").seen
+                n_events += self.steps.take(take, to_tensors(batch), "the race").seen
                 step += 1
         n_events += self.steps.meet().seen
         return n_events / (time.perf_counter() - started)
@@ -189,14 +188,14 @@ def race(arguments: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(1)
     found = {}
     with launched(torch.device("cpu")) as processes:
-        side = Side(arguments, processes)
-        for size in BATCHES:
+        side = Side(arguments, processes, arguments.items)
+        for size, steps in BATCHES.items():
             side.begin()
-            steps = min(STEPS, max(LOCAL, MEASURED // (size * SESSION) // LOCAL * LOCAL))
             found[str(size)] = side.play(size * processes.size, steps, WARM_UP)
             processes.agree()
+        side = Side(arguments, processes, FEW_ITEMS)
         side.begin()
-        side.play(BATCHES[1] * arguments.processes, LEARNED)
+        side.play(LEARNING * arguments.processes, LEARNED, exact=True)
         found["loss"] = side.loss()
         processes.agree()
     return found

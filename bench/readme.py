@@ -136,14 +136,24 @@ def processes_to_markdown(result: dict[str, Any]) -> str:
     """What one process and several did on the same batches."""
     lines = [
         f"| preset | sessions of a batch | events/s, 1 process | {result['processes']} processes | "
-        "ratio |",
-        "| --: | --: | --: | --: | --: |",
+        f"ratio | {result['local_steps']} local steps | ratio |",
+        "| --: | --: | --: | --: | --: | --: | --: |",
     ]
     lines += [
-        f"| `{preset}` | {size} | {found['alone']:,.0f} | {found['together']:,.0f} | "
-        f"{found['speed_up']:.2f} |"
-        for preset, batches in result["presets"].items()
-        for size, found in batches.items()
+        f"| `{preset}` | {size} | {rates['alone']:,.0f} | {rates['together']:,.0f} | "
+        f"{rates['speed_up']:.2f} | {rates['apart']:,.0f} | {rates['local_speed_up']:.2f} |"
+        for preset, found in result["presets"].items()
+        for size, rates in found["rates"].items()
+    ]
+    lines += ["", "Validation loss after the same events:", ""]
+    lines += [
+        "| preset | 1 process | every step shared | local steps |",
+        "| --: | --: | --: | --: |",
+    ]
+    lines += [
+        f"| `{preset}` | {found['loss']['alone']:.4f} | {found['loss']['together']:.4f} | "
+        f"{found['loss']['apart']:.4f} |"
+        for preset, found in result["presets"].items()
     ]
     return "\n".join(lines)
 

@@ -265,14 +265,14 @@ class PlayerOptimiser(CountedSteps):
     def keep_moves(self) -> None:
         """Keep from now on which rows steps move."""
         for table in self.tables:
-            table.moved = np.zeros(table.n_ids, np.bool_)
+            table.moved = np.zeros(table.n_ids, np.uint8)
 
-    def moves(self) -> tuple[list[torch.Tensor], list[MovedRows]]:
-        """The dense numbers, and the rows that have moved since this was last asked: views, which
-        may be written to."""
+    def moves(self, moments: bool) -> tuple[list[torch.Tensor], list[MovedRows]]:
+        """The dense numbers, and the rows of weights, or also of moments, that have moved since
+        these were last asked for: views, which may be written to."""
         products = [part for one in self.products for part in (one.values, one.m, one.v)]
         dense = [torch.from_numpy(part) for part in (self.values, self.m, self.v, *products)]
-        return dense, [table.moved_rows() for table in self.tables]
+        return dense, [rows for table in self.tables for rows in table.moved_rows(moments)]
 
     def release(self) -> None:
         """Give each parameter an array of its own again."""

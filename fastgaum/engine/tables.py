@@ -4,6 +4,7 @@ made once and used again, so that a step allocates nothing."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
@@ -49,6 +50,18 @@ SHARED_FLOATS = 1 << 16
 """a table update of fewer floats is not worth a second thread"""
 PARTS = 8
 Rule = Literal["adam", "adagrad"]
+
+
+WEIGHTS, MOMENTS = np.uint8(1), np.uint8(2)
+
+
+def _taken(
+    moved: npt.NDArray[np.uint8], kind: np.uint8, arrays: Sequence[npt.NDArray[Any]]
+) -> MovedRows:
+    """The rows of a kind, which is taken off them."""
+    ids = np.flatnonzero(moved & kind)
+    moved &= ~kind
+    return MovedRows(torch.from_numpy(ids), [torch.from_numpy(array) for array in arrays])
 
 
 class NamedRoom:
@@ -169,8 +182,9 @@ class SparseTable:
             self.squares = np.zeros(n_ids, np.float32)
         self.named: Named | None = None
         self.grad: Array = self._grad(0, self.width)
-        self.moved: npt.NDArray[np.bool_] | None = None
-        """which rows steps have moved since it was last emptied, (n_ids,); None: not kept"""
+        self.moved: npt.NDArray[np.uint8] | None = None
+        """of each row, (n_ids,), WEIGHTS where it has moved since weights were last asked for, and
+        MOMENTS likewise; None: not kept"""
 
     def buffer(self, named: Named) -> Array:
         """Where the summed gradient of the named rows is written, (n_named, width)."""
@@ -220,7 +234,7 @@ class SparseTable:
             parts = [(first, min(first + size, count)) for first in range(0, count, size)]
         rows, small = self.named.rows, np.float32
         if self.moved is not None:
-            self.moved[rows[:count]] = True
+            self.moved[rows[:count]] = WEIGHTS | MOMENTS
         if self.rule == "adam":
             state = kernels.AdamRows(self.values, self.m, self.v, self.shrunk)
             steps = small(shrink), small(lr), log_decay
@@ -241,14 +255,15 @@ class SparseTable:
         of_rule = {"m": self.m, "v": self.v} if self.rule == "adam" else {"squares": self.squares}
         return {**of_rule, "shrunk": self.shrunk}
 
-    def moved_rows(self) -> MovedRows:
-        """The rows moved since this was last asked, settled ones, in the arrays that hold them."""
+    def moved_rows(self, moments: bool) -> list[MovedRows]:
+        """Rows that have moved since this was last asked, settled ones: those of the weights, and
+        also of the moments where these are asked for."""
         assert self.moved is not None
-        ids = np.flatnonzero(self.moved)
-        self.moved[:] = False
-        remembered = [self.m, self.v] if self.rule == "adam" else [self.squares]
-        arrays = [self.values[: self.n_ids], *remembered]
-        return MovedRows(torch.from_numpy(ids), [torch.from_numpy(array) for array in arrays])
+        found = [_taken(self.moved, WEIGHTS, [self.values[: self.n_ids]])]
+        if moments:
+            remembered = [self.m, self.v] if self.rule == "adam" else [self.squares]
+            found.append(_taken(self.moved, MOMENTS, remembered))
+        return found
 
     def settle(self, log_decay: float) -> None:
         """Give every row the weight decay that it has waited for."""

@@ -139,9 +139,9 @@ class Optimiser(Protocol):
 class LocalOptimiser(Optimiser, Protocol):
     """One player's optimiser, as processes see it that take steps apart and then the mean."""
 
-    def moves(self) -> tuple[list[Tensor], list[MovedRows]]:
-        """The dense numbers, and the rows that have moved since this was last asked: views, which
-        may be written to."""
+    def moves(self, moments: bool) -> tuple[list[Tensor], list[MovedRows]]:
+        """The dense numbers, and the rows of weights, or also of moments, that have moved since
+        these were last asked for: views, which may be written to."""
 
 
 class Game(ABC):

@@ -2,8 +2,9 @@
 
 Alone is local SGD (Stich, "Local SGD converges fast and communicates little", ICLR 2019): every
 process takes H steps of the optimiser on its share of H batches, then all go on from the mean of
-their weights. Moments are averaged with them, so that all processes hold the same state at a
-meeting: a run is saved there and nowhere else, and goes on to the same bits."""
+their weights. At every fourth meeting, and at an epoch's end, they take the mean of the tables'
+moments too. Then all processes hold the same state: a run is saved there and nowhere else, and goes
+on to the same bits."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.game.game import Game
 from fastgaum.game.guard import Guard, RefusedBatch, Step
 from fastgaum.nets.tensors import BatchTensors
+
+WHOLE = 4
+"""meetings from one at which moments meet to the next"""
 
 
 class Taken(NamedTuple):
@@ -39,13 +43,8 @@ class SharedSteps:
 
     def __init__(self, guard: Guard) -> None:
         self.guard, self.processes = guard, guard.processes
-        self.waiting = 0
-        """steps since all have met"""
-
-    @property
-    def met(self) -> bool:
-        """Whether all processes hold the same weights now."""
-        return self.waiting == 0
+        self.is_whole = True
+        """whether all processes hold the same state now, weights and moments"""
 
     def take(self, step: Step, batch: BatchTensors, where: str) -> Taken:
         """Take a step; returns what has been learned of batches since the last call. Raises
@@ -54,7 +53,7 @@ class SharedSteps:
         return Taken(seen=n) if loss is None else Taken(loss * n, n, n)
 
     def meet(self) -> Taken:
-        """Have all processes hold the same weights; returns as `take`."""
+        """Have all processes hold the same state; returns as `take`."""
         return Taken()
 
 
@@ -67,19 +66,23 @@ class LocalSteps(SharedSteps):
     def __init__(self, guard: Guard, game: Game, every: int) -> None:
         super().__init__(guard)
         self.every, self.optimisers = every, game.part()
+        self.waiting, self.meetings = 0, 0
+        """steps since all have met, and how often they have since they last had the same state"""
         self.before: list[float] = []
-        """each player's steps when all met"""
+        """each player's steps when all last had the same state"""
         self.own = Taken()
         self.refused: list[RefusedBatch] = []
         self.failure = ""
 
     def take(self, step: Step, batch: BatchTensors, where: str) -> Taken:
         """As the base says; nothing is known between meetings."""
-        if not self.waiting:
+        if self.is_whole:
             self.before = [optimiser.counters[0] for optimiser in self.optimisers.values()]
         self._take(step, batch, 0 if batch.source.is_filler else batch.n_events, where)
-        self.waiting += 1
-        return self.meet() if self.waiting == self.every else Taken()
+        self.waiting, self.is_whole = self.waiting + 1, False
+        if self.waiting < self.every:
+            return Taken()
+        return self._met(whole=self.meetings + 1 == WHOLE)
 
     def _take(self, step: Step, batch: BatchTensors, n: int, where: str) -> None:
         loss, events, seen = self.own
@@ -99,10 +102,12 @@ class LocalSteps(SharedSteps):
     def meet(self) -> Taken:
         """As the base says. Raises NumericsError in all processes where one has met what may not be
         skipped."""
-        if not self.waiting:
-            return Taken()
+        return Taken() if self.is_whole else self._met(whole=True)
+
+    def _met(self, whole: bool) -> Taken:
         own, refused, failure = self.own, self.refused, self.failure
         self.waiting, self.own, self.refused = 0, Taken(), []
+        self.meetings, self.is_whole = 0 if whole else self.meetings + 1, whole
         counters = [list(optimiser.counters) for optimiser in self.optimisers.values()]
         told = self.processes.agree(
             [own, failure, refused, counters, self.processes.stop.signum or 0]
@@ -115,13 +120,13 @@ class LocalSteps(SharedSteps):
             self.guard.leave_out(one)
         taken = [Taken(*share) for share in shares]
         n_events = sum(one.events for one in taken)
-        if n_events:
-            weights = [one.events / n_events for one in taken]
-            self._average(weights, list(zip(*of_players, strict=True)))
+        # one more each: a process without events since the last meeting may have moments to bring
+        weights = [(one.events + 1) / (n_events + len(taken)) for one in taken]
+        self._average(weights, list(zip(*of_players, strict=True)), whole)
         return Taken(math.fsum(one.loss for one in taken), n_events, sum(one.seen for one in taken))
 
     def _average(
-        self, weights: list[float], counters: list[tuple[tuple[float, float], ...]]
+        self, weights: list[float], counters: list[tuple[tuple[float, float], ...]], whole: bool
     ) -> None:
         """Take the mean; `counters` are each player's, of each process."""
         players = zip(self.optimisers.values(), counters, self.before, strict=True)
@@ -131,8 +136,8 @@ class LocalSteps(SharedSteps):
             if steps > before:
                 optimiser.set_counters(steps, log_decay)
                 optimiser.settle()
-                self.processes.average(weights, *optimiser.moves())
-                self.processes.traffic.steps += int(steps - before)
+                self.processes.average(weights, *optimiser.moves(whole))
+                self.processes.traffic.steps += int(steps - before) if whole else 0
 
 
 def _no_step(batch: BatchTensors) -> float:

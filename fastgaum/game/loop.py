@@ -225,7 +225,7 @@ class Trainer:
             seen += self._counted(self.steps.take(step, batch, where))
             at.batches += 1
             self.observers.on_batch_end(at.batches, max(at.batches, n_batches))
-            if self.steps.met:
+            if self.steps.is_whole:
                 self.checkpointer.after_batch(self)
         seen += self._counted(self.steps.meet())
         mean = at.loss / at.events if at.events else math.nan

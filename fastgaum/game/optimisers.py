@@ -30,8 +30,20 @@ class _Rows:
     """logarithm of the weight decay that each row has had, (n_rows,), float64"""
     moments: tuple[Tensor, ...]
     """Adam's m and v, (n_rows, d) each, or Adagrad's squares, (n_rows,)"""
-    moved: Tensor | None = None
-    """which rows steps have moved since it was last emptied, (n_rows,); None: not kept"""
+    moved: tuple[Tensor, Tensor] | None = None
+    """which rows have moved since weights were last asked for, and since moments were, (n_rows,)
+    each; None: not kept"""
+
+    def taken(self, moments: bool) -> list[MovedRows]:
+        """Rows that have moved since they were last asked for."""
+        assert self.moved is not None
+        weights, of_moments = self.moved
+        found = [MovedRows(weights.nonzero()[:, 0], [self.parameter.detach()])]
+        weights.zero_()
+        if moments:
+            found.append(MovedRows(of_moments.nonzero()[:, 0], self.moments))
+            of_moments.zero_()
+        return found
 
 
 class StockOptimiser:
@@ -142,24 +154,19 @@ class StockOptimiser:
     def keep_moves(self) -> None:
         """Keep from now on which rows steps move."""
         for table in self.tables:
-            table.moved = torch.zeros_like(table.shrunk, dtype=torch.bool)
+            none = torch.zeros_like(table.shrunk, dtype=torch.bool)
+            table.moved = none, none.clone()
 
-    def moves(self) -> tuple[list[Tensor], list[MovedRows]]:
-        """The dense numbers, and the rows that have moved since this was last asked: views, which
-        may be written to."""
+    def moves(self, moments: bool) -> tuple[list[Tensor], list[MovedRows]]:
+        """The dense numbers, and the rows of weights, or also of moments, that have moved since
+        these were last asked for: views, which may be written to."""
         dense: list[Tensor] = []
         for parameter in self.dense:
-            moments = self._moments(parameter)
+            of_adam = self._moments(parameter)
             # a process that left steps out counts as the others do
-            moments.pop("step").fill_(self.steps)
-            dense += [parameter.detach(), *moments.values()]
-        tables = []
-        for table in self.tables:
-            assert table.moved is not None
-            ids = table.moved.nonzero()[:, 0]
-            table.moved.zero_()
-            tables.append(MovedRows(ids, [table.parameter.detach(), *table.moments]))
-        return dense, tables
+            of_adam.pop("step").fill_(self.steps)
+            dense += [parameter.detach(), *of_adam.values()]
+        return dense, [rows for table in self.tables for rows in table.taken(moments)]
 
     def _dense_gradients(self) -> list[Tensor]:
         return [p.grad for p in self.dense if p.grad is not None]
@@ -201,7 +208,8 @@ class StockOptimiser:
         keep = (self.log_decay - table.shrunk[rows]).exp()[:, None].to(grad.dtype)
         table.shrunk[rows] = self.log_decay
         if table.moved is not None:
-            table.moved[rows] = True
+            for moved in table.moved:
+                moved[rows] = True
         if self.rule == "adagrad":
             (squares,) = table.moments
             squares[rows] += grad.square().mean(1)

@@ -197,12 +197,14 @@ def mean(processes: Processes, folder: Path) -> dict[str, Any]:
 def parted(processes: Processes, folder: Path) -> dict[str, Any]:
     """Local steps with a signal to the last process within a row of them, and again from there."""
     log = synthesise(400, preset="sample", seed=1)[0]
-    config = Config.from_preset(**_named(CONFIGS["local"])).replace(batch_sessions=8, epochs=3)
+    config = Config.from_preset(**_named(CONFIGS["local"])).replace(
+        batch_sessions=3, epochs=3, local_steps=2
+    )
     file = folder / "parted.safetensors"
 
     class Stop(Observer):
         def on_batch_end(self, done: int, total: int) -> None:
-            if done == 4 and processes.rank == processes.size - 1:
+            if done == 3 and processes.rank == processes.size - 1:
                 processes.stop.handle(signal.SIGTERM, None)
 
     def fit(observers: list[Observer], checkpointer: Checkpointer | None) -> Any:

@@ -141,10 +141,12 @@ def test_the_mean_of_rows_is_over_those_who_moved_them(found: dict[str, Any]) ->
     np.testing.assert_allclose(squares, [20 + mean, *(20.0 + r for r in range(n)), 100], rtol=1e-6)
 
 
-def test_local_steps_stop_at_a_meeting_and_go_on_to_the_same_bits(found: dict[str, Any]) -> None:
+def test_local_steps_stop_when_all_hold_the_same_and_go_on_to_the_same_bits(
+    found: dict[str, Any],
+) -> None:
     case = found["parted"]
     assert case["codes"] == [143] * found["n"]
-    assert case["batches"] == 6
+    assert case["batches"] == 8
     first, *others = case["whole"]
     assert all(one == first for one in others)
     np.testing.assert_equal(case["resumed"], first)
