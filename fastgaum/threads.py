@@ -105,8 +105,19 @@ def run_all(calls: Sequence[Call]) -> None:
     run(_call, calls)
 
 
+def run_chains(chains: Sequence[Sequence[Call]]) -> None:
+    """Make the calls of each chain in turn; chains are shared over threads as parts are by
+    `run`."""
+    run(_in_turn, [(chain,) for chain in chains])
+
+
 def _call(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     function(*arguments)
+
+
+def _in_turn(chain: Sequence[Call]) -> None:
+    for function, arguments in chain:
+        function(*arguments)
 
 
 def in_order(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:

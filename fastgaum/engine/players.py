@@ -12,7 +12,13 @@ from fastgaum.config import Config
 from fastgaum.engine.bilstm import BiLstmHistory
 from fastgaum.engine.histories import EngineHistory, PositionWeightHistory, RecurrentHistory
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.scorer import GRADIENT_GIVEN, ONLY_SCORES, DisplayBatch, ScorerLayer
+from fastgaum.engine.scorer import (
+    GRADIENT_GIVEN,
+    ONLY_SCORES,
+    Chains,
+    DisplayBatch,
+    ScorerLayer,
+)
 from fastgaum.engine.tables import Array, Buffer, Ints, Rule, SparseTable
 from fastgaum.engine.towers import ItemTable, TowerScorerLayer
 from fastgaum.features.item_vectors import BatchVectors
@@ -126,11 +132,14 @@ class ExaminationLayer:
         n_places = 1 + self.later.numel()
         self.by_place, self.grad = np.zeros(n_places, np.float32), np.empty(n_places, np.float32)
 
-    def add_to(self, scores: Array, display_offsets: Ints, optimiser: PlayerOptimiser) -> None:
-        """Add e of its place to each candidate's score."""
-        self.offsets = display_offsets
+    def add_to(self, scores: Array, shown: DisplayBatch, optimiser: PlayerOptimiser) -> Chains:
+        """The calls that add e of its place to each candidate's score."""
+        self.offsets = shown.offsets
         self.by_place[1:] = optimiser.value_of(self.later)
-        kernels.examine(display_offsets, self.by_place, scores)
+        return [
+            [(kernels.examine, (shown.offsets[first : last + 1], self.by_place, scores))]
+            for first, last in shown.parts
+        ]
 
     def backward(self, grad_scores: Array, optimiser: PlayerOptimiser) -> None:
         """Leave the gradient where the optimiser reads it."""
@@ -201,10 +210,10 @@ class EnginePlayer:
         self._places_backward()
 
     def _run(self, loss: Loss, shown: DisplayBatch, states: Array, key: int | None) -> Array:
-        scores = self.scorer.begin(shown, states, key)
+        scores, before = self.scorer.begin(shown, states, key), None
         if self.examination is not None:
-            self.examination.add_to(scores, shown.offsets, self.optimiser)
-        self.scorer.run(loss, scores)
+            before = self.examination.add_to(scores, shown, self.optimiser)
+        self.scorer.run(loss, scores, before=before)
         return scores
 
     def _places_backward(self) -> None:

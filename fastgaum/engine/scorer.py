@@ -33,6 +33,10 @@ NO_SLOTS: npt.NDArray[np.int32] = np.empty((0, 1), np.int32)
 NO_DROPOUT = DropoutRule(np.uint32(0), np.uint32(0), np.float32(1))
 
 
+Chains = list[list[threads.Call]]
+"""calls in turn for each part of the display sets"""
+
+
 class DisplayBatch(NamedTuple):
     """Display sets of a batch."""
 
@@ -104,43 +108,69 @@ class ScorerLayer:
         scores[:] = 0
         return scores
 
-    def run(self, loss: Loss, scores: Array, grad_scores: Array | None = None) -> None:
+    def run(
+        self,
+        loss: Loss,
+        scores: Array,
+        grad_scores: Array | None = None,
+        before: Chains | None = None,
+    ) -> None:
         """Add the scores to `scores`, and learn what `loss` says: gradients of parameters then lie
         where the optimiser reads them, those of the scores and of the states in attributes.
 
-        With a loss of kind GIVEN `grad_scores` is read, and scores stay as they are."""
+        With a loss of kind GIVEN `grad_scores` is read, and scores stay as they are. `before`:
+        calls for each part of the display sets, to be made before it is scored."""
+        calls = self.calls(loss, scores, grad_scores)
+        threads.run_chains(joined(before, [[call] for call in calls]))
+        self.sum_parts(loss)
+
+    def calls(
+        self, loss: Loss, scores: Array, grad_scores: Array | None = None
+    ) -> list[threads.Call]:
+        """The call for each part of the display sets that does what `run` says; `sum_parts` must
+        follow."""
         shown, states = self.shown, self.states
         if grad_scores is None:
             grad_scores = self._grad_scores(len(scores))
         self.log_totals, self.grad_scores = self._totals(len(states)), grad_scores
         named, slots, rows = shown.named, NO_SLOTS, [NO_TABLE]
-        blocks, of_states = self.grad[None], NO_TABLE
+        self.blocks, of_states = self.grad[None], NO_TABLE
         if loss.kind != SCORES:
             assert named is not None
             slots, rows = named.slots, [table.rows_of(named) for table in self.tables]
             if len(shown.parts) > 1:
-                blocks = self._blocks(len(shown.parts), len(self.grad))
+                self.blocks = self._blocks(len(shown.parts), len(self.grad))
             if self.of_states:
                 of_states = self._grad_states(*states.shape)
         inputs = kernels.ScorerInputs(shown.offsets, shown.ids, shown.numbers, states, slots)
         fixed = inputs, self.weights, self.dropout, loss
         of_tables = rows[0], rows[1] if len(rows) > 1 else NO_TABLE
         written = kernels.ScorerPass(
-            scores, self.log_totals, grad_scores, blocks[0], *of_tables, of_states
-        )
-        threads.run(
-            kernels.scorer_pass,
-            [
-                (*part, *fixed, written._replace(dense=blocks[i % len(blocks)]))
-                for i, part in enumerate(shown.parts)
-            ],
+            scores, self.log_totals, grad_scores, self.blocks[0], *of_tables, of_states
         )
         self.scores, self.grad_states = scores, of_states
-        if len(blocks) > 1:
-            np.add.reduce(blocks, axis=0, out=self.grad)
-        if loss.kind != SCORES and named is not None:
+        n = len(self.blocks)
+        return [
+            (
+                kernels.scorer_pass,
+                (*part, *fixed, written._replace(dense=self.blocks[i % n])),
+            )
+            for i, part in enumerate(shown.parts)
+        ]
+
+    def sum_parts(self, loss: Loss) -> None:
+        """Sum over the parts what they have learned."""
+        if len(self.blocks) > 1:
+            np.add.reduce(self.blocks, axis=0, out=self.grad)
+        if loss.kind != SCORES and self.shown.named is not None:
             for table in self.tables:
-                table.add_parts(named)
+                table.add_parts(self.shown.named)
+
+
+def joined(*chains: Chains | None) -> Chains:
+    """Each part's calls one after another."""
+    found = [one for one in chains if one is not None]
+    return [[call for calls in of_part for call in calls] for of_part in zip(*found, strict=True)]
 
 
 def dropout_rule(rate: float, key: int | None) -> DropoutRule:

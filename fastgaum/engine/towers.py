@@ -14,7 +14,7 @@ from torch import nn
 
 from fastgaum import threads
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.scorer import DisplayBatch, ScorerLayer, dropout_rule
+from fastgaum.engine.scorer import Chains, DisplayBatch, ScorerLayer, dropout_rule, joined
 from fastgaum.engine.tables import (
     Array,
     Buffer,
@@ -29,7 +29,7 @@ from fastgaum.engine.tables import (
 )
 from fastgaum.features.item_vectors import BatchVectors
 from fastgaum.kernels import towers as kernels
-from fastgaum.kernels.choice import SCORES, Loss
+from fastgaum.kernels.choice import GIVEN, SCORES, Loss
 from fastgaum.kernels.optimiser import add_rows, group_bags
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import TowerScorer
@@ -65,9 +65,9 @@ class TowerLayer:
         self.table = table
         self.weights = kernels.TowerWeights(table.values, optimiser.values[start:end], width)
 
-    def forward(self, shown: DisplayBatch, states: Array, key: int | None = None) -> Array:
-        """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
-        forward pass."""
+    def forward(self, shown: DisplayBatch, states: Array, key: int | None = None) -> Chains:
+        """The calls that write `written.scores`, (n_candidates,); a `key` turns dropout on. They
+        stay valid until the next forward pass."""
         self.shown, n_events = shown, len(states)
         # a table that a batch's vectors are added to may have moved
         self.weights = self.weights._replace(table=self.table.values)
@@ -81,28 +81,31 @@ class TowerLayer:
             self._scores(len(shown.ids)),
         )
         fixed = (self.displays, states, self.weights, self.dropouts, self.written)
-        threads.run(kernels.tower_forward, [(*part, *fixed) for part in shown.parts])
-        return self.written.scores
+        return [[(kernels.tower_forward, (*part, *fixed))] for part in shown.parts]
 
-    def backward(self, grad_scores: Array, rows: Array, of_states: Array) -> None:
-        """Leave the dense gradients where the optimiser reads them, and those of the table's rows
-        in `rows`, (named.count, d); add that of the states to `of_states`, (n_events, state_dim),
-        unless it is (0, …)."""
+    def backward(self, grad_scores: Array, rows: Array, of_states: Array) -> Chains:
+        """The calls that leave the gradients of the table's rows in `rows`, (named.count, d), and
+        add that of the states to `of_states`, (n_events, state_dim), unless it is (0, …);
+        `sum_parts` leaves the dense gradients where the optimiser reads them."""
         parts, named = self.shown.parts, self.shown.named
         assert named is not None
         blocks = self.grad[None]
         if len(parts) > 1:
             blocks = self._blocks(len(parts), len(self.grad))
+        self.blocks = blocks
         fixed = (self.displays, self.weights, self.dropouts, self.written)
         grads = [
             kernels.TowerGrads(grad_scores, named.slots, block, rows, of_states) for block in blocks
         ]
-        threads.run(
-            kernels.tower_backward,
-            [(*part, *fixed, own) for part, own in zip(parts, grads, strict=True)],
-        )
-        if len(parts) > 1:
-            np.add.reduce(blocks, axis=0, out=self.grad)
+        return [
+            [(kernels.tower_backward, (*part, *fixed, own))]
+            for part, own in zip(parts, grads, strict=True)
+        ]
+
+    def sum_parts(self) -> None:
+        """Sum over the parts what they have learned."""
+        if len(self.blocks) > 1:
+            np.add.reduce(self.blocks, axis=0, out=self.grad)
 
 
 class TowerScorerLayer:
@@ -141,24 +144,38 @@ class TowerScorerLayer:
         self.tower.bind(optimiser, self.items.table)
 
     def begin(self, shown: DisplayBatch, states: Array, key: int | None = None) -> Array:
-        """As `ScorerLayer.begin`; what is returned holds the towers' part of the scores."""
+        """As `ScorerLayer.begin`."""
         # another key: one dropout must not follow the other
         self.deep.take(shown, states, None if key is None else key ^ 0x5BD1E995)
         assert self.items is not None
         if self.own is not None:
             self.own.project()
-        return self.tower.forward(self.items.read_by(shown), states, key)
+        self.towers_first = self.tower.forward(self.items.read_by(shown), states, key)
+        return self.tower.written.scores
 
-    def run(self, loss: Loss, scores: Array, grad_scores: Array | None = None) -> None:
+    def run(
+        self,
+        loss: Loss,
+        scores: Array,
+        grad_scores: Array | None = None,
+        before: Chains | None = None,
+    ) -> None:
         """As `ScorerLayer.run`; a table that others own gets its gradient from them."""
-        self.deep.run(loss, scores, grad_scores)
+        chains = [[call] for call in self.deep.calls(loss, scores, grad_scores)]
         self.scores, self.log_totals = scores, self.deep.log_totals
         self.grad_scores, self.grad_states = self.deep.grad_scores, self.deep.grad_states
         named = self.tower.shown.named
+        if loss.kind != GIVEN:
+            chains = joined(self.towers_first, before, chains)
         if loss.kind == SCORES or named is None:
+            threads.run_chains(chains)
             return
         assert self.items is not None
-        self.tower.backward(self.grad_scores, self.items.rows_of(named), self.grad_states)
+        rows = self.items.rows_of(named)
+        back = self.tower.backward(self.grad_scores, rows, self.grad_states)
+        threads.run_chains(joined(chains, back))
+        self.deep.sum_parts(loss)
+        self.tower.sum_parts()
         if self.own is not None:
             self.own.add(named)
             self.own.add_vectors(named, [])
