@@ -9,7 +9,9 @@ default preset may read, bags and relations, and `env-4096-towers` is what that 
 itself on a large log. What counts as arithmetic is the second layer of a scorer, 2 · 64² per
 displayed item.
 
-A set of worlds races one world: five members, which are the same model folded five times.
+A set of worlds races one world: five members, which are the same model folded five times. Its states
+are not read; `states-read` reads them after every step, as an environment does, so that the first
+member follows every user.
 
 RecSim runs where $FASTGAUM_PEERS names an environment that holds it (`rivals/peers.py` makes one). RecSim
 NG and SARDINE did, measured elsewhere on two cores of this kind, 178,000 and 12,000 user-steps/s."""
@@ -63,10 +65,13 @@ def world_of(full: bool, **changes: Any) -> LearnedWorld:
 
 
 class Steps:
-    """Users, and the slates and keys of their next steps."""
+    """Users, and the slates and keys of their next steps; with `read`, states are read after each."""
 
-    def __init__(self, world: LearnedWorld | WorldSet, n: int, steps: int = STEPS) -> None:
+    def __init__(
+        self, world: LearnedWorld | WorldSet, n: int, steps: int = STEPS, read: bool = False
+    ) -> None:
         draws = np.random.default_rng(0)
+        self.read = read
         self.users: LearnedPopulation | SetPopulation = world.population(n)
         self.slates = [
             draws.integers(0, world.n_items, (n, K)).astype(np.int32) for _ in range(steps)
@@ -80,6 +85,8 @@ class Steps:
         for slates, keys in zip(self.slates, self.keys, strict=True):
             started = time.perf_counter()
             self.users.step(slates, keys)
+            if self.read:
+                _ = self.users.states
             seconds.append(time.perf_counter() - started)
         return seconds
 
@@ -94,12 +101,13 @@ def test_steps(race: Race, full: bool, group: str, contender: str) -> None:
     race(steps, None, unit="user-steps", amount=n * STEPS, bars=(bar,), flops=flops)
 
 
-@pytest.mark.parametrize("contender", ["ours", "one-world"])
+@pytest.mark.parametrize("contender", ["ours", "one-world", "states-read"])
 @pytest.mark.parametrize("group", SETS)
 def test_steps_of_a_set(race: Race, full: bool, group: str, contender: str) -> None:
     world, n = world_of(full, **SETS[group]), 4096 if full else 40
     members = [LearnedWorld(world.model, "generator") for _ in range(MEMBERS)]
-    steps = checked_steps(Steps(WorldSet(members) if contender == "ours" else world, n))
+    users_of = world if contender == "one-world" else WorldSet(members)
+    steps = checked_steps(Steps(users_of, n, read=contender == "states-read"))
     bars = (Bar(1.0, "one-world", 5),)
     race(steps, None, unit="user-steps", amount=n * STEPS, bars=bars)
 

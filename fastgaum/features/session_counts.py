@@ -92,15 +92,16 @@ class SessionCounts:
         part.context_values = self.context_values[first:last]
         return part
 
-    def make_room(self, k: int) -> None:
-        """Have room for k more items of each user; called before a step that counts."""
+    def make_room(self, k: int, n: int | None = None) -> None:
+        """Have room for k more items of each of the first n users (None: of all); called before a
+        step that counts."""
         if not self.counting:
             return
         room = self.users.keys.shape[1]
         self.most += k
         if 2 * self.most <= room:
             return
-        self.most = k + int(counting.fullest(self.users.keys))
+        self.most = k + int(counting.fullest(self.users.keys[:n]))
         while 2 * self.most > room:
             room *= 2
         if room == self.users.keys.shape[1]:
@@ -123,7 +124,8 @@ class SessionCounts:
             numbers: shape (n, k, n_numbers).
         """
         space = self.space
-        if not space.n_numbers:
+        # the space would have to count its names
+        if not numbers.shape[2]:
             return
         kernels.slate_numbers(first, last, slates, self.users, self.items, numbers)
         if len(self.same_columns):

@@ -264,17 +264,24 @@ class UserContexts:
         sessions, before = drawn_sessions(keys, offsets)
         self.events[users] = offsets[sessions] + (before if self.starts else 0)
         self.last_events[users] = offsets[sessions + 1] - 1
-        self._set(self.logged.at(self.events[users]), users)
+        self.put(self.logged.at(self.events[users]), users)
 
     def give(self, context: Context, active: BoolArray) -> None:
         """Take the context of an event of all users, for the active ones. Raises ConfigError for a
         wrong shape, id or item."""
         encoded = self.rows.checked(context, len(self.known))
         if active.all():
-            self._set(encoded, slice(None))
+            self.put(encoded, slice(None))
             return
         users = np.flatnonzero(active).astype(np.int32)
-        self._set(encoded.of(users), users)
+        self.put(encoded.of(users), users)
+
+    def put(self, context: EncodedContext, users: IntArray | slice) -> None:
+        """Take the contexts of those users, in that order; nothing is checked."""
+        self.rows.write(context, users, self.states[:, self.width :])
+        self.items[users] = context.items
+        self.values[users] = context.ids - self.first
+        self.known[users] = True
 
     def require(self, active: BoolArray) -> None:
         """Raise ConfigError unless every active user has a context."""
@@ -291,24 +298,18 @@ class UserContexts:
                 "its context (context=world.context_of(…))"
             )
 
-    def move_on(self, active: BoolArray) -> None:
-        """After a step: read the histories, and take the context of the active users' next logged
-        events."""
-        self.read_histories()
+    def move_on(self, active: BoolArray, n_live: int) -> None:
+        """After a step, which moved some of the first `n_live` users: read their histories, and
+        take the context of the active users' next logged events."""
+        self.states[:n_live, : self.width] = self.histories[:n_live]
         users = np.flatnonzero(active & (self.events >= 0)).astype(np.int32)
         if self.logged is not None and len(users):
             self.events[users] = np.minimum(self.events[users] + 1, self.last_events[users])
-            self._set(self.logged.at(self.events[users]), users)
+            self.put(self.logged.at(self.events[users]), users)
 
     def read_histories(self) -> None:
         """Take over the states of the users' histories."""
         self.states[:, : self.width] = self.histories
-
-    def _set(self, context: EncodedContext, users: IntArray | slice) -> None:
-        self.rows.write(context, users, self.states[:, self.width :])
-        self.items[users] = context.items
-        self.values[users] = context.ids - self.first
-        self.known[users] = True
 
 
 def _column(name: str, values: object) -> pl.Series:

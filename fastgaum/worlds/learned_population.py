@@ -27,6 +27,7 @@ from fastgaum.models.folded import (
 from fastgaum.nets.regularisers import ChoiceDistribution
 from fastgaum.worlds.actions import tell_rows
 from fastgaum.worlds.context import BoolArray, Context, UserContexts
+from fastgaum.worlds.parts import PART, Buffers, Work, cuts_of, do, no_choices
 from fastgaum.worlds.user_networks import ReplayedHistories
 from fastgaum.worlds.world import (
     FloatArray,
@@ -40,8 +41,6 @@ from fastgaum.worlds.world import (
 if TYPE_CHECKING:
     from fastgaum.worlds.learned_world import LearnedWorld
 
-PART = 256
-"""users per part: a cut that depends on the number of users alone"""
 POOL_PLACES = 1 << 20
 """places of pools that are scored at once"""
 
@@ -73,7 +72,7 @@ class LearnedPopulation(Population):
         self._seen.flags.writeable = False
         self._everyone = np.ones(n, bool)
         self.live(self._everyone)
-        self._buffers: dict[int, _Buffers] = {}
+        self._buffers: dict[int, Buffers] = {}
         self._chooser = world.reward if world.generator is None else world.generator
         self._distribute = slate_distribution(
             world.regulariser, world.eta, world.outside, world.head
@@ -127,31 +126,35 @@ class LearnedPopulation(Population):
         """
         slates = self._checked(slates)
         self.take(context, active)
-        keys = np.ascontiguousarray(keys, np.uint64)
-        self.session_counts.make_room(slates.shape[1])
-        b = self._buffer(slates.shape[1])
-        response = Response(
-            np.empty(self.n, np.int32), np.empty(self.n, np.int32), np.zeros(self.n, np.float32)
-        )
-        who = self._everyone if active is None else active
-        if self._distribute is None:
-            self._run(partial(self._score, b=b, slates=slates, who=who))
-            self._by_hand(b)
-            self._run(partial(self._move, b=b, keys=keys, who=who, response=response))
-        else:
-
-            def step_part(first: int, last: int) -> None:
-                self._weigh(first, last, b, slates, who)
-                self._move(first, last, b, keys, who, response)
-
-            self._run(step_part)
-        self._moved(b, who)
+        response, who = no_choices(self.n), self._everyone if active is None else active
+        do([self.stepping(slates, np.ascontiguousarray(keys, np.uint64), who, response)])
         return response
+
+    def stepping(
+        self, slates: IntArray, keys: KeyArray, who: BoolArray, response: Response
+    ) -> Work:
+        """What a step of the users `who`, (n,), has to do, and to write to `response`; the other
+        arrays have a row for each of the first `n_live` users, and nothing is checked."""
+        b = self._counted_buffer(slates.shape[1])
+        if self._distribute is None:
+
+            def by_hand() -> None:
+                self._by_hand(b)
+                self._run(partial(self._move, b=b, keys=keys, who=who, response=response))
+                self._moved(b, who)
+
+            return Work(partial(self._score, b=b, slates=slates, who=who), self._cuts, by_hand)
+
+        def step_part(first: int, last: int) -> None:
+            self._weigh(first, last, b, slates, who)
+            self._move(first, last, b, keys, who, response)
+
+        return Work(step_part, self._cuts, partial(self._moved, b, who))
 
     def live(self, who: BoolArray) -> None:
         """Let these users alone, (n,), be computed from now on; nothing is asked of the others."""
         self.n_live = n = int(np.flatnonzero(who).max(initial=-1)) + 1
-        self._cuts = [(first, min(first + PART, n)) for first in range(0, n, PART)]
+        self._cuts = cuts_of(n)
         self._everyone[:] = who
 
     def take(self, context: Context | None, active: BoolArray | None = None) -> None:
@@ -173,8 +176,7 @@ class LearnedPopulation(Population):
         """Move the active users' histories on by a choice: table rows (n, 1, ·), -1 for no click,
         and numbers (n, 1, d).
 
-        In the parts in which a step does so: the last bits of a state depend on its place in its
-        part."""
+        In the parts of a step."""
         advance = partial(self.encoder.advance, active=active, chosen=chosen, numbers=numbers)
         threads.run(advance, self._cuts if self.encoder.in_parts else [(0, self.n)])
 
@@ -193,31 +195,38 @@ class LearnedPopulation(Population):
         """
         slates, who = self._checked(slates), self._everyone if active is None else active
         self.take(context, active)
-        self.session_counts.make_room(slates.shape[1])
-        b, keys = self._buffer(slates.shape[1]), np.zeros(self.n, np.uint64)
-        chosen = who[:, None] & (np.asarray(places)[:, None] == np.arange(slates.shape[1]))
-        # numbers take most of the time, and a history reads those of what was chosen alone
-        clicked = chosen.any(axis=1)
-        followed = np.empty(self.n, np.int32), np.empty(self.n, np.int32)
+        do([self.following(slates, np.asarray(places, np.int32), who)])
+
+    def following(self, slates: IntArray, places: IntArray, who: BoolArray) -> Work:
+        """What `follow` has to do; arrays as in `stepping`."""
+        n, k = slates.shape
+        b, keys, clicked = self._counted_buffer(k), np.zeros(n, np.uint64), np.empty(n, np.bool_)
+        followed = np.empty(n, np.int32), np.empty(n, np.int32)
 
         def follow_part(first: int, last: int) -> None:
             part = slice(first, last)
+            chosen = who[part, None] & (places[part, None] == np.arange(k))
+            # numbers take most of the time, and a history reads those of what was chosen alone
+            clicked[part] = chosen.any(axis=1)
             self._show(first, last, b, slates, clicked)
-            b.probs[part], b.none[part] = chosen[part], ~clicked[part]
+            b.probs[part], b.none[part] = chosen, ~clicked[part]
             self._draw(first, last, b, keys, *followed)
             self._display(first, last, b, slates, who)
             self._remember(first, last, b, who, followed[1])
 
-        self._run(follow_part)
-        self._moved(b, who)
+        return Work(follow_part, self._cuts, partial(self._moved, b, who))
 
     def acted(self, items: IntArray, action: str) -> None:
         """As the base says. Raises ConfigError as there."""
+        tell_rows(self, self.rows_of_action(items, action))
+
+    def rows_of_action(self, items: IntArray, action: str) -> IntArray:
+        """What `acted` tells, (n, ·), -1 for `NO_ITEM`. Raises ConfigError as there."""
         if self.world.action_rows is None:
             super().acted(items, action)
-            return
+        assert self.world.action_rows is not None
         items = checked_slates(np.reshape(items, (-1, 1)), self.n, self.world.n_items)[:, 0]
-        tell_rows(self, self.world.action_rows.of(items, action))
+        return self.world.action_rows.of(items, action)
 
     def utilities(
         self, pools: IntArray, k: int | None = None, context: Context | None = None
@@ -252,11 +261,10 @@ class LearnedPopulation(Population):
         slates = self._checked(slates)
         self.take(context)
         b = self._buffer(slates.shape[1])
+        score = self._score if self._distribute is None else self._weigh
+        self._run(partial(score, b=b, slates=slates, who=self._everyone))
         if self._distribute is None:
-            self._run(lambda first, last: self._score(first, last, b, slates, self._everyone))
             self._by_hand(b)
-        else:
-            self._run(lambda first, last: self._weigh(first, last, b, slates, self._everyone))
         return b.probs.copy(), b.none.copy()
 
     def _run(self, function: Callable[[int, int], None]) -> None:
@@ -265,32 +273,35 @@ class LearnedPopulation(Population):
     def _checked(self, slates: IntArray, any_rows: bool = False) -> IntArray:
         return checked_slates(slates, self.n, self.world.n_items, any_rows)
 
-    def _buffer(self, k: int) -> _Buffers:
-        if k not in self._buffers:
-            catalogue = self.world.catalogue
-            fields = 1 if catalogue.position_column < 0 else 2
-            self._buffers[k] = _Buffers(self.n, k, fields, catalogue.space.n_numbers)
+    def _buffer(self, k: int) -> Buffers:
+        if k not in self._buffers or len(self._buffers[k].none) < self.n_live:
+            # whole parts: the number of users who live in a member changes with every reset
+            room = min(-(-self.n_live // PART) * PART, self.n)
+            self._buffers[k] = Buffers(self.world.catalogue, room, k)
         return self._buffers[k]
 
-    def _weigh(self, first: int, last: int, b: _Buffers, slates: IntArray, who: BoolArray) -> None:
+    def _counted_buffer(self, k: int) -> Buffers:
+        """The buffer of slates that will be counted."""
+        self.session_counts.make_room(k, self.n_live)
+        return self._buffer(k)
+
+    def _weigh(self, first: int, last: int, b: Buffers, slates: IntArray, who: BoolArray) -> None:
         """Probabilities of the displayed places."""
         self._score(first, last, b, slates, who)
         assert self._distribute is not None
         self._distribute(first, last, SlateProbabilities(b.rows, b.scores, b.probs, b.none))
 
-    def _score(self, first: int, last: int, b: _Buffers, slates: IntArray, who: BoolArray) -> None:
+    def _score(self, first: int, last: int, b: Buffers, slates: IntArray, who: BoolArray) -> None:
         """What is displayed, its numbers, and its scores by the network that chooses."""
         self._show(first, last, b, slates, who)
         self._chooser.write(first, last, Slates(b.rows, 0), b.numbers, self._states, b.scores)
 
-    def _show(self, first: int, last: int, b: _Buffers, slates: IntArray, who: BoolArray) -> None:
+    def _show(self, first: int, last: int, b: Buffers, slates: IntArray, who: BoolArray) -> None:
         """What is displayed, and its numbers."""
         self._display(first, last, b, slates, who)
         self.session_counts.write(first, last, Slates(b.rows, 0), b.numbers)
 
-    def _display(
-        self, first: int, last: int, b: _Buffers, slates: IntArray, who: BoolArray
-    ) -> None:
+    def _display(self, first: int, last: int, b: Buffers, slates: IntArray, who: BoolArray) -> None:
         """What is displayed."""
         catalogue = self.world.catalogue
         kernels.displayed_rows(
@@ -298,7 +309,7 @@ class LearnedPopulation(Population):
         )
 
     def _draw(
-        self, first: int, last: int, b: _Buffers, keys: KeyArray, places: IntArray, items: IntArray
+        self, first: int, last: int, b: Buffers, keys: KeyArray, places: IntArray, items: IntArray
     ) -> None:
         """Draw what is chosen."""
         kernels.draw_places(
@@ -312,7 +323,7 @@ class LearnedPopulation(Population):
         )
 
     def _move(
-        self, first: int, last: int, b: _Buffers, keys: KeyArray, who: BoolArray, response: Response
+        self, first: int, last: int, b: Buffers, keys: KeyArray, who: BoolArray, response: Response
     ) -> None:
         """Draw, and move on."""
         self._draw(first, last, b, keys, response.places, response.items)
@@ -327,35 +338,34 @@ class LearnedPopulation(Population):
             kernels.take_places(first, last, b.scores, response.places, response.utilities)
         self._remember(first, last, b, who, response.items)
 
-    def _remember(
-        self, first: int, last: int, b: _Buffers, who: BoolArray, items: IntArray
-    ) -> None:
+    def _remember(self, first: int, last: int, b: Buffers, who: BoolArray, items: IntArray) -> None:
         """Count what was shown and chosen, and move the histories on."""
         self.session_counts.count(first, last, who, b.rows, items)
         if self.encoder.in_parts:
             self.encoder.advance(first, last, who, b.chosen, b.chosen_numbers)
 
-    def _moved(self, b: _Buffers, who: BoolArray) -> None:
+    def _moved(self, b: Buffers, who: BoolArray) -> None:
         """What is left of a step when all parts have moved."""
         if not self.encoder.in_parts:
             self.encoder.advance(0, self.n, who, b.chosen, b.chosen_numbers)
         if self.contexts is not None:
-            self.contexts.move_on(who)
+            self.contexts.move_on(who, self.n_live)
 
-    def _by_hand(self, b: _Buffers) -> None:
+    def _by_hand(self, b: Buffers) -> None:
         """Probabilities under a regulariser of the user's own, which no kernel knows."""
-        shown = b.rows[:, :, 0] >= 0
+        n = self.n_live
+        shown = b.rows[:n, :, 0] >= 0
         users = shown.any(axis=1)
         offsets = torch.from_numpy(
             np.concatenate([[0], np.cumsum(shown[users].sum(axis=1))]).astype(np.int32)
         )
-        scores = torch.from_numpy(self.world.eta * b.scores[shown])
+        scores = torch.from_numpy(self.world.eta * b.scores[:n][shown])
         dist: ChoiceDistribution = self.world.regulariser.best_response(
             scores, offsets, self.world.outside
         )
         b.probs[:], b.none[:] = 0.0, 1.0
-        b.probs[shown] = dist.probs.numpy()
-        b.none[users] = dist.outside_prob.numpy()
+        b.probs[:n][shown] = dist.probs.numpy()
+        b.none[:n][users] = dist.outside_prob.numpy()
 
     def _pool_utilities(
         self, first: int, last: int, pools: IntArray, k: int, result: FloatArray
@@ -383,16 +393,3 @@ class LearnedPopulation(Population):
 
         step = max(1, PART * 16 // max(pools.shape[-1], 1))
         threads.run(write, [(begin, min(begin + step, n)) for begin in range(0, n, step)])
-
-
-class _Buffers:
-    """What a step writes on its way, for slates of one length."""
-
-    def __init__(self, n: int, k: int, n_rows: int, n_numbers: int) -> None:
-        self.rows: IntArray = np.full((n, k, n_rows), -1, np.int32)
-        self.numbers: FloatArray = np.empty((n, k, n_numbers), np.float32)
-        self.scores: FloatArray = np.empty((n, k), np.float32)
-        self.probs: FloatArray = np.empty((n, k), np.float32)
-        self.none: FloatArray = np.empty(n, np.float32)
-        self.chosen: IntArray = np.empty((n, 1, n_rows), np.int32)
-        self.chosen_numbers: FloatArray = np.empty((n, 1, n_numbers), np.float32)

@@ -1,18 +1,22 @@
 """SetPopulation: users of a `WorldSet`, each of whom lives in one member.
 
 Each member computes its own users alone. The first one also follows all, for its states are what
-policies read; with `follow_all` every member does."""
+policies read; with `follow_all` every member does. Followers see what has happened when they are
+asked: where states are not read, no user is followed."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from fastgaum.errors import ConfigError
+from fastgaum.worlds.actions import tell_rows
 from fastgaum.worlds.context import BoolArray, Context, EncodedContext, SetContext
+from fastgaum.worlds.followers import Followers
+from fastgaum.worlds.parts import Work, do, no_choices
 from fastgaum.worlds.world import (
     NO_ITEM,
     FloatArray,
@@ -38,9 +42,10 @@ class SetPopulation(Population):
     def __init__(self, world: WorldSet, n: int, follow_all: bool = False) -> None:
         self.world, self.n = world, n
         self.members: IntArray = np.zeros(n, np.int32)
-        following = len(world.worlds) if follow_all else 1
+        self.n_following = len(world.worlds) if follow_all else 1
         self.follow_all = follow_all
-        self.followers = [one.population(n) for one in world.worlds[:following]]
+        following = slice(self.n_following)
+        self.followers = Followers(world.worlds[following], world.own_of[following], n)
         self.residents = [
             _Residents(one, own_of, n)
             for one, own_of in zip(world.worlds, world.own_of, strict=True)
@@ -50,19 +55,19 @@ class SetPopulation(Population):
     @property
     def states(self) -> FloatArray:
         """The states of the first member, which follows every user, shape (n, state_dim);
-        read-only, overwritten by the next `reset` or `step`."""
-        return self.seen.states
+        read-only. Read them anew after a `reset` or `step`: only then are they up to date."""
+        return self.followers.now()[0].states
 
     @property
     def seen(self) -> Population:
-        """The users as the first member takes them to be."""
-        return self.followers[0]
+        """The users as the first member takes them to be, now and at any time after: once they
+        were asked for, they follow at every step."""
+        return self.followers.always()[0]
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """Start users anew, each in the member that its key draws."""
         who = np.arange(self.n, dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
-        for users in self.followers:
-            users.reset(keys, rows)
+        self.followers.reset(keys, rows)
         members = self.world.members_of(keys)
         self.members[who] = members
         for residents in self.residents:
@@ -85,9 +90,7 @@ class SetPopulation(Population):
         for residents, own in zip(self.residents, by_member, strict=True):
             if own is not None:
                 residents.take(own, active)
-        for users, own in zip(self.followers, by_member, strict=False):
-            if own is not None:
-                users.take(own, active)
+        self.followers.take(by_member[: self.n_following], active)
 
     def step(
         self,
@@ -96,30 +99,20 @@ class SetPopulation(Population):
         active: BoolArray | None = None,
         context: Context | None = None,
     ) -> Response:
-        """Show each user a slate (n, k) and let it choose as its member says; all who follow it
-        move on. `context`, of `WorldSet.context_of`, as in `LearnedPopulation.step`.
+        """Show each user a slate (n, k) and let it choose as its member says. `context`, of
+        `WorldSet.context_of`, as in `LearnedPopulation.step`.
 
         Raises:
             ConfigError: as `LearnedPopulation.step`.
         """
         slates, keys = self._checked(slates), np.ascontiguousarray(keys, np.uint64)
         self.take(context, active)
-        response = Response(
-            np.full(self.n, -1, np.int32), np.full(self.n, -1, np.int32), np.zeros(self.n, "f4")
-        )
-        for residents in self.residents:
-            slots, users = residents.of(active)
-            if len(slots):
-                found = residents.population.step(
-                    residents.shown(slates, slots, users),
-                    residents.placed(keys, slots, users),
-                    residents.placed(np.ones(self.n, np.bool_), slots, users),
-                )
-                response.places[users] = found.places[slots]
-                response.utilities[users] = found.utilities[slots]
+        acting = self._acting(active)
+        response = no_choices(self.n)
+        do([residents.stepping(slates, keys, who, response) for residents, who in acting])
         clicked = np.flatnonzero(response.places >= 0)
         response.items[clicked] = slates[clicked, response.places[clicked]]
-        self._followed(slates, response.places, active)
+        self.followers.see(slates, response.places, active)
         return response
 
     def follow(
@@ -136,25 +129,25 @@ class SetPopulation(Population):
         """
         slates, places = self._checked(slates), np.asarray(places, np.int32)
         self.take(context, active)
-        for residents in self.residents:
-            slots, users = residents.of(active)
-            if len(slots):
-                residents.population.follow(
-                    residents.shown(slates, slots, users),
-                    residents.placed(places, slots, users),
-                    residents.placed(np.ones(self.n, np.bool_), slots, users),
-                )
-        self._followed(slates, places, active)
+        acting = self._acting(active)
+        do([residents.following(slates, places, who) for residents, who in acting])
+        self.followers.see(slates, places, active)
 
     def acted(self, items: IntArray, action: str) -> None:
         """As the base says, of every member. Raises ConfigError as there."""
         items = checked_slates(np.reshape(items, (-1, 1)), self.n, self.world.n_items)
+        told = []
         for residents in self.residents:
             slots, users = residents.of(None)
             if len(slots):
-                residents.population.acted(residents.shown(items, slots, users)[:, 0], action)
-        for users_of, own_of in zip(self.followers, self.world.own_of, strict=False):
-            users_of.acted(own_of[items[:, 0]], action)
+                own = residents.shown(items, slots, users)[:, 0]
+                told.append(
+                    (residents.population, residents.population.rows_of_action(own, action))
+                )
+        self.followers.acted(items[:, 0], action)
+        # every member knows the action, or none is told
+        for population, rows in told:
+            tell_rows(population, rows)
 
     def utilities(
         self, pools: IntArray, k: int | None = None, context: Context | None = None
@@ -203,14 +196,22 @@ class SetPopulation(Population):
         return distance_to_mean(
             [
                 users.probabilities(own_of[slates])
-                for users, own_of in zip(self.followers, self.world.own_of, strict=True)
+                for users, own_of in zip(self.followers.now(), self.world.own_of, strict=True)
             ]
         )
 
-    def _followed(self, slates: IntArray, places: IntArray, active: BoolArray | None) -> None:
-        """Let those who follow see what was chosen."""
-        for users, own_of in zip(self.followers, self.world.own_of, strict=False):
-            users.follow(own_of[slates], places, active)
+    def _acting(self, active: BoolArray | None) -> list[tuple[_Residents, BoolArray]]:
+        """The members that some active users live in, and these users' slots there, (n,).
+
+        Raises:
+            ConfigError: a member reads context, and one of its users has none; so none has moved.
+        """
+        found = [(residents, residents.here(active)) for residents in self.residents]
+        acting = [(residents, who) for residents, who in found if who.any()]
+        for residents, who in acting:
+            residents.population.take(None, who)
+        self.followers.require(active)
+        return acting
 
     def _of_members(self, context: Context) -> tuple[EncodedContext | None, ...]:
         members = self.world.worlds
@@ -256,26 +257,70 @@ class _Residents:
             self.population.reset(keys, slots)
 
     def take(self, context: EncodedContext, active: BoolArray | None) -> None:
-        """Give those of the active users who live here their contexts; `context` is of all n."""
+        """Give those of the active users who live here their contexts; `context` is of all n, and
+        was checked."""
+        if self.population.contexts is None:
+            self.population.take(context)
+            return
         slots, users = self.of(active)
-        of_slots = np.zeros(self.n, np.int32)
-        of_slots[slots] = users
-        who = self.placed(np.ones(self.n, np.bool_), slots, users)
-        self.population.take(context.of(of_slots), who)
+        self.population.contexts.put(context.of(users), slots)
+
+    def stepping(
+        self, slates: IntArray, keys: KeyArray, who: BoolArray, response: Response
+    ) -> Work:
+        """What a step of the users in the slots `who`, (n,), has to do; other arrays are of all n
+        users of the set."""
+        n = self.population.n_live
+        own, own_keys = np.empty((n, slates.shape[1]), np.int32), np.empty(n, np.uint64)
+        found = no_choices(n)
+        work = self.population.stepping(own, own_keys, who, found)
+
+        def part(first: int, last: int) -> None:
+            self._gather(first, last, slates, own)
+            own_keys[first:last] = keys[self.user_of[first:last]]
+            work.part(first, last)
+
+        def finish() -> None:
+            work.finish()
+            slots = np.flatnonzero(who[:n])
+            users = self.user_of[slots]
+            response.places[users] = found.places[slots]
+            response.utilities[users] = found.utilities[slots]
+
+        return dataclasses.replace(work, part=part, finish=finish)
+
+    def following(self, slates: IntArray, places: IntArray, who: BoolArray) -> Work:
+        """What following has to do; as `stepping`."""
+        n = self.population.n_live
+        own, own_places = np.empty((n, slates.shape[1]), np.int32), np.empty(n, np.int32)
+        work = self.population.following(own, own_places, who)
+
+        def part(first: int, last: int) -> None:
+            self._gather(first, last, slates, own)
+            own_places[first:last] = places[self.user_of[first:last]]
+            work.part(first, last)
+
+        return dataclasses.replace(work, part=part)
+
+    def _gather(self, first: int, last: int, slates: IntArray, own: IntArray) -> None:
+        """Write what users in slots first to last − 1 are shown, in this member's numbers."""
+        shown = slates.take(self.user_of[first:last], axis=0)
+        self.own_of.take(shown, out=own[first:last], mode="wrap")
+
+    def here(self, active: BoolArray | None) -> BoolArray:
+        """The slots of active users, shape (n,)."""
+        n, who = self.population.n_live, np.zeros(self.n, np.bool_)
+        users = self.user_of[:n]
+        who[:n] = users >= 0
+        if active is not None:
+            who[:n] &= active[users]
+        return who
 
     def of(self, active: BoolArray | None) -> tuple[IntArray, IntArray]:
         """Slots and users of the active ones who live here."""
         slots = np.flatnonzero(self.user_of >= 0).astype(np.int32)
         users = self.user_of[slots]
         return (slots, users) if active is None else (slots[active[users]], users[active[users]])
-
-    def placed(
-        self, values: npt.NDArray[Any], slots: IntArray, users: IntArray
-    ) -> npt.NDArray[Any]:
-        """Values of users (n, …) as values of slots; 0 elsewhere."""
-        result = np.zeros_like(values)
-        result[slots] = values[users]
-        return result
 
     def shown(self, items: IntArray, slots: IntArray, users: IntArray) -> IntArray:
         """What users are shown, (n, k) or one row for all, in this member's numbers by slot;

@@ -7,8 +7,8 @@
 A model that is fitted on other users errs in other places. A policy that earns in all members has
 found no error of one of them (randomisation over ensembles: Rajeswaran et al., "EPOpt", ICLR 2017).
 Which member a user lives in is drawn by the key of its reset, and hidden. The states that a policy
-reads are those of the first member, which follows every user: states of two members have no common
-coordinates, and would tell the member."""
+reads are those of the first member, which follows every user, as soon as they are asked for: states
+of two members have no common coordinates, and would tell the member."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class WorldSet(World):
         """Make n users without history, in the first member until they are reset.
 
         With `follow_all` every member follows every user, which `SetPopulation.disagreement` needs:
-        a step then costs as much as one in each member.
+        a step of which it is asked then costs as much as one in each member.
 
         Raises:
             ConfigError: n is not positive.

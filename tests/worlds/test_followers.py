@@ -1,0 +1,197 @@
+"""Members who follow every user of a set see what happened when they are asked: the bits are those
+of members who follow at every step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastgaum.errors import ConfigError
+from fastgaum.logs.log import SessionLog
+from fastgaum.models.user_model import UserModel
+from fastgaum.worlds.followers import MOST_WAITING, Followers
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.parts import PART, cuts_of
+from fastgaum.worlds.set_population import SetPopulation
+from fastgaum.worlds.world_set import WorldSet
+from tests.builders import random_log, with_drawn_actions
+from tests.worlds.simulated import keys_of, random_context, random_slates
+from tests.worlds.test_context import links
+from tests.worlds.test_learned_world import IDENTITY, fitted
+
+N, K = 40, 4
+
+
+@pytest.fixture(scope="module")
+def log() -> SessionLog:
+    """Sessions with context and actions."""
+    return with_drawn_actions(links(), 4)
+
+
+def live(world: WorldSet, users: SetPopulation, reading: bool, logged: bool) -> list[np.ndarray]:
+    """Users who come and go, act, and see slates, of which some are out of their hands; what they
+    say, and at the end what their followers know. With `reading`, that is asked for at every
+    step."""
+    space = world.first.catalogue.space
+    (action, *_), rows, found = space.actions[0].values, None, []
+    for t in range(8):
+        users.reset(keys_of(100 + t, N if rows is None else len(rows)), rows)
+        slates, active = random_slates(world, N, K + t % 2, t), np.random.default_rng(t).random(N)
+        values = [random_context(space, N, seed) for seed in (t, 50 + t)]
+        contexts = [None if logged else world.context_of(one) for one in values]
+        who = None if t % 3 == 0 else active < 0.8
+        response = users.step(slates, keys_of(t, N), who, contexts[0])
+        found += [response.places.copy(), response.utilities]
+        found += users.probabilities(slates, contexts[1])
+        items = np.where(active < 0.5, slates[:, 0], -1).astype(np.int32)
+        users.acted(items, action)
+        users.follow(slates, np.where(active < 0.3, 0, -1), who)
+        # what is shown and told belongs to its owner, who may write to it
+        for values_of in (slates, response.places, items, active):
+            values_of[:] = 0
+        if reading:
+            assert users.disagreement(random_slates(world, N, K, t)).shape == (N,)
+            assert len(users.states) == N
+        # once somebody starts anew, twice all do
+        rows = np.flatnonzero(active < 0.4).astype(np.int32)
+        rows = {3: None, 5: np.arange(N, dtype=np.int32)[::-1]}.get(t, rows)
+    found.append(users.disagreement(random_slates(world, N, K, 9)))
+    return [*found, users.states.copy(), *users.seen.probabilities(random_slates(world, N, K, 10))]
+
+
+@pytest.mark.parametrize("logged", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"relations": False, "history": "bilstm"}], ids=str)
+def test_who_sees_later_knows_the_same_bit_for_bit(
+    log: SessionLog, changes: dict[str, Any], logged: bool
+) -> None:
+    options = {"log": log} if logged else {}
+    members = [LearnedWorld(fitted(log, seed=seed, **changes), **options) for seed in (0, 7)]
+    world = WorldSet(members)
+    late, reading, kept = (world.population(N, follow_all=True) for _ in range(3))
+    kept.reset(keys_of(0, N))
+    assert kept.seen is kept.seen
+    expected = live(world, reading, True, logged)
+    for users in (late, kept):
+        for ours, theirs in zip(live(world, users, False, logged), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_logged_starts_wait_too(set_model: UserModel, small_log: SessionLog) -> None:
+    world = WorldSet([LearnedWorld(set_model, starts="logged", log=small_log)] * 2)
+    late, reading = world.population(N), world.population(N)
+    for users in (late, reading):
+        users.reset(keys_of(1, N))
+        for t in range(3):
+            users.step(random_slates(world, N, K, t), keys_of(t, N))
+            users.reset(keys_of(10 + t, 5), np.arange(t, t + 5, dtype=np.int32))
+            if users is reading:
+                assert users.states.any()
+    np.testing.assert_array_equal(late.states, reading.states)
+
+
+def sees(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many slates followers see from now on, an entry each."""
+    seen: list[int] = []
+    see = Followers._see
+
+    def counted(followers: Followers, *what: Any) -> None:
+        seen.append(1)
+        see(followers, *what)
+
+    monkeypatch.setattr(Followers, "_see", counted)
+    return seen
+
+
+def test_what_waits_is_bounded(set_model: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, seen = WorldSet([LearnedWorld(set_model)] * 2), sees(monkeypatch)
+    users, steps = world.population(N), 2 * MOST_WAITING // (4 * 10)
+    users.reset(keys_of(1, N))
+    for t in range(steps):
+        users.step(random_slates(world, N, 10, t), keys_of(t, N))
+        assert users.followers.waiting <= MOST_WAITING * N
+    # the oldest are seen, and no more of them than have to be
+    assert steps - 46 <= len(seen) < steps - 40
+    # a single slate may be more than may wait
+    users.step(random_slates(world, N, MOST_WAITING // 4, 0), keys_of(0, N))
+    assert users.followers.waiting == 0
+    assert len(seen) == steps + 1
+
+
+def test_a_reset_of_all_users_leaves_nothing_to_see(
+    set_model: UserModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, seen = WorldSet.of(set_model), sees(monkeypatch)
+    users, some = world.population(N), np.arange(5, dtype=np.int32)
+    for rows in (None, np.arange(N, dtype=np.int32)[::-1]):
+        users.reset(keys_of(1, N), rows)
+        for t in range(3):
+            users.step(random_slates(world, N, K, t), keys_of(t, N))
+        users.reset(keys_of(2, N), rows)
+        assert not users.states.any()
+        assert users.followers.waiting == 0
+        assert not seen
+    users.step(random_slates(world, N, K, 0), keys_of(0, N))
+    users.reset(keys_of(3, 5), some)
+    assert users.states[5:].any(axis=1).all()
+    assert not users.states[:5].any()
+    assert len(seen) == 1
+
+
+def test_who_kept_the_first_member_s_users_sees_every_step(set_model: UserModel) -> None:
+    world = WorldSet.of(set_model)
+    users = world.population(N)
+    users.reset(keys_of(1, N))
+    kept = users.seen
+    before = kept.states.copy()
+    users.step(random_slates(world, N, K, 0), keys_of(0, N))
+    assert users.followers.waiting == 0
+    assert (kept.states != before).any(axis=1).all()
+
+
+def test_what_a_follower_cannot_take_is_refused_at_once(log: SessionLog) -> None:
+    """And nobody has moved."""
+    assert log.actions is not None
+    without = dataclasses.replace(log, event_fields={})
+    silent = dataclasses.replace(log, actions=None)
+    world = WorldSet([LearnedWorld(fitted(one)) for one in (silent, without)])
+    users = world.population(1)
+    seed = next(s for s in range(99) if world.members_of(keys_of(s, 1)).tolist() == [1])
+    users.reset(keys_of(seed, 1))
+    slates = random_slates(world, 1, K, 0)
+    before = users.probabilities(slates)
+    with pytest.raises(ConfigError, match="user 0 has no context"):
+        users.step(slates, keys_of(0, 1))
+    with pytest.raises(ConfigError, match="users of this world know no actions"):
+        users.acted(slates[:, 0], str(log.actions.kind_names[0]))
+    for ours, theirs in zip(users.probabilities(slates), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@given(st.integers(0, 5 * PART))
+def test_parts_are_of_nearly_one_size(n: int) -> None:
+    cuts = cuts_of(n)
+    sizes = [last - first for first, last in cuts]
+    assert sum(sizes) == n
+    assert [first for first, _ in cuts] == [sum(sizes[:at]) for at in range(len(cuts))]
+    assert len(cuts) == -(-n // PART)
+    if n:
+        assert max(sizes) - min(sizes) <= 1
+        assert max(sizes) <= PART
+
+
+def test_identity_members_follow_too() -> None:
+    """Without session counts nothing but the state is followed."""
+    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **IDENTITY)
+    world = WorldSet([LearnedWorld(model)] * 2)
+    users, alone = world.population(N), world.first.population(N)
+    for one in (users, alone):
+        one.reset(keys_of(1, N))
+    for t in range(4):
+        slates = random_slates(world, N, K, t)
+        alone.follow(slates, users.step(slates, keys_of(t, N)).places)
+    np.testing.assert_array_equal(users.states, alone.states)
