@@ -70,7 +70,7 @@ class WholeSessions:
         self.optimiser.step()
         self.table.add(named, grad_rows)
         moves = self.table.moves(1.0, RATE_OF_LEARNING, 0.0, (np.float32(1), np.float32(1)))
-        threads.run_all(moves)
+        threads.run_calls(moves)
         return loss
 
     def gradients(self, picked: NDArray[np.int32]) -> tuple[float, Named, NDArray[np.float32]]:

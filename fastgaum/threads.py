@@ -100,7 +100,7 @@ def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) ->
             raise error
 
 
-def run_all(calls: Sequence[Call]) -> None:
+def run_calls(calls: Sequence[Call]) -> None:
     """Call each function with its arguments, as `run` calls one with its parts."""
     run(_call, calls)
 

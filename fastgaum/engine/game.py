@@ -31,7 +31,7 @@ from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.processes import Processes
 
 NOTHING: Array = np.empty(0, np.float32)
-SHARED_SCORES = 1 << 15
+SHARED_SCORES = 1 << 16
 """scores of a softmax that two threads share"""
 
 
@@ -158,7 +158,7 @@ class EngineGame(Game):
             states = self.states_layer.forward(batch, batch.tokens, batch.context)
             whole.append(_copied(states, self._whole_states))
 
-        threads.run_all([(draw, ()), (keep_whole, ())])
+        threads.run_calls([(draw, ()), (keep_whole, ())])
         return whole[0], drawn[0]
 
     def _generator_steps(self, batch: BatchTensors, shown: DisplayBatch, steps: int) -> None:

@@ -344,7 +344,7 @@ def _squares(flat: Sequence[Array]) -> float:
 def _run_worth(calls: Sequence[threads.Call], read: Sequence[Array]) -> None:
     """Make the calls, shared over threads where what they read is worth it."""
     if sum(map(len, read)) > SHARED_FLOATS:
-        threads.run_all(calls)
+        threads.run_calls(calls)
     else:
         for function, arguments in calls:
             function(*arguments)

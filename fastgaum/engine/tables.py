@@ -46,7 +46,7 @@ class Buffer:
 
 
 BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
-SHARED_FLOATS = 1 << 16
+SHARED_FLOATS = 1 << 17
 """a table update of fewer floats is not worth a second thread"""
 PARTS = 8
 Rule = Literal["adam", "adagrad"]
@@ -174,10 +174,7 @@ class SparseTable:
         self.parameter, self.rule, self.reads = parameter, rule, reads
         self._grad, self._of_parts = Buffer(), Buffer()
         self.n_ids, self.width = n_ids, parameter.numel() // n_ids
-        # numpy's memory comes in huge pages, torch's does not: rows of a large table are found in
-        # half the time
-        self.values: Array = parameter.detach().view(n_ids, self.width).numpy().copy()
-        parameter.data = torch.from_numpy(self.values).view(parameter.shape)
+        self.values: Array = parameter.detach().view(n_ids, self.width).numpy()
         self.shrunk = np.zeros(n_ids)
         if rule == "adam":
             self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)

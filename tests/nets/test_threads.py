@@ -62,7 +62,7 @@ def test_a_part_may_share_work_of_its_own(n: int) -> None:
         threads.run(one, [(i, j) for j in range(40)])
 
     for _ in range(20):
-        threads.run_all([(many, (i,)) for i in range(6)])
+        threads.run_calls([(many, (i,)) for i in range(6)])
     assert (done == 20).all()
 
 
