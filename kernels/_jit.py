@@ -4,6 +4,7 @@ ask for a table row before it is needed."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import update_wrapper
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, overload, typeof_impl
 
 try:
     from ._cache import KernelCache
@@ -30,7 +31,12 @@ _LOOSE = {"reassoc", "contract", "nsz", "arcp"}
 _KERNEL: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 """what all kernels share; nothing in C calls one, and a wrapper for it would be compiled beside
 each"""
-_PART: dict[str, Any] = {**_KERNEL, "fastmath": _LOOSE, "forceinline": True}
+_PART: dict[str, Any] = {
+    **_KERNEL,
+    "fastmath": _LOOSE,
+    "forceinline": True,
+    "no_cpython_wrapper": True,
+}
 _LEAF: dict[str, Any] = {**_PART, "_nrt": False}
 """without numba's runtime, which counts references and makes arrays"""
 
@@ -56,7 +62,7 @@ def jit_part(function: F) -> F:
     Left as a function of its own it would be compiled twice, alone and within its caller, with sums
     in another order; which of the two a process runs would then depend on whether the kernel came
     from the cache, and so would the last bits."""
-    return cast(F, numba.njit(**_PART)(function))
+    return _part(numba.njit(**_PART)(function), function)
 
 
 def jit_leaf(function: F) -> F:
@@ -65,7 +71,29 @@ def jit_leaf(function: F) -> F:
 
     Each count is an atomic addition, and a call with a tuple of arrays has one for each of them and
     one back. In a loop that takes nanoseconds they are what takes the time."""
-    return cast(F, numba.njit(**_LEAF)(function))
+    return _part(numba.njit(**_LEAF)(function), function)
+
+
+class _Part:
+    """A part as kernels see it. Python has no entry to the compiled one, and calls the function:
+    such an entry is a fifth of what a part takes to compile."""
+
+    def __init__(self, compiled: Any, function: Callable[..., Any]) -> None:
+        self.compiled, self.py_func = compiled, function
+        update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.py_func(*arguments)
+
+
+@typeof_impl.register(_Part)
+def _type_of_part(part: _Part, context: object) -> object:
+    return typeof_impl(part.compiled, context)
+
+
+def _part(compiled: Any, function: F) -> F:
+    # with NUMBA_DISABLE_JIT the compiled one is the function
+    return cast(F, function if compiled is function else _Part(compiled, function))
 
 
 def _cached(kernel: Any, function: F) -> F:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from fastgaum.bench.coldstart import held_signatures
-from fastgaum.kernels import _cache
+from fastgaum.kernels import _cache, products
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 
@@ -69,6 +69,15 @@ def test_cold_and_warm_caches_give_the_same_bits(tmp_path: Path) -> None:
     ]
     assert any(tmp_path.rglob("*.nbi")), "the kernels were not cached, so nothing was compared"
     assert digests[0] == digests[1]
+
+
+def test_python_calls_a_part_as_plain_python() -> None:
+    """The compiled part has no entry from Python: a call of one would end the process."""
+    row = np.ones(3, np.float32)
+    products.add(row, np.arange(3, dtype=np.float32))
+    assert row.tolist() == [1, 2, 3]
+    assert products.add.__name__ == "add"
+    assert products.add.__doc__
 
 
 PART = """
