@@ -269,7 +269,7 @@ class Processes:
         for array in table.arrays:
             width = math.prod(array.shape[1:])
             matrix = array.view(len(array), width)
-            # pieces that stay in cache: whole tables took three times as long
+            # in pieces that stay in cache: copies of a whole table would be fresh memory
             starts = torch.arange(0, len(ids), max(1, PIECE // width), device=ids.device)
             cuts = [[*torch.searchsorted(own, starts).tolist(), len(own)] for own in of_process]
             for piece, (first, last) in enumerate(pairwise([*starts.tolist(), len(ids)])):
