@@ -1,9 +1,14 @@
-"""The README's two short tables, from the same JSON as the whole ones: what a reader wants first,
-misses included."""
+"""What pages show of the committed objects beside whole tables: the README's two short tables,
+misses included, single numbers in prose, and the commit that made an object.
+
+A number in prose stands between two comments, which a reader does not see:
+`<!--= logs/wikispeedia > cells > model=fastgaum > head=reward > k=1 > nll : .3f -->1.763<!--/-->`.
+The steps lead through the object, `name=value` into a list; after the colon is Python's format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +21,62 @@ Json = Mapping[str, Any]
 PUBLISHED = ("GAN-PW", "GAN-LSTM")
 """the paper's own two models: their rows of the published table, and of the authors' code where it
 was run"""
-OTHERS = {"paper-pw": "GAN-PW", "paper-lstm": "GAN-LSTM", "logit": "linear model"}
-"""rows that are always shown beside ours, and what they are called: the paper's models trained
-here, and a linear one"""
+OTHERS = {
+    "paper-pw": "the model of GAN-PW",
+    "paper-lstm": "the model of GAN-LSTM",
+    "logit": "linear model",
+}
+"""rows that are always shown beside ours, and what they are called: the paper's models, which are
+fitted by likelihood here, and a linear one"""
 OURS = "fastgaum"
 POOL = "pool"
 """holds our model as a member, so that it is no other model"""
+NUMBER = re.compile(r"<!--= (\S+) > (.+?) : (\S+) -->.*?<!--/-->")
+"""object, steps and format of a number in prose"""
+
+
+def set_numbers(page: str, read: Callable[[str], Json]) -> str:
+    """Return the page with each number in prose as its object has it.
+
+    >>> page = "about <!--= log > rows > k=2 > share : .0% -->?<!--/--> of them"
+    >>> set_numbers(page, lambda file: {"rows": [{"k": 1, "share": 0.5}, {"k": 2, "share": 0.25}]})
+    'about <!--= log > rows > k=2 > share : .0% -->25 %<!--/--> of them'
+
+    Args:
+        page: text of a page.
+        read: the object of a file, as "docs/tables/bags.json".
+
+    Raises:
+        KeyError: an object lacks what a number names.
+        ValueError: a number's steps do not lead to one number.
+    """
+
+    def found_again(found: re.Match[str]) -> str:
+        name, steps, form = found.groups()
+        value = _value_at(read(f"docs/tables/{name}.json"), steps.split(" > "), steps)
+        text = format(value, form).replace("%", " %")
+        return f"<!--= {name} > {steps} : {form} -->{text}<!--/-->"
+
+    return NUMBER.sub(found_again, page)
+
+
+def _value_at(value: Any, steps: Iterable[str], path: str) -> float:
+    for step in steps:
+        if isinstance(value, list) and "=" in step:
+            key, _, wanted = step.partition("=")
+            value = [one for one in value if str(one[key]) == wanted]
+            value = value[0] if len(value) == 1 else value
+        else:
+            value = value[int(step) if isinstance(value, list) else step]
+    if not isinstance(value, int | float):
+        raise ValueError(f"{path!r} does not lead to one number: add steps that choose one")
+    return value
+
+
+def made_at(result: Json) -> str:
+    """The line below a table that says which code made it."""
+    commit = result.get("machine", {}).get("commit")
+    return f"Made at commit {commit[:7]}." if commit else "The object does not name its commit."
 
 
 def results_to_markdown(result: Json) -> str:
@@ -40,11 +95,13 @@ def results_to_markdown(result: Json) -> str:
         f"prec@1 / prec@2, %; {result['seeds']} seeds, protocol `{result['protocol']}`, the logs' "
         f"own split, tested on {tested}",
         "bold: its paired 95 % interval over users lies above 0 against every other model",
-        "GAN-PW and GAN-LSTM as published, and the authors' code, read item identities alone; "
-        "rows trained here read what"
-        f" `{result['protocol']}` says of each item",
+        "GAN-PW and GAN-LSTM as published, and the authors' code, read item identities alone; rows "
+        "trained here also read counts of each item, and their models of GAN-PW and GAN-LSTM are "
+        "fitted by likelihood, without a game",
+        f"`{OURS}`, and `{POOL}` through it, may read relations (counts of pairs of items) beyond all "
+        "other rows",
     )
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes)])
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes), "", made_at(result)])
 
 
 def _column(result: Json, name: str) -> dict[str, str]:
@@ -63,14 +120,14 @@ def _column(result: Json, name: str) -> dict[str, str]:
         column[f"{called}, trained here (`{model}`)"] = _pair(
             _mean(rows[model, "reward"][k]) for k in KS
         )
-    column["best other, trained here"] = _best_other(rows)
+    column["best other single model, trained here"] = _best_other(rows)
     for head in ("generator", "reward"):
         column[f"**`{OURS}`, {head}**"] = _pair(_mean(rows[OURS, head][k]) for k in KS)
     if (POOL, "reward") in rows:
         column[f"pool of unlike models, `{OURS}` among them (`{POOL}`)"] = _pair(
             _mean(rows[POOL, "reward"][k]) for k in KS
         )
-    column["prec@1 of its reward over that of the best other row"] = _lead(
+    column["lead of its reward over the best other model, in points of prec@1"] = _lead(
         rows[OURS, "reward"]["1"]["vs_best_other"]
     )
     return column
@@ -182,7 +239,7 @@ def speed_to_markdown(result: Json) -> str:
             "",
             *lines,
             "",
-            f"{sum(held)} of {len(held)} targets are met.",
+            f"{sum(held)} of {len(held)} targets are met. {made_at(result)}",
         ]
     )
 

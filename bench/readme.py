@@ -15,8 +15,9 @@ docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects
 transfer … --json`, and docs/tables/away.json, which `bench/away.py` writes; README.md has a figure
 and a sentence from the first of them. docs/concepts/cost.md takes its table from
 docs/tables/processes.json, which `python bench/processes.py` writes, docs/performance.md its races
-from docs/tables/bench.json, which `make bench` writes. Tables are never written by hand:
-tests/test_tables.py fails when a page is not what this would write."""
+from docs/tables/bench.json, which `make bench` writes. Numbers in the prose of a page between
+comments of `excerpts.NUMBER` are set too. tests/test_tables.py fails when a page is not what this
+would write."""
 
 from __future__ import annotations
 
@@ -27,7 +28,12 @@ from typing import Any
 
 from fastgaum.bench.away import away_blocks
 from fastgaum.bench.click_lists import click_models_to_markdown
-from fastgaum.bench.excerpts import results_to_markdown, speed_to_markdown
+from fastgaum.bench.excerpts import (
+    made_at,
+    results_to_markdown,
+    set_numbers,
+    speed_to_markdown,
+)
 from fastgaum.bench.ope import study_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.log_facts import published_row
@@ -118,6 +124,11 @@ def read(file: str) -> dict[str, Any]:
     return value
 
 
+def pages() -> list[Path]:
+    """README and all pages of docs."""
+    return [ROOT / README, *sorted((ROOT / "docs").rglob("*.md"))]
+
+
 def has(page: str, marker: str) -> bool:
     """Whether a page has a place for something."""
     return f"<!-- {marker}:begin -->" in page
@@ -126,7 +137,7 @@ def has(page: str, marker: str) -> bool:
 def with_races(text: str, result: dict[str, Any]) -> str:
     """Return a page's text with what it shows of the races, where it has a place for it."""
     if has(text, "races"):
-        text = insert(text, races_to_markdown(result), "races")
+        text = insert(text, f"{races_to_markdown(result)}\n\n{made_at(result)}", "races")
     if has(text, "speed"):
         text = insert(text, speed_to_markdown(result), "speed")
     return text
@@ -155,7 +166,7 @@ def processes_to_markdown(result: dict[str, Any]) -> str:
         f"{found['loss']['apart']:.4f} |"
         for preset, found in result["presets"].items()
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", made_at(result)])
 
 
 def insert(page: str, table: str, marker: str = "table") -> str:
@@ -174,7 +185,7 @@ def table_of(result: dict[str, Any]) -> str:
     """A reproduce object's tables; the published one, the same in all of them, stands on a page
     once."""
     shown = {name: value for name, value in result.items() if name != "published_table"}
-    return blocks_to_markdown(reproduce_blocks(shown))
+    return f"{blocks_to_markdown(reproduce_blocks(shown))}\n\n{made_at(result)}"
 
 
 def other_log_of(file: str) -> str:
@@ -184,12 +195,23 @@ def other_log_of(file: str) -> str:
 
 def policies_to_markdown(results: Iterable[dict[str, Any]]) -> str:
     """The policy tables of some objects, one after the other."""
-    return blocks_to_markdown(block for result in results for block in policy_blocks(result))
+    return "\n\n".join(
+        f"{blocks_to_markdown(policy_blocks(result))}\n\n{made_at(result)}" for result in results
+    )
 
 
 def adaptations_to_markdown(results: Iterable[dict[str, Any]]) -> str:
     """The tables of some adaptation curves, one after the other."""
-    return blocks_to_markdown(map(adaptation_block, results))
+    return "\n\n".join(
+        f"{blocks_to_markdown([adaptation_block(result)])}\n\n{made_at(result)}"
+        for result in results
+    )
+
+
+def fidelity_to_markdown(reports: list[dict[str, Any]]) -> str:
+    """Fidelity reports beside each other, all of one commit."""
+    (made,) = {made_at(report) for report in reports}
+    return f"{fidelity_summary(reports)}\n\n{made}"
 
 
 def transfers_to_markdown(file: str) -> str:
@@ -198,8 +220,12 @@ def transfers_to_markdown(file: str) -> str:
         return NOT_RUN
     result = read(file)
     if file == TRANSFERS[-1]:
-        return transfer_summary(result)
-    parts = [transfer_summary(result), blocks_to_markdown(transfer_blocks(result))]
+        return f"{transfer_summary(result)}\n\n{made_at(result)}"
+    parts = [
+        transfer_summary(result),
+        blocks_to_markdown(transfer_blocks(result)),
+        made_at(result),
+    ]
     if file == TRANSFERS[0]:
         parts.insert(1, f"![{PROMISED}](../{Path(TRANSFER_FIGURES[0]).name})")
     return "\n\n".join(parts)
@@ -207,7 +233,10 @@ def transfers_to_markdown(file: str) -> str:
 
 def away_to_markdown() -> str:
     """What an object says of policies at home and away, or that it is not there yet."""
-    return blocks_to_markdown(away_blocks(read(AWAY))) if (ROOT / AWAY).is_file() else NOT_RUN
+    if not (ROOT / AWAY).is_file():
+        return NOT_RUN
+    result = read(AWAY)
+    return f"{blocks_to_markdown(away_blocks(result))}\n\n{made_at(result)}"
 
 
 def transfer_excerpt() -> str:
@@ -217,8 +246,9 @@ def transfer_excerpt() -> str:
     wide, narrow = TRANSFER_FIGURES
     return (
         f'<picture><source media="(max-width: 44em)" srcset="{narrow}"><img src="{wide}" '
-        f'alt="{PROMISED}"></picture>\n\n{transfer_sentence(read(TRANSFERS[0]))} Below the line a '
-        f"world promises more than the users pay. [Promised and paid]({TRANSFER}) has the tables."
+        f'alt="{PROMISED}"></picture>\n\n{transfer_sentence(read(TRANSFERS[0]))} Points below the '
+        f"line: the learned world was too optimistic. [Promised and paid]({TRANSFER}) has the "
+        f"tables. {made_at(read(TRANSFERS[0]))}"
     )
 
 
@@ -227,12 +257,21 @@ def loop_page() -> str:
     if not (ROOT / LOOP[1]).is_file():
         return NOT_RUN
     label = "clicks to the target, levels of categories and distance by click, humans and players"
-    return f"![{label}](../{Path(LOOP_FIGURE).name})\n\n{loop_to_markdown(read(LOOP[1]))}"
+    result = read(LOOP[1])
+    return f"![{label}](../{Path(LOOP_FIGURE).name})\n\n{loop_to_markdown(result)}\n\n{made_at(result)}"
 
 
 def ope_page() -> str:
     """What the object says of off-policy values, or that it is not there yet."""
-    return study_to_markdown(read(OPE[1])) if (ROOT / OPE[1]).is_file() else NOT_RUN
+    if not (ROOT / OPE[1]).is_file():
+        return NOT_RUN
+    result = read(OPE[1])
+    return f"{study_to_markdown(result)}\n\n{made_at(result)}"
+
+
+def click_models_page(result: dict[str, Any]) -> str:
+    """The rows of click models."""
+    return f"{click_models_to_markdown(result)}\n\n{made_at(result)}"
 
 
 def verdicts(result: dict[str, Any], bags: dict[str, Any]) -> str:
@@ -299,7 +338,7 @@ def main() -> None:
         put(page, marker, table_of(read(file)))
     for page, marker, file in OTHER_LOGS:
         put(page, marker, other_log_of(file))
-    put(CLICK_MODELS[0], "click-models", click_models_to_markdown(read(CLICK_MODELS[1])))
+    put(CLICK_MODELS[0], "click-models", click_models_page(read(CLICK_MODELS[1])))
     put(
         PUBLISHED[0],
         "published",
@@ -307,7 +346,7 @@ def main() -> None:
     )
     put(RESULTS[0], "results", results_to_markdown(read(RESULTS[1])))
     put(VERDICTS[0], "verdicts", verdicts(*map(read, VERDICTS[1:])))
-    put(FIDELITY[0], "fidelity", fidelity_summary([read(file) for file in FIDELITY[1]]))
+    put(FIDELITY[0], "fidelity", fidelity_to_markdown([read(file) for file in FIDELITY[1]]))
     put(POLICIES[0], "policies", policies_to_markdown(map(read, POLICIES[1])))
     put(POLICIES[0], "adaptation", adaptations_to_markdown(map(read, ADAPTATION)))
     put(PROCESSES[0], "processes", processes_to_markdown(read(PROCESSES[1])))
@@ -328,6 +367,8 @@ def main() -> None:
     for page in RACES_PAGES:
         path = ROOT / page
         path.write_text(with_races(path.read_text(encoding="utf-8"), read(RACES)), encoding="utf-8")
+    for path in pages():
+        path.write_text(set_numbers(path.read_text(encoding="utf-8"), read), encoding="utf-8")
 
 
 if __name__ == "__main__":

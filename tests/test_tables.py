@@ -12,12 +12,14 @@ import pytest
 
 from fastgaum.baselines.registry import MODELS
 from fastgaum.bench.away import LOGS, AwayPlan
-from fastgaum.bench.click_lists import click_models_to_markdown
 from fastgaum.bench.excerpts import (
+    NUMBER,
     OTHERS,
     OURS,
     SPEED,
+    made_at,
     results_to_markdown,
+    set_numbers,
     speed_to_markdown,
 )
 from fastgaum.bench.ope import SETTINGS
@@ -46,11 +48,14 @@ from fastgaum.bench.readme import (
     VERDICTS,
     adaptations_to_markdown,
     away_to_markdown,
+    click_models_page,
+    fidelity_to_markdown,
     has,
     insert,
     loop_page,
     ope_page,
     other_log_of,
+    pages,
     policies_to_markdown,
     processes_to_markdown,
     read,
@@ -66,8 +71,11 @@ from fastgaum.reports.grid import parse_resplits
 from fastgaum.reports.plots import DARK
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import block_to_markdown
-from fastgaum.reports.world_tables import fidelity_summary
 from fastgaum.worlds.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED
+
+DATA = ("published", "verdicts")
+"""blocks of published figures, and of a comparison with them, whose own tables say it"""
+UNNAMED = "The object does not name its commit."
 
 
 @pytest.mark.parametrize(("page", "marker", "file"), TABLES)
@@ -130,9 +138,40 @@ def test_page_of_other_logs_shows_the_click_models() -> None:
     page, file = CLICK_MODELS
     text = (ROOT / page).read_text(encoding="utf-8")
     assert has(text, "click-models")
-    assert insert(text, click_models_to_markdown(read(file)), "click-models") == text, (
+    assert insert(text, click_models_page(read(file)), "click-models") == text, (
         "run python bench/readme.py"
     )
+
+
+def test_numbers_in_prose_are_those_of_their_objects() -> None:
+    texts = {page: page.read_text(encoding="utf-8") for page in pages()}
+    assert [page.name for page, text in texts.items() if set_numbers(text, read) != text] == [], (
+        "run python bench/readme.py"
+    )
+    # a comment in another form would never be set again
+    comments = sum(text.count("<!--=") for text in texts.values())
+    assert comments == sum(len(NUMBER.findall(text)) for text in texts.values()) > 10
+
+
+def test_a_number_in_prose_is_one_number_of_its_object() -> None:
+    rows = {"rows": [{"k": 1, "nll": 0.5}, {"k": 2, "nll": 0.25}]}
+    stale = "NLL <!--= some/log > rows > k=2 > nll : .3f -->9<!--/-->."
+    assert set_numbers(stale, lambda file: rows) == stale.replace(">9<", ">0.250<")
+    with pytest.raises(ValueError, match="one number"):
+        set_numbers("<!--= log > rows : .3f -->9<!--/-->", lambda file: rows)
+
+
+def test_a_table_says_which_commit_made_it() -> None:
+    for page in pages():
+        blocks = re.findall(
+            r"^<!-- (.+):begin -->$(.*?)^<!-- \1:end -->$",
+            page.read_text(encoding="utf-8"),
+            re.MULTILINE | re.DOTALL,
+        )
+        for name, block in blocks:
+            assert name in DATA or "Made at commit " in block or UNNAMED in block, (page, name)
+    assert made_at({"machine": {"commit": "0123456789"}}) == "Made at commit 0123456."
+    assert made_at({}) == UNNAMED == made_at({"machine": {"commit": None}})
 
 
 def options_of(page: str, file: str) -> dict[str, str]:
@@ -166,7 +205,9 @@ def test_cost_page_is_what_its_object_gives() -> None:
 def test_fidelity_page_is_what_its_reports_give() -> None:
     text = (ROOT / FIDELITY[0]).read_text(encoding="utf-8")
     reports = [read(file) for file in FIDELITY[1]]
-    assert insert(text, fidelity_summary(reports), "fidelity") == text, "run python bench/readme.py"
+    assert insert(text, fidelity_to_markdown(reports), "fidelity") == text, (
+        "run python bench/readme.py"
+    )
     assert {(report["log"]["name"], report["split"]) for report in reports} == {
         ("yelp", "test"),
         ("taobao", "test"),

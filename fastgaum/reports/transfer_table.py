@@ -78,8 +78,7 @@ def transfer_sentence(result: Json) -> str:
         of_best = (
             f", {num(100 * row['of_optimum'])} % of the optimum" if "of_optimum" in row else ""
         )
-        of_truth = row["of_truth"]
-        share = "no share" if of_truth is None else f"{num(100 * of_truth)} %"
+        share = f"{_cell(row, 'of_truth', 1, 100)} %" if row["of_truth"] is not None else "no share"
         parts.append(
             f"{share} with {setting['what']} ({setting['events']:,} events, "
             f"{setting['logging']} slates{of_best})"

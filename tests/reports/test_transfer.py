@@ -184,7 +184,9 @@ def test_tables_say_what_the_object_holds(result: dict[str, Any]) -> None:
     assert len(summary) == 4
     assert summary[2].startswith("| items-10, one world | 400 events, random | ")
     trained = row_in(setting, "cascade-dqn", SET)
-    assert f"{100 * trained['of_truth']:.1f} % with 10 items (400" in transfer_sentence(result)
+    half = 100 * (trained["of_truth_ci"][1] - trained["of_truth"])
+    share = f"{100 * trained['of_truth']:.1f} ±{half:.1f} % with 10 items (400"
+    assert share in transfer_sentence(result)
 
 
 def test_a_sentence_without_a_share(result: dict[str, Any]) -> None:
