@@ -47,7 +47,7 @@ class ServiceError(FastgaumError):
     """A service is asked for what it does not have, or does not grant.
 
     Attributes:
-        status: the status of an HTTP answer that says so, from 400 to 499.
+        status: the status of an HTTP answer that says so, from 400 to 503.
     """
 
     def __init__(self, says: str, status: int) -> None:

@@ -75,9 +75,9 @@ def serve_command(
     if asked.item_table is not None:
         model = model.with_item_table(_item_table(asked.item_table))
     if asked.mcp:
-        from fastgaum.serve.mcp import mcp_server
+        from fastgaum.serve.mcp import mcp_server, run_stdio
 
-        mcp_server(model, asked.seed, limits).run("stdio")
+        run_stdio(mcp_server(model, asked.seed, limits))
         return
     from fastgaum.serve.http import http_app, open_socket, run_http
 

@@ -13,6 +13,7 @@ values, the cure."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1 << 20
 """bytes of a request's body"""
+BODY_SECONDS = 10.0
+"""in which a request's body has to come"""
+STOP_SECONDS = 3
+"""that requests at hand have to end when the service is stopped"""
+MOST_CONNECTIONS = 1_000
+"""clients at a time; the next is answered by 503"""
 Value = str | int | float | bool | None
 
 
@@ -64,6 +71,34 @@ class ActionBody(msgspec.Struct, forbid_unknown_fields=True):
 Body = TypeVar("Body", DisplayBody, ChoiceBody, ActionBody, UserBody)
 
 
+async def _received(request: Request) -> bytes:
+    """The bytes of a request's body. Raises ServiceError where they are too many, or do not
+    come."""
+    from starlette.requests import ClientDisconnect
+
+    data = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                data += part
+                if len(data) > MOST_BYTES:
+                    raise ServiceError(
+                        f"a body has at most {MOST_BYTES} bytes: ask for fewer items", 413
+                    )
+    except TimeoutError:
+        raise ServiceError(
+            f"a body has to come within {BODY_SECONDS:g} seconds, got {len(data)} bytes: send it "
+            "whole",
+            408,
+        ) from None
+    except ClientDisconnect:
+        # this answer has no reader, but an unhandled error would be a traceback of the service
+        raise ServiceError("the client left before its body was whole", 400) from None
+    except asyncio.CancelledError:
+        raise ServiceError("the service ends: ask another one", 503) from None
+    return bytes(data)
+
+
 async def _body(request: Request, kind: type[Body]) -> Body:
     """The body of a request, checked. Raises ServiceError for a wrong one."""
     wanted = request.headers.get("content-type", "").partition(";")[0].strip()
@@ -71,16 +106,12 @@ async def _body(request: Request, kind: type[Body]) -> Body:
         raise ServiceError(
             f"a body is application/json, got {wanted or 'none'}: set the header content-type", 415
         )
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > MOST_BYTES:
-            raise ServiceError(f"a body has at most {MOST_BYTES} bytes: ask for fewer items", 413)
+    data = await _received(request)
     if not data and kind is UserBody:
-        data += b"{}"
+        data = b"{}"
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         keys = ", ".join(kind.__struct_fields__) or "no keys"
         raise ServiceError(f"the body is a JSON object of {keys}: {error}", 400) from None
 
@@ -187,8 +218,15 @@ def open_socket(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65_535:
         raise ConfigError(f"a port is from 0 (any free one) to 65535, got {port}")
     try:
+        # asked first: `create_server` leaves a socket open where a host cannot be a name
+        socket.getaddrinfo(host, port)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
+    except (TypeError, ValueError, socket.gaierror):
+        raise ConfigError(
+            f"host is {host!r}, which is no address and no name of this machine: give one such as "
+            "127.0.0.1 or localhost"
+        ) from None
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}, port {port} ({error.strerror or error}): choose another "
@@ -202,7 +240,13 @@ def run_http(app: Starlette, listening: socket.socket) -> None:
         import uvicorn
     except ImportError:
         raise _lacking("uvicorn") from None
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _lacking(package: str) -> ConfigError:

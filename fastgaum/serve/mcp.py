@@ -7,7 +7,7 @@ same choices."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_FOUND = 100
 """items that one search returns"""
+LAST_SECONDS = 3.0
+"""that calls at hand have to be answered once the input has ended"""
 
 
 def drawn_choice(shares: npt.NDArray[np.floating], draw: float) -> int:
@@ -38,7 +40,7 @@ def drawn_choice(shares: npt.NDArray[np.floating], draw: float) -> int:
 def mcp_server(
     model: OnlineModel, seed: int = 0, limits: Limits = LIMITS
 ) -> MCPServer[dict[str, object]]:
-    """A server of the tools new_user, show_slate, find_items and end_user; `run("stdio")` runs it.
+    """A server of the tools new_user, show_slate, find_items and end_user; `run_stdio` runs it.
 
     Args:
         model: the folded model.
@@ -130,6 +132,48 @@ def mcp_server(
     for tool in (new_user, show_slate, find_items, end_user):
         server.add_tool(tool)
     return server
+
+
+def run_stdio(server: MCPServer[dict[str, object]]) -> None:
+    """Serve stdin and stdout until stdin ends and every call that came is answered."""
+    import anyio
+
+    anyio.run(_serve_stdio, server)
+
+
+async def _serve_stdio(server: MCPServer[dict[str, object]]) -> None:
+    """What the SDK's `run("stdio")` does, with the end of the input held back: the SDK would
+    drop the calls that it has not answered by then."""
+    import anyio
+    from mcp.server.stdio import stdio_server
+
+    inner = server._lowlevel_server
+    calls_in, calls = anyio.create_memory_object_stream[Any]()
+    answers_in, answers = anyio.create_memory_object_stream[Any]()
+    waiting: set[object] = set()
+
+    async def take() -> None:
+        async with calls_in:
+            async for call in read:
+                # a call has an id and a method; a notification has no id
+                message: Any = getattr(call, "message", None)
+                if getattr(message, "method", None) and getattr(message, "id", None) is not None:
+                    waiting.add(message.id)
+                await calls_in.send(call)
+            with anyio.move_on_after(LAST_SECONDS):
+                while waiting:
+                    await anyio.sleep(0.01)
+
+    async def give() -> None:
+        async with write:
+            async for answer in answers:
+                await write.send(answer)
+                waiting.discard(getattr(answer.message, "id", None))
+
+    async with stdio_server() as (read, write), anyio.create_task_group() as both:
+        both.start_soon(take)
+        both.start_soon(give)
+        await inner.run(calls, answers_in, inner.create_initialization_options())
 
 
 def _instructions(model: OnlineModel) -> str:

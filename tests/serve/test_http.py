@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -139,6 +140,7 @@ WRONG: list[tuple[str, str, Any, int, str]] = [
     ("POST", "USER/probabilities", b"{", 400, "a JSON object of items, context, fields"),
     ("POST", "USER/probabilities", b"[" * 100_000, 400, "a JSON object of items"),
     ("POST", "USER/probabilities", b"\xff", 400, "a JSON object of items"),
+    ("POST", "USER/probabilities", b'{"items": ["\xff"]}', 400, "a JSON object of items"),
     ("POST", "USER/probabilities", {}, 400, "missing required field `items`"),
     ("POST", "USER/probabilities", {"items": "i1"}, 400, "Expected `array`, got `str`"),
     ("POST", "USER/probabilities", {**GOOD, "item": 1}, 400, "unknown field `item`"),
@@ -180,6 +182,42 @@ def test_a_body_says_what_it_is(clients: dict[str, Client]) -> None:
     assert (status, "unknown field `name`" in answer["error"]) == (400, True)
     assert client.ask("POST", "/users", {})[0] == 201
     assert client.ask("GET", "/health")[1]["users"] == n_users + 1
+
+
+def begun(address: str, length: int = 100) -> socket.socket:
+    """A connection on which a body has begun and not ended."""
+    host, _, port = address.removeprefix("http://").partition(":")
+    opened = socket.create_connection((host, int(port)), timeout=60)
+    head = f"POST /users HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n"
+    opened.sendall(f'{head}content-type: application/json\r\n\r\n{{"a'.encode())
+    return opened
+
+
+def heard(opened: socket.socket) -> str:
+    """An answer, up to the end of its JSON object."""
+    answer = b""
+    while not answer.endswith(b"}") and (part := opened.recv(4096)):
+        answer += part
+    return answer.decode()
+
+
+def test_a_body_has_to_come_in_time(
+    clients: dict[str, Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastgaum.serve.http.BODY_SECONDS", 0.1)
+    with begun(clients["context"].address) as slow:
+        answer = heard(slow)
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert "has to come within 0.1 seconds, got 3 bytes" in answer
+
+
+def test_a_client_that_leaves_is_no_traceback(
+    clients: dict[str, Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    begun(clients["context"].address).close()
+    while clients["context"].ask("GET", "/health")[0] != 200:
+        pass
+    assert caplog.text == ""
 
 
 def test_users_are_limited(clients: dict[str, Client]) -> None:
@@ -297,7 +335,7 @@ def test_without_the_extra_it_is_said_how_to_get_it(
     assert "pip install 'fastgaum[serve]'" in said
 
 
-def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+def test_the_command_serves_until_a_signal_also_with_half_a_body(tmp_path: Path) -> None:
     model = fitted(random_log(4, 24, no_click=0.3), **IDENTITY)
     model.save(tmp_path / "model.safetensors")
     command = [sys.executable, "-m", "fastgaum", "serve", str(tmp_path / "model.safetensors")]
@@ -314,9 +352,15 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
         client = Client(address[0])
         name = client.ask("POST", "/users")[1]["user"]
         _, found = client.ask("POST", f"/users/{name}/probabilities", {"items": ["i1", "i2"]})
-        running.send_signal(signal.SIGINT)
+        begun(address[0]).close()
+        with begun(address[0]) as slow:
+            client.ask("GET", "/health")
+            running.send_signal(signal.SIGTERM)
+            assert "the service ends" in heard(slow)
         out, err = running.communicate(timeout=60)
-    assert (running.returncode, out, err) == (130, "", "fastgaum: interrupted\n")
+    assert (running.returncode, out) == (143, "")
+    assert err.endswith("fastgaum: interrupted\n")
+    assert "Traceback" not in err
     expected = UserModel.load(tmp_path / "model.safetensors").user().probabilities(["i1", "i2"])
     np.testing.assert_allclose([*found["probabilities"], found["no_click"]], expected)
 
@@ -326,6 +370,8 @@ def test_what_a_service_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[
         open_socket("127.0.0.1", taken.getsockname()[1])
     for arguments, says in (
         (["--http", "70000"], "from 0 (any free one) to 65535, got 70000"),
+        (["--host", "a\0b"], "host is 'a\\x00b', which is no address and no name"),
+        (["--host", "ü" * 100], "which is no address and no name"),
         (["--http", "0", "--users", "0"], "users must be above 0, got 0"),
         (["--http", "0", "--memory", "0"], "megabytes must be above 0, got 0"),
         (["--http", "1", "--mcp"], "--mcp and --http were given"),

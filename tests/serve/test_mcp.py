@@ -3,6 +3,8 @@ stdin and stdout."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -178,3 +180,23 @@ def test_the_command_speaks_the_protocol_and_nothing_else(tmp_path: Path) -> Non
     calls = [("new_user", {}), show("1", ["i1", "i2"]), show("1", ["i3", "i4"])]
     online = model.user().model
     assert called(stdio_client(over_stdio), calls) == called(mcp_server(online), calls)
+
+
+def test_calls_are_answered_before_the_end_of_the_input_ends_it(tmp_path: Path) -> None:
+    model_of("relations, two layers").save(tmp_path / "model.safetensors")
+    about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t"}}
+    about["clientInfo"]["version"] = "1"  # type: ignore[index]
+    calls: list[dict[str, Any]] = [{"id": 0, "method": "initialize", "params": about}]
+    calls.append({"method": "notifications/initialized"})
+    slate = {"user": "1", "items": ["i1", "i2"]}
+    for number in range(1, 20):
+        name, arguments = ("new_user", {}) if number == 1 else ("show_slate", slate)
+        asked = {"name": name, "arguments": arguments}
+        calls.append({"id": number, "method": "tools/call", "params": asked})
+    text = "".join(json.dumps({"jsonrpc": "2.0", **call}) + "\n" for call in calls)
+    command = [sys.executable, "-m", "fastgaum", "serve", str(tmp_path / "model.safetensors")]
+    done = subprocess.run([*command, "--mcp"], input=text, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(answer["id"] for answer in answers) == list(range(20))
+    assert all("result" in answer for answer in answers)
