@@ -36,7 +36,7 @@ from fastgaum.machine import machine_facts
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy, Popular
-from fastgaum.policies.rollout import Reward, Setting
+from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.reports.promises import (
     MODEL,
@@ -48,6 +48,7 @@ from fastgaum.reports.promises import (
 )
 from fastgaum.reports.table import Block, Json, blocks_to_markdown, finite, num, span
 from fastgaum.reports.workers import one_thread, side_by_side
+from fastgaum.worlds.rules import Reward
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 

@@ -43,6 +43,11 @@ class ActionError(FastgaumError):
     shape or range."""
 
 
+class RenderModeError(ConfigError, TypeError):
+    """An environment has no such render mode. It is a TypeError too, for Stable-Baselines3 asks for
+    a mode that it may not have, and goes on without one after a TypeError alone."""
+
+
 class ServiceError(FastgaumError):
     """A service is asked for what it does not have, or does not grant.
 

@@ -317,7 +317,7 @@ def comparison_facts(
         "rows": _rows(table),
         "seeds": plan.seeds,
         "users": plan.users,
-        "reward": some.reward,
+        "reward": some.pays.name,
         "horizon": some.horizon,
         "pool": f"{some.pool.rule} of {some.pool.size or 'all'}",
         "config": plan.config.to_mapping(),

@@ -6,20 +6,18 @@ paired one. They are the users of an environment with that seed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import BoolArray, Observation, Policy, Transition
 from fastgaum.worlds.pools import CHOICE, LEAVE, SLATE, START, Keys, Pool, draw_uniform
-from fastgaum.worlds.rules import Leaving, check_pessimism, leaving_rule
+from fastgaum.worlds.rules import Leaving, Reward, StepReward, check_pessimism, leaving_rule
 from fastgaum.worlds.world import FloatArray, IntArray, Population, Response, World
 from fastgaum.worlds.world_set import followed_population
-
-Reward = Literal["utility", "contrast", "click"] | Callable[[Response], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,8 @@ class Setting:
     """steps of an episode; then it is cut off"""
     pool: Pool = field(default_factory=Pool)
     reward: Reward = "utility"
-    """utility: the user's utility of the choice, 0 for none; contrast: the same less the mean
-    utility of the pool's items in the same state, which choices identify even where the log never
-    offers no click and so leaves the zero open; click: 1 for a choice; or a function of the
-    response"""
+    """utility, contrast, click, or a function: what an environment pays by that name
+    (`worlds.rules.EnvOptions`)"""
     leaving: Leaving | None = None
     """probability that a user leaves after a step, as in an environment; None: all stay to the end
     """
@@ -48,29 +44,15 @@ class Setting:
                 f"a slate has at least 1 item and an episode 1 step, got k = {self.k} and horizon "
                 f"{self.horizon}"
             )
-        if not callable(self.reward) and self.reward not in ("utility", "contrast", "click"):
-            raise ConfigError(
-                f"reward must be utility, contrast, click or a function, got '{self.reward}'"
-            )
+        StepReward(self.reward)
         if self.leaving is not None:
             leaving_rule(self.leaving)
         check_pessimism(self.pessimism)
 
-    def zero(self, users: Population, pools: IntArray) -> FloatArray | float:
-        """What a contrast is taken to: the mean utility of each user's pool before the choice,
-        (n,); else 0."""
-        if self.reward != "contrast":
-            return 0.0
-        return np.asarray(users.utilities(pools, self.k).mean(axis=1, dtype=np.float64), np.float32)
-
-    def rewards(self, response: Response, zero: FloatArray | float = 0.0) -> FloatArray:
-        """Each user's reward, shape (n,); `zero` as the method of that name gave it before the
-        step."""
-        if callable(self.reward):
-            return np.asarray(self.reward(response), np.float32)
-        if self.reward == "click":
-            return (response.places >= 0).astype(np.float32)
-        return np.asarray(response.utilities - zero, np.float32)
+    @cached_property
+    def pays(self) -> StepReward:
+        """What a step pays by `reward`."""
+        return StepReward(self.reward)
 
 
 def rollout(
@@ -100,12 +82,12 @@ def rollout(
     for step in range(setting.horizon):
         left, next_left = 1 - step / setting.horizon, 1 - (step + 1) / setting.horizon
         states = users.states.copy()
-        zero = setting.zero(users, pools)
+        zero = setting.pays.zero(users, pools, setting.k)
         slates = policy.act(Observation(users.seen, pools, keys.of(SLATE).copy(), left), setting.k)
         apart = None if followed is None else followed.disagreement(slates)
         response = users.step(slates, keys.of(CHOICE), None if there.all() else there)
         keys.steps += 1
-        rewards = setting.rewards(response, zero)
+        rewards = setting.pays.of(response, slates, users.states, zero)
         if apart is not None:
             rewards = rewards - np.float32(setting.pessimism) * apart
         rewards = np.where(there, rewards, np.float32(0))

@@ -1,7 +1,9 @@
-"""What a policy sees of a user: the state, and what is known of the items of the pool."""
+"""What a policy sees of a user: the state, and what is known of the items of the pool; and what a
+person sees of a step."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -102,6 +104,23 @@ def row_of(observation: Observation, user: int) -> object:
     if isinstance(observation, dict):
         return {name: part[user] for name, part in observation.items()}
     return observation[user]
+
+
+def text_of(slate: Sequence[str | None], utilities: FloatArray, place: int) -> str:
+    """A slate as text, a line per item with its utility before the choice; > marks what was chosen,
+    and None is an empty place. An item that stands there twice is displayed once.
+
+    >>> print(text_of(["tea", None, "milk"], np.array([0.25, 0, -1]), 2))
+      tea    0.250
+    > milk  -1.000
+    """
+    width = max((len(name) for name in slate if name is not None), default=0)
+    lines = [
+        f"{'>' if at == place else ' '} {name:<{width}}  {utilities[at]:6.3f}"
+        for at, name in enumerate(slate)
+        if name is not None and at == slate.index(name)
+    ]
+    return "\n".join([*lines, *(["> nothing"] if place < 0 else [])])
 
 
 def rows_apart(observation: Observation, rows: IntArray, n: int) -> npt.NDArray[np.object_]:

@@ -3,21 +3,34 @@ check of a user's own."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from gymnasium.vector import AutoresetMode
 
-from fastgaum.errors import ConfigError, NumericsError, as_given, did_you_mean, require_whole
+from fastgaum.errors import (
+    ConfigError,
+    NumericsError,
+    as_given,
+    did_you_mean,
+    require_known,
+    require_path,
+    require_type,
+    require_whole,
+)
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.models.choice_model import Head
+from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.observations import ObservationKind
 from fastgaum.worlds.pools import Pool, PoolKind
-from fastgaum.worlds.world import FloatArray, IntArray, Response
+from fastgaum.worlds.world import FloatArray, IntArray, Population, Response, World
+from fastgaum.worlds.world_set import world_of_run
 
 RewardRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[np.generic]]
 """reward(response, slates, states): response of n users to slates (n, k) of items, states after it
@@ -27,7 +40,8 @@ LeavingRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]]
 """leaving(response, steps, states): response of n users, steps that their episodes have taken with
 this one (n,), states after it (n, state_dim); returns each user's probability of leaving now, shape
 (n,)."""
-Reward = Literal["utility", "click"] | RewardRule
+RewardName = Literal["utility", "contrast", "click"]
+Reward = RewardName | RewardRule
 Leaving = float | Sequence[float] | npt.NDArray[np.generic] | LeavingRule
 
 
@@ -45,7 +59,9 @@ class EnvOptions:
     pool_seed: int = 0
     """what a fixed pool is drawn by; `reset(seed=…)` does not change it"""
     reward: Reward = "utility"
-    """utility, click, or a function"""
+    """utility: the user's utility of the choice, 0 for none; contrast: the same less the mean
+    utility of the pool's items in the same state, which choices identify even where the log never
+    offers no click and so leaves the zero open; click: 1 for a choice; or a function"""
     horizon: int | None = 20
     """steps of an episode; None: until the user leaves"""
     leaving: Leaving | None = None
@@ -79,6 +95,7 @@ class EnvOptions:
                 raise ConfigError(
                     f"{name} is {as_given(getattr(self, name))}, a number is required"
                 )
+        StepReward(self.reward)
         check_pessimism(self.pessimism)
         if self.truncate_above is not None and not 0 <= self.truncate_above <= 1:
             raise ConfigError(
@@ -128,29 +145,64 @@ def check_pessimism(value: float) -> None:
         )
 
 
-def utility(response: Response, slates: IntArray, states: FloatArray) -> FloatArray:
-    """The learned utility of the choice, 0 for no click."""
-    return response.utilities
+class StepReward:
+    """What a step pays, in environments, evaluations and trainings alike.
+
+    Attributes:
+        name: the reward's name; of a function its own.
+    """
+
+    def __init__(self, reward: Reward) -> None:
+        """Take a reward. Raises ConfigError for an unknown name, or for a function that does not
+        take (response, slates, states)."""
+        names = get_args(RewardName)
+        self.name, self._rule = "", None
+        if callable(reward):
+            self._rule = _checked(reward, "reward", "response, slates, states")
+            self.name = name_of(reward)
+        elif reward in names:
+            self.name = reward
+        else:
+            raise ConfigError(
+                f"reward is {as_given(reward)}, one of {', '.join(names)} or a function is "
+                f"required{did_you_mean(str(reward), names)}"
+            )
+
+    def zero(self, users: Population, pools: IntArray, k: int) -> FloatArray | float:
+        """What a contrast is taken to, before the choice from slates of k: the mean utility of each
+        user's pool, (m,) or (n, m), shape (n,); else 0."""
+        if self._rule is not None or self.name != "contrast":
+            return 0.0
+        return np.asarray(users.utilities(pools, k).mean(axis=1, dtype=np.float64), np.float32)
+
+    def of(
+        self,
+        response: Response,
+        slates: IntArray,
+        states: FloatArray,
+        zero: FloatArray | float,
+    ) -> FloatArray:
+        """Each user's reward, shape (n,); a new array.
+
+        Args:
+            response: of n users.
+            slates: of items, (n, k).
+            states: after the choice, (n, state_dim).
+            zero: what the method of that name gave before the choice.
+
+        Raises:
+            NumericsError: a function does not give one finite number per user.
+        """
+        if self._rule is not None:
+            return np.array(self._rule(response, slates, states), np.float32)
+        if self.name == "click":
+            return (response.places >= 0).astype(np.float32)
+        return np.asarray(response.utilities - zero, np.float32)
 
 
-def click(response: Response, slates: IntArray, states: FloatArray) -> npt.NDArray[np.generic]:
-    """1 for a choice, 0 for none."""
-    return response.places >= 0
-
-
-REWARDS: dict[str, RewardRule] = {"utility": utility, "click": click}
-
-
-def reward_rule(reward: Reward) -> RewardRule:
-    """The rule of a name, or the user's own. Raises ConfigError for an unknown name."""
-    if callable(reward):
-        return _checked(reward, "reward")
-    if reward not in REWARDS:
-        raise ConfigError(
-            f"reward is '{reward}', one of {', '.join(REWARDS)} or a function is "
-            f"required{did_you_mean(reward, REWARDS)}"
-        )
-    return REWARDS[reward]
+def name_of(function: Callable[..., object]) -> str:
+    """What a message calls a function."""
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def leaving_rule(leaving: Leaving) -> LeavingRule:
@@ -161,7 +213,7 @@ def leaving_rule(leaving: Leaving) -> LeavingRule:
         ConfigError: a probability is not in [0, 1].
     """
     if callable(leaving):
-        return _checked(leaving, "leaving")
+        return _checked(leaving, "leaving", "response, steps, states")
     hazards = np.atleast_1d(np.asarray(leaving, np.float64))
     # a NaN fails the comparison
     if hazards.ndim != 1 or len(hazards) == 0 or not np.all((hazards >= 0) & (hazards <= 1)):
@@ -196,9 +248,28 @@ def session_leaving(log: SessionLog, split: SplitName = "train") -> npt.NDArray[
 
 
 def _checked(
-    rule: Callable[[Response, IntArray, FloatArray], npt.NDArray[np.generic]], what: str
+    rule: Callable[[Response, IntArray, FloatArray], npt.NDArray[np.generic]],
+    what: str,
+    parameters: str,
 ) -> RewardRule:
-    """A user's own rule that raises NumericsError unless it gives one finite number per user."""
+    """A user's own rule that raises NumericsError unless it gives one finite number per user.
+
+    Raises:
+        ConfigError: it takes other parameters.
+    """
+    name = name_of(rule)
+    try:
+        signature = inspect.signature(rule)
+    except (TypeError, ValueError):  # one written in C need not say what it takes
+        signature = None
+    try:
+        if signature is not None:
+            signature.bind(*parameters.split(", "))
+    except TypeError:
+        raise ConfigError(
+            f"a {what} function is called with ({parameters}), and {name} takes {signature}: "
+            f"write def {name}({parameters})"
+        ) from None
 
     def rule_checked(
         response: Response, second: IntArray, states: FloatArray
@@ -218,3 +289,38 @@ def _checked(
         return values
 
     return rule_checked
+
+
+def world_of_options(
+    run: str | os.PathLike[str] | None,
+    world: World | None,
+    options: dict[str, object],
+    others: list[str],
+) -> World:
+    """The world given, or that of a run with these options; `others` are what a misspelt one may
+    have meant beside them."""
+    if (run is None) == (world is None):
+        raise ConfigError(
+            "an environment is made of a run or of a world: pass run='RUN' or world=…, one of them"
+        )
+    known = [] if run is None else list(inspect.signature(LearnedWorld).parameters)[1:]
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                f"an environment has no option '{name}'{did_you_mean(name, [*others, *known])}"
+            )
+    if world is not None:
+        require_type("world", world, World)
+        return world
+    assert run is not None
+    require_path("run", run)
+    return world_of_run(run, **options)
+
+
+def mode_of(mode: AutoresetMode | str) -> AutoresetMode:
+    """The mode of a name. Raises ConfigError for an unknown one."""
+    known = {name: one for one in AutoresetMode for name in (one.name, one.value)}
+    if isinstance(mode, AutoresetMode):
+        return mode
+    require_known("autoreset_mode", mode, known)
+    return known[mode]

@@ -37,13 +37,14 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
     With seed s, the user is user 0 of a vector with seed s.
     """
 
-    metadata: dict[str, object] = {"render_modes": []}  # noqa: RUF012
+    metadata: dict[str, object] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012
 
     def __init__(
         self,
         *,
         run: str | os.PathLike[str] | None = None,
         world: World | None = None,
+        render_mode: str | None = None,
         **options: Unpack[EnvKeywords],
     ) -> None:
         """Make one user; the options are those of `UserVectorEnv` without num_envs, copy and
@@ -59,8 +60,14 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
                     f"one user has no {name}: leave it out, or use gymnasium.make_vec"
                 )
         self.vector = UserVectorEnv(
-            1, run=run, world=world, autoreset_mode=AutoresetMode.DISABLED, **options
+            1,
+            run=run,
+            world=world,
+            autoreset_mode=AutoresetMode.DISABLED,
+            render_mode=render_mode,
+            **options,
         )
+        self.render_mode = render_mode
         self.world, self.slate_size = self.vector.world, self.vector.slate_size
         self.observation_space = self.vector.single_observation_space
         self.action_space = self.vector.single_action_space
@@ -88,6 +95,11 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
             bool(truncated[0]),
             _of_one(info),
         )
+
+    def render(self) -> str | None:
+        """`UserVectorEnv.render` of the user: a text, or None."""
+        texts = self.vector.render()
+        return None if texts is None else texts[0]
 
     @property
     def pool(self) -> npt.NDArray[np.int32]:

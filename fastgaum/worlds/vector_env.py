@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import fields
@@ -10,26 +9,30 @@ from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from fastgaum.errors import (
     ActionError,
-    ConfigError,
-    did_you_mean,
-    require_known,
-    require_path,
-    require_type,
+    RenderModeError,
+    as_given,
     require_whole,
 )
 from fastgaum.kernels.slates import slates_of
-from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.observations import Info, Observation, Observations, rows_apart
+from fastgaum.worlds.observations import Info, Observation, Observations, rows_apart, text_of
 from fastgaum.worlds.pools import CHOICE, LEAVE, START, Keys, Pool, UserPools, draw_uniform
-from fastgaum.worlds.rules import EnvKeywords, EnvOptions, leaving_rule, reward_rule
-from fastgaum.worlds.world import IntArray, Population, World
-from fastgaum.worlds.world_set import followed_population, world_of_run
+from fastgaum.worlds.rules import (
+    EnvKeywords,
+    EnvOptions,
+    StepReward,
+    leaving_rule,
+    mode_of,
+    world_of_options,
+)
+from fastgaum.worlds.world import FloatArray, IntArray, Population, World
+from fastgaum.worlds.world_set import followed_population
 
 BoolArray = npt.NDArray[np.bool_]
 Step = tuple[Observation, npt.NDArray[np.float32], BoolArray, BoolArray, Info]
@@ -51,8 +54,9 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         `strict` it is an error.
     Reward:
         float32, shape (n,): "utility", the user's utility of the choice before it was made, 0 for
-        no click; "click", 1 for a choice; or your own function (`fastgaum.worlds.rules.RewardRule`)
-        of the response, the slates and the states.
+        no click; "contrast", the same less the mean utility of the user's pool then; "click", 1 for
+        a choice; or your own function (`fastgaum.worlds.rules.RewardRule`) of the response, the
+        slates and the states.
     Termination:
         bool, shape (n,): the user left, with probability `leaving` after each step: a constant, one
         per step (`fastgaum.worlds.rules.session_leaving` learns them from a log) or a function
@@ -82,7 +86,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
     go on; without any ever, one is taken from the system."""
 
     metadata: dict[str, object] = {  # noqa: RUF012
-        "render_modes": [],
+        "render_modes": ["ansi"],
+        "render_fps": 1,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
 
@@ -93,6 +98,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         run: str | os.PathLike[str] | None = None,
         world: World | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
         **options: Unpack[EnvKeywords],
     ) -> None:
         """Make users of a trained run, or of a world.
@@ -102,6 +108,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             run: a run folder or model file.
             world: the world itself, instead of a run.
             autoreset_mode: NEXT_STEP, SAME_STEP or DISABLED, or Gymnasium's names for them.
+            render_mode: "ansi": `render` returns a text for each user; None: it returns None.
             options: the fields of `fastgaum.worlds.rules.EnvOptions` by name, and with a run the
                 options of `LearnedWorld`: head, starts, log, … A run with worlds above 1 is a set
                 of worlds.
@@ -111,15 +118,21 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             CheckpointError: the run is damaged.
         """
         require_whole("num_envs", num_envs, 1)
-        self.autoreset_mode = _mode(autoreset_mode)
+        if render_mode not in (None, "ansi"):
+            raise RenderModeError(
+                f"render_mode is {as_given(render_mode)}, None or 'ansi' is required: users have a "
+                "text and no picture"
+            )
+        self.render_mode = render_mode
+        self.autoreset_mode = mode_of(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         names = [field.name for field in fields(EnvOptions)]
         given = dict(options)
         own: dict[str, Any] = {name: given.pop(name) for name in names if name in given}
         self.options = EnvOptions(**own)
-        self.world = _world(run, world, given, names)
+        self.world = world_of_options(run, world, given, names)
         self.num_envs, self.slate_size = num_envs, self.options.slate_size
-        self._reward = reward_rule(self.options.reward)
+        self._reward = StepReward(self.options.reward)
         leaving = self.options.leaving
         self._leaving = None if leaving is None else leaving_rule(leaving)
 
@@ -138,6 +151,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 
         self._keys = Keys(num_envs)
         self._slates = np.zeros((num_envs, self.slate_size), np.int32)
+        self._places = np.full(num_envs, -1, np.int32)
+        self._thought: FloatArray | None = None
         self._everyone = np.ones(num_envs, np.bool_)
         self._none = np.zeros(num_envs, np.bool_)
         self._ended = self._none.copy()
@@ -191,6 +206,17 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         """The observations now; no state moves."""
         return self._observations.of(self.users.states, self.options.copy)
 
+    def render(self) -> tuple[str, ...] | None:
+        """What each user was last shown, its utilities of it before the choice, and what it chose,
+        a text each; None without render_mode="ansi"."""
+        if self.render_mode is None:
+            return None
+        if self._thought is None:
+            return ("nothing was shown yet",) * self.num_envs
+        names = [*self.world.item_ids.cast(pl.String), None]
+        slates = [[names[item] for item in slate] for slate in self._slates]
+        return tuple(map(text_of, slates, self._thought, self._places.tolist()))
+
     def _who(self, active: BoolArray | None) -> tuple[BoolArray, BoolArray | None]:
         """Who takes a step, and who starts an episode instead (None: no user)."""
         if not self._started:
@@ -231,10 +257,15 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             raise self._refusal(actions, *divmod(refused, self.slate_size))
         active = None if stepping is self._everyone else stepping
         apart = None if self._followed is None else self._followed.disagreement(self._slates)
+        pools = self.pools.items[0] if len(self.pools.items) == 1 else self.pools.items
+        zero = self._reward.zero(self.users, pools, self.slate_size)
+        if self.render_mode is not None:
+            self._thought = self.users.utilities(self._slates)
         response = self.users.step(self._slates, self._keys.of(CHOICE), active)
+        self._places = response.places
         self._keys.steps += stepping
         states, steps = self.users.states, self._keys.steps
-        rewards = np.array(self._reward(response, self._slates, states), np.float32)
+        rewards = self._reward.of(response, self._slates, states, zero)
         terminated, truncated = self._none.copy(), self._none.copy()
         if self._leaving is not None:
             probabilities = self._leaving(response, steps, states)
@@ -342,39 +373,5 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         )
 
 
-def _world(
-    run: str | os.PathLike[str] | None,
-    world: World | None,
-    options: dict[str, object],
-    others: list[str],
-) -> World:
-    """The world given, or that of a run with these options; `others` are what a misspelt one may
-    have meant beside them."""
-    if (run is None) == (world is None):
-        raise ConfigError(
-            "an environment is made of a run or of a world: pass run='RUN' or world=…, one of them"
-        )
-    known = [] if run is None else list(inspect.signature(LearnedWorld).parameters)[1:]
-    for name in options:
-        if name not in known:
-            raise ConfigError(
-                f"an environment has no option '{name}'{did_you_mean(name, [*others, *known])}"
-            )
-    if world is not None:
-        require_type("world", world, World)
-        return world
-    assert run is not None
-    require_path("run", run)
-    return world_of_run(run, **options)
-
-
 def _rows(mask: BoolArray) -> IntArray:
     return np.flatnonzero(mask).astype(np.int32)
-
-
-def _mode(mode: AutoresetMode | str) -> AutoresetMode:
-    known = {name: one for one in AutoresetMode for name in (one.name, one.value)}
-    if isinstance(mode, AutoresetMode):
-        return mode
-    require_known("autoreset_mode", mode, known)
-    return known[mode]

@@ -330,8 +330,9 @@ def test_a_learner_explores_while_it_learns_only() -> None:
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
     world = TiringWorld()
     policy = Dqn(world, 3, Pool(), TINY)
+    # finite, and its square is not
     setting = Setting(
-        3, 4, reward=lambda response: np.full(len(response.items), np.inf, np.float32)
+        3, 4, reward=lambda response, slates, states: np.full(len(response.items), 3e38)
     )
     with pytest.raises(NumericsError, match="not finite"):
         train_policy(policy, world, setting)

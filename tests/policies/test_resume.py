@@ -163,7 +163,9 @@ def test_a_file_is_refused_where_it_does_not_belong(tmp_path: Path) -> None:
 
 def test_a_rule_of_one_s_own_is_in_no_file(tmp_path: Path) -> None:
     policy = untrained("linucb", WORLD, 2, Pool(), CONFIG)
-    setting = Setting(2, 5, reward=lambda response: np.ones(len(response.places), np.float32))
+    setting = Setting(
+        2, 5, reward=lambda response, slates, states: np.ones(len(response.places), np.float32)
+    )
     with pytest.raises(ConfigError, match="reward is a function"):
         TrainingFile(tmp_path / "resume.safetensors", policy, setting)
     assert isinstance(train_policy(policy, WORLD, setting), pl.DataFrame)

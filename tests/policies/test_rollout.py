@@ -170,7 +170,8 @@ def test_leaving_against_users_played_one_by_one(rule: str, leaving: object, rew
 
 
 def test_a_reward_of_one_s_own() -> None:
-    def odd(response: Response) -> np.ndarray:
+    def odd(response: Response, slates: np.ndarray, states: np.ndarray) -> np.ndarray:
+        assert (slates.shape, states.shape) == ((40, 2), (40, 1))
         return (response.items % 2 == 1) * 2.0
 
     outcome = play(TiringWorld(), RandomPolicy(), Setting(2, 6, reward=odd), 40, seed=1)

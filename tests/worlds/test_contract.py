@@ -15,8 +15,11 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from fastgaum.errors import ActionError, ConfigError, NumericsError
+from fastgaum.policies.heuristics import RandomPolicy
+from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.worlds.cascade import CascadeWrapper, VectorCascadeWrapper
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.rules import EnvKeywords, EnvOptions, session_leaving
 from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
@@ -227,6 +230,68 @@ def test_rewards_are_the_utility_of_the_choice_a_click_or_one_s_own() -> None:
     assert [WORLD.item_ids[int(i)] for i in info["item"][clicked]] == [
         f"i{actions[row, info['place'][row]]}" for row in np.flatnonzero(clicked)
     ]
+
+
+def test_a_render_says_what_was_shown_thought_and_chosen() -> None:
+    env = UserVectorEnv(30, world=WORLD, slate_size=3, render_mode="ansi")
+    env.reset(seed=0)
+    assert env.render() == ("nothing was shown yet",) * 30
+    utilities = env.users.utilities(np.tile([4, 2], (30, 1)))
+    _, _, _, _, info = env.step(np.tile([4, 2, 4], (30, 1)))
+    texts = env.render()
+    assert texts is not None
+    assert set(info["place"].tolist()) == {-1, 0, 1}
+    for user, place in enumerate(info["place"].tolist()):
+        marks = [">" if place == at else " " for at in range(2)]
+        lines = [f"{marks[at]} i{[4, 2][at]}  {utilities[user, at]:6.3f}" for at in range(2)]
+        assert texts[user].splitlines() == lines + ["> nothing"] * (place < 0)
+    assert UserVectorEnv(2, world=WORLD, slate_size=3).render() is None
+    one = gymnasium.make("fastgaum.worlds:fastgaum/User-v0", world=WORLD, render_mode="ansi")
+    one.reset(seed=0)
+    one.step(np.arange(10))
+    assert str(one.render()).count("i") == 10
+
+
+def test_a_picture_is_refused_as_sb3_expects() -> None:
+    for make in (UserVectorEnv, UserEnv):
+        with pytest.raises(ConfigError, match="render_mode is 'human', None or 'ansi'") as refused:
+            make(world=WORLD, render_mode="human")
+        assert isinstance(refused.value, TypeError)
+
+
+@pytest.mark.parametrize("what", ["reward", "leaving"])
+def test_a_function_of_other_parameters_is_refused_when_it_is_given(what: str) -> None:
+    def mine(response: Any) -> np.ndarray:
+        return response.utilities
+
+    message = (
+        rf"a {what} function is called with \(response, s\w+, states\), and mine takes "
+        rf"\(response.*\).*: write def mine\(response, s\w+, states\)"
+    )
+    with pytest.raises(ConfigError, match=message):
+        UserVectorEnv(4, world=WORLD, slate_size=2, **{what: mine})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message):
+        Setting(**{what: mine})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pool", [Pool(), Pool("per_user", 5), Pool("per_step", 5)])
+@pytest.mark.parametrize("reward", ["utility", "contrast", "click", "own"])
+def test_an_environment_pays_what_an_evaluation_counts(pool: Pool, reward: Any) -> None:
+    """Users of one seed, shown the same: each reward is the same in both, an own function's too."""
+
+    def own(response: Any, slates: np.ndarray, states: np.ndarray) -> np.ndarray:
+        return response.utilities + slates[:, 0] + states[:, 1]
+
+    reward = own if reward == "own" else reward
+    env = UserVectorEnv(20, world=WORLD, slate_size=2, pool=pool, reward=reward, horizon=6)
+    env.reset(seed=3)
+    setting = Setting(2, 6, pool, reward)
+    for step in rollout(WORLD, RandomPolicy(), setting, 20, seed=3):
+        pools = np.broadcast_to(env.pools.items, (20, env.pools.size))
+        places = (step.slates[:, :, None] == pools[:, None]).argmax(axis=2)
+        _, rewards, _, _, _ = env.step(places)
+        np.testing.assert_allclose(rewards, step.rewards, atol=1e-6)
+        assert len(np.unique(rewards)) > 1
 
 
 @pytest.mark.parametrize(

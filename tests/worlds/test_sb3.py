@@ -7,11 +7,18 @@ import pytest
 
 pytest.importorskip("stable_baselines3", reason="install fastgaum[rl]")
 
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecMonitor
 
 from fastgaum.errors import ConfigError
-from fastgaum.worlds.cascade import VectorCascadeWrapper
+from fastgaum.policies.evaluation import judge
+from fastgaum.policies.rollout import Setting
+from fastgaum.policies.sb3 import Sb3Policy
+from fastgaum.worlds.cascade import CascadeWrapper, VectorCascadeWrapper
 from fastgaum.worlds.sb3 import SB3VecEnv
+from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
 from tests.worlds.small_world import SmallWorld
 
@@ -71,6 +78,36 @@ def test_methods_and_attributes_are_given_by_user() -> None:
     assert not envs.has_attr("nothing")
     envs.set_attr("closed", True)
     assert envs.get_attr("closed") == [True] * 5
+
+
+@pytest.mark.parametrize("cascade", [False, True], ids=["slates", "cascade"])
+@pytest.mark.parametrize("observation", ["flat", "dict"])
+@pytest.mark.filterwarnings("ignore:.*unconventional shape:UserWarning")
+def test_sb3_s_checker_passes(observation: str, cascade: bool) -> None:
+    env = UserEnv(world=WORLD, slate_size=2, observation=observation, horizon=4)  # type: ignore[arg-type]
+    check_env(CascadeWrapper(env) if cascade else env)
+
+
+@pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array' that is not in the possible")
+def test_sb3_s_make_vec_env_makes_users_that_its_agents_learn_from() -> None:
+    """It asks for render_mode='rgb_array' first, and for none after a TypeError."""
+    options = {"world": WORLD, "slate_size": 2, "horizon": 4}
+    envs = make_vec_env("fastgaum.worlds:fastgaum/User-v0", 3, seed=0, env_kwargs=options)
+    PPO("MlpPolicy", envs, n_steps=8, batch_size=24, device="cpu").learn(48)
+    assert envs.get_attr("render_mode") == [None] * 3
+
+
+def test_masked_ppo_of_sb3_contrib_learns_the_cascade() -> None:
+    """Some hundred picks of a strict environment, in which an item that is taken is an error."""
+    contrib = pytest.importorskip("sb3_contrib", reason="install fastgaum[rl]")
+    envs = VecMonitor(SB3VecEnv(VectorCascadeWrapper(made(8, strict=True))))
+    agent = contrib.MaskablePPO("MlpPolicy", envs, n_steps=16, batch_size=64, seed=0, device="cpu")
+    before = [weight.clone() for weight in agent.policy.parameters()]
+    agent.learn(512)
+    after = list(agent.policy.parameters())
+    assert any((one != other).any() for one, other in zip(before, after, strict=True))
+    earned = judge([Sb3Policy(agent)] * 2, WORLD, Setting(2, 4), 50)
+    assert earned.returns.shape == (2,)
 
 
 @pytest.mark.parametrize("mode", ["NEXT_STEP", "DISABLED"])
