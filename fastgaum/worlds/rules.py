@@ -159,7 +159,7 @@ class StepReward:
         self.name, self._rule = "", None
         if callable(reward):
             self._rule = _checked(reward, "reward", "response, slates, states")
-            self.name = name_of(reward)
+            self.name = _name_of(reward)
         elif reward in names:
             self.name = reward
         else:
@@ -200,7 +200,7 @@ class StepReward:
         return np.asarray(response.utilities - zero, np.float32)
 
 
-def name_of(function: Callable[..., object]) -> str:
+def _name_of(function: Callable[..., object]) -> str:
     """What a message calls a function."""
     return str(getattr(function, "__name__", type(function).__name__))
 
@@ -257,7 +257,7 @@ def _checked(
     Raises:
         ConfigError: it takes other parameters.
     """
-    name = name_of(rule)
+    name = _name_of(rule)
     try:
         signature = inspect.signature(rule)
     except (TypeError, ValueError):  # one written in C need not say what it takes
