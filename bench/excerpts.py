@@ -47,20 +47,25 @@ def set_numbers(page: str, read: Callable[[str], Json]) -> str:
         read: the object of a file, as "docs/tables/bags.json".
 
     Raises:
-        KeyError: an object lacks what a number names.
-        ValueError: a number's steps do not lead to one number.
+        ValueError: a number's steps do not lead to one number of its object.
     """
 
     def found_again(found: re.Match[str]) -> str:
         name, steps, form = found.groups()
-        value = _value_at(read(f"docs/tables/{name}.json"), steps.split(" > "), steps)
-        text = format(value, form).replace("%", " %")
+        try:
+            value = _value_at(read(f"docs/tables/{name}.json"), steps.split(" > "))
+            text = format(value, form).replace("%", " %")
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"docs/tables/{name}.json has not one number at {steps!r}: name what it has, or "
+                "take the number out of the page"
+            ) from error
         return f"<!--= {name} > {steps} : {form} -->{text}<!--/-->"
 
     return NUMBER.sub(found_again, page)
 
 
-def _value_at(value: Any, steps: Iterable[str], path: str) -> float:
+def _value_at(value: Any, steps: Iterable[str]) -> Any:
     for step in steps:
         if isinstance(value, list) and "=" in step:
             key, _, wanted = step.partition("=")
@@ -68,8 +73,6 @@ def _value_at(value: Any, steps: Iterable[str], path: str) -> float:
             value = value[0] if len(value) == 1 else value
         else:
             value = value[int(step) if isinstance(value, list) else step]
-    if not isinstance(value, int | float):
-        raise ValueError(f"{path!r} does not lead to one number: add steps that choose one")
     return value
 
 
