@@ -4,6 +4,7 @@ them into exit 2."""
 from __future__ import annotations
 
 import difflib
+import errno
 import numbers
 import os
 from collections.abc import Iterable
@@ -107,9 +108,26 @@ def no_log(value: object) -> ConfigError:
 
 
 def require_path(what: str, value: object) -> None:
-    """Raise ConfigError unless a value is a path."""
+    """Raise ConfigError unless a value is a path that a file could have."""
     if not isinstance(value, str | os.PathLike):
         raise ConfigError(f"{what} is {as_given(value)}, a path is required")
+    try:
+        os.lstat(value)
+    except ValueError:
+        raise ConfigError(
+            f"{what} is {as_given(value)}, a path without the character NUL is required"
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise too_long(os.fspath(value)) from None
+
+
+def too_long(path: str | bytes) -> ConfigError:
+    """The error for a path of which a name is longer than the system allows."""
+    return ConfigError(
+        f"the path {os.fsdecode(path)[:60]!r}… has a name of more than the 255 bytes that a file's "
+        "name may have, or is longer than the system allows: give a shorter one"
+    )
 
 
 def require_type(what: str, value: object, kind: type) -> None:

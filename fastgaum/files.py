@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
-from fastgaum.errors import OutputError
+from fastgaum.errors import OutputError, require_path
 
 T = TypeVar("T")
 
@@ -20,10 +20,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
     failure.
 
     Raises:
+        ConfigError: the name is one that no file can have.
         OutputError: the folder is missing, not writable, or full.
     """
     target = Path(path)
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    beside = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield beside
@@ -35,7 +36,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"cannot write '{target}': {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
+
+
+def _beside(target: Path) -> Path:
+    """Where a file is written first. Raises ConfigError if there can be none of its name."""
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    require_path("an output", beside)
+    return beside
 
 
 def read_whole(path: Path, read: Callable[[], T]) -> T:
@@ -90,9 +99,12 @@ def require_writable(path: str | Path) -> None:
     """Fail early, before hours of work: the nearest existing folder above `path` must be writable.
 
     Raises:
+        ConfigError: the name is one that no file can have.
         OutputError: naming the folder.
     """
     folder = Path(path).absolute()
+    if folder.name:
+        _beside(folder)
     while not folder.exists():
         folder = folder.parent
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):

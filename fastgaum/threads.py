@@ -33,14 +33,17 @@ Waiting = deque[tuple[object, ...]]
 Asked = queue.SimpleQueue[
     tuple[Callable[..., object], Waiting, queue.SimpleQueue[BaseException | None]]
 ]
+MOST_THREADS = 1024
+"""more than a machine's cores are of no use, and a thread takes memory"""
 _chosen = False
 
 
 def set_threads(n: int) -> None:
-    """Use n threads in torch and in kernels. Raises ConfigError for fewer than one."""
+    """Use n threads in torch and in kernels. Raises ConfigError for fewer than one, or more than
+    `MOST_THREADS`."""
     global _chosen
-    if n < 1:
-        raise ConfigError(f"--threads must be at least 1, got {n}")
+    if not 1 <= n <= MOST_THREADS:
+        raise ConfigError(f"--threads must be at least 1 and at most {MOST_THREADS}, got {n}")
     _chosen = True
     torch.set_num_threads(n)
 

@@ -9,6 +9,7 @@ polars."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -18,7 +19,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError
 
 from fastgaum.cli.manual import epilogue
 from fastgaum.cli.options import common, split_common
-from fastgaum.errors import FastgaumError, LostPeerError
+from fastgaum.errors import FastgaumError, LostPeerError, too_long
 from fastgaum.interrupts import Interrupted, stop_on_signals
 from fastgaum.untrusted import shown
 
@@ -181,6 +182,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            _complain(f"error: {shown(str(too_long(error.filename or '')))}", debug)
+            return USER_MISTAKE
         what = shown(str(error))[:_LONGEST_SURPRISE]
         _complain(
             f"internal error, a bug: {type(error).__name__}: {what}; run again with --debug and "

@@ -123,9 +123,9 @@ def check_outputs(*files: Path | None, resumed: bool = False) -> None:
     for path in files:
         if path is None or path == STDOUT:
             continue
+        require_writable(path)
         if path.is_dir():
             raise OutputError(f"cannot write '{path}': it is a folder, name a file in it")
-        require_writable(path)
         if not resumed:
             _require_new(path)
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import DatasetError, LogFormatError
+from fastgaum.errors import DatasetError, LogFormatError, require_path
 from fastgaum.logs.action_tables import ActionTable, check_saved_actions
 from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import Packed, Rows, pack_rows, split_by_time
@@ -118,6 +118,7 @@ def read_log(
     options = ReadOptions.of(**given).over(options)
     if not isinstance(source, str | os.PathLike):
         return read_frame(frame_of(source), options=options)
+    require_path("a log", source)
     path = Path(source)
     try:
         if is_saved_log(path):
@@ -157,6 +158,7 @@ def open_log(
 ) -> AnyLog:
     """Open a log to go through part by part: one of several shards stays on disk, any other is read
     by `read_log`. Options and errors are those of `read_log`."""
+    require_path("a log", path)
     path, options = Path(path), ReadOptions.of(**given).over(options)
     if not is_saved_log(path) or count_shards(path) == 1:
         return read_log(path, options=options)

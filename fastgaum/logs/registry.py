@@ -21,7 +21,7 @@ from typing import IO, Annotated, Any
 
 import msgspec
 
-from fastgaum.errors import DatasetError, OutputError, as_given, did_you_mean, type_name
+from fastgaum.errors import DatasetError, OutputError, as_given, did_you_mean, no_log, require_path
 from fastgaum.files import atomic
 from fastgaum.locks import name_lock
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
@@ -196,10 +196,8 @@ def resolve(
     if isinstance(name_or_path, str) and name_or_path in names():
         return _by_name(dataset(name_or_path), data_dir)
     if not isinstance(name_or_path, str | os.PathLike):
-        raise DatasetError(
-            f"a log is found by a registry name or a path, got a {type_name(name_or_path)}: a "
-            "frame is read by fastgaum.read_log"
-        )
+        raise no_log(name_or_path)
+    require_path("a log", name_or_path)
     path = Path(name_or_path)
     if path.exists():
         return Located(path)

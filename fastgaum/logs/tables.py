@@ -13,7 +13,7 @@ from typing import Protocol
 
 import polars as pl
 
-from fastgaum.errors import LogFormatError, did_you_mean, type_name
+from fastgaum.errors import LogFormatError, did_you_mean, require_path, type_name
 from fastgaum.logs.headers import Header, is_compressed, missing_header
 from fastgaum.logs.npz import archive_rows
 from fastgaum.untrusted_parquet import (
@@ -92,7 +92,8 @@ class FileTable:
 
 def open_table(path: Path) -> FileTable:
     """Open a file, or a folder of parquet shards. Raises LogFormatError if it is missing, unknown
-    or damaged."""
+    or damaged, ConfigError if it can have no such name."""
+    require_path("a table", path)
     if not path.exists():
         near = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
         raise LogFormatError(

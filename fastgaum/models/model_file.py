@@ -12,7 +12,7 @@ import torch
 
 from fastgaum.checkpoint import State, check_weights, damage_named, load_state, save_state
 from fastgaum.config import Config
-from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
+from fastgaum.errors import CheckpointError, ConfigError, did_you_mean, require_path
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.models.space_state import space_of, space_state
@@ -70,6 +70,7 @@ def load_model_state(path: Path) -> tuple[Path, State]:
     Raises:
         CheckpointError: missing, damaged, or of another format.
     """
+    require_path("a model", path)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
