@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import ConfigError, as_given
+from fastgaum.logs.audit_displays import DependenceSums, DisplayDependence
 from fastgaum.logs.audit_rules import (
     ONE_VIEW,
     ORDER_DROPPED,
@@ -29,6 +30,7 @@ from fastgaum.logs.audit_rules import (
     ROWS,
     ExcessSums,
     Rule,
+    holm,
     ranks_of_ids,
     rules_of_log,
     rules_of_rows,
@@ -98,6 +100,8 @@ class AuditReport:
     """columns of vectors of the items, and how many numbers each has"""
     n_actions: int = 0
     """what users did between displays, counted apart"""
+    dependence: DisplayDependence | None = None
+    """whether displays depend on what users clicked; None where nothing can be said"""
 
     def __repr__(self) -> str:
         rules = ", ".join(f.rule for f in self.flagged) or "none"
@@ -142,6 +146,8 @@ class AuditReport:
         for fact in self.facts:
             share = "-" if fact.percent is None else f"{fact.percent:.1f}"
             lines.append(f"{fact.name:<62}{share:>7}{fact.n:>8}  {fact.action}")
+        if self.dependence is not None:
+            lines += ["", self.dependence.to_text()]
         if self.context:
             lines += ["", "context of the events:", *(f"  {field}" for field in self.context)]
         if self.vectors:
@@ -177,7 +183,7 @@ def audit(
     scores: dict[str, _Score] = {}
     told = [*log.clicks.shares(), *(log.actions.shares(log.n_actions) if log.actions else ())]
     shares = {one[0]: _Share(*one) for one in told}
-    n_users = n_rule_events = done = 0
+    n_users, n_rule_events, done, dependence = 0, 0, 0, DependenceSums()
     shown, ranks = log.training_counts().displays > 0, ranks_of_ids(log.item_ids)
     for part in log.parts(ids=False):
         rules, facts = list(rules_of_log(part, ranks)), _facts_of_log(part, shown)
@@ -194,6 +200,7 @@ def audit(
         for share in facts:
             shares[share.name] = shares[share.name].plus(share) if share.name in shares else share
         done += part.n_events
+        dependence = dependence.plus(DependenceSums.of(part))
         n_users += len(np.unique(part.users))
         n_rule_events += int(_countable(part.display_offsets, part.choices).sum())
     tried = [score for score in scores.values() if score.says]
@@ -214,6 +221,7 @@ def audit(
         context=context_of(log),
         vectors=tuple((name, rows.shape[1]) for name, rows in sorted(log.item_vectors.items())),
         n_actions=log.n_actions,
+        dependence=dependence.test(),
     )
 
 
@@ -376,21 +384,3 @@ def _facts_of_log(log: SessionLog, shown: BoolArray) -> list[_Share]:
             "a trained row for unknown items (id dropout), never a random one",
         ),
     ]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted by Holm's rule, in the same order; NaN stays NaN and does not count.
-
-    A rule that does not beat its null hypothesis (p = 1) counts as a test too.
-
-    >>> holm([0.01, 0.04, 0.03, float("nan")])
-    [0.03, 0.06, 0.06, nan]
-    """
-    values = np.asarray(p_values, np.float64)
-    adjusted = np.full(len(values), np.nan)
-    order = [i for i in np.argsort(values, kind="stable") if not np.isnan(values[i])]
-    reached = 0.0
-    for rank, i in enumerate(order):
-        reached = max(reached, min(1.0, (len(order) - rank) * float(values[i])))
-        adjusted[i] = reached
-    return [float(value) for value in adjusted]

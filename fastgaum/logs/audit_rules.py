@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import add
@@ -336,3 +336,21 @@ def tail_probability(
         return 0.5
     density = math.exp(-r * r / 2) / math.sqrt(2 * math.pi)
     return min(max(0.5 * math.erfc(r / math.sqrt(2)) + density * (1 / u - 1 / r), 1e-300), 1.0)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted by Holm's rule, in the same order; NaN stays NaN and does not count.
+
+    A rule that does not beat its null hypothesis (p = 1) counts as a test too.
+
+    >>> holm([0.01, 0.04, 0.03, float("nan")])
+    [0.03, 0.06, 0.06, nan]
+    """
+    values = np.asarray(p_values, np.float64)
+    adjusted = np.full(len(values), np.nan)
+    order = [i for i in np.argsort(values, kind="stable") if not np.isnan(values[i])]
+    reached = 0.0
+    for rank, i in enumerate(order):
+        reached = max(reached, min(1.0, (len(order) - rank) * float(values[i])))
+        adjusted[i] = reached
+    return [float(value) for value in adjusted]

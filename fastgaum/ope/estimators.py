@@ -3,13 +3,12 @@
 An event has the reward r, the importance weight w = π(A) / μ(A) of its logged slate A, the slate
 weight v, and from a world q(A), what it expects of the logged slate, and q(π), of the target's.
 
-    ips       mean of w r                               unbiased, if μ is right
-    snips     Σ w r / Σ w                               (Swaminathan & Joachims 2015)
-    clipped   mean of min(w, √n) r                      (Ionides 2008)
-    pi        mean of v r                               pseudo-inverse (Swaminathan et al. 2017)
-    dm        mean of q(π)                              direct method: the world alone
-    dr        mean of q(π) + w (r − q(A))               doubly robust (Dudík, Langford & Li 2011)
     dr-pi     the world, corrected in the odds          doubly robust with slate weights
+    pi        mean of v r                               pseudo-inverse (Swaminathan et al. 2017)
+    dr        mean of q(π) + w (r − q(A))               doubly robust (Dudík, Langford & Li 2011)
+    snips     Σ w r / Σ w                               (Swaminathan & Joachims 2015)
+    ips       mean of w r                               unbiased, if μ is right
+    dm        mean of q(π)                              direct method: the world alone
 
 v = E_π[1_A]ᵀ E_μ[1_A 1_Aᵀ]⁺ 1_A, where 1_A marks the items of A: `pi` is right if a slate earns the
 sum of what its items earn, each whatever is shown beside it. With one place v = w.
@@ -29,12 +28,15 @@ v′ is spread less evenly than v where the world is nearly sure of a click in a
 So `dr-pi` needs support of its own: what the log is worth under v′.
 
 The unit of an interval is the user, whose events are not independent: Student's interval of the
-ratio of sums over users, its variance by linearisation. An interval knows nothing of a wrong μ, nor
-(`dm`) of the world's own error."""
+ratio of sums over users, its variance by linearisation. An interval knows nothing of the world's
+own error (`dm`), nor of a wrong μ. But a wrong μ shows: w and v have the mean 1, less what the log
+never shows. Where the interval of that mean says otherwise, nothing that is made of the weights
+has a value. Nor has what no display can earn: a value outside the rewards is refused, and an
+interval that reaches beyond them is cut there, and says so."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +49,11 @@ LEAST_EFFECTIVE = 50.0
 """events that the weighted log must be worth: n / E[w²]; below, no interval holds"""
 MOST_UNSEEN = 0.05
 """share of the target's displays with an item that the log never shows, at most"""
+OFTEN = 0.25
+"""share of clicked displays above which `pi`, which adds probabilities, is said to be too high"""
+FEW = "no support: the log is worth"
+ROUNDING = 1e-3
+"""how far off 1 a mean weight may be: a log keeps propensities as float32, or with few digits"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,10 @@ class WeightedEvents:
     """q(A); NaN without a world"""
     clicks: bool = True
     """whether rewards are clicks, whose odds can be added; not where clicks differ in worth"""
+    rewards_within: tuple[float, float] = (0.0, 1.0)
+    """the least and the most that a display can earn"""
+    refused: str = ""
+    """why no weights are right, whatever they say themselves; empty where they may be"""
 
 
 @dataclass(frozen=True)
@@ -94,42 +105,48 @@ class ValueEstimate:
     effective_events: float | None = None
     """how many events the weighted log is worth; None for an estimator without weights"""
     why: str = ""
-    """why there is no value"""
+    """why there is no value, or what its interval lacks"""
 
 
 def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
-    """Every estimator's value, in the order of the table above."""
-    e, n = events, len(events.rewards)
+    """Every estimator's value, in the order of the table above: the one to read comes first."""
+    e = events
     w, v, residual = e.weights.values, e.slate_weights.values, e.rewards - e.logged
     worldless = "no world (--run)" if np.isnan(e.promised).any() else ""
-    direct = ValueEstimate("dm", None, why=worldless)
-    if not worldless:
-        direct = ValueEstimate("dm", *ratio_interval(e.promised, None, e.users))
-
-    def effective(weights: ImportanceWeights) -> float | None:
-        # what is never shown has no weight: where it is much, the others say too much
-        known = not weights.why and e.unseen.mean() <= MOST_UNSEEN
-        return weights.effective if known else None
 
     def of(
-        name: str, weights: ImportanceWeights, tops: Float64Array, bottoms: Float64Array | None
+        name: str,
+        side: tuple[ImportanceWeights, str],
+        tops: Float64Array,
+        bottoms: Float64Array | None = None,
     ) -> ValueEstimate:
-        lacking = worldless if name.startswith("dr") else ""
-        why = lacking or weights.why or _no_support(weights, e.unseen)
-        if why and name == "dr-pi" and not (lacking or _no_support(e.slate_weights, e.unseen)):
-            why += "; in the world's odds a few events have nearly all of the weight"
+        weights, doubt = side
+        why = (worldless if name.startswith("dr") else "") or doubt
+        effective = weights.effective if not doubt or doubt.startswith(FEW) else None
         if why:
-            return ValueEstimate(name, None, effective_events=effective(weights), why=why)
-        return ValueEstimate(name, *ratio_interval(tops, bottoms, e.users), effective(weights))
+            return ValueEstimate(name, None, effective_events=effective, why=why)
+        found = ValueEstimate(name, *ratio_interval(tops, bottoms, e.users), effective)
+        return _possible(found, e.rewards_within)
 
+    slates = e.slate_weights, _doubt(e, e.slate_weights, e.slate_weights)
+    sets = e.weights, _doubt(e, e.weights, e.weights)
+    # v′ has no mean to be known by: v has
+    residuals = e.residual_weights, _doubt(e, e.residual_weights, e.slate_weights)
+    if residuals[1] and not slates[1]:
+        odds = "; in the world's odds a few events have nearly all of the weight"
+        residuals = e.residual_weights, residuals[1] + odds
+    direct = ValueEstimate("dm", None, why=worldless)
+    if not worldless:
+        direct = _possible(
+            ValueEstimate("dm", *ratio_interval(e.promised, None, e.users)), e.rewards_within
+        )
     return (
-        of("ips", e.weights, w * e.rewards, None),
-        of("snips", e.weights, w * e.rewards, w),
-        of("clipped", e.weights, np.minimum(w, np.sqrt(n)) * e.rewards, None),
-        of("pi", e.slate_weights, v * e.rewards, None),
+        of("dr-pi", residuals, _corrected(e, e.residual_weights.values * residual)),
+        _warned(of("pi", slates, v * e.rewards), e.rewards),
+        of("dr", sets, e.promised + w * residual),
+        of("snips", sets, w * e.rewards, w),
+        of("ips", sets, w * e.rewards),
         direct,
-        of("dr", e.weights, e.promised + w * residual, None),
-        of("dr-pi", e.residual_weights, _corrected(e, e.residual_weights.values * residual), None),
     )
 
 
@@ -149,16 +166,57 @@ def _corrected(events: WeightedEvents, corrections: Float64Array) -> Float64Arra
     return np.asarray(value + by_d * (promised - d) + by_c * (corrections - c))
 
 
-def _no_support(weights: ImportanceWeights, unseen: Float64Array) -> str:
-    """Why a log cannot say what the target is worth; empty where it can."""
-    if (share := float(unseen.mean())) > MOST_UNSEEN:
-        return f"no support: {100 * share:.0f} % of its displays hold items that are never shown"
+def _doubt(events: WeightedEvents, weights: ImportanceWeights, known: ImportanceWeights) -> str:
+    """Why weights say nothing of the target; empty where they do. `known` are those among them
+    whose mean is known."""
+    unseen = float(events.unseen.mean())
+    if events.refused or weights.why:
+        return events.refused or weights.why
+    if unseen > MOST_UNSEEN:
+        return f"no support: {100 * unseen:.0f} % of its displays hold items that are never shown"
     if weights.effective < LEAST_EFFECTIVE:
         return (
-            f"no support: the log is worth {weights.effective:.1f} events of this policy, "
-            f"{LEAST_EFFECTIVE:.0f} are required"
+            f"{FEW} {weights.effective:.1f} events of this policy, {LEAST_EFFECTIVE:.0f} are "
+            "required"
         )
-    return ""
+    mean, low, high = ratio_interval(known.values, None, events.users)
+    if np.isnan(low) or (low <= 1.0 + ROUNDING and high >= 1.0 - unseen - ROUNDING):
+        return ""
+    least = "" if unseen < ROUNDING else f"{1.0 - unseen:.3f} to "
+    cause = "" if low > 1.0 else "the log lacks what the policy shows, or "
+    return (
+        f"no support: the mean weight is {mean:.3f} ({low:.3f} to {high:.3f}) and {least}1 is "
+        f"expected: {cause}the propensities are wrong"
+    )
+
+
+def _warned(pi: ValueEstimate, rewards: Float64Array) -> ValueEstimate:
+    """`pi` with a warning where clicks are frequent: their probabilities do not add up."""
+    if pi.value is None or (often := float((rewards != 0.0).mean())) <= OFTEN:
+        return pi
+    why = f"too high for a good policy: {100 * often:.0f} % of displays are clicked; read dr-pi"
+    return replace(pi, why=f"{why}; {pi.why}" if pi.why else why)
+
+
+def _possible(found: ValueEstimate, within: tuple[float, float]) -> ValueEstimate:
+    """The estimate without what no display can earn: it is refused, its interval cut."""
+    least, most = within
+    assert found.value is not None
+    slack = 1e-9 * max(abs(least), abs(most), 1.0)
+    if not least - slack <= found.value <= most + slack:
+        why = (
+            f"impossible: {found.value:.4g} a display, which earns from {least:g} to {most:g}: the "
+            "weights are too uneven, or wrong"
+        )
+        return replace(found, value=None, low=None, high=None, why=why)
+    low, high = found.low, found.high
+    assert low is not None
+    assert high is not None
+    cut = [f"{end:.4g}" for end in (low, high) if not least - slack <= end <= most + slack]
+    if not cut or np.isnan(low):
+        return found
+    why = f"interval cut at what a display can earn, it ended at {' and '.join(cut)}"
+    return replace(found, low=max(low, least), high=min(high, most), why=why)
 
 
 def effective_events(weights: Float64Array) -> float:

@@ -7,14 +7,21 @@
 
 A value is the expected clicks (or the expected worth of the click) of one display: of the logged
 users, in the states that the log left them in, under the target policy. What the target's
-displays would make of users later is not in it."""
+displays would make of users later is not in it.
+
+Before anything is weighed, the log is asked whether its displays depend on what users clicked
+(`logs.audit_displays`). Where they do, no law that leaves the user out made them: without logged
+propensities nothing that is made of weights has a value."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.audit_displays import DependenceSums, DisplayDependence
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog
 from fastgaum.ope.display_law import Float64Array
@@ -60,7 +67,8 @@ def off_policy_values(
 
     Returns: an object for JSON: `estimates` has a row per estimator; `set` what each member of a
         set promises (`dm`), the bound that 95 % of new members exceed, and how far they are apart
-        about a display of the target; `notes` what is doubtful. `off_policy_block` prints it.
+        about a display of the target; `dependence` whether displays depend on clicks; `notes` what
+        is doubtful. `off_policy_block` prints it.
 
     Raises:
         ConfigError: the log holds successive choices of its displays; or the pool, the policy, the
@@ -101,7 +109,12 @@ def off_policy_values(
             f"log '{log.name}' has no display of {target.k} items, which {target.policy.name} "
             "makes: train it for the log's size of displays"
         )
-    weighted = weigh_events(events, target, shown, worth)
+    dependence = DependenceSums.of(log).test()
+    weighted = dataclasses.replace(
+        weigh_events(events, target, shown, worth),
+        rewards_within=_rewards_within(worth, of_items, events.pool),
+        refused=_refusal(dependence, events),
+    )
     slate_side = weighted.slate_weights
     return {
         "log": {"name": log.name, "fingerprint": log.fingerprint},
@@ -116,6 +129,7 @@ def off_policy_values(
         "unseen": float(weighted.unseen.mean()),
         "mean_weight": _interval(weighted.weights.values, weighted),
         "mean_slate_weight": None if slate_side.why else _interval(slate_side.values, weighted),
+        "dependence": None if dependence is None else dataclasses.asdict(dependence),
         "set": _of_set(shown) if isinstance(world, WorldSet) else None,
         "notes": _notes(log, shown, world, target),
         "estimates": [
@@ -160,11 +174,15 @@ def off_policy_block(result: Json) -> Block:
         for one in result["estimates"]
     ]
     logged = result["logged_value"]
+    said = "whether displays depend on clicks cannot be told: too few follow a click"
+    if result["dependence"] is not None:
+        said = DisplayDependence(**result["dependence"]).to_text()
     notes = [
         f"{result['events']:,} events of {result['users']:,} users, who earned "
         f"{num(logged['value'], 4)} a display ({span(logged['ci'], 4)})",
         f"propensities: {result['propensities']}, pool of {result['pool_items']:,} items; wrong "
-        "propensities make every value wrong but dm, and the log cannot show it",
+        "propensities make every value wrong but dm",
+        said,
     ]
     if (members := result["set"]) is not None:
         promised = ", ".join(num(value, 4) for value in members["dm"])
@@ -178,7 +196,7 @@ def off_policy_block(result: Json) -> Block:
     if result["left_out_events"]:
         notes.append(f"{result['left_out_events']:,} events of other sizes of displays left out")
     title = f"{result['policy']} on {result['log']['name']}, random share {result['epsilon']:g}"
-    columns = ("estimator", "value", "95 %", "effective events", "why not")
+    columns = ("estimator", "value", "95 %", "effective events", "why")
     return Block(title, columns, tuple(rows), tuple(notes))
 
 
@@ -205,6 +223,24 @@ def _of_set(shown: Shown) -> Json:
         "lower_bound": lower_bound_of(by_member),
         "disagreement": float(shown.disagreement[shown.read].mean()),
     }
+
+
+def _rewards_within(
+    worth: Float64Array, of_items: Float64Array | None, pool: npt.NDArray[np.integer]
+) -> tuple[float, float]:
+    """The least and the most that a display can earn: no click, or the click worth most."""
+    worths = worth if of_items is None else np.append(worth, of_items[pool])
+    return min(0.0, float(np.nanmin(worths))), max(0.0, float(np.nanmax(worths)))
+
+
+def _refusal(dependence: DisplayDependence | None, events: LoggedEvents) -> str:
+    """Why no law of displays holds; empty where one may, or propensities are logged."""
+    if events.law is None or dependence is None or not dependence.found:
+        return ""
+    return (
+        f"displays depend on clicks (z = {dependence.z:.1f}): no law without the user made them, "
+        "give logged propensities (--propensity)"
+    )
 
 
 def _notes(log: SessionLog, shown: Shown, world: World | None, target: Target) -> list[str]:

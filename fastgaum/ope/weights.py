@@ -20,7 +20,6 @@ from fastgaum.ope.estimators import (
     ImportanceWeights,
     WeightedEvents,
     effective_events,
-    ratio_interval,
 )
 from fastgaum.ope.shown import Shown
 from fastgaum.ope.targets import Target
@@ -29,9 +28,6 @@ LawName = Literal["popularity", "uniform"]
 LAWS: tuple[LawName, ...] = ("popularity", "uniform")
 MOST_ITEMS = 1000
 """items of a pool that slate weights can be made of: they need a matrix of all pairs"""
-
-ROUNDING = 1e-3
-"""how far logged propensities are trusted: a log keeps them as float32, or with few digits"""
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,8 @@ def weigh_events(
         slate_side = residual_side = ImportanceWeights(slate_side.values, 0.0, why)
     own_side = weights.of(read)
     if events.law is None:
-        own_side = _of_logged(own_side.values, users)
+        # without a law, only the weights themselves say what they are worth
+        own_side = ImportanceWeights(own_side.values, effective_events(own_side.values))
     return WeightedEvents(
         users,
         rewards[read],
@@ -286,19 +283,6 @@ def _weigh_pairs(events: LoggedEvents, displays: _Displays) -> _Parts:
         )
         products[2] = share * (1.0 - share) * of_random[own].sum(axis=1)
     return _Parts(values, products)
-
-
-def _of_logged(values: Float64Array, users: npt.NDArray[np.integer]) -> ImportanceWeights:
-    """Weights by logged propensities: without a law, only they themselves say what they are worth,
-    and whether the log lacks what the target shows: their mean is below 1 then."""
-    mean, _, high = ratio_interval(values, None, users)
-    why = ""
-    if high < 1.0 - ROUNDING:
-        why = (
-            f"no support: the mean weight is {mean:.3f} and 1 is expected: the log lacks what the "
-            "policy shows, or its propensities are wrong"
-        )
-    return ImportanceWeights(values, effective_events(values), why)
 
 
 def _checked(propensities: Float64Array | None, log: SessionLog) -> Float64Array | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.logs.audit import holm
+from fastgaum.logs.audit_rules import holm
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error

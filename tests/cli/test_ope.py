@@ -55,7 +55,7 @@ def test_the_table_and_its_files(
     capsys.readouterr()
     assert main([*argv, "--split", "all", "--display-law", "uniform", *files]) == 0
     out, rows = capsys.readouterr().out, rows_of(tmp_path / "v.json")
-    for name in ("ips", "snips", "clipped", "pi", "dm", "dr", "dr-pi"):
+    for name in ("dr-pi", "pi", "dr", "snips", "ips", "dm"):
         assert f"| {name} |" in (tmp_path / "v.md").read_text()
         assert name in out
     assert rows["dr-pi"]["ci"][0] < rows["dr-pi"]["value"] < rows["dr-pi"]["ci"][1]

@@ -301,7 +301,7 @@ def test_the_report_is_json_and_text() -> None:
     assert next(line for line in lines if line.startswith("last position")).endswith(
         "FLAG: " + report.findings[0].action
     )
-    assert len(lines) == 5 + len(report.findings) + len(report.facts)
+    assert len(lines) == 7 + len(report.findings) + len(report.facts)
 
 
 # protocol.md's first table: file, then its rows in percent.

@@ -35,6 +35,7 @@ def events_of(n: int, *, seed: int = 0, users: int = 40) -> WeightedEvents:
     """Events with weights of mean 1."""
     rng = np.random.default_rng(seed)
     w = rng.exponential(size=n)
+    w /= w.mean()
     return WeightedEvents(
         rng.integers(users, size=n),
         (rng.random(n) < 0.4).astype(np.float64),
@@ -58,7 +59,7 @@ def test_doubly_robust_is_the_world_where_the_world_is_right() -> None:
         assert found[name].value == found["dm"].value
         assert (found[name].low, found[name].high) == (found["dm"].low, found["dm"].high)
     worldless = by_name(dataclasses.replace(events, promised=np.full(500, np.nan)))
-    assert [name for name, one in worldless.items() if one.value is None] == ["dm", "dr", "dr-pi"]
+    assert [name for name, one in worldless.items() if one.value is None] == ["dr-pi", "dr", "dm"]
     assert worldless["snips"].value == pytest.approx(
         (events.weights.values * events.rewards).sum() / events.weights.values.sum()
     )
@@ -110,6 +111,8 @@ def test_a_large_correction_makes_no_jump(promised: float) -> None:
                 promised=d + tilt,
                 logged=events.rewards - c,
                 residual_weights=ImportanceWeights(np.ones(n), float(n)),
+                # below 0 too, where a value of clicks would be refused
+                rewards_within=(-1.0, 1.0),
             )
         )["dr-pi"]
 
@@ -148,8 +151,91 @@ def test_what_the_log_cannot_say_has_no_value() -> None:
         weighed(log, target, LoggedDisplays(propensities=np.full(log.n_events, p)))
         for p in (1 / 15, 3 / 15)
     )
-    assert right.weights.why == ""
-    assert "the mean weight is 0.333 and 1 is expected" in wrong.weights.why
+    assert by_name(right)["ips"].why == ""
+    assert "the mean weight is 0.333 (0.333 to 0.333) and 1 is expected: the log lacks what" in (
+        by_name(wrong)["ips"].why
+    )
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_weights_of_another_mean_than_1_give_no_value(factor: float) -> None:
+    """The interval of the mean excludes 1: nothing that is made of these weights has a value."""
+    events = events_of(2000)
+    w, n = events.weights.values * factor, 2000.0
+    wrong = ImportanceWeights(w, n)
+    found = by_name(dataclasses.replace(events, weights=wrong))
+    for name in ("ips", "snips", "dr"):
+        assert (found[name].value, found[name].low, found[name].effective_events) == (None,) * 3
+        assert f"the mean weight is {factor:.3f} (" in found[name].why
+        assert "1 is expected" in found[name].why
+    assert None not in (found["pi"].value, found["dr-pi"].value, found["dm"].value)
+    found = by_name(dataclasses.replace(events, slate_weights=wrong))
+    for name in ("pi", "dr-pi"):
+        assert (found[name].value, found[name].low, found[name].effective_events) == (None,) * 3
+        assert f"the mean weight is {factor:.3f} (" in found[name].why
+
+
+def test_what_the_log_never_shows_may_lack_in_the_mean_weight() -> None:
+    events = events_of(2000)
+    less = ImportanceWeights(0.96 * events.weights.values, 1000.0)
+    lacking = dataclasses.replace(events, users=np.arange(2000) % 900, weights=less)
+    even = dataclasses.replace(lacking, weights=ImportanceWeights(np.full(2000, 0.96), 2000.0))
+    assert "0.960 (0.960 to 0.960) and 1 is expected" in by_name(even)["ips"].why
+    never = dataclasses.replace(even, unseen=np.full(2000, 0.045))
+    assert by_name(never)["ips"].why == ""
+
+
+def test_what_no_display_can_earn_is_no_value() -> None:
+    """A value above the largest reward is refused; an interval that ends above is cut, and said."""
+    always = dataclasses.replace(events_of(2000), rewards=np.ones(2000))
+
+    def weighted(mean: float) -> dict[str, ValueEstimate]:
+        w = ImportanceWeights(mean * always.weights.values, 1000.0)
+        return by_name(dataclasses.replace(always, weights=w, slate_weights=w))
+
+    for name in ("ips", "pi"):
+        above = weighted(1.01)[name]
+        assert (above.value, above.low, above.high) == (None, None, None)
+        assert "impossible: 1.01 a display, which earns from 0 to 1" in above.why
+        below = weighted(0.99)[name]
+        assert below.value == pytest.approx(0.99)
+        assert below.low < 0.99
+        assert below.high == 1.0
+        assert "interval cut at what a display can earn, it ended at 1.0" in below.why
+    assert weighted(1.01)["snips"].value == pytest.approx(1.0)
+    dear = dataclasses.replace(always, rewards=np.full(2000, 5.0), rewards_within=(0.0, 8.0))
+    assert by_name(dear)["ips"].value == pytest.approx(5.0)
+    assert by_name(dear)["ips"].why == ""
+
+
+def test_frequent_clicks_warn_of_pi() -> None:
+    events = events_of(2000)
+    assert "too high for a good policy: 39 % of displays are clicked" in by_name(events)["pi"].why
+    assert "read dr-pi" in by_name(events)["pi"].why
+    rare = dataclasses.replace(events, rewards=events.rewards * (np.arange(2000) % 2))
+    assert by_name(rare)["pi"].why == ""
+    assert next(iter(by_name(events))) == "dr-pi"
+
+
+def test_displays_that_answer_to_clicks_have_no_law() -> None:
+    """A log that shows the clicked item again: only logged propensities give values then."""
+    rng = np.random.default_rng(0)
+    sessions = []
+    for _ in range(400):
+        first, second = (rng.choice(ITEMS, 2, replace=False).tolist() for _ in range(2))
+        again = first if rng.random() < 0.5 else second
+        sessions.append([(first, 0), (again, int(rng.integers(-1, 2)))])
+    log = log_of(sessions)
+    result = off_policy_values(log, Target(RandomPolicy()), displays=LoggedDisplays("uniform"))
+    assert result["dependence"]["p"] < 1e-6
+    for one in result["estimates"][:-1]:
+        assert one["value"] is None
+        assert one["estimator"].startswith("dr") or "displays depend on clicks (z = " in one["why"]
+    block = off_policy_block(result)
+    assert any(note.startswith("FLAG: displays depend on clicks: the item") for note in block.notes)
+    told = LoggedDisplays(propensities=np.full(log.n_events, 1 / 15))
+    found = off_policy_values(log, Target(RandomPolicy()), displays=told)
+    assert {one["estimator"]: one for one in found["estimates"]}["ips"]["value"] is not None
 
 
 class Watcher(Policy):
@@ -300,7 +386,10 @@ def test_a_few_nearly_sure_clicks_take_the_value_of_dr_pi_alone() -> None:
 def test_a_log_gives_one_table() -> None:
     rng = np.random.default_rng(0)
     sessions = [
-        [(sorted(rng.choice(ITEMS, 2, replace=False).tolist()), int(rng.integers(-1, 2)))] * 2
+        [
+            (sorted(rng.choice(ITEMS, 2, replace=False).tolist()), int(rng.integers(-1, 2)))
+            for _ in range(2)
+        ]
         for _ in range(300)
     ]
     log = log_of(sessions, split=[0, 1, 2] * 100)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fastgaum.logs.audit import holm
+from fastgaum.logs.audit_rules import holm
 from fastgaum.metrics.intervals import Statistic, cut
 from fastgaum.reports.permutation import (
     agreement,

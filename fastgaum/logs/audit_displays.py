@@ -1,0 +1,136 @@
+"""Whether a log's displays depend on what its users clicked: one number, one p.
+
+A display that was drawn without regard to the user shows the item that the user clicked last no
+more often than it shows that item to everybody else. A recommender that answers to clicks does
+otherwise. So of each event after a click in its session it is counted whether it displays the item
+clicked last, less the chance of that: the item's share of the places of all other users' displays,
+times the places of this one. Leaving the own user out makes the difference 0 on average, also
+where few users are known: the display that was clicked is the user's own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.logs.clicks import is_successive
+from fastgaum.logs.log import SessionLog
+
+LEAST_P = 0.01
+"""displays depend on clicks where p is lower: of a hundred logs whose displays do not, one is
+taken for one whose displays do"""
+
+
+@dataclass(frozen=True)
+class DisplayDependence:
+    """How often the item clicked last is displayed again, and how often it would be by chance."""
+
+    n_events: int
+    """events after a click in their session"""
+    shown: float
+    """share of them that display the item clicked last"""
+    expected: float
+    """the same share if displays did not depend on the user"""
+    z: float
+    """the difference in standard errors, clustered by user and at least those of independent
+    events"""
+    p: float
+    """probability of a z as far from 0 where displays do not depend on the user"""
+
+    @property
+    def found(self) -> bool:
+        """Whether displays depend on clicks."""
+        return self.p < LEAST_P
+
+    def to_text(self) -> str:
+        """The test in a line."""
+        says = "FLAG: displays depend on clicks" if self.found else "displays and clicks"
+        return (
+            f"{says}: the item clicked last is displayed again in {100 * self.shown:.2f} % of "
+            f"{self.n_events:,} events, {100 * self.expected:.2f} % expected by chance, "
+            f"z = {self.z:.1f}, p = {max(self.p, 1e-300):.2g}"
+            + ("; off-policy values need logged propensities" if self.found else "")
+        )
+
+
+@dataclass(frozen=True)
+class DependenceSums:
+    """What the test is made of; parts of a log that share no user add up."""
+
+    n_events: int = 0
+    n_users: int = 0
+    shown: float = 0.0
+    expected: float = 0.0
+    squares: float = 0.0
+    """sum over users of the squared sum of their differences"""
+    variance: float = 0.0
+    """sum over events of the chance times its complement"""
+
+    @classmethod
+    def of(cls, log: SessionLog) -> DependenceSums:
+        """Sum up a log; successive choices of one display are no displays of their own."""
+        if log.n_events == 0 or is_successive(log.event_fields):
+            return cls()
+        events, items = _after_clicks(log)
+        users = np.asarray(log.users)[log.session_of_event]
+        sizes = np.diff(log.display_offsets).astype(np.float64)
+        event_of = log.event_of_candidate()
+        wanted = np.full(log.n_events, -1, np.int64)
+        wanted[events] = items
+        again = np.zeros(log.n_events, np.bool_)
+        again[event_of[np.asarray(log.items) == wanted[event_of]]] = True
+        # places of each item in all displays and in the user's own, and of all items likewise
+        places = np.bincount(log.items, minlength=log.n_items)
+        own_of_all = np.bincount(users, weights=sizes)
+        keys, own = np.unique(
+            users[event_of].astype(np.int64) * log.n_items + log.items, return_counts=True
+        )
+        own_places = own[
+            np.searchsorted(keys, users[events].astype(np.int64) * log.n_items + items)
+        ]
+        others = len(event_of) - own_of_all[users[events]]
+        kept = others > 0
+        events, others = events[kept], others[kept]
+        chance = sizes[events] * (places[items] - own_places)[kept] / others
+        chance = np.minimum(chance, 1.0)
+        by_user = np.bincount(users[events], weights=again[events] - chance)
+        return cls(
+            len(events),
+            len(np.unique(users[events])),
+            float(again[events].sum()),
+            float(chance.sum()),
+            float((by_user**2).sum()),
+            float((chance * (1.0 - chance)).sum()),
+        )
+
+    def plus(self, other: DependenceSums) -> DependenceSums:
+        """The sums of two parts."""
+        return DependenceSums(
+            self.n_events + other.n_events,
+            self.n_users + other.n_users,
+            self.shown + other.shown,
+            self.expected + other.expected,
+            self.squares + other.squares,
+            self.variance + other.variance,
+        )
+
+    def test(self) -> DisplayDependence | None:
+        """The test; None with fewer than two users, or where chance leaves nothing open."""
+        variance = max(self.squares, self.variance)
+        if self.n_users < 2 or variance <= 0.0:
+            return None
+        z = (self.shown - self.expected) / math.sqrt(variance)
+        n, p = self.n_events, math.erfc(abs(z) / math.sqrt(2.0))
+        return DisplayDependence(n, self.shown / n, self.expected / n, z, p)
+
+
+def _after_clicks(log: SessionLog) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Events after a click in their session, and the item clicked last, shape (n,) each."""
+    number = np.arange(log.n_events)
+    clicked = np.where(np.asarray(log.choices) >= 0, number, -1)
+    before = np.append(-1, np.maximum.accumulate(clicked)[:-1])
+    events = np.flatnonzero(before >= log.session_offsets[log.session_of_event])
+    at = log.display_offsets[before[events]] + log.choices[before[events]]
+    return events, np.asarray(log.items[at], np.int64)
