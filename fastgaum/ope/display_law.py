@@ -5,8 +5,8 @@
 This is a logit on sets, one weight per item: the law of largest entropy of all that display each
 item as often as the log did (Chen, Dempster & Liu 1994, "Weighted finite population sampling to
 maximize entropy"). Equal weights make every set as likely: random displays. It knows nothing of the
-user: where the log's displays answered to users, its propensities are wrong, and no figure made
-of the log can show that."""
+user: where the log's displays answered to users, its propensities are wrong
+(`logs.audit_displays` tells)."""
 
 from __future__ import annotations
 
