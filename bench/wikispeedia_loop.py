@@ -32,6 +32,7 @@ from fastgaum.files import atomic
 from fastgaum.game.epochs import EpochRow, Observer
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
+from fastgaum.machine import machine_facts
 from fastgaum.metrics.intervals import paired_difference
 from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.choice_model import Head
@@ -214,6 +215,7 @@ def play(site: Site, models: dict[str, UserModel], told: Callable[[str], None] =
         "players": players,
         "bars": {name: bars_of(figures) for name, figures in players.items()},
         "links": links,
+        "machine": machine_facts(),
     }
 
 

@@ -156,8 +156,8 @@ def _notes(setting: Json, result: Json) -> Iterator[str]:
         )
         yield (
             f"{learned['world']}: rank agreement of promised and paid over the ten policies, "
-            f"{_cell(learned, 'rank_agreement', 2)} of the pairs that the truth tells apart; "
-            f"Kendall's tau of all pairs {_cell(learned, 'kendall', 2)}"
+            f"Kendall's tau of the pairs that the truth tells apart, "
+            f"{_cell(learned, 'rank_agreement', 2)}; of all pairs {_cell(learned, 'kendall', 2)}"
         )
     if any("of_optimum" in row for row in setting["rows"]):
         yield f"the best policy there is earns {setting['optimum']:.3f}"
