@@ -48,9 +48,9 @@ from fastgaum.reports.promises import (
 )
 from fastgaum.reports.table import Block, Json, blocks_to_markdown, finite, num, span
 from fastgaum.reports.workers import one_thread, side_by_side
-from fastgaum.worlds.rules import Reward
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.rules import Reward
 
 LOGS = ("yelp", "yoochoose", "clara2")
 JUDGES: dict[str, tuple[str, dict[str, object]]] = {
