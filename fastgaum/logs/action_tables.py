@@ -23,11 +23,11 @@ from fastgaum.logs.columns import (
     CodedIds,
     DistinctTexts,
     ids_as_text,
-    parse_order,
     require_filled,
     row_number,
     show,
 )
+from fastgaum.logs.event_order import order_of
 from fastgaum.logs.fields import is_list
 from fastgaum.logs.nested_clicks import as_list
 from fastgaum.logs.options import ReadOptions
@@ -294,7 +294,7 @@ def _filled(column: pl.Series, role: str) -> pl.Series:
 
 
 def _times(column: pl.Series) -> pl.Series:
-    times = parse_order(column)
+    times = order_of(column)
     if times is None:
         raise LogFormatError(
             f"column '{column.name}' holds {column.dtype}, the times of actions are numbers or "

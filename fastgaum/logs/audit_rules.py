@@ -22,8 +22,8 @@ import polars as pl
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
 from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.actions import Actions
-from fastgaum.logs.columns import parse_numbers
 from fastgaum.logs.log import TEST, FieldArray, IntArray, SessionLog
+from fastgaum.logs.number_text import parse_numbers
 from fastgaum.logs.raw_events import DisplaySets, RawEvents
 
 Float64Array = npt.NDArray[np.float64]

@@ -6,7 +6,7 @@ every piece is cast alike."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,16 +14,14 @@ from typing import cast
 import polars as pl
 
 from fastgaum.errors import LogFormatError
+from fastgaum.logs.event_order import clock_of, has_nanoseconds, order_of
 from fastgaum.logs.fields import is_list
+from fastgaum.logs.number_text import CONTEXT_KINDS, FEWEST_NUMBERS, Counted, of_spoilt, spoilt
 from fastgaum.logs.schema import LogSchema
 from fastgaum.logs.tables import FileTable, damaged
-from fastgaum.untrusted_parquet import READ_ERRORS, one_line
+from fastgaum.untrusted_parquet import PIECE_ROWS, READ_ERRORS, one_line
 
 TIME = pl.Datetime("us", "UTC")
-CONTEXT_KINDS = (pl.Int128(), pl.Float64())
-"""what an untyped column of the context may hold: ids, whose text stays as it is, or numbers"""
-FEWEST_DECIMALS = 0.5
-"""share of decimal numbers above which text among them is a fault"""
 _ID_ROLES = ("session", "user", "item", "items", "chosen", "split")
 
 
@@ -62,11 +60,14 @@ def _batches(path: Path, lazy: pl.LazyFrame, n_rows: int) -> Iterator[pl.DataFra
         raise damaged(path, error) from None
 
 
-def decide_types(tables: Sequence[FileTable], schema: LogSchema) -> TypedTable:
+def decide_types(
+    tables: Sequence[FileTable], schema: LogSchema, time_fields: Sequence[str] = ()
+) -> TypedTable:
     """Decide the type of every column that the schema names, over all tables.
 
     Raises:
-        LogFormatError: a table lacks a column, two disagree on its type, or one is damaged.
+        LogFormatError: a table lacks a column, two disagree on its type, or one is damaged; or the
+            order of events is none that can be told.
     """
     parts = tuple(part for table in tables for part in table.parts)
     names = schema.columns()
@@ -98,7 +99,7 @@ def decide_types(tables: Sequence[FileTable], schema: LogSchema) -> TypedTable:
     for role in ("event", "event_label", "click_order"):
         name = getattr(schema, role)
         if name is not None and _is_text(common[name]):
-            doubts[name] = (pl.Int64(), pl.Float64(), TIME)
+            doubts[name] = (pl.Int64(), pl.UInt64(), pl.Float64(), TIME)
     for name in schema.candidate_fields:
         if common[name] == pl.String and any(table.untyped for table in tables):
             doubts[name] = (pl.Int64(), pl.Float64())
@@ -110,56 +111,64 @@ def decide_types(tables: Sequence[FileTable], schema: LogSchema) -> TypedTable:
         name = getattr(schema, role)
         if name is not None and name not in doubts and _may_be_whole(common[name]):
             doubts[name] = (pl.Int64(),)
+    if schema.event in doubts and _is_text(common[schema.event]):
+        _check_order(parts, schema.event, clock=bool({"hour", "day"} & {*time_fields}))
     decided = _decided(parts, doubts, common)
     for name in schema.context_fields:
         if decided.get(name) == CONTEXT_KINDS[0]:
             decided[name] = pl.String()
+        elif name in doubts and decided[name] == pl.String:
+            _refuse_spoilt_parts(parts, name, "decimals")
     for name in schema.candidate_fields:
         if name in doubts and decided[name] == pl.String:
-            _refuse_spoilt_parts(parts, name)
+            _refuse_spoilt_parts(parts, name, "all")
     return TypedTable(parts, {**common, **decided})
 
 
-def refuse_spoilt(text: pl.Series, where: Callable[[int], str]) -> None:
-    """Raise LogFormatError for a column of decimal numbers that a value makes one of text. Whole
-    numbers beside text are names, decimals are not."""
-    kinds = text.to_frame("").select(_spoilt(pl.col("")))
-    if kinds["decimals"].sum() > FEWEST_DECIMALS * len(text):
-        row = int(kinds["wrong"].arg_max() or 0)
-        raise _of_spoilt(text.name, text[row], where(row))
+def _check_order(parts: Sequence[tuple[Path, pl.LazyFrame]], name: str, *, clock: bool) -> None:
+    """Raise LogFormatError for text whose order cannot be told, or that a piece cannot keep.
+
+    clock: whether the clock as written is asked for."""
+    first = None
+    for path, lazy in parts:
+        for piece in _batches(path, lazy.select(pl.col(name).cast(pl.String)), PIECE_ROWS):
+            text = piece[name].drop_nulls()
+            if not len(text):
+                continue
+            parsed = order_of(text)
+            is_time = parsed is not None and parsed.dtype.is_temporal()
+            if is_time and (has_nanoseconds(text) or (clock and clock_of(text) is not None)):
+                raise LogFormatError(
+                    f"'{name}' is text with {'nanoseconds' if has_nanoseconds(text) else 'offsets'}"
+                    ", which is not read in pieces: store it as times in a parquet file, with its "
+                    "zone, or read the file whole"
+                )
+            kind = "names" if parsed is None else "times" if is_time else "numbers"
+            first = first or kind
+            if kind != first:
+                raise LogFormatError(
+                    f"'{name}', which orders events, reads as {first} at the start of the files "
+                    f"and as {kind} further on: write all values alike"
+                )
 
 
-def _refuse_spoilt_parts(parts: Sequence[tuple[Path, pl.LazyFrame]], name: str) -> None:
-    """The same of a column of several files, read in pieces."""
-    n_rows, n_decimals, first = 0, 0, None
-    value, kinds = pl.col(name), _spoilt(pl.col(name))
+def _refuse_spoilt_parts(
+    parts: Sequence[tuple[Path, pl.LazyFrame]], name: str, counted: Counted
+) -> None:
+    """`refuse_spoilt` of a column of several files, read in pieces."""
+    n_filled, n_numbers, first = 0, 0, None
+    value, kinds = pl.col(name), spoilt(pl.col(name), counted)
     for path, lazy in parts:
         answer = lazy.select(
-            pl.len().alias("rows"),
+            value.count().alias("filled"),
             kinds[0].sum(),
             value.filter(kinds[1]).first().alias("wrong"),
         ).collect(engine="streaming")
-        rows, decimals, wrong = answer.row(0)
-        n_rows, n_decimals = n_rows + rows, n_decimals + decimals
+        filled, numbers, wrong = answer.row(0)
+        n_filled, n_numbers = n_filled + filled, n_numbers + numbers
         first = first or (None if wrong is None else (path.name, wrong))
-    if first is not None and n_decimals > FEWEST_DECIMALS * n_rows:
-        raise _of_spoilt(name, first[1], first[0])
-
-
-def _spoilt(text: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """Of each value: `decimals`, whether it is a number with decimals, after a point or a comma;
-    `wrong`, whether it is filled and no number."""
-    wrong = text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
-    decimals = text.str.contains(r"^[+-]?\d+[.,]\d+$").fill_null(value=False)
-    return decimals.alias("decimals"), wrong.alias("wrong")
-
-
-def _of_spoilt(name: str, value: str, where: str) -> LogFormatError:
-    return LogFormatError(
-        f"{where} has '{name}' = {value!r}, and most values are decimal numbers, which would be "
-        "read as categories because of it: write numbers with a point (12.5) and leave no text "
-        "among them, or store the column as text in a parquet file"
-    )
+    if first is not None and n_numbers > FEWEST_NUMBERS * n_filled:
+        raise of_spoilt(name, pl.Series([first[1]]), first[0])
 
 
 def _decided(
@@ -244,7 +253,10 @@ def _allows(name: str, dtype: pl.DataType, kind: pl.DataType) -> pl.Expr:
     if kind == TIME:
         return values.str.to_datetime(strict=False, time_zone="UTC").is_not_null()
     cast = values.cast(kind, strict=False)
-    return cast.is_not_null() if _is_text(dtype) else cast.is_not_null() & (cast == values)
+    if _is_text(dtype):
+        return cast.is_not_null()
+    exact = values.abs() < 2**53 if _inner(dtype).is_float() else pl.lit(value=True)
+    return cast.is_not_null() & (cast == values) & exact
 
 
 def _cast(column: pl.Series, dtype: pl.DataType) -> pl.Series:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.column_types import CONTEXT_KINDS, refuse_spoilt
 from fastgaum.logs.log import FieldArray, IntArray
+from fastgaum.logs.number_text import CONTEXT_KINDS, parse_numbers, refuse_spoilt, with_points
 
 SPLIT_CODES: dict[str, int] = {
     **dict.fromkeys(("0", "train", "training", "tr"), 0),
@@ -199,7 +199,7 @@ def ids_as_text(column: pl.Series, role: str) -> pl.Series:
 
     A float or decimal column of whole numbers is what other tools make of an integer column with
     gaps, so 12.0 reads as '12'. Raises LogFormatError for a type that is no id (list, struct,
-    bytes)."""
+    bytes), and for floats so large that several ids are one number."""
     dtype = column.dtype
     if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object | pl.Duration):
         raise LogFormatError(
@@ -207,12 +207,27 @@ def ids_as_text(column: pl.Series, role: str) -> pl.Series:
             "text"
         )
     if dtype.is_float() or dtype.is_decimal():
-        column = column.fill_nan(None) if dtype.is_float() else column
+        if dtype.is_float():
+            column = column.fill_nan(None)
+            refuse_rounded(column, f"{role} ids")
         whole = column.cast(pl.Int64, strict=False)
         if column.is_null().equals(whole.is_null()) and ((column == whole).all()):
             column = whole
     text = column.cast(pl.String)
     return text.set(text == "", None) if (text == "").any() else text
+
+
+def refuse_rounded(column: pl.Series, what: str) -> None:
+    """Raise LogFormatError for floats of 2^53 and beyond, where neighbours are one number."""
+    most = 2**53 if column.dtype == pl.Float64 else 2**24
+    wrong = column.filter((column.abs() >= most) & column.is_finite())
+    if len(wrong):
+        first = ", ".join(f"{value:.0f}" for value in wrong.unique(maintain_order=True).head(3))
+        raise LogFormatError(
+            f"{len(wrong)} of the {what} in column '{column.name}' are decimal numbers so large "
+            f"({first}) that several whole numbers are rounded to one: keep them as whole numbers "
+            "(Int64 of pandas keeps gaps too) or as text"
+        )
 
 
 def require_filled(column: pl.Series, role: str, name: str, where: Where = row_number) -> None:
@@ -223,46 +238,6 @@ def require_filled(column: pl.Series, role: str, name: str, where: Where = row_n
             f"{where(row)} has no {role}: column '{name}' is empty there; fill it in or drop the "
             "row"
         )
-
-
-def parse_order(column: pl.Series, typed: bool = False) -> pl.Series | None:
-    """Event order as numbers or times, nulls kept; None if the column is text of neither kind.
-
-    Text is read as whole numbers, else numbers, else ISO times, if every value allows it; not if
-    the column is `typed`: its type is known to hold for the whole log."""
-    dtype = column.dtype
-    if dtype.is_temporal():
-        return column
-    if len(column) and column.null_count() == len(column):
-        # without a value a column has no kind, or that of text
-        return column.cast(pl.Int64)
-    if isinstance(dtype, pl.Boolean | pl.Decimal):
-        return column.cast(pl.Float64)
-    if dtype.is_numeric():
-        return column.fill_nan(None) if dtype.is_float() else column
-    if isinstance(dtype, pl.Categorical | pl.Enum):
-        column = column.cast(pl.String)
-    if column.dtype != pl.String or typed:
-        return None
-    return parse_numbers(column) if parse_numbers(column) is not None else _parse_times(column)
-
-
-def parse_numbers(text: pl.Series) -> pl.Series | None:
-    """Text as Int64, else Float64, if every filled value allows it; else None."""
-    missing = text.null_count()
-    for dtype in (pl.Int64, pl.Float64):
-        numbers = text.cast(dtype, strict=False)
-        if numbers.null_count() == missing:
-            return numbers
-    return None
-
-
-def _parse_times(text: pl.Series) -> pl.Series | None:
-    try:
-        times = text.str.to_datetime(strict=False, time_zone="UTC")
-    except pl.exceptions.PolarsError:
-        return None
-    return times if times.null_count() == text.null_count() else None
 
 
 def parse_flags(column: pl.Series, where: Where = row_number) -> pl.Series:
@@ -314,10 +289,10 @@ def encode_field(
     are an error, or with `fill_mean` become the mean of the others. Raises LogFormatError for NaN
     or infinity and for types of neither kind."""
     name, dtype = column.name, column.dtype
-    if untyped and dtype == pl.String and column.null_count() < len(column):
-        numbers = parse_numbers(column)
+    if dtype == pl.String and column.null_count() < len(column):
+        numbers = parse_numbers(with_points(column)) if untyped else None
         if numbers is None:
-            refuse_spoilt(column, where)
+            refuse_spoilt(column, where, "all" if untyped else "unread")
         column = column if numbers is None else numbers
     if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
         return _encode_categories(column.cast(pl.String))
@@ -371,10 +346,13 @@ def context_column(column: pl.Series, untyped: bool) -> pl.Series:
     LogFormatError for a type of neither kind."""
     dtype = column.dtype
     if untyped and dtype == pl.String:
+        column = with_points(column)
         whole, numbers = (column.cast(kind, strict=False) for kind in CONTEXT_KINDS)
         missing = column.null_count()
         if whole.null_count() > missing == numbers.null_count():
             return numbers
+        if whole.null_count() > missing:
+            refuse_spoilt(column, row_number, "decimals")
     elif not (dtype.is_integer() or isinstance(dtype, pl.String | pl.Categorical | pl.Enum)):
         if dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null):
             return column.cast(pl.Float64)

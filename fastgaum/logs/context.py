@@ -72,11 +72,13 @@ def time_fields(
     """Context made of the times of events, and the values of what is categories.
 
     gap is log(1 + seconds) since the event before in its session, 0 for the first; of times that
-    are numbers, of the number's own unit. hour and day are those of the log's own clock.
+    are numbers, of the number's own unit. hour and day are those of the clock as written: of text,
+    what stands before the offset from UTC; of a column with a zone, that zone's.
 
     Args:
         names: of `options.TIME_FIELDS`.
-        events: session and order of each event; those of a session come in order.
+        events: session and order of each event, and the clock if order does not show it; those of a
+            session come in order.
         has_times: whether that order is one of numbers or times.
         taken: names of the log's other fields.
 
@@ -106,6 +108,7 @@ def time_fields(
             fields[name] = np.log1p(np.maximum(steps, 0.0)).astype(np.float32)
         else:
             local = order.cast(pl.Datetime("us", getattr(kind, "time_zone", None)))
+            local = events["clock"] if "clock" in events.columns else local
             text = local.dt.hour().cast(pl.String) if name == "hour" else local.dt.strftime("%a")
             fields[name] = Vocabulary(CATEGORIES_OF_TIME[name]).codes(text)
     return fields, {name: CATEGORIES_OF_TIME[name] for name in fields if name in CATEGORIES_OF_TIME}

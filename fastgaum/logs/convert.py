@@ -109,7 +109,7 @@ def convert_files(
     rule: str | None = options.split
     if rule not in USER_RULES:
         rule = None if schema.split is not None else "user"
-    typed = decide_types(tables, schema)
+    typed = decide_types(tables, schema, options.time_fields)
     users, actions = user_table_of(options, schema), action_table_of(options, schema)
     options = dataclasses.replace(options, name=options.name or stem_of(Path(paths[0])))
     say = progress or _nothing

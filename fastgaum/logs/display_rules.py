@@ -22,9 +22,10 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
 from fastgaum.kernels.nearest import TimedChoices, WalkState, nearest_others
-from fastgaum.logs.columns import Vocabulary, first_true, parse_numbers, row_number, show
+from fastgaum.logs.columns import Vocabulary, first_true, row_number, show
 from fastgaum.logs.layouts import ItemKind, Period, Source
 from fastgaum.logs.log import IntArray
+from fastgaum.logs.number_text import parse_numbers
 from fastgaum.untrusted_parquet import READ_ERRORS, one_line
 
 RuleName = Literal["nearest", "nearest-unseen", "released-before"]

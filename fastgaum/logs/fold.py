@@ -29,8 +29,8 @@ from fastgaum.logs.log import (
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.successive import CandidateClicks, click_numbers, with_each_click
 
-EVENT_COLUMNS = ("session", "key", "order", "label", "user", "split", "past")
-"""columns of `Rows.events`; a log need not have the last three"""
+EVENT_COLUMNS = ("session", "key", "order", "label", "clock", "user", "split", "past")
+"""columns of `Rows.events`; a log need not have the last four"""
 LONG_COLUMNS = ("session", "event", "event_label", "item", "chosen", "user", "split", "views")
 """columns of `to_frame` that are no field's"""
 BoolArray = npt.NDArray[np.bool_]
@@ -45,9 +45,9 @@ class Rows:
 
     events: pl.DataFrame
     """session (text), key (what tells the session's events apart), order (sortable, no null), label
-    (what messages and `event_ids` call the event), and, where the log has them, user (text), split
-    (Int8) and past (lists of items as text); a line per row, or where there is `event_of_row` one
-    per event"""
+    (what messages and `event_ids` call the event), and, where the log has them, clock (times as
+    written, where that is not what order says), user (text), split (Int8) and past (lists of items
+    as text); a line per row, or where there is `event_of_row` one per event"""
     item: CodedIds
     """each row's item"""
     chosen: BoolArray
@@ -163,6 +163,8 @@ def pack_rows(
     context = context_of_events(rows, keys, events, name_event)
     event_fields, of_context = encode_fields(context, False, name_event)
     taken = (*fields, *event_fields)
+    if "clock" in rows.events.columns:
+        events = events.with_columns(rows.events["clock"].gather(events["row"]))
     of_time, time_categories = time_fields(options.time_fields, events, rows.has_times, taken)
     users, split, owners = _per_session(rows.events, session_ids, sessions)
     choices, facts = candidates.clicks.choices(display_offsets, options, name_event)

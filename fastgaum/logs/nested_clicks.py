@@ -18,10 +18,10 @@ from fastgaum.logs.columns import (
     Where,
     first_true,
     ids_as_text,
-    parse_order,
     row_number,
     show,
 )
+from fastgaum.logs.event_order import order_of
 from fastgaum.logs.fields import is_list
 from fastgaum.logs.log import IntArray
 from fastgaum.logs.schema import LogSchema
@@ -175,7 +175,7 @@ def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> p
             f"{lengths[event]} clicks, one each is required: make the lists equally long, or "
             "rename the column, and clicks count in the order of their list"
         )
-    order = parse_order(lists.filter(lengths > 0).explode())
+    order = order_of(lists.filter(lengths > 0).explode())
     if order is None:
         raise LogFormatError(
             f"column '{column.name}' is the order of clicks and holds {column.dtype}: ranks or "

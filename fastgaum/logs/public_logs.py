@@ -300,7 +300,7 @@ PUBLIC_LOGS = (
         "CLARA2",
         "displays.parquet",
         ("session", "event", "query", "items", "chosen", "clicked", "outside"),
-        {},
+        {"chosen": "chosen"},
         ReadOptions.of(ordered=True, context_fields=("query",)),
         as_rows="CLARA2SearchLog_beta",
         not_read="clicks outside a list, and clicks beyond its first (which need --column "

@@ -20,13 +20,13 @@ from fastgaum.logs.columns import (
     first_true,
     ids_as_text,
     parse_flags,
-    parse_order,
     parse_split,
     require_filled,
     row_number,
     show,
 )
 from fastgaum.logs.cut import check_size
+from fastgaum.logs.event_order import clock_of, order_of, parse_order
 from fastgaum.logs.fields import is_list
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import IntArray
@@ -73,7 +73,8 @@ def _long_rows(
 ) -> Rows:
     assert schema.item is not None
     assert schema.chosen is not None
-    events = pl.DataFrame(_event_columns(table, schema, first_row))
+    columns, has_times = _event_columns(table, schema, options, first_row)
+    events = pl.DataFrame(columns)
     item = CodedIds.of(table[schema.item], "item")
     _require_items(item, schema.item)
     chosen = parse_flags(table[schema.chosen])
@@ -87,7 +88,7 @@ def _long_rows(
         click_order=_click_order(table, schema, typed=first_row is not None),
         views=views.to_numpy(),
         context=_context(table, schema, untyped),
-        has_times=_has_times(table, schema),
+        has_times=has_times,
     )
 
 
@@ -96,7 +97,7 @@ def _click_order(table: pl.DataFrame, schema: LogSchema, typed: bool) -> pl.Seri
     if schema.click_order is None:
         return None
     column = table[schema.click_order]
-    parsed = None if is_list(column.dtype) else parse_order(column, typed)
+    parsed = None if is_list(column.dtype) else order_of(column, typed)
     if parsed is None:
         raise LogFormatError(
             f"column '{column.name}' is the order of clicks and holds {column.dtype}: ranks or "
@@ -115,16 +116,17 @@ def _context(table: pl.DataFrame, schema: LogSchema, untyped: bool) -> dict[str,
 
 
 def _event_columns(
-    table: pl.DataFrame, schema: LogSchema, first_row: int | None
-) -> list[pl.Series]:
-    """session, key, order, label and, where the log has them, user, split and past."""
+    table: pl.DataFrame, schema: LogSchema, options: ReadOptions, first_row: int | None
+) -> tuple[list[pl.Series], bool]:
+    """session, key, order, label and, where the log has them, clock, user, split and past; and
+    whether the order is one of numbers or times."""
     session = _filled_ids(table, schema.session, "session")
     start = first_row or 0
     rows = pl.int_range(start, start + table.height, eager=True)
-    order, label = rows, rows
+    order, label, parsed, clock = rows, rows, None, None
     if schema.event is not None:
         event = table[schema.event]
-        parsed = parse_order(event, typed=first_row is not None)
+        parsed = order_of(event, typed=first_row is not None)
         label = ids_as_text(event, "event") if parsed is None else parsed
         require_filled(
             label,
@@ -134,6 +136,10 @@ def _event_columns(
         )
         # Text that is neither a number nor a time orders events by appearance.
         order = rows if parsed is None else parsed
+        if parsed is not None and parsed.dtype.is_temporal() and options.time_fields:
+            clock = clock_of(event)
+        if not first_row:
+            _check_several(session, event, table, schema)
     if schema.event_label is not None:
         label = _label(table, schema.event_label, typed=first_row is not None)
         if not schema.nested and not first_row:
@@ -146,17 +152,15 @@ def _event_columns(
         order.alias("order"),
         label.alias("label"),
     ]
+    if clock is not None:
+        columns.append(clock.rename("clock"))
     if schema.user is not None:
         columns.append(_filled_ids(table, schema.user, "user").rename("user"))
     if schema.split is not None:
         columns.append(parse_split(table[schema.split]).rename("split"))
     if schema.past is not None:
         columns.append(past_column(table[schema.past]).rename("past"))
-    return columns
-
-
-def _has_times(table: pl.DataFrame, schema: LogSchema) -> bool:
-    return schema.event is not None and parse_order(table[schema.event].head(1)) is not None
+    return columns, parsed is not None
 
 
 def _label(table: pl.DataFrame, column: str, typed: bool) -> pl.Series:
@@ -180,6 +184,23 @@ def _check_shared(
             f"while session and '{schema.event}' make {events} events, a label is shared by an "
             f"event's rows: to leave it out pass columns={{'event': '{schema.event}', "
             f"'event_label': '{schema.event}'}}"
+        )
+
+
+def _check_several(
+    session: pl.Series, event: pl.Series, table: pl.DataFrame, schema: LogSchema
+) -> None:
+    """Refuse what is called an event and has one value in the whole log, beside times that differ
+    within sessions: the displays of a session would be one."""
+    if schema.time_beside is None or event.n_unique() > 1:
+        return
+    times = pl.DataFrame([session.alias("session"), table[schema.time_beside].alias("time")])
+    if times.n_unique() > session.n_unique():
+        raise LogFormatError(
+            f"column '{schema.event}' is {show(event[0])} in all {len(event)} rows, which makes "
+            f"one event of each session, while '{schema.time_beside}' differs within sessions: "
+            f"name what tells events apart, --column event={schema.time_beside} "
+            f"(columns={{'event': '{schema.time_beside}'}}), or '{schema.event}' if it is that"
         )
 
 
@@ -208,7 +229,7 @@ def _nested_rows(
     first_row: int | None,
 ) -> Rows:
     assert schema.items is not None
-    columns = _event_columns(table, schema, first_row)
+    columns, has_times = _event_columns(table, schema, options, first_row)
     session, label = columns[0], columns[3]
 
     def name_event(event: int) -> str:
@@ -271,7 +292,7 @@ def _nested_rows(
         untyped,
         context=_context(table, schema, untyped),
         event_of_row=event_of_row,
-        has_times=_has_times(table, schema),
+        has_times=has_times,
         click_order=None if options.clicks == "error" else clicks.order_of(click_of_row),
         clicks=facts,
     )

@@ -75,6 +75,9 @@ class LogSchema:
     """columns of one value per event, likewise"""
     past: str | None = None
     """the list of items before a session's first event, likewise"""
+    time_beside: str | None = None
+    """a column with another name of `event`, where none was named for it and it is no field: an
+    event that never changes is held against it"""
 
     @property
     def nested(self) -> bool:
@@ -83,7 +86,7 @@ class LogSchema:
 
     def columns(self) -> list[str]:
         """Columns that the schema reads, each once."""
-        of_roles = (getattr(self, role) for role in (*ROLE_NAMES, "past"))
+        of_roles = (getattr(self, role) for role in (*ROLE_NAMES, "past", "time_beside"))
         named = (column for column in of_roles if column is not None)
         return list(dict.fromkeys([*named, *self.candidate_fields, *self.context_fields]))
 
@@ -142,10 +145,46 @@ def resolve_schema(
     alike = [column for column in dtypes if _squeezed(column) in names]
     named = (options.candidate_fields, options.context_fields)
     check_fields(*named, choice, alike, dtypes)
+    _refuse_two(roles, explicit, [column for column in dtypes if column not in fields])
     past = options.past or None
     if past is not None:
         check_past(past, dtypes)
-    return LogSchema(**roles, candidate_fields=named[0], context_fields=named[1], past=past)
+    beside = None
+    if "event" in roles and "event" not in explicit:
+        others = set(dtypes) - {*roles.values(), *fields}
+        beside = find_role("event", [column for column in dtypes if column in others])
+    return LogSchema(
+        **roles,
+        candidate_fields=named[0],
+        context_fields=named[1],
+        past=past,
+        time_beside=beside,
+    )
+
+
+def columns_named(names: Iterable[str], columns: Iterable[str]) -> list[str]:
+    """The columns that have one of the names; case and underscores do not count."""
+    squeezed = {_squeezed(name) for name in names}
+    return [column for column in columns if _squeezed(column) in squeezed]
+
+
+def _refuse_two(
+    roles: Mapping[str, str], explicit: Mapping[str, str], dtypes: Iterable[str]
+) -> None:
+    """Raise LogFormatError where two columns have names of one role. Only of events the more
+    preferred is taken: a number of an event and its time both order events."""
+    free = [column for column in dtypes if column not in explicit.values()]
+    for role, column in roles.items():
+        if role in explicit or role == "event":
+            continue
+        other = ROLE_NAMES["item"] if role == "items" else ()
+        two = columns_named((*ROLE_NAMES[role], *other), free)
+        if column in two and len(two) > 1:
+            raise LogFormatError(
+                f"the columns {' and '.join(map(repr, two))} are both called as the {role} column "
+                f"is, one is required: name it, --column {role}={column} "
+                f"(columns={{'{role}': '{column}'}}), or another of them"
+            )
 
 
 def _named_roles(

@@ -24,8 +24,9 @@ from fastgaum.features.numbers import (
 )
 from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
-from fastgaum.logs.columns import MOST_NUMBER, parse_numbers, show
+from fastgaum.logs.columns import MOST_NUMBER, show
 from fastgaum.logs.log import FloatArray, IntArray
+from fastgaum.logs.number_text import parse_numbers
 from fastgaum.models.folded import (
     FoldedRecurrent,
     SlateScorer,

@@ -166,8 +166,12 @@ def without(path: Path, column: str, layout: PublicLog, folder: Path) -> Path:
     return copy
 
 
-NESTED = {"Wikispeedia": ("session", "items", "chosen"), "CLARA2": ("session", "items")}
-"""what these two need: their names are those of any nested log (`clicked` is one of a choice)"""
+NESTED = {
+    "Wikispeedia": ("session", "items", "chosen"),
+    "CLARA2": ("session", "event", "query", "items", "outside"),
+}
+"""what these two need: their names are those of any nested log, and CLARA2 has two of a choice, of
+which either may be left out"""
 
 
 @named

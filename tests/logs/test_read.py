@@ -264,7 +264,7 @@ def test_event_order_by_number_time_or_appearance() -> None:
         dt.date(2024, 1, 1),
         dt.date(2024, 1, 2),
     ]
-    assert labels(["second", "10", "first"]) == ["second", "10", "first"]
+    assert labels(["second", "tenth", "first"]) == ["second", "tenth", "first"]
 
 
 def test_an_event_label_tells_events_of_one_time_apart() -> None:

@@ -68,3 +68,38 @@ def test_what_has_no_times_is_refused(frame: pl.DataFrame, names: list[str], say
 def test_a_field_of_time_is_named_once() -> None:
     with pytest.raises(LogFormatError, match="the log has a field 'gap', which --time-field gap"):
         read_frame(TIMED.with_columns(gap=pl.lit(0.5)), context_fields=["gap"], time_fields=["gap"])
+
+
+OFFSETS = ["2024-10-26T08:00:00+02:00", "2024-10-27T23:30:00+01:00", "2024-10-28T00:30:00+01:00"]
+"""a clock of Berlin, over the end of summer time"""
+
+
+def test_hours_are_those_of_the_clock_as_written_whatever_the_way_in(tmp_path: Path) -> None:
+    text = pl.DataFrame(
+        {"session": ["a"] * 3, "time": OFFSETS, "item": ["x", "y", "x"], "chosen": [1] * 3}
+    )
+    times = pl.col("time").str.to_datetime(time_zone="UTC").dt.convert_time_zone("Europe/Berlin")
+    typed = text.with_columns(times)
+    pandas = typed.to_pandas()
+    text.write_csv(tmp_path / "log.csv")
+    text.write_csv(tmp_path / "log.tsv", separator="\t")
+    text.write_ndjson(tmp_path / "log.ndjson")
+    text.write_parquet(tmp_path / "text.parquet")
+    typed.write_parquet(tmp_path / "typed.parquet")
+    typed.write_ipc(tmp_path / "typed.arrow")
+    pandas.to_parquet(tmp_path / "pandas.parquet")
+    names = ["gap", "hour", "day"]
+    logs = [
+        read_log(source, time_fields=names, name="log")
+        for source in (text, typed, pandas, *sorted(tmp_path.iterdir()))
+    ]
+    options = ReadOptions.of(time_fields=names, name="log")
+    shards = convert_files([tmp_path / "typed.parquet"], tmp_path / "out", 1, options=options)
+    logs.append(shards.load())
+    assert len(logs) == 11
+    for log in logs:
+        for name, said in (("hour", ["8", "23", "0"]), ("day", ["Sat", "Sun", "Mon"])):
+            assert log.categories[name].gather(log.event_fields[name]).to_list() == said
+        assert log.fingerprint == logs[0].fingerprint
+    with pytest.raises(LogFormatError, match="'time' is text with offsets, which is not read in"):
+        convert_files([tmp_path / "log.csv"], tmp_path / "other", 1, options=options)

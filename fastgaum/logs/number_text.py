@@ -1,0 +1,94 @@
+"""Numbers written as text: read where it is plain what they say, and refused where they would
+become categories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import polars as pl
+
+from fastgaum.errors import LogFormatError
+
+CONTEXT_KINDS = (pl.Int128(), pl.Float64())
+"""what an untyped column of the context may hold: ids, whose text stays as it is, or numbers"""
+FEWEST_NUMBERS = 0.5
+"""share of numbers above which text among them is a fault"""
+_GROUPS = r"\d{1,3}(?:[,.' _]\d{3})+"
+_NUMBER = rf"(?:{_GROUPS}|\d+(?:_\d+)*)(?:[.,]\d+)?"
+_SIGN = r"(?:[$€£¥%]|EUR|USD|GBP|CHF)?"
+Counted = Literal["all", "decimals", "unread"]
+"""which numbers make text beside them a fault: all; those that are not whole; of these, those that
+do not read as numbers"""
+_LIKE = rf"^[+-]?{_SIGN} ?[+-]?{_NUMBER} ?{_SIGN}$"
+"""what a reader takes for a number"""
+_DECIMAL_LIKE = rf"^[+-]?{_SIGN} ?[+-]?(?:{_GROUPS}|\d+)[.,]\d+ ?{_SIGN}$"
+"""what a reader takes for a number that is not whole"""
+_COMMA = r"^[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?$"
+"""a number with a decimal comma, or a whole one"""
+_SURE_COMMA = r",\d{1,2}$|,\d{4,}$|\.\d{3},|\d{4},|^[+-]?0\d*,"
+"""its comma divides no thousands"""
+_POINT = r"^[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?$"
+"""a number with a decimal point and thousands divided by commas"""
+
+
+def parse_numbers(text: pl.Series) -> pl.Series | None:
+    """Text as Int64, else UInt64, else Float64, if every filled value allows it; else None."""
+    missing = text.null_count()
+    for dtype in (pl.Int64, pl.UInt64, pl.Float64):
+        numbers = text.cast(dtype, strict=False)
+        if numbers.null_count() == missing:
+            return numbers
+    return None
+
+
+def with_points(text: pl.Series) -> pl.Series:
+    """The same text with a decimal point where every filled value is a number with a decimal comma,
+    and one of them at least cannot be anything else: 1.087,46 beside 12.
+
+    >>> with_points(pl.Series(["1.087,46", "12"])).to_list()
+    ['1087.46', '12']
+    >>> with_points(pl.Series(["1,234", "5,678"])).to_list()
+    ['1,234', '5,678']
+    """
+    commas = text.str.contains(_COMMA).all() and text.str.contains(_SURE_COMMA).any()
+    return text.to_frame("").select(pointed(pl.col(""), ",")).to_series() if commas else text
+
+
+def pointed(text: pl.Expr, decimal: str) -> pl.Expr:
+    """Numbers in text as a computer writes them, where `decimal` is their decimal sign; other text
+    stays as it is."""
+    if decimal == ",":
+        plain = text.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+        return pl.when(text.str.contains(_COMMA)).then(plain).otherwise(text)
+    plain = text.str.replace_all(",", "", literal=True)
+    return pl.when(text.str.contains(_POINT)).then(plain).otherwise(text)
+
+
+def refuse_spoilt(text: pl.Series, where: Callable[[int], str], counted: Counted) -> None:
+    """Raise LogFormatError for a column of text most of which are numbers, and not all."""
+    kinds = text.to_frame("").select(spoilt(pl.col(""), counted))
+    wrong, filled = kinds["wrong"], len(text) - text.null_count()
+    if wrong.any() and kinds["numbers"].sum() > FEWEST_NUMBERS * filled:
+        raise of_spoilt(text.name, text.filter(wrong), where(int(wrong.arg_max() or 0)))
+
+
+def spoilt(text: pl.Expr, counted: Counted) -> tuple[pl.Expr, pl.Expr]:
+    """Of each value: `numbers`, whether it counts as a number; `wrong`, whether it is filled and
+    does not read as one."""
+    wrong = text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
+    numbers = text.str.contains(_LIKE if counted == "all" else _DECIMAL_LIKE)
+    if counted == "unread":
+        numbers &= wrong
+    return numbers.fill_null(value=False).alias("numbers"), wrong.alias("wrong")
+
+
+def of_spoilt(name: str, wrong: pl.Series, where: str) -> LogFormatError:
+    """The error for a column of numbers; wrong: its values that do not read as numbers."""
+    first = ", ".join(repr(value) for value in wrong.unique(maintain_order=True).head(3))
+    return LogFormatError(
+        f"{where} has '{name}' = {wrong[0]!r}, and most values are numbers, which would be read as "
+        f"categories because of it ({len(wrong)} such values: {first}): write numbers as 1234.5 "
+        "and leave no text among them, or name their decimal sign (--decimal , or decimal=','); "
+        "if they are names, begin each with a letter"
+    )
