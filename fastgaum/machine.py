@@ -7,11 +7,54 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
+from msgspec import Meta
 
 from fastgaum.errors import ConfigError
+
+Count = Annotated[int, Meta(ge=0, le=1 << 62)]
+Seconds = Annotated[float, Meta(ge=0, le=1e12)]
+
+
+class LogRecord(msgspec.Struct):
+    """What a run's machine.json says of its log."""
+
+    fingerprint: str
+    name: str | None = None
+    source: str | None = None
+
+
+class CostRecord(msgspec.Struct):
+    """What it says of a fit that has ended."""
+
+    seconds: Seconds
+    peak_memory_bytes: Count | None
+    peak_card_memory_bytes: Count | None
+
+
+class MachineRecord(msgspec.Struct):
+    """What a report reads of machine.json; a run's own file holds more."""
+
+    log: LogRecord
+    cost: CostRecord | None = None
+    python: str = "of an unknown version"
+    system: str = "unknown system"
+    processor: str | None = None
+    cuda: str | None = None
+    commit: str | None = None
+    cores: Count | None = None
+    threads: Count | None = None
+    versions: dict[str, str] = {}
+
+
+def checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a machine.json holds, with a default for what it lacks. Raises ValueError, naming the
+    place, where a value is of another type or size."""
+    known: dict[str, Any] = msgspec.to_builtins(msgspec.convert(facts, MachineRecord))
+    return known | facts
 
 
 def device_of(name: str) -> torch.device:

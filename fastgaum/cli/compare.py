@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fastgaum.logs.log import SessionLog
+    from fastgaum.logs.options import ReadOptions
     from fastgaum.reports.comparison import Comparison, GridPlan
     from fastgaum.reports.grid import GridRun, Outcome
 
@@ -99,7 +100,18 @@ def compare_command(
     title = title_of(log)
     oracles = oracle_of(title, log, resolve(source, reading.data_dir).path, plan)
     table = compared_in_sight({title: log}, plan, oracles, n_runs, side_by_side, device)
-    return show_comparison(table.read_with(reading.options.to_json()), files)
+    return show_comparison(table.read_with(_read_with(reading.options, log)), files)
+
+
+def _read_with(options: ReadOptions, log: SessionLog) -> dict[str, object]:
+    """The options by which a log was read; `auto` is `user` where that gives the same split."""
+    from fastgaum.logs.log import resplit_by
+
+    read: dict[str, object] = options.to_json()
+    drawn = resplit_by(log, "user", options.split_seed).split
+    if options.split == "auto" and (log.split == drawn).all():
+        read["split_by"] = "user"
+    return read
 
 
 def compared_in_sight(

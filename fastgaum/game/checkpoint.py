@@ -17,6 +17,7 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from fastgaum.checkpoint import State, damage_named, load_state, save_state, split_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
+from fastgaum.game.epochs import EpochRow
 from fastgaum.processes import Processes
 
 if TYPE_CHECKING:
@@ -184,7 +186,7 @@ class Checkpoint:
                 Config.from_mapping(state["config"]),
                 dict(state["reading"]),
                 str(state["fingerprint"]),
-                [TriedSetting(**one) for one in state["tried"]],
+                msgspec.convert(state["tried"], list[TriedSetting]),
                 state["trainer"],
                 int(state["n_settings"]),
                 # what was written before there were sets, and runs that go on from others
@@ -193,8 +195,7 @@ class Checkpoint:
             )
             if found.trainer is not None:
                 TrainingPosition.of(found.trainer)
-                if not all(type(row["epoch"]) is int for row in found.rows):
-                    raise ValueError("an epoch in it has no number")
+                msgspec.convert(found.rows, list[EpochRow])
         return found
 
 
@@ -301,7 +302,7 @@ def first_checkpoint(processes: Processes, checkpoint: Checkpoint) -> Checkpoint
         "bootstraps": checkpoint.bootstraps,
     }
     state = processes.state_of_first(own)
-    tried = [TriedSetting(**one) for one in state["tried"]]
+    tried = msgspec.convert(state["tried"], list[TriedSetting])
     return dataclasses.replace(checkpoint, **{**state, "tried": tried})
 
 

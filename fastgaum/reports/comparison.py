@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from fastgaum.config import Protocol
-from fastgaum.errors import ConfigError, as_given, did_you_mean, require_type
-from fastgaum.logs.log import SessionLog
+from fastgaum.errors import ConfigError, LogFormatError, as_given, did_you_mean, require_type
+from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.registry import dataset, names
 from fastgaum.reports.grid import GridRun, Outcome, grid_runs
 from fastgaum.reports.reproduce import run_grid
@@ -157,9 +157,12 @@ def compare_logs(
         ConfigError: as `GridPlan.runs`.
         LogFormatError: a log has an empty split, or does not suit a model.
     """
+    runs = plan.runs(list(logs))
+    for log in () if plan.resplits else logs.values():
+        _require_splits(log)
     result = run_grid(
         logs,
-        plan.runs(list(logs)),
+        runs,
         oracles=oracles,
         jobs=jobs,
         device=device,
@@ -223,6 +226,18 @@ def compare(
     splits = tuple(dict.fromkeys(resplits))
     plan = GridPlan(tuple(models), seeds, protocol, splits, settings or {})
     return compare_logs({title_of(log): log}, plan, jobs=jobs).read_with({})
+
+
+def _require_splits(log: SessionLog) -> None:
+    """Raise LogFormatError, before anything is fitted, where a split has no session."""
+    empty = [name for i, name in enumerate(SPLITS) if not (log.split == i).any()]
+    if empty:
+        raise LogFormatError(
+            f"log '{log.name}' has no session in split '{empty[0]}', and a comparison trains, "
+            "chooses epochs and scores on the three splits: draw a split of its users, with "
+            "--split-by user or --resplit 1..5 (in Python read_log(split='user') or "
+            "resplits=range(1, 6))"
+        )
 
 
 def title_of(log: SessionLog) -> str:

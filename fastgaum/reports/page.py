@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = "fastgaum.reports"
+_CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
+"""characters that a terminal obeys, and those that make a text read as another"""
 SECTIONS = {
     "result": "Result",
     "compare": "Differences",
@@ -128,7 +131,8 @@ def to_html(facts: Json) -> str:
         script=script,
         script_hash=f"sha256-{digest}",
     )
-    return str(page)
+    # a page that is read in a terminal, or copied, gives it nothing to obey
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", str(page))
 
 
 def _environment() -> Environment:

@@ -82,8 +82,10 @@ def run_grid(
         result["cells"] += cells
         result["comparison"][name] = comparison
     named = {run.model for run in runs}
-    result["tuning"] = {model: facts for model, facts in tuning_budget().items() if model in named}
+    # settings were tried on the logs of the published table: of others there is nothing to say
     if published_datasets() & set(logs):
+        budget = tuning_budget()
+        result["tuning"] = {model: facts for model, facts in budget.items() if model in named}
         result["published_table"] = published_table()
     return result
 

@@ -241,7 +241,12 @@ def _what_was_run(result: Json, facts: Json) -> str:
     seeds, resplit = result["seeds"], result["resplit"]
     events = f"{facts['n_test_events']} test events of {facts['n_test_users']} users"
     counted = f"{seeds} seed{'s' if seeds > 1 else ''}"
-    if not resplit:
+    reading = result.get("reading", {})
+    rule = reading.get("split_by", "auto")
+    if not resplit and rule not in ("auto", "file"):
+        seed = "" if rule == "time" else f", seed {reading.get('split_seed', 0)}"
+        split = f"split by --split-by {rule}{seed}"
+    elif not resplit:
         split = "the log's own split"
     elif len(resplit) == 1:
         split = f"users split anew with seed {resplit[0]}"

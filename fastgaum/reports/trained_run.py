@@ -18,6 +18,7 @@ from fastgaum.errors import CheckpointError, DatasetError, LogFormatError
 from fastgaum.game.checkpoint import trials_as_facts
 from fastgaum.game.epochs import EpochRow
 from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.machine import checked_facts
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import PRESETS, SIZES
@@ -25,7 +26,13 @@ from fastgaum.reports.table import Json
 from fastgaum.untrusted import parse_json, read_text
 from fastgaum.untrusted_parquet import READ_ERRORS, one_line, read_small_parquet
 
-COLUMNS = tuple(EpochRow.__dataclass_fields__)
+_TYPES = {"int": pl.Int64, "float": pl.Float64, "str": pl.String, "bool": pl.Boolean}
+COLUMNS = {name: _TYPES[str(one.type)] for name, one in EpochRow.__dataclass_fields__.items()}
+"""columns of a training table and their types"""
+MOST_ROWS = 10_000
+"""rows of a training table that a page has room for"""
+MOST_LINES_BYTES = 1 << 24
+"""of metrics.jsonl"""
 
 
 @dataclass(frozen=True)
@@ -99,21 +106,19 @@ def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
             "does not have"
         )
     machine = _read_object(folder / "machine.json")
-    if not isinstance(machine.get("log"), dict) or not isinstance(
-        machine["log"].get("fingerprint"), str
-    ):
+    try:
+        machine = checked_facts(machine)
+    except ValueError as error:
         raise CheckpointError(
-            f"'{folder / 'machine.json'}' does not say which log it was trained on: train again"
-        )
+            f"'{folder / 'machine.json'}' does not say which log it was trained on, and how "
+            f"({one_line(error)}): train again"
+        ) from None
     reading = _read_object(folder / "reading.json") if (folder / "reading.json").exists() else {}
     table = _table(folder)
     if isinstance(model, UserModel):
         epochs, fits = _epochs(table, folder), table.clear()
     else:
-        epochs, fits = (
-            pl.DataFrame(schema={**dict.fromkeys(COLUMNS, pl.Float64), "best": pl.Boolean}),
-            table,
-        )
+        epochs, fits = pl.DataFrame(schema=COLUMNS), _fits(table, folder)
     return TrainedRun(folder, model, machine, reading, epochs, fits)
 
 
@@ -138,12 +143,14 @@ def log_of(run: TrainedRun, logs: Sequence[SessionLog]) -> SessionLog:
 def _table(folder: Path) -> pl.DataFrame:
     """The training table; of a run that was interrupted or diverged, the epochs that it has."""
     file = folder / "metrics.parquet"
-    file = file if file.is_file() else folder / "metrics.jsonl"
+    file = file if file.exists() else folder / "metrics.jsonl"
     if not file.is_file():
         raise CheckpointError(
-            f"'{folder}' has no metrics.parquet and no metrics.jsonl: it is no whole run, train "
-            "again"
+            f"'{folder}' has no metrics.parquet and no metrics.jsonl that is a file: it is no "
+            "whole run, train again"
         )
+    if file.suffix == ".jsonl" and file.stat().st_size > MOST_LINES_BYTES:
+        raise CheckpointError(f"'{file}' has more than {MOST_LINES_BYTES} bytes: train again")
     try:
         table = (
             read_small_parquet(file)
@@ -154,24 +161,55 @@ def _table(folder: Path) -> pl.DataFrame:
         raise CheckpointError(f"'{file}' is damaged ({one_line(error)}): train again") from None
     if not table.height:
         raise CheckpointError(f"'{file}' has no row: train again")
+    if table.height > MOST_ROWS:
+        raise CheckpointError(
+            f"'{file}' has {table.height} rows, a page has room for {MOST_ROWS}: report on a run "
+            "of fewer epochs"
+        )
     return table
 
 
 def _epochs(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
-    """The columns of `EpochRow`."""
+    """The columns of `EpochRow`, checked."""
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
         raise CheckpointError(f"the table in '{folder}' has no {missing[0]}: train again")
-    return table.select(COLUMNS)
+    try:
+        table = table.select(pl.col(name).cast(kind) for name, kind in COLUMNS.items())
+    except pl.exceptions.PolarsError as error:
+        raise CheckpointError(
+            f"the table in '{folder}' is damaged ({one_line(error)}): train again"
+        ) from None
+    number, speed = table["epoch"], table["events_per_second"]
+    whole = not table.select("epoch", "phase", "best", speed.name).null_count().sum_horizontal()[0]
+    rises = whole and (number.diff().drop_nulls() > 0).all() and number.is_between(0, 1e9).all()
+    if not (rises and speed.is_finite().all()):
+        raise CheckpointError(
+            f"the table in '{folder}' is damaged: epochs that rise, each with a phase, a speed and "
+            "whether it is the best, are required; train again"
+        )
+    return table
+
+
+def _fits(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    """The table of a model that is fitted in one go, checked."""
+    for name, kind in table.schema.items():
+        if not (kind.is_float() or kind.is_integer() or kind in (pl.String, pl.Boolean, pl.Null)):
+            raise CheckpointError(
+                f"the table in '{folder}' has {name} of type {kind}, numbers and text are "
+                "required: train again"
+            )
+    return table
 
 
 def _read_object(file: Path) -> Json:
+    # what is no file, such as a pipe, may never end
+    if not file.is_file():
+        raise CheckpointError(f"'{file}' is missing, or no file: train again")
     try:
         value = parse_json(read_text(file))
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"'{file}' is missing or damaged ({one_line(error)}): train again"
-        ) from None
+        raise CheckpointError(f"'{file}' is damaged ({one_line(error)}): train again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"'{file}' holds no object: train again")
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,30 @@ from tests.game.interrupted import (
     save_every_epoch,
     start_and_stop,
 )
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (
+            lambda state: state["tried"].append({"name": "x", "val_loss": 1.0, "seconds": {}}),
+            "float",
+        ),
+        (lambda state: state["trainer"]["rows"][0].update(loss={}), "float"),
+        (lambda state: state["trainer"]["rows"][0].pop("epoch"), "epoch"),
+    ],
+)
+def test_a_damaged_record_is_found_before_a_run_goes_on(
+    log: SessionLog, tmp_path: Path, damage: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    config = config_of("fastgaum", epochs=1, warm_start=1, catch_up=1, batch_sessions=64, search=[])
+    run(config, log, tmp_path / "run")
+    file = tmp_path / "run" / "resume.safetensors"
+    state = load_state(file, checkpoint.FORMAT, "")
+    damage(state)
+    save_state(file, checkpoint.FORMAT, state)
+    with pytest.raises(CheckpointError, match=f"is damaged or not a training.*{says}"):
+        run_checkpoint(tmp_path / "run")
 
 
 def test_a_crash_between_any_two_writes_is_mended(

@@ -48,7 +48,8 @@ def test_the_command_writes_what_reproduce_and_python_give(
     argv = ["compare", str(renamed), "--column", "item=sku", *models, "--json", str(out)]
     assert main(argv) == 0
     result = json.loads(out.read_text())
-    assert result["reading"] == {"column": ["item=sku"]}
+    # the file's split is the one that is drawn where there is none
+    assert result["reading"] == {"column": ["item=sku"], "split_by": "user"}
     assert _without_machine(result) == _without_machine(table.result)
     assert (
         main(["data", "convert", str(renamed), "--column", "item=sku", "-o", str(tmp_path / "log")])
@@ -62,6 +63,35 @@ def test_the_command_writes_what_reproduce_and_python_give(
     for cell in reproduced["cells"]:  # type: ignore[attr-defined]
         cell["dataset"] = "yelp (another log)"
     assert reproduced["cells"] == _without_machine(result)["cells"]
+
+
+@pytest.mark.parametrize("option", [["--split-by", "user"], []])
+def test_a_split_that_was_drawn_is_not_the_log_s_own(
+    renamed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    frame = pl.read_parquet(renamed)
+    frame = frame if option else frame.drop("split")
+    frame.write_parquet(tmp_path / "log.parquet")
+    argv = ["compare", str(tmp_path / "log.parquet"), "--column", "item=sku", "--jobs", "1"]
+    models = ["--models", "click-rate,logit", "--seeds", "1"]
+    assert main([*argv, *models, *option]) == 0
+    said = capsys.readouterr().out
+    assert "1 seed, split by --split-by user, seed 0;" in said
+    # settings were tried on the published logs, and on no other
+    assert "settings tried" not in said
+
+
+def test_a_log_without_a_test_split_is_refused_before_a_fit(
+    renamed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pl.read_parquet(renamed).filter(pl.col("split") != "test")
+    frame.write_parquet(tmp_path / "log.parquet")
+    argv = ["compare", str(tmp_path / "log.parquet"), "--column", "item=sku"]
+    assert main([*argv, "--models", "fastgaum", "--seeds", "1000"]) == 2
+    err = capsys.readouterr().err
+    assert "no session in split 'test'" in err
+    assert "--split-by user or --resplit 1..5" in err
+    assert "resplits=range(1, 6)" in err
 
 
 def test_a_comparison_is_a_frame_and_a_line(table: Comparison) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import math
-import shutil
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
@@ -369,30 +368,3 @@ def test_what_does_not_fit_is_refused(workshop: Workshop, tmp_path: Path) -> Non
         report_facts(runs, [resplit(workshop.log, 5)])
     with pytest.raises(CheckpointError, match="is no run folder"):
         open_run(tmp_path / "absent")
-    for name, text, says in (
-        ("machine.json", "{", "missing or damaged"),
-        ("machine.json", "[]", "holds no object"),
-        ("machine.json", "{}", "does not say which log"),
-        ("metrics.parquet", "PAR1", "is damaged"),
-    ):
-        copy = tmp_path / "copy"
-        shutil.copytree(workshop.runs[0], copy)
-        (copy / name).write_text(text)
-        with pytest.raises(CheckpointError, match=says):
-            open_run(copy)
-        shutil.rmtree(copy)
-
-
-def test_a_run_that_was_interrupted_is_read_from_its_lines(
-    workshop: Workshop, tmp_path: Path
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(workshop.runs[0], copy)
-    (copy / "metrics.parquet").unlink()
-    whole = open_run(workshop.runs[0]).table
-    found = open_run(copy).table
-    assert found["epoch"].to_list() == whole["epoch"].to_list()
-    assert found["gap"].to_list() == pytest.approx(whole["gap"].to_list())
-    (copy / "metrics.jsonl").unlink()
-    with pytest.raises(CheckpointError, match=r"no metrics\.parquet and no metrics\.jsonl"):
-        open_run(copy)

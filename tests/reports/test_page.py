@@ -4,6 +4,7 @@ is told apart."""
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import hashlib
 import itertools
@@ -180,6 +181,14 @@ def test_test_figures_are_named_as_such(workshop: Workshop, html: str) -> None:
     assert any(
         finding["test_prec_at_1"] is not None for finding in facts["logs"][0]["audit"]["findings"]
     )
+
+
+def test_what_a_terminal_obeys_is_spelt_out(workshop: Workshop) -> None:
+    facts = copy.deepcopy(workshop.facts)
+    facts["runs"][0]["machine"]["processor"] = "a\x1b[31mb\u202ec\x85"
+    page = to_html(facts)
+    assert "a\\x1b[31mb\\x202ec\\x85" in page
+    assert [one for one in page if not one.isprintable() and one not in "\n\u202f\u00a0"] == []
 
 
 def test_written_whole_or_not_at_all(
