@@ -25,8 +25,9 @@ import numpy as np
 import polars as pl
 
 from fastgaum.files import atomic
-from fastgaum.logs.log import SessionLog, split_by_user
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
+from fastgaum.logs.user_split import shuffled_split
 from fastgaum.machine import machine_facts
 from fastgaum.models.user_model import UserModel
 from fastgaum.ope.shown import replay_policy
@@ -101,7 +102,7 @@ def draw_log(world: TrueWorld, weights: np.ndarray, n_users: int, seed: int) -> 
         display_offsets=np.arange(0, n_events * K + 1, K, dtype=np.int32),
         items=np.ascontiguousarray(slates.transpose(1, 0, 2)).reshape(-1),
         choices=np.ascontiguousarray(places.T).reshape(-1).astype(np.int32),
-        split=split_by_user(np.arange(n_users, dtype=np.int32), seed),
+        split=shuffled_split(n_users, seed),
         users=np.arange(n_users, dtype=np.int32),
         session_ids=pl.Series("session", [str(i) for i in range(n_users)], dtype=pl.String),
         event_ids=pl.Series("event", np.tile(np.arange(STEPS), n_users)),

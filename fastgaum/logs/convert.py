@@ -27,7 +27,7 @@ from fastgaum.logs.column_types import TypedTable, decide_types
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import join_logs
 from fastgaum.logs.fold import Rows, pack_rows
-from fastgaum.logs.log import USER_RULES, FieldArray, SessionLog, split_by_rule
+from fastgaum.logs.log import FieldArray, SessionLog
 from fastgaum.logs.nested_clicks import as_list
 from fastgaum.logs.opened_log import open_known, open_rows
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
@@ -46,6 +46,7 @@ from fastgaum.logs.shard_writer import check_shards_output, require_shards, shar
 from fastgaum.logs.shards import ShardedLog, is_saved_log, open_shards
 from fastgaum.logs.side_tables import UserTable, join_item_table, with_grid
 from fastgaum.logs.tables import stem_of
+from fastgaum.logs.user_split import USER_RULES, hash_texts, split_by_rule
 from fastgaum.untrusted_parquet import one_line
 
 PIECE_ROWS = 1_000_000
@@ -72,8 +73,8 @@ def convert_files(
     shards; return it opened.
 
     In one shard the log is what `read_log` makes of the files; in more, its users come in another
-    order, so that a split that is drawn is drawn anew. `split="time"` is not offered: give such a
-    split as a column.
+    order, in the same parts of a split. `split="time"` is not offered: give such a split as a
+    column.
 
     Args:
         paths: at least one file or folder of the same columns.
@@ -211,11 +212,12 @@ def _packed(
     """Each shard's buckets as a log of all the items, split by its rows or by a rule over all
     users."""
     head, users, actions, rule = whole
-    first, drawn = 0, None
+    drawn, known = np.zeros(0, np.int8), np.zeros(0, np.uint64)
     no_click = buckets.have_no_click() if options.clicks == "each" else None
     if rule is not None:
-        n_users = sum(buckets.count_users(number) for number in buckets.filled)
-        drawn = split_by_rule(np.arange(n_users, dtype=np.int32), rule, options.split_seed)
+        known = np.concatenate([hash_texts(buckets.users_of(one)) for one in buckets.filled])
+        known.sort()
+        drawn = split_by_rule(known, rule, options.split_seed)
     for _, numbers in itertools.groupby(buckets.filled, lambda number: number // per_shard):
         parts = []
         for number in numbers:
@@ -224,10 +226,8 @@ def _packed(
                 log = packed.log if users is None else users.attach(packed.log, packed.owners)
             except LogFormatError as error:
                 raise LogFormatError(f"{head.name}: {error}") from None
-            if drawn is not None:
-                n_users = int(log.users.max()) + 1
-                log = log.with_split(drawn[first : first + n_users][log.users])
-                first += n_users
+            if rule is not None:
+                log = log.with_split(drawn[np.searchsorted(known, log.user_hashes)])
             parts.append(_with_codes_of(log, head))
         clicks = functools.reduce(ClickFacts.plus, (part.clicks for part in parts))
         log = replace(join_logs(parts), clicks=clicks)

@@ -97,6 +97,7 @@ def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
         split=log.split[picked],
         users=log.users[picked],
         session_ids=log.session_ids.gather(picked),
+        user_ids=None if log.user_ids is None else log.user_ids.gather(picked),
         event_ids=log.event_ids.gather(events),
         views=None if log.views is None else log.views[candidates],
         candidate_fields={
@@ -132,7 +133,7 @@ def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
         names = getattr(parts[0], of)
         return {name: np.concatenate([getattr(part, of)[name] for part in parts]) for name in names}
 
-    first = parts[0]
+    first, ids = parts[0], [part.user_ids for part in parts if part.user_ids is not None]
     users = np.cumsum([0, *(int(part.users.max(initial=-1)) + 1 for part in parts[:-1])])
     return dataclasses.replace(
         first,
@@ -142,6 +143,7 @@ def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
             [part.users + start for part, start in zip(parts, users, strict=True)]
         ).astype(np.int32),
         session_ids=pl.concat([part.session_ids for part in parts]),
+        user_ids=pl.concat(ids) if len(ids) == len(parts) else None,
         event_ids=pl.concat([part.event_ids for part in parts]),
         views=None if first.views is None else values("views"),
         candidate_fields=fields("candidate_fields"),

@@ -4,7 +4,7 @@ order is dropped, views are counted, and all is checked."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,15 +19,14 @@ from fastgaum.logs.columns import CodedIds, Vocabulary, encode_fields, first_tru
 from fastgaum.logs.context import context_of_events, time_fields
 from fastgaum.logs.cut import check_size, stable_order
 from fastgaum.logs.log import (
-    FRACTIONS,
     SPLITS,
     FieldArray,
     IntArray,
     SessionLog,
-    split_parts,
 )
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.successive import CandidateClicks, click_numbers, with_each_click
+from fastgaum.logs.user_split import hash_texts, split_in_order
 
 EVENT_COLUMNS = ("session", "key", "order", "label", "clock", "user", "split", "past")
 """columns of `Rows.events`; a log need not have the last four"""
@@ -196,6 +195,7 @@ def pack_rows(
         name=options.name or "log",
         clicks=facts,
         actions=pack_actions(order, rows.item.texts, pasts, actions, rows.has_times),
+        user_ids=owners.rename("user"),
     )
     orders = events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
     log = with_each_click(log, candidates.clicks, options, no_click)
@@ -326,9 +326,10 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
     same log.
 
     Columns: session, event (0, 1, … within the session), event_label (only if it tells a session's
-    events apart), item, chosen (0/1), user (its code), split (its name), views (if logged), the
+    events apart), item, chosen (0/1), user, split (its name), views (if logged), the
     candidate fields and the context, that of users too, under their names. In the long layout an
     event without a click is one whose rows all have chosen = 0."""
+    user_ids = pl.Series(log.users) if log.user_ids is None else log.user_ids
     event_of_candidate = log.event_of_candidate()
     session_of_event = log.session_of_event
     session_of_candidate = session_of_event[event_of_candidate]
@@ -339,7 +340,7 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
         "event": log.event_number[event_of_candidate],
         "item": log.item_ids.gather(log.items),
         "chosen": chosen,
-        "user": log.users[session_of_candidate],
+        "user": user_ids.gather(session_of_candidate),
         "split": pl.Series(SPLITS).gather(log.split[session_of_candidate]),
     }
     labelled = pl.DataFrame([pl.Series("session", session_of_event), log.event_ids.alias("label")])
@@ -363,14 +364,13 @@ def _decoded(values: FieldArray, categories: pl.Series | None) -> pl.Series:
     return Vocabulary(categories).decode(values.astype(np.int32))
 
 
-def split_by_time(
-    first_order: pl.Series, fractions: Sequence[float] = FRACTIONS
-) -> npt.NDArray[np.int8]:
+def split_by_time(log: SessionLog, first_order: pl.Series) -> npt.NDArray[np.int8]:
     """Split of each session, shape (n_sessions,), by the time of its first event: the earliest
     sessions train.
 
-    Sessions of one time keep their order in the log. Raises LogFormatError if all sessions start at
-    the same value: the event column then counts events within a session and is no time."""
+    Sessions of one time come in the order of their ids' hashes, whatever their order in the log.
+    Raises LogFormatError if all sessions start at the same value: the event column then counts
+    events within a session and is no time."""
     if len(first_order) > 1 and first_order.n_unique() == 1:
         raise LogFormatError(
             "split='time' needs times that differ between sessions, every session starts at "
@@ -378,7 +378,6 @@ def split_by_time(
             " name a time column (columns={'event': 'NAME'}) or use split='user'"
         )
     split = np.empty(len(first_order), dtype=np.int8)
-    split[np.argsort(first_order.to_physical().to_numpy(), kind="stable")] = split_parts(
-        len(first_order), fractions
-    )
+    times = first_order.to_physical().to_numpy()
+    split[np.lexsort((hash_texts(log.session_ids), times))] = split_in_order(len(first_order))
     return split

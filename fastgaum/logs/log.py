@@ -8,10 +8,11 @@ A worked miniature: two sessions, the first of two events (3 and 2 candidates), 
     choices         [2, 0, -1]              event 0 chose its third candidate, item 2; event 1 its
                                             first; event 2 none
 
-A split is one of whole users, drawn at random: 50 % train, 25 % validation, 25 % test if no shares
-are given. The rules `half` and `other-half` make two runs that share no user: the users of one half
-train (three quarters of them) and validate, those of the other are the test split, and the other
-way round. Policies are trained in one run's world and judged in the other's."""
+A split is one of whole users, drawn by a hash of the user's id (`logs.user_split`): 50 % train,
+25 % validation, 25 % test if no shares are given. The rules `half` and `other-half` make two runs
+that share no user: the users of one half train (three quarters of them) and validate, those of the
+other are the test split, and the other way round. Policies are trained in one run's world and
+judged in the other's."""
 
 from __future__ import annotations
 
@@ -25,9 +26,17 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import ConfigError, as_given, no_log, require_whole
+from fastgaum.errors import ConfigError, no_log
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
 from fastgaum.logs.digests import Digests
+from fastgaum.logs.user_split import (
+    FRACTIONS,
+    USER_RULES,
+    Hashes,
+    hash_texts,
+    split_by_rule,
+    split_by_user,
+)
 
 if TYPE_CHECKING:
     from fastgaum.kernels.candidate_counts import PackedSessions
@@ -137,6 +146,9 @@ class SessionLog(PackedArrays):
     """what was done with several clicks on a display, and with clicks outside it"""
     actions: Actions | None = None
     """what users did between the displays; None: nothing is logged"""
+    user_ids: pl.Series | None = None
+    """the log's own id of each session's user as text, length n_sessions; None: `users` are the
+    ids"""
 
     @classmethod
     def empty(cls, item_ids: pl.Series) -> SessionLog:
@@ -199,6 +211,13 @@ class SessionLog(PackedArrays):
         if split == "all":
             return np.arange(self.n_sessions, dtype=np.int32)
         return np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int32)
+
+    @cached_property
+    def user_hashes(self) -> Hashes:
+        """64-bit hash of the id of each session's user, shape (n_sessions,): what splits are drawn
+        by, and what a model file keeps of the users that trained."""
+        ids = self.user_ids
+        return hash_texts(pl.Series(self.users).cast(pl.String) if ids is None else ids)
 
     def session_name(self, row: int) -> str:
         """Id of a session, by its row."""
@@ -304,20 +323,15 @@ class ItemCounts:
         count_items(part.sessions_in("train"), part.packed_sessions(), rates, totals)
 
 
-FRACTIONS = (0.5, 0.25, 0.25)
-HALF = (0.375, 0.125, 0.5)
-USER_RULES = ("user", "half", "other-half")
-"""rules that split whole users by a seed"""
-
-
 def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) -> SessionLog:
     """Return the log with a new split of whole users: all sessions of a user fall into one part.
 
-    `fractions` are the shares of users in train, validation and test and sum to 1 (ConfigError
-    otherwise). The same log, seed and fractions give the same split."""
+    `fractions` are the expected shares of users in train, validation and test and sum to 1
+    (ConfigError otherwise). A user's part is a hash of the user's id and the seed: it is the same
+    in every order of the sessions, and in a log that has grown."""
     if not isinstance(log, SessionLog):
         raise no_log(log)
-    return log.with_split(split_by_user(log.users, seed, fractions))
+    return log.with_split(split_by_user(log.user_hashes, seed, fractions))
 
 
 def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
@@ -331,50 +345,4 @@ def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
         raise no_log(log)
     if rule not in USER_RULES:
         raise ConfigError(f"rule is {rule!r}, one of {', '.join(USER_RULES)} is required")
-    return log.with_split(split_by_rule(log.users, rule, seed))
-
-
-def split_by_rule(users: IntArray, rule: str, seed: int) -> npt.NDArray[np.int8]:
-    """Split of each session, shape (n_sessions,), by one of USER_RULES."""
-    if rule == "user":
-        return split_by_user(users, seed)
-    return split_by_half(users, seed, rule == "other-half")
-
-
-def split_by_half(users: IntArray, seed: int, other: bool = False) -> npt.NDArray[np.int8]:
-    """Split of each session, shape (n_sessions,): one half of the users trains and validates, the
-    rest is the test split.
-
-    `other` swaps the halves: with the same seed, training and validation users of the two splits
-    are each other's test users. Of an odd number of users the one in the middle is in no half: it
-    is a test user of both."""
-    distinct, user_of_session = np.unique(users, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(distinct))
-    parts = np.full(len(distinct), 2, np.int8)
-    half = order[-(len(order) // 2) :] if other else order[: len(order) // 2]
-    parts[half[: len(order) // 2]] = split_parts(len(order) // 2, (2 * HALF[0], 2 * HALF[1], 0))
-    return parts[user_of_session]
-
-
-def split_by_user(
-    users: IntArray, seed: int, fractions: Sequence[float] = FRACTIONS
-) -> npt.NDArray[np.int8]:
-    """Split of each session, shape (n_sessions,), drawn over its distinct users."""
-    require_whole("seed", seed)
-    distinct, user_of_session = np.unique(users, return_inverse=True)
-    parts = split_parts(len(distinct), fractions)
-    return parts[np.random.default_rng(seed).permutation(len(distinct))][user_of_session]
-
-
-def split_parts(n: int, fractions: Sequence[float]) -> npt.NDArray[np.int8]:
-    """Parts of n things in order, bounds rounded half up: n = 5 of (0.5, 0.25, 0.25) → [0, 0, 0, 1,
-    2]."""
-    shares = tuple(fractions) if isinstance(fractions, Sequence | np.ndarray) else (fractions,)
-    numbers = all(isinstance(share, int | float) for share in shares)
-    if not numbers or len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
-        raise ConfigError(
-            f"fractions are {', '.join(map(as_given, shares))}, three shares of train, validation "
-            "and test that sum to 1 are required"
-        )
-    bounds = np.floor(np.cumsum(fractions[:2]) * n + 0.5).astype(np.int64)
-    return np.searchsorted(bounds, np.arange(n), side="right").astype(np.int8)
+    return log.with_split(split_by_rule(log.user_hashes, rule, seed))

@@ -19,7 +19,7 @@ from fastgaum.logs.action_tables import ActionTable, check_saved_actions
 from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import Packed, Rows, pack_rows, split_by_time
 from fastgaum.logs.layouts import recognise
-from fastgaum.logs.log import USER_RULES, SessionLog, resplit, resplit_by
+from fastgaum.logs.log import SessionLog, resplit, resplit_by
 from fastgaum.logs.opened_log import lay_out, open_rows
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.registry import Located, resolve, verify
@@ -35,6 +35,7 @@ from fastgaum.logs.shards import (
 )
 from fastgaum.logs.side_tables import UserTable, check_saved_users, join_item_table, with_grid
 from fastgaum.logs.tables import LogSource, frame_of, stem_of
+from fastgaum.logs.user_split import USER_RULES
 
 Stored = TypeVar("Stored", SessionLog, ShardedLog)
 
@@ -285,7 +286,7 @@ def _time_split(packed: Packed, has_times: bool, schema: LogSchema) -> npt.NDArr
         raise LogFormatError(
             f"split='time' needs an event column of numbers or times, {found}: use split='user'"
         )
-    return split_by_time(packed.first_order)
+    return split_by_time(packed.log, packed.first_order)
 
 
 def _as_saved(log: Stored, options: ReadOptions) -> Stored:

@@ -124,12 +124,11 @@ class RowBuckets:
             actions=no_actions(bool(options.past), actions),
         )
 
-    def count_users(self, number: int) -> int:
+    def users_of(self, number: int) -> pl.Series:
         """Distinct users (or sessions, where there are no users) of a bucket."""
         paths = list(self._paths(_LINES, number))
         owner = "user" if "user" in pl.read_parquet_schema(paths[0]) else "session"
-        users = pl.scan_parquet(paths, glob=False).select(pl.col(owner).n_unique())
-        return int(users.collect().item())
+        return pl.scan_parquet(paths, glob=False).select(owner).unique().collect()[owner]
 
     def have_no_click(self) -> bool:
         """Whether an event of any bucket has no click."""

@@ -36,14 +36,13 @@ MANIFEST = "shards.json"
 MOST_MANIFEST = 1 << 26
 """bytes of a manifest that are read: some hundred thousand shards"""
 FORMAT = "fastgaum-shards"
-OLDEST, VERSION = 1, 5
+OLDEST, VERSION = 1, 6
 """versions that are read, and the one that is written; 1 has no context of events, 1 and 2 no
-fields of users, 1 to 3 no vectors of items, 1 to 4 no actions"""
+fields of users, 1 to 3 no vectors of items, 1 to 4 no actions, 1 to 5 no ids of users"""
 HASHED_AT_ONCE = 1_000_000_000
 """bytes up to which all files are hashed when a log is opened; those of a larger log when they are
 first read"""
 WAYS_OUT = "convert the log again, or copy the folder anew"
-
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 FieldKind = Literal["float32", "int32"]
@@ -288,11 +287,12 @@ def read_rows(path: Path, head: SessionLog, ids: bool) -> SessionLog:
         n_events == 0 or (len(starts) > 0 and starts[0] == 0), "its first row starts no session"
     )
     nameless = pl.repeat(None, n_events, dtype=pl.String, eager=True)
-    session_ids, labels = (
-        (column("session").gather(starts), column("label")) if ids else (nameless, nameless)
-    )
-    _require(not ids or session_ids.dtype == pl.String, f"session_ids holds {session_ids.dtype}")
-    _require(not ids or not session_ids.null_count(), "session_ids holds gaps")
+    session_ids, labels = (column("session"), column("label")) if ids else (nameless, nameless)
+    has_users = ids and "user_id" in pl.read_parquet_schema(path)
+    texts = {"session_ids": session_ids} | ({"user_ids": column("user_id")} if has_users else {})
+    for name, values in texts.items():
+        _require(values.dtype == pl.String, f"{name} holds {values.dtype}")
+        _require(not (ids and values.null_count()), f"{name} holds gaps")
     fields = field_columns(head, "candidate_fields")
     return dataclasses.replace(
         head,
@@ -302,7 +302,8 @@ def read_rows(path: Path, head: SessionLog, ids: bool) -> SessionLog:
         choices=column("choice").to_numpy(writable=True),
         split=column("split").to_numpy()[starts],
         users=column("user").to_numpy()[starts],
-        session_ids=session_ids.head(len(starts)).alias("session"),
+        session_ids=session_ids.gather(starts).alias("session"),
+        user_ids=texts["user_ids"].gather(starts).alias("user") if has_users else None,
         event_ids=labels.alias("event"),
         views=None if head.views is None else lists("views"),
         candidate_fields={name: lists(stored) for name, stored in fields.items()},

@@ -247,6 +247,9 @@ def shard_log(
 def _write_log(
     log: SessionLog, folder: str | os.PathLike[str], n_shards: int, overwrite: bool
 ) -> None:
+    if log.user_ids is None and n_shards > 1:
+        # codes are a shard's own
+        log = dataclasses.replace(log, user_ids=pl.Series(log.users).cast(pl.String))
     distinct, user = np.unique(log.users, return_inverse=True)
     n_users = max(len(distinct), 1)
     bucket = user.astype(np.int64) * min(n_shards, n_users) // n_users
@@ -289,6 +292,7 @@ def _rows(part: SessionLog) -> pl.DataFrame:
         "start": start,
         "session": part.session_ids.gather(of_session),
         "user": np.asarray(part.users)[of_session],
+        **({} if part.user_ids is None else {"user_id": part.user_ids.gather(of_session)}),
         "split": np.asarray(part.split)[of_session],
         "label": part.event_ids,
         "items": _lists(part.items, sizes),

@@ -44,7 +44,6 @@ from fastgaum.logs.log import (
     SessionLog,
     SplitName,
     line_of_log,
-    split_by_rule,
 )
 from fastgaum.logs.shard_files import (
     HASHED_AT_ONCE,
@@ -59,6 +58,7 @@ from fastgaum.logs.shard_files import (
     read_manifest,
     read_rows,
 )
+from fastgaum.logs.user_split import split_by_rule
 from fastgaum.untrusted_parquet import READ_ERRORS, one_line
 
 
@@ -231,6 +231,11 @@ class ShardedLog:
                 check_part(part)
                 check_counts(part, shard, path)
                 self._checked.add(shard.file)
+            if part.user_ids is None and ids and len(self.shards) > 1:
+                # of a version that kept no ids: users have their number in the whole log
+                first = sum(one.users for one in self.shards[:number])
+                names = pl.Series("user", part.users + first).cast(pl.String)
+                part = dataclasses.replace(part, user_ids=names)
         except (*READ_ERRORS, TypeError, IndexError) as error:
             raise LogFormatError(
                 f"shard '{path}' is damaged ({one_line(error)}): {WAYS_OUT}"
@@ -265,9 +270,13 @@ class ShardedLog:
         return join_logs(parts) if parts else self.head
 
     def resplit(self, rule: str, seed: int) -> ShardedLog:
-        """The log split anew by one of `split.USER_RULES`, as it would be in memory; its shards are
-        read once to count."""
-        drawn = split_by_rule(np.arange(self.n_users, dtype=np.int32), rule, seed)
+        """The log split anew by one of `user_split.USER_RULES`, as it would be in memory; its
+        shards are read to count."""
+        hashes = np.zeros(self.n_users, np.uint64)
+        first = np.cumsum([0, *(shard.users for shard in self.shards)])
+        for start, part in zip(first, self.parts(), strict=False):
+            hashes[start + part.users] = part.user_hashes
+        drawn = split_by_rule(hashes, rule, seed)
         again = dataclasses.replace(self, drawn=drawn, item_counts=None)
         shards, splits = [], []
         for number, shard in enumerate(self.shards):

@@ -126,7 +126,7 @@ def build_log(
         # a session is a user's whole history, under the user's name
         log = UserTable.read(options.user_table, has_users=True).attach(log, log.session_ids)
     log = (
-        log.with_split(split_by_time(_first_times(log)))
+        log.with_split(split_by_time(log, _first_times(log)))
         if options.split == "time"
         else resplit(log, options.split_seed)
     )
@@ -281,6 +281,7 @@ def _pack(
         split=np.zeros(len(table.user_ids), dtype=np.int8),
         users=np.arange(len(table.user_ids), dtype=np.int32),
         session_ids=table.user_ids.rename("session"),
+        user_ids=table.user_ids.rename("user"),
         event_ids=pl.Series("event", events.table.times[events.rows]),
         item_ids=table.item_ids.rename("item"),
         candidate_fields={RELEASE_TIME: _release_times(table)[items]} if with_release else {},

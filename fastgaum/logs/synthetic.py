@@ -43,7 +43,8 @@ from fastgaum.kernels.synthetic import (
     UtilityLaw,
     simulate,
 )
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog, split_by_user
+from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.user_split import shuffled_split
 
 Float64Array = npt.NDArray[np.float64]
 Rule = Literal["shannon", "l2"]
@@ -190,14 +191,16 @@ class SyntheticWorld:
         as `draw`."""
         log, _ = self._drawn(n_events, part)
         ids = pl.select(pl.lit(f"p{part}-") + log.session_ids).to_series()
-        return dataclasses.replace(log, session_ids=ids.rename("session"))
+        return dataclasses.replace(
+            log, session_ids=ids.rename("session"), user_ids=ids.rename("user")
+        )
 
     def _drawn(self, n_events: int, *part: int) -> tuple[SessionLog, Truth]:
         _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display), Integral)
         offsets = self._shapes(n_events, _SHAPE, *part)
         # before the large arrays: drawing the split takes room of its own
         seed = int(self._stream(_SPLIT, *part).integers(2**62)) if part else self.seed
-        split = split_by_user(np.arange(len(offsets[0]) - 1, dtype=np.int32), seed)
+        split = shuffled_split(len(offsets[0]) - 1, seed)
         drawn = self._simulate(*offsets, self.intercept, _CHOICES, *part)
         log = SessionLog(
             *offsets,

@@ -23,8 +23,9 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import ConfigError
-from fastgaum.logs.log import SessionLog, split_by_user
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame
+from fastgaum.logs.user_split import shuffled_split
 from fastgaum.machine import machine_facts
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
@@ -237,7 +238,7 @@ def drawn_log(truth: TrueWorld, setting: Setting, task: Task) -> SessionLog:
     frames = trajectories(truth, policy, setting, n_sessions, task.seed)
     frame = pl.concat(frames).select("session", "event", "item", "chosen")
     log = read_frame(frame, name=f"{task.world}, {task.logging}")
-    return replace(log, split=split_by_user(log.users, task.seed, FITTED))
+    return replace(log, split=shuffled_split(log.n_sessions, task.seed, FITTED))
 
 
 def _worth_of_truth(task: Task, truth: TrueWorld, setting: Setting) -> Worth:

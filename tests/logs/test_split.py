@@ -5,40 +5,123 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.logs.fold import split_by_time
-from fastgaum.logs.log import resplit, resplit_by, split_by_half, split_by_user
+from fastgaum.logs.convert import convert_files
+from fastgaum.logs.log import SPLITS, SessionLog, resplit, resplit_by
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.shards import load_log
 from fastgaum.logs.synthetic import synthesise
+from fastgaum.logs.user_split import (
+    hash_texts,
+    mix_hashes,
+    shuffled_split,
+    split_by_half,
+    split_by_user,
+    split_in_order,
+)
+
+
+def hashes_of(n: int) -> np.ndarray:
+    return hash_texts(pl.Series([f"u{i}" for i in range(n)], dtype=pl.String))
+
+
+def part_of_users(log: SessionLog) -> dict[str, str]:
+    assert log.user_ids is not None
+    return dict(zip(log.user_ids, (SPLITS[part] for part in log.split), strict=True))
+
+
+def visits(n_users: int) -> pl.DataFrame:
+    """Two sessions of each user, one event each; users are whole numbers."""
+    n = 2 * n_users
+    return pl.DataFrame(
+        {
+            "session": [f"s{i}" for i in range(n) for _ in range(2)],
+            "user": [i // 2 for i in range(n) for _ in range(2)],
+            "event": [i % 9 for i in range(n) for _ in range(2)],
+            "item": ["a", "b"] * n,
+            "chosen": [1, 0] * n,
+        }
+    )
+
+
+@pytest.mark.parametrize("rule", ["user", "half", "other-half"])
+def test_a_split_is_free_of_order_and_a_grown_log_keeps_it(rule, tmp_path) -> None:
+    frame = visits(200)
+    parts = part_of_users(read_frame(frame, split=rule))
+    reverse = read_frame(frame.reverse(), split=rule)
+    assert part_of_users(reverse) == parts
+    grown = part_of_users(read_frame(visits(230).reverse(), split=rule))
+    assert {user: grown[user] for user in parts} == parts
+    frame.write_csv(tmp_path / "log.csv")
+    assert part_of_users(read_log(tmp_path / "log.csv", split=rule)) == parts
+    frame.write_parquet(tmp_path / "log.parquet")
+    for n_shards in (1, 5):
+        shards = convert_files(
+            [tmp_path / "log.parquet"], tmp_path / f"{n_shards}", n_shards, options=SPLIT_BY[rule]
+        )
+        assert part_of_users(shards.load()) == parts
+        assert part_of_users(shards.resplit("user", 4).load()) == part_of_users(
+            read_frame(frame, split="user", split_seed=4)
+        )
+        assert part_of_users(load_log(tmp_path / f"{n_shards}")) == parts
+
+
+SPLIT_BY = {rule: ReadOptions(split=rule) for rule in ("user", "half", "other-half")}
+
+
+def test_sessions_are_users_where_a_log_names_none() -> None:
+    frame = visits(60).drop("user")
+    parts = part_of_users(read_frame(frame))
+    assert set(parts) == set(frame["session"])
+    assert part_of_users(read_frame(frame.reverse())) == parts
+
+
+def test_hashes_are_the_same_everywhere() -> None:
+    """A model file that holds other ones would know nobody."""
+    assert hash_texts(pl.Series(["", "7", "ö", "7"])).tolist() == [
+        13020603013274838756,
+        9407870976149377255,
+        1878671361576370148,
+        9407870976149377255,
+    ]
+    mixed = mix_hashes(np.array([1, 2], np.uint64), np.array([3, 3], np.uint64))
+    assert mixed.tolist() == [13592992832856903821, 2554043094958247610]
+    assert split_by_user(hashes_of(12), 5).tolist() == [2, 1, 0, 2, 2, 0, 1, 0, 2, 1, 0, 1]
+
+
+def test_a_split_of_a_million_users_is_even() -> None:
+    hashes = np.random.default_rng(0).integers(0, 2**64, 1_000_000, np.uint64)
+    one, other = split_by_user(hashes, 0), split_by_user(hashes, 1)
+    shares = np.histogram2d(one, other, bins=3)[0] / 1_000_000
+    np.testing.assert_allclose(shares, np.outer([0.5, 0.25, 0.25], [0.5, 0.25, 0.25]), atol=0.002)
 
 
 def test_users_stay_whole_and_shares_are_kept() -> None:
-    users = np.repeat(np.arange(100, dtype=np.int32), 3)
+    users = np.repeat(hashes_of(400), 3)
     np.random.default_rng(0).shuffle(users)
     split = split_by_user(users, seed=0)
-    parts = [split[users == user] for user in range(100)]
+    parts = [split[users == user] for user in np.unique(users)]
     assert all(len(set(part.tolist())) == 1 for part in parts)
-    assert np.bincount([part[0] for part in parts]).tolist() == [50, 25, 25]
+    shares = np.bincount([part[0] for part in parts]) / 400
+    np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=0.08)
     assert split.dtype == np.int8
 
 
 def test_a_seed_repeats_itself_and_others_differ() -> None:
-    users = np.arange(200, dtype=np.int32)
+    users = hashes_of(200)
     np.testing.assert_array_equal(split_by_user(users, 3), split_by_user(users, 3))
     assert (split_by_user(users, 3) != split_by_user(users, 4)).mean() > 0.3
 
 
-def test_a_split_does_not_depend_on_how_users_are_numbered() -> None:
-    users = np.array([0, 1, 2, 1, 0, 3], dtype=np.int32)
-    np.testing.assert_array_equal(split_by_user(users, 1), split_by_user(users * 10 + 5, 1))
-
-
-@pytest.mark.parametrize(
-    ("n", "sizes"), [(1, [1, 0, 0]), (2, [1, 1, 0]), (3, [2, 0, 1]), (4, [2, 1, 1]), (8, [4, 2, 2])]
-)
-def test_small_logs(n, sizes) -> None:
-    assert (
-        np.bincount(split_by_user(np.arange(n, dtype=np.int32), 0), minlength=3).tolist() == sizes
-    )
+@pytest.mark.parametrize("n", range(9))
+def test_small_logs_have_every_part(n) -> None:
+    """Three users are enough, in whatever order they come."""
+    users = hashes_of(n)
+    for seed in range(20):
+        split = split_by_user(users, seed)
+        sizes = np.bincount(split, minlength=3)
+        assert (sizes > 0).tolist() == [n > 0, n > 1, n > 2]
+        np.testing.assert_array_equal(split_by_user(users[::-1], seed), split[::-1])
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.5, 0.4, 0.2), (1.5, -0.25, -0.25)])
@@ -46,25 +129,36 @@ def test_fractions_must_be_shares(fractions) -> None:
     with pytest.raises(
         ConfigError, match="three shares of train, validation and test that sum to 1"
     ):
-        split_by_user(np.arange(4, dtype=np.int32), 0, fractions)
+        split_by_user(hashes_of(4), 0, fractions)
 
 
 def test_other_fractions() -> None:
-    split = split_by_user(np.arange(10, dtype=np.int32), 0, (0.8, 0.0, 0.2))
-    assert np.bincount(split, minlength=3).tolist() == [8, 0, 2]
+    split = split_by_user(hashes_of(1000), 0, (0.8, 0.0, 0.2))
+    np.testing.assert_allclose(np.bincount(split, minlength=3) / 1000, [0.8, 0, 0.2], atol=0.04)
+    assert set(split_by_user(hashes_of(1000), 0, (0.0, 0.3, 0.7)).tolist()) == {1, 2}
 
 
-def test_by_time_ties_keep_their_order() -> None:
-    assert split_by_time(pl.Series([3, 1, 1, 2])).tolist() == [2, 0, 0, 1]
-    assert split_by_time(pl.Series([7])).tolist() == [0]
+def test_a_log_that_is_made_has_exact_shares() -> None:
+    assert np.bincount(shuffled_split(10, 0, (0.8, 0.0, 0.2)), minlength=3).tolist() == [8, 0, 2]
+    assert split_in_order(5).tolist() == [0, 0, 0, 1, 2]
+
+
+def test_by_time_ties_do_not_follow_the_order_of_the_log() -> None:
+    frame = visits(30)
+    log, other = read_frame(frame, split="time"), read_frame(frame.reverse(), split="time")
+    assert np.bincount(log.split).tolist() == [30, 15, 15]
+    assert dict(zip(log.session_ids, log.split, strict=True)) == dict(
+        zip(other.session_ids, other.split, strict=True)
+    )
     with pytest.raises(LogFormatError, match="every session starts at 4"):
-        split_by_time(pl.Series([4, 4]))
+        read_frame(frame.with_columns(event=4), split="time")
 
 
 def test_resplit_changes_nothing_but_the_split(shared_data) -> None:
     log = read_log(shared_data("yelp.txt"))
     other = resplit(log, seed=0)
-    assert np.bincount(other.split).tolist() == [703, 352, 351]
+    shares = np.bincount(other.split) / log.n_sessions
+    np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=0.04)
     assert other.items is log.items
     assert (other.split != log.split).any()
     # Whatever the seed, sessions of a user go together.
@@ -89,17 +183,17 @@ def test_two_splits_of_one_session() -> None:
     assert len(read_frame(frame.drop("split")).split) == 1
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 5, 8, 40, 41])
+@pytest.mark.parametrize("n", [0, 1, 2, 5, 8, 40, 400])
 def test_halves_share_no_user_and_test_each_other(n) -> None:
-    users = np.repeat(np.arange(n, dtype=np.int32) * 7, 2)
+    users = np.repeat(hashes_of(n), 2)
     one, other = split_by_half(users, 3), split_by_half(users, 3, other=True)
-    fitted = [set(users[split != 2].tolist()) for split in (one, other)]
-    assert not fitted[0] & fitted[1]
-    assert len(fitted[0]) == len(fitted[1]) == n // 2
+    assert ((one == 2) != (other == 2)).all()
     for split in (one, other):
         assert all(len(set(split[users == user].tolist())) == 1 for user in users)
-    if n >= 40:
-        assert np.bincount(one[::2], minlength=3).tolist()[:2] == [15, 5]
+        fitted = np.unique(users[split != 2])
+        assert len(fitted) < 2 or {0, 1} <= set(split.tolist())
+    if n == 400:
+        np.testing.assert_allclose(np.bincount(one) / 800, [0.375, 0.125, 0.5], atol=0.06)
         assert (one != split_by_half(users, 4)).any()
 
 
