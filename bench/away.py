@@ -47,7 +47,8 @@ from fastgaum.reports.promises import (
     seeds_figure,
 )
 from fastgaum.reports.table import Block, Json, blocks_to_markdown, finite, num, span
-from fastgaum.reports.workers import one_thread, side_by_side
+from fastgaum.reports.workers import side_by_side
+from fastgaum.threads import one_thread
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.rules import Reward

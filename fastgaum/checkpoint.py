@@ -7,10 +7,14 @@ one, and what a file holds is not known to be right.
 A state is made of dicts with names as keys, lists, numbers, text, true, false and None, and of
 torch tensors and numpy arrays anywhere among them. The file's tensors are the arrays, named by
 their path in the state: `networks/player.first.weight`. All else is one JSON text in the file's
-metadata, which says where the arrays belong. The same state gives the same bytes. No pickle."""
+metadata, which says where the arrays belong. The same state gives the same bytes. No pickle.
+
+The JSON text also holds a sha256 of all that the file says. It is compared at each reading, so a
+file in which one bit has changed is refused."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +38,7 @@ MOST_HEADER = 1 << 22
 """bytes of names, shapes and JSON; ours have some thousands, tables of text are arrays"""
 _KEY = "fastgaum"
 """the one key of the metadata: the library writes several in an order that differs each time"""
+_SHA = "sha256"
 _TENSOR, _ARRAY = "$tensor", "$array"
 """marks of the places of arrays in the JSON text, by the type that they come back as"""
 
@@ -46,7 +51,8 @@ def save_state(path: Path, format: str, state: Mapping[str, object]) -> None:
         TypeError, ValueError: the state holds what no file can hold.
     """
     tree, arrays = split_state(state)
-    text = json.dumps({"format": format, "state": tree}, separators=(",", ":"), ensure_ascii=False)
+    about = {"format": format, "state": tree}
+    text = _json_of({**about, _SHA: content_sha256(about, arrays)})
     with atomic(path) as beside:
         try:
             save_file(arrays, beside, {_KEY: text})
@@ -65,8 +71,8 @@ def load_state(path: Path, format: str, cure: str, what: str = "training") -> St
         what: what the file should hold, for an error.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another format, or one of its numbers
-            is not finite.
+        CheckpointError: the file is missing, damaged, or of another format, its content is not the
+            one that was written, or one of its numbers is not finite.
     """
     with damage_named(path, what):
         _check_header(path)
@@ -81,7 +87,31 @@ def load_state(path: Path, format: str, cure: str, what: str = "training") -> St
                     f"{cure}"
                 )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        written = about.pop(_SHA, None)
+        read = content_sha256(about, arrays)
+        if written != read:
+            raise ValueError(
+                f"its content has the sha256 {read[:12]}, {str(written)[:12]!r} was written: bytes "
+                "have changed since; take a copy of the file that is whole, or train again"
+            )
         return join_state(about["state"], arrays)
+
+
+def content_sha256(about: Mapping[str, object], arrays: Arrays) -> str:
+    """What tells one file from another: a sha256 of its JSON values, and of the name, type, shape
+    and bytes of each array. Raises ValueError for values nested too deeply."""
+    try:
+        digest = hashlib.sha256(_json_of(about).encode())
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _json_of(values: Mapping[str, object]) -> str:
+    return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
 
 
 def _check_header(path: Path) -> None:

@@ -40,6 +40,7 @@ from fastgaum.checkpoint import State, join_state, split_state
 from fastgaum.errors import LostPeerError, RefusedByAllError, StepRefusedError
 from fastgaum.features.windows import WHOLE, ShardIterator, Share
 from fastgaum.interrupts import Stop
+from fastgaum.threads import seeded
 from fastgaum.untrusted import parse_json
 
 CPU = torch.device("cpu")
@@ -162,9 +163,7 @@ class Processes:
         """Take a step of this process's own, with its own random draws; all processes have the same
         random state afterwards. Returns its loss. Raises StepRefusedError as the step does."""
         key = int(torch.randint(2**31, ())) ^ ((self.rank * _SPREAD) & (2**62 - 1))
-        cards = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cards):
-            torch.manual_seed(key)
+        with seeded(key, self.device):
             return step(batch)
 
     def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

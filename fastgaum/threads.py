@@ -5,6 +5,8 @@ the parts run on one pool of as many threads as torch has. The cut depends on th
 on the number of threads, and sums over parts are taken in their order: one thread and many give the
 same bits.
 
+Torch's random stream is one for the whole process, too. `seeded` lends it to one thread at a time.
+
 Kernels call BLAS (numba's np.dot is scipy's) from those threads, so scipy's own BLAS threads are
 set to one."""
 
@@ -16,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TypeVar
 
@@ -36,6 +38,11 @@ Asked = queue.SimpleQueue[
 MOST_THREADS = 1024
 """more than a machine's cores are of no use, and a thread takes memory"""
 _chosen = False
+_stream = threading.RLock()
+"""held by the thread that draws from torch's random stream"""
+_counting = threading.Lock()
+_alone: list[int] = []
+"""threads that torch had before the first of those that are within `one_thread`, an entry each"""
 
 
 def set_threads(n: int) -> None:
@@ -49,17 +56,37 @@ def set_threads(n: int) -> None:
 
 
 @contextmanager
-def for_small_networks() -> Iterator[None]:
-    """One thread within, unless `set_threads` has said how many: an operator of a small network is
-    over before a second thread has woken, and waiting threads take the cores from each other."""
-    before = get_threads()
-    if not _chosen:
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Within, torch's random stream begins at a seed; afterwards it is the caller's, as it was.
+
+    The stream is one for the process, so a second thread waits here until the first has left."""
+    cards = [device] if device is not None and device.type == "cuda" else []
+    with _stream, torch.random.fork_rng(devices=cards):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch and the kernels use one thread within: a figure then depends neither on the number
+    of cores nor on what runs beside it."""
+    with _counting:
+        # torch tells a thread that asks first what another one has set last
+        _alone.append(_alone[0] if _alone else get_threads())
         torch.set_num_threads(1)
     try:
         yield
     finally:
-        if not _chosen:
-            torch.set_num_threads(before)
+        with _counting:
+            torch.set_num_threads(_alone.pop())
+
+
+@contextmanager
+def for_small_networks() -> Iterator[None]:
+    """`one_thread` within, unless `set_threads` has said how many: an operator of a small network
+    is over before a second thread has woken, and waiting threads take the cores from each other."""
+    with nullcontext() if _chosen else one_thread():
+        yield
 
 
 def get_threads() -> int:
@@ -224,14 +251,17 @@ def _pool_of_single_threads(n: int) -> ThreadPoolExecutor:
     return pool
 
 
-def _forget_pools() -> None:
+def _forget_threads() -> None:
+    global _stream, _counting
     _helpers.cache_clear()
     _pool_of_single_threads.cache_clear()
+    _stream, _counting = threading.RLock(), threading.Lock()
 
 
-# a forked process has its parent's pools without their threads: work given to them never ends
+# a forked process has its parent's pools and locks without their threads: work given to them never
+# ends
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pools)
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 @cache

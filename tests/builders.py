@@ -14,6 +14,7 @@ import polars as pl
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from fastgaum.checkpoint import content_sha256
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.log import SessionLog
 
@@ -151,13 +152,23 @@ def change_state(
     file: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]
 ) -> None:
     """Change what a file of `save_state` says (`format`, and `state` with names for its arrays), or
-    the arrays themselves, as no state of ours could be."""
+    the arrays themselves, as no state of ours could be; its sha256 agrees, as in a file made to
+    deceive."""
     with safe_open(file, framework="numpy") as reader:
         arrays = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
         about = json.loads(reader.metadata()["fastgaum"])
+    about.pop("sha256")
     change(about, arrays)
+    about["sha256"] = content_sha256(about, arrays)
     file.unlink()
     save_file(arrays, file, {"fastgaum": json.dumps(about)})
+
+
+def flip_bit(file: Path) -> None:
+    """Change one bit of the last array of a file of `save_state`."""
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1
+    file.write_bytes(content)
 
 
 def change_shard(folder: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from fastgaum import checkpoint
-from fastgaum.checkpoint import load_state, save_state
+from fastgaum.checkpoint import content_sha256, load_state, save_state
 from fastgaum.errors import CheckpointError, OutputError
 
 FORMAT = "fastgaum-test-1"
@@ -139,9 +139,26 @@ DAMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_no_state_is_named(damage: str, tmp_path: Path) -> None:
     about, arrays, message = DAMAGES[damage]
+    about = {**about, "sha256": content_sha256(about, arrays)}
     save_file(arrays, tmp_path / "file", {"fastgaum": json.dumps(about)})
     with pytest.raises(CheckpointError, match=f"file'.*{message}"):
         load_state(tmp_path / "file", FORMAT, "cure")
+
+
+def test_a_file_with_one_bit_changed_is_refused(tmp_path: Path) -> None:
+    """Of names, types and values, and of the arrays: each thirteenth bit of the file."""
+    file = tmp_path / "file"
+    state = {"rate": 0.125, "weights": torch.tensor([0.5, -2.0]), "rows": np.arange(3)}
+    save_state(file, FORMAT, state)
+    whole = file.read_bytes()
+    for bit in range(0, 8 * len(whole), 13):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        with pytest.raises(CheckpointError):
+            load_state(file, FORMAT, "cure")
+    file.write_bytes(whole)
+    assert same(load_state(file, FORMAT, "cure"), state)
 
 
 def test_deep_and_long_headers_are_refused(tmp_path: Path) -> None:

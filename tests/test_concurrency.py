@@ -1,4 +1,5 @@
-"""Two processes at once: two writers of one saved log leave one whole log.
+"""Two processes at once: two writers of one saved log leave one whole log. Two fits on two threads:
+each is its seed's.
 
 The kernels' cache has its test in kernels/test_cache.py, downloads in logs/test_download.py.
 """
@@ -7,11 +8,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import torch
+
+from fastgaum.checkpoint import split_state
+from fastgaum.game.epochs import Observer
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
 from fastgaum.logs.synthetic import synthesise
+from fastgaum.models.user_model import UserModel
+from fastgaum.threads import get_threads, one_thread
+from tests.builders import random_log
 
 SAVE = """
 import sys
@@ -43,3 +53,84 @@ def test_processes_that_save_under_one_name_at_once_leave_one_whole_log(tmp_path
     run(*(["-c", SAVE, str(tmp_path / str(number)), str(tmp_path / "both")] for number in (0, 1)))
     assert load_log(tmp_path / "both").fingerprint in {log.fingerprint for log in logs}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "both"]
+
+
+class BeginAnother(Observer):
+    """After the first batch, a thread begins another fit; this one waits a little for its first
+    batch."""
+
+    def __init__(self, other: UserModel, log: SessionLog) -> None:
+        self.is_under_way, self.ended = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=other.fit, args=(log, [WaitForOther(self)]))
+
+    def on_batch_end(self, done: int, total: int) -> None:
+        if self.thread.ident is None:
+            self.thread.start()
+            self.is_under_way.wait(1.0)
+
+    def on_fit_end(self, rows: object, error: object) -> None:
+        self.ended.set()
+
+
+class WaitForOther(Observer):
+    """Of the other fit: its first batch is over, and it waits for the end of the first fit."""
+
+    def __init__(self, first: BeginAnother) -> None:
+        self.first = first
+
+    def on_batch_end(self, done: int, total: int) -> None:
+        self.first.is_under_way.set()
+        self.first.ended.wait(60)
+
+
+def weights_of(model: UserModel) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in split_state(model.state())[1].items()}
+
+
+def test_fits_on_two_threads_are_those_in_turn() -> None:
+    """Networks draw their first weights and what they drop from torch's one random stream."""
+    log = random_log(3)
+
+    def made() -> list[UserModel]:
+        own = {"device": "cpu", "epochs": 2}
+        return [UserModel.from_preset("paper-lstm", seed=seed, **own) for seed in (1, 2)]
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    in_turn, at_once = made(), made()
+    for model in in_turn:
+        model.fit(log)
+    begin = BeginAnother(at_once[1], log)
+    at_once[0].fit(log, [begin])
+    begin.thread.join(60)
+    assert [weights_of(model) for model in at_once] == [weights_of(model) for model in in_turn]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_that_ask_for_one_thread_at_once_leave_what_was_set() -> None:
+    """The first leaves before the second does."""
+    before, inside, leave = get_threads(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with one_thread():
+            inside.set()
+            leave.wait(60)
+
+    torch.set_num_threads(3)
+    try:
+        thread = threading.Thread(target=other)
+        with one_thread():
+            thread.start()
+            inside.wait(60)
+            assert get_threads() == 1
+        assert get_threads() == 3
+        leave.set()
+        thread.join(60)
+        found: list[int] = []
+        # a thread takes the number that was set last
+        late = threading.Thread(target=lambda: found.append(get_threads()))
+        late.start()
+        late.join(60)
+        assert found == [3]
+    finally:
+        torch.set_num_threads(before)

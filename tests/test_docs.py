@@ -20,7 +20,7 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import COMMANDS, main
-from fastgaum.reports.workers import one_thread
+from fastgaum.threads import one_thread
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

@@ -37,6 +37,7 @@ from fastgaum.models.model_file import model_state
 from fastgaum.models.splits import offers_no_click, require_validation
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
+from fastgaum.threads import seeded
 
 Float64Array = np.typing.NDArray[np.float64]
 Arrays = dict[str, np.ndarray]
@@ -147,8 +148,7 @@ class Baseline(ChoiceModel, CheckedSettings):
         self.session_name = lambda row: f"'{log.session_ids[row]}'"
         train = space.encode(log, log.sessions_in("train"))
         validation = space.encode(log, log.sessions_in("validation"))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             try:
                 rows = self._fit(train, validation)
             finally:

@@ -31,7 +31,7 @@ from fastgaum.processes import Processes
 if TYPE_CHECKING:
     from fastgaum.game.loop import Trainer
 
-FORMAT = "fastgaum-run-6"
+FORMAT = "fastgaum-run-7"
 SHARE = 0.02
 """saving takes at most this share of the time: a save waits until so much has been trained since
 the one before"""
@@ -250,6 +250,9 @@ class Checkpointer:
             else:
                 file = self.file or Path("the first process's checkpoint")
                 with damage_named(file, "training"):
+                    # all of it, before an observer writes the run's other files again
+                    trainer.load_best(former)
+                    trainer.load_state(former)
                     trainer.load_best(former)
                 # what an observer raises is its own, and no damage of the file
                 trainer.observers.on_fit_begin(trainer.config, trainer.rows)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fastgaum.nets.histories import Encoders
     from fastgaum.nets.regularisers import Regulariser
 
-FORMAT = "fastgaum-model-6"
+FORMAT = "fastgaum-model-7"
 _CODE_NAME = re.compile(r"[\w<>(). ]{1,200}")
 
 

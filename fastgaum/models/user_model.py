@@ -44,6 +44,7 @@ from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_r
 from fastgaum.nets.regularisers import Regulariser, regulariser_of
 from fastgaum.nets.tables import TableMaker
 from fastgaum.processes import Processes
+from fastgaum.threads import seeded
 
 if TYPE_CHECKING:
     from fastgaum.game.checkpoint import Checkpointer
@@ -177,7 +178,8 @@ class UserModel(NetworksModel):
         per epoch.
 
         A log in shards (`logs.read.open_log`) is read a few shards at a time. The caller's torch
-        random state is left as it was. The same seed on the same machine gives the same model.
+        random state is left as it was. The same seed on the same machine gives the same model. Fits
+        on several threads take turns.
         Ctrl-C raises KeyboardInterrupt; the model is then of no use until the next `fit`.
 
         Args:
@@ -320,8 +322,7 @@ class UserModel(NetworksModel):
             require_room(*sizes, context_sizes(space))
         self.space = space
         self.outside = offers_no_click(of_log.log, self.config.no_click)
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.config.seed)
+        with seeded(self.config.seed, self.device):
             networks = Networks(*sizes, self.tables, context_sizes(space), log_rates(space))
             self.networks = networks.to(self.device)
             if self.start is not None:

@@ -23,6 +23,7 @@ from fastgaum.policies.base import (
     items_at,
 )
 from fastgaum.policies.config import PolicyConfig
+from fastgaum.threads import seeded
 from fastgaum.worlds.pools import Pool, draw_distinct, draw_uniforms
 from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, World
 
@@ -139,8 +140,7 @@ class QLearner(LearningPolicy):
                 )
             with torch.device("meta"):
                 check_weights(self.made_networks(world), weights)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+        with seeded(config.seed):
             self.networks = self.made_networks(world)
         self.target = copy.deepcopy(self.networks)
         self.optimiser = torch.optim.Adam(self.networks.parameters(), lr=config.lr, fused=True)

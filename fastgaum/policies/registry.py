@@ -50,7 +50,7 @@ POLICIES = (
     CascadeDqn.name,
 )
 """all names, in the order of the table"""
-FORMAT = "fastgaum-policy-5"
+FORMAT = "fastgaum-policy-6"
 POLICY_FILE = "policy.safetensors"
 
 

@@ -29,7 +29,7 @@ from fastgaum.worlds.world import World
 EVALUATION_SEED = 1 << 40
 """seeds of evaluations begin here, apart from those of training"""
 EVALUATED_USERS = 500
-FORMAT = "fastgaum-policy-training-5"
+FORMAT = "fastgaum-policy-training-6"
 TRAINING_FILE = "resume.safetensors"
 NO_SOURCES: Mapping[str, str] = {}
 SHARE = 0.05

@@ -25,7 +25,8 @@ from fastgaum.logs.shard_writer import save_log
 from fastgaum.logs.shards import load_log
 from fastgaum.metrics.evaluation import Evaluation
 from fastgaum.presets import PRESETS
-from fastgaum.reports.workers import one_thread, side_by_side
+from fastgaum.reports.workers import side_by_side
+from fastgaum.threads import one_thread
 
 _OWN_OPTION = {"preset": "--models", "protocol": "--protocol"}
 """settings that a grid has an option for: --set would contradict what the table says of itself"""

@@ -45,7 +45,8 @@ from fastgaum.reports.promises import (
     seeds_figure,
 )
 from fastgaum.reports.table import Json
-from fastgaum.reports.workers import one_thread, side_by_side
+from fastgaum.reports.workers import side_by_side
+from fastgaum.threads import one_thread
 from fastgaum.worlds.known_worlds import KNOWN_WORLDS, KnownWorld, true_users
 from fastgaum.worlds.planning import Planner
 from fastgaum.worlds.true_world import TrueWorld

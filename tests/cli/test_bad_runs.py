@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.builders import change_state
+from tests.builders import change_state, flip_bit
 from tests.cli.bad_input import DEEP, Make, Row, Seeds, check_refused
 
 
@@ -85,6 +85,10 @@ ROWS: dict[str, Row] = {
     "truncated run": (
         run(lambda folder: os.truncate(folder / "model.safetensors", 5000)),
         "is damaged",
+    ),
+    "model with one bit changed": (
+        run(lambda folder: flip_bit(folder / "model.safetensors")),
+        "bytes have changed since",
     ),
     "empty run": (run(lambda folder: os.truncate(folder / "model.safetensors", 0)), "damaged"),
     "unknown option of reading": (

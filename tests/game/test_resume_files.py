@@ -21,7 +21,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import finished_table, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.processes import Processes
-from tests.builders import random_log
+from tests.builders import flip_bit, random_log
 from tests.game.interrupted import (
     check_same,
     config_of,
@@ -136,9 +136,12 @@ def test_what_cannot_go_on_is_refused(log: SessionLog, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["half", "garbage", "count", "row", "order", "shape", "random", "missing", "format"]
+    "damage",
+    ["half", "garbage", "bit", "count", "row", "order", "shape", "random", "missing", "format"],
 )
-def test_a_damaged_resume_file_is_named(damage: str, log: SessionLog, tmp_path: Path) -> None:
+def test_a_damaged_resume_file_is_named_and_the_other_files_stay(
+    damage: str, log: SessionLog, tmp_path: Path
+) -> None:
     config = config_of("paper-lstm")
     start_and_stop(config, log, tmp_path / "run", 14)
     file = tmp_path / "run" / "resume.safetensors"
@@ -162,8 +165,15 @@ def test_a_damaged_resume_file_is_named(damage: str, log: SessionLog, tmp_path: 
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     elif damage == "garbage":
         file.write_bytes(b"\xff" * 1000)
+    elif damage == "bit":
+        flip_bit(file)
+    others = [path for path in (tmp_path / "run").iterdir() if path != file]
+    before = {path: path.read_bytes() for path in others}
     with pytest.raises(CheckpointError, match=r"resume\.safetensors"):
         resume(config, log, tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path != file} == (
+        before
+    )
 
 
 def test_left_overs_of_a_killed_process_go_and_other_files_stay(
