@@ -298,12 +298,8 @@ class Checkpointer:
 
 def first_checkpoint(processes: Processes, checkpoint: Checkpoint) -> Checkpoint:
     """The first process's checkpoint, in all of them; the others pass what they were asked for."""
-    own = {
-        "tried": _plain(checkpoint.tried),
-        "trainer": checkpoint.trainer,
-        "start": checkpoint.start,
-        "bootstraps": checkpoint.bootstraps,
-    }
+    own = {name: getattr(checkpoint, name) for name in ("trainer", "start", "bootstraps")}
+    own["tried"] = _plain(checkpoint.tried)
     state = processes.state_of_first(own)
     tried = msgspec.convert(state["tried"], list[TriedSetting])
     return dataclasses.replace(checkpoint, **{**state, "tried": tried})
