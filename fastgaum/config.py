@@ -38,6 +38,7 @@ RegulariserKind = Literal["shannon", "l2", "tsallis"]
 
 _LARGEST = sys.float_info.max
 Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
+Rate = Annotated[float, Meta(gt=0, le=1e30)]
 NotNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
 Probability = Annotated[float, Meta(ge=0, lt=1)]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
@@ -221,12 +222,12 @@ class Config(CheckedSettings):
     local_steps: CountFromOne = 1
     """of several processes, each takes so many steps alone before all take the mean of their
     weights (local SGD); 1: every step is of all"""
-    lr: Positive = 3e-3
+    lr: Rate = 3e-3
     """learning rate of the reward player (history encoder and reward model)"""
-    rounds_lr: Positive = 1.0
+    rounds_lr: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     """the reward player's learning rate in the rounds, as a share of lr: a large reward must not
     outrun its generator"""
-    generator_lr: Positive = 3e-3
+    generator_lr: Rate = 3e-3
     """learning rate of the generator"""
     generator_steps: CountFromOne = 2
     """generator steps per reward step (one round)"""

@@ -375,7 +375,8 @@ def split_by_time(log: SessionLog, first_order: pl.Series) -> npt.NDArray[np.int
         raise LogFormatError(
             "split='time' needs times that differ between sessions, every session starts at "
             f"{show(first_order[0])}:"
-            " name a time column (columns={'event': 'NAME'}) or use split='user'"
+            " name a time column, --column event=NAME (columns={'event': 'NAME'}), or use "
+            "--split-by user (split='user')"
         )
     split = np.empty(len(first_order), dtype=np.int8)
     times = first_order.to_physical().to_numpy()

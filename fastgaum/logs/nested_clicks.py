@@ -91,7 +91,7 @@ class Clicks(NamedTuple):
                 f"{name_event(int(self.event[click]))} has '{index.name}' = {show(index[click])} "
                 f"for {of_click[click]} candidates, a position from 0 to {of_click[click] - 1} is "
                 f"required (null or -1: no click): correct the row, or if '{index.name}' is an "
-                f"item pass columns={{'chosen': '{index.name}'}}"
+                f"item pass --column chosen={index.name} (columns={{'chosen': '{index.name}'}})"
             )
         clicked = np.flatnonzero(position >= 0)
         starts = np.cumsum(size) - size

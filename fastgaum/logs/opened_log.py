@@ -92,7 +92,8 @@ def _refuse_nearly(columns: Iterable[str], options: ReadOptions) -> None:
     if near is not None and near[0].own and not options.columns:
         raise LogFormatError(
             f"{_resembles(*near, columns)}: rename it or copy the file again; if it is another "
-            "log, name its columns by role, columns={'session': 'NAME', …}"
+            "log, name its columns by role, --column session=NAME … (columns={'session': 'NAME', "
+            "…})"
         )
 
 

@@ -182,8 +182,9 @@ def _check_shared(
         raise LogFormatError(
             f"the event label '{schema.event_label}' differs in each of the {table.height} rows "
             f"while session and '{schema.event}' make {events} events, a label is shared by an "
-            f"event's rows: to leave it out pass columns={{'event': '{schema.event}', "
-            f"'event_label': '{schema.event}'}}"
+            f"event's rows: to leave it out pass --column event={schema.event} --column "
+            f"event_label={schema.event} (columns={{'event': '{schema.event}', "
+            f"'event_label': '{schema.event}'}})"
         )
 
 
@@ -263,7 +264,8 @@ def _nested_rows(
             f"{name_event(event)} chose item {show(clicks.value[int(outside[0])])}, which is not "
             f"among its {lengths[event]} candidates: correct the row, or pass --outside none "
             f"(outside='none'), append or drop, or if '{schema.chosen}' is a position pass "
-            f"columns={{'chosen_index': '{schema.chosen}'}}"
+            f"--column chosen_index={schema.chosen} (columns={{'chosen_index': "
+            f"'{schema.chosen}'}})"
         )
     if len(outside) and options.outside == "drop":
         kept = np.ones(table.height, np.bool_)

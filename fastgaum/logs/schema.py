@@ -232,7 +232,8 @@ def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) ->
         raise LogFormatError(
             f"both '{roles['chosen']}' (the chosen item) and '{roles['chosen_index']}' (its "
             "position) are given, one is"
-            f" required: name it, columns={{'chosen': '{roles['chosen']}'}}"
+            f" required: name it, --column chosen={roles['chosen']} "
+            f"(columns={{'chosen': '{roles['chosen']}'}})"
         )
     required = ("session", "chosen") if nested else ("session", "chosen", "item", "event")
     given = {*roles, "chosen"} if "chosen_index" in roles else roles
@@ -250,5 +251,6 @@ def _missing_text(role: str, roles: Mapping[str, str], dtypes: Iterable[str], ne
     return (
         f"no {role} column in a log of {layout} (accepted: {', '.join(ROLE_NAMES[role])}); the "
         "columns are"
-        f" {', '.join(known) or 'none'}{hint}: rename it, or pass columns={{'{role}': '{column}'}}"
+        f" {', '.join(known) or 'none'}{hint}: rename it, or pass --column {role}={column} "
+        f"(columns={{'{role}': '{column}'}})"
     )

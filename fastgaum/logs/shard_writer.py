@@ -214,8 +214,8 @@ def check_shards_output(folder: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise OutputError(
-            f"'{folder}' holds a saved log already: choose another folder, or pass overwrite=True "
-            "to replace it"
+            f"'{folder}' holds a saved log already: choose another folder, or pass --overwrite "
+            "(overwrite=True) to replace it"
         )
 
 

@@ -90,7 +90,7 @@ class Catalogue:
             what = [*of_log, *(["view counts"] if space.protocol == "views" else [])]
             raise ConfigError(
                 f"the model reads {', '.join(what)}, which it does not keep per item: pass the log "
-                "that has them (log=…)"
+                "that has them, --log LOG (log=…)"
             )
         names, item_ids = space.number_names, space.categorical[0].values
         of_events = (*SESSION_NUMBERS, *space.numbers_of_context, *PLACE_NUMBERS)

@@ -293,9 +293,9 @@ class UserContexts:
         if lacking.any():
             raise ConfigError(
                 f"user {lacking.argmax()} has no context, and the model reads the context fields "
-                f"{', '.join(self.rows.space.context_holds)}: make the world with a log (log=…), "
-                "so that reset draws each user's contexts from a logged session, or give a step "
-                "its context (context=world.context_of(…))"
+                f"{', '.join(self.rows.space.context_holds)}: make the world with a log, "
+                "--log LOG (log=…), so that reset draws each user's contexts from a logged "
+                "session, or give a step its context (context=world.context_of(…))"
             )
 
     def move_on(self, active: BoolArray, n_live: int) -> None:

@@ -109,7 +109,7 @@ class LearnedWorld(World):
         if starts not in ("empty", "logged"):
             raise ConfigError(f"starts must be empty or logged, got '{starts}'")
         if starts == "logged" and log is None:
-            raise ConfigError("logged starts need a log to draw them from: pass log=…")
+            raise ConfigError("logged starts need a log to draw them from: pass --log LOG (log=…)")
         self.model, self.head, self.outside = model, head, model.outside
         self.catalogue = Catalogue.of(model.space, log, further)
         self.item_ids, of = self.catalogue.item_ids, self.catalogue.table_rows
@@ -157,7 +157,7 @@ class LearnedWorld(World):
             raise ConfigError(
                 f"the model reads the context fields {', '.join(self.context.space.context_holds)},"
                 f" and users take theirs from {self.split} sessions of a log: pass a log that has "
-                "some (log=…)"
+                "some, --log LOG (log=…)"
             )
 
     def context_of(

@@ -63,6 +63,10 @@ ROWS: dict[str, Row] = {
         train("--set", f"eta={10**400}"),
         "eta must be a number greater than 0 and finite",
     ),
+    "a rate that no weight can take": (
+        train("--set", "generator_lr=1e308"),
+        "generator_lr must be a number greater than 0 and at most 1e+30",
+    ),
     "nested configuration": (train(config=f"hidden = {DEEP}"), "nested too deeply"),
     "nested setting": (train("--set", f"hidden={DEEP}"), "hidden must be a list"),
     "configuration of megabytes": (train(config="#" * 2_000_000), "longer than the"),

@@ -29,7 +29,10 @@ def test_misnamed_column() -> None:
     text = refused(long().rename({"item": "iten"}), "did you mean 'iten'.*columns=")
     assert "columns={'item': 'iten'}" in text
     refused(nested().rename({"chosen": "choosen"}), "did you mean 'choosen'")
-    refused(long().rename({"session": "xyz"}), "pass columns={'session': 'NAME'}")
+    refused(
+        long().rename({"session": "xyz"}),
+        r"pass --column session=NAME \(columns={'session': 'NAME'}\)",
+    )
 
 
 def test_two_choices_in_one_event() -> None:

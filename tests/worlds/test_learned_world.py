@@ -401,7 +401,7 @@ def test_what_cannot_be_is_named() -> None:
         LearnedWorld(UserModel.from_preset())
     with pytest.raises(ConfigError, match="no generator"):
         LearnedWorld(exact, "generator")
-    with pytest.raises(ConfigError, match="pass log="):
+    with pytest.raises(ConfigError, match=r"pass --log LOG \(log="):
         LearnedWorld(exact, starts="logged")
     with pytest.raises(ConfigError, match="starts must be empty or logged, got 'cold'"):
         LearnedWorld(exact, starts="cold")  # type: ignore[arg-type]
