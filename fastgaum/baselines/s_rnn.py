@@ -19,8 +19,8 @@ from fastgaum.baselines.base import Float64Array, Grids, Rows, validation_nll
 from fastgaum.baselines.gradient import item_ids
 from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.config import Count, CountFromOne, Probability, Width
-from fastgaum.features.encoder import N_RESERVED, UNKNOWN_ITEM_ID
-from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.sessions import UNKNOWN_ITEM_ID, EncodedSessions
 from fastgaum.nets.bags import BagSizes
 from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.segments import expand_to_candidates

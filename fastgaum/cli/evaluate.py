@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from cyclopts import Parameter
 
 from fastgaum.cli.options import Device, Json, RunPath, ScoredSplit
 from fastgaum.cli.output import check_outputs, say, show_table, write_json
@@ -14,17 +17,33 @@ if TYPE_CHECKING:
     from fastgaum.metrics.evaluation import Evaluation
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Evaluated:
+    """What is scored, and what the model may know of it."""
+
+    split: ScoredSplit = "test"
+    hide_items: float = 0.0
+    """share of the items that the model is to meet as if training had never displayed them"""
+    seed: int = 0
+    """draws these items"""
+
+
+AS_LOGGED = Evaluated()
+
+
 def evaluate_command(
     run: RunPath,
     source: Log,
     /,
     *,
-    split: ScoredSplit = "test",
+    what: Evaluated = AS_LOGGED,
     json: Json = None,
     device: Device = "auto",
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Score a trained model on a split of a log."""
+    split = what.split
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
     from fastgaum.baselines.members import name_of
@@ -35,8 +54,11 @@ def evaluate_command(
     with Waiting(f"reading {source}"):
         log = reading.or_of_run(run).open(source)
     with PartsProgress("scoring") as progress:
-        evaluation = model.evaluate(log, split, progress)
-    floors = floor_table(log, split)
+        evaluation = model.evaluate(
+            log, split, progress, hide_items=what.hide_items, seed=what.seed
+        )
+    # counts of the log know the items that are hidden from the model
+    floors = {} if what.hide_items else floor_table(log, split)
     if json is not None:
         facts = {
             "machine": machine_facts(model.settings.seed),
@@ -58,9 +80,22 @@ def evaluate_command(
         f"  {evaluation.n_events} events of {evaluation.n_users} users; intervals: 95 %, bootstrap "
         f"over users{gap}"
     )
+    say(f"  {unseen_text(evaluation)}")
     texts = floor_texts(floors)
     if texts:
         say(f"  prec@1 of rankings that need no model: {', '.join(texts)}")
+
+
+def unseen_text(evaluation: Evaluation) -> str:
+    """What the figures say of items that training never displayed."""
+    n = int(evaluation.unseen.sum())
+    hidden = f" ({evaluation.hidden} items were hidden)" if evaluation.hidden else ""
+    if n:
+        return f"{n} of {evaluation.n_events} events display an item unseen in training{hidden}"
+    return (
+        f"no unseen item in this split{hidden}: what the model does with one is not measured "
+        "(--hide-items .1 hides some)"
+    )
 
 
 def floor_texts(floors: Mapping[str, Mapping[int, float]]) -> list[str]:

@@ -38,6 +38,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "evaluate": (
         "fastgaum evaluate runs/mine clicks.csv",
         "fastgaum evaluate runs/mine clicks.csv --split validation --json figures.json",
+        "fastgaum evaluate runs/mine clicks.csv --hide-items .1",
     ),
     "predict": (
         "fastgaum predict runs/mine clicks.csv -o probabilities.parquet",

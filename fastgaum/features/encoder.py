@@ -68,8 +68,6 @@ if TYPE_CHECKING:
 
 NO_CLICK_ID = 0
 """feature id of "no click" in a history"""
-UNKNOWN_ITEM_ID = 1
-"""feature id of every item that training did not display"""
 N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
 T = TypeVar("T")

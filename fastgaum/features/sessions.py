@@ -30,6 +30,8 @@ BATCH_CANDIDATES = 1 << 17
 them"""
 CHUNK_BLOCK = 1024
 """chunks hold whole blocks of so many sessions"""
+UNKNOWN_ITEM_ID = 1
+"""feature id of every item that training did not display"""
 
 
 @dataclass(frozen=True)
@@ -341,12 +343,24 @@ class EncodedSessions(PackedArrays):
         """User of each event, shape (n_events,)."""
         return np.repeat(self.users, np.diff(self.session_offsets))
 
+    @property
+    def unseen(self) -> npt.NDArray[np.bool_]:
+        """Whether training never displayed a candidate's item, shape (n_candidates,)."""
+        unseen: npt.NDArray[np.bool_] = self.ids[:, 0] == UNKNOWN_ITEM_ID
+        return unseen
+
+    @property
+    def holds_unseen(self) -> npt.NDArray[np.bool_]:
+        """Whether an event displays such an item, shape (n_events,)."""
+        return np.logical_or.reduceat(self.unseen, np.asarray(self.display_offsets)[:-1])
+
     def without_bags(self) -> EncodedSessions:
-        """The same sessions without ids, numbers and vectors: what metrics read."""
+        """The same sessions without numbers and vectors, and of ids with the items' alone: what
+        metrics read."""
         n, n_events = len(self.ids), self.n_events
         return dataclasses.replace(
             self,
-            ids=np.empty((n, 0), np.int32),
+            ids=self.ids[:, :1].copy(),
             numbers=np.empty((n, 0), np.float32),
             context_ids=np.empty((n_events, 0), np.int32),
             context_numbers=np.empty((n_events, 0), np.float32),

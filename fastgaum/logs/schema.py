@@ -248,9 +248,14 @@ def _missing_text(role: str, roles: Mapping[str, str], dtypes: Iterable[str], ne
     hint = next((hint for name in ROLE_NAMES[role] if (hint := did_you_mean(name, free))), "")
     column = hint.split("'")[1] if hint else "NAME"
     layout = "one row per event" if nested else "one row per displayed candidate"
+    unlabelled = (
+        "; displays that have no choice yet are predicted with a column chosen that is "
+        f"{'null' if nested else '0'} in every row: later displays of a session then know of no "
+        "choice"
+    )
     return (
         f"no {role} column in a log of {layout} (accepted: {', '.join(ROLE_NAMES[role])}); the "
         "columns are"
         f" {', '.join(known) or 'none'}{hint}: rename it, or pass --column {role}={column} "
-        f"(columns={{'{role}': '{column}'}})"
+        f"(columns={{'{role}': '{column}'}}){unlabelled if role == 'chosen' else ''}"
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.logs.log import FloatArray
+from fastgaum.logs.log import FloatArray, IntArray
 from fastgaum.metrics.calibration import (
     NoClickCalibration,
     brier_score,
@@ -22,7 +22,13 @@ from fastgaum.metrics.calibration import (
 )
 from fastgaum.metrics.displays import DisplayRanking, clicks_of_displays, rank_displays
 from fastgaum.metrics.intervals import Interval, bootstrap_means, paired_difference
-from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean
+from fastgaum.metrics.precision import (
+    Float64Array,
+    nontrivial_mean,
+    precision_at_k,
+    random_floor,
+    user_mean,
+)
 
 MIN_PROB = 1e-6
 """smaller probabilities count as this one in a NLL, so that a sparse distribution's is finite; it
@@ -61,6 +67,16 @@ class DisplayFigures:
 
 
 @dataclass(frozen=True)
+class GroupFigures:
+    """Figures of one head over some of the events."""
+
+    n_events: int
+    precision: Interval
+    """prec@1, micro average over those with a choice; NaN where there are none"""
+    nll: Interval
+
+
+@dataclass(frozen=True)
 class HeadFigures:
     """Figures of one head. prec@k in percent; NLL in nats, over all events, no click included."""
 
@@ -81,6 +97,10 @@ class HeadFigures:
     """kept for the same, nats, shape (n_events,)"""
     displays: DisplayFigures | None = None
     """rankings of whole displays; None where each has one choice event, whose recall@k is prec@k"""
+    known_items: GroupFigures | None = None
+    """events without an item that training never displayed; None if there are none, or no others"""
+    unseen_items: GroupFigures | None = None
+    """events with such an item; None if there are none"""
 
     def __str__(self) -> str:
         parts = [f"prec@{k} {found.mean:.1f}" for k, found in self.precision.items()]
@@ -184,6 +204,15 @@ def figures_of(ks: Collection[int] = (1, 2)) -> list[Figure]:
             ("worst_decile", "worst tenth"),
         )
     ]
+    apart = [
+        figure
+        for name, which in (("known_items", "all items known"), ("unseen_items", "an unseen item"))
+        for figure in (
+            Figure((name, "n_events"), f"events, {which}", f"{name}.n_events", "", 0),
+            Figure((name, "prec", "1"), f"prec@1, {which}", f"{name}.precision"),
+            Figure((name, "nll"), f"NLL, {which}", f"{name}.nll", "nats", 3),
+        )
+    ]
     return [
         *ranking,
         *displays,
@@ -197,6 +226,7 @@ def figures_of(ks: Collection[int] = (1, 2)) -> list[Figure]:
             note="mean distance of predicted and observed shares, candidates",
         ),
         *no_click,
+        *apart,
     ]
 
 
@@ -213,6 +243,10 @@ class Evaluation:
     """mean optimality gap; None without a generator"""
     users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32), repr=False)
     """user of each event, kept for paired differences, shape (n_events,)"""
+    unseen: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_), repr=False)
+    """whether an event displays an item that training never displayed, shape (n_events,)"""
+    hidden: int = 0
+    """items that were hidden from the model (`hide_items`)"""
 
     def __repr__(self) -> str:
         heads = "; ".join(f"{name} {head}" for name, head in self.heads.items())
@@ -253,6 +287,8 @@ class Evaluation:
         return {
             "n_events": self.n_events,
             "n_users": self.n_users,
+            "n_unseen_events": int(np.count_nonzero(self.unseen)),
+            "n_hidden_items": self.hidden,
             "gap": self.gap,
             "floors": {"random": {str(k): v for k, v in self.random.items()}},
             "heads": {name: _plain(head) for name, head in self.heads.items()},
@@ -298,6 +334,7 @@ def evaluate_heads(
         random={k: 100 * random_floor(encoded.display_offsets, encoded.choices, k) for k in ks},
         gap=gap,
         users=encoded.user_of_event,
+        unseen=encoded.holds_unseen,
     )
 
 
@@ -305,6 +342,7 @@ def _figures(
     head: Head, encoded: EncodedSessions, outside: bool, ks: tuple[int, ...]
 ) -> HeadFigures:
     offsets, choices, users = encoded.display_offsets, encoded.choices, encoded.user_of_event
+    unseen = encoded.holds_unseen
     per_event = {k: 100 * precision_at_k(head.scores, offsets, choices, k) for k in ks}
     probs = np.exp(head.log_probs)
     no_click_probs = np.exp(head.outside_log_prob) if outside else None
@@ -329,7 +367,19 @@ def _figures(
         precision_per_event=per_event,
         nll_per_event=nll,
         displays=_of_displays(head, encoded, ks),
+        known_items=_of_group(~unseen, per_event[1], nll, users) if unseen.any() else None,
+        unseen_items=_of_group(unseen, per_event[1], nll, users),
     )
+
+
+def _of_group(
+    group: np.ndarray, precision: Float64Array, nll: Float64Array, users: IntArray
+) -> GroupFigures | None:
+    """Figures over the events of a group, None for an empty one."""
+    if not group.any():
+        return None
+    both = bootstrap_means([precision[group], nll[group]], users[group])
+    return GroupFigures(int(group.sum()), *both)
 
 
 def _of_displays(

@@ -5,6 +5,7 @@ A table, an environment or a policy sees these verbs only and never asks which m
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,7 +28,13 @@ from fastgaum.logs.log import FloatArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog, require_split
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.models.model_file import save_model_state
-from fastgaum.models.splits import Progress, SessionEncoder, candidate_frame, worked_parts
+from fastgaum.models.splits import (
+    Progress,
+    SessionEncoder,
+    candidate_frame,
+    with_hidden_items,
+    worked_parts,
+)
 from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.nets.tensors import BatchTensors, to_tensors
@@ -138,17 +145,52 @@ class ChoiceModel(ABC):
         return dist.log_probs, dist.outside_log_prob
 
     def evaluate(
-        self, log: AnyLog, split: SplitName = "test", progress: Progress | None = None
+        self,
+        log: AnyLog,
+        split: SplitName = "test",
+        progress: Progress | None = None,
+        *,
+        hide_items: float = 0.0,
+        seed: int = 0,
     ) -> Evaluation:
-        """Metrics of every head on a split, with intervals over users.
+        """Metrics of every head on a split, with intervals over users; those of events with an item
+        that training never displayed apart.
+
+        Args:
+            log: the log, of which `split` is scored.
+            split: "train", "validation", "test" or "all".
+            progress: is told of events done, and in all.
+            hide_items: share of the items, from 0 to below 1, that the model is to meet as if
+                training had never displayed them; their fields and vectors stay.
+            seed: draws these items, each by a hash of its id.
 
         Raises:
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
+            ConfigError: `hide_items` is no such share, or is of training sessions or of a log in
+                shards.
         """
+        hidden = 0
+        if hide_items != 0:
+            log, hidden = self._hidden(log, split, hide_items, seed)
         encoded, scored = self.score(log, split, progress)
         gap = float(scored.gap.mean()) if scored.gap is not None else None
-        return evaluate_heads(scored.heads, encoded, self.outside, gap)
+        evaluation = evaluate_heads(scored.heads, encoded, self.outside, gap)
+        return dataclasses.replace(evaluation, hidden=hidden)
+
+    def _hidden(
+        self, log: AnyLog, split: SplitName, share: float, seed: int
+    ) -> tuple[SessionLog, int]:
+        """As `with_hidden_items`, of a log that this model can score."""
+        self._encoder(log, split)
+        assert self.space is not None
+        if split in ("train", "all") and log.fingerprint == self.space.fingerprint:
+            # the log with other ids is another log: nothing would be left out of its counts
+            raise ConfigError(
+                f"hide_items is for sessions that did not train, split '{split}' of log "
+                f"'{log.name}' holds the model's training sessions: take split 'test'"
+            )
+        return with_hidden_items(log, self.space, share, seed)
 
     def score(
         self, log: AnyLog, split: SplitName = "test", progress: Progress | None = None
@@ -175,8 +217,8 @@ class ChoiceModel(ABC):
     def predict(
         self, log: AnyLog, split: SplitName = "all", *, at_place: Place = "own"
     ) -> pl.DataFrame:
-        """One row per candidate: session, event, item, utility, probability (reward's best
-        response), the generator's.
+        """One row per candidate: session, event, item, whether it is known (training displayed it),
+        utility, probability (reward's best response), the generator's.
 
         `no_click_probability` repeats within an event. `predict_parts` gives the same rows in
         bounded memory; it has the arguments."""
@@ -229,6 +271,7 @@ class ChoiceModel(ABC):
         scored = _checked(scorer(encoded), log, encoded)
         reward, generator = scored.heads["reward"], scored.heads.get("generator")
         frame = candidate_frame(log, encoded).with_columns(
+            known=~encoded.unseen,
             utility=reward.scores,
             probability=np.exp(reward.log_probs),
             no_click_probability=np.exp(

@@ -49,8 +49,8 @@ class OnlineUser:
     """One user: what it has seen and chosen until now.
 
     A display's probabilities are those of `predict` for the same session of another log than the
-    training log. An item that training did not display is an unknown one. Calls of one user must
-    not overlap; different users may be used on different threads.
+    training log. An item that training did not display is an unknown one (`unknown`). Calls of one
+    user must not overlap; different users may be used on different threads.
     """
 
     def __init__(self, model: OnlineModel) -> None:
@@ -77,6 +77,15 @@ class OnlineUser:
         self.n_events = 0
         """choices that it was told, no click among them"""
 
+    def __repr__(self) -> str:
+        told = f"{self.n_events} choices told, {self.n_items} items shown"
+        return f"OnlineUser({self.model.head} of {len(self.model.item_ids)} items: {told})"
+
+    @property
+    def unknown(self) -> list[str | int]:
+        """Ids of the display scored last, until its choice, that training never displayed."""
+        return [] if self._shown is None else self.model.unknown(self._shown[1])
+
     @property
     def n_items(self) -> int:
         """How many items it was shown: its tables have a row for each."""
@@ -101,8 +110,7 @@ class OnlineUser:
     def state(self) -> FloatArray:
         """A copy of the user's state, shape (state_dim,): its history, then the context given last,
         if the model reads any."""
-        now: FloatArray = self._states[0].copy()
-        return now
+        return np.array(self._states[0], np.float32)
 
     def probabilities(
         self,
@@ -130,15 +138,13 @@ class OnlineUser:
         if self.model.distribute is not None:
             self.model.distribute(0, 1, display.scored)
             result[:n] = display.scored.probs[0]
-            if outside:
-                result[n] = display.scored.none[0]
+            result[n:] = display.scored.none[:outside]
             return result
         scores = torch.from_numpy(self.model.eta * display.scored.scores[0])
         offsets = torch.tensor([0, n], dtype=torch.int32)
         dist = self.model.regulariser.best_response(scores, offsets, outside)
         result[:n] = dist.probs.numpy()
-        if outside:
-            result[n] = dist.outside_prob.numpy()[0]
+        result[n:] = dist.outside_prob.numpy()[:outside]
         return result
 
     def utilities(
@@ -227,11 +233,11 @@ class OnlineUser:
                 f"the model reads the context fields {', '.join(model.context_fields)}, and the "
                 "user has none yet: give the context of its first display"
             )
-        display = self._displays.get(len(keys))
-        if display is None:
+        if len(keys) not in self._displays:
             if len(self._displays) >= MOST_SIZES:
                 self._displays.clear()
-            display = self._displays[len(keys)] = _Display(model, len(keys))
+            self._displays[len(keys)] = _Display(model, len(keys))
+        display = self._displays[len(keys)]
         rows = np.array([model.item_rows.get(key, -1) for key in keys], np.int32)
         codes = self._coded(keys, rows)
         display.rows[0, :, 0] = codes
@@ -315,12 +321,8 @@ class _Display:
             if part.source in rows:
                 self.ids[0, :, column] = rows[part.source] + np.int32(part.start + 1)
         self.numbers: FloatArray = np.zeros((1, n, space.n_numbers), np.float32)
-        self.scored = SlateProbabilities(
-            self.ids,
-            np.zeros((1, n), np.float32),
-            np.zeros((1, n), np.float32),
-            np.zeros(1, np.float32),
-        )
+        scores, probs = np.zeros((2, 1, n), np.float32)
+        self.scored = SlateProbabilities(self.ids, scores, probs, np.zeros(1, np.float32))
 
 
 class _EncodedHistory:

@@ -236,6 +236,10 @@ class OnlineModel:
             items = self.networks.player.items
             self.of_vectors = projected_vectors(items, of_rows, len(item_of_row))
 
+    def unknown(self, items: Sequence[str | int]) -> list[str | int]:
+        """Those of some items that training never displayed. Raises ConfigError for no id."""
+        return [item for item in items if item_key(item) not in self.item_rows]
+
     def display_ids(self, items: Sequence[str], rows: IntArray) -> IntArray:
         """Row of the folded tables of each displayed item, of its row among the training items.
 

@@ -3,6 +3,7 @@ the log names them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,8 +13,9 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 import polars as pl
 
-from fastgaum.errors import LogFormatError
+from fastgaum.errors import ConfigError, LogFormatError, require_whole
 from fastgaum.features.sessions import EncodedSessions, chunks
+from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS
 from fastgaum.logs.clicks import CLICKS_SO_FAR, is_successive
 from fastgaum.logs.cut import pick_rows
@@ -101,6 +103,54 @@ def offers_no_click(log: AnyLog, rule: Literal["auto", "always", "never"] = "aut
             f"log '{log.name}' has events without a choice: no_click = never does not fit, use auto"
         )
     return rule == "always" or (rule == "auto" and log.has_no_click)
+
+
+def with_hidden_items(
+    log: AnyLog, space: FeatureSpace, share: float, seed: int = 0
+) -> tuple[SessionLog, int]:
+    """The log with a share of the items that training displayed under ids that it never saw, and
+    how many these are.
+
+    A hidden item keeps its fields, vectors and place; all that training said of it, alone or beside
+    others or as context, is as of an item that was first displayed today. Each item is drawn by a
+    hash of its id and the seed, whatever else the log holds.
+
+    Args:
+        log: the log.
+        space: what training knew.
+        share: probability of each item to be hidden, from 0 to below 1.
+        seed: seeds the hash.
+
+    Raises:
+        ConfigError: another share or seed, or the log is in shards.
+    """
+    require_whole("seed", seed)
+    if isinstance(share, bool) or not (isinstance(share, int | float) and 0 <= share < 1):
+        raise ConfigError(f"hide_items is {share!r}, a share from 0 to below 1 is required: try .1")
+    if not isinstance(log, SessionLog):
+        raise ConfigError(
+            f"hide_items renames items, and log '{log.name}' is in shards: read its file"
+        )
+    known = space.categorical[0].values
+    drawn = [one for one in known.to_list() if _hash_share(f"{seed}:{one}") < share]
+    hidden = log.item_ids.filter(log.item_ids.is_in(drawn))
+    mark = "hidden "
+    while log.item_ids.str.starts_with(mark).any() or known.str.starts_with(mark).any():
+        mark = f"_{mark}"
+
+    def renamed(texts: pl.Series) -> pl.Series:
+        return texts.replace(hidden, mark + hidden)
+
+    of_items = {name: renamed(log.categories[name]) for name in space.fields_of_items}
+    renamed_log = replace(
+        log, item_ids=renamed(log.item_ids), categories={**log.categories, **of_items}
+    )
+    return renamed_log, len(hidden)
+
+
+def _hash_share(text: str) -> float:
+    """A number in [0, 1) that looks drawn, the same for a text everywhere."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()) / 2**48
 
 
 def candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:

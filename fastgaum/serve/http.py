@@ -8,6 +8,7 @@
     POST   /users/USER/action             {"item": "i3", "action": "cart", "fields": {…}}
     DELETE /users/USER                    forget the user
 
+A display's answer names in `unknown` the items that training never displayed.
 What a client does wrong is answered by a status from 400 to 499 and {"error": "…"}: the rule, the
 values, the cure."""
 
@@ -169,7 +170,14 @@ def http_app(model: OnlineModel, limits: Limits = LIMITS) -> Starlette:
         shares = users.probabilities(name, asked.items, asked.context, asked.fields).tolist()
         n = len(asked.items)
         none = shares[n] if model.outside else None
-        return JSONResponse({"items": asked.items, "probabilities": shares[:n], "no_click": none})
+        return JSONResponse(
+            {
+                "items": asked.items,
+                "probabilities": shares[:n],
+                "no_click": none,
+                "unknown": model.unknown(asked.items),
+            }
+        )
 
     async def choice(request: Request) -> Response:
         name = request.path_params["user"]

@@ -82,6 +82,7 @@ def mcp_server(
         with_probabilities: bool = False,
     ) -> dict[str, object]:
         """Show a user a slate of items. The user chooses one, or nothing (null), and remembers.
+        `unknown` in the answer lists ids that are no item of the catalogue.
 
         Args:
             user: a name that new_user gave.
@@ -99,7 +100,11 @@ def mcp_server(
             n_events = users.chose(user, choice)
         except FastgaumError as error:
             raise ToolError(str(error)) from None
-        found: dict[str, object] = {"choice": choice, "event": n_events}
+        found: dict[str, object] = {
+            "choice": choice,
+            "event": n_events,
+            "unknown": model.unknown(items),
+        }
         if with_probabilities:
             found["probabilities"] = shares[: len(items)].tolist()
             found["no_click"] = float(shares[-1]) if model.outside else None

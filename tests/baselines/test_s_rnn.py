@@ -9,7 +9,7 @@ import torch
 
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.features.batches import Batch, assemble
-from fastgaum.features.encoder import UNKNOWN_ITEM_ID
+from fastgaum.features.sessions import UNKNOWN_ITEM_ID
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.baselines.contract import check_baseline
 from tests.builders import random_log

@@ -7,15 +7,28 @@ and once with one item of each under an id that training never saw (its price an
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
+import fastgaum
+from fastgaum.cli.app import main
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.features.numbers import SAME_AS
+from fastgaum.features.space import FeatureSpace
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel
+from fastgaum.models.splits import with_hidden_items
 from fastgaum.models.user_model import UserModel
+from tests.models.online_users import log_of_kind
 
 N_ITEMS, N_SHOWN, N_DISPLAYS = 40, 4, 6
 SLOPE = -0.4
@@ -120,3 +133,123 @@ def test_the_shop_is_what_it_says() -> None:
     price = log.candidate_fields["price"].reshape(-1, N_SHOWN)
     chosen = price[np.arange(len(price)), log.choices][log.choices >= 0]
     assert chosen.mean() < price[log.choices >= 0].mean() - 0.3
+
+
+def test_a_prediction_says_which_items_training_displayed() -> None:
+    renamed, at = with_one_renamed(shop(20, seed=7))
+    known = fitted("paper-lstm", epochs=10).predict(renamed)["known"].to_numpy()
+    np.testing.assert_array_equal(known.reshape(-1, N_SHOWN), np.arange(N_SHOWN) != at[:, None])
+
+
+def test_an_evaluation_keeps_events_with_an_unseen_item_apart() -> None:
+    model, log = fitted("paper-lstm", epochs=10), shop(20, seed=7)
+    renamed, _ = with_one_renamed(log)
+    half = np.arange(log.n_events) < log.n_events // 2
+    mixed = dataclasses.replace(
+        renamed, items=np.where(np.repeat(half, N_SHOWN), renamed.items, log.items)
+    )
+    head = model.evaluate(mixed, "all").heads["reward"]
+    assert head.unseen_items is not None
+    assert head.known_items is not None
+    assert head.unseen_items.n_events == head.known_items.n_events == log.n_events // 2
+    for group, of in ((half, head.unseen_items), (~half, head.known_items)):
+        assert of.nll.mean == pytest.approx(head.nll_per_event[group].mean())
+        assert of.precision.mean == pytest.approx(np.nanmean(head.precision_per_event[1][group]))
+    plain = model.evaluate(log, "all")
+    assert plain.heads["reward"].unseen_items is plain.heads["reward"].known_items is None
+    assert plain.to_dict()["heads"]["reward"]["unseen_items"] is None
+    every = model.evaluate(renamed, "all").heads["reward"]
+    assert (every.known_items, every.unseen_items and every.unseen_items.n_events) == (None, 120)
+
+
+def test_hidden_items_are_unseen_and_drawn_by_their_ids_alone() -> None:
+    model, log = fitted("paper-lstm", epochs=10), shop()
+    hidden = model.evaluate(log, hide_items=0.2, seed=3)
+    assert 0 < hidden.hidden < N_ITEMS / 2
+    assert 0 < hidden.unseen.sum() < hidden.n_events
+    order = np.random.default_rng(0).permutation(N_ITEMS)
+    other = dataclasses.replace(
+        log, item_ids=log.item_ids.gather(order), items=np.argsort(order)[log.items].astype("i4")
+    )
+    again = model.evaluate(other, hide_items=0.2, seed=3)
+    np.testing.assert_array_equal(again.unseen, hidden.unseen)
+    assert (model.evaluate(log, hide_items=0.2, seed=4).unseen != hidden.unseen).any()
+
+
+def test_a_hidden_item_is_to_features_one_that_was_never_displayed() -> None:
+    """Its context field and the numbers of its neighbours too: as under another name."""
+    log = log_of_kind("context", 4, 60)
+    space = FeatureSpace.fit(log, relations=True)
+    other = log_of_kind("context", 5, 40)
+    hidden, n = with_hidden_items(other, space, 0.3)
+    is_hidden = (hidden.item_ids != other.item_ids).to_numpy()
+    assert 0 < n == is_hidden.sum()
+    rows = other.sessions_in("all")
+    was, now = space.encode(other, rows), space.encode(hidden, rows)
+    np.testing.assert_array_equal(now.unseen, was.unseen | is_hidden[other.items])
+    of_page = [part.source for part in space.context].index("context_item")
+    page = space.context[of_page]
+    texts = other.categories[page.name].gather(other.event_fields[page.name])
+    gone = texts.is_in(other.item_ids.filter(pl.Series(is_hidden))).to_numpy()
+    assert gone.any()
+    assert (now.context_ids[gone, of_page] == page.start).all()
+    # a candidate that is the page is so still
+    same = [at for at, name in enumerate(space.number_names) if name.startswith(SAME_AS)]
+    np.testing.assert_array_equal(now.numbers[:, same], was.numbers[:, same])
+    counts = space.number_names.index("log_displays")
+    assert len(np.unique(now.numbers[now.unseen, counts])) == 1
+    assert not np.array_equal(now.numbers[~now.unseen], was.numbers[~now.unseen])
+
+
+@pytest.mark.parametrize(
+    ("hide_items", "split", "says"),
+    [
+        (1, "test", "a share from 0 to below 1 is required"),
+        (-0.1, "test", "hide_items is -0.1"),
+        (float("nan"), "test", "hide_items is nan"),
+        ("half", "test", "hide_items is 'half'"),
+        (0.1, "train", "sessions that did not train"),
+    ],
+)
+def test_a_wrong_share_of_hidden_items_is_refused(hide_items: Any, split: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        fitted("paper-lstm", epochs=10).evaluate(shop(), split, hide_items=hide_items)
+
+
+def test_an_online_user_says_what_it_does_not_know() -> None:
+    user = fitted("paper-lstm", epochs=10).user()
+    assert repr(user) == "OnlineUser(reward of 40 items: 0 choices told, 0 items shown)"
+    assert user.unknown == []
+    user.probabilities(["sku01", "P001", "sku02"], fields={"price": [1, 2, 3]})
+    assert user.unknown == ["P001"]
+    user.chose("sku02")
+    assert user.unknown == []
+    assert repr(user) == "OnlineUser(reward of 40 items: 1 choices told, 3 items shown)"
+
+
+def test_the_command_reports_both_kinds_of_events(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, log = tmp_path / "run.safetensors", shop()
+    fitted("paper-lstm", epochs=10).save(run)
+    to_frame(log).write_parquet(tmp_path / "shop.parquet")
+    asked = ["evaluate", str(run), str(tmp_path / "shop.parquet"), "--candidate-field", "price"]
+    assert main(asked) == 0
+    assert "no unseen item in this split: what the model does with one" in capsys.readouterr().out
+    figures = tmp_path / "figures.json"
+    assert main([*asked, "--hide-items", ".1", "--json", str(figures)]) == 0
+    found, out = json.loads(figures.read_text()), capsys.readouterr().out
+    assert found["n_hidden_items"] > 0
+    reward = found["heads"]["reward"]
+    groups = reward["known_items"]["n_events"], reward["unseen_items"]["n_events"]
+    assert groups == (found["n_events"] - found["n_unseen_events"], found["n_unseen_events"])
+    assert f"{groups[1]} of {found['n_events']} events display an item unseen in training" in out
+    assert "prec@1, an unseen item" in out
+    assert main([*asked, "--hide-items", "2"]) == 2
+    assert "a share from 0 to below 1" in capsys.readouterr().err
+
+
+def test_a_log_without_choices_is_told_how_it_is_predicted() -> None:
+    unlabelled = pl.DataFrame({"session": [1, 1], "event": [0, 0], "item": ["a", "b"]})
+    with pytest.raises(LogFormatError, match="predicted with a column chosen that is 0"):
+        fastgaum.read_log(unlabelled)

@@ -95,6 +95,7 @@ def test_a_user_over_http_is_the_one_in_python(clients: dict[str, Client]) -> No
         status, found = client.ask("POST", f"{of_user}/probabilities", asked)
         expected = user.probabilities(items, CONTEXT)
         assert (status, found["items"]) == (200, items)
+        assert found["unknown"] == [item for item in items if item == "new"]
         np.testing.assert_allclose([*found["probabilities"], found["no_click"]], expected)
         user.chose(chosen)
         status, counted = client.ask("POST", f"{of_user}/choice", {"item": chosen})

@@ -62,6 +62,7 @@ def test_a_user_chooses_by_the_seed_and_remembers() -> None:
     for event, (slate, answer) in enumerate(zip(slates, shown, strict=True)):
         shares = user.probabilities(slate, CONTEXT)
         np.testing.assert_allclose([*answer["probabilities"], answer["no_click"]], shares)
+        assert answer["unknown"] == [item for item in slate if item == "new"]
         place = drawn_choice(shares, np.random.default_rng([3, 1, event]).random())
         assert answer["choice"] == (slate[place] if place < len(slate) else None)
         user.chose(answer["choice"])
