@@ -122,6 +122,7 @@ def test_prediction_and_sampling_tables() -> None:
         "session",
         "event",
         "item",
+        "known",
         "utility",
         "probability",
         "no_click_probability",
