@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Evaluated:
+class ScoredLog:
     """What is scored, and what the model may know of it."""
 
     split: ScoredSplit = "test"
@@ -29,7 +29,7 @@ class Evaluated:
     """draws these items"""
 
 
-AS_LOGGED = Evaluated()
+AS_LOGGED = ScoredLog()
 
 
 def evaluate_command(
@@ -37,7 +37,7 @@ def evaluate_command(
     source: Log,
     /,
     *,
-    what: Evaluated = AS_LOGGED,
+    what: ScoredLog = AS_LOGGED,
     json: Json = None,
     device: Device = "auto",
     reading: Reading = AS_IT_IS,
