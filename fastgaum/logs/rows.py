@@ -192,11 +192,15 @@ def _check_several(
     session: pl.Series, event: pl.Series, table: pl.DataFrame, schema: LogSchema
 ) -> None:
     """Refuse what is called an event and has one value in the whole log, beside times that differ
-    within sessions: the displays of a session would be one."""
+    within sessions: the displays of a session would be one. Numbers that differ within displays too
+    are no times of displays, but a field (how long a journey takes)."""
     if schema.time_beside is None or event.n_unique() > 1:
         return
-    times = pl.DataFrame([session.alias("session"), table[schema.time_beside].alias("time")])
-    if times.n_unique() > session.n_unique():
+    time = table[schema.time_beside]
+    parsed = parse_order(time)
+    displays = pl.DataFrame([session.alias("session"), time.alias("time")]).n_unique()
+    of_displays = 2 * displays <= len(time) or (parsed is not None and parsed.dtype.is_temporal())
+    if displays > session.n_unique() and (schema.nested or of_displays):
         raise LogFormatError(
             f"column '{schema.event}' is {show(event[0])} in all {len(event)} rows, which makes "
             f"one event of each session, while '{schema.time_beside}' differs within sessions: "

@@ -68,14 +68,20 @@ def test_a_shard_that_reads_otherwise(tmp_path: Path) -> None:
 
 def test_an_event_that_never_changes_beside_a_time() -> None:
     """The displays of a session would be one."""
-    frame = long(event=["view"] * 4, time=[1, 1, 2, 1])
+    rows = {"session": ["u3"] * 4, "item": ["a", "b", "a", "b"], "chosen": [1, 0, 0, 0]}
+    frame = pl.DataFrame({**rows, "event": "view", "time": [1, 1, 2, 2]})
     refused(frame, "column 'event' is 'view' in all 4 rows.*--column event=time")
-    assert read_frame(frame, columns={"event": "time"}).n_events == 3
-    assert read_frame(frame.drop("event")).n_events == 3
-    assert read_frame(frame, columns={"event": "event"}).n_events == 2
-    # a field is no time of an event, and one display a session needs no order
-    assert read_frame(frame, candidate_fields=["time"]).n_events == 2
-    assert read_frame(long(event=[0] * 4, time=[1, 1, 1, 9])).n_events == 2
+    assert read_frame(frame, columns={"event": "time"}).n_events == 2
+    assert read_frame(frame.drop("event")).n_events == 2
+    assert read_frame(frame, columns={"event": "event"}).n_events == 1
+    refused(nested(event=["view"] * 2, time=["2025-01-09", "2025-01-08"]), "in all 2 rows")
+    # a field is no time of an event, nor is what differs between the rows of a display
+    assert read_frame(frame, candidate_fields=["time"]).n_events == 1
+    assert read_frame(frame.with_columns(time=pl.Series([12.5, 40.0, 9.0, 3.0]))).n_events == 1
+    dates = pl.Series(["2025-01-09 08:00", "2025-01-09 08:01", "2025-01-10", "2025-01-11"])
+    refused(frame.with_columns(time=dates), "in all 4 rows")
+    # one display a session needs no order
+    assert read_frame(frame.with_columns(time=7)).n_events == 1
 
 
 @pytest.mark.parametrize(
