@@ -100,6 +100,8 @@ class AuditReport:
     """columns of vectors of the items, and how many numbers each has"""
     n_actions: int = 0
     """what users did between displays, counted apart"""
+    not_read: tuple[str, ...] = ()
+    """columns of the log that play no role and were not named as fields"""
     dependence: DisplayDependence | None = None
     """whether displays depend on what users clicked; None where nothing can be said"""
 
@@ -153,6 +155,8 @@ class AuditReport:
         if self.vectors:
             said = ", ".join(f"{name} ({width} numbers)" for name, width in self.vectors)
             lines += ["", f"vectors of the items: {said}"]
+        if self.not_read:
+            lines += ["", f"not read: {', '.join(self.not_read)}"]
         if not self.has_rows:
             lines += [
                 "",
@@ -221,6 +225,7 @@ def audit(
         context=context_of(log),
         vectors=tuple((name, rows.shape[1]) for name, rows in sorted(log.item_vectors.items())),
         n_actions=log.n_actions,
+        not_read=raw.not_read if raw is not None else (),
         dependence=dependence.test(),
     )
 

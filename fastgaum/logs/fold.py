@@ -70,6 +70,8 @@ class Rows:
     None: the order of rows"""
     clicks: ClickFacts = field(default_factory=ClickFacts)
     """clicks on what was not displayed"""
+    not_read: tuple[str, ...] = ()
+    """columns of the file or frame that play no role and were not named as fields"""
 
     @property
     def n_rows(self) -> int:

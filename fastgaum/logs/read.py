@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar, Unpack
 
@@ -22,6 +23,7 @@ from fastgaum.logs.layouts import recognise
 from fastgaum.logs.log import SessionLog, resplit, resplit_by
 from fastgaum.logs.opened_log import lay_out, open_rows
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
+from fastgaum.logs.public_logs import find_layout
 from fastgaum.logs.registry import Located, resolve, verify
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema, resolve_schema
@@ -206,16 +208,20 @@ def raw_rows(
     are those of `read_log`."""
     options = ReadOptions.of(**given).over(options)
     if not isinstance(source, str | os.PathLike):
-        frame, options = lay_out(frame_of(source), options)
-        schema = _roles_alone(resolve_schema(dict(frame.schema), options))
-        return candidate_rows(frame, schema, options)
+        given = frame_of(source)
+        frame, options = lay_out(given, options)
+        schema = resolve_schema(dict(frame.schema), options)
+        rows = candidate_rows(frame, _roles_alone(schema), options)
+        return _with_unread(rows, given.columns, schema)
     path = Path(source)
     if is_saved_log(path):
         return None
     try:
         opened = open_rows(path, options)
         table, options, schema = opened.table, opened.options, _roles_alone(opened.schema)
-        return candidate_rows(table.read(schema.columns()), schema, options, untyped=table.untyped)
+        frame = table.read(schema.columns())
+        rows = candidate_rows(frame, schema, options, untyped=table.untyped)
+        return _with_unread(rows, table.stored or table.dtypes, opened.schema)
     except LogFormatError as error:
         raise _named(path, error) from None
 
@@ -224,11 +230,21 @@ def _roles_alone(schema: LogSchema) -> LogSchema:
     return dataclasses.replace(schema, candidate_fields=(), context_fields=(), past=None)
 
 
+def _with_unread(rows: Rows, columns: Iterable[str], schema: LogSchema) -> Rows:
+    """The rows, and which of a log's columns were not read. A public log says that itself."""
+    if find_layout(columns) is not None:
+        return rows
+    read = {*schema.columns()} - {schema.time_beside}
+    return dataclasses.replace(rows, not_read=tuple(one for one in columns if one not in read))
+
+
 def _read_rows(path: Path, options: ReadOptions) -> tuple[SessionLog, Rows]:
     """A file's log and its rows."""
     opened = open_rows(path, options)
-    frame = opened.table.read(opened.schema.columns())
-    return _read_whole(frame, opened.schema, opened.options, opened.table.untyped)
+    table = opened.table
+    frame = table.read(opened.schema.columns())
+    log, rows = _read_whole(frame, opened.schema, opened.options, table.untyped)
+    return log, _with_unread(rows, table.stored or table.dtypes, opened.schema)
 
 
 def _read_whole(

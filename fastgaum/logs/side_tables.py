@@ -29,7 +29,7 @@ from fastgaum.logs.fields import is_list, require_column
 from fastgaum.logs.fold import LONG_COLUMNS
 from fastgaum.logs.log import FieldArray, FloatArray, IntArray, SessionLog
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.schema import ROLE_NAMES, find_role
+from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role
 from fastgaum.logs.tables import open_table
 
 Result = TypeVar("Result")
@@ -59,6 +59,12 @@ class _SideTable:
                 f"{article} {role} table needs {article} {role} column (accepted: "
                 f"{', '.join(ROLE_NAMES[role])}); the columns are {', '.join(known)}"
                 f"{did_you_mean(role, known)}: rename it"
+            )
+        two = columns_named(ROLE_NAMES[role], known)
+        if found != column and len(two) > 1:
+            raise LogFormatError(
+                f"the columns {' and '.join(map(repr, two))} are both called as the {role} column "
+                "is, one is required: rename the other"
             )
         frame = table.read(known)
         ids = ids_as_text(frame[found], role)

@@ -10,8 +10,11 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import LogFormatError
+from fastgaum.logs.audit import audit
 from fastgaum.logs.convert import convert_files
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.read import raw_rows, read_frame, read_log, read_with_rows
+from fastgaum.logs.registry import resolve
 from tests.logs.bad_logs import long, nested, refused
 
 HALF = [
@@ -156,3 +159,24 @@ def test_names_with_digits_are_categories(tmp_path: Path) -> None:
     frame.write_csv(tmp_path / "log.csv")
     log = read_log(tmp_path / "log.csv", candidate_fields=["price"])
     assert log.categories["price"].to_list() == ["12a", "12b", "7", "x"]
+
+
+def test_the_audit_names_what_was_not_read(tmp_path: Path) -> None:
+    frame = long(query=["q"] * 4, time=[1] * 4)
+    frame.write_csv(tmp_path / "log.csv")
+    options = ReadOptions.of(context_fields=["query"])
+    rows = [
+        raw_rows(frame, options=options),
+        raw_rows(tmp_path / "log.csv", options=options),
+        read_with_rows(resolve(tmp_path / "log.csv"), options=options)[1],
+    ]
+    log = read_frame(frame, options=options)
+    for raw in rows:
+        assert audit(log, raw).not_read == ("price", "time")
+        assert audit(log, raw).to_text().endswith("not read: price, time")
+
+
+def test_a_side_table_with_two_columns_of_items(tmp_path: Path) -> None:
+    table = pl.DataFrame({"item": ["x", "y"], "item_id": ["a", "b"], "size": [1, 2]})
+    table.write_csv(tmp_path / "items.csv")
+    refused(long(), "'item' and 'item_id' are both called", item_table=tmp_path / "items.csv")
