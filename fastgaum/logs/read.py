@@ -208,11 +208,11 @@ def raw_rows(
     are those of `read_log`."""
     options = ReadOptions.of(**given).over(options)
     if not isinstance(source, str | os.PathLike):
-        given = frame_of(source)
-        frame, options = lay_out(given, options)
+        whole = frame_of(source)
+        frame, options = lay_out(whole, options)
         schema = resolve_schema(dict(frame.schema), options)
         rows = candidate_rows(frame, _roles_alone(schema), options)
-        return _with_unread(rows, given.columns, schema)
+        return _with_unread(rows, whole.columns, schema)
     path = Path(source)
     if is_saved_log(path):
         return None
