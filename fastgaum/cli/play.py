@@ -14,7 +14,6 @@ from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastgaum.policies.rollout import Setting
-    from fastgaum.worlds.pools import Pool
 
 Other = Annotated[
     Path | None,
@@ -25,32 +24,46 @@ Other = Annotated[
 ]
 
 
+RewardOption = Literal["utility", "contrast", "click"]
+
+
 @Parameter(name="*", group="The world")
 @dataclass(frozen=True)
-class Play:
-    """What policies meet."""
+class PlayAsTrained:
+    """What a trained policy meets: what it was trained with, unless told."""
+
+    horizon: int | None = None
+    """steps of an episode; the policy's own if not given"""
+    reward: RewardOption | None = None
+    """what a step earns; the policy's own if not given"""
+    leaving: float | None = None
+    """probability that a user leaves after a step; the policy's own if not given"""
+    log: str | None = None
+    """the run's log: for a run that reads further fields or context"""
+
+    def setting(self, trained: Setting) -> Setting:
+        """The same as the library takes it."""
+        asked = {
+            name: value
+            for name in ("horizon", "reward", "leaving")
+            if (value := getattr(self, name)) is not None
+        }
+        return dataclasses.replace(trained, **asked)
+
+
+@Parameter(name="*", group="The world")
+@dataclass(frozen=True)
+class PlayFromPool:
+    """What policies meet, and what slates are made of."""
 
     horizon: int = 20
     """steps of an episode"""
-    reward: Literal["utility", "contrast", "click"] = "utility"
+    reward: RewardOption = "utility"
     """what a step earns; contrast: utility less the mean of the pool in the same state"""
     leaving: float | None = None
     """probability that a user leaves after a step; 0 if not given"""
     log: str | None = None
     """the run's log: for a run that reads further fields or context, and for wd-lr and wd-ccf"""
-
-    def setting(self, k: int, pool: Pool) -> Setting:
-        """What policies meet, as the library takes it: slates of k items of a pool."""
-        from fastgaum.policies.rollout import Setting
-
-        return Setting(k, self.horizon, pool, self.reward, self.leaving)
-
-
-@Parameter(name="*", group="The world")
-@dataclass(frozen=True)
-class PlayFromPool(Play):
-    """What policies meet, and what slates are made of."""
-
     pool: Literal["fixed", "per_user", "per_step"] = "fixed"
     """whether all share one pool of items, or when it is drawn"""
     pool_size: int = 0
@@ -61,10 +74,11 @@ class PlayFromPool(Play):
 
     def from_items(self, k: int, items: tuple[int, ...] = ()) -> Setting:
         """The same as the library takes it; pools are drawn from `items`, or the catalogue."""
+        from fastgaum.policies.rollout import Setting
         from fastgaum.worlds.pools import Pool
 
-        setting = self.setting(k, Pool(self.pool, self.pool_size, items))
-        return dataclasses.replace(setting, pessimism=self.pessimism)
+        pool = Pool(self.pool, self.pool_size, items)
+        return Setting(k, self.horizon, pool, self.reward, self.leaving, self.pessimism)
 
 
 @Parameter(name="*")
@@ -72,8 +86,8 @@ class PlayFromPool(Play):
 class Learning:
     """What is trained."""
 
-    policy: str = "cascade-dqn"
-    """cascade-dqn, dqn, slateq or linucb"""
+    policy: str = "slateq"
+    """slateq, cascade-dqn, dqn or linucb"""
     k: Annotated[int, Parameter(name=["--k", "-k"])] = 3
     """items of a slate"""
     settings: Settings = ()

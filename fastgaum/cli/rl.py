@@ -3,6 +3,7 @@ users."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shlex
 from collections.abc import Iterable
@@ -25,12 +26,13 @@ from fastgaum.cli.options import (
 from fastgaum.cli.output import (
     check_outputs,
     finish,
+    note,
     show_block,
     show_table,
     write_json,
     write_tables,
 )
-from fastgaum.cli.play import Learning, NewUsers, Play, PlayFromPool, Trial
+from fastgaum.cli.play import Learning, NewUsers, PlayAsTrained, PlayFromPool, Trial
 from fastgaum.cli.progress import PartsProgress
 from fastgaum.cli.reading import AS_IT_IS, Reading
 from fastgaum.errors import ConfigError, OutputError
@@ -55,7 +57,7 @@ app = App(
 )
 
 Run = Annotated[Path, Parameter(help="a run folder written by `fastgaum train`, or a model file")]
-PLAY, PLAY_FROM_POOL = Play(), PlayFromPool()
+AS_TRAINED, PLAY_FROM_POOL = PlayAsTrained(), PlayFromPool()
 DEFAULT_LEARNING, DEFAULT_TRIAL, NO_FILES = Learning(), Trial(), TableFiles()
 DEFAULT_USERS = NewUsers()
 
@@ -97,7 +99,7 @@ def train_policy_command(
     if resume:
         terms = _begun(out / TRAINING_FILE, terms, values)
     use_threads(threads)
-    log = _log(play, AS_IT_IS.or_of_run(run))
+    log = _log(play.log, AS_IT_IS.or_of_run(run))
     world, setting = _world(run, log), terms.setting
     setting.pool.check(world.n_items, setting.k)
     if setting.pessimism:
@@ -113,7 +115,7 @@ def train_policy_command(
             ["rl", "train", str(run), "-o", str(out), *(["--log", play.log] if play.log else [])],
             _sources(run, world, log),
         )
-        save_policy(made, out / POLICY_FILE, k=setting.k, pool=setting.pool)
+        save_policy(made, out / POLICY_FILE, setting)
         with atomic(out / "curve.parquet") as beside:
             table.write_parquet(beside)
         (out / TRAINING_FILE).unlink()
@@ -155,7 +157,7 @@ def evaluate_policies_command(
 
     config, names = PolicyConfig.from_mapping(values), chosen_names(trial.policies.split(","))
     use_threads(threads)
-    log, other = _log(play, reading.or_of_run(run)), trial.other
+    log, other = _log(play.log, reading.or_of_run(run)), trial.other
     own = _world(run, log)
     judge = own if other is None else _world(other, log)
     if play.pessimism:
@@ -194,14 +196,15 @@ def adapt_command(
     *,
     new: NewUsers = DEFAULT_USERS,
     json: Json = None,
-    play: Play = PLAY,
+    play: PlayAsTrained = AS_TRAINED,
     threads: FewThreads = ONE_THREAD,
 ) -> None:
     """Let a policy trained in RUN's world learn from new users, beside an untrained one: the
     adaptation curve.
 
-    Both are met with the pool that the policy was trained on, less what the other world (--in) does
-    not know of it."""
+    Both meet what the policy was trained with: its reward, horizon, leaving and pool, less what the
+    other world (--in) does not know of it. They learn from what a site can see: choices, and what
+    the users of RUN's world who follow them think of these."""
     check_outputs(json)
     from fastgaum.policies.evaluation import adaptation, adaptation_summary
     from fastgaum.policies.q_learning import QLearner
@@ -209,45 +212,48 @@ def adapt_command(
     from fastgaum.policies.transfer import shared_pool
     from fastgaum.reports.table import span
 
-    seeds, episodes, other = new.seeds, new.episodes, new.other
-    if seeds < 1 or episodes < 1:
-        raise ConfigError(f"seeds and episodes must be at least 1, got {seeds} and {episodes}")
+    seeds, other = new.seeds, new.other
+    if seeds < 1 or new.episodes < 1:
+        raise ConfigError(f"seeds and episodes must be at least 1, got {seeds} and {new.episodes}")
     use_threads(threads)
-    log = _log(play, AS_IT_IS.or_of_run(run))
+    log = _log(play.log, AS_IT_IS.or_of_run(run))
     own = _world(run, log)
     judge = own if other is None else _world(other, log)
     loaded = [load_policy(policy, own) for _ in range(seeds)]
-    k, trained_on = loaded[0][1:]
-    pool, met = shared_pool(trained_on, own, judge)
+    made, trained = [one.policy for one in loaded], loaded[0].setting
+    pool, met = shared_pool(trained.pool, own, judge)
     fresh = [
-        untrained(made.name, own, k, pool, made.config.replace(seed=i))
-        for i, (made, _, _) in enumerate(loaded)
+        untrained(one.name, own, trained.k, pool, one.config.replace(seed=i))
+        for i, one in enumerate(made)
     ]
-    for made, _, _ in loaded:
-        if isinstance(made, QLearner):
-            made.pool = pool
-    policies = {"pre-trained": [made for made, _, _ in loaded], "untrained": fresh}
-    curve = adaptation(
-        policies, judge, play.setting(k, met), episodes=episodes, n_users=new.users, own=own
-    )
+    for one in made:
+        if isinstance(one, QLearner):
+            one.pool = pool
+    setting = dataclasses.replace(play.setting(trained), pool=met)
+    notes = loaded[0].notes(setting)
+    for text in notes:
+        note(text)
+    policies = {"pre-trained": made, "untrained": fresh}
+    curve = adaptation(policies, judge, setting, episodes=new.episodes, n_users=new.users, own=own)
     rows = adaptation_summary(curve)
     if json is not None:
-        write_json(
-            json,
-            {
-                "policy": str(policy),
-                "run": str(run),
-                "in": None if other is None else str(other),
-                "rows": rows,
-            },
-        )
+        facts = {
+            "policy": str(policy),
+            "run": str(run),
+            "in": None if other is None else str(other),
+            **{name: getattr(setting, name) for name in ("reward", "horizon", "leaving")},
+            "notes": notes,
+            "rows": rows,
+        }
+        write_json(json, facts)
     show_table(
         ["policy", "users met", "cumulative reward", "95 %"],
         [
             [row["policy"], f"{row['users']:,}", f"{row['return']:.3f}", span(row["ci"], 3)]
             for row in rows
         ],
-        title=f"{loaded[0][0].name} in {other or run}, k = {k}",
+        title=f"{made[0].name} in {other or run}, k = {setting.k}, {setting.reward} of "
+        f"{setting.horizon} steps",
     )
 
 
@@ -296,7 +302,9 @@ def _trained(
                     made,
                     world,
                     setting,
-                    lambda done, total, row: progress(done, total, _figures(row)),
+                    lambda done, total, row: progress(
+                        done, total, f"cumulative reward {row['return']:.3f}" if row else ""
+                    ),
                     kept,
                     start,
                 )
@@ -306,8 +314,8 @@ def _trained(
             raise Interrupted(interrupted.signum, cure) from None
 
 
-def _log(play: Play, reading: LogReading) -> SessionLog | None:
-    return None if play.log is None else reading.load(play.log)
+def _log(name: str | None, reading: LogReading) -> SessionLog | None:
+    return None if name is None else reading.load(name)
 
 
 def _world(run: Path, log: SessionLog | None) -> LearnedWorld | WorldSet:
@@ -388,7 +396,3 @@ def _options(terms: TrainingTerms, keys: Iterable[str]) -> dict[str, object]:
         "--pessimism": setting.pessimism,
         **{f"--set {key}": getattr(terms.config, key) for key in keys},
     }
-
-
-def _figures(row: dict[str, object]) -> str:
-    return f"cumulative reward {row['return']:.3f}" if row else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from fastgaum.cli.options import HeadOption, Json, RunPath, TablePath, Threads, use_threads
-from fastgaum.cli.output import check_outputs, check_table_output, finish, write_frames
+from fastgaum.cli.output import check_outputs, check_table_output, finish, note, write_frames
 from fastgaum.cli.progress import PartsProgress
 from fastgaum.cli.reading import AS_IT_IS, Reading
 from fastgaum.errors import ConfigError, did_you_mean
@@ -27,10 +27,10 @@ class Simulation:
     """how many"""
     slate_size: int | None = None
     """items of a slate; 10, or what a trained policy was trained for, if not given"""
-    horizon: int = 20
-    """steps of an episode at most"""
+    horizon: int | None = None
+    """steps of an episode at most; 20, or a trained policy's own, if not given"""
     leaving: float | None = None
-    """probability that a user leaves after a step; 0 if not given"""
+    """probability that a user leaves after a step; 0, or a trained policy's own, if not given"""
     pool: Annotated[
         Literal["fixed", "per_user", "per_step"] | None,
         Parameter(
@@ -73,7 +73,8 @@ def simulate_command(
 
     One row per displayed candidate: `data audit` and `train` read the file as a log. Episodes are
     written a chunk at a time, and an episode is the same whatever the number of them. A policy that
-    was trained plays its own pool and size of slates, and learns no more."""
+    was trained plays what it was trained with: its pool, size of slates, horizon and leaving; it
+    learns no more."""
     check_table_output(out)
     check_outputs(json)
     from fastgaum.policies.registry import POLICIES, TRAINED, Sources, load_policy, make_policy
@@ -92,7 +93,7 @@ def simulate_command(
         )
     setting = Setting(
         10 if asked.slate_size is None else asked.slate_size,
-        asked.horizon,
+        20 if asked.horizon is None else asked.horizon,
         Pool(asked.pool or "fixed", asked.pool_size or 0, seed=asked.seed),
         leaving=asked.leaving,
     )
@@ -101,14 +102,21 @@ def simulate_command(
     world = world_of_run(run, head=asked.head, starts=asked.starts, log=read)
     world.require_contexts()
     made: Policy
+    notes: list[str] = []
     if named:
         made = make_policy(policy, world, Sources.of(world, read), asked.seed)
     else:
-        made, k, own = load_policy(Path(policy), world)
-        if asked.slate_size is None:
-            setting = dataclasses.replace(setting, k=k)
-        if asked.pool is None and asked.pool_size is None:
-            setting = dataclasses.replace(setting, pool=own)
+        saved = load_policy(Path(policy), world)
+        made, trained = saved.policy, saved.setting
+        setting = Setting(
+            trained.k if asked.slate_size is None else setting.k,
+            trained.horizon if asked.horizon is None else setting.horizon,
+            trained.pool if asked.pool is None and asked.pool_size is None else setting.pool,
+            leaving=trained.leaving if asked.leaving is None else setting.leaving,
+        )
+        notes = saved.notes(setting, ("horizon", "leaving", "pool"))
+        for text in notes:
+            note(text)
     with PartsProgress("simulating") as progress:
         frames = trajectories(world, made, setting, asked.episodes, asked.seed, progress)
         n_rows = write_frames(frames, out)
@@ -118,5 +126,7 @@ def simulate_command(
         "policy": policy,
         "episodes": asked.episodes,
         "candidates": n_rows,
+        "horizon": setting.horizon,
+        "notes": notes,
     }
     finish(f"{out}: {asked.episodes} episodes, {n_rows} candidates", json, facts)

@@ -264,6 +264,7 @@ class _Life:
                 next_pools=keys.of(POOL).copy(),
                 active=active,
                 ended=np.zeros(len(slates), bool),
+                pools=self.pool,
             )
         )
 

@@ -106,7 +106,8 @@ def trained_target(
         ConfigError: the log knows none of its items.
     """
     own, world = world_of_model(model, head=head, log=log), world_over(model, log, head)
-    policy, k, pool = load_policy(path, own)
+    saved = load_policy(path, own)
+    policy, k, pool = saved.policy, saved.setting.k, saved.setting.pool
     items = pool.pinned(own.n_items).items or range(own.n_items)
     ids = own.item_ids.gather(list(items))
     codes = Vocabulary(log.item_ids).codes(ids)

@@ -77,6 +77,8 @@ class Transition:
     """who was shown a slate; the others had left, see nothing and earn 0, shape (n,)"""
     ended: BoolArray
     """who left after this step: nothing comes after it, shape (n,)"""
+    pools: IntArray
+    """the items that could be shown, (m,) the same for all, or (n, m)"""
 
 
 class Policy(ABC):

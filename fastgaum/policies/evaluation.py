@@ -129,7 +129,7 @@ def judge(
         raise ConfigError("a policy is judged by at least one seed of it, none was given")
     outcomes: list[Outcome] = []
     for seed, policy in enumerate(policies):
-        player = policy if own is None or own is world else TransferPolicy(policy, own, world)
+        player = _player(policy, world, setting, own)
         outcomes.append(_still(player, policy, world, setting, n_users, seed))
     returns = np.array([outcome.returns.mean(dtype=np.float64) for outcome in outcomes])
     clicks = np.array([outcome.click_rate for outcome in outcomes])
@@ -193,7 +193,9 @@ def adaptation(
 
     Each policy plays `episodes` episodes with `n_users` new users each and learns in them,
     exploring with a share `epsilon` of places; a pre-trained and an untrained one under two labels
-    give the adaptation curve.
+    give the adaptation curve. In another world than `own` it learns from what a site can see: what
+    the users chose, and what that is worth to the users of `own` who follow them
+    (`TransferPolicy`). The return is what the users themselves pay.
 
     Raises:
         ConfigError: slates or pools do not fit the world.
@@ -202,9 +204,7 @@ def adaptation(
     rows = []
     for label, seeds in policies.items():
         for seed, policy in enumerate(seeds):
-            player: Policy = (
-                policy if own is None or own is world else TransferPolicy(policy, own, world)
-            )
+            player = _player(policy, world, setting, own)
             for episode in range(episodes):
                 policy.learning = True
                 if isinstance(policy, QLearner):
@@ -240,6 +240,13 @@ def adaptation_summary(curve: pl.DataFrame) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _player(policy: Policy, world: World, setting: Setting, own: World | None) -> Policy:
+    """Who plays in a world: the policy, or what lets it play outside its own."""
+    if own is None or own is world:
+        return policy
+    return TransferPolicy(policy, own, world, setting.reward)
 
 
 def _still(

@@ -1,6 +1,6 @@
 """Policies by name, made for a world: what the command line and the policy table choose from; and a
-trained policy on disk, one safetensors file with its weights, name, slates, pool and configuration.
-No pickle."""
+trained policy on disk, one safetensors file with its weights, name and configuration, and with what
+it was trained for: slates, pool, reward, horizon and leaving. No pickle."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from fastgaum.policies.dqn import CascadeDqn, Dqn
 from fastgaum.policies.heuristics import Greedy, GreedyClick, ModelPolicy, Popular, RandomPolicy
 from fastgaum.policies.linucb import LinUcbPolicy
 from fastgaum.policies.q_learning import QLearner
+from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
@@ -52,6 +53,8 @@ POLICIES = (
 """all names, in the order of the table"""
 FORMAT = "fastgaum-policy-6"
 POLICY_FILE = "policy.safetensors"
+TERMS = ("reward", "horizon", "leaving")
+"""what a policy's file holds of its training's `Setting` beside slates and pools"""
 
 
 @dataclass(frozen=True)
@@ -156,16 +159,57 @@ def fitted_model(name: str, log: SessionLog, seed: int) -> ChoiceModel:
     return model
 
 
-def save_policy(policy: LearningPolicy, path: Path, *, k: int, pool: Pool) -> None:
-    """Write a trained policy, atomically, without what only its training needs.
+@dataclass(frozen=True)
+class SavedPolicy:
+    """A policy that was read from a file."""
+
+    policy: LearningPolicy
+    setting: Setting
+    """what it was trained with, without pessimism; a part that the file does not hold has its
+    default"""
+    unknown: tuple[str, ...]
+    """the parts that the file does not hold, of reward, horizon and leaving: those of your own
+    functions, and all in a file of an earlier version"""
+
+    def notes(self, met: Setting, names: Iterable[str] = TERMS) -> list[str]:
+        """What to say where it meets users with another setting than it was trained with, or where
+        that is not known: a sentence for each of the parts `names`."""
+        notes = []
+        for name in names:
+            before, now = getattr(self.setting, name), getattr(met, name)
+            if name in self.unknown:
+                notes.append(
+                    f"the policy's file does not say the {name} that it was trained with: it meets "
+                    f"{name} {_said(now)}"
+                )
+            elif _said(before) != _said(now):
+                notes.append(
+                    f"the policy was trained with {name} {_said(before)} and meets {name} "
+                    f"{_said(now)}"
+                )
+        return notes
+
+
+def _said(value: object) -> str:
+    return value.rule if isinstance(value, Pool) else str(value)
+
+
+def save_policy(policy: LearningPolicy, path: Path, setting: Setting) -> None:
+    """Write a trained policy and what it was trained with, atomically, without what only its
+    training needs. A reward or leaving that is a function of your own is left out.
 
     Raises:
         OutputError: the file cannot be written.
     """
+    leaving = setting.leaving
+    if leaving is not None and not callable(leaving):
+        leaving = np.asarray(leaving, np.float64).tolist()
+    terms = {"reward": setting.reward, "horizon": setting.horizon, "leaving": leaving}
     state = {
         "policy": policy.name,
-        "k": k,
-        "pool": dataclasses.asdict(pool),
+        "k": setting.k,
+        "pool": dataclasses.asdict(setting.pool),
+        "setting": {name: value for name, value in terms.items() if not callable(value)},
         "config": policy.config.to_mapping(),
         "item_features": policy.item_features,
         "weights": policy.weights(),
@@ -173,8 +217,8 @@ def save_policy(policy: LearningPolicy, path: Path, *, k: int, pool: Pool) -> No
     save_state(path, FORMAT, state)
 
 
-def load_policy(path: str | Path, world: World) -> tuple[LearningPolicy, int, Pool]:
-    """Read a policy for the world that it was trained in: the policy, its slate's size, its pool.
+def load_policy(path: str | Path, world: World) -> SavedPolicy:
+    """Read a policy for the world that it was trained in, and what it was trained with.
 
     Raises:
         CheckpointError: missing, damaged, of another format, or trained in another world.
@@ -188,7 +232,9 @@ def load_policy(path: str | Path, world: World) -> tuple[LearningPolicy, int, Po
         )
     state = load_state(file, FORMAT, "train again", "policy")
     with damage_named(file, "policy"):
-        for name in ("pool", "config", "weights"):
+        # files of earlier versions have no setting
+        state.setdefault("setting", {})
+        for name in ("pool", "config", "weights", "setting"):
             if not isinstance(state[name], dict):
                 raise ValueError(
                     f"its {name} is a {type(state[name]).__name__}, not values by name"
@@ -196,10 +242,14 @@ def load_policy(path: str | Path, world: World) -> tuple[LearningPolicy, int, Po
         config = PolicyConfig.from_mapping(state["config"])
         # before the pool, which another world may not be able to show
         require_world(file, state["item_features"], world)
-        k, pool = _slates(state, world)
-        policy = untrained(state["policy"], world, k, pool, config, state["weights"])
+        setting = _setting(state, world)
+        policy = untrained(
+            state["policy"], world, setting.k, setting.pool, config, state["weights"]
+        )
         policy.load_weights(state["weights"])
-    return policy, k, pool
+    return SavedPolicy(
+        policy, setting, tuple(name for name in TERMS if name not in state["setting"])
+    )
 
 
 def require_world(file: Path, item_features: object, world: World) -> None:
@@ -217,12 +267,14 @@ def require_world(file: Path, item_features: object, world: World) -> None:
         )
 
 
-def _slates(state: State, world: World) -> tuple[int, Pool]:
-    """Size and pool of the slates. Raises KeyError, TypeError, ValueError or ConfigError unless the
-    world can show them."""
+def _setting(state: State, world: World) -> Setting:
+    """What a policy was trained with. Raises KeyError, TypeError, ValueError or ConfigError unless
+    it is possible, and the world can show such slates."""
     values, k = state["pool"], state["k"]
-    if not all(type(number) is int for number in (k, values["size"], *values["items"])):
-        raise ValueError("sizes and items of the slates must be whole numbers")
+    terms = {name: state["setting"][name] for name in TERMS if name in state["setting"]}
+    horizon = terms.get("horizon", 1)
+    if not all(type(number) is int for number in (k, horizon, values["size"], *values["items"])):
+        raise ValueError("sizes, items and horizon must be whole numbers")
     pool = Pool(**{**values, "items": tuple(values["items"])})
     pool.check(world.n_items, k)
-    return k, pool
+    return Setting(k, pool=pool, **terms)

@@ -92,6 +92,7 @@ def rollout(
             rewards = rewards - np.float32(setting.pessimism) * apart
         rewards = np.where(there, rewards, np.float32(0))
         ended = there & (draw_uniform(keys.of(LEAVE)) < leave(response, keys.steps, users.states))
+        offered = pools
         if setting.pool.rule == "per_step":
             pool_keys = setting.pool.keys(keys)
             pools = setting.pool.draw(pool_keys, world.n_items)
@@ -106,6 +107,7 @@ def rollout(
             pool_keys,
             there,
             ended,
+            offered,
         )
         policy.observe(transition)
         yield transition

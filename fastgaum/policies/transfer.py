@@ -3,8 +3,9 @@
 A policy trained in a learned world reads that world's states. In another world, fitted on other
 users or true, it has one user of its own world for each user that it meets. This own user follows
 the met user: it sees the same slates and makes the same choices, those of the past included. The
-policy sees its own user's state, utilities and probabilities. Of the other world it sees slates,
-choices and rewards only."""
+policy sees its own user's state, utilities and probabilities. Of the other world it sees slates and
+choices only, as a site does: what it learns from is counted anew, of the choices and of what its
+own user thought of them."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
-from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Past, Population, World
+from fastgaum.worlds.rules import Reward, StepReward
+from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Past, Population, Response, World
 from fastgaum.worlds.world_set import WorldSet
 
 
@@ -28,8 +30,11 @@ class TransferPolicy(Policy):
         policy: the policy that decides.
     """
 
-    def __init__(self, policy: Policy, own: World, other: World) -> None:
+    def __init__(self, policy: Policy, own: World, other: World, reward: Reward = "click") -> None:
         """Take the policy, its world, and the one that it is to play in.
+
+        reward: what the policy is told that it earned: clicks; or utility, contrast or a function,
+        of its own users' utilities, for no site sees those of the users that it meets.
 
         Raises:
             ConfigError: the policy reads the states of another world than its own, or the own world
@@ -42,7 +47,7 @@ class TransferPolicy(Policy):
                 f"({', '.join(own.context.space.context_holds)}), which the users of another world "
                 "do not have: train its model without them"
             )
-        self.policy, self.own = policy, own
+        self.policy, self.own, self.pays = policy, own, StepReward(reward)
         self.name = policy.name
         self.own_of = item_map(own, other)
         self.other_of = item_map(other, own)
@@ -83,11 +88,14 @@ class TransferPolicy(Policy):
         users = self._users()
         # here and not in act: a step may be seen that another policy acted in
         self.before = users.states.copy()
-        slates = self._own(transition.slates)
-        users.follow(slates, transition.response.places, transition.active)
-        response = dataclasses.replace(
-            transition.response, items=self._own(transition.response.items)
-        )
+        slates, places = self._own(transition.slates), transition.response.places
+        pools = self._own(transition.pools)
+        zero = self.pays.zero(users, pools, slates.shape[1])
+        thought = users.utilities(slates)[np.arange(len(slates)), places]
+        users.follow(slates, places, transition.active)
+        utilities = np.where(places >= 0, thought, np.float32(0))
+        response = Response(places, self._own(transition.response.items), utilities)
+        rewards = self.pays.of(response, slates, users.states, zero)
         self.policy.observe(
             dataclasses.replace(
                 transition,
@@ -95,6 +103,8 @@ class TransferPolicy(Policy):
                 next_states=users.states.copy(),
                 slates=slates,
                 response=response,
+                rewards=np.where(transition.active, rewards, np.float32(0)),
+                pools=pools,
             )
         )
 

@@ -26,13 +26,15 @@ def test_train_then_adapt(
 ) -> None:
     _, run, other = runs
     out = tmp_path / "policy"
-    assert (
-        main(["rl", "train", str(run), "-o", str(out), "-k", "2", "--seed", "3", *SMALL, *SHORT])
-        == 0
-    )
+    options = ["-k", "2", "--seed", "3", "--reward", "contrast", "--leaving", "0.1"]
+    assert main(["rl", "train", str(run), "-o", str(out), *options, *SMALL, *SHORT]) == 0
+    saved = load_policy(out, LearnedWorld(UserModel.load(run)))
+    assert saved.policy.name == "slateq"
+    setting = saved.setting
+    assert (setting.reward, setting.horizon, setting.leaving) == ("contrast", 3, 0.1)
     curve = pl.read_parquet(out / "curve.parquet")
     assert curve.columns == ["steps", "return", "click_rate", "loss", "epsilon"]
-    assert curve["steps"].to_list() == [48]
+    assert 16 < curve["steps"].item() <= 48
     file = tmp_path / "curve.json"
     adapt = [
         "rl",
@@ -48,15 +50,25 @@ def test_train_then_adapt(
         "--seeds",
         "2",
     ]
-    assert main([*adapt, "--json", str(file), *SHORT]) == 0
-    rows = json.loads(file.read_text())["rows"]
+    capsys.readouterr()
+    assert main([*adapt, "--json", str(file)]) == 0
+    facts = json.loads(file.read_text())
+    assert [facts[name] for name in ("reward", "horizon", "leaving", "notes")] == [
+        *("contrast", 3, 0.1),
+        [],
+    ]
+    rows = facts["rows"]
     assert [(row["policy"], row["users"]) for row in rows] == [
         ("pre-trained", 20),
         ("pre-trained", 40),
         ("untrained", 20),
         ("untrained", 40),
     ]
-    assert "users met" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "contrast of 3 steps" in printed.out
+    assert "trained with" not in printed.err
+    assert main([*adapt, "--reward", "click"]) == 0
+    assert "trained with reward contrast and meets reward click" in capsys.readouterr().err
 
 
 def test_adapt_meets_the_pool_of_the_training(
@@ -69,7 +81,7 @@ def test_adapt_meets_the_pool_of_the_training(
     pool = ["--pool", "fixed", "--pool-size", "6"]
     assert main(["rl", "train", str(run), "-o", str(out), "-k", "2", *pool, *SMALL, *SHORT]) == 0
     own, judge = (LearnedWorld(UserModel.load(folder)) for folder in (run, other))
-    _, _, trained_on = load_policy(out, own)
+    trained_on = load_policy(out, own).setting.pool
     shown: set[str] = set()
     learned: set[str] = set()
     real = evaluate.adaptation

@@ -128,9 +128,13 @@ def test_a_policy_by_name_makes_the_slates(
 
 
 def test_a_trained_policy_makes_the_slates_it_was_trained_for(
-    plain: tuple[str, str], tmp_path: Path, fails: Callable[[list[str]], str]
+    plain: tuple[str, str],
+    tmp_path: Path,
+    fails: Callable[[list[str]], str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Its own size of slates and pool, as it acts when it no longer learns."""
+    """Its own size of slates, pool and horizon, as it acts when it no longer learns; another
+    horizon is said."""
     run, policy, out = plain[1], tmp_path / "policy", tmp_path / "t.parquet"
     quick = [
         part
@@ -146,16 +150,16 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
         str(out),
         "--episodes",
         "30",
-        "--horizon",
-        "4",
         "--policy",
         str(policy),
     ]
     assert main(simulate) == 0
+    assert "trained with" not in capsys.readouterr().err
     frame = pl.read_parquet(out)
     assert frame.height == 30 * 4 * 2
     world = LearnedWorld(UserModel.load(Path(run)))
-    made, k, trained_on = load_policy(policy, world)
+    saved = load_policy(policy, world)
+    made, k, trained_on = saved.policy, saved.setting.k, saved.setting.pool
     assert set(frame["item"]) <= set(
         world.item_ids.gather(trained_on.draw(np.zeros(1, np.uint64), world.n_items))
     )
@@ -167,6 +171,9 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
     assert "slates of 2 items and is asked for 3" in fails(
         [*simulate, "--slate-size", "3", "--overwrite"]
     )
+    assert main([*simulate, "--horizon", "6", "--overwrite"]) == 0
+    assert pl.read_parquet(out).height == 30 * 6 * 2
+    assert "trained with horizon 4 and meets horizon 6" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

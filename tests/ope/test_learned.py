@@ -22,6 +22,7 @@ from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import lower_bound_of
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.registry import save_policy, untrained
+from fastgaum.policies.rollout import Setting
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import IntArray
@@ -187,7 +188,7 @@ def test_a_trained_policy_reads_context_in_a_log_with_new_items(
     """The log knows an item that training never displayed: the policy is that of its own world."""
     own = world_of_model(model, log=log)
     policy = untrained("linucb", own, 3, Pool(), PolicyConfig())
-    save_policy(policy, tmp_path / "policy.safetensors", k=3, pool=Pool())
+    save_policy(policy, tmp_path / "policy.safetensors", Setting(3))
     wider = dataclasses.replace(log, item_ids=pl.concat([log.item_ids, pl.Series(["new"])]))
     target, world = trained_target(tmp_path / "policy.safetensors", model, wider)
     assert world.n_items == own.n_items + 1

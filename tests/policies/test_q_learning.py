@@ -56,10 +56,10 @@ def test_training_is_repeatable_and_a_file_keeps_it(name: str, tmp_path: Path) -
         earned.append(judge([policy], world, setting, 100).returns)
     assert tables[0].equals(tables[1], null_equal=True)
     assert earned[0] == earned[1]
-    save_policy(policy, tmp_path / "policy.safetensors", k=2, pool=setting.pool)
-    read, k, pool = load_policy(tmp_path, world)
-    assert (k, pool, read.config) == (2, setting.pool, TINY)
-    assert judge([read], world, setting, 100).returns == earned[0]
+    save_policy(policy, tmp_path / "policy.safetensors", setting)
+    saved = load_policy(tmp_path, world)
+    assert (saved.setting, saved.unknown, saved.policy.config) == (setting, (), TINY)
+    assert judge([saved.policy], world, setting, 100).returns == earned[0]
     # the second cannot even show the pool
     for n_items in (10, 5):
         with pytest.raises(CheckpointError, match="another world"):
@@ -249,7 +249,9 @@ def test_linucb_is_the_dense_regression() -> None:
     there = np.arange(30) % 4 != 0
     none, keys = np.zeros(30, np.bool_), np.zeros(30, np.uint64)
     policy.observe(
-        Transition(states, 1.0, slates, response, rewards, states, 0.5, keys, there, none)
+        Transition(
+            states, 1.0, slates, response, rewards, states, 0.5, keys, there, none, np.arange(12)
+        )
     )
     # whoever has left is nothing to learn from
     states, slates, places, rewards = states[there], slates[there], places[there], rewards[there]

@@ -52,7 +52,7 @@ def trained(
             raise CutOffError
 
     table = train_policy(policy, WORLD, SETTING, observer, file, file.load() if resume else None)
-    save_policy(policy, folder / "policy.safetensors", k=2, pool=SETTING.pool)
+    save_policy(policy, folder / "policy.safetensors", SETTING)
     return (folder / "policy.safetensors").read_bytes() + table.serialize()
 
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.models.user_model import UserModel
+from fastgaum.policies.base import Transition
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.evaluation import adaptation
 from fastgaum.policies.heuristics import Greedy, ModelPolicy, RandomPolicy
+from fastgaum.policies.registry import untrained
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.transfer import TransferPolicy, shared_items, shared_pool
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.rules import StepReward
 from fastgaum.worlds.true_world import Bait, TrueWorld
-from fastgaum.worlds.world import Past
-from tests.policies.small_world import TiringWorld, keys_at
+from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, Past, Response
+from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at
 
 
 def test_a_followed_user_is_the_user(learned: LearnedWorld) -> None:
@@ -44,6 +51,84 @@ def test_a_follower_sees_steps_that_it_did_not_act_in(learned: LearnedWorld) -> 
         follower.observe(step)
         assert follower.users is not None
         np.testing.assert_array_equal(follower.users.states, step.next_states)
+
+
+class Rescaled(TiringWorld):
+    """The same catalogue as a learned world's, and users whose utilities are on another scale; they
+    choose as they would without it."""
+
+    def __init__(self, item_ids: pl.Series, scale: float) -> None:
+        super().__init__(len(item_ids))
+        self.item_ids, self.scale = item_ids, scale
+
+    def population(self, n: int) -> TiringPopulation:
+        users = super().population(n)
+        users.step, step = self.scaled, users.step  # type: ignore[method-assign]
+        self.plain = step
+        return users
+
+    def scaled(
+        self, slates: IntArray, keys: KeyArray, active: np.ndarray | None = None
+    ) -> Response:
+        found = self.plain(slates, keys, active)
+        return Response(found.places, found.items, found.utilities * self.scale)
+
+
+@pytest.mark.parametrize("reward", ["utility", "contrast", "click", "own"])
+def test_a_policy_elsewhere_learns_from_what_a_site_can_see(
+    learned: LearnedWorld, reward: Any
+) -> None:
+    """What it is told does not depend on what the met users think, only on what they choose; it is
+    what its own world would have paid for these choices."""
+
+    def own(response: Response, slates: IntArray, states: FloatArray) -> FloatArray:
+        return response.utilities + states[:, 0] + slates[:, 1]
+
+    reward = own if reward == "own" else reward
+    told: list[list[Transition]] = [[], []]
+    setting = Setting(3, 5, Pool("per_step", 7), reward, leaving=0.1)
+    for scale, seen in zip((1.0, 40.0), told, strict=True):
+
+        class Listens(RandomPolicy):
+            def observe(self, transition: Transition, seen: Any = seen) -> None:
+                seen.append(transition)
+
+        world = Rescaled(learned.item_ids, scale)
+        follower = TransferPolicy(Listens(), learned, world, reward)
+        paid = [step.rewards for step in rollout(world, follower, setting, 60, seed=2)]
+        if reward != "click":
+            assert np.abs(paid[0] - seen[0].rewards).max() > 0.1
+    pays = StepReward(reward)
+    for one, other in zip(*told, strict=True):
+        np.testing.assert_array_equal(one.response.places, other.response.places)
+        np.testing.assert_array_equal(one.rewards, other.rewards)
+        np.testing.assert_array_equal(one.response.utilities, other.response.utilities)
+        assert set(one.slates.ravel().tolist()) <= set(one.pools.ravel().tolist())
+    users = learned.population(60)
+    for one in told[0]:
+        zero = pays.zero(users, one.pools, 3)
+        utilities = users.utilities(one.slates)[np.arange(60), one.response.places]
+        users.follow(one.slates, one.response.places, one.active)
+        clicked = one.active & (one.response.places >= 0)
+        response = Response(
+            one.response.places, one.response.items, np.where(clicked, utilities, np.float32(0))
+        )
+        expected = np.where(one.active, pays.of(response, one.slates, users.states, zero), 0)
+        np.testing.assert_allclose(one.rewards, expected, atol=1e-5)
+    assert any((one.rewards != 0).any() for one in told[0])
+
+
+def test_adaptation_does_not_read_the_minds_of_new_users(learned: LearnedWorld) -> None:
+    """A policy that learns among users of another scale of utility ends with the same weights."""
+    setting, config = Setting(2, 3, reward="utility"), PolicyConfig(users=16, warm_up=16, batch=8)
+    weights = []
+    for scale in (1.0, 40.0):
+        policy = untrained("cascade-dqn", learned, 2, Pool(), config)
+        world = Rescaled(learned.item_ids, scale)
+        adaptation({"one": [policy]}, world, setting, episodes=2, n_users=20, own=learned)
+        weights.append(policy.weights())
+    for name, one in weights[0].items():
+        assert torch.equal(one, weights[1][name])
 
 
 def test_a_follower_knows_what_its_user_had_behind_it(
