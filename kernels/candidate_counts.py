@@ -216,6 +216,17 @@ def count_slates(
 
 
 @jit
+def counts_of_pools(first: int, last: int, pools: Array, users: UserTables, out: Array) -> None:
+    """Write the row of counts of each item of the users' pools, (n, m), out: (n, m, N_COUNTS)."""
+    for user in range(first, last):
+        for place in range(pools.shape[1]):
+            at = slot(users.keys[user], pools[user, place])
+            known = users.keys[user, at] >= 0
+            for j in range(N_COUNTS):
+                out[user, place, j] = users.counts[user, at, j] if known else 0
+
+
+@jit
 def move_counts(keys: Array, counts: Array, to_keys: Array, to_counts: Array) -> None:
     """Enter every user's counts into tables of another room; `to_keys` holds -1."""
     for user in range(len(keys)):

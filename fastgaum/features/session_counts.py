@@ -31,41 +31,17 @@ ROOM = 64
 """entries that a user's table starts with"""
 
 
-class SessionCounts:
-    """Counts of n users' sessions; nothing is kept where the model asks for no number of them.
+class SessionTables:
+    """What n users were shown and chose in their sessions until now.
 
     Attributes:
         users: the users' tables.
-        training_rows: training row of each item, one from n_items on for an unknown one; None where
-            items are numbered as in training, and unknown ones after them.
-        context_items: item of each of the context's fields of items, -1 for none, shape (n, ·);
-            `UserContexts` writes them.
-        context_values: row of the value of each of its fields of categories, -1 for an unknown
-            one, shape (n, ·); likewise.
+        counting: whether anything is counted.
     """
 
-    def __init__(self, space: FeatureSpace, fixed: FloatArray, n: int) -> None:
-        """Make room for n users.
-
-        fixed: base numbers of each item before they are standardised, 0 where a session decides,
-        shape (·, n_base)."""
-        self.space, self.n = space, n
-        self.training_rows: IntArray | None = None
-        fields = self.space.fields_of_items
-        self.context_items: IntArray = np.full((n, len(fields)), -1, np.int32)
-        self.context_values: IntArray = np.full((n, len(self.space.context)), -1, np.int32)
-        names, self.n_trained = self.space.number_names, len(space.item_counts.displays)
-        self.crossed_fields = self.space.crossed_fields if self.space.crossed else []
-        self.crossed_columns = number_columns(crossed_names(self.crossed_fields), names)
-        session_columns = number_columns(SESSION_NUMBERS, names)
-        self.items = kernels.ItemNumbers(fixed, session_columns, space.least, space.most)
-        self.relation_columns = number_columns(RELATION_NUMBERS, names)
-        same = (SAME_AS + name for name in fields)
-        # protocol identity has none of them
-        self.same_columns = number_columns([name for name in same if name in names], names)
-        self.place_columns = number_columns(PLACE_NUMBERS, names)
-        self.varying = varying_columns(names, self.space.set_context)
-        self.counting = bool((session_columns >= 0).any() or (self.relation_columns >= 0).any())
+    def __init__(self, n: int, counts: bool = True) -> None:
+        """Make room for n users; without `counts` nothing is kept."""
+        self.n, self.counting = n, counts
         n = n if self.counting else 0
         self.users = counting.UserTables(
             np.full((n, ROOM), -1, np.int32),
@@ -83,14 +59,6 @@ class SessionCounts:
             self.users.keys[rows] = -1
             self.users.events[rows] = 0
             self.users.n_chosen[rows] = 0
-
-    def of_users(self, first: int, last: int) -> SessionCounts:
-        """The same counts of users first to last − 1 alone."""
-        part = copy(self)
-        part.users = counting.UserTables(*(values[first:last] for values in self.users))
-        part.context_items = self.context_items[first:last]
-        part.context_values = self.context_values[first:last]
-        return part
 
     def make_room(self, k: int, n: int | None = None) -> None:
         """Have room for k more items of each of the first n users (None: of all); called before a
@@ -110,6 +78,58 @@ class SessionCounts:
         counts = np.zeros((self.n, room, counting.N_COUNTS), np.int32)
         counting.move_counts(self.users.keys, self.users.counts, keys, counts)
         self.users = self.users._replace(keys=keys, counts=counts)
+
+    def count(
+        self, first: int, last: int, active: npt.NDArray[np.bool_], rows: IntArray, items: IntArray
+    ) -> None:
+        """Move the active users' counts on: what they were shown, and chose."""
+        if self.counting:
+            counting.count_slates(first, last, active, rows, items, self.users)
+
+
+class SessionCounts(SessionTables):
+    """Counts of n users' sessions; nothing is kept where the model asks for no number of them.
+
+    Attributes:
+        training_rows: training row of each item, one from n_items on for an unknown one; None where
+            items are numbered as in training, and unknown ones after them.
+        context_items: item of each of the context's fields of items, -1 for none, shape (n, ·);
+            `UserContexts` writes them.
+        context_values: row of the value of each of its fields of categories, -1 for an unknown
+            one, shape (n, ·); likewise.
+    """
+
+    def __init__(self, space: FeatureSpace, fixed: FloatArray, n: int) -> None:
+        """Make room for n users.
+
+        fixed: base numbers of each item before they are standardised, 0 where a session decides,
+        shape (·, n_base)."""
+        self.space = space
+        self.training_rows: IntArray | None = None
+        fields = self.space.fields_of_items
+        self.context_items: IntArray = np.full((n, len(fields)), -1, np.int32)
+        self.context_values: IntArray = np.full((n, len(self.space.context)), -1, np.int32)
+        names, self.n_trained = self.space.number_names, len(space.item_counts.displays)
+        self.crossed_fields = self.space.crossed_fields if self.space.crossed else []
+        self.crossed_columns = number_columns(crossed_names(self.crossed_fields), names)
+        session_columns = number_columns(SESSION_NUMBERS, names)
+        self.items = kernels.ItemNumbers(fixed, session_columns, space.least, space.most)
+        self.relation_columns = number_columns(RELATION_NUMBERS, names)
+        same = (SAME_AS + name for name in fields)
+        # protocol identity has none of them
+        self.same_columns = number_columns([name for name in same if name in names], names)
+        self.place_columns = number_columns(PLACE_NUMBERS, names)
+        self.varying = varying_columns(names, self.space.set_context)
+        counts = bool((session_columns >= 0).any() or (self.relation_columns >= 0).any())
+        super().__init__(n, counts)
+
+    def of_users(self, first: int, last: int) -> SessionCounts:
+        """The same counts of users first to last − 1 alone."""
+        part = copy(self)
+        part.users = counting.UserTables(*(values[first:last] for values in self.users))
+        part.context_items = self.context_items[first:last]
+        part.context_values = self.context_values[first:last]
+        return part
 
     def write(self, first: int, last: int, slates: Slates, numbers: FloatArray) -> None:
         """Write the standardised numbers of displayed places.
@@ -167,10 +187,3 @@ class SessionCounts:
         write_crossed(*crossed, self.crossed_columns, flat)
         empty = np.flatnonzero(items.reshape(-1) < 0)
         flat[empty[:, None], self.crossed_columns] = 0
-
-    def count(
-        self, first: int, last: int, active: npt.NDArray[np.bool_], rows: IntArray, items: IntArray
-    ) -> None:
-        """Move the active users' counts on: what they were shown, and chose."""
-        if self.counting:
-            counting.count_slates(first, last, active, rows, items, self.users)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import Observation, Policy, items_at
+from fastgaum.policies.base import Observation, Policy, Transition, items_at
 from fastgaum.worlds.cascade import Picks, VectorCascadeWrapper
 from fastgaum.worlds.observations import Observation as Seen
 from fastgaum.worlds.observations import Observations
@@ -85,8 +85,17 @@ class Sb3Policy(Policy):
         self._met: _Met | None = None
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:
-        """Meet n users; what they have behind them is in their states."""
+        """Meet n users with what they have behind them."""
         self._met = _Met(self.users, n, self._observe_taken)
+        if self._met.observations.sessions is not None:
+            self._met.observations.sessions.reset(np.arange(n, dtype=np.int32), past)
+
+    def observe(self, transition: Transition) -> None:
+        """See what users were shown and chose, where the agent's observations hold it."""
+        if self._met is not None and self._met.observations.sessions is not None:
+            self._met.observations.sessions.see(
+                transition.slates, transition.response.items, transition.active
+            )
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """The agent's slates, shape (n, k).
@@ -154,10 +163,7 @@ class _Met:
         self.n = n
         self.pools: UserPools = copy.copy(env.pools)
         self.pools.items = np.zeros((n, env.pools.size), np.int32)
-        options = env.options
-        self.observations = Observations(
-            env.world, self.pools, n, options.observation, options.features
-        )
+        self.observations = Observations(env.world, self.pools, n, env.options)
         self.picks = None if observe_taken is None else Picks(env, observe_taken, n)
         self.memory: object = None
         self.begins = np.ones(n, np.bool_)
@@ -166,7 +172,8 @@ class _Met:
         """The environment's observation of these states and pools."""
         self.pools.items = np.atleast_2d(observation.pools)
         self.observations.pools_changed(np.arange(self.n, dtype=np.int32))
-        return self.observations.of(observation.states, copy=True)
+        left = np.full(self.n, observation.left, np.float32)
+        return self.observations.of(observation.states, left, copy=True)
 
 
 def _unwrapped(

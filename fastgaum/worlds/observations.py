@@ -4,17 +4,19 @@ person sees of a step."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.errors import ConfigError
+from fastgaum.features.relations import WINDOW
 from fastgaum.worlds.pools import UserPools
-from fastgaum.worlds.world import FloatArray, IntArray, World
+from fastgaum.worlds.rules import EnvOptions
+from fastgaum.worlds.sessions import UserSessions
+from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, World
 
-ObservationKind = Literal["flat", "dict"]
 Info = dict[str, Any]
 """what Gymnasium passes beside an observation, and the options of a reset"""
 Observation = FloatArray | dict[str, npt.NDArray[np.generic]]
@@ -25,38 +27,39 @@ class Observations:
 
     Attributes:
         single_space: the space of one user's observation.
+        sessions: what the users were shown and chose, for a dict; None in a flat observation.
     """
 
-    def __init__(
-        self, world: World, pools: UserPools, n: int, kind: ObservationKind, features: bool | None
-    ) -> None:
-        """Lay out observations; features None: only where pools differ. Raises ConfigError for an
-        unknown kind."""
-        if kind not in ("flat", "dict"):
-            raise ConfigError(
-                f"observation is '{kind}', flat or dict is "
-                f"required{did_you_mean(kind, ('flat', 'dict'))}"
-            )
-        self._kind, self._pools = kind, pools
-        self._with_features = pools.kind != "fixed" if features is None else features
+    def __init__(self, world: World, pools: UserPools, n: int, options: EnvOptions) -> None:
+        """Lay out observations. Raises ConfigError for features of items that have none."""
+        self._kind, self._pools, self._horizon = options.observation, pools, options.horizon
+        given = options.features
+        self._with_features = pools.kind != "fixed" if given is None else given
         table = np.ascontiguousarray(world.item_features, np.float32)
         if self._with_features and table.shape[1] == 0:
             raise ConfigError(
                 "features are asked for, but this world's items have none: pass features=False"
             )
-        self._table = table
+        self._table, self.sessions = table, None
         state = spaces.Box(-np.inf, np.inf, (world.state_dim,), np.float32)
         # 0 and 1 are always in: a world whose features are all alike still has a space of some
         # width
         low, high = float(min(table.min(initial=0), 0)), float(max(table.max(initial=0), 1))
         shape = (pools.size, table.shape[1])
-        wide = world.state_dim + (pools.size * table.shape[1] if self._with_features else 0)
+        timed = options.end == "termination"
         self._flat: FloatArray | None = None
-        if kind == "dict":
+        if self._kind == "dict":
+            most = np.iinfo(np.int32).max
             parts: dict[str, spaces.Space[object]] = {
                 "state": state,
                 "pool": spaces.Box(0, max(world.n_items - 1, 1), (pools.size,), np.int32),
+                "shown": spaces.Box(0, most, (pools.size,), np.int32),
+                "chosen": spaces.Box(0, most, (pools.size,), np.int32),
+                "events": spaces.Box(0, most, (1,), np.int32),
+                "latest": spaces.Box(NO_ITEM, world.n_items, (WINDOW,), np.int32),
+                "left": spaces.Box(0, 1, (1,), np.float32),
             }
+            self.sessions = UserSessions(world.n_items, n)
             self._arrays: dict[str, npt.NDArray[np.generic]] = {
                 "pool": np.zeros((n, pools.size), np.int32)
             }
@@ -64,13 +67,23 @@ class Observations:
                 parts["features"] = spaces.Box(low, high, shape, np.float32)
                 self._arrays["features"] = np.zeros((n, *shape), np.float32)
             self.single_space: spaces.Space[object] = spaces.Dict(parts)
-        elif self._with_features:
-            lows, highs = np.full(wide, low, np.float32), np.full(wide, high, np.float32)
-            lows[: world.state_dim], highs[: world.state_dim] = -np.inf, np.inf
+        elif self._with_features or timed:
+            of_items = shape[0] * shape[1] if self._with_features else 0
+            lows, highs = (
+                np.concatenate(
+                    [
+                        np.full(world.state_dim, of_state),
+                        np.full(int(timed), of_time),
+                        np.full(of_items, of_item),
+                    ]
+                ).astype(np.float32)
+                for of_state, of_time, of_item in ((-np.inf, 0.0, low), (np.inf, 1.0, high))
+            )
             self.single_space = spaces.Box(lows, highs, dtype=np.float32)
-            self._flat = np.zeros((n, wide), np.float32)
+            self._flat = np.zeros((n, len(lows)), np.float32)
         else:
             self.single_space = state
+        self._timed = timed
         self.pools_changed(np.arange(n, dtype=np.int32))
 
     def pools_changed(self, rows: IntArray) -> None:
@@ -87,15 +100,25 @@ class Observations:
             else:
                 self._arrays["features"][rows] = features
 
-    def of(self, states: FloatArray, copy: bool) -> Observation:
-        """Observations of all users in these states: new arrays, or views that the next step
-        overwrites."""
-        if self._kind == "dict":
+    def left(self, steps: npt.NDArray[np.integer]) -> FloatArray:
+        """Share of the horizon that is left after so many steps, (n,); 1 without a horizon."""
+        return (1 - steps / (self._horizon or np.inf)).astype(np.float32)
+
+    def of(self, states: FloatArray, left: FloatArray, copy: bool) -> Observation:
+        """Observations of all users in these states, with so much of the episode left, (n,): new
+        arrays, or views that the next step overwrites."""
+        if self.sessions is not None:
             parts = {"state": states, **self._arrays}
-            return {name: part.copy() for name, part in parts.items()} if copy else parts
+            if copy:
+                parts = {name: part.copy() for name, part in parts.items()}
+            of_sessions = self.sessions.of(cast(IntArray, self._arrays["pool"]))
+            return {**parts, **of_sessions, "left": left[:, None].copy()}
         if self._flat is None:
             return states.copy() if copy else states
-        self._flat[:, : states.shape[1]] = states
+        width = states.shape[1]
+        self._flat[:, :width] = states
+        if self._timed:
+            self._flat[:, width] = left
         return self._flat.copy() if copy else self._flat
 
 

@@ -27,11 +27,12 @@ from fastgaum.errors import (
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.models.choice_model import Head
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.observations import ObservationKind
 from fastgaum.worlds.pools import Pool, PoolKind
 from fastgaum.worlds.world import FloatArray, IntArray, Population, Response, World
 from fastgaum.worlds.world_set import world_of_run
 
+ObservationKind = Literal["flat", "dict"]
+End = Literal["truncation", "termination"]
 RewardRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[np.generic]]
 """reward(response, slates, states): response of n users to slates (n, k) of items, states after it
 (n, state_dim); returns one finite number per user, shape (n,). Arrays are the environment's own:
@@ -64,10 +65,14 @@ class EnvOptions:
     offers no click and so leaves the zero open; click: 1 for a choice; or a function"""
     horizon: int | None = 20
     """steps of an episode; None: until the user leaves"""
+    end: End = "truncation"
+    """what the horizon's last step is. truncation: an episode is cut off there, the user would go
+    on, and an agent counts what would have followed. termination: nothing follows, and the flat
+    observation has the time left; it is `time = true` of the learners (`PolicyConfig`)"""
     leaving: Leaving | None = None
     """probability of leaving after a step; None: no user leaves"""
     observation: ObservationKind = "flat"
-    """flat or dict"""
+    """flat: the state; dict: all that utilities depend on"""
     features: bool | None = None
     """observe the pool's item features; None: if pools are not fixed"""
     strict: bool = False
@@ -90,6 +95,10 @@ class EnvOptions:
             )
         if self.horizon is not None:
             require_whole("horizon", self.horizon, 1)
+        for name, kind in (("observation", ObservationKind), ("end", End)):
+            require_known(name, getattr(self, name), get_args(kind))
+        if self.end == "termination" and self.horizon is None:
+            raise ConfigError("end is termination and horizon is None: give the steps after which")
         for name in ("pessimism", "truncate_above"):
             if not isinstance(getattr(self, name), int | float | None):
                 raise ConfigError(
@@ -119,6 +128,7 @@ class EnvKeywords(TypedDict, total=False):
     pool_seed: int
     reward: Reward
     horizon: int | None
+    end: End
     leaving: Leaving | None
     observation: ObservationKind
     features: bool | None

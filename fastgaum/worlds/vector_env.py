@@ -45,9 +45,15 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
     Observation, of n = num_envs users:
         "flat", without features: the users' states, float32, shape (n, state_dim). "flat", with
         features: the state, then the pool's item features place by place, float32, shape (n,
-        state_dim + pool_size · n_features). "dict": `state` float32 (n, state_dim), `pool` item
-        numbers int32 (n, pool_size) and, with features, `features` float32 (n, pool_size,
-        n_features). A state has no bounds; features lie within the catalogue's.
+        state_dim + pool_size · n_features). With end = "termination" the share of the horizon that
+        is left stands behind the state. "dict": `state` float32 (n, state_dim); `pool` item numbers
+        int32 (n, pool_size); `shown` and `chosen`, how often the session displayed and chose each
+        of them, int32 (n, pool_size); `events` of the session, int32 (n, 1); `latest`, the items of
+        its last choices, the last one first, −1 where there were fewer, int32 (n, 20); `left`, the
+        share of the horizon, 1 without one, float32 (n, 1); and, with features, `features` float32
+        (n, pool_size, n_features). A state has no bounds; features lie within the catalogue's. A
+        flat observation is not all that utilities depend on, a dict is; in a set of worlds both
+        hide the world that the user lives in.
     Action:
         a slate of places in the pool, whole numbers, shape (n, slate_size), each in 0 … pool_size −
         1. A place of the pool that is named twice is displayed once, where it stands first; with
@@ -60,11 +66,12 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
     Termination:
         bool, shape (n,): the user left, with probability `leaving` after each step: a constant, one
         per step (`fastgaum.worlds.rules.session_leaving` learns them from a log) or a function
-        (`LeavingRule`). Never without `leaving`.
+        (`LeavingRule`). Never without `leaving`, unless end = "termination": then also that the
+        episode took `horizon` steps.
     Truncation:
         bool, shape (n,): the episode took `horizon` steps and the user did not leave in the last.
-        Never if horizon is None. In a set of worlds also a step of more disagreement than
-        `truncate_above`.
+        Never if horizon is None, or end = "termination". In a set of worlds also a step of more
+        disagreement than `truncate_above`.
     Info, of a step:
         `item` int32 (n,), number of the item chosen, −1 for none (`world.item_ids` has its name);
         `place` int32 (n,), its place in the slate, −1; `utility` float32 (n,); where it is asked
@@ -141,9 +148,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         followed = followed_population(self.world, num_envs) if self.options.follow_all else None
         self._followed = followed
         self.users: Population = followed or self.world.population(num_envs)
-        self._observations = Observations(
-            self.world, self.pools, num_envs, self.options.observation, self.options.features
-        )
+        self._observations = Observations(self.world, self.pools, num_envs, self.options)
         self.single_observation_space = self._observations.single_space
         self.single_action_space = spaces.MultiDiscrete([self.pools.size] * self.slate_size)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -204,7 +209,11 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 
     def observe(self) -> Observation:
         """The observations now; no state moves."""
-        return self._observations.of(self.users.states, self.options.copy)
+        return self._seen(self.options.copy)
+
+    def _seen(self, copy: bool) -> Observation:
+        left = self._observations.left(self._keys.steps)
+        return self._observations.of(self.users.states, left, copy)
 
     def render(self) -> tuple[str, ...] | None:
         """What each user was last shown, its utilities of it before the choice, and what it chose,
@@ -262,6 +271,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         if self.render_mode is not None:
             self._thought = self.users.utilities(self._slates)
         response = self.users.step(self._slates, self._keys.of(CHOICE), active)
+        if self._observations.sessions is not None:
+            self._observations.sessions.see(self._slates, response.items, stepping)
         self._places = response.places
         self._keys.steps += stepping
         states, steps = self.users.states, self._keys.steps
@@ -271,7 +282,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             probabilities = self._leaving(response, steps, states)
             np.less(draw_uniform(self._keys.of(LEAVE)), probabilities, out=terminated)
         if self.options.horizon is not None:
-            np.greater_equal(steps, self.options.horizon, out=truncated)
+            over = terminated if self.options.end == "termination" else truncated
+            over |= steps >= self.options.horizon
         if apart is not None:
             rewards -= np.float32(self.options.pessimism) * apart
             most = self.options.truncate_above
@@ -303,7 +315,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         }
         for name in [name for name in info if name.startswith("_")]:
             info[name] &= ~done
-        observation = self._observations.of(self.users.states, copy=False)
+        observation = self._seen(copy=False)
         info["final_obs"], info["_final_obs"] = (
             rows_apart(observation, rows, self.num_envs),
             done.copy(),
@@ -314,7 +326,10 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
     def _begin(self, rows: IntArray, info: Info) -> None:
         self._keys.start(rows)
         everyone = len(rows) == self.num_envs
-        self.users.reset(self._keys.of(START, rows), None if everyone else rows)
+        keys = self._keys.of(START, rows)
+        self.users.reset(keys, None if everyone else rows)
+        if self._observations.sessions is not None:
+            self._observations.sessions.reset(rows, self.world.past(keys.copy()))
         self._ended[rows] = False
         if self.pools.kind != "fixed":
             self._draw_pools(rows, info)

@@ -35,7 +35,7 @@ def test_policies_in_a_set_of_worlds(
     train = ["rl", "train", str(run), "-o", str(tmp_path / "wary"), "-k", "2", *SMALL, *SHORT]
     assert main([*train, "--pessimism", "0.5"]) == 0
     policy = load_policy(tmp_path / "wary", WorldSet.of(UserModel.load(run))).policy
-    assert policy.name == "cascade-dqn"
+    assert policy.name == "slateq"
     judged = ["--policies", "random,greedy,linucb", "-k", "2", "--seeds", "2", "--users", "40"]
     capsys.readouterr()
     assert main(["rl", "evaluate", str(run), *judged, "--json", str(table), *SMALL, *SHORT]) == 0

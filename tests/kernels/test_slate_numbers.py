@@ -79,6 +79,25 @@ def random_rows(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
 @given(
     seed=st.integers(0, 10_000),
     k=st.integers(1, 7),
+    m=st.integers(1, 9),
+    steps=st.integers(0, 5),
+)
+def test_counts_of_pools(seed: int, k: int, m: int, steps: int) -> None:
+    users, told = play(seed, 3, k, steps)
+    rng = np.random.default_rng(seed)
+    pools = np.stack([rng.permutation(N_ITEMS + 1)[:m] for _ in range(3)]).astype(np.int32)
+    out = np.full((3, m, counting.N_COUNTS), -1, np.int32)
+    counting.counts_of_pools(0, 3, pools, users, out)
+    for user, pool in enumerate(pools.tolist()):
+        assert out[user].tolist() == [
+            [told[user].displayed.count(item), told[user].chosen.count(item)] for item in pool
+        ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    k=st.integers(1, 7),
     steps=st.integers(0, 5),
     set_size=st.integers(0, 8),
 )

@@ -33,6 +33,11 @@ def small_run(small_log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def small_model(small_run: Path) -> UserModel:
+    return UserModel.load(small_run)
+
+
+@pytest.fixture(scope="session")
 def set_model(small_log: SessionLog) -> UserModel:
     """A short training, and two more on bootstraps of the users."""
     model = UserModel.from_preset("fastgaum", epochs=2, warm_start=2, catch_up=1, worlds=3)

@@ -365,7 +365,7 @@ def test_leaving_is_learned_from_a_log_s_sessions() -> None:
         ({"world": WORLD, "reward": "clicks"}, "did you mean 'click'"),
         ({"world": WORLD, "leaving": 1.5}, r"a probability in \[0, 1\]"),
         ({"world": WORLD, "leaving": float("nan")}, r"a probability in \[0, 1\]"),
-        ({"world": WORLD, "observation": "dictionary"}, "flat or dict"),
+        ({"world": WORLD, "observation": "dictionary"}, "one of flat, dict"),
         ({"world": WORLD, "autoreset_mode": "SAMESTEP"}, "did you mean 'SAME_STEP'"),
         ({"world": WORLD, "slatesize": 3}, "no option 'slatesize'"),
     ],

@@ -105,7 +105,8 @@ def test_one_user_s_cascade() -> None:
     with pytest.raises(ActionError, match="call reset"):
         env.step(0)
     observation, info = env.reset(seed=0)
-    assert set(observation) == {"state", "pool", "place", "taken"}
+    of_user = {"state", "pool", "shown", "chosen", "events", "latest", "left"}
+    assert set(observation) == {*of_user, "place", "taken"}
     observation, reward, terminated, truncated, info = env.step(3)
     assert (reward, terminated, truncated, "item" in info) == (0.0, False, False, False)
     np.testing.assert_array_equal(np.flatnonzero(~info["action_mask"]), [3])
