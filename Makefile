@@ -12,7 +12,7 @@ SPREAD   = -n $(WORKERS) --dist loadfile
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py tests/engine/test_recurrence.py tests/features/test_encoder.py \
            tests/features/test_batches.py tests/features/test_numbers.py tests/features/test_relations.py
 
-.PHONY: setup reproduce report test warm slow plain coverage bounds cuda-test lowest audit kill-test fuzz check dist format bench click-models docs clean
+.PHONY: setup reproduce report test warm slow plain coverage bounds cuda-test lowest audit kill-test attack check dist format bench click-models docs clean
 
 setup: $(STAMP)
 
@@ -122,9 +122,9 @@ click-models:
 	OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" \
 	  $(CLAX)/bin/python bench/rivals/click_models.py $(ARGUMENTS)
 
-# 10,000 mutated inputs through every reader; the tests run some seconds of it.
-fuzz: setup
-	$(BIN)/python -m tests.fuzz --inputs 10000
+# Hostile inputs and what must happen, a row each (tests/attack/table.py), in a process that may die of them; the tests run the same rows.
+attack: setup
+	$(BIN)/python -m tests.attack
 
 docs: setup
 	$(BIN)/mkdocs serve

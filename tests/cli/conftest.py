@@ -6,17 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.logs.fold import to_frame
-from fastgaum.logs.synthetic import synthesise
-from tests.cli.bad_input import Seeds
+from tests.cli.bad_input import Seeds, made_store, made_trained, sample_frame
 from tests.cli.rl_runs import made_run
-
-QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
 
 
 @pytest.fixture(autouse=True)
@@ -28,11 +23,7 @@ def _warnings_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def frame() -> pl.DataFrame:
     """300 events with a price per candidate and a query per event."""
-    log, _ = synthesise(300, preset="sample")
-    price = np.random.default_rng(0).random(log.n_candidates)
-    frame = to_frame(log).drop("event_label", strict=False)
-    query = pl.format("q{}", pl.col("event") % 3)
-    return frame.with_columns(price=pl.Series(price), query=query)
+    return sample_frame()
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +36,7 @@ def log_file(frame: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def trained(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder. Tests copy it before they damage it."""
-    run = tmp_path_factory.mktemp("runs") / "run"
-    assert main(["train", str(log_file), "-o", str(run), "--candidate-field", "price", *QUICK]) == 0
-    return run
+    return made_trained(log_file, tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.fixture
@@ -94,12 +83,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 @pytest.fixture(scope="session")
 def saved(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved log. Tests copy it before they damage it."""
-    folder = tmp_path_factory.mktemp("saved") / "store"
-    assert (
-        main(["data", "convert", str(log_file), "-o", str(folder), "--candidate-field", "price"])
-        == 0
-    )
-    return folder
+    return made_store(log_file, tmp_path_factory.mktemp("saved") / "store")
 
 
 @pytest.fixture

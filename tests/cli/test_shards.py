@@ -13,7 +13,7 @@ import pytest
 from fastgaum.cli.app import main
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.read import read_log
-from tests.cli.conftest import QUICK
+from tests.cli.bad_input import QUICK
 
 FIELD = ["--candidate-field", "price"]
 

@@ -1,0 +1,241 @@
+"""The attacks, a row each. With the rows of tests/cli/test_bad_*.py they are what `make attack`
+runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+import fastgaum as fg
+from fastgaum.logs.log import SPLITS
+from fastgaum.logs.read import read_frame
+from fastgaum.reports.page import write_report
+from tests.attack.attacks import (
+    GOOD,
+    NESTED,
+    Attack,
+    IsTrue,
+    Refused,
+    RefusedCall,
+    log,
+    of_run,
+    parquet,
+    raw,
+    record,
+)
+from tests.builders import flip_bit
+from tests.cli.bad_input import Seeds
+
+# fmt: off
+LONG = "a" * 300
+BIG = [2**60, 2**60 + 1, 2**60 + 2, 2**60 + 3]
+PRICE = "--candidate-field p"
+CATEGORIES = "which would be read as categories"
+READ: dict[str, Attack] = {
+    # the order of events
+    "events 10, 9 and x": log("('x'): write all as numbers", event=["10", "9", "9", "x"]),
+    "clock times": log("2025-01-09 08:30", event=["10:00", "9:05", "10:00", "9:05"]),
+    "a time in words": log("'1 Uhr'", event=["2024-05-01 08:00", "1 Uhr", *["2024-05-02 09:00"] * 2]),
+    "US dates": log("2025-01-09", event=["01/09/2025", "02/03/2025", *["03/01/2025"] * 2]),
+    "US dates with a 13th": log("1 of the 4 values", event=["01/13/2025", *["02/03/2025"] * 3]),
+    "half of times with a zone": log("everywhere or nowhere", event=["2024-05-01 08:00Z", *["2024-05-01 09:00"] * 3]),
+    "event is view beside a time": log("--column event=time", event=["view"] * 4, time=[1, 1, 2, 1]),
+    "time split of numbered events": log("--split-by user", "--split-by time", event=[1, 1, 1, 1]),
+    # columns of one role
+    "item and item_id": log("--column item=item", item_id=["x", "y", "x", "y"]),
+    "chosen and clicked": log("both called as the chosen column", clicked=[0, 1, 1, 0]),
+    "session and session_id": log("both called as the session column", session_id=[1, 1, 2, 3]),
+    "user and user_id": log("both called as the user column", user=[1] * 4, user_id=[1, 2, 3, 4]),
+    "items and item": parquet("both called as the items", nested=True, chosen=["a", None], item=["a", "c"]),
+    "chosen and chosen_index": parquet("one is required", nested=True, chosen=["a", None], chosen_index=[0, None]),
+    # ids and numbers
+    "float items beyond 2^53": parquet("decimal numbers so large", item=pl.Series(BIG).cast(pl.Float64)),
+    "float sessions beyond 2^53": parquet("decimal numbers so large", session=pl.Series(BIG).cast(pl.Float64)),
+    "numbers with thousands": log(CATEGORIES, PRICE, p=["1,234.50", "2,000.00", "3.25", "1,100.75"]),
+    "numbers in dollars": log(CATEGORIES, PRICE, p=["$3.50", "$4.25", "$1.00", "$2.75"]),
+    "numbers in euros": log(CATEGORIES, PRICE, p=["12,50 €", "3,75 €", "4,25 €", "1,00 €"]),
+    "numbers with underscores": log(CATEGORIES, PRICE, p=["1_000", "2_000", "3_000", "1_500"]),
+    "numbers and n/a": log(CATEGORIES, PRICE, p=["12", "14", "n/a", "16"]),
+    "numbers that are not finite": log("finite", PRICE, p=["1", "nan", "2", "3"]),
+    # roles and rules
+    "no item column": log("--column item=NAME", item=None),
+    "no chosen column": log("chosen", chosen=None),
+    "chosen is yes and no": log("chosen", chosen=["yes", "no", "no", "yes"]),
+    "chosen is 2": log("chosen", chosen=[2, 0, 0, 1]),
+    "two choices in one display": log("one is required", chosen=[1, 1, 0, 1]),
+    "a missing item": log("item", item=["a", None, "a", "b"]),
+    "a missing session": log("session", session=["u3", None, "u3", "u4"]),
+    "a choice that is not displayed": parquet("among its 2 candidates", nested=True, chosen=["z", None]),
+    "an index beyond the display": parquet("a position from 0 to 1", nested=True, chosen_index=[2, None]),
+    "an empty display": parquet("displays nothing", nested=True, items=[["a"], []], chosen=["a", None]),
+    "items of two types": parquet("item", nested=True, items=[[["a"]], [["b"]]], chosen=["a", None]),
+    "a field twice, in two roles": log("as a candidate field and as a", f"{PRICE} --context-field p", p=[1, 2, 3, 4]),
+    "a context that differs in a display": log("one value per event", "--context-field p", p=[1, 2, 3, 4]),
+    "an unknown split": log("split", split=["train", "train", "train", "tset"]),
+    # files
+    "an empty file": raw("log.csv", b"", "0 bytes"),
+    "a header alone": raw("log.csv", b"session,event,item,chosen\n", "the log is empty"),
+    "not UTF-8": raw("log.csv", b"session,event,item,chosen\nu,1,\xff,1\n", "UTF-8"),
+    "a NUL in a name": raw("log.csv", b"session,event,it\0em,chosen\nu,1,a,1\n", "no item column"),
+    "semicolons": raw("log.csv", b"session;event;item;chosen\nu;1;a;1\n", "log.csv"),
+    "a row too long": raw("log.csv", b"session,event,item,chosen\nu,1,a,1,9,9\n", "log.csv"),
+    "a quote that does not end": raw("log.csv", b'session,event,item,chosen\nu,1,"a,1\n', "log.csv"),
+    "truncated parquet": raw("log.parquet", b"PAR1" + bytes(40), "no readable parquet file"),
+    "truncated arrow": raw("log.arrow", b"ARROW1" + bytes(40), "no readable arrow file"),
+    "gzip that is none": raw("log.csv.gz", b"session,event\n", "log.csv.gz"),
+    "zstd that is cut": raw("log.csv.zst", b"\x28\xb5\x2f\xfd\x04", "log.csv.zst"),
+    "ndjson that is nested deep": raw("log.ndjson", '{"session": ' + "[" * 9999 + "\n", "log.ndjson"),
+    "ndjson cut in the middle": raw("log.ndjson", '{"session": "u", "event": 1, "it', "log.ndjson"),
+    "a pickle": raw("log.pkl", b"\x80\x04cos\nsystem\n.", "log.pkl"),
+    "an empty folder": raw("log", lambda path: path.mkdir(), "log"),
+    "a loop of links": raw("log.csv", lambda path: path.symlink_to(path.name), "log.csv"),
+    "a name of 300 letters": Refused(f"data convert {LONG}.csv -o out", "255 bytes"),
+    "a path of 6,000 letters": Refused(f"data audit {'/'.join(['a' * 200] * 30)}", "255 bytes"),
+    "an item table named so": Refused(f"data convert {{log}} -o out --item-table {LONG}.csv", "255 bytes"),
+    "an item twice in a table": Refused("data convert {log} -o out --item-table t.csv", "one row per item", {"t.csv": "item,k\na,1\na,2\n"}),
+    "ratings without a time": Refused("data build r.csv -o out --rule nearest", "r.csv", {"r.csv": "userId,movieId,rating\n1,1,5\n"}),
+    "ratings that are cut": Refused("data build u.data -o out --rule nearest", "u.data", {"u.data": "1\t2\t3\n1\t"}),
+    "a news log that is cut": Refused("data audit behaviors.tsv", "behaviors.tsv", {"behaviors.tsv": "1\tU1\t11/1"}),
+    "a log in another layout": Refused("data audit log.csv", "log.csv", {"log.csv": "a,b\n1,2\n"}),
+}
+# fmt: on
+
+
+def table_of(**columns: Any) -> Any:
+    """A run's training table with columns changed."""
+
+    def write(path: Path) -> None:
+        pl.read_parquet(path).with_columns(**columns).write_parquet(path)
+
+    return write
+
+
+def long_table(path: Path) -> None:
+    pl.concat([pl.read_parquet(path)] * 200_000).write_parquet(path)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+# fmt: off
+REPORT, EVALUATE = "report run -o page.html", "evaluate run {log}"
+AGAIN = "train {log} -o run --resume"
+RUNS: dict[str, Attack] = {
+    "model with one bit changed": of_run("model.safetensors", flip_bit, EVALUATE, "bytes have changed since"),
+    "model that is cut": of_run("model.safetensors", lambda path: os.truncate(path, 5000), EVALUATE, "damaged"),
+    "model that is a pipe": of_run("model.safetensors", pipe, EVALUATE, "no model at"),
+    "model that is a zip": of_run("model.safetensors", b"PK\x03\x04" + bytes(99), EVALUATE, "damaged"),
+    "checkpoint with one bit changed": of_run("resume.safetensors", flip_bit, AGAIN, "bytes have changed since"),
+    "checkpoint that is cut": of_run("resume.safetensors", lambda path: os.truncate(path, 5000), AGAIN, "damaged"),
+    "checkpoint of noise": of_run("resume.safetensors", b"\xff" * 1000, AGAIN, "damaged"),
+    "reading that is a pipe": of_run("reading.json", pipe, REPORT, "missing, or no file"),
+    "machine that is a pipe": of_run("machine.json", pipe, REPORT, "missing, or no file"),
+    "metrics that are a pipe": of_run("metrics.parquet", pipe, REPORT, "that is a file"),
+    "metrics of 400,000 rows": of_run("metrics.parquet", long_table, REPORT, "a page has room for 10000"),
+    "metrics with a text": of_run("metrics.parquet", table_of(loss=pl.lit("x")), REPORT, "is damaged"),
+    "metrics with a list": of_run("metrics.parquet", table_of(loss=pl.lit([1.0])), REPORT, "is damaged"),
+    "metrics of one epoch twice": of_run("metrics.parquet", table_of(epoch=pl.lit(1)), REPORT, "epochs that rise"),
+    "metrics without a speed": of_run("metrics.parquet", table_of(events_per_second=pl.lit(None)), REPORT, "a speed"),
+    "machine: source is 5": of_run("machine.json", record(source=5), REPORT, "`$.log.source`"),
+    "machine: cost is a text": of_run("machine.json", record(cost="x"), REPORT, "`$.cost`"),
+    "machine: 10^400 seconds": of_run("machine.json", record(cost={"seconds": 10**400}), REPORT, "out of range"),
+    "machine: a list": of_run("machine.json", "[]", REPORT, "holds no object"),
+    "reading: nested": of_run("reading.json", "[" * 99_999, EVALUATE, "nested too deeply"),
+    "reading: a long name": of_run("reading.json", f'{{"item_table": "{LONG}"}}', EVALUATE, "255 bytes"),
+    "reading: another type": of_run("reading.json", '{"candidate_field": 3}', EVALUATE, "candidate_field is 3"),
+    "config: a rate of 1e308": Refused("train {log} -o new --set generator_lr=1e308", "at most 1e+30"),
+    "config: a table as a list": Refused("train {log} -o new --config c.toml", "cannot read", {"c.toml": "[a]\n[[a]]\n"}),
+    "config: a long name": Refused(f"train {{log}} -o new --config {LONG}", "255 bytes"),
+    "run: a long name": Refused(f"train {{log}} -o {LONG}", "255 bytes"),
+    "output: a long name": Refused(f"predict {{run}} {{log}} -o {LONG}.csv", "255 bytes"),
+    "output: no room for its part": Refused(f"predict {{run}} {{log}} -o {'a' * 242}.csv", "255 bytes"),
+    "threads without end": Refused("train {log} -o new --threads 1000000000", "at most 1024"),
+    "a policy of noise": Refused("rl adapt p {run}", "p", {"p/policy.safetensors": b"\xff" * 99}),
+    "host with a NUL": Refused("serve {run} --host 'a\0b'", "no address and no name"),
+    "host that is no IDNA": Refused(f"serve {{run}} --host {'ü' * 100}", "no address and no name"),
+    "port of 70000": Refused("serve {run} --http 70000", "from 0 (any free one) to 65535"),
+    "a comparison without a test split": Refused("compare log.csv", "--split-by user or --resplit", {"log.csv": pl.DataFrame(GOOD | {"split": ["train"] * 3 + ["validation"]})}),
+    "a saved log: noise": Refused("data check store", "shards.json", {"store/shards.json": b"\xff\x00"}),
+    "a saved log: a list": Refused("data check store", "shards.json", {"store/shards.json": "[]"}),
+}
+# fmt: on
+LOG = fg.synthesise(60, preset="sample")[0]
+
+
+def frame(**columns: Any) -> pl.DataFrame:
+    return pl.DataFrame(GOOD | columns, strict=False)
+
+
+# fmt: off
+CALLS: dict[str, Attack] = {
+    "read_log of a long name": RefusedCall(lambda: fg.read_log(LONG), "255 bytes"),
+    "read_log with a NUL": RefusedCall(lambda: fg.read_log("a\0b"), "NUL"),
+    "load with a NUL": RefusedCall(lambda: fg.load("a\0b"), "NUL"),
+    "UserModel.load of a long name": RefusedCall(lambda: fg.UserModel.load(LONG), "255 bytes"),
+    "save_log with a NUL": RefusedCall(lambda: fg.save_log(LOG, "a\0b"), "NUL"),
+    "write_report with a NUL": RefusedCall(lambda: fg.write_report(["a\0b"], [LOG], "p"), "NUL"),
+    "fit of a text": RefusedCall(lambda: fg.UserModel().fit("sample"), "a log is required"),  # type: ignore[arg-type]
+    "compare of a log without test": RefusedCall(lambda: fg.compare(LOG.with_split(np.zeros(LOG.n_sessions, np.int8))), "resplits=range(1, 6)"),
+    "a rate of infinity": RefusedCall(lambda: fg.Config.from_preset("fastgaum", lr=float("inf")), "at most 1e+30"),
+}
+
+
+# fmt: on
+def same_split(seeds: Seeds) -> bool:
+    """A drawn split does not depend on the order of the rows, nor on users that come later."""
+
+    def parts(rows: pl.DataFrame) -> dict[str, str]:
+        found = read_frame(rows.drop("split"), split="user")
+        return dict(zip(found.session_ids, (SPLITS[i] for i in found.split), strict=True))
+
+    whole = parts(seeds.frame)
+    mirrored = parts(seeds.frame.reverse())
+    users = seeds.frame["user"].unique(maintain_order=True)
+    fewer = parts(seeds.frame.filter(pl.col("user").is_in(users[: len(users) // 2].implode())))
+    return mirrored == whole and fewer.items() <= whole.items()
+
+
+def page_is_clean(seeds: Seeds) -> bool:
+    """What a terminal obeys does not reach a page."""
+    shutil.copytree(seeds.run, "run")
+    text = (
+        Path("run/machine.json")
+        .read_text()
+        .replace('"system": "', '"system": "a\\u001b[31mb\\u202e')
+    )
+    Path("run/machine.json").write_text(text)
+    write_report(["run"], [fg.read_log(seeds.log, candidate_fields=["price"])], "page.html")
+    page = Path("page.html").read_text()
+    return "a\\x1b[31mb\\x202e" in page and "\x1b" not in page
+
+
+def hours(**columns: Any) -> list[str]:
+    """The hours of four sessions."""
+    found = read_frame(frame(session=[*"abcd"], chosen=1, **columns), time_fields=["hour"])
+    return found.categories["hour"].gather(found.event_fields["hour"]).to_list()
+
+
+# fmt: off
+TRUE: dict[str, Attack] = {
+    "a drawn split is the user's": IsTrue(same_split),
+    "no escape in a page": IsTrue(page_is_clean),
+    "ids 1, 01 and 1.0 are three": IsTrue(lambda _: read_frame(frame(item=["1", "01", "1.0", "1"])).n_items == 3),
+    "integers beyond 2^53 are kept": IsTrue(lambda _: read_frame(frame(item=BIG)).n_items == 4),
+    "decimals beyond 2^53 are kept": IsTrue(lambda _: read_frame(frame(event=[Decimal(n) for n in BIG], chosen=1)).n_events == 4),
+    "nanoseconds are kept": IsTrue(lambda _: read_frame(frame(event=[f"2025-01-09 08:30:00.{n:09}" for n in (1, 2, 3, 4)])).n_events == 4),
+    "dates after the 12th are in order": IsTrue(lambda _: read_frame(frame(event=["13/01/2025", "14/01/2025", "02/02/2025", "31/12/2024"])).n_events == 4),
+    "a click on a repeated item is one": IsTrue(lambda _: read_frame(pl.DataFrame(NESTED | {"items": [["a", "a", "b"], ["c"]], "chosen": ["a", None]})).n_candidates == 3),
+    "hours are the clock's": IsTrue(lambda _: hours(event=["2024-05-01T08:00:00+02:00"] * 4) == ["8"] * 4),
+    "times of a frame are the clock's": IsTrue(lambda _: hours(event=[datetime(2024, 5, 1, 8)] * 4) == ["8"] * 4),
+}
+# fmt: on
+TABLES = {"reading": READ, "runs and commands": RUNS, "Python": CALLS, "results": TRUE}
