@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def require_column(column: str, dtypes: Iterable[str], what: str) -> None:
-    """Raise LogFormatError unless `column` is among a log's columns; `what` says who named it."""
+def require_column(column: str, dtypes: Iterable[str], what: str, cure: str = "") -> None:
+    """Raise LogFormatError unless `column` is among a log's columns; `what` says who named it,
+    `cure` what else to do."""
     if column not in dtypes:
         known = list(dtypes)
         raise LogFormatError(
             f"no column '{column}' (named for {what}); the columns are "
-            f"{', '.join(known)}{did_you_mean(column, known)}"
+            f"{', '.join(known)}{did_you_mean(column, known)}{cure}"
         )
 
 

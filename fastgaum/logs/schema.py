@@ -131,7 +131,7 @@ def resolve_schema(
                 f"columns names the role '{role}', one of {', '.join(ROLE_NAMES)} is "
                 f"required{did_you_mean(role, ROLE_NAMES)}"
             )
-        require_column(column, dtypes, f"the {role}")
+        require_column(column, dtypes, f"the {role}", _cure_of_unlabelled(role))
     fields = {*options.candidate_fields, *options.context_fields}
     roles = {**_named_roles(dtypes, explicit, fields), **explicit}
     for one, other in (("chosen", "chosen_index"), ("chosen_index", "chosen")):
@@ -242,20 +242,26 @@ def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) ->
         raise LogFormatError(_missing_text(missing[0], roles, dtypes, nested))
 
 
+def _cure_of_unlabelled(role: str) -> str:
+    """What to do with displays that have no choice yet, where the choice is what a log lacks."""
+    if role not in ("chosen", "chosen_index"):
+        return ""
+    return (
+        "; displays without a choice yet are predicted with that column 0 in every row (null, or "
+        "-1 as an index, where a row is an event): to later displays of a session they are then "
+        "without a click"
+    )
+
+
 def _missing_text(role: str, roles: Mapping[str, str], dtypes: Iterable[str], nested: bool) -> str:
     known = list(dtypes)
     free = [column for column in known if column not in roles.values()]
     hint = next((hint for name in ROLE_NAMES[role] if (hint := did_you_mean(name, free))), "")
     column = hint.split("'")[1] if hint else "NAME"
     layout = "one row per event" if nested else "one row per displayed candidate"
-    unlabelled = (
-        "; displays that have no choice yet are predicted with a column chosen that is "
-        f"{'null' if nested else '0'} in every row: later displays of a session then know of no "
-        "choice"
-    )
     return (
         f"no {role} column in a log of {layout} (accepted: {', '.join(ROLE_NAMES[role])}); the "
         "columns are"
         f" {', '.join(known) or 'none'}{hint}: rename it, or pass --column {role}={column} "
-        f"(columns={{'{role}': '{column}'}}){unlabelled if role == 'chosen' else ''}"
+        f"(columns={{'{role}': '{column}'}}){_cure_of_unlabelled(role)}"
     )

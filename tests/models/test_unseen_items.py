@@ -249,7 +249,12 @@ def test_the_command_reports_both_kinds_of_events(
     assert "a share from 0 to below 1" in capsys.readouterr().err
 
 
-def test_a_log_without_choices_is_told_how_it_is_predicted() -> None:
-    unlabelled = pl.DataFrame({"session": [1, 1], "event": [0, 0], "item": ["a", "b"]})
-    with pytest.raises(LogFormatError, match="predicted with a column chosen that is 0"):
-        fastgaum.read_log(unlabelled)
+@pytest.mark.parametrize("columns", [{}, {"chosen": "clicked"}])
+def test_a_log_without_choices_is_told_how_it_is_predicted(columns: dict[str, str]) -> None:
+    rows = {"session": [1, 1], "event": [0, 0], "item": ["sku01", "sku02"], "price": [1, 2]}
+    unlabelled = pl.DataFrame(rows)
+    with pytest.raises(LogFormatError, match="predicted with that column 0 in every row"):
+        fastgaum.read_log(unlabelled, columns=columns)
+    labelled = unlabelled.with_columns(pl.lit(0).alias(columns.get("chosen", "chosen")))
+    log = fastgaum.read_log(labelled, columns=columns, candidate_fields=["price"])
+    assert fitted("paper-lstm", epochs=10).predict(log).height == 2
