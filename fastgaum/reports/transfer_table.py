@@ -159,8 +159,29 @@ def _notes(setting: Json, result: Json) -> Iterator[str]:
             f"Kendall's tau of the pairs that the truth tells apart, "
             f"{_cell(learned, 'rank_agreement', 2)}; of all pairs {_cell(learned, 'kendall', 2)}"
         )
+        held, times = bound_held(setting, learned["world"])
+        trained, of_trained = bound_held(setting, learned["world"], result["policy"])
+        if times:
+            yield (
+                f"{learned['world']}: the lower bound was at most what was paid in {held} of "
+                f"{times} cases, a policy and a seed each; of {result['policy']}, which was trained "
+                f"in the set, in {trained} of {of_trained}"
+            )
     if any("of_optimum" in row for row in setting["rows"]):
         yield f"the best policy there is earns {setting['optimum']:.3f}"
+
+
+def bound_held(setting: Json, world: str, policy: str | None = None) -> tuple[int, int]:
+    """How often the lower bound of a learned world was at most what was paid, and of how many
+    cases, a policy and a seed each: of one policy, or of all."""
+    pairs = [
+        (bound, paid)
+        for row in setting["rows"]
+        if row["world"] == world and "bound" in row and policy in (None, row["policy"])
+        for bound, paid in zip(row["bound_by_seed"], row["paid_by_seed"], strict=True)
+        if bound is not None and bound == bound
+    ]
+    return sum(bound <= paid for bound, paid in pairs), len(pairs)
 
 
 def _cell(values: Json, name: str, digits: int, times: float = 1.0) -> str:

@@ -28,12 +28,14 @@ from fastgaum.reports.transfer import (
     transfer,
 )
 from fastgaum.reports.transfer_table import (
+    bound_held,
     draw_transfer,
     row_in,
     transfer_blocks,
     transfer_sentence,
     transfer_summary,
 )
+from fastgaum.untrusted import parse_json
 from fastgaum.worlds.known_worlds import known_worlds, true_users
 from fastgaum.worlds.world import FloatArray
 
@@ -187,6 +189,32 @@ def test_tables_say_what_the_object_holds(result: dict[str, Any]) -> None:
     half = 100 * (trained["of_truth_ci"][1] - trained["of_truth"])
     share = f"{100 * trained['of_truth']:.1f} ±{half:.1f} % with 10 items (400"
     assert share in transfer_sentence(result)
+
+
+def test_pages_count_how_often_a_lower_bound_held() -> None:
+    """The bound of the trained policy holds less often than its "95 of 100", and the page says
+    so."""
+    root = Path(__file__).resolve().parents[2] / "docs"
+    page = (root / "guide" / "transfer.md").read_text(encoding="utf-8")
+    counts = {}
+    for name, of in (("", "random"), ("-logging", "greedy"), ("-wrong", "wrong")):
+        found = parse_json((root / "tables" / f"transfer{name}.json").read_text(encoding="utf-8"))
+        held = []
+        for setting in found["settings"]:
+            world = setting["learned"][-1]["world"]
+            trained = bound_held(setting, world, found["policy"])
+            held.append([*bound_held(setting, world), *trained])
+            note = f"paid in {held[-1][0]} of {held[-1][1]} cases, a policy and a seed each"
+            assert note in "\n".join(block_notes(found, setting))
+        counts[of] = np.sum(held, axis=0)
+    counts["all"] = sum(counts.values())
+    for held, times, of_trained, trainings in counts.values():
+        assert f"| {held} of {times} | {of_trained} of {trainings} |" in page
+    assert counts["all"].tolist() == [374, 400, 31, 40]
+
+
+def block_notes(found: Any, setting: Any) -> list[str]:
+    return [*transfer_blocks(found)[found["settings"].index(setting)].notes]
 
 
 def test_a_sentence_without_a_share(result: dict[str, Any]) -> None:
