@@ -164,8 +164,8 @@ def _notes(setting: Json, result: Json) -> Iterator[str]:
         if times:
             yield (
                 f"{learned['world']}: the lower bound was at most what was paid in {held} of "
-                f"{times} cases, a policy and a seed each; of {result['policy']}, which was trained "
-                f"in the set, in {trained} of {of_trained}"
+                f"{times} cases, a policy and a seed each; of {result['policy']}, which was "
+                f"trained in the set, in {trained} of {of_trained}"
             )
     if any("of_optimum" in row for row in setting["rows"]):
         yield f"the best policy there is earns {setting['optimum']:.3f}"
