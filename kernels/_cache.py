@@ -170,7 +170,8 @@ def _claim_file(home: Path, kernel: str) -> Path:
 
 
 def root() -> Path | None:
-    """Where folders of compiled kernels stand; None if the user has no home.
+    """Where folders of compiled kernels stand; None if the user has no home, or one that is not
+    there: it is not for a cache to make it.
 
     $NUMBA_CACHE_DIR/fastgaum, or else $XDG_CACHE_HOME/fastgaum/kernels, by default
     ~/.cache/fastgaum/kernels."""
@@ -178,15 +179,14 @@ def root() -> Path | None:
     if chosen:
         return Path(chosen) / "fastgaum"
     user = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG rule: a relative path is to be ignored.
+    if os.path.isabs(user):
+        return Path(user) / "fastgaum" / "kernels"
     try:
-        # The XDG rule: a relative path is to be ignored.
-        return (
-            (Path(user) if os.path.isabs(user) else Path("~/.cache").expanduser())
-            / "fastgaum"
-            / "kernels"
-        )
+        home = Path("~").expanduser()
     except RuntimeError:
         return None
+    return home / ".cache" / "fastgaum" / "kernels" if home.is_dir() else None
 
 
 def folder() -> Path | None:

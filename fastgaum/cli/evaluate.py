@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cyclopts import Parameter
 
 from fastgaum.cli.options import Device, Json, RunPath, ScoredSplit
-from fastgaum.cli.output import check_outputs, say, show_table, write_json
+from fastgaum.cli.output import check_outputs, note, say, show_table, write_json
 from fastgaum.cli.progress import PartsProgress, Waiting
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 
@@ -71,6 +71,12 @@ def evaluate_command(
         figures = evaluation.to_dict()
         figures["floors"] |= floor_facts(floors)
         write_json(json, facts | figures)
+    # a run writes its table of epochs when it ends
+    if (run / "metrics.jsonl").is_file() and not (run / "metrics.parquet").exists():
+        note(
+            f"the run in '{run}' has not ended: these are its best weights so far, and its "
+            "generator may be untrained; `fastgaum train LOG -o RUN --resume` goes on with it"
+        )
     columns, rows = figure_rows(evaluation)
     show_table(
         columns, rows, title=f"{log.name}, {split} split, protocol {model.settings.protocol}"

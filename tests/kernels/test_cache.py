@@ -71,6 +71,17 @@ def test_cold_and_warm_caches_give_the_same_bits(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
 
 
+def test_a_home_that_is_not_there_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "nonexistent"))
+    assert _cache.root() is None
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _cache.root() == tmp_path / ".cache" / "fastgaum" / "kernels"
+
+
 def test_python_calls_a_part_as_plain_python() -> None:
     """The compiled part has no entry from Python: a call of one would end the process."""
     row = np.ones(3, np.float32)
