@@ -15,8 +15,15 @@ class FastgaumError(Exception):
 
 
 class LogFormatError(FastgaumError):
-    """A log breaks the schema: a missing column, two choices in one event, an empty display set
-    …"""
+    """A log breaks the schema: a missing column, two choices in one event, an empty display set …
+
+    Attributes:
+        row: the first row at fault, from 0, where it is one of the file; else None.
+    """
+
+    def __init__(self, says: str = "", row: int | None = None) -> None:
+        super().__init__(says)
+        self.row = row
 
 
 class ConfigError(FastgaumError):

@@ -31,6 +31,8 @@ from fastgaum.untrusted import parse_json
 PARQUET = (".parquet", ".pq")
 ARROW = (".arrow", ".feather", ".ipc")
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+SIGNS = ",;\t|"
+"""what may divide columns"""
 NDJSON = (".ndjson", ".jsonl")
 COMPRESSED = (".gz", ".zst")
 """what may follow the extension of a file of text"""
@@ -72,14 +74,35 @@ def file_kind(path: Path) -> str:
     return inner if inner in SEPARATORS or inner in NDJSON else inner + last
 
 
-def lazy_rows(path: Path) -> pl.LazyFrame:
+def separator_of(kind: str, header: str) -> str:
+    """What divides the columns of a file of text: what its extension says, or where its first line
+    does not have that, the one other sign of SIGNS that it has.
+
+    >>> separator_of(".csv", "session;event;item"), separator_of(".csv", "session")
+    (';', ',')
+    """
+    usual = SEPARATORS.get(kind, "\t")
+    found = [sign for sign in SIGNS if sign in header]
+    return found[0] if len(found) == 1 else usual
+
+
+def _header_line(path: Path) -> str:
+    if path.suffix.lower() in COMPRESSED:
+        return lazy_lines(path).head(1).collect().item() or ""
+    with path.open("rb") as file:
+        return file.readline(1 << 20).decode("utf-8", errors="replace")
+
+
+def lazy_rows(path: Path, separator: str | None = None) -> pl.LazyFrame:
     """The rows of a file, of which only the header is read (a stream of arrow has none and is read
-    whole; that of ndjson is all of its keys). Raises READ_ERRORS."""
+    whole; that of ndjson is all of its keys). `separator` divides the columns of text; None: what
+    its first line says. Raises READ_ERRORS."""
     kind = file_kind(path)
     if kind in SEPARATORS:
         # Everything is read as text: ids keep leading zeros, and a column of mixed types cannot
         # fail halfway.
-        return pl.scan_csv(path, separator=SEPARATORS[kind], infer_schema=False, glob=False)
+        separator = separator or separator_of(kind, _header_line(path))
+        return pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
     if kind in NDJSON:
         # a column without a value has no type: it is text, as in a csv
         rows = pl.scan_ndjson([path], infer_schema_length=None)

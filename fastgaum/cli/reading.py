@@ -98,7 +98,7 @@ class LogReading:
         found = resolve(source, self.data_dir)
         if found.dataset is not None or is_saved_log(found.path):
             return
-        layout = open_known(found.path)[1]
+        layout = open_known(found.path, self.options.delimiter)[1]
         if layout is not None:
             note(f"{found.path.name} is read as {layout}")
 

@@ -193,6 +193,19 @@ def first_true(mask: pl.Series | npt.NDArray[np.bool_]) -> int | None:
     return int(array.argmax()) if array.any() else None
 
 
+def of_several(wrong: pl.Series) -> str:
+    """How many rows share a fault, and the first of them; empty for one row.
+
+    >>> of_several(pl.Series([False, True, True]))
+    ' (one of 2 such rows: 2, 3)'
+    """
+    rows = wrong.fill_null(value=False).arg_true()
+    if len(rows) < 2:
+        return ""
+    first = ", ".join(str(row + 1) for row in rows.head(3))
+    return f" (one of {len(rows)} such rows: {first}{', …' if len(rows) > 3 else ''})"
+
+
 def ids_as_text(column: pl.Series, role: str) -> pl.Series:
     """Ids as text: whole numbers by their decimal digits, text as it stands; NaN and empty text
     become null.
@@ -231,12 +244,13 @@ def refuse_rounded(column: pl.Series, what: str) -> None:
 
 
 def require_filled(column: pl.Series, role: str, name: str, where: Where = row_number) -> None:
-    """Raise LogFormatError at the first null of a column that plays `role`."""
+    """Raise LogFormatError at the first null of a column that plays `role`, with their number."""
     row = first_true(column.is_null()) if column.null_count() else None
     if row is not None:
         raise LogFormatError(
-            f"{where(row)} has no {role}: column '{name}' is empty there; fill it in or drop the "
-            "row"
+            f"{where(row)} has no {role}{of_several(column.is_null())}: column '{name}' is empty "
+            "there; fill it in or drop the row",
+            row,
         )
 
 
@@ -275,9 +289,15 @@ def _by_table(
     row = first_true(values.is_null())
     if row is not None:
         raise LogFormatError(
-            f"{where(row)} has '{column.name}' = {show(column[row])}, {rule}: correct or drop it"
+            f"{where(row)} has '{column.name}' = {show(column[row])}"
+            f"{of_several(values.is_null())}, {rule}: correct or drop it",
+            row,
         )
     return values
+
+
+def _of_values(n: int) -> str:
+    return f" (one of {n} such values)" if n > 1 else ""
 
 
 def encode_field(
@@ -303,20 +323,22 @@ def encode_field(
     row = first_true(column.is_null()) if column.null_count() else None
     if row is not None and not fill_mean:
         raise LogFormatError(
-            f"{where(row)} has no value in column '{name}', a number is required: fill it in, or "
-            "store the column as text in a parquet file (missing is then a category)"
+            f"{where(row)} has no value in column '{name}'{_of_values(column.null_count())}, a "
+            "number is required: fill it in, or store the column as text in a parquet file "
+            "(missing is then a category)"
         )
     # Numbers beyond float32 (1e300) would turn into infinity here: they are refused with the
     # infinities.
     with np.errstate(over="ignore"):
         values = column.cast(pl.Float64).to_numpy().astype(np.float32)
     filled = column.is_not_null().to_numpy()
-    row = first_true(filled & ~(np.abs(values) <= MOST_NUMBER))
+    wrong = filled & ~(np.abs(values) <= MOST_NUMBER)
+    row = first_true(wrong)
     if row is not None:
         raise LogFormatError(
-            f"{where(row)} has {column[row]} in column '{name}', a finite number is required:"
-            " correct it, drop the row, or leave the column out (the largest number is "
-            f"{MOST_NUMBER:g})"
+            f"{where(row)} has {column[row]} in column '{name}'{_of_values(int(wrong.sum()))}, "
+            "a finite number is required: correct it, drop the row, or leave the column out (the "
+            f"largest number is {MOST_NUMBER:g})"
         )
     if row is None and not filled.all():
         values = np.where(

@@ -29,7 +29,7 @@ from fastgaum.logs.cut import join_logs
 from fastgaum.logs.fold import Rows, pack_rows
 from fastgaum.logs.log import FieldArray, SessionLog
 from fastgaum.logs.nested_clicks import as_list
-from fastgaum.logs.opened_log import open_known, open_rows
+from fastgaum.logs.opened_log import open_known, open_rows, with_points_in
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.read import (
     action_table_of,
@@ -103,7 +103,8 @@ def convert_files(
     check_shards_output(target, overwrite)
     first = open_rows(Path(paths[0]), options)
     schema, options = first.schema, first.options
-    opened = [first.table, *(open_known(Path(path))[0] for path in paths[1:])]
+    more = [open_known(Path(path), options.delimiter)[0] for path in paths[1:]]
+    opened = [first.table, *(with_points_in(table, schema, options) for table in more)]
     tables = [table.apart(number) for number, table in enumerate(opened)]
     if options.split == "file":
         require_split_column(schema)

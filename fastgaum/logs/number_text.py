@@ -65,6 +65,11 @@ def pointed(text: pl.Expr, decimal: str) -> pl.Expr:
     return pl.when(text.str.contains(_POINT)).then(plain).otherwise(text)
 
 
+def may_be_thousands(text: pl.Expr) -> pl.Expr:
+    """Whether a point in a number may divide thousands: 1.087."""
+    return text.str.contains(r"^[+-]?[1-9]\d{0,2}(?:\.\d{3})+$")
+
+
 def refuse_spoilt(text: pl.Series, where: Callable[[int], str], counted: Counted) -> None:
     """Raise LogFormatError for a column of text most of which are numbers, and not all."""
     kinds = text.to_frame("").select(spoilt(pl.col(""), counted))

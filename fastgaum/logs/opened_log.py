@@ -3,6 +3,7 @@ is."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.logs.number_text import may_be_thousands, pointed
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.public_logs import PUBLIC_LOGS, PublicLog, find_layout
 from fastgaum.logs.schema import LogSchema, resolve_schema
@@ -37,7 +39,7 @@ def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
         LogFormatError: it is missing, unknown or damaged, or has no column for a required role; a
             log that lacks a column of a public log is said to resemble it.
     """
-    table, layout = open_known(path)
+    table, layout = open_known(path, options.delimiter)
     if layout is not None:
         options = layout.options_with(options)
     else:
@@ -46,7 +48,36 @@ def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
         schema = resolve_schema(table.dtypes, options)
     except LogFormatError as error:
         raise _with_near(error, table.dtypes) from None
-    return OpenedLog(table, schema, options, layout)
+    return OpenedLog(with_points_in(table, schema, options), schema, options, layout)
+
+
+def with_points_in(table: FileTable, schema: LogSchema, options: ReadOptions) -> FileTable:
+    """A table with the numbers of its fields written with a point, where the options name their
+    decimal sign.
+
+    Raises:
+        LogFormatError: none is named and 1.087 may be a thousand: what divides columns by
+            semicolons often writes decimal commas.
+    """
+    fields = (*schema.candidate_fields, *schema.context_fields)
+    text = [name for name in fields if table.dtypes.get(name) == pl.String]
+    if not table.untyped or not text or (options.decimal is None and table.separator != ";"):
+        return table
+    if options.decimal is not None:
+        own = [pointed(pl.col(name), options.decimal) for name in text]
+        parts = tuple((path, rows.with_columns(own)) for path, rows in table.parts)
+        return dataclasses.replace(table, parts=parts)
+    for path, rows in table.parts:
+        of_file = dataclasses.replace(table, parts=((path, rows),)).read(text)
+        for name in text:
+            value = of_file[name].drop_nulls().first()
+            if value is not None and of_file.select(may_be_thousands(pl.col(name)).all()).item():
+                raise LogFormatError(
+                    f"'{name}' has values such as {value!r} alone, in a file of semicolons: does "
+                    "the point divide thousands or decimals? Name the decimal sign, --decimal , "
+                    "(decimal=',') or --decimal . (decimal='.')"
+                )
+    return table
 
 
 def lay_out(frame: pl.DataFrame, options: ReadOptions) -> tuple[pl.DataFrame, ReadOptions]:
@@ -57,7 +88,7 @@ def lay_out(frame: pl.DataFrame, options: ReadOptions) -> tuple[pl.DataFrame, Re
     return layout.of_rows(frame.lazy()).collect(), layout.options_with(options)
 
 
-def open_known(path: Path) -> tuple[FileTable, PublicLog | None]:
+def open_known(path: Path, delimiter: str | None = None) -> tuple[FileTable, PublicLog | None]:
     """Open a log's file or folder, and say which public log it is; None if it is none. In a folder
     that holds more, the file of displays is found by its publisher's name.
 
@@ -71,7 +102,7 @@ def open_known(path: Path) -> tuple[FileTable, PublicLog | None]:
                 table = open_table(file) if file.is_file() else None
                 if table is not None and find_layout(table.dtypes) is layout:
                     return layout.of_table(table), layout
-    table = open_table(path)
+    table = open_table(path, delimiter)
     found = find_layout(table.dtypes)
     return (table, None) if found is None else (found.of_table(table), found)
 

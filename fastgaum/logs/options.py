@@ -41,6 +41,8 @@ class ReadKeywords(TypedDict, total=False):
     outside: str
     split: str
     split_seed: int
+    delimiter: str | None
+    decimal: str | None
     name: str | None
 
 
@@ -140,6 +142,15 @@ class ReadOptions:
     first event; half and other-half, by `split_seed`: two runs without a common user"""
     split_seed: int = _option(0, "seed of --split-by user, half and other-half")
     """seed of the splits that are drawn"""
+    delimiter: str | None = _option(
+        None, "what divides the columns of a file of text, where its first line leaves that open"
+    )
+    """one sign, or the word tab; other formats and tables beside the log do not need it"""
+    decimal: str | None = _option(
+        None, "the decimal sign of numbers in fields of a file of text: , or ."
+    )
+    """the other sign then divides thousands; without it, decimal commas are read where they can be
+    nothing else"""
     name: str | None = None
     """what tables and messages call the log; by default the file's name"""
     given: frozenset[str] = field(default=frozenset(), compare=False)
@@ -155,6 +166,15 @@ class ReadOptions:
                 )
         if self.grid is not None and self.grid < 1:
             raise ConfigError(f"grid is {self.grid}, a number of columns, at least 1, is required")
+        if self.delimiter == "tab":
+            object.__setattr__(self, "delimiter", "\t")
+        sign = self.delimiter
+        if sign is not None and (len(sign.encode()) != 1 or sign in '"\n\r'):
+            raise ConfigError(
+                f"delimiter is {sign!r}, one sign of ASCII (or the word tab) is required"
+            )
+        if self.decimal not in (None, ",", "."):
+            raise ConfigError(f"decimal is {self.decimal!r}, ',' or '.' is required")
         for name in self.time_fields:
             if name not in TIME_FIELDS:
                 raise ConfigError(

@@ -111,8 +111,8 @@ def read_log(
         options: how to read it.
         given: single options by name, as fields of `ReadOptions`: `columns`, `candidate_fields`,
             `context_fields`, `time_fields`, `item_table`, `item_vectors`, `user_table`, `past`,
-            `actions`, `ordered`, `grid`, `clicks`, `outside`, `split`, `split_seed`, `name`. They
-            come first.
+            `actions`, `ordered`, `grid`, `clicks`, `outside`, `split`, `split_seed`,
+            `delimiter`, `decimal`, `name`. They come first.
 
     Raises:
         ConfigError: an option does not exist, or has a value that it cannot have.
@@ -243,7 +243,10 @@ def _read_rows(path: Path, options: ReadOptions) -> tuple[SessionLog, Rows]:
     opened = open_rows(path, options)
     table = opened.table
     frame = table.read(opened.schema.columns())
-    log, rows = _read_whole(frame, opened.schema, opened.options, table.untyped)
+    try:
+        log, rows = _read_whole(frame, opened.schema, opened.options, table.untyped)
+    except LogFormatError as error:
+        raise table.with_line(error) from None
     return log, _with_unread(rows, table.stored or table.dtypes, opened.schema)
 
 

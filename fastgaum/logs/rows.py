@@ -19,6 +19,7 @@ from fastgaum.logs.columns import (
     context_column,
     first_true,
     ids_as_text,
+    of_several,
     parse_flags,
     parse_split,
     require_filled,
@@ -217,11 +218,14 @@ def _filled_ids(table: pl.DataFrame, column: str, role: str) -> pl.Series:
 
 def _views(column: pl.Series) -> pl.Series:
     counts = column.cast(pl.Int64, strict=False)
-    row = first_true(counts.is_null() | (counts < 0).fill_null(True))
+    wrong = counts.is_null() | (counts < 0).fill_null(True)
+    row = first_true(wrong)
     if row is not None:
         raise LogFormatError(
-            f"{row_number(row)} has '{column.name}' = {show(column[row])}, a count of views is "
-            "required: correct it, or rename the column if it means something else"
+            f"{row_number(row)} has '{column.name}' = {show(column[row])}{of_several(wrong)}, a "
+            "count of views is required: correct it, or rename the column if it means something "
+            "else",
+            row,
         )
     return counts
 

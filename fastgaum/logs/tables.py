@@ -3,6 +3,8 @@ parquet files), opened lazily by polars; and frames in memory."""
 
 from __future__ import annotations
 
+import codecs
+import csv
 import mmap
 import os
 import re
@@ -14,7 +16,7 @@ from typing import Protocol
 import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean, require_path, type_name
-from fastgaum.logs.headers import Header, is_compressed, missing_header
+from fastgaum.logs.headers import Header, first_line, is_compressed, missing_header
 from fastgaum.logs.npz import archive_rows
 from fastgaum.untrusted_parquet import (
     ARROW,
@@ -24,11 +26,14 @@ from fastgaum.untrusted_parquet import (
     PARQUET,
     READ_ERRORS,
     SEPARATORS,
+    SIGNS,
     file_kind,
     lazy_rows,
     one_line,
+    separator_of,
     try_columns,
     try_header,
+    try_lines,
 )
 
 ARCHIVE = ".npz"
@@ -36,6 +41,8 @@ EXTENSIONS = (*SEPARATORS, *NDJSON, *PARQUET, *ARROW, ARCHIVE)
 
 MOST_ROWS = 1 << 32
 """more rows than a file may have"""
+MOST_UTF16 = 1 << 29
+"""bytes of a file of UTF-16, which is read whole"""
 LONGEST_LINE = 1 << 20
 """bytes of a csv line: one of this length may pass, one of twice this length does not"""
 
@@ -59,6 +66,8 @@ class FileTable:
     """columns of the files, where others are made of them; empty: all are the files' own"""
     numbered: str | None = None
     """the column that is made of the number of a row in its file"""
+    separator: str | None = None
+    """what divides the columns of a file of text that says their names"""
 
     def apart(self, number: int) -> FileTable:
         """The same as file `number` (from 0) of one log: what numbers its rows is of this file
@@ -69,6 +78,23 @@ class FileTable:
         return replace(
             self, parts=tuple((path, rows.with_columns(own)) for path, rows in self.parts)
         )
+
+    def with_line(self, error: LogFormatError) -> LogFormatError:
+        """An error with the line of its row, where the file has lines, and no row was made or left
+        out."""
+        if error.row is None or self.separator is None or self.stored:
+            return error
+        with self.parts[0][0].open(encoding="utf-8", newline="") as file:
+            records = csv.reader(file, delimiter=self.separator)
+            head = next((record for record in records if record), [])
+            before = records.line_num if error.row == 0 and head else None
+            for number, _ in enumerate(records, start=1):
+                if number == error.row:
+                    before = records.line_num
+                    break
+        if before is None:
+            return error
+        return LogFormatError(f"{error} (row {error.row + 1} is line {before + 1} of the file)")
 
     def check(self, columns: Sequence[str]) -> None:
         """Raise LogFormatError naming a part whose columns cannot be decoded, or would grow beyond
@@ -90,9 +116,11 @@ class FileTable:
             ) from None
 
 
-def open_table(path: Path) -> FileTable:
+def open_table(path: Path, delimiter: str | None = None) -> FileTable:
     """Open a file, or a folder of parquet shards. Raises LogFormatError if it is missing, unknown
-    or damaged, ConfigError if it can have no such name."""
+    or damaged, ConfigError if it can have no such name.
+
+    `delimiter` divides the columns of text; None: what its first line says."""
     require_path("a table", path)
     if not path.exists():
         near = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
@@ -102,9 +130,12 @@ def open_table(path: Path) -> FileTable:
     if path.is_dir():
         return _open_folder(path)
     header = _header_of(path)
-    lazy = _scan(path, header)
-    numbered = None if header is None else header.numbered
-    return FileTable(((path, lazy),), _dtypes(path, lazy), _is_lines(path), numbered=numbered)
+    lazy = _scan(path, header, delimiter)
+    numbered, separator = (None, None) if header is None else (header.numbered, None)
+    if header is None and _is_plain(path) and not is_utf16(path):
+        separator = delimiter or separator_of(file_kind(path), first_line(path))
+    dtypes = _dtypes(path, lazy)
+    return FileTable(((path, lazy),), dtypes, _is_lines(path), (), numbered, separator)
 
 
 class ArrowFrame(Protocol):
@@ -226,7 +257,7 @@ def _header_of(path: Path) -> Header | None:
     return missing_header(path) if _is_lines(path) and path.stat().st_size else None
 
 
-def _scan(path: Path, header: Header | None = None) -> pl.LazyFrame:
+def _scan(path: Path, header: Header | None = None, delimiter: str | None = None) -> pl.LazyFrame:
     kind, plain = file_kind(path), _is_plain(path)
     if header is None and kind not in EXTENSIONS:
         raise LogFormatError(
@@ -237,14 +268,51 @@ def _scan(path: Path, header: Header | None = None) -> pl.LazyFrame:
         raise LogFormatError(f"'{path.name}' is empty (0 bytes): a log needs at least one event")
     if kind == ARCHIVE:
         return archive_rows(path)
+    if plain and is_utf16(path):
+        return _utf16_rows(path, delimiter)
     if plain:
-        check_lines(path, SEPARATORS[kind] if header is None else "\t")
+        check_lines(path, delimiter or separator_of(kind, first_line(path)))
     elif header is None:
-        try_header(path)
+        try_header(path) if delimiter is None else try_lines(path)
     try:
         if header is not None:
             return header.rows(path)
-        return lazy_rows(path)
+        return lazy_rows(path, delimiter)
+    except READ_ERRORS as error:
+        raise damaged(path, error) from None
+
+
+def is_utf16(path: Path) -> bool:
+    """Whether a file begins with the mark of UTF-16, as text from Excel does."""
+    with path.open("rb") as file:
+        return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def _utf16_rows(path: Path, delimiter: str | None) -> pl.LazyFrame:
+    """The rows of a file of UTF-16, whole in memory. Raises LogFormatError if it is no such text,
+    or too long."""
+    size = path.stat().st_size
+    if size > MOST_UTF16:
+        raise LogFormatError(
+            f"'{path.name}' is UTF-16 of {size} bytes, at most {MOST_UTF16} are read: convert it, "
+            f"for example `iconv -f utf-16 -t utf-8 {path.name}`"
+        )
+    try:
+        text = path.read_bytes().decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise LogFormatError(
+            f"'{path.name}' begins as UTF-16 and is none from byte {error.start} on: save it again "
+            "as UTF-8"
+        ) from None
+    header = text.partition("\n")[0]
+    separator = delimiter or separator_of(file_kind(path), header)
+    if header.count(separator) >= MOST_COLUMNS:
+        raise LogFormatError(
+            f"'{path.name}' has more than {MOST_COLUMNS} columns, at most that many are read: keep "
+            "those that you need"
+        )
+    try:
+        return pl.scan_csv(text.encode(), separator=separator, infer_schema=False)
     except READ_ERRORS as error:
         raise damaged(path, error) from None
 
@@ -270,12 +338,10 @@ def _check_names(path: Path, names: list[str]) -> None:
         raise LogFormatError(
             f"'{path.name}' has two columns '{_TWICE.sub('', twice)}': rename or drop one"
         )
-    divided = next((sign for sign in ";|\t," if len(names) == 1 and sign in names[0]), None)
-    if divided is not None:
+    if len(names) == 1 and any(sign in names[0] for sign in SIGNS):
         raise LogFormatError(
-            f"'{path.name}' has one column, {names[0][:60]!r}, whose parts are divided by "
-            f"{divided!r}: columns are divided by commas in a .csv and by tabs in a .tsv; write it "
-            "again"
+            f"'{path.name}' has one column, {names[0][:60]!r}: name what divides columns, "
+            "--delimiter ';' (delimiter=';'), or write it again with commas"
         )
 
 
@@ -290,7 +356,7 @@ def damaged(path: Path, error: BaseException) -> LogFormatError:
     """The clearest text for a file that polars refused."""
     kind = file_kind(path)
     if _is_lines(path):
-        place = _first_non_utf8(path) if _is_plain(path) else None
+        place = _first_non_utf8(path) if _is_plain(path) and not is_utf16(path) else None
         if place is not None:
             line, byte = place
             return LogFormatError(

@@ -1,0 +1,95 @@
+"""What Excel writes: columns divided by semicolons or tabs, decimal commas, UTF-16."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.convert import convert_files
+from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.read import read_log
+from tests.logs.bad_logs import refused
+
+ROWS = [("u1", "0", "a", "1"), ("u1", "0", "b", "0"), ("u1", "1", "a", "0"), ("u2", "0", "b", "1")]
+GERMAN = ["1.087,46", "421,33", "12", "0,5"]
+
+
+def text_of(sign: str, prices: list[str]) -> str:
+    lines = [("session", "event", "item", "chosen", "price")]
+    lines += [(*row, price) for row, price in zip(ROWS, prices, strict=True)]
+    return "\n".join(sign.join(line) for line in lines) + "\n"
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "utf16.csv", "utf16be.csv", "tabs.txt"])
+def test_a_sheet_is_read_as_it_is(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    text = text_of("\t" if name == "tabs.txt" else ";", GERMAN)
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(text.encode()))
+    elif name == "utf16be.csv":
+        path.write_bytes(b"\xfe\xff" + text.encode("utf-16-be"))
+    else:
+        path.write_bytes(text.encode("utf-16" if name in ("utf16.csv", "tabs.txt") else "utf-8"))
+    log = read_log(path, candidate_fields=["price"])
+    np.testing.assert_allclose(log.candidate_fields["price"], [1087.46, 421.33, 12, 0.5])
+    assert log.session_ids.to_list() == ["u1", "u2"]
+
+
+def test_what_is_open_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text_of(";", ["1,234", "5,678", "2,345", "9,876"]))
+    refused(path, "has 'price' = '1,234'.*name their decimal sign", candidate_fields=["price"])
+    for decimal, first in ((",", 1.234), (".", 1234.0)):
+        options = ReadOptions.of(candidate_fields=["price"], decimal=decimal, name="log")
+        log = read_log(path, options=options)
+        assert log.candidate_fields["price"][0] == np.float32(first)
+        shards = convert_files([path], tmp_path / decimal.replace(".", "point"), 1, options=options)
+        assert shards.load().fingerprint == log.fingerprint
+    path.write_text(text_of(";", ["1.234", "5.678", "2.345", "9.876"]))
+    refused(path, "'price' has values such as '1.234' alone.*--decimal", candidate_fields=["price"])
+    for decimal, first in ((",", 1234.0), (".", 1.234)):
+        log = read_log(path, candidate_fields=["price"], decimal=decimal)
+        assert log.candidate_fields["price"][0] == np.float32(first)
+    path.write_text(text_of("|", GERMAN).replace("item", "it;em"))
+    refused(path, "has one column, .*: name what divides columns, --delimiter ';'")
+    named = read_log(path, delimiter="|", columns={"item": "it;em"})
+    assert named.n_events == 3
+
+
+@pytest.mark.parametrize("wrong", [{"delimiter": ";;"}, {"delimiter": "\n"}, {"decimal": ";"}])
+def test_signs_that_divide_nothing(wrong: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is required"):
+        read_log(tmp_path, **wrong)
+
+
+def test_utf16_that_is_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(text_of(",", GERMAN[2:] * 2).encode("utf-16")[:-1])
+    with pytest.raises(LogFormatError, match=r"'log.csv' begins as UTF-16 and is none from byte"):
+        read_log(path)
+
+
+def test_rows_at_fault_are_counted_with_the_line_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    rows = [["s", "0", "i", "1", "a"] for _ in range(6)]
+    rows[0][4] = '"two\nlines"'  # so that a line is no row
+
+    def says(column: int, value: str, *at: int) -> str:
+        wrong = [[*row] for row in rows]
+        for row in at:
+            wrong[row][column] = value
+        lines = ["session,event,item,chosen,query", *(",".join(row) for row in wrong)]
+        path.write_text("\n".join(lines))
+        return refused(path, "^log.csv: ")
+
+    text = says(0, "", 2, 3, 4, 5)
+    assert "row 3 has no session id (one of 4 such rows: 3, 4, 5, …): column 'session'" in text
+    assert text.endswith("(row 3 is line 5 of the file)")
+    assert "(one of 2 such rows: 2, 5)" in says(2, "", 1, 4)
+    assert "'chosen' = 'x' (one of 2 such rows: 4, 6), 0 (displayed)" in says(3, "x", 3, 5)
+    assert says(0, "", 0).endswith("(row 1 is line 2 of the file)")
+    assert says(1, "x", 3).endswith("(row 4 is line 6 of the file)")
