@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fastgaum.errors import DatasetError, LogFormatError
+from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.read import load, raw_rows, read_log
 from fastgaum.logs.synthetic import synthesise
@@ -150,5 +150,5 @@ def test_a_frame_of_a_library_that_lacks_another() -> None:
 
 
 def test_a_frame_has_no_name_of_the_registry(frame: pl.DataFrame) -> None:
-    with pytest.raises(DatasetError, match=r"got a polars\.DataFrame.*fastgaum\.read_log"):
+    with pytest.raises(ConfigError, match=r"got a polars\.DataFrame.*fastgaum\.read_log"):
         load(frame)  # type: ignore[arg-type]

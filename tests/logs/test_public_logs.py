@@ -244,7 +244,7 @@ def test_given_options_come_before_a_layout_s(files: dict[str, Path]) -> None:
         ),
         ("MIND", " N8-0\n", " N8-2\n", "= … N8-2 …, -0 (displayed) or -1 (clicked) is required"),
         ("KuaiRand", "0,5,20210304,2158,", "0,5,20210304,2158,soon", "column 'time_ms' is empty"),
-        ("Open Bandit", ",1.0,", ",high,", "column 'affinity', a number is required"),
+        ("Open Bandit", ",1.0,", ",high,", "no value in column 'affinity'"),
         ("Open Bandit", "2021-03-04 21:58:09", "4 March", "column 'timestamp' is empty there"),
         ("trivago RecSys Challenge 2019", "45|", "cheap|", "no value in column 'price'"),
         ("trivago RecSys Challenge 2019", "|40\n", "\n", "values in 'price' for"),
