@@ -15,7 +15,7 @@ import polars as pl
 
 import fastgaum as fg
 from fastgaum.logs.log import SPLITS
-from fastgaum.logs.read import read_frame
+from fastgaum.logs.read import raw_rows, read_frame
 from fastgaum.reports.page import write_report
 from tests.attack.attacks import (
     GOOD,
@@ -99,6 +99,7 @@ READ: dict[str, Attack] = {
     "a name of 300 letters": Refused(f"data convert {LONG}.csv -o out", "255 bytes"),
     "a path of 6,000 letters": Refused(f"data audit {'/'.join(['a' * 200] * 30)}", "255 bytes"),
     "an item table named so": Refused(f"data convert {{log}} -o out --item-table {LONG}.csv", "255 bytes"),
+    "two id columns in an item table": Refused("data convert {log} -o out --item-table t.csv", "one is required", {"t.csv": "item,item_id,k\na,b,1\n"}),
     "an item twice in a table": Refused("data convert {log} -o out --item-table t.csv", "one row per item", {"t.csv": "item,k\na,1\na,2\n"}),
     "ratings without a time": Refused("data build r.csv -o out --rule nearest", "r.csv", {"r.csv": "userId,movieId,rating\n1,1,5\n"}),
     "ratings that are cut": Refused("data build u.data -o out --rule nearest", "u.data", {"u.data": "1\t2\t3\n1\t"}),
@@ -218,6 +219,12 @@ def page_is_clean(seeds: Seeds) -> bool:
     return "a\\x1b[31mb\\x202e" in page and "\x1b" not in page
 
 
+def names_what_is_not_read(_: Seeds) -> bool:
+    """The audit of a file names its other columns."""
+    frame(query="q").write_csv("log.csv")
+    return "query" in fg.audit(fg.read_log("log.csv"), raw_rows("log.csv")).not_read
+
+
 def hours(**columns: Any) -> list[str]:
     """The hours of four sessions."""
     found = read_frame(frame(session=[*"abcd"], chosen=1, **columns), time_fields=["hour"])
@@ -227,6 +234,7 @@ def hours(**columns: Any) -> list[str]:
 # fmt: off
 TRUE: dict[str, Attack] = {
     "a drawn split is the user's": IsTrue(same_split),
+    "an audit names what it did not read": IsTrue(names_what_is_not_read),
     "no escape in a page": IsTrue(page_is_clean),
     "ids 1, 01 and 1.0 are three": IsTrue(lambda _: read_frame(frame(item=["1", "01", "1.0", "1"])).n_items == 3),
     "integers beyond 2^53 are kept": IsTrue(lambda _: read_frame(frame(item=BIG)).n_items == 4),
