@@ -46,6 +46,10 @@ class FeatureMismatchError(FastgaumError):
     """A model meets a log whose fields differ from those it was trained on."""
 
 
+class SeenUsersError(FastgaumError):
+    """A model is to be tested on users that trained it."""
+
+
 class ActionError(FastgaumError):
     """An environment is used against its contract: an action, a mask or a seed of another type,
     shape or range."""

@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -45,6 +46,7 @@ from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog, require_log
+from fastgaum.logs.trained_users import TrainedUsers
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.splits import require_validation
@@ -338,6 +340,13 @@ class OpinionPool(ChoiceModel):
             shares = [0.5, *[0.5 / n_folds] * n_folds] if n_folds else [1.0]
             weights += [share * self.weights[name] for share in shares]
         return weights
+
+    @property
+    def _trained(self) -> TrainedUsers | None:
+        """Those of all members: users of a fold train the models of the other folds."""
+        parts = [model._trained for model in self._fitted()]
+        known = [part for part in parts if part is not None]
+        return reduce(TrainedUsers.plus, known) if len(known) == len(parts) else None
 
     def _encoder(self, log: AnyLog, split: SplitName) -> PoolEncoder:
         # what is wrong with a log is the first member's to say

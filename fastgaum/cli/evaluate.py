@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import Device, Json, RunPath, ScoredSplit
+from fastgaum.cli.options import AllowSeenUsers, Device, Json, RunPath, ScoredSplit
 from fastgaum.cli.output import check_outputs, note, say, show_table, write_json
 from fastgaum.cli.progress import PartsProgress, Waiting
-from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+from fastgaum.cli.reading import AS_IT_IS, Log, Reading, checked_users
 
 if TYPE_CHECKING:
     from fastgaum.metrics.evaluation import Evaluation
@@ -38,6 +38,7 @@ def evaluate_command(
     /,
     *,
     what: ScoredLog = AS_LOGGED,
+    allow_seen_users: AllowSeenUsers = False,
     json: Json = None,
     device: Device = "auto",
     reading: Reading = AS_IT_IS,
@@ -53,9 +54,15 @@ def evaluate_command(
     model = load_model(run, device=device)
     with Waiting(f"reading {source}"):
         log = reading.or_of_run(run).open(source)
+    seen = checked_users(model, log, split, allow_seen_users)
     with PartsProgress("scoring") as progress:
         evaluation = model.evaluate(
-            log, split, progress, hide_items=what.hide_items, seed=what.seed
+            log,
+            split,
+            progress,
+            hide_items=what.hide_items,
+            seed=what.seed,
+            allow_seen_users=True,
         )
     # counts of the log know the items that are hidden from the model
     floors = {} if what.hide_items else floor_table(log, split)
@@ -65,6 +72,7 @@ def evaluate_command(
             "run": str(run),
             "log": {"name": log.name, "fingerprint": log.fingerprint},
             "split": split,
+            "seen_users": seen.to_dict(),
             "protocol": model.settings.protocol,
             "preset": name_of(model),
         }
@@ -86,6 +94,7 @@ def evaluate_command(
         f"  {evaluation.n_events} events of {evaluation.n_users} users; intervals: 95 %, bootstrap "
         f"over users{gap}"
     )
+    say(f"  {seen}")
     say(f"  {unseen_text(evaluation)}")
     texts = floor_texts(floors)
     if texts:

@@ -7,10 +7,17 @@ from typing import Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import HeadOption, PlotFiles, RunPath, Threads, use_threads
-from fastgaum.cli.output import check_outputs, show_block, write_tables
+from fastgaum.cli.options import (
+    AllowSeenUsers,
+    HeadOption,
+    PlotFiles,
+    RunPath,
+    Threads,
+    use_threads,
+)
+from fastgaum.cli.output import check_outputs, note, show_block, write_tables
 from fastgaum.cli.progress import PartsProgress, Waiting
-from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+from fastgaum.cli.reading import AS_IT_IS, Log, Reading, checked_users
 
 
 @Parameter(name="*")
@@ -38,6 +45,7 @@ def fidelity_command(
     replay: ReplayOptions = DEFAULT_REPLAY,
     files: PlotFiles = NO_FILES,
     threads: Threads = None,
+    allow_seen_users: AllowSeenUsers = False,
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Replay a log's sessions with simulated users; compare what they choose with what was chosen.
@@ -60,9 +68,12 @@ def fidelity_command(
     model = UserModel.load(run, device="cpu")
     with Waiting(f"reading {source}"):
         log = reading.or_of_run(run).load(source)
+    seen = checked_users(model, log, replay.split, allow_seen_users)
     with PartsProgress("replaying and comparing", "steps", lines=True) as progress:
         report = finite(report_of(model, log, progress=progress, **asdict(replay)))
     report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
+    report["seen_users"] = seen.to_dict()
+    note(str(seen))
     blocks = fidelity_blocks(report)
     write_tables(files, report, blocks)
     if files.plot is not None:

@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import HeadOption, ScoredSplit, TableFiles, Threads, use_threads
-from fastgaum.cli.output import check_outputs, show_block, write_tables
+from fastgaum.cli.options import (
+    AllowSeenUsers,
+    HeadOption,
+    ScoredSplit,
+    TableFiles,
+    Threads,
+    use_threads,
+)
+from fastgaum.cli.output import check_outputs, note, show_block, write_tables
 from fastgaum.cli.progress import Waiting
-from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+from fastgaum.cli.reading import AS_IT_IS, Log, Reading, checked_users
 from fastgaum.errors import ConfigError, LogFormatError
 
 if TYPE_CHECKING:
@@ -60,6 +67,7 @@ def ope_command(
     evaluated: Evaluated,
     files: TableFiles = NO_FILES,
     threads: Threads = None,
+    allow_seen_users: AllowSeenUsers = False,
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Estimate what a policy would have earned in a log's events, from the logged choices.
@@ -97,6 +105,11 @@ def ope_command(
         values = _candidate_numbers(part, asked.value)
         # an item that this split never displays has its worth from the others
         of_items = mean_item_values(whole, _candidate_numbers(whole, asked.value))
+    seen = None
+    if model is not None:
+        trained = checked_users(model, log, asked.split, allow_seen_users)
+        note(str(trained))
+        seen = trained.to_dict()
     world: World | None = None if model is None else world_over(model, log, asked.head)
     if named:
         target = named_target(asked.policy, log, world, asked.epsilon, asked.seed)
@@ -114,7 +127,12 @@ def ope_command(
             item_values=of_items,
             seed=asked.seed,
         )
-    result = {"machine": machine_facts(asked.seed), "split": asked.split, **result}
+    result = {
+        "machine": machine_facts(asked.seed),
+        "split": asked.split,
+        "seen_users": seen,
+        **result,
+    }
     block = off_policy_block(result)
     write_tables(files, result, [block])
     show_block(block)

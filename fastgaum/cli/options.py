@@ -89,6 +89,12 @@ HeadOption = Annotated[
 ScoredSplit = Annotated[
     Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")
 ]
+AllowSeenUsers = Annotated[
+    bool,
+    Parameter(
+        negative="", show_default=False, help="score a test split whose users trained this model"
+    ),
+]
 DataDir = Annotated[Path | None, Parameter(help="where registry names are looked up first")]
 TablePath = Annotated[
     Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")

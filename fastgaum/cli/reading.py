@@ -27,8 +27,10 @@ from fastgaum.untrusted import parse_json, read_text
 
 if TYPE_CHECKING:
     from fastgaum.logs.fold import Rows
-    from fastgaum.logs.log import SessionLog
+    from fastgaum.logs.log import SessionLog, SplitName
     from fastgaum.logs.shards import AnyLog
+    from fastgaum.logs.trained_users import SeenUsers
+    from fastgaum.models.choice_model import ChoiceModel
 
 READING_FILE = "reading.json"
 
@@ -222,6 +224,20 @@ given"""
 
 AS_IT_IS = Reading()
 """no option given"""
+
+
+def checked_users(
+    model: ChoiceModel, log: AnyLog, split: SplitName, allow_seen_users: bool
+) -> SeenUsers:
+    """How many users of a split trained a model.
+
+    Raises:
+        SeenUsersError: users of the test split did, and that is not allowed.
+    """
+    seen = model.seen_users(log, split)
+    if not allow_seen_users:
+        seen.require_unseen()
+    return seen
 
 
 def lasting(source: str) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import Flag, Json, Threads, use_threads
+from fastgaum.cli.options import AllowSeenUsers, Flag, Json, Threads, use_threads
 from fastgaum.cli.output import check_outputs, finish, note
 from fastgaum.cli.progress import Waiting
-from fastgaum.cli.reading import AS_IT_IS, Reading
+from fastgaum.cli.reading import AS_IT_IS, Reading, checked_users
 from fastgaum.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class PageOptions:
     """where the runs' log is (repeatable); where training found it if not given"""
     split: Literal["train", "validation", "test"] = "validation"
     """whose events to score; test for final figures, once"""
+    allow_seen_users: AllowSeenUsers = False
 
 
 DEFAULT_PAGE = PageOptions()
@@ -58,7 +59,7 @@ def report_command(
     require_plots()
     from fastgaum.reports.facts import report_facts
     from fastgaum.reports.page import write_page
-    from fastgaum.reports.trained_run import open_run
+    from fastgaum.reports.trained_run import log_of, open_run
 
     use_threads(threads)
     split = shown.split
@@ -74,6 +75,9 @@ def report_command(
                     logs.append(own.load(name))
                     read.add((logs[-1].fingerprint, logs[-1].ordered))
                     raw[logs[-1].fingerprint] = own.raw_rows(name)
+    for run in opened:
+        seen = checked_users(run.model, log_of(run, logs), split, shown.allow_seen_users)
+        note(f"{run.folder}: {seen}")
     with Waiting("scoring and drawing"):
         facts = report_facts(opened, logs, split=split, compare=shown.compare, raw=raw)
         write_page(facts, out)

@@ -50,6 +50,7 @@ from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import ContextField, Holds, context_of
 from fastgaum.logs.log import ALIKE, FloatArray, IntArray, ItemCounts, SessionLog
 from fastgaum.logs.shards import AnyLog
+from fastgaum.logs.trained_users import TrainedUsers
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class FeatureSpace:
     """how the vectors of items are read"""
     grid: int = 0
     """columns of the grid whose rows and columns are fields of the bags; 0: none are"""
+    trained: TrainedUsers | None = None
+    """who trained; None: a file of an earlier version does not say"""
 
     @cached_property
     def crossed_tables(self) -> tuple[tuple[CrossedCounts, Displayers], ...]:
@@ -267,6 +270,7 @@ class FeatureSpace:
             vectors=ItemVectors.of(log, known, components=not towers),
             grid=0 if len(rates) else log.grid,
             actions=action_fields(log, (*categorical, *context)),
+            trained=TrainedUsers.of(log),
         )
         if protocol != "identity":
             space = dataclasses.replace(space, crossed=space.encoder(log).crossed())
@@ -311,6 +315,7 @@ class FeatureSpace:
             ),
             no_click=self.no_click or of_split["choices"] < of_split["events"],
             fingerprint=log.fingerprint,
+            trained=self.trained and self.trained.plus(TrainedUsers.of(log)),
         )
         space_rows = Encoder(space, log).space_rows
         item_counts = ItemCounts.zeros(len(categorical[0].values))

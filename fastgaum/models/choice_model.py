@@ -26,6 +26,7 @@ from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import FloatArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog, require_split
+from fastgaum.logs.trained_users import SeenUsers, TrainedUsers, count_seen
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.models.model_file import save_model_state
 from fastgaum.models.splits import (
@@ -152,6 +153,7 @@ class ChoiceModel(ABC):
         *,
         hide_items: float = 0.0,
         seed: int = 0,
+        allow_seen_users: bool = False,
     ) -> Evaluation:
         """Metrics of every head on a split, with intervals over users; those of events with an item
         that training never displayed apart.
@@ -163,13 +165,17 @@ class ChoiceModel(ABC):
             hide_items: share of the items, from 0 to below 1, that the model is to meet as if
                 training had never displayed them; their fields and vectors stay.
             seed: draws these items, each by a hash of its id.
+            allow_seen_users: score a test split whose users trained this model.
 
         Raises:
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
+            SeenUsersError: users of the test split trained this model (`seen_users` counts them).
             ConfigError: `hide_items` is no such share, or is of training sessions or of a log in
                 shards.
         """
+        if not allow_seen_users:
+            self.seen_users(log, split).require_unseen()
         hidden = 0
         if hide_items != 0:
             log, hidden = self._hidden(log, split, hide_items, seed)
@@ -191,6 +197,23 @@ class ChoiceModel(ABC):
                 f"'{log.name}' holds the model's training sessions: take split 'test'"
             )
         return with_hidden_items(log, self.space, share, seed)
+
+    def seen_users(self, log: AnyLog, split: SplitName = "test") -> SeenUsers:
+        """How many users of a split trained this model; validation users did not, they chose the
+        epoch.
+
+        Raises:
+            ConfigError: the model has not been trained.
+            LogFormatError: the split is empty.
+            FeatureMismatchError: the log's fields are not the training log's.
+        """
+        self._encoder(log, split)
+        return count_seen(self._trained, log, split)
+
+    @property
+    def _trained(self) -> TrainedUsers | None:
+        """Who trained; None where the model's file does not say."""
+        return None if self.space is None else self.space.trained
 
     def score(
         self, log: AnyLog, split: SplitName = "test", progress: Progress | None = None

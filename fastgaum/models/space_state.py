@@ -23,6 +23,7 @@ from fastgaum.kernels.crossed import CrossedCounts
 from fastgaum.kernels.pairs import PairCounts
 from fastgaum.kernels.relations import RivalRule
 from fastgaum.logs.log import ItemCounts
+from fastgaum.logs.trained_users import TrainedUsers
 
 NUMBERS = ("mean", "scale", "least", "most")
 ARRAYS = dict.fromkeys((*NUMBERS, "context_mean", "context_scale", "place_rates"), np.float32)
@@ -76,6 +77,7 @@ def space_state(space: FeatureSpace) -> State:
         "crossed": [table._asdict() for table in space.crossed],
         "vectors": _vectors_state(space.vectors),
         "grid": space.grid,
+        "trained": _trained_state(space.trained),
     }
 
 
@@ -104,6 +106,7 @@ def space_of(state: Any) -> FeatureSpace:
         # files of versions that read no vectors do not say so
         vectors=_vectors(state.get("vectors")),
         grid=_grid(state.get("grid", 0), fields),
+        trained=_trained(state.get("trained")),
         number_names=_names(state["number_names"]),
         field_names=_names(state["field_names"]),
         categorical=tuple(fields),
@@ -276,6 +279,24 @@ def _grid(grid: object, fields: Sequence[CategoricalField]) -> int:
     if type(grid) is not int or grid < 0 or sources != wanted:
         raise ValueError(f"a grid of {str(grid)[:20]} columns does not fit the fields {sources}")
     return grid
+
+
+def _trained_state(trained: TrainedUsers | None) -> State | None:
+    # tensors of a file have no 64 bits without a sign
+    if trained is None:
+        return None
+    return {name: array.view(np.int64) for name, array in vars(trained).items()}
+
+
+def _trained(state: Any) -> TrainedUsers | None:
+    if state is None:
+        return None
+    users, sessions = (
+        _array(state, name, np.int64).view(np.uint64) for name in ("users", "sessions")
+    )
+    if any((one[1:] <= one[:-1]).any() for one in (users, sessions)):
+        raise ValueError("the hashes of the users that trained are not in order")
+    return TrainedUsers(users, sessions)
 
 
 def _vectors_state(vectors: ItemVectors) -> State | None:

@@ -1,0 +1,108 @@
+"""Who trained a model, as hashes of users and sessions, and how many users of a split are among
+them: figures of users that trained are no test figures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fastgaum.errors import SeenUsersError
+from fastgaum.logs.log import IntArray, SessionLog, SplitName
+from fastgaum.logs.shards import AnyLog
+from fastgaum.logs.user_split import Hashes, hash_texts, mix_hashes
+
+
+@dataclass(frozen=True)
+class TrainedUsers:
+    """The users and sessions of training splits, each 64-bit hash once, in order."""
+
+    users: Hashes
+    """shape (n_users,)"""
+    sessions: Hashes
+    """of a session and its user together, shape (n_sessions,)"""
+
+    @classmethod
+    def of(cls, log: AnyLog) -> TrainedUsers:
+        """Those of a log's training split."""
+        users, sessions = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
+        for part in log.parts():
+            rows = part.sessions_in("train")
+            users.append(part.user_hashes[rows])
+            sessions.append(_sessions(part, rows))
+        return cls(np.unique(np.concatenate(users)), np.unique(np.concatenate(sessions)))
+
+    def plus(self, other: TrainedUsers) -> TrainedUsers:
+        """Those of two training splits."""
+        return TrainedUsers(
+            np.union1d(self.users, other.users), np.union1d(self.sessions, other.sessions)
+        )
+
+
+@dataclass(frozen=True)
+class SeenUsers:
+    """How many users of a split trained a model."""
+
+    log: str
+    split: SplitName
+    n_users: int
+    """users of the split"""
+    n_seen: int | None
+    """of them, users with a training session; None: the model's file does not say who trained"""
+    n_leaked: int
+    """of these, users that the split of the log does not have in training, and users of whom a
+    session of this very split trained"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if self.n_seen is None:
+            return (
+                "who trained this model is not known, an earlier version saved it: whether users "
+                f"of the {self.split} split are among them cannot be said; train again to know"
+            )
+        said = f"{self.n_seen:,} of {self.n_users:,} users of the {self.split} split trained this"
+        if self.split == "test" and self.n_seen > self.n_leaked:
+            said += (
+                f" model, {self.n_seen - self.n_leaked:,} with other sessions: the log's own split "
+                "has them in both parts"
+            )
+            return said
+        return f"{said} model"
+
+    def require_unseen(self) -> None:
+        """Raise SeenUsersError where users of a test split trained."""
+        if self.split == "test" and self.n_leaked:
+            raise SeenUsersError(
+                f"{self.n_leaked:,} of {self.n_users:,} users of the test split of log "
+                f"'{self.log}' trained this model, so that its figures would be no test figures: "
+                "read the log and split it as for training (--split-by, --split-seed), give users "
+                "that did not train, or pass --allow-seen-users (allow_seen_users=True)"
+            )
+
+
+def count_seen(trained: TrainedUsers | None, log: AnyLog, split: SplitName) -> SeenUsers:
+    """Count the users of a split that trained.
+
+    A user whom the log's own split has in training too, as a split by time does, is expected to be
+    known; what counts there is whether a session of the scored split trained."""
+    n_users = n_seen = n_leaked = 0
+    for part in log.parts():
+        rows = part.sessions_in(split)
+        users = part.user_hashes[rows]
+        n_users += len(np.unique(users))
+        if trained is None:
+            continue
+        knows = np.isin(users, trained.users)
+        n_seen += len(np.unique(users[knows]))
+        by_design = np.isin(part.users[rows], part.users[part.sessions_in("train")])
+        leaked = (knows & ~by_design) | np.isin(_sessions(part, rows), trained.sessions)
+        n_leaked += len(np.unique(users[leaked]))
+    return SeenUsers(log.name, split, n_users, None if trained is None else n_seen, n_leaked)
+
+
+def _sessions(part: SessionLog, rows: IntArray) -> Hashes:
+    return mix_hashes(hash_texts(part.session_ids.gather(rows)), part.user_hashes[rows])

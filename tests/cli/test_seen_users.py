@@ -1,0 +1,203 @@
+"""A log of pure chance, learned to the letter: no way of scoring it may look like skill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fastgaum.checkpoint import load_state, save_state
+from fastgaum.cli.app import main
+from fastgaum.errors import SeenUsersError
+from fastgaum.logs.convert import convert_files
+from fastgaum.logs.read import open_log, read_frame
+from fastgaum.models.model_file import FORMAT
+from fastgaum.models.user_model import UserModel
+
+CANDIDATES = 6
+FIT = ["protocol=identity", "epochs=1", "warm_start=4", "batch_sessions=8", "lr=0.05"]
+FIT += ["id_dropout=0.0", "dropout=0.0"]
+
+
+def chance(n_sessions: int, first: int = 0) -> pl.DataFrame:
+    """Sessions of one display each. No item is in two displays, so that it is learned at once; the
+    choice is chance."""
+    n = n_sessions * CANDIDATES
+    chosen = np.zeros((n_sessions, CANDIDATES), np.int8)
+    rng = np.random.default_rng(first)
+    chosen[np.arange(n_sessions), rng.integers(0, CANDIDATES, n_sessions)] = 1
+    return pl.DataFrame(
+        {
+            "session": np.repeat(np.arange(first, first + n_sessions), CANDIDATES),
+            "time": np.repeat(np.arange(first, first + n_sessions), CANDIDATES),
+            "item": np.arange(first * CANDIDATES, first * CANDIDATES + n),
+            "chosen": chosen.reshape(n),
+            "price": np.arange(n) % 3 + 1.0,
+        }
+    )
+
+
+LOG = chance(400)
+GROWN = pl.concat([chance(40, first=400), LOG])
+RUN_OPTIONS = [text for one in FIT for text in ("--set", one)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the log, and the log in several forms."""
+    folder = tmp_path_factory.mktemp("chance")
+    for name, frame in (("log", LOG), ("reverse", LOG.reverse()), ("grown", GROWN)):
+        frame.write_parquet(folder / f"{name}.parquet")
+    train(folder / "log.parquet", folder / "run")
+    return folder
+
+
+def train(log: Path, run: Path, *options: str) -> None:
+    preset = ["--preset", "paper-pw", *RUN_OPTIONS, "--device", "cpu"]
+    assert main(["train", str(log), "-o", str(run), *preset, *options]) == 0
+
+
+def score(folder: Path, log: str, *options: str, run: str = "run") -> dict[str, Any] | None:
+    """The facts of `evaluate`; None where it refuses, with nothing written."""
+    out = folder / "out.json"
+    out.unlink(missing_ok=True)
+    argv = ["evaluate", str(folder / run), str(folder / log), "--json", str(out), *options]
+    code = main(argv)
+    assert (code == 0) == out.exists()
+    assert code in (0, 2)
+    return json.loads(out.read_text()) if code == 0 else None
+
+
+def holds_chance(facts: dict[str, Any]) -> bool:
+    figure = facts["heads"]["reward"]["prec"]["1"]
+    return bool(figure["ci"][0] <= 100 / CANDIDATES + 1e-6 and figure["mean"] < 20)
+
+
+@pytest.mark.parametrize("log", ["log.parquet", "reverse.parquet", "grown.parquet"])
+def test_a_test_split_stays_one_in_any_order_and_when_the_log_grows(folder, log, capsys) -> None:
+    """prec@1 was 55.0 in the reverse order and 53.8 on the grown log, without a word."""
+    facts = score(folder, log)
+    assert facts is not None
+    assert holds_chance(facts)
+    assert facts["seen_users"]["n_seen"] == 0
+    n_users = facts["seen_users"]["n_users"]
+    assert f"0 of {n_users} users of the test split trained this model" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [("--split-seed", "7"), ("--split-by", "time")])
+def test_users_that_trained_are_refused_as_a_test(folder, options, capsys) -> None:
+    """prec@1 was 60.8 with another seed."""
+    assert score(folder, "log.parquet", *options) is None
+    said = capsys.readouterr().err
+    assert "users of the test split of log 'log' trained this model" in said
+    assert "--split-seed" in said
+    assert "--allow-seen-users" in said
+    facts = score(folder, "log.parquet", *options, "--allow-seen-users")
+    assert facts is not None
+    assert facts["seen_users"]["n_leaked"] > 20
+    assert not holds_chance(facts)
+
+
+def test_training_users_are_scored_by_name_and_said(folder, capsys) -> None:
+    facts = score(folder, "log.parquet", "--split", "train")
+    assert facts is not None
+    assert facts["heads"]["reward"]["prec"]["1"]["mean"] > 50
+    n = facts["seen_users"]["n_users"]
+    assert f"{n} of {n} users of the train split trained this model" in capsys.readouterr().out
+    assert score(folder, "log.parquet", "--split", "all") is not None
+
+
+def test_every_command_that_scores_a_run_refuses(folder, tmp_path, capsys) -> None:
+    run, log, out = str(folder / "run"), str(folder / "log.parquet"), str(tmp_path / "out.json")
+    files = ["--split-seed", "7", "--json", out]
+    for argv in (
+        ["fidelity", run, log, "--episodes", "200"],
+        ["ope", log, "--policy", "random", "--run", run],
+    ):
+        assert main([*argv, *files]) == 2
+        assert "trained this model" in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+    priced = ["--value", "price", "--json", out]
+    assert main(["ope", log, "--policy", "random", "--run", run, *priced]) == 0
+    assert json.loads(Path(out).read_text())["seen_users"]["n_seen"] == 0
+    assert "0 of " in capsys.readouterr().err
+
+
+def test_a_report_says_who_trained(folder, tmp_path, capsys) -> None:
+    pytest.importorskip("matplotlib")
+    page = ["-o", str(tmp_path / "page.html"), "--split", "test"]
+    assert main(["report", str(folder / "run"), *page]) == 0
+    assert "users of the test split trained this model" in capsys.readouterr().err
+
+
+def test_python_refuses_too_and_shards_are_one_log(folder) -> None:
+    model = UserModel.load(folder / "run")
+    convert_files([folder / "reverse.parquet"], folder / "shards", 3)
+    shards = open_log(folder / "shards")
+    assert model.seen_users(shards, "test").n_seen == 0
+    other = open_log(folder / "shards", split="user", split_seed=7)
+    for log in (read_frame(LOG, split_seed=7), other):
+        with pytest.raises(SeenUsersError, match="allow_seen_users=True"):
+            model.evaluate(log)
+        seen = model.seen_users(log)
+        tested = read_frame(LOG, split_seed=7).split == 2
+        assert seen.n_users == tested.sum()
+        assert seen.n_seen == (tested & (read_frame(LOG).split == 0)).sum()
+        assert model.evaluate(log, allow_seen_users=True).n_users == seen.n_users
+
+
+def test_going_on_keeps_both_logs_users(folder, tmp_path) -> None:
+    further = chance(100, first=1000)
+    further.write_parquet(tmp_path / "further.parquet")
+    argv = ["train", str(tmp_path / "further.parquet"), "-o", str(folder / "on")]
+    assert main([*argv, "--from", str(folder / "run"), "--set", "epochs=1"]) == 0
+    model = UserModel.load(folder / "on")
+    for frame in (LOG, further):
+        assert model.seen_users(read_frame(frame)).n_seen == 0
+        train = model.seen_users(read_frame(frame), "train")
+        assert train.n_seen == train.n_users > 40
+
+
+def test_users_in_both_parts_of_a_split_by_time_are_said(tmp_path, capsys) -> None:
+    """Each user has an early and a late session: what trained is not what is tested."""
+    user = pl.col("session") % 100
+    LOG.with_columns(user=user).write_parquet(tmp_path / "log.parquet")
+    train(tmp_path / "log.parquet", tmp_path / "run", "--split-by", "time")
+    facts = score(tmp_path, "log.parquet")
+    assert facts is not None
+    assert facts["seen_users"] == {
+        "log": "log",
+        "split": "test",
+        "n_users": 100,
+        "n_seen": 100,
+        "n_leaked": 0,
+    }
+    assert "with other sessions: the log's own split has them" in capsys.readouterr().out
+    reverse = LOG.reverse().with_columns(user=user)
+    reverse.write_parquet(tmp_path / "reverse.parquet")
+    assert score(tmp_path, "reverse.parquet") is not None
+    # by users, all of the test split have trained
+    assert score(tmp_path, "log.parquet", "--split-by", "user") is None
+
+
+def test_a_model_of_before_says_that_it_is_not_known(folder, capsys) -> None:
+    file = folder / "run" / "model.safetensors"
+    state = load_state(file, FORMAT, "")
+    del state["space"]["trained"]
+    save_state(folder / "before", FORMAT, state)
+    facts = score(folder, "log.parquet", "--split-seed", "7", run="before")
+    assert facts is not None
+    assert facts["seen_users"]["n_seen"] is None
+    assert "who trained this model is not known" in capsys.readouterr().out
+
+
+def test_damaged_hashes_are_refused(folder, capsys) -> None:
+    state = load_state(folder / "run" / "model.safetensors", FORMAT, "")
+    state["space"]["trained"]["users"] = state["space"]["trained"]["users"][::-1].copy()
+    save_state(folder / "damaged", FORMAT, state)
+    assert score(folder, "log.parquet", run="damaged") is None
+    assert "users that trained are not in order" in capsys.readouterr().err
