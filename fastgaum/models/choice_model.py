@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from fastgaum.checkpoint import State
-from fastgaum.errors import ConfigError, NumericsError, require_known, require_whole
+from fastgaum.errors import ConfigError, require_known, require_whole
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
-from fastgaum.logs.columns import show
 from fastgaum.logs.log import FloatArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog, require_split
 from fastgaum.logs.trained_users import SeenUsers, TrainedUsers, count_seen
@@ -33,6 +32,7 @@ from fastgaum.models.splits import (
     Progress,
     SessionEncoder,
     candidate_frame,
+    checked_scores,
     with_hidden_items,
     worked_parts,
 )
@@ -228,7 +228,7 @@ class ChoiceModel(ABC):
         """
 
         def scored(of: SessionLog, part: EncodedSessions) -> tuple[EncodedSessions, ScoredSessions]:
-            return part.without_bags(), _checked(scorer(part), of, part)
+            return part.without_bags(), checked_scores(scorer(part), of, part)
 
         encoder = self._encoder(log, split)
         scorer = self._scorer(log.count("candidates", split))
@@ -291,7 +291,7 @@ class ChoiceModel(ABC):
             )
 
     def _predicted(self, scorer: Scorer, log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
-        scored = _checked(scorer(encoded), log, encoded)
+        scored = checked_scores(scorer(encoded), log, encoded)
         reward, generator = scored.heads["reward"], scored.heads.get("generator")
         frame = candidate_frame(log, encoded).with_columns(
             known=~encoded.unseen,
@@ -387,21 +387,3 @@ class ChoiceModel(ABC):
             raise ConfigError("the model has not been trained: call fit or load first")
         require_split(log, split)
         return self.space.encoder(log)
-
-
-def _checked(scored: ScoredSessions, log: SessionLog, encoded: EncodedSessions) -> ScoredSessions:
-    """The scores of a part of a log. Raises NumericsError, with a candidate's names, unless all are
-    finite."""
-    for name, head in scored.heads.items():
-        finite = np.isfinite(head.scores)
-        if not finite.all():
-            candidate = int(np.argmin(finite))
-            place = candidate_frame(log, encoded).row(candidate, named=True)
-            raise NumericsError(
-                f"event {show(place['event'])} of session {show(place['session'])}: the {name} "
-                f"gives item {show(place['item'])} {head.scores[candidate]}, "
-                f"{np.count_nonzero(~finite)} of {finite.size} scores are not finite: correct "
-                "the event's numbers where they are far from the training log's, or train "
-                "again where every event is like that (the model has diverged)"
-            )
-    return scored

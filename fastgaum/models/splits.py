@@ -13,11 +13,12 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 import polars as pl
 
-from fastgaum.errors import ConfigError, LogFormatError, require_whole
+from fastgaum.errors import ConfigError, LogFormatError, NumericsError, require_whole
 from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.scoring import SCORING_SESSIONS
+from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
 from fastgaum.logs.clicks import CLICKS_SO_FAR, is_successive
+from fastgaum.logs.columns import show
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog
@@ -169,3 +170,23 @@ def candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
         so_far = np.asarray(log.event_fields[CLICKS_SO_FAR])[events]
         columns[CLICKS_SO_FAR] = np.repeat(so_far.astype(np.int32), size)
     return pl.DataFrame(columns)
+
+
+def checked_scores(
+    scored: ScoredSessions, log: SessionLog, encoded: EncodedSessions
+) -> ScoredSessions:
+    """The scores of a part of a log. Raises NumericsError, with a candidate's names, unless all are
+    finite."""
+    for name, head in scored.heads.items():
+        finite = np.isfinite(head.scores)
+        if not finite.all():
+            candidate = int(np.argmin(finite))
+            place = candidate_frame(log, encoded).row(candidate, named=True)
+            raise NumericsError(
+                f"event {show(place['event'])} of session {show(place['session'])}: the {name} "
+                f"gives item {show(place['item'])} {head.scores[candidate]}, "
+                f"{np.count_nonzero(~finite)} of {finite.size} scores are not finite: correct "
+                "the event's numbers where they are far from the training log's, or train "
+                "again where every event is like that (the model has diverged)"
+            )
+    return scored
