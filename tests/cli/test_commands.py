@@ -97,7 +97,7 @@ def test_a_run_remembers_the_context(
     for command, made in ((simulate, out), (learn, policy)):
         err = fails(command)
         assert "reads the context fields land, query" in err
-        assert "pass a log that has some (log=…)" in err
+        assert "pass a log that has some, --log LOG (log=…)" in err
         assert not made.exists()
         assert main([*command, "--log", str(log_file)]) == 0
         assert made.exists()
