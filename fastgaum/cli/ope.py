@@ -105,11 +105,7 @@ def ope_command(
         values = _candidate_numbers(part, asked.value)
         # an item that this split never displays has its worth from the others
         of_items = mean_item_values(whole, _candidate_numbers(whole, asked.value))
-    seen = None
-    if model is not None:
-        trained = checked_users(model, log, asked.split, allow_seen_users)
-        note(str(trained))
-        seen = trained.to_dict()
+    seen = None if model is None else checked_users(model, log, asked.split, allow_seen_users)
     world: World | None = None if model is None else world_over(model, log, asked.head)
     if named:
         target = named_target(asked.policy, log, world, asked.epsilon, asked.seed)
@@ -130,12 +126,14 @@ def ope_command(
     result = {
         "machine": machine_facts(asked.seed),
         "split": asked.split,
-        "seen_users": seen,
+        "seen_users": seen and seen.to_dict(),
         **result,
     }
     block = off_policy_block(result)
     write_tables(files, result, [block])
     show_block(block)
+    if seen is not None:
+        note(str(seen))
 
 
 def _with_columns(reading: LogReading, source: str, asked: Evaluated) -> LogReading:

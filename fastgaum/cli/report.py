@@ -75,9 +75,8 @@ def report_command(
                     logs.append(own.load(name))
                     read.add((logs[-1].fingerprint, logs[-1].ordered))
                     raw[logs[-1].fingerprint] = own.raw_rows(name)
-    for run in opened:
-        seen = checked_users(run.model, log_of(run, logs), split, shown.allow_seen_users)
-        note(f"{run.folder}: {seen}")
+    allowed = shown.allow_seen_users
+    seen = [checked_users(run.model, log_of(run, logs), split, allowed) for run in opened]
     with Waiting("scoring and drawing"):
         facts = report_facts(opened, logs, split=split, compare=shown.compare, raw=raw)
         write_page(facts, out)
@@ -87,6 +86,8 @@ def report_command(
         json,
         facts,
     )
+    for run, users in zip(opened, seen, strict=True):
+        note(f"{run.folder}: {users}")
     if split == "test":
         note("these are test figures: choose on validation, and look at them once")
 

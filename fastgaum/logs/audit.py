@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from fastgaum.errors import ConfigError, as_given
 from fastgaum.logs.audit_displays import DependenceSums, DisplayDependence
+from fastgaum.logs.audit_leaks import leak_shares
 from fastgaum.logs.audit_rules import (
     ONE_VIEW,
     ORDER_DROPPED,
@@ -207,6 +208,7 @@ def audit(
         dependence = dependence.plus(DependenceSums.of(part))
         n_users += len(np.unique(part.users))
         n_rule_events += int(_countable(part.display_offsets, part.choices).sum())
+    shares |= {one[0]: _Share(*one) for one in leak_shares(log)}
     tried = [score for score in scores.values() if score.says]
     single = [score.sums.p_value() for score in tried]
     findings = [

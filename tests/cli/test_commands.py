@@ -154,7 +154,11 @@ def test_evaluate_reads_the_log_as_the_run_did(
 def test_evaluate_options_win_over_the_run_s(trained: Path, log_file: Path, tmp_path: Path) -> None:
     events = []
     for i, options in enumerate(
-        ([], ["--split-by", "user", "--split-seed", "1"], ["--split", "train"])
+        (
+            [],
+            ["--split-by", "user", "--split-seed", "1", "--allow-seen-users"],
+            ["--split", "train"],
+        )
     ):
         assert (
             main(

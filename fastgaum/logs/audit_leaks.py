@@ -1,0 +1,113 @@
+"""What a split or a context field gives away: users on both sides, copied sessions, a field that
+says what was chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from fastgaum.logs.log import TEST, TRAIN, FieldArray, SessionLog
+from fastgaum.logs.shards import AnyLog
+from fastgaum.logs.user_split import Hashes, mix_hashes
+
+FIXED, FEWEST = 0.99, 20
+"""share of the choices that a field must tell, and how many of them, before it is flagged"""
+LeakShare = tuple[str, int, int, str]
+"""name, how many of how many, and what to do"""
+
+
+def leak_shares(log: AnyLog) -> Iterator[LeakShare]:
+    """What each leak is of; one that is found is flagged."""
+    n_users = n_both = 0
+    contents: tuple[list[Hashes], list[Hashes]] = ([], [])
+    chosen: dict[str, list[pl.DataFrame]] = {}
+    for part in log.parts(ids=False):
+        users = [np.unique(part.users[part.split == one]) for one in (TRAIN, TEST)]
+        n_users += len(users[1])
+        n_both += int(np.isin(users[1], users[0]).sum())
+        hashes = hash_contents(part)
+        for found, one in zip(contents, (TRAIN, TEST), strict=True):
+            found.append(hashes[part.split == one])
+        for name, frame in _choices_by_value(part):
+            chosen.setdefault(name, []).append(frame)
+    yield (
+        "test users who have training sessions too",
+        n_both,
+        n_users,
+        _flag(n_both > 0, "test figures are of users whom a model knows: split by user"),
+    )
+    train, test = (np.concatenate([np.zeros(0, np.uint64), *found]) for found in contents)
+    copies = int(np.isin(test, train).sum())
+    times = np.unique(train, return_counts=True)[1]
+    by_chance = times[times > 1].sum() / max(len(train), 1) * len(test)
+    yield (
+        "test sessions that equal a training session",
+        copies,
+        len(test),
+        _flag(
+            copies > by_chance + 3 * math.sqrt(by_chance) + 1,
+            "more than equal one another in training: copies under other ids are no test",
+        ),
+    )
+    for name, frames in sorted(chosen.items()):
+        yield _fixed(name, pl.concat(frames))
+
+
+def hash_contents(part: SessionLog) -> Hashes:
+    """A hash of what each session displays and chooses, with its fields, shape (n_sessions,)."""
+    if not part.n_sessions:
+        return np.zeros(0, np.uint64)
+    number, of_candidate = part.event_number.astype(np.uint64), part.event_of_candidate()
+    chosen = np.zeros(part.n_candidates, np.uint64)
+    chosen[part.chosen_candidates] = 1
+    hashes = mix_hashes(number[of_candidate] * np.uint64(2) + chosen, part.items.astype(np.uint64))
+    for values in part.candidate_fields.values():
+        hashes = mix_hashes(hashes, _bits(values))
+    starts = np.asarray(part.session_offsets)[:-1]
+    whole = np.add.reduceat(hashes, np.asarray(part.display_offsets)[starts])
+    for values in part.event_fields.values():
+        number = mix_hashes(number, _bits(values))
+    return whole + np.add.reduceat(number, starts)
+
+
+def _bits(values: FieldArray) -> Hashes:
+    return np.ascontiguousarray(values).view(np.uint32).astype(np.uint64)
+
+
+def _choices_by_value(part: SessionLog) -> Iterator[tuple[str, pl.DataFrame]]:
+    """How often each item is chosen among several under each value of the context."""
+    counted = (part.choices >= 0) & (np.diff(part.display_offsets) > 1)
+    item = part.items[part.display_offsets[:-1][counted] + part.choices[counted]]
+    session = part.session_of_event[counted]
+    fields = {name: values[counted] for name, values in part.event_fields.items()}
+    fields |= {name: values[session] for name, values in part.user_fields.items()}
+    for name, values in fields.items():
+        known = values >= 0 if name in part.categories else ~np.isnan(values)
+        frame = pl.DataFrame({"value": values[known], "item": item[known]})
+        yield name, frame.group_by("value", "item").len()
+
+
+def _fixed(name: str, counts: pl.DataFrame) -> LeakShare:
+    """Choices whose item is that of most choices under the same value of a field."""
+    counts = counts.group_by("value", "item").agg(pl.col("len").sum())
+    by_value = counts.group_by("value").agg(n=pl.col("len").sum(), most=pl.col("len").max())
+    several = by_value.filter(pl.col("n") > 1)
+    n, most = int(several["n"].sum()), int(several["most"].sum())
+    usual = counts.group_by("item").agg(pl.col("len").sum())["len"].max()
+    share = (usual if isinstance(usual, int) else 0) / max(int(by_value["n"].sum()), 1)
+    return (
+        f"choices of the item that is usual under their {name}",
+        most,
+        n,
+        _flag(
+            n >= FEWEST and most >= FIXED * n and share < FIXED,
+            f"{name} tells the choice: if it is not known before the choice, leave it out",
+        ),
+    )
+
+
+def _flag(found: bool, action: str) -> str:
+    return f"FLAG: {action}" if found else "-"
