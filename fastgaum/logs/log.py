@@ -20,15 +20,16 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import ConfigError, no_log
+from fastgaum.errors import ConfigError, LogFormatError, no_log
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
 from fastgaum.logs.digests import Digests
+from fastgaum.logs.log_check import check_log, make_read_only
 from fastgaum.logs.user_split import (
     FRACTIONS,
     USER_RULES,
@@ -94,7 +95,11 @@ class PackedArrays:
 class SessionLog(PackedArrays):
     """Sessions of events, each one display set and one choice, packed.
 
-    Order within a display set carries no meaning unless `ordered` is true.
+    Order within a display set carries no meaning unless `ordered` is true. Arrays are read-only:
+    the fingerprint is taken once.
+
+    Raises:
+        LogFormatError: arrays disagree: their types, lengths, offsets, codes or choices.
     """
 
     session_offsets: IntArray
@@ -149,6 +154,21 @@ class SessionLog(PackedArrays):
     user_ids: pl.Series | None = None
     """the log's own id of each session's user as text, length n_sessions; None: `users` are the
     ids"""
+
+    def __post_init__(self) -> None:
+        try:
+            check_log(self)
+        except ValueError as error:
+            raise LogFormatError(
+                f"log '{self.name}': {error}; correct the arrays, or let fastgaum.read_log make a "
+                "log of a frame"
+            ) from error
+        make_read_only(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # arrays that were pickled come back as ones that can be written to
+        self.__dict__.update(state)
+        self.__post_init__()
 
     @classmethod
     def empty(cls, item_ids: pl.Series) -> SessionLog:

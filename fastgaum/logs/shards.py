@@ -225,21 +225,23 @@ class ShardedLog:
         if shard.file not in self._hashed:
             check_hash(path, shard.sha256)
             self._hashed.add(shard.file)
+        is_new = shard.file not in self._checked
         try:
             part = read_rows(path, self.head, ids)
-            if shard.file not in self._checked:
+            if is_new:
                 check_part(part)
-                check_counts(part, shard, path)
-                self._checked.add(shard.file)
             if part.user_ids is None and ids and len(self.shards) > 1:
                 # of a version that kept no ids: users have their number in the whole log
                 first = sum(one.users for one in self.shards[:number])
                 names = pl.Series("user", part.users + first).cast(pl.String)
                 part = dataclasses.replace(part, user_ids=names)
-        except (*READ_ERRORS, TypeError, IndexError) as error:
+        except (*READ_ERRORS, TypeError, IndexError, LogFormatError) as error:
             raise LogFormatError(
-                f"shard '{path}' is damaged ({one_line(error)}): {WAYS_OUT}"
+                f"shard '{path}' is damaged ({one_line(error.__cause__ or error)}): {WAYS_OUT}"
             ) from None
+        if is_new:
+            check_counts(part, shard, path)
+            self._checked.add(shard.file)
         if self.drawn is not None:
             first = sum(one.users for one in self.shards[:number])
             return part.with_split(self.drawn[first : first + shard.users][part.users])
@@ -352,8 +354,10 @@ def open_shards(folder: str | os.PathLike[str], verify: bool = False) -> Sharded
         check_hash(path / one.file, one.sha256)
     try:
         head, counts = read_head(path, about)
-    except (TypeError, *READ_ERRORS) as error:
-        raise LogFormatError(f"'{path}' is damaged ({one_line(error)}): {WAYS_OUT}") from None
+    except (TypeError, *READ_ERRORS, LogFormatError) as error:
+        raise LogFormatError(
+            f"'{path}' is damaged ({one_line(error.__cause__ or error)}): {WAYS_OUT}"
+        ) from None
     return ShardedLog(
         path,
         head,

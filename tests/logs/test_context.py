@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from fastgaum.logs.audit import audit
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.shard_files import field_columns
 from fastgaum.logs.shard_writer import save_log, shard_log
 from fastgaum.logs.shards import load_log, open_shards
 from fastgaum.logs.simulated_displays import build_log
-from tests.builders import log_of
+from tests.builders import change_shard, log_of
 from tests.logs.bad_logs import long, nested, refused
 from tests.logs.test_saved_log import assert_same
 from tests.logs.test_shards import rich_log
@@ -193,14 +195,11 @@ def test_a_damaged_context_is_refused(tmp_path: Path) -> None:
         "hour": np.full(log.n_events, np.nan, np.float32),
     }
     for name, values in bad.items():
-        fields = {**log.event_fields, name: values}
-        folder = save_log(dataclasses.replace(log, event_fields=fields), tmp_path / name)
-        with pytest.raises(LogFormatError, match=f"is damaged .{name} holds"):
+        folder = save_log(log, tmp_path / name)
+        column = pl.Series(field_columns(log, "event_fields")[name], values)
+        change_shard(folder, methodcaller("with_columns", column))
+        with pytest.raises(LogFormatError, match=rf"is damaged .event_fields.'{name}'. holds"):
             load_log(folder)
-    ages = {**log.user_fields, "land": np.full(log.n_sessions, 2, np.int32)}
-    folder = save_log(dataclasses.replace(log, user_fields=ages), tmp_path / "of users")
-    with pytest.raises(LogFormatError, match=r"is damaged .land holds"):
-        load_log(folder)
     folder = save_log(log, tmp_path / "log")
     edit_manifest(folder, lambda about: about["event_fields"].update(price="float32"))
     with pytest.raises(LogFormatError, match="do not have the same names"):
