@@ -17,14 +17,19 @@ T = TypeVar("T")
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a path beside the target to write to; rename it into place on success, remove it on
-    failure.
+    failure. Of a symbolic link the file that it leads to is written, and the link stays.
 
     Raises:
         ConfigError: the name is one that no file can have.
-        OutputError: the folder is missing, not writable, or full.
+        OutputError: the folder is missing, not writable, or full, or the target is a device, a
+            pipe or another thing that is no file.
     """
-    target = Path(path)
+    _beside(Path(path))
+    target = Path(os.path.realpath(path))
     beside = _beside(target)
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        what = "a folder" if target.is_dir() else "a device, a pipe or a link to itself"
+        raise OutputError(f"cannot write '{path}': it is {what}, give the name of a file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield beside

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
 import torch
 
 from fastgaum.checkpoint import split_state
@@ -134,3 +135,32 @@ def test_threads_that_ask_for_one_thread_at_once_leave_what_was_set() -> None:
         assert found == [3]
     finally:
         torch.set_num_threads(before)
+
+
+FORKS = """
+import os, sys
+import polars as pl
+import fastgaum as fg
+from fastgaum.errors import ConfigError
+from fastgaum.logs.shards import require_log
+
+frame = pl.DataFrame({"session": [1, 1], "event": [1, 1], "item": [1, 2], "chosen": [0, 1]})
+log = fg.read_log(frame)
+child = os.fork()
+if child == 0:
+    refused = 0
+    for use in (lambda: fg.read_log(frame), lambda: require_log(log)):
+        try:
+            use()
+        except ConfigError as error:
+            refused += "spawn" in str(error)
+    os._exit(0 if refused == 2 else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are seen on Linux alone")
+def test_a_forked_process_says_what_it_would_wait_for() -> None:
+    """Every fit and every scoring asks for its log first."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKS]
+    subprocess.run(command, check=True, timeout=60)

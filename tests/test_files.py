@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from fastgaum.errors import OutputError
 from fastgaum.files import atomic, read_whole
 
 
@@ -43,3 +45,30 @@ def test_what_is_wrong_with_a_file_that_stays_is_raised(tmp_path: Path) -> None:
         read_whole(tmp_path / "file", read)
     with pytest.raises(FileNotFoundError):
         read_whole(tmp_path / "absent", (tmp_path / "absent").read_text)
+
+
+def test_a_link_stays_and_the_file_that_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for target in (tmp_path / "models" / "user", Path("models/new")):
+        link = tmp_path / f"{target.name}-link"
+        link.symlink_to(target)
+        put(link, "aa")
+        put(link, "bb")
+        assert link.is_symlink()
+        assert (tmp_path / target).read_text() == "bb"
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {"user", "new"}
+
+
+def test_what_is_no_file_is_refused_and_stays(tmp_path: Path) -> None:
+    """A device is one; a pipe needs no rights to be made."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to("pipe")
+    before = {path.name: path.lstat().st_ino for path in tmp_path.iterdir()}
+    for name in before:
+        with pytest.raises(OutputError, match=f"{name}': it is a.*give the name of a file"):
+            put(tmp_path / name, "aa")
+    with pytest.raises(OutputError, match="it is a device"):
+        put(Path("/dev/null"), "aa")
+    assert {path.name: path.lstat().st_ino for path in tmp_path.iterdir()} == before

@@ -59,12 +59,16 @@ def setting_names(name: str) -> set[str]:
     return {field.name for field in dataclasses.fields(of_model)}
 
 
-def make_model(name: str, settings: Mapping[str, Any], device: str = "auto") -> ChoiceModel:
-    """An untrained model by its name; `settings` holds protocol, seed and the model's own.
+def make_model(
+    name: str, settings: Mapping[str, Any] | None = None, device: str = "auto"
+) -> ChoiceModel:
+    """An untrained model by its name; `settings` holds protocol, seed and the model's own, and each
+    that it lacks is at its default.
 
     Raises:
         ConfigError: an unknown name or setting, or an impossible value.
     """
+    settings = settings or {}
     check_model(name, settings)
     if name == POOL:
         return OpinionPool.from_mapping(settings, device)

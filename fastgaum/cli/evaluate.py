@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from fastgaum.cli.options import AllowSeenUsers, Device, Json, RunPath, ScoredSplit
 from fastgaum.cli.output import check_outputs, note, say, show_table, write_json
 from fastgaum.cli.progress import PartsProgress, Waiting
-from fastgaum.cli.reading import AS_IT_IS, Log, Reading, checked_users
+from fastgaum.cli.reading import AS_IT_IS, Log, Reading, checked_users, note_unfinished
 
 if TYPE_CHECKING:
     from fastgaum.metrics.evaluation import Evaluation
@@ -52,6 +52,7 @@ def evaluate_command(
     from fastgaum.machine import machine_facts
 
     model = load_model(run, device=device)
+    note_unfinished(run, source)
     with Waiting(f"reading {source}"):
         log = reading.or_of_run(run).open(source)
     seen = checked_users(model, log, split, allow_seen_users)

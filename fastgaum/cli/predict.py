@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from fastgaum.cli.options import Device, Json, RunPath, ScoredSplit, TablePath
 from fastgaum.cli.output import check_outputs, check_table_output, finish, write_frames
 from fastgaum.cli.progress import PartsProgress, Waiting
-from fastgaum.cli.reading import AS_IT_IS, Log, Reading
+from fastgaum.cli.reading import AS_IT_IS, Log, Reading, note_unfinished
 
 
 @Parameter(name="*")
@@ -48,6 +48,7 @@ def predict_command(
     from fastgaum.baselines.registry import load_model
 
     model = load_model(run, device=device)
+    note_unfinished(run, source)
     with Waiting(f"reading {source}"):
         log = reading.or_of_run(run).open(source)
     with PartsProgress("scoring") as progress:

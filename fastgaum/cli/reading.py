@@ -4,6 +4,7 @@ remembers them."""
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from fastgaum.models.choice_model import ChoiceModel
 
 READING_FILE = "reading.json"
+MOST_EPOCHS_BYTES = 1 << 24
+"""of metrics.jsonl"""
 
 Log = Annotated[
     str,
@@ -245,3 +248,22 @@ def lasting(source: str) -> str:
     from fastgaum.logs.registry import names
 
     return source if source in names() else str(Path(source).absolute())
+
+
+def note_unfinished(run: Path, source: str) -> None:
+    """Say so if the training of a run has not ended: its model is the best one so far."""
+    from fastgaum.models.run_folder import RESUME_FILE
+
+    # the table is a run's last file, and a run that goes on removes it first
+    if not (run / RESUME_FILE).is_file() or (run / "metrics.parquet").is_file():
+        return
+    try:
+        last = read_text(run / "metrics.jsonl", MOST_EPOCHS_BYTES).splitlines()[-1]
+        phase = str(parse_json(last)["phase"])
+    except (OSError, ValueError, LookupError, TypeError):
+        phase = "unknown"
+    note(
+        f"{run}: its training has not ended (phase {phase!r}; a generator is trained in 'rounds' "
+        "alone), this is its best epoch so far; go on with: fastgaum train "
+        f"{shlex.quote(source)} -o {shlex.quote(str(run))} --resume"
+    )

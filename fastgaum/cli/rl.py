@@ -82,7 +82,8 @@ def train_policy_command(
     """Train a policy in a run's world and leave policy.safetensors and curve.parquet.
 
     While it trains, resume.safetensors holds how far it is; with --resume a training that was cut
-    off goes on from there and ends, with as many threads, in the files that it would have left."""
+    off goes on from there and ends, with as many threads, in the files that it would have left.
+    Where no training has begun, --resume begins one."""
     values, policy = learning.values(), learning.policy
     check_outputs(json, resumed=resume)
     from fastgaum.files import atomic
@@ -95,7 +96,7 @@ def train_policy_command(
     require_trained(policy)
     terms = TrainingTerms(policy, play.from_items(learning.k), PolicyConfig.from_mapping(values))
     require_free(out)
-    _check_folder(out, resume)
+    resume = _check_folder(out, resume)
     if resume:
         terms = _begun(out / TRAINING_FILE, terms, values)
     use_threads(threads)
@@ -341,8 +342,9 @@ def _sources(run: Path, world: LearnedWorld | WorldSet, log: SessionLog | None) 
     return found
 
 
-def _check_folder(folder: Path, resume: bool) -> None:
-    """Raise OutputError or ConfigError unless a training may begin, or go on, in a folder."""
+def _check_folder(folder: Path, resume: bool) -> bool:
+    """Whether a training goes on in a folder: `resume` is asked for, and one has begun. Raises
+    OutputError or ConfigError unless it may begin, or go on."""
     from fastgaum.policies.registry import POLICY_FILE
     from fastgaum.policies.training import TRAINING_FILE
 
@@ -361,6 +363,9 @@ def _check_folder(folder: Path, resume: bool) -> None:
             "--overwrite"
         )
     check_outputs(folder / POLICY_FILE, folder / TRAINING_FILE, resumed=resume)
+    if resume and not begun:
+        note(f"{folder}: there is no training to go on with, this one begins")
+    return resume and begun
 
 
 def _begun(file: Path, asked: TrainingTerms, values: dict[str, object]) -> TrainingTerms:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError, require_path
+from fastgaum.forks import require_threads
 from fastgaum.logs.action_tables import ActionTable, check_saved_actions
 from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import Packed, Rows, pack_rows, split_by_time
@@ -66,6 +67,7 @@ def load(
             without display sets.
         LogFormatError, ConfigError: as `read_log`.
     """
+    require_threads()
     options = ReadOptions.of(**given).over(options)
     found = resolve(name_or_path, data_dir)
     if found.dataset is not None and found.dataset.simulated:
@@ -115,9 +117,11 @@ def read_log(
             `delimiter`, `decimal`, `name`. They come first.
 
     Raises:
-        ConfigError: an option does not exist, or has a value that it cannot have.
+        ConfigError: an option does not exist, or has a value that it cannot have; or the process
+            was forked from one that had used polars.
         LogFormatError: the log breaks a rule; the message names the rule, the values and the cure.
     """
+    require_threads()
     options = ReadOptions.of(**given).over(options)
     if not isinstance(source, str | os.PathLike):
         return read_frame(frame_of(source), options=options)
@@ -161,6 +165,7 @@ def open_log(
 ) -> AnyLog:
     """Open a log to go through part by part: one of several shards stays on disk, any other is read
     by `read_log`. Options and errors are those of `read_log`."""
+    require_threads()
     require_path("a log", path)
     path, options = Path(path), ReadOptions.of(**given).over(options)
     if not is_saved_log(path) or count_shards(path) == 1:

@@ -30,6 +30,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError, no_log, require_known, require_path
 from fastgaum.files import read_whole
+from fastgaum.forks import require_threads
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.cut import MAX_ROWS, join_logs
@@ -294,7 +295,8 @@ AnyLog = SessionLog | ShardedLog
 
 
 def require_log(log: object) -> None:
-    """Raise ConfigError for what is no log."""
+    """Raise ConfigError for what is no log, or in a forked process that cannot read one."""
+    require_threads()
     if not isinstance(log, AnyLog):
         raise no_log(log)
 

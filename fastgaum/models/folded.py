@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -347,13 +348,19 @@ def slate_distribution(
     # whatever a regulariser of the user's own is, the generator's own distribution under it is a
     # softmax
     if isinstance(rule, Shannon) or (head == "generator" and not isinstance(rule, L2 | Tsallis)):
-        softmax = kernels.ChoiceRule(eta, outside, 1.0)
-        return lambda first, last, b: kernels.softmax_slates(
-            first, last, b.scores, b.rows, softmax, b.probs, b.none
-        )
+        return partial(_distribute, kernels.softmax_slates, kernels.ChoiceRule(eta, outside, 1.0))
     if not isinstance(rule, L2 | Tsallis):
         return None
     entmax = kernels.ChoiceRule(eta, outside, 2.0 if isinstance(rule, L2) else float(rule.alpha))
-    return lambda first, last, b: kernels.entmax_slates(
-        first, last, b.scores, b.rows, entmax, b.probs, b.none
-    )
+    return partial(_distribute, kernels.entmax_slates, entmax)
+
+
+def _distribute(
+    kernel: Callable[..., None],
+    rule: kernels.ChoiceRule,
+    first: int,
+    last: int,
+    slates: SlateProbabilities,
+) -> None:
+    # a function of the module, which pickle finds by its name
+    kernel(first, last, slates.scores, slates.rows, rule, slates.probs, slates.none)

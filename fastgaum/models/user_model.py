@@ -41,7 +41,7 @@ from fastgaum.models.splits import offers_no_click
 from fastgaum.models.start import check_log, config_from, former_model, start_from
 from fastgaum.nets.histories import Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
-from fastgaum.nets.regularisers import Regulariser, regulariser_of
+from fastgaum.nets.regularisers import Regulariser, regulariser_of, require_regulariser
 from fastgaum.nets.tables import TableMaker
 from fastgaum.processes import Processes
 from fastgaum.threads import seeded
@@ -85,10 +85,12 @@ class UserModel(NetworksModel):
         over ids; autograd then trains the model, and what is saved of it is an ordinary model.
 
         Raises:
-            ConfigError: the device is not available.
+            ConfigError: the device is not available, or `regulariser` is none.
         """
         self.config = self.asked = Config() if config is None else config
         require_type("config", self.config, Config)
+        if regulariser is not None:
+            require_regulariser(regulariser)
         self.regulariser: Regulariser = regulariser or regulariser_of(self.config)
         self.history: Encoders = history or history_encoder
         self.tables = tables

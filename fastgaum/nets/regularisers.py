@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.config import Config
-from fastgaum.errors import NumericsError
+from fastgaum.errors import ConfigError, NumericsError, as_given
 from fastgaum.nets import segments
 from fastgaum.nets.segments import segment_argmax
 
@@ -131,7 +131,10 @@ class Custom:
     mirror ascent.
 
     `function(probs, outside_prob, offsets)` returns Ω per event, shape (n_events,). The generator's
-    own distribution is a softmax of its logits."""
+    own distribution is a softmax of its logits.
+
+    Raises:
+        ConfigError: where it is used, if the function returns something else."""
 
     function: Callable[[Tensor, Tensor, Tensor], Tensor]
     steps: int = 300
@@ -145,7 +148,7 @@ class Custom:
             dist = softmax.best_response(mirror, offsets, outside)
             probs, outside_prob = dist.probs.requires_grad_(), dist.outside_prob.requires_grad_()
             with torch.enable_grad():
-                omega = self.function(probs, outside_prob, offsets).sum()
+                omega = self._values(probs, outside_prob, offsets).sum()
                 slope, outside_slope = torch.autograd.grad(
                     omega, (probs, outside_prob), allow_unused=True
                 )
@@ -164,7 +167,31 @@ class Custom:
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
         """The user's function."""
-        return self.function(dist.probs, dist.outside_prob, offsets)
+        return self._values(dist.probs, dist.outside_prob, offsets)
+
+    def _values(self, probs: Tensor, outside_prob: Tensor, offsets: Tensor) -> Tensor:
+        values, n_events = self.function(probs, outside_prob, offsets), len(offsets) - 1
+        if not isinstance(values, Tensor) or values.shape != (n_events,):
+            got = list(values.shape) if isinstance(values, Tensor) else as_given(values)
+            raise ConfigError(
+                f"the function of Custom returns {got} for {n_events} events, a tensor with one "
+                f"value per event is required, shape [{n_events}]: sum over each display with "
+                "fastgaum.nets.segments.segment_sum(…, offsets)"
+            )
+        return values
+
+
+def require_regulariser(value: object) -> None:
+    """Raise ConfigError unless a value has the functions of a regulariser."""
+    verbs = ("best_response", "link", "omega")
+    if isinstance(value, type) or not all(callable(getattr(value, verb, None)) for verb in verbs):
+        is_function = callable(value) and not isinstance(value, type)
+        name = getattr(value, "__name__", "f")
+        raise ConfigError(
+            f"regulariser is {as_given(value)}, an object with {', '.join(verbs)} is required: "
+            + (f"give Custom({name})" if is_function else "give one of Shannon(), L2(), Tsallis()")
+            + " of fastgaum.nets.regularisers"
+        )
 
 
 def regulariser_of(config: Config) -> Regulariser:

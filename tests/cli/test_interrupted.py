@@ -187,6 +187,23 @@ def finished(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+def test_a_run_that_has_not_ended_is_said_where_it_is_scored(
+    finished: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a signal leaves one: without its last file."""
+    run = tmp_path / "run"
+    for is_finished in (True, False):
+        shutil.copytree(finished, run, dirs_exist_ok=True)
+        if not is_finished:
+            (run / "metrics.parquet").unlink()
+        predict = ["predict", str(run), str(log_file), "-o", str(tmp_path / f"{is_finished}.csv")]
+        for argv in (["evaluate", str(run), str(log_file)], predict):
+            assert main(argv) == 0
+            said = capsys.readouterr().err
+            assert ("its training has not ended (phase 'exact';" in said) is not is_finished
+            assert (f"-o {run} --resume" in said) is not is_finished
+
+
 def test_another_log_is_refused(finished: Path, frame: pl.DataFrame, tmp_path: Path) -> None:
     frame.head(frame.height // 2).write_parquet(tmp_path / "other.parquet")
     said = failing(["train", str(tmp_path / "other.parquet"), "-o", str(finished), "--resume"])

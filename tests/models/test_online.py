@@ -3,6 +3,7 @@ log."""
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,21 @@ def test_a_long_session_keeps_its_counts() -> None:
     model = model_of("relations, two layers")
     items, _ = replayed(model, log, "reward")
     np.testing.assert_allclose(items, model.predict(log)["probability"], atol=1e-5)
+
+
+@pytest.mark.parametrize("regulariser", ["shannon", "l2"])
+def test_a_model_and_its_user_can_be_pickled(regulariser: str) -> None:
+    model = fitted(plain_log(4, 60), **IDENTITY, regulariser=regulariser, epochs=1)
+    user = model.user()
+    user.probabilities(["i1", "i2"])
+    user.chose("i2")
+    expected = user.probabilities(["i3", "i1"])
+    again = pickle.loads(pickle.dumps(user))
+    np.testing.assert_array_equal(again.probabilities(["i3", "i1"]), expected)
+    new = pickle.loads(pickle.dumps(model)).user()
+    np.testing.assert_array_equal(
+        new.probabilities(["i3", "i1"]), model.user().probabilities(["i3", "i1"])
+    )
 
 
 def test_a_model_fitted_again_has_other_users() -> None:

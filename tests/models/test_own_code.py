@@ -11,16 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastgaum.baselines.registry import make_model
 from fastgaum.cli.app import main
 from fastgaum.config import Config
 from fastgaum.engine.dispatch import runs_by_hand
-from fastgaum.errors import CheckpointError
+from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.logs.fold import to_frame
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.bags import BagLinear, BagSizes
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, Recurrent
 from fastgaum.nets.networks import Networks
-from fastgaum.nets.regularisers import L2, Custom
+from fastgaum.nets.regularisers import L2, Custom, Shannon
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import Bags
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -212,3 +213,31 @@ def test_a_crafted_record_of_own_code_is_refused(own: Any, tmp_path: Path) -> No
     change_state(tmp_path / "m.safetensors", change)
     with pytest.raises(CheckpointError, match="damaged"):
         UserModel.load(tmp_path / "m.safetensors")
+
+
+def entropy_in_all(probs: Tensor, outside_prob: Tensor, offsets: Tensor) -> Tensor:
+    """One number, where one per event is required."""
+    return (probs * probs.log()).sum()
+
+
+@pytest.mark.parametrize(
+    ("regulariser", "says"),
+    [(entropy_in_all, r"give Custom\(entropy_in_all\)"), (L2, r"L2\(\)"), (3, "an object with")],
+)
+def test_what_is_no_regulariser_is_refused(regulariser: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"regulariser is .*{says}"):
+        UserModel.from_preset("paper-lstm", regulariser=regulariser)
+
+
+def test_a_function_that_returns_one_number_is_refused() -> None:
+    scores, offsets = torch.zeros(5), torch.tensor([0, 2, 5], dtype=torch.int32)
+    own = Custom(entropy_in_all)
+    with pytest.raises(ConfigError, match=r"returns \[\] for 2 events, .* shape \[2\]"):
+        own.best_response(scores, offsets, False)
+    with pytest.raises(ConfigError, match=r"returns \[\] for 2 events"):
+        own.omega(Shannon().best_response(scores, offsets, False), offsets)
+
+
+def test_a_model_by_its_name_alone_has_its_defaults() -> None:
+    settings = [make_model("logit", *given).settings.to_mapping() for given in ((), ({},))]
+    assert settings[0] == settings[1]
