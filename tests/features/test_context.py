@@ -99,9 +99,11 @@ def test_numbers_of_the_context_are_standardised(log: SessionLog, tmp_path: Path
 def test_a_number_that_is_too_large_names_its_event(log: SessionLog) -> None:
     hour = log.event_fields["hour"].copy()
     event = int(log.session_offsets[7])
-    hour[event] = 1e30
+    hour[event] = 1e31
     broken = dataclasses.replace(log, event_fields={**log.event_fields, "hour": hour})
-    with pytest.raises(LogFormatError, match=f"event '{event}' of session 's7' has 1e.30 in 'hour'"):
+    with pytest.raises(
+        LogFormatError, match=f"event '{event}' of session 's7' has 1e.31 in 'hour'"
+    ):
         FeatureSpace.fit(log).encode(broken, all_sessions(broken))
 
 

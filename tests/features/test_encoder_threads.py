@@ -68,7 +68,7 @@ def test_sessions_are_the_same_with_any_number_of_threads(most: int, n_threads: 
 
 def with_numbers_too_large(log: SessionLog, events: list[int]) -> SessionLog:
     price = np.ones(log.n_candidates, np.float32)
-    price[np.asarray(log.display_offsets)[events]] = 1e30
+    price[np.asarray(log.display_offsets)[events]] = 1e31
     return dataclasses.replace(log, candidate_fields={"price": price})
 
 
