@@ -20,6 +20,7 @@ LAYERS = (
     {
         "config",
         "files",
+        "forks",
         "interrupts",
         "kernels",
         "locks",

@@ -349,9 +349,7 @@ def _check_folder(folder: Path, resume: bool) -> bool:
     from fastgaum.policies.training import TRAINING_FILE
 
     if resume and COMMON.overwrite:
-        raise ConfigError(
-            "--resume goes on with a training and --overwrite begins a new one: pass one of them"
-        )
+        raise ConfigError("--resume goes on, --overwrite begins a new training: pass one of them")
     if folder.is_file():
         raise OutputError(f"'{folder}' is a file: a policy needs a folder")
     finished, begun = (folder / POLICY_FILE).exists(), (folder / TRAINING_FILE).exists()
@@ -359,8 +357,7 @@ def _check_folder(folder: Path, resume: bool) -> bool:
         raise OutputError(f"the training in '{folder}' is done: there is nothing to resume")
     if begun and not resume and not COMMON.overwrite:
         raise OutputError(
-            f"'{folder}' holds a training that was cut off: pass --resume to go on with it, or "
-            "--overwrite"
+            f"'{folder}' holds a training that was cut off: pass --resume or --overwrite"
         )
     check_outputs(folder / POLICY_FILE, folder / TRAINING_FILE, resumed=resume)
     if resume and not begun:
