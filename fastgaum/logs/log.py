@@ -29,7 +29,7 @@ import polars as pl
 from fastgaum.errors import ConfigError, LogFormatError, no_log
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
 from fastgaum.logs.digests import Digests
-from fastgaum.logs.log_check import check_log, make_read_only
+from fastgaum.logs.log_check import check_arrays, make_read_only
 from fastgaum.logs.user_split import (
     FRACTIONS,
     USER_RULES,
@@ -157,7 +157,7 @@ class SessionLog(PackedArrays):
 
     def __post_init__(self) -> None:
         try:
-            check_log(self)
+            check_arrays(self)
         except ValueError as error:
             raise LogFormatError(
                 f"log '{self.name}': {error}; correct the arrays, or let fastgaum.read_log make a "

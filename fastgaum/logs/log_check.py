@@ -20,7 +20,7 @@ MOST_USERS = 2**31 - 1
 """codes of users are int32, and one more than the largest is counted to"""
 
 
-def check_log(log: SessionLog) -> None:
+def check_arrays(log: SessionLog) -> None:
     """Raise ValueError, naming the array and its first wrong value, unless the arrays of a log
     agree with one another: their types and lengths, offsets, codes, choices."""
     _check_offsets("display_offsets", log.display_offsets, 1)
