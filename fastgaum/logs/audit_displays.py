@@ -22,6 +22,8 @@ LEAST_P = 0.01
 """displays depend on clicks where p is lower: of a hundred logs whose displays do not, one is
 taken for one whose displays do"""
 
+MARKS = 1 << 24
+
 
 @dataclass(frozen=True)
 class DisplayDependence:
@@ -84,12 +86,10 @@ class DependenceSums:
         # places of each item in all displays and in the user's own, and of all items likewise
         places = np.bincount(log.items, minlength=log.n_items)
         own_of_all = np.bincount(users, weights=sizes)
-        keys, own = np.unique(
-            users[event_of].astype(np.int64) * log.n_items + log.items, return_counts=True
+        own_places = _count_own(
+            users[event_of].astype(np.int64) * log.n_items + log.items,
+            users[events].astype(np.int64) * log.n_items + items,
         )
-        own_places = own[
-            np.searchsorted(keys, users[events].astype(np.int64) * log.n_items + items)
-        ]
         others = len(event_of) - own_of_all[users[events]]
         kept = others > 0
         events, others = events[kept], others[kept]
@@ -124,6 +124,16 @@ class DependenceSums:
         z = (self.shown - self.expected) / math.sqrt(variance)
         n, p = self.n_events, math.erfc(abs(z) / math.sqrt(2.0))
         return DisplayDependence(n, self.shown / n, self.expected / n, z, p)
+
+
+def _count_own(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How often each wanted key is among the keys, at least once, shape of `wanted`. Most keys are
+    wanted by nobody: a table of marks leaves out nearly all of those, before what is left is
+    sorted."""
+    marked = np.zeros(MARKS, np.bool_)
+    marked[wanted % MARKS] = True
+    found, counts = np.unique(keys[marked[keys % MARKS]], return_counts=True)
+    return np.asarray(counts[np.searchsorted(found, wanted)], np.int64)
 
 
 def _after_clicks(log: SessionLog) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
