@@ -22,7 +22,8 @@ q(A)), the corrected value is D + C to first order. All orders of the mean odds 
 
 More than half of the world's odds taken back, t < −D / 2, is no small error any more: below, V goes
 on along its tangent, (4 D − 3 D² + 4 C) / (2 − D)². Where clicks differ in worth v′ = v and V =
-D + C.
+D + C. So it is for the random part of a target where the log's own displays are as random: there
+v′ = 1 has no error of any order, and D, C and V are those of the policy's own displays.
 
 v′ is spread less evenly than v where the world is nearly sure of a click in a few logged displays.
 So `dr-pi` needs support of its own: what the log is worth under v′.
@@ -36,6 +37,7 @@ interval that reaches beyond them is cut there, and says so."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,6 +94,13 @@ class WeightedEvents:
     """the least and the most that a display can earn"""
     refused: str = ""
     """why no weights are right, whatever they say themselves; empty where they may be"""
+    matches: float = math.inf
+    """events whose logged slate is the policy's own; infinite where hardly any slate is to be"""
+    even_share: float = 0.0
+    """share of the target's displays that are drawn as the log's were, by an even law; v′ holds it
+    as it is"""
+    at_random: Float64Array | None = None
+    """their part of q(π); None: zeros"""
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,9 @@ def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
 
     slates = e.slate_weights, _doubt(e, e.slate_weights, e.slate_weights)
     sets = e.weights, _doubt(e, e.weights, e.weights)
+    if not sets[1] and e.matches < LEAST_EFFECTIVE:
+        few = f"no support: the log shows the policy's own slate in {e.matches:.0f} events, "
+        sets = e.weights, f"{few}{LEAST_EFFECTIVE:.0f} are required"
     # v′ has no mean to be known by: v has
     residuals = e.residual_weights, _doubt(e, e.residual_weights, e.slate_weights)
     if residuals[1] and not slates[1]:
@@ -141,7 +153,7 @@ def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
             ValueEstimate("dm", *ratio_interval(e.promised, None, e.users)), e.rewards_within
         )
     return (
-        of("dr-pi", residuals, _corrected(e, e.residual_weights.values * residual)),
+        of("dr-pi", residuals, _corrected(e, residual)),
         _warned(of("pi", slates, v * e.rewards), e.rewards),
         of("dr", sets, e.promised + w * residual),
         of("snips", sets, w * e.rewards, w),
@@ -150,20 +162,26 @@ def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
     )
 
 
-def _corrected(events: WeightedEvents, corrections: Float64Array) -> Float64Array:
-    """Terms whose mean is V, and whose spread is that of V, by its derivatives in D and C."""
-    promised = events.promised
-    d, c = promised.mean(), corrections.mean()
-    if not events.clicks or not d < 1.0:
-        return promised + corrections
-    one_t, half = 1.0 + c / (1.0 - d), 1.0 - d / 2.0
+def _corrected(events: WeightedEvents, residual: Float64Array) -> Float64Array:
+    """Terms whose mean is V, and whose spread is that of V, by its derivatives in D and C.
+
+    Displays that are drawn as the log's were need no odds: their residuals are the log's own. The
+    formula is then that of the others alone, D and C being their parts of a share s."""
+    at_random = np.zeros(len(residual)) if events.at_random is None else events.at_random
+    even = at_random * (events.even_share > 0.0) + events.even_share * residual
+    promised = events.promised - at_random * (events.even_share > 0.0)
+    corrections = (events.residual_weights.values - events.even_share) * residual
+    d, c, s = promised.mean(), corrections.mean(), 1.0 - events.even_share
+    if not events.clicks or not d < s:
+        return np.asarray(even + promised + corrections)
+    one_t, half = 1.0 + c / (s - d), 1.0 - d / s / 2.0
     if one_t >= half:
-        value = 1.0 - (1.0 - d) / one_t
+        value = s - (s - d) / one_t
         by_d, by_c = (2.0 * one_t - 1.0) / one_t**2, 1.0 / one_t**2
     else:
-        value = (d - 0.75 * d**2 + c) / half**2
-        by_d, by_c = (1.0 - d + c) / half**3, 1.0 / half**2
-    return np.asarray(value + by_d * (promised - d) + by_c * (corrections - c))
+        value = (d - 0.75 * d**2 / s + c) / half**2
+        by_d, by_c = (1.0 - (d - c) / s) / half**3, 1.0 / half**2
+    return np.asarray(even + value + by_d * (promised - d) + by_c * (corrections - c))
 
 
 def _doubt(events: WeightedEvents, weights: ImportanceWeights, known: ImportanceWeights) -> str:

@@ -58,8 +58,10 @@ class Shown:
     """events that count: displays of the size asked for"""
     promised: Float64Array
     """what the world expects of the target's display; NaN without a world"""
+    at_random: Float64Array
+    """the part of it that random sets add: their share, times what the world expects of one"""
     by_member: Float64Array
-    """the same of each member of a set of worlds, shape (n_members, n_events); one row of a world
+    """`promised` of each member of a set of worlds, shape (n_members, n_events); one row of a world
     """
     disagreement: Float64Array
     """how far the members are apart about the target's display (`distance_to_mean`), 0 of one"""
@@ -108,6 +110,7 @@ def replay_policy(
         np.full((log.n_events, int(sizes.max(initial=1))), NO_ITEM, np.int32),
         read,
         nothing,
+        np.zeros(log.n_events),
         by_member,
         np.zeros(log.n_events),
         nothing.copy(),
@@ -222,6 +225,7 @@ class _Life:
                 random = self._value(chances, slates)[:, who]
                 slopes += self._slope(random.mean(axis=0)) / draws
                 promised += share / draws * random
+                shown.at_random[rows] += share / draws * random.mean(axis=0)
                 apart += share / draws * distance_to_mean(chances)[who]
             shown.slopes[1, rows] = slopes
         shown.by_member[:, rows], shown.promised[rows] = promised, promised.mean(axis=0)

@@ -17,6 +17,7 @@ from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.ope.display_law import DisplayLaw, Float64Array, symmetric
 from fastgaum.ope.estimators import (
+    MOST_UNSEEN,
     ImportanceWeights,
     WeightedEvents,
     effective_events,
@@ -97,6 +98,11 @@ class LoggedEvents:
                 counts, dict(zip(sizes.tolist(), sets.tolist(), strict=True))
             )
 
+    @property
+    def even(self) -> bool:
+        """Whether by the law each set is as likely."""
+        return self.law is not None and bool(np.ptp(self.law.weights) == 0.0)
+
     def of_size(self, k: int, which: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
         """Those of the chosen events that display k items, (n,), and their items' places in the
         pool, (n, k)."""
@@ -129,6 +135,7 @@ def weigh_events(
     log, read = events.log, shown.read
     unseen = np.zeros(log.n_events)
     weights, slate_weights, tops = (_Weights(log.n_events) for _ in range(3))
+    matches = np.inf if target.random_share > 1.0 - MOST_UNSEEN else 0.0
     pairs = events.law is not None and len(events.pool) <= MOST_ITEMS
     share = target.random_share
     for k in np.unique(events.sizes[read]).tolist():
@@ -137,11 +144,13 @@ def weigh_events(
         unseen[rows] = share * _chance_of_any(events.never, k)
         if share < 1.0:
             unseen[rows] += (1.0 - share) * events.never[displays.own].any(axis=1)
-        _weigh(weights, events, displays)
+        matches += _weigh(weights, events, displays)
         if pairs:
             parts = _weigh_pairs(events, displays)
             parts.write(slate_weights, rows, np.ones((2, 1)))
-            parts.write(tops, rows, shown.slopes[:2, rows])
+            # random sets of an even log are weighed as they are: no slope stands between
+            slopes = shown.slopes[[0, 2]] if events.even else shown.slopes[:2]
+            parts.write(tops, rows, slopes[:, rows])
     rewards = np.zeros(log.n_events)
     rewards[np.asarray(log.choices) >= 0] = worth[log.chosen_candidates]
     users = np.asarray(log.users)[log.session_of_event[read]]
@@ -168,6 +177,9 @@ def weigh_events(
         shown.promised[read],
         shown.logged[read],
         shown.clicks,
+        matches=matches,
+        even_share=share if events.even else 0.0,
+        at_random=shown.at_random[read],
     )
 
 
@@ -236,18 +248,21 @@ def _residual_weights(
     return ImportanceWeights(values, n * min((mean / total) ** 2 / expected, 1.0))
 
 
-def _weigh(weights: _Weights, events: LoggedEvents, displays: _Displays) -> None:
-    """w = π(A) / μ(A). Its expected square under μ is the mean of w under π."""
+def _weigh(weights: _Weights, events: LoggedEvents, displays: _Displays) -> int:
+    """w = π(A) / μ(A). Its expected square under μ is the mean of w under π. Returns how many
+    events show the policy's own slate."""
     rows, slates, own, share = displays.rows, displays.slates, displays.own, displays.share
     k, log_random = slates.shape[1], events.log_random(slates.shape[1])
     logged = events.propensities
     log_mu = events.log_law(slates) if logged is None else np.log(logged[rows])
     weights.values[rows] = share * np.exp(log_random - log_mu)
+    matches = np.zeros(len(rows), bool)
     if share < 1.0:
         same = own == slates if events.log.ordered else np.sort(own) == np.sort(slates)
-        weights.values[rows] += (1.0 - share) * same.all(axis=1) * np.exp(-log_mu)
+        matches = same.all(axis=1)
+        weights.values[rows] += (1.0 - share) * matches * np.exp(-log_mu)
     if events.law is None:
-        return
+        return int(matches.sum())
     seen = events.law.weights[~events.never]
     seen = seen / seen.mean()
     random_over_mu = symmetric(seen, k)[k] * symmetric(1.0 / seen, k)[k]
@@ -259,6 +274,7 @@ def _weigh(weights: _Weights, events: LoggedEvents, displays: _Displays) -> None
         both = (1.0 - share) ** 2 + 2.0 * share * (1.0 - share) * np.exp(log_random)
         squares += both * one_over
     weights.squares[rows] = squares
+    return int(matches.sum())
 
 
 def _log_sets(events: LoggedEvents, k: int) -> float:
