@@ -185,6 +185,46 @@ def test_what_the_log_never_shows_may_lack_in_the_mean_weight() -> None:
     assert by_name(never)["ips"].why == ""
 
 
+def test_slates_that_the_log_hardly_shows_have_no_weights() -> None:
+    """However many events the weights are worth: the policy's own part hangs on a few."""
+    few = by_name(dataclasses.replace(events_of(2000), matches=4))
+    for name in ("ips", "snips", "dr"):
+        assert few[name].value is None
+        assert "the log shows the policy's own slate in 4 events, 50 are required" in few[name].why
+    assert few["dr-pi"].value is not None
+    log = log_of([[(list(slate), -1)] for slate in combinations(range(ITEMS), 2)] * 3)
+    assert weighed(log, Target(BEST, 0.5), LoggedDisplays("uniform")).matches == 3
+    assert weighed(log, Target(BEST, 0.99), LoggedDisplays("uniform")).matches == np.inf
+    assert weighed(log, Target(RandomPolicy()), LoggedDisplays("uniform")).matches == np.inf
+
+
+def test_random_displays_of_an_even_log_are_no_matter_of_odds() -> None:
+    """The value is that of the policy's own displays and that of the log, by their shares."""
+    events, share = events_of(3000), 0.6
+    own = dataclasses.replace(events, promised=0.3 + 0.2 * events.promised)
+    at_random = 0.4 + 0.1 * own.logged
+    mixed = dataclasses.replace(
+        own,
+        promised=(1 - share) * own.promised + share * at_random,
+        residual_weights=ImportanceWeights(
+            (1 - share) * own.residual_weights.values + share, 3000.0
+        ),
+        even_share=share,
+        at_random=share * at_random,
+    )
+    of_log = float((at_random + own.rewards - own.logged).mean())
+    expected = (1 - share) * by_name(own)["dr-pi"].value + share * of_log
+    assert by_name(mixed)["dr-pi"].value == pytest.approx(expected, rel=1e-12)
+    alone = dataclasses.replace(
+        own,
+        promised=at_random,
+        residual_weights=ImportanceWeights(np.ones(3000), 3000.0),
+        even_share=1.0,
+        at_random=at_random,
+    )
+    assert by_name(alone)["dr-pi"].value == pytest.approx(of_log, rel=1e-12)
+
+
 def test_what_no_display_can_earn_is_no_value() -> None:
     """A value above the largest reward is refused; an interval that ends above is cut, and said."""
     always = dataclasses.replace(events_of(2000), rewards=np.ones(2000))
@@ -390,16 +430,16 @@ def test_a_log_gives_one_table() -> None:
             (sorted(rng.choice(ITEMS, 2, replace=False).tolist()), int(rng.integers(-1, 2)))
             for _ in range(2)
         ]
-        for _ in range(300)
+        for _ in range(600)
     ]
-    log = log_of(sessions, split=[0, 1, 2] * 100)
+    log = log_of(sessions, split=[0, 1, 2] * 200)
     result = off_policy_values(log, named_target("popular", log, None, 0.5))
     rows = {one["estimator"]: one for one in result["estimates"]}
     assert rows["ips"]["ci"][0] < rows["ips"]["value"] < rows["ips"]["ci"][1]
     assert rows["dm"]["why"] == "no world (--run)"
     block = off_policy_block(result)
     assert [row[0] for row in block.rows] == list(rows)
-    assert "600 events of 300 users" in block.notes[0]
+    assert "1,200 events of 600 users" in block.notes[0]
     fixed = off_policy_values(log, Target(BEST, k=2), displays=LoggedDisplays("uniform"))
     assert fixed["left_out_events"] == 0
     worth = off_policy_values(

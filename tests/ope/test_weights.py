@@ -92,10 +92,13 @@ def test_slate_weights_of_residuals_ask_for_sums_of_odds() -> None:
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
 def test_residuals_have_support_of_their_own(epsilon: float) -> None:
-    """Where each slate is as likely and logged once, the log is worth n E[v′]² / E[v′²] events; where
-    all slopes are 1, what it is worth under v."""
+    """Where each slate is (nearly) as likely and logged once, the log is worth n E[v′]² / E[v′²]
+    events; where all slopes are 1, what it is worth under v."""
     log, target, rng = every_slate(2), Target(BEST, epsilon), np.random.default_rng(0)
     events = LoggedEvents(log, LoggedDisplays("uniform"))
+    assert events.even
+    events.law = DisplayLaw(1.0 + 1e-9 * np.arange(ITEMS))
+    assert not events.even
     played = replay_policy(log, target, None, events.pool)
     slopes = np.stack([np.full(15, 0.3), np.full(15, 0.7), rng.uniform(0.01, 1.0, 15)])
     found = weigh_events(
