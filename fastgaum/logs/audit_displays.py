@@ -128,7 +128,7 @@ class DependenceSums:
 
 def _count_own(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """How often each wanted key is among the keys, at least once, shape of `wanted`. Most keys are
-    wanted by nobody: a table of marks leaves out nearly all of those, before what is left is
+    not wanted: a table of marks leaves out nearly all of those, before what is left is
     sorted."""
     marked = np.zeros(MARKS, np.bool_)
     marked[wanted % MARKS] = True
