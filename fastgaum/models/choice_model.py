@@ -207,7 +207,7 @@ class ChoiceModel(ABC):
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
         """
-        self._encoder(log, split)
+        self._checked_space(log, split).check_fields(log)
         return count_seen(self._trained, log, split)
 
     @property
@@ -383,7 +383,11 @@ class ChoiceModel(ABC):
     def _encoder(self, log: AnyLog, split: SplitName) -> SessionEncoder:
         """The encoder of a log. It comes before anything else that is done with the log: what is
         wrong is then said at once."""
+        return self._checked_space(log, split).encoder(log)
+
+    def _checked_space(self, log: AnyLog, split: SplitName) -> FeatureSpace:
+        """The feature space, for a split that the log has."""
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
         require_split(log, split)
-        return self.space.encoder(log)
+        return self.space
