@@ -179,6 +179,9 @@ class Config(CheckedSettings):
     relations: bool = True
     """numbers of what the training split says of a candidate beside its rivals and after the
     choices so far"""
+    counts: bool = True
+    """numbers of what the training split says of a candidate's item, alone and under the context;
+    without, the bags of protocol bags are those of identity"""
     examination: bool = True
     """where the order of displays is real, each place adds a number of its own to a utility that
     knows no place; without, the place is a field of the bags"""
@@ -250,7 +253,7 @@ class Config(CheckedSettings):
     grow: bool = True
     """a large log has one of `presets.SIZES` (docs: how fastgaum sizes itself), unless one of the
     keys of `presets.GROWTH_DECIDES` is set"""
-    search: tuple[str, ...] = ("relations",)
+    search: tuple[str, ...] = ("relations", "counts")
     """switches that `fit` tries both ways with exact players; the better validation loss decides,
     training goes on with it"""
     worlds: Annotated[int, Meta(ge=1, le=100)] = 1

@@ -39,6 +39,8 @@ SIZES: dict[str, dict[str, object]] = {
     "towers": _TOWERS,
     "network": {"relations": False},
     "network, relations": {"relations": True},
+    "towers, no counts": {**_TOWERS, "counts": False},
+    "network, no counts": {"relations": False, "counts": False},
 }
 """what the `fastgaum` preset may be on a log of GROW_AT training events and more, by name; a fit
 tries them in this order (docs: how fastgaum sizes itself)"""

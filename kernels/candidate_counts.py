@@ -44,13 +44,6 @@ class TrainingTotals(NamedTuple):
     place's rate among those of the display; of equal rates 1/k among k"""
 
 
-class SessionsByUser(NamedTuple):
-    """Sessions in ascending order of their users, shape (n,) each."""
-
-    rows: Array
-    users: Array
-
-
 class UserTables(NamedTuple):
     """The sessions of n users of a world until now."""
 
@@ -308,52 +301,6 @@ def count_own_displays(
                     item = values[event, field]
                     counts[field, 0] += item >= 0 and displayed_in[item] == number
                     counts[field, 1] += n_distinct
-
-
-@jit
-def counts_of_users(
-    training: SessionsByUser,
-    sessions: PackedSessions,
-    asking: SessionsByUser,
-    part: PackedSessions,
-    rates: Array,
-    scratch: TrainingTotals,
-    own: TrainingTotals,
-) -> None:
-    """Write, per candidate of the asking sessions, the totals of its item over its own user's
-    training sessions.
-
-    training: of the log `sessions`; asking: of `part`; rates: as in `add_event`. scratch: by item,
-    zero on entry and on exit; own: by candidate of `part`."""
-    start, at = 0, 0
-    while at < len(asking.rows):
-        user = asking.users[at]
-        while start < len(training.rows) and training.users[start] < user:
-            start += 1
-        stop = start
-        while stop < len(training.rows) and training.users[stop] == user:
-            row = training.rows[stop]
-            for event in range(sessions.session_offsets[row], sessions.session_offsets[row + 1]):
-                add_event(sessions, event, rates, scratch)
-            stop += 1
-        while at < len(asking.rows) and asking.users[at] == user:
-            row = asking.rows[at]
-            first, last = part.session_offsets[row], part.session_offsets[row + 1]
-            for candidate in range(part.display_offsets[first], part.display_offsets[last]):
-                item = part.items[candidate]
-                own.displays[candidate] = scratch.displays[item]
-                own.choices[candidate] = scratch.choices[item]
-                own.expected[candidate] = scratch.expected[item]
-            at += 1
-        for i in range(start, stop):
-            row = training.rows[i]
-            first, last = sessions.session_offsets[row], sessions.session_offsets[row + 1]
-            for candidate in range(sessions.display_offsets[first], sessions.display_offsets[last]):
-                item = sessions.items[candidate]
-                scratch.displays[item] = 0
-                scratch.choices[item] = 0
-                scratch.expected[item] = 0.0
-        start = stop
 
 
 @jit

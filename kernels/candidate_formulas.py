@@ -27,13 +27,10 @@ from .relations import (
     SHOWN_AFTER,
     TOGETHER,
     WON,
-    OwnSessions,
     PairTables,
     add_follows,
     add_rivals,
-    count_own,
     log_odds,
-    no_pairs,
 )
 
 SESSION_NUMBERS = ("displayed_before", "chosen_before", "log_set_size", "event_number")
@@ -223,31 +220,22 @@ def context_numbers(
 
 @jit
 def relation_numbers(
-    sessions: PackedSessions,
-    tables: PairTables,
-    own: OwnSessions,
-    window: int,
-    columns: Array,
-    out: Array,
+    sessions: PackedSessions, tables: PairTables, window: int, columns: Array, out: Array
 ) -> None:
-    """Write RELATION_NUMBERS of each candidate to out (n_candidates, ·), without its own user's.
+    """Write RELATION_NUMBERS of each candidate to out (n_candidates, ·).
 
     sessions: with training rows as items, -1 for an unknown one; window: how many of the last
     choices count."""
     session_offsets, display_offsets, rows, choices = sessions
-    spare = no_pairs(tables.rivals.n_items, 3), no_pairs(tables.rivals.n_items, 2)
-    latest, pairs, user = np.empty(window, np.int32), spare, -1
-    for session in own.by_user:
-        if own.users[session] != user:
-            user = own.users[session]
-            pairs, spare = count_own(own, user, tables, window, spare)
+    latest = np.empty(window, np.int32)
+    for session in range(len(session_offsets) - 1):
         n_chosen = 0
         for event in range(session_offsets[session], session_offsets[session + 1]):
             first, last = display_offsets[event], display_offsets[event + 1]
             shown, sums = hashed_rows(rows[first:last]), np.zeros((last - first, N_SUMS))
-            add_rivals(shown, tables, pairs[0], sums)
+            add_rivals(shown, tables, sums)
             for i in range(min(n_chosen, window)):
-                add_follows(shown, latest[i], tables.follows, pairs[1], sums)
+                add_follows(shown, latest[i], tables.follows, sums)
             for place in range(last - first):
                 n_others = min(last - first - 1, tables.rule.most)
                 write_values(

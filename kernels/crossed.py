@@ -1,8 +1,7 @@
 """Counts of pairs (value of a context field, item): what training says of a candidate under the
-context of its event, its own user's events left out.
+context of its event.
 
-The pairs of all training events are sorted by value and item, and once more by item. A user's own
-events are counted into arrays over items or values, which serve all its events of one value."""
+The pairs of all training events are sorted by value and item, and once more by item."""
 
 from __future__ import annotations
 
@@ -53,23 +52,6 @@ class CrossedEvents(NamedTuple):
     """position of each choice, -1 for none, int32, shape (n_events,)"""
     values: Array
     """row of each event's value, -1 for an unknown one, int32, shape (n_events,)"""
-    users: Array
-    """user of each event, 0 to n − 1; -1: nothing is left out; int32, shape (n_events,)"""
-
-
-class OwnEvents(NamedTuple):
-    """What is left out: the training events of the users of some events."""
-
-    events: CrossedEvents
-    order: Array
-    """`events` by user and value, shape (n_own_events,)"""
-    turns: Array
-    """the events that are counted for, so that those of one user and one value follow each other,
-    shape (n_events,)"""
-    first: Array
-    """where in `order` the own events begin that each of those leaves out, shape (n_events,)"""
-    last: Array
-    """where they end, shape (n_events,)"""
 
 
 class CountedPairs(NamedTuple):
@@ -82,72 +64,55 @@ class CountedPairs(NamedTuple):
     expected: Array
 
 
-@jit_leaf
-def add_displays(own: OwnEvents, first: int, last: int, counts: Array) -> None:
-    """Add displays, choices and expected choices of the items of own events to counts, (n_items,
-    3)."""
-    for i in range(first, last):
-        event = own.order[i]
-        start, stop = own.events.display_offsets[event], own.events.display_offsets[event + 1]
-        choice = own.events.choices[event]
-        for candidate in range(start, stop):
-            item = own.events.items[candidate]
-            if item >= 0:
-                counts[item, 0] += 1
-                if choice >= 0:
-                    counts[item, 1] += candidate - start == choice
-                    counts[item, 2] += 1 / (stop - start)
-
-
-@jit_leaf
-def forget_displays(own: OwnEvents, first: int, last: int, counts: Array) -> None:
-    """Set to 0 what `add_displays` has counted."""
-    for i in range(first, last):
-        event = own.order[i]
-        for candidate in range(
-            own.events.display_offsets[event], own.events.display_offsets[event + 1]
-        ):
-            if own.events.items[candidate] >= 0:
-                counts[own.events.items[candidate]] = 0
-
-
 @jit
-def count_pairs(own: OwnEvents, n_items: int, pairs: CountedPairs) -> int:
-    """Count the pairs of events in `own.order`, those of one value following each other; return how
-    many pairs there are. Those of one value come as their items do.
+def count_pairs(events: CrossedEvents, order: Array, n_items: int, pairs: CountedPairs) -> int:
+    """Count the pairs of events; return how many there are. Those of one value come as their items
+    do.
 
-    pairs: room for a pair per candidate."""
+    order: the events by value, shape (n_events,); pairs: room for a pair per candidate."""
     counts = np.zeros((n_items, 3), np.float64)
-    values, first, n = own.events.values, 0, 0
-    while first < len(own.order):
-        value, last = values[own.order[first]], first + 1
-        while last < len(own.order) and values[own.order[last]] == value:
+    values, first, n = events.values, 0, 0
+    while first < len(order):
+        value, last = values[order[first]], first + 1
+        while last < len(order) and values[order[last]] == value:
             last += 1
         if value >= 0:
-            add_displays(own, first, last, counts)
-            n = _write_pairs(own, first, last, counts, pairs, n)
+            for i in range(first, last):
+                _add_display(events, order[i], counts)
+            for i in range(first, last):
+                n = _write_pairs(events, order[i], counts, pairs, n)
         first = last
     return n
 
 
 @jit_leaf
+def _add_display(events: CrossedEvents, event: int, counts: Array) -> None:
+    """Add displays, choices and expected choices of an event's items to counts, (n_items, 3)."""
+    start, stop = events.display_offsets[event], events.display_offsets[event + 1]
+    choice = events.choices[event]
+    for candidate in range(start, stop):
+        item = events.items[candidate]
+        if item >= 0:
+            counts[item, 0] += 1
+            if choice >= 0:
+                counts[item, 1] += candidate - start == choice
+                counts[item, 2] += 1 / (stop - start)
+
+
+@jit_leaf
 def _write_pairs(
-    own: OwnEvents, first: int, last: int, counts: Array, pairs: CountedPairs, n: int
+    events: CrossedEvents, event: int, counts: Array, pairs: CountedPairs, n: int
 ) -> int:
-    """Write what `add_displays` has counted, and set it to 0."""
-    for i in range(first, last):
-        event = own.order[i]
-        for candidate in range(
-            own.events.display_offsets[event], own.events.display_offsets[event + 1]
-        ):
-            item = own.events.items[candidate]
-            if item >= 0 and counts[item, 0] > 0:
-                pairs.values[n], pairs.items[n] = own.events.values[event], item
-                pairs.displays[n] = counts[item, 0]
-                pairs.choices[n] = counts[item, 1]
-                pairs.expected[n] = counts[item, 2]
-                counts[item, 0] = counts[item, 1] = counts[item, 2] = 0
-                n += 1
+    """Write what has been counted of an event's items, and set it to 0."""
+    for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
+        item = events.items[candidate]
+        if item >= 0 and counts[item, 0] > 0:
+            pairs.values[n], pairs.items[n] = events.values[event], item
+            pairs.displays[n] = counts[item, 0]
+            pairs.choices[n] = counts[item, 1]
+            pairs.expected[n] = counts[item, 2]
+            counts[item, 0] = counts[item, 1] = counts[item, 2] = 0
+            n += 1
     return n
 
 
@@ -171,22 +136,11 @@ def _place(sorted_items: Array, low: int, high: int, item: int) -> int:
 
 @jit
 def crossed_numbers(
-    events: CrossedEvents,
-    table: CrossedCounts,
-    own: OwnEvents,
-    n_items: int,
-    columns: Array,
-    out: Array,
+    events: CrossedEvents, table: CrossedCounts, columns: Array, out: Array
 ) -> None:
     """Write, of each candidate under its event's value, the log odds of its choices against uniform
     choice and log(1 + displays) to the two `columns` of out (n_candidates, ·)."""
-    counts = np.zeros((n_items if len(own.order) > 0 else 0, 3), np.float32)
-    first, last = 0, 0
-    for event in own.turns:
-        if own.first[event] != first or own.last[event] != last:
-            forget_displays(own, first, last, counts)
-            first, last = own.first[event], own.last[event]
-            add_displays(own, first, last, counts)
+    for event in range(len(events.values)):
         value, latest, at, end = events.values[event], -1, 0, 0
         for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
             item = events.items[candidate]
@@ -197,14 +151,8 @@ def crossed_numbers(
                 latest = item
                 at = _place(table.items, at, end, item)
                 if at < end and table.items[at] == item:
-                    displays, choices = int(table.displays[at]), int(table.choices[at])
-                    expected = float(table.expected[at])
-                    if last > first:
-                        displays -= int(counts[item, 0])
-                        choices -= int(counts[item, 1])
-                        # not below 0 by rounding
-                        expected = max(expected - counts[item, 2], 0.0)
-                    odds, shown = log_lift(choices, expected), log1p_whole(displays)
+                    odds = log_lift(float(table.choices[at]), float(table.expected[at]))
+                    shown = log1p_whole(int(table.displays[at]))
             out[candidate, columns[0]] = odds
             out[candidate, columns[1]] = shown
 
@@ -214,8 +162,7 @@ def lead_numbers(
     events: CrossedEvents,
     table: CrossedCounts,
     displayers: Displayers,
-    own: OwnEvents,
-    own_starts: Array,
+    turns: Array,
     columns: Array,
     out: Array,
 ) -> None:
@@ -223,42 +170,19 @@ def lead_numbers(
     displayed there, and log(1 + events of that value), to the two `columns` of out (n_candidates,
     ·).
 
-    events: their values are the items of another field, (n_events,); own.order: by user and value
-    of the table's field; own_starts: start of each user in it, (n_users + 1,)."""
+    events: their values are the items of another field, (n_events,); turns: the events by value."""
     n_values = len(table.events)
-    leads = np.zeros(n_values, np.uint8)
-    room = n_values if len(own.order) > 0 else 0
-    counts, starts = np.zeros(room, np.int32), np.zeros(room, np.int32)
-    user, target = -1, -1
-    for event in own.turns:
-        if events.users[event] != user or events.values[event] != target:
-            _mark(displayers, target, 0, leads)
-        if events.users[event] != user:
-            if user >= 0:
-                for i in range(own_starts[user], own_starts[user + 1]):
-                    if own.events.values[own.order[i]] >= 0:
-                        counts[own.events.values[own.order[i]]] = 0
-            user = events.users[event]
-            if user >= 0:
-                for i in range(own_starts[user], own_starts[user + 1]):
-                    value = own.events.values[own.order[i]]
-                    if value >= 0:
-                        if counts[value] == 0:
-                            starts[value] = i
-                        counts[value] += 1
-            target = -1
+    leads, target = np.zeros(n_values, np.uint8), -1
+    for event in turns:
         if events.values[event] != target:
+            _mark(displayers, target, 0, leads)
             target = events.values[event]
             _mark(displayers, target, 1, leads)
-            if room > 0 and user >= 0 and target >= 0:
-                _leave_out(table, displayers, target, own, counts, starts, leads)
         for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
             item = events.items[candidate]
             lead, n = 0.0, 0
             if 0 <= item < n_values:
                 lead, n = float(leads[item]), int(table.events[item])
-                if room > 0 and user >= 0:
-                    n -= counts[item]
             out[candidate, columns[0]] = lead
             out[candidate, columns[1]] = log1p_whole(n)
 
@@ -269,28 +193,3 @@ def _mark(displayers: Displayers, item: int, mark: int, leads: Array) -> None:
     if item >= 0:
         for i in range(displayers.starts[item], displayers.starts[item + 1]):
             leads[displayers.values[i]] = mark
-
-
-@jit_leaf
-def _leave_out(
-    table: CrossedCounts,
-    displayers: Displayers,
-    item: int,
-    own: OwnEvents,
-    counts: Array,
-    starts: Array,
-    leads: Array,
-) -> None:
-    """Take the mark from values under which the user alone saw the item."""
-    for i in range(displayers.starts[item], displayers.starts[item + 1]):
-        value = displayers.values[i]
-        if counts[value] > 0:
-            seen = 0
-            for j in range(starts[value], starts[value] + counts[value]):
-                event = own.order[j]
-                for candidate in range(
-                    own.events.display_offsets[event], own.events.display_offsets[event + 1]
-                ):
-                    seen += own.events.items[candidate] == item
-            if seen >= table.displays[displayers.pairs[i]]:
-                leads[value] = 0

@@ -1,9 +1,8 @@
 """What pairs of items have been to each other in training displays: counting and looking up, by
 loops over ragged arrays.
 
-Pairs are counted in an open hash table. Those of all training events are then rows of `pairs.py`.
-Those of a single user, which are left out of its own events, are counted anew for each user: a
-table of so few stays in the processor's cache."""
+Pairs are counted in an open hash table. Those of all training events are then rows of
+`pairs.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_leaf, jit_part
+from ._jit import Array, jit, jit_leaf
 from .candidate_counts import PackedSessions, slot
 from .pairs import Hashed, PairCounts, PairRow, find_marked, find_pair
 
@@ -46,19 +45,6 @@ class PairSlots(NamedTuple):
     """int32, shape (n_slots, 3) or (n_slots, 2)"""
     used: Array
     """how many slots are, int64, shape (1,)"""
-
-
-class OwnSessions(NamedTuple):
-    """Training sessions of the users whose events are counted for, which are left out."""
-
-    sessions: PackedSessions
-    """by user, with training rows as items"""
-    user_offsets: Array
-    """start of each user in the sessions, shape (n_users + 1,)"""
-    users: Array
-    """user of each session that is counted for, -1: nothing is left out"""
-    by_user: Array
-    """those sessions in the order of their users"""
 
 
 TOGETHER, MET, WON, LOST, ODDS, SHOWN_AFTER, CHOSEN_AFTER = range(7)
@@ -237,65 +223,6 @@ def count_follows(
     return event
 
 
-@jit_part
-def count_own(own: OwnSessions, user: int, tables: PairTables, window: int, spare: Any) -> Any:
-    """Count the pairs of one user, in both kinds of `spare` slots or in larger ones; return them,
-    and the next user's spare ones."""
-    session_offsets, display_offsets, items, choices = own.sessions
-    rule, limits = tables.rule, (tables.rivals.limit, tables.follows.limit)
-    first, last = own.user_offsets[user], own.user_offsets[user + 1]
-    n_rivals, n_follows = 0, 0
-    for session in range(first, last):
-        n_chosen = 0
-        for event in range(session_offsets[session], session_offsets[session + 1]):
-            size = display_offsets[event + 1] - display_offsets[event]
-            n_rivals += size * min(size, rule.most + 1)
-            n_follows += size * min(window, n_chosen)
-            n_chosen += choices[event] >= 0
-    # a user's pairs are among those of all
-    rivals = _emptied(spare[0], min(n_rivals, len(tables.rivals.keys)))
-    follows = _emptied(spare[1], min(n_follows, len(tables.follows.keys)))
-    latest = np.empty(window, np.int32)
-    for session in range(first, last):
-        n_chosen = 0
-        for event in range(session_offsets[session], session_offsets[session + 1]):
-            rows = items[display_offsets[event] : display_offsets[event + 1]]
-            places = np.empty(len(rows), np.int64)
-            n = find_rivals(rows, rule, places)
-            _count_rivals(rows, choices[event], limits[0], rule, places[:n], rivals)
-            known = latest[: min(n_chosen, window)]
-            _count_follows(rows, choices[event], known, limits[1], rule.ranks, follows)
-            n_chosen = _add_choice(own.sessions, event, n_chosen, latest)
-    return (rivals, follows), (_larger(rivals, spare[0]), _larger(follows, spare[1]))
-
-
-@jit_part
-def _larger(one: PairSlots, other: PairSlots) -> PairSlots:
-    return one if len(one.keys) > len(other.keys) else other
-
-
-@jit_part
-def no_pairs(n_items: int, width: int) -> PairSlots:
-    """A slot, and no pair."""
-    keys, counts = np.full(1, -1, np.int64), np.zeros((1, width), np.int32)
-    return PairSlots(n_items, keys, counts, np.zeros(1, np.int64))
-
-
-@jit_part
-def _emptied(slots: PairSlots, n: int) -> PairSlots:
-    """Slots for n pairs, all free: a part of the given ones if they are enough, else new ones."""
-    size = 16
-    while 3 * size < 4 * n:
-        size *= 2
-    keys, counts = slots.keys, slots.counts
-    if size > len(keys):
-        keys, counts = np.empty(size, np.int64), np.empty((size, counts.shape[1]), np.int32)
-    keys[:size] = -1
-    counts[:size] = 0
-    slots.used[0] = 0
-    return PairSlots(slots.n_items, keys[:size], counts[:size], slots.used)
-
-
 @jit_leaf
 def log_odds(wins: float, losses: float) -> float:
     """log((wins + ½) / (losses + ½)), without a call where they are equal: few pairs have met
@@ -304,15 +231,14 @@ def log_odds(wins: float, losses: float) -> float:
 
 
 @jit_leaf
-def add_rivals(shown: Hashed, tables: PairTables, own: PairSlots, sums: Array) -> None:
+def add_rivals(shown: Hashed, tables: PairTables, sums: Array) -> None:
     """Add what each candidate of a display set and those that it is compared with have been to each
-    other, without what its own user's slots hold.
+    other.
 
     sums, (k, N_SUMS): TOGETHER is displays together, MET how many were met, WON and LOST choices of
     the one and of the other, ODDS is Σ log((wins + ½) / (losses + ½)) over them."""
     rows, hashes, _, places, marked = shown
     n_items, _, starts, _, counts, marks, entries = tables.rivals
-    own_keys, own_counts, leave_out = own.keys, own.counts, own.used[0] > 0
     most = tables.rule.most
     places = places[: find_rivals(rows, tables.rule, places)]
     for place in range(len(rows)):
@@ -330,12 +256,6 @@ def add_rivals(shown: Hashed, tables: PairTables, own: PairSlots, sums: Array) -
             if at < 0 or other == place:
                 continue
             seen, wins, losses = counts[at, 0], counts[at, 1], counts[at, 2]
-            if leave_out:
-                at = slot(own_keys, np.int64(a) * n_items + rows[other])
-                if own_keys[at] >= 0:
-                    seen -= own_counts[at, 0]
-                    wins -= own_counts[at, 1]
-                    losses -= own_counts[at, 2]
             sums[place, TOGETHER] += seen
             sums[place, MET] += seen > 0
             sums[place, WON] += wins
@@ -352,12 +272,10 @@ def _absent(place: int, places: Array) -> bool:
 
 
 @jit_leaf
-def add_follows(shown: Hashed, h: int, follows: PairCounts, own: PairSlots, sums: Array) -> None:
-    """Add displays and choices of each candidate of a display set after a choice of the item h; own
-    as in `add_rivals`."""
+def add_follows(shown: Hashed, h: int, follows: PairCounts, sums: Array) -> None:
+    """Add displays and choices of each candidate of a display set after a choice of the item h."""
     rows, hashes, all_places, _, marked = shown
     n_items, _, starts, _, counts, marks, entries = follows
-    own_keys, own_counts, leave_out = own.keys, own.counts, own.used[0] > 0
     if h < 0 or h >= n_items:
         return
     row = PairRow(starts[h], starts[h + 1] - starts[h])
@@ -367,10 +285,5 @@ def add_follows(shown: Hashed, h: int, follows: PairCounts, own: PairSlots, sums
         if at < 0:
             continue
         seen, chosen = counts[at, 0], counts[at, 1]
-        if leave_out:
-            at = slot(own_keys, np.int64(h) * n_items + rows[place])
-            if own_keys[at] >= 0:
-                seen -= own_counts[at, 0]
-                chosen -= own_counts[at, 1]
         sums[place, SHOWN_AFTER] += seen
         sums[place, CHOSEN_AFTER] += chosen

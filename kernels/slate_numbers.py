@@ -22,7 +22,7 @@ from .candidate_formulas import (
     write_values,
 )
 from .pairs import Hashed, ask_for_marks, hash_again, hashed_rows
-from .relations import N_SUMS, PairTables, add_follows, add_rivals, no_pairs
+from .relations import N_SUMS, PairTables, add_follows, add_rivals
 
 
 class ItemNumbers(NamedTuple):
@@ -109,10 +109,10 @@ def slate_relations(
     columns: Array,
     out: Array,
 ) -> None:
-    """Write RELATION_NUMBERS of each displayed place. Nothing is left out: the users are new."""
+    """Write RELATION_NUMBERS of each displayed place."""
     rows, set_size = slates
     k, latest, n_chosen = rows.shape[1], users.latest, users.n_chosen
-    most, none = tables.rule.most, no_pairs(tables.rivals.n_items, 3)
+    most = tables.rule.most
     sums = np.empty((k, N_SUMS))
     shown, ahead = hashed_rows(np.full(k, -1)), hashed_rows(np.full(k, -1))
     # marks come from memory: the next user's are on their way while this one's are read
@@ -130,9 +130,9 @@ def slate_relations(
         n_others = min(_set_size(rows[user]) - 1, most)
         share = min(set_size - 1, most) / max(n_others, 1) if set_size > 0 else 1.0
         sums[:] = 0.0
-        add_rivals(shown, tables, none, sums)
+        add_rivals(shown, tables, sums)
         for i in range(min(n_chosen[user], latest.shape[1])):
-            add_follows(shown, latest[user, i], tables.follows, none, sums)
+            add_follows(shown, latest[user, i], tables.follows, sums)
         for place in range(k):
             if items[place] >= 0:
                 values = numbers_of_relations(sums[place], n_others, share)

@@ -26,6 +26,7 @@ from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.ordered import ONCE, Training, TrainingOrder, order_of
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import HeadScores, ScoredSessions
@@ -91,6 +92,10 @@ class Baseline(ChoiceModel, CheckedSettings):
     reads: ClassVar[tuple[str, ...]] = ("identity", "bags", "views")
     """protocols whose inputs it can read; with another, it reads the identity alone and the table
     says so"""
+    counts_fields: ClassVar[bool] = False
+    """whether it counts values of declared fields (`field_columns`)"""
+    reads_once: ClassVar[bool] = False
+    """whether each training session must be read once, since the model itself counts items"""
     fit_link: ClassVar[bool] = True
     """False for models whose scores are utilities already"""
 
@@ -109,6 +114,12 @@ class Baseline(ChoiceModel, CheckedSettings):
             self.protocol = "identity"
         self.link = Link()
         self.session_name: Callable[[int], str] = str
+        self.training: Training | None = None
+
+    def _training_order(self, log: SessionLog) -> TrainingOrder:
+        """In which orders training users are read: once, where training says nothing of items."""
+        has_counts = self.protocol != "identity" or self.relations
+        return order_of(log) if has_counts and not self.reads_once else ONCE
 
     @abstractmethod
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
@@ -140,20 +151,23 @@ class Baseline(ChoiceModel, CheckedSettings):
             LogFormatError: a split is empty.
         """
         require_log(log)
-        space = FeatureSpace.fit(log, self.protocol, self.set_context, self.relations)
         # no baseline reads actions
-        space = dataclasses.replace(space, actions=())
+        space, train = FeatureSpace.fit_encoded(
+            log, self._training_order(log), self.protocol, self.set_context, self.relations
+        )
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log)
         self.session_name = lambda row: f"'{log.session_ids[row]}'"
-        train = space.encode(log, log.sessions_in("train"))
+        if self.counts_fields:
+            counted = space.encoder(log).ids_of(log.sessions_in("train"))
+            self.training = Training(self._training_order(log), counted, train)
         validation = space.encode(log, log.sessions_in("validation"))
         with seeded(self.seed):
             try:
                 rows = self._fit(train, validation)
             finally:
-                # it holds the log
-                self.session_name = str
+                # both hold the log
+                self.session_name, self.training = str, None
         self.link = (
             Link.fit(self._all_scores(validation), validation, self.outside)
             if self.fit_link

@@ -20,6 +20,7 @@ from scipy import sparse
 from fastgaum.baselines.base import Arrays
 from fastgaum.features.batches import Batch
 from fastgaum.features.numbers import item_numbers, totals_of
+from fastgaum.features.ordered import Training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.vocabulary import CategoricalField
@@ -34,8 +35,6 @@ SPEED_OF_FEW = 10.0
 """how many times as fast as others the weights of a field of few values learn, where models are
 trained by gradients: each is seen so often that it is known sooner than the fit of the items has to
 stop"""
-N_FOLDS = 10
-"""folds of training users: a fold's candidates read the counts of the other folds"""
 Keys = npt.NDArray[np.int64]
 """what training is counted by, (n_candidates,)"""
 
@@ -56,7 +55,7 @@ class KeyCounts:
 
     @classmethod
     def of(cls, keys: Keys, train: EncodedSessions) -> Self:
-        """Count the training candidates by their keys."""
+        """Count the candidates of the whole training split by their keys."""
         unique, groups = np.unique(keys, return_inverse=True)
         return cls(unique, ItemCounts(*_totals(groups, len(unique), train)))
 
@@ -76,10 +75,10 @@ class FieldColumns:
     """of each family of keys, in the order of `_keys`"""
 
     @classmethod
-    def fit(cls, space: FeatureSpace, train: EncodedSessions) -> Self:
+    def fit(cls, space: FeatureSpace, training: Training) -> Self:
         """Count the training split."""
-        keys = cls(space, ())._keys(train)
-        return cls(space, tuple(KeyCounts.of(one, train) for one in keys))
+        keys = cls(space, ())._keys(training.counted)
+        return cls(space, tuple(KeyCounts.of(one, training.counted) for one in keys))
 
     def places(self, ids: IntArray) -> FloatArray:
         """The candidates' places, (n_candidates, 1); no column where the order is not real."""
@@ -121,18 +120,21 @@ class FieldColumns:
         return _stacked(columns, len(ids))
 
     def numbers(
-        self, batch: BatchTensors, window: int, train: EncodedSessions | None = None
+        self, batch: BatchTensors, window: int, training: Training | None = None
     ) -> FloatArray:
         """What training says of keys, and how often each field's value is among the last `window`
         choices, (n_candidates, ·).
 
-        `train`: the batch holds all sessions of the training split, these. Then no candidate reads
-        what its own fold of users, and so its own user, said."""
+        `training`: the batch holds the training sessions as they are read. Then each candidate
+        reads what the users before its own said (`features.ordered`)."""
         keys = self._keys(batch.source)
         totals = (
             [one.totals(key) for one, key in zip(self.counts, keys, strict=True)]
-            if train is None
-            else [_of_other_folds(key, train) for key in keys]
+            if training is None
+            else [
+                _totals_before(counted, key, training)
+                for counted, key in zip(self._keys(training.counted), keys, strict=True)
+            ]
         )
         of_keys = [item_numbers(one, self.space.prior_rate) for one in totals]
         columns = np.column_stack([*of_keys, self._shared(batch, window)])
@@ -246,19 +248,41 @@ def _totals(groups: npt.NDArray[np.integer], n: int, train: EncodedSessions) -> 
     )
 
 
-def _of_other_folds(keys: Keys, train: EncodedSessions) -> TrainingTotals:
-    """What the other folds of users say of each training candidate's key."""
-    fold = np.unique(train.users, return_inverse=True)[1] % N_FOLDS
-    of_event = np.repeat(fold, np.diff(train.session_offsets))
-    of_candidate = np.repeat(of_event, np.diff(train.display_offsets))
-    unique, groups = np.unique(keys, return_inverse=True)
-    pairs, pair_groups = np.unique(groups * N_FOLDS + of_candidate, return_inverse=True)
-    every, own = _totals(groups, len(unique), train), _totals(pair_groups, len(pairs), train)
-    displays, choices, expected = (
-        total[groups] - less[pair_groups] for total, less in zip(every, own, strict=True)
-    )
+def _totals_before(counted: Keys, keys: Keys, training: Training) -> TrainingTotals:
+    """What the users before its own said of each read candidate's key.
+
+    counted: the keys of the candidates that are counted; keys: of those that are read."""
+    order, whole = training.order, training.counted
+    unique, groups = np.unique(counted, return_inverse=True)
+    rows = np.searchsorted(unique, keys)
+    known = unique[np.minimum(rows, len(unique) - 1)] == keys
+    sizes, read = _sizes_of_sessions(whole), _sizes_of_sessions(training.read)
+    # blocks are numbered from 1 on, 0 being what is counted and not read
+    width, session, first, parts = order.n_blocks + 1, 0, 0, []
+    for number in range(order.n_orders):
+        blocks = order.blocks(whole.users, number) + 1
+        # the sessions of an order are read block by block
+        of_read = np.sort(blocks[blocks > 0])
+        of_candidate = np.repeat(of_read, read[session : session + len(of_read)])
+        here = slice(first, first + len(of_candidate))
+        pairs = groups * width + np.repeat(blocks, sizes)
+        unique_pairs, pair_groups = np.unique(pairs, return_inverse=True)
+        wanted = rows[here] * width
+        start = np.searchsorted(unique_pairs, wanted)
+        stop = np.searchsorted(unique_pairs, wanted + of_candidate)
+        sums = (
+            np.cumsum(np.append(0, one)) for one in _totals(pair_groups, len(unique_pairs), whole)
+        )
+        parts.append([np.where(known[here], one[stop] - one[start], 0) for one in sums])
+        session, first = session + len(of_read), here.stop
+    displays, choices, expected = (np.concatenate(one) for one in zip(*parts, strict=True))
     # not below 0 by rounding
     return TrainingTotals(displays, choices, np.maximum(expected, 0.0))
+
+
+def _sizes_of_sessions(encoded: EncodedSessions) -> npt.NDArray[np.integer]:
+    """Candidates of each session."""
+    return np.diff(encoded.display_offsets[encoded.session_offsets])
 
 
 def _stacked(columns: list[npt.NDArray[np.generic]], n: int) -> FloatArray:

@@ -21,6 +21,7 @@ from fastgaum.baselines.grid_search import GridBaseline
 from fastgaum.config import NotNegative, Positive
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.ordered import Training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
@@ -51,6 +52,9 @@ class LinUcb(GridBaseline):
         "ridge": (1.0, 10.0, 100.0),
     }
 
+    counts_fields: ClassVar[bool] = True
+    reads_once: ClassVar[bool] = True
+
     alpha: NotNegative | None = None
     """weight of the standard deviation: 0 ranks by the estimate alone"""
     ridge: Positive | None = None
@@ -62,8 +66,10 @@ class LinUcb(GridBaseline):
         # the last row is an unknown item's: never displayed, never chosen
         n_rows = len(self.space.item_counts.choices) + 1
         everything = to_tensors(assemble(train, np.arange(train.n_sessions, dtype=np.int32)))
-        self.fields = FieldColumns.fit(self.space, train)
-        items, context = train.ids[:, 0] - N_RESERVED, self._context(everything, train)
+        assert self.training is not None
+        self.fields = FieldColumns.fit(self.space, self.training)
+        # a hidden item is the unknown one, whose row is the last
+        items, context = train.ids[:, 0] - N_RESERVED, self._context(everything, self.training)
         reward = np.zeros(len(items))
         reward[train.chosen_candidates] = 1.0
         self.displays = np.bincount(items, minlength=n_rows).astype(np.float64)
@@ -100,9 +106,8 @@ class LinUcb(GridBaseline):
         for name in _SUMS:
             setattr(self, name, arrays[f"sum.{name}"])
 
-    def _context(self, batch: BatchTensors, train: EncodedSessions | None = None) -> Float64Array:
-        """z, (n_candidates, n_z). `train`: the sessions of the batch, where they are those of the
-        training split."""
+    def _context(self, batch: BatchTensors, training: Training | None = None) -> Float64Array:
+        """z, (n_candidates, n_z). `training`: as in `FieldColumns.numbers`."""
         source = batch.source
         indicators = self.fields.indicators(source.ids)
         event = np.repeat(np.arange(batch.n_events), np.diff(source.display_offsets))
@@ -115,7 +120,7 @@ class LinUcb(GridBaseline):
                 np.ones(len(source.ids)),
                 source.numbers.astype(np.float64),
                 indicators,
-                self.fields.numbers(batch, _LAST_CHOICES, train),
+                self.fields.numbers(batch, _LAST_CHOICES, training),
                 *products,
             ]
         )

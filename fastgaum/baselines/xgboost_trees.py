@@ -34,6 +34,7 @@ from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.features.numbers import made_numbers
+from fastgaum.features.ordered import Training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.kernels.ranking import rank_counts
 from fastgaum.nets.segments import segment_log_softmax
@@ -61,6 +62,7 @@ class BoostedTrees(Baseline):
     category too, and how often each id is in the last `window` choices are columns."""
 
     published_name: ClassVar[str | None] = "XGBOOST"
+    counts_fields: ClassVar[bool] = True
     grids: ClassVar[Grids] = {
         "depth": (2, 4),
         "eta": (0.05, 0.2),
@@ -101,8 +103,9 @@ class BoostedTrees(Baseline):
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
         assert self.space is not None
-        self.fields = FieldColumns.fit(self.space, train)
-        data, held = self._data(train, of_training=True), self._data(validation)
+        assert self.training is not None
+        self.fields = FieldColumns.fit(self.space, self.training)
+        data, held = self._data(train, self.training), self._data(validation)
         given = {name: getattr(self, name) for name in self.grids}
         rows: Rows = []
         best = np.inf
@@ -166,19 +169,17 @@ class BoostedTrees(Baseline):
         )
         return booster
 
-    def _data(self, encoded: EncodedSessions, *, of_training: bool = False) -> DMatrix:
+    def _data(self, encoded: EncodedSessions, training: Training | None = None) -> DMatrix:
         everything = to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
         label = np.zeros(len(encoded.ids), dtype=np.float32)
         label[everything.chosen.numpy()] = 1
         sizes = np.diff(encoded.display_offsets)
-        train = encoded if of_training else None
-        return self._matrix(everything, train, label=label, group=sizes)
+        return self._matrix(everything, training, label=label, group=sizes)
 
     def _matrix(
-        self, batch: BatchTensors, train: EncodedSessions | None = None, **labels: np.ndarray
+        self, batch: BatchTensors, training: Training | None = None, **labels: np.ndarray
     ) -> DMatrix:
-        """What the trees read, a row per candidate. `train`: the sessions of the batch, which are
-        those of the training split."""
+        """What the trees read, a row per candidate. `training`: as in `FieldColumns.numbers`."""
         space, source = self.space, batch.source
         assert space is not None
         event = np.repeat(np.arange(batch.n_events), np.diff(source.display_offsets))
@@ -186,7 +187,7 @@ class BoostedTrees(Baseline):
             [
                 source.numbers,
                 self.fields.places(source.ids),
-                self.fields.numbers(batch, self.window, train),
+                self.fields.numbers(batch, self.window, training),
                 source.context_numbers[event],
             ]
         )

@@ -6,8 +6,7 @@ of the one: whether the other's item was displayed there (`leads_`), and how oft
 value (`known_as_`). Where the values of the one fix the display, as a page fixes its links, the
 displays are a graph. A walk on it says how near the candidate is to the other's item: the log
 probability to be there after two and after three steps (`walk2_`, `walk3_`), whether it can be
-after two (`within2_`), and whether the item displays the candidate (`back_`). Everything that the
-event's own user said is left out, or the label comes back in."""
+after two (`within2_`), and whether the item displays the candidate (`back_`)."""
 
 from __future__ import annotations
 
@@ -24,12 +23,11 @@ from fastgaum.kernels.crossed import (
     CrossedCounts,
     CrossedEvents,
     Displayers,
-    OwnEvents,
     count_pairs,
     crossed_numbers,
     lead_numbers,
 )
-from fastgaum.kernels.walks import AlonePairs, find_alone, walk_numbers
+from fastgaum.kernels.walks import walk_numbers
 from fastgaum.logs.cut import stable_order
 from fastgaum.logs.log import FloatArray, IntArray
 
@@ -71,10 +69,10 @@ def _pairs(fields: Sequence[CrossedField]) -> list[tuple[CrossedField, CrossedFi
 
 def count_crossed(events: CrossedEvents, n_values: int, n_items: int) -> CrossedCounts:
     """Count the pairs of training events; their values and items are rows."""
-    order, (first, last) = stable_order(events.values + 1), np.zeros((2, 0), np.int64)
+    order = stable_order(events.values + 1)
     n, kinds = len(events.items), (np.int32, np.int32, np.int32, np.int32, np.float32)
     pairs = CountedPairs(*(np.empty(n, kind) for kind in kinds))
-    n_pairs = count_pairs(OwnEvents(events, order, order[:0], first, last), n_items, pairs)
+    n_pairs = count_pairs(events, order, n_items, pairs)
     values, items, *counts = (part[:n_pairs] for part in pairs)
     keys = values.astype(np.int64) * n_items + items
     order = stable_order(keys)
@@ -111,6 +109,13 @@ def sum_crossed(
             else counts
         )
     return tuple(most_displayed(total, n_items) for total in totals)
+
+
+def no_crossed(n_values: int) -> CrossedCounts:
+    """The counts of a field of so many values before anything is counted."""
+    events, starts = np.zeros(n_values, np.int32), np.zeros(n_values + 1, np.int64)
+    kinds = (np.int32, np.int32, np.int32, np.float32)
+    return CrossedCounts(events, starts, *(np.zeros(0, kind) for kind in kinds))
 
 
 def with_values(table: CrossedCounts, n_values: int) -> CrossedCounts:
@@ -169,8 +174,7 @@ def _summed(
 
 def most_displayed(table: CrossedCounts, n_items: int) -> CrossedCounts:
     """A whole log's table, of at most MOST_PAIRS pairs: those displayed most. A part's table keeps
-    all of its pairs: of one that is dropped and then found again, the own user's counts would be
-    taken away twice."""
+    all of its pairs."""
     displays = table.displays
     if len(displays) <= MOST_PAIRS:
         return table
@@ -224,7 +228,6 @@ def write_crossed(
     fields: Sequence[CrossedField],
     tables: Sequence[tuple[CrossedCounts, Displayers]],
     events: Sequence[CrossedEvents],
-    own: Sequence[CrossedEvents],
     columns: npt.NDArray[np.int64],
     numbers: FloatArray,
 ) -> None:
@@ -234,65 +237,19 @@ def write_crossed(
         fields: the context fields of categories.
         tables: training counts of each, by value and by item.
         events: the part's events under each field.
-        own: the training events of the part's users under each field, to be left out.
         columns: where each number stands in `numbers`.
         numbers: shape (n_candidates, ·).
     """
     at = 0
-    left_out = [
-        own_events(one, mine, field.n_values)
-        for one, mine, field in zip(events, own, fields, strict=True)
-    ]
-    for (table, by_item), of_field, mine in zip(tables, events, left_out, strict=True):
-        n_items = len(by_item.starts) - 1
-        crossed_numbers(of_field, table, mine, n_items, columns[at : at + 2], numbers)
+    for (table, _), of_field in zip(tables, events, strict=True):
+        crossed_numbers(of_field, table, columns[at : at + 2], numbers)
         at += 2
     place = {field.name: i for i, field in enumerate(fields)}
     for one, other in _pairs(fields):
-        i, j = place[one.name], place[other.name]
-        mine = left_out[i]._replace(turns=left_out[j].turns)
-        users = mine.events.users[mine.order]
-        starts = np.searchsorted(users, np.arange(events[j].users.max(initial=-1) + 2))
-        lead_numbers(events[j], *tables[i], mine, starts, columns[at : at + 2], numbers)
+        of_other, tables_of = events[place[other.name]], tables[place[one.name]]
+        turns = stable_order(of_other.values + 1)
+        lead_numbers(of_other, *tables_of, turns, columns[at : at + 2], numbers)
         at += 2
         if one.fixes_display:
-            alone = alone_pairs(tables[i][0], mine, len(starts) - 1, len(tables[i][1].starts) - 1)
-            part, turns = without_own(events[j], alone)
-            walk_numbers(part, *tables[i], alone, turns, columns[at : at + 4], numbers)
+            walk_numbers(of_other, *tables_of, turns, columns[at : at + 4], numbers)
             at += 4
-
-
-def alone_pairs(table: CrossedCounts, own: OwnEvents, n_users: int, n_items: int) -> AlonePairs:
-    """The pairs that each of the users alone was shown."""
-    n = len(own.events.items)
-    alone = AlonePairs(np.zeros(n_users + 1, np.int64), np.empty(n, np.int64))
-    if n:
-        find_alone(table, own, n_items, alone)
-    return alone._replace(pairs=alone.pairs[: alone.starts[-1]])
-
-
-def without_own(
-    events: CrossedEvents, alone: AlonePairs
-) -> tuple[CrossedEvents, npt.NDArray[np.int64]]:
-    """Events whose users have pairs of their own or are -1, and the events by user and value."""
-    has = np.append(np.diff(alone.starts) > 0, False)
-    users = np.where(has[events.users], events.users, -1).astype(np.int32)
-    keys = (users + 1).astype(np.int64) * (int(events.values.max(initial=0)) + 2)
-    return events._replace(users=users), stable_order(keys + events.values + 1)
-
-
-def own_events(part: CrossedEvents, own: CrossedEvents, n_values: int) -> OwnEvents:
-    """What events leave out."""
-    first, last = np.zeros((2, len(part.values)), np.int64)
-    if not len(own.values):
-        return OwnEvents(own, np.zeros(0, np.int64), np.arange(len(part.values)), first, last)
-
-    def key(events: CrossedEvents) -> npt.NDArray[np.int64]:
-        return (events.users + 1).astype(np.int64) * (n_values + 1) + events.values + 1
-
-    keys, part_keys = key(own), key(part)
-    order = stable_order(keys)
-    known = (part.users >= 0) & (part.values >= 0)
-    first[known] = np.searchsorted(keys[order], part_keys[known])
-    last[known] = np.searchsorted(keys[order], part_keys[known], "right")
-    return OwnEvents(own, order, stable_order(part_keys), first, last)

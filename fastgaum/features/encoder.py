@@ -5,11 +5,12 @@ What all chunks share is made once. A session's bags do not depend on the others
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from fastgaum import threads
 from fastgaum.features.actions import action_bags
@@ -36,16 +37,15 @@ from fastgaum.features.numbers import (
     totals_of,
     varying_columns,
 )
-from fastgaum.features.relations import Relations, own_sessions
+from fastgaum.features.ordered import ONCE, Hiding, TrainingOrder, ordered_blocks, spaces_before
+from fastgaum.features.relations import Relations
 from fastgaum.features.sessions import (
+    BATCH_CANDIDATES,
     EncodedSessions,
-    LeftOut,
     Selection,
-    TrainingSessions,
     VectorRows,
     chunks,
     counts_before,
-    own_totals,
     select_sessions,
 )
 from fastgaum.features.vocabulary import OF_PLACE, rows_of_places
@@ -59,7 +59,7 @@ from fastgaum.kernels.candidate_formulas import (
 from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import TRAIN, FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace
@@ -79,6 +79,7 @@ class Encoder:
     def __init__(self, space: FeatureSpace, log: AnyLog) -> None:
         self.space = space
         self.whole = log
+        self.hiding: Hiding | None = None
         # a log in shards is encoded part by part: `on` gives each part's encoder
         self.log = log if isinstance(log, SessionLog) else log.head
 
@@ -87,11 +88,24 @@ class Encoder:
         share is made once."""
         if part is self.log:
             return self
-        other = Encoder(self.space, part)
-        other.whole = self.whole
-        for name in ("space_rows", "_code_rows", "_components"):
-            other.__dict__[name] = getattr(self, name)
+        other = self._copied(self.space, part, ("space_rows", "_code_rows", "_components"))
+        other.__dict__["_earlier"] = self._earlier
         other.__dict__["context"] = self.context.on(part)
+        return other
+
+    def under(self, space: FeatureSpace, hiding: Hiding | None) -> Encoder:
+        """The encoder of the same log under a space of the same ids that has counted less."""
+        other = self._copied(
+            space, self.log, ("space_rows", "_code_rows", "_components", "context")
+        )
+        other.__dict__["_earlier"], other.hiding = None, hiding
+        return other
+
+    def _copied(self, space: FeatureSpace, log: SessionLog, shared: Sequence[str]) -> Encoder:
+        other = Encoder(space, log)
+        other.whole, other.hiding = self.whole, self.hiding
+        for name in shared:
+            other.__dict__[name] = getattr(self, name)
         return other
 
     @cached_property
@@ -118,7 +132,7 @@ class Encoder:
             self.write_numbers(part, numbers)
             kernels.standardise_rows(self.space.mean, self.space.scale, numbers)
 
-        self._fill(encoded, write)
+        self._fill(encoded, list(places(self.log, encoded.rows)), write)
         return encoded
 
     def for_training(
@@ -134,16 +148,77 @@ class Encoder:
         """
         space = self.space
         if space.n_numbers:
-            encoded = self._empty(rows, 0)
-            kept = KeptNumbers(space, len(encoded.ids), encoded.n_events, moments)
-            blocks = self._fill(encoded, partial(kept.keep, self.write_numbers))
-            return CompactSessions(**vars(encoded), waiting=kept.standardised_by(blocks))
+            return self._compact(rows, [(self, rows)], moments)
         if len(space.categorical) > 1:
             return self.encode(rows)
         rows, id_of_item = np.asarray(rows, np.int32), self.space_rows + np.int32(N_RESERVED)
         fixed = (id_of_item, self._count_events(rows), self.context)
         bags, reader = action_bags(space, self.log), VectorReader.of(space, self.log)
         return SharedSessions(self.log, rows, *fixed, reader, bags)
+
+    def ordered_for_training(
+        self,
+        order: TrainingOrder,
+        moments: Moments | None = None,
+        former: FeatureSpace | None = None,
+    ) -> EncodedSessions | SharedSessions:
+        """The training sessions of a log in memory to make batches of, in an order in which none
+        reads what its own user said (`features.ordered`); `former`: what was counted before, on
+        another log. Where training says nothing of candidates, as `for_training`."""
+        train = self.log.sessions_in("train")
+        if not self.space.has_statistics:
+            return self.for_training(train, moments)
+        return self._compact(*ordered_blocks(self, train, order, former), moments)
+
+    def ordered_sessions(self, order: TrainingOrder, moments: Moments) -> EncodedSessions:
+        """The training sessions as `ordered_for_training`, for models that hold all of their
+        numbers; these are counted in `moments`, and not yet standardised."""
+        rows, blocks = ordered_blocks(self, self.log.sessions_in("train"), order)
+        encoded = self._empty(rows, self.space.n_numbers)
+
+        def fill(encoder: Encoder, part: Selection, place: Place) -> None:
+            encoder.write_numbers(part, encoded.numbers[place.candidates])
+
+        self._fill_blocks(encoded, blocks, fill)
+        for first in range(0, len(encoded.numbers), BATCH_CANDIDATES):
+            moments.add(encoded.numbers[first : first + BATCH_CANDIDATES])
+        return encoded
+
+    def ids_of(self, rows: IntArray) -> EncodedSessions:
+        """The sessions `rows` with their ids alone: no candidate has a number."""
+        encoded = self._empty(rows, 0)
+        self._fill(encoded, list(places(self.log, encoded.rows)), lambda part, place: None)
+        return encoded
+
+    def _compact(
+        self,
+        rows: IntArray,
+        blocks: Iterable[tuple[Encoder, IntArray]],
+        moments: Moments | None,
+    ) -> CompactSessions:
+        encoded = self._empty(rows, 0)
+        kept = KeptNumbers(self.space, len(encoded.ids), encoded.n_events, moments)
+
+        def keep(encoder: Encoder, part: Selection, place: Place) -> Moments:
+            return kept.keep(encoder.write_numbers, part, place)
+
+        counted = self._fill_blocks(encoded, blocks, keep)
+        return CompactSessions(**vars(encoded), waiting=kept.standardised_by(counted))
+
+    def _fill_blocks(
+        self,
+        encoded: EncodedSessions,
+        blocks: Iterable[tuple[Encoder, IntArray]],
+        finish: Callable[[Encoder, Selection, Place], T],
+    ) -> list[T]:
+        """As `_fill`, block by block, each by its own encoder."""
+        found: list[T] = []
+        last = None
+        for encoder, of_block in blocks:
+            where = list(places(self.log, of_block, last))
+            found += encoder._fill(encoded, where, partial(finish, encoder))
+            last = where[-1]
+        return found
 
     def _count_events(self, rows: IntArray) -> int:
         n_events = picked_size(np.asarray(self.log.session_offsets), rows)
@@ -168,18 +243,23 @@ class Encoder:
             actions=action_bags(self.space, self.log, events),
         )
 
-    def _fill(self, encoded: EncodedSessions, finish: Callable[[Selection, Place], T]) -> list[T]:
+    def _fill(
+        self,
+        encoded: EncodedSessions,
+        where: list[Place],
+        finish: Callable[[Selection, Place], T],
+    ) -> list[T]:
         """Fill in all but numbers, chunk by chunk on all threads, and call `finish` with each chunk
         and its place; returns what it returned, in the order of the chunks."""
         # made once, not once a thread
-        _ = self._training, self._code_rows, self.space_rows
+        _ = self._earlier, self._code_rows, self.space_rows, self.space.crossed_tables
 
         def fill(place: Place) -> T:
             part = select_sessions(self.log, encoded.rows[place.sessions])
             self._write_all_but_numbers(encoded, part, place)
             return finish(part, place)
 
-        return threads.in_order(fill, list(places(self.log, encoded.rows)))
+        return threads.in_order(fill, where)
 
     def _write_all_but_numbers(
         self, encoded: EncodedSessions, part: Selection, place: Place
@@ -218,14 +298,14 @@ class Encoder:
         }
 
     @cached_property
-    def _training(self) -> TrainingSessions | None:
-        """The training log's training sessions, which are left out of their own users' counts; None
-        for another log."""
-        return (
-            TrainingSessions.of(self.log)
-            if self.whole.fingerprint == self.space.fingerprint
-            else None
-        )
+    def _earlier(self) -> list[FeatureSpace] | None:
+        """For each block of `ONCE` the space before it, by which the training log's training
+        sessions are encoded; None for another log."""
+        space = self.space
+        if not space.has_statistics or self.whole.fingerprint != space.fingerprint:
+            return None
+        self.__dict__["_earlier"] = None
+        return list(spaces_before(self, ONCE, 0))
 
     def moments(self) -> Moments:
         """Mean, standard deviation, least and most of each number over training candidates."""
@@ -240,15 +320,25 @@ class Encoder:
     def _write_ids(self, part: Selection, ids: IntArray) -> None:
         items = np.asarray(self.log.items)[part.candidates]
         for column, categorical in enumerate(self.space.categorical):
-            ids[:, column] = self._field_rows(categorical, part, items)
+            if column == 0:
+                ids[:, column] = self.known_rows(part)
+            else:
+                ids[:, column] = self._field_rows(categorical, part, items)
             ids[:, column] += np.int32(categorical.start + 1)
+
+    def known_rows(self, part: Selection) -> IntArray:
+        """Space row of each candidate's item, -1 for one that training does not know, or that is
+        hidden; shape (n_candidates,)."""
+        items = np.asarray(self.log.items)[part.candidates]
+        rows: IntArray = self.space_rows[items]
+        if self.hiding is not None:
+            rows[self.hiding.hides(part, items)] = -1
+        return rows
 
     def _field_rows(
         self, categorical: CategoricalField, part: Selection, items: IntArray
     ) -> IntArray:
-        """Row of each candidate's value in a field, -1 for an unknown one."""
-        if categorical.source == "item":
-            return self.space_rows[items]
+        """Row of each candidate's value in a field but the items', -1 for an unknown one."""
         if categorical.source in OF_PLACE:
             space = self.space
             return rows_of_places(space.categorical, space.grid, part.places)[categorical.source]
@@ -278,15 +368,18 @@ class Encoder:
         names = space.number_names
         if not names:
             return
+        train = np.asarray(log.split)[part.rows] == TRAIN
+        if self._earlier is not None and train.any():
+            self._write_by_blocks(self._earlier, part, train, numbers)
+            return
         items = np.asarray(log.items)[part.candidates]
-        left_out = self._left_out(part) if space.context or space.relations is not None else None
         if space.protocol != "identity":
-            self._write_counts(part, items, numbers)
+            self._write_counts(part, numbers)
             self._write_same(part, items, numbers)
-            if left_out is not None and space.context:
-                self._write_crossed(part, left_out, numbers)
-        if left_out is not None and space.relations is not None:
-            self._write_relations(space.relations, part, left_out, numbers)
+            if space.context:
+                self._write_crossed(part, numbers)
+        if space.relations is not None:
+            self._write_relations(space.relations, part, numbers)
         if space.grid:
             columns = number_columns(PLACE_NUMBERS, names)
             numbers[:, columns] = places_in_grid(part.places, space.grid)
@@ -315,23 +408,37 @@ class Encoder:
             columns = number_columns([SAME_AS + name for name in fields], self.space.number_names)
             kernels.context_numbers(part.display_offsets, items, values, columns, numbers)
 
-    def _write_crossed(self, part: Selection, left_out: LeftOut, numbers: FloatArray) -> None:
-        """What training says of each candidate under its event's context."""
-        fields, space = self.space.crossed_fields, self.space
-        events = self._crossed_events(part, left_out.part_users)
-        own = self._crossed_events(left_out.sessions, left_out.users)
-        columns = number_columns(crossed_names(fields), space.number_names)
-        write_crossed(fields, space.crossed_tables, events, own, columns, numbers)
+    def _write_by_blocks(
+        self,
+        earlier: list[FeatureSpace],
+        part: Selection,
+        train: npt.NDArray[np.bool_],
+        numbers: FloatArray,
+    ) -> None:
+        """Write numbers, training sessions by what the blocks before theirs said."""
+        blocks = ONCE.blocks(np.asarray(self.log.users)[part.rows], 0)
+        blocks[~train] = len(earlier)
+        starts = part.display_offsets[part.session_offsets]
+        of_candidate = np.repeat(blocks, np.diff(starts))
+        for block in np.unique(blocks):
+            encoder = self.under([*earlier, self.space][block], self.hiding)
+            of_block = select_sessions(self.log, part.rows[blocks == block])
+            numbers[of_candidate == block] = encoder.numbers(of_block)
 
-    def _crossed_events(self, part: Selection, users: IntArray) -> list[CrossedEvents]:
+    def _write_crossed(self, part: Selection, numbers: FloatArray) -> None:
+        """What training says of each candidate under its event's context."""
+        space = self.space
+        fields, events = space.crossed_fields, self.crossed_events(part)
+        columns = number_columns(crossed_names(fields), space.number_names)
+        write_crossed(fields, space.crossed_tables, events, columns, numbers)
+
+    def crossed_events(self, part: Selection) -> list[CrossedEvents]:
         """The events of a part under each context field of categories."""
-        ids = self.context.ids(part.events)
-        rows = self.space_rows[np.asarray(self.log.items)[part.candidates]]
+        ids, rows = self.context.ids(part.events), self.known_rows(part)
+        starts = np.array([one.start + 1 for one in self.space.context], np.int32)
+        values = np.ascontiguousarray((ids - starts).T)
         return [
-            CrossedEvents(
-                part.display_offsets, rows, part.choices, ids[:, i] - np.int32(one.start + 1), users
-            )
-            for i, one in enumerate(self.space.context)
+            CrossedEvents(part.display_offsets, rows, part.choices, of_field) for of_field in values
         ]
 
     def crossed(self, former: Sequence[CrossedCounts] = ()) -> tuple[CrossedCounts, ...]:
@@ -342,27 +449,13 @@ class Encoder:
         def parts() -> Iterator[list[CrossedEvents]]:
             for part in self.whole.parts(ids=False) if fields else ():
                 train = select_sessions(part, part.sessions_in("train"))
-                none = np.full(len(train.choices), -1, np.int32)
-                yield self.on(part)._crossed_events(train, none)
+                yield self.on(part).crossed_events(train)
 
         return sum_crossed(parts(), fields, n_items, former)
 
-    def _left_out(self, part: Selection) -> LeftOut:
-        """What the part's own users said in training; nothing for another log than the training
-        log."""
-        log = self.log
-        if self._training is None:
-            nothing = select_sessions(log, np.zeros(0, np.int32))
-            return LeftOut(nothing, nothing.choices, np.full(len(part.choices), -1, np.int32))
-        train = select_sessions(log, self._training.of_users(np.asarray(log.users)[part.rows]).rows)
-        coded = np.unique(np.concatenate([train.users(log), part.users(log)]), return_inverse=True)
-        users, part_users = np.split(coded[1].astype(np.int32), [len(train.choices)])
-        return LeftOut(train, users, part_users)
-
-    def _write_counts(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
-        """What the session until the event, and the training split without this user, say of each
-        candidate; items: code of each candidate's item."""
-        space, training = self.space, self._training
+    def _write_counts(self, part: Selection, numbers: FloatArray) -> None:
+        """What the session until the event, and the training split, say of each candidate."""
+        space = self.space
         kernels.session_numbers(
             part.session_offsets,
             part.display_offsets,
@@ -370,28 +463,11 @@ class Encoder:
             number_columns(SESSION_NUMBERS, space.number_names),
             numbers,
         )
-        totals = totals_of(space.item_counts, self.space_rows[items])
-        if training is not None:
-            own = own_totals(self.log, part, training, space.rates)
-            totals = totals._replace(
-                displays=totals.displays - own.displays,
-                choices=totals.choices - own.choices,
-                # not below 0 by rounding
-                expected=np.maximum(totals.expected - own.expected, 0.0),
-            )
+        totals = totals_of(space.item_counts, self.known_rows(part))
         columns = number_columns(TRAINING_NUMBERS, space.number_names)
         kernels.training_numbers(totals, space.prior_rate, columns, numbers)
 
-    def _write_relations(
-        self, relations: Relations, part: Selection, left_out: LeftOut, numbers: FloatArray
-    ) -> None:
+    def _write_relations(self, relations: Relations, part: Selection, numbers: FloatArray) -> None:
         """What training pairs say of each candidate."""
-        items, train = np.asarray(self.log.items), left_out.sessions
-        sessions = part.packed(self.space_rows[items[part.candidates]])
-        own = train.packed(self.space_rows[items[train.candidates]])
-        relations.write_numbers(
-            sessions,
-            own_sessions(own, left_out, sessions.session_offsets[:-1]),
-            number_columns(RELATION_NUMBERS, self.space.number_names),
-            numbers,
-        )
+        columns = number_columns(RELATION_NUMBERS, self.space.number_names)
+        relations.write_numbers(part.packed(self.known_rows(part)), columns, numbers)

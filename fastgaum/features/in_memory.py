@@ -46,9 +46,10 @@ class Place(NamedTuple):
     candidates: slice
 
 
-def places(log: SessionLog, rows: IntArray) -> Iterator[Place]:
-    """Where each chunk of the sessions `rows` of a log goes."""
-    session, event, candidate = 0, 0, 0
+def places(log: SessionLog, rows: IntArray, after: Place | None = None) -> Iterator[Place]:
+    """Where each chunk of the sessions `rows` of a log goes: from the start on, or `after` a
+    place."""
+    session, event, candidate = (0, 0, 0) if after is None else (one.stop for one in after)
     events_of, displays = np.asarray(log.session_offsets), np.asarray(log.display_offsets)
     candidates_of = displays[events_of]
     for chunk in chunks(log, rows):

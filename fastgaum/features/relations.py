@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.sessions import LeftOut, select_sessions
+from fastgaum.features.sessions import select_sessions
 from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.candidate_formulas import relation_numbers
 from fastgaum.kernels.pairs import PairCounts, enter_pairs
 from fastgaum.kernels.relations import (
-    OwnSessions,
     PairSlots,
     PairTables,
     RivalRule,
@@ -52,8 +51,7 @@ class Relations(PairTables):
 
     A choice is made among rivals, so an item that few ever chose may still have beaten the ones it
     stands beside now; and a choice is made after others, which is what item-to-item neighbours
-    count. Everything that the event's own user said is left out of both, or the label comes back
-    in."""
+    count."""
 
     @classmethod
     def fit(
@@ -66,16 +64,10 @@ class Relations(PairTables):
 
         displays: training displays of each item, by its row; former: what was counted before, of
         the first rows."""
-        most = min(max(MOST_COMPARISONS // max(int(displays.sum()), 1), 1), MOST_RIVALS)
-        rule = RivalRule(most, ranks_of(displays))
-        rivals, follows = _Counter(3, rule), _Counter(2, rule)
-        if former is not None:
-            rivals.enter(former.rivals)
-            follows.enter(former.follows)
+        counter = RelationCounter(displays, former)
         for part in parts:
-            rivals.add(part)
-            follows.add(part)
-        return cls(rivals.table(), follows.table(), rule)
+            counter.add(part)
+        return cls(*counter.relations())
 
     def check(self, n_items: int) -> None:
         """Raise ValueError unless loops may trust the tables: what a file holds is not known to be
@@ -114,7 +106,6 @@ class Relations(PairTables):
     def write_numbers(
         self,
         sessions: PackedSessions,
-        own: OwnSessions,
         columns: npt.NDArray[np.int64],
         numbers: FloatArray,
     ) -> None:
@@ -122,11 +113,32 @@ class Relations(PairTables):
 
         Args:
             sessions: with space rows as items, -1 for an unknown one.
-            own: what the sessions' own users said in training, which is left out.
             columns: where each number stands in `numbers`, -1 for one that is not asked for.
             numbers: shape (n_candidates, ·).
         """
-        relation_numbers(sessions, self, own, WINDOW, columns, numbers)
+        relation_numbers(sessions, self, WINDOW, columns, numbers)
+
+
+class RelationCounter:
+    """Counts both tables, part by part."""
+
+    def __init__(self, displays: npt.NDArray[np.integer], former: Relations | None = None) -> None:
+        """Begin with nothing, or after what was counted before; arguments as in `Relations.fit`."""
+        most = min(max(MOST_COMPARISONS // max(int(displays.sum()), 1), 1), MOST_RIVALS)
+        self.rule = RivalRule(most, ranks_of(displays))
+        self.rivals, self.follows = _Counter(3, self.rule), _Counter(2, self.rule)
+        if former is not None:
+            self.rivals.enter(former.rivals)
+            self.follows.enter(former.follows)
+
+    def add(self, sessions: PackedSessions) -> None:
+        """Count sessions, which have space rows as items."""
+        self.rivals.add(sessions)
+        self.follows.add(sessions)
+
+    def relations(self) -> Relations:
+        """What has been counted until now."""
+        return Relations(self.rivals.table(), self.follows.table(), self.rule)
 
 
 def pairs_of(
@@ -162,20 +174,6 @@ def count_relations(
             yield picked.packed(space_rows[np.asarray(part.items)[picked.candidates]])
 
     return Relations.fit(parts(), displays, former)
-
-
-def own_sessions(own: PackedSessions, left_out: LeftOut, starts: IntArray) -> OwnSessions:
-    """What sessions leave out, for kernels.
-
-    Args:
-        own: the sessions of `left_out`, with space rows as items.
-        left_out: what the events of the sessions leave out.
-        starts: first event of each session that is counted for, shape (n_sessions,).
-    """
-    users, of_own = left_out.part_users[starts], left_out.users[own.session_offsets[:-1]]
-    n_users = 1 + max(of_own.max(initial=-1), users.max(initial=-1))
-    offsets = np.searchsorted(of_own, np.arange(n_users + 1)).astype(np.int32)
-    return OwnSessions(own, offsets, users, np.argsort(users, kind="stable").astype(np.int32))
 
 
 def ranks_of(displays: npt.NDArray[np.integer]) -> IntArray:

@@ -26,7 +26,6 @@ from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBER
 from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.logs.log import FloatArray, IntArray
 
-NO_EVENTS = CrossedEvents(np.zeros(1, np.int32), *(np.zeros(0, np.int32) for _ in range(4)))
 ROOM = 64
 """entries that a user's table starts with"""
 
@@ -180,10 +179,9 @@ class SessionCounts(SessionTables):
         known = np.where(items < self.n_trained, items, -1).reshape(-1)
         offsets, none = np.arange(n + 1, dtype=np.int32) * np.int32(k), np.full(n, -1, np.int32)
         by_field = np.ascontiguousarray(values.T)
-        events = [CrossedEvents(offsets, known, none, rows, none) for rows in by_field]
+        events = [CrossedEvents(offsets, known, none, rows) for rows in by_field]
         flat = numbers.reshape(n * k, numbers.shape[-1])
-        nothing = [NO_EVENTS] * len(events)
-        crossed = self.crossed_fields, self.space.crossed_tables, events, nothing
+        crossed = self.crossed_fields, self.space.crossed_tables, events
         write_crossed(*crossed, self.crossed_columns, flat)
         empty = np.flatnonzero(items.reshape(-1) < 0)
         flat[empty[:, None], self.crossed_columns] = 0

@@ -16,7 +16,7 @@ from fastgaum.kernels import candidate_counts as kernels
 from fastgaum.kernels.batching import fill_rows
 from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import TRAIN, FloatArray, IntArray, PackedArrays, SessionLog
+from fastgaum.logs.log import FloatArray, IntArray, PackedArrays, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.item_vectors import VectorReader
@@ -122,69 +122,12 @@ def cut_by_candidates(sizes: IntArray, most: int | None = None) -> list[slice]:
     return [*runs, slice(first, len(sizes))]
 
 
-class TrainingSessions(kernels.SessionsByUser):
-    """The training sessions of a log, by ascending user."""
-
-    @classmethod
-    def of(cls, log: SessionLog) -> TrainingSessions:
-        """Sort a log's training sessions by user; a user's own stay in the order of the log."""
-        train = log.sessions_in("train")
-        users = np.asarray(log.users)[train]
-        order = np.argsort(users, kind="stable")
-        return cls(train[order], users[order])
-
-    def of_users(self, users: IntArray) -> TrainingSessions:
-        """Those of the given users."""
-        wanted = np.unique(users)
-        first, last = (np.searchsorted(self.users, wanted, side) for side in ("left", "right"))
-        before = np.cumsum(last - first) - (last - first)
-        index = np.repeat(first - before, last - first) + np.arange(int((last - first).sum()))
-        return TrainingSessions(self.rows[index], self.users[index])
-
-
-class LeftOut(NamedTuple):
-    """What counts about some events leave out: what their own users said in training."""
-
-    sessions: Selection
-    """the users' training sessions"""
-    users: IntArray
-    """user of each of those sessions' events, 0 to n − 1, ascending"""
-    part_users: IntArray
-    """user of each event that is counted for, likewise; -1: nothing is left out"""
-
-
 def counts_before(log: SessionLog, part: Selection) -> IntArray:
     """Displays and choices of each candidate's item in earlier events of its session, shape
     (n_candidates, 2)."""
     before = np.empty((len(part.candidates), kernels.N_COUNTS), np.int32)
     kernels.count_before(part.packed(np.asarray(log.items)[part.candidates]), log.n_items, before)
     return before
-
-
-def own_totals(
-    log: SessionLog, part: Selection, training: TrainingSessions, rates: npt.NDArray[np.floating]
-) -> kernels.TrainingTotals:
-    """What each candidate's own user adds to its item's training counts, (n_candidates,) each: 0 in
-    a session that is not a training session. `rates` as in `ItemCounts.add`."""
-    users = np.asarray(log.users)[part.rows]
-    asking = np.flatnonzero(np.asarray(log.split)[part.rows] == TRAIN).astype(np.int32)
-    asking = asking[np.argsort(users[asking], kind="stable")]
-    training = training.of_users(users[asking])
-    own = _no_totals(len(part.candidates))
-    kernels.counts_of_users(
-        training,
-        log.packed_sessions(),
-        kernels.SessionsByUser(asking, users[asking]),
-        part.packed(np.asarray(log.items)[part.candidates]),
-        rates,
-        _no_totals(log.n_items),
-        own,
-    )
-    return own
-
-
-def _no_totals(n: int) -> kernels.TrainingTotals:
-    return kernels.TrainingTotals(np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n))
 
 
 class VectorRows(NamedTuple):

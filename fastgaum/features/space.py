@@ -37,6 +37,7 @@ from fastgaum.features.numbers import (
     place_rates,
     varying_columns,
 )
+from fastgaum.features.ordered import TrainingOrder, order_of
 from fastgaum.features.relations import Relations, count_relations
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.vocabulary import (
@@ -46,6 +47,7 @@ from fastgaum.features.vocabulary import (
     former_ids,
     training_counts,
 )
+from fastgaum.kernels.candidate_formulas import standardise_rows
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import ContextField, Holds, context_of
 from fastgaum.logs.log import ALIKE, FloatArray, IntArray, ItemCounts, SessionLog
@@ -148,6 +150,11 @@ class FeatureSpace:
         return bool(columns or self.protocol == "views")
 
     @property
+    def has_statistics(self) -> bool:
+        """Whether numbers of a candidate say what training chose."""
+        return self.protocol != "identity" or self.relations is not None
+
+    @property
     def n_ids(self) -> int:
         """Number of ids, no click and unknown rows included."""
         return max(part.stop for part in self.fields)
@@ -209,8 +216,27 @@ class FeatureSpace:
         """As `fit`, and the training sessions to make batches of: their numbers are made once."""
         space = cls._counted(log, protocol, set_context, relations, examination, towers)
         moments = Moments()
-        train = space.encoder(log).for_training(log.sessions_in("train"), moments)
+        train = space.encoder(log).ordered_for_training(order_of(log), moments)
         return space._standardised(moments), train
+
+    @classmethod
+    def fit_encoded(
+        cls,
+        log: SessionLog,
+        order: TrainingOrder,
+        protocol: str = "bags",
+        set_context: bool = True,
+        relations: bool = False,
+    ) -> tuple[FeatureSpace, EncodedSessions]:
+        """As `fit` without actions, and the training sessions as they are read in an order, for
+        models that hold all of their numbers."""
+        space = cls._counted(log, protocol, set_context, relations, False, False)
+        space = space._with(actions=())
+        moments = Moments()
+        train = space.encoder(log).ordered_sessions(order, moments)
+        space = space._standardised(moments)
+        standardise_rows(space.mean, space.scale, train.numbers)
+        return space, train
 
     @classmethod
     def _counted(

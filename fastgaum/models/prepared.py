@@ -11,6 +11,7 @@ import numpy as np
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.in_memory import Sessions
+from fastgaum.features.ordered import order_of
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.windows import StreamedSessions
 from fastgaum.game.loop import TrainingData
@@ -27,7 +28,8 @@ SpaceOptions = tuple[str, bool, bool, bool, bool]
 def space_options(config: Config) -> SpaceOptions:
     """What a configuration's feature space is made of."""
     switches = config.set_context, config.relations, config.examination
-    return config.protocol, *switches, config.tower_dim > 0
+    protocol = "identity" if config.protocol == "bags" and not config.counts else config.protocol
+    return protocol, *switches, config.tower_dim > 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Prepared:
                 space, train = FeatureSpace.fit_training(log, *made_of)
             else:
                 space = former.grown(log)
-                train = space.encoder(log).for_training(log.sessions_in("train"))
+                train = space.encoder(log).ordered_for_training(order_of(log), former=former)
             require_validation(log)
             validation = space.encoder(log).for_training(log.sessions_in("validation"))
         else:

@@ -1,0 +1,225 @@
+"""Ordered statistics: what training says of items, pairs and contexts when a training user is
+encoded is what the users before it said, never what it said itself.
+
+A count that leaves out the own choice alone tells it: of two displays of one item the one whose
+rate is lower was chosen (Prokhorenkova et al., "CatBoost", NeurIPS 2018, on target leakage). So
+training users come in a random order, cut into blocks. A block is encoded with what all blocks
+before it said. Validation and test read what all training users said. The first share of an order
+is counted and not encoded, so that training does not read far less than a test. A small log is read
+in several orders."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum import threads
+from fastgaum.features.crossed import (
+    CrossedField,
+    add_crossed,
+    count_crossed,
+    most_displayed,
+    no_crossed,
+    with_values,
+)
+from fastgaum.features.relations import RelationCounter
+from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
+from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
+from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
+from fastgaum.logs.log import IntArray, ItemCounts, SessionLog
+from fastgaum.presets import GROW_AT
+
+if TYPE_CHECKING:
+    from fastgaum.features.encoder import Encoder
+    from fastgaum.features.space import FeatureSpace
+    from fastgaum.logs.shards import AnyLog
+
+Unsigned = npt.NDArray[np.uint64]
+
+
+class TrainingOrder(NamedTuple):
+    """In which orders training users are read."""
+
+    n_orders: int
+    alone: float
+    """share of each order that is counted and not encoded"""
+    n_blocks: int
+    """blocks into which the rest is cut"""
+
+    def blocks(self, users: IntArray, number: int) -> npt.NDArray[np.int64]:
+        """Block of each user in an order, -1 for one that is only counted; shape (n_users,)."""
+        place = uniforms(users.astype(np.uint64) * np.uint64(self.n_orders) + np.uint64(number))
+        blocks = np.floor((place - self.alone) / (1 - self.alone) * self.n_blocks)
+        return np.maximum(blocks, -1).astype(np.int64)
+
+
+FEW, MANY, ONCE = TrainingOrder(4, 0.5, 8), TrainingOrder(1, 0.0, 16), TrainingOrder(1, 0.0, 8)
+"""the orders of a log of fewer than GROW_AT training events, of one of more, and those by which
+training sessions are scored, each once"""
+
+
+def order_of(log: AnyLog) -> TrainingOrder:
+    """The orders in which a log's training users are read."""
+    return FEW if log.count("events", "train") < GROW_AT else MANY
+
+
+class Training(NamedTuple):
+    """The training split as a fit reads it."""
+
+    order: TrainingOrder
+    counted: EncodedSessions
+    """all of its sessions, without numbers"""
+    read: EncodedSessions
+    """its sessions in the order in which they are read"""
+
+
+class Hiding(NamedTuple):
+    """Items that a training session does not know, as if they were displayed for the first time: no
+    id, no counts, no relations, for themselves and in the numbers of their neighbours. What an item
+    has of itself (price, category, vector, place) stays."""
+
+    share: float
+    number: int
+    """of the order: other items are hidden in another one"""
+
+    def hides(self, part: Selection, items: IntArray) -> npt.NDArray[np.bool_]:
+        """Whether each candidate's item is hidden in its session; items: their codes. Shape
+        (n_candidates,)."""
+        starts = part.display_offsets[part.session_offsets]
+        keys = mixed_bits(part.rows.astype(np.uint64) * np.uint64(31) + np.uint64(self.number))
+        return uniforms(np.repeat(keys, np.diff(starts)) ^ mixed_bits(items)) < self.share
+
+
+HIDDEN = 0.05
+"""share of training candidates whose item training does not know, at least"""
+
+
+def share_to_hide(displays: npt.NDArray[np.integer], alone: float) -> float:
+    """Share of items to hide, so that HIDDEN of the candidates are of an item that is new. In an
+    order where the first share `alone` is not read, an item of n displays is read as new
+    (1 − alone)ⁿ / (n · (1 − alone)) times a display, in the mean.
+
+    displays: training displays of each item, shape (n_items,)."""
+    n = displays[displays > 0].astype(np.float64)
+    new = float(((1 - alone) ** (n - 1)).sum() / max(n.sum(), 1.0))
+    return max(HIDDEN - new, 0.0)
+
+
+def mixed_bits(values: npt.NDArray[Any]) -> Unsigned:
+    """Mixed bits of whole numbers (Steele, Lea and Flood, "splittable generators", 2014)."""
+    mixed = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def uniforms(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """A number from 0 to below 1 of each whole number, the same on every machine."""
+    return (mixed_bits(values) >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+class StatisticsCounter:
+    """Counts training sessions under the ids of a space."""
+
+    def __init__(self, encoder: Encoder, former: FeatureSpace | None = None) -> None:
+        """Begin with nothing, or with what a former space has counted of the first ids."""
+        space = encoder.space
+        self.space, self.encoder = space, encoder
+        self.n_items = len(space.item_counts.displays)
+        # unknown items are counted in a last place, and left there
+        self.items = ItemCounts.zeros(self.n_items + 1)
+        if former is not None:
+            for name, total in vars(self.items).items():
+                before = getattr(former.item_counts, name)
+                total[: len(before)] = before
+        displays = space.item_counts.displays
+        self.relations = (
+            None
+            if space.relations is None
+            else RelationCounter(displays, None if former is None else former.relations)
+        )
+        tables = () if former is None else former.crossed
+        self.crossed = [
+            no_crossed(field.n_values)
+            if at >= len(tables)
+            else with_values(tables[at], field.n_values)
+            for at, field in enumerate(space.crossed_fields if space.crossed else ())
+        ]
+
+    def add(self, part: SessionLog, rows: IntArray) -> None:
+        """Count the sessions `rows` of a part of the log."""
+        encoder = self.encoder.on(part)
+        picked = select_sessions(part, rows)
+        packed = picked.packed(encoder.known_rows(picked))
+        items = np.where(packed.items < 0, np.int32(self.n_items), packed.items)
+        totals = TrainingTotals(self.items.displays, self.items.choices, self.items.expected)
+        whole = np.arange(len(rows), dtype=np.int32)
+        count_items(whole, packed._replace(items=items), self.space.rates, totals)
+        if self.relations is not None:
+            self.relations.add(packed)
+        if self.crossed:
+            fields = self.space.crossed_fields
+            events = encoder.crossed_events(picked)
+            self.crossed = threads.in_order(
+                self._with, list(zip(self.crossed, events, fields, strict=True))
+            )
+
+    def _with(self, of_field: tuple[CrossedCounts, CrossedEvents, CrossedField]) -> CrossedCounts:
+        counted, events, field = of_field
+        more = count_crossed(events, field.n_values, self.n_items)
+        return add_crossed(counted, more, self.n_items)
+
+    def counted(self) -> FeatureSpace:
+        """The space with what has been counted until now."""
+        items = (total[: self.n_items].copy() for total in vars(self.items).values())
+        space = dataclasses.replace(
+            self.space,
+            item_counts=ItemCounts(*items),
+            relations=None if self.relations is None else self.relations.relations(),
+            crossed=tuple(most_displayed(one, self.n_items) for one in self.crossed),
+        )
+        # which numbers a candidate has is the whole log's to say
+        space.__dict__["crossed_fields"] = self.space.crossed_fields
+        return space
+
+
+def spaces_before(
+    encoder: Encoder, order: TrainingOrder, number: int, former: FeatureSpace | None = None
+) -> Iterator[FeatureSpace]:
+    """For each block of an order the space with what the users before the block said; `former`:
+    what was counted on another log before."""
+    counter = StatisticsCounter(encoder, former)
+    for block in range(order.n_blocks):
+        for part in encoder.whole.parts(ids=False):
+            train = part.sessions_in("train")
+            blocks = order.blocks(np.asarray(part.users)[train], number)
+            if (blocks == block - 1).any():
+                counter.add(part, train[blocks == block - 1])
+        yield counter.counted()
+
+
+def ordered_blocks(
+    encoder: Encoder, rows: IntArray, order: TrainingOrder, former: FeatureSpace | None = None
+) -> tuple[IntArray, Iterator[tuple[Encoder, IntArray]]]:
+    """The training sessions `rows` of a log in memory as they are read, order by order; and, block
+    by block, an encoder that knows what came before, with the block's sessions."""
+    users = np.asarray(encoder.log.users)[rows]
+    blocks = [order.blocks(users, number) for number in range(order.n_orders)]
+    read = [[rows[of_order == block] for block in range(order.n_blocks)] for of_order in blocks]
+
+    def encoders() -> Iterator[tuple[Encoder, IntArray]]:
+        share = share_to_hide(encoder.space.item_counts.displays, order.alone)
+        for number, of_order in enumerate(read):
+            if not encoder.space.has_statistics:
+                yield from ((encoder, of_block) for of_block in of_order if len(of_block))
+                continue
+            spaces = spaces_before(encoder, order, number, former)
+            for space, of_block in zip(spaces, of_order, strict=True):
+                if len(of_block):
+                    yield encoder.under(space, Hiding(share, number)), of_block
+
+    return np.concatenate([one for of_order in read for one in of_order]), encoders()
