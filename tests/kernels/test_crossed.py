@@ -10,11 +10,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.features.crossed import count_crossed, displayers, own_events
+from fastgaum.features.crossed import count_crossed, displayers
 from fastgaum.kernels import candidate_formulas as formulas
 from fastgaum.kernels import crossed as kernels
 from fastgaum.kernels import slate_numbers
 from fastgaum.kernels.candidate_counts import PackedSessions, count_own_displays
+from fastgaum.logs.cut import stable_order
 
 N_VALUES, N_ITEMS = 3, 4
 EVENTS = st.lists(
@@ -22,7 +23,6 @@ EVENTS = st.lists(
         st.lists(st.integers(-1, N_ITEMS - 1), min_size=1, max_size=4, unique=True),
         st.integers(-1, 3),
         st.integers(-1, N_VALUES - 1),
-        st.integers(0, 2),
     ),
     min_size=1,
     max_size=6,
@@ -35,17 +35,16 @@ def packed(events: list[Any]) -> kernels.CrossedEvents:
         offsets,
         np.array([item for items, *_ in events for item in items], np.int32),
         np.array([min(choice, len(items) - 1) for items, choice, *_ in events], np.int32),
-        np.array([value for _, _, value, _ in events], np.int32),
-        np.array([user for *_, user in events], np.int32),
+        np.array([value for _, _, value in events], np.int32),
     )
 
 
-def naive(events: list[Any], user: int, value: int, item: int) -> tuple[float, float, float, int]:
-    """Displays, choices, expected choices and events of other users that have this value."""
+def naive(events: list[Any], value: int, item: int) -> tuple[float, float, float, int]:
+    """Displays, choices, expected choices and events that have this value."""
     shown = chosen = expected = 0.0
     n = 0
-    for items, choice, other_value, other in events:
-        if other == user or other_value != value:
+    for items, choice, other_value in events:
+        if other_value != value:
             continue
         n += 1
         if item >= 0 and item in items:
@@ -64,20 +63,17 @@ def test_numbers_equal_counting_pair_by_pair(events: list[Any]) -> None:
     targets = np.array([items[-1] for items, *_ in events], np.int32)
     of_targets = part._replace(values=targets)
     out = np.zeros((len(part.items), 4), np.float32)
-    own = own_events(part, part, N_VALUES)
-    kernels.crossed_numbers(part, table, own, N_ITEMS, np.array([0, 1]), out)
-    own = own._replace(turns=own_events(of_targets, part, N_ITEMS).turns)
-    starts = np.searchsorted(part.users[own.order], np.arange(4))
-    columns = np.array([2, 3])
-    kernels.lead_numbers(of_targets, table, displayers(table, N_ITEMS), own, starts, columns, out)
+    kernels.crossed_numbers(part, table, np.array([0, 1]), out)
+    turns, columns = stable_order(targets + 1), np.array([2, 3])
+    kernels.lead_numbers(of_targets, table, displayers(table, N_ITEMS), turns, columns, out)
     row = 0
-    for event, (items, _, value, user) in enumerate(events):
+    for event, (items, _, value) in enumerate(events):
         for item in items:
             known = value >= 0 and item >= 0
-            shown, chosen, expected, _ = naive(events, user, value, item) if known else (0,) * 4
+            shown, chosen, expected, _ = naive(events, value, item) if known else (0,) * 4
             lead = n = 0.0
             if 0 <= item < N_VALUES:
-                lead, _, _, n = naive(events, user, item, int(targets[event]))
+                lead, _, _, n = naive(events, item, int(targets[event]))
             wanted = [
                 math.log((chosen + 0.5) / (expected + 0.5)),
                 math.log1p(shown),
@@ -92,10 +88,10 @@ def test_numbers_equal_counting_pair_by_pair(events: list[Any]) -> None:
 @given(events=EVENTS)
 def test_a_candidate_that_is_the_item_of_its_event(events: list[Any]) -> None:
     part = packed(events)
-    of_context = np.array([[value] for _, _, value, _ in events], np.int32)
+    of_context = np.array([[value] for _, _, value in events], np.int32)
     out, column = np.full((len(part.items), 1), np.nan), np.array([0])
     formulas.context_numbers(part.display_offsets, part.items, of_context, column, out)
-    wanted = [float(item == value and item >= 0) for items, _, value, _ in events for item in items]
+    wanted = [float(item == value and item >= 0) for items, _, value in events for item in items]
     assert out[:, 0].tolist() == wanted
     rows = np.full((len(events), 4, 1), -1, np.int32)
     for event, (items, *_) in enumerate(events):

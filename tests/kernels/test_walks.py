@@ -10,14 +10,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.features.crossed import (
-    alone_pairs,
-    count_crossed,
-    displayers,
-    own_events,
-    without_own,
-)
+from fastgaum.features.crossed import count_crossed, displayers
 from fastgaum.kernels import walks as kernels
+from fastgaum.logs.cut import stable_order
 from tests.kernels.test_crossed import naive, packed
 
 N_ITEMS = 4
@@ -26,7 +21,6 @@ EVENTS = st.lists(
         st.lists(st.integers(-1, N_ITEMS - 1), min_size=1, max_size=4, unique=True),
         st.integers(-1, 3),
         st.integers(-1, N_ITEMS - 1),
-        st.integers(0, 2),
     ),
     min_size=1,
     max_size=8,
@@ -42,28 +36,22 @@ def probability(graph: dict[int, list[int]], start: int, target: int, steps: int
 
 
 @settings(max_examples=80, deadline=None)
-@given(events=EVENTS, leaves_out=st.booleans())
-def test_walks_equal_probabilities_step_by_step(events: list[Any], leaves_out: bool) -> None:
-    own = packed(events)
-    part = own if leaves_out else own._replace(users=np.full(len(events), -1, np.int32))
-    table = count_crossed(own, N_ITEMS, N_ITEMS)
-    left_out = own_events(part, own, N_ITEMS)
+@given(events=EVENTS)
+def test_walks_equal_probabilities_step_by_step(events: list[Any]) -> None:
+    part = packed(events)
+    table = count_crossed(part, N_ITEMS, N_ITEMS)
     targets = np.array([items[-1] for items, *_ in events], np.int32)
-    alone = alone_pairs(table, left_out, 3, N_ITEMS)
-    of_targets, turns = without_own(part._replace(values=targets), alone)
+    of_targets, turns = part._replace(values=targets), stable_order(targets + 1)
     out = np.zeros((len(part.items), 4), np.float32)
-    by_item = displayers(table, N_ITEMS)
-    kernels.walk_numbers(of_targets, table, by_item, alone, turns, np.arange(4), out)
+    kernels.walk_numbers(
+        of_targets, table, displayers(table, N_ITEMS), turns, np.arange(4), out
+    )
+    graph = {
+        value: [item for item in range(N_ITEMS) if naive(events, value, item)[0] > 0]
+        for value in range(N_ITEMS)
+    }
     row = 0
-    for event, (items, *_, user) in enumerate(events):
-        graph = {
-            value: [
-                item
-                for item in range(N_ITEMS)
-                if naive(events, user if leaves_out else -1, value, item)[0] > 0
-            ]
-            for value in range(N_ITEMS)
-        }
+    for event, (items, *_) in enumerate(events):
         target = int(targets[event])
         for item in items:
             known = item >= 0 and target >= 0
