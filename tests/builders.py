@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from fastgaum.checkpoint import content_sha256
+from fastgaum.features.ordered import ONCE, TrainingOrder
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.log import SessionLog
 
@@ -146,6 +147,18 @@ def with_drawn_actions(log: SessionLog, seed: int = 0) -> SessionLog:
         left_out=2,
     )
     return dataclasses.replace(log, item_ids=items, actions=actions)
+
+
+def sessions_that_speak(
+    log: SessionLog, session: int, order: TrainingOrder = ONCE, number: int = 0
+) -> list[int]:
+    """The training sessions whose counts a session of the training log reads: a training session
+    those of the blocks before its own, another one all."""
+    speak = log.split == 0
+    if speak[session]:
+        blocks = order.blocks(log.users, number)
+        speak = speak & (blocks < blocks[session])
+    return np.flatnonzero(speak).tolist()
 
 
 def change_state(

@@ -16,7 +16,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.kernels.walks import FLOOR
 from fastgaum.logs.log import SessionLog
-from tests.builders import random_log
+from tests.builders import random_log, sessions_that_speak
 from tests.logs.test_context import navigation
 
 
@@ -47,13 +47,12 @@ def log_with_context(seed: int) -> SessionLog:
 
 def naive(log: SessionLog, name: str, event: int, value: int, item: int) -> tuple[float, ...]:
     """Displays, choices, expected choices of an item and events, where the field has this value,
-    in training, without the user of `event`."""
-    user = np.asarray(log.users)[log.session_of_event]
+    in the training sessions that the session of `event` reads."""
+    read = np.isin(
+        log.session_of_event, sessions_that_speak(log, int(log.session_of_event[event]))
+    )
     shown = chosen = expected = events = 0.0
-    train = np.asarray(log.split)[log.session_of_event] == 0
-    for other in np.flatnonzero(train & (user != user[event])):
-        if value < 0 or log.event_fields[name][other] != value:
-            continue
+    for other in np.flatnonzero(read & (log.event_fields[name] == value) & (value >= 0)):
         events += 1
         display = log.items[log.display_offsets[other] : log.display_offsets[other + 1]].tolist()
         if item in display:
@@ -93,7 +92,7 @@ def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
                 assert row[at[f"known_as_{one}_{other}"]] == pytest.approx(known, abs=1e-5)
 
 
-def test_walks_are_those_on_the_pages_that_other_users_saw() -> None:
+def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
     log = navigation(60, n_items=25, fixed=True)
     space = FeatureSpace.fit(log, "bags", set_context=False)
     assert [part.name for part in space.crossed_fields if part.fixes_display] == ["page"]
@@ -101,13 +100,13 @@ def test_walks_are_those_on_the_pages_that_other_users_saw() -> None:
         select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
     )
     at = {name: column for column, name in enumerate(space.number_names)}
-    own_pages = 0
+    new_pages = 0
     for event in range(0, log.n_events, 3):
         steps = np.zeros((25, 25))
         for page in range(25):
             for item in range(25):
                 steps[page, item] = naive(log, "page", event, page, item)[0] > 0
-        own_pages += not steps[log.event_fields["page"][event]].any()
+        new_pages += not steps[log.event_fields["page"][event]].any()
         steps /= np.maximum(steps.sum(1, keepdims=True), 1)
         two = steps @ steps
         goal = int(log.event_fields["target"][event])
@@ -118,8 +117,8 @@ def test_walks_are_those_on_the_pages_that_other_users_saw() -> None:
                 assert row[at[f"{name}_page_target"]] == pytest.approx(wanted, abs=1e-4)
             assert row[at["within2_page_target"]] == (two[item, goal] > 0)
             assert row[at["back_page_target"]] == (steps[goal, item] > 0)
-    # the case that a leak would show in: pages that the event's user alone has seen
-    assert own_pages > 0
+    # the case that a leak would show in: pages that no user before has seen
+    assert new_pages > 0
 
 
 def test_displays_that_vary_are_no_graph() -> None:
@@ -127,12 +126,12 @@ def test_displays_that_vary_are_no_graph() -> None:
     assert not any(part.fixes_display for part in space.crossed_fields)
 
 
-def test_another_log_leaves_nothing_out() -> None:
+def test_another_log_reads_all_that_training_said() -> None:
     log = log_with_context(2)
     space = FeatureSpace.fit(log, "bags", set_context=False)
     rows = log.sessions_in("train")
     own = space.encode(log, rows).numbers
-    # the same sessions under another name: their own events count
+    # the same sessions under another name: their own events count, and later ones
     other = dataclasses.replace(log, session_ids=log.session_ids + "x")
     numbers = space.encode(other, rows).numbers
     column = space.number_names.index("displays_given_query")
@@ -147,8 +146,7 @@ def test_parts_add_up_to_the_whole() -> None:
     items = rng.integers(-1, 6, offsets[-1]).astype(np.int32)
     choices = np.minimum(rng.integers(-1, 4, 30), sizes - 1).astype(np.int32)
     values = rng.integers(-1, 3, 30).astype(np.int32)
-    users = np.full(30, -1, np.int32)
-    whole = count_crossed(CrossedEvents(offsets, items, choices, values, users), 3, 6)
+    whole = count_crossed(CrossedEvents(offsets, items, choices, values), 3, 6)
     parts = []
     for first, last in pairwise([0, 11, 30]):
         candidates = slice(offsets[first], offsets[last])
@@ -157,7 +155,6 @@ def test_parts_add_up_to_the_whole() -> None:
             items[candidates],
             choices[first:last],
             values[first:last],
-            users[first:last],
         )
         parts.append(count_crossed(cut, 3, 6))
     for one, other in zip(whole, add_crossed(*parts, n_items=6), strict=True):
@@ -166,10 +163,9 @@ def test_parts_add_up_to_the_whole() -> None:
 
 
 def test_pairs_are_dropped_by_their_displays_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a user with a pair of its own, a chosen candidate has the numbers of one that was not."""
     offsets, items = np.array([0, 2, 4, 6, 8], np.int32), np.array([0, 1] * 3 + [2, 3], np.int32)
-    values, users = np.zeros(4, np.int32), np.array([0, 0, 1, 2], np.int32)
-    events = CrossedEvents(offsets, items, np.array([0, 1, 0, 0], np.int32), values, users)
+    values = np.zeros(4, np.int32)
+    events = CrossedEvents(offsets, items, np.array([0, 1, 0, 0], np.int32), values)
     whole = count_crossed(events, 1, 4)
     assert whole.displays.tolist() == [3, 3, 1, 1]
     monkeypatch.setattr("fastgaum.features.crossed.MOST_PAIRS", 3)
@@ -177,10 +173,8 @@ def test_pairs_are_dropped_by_their_displays_alone(monkeypatch: pytest.MonkeyPat
     assert kept.items.tolist() == [0, 1]
     assert kept.displays.tolist() == [3, 3]
     # a pair that is rare in each part keeps what both say of it
-    first = CrossedEvents(offsets[:4], items[:6], events.choices[:3], values[:3], users[:3])
-    last = CrossedEvents(
-        offsets[3:] - offsets[3], items[6:], events.choices[3:], values[3:], users[3:]
-    )
+    first = CrossedEvents(offsets[:4], items[:6], events.choices[:3], values[:3])
+    last = CrossedEvents(offsets[3:] - offsets[3], items[6:], events.choices[3:], values[3:])
     parts = add_crossed(count_crossed(first, 1, 4), count_crossed(last, 1, 4), n_items=4)
     for one, other in zip(parts, whole, strict=True):
         np.testing.assert_array_equal(one, other)

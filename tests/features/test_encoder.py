@@ -13,14 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.features import encoder, sessions
-from fastgaum.features.sessions import EncodedSessions, TrainingSessions, chunks, select_sessions
+from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
-from fastgaum.kernels.candidate_counts import (
-    SessionsByUser,
-    TrainingTotals,
-    count_items,
-    counts_of_users,
-)
+from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.logs.log import SessionLog, resplit
 from tests.builders import random_log
 
@@ -157,45 +152,3 @@ def test_item_counts_equal_a_walk(
     for ours, theirs in zip(totals, walked, strict=True):
         np.testing.assert_allclose(ours, [theirs[item] for item in range(log.n_items)], rtol=1e-12)
     assert counted == (int(np.diff(log.session_offsets)[rows].sum()), walked[1].total())
-
-
-@settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 1000), n_users=st.integers(1, 6), n_rates=st.integers(1, 3))
-def test_own_counts_equal_a_walk(seed: int, n_users: int, n_rates: int) -> None:
-    log = random_log(seed, n_sessions=16, no_click=0.3)
-    rng = np.random.default_rng(seed)
-    log = dataclasses.replace(log, users=rng.integers(0, n_users, 16).astype(np.int32))
-    rows = rng.permutation(16)[:9].astype(np.int32)
-    part = select_sessions(log, rows)
-    users = log.users[rows]
-    asking = np.argsort(users, kind="stable").astype(np.int32)
-    own = TrainingSessions.of(log).of_users(users)
-    items = log.items[part.candidates]
-    scratch = TrainingTotals(
-        np.zeros(log.n_items, np.int32),
-        np.zeros(log.n_items, np.int32),
-        np.zeros(log.n_items),
-    )
-    out = TrainingTotals(
-        np.full(len(items), -9, np.int32),
-        np.full(len(items), -9, np.int32),
-        np.full(len(items), -9.0),
-    )
-    counts_of_users(
-        own,
-        log.packed_sessions(),
-        SessionsByUser(asking, users[asking]),
-        part.packed(items),
-        RATES[:n_rates],
-        scratch,
-        out,
-    )
-    for i, row in enumerate(rows):
-        train = [s for s in range(16) if log.split[s] == 0 and log.users[s] == log.users[row]]
-        walked = _walk(log, train, n_rates)
-        first, last = part.display_offsets[part.session_offsets[i : i + 2]]
-        for ours, theirs in zip(out, walked, strict=True):
-            np.testing.assert_allclose(
-                ours[first:last], [theirs[item] for item in items[first:last]], rtol=1e-12
-            )
-    assert not any(counts.any() for counts in scratch)

@@ -1,5 +1,5 @@
-"""Relations: counts of item pairs against a slow twin, the own user left out, and what a file may
-hold."""
+"""Relations: counts of item pairs against a slow twin, in the order in which training is read, and
+what a file may hold."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shard_writer import shard_log
 from fastgaum.logs.shards import AnyLog
 from fastgaum.models.user_model import UserModel
-from tests.builders import change_state, log_of, random_log
+from tests.builders import change_state, log_of, random_log, sessions_that_speak
 
 
 def naive_numbers(
     log: SessionLog, window: int = relations.WINDOW, most: int = 1000, limit: int = 1000
 ) -> dict[str, np.ndarray]:
-    """Every number of every candidate of the log, by dictionaries over all training sessions of
-    other users.
+    """Every number of every candidate of the log, by dictionaries over the training sessions that
+    come before.
 
     A candidate has at most so many rivals, and pairs of items of the first `limit` ranks alone are
     known."""
@@ -59,11 +59,9 @@ def naive_numbers(
             return others
         return [b for b in ranked if b in others][:most]
 
-    def counts(without: int) -> tuple[Counter, Counter, Counter, Counter, Counter]:
+    def counts(rows: list[int]) -> tuple[Counter, Counter, Counter, Counter, Counter]:
         met, won, lost, follows, taken = (Counter() for _ in range(5))
-        for row, session in enumerate(events):
-            if log.split[row] != 0 or log.users[row] == without:
-                continue
+        for session in (events[row] for row in rows):
             for event in session:
                 for a in shown(event):
                     for b in rivals_of(a, event):
@@ -80,7 +78,7 @@ def naive_numbers(
     known, kept = set(displays), set(ranked[:limit])
     columns: dict[str, list[float]] = {name: [] for name in RELATION_NUMBERS}
     for row, session in enumerate(events):
-        met, won, lost, follows, taken = counts(int(log.users[row]))
+        met, won, lost, follows, taken = counts(sessions_that_speak(log, row))
         for event in session:
             for a in shown(event):
                 rivals = [b for b in rivals_of(a, event) if a in known and b in known]
@@ -120,13 +118,15 @@ def test_numbers_equal_a_slow_twin(seed: int, n_items: int, no_click: float, win
         np.testing.assert_allclose(raw[:, column], expected, atol=1e-4, err_msg=name)
 
 
-def test_an_item_that_beats_its_rival_says_so_unless_its_own_user_alone_did() -> None:
+def test_an_item_that_beats_its_rival_says_so_to_those_that_come_later() -> None:
     session = [([0, 1], 0)]
     log = log_of([session] * 4, [0, 0, 1, 2], users=[0, 1, 2, 3])
     space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)
     won = space.number_names.index("rivals_won")
     raw = space.encode(log, log.sessions_in("all")).numbers * space.scale + space.mean
-    np.testing.assert_allclose(raw[:, won].reshape(4, 2)[:, 0], np.log([3, 3, 5, 5]), rtol=1e-5)
+    heard = np.array([len(sessions_that_speak(log, row)) for row in range(4)])
+    assert heard.tolist() == [0, 1, 2, 2]
+    np.testing.assert_allclose(raw[:, won].reshape(4, 2)[:, 0], np.log(2 * heard + 1), rtol=1e-5)
     alone = log_of([session] * 3, [0, 1, 2], users=[0, 1, 2])
     space = FeatureSpace.fit(alone, "identity", set_context=False, relations=True)
     raw = space.encode(alone, alone.sessions_in("train")).numbers * space.scale + space.mean
@@ -178,6 +178,7 @@ def test_numbers_of_a_log_beyond_the_bounds_equal_a_slow_twin(
         if in_parts:
             whole = shard_log(log, Path(folder) / "log", 5)
         space = FeatureSpace.fit(whole, "identity", set_context=False, relations=True)
+        encoded = space.encode(log, log.sessions_in("all"))
     found = space.relations
     assert found is not None
     assert found.rule.most == most
@@ -189,7 +190,10 @@ def test_numbers_of_a_log_beyond_the_bounds_equal_a_slow_twin(
         assert one < n_items
     if pairs == 1000:
         assert one == n_items
-    raw = space.encode(log, log.sessions_in("all")).numbers * space.scale + space.mean
+    raw = encoded.numbers * space.scale + space.mean
+    # which pairs are kept for a training session depends on what came before it
+    sizes = np.diff(log.display_offsets[log.session_offsets])
+    others = np.repeat(log.split != 0, sizes)
     for limit, names in (
         (found.rivals.limit, RELATION_NUMBERS[:4]),
         (found.follows.limit, RELATION_NUMBERS[4:]),
@@ -197,7 +201,9 @@ def test_numbers_of_a_log_beyond_the_bounds_equal_a_slow_twin(
         expected = naive_numbers(log, most=most, limit=limit)
         for name in names:
             column = RELATION_NUMBERS.index(name)
-            np.testing.assert_allclose(raw[:, column], expected[name], atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(
+                raw[others, column], expected[name][others], atol=1e-4, err_msg=name
+            )
 
 
 def test_which_pairs_are_kept_does_not_depend_on_choices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +220,7 @@ def test_which_pairs_are_kept_does_not_depend_on_choices(monkeypatch: pytest.Mon
     assert (kept[0].counts != kept[1].counts).any()
 
 
-def test_another_log_s_users_are_not_left_out() -> None:
+def test_sessions_of_another_log_read_all_that_training_said() -> None:
     log = random_log(5, n_sessions=30)
     other = dataclasses.replace(log, session_ids=log.session_ids + "'")
     space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)

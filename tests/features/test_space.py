@@ -1,5 +1,4 @@
-"""Bags: the numbers equal a slow twin; nothing of the event, or of its own user, reaches its own
-bag."""
+"""Bags: the numbers equal a slow twin; no choice of an event's own user reaches its bag."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ import pytest
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
-from tests.builders import log_of, random_log
+from tests.builders import log_of, random_log, sessions_that_speak
 
 
 def _events(log: SessionLog, session: int) -> list[tuple[list[int], int]]:
@@ -24,10 +23,8 @@ def _events(log: SessionLog, session: int) -> list[tuple[list[int], int]]:
 
 
 def _naive_numbers(log: SessionLog, session: int) -> list[list[float]]:
-    """The slow twin: counts by walking the log, own user left out of training counts."""
-    others = [
-        s for s in range(log.n_sessions) if log.split[s] == 0 and log.users[s] != log.users[session]
-    ]
+    """The slow twin: counts by walking the sessions that come before in the order."""
+    others = sessions_that_speak(log, session)
     train = [s for s in range(log.n_sessions) if log.split[s] == 0]
     total = [event for s in train for event in _events(log, s)]
     prior = sum(choice >= 0 for _, choice in total) / sum(len(items) for items, _ in total)

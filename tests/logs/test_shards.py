@@ -290,7 +290,7 @@ def test_the_space_is_that_of_the_log_in_memory(tmp_path, protocol) -> None:
                     getattr(getattr(space.relations, table), field),
                     getattr(getattr(whole.relations, table), field),
                 )
-        # what a user's own past adds to the counts is left out in shards as in memory
+        # training sessions are read in the same order in shards as in memory
         encoder, first = space.encoder(shards), 0
         for part in shards.parts():
             rows = np.arange(part.n_sessions, dtype=np.int32)
