@@ -10,14 +10,13 @@ after two (`within2_`), and whether the item displays the candidate (`back_`).""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum import threads
 from fastgaum.kernels.crossed import (
     CountedPairs,
     CrossedCounts,
@@ -86,29 +85,6 @@ def add_crossed(one: CrossedCounts, other: CrossedCounts, n_items: int) -> Cross
     keys = np.concatenate([_keys(one, n_items), _keys(other, n_items)])
     counts = tuple(np.concatenate(pair) for pair in zip(one[3:], other[3:], strict=True))
     return _summed(keys, counts, one.events + other.events, n_items)
-
-
-def sum_crossed(
-    parts: Iterable[Sequence[CrossedEvents]],
-    fields: Sequence[CrossedField],
-    n_items: int,
-    former: Sequence[CrossedCounts],
-) -> tuple[CrossedCounts, ...]:
-    """Counts of each field over the training events of all parts of a log; `former` counts, of the
-    first values and items, are added."""
-    totals = [with_values(one, field.n_values) for one, field in zip(former, fields, strict=False)]
-
-    def count(of_field: tuple[CrossedEvents, CrossedField]) -> CrossedCounts:
-        return count_crossed(of_field[0], of_field[1].n_values, n_items)
-
-    for events in parts:
-        counts = threads.in_order(count, list(zip(events, fields, strict=True)))
-        totals = (
-            [add_crossed(one, other, n_items) for one, other in zip(totals, counts, strict=True)]
-            if totals
-            else counts
-        )
-    return tuple(most_displayed(total, n_items) for total in totals)
 
 
 def no_crossed(n_values: int) -> CrossedCounts:

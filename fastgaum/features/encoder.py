@@ -5,7 +5,7 @@ What all chunks share is made once. A session's bags do not depend on the others
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fastgaum import threads
 from fastgaum.features.actions import action_bags
 from fastgaum.features.context import ContextEncoder
-from fastgaum.features.crossed import crossed_names, sum_crossed, write_crossed
+from fastgaum.features.crossed import crossed_names, write_crossed
 from fastgaum.features.in_memory import (
     CompactSessions,
     KeptNumbers,
@@ -29,7 +29,6 @@ from fastgaum.features.numbers import (
     PLACE_NUMBERS,
     SAME_AS,
     Moments,
-    crossed_fields,
     log_views,
     number_columns,
     places_in_grid,
@@ -37,10 +36,9 @@ from fastgaum.features.numbers import (
     totals_of,
     varying_columns,
 )
-from fastgaum.features.ordered import ONCE, Hiding, TrainingOrder, ordered_blocks, spaces_before
+from fastgaum.features.ordered import ONCE, Hiding, spaces_before
 from fastgaum.features.relations import Relations
 from fastgaum.features.sessions import (
-    BATCH_CANDIDATES,
     EncodedSessions,
     Selection,
     VectorRows,
@@ -56,7 +54,7 @@ from fastgaum.kernels.candidate_formulas import (
     SESSION_NUMBERS,
     TRAINING_NUMBERS,
 )
-from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
+from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, SessionLog
@@ -125,14 +123,14 @@ class Encoder:
         Raises:
             IndexError: a row does not exist.
         """
-        encoded = self._empty(rows, self.space.n_numbers)
+        encoded = self.empty(rows, self.space.n_numbers)
 
         def write(part: Selection, place: Place) -> None:
             numbers = encoded.numbers[place.candidates]
             self.write_numbers(part, numbers)
             kernels.standardise_rows(self.space.mean, self.space.scale, numbers)
 
-        self._fill(encoded, list(places(self.log, encoded.rows)), write)
+        self.fill(encoded, list(places(self.log, encoded.rows)), write)
         return encoded
 
     def for_training(
@@ -148,7 +146,11 @@ class Encoder:
         """
         space = self.space
         if space.n_numbers:
-            return self._compact(rows, [(self, rows)], moments)
+            encoded = self.empty(rows, 0)
+            kept = KeptNumbers(space, len(encoded.ids), encoded.n_events, moments)
+            where = list(places(self.log, encoded.rows))
+            blocks = self.fill(encoded, where, partial(kept.keep, self.write_numbers))
+            return CompactSessions(**vars(encoded), waiting=kept.standardised_by(blocks))
         if len(space.categorical) > 1:
             return self.encode(rows)
         rows, id_of_item = np.asarray(rows, np.int32), self.space_rows + np.int32(N_RESERVED)
@@ -156,69 +158,11 @@ class Encoder:
         bags, reader = action_bags(space, self.log), VectorReader.of(space, self.log)
         return SharedSessions(self.log, rows, *fixed, reader, bags)
 
-    def ordered_for_training(
-        self,
-        order: TrainingOrder,
-        moments: Moments | None = None,
-        former: FeatureSpace | None = None,
-    ) -> EncodedSessions | SharedSessions:
-        """The training sessions of a log in memory to make batches of, in an order in which none
-        reads what its own user said (`features.ordered`); `former`: what was counted before, on
-        another log. Where training says nothing of candidates, as `for_training`."""
-        train = self.log.sessions_in("train")
-        if not self.space.has_statistics:
-            return self.for_training(train, moments)
-        return self._compact(*ordered_blocks(self, train, order, former), moments)
-
-    def ordered_sessions(self, order: TrainingOrder, moments: Moments) -> EncodedSessions:
-        """The training sessions as `ordered_for_training`, for models that hold all of their
-        numbers; these are counted in `moments`, and not yet standardised."""
-        rows, blocks = ordered_blocks(self, self.log.sessions_in("train"), order)
-        encoded = self._empty(rows, self.space.n_numbers)
-
-        def fill(encoder: Encoder, part: Selection, place: Place) -> None:
-            encoder.write_numbers(part, encoded.numbers[place.candidates])
-
-        self._fill_blocks(encoded, blocks, fill)
-        for first in range(0, len(encoded.numbers), BATCH_CANDIDATES):
-            moments.add(encoded.numbers[first : first + BATCH_CANDIDATES])
-        return encoded
-
     def ids_of(self, rows: IntArray) -> EncodedSessions:
         """The sessions `rows` with their ids alone: no candidate has a number."""
-        encoded = self._empty(rows, 0)
-        self._fill(encoded, list(places(self.log, encoded.rows)), lambda part, place: None)
+        encoded = self.empty(rows, 0)
+        self.fill(encoded, list(places(self.log, encoded.rows)), lambda part, place: None)
         return encoded
-
-    def _compact(
-        self,
-        rows: IntArray,
-        blocks: Iterable[tuple[Encoder, IntArray]],
-        moments: Moments | None,
-    ) -> CompactSessions:
-        encoded = self._empty(rows, 0)
-        kept = KeptNumbers(self.space, len(encoded.ids), encoded.n_events, moments)
-
-        def keep(encoder: Encoder, part: Selection, place: Place) -> Moments:
-            return kept.keep(encoder.write_numbers, part, place)
-
-        counted = self._fill_blocks(encoded, blocks, keep)
-        return CompactSessions(**vars(encoded), waiting=kept.standardised_by(counted))
-
-    def _fill_blocks(
-        self,
-        encoded: EncodedSessions,
-        blocks: Iterable[tuple[Encoder, IntArray]],
-        finish: Callable[[Encoder, Selection, Place], T],
-    ) -> list[T]:
-        """As `_fill`, block by block, each by its own encoder."""
-        found: list[T] = []
-        last = None
-        for encoder, of_block in blocks:
-            where = list(places(self.log, of_block, last))
-            found += encoder._fill(encoded, where, partial(finish, encoder))
-            last = where[-1]
-        return found
 
     def _count_events(self, rows: IntArray) -> int:
         n_events = picked_size(np.asarray(self.log.session_offsets), rows)
@@ -226,7 +170,8 @@ class Encoder:
             raise IndexError(f"a session outside 0 … {self.log.n_sessions - 1} was asked for")
         return n_events
 
-    def _empty(self, rows: IntArray, n_numbers: int) -> EncodedSessions:
+    def empty(self, rows: IntArray, n_numbers: int) -> EncodedSessions:
+        """Room for the sessions `rows`, so many numbers a candidate."""
         rows = np.asarray(rows, dtype=np.int32)
         n_events = self._count_events(rows)
         n_candidates = picked_size(self._candidate_offsets, rows)
@@ -243,7 +188,7 @@ class Encoder:
             actions=action_bags(self.space, self.log, events),
         )
 
-    def _fill(
+    def fill(
         self,
         encoded: EncodedSessions,
         where: list[Place],
@@ -440,18 +385,6 @@ class Encoder:
         return [
             CrossedEvents(part.display_offsets, rows, part.choices, of_field) for of_field in values
         ]
-
-    def crossed(self, former: Sequence[CrossedCounts] = ()) -> tuple[CrossedCounts, ...]:
-        """Training counts of context crossed with items, of each field of categories; `former`
-        counts, of the first values and items, are added."""
-        fields, n_items = crossed_fields(self.space.context), len(self.space.item_counts.displays)
-
-        def parts() -> Iterator[list[CrossedEvents]]:
-            for part in self.whole.parts(ids=False) if fields else ():
-                train = select_sessions(part, part.sessions_in("train"))
-                yield self.on(part).crossed_events(train)
-
-        return sum_crossed(parts(), fields, n_items, former)
 
     def _write_counts(self, part: Selection, numbers: FloatArray) -> None:
         """What the session until the event, and the training split, say of each candidate."""

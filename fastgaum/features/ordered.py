@@ -10,27 +10,18 @@ in several orders."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum import threads
-from fastgaum.features.crossed import (
-    CrossedField,
-    add_crossed,
-    count_crossed,
-    most_displayed,
-    no_crossed,
-    with_values,
-)
-from fastgaum.features.relations import RelationCounter
-from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
-from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
-from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
-from fastgaum.logs.log import IntArray, ItemCounts, SessionLog
+from fastgaum.features.in_memory import CompactSessions, KeptNumbers, Place, SharedSessions, places
+from fastgaum.features.numbers import Moments
+from fastgaum.features.sessions import BATCH_CANDIDATES, EncodedSessions, Selection
+from fastgaum.features.statistics import StatisticsCounter
+from fastgaum.logs.log import IntArray
 from fastgaum.presets import GROW_AT
 
 if TYPE_CHECKING:
@@ -39,6 +30,7 @@ if TYPE_CHECKING:
     from fastgaum.logs.shards import AnyLog
 
 Unsigned = npt.NDArray[np.uint64]
+T = TypeVar("T")
 
 
 class TrainingOrder(NamedTuple):
@@ -122,84 +114,23 @@ def uniforms(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return (mixed_bits(values) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
-class StatisticsCounter:
-    """Counts training sessions under the ids of a space."""
-
-    def __init__(self, encoder: Encoder, former: FeatureSpace | None = None) -> None:
-        """Begin with nothing, or with what a former space has counted of the first ids."""
-        space = encoder.space
-        self.space, self.encoder = space, encoder
-        self.n_items = len(space.item_counts.displays)
-        # unknown items are counted in a last place, and left there
-        self.items = ItemCounts.zeros(self.n_items + 1)
-        if former is not None:
-            for name, total in vars(self.items).items():
-                before = getattr(former.item_counts, name)
-                total[: len(before)] = before
-        displays = space.item_counts.displays
-        self.relations = (
-            None
-            if space.relations is None
-            else RelationCounter(displays, None if former is None else former.relations)
-        )
-        tables = () if former is None else former.crossed
-        self.crossed = [
-            no_crossed(field.n_values)
-            if at >= len(tables)
-            else with_values(tables[at], field.n_values)
-            for at, field in enumerate(space.crossed_fields if space.crossed else ())
-        ]
-
-    def add(self, part: SessionLog, rows: IntArray) -> None:
-        """Count the sessions `rows` of a part of the log."""
-        encoder = self.encoder.on(part)
-        picked = select_sessions(part, rows)
-        packed = picked.packed(encoder.known_rows(picked))
-        items = np.where(packed.items < 0, np.int32(self.n_items), packed.items)
-        totals = TrainingTotals(self.items.displays, self.items.choices, self.items.expected)
-        whole = np.arange(len(rows), dtype=np.int32)
-        count_items(whole, packed._replace(items=items), self.space.rates, totals)
-        if self.relations is not None:
-            self.relations.add(packed)
-        if self.crossed:
-            fields = self.space.crossed_fields
-            events = encoder.crossed_events(picked)
-            self.crossed = threads.in_order(
-                self._with, list(zip(self.crossed, events, fields, strict=True))
-            )
-
-    def _with(self, of_field: tuple[CrossedCounts, CrossedEvents, CrossedField]) -> CrossedCounts:
-        counted, events, field = of_field
-        more = count_crossed(events, field.n_values, self.n_items)
-        return add_crossed(counted, more, self.n_items)
-
-    def counted(self) -> FeatureSpace:
-        """The space with what has been counted until now."""
-        items = (total[: self.n_items].copy() for total in vars(self.items).values())
-        space = dataclasses.replace(
-            self.space,
-            item_counts=ItemCounts(*items),
-            relations=None if self.relations is None else self.relations.relations(),
-            crossed=tuple(most_displayed(one, self.n_items) for one in self.crossed),
-        )
-        # which numbers a candidate has is the whole log's to say
-        space.__dict__["crossed_fields"] = self.space.crossed_fields
-        return space
-
-
 def spaces_before(
     encoder: Encoder, order: TrainingOrder, number: int, former: FeatureSpace | None = None
 ) -> Iterator[FeatureSpace]:
     """For each block of an order the space with what the users before the block said; `former`:
     what was counted on another log before."""
-    counter = StatisticsCounter(encoder, former)
+    whole = encoder.space
+    counter = StatisticsCounter(encoder, whole.relations is not None, bool(whole.crossed), former)
     for block in range(order.n_blocks):
         for part in encoder.whole.parts(ids=False):
             train = part.sessions_in("train")
             blocks = order.blocks(np.asarray(part.users)[train], number)
             if (blocks == block - 1).any():
                 counter.add(part, train[blocks == block - 1])
-        yield counter.counted()
+        space = counter.counted()
+        # which numbers a candidate has is the whole log's to say
+        space.__dict__["crossed_fields"] = whole.crossed_fields
+        yield space
 
 
 def ordered_blocks(
@@ -223,3 +154,61 @@ def ordered_blocks(
                     yield encoder.under(space, Hiding(share, number)), of_block
 
     return np.concatenate([one for of_order in read for one in of_order]), encoders()
+
+
+def encode_training(
+    encoder: Encoder,
+    order: TrainingOrder,
+    moments: Moments | None = None,
+    former: FeatureSpace | None = None,
+) -> EncodedSessions | SharedSessions:
+    """The training sessions of a log in memory to make batches of, as they are read in an order;
+    where training says nothing of candidates, as they are.
+
+    With `moments` numbers are counted there, and standardised by them. `former`: what was counted
+    before, on another log."""
+    train, space = encoder.log.sessions_in("train"), encoder.space
+    if not space.has_statistics:
+        return encoder.for_training(train, moments)
+    rows, blocks = ordered_blocks(encoder, train, order, former)
+    encoded = encoder.empty(rows, 0)
+    kept = KeptNumbers(space, len(encoded.ids), encoded.n_events, moments)
+
+    def keep(of_block: Encoder, part: Selection, place: Place) -> Moments:
+        return kept.keep(of_block.write_numbers, part, place)
+
+    counted = _fill_blocks(encoder, encoded, blocks, keep)
+    return CompactSessions(**vars(encoded), waiting=kept.standardised_by(counted))
+
+
+def encode_training_whole(
+    encoder: Encoder, order: TrainingOrder, moments: Moments
+) -> EncodedSessions:
+    """As `encode_training`, for models that hold all numbers of all sessions; these are counted in
+    `moments`, and not yet standardised."""
+    rows, blocks = ordered_blocks(encoder, encoder.log.sessions_in("train"), order)
+    encoded = encoder.empty(rows, encoder.space.n_numbers)
+
+    def write(of_block: Encoder, part: Selection, place: Place) -> None:
+        of_block.write_numbers(part, encoded.numbers[place.candidates])
+
+    _fill_blocks(encoder, encoded, blocks, write)
+    for first in range(0, len(encoded.numbers), BATCH_CANDIDATES):
+        moments.add(encoded.numbers[first : first + BATCH_CANDIDATES])
+    return encoded
+
+
+def _fill_blocks(
+    encoder: Encoder,
+    encoded: EncodedSessions,
+    blocks: Iterable[tuple[Encoder, IntArray]],
+    finish: Callable[[Encoder, Selection, Place], T],
+) -> list[T]:
+    """As `Encoder.fill`, block by block, each by its own encoder."""
+    found: list[T] = []
+    last = None
+    for of_block, rows in blocks:
+        where = list(places(encoder.log, rows, last))
+        found += of_block.fill(encoded, where, partial(finish, of_block))
+        last = where[-1]
+    return found

@@ -5,13 +5,11 @@ alone, never on a choice: it would tell the event's own label."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.sessions import select_sessions
 from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.candidate_formulas import relation_numbers
 from fastgaum.kernels.pairs import PairCounts, enter_pairs
@@ -26,7 +24,7 @@ from fastgaum.kernels.relations import (
 from fastgaum.logs.log import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from fastgaum.logs.shards import AnyLog
+    pass
 
 WINDOW = 20
 """how many of a session's last choices are looked back at, as many as the paper's position weights
@@ -52,22 +50,6 @@ class Relations(PairTables):
     A choice is made among rivals, so an item that few ever chose may still have beaten the ones it
     stands beside now; and a choice is made after others, which is what item-to-item neighbours
     count."""
-
-    @classmethod
-    def fit(
-        cls,
-        parts: Iterable[PackedSessions],
-        displays: npt.NDArray[np.integer],
-        former: Relations | None = None,
-    ) -> Self:
-        """Count training sessions, part by part; they have space rows as items.
-
-        displays: training displays of each item, by its row; former: what was counted before, of
-        the first rows."""
-        counter = RelationCounter(displays, former)
-        for part in parts:
-            counter.add(part)
-        return cls(*counter.relations())
 
     def check(self, n_items: int) -> None:
         """Raise ValueError unless loops may trust the tables: what a file holds is not known to be
@@ -123,7 +105,10 @@ class RelationCounter:
     """Counts both tables, part by part."""
 
     def __init__(self, displays: npt.NDArray[np.integer], former: Relations | None = None) -> None:
-        """Begin with nothing, or after what was counted before; arguments as in `Relations.fit`."""
+        """Begin with nothing.
+
+        displays: training displays of each item, by its row; former: what was counted before, of
+        the first rows."""
         most = min(max(MOST_COMPARISONS // max(int(displays.sum()), 1), 1), MOST_RIVALS)
         self.rule = RivalRule(most, ranks_of(displays))
         self.rivals, self.follows = _Counter(3, self.rule), _Counter(2, self.rule)
@@ -151,29 +136,6 @@ def pairs_of(
     return PairCounts(
         n_items, limit, *counted, np.zeros(n, np.uint16), np.full((2 * n, 2), -1, np.int32)
     )
-
-
-def count_relations(
-    log: AnyLog,
-    space_rows: IntArray,
-    displays: npt.NDArray[np.int64],
-    former: Relations | None = None,
-) -> Relations:
-    """Count the training pairs of a log, after those of a former one.
-
-    Args:
-        log: the log.
-        space_rows: space row of each of its items, -1 for one that training does not display.
-        displays: training displays of each space row.
-        former: what was counted before, of the first rows.
-    """
-
-    def parts() -> Iterator[PackedSessions]:
-        for part in log.parts(ids=False):
-            picked = select_sessions(part, part.sessions_in("train"))
-            yield picked.packed(space_rows[np.asarray(part.items)[picked.candidates]])
-
-    return Relations.fit(parts(), displays, former)
 
 
 def ranks_of(displays: npt.NDArray[np.integer]) -> IntArray:

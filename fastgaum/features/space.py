@@ -37,9 +37,15 @@ from fastgaum.features.numbers import (
     place_rates,
     varying_columns,
 )
-from fastgaum.features.ordered import TrainingOrder, order_of
-from fastgaum.features.relations import Relations, count_relations
+from fastgaum.features.ordered import (
+    TrainingOrder,
+    encode_training,
+    encode_training_whole,
+    order_of,
+)
+from fastgaum.features.relations import Relations
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.statistics import count_training
 from fastgaum.features.vocabulary import (
     CategoricalField,
     categorical_fields,
@@ -80,8 +86,8 @@ class FeatureSpace:
     """whether the training split holds an event without a choice"""
     ordered: bool
     fingerprint: str
-    """of the training log: its training sessions are left out of their own users' counts, other
-    logs' are not"""
+    """of the training log: its training sessions read what the users before them said, other logs'
+    sessions what all said"""
     field_names: tuple[str, ...] = field(default=())
     """declared candidate and item columns, sorted"""
     relations: Relations | None = None
@@ -216,7 +222,7 @@ class FeatureSpace:
         """As `fit`, and the training sessions to make batches of: their numbers are made once."""
         space = cls._counted(log, protocol, set_context, relations, examination, towers)
         moments = Moments()
-        train = space.encoder(log).ordered_for_training(order_of(log), moments)
+        train = encode_training(space.encoder(log), order_of(log), moments)
         return space._standardised(moments), train
 
     @classmethod
@@ -233,7 +239,7 @@ class FeatureSpace:
         space = cls._counted(log, protocol, set_context, relations, False, False)
         space = space._with(actions=())
         moments = Moments()
-        train = space.encoder(log).ordered_sessions(order, moments)
+        train = encode_training_whole(space.encoder(log), order, moments)
         space = space._standardised(moments)
         standardise_rows(space.mean, space.scale, train.numbers)
         return space, train
@@ -260,7 +266,6 @@ class FeatureSpace:
             # counts of pairs are not
             counts = counts_by_places(log, rates)
         known = np.flatnonzero(counts.displays)
-        rows = np.where(counts.displays > 0, np.cumsum(counts.displays > 0) - 1, -1)
         categorical = categorical_fields(log, known, len(rates) > 0)
         found = context_of(log)
         context = context_fields(log, found, categorical)
@@ -283,11 +288,6 @@ class FeatureSpace:
             ordered=log.ordered,
             fingerprint=log.fingerprint,
             field_names=tuple(sorted([*log.candidate_fields, *log.item_fields])),
-            relations=(
-                count_relations(log, rows.astype(np.int32), counts.displays[known])
-                if relations
-                else None
-            ),
             context=context,
             context_number_names=tuple(numbers_of_events),
             context_mean=context_mean,
@@ -298,8 +298,7 @@ class FeatureSpace:
             actions=action_fields(log, (*categorical, *context)),
             trained=TrainedUsers.of(log),
         )
-        if protocol != "identity":
-            space = dataclasses.replace(space, crossed=space.encoder(log).crossed())
+        space = count_training(space.encoder(log), relations, protocol != "identity")
         return space._with(number_names=space._names_of_numbers(log))
 
     def grown(self, log: AnyLog) -> FeatureSpace:
@@ -307,9 +306,8 @@ class FeatureSpace:
         one.
 
         Ids keep their order, new items and values follow those of their field. What training said
-        of items, pairs and context is added up over both logs; the further one's own users are left
-        out as ever. Numbers are standardised as before, and places have the rates that they had:
-        weights have learned both.
+        of items, pairs and context is added up over both logs. Numbers are standardised as before,
+        and places have the rates that they had: weights have learned both.
 
         Raises:
             FeatureMismatchError: the log's fields are others.
@@ -349,19 +347,13 @@ class FeatureSpace:
             before = getattr(self.item_counts, name)
             total[: len(before)] = before
             total[space_rows[known]] += getattr(counts, name)[known]
-        displays = item_counts.displays
         space = dataclasses.replace(
             space,
             item_counts=item_counts,
-            prior_rate=float(item_counts.choices.sum() / displays.sum()),
-            relations=(
-                None
-                if self.relations is None
-                else count_relations(log, space_rows, displays, self.relations)
-            ),
+            prior_rate=float(item_counts.choices.sum() / item_counts.displays.sum()),
         )
-        if self.crossed:
-            space = dataclasses.replace(space, crossed=space.encoder(log).crossed(self.crossed))
+        wanted = self.relations is not None, bool(self.crossed)
+        space = count_training(space.encoder(log), *wanted, self)
         names = space._names_of_numbers(log)
         if names != self.number_names:
             differ = sorted(set(names) ^ set(self.number_names))
