@@ -125,7 +125,7 @@ def test_an_item_that_beats_its_rival_says_so_to_those_that_come_later() -> None
     won = space.number_names.index("rivals_won")
     raw = space.encode(log, log.sessions_in("all")).numbers * space.scale + space.mean
     heard = np.array([len(sessions_that_speak(log, row)) for row in range(4)])
-    assert heard.tolist() == [0, 1, 2, 2]
+    assert heard.tolist() == [1, 0, 2, 2]
     np.testing.assert_allclose(raw[:, won].reshape(4, 2)[:, 0], np.log(2 * heard + 1), rtol=1e-5)
     alone = log_of([session] * 3, [0, 1, 2], users=[0, 1, 2])
     space = FeatureSpace.fit(alone, "identity", set_context=False, relations=True)
