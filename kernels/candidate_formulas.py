@@ -43,7 +43,7 @@ TRAINING_NUMBERS = (
     "never_seen",
     "never_chosen",
 )
-"""numbers that training, without the event's own user, says of an item"""
+"""numbers that training says of an item"""
 RELATION_NUMBERS = (
     "rivals_met",
     "rivals_known",

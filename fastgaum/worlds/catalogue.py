@@ -1,7 +1,7 @@
 """Catalogue: what a simulated candidate is, before a session says anything of it.
 
 The training split says most of it: ids, and how often each item was displayed and chosen (all of
-it: simulated users are new, none has training sessions of their own to leave out). Fields are
+it, as for a test user). Fields are
 columns of a log, which a model does not keep: a model that reads some needs the log. What a log has
 per candidate becomes one value per item there: a number its mean over the item's training displays,
 a category the most frequent one (ties: the first in order), view counts their mean, rounded; an

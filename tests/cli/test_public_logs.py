@@ -52,7 +52,7 @@ def check_history(path: Path, run: Path) -> None:
     has_past = np.diff(log.actions.offsets)[first] > 0
     assert 0 < has_past[log.split > 0].mean() < 1
     moved = np.add.reduceat(np.abs(mine - theirs), log.display_offsets[:-1]) > 0
-    # training users are left out of counts of their own log, and not of the other
+    # training users read the counts of those before them in their own log, and all in the other
     others = log.split > 0
     assert not moved[first][others & ~has_past].any()
     # news that training users had not read are unknown in both logs
