@@ -313,7 +313,8 @@ class Config(CheckedSettings):
     @property
     def size(self) -> str | None:
         """Which of `presets.SIZES` with towers it has; None for small networks alone."""
-        for name, size in SIZES.items():
+        # one that sets more keys comes later
+        for name, size in reversed(SIZES.items()):
             if "tower_dim" in size and all(getattr(self, key) == size[key] for key in size):
                 return name
         return None

@@ -44,7 +44,7 @@ SIZES: dict[str, dict[str, object]] = {
 }
 """what the `fastgaum` preset may be on a log of GROW_AT training events and more, by name; a fit
 tries them in this order (docs: how fastgaum sizes itself)"""
-GROWTH_DECIDES = (*_TOWERS, "search", "batch_sessions", "activation", "item_dim", "wide")
+GROWTH_DECIDES = (*_TOWERS, "counts", "search", "batch_sessions", "activation", "item_dim", "wide")
 """keys that a size sets, or that mean nothing in one: where one is set, a log of any number of
 events is fitted as the configuration says"""
 
