@@ -44,8 +44,13 @@ def test_wrong_values_are_named(changes: dict[str, Any], message: str) -> None:
 def test_a_large_log_compares_sizes() -> None:
     config = Config.from_preset("fastgaum", seed=3)
     small = config.settings(1000, GROW_AT - 1, 10**6)
-    assert list(small) == ["relations = true", "relations = false"]
-    assert [one.relations for one in small.values()] == [True, False]
+    assert list(small) == [
+        f"relations = {relations}, counts = {counts}"
+        for relations in ("true", "false")
+        for counts in ("true", "false")
+    ]
+    assert [one.relations for one in small.values()] == [True, True, False, False]
+    assert [one.counts for one in small.values()] == [True, False] * 2
     assert all(one.tower_dim == 0 for one in small.values())
     compared = config.settings(10_000, GROW_AT, COMPARE_BELOW - 1)
     assert list(compared) == list(SIZES)
@@ -68,6 +73,7 @@ SET: dict[str, Any] = {
     "history_dim": 9,
     "set_context": False,
     "relations": False,
+    "counts": False,
     "search": [],
     "dropout": 0.1,
     "id_dropout": 0.1,

@@ -69,7 +69,8 @@ class LinUcb(GridBaseline):
         assert self.training is not None
         self.fields = FieldColumns.fit(self.space, self.training)
         # a hidden item is the unknown one, whose row is the last
-        items, context = train.ids[:, 0] - N_RESERVED, self._context(everything, self.training)
+        items = np.where(train.unseen, n_rows - 1, train.ids[:, 0] - N_RESERVED)
+        context = self._context(everything, self.training)
         reward = np.zeros(len(items))
         reward[train.chosen_candidates] = 1.0
         self.displays = np.bincount(items, minlength=n_rows).astype(np.float64)

@@ -8,6 +8,8 @@ import pytest
 
 from fastgaum.baselines.linucb import LinUcb
 from fastgaum.config import Protocol
+from fastgaum.features.ordered import ONCE
+from fastgaum.features.space import FeatureSpace
 from tests.baselines.contract import scores_of
 from tests.builders import log_of, random_log
 
@@ -20,7 +22,8 @@ def test_the_dense_regression_gives_the_same_scores(protocol: Protocol) -> None:
     model = LinUcb(protocol=protocol, alpha=0.7, ridge=2.5)
     model.fit(log)
     assert model.space is not None
-    train, test = (model.space.encode(log, log.sessions_in(split)) for split in ("train", "test"))
+    _, train = FeatureSpace.fit_encoded(log, ONCE, protocol)
+    test = model.space.encode(log, log.sessions_in("test"))
     n_rows = len(model.space.item_counts.choices) + 1
 
     def features(encoded: object) -> np.ndarray:

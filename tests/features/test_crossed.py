@@ -48,9 +48,7 @@ def log_with_context(seed: int) -> SessionLog:
 def naive(log: SessionLog, name: str, event: int, value: int, item: int) -> tuple[float, ...]:
     """Displays, choices, expected choices of an item and events, where the field has this value,
     in the training sessions that the session of `event` reads."""
-    read = np.isin(
-        log.session_of_event, sessions_that_speak(log, int(log.session_of_event[event]))
-    )
+    read = np.isin(log.session_of_event, sessions_that_speak(log, int(log.session_of_event[event])))
     shown = chosen = expected = events = 0.0
     for other in np.flatnonzero(read & (log.event_fields[name] == value) & (value >= 0)):
         events += 1

@@ -19,8 +19,10 @@ from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.ordered import (
     FEW,
-    HIDDEN,
+    FEWEST_NEW,
+    LEAST_HIDDEN,
     MANY,
+    MOST_HIDDEN,
     ONCE,
     Hiding,
     TrainingOrder,
@@ -43,7 +45,9 @@ MOST_TOLD = 0.02
 Auc = dict[str, float]
 
 
-def within_auc(groups: npt.NDArray[np.int64], x: FloatArray, chosen: npt.NDArray[np.bool_]) -> float:
+def within_auc(
+    groups: npt.NDArray[np.int64], x: FloatArray, chosen: npt.NDArray[np.bool_]
+) -> float:
     """AUC of x for being chosen among the candidates of each group, weighted by their number."""
     groups = np.unique(groups, return_inverse=True)[1]
     n, n_chosen = np.bincount(groups), np.bincount(groups, chosen)
@@ -245,13 +249,14 @@ def test_blocks_are_of_equal_size(order: TrainingOrder) -> None:
 
 
 @settings(max_examples=20)
-@given(displays=st.lists(st.integers(0, 200), max_size=30), alone=st.sampled_from([0.0, 0.5]))
+@given(displays=st.lists(st.integers(0, 90_000), max_size=30), alone=st.sampled_from([0.0, 0.5]))
 def test_as_many_items_are_hidden_as_few_are_new(displays: list[int], alone: float) -> None:
     share = share_to_hide(np.array(displays, np.int64), alone)
-    assert 0 <= share <= HIDDEN
-    new = [(1 - alone) ** (n - 1) for n in displays if n]
-    wanted = HIDDEN - sum(new) / max(sum(displays), 1)
-    assert share == pytest.approx(max(wanted, 0), abs=1e-12)
+    assert 0 <= share <= MOST_HIDDEN
+    total = max(sum(displays), 1)
+    new = sum((1 - alone) ** (n - 1) for n in displays if n) / total
+    wanted = float(np.clip(FEWEST_NEW / total, LEAST_HIDDEN, MOST_HIDDEN))
+    assert share == pytest.approx(max(wanted - new, 0), abs=1e-12)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5])

@@ -43,9 +43,7 @@ def test_walks_equal_probabilities_step_by_step(events: list[Any]) -> None:
     targets = np.array([items[-1] for items, *_ in events], np.int32)
     of_targets, turns = part._replace(values=targets), stable_order(targets + 1)
     out = np.zeros((len(part.items), 4), np.float32)
-    kernels.walk_numbers(
-        of_targets, table, displayers(table, N_ITEMS), turns, np.arange(4), out
-    )
+    kernels.walk_numbers(of_targets, table, displayers(table, N_ITEMS), turns, np.arange(4), out)
     graph = {
         value: [item for item in range(N_ITEMS) if naive(events, value, item)[0] > 0]
         for value in range(N_ITEMS)

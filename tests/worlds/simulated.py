@@ -14,7 +14,7 @@ from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions, Selection
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import FloatArray, SessionLog
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, Population, World
@@ -94,8 +94,8 @@ class Within(Encoder):
     """The encoder, but what a session decides stays within what training has seen, as it does in a
     world."""
 
-    def _write_counts(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
-        super()._write_counts(part, items, numbers)
+    def _write_counts(self, part: Selection, numbers: FloatArray) -> None:
+        super()._write_counts(part, numbers)
         for name in SESSION_NUMBERS:
             at = self.space.number_names.index(name)
             np.clip(numbers[:, at], self.space.least[at], self.space.most[at], out=numbers[:, at])

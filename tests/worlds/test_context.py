@@ -229,7 +229,9 @@ def test_an_environment_needs_a_log_and_nothing_else(log: SessionLog, model: Use
             "fastgaum.worlds:fastgaum/User-v0", world=LearnedWorld(model), slate_size=3
         ),
     ):
-        with pytest.raises(ConfigError, match=r"reads the context fields .*a log \(log=…\)"):
+        with pytest.raises(
+            ConfigError, match=r"reads the context fields .*a log, --log LOG \(log=…\)"
+        ):
             make().reset(seed=0)
     nothing = slice_sessions(log, log.sessions_in("test"))
     users = LearnedWorld(model, log=nothing).population(2)

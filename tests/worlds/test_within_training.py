@@ -14,6 +14,8 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.numbers import (
     number_columns,
 )
+from fastgaum.features.ordered import order_of
+from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS, Slates
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_population import LearnedPopulation
@@ -156,7 +158,8 @@ def test_ranges_are_those_of_the_training_sessions() -> None:
     log = random_log(4, n_sessions=80, n_items=40, no_click=0.3)
     space = fitted(log).space
     assert space is not None
-    encoded = space.encode(log, log.sessions_in("train")).numbers
+    made_of = space.protocol, space.set_context, space.relations is not None
+    encoded = FeatureSpace.fit_encoded(log, order_of(log), *made_of)[1].numbers
     np.testing.assert_allclose(
         (space.least - space.mean) / space.scale, encoded.min(axis=0), atol=1e-5
     )
