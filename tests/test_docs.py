@@ -59,14 +59,14 @@ def commands_of(code: str) -> list[list[str]]:
 
 
 def shortened(argv: list[str]) -> list[str]:
-    """The same command with two epochs; `tune` with three trials; `reproduce` and `compare` with one seed and in this process. A pool has no
+    """The same command with two epochs; `tune` with five trials; `reproduce` and `compare` with one seed and in this process. A pool has no
     epochs of its own."""
     if argv[0] == "train":
         return argv if "pool" in argv else [*argv, *SHORT]
     if argv[0] in ("reproduce", "compare"):
         return [*_without(argv, "--seeds"), *SHORT, "--seeds", "1", "--jobs", "1"]
     if argv[0] == "tune":
-        return [*_without(argv, "--trials"), *SHORT, "--trials", "3"]
+        return [*_without(argv, "--trials"), *SHORT, "--trials", "5"]
     return argv
 
 

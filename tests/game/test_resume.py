@@ -11,6 +11,7 @@ import pytest
 from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
 from fastgaum.errors import ConfigError, StepRefusedError
+from fastgaum.features.ordered import FEW
 from fastgaum.game import checkpoint
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import run_checkpoint
@@ -104,14 +105,18 @@ def test_skipped_batches_and_the_sessions_at_fault_are_kept(
         return step(game, batch)
 
     monkeypatch.setattr(EngineGame, "exact_step", refused)
-    config = config_of("fastgaum", search=[], on_nonfinite="skip", most_skipped=2)
+    config = config_of("fastgaum", search=[], on_nonfinite="skip", most_skipped=9)
     run(config, log, tmp_path / "whole")
     for batch in (1, 7, 12):
         start_and_stop(config, log, tmp_path / f"{batch}", batch)
         resume(config, log, tmp_path / f"{batch}")
         check_same(tmp_path / "whole", tmp_path / f"{batch}")
     rows = rows_of(tmp_path / "7")
-    assert [row["skipped"] for row in rows[:2]] == [1, 1]
+    # training reads each session in several orders: as often as its user is in them
+    users = log.users[5:6]
+    n_read = sum(FEW.blocks(users, number)[0] >= 0 for number in range(FEW.n_orders))
+    assert n_read > 0
+    assert all(1 <= row["skipped"] <= n_read for row in rows[:2])
     assert "'s5'" in rows[0]["at_fault"]
 
 

@@ -179,7 +179,7 @@ def test_nan_stops_training_names_the_place_and_keeps_the_last_good_state(
     def poisoned(game: EngineGame, batch: Any) -> float:
         calls.append(1)
         loss = step(game, batch)
-        if len(calls) == 3:
+        if len(calls) == 5:
             for parameter in game.networks.parameters():
                 parameter.data.fill_(float("nan"))
             return float("nan")
@@ -238,8 +238,9 @@ def test_search_keeps_the_switches_that_validate_best() -> None:
 
 
 def test_what_is_set_is_not_searched() -> None:
-    assert Config.from_preset("fastgaum").search == ("relations",)
-    assert Config.from_preset("fastgaum", relations=True).search == ()
+    assert Config.from_preset("fastgaum").search == ("relations", "counts")
+    assert Config.from_preset("fastgaum", relations=True).search == ("counts",)
+    assert Config.from_preset("fastgaum", relations=True, counts=True).search == ()
     with pytest.raises(ConfigError, match="did you mean 'relations'"):
         Config.from_preset("fastgaum", search=["relation"])
 
