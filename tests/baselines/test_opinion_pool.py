@@ -185,7 +185,8 @@ def test_on_its_folds_the_pool_is_no_worse_than_its_best_member(pool: OpinionPoo
     table = pool.table
     assert table is not None
     own = table.filter(pl.col("member") != "pool")["fold_nll"]
-    assert table.row(-1, named=True)["fold_nll"] <= own.min()  # type: ignore[operator]
+    # but for what a lapse above 0 may cost, by which weights are chosen too
+    assert table.row(-1, named=True)["fold_nll"] <= own.min() + 0.01  # type: ignore[operator]
     assert set(pool.weights) == set(QUICK)
     assert set(pool.models) == {name for name, weight in pool.weights.items() if weight > 0}
 

@@ -25,6 +25,7 @@ from fastgaum.models.search_space import KEYS, Range, SearchSpace, changed_keys
 from fastgaum.models.trial_store import TrialStore, TunedTrial
 from fastgaum.models.tuning import Tuning, _unjudged, trials_file, tune
 from fastgaum.models.user_model import UserModel
+from fastgaum.presets import SIZES
 
 pytest.importorskip("optuna", reason="tune needs fastgaum[tune]")
 
@@ -37,7 +38,7 @@ QUICK = {
     "seed": 2,
 }
 """with this seed a trial is better than the default"""
-N_TRIALS = 5
+N_TRIALS = 7
 BETTER = Interval(-0.1, -0.2, -0.05, 10, 5)
 
 
@@ -54,7 +55,7 @@ class Searched:
 
 @pytest.fixture(scope="module")
 def searched(log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -> Searched:
-    """Five trials, of which the first two are the default; whether the best is better is decided
+    """Seven trials, of which the first four are the default; whether the best is better is decided
     as if it were on users held out."""
     file = tmp_path_factory.mktemp("search") / "best.toml"
     with pytest.MonkeyPatch.context() as patch:
@@ -105,9 +106,9 @@ def test_no_test_row_is_read(log: SessionLog, searched: Searched, tmp_path: Path
     kept = trials_file(tmp_path / "best.toml")
     kept.write_bytes(trials_file(searched.file).read_bytes())
     found = tune(
-        changed, tmp_path / "best.toml", trials=3, settings=QUICK, device="cpu", overwrite=True
+        changed, tmp_path / "best.toml", trials=5, settings=QUICK, device="cpu", overwrite=True
     )
-    assert _without_clock(found) == _without_clock(searched.found)[:3]
+    assert _without_clock(found) == _without_clock(searched.found)[:5]
 
 
 def test_the_default_comes_first_and_is_what_a_fit_compares(
@@ -186,8 +187,8 @@ def test_a_trial_that_diverges_is_counted(
         raise NumericsError("the loss is not finite")
 
     monkeypatch.setattr(UserModel, "train_on", diverge)
-    found = tune(log, tmp_path / "b.toml", trials=3, settings=QUICK, device="cpu")
-    assert [trial.state for trial in found.trials] == ["diverged"] * 3
+    found = tune(log, tmp_path / "b.toml", trials=5, settings=QUICK, device="cpu")
+    assert [trial.state for trial in found.trials] == ["diverged"] * 5
     assert found.default_stands
 
 
@@ -263,7 +264,7 @@ def test_mistakes(log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(ConfigError, match=says):
             tune(log, out, settings=settings)
     for trials in (2, 2.5):
-        with pytest.raises(ConfigError, match=f"trials is {trials}, at least 3 are required"):
+        with pytest.raises(ConfigError, match=f"trials is {trials}, at least 5 are required"):
             tune(log, out, trials=trials)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="tune needs a log in memory, got str"):
         tune("sample", out)  # type: ignore[arg-type]
@@ -280,9 +281,9 @@ def test_mistakes(log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_space_holds_the_default_of_every_size(log: SessionLog) -> None:
     base = Config()
     sizes = base.settings(10_000, 60_000, 600_000)
-    assert len(sizes) == 3
+    assert len(sizes) == len(SIZES)
     for settings in (base.settings(50, 60, 500), sizes):
-        keys = tuple(key for key in KEYS if len(settings) == 3 or key != "tower_dim")
+        keys = tuple(key for key in KEYS if settings is sizes or key != "tower_dim")
         space = SearchSpace(settings, keys)
         spans = space.distributions()
         assert list(spans) == ["setting", *keys]
