@@ -95,7 +95,8 @@ class Baseline(ChoiceModel, CheckedSettings):
     counts_fields: ClassVar[bool] = False
     """whether it counts values of declared fields (`field_columns`)"""
     reads_once: ClassVar[bool] = False
-    """whether each training session must be read once, since the model itself counts items"""
+    """whether each training session is read once: by a model that counts items itself, and by
+    trees, to which sessions that are read more often than others are fewer"""
     fit_link: ClassVar[bool] = True
     """False for models whose scores are utilities already"""
 

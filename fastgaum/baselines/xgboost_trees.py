@@ -33,9 +33,9 @@ from fastgaum.baselines.grid_search import combinations
 from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
-from fastgaum.features.numbers import made_numbers
 from fastgaum.features.ordered import Training
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.statistics import of_statistics
 from fastgaum.kernels.ranking import rank_counts
 from fastgaum.nets.segments import segment_log_softmax
 from fastgaum.nets.tensors import BatchTensors, to_tensors
@@ -63,6 +63,7 @@ class BoostedTrees(Baseline):
 
     published_name: ClassVar[str | None] = "XGBOOST"
     counts_fields: ClassVar[bool] = True
+    reads_once: ClassVar[bool] = True
     grids: ClassVar[Grids] = {
         "depth": (2, 4),
         "eta": (0.05, 0.2),
@@ -105,7 +106,10 @@ class BoostedTrees(Baseline):
         assert self.space is not None
         assert self.training is not None
         self.fields = FieldColumns.fit(self.space, self.training)
-        data, held = self._data(train, self.training), self._data(validation)
+        inputs = [
+            (self._data(train, counts, self.training), self._data(validation, counts), counts)
+            for counts in ((True, False) if self.space.has_statistics else (False,))
+        ]
         given = {name: getattr(self, name) for name in self.grids}
         rows: Rows = []
         best = np.inf
@@ -115,13 +119,18 @@ class BoostedTrees(Baseline):
                 for name, grid in self.grids.items()
             }
         ):
-            booster = self._boost(train, data, validation, held, tried)
-            scores = _margins(booster, held)
-            loss = self._loss(scores, validation)
-            figures = {"val_loss": loss, "val_prec1": validation_prec1(scores, validation)}
-            rows.append(tried | {"trees": booster.num_boosted_rounds()} | figures)
-            if loss < best:
-                best, self.booster = loss, booster
+            losses = []
+            for data, held, counts in inputs:
+                booster = self._boost(train, data, validation, held, tried)
+                scores = _margins(booster, held)
+                loss = self._loss(scores, validation)
+                figures = {"val_loss": loss, "val_prec1": validation_prec1(scores, validation)}
+                rows.append(tried | {"trees": booster.num_boosted_rounds()} | figures)
+                losses.append(loss)
+                if loss < best:
+                    best, self.booster, self.reads_counts = loss, booster, counts
+            # the first setting decides whether trees read what training chose
+            inputs = [inputs[int(np.argmin(losses))]]
         self.settings_tried = len(rows)
         return rows
 
@@ -169,30 +178,36 @@ class BoostedTrees(Baseline):
         )
         return booster
 
-    def _data(self, encoded: EncodedSessions, training: Training | None = None) -> DMatrix:
+    def _data(
+        self, encoded: EncodedSessions, counts: bool, training: Training | None = None
+    ) -> DMatrix:
         everything = to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
         label = np.zeros(len(encoded.ids), dtype=np.float32)
         label[everything.chosen.numpy()] = 1
         sizes = np.diff(encoded.display_offsets)
-        return self._matrix(everything, training, label=label, group=sizes)
+        return self._matrix(everything, counts, training, label=label, group=sizes)
 
     def _matrix(
-        self, batch: BatchTensors, training: Training | None = None, **labels: np.ndarray
+        self,
+        batch: BatchTensors,
+        counts: bool,
+        training: Training | None = None,
+        **labels: np.ndarray,
     ) -> DMatrix:
-        """What the trees read, a row per candidate. `training`: as in `FieldColumns.numbers`."""
+        """What the trees read, a row per candidate: with `counts` what training says of an item,
+        else the item itself. `training`: as in `FieldColumns.numbers`."""
         space, source = self.space, batch.source
         assert space is not None
         event = np.repeat(np.arange(batch.n_events), np.diff(source.display_offsets))
+        of_bags = source.numbers
+        of_fields = self.fields.numbers(batch, self.window, training)
+        if not counts:
+            of_bags = of_bags[:, ~of_statistics(space)]
         numbers = np.column_stack(
-            [
-                source.numbers,
-                self.fields.places(source.ids),
-                self.fields.numbers(batch, self.window, training),
-                source.context_numbers[event],
-            ]
+            [of_bags, self.fields.places(source.ids), of_fields, source.context_numbers[event]]
         )
         of_context = self.fields.context_codes(source)[event]
-        if made_numbers(space.protocol, space.relations is not None):
+        if counts:
             codes = np.column_stack([self.fields.codes(source.ids), of_context])
             columns = np.column_stack([numbers, codes])
             types = ["q"] * numbers.shape[1] + ["c"] * codes.shape[1]
@@ -210,15 +225,17 @@ class BoostedTrees(Baseline):
         return matrix
 
     def _scores(self, batch: BatchTensors) -> Float64Array:
-        return _margins(self.booster, self._matrix(batch))
+        return _margins(self.booster, self._matrix(batch, self.reads_counts))
 
     def _arrays(self) -> Arrays:
         booster = np.frombuffer(self.booster.save_raw("ubj"), dtype=np.uint8).copy()
-        return {"booster": booster} | self.fields.arrays()
+        reads = np.array([self.reads_counts])
+        return {"booster": booster, "reads_counts": reads} | self.fields.arrays()
 
     def _restore(self, arrays: Arrays) -> None:
         assert self.space is not None
         self.fields = FieldColumns.restore(self.space, arrays)
+        self.reads_counts = bool(arrays["reads_counts"].all())
         self.booster = _xgboost().Booster({"nthread": 1})
         self.booster.load_model(bytearray(arrays["booster"].tobytes()))
 

@@ -49,7 +49,7 @@ class TrainingOrder(NamedTuple):
         return np.maximum(blocks, -1).astype(np.int64)
 
 
-FEW, MANY, ONCE = TrainingOrder(4, 0.5, 8), TrainingOrder(1, 0.0, 16), TrainingOrder(1, 0.0, 8)
+FEW, MANY, ONCE = TrainingOrder(4, 0.5, 8), TrainingOrder(2, 0.0, 8), TrainingOrder(1, 0.0, 8)
 """the orders of a log of fewer than GROW_AT training events, of one of more, and those by which
 training sessions are scored, each once"""
 
@@ -86,19 +86,21 @@ class Hiding(NamedTuple):
         return uniforms(np.repeat(keys, np.diff(starts)) ^ mixed_bits(items)) < self.share
 
 
-HIDDEN = 0.05
-"""share of training candidates whose item training does not know, at least"""
+FEWEST_NEW, MOST_HIDDEN, LEAST_HIDDEN = 5000, 0.05, 0.005
+"""training candidates of items that are new, and bounds of the share that is hidden for that: a
+large log needs no larger share, and each hidden item costs what its counts would have said"""
 
 
 def share_to_hide(displays: npt.NDArray[np.integer], alone: float) -> float:
-    """Share of items to hide, so that HIDDEN of the candidates are of an item that is new. In an
+    """Share of items to hide, so that training meets FEWEST_NEW candidates whose item is new. In an
     order where the first share `alone` is not read, an item of n displays is read as new
     (1 − alone)ⁿ / (n · (1 − alone)) times a display, in the mean.
 
     displays: training displays of each item, shape (n_items,)."""
     n = displays[displays > 0].astype(np.float64)
-    new = float(((1 - alone) ** (n - 1)).sum() / max(n.sum(), 1.0))
-    return max(HIDDEN - new, 0.0)
+    total = max(n.sum(), 1.0)
+    wanted = min(max(FEWEST_NEW / total, LEAST_HIDDEN), MOST_HIDDEN)
+    return float(max(wanted - ((1 - alone) ** (n - 1)).sum() / total, 0.0))
 
 
 def mixed_bits(values: npt.NDArray[Any]) -> Unsigned:

@@ -7,20 +7,23 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from fastgaum import threads
 from fastgaum.features.crossed import (
     CrossedField,
     add_crossed,
     count_crossed,
+    crossed_names,
     most_displayed,
     no_crossed,
     with_values,
 )
-from fastgaum.features.numbers import crossed_fields
+from fastgaum.features.numbers import crossed_fields, varying_columns
 from fastgaum.features.relations import RelationCounter
 from fastgaum.features.sessions import select_sessions
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
+from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
 from fastgaum.logs.log import IntArray, ItemCounts, SessionLog
 
@@ -105,3 +108,11 @@ def count_training(
     for part in encoder.whole.parts(ids=False):
         counter.add(part, part.sessions_in("train"))
     return counter.counted()
+
+
+def of_statistics(space: FeatureSpace) -> npt.NDArray[np.bool_]:
+    """Whether each number of a candidate says what training chose, shape (n_numbers,)."""
+    names = space.number_names
+    made = {*TRAINING_NUMBERS, *RELATION_NUMBERS, *crossed_names(space.crossed_fields)}
+    base = np.array([name in made for name in names], bool)
+    return np.concatenate([base, base[varying_columns(names, space.set_context)]])
