@@ -249,8 +249,8 @@ class Encoder:
         space = self.space
         if not space.has_statistics or self.whole.fingerprint != space.fingerprint:
             return None
-        self.__dict__["_earlier"] = None
-        return list(spaces_before(self, ONCE, 0))
+        # by an encoder of its own: other threads wait for what this one has
+        return list(spaces_before(self.under(space, None), ONCE, 0))
 
     def moments(self) -> Moments:
         """Mean, standard deviation, least and most of each number over training candidates."""

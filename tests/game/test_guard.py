@@ -16,7 +16,6 @@ from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
 from fastgaum.errors import ConfigError, LogFormatError, NumericsError, StepRefusedError
 from fastgaum.features.batches import assemble
-from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
@@ -390,12 +389,11 @@ def test_baselines_fitted_by_gradients_are_guarded(
 
 
 def _poison(monkeypatch: pytest.MonkeyPatch, log: SessionLog, session: int) -> None:
-    """Let the encoder give one session a NaN: a log with one is refused before."""
-    encode = Encoder.encode
+    """Let a training session have a NaN: a log with one is refused before."""
+    fit = FeatureSpace.fit_encoded
 
-    def damaged(self: Encoder, rows: Any) -> EncodedSessions:
-        encoded = encode(self, rows)
-        where = np.flatnonzero(encoded.rows == session)
-        return poisoned(encoded, int(where[0]), math.nan) if len(where) else encoded
+    def damaged(*made_of: Any) -> tuple[FeatureSpace, EncodedSessions]:
+        space, train = fit(*made_of)
+        return space, poisoned(train, int(np.flatnonzero(train.rows == session)[0]), math.nan)
 
-    monkeypatch.setattr(Encoder, "encode", damaged)
+    monkeypatch.setattr(FeatureSpace, "fit_encoded", damaged)
