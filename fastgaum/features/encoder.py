@@ -259,7 +259,10 @@ class Encoder:
         for part in self.whole.parts() if self.space.number_names else ():
             of_part, train = self.on(part), part.sessions_in("train")
             for chunk in chunks(part, train) if len(train) else ():
-                moments.add(of_part.numbers(select_sessions(part, chunk)))
+                picked = select_sessions(part, chunk)
+                numbers = np.empty((len(picked.candidates), self.space.n_numbers), np.float32)
+                of_part.write_numbers(picked, numbers)
+                moments.add(numbers)
         return moments
 
     def _write_ids(self, part: Selection, ids: IntArray) -> None:
@@ -296,12 +299,6 @@ class Encoder:
         )
         rows: IntArray = self._code_rows[name][codes]
         return rows
-
-    def numbers(self, part: Selection) -> FloatArray:
-        """Numbers of each candidate, not standardised, shape (n_candidates, n_numbers)."""
-        numbers = np.empty((len(part.candidates), self.space.n_numbers), np.float32)
-        self.write_numbers(part, numbers)
-        return numbers
 
     def write_numbers(self, part: Selection, numbers: FloatArray) -> None:
         """Write the numbers of each candidate, not standardised, to (n_candidates, n_numbers).
@@ -366,9 +363,11 @@ class Encoder:
         starts = part.display_offsets[part.session_offsets]
         of_candidate = np.repeat(blocks, np.diff(starts))
         for block in np.unique(blocks):
-            encoder = self.under([*earlier, self.space][block], self.hiding)
-            of_block = select_sessions(self.log, part.rows[blocks == block])
-            numbers[of_candidate == block] = encoder.numbers(of_block)
+            space = [*earlier, self.space][block]
+            encoder = self.under(space, self.hiding)
+            found = np.empty(((of_candidate == block).sum(), space.n_numbers), np.float32)
+            encoder.write_numbers(select_sessions(self.log, part.rows[blocks == block]), found)
+            numbers[of_candidate == block] = found
 
     def _write_crossed(self, part: Selection, numbers: FloatArray) -> None:
         """What training says of each candidate under its event's context."""
