@@ -15,9 +15,11 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from fastgaum.checkpoint import content_sha256
+from fastgaum.features.encoder import Encoder
 from fastgaum.features.ordered import ONCE, TrainingOrder
+from fastgaum.features.sessions import Selection
 from fastgaum.logs.actions import Actions
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import FloatArray, SessionLog
 
 NARROW: dict[str, Any] = {"preset": "paper-lstm", "players": "adversarial", "item_dim": 8}
 """settings of three networks over identities with embeddings, in which no number is"""
@@ -147,6 +149,13 @@ def with_drawn_actions(log: SessionLog, seed: int = 0) -> SessionLog:
         left_out=2,
     )
     return dataclasses.replace(log, item_ids=items, actions=actions)
+
+
+def numbers_of(encoder: Encoder, part: Selection) -> FloatArray:
+    """Numbers of each candidate, not standardised, shape (n_candidates, n_numbers)."""
+    numbers = np.empty((len(part.candidates), encoder.space.n_numbers), np.float32)
+    encoder.write_numbers(part, numbers)
+    return numbers
 
 
 def sessions_that_speak(

@@ -16,7 +16,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.kernels.walks import FLOOR
 from fastgaum.logs.log import SessionLog
-from tests.builders import random_log, sessions_that_speak
+from tests.builders import numbers_of, random_log, sessions_that_speak
 from tests.logs.test_context import navigation
 
 
@@ -67,7 +67,7 @@ def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
     assert space.context_holds == {"goal": "items", "page": "items", "query": "categories"}
     encoder = space.encoder(log)
     everyone = np.arange(log.n_sessions, dtype=np.int32)
-    numbers = encoder.numbers(select_sessions(log, everyone))
+    numbers = numbers_of(encoder, select_sessions(log, everyone))
     at = {name: column for column, name in enumerate(space.number_names)}
     events = np.random.default_rng(seed).choice(log.n_events, 40, replace=False)
     for event in events.tolist():
@@ -94,8 +94,8 @@ def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
     log = navigation(60, n_items=25, fixed=True)
     space = FeatureSpace.fit(log, "bags", set_context=False)
     assert [part.name for part in space.crossed_fields if part.fixes_display] == ["page"]
-    numbers = space.encoder(log).numbers(
-        select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
+    numbers = numbers_of(
+        space.encoder(log), select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
     )
     at = {name: column for column, name in enumerate(space.number_names)}
     new_pages = 0

@@ -18,7 +18,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.shard_writer import shard_log
-from tests.builders import random_log
+from tests.builders import numbers_of, random_log
 from tests.logs.test_context import navigation
 
 ALL: dict[str, Any] = {"set_context": False, "relations": True}
@@ -53,7 +53,7 @@ def in_two(log: SessionLog, n: int, seed: int) -> tuple[SessionLog, SessionLog]:
 
 def numbers(space: FeatureSpace, log: SessionLog, rows: np.ndarray) -> np.ndarray:
     """Numbers of the candidates, not standardised."""
-    return space.encoder(log).numbers(select_sessions(log, rows.astype(np.int32)))
+    return numbers_of(space.encoder(log), select_sessions(log, rows.astype(np.int32)))
 
 
 def check_is_that_of_both(log: SessionLog, n: int, seed: int) -> None:

@@ -35,7 +35,7 @@ from fastgaum.features.sessions import EncodedSessions, Selection, select_sessio
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
-from tests.builders import log_of
+from tests.builders import log_of, numbers_of
 from tests.features.test_crossed import log_with_context
 from tests.logs.test_context import navigation
 
@@ -175,7 +175,7 @@ def raw_numbers(
     _, blocks = ordered_blocks(space.encoder(log), log.sessions_in("train"), order)
     for encoder, rows in blocks:
         part = select_sessions(log, rows)
-        yield encoder, part, encoder.numbers(part)
+        yield encoder, part, numbers_of(encoder, part)
 
 
 def with_choices(log: SessionLog, events: npt.NDArray[np.integer], seed: int) -> SessionLog:
@@ -296,11 +296,11 @@ def test_a_hidden_item_is_to_training_one_that_was_never_displayed() -> None:
     other = dataclasses.replace(
         log, items=renamed, item_ids=pl.concat([log.item_ids, log.item_ids + " new"])
     )
-    found = encoder.numbers(part)
-    wanted = space.encoder(other).under(space, None).numbers(part)
+    found = numbers_of(encoder, part)
+    wanted = numbers_of(space.encoder(other).under(space, None), part)
     columns = [at for at, name in enumerate(space.number_names) if name != "same_as_page"]
     np.testing.assert_array_equal(found[:, columns], wanted[:, columns])
-    without = space.encoder(log).under(space, None).numbers(part)
+    without = numbers_of(space.encoder(log).under(space, None), part)
     at = {name: column for column, name in enumerate(space.number_names)}
     for name in ("rivals_met", "follows_shown"):
         assert (found[~hidden, at[name]] <= without[~hidden, at[name]]).all()
@@ -313,15 +313,15 @@ def test_training_is_scored_as_it_came_and_others_by_all_that_was_said() -> None
     log = log_with_context(4)
     space = FeatureSpace.fit(log, "bags", True, True)
     encoder, users = space.encoder(log), log.users
-    found = encoder.numbers(select_sessions(log, log.sessions_in("all")))
+    found = numbers_of(encoder, select_sessions(log, log.sessions_in("all")))
     of_candidate = log.session_of_event[log.event_of_candidate()]
     blocks = ONCE.blocks(users, 0)
     for block, before in enumerate(spaces_before(encoder, ONCE, 0)):
         rows = np.flatnonzero((log.split == 0) & (blocks == block)).astype(np.int32)
-        wanted = encoder.under(before, None).numbers(select_sessions(log, rows))
+        wanted = numbers_of(encoder.under(before, None), select_sessions(log, rows))
         np.testing.assert_array_equal(found[np.isin(of_candidate, rows)], wanted)
     others = np.flatnonzero(log.split != 0).astype(np.int32)
-    wanted = encoder.under(space, None).numbers(select_sessions(log, others))
+    wanted = numbers_of(encoder.under(space, None), select_sessions(log, others))
     np.testing.assert_array_equal(found[np.isin(of_candidate, others)], wanted)
 
 
