@@ -78,6 +78,7 @@ _PAPER: dict[str, object] = {
 
 PRESETS: dict[str, dict[str, object]] = {
     "fastgaum": {},
+    "fastgaum-exact": {"players": "exact"},
     "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
     "report": {
@@ -104,5 +105,6 @@ PRESETS: dict[str, dict[str, object]] = {
         "batch_sessions": 64,
     },
 }
-"""`paper-*`: the paper's sizes with exact Shannon players. `report`: the report's architecture, its
-game made right."""
+"""`fastgaum-exact`: the same without the game, which shows what the game adds. `paper-*`: the
+paper's sizes with exact Shannon players. `report`: the report's architecture, its game made
+right."""

@@ -104,8 +104,9 @@ class Baseline(ChoiceModel, CheckedSettings):
     """what a candidate's bag holds"""
     set_context: bool = True
     """numbers are also given relative to their mean over the display set"""
-    relations: bool = False
-    """numbers of `sessions.relations`, which are part of our model: for ablations"""
+    relations: bool = True
+    """numbers of `features.relations`, as our own model has them; a model that reads identities
+    alone does without"""
     seed: Seed = 0
     """seeds every random stream"""
 
@@ -113,6 +114,8 @@ class Baseline(ChoiceModel, CheckedSettings):
         super().__post_init__()
         if self.protocol not in self.reads:
             self.protocol = "identity"
+        if "bags" not in self.reads:
+            self.relations = False
         self.link = Link()
         self.session_name: Callable[[int], str] = str
         self.training: Training | None = None

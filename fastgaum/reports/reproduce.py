@@ -317,6 +317,11 @@ OURS = ("fastgaum", "reward")
 """the row that is compared in words"""
 
 
+def is_other(row: Row, than: Row) -> bool:
+    """Whether a row is of another model: a preset and the same with exact players are one."""
+    return row.model.removesuffix("-exact") != than.model.removesuffix("-exact")
+
+
 def compare_rows(rows: Sequence[Row], events: PooledEvents, k: int) -> tuple[list[Json], Json]:
     """Compare the rows of one data set at one k.
 
@@ -331,7 +336,7 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents, k: int) -> tuple[lis
     ordered = [rows[i] for i in ranks]
     parts = []
     for row in rows:
-        others = [other for other in ordered if other.model != row.model]
+        others = [other for other in ordered if is_other(other, row)]
         versus = _versus(row, others[0], events, k) if others else None
         parts.append(
             {
@@ -359,7 +364,7 @@ def compare_nll(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json | 
     ordered = sorted(range(len(rows)), key=means.__getitem__)
     parts: list[Json | None] = []
     for row in rows:
-        other = next((rows[i] for i in ordered if rows[i].model != row.model), None)
+        other = next((rows[i] for i in ordered if is_other(rows[i], row)), None)
         parts.append(None if other is None else _difference(row.nll, other.nll, other, events))
     best = ordered[0]
     lowest = {"model": rows[best].model, "head": rows[best].head, "mean": means[best]}
