@@ -26,7 +26,7 @@ from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import N_RESERVED
-from fastgaum.features.ordered import ONCE, Training, TrainingOrder, order_of
+from fastgaum.features.ordered import ONCE, Training, TrainingOrder, training_order
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import HeadScores, ScoredSessions
@@ -123,7 +123,7 @@ class Baseline(ChoiceModel, CheckedSettings):
     def _training_order(self, log: SessionLog) -> TrainingOrder:
         """In which orders training users are read: once, where training says nothing of items."""
         has_counts = self.protocol != "identity" or self.relations
-        return order_of(log) if has_counts and not self.reads_once else ONCE
+        return training_order(log) if has_counts and not self.reads_once else ONCE
 
     @abstractmethod
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:

@@ -5,6 +5,7 @@ What all chunks share is made once. A session's bags do not depend on the others
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
@@ -69,6 +70,7 @@ NO_CLICK_ID = 0
 N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
 T = TypeVar("T")
+_COUNTING = threading.RLock()
 
 
 class Encoder:
@@ -78,6 +80,7 @@ class Encoder:
         self.space = space
         self.whole = log
         self.hiding: Hiding | None = None
+        self._source = self
         # a log in shards is encoded part by part: `on` gives each part's encoder
         self.log = log if isinstance(log, SessionLog) else log.head
 
@@ -87,7 +90,7 @@ class Encoder:
         if part is self.log:
             return self
         other = self._copied(self.space, part, ("space_rows", "_code_rows", "_components"))
-        other.__dict__["_earlier"] = self._earlier
+        other._source = self._source
         other.__dict__["context"] = self.context.on(part)
         return other
 
@@ -96,7 +99,7 @@ class Encoder:
         other = self._copied(
             space, self.log, ("space_rows", "_code_rows", "_components", "context")
         )
-        other.__dict__["_earlier"], other.hiding = None, hiding
+        other.__dict__["_spaces_before"], other.hiding = None, hiding
         return other
 
     def _copied(self, space: FeatureSpace, log: SessionLog, shared: Sequence[str]) -> Encoder:
@@ -197,7 +200,7 @@ class Encoder:
         """Fill in all but numbers, chunk by chunk on all threads, and call `finish` with each chunk
         and its place; returns what it returned, in the order of the chunks."""
         # made once, not once a thread
-        _ = self._earlier, self._code_rows, self.space_rows, self.space.crossed_tables
+        _ = self._code_rows, self.space_rows, self.space.crossed_tables
 
         def fill(place: Place) -> T:
             part = select_sessions(self.log, encoded.rows[place.sessions])
@@ -242,14 +245,20 @@ class Encoder:
             if part.source.endswith("_field")
         }
 
-    @cached_property
+    @property
     def _earlier(self) -> list[FeatureSpace] | None:
+        """As `_spaces_before`, counted once for all parts of a log: threads that ask at once
+        wait."""
+        with _COUNTING:
+            return self._source._spaces_before
+
+    @cached_property
+    def _spaces_before(self) -> list[FeatureSpace] | None:
         """For each block of `ONCE` the space before it, by which the training log's training
         sessions are encoded; None for another log."""
         space = self.space
         if not space.has_statistics or self.whole.fingerprint != space.fingerprint:
             return None
-        # by an encoder of its own: other threads wait for what this one has
         return list(spaces_before(self.under(space, None), ONCE, 0))
 
     def moments(self) -> Moments:
@@ -311,8 +320,9 @@ class Encoder:
         if not names:
             return
         train = np.asarray(log.split)[part.rows] == TRAIN
-        if self._earlier is not None and train.any():
-            self._write_by_blocks(self._earlier, part, train, numbers)
+        earlier = self._earlier if train.any() else None
+        if earlier is not None:
+            self._write_by_blocks(earlier, part, train, numbers)
             return
         items = np.asarray(log.items)[part.candidates]
         if space.protocol != "identity":

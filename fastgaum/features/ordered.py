@@ -54,7 +54,7 @@ FEW, MANY, ONCE = TrainingOrder(4, 0.5, 8), TrainingOrder(2, 0.0, 8), TrainingOr
 training sessions are scored, each once"""
 
 
-def order_of(log: AnyLog) -> TrainingOrder:
+def training_order(log: AnyLog) -> TrainingOrder:
     """The orders in which a log's training users are read."""
     return FEW if log.count("events", "train") < GROW_AT else MANY
 

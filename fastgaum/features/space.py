@@ -41,7 +41,7 @@ from fastgaum.features.ordered import (
     TrainingOrder,
     encode_training,
     encode_training_whole,
-    order_of,
+    training_order,
 )
 from fastgaum.features.relations import Relations
 from fastgaum.features.sessions import EncodedSessions
@@ -222,7 +222,7 @@ class FeatureSpace:
         """As `fit`, and the training sessions to make batches of: their numbers are made once."""
         space = cls._counted(log, protocol, set_context, relations, examination, towers)
         moments = Moments()
-        train = encode_training(space.encoder(log), order_of(log), moments)
+        train = encode_training(space.encoder(log), training_order(log), moments)
         return space._standardised(moments), train
 
     @classmethod

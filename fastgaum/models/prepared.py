@@ -11,7 +11,7 @@ import numpy as np
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.in_memory import Sessions
-from fastgaum.features.ordered import encode_training, order_of
+from fastgaum.features.ordered import encode_training, training_order
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.windows import StreamedSessions
 from fastgaum.game.loop import TrainingData
@@ -76,7 +76,7 @@ class Prepared:
                 space, train = FeatureSpace.fit_training(log, *made_of)
             else:
                 space = former.grown(log)
-                train = encode_training(space.encoder(log), order_of(log), former=former)
+                train = encode_training(space.encoder(log), training_order(log), former=former)
             require_validation(log)
             validation = space.encoder(log).for_training(log.sessions_in("validation"))
         else:

@@ -26,10 +26,10 @@ from fastgaum.features.ordered import (
     ONCE,
     Hiding,
     TrainingOrder,
-    order_of,
     ordered_blocks,
     share_to_hide,
     spaces_before,
+    training_order,
 )
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
@@ -79,7 +79,7 @@ def knowledge_of(
 def told_of_choices(log: SessionLog) -> tuple[Auc, Auc, Auc]:
     """What each number that training makes tells of the own choice among displays of one item: of
     training in one block, of training in any block, and of test."""
-    order = order_of(log)
+    order = training_order(log)
     space, train = FeatureSpace.fit_encoded(log, order, "bags", False, True)
     test = space.encode(log, log.sessions_in("test"))
     names = [name for name in space.number_names if name not in SESSION_NUMBERS]
@@ -329,7 +329,7 @@ def test_training_is_scored_as_it_came_and_others_by_all_that_was_said() -> None
 def test_both_ways_to_encode_training_give_the_same_numbers(fixed: bool) -> None:
     log = navigation(60, n_items=25, fixed=fixed)
     space, compact = FeatureSpace.fit_training(log, "bags", True, True)
-    other, whole = FeatureSpace.fit_encoded(log, order_of(log), "bags", True, True)
+    other, whole = FeatureSpace.fit_encoded(log, training_order(log), "bags", True, True)
     np.testing.assert_allclose(space.mean, other.mean, rtol=1e-6)
     np.testing.assert_allclose(space.scale, other.scale, rtol=1e-6)
     assert compact.n_sessions == whole.n_sessions

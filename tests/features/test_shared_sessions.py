@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastgaum.features.batches import assemble
 from fastgaum.features.in_memory import CompactSessions, SharedSessions
-from fastgaum.features.ordered import order_of
+from fastgaum.features.ordered import training_order
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog, resplit
@@ -64,7 +64,7 @@ def test_batches_of_compact_sessions_are_those_of_encoded_ones(
     assert stored[1].shape[1] > 2
     assert stored[2].shape[1] == 2
     theirs, encoded = FeatureSpace.fit_encoded(
-        log, order_of(log), set_context=set_context, relations=True
+        log, training_order(log), set_context=set_context, relations=True
     )
     np.testing.assert_allclose(space.mean, theirs.mean, rtol=1e-6, atol=1e-9)
     last = encoded.n_sessions - 1
