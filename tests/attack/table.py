@@ -3,6 +3,7 @@ runs."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from datetime import datetime
@@ -14,7 +15,7 @@ import numpy as np
 import polars as pl
 
 import fastgaum as fg
-from fastgaum.logs.log import SPLITS
+from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.read import raw_rows, read_frame
 from fastgaum.reports.page import write_report
 from tests.attack.attacks import (
@@ -186,11 +187,26 @@ CALLS: dict[str, Attack] = {
     "write_report with a NUL": RefusedCall(lambda: fg.write_report(["a\0b"], [LOG], "p"), "NUL"),
     "fit of a text": RefusedCall(lambda: fg.UserModel().fit("sample"), "a log is required"),  # type: ignore[arg-type]
     "compare of a log without test": RefusedCall(lambda: fg.compare(LOG.with_split(np.zeros(LOG.n_sessions, np.int8))), "resplits=range(1, 6)"),
+    "SessionLog: an item beyond the vocabulary": RefusedCall(lambda: changed("items", 10**6), "items holds"),
+    "SessionLog: an item below 0": RefusedCall(lambda: changed("items", -1), "items holds"),
+    "SessionLog: a choice beyond the display": RefusedCall(lambda: changed("choices", 10**4), "choices holds"),
+    "SessionLog: a user below 0": RefusedCall(lambda: changed("users", -1), "users holds"),
+    "SessionLog: a split of 7": RefusedCall(lambda: changed("split", 7), "split holds"),
+    "SessionLog: an offset of 10^8": RefusedCall(lambda: changed("display_offsets", 10**8), "display_offsets"),
+    "SessionLog: too few item ids": RefusedCall(lambda: dataclasses.replace(LOG, item_ids=LOG.item_ids[:1]), "items holds"),
+    "SessionLog: too few users": RefusedCall(lambda: dataclasses.replace(LOG, users=LOG.users[:-1]), "users has"),
     "a rate of infinity": RefusedCall(lambda: fg.Config.from_preset("fastgaum", lr=float("inf")), "at most 1e+30"),
 }
 
 
 # fmt: on
+def changed(name: str, value: int) -> SessionLog:
+    """The log with the first number of one array changed."""
+    values = getattr(LOG, name).copy()
+    values[0] = value
+    return dataclasses.replace(LOG, **{name: values})
+
+
 def same_split(seeds: Seeds) -> bool:
     """A drawn split does not depend on the order of the rows, nor on users that come later."""
 
@@ -233,6 +249,7 @@ def hours(**columns: Any) -> list[str]:
 
 # fmt: off
 TRUE: dict[str, Attack] = {
+    "arrays of a log are read-only": IsTrue(lambda _: not LOG.items.flags.writeable),
     "a drawn split is the user's": IsTrue(same_split),
     "an audit names what it did not read": IsTrue(names_what_is_not_read),
     "no escape in a page": IsTrue(page_is_clean),
