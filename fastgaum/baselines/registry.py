@@ -23,7 +23,7 @@ from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.model_file import load_model_state
 from fastgaum.presets import PRESETS
 
-GRID_PRESETS = ("paper-pw", "paper-lstm", "report", "fastgaum-exact", "fastgaum")
+GRID_PRESETS = ("paper-pw", "paper-lstm", "report", "fastgaum")
 """presets that are rows of the table; the others are for logs of another size"""
 MODELS = (*BASELINES, *GRID_PRESETS, POOL)
 """rows of `--models all`, in order"""
