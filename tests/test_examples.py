@@ -69,7 +69,7 @@ RIGHT: dict[str, Callable[[Any], None]] = {
     "online_service": _online_service,
 }
 SAYS = {
-    "quickstart": r"reward: prec@1 \d\d\.\d \[.*generator: prec@1 .*generator_probability",
+    "quickstart": r"reward: prec@1 \d\d\.\d \[.*generator: prec@1 .*known .*true",
     "own_log": r"the audit names 'field price, smallest'.*prec@1 \d\d",
     "no_click": r"900 of 1500 events|\d+ of 1500 events end with a click.*predicted \d\d\.\d %",
     "compare_models": r"fastgaum.*(is|need not be) better than .*points of prec@1",

@@ -104,9 +104,9 @@ class Baseline(ChoiceModel, CheckedSettings):
     """what a candidate's bag holds"""
     set_context: bool = True
     """numbers are also given relative to their mean over the display set"""
-    relations: bool = True
-    """numbers of `features.relations`, as our own model has them; a model that reads identities
-    alone does without"""
+    relations: bool | None = None
+    """numbers of `features.relations`, as our own model has them; None: under every protocol but
+    identity, by a model that reads more than identities"""
     seed: Seed = 0
     """seeds every random stream"""
 
@@ -114,15 +114,15 @@ class Baseline(ChoiceModel, CheckedSettings):
         super().__post_init__()
         if self.protocol not in self.reads:
             self.protocol = "identity"
-        if "bags" not in self.reads:
-            self.relations = False
+        if self.relations is None or "bags" not in self.reads:
+            self.relations = self.protocol != "identity" and "bags" in self.reads
         self.link = Link()
         self.session_name: Callable[[int], str] = str
         self.training: Training | None = None
 
     def _training_order(self, log: SessionLog) -> TrainingOrder:
         """In which orders training users are read: once, where training says nothing of items."""
-        has_counts = self.protocol != "identity" or self.relations
+        has_counts = self.protocol != "identity" or bool(self.relations)
         return training_order(log) if has_counts and not self.reads_once else ONCE
 
     @abstractmethod
@@ -157,7 +157,7 @@ class Baseline(ChoiceModel, CheckedSettings):
         require_log(log)
         # no baseline reads actions
         space, train = FeatureSpace.fit_encoded(
-            log, self._training_order(log), self.protocol, self.set_context, self.relations
+            log, self._training_order(log), self.protocol, self.set_context, bool(self.relations)
         )
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log)

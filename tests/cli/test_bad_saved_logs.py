@@ -54,9 +54,9 @@ def rows(name: str, *values: Any) -> Make:
 
 
 ROWS: dict[str, Row] = {
-    "item out of range": (rows("items", 10**6), "items holds 1000000, 0 to"),
-    "negative item": (rows("items", -5), "items holds -5, 0 to"),
-    "choice out of range": (rows("choice", 0, 0, 99), "choices holds 99 for"),
+    "item out of range": (rows("items", 10**6), "items holds 1000000 at"),
+    "negative item": (rows("items", -5), "items holds -5 at"),
+    "choice out of range": (rows("choice", 0, 0, 99), "choices holds 99"),
     "empty display of a saved log": (rows("items", []), "is damaged"),
     "no first session": (rows("start", False), "its first row starts no session"),
     "unknown split": (rows("split", 7), "split holds 7"),

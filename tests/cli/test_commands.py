@@ -59,8 +59,10 @@ def test_train_prints_a_plain_line_per_epoch_and_setting(
     epochs, compared = err.splitlines()[:n_epochs], err.splitlines()[n_epochs:]
     assert all("val prec@1" in line and "events/s" in line for line in epochs)
     assert [line.split(" · ")[0] for line in compared] == [
-        "compared: relations = true",
-        "compared: relations = false",
+        "compared: relations = true, counts = true",
+        "compared: relations = true, counts = false",
+        "compared: relations = false, counts = true",
+        "compared: relations = false, counts = false",
     ]
     assert sum(line.endswith(" s · chosen") for line in compared) == 1
     assert "gap" in err

@@ -30,6 +30,7 @@ SMALL: dict[str, Any] = {
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "fastgaum": {"hidden": [16]},
+    "fastgaum-exact": {"hidden": [16]},
     "paper-lstm": {},
     "paper-pw": {},
     "report": {"history_dim": 8, "history_layers": 2, "hidden": [8, 8]},

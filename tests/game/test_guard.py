@@ -337,7 +337,7 @@ def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
         Config.from_preset("fastgaum", **changes)
 
 
-@pytest.mark.parametrize("bad", [math.nan, -math.inf, 1e31])
+@pytest.mark.parametrize("bad", [-1e31, 1e31])
 def test_numbers_of_a_log_that_was_not_read_are_guarded_too(bad: float) -> None:
     log = random_log(3, n_sessions=24)
     price = np.linspace(0, 1, log.n_candidates).astype(np.float32)

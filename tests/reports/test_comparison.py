@@ -48,8 +48,7 @@ def test_the_command_writes_what_reproduce_and_python_give(
     argv = ["compare", str(renamed), "--column", "item=sku", *models, "--json", str(out)]
     assert main(argv) == 0
     result = json.loads(out.read_text())
-    # the file's split is the one that is drawn where there is none
-    assert result["reading"] == {"column": ["item=sku"], "split_by": "user"}
+    assert result["reading"] == {"column": ["item=sku"]}
     assert _without_machine(result) == _without_machine(table.result)
     assert (
         main(["data", "convert", str(renamed), "--column", "item=sku", "-o", str(tmp_path / "log")])

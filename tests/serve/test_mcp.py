@@ -67,7 +67,7 @@ def test_a_user_chooses_by_the_seed_and_remembers() -> None:
         assert answer["choice"] == (slate[place] if place < len(slate) else None)
         user.chose(answer["choice"])
     assert called(mcp_server(model, seed=3), calls)[1:] == shown
-    many = [("new_user", {}), *(show("1", slates[0], context=CONTEXT) for _ in range(40))]
+    many = [("new_user", {}), *(show("1", slates[1], context=CONTEXT) for _ in range(40))]
     one, other = (called(mcp_server(model, seed=seed), many)[1:] for seed in (0, 1))
     assert [answer["choice"] for answer in one] != [answer["choice"] for answer in other]
     assert len({answer["choice"] for answer in one}) > 1
