@@ -44,7 +44,8 @@ class LinUcb(GridBaseline):
     them logged, so nothing is rejected, and the order does not matter, as A and b are sums. After
     it nothing is learned: histories enter by the numbers of `bags` and `views`, and by how often
     a field's value is among the last choices. Those of a training event say what users before its
-    own chose; the one-hot cannot. An item that training never displayed has no θ and the largest bonus."""
+    own chose; the one-hot cannot. An item that training never displayed has no θ and the
+    largest bonus."""
 
     name: ClassVar[str] = "linucb"
     grids: ClassVar[Grids] = {

@@ -69,7 +69,7 @@ def test_figures_follow_from_those_of_the_seeds(result: dict[str, Any]) -> None:
     for row in setting["rows"]:
         paid = np.array(row["paid_by_seed"])
         assert row["paid"] == pytest.approx(paid.mean())
-        assert row["paid_ci"][0] < row["paid"] < row["paid_ci"][1]
+        assert row["paid_ci"][0] <= row["paid"] <= row["paid_ci"][1]
         assert row["of_truth"] == pytest.approx((paid / ceiling).mean())
         # 60 users a seed: chance may lift a policy above the best by so much
         assert row["of_optimum"] == pytest.approx(paid.mean() / setting["optimum"])
