@@ -1,5 +1,5 @@
-"""Whole sessions of a log: picked and encoded as bags; and what their own past and their own users
-say of their candidates."""
+"""Whole sessions of a log: picked and encoded as bags; and what their own past says of their
+candidates."""
 
 from __future__ import annotations
 
