@@ -44,7 +44,9 @@ class TrainingOrder(NamedTuple):
 
     def blocks(self, users: IntArray, number: int) -> npt.NDArray[np.int64]:
         """Block of each user in an order, -1 for one that is only counted; shape (n_users,)."""
-        place = uniforms(users.astype(np.uint64) * np.uint64(self.n_orders) + np.uint64(number))
+        place = hash_uniformly(
+            users.astype(np.uint64) * np.uint64(self.n_orders) + np.uint64(number)
+        )
         blocks = np.floor((place - self.alone) / (1 - self.alone) * self.n_blocks)
         return np.maximum(blocks, -1).astype(np.int64)
 
@@ -83,7 +85,7 @@ class Hiding(NamedTuple):
         (n_candidates,)."""
         starts = part.display_offsets[part.session_offsets]
         keys = mixed_bits(part.rows.astype(np.uint64) * np.uint64(31) + np.uint64(self.number))
-        return uniforms(np.repeat(keys, np.diff(starts)) ^ mixed_bits(items)) < self.share
+        return hash_uniformly(np.repeat(keys, np.diff(starts)) ^ mixed_bits(items)) < self.share
 
 
 FEWEST_NEW, MOST_HIDDEN, LEAST_HIDDEN = 5000, 0.05, 0.005
@@ -111,7 +113,7 @@ def mixed_bits(values: npt.NDArray[Any]) -> Unsigned:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def uniforms(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def hash_uniformly(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """A number from 0 to below 1 of each whole number, the same on every machine."""
     return (mixed_bits(values) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
