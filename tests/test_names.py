@@ -16,17 +16,11 @@ import pytest
 
 from tests.test_house import ROOT, sources
 
-MOST_PARAMETERS = 7
 SHORTEST = 80
 """a file below so many lines has two importers, or is a part of the one that has it"""
 
 SHARED_NAMES: dict[str, str] = {}
 """no exception today: public names that two modules define, with the reason"""
-
-MANY_PARAMETERS = {
-    "fastgaum.reports.fidelity.fidelity": "a public verb: two values, and keywords with defaults",
-}
-"""functions of more than seven parameters, with the reason"""
 
 SHORT_FILES: dict[str, str] = {}
 """modules below eighty lines with one importer, with the reason"""
@@ -116,20 +110,6 @@ def test_no_module_is_needed_by_what_it_needs() -> None:
     for module in sorted(IMPORTS):
         visit(module, [])
     assert circles == []
-
-
-def test_functions_take_few_parameters() -> None:
-    many = {}
-    for file, tree in TREES.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                arguments = node.args
-                n = sum(map(len, (arguments.posonlyargs, arguments.args, arguments.kwonlyargs)))
-                n -= bool(arguments.args) and arguments.args[0].arg in ("self", "cls")
-                if n > MOST_PARAMETERS:
-                    many[f"{module_of(file)}.{node.name}"] = n
-    assert {name: n for name, n in many.items() if name not in MANY_PARAMETERS} == {}
-    assert sorted(set(MANY_PARAMETERS) - set(many)) == [], "no longer needed"
 
 
 def test_small_files_have_more_than_one_reader() -> None:
