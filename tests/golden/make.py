@@ -53,7 +53,7 @@ CONFIGURATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "made-towers": ("made", "fastgaum", {**_TOWERS, "relations": False}),
     "made-towers-game": ("made", "fastgaum", {**_TOWERS, **_GAME, "players": "adversarial"}),
     "made-paper-lstm": ("made", "paper-lstm", _EXACT),
-    "each-exact": ("each", "fastgaum", {**_EXACT, "history_layers": 2}),
+    "each-exact": ("each", "fastgaum", _EXACT),
 }
 """log, preset and changes of each; only the second draws dropout"""
 NUMBERS_AS_IN_GAME = ("sample-exact", "sample-sparse", "made-towers-game")
