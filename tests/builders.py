@@ -170,6 +170,13 @@ def sessions_that_speak(
     return np.flatnonzero(speak).tolist()
 
 
+def factor_of_counts(log: SessionLog, session: int) -> float:
+    """How many more displays the training split has than the sessions that a session reads."""
+    displays = np.diff(log.display_offsets[log.session_offsets])
+    n_read = int(displays[sessions_that_speak(log, session)].sum())
+    return int(displays[log.split == 0].sum()) / n_read if n_read else 1.0
+
+
 def change_state(
     file: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]
 ) -> None:

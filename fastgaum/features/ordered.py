@@ -20,7 +20,7 @@ import numpy.typing as npt
 from fastgaum.features.in_memory import CompactSessions, KeptNumbers, Place, SharedSessions, places
 from fastgaum.features.numbers import Moments
 from fastgaum.features.sessions import BATCH_CANDIDATES, EncodedSessions, Selection
-from fastgaum.features.statistics import StatisticsCounter
+from fastgaum.features.statistics import StatisticsCounter, scale_counts
 from fastgaum.logs.log import IntArray
 from fastgaum.presets import GROW_AT
 
@@ -121,9 +121,10 @@ def hash_uniformly(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 def spaces_before(
     encoder: Encoder, order: TrainingOrder, number: int, former: FeatureSpace | None = None
 ) -> Iterator[FeatureSpace]:
-    """For each block of an order the space with what the users before the block said; `former`:
-    what was counted on another log before."""
+    """For each block of an order the space with what the users before the block said, in counts of
+    the size of the whole training split; `former`: what was counted on another log before."""
     whole = encoder.space
+    n_displays = int(whole.item_counts.displays.sum())
     counter = StatisticsCounter(encoder, whole.relations is not None, bool(whole.crossed), former)
     for block in range(order.n_blocks):
         for part in encoder.whole.parts(ids=False):
@@ -131,7 +132,9 @@ def spaces_before(
             blocks = order.blocks(np.asarray(part.users)[train], number)
             if (blocks == block - 1).any():
                 counter.add(part, train[blocks == block - 1])
-        space = counter.counted()
+        counted = counter.counted()
+        n_counted = int(counted.item_counts.displays.sum())
+        space = scale_counts(counted, n_displays / n_counted) if n_counted else counted
         # which numbers a candidate has is the whole log's to say
         space.__dict__["crossed_fields"] = whole.crossed_fields
         yield space

@@ -4,7 +4,7 @@ session, for a whole training split or for a first part of it."""
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +98,35 @@ class StatisticsCounter:
             relations=None if self.relations is None else self.relations.relations(),
             crossed=tuple(most_displayed(one, self.n_items) for one in self.crossed),
         )
+
+
+def scale_counts(space: FeatureSpace, factor: float) -> FeatureSpace:
+    """The space with all counts times a factor, whole counts rounded."""
+
+    def scale(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        scaled = counts * factor
+        return (scaled if counts.dtype.kind == "f" else np.rint(scaled)).astype(counts.dtype)
+
+    pairs = space.relations
+    return dataclasses.replace(
+        space,
+        item_counts=ItemCounts(*(scale(counts) for counts in vars(space.item_counts).values())),
+        relations=None
+        if pairs is None
+        else pairs._replace(
+            rivals=pairs.rivals._replace(counts=scale(pairs.rivals.counts)),
+            follows=pairs.follows._replace(counts=scale(pairs.follows.counts)),
+        ),
+        crossed=tuple(
+            table._replace(
+                events=scale(table.events),
+                displays=scale(table.displays),
+                choices=scale(table.choices),
+                expected=scale(table.expected),
+            )
+            for table in space.crossed
+        ),
+    )
 
 
 def count_training(

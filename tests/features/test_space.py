@@ -11,7 +11,7 @@ import pytest
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
-from tests.builders import log_of, random_log, sessions_that_speak
+from tests.builders import factor_of_counts, log_of, random_log, sessions_that_speak
 
 
 def _events(log: SessionLog, session: int) -> list[tuple[list[int], int]]:
@@ -29,6 +29,7 @@ def _naive_numbers(log: SessionLog, session: int) -> list[list[float]]:
     total = [event for s in train for event in _events(log, s)]
     prior = sum(choice >= 0 for _, choice in total) / sum(len(items) for items, _ in total)
     rows = []
+    factor = factor_of_counts(log, session)
     before: list[tuple[list[int], int]] = []
     for number, (items, choice) in enumerate(_events(log, session)):
         for item in items:
@@ -36,6 +37,8 @@ def _naive_numbers(log: SessionLog, session: int) -> list[list[float]]:
             displays = len(seen)
             choices = sum(c >= 0 and shown[c] == item for shown, c in seen)
             expected = sum(1 / len(shown) for shown, _ in seen)
+            displays, choices = round(displays * factor), round(choices * factor)
+            expected *= factor
             rows.append(
                 [
                     np.log1p(sum(item in shown for shown, _ in before)),

@@ -26,7 +26,7 @@ from fastgaum.models.prepared import bootstrap_of, bootstrap_seed
 from fastgaum.models.run_folder import run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.processes import Processes
-from tests.builders import numbers_of, random_log, sessions_that_speak
+from tests.builders import factor_of_counts, numbers_of, random_log, sessions_that_speak
 from tests.game.interrupted import check_same, config_of, resume, run
 
 CONFIG = config_of("fastgaum", worlds=3, epochs=2, search=[])
@@ -98,6 +98,7 @@ def test_the_copies_of_an_event_do_not_tell_its_choice(log: SessionLog) -> None:
         assert not (part.users[before] == user).any()
         said = chosen[np.isin(part.session_of_event, before)]
         counts = np.bincount(said[said >= 0], minlength=part.n_items)
+        counts = np.rint(counts * factor_of_counts(part, int(own.rows[0])))
         found = numbers_of(encoder, own)[:, column]
         np.testing.assert_allclose(found, np.log1p(counts[part.items[own.candidates]]), atol=1e-6)
 
