@@ -57,7 +57,7 @@ def used(*rooms: str, outside: tuple[str, ...] = ()) -> set[str]:
 
 
 def test_the_package_needs_what_it_imports() -> None:
-    extras = ("baselines", "cuda", "plots", "rl", "serve", "tensorboard", "mlflow", "tune")
+    extras = ("baselines", "plots", "rl", "serve", "tensorboard", "mlflow", "tune")
     optional = set().union(*map(names, extras))
     assert used(outside=("bench",)) - BROUGHT == (names() | optional) - FOR_USERS
     assert used("bench") - RIVALS <= names() | names("bench")
@@ -72,17 +72,15 @@ def test_numba_brings_llvmlite() -> None:
 def test_an_extra_is_imported_inside_functions_only() -> None:
     """The package works without its extras: whoever asks for what needs one is told which."""
     extras = {"stable_baselines3"}.union(
-        *map(names, ("baselines", "cuda", "plots", "serve", "tensorboard", "mlflow", "tune"))
+        *map(names, ("baselines", "plots", "serve", "tensorboard", "mlflow", "tune"))
     )
     eager = {
         one.file.name
         for one in IMPORTS
         if one.eager and one.room != "bench" and top_of(one.module) in extras
     }
-    kernels = {"card_kernels.py", "card_lstm.py", "card_tables.py"}
-    assert eager == {"sb3.py"} | kernels, (
-        "whose class derives from one of the extra's, and which says so where it is absent; and "
-        "what `engine.dispatch` imports for a card, where it says so"
+    assert eager == {"sb3.py"}, (
+        "whose class derives from one of the extra's, and which says so where it is absent"
     )
 
 

@@ -14,7 +14,6 @@ import tarfile
 import tomllib
 import zipfile
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,10 @@ NOT_SOURCE = (".*", "build", "dist", "site", "runs", "*.egg-info", "__pycache__"
 # Imports every module that a folder holds, not only those that pkgutil finds: kernels/ and bench/
 # have no __init__.py.
 IMPORT_ALL = """
-import importlib, importlib.util, pathlib, sys
+import importlib, pathlib, sys
 import fastgaum
-# Triton is an extra of its own, which tests do without
-absent = () if importlib.util.find_spec("triton") else ("card_",)
 root = pathlib.Path(fastgaum.__file__).resolve().parent
 for path in sorted(root.rglob("*.py")):
-    if path.parent.name == "engine" and path.name.startswith(absent):
-        continue
     parts = path.relative_to(root.parent).with_suffix("").parts
     module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     assert pathlib.Path(module.__file__).resolve() == path, (module.__file__, path)
@@ -193,11 +188,8 @@ def wanted(path: Path) -> bool:
 
 def test_every_module_of_the_wheel_imports_alone(built: Built, tmp_path: Path) -> None:
     imported = python("-c", IMPORT_ALL, cwd=tmp_path, path=built.target).split()
-    absent = () if find_spec("triton") else ("fastgaum/engine/card_",)
     expected = [
-        name
-        for name in built.wheel
-        if name.startswith("fastgaum/") and name.endswith(".py") and not name.startswith(absent)
+        name for name in built.wheel if name.startswith("fastgaum/") and name.endswith(".py")
     ]
     assert len(imported) == len(set(imported)) == len(expected)
     assert {"fastgaum.kernels.lstm", "fastgaum.cli.app", "fastgaum.game.loop"} <= set(imported)

@@ -97,16 +97,14 @@ class NetworksModel(ChoiceModel):
         )
 
     def _outputs(self, n_candidates: int) -> Outputs:
-        """What scores batches of so many candidates in all: the networks, on a card its own
-        kernels, and for many candidates the engine, a copy on each thread."""
+        """Return what scores batches of so many candidates in all: the networks, and for many
+        candidates on the processor the engine, a copy on each thread."""
         networks = self._networks()
         # the engine's kernels take a second to import: few candidates do without
-        if self.device.type == "cpu" and (n_candidates < MANY or self._is_training):
+        if self.device.type != "cpu" or n_candidates < MANY or self._is_training:
             return networks.outputs
-        from fastgaum.engine.dispatch import outputs_by_hand, outputs_for
+        from fastgaum.engine.dispatch import outputs_by_hand
 
-        if self.device.type != "cpu":
-            return outputs_for(networks, self.device)
         assert self.space is not None
         unknown, of_thread = torch.from_numpy(self.space.unknown_of_id), threading.local()
 
