@@ -60,18 +60,6 @@ class RenderModeError(ConfigError, TypeError):
     a mode that it may not have, and goes on without one after a TypeError alone."""
 
 
-class ServiceError(FastgaumError):
-    """A service is asked for what it does not have, or does not grant.
-
-    Attributes:
-        status: the status of an HTTP answer that says so, from 400 to 503.
-    """
-
-    def __init__(self, says: str, status: int) -> None:
-        super().__init__(says)
-        self.status = status
-
-
 class NumericsError(FastgaumError):
     """A loss, gradient or score is not finite."""
 

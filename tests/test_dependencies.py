@@ -79,8 +79,9 @@ def test_an_extra_is_imported_inside_functions_only() -> None:
         for one in IMPORTS
         if one.eager and one.room != "bench" and top_of(one.module) in extras
     }
-    assert eager == {"sb3.py"}, (
-        "whose class derives from one of the extra's, and which says so where it is absent"
+    assert eager == {"sb3.py", "http.py", "mcp.py"}, (
+        "whose class derives from one of the extra's, and which says so where it is absent; and "
+        "the service, whose command says so"
     )
 
 

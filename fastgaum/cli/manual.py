@@ -51,7 +51,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "serve": (
         "fastgaum serve runs/mine",
-        "fastgaum serve runs/shop --http 8080 --item-table items.csv --users 500",
+        "fastgaum serve runs/shop --http 8080 --item-table items.csv",
         "fastgaum serve runs/mine --mcp --seed 1",
     ),
     "fidelity": (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -13,87 +13,85 @@ from fastgaum.cli.options import Flag, Json, RunPath
 from fastgaum.cli.output import check_outputs, finish, note
 from fastgaum.errors import ConfigError
 
-if TYPE_CHECKING:
-    from polars import DataFrame
-
-PORT = 8000
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Service:
-    """How clients reach the users, and what they may have."""
-
+def serve_command(
+    run: RunPath,
+    /,
+    *,
     http: Annotated[
-        int | None,
-        Parameter(help=f"the port to listen on, {PORT} if nothing is given; 0: a free one"),
-    ] = None
-    mcp: Flag = False
-    """serve tools of the Model Context Protocol on stdin and stdout instead"""
-    host: str = LOCAL[0]
-    """the address to listen on; anyone who reaches it can use the service"""
+        int | None, Parameter(help="the port to listen on, 8000 if not given; 0: a free one")
+    ] = None,
+    mcp: Annotated[
+        Flag,
+        Parameter(help="serve tools of an agent (MCP) on stdin and stdout instead"),
+    ] = False,
+    host: Annotated[
+        str, Parameter(help="the address to listen on; who reaches it can use the service")
+    ] = LOCAL[0],
     head: Annotated[
         Literal["reward", "generator"], Parameter(help="whose probabilities displays have")
-    ] = "reward"
+    ] = "reward",
     item_table: Annotated[
         Path | None,
         Parameter(help="a file with a column item, and one for each field that it knows"),
-    ] = None
-    users: int = 10_000
-    """users at a time"""
-    items: int = 1_000
-    """items of a display at most"""
-    memory: int = 2_000
-    """megabytes of all users together"""
-    seed: int = 0
-    """seeds what users choose (--mcp)"""
-
-
-DEFAULT_SERVICE = Service()
-
-
-def serve_command(
-    run: RunPath, /, *, service: Service = DEFAULT_SERVICE, json: Json = None
+    ] = None,
+    seed: Annotated[int, Parameter(help="seeds what users choose (--mcp)")] = 0,
+    json: Json = None,
 ) -> None:
     """Score displays for the users of clients, until Ctrl-C ends it.
 
     With `--json` the address goes into a file as soon as the service listens."""
     check_outputs(json)
     from fastgaum.baselines.registry import load_model
-    from fastgaum.serve.users import Limits
+    from fastgaum.logs.tables import open_table
 
-    asked = service
-    if asked.mcp and asked.http is not None:
+    if mcp and http is not None:
         raise ConfigError("--mcp and --http were given: a service has one of them")
-    if asked.mcp and json is not None:
+    if mcp and json is not None:
         raise ConfigError("--json has the address of --http, and --mcp has none: leave it out")
-    if asked.seed < 0:
-        raise ConfigError(f"seed must be at least 0, got {asked.seed}")
-    limits = Limits(users=asked.users, items=asked.items, megabytes=asked.memory)
-    model = load_model(run, device="cpu").user(asked.head).model
-    if asked.item_table is not None:
-        model = model.with_item_table(_item_table(asked.item_table))
-    if asked.mcp:
-        from fastgaum.serve.mcp import mcp_server, run_stdio
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, got {seed}")
+    model = load_model(run, device="cpu").user(head).model
+    if item_table is not None:
+        table = open_table(item_table)
+        model = model.with_item_table(table.read(list(table.dtypes)))
+    try:
+        if mcp:
+            from fastgaum.serve.mcp import mcp_server
 
-        run_stdio(mcp_server(model, asked.seed, limits))
-        return
-    from fastgaum.serve.http import http_app, open_socket, run_http
+            mcp_server(model, seed).run()
+            return
+        import uvicorn
 
-    app = http_app(model, limits)
-    with open_socket(asked.host, PORT if asked.http is None else asked.http) as listening:
-        if asked.host not in LOCAL:
-            note(f"anyone who reaches {asked.host} can use this service")
-        host = f"[{asked.host}]" if ":" in asked.host else asked.host
+        from fastgaum.serve.http import http_app
+    except ImportError as error:
+        raise ConfigError(
+            f"a service needs {error.name}, which is not installed: pip install 'fastgaum[serve]'"
+        ) from None
+    with _listen(host, 8000 if http is None else http) as listening:
+        if host not in LOCAL:
+            note(f"anyone who reaches {host} can use this service")
+        host = f"[{host}]" if ":" in host else host
         address = f"http://{host}:{listening.getsockname()[1]}"
         finish(f"{run}: {address}, until Ctrl-C", json, {"run": str(run), "address": address})
         sys.stdout.flush()
-        run_http(app, listening)
+        config = uvicorn.Config(http_app(model), log_level="warning", timeout_graceful_shutdown=3)
+        uvicorn.Server(config).run(sockets=[listening])
 
 
-def _item_table(path: Path) -> DataFrame:
-    from fastgaum.logs.tables import open_table
-
-    table = open_table(path)
-    return table.read(list(table.dtypes))
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigError where there can be none."""
+    if not 0 <= port <= 65_535:
+        raise ConfigError(f"a port is from 0 (any free one) to 65535, got {port}")
+    try:
+        # asked first: `create_server` leaves a socket open where a host cannot be a name
+        socket.getaddrinfo(host, port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except (OSError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"cannot listen on {host!r}, port {port} ({error}): the host is an address or a name "
+            "of this machine, such as 127.0.0.1, and no other program listens on the port"
+        ) from None

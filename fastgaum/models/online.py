@@ -40,8 +40,6 @@ ROOM = 64
 """items that a user's tables have room for at first"""
 MOST_SIZES = 16
 """sizes of display that a user has room for at a time"""
-USER_BYTES, ID_BYTES = 5_000, 120
-"""about what a user takes beside its arrays, and each item's id beside its letters"""
 _ONE = np.ones(1, np.bool_)
 
 
@@ -64,7 +62,6 @@ class OnlineUser:
         self._counts.items = self._counts.items._replace(least=-nothing, most=nothing)
         self._codes: dict[str, int] = {}
         """the user's own number of each item that it was shown, in order of appearance"""
-        self._n_letters = 0
         self._history: UserHistories = (
             RecurrentHistories(model.history, 1)
             if isinstance(model.history, FoldedRecurrent)
@@ -90,21 +87,6 @@ class OnlineUser:
     def n_items(self) -> int:
         """How many items it was shown: its tables have a row for each."""
         return len(self._codes)
-
-    def n_new(self, items: Sequence[str | int]) -> int:
-        """How many of these items it was never shown. Raises ConfigError for what is no id."""
-        return len({item_key(item) for item in items} - self._codes.keys())
-
-    @property
-    def n_bytes(self) -> int:
-        """About how much memory the user takes: its tables, room for displays, its history and the
-        ids of the items that it was shown."""
-        carry = self._history.carry if isinstance(self._history, _EncodedHistory) else ()
-        arrays = [self._fixed, self._counts.training_rows, *self._counts.users, *carry]
-        for display in self._displays.values():
-            arrays += [display.rows, display.ids, display.numbers, *display.scored[1:]]
-        held = sum(array.nbytes for array in arrays if array is not None)
-        return USER_BYTES + ID_BYTES * len(self._codes) + self._n_letters + held
 
     @property
     def state(self) -> FloatArray:
@@ -273,7 +255,6 @@ class OnlineUser:
         codes, first = self._codes, len(self._codes)
         found = np.array([codes.setdefault(key, len(codes)) for key in keys], np.int32)
         if len(codes) > first:
-            self._n_letters += sum(len(key) for key in keys if codes[key] >= first)
             self._make_room(len(codes))
             trained, fixed, model = self._counts.training_rows, self._fixed, self.model
             assert trained is not None

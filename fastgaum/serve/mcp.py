@@ -1,84 +1,53 @@
 """Learned users as tools of the Model Context Protocol: an agent shows a user a slate, and the user
-answers with a choice.
-
-So an agent that is built on a language model can be tried on users learned from a log. The choice
-is drawn from the model's probabilities by the seed, the user and the event: the same calls give the
-same choices."""
+answers with a choice, drawn from the model's probabilities by the seed, the user and the event."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import itertools
 
 import numpy as np
-import numpy.typing as npt
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
-from fastgaum import __version__
-from fastgaum.errors import ConfigError, FastgaumError
+from fastgaum.errors import FastgaumError
+from fastgaum.models.online import OnlineUser
 from fastgaum.models.online_model import OnlineModel
-from fastgaum.serve.users import LIMITS, Limits, ServedUsers
-
-if TYPE_CHECKING:
-    from mcp.server.mcpserver import MCPServer
 
 MOST_FOUND = 100
 """items that one search returns"""
-LAST_SECONDS = 3.0
-"""that calls at hand have to be answered once the input has ended"""
+Value = str | int | float | bool | None
 
 
-def drawn_choice(shares: npt.NDArray[np.floating], draw: float) -> int:
-    """The choice that a draw in [0, 1) makes of probabilities, shape (n,).
-
-    >>> [drawn_choice(np.array([0.2, 0.5, 0.3]), draw) for draw in (0.1, 0.3, 0.99)]
-    [0, 1, 2]
-    """
-    ends = np.cumsum(shares, dtype=np.float64)
-    # by rounding the last end may be below 1
-    return min(int(np.searchsorted(ends, draw * ends[-1], side="right")), len(shares) - 1)
-
-
-def mcp_server(
-    model: OnlineModel, seed: int = 0, limits: Limits = LIMITS
-) -> MCPServer[dict[str, object]]:
-    """A server of the tools new_user, show_slate, find_items and end_user; `run_stdio` runs it.
+def mcp_server(model: OnlineModel, seed: int = 0) -> MCPServer[dict[str, object]]:
+    """A server of the tools new_user, show_slate, find_items and end_user; its `run` serves stdio.
 
     Args:
         model: the folded model.
         seed: of the users' draws.
-        limits: what a client may have.
-
-    Raises:
-        ConfigError: the SDK is not installed.
     """
-    try:
-        from mcp.server.mcpserver import MCPServer
-        from mcp.server.mcpserver.exceptions import ToolError
-    except ImportError:
-        raise ConfigError(
-            "--mcp needs the MCP SDK, which is not installed: pip install 'fastgaum[serve]'"
-        ) from None
-    users = ServedUsers(model, limits)
-    users.warm()
-    items = model.item_ids.to_list()
-    folded_case = [item.casefold() for item in items]
+    users: dict[str, OnlineUser] = {}
+    numbers = itertools.count(1)
     server: MCPServer[dict[str, object]] = MCPServer(
-        "fastgaum", instructions=_instructions(model), version=__version__, log_level="WARNING"
+        "fastgaum", instructions=_instructions(model), log_level="WARNING"
     )
 
-    # tools are coroutines: the SDK runs plain functions on threads, where the calls of one user
-    # would overlap
+    def find(user: str) -> OnlineUser:
+        if user not in users:
+            raise ToolError(f"there is no user {user!r}: it was ended, or never made")
+        return users[user]
+
+    # tools are coroutines: the SDK runs plain functions on threads, where calls would overlap
     async def new_user() -> dict[str, object]:
         """Make a user who has seen and chosen nothing yet; returns its name."""
-        try:
-            return {"user": users.new()}
-        except FastgaumError as error:
-            raise ToolError(str(error)) from None
+        name = str(next(numbers))
+        users[name] = OnlineUser(model)
+        return {"user": name}
 
     async def show_slate(
         user: str,
         items: list[str | int],
-        context: dict[str, str | int | float | bool | None] | None = None,
-        fields: dict[str, list[str | int | float | bool | None]] | None = None,
+        context: dict[str, Value] | None = None,
+        fields: dict[str, list[Value]] | None = None,
         with_probabilities: bool = False,
     ) -> dict[str, object]:
         """Show a user a slate of items. The user chooses one, or nothing (null), and remembers.
@@ -91,23 +60,20 @@ def mcp_server(
             fields: for each field of items that the model reads, one value for each item.
             with_probabilities: also return how likely each choice was.
         """
+        shown = find(user)
         try:
-            n_events = users.find(user).n_events
-            shares = users.probabilities(user, items, context, fields)
-            draw = np.random.default_rng([seed, int(user), n_events]).random()
-            place = drawn_choice(shares, draw)
-            choice = items[place] if place < len(items) else None
-            n_events = users.chose(user, choice)
+            shares = shown.probabilities(items, context, fields).astype(float)
         except FastgaumError as error:
+            # the SDK sends the agent the text of no other error
             raise ToolError(str(error)) from None
-        found: dict[str, object] = {
-            "choice": choice,
-            "event": n_events,
-            "unknown": model.unknown(items),
-        }
+        rng = np.random.default_rng([seed, int(user), shown.n_events])
+        choice = [*items, None][rng.choice(len(shares), p=shares / shares.sum())]
+        unknown = shown.unknown
+        shown.chose(choice)
+        found: dict[str, object] = {"choice": choice, "event": shown.n_events, "unknown": unknown}
         if with_probabilities:
             found["probabilities"] = shares[: len(items)].tolist()
-            found["no_click"] = float(shares[-1]) if model.outside else None
+            found["no_click"] = shares[-1].item() if model.outside else None
         return found
 
     async def find_items(text: str = "", limit: int = 20, offset: int = 0) -> dict[str, object]:
@@ -122,16 +88,13 @@ def mcp_server(
             raise ToolError(
                 f"limit is from 1 to {MOST_FOUND} and offset at least 0, got {limit} and {offset}"
             )
-        wanted = text.casefold()
-        found = [item for item, folded in zip(items, folded_case, strict=True) if wanted in folded]
+        found = [item for item in model.item_ids if text.casefold() in item.casefold()]
         return {"items": found[offset : offset + limit], "found": len(found)}
 
     async def end_user(user: str) -> dict[str, object]:
         """Forget a user."""
-        try:
-            users.end(user)
-        except FastgaumError as error:
-            raise ToolError(str(error)) from None
+        find(user)
+        del users[user]
         return {"users": len(users)}
 
     for tool in (new_user, show_slate, find_items, end_user):
@@ -139,59 +102,13 @@ def mcp_server(
     return server
 
 
-def run_stdio(server: MCPServer[dict[str, object]]) -> None:
-    """Serve stdin and stdout until stdin ends and every call that came is answered."""
-    import anyio
-
-    anyio.run(_serve_stdio, server)
-
-
-async def _serve_stdio(server: MCPServer[dict[str, object]]) -> None:
-    """What the SDK's `run("stdio")` does, with the end of the input held back: the SDK would
-    drop the calls that it has not answered by then."""
-    import anyio
-    from mcp.server.stdio import stdio_server
-
-    inner = server._lowlevel_server
-    calls_in, calls = anyio.create_memory_object_stream[Any]()
-    answers_in, answers = anyio.create_memory_object_stream[Any]()
-    waiting: set[object] = set()
-
-    async def take() -> None:
-        async with calls_in:
-            async for call in read:
-                # a call has an id and a method; a notification has no id
-                message: Any = getattr(call, "message", None)
-                if getattr(message, "method", None) and getattr(message, "id", None) is not None:
-                    waiting.add(message.id)
-                await calls_in.send(call)
-            with anyio.move_on_after(LAST_SECONDS):
-                while waiting:
-                    await anyio.sleep(0.01)
-
-    async def give() -> None:
-        async with write:
-            async for answer in answers:
-                await write.send(answer)
-                waiting.discard(getattr(answer.message, "id", None))
-
-    async with stdio_server() as (read, write), anyio.create_task_group() as both:
-        both.start_soon(take)
-        both.start_soon(give)
-        await inner.run(calls, answers_in, inner.create_initialization_options())
-
-
 def _instructions(model: OnlineModel) -> str:
-    parts = [
+    nothing = ", or nothing (null)" if model.outside else ""
+    context = ", ".join(f"{name} ({holds})" for name, holds in model.context_fields.items())
+    fields = ", ".join(name for name in model.fields if name not in model.of_items)
+    return (
         f"Simulated users who were learned from a log of {len(model.item_ids)} items. Make one "
-        "with new_user, then call show_slate: the user chooses an item of the slate"
-        + (", or nothing (null)." if model.outside else "."),
-        "A user remembers what it was shown and chose. find_items finds ids of items.",
-    ]
-    if model.context_fields:
-        names = ", ".join(f"{name} ({holds})" for name, holds in model.context_fields.items())
-        parts.append(f"A slate has a context: {names}.")
-    lacking = [name for name in model.fields if name not in model.of_items]
-    if lacking:
-        parts.append(f"A slate needs these fields of its items: {', '.join(lacking)}.")
-    return " ".join(parts)
+        f"with new_user, then call show_slate: the user chooses an item of the slate{nothing}. A "
+        "user remembers what it was shown and chose. find_items finds ids of items. A slate's "
+        f"context: {context or 'none'}. Fields of its items: {fields or 'none'}."
+    )

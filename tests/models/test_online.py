@@ -158,7 +158,7 @@ def test_room_is_for_few_sizes_of_display_at_a_time() -> None:
         user.probabilities(items[:n])
         assert len(user._displays) <= MOST_SIZES
     np.testing.assert_array_equal(user.probabilities(items[:3]), before)
-    assert (user.n_items, user.n_new(["i1", "new", "i50"])) == (39, 2)
+    assert user.n_items == 39
 
 
 def test_fields_come_from_an_item_table() -> None:
