@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastgaum.policies.base import Observation, Policy, items_at, top_places
+from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.dqn import CascadeDqn
 from fastgaum.policies.evaluation import Estimate
 from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.registry import LEARNERS, untrained

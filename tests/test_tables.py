@@ -66,7 +66,7 @@ from fastgaum.bench.readme import (
     with_races,
 )
 from fastgaum.bench.wikispeedia_games import LIMIT
-from fastgaum.policies import registry as policies
+from fastgaum.policies.registry import POLICIES as POLICY_NAMES
 from fastgaum.reports.grid import parse_resplits
 from fastgaum.reports.plots import DARK
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
@@ -268,10 +268,8 @@ def test_policies_page_is_what_its_objects_give() -> None:
             assert result["world"] == f"runs/{name}-half"
             continue
         # every policy is there at every size, and judges are users that training did not fit
-        sizes = dict.fromkeys(row["k"] for row in result["rows"])
-        assert [(row["policy"], row["k"]) for row in result["rows"]] == [
-            (p, k) for k in sizes for p in policies.POLICIES
-        ]
+        for k in {row["k"] for row in result["rows"]}:
+            assert {row["policy"] for row in result["rows"] if row["k"] == k} >= set(POLICY_NAMES)
         assert result["world"] == f"runs/{name}-other-half, policies of runs/{name}-half"
         assert result["seeds"] >= 5
 

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 import fastgaum as fg
+from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.dqn import CascadeDqn
 from fastgaum.policies.evaluation import judge
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting

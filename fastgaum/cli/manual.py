@@ -137,7 +137,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum rl train runs/mine -o policies/mine",
         "fastgaum rl train runs/mine -o policies/cascade --policy cascade-dqn -k 5 "
         "--set episodes=50 --seed 1",
-        "fastgaum rl train runs/mine -o policies/mine --resume",
         "fastgaum rl train runs/set -o policies/wary --pessimism 1",
     ),
     "rl evaluate": (

@@ -36,8 +36,7 @@ class Evaluated:
     """Whose value is asked for, and how the log was made."""
 
     policy: str
-    """random, popular, greedy, greedy-click, wd-lr, wd-ccf, or a folder written by `fastgaum rl
-    train`"""
+    """random, popular, greedy, or a folder written by `fastgaum rl train`"""
     run: Annotated[Path | None, Parameter(help="a run folder, or a model file: the world")] = None
     epsilon: float = 0.0
     """probability that a display is a random set of the pool instead of the policy's"""
@@ -77,14 +76,15 @@ def ope_command(
     from fastgaum.logs.cut import slice_sessions
     from fastgaum.machine import machine_facts
     from fastgaum.models.user_model import UserModel
-    from fastgaum.ope.targets import NAMED, named_target, trained_target, world_over
+    from fastgaum.ope.targets import named_target, trained_target, world_over
     from fastgaum.ope.values import mean_item_values, off_policy_block, off_policy_values
     from fastgaum.ope.weights import LoggedDisplays
+    from fastgaum.policies.registry import RULES
     from fastgaum.worlds.world import World
 
     asked = evaluated
     # a folder that happens to have a policy's name hides nothing
-    named = asked.policy in NAMED or not Path(asked.policy).exists()
+    named = asked.policy in RULES or not Path(asked.policy).exists()
     if not named and asked.run is None:
         raise ConfigError(f"'{asked.policy}' was trained in the world of a run: give it (--run)")
     use_threads(threads)
@@ -108,7 +108,7 @@ def ope_command(
     seen = None if model is None else checked_users(model, log, asked.split, allow_seen_users)
     world: World | None = None if model is None else world_over(model, log, asked.head)
     if named:
-        target = named_target(asked.policy, log, world, asked.epsilon, asked.seed)
+        target = named_target(asked.policy, log, world, asked.epsilon)
     else:
         assert model is not None
         target, world = trained_target(Path(asked.policy), model, log, asked.epsilon, asked.head)

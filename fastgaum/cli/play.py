@@ -63,7 +63,7 @@ class PlayFromPool:
     leaving: float | None = None
     """probability that a user leaves after a step; 0 if not given"""
     log: str | None = None
-    """the run's log: for a run that reads further fields or context, and for wd-lr and wd-ccf"""
+    """the run's log: for a run that reads further fields or context"""
     pool: Literal["fixed", "per_user", "per_step"] = "fixed"
     """whether all share one pool of items, or when it is drawn"""
     pool_size: int = 0
@@ -87,7 +87,7 @@ class Learning:
     """What is trained."""
 
     policy: str = "slateq"
-    """slateq, cascade-dqn, dqn or linucb"""
+    """slateq or cascade-dqn"""
     k: Annotated[int, Parameter(name=["--k", "-k"])] = 3
     """items of a slate"""
     settings: Settings = ()

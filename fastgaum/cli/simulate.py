@@ -43,15 +43,15 @@ class Simulation:
     policy: Annotated[
         str,
         Parameter(
-            help="what makes slates: random, popular, greedy, greedy-click, wd-lr or wd-ccf"
-            " (fitted on --log), or a folder written by `fastgaum rl train`"
+            help="what makes slates: random, popular or greedy, or a folder written by `fastgaum rl"
+            " train`"
         ),
     ] = "random"
     head: HeadOption = None
     starts: Literal["empty", "logged"] = "empty"
     """users begin without history, or within a session of --log"""
     log: str | None = None
-    """a log: for logged starts, fitted policies, or a run that reads further fields or context"""
+    """a log: for logged starts, or a run that reads further fields or context"""
     seed: int = 0
     """seeds everything"""
 
@@ -77,19 +77,17 @@ def simulate_command(
     learns no more."""
     check_table_output(out)
     check_outputs(json)
-    from fastgaum.policies.registry import POLICIES, TRAINED, Sources, load_policy, make_policy
+    from fastgaum.policies.registry import RULES, load_policy, make_policy
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.trajectories import trajectories
     from fastgaum.worlds.pools import Pool
     from fastgaum.worlds.world_set import world_of_run
 
     asked, policy = simulation, simulation.policy
-    named = policy in POLICIES and policy not in TRAINED
-    if not named and not Path(policy).exists():
+    if policy not in RULES and not Path(policy).exists():
         raise ConfigError(
-            f"no policy '{policy}'{did_you_mean(policy, POLICIES)}: give a folder written by "
-            "`fastgaum rl train`, or one of"
-            f" {', '.join(name for name in POLICIES if name not in TRAINED)}"
+            f"no policy '{policy}'{did_you_mean(policy, RULES)}: give a folder written by "
+            f"`fastgaum rl train`, or one of {', '.join(RULES)}"
         )
     setting = Setting(
         10 if asked.slate_size is None else asked.slate_size,
@@ -103,8 +101,8 @@ def simulate_command(
     world.require_contexts()
     made: Policy
     notes: list[str] = []
-    if named:
-        made = make_policy(policy, world, Sources.of(world, read), asked.seed)
+    if policy in RULES:
+        made = make_policy(policy, world)
     else:
         saved = load_policy(Path(policy), world)
         made, trained = saved.policy, saved.setting

@@ -32,7 +32,7 @@ class Logged:
     members: int = 5
     """worlds of the set in which policies are trained too; 1: one world alone"""
     policy: str = "slateq"
-    """what is trained: cascade-dqn, dqn, slateq or linucb"""
+    """what is trained: slateq or cascade-dqn"""
     settings: Settings = ()
 
 

@@ -21,7 +21,8 @@ from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
 from fastgaum.ope.display_law import Float64Array
 from fastgaum.ope.targets import LoggedItems, Target
-from fastgaum.policies.base import LearningPolicy, Observation, Transition
+from fastgaum.policies.base import Observation, Transition
+from fastgaum.policies.q_learning import QLearner
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.pools import POOL, SLATE, START, Keys, draw_distinct
 from fastgaum.worlds.set_population import distance_to_mean
@@ -99,7 +100,7 @@ def replay_policy(
             the log.
         FeatureMismatchError: the log lacks context fields that the world reads.
     """
-    if isinstance(target.policy, LearningPolicy):
+    if isinstance(target.policy, QLearner):
         target.policy.learning = False
     sizes = np.diff(log.display_offsets)
     read = np.ones(log.n_events, bool) if target.k is None else sizes == target.k

@@ -15,21 +15,11 @@ from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Policy
 from fastgaum.policies.heuristics import Popular, RandomPolicy
-from fastgaum.policies.registry import (
-    FITTED,
-    POLICIES,
-    TRAINED,
-    Sources,
-    load_policy,
-    make_policy,
-)
+from fastgaum.policies.registry import RULES, load_policy, make_policy
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, Population, Response, World
 from fastgaum.worlds.world_set import WorldSet, world_of_model
-
-NAMED = tuple(name for name in POLICIES if name not in TRAINED)
-"""policies that need no file"""
 
 
 @dataclass(frozen=True)
@@ -71,24 +61,22 @@ def world_over(
     return WorldSet.of(model, head=head, log=log, further=log.item_ids.filter(new))
 
 
-def named_target(
-    policy: str, log: SessionLog, world: World | None, epsilon: float = 0.0, seed: int = 0
-) -> Target:
+def named_target(policy: str, log: SessionLog, world: World | None, epsilon: float = 0.0) -> Target:
     """A policy that was not trained, by its name; what is popular is counted in the log's training
     split.
 
     Raises:
-        ConfigError: the name is none of `NAMED`.
+        ConfigError: the name is none of `registry.RULES`.
     """
-    if policy not in NAMED:
+    if policy not in RULES:
         raise ConfigError(
-            f"no policy '{policy}'{did_you_mean(policy, NAMED)}: give a folder written by "
-            f"`fastgaum rl train`, or one of {', '.join(NAMED)}"
+            f"no policy '{policy}'{did_you_mean(policy, RULES)}: give a folder written by "
+            f"`fastgaum rl train`, or one of {', '.join(RULES)}"
         )
     of_items = LoggedItems(log) if world is None else world
     popularity = Popular.of_log(of_items, log).popularity
-    made = make_policy(policy, of_items, Sources(popularity, log), seed)
-    return Target(made, epsilon, fitted=policy in (Popular.name, *FITTED))
+    made = make_policy(policy, of_items, popularity)
+    return Target(made, epsilon, fitted=policy == Popular.name)
 
 
 def trained_target(

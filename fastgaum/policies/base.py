@@ -10,16 +10,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from fastgaum.checkpoint import State
 from fastgaum.errors import ConfigError
-from fastgaum.policies.config import PolicyConfig
 from fastgaum.worlds.world import (
     FloatArray,
     IntArray,
@@ -110,56 +107,6 @@ class Policy(ABC):
     def observe(self, transition: Transition) -> None:  # noqa: B027
         """See what came of the last slates; a policy that neither learns nor follows users does
         nothing."""
-
-
-class LearningPolicy(Policy):
-    """A policy that learns from what users do.
-
-    It learns in `observe`, so that a rollout trains it; the same rollout with `learning = False`
-    evaluates it.
-
-    Attributes:
-        config: sizes and training.
-        item_features: those of the world that it was made for, shape (n_items, n_features).
-        learning: whether `observe` learns and `act` explores.
-        progress: share of the training that is done.
-        loss: mean loss of the last step, NaN where there is none.
-    """
-
-    config: PolicyConfig
-    item_features: FloatArray
-    learning: bool = False
-    progress: float = 0.0
-    loss: float = float("nan")
-
-    @property
-    def epsilon(self) -> float:
-        """Share of places filled at random now; NaN for a policy that explores in another way."""
-        return float("nan")
-
-    @abstractmethod
-    def weights(self) -> dict[str, Tensor]:
-        """What it has learned and acts by: what the file of a trained policy holds."""
-
-    @abstractmethod
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Act by such weights, and no longer learn.
-
-        Raises:
-            ValueError: they are not those of such a policy.
-        """
-
-    @abstractmethod
-    def state(self) -> State:
-        """All that its training is between two episodes; arrays are its own, not copies."""
-
-    @abstractmethod
-    def load_state(self, state: State) -> None:
-        """Go on from such a state.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is not the state of such a policy.
-        """
 
 
 def items_at(pools: IntArray, places: IntArray) -> IntArray:

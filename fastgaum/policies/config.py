@@ -11,7 +11,6 @@ from fastgaum.config import (
     CheckedSettings,
     Count,
     CountFromOne,
-    NotNegative,
     Positive,
     Seed,
     Widths,
@@ -65,10 +64,6 @@ class PolicyConfig(CheckedSettings):
     """share of the training over which epsilon falls, linearly"""
     evaluations: CountFromOne = 10
     """evaluations during training, evenly spread"""
-    alpha: NotNegative = 0.5
-    """linucb: weight of the standard deviation"""
-    ridge: Positive = 1.0
-    """linucb: λ of the ridge regression"""
     seed: Seed = 0
     """seeds networks, exploration and users of the training"""
 

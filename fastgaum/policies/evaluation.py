@@ -17,10 +17,10 @@ import polars as pl
 from scipy.stats import t as student
 
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import LearningPolicy, Policy
+from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.q_learning import QLearner
-from fastgaum.policies.registry import FITTED, TRAINED, Sources, make_policy, untrained
+from fastgaum.policies.registry import LEARNERS, make_policy, untrained
 from fastgaum.policies.rollout import Outcome, Setting, first_keys, play
 from fastgaum.policies.training import EVALUATION_SEED, train_policy
 from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
@@ -127,10 +127,13 @@ def judge(
     """
     if not policies:
         raise ConfigError("a policy is judged by at least one seed of it, none was given")
+    plain = replace(setting, pessimism=0.0)
     outcomes: list[Outcome] = []
     for seed, policy in enumerate(policies):
+        if isinstance(policy, QLearner):
+            policy.learning = False
         player = _player(policy, world, setting, own)
-        outcomes.append(_still(player, policy, world, setting, n_users, seed))
+        outcomes.append(play(world, player, plain, n_users, JUDGING_SEED + seed))
     returns = np.array([outcome.returns.mean(dtype=np.float64) for outcome in outcomes])
     clicks = np.array([outcome.click_rate for outcome in outcomes])
     by_member = None
@@ -179,7 +182,7 @@ def versus_best(table: Sequence[Earned]) -> dict[tuple[str, int], tuple[str, Est
 
 
 def adaptation(
-    policies: Mapping[str, Sequence[LearningPolicy]],
+    policies: Mapping[str, Sequence[QLearner]],
     world: World,
     setting: Setting,
     *,
@@ -206,9 +209,7 @@ def adaptation(
         for seed, policy in enumerate(seeds):
             player = _player(policy, world, setting, own)
             for episode in range(episodes):
-                policy.learning = True
-                if isinstance(policy, QLearner):
-                    policy.fixed_epsilon = epsilon
+                policy.learning, policy.fixed_epsilon = True, epsilon
                 outcome = play(
                     world, player, setting, n_users, JUDGING_SEED + seed, episode * n_users
                 )
@@ -249,16 +250,6 @@ def _player(policy: Policy, world: World, setting: Setting, own: World | None) -
     return TransferPolicy(policy, own, world, setting.reward)
 
 
-def _still(
-    player: Policy, policy: Policy, world: World, setting: Setting, n_users: int, seed: int
-) -> Outcome:
-    """Play with learning off, for what users pay."""
-    setting = replace(setting, pessimism=0.0)
-    if isinstance(policy, LearningPolicy):
-        policy.learning = False
-    return play(world, player, setting, n_users, JUDGING_SEED + seed)
-
-
 @dataclass(frozen=True)
 class ComparisonPlan:
     """What is compared. Raises ConfigError without a seed."""
@@ -276,7 +267,6 @@ class ComparisonPlan:
     """the world that policies are made in"""
     judge: World
     """the world that they are judged in; the same, or one fitted on other users"""
-    sources: Sources
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -301,7 +291,6 @@ def compare_policies(
     """
     settings = _settings(plan, setting)
     table: list[Earned] = [] if done is None else done
-    unchanged: dict[tuple[str, int], Policy] = {}
     trained, total = 0, len(plan.sizes) * len(plan.names) * plan.seeds
     for own_setting, judge_setting in settings.values():
         for name in plan.names:
@@ -309,8 +298,14 @@ def compare_policies(
             for seed in range(plan.seeds):
                 if progress is not None:
                     progress(trained, total, f"{name}, k = {own_setting.k}")
-                policies.append(_policy(plan, name, own_setting, seed, unchanged))
                 trained += 1
+                if name not in LEARNERS:
+                    policies.append(make_policy(name, plan.own))
+                    continue
+                config = plan.config.replace(seed=plan.config.seed + seed)
+                learner = untrained(name, plan.own, own_setting.k, own_setting.pool, config)
+                train_policy(learner, plan.own, own_setting)
+                policies.append(learner)
             table.append(judge(policies, plan.judge, judge_setting, plan.users, plan.own))
     return comparison_facts(plan, setting, table)
 
@@ -348,26 +343,6 @@ def _settings(plan: ComparisonPlan, setting: MakeSetting) -> dict[int, tuple[Set
         own_setting.pool.check(plan.own.n_items, own_setting.k)
         judge_setting.pool.check(plan.judge.n_items, judge_setting.k)
     return settings
-
-
-def _policy(
-    plan: ComparisonPlan,
-    name: str,
-    setting: Setting,
-    seed: int,
-    unchanged: dict[tuple[str, int], Policy],
-) -> Policy:
-    """A policy; one that does not depend on k, or not even on the seed, is made once."""
-    if name not in TRAINED:
-        which = name, seed if name in FITTED else 0
-        if which not in unchanged:
-            unchanged[which] = make_policy(name, plan.own, plan.sources, seed)
-        return unchanged[which]
-    policy = untrained(
-        name, plan.own, setting.k, setting.pool, plan.config.replace(seed=plan.config.seed + seed)
-    )
-    train_policy(policy, plan.own, setting)
-    return policy
 
 
 def _rows(table: Sequence[Earned]) -> list[dict[str, object]]:

@@ -12,16 +12,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from fastgaum.baselines.members import baseline_class
 from fastgaum.checkpoint import State, damage_named, load_state, save_state
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
-from fastgaum.logs.log import SessionLog
-from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.policies.base import LearningPolicy, Policy
+from fastgaum.policies.base import Policy
+from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.dqn import CascadeDqn, Dqn
-from fastgaum.policies.heuristics import Greedy, GreedyClick, ModelPolicy, Popular, RandomPolicy
-from fastgaum.policies.linucb import LinUcbPolicy
+from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
@@ -30,52 +26,28 @@ from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.world import FloatArray, World
 from fastgaum.worlds.world_set import WorldSet
 
-LEARNERS: dict[str, type[QLearner]] = {policy.name: policy for policy in (CascadeDqn, Dqn, SlateQ)}
-"""Q-learning policies"""
-TRAINED: dict[str, type[QLearner] | type[LinUcbPolicy]] = {
-    **LEARNERS,
-    LinUcbPolicy.name: LinUcbPolicy,
-}
-"""policies that `train` trains and a file keeps"""
-FITTED = ("wd-lr", "wd-ccf")
-"""published models whose utilities are ranked; they are fitted on a log"""
-POLICIES = (
-    RandomPolicy.name,
-    Popular.name,
-    Greedy.name,
-    GreedyClick.name,
-    *FITTED,
-    LinUcbPolicy.name,
-    Dqn.name,
-    SlateQ.name,
-    CascadeDqn.name,
-)
+LEARNERS: dict[str, type[QLearner]] = {policy.name: policy for policy in (SlateQ, CascadeDqn)}
+"""policies that `train_policy` trains and a file keeps"""
+RULES = (RandomPolicy.name, Popular.name, Greedy.name)
+"""policies that need no training"""
+POLICIES = (*RULES, *LEARNERS)
 """all names, in the order of the table"""
-FORMAT = "fastgaum-policy-6"
+FORMAT = "fastgaum-policy-7"
 POLICY_FILE = "policy.safetensors"
 TERMS = ("reward", "horizon", "leaving")
 """what a policy's file holds of its training's `Setting` beside slates and pools"""
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What policies that are not trained in the world are made of."""
-
-    popularity: FloatArray | None = None
-    """by item of the world, shape (n_items,)"""
-    log: SessionLog | None = None
-    """what the published models are fitted on"""
-
-    @classmethod
-    def of(cls, world: World, log: SessionLog | None = None) -> Sources:
-        """What a world says itself: how often the training of a learned one chose each item."""
-        if not isinstance(world, LearnedWorld | WorldSet):
-            return cls(None, log)
-        popularity = np.zeros(world.n_items, np.float32)
-        counts = np.expm1(world.catalogue.statistics[:, 1])
-        # further items come last, and training chose none of them
-        popularity[: len(counts)] = counts
-        return cls(popularity, log)
+def popularity_in(world: World) -> FloatArray | None:
+    """How often the training of a learned world chose each item, shape (n_items,); None of
+    another world, which does not say."""
+    if not isinstance(world, LearnedWorld | WorldSet):
+        return None
+    popularity = np.zeros(world.n_items, np.float32)
+    counts = np.expm1(world.catalogue.statistics[:, 1])
+    # further items come last, and training chose none of them
+    popularity[: len(counts)] = counts
+    return popularity
 
 
 def chosen_names(asked: Iterable[str]) -> list[str]:
@@ -101,100 +73,79 @@ def untrained(
     pool: Pool,
     config: PolicyConfig,
     weights: Mapping[str, Tensor] | None = None,
-) -> LearningPolicy:
-    """A policy that `train` can train, or that takes the weights of a file.
+) -> QLearner:
+    """A policy that `train_policy` can train, or that has the weights of a file.
 
     Raises:
         ConfigError: a name that is none.
         ValueError: the weights are not those that the configuration asks for.
     """
     require_trained(name)
-    return (
-        LEARNERS[name](world, k, pool, config, weights=weights)
-        if name in LEARNERS
-        else LinUcbPolicy(world, config)
-    )
+    return LEARNERS[name](world, k, pool, config, weights)
 
 
 def require_trained(name: str) -> None:
     """Raise ConfigError unless a policy of that name is one that is trained."""
-    if name not in TRAINED:
+    if name not in LEARNERS:
         raise ConfigError(
-            f"policy '{name}' is not trained in a world{did_you_mean(name, TRAINED)}; "
-            f"{', '.join(TRAINED)} are"
+            f"policy '{name}' is not trained in a world{did_you_mean(name, LEARNERS)}; "
+            f"{', '.join(LEARNERS)} are"
         )
 
 
-def make_policy(name: str, world: World, sources: Sources, seed: int = 0) -> Policy:
-    """A policy that needs no training in the world.
+def make_policy(name: str, world: World, popularity: FloatArray | None = None) -> Policy:
+    """A policy that needs no training in the world; `popularity` of its items, shape (n_items,):
+    None, that of `popularity_in`.
 
     Raises:
-        ConfigError: a name that is none, or its source is missing.
+        ConfigError: a name that is none, or its popularity is not known.
     """
     if name == RandomPolicy.name:
         return RandomPolicy()
     if name == Greedy.name:
         return Greedy()
-    if name == GreedyClick.name:
-        return GreedyClick()
     if name == Popular.name:
-        if sources.popularity is None:
+        popularity = popularity_in(world) if popularity is None else popularity
+        if popularity is None:
             raise ConfigError("popular needs a popularity per item, and this world has none")
-        return Popular(np.asarray(sources.popularity))
-    if name in FITTED:
-        if sources.log is None:
-            raise ConfigError(f"{name} is fitted on a log: give one (--log)")
-        return ModelPolicy(name, fitted_model(name, sources.log, seed), world)
+        return Popular(popularity)
     chosen_names([name])
     raise ConfigError(
-        f"policy '{name}' is trained: use untrained() and train(), or a file that holds it"
+        f"policy '{name}' is trained: use untrained() and train_policy(), or a file that holds it"
     )
-
-
-def fitted_model(name: str, log: SessionLog, seed: int) -> ChoiceModel:
-    """A published model fitted on a log, protocol bags; without places, for it ranks a pool that
-    has none."""
-    model = baseline_class(name).from_mapping({"protocol": "bags", "seed": seed})
-    model.fit(dataclasses.replace(log, ordered=False))
-    return model
 
 
 @dataclass(frozen=True)
 class SavedPolicy:
     """A policy that was read from a file."""
 
-    policy: LearningPolicy
+    policy: QLearner
     setting: Setting
     """what it was trained with, without pessimism; a part that the file does not hold has its
     default"""
     unknown: tuple[str, ...]
-    """the parts that the file does not hold, of reward, horizon and leaving: those of your own
-    functions, and all in a file of an earlier version"""
+    """the parts that the file does not hold, of reward and leaving: functions of your own"""
 
     def notes(self, met: Setting, names: Iterable[str] = TERMS) -> list[str]:
         """What to say where it meets users with another setting than it was trained with, or where
         that is not known: a sentence for each of the parts `names`."""
         notes = []
         for name in names:
-            before, now = getattr(self.setting, name), getattr(met, name)
+            before, now = (
+                value.rule if isinstance(value, Pool) else str(value)
+                for value in (getattr(self.setting, name), getattr(met, name))
+            )
             if name in self.unknown:
                 notes.append(
                     f"the policy's file does not say the {name} that it was trained with: it meets "
-                    f"{name} {_said(now)}"
+                    f"{name} {now}"
                 )
-            elif _said(before) != _said(now):
-                notes.append(
-                    f"the policy was trained with {name} {_said(before)} and meets {name} "
-                    f"{_said(now)}"
-                )
+            elif before != now:
+                notes.append(f"the policy was trained with {name} {before} and meets {name} {now}")
         return notes
 
 
-def _said(value: object) -> str:
-    return value.rule if isinstance(value, Pool) else str(value)
-
-
-def save_policy(policy: LearningPolicy, path: Path, setting: Setting) -> None:
+def save_policy(policy: QLearner, path: Path, setting: Setting) -> None:
     """Write a trained policy and what it was trained with, atomically, without what only its
     training needs. A reward or leaving that is a function of your own is left out.
 
@@ -212,7 +163,8 @@ def save_policy(policy: LearningPolicy, path: Path, setting: Setting) -> None:
         "setting": {name: value for name, value in terms.items() if not callable(value)},
         "config": policy.config.to_mapping(),
         "item_features": policy.item_features,
-        "weights": policy.weights(),
+        # the running average is what acts
+        "weights": dict(policy.target.state_dict()),
     }
     save_state(path, FORMAT, state)
 
@@ -232,8 +184,6 @@ def load_policy(path: str | Path, world: World) -> SavedPolicy:
         )
     state = load_state(file, FORMAT, "train again", "policy")
     with damage_named(file, "policy"):
-        # files of earlier versions have no setting
-        state.setdefault("setting", {})
         for name in ("pool", "config", "weights", "setting"):
             if not isinstance(state[name], dict):
                 raise ValueError(
@@ -241,19 +191,17 @@ def load_policy(path: str | Path, world: World) -> SavedPolicy:
                 )
         config = PolicyConfig.from_mapping(state["config"])
         # before the pool, which another world may not be able to show
-        require_world(file, state["item_features"], world)
+        _require_world(file, state["item_features"], world)
         setting = _setting(state, world)
         policy = untrained(
             state["policy"], world, setting.k, setting.pool, config, state["weights"]
         )
-        policy.load_weights(state["weights"])
     return SavedPolicy(
         policy, setting, tuple(name for name in TERMS if name not in state["setting"])
     )
 
 
-def require_world(file: Path, item_features: object, world: World) -> None:
-    """Raise CheckpointError unless a file's item features are those of the world."""
+def _require_world(file: Path, item_features: object, world: World) -> None:
     own = np.asarray(world.item_features, np.float32)
     if (
         not isinstance(item_features, np.ndarray)

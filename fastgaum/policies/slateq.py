@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Transition, items_at, top_places
-from fastgaum.policies.q_learning import QLearner, ReplayBuffer, Steps
-from fastgaum.policies.q_network import QNetwork, q_values
+from fastgaum.policies.q_learning import QLearner, Steps
+from fastgaum.policies.q_network import QNetwork
 from fastgaum.worlds.world import FloatArray, IntArray, Past, Population, World
 
 
@@ -47,16 +47,6 @@ class SlateSteps(Steps):
     next_utilities: FloatArray
     """of their items then, shape (n, k)"""
 
-    @classmethod
-    def empty(cls, n: int, n_read: int, k: int) -> SlateSteps:
-        """Room for n steps."""
-        return SlateSteps(
-            **vars(Steps.empty(n, n_read, k)),
-            utilities=np.empty((n, k), np.float32),
-            next_slates=np.empty((n, k), np.int32),
-            next_utilities=np.empty((n, k), np.float32),
-        )
-
 
 class SlateQ(QLearner):
     """Long-term values of single choices; how users choose is known."""
@@ -70,7 +60,7 @@ class SlateQ(QLearner):
     _known: FloatArray | None = None
     """utilities of the present pools, if they were asked for already"""
 
-    def made_networks(self, world: World) -> nn.ModuleList:
+    def make_networks(self, world: World) -> nn.ModuleList:
         """Q̄ of items, Q̄(⊥) of the state, and the scales of utilities in choices and in Q̄."""
         none = nn.Sequential(
             nn.Linear(self.n_read, self.config.width), nn.ReLU(), nn.Linear(self.config.width, 1)
@@ -78,10 +68,10 @@ class SlateQ(QLearner):
         scales = nn.ParameterList([nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))])
         return nn.ModuleList([QNetwork(world, self.n_read, 0, self.config), none, scales])
 
-    def own_gamma(self) -> float:
+    def default_gamma(self) -> float:
         """None of an episode whose end Q reads: targets that hardly vary can be those of the return
         itself, which the noisier ones of a whole slate's value cannot in every world."""
-        return 1.0 if self.config.time else super().own_gamma()
+        return 1.0 if self.config.time else super().default_gamma()
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:
         """Meet n users."""
@@ -91,20 +81,16 @@ class SlateQ(QLearner):
         """Places of the best slates by what the users think of the pools, shape (n, k)."""
         if self._known is None:
             self._known = observation.users.utilities(observation.pools, self.k)
-        states = self.reading(observation.states, observation.left)
-        return self.best_with_values(states, observation.pools, self._known, self.acting)[0]
+        states = self.read_states(observation.states, observation.left)
+        return self._best(states, observation.pools, self._known)
 
-    def shown(self, observation: Observation, places: IntArray) -> IntArray:
-        """What is shown instead of the best places; utilities of it are kept for `observe`."""
-        places = super().shown(observation, places)
+    def choose_places(self, observation: Observation) -> IntArray:
+        """Places of the slates that are shown; utilities of them are kept for `observe`."""
+        places = super().choose_places(observation)
         assert self._known is not None
         self._shown = np.take_along_axis(self._known, places, axis=1)
         self._users, self._known = observation.users, None
         return places
-
-    def empty_replay(self) -> ReplayBuffer:
-        """A replay buffer for such steps as `steps_of` gives."""
-        return ReplayBuffer(SlateSteps.empty(self.config.replay, self.n_read, self.k))
 
     def steps_of(self, transition: Transition) -> SlateSteps:
         """What is remembered of a step, a row for each user; the users have moved on by then.
@@ -115,9 +101,9 @@ class SlateQ(QLearner):
         if self._users is None:
             raise ConfigError(f"{self.name} learns from slates that it chose: call act first")
         steps = super().steps_of(transition)
-        pools = self.next_pools(transition.next_pools)
+        pools = self.pool.draw(transition.next_pools, self.n_items)
         self._known = self._users.utilities(pools, self.k)
-        places, _ = self.best_with_values(steps.next_states, pools, self._known, self.acting)
+        places = self._best(steps.next_states, pools, self._known)
         return SlateSteps(
             **vars(steps),
             utilities=self._shown,
@@ -125,12 +111,10 @@ class SlateQ(QLearner):
             next_utilities=np.take_along_axis(self._known, places, axis=1),
         )
 
-    def best_with_values(
-        self, states: FloatArray, pools: IntArray, utilities: FloatArray, networks: nn.ModuleList
-    ) -> tuple[IntArray, FloatArray]:
-        """Places of the best slates in pools (m,) or (n, m) whose items have such utilities (n, m):
-        shape (n, k); and their Q, (n,)."""
-        return best_slates(*self._parts(states, pools, utilities, networks), self.k)
+    def _best(self, states: FloatArray, pools: IntArray, utilities: FloatArray) -> IntArray:
+        """Places of the best slates in pools (m,) or (n, m) whose items have such utilities (n, m),
+        shape (n, k)."""
+        return best_slates(*self._parts(states, pools, utilities, self.acting), self.k)[0]
 
     def update_loss(self, steps: Steps) -> Tensor:
         """Squared error of the outcome's value, and the choice's negative log-likelihood."""
@@ -163,7 +147,8 @@ class SlateQ(QLearner):
         assert isinstance(value, QNetwork)
         assert isinstance(scales, nn.ParameterList)
         weights = np.exp(np.clip(float(scales[0]) * utilities, -30, 30))
-        values = q_values(value, states, self.item_features, pools)
+        before = np.empty((len(states), 0, self.item_features.shape[1]), np.float32)
+        values = value.pool_values(states, before, self.item_features, pools)
         return (
             weights,
             values + float(scales[1]) * utilities,

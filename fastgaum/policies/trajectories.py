@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import BoolArray, LearningPolicy, Observation, Policy, Transition
-from fastgaum.policies.registry import Sources, make_policy
+from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.policies.q_learning import QLearner
+from fastgaum.policies.registry import make_policy
 from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.worlds.world import NO_ITEM, IntArray, Past, World
 
@@ -35,8 +36,8 @@ def trajectories(
 
     Args:
         world: whose users.
-        policy: what makes slates; by name random, greedy and greedy-click, or popular in a learned
-            world. A policy that learns does not learn here.
+        policy: what makes slates; by name random or greedy, or popular in a learned world. A
+            policy that learns does not learn here.
         setting: size of slates, horizon, pool and leaving; its reward is not read.
         n_episodes: how many, each of a user of its own.
         seed: the one source of randomness, apart from that of a fixed pool.
@@ -57,8 +58,8 @@ def trajectories(
             f"seed {seed}"
         )
     if isinstance(policy, str):
-        policy = make_policy(policy, world, Sources.of(world))
-    if isinstance(policy, LearningPolicy):
+        policy = make_policy(policy, world)
+    if isinstance(policy, QLearner):
         policy.learning = False
     setting.pool.check(world.n_items, setting.k)
     at_once = int(np.clip(ROWS // (setting.horizon * setting.k), 1, 4096))
@@ -92,7 +93,7 @@ class _Recorder(Policy):
         return slates
 
     def observe(self, transition: Transition) -> None:
-        there: BoolArray = transition.active
+        there = transition.active
         self.items[there, self.step] = transition.slates[there]
         clicked = np.flatnonzero(there & (transition.response.places >= 0))
         self.chosen[clicked, self.step, transition.response.places[clicked]] = 1

@@ -41,7 +41,7 @@ class Learner:
     that is not trained."""
 
     policy: str
-    """of `registry.TRAINED`"""
+    """of `registry.LEARNERS`"""
     config: PolicyConfig
     """of its training; its seed is that of the judging users too"""
     users: int

@@ -76,7 +76,7 @@ class TransferPlan:
     members: int = 5
     """worlds of the set; 1: one world alone"""
     policy: str = SlateQ.name
-    """what is trained, of `registry.TRAINED`"""
+    """what is trained, of `registry.LEARNERS`"""
 
     def __post_init__(self) -> None:
         for name, value in (

@@ -157,13 +157,13 @@ def test_a_folder_with_a_policys_name_hides_nothing(
 def test_a_trained_policy_has_a_value(shown: Path, run: Path, tmp_path: Path) -> None:
     small = ["episodes=1", "users=16", "warm_up=16", "evaluations=1", "batch=16"]
     sets = [text for one in small for text in ("--set", one)]
-    policy, out = tmp_path / "dqn", tmp_path / "v.json"
-    made = ["rl", "train", str(run), "-o", str(policy), "--policy", "dqn", "-k", "3"]
+    policy, out = tmp_path / "cascade", tmp_path / "v.json"
+    made = ["rl", "train", str(run), "-o", str(policy), "--policy", "cascade-dqn", "-k", "3"]
     assert main([*made, "--horizon", "3", *sets]) == 0
     argv = ["ope", str(shown), "--policy", str(policy), "--run", str(run), "--epsilon", "0.5"]
     assert main([*argv, "--split", "all", "--json", str(out)]) == 0
     facts = json.loads(out.read_text())
-    assert facts["policy"] == "dqn"
+    assert facts["policy"] == "cascade-dqn"
     assert facts["left_out_events"] > 0, "displays of 2 items: it makes slates of 3"
     assert rows_of(out)["dr-pi"]["value"] is not None
 

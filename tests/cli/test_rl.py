@@ -139,7 +139,6 @@ def test_policies_have_one_thread_unless_told(
         (["train", "RUN", "-o", "OUT", "-k", "99"], "slate of 99"),
         (["train", "OUT/none", "-o", "OUT"], "no model"),
         (["evaluate", "RUN", "--policies", "randm"], "random"),
-        (["evaluate", "RUN", "--policies", "wd-lr"], "--log"),
         (["evaluate", "RUN", "-k", "three"], "three"),
         (["evaluate", "RUN", "--seeds", "0"], "1 seed"),
         (["adapt", "OUT/none", "RUN"], "no policy"),

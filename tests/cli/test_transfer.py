@@ -14,7 +14,7 @@ from fastgaum.interrupts import Interrupted
 from fastgaum.reports import transfer as module
 from fastgaum.reports.promises import Worth
 
-TOY = ["--events", "400", "--users", "30", "--members", "1", "--policy", "dqn"] + [
+TOY = ["--events", "400", "--users", "30", "--members", "1", "--policy", "cascade-dqn"] + [
     text
     for value in ("episodes=1", "users=16", "warm_up=16", "batch=16", "updates=1")
     for text in ("--set", value)
@@ -32,9 +32,9 @@ def test_tables_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (result["seeds"], result["settings"][0]["events"]) == (1, 400)
     assert result["config"]["episodes"] == 1
     assert "items-10: 10 items; 400 events of random slates" in shown.out
-    assert "A policy (dqn) trained among learned users (one world) earns" in shown.out
+    assert "A policy (cascade-dqn) trained among learned users (one world) earns" in shown.out
     assert "[2/2] items-10, the truth, seed 0" in shown.err
-    assert "| dqn, one world |" in files["markdown"].read_text()
+    assert "| cascade-dqn, one world |" in files["markdown"].read_text()
     assert files["plot"].read_text().startswith("<?xml")
 
 

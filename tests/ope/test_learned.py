@@ -187,7 +187,7 @@ def test_a_trained_policy_reads_context_in_a_log_with_new_items(
 ) -> None:
     """The log knows an item that training never displayed: the policy is that of its own world."""
     own = world_of_model(model, log=log)
-    policy = untrained("linucb", own, 3, Pool(), PolicyConfig())
+    policy = untrained("cascade-dqn", own, 3, Pool(), PolicyConfig())
     save_policy(policy, tmp_path / "policy.safetensors", Setting(3))
     wider = dataclasses.replace(log, item_ids=pl.concat([log.item_ids, pl.Series(["new"])]))
     target, world = trained_target(tmp_path / "policy.safetensors", model, wider)

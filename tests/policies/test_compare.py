@@ -1,5 +1,4 @@
-"""The policy table: the same pools in both worlds, and nothing made twice that a size of slates
-does not change."""
+"""The policy table: the same pools in both worlds, a row for each policy and size."""
 
 from __future__ import annotations
 
@@ -12,7 +11,6 @@ from fastgaum.policies import evaluation as module
 from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import ComparisonPlan, compare_policies
-from fastgaum.policies.registry import Sources
 from fastgaum.policies.rollout import Setting
 from fastgaum.worlds.pools import Pool
 from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at
@@ -56,36 +54,23 @@ def test_fixed_pools_hold_the_same_items_in_both_worlds(monkeypatch: pytest.Monk
         return judged(policies, world, setting, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "judge", judging)
-    compare_policies(
-        ComparisonPlan(["cascade-dqn"], [2], 1, 10, CONFIG, own, judge, Sources()), setting
-    )
+    compare_policies(ComparisonPlan(["cascade-dqn"], [2], 1, 10, CONFIG, own, judge), setting)
     assert seen["own"] == seen["judge"]
     assert len(seen["own"]) == 5
 
 
-def test_what_no_size_changes_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[str, int]] = []
-    made_once = module.make_policy
-
-    def counted(name: str, world: TiringWorld, sources: Sources, seed: int) -> Policy:
-        made.append((name, seed))
-        return made_once("random" if name == "wd-lr" else name, world, sources, seed)
-
-    monkeypatch.setattr(module, "make_policy", counted)
+def test_each_size_and_seed_has_its_row() -> None:
     world = TiringWorld()
-    plan = ComparisonPlan(
-        ["greedy", "wd-lr", "cascade-dqn"], [2, 3], 2, 10, CONFIG, world, world, Sources()
-    )
+    plan = ComparisonPlan(["greedy", "cascade-dqn"], [2, 3], 2, 10, CONFIG, world, world)
     result = compare_policies(plan, lambda k, items: Setting(k, 3, Pool(items=items)))
-    assert made == [("greedy", 0), ("wd-lr", 0), ("wd-lr", 1)]
-    assert [(row["k"], len(row["return_by_seed"])) for row in result["rows"]] == [(2, 2)] * 3 + [
-        (3, 2)
-    ] * 3
-    cascade = result["rows"][2]["return_by_seed"]
+    assert [(row["policy"], row["k"], len(row["return_by_seed"])) for row in result["rows"]] == [
+        (name, k, 2) for k in (2, 3) for name in ("greedy", "cascade-dqn")
+    ]
+    cascade = result["rows"][1]["return_by_seed"]
     assert cascade[0] != cascade[1]
 
 
 def test_a_comparison_needs_a_seed() -> None:
     world = TiringWorld()
     with pytest.raises(ConfigError, match="at least 1 seed"):
-        ComparisonPlan(["greedy"], [2], 0, 10, CONFIG, world, world, Sources())
+        ComparisonPlan(["greedy"], [2], 0, 10, CONFIG, world, world)

@@ -1,9 +1,6 @@
-"""Policies that learn nothing: random, popular, greedy by utility and by click."""
+"""Policies that learn nothing: random, popular, greedy."""
 
 from __future__ import annotations
-
-import dataclasses
-import itertools
 
 import numpy as np
 import polars as pl
@@ -11,15 +8,10 @@ import pytest
 from scipy.stats import chisquare
 
 from fastgaum.errors import ConfigError
-from fastgaum.logs.synthetic import synthesise
-from fastgaum.models.user_model import UserModel
-from fastgaum.policies.base import Observation, Policy, top_places
-from fastgaum.policies.heuristics import Greedy, GreedyClick, Popular, RandomPolicy
-from fastgaum.policies.registry import Sources, make_policy
+from fastgaum.policies.base import Observation, top_places
+from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.rollout import Setting, play
-from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import SLATE, START
-from fastgaum.worlds.world import IntArray
 from tests.builders import log_of
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_of
@@ -31,9 +23,8 @@ from tests.policies.small_world import TiringWorld, keys_of
         lambda world, k: RandomPolicy(),
         lambda world, k: Popular(np.arange(world.n_items, dtype=np.float32)),
         lambda world, k: Greedy(),
-        lambda world, k: GreedyClick(),
     ],
-    ids=["random", "popular", "greedy", "greedy-click"],
+    ids=["random", "popular", "greedy"],
 )
 def test_contract(make: object) -> None:
     check_policy(make)  # type: ignore[arg-type]
@@ -57,18 +48,6 @@ def test_greedy_takes_the_largest_utilities_in_order() -> None:
     utilities = seen.users.utilities(seen.pools)
     expected = seen.pools[np.argsort(-utilities, axis=1, kind="stable")[:, :3]]
     np.testing.assert_array_equal(Greedy().act(seen, 3), expected)
-
-
-@pytest.mark.parametrize("outside", [True, False])
-def test_greedy_click_finds_the_slate_of_the_largest_click_probability(outside: bool) -> None:
-    world = TiringWorld(7, outside=outside)
-    seen = observation(world, 4, np.arange(7))
-    got = seen.users.probabilities(GreedyClick().act(seen, 3))[1]
-    slates = np.array(list(itertools.combinations(range(7), 3)), np.int32)
-    least = np.min(
-        [seen.users.probabilities(np.tile(slate, (4, 1)))[1] for slate in slates], axis=0
-    )
-    np.testing.assert_allclose(got, least, atol=1e-6)
 
 
 def test_popular_counts_choices_of_the_training_split_by_id() -> None:
@@ -98,24 +77,3 @@ def test_greedy_earns_more_at_once_and_less_in_the_end() -> None:
     )
     assert greedy.rewards[:, 0].mean() > chance.rewards[:, 0].mean() + 0.1
     assert greedy.returns.mean() < chance.returns.mean() - 0.5
-
-
-def test_a_published_model_ranks_pools_of_an_ordered_log_without_places() -> None:
-    """Pool and slate lie in other places: what was learned of a log's places must not rank them."""
-    log, _ = synthesise(400, n_items=12, no_click=0.2, max_display=6, mean_display=4.0)
-    log = dataclasses.replace(log, ordered=True)
-    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=2, catch_up=1, search=[])
-    model.fit(log)
-    world = LearnedWorld(model)
-    policy = make_policy("wd-lr", world, Sources(log=log))
-    pool = np.arange(world.n_items, dtype=np.int32)
-    slates = [policy_slates(policy, world, order) for order in (pool, pool[::-1].copy())]
-    np.testing.assert_array_equal(np.sort(slates[0]), np.sort(slates[1]))
-    assert len(set(slates[0][0].tolist())) == 3
-
-
-def policy_slates(policy: Policy, world: LearnedWorld, pool: IntArray) -> IntArray:
-    users = world.population(5)
-    users.reset(np.arange(5, dtype=np.uint64))
-    policy.start(5)
-    return policy.act(Observation(users, pool, np.arange(5, dtype=np.uint64), 1.0), 3)

@@ -1,85 +1,19 @@
-"""The arg-max over large pools: kernels against the score written out."""
+"""Values of pools, the cascade and exploration, against the networks called pair by pair."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgaum import threads
+from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.dqn import CascadeDqn
 from fastgaum.policies.q_learning import explore
-from fastgaum.policies.q_network import ItemParts, QNetwork, best_own_places, best_places, q_values
+from fastgaum.policies.q_network import QNetwork
 from fastgaum.worlds.pools import Pool
 from tests.policies.small_world import TiringWorld, keys_at, keys_of
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 9),
-    st.integers(1, 600),
-    st.integers(1, 20),
-    st.integers(0, 3),
-    st.integers(0, 99),
-)
-def test_the_best_place_is_the_best(n: int, m: int, width: int, j: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    users, items = (rng.standard_normal((size, width)).astype(np.float32) for size in (n, m))
-    j = min(j, m - 1)
-    taken = np.array([rng.permutation(m)[:j] for _ in range(n)], np.int32).reshape(n, j)
-    scores = users.astype(np.float64) @ items.T.astype(np.float64)
-    for user in range(n):
-        scores[user, taken[user]] = -np.inf
-    own = np.broadcast_to(np.arange(m, dtype=np.int32), (n, m))
-    for best in (
-        best_places(users, ItemParts(items), taken),
-        best_own_places(users, items, own, taken),
-    ):
-        assert all(best[user] not in taken[user] for user in range(n))
-        np.testing.assert_allclose(scores[np.arange(n), best], scores.max(axis=1), atol=1e-4)
-
-
-def test_ties_go_to_the_first_place_across_blocks() -> None:
-    items = np.zeros((1000, 8), np.float32)
-    items[[700, 300, 900], :4] = 1.0
-    users = np.ones((3, 8), np.float32)
-    none = np.empty((3, 0), np.int32)
-    assert best_places(users, ItemParts(items), none).tolist() == [300] * 3
-    taken = np.array([[300], [-1], [300]], np.int32)
-    assert best_places(users, ItemParts(items), taken).tolist() == [700, 300, 700]
-
-
-@pytest.mark.parametrize("level", [-1e4, 1e4])
-def test_far_scores(level: float) -> None:
-    items = np.full((5, 2), level, np.float32)
-    items[3, 0] += 1
-    best = best_places(np.ones((2, 2), np.float32), ItemParts(items), np.empty((2, 0), np.int32))
-    assert best.tolist() == [3, 3]
-
-
-def test_a_diverged_network_is_seen() -> None:
-    """A NaN beats every number: it must not look like a good policy."""
-    items = np.zeros((300, 8), np.float32)
-    items[280] = np.nan
-    best = best_places(np.ones((1, 8), np.float32), ItemParts(items), np.empty((1, 0), np.int32))
-    assert best.tolist() == [280]
-
-
-def test_threads_do_not_change_the_choice() -> None:
-    rng = np.random.default_rng(0)
-    users, items = (rng.standard_normal((size, 16)).astype(np.float32) for size in (500, 2000))
-    none = np.empty((500, 0), np.int32)
-    found = []
-    before = threads.get_threads()
-    for count in (1, 2, 3):
-        threads.set_threads(count)
-        found.append(best_places(users, ItemParts(items), none))
-    threads.set_threads(before)
-    assert (found[0] == found[1]).all()
-    assert (found[0] == found[2]).all()
 
 
 @pytest.mark.parametrize("towers", [(), (7,)])
@@ -90,7 +24,7 @@ def test_the_cascade_is_the_arg_max_place_by_place(towers: tuple[int, ...], pool
     policy = CascadeDqn(world, k, pool, PolicyConfig(width=12, towers=towers))
     states = np.random.default_rng(0).standard_normal((n, policy.n_read)).astype(np.float32)
     pools = pool.draw(pool.keys(keys_at(1, n)), world.n_items)
-    places, values = policy.best_with_values(states, pools, policy.networks)
+    places, values = policy.best_slates(states, pools, policy.networks)
     for user in range(n):
         own = pools if pools.ndim == 1 else pools[user]
         before: list[int] = []
@@ -115,8 +49,10 @@ def test_scores_of_pools_are_the_network_s() -> None:
     scorer = QNetwork(world, 3, 0, PolicyConfig(width=10))
     states = np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)
     pools = np.array([[1, 5, 2], [0, 1, 2], [11, 3, 4], [7, 8, 9]], np.int32)
-    got = q_values(scorer, states, world.item_features, pools)
-    shared = q_values(scorer, states, world.item_features, np.arange(12, dtype=np.int32))
+    none = np.empty((4, 0, 2), np.float32)
+    got = scorer.pool_values(states, none, world.item_features, pools)
+    everything = np.arange(12, dtype=np.int32)
+    shared = scorer.pool_values(states, none, world.item_features, everything)
     np.testing.assert_allclose(np.take_along_axis(shared, pools.astype(int), 1), got, atol=1e-5)
     for user in range(4):
         row = torch.from_numpy(states[user : user + 1]).expand(3, -1)

@@ -18,8 +18,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Transition
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import judge
-from fastgaum.policies.q_learning import QLearner
-from fastgaum.policies.registry import TRAINED, untrained
+from fastgaum.policies.registry import LEARNERS, untrained
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.sb3 import Sb3Policy
 from fastgaum.policies.transfer import TransferPolicy
@@ -176,8 +175,7 @@ def test_another_world_is_an_error_with_a_cure(tmp_path: Path) -> None:
         Sb3Policy(PPO.load(tmp_path / "agent"), made(2, other))
     loaded = PPO.load(tmp_path / "agent", env=made(2))
     setting = Setting(K, HORIZON)
-    learners = [untrained(name, WORLD, K, Pool(), PolicyConfig()) for name in TRAINED]
-    assert any(isinstance(one, QLearner) for one in learners)
+    learners = [untrained(name, WORLD, K, Pool(), PolicyConfig()) for name in LEARNERS]
     for policy in (Sb3Policy(loaded), *learners):
         play(WORLD, policy, setting, 3, seed=1)
         with pytest.raises(ConfigError, match=r"own=…, its world.*TransferPolicy"):

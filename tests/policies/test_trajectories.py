@@ -152,7 +152,7 @@ def test_a_policy_is_played_as_in_a_rollout() -> None:
     [
         ({"n": 0}, "at least 1 episode"),
         ({"seed": -1}, "seed -1"),
-        ({"policy": "dqn"}, "is trained"),
+        ({"policy": "slateq"}, "is trained"),
         ({"policy": "popular"}, "popularity"),
         ({"k": 13}, "slate of 13 items cannot be made of a pool of 12"),
         ({"policy": "randm"}, "did you mean 'random'"),

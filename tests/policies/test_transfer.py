@@ -18,7 +18,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Transition
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import adaptation
-from fastgaum.policies.heuristics import Greedy, ModelPolicy, RandomPolicy
+from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.registry import untrained
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.transfer import TransferPolicy, shared_items, shared_pool
@@ -126,7 +126,7 @@ def test_adaptation_does_not_read_the_minds_of_new_users(learned: LearnedWorld) 
         policy = untrained("cascade-dqn", learned, 2, Pool(), config)
         world = Rescaled(learned.item_ids, scale)
         adaptation({"one": [policy]}, world, setting, episodes=2, n_users=20, own=learned)
-        weights.append(policy.weights())
+        weights.append(policy.target.state_dict())
     for name, one in weights[0].items():
         assert torch.equal(one, weights[1][name])
 
@@ -177,41 +177,6 @@ def test_a_past_is_told_in_the_items_of_the_own_world(learned: LearnedWorld) -> 
     np.testing.assert_array_equal(follower.users.states, alone.states)
     assert not alone.states[[1, 4]].any()
     assert alone.states[[0, 2, 3]].any(axis=1).all()
-
-
-def test_a_fitted_model_reads_what_users_had_behind_them(
-    learned_log: SessionLog, begun: LearnedWorld
-) -> None:
-    """Sessions of any length, with empty places and gaps: each user's utilities are those of its
-    session alone."""
-    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], protocol="bags")
-    model.fit(learned_log)
-    policy, n = ModelPolicy("ours", model, begun), 9
-    keys = np.arange(n, dtype=np.uint64) * np.uint64(977) + np.uint64(5)
-    past = [
-        *begun.past(keys),
-        Past(np.tile(np.array([-1, 3, 5], np.int32), (n, 1)), np.full(n, 2), np.arange(n) > 3),
-    ]
-    pools = np.tile(np.arange(12, dtype=np.int32), (n, 1))
-    policy.start(n, past)
-    together = policy.utilities(pools)
-    lengths = set()
-    for user in range(n):
-        events = [part for part in past if part.active[user]]
-        lengths.add(len(events))
-        policy.start(
-            1,
-            [
-                Past(
-                    part.slates[user : user + 1], part.places[user : user + 1], np.ones(1, np.bool_)
-                )
-                for part in events
-            ],
-        )
-        np.testing.assert_allclose(policy.utilities(pools[:1])[0], together[user], atol=1e-4)
-    assert len(lengths) > 1
-    policy.start(n)
-    assert np.abs(policy.utilities(pools) - together).max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_seeds_draw_logs_that_differ_and_have_no_test_split() -> None:
         drawn_log(
             truth,
             setting,
-            Task(known.name, logging, 400, 1, Learner("dqn", TOY.replace(seed=seed), 1)),
+            Task(known.name, logging, 400, 1, Learner("slateq", TOY.replace(seed=seed), 1)),
         )
         for logging, seed in (("random", 0), ("random", 1), ("greedy", 0))
     ]
@@ -240,7 +240,7 @@ def test_the_sentence_says_where_greedy_slates_earn_more(result: dict[str, Any])
 
 
 def test_judging_users_of_one_member_leave_no_bound() -> None:
-    plan = TransferPlan(known_worlds(["items-10"]), ("random",), (400,), 1, 1, TOY, 2, "dqn")
+    plan = TransferPlan(known_worlds(["items-10"]), ("random",), (400,), 1, 1, TOY, 2, "slateq")
     with pytest.MonkeyPatch.context() as patch:
         quick = {"epochs": 1, "warm_start": 1, "search": ()}
         patch.setattr(module, "MODEL", {**module.MODEL, **quick})
