@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from fastgaum.cli.options import Device, FigureFiles, Settings, parse_settings
 from fastgaum.cli.output import check_outputs, say, show_block, write_tables
-from fastgaum.cli.progress import PartsProgress, Waiting, note_compiling
+from fastgaum.cli.progress import Bar, note_compiling
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.errors import ConfigError
 
@@ -95,7 +95,7 @@ def compare_command(
     from fastgaum.logs.registry import resolve
     from fastgaum.reports.comparison import title_of
 
-    with Waiting(f"reading {source}"):
+    with Bar(f"reading {source}"):
         log = reading.load(source)
     title = title_of(log)
     oracles = oracle_of(title, log, resolve(source, reading.data_dir).path, plan)
@@ -205,12 +205,12 @@ def jobs_of(jobs: int | None, device: str) -> int:
     return 1 if device != "cpu" and torch.cuda.is_available() else os.cpu_count() or 1
 
 
-class GridProgress(PartsProgress):
+class GridProgress(Bar):
     """One line as each run ends, a warning before a slow one, and on a terminal how much time is
     left."""
 
     def __init__(self, total: int) -> None:
-        super().__init__("training", "runs")
+        super().__init__("training")
         self.total = total
         self.warned = False
 

@@ -23,7 +23,7 @@ from fastgaum.cli.output import (
     write_json,
     write_log,
 )
-from fastgaum.cli.progress import PartsProgress, Waiting
+from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.errors import ConfigError
 
@@ -172,7 +172,7 @@ def get_command(
     check_outputs(json)
     from fastgaum.logs.registry import fetch
 
-    with Waiting(f"downloading {name}" if from_ is None else f"copying and checking {from_}"):
+    with Bar(f"downloading {name}" if from_ is None else f"copying and checking {from_}"):
         path = fetch(name, from_file=from_, data_dir=data_dir)
     finish(f"{path}: {name}, checksum right", json, {"name": name, "path": str(path)})
 
@@ -189,9 +189,9 @@ def audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT
     from fastgaum.cli.evaluate import floor_facts, floor_texts
     from fastgaum.logs.audit import audit as audit_log
 
-    with Waiting(f"reading {source}"):
+    with Bar(f"reading {source}"):
         log, raw = reading.open_with_rows(source)
-    with PartsProgress("auditing") as progress:
+    with Bar("auditing") as progress:
         report = audit_log(log, raw, progress=progress)
     floors = floor_table(log)
     if json is not None:
@@ -227,9 +227,9 @@ def convert_command(
     if more:
         raise ConfigError("several logs become one in shards only: pass --shards N")
     check_log_output(out)
-    with Waiting(f"reading {source}"):
+    with Bar(f"reading {source}"):
         log = reading.load(source)
-    with Waiting(f"writing {out}"):
+    with Bar(f"writing {out}"):
         write_log(log, out)
     finish(f"{out}: {_sizes(log)}", json, _facts(out, log))
 
@@ -251,7 +251,7 @@ def _convert_to_shards(
     check_shards_folder(out)
     from fastgaum.logs.convert import convert_logs
 
-    with PartsProgress("converting", "") as progress:
+    with Bar("converting") as progress:
         written = convert_logs(
             sources,
             out,
@@ -287,9 +287,9 @@ def check_command(
     check_outputs(json)
     from fastgaum.logs.shards import open_shards
 
-    with Waiting("checksums"):
+    with Bar("checksums"):
         log = open_shards(shards, verify=True)
-    with PartsProgress("reading", "shards", lines=True) as progress:
+    with Bar("reading") as progress:
         for number in range(len(log.shards)):
             log.read(number)
             progress(number + 1, len(log.shards))
@@ -323,7 +323,7 @@ def build_command(
     from fastgaum.logs.simulated_displays import as_rows, build_named
 
     fields = () if rule.candidate_field is None else (rule.candidate_field,)
-    with PartsProgress(choices) as progress:
+    with Bar(choices) as progress:
         built = build_named(
             choices,
             changes=rule.changes(),
@@ -365,7 +365,7 @@ def synth_command(
         check_shards_folder(out)
         from fastgaum.logs.shard_writer import synthesise_shards
 
-        with Waiting("drawing"):
+        with Bar("drawing"):
             written = synthesise_shards(
                 events, out, shards, overwrite=COMMON.overwrite, **world.options()
             )
@@ -377,9 +377,9 @@ def synth_command(
 
     check_outputs(truth_path(out))
 
-    with Waiting("drawing"):
+    with Bar("drawing"):
         log, truth = synthesise(events, **world.options())
-    with Waiting(f"writing {out}"):
+    with Bar(f"writing {out}"):
         write_log(log, out)
         write_truth(log, truth, truth_path(out))
         oracle = oracle_scores(log, truth)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastgaum.cli.options import DataDir, Json
 from fastgaum.cli.output import check_outputs, finish, say
-from fastgaum.cli.progress import Waiting
+from fastgaum.cli.progress import Bar
 
 
 def doctor_command(*, data_dir: DataDir = None, json: Json = None) -> int:
@@ -32,7 +32,7 @@ def doctor_command(*, data_dir: DataDir = None, json: Json = None) -> int:
     for name, check in CHECKS.items():
         started = time.perf_counter()
         try:
-            with Waiting(name):
+            with Bar(name):
                 check()
             verdict = f"ok ({time.perf_counter() - started:.1f} s)"
         # Whatever is wrong with this machine is what the command is asked for.

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from fastgaum.cli.options import AllowSeenUsers, Device, Json, RunPath, ScoredSplit
 from fastgaum.cli.output import check_outputs, note, say, show_table, write_json
-from fastgaum.cli.progress import PartsProgress, Waiting
+from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, checked_users, note_unfinished
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def evaluate_command(
 
     model = load_model(run, device=device)
     note_unfinished(run, source)
-    with Waiting(f"reading {source}"):
+    with Bar(f"reading {source}"):
         log = reading.or_of_run(run).open(source)
     seen = checked_users(model, log, split, allow_seen_users)
-    with PartsProgress("scoring") as progress:
+    with Bar("scoring") as progress:
         evaluation = model.evaluate(
             log,
             split,

@@ -16,7 +16,7 @@ from fastgaum.cli.options import (
     use_threads,
 )
 from fastgaum.cli.output import check_outputs, note, show_block, write_tables
-from fastgaum.cli.progress import PartsProgress, Waiting
+from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, checked_users
 
 
@@ -66,10 +66,10 @@ def fidelity_command(
 
     use_threads(threads)
     model = UserModel.load(run, device="cpu")
-    with Waiting(f"reading {source}"):
+    with Bar(f"reading {source}"):
         log = reading.or_of_run(run).load(source)
     seen = checked_users(model, log, replay.split, allow_seen_users)
-    with PartsProgress("replaying and comparing", "steps", lines=True) as progress:
+    with Bar("replaying and comparing") as progress:
         report = finite(report_of(model, log, progress=progress, **asdict(replay)))
     report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
     report["seen_users"] = seen.to_dict()

@@ -18,7 +18,7 @@ from fastgaum.cli.options import (
     use_threads,
 )
 from fastgaum.cli.output import check_outputs, note, show_block, write_tables
-from fastgaum.cli.progress import Waiting
+from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, checked_users
 from fastgaum.errors import ConfigError, LogFormatError
 
@@ -90,7 +90,7 @@ def ope_command(
     use_threads(threads)
     model = None if asked.run is None else UserModel.load(asked.run, device="cpu")
     reading = reading if asked.run is None else reading.or_of_run(asked.run)
-    with Waiting(f"reading {source}"):
+    with Bar(f"reading {source}"):
         whole = _with_columns(reading, source, asked).load(source)
     log = _without_columns(whole, reading, asked)
     rows = log.sessions_in(asked.split)
@@ -113,7 +113,7 @@ def ope_command(
         assert model is not None
         target, world = trained_target(Path(asked.policy), model, log, asked.epsilon, asked.head)
     part = _without_columns(part, reading, asked)
-    with Waiting("estimating"):
+    with Bar("estimating"):
         result = off_policy_values(
             part,
             target,

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from fastgaum.cli.options import Device, Json, RunPath, ScoredSplit, TablePath
 from fastgaum.cli.output import check_outputs, check_table_output, finish, write_frames
-from fastgaum.cli.progress import PartsProgress, Waiting
+from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, note_unfinished
 
 
@@ -49,9 +49,9 @@ def predict_command(
 
     model = load_model(run, device=device)
     note_unfinished(run, source)
-    with Waiting(f"reading {source}"):
+    with Bar(f"reading {source}"):
         log = reading.or_of_run(run).open(source)
-    with PartsProgress("scoring") as progress:
+    with Bar("scoring") as progress:
         place = None if what.at_place == "none" else what.at_place
         n_rows = write_frames(model.predict_parts(log, what.split, progress, at_place=place), out)
     facts = {"path": str(out), "run": str(run), "log": source, **dataclasses.asdict(what)}

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from fastgaum.cli.options import AllowSeenUsers, Flag, Json, Threads, use_threads
 from fastgaum.cli.output import check_outputs, finish, note
-from fastgaum.cli.progress import Waiting
+from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import AS_IT_IS, Reading, checked_users
 from fastgaum.errors import DatasetError
 
@@ -67,7 +67,7 @@ def report_command(
     logs: list[SessionLog] = []
     raw: dict[str, Rows | None] = {}
     read: set[tuple[str, bool]] = set()
-    with Waiting("reading logs"):
+    with Bar("reading logs"):
         for run in opened:
             own = reading.or_of_run(run.folder)
             for name in shown.log or (_where(run),):
@@ -77,7 +77,7 @@ def report_command(
                     raw[logs[-1].fingerprint] = own.raw_rows(name)
     allowed = shown.allow_seen_users
     seen = [checked_users(run.model, log_of(run, logs), split, allowed) for run in opened]
-    with Waiting("scoring and drawing"):
+    with Bar("scoring and drawing"):
         facts = report_facts(opened, logs, split=split, compare=shown.compare, raw=raw)
         write_page(facts, out)
     size = f"{out.stat().st_size / 1e6:.1f} MB"

@@ -28,7 +28,7 @@ from fastgaum.cli.output import (
     write_tables,
 )
 from fastgaum.cli.play import Learning, NewUsers, PlayAsTrained, PlayFromPool, Trial
-from fastgaum.cli.progress import PartsProgress
+from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import AS_IT_IS
 from fastgaum.errors import ConfigError, OutputError
 
@@ -86,7 +86,7 @@ def train_policy_command(
         require_set(world)
     made = untrained(policy, world, setting.k, setting.pool, config)
     with folder_lock(out):
-        with PartsProgress("training", "episodes", lines=True) as progress:
+        with Bar("training") as progress:
 
             def show(done: int, total: int, row: dict[str, object]) -> None:
                 progress(done, total, f"cumulative reward {row['return']:.3f}" if row else "")
@@ -141,7 +141,7 @@ def evaluate_policies_command(
     done: list[Earned] = []
     interrupted = None
     try:
-        with PartsProgress("policies", "seeds", lines=True) as progress:
+        with Bar("policies") as progress:
             result = compare_policies(plan, play.from_items, progress, done)
     except Interrupted as signal:
         if not done:

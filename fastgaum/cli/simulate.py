@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from fastgaum.cli.options import HeadOption, Json, RunPath, TablePath, Threads, use_threads
 from fastgaum.cli.output import check_outputs, check_table_output, finish, note, write_frames
-from fastgaum.cli.progress import PartsProgress
+from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import AS_IT_IS, Reading
 from fastgaum.errors import ConfigError, did_you_mean
 
@@ -115,7 +115,7 @@ def simulate_command(
         notes = saved.notes(setting, ("horizon", "leaving", "pool"))
         for text in notes:
             note(text)
-    with PartsProgress("simulating") as progress:
+    with Bar("simulating") as progress:
         frames = trajectories(world, made, setting, asked.episodes, asked.seed, progress)
         n_rows = write_frames(frames, out)
     facts = {

@@ -21,7 +21,7 @@ from fastgaum.cli.options import (
     use_threads,
 )
 from fastgaum.cli.output import check_outputs, finish, note
-from fastgaum.cli.progress import PartsProgress, TrainingProgress, Waiting, noting_compilation
+from fastgaum.cli.progress import Bar, TrainingProgress, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, lasting
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
@@ -133,7 +133,7 @@ def train_command(
             model = UserModel(config, device=machine.device)
         origin = LogOrigin(lasting(source), reading.options.to_json())
         processes.agree({"config": config.to_mapping(), "reading": origin.reading})
-        with Waiting(f"reading {source}"):
+        with Bar(f"reading {source}"):
             log = reading.open(source)
         with (
             noting_compilation(),
@@ -246,10 +246,10 @@ def _fit(
                 "without torchrun"
             )
     model = make_model(name, settings, machine.device)
-    with Waiting(f"reading {source}"):
+    with Bar(f"reading {source}"):
         log = reading.load(source)
     origin = LogOrigin(lasting(source), reading.options.to_json())
-    with noting_compilation(), PartsProgress(f"fitting {name}", "fits") as progress:
+    with noting_compilation(), Bar(f"fitting {name}") as progress:
         table = fit_run(
             model,
             name,

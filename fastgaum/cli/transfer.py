@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from fastgaum.cli.options import PlotFiles, Settings, parse_settings
 from fastgaum.cli.output import check_outputs, say, show_block, write_tables
-from fastgaum.cli.progress import PartsProgress, note_compiling
+from fastgaum.cli.progress import Bar, note_compiling
 from fastgaum.errors import ConfigError
 
 
@@ -90,7 +90,7 @@ def transfer_command(
         logged.policy,
     )
     note_compiling()
-    with PartsProgress("learning, training and judging", "tasks") as progress:
+    with Bar("learning, training and judging") as progress:
 
         def on_progress(done: int, total: int, what: str) -> None:
             progress(done, total)

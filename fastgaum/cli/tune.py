@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from fastgaum.cli.options import COMMON, Flag, Json, Settings, given, parse_settings, use_threads
 from fastgaum.cli.output import check_outputs, finish
-from fastgaum.cli.progress import PartsProgress, Waiting, noting_compilation
+from fastgaum.cli.progress import Bar, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.cli.train import THIS_MACHINE, Machine
 from fastgaum.errors import ConfigError
@@ -65,10 +65,10 @@ def tune_command(
     base = checked_base(out, fixed)
     device_of(machine.device)
     use_threads(machine.threads)
-    with Waiting(f"reading {source}"):
+    with Bar(f"reading {source}"):
         log = reading.load(source)
     try:
-        with noting_compilation(), PartsProgress("tuning", "epochs") as progress:
+        with noting_compilation(), Bar("tuning") as progress:
             found = tune(
                 log,
                 out,

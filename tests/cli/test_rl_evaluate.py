@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.cli.progress import PartsProgress
+from fastgaum.cli.progress import Bar
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.registry import POLICIES, load_policy
 from fastgaum.worlds.world_set import WorldSet
@@ -100,14 +100,14 @@ def test_an_interrupted_evaluation_keeps_the_rows_that_are_done(
     command += ["--seeds", "2", "--users", "10", *SHORT]
     assert main([*command, "--json", str(tmp_path / "whole.json")]) == 0
     capsys.readouterr()
-    real = PartsProgress.__call__
+    real = Bar.__call__
 
-    def killed(progress: PartsProgress, done: int, total: int, figures: str = "") -> None:
+    def killed(progress: Bar, done: int, total: int, figures: str = "") -> None:
         real(progress, done, total, figures)
         if figures.startswith(at):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(PartsProgress, "__call__", killed)
+    monkeypatch.setattr(Bar, "__call__", killed)
     assert main([*command, "--json", str(file)]) == 143
     said = capsys.readouterr()
     if not rows:
