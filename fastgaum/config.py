@@ -294,18 +294,26 @@ class Config(CheckedSettings):
 
     def settings(self, n_sessions: int, n_events: int, n_candidates: int) -> dict[str, Config]:
         """What `fit` compares on a log of so many training sessions, events and candidates, by
-        name: sizes where it grows, else both values of the searched switches, or nothing."""
+        name: sizes where it grows, else both values of the searched switches, or nothing.
+
+        Relations are counts of pairs: none are tried without counts. `identity` has no counts."""
         found: dict[str, Config] = {}
         if self.grows(n_events, n_candidates):
             batch = max(1, round(BATCH_EVENTS * n_sessions / n_events))
             for name in SIZES if n_candidates < COMPARE_BELOW else list(SIZES)[:1]:
                 values = SIZES[name]
+                if self.protocol == "identity" and values.get("counts") is False:
+                    continue
                 if "tower_dim" in values:
                     values = {**values, "batch_sessions": batch}
                 found[name] = self.replace(**values, grow=False, search=())
         elif self.search:
             for on in itertools.product((True, False), repeat=len(self.search)):
                 switches = dict(zip(self.search, on, strict=True))
+                if switches.get("counts") is False and (
+                    switches.get("relations") or self.protocol == "identity"
+                ):
+                    continue
                 name = ", ".join(f"{key} = {str(value).lower()}" for key, value in switches.items())
                 found[name] = self.replace(**switches, search=())
         return found

@@ -51,7 +51,7 @@ class TrainingOrder(NamedTuple):
         return np.maximum(blocks, -1).astype(np.int64)
 
 
-FEW, MANY, ONCE = TrainingOrder(4, 0.5, 8), TrainingOrder(2, 0.0, 8), TrainingOrder(1, 0.0, 8)
+FEW, MANY, ONCE = TrainingOrder(3, 0.25, 8), TrainingOrder(2, 0.0, 8), TrainingOrder(1, 0.0, 8)
 """the orders of a log of fewer than GROW_AT training events, of one of more, and those by which
 training sessions are scored, each once"""
 
