@@ -1,4 +1,4 @@
-"""OpinionPool: unlike models as one, weighted by how they do on users whom they have not seen.
+"""OpinionPool: unlike user models as one, weighted by how they do on users who did not train them.
 
     q(a) ∝ Π_m p_m(a)^w_m                  over the display set, and no click where it is offered
     p(a) = (1 − ε) q(a) + ε q(click) / n   of n candidates; p(no click) = q(no click)
@@ -6,75 +6,103 @@
 q is the log-opinion pool of Genest and Zidek, "Combining probability distributions", Statistical
 Science 1986. Its weights are at least 0 and need not sum to 1: their sum is a temperature. The
 lapse ε (Wichmann and Hill, "The psychometric function", 2001) keeps a few choices that no member
-explains from making the weights small. Both minimise the NLL on folds of the training users
-(Wolpert, "Stacked generalization", 1992), and of one lapse more, so that ε is above 0: each member
-is fitted without a fold's users, and says how likely their choices are. Then it is fitted once
-more, on the whole training split. On a small log the fits without a fold's users are kept: they
-have half of a member's weight between them (a bag: Breiman, "Bagging predictors", 1996)."""
+explains from making the weights small. Members are fitted on the training split; weights and lapse
+minimise the NLL of the validation split's choices, and of one lapse more, so that ε is above 0."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
-from fastgaum.baselines.member_fits import (
-    MOST_LAPSE,
-    MemberFits,
-    Stage,
-    folds_of,
-    opinion_of,
-    pooled_opinion,
-)
-from fastgaum.baselines.members import check_member, make_member, member_of, name_of
-from fastgaum.baselines.pool_settings import MEMBERS, POOL, PoolSettings, check_members
-from fastgaum.checkpoint import State, damage_named
-from fastgaum.config import Protocol
+from fastgaum.baselines.base import Float64Array
+from fastgaum.baselines.registry import POOL, check_name, make_model, name_of
+from fastgaum.checkpoint import State
+from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError, NumericsError, as_given
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
 from fastgaum.logs.shards import AnyLog, require_log
-from fastgaum.logs.trained_users import TrainedUsers
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.splits import require_validation
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
+from fastgaum.nets.segments import expand_to_candidates, segment_log_softmax, segment_logsumexp
 from fastgaum.nets.tensors import Bags, BatchTensors
+
+MEMBERS = ("fastgaum", "logit", "wd-ccf", "xgboost", "scknnc", "linucb")
+"""the members of the model `pool`: a user's state, a linear model, crossed features, trees, the
+nearest sessions, a regression"""
+LEAST_LAPSE, MOST_LAPSE = 1e-9, 0.5
+TABLE = {
+    "member": pl.String,
+    "weight": pl.Float64,
+    "val_nll": pl.Float64,
+    "seconds": pl.Float64,
+    "left_out": pl.String,
+}
+"""columns of the table that a fit returns"""
+
+
+@dataclass(frozen=True)
+class PoolSettings(CheckedSettings):
+    """What a pool is made of."""
+
+    what: ClassVar[str] = "setting of a pool"
+
+    members: tuple[str, ...] = MEMBERS
+    """names of its models"""
+    protocol: Protocol = "bags"
+    """what a candidate's bag holds, for each member that can read it"""
+    seed: Seed = 0
+    """seeds every random stream"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.members:
+            raise ConfigError("a pool has no member: name at least one model")
+        if POOL in self.members:
+            raise ConfigError("a pool is no member of a pool: name its members instead")
+        for name in self.members:
+            check_name(name)
+
+    def model(self, device: str) -> OpinionPool:
+        """The pool, untrained."""
+        return OpinionPool(self.members, protocol=self.protocol, seed=self.seed, device=device)
 
 
 @dataclass(frozen=True)
 class PoolSessions(EncodedSessions):
-    """Sessions as each fitted model reads them; the arrays that all share are the first's."""
+    """Sessions as each member reads them; the arrays that all share are the first's."""
 
-    of_models: tuple[EncodedSessions, ...] = ()
+    of_members: tuple[EncodedSessions, ...] = ()
 
     def without_bags(self) -> EncodedSessions:
-        """The same sessions without ids and numbers of any model."""
-        return dataclasses.replace(self.of_models[0], users=self.users).without_bags()
+        """The same sessions without ids and numbers of any member."""
+        return dataclasses.replace(self.of_members[0], users=self.users).without_bags()
 
 
 @dataclass(frozen=True)
 class PoolBatch(BatchTensors):
-    """A batch as each fitted model reads it; the tensors that all share are the first's."""
+    """A batch as each member reads it; the tensors that all share are the first's."""
 
-    of_models: tuple[BatchTensors, ...] = ()
+    of_members: tuple[BatchTensors, ...] = ()
 
 
 @dataclass(frozen=True)
 class PoolEncoder:
-    """The fitted models' encoders of one log."""
+    """The members' encoders of one log."""
 
     encoders: tuple[Encoder, ...]
 
@@ -83,9 +111,9 @@ class PoolEncoder:
         return PoolEncoder(tuple(encoder.on(part) for encoder in self.encoders))
 
     def encode(self, rows: IntArray) -> PoolSessions:
-        """The sessions `rows` as each fitted model reads them."""
+        """The sessions `rows` as each member reads them."""
         encoded = tuple(encoder.encode(rows) for encoder in self.encoders)
-        return PoolSessions(**_fields(encoded[0]), of_models=encoded)
+        return PoolSessions(**_fields(encoded[0]), of_members=encoded)
 
 
 class OpinionPool(ChoiceModel):
@@ -99,8 +127,6 @@ class OpinionPool(ChoiceModel):
         lapse: share of the clicks that the pool takes to go to any candidate alike.
         left_out: the members that were not fitted, with the reason, by name.
         models: the fitted members of weight above 0, by name.
-        fold_models: the same members fitted without each fold's users, by name; none on a large
-            log.
     """
 
     name: ClassVar[str] = POOL
@@ -126,7 +152,6 @@ class OpinionPool(ChoiceModel):
                 f"members is {as_given(members)}, a list of models and of their names is required"
             )
         names = [one if isinstance(one, str) else name_of(one) for one in members]
-        check_members(names, check_member)
         self._settings = PoolSettings(tuple(names), protocol, seed)
         self.asked = {
             name if name not in names[:i] else f"{name} {i + 1}": one
@@ -134,20 +159,9 @@ class OpinionPool(ChoiceModel):
         }
         self.asked_device = device
         self.models: dict[str, ChoiceModel] = {}
-        self.fold_models: dict[str, list[ChoiceModel]] = {}
         self.weights: dict[str, float] = {}
         self.lapse = 0.0
         self.left_out: dict[str, str] = {}
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], device: str = "auto") -> Self:
-        """The pool of some settings, which are those of `PoolSettings`.
-
-        Raises:
-            ConfigError: an unknown setting, or an impossible value.
-        """
-        settings = PoolSettings.from_mapping(values)
-        return cls(settings.members, protocol=settings.protocol, seed=settings.seed, device=device)
 
     @property
     def settings(self) -> PoolSettings:
@@ -157,29 +171,29 @@ class OpinionPool(ChoiceModel):
     def __repr__(self) -> str:
         if not self.weights:
             return f"OpinionPool({', '.join(self.asked)}; not fitted)"
-        out = f"; left out: {', '.join(self.left_out)}" if self.left_out else ""
-        return f"OpinionPool({self.weights_text()}{out})"
-
-    def weights_text(self) -> str:
-        """The members' weights, the largest first: `fastgaum 0.61, logit 0.32`."""
         ranked = sorted(self.weights.items(), key=lambda one: -one[1])
         texts = [f"{name} {weight:.2f}" for name, weight in ranked]
-        return ", ".join([*texts, f"lapse {self.lapse:.3f}"])
+        out = f"; left out: {', '.join(self.left_out)}" if self.left_out else ""
+        return f"OpinionPool({', '.join([*texts, f'lapse {self.lapse:.3f}'])}{out})"
 
-    def fit(self, log: AnyLog, progress: Stage | None = None) -> pl.DataFrame:
-        """Fit the members without each fold's users, weigh them, and fit those of weight above 0 on
-        the whole training split.
+    def fit(
+        self, log: AnyLog, progress: Callable[[str, int, int], None] | None = None
+    ) -> pl.DataFrame:
+        """Fit the members, which choose their epoch and settings on the validation split as they do
+        outside a pool, and weigh them there.
 
-        The validation split chooses each member's epoch and settings, as it does outside a pool.
+        Args:
+            log: a log in memory.
+            progress: is told which member is fitted, how many were, and how many there are.
 
         Returns:
-            A row per member: weight, its own NLL on the folds (nats per event; that of the pool in
-            the last row), the seconds of its fits, and why it was left out.
+            A row per member: weight, its own NLL on the validation split (nats per event; that of
+            the pool in the last row), the seconds of its fit, and why it was left out.
 
         Raises:
             ConfigError: no member could be fitted, they do not agree on whether no click is a
                 choice, or the log is in shards.
-            LogFormatError: there is no validation session, or only one training user.
+            LogFormatError: there is no training or no validation session.
         """
         require_log(log)
         if not isinstance(log, SessionLog):
@@ -188,51 +202,78 @@ class OpinionPool(ChoiceModel):
                 "fastgaum.load, or train the preset fastgaum alone"
             )
         require_validation(log)
-        fits = MemberFits(folds_of(log, self.settings.seed), progress, len(self.asked))
-        self.left_out, self.models = {}, {}
-        candidates: dict[str, ChoiceModel] = {}
-        for name, one in self.asked.items():
-            with self._leaving_out(name):
-                candidates[name] = self._made(one)
-                fits.on_folds(name, candidates[name])
-            fits.require_agreement()
-        # a member that fails on the whole split leaves its weight to the others
-        while True:
-            kept = [name for name in fits.opinions if name not in self.left_out]
-            if not kept:
-                reasons = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
-                raise ConfigError(f"no member of the pool could be fitted: {reasons}")
-            self.weights, self.lapse = fits.best(kept)
-            left = [name for name in kept if self.weights[name] > 0 and name not in self.models]
-            if not left:
-                break
-            with self._leaving_out(left[0]):
-                fits.whole(left[0], candidates[left[0]], log)
-                self.models[left[0]] = candidates[left[0]]
-        fits.end()
-        self.models = {name: self.models[name] for name in kept if self.weights[name] > 0}
-        self.fold_models = {name: fits.models[name] for name in self.models}
-        self._complete()
-        self.settings_tried = sum(model.settings_tried for model in candidates.values())
-        self.table = fits.table(self.weights, self.lapse, self.left_out)
+        self.models, self.left_out = {}, {}
+        rows: list[dict[str, Any]] = []
+        opinions: list[Tensor] = []
+        for done, (name, one) in enumerate(self.asked.items()):
+            if progress is not None:
+                progress(name, done, len(self.asked))
+            rows.append({"member": name})
+            started = time.perf_counter()
+            try:
+                model = self._made(one)
+                model.fit(log)
+                encoded, scored = model.score(log, "validation")
+            except (ConfigError, NumericsError) as error:
+                self.left_out[name] = rows[-1]["left_out"] = str(error)
+            else:
+                self.models[name] = model
+                head, offsets = scored.heads["reward"], torch.from_numpy(encoded.display_offsets)
+                log_probs, no_click = map(torch.from_numpy, (head.log_probs, head.outside_log_prob))
+                opinions.append(_log_odds(log_probs, no_click, offsets, model.outside))
+            rows[-1]["seconds"] = time.perf_counter() - started
+        self._require_agreement()
+        odds, choices = torch.stack(opinions, dim=1), torch.from_numpy(encoded.choices)
+        weights, self.lapse = best_weights(odds, offsets, choices, self.outside)
+        self.weights = dict(zip(self.models, weights.tolist(), strict=True))
+        own = dict(zip(self.models, opinions, strict=True))
+        for row in rows:
+            if row["member"] in own:
+                nll = nll_of_choices(own[row["member"]], offsets, choices, self.outside)
+                row |= {"weight": self.weights[row["member"]], "val_nll": float(nll)}
+        together = pooled(odds, weights, torch.tensor(self.lapse).double(), offsets, self.outside)
+        nll = nll_of_choices(together, offsets, choices, self.outside)
+        seconds = sum(row["seconds"] for row in rows)
+        rows.append({"member": POOL, "val_nll": float(nll), "seconds": seconds})
+        self.settings_tried = sum(model.settings_tried for model in self.models.values())
+        self.models = {name: one for name, one in self.models.items() if self.weights[name] > 0}
+        self.table = pl.DataFrame(rows, schema=TABLE)
         return self.table
+
+    def _made(self, member: ChoiceModel | str) -> ChoiceModel:
+        if not isinstance(member, str):
+            return member
+        settings = {"protocol": self.settings.protocol, "seed": self.settings.seed}
+        return make_model(member, settings, self.asked_device)
+
+    def _require_agreement(self) -> None:
+        """Take over what the fitted members say of the log. Raises ConfigError where none was
+        fitted, or they do not agree on whether no click is a choice."""
+        if not self.models:
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
+            raise ConfigError(f"no member of the pool could be fitted: {reasons}")
+        first, *others = self.models.values()
+        if any(model.outside != first.outside for model in others):
+            offered = [name for name, model in self.models.items() if model.outside]
+            raise ConfigError(
+                f"no click is a choice for {', '.join(offered)} and none for the other members: "
+                "give the members of a pool one value of no_click"
+            )
+        self.outside, self.space, self.device = first.outside, first.space, first.device
 
     def utility(self, batch: BatchTensors) -> Tensor:
         """Log-odds of a batch's candidates against no click, shape (n_candidates,); where no click
         is no choice, their log-probabilities: utilities up to a constant."""
         assert isinstance(batch, PoolBatch)
-        opinions = []
-        for model, part in zip(self._fitted(), batch.of_models, strict=True):
+        odds = []
+        for model, part in zip(self._fitted(), batch.of_members, strict=True):
             dist = model.choice_distribution(part)
-            opinion = opinion_of(
-                dist.log_probs, dist.outside_log_prob, part.display_offsets, self.outside
+            odds.append(
+                _log_odds(dist.log_probs, dist.outside_log_prob, part.display_offsets, self.outside)
             )
-            opinions.append(opinion.cpu())
-        weights = torch.tensor(self._weights_of_fitted(), dtype=torch.float64)
-        offsets = batch.display_offsets.cpu()
-        return pooled_opinion(
-            torch.stack(opinions, dim=1), weights, self.lapse, offsets, self.outside
-        )
+        weights = torch.tensor([self.weights[name] for name in self.models], dtype=torch.float64)
+        lapse, offsets = torch.tensor(self.lapse, dtype=torch.float64), batch.display_offsets.cpu()
+        return pooled(torch.stack(odds, dim=1), weights, lapse, offsets, self.outside)
 
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
         """The pool's distribution over each display set, whatever the head: members give their
@@ -242,11 +283,11 @@ class OpinionPool(ChoiceModel):
         )
 
     def initial(self, n: int) -> tuple[object, ...]:
-        """Histories of n users who have chosen nothing yet, one for each fitted model."""
+        """Histories of n users who have chosen nothing yet, one for each member."""
         return tuple(model.initial(n) for model in self._fitted())
 
     def advance(self, carries: Sequence[object], tokens: Sequence[Bags]) -> tuple[object, ...]:
-        """Histories after one more choice of each user; `tokens` holds the bags of each model."""
+        """Histories after one more choice of each user; `tokens` holds the bags of each member."""
         members = zip(self._fitted(), carries, tokens, strict=True)
         return tuple(model.advance(carry, bags) for model, carry, bags in members)
 
@@ -258,11 +299,8 @@ class OpinionPool(ChoiceModel):
                 holds.
         """
         self._fitted()
-        members = {
-            name: [one.state() for one in (model, *self.fold_models[name])]
-            for name, model in self.models.items()
-        }
-        own = [name for name, (state, *_) in members.items() if state.get("own")]
+        members = {name: model.state() for name, model in self.models.items()}
+        own = [name for name, state in members.items() if state.get("own")]
         if own:
             raise ConfigError(
                 f"member '{own[0]}' has a regulariser or a history encoder of its own, and a file "
@@ -279,74 +317,25 @@ class OpinionPool(ChoiceModel):
         }
 
     @classmethod
-    def of_state(cls, file: Path, state: State, device: str = "auto") -> Self:
-        """The pool of a state that was read from `file`.
-
-        Raises:
-            CheckpointError: the state is damaged.
-        """
-        with damage_named(file):
-            pool = cls.from_mapping(state["settings"], device)
-            pool.weights = {name: float(weight) for name, weight in state["weights"].items()}
-            pool.lapse = float(state["lapse"])
-            pool.left_out = {name: str(reason) for name, reason in state["left_out"].items()}
-            if not state["members"] or not all(
-                0 < pool.weights[name] < math.inf for name in state["members"]
-            ):
-                raise ValueError("a member of the pool has no weight above 0")
-            if not 0 <= pool.lapse <= MOST_LAPSE:
-                raise ValueError(f"the lapse is {pool.lapse}, 0 to {MOST_LAPSE} is required")
-            for name, (whole, *folds) in state["members"].items():
-                pool.models[name] = member_of(file, whole, device)
-                pool.fold_models[name] = [member_of(file, one, device) for one in folds]
-            pool.asked = dict(pool.models)
-            pool._complete()
+    def of_state(cls, state: State, models: dict[str, ChoiceModel], device: str = "auto") -> Self:
+        """The pool of a state and of its members' models. Raises ValueError for a damaged one."""
+        settings = PoolSettings.from_mapping(state["settings"])
+        pool = cls(settings.members, protocol=settings.protocol, seed=settings.seed, device=device)
+        pool.weights = {name: float(weight) for name, weight in state["weights"].items()}
+        pool.lapse = float(state["lapse"])
+        pool.left_out = {name: str(reason) for name, reason in state["left_out"].items()}
+        if not models or not all(0 < pool.weights[name] < math.inf for name in models):
+            raise ValueError("a member of the pool has no weight above 0")
+        if not 0 <= pool.lapse <= MOST_LAPSE:
+            raise ValueError(f"the lapse is {pool.lapse}, 0 to {MOST_LAPSE} is required")
+        pool.models, pool.asked = models, dict(models)
+        pool._require_agreement()
         return pool
 
-    def _made(self, member: ChoiceModel | str) -> ChoiceModel:
-        if not isinstance(member, str):
-            return member
-        settings = {"protocol": self.settings.protocol, "seed": self.settings.seed}
-        return make_member(member, settings, self.asked_device)
-
-    @contextmanager
-    def _leaving_out(self, name: str) -> Iterator[None]:
-        """Leave a member out, with the reason, where it cannot be fitted."""
-        try:
-            yield
-        except (ConfigError, NumericsError) as error:
-            self.left_out[name] = str(error)
-
-    def _complete(self) -> None:
-        """Take over what the members say of the log. Raises ValueError unless they agree."""
-        first, *others = self._fitted()
-        if any(model.outside != first.outside for model in others):
-            raise ValueError("its members do not agree whether no click is a choice")
-        self.outside, self.space, self.device = first.outside, first.space, first.device
-
     def _fitted(self) -> list[ChoiceModel]:
-        """Each member and its models of the folds, member after member."""
         if not self.models:
             raise ConfigError("the model has not been trained: call fit or load first")
-        return [
-            one for name, model in self.models.items() for one in (model, *self.fold_models[name])
-        ]
-
-    def _weights_of_fitted(self) -> list[float]:
-        """The weight of each of `_fitted`: the models of the folds share half of a member's."""
-        weights = []
-        for name in self.models:
-            n_folds = len(self.fold_models[name])
-            shares = [0.5, *[0.5 / n_folds] * n_folds] if n_folds else [1.0]
-            weights += [share * self.weights[name] for share in shares]
-        return weights
-
-    @property
-    def _trained(self) -> TrainedUsers | None:
-        """Those of all members: users of a fold train the models of the other folds."""
-        parts = [model._trained for model in self._fitted()]
-        known = [part for part in parts if part is not None]
-        return reduce(TrainedUsers.plus, known) if len(known) == len(parts) else None
+        return list(self.models.values())
 
     def _encoder(self, log: AnyLog, split: SplitName) -> PoolEncoder:
         # what is wrong with a log is the first member's to say
@@ -358,21 +347,88 @@ class OpinionPool(ChoiceModel):
         self, encoded: EncodedSessions, batch_sessions: int = SCORING_SESSIONS
     ) -> Iterator[BatchTensors]:
         assert isinstance(encoded, PoolSessions)
-        members = zip(self._fitted(), encoded.of_models, strict=True)
+        members = zip(self._fitted(), encoded.of_members, strict=True)
         streams = [model._batches(part, batch_sessions) for model, part in members]
         return (
-            PoolBatch(**_fields(parts[0]), of_models=parts) for parts in zip(*streams, strict=True)
+            PoolBatch(**_fields(parts[0]), of_members=parts) for parts in zip(*streams, strict=True)
         )
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         parts = []
         for batch in self._batches(encoded):
-            utilities = self.utility(batch)
-            dist = Shannon().best_response(utilities, batch.display_offsets.cpu(), self.outside)
+            utilities, offsets = self.utility(batch), batch.display_offsets.cpu()
+            dist = Shannon().best_response(utilities, offsets, self.outside)
             each = (utilities, dist.log_probs, dist.outside_log_prob)
-            parts.append([values.cpu().numpy() for values in each])
-        columns = map(np.concatenate, zip(*parts, strict=True))
-        return ScoredSessions({"reward": HeadScores(*columns)})
+            parts.append([values.numpy() for values in each])
+        return ScoredSessions(
+            {"reward": HeadScores(*map(np.concatenate, zip(*parts, strict=True)))}
+        )
+
+
+def best_weights(
+    odds: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool
+) -> tuple[Tensor, float]:
+    """The weights of at least 0, shape (n_members,), and the lapse above 0 that minimise the NLL of
+    the choices and of one click more, of which only a lapse is known.
+
+    Args:
+        odds: the members', shape (n_candidates, n_members).
+        display_offsets: start of each display set, shape (n_events + 1,).
+        choices: position of each choice, -1 for no click, shape (n_events,).
+        outside: whether no click is a choice.
+    """
+
+    def penalised(values: Float64Array) -> tuple[float, Float64Array]:
+        at = torch.from_numpy(values).requires_grad_()
+        utilities = pooled(odds, at[:-1], at[-1], display_offsets, outside)
+        nll = nll_of_choices(utilities, display_offsets, choices, outside)
+        loss = nll - at[-1].log() / len(choices)
+        return float(loss.detach()), torch.autograd.grad(loss, at)[0].numpy()
+
+    n = odds.shape[1]
+    start, bounds = np.append(np.full(n, 1 / n), 0.01), [(0.0, None)] * n
+    found = minimize(penalised, start, jac=True, bounds=[*bounds, (LEAST_LAPSE, MOST_LAPSE)]).x
+    # where no member says anything of any candidate, one is kept
+    weights = found[:-1] if found[:-1].any() else np.eye(n)[0]
+    return torch.from_numpy(weights), float(found[-1])
+
+
+def nll_of_choices(
+    utilities: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool
+) -> Tensor:
+    """NLL of the choices, nats per event."""
+    clicked = choices >= 0
+    chosen = (display_offsets[:-1][clicked] + choices[clicked]).long()
+    sums = segment_logsumexp(utilities, display_offsets, outside)
+    return (sums.sum() - utilities[chosen].sum()) / len(choices)
+
+
+def pooled(
+    odds: Tensor, weights: Tensor, lapse: Tensor, display_offsets: Tensor, outside: bool
+) -> Tensor:
+    """The pool's log-odds of each candidate against no click, shape (n_candidates,).
+
+    Args:
+        odds: the members', shape (n_candidates, n_members).
+        weights: shape (n_members,).
+        lapse: share of the clicks that go to any candidate of the display set alike.
+        display_offsets: start of each display set, shape (n_events + 1,).
+        outside: whether no click is a choice.
+    """
+    log_probs, no_click = segment_log_softmax(odds @ weights, display_offsets, outside)
+    log_click = segment_logsumexp(log_probs, display_offsets, False)
+    lapsed = log_click - display_offsets.diff().double().log() + lapse.log()
+    log_probs = torch.logaddexp(
+        log_probs + torch.log1p(-lapse), expand_to_candidates(lapsed, display_offsets)
+    )
+    return log_probs - expand_to_candidates(no_click, display_offsets) if outside else log_probs
+
+
+def _log_odds(log_probs: Tensor, no_click: Tensor, offsets: Tensor, outside: bool) -> Tensor:
+    """Log-odds of each candidate against no click, float64, shape (n_candidates,); the
+    log-probabilities themselves where no click is no choice."""
+    odds = log_probs.double()
+    return (odds - expand_to_candidates(no_click.double(), offsets) if outside else odds).cpu()
 
 
 def _fields(of: EncodedSessions | BatchTensors) -> dict[str, Any]:

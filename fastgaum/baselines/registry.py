@@ -1,32 +1,73 @@
-"""Every model by its name: the members of a pool, and the pool itself."""
+"""Every user model by its name: the published ones, one file each, the presets of our own, and the
+pool of several."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastgaum.baselines.members import (
-    BASELINES,
-    baseline_class,
-    check_member,
-    make_member,
-    member_of,
-)
-from fastgaum.baselines.opinion_pool import OpinionPool
-from fastgaum.baselines.pool_settings import POOL, PoolSettings, check_members
-from fastgaum.checkpoint import State
+from fastgaum.baselines.base import Baseline, Link
+from fastgaum.checkpoint import State, damage_named
 from fastgaum.config import Config
-from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.model_file import load_model_state
+from fastgaum.models.model_file import load_model_state, user_model_of
+from fastgaum.models.user_model import UserModel
 from fastgaum.presets import PRESETS
 
+BASELINES: dict[str, str] = {
+    "random": "floors:RandomFloor",
+    "click-rate": "floors:ClickRateFloor",
+    "click-count": "floors:ClickCountFloor",
+    "iknn": "iknn:ItemKnn",
+    "s-rnn": "s_rnn:SessionRnn",
+    "scknnc": "sknn:CascadeSessionKnn",
+    "scknnv": "sknn:VectorSessionKnn",
+    "linucb": "linucb:LinUcb",
+    "logit": "logit:ConditionalLogit",
+    "wd-lr": "wide_deep:WideDeepLr",
+    "wd-ccf": "wide_deep:WideDeepCcf",
+    "dfm": "deep_fm:DeepFm",
+    "xgboost": "xgboost_trees:XgboostSoftmax",
+    "xgboost-rank": "xgboost_trees:XgboostRank",
+}
+"""file and class of each baseline, imported when it is used: one that needs an extra does not stand
+in others' way"""
+WITHOUT_FIELDS: dict[str, str] = {
+    "random": "a floor: every candidate ties",
+    "click-rate": "a floor: counts of the item alone",
+    "click-count": "a floor: counts of the item alone",
+    "iknn": "it knows which items one user chose, and has no input for what an item is",
+    "s-rnn": "it predicts the next item of the catalogue, whose only input is the items before",
+    "scknnc": "it knows which sessions chose an item, and has no input for what an item is",
+    "scknnv": "it knows which sessions chose an item, and has no input for what an item is",
+}
+"""baselines that cannot read declared fields, the place and the context of an event, and why; every
+other one reads them"""
+POOL = "pool"
+"""the name of the model that weighs several"""
 GRID_PRESETS = ("paper-pw", "paper-lstm", "report", "fastgaum")
 """presets that are rows of the table; the others are for logs of another size"""
 MODELS = (*BASELINES, *GRID_PRESETS, POOL)
 """rows of `--models all`, in order"""
+
+
+def _found(place: str) -> Any:
+    """What a file of this room defines, as `file:name`."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"fastgaum.baselines.{module}"), name)
+
+
+def baseline_class(name: str) -> type[Baseline]:
+    """The class of a baseline. Raises ConfigError for an unknown name, or where an extra is not
+    installed."""
+    if name not in BASELINES:
+        raise ConfigError(f"no baseline is called '{name}'{did_you_mean(name, BASELINES)}")
+    found: type[Baseline] = _found(BASELINES[name])
+    return found
 
 
 def check_model(name: str, settings: Mapping[str, object]) -> None:
@@ -35,10 +76,8 @@ def check_model(name: str, settings: Mapping[str, object]) -> None:
     check_name(name)
     if name in PRESETS:
         Config.from_preset(name, **settings)
-    elif name == POOL:
-        check_members(PoolSettings.from_mapping(settings).members, check_member)
     else:
-        baseline_class(name).from_mapping(settings)
+        _settings_class(name).from_mapping(settings)
 
 
 def check_name(name: str) -> None:
@@ -53,10 +92,18 @@ def check_name(name: str) -> None:
 
 def setting_names(name: str) -> set[str]:
     """The settings that a model has."""
-    if name in PRESETS:
-        return {field.name for field in dataclasses.fields(Config)}
-    of_model = PoolSettings if name == POOL else baseline_class(name)
+    of_model = Config if name in PRESETS else _settings_class(name)
     return {field.name for field in dataclasses.fields(of_model)}
+
+
+def _settings_class(name: str) -> Any:
+    """What holds the settings of a model that is no preset: of a baseline, its own class."""
+    return _found("opinion_pool:PoolSettings") if name == POOL else baseline_class(name)
+
+
+def name_of(model: Any) -> str:
+    """What a model is called: a preset's name, or its own."""
+    return model.config.preset if isinstance(model, UserModel) else str(model.name)
 
 
 def make_model(
@@ -70,9 +117,11 @@ def make_model(
     """
     settings = settings or {}
     check_model(name, settings)
-    if name == POOL:
-        return OpinionPool.from_mapping(settings, device)
-    return make_member(name, settings, device)
+    if name in PRESETS:
+        return UserModel.from_preset(name, device=device, **settings)
+    made = _settings_class(name).from_mapping(settings)
+    model: ChoiceModel = made.model(device) if name == POOL else made
+    return model
 
 
 def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
@@ -90,6 +139,20 @@ def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
     Raises:
         CheckpointError: the state is damaged, or made by another version.
     """
-    if state.get("model") == POOL:
-        return OpinionPool.of_state(file, state, device)
-    return member_of(file, state, device)
+    if "model" not in state:
+        return user_model_of(UserModel, file, state, device)
+    with damage_named(file):
+        name = state["model"]
+        if name not in (*BASELINES, POOL):
+            raise CheckpointError(
+                f"'{file}' holds the model {name!r}, which this version does not know"
+            )
+        if name == POOL:
+            members = {key: model_of(file, one, device) for key, one in state["members"].items()}
+            pool: ChoiceModel = _found("opinion_pool:OpinionPool").of_state(state, members, device)
+            return pool
+        model = baseline_class(name).from_mapping(state["settings"])
+        model.space, model.outside = state["space"], state["outside"]
+        model.link = Link(*map(float, state["link"]))
+        model._restore(state["arrays"])
+    return model

@@ -47,8 +47,7 @@ def evaluate_command(
     split = what.split
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
-    from fastgaum.baselines.members import name_of
-    from fastgaum.baselines.registry import load_model
+    from fastgaum.baselines.registry import load_model, name_of
     from fastgaum.machine import machine_facts
 
     model = load_model(run, device=device)

@@ -229,8 +229,7 @@ def _fit(
     reading: Reading,
 ) -> None:
     """Fit a model other than the three networks, a pool or a baseline, and leave a run folder."""
-    from fastgaum.baselines.pool_settings import POOL
-    from fastgaum.baselines.registry import check_model, make_model
+    from fastgaum.baselines.registry import POOL, check_model, make_model
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import LogOrigin, check_run_folder, fit_run
     from fastgaum.processes import launched

@@ -90,8 +90,7 @@ def _with_spaces(state: State) -> State:
     if not isinstance(state["outside"], bool):
         raise ValueError(f"outside is {state['outside']!r}, true or false is required")
     if "members" in state:
-        members = state["members"].items()
-        return {**state, "members": {k: [_with_spaces(one) for one in each] for k, each in members}}
+        return {**state, "members": {k: _with_spaces(one) for k, one in state["members"].items()}}
     return {**state, "space": space_of(state["space"])}
 
 

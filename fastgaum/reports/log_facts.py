@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
-from fastgaum.baselines.members import BASELINES, baseline_class
+from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import EARLIER_DISPLAYS

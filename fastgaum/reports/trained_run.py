@@ -11,8 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from fastgaum.baselines.members import name_of
-from fastgaum.baselines.registry import load_model
+from fastgaum.baselines.registry import load_model, name_of
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, DatasetError, LogFormatError
 from fastgaum.game.checkpoint import trials_as_facts

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from fastgaum.baselines.base import Baseline
-from fastgaum.baselines.members import BASELINES, WITHOUT_FIELDS, baseline_class
+from fastgaum.baselines.registry import BASELINES, WITHOUT_FIELDS, baseline_class
 from fastgaum.errors import ConfigError
 from tests.baselines import deciding_logs
 from tests.baselines.contract import (

@@ -33,7 +33,7 @@ def test_rows_that_models_repeat_are_in_the_table() -> None:
 
 
 def test_baselines_name_rows_of_the_table() -> None:
-    from fastgaum.baselines.members import BASELINES, baseline_class
+    from fastgaum.baselines.registry import BASELINES, baseline_class
     from fastgaum.errors import ConfigError
 
     rows = published_table()["rows"]
