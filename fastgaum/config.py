@@ -33,7 +33,7 @@ from fastgaum.presets import (
 from fastgaum.untrusted import parse_toml, read_text
 
 Protocol = Literal["identity", "bags", "views"]
-HistoryKind = Literal["lstm", "bilstm", "gru", "pw"]
+HistoryKind = Literal["lstm", "bilstm", "pw"]
 RegulariserKind = Literal["shannon", "l2", "tsallis"]
 
 _LARGEST = sys.float_info.max
@@ -154,7 +154,7 @@ class Config(CheckedSettings):
     """what a candidate's bag holds (docs: reading the table)"""
 
     history: HistoryKind = "lstm"
-    """history encoder: lstm, bilstm (over each prefix), gru, or pw (position weights)"""
+    """history encoder: lstm, bilstm (over each prefix), or pw (position weights)"""
     history_dim: Width = 8
     """size of the state per direction"""
     history_layers: Annotated[int, Meta(ge=1, le=100)] = 1
@@ -397,7 +397,7 @@ def read_settings(path: str | Path) -> dict[str, object]:
 
 def parse_setting(text: str) -> tuple[str, object]:
     """Split `key=value` and read the value as TOML, or as text when it is none: `eta=1`,
-    `hidden=[64, 64]`, `history=gru`.
+    `hidden=[64, 64]`, `history=lstm`.
 
     Raises:
         ConfigError: there is no `=`.

@@ -85,12 +85,6 @@ def _tanh_by_type(x: Any) -> object:
 
 
 @jit_leaf
-def logistic(x: np.float32) -> np.float32:
-    """Return 1 / (1 + exp(−x)) = ½ + ½ tanh(x / 2)."""
-    return HALF + HALF * tanh(HALF * x)
-
-
-@jit_leaf
 def polynomial_exp(x: np.float32) -> Any:
     """Return exp(x) for float32 x <= 0, within 4e-7 relative; below −87 exp(−87), about 1.6e-38
     (Cephes' expf).

@@ -1,16 +1,12 @@
-"""The optimisers' steps: AdamW on dense arrays, and lazy AdamW and row-wise Adagrad on the table
-rows that a batch names, and on nothing else of the table.
+"""The optimisers' steps: AdamW on dense arrays, and lazy AdamW on the table rows that a batch
+names, and on nothing else of the table.
 
 `number_rows` gives the distinct rows of a batch the slots 0, 1, 2 … in order of appearance,
 `group_bags` finds who names each, `add_rows` sums the gradients of each slot in a small buffer; one
 pass then updates those rows. The cost follows the batch, not the table.
 
 A worked miniature: ids [7, 2, 7] → slots [0, 1, 0], rows [7, 2], bags [0, 2] and [1]; gradients a,
-b, c → buffer [a + c, b].
-
-The gradient of a layer's weights is left.T @ right, of as many terms as the batch has rows. Where
-these are few, `adam_product` makes it again, a piece in cache at a time: that is cheaper than to
-write it to memory and read it back."""
+b, c → buffer [a + c, b]."""
 
 from __future__ import annotations
 
@@ -24,20 +20,16 @@ from ._jit import (
     Real,
     jit,
     jit_fast,
-    jit_leaf,
-    jit_part,
     prefetch_entry,
     prefetch_row,
 )
 from .activations import ONE
-from .products import SMALL, add, add_product, copy
+from .products import add, copy
 
 IN_FLIGHT = 512
 """floats that are asked for ahead: a core keeps some 30 cache lines under way"""
 BLOCK = 1 << 17
 """floats of a part in `sum_of_squares`"""
-FEW = 8
-"""terms of a gradient up to which loops make a row of it as quickly as BLAS makes a block"""
 
 
 class AdamRates(NamedTuple):
@@ -182,27 +174,6 @@ def sum_of_squares(values: Array, part: int, sums: Array) -> None:
     sums[part] = total
 
 
-class AdagradRows(NamedTuple):
-    """A table and what row-wise Adagrad keeps of it."""
-
-    table: Array
-    """(n_rows, d)"""
-    squares: Array
-    """sum of mean squared gradients of each row, (n_rows,)"""
-    shrunk: Array
-    """as in `AdamRows`"""
-
-
-class AdagradRates(NamedTuple):
-    """What a step of row-wise Adagrad multiplies with; all but `log_decay` are float32."""
-
-    shrink: Real
-    lr: Real
-    log_decay: Real
-    """of the weight decay that every row should have had, this step's included"""
-    eps: Real
-
-
 @jit_fast
 def adam_dense(weights: AdamWeights, grad: Array, rates: AdamRates) -> None:
     """One step of AdamW (Loshchilov & Hutter, ICLR 2019) on flat arrays."""
@@ -263,40 +234,6 @@ def adam_rows(
 
 
 @jit_fast
-def adagrad_rows(
-    weights: AdagradRows,
-    rows: Array,
-    grad: Array,
-    first: int,
-    last: int,
-    rates: AdagradRates,
-) -> None:
-    """Row-wise Adagrad: one sum of mean squared gradients per row; the rest as in `adam_rows`.
-
-    A row's step is lr · g / (√squares + eps), as in FBGEMM's EXACT_ROWWISE_ADAGRAD (Naumov et al.,
-    2019, DLRM)."""
-    table, squares, shrunk = weights
-    shrink, lr, log_decay, eps = rates
-    width = table.shape[1]
-    for slot in range(first, last):
-        row = rows[slot]
-        if slot + AHEAD < last:
-            prefetch_row(table, rows[slot + AHEAD])
-            prefetch_entry(squares, rows[slot + AHEAD])
-            prefetch_entry(shrunk, rows[slot + AHEAD])
-        # shrunk before it is squared: the square of a gradient that is clipped may overflow
-        total = grad[slot, 0] * 0
-        for j in range(width):
-            total += (grad[slot, j] * shrink) * (grad[slot, j] * shrink)
-        squares[row] += total / width
-        step = lr / (np.sqrt(squares[row]) + eps)
-        keep = table.dtype.type(np.exp(log_decay - shrunk[row]))
-        shrunk[row] = log_decay
-        for j in range(width):
-            table[row, j] = table[row, j] * keep - step * (grad[slot, j] * shrink)
-
-
-@jit_fast
 def decay_rows(table: Array, shrunk: Array, first: int, last: int, log_decay: Real) -> None:
     """Give rows first to last − 1 the weight decay that they have waited for."""
     for row in range(first, last):
@@ -305,65 +242,3 @@ def decay_rows(table: Array, shrunk: Array, first: int, last: int, log_decay: Re
             for j in range(table.shape[1]):
                 table[row, j] *= keep
             shrunk[row] = log_decay
-
-
-@jit_part
-def _gradient(left: Array, right: Array, result: Array) -> None:
-    """Write left @ right, (rows, terms), (terms, width) → (rows, width)."""
-    if len(right) > FEW:
-        np.dot(left, right, result)
-        return
-    for i in range(len(result)):
-        result[i, :] = 0
-        add_product(left[i], right, result[i])
-
-
-@jit_leaf
-def _block(terms: int, width: int) -> int:
-    """Rows of a gradient made at a time: few enough to stay in cache."""
-    return min(max(SMALL // max(terms * width, 1) // 4 * 4, 4), 16)
-
-
-@jit_fast
-def product_squares(
-    first: int, last: int, left: Array, right: Array, part: int, sums: Array
-) -> None:
-    """Write the sum of squares of rows first to last − 1 of left @ right to sums[part]: left (n,
-    terms), right (terms, width)."""
-    taken = _block(len(right), right.shape[1])
-    room = np.empty((taken, right.shape[1]), right.dtype)
-    total = 0.0
-    for row in range(first, last, taken):
-        rows = min(taken, last - row)
-        _gradient(left[row : row + rows], right, room[:rows])
-        for i in range(rows):
-            few = room[i, 0] * 0
-            for j in range(room.shape[1]):
-                few += room[i, j] * room[i, j]
-            total += np.float64(few)
-    sums[part] = total
-
-
-@jit_fast
-def adam_product(
-    first: int, last: int, weights: AdamWeights, left: Array, right: Array, rates: AdamRates
-) -> None:
-    """One step of AdamW, as `adam_dense`, on rows first to last − 1 of a matrix (n, width) whose
-    gradient is left @ right: left (n, terms), right (terms, width)."""
-    values, m, v = weights
-    shrink, lr, decay, beta1, beta2, correction1, correction2, eps = rates
-    step, grow = lr / correction1, ONE / correction2
-    taken = _block(len(right), values.shape[1])
-    grad = np.empty((taken, values.shape[1]), values.dtype)
-    for row in range(first, last, taken):
-        rows = min(taken, last - row)
-        _gradient(left[row : row + rows], right, grad[:rows])
-        for i in range(rows):
-            value, mean, square, slope = values[row + i], m[row + i], v[row + i], grad[i]
-            for j in range(len(value)):
-                g = slope[j] * shrink
-                mean[j] = beta1 * mean[j] + (ONE - beta1) * g
-                square[j] = beta2 * square[j] + (ONE - beta2) * g * g
-                value[j] = value[j] * (ONE - decay) - step * mean[j] / (
-                    np.sqrt(square[j]) * grow + eps
-                )

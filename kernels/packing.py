@@ -1,5 +1,4 @@
-"""Tiles of sequences of unequal length that advance together, and the weight gradient over all
-tokens.
+"""Tiles of sequences of unequal length that advance together.
 
 A worked miniature: offsets [0, 1, 4, 4, 6] → lengths 1, 3, 0, 2 → order [1, 3, 0, 2]: in any run of
 the order, the sequences that hold a token at a given step are its first few. A tile is such a run,
@@ -11,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import Array, jit, jit_fast, jit_leaf
-from .products import add, copy
+from ._jit import Array, jit, jit_leaf
 
 
 class Sequences(NamedTuple):
@@ -128,50 +126,3 @@ def now_running(step: int, first: int, last: int, active: int, sequences: Sequen
     while first + active < last and length_of(first + active, sequences) > step:
         active += 1
     return active
-
-
-@jit_fast
-def weight_gradient(
-    first: int,
-    last: int,
-    chunk: int,
-    grad_sums: Array,
-    h: Array,
-    offsets: Array,
-    grad: tuple[Array, Array],
-) -> None:
-    """Write `grad`: Σ grad_sums ⊗ h', (n, H), and Σ grad_sums, (n,) or not wanted and (0,), over
-    tokens first to last − 1.
-
-    h' is h one token earlier, or zeros. Tokens are taken `chunk` at a time, one matrix product for
-    each chunk."""
-    grad_weight, grad_bias = grad
-    width, size = grad_weight.shape
-    rows = max(min(chunk, last - first), 1)
-    before = np.empty((rows, size), h.dtype)
-    product = np.empty((width, size), h.dtype)
-    bias = np.empty_like(grad_bias)
-    grad_weight[:] = 0
-    grad_bias[:] = 0
-    sequence, high = 0, len(offsets)
-    while sequence + 1 < high:
-        middle = (sequence + high) // 2
-        if offsets[middle] <= first:
-            sequence = middle
-        else:
-            high = middle
-    for start in range(first, last, rows):
-        stop = min(start + rows, last)
-        bias[:] = 0
-        for row in range(start, stop):
-            while offsets[sequence + 1] <= row:
-                sequence += 1
-            if row == offsets[sequence]:
-                before[row - start] = 0
-            else:
-                copy(before[row - start], h[row - 1])
-            add(bias, grad_sums[row])
-        np.dot(grad_sums[start:stop].T, before[: stop - start], product)
-        for j in range(width):
-            add(grad_weight[j], product[j])
-        add(grad_bias, bias)

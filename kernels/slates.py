@@ -18,7 +18,6 @@ import numpy as np
 
 from ._jit import AHEAD, Array, jit, jit_fast, jit_leaf, prefetch_row
 from .activations import ZERO, activate, activated_dot, exp_nonpositive
-from .choice import entmax
 from .draws import pick, uniform
 from .products import add, copy, dot, matrix, multiply_rows
 
@@ -57,8 +56,6 @@ class ChoiceRule(NamedTuple):
     eta: float
     outside: bool
     """whether no click is possible"""
-    alpha: float
-    """of entmax; 1 is softmax, 2 sparsemax"""
 
 
 class Displayed(NamedTuple):
@@ -270,37 +267,6 @@ def softmax_slates(
         for place in range(k):
             probs[user, place] /= total
         none[user] = nothing / total
-
-
-@jit
-def entmax_slates(
-    first: int,
-    last: int,
-    scores: Array,
-    rows: Array,
-    rule: ChoiceRule,
-    probs: Array,
-    none: Array,
-) -> None:
-    """Write the α-entmax of eta · scores (α = 2: sparsemax) over each user's displayed places, as
-    `softmax_slates`."""
-    k = scores.shape[1]
-    values, shares, scratch = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k + 1)
-    scale, outside, alpha = np.float32(rule.eta), rule.outside, rule.alpha
-    for user in range(first, last):
-        size = 0
-        for place in range(k):
-            if rows[user, place, 0] >= 0:
-                values[size] = scale * scores[user, place]
-                size += 1
-        none[user] = 1.0
-        if size > 0:
-            none[user] = entmax(values[:size], outside, alpha, scratch, shares)
-        size = 0
-        for place in range(k):
-            displayed = rows[user, place, 0] >= 0
-            probs[user, place] = shares[size] if displayed else 0.0
-            size += displayed
 
 
 @jit

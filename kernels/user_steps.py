@@ -8,12 +8,11 @@ layer below."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ._jit import Array, jit_fast, jit_leaf
-from .gru import logistics, mix, new_state
 from .lstm import Gating, activate_gates, advance_units, gate_scales
 from .products import add, copy, multiply_rows
 from .slates import TILE
@@ -29,7 +28,7 @@ class StepInputs(NamedTuple):
 
 
 class StepTables(NamedTuple):
-    """A folded layer; G is 4H for an LSTM, 3H for a GRU."""
+    """A folded layer; G is 4H."""
 
     table: Array
     """what a row adds to the gates, shape (·, G)"""
@@ -41,8 +40,6 @@ class StepTables(NamedTuple):
     """shape (G,)"""
     weight: Array
     """weight_hh, transposed, shape (H, G)"""
-    bias_hh: Array
-    """of a GRU, shape (G,); an LSTM has it in `bias`"""
 
 
 @jit_leaf
@@ -108,34 +105,3 @@ def lstm_step(
             if active[start + i]:
                 activate_gates(sums[i], Gating(gates[i], scale, shift), gate)
                 advance_units(i_part, f_part, g_part, o_part, c[start + i], h[start + i])
-
-
-@jit_fast
-def gru_step(
-    first: int, last: int, active: Array, inputs: StepInputs, layer: StepTables, h: Array
-) -> None:
-    """Advance h, (n, H), of the active users; arrays as in `lstm_step` with three gates."""
-    numbers = inputs.numbers
-    size, width = layer.weight.shape
-    before, held = np.zeros((TILE, size), h.dtype), np.zeros((TILE, numbers.shape[2]), h.dtype)
-    sums, gates = np.empty((TILE, width), h.dtype), np.empty((TILE, width), h.dtype)
-    for start in range(first, last, TILE):
-        count = min(TILE, last - start)
-        for i in range(count):
-            copy(before[i], h[start + i])
-        multiply_rows(before, layer.weight, count, sums)
-        _gates(start, count, inputs, layer, held, gates)
-        for i in range(count):
-            if active[start + i]:
-                _gru_cell(sums[i], layer.bias_hh, gates[i], before[i], h[start + i])
-
-
-@jit_leaf
-def _gru_cell(q: Array, bias: Array, x: Array, before: Array, after: Array) -> None:
-    size = len(after)
-    add(q, bias)
-    add(q[: 2 * size], x)
-    logistics(q[: 2 * size])
-    n: Any = x[2 * size : 3 * size]
-    new_state(q[:size], q[2 * size : 3 * size], n, n)
-    mix(q[size : 2 * size], n, before, after)

@@ -1,4 +1,4 @@
-"""Slow, obvious twins of the recurrent and position-weight kernels, in plain Python and numpy."""
+"""Slow, obvious twins of the recurrences and of position weights, in plain Python and numpy."""
 
 from __future__ import annotations
 
@@ -39,36 +39,11 @@ def lstm(
     return all_h, all_c
 
 
-def gru(gates_x: Array, offsets: Array, weight_hh: Array, bias_hh: Array, h0: Array) -> Array:
-    """h after each token, (n_tokens, H)."""
-    all_h = np.zeros((len(gates_x), h0.shape[1]))
-    for sequence in range(len(offsets) - 1):
-        h = h0[sequence]
-        for row in range(offsets[sequence], offsets[sequence + 1]):
-            x_r, x_z, x_n = np.split(gates_x[row], 3)
-            q_r, q_z, q_n = np.split(product(weight_hh, h) + bias_hh, 3)
-            z = logistic(x_z + q_z)
-            h = (1 - z) * np.tanh(x_n + logistic(x_r + q_r) * q_n) + z * h
-            all_h[row] = h
-    return all_h
-
-
 def order_by_length(offsets: list[int]) -> list[int]:
     """Sequences by falling length, ties in their own order."""
     return sorted(
         range(len(offsets) - 1), key=lambda sequence: offsets[sequence] - offsets[sequence + 1]
     )
-
-
-def previous_rows(rows: Array, offsets: list[int], start: Array) -> Array:
-    """Each token's row one step earlier, and `start` at the first step: a0 a1 | b0 → start_a a0 |
-    start_b."""
-    found = [
-        rows[row - 1] if row > first else start[sequence]
-        for sequence, (first, last) in enumerate(pairwise(offsets))
-        for row in range(first, last)
-    ]
-    return np.array(found).reshape(rows.shape)
 
 
 def state_bags(

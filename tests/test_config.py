@@ -22,7 +22,7 @@ from fastgaum.presets import COMPARE_BELOW, GROW_AT, GROWTH_DECIDES, PRESETS, SI
         ({"eta": "1"}, "eta must be a number greater than 0 and finite, got '1'"),
         ({"epochs": 2.5}, "epochs must be a whole number at least 1"),
         ({"epochs": True}, "epochs must be a whole number at least 1"),
-        ({"history": "lstmm"}, "history must be one of lstm, bilstm, gru, pw"),
+        ({"history": "lstmm"}, "history must be one of lstm, bilstm, pw"),
         (
             {"hidden": [64, 0]},
             "hidden must be a list of 1 to 100 values, each a whole number at least 1",
@@ -126,7 +126,7 @@ def test_toml_round_trip(tmp_path: Path) -> None:
 def test_settings() -> None:
     assert parse_setting("eta=2") == ("eta", 2)
     assert parse_setting("hidden=[3, 4]") == ("hidden", [3, 4])
-    assert parse_setting("history=gru") == ("history", "gru")
+    assert parse_setting("history=pw") == ("history", "pw")
     assert parse_setting("select=calibrated loss") == ("select", "calibrated loss")
     with pytest.raises(ConfigError, match="key=value"):
         parse_setting("eta")

@@ -7,13 +7,14 @@ session-based recommendations", CIKM 2018."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from fastgaum.baselines.base import Float64Array, Grids, Rows, validation_nll
 from fastgaum.baselines.gradient import item_ids
@@ -21,9 +22,9 @@ from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.config import Count, CountFromOne, Probability, Width
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import UNKNOWN_ITEM_ID, EncodedSessions
-from fastgaum.nets.bags import BagSizes
-from fastgaum.nets.histories import Recurrent
+from fastgaum.nets.histories import HistoryEncoder
 from fastgaum.nets.segments import expand_to_candidates
+from fastgaum.nets.sequences import time_major
 from fastgaum.nets.tensors import Bags, BatchTensors
 
 
@@ -97,6 +98,24 @@ class SessionRnn(GridNetworkBaseline):
             self.network.bias[UNKNOWN_ITEM_ID] = float(best)
 
 
+class _Gru(HistoryEncoder):
+    """torch's GRU over a vector of each token's first id."""
+
+    def __init__(self, n_ids: int, dim: int) -> None:
+        super().__init__()
+        self.state_dim = dim
+        self.items = nn.Embedding(n_ids, dim)
+        self.gru = nn.GRU(dim, dim)
+        nn.init.normal_(self.items.weight, std=0.5 / math.sqrt(dim))
+
+    def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
+        """State after each token."""
+        _, running, order = time_major(offsets, tokens.n_bags)
+        vectors = self.items(item_ids(tokens)[order])
+        states: Tensor = self.gru(PackedSequence(vectors, torch.tensor(running)))[0].data
+        return states[torch.argsort(order)]
+
+
 class _NextItem(nn.Module):
     """Rows are item ids of the feature space: 0 no click, 1 the unknown item, then the items."""
 
@@ -110,7 +129,7 @@ class _NextItem(nn.Module):
         super().__init__()
         self.n_items = len(shares)
         self.full_items, self.negatives, dim = settings.full_items, settings.negatives, settings.dim
-        self.history = Recurrent("gru", BagSizes(self.n_items + N_RESERVED, 0, dim), dim)
+        self.history = _Gru(self.n_items + N_RESERVED, dim)
         # small, as the shared table starts: the bias is learned first
         self.output = nn.Parameter(
             0.5 / math.sqrt(dim) * torch.randn(self.n_items + N_RESERVED, dim)
@@ -125,7 +144,7 @@ class _NextItem(nn.Module):
     def forward(self, batch: BatchTensors) -> Tensor:
         """Scores of the candidates (n_candidates,); in training, each event's next-item loss
         (n_events,)."""
-        states = self.dropout(self.history(replace(batch, tokens=_items_alone(batch.tokens))))
+        states = self.dropout(self.history(batch))
         if self.training:
             return self._losses(states, batch)
         ids = item_ids(batch.candidates)
@@ -166,9 +185,3 @@ class _NextItem(nn.Module):
         against = against.masked_fill(items == targets[:, None], -torch.inf)
         positive = (asking * self.output[targets]).sum(1) + self.bias[targets]
         return torch.cat([positive[:, None], against], dim=1), torch.zeros_like(targets)
-
-
-def _items_alone(bags: Bags) -> Bags:
-    """The same bags with nothing but their items."""
-    offsets = torch.arange(bags.n_bags + 1, dtype=torch.int32)
-    return Bags(item_ids(bags).to(torch.int32), offsets, bags.numbers[:, :0])

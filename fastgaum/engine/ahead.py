@@ -49,7 +49,7 @@ HISTORY = "history"
 """the part of the engine that makes states of tokens"""
 PATIENCE = 180.0
 """seconds: ten times what a process takes on two cores"""
-LONGEST = {"lstm": "lstm.lstm_tiles", "gru": "gru.gru_tiles"}
+LONGEST = {"lstm": "lstm.lstm_tiles"}
 """the kernel of each history that is worth a process"""
 
 _waited_for: set[str] = set()

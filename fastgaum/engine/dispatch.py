@@ -6,12 +6,12 @@ is faster and takes what presets use:
 
 | what | the engine takes |
 |---|---|
-| history encoder | ours: `lstm`, `gru`, `pw`, `bilstm`, and no subclass of theirs |
-| tables | ours: no `OwnTable` of the caller |
+| history encoder | `lstm`, and no subclass of it |
+| regulariser | `shannon`, and no subclass of it |
+| tables | ours: no `OwnTable` of the caller; `table_optimiser` adam |
 | states | of the logged choices |
 | numbers | float32 |
 | device | the processor |
-| several processes | all but `bilstm`, except with local steps |
 
 The choice needs no option, since both give the same losses and gradients: tests hold them
 together."""
@@ -24,11 +24,11 @@ import torch
 
 from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
-from fastgaum.engine.players import HISTORIES
 from fastgaum.game.game import Game, ReferenceGame
 from fastgaum.game.scoring import Outputs
+from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.networks import Networks
-from fastgaum.nets.regularisers import Regulariser
+from fastgaum.nets.regularisers import Regulariser, Shannon
 from fastgaum.nets.tables import OwnTable
 from fastgaum.processes import Processes
 
@@ -55,24 +55,24 @@ def game_for(
         outside: whether no click is offered as a choice.
         processes: those that train together; alone if None.
     """
-    device, alone = next(networks.parameters()).device, processes is None or processes.size == 1
-    local = config.local_steps > 1
-    known = alone or local or config.history != "bilstm"
-    by_hand = runs_by_hand(networks, config, device) and known
+    device = next(networks.parameters()).device
+    by_hand = runs_by_hand(networks, config, regulariser, device)
     kind = EngineGame if by_hand else ReferenceGame
     game = kind(networks, config, regulariser, unknown_of_id.to(device), outside)
-    if processes is not None and not alone and not local:
+    if processes is not None and processes.size > 1 and config.local_steps == 1:
         game.share(processes)
     return game
 
 
-def runs_by_hand(networks: Networks, config: Config, device: torch.device) -> bool:
+def runs_by_hand(
+    networks: Networks, config: Config, regulariser: Regulariser, device: torch.device
+) -> bool:
     """Whether these networks and this game can be trained by hand."""
-    known = type(networks.player.history) in HISTORIES
-    logged = config.states == "logged"
+    known = type(networks.player.history) is Recurrent and type(regulariser) is Shannon
+    usual = config.states == "logged" and config.table_optimiser == "adam"
     plain = not any(isinstance(module, OwnTable) for module in networks.modules())
     single = all(value.dtype is torch.float32 for value in networks.parameters())
-    return known and plain and single and logged and device.type == "cpu"
+    return known and usual and plain and single and device.type == "cpu"
 
 
 def outputs_by_hand(
@@ -87,7 +87,7 @@ def outputs_by_hand(
 
     Args: as `game_for`."""
     n_numbers = sum(one.numel() for one in networks.parameters())
-    by_hand = runs_by_hand(networks, config, torch.device("cpu"))
+    by_hand = runs_by_hand(networks, config, regulariser, torch.device("cpu"))
     if not by_hand or n_numbers > MOST_COPIED:
         return networks.outputs
     return EngineGame(copy.deepcopy(networks), config, regulariser, unknown_of_id, outside).outputs

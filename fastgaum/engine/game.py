@@ -26,7 +26,7 @@ from fastgaum.kernels import choice as kernels
 from fastgaum.kernels.choice import CHOICES, TARGETS, Loss
 from fastgaum.kernels.draws import drop_ids
 from fastgaum.nets.networks import Networks
-from fastgaum.nets.regularisers import Regulariser, Shannon, best_value
+from fastgaum.nets.regularisers import Regulariser
 from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.processes import Processes
 
@@ -87,10 +87,7 @@ class EngineGame(Game):
         return self.optimisers()
 
     def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
-        """As the base says. A `bilstm` is left to the reference: by hand it keeps every layer of
-        every prefix, and batches that are scored are large."""
-        if self.config.history == "bilstm":
-            return super().outputs(batch)
+        """As the base says."""
         self._take_states(batch, batch.tokens)
         shown = self._shown(batch, batch.candidates)
         utility = torch.from_numpy(self.reward.forward(shown, self.states).copy())
@@ -109,10 +106,6 @@ class EngineGame(Game):
         """As the base says."""
         shown, tokens = self.drawn(batch)
         self._take_states(batch, tokens, train=True)
-        if not isinstance(self.regulariser, Shannon):
-            utility = self.reward.forward(shown, self.states, self.key)
-            probs, loss = self._best_response(utility, batch)
-            return self._reward_step(batch, probs, _finite(loss))
         eta, offsets, choices = self.config.eta, shown.offsets, batch.source.choices
         learned = Loss(CHOICES, np.float32(eta), self.outside, choices, NOTHING)
         utility = self.reward.learn(learned, shown, self.states, self.key)
@@ -130,10 +123,13 @@ class EngineGame(Game):
         # what it plays is its choice with nothing dropped
         played = self._shown(batch, batch.candidates)
         scores = self.generator.forward(played, self.states if whole is None else whole)
-        probs = self._link(scores, batch)
+        probs = self._softmax(scores, 1.0, batch)[0]
         offsets, choices = shown.offsets, batch.source.choices
         loss = _finite(kernels.expected_loss(utility, probs, offsets, choices))
-        return self._reward_step(batch, probs, loss)
+        grad = self._grad_scores(*probs.shape)
+        kernels.logged_gradient(probs, offsets, choices, grad)
+        self.reward.backward(grad)
+        return self._states_step(loss)
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
         """As the base says."""
@@ -165,34 +161,21 @@ class EngineGame(Game):
         """Generator steps under the draws of the reward's pass."""
         assert self.generator is not None
         generator, inputs = self.generator, (shown, self.states, self.key)
-        best, loss = self._best_response(self.reward.scorer.scores, batch)
-        _finite(loss)
+        eta, offsets, choices = self.config.eta, shown.offsets, batch.source.choices
+        utility = self.reward.scorer.scores
+        best, totals = self._softmax(utility, eta, batch)
+        _finite(kernels.mean_exact_loss(utility, eta, totals, offsets, choices))
         target = _copied(best, self._targets)
-        learned = Loss(TARGETS, np.float32(1), self.outside, batch.source.choices, target)
+        learned = Loss(TARGETS, np.float32(1), self.outside, choices, target)
         for _ in range(steps):
-            if isinstance(self.regulariser, Shannon):
-                generator.learn(learned, *inputs)
-            else:
-                probs, grad = self._link(generator.forward(*inputs), batch), self._grad_of(target)
-                kernels.target_gradient(probs, target, batch.n_events, grad)
-                generator.backward(grad)
+            generator.learn(learned, *inputs)
             generator.optimiser.step()
-
-    def _reward_step(self, batch: BatchTensors, probs: Array, loss: float) -> float:
-        """A step against the generator's choice, or another best response."""
-        grad = self._grad_of(probs)
-        kernels.logged_gradient(probs, batch.source.display_offsets, batch.source.choices, grad)
-        self.reward.backward(grad)
-        return self._states_step(loss)
 
     def _states_step(self, loss: float) -> float:
         """The rest of the way back, and the step."""
         scorer = self.reward.scorer
         self.states_layer.backward(scorer.grad_states, scorer, self.slot_of)
         return self.reward.optimiser.step(loss)
-
-    def _grad_of(self, scores: Array) -> Array:
-        return self._grad_scores(*scores.shape)
 
     def _take_states(self, batch: BatchTensors, tokens: Bags, train: bool = False) -> None:
         """Set the states, and the key of the passes over them."""
@@ -219,28 +202,6 @@ class EngineGame(Game):
             ids = candidates.ids.numpy().reshape(ids.shape)
         parts = parts_of(source.display_offsets, *self.reward.scorer.share)
         return DisplayBatch(source.display_offsets, ids, source.numbers, parts)
-
-    def _best_response(self, utility: Array, batch: BatchTensors) -> tuple[Array, float]:
-        """∇Ω*(eta · utility), (n_candidates,), and the mean Fenchel–Young loss."""
-        eta, offsets, choices = self.config.eta, batch.source.display_offsets, batch.source.choices
-        if isinstance(self.regulariser, Shannon):
-            probs, totals = self._softmax(utility, eta, batch)
-            return probs, kernels.mean_exact_loss(utility, eta, totals, offsets, choices)
-        with torch.no_grad():
-            scores = eta * torch.from_numpy(utility)
-            best = self.regulariser.best_response(scores, batch.display_offsets, self.outside)
-            value = best_value(self.regulariser, scores, batch.display_offsets, self.outside) / eta
-            logged = torch.from_numpy(utility)[batch.chosen].sum()
-        return best.probs.numpy(), float(value.mean() - logged / batch.n_events)
-
-    def _link(self, logits: Array, batch: BatchTensors) -> Array:
-        if isinstance(self.regulariser, Shannon):
-            return self._softmax(logits, 1.0, batch)[0]
-        with torch.no_grad():
-            dist = self.regulariser.link(
-                torch.from_numpy(logits), batch.display_offsets, self.outside
-            )
-        return dist.probs.numpy()
 
     def _softmax(self, scores: Array, eta: float, batch: BatchTensors) -> tuple[Array, Array]:
         probs, totals = self._probs(len(scores)), self._totals(batch.n_events)

@@ -1,16 +1,14 @@
 """One player's parameters as the engine trains them: a flat block of the dense ones, and tables by
 touched rows.
 
-AdamW for the block and for very large matrices (`ProductWeight`); for tables lazy AdamW or row-wise
-Adagrad (`kernels/optimiser.py` says where they differ from dense). The gradient is clipped over all
-together, as torch.nn.utils.clip_grad_norm_ does."""
+AdamW for the block; for tables lazy AdamW (`kernels/optimiser.py` says where it differs from
+dense). The gradient is clipped over all together, as torch.nn.utils.clip_grad_norm_ does."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -32,109 +30,8 @@ from fastgaum.errors import RefusedByAllError, StepRefusedError
 from fastgaum.kernels import optimiser as kernels
 from fastgaum.processes import MovedRows, Processes, RowGradient
 
-PART = 1 << 19
-"""weights per part of a step over threads"""
 
-
-class ProductWeight:
-    """A matrix (n, width) with its moments, whose gradient is left (n, terms) @ right (terms,
-    width)."""
-
-    def __init__(self, parameter: nn.Parameter) -> None:
-        # numpy's memory comes in huge pages, torch's does not
-        self.values: Array = parameter.detach().numpy().copy()
-        self.parameter = parameter
-        parameter.data = torch.from_numpy(self.values)
-        self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)
-        self.clear_gradient()
-
-    def set_gradient(self, sums: Array, inputs: Array) -> None:
-        """The gradient is Σ over rows of sums ⊗ inputs, (terms, n) and (terms, width)."""
-        self.left, self.right = np.ascontiguousarray(sums.T), np.ascontiguousarray(inputs)
-
-    def clear_gradient(self) -> None:
-        """The gradient is zero."""
-        n, width = self.values.shape
-        self.left, self.right = np.empty((n, 0), np.float32), np.empty((0, width), np.float32)
-
-    def parts(self) -> list[tuple[int, int]]:
-        """Ranges of rows to share over threads; they depend on the shape alone."""
-        n, width = self.values.shape
-        rows = max(PART // max(width, 1), 1)
-        return [(first, min(first + rows, n)) for first in range(0, n, rows)]
-
-    def squares(self) -> float:
-        """Sum of the squares of the gradient."""
-        terms, (n, width) = len(self.right), self.values.shape
-        if terms * (n + width) < n * width:
-            # Σ_ij (Σ_t l_ti r_tj)² = Σ_ts ⟨l_t, l_s⟩ ⟨r_t, r_s⟩
-            with np.errstate(over="ignore", invalid="ignore"):
-                total = float(np.vdot(self.left.T @ self.left, self.right @ self.right.T))
-            return total if math.isnan(total) else max(total, 0.0)
-        parts = self.parts()
-        sums = np.empty(len(parts))
-        threads.run(
-            kernels.product_squares,
-            [(*rows, self.left, self.right, part, sums) for part, rows in enumerate(parts)],
-        )
-        return float(sums.sum())
-
-    def wide_squares(self) -> float:
-        """`squares` in float64, for gradients whose squares overflow float32; slow."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return sum(
-                wide_squares(self.left[first:last] @ self.right) for first, last in self.parts()
-            )
-
-
-def wide_squares(values: Array) -> float:
-    """Σ x² in float64: finite whenever all values are."""
-    return float(np.square(values, dtype=np.float64).sum())
-
-
-def step_products(weights: list[ProductWeight], rates: kernels.AdamRates) -> None:
-    """An AdamW step of all of them, in parts over threads."""
-    held = [(w, (kernels.AdamWeights(w.values, w.m, w.v), w.left, w.right)) for w in weights]
-    threads.run(
-        kernels.adam_product,
-        [(*rows, *arrays, rates) for w, arrays in held for rows in w.parts()],
-    )
-
-
-class SettledTable(Protocol):
-    """A table whose rows wait for their weight decay."""
-
-    def settle(self, log_decay: float) -> None:
-        """Give every row the weight decay that it has waited for."""
-
-
-class CountedSteps:
-    """Steps taken, and the weight decay that rows of tables wait for; on the processor and on a
-    card."""
-
-    tables: Sequence[SettledTable]
-    weight_decay: float
-    step_number: int
-    log_decay: float
-
-    def settle(self) -> None:
-        """Bring every table row up to date with its weight decay: before anything reads the whole
-        table."""
-        if self.weight_decay:
-            for table in self.tables:
-                table.settle(self.log_decay)
-
-    @property
-    def counters(self) -> tuple[float, float]:
-        """Steps taken, and the logarithm of the weight decay of them all."""
-        return float(self.step_number), self.log_decay
-
-    def set_counters(self, steps: float, log_decay: float) -> None:
-        """Go on counting from here."""
-        self.step_number, self.log_decay = int(steps), log_decay
-
-
-class PlayerOptimiser(CountedSteps):
+class PlayerOptimiser:
     """Owns a player's dense parameters in one flat array, of which the modules' own parameters
     become views."""
 
@@ -145,14 +42,12 @@ class PlayerOptimiser(CountedSteps):
         lr: float,
         weight_decay: float,
         clip: float,
-        products: Iterable[ProductWeight] = (),
         undecayed: Iterable[nn.Parameter] = (),
     ) -> None:
         """Take the parameters; dense ones that are `undecayed` stand last in the flat array, and
         have no weight decay."""
         self.parameters = [*dense, *(free := list(undecayed))]
         self.tables: list[SparseTable] = list(tables)
-        self.products = list(products)
         self.lr, self.weight_decay, self.clip = lr, weight_decay, clip
         self.step_number, self.log_decay = 0, 0.0
         self.frozen = False
@@ -233,19 +128,31 @@ class PlayerOptimiser(CountedSteps):
             weights = kernels.AdamWeights(*(part[cut] for part in flat))
             calls.append((kernels.adam_dense, (weights, self.grad[cut], of_cut)))
         _run_worth(calls, moved)
-        if self.products:
-            step_products(self.products, rates)
         return loss
+
+    def settle(self) -> None:
+        """Bring every table row up to date with its weight decay: before anything reads the whole
+        table."""
+        if self.weight_decay:
+            for table in self.tables:
+                table.settle(self.log_decay)
+
+    @property
+    def counters(self) -> tuple[float, float]:
+        """Steps taken, and the logarithm of the weight decay of them all."""
+        return float(self.step_number), self.log_decay
+
+    def set_counters(self, steps: float, log_decay: float) -> None:
+        """Go on counting from here."""
+        self.step_number, self.log_decay = int(steps), log_decay
 
     def norm(self) -> float:
         """The norm of the whole gradient; not finite only where the gradient is not."""
         flat = [self.grad, *self._row_gradients()]
-        squares = _squares(flat) + sum(weight.squares() for weight in self.products)
+        squares = _squares(flat)
         if not math.isfinite(squares):
             # the quick sums square in float32, which overflows from 1e19 on
-            squares = sum(map(wide_squares, flat)) + sum(
-                weight.wide_squares() for weight in self.products
-            )
+            squares = sum(float(np.square(one, dtype=np.float64).sum()) for one in flat)
         return math.sqrt(squares)
 
     def _row_gradients(self) -> list[Array]:
@@ -258,8 +165,6 @@ class PlayerOptimiser(CountedSteps):
         arrays = {"m": self.m, "v": self.v}
         for i, table in enumerate(self.tables):
             arrays |= {f"table.{i}.{name}": array for name, array in table.moments().items()}
-        for i, weight in enumerate(self.products):
-            arrays |= {f"product.{i}.m": weight.m, f"product.{i}.v": weight.v}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def keep_moves(self) -> None:
@@ -270,8 +175,7 @@ class PlayerOptimiser(CountedSteps):
     def moves(self, moments: bool) -> tuple[list[torch.Tensor], list[MovedRows]]:
         """The dense numbers, and the rows of weights, or also of moments, that have moved since
         these were last asked for: views, which may be written to."""
-        products = [part for one in self.products for part in (one.values, one.m, one.v)]
-        dense = [torch.from_numpy(part) for part in (self.values, self.m, self.v, *products)]
+        dense = [torch.from_numpy(part) for part in (self.values, self.m, self.v)]
         return dense, [rows for table in self.tables for rows in table.moved_rows(moments)]
 
     def release(self) -> None:
@@ -295,9 +199,6 @@ class SharedGradient:
     def __call__(self, optimiser: PlayerOptimiser, loss: float) -> float:
         """Returns the loss of the whole batch. Raises RefusedByAllError where a process cannot
         take the step."""
-        # a gradient left as thin factors grows with the batch: games that have such are autograd's
-        # here
-        assert not optimiser.products
         # a scorer's wide and deep tables name the same rows, whose ids go out once
         groups = [list(group) for _, group in groupby(optimiser.tables, lambda one: one.reads)]
         rows = [_row_gradient(group) for group in groups]

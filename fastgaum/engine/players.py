@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from torch import nn
 
 from fastgaum.config import Config
-from fastgaum.engine.bilstm import BiLstmHistory
-from fastgaum.engine.histories import EngineHistory, PositionWeightHistory, RecurrentHistory
+from fastgaum.engine.histories import RecurrentHistory
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.scorer import (
     GRADIENT_GIVEN,
@@ -19,27 +15,15 @@ from fastgaum.engine.scorer import (
     DisplayBatch,
     ScorerLayer,
 )
-from fastgaum.engine.tables import Array, Buffer, Ints, Rule, SparseTable
+from fastgaum.engine.tables import Array, Buffer, Ints, SparseTable
 from fastgaum.engine.towers import ItemTable, TowerScorerLayer
 from fastgaum.features.item_vectors import BatchVectors
 from fastgaum.kernels import examination as kernels
 from fastgaum.kernels.choice import Loss
 from fastgaum.nets.examination import Examination
-from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
+from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.networks import RewardPlayer, Scorer, TowerScorer
 from fastgaum.nets.tensors import Bags, BatchTensors
-
-HISTORIES: dict[type[HistoryEncoder], Callable[[Any], EngineHistory]] = {
-    Recurrent: RecurrentHistory,
-    PositionWeight: PositionWeightHistory,
-    PrefixBiLstm: BiLstmHistory,
-}
-"""the passes by hand of each class of encoder; subclasses have none"""
-
-
-def engine_history(encoder: HistoryEncoder) -> EngineHistory:
-    """The encoder by hand."""
-    return HISTORIES[type(encoder)](encoder)
 
 
 class EngineStates:
@@ -48,17 +32,18 @@ class EngineStates:
 
     def __init__(self, player: RewardPlayer) -> None:
         self.player, self.context = player, player.context
-        self.history = engine_history(player.history)
+        assert isinstance(player.history, Recurrent)
+        self.history = RecurrentHistory(player.history)
         self.items: ItemTable | None = None
         self._states = Buffer()
 
-    def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
+    def own_tables(self, n_ids: int) -> list[SparseTable]:
         """Make the tables over ids sparse."""
         if self.player.items is None:
-            return self.history.own_tables(n_ids, rule)
-        self.items = ItemTable(self.player.items, n_ids, rule)
+            return self.history.own_tables(n_ids)
+        self.items = ItemTable(self.player.items, n_ids)
         self.history.share(self.items.table)
-        return [*self.history.own_tables(n_ids, rule), self.items.table]
+        return [*self.history.own_tables(n_ids), self.items.table]
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """The history's, then the projection of the items' vectors."""
@@ -160,25 +145,21 @@ class EnginePlayer:
         lr: float,
         weight_decay: float,
     ) -> None:
-        rule = config.table_optimiser
         self.scorer: ScorerLayer | TowerScorerLayer = (
             TowerScorerLayer(scorer) if isinstance(scorer, TowerScorer) else ScorerLayer(scorer)
         )
-        tables: list[SparseTable] = self.scorer.own_tables(n_ids, rule)
-        dense, products = self.scorer.dense_parameters(), []
+        tables: list[SparseTable] = self.scorer.own_tables(n_ids)
+        dense = self.scorer.dense_parameters()
         if states is not None:
-            tables = [*tables, *states.own_tables(n_ids, rule)]
+            tables = [*tables, *states.own_tables(n_ids)]
             if isinstance(self.scorer, TowerScorerLayer) and states.items is not None:
                 self.scorer.items = states.items
             dense += states.dense_parameters()
-            products = states.history.own_products()
         examination, undecayed = scorer.examination, list[nn.Parameter]()
         self.examination: ExaminationLayer | None = None
         if examination is not None:
             self.examination, undecayed = ExaminationLayer(examination), [examination.later]
-        self.optimiser = PlayerOptimiser(
-            dense, tables, lr, weight_decay, config.clip, products, undecayed
-        )
+        self.optimiser = PlayerOptimiser(dense, tables, lr, weight_decay, config.clip, undecayed)
         self.scorer.bind(self.optimiser)
         network = self.scorer.deep if isinstance(self.scorer, TowerScorerLayer) else self.scorer
         network.of_states = states is not None

@@ -1,4 +1,4 @@
-"""One layer of an LSTM or a GRU over ragged sequences: forward, then at most one backward pass.
+"""One layer of an LSTM over ragged sequences: forward, then at most one backward pass.
 
 A tile of sequences of similar length advances together (`kernels/packing.py`), its states in cache;
 neighbouring tiles make a part, and parts run on all threads, each from its first token to its last
@@ -15,7 +15,6 @@ import numpy as np
 
 from fastgaum import threads
 from fastgaum.engine.tables import Array, Buffer, Ints
-from fastgaum.kernels import gru as gru_kernels
 from fastgaum.kernels import lstm as lstm_kernels
 from fastgaum.kernels import packing
 
@@ -211,68 +210,3 @@ class LstmLayer:
         if not whole:
             grad_weight[...] = total.transpose(1, 0, 2).reshape(width, -1)[:, :depth]
         return gates, grad_x
-
-
-class GruLayer:
-    """Gates r, z, n as in torch.nn.GRU; the input comes projected."""
-
-    def __init__(self, size: int, dtype: type[np.floating] = np.float32) -> None:
-        """`size`: hidden units H; `dtype`: of all arrays."""
-        self.size = size
-        self._saved, self._h, self._grad_x, self._grad_q = (Buffer(dtype) for _ in range(4))
-
-    def forward(self, offsets: Ints, weight: Array, bias: Array, x: Array) -> Array:
-        """Return h after each token, (n_tokens, H).
-
-        Args:
-            offsets: start of each sequence in the tokens, (n_sequences + 1,).
-            weight: W_hh, (3H, H).
-            bias: b_hh, (3H,), which the reset gate multiplies.
-            x: W_ih x + b_ih of each token, (n_tokens, 3H).
-        """
-        size, n_tokens = self.size, int(offsets[-1])
-        self.offsets, self.weight, self.cut = offsets, weight, plan(offsets, size)
-        saved, h = self._saved(n_tokens, 4 * size), self._h(n_tokens, size)
-        self.last_pass = gru_kernels.GruPass(x, saved, h)
-        blocks = gate_blocks(weight, 3, size), gate_blocks(bias[:, None], 3, size)[:, 0]
-        fixed = (packing.Sequences(self.cut.order, offsets), *blocks, self.last_pass)
-        threads.run(gru_kernels.gru_tiles, [(tiles, *fixed) for tiles in self.cut.parts])
-        return h
-
-    def backward(self, grad_h: Array, grad_weight: Array, grad_bias: Array) -> Array:
-        """Write the gradients of the weight (3H, H) and the bias (3H,); return that of x."""
-        h = self.last_pass.h
-        grad_x = self._grad_x(len(h), len(self.weight))
-        grad_q = self._grad_q(*grad_x.shape)
-        grads = gru_kernels.GruGrads(grad_h, grad_x, grad_q)
-        blocks = column_blocks(self.weight)
-        sequences = packing.Sequences(self.cut.order, self.offsets)
-        fixed = (sequences, blocks, self.last_pass, grads)
-        threads.run(gru_kernels.gru_tiles_backward, [(tiles, *fixed) for tiles in self.cut.parts])
-        _weight_gradient(grad_q, (h, self.offsets), grad_weight, grad_bias)
-        return grad_x
-
-
-def _weight_gradient(
-    grad_sums: Array, states: tuple[Array, Ints], grad_weight: Array, grad_bias: Array
-) -> None:
-    """Write Σ over tokens of grad_sums ⊗ h', and Σ grad_sums: for each part, then in all. `states`:
-    h and offsets.
-
-    Tokens enter a product 60 at a time at 64 hidden units and up to 512 elsewhere, which was
-    fastest at 20 to 512."""
-    n_tokens = len(grad_sums)
-    count = n_parts(n_tokens, states[0].shape[1])
-    small = SMALL_PRODUCT // grad_weight.size
-    chunk = 512 if small < 48 else min(small, 512) // 4 * 4
-    sums = [(grad_weight, grad_bias)]
-    sums += [(np.empty_like(grad_weight), np.empty_like(grad_bias)) for _ in range(1, count)]
-    cuts = [n_tokens * part // count for part in range(count + 1)]
-    parts = [
-        (first, last, chunk, grad_sums, *states, own)
-        for first, last, own in zip(cuts[:-1], cuts[1:], sums, strict=True)
-    ]
-    threads.run(packing.weight_gradient, parts)
-    for weight, bias in sums[1:]:
-        grad_weight += weight
-        grad_bias += bias

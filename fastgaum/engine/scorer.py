@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastgaum import threads
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.tables import Array, Buffer, Ints, LongInts, NamedParts, Rule, SparseTable
+from fastgaum.engine.tables import Array, Buffer, Ints, LongInts, NamedParts, SparseTable
 from fastgaum.kernels import scorer as kernels
 from fastgaum.kernels.choice import GIVEN, SCORES, Loss
 from fastgaum.kernels.draws import DropoutRule
@@ -70,10 +70,10 @@ class ScorerLayer:
         self.rate, self.of_states = scorer.dropout.p, True
         self.tables: list[SparseTable] = []
 
-    def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
+    def own_tables(self, n_ids: int) -> list[SparseTable]:
         """Make the tables over ids sparse."""
         parts = [self.scorer.first, *([] if self.scorer.wide is None else [self.scorer.wide])]
-        self.tables = [SparseTable(part.table, n_ids, rule, "candidates") for part in parts]
+        self.tables = [SparseTable(part.table, n_ids, "candidates") for part in parts]
         return self.tables
 
     def dense_parameters(self) -> list[nn.Parameter]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,6 @@ BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
 SHARED_FLOATS = 1 << 17
 """a table update of fewer floats is not worth a second thread"""
 PARTS = 8
-Rule = Literal["adam", "adagrad"]
-
 
 WEIGHTS, MOMENTS = np.uint8(1), np.uint8(2)
 
@@ -167,19 +165,14 @@ class SparseTable:
     """A table of one block of rows per id, (n_ids · block, width), of which a step reads and writes
     the named ids only."""
 
-    def __init__(
-        self, parameter: nn.Parameter, n_ids: int, rule: Rule, reads: str = "candidates"
-    ) -> None:
+    def __init__(self, parameter: nn.Parameter, n_ids: int, reads: str = "candidates") -> None:
         """`reads`: whose ids name its rows: "candidates", "tokens", or all of them: "items"."""
-        self.parameter, self.rule, self.reads = parameter, rule, reads
+        self.parameter, self.reads = parameter, reads
         self._grad, self._of_parts = Buffer(), Buffer()
         self.n_ids, self.width = n_ids, parameter.numel() // n_ids
         self.values: Array = parameter.detach().view(n_ids, self.width).numpy()
         self.shrunk = np.zeros(n_ids)
-        if rule == "adam":
-            self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)
-        else:
-            self.squares = np.zeros(n_ids, np.float32)
+        self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)
         self.named: Named | None = None
         self.grad: Array = self._grad(0, self.width)
         self.moved: npt.NDArray[np.uint8] | None = None
@@ -235,25 +228,16 @@ class SparseTable:
         rows, small = self.named.rows, np.float32
         if self.moved is not None:
             self.moved[rows[:count]] = WEIGHTS | MOMENTS
-        if self.rule == "adam":
-            state = kernels.AdamRows(self.values, self.m, self.v, self.shrunk)
-            steps = small(shrink), small(lr), log_decay
-            rates = kernels.AdamRates(*steps, BETA1, BETA2, *corrections, EPS)
-            calls: list[threads.Call] = [
-                (kernels.adam_rows, (state, rows, self.grad, *part, rates)) for part in parts
-            ]
-        else:
-            held = kernels.AdagradRows(self.values, self.squares, self.shrunk)
-            pace = kernels.AdagradRates(small(shrink), small(lr), log_decay, EPS)
-            calls = [(kernels.adagrad_rows, (held, rows, self.grad, *part, pace)) for part in parts]
+        state = kernels.AdamRows(self.values, self.m, self.v, self.shrunk)
+        steps = small(shrink), small(lr), log_decay
+        rates = kernels.AdamRates(*steps, BETA1, BETA2, *corrections, EPS)
         self.named = None
-        return calls
+        return [(kernels.adam_rows, (state, rows, self.grad, *part, rates)) for part in parts]
 
     def moments(self) -> dict[str, npt.NDArray[Any]]:
-        """What the rows remember, by name: the rule's own arrays, and each row's weight decay so
+        """Return what the rows remember, by name: Adam's moments, and each row's weight decay so
         far."""
-        of_rule = {"m": self.m, "v": self.v} if self.rule == "adam" else {"squares": self.squares}
-        return {**of_rule, "shrunk": self.shrunk}
+        return {"m": self.m, "v": self.v, "shrunk": self.shrunk}
 
     def moved_rows(self, moments: bool) -> list[MovedRows]:
         """Rows that have moved since this was last asked, settled ones: those of the weights, and
@@ -261,8 +245,7 @@ class SparseTable:
         assert self.moved is not None
         found = [_taken(self.moved, WEIGHTS, [self.values[: self.n_ids]])]
         if moments:
-            remembered = [self.m, self.v] if self.rule == "adam" else [self.squares]
-            found.append(_taken(self.moved, MOMENTS, remembered))
+            found.append(_taken(self.moved, MOMENTS, [self.m, self.v]))
         return found
 
     def settle(self, log_decay: float) -> None:

@@ -23,7 +23,6 @@ from fastgaum.engine.tables import (
     NamedParts,
     NamedRoom,
     PartsRoom,
-    Rule,
     SparseTable,
     parts_of_slots,
 )
@@ -120,11 +119,11 @@ class TowerScorerLayer:
         self.items: ItemTable | None = None
         """the table that the towers read, own or not"""
 
-    def own_tables(self, n_ids: int, rule: Rule) -> list[SparseTable]:
+    def own_tables(self, n_ids: int) -> list[SparseTable]:
         """Make the tables over ids sparse; the tower's too, where no other reads it."""
-        tables = self.deep.own_tables(n_ids, rule)
+        tables = self.deep.own_tables(n_ids)
         if self.scorer.items is not None:
-            self.own = self.items = ItemTable(self.scorer.items, n_ids, rule)
+            self.own = self.items = ItemTable(self.scorer.items, n_ids)
             tables = [*tables, self.own.table]
         return tables
 
@@ -192,8 +191,8 @@ class ItemTable:
     n_others: int | None = None
     """bags beside the candidates' that may name rows; None: no other ever does"""
 
-    def __init__(self, rows: BagLinear, n_ids: int, rule: Rule) -> None:
-        self.table = SparseTable(rows.table, n_ids, rule, "items")
+    def __init__(self, rows: BagLinear, n_ids: int) -> None:
+        self.table = SparseTable(rows.table, n_ids, "items")
         self.projection = rows.projection
         self.room, self.parts_room = NamedRoom(), PartsRoom()
         self.slot_of = np.empty(0, np.int32)

@@ -1,8 +1,8 @@
 """The optimiser of a player that autograd trains: AdamW for dense gradients, lazy rows for sparse
 ones; stock torch.
 
-The rules are those of `kernels/optimiser.py`, which the engine follows; here they are index
-operations, on any device."""
+Lazy AdamW is that of `kernels/optimiser.py`, which the engine follows; here it and row-wise Adagrad
+are index operations, on any device."""
 
 from __future__ import annotations
 

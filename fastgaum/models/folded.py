@@ -266,14 +266,12 @@ class UserHistories(Protocol):
 
 
 class FoldedRecurrent:
-    """An LSTM's or GRU's parameters over the rows of tables, any number of layers."""
+    """An LSTM's parameters over the rows of tables, any number of layers."""
 
     def __init__(self, encoder: Recurrent, of: TableRows) -> None:
-        self.size, gates = encoder.state_dim, encoder.gates * encoder.state_dim
+        self.size, gates = encoder.state_dim, 4 * encoder.state_dim
         table = folded_table(encoder.input, of)
         nothing = len(table) - 1
-        self.kind = encoder.kind
-        self.n_parts = 2 if encoder.kind == "lstm" else 1
         self.layers: list[user_steps.StepTables] = []
         for layer in range(encoder.layers):
             if layer == 0:
@@ -283,12 +281,7 @@ class FoldedRecurrent:
                 into = np.zeros((0, gates), np.float32), *below
             table, from_numbers, bias = into
             weight = _array(encoder.weight_hh[layer].t())
-            bias_hh = np.zeros(0, np.float32)
-            if encoder.kind == "gru":
-                bias_hh = _array(encoder.bias_hh[layer])
-            self.layers.append(
-                user_steps.StepTables(table, nothing, from_numbers, bias, weight, bias_hh)
-            )
+            self.layers.append(user_steps.StepTables(table, nothing, from_numbers, bias, weight))
 
 
 class RecurrentHistories:
@@ -299,8 +292,7 @@ class RecurrentHistories:
     def __init__(self, folded: FoldedRecurrent, n: int) -> None:
         self.folded = folded
         self.carries = [
-            tuple(np.zeros((n, folded.size), np.float32) for _ in range(folded.n_parts))
-            for _ in folded.layers
+            tuple(np.zeros((n, folded.size), np.float32) for _ in range(2)) for _ in folded.layers
         ]
         self.states: FloatArray = self.carries[-1][0]
         self.no_rows: IntArray = np.zeros((n, 1, 0), np.int32)
@@ -320,10 +312,9 @@ class RecurrentHistories:
         numbers: FloatArray,
     ) -> None:
         """One recurrent step of users first to last − 1."""
-        folded = self.folded
-        step = user_steps.lstm_step if folded.kind == "lstm" else user_steps.gru_step
-        for layer, carry in zip(folded.layers, self.carries, strict=True):
-            step(first, last, active, user_steps.StepInputs(chosen, numbers), layer, *carry)
+        for layer, carry in zip(self.folded.layers, self.carries, strict=True):
+            inputs = user_steps.StepInputs(chosen, numbers)
+            user_steps.lstm_step(first, last, active, inputs, layer, *carry)
             chosen, numbers = self.no_rows, carry[0][:, None, :]
 
 
@@ -348,19 +339,12 @@ def slate_distribution(
     # whatever a regulariser of the user's own is, the generator's own distribution under it is a
     # softmax
     if isinstance(rule, Shannon) or (head == "generator" and not isinstance(rule, L2 | Tsallis)):
-        return partial(_distribute, kernels.softmax_slates, kernels.ChoiceRule(eta, outside, 1.0))
-    if not isinstance(rule, L2 | Tsallis):
-        return None
-    entmax = kernels.ChoiceRule(eta, outside, 2.0 if isinstance(rule, L2) else float(rule.alpha))
-    return partial(_distribute, kernels.entmax_slates, entmax)
+        return partial(_distribute, kernels.ChoiceRule(eta, outside))
+    return None
 
 
 def _distribute(
-    kernel: Callable[..., None],
-    rule: kernels.ChoiceRule,
-    first: int,
-    last: int,
-    slates: SlateProbabilities,
+    rule: kernels.ChoiceRule, first: int, last: int, slates: SlateProbabilities
 ) -> None:
     # a function of the module, which pickle finds by its name
-    kernel(first, last, slates.scores, slates.rows, rule, slates.probs, slates.none)
+    kernels.softmax_slates(first, last, slates.scores, slates.rows, rule, slates.probs, slates.none)

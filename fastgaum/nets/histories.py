@@ -20,7 +20,6 @@ from fastgaum.errors import ConfigError
 from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer, history_input
 from fastgaum.nets.sequences import (
     Prefixes,
-    gru,
     lag_readout,
     lag_structure,
     lag_weighted,
@@ -28,6 +27,7 @@ from fastgaum.nets.sequences import (
     lstm_states,
     prefixes,
     reverse_rows,
+    time_major,
 )
 from fastgaum.nets.tables import TableMaker, drawn, normal_table
 from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
@@ -134,45 +134,25 @@ class HistoryEncoder(nn.Module, ABC):
 
 
 class Recurrent(HistoryEncoder):
-    """LSTM or GRU over the chosen candidates' bags; weights are named and ordered as torch.nn.LSTM
-    and torch.nn.GRU.
+    """LSTM over the chosen candidates' bags; weights are named and ordered as torch.nn.LSTM.
 
     The input projection is a gather from a (features × gates) table; the recurrence is packed.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        sizes: BagSizes,
-        dim: int,
-        layers: int = 1,
-    ) -> None:
+    def __init__(self, sizes: BagSizes, dim: int, layers: int = 1) -> None:
         super().__init__()
-        self.kind = kind
         self.state_dim = dim
         self.layers = layers
-        self.gates = 4 if kind == "lstm" else 3
         bound = 1 / math.sqrt(dim)
-        self.input = history_input(sizes, self.gates * dim, bound / 2, "history.input")
-        self.weight_hh = nn.ParameterList(
-            _uniform(bound, self.gates * dim, dim) for _ in range(layers)
-        )
-        self.weight_ih = nn.ParameterList(
-            _uniform(bound, self.gates * dim, dim) for _ in range(layers - 1)
-        )
-        self.bias_ih = nn.ParameterList(
-            _uniform(bound, self.gates * dim) for _ in range(layers - 1)
-        )
-        # the GRU's second bias stands inside its reset gate and cannot be folded into the input
-        # projection
-        self.bias_hh = nn.ParameterList(
-            _uniform(bound, self.gates * dim) for _ in range(layers if kind == "gru" else 0)
-        )
+        self.input = history_input(sizes, 4 * dim, bound / 2, "history.input")
+        self.weight_hh = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(layers))
+        self.weight_ih = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(layers - 1))
+        self.bias_ih = nn.ParameterList(_uniform(bound, 4 * dim) for _ in range(layers - 1))
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token."""
         gates = self.input(tokens)
-        if gates.is_cuda and self.kind == "lstm":
+        if gates.is_cuda:
             return self._in_buckets(gates, offsets)
         return self.run(gates, offsets, self.initial(len(offsets) - 1))[-1][0]
 
@@ -185,20 +165,16 @@ class Recurrent(HistoryEncoder):
             h = lstm_states(gates, offsets, self.weight_hh[layer])
         return h
 
-    def run(self, gates: Tensor, offsets: Tensor, carry: Carry) -> list[tuple[Tensor, ...]]:
-        """Each layer's outputs, (h,) or (h, c) of shape (n_tokens, dim), from the first layer's
-        input gates."""
-        outputs: list[tuple[Tensor, ...]] = []
+    def run(self, gates: Tensor, offsets: Tensor, carry: Carry) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's h and c, (n_tokens, dim) each, from the first layer's input gates."""
+        outputs: list[tuple[Tensor, Tensor]] = []
         for layer in range(self.layers):
             weight = self.weight_hh[layer]
             if layer:
                 gates = nn.functional.linear(
                     outputs[-1][0], self.weight_ih[layer - 1], self.bias_ih[layer - 1]
                 )
-            if self.kind == "gru":
-                outputs.append((gru(gates, offsets, weight, self.bias_hh[layer], carry[layer]),))
-            else:
-                outputs.append(lstm(gates, offsets, weight, carry[2 * layer], carry[2 * layer + 1]))
+            outputs.append(lstm(gates, offsets, weight, carry[2 * layer], carry[2 * layer + 1]))
         return outputs
 
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
@@ -208,9 +184,9 @@ class Recurrent(HistoryEncoder):
         return self.state_of(self.advance(carry, generated))
 
     def initial(self, n: int) -> Carry:
-        """Zeros: (h, c) per layer for the LSTM, (h,) for the GRU."""
-        parts = self.layers * (2 if self.kind == "lstm" else 1)
-        return tuple(self.weight_hh[0].new_zeros(n, self.state_dim) for _ in range(parts))
+        """Zeros: h and c of each layer."""
+        zeros = self.weight_hh[0].new_zeros(n, self.state_dim)
+        return tuple(zeros.clone() for _ in range(2 * self.layers))
 
     def advance(self, carry: Carry, tokens: Bags) -> Carry:
         """One recurrent step; `tokens` holds one bag per user."""
@@ -219,7 +195,7 @@ class Recurrent(HistoryEncoder):
 
     def state_of(self, carry: Carry) -> Tensor:
         """The last layer's h."""
-        return carry[-2] if self.kind == "lstm" else carry[-1]
+        return carry[-2]
 
 
 class PrefixBiLstm(HistoryEncoder):
@@ -266,23 +242,24 @@ class PrefixBiLstm(HistoryEncoder):
         return self._run(gates[0], gates[1], expanded)
 
     def _run(self, forward: Tensor, backward: Tensor, expanded: Prefixes) -> Tensor:
-        flip = reverse_rows(expanded)
-        zeros = forward.new_zeros(len(expanded.offsets) - 1, self.dim)
-        h_forward = h_backward = zeros
-        for layer in range(self.layers):
-            if layer:
-                joined = torch.cat([h_forward, h_backward], dim=1)
-                at = 2 * (layer - 1)
-                forward = nn.functional.linear(joined, self.weight_ih[at], self.bias_ih[at])
-                backward = nn.functional.linear(
-                    joined, self.weight_ih[at + 1], self.bias_ih[at + 1]
-                )
-            h_forward, _ = lstm(forward, expanded.offsets, self.weight_hh[2 * layer], zeros, zeros)
-            h_reversed, _ = lstm(
-                backward[flip], expanded.offsets, self.weight_hh[2 * layer + 1], zeros, zeros
-            )
-            h_backward = h_reversed[flip]
-        return torch.cat([h_forward[expanded.last], h_backward[expanded.first]], dim=1)
+        """The first layer reads gates, which torch's LSTM cannot; the layers above are torch's."""
+        flip, offsets = reverse_rows(expanded), expanded.offsets
+        zeros = forward.new_zeros(len(offsets) - 1, self.dim)
+        h_forward, _ = lstm(forward, offsets, self.weight_hh[0], zeros, zeros)
+        h_reversed, _ = lstm(backward[flip], offsets, self.weight_hh[1], zeros, zeros)
+        states = torch.cat([h_forward, h_reversed[flip]], dim=1)
+        if self.layers > 1 and len(states):
+            above = zip(self.weight_ih, self.weight_hh[2:], self.bias_ih, strict=True)
+            none = torch.zeros_like(self.bias_ih[0])
+            weights = [part for ih, hh, bias in above for part in (ih, hh, bias, none)]
+            _, running, tokens = time_major(offsets, len(states))
+            start = forward.new_zeros(2 * (self.layers - 1), running[0], self.dim)
+            packed = states[tokens], torch.tensor(running), (start, start), weights
+            states = torch.lstm(*packed, True, self.layers - 1, 0.0, self.training, True)[0]
+            states = states[torch.argsort(tokens)]
+        return torch.cat(
+            [states[expanded.last, : self.dim], states[expanded.first, self.dim :]], dim=1
+        )
 
     def initial(self, n: int) -> Carry:
         """The input gates of the choices so far, none yet: the carry grows by one choice per
@@ -358,7 +335,7 @@ def history_encoder(
 ) -> HistoryEncoder:
     """The encoder that a configuration names, over our tables or those that `tables` makes.
 
-    `items` is a table of vectors that the encoder shares with others; `lstm` and `gru` read it.
+    `items` is a table of vectors that the encoder shares with others; `lstm` reads it.
 
     Raises:
         ConfigError: position weights, whose table is no sum of rows, are asked for over the user's
@@ -368,7 +345,7 @@ def history_encoder(
         if tables is not None:
             raise ConfigError(
                 "history = pw weighs its table's rows by their lag, which a table of your own is "
-                "not asked to do: use lstm, gru or bilstm"
+                "not asked to do: use lstm or bilstm"
             )
         return PositionWeight(
             n_ids, config.history_window, config.history_weights, config.hidden[0]
@@ -376,7 +353,7 @@ def history_encoder(
     sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables, items)
     if config.history == "bilstm":
         return PrefixBiLstm(sizes, config.history_dim, config.history_layers)
-    return Recurrent(config.history, sizes, config.history_dim, config.history_layers)
+    return Recurrent(sizes, config.history_dim, config.history_layers)
 
 
 def _uniform(bound: float, *shape: int) -> nn.Parameter:

@@ -1,5 +1,5 @@
 """What is computed over ragged sequences of tokens, each at its own length, without a padded
-tensor; plain torch, any device: LSTM and GRU, prefixes, and the lags of position weights.
+tensor; plain torch, any device: LSTM, prefixes, and the lags of position weights.
 
 Tokens are session-major: sequence i owns rows offsets[i]:offsets[i + 1], in time order; a sequence
 may be empty. In a recurrence `gates_x` already holds the input projection and its bias, so that the
@@ -41,25 +41,6 @@ def lstm(
         c_steps.append(c)
     back = torch.argsort(tokens)
     return torch.cat(h_steps)[back], torch.cat(c_steps)[back]
-
-
-def gru(gates_x: Tensor, offsets: Tensor, weight_hh: Tensor, bias_hh: Tensor, h0: Tensor) -> Tensor:
-    """Return h after each token, (n_tokens, H).
-
-    gates_x (n_tokens, 3H) holds W_ih x + b_ih; offsets (n_sequences + 1,) int32; weight_hh (3H, H);
-    bias_hh (3H,), kept apart because the reset gate multiplies it; h0 (n_sequences, H). Gates are
-    in the order r, z, n: weights and formulas are those of torch.nn.GRU."""
-    order, running, tokens = time_major(offsets, gates_x.shape[0])
-    h = h0[order]
-    h_steps = [h[:0]]
-    for step in torch.split(gates_x[tokens], running):
-        n = step.shape[0]
-        x_r, x_z, x_n = step.chunk(3, 1)
-        q_r, q_z, q_n = torch.addmm(bias_hh, h[:n], weight_hh.t()).chunk(3, 1)
-        z = (x_z + q_z).sigmoid()
-        h = (1 - z) * (x_n + (x_r + q_r).sigmoid() * q_n).tanh() + z * h[:n]
-        h_steps.append(h)
-    return torch.cat(h_steps)[torch.argsort(tokens)]
 
 
 def time_major(offsets: Tensor, n_tokens: int) -> tuple[Tensor, list[int], Tensor]:
@@ -154,7 +135,7 @@ def prefixes(offsets: Tensor, window: int | None = None) -> Prefixes:
         raise ConfigError(
             f"the prefixes of a batch whose longest session has {int(lengths.max()):,} choices are "
             f"{int(ends[-1]):,} positions, at most {MOST_POSITIONS:,} are read at once: lower "
-            "batch_sessions, or use history = lstm, gru or pw"
+            "batch_sessions, or use history = lstm or pw"
         )
     first = ends - size
     rows = torch.arange(int(ends[-1]) if n_tokens else 0, device=offsets.device)

@@ -352,7 +352,7 @@ class LearnedPopulation(Population):
             self.contexts.move_on(who, self.n_live)
 
     def _by_hand(self, b: Buffers) -> None:
-        """Probabilities under a regulariser of the user's own, which no kernel knows."""
+        """Probabilities under a regulariser that no kernel knows: all but Shannon's."""
         n = self.n_live
         shown = b.rows[:n, :, 0] >= 0
         users = shown.any(axis=1)

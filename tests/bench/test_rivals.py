@@ -62,7 +62,7 @@ def test_a_rival_takes_our_steps(rival: type[PaddedGame], no_click: float) -> No
 
 
 @pytest.mark.parametrize(
-    "change", [{"dropout": 0.1}, {"history": "gru"}, {"states": "generated"}, {"wide": True}]
+    "change", [{"dropout": 0.1}, {"history": "pw"}, {"states": "generated"}, {"wide": True}]
 )
 def test_rivals_refuse_what_they_do_not_have(change: dict[str, Any]) -> None:
     config = Config.from_preset("paper-lstm", **{**PLAIN, **change})

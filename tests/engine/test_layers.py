@@ -14,9 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.engine.histories import EngineHistory
+from fastgaum.engine.histories import RecurrentHistory
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.players import engine_history
 from fastgaum.engine.scorer import (
     GRADIENT_GIVEN,
     ONLY_SCORES,
@@ -26,18 +25,15 @@ from fastgaum.engine.scorer import (
 )
 from fastgaum.engine.tables import NamedParts, PartsRoom, SparseTable
 from fastgaum.nets.bags import BagSizes
-from fastgaum.nets.histories import HistoryEncoder, PositionWeight, PrefixBiLstm, Recurrent
+from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.networks import Scorer
 from fastgaum.nets.tensors import Bags
 
 N_IDS, N_NUMBERS = 6, 2
 BAGS = BagSizes(N_IDS, N_NUMBERS)
 ENCODERS: dict[str, Any] = {
-    "lstm": lambda: Recurrent("lstm", BAGS, 3, 2),
-    "lstm over embeddings": lambda: Recurrent("lstm", BagSizes(N_IDS, N_NUMBERS, 2), 3),
-    "gru": lambda: Recurrent("gru", BAGS, 3, 2),
-    "bilstm": lambda: PrefixBiLstm(BAGS, 3, 2),
-    "pw": lambda: PositionWeight(N_IDS, 3, 2, 4),
+    "lstm": lambda: Recurrent(BAGS, 3, 2),
+    "lstm over embeddings": lambda: Recurrent(BagSizes(N_IDS, N_NUMBERS, 2), 3),
 }
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=6)
 SCALES = st.sampled_from([1.0, 0.0, 1e4])
@@ -88,7 +84,7 @@ def test_scores(activation: str, sizes: list[int], scale: float, item_dim: int, 
     wanted = {name: part.grad for name, part in exact.named_parameters()}
 
     layer = ScorerLayer(scorer)
-    tables = layer.own_tables(N_IDS, "adam")
+    tables = layer.own_tables(N_IDS)
     optimiser = PlayerOptimiser(dense_parameters(scorer), tables, 0.1, 0.0, 1.0)
     layer.bind(optimiser)
     ids, parts = candidates.ids.numpy().reshape(n, 2), [(0, len(sizes))]
@@ -116,32 +112,30 @@ def test_states(kind: str, sizes: list[int], scale: float) -> None:
     if sum(sizes) == 0:
         return
     torch.manual_seed(0)
-    encoder: HistoryEncoder = ENCODERS[kind]()
+    encoder: Recurrent = ENCODERS[kind]()
     offsets, tokens = offsets_of(sizes), bags_of(sum(sizes), 2, scale)
     expected = encoder.after_tokens(tokens, offsets)
     grad = torch.randn_like(expected)
     torch.autograd.backward(expected, grad)
     wanted = {name: part.grad for name, part in encoder.named_parameters()}
     layer, check = by_hand(encoder)
-    agree(layer._after_tokens(tokens, offsets), expected, scale)
-    layer._back(grad.numpy(), np.full(N_IDS, -1, np.int32))
+    agree(layer.after_tokens(tokens, offsets), expected, scale)
+    layer.back_from_tokens(grad.numpy(), np.full(N_IDS, -1, np.int32))
     check(wanted, scale)
 
 
 def by_hand(
-    encoder: HistoryEncoder,
-) -> tuple[EngineHistory, Callable[[dict[str, Any], float], None]]:
+    encoder: Recurrent,
+) -> tuple[RecurrentHistory, Callable[[dict[str, Any], float], None]]:
     """The encoder by hand, and what holds its gradients to those of autograd, by name."""
-    layer = engine_history(encoder)
-    tables, products = layer.own_tables(N_IDS, "adam"), layer.own_products()
-    optimiser = PlayerOptimiser(layer.dense_parameters(), tables, 0.1, 0.0, 1.0, products)
+    layer = RecurrentHistory(encoder)
+    tables = layer.own_tables(N_IDS)
+    optimiser = PlayerOptimiser(layer.dense_parameters(), tables, 0.1, 0.0, 1.0)
     layer.bind(optimiser)
 
     def check(wanted: dict[str, Any], scale: float) -> None:
-        of_products = {id(one.parameter): one.left @ one.right for one in products}
-        of_tables = {id(table.parameter): of_table(table) for table in tables}
+        known = {id(table.parameter): of_table(table) for table in tables}
         for name, parameter in encoder.named_parameters():
-            known = {**of_products, **of_tables}
             found = known[id(parameter)] if id(parameter) in known else optimiser.grad_of(parameter)
             agree(np.reshape(found, wanted[name].shape), wanted[name], scale)
 
@@ -152,7 +146,7 @@ def by_hand(
 def test_events_read_the_last_token_before_them(kind: str) -> None:
     """Of eight tokens, four are read: the others are actions before a further token."""
     torch.manual_seed(0)
-    encoder: HistoryEncoder = ENCODERS[kind]()
+    encoder: Recurrent = ENCODERS[kind]()
     batch: Any = SimpleNamespace(
         n_events=6,
         tokens=bags_of(8, 2, 1.0),

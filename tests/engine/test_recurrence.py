@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from fastgaum.engine import recurrence
-from fastgaum.engine.recurrence import NO_SOURCE, GruLayer, LstmLayer
-from fastgaum.nets.sequences import gru, lstm
+from fastgaum.engine.recurrence import NO_SOURCE, LstmLayer
+from fastgaum.nets.sequences import lstm
 
 OFFSETS = [0, 0, 3, 4, 12, 12, 17, 18, 18]
 REGIMES: dict[str, dict[str, Any]] = {
@@ -98,27 +98,6 @@ def test_lstm(lengths: list[int], size: int, regime: str, scale: float, projecte
     close([*parts, *[of_weight[:, size:]] * projected], wanted)
 
 
-@settings(max_examples=60, deadline=None)
-@given(**SHAPES)
-def test_gru(lengths: list[int], size: int, regime: str, scale: float) -> None:
-    torch.manual_seed(SEED)
-    offsets = offsets_of(lengths)
-    x, w_hh, bias = (
-        drawn(int(offsets[-1]), 3 * size, scale=scale),
-        drawn(3 * size, size),
-        drawn(3 * size),
-    )
-    h = gru(x, offsets, w_hh, bias, torch.zeros(len(lengths), size).double())
-    grad = drawn(len(x), size)
-    wanted = gradients((h,), [x, w_hh, bias], (grad,))
-    of_weight, of_bias = np.empty((3 * size, size)), np.empty(3 * size)
-    with walked(regime):
-        layer = GruLayer(size, np.float64)
-        close([layer.forward(offsets.numpy(), array(w_hh), array(bias), array(x))], [h])
-        of_x = layer.backward(array(grad), of_weight, of_bias)
-    close([of_x, of_weight, of_bias], wanted)
-
-
 @pytest.mark.parametrize("depth", [0, 70])
 def test_wide_layers_take_blocks(depth: int) -> None:
     """125 hidden units: weights in blocks, their gradient too, in float32."""
@@ -142,27 +121,24 @@ def test_wide_layers_take_blocks(depth: int) -> None:
     np.testing.assert_allclose(of_weight, wanted.numpy(), atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
 @pytest.mark.parametrize("size", [20, 125])
-def test_one_thread_and_two_give_the_same_bits(kind: str, size: int) -> None:
+def test_one_thread_and_two_give_the_same_bits(size: int) -> None:
     rng = np.random.default_rng(0)
     offsets = np.concatenate([[0], np.cumsum(rng.zipf(1.5, 60).clip(max=30) - 1)]).astype(np.int32)
-    gates = 4 if kind == "lstm" else 3
-    weight = rng.standard_normal((gates * size, size)).astype(np.float32)
-    bias = rng.standard_normal(gates * size).astype(np.float32)
-    x = rng.standard_normal((int(offsets[-1]), gates * size)).astype(np.float32)
+    weight = rng.standard_normal((4 * size, size)).astype(np.float32)
+    bias = rng.standard_normal(4 * size).astype(np.float32)
+    x = rng.standard_normal((int(offsets[-1]), 4 * size)).astype(np.float32)
     grad = rng.standard_normal((int(offsets[-1]), size)).astype(np.float32)
     before, found = torch.get_num_threads(), []
     for n in (1, 2):
         torch.set_num_threads(n)
-        layer: Any = LstmLayer(size) if kind == "lstm" else GruLayer(size)
+        layer = LstmLayer(size)
         of_weight, of_bias = np.empty_like(weight), np.empty_like(bias)
         with walked("parts"):
             assert len(recurrence.plan(offsets, size).parts) > 1
             h = layer.forward(offsets, weight, bias, x.copy())
             back = layer.backward(grad, of_weight, of_bias)
-        passes = [*h, *back] if kind == "lstm" else [h, back]
-        found.append([*passes, of_weight, of_bias])
+        found.append([*h, *back, of_weight, of_bias])
     torch.set_num_threads(before)
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)

@@ -29,7 +29,7 @@ from tests.game.interrupted import (
 from tests.logs.test_context import navigation
 
 VARIANTS: list[dict[str, Any]] = [
-    {"history": "gru", "players": "exact", "history_layers": 2},
+    {"players": "exact", "history_layers": 2},
     {"history": "bilstm", "states": "generated"},
     {"regulariser": "tsallis"},
     {"dropout": 0.3, "table_optimiser": "adagrad"},

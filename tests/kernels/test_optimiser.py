@@ -1,5 +1,5 @@
-"""The optimisers' steps: slots, sums, that the sparse step is AdamW where every row is named in every
-step, and that AdamW from a gradient's factors is `adam_dense`."""
+"""The optimisers' steps: slots, sums, and that the sparse step is AdamW where every row is named in
+every step."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.kernels import optimiser as kernels
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
-
-RATES = kernels.AdamRates(*map(np.float32, (0.5, 1e-2, 1e-3, 0.9, 0.999, 0.1, 0.0316, 1e-8)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -64,8 +62,7 @@ def test_slots_and_sums(ids: list[int], seed: int) -> None:
 def test_rows_that_are_named_move_and_the_others_wait(
     seed: int, named: int, width: int, cut: int
 ) -> None:
-    """Lazy AdamW and row-wise Adagrad against their formulas, a row at a time; weight decay comes
-    in arrears."""
+    """Lazy AdamW against its formula, a row at a time; weight decay comes in arrears."""
     rng = np.random.default_rng(seed)
     rows, cut = rng.permutation(12)[:named].astype(np.int32), min(cut, named)
     table, grad, m = (
@@ -73,7 +70,7 @@ def test_rows_that_are_named_move_and_the_others_wait(
         rng.normal(size=(named, width)),
         rng.normal(size=(12, width)),
     )
-    v, squares, shrunk = rng.random((12, width)), rng.random(12), -0.1 * rng.random(12)
+    v, shrunk = rng.random((12, width)), -0.1 * rng.random(12)
     # powers of two, which float32 holds: a kernel takes 1 − β in it
     shrink, lr, log_decay, beta1, beta2, correction1, correction2, eps = (
         0.5,
@@ -85,26 +82,20 @@ def test_rows_that_are_named_move_and_the_others_wait(
         0.5,
         2**-26,
     )
-    adam, ada, m1, v1, squares1 = table.copy(), table.copy(), m.copy(), v.copy(), squares.copy()
-    waits, waits_too = shrunk.copy(), shrunk.copy()
+    adam, m1, v1, waits = table.copy(), m.copy(), v.copy(), shrunk.copy()
     for part in ((0, cut), (cut, named)):
         betas = (beta1, beta2, correction1, correction2, eps)
         rates = kernels.AdamRates(shrink, lr, log_decay, *betas)
         weights = kernels.AdamRows(adam, m1, v1, waits)
         kernels.adam_rows(weights, rows, grad, *part, rates)
-        held = kernels.AdagradRows(ada, squares1, waits_too)
-        pace = kernels.AdagradRates(shrink, lr, log_decay, eps)
-        kernels.adagrad_rows(held, rows, grad, *part, pace)
-    by_adam, by_ada = table.copy(), table.copy()
+    by_adam = table.copy()
     for row, g in zip(rows, grad * shrink, strict=True):
         keep = np.exp(log_decay - shrunk[row])
         m[row], v[row] = beta1 * m[row] + (1 - beta1) * g, beta2 * v[row] + (1 - beta2) * g**2
         by_adam[row] = keep * table[row] - lr * (m[row] / correction1) / (
             np.sqrt(v[row]) / correction2 + eps
         )
-        squares[row] += (g**2).mean()
-        by_ada[row] = keep * table[row] - lr * g / (np.sqrt(squares[row]) + eps)
-    for found, wanted in ((adam, by_adam), (m1, m), (v1, v), (ada, by_ada), (squares1, squares)):
+    for found, wanted in ((adam, by_adam), (m1, m), (v1, v)):
         np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
     kernels.decay_rows(adam, waits, 0, 12, log_decay)
     by_adam[np.setdiff1d(np.arange(12), rows)] *= np.exp(log_decay - shrunk)[
@@ -139,7 +130,7 @@ def test_naming_every_row_in_every_step_is_adamw() -> None:
     n, width, lr, decay, clip = 7, 40, 0.01, 0.1, 3.0
     start, dense_start = torch.randn(n, width), torch.randn(5)
     table, dense = nn.Parameter(start.clone()), nn.Parameter(dense_start.clone())
-    sparse = SparseTable(table, n, "adam")
+    sparse = SparseTable(table, n)
     ours = PlayerOptimiser([dense], [sparse], lr, decay, clip)
     named = Named(
         np.arange(n, dtype=np.int32),
@@ -160,17 +151,16 @@ def test_naming_every_row_in_every_step_is_adamw() -> None:
     torch.testing.assert_close(dense.data, twins[1].data, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", ["adam", "adagrad"])
-def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule(rule: str) -> None:
+def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule() -> None:
     rng, n, width = np.random.default_rng(1), 12, 6
     torch.manual_seed(0)
     layer = BagLinear(n, 0, width, 0, 0.1)
     twin = BagLinear(n, 0, width, 0, 0.1)
     twin.load_state_dict(layer.state_dict())
-    sparse = SparseTable(layer.table, n, rule)  # type: ignore[arg-type]
+    sparse = SparseTable(layer.table, n)
     assert layer.bias is not None
     ours = PlayerOptimiser([layer.bias], [sparse], 0.05, 0.3, 1.0)
-    theirs = StockOptimiser(twin, 0.05, 0.3, 1.0, rule)
+    theirs = StockOptimiser(twin, 0.05, 0.3, 1.0, "adam")
     slot_of = np.full(n, -1, np.int32)
     for _ in range(8):
         ids, offsets = rng.integers(0, n, 5).astype(np.int32), np.array([0, 2, 5], np.int32)
@@ -193,44 +183,10 @@ def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule(rule: str) -> None:
 
 def test_a_row_that_waits_loses_no_weight_decay() -> None:
     table, dense = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.zeros(1))
-    sparse = SparseTable(table, 3, "adam")
+    sparse = SparseTable(table, 3)
     player = PlayerOptimiser([dense], [sparse], 0.1, 0.5, 5.0)
     for _ in range(4):
         player.step()
     assert torch.equal(table.data, torch.ones(3, 2))
     player.settle()
     torch.testing.assert_close(table.data, torch.full((3, 2), 0.95**4))
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 30), st.integers(0, 3))
-def test_a_step_from_factors_is_adams(n: int, width: int, terms: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    values, m, left, right = (
-        rng.standard_normal(shape, dtype=np.float32)
-        for shape in ((n, width), (n, width), (n, terms), (terms, width))
-    )
-    v = rng.random((n, width), dtype=np.float32)
-    expected = [part.copy().reshape(-1) for part in (values, m, v)]
-    kernels.adam_dense(kernels.AdamWeights(*expected), (left @ right).reshape(-1), RATES)
-    middle = n // 2
-    for part in ((0, middle), (middle, n)):
-        kernels.adam_product(*part, kernels.AdamWeights(values, m, v), left, right, RATES)
-    for found, wanted in zip((values, m, v), expected, strict=True):
-        np.testing.assert_allclose(found.reshape(-1), wanted, rtol=1e-4, atol=1e-5)
-
-
-@settings(max_examples=20)
-@given(terms=st.integers(0, 20), n=st.integers(1, 40), width=st.integers(1, 50))
-def test_sum_of_squares_of_a_product(terms: int, n: int, width: int) -> None:
-    rng = np.random.default_rng(terms)
-    left, right = (
-        rng.standard_normal((n, terms), dtype=np.float32),
-        rng.standard_normal((terms, width), dtype=np.float32),
-    )
-    sums = np.full(2, np.nan)
-    kernels.product_squares(0, n // 2, left, right, 0, sums)
-    kernels.product_squares(n // 2, n, left, right, 1, sums)
-    assert sums.sum() == pytest.approx(
-        float(((left @ right).astype(np.float64) ** 2).sum()), rel=1e-5
-    )

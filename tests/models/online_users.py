@@ -48,7 +48,7 @@ def log_of_kind(kind: str, seed: int, n_sessions: int) -> SessionLog:
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "relations, two layers": ("plain", {"relations": True, "history_layers": 2, "eta": 2.0}),
-    "identity, sparse": ("plain", {**IDENTITY, "regulariser": "tsallis", "history": "gru"}),
+    "identity, sparse": ("plain", {**IDENTITY, "regulariser": "tsallis", "history_layers": 2}),
     "position weights": ("plain", {**IDENTITY, "history": "pw", "history_window": 3}),
     "bilstm": ("plain", {"history": "bilstm", "regulariser": "l2", "relations": False}),
     "fields, views, positions": ("fields", {"protocol": "views", "examination": False}),
@@ -61,7 +61,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "vectors, towers, position weights": ("vectors", {**IDENTITY, "tower_dim": 4, "history": "pw"}),
     "vectors, actions": ("vectors, actions", {**IDENTITY, "tower_dim": 4}),
     "vectors, components": ("vectors", {"relations": False}),
-    "actions": ("actions", {**IDENTITY, "history": "gru", "tower_dim": 4}),
+    "actions": ("actions", {**IDENTITY, "history_layers": 2, "tower_dim": 4}),
     "actions, position weights": ("actions", {**IDENTITY, "history": "pw", "history_window": 3}),
     "actions, fields": ("actions, fields", {"history_layers": 2, "examination": False}),
 }

@@ -105,9 +105,9 @@ def test_the_search_tries_the_encoder_that_is_trained() -> None:
 def test_the_engine_stands_back() -> None:
     config = Config.from_preset("fastgaum", **{**SMALL, "history": "lstm"})
     cpu = torch.device("cpu")
-    assert runs_by_hand(Networks(config, 9, 0), config, cpu)
+    assert runs_by_hand(Networks(config, 9, 0), config, Shannon(), cpu)
     for encoder in (SumOfAll, Louder):
-        assert not runs_by_hand(Networks(config, 9, 0, encoder), config, cpu)
+        assert not runs_by_hand(Networks(config, 9, 0, encoder), config, Shannon(), cpu)
 
 
 def test_generated_choices_reach_the_states_by_the_base_as_by_hand() -> None:

@@ -94,11 +94,11 @@ def losses(table: Any) -> np.ndarray:
     "changes",
     [
         {},
-        {"history": "gru", "item_dim": 3, "table_optimiser": "adagrad"},
+        {"item_dim": 3, "table_optimiser": "adagrad"},
         {"history": "bilstm", "wide": True},
         {"tower_dim": 6},
     ],
-    ids=["lstm", "gru with embeddings", "bilstm", "towers"],
+    ids=["lstm", "embeddings", "bilstm", "towers"],
 )
 def test_a_split_table_trains_as_the_whole_one(log: SessionLog, changes: dict[str, Any]) -> None:
     ours = UserModel.from_preset(device="cpu", **PLAIN | changes)
@@ -189,7 +189,7 @@ class Short(Split):
 @pytest.mark.parametrize(
     ("tables", "changes", "message"),
     [
-        (Split, {"history": "pw"}, "history = pw .* use lstm, gru or bilstm"),
+        (Split, {"history": "pw"}, "history = pw .* use lstm or bilstm"),
         (
             lambda name, n, width, std: None,
             {},

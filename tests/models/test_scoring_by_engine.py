@@ -19,9 +19,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "preset": {"search": ()},
     "set context, relations": {"set_context": True, "relations": True, "search": ()},
     "towers": {"tower_dim": 6, "hidden": (8,), "history_dim": 5, "relations": False, "search": ()},
-    "exact, gru": {"players": "exact", "history": "gru", "search": ()},
+    "exact, two layers": {"players": "exact", "history_layers": 2, "search": ()},
     "position weights": {"history": "pw", "search": ()},
-    "bilstm": {"history": "bilstm", "history_layers": 2, "search": ()},
 }
 
 

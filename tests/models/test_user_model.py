@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("history", ["lstm", "gru", "pw", "bilstm"])
+@pytest.mark.parametrize("history", ["lstm", "pw", "bilstm"])
 @pytest.mark.parametrize("players", ["exact", "adversarial"])
 def test_contract_of_every_history(history: str, players: str) -> None:
     check_user_model(UserModel.from_preset(history=history, players=players, **SMALL))

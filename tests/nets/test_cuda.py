@@ -17,7 +17,7 @@ from fastgaum.nets import segments
 from fastgaum.nets.bags import bag_sum
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
-from fastgaum.nets.sequences import gru, lag_readout, lag_structure, lag_weighted, lstm, lstm_states
+from fastgaum.nets.sequences import lag_readout, lag_structure, lag_weighted, lstm, lstm_states
 from fastgaum.nets.tensors import to_tensors
 
 card = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device at hand")
@@ -30,7 +30,7 @@ def draw(*shape: int) -> Tensor:
 
 @card
 @pytest.mark.parametrize(
-    "name", ["bags", "lstm", "states", "gru", "lags", "softmax", "sparsemax", "entmax"]
+    "name", ["bags", "lstm", "states", "lags", "softmax", "sparsemax", "entmax"]
 )
 def test_a_card_gives_what_the_cpu_gives(name: str) -> None:
     results = []
@@ -58,13 +58,6 @@ FUNCTIONS = {
         lstm(leaf, offsets, draw(20, 5).to(leaf.device), leaf[:4, :5], leaf[:4, 5:10]), 1
     ),
     "states": lambda leaf, offsets: lstm_states(leaf, offsets, draw(20, 5).to(leaf.device)),
-    "gru": lambda leaf, offsets: gru(
-        leaf[:, :15].contiguous(),
-        offsets,
-        draw(15, 5).to(leaf.device),
-        draw(15).to(leaf.device),
-        leaf[:4, :5],
-    ),
     "lags": _lags,
     "softmax": lambda leaf, offsets: segments.segment_log_softmax(
         leaf[:, 0].contiguous(), offsets[[0, 1, 3, 4]], True
@@ -79,7 +72,7 @@ FUNCTIONS = {
 
 
 @card
-@pytest.mark.parametrize("history", ["lstm", "gru", "pw", "bilstm"])
+@pytest.mark.parametrize("history", ["lstm", "pw", "bilstm"])
 @pytest.mark.parametrize("kind", ["exact_step", "round"])
 def test_a_step_on_the_card_is_the_step_on_the_cpu(history: str, kind: str) -> None:
     log, _ = synthesise(300, preset="sample")

@@ -5,8 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastgaum.engine.histories import state_entries
-from fastgaum.kernels.position_weight import TokenBags
 from fastgaum.nets.sequences import LagStructure, lag_readout, lag_structure, lag_weighted
 from tests import naive_recurrent as naive
 
@@ -68,11 +66,15 @@ def test_gradients_by_finite_differences() -> None:
 
 
 @pytest.mark.parametrize("window", [1, 3, 50])
-def test_the_engine_finds_the_same_structure(window: int) -> None:
-    packed = _packed(_bags())
-    found = state_entries(TokenBags(*(part.numpy() for part in packed)), window)
-    for ours, expected in zip(found, lag_structure(*packed, window), strict=True):
-        assert ours.tolist() == expected.tolist()
+def test_the_structure_is_that_of_its_twin(window: int) -> None:
+    found = lag_structure(*_packed(_bags()), window)
+    expected = naive.state_bags(OFFSETS, _bags(), window)
+    assert found.state_offsets.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
+    assert found.state_ids.tolist() == [feature for state in expected for feature in state]
+    lags_of_entry: list[list[int]] = [[] for _ in found.state_ids]
+    for entry, lag in zip(found.entries, found.lags, strict=True):
+        lags_of_entry[entry].append(int(lag))
+    assert lags_of_entry == [lags for state in expected for lags in state.values()]
 
 
 @pytest.mark.parametrize("offsets", [[0], [0, 0], [0, 2]])
@@ -86,8 +88,6 @@ def test_nothing_seen_gives_empty_states(offsets: list[int]) -> None:
     assert not state.any()
     state.sum().backward()
     assert not lag_weights.grad.any()
-    found = state_entries(TokenBags(*(part.numpy() for part in packed)), WINDOW)
-    assert [part.tolist() for part in found] == [part.tolist() for part in structure]
 
 
 def test_a_sparse_table_gradient_is_the_dense_one() -> None:

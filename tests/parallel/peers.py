@@ -41,11 +41,10 @@ from tests.builders import NARROW, random_log
 CONFIGS: dict[str, dict[str, Any]] = {
     "exact": {"preset": "paper-lstm", "epochs": 2, "id_dropout": 0.0},
     "pw": {"preset": "paper-pw", "epochs": 2, "id_dropout": 0.0},
-    "gru": {
+    "adagrad": {
         "preset": "paper-lstm",
         "epochs": 2,
         "id_dropout": 0.0,
-        "history": "gru",
         "wide": True,
         "item_dim": 4,
         "table_optimiser": "adagrad",

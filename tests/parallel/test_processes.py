@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 AGREEING = [
     "exact",
     "pw",
-    "gru",
+    "adagrad",
     "rounds",
     "fastgaum",
     "towers",

@@ -57,7 +57,7 @@ def check_followed(users: Population, codes: np.ndarray, log: SessionLog, states
 
 CASES = [
     {},
-    {"history": "gru", "tower_dim": 4},
+    {"history_layers": 2, "tower_dim": 4},
     {"history": "lstm", "tower_dim": 4, "vectors": True},
     {"history": "pw", "history_window": 3},
     {"history": "bilstm"},
@@ -80,7 +80,7 @@ def test_users_told_what_a_log_s_users_did_have_their_states(changes: dict[str, 
     world = world_of(model, part)
     codes = np.array([world.item_ids.to_list().index(item) for item in log.item_ids], np.int32)
     check_followed(world.population(part.n_sessions), codes, part, states_of(model, part))
-    if changes == {**IDENTITY, "history": "gru", "tower_dim": 4}:
+    if changes == {**IDENTITY, "history_layers": 2, "tower_dim": 4}:
         of_set = WorldSet([world, world])
         check_followed(of_set.population(part.n_sessions), codes, part, states_of(model, part))
         assert replay(of_set, part).shape == replay(world, part).shape == (1, part.n_events)

@@ -55,7 +55,7 @@ def model(log: SessionLog) -> UserModel:
 
 VARIANTS: list[dict[str, Any]] = [
     {"tower_dim": 6},
-    {"tower_dim": 5, "history": "gru", "relations": False},
+    {"tower_dim": 5, "history_layers": 2, "relations": False},
     {"relations": True},
     {"history": "pw", "set_context": False},
     {"regulariser": "l2", "history_layers": 2},

@@ -78,12 +78,11 @@ def check_same_as_encoder(
 HEADS: tuple[Head, ...] = ("generator", "reward")
 VARIANTS: list[dict[str, Any]] = [
     IDENTITY,
-    {**IDENTITY, "history": "gru"},
     {**IDENTITY, "item_dim": 3, "activation": "elu"},
     {**IDENTITY, "wide": False, "history_layers": 2},
     {"relations": False},
     {"relations": True},
-    {"relations": True, "set_context": False, "history": "gru", "history_layers": 2},
+    {"relations": True, "set_context": False, "history_layers": 2},
     {"activation": "tanh"},
     {"history": "pw", "history_window": 3},
     {"history": "bilstm"},
@@ -93,7 +92,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"regulariser": "tsallis", "tsallis_alpha": 1.7},
     {"eta": 2.0, "history_layers": 2, "item_dim": 2},
     {"tower_dim": 6},
-    {"tower_dim": 5, "history": "gru", "relations": False},
+    {"tower_dim": 5, "relations": False},
     {**IDENTITY, "tower_dim": 5, "history": "pw"},
 ]
 
@@ -215,7 +214,7 @@ def test_candidate_fields_are_the_item_s_mean_and_most_frequent_value() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        *(IDENTITY, {}, {"history": "pw"}, {"history": "gru", "relations": True}),
+        *(IDENTITY, {}, {"history": "pw"}, {"history_layers": 2, "relations": True}),
         *({"actions": True}, {"actions": True, "history": "pw"}),
     ],
     ids=str,
@@ -273,9 +272,7 @@ def test_logged_starts_are_prefixes_of_the_log(changes: dict[str, Any]) -> None:
     assert np.array_equal(users.states[[40, 9]], first)
 
 
-@pytest.mark.parametrize(
-    "changes", [IDENTITY, {"relations": True}, {"history": "pw"}, {"history": "gru"}], ids=str
-)
+@pytest.mark.parametrize("changes", [IDENTITY, {"relations": True}, {"history": "pw"}], ids=str)
 def test_a_user_s_trajectory_depends_on_its_keys_alone(changes: dict[str, Any]) -> None:
     """Whatever users stand beside it, in whatever order, on one thread or two: the same bits."""
     model = fitted(random_log(4, n_sessions=60, n_items=40, no_click=0.3), **changes)
