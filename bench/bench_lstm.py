@@ -137,7 +137,7 @@ class FromItems:
         self.embedding = work.embedding.weight.detach().numpy()
         self.w_ih, self.bias = w_ih, b_ih + b_hh
         table = nn.Parameter(torch.from_numpy(self.embedding @ w_ih.T))
-        self.table = SparseTable(table, N_ITEMS, "adagrad")
+        self.table = SparseTable(table, N_ITEMS)
         self.slot_of = np.full(N_ITEMS, -1, np.int32)
         self.ids, self.ones = work.items.int().numpy(), np.arange(work.n_tokens + 1, dtype=np.int32)
         self.offsets, self.grad = work.offsets.numpy(), work.grad.numpy()

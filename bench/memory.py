@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 VIEW_BYTES, INLINE_BYTES = 16, 12
 """polars holds a text as a view, with its bytes inside up to 12 of them"""
 ROUNDS: dict[str, Any] = {"players": "adversarial", "warm_start": 0, "catch_up": 0}
-SHARED: dict[str, Any] = {**ROUNDS, "batch_sessions": 2048, "table_optimiser": "adagrad"}
+SHARED: dict[str, Any] = {**ROUNDS, "batch_sessions": 2048}
 VECTOR_DIM, ROWS_OF_VECTORS = 128, 50_000
 TOWERS: dict[str, Any] = {
     **SIZES["towers"],
@@ -46,7 +46,6 @@ TOWERS: dict[str, Any] = {
     "epochs": 1,
     "warm_start": 1,
     "batch_sessions": 600,
-    "table_optimiser": "adagrad",
 }
 """what the `fastgaum` preset is on a log of this size, for one epoch of warm start and one of rounds"""
 SHARDS, DISPLAYED = 16, 5.0

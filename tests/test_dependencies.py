@@ -27,11 +27,9 @@ BROUGHT = {"llvmlite"}
 RIVALS = {
     "clax",
     "flax",
-    "gru4rec_pytorch",
     "jax",
     "optax",
     "pandas",
-    "recbole",
     "torch_choice",
     "recsim",
 }

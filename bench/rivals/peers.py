@@ -8,23 +8,14 @@ The races run the peers where $FASTGAUM_PEERS names such an environment.
 - `recsim`: RecSim's interest-evolution users with random slates of ten. It simulates one user at a
   time, with a choice model written by hand. Candidates are as many as two slates and stay the same,
   its quickest setting. User-steps per second, the best of five runs.
-- `recbole`: RecBole's GRU4Rec on the sessions of `zipf_sessions`. It trains one sample per target,
-  each padded to 50 items (its default), embedding and hidden size 64, one layer, no dropout, Adam,
-  BPR with one uniform negative. Targets per second of the fastest epoch of training alone.
 - `torch-choice`: its conditional logit on the numbers that candidates have under `bags`, display
-  sets padded, by L-BFGS over all training events. Seconds of the fit, and its validation NLL.
-- `gru4rec`: the official GRU4Rec, whose code `--install` clones beside the environment. One layer of
-  64, the table shared by input and output, cross-entropy on the own items of a batch of 512.
-  Targets per second, of its fastest epoch."""
+  sets padded, by L-BFGS over all training events. Seconds of the fit, and its validation NLL."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -39,7 +30,6 @@ if TYPE_CHECKING:
     from fastgaum.logs.log import SessionLog
 
 PEERS = "FASTGAUM_PEERS"
-GRU4REC = "https://github.com/hidasib/GRU4Rec_PyTorch_Official"
 PINS = (
     "recsim-no-tf==0.2.3",
     "numpy<2",
@@ -49,21 +39,20 @@ PINS = (
     "colorlog==4.7.2",
     "colorama==0.4.4",
     "torch",
-    *("tqdm", "pyyaml", "tensorboard", "tabulate", "texttable", "psutil", "plotly", "thop", "six"),
+    *("tqdm", "tensorboard", "tabulate"),
     "pytorch-lightning<3",
 )
-"""what the peers import, in releases that they still work with; `ray`, which RecBole names too, is
-read by its tuner alone"""
-ALONE = ("recbole==1.2.1", "torch-choice==1.0.7")
-"""installed without what they name: they name more than they import"""
+"""what the peers import, in releases that they still work with"""
+ALONE = ("torch-choice==1.0.7",)
+"""installed without what it names: it names more than it imports"""
 Rates = list[float]
 
 
-def rate(peer: str, threads: int, n_sessions: int = 400) -> float | None:
+def rate(peer: str, threads: int) -> float | None:
     """What a peer does in a second on so many threads; None where $FASTGAUM_PEERS names no
-    environment. Sessions are for those that train on them."""
+    environment."""
     home = os.environ.get(PEERS)
-    return None if home is None else max(_rates(Path(home), peer, threads, n_sessions))
+    return None if home is None else max(_rates(Path(home), peer, threads))
 
 
 def conditional_logit(log: SessionLog, threads: int) -> tuple[float, float] | None:
@@ -76,14 +65,12 @@ def conditional_logit(log: SessionLog, threads: int) -> tuple[float, float] | No
     return seconds, nll
 
 
-def _rates(home: Path, peer: str, threads: int, n_sessions: int) -> Rates:
+def _rates(home: Path, peer: str, threads: int) -> Rates:
     def write(folder: Path) -> None:
         if peer == "torch-choice":
             from fastgaum.logs.read import load
 
             _write_displays(load("yoochoose"), folder)
-        elif peer != "recsim":
-            _write_sessions(folder / "sessions.npz", n_sessions)
 
     return _inside(home, peer, threads, write)
 
@@ -104,15 +91,6 @@ def _inside(home: Path, peer: str, threads: int, write: Callable[[Path], None]) 
         raise SystemExit(f"{peer} failed:\n{done.stderr[-2000:]}")
     rates: Rates = json.loads(done.stdout.strip().splitlines()[-1])
     return rates
-
-
-def _write_sessions(file: Path, n_sessions: int) -> None:
-    import numpy as np
-
-    from fastgaum.bench.rivals.sessions_gru4rec import zipf_sessions
-
-    sessions = zipf_sessions(n_sessions)
-    np.savez(file, items=sessions.items, offsets=sessions.offsets)
 
 
 def _write_displays(log: SessionLog, folder: Path) -> None:
@@ -136,7 +114,6 @@ def install(home: Path) -> None:
     pip = [str(home / "bin" / "pip"), "install", "--quiet", "--no-cache-dir", "--prefer-binary"]
     subprocess.run([*pip, *PINS], check=True)
     subprocess.run([*pip, "--no-deps", *ALONE], check=True)
-    subprocess.run(["git", "clone", "-q", "--depth=1", GRU4REC, str(home / "gru4rec")], check=True)
 
 
 def recsim(home: Path, threads: int) -> Rates:
@@ -162,59 +139,6 @@ def recsim(home: Path, threads: int) -> Rates:
             if env.step(shown)[2]:
                 env.reset()
         rates.append(steps / (time.perf_counter() - started))
-    return rates
-
-
-def recbole(home: Path, threads: int) -> Rates:
-    """Runs inside the environment: write the sessions as RecBole reads them, one user per session,
-    and train."""
-    import numpy as np
-    import torch
-    from recbole.config import Config
-    from recbole.data import create_dataset, data_preparation
-    from recbole.model.sequential_recommender import GRU4Rec
-    from recbole.trainer import Trainer
-
-    torch.set_num_threads(threads)
-    found = np.load("sessions.npz", allow_pickle=False)
-    session = np.repeat(np.arange(len(found["offsets"]) - 1), np.diff(found["offsets"]))
-    Path("zipf").mkdir()
-    rows = np.column_stack([session, found["items"], np.arange(len(session))])
-    head = "user_id:token\titem_id:token\ttimestamp:float"
-    np.savetxt("zipf/zipf.inter", rows, "%d", "\t", header=head, comments="")
-    settings = {
-        "data_path": ".",
-        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
-        "MAX_ITEM_LIST_LENGTH": 50,
-        "embedding_size": 64,
-        "hidden_size": 64,
-        "num_layers": 1,
-        "dropout_prob": 0.0,
-        "loss_type": "BPR",
-        "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1},
-        "use_gpu": False,
-        "train_batch_size": 2048,
-        "show_progress": False,
-        "state": "ERROR",
-        # nearly all in training: RecBole holds out the last events of each session
-        "eval_args": {
-            "split": {"RS": [0.98, 0.01, 0.01]},
-            "order": "TO",
-            "group_by": None,
-            "mode": "full",
-        },
-        "checkpoint_dir": ".",
-        "seed": 0,
-        "reproducibility": False,
-    }
-    config = Config(model="GRU4Rec", dataset="zipf", config_dict=settings)
-    batches, _, _ = data_preparation(config, create_dataset(config))
-    trainer = Trainer(config, GRU4Rec(config, batches.dataset))
-    rates = []
-    for epoch in range(2):
-        started = time.perf_counter()
-        trainer._train_epoch(batches, epoch, show_progress=False)
-        rates.append(len(batches.dataset) / (time.perf_counter() - started))
     return rates
 
 
@@ -271,49 +195,9 @@ def torch_choice(home: Path, threads: int) -> Rates:
         return [seconds, float(loss(validation))]
 
 
-def gru4rec(home: Path, threads: int) -> Rates:
-    """Runs inside the environment: train with the official code, which prints its own rate."""
-    sys.path.insert(0, str(home / "gru4rec"))
-    import numpy as np
-    import pandas as pd
-    import torch
-    from gru4rec_pytorch import GRU4Rec
-
-    torch.set_num_threads(threads)
-    found = np.load("sessions.npz", allow_pickle=False)
-    session = np.repeat(np.arange(len(found["offsets"]) - 1), np.diff(found["offsets"]))
-    columns = {"SessionId": session, "ItemId": found["items"].astype("int64")}
-    data = pd.DataFrame(columns | {"Time": np.arange(len(session))})
-    model = GRU4Rec(
-        layers=[64],
-        loss="cross-entropy",
-        batch_size=512,
-        n_sample=0,
-        embedding=0,
-        constrained_embedding=True,
-        n_epochs=3,
-        learning_rate=0.05,
-        device=torch.device("cpu"),
-    )
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        model.fit(data, compatibility_mode=False)
-    return rates_of(printed.getvalue())
-
-
-def rates_of(printed: str) -> Rates:
-    """Events per second of each epoch, as the official code prints them.
-
-    >>> rates_of("Epoch1 --> loss: 3.7 \\t(1.59s) \\t[571.05 mb/s | 28469 e/s]")
-    [28469.0]
-    """
-    return [float(rate) for rate in re.findall(r"\| (\d+) e/s\]", printed)]
-
-
 RUNS: dict[str, Callable[[Path, int], Any]] = {
     "recsim": recsim,
-    "recbole": recbole,
     "torch-choice": torch_choice,
-    "gru4rec": gru4rec,
 }
 
 if __name__ == "__main__":
@@ -323,7 +207,6 @@ if __name__ == "__main__":
     parser.add_argument("home", type=Path, help="the environment")
     parser.add_argument("peer", nargs="?", choices=RUNS)
     parser.add_argument("--install", action="store_true")
-    parser.add_argument("--sessions", type=int, default=2_000)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -333,5 +216,5 @@ if __name__ == "__main__":
         warnings.simplefilter("ignore")
         print(json.dumps(RUNS[asked.peer](asked.home, asked.threads)))
     elif asked.peer:
-        found = _rates(asked.home, asked.peer, asked.threads, asked.sessions)
+        found = _rates(asked.home, asked.peer, asked.threads)
         print(json.dumps({"peer": asked.peer, "found": found}))

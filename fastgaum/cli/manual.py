@@ -24,7 +24,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum train shop.parquet -o runs/shop --column item=sku --candidate-field price "
         "--item-table items.csv",
         "fastgaum train shop.parquet -o runs/views --actions views.parquet --time-field gap",
-        "fastgaum train yelp -o runs/gru --set history=gru --set history_dim=16 --seed 1",
+        "fastgaum train yelp -o runs/wide --set history_dim=16 --seed 1",
         "fastgaum train clicks.csv -o runs/mine --resume",
         "fastgaum train july.csv -o runs/july --from runs/june",
         "fastgaum train clicks.csv -o runs/set --set worlds=5",
@@ -61,7 +61,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "report": (
         "fastgaum report runs/mine -o report.html",
-        "fastgaum report runs/mine runs/gru --compare -o compared.html",
+        "fastgaum report runs/mine runs/wide --compare -o compared.html",
     ),
     "transfer": (
         "fastgaum transfer",
