@@ -60,7 +60,7 @@ class Louder(Recurrent):
     from."""
 
     def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
-        super().__init__("lstm", BagSizes(n_ids, n_numbers), 4)
+        super().__init__(BagSizes(n_ids, n_numbers), 4)
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         return 3 * super().after_tokens(tokens, offsets)
