@@ -27,6 +27,14 @@ from pathlib import Path
 
 import numpy as np
 
+from fastgaum.bench.experiments.promises import (
+    MODEL,
+    Learner,
+    Promises,
+    Worth,
+    learner_worlds,
+    seeds_figure,
+)
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.files import atomic
@@ -38,14 +46,6 @@ from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy, Popular
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
-from fastgaum.reports.promises import (
-    MODEL,
-    Learner,
-    Promises,
-    Worth,
-    learner_worlds,
-    seeds_figure,
-)
 from fastgaum.reports.table import Block, Json, blocks_to_markdown, finite, num, span
 from fastgaum.reports.workers import side_by_side
 from fastgaum.threads import one_thread

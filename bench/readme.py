@@ -11,8 +11,8 @@ docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fast
 docs/tables/click-models.json, which `make click-models` writes. docs/guide/closed-loop.md takes its
 tables from docs/tables/wikispeedia-loop.json, which `bench/wikispeedia_loop.py` writes,
 docs/guide/off-policy.md from docs/tables/ope.json, which `bench/ope.py` writes.
-docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects of `fastgaum
-transfer … --json`, and docs/tables/away.json, which `bench/away.py` writes; README.md has a figure
+docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects of
+`bench/experiments/transfer.py`, and docs/tables/away.json, which `bench/away.py` writes; README.md has a figure
 and a sentence from the first of them. docs/concepts/cost.md takes its table from
 docs/tables/processes.json, which `python bench/processes.py` writes, docs/performance.md its races
 from docs/tables/bench.json, which `make bench` writes. Numbers in the prose of a page between
@@ -34,13 +34,18 @@ from fastgaum.bench.excerpts import (
     set_numbers,
     speed_to_markdown,
 )
+from fastgaum.bench.experiments.loop_table import draw_loop, loop_to_markdown
+from fastgaum.bench.experiments.transfer_table import (
+    draw_transfer,
+    transfer_blocks,
+    transfer_sentence,
+    transfer_summary,
+)
 from fastgaum.bench.ope import study_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
 from fastgaum.reports.log_facts import published_row
-from fastgaum.reports.loop_table import draw_loop, loop_to_markdown
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import block_to_markdown, blocks_to_markdown
-from fastgaum.reports.transfer_table import transfer_blocks, transfer_sentence, transfer_summary
 from fastgaum.reports.world_tables import adaptation_block, fidelity_summary, policy_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -332,7 +337,6 @@ def put(page: str, marker: str, text: str) -> None:
 def main() -> None:
     """Write the pages and the figures."""
     from fastgaum.reports.figures import draw_fidelity, draw_precision
-    from fastgaum.reports.transfer_table import draw_transfer
 
     for page, marker, file in TABLES:
         put(page, marker, table_of(read(file)))

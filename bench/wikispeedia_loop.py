@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgaum.bench.experiments.loop_table import loop_to_markdown
 from fastgaum.bench.wikispeedia_figures import SOON, bars_of, compare
 from fastgaum.bench.wikispeedia_games import LIMIT, Games, Site
 from fastgaum.errors import ConfigError
@@ -37,7 +38,6 @@ from fastgaum.metrics.intervals import paired_difference
 from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.loop_table import loop_to_markdown
 from fastgaum.reports.table import Json, finite
 from fastgaum.worlds.displays import (
     Crossing,

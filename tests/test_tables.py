@@ -22,6 +22,7 @@ from fastgaum.bench.excerpts import (
     set_numbers,
     speed_to_markdown,
 )
+from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED
 from fastgaum.bench.ope import SETTINGS
 from fastgaum.bench.readme import (
     ADAPTATION,
@@ -68,10 +69,9 @@ from fastgaum.bench.readme import (
 from fastgaum.bench.wikispeedia_games import LIMIT
 from fastgaum.policies.registry import POLICIES as POLICY_NAMES
 from fastgaum.reports.grid import parse_resplits
-from fastgaum.reports.plots import DARK
+from fastgaum.reports.plots import COLOURS, colour
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import block_to_markdown
-from fastgaum.worlds.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED
 
 DATA = ("published", "verdicts")
 """blocks of published figures, and of a comparison with them, whose own tables say it"""
@@ -300,7 +300,7 @@ def test_promised_and_paid_is_what_its_objects_give(file: str) -> None:
     assert has(text, marker)
     assert insert(text, transfers_to_markdown(file), marker) == text, "run python bench/readme.py"
     (command,) = re.findall(
-        rf"^fastgaum transfer (.*)--json {re.escape(file)}$", text, re.MULTILINE
+        rf"^python bench/experiments/transfer\.py (.*)--json {re.escape(file)}$", text, re.MULTILINE
     )
     if not (ROOT / file).is_file():
         return
@@ -372,7 +372,7 @@ def test_figures_have_colours_for_dark_pages(file: str) -> None:
     head, _, rest = (ROOT / file).read_text(encoding="utf-8").partition("</style>")
     assert "prefers-color-scheme: dark" in head, "run python bench/readme.py"
     used = set(re.findall(r"#[0-9a-f]{6}\b", rest))
-    assert {"#ffffff", "#000000"} <= used <= set(DARK)
+    assert {colour("card"), colour("ink")} <= used <= {light for light, _ in COLOURS.values()}
 
 
 def test_the_page_of_players_on_their_own_is_what_its_object_gives() -> None:

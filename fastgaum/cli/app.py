@@ -81,12 +81,6 @@ COMMANDS = {
         f" {_AS_THE_RUN}",
     ),
     "rl": ("fastgaum.cli.rl:app", "Policies in a learned user: train, evaluate, adapt."),
-    "transfer": (
-        "fastgaum.cli.transfer:transfer_command",
-        "What learned worlds promise of policies, and what known users then pay.\n\nLogs of known "
-        "users are drawn, worlds are learned from them, policies are trained in these worlds and "
-        "then played among the known users.",
-    ),
     "ope": (
         "fastgaum.cli.ope:ope_command",
         f"What a policy would have earned in a log: off-policy values.\n\n{_AS_THE_RUN}",

@@ -63,11 +63,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum report runs/mine -o report.html",
         "fastgaum report runs/mine runs/wide --compare -o compared.html",
     ),
-    "transfer": (
-        "fastgaum transfer",
-        "fastgaum transfer items-200 --logging random,popular,greedy --events 2000,20000 --seeds 3",
-        "fastgaum transfer all --json transfer.json --plot transfer.svg",
-    ),
     "ope": (
         "fastgaum ope clicks.csv --policy popular --epsilon 0.1 --display-law uniform",
         "fastgaum ope clicks.csv --policy greedy --run runs/mine --propensity shown_with --json "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgaum.reports.plots import Chart, colour, inline_svg, percent
+from fastgaum.reports.plots import Chart, colour, percent, picture_of
 from fastgaum.reports.table import Json
 
 if TYPE_CHECKING:
@@ -39,25 +39,18 @@ _LINE = {
 
 
 def page_charts(facts: Json, standings: Sequence[Sequence[Json]]) -> Json:
-    """SVG text: `standings` a list by log, None where there is nothing to rank; `runs` a list by
-    run of {name: svg}."""
+    """Draw the pictures of a page: `standings` a list by log, None where there is nothing to rank;
+    `runs` a list by run of {name: picture}."""
     of_runs = [dict(_charts_of(run)) for run in facts["runs"]]
-    together = facts["comparison"] is not None
+    compared = of_runs if facts["comparison"] is not None else []
     return {
-        "standings": [
-            inline_svg(_standings(rows), f"standings{i}") if rows else None
-            for i, rows in enumerate(standings)
-        ],
+        "standings": [picture_of(_standings(rows)) if rows else None for rows in standings],
         "runs": [
             {
-                name: inline_svg(
-                    chart,
-                    f"{name}{i}",
-                    [other[name] for other in of_runs if name in other] if together else (),
-                )
+                name: picture_of(chart, [other[name] for other in compared if name in other])
                 for name, chart in own.items()
             }
-            for i, own in enumerate(of_runs)
+            for own in of_runs
         ],
     }
 
@@ -115,7 +108,6 @@ def _standings(rows: Sequence[Json]) -> Chart:
         panel.set_xmargin(0.15)
         panel.set_xlabel("prec@1, %")
         panel.grid(False)
-        panel.spines["left"].set_visible(False)
 
     said = "; ".join(f"{row['label']} {row['prec']['1']['mean']:.1f}" for row in reversed(ordered))
     size = (4.3, 0.6 + 0.29 * len(ordered))

@@ -34,7 +34,6 @@ from fastgaum.reports.permutation import (
 )
 from fastgaum.reports.session_states import states_report
 from fastgaum.reports.table import Json
-from fastgaum.reports.testers import expected_values, reliability_report
 from fastgaum.worlds.replay import replay, versions, world_of
 from fastgaum.worlds.world import World
 
@@ -99,13 +98,12 @@ def fidelity(
     context = Context.of(every, 1 + replicas, model.space)
     scored = step(ModelScores.of(model, every, read_by))
     statistics = list(statistics_of(context, scored, model.outside))
-    step.total = 1 + len(statistics) + 5
+    step.total = 1 + len(statistics) + 4
     compared = [step(compare_sides(one, draws, seed)) for one in statistics]
     rival = _rival(model, log)
     others = {RIVAL: ModelScores.of(rival, every, "reward")} if rival else {}
     recommended = policies_of(context, scored, others)
     values = values_of(context, recommended)
-    models = {name: expected_values(context, recommended, one) for name, one in others.items()}
     calibration = step(_calibration(context, scored, draws, seed))
     valued = step(compare_sides(values, draws, seed))
     policies = step(
@@ -116,7 +114,6 @@ def fidelity(
             **agreement(values, draws, seed),
         }
     )
-    testers = step(reliability_report(values, models, draws, seed))
     states = step(
         states_report(model, every, 1 + replicas, seed) if isinstance(model, UserModel) else None
     )
@@ -137,7 +134,6 @@ def fidelity(
         "calibration": calibration,
         "states": states,
         "policies": policies,
-        "testers": testers,
     }
 
 

@@ -3,24 +3,21 @@ a panel per data set; and a fidelity report's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastgaum.metrics.precision import Float64Array
-from fastgaum.reports.plots import FIGURE_STYLE, check_figure, percent, save_figure
+from fastgaum.reports.plots import colour, panels_in_file, percent
 from fastgaum.reports.reproduce import OURS
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, label_of, rows_by_model
 from fastgaum.reports.table import Json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-_OURS, _OTHER, _PUBLISHED, _FLOOR = "#1f6feb", "#57606a", "#d1242f", "#8c959f"
 _FLOOR_LINES = {
     "random": ":",
     "train_click_rate": "--",
@@ -37,46 +34,29 @@ def draw_precision(result: Json, path: Path, *, narrow: bool = False) -> None:
     """Draw a reproduce object and write it, atomically.
 
     Rows are the models, best mean over the data sets first; dots and bars are means and 95 %
-    intervals, diamonds what was published of the same model. The floors are lines. The panels stand
+    intervals, diamonds published figures of the same model. The floors are lines. The panels stand
     side by side; if `narrow`, one below the other, so that a phone shows text of a readable size.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it is neither .svg nor .png, or cannot be written.
+        ConfigError: matplotlib is not installed.
     """
-    check_figure(path)
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     names = list(result["datasets"])
     tables = {name: rows_by_model(result["cells"], name) for name in names}
     keys = _order(tables.values())
-    with mpl.rc_context({**FIGURE_STYLE, "font.size": 9}):
-        n, high = max(len(names), 1), 0.21 * len(keys)
-        size = (4.2, 1.9 + n * (0.6 + high)) if narrow else (1.6 + 2.9 * n, 1.5 + high)
-        figure = Figure(figsize=size, layout="constrained")
-        shape = (n, 1) if narrow else (1, n)
-        panels = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
+    n, high = max(len(names), 1), 0.21 * len(keys)
+    size = (4.2, 1.9 + n * (0.6 + high)) if narrow else (1.6 + 2.9 * n, 1.5 + high)
+    with panels_in_file(path, size, n, narrow=narrow) as panels:
         for panel, name in zip(panels, names, strict=False):
             _panel(panel, name, result["datasets"][name], tables[name], keys)
-        panels[0].set_ylim(len(keys) - 0.4, -0.6)
-        for panel in panels if narrow else panels[:1]:
-            panel.set_yticks(range(len(keys)), [label_of(key, keys) for key in keys])
+        for place, panel in enumerate(panels):
+            panel.set_ylim(len(keys) - 0.4, -0.6)
+            named = narrow or place == 0
+            panel.set_yticks(
+                range(len(keys)), [label_of(key, keys) if named else "" for key in keys]
+            )
             for text, key in zip(panel.get_yticklabels(), keys, strict=True):
                 text.set_color(_colour(key))
-        _legend(figure, 2 if narrow else 4)
-        save_figure(figure, path)
-
-
-def _legend(figure: Figure, columns: int) -> None:
-    """One legend below all panels, each label once."""
-    shown = {
-        label: handle
-        for panel in figure.axes
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        shown.values(), shown.keys(), loc="outside lower center", ncols=columns, frameon=False
-    )
 
 
 def _order(tables: Iterable[Rows]) -> Keys:
@@ -103,7 +83,7 @@ def _panel(panel: Axes, name: str, facts: Json, rows: Rows, keys: Keys) -> None:
         if value is not None:
             panel.axvline(
                 value,
-                color=_FLOOR,
+                color=colour("floor"),
                 linestyle=line,
                 linewidth=1,
                 label=f"floor: {floor.replace('_', ' ')}",
@@ -111,7 +91,7 @@ def _panel(panel: Axes, name: str, facts: Json, rows: Rows, keys: Keys) -> None:
     best = (facts.get("published_best") or {}).get("1")
     if best is not None:
         panel.axvline(
-            best["mean"], color=_PUBLISHED, linewidth=1, alpha=0.6, label="best published"
+            best["mean"], color=colour("published"), linewidth=1, alpha=0.6, label="best published"
         )
     for place, key in enumerate(keys):
         if key not in rows:
@@ -129,23 +109,17 @@ def _panel(panel: Axes, name: str, facts: Json, rows: Rows, keys: Keys) -> None:
                 "D",
                 markersize=5,
                 markerfacecolor="none",
-                markeredgecolor=_PUBLISHED,
+                markeredgecolor=colour("published"),
                 zorder=4,
                 linestyle="none",
                 label="published, same model",
             )
     panel.set_title(name)
     panel.set_xlabel("prec@1, %")
-    panel.grid(axis="y", color="#d0d7de", linewidth=0.5)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
 
 
 def _colour(key: Key) -> str:
-    return _OURS if key[0] == OURS[0] else _OTHER
-
-
-_LOG, _WORLD = "#d1242f", "#1f6feb"
+    return colour("reward" if key[0] == OURS[0] else "muted")
 
 
 def draw_fidelity(report: Json, path: Path) -> None:
@@ -156,34 +130,22 @@ def draw_fidelity(report: Json, path: Path) -> None:
         OutputError: it is neither .svg nor .png, or cannot be written.
         ConfigError: matplotlib is not installed.
     """
-    check_figure(path, "--plot")
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     statistics = {one["name"]: one for one in report["statistics"]}
-    grouped = (
-        ("click rate by event", "event of the session", "click rate, %"),
-        ("popularity, tenths", "training choices of the item", "clicks, %"),
-    )
-    panels: list[Callable[[Axes], None]] = [
-        *(
-            partial(_groups, groups=statistics[name]["groups"], across=across, up=up)
-            for name, across, up in grouped
-            if name in statistics
-        ),
-        partial(_calibration, curve=report["calibration"]["curve"]),
-        partial(_policies, values=report["policies"]["values"]),
+    grouped = [
+        (statistics[name]["groups"], across, up)
+        for name, across, up in (
+            ("click rate by event", "event of the session", "click rate, %"),
+            ("popularity, tenths", "training choices of the item", "clicks, %"),
+        )
+        if name in statistics
     ]
-    with mpl.rc_context({**FIGURE_STYLE, "font.size": 8}):
-        figure = Figure(figsize=(2.7 * len(panels), 2.7), layout="constrained")
-        for panel, fill in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
-            fill(panel)
-            panel.spines[["top", "right"]].set_visible(False)
-        figure.suptitle(f"{report['log']['name']}, {report['split']} split")
-        _legend(figure, 2)
-        save_figure(figure, path)
+    n = len(grouped) + 2
+    with panels_in_file(path, (2.7 * n, 2.7), n, font=8) as panels:
+        for panel, (groups, across, up) in zip(panels, grouped, strict=False):
+            _groups(panel, groups, across, up)
+        _calibration(panels[-2], report["calibration"]["curve"])
+        _policies(panels[-1], report["policies"]["values"])
+        panels[0].set_title(f"{report['log']['name']}, {report['split']} split", loc="left")
 
 
 def _groups(panel: Axes, groups: Sequence[Json], across: str, up: str) -> None:
@@ -192,9 +154,11 @@ def _groups(panel: Axes, groups: Sequence[Json], across: str, up: str) -> None:
     logged, simulated, ends = (
         percent([one[key] for one in groups]) for key in ("logged", "simulated", "logged_ci")
     )
-    panel.bar(at, simulated, color=_WORLD, alpha=0.35, label="world")
-    panel.vlines(at, *ends.T, color=_LOG, linewidth=1)
-    panel.plot(at, logged, "o", color=_LOG, markersize=3, label="log, 95 % over users")
+    panel.bar(at, simulated, color=colour("reward"), alpha=0.35, label="world")
+    panel.vlines(at, *ends.T, color=colour("generator"), linewidth=1)
+    panel.plot(
+        at, logged, "o", color=colour("generator"), markersize=3, label="log, 95 % over users"
+    )
     panel.set_xticks(at, [one["label"] for one in groups], rotation=45, ha="right")
     panel.set_xlabel(across)
     panel.set_ylabel(up)
@@ -203,8 +167,8 @@ def _groups(panel: Axes, groups: Sequence[Json], across: str, up: str) -> None:
 def _calibration(panel: Axes, curve: Json) -> None:
     predicted, observed, ends = (percent(curve[key]) for key in ("predicted", "observed", "ci"))
     _diagonal(panel, predicted, ends)
-    panel.vlines(predicted, *ends.T, color=_LOG, linewidth=1)
-    panel.plot(predicted, observed, "o", color=_LOG, markersize=3)
+    panel.vlines(predicted, *ends.T, color=colour("generator"), linewidth=1)
+    panel.plot(predicted, observed, "o", color=colour("generator"), markersize=3)
     panel.set_xlabel("predicted probability, %")
     panel.set_ylabel("chosen in the log, %")
 
@@ -214,12 +178,12 @@ def _policies(panel: Axes, values: Sequence[Json]) -> None:
         percent([one[key] for one in values]) for key in ("logged", "simulated", "logged_ci")
     )
     _diagonal(panel, logged, simulated)
-    panel.hlines(simulated, *ends.T, color=_LOG, linewidth=1, alpha=0.5)
-    panel.plot(logged, simulated, "o", color=_WORLD, markersize=3)
+    panel.hlines(simulated, *ends.T, color=colour("generator"), linewidth=1, alpha=0.5)
+    panel.plot(logged, simulated, "o", color=colour("reward"), markersize=3)
     panel.set_xlabel("value of a policy in the log, %")
     panel.set_ylabel("in the world, %")
 
 
 def _diagonal(panel: Axes, *values: Float64Array) -> None:
     top = max(float(np.nanmax(part)) for part in values)
-    panel.plot([0, top], [0, top], color="#8c959f", linewidth=1)
+    panel.plot([0, top], [0, top], color=colour("floor"), linewidth=1)

@@ -1,23 +1,17 @@
-"""How every drawing is made: inline in a page, in the page's colours, or in a file that follows a
-dark page. matplotlib is an extra and is imported when something is drawn.
-
-Inline: matplotlib draws in one colour for each role; afterwards these become `var(--role)`, so that
-one drawing serves light, dark and print. Its SVG is then cut down to what a page needs: no
-document-wide style, no ids that another chart could share, text in the page's font.
-
-In a file: matplotlib puts colours into each element, for a light page. An .svg gets a style sheet
-beside them for readers who prefer dark. A viewer that knows no media queries shows the light page's
-colours."""
+"""How every figure is drawn: by matplotlib, in the style of `templates/figure.mplstyle` and the
+colours of `COLOURS`. An SVG has a style sheet for readers who prefer dark; a viewer that knows no
+media queries shows the light colours. matplotlib is an extra and is imported when something is
+drawn."""
 
 from __future__ import annotations
 
+import base64
 import io
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -29,53 +23,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROLES = ("ink", "muted", "line", "card", "reward", "generator", "published", "floor", "accent")
-"""what a colour stands for; `style.css` gives each its value in light, dark and print"""
-_STAND_IN = {role: f"#{i:02x}fe{i:02x}" for i, role in enumerate(ROLES, start=1)}
-_VARIABLE = {colour: f"var(--{role})" for role, colour in _STAND_IN.items()}
-_COLOUR = re.compile("|".join(_VARIABLE))
-_FONT = re.compile(r"font: ([0-9.]+px) [^;]*;")
-_REFERENCE = re.compile(r"url\(#([^)]+)\)")
-
-_PAGE_STYLE: Any = {
-    # text stays text; ids do not change from one drawing to the next; a $ in the data is a $
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fastgaum",
-    "text.parse_math": False,
-    "font.size": 10.5,
-    "axes.labelsize": 10.5,
-    "xtick.labelsize": 10.5,
-    "ytick.labelsize": 10.5,
-    "legend.fontsize": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "lines.linewidth": 1.8,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "text.color": _STAND_IN["ink"],
-    "axes.labelcolor": _STAND_IN["muted"],
-    "axes.edgecolor": _STAND_IN["line"],
-    "xtick.color": _STAND_IN["line"],
-    "ytick.color": _STAND_IN["line"],
-    "xtick.labelcolor": _STAND_IN["muted"],
-    "ytick.labelcolor": _STAND_IN["muted"],
-    "grid.color": _STAND_IN["line"],
+COLOURS = {
+    "card": ("#ffffff", "#161b21"),
+    "ink": ("#1a1f25", "#e7ebef"),
+    "muted": ("#55606b", "#a2adb8"),
+    "line": ("#d9dee4", "#2f3943"),
+    "reward": ("#0b5fc0", "#6db3ff"),
+    "generator": ("#b04a00", "#f4a640"),
+    "published": ("#7a3aa3", "#cd9bea"),
+    "floor": ("#66717c", "#98a4b0"),
+    "accent": ("#0b6e66", "#52d0bd"),
 }
+"""colour of each role on light and on dark ground; a figure has no others"""
+FORMATS = (".svg", ".png")
+"""of a figure in a file"""
 
 
 def colour(role: str) -> str:
-    """What matplotlib draws a role in."""
-    return _STAND_IN[role]
-
-
-FORMATS = (".svg", ".png")
-"""of a figure in a file"""
+    """Return the colour of a role on light ground."""
+    return COLOURS[role][0]
 
 
 def check_figure(path: Path | None, option: str = "--figure") -> None:
@@ -108,121 +74,95 @@ def percent(values: Iterable[float | None] | Iterable[Sequence[float | None]]) -
     return 100 * np.array(list(values), np.float64)
 
 
+@contextmanager
+def new_figure(size: tuple[float, float], font: float = 9) -> Iterator[Figure]:
+    """Make a figure of a size in inches, and draw it in the one style until the block ends."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    style = Path(__file__).with_name("templates") / "figure.mplstyle"
+    with mpl.rc_context(fname=style):
+        mpl.rcParams["font.size"] = font
+        yield Figure(figsize=size, layout="constrained")
+
+
+@contextmanager
+def panels_in_file(
+    path: Path, size: tuple[float, float], n: int, *, narrow: bool = False, font: float = 9
+) -> Iterator[Sequence[Axes]]:
+    """Yield n panels that share no axis, side by side or, if `narrow`, one below the other; then
+    write them with one legend below all, atomically.
+
+    Raises:
+        OutputError: the file is neither .svg nor .png, or cannot be written.
+        ConfigError: matplotlib is not installed.
+    """
+    check_figure(path, "--plot")
+    with new_figure(size, font) as figure:
+        shape = (n, 1) if narrow else (1, n)
+        panels = figure.subplots(*shape, squeeze=False).ravel().tolist()
+        yield panels
+        shown = {
+            label: handle
+            for panel in panels
+            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        columns = 2 if narrow else min(4, max(2, n + 1))
+        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=columns)
+        with atomic(path) as part:
+            if path.suffix == ".svg":
+                part.write_text(svg_of(figure), encoding="utf-8")
+            else:
+                figure.savefig(part, format="png", dpi=160)
+
+
 class Chart(NamedTuple):
-    """A drawing to be made."""
+    """A drawing of a page."""
 
     fill: Callable[[Axes], None]
     """draws it on a panel"""
     label: str
-    """what it says to a screen reader"""
+    """for a screen reader"""
     size: tuple[float, float] = (3.9, 2.5)
     """in inches"""
 
 
-def inline_svg(chart: Chart, key: str, others: Sequence[Chart] = ()) -> str:
-    """Draw a chart; return an <svg> element that says its label to a screen reader.
+class Picture(NamedTuple):
+    """A chart as an <img> of a page."""
 
-    `key` tells the page's charts apart: ids are prefixed with it. The axes also hold what is drawn
-    in the others, so that charts side by side can be compared by eye.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    address: str
+    """data:, the whole SVG"""
+    label: str
 
-    with mpl.rc_context(_PAGE_STYLE):
-        limits = []
-        for one in (*others, chart):
-            figure = Figure(figsize=chart.size, layout="constrained")
+
+def picture_of(chart: Chart, others: Sequence[Chart] = ()) -> Picture:
+    """Draw a chart for a page. The axes also hold the points of the others, so that charts side by
+    side can be compared by eye."""
+    limits = []
+    for one in (*others, chart):
+        with new_figure(one.size, 10.5) as figure:
             figure.patch.set_visible(False)
             panel = figure.subplots()
             panel.patch.set_visible(False)
             one.fill(panel)
             limits.append((*panel.get_xlim(), *panel.get_ylim()))
-        left, right, bottom, top = zip(*limits, strict=True)
-        panel.set(xlim=(min(left), max(right)), ylim=(min(bottom), max(top)))
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return _inline(text.getvalue(), chart.label, key)
+            if one is chart:
+                left, right, bottom, top = zip(*limits, strict=True)
+                panel.set(xlim=(min(left), max(right)), ylim=(min(bottom), max(top)))
+                text = svg_of(figure)
+    coded = base64.b64encode(text.encode()).decode()
+    return Picture(f"data:image/svg+xml;base64,{coded}", chart.label)
 
 
-def _inline(text: str, label: str, key: str) -> str:
-    root = ElementTree.fromstring(text[text.index("<svg") :])
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        element.attrib = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in ("metadata", "style"):
-                parent.remove(child)
-    used = set(_REFERENCE.findall(text)) | {
-        e.attrib["href"][1:] for e in root.iter() if "href" in e.attrib
-    }
-    for element in root.iter():
-        _restyle(element, key, used)
-    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _restyle(element: ElementTree.Element, key: str, used: set[str]) -> None:
-    attributes = element.attrib
-    if attributes.get("id") in used:
-        attributes["id"] = f"{key}-{attributes['id']}"
-    else:
-        attributes.pop("id", None)
-    if "href" in attributes:
-        attributes["href"] = f"#{key}-{attributes['href'][1:]}"
-    if "clip-path" in attributes:
-        attributes["clip-path"] = _REFERENCE.sub(rf"url(#{key}-\1)", attributes["clip-path"])
-    if "style" in attributes:
-        style = _COLOUR.sub(lambda found: _VARIABLE[found[0]], attributes["style"])
-        attributes["style"] = _FONT.sub(r"font-size: \1;", style)
-
-
-FIGURE_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "fastgaum"}
-"""text stays text, and ids do not change from one drawing to the next"""
-
-DARK = {
-    "#ffffff": "#0d1117",
-    "#000000": "#c9d1d9",
-    "#57606a": "#9da7b1",
-    "#8c959f": "#8b949e",
-    "#d0d7de": "#30363d",
-    "#1f6feb": "#58a6ff",
-    "#d1242f": "#ff7b72",
-}
-"""what a colour of a figure becomes on a dark page; a figure has no others"""
-_INK = "#e6edf3"
-_END = "</style>"
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a matplotlib figure as .svg or .png, by the path's suffix.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    beside = io.BytesIO()
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    figure.savefig(beside, format=path.suffix[1:], dpi=160, bbox_inches="tight", metadata=metadata)
-    content = beside.getvalue()
-    if path.suffix == ".svg":
-        content = with_dark(content.decode("utf-8")).encode("utf-8")
-    with atomic(path) as part:
-        part.write_bytes(content)
-
-
-def with_dark(svg: str) -> str:
-    """Return matplotlib's SVG with a style for dark pages.
-
-    >>> print(with_dark('<style type="text/css">*{}</style>')[:87])
-    <style type="text/css">*{}
-    @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3 }
-    """
-    rules = [f"text {{ fill: {_INK} }}"]
-    for light, dark in DARK.items():
-        rules += [
-            f'[style*="{what}: {light}"] {{ {what}: {dark} !important }}'
-            for what in ("fill", "stroke")
-        ]
-    head, end, rest = svg.partition(_END)
-    return "\n".join([head, "@media (prefers-color-scheme: dark) {", *rules, "}"]) + end + rest
+def svg_of(figure: Figure) -> str:
+    """Return a figure as SVG, with a style sheet for dark pages."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    rules = [
+        f'[style*="{what}: {light}"] {{ {what}: {dark} !important }}'
+        for light, dark in COLOURS.values()
+        for what in ("fill", "stroke")
+    ]
+    sheet = "\n".join(["@media screen and (prefers-color-scheme: dark) {", *rules, "}"])
+    head, end, rest = text.getvalue().partition("</style>")
+    return f"{head}\n{sheet}{end}{rest}"

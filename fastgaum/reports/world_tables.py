@@ -10,8 +10,6 @@ from fastgaum.reports.table import Block, Json, blocks_to_markdown, num, span
 DIGITS = {"%": 1, "nats": 3, "places": 2, "clicks": 2, "log": 2, "ratio": 2}
 ALPHA = 0.05
 """below this, an adjusted p-value says that log and world differ"""
-WRONG = 0.5
-"""a pair of policies is turned round by a world that keeps its order in less than this share"""
 
 
 def fidelity_blocks(report: Json) -> list[Block]:
@@ -41,28 +39,9 @@ def fidelity_blocks(report: Json) -> list[Block]:
     parts.append(
         Block("Policies", ("policy", *SIDES), rows, tuple(_policy_notes(report["policies"])))
     )
-    parts.append(_testers(report["testers"]))
     if report["states"] is not None:
         parts.append(_states(report["states"]))
     return parts
-
-
-def _testers(testers: Json) -> Block:
-    rows = tuple(
-        (one["name"], num(100 * one["share"], 1), num(one["reliability"], 3))
-        for one in testers["worlds"]
-    )
-    notes = [
-        f"pairs of policies that the log orders: {testers['pairs']}; ordered: in the share of draws"
-        " of users that keeps the log's order, mean over pairs",
-        "reliability: the same with each pair weighted by its own, which is the share of worlds "
-        "that order it as the log, weighted by theirs; estimated together (after RATE)",
-    ]
-    wrong = [one for one in testers["testers"] if one["passed"] < WRONG <= one["reliability"]]
-    if wrong:
-        pairs = "; ".join(f"{one['better']} above {one['worse']}" for one in wrong[:3])
-        notes.append(f"reliable pairs that this world turns round: {len(wrong)}, as {pairs}")
-    return Block("Testers", ("world", "ordered, %", "reliability"), rows, tuple(notes))
 
 
 def _states(states: Json) -> Block:

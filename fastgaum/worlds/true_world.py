@@ -7,8 +7,7 @@ is short-sighted.
 Without bait (`TrueWorld(world)`) these are the users of `SyntheticWorld`, to the last number. With
 it, some items are bait: they please a little more now, and each choice of one leaves the user more
 bored, so that whatever is shown next is worth less beside no click; any other event lets boredom
-fall. A policy that counts only the next click shows bait until no user clicks; `planning.py` says
-what the best policy earns.
+fall. A policy that counts only the next click shows bait until no user clicks.
 
 With `rivalry` an item also loses rivalry · Σ_b max(0, ⟨z_a, z_b⟩) over the other items b of the
 slate: items that are alike take from each other, and choices depend on the set."""

@@ -11,13 +11,13 @@ import pytest
 
 from fastgaum.bench import away as module
 from fastgaum.bench.away import AwayPlan, away, away_blocks, recommended
+from fastgaum.bench.experiments import promises
+from fastgaum.bench.experiments.promises import ONE_WORLD, Worth
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.reports import promises
-from fastgaum.reports.promises import ONE_WORLD, Worth
 from fastgaum.reports.table import blocks_to_markdown, finite
 
 SET = "set of 2"

@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 
 from fastgaum.bench import wikispeedia_loop as loop
+from fastgaum.bench.experiments.loop_table import draw_loop, loop_to_markdown, players_block
 from fastgaum.bench.wikispeedia_figures import bars_of, compare
 from fastgaum.bench.wikispeedia_games import LIMIT, Games, Site
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.loop_table import draw_loop, loop_to_markdown, players_block
 from fastgaum.reports.table import finite
 from fastgaum.worlds.world import NO_ITEM
 from tests.logs.test_context import navigation

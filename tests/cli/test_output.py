@@ -42,7 +42,6 @@ OUTPUTS = {
     "rl train RUN -o new": ["--json"],
     "rl evaluate RUN": ["--json", "--markdown"],
     "rl adapt POLICY RUN": ["--json"],
-    "transfer": ["--json", "--markdown", "--plot"],
 }
 SUFFIXES = {"--json": ".json", "--markdown": ".md", "--plot": ".svg", "--figure": ".svg"}
 

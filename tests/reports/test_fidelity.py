@@ -61,9 +61,6 @@ def test_true_users_are_not_told_from_their_log(true: dict[str, Any]) -> None:
     assert min(p_values) > 0.01
     assert len(p_values) == 14
     assert all(one["p_holm"] >= one["p"] for one in true["statistics"])
-    worlds = {one["name"]: one["reliability"] for one in true["testers"]["worlds"]}
-    assert true["testers"]["pairs"] > 50
-    assert abs(worlds["this world"] - worlds["the log, users drawn anew"]) < 0.02
     assert true["states"] is None, "a click rate has no states"
     policies = true["policies"]
     names = [value["name"] for value in policies["values"]]
@@ -85,10 +82,6 @@ def test_wrong_worlds_are_found(make: Any, log: SessionLog, reader: ChoiceModel)
         report["policies"]["spearman"]["value"] < report["policies"]["spearman"]["expected_ci"][0]
     )
     assert report["policies"]["spearman"]["p"] < 0.05
-    worlds = {one["name"]: one["reliability"] for one in report["testers"]["worlds"]}
-    assert worlds["this world"] < min(worlds.values()) + 1e-9
-    assert worlds["this world"] < worlds["the log, users drawn anew"] - 0.05
-    assert any("turns round" in note for note in fidelity_blocks(report)[-1].notes)
 
 
 @pytest.mark.slow
@@ -135,12 +128,10 @@ def test_of_a_large_split_whole_users_are_drawn(reader: ChoiceModel, log: Sessio
 
 def test_tables_and_figure(true: dict[str, Any], tmp_path: Path) -> None:
     report = json.loads(json.dumps(finite(true), allow_nan=False))
-    table, *groups, policies, testers = fidelity_blocks(report)
+    table, *groups, policies = fidelity_blocks(report)
     assert len(table.rows) == len(report["statistics"])
     assert all(
-        len(row) == len(block.columns)
-        for block in (table, *groups, policies, testers)
-        for row in block.rows
+        len(row) == len(block.columns) for block in (table, *groups, policies) for row in block.rows
     )
     assert [block.title for block in groups] == [
         "click rate by event",

@@ -11,7 +11,7 @@ import pytest
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.reports import figures, plots
 from fastgaum.reports.log_facts import best_published
-from fastgaum.reports.plots import DARK
+from fastgaum.reports.plots import COLOURS
 
 
 def table(n_models: int = 18) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def test_svg_shows_every_model_floor_and_data_set(tmp_path: Path) -> None:
     } <= set(texts)
     drawn, _, rest = path.read_text().partition("</style>")
     assert "prefers-color-scheme: dark" in drawn
-    assert set(re.findall(r"#[0-9a-f]{6}\b", rest)) <= set(DARK)
+    assert set(re.findall(r"#[0-9a-f]{6}\b", rest)) <= {light for light, _ in COLOURS.values()}
     first = path.read_bytes()
     figures.draw_precision(table(), path)
     assert path.read_bytes() == first

@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgaum.errors import ConfigError
-from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.rollout import Setting
-from fastgaum.policies.testers import rank_agreement
-from fastgaum.reports import promises as module
-from fastgaum.reports.plots import DARK
-from fastgaum.reports.promises import ONE_WORLD, Learner
-from fastgaum.reports.table import finite
-from fastgaum.reports.transfer import (
+from fastgaum.bench.experiments import promises as module
+from fastgaum.bench.experiments import transfer as script
+from fastgaum.bench.experiments.known_worlds import known_worlds, true_users
+from fastgaum.bench.experiments.promises import ONE_WORLD, Learner
+from fastgaum.bench.experiments.testers import rank_agreement
+from fastgaum.bench.experiments.transfer import (
     HORIZON,
     TRUTH,
     K,
@@ -27,7 +24,7 @@ from fastgaum.reports.transfer import (
     drawn_log,
     transfer,
 )
-from fastgaum.reports.transfer_table import (
+from fastgaum.bench.experiments.transfer_table import (
     bound_held,
     draw_transfer,
     row_in,
@@ -35,8 +32,12 @@ from fastgaum.reports.transfer_table import (
     transfer_sentence,
     transfer_summary,
 )
+from fastgaum.errors import ConfigError
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.rollout import Setting
+from fastgaum.reports.plots import COLOURS
+from fastgaum.reports.table import finite
 from fastgaum.untrusted import parse_json
-from fastgaum.worlds.known_worlds import known_worlds, true_users
 from fastgaum.worlds.world import FloatArray
 
 SET = "set of 2"
@@ -262,4 +263,34 @@ def test_the_figure_shows_a_panel_per_setting(
     text = (tmp_path / "t.svg").read_text()
     assert text.count(">items-10<") == 2
     assert text.count(">promised = paid<") == 1
-    assert set(re.findall(r"#[0-9a-f]{6}\b", text.partition("</style>")[2])) <= set(DARK)
+    assert set(re.findall(r"#[0-9a-f]{6}\b", text.partition("</style>")[2])) <= {
+        light for light, _ in COLOURS.values()
+    }
+
+
+def test_the_script_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
+    file, figure = tmp_path / "t.json", tmp_path / "t.svg"
+    toy = [
+        "items-10",
+        "--events",
+        "400",
+        "--users",
+        "30",
+        "--seeds",
+        "1",
+        "--members",
+        "1",
+        "--policy",
+        "cascade-dqn",
+        "--jobs",
+        "1",
+    ]
+    sets = [f"--set={one}=1" for one in ("episodes", "updates")] + ["--set=users=16"]
+    script.main([*toy, *sets, f"--json={file}", f"--plot={figure}"])
+    shown = capsys.readouterr()
+    assert "items-10: 10 items; 400 events of random slates" in shown.out
+    assert "A policy (cascade-dqn) trained among learned users (one world) earns" in shown.out
+    assert "[2/2] items-10, the truth, seed 0" in shown.err
+    assert parse_json(file.read_text())["config"]["episodes"] == 1
+    assert figure.read_text().startswith("<?xml")

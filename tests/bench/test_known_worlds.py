@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fastgaum.bench.experiments.known_worlds import (
+    KNOWN_WORLDS,
+    WELL_SPECIFIED,
+    known_worlds,
+    true_users,
+)
+from fastgaum.bench.experiments.planning import Planner
 from fastgaum.errors import ConfigError
 from fastgaum.logs.synthetic import SyntheticWorld
-from fastgaum.worlds.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED, known_worlds, true_users
-from fastgaum.worlds.planning import Planner
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from tests.worlds.simulated import keys_of
 

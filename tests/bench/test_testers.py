@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fastgaum.bench.experiments.testers import (
+    LOGGING,
+    Alternating,
+    Noisy,
+    logging_policy,
+    ten_testers,
+)
 from fastgaum.errors import ConfigError
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
-from fastgaum.policies.testers import LOGGING, Alternating, Noisy, logging_policy, ten_testers
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import kendalltau
 
+from fastgaum.bench.experiments.testers import rank_agreement, ten_testers
 from fastgaum.config import Config
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
@@ -21,7 +22,6 @@ from fastgaum.policies.evaluation import JUDGING_SEED, Estimate, lower_bound_of,
 from fastgaum.policies.heuristics import Popular
 from fastgaum.policies.registry import require_trained, untrained
 from fastgaum.policies.rollout import Setting, play
-from fastgaum.policies.testers import rank_agreement, ten_testers
 from fastgaum.policies.training import train_policy
 from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
 from fastgaum.worlds.learned_world import LearnedWorld

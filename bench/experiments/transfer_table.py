@@ -7,46 +7,34 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastgaum.reports.plots import FIGURE_STYLE, check_figure, save_figure
+from fastgaum.reports.plots import colour, panels_in_file
 from fastgaum.reports.table import Block, Json, block_to_markdown, num
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = ("policy, made in", "promised", "paid", "optimism, %", "of the truth's, %")
-BOUNDED = (
-    "policy, made in",
-    "promised",
-    "lower bound",
-    "paid",
-    "optimism, %",
-    "of the bound, %",
-    "of the truth's, %",
+FIGURES = (
+    ("promised", "promised", 2, 1),
+    ("lower bound", "bound", 2, 1),
+    ("paid", "paid", 2, 1),
+    ("optimism, %", "optimism", 1, 100),
+    ("of the bound, %", "bound_optimism", 1, 100),
+    ("of the truth's, %", "of_truth", 1, 100),
+    ("of the optimum, %", "of_optimum", 1, 100),
 )
-"""the same of a set of worlds"""
-OPTIMUM = "of the optimum, %"
-SUMMARY = (
-    "true users, learner's world",
-    "log",
-    "promised",
-    "lower bound",
-    "paid",
-    "optimism, %",
-    "of the bound, %",
-    "of the truth's, %",
-    "rank agreement",
-)
+"""columns: heading, figure, digits, and the number it is multiplied by"""
 GREEDY = "greedy"
 
 
 def transfer_blocks(result: Json) -> list[Block]:
-    """A table for each setting: a row per policy, what is made in the learned world first."""
+    """A table for each setting, a row per policy; policies of learned worlds come first."""
     return [_block(setting, result) for setting in result["settings"]]
 
 
 def transfer_summary(result: Json) -> str:
     """The trained policy alone, a row per setting and learned world, as a markdown table without a
     title."""
+    figures = FIGURES[:-1]
     rows = []
     for setting in result["settings"]:
         for learned in setting["learned"]:
@@ -55,16 +43,13 @@ def transfer_summary(result: Json) -> str:
                 (
                     f"{setting['world']}, {learned['world']}",
                     f"{setting['events']:,} events, {setting['logging']}",
-                    _cell(row, "promised", 2),
-                    _cell(row, "bound", 2),
-                    _cell(row, "paid", 2),
-                    _cell(row, "optimism", 1, 100),
-                    _cell(row, "bound_optimism", 1, 100),
-                    _cell(row, "of_truth", 1, 100),
+                    *(_cell(row, name, digits, times) for _, name, digits, times in figures),
                     _cell(learned, "rank_agreement", 2),
                 )
             )
-    lines = block_to_markdown(Block("", SUMMARY, tuple(rows), ())).splitlines()
+    headings = (heading for heading, *_ in figures)
+    columns = ("true users, learner's world", "log", *headings, "rank agreement")
+    lines = block_to_markdown(Block("", columns, tuple(rows), ())).splitlines()
     return "\n".join(lines[2:]).strip()
 
 
@@ -120,26 +105,19 @@ def row_in(setting: Json, policy: str, world: str) -> Json:
 
 
 def _block(setting: Json, result: Json) -> Block:
-    planned = any("of_optimum" in row for row in setting["rows"])
-    bounded = any("bound" in row for row in setting["rows"])
-    rows = []
-    for row in setting["rows"]:
-        cells = [
+    figures = [one for one in FIGURES if any(one[1] in row for row in setting["rows"])]
+    rows = [
+        (
             f"{row['policy']}, {row['world']}",
-            _cell(row, "promised", 2),
-            *([_cell(row, "bound", 2)] if bounded else []),
-            _cell(row, "paid", 2),
-            _cell(row, "optimism", 1, 100),
-            *([_cell(row, "bound_optimism", 1, 100)] if bounded else []),
-            _cell(row, "of_truth", 1, 100),
-        ]
-        rows.append((*cells, *([_cell(row, "of_optimum", 1, 100)] if planned else [])))
+            *(_cell(row, name, digits, times) for _, name, digits, times in figures),
+        )
+        for row in setting["rows"]
+    ]
     title = (
         f"{setting['world']}: {setting['what']}; {setting['events']:,} events of "
         f"{setting['logging']} slates"
     )
-    columns = BOUNDED if bounded else COLUMNS
-    columns = (*columns, OPTIMUM) if planned else columns
+    columns = ("policy, made in", *(heading for heading, *_ in figures))
     return Block(title, columns, tuple(rows), tuple(_notes(setting, result)))
 
 
@@ -194,10 +172,6 @@ def _cell(values: Json, name: str, digits: int, times: float = 1.0) -> str:
     return num(times * mean, digits) + ("" if half is None else f" ±{num(half, digits)}")
 
 
-_TRAINED, _GREEDY = "#1f6feb", "#d1242f"
-_OTHER, _TRUTH, _EQUAL = "#57606a", "#8c959f", "#d0d7de"
-
-
 def draw_transfer(result: Json, path: Path, *, narrow: bool = False) -> None:
     """Draw promised against paid and write it, atomically: a panel per setting, a dot per policy;
     on the diagonal a promise is kept. If `narrow`, panels stand one below the other.
@@ -206,24 +180,11 @@ def draw_transfer(result: Json, path: Path, *, narrow: bool = False) -> None:
         OutputError: it is neither .svg nor .png, or cannot be written.
         ConfigError: matplotlib is not installed.
     """
-    check_figure(path, "--plot")
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    settings = result["settings"]
-    n = len(settings)
-    with mpl.rc_context({**FIGURE_STYLE, "font.size": 9}):
-        shape = (n, 1) if narrow else (1, n)
-        size = (3.6, 0.6 + 3.0 * n) if narrow else (0.6 + 2.9 * n, 3.4)
-        figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(*shape, squeeze=False).ravel()
-        for panel, setting in zip(panels, settings, strict=True):
+    n = len(result["settings"])
+    size = (3.6, 0.6 + 3.0 * n) if narrow else (0.6 + 2.9 * n, 3.4)
+    with panels_in_file(path, size, n, narrow=narrow) as panels:
+        for panel, setting in zip(panels, result["settings"], strict=True):
             _panel(panel, setting, result["policy"])
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=2 if narrow else 5, frameon=False
-        )
-        save_figure(figure, path)
 
 
 def _panel(panel: Axes, setting: Json, trained: str) -> None:
@@ -231,31 +192,34 @@ def _panel(panel: Axes, setting: Json, trained: str) -> None:
     rows = [row for row in setting["rows"] if row["world"] == made_in[-1]]
     values = [row[key] for row in rows for key in ("promised", "paid")]
     low, high = min(values), max(values)
-    panel.plot([low, high], [low, high], color=_EQUAL, linewidth=1, label="promised = paid")
+    panel.plot([low, high], [low, high], color=colour("line"), linewidth=1, label="promised = paid")
     truth = next(
         row["paid"]
         for row in setting["rows"]
         if row["world"] not in made_in and row["policy"] == trained
     )
-    panel.axhline(truth, color=_TRUTH, linestyle="--", linewidth=1, label="trained on the truth")
+    panel.axhline(
+        truth, color=colour("floor"), linestyle="--", linewidth=1, label="trained on the truth"
+    )
     kinds = {
-        trained: (_TRAINED, "trained in the learned world"),
-        GREEDY: (_GREEDY, "greedy in the learned world"),
+        trained: ("reward", "trained in the learned world"),
+        GREEDY: ("generator", "greedy in the learned world"),
     }
     # the policies that have a colour of their own come last, on top
     for row in sorted(rows, key=lambda row: row["policy"] in kinds):
-        colour, label = kinds.get(row["policy"], (_OTHER, "other policies"))
+        role, label = kinds.get(row["policy"], ("muted", "other policies"))
         if None not in row["paid_ci"]:
-            panel.vlines(row["promised"], *row["paid_ci"], color=colour, linewidth=1, alpha=0.6)
+            panel.vlines(
+                row["promised"], *row["paid_ci"], color=colour(role), linewidth=1, alpha=0.6
+            )
         panel.plot(
             row["promised"],
             row["paid"],
             "o",
-            color=colour,
+            color=colour(role),
             markersize=5 if row["policy"] in kinds else 3.5,
             label=None if label in panel.get_legend_handles_labels()[1] else label,
         )
     panel.set_title(f"{setting['world']}\n{setting['events']:,} events, {setting['logging']}")
     panel.set_xlabel("clicks promised by the learned world")
     panel.set_ylabel("clicks paid by the true users")
-    panel.spines[["top", "right"]].set_visible(False)

@@ -8,9 +8,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from fastgaum.bench.experiments.known_worlds import short_sighted
+from fastgaum.bench.experiments.planning import Planner
 from fastgaum.errors import ConfigError
 from fastgaum.logs.synthetic import SyntheticWorld
-from fastgaum.worlds.planning import Planner, short_sighted
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from tests.worlds.simulated import keys_of
 
@@ -19,11 +20,10 @@ WORLDS = {
     "tastes that last": TrueWorld(
         SyntheticWorld(n_items=5, no_click=0.3, max_display=5, decay=0.6, affinity=3.0)
     ),
-    "repeat": TrueWorld(SyntheticWorld(n_items=5, no_click=0.3, max_display=5, repeat=1.0), Bait()),
 }
 
 
-def brute_force(world: TrueWorld, horizon: int, k: int, reward: str) -> float:
+def brute_force(world: TrueWorld, horizon: int, k: int) -> float:
     """V_0 by recursion over histories, in plain Python: no states are merged, no arrays shared."""
 
     def utility(history: list[int], item: int) -> float:
@@ -35,12 +35,11 @@ def brute_force(world: TrueWorld, horizon: int, k: int, reward: str) -> float:
                 taste = taste + (1 - world.world.decay) * world.latents[past]
                 step = 1.0 if world.is_bait[past] else step
             boredom = min(max(boredom + step, 0.0), world.law.bait.most)
-        value = (
+        return float(
             world.base[item]
             + world.world.affinity * taste @ world.latents[item]
             - world.law.bait.cost * boredom
         )
-        return float(value + world.world.repeat * (item in history))
 
     def value(history: list[int]) -> float:
         if len(history) == horizon:
@@ -51,21 +50,17 @@ def brute_force(world: TrueWorld, horizon: int, k: int, reward: str) -> float:
         for slate in combinations(range(world.n_items), k):
             weights = np.exp([world.world.eta * utilities[item] for item in slate])
             total = 1.0 + weights.sum()
-            earned = [1.0 if reward == "click" else utilities[item] for item in slate]
-            inside = sum(
-                w * (e + later[item]) for w, e, item in zip(weights, earned, slate, strict=True)
-            )
+            inside = sum(w * (1 + later[item]) for w, item in zip(weights, slate, strict=True))
             returns.append((inside + later[-1]) / total)
         return max(returns)
 
     return value([])
 
 
-@pytest.mark.parametrize("reward", ["click", "utility"])
 @pytest.mark.parametrize("name", WORLDS)
-def test_the_best_return_is_brute_force_s(name: str, reward: str) -> None:
-    planner = Planner(WORLDS[name], horizon=3, k=3, reward=reward)  # type: ignore[arg-type]
-    assert planner.best() == pytest.approx(brute_force(WORLDS[name], 3, 3, reward), rel=1e-9)
+def test_the_best_return_is_brute_force_s(name: str) -> None:
+    planner = Planner(WORLDS[name], horizon=3, k=3)
+    assert planner.best() == pytest.approx(brute_force(WORLDS[name], 3, 3), rel=1e-9)
     assert planner.greedy() <= planner.best() + 1e-12
 
 
@@ -120,12 +115,13 @@ def test_what_cannot_be_planned_is_named() -> None:
         Planner(world, horizon=9, k=1)
     with pytest.raises(ConfigError, match="got horizon 0"):
         Planner(world, horizon=0)
-    with pytest.raises(ConfigError, match="3 different items of the pool"):
+    with pytest.raises(ConfigError, match="3 different items of the catalogue"):
         Planner(world, horizon=1).policy_return(
             lambda _, states: np.zeros((len(states), 3), np.int32)
         )
     with pytest.raises(ConfigError, match="slates are more than"):
         Planner(TrueWorld(SyntheticWorld(n_items=60)), horizon=1)
     ordered = SyntheticWorld(n_items=12, order="random", examination=1.0)
-    with pytest.raises(ConfigError, match="slates as sets"):
-        Planner(TrueWorld(ordered), horizon=1)
+    for world_of_order in (ordered, SyntheticWorld(n_items=12, repeat=1.0)):
+        with pytest.raises(ConfigError, match="slates as sets of items and forgets choices"):
+            Planner(TrueWorld(world_of_order), horizon=1)

@@ -8,20 +8,13 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastgaum.reports.plots import FIGURE_STYLE, check_figure, save_figure
+from fastgaum.reports.plots import colour, panels_in_file
 from fastgaum.reports.table import Block, Json, blocks_to_markdown, num, signed, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HUMANS = "#000000"
-_LINES = (
-    ("#1f6feb", "-"),
-    ("#d1242f", "-"),
-    ("#d1242f", "--"),
-    ("#57606a", ":"),
-    ("#8c959f", "-."),
-)
+_LINES = (("reward", "-"), ("generator", "-"), ("generator", "--"), ("muted", ":"), ("floor", "-."))
 """colour and style of each kind of players, in their order"""
 BARS = {
     "clicks, mean": "clicks to the target, mean: within {:.0f} % of the humans'",
@@ -212,27 +205,17 @@ def draw_loop(result: Json, path: Path) -> None:
         OutputError: it is neither .svg nor .png, or cannot be written.
         ConfigError: matplotlib is not installed.
     """
-    check_figure(path, "--plot")
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    panels = (
+    drawn = (
         ("clicks, distribution", "clicks to the target (20: and more)", "games, %", 100.0),
         ("depth", "levels of the category", "pages between, %", 100.0),
         ("distance", "click", "distance to the target", 1.0),
     )
-    with mpl.rc_context({**FIGURE_STYLE, "font.size": 8}):
-        figure = Figure(figsize=(8.1, 2.9), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for panel, (key, across, up, unit) in zip(axes, panels, strict=True):
+    with panels_in_file(path, (8.1, 2.9), len(drawn), font=8) as panels:
+        for panel, (key, across, up, unit) in zip(panels, drawn, strict=True):
             _lines(panel, result["players"], key, unit)
             panel.set(xlabel=across, ylabel=up)
             panel.set_ylim(bottom=0)
-            panel.xaxis.get_major_locator().set_params(integer=True)
-            panel.spines[["top", "right"]].set_visible(False)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-        save_figure(figure, path)
+            panel.locator_params(axis="x", integer=True)
 
 
 def _lines(panel: Axes, players: dict[str, Json], key: str, unit: float) -> None:
@@ -240,8 +223,8 @@ def _lines(panel: Axes, players: dict[str, Json], key: str, unit: float) -> None
     one = next(iter(players.values()))[key]
     at = range(1, len(one["labels"]) + 1)
     logged = [nan if v is None else unit * v for v in one["logged"]]
-    panel.plot(at, logged, "o", ms=4, color=_HUMANS, label="humans")
-    for (name, found), (colour, style) in zip(players.items(), cycle(_LINES), strict=False):
+    panel.plot(at, logged, "o", ms=4, color=colour("ink"), label="humans")
+    for (name, found), (role, style) in zip(players.items(), cycle(_LINES), strict=False):
         # a group that no player reached has no value, and the line a gap
         values = [nan if v is None else unit * v for v in found[key]["simulated"]]
-        panel.plot(at, values, style, color=colour, linewidth=1.3, label=name)
+        panel.plot(at, values, style, color=colour(role), linewidth=1.3, label=name)

@@ -1,8 +1,9 @@
-"""Promised and paid: what a policy is worth in a world that was learned from a log, and what it
-then earns among the true users of that log, who are known.
+"""Promised and paid: the worth of a policy in a world that was learned from a log, and what it then
+earns among the true users of that log, who are known: `python bench/experiments/transfer.py
+[items-10 items-200 items-2000] [--json docs/tables/transfer.json]`.
 
 A seed of a setting draws a log of the true users under a logging policy, fits a user model to it as
-`fastgaum train` does, trains a policy among the learned users, and plays it and nine others in both
+`fastgaum train` does, trains a policy among the learned users, and plays ten policies in both
 worlds. Beside it the same learner is trained among the true users themselves: what it earns is what
 a perfect world would have given.
 
@@ -15,26 +16,27 @@ Seeds draw logs, fits, trainings and judging users; the true users are the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from fastgaum.errors import ConfigError
-from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import read_frame
-from fastgaum.logs.user_split import shuffled_split
-from fastgaum.machine import machine_facts
-from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.heuristics import Greedy, RandomPolicy
-from fastgaum.policies.registry import require_trained
-from fastgaum.policies.rollout import Setting
-from fastgaum.policies.slateq import SlateQ
-from fastgaum.policies.testers import LOGGING, logging_policy
-from fastgaum.policies.trajectories import trajectories
-from fastgaum.reports.promises import (
+from fastgaum.bench.experiments.known_worlds import (
+    KNOWN_WORLDS,
+    WELL_SPECIFIED,
+    KnownWorld,
+    known_worlds,
+    true_users,
+)
+from fastgaum.bench.experiments.planning import Planner
+from fastgaum.bench.experiments.promises import (
     MODEL,
     Float64Array,
     Learner,
@@ -44,11 +46,29 @@ from fastgaum.reports.promises import (
     mean_returns,
     seeds_figure,
 )
-from fastgaum.reports.table import Json
+from fastgaum.bench.experiments.testers import LOGGING, logging_policy
+from fastgaum.bench.experiments.transfer_table import (
+    draw_transfer,
+    transfer_blocks,
+    transfer_sentence,
+)
+from fastgaum.config import parse_setting
+from fastgaum.errors import ConfigError, FastgaumError
+from fastgaum.files import atomic
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.read import read_frame
+from fastgaum.logs.user_split import shuffled_split
+from fastgaum.machine import machine_facts
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.heuristics import Greedy, RandomPolicy
+from fastgaum.policies.registry import require_trained
+from fastgaum.policies.rollout import Setting
+from fastgaum.policies.slateq import SlateQ
+from fastgaum.policies.trajectories import trajectories
+from fastgaum.reports.plots import check_figure
+from fastgaum.reports.table import Json, blocks_to_markdown, finite
 from fastgaum.reports.workers import side_by_side
 from fastgaum.threads import one_thread
-from fastgaum.worlds.known_worlds import KNOWN_WORLDS, KnownWorld, true_users
-from fastgaum.worlds.planning import Planner
 from fastgaum.worlds.true_world import TrueWorld
 
 K, HORIZON = 3, 20
@@ -79,13 +99,9 @@ class TransferPlan:
     """what is trained, of `registry.LEARNERS`"""
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("seeds", self.seeds),
-            ("users", self.users),
-            ("members", self.members),
-        ):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
+        for name in ("seeds", "users", "members"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         require_trained(self.policy)
         for name in self.logging:
             if name not in LOGGING:
@@ -99,27 +115,20 @@ class TransferPlan:
 
     def settings(self) -> list[list[Task]]:
         """Each setting's tasks, a task per seed."""
+        first = self.config.seed
+        learners = [
+            Learner(self.policy, self.config.replace(seed=first + i), self.users)
+            for i in range(self.seeds)
+        ]
         return [
-            [
-                Task(
-                    world.name,
-                    logging,
-                    events,
-                    self.members,
-                    Learner(
-                        self.policy, self.config.replace(seed=self.config.seed + i), self.users
-                    ),
-                )
-                for i in range(self.seeds)
-            ]
+            [Task(world.name, logging, events, self.members, one) for one in learners]
             for world in self.worlds
             for logging in self.logging
             for events in self.events or (world.events,)
         ]
 
     def tasks(self) -> list[Task]:
-        """Everything that is trained, the truth of each world and seed once: seed by seed, long
-        tasks first."""
+        """All trainings, the truth of each world and seed once: seed by seed, long tasks first."""
         learned = [task for seeds in self.settings() for task in seeds]
         tasks = dict.fromkeys([*learned, *(task.of_truth() for task in learned)])
         return sorted(tasks, key=lambda task: (task.seed, -task.events))
@@ -154,42 +163,27 @@ class Task:
 def transfer(
     plan: TransferPlan,
     jobs: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
-    done: dict[Task, list[Worth]] | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, task: None,
 ) -> Json:
     """Train, judge, and return the figures as a JSON object: a setting for each world, logging
     policy and number of events, with a row per policy.
 
     Every task uses one thread: the figures do not depend on `jobs`. `progress` is called with tasks
-    done, tasks in all, and the task that has ended. A task is added to `done` when it has ended:
-    after an interruption `transfer_facts` makes the figures of the seeds that are whole.
+    done, tasks in all, and the task that has ended.
 
     Raises:
         ConfigError: a log does not show enough items for the pools.
         NumericsError: a training diverged.
     """
-    tasks, found = plan.tasks(), {} if done is None else done
-    with closing(_worths(tasks, jobs)) as worths:
+    tasks, found = plan.tasks(), dict[Task, list[Worth]]()
+    alone = ((place, worths_of(task)) for place, task in enumerate(tasks))
+    with closing(side_by_side(worths_of, tasks, jobs) if jobs > 1 else alone) as worths:
         for place, worth in worths:
             found[tasks[place]] = worth
-            if progress is not None:
-                progress(len(found), len(tasks), str(tasks[place]))
-    return transfer_facts(plan, found)
-
-
-def whole_seeds(plan: TransferPlan, found: Mapping[Task, list[Worth]]) -> list[int]:
-    """The seeds of which every task has ended."""
-    left = {task.seed for task in plan.tasks() if task not in found}
-    return sorted({task.seed for task in found} - left)
-
-
-def transfer_facts(plan: TransferPlan, found: Mapping[Task, list[Worth]]) -> Json:
-    """The JSON object of those seeds that are whole, of which there must be one."""
-    seeds = whole_seeds(plan, found)
-    settings = [[task for task in one if task.seed in seeds] for one in plan.settings()]
+            progress(len(found), len(tasks), str(tasks[place]))
     return {
         "machine": machine_facts(plan.config.seed),
-        "seeds": len(seeds),
+        "seeds": plan.seeds,
         "users": plan.users,
         "k": K,
         "horizon": HORIZON,
@@ -200,25 +194,17 @@ def transfer_facts(plan: TransferPlan, found: Mapping[Task, list[Worth]]) -> Jso
         "config": plan.config.to_mapping(),
         "settings": [
             _setting_figures(
-                tasks[0],
-                [found[task] for task in tasks],
-                [found[task.of_truth()] for task in tasks],
+                seeds[0],
+                [found[task] for task in seeds],
+                [found[task.of_truth()] for task in seeds],
             )
-            for tasks in settings
+            for seeds in plan.settings()
         ],
     }
 
 
-def _worths(tasks: Sequence[Task], jobs: int) -> Generator[tuple[int, list[Worth]], None, None]:
-    if jobs > 1:
-        yield from side_by_side(worths_of, tasks, jobs)
-        return
-    for place, task in enumerate(tasks):
-        yield place, worths_of(task)
-
-
 def worths_of(task: Task) -> list[Worth]:
-    """Do one task, with one thread: an entry for each world that policies are made in."""
+    """Do one task, with one thread; return an entry for each world that policies are made in."""
     with one_thread():
         known = KNOWN_WORLDS[task.world]
         truth, setting = true_users(known.name), Setting(K, HORIZON, known.pool, "click")
@@ -258,35 +244,38 @@ def _setting_figures(
         optimum = Planner(true_users(known.name), HORIZON, K).best()
     ceiling = np.array([worths[0].paid[task.learner.policy] for worths in truths])
     rows: list[Json] = []
-    figures: list[Json] = []
+    learned: list[Json] = []
     for worths in (*zip(*by_seed, strict=True), *zip(*truths, strict=True)):
-        paid_of = {name: np.array([one.paid[name] for one in worths]) for name in worths[0].paid}
-        for name, paid in paid_of.items():
-            row: Json = {"policy": name, "world": worths[0].world}
-            if worths[0].promised:
-                promised = np.array([one.promised[name] for one in worths])
-                row |= seeds_figure("promised", promised)
-                row |= seeds_figure("optimism", _ratio(promised - paid, paid))
-            if worths[0].bound:
-                bound = np.array([one.bound[name] for one in worths])
-                row |= seeds_figure("bound", bound)
-                row |= seeds_figure("bound_optimism", _ratio(bound - paid, paid))
-            row |= seeds_figure("paid", paid) | seeds_figure("of_truth", _ratio(paid, ceiling))
+        where, policies = worths[0].world, list(worths[0].paid)
+        paid, promised, bound = (
+            {name: np.array([getattr(one, figure)[name] for one in worths]) for name in policies}
+            if getattr(worths[0], figure)
+            else {}
+            for figure in ("paid", "promised", "bound")
+        )
+        for name in policies:
+            row: Json = {"policy": name, "world": where}
+            for figure, values in (("promised", promised), ("bound", bound)):
+                if values:
+                    optimism = "optimism" if figure == "promised" else "bound_optimism"
+                    row |= seeds_figure(figure, values[name])
+                    row |= seeds_figure(optimism, _ratio(values[name] - paid[name], paid[name]))
+            row |= seeds_figure("paid", paid[name])
+            row |= seeds_figure("of_truth", _ratio(paid[name], ceiling))
             if known.planned:
-                row |= seeds_figure("of_optimum", paid / optimum)
+                row |= seeds_figure("of_optimum", paid[name] / optimum)
             rows.append(row)
-        if worths[0].promised:
-            trained = paid_of[task.learner.policy]
-            taus = np.array([one.kendall for one in worths])
-            figures.append(
-                {
-                    "world": worths[0].world,
-                    **seeds_figure("regret", ceiling - trained),
-                    **seeds_figure("lead_over_greedy", trained - paid_of[Greedy.name]),
-                    **seeds_figure("kendall", taus),
-                    **seeds_figure("rank_agreement", np.array([one.agreement for one in worths])),
-                }
-            )
+        if promised:
+            trained = paid[task.learner.policy]
+            figures = {
+                "regret": ceiling - trained,
+                "lead_over_greedy": trained - paid[Greedy.name],
+                "kendall": np.array([one.kendall for one in worths]),
+                "rank_agreement": np.array([one.agreement for one in worths]),
+            }
+            learned.append({"world": where})
+            for name, of_seeds in figures.items():
+                learned[-1] |= seeds_figure(name, of_seeds)
     return {
         "world": known.name,
         "what": known.what,
@@ -294,7 +283,7 @@ def _setting_figures(
         "events": task.events,
         "optimum": optimum,
         "rows": rows,
-        "learned": figures,
+        "learned": learned,
     }
 
 
@@ -302,3 +291,57 @@ def _ratio(values: Float64Array, by: Float64Array) -> Float64Array:
     """NaN where nothing is earned: a ratio to 0 says nothing."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(by > 0, values / by, np.nan)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables and the sentence, and write the files that are asked for.
+
+    Raises:
+        ConfigError: an impossible value.
+        OutputError: a file cannot be written.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    named = f"{', '.join(KNOWN_WORLDS)}, or all; the first three if none is given"
+    parser.add_argument("worlds", nargs="*", default=WELL_SPECIFIED, help=named)
+    parser.add_argument("--logging", default="random", help=f"by comma: {', '.join(LOGGING)}")
+    parser.add_argument("--events", help="by comma; each world's own number if not given")
+    for name in ("seeds", "users", "members", "policy"):
+        default = getattr(TransferPlan, name)
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the training")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="tasks side by side")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path, help=".svg or .png")
+    asked = parser.parse_args(arguments)
+    check_figure(asked.plot, "--plot")
+    plan = TransferPlan(
+        known_worlds(asked.worlds),
+        asked.logging.split(","),
+        [int(events) for events in asked.events.split(",")] if asked.events else (),
+        asked.seeds,
+        asked.users,
+        PolicyConfig.from_mapping({"evaluations": 1, **dict(map(parse_setting, asked.set))}),
+        asked.members,
+        asked.policy,
+    )
+
+    def progress(done: int, total: int, task: str) -> None:
+        print(f"[{done}/{total}] {task}", file=sys.stderr, flush=True)
+
+    result = finite(transfer(plan, asked.jobs, progress))
+    print(blocks_to_markdown(transfer_blocks(result)))
+    print(transfer_sentence(result))
+    if asked.json is not None:
+        with atomic(asked.json) as beside:
+            beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if asked.plot is not None:
+        draw_transfer(result, asked.plot)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except FastgaumError as error:
+        sys.exit(f"transfer: {error}")

@@ -1,0 +1,206 @@
+"""The clicks that the best policy earns in a small world whose truth is known, and those of any
+given policy, exactly.
+
+A user of a `TrueWorld` is in one of finitely many states after t events: each event ends with one
+of the items or none. `Planner` walks these states forward, merging those that are equal, and then
+maximises backward over every slate of k different items:
+
+    V_t(s) = max_slate Σ_a p(a | s, slate) ([a is a click] + V_{t+1}(s after a))
+
+With `decay = 0` the taste is that of the last choice, boredom takes few values, and the states are
+few at any horizon; otherwise they multiply by the number of items at each event, and only short
+horizons are possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.errors import ConfigError
+from fastgaum.policies.base import Observation, Policy
+from fastgaum.worlds.true_world import TruePopulation, TrueWorld
+from fastgaum.worlds.world import FloatArray, IntArray
+
+Float64Array = npt.NDArray[np.float64]
+SlatePolicy = Callable[[int, FloatArray], IntArray]
+"""(event number, states (m, state_dim)) → slates (m, k)"""
+MOST_STATES = 500_000
+MOST_SLATES = 5_000
+_DECIMALS = 10
+"""states that agree to so many decimals are one"""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The states that are possible before one event."""
+
+    taste: Float64Array
+    boredom: Float64Array
+    after: IntArray
+    """state of the next layer after each item and, last, after no click, shape (n_states, n_items +
+    1)"""
+
+
+class Planner:
+    """All states of a small world over a horizon.
+
+    Attributes:
+        n_states: how many states are possible before each event.
+    """
+
+    def __init__(self, world: TrueWorld, horizon: int, k: int = 3) -> None:
+        """Walk the states.
+
+        Args:
+            world: users who start without history.
+            horizon: events of an episode.
+            k: items of a slate, all different.
+
+        Raises:
+            ConfigError: an impossible value, or more states or slates than can be walked.
+        """
+        self.world, self.horizon, self.k = world, horizon, k
+        self.pool: IntArray = np.arange(world.n_items, dtype=np.int32)
+        if horizon < 1 or not 1 <= k <= world.n_items:
+            raise ConfigError(
+                f"a plan needs a horizon of at least 1 and 1 to {world.n_items} items in a slate, "
+                f"got horizon {horizon} and k = {k}"
+            )
+        if world.world.examination or world.world.repeat:
+            raise ConfigError(
+                f"examination is {world.world.examination} and repeat {world.world.repeat}, and a "
+                "plan takes slates as sets of items and forgets choices: plan in a world where both "
+                "are 0"
+            )
+        self.slates = np.array(list(combinations(self.pool, k)), np.int32)
+        if len(self.slates) > MOST_SLATES:
+            raise ConfigError(
+                f"{len(self.slates):,} slates are more than {MOST_SLATES:,}: plan with fewer items"
+            )
+        self.layers = self._walk()
+        self.n_states = [len(layer.taste) for layer in self.layers]
+
+    def best(self) -> float:
+        """The best mean return: what no policy can exceed."""
+        return self._backward(lambda _, values: values.argmax(axis=1))
+
+    def greedy(self) -> float:
+        """The mean return of the policy that maximises each event's own probability of a click
+        (ties: the first slate)."""
+        return self._backward(lambda t, _: self._clicks(self.layers[t]).argmax(axis=1))
+
+    def policy_return(self, policy: SlatePolicy) -> float:
+        """The mean return of a policy that reads states and event number, without any sampling.
+
+        Raises:
+            ConfigError: the policy shows an item outside the catalogue, or slates that are not of k
+                different items.
+        """
+        order = {tuple(slate): i for i, slate in enumerate(self.slates.tolist())}
+
+        def chosen(t: int, _: Float64Array) -> npt.NDArray[np.intp]:
+            slates = policy(t, self.states(t))
+            rows = [tuple(sorted(int(item) for item in slate)) for slate in slates]
+            for slate, row in zip(slates, rows, strict=True):
+                if row not in order:
+                    raise ConfigError(
+                        f"the policy shows {np.asarray(slate).tolist()}, {self.k} different items "
+                        "of the catalogue are required"
+                    )
+            return np.array([order[row] for row in rows])
+
+        return self._backward(chosen)
+
+    def exact_return(self, policy: Policy) -> float:
+        """The mean return of a policy that draws nothing and reads the users themselves, without
+        sampling. Raises ConfigError as `policy_return`."""
+
+        def slates(t: int, states: FloatArray) -> IntArray:
+            keys, left = np.zeros(len(states), np.uint64), 1 - t / self.horizon
+            policy.start(len(states))
+            return policy.act(Observation(self.users(t), self.pool, keys, left), self.k)
+
+        return self.policy_return(slates)
+
+    def states(self, t: int) -> FloatArray:
+        """The possible states before event t as a policy sees them, shape (n_states[t],
+        state_dim)."""
+        layer = self.layers[t]
+        parts = [layer.taste] if self.world.bait is None else [layer.taste, layer.boredom[:, None]]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def users(self, t: int) -> TruePopulation:
+        """Users in the possible states before event t, in the order of `states`; a policy that
+        reads users' minds reads theirs."""
+        return self._users(self.layers[t])
+
+    def _users(self, layer: _Layer) -> TruePopulation:
+        users = self.world.population(len(layer.taste))
+        users.take(layer.taste, layer.boredom)
+        return users
+
+    def _backward(self, choose: Callable[[int, Float64Array], npt.NDArray[np.intp]]) -> float:
+        """Values of the states, from the last event to the first; `choose` gives each state's slate
+        by the event and the slates' values, (n_states, n_slates)."""
+        future = np.zeros(int(self.layers[-1].after.max()) + 1)
+        for t in range(self.horizon - 1, -1, -1):
+            layer = self.layers[t]
+            values = np.zeros((len(layer.taste), len(self.slates)))
+            later = future[layer.after]
+            for number, (probs, none) in enumerate(self._choices(layer)):
+                later_of_items = later[:, self.slates[number]]
+                values[:, number] = (probs * (1 + later_of_items)).sum(axis=1) + none * later[:, -1]
+            future = values[np.arange(len(values)), choose(t, values)]
+        return float(future[0])
+
+    def _clicks(self, layer: _Layer) -> Float64Array:
+        """Probability of a click on each slate in each state, (n_states, n_slates)."""
+        return np.stack([probs.sum(axis=1) for probs, _ in self._choices(layer)], axis=1)
+
+    def _choices(self, layer: _Layer) -> Iterator[tuple[Float64Array, Float64Array]]:
+        """Of every slate: probabilities of its items, (n_states, k), and of no click."""
+        users = self._users(layer)
+        for slate in self.slates:
+            shown = np.ascontiguousarray(np.broadcast_to(slate, (users.n, self.k)))
+            weights = users.weigh(shown)
+            yield weights.probs, weights.none
+
+    def _walk(self) -> list[_Layer]:
+        """Every layer's states and where each outcome leads."""
+        taste, boredom = np.zeros((1, self.world.latents.shape[1])), np.zeros(1)
+        n_outcomes = self.world.n_items + 1
+        layers: list[_Layer] = []
+        for _ in range(self.horizon):
+            n_next = len(taste) * n_outcomes
+            if n_next > MOST_STATES:
+                raise ConfigError(
+                    f"{n_next:,} states after {len(layers) + 1} events are more than "
+                    f"{MOST_STATES:,}: plan a shorter horizon, fewer items, or a world with decay = "
+                    "0"
+                )
+            moved, bored = self._outcomes(taste, boredom)
+            flat = np.concatenate([moved.reshape(n_next, -1), bored.reshape(n_next, 1)], axis=1)
+            # + 0.0: a −0.0 is not another state
+            _, first, where = np.unique(
+                np.round(flat, _DECIMALS) + 0.0, axis=0, return_index=True, return_inverse=True
+            )
+            after = where.reshape(len(taste), n_outcomes).astype(np.int32)
+            layers.append(_Layer(taste, boredom, after))
+            taste, boredom = flat[first, :-1], flat[first, -1]
+        return layers
+
+    def _outcomes(
+        self, taste: Float64Array, boredom: Float64Array
+    ) -> tuple[Float64Array, Float64Array]:
+        """States after each outcome: taste (n_states, n_items + 1, dim) and boredom (n_states,
+        n_items + 1)."""
+        w, n, decay = self.world, self.world.n_items, float(self.world.world.decay)
+        bait = w.law.bait
+        moved = np.repeat(decay * taste[:, None], n + 1, axis=1)
+        moved[:, :n] += (1.0 - decay) * w.latents
+        step = np.append(np.where(w.is_bait, 1.0, -bait.recovery), -bait.recovery)
+        return moved, np.clip(boredom[:, None] + step, 0.0, bait.most)
