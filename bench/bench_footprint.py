@@ -16,12 +16,8 @@ MEMORY = {
     # the bar is set at seven candidates per event, the world's own mean is below five
     "memory-bytes-per-event": ("log", "resident_bytes_per_event", "bytes/event", 64.0),
     "memory-training-scale": ("training", "training_peak_mb", "MB above torch", 2_000.0),
-    "memory-training-shards": ("shards", "training_peak_mb", "MB above torch", 2_000.0),
     "memory-growth-over-100-epochs": ("growth", "growth_mb", "MB", 8.0),
 }
-SIZES = {"shards": ("--events=5_000_000",)}
-"""25 million displays: the peak does not grow with them, the minutes do. `python bench/memory.py
-shards` takes the 50 million of the bar"""
 COLD = {
     "cold-import": ("import_seconds_above_torch", "s above torch", 0.2),
     "cold-first-step-empty-cache": ("first_step_empty_cache_seconds", "s", 10.0),
@@ -43,7 +39,7 @@ def printed(script: str, *arguments: str) -> dict[str, Any]:
 @pytest.mark.parametrize("group", MEMORY)
 def test_memory(record: Callable[..., None], full: bool, group: str) -> None:
     stage, name, unit, at_most = MEMORY[group]
-    sizes = SIZES.get(stage, ()) if full else ("--events=2000", "--items=100", "--epochs=1")
+    sizes = () if full else ("--events=2000", "--items=100", "--epochs=1")
     record(printed("memory.py", stage, *sizes)[name], unit, bar=8, at_most=at_most)
 
 

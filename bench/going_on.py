@@ -25,8 +25,8 @@ import numpy as np
 import fastgaum as fg
 from fastgaum.game.checkpoint import Checkpointer
 from fastgaum.game.loop import Trainer
-from fastgaum.logs.cut import join_logs, slice_sessions
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.cut import slice_sessions
+from fastgaum.logs.log import TRAIN, SessionLog
 from fastgaum.metrics.intervals import paired_difference
 from fastgaum.models.start import config_from
 from fastgaum.models.user_model import UserModel
@@ -71,8 +71,10 @@ def in_order(log: SessionLog) -> np.ndarray:
 def measure(log: SessionLog, seeds: int, **changes: Any) -> dict[str, Any]:
     """NLL, differences to *anew* and costs, by model; `changes` of the preset."""
     rows = in_order(log)
-    first, second = (slice_sessions(log, part) for part in np.array_split(rows, 2))
-    both = join_logs([slice_sessions(first, first.sessions_in("train")), second])
+    early, late = np.array_split(rows, 2)
+    first, second = slice_sessions(log, early), slice_sessions(log, late)
+    train = early[log.split[early] == TRAIN]
+    both = slice_sessions(log, np.concatenate([train, late]))
     costs, nll, users = Costs(), dict.fromkeys(NAMES, np.zeros(1)), np.zeros(1, int)
     for seed in range(seeds):
         models = {

@@ -2,7 +2,6 @@
 
     python bench/memory.py log --events 10_000_000       # bytes an event of a log and its encoding
     python bench/memory.py training                      # peak of an epoch of rounds
-    python bench/memory.py shards                        # peaks of converting and of an epoch
     python bench/memory.py vectors --events 5_000_000    # the same, 128 numbers of each item
     python bench/memory.py growth --epochs 100           # growth over epochs (a soak)
     python bench/memory.py predict                       # peak of `fastgaum predict`
@@ -48,8 +47,6 @@ TOWERS: dict[str, Any] = {
     "batch_sessions": 600,
 }
 """what the `fastgaum` preset is on a log of this size, for one epoch of warm start and one of rounds"""
-SHARDS, DISPLAYED = 16, 5.0
-"""mean candidates per event of the log in shards: 10 million events are 50 million displays"""
 SETTLED = 5
 """epochs after which everything that is made once has been made"""
 BLOCKS, T_95 = 10, 2.306
@@ -93,33 +90,19 @@ def training(arguments: argparse.Namespace) -> dict[str, Any]:
     return _epoch(log, alone)
 
 
-def shards(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The same on a log in shards, after converting files of rows to them in a process of its
-    own."""
-    with tempfile.TemporaryDirectory(prefix="fastgaum-shards-") as name:
-        folder = Path(name)
-        _write_rows(folder / "rows", arguments.events // SHARDS, arguments.items)
-        log = folder / "log"
-        convert = ["data", "convert", str(folder / "rows"), "-o", str(log)]
-        converting = _peak_of(*convert, "--shards", str(SHARDS))
-        alone = _torch_alone()
-        from fastgaum.logs.shards import open_shards
-
-        return {"convert_peak_mb": converting, **_epoch(open_shards(log), alone)}
-
-
 def vectors(arguments: argparse.Namespace) -> dict[str, Any]:
     """Peaks of converting and of one epoch of the `fastgaum` preset's towers, all of the process
-    included, on a log in shards whose items have vectors. The bar is 3,000 MB for 1 M items and 5 M
-    events."""
+    included, on a log whose items have vectors."""
     import polars as pl
 
     with tempfile.TemporaryDirectory(prefix="fastgaum-vectors-") as name:
         folder = Path(name)
         items, log = folder / "items.parquet", folder / "log"
-        _write_rows(folder / "rows", arguments.events // SHARDS, arguments.items)
+        shape = "--items", str(arguments.items), "--preset", "scale"
+        rows = folder / "rows.parquet"
+        _peak_of("data", "synth", "--events", str(arguments.events), *shape, "-o", str(rows))
         _write_vectors(items, arguments.items)
-        convert = ["data", "convert", str(folder / "rows"), "-o", str(log), "--shards", str(SHARDS)]
+        convert = ["data", "convert", str(rows), "-o", str(log)]
         options = ["--item-table", str(items), "--item-vectors", "text"]
         found = {"convert_peak_mb": _peak_of(*convert, *options)}
         sizes = [f"--set={key}={json.dumps(value)}" for key, value in TOWERS.items()]
@@ -175,19 +158,6 @@ def _epoch(log: Any, alone: float) -> dict[str, Any]:
         "training_peak_mb": status_mb("VmHWM") - alone,
         "events_per_second": table["events_per_second"][0],
     }
-
-
-def _write_rows(folder: Path, per_file: int, items: int) -> None:
-    """Write files of rows, one per displayed candidate, as many as shards."""
-    from fastgaum.logs.fold import to_frame
-    from fastgaum.logs.synthetic import world
-
-    folder.mkdir()
-    drawn = world("scale", n_items=items, mean_display=DISPLAYED)
-    names = "session", "event", "item", "chosen", "split"
-    for part in range(SHARDS):
-        frame = to_frame(drawn.draw_part(per_file, part)).select(*names)
-        frame.write_parquet(folder / f"{part:04}.parquet", compression="lz4")
 
 
 def _write_vectors(path: Path, items: int) -> None:
@@ -306,7 +276,6 @@ def restart_peak() -> None:
 STAGES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "log": log_and_encoding,
     "training": training,
-    "shards": shards,
     "vectors": vectors,
     "growth": growth,
     "predict": predict,

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from fastgaum.logs.audit import audit
     from fastgaum.logs.log import SessionLog, resplit
     from fastgaum.logs.read import load, read_log
-    from fastgaum.logs.shard_writer import save_log
-    from fastgaum.logs.shards import load_log
+    from fastgaum.logs.store import load_log, save_log
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.tuning import tune
     from fastgaum.models.user_model import UserModel
@@ -78,10 +77,10 @@ _HOME = {
     "audit": "fastgaum.logs.audit",
     "compare": "fastgaum.reports.comparison",
     "load": "fastgaum.logs.read",
-    "load_log": "fastgaum.logs.shards",
+    "load_log": "fastgaum.logs.store",
     "read_log": "fastgaum.logs.read",
     "resplit": "fastgaum.logs.log",
-    "save_log": "fastgaum.logs.shard_writer",
+    "save_log": "fastgaum.logs.store",
     "synthesise": "fastgaum.logs.synthetic",
     "tune": "fastgaum.models.tuning",
     "write_report": "fastgaum.reports.page",

@@ -219,9 +219,6 @@ class Config(CheckedSettings):
     eta), or the NLL once all utilities are multiplied by the one number that suits them best"""
     batch_sessions: CountFromOne = 64
     """sessions per batch"""
-    window: CountFromOne = 4
-    """of a log in shards, so many are in memory and shuffled together (and the next so many are
-    being read)"""
     local_steps: CountFromOne = 1
     """of several processes, each takes so many steps alone before all take the mean of their
     weights (local SGD); 1: every step is of all"""

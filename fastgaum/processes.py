@@ -38,7 +38,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from fastgaum.checkpoint import State, join_state, split_state
 from fastgaum.errors import LostPeerError, RefusedByAllError, StepRefusedError
-from fastgaum.features.windows import WHOLE, ShardIterator, Share
+from fastgaum.features.batches import WHOLE, Share
 from fastgaum.interrupts import Stop
 from fastgaum.threads import seeded
 from fastgaum.untrusted import parse_json
@@ -94,8 +94,6 @@ class Processes:
         device: where messages are made: a card for nccl.
         stop: whether a signal has asked this process to end.
         agreed: whether a signal has asked some process to end, as all know it after the same step.
-        shards: of a log in shards, gives for each epoch the numbers of those that this process
-            trains on, where somebody else hands them out; None where they share every batch.
         n_events: events of the last step's batch, over all processes.
         traffic: what this process's steps have exchanged.
     """
@@ -105,9 +103,8 @@ class Processes:
         share: Share = WHOLE,
         device: torch.device = CPU,
         stop: Stop | None = None,
-        shards: ShardIterator | None = None,
     ) -> None:
-        self.share, self.device, self.shards = share, device, shards
+        self.share, self.device = share, device
         self.stop, self._agreed = stop or Stop(), Stop()
         self.n_events = self._own_events = 0
         self.traffic = Traffic()

@@ -200,12 +200,10 @@ def flip_bit(file: Path) -> None:
     file.write_bytes(content)
 
 
-def change_shard(folder: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
-    """Change the rows of a saved log's only shard; the manifest agrees with it, as in a file made
-    to deceive."""
-    about = json.loads((folder / "shards.json").read_text())
-    path = folder / about["shards"][0]["file"]
+def change_table(folder: Path, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    """Change one table of a saved log; log.json agrees with it, as in a file made to deceive."""
+    about = json.loads((folder / "log.json").read_text())
+    path = folder / about["tables"][name]["file"]
     change(pl.read_parquet(path)).write_parquet(path)
-    content = path.read_bytes()
-    about["shards"][0].update(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-    (folder / "shards.json").write_text(json.dumps(about))
+    about["tables"][name]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "log.json").write_text(json.dumps(about))

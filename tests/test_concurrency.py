@@ -17,8 +17,7 @@ import torch
 from fastgaum.checkpoint import split_state
 from fastgaum.game.epochs import Observer
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import load_log
+from fastgaum.logs.store import load_log, save_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.threads import get_threads, one_thread
@@ -26,8 +25,7 @@ from tests.builders import random_log
 
 SAVE = """
 import sys
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import load_log
+from fastgaum.logs.store import load_log, save_log
 log = load_log(sys.argv[1])
 for _ in range(10):
     save_log(log, sys.argv[2], overwrite=True)
@@ -142,7 +140,7 @@ import os, sys
 import polars as pl
 import fastgaum as fg
 from fastgaum.errors import ConfigError
-from fastgaum.logs.shards import require_log
+from fastgaum.logs.log import require_log
 
 frame = pl.DataFrame({"session": [1, 1], "event": [1, 1], "item": [1, 2], "chosen": [0, 1]})
 log = fg.read_log(frame)

@@ -12,7 +12,6 @@ import pytest
 
 import fastgaum as fg
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.shard_writer import shard_log
 
 LOG = fg.synthesise(300, preset="sample")[0]
 WRONG: dict[str, Any] = {
@@ -113,12 +112,10 @@ def test_a_folder_of_another_type(wrong: Any) -> None:
         fg.save_log(LOG, wrong)
 
 
-def test_each_thing_is_one_line(model: fg.UserModel, tmp_path: Path) -> None:
+def test_each_thing_is_one_line(model: fg.UserModel) -> None:
     world = fg.LearnedWorld(model)
-    shards = shard_log(LOG, tmp_path / "shards", 2)
     says: dict[str, object] = {
         "SessionLog('synthetic', ": LOG,
-        "ShardedLog('synthetic', ": shards,
         "UserModel(preset 'fastgaum', not trained)": fg.UserModel(),
         "UserModel(preset 'fastgaum', ": model,
         "LearnedWorld(60 items, users ": world,

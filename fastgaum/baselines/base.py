@@ -30,8 +30,7 @@ from fastgaum.features.ordered import ONCE, Training, TrainingOrder, training_or
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import HeadScores, ScoredSessions
-from fastgaum.logs.log import SessionLog
-from fastgaum.logs.shards import require_log
+from fastgaum.logs.log import SessionLog, require_log
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.model_file import model_state

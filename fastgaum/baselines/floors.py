@@ -19,7 +19,7 @@ with the verbs of every model: rows of the table of `reproduce`."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,7 +30,6 @@ from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, item_r
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.logs.context import context_of, context_values, item_of_codes
 from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.logs.shards import AnyLog
 from fastgaum.metrics.precision import micro_mean, precision_at_k
 from fastgaum.nets.tensors import BatchTensors
 
@@ -46,11 +45,10 @@ class Floor:
 
     name: str
     scores: Callable[[SessionLog, Selection], Float64Array]
-    """score of each picked candidate of a log, or of a part of it, higher first, shape
-    (n_candidates,)"""
+    """score of each picked candidate of a log, higher first, shape (n_candidates,)"""
 
 
-def floors_of(log: AnyLog) -> list[Floor]:
+def floors_of(log: SessionLog) -> list[Floor]:
     """The floors of a log, in the order of the table."""
     counts = log.training_counts()
     floors = [Floor("random", lambda log, part: np.zeros(len(part.candidates)))]
@@ -71,28 +69,21 @@ def floors_of(log: AnyLog) -> list[Floor]:
 
 
 def floor_precisions(
-    log: AnyLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
+    log: SessionLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
 ) -> Precisions:
     """What each floor of a log reaches on each event of a split, in the log's order."""
-    floors = floors_of(log)
-    values: dict[tuple[str, int], list[Float64Array]] = {
-        (floor.name, k): [] for floor in floors for k in ks
-    }
-    for part, picked in _parts(log, split):
-        for floor in floors:
-            scores = floor.scores(part, picked)
-            for k in ks:
-                values[floor.name, k].append(
-                    100 * precision_at_k(scores, picked.display_offsets, picked.choices, k)
-                )
-    return {
-        floor.name: {k: np.concatenate([np.empty(0), *values[floor.name, k]]) for k in ks}
-        for floor in floors
-    }
+    picked = select_sessions(log, log.sessions_in(split))
+    precisions: Precisions = {}
+    for floor in floors_of(log):
+        scores = floor.scores(log, picked)
+        precisions[floor.name] = {
+            k: 100 * precision_at_k(scores, picked.display_offsets, picked.choices, k) for k in ks
+        }
+    return precisions
 
 
 def floor_table(
-    log: AnyLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
+    log: SessionLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
 ) -> dict[str, dict[int, float]]:
     """{name: {k: prec@k in percent}} of each floor on a split.
 
@@ -128,9 +119,9 @@ def _first_place(log: SessionLog, part: Selection) -> Float64Array:
     return np.asarray(starts - np.arange(len(part.candidates)), dtype=np.float64)
 
 
-def _of_context(name: str, log: AnyLog, rate: Float64Array) -> Floor:
+def _of_context(name: str, log: SessionLog, rate: Float64Array) -> Floor:
     """The candidate that is the event's context first, then by click rate."""
-    item_of_code = item_of_codes(log if isinstance(log, SessionLog) else log.head, name)
+    item_of_code = item_of_codes(log, name)
     first = 1 + rate.max()
 
     def scores(log: SessionLog, part: Selection) -> Float64Array:
@@ -142,7 +133,7 @@ def _of_context(name: str, log: AnyLog, rate: Float64Array) -> Floor:
     return Floor(f"{name}, else click rate", scores)
 
 
-def _number_floors(log: AnyLog) -> list[Floor]:
+def _number_floors(log: SessionLog) -> list[Floor]:
     """A floor for each declared number, in the direction that ranks the training choices better; of
     two that rank them alike, largest first."""
     fields = [
@@ -151,17 +142,18 @@ def _number_floors(log: AnyLog) -> list[Floor]:
         for name, values in fields.items()
         if np.issubdtype(values.dtype, np.floating)
     ]
-    lead = dict.fromkeys(fields, 0.0)
-    for part, picked in _parts(log, "train") if fields else ():
-        for name in fields:
-            largest, smallest = (
-                precision_at_k(
-                    _number(name, sign)(part, picked), picked.display_offsets, picked.choices, 1
-                )
-                for sign in (1, -1)
+    floors = []
+    picked = select_sessions(log, log.sessions_in("train"))
+    for name in fields:
+        largest, smallest = (
+            precision_at_k(
+                _number(name, sign)(log, picked), picked.display_offsets, picked.choices, 1
             )
-            lead[name] += float(np.nansum(largest - smallest))
-    return [Floor(f"{name} alone", _number(name, 1 if lead[name] >= 0 else -1)) for name in fields]
+            for sign in (1, -1)
+        )
+        lead = float(np.nansum(largest - smallest))
+        floors.append(Floor(f"{name} alone", _number(name, 1 if lead >= 0 else -1)))
+    return floors
 
 
 def _number(name: str, sign: int) -> Callable[[SessionLog, Selection], Float64Array]:
@@ -175,13 +167,6 @@ def _number(name: str, sign: int) -> Callable[[SessionLog, Selection], Float64Ar
         return np.asarray(sign * values.astype(np.float64))
 
     return scores
-
-
-def _parts(log: AnyLog, split: SplitName) -> Iterator[tuple[SessionLog, Selection]]:
-    for part in log.parts(ids=False):
-        rows = part.sessions_in(split)
-        if len(rows):
-            yield part, select_sessions(part, rows)
 
 
 @dataclass(eq=False)

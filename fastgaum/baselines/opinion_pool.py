@@ -32,8 +32,7 @@ from fastgaum.errors import ConfigError, NumericsError, as_given
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
-from fastgaum.logs.log import IntArray, SessionLog, SplitName
-from fastgaum.logs.shards import AnyLog, require_log
+from fastgaum.logs.log import IntArray, SessionLog, SplitName, require_log
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.splits import require_validation
@@ -106,10 +105,6 @@ class PoolEncoder:
 
     encoders: tuple[Encoder, ...]
 
-    def on(self, part: SessionLog) -> PoolEncoder:
-        """The encoders of a part of the log."""
-        return PoolEncoder(tuple(encoder.on(part) for encoder in self.encoders))
-
     def encode(self, rows: IntArray) -> PoolSessions:
         """The sessions `rows` as each member reads them."""
         encoded = tuple(encoder.encode(rows) for encoder in self.encoders)
@@ -177,13 +172,13 @@ class OpinionPool(ChoiceModel):
         return f"OpinionPool({', '.join([*texts, f'lapse {self.lapse:.3f}'])}{out})"
 
     def fit(
-        self, log: AnyLog, progress: Callable[[str, int, int], None] | None = None
+        self, log: SessionLog, progress: Callable[[str, int, int], None] | None = None
     ) -> pl.DataFrame:
         """Fit the members, which choose their epoch and settings on the validation split as they do
         outside a pool, and weigh them there.
 
         Args:
-            log: a log in memory.
+            log: the log.
             progress: is told which member is fitted, how many were, and how many there are.
 
         Returns:
@@ -191,16 +186,11 @@ class OpinionPool(ChoiceModel):
             the pool in the last row), the seconds of its fit, and why it was left out.
 
         Raises:
-            ConfigError: no member could be fitted, they do not agree on whether no click is a
-                choice, or the log is in shards.
+            ConfigError: no member could be fitted, or they do not agree on whether no click is a
+                choice.
             LogFormatError: there is no training or no validation session.
         """
         require_log(log)
-        if not isinstance(log, SessionLog):
-            raise ConfigError(
-                f"log '{log.name}' is in shards, and a pool wants it in memory: read it with "
-                "fastgaum.load, or train the preset fastgaum alone"
-            )
         require_validation(log)
         self.models, self.left_out = {}, {}
         rows: list[dict[str, Any]] = []
@@ -337,7 +327,7 @@ class OpinionPool(ChoiceModel):
             raise ConfigError("the model has not been trained: call fit or load first")
         return list(self.models.values())
 
-    def _encoder(self, log: AnyLog, split: SplitName) -> PoolEncoder:
+    def _encoder(self, log: SessionLog, split: SplitName) -> PoolEncoder:
         # what is wrong with a log is the first member's to say
         super()._encoder(log, split)
         spaces = [model.space for model in self._fitted()]

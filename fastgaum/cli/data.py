@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from fastgaum.cli.manual import command, epilogue
-from fastgaum.cli.options import COMMON, DataDir, Json, given
+from fastgaum.cli.options import DataDir, Json, given
 from fastgaum.cli.output import (
     check_log_output,
     check_outputs,
-    check_shards_folder,
     finish,
     note,
     say,
@@ -25,15 +24,13 @@ from fastgaum.cli.output import (
 )
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
-from fastgaum.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastgaum.logs.log import SessionLog
-    from fastgaum.logs.shards import ShardedLog
 
 app = App(
     name="data",
-    help="Logs: list, info, get, audit, convert, check, build, synth.",
+    help="Logs: list, info, get, audit, convert, build, synth.",
     help_epilogue=epilogue("data"),
 )
 
@@ -190,7 +187,7 @@ def audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT
     from fastgaum.logs.audit import audit as audit_log
 
     with Bar(f"reading {source}"):
-        log, raw = reading.open_with_rows(source)
+        log, raw = reading.load_with_rows(source)
     with Bar("auditing") as progress:
         report = audit_log(log, raw, progress=progress)
     floors = floor_table(log)
@@ -206,26 +203,13 @@ def audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT
 def convert_command(
     source: Log,
     /,
-    *more: Annotated[str, Parameter(help="with --shards: further files of the same log")],
     out: LogPath,
-    shards: Annotated[
-        int | None,
-        Parameter(help="write a folder of so many shards: a log of any size, at a bounded memory"),
-    ] = None,
     json: Json = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Read a log, check it, and write it: as a file in the long layout, packed into a folder that
-    loads at once, or in shards.
-
-    With --shards files are read a piece at a time and any number of them may be given; all of a
-    user's sessions come to lie in one shard."""
+    """Read a log, check it, and write it: as a file in the long layout, or packed into a folder
+    that loads at once."""
     check_outputs(json)
-    if shards is not None:
-        _convert_to_shards((source, *more), out, shards, reading, json)
-        return
-    if more:
-        raise ConfigError("several logs become one in shards only: pass --shards N")
     check_log_output(out)
     with Bar(f"reading {source}"):
         log = reading.load(source)
@@ -234,7 +218,7 @@ def convert_command(
     finish(f"{out}: {_sizes(log)}", json, _facts(out, log))
 
 
-def _facts(out: Path, log: SessionLog | ShardedLog) -> dict[str, Any]:
+def _facts(out: Path, log: SessionLog) -> dict[str, Any]:
     counts = {
         "sessions": log.n_sessions,
         "events": log.n_events,
@@ -245,55 +229,12 @@ def _facts(out: Path, log: SessionLog | ShardedLog) -> dict[str, Any]:
     return {"path": str(out), "name": log.name, **counts}
 
 
-def _convert_to_shards(
-    sources: tuple[str, ...], out: Path, n_shards: int, reading: Reading, json: Path | None
-) -> None:
-    check_shards_folder(out)
-    from fastgaum.logs.convert import convert_logs
-
-    with Bar("converting") as progress:
-        written = convert_logs(
-            sources,
-            out,
-            n_shards,
-            data_dir=reading.data_dir,
-            progress=progress.stage,
-            options=reading.options,
-            overwrite=COMMON.overwrite,
-        )
-    _finish_shards(out, written, json)
-
-
-def _finish_shards(out: Path, log: ShardedLog, json: Path | None) -> None:
-    from fastgaum.logs.shards import cut_of
-
-    text = f"{out}: {_sizes(log)}\n  {cut_of(log.shards)}"
-    finish(text, json, {**_facts(out, log), "shards": len(log.shards)})
-
-
-def _sizes(log: SessionLog | ShardedLog) -> str:
+def _sizes(log: SessionLog) -> str:
     actions = "" if log.actions is None else f", {log.n_actions} actions"
     return (
         f"{log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates"
         f" of {log.n_items} items{actions}"
     )
-
-
-@command(app)
-def check_command(
-    shards: Annotated[Path, Parameter(help="a folder of shards")], /, *, json: Json = None
-) -> None:
-    """Read every file of a log in shards whole: is each what was written."""
-    check_outputs(json)
-    from fastgaum.logs.shards import open_shards
-
-    with Bar("checksums"):
-        log = open_shards(shards, verify=True)
-    with Bar("reading") as progress:
-        for number in range(len(log.shards)):
-            log.read(number)
-            progress(number + 1, len(log.shards))
-    _finish_shards(shards, log, json)
 
 
 @command(app)
@@ -352,25 +293,12 @@ def synth_command(
         Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file, or a folder")
     ],
     events: Annotated[int, Parameter(help="events to draw")] = 2000,
-    shards: Annotated[
-        int | None, Parameter(help="write a folder of so many shards, without the truth")
-    ] = None,
     world: WorldOptions = DEFAULT_WORLD,
     json: Json = None,
 ) -> None:
     """Draw a log of a world whose reward and choice rule are known, and write the truth beside
     it."""
     check_outputs(json)
-    if shards is not None:
-        check_shards_folder(out)
-        from fastgaum.logs.shard_writer import synthesise_shards
-
-        with Bar("drawing"):
-            written = synthesise_shards(
-                events, out, shards, overwrite=COMMON.overwrite, **world.options()
-            )
-        _finish_shards(out, written, json)
-        return
     check_log_output(out)
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.worlds.truth import oracle_scores, truth_path, write_truth

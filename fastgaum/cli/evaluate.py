@@ -53,7 +53,7 @@ def evaluate_command(
     model = load_model(run, device=device)
     note_unfinished(run, source)
     with Bar(f"reading {source}"):
-        log = reading.or_of_run(run).open(source)
+        log = reading.or_of_run(run).load(source)
     seen = checked_users(model, log, split, allow_seen_users)
     with Bar("scoring") as progress:
         evaluation = model.evaluate(

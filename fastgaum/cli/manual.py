@@ -111,9 +111,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "data convert": (
         "fastgaum data convert clicks.csv -o packed",
         "fastgaum data convert clicks.csv -o clicks.parquet --split-by time",
-        "fastgaum data convert january.parquet february.parquet -o sharded --shards 16",
     ),
-    "data check": ("fastgaum data check sharded",),
     "data build": (
         "fastgaum data build ml-1m -o films.parquet",
         "fastgaum data build ml-1m -o films --rule released-before --displayed 6 --seed 1",
@@ -121,7 +119,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "data synth": (
         "fastgaum data synth -o world.parquet",
         "fastgaum data synth -o world.csv --events 5000 --items 200 --no-click 0.3 --seed 1",
-        "fastgaum data synth -o large --preset scale --events 1000000 --shards 8",
+        "fastgaum data synth -o large --preset scale --events 1000000",
         "fastgaum data synth -o ranked --order popularity --examination 1",
     ),
     "rl": (

@@ -140,7 +140,7 @@ def _with_columns(reading: LogReading, source: str, asked: Evaluated) -> LogRead
     """A reading that reads the propensity and the value too; a saved log holds what it holds."""
     from fastgaum.logs.opened_log import open_known
     from fastgaum.logs.registry import resolve
-    from fastgaum.logs.shards import is_saved_log
+    from fastgaum.logs.store import is_saved_log
 
     found = resolve(source, reading.data_dir)
     if is_saved_log(found.path):

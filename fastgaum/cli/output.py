@@ -149,21 +149,11 @@ def check_log_output(out: Path) -> None:
             "folder: rename it"
         )
     else:
-        check_shards_folder(out)
+        require_writable(out)
+        from fastgaum.logs.store import check_store_output
 
-
-def check_shards_folder(out: Path) -> None:
-    """The same for a log in shards, which is a folder that holds nothing else."""
-    if out.suffix in (".parquet", ".csv"):
-        raise OutputError(
-            f"'{out}' ends in '{out.suffix}', shards are written into a folder: give a folder's "
-            "name"
-        )
-    require_writable(out)
-    from fastgaum.logs.shard_writer import check_shards_output
-
-    check_shards_output(out, overwrite=True)
-    _require_new(out)
+        check_store_output(out, overwrite=True)
+        _require_new(out)
 
 
 def _require_new(path: Path) -> None:
@@ -211,7 +201,7 @@ def write_log(log: SessionLog, out: Path) -> None:
         OutputError: the output cannot be written, or the folder holds something else.
     """
     from fastgaum.logs.fold import to_frame
-    from fastgaum.logs.shard_writer import save_log
+    from fastgaum.logs.store import save_log
 
     if not out.suffix:
         save_log(log, out, overwrite=COMMON.overwrite)

@@ -50,7 +50,7 @@ def predict_command(
     model = load_model(run, device=device)
     note_unfinished(run, source)
     with Bar(f"reading {source}"):
-        log = reading.or_of_run(run).open(source)
+        log = reading.or_of_run(run).load(source)
     with Bar("scoring") as progress:
         place = None if what.at_place == "none" else what.at_place
         n_rows = write_frames(model.predict_parts(log, what.split, progress, at_place=place), out)

@@ -29,7 +29,6 @@ from fastgaum.untrusted import parse_json, read_text
 if TYPE_CHECKING:
     from fastgaum.logs.fold import Rows
     from fastgaum.logs.log import SessionLog, SplitName
-    from fastgaum.logs.shards import AnyLog
     from fastgaum.logs.trained_users import SeenUsers
     from fastgaum.models.choice_model import ChoiceModel
 
@@ -42,7 +41,7 @@ Log = Annotated[
     Parameter(
         name="LOG",
         help="a registry name, a file (csv, tsv, ndjson, parquet, arrow), a folder of parquet "
-        "files, or a log in shards",
+        "files, or a saved log",
     ),
 ]
 
@@ -98,7 +97,7 @@ class LogReading:
         """Say how a public log is read that is recognised by its columns."""
         from fastgaum.logs.opened_log import open_known
         from fastgaum.logs.registry import resolve
-        from fastgaum.logs.shards import is_saved_log
+        from fastgaum.logs.store import is_saved_log
 
         found = resolve(source, self.data_dir)
         if found.dataset is not None or is_saved_log(found.path):
@@ -107,34 +106,19 @@ class LogReading:
         if layout is not None:
             note(f"{found.path.name} is read as {layout}")
 
-    def open(self, source: str) -> AnyLog:
-        """Find a log and read it; one in shards stays on disk, to be gone through part by part.
-
-        Raises:
-            DatasetError, LogFormatError, ConfigError: as `load`.
-        """
-        from fastgaum.logs.read import open_log
-        from fastgaum.logs.registry import resolve
-        from fastgaum.logs.shards import is_saved_log
-
-        found = resolve(source, self.data_dir)
-        if is_saved_log(found.path):
-            return open_log(found.path, options=self.options)
-        return self.load(source)
-
-    def open_with_rows(self, source: str) -> tuple[AnyLog, Rows | None]:
-        """As `open`, and the log's rows as `raw_rows` gives them, read once.
+    def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:
+        """As `load`, and the log's rows as `raw_rows` gives them, read once.
 
         Raises:
             DatasetError, LogFormatError, ConfigError: as `load`.
         """
         from fastgaum.logs.read import read_with_rows
         from fastgaum.logs.registry import resolve
-        from fastgaum.logs.shards import is_saved_log
+        from fastgaum.logs.store import is_saved_log
 
         found = resolve(source, self.data_dir)
         if is_saved_log(found.path) or (found.dataset is not None and found.dataset.simulated):
-            return self.open(source), self.raw_rows(source)
+            return self.load(source), self.raw_rows(source)
         read = read_with_rows(found, options=self.options)
         self._note_layout(source)
         return read
@@ -230,7 +214,7 @@ AS_IT_IS = Reading()
 
 
 def checked_users(
-    model: ChoiceModel, log: AnyLog, split: SplitName, allow_seen_users: bool
+    model: ChoiceModel, log: SessionLog, split: SplitName, allow_seen_users: bool
 ) -> SeenUsers:
     """How many users of a split trained a model.
 

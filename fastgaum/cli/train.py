@@ -134,7 +134,7 @@ def train_command(
         origin = LogOrigin(lasting(source), reading.options.to_json())
         processes.agree({"config": config.to_mapping(), "reading": origin.reading})
         with Bar(f"reading {source}"):
-            log = reading.open(source)
+            log = reading.load(source)
         with (
             noting_compilation(),
             TrainingProgress(config, model.n_compared(log)) as progress,
@@ -281,7 +281,7 @@ def _follow(source: str, reading: Reading, device: str, processes: Processes) ->
     from fastgaum.models.user_model import UserModel
 
     first = processes.agree()[0]
-    log = reading.of_first(first["reading"]).open(source)
+    log = reading.of_first(first["reading"]).load(source)
     with stop_on_signals() as stop:
         processes.stop = stop
         model = UserModel(Config.from_mapping(first["config"]), device=device)

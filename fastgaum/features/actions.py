@@ -19,7 +19,6 @@ from fastgaum.features.vocabulary import CategoricalField, after
 from fastgaum.logs.columns import NO_CODE, Vocabulary
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
-from fastgaum.logs.shards import AnyLog
 
 if TYPE_CHECKING:
     from fastgaum.features.batches import Batch
@@ -32,7 +31,7 @@ AN_ACTION = -2
 
 
 def action_fields(
-    log: AnyLog, others: Sequence[CategoricalField], former: Sequence[CategoricalField] = ()
+    log: SessionLog, others: Sequence[CategoricalField], former: Sequence[CategoricalField] = ()
 ) -> tuple[CategoricalField, ...]:
     """The fields of ids that actions alone have: what was done, and items that training does not
     display. Nothing for a log without actions.
@@ -46,12 +45,10 @@ def action_fields(
         return ()
     names = {"kinds": log.actions.kind_names, "items": log.item_ids}
     seen = {name: np.zeros(len(texts), np.bool_) for name, texts in names.items()}
-    for part in log.parts(ids=False):
-        assert part.actions is not None
-        _, events = pick_rows(part.session_offsets, part.sessions_in("train"))
-        _, at = pick_rows(part.actions.offsets, events)
-        for name, flags in seen.items():
-            flags[getattr(part.actions, name)[at]] = True
+    _, events = pick_rows(log.session_offsets, log.sessions_in("train"))
+    _, at = pick_rows(log.actions.offsets, events)
+    for name, flags in seen.items():
+        flags[getattr(log.actions, name)[at]] = True
     stop = max(field.stop for field in others)
     displayed = Vocabulary(others[0].values).codes(names["items"]) != NO_CODE
     fields: list[CategoricalField] = []
@@ -64,7 +61,7 @@ def action_fields(
     return tuple(fields)
 
 
-def check_actions(fields: Sequence[CategoricalField], log: AnyLog) -> None:
+def check_actions(fields: Sequence[CategoricalField], log: SessionLog) -> None:
     """Raise FeatureMismatchError if a model with these fields reads actions and a log has none."""
     if fields and log.actions is None:
         raise FeatureMismatchError(

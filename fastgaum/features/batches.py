@@ -1,21 +1,21 @@
 """Batches of whole sessions: packed arrays and the history tokens that the encoder reads.
 
-The sessions are in memory, or those of a log in shards a few shards at a time (`windows`). Which
-batch comes when is a function of the random generator alone, so that training can begin anew at any
-batch without reading what came before."""
+Which batch comes when is a function of the random generator alone, so that training can begin anew
+at any batch."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from fastgaum.features.actions import with_actions
 from fastgaum.features.in_memory import Sessions, SharedSessions, blocks
 from fastgaum.features.item_vectors import BatchVectors
-from fastgaum.features.sessions import BATCH_CANDIDATES, PickedSessions
-from fastgaum.features.windows import WHOLE, RowArray, Share, StreamedSessions, windows
+from fastgaum.features.sessions import PickedSessions
 from fastgaum.kernels.batching import (
     PickedEvents,
     count_sessions,
@@ -26,12 +26,39 @@ from fastgaum.kernels.batching import (
 )
 from fastgaum.logs.log import FloatArray, IntArray, PackedArrays
 
+RowArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The share of process `rank` of `size`; shares of one whole are ranges side by side, as equal
+    as they can be."""
+
+    rank: int = 0
+    size: int = 1
+
+    def span(self, n: int) -> tuple[int, int]:
+        """First and last + 1 of this share of n things.
+
+        >>> [Share(rank, 3).span(7) for rank in range(3)]
+        [(0, 2), (2, 4), (4, 7)]
+        """
+        return n * self.rank // self.size, n * (self.rank + 1) // self.size
+
+    def of(self, things: IntArray) -> IntArray:
+        """This share of an array."""
+        first, last = self.span(len(things))
+        return things[first:last]
+
+
+WHOLE = Share()
+
 
 @dataclass(frozen=True)
 class Batch(PackedArrays):
     """Whole sessions, packed; nothing is padded."""
 
-    rows: IntArray | RowArray
+    rows: IntArray
     """row of each session in the log, shape (n_sessions,)"""
     session_offsets: IntArray
     """start of each session in events, shape (n_sessions + 1,)"""
@@ -138,7 +165,7 @@ def bags_of_candidates(
 
 
 def batches(
-    encoded: Sessions | StreamedSessions,
+    encoded: Sessions,
     batch_sessions: int,
     generator: np.random.Generator | None = None,
     skip: int = 0,
@@ -149,23 +176,14 @@ def batches(
 
     With a `share`, one process's part of each batch: the batches do not depend on how many share
     them."""
-    for window in windows(encoded, generator, share, batch_sessions):
-        order = np.arange(window.n_sessions, dtype=np.int32)
-        if generator is not None:
-            generator.shuffle(order)
-        n_batches = -(-len(order) // batch_sessions)
-        if skip >= n_batches and window.largest * batch_sessions <= BATCH_CANDIDATES:
-            # as many batches as it would make: it need not be read
-            skip -= n_batches
-            continue
-        sessions, rows = window.load()
-        for picked in blocks(sessions, order, batch_sessions):
-            if skip:
-                skip -= 1
-                continue
-            own = window.part_of(picked, share)
-            filler = len(own) == 0
-            own = own if not filler else np.zeros(1, np.int32)
-            yield replace(assemble(sessions, own), rows=rows[own], is_filler=filler)
-        # let go before the next is asked for
-        del sessions, rows
+    order = np.arange(encoded.n_sessions, dtype=np.int32)
+    if generator is not None:
+        generator.shuffle(order)
+    for picked in itertools.islice(blocks(encoded, order, batch_sessions), skip, None):
+        own = share.of(picked)
+        # a process without a session takes part with one that does not count
+        yield (
+            assemble(encoded, own)
+            if len(own)
+            else replace(assemble(encoded, np.zeros(1, np.int32)), is_filler=True)
+        )

@@ -13,10 +13,10 @@ from fastgaum.logs.context import context_names
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace
-    from fastgaum.logs.shards import AnyLog
+    from fastgaum.logs.log import SessionLog
 
 
-def check_columns(space: FeatureSpace, log: AnyLog) -> None:
+def check_columns(space: FeatureSpace, log: SessionLog) -> None:
     """Raise FeatureMismatchError when a log's declared fields, order or views differ from the
     training log's."""
     fields = tuple(sorted([*log.candidate_fields, *log.item_fields]))
@@ -55,7 +55,7 @@ def check_columns(space: FeatureSpace, log: AnyLog) -> None:
             )
 
 
-def _check_context(trained: Iterable[str], log: AnyLog) -> None:
+def _check_context(trained: Iterable[str], log: SessionLog) -> None:
     """Raise FeatureMismatchError unless a log has the context fields of the training log.
 
     `clicks_so_far` may be one more: a model of displays may be judged on successive choices."""
@@ -72,7 +72,7 @@ def _check_context(trained: Iterable[str], log: AnyLog) -> None:
         )
 
 
-def _check_vectors(space: FeatureSpace, log: AnyLog) -> None:
+def _check_vectors(space: FeatureSpace, log: SessionLog) -> None:
     """Raise FeatureMismatchError unless a log has the training log's vectors of items."""
     trained, given = (
         dict(space.vectors.widths),

@@ -20,7 +20,6 @@ from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace
-    from fastgaum.logs.shards import AnyLog
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,10 @@ class ContextEncoder:
         return numbers
 
 
-def context_moments(log: AnyLog, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+def context_moments(log: SessionLog, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
     """Mean and standard deviation of each number of the training events."""
     moments = Moments()
-    for part in log.parts(ids=False) if names else ():
-        training = training_events(part)
-        if training.any():
-            moments.add(np.stack([context_values(part, name, training) for name in names], 1))
+    training = training_events(log)
+    if names and training.any():
+        moments.add(np.stack([context_values(log, name, training) for name in names], 1))
     return moments.mean.astype(np.float32), moments.scale()

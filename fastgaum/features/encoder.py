@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -63,7 +63,6 @@ from fastgaum.logs.log import TRAIN, FloatArray, IntArray, SessionLog
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace
     from fastgaum.features.vocabulary import CategoricalField
-    from fastgaum.logs.shards import AnyLog
 
 NO_CLICK_ID = 0
 """feature id of "no click" in a history"""
@@ -76,37 +75,17 @@ _COUNTING = threading.RLock()
 class Encoder:
     """Turns sessions of `log` into bags of `space`."""
 
-    def __init__(self, space: FeatureSpace, log: AnyLog) -> None:
-        self.space = space
-        self.whole = log
+    def __init__(self, space: FeatureSpace, log: SessionLog) -> None:
+        self.space, self.log = space, log
         self.hiding: Hiding | None = None
-        self._source = self
-        # a log in shards is encoded part by part: `on` gives each part's encoder
-        self.log = log if isinstance(log, SessionLog) else log.head
-
-    def on(self, part: SessionLog) -> Encoder:
-        """The encoder of a part of the log (of its items, all sessions of its users): what parts
-        share is made once."""
-        if part is self.log:
-            return self
-        other = self._copied(self.space, part, ("space_rows", "_code_rows", "_components"))
-        other._source = self._source
-        other.__dict__["context"] = self.context.on(part)
-        return other
 
     def under(self, space: FeatureSpace, hiding: Hiding | None) -> Encoder:
         """The encoder of the same log under a space of the same ids that has counted less."""
-        other = self._copied(
-            space, self.log, ("space_rows", "_code_rows", "_components", "context")
-        )
-        other.__dict__["_spaces_before"], other.hiding = None, hiding
-        return other
-
-    def _copied(self, space: FeatureSpace, log: SessionLog, shared: Sequence[str]) -> Encoder:
-        other = Encoder(space, log)
-        other.whole, other.hiding = self.whole, self.hiding
-        for name in shared:
+        other = Encoder(space, self.log)
+        other.hiding = hiding
+        for name in ("space_rows", "_code_rows", "_components", "context"):
             other.__dict__[name] = getattr(self, name)
+        other.__dict__["_spaces_before"] = None
         return other
 
     @cached_property
@@ -245,33 +224,25 @@ class Encoder:
             if part.source.endswith("_field")
         }
 
-    @property
-    def _earlier(self) -> list[FeatureSpace] | None:
-        """As `_spaces_before`, counted once for all parts of a log: threads that ask at once
-        wait."""
-        with _COUNTING:
-            return self._source._spaces_before
-
     @cached_property
     def _spaces_before(self) -> list[FeatureSpace] | None:
         """For each block of `ONCE` the space before it, by which the training log's training
         sessions are encoded; None for another log."""
         space = self.space
-        if not space.has_statistics or self.whole.fingerprint != space.fingerprint:
+        if not space.has_statistics or self.log.fingerprint != space.fingerprint:
             return None
         return list(spaces_before(self.under(space, None), ONCE, 0))
 
     def moments(self) -> Moments:
         """Mean, standard deviation, least and most of each number over training candidates."""
         moments = Moments()
+        train = self.log.sessions_in("train")
         # without numbers nothing is read
-        for part in self.whole.parts() if self.space.number_names else ():
-            of_part, train = self.on(part), part.sessions_in("train")
-            for chunk in chunks(part, train) if len(train) else ():
-                picked = select_sessions(part, chunk)
-                numbers = np.empty((len(picked.candidates), self.space.n_numbers), np.float32)
-                of_part.write_numbers(picked, numbers)
-                moments.add(numbers)
+        for chunk in chunks(self.log, train) if self.space.number_names and len(train) else ():
+            picked = select_sessions(self.log, chunk)
+            numbers = np.empty((len(picked.candidates), self.space.n_numbers), np.float32)
+            self.write_numbers(picked, numbers)
+            moments.add(numbers)
         return moments
 
     def _write_ids(self, part: Selection, ids: IntArray) -> None:
@@ -320,7 +291,11 @@ class Encoder:
         if not names:
             return
         train = np.asarray(log.split)[part.rows] == TRAIN
-        earlier = self._earlier if train.any() else None
+        earlier = None
+        if train.any():
+            # threads that ask at once wait
+            with _COUNTING:
+                earlier = self._spaces_before
         if earlier is not None:
             self._write_by_blocks(earlier, part, train, numbers)
             return

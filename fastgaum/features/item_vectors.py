@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fastgaum.features.space import FeatureSpace
-    from fastgaum.logs.shards import AnyLog
 
 N_COMPONENTS = 16
 """principal components that a model without a tower of items reads"""
@@ -63,7 +62,7 @@ class ItemVectors:
         return self.dim > 0 and self.n_components == 0
 
     @classmethod
-    def of(cls, log: AnyLog, items: npt.NDArray[np.integer], components: bool) -> ItemVectors:
+    def of(cls, log: SessionLog, items: npt.NDArray[np.integer], components: bool) -> ItemVectors:
         """Those of a log; items: codes of the training items; `components` asks for axes."""
         names = sorted(log.item_vectors)
         widths = tuple((name, log.item_vectors[name].shape[1]) for name in names)
@@ -111,7 +110,7 @@ class ItemVectors:
                 )
         return replace(SessionLog.empty(ids), item_vectors=matrices)
 
-    def raw(self, log: AnyLog, items: npt.NDArray[np.integer]) -> FloatArray:
+    def raw(self, log: SessionLog, items: npt.NDArray[np.integer]) -> FloatArray:
         """The vectors of items as they are in the log, (n, dim)."""
         vectors = np.empty((len(items), self.dim), np.float32)
         at = 0
@@ -120,14 +119,14 @@ class ItemVectors:
             at += width
         return vectors
 
-    def rows(self, log: AnyLog, items: npt.NDArray[np.integer]) -> FloatArray:
+    def rows(self, log: SessionLog, items: npt.NDArray[np.integer]) -> FloatArray:
         """The standardised vectors of items, (n, dim)."""
         vectors = self.raw(log, items)
         vectors -= self.mean
         vectors /= self.scale
         return vectors
 
-    def components(self, log: AnyLog) -> FloatArray:
+    def components(self, log: SessionLog) -> FloatArray:
         """The components of all of a log's items, (n_items, n_components)."""
         found = np.empty((log.n_items, self.n_components), np.float32)
         for start in range(0, log.n_items, ROWS_AT_ONCE):

@@ -33,7 +33,6 @@ from fastgaum.logs.log import FloatArray, IntArray, ItemCounts, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.vocabulary import CategoricalField
-    from fastgaum.logs.shards import AnyLog
 
 Counts = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
@@ -105,18 +104,17 @@ def _varies(name: str) -> bool:
     return name not in (*SAME_FOR_SET, *PLACE_NUMBERS) and not name.startswith(SAME_AS)
 
 
-def place_rates(log: AnyLog) -> FloatArray:
+def place_rates(log: SessionLog) -> FloatArray:
     """Choices per display at each place of the training displays, the first being 1, shape
     (n_places,); empty where the order of displays means nothing, or no display has a second place.
 
     Half a choice more at each place: a place that was never chosen may be chosen yet."""
     sizes: Counts = np.zeros(0, np.int64)
     chosen: Counts = np.zeros(0, np.int64)
-    for part in log.parts(ids=False) if log.ordered else ():
-        for chunk in chunks(part, part.sessions_in("train")):
-            picked = select_sessions(part, chunk)
-            sizes = _sum(sizes, np.bincount(np.diff(picked.display_offsets)))
-            chosen = _sum(chosen, np.bincount(picked.choices[picked.choices >= 0]))
+    for chunk in chunks(log, log.sessions_in("train")) if log.ordered else ():
+        picked = select_sessions(log, chunk)
+        sizes = _sum(sizes, np.bincount(np.diff(picked.display_offsets)))
+        chosen = _sum(chosen, np.bincount(picked.choices[picked.choices >= 0]))
     n = len(sizes) - 1
     if n < 2:
         return np.zeros(0, np.float32)
@@ -125,15 +123,6 @@ def place_rates(log: AnyLog) -> FloatArray:
     rates = (_sum(chosen, np.zeros(n, np.int64)) + 0.5) / (shown + 0.5)
     relative: FloatArray = (rates / rates[0]).astype(np.float32)
     return relative
-
-
-def counts_by_places(log: AnyLog, rates: FloatArray) -> ItemCounts:
-    """Training counts of items, choices being expected by place: clicks over expected clicks (Zhang
-    and Jones, 2007) do not hold its places against an item, or for it."""
-    counts = ItemCounts.zeros(log.n_items)
-    for part in log.parts(ids=False):
-        counts.add(part, rates)
-    return counts
 
 
 def _sum(one: Counts, other: Counts) -> Counts:
@@ -177,7 +166,7 @@ def log_views(views: npt.NDArray[np.number]) -> npt.NDArray[np.floating]:
 
 
 def names_of_numbers(
-    log: AnyLog, of_events: Sequence[str], others: Sequence[str], protocol: str, relations: bool
+    log: SessionLog, of_events: Sequence[str], others: Sequence[str], protocol: str, relations: bool
 ) -> tuple[str, ...]:
     """Names of all numbers of a log's candidates; of_events: those of the context, others: those of
     the vectors of items, and of places in a grid.

@@ -21,13 +21,12 @@ from fastgaum.features.in_memory import CompactSessions, KeptNumbers, Place, Sha
 from fastgaum.features.numbers import Moments
 from fastgaum.features.sessions import BATCH_CANDIDATES, EncodedSessions, Selection
 from fastgaum.features.statistics import StatisticsCounter, scale_counts
-from fastgaum.logs.log import IntArray
+from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.presets import GROW_AT
 
 if TYPE_CHECKING:
     from fastgaum.features.encoder import Encoder
     from fastgaum.features.space import FeatureSpace
-    from fastgaum.logs.shards import AnyLog
 
 Unsigned = npt.NDArray[np.uint64]
 T = TypeVar("T")
@@ -56,7 +55,7 @@ FEW, MANY, ONCE = TrainingOrder(3, 0.25, 8), TrainingOrder(2, 0.0, 8), TrainingO
 training sessions are scored, each once"""
 
 
-def training_order(log: AnyLog) -> TrainingOrder:
+def training_order(log: SessionLog) -> TrainingOrder:
     """The orders in which a log's training users are read."""
     return FEW if log.count("events", "train") < GROW_AT else MANY
 
@@ -126,12 +125,11 @@ def spaces_before(
     whole = encoder.space
     n_displays = int(whole.item_counts.displays.sum())
     counter = StatisticsCounter(encoder, whole.relations is not None, bool(whole.crossed), former)
+    train = encoder.log.sessions_in("train")
+    blocks = order.blocks(np.asarray(encoder.log.users)[train], number)
     for block in range(order.n_blocks):
-        for part in encoder.whole.parts(ids=False):
-            train = part.sessions_in("train")
-            blocks = order.blocks(np.asarray(part.users)[train], number)
-            if (blocks == block - 1).any():
-                counter.add(part, train[blocks == block - 1])
+        if (blocks == block - 1).any():
+            counter.add(train[blocks == block - 1])
         counted = counter.counted()
         n_counted = int(counted.item_counts.displays.sum())
         space = scale_counts(counted, n_displays / n_counted) if n_counted else counted
@@ -143,7 +141,7 @@ def spaces_before(
 def ordered_blocks(
     encoder: Encoder, rows: IntArray, order: TrainingOrder, former: FeatureSpace | None = None
 ) -> tuple[IntArray, Iterator[tuple[Encoder, IntArray]]]:
-    """The training sessions `rows` of a log in memory as they are read, order by order; and, block
+    """The training sessions `rows` of a log as they are read, order by order; and, block
     by block, an encoder that knows what came before, with the block's sessions."""
     users = np.asarray(encoder.log.users)[rows]
     blocks = [order.blocks(users, number) for number in range(order.n_orders)]
@@ -169,7 +167,7 @@ def encode_training(
     moments: Moments | None = None,
     former: FeatureSpace | None = None,
 ) -> EncodedSessions | SharedSessions:
-    """The training sessions of a log in memory to make batches of, as they are read in an order;
+    """The training sessions of a log to make batches of, as they are read in an order;
     where training says nothing of candidates, as they are.
 
     With `moments` numbers are counted there, and standardised by them. `former`: what was counted

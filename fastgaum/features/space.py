@@ -31,7 +31,6 @@ from fastgaum.features.numbers import (
     PLACE_NUMBERS,
     SAME_AS,
     Moments,
-    counts_by_places,
     crossed_fields,
     names_of_numbers,
     place_rates,
@@ -57,7 +56,6 @@ from fastgaum.kernels.candidate_formulas import standardise_rows
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import ContextField, Holds, context_of
 from fastgaum.logs.log import ALIKE, FloatArray, IntArray, ItemCounts, SessionLog
-from fastgaum.logs.shards import AnyLog
 from fastgaum.logs.trained_users import TrainedUsers
 
 
@@ -191,7 +189,7 @@ class FeatureSpace:
     @classmethod
     def fit(
         cls,
-        log: AnyLog,
+        log: SessionLog,
         protocol: str = "bags",
         set_context: bool = True,
         relations: bool = False,
@@ -247,7 +245,7 @@ class FeatureSpace:
     @classmethod
     def _counted(
         cls,
-        log: AnyLog,
+        log: SessionLog,
         protocol: str,
         set_context: bool,
         relations: bool,
@@ -263,8 +261,8 @@ class FeatureSpace:
         counts, rates = log.training_counts(), place_rates(log) if examination else _NO_PLACES
         if len(rates):
             # an item at the top is chosen more often for its place: its lift is held against it,
-            # counts of pairs are not
-            counts = counts_by_places(log, rates)
+            # counts of pairs are not (clicks over expected clicks, Zhang and Jones, 2007)
+            counts = log.training_counts(rates)
         known = np.flatnonzero(counts.displays)
         categorical = categorical_fields(log, known, len(rates) > 0)
         found = context_of(log)
@@ -301,7 +299,7 @@ class FeatureSpace:
         space = count_training(space.encoder(log), relations, protocol != "identity")
         return space._with(number_names=space._names_of_numbers(log))
 
-    def grown(self, log: AnyLog) -> FeatureSpace:
+    def grown(self, log: SessionLog) -> FeatureSpace:
         """The space of this one's log and a further one, for weights that go on with the further
         one.
 
@@ -320,11 +318,7 @@ class FeatureSpace:
                 "double: give what is new (train --resume gives a run more epochs on its log)"
             )
         of_split = training_counts(log)
-        counts = (
-            counts_by_places(log, self.place_rates)
-            if len(self.place_rates)
-            else log.training_counts()
-        )
+        counts = log.training_counts(self.rates)
         known = np.flatnonzero(counts.displays)
         has_places = any(field.source == "position" for field in self.categorical)
         categorical = categorical_fields(log, known, not has_places, self.categorical)
@@ -368,7 +362,7 @@ class FeatureSpace:
             least=np.minimum(self.least, moments.least), most=np.maximum(self.most, moments.most)
         )
 
-    def _names_of_numbers(self, log: AnyLog) -> tuple[str, ...]:
+    def _names_of_numbers(self, log: SessionLog) -> tuple[str, ...]:
         return names_of_numbers(
             log,
             self.numbers_of_context,
@@ -397,14 +391,14 @@ class FeatureSpace:
             most=moments.most,
         )
 
-    def check_fields(self, log: AnyLog) -> None:
+    def check_fields(self, log: SessionLog) -> None:
         """Raise FeatureMismatchError when a log's declared fields, order or views differ from the
         training log's."""
         check_columns(self, log)
 
-    def encoder(self, log: AnyLog) -> Encoder:
-        """What turns sessions of `log` into bags, chunk by chunk; of a log in shards, `Encoder.on`
-        each part. Raises FeatureMismatchError if its fields are not those of the training log."""
+    def encoder(self, log: SessionLog) -> Encoder:
+        """Make what turns sessions of `log` into bags, chunk by chunk. Raises
+        FeatureMismatchError if its fields are not those of the training log."""
         self.check_fields(log)
         return Encoder(self, log)
 

@@ -25,7 +25,7 @@ from fastgaum.features.sessions import select_sessions
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
-from fastgaum.logs.log import IntArray, ItemCounts, SessionLog
+from fastgaum.logs.log import IntArray, ItemCounts
 
 if TYPE_CHECKING:
     from fastgaum.features.encoder import Encoder
@@ -67,10 +67,10 @@ class StatisticsCounter:
             for table, field in zip(tables, self.fields, strict=True)
         ]
 
-    def add(self, part: SessionLog, rows: IntArray) -> None:
-        """Count the sessions `rows` of a part of the log."""
-        encoder = self.encoder.on(part)
-        picked = select_sessions(part, rows)
+    def add(self, rows: IntArray) -> None:
+        """Count the sessions `rows` of the log."""
+        encoder = self.encoder
+        picked = select_sessions(encoder.log, rows)
         packed = picked.packed(encoder.known_rows(picked))
         items = np.where(packed.items < 0, np.int32(self.n_items), packed.items)
         totals = TrainingTotals(self.items.displays, self.items.choices, self.items.expected)
@@ -134,8 +134,7 @@ def count_training(
 ) -> FeatureSpace:
     """The space with what the whole training split says, after what a former space has counted."""
     counter = StatisticsCounter(encoder, relations, crossed, former)
-    for part in encoder.whole.parts(ids=False):
-        counter.add(part, part.sessions_in("train"))
+    counter.add(encoder.log.sessions_in("train"))
     return counter.counted()
 
 

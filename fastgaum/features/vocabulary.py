@@ -14,8 +14,7 @@ from fastgaum.errors import LogFormatError
 from fastgaum.features.sessions import chunks, select_sessions
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.context import ContextField, training_values
-from fastgaum.logs.log import TRAIN, IntArray
-from fastgaum.logs.shards import AnyLog
+from fastgaum.logs.log import TRAIN, IntArray, SessionLog
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class CategoricalField:
 
 
 def categorical_fields(
-    log: AnyLog,
+    log: SessionLog,
     known_items: npt.NDArray[np.integer],
     places_apart: bool,
     former: Sequence[CategoricalField] = (),
@@ -101,7 +100,7 @@ def rows_of_places(
 
 
 def context_fields(
-    log: AnyLog,
+    log: SessionLog,
     found: Sequence[ContextField],
     categorical: Sequence[CategoricalField],
     former: Sequence[CategoricalField] = (),
@@ -120,9 +119,8 @@ def context_fields(
     names = [part.name for part in found if part.holds == "categories"]
     # one entry more: code -1, a missing value, writes to the last
     seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
-    for part in log.parts(ids=False) if names else ():
-        for name in names:
-            seen[name][training_values(part, name)] = True
+    for name in names:
+        seen[name][training_values(log, name)] = True
     fields = []
     for one in found:
         if one.holds == "items":
@@ -154,23 +152,22 @@ def after(former: pl.Series | None, values: pl.Series) -> pl.Series:
     return pl.concat([former, values.filter(pl.Series(is_new))])
 
 
-def _shown_codes(log: AnyLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
+def _shown_codes(log: SessionLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
     """Codes that training candidates have in each categorical candidate field, and the longest
     display set."""
     names = sorted(name for name in log.candidate_fields if name in log.categories)
     # one entry more: code -1, a missing value, writes to the last
     seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
     longest = 0
-    for part in log.parts(ids=False) if names or log.ordered else ():
-        for chunk in chunks(part, part.sessions_in("train")):
-            picked = select_sessions(part, chunk)
-            longest = max(longest, int(np.diff(picked.display_offsets).max(initial=0)))
-            for name in names:
-                seen[name][part.candidate_fields[name][picked.candidates]] = True
+    for chunk in chunks(log, log.sessions_in("train")) if names or log.ordered else ():
+        picked = select_sessions(log, chunk)
+        longest = max(longest, int(np.diff(picked.display_offsets).max(initial=0)))
+        for name in names:
+            seen[name][log.candidate_fields[name][picked.candidates]] = True
     return {name: np.flatnonzero(flags[:-1]) for name, flags in seen.items()}, longest
 
 
-def training_counts(log: AnyLog) -> dict[str, int]:
+def training_counts(log: SessionLog) -> dict[str, int]:
     """How much the training split holds. Raises LogFormatError where it has no session."""
     of_split = {what: of_splits[TRAIN] for what, of_splits in log.counts().items()}
     if of_split["sessions"] == 0:

@@ -19,7 +19,6 @@ from fastgaum.checkpoint import State
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import assemble
 from fastgaum.features.in_memory import Sessions
-from fastgaum.features.windows import StreamedSessions, in_memory
 from fastgaum.logs.log import IntArray
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from fastgaum.processes import Processes
@@ -74,7 +73,7 @@ class Guard:
         game: Freezable,
         networks: nn.Module,
         config: SkipRule,
-        train: Sessions | StreamedSessions,
+        train: Sessions,
         session_name: Callable[[int], str],
         processes: Processes | None = None,
     ) -> None:
@@ -181,7 +180,7 @@ class Guard:
 
     def _at_fault(self, step: Step, batch: BatchTensors) -> list[int]:
         """The sessions whose own loss or gradient is not finite, by their rows in the log."""
-        train, rows = in_memory(self.train)
+        train, rows = self.train, self.train.rows
         device = next(self.networks.parameters()).device
         order = np.argsort(rows, kind="stable")
         sessions = order[np.searchsorted(rows, batch.source.rows, sorter=order)].astype(np.int32)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 from fastgaum.checkpoint import State, check_like
-from fastgaum.errors import ConfigError, NumericsError
-from fastgaum.features.batches import Batch, batches
+from fastgaum.errors import NumericsError
+from fastgaum.features.batches import batches
 from fastgaum.features.in_memory import Sessions
-from fastgaum.features.windows import StreamedSessions, count_batches
 from fastgaum.game.checkpoint import Checkpointer, KeptWeights, TrainingPosition
 from fastgaum.game.epochs import EpochRow, Observers
 from fastgaum.game.game import Game
@@ -45,8 +44,8 @@ a smaller patience allows"""
 class TrainingData:
     """Training and validation sessions under one feature space."""
 
-    train: Sessions | StreamedSessions
-    validation: Sessions | StreamedSessions
+    train: Sessions
+    validation: Sessions
     session_name: Callable[[int], str]
     """a session's name in an error, by its row in the log"""
 
@@ -218,7 +217,7 @@ class Trainer:
         """The rest of the running epoch: its mean loss, and the events per second of what was done
         here."""
         at, started, seen = self.at, time.perf_counter(), 0
-        n_batches = count_batches(self.data.train, self.config.batch_sessions)
+        n_batches = -(-self.data.train.n_sessions // self.config.batch_sessions)
         self.observers.on_epoch_begin(len(self.rows) + 1)
         for batch in self._shuffled():
             where = f"epoch {len(self.rows) + 1}, batch {at.batches + 1}"
@@ -237,14 +236,13 @@ class Trainer:
         return taken.seen
 
     def _shuffled(self) -> Iterator[BatchTensors]:
-        train, size = self.data.train, self.config.batch_sessions
-        if self.processes.shards is not None:
-            # a process that is handed shards of its own makes batches of its own, each a part of
-            # one; after a resume other shards may be handed out, so none is skipped
-            own = batches(train, max(size // self.processes.size, 1), self.order)
-            found = _as_many_in_all(own, self.processes)
-        else:
-            found = batches(train, size, self.order, self.at.batches, self.processes.share)
+        found = batches(
+            self.data.train,
+            self.config.batch_sessions,
+            self.order,
+            self.at.batches,
+            self.processes.share,
+        )
         for batch in found:
             yield to_tensors(batch, self.device)
 
@@ -372,27 +370,3 @@ class Trainer:
                     "the processes' weights have come apart: a fault of a machine or of a "
                     "library; go on from the last checkpoint with --resume"
                 )
-
-
-def _as_many_in_all(own: Iterable[Batch], processes: Processes) -> Iterator[Batch]:
-    """Each process's own batches, as many in all: a process that has none left takes part with a
-    filler until all are done.
-
-    Raises:
-        ConfigError: this process has none at all.
-    """
-    left, last = iter(own), None
-    while True:
-        batch = next(left, None)
-        if batch is None and last is None:
-            raise ConfigError(
-                f"process {processes.rank} was given no shard with training sessions: give each "
-                "at least one"
-            )
-        if not processes.sum(np.array([float(batch is not None)])).any():
-            return
-        if batch is None:
-            assert last is not None
-            batch = dataclasses.replace(last, is_filler=True)
-        last = batch
-        yield batch

@@ -12,9 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastgaum.features.batches import assemble
+from fastgaum.features.batches import WHOLE, Share, assemble
 from fastgaum.features.in_memory import Sessions, blocks
-from fastgaum.features.windows import WHOLE, Share, StreamedSessions, windows
 from fastgaum.game.game import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k
@@ -105,7 +104,7 @@ class HeldBatches:
 
     def __init__(
         self,
-        encoded: Sessions | StreamedSessions,
+        encoded: Sessions,
         device: torch.device,
         most_sessions: int | None = None,
         without: Iterable[int] = (),
@@ -125,16 +124,10 @@ class HeldBatches:
         return iter(self.held) if self.held is not None else self._assembled()
 
     def _assembled(self) -> Iterator[BatchTensors]:
-        first = 0
-        for window in windows(self.encoded):
-            low, high = np.searchsorted(self.positions, [first, first + window.n_sessions])
-            positions = (self.positions[low:high] - first).astype(np.int32)
-            first += window.n_sessions
-            if len(positions):
-                sessions, rows = window.load()
-                right = positions[~np.isin(rows[positions], self.without)]
-                for picked in blocks(sessions, right, SCORING_SESSIONS):
-                    yield to_tensors(assemble(sessions, picked), self.device)
+        positions = self.positions.astype(np.int32)
+        right = positions[~np.isin(self.encoded.rows[positions], self.without)]
+        for picked in blocks(self.encoded, right, SCORING_SESSIONS):
+            yield to_tensors(assemble(self.encoded, picked), self.device)
 
 
 def figures(

@@ -21,7 +21,6 @@ from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.actions import ACTED, PAST, Actions
 from fastgaum.logs.columns import (
     CodedIds,
-    DistinctTexts,
     ids_as_text,
     require_filled,
     row_number,
@@ -164,11 +163,6 @@ class ActionTable:
         found = both.with_columns(following).drop_nulls(["row", "event"])
         return found.select("row", "event", "item", "kind")
 
-    def left_out(self, of_parts: Iterable[int]) -> int:
-        """How many of its actions no part of a log has; of_parts: how many each part left out."""
-        n = self.rows.height
-        return n - sum(n - left_out for left_out in of_parts)
-
 
 def past_column(column: pl.Series) -> pl.Series:
     """The items of users' pasts as lists of text, without gaps.
@@ -193,13 +187,15 @@ def with_acted_items(
     whole table."""
     if pasts is None and table is None:
         return items
-    known = DistinctTexts()
-    known.add(items.texts)
+    known = [items.texts]
+    # a part of the pasts at a time: most items are the same in many rows
     if pasts is not None:
-        add_items(pasts, known)
+        starts = range(0, len(pasts), _AT_ONCE)
+        known += [pasts.slice(start, _AT_ONCE).explode().unique() for start in starts]
     if table is not None:
-        known.add(table.rows["item"])
-    return items.extended(known.sorted())
+        known.append(table.rows["item"])
+    texts = pl.concat([one.rename("") for one in known])
+    return items.extended(texts.drop_nulls().unique().sort())
 
 
 def pack_actions(
@@ -247,12 +243,6 @@ def no_actions(past: bool, table: ActionTable | None) -> Actions | None:
     if table is not None:
         kinds |= set(table.rows["kind"].unique())
     return Actions.empty(pl.Series("", sorted(kinds), dtype=pl.String))
-
-
-def add_items(pasts: pl.Series, known: DistinctTexts) -> None:
-    """Take in the items of pasts, a part of them at a time: most are the same in many rows."""
-    for start in range(0, len(pasts), _AT_ONCE):
-        known.add(pasts.slice(start, _AT_ONCE).explode())
 
 
 def check_saved_actions(options: ReadOptions, actions: Actions | None) -> None:

@@ -7,7 +7,7 @@ not know it."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,41 +110,3 @@ class Actions:
         counts[events] = np.diff(self.offsets)
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
         return dataclasses.replace(self, offsets=offsets)
-
-    def recoded(self, code_of_item: IntArray, kind_names: pl.Series) -> Actions:
-        """The same actions with another code of each item, and by names of kinds which hold the
-        ones here."""
-        return dataclasses.replace(
-            self,
-            items=code_of_item[self.items],
-            kinds=Vocabulary(kind_names).codes(self.kind_names)[self.kinds],
-            kind_names=kind_names,
-        )
-
-    def of_lists(self, items: pl.Series, kinds: pl.Series) -> Actions:
-        """Actions of the kinds here: codes in a list for each event, null for none.
-
-        Raises:
-            ValueError: an event has another number of items than of kinds.
-        """
-        lengths = items.list.len().fill_null(0)
-        if not lengths.equals(kinds.list.len().fill_null(0)):
-            raise ValueError("acted_kinds has not one value per action")
-        codes = [lists.drop_nulls().explode().to_numpy(writable=True) for lists in (items, kinds)]
-        return dataclasses.replace(
-            self,
-            offsets=np.concatenate(([0], lengths.cast(pl.Int64).cum_sum())).astype(np.int32),
-            items=codes[0],
-            kinds=codes[1],
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[Actions]) -> Actions:
-        """The actions of consecutive parts of a log, all of the same items and kinds."""
-        counts = np.concatenate([np.diff(part.offsets) for part in parts])
-        return dataclasses.replace(
-            parts[0],
-            offsets=np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int32),
-            items=np.concatenate([part.items for part in parts]),
-            kinds=np.concatenate([part.kinds for part in parts]),
-        )

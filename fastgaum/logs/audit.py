@@ -38,9 +38,8 @@ from fastgaum.logs.audit_rules import (
 )
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.log import TEST, IntArray, SessionLog
+from fastgaum.logs.log import TEST, IntArray, SessionLog, require_log
 from fastgaum.logs.raw_events import BoolArray, RawEvents, fold_rows
-from fastgaum.logs.shards import AnyLog, require_log
 
 __all__ = ["AuditReport", "Fact", "Finding", "audit"]
 
@@ -168,7 +167,7 @@ class AuditReport:
 
 
 def audit(
-    log: AnyLog,
+    log: SessionLog,
     raw: Rows | None = None,
     *,
     level: float = 0.05,
@@ -177,39 +176,26 @@ def audit(
     """Audit a log, with the raw rows it was read from (`read.raw_rows`) for what packing
     drops.
 
-    A log in shards is gone through shard by shard; its raw rows are gone.
-
     `level` bounds the probability that a log without a trap has any rule flagged. `progress` is
     called with events done and events in all. Raises LogFormatError if the raw rows belong to
     another log, ConfigError for what is no log and a level that is no probability."""
     require_log(log)
     if not isinstance(level, float | int) or not 0 < level < 1:
         raise ConfigError(f"level is {as_given(level)}, a probability between 0 and 1 is required")
-    scores: dict[str, _Score] = {}
+    shown = log.training_counts().displays > 0
+    rules, facts = list(rules_of_log(log, ranks_of_ids(log.item_ids))), _facts_of_log(log, shown)
+    if raw is not None:
+        events = fold_rows(raw, log)
+        rules = [*rules_of_rows(events, ordered=log.ordered), *rules]
+        facts = [*_facts_of_rows(events, ordered=log.ordered), *facts]
+    scores = []
+    for number, rule in enumerate(rules, start=1):
+        scores.append(_Score.of(rule))
+        if progress is not None:
+            progress(log.n_events * number // len(rules), log.n_events)
     told = [*log.clicks.shares(), *(log.actions.shares(log.n_actions) if log.actions else ())]
-    shares = {one[0]: _Share(*one) for one in told}
-    n_users, n_rule_events, done, dependence = 0, 0, 0, DependenceSums()
-    shown, ranks = log.training_counts().displays > 0, ranks_of_ids(log.item_ids)
-    for part in log.parts(ids=False):
-        rules, facts = list(rules_of_log(part, ranks)), _facts_of_log(part, shown)
-        if raw is not None:
-            assert isinstance(log, SessionLog)
-            events = fold_rows(raw, log)
-            rules = [*rules_of_rows(events, ordered=log.ordered), *rules]
-            facts = [*_facts_of_rows(events, ordered=log.ordered), *facts]
-        for number, rule in enumerate(rules, start=1):
-            score = _Score.of(rule)
-            scores[rule.name] = scores[rule.name].plus(score) if rule.name in scores else score
-            if progress is not None:
-                progress(done + part.n_events * number // len(rules), log.n_events)
-        for share in facts:
-            shares[share.name] = shares[share.name].plus(share) if share.name in shares else share
-        done += part.n_events
-        dependence = dependence.plus(DependenceSums.of(part))
-        n_users += len(np.unique(part.users))
-        n_rule_events += int(_countable(part.display_offsets, part.choices).sum())
-    shares |= {one[0]: _Share(*one) for one in leak_shares(log)}
-    tried = [score for score in scores.values() if score.says]
+    facts = [*(_fact(*one) for one in told), *facts, *(_fact(*one) for one in leak_shares(log))]
+    tried = [score for score in scores if score.says]
     single = [score.sums.p_value() for score in tried]
     findings = [
         score.finding(adjusted, flagged=adjusted <= level and p < 1)
@@ -218,17 +204,17 @@ def audit(
     return AuditReport(
         name=log.name,
         n_sessions=log.n_sessions,
-        n_users=n_users,
+        n_users=len(np.unique(log.users)),
         n_events=log.n_events,
-        n_rule_events=n_rule_events,
+        n_rule_events=int(_countable(log.display_offsets, log.choices).sum()),
         findings=tuple(sorted(findings, key=lambda f: (not f.flagged, f.floor - f.prec_at_1))),
-        facts=tuple(share.fact() for share in shares.values()),
+        facts=tuple(facts),
         has_rows=raw is not None,
         context=context_of(log),
         vectors=tuple((name, rows.shape[1]) for name, rows in sorted(log.item_vectors.items())),
         n_actions=log.n_actions,
         not_read=raw.not_read if raw is not None else (),
-        dependence=dependence.test(),
+        dependence=DependenceSums.of(log).test(),
     )
 
 
@@ -251,8 +237,7 @@ def _countable(offsets: IntArray, choices: IntArray) -> BoolArray:
 
 @dataclass(frozen=True)
 class _Score:
-    """What a rule scores on events of several candidates, and on test events; parts of a log add
-    up."""
+    """What a rule scores on events of several candidates, and on test events."""
 
     rule: str
     action: str
@@ -280,16 +265,6 @@ class _Score:
             np.array([test.sum(), hits[test].sum(), (1.0 / sizes[test]).sum()]),
         )
 
-    def plus(self, other: _Score) -> _Score:
-        """The rule's score on two parts of a log."""
-        return _Score(
-            self.rule,
-            self.action,
-            self.says or other.says,
-            self.sums.plus(other.sums),
-            self.test + other.test,
-        )
-
     def finding(self, p: float, *, flagged: bool) -> Finding:
         """The score as the report has it; `p` is adjusted for all rules."""
         sums, (low, high), (n_test, test_hits, test_floor) = (
@@ -310,29 +285,15 @@ class _Score:
         )
 
 
-@dataclass(frozen=True)
-class _Share:
-    """A fact so far; parts of a log add up."""
-
-    name: str
-    n_true: int
-    n: int
-    action: str
-
-    def plus(self, other: _Share) -> _Share:
-        """The fact over two parts of a log."""
-        return dataclasses.replace(self, n_true=self.n_true + other.n_true, n=self.n + other.n)
-
-    def fact(self) -> Fact:
-        """As the report has it."""
-        return Fact(self.name, 100 * self.n_true / self.n if self.n else None, self.n, self.action)
+def _fact(name: str, n_true: int, n: int, action: str) -> Fact:
+    return Fact(name, 100 * n_true / n if n else None, n, action)
 
 
-def _share(name: str, holds: BoolArray, action: str) -> _Share:
-    return _Share(name, int(holds.sum()), len(holds), action)
+def _share(name: str, holds: BoolArray, action: str) -> Fact:
+    return _fact(name, int(holds.sum()), len(holds), action)
 
 
-def _facts_of_rows(raw: RawEvents, *, ordered: bool) -> list[_Share]:
+def _facts_of_rows(raw: RawEvents, *, ordered: bool) -> list[Fact]:
     sets = raw.sets
     clicked = sets.choices >= 0
     several = clicked & (np.diff(sets.offsets) > 1)
@@ -360,7 +321,7 @@ def _facts_of_rows(raw: RawEvents, *, ordered: bool) -> list[_Share]:
     return facts
 
 
-def _facts_of_log(log: SessionLog, shown: BoolArray) -> list[_Share]:
+def _facts_of_log(log: SessionLog, shown: BoolArray) -> list[Fact]:
     session = log.session_of_event
     test = log.split[session] == TEST
     clicked = log.choices >= 0

@@ -59,7 +59,7 @@ class DisplayDependence:
 
 @dataclass(frozen=True)
 class DependenceSums:
-    """What the test is made of; parts of a log that share no user add up."""
+    """What the test is made of."""
 
     n_events: int = 0
     n_users: int = 0
@@ -103,17 +103,6 @@ class DependenceSums:
             float(chance.sum()),
             float((by_user**2).sum()),
             float((chance * (1.0 - chance)).sum()),
-        )
-
-    def plus(self, other: DependenceSums) -> DependenceSums:
-        """The sums of two parts."""
-        return DependenceSums(
-            self.n_events + other.n_events,
-            self.n_users + other.n_users,
-            self.shown + other.shown,
-            self.expected + other.expected,
-            self.squares + other.squares,
-            self.variance + other.variance,
         )
 
     def test(self) -> DisplayDependence | None:

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 
 from fastgaum.logs.log import TEST, TRAIN, FieldArray, SessionLog
-from fastgaum.logs.shards import AnyLog
 from fastgaum.logs.user_split import Hashes, mix_hashes
 
 FIXED, FEWEST = 0.99, 20
@@ -19,27 +18,19 @@ LeakShare = tuple[str, int, int, str]
 """name, how many of how many, and what to do"""
 
 
-def leak_shares(log: AnyLog) -> Iterator[LeakShare]:
+def leak_shares(log: SessionLog) -> Iterator[LeakShare]:
     """What each leak is of; one that is found is flagged."""
-    n_users = n_both = 0
-    contents: tuple[list[Hashes], list[Hashes]] = ([], [])
-    chosen: dict[str, list[pl.DataFrame]] = {}
-    for part in log.parts(ids=False):
-        users = [np.unique(part.users[part.split == one]) for one in (TRAIN, TEST)]
-        n_users += len(users[1])
-        n_both += int(np.isin(users[1], users[0]).sum())
-        hashes = hash_contents(part)
-        for found, one in zip(contents, (TRAIN, TEST), strict=True):
-            found.append(hashes[part.split == one])
-        for name, frame in _choices_by_value(part):
-            chosen.setdefault(name, []).append(frame)
+    of_train, of_test = log.split == TRAIN, log.split == TEST
+    users = np.unique(log.users[of_test])
+    n_both = int(np.isin(users, log.users[of_train]).sum())
     yield (
         "test users who have training sessions too",
         n_both,
-        n_users,
+        len(users),
         _flag(n_both > 0, "test figures are of users whom a model knows: split by user"),
     )
-    train, test = (np.concatenate([np.zeros(0, np.uint64), *found]) for found in contents)
+    hashes = hash_contents(log)
+    train, test = hashes[of_train], hashes[of_test]
     copies = int(np.isin(test, train).sum())
     times = np.unique(train, return_counts=True)[1]
     by_chance = times[times > 1].sum() / max(len(train), 1) * len(test)
@@ -52,23 +43,23 @@ def leak_shares(log: AnyLog) -> Iterator[LeakShare]:
             "more than equal one another in training: copies under other ids are no test",
         ),
     )
-    for name, frames in sorted(chosen.items()):
-        yield _fixed(name, pl.concat(frames))
+    for name, counts in sorted(_choices_by_value(log), key=lambda one: one[0]):
+        yield _fixed(name, counts)
 
 
-def hash_contents(part: SessionLog) -> Hashes:
+def hash_contents(log: SessionLog) -> Hashes:
     """A hash of what each session displays and chooses, with its fields, shape (n_sessions,)."""
-    if not part.n_sessions:
+    if not log.n_sessions:
         return np.zeros(0, np.uint64)
-    number, of_candidate = part.event_number.astype(np.uint64), part.event_of_candidate()
-    chosen = np.zeros(part.n_candidates, np.uint64)
-    chosen[part.chosen_candidates] = 1
-    hashes = mix_hashes(number[of_candidate] * np.uint64(2) + chosen, part.items.astype(np.uint64))
-    for values in part.candidate_fields.values():
+    number, of_candidate = log.event_number.astype(np.uint64), log.event_of_candidate()
+    chosen = np.zeros(log.n_candidates, np.uint64)
+    chosen[log.chosen_candidates] = 1
+    hashes = mix_hashes(number[of_candidate] * np.uint64(2) + chosen, log.items.astype(np.uint64))
+    for values in log.candidate_fields.values():
         hashes = mix_hashes(hashes, _bits(values))
-    starts = np.asarray(part.session_offsets)[:-1]
-    whole = np.add.reduceat(hashes, np.asarray(part.display_offsets)[starts])
-    for values in part.event_fields.values():
+    starts = np.asarray(log.session_offsets)[:-1]
+    whole = np.add.reduceat(hashes, np.asarray(log.display_offsets)[starts])
+    for values in log.event_fields.values():
         number = mix_hashes(number, _bits(values))
     return whole + np.add.reduceat(number, starts)
 
@@ -77,22 +68,21 @@ def _bits(values: FieldArray) -> Hashes:
     return np.ascontiguousarray(values).view(np.uint32).astype(np.uint64)
 
 
-def _choices_by_value(part: SessionLog) -> Iterator[tuple[str, pl.DataFrame]]:
+def _choices_by_value(log: SessionLog) -> Iterator[tuple[str, pl.DataFrame]]:
     """How often each item is chosen among several under each value of the context."""
-    counted = (part.choices >= 0) & (np.diff(part.display_offsets) > 1)
-    item = part.items[part.display_offsets[:-1][counted] + part.choices[counted]]
-    session = part.session_of_event[counted]
-    fields = {name: values[counted] for name, values in part.event_fields.items()}
-    fields |= {name: values[session] for name, values in part.user_fields.items()}
+    counted = (log.choices >= 0) & (np.diff(log.display_offsets) > 1)
+    item = log.items[log.display_offsets[:-1][counted] + log.choices[counted]]
+    session = log.session_of_event[counted]
+    fields = {name: values[counted] for name, values in log.event_fields.items()}
+    fields |= {name: values[session] for name, values in log.user_fields.items()}
     for name, values in fields.items():
-        known = values >= 0 if name in part.categories else ~np.isnan(values)
+        known = values >= 0 if name in log.categories else ~np.isnan(values)
         frame = pl.DataFrame({"value": values[known], "item": item[known]})
         yield name, frame.group_by("value", "item").len()
 
 
 def _fixed(name: str, counts: pl.DataFrame) -> LeakShare:
     """Choices whose item is that of most choices under the same value of a field."""
-    counts = counts.group_by("value", "item").agg(pl.col("len").sum())
     by_value = counts.group_by("value").agg(n=pl.col("len").sum(), most=pl.col("len").max())
     several = by_value.filter(pl.col("n") > 1)
     n, most = int(several["n"].sum()), int(several["most"].sum())

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import add
 from typing import Self
 
 import numpy as np
@@ -192,8 +191,7 @@ def _rules_of_field(
 
 @dataclass(frozen=True)
 class ExcessSums:
-    """What a rule's hits sum up to: all that its interval and p-value need, so that a log can be
-    gone through in parts.
+    """What a rule's hits sum up to: all that its interval and p-value need.
 
     The excess of an event is its hit (1/t or 0, t candidates sharing the best score) less 1/n, n
     candidates being displayed."""
@@ -229,18 +227,6 @@ class ExcessSums:
             n_users=len(sums),
             of_users=(float(sums @ sums), float(sums @ counts), float(counts @ counts)),
             pairs=Counter(dict(zip(pairs, times.tolist(), strict=True))),
-        )
-
-    def plus(self, other: ExcessSums) -> ExcessSums:
-        """The sums of two parts of a log that share no user."""
-        return ExcessSums(
-            self.n_events + other.n_events,
-            self.hits + other.hits,
-            self.floor + other.floor,
-            self.squares + other.squares,
-            self.n_users + other.n_users,
-            tuple(map(add, self.of_users, other.of_users)),
-            Counter(self.pairs) + Counter(other.pairs),
         )
 
     @property

@@ -39,9 +39,6 @@ MOST_NUMBER = 1e30
 """largest size of a field's numbers: sums over a display set of any width, and over a log, stay
 finite in float32"""
 
-_COLLECT_AT = 4_000_000
-"""distinct values that may wait before they are made distinct again"""
-
 NO_CODE = -1
 """code of a text that is missing, or not in the vocabulary"""
 
@@ -88,31 +85,6 @@ class Vocabulary:
     def decode(self, codes: npt.NDArray[np.integer]) -> pl.Series:
         """Text of each code, a gap for -1; length len(codes)."""
         return self.texts.gather(pl.Series(codes).replace(NO_CODE, None))
-
-
-class DistinctTexts:
-    """The distinct texts of many columns."""
-
-    def __init__(self) -> None:
-        self._known: list[pl.Series] = []
-        self._waiting = 0
-
-    def add(self, texts: pl.Series) -> None:
-        """Take in the texts of one more column, those that are new."""
-        self._known.append(texts.drop_nulls().unique())
-        self._waiting += len(self._known[-1])
-        if self._waiting > max(_COLLECT_AT, 2 * len(self._known[0])):
-            self._settle()
-
-    def sorted(self) -> pl.Series:
-        """All of them, in order."""
-        self._settle()
-        return self._known[0].sort().rename("")
-
-    def _settle(self) -> None:
-        if len(self._known) > 1:
-            self._known = [pl.concat([series.rename("") for series in self._known]).unique()]
-        self._waiting = 0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from fastgaum.logs.log import FieldArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.logs.fold import Rows
-    from fastgaum.logs.shards import AnyLog
 
 Holds = Literal["numbers", "categories", "items"]
 MOST_OTHERS = 0.1
@@ -114,7 +113,7 @@ def time_fields(
     return fields, {name: CATEGORIES_OF_TIME[name] for name in fields if name in CATEGORIES_OF_TIME}
 
 
-def context_names(log: AnyLog) -> list[str]:
+def context_names(log: SessionLog) -> list[str]:
     """Names of the fields of a log's events and of their users, in order."""
     return sorted([*log.event_fields, *log.user_fields])
 
@@ -154,7 +153,7 @@ class ContextField:
         )
 
 
-def context_of(log: AnyLog) -> tuple[ContextField, ...]:
+def context_of(log: SessionLog) -> tuple[ContextField, ...]:
     """The fields of a log's events and of their users, in the order of their names."""
     names = context_names(log)
     of_categories = [name for name in names if name in log.categories]
@@ -184,7 +183,7 @@ def training_values(part: SessionLog, name: str) -> FieldArray:
     return context_values(part, name, training_events(part))
 
 
-def _counts(log: AnyLog, names: list[str]) -> npt.NDArray[np.float64]:
+def _counts(log: SessionLog, names: list[str]) -> npt.NDArray[np.float64]:
     """Of each field: training events with a value, those whose value is an item, those whose own
     session displays it, and how many that would be by chance; shape (len(names), 4)."""
     totals = np.zeros((len(names), 4))
@@ -193,23 +192,19 @@ def _counts(log: AnyLog, names: list[str]) -> npt.NDArray[np.float64]:
     # numba takes half a second to import, and most logs have no context
     from fastgaum.kernels.candidate_counts import count_own_displays
 
-    head = log if isinstance(log, SessionLog) else log.head
-    item_of_code = [item_of_codes(head, name) for name in names]
+    item_of_code = [item_of_codes(log, name) for name in names]
     n_items = int((log.training_counts().displays > 0).sum())
-    for part in log.parts(ids=False):
-        codes = [context_values(part, name) for name in names]
-        items = np.stack(
-            [of_code[code] for of_code, code in zip(item_of_code, codes, strict=True)], 1
-        )
-        training = training_events(part)
-        counts = np.zeros((len(names), 2), np.int64)
-        filled = np.stack(codes, 1) >= 0
-        rows = part.sessions_in("train")
-        count_own_displays(rows, part.packed_sessions(), items, filled, part.n_items, counts)
-        totals[:, 0] += filled[training].sum(axis=0)
-        totals[:, 1] += (items[training] >= 0).sum(axis=0)
-        totals[:, 2] += counts[:, 0]
-        totals[:, 3] += counts[:, 1] / max(n_items, 1)
+    codes = [context_values(log, name) for name in names]
+    items = np.stack([of_code[code] for of_code, code in zip(item_of_code, codes, strict=True)], 1)
+    training = training_events(log)
+    counts = np.zeros((len(names), 2), np.int64)
+    filled = np.stack(codes, 1) >= 0
+    rows = log.sessions_in("train")
+    count_own_displays(rows, log.packed_sessions(), items, filled, log.n_items, counts)
+    totals[:, 0] = filled[training].sum(axis=0)
+    totals[:, 1] = (items[training] >= 0).sum(axis=0)
+    totals[:, 2] = counts[:, 0]
+    totals[:, 3] = counts[:, 1] / max(n_items, 1)
     return totals
 
 

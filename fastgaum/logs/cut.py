@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.actions import Actions
-from fastgaum.logs.log import FieldArray, IntArray, SessionLog
+from fastgaum.logs.log import IntArray, SessionLog
 
 MAX_ROWS = 2**31 - 1
 """offsets are int32, so a log holds at most this many candidates"""
@@ -109,52 +105,5 @@ def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
             None
             if log.actions is None
             else log.actions.picked(*pick_rows(log.actions.offsets, events))
-        ),
-    )
-
-
-def join_logs(parts: Sequence[SessionLog]) -> SessionLog:
-    """Return the sessions of all parts as one log; at least one part, all of the same items, fields
-    and categories.
-
-    Users of different parts are different users.
-    """
-    if len(parts) == 1:
-        return parts[0]
-
-    def offsets(each: Sequence[IntArray]) -> IntArray:
-        lengths = np.concatenate([np.diff(one) for one in each])
-        return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int32)
-
-    def values(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    def fields(of: str) -> dict[str, FieldArray]:
-        names = getattr(parts[0], of)
-        return {name: np.concatenate([getattr(part, of)[name] for part in parts]) for name in names}
-
-    first, ids = parts[0], [part.user_ids for part in parts if part.user_ids is not None]
-    users = np.cumsum([0, *(int(part.users.max(initial=-1)) + 1 for part in parts[:-1])])
-    return dataclasses.replace(
-        first,
-        session_offsets=offsets([part.session_offsets for part in parts]),
-        display_offsets=offsets([part.display_offsets for part in parts]),
-        users=np.concatenate(
-            [part.users + start for part, start in zip(parts, users, strict=True)]
-        ).astype(np.int32),
-        session_ids=pl.concat([part.session_ids for part in parts]),
-        user_ids=pl.concat(ids) if len(ids) == len(parts) else None,
-        event_ids=pl.concat([part.event_ids for part in parts]),
-        views=None if first.views is None else values("views"),
-        candidate_fields=fields("candidate_fields"),
-        event_fields=fields("event_fields"),
-        user_fields=fields("user_fields"),
-        items=values("items"),
-        choices=values("choices"),
-        split=values("split"),
-        actions=(
-            None
-            if first.actions is None
-            else Actions.joined([part.actions for part in parts if part.actions is not None])
         ),
     )

@@ -29,12 +29,11 @@ _OFFSET = r"^(.*\d:\d.*?) ?(?:Z|[+-]\d\d(?::?\d\d)?)$"
 _NANOSECONDS = r"\.\d{7}"
 
 
-def parse_order(column: pl.Series, typed: bool = False) -> pl.Series | None:
+def parse_order(column: pl.Series) -> pl.Series | None:
     """Event order as numbers or times, nulls kept; None if the column is text of neither kind.
 
-    Text is read as whole numbers, else numbers, else times, if every value allows it; not if
-    the column is `typed`: its type is known to hold for the whole log. Raises LogFormatError for
-    decimal numbers so large that neighbours are one number."""
+    Text is read as whole numbers, else numbers, else times, if every value allows it.
+    Raises LogFormatError for decimal numbers so large that neighbours are one number."""
     dtype = column.dtype
     if dtype.is_temporal():
         return column
@@ -51,21 +50,21 @@ def parse_order(column: pl.Series, typed: bool = False) -> pl.Series | None:
         return _exact(column.fill_nan(None)) if dtype.is_float() else column
     if isinstance(dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
-    if column.dtype != pl.String or typed:
+    if column.dtype != pl.String:
         return None
     numbers = parse_numbers(column)
     return _parse_times(column) if numbers is None else _exact(numbers)
 
 
-def order_of(column: pl.Series, typed: bool = False) -> pl.Series | None:
+def order_of(column: pl.Series) -> pl.Series | None:
     """The same where the order counts.
 
     Raises:
         LogFormatError: some of the text reads as numbers or times and some does not, or the day and
             the month of a date can be exchanged.
     """
-    parsed = parse_order(column, typed)
-    if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum) and not typed:
+    parsed = parse_order(column)
+    if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
         text = column.cast(pl.String)
         if parsed is None:
             _refuse_half_read(text)

@@ -115,7 +115,6 @@ class Packed:
 def pack_rows(
     rows: Rows,
     options: ReadOptions = DEFAULT_OPTIONS,
-    no_click: bool | None = None,
     actions: ActionTable | None = None,
 ) -> Packed:
     """Pack a log's rows.
@@ -130,8 +129,6 @@ def pack_rows(
     Args:
         rows: the rows.
         options: how to read them.
-        no_click: whether the log that these rows are a part of has a display without a click; None:
-            they are the whole.
         actions: what users did between displays.
 
     Raises LogFormatError for two choices or two contexts in one event, a session with two users or
@@ -200,7 +197,7 @@ def pack_rows(
         user_ids=owners.rename("user"),
     )
     orders = events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
-    log = with_each_click(log, candidates.clicks, options, no_click)
+    log = with_each_click(log, candidates.clicks, options)
     return Packed(log, orders, owners)
 
 

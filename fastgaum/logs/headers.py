@@ -50,8 +50,6 @@ class Header:
     """names of its columns, in order"""
     table: Callable[[pl.LazyFrame, Path], pl.LazyFrame]
     """what is read of its rows"""
-    numbered: str | None = None
-    """the column that is made of the number of a row in its file"""
 
     def rows(self, path: Path) -> pl.LazyFrame:
         """What is read of a file of this kind, lazily. Raises LogFormatError if it needs a file
@@ -227,7 +225,6 @@ HEADERS = (
         "given up have other columns",
         ("user", "time", "seconds", "path", "rating"),
         path_displays,
-        numbered="session",
     ),
 )
 """the kinds that are known"""

@@ -17,7 +17,8 @@ judged in the other's."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import ConfigError, LogFormatError, no_log
+from fastgaum.errors import ConfigError, LogFormatError, no_log, require_known
+from fastgaum.forks import require_threads
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
-from fastgaum.logs.digests import Digests
 from fastgaum.logs.log_check import check_arrays, make_read_only
 from fastgaum.logs.user_split import (
     FRACTIONS,
@@ -42,7 +43,6 @@ from fastgaum.logs.user_split import (
 if TYPE_CHECKING:
     from fastgaum.kernels.candidate_counts import PackedSessions
     from fastgaum.logs.actions import Actions
-    from fastgaum.logs.shards import AnyLog
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
@@ -55,6 +55,10 @@ NO_CLICK = -1
 SplitName = Literal["train", "validation", "test", "all"]
 Counted = Literal["sessions", "events", "choices", "candidates", "actions"]
 """what logs are counted in"""
+
+
+ALIKE: npt.NDArray[np.float64] = np.ones(1)
+"""rates of choices of places whose order says nothing"""
 
 
 class PackedArrays:
@@ -187,7 +191,14 @@ class SessionLog(PackedArrays):
         )
 
     def __repr__(self) -> str:
-        return line_of_log(self)
+        sizes = ("sessions", "events", "candidates", "items")
+        parts = [f"{getattr(self, f'n_{what}'):,} {what}" for what in sizes]
+        parts += [] if self.actions is None else [f"{self.n_actions:,} actions"]
+        for what in ("candidate", "event", "user", "item"):
+            names = ", ".join(getattr(self, f"{what}_fields"))
+            parts += [f"{what} fields {names}"] if names else []
+        parts += [f"item vectors {', '.join(self.item_vectors)}"] if self.item_vectors else []
+        return f"SessionLog('{self.name}', {', '.join(parts)})"
 
     @property
     def n_candidates(self) -> int:
@@ -276,10 +287,6 @@ class SessionLog(PackedArrays):
         of_splits = self.counts()[what]
         return sum(of_splits) if split == "all" else of_splits[SPLITS.index(split)]
 
-    def parts(self, ids: bool = True) -> Iterator[SessionLog]:
-        """The log itself: a log in shards gives one shard after the other (`logs.shards`)."""
-        yield self
-
     def packed_sessions(self) -> PackedSessions:
         """The sessions as the kernels read them: memory-mapped arrays without their wrapper."""
         from fastgaum.kernels.candidate_counts import PackedSessions
@@ -287,40 +294,91 @@ class SessionLog(PackedArrays):
         arrays = (self.session_offsets, self.display_offsets, self.items, self.choices)
         return PackedSessions(*(np.asarray(array) for array in arrays))
 
-    def training_counts(self) -> ItemCounts:
-        """What the training split says of each item."""
+    def training_counts(self, rates: npt.NDArray[np.floating] = ALIKE) -> ItemCounts:
+        """Count the training split's displays and choices of each item; `rates` of choices by
+        place, the last for all further places, shape (n_places,)."""
+        # numba takes half a second to import, and most users of a log count nothing
+        from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
+
         counts = ItemCounts.zeros(self.n_items)
-        counts.add(self)
+        totals = TrainingTotals(counts.displays, counts.choices, counts.expected)
+        count_items(self.sessions_in("train"), self.packed_sessions(), rates, totals)
         return counts
 
     @cached_property
     def fingerprint(self) -> str:
         """A sha256 over the packed arrays, fields, split and ids: two logs share it only if they
         hold the same data."""
-        digests = Digests()
-        digests.add(self)
-        return digests.fingerprint(self)
+        return _fingerprint_of(self)
 
 
-def line_of_log(log: AnyLog) -> str:
-    """A log in one line: its kind, name, sizes, and fields."""
-    sizes = ("sessions", "events", "candidates", "items")
-    parts = [f"{getattr(log, f'n_{what}'):,} {what}" for what in sizes]
-    parts += [] if log.actions is None else [f"{log.n_actions:,} actions"]
-    for what in ("candidate", "event", "user", "item"):
-        names = ", ".join(getattr(log, f"{what}_fields"))
-        parts += [f"{what} fields {names}"] if names else []
-    parts += [f"item vectors {', '.join(log.item_vectors)}"] if log.item_vectors else []
-    return f"{type(log).__name__}('{log.name}', {', '.join(parts)})"
+def _fingerprint_of(log: SessionLog) -> str:
+    arrays: dict[str, npt.NDArray[Any] | None] = {
+        "sessions": np.diff(log.session_offsets),
+        "displays": np.diff(log.display_offsets),
+        "items": log.items,
+        "choices": log.choices,
+        "split": log.split,
+        "users": log.users.astype(np.int64),
+        "views": log.views,
+    }
+    arrays |= {f"field {name}": values for name, values in log.candidate_fields.items()}
+    arrays |= {f"event field {name}": values for name, values in log.event_fields.items()}
+    arrays |= {f"user field {name}": values for name, values in log.user_fields.items()}
+    if log.actions is not None:
+        arrays["actions"] = np.diff(log.actions.offsets)
+        arrays["items of actions"] = log.actions.items
+        arrays["kinds of actions"] = log.actions.kinds
+    digests = {name: _sha256(array) for name, array in arrays.items() if array is not None}
+    digests["session ids"] = hashlib.sha256(_joined(log.session_ids)).hexdigest()
+    whole = hashlib.sha256()
+    for name, value in sorted(digests.items()):
+        whole.update(f"{name} {value}\n".encode())
+    for name, array in sorted(log.item_fields.items()):
+        whole.update(name.encode())
+        whole.update(np.ascontiguousarray(array).data)
+    for name, vectors in sorted(log.item_vectors.items()):
+        whole.update(f"vectors {name} {vectors.shape[1]}".encode())
+        whole.update(np.ascontiguousarray(vectors).data)
+    if log.grid:
+        whole.update(f"grid {log.grid}".encode())
+    whole.update(_joined(log.item_ids))
+    if log.actions is not None:
+        whole.update(_joined(log.actions.kind_names))
+    for name, categories in sorted(log.categories.items()):
+        whole.update(name.encode())
+        whole.update(_joined(categories))
+    return whole.hexdigest()
 
 
-ALIKE: npt.NDArray[np.float64] = np.ones(1)
-"""rates of choices of places whose order says nothing"""
+def _sha256(array: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _joined(texts: pl.Series) -> bytes:
+    return "".join(f"{text}\0" for text in texts).encode()
+
+
+def require_log(log: object) -> None:
+    """Raise ConfigError for what is no log, or in a forked process that cannot read one."""
+    require_threads()
+    if not isinstance(log, SessionLog):
+        raise no_log(log)
+
+
+def require_split(log: SessionLog, split: SplitName) -> None:
+    """Raise ConfigError for what is no log or no split, LogFormatError for an empty split."""
+    require_log(log)
+    require_known("split", split, (*SPLITS, "all"))
+    if log.count("sessions", split) == 0:
+        raise LogFormatError(
+            f"log '{log.name}' has no session in split '{split}': choose another split"
+        )
 
 
 @dataclass(frozen=True)
 class ItemCounts:
-    """Counts of each item over training events, added up part by part, shape (n_items,) each."""
+    """Counts of each item over training events, shape (n_items,) each."""
 
     displays: npt.NDArray[np.int64]
     choices: npt.NDArray[np.int64]
@@ -332,15 +390,6 @@ class ItemCounts:
     def zeros(cls, n_items: int) -> ItemCounts:
         """Nothing counted yet."""
         return cls(np.zeros(n_items, np.int64), np.zeros(n_items, np.int64), np.zeros(n_items))
-
-    def add(self, part: SessionLog, rates: npt.NDArray[np.floating] = ALIKE) -> None:
-        """Count the training sessions of a part of the log; `rates` of choices by place, the last
-        for all further places, shape (n_places,)."""
-        # numba takes half a second to import, and most users of a log count nothing
-        from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
-
-        totals = TrainingTotals(self.displays, self.choices, self.expected)
-        count_items(part.sessions_in("train"), part.packed_sessions(), rates, totals)
 
 
 def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) -> SessionLog:

@@ -69,6 +69,22 @@ def check_arrays(log: SessionLog) -> None:
         _check_length("actions.kinds", actions.kinds, len(actions.items), "actions")
 
 
+def check_displays(log: SessionLog) -> None:
+    """Raise ValueError unless the candidates of each display set are distinct; most are stored by
+    item, which shows it without sorting them."""
+    starts = log.display_offsets[1:-1]
+
+    def falls(items: Array, compare: np.ufunc) -> bool:
+        found = compare(items[1:], items[:-1])
+        found[starts - 1] = False
+        return bool(found.any())
+
+    if falls(log.items, np.less_equal):
+        order = np.lexsort((log.items, log.event_of_candidate()))
+        if falls(log.items[order], np.equal):
+            raise ValueError("a display set holds an item twice")
+
+
 def make_read_only(log: SessionLog) -> None:
     """Replace each array of a log by a view that cannot be written to."""
     for part in dataclasses.fields(log):

@@ -1,7 +1,5 @@
 """Reading a log: a frame, a file, a folder of files or a saved log, in; a checked, packed
-SessionLog, out.
-
-A file is read at once. `convert` reads files that do not fit memory a piece at a time."""
+SessionLog, out."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar, Unpack
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -28,19 +26,10 @@ from fastgaum.logs.public_logs import find_layout
 from fastgaum.logs.registry import Located, resolve, verify
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema, resolve_schema
-from fastgaum.logs.shards import (
-    AnyLog,
-    ShardedLog,
-    count_shards,
-    is_saved_log,
-    load_log,
-    open_shards,
-)
 from fastgaum.logs.side_tables import UserTable, check_saved_users, join_item_table, with_grid
+from fastgaum.logs.store import is_saved_log, load_log
 from fastgaum.logs.tables import LogSource, frame_of, stem_of
 from fastgaum.logs.user_split import USER_RULES
-
-Stored = TypeVar("Stored", SessionLog, ShardedLog)
 
 
 def load(
@@ -105,7 +94,7 @@ def read_log(
 ) -> SessionLog:
     """Read a log: a frame in memory, a file (csv, tsv, txt with tabs and ndjson, as they are or
     compressed as .gz or .zst; parquet, arrow), a folder of parquet files, a public log as it is
-    published (`logs.public_logs`), or a saved log (all of its shards).
+    published (`logs.public_logs`), or a saved log.
 
     Args:
         source: a file or a folder; or a frame of polars, pandas, pyarrow or any library that has
@@ -157,28 +146,6 @@ def read_with_rows(
     return _finished(dataclasses.replace(log, name=stem_of(found.path)), options), rows
 
 
-def open_log(
-    path: str | os.PathLike[str],
-    *,
-    options: ReadOptions = DEFAULT_OPTIONS,
-    **given: Unpack[ReadKeywords],
-) -> AnyLog:
-    """Open a log to go through part by part: one of several shards stays on disk, any other is read
-    by `read_log`. Options and errors are those of `read_log`."""
-    require_threads()
-    require_path("a log", path)
-    path, options = Path(path), ReadOptions.of(**given).over(options)
-    if not is_saved_log(path) or count_shards(path) == 1:
-        return read_log(path, options=options)
-    try:
-        log = _as_saved(open_shards(path), options)
-        if options.split in USER_RULES:
-            log = log.resplit(options.split, options.split_seed)
-    except LogFormatError as error:
-        raise _named(path, error) from None
-    return dataclasses.replace(log, head=_finished(log.head, options))
-
-
 def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
     """The log with its item table, its grid and its name."""
     log = with_grid(join_item_table(log, options), options)
@@ -209,8 +176,8 @@ def raw_rows(
     """Read a log's rows as they are in its file or frame, one per displayed candidate, nothing
     folded or sorted: what an audit looks at.
 
-    Returns None for a saved log or one in shards, which has no rows any more. Options and errors
-    are those of `read_log`."""
+    Returns None for a saved log, which has no rows any more. Options and errors are those of
+    `read_log`."""
     options = ReadOptions.of(**given).over(options)
     if not isinstance(source, str | os.PathLike):
         whole = frame_of(source)
@@ -313,8 +280,8 @@ def _time_split(packed: Packed, has_times: bool, schema: LogSchema) -> npt.NDArr
     return split_by_time(packed.log, packed.first_order)
 
 
-def _as_saved(log: Stored, options: ReadOptions) -> Stored:
-    """A log that was saved, or written in shards, if the options make sense for it."""
+def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
+    """A log that was saved, if the options make sense for it."""
     if options.columns:
         raise LogFormatError(
             "a saved log has no columns to name: leave columns out, or read the original"

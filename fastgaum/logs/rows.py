@@ -44,7 +44,6 @@ def candidate_rows(
     options: ReadOptions,
     *,
     untyped: bool = False,
-    first_row: int | None = None,
 ) -> Rows:
     """Turn a table into rows of one candidate each.
 
@@ -53,8 +52,6 @@ def candidate_rows(
         schema: which column plays which role.
         options: how to read it.
         untyped: numbers may be given as text (csv).
-        first_row: the table is a piece of a larger one, so many rows into it, and its types are
-            decided: text stays text.
 
     Raises:
         LogFormatError: a value breaks a rule of the layout.
@@ -62,7 +59,7 @@ def candidate_rows(
     if table.height == 0:
         raise LogFormatError("the log is empty (no rows): at least one event is required")
     spread = _nested_rows if schema.nested else _long_rows
-    return spread(table, schema, options, untyped, first_row)
+    return spread(table, schema, options, untyped)
 
 
 def _long_rows(
@@ -70,11 +67,10 @@ def _long_rows(
     schema: LogSchema,
     options: ReadOptions,
     untyped: bool,
-    first_row: int | None,
 ) -> Rows:
     assert schema.item is not None
     assert schema.chosen is not None
-    columns, has_times = _event_columns(table, schema, options, first_row)
+    columns, has_times = _event_columns(table, schema, options)
     events = pl.DataFrame(columns)
     item = CodedIds.of(table[schema.item], "item")
     _require_items(item, schema.item)
@@ -86,19 +82,19 @@ def _long_rows(
         chosen.to_numpy(),
         fields={name: table[name] for name in schema.candidate_fields},
         untyped=untyped,
-        click_order=_click_order(table, schema, typed=first_row is not None),
+        click_order=_click_order(table, schema),
         views=views.to_numpy(),
         context=_context(table, schema, untyped),
         has_times=has_times,
     )
 
 
-def _click_order(table: pl.DataFrame, schema: LogSchema, typed: bool) -> pl.Series | None:
+def _click_order(table: pl.DataFrame, schema: LogSchema) -> pl.Series | None:
     """What sorts the clicks of a long log, None without such a column."""
     if schema.click_order is None:
         return None
     column = table[schema.click_order]
-    parsed = None if is_list(column.dtype) else order_of(column, typed)
+    parsed = None if is_list(column.dtype) else order_of(column)
     if parsed is None:
         raise LogFormatError(
             f"column '{column.name}' is the order of clicks and holds {column.dtype}: ranks or "
@@ -117,17 +113,16 @@ def _context(table: pl.DataFrame, schema: LogSchema, untyped: bool) -> dict[str,
 
 
 def _event_columns(
-    table: pl.DataFrame, schema: LogSchema, options: ReadOptions, first_row: int | None
+    table: pl.DataFrame, schema: LogSchema, options: ReadOptions
 ) -> tuple[list[pl.Series], bool]:
     """session, key, order, label and, where the log has them, clock, user, split and past; and
     whether the order is one of numbers or times."""
     session = _filled_ids(table, schema.session, "session")
-    start = first_row or 0
-    rows = pl.int_range(start, start + table.height, eager=True)
+    rows = pl.int_range(table.height, eager=True)
     order, label, parsed, clock = rows, rows, None, None
     if schema.event is not None:
         event = table[schema.event]
-        parsed = order_of(event, typed=first_row is not None)
+        parsed = order_of(event)
         label = ids_as_text(event, "event") if parsed is None else parsed
         require_filled(
             label,
@@ -139,11 +134,10 @@ def _event_columns(
         order = rows if parsed is None else parsed
         if parsed is not None and parsed.dtype.is_temporal() and options.time_fields:
             clock = clock_of(event)
-        if not first_row:
-            _check_several(session, event, table, schema)
+        _check_several(session, event, table, schema)
     if schema.event_label is not None:
-        label = _label(table, schema.event_label, typed=first_row is not None)
-        if not schema.nested and not first_row:
+        label = _label(table, schema.event_label)
+        if not schema.nested:
             _check_shared(label, session, table, schema)
     # A row of a nested log is an event of its own, whatever it is called.
     key = rows if schema.nested else label
@@ -164,8 +158,8 @@ def _event_columns(
     return columns, parsed is not None
 
 
-def _label(table: pl.DataFrame, column: str, typed: bool) -> pl.Series:
-    parsed = parse_order(table[column], typed)
+def _label(table: pl.DataFrame, column: str) -> pl.Series:
+    parsed = parse_order(table[column])
     label = ids_as_text(table[column], "event_label") if parsed is None else parsed
     require_filled(label, "event label", column)
     return label
@@ -235,10 +229,9 @@ def _nested_rows(
     schema: LogSchema,
     options: ReadOptions,
     untyped: bool,
-    first_row: int | None,
 ) -> Rows:
     assert schema.items is not None
-    columns, has_times = _event_columns(table, schema, options, first_row)
+    columns, has_times = _event_columns(table, schema, options)
     session, label = columns[0], columns[3]
 
     def name_event(event: int) -> str:
@@ -278,9 +271,9 @@ def _nested_rows(
     if len(outside) and options.outside == "drop":
         kept = np.ones(table.height, np.bool_)
         kept[clicks.event[outside]] = False
-        if first_row is None and not kept.any():
+        if not kept.any():
             raise LogFormatError(ALL_DROPPED)
-        rest = _nested_rows(table.filter(kept), schema, options, untyped, first_row)
+        rest = _nested_rows(table.filter(kept), schema, options, untyped)
         dropped = dataclasses.replace(facts, displays=facts.outside_displays)
         return dataclasses.replace(rest, clicks=dropped)
     if len(outside) and options.outside == "append":

@@ -85,9 +85,7 @@ def click_numbers(
     return rows, ranks.fill_null(len(chosen)).to_numpy()
 
 
-def with_each_click(
-    log: SessionLog, clicks: CandidateClicks, options: ReadOptions, no_click: bool | None
-) -> SessionLog:
+def with_each_click(log: SessionLog, clicks: CandidateClicks, options: ReadOptions) -> SessionLog:
     """A packed log as the option `clicks` wants it: one of displays, or of successive choices.
 
     no_click: as in `successive`; None: whether a display of the log has no click. Raises
@@ -104,7 +102,7 @@ def with_each_click(
     every = np.full(log.n_candidates, NO_CLICK, np.int64)
     every[clicks.candidate] = clicks.click
     numbers = numbered_clicks(every, log.event_of_candidate())
-    return successive(log, numbers, log.has_no_click if no_click is None else no_click)
+    return successive(log, numbers, log.has_no_click)
 
 
 def numbered_clicks(clicks: npt.NDArray[np.int64], events: IntArray) -> IntArray:

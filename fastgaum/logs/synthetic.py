@@ -62,7 +62,7 @@ _IDS_AT_ONCE = 500_000
 """the steps to an id each take a column of their own"""
 
 # Streams of one seed. A new use takes a new number, so that nothing drawn before it changes.
-_ITEMS, _SHAPE, _CHOICES, _PILOT_SHAPE, _PILOT_CHOICES, _SPLIT = range(6)
+_ITEMS, _SHAPE, _CHOICES, _PILOT_SHAPE, _PILOT_CHOICES = range(5)
 
 
 @dataclass(frozen=True)
@@ -181,27 +181,11 @@ class SyntheticWorld:
 
         Cost grows with the events (about a second per million), not with the catalogue. Raises
         ConfigError for n_events < 1, or for more candidates than 32-bit offsets can count."""
-        return self._drawn(n_events)
-
-    def draw_part(self, n_events: int, part: int) -> SessionLog:
-        """Draw part number `part` of a log that is too long to draw at once: other sessions of the
-        same users and items.
-
-        Parts are drawn apart from one another, each split 50/25/25 by session. Raises ConfigError
-        as `draw`."""
-        log, _ = self._drawn(n_events, part)
-        ids = pl.select(pl.lit(f"p{part}-") + log.session_ids).to_series()
-        return dataclasses.replace(
-            log, session_ids=ids.rename("session"), user_ids=ids.rename("user")
-        )
-
-    def _drawn(self, n_events: int, *part: int) -> tuple[SessionLog, Truth]:
         _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display), Integral)
-        offsets = self._shapes(n_events, _SHAPE, *part)
+        offsets = self._shapes(n_events, _SHAPE)
         # before the large arrays: drawing the split takes room of its own
-        seed = int(self._stream(_SPLIT, *part).integers(2**62)) if part else self.seed
-        split = shuffled_split(len(offsets[0]) - 1, seed)
-        drawn = self._simulate(*offsets, self.intercept, _CHOICES, *part)
+        split = shuffled_split(len(offsets[0]) - 1, self.seed)
+        drawn = self._simulate(*offsets, self.intercept, _CHOICES)
         log = SessionLog(
             *offsets,
             items=drawn.items,

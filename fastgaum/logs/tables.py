@@ -9,7 +9,7 @@ import mmap
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -39,8 +39,6 @@ from fastgaum.untrusted_parquet import (
 ARCHIVE = ".npz"
 EXTENSIONS = (*SEPARATORS, *NDJSON, *PARQUET, *ARROW, ARCHIVE)
 
-MOST_ROWS = 1 << 32
-"""more rows than a file may have"""
 MOST_UTF16 = 1 << 29
 """bytes of a file of UTF-16, which is read whole"""
 LONGEST_LINE = 1 << 20
@@ -64,20 +62,8 @@ class FileTable:
     """whether every column is text because the format has no types (csv)"""
     stored: tuple[str, ...] = ()
     """columns of the files, where others are made of them; empty: all are the files' own"""
-    numbered: str | None = None
-    """the column that is made of the number of a row in its file"""
     separator: str | None = None
     """what divides the columns of a file of text that says their names"""
-
-    def apart(self, number: int) -> FileTable:
-        """The same as file `number` (from 0) of one log: what numbers its rows is of this file
-        alone."""
-        if self.numbered is None or number == 0:
-            return self
-        own = pl.col(self.numbered) + number * MOST_ROWS
-        return replace(
-            self, parts=tuple((path, rows.with_columns(own)) for path, rows in self.parts)
-        )
 
     def with_line(self, error: LogFormatError) -> LogFormatError:
         """An error with the line of its row, where the file has lines, and no row was made or left
@@ -131,11 +117,11 @@ def open_table(path: Path, delimiter: str | None = None) -> FileTable:
         return _open_folder(path)
     header = _header_of(path)
     lazy = _scan(path, header, delimiter)
-    numbered, separator = (None, None) if header is None else (header.numbered, None)
+    separator = None
     if header is None and _is_plain(path) and not is_utf16(path):
         separator = delimiter or separator_of(file_kind(path), first_line(path))
     dtypes = _dtypes(path, lazy)
-    return FileTable(((path, lazy),), dtypes, _is_lines(path), (), numbered, separator)
+    return FileTable(((path, lazy),), dtypes, _is_lines(path), (), separator)
 
 
 class ArrowFrame(Protocol):

@@ -10,7 +10,6 @@ import numpy as np
 
 from fastgaum.errors import SeenUsersError
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
-from fastgaum.logs.shards import AnyLog
 from fastgaum.logs.user_split import Hashes, hash_texts, mix_hashes
 
 
@@ -24,14 +23,10 @@ class TrainedUsers:
     """of a session and its user together, shape (n_sessions,)"""
 
     @classmethod
-    def of(cls, log: AnyLog) -> TrainedUsers:
+    def of(cls, log: SessionLog) -> TrainedUsers:
         """Those of a log's training split."""
-        users, sessions = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
-        for part in log.parts():
-            rows = part.sessions_in("train")
-            users.append(part.user_hashes[rows])
-            sessions.append(_sessions(part, rows))
-        return cls(np.unique(np.concatenate(users)), np.unique(np.concatenate(sessions)))
+        rows = log.sessions_in("train")
+        return cls(np.unique(log.user_hashes[rows]), np.unique(_sessions(log, rows)))
 
     def plus(self, other: TrainedUsers) -> TrainedUsers:
         """Those of two training splits."""
@@ -84,25 +79,22 @@ class SeenUsers:
             )
 
 
-def count_seen(trained: TrainedUsers | None, log: AnyLog, split: SplitName) -> SeenUsers:
+def count_seen(trained: TrainedUsers | None, log: SessionLog, split: SplitName) -> SeenUsers:
     """Count the users of a split that trained.
 
     A user whom the log's own split has in training too, as a split by time does, is expected to be
     known; what counts there is whether a session of the scored split trained."""
-    n_users = n_seen = n_leaked = 0
-    for part in log.parts():
-        rows = part.sessions_in(split)
-        users = part.user_hashes[rows]
-        n_users += len(np.unique(users))
-        if trained is None:
-            continue
-        knows = np.isin(users, trained.users)
-        n_seen += len(np.unique(users[knows]))
-        by_design = np.isin(part.users[rows], part.users[part.sessions_in("train")])
-        leaked = (knows & ~by_design) | np.isin(_sessions(part, rows), trained.sessions)
-        n_leaked += len(np.unique(users[leaked]))
-    return SeenUsers(log.name, split, n_users, None if trained is None else n_seen, n_leaked)
+    rows = log.sessions_in(split)
+    users = log.user_hashes[rows]
+    n_users = len(np.unique(users))
+    if trained is None:
+        return SeenUsers(log.name, split, n_users, None, 0)
+    knows = np.isin(users, trained.users)
+    by_design = np.isin(log.users[rows], log.users[log.sessions_in("train")])
+    leaked = (knows & ~by_design) | np.isin(_sessions(log, rows), trained.sessions)
+    n_seen, n_leaked = len(np.unique(users[knows])), len(np.unique(users[leaked]))
+    return SeenUsers(log.name, split, n_users, n_seen, n_leaked)
 
 
-def _sessions(part: SessionLog, rows: IntArray) -> Hashes:
-    return mix_hashes(hash_texts(part.session_ids.gather(rows)), part.user_hashes[rows])
+def _sessions(log: SessionLog, rows: IntArray) -> Hashes:
+    return mix_hashes(hash_texts(log.session_ids.gather(rows)), log.user_hashes[rows])

@@ -23,8 +23,7 @@ from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
-from fastgaum.logs.log import FloatArray, SessionLog, SplitName
-from fastgaum.logs.shards import AnyLog, require_split
+from fastgaum.logs.log import FloatArray, SessionLog, SplitName, require_split
 from fastgaum.logs.trained_users import SeenUsers, TrainedUsers, count_seen
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.models.model_file import save_model_state
@@ -147,7 +146,7 @@ class ChoiceModel(ABC):
 
     def evaluate(
         self,
-        log: AnyLog,
+        log: SessionLog,
         split: SplitName = "test",
         progress: Progress | None = None,
         *,
@@ -171,8 +170,7 @@ class ChoiceModel(ABC):
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
             SeenUsersError: users of the test split trained this model (`seen_users` counts them).
-            ConfigError: `hide_items` is no such share, or is of training sessions or of a log in
-                shards.
+            ConfigError: `hide_items` is no such share, or is of training sessions.
         """
         if not allow_seen_users:
             self.seen_users(log, split).require_unseen()
@@ -185,7 +183,7 @@ class ChoiceModel(ABC):
         return dataclasses.replace(evaluation, hidden=hidden)
 
     def _hidden(
-        self, log: AnyLog, split: SplitName, share: float, seed: int
+        self, log: SessionLog, split: SplitName, share: float, seed: int
     ) -> tuple[SessionLog, int]:
         """As `with_hidden_items`, of a log that this model can score."""
         self._encoder(log, split)
@@ -198,7 +196,7 @@ class ChoiceModel(ABC):
             )
         return with_hidden_items(log, self.space, share, seed)
 
-    def seen_users(self, log: AnyLog, split: SplitName = "test") -> SeenUsers:
+    def seen_users(self, log: SessionLog, split: SplitName = "test") -> SeenUsers:
         """How many users of a split trained this model; validation users did not, they chose the
         epoch.
 
@@ -216,7 +214,7 @@ class ChoiceModel(ABC):
         return None if self.space is None else self.space.trained
 
     def score(
-        self, log: AnyLog, split: SplitName = "test", progress: Progress | None = None
+        self, log: SessionLog, split: SplitName = "test", progress: Progress | None = None
     ) -> tuple[EncodedSessions, ScoredSessions]:
         """The sessions of a split, without their bags, and every head's scores of them; what
         `evaluate` reads.
@@ -238,7 +236,7 @@ class ChoiceModel(ABC):
         )
 
     def predict(
-        self, log: AnyLog, split: SplitName = "all", *, at_place: Place = "own"
+        self, log: SessionLog, split: SplitName = "all", *, at_place: Place = "own"
     ) -> pl.DataFrame:
         """One row per candidate: session, event, item, whether it is known (training displayed it),
         utility, probability (reward's best response), the generator's.
@@ -249,7 +247,7 @@ class ChoiceModel(ABC):
 
     def predict_parts(
         self,
-        log: AnyLog,
+        log: SessionLog,
         split: SplitName = "all",
         progress: Progress | None = None,
         *,
@@ -308,7 +306,7 @@ class ChoiceModel(ABC):
         )
 
     def sample(
-        self, log: AnyLog, split: SplitName = "test", seed: int = 0, head: Head = "generator"
+        self, log: SessionLog, split: SplitName = "test", seed: int = 0, head: Head = "generator"
     ) -> pl.DataFrame:
         """Draw a choice for every display set, on logged histories: session, event, item (null for
         no click)."""
@@ -373,19 +371,19 @@ class ChoiceModel(ABC):
     def _parts(
         self,
         encoder: SessionEncoder,
-        log: AnyLog,
+        log: SessionLog,
         split: SplitName,
         work: Callable[[SessionLog, EncodedSessions], T],
         progress: Progress | None = None,
     ) -> Iterator[T]:
         return worked_parts(encoder, log, split, work, progress, self.device.type == "cpu")
 
-    def _encoder(self, log: AnyLog, split: SplitName) -> SessionEncoder:
+    def _encoder(self, log: SessionLog, split: SplitName) -> SessionEncoder:
         """The encoder of a log. It comes before anything else that is done with the log: what is
         wrong is then said at once."""
         return self._checked_space(log, split).encoder(log)
 
-    def _checked_space(self, log: AnyLog, split: SplitName) -> FeatureSpace:
+    def _checked_space(self, log: SessionLog, split: SplitName) -> FeatureSpace:
         """The feature space, for a split that the log has."""
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")

@@ -10,16 +10,12 @@ import numpy as np
 
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import ConfigError
-from fastgaum.features.in_memory import Sessions
 from fastgaum.features.ordered import encode_training, training_order
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.windows import StreamedSessions
 from fastgaum.game.loop import TrainingData
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.shards import AnyLog
 from fastgaum.models.splits import require_validation
-from fastgaum.processes import Processes
 
 SpaceOptions = tuple[str, bool, bool, bool, bool]
 """what a feature space is made of: protocol, set_context, relations, examination, towers"""
@@ -36,16 +32,15 @@ def space_options(config: Config) -> SpaceOptions:
 class Prepared:
     """A log under one feature space."""
 
-    log: AnyLog
+    log: SessionLog
     space: FeatureSpace
     data: TrainingData
 
     @classmethod
     def of(
         cls,
-        log: AnyLog,
+        log: SessionLog,
         config: Config,
-        processes: Processes,
         former: FeatureSpace | None = None,
     ) -> Prepared:
         """Count the training split, and make of both splits what batches are made of.
@@ -55,8 +50,7 @@ class Prepared:
         Raises:
             LogFormatError: a split is empty, or the log is the former space's.
             FeatureMismatchError: the log has other fields than the former space's.
-            ConfigError: shards are handed out, and the log is in memory; or the configuration
-                does not go with actions.
+            ConfigError: the configuration does not go with actions.
         """
         made_of = space_options(config)
         if config.states == "generated" and log.actions is not None:
@@ -64,39 +58,15 @@ class Prepared:
                 "states = generated replaces the last choice by a drawn one, and the log has "
                 "actions after its choices: use states = logged"
             )
-        train: Sessions | StreamedSessions
-        validation: Sessions | StreamedSessions
-        if isinstance(log, SessionLog):
-            if processes.shards is not None:
-                raise ConfigError(
-                    "shards are handed out, and the log is in memory, not in shards: convert it, "
-                    "and open_log it"
-                )
-            if former is None:
-                space, train = FeatureSpace.fit_training(log, *made_of)
-            else:
-                space = former.grown(log)
-                train = encode_training(space.encoder(log), training_order(log), former=former)
-            require_validation(log)
-            validation = space.encoder(log).for_training(log.sessions_in("validation"))
+        if former is None:
+            space, train = FeatureSpace.fit_training(log, *made_of)
         else:
-            space = FeatureSpace.fit(log, *made_of) if former is None else former.grown(log)
-            require_validation(log)
-            encoder = space.encoder(log)
-            train = StreamedSessions(encoder, log, "train", config.window, processes.shards)
-            validation = StreamedSessions(encoder, log, "validation", config.window)
+            space = former.grown(log)
+            train = encode_training(space.encoder(log), training_order(log), former=former)
+        require_validation(log)
+        validation = space.encoder(log).for_training(log.sessions_in("validation"))
         data = TrainingData(train, validation, lambda row: f"'{log.session_name(row)}'")
         return cls(log, space, data)
-
-
-def require_in_memory(log: AnyLog, n_worlds: int) -> SessionLog:
-    """The log, whose users can be drawn anew. Raises ConfigError for a log in shards."""
-    if not isinstance(log, SessionLog):
-        raise ConfigError(
-            f"worlds = {n_worlds} draws users anew, and log '{log.name}' is in shards: read it "
-            "with fastgaum.load, or leave worlds at 1"
-        )
-    return log
 
 
 def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:

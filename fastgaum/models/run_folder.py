@@ -24,7 +24,6 @@ from fastgaum.game.checkpoint import Checkpoint, Checkpointer, first_checkpoint,
 from fastgaum.game.epochs import EpochRow, Observer
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.shards import AnyLog
 from fastgaum.machine import machine_facts, peak_memory
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.start import set_start
@@ -62,7 +61,7 @@ class LogOrigin:
 
 def train_run(
     model: UserModel,
-    log: AnyLog,
+    log: SessionLog,
     folder: Path,
     *,
     overwrite: bool = False,
@@ -143,7 +142,7 @@ def fit_run(
 
 def resume_run(
     model: UserModel,
-    log: AnyLog,
+    log: SessionLog,
     folder: Path,
     *,
     observers: Sequence[Observer] = (),
@@ -188,7 +187,7 @@ def resume_run(
         return _run(model, log, folder, checkpoint, observers, source, processes)
 
 
-def follow_run(model: UserModel, log: AnyLog, processes: Processes) -> None:
+def follow_run(model: UserModel, log: SessionLog, processes: Processes) -> None:
     """Take part in a run that the first of several processes trains, or goes on with, and writes.
 
     Raises:
@@ -202,7 +201,7 @@ def follow_run(model: UserModel, log: AnyLog, processes: Processes) -> None:
         model.fit(log, checkpointer=checkpointer, processes=processes)
 
 
-def _of_first(processes: Processes, log: AnyLog, checkpoint: Checkpoint) -> Checkpoint | None:
+def _of_first(processes: Processes, log: SessionLog, checkpoint: Checkpoint) -> Checkpoint | None:
     """The first process's checkpoint, in all of them; None where it has nothing to do.
 
     Raises:
@@ -280,7 +279,7 @@ def _is_left_over(name: str) -> bool:
 
 def _run(
     model: UserModel,
-    log: AnyLog,
+    log: SessionLog,
     folder: Path,
     checkpoint: Checkpoint,
     observers: Sequence[Observer],
@@ -319,7 +318,7 @@ class _RunWriter(Observer):
 
     may_fail = False
 
-    def __init__(self, model: UserModel, log: AnyLog, folder: Path, origin: LogOrigin) -> None:
+    def __init__(self, model: UserModel, log: SessionLog, folder: Path, origin: LogOrigin) -> None:
         self.model, self.log, self.folder, self.origin = model, log, folder, origin
         self.rows: list[EpochRow] = []
 
@@ -371,7 +370,7 @@ class _RunWriter(Observer):
 
 
 def _write_machine(
-    folder: Path, seed: int, log: AnyLog, origin: LogOrigin, more: Mapping[str, object]
+    folder: Path, seed: int, log: SessionLog, origin: LogOrigin, more: Mapping[str, object]
 ) -> None:
     about = {"name": log.name, "fingerprint": log.fingerprint, "events": log.n_events}
     facts = machine_facts(seed) | {"log": about | {"source": origin.source}, **more}

@@ -6,8 +6,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
-from operator import call
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -21,7 +19,6 @@ from fastgaum.logs.clicks import CLICKS_SO_FAR, is_successive
 from fastgaum.logs.columns import show
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import IntArray, SessionLog, SplitName
-from fastgaum.logs.shards import AnyLog
 from fastgaum.threads import one_thread_each
 
 T = TypeVar("T")
@@ -32,26 +29,20 @@ Progress = Callable[[int, int], None]
 class SessionEncoder(Protocol):
     """What makes a model's input of a log's sessions."""
 
-    def on(self, part: SessionLog) -> SessionEncoder:
-        """The encoder of a part of the log."""
-
     def encode(self, rows: IntArray) -> EncodedSessions:
         """The sessions `rows` as bags."""
 
 
 def worked_parts(
     encoder: SessionEncoder,
-    log: AnyLog,
+    log: SessionLog,
     split: SplitName,
     work: Callable[[SessionLog, EncodedSessions], T],
     progress: Progress | None,
     on_threads: bool,
 ) -> Iterator[T]:
-    """What `work` makes of each chunk, in their order, and of the log that a chunk's rows are of;
-    users are numbered over all parts of the log.
-
-    Chunks are cut where batches are: every batch is the one it would be in the whole, or in the
-    whole shard.
+    """Yield what `work` makes of the log and each chunk, in their order. Chunks are cut where
+    batches are: every batch is the one that it would be in the whole.
 
     Args:
         encoder: that of the log.
@@ -59,31 +50,22 @@ def worked_parts(
         progress: is told after each chunk.
         on_threads: encode and work on several chunks at once, each on a thread of its own.
     """
-    n_events = 0 if progress is None else log.count("events", split)
+    n_events, rows = log.count("events", split), log.sessions_in(split)
 
-    def parts() -> Iterator[Callable[[], tuple[int, T]]]:
-        n_users = 0
-        for part in log.parts():
-            of_part, rows = encoder.on(part), part.sessions_in(split)
-            for chunk in chunks(part, rows, SCORING_SESSIONS) if len(rows) else ():
-                yield partial(worked_on, part, of_part, chunk, np.int32(n_users))
-            n_users += int(part.users.max(initial=-1)) + 1
-
-    def worked_on(
-        part: SessionLog, of_part: SessionEncoder, chunk: IntArray, n_users: np.int32
-    ) -> tuple[int, T]:
-        encoded = of_part.encode(chunk)
-        return encoded.n_events, work(part, replace(encoded, users=encoded.users + n_users))
+    def worked_on(chunk: IntArray) -> tuple[int, T]:
+        encoded = encoder.encode(chunk)
+        return encoded.n_events, work(log, encoded)
 
     done = 0
-    for n, result in (one_thread_each if on_threads else map)(call, parts()):
+    found = chunks(log, rows, SCORING_SESSIONS) if len(rows) else iter(())
+    for n, result in (one_thread_each if on_threads else map)(worked_on, found):
         done += n
         if progress is not None:
             progress(done, n_events)
         yield result
 
 
-def require_validation(log: AnyLog) -> None:
+def require_validation(log: SessionLog) -> None:
     """Raise LogFormatError unless the log has a session to choose an epoch or a setting on."""
     if log.count("sessions", "validation") == 0:
         raise LogFormatError(
@@ -93,7 +75,7 @@ def require_validation(log: AnyLog) -> None:
         )
 
 
-def offers_no_click(log: AnyLog, rule: Literal["auto", "always", "never"] = "auto") -> bool:
+def offers_no_click(log: SessionLog, rule: Literal["auto", "always", "never"] = "auto") -> bool:
     """Whether no click is a choice on this log: auto = when the log holds one.
 
     Raises:
@@ -107,7 +89,7 @@ def offers_no_click(log: AnyLog, rule: Literal["auto", "always", "never"] = "aut
 
 
 def with_hidden_items(
-    log: AnyLog, space: FeatureSpace, share: float, seed: int = 0
+    log: SessionLog, space: FeatureSpace, share: float, seed: int = 0
 ) -> tuple[SessionLog, int]:
     """The log with a share of the items that training displayed under ids that it never saw, and
     how many these are.
@@ -123,15 +105,11 @@ def with_hidden_items(
         seed: seeds the hash.
 
     Raises:
-        ConfigError: another share or seed, or the log is in shards.
+        ConfigError: another share or seed.
     """
     require_whole("seed", seed)
     if isinstance(share, bool) or not (isinstance(share, int | float) and 0 <= share < 1):
         raise ConfigError(f"hide_items is {share!r}, a share from 0 to below 1 is required: try .1")
-    if not isinstance(log, SessionLog):
-        raise ConfigError(
-            f"hide_items renames items, and log '{log.name}' is in shards: read its file"
-        )
     known = space.categorical[0].values
     drawn = [one for one in known.to_list() if _hash_share(f"{seed}:{one}") < share]
     hidden = log.item_ids.filter(log.item_ids.is_in(drawn))

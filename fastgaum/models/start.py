@@ -14,7 +14,7 @@ from fastgaum.checkpoint import State
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.features.space import FeatureSpace
-from fastgaum.logs.shards import AnyLog
+from fastgaum.logs.log import SessionLog
 from fastgaum.models.model_file import bootstraps_of, load_model_state, user_model_of
 from fastgaum.models.splits import offers_no_click
 from fastgaum.nets.networks import Networks
@@ -77,7 +77,7 @@ def set_start(model: UserModel, state: State | None, file: Path | None) -> None:
         model.start = bootstraps_of(model, file, [state])[0]
 
 
-def check_log(start: UserModel, log: AnyLog, asked: Config) -> None:
+def check_log(start: UserModel, log: SessionLog, asked: Config) -> None:
     """Raise ConfigError where a log or the configuration asks for a choice that the former model
     did not have."""
     if not start.outside and offers_no_click(log, asked.no_click):

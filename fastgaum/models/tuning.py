@@ -268,7 +268,7 @@ class _Search:
         """Whether a fit came to its end, and was not pruned."""
         made_of = space_options(config)
         if made_of not in self.prepared:
-            self.prepared[made_of] = Prepared.of(self.log, config, Processes())
+            self.prepared[made_of] = Prepared.of(self.log, config)
         model = UserModel(config, device=self.device)
         try:
             told = Observers([watch])

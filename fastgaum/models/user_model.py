@@ -24,7 +24,7 @@ from fastgaum.errors import NumericsError, require_path, require_type
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.epochs import EpochRow, Observer, Observers
-from fastgaum.logs.shards import AnyLog, require_log
+from fastgaum.logs.log import SessionLog, require_log
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import Head
 from fastgaum.models.model_file import bootstraps_of, load_user_model, user_model_state
@@ -34,7 +34,6 @@ from fastgaum.models.prepared import (
     SpaceOptions,
     bootstrap_of,
     bootstrap_seed,
-    require_in_memory,
     space_options,
 )
 from fastgaum.models.splits import offers_no_click
@@ -170,7 +169,7 @@ class UserModel(NetworksModel):
 
     def fit(
         self,
-        log: AnyLog,
+        log: SessionLog,
         observers: Sequence[Observer] = (),
         *,
         checkpointer: Checkpointer | None = None,
@@ -179,13 +178,12 @@ class UserModel(NetworksModel):
         """Train on the log's training split, choose the epoch on its validation split; return a row
         per epoch.
 
-        A log in shards (`logs.read.open_log`) is read a few shards at a time. The caller's torch
-        random state is left as it was. The same seed on the same machine gives the same model. Fits
-        on several threads take turns.
+        The caller's torch random state is left as it was. The same seed on the same machine gives
+        the same model. Fits on several threads take turns.
         Ctrl-C raises KeyboardInterrupt; the model is then of no use until the next `fit`.
 
         Args:
-            log: a log in memory, or one in shards.
+            log: the log.
             observers: see each epoch and each batch.
             checkpointer: saves the run as it goes, and brings it to where a former one was.
             processes: those that fit this model together. Each calls this with the same log, a
@@ -195,8 +193,8 @@ class UserModel(NetworksModel):
             LogFormatError: a split is empty, or no click is required and none is in the log; a fit
                 goes on from one on the very same log.
             FeatureMismatchError: a fit goes on from one on a log with other fields.
-            ConfigError: the networks do not fit memory, worlds are asked of a log in shards, or the
-                former fit had no click as no choice, and this log has it.
+            ConfigError: the networks do not fit memory, or the former fit had no click as no
+                choice, and this log has it.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
         # the engine's kernels take a second to import: a loaded model does without
@@ -207,14 +205,12 @@ class UserModel(NetworksModel):
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
         told = Observers(observers)
         prepared: dict[SpaceOptions, Prepared] = {}
-        if self.asked.worlds > 1:
-            require_in_memory(log, self.asked.worlds)
 
         def prepare(config: Config) -> Prepared:
             made_of = space_options(config)
             if made_of not in prepared:
                 with compiling_ahead(config, self.device, self.history, self.tables):
-                    prepared[made_of] = Prepared.of(log, config, processes, self._former_space)
+                    prepared[made_of] = Prepared.of(log, config, self._former_space)
             return prepared[made_of]
 
         if self.start is not None:
@@ -233,12 +229,12 @@ class UserModel(NetworksModel):
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
 
-    def settings_for(self, log: AnyLog) -> dict[str, Config]:
+    def settings_for(self, log: SessionLog) -> dict[str, Config]:
         """What `fit` compares on a log, by name."""
         n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
         return self.asked.settings(n_sessions, n_events, log.count("candidates", "train"))
 
-    def n_compared(self, log: AnyLog) -> int:
+    def n_compared(self, log: SessionLog) -> int:
         """How many settings `fit` compares on a log; 0 where there is but one."""
         n = len(self.settings_for(log))
         return n if n > 1 else 0
@@ -282,14 +278,14 @@ class UserModel(NetworksModel):
 
     def _on_bootstraps(
         self,
-        log: AnyLog,
+        log: SessionLog,
         observers: Observers,
         checkpointer: Checkpointer,
         processes: Processes,
     ) -> tuple[UserModel, ...]:
         """Fit the configuration, as it was chosen on the log itself, on bootstraps of the users.
         Each is a whole fit, with another seed."""
-        config, whole = self.config, require_in_memory(log, self.config.worlds)
+        config = self.config
         # a bootstrap may lack all events of one kind
         no_click = "always" if offers_no_click(log, config.no_click) else "auto"
         done = list(bootstraps_of(self, checkpointer.file, checkpointer.bootstraps))
@@ -297,9 +293,9 @@ class UserModel(NetworksModel):
             observers.on_bootstrap(number, config.worlds - 1)
             seed = bootstrap_seed(config.seed, number)
             model = self._like(config.replace(worlds=1, seed=seed, no_click=no_click))
-            part = bootstrap_of(whole, config.seed, number)
+            part = bootstrap_of(log, config.seed, number)
             model.start = self.start and self.start.bootstraps[number - 1]
-            of_part = Prepared.of(part, model.config, processes, model._former_space)
+            of_part = Prepared.of(part, model.config, model._former_space)
             model.train_on(of_part, None, checkpointer, processes)
             done.append(model)
             checkpointer.bootstraps.append(model.state())

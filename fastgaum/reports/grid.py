@@ -20,8 +20,7 @@ from fastgaum.baselines.registry import POOL, check_model, make_model, setting_n
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, FastgaumError, NumericsError, did_you_mean
 from fastgaum.logs.log import SessionLog, resplit
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import load_log
+from fastgaum.logs.store import load_log, save_log
 from fastgaum.metrics.evaluation import Evaluation
 from fastgaum.presets import PRESETS
 from fastgaum.reports.workers import side_by_side

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING
 from fastgaum.errors import ConfigError, as_given, require_path
 from fastgaum.files import atomic, require_writable
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.logs.shards import require_log
+from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.metrics.evaluation import figures_of
 from fastgaum.reports.charts import page_charts
 from fastgaum.reports.facts import report_facts

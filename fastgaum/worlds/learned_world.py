@@ -20,8 +20,7 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.clicks import refuse_successive
-from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.logs.shards import require_log
+from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.models.choice_model import Head
 from fastgaum.models.folded import FoldedRecurrent, SlateScorer, folded_scorer
 from fastgaum.models.user_model import UserModel

@@ -166,8 +166,8 @@ RUNS: dict[str, Attack] = {
     "host that is no IDNA": Refused(f"serve {{run}} --host {'ü' * 100}", "host is an address or a name"),
     "port of 70000": Refused("serve {run} --http 70000", "from 0 (any free one) to 65535"),
     "a comparison without a test split": Refused("compare log.csv", "--split-by user or --resplit", {"log.csv": pl.DataFrame(GOOD | {"split": ["train"] * 3 + ["validation"]})}),
-    "a saved log: noise": Refused("data check store", "shards.json", {"store/shards.json": b"\xff\x00"}),
-    "a saved log: a list": Refused("data check store", "shards.json", {"store/shards.json": "[]"}),
+    "a saved log: noise": Refused("data audit store", "log.json", {"store/log.json": b"\xff\x00"}),
+    "a saved log: a list": Refused("data audit store", "log.json", {"store/log.json": "[]"}),
 }
 # fmt: on
 LOG = fg.synthesise(60, preset="sample")[0]

@@ -8,11 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.baselines.floors import click_rate, floor_precisions, floor_table, floors_of
+from fastgaum.baselines.floors import click_rate, floor_table, floors_of
 from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.shard_writer import shard_log
 from fastgaum.metrics.precision import random_floor
 from tests.logs.test_context import navigation
 
@@ -89,14 +88,6 @@ def test_random_is_exact_and_ties_are_shared() -> None:
     assert table["train click count"] == pytest.approx({1: 50.0, 2: 50.0, 3: 75.0})
 
 
-def test_a_log_in_shards_has_the_same_floors(tmp_path: Path) -> None:
-    log = small_log(ordered=True)
-    shards = shard_log(log, tmp_path / "shards", 2)
-    for name, by_k in floor_precisions(log, "all").items():
-        for k, values in by_k.items():
-            np.testing.assert_array_equal(floor_precisions(shards, "all")[name][k], values)
-
-
 def test_an_empty_split_has_no_floor() -> None:
     assert np.isnan(floor_table(small_log(), "validation")["random"][1])
 
@@ -136,7 +127,6 @@ def test_a_context_that_holds_items_is_a_floor(tmp_path: Path) -> None:
         assert scores[same].min() > rate.max()
     table = floor_table(log)
     assert table["target, else click rate"][1] > 2 * table["train click rate"][1]
-    assert floor_table(shard_log(log, tmp_path / "log", 3)) == table
 
 
 def test_the_floor_of_wikispeedia_s_target(shared_data: Callable[[str], Path]) -> None:

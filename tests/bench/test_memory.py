@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 
-from fastgaum.bench.memory import PAGE_MB, predict, shards, slope_of
+from fastgaum.bench.memory import PAGE_MB, predict, slope_of
 from fastgaum.engine.game import EngineGame
-from fastgaum.features import batches, in_memory, sessions
+from fastgaum.features import in_memory, sessions
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
 from tests.builders import random_log
@@ -30,12 +28,9 @@ def test_the_slope_finds_growth_under_noise(per_epoch: float, flat: bool) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [predict, shards])
-def test_the_stages_that_run_commands(stage: Callable[..., dict[str, Any]]) -> None:
-    found = stage(argparse.Namespace(events=2_000, items=100))
+def test_the_stage_that_runs_commands() -> None:
     # torch alone takes more than the one, and the bar of `predict` is the other
-    peak = found.get("peak_mb") or found["convert_peak_mb"]
-    assert 100 < peak < 1500
+    assert 100 < predict(argparse.Namespace(events=2_000, items=100))["peak_mb"] < 1500
 
 
 def test_a_step_never_holds_more_candidates_than_a_batch_may(
@@ -56,7 +51,7 @@ def test_a_step_never_holds_more_candidates_than_a_batch_may(
         return step(game, batch)
 
     monkeypatch.setattr(EngineGame, "exact_step", recorded)
-    for module in (sessions, in_memory, batches):
+    for module in (sessions, in_memory):
         monkeypatch.setattr(module, "BATCH_CANDIDATES", 60)
     cut = model.predict(log)
     assert cut.drop("utility", "probability", "no_click_probability").equals(
@@ -83,7 +78,7 @@ def test_a_small_limit_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> Non
     model = UserModel.from_preset(epochs=1, players="exact", search=[], hidden=[8])
     model.fit(log)
     before = model.evaluate(log, "test")
-    for module in (sessions, in_memory, batches):
+    for module in (sessions, in_memory):
         monkeypatch.setattr(module, "BATCH_CANDIDATES", 30)
     after = model.evaluate(log, "test")
     assert after.n_events == before.n_events

@@ -12,8 +12,8 @@ import pytest
 from fastgaum.cli.app import main
 from fastgaum.logs.display_rules import DisplayRule
 from fastgaum.logs.read import read_log
-from fastgaum.logs.shards import load_log
 from fastgaum.logs.simulated_displays import build_log
+from fastgaum.logs.store import load_log
 
 Fails = Callable[[list[str]], str]
 

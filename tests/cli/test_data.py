@@ -14,7 +14,7 @@ from fastgaum.baselines.floors import floor_table
 from fastgaum.cli.app import main
 from fastgaum.logs.read import load, read_log
 from fastgaum.logs.registry import names
-from fastgaum.logs.shards import load_log
+from fastgaum.logs.store import load_log
 from fastgaum.worlds.truth import read_truth
 
 Fails = Callable[[list[str]], str]

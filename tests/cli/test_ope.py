@@ -14,7 +14,7 @@ from fastgaum.cli.app import main
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.read import read_log
-from fastgaum.logs.shard_writer import save_log
+from fastgaum.logs.store import save_log
 from fastgaum.logs.synthetic import synthesise
 
 QUICK = ["epochs=1", "warm_start=2", "catch_up=1", "search=[]"]

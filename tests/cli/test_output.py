@@ -33,12 +33,11 @@ OUTPUTS = {
     "data get sample": ["--json"],
     "data audit LOG": ["--json"],
     "data convert LOG -o new.csv": ["--json"],
-    "data convert LOG": ["-o", "-o folder", "--shards 2 -o folder"],
-    "data check LOG": ["--json"],
+    "data convert LOG": ["-o", "-o folder"],
     "data build ml-1m -o new.csv": ["--json"],
     "data build ml-1m": ["-o", "-o folder"],
     "data synth -o new.csv": ["--json"],
-    "data synth": ["-o", "-o folder", "--shards 2 -o folder"],
+    "data synth": ["-o", "-o folder"],
     "rl train RUN -o new": ["--json"],
     "rl evaluate RUN": ["--json", "--markdown"],
     "rl adapt POLICY RUN": ["--json"],
@@ -81,13 +80,12 @@ def test_a_synthetic_log_s_truth_stays(
     assert "truth" in fails(command)
 
 
-@pytest.mark.parametrize("out", ["log.csv", "log.parquet", "log", "shards"])
+@pytest.mark.parametrize("out", ["log.csv", "log.parquet", "log"])
 def test_overwrite_replaces(out: str, log_file: Path, tmp_path: Path) -> None:
-    shards = ["--shards", "2"] if out == "shards" else []
     for events, overwrite in ((40, []), (60, ["--overwrite"])):
         command = ["data", "synth", "-o", str(tmp_path / out), "--events", str(events)]
         facts = ["--json", str(tmp_path / "facts.json")]
-        assert main([*command, *shards, *facts, *overwrite]) == 0
+        assert main([*command, *facts, *overwrite]) == 0
         assert json.loads((tmp_path / "facts.json").read_text())["events"] == events
 
 

@@ -56,12 +56,12 @@ def test_line_of_an_epoch_without_generator() -> None:
 
 
 def test_stages_and_waiting_name_what_is_going_on(terminal: io.StringIO) -> None:
-    with Bar("converting") as progress:
-        progress.stage("rows read", 10, None)
-        progress.stage("shards written", 1, 2)
+    with Bar("fits") as progress:
+        progress.stage("first fit", 10, None)
+        progress.stage("second fit", 1, 2)
     with Bar("reading [clicks].csv"):
         pass
-    for what in ("rows read", "shards written", "50%", "reading [clicks].csv"):
+    for what in ("first fit", "second fit", "50%", "reading [clicks].csv"):
         assert what in terminal.getvalue()
 
 

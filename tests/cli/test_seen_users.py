@@ -13,8 +13,8 @@ import pytest
 from fastgaum.checkpoint import load_state, save_state
 from fastgaum.cli.app import main
 from fastgaum.errors import SeenUsersError
-from fastgaum.logs.convert import convert_files
-from fastgaum.logs.read import open_log, read_frame
+from fastgaum.logs.log import resplit
+from fastgaum.logs.read import read_frame, read_log
 from fastgaum.models.model_file import FORMAT
 from fastgaum.models.user_model import UserModel
 
@@ -134,13 +134,11 @@ def test_a_report_says_who_trained(folder, tmp_path, capsys) -> None:
     assert "users of the test split trained this model" in capsys.readouterr().err
 
 
-def test_python_refuses_too_and_shards_are_one_log(folder) -> None:
+def test_python_refuses_too(folder) -> None:
     model = UserModel.load(folder / "run")
-    convert_files([folder / "reverse.parquet"], folder / "shards", 3)
-    shards = open_log(folder / "shards")
-    assert model.seen_users(shards, "test").n_seen == 0
-    other = open_log(folder / "shards", split="user", split_seed=7)
-    for log in (read_frame(LOG, split_seed=7), other):
+    reverse = read_log(folder / "reverse.parquet")
+    assert model.seen_users(reverse, "test").n_seen == 0
+    for log in (read_frame(LOG, split_seed=7), resplit(reverse, 7)):
         with pytest.raises(SeenUsersError, match="allow_seen_users=True"):
             model.evaluate(log)
         seen = model.seen_users(log)

@@ -17,16 +17,14 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import CheckpointError, FeatureMismatchError, LogFormatError
 from fastgaum.features import sessions as sessions_module
-from fastgaum.features.batches import assemble, batches
+from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.in_memory import SharedSessions
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.windows import StreamedSessions
 from fastgaum.kernels.candidate_formulas import Slates, context_numbers
 from fastgaum.kernels.slate_numbers import slate_context_numbers
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.shard_writer import shard_log
 from fastgaum.models.model_file import load_model_state, model_state, save_model_state
 from tests.builders import change_state, permuted_within_sets
 from tests.logs.test_context import navigation
@@ -76,7 +74,7 @@ def test_ids_of_the_context(log: SessionLog, protocol: str) -> None:
     assert unknown > 0
 
 
-def test_numbers_of_the_context_are_standardised(log: SessionLog, tmp_path: Path) -> None:
+def test_numbers_of_the_context_are_standardised(log: SessionLog) -> None:
     space = FeatureSpace.fit(log)
     assert space.context_number_names == ("hour",)
     train = log.event_fields["hour"][np.repeat(log.split == 0, np.diff(log.session_offsets))]
@@ -86,11 +84,6 @@ def test_numbers_of_the_context_are_standardised(log: SessionLog, tmp_path: Path
     np.testing.assert_allclose(
         numbers[:, 0], (log.event_fields["hour"] - train.mean()) / train.std(), rtol=1e-5
     )
-    of_shards = FeatureSpace.fit(shard_log(log, tmp_path / "log", 5))
-    np.testing.assert_allclose(of_shards.context_mean, space.context_mean, rtol=1e-6)
-    np.testing.assert_allclose(of_shards.context_scale, space.context_scale, rtol=1e-6)
-    assert of_shards.context_holds == space.context_holds
-    assert of_shards.n_ids == space.n_ids
     same = np.full(log.n_events, 3, np.float32)
     constant = FeatureSpace.fit(dataclasses.replace(log, event_fields={"hour": same}))
     assert constant.context_scale.tolist() == [1.0]
@@ -191,27 +184,6 @@ def test_batches_carry_the_context_of_their_events(
             value = getattr(batch, name)
             np.testing.assert_array_equal(value, expected)
             assert (value.dtype, value.shape) == (expected.dtype, expected.shape)
-
-
-@pytest.mark.parametrize("protocol", ["identity", "bags"])
-def test_sessions_in_shards_carry_the_context(
-    log: SessionLog, tmp_path: Path, protocol: str
-) -> None:
-    shards = shard_log(log, tmp_path / "log", 4)
-    space = FeatureSpace.fit(shards, protocol, set_context=False)
-    encoded = space.encode(log, all_sessions(log))
-    streamed = StreamedSessions(space.encoder(shards), shards, "train", 2)
-    seen = 0
-    for batch in batches(streamed, 7, np.random.default_rng(0)):
-        for session, row in enumerate(batch.rows.tolist()):
-            ours = slice(*batch.session_offsets[session : session + 2])
-            theirs = slice(*encoded.session_offsets[row : row + 2])
-            for name in ("context_ids", "context_numbers"):
-                np.testing.assert_allclose(
-                    getattr(batch, name)[ours], getattr(encoded, name)[theirs], rtol=1e-5
-                )
-            seen += 1
-    assert seen == (log.split == 0).sum()
 
 
 def test_the_order_of_candidates_changes_no_context(log: SessionLog) -> None:

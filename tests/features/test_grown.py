@@ -17,7 +17,6 @@ from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.shard_writer import shard_log
 from tests.builders import numbers_of, random_log
 from tests.logs.test_context import navigation
 
@@ -128,16 +127,6 @@ def test_numbers_are_standardised_as_before_and_widen_their_range() -> None:
     train = numbers(grown, second, second.sessions_in("train"))
     np.testing.assert_array_equal(grown.least, np.minimum(former.least, train.min(0)))
     np.testing.assert_array_equal(grown.most, np.maximum(former.most, train.max(0)))
-
-
-def test_a_log_in_shards_grows_a_space_alike(tmp_path: Any) -> None:
-    second, first = in_two(navigation(120, n_items=40, seed=2), 60, 0)
-    former = FeatureSpace.fit(first, **ALL)
-    one, other = (former.grown(log) for log in (second, shard_log(second, tmp_path / "log", 3)))
-    # each shard numbers its users from 0: training is read in another order, the rest alike
-    rows = np.flatnonzero(second.split != 0)
-    # counts expected are added up in another order
-    np.testing.assert_allclose(numbers(one, second, rows), numbers(other, second, rows), rtol=1e-6)
 
 
 def test_places_keep_their_rates_and_a_place_in_the_bags_grows() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from fastgaum.features import relations
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.shard_writer import shard_log
-from fastgaum.logs.shards import AnyLog
 from fastgaum.models.user_model import UserModel
 from tests.builders import change_state, factor_of_counts, log_of, random_log, sessions_that_speak
 
@@ -171,21 +168,17 @@ def test_a_crafted_table_is_refused(tmp_path: Path) -> None:
     n_items=st.integers(4, 9),
     most=st.integers(1, 3),
     pairs=st.sampled_from([4, 10, 1000]),
-    in_parts=st.booleans(),
 )
 def test_numbers_of_a_log_beyond_the_bounds_equal_a_slow_twin(
-    seed: int, n_items: int, most: int, pairs: int, in_parts: bool
+    seed: int, n_items: int, most: int, pairs: int
 ) -> None:
     log = random_log(seed, n_sessions=16, n_items=n_items, shared_users=seed % 2 == 0)
     n_train = int(np.diff(log.display_offsets[log.session_offsets])[log.sessions_in("train")].sum())
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(relations, "MOST_COMPARISONS", most * n_train)
         patch.setattr(relations, "MOST_PAIRS", pairs)
         patch.setattr(relations, "FIRST_SLOTS", 8)
-        whole: AnyLog = log
-        if in_parts:
-            whole = shard_log(log, Path(folder) / "log", 5)
-        space = FeatureSpace.fit(whole, "identity", set_context=False, relations=True)
+        space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)
         encoded = space.encode(log, log.sessions_in("all"))
     found = space.relations
     assert found is not None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fastgaum.errors import ConfigError
-from fastgaum.logs.shard_writer import shard_log
+from fastgaum.logs.store import save_log
 from fastgaum.models.train_loop import train_loop
 from fastgaum.models.user_model import UserModel
 from tests.builders import NARROW, random_log
@@ -20,82 +20,52 @@ SMALL = {**NARROW, "epochs": 2, "warm_start": 1, "catch_up": 1, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("log") / "shards"
-    shard_log(random_log(4, n_sessions=80), folder, 3)
-    return folder
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_log(random_log(4, n_sessions=80), tmp_path_factory.mktemp("log") / "log")
 
 
-def test_one_worker_trains_on_what_it_is_given(shards: Path, tmp_path: Path) -> None:
-    table = train_loop({**SMALL, "log": shards, "out": tmp_path / "run"}, lambda: iter([2, 0]))
+def test_one_worker_trains(log: Path, tmp_path: Path) -> None:
+    table = train_loop({**SMALL, "log": log, "out": tmp_path / "run"})
     assert table is not None
     assert table["phase"].to_list() == ["exact", "rounds", "rounds"]
     assert UserModel.load(tmp_path / "run").networks is not None
 
 
 @pytest.mark.parametrize(
-    ("config", "given", "words"),
+    ("config", "words"),
     [
-        ({"log": None}, [0], "needs 'log'"),
-        ({"out": None}, [0], "needs 'out'"),
-        ({"epoch": 3}, [0], "did you mean 'epochs'"),
-        ({}, [3], "shard 3 was given .* shards 0 to 2"),
-        ({}, [-1], "shard -1 was given"),
-        ({}, [], "process 0 was given no shard"),
+        ({"log": None}, "needs 'log'"),
+        ({"out": None}, "needs 'out'"),
+        ({"epoch": 3}, "did you mean 'epochs'"),
     ],
 )
-def test_mistakes_are_named(
-    shards: Path, tmp_path: Path, config: dict, given: list[int], words: str
-) -> None:  # type: ignore[type-arg]
-    whole = {**SMALL, "log": shards, "out": tmp_path / "run", **config}
+def test_mistakes_are_named(log: Path, tmp_path: Path, config: dict[str, Any], words: str) -> None:
+    whole = {**SMALL, "log": log, "out": tmp_path / "run", **config}
     with pytest.raises(ConfigError, match=words):
-        train_loop({key: value for key, value in whole.items() if value is not None}, lambda: given)
-
-
-def test_a_log_in_one_file_is_refused(shards: Path, tmp_path: Path) -> None:
-    file = tmp_path / "log.csv"
-    file.write_text(
-        "session,event,item,chosen\na,0,x,1\na,0,y,0\nb,0,x,1\nb,0,y,0\nc,0,x,1\nc,0,y,0\n"
-    )
-    with pytest.raises(ConfigError, match="not in shards"):
-        train_loop({**SMALL, "log": file, "out": tmp_path / "run"}, lambda: [0])
+        train_loop({key: value for key, value in whole.items() if value is not None})
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Ray's modules as the example sees them, with one worker in this process; returns what workers
     report."""
     reports: list[dict[str, Any]] = []
-    handed: dict[str, Any] = {}
 
     class Trainer:
-        def __init__(
-            self, worker: Any, *, train_loop_config: Any, datasets: Any, scaling_config: Any
-        ) -> None:
+        def __init__(self, worker: Any, *, train_loop_config: Any, scaling_config: Any) -> None:
             assert scaling_config == {"num_workers": 1}
-            handed.update(datasets)
             self.run = lambda: worker(train_loop_config)
 
         def fit(self) -> Any:
             self.run()
             return SimpleNamespace(metrics=reports[0])
 
-    modules = {
-        name: ModuleType(name) for name in ("ray", "ray.data", "ray.train", "ray.train.torch")
-    }
-    data: Any = modules["ray.data"]
-    data.range = lambda n: SimpleNamespace(
-        iter_rows=lambda: iter([{"id": number} for number in range(n)])
-    )
+    modules = {name: ModuleType(name) for name in ("ray", "ray.train", "ray.train.torch")}
     train: Any = modules["ray.train"]
-    train.get_dataset_shard, train.report, train.ScalingConfig = (
-        handed.__getitem__,
-        reports.append,
-        dict,
-    )
+    train.report, train.ScalingConfig = reports.append, dict
     of_torch: Any = modules["ray.train.torch"]
     of_torch.TorchTrainer = Trainer
     ray: Any = modules["ray"]
-    ray.data, ray.train = data, train
+    ray.train = train
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     return reports
@@ -113,9 +83,7 @@ def test_ray_s_workers_call_it(
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    model = module.main(
-        tmp_path, n_workers=1, n_shards=3, epochs=1, warm_start=1, catch_up=1, device="cpu"
-    )
+    model = module.main(tmp_path, n_workers=1, epochs=1, warm_start=1, catch_up=1, device="cpu")
     assert model.networks is not None
     assert reports[0]["epochs"] == 2
     assert "prec@1" in capsys.readouterr().out

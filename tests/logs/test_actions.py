@@ -18,13 +18,11 @@ from hypothesis import strategies as st
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import latest_actions
-from fastgaum.logs.convert import convert_files
-from fastgaum.logs.cut import join_logs, slice_sessions
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import load_log
+from fastgaum.logs.store import load_log, save_log
 from tests.builders import random_log, with_drawn_actions
 
 DISPLAYS = pl.DataFrame(
@@ -146,16 +144,13 @@ def test_a_log_keeps_its_actions_in_every_form(
     part = slice_sessions(log, np.array(rows, np.int32))
     events = [e for row in rows for e in range(*log.session_offsets[row : row + 2])]
     assert told(part) == [told(log)[event] for event in events]
-    halves = [slice_sessions(log, np.arange(a, b)) for a, b in ((0, 2), (2, 6))]
-    assert told(join_logs(halves)) == told(log)
     again = load_log(save_log(log, tmp_path_factory.mktemp("log") / "saved"))
     assert again.fingerprint == log.fingerprint
     assert again.actions is not None
     assert again.actions.left_out == 2
 
 
-def test_files_in_pieces_give_the_same_log(tmp_path: Path) -> None:
-    """The past in a column, and a table beside it, in one shard and in several."""
+def test_a_saved_log_keeps_a_past_and_a_table(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     n = 60
     frame = pl.DataFrame(
@@ -176,30 +171,13 @@ def test_files_in_pieces_give_the_same_log(tmp_path: Path) -> None:
     )
     options = ReadOptions.of(past="past", actions=path)
     log = read_log(tmp_path / "log.parquet", options=options)
-    one = convert_files(
-        [tmp_path / "log.parquet"], tmp_path / "1", 1, options=options, piece_rows=7
-    )
-    several = convert_files(
-        [tmp_path / "log.parquet"], tmp_path / "4", 4, options=options, piece_rows=7
-    )
-    assert one.load().fingerprint == log.fingerprint
-    assert log.actions is not None
-    for written in (one, several):
-        assert written.actions is not None
-        assert (written.n_actions, written.actions.left_out) == (
-            log.actions.n_actions,
-            log.actions.left_out,
-        )
-    names = {name: row for row, name in enumerate(log.session_ids)}
-    whole = several.load()
-    rows = [names[name] for name in whole.session_ids]
-    assert told(whole) == told(slice_sessions(log, np.array(rows)))
+    saved = save_log(log, tmp_path / "1")
     # a run names the table that its log was read with: the saved log has it
-    assert read_log(tmp_path / "1", options=options).fingerprint == log.fingerprint
-    plain = convert_files([tmp_path / "log.parquet"], tmp_path / "plain", 1)
+    assert read_log(saved, options=options).fingerprint == log.fingerprint
+    plain = save_log(read_log(tmp_path / "log.parquet"), tmp_path / "plain")
     for asked in ({"past": "past"}, {"actions": str(path)}):
         with pytest.raises(LogFormatError, match="saved without the actions of"):
-            read_log(plain.folder, options=ReadOptions.of(**asked))  # type: ignore[arg-type]
+            read_log(plain, options=ReadOptions.of(**asked))  # type: ignore[arg-type]
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -9,9 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fastgaum.errors import LogFormatError
 from fastgaum.logs.audit import audit
-from fastgaum.logs.convert import convert_files
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import raw_rows, read_frame, read_log, read_with_rows
 from fastgaum.logs.registry import resolve
@@ -45,9 +43,6 @@ def test_events_whose_order_is_in_doubt(events: list[str], says: str, tmp_path: 
     refused(long(event=events), says)
     long(event=events).write_csv(tmp_path / "log.csv")
     refused(tmp_path / "log.csv", f"log.csv: {says}")
-    with pytest.raises(LogFormatError, match=says):
-        convert_files([tmp_path / "log.csv"], tmp_path / "out", 1)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -60,13 +55,6 @@ def test_events_whose_order_is_in_doubt(events: list[str], says: str, tmp_path: 
 )
 def test_events_whose_order_is_in_no_doubt(events: list[str]) -> None:
     assert read_frame(long(event=events)).n_events >= 3
-
-
-def test_a_shard_that_reads_otherwise(tmp_path: Path) -> None:
-    long(event=["1", "1", "2", "1"]).write_csv(tmp_path / "1.csv")
-    long(event=["a", "a", "b", "a"]).write_csv(tmp_path / "2.csv")
-    with pytest.raises(LogFormatError, match="as numbers at the start of the files and as names"):
-        convert_files([tmp_path / "1.csv", tmp_path / "2.csv"], tmp_path / "out", 1)
 
 
 def test_an_event_that_never_changes_beside_a_time() -> None:

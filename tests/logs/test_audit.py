@@ -18,7 +18,7 @@ from fastgaum.logs.audit_rules import (
 )
 from fastgaum.logs.raw_events import fold_rows
 from fastgaum.logs.read import raw_rows, read_frame, read_log
-from fastgaum.logs.shard_writer import save_log
+from fastgaum.logs.store import save_log
 from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
 from tests.logs.test_raw_events import raw_frame
 

@@ -11,7 +11,6 @@ import pytest
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_displays import DependenceSums
 from fastgaum.logs.clicks import CLICKS_SO_FAR
-from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from tests.builders import log_of
 
@@ -67,16 +66,6 @@ def test_the_figures_are_counted() -> None:
     assert (found.n_events, found.n_users, found.shown, found.expected) == (2, 1, 1.0, 1.0)
     assert found.variance == pytest.approx(2 * 0.25)
     assert found.test() is None, "one user"
-
-
-def test_parts_of_a_log_add_up() -> None:
-    log = drawn(3)
-    halves = [slice_sessions(log, rows) for rows in (range(30), range(30, 60))]
-    first, second = (DependenceSums.of(half) for half in halves)
-    both = first.plus(second)
-    assert both.n_events == first.n_events + second.n_events == DependenceSums.of(log).n_events
-    assert both.shown == DependenceSums.of(log).shown
-    assert both.test() is not None
 
 
 def test_where_nothing_can_be_said_there_is_no_test() -> None:

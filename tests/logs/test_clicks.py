@@ -13,18 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
+from fastgaum.errors import ConfigError, FeatureMismatchError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.audit import audit
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
-from fastgaum.logs.convert import convert_files
-from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.read import open_log, raw_rows, read_frame, read_log
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import load_log, open_shards
+from fastgaum.logs.read import raw_rows, read_frame, read_log
+from fastgaum.logs.store import load_log, save_log
 from fastgaum.logs.synthetic import synthesise
 from tests.logs.bad_logs import refused
 from tests.logs.test_saved_log import assert_same
@@ -202,41 +199,18 @@ SHOP: list[list[Display]] = [
 
 @pytest.mark.parametrize("rule", ["none", "append", "drop"])
 @pytest.mark.parametrize("clicks", ["first", "each"])
-def test_a_piece_at_a_time_and_in_shards(tmp_path: Path, clicks: str, rule: Rule) -> None:
-    """Every piece is one display, so that no piece knows whether the log has one without a click."""
+def test_a_saved_log_is_the_log(tmp_path: Path, clicks: str, rule: Rule) -> None:
     nested_frame(SHOP).write_parquet(tmp_path / "log.parquet")
     options = ReadOptions.of(
         clicks=clicks, outside=rule, split="user", name="log", context_fields=["query"]
     )
     whole = read_log(tmp_path / "log.parquet", options=options)
-    files = [tmp_path / "log.parquet"]
-    one = convert_files(files, tmp_path / "one", 1, options=options, piece_rows=1)
-    assert_same(one.load(), whole)
-    shards = convert_files(files, tmp_path / "more", 3, options=options, piece_rows=1)
-    back = shards.load()
-    order = np.array([back.session_ids.to_list().index(one) for one in whole.session_ids])
-    assert events_of_any(slice_sessions(back, order)) == events_of_any(whole)
-    assert shards.clicks == back.clicks == whole.clicks
-    assert open_shards(save_log(whole, tmp_path / "saved")).clicks == whole.clicks
-    assert_same(load_log(tmp_path / "saved"), whole)
+    assert_same(load_log(save_log(whole, tmp_path / "saved")), whole)
 
 
-def events_of_any(log: SessionLog) -> list[list[tuple[list[int], int | None, int]]]:
-    """Of a log of displays too, whose events all have no click before."""
-    if CLICKS_SO_FAR not in log.event_fields:
-        fields = {CLICKS_SO_FAR: np.zeros(log.n_events, np.float32)}
-        log = dataclasses.replace(log, event_fields=fields)
-    return events_of(log)
-
-
-def test_every_display_dropped_a_piece_at_a_time(tmp_path: Path) -> None:
-    nested_frame([[([1, 2], [3])], [([1], [4])]]).write_parquet(tmp_path / "log.parquet")
-    options = ReadOptions.of(outside="drop")
-    with pytest.raises(LogFormatError, match="with --outside drop no event is left"):
-        convert_files(
-            [tmp_path / "log.parquet"], tmp_path / "out", 1, options=options, piece_rows=1
-        )
-    assert not (tmp_path / "out").exists()
+def test_every_display_dropped() -> None:
+    frame = nested_frame([[([1, 2], [3])], [([1], [4])]])
+    refused(frame, "with --outside drop no event is left", outside="drop")
 
 
 def test_a_saved_log_remembers_its_rules(tmp_path: Path) -> None:
@@ -253,8 +227,6 @@ def test_a_saved_log_remembers_its_rules(tmp_path: Path) -> None:
     refused(saved["each"], "saved with --clicks each, not first: read the ori", clicks="first")
     refused(saved["first"], "saved with --clicks first, not each", clicks="each")
     refused(saved["each"], "saved with --outside none, which 2 clicks met", outside="append")
-    with pytest.raises(LogFormatError, match="saved with --clicks first, not each"):
-        open_log(saved["first"], clicks="each")
     # one click a display, all of them displayed: any rule says the same
     plain = save_log(synthesise(60, seed=1)[0], tmp_path / "plain")
     assert read_log(plain, clicks="first", outside="append").clicks == ClickFacts()

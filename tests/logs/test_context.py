@@ -22,14 +22,11 @@ from fastgaum.logs.audit import audit
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.shard_files import field_columns
-from fastgaum.logs.shard_writer import save_log, shard_log
-from fastgaum.logs.shards import load_log, open_shards
 from fastgaum.logs.simulated_displays import build_log
-from tests.builders import change_shard, log_of
+from fastgaum.logs.store import load_log, save_log
+from tests.builders import change_table, log_of
 from tests.logs.bad_logs import long, nested, refused
-from tests.logs.test_saved_log import assert_same
-from tests.logs.test_shards import rich_log
+from tests.logs.test_saved_log import rich_log
 
 CONTEXT = ["query", "page", "hour"]
 
@@ -167,27 +164,6 @@ def films(folder: Path) -> Path:
     return folder
 
 
-def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    about = json.loads((folder / "shards.json").read_text())
-    change(about)
-    (folder / "shards.json").write_text(json.dumps(about))
-
-
-def test_a_log_that_was_saved_before_has_no_context(tmp_path: Path) -> None:
-    log = dataclasses.replace(rich_log(), event_fields={}, user_fields={})
-    for name in ("query", "land"):
-        log.categories.pop(name)
-    folder = save_log(log, tmp_path / "log")
-
-    def of_before(about: dict[str, Any]) -> None:
-        assert about.pop("event_fields") == about.pop("user_fields") == {}
-        assert about["version"] > 1
-        about["version"] = 1
-
-    edit_manifest(folder, of_before)
-    assert_same(load_log(folder), log)
-
-
 def test_a_damaged_context_is_refused(tmp_path: Path) -> None:
     log = rich_log()
     bad = {
@@ -196,12 +172,13 @@ def test_a_damaged_context_is_refused(tmp_path: Path) -> None:
     }
     for name, values in bad.items():
         folder = save_log(log, tmp_path / name)
-        column = pl.Series(field_columns(log, "event_fields")[name], values)
-        change_shard(folder, methodcaller("with_columns", column))
+        column = pl.Series(f"event_fields.{name}", values)
+        change_table(folder, "events", methodcaller("with_columns", column))
         with pytest.raises(LogFormatError, match=rf"is damaged .event_fields.'{name}'. holds"):
             load_log(folder)
     folder = save_log(log, tmp_path / "log")
-    edit_manifest(folder, lambda about: about["event_fields"].update(price="float32"))
+    hour = pl.col("event_fields.hour").alias("event_fields.price")
+    change_table(folder, "events", methodcaller("with_columns", hour))
     with pytest.raises(LogFormatError, match="do not have the same names"):
         load_log(folder)
 
@@ -253,15 +230,6 @@ EXPECTED = {"hour": "numbers", "kind": "categories", "page": "items", "target": 
 def test_ids_that_are_displayed_in_their_session_are_items(seed: int) -> None:
     """Anonymised numbers that collide with ids of items by accident are not."""
     assert holds(navigation(seed=seed)) == EXPECTED
-
-
-def test_a_log_in_shards_holds_the_same(tmp_path: Path) -> None:
-    log = navigation()
-    shards = shard_log(log, tmp_path / "log", 4)
-    for one, other in zip(context_of(shards), context_of(log), strict=True):
-        assert (one.name, one.holds) == (other.name, other.holds)
-        assert one.displayed == pytest.approx(other.displayed)
-        assert one.by_chance == pytest.approx(other.by_chance)
 
 
 def test_values_of_few_items_are_categories() -> None:
@@ -354,6 +322,6 @@ def test_an_audit_names_the_context() -> None:
 
 def test_a_saved_log_asked_for_its_context(tmp_path: Path) -> None:
     folder = save_log(navigation(20), tmp_path / "log")
-    assert read_log(folder, context_fields=["page"]).fingerprint == open_shards(folder).fingerprint
+    assert read_log(folder, context_fields=["page"]).fingerprint == load_log(folder).fingerprint
     with pytest.raises(LogFormatError, match=r"no column 'pag'.*did you mean 'page'"):
         read_log(folder, context_fields=["pag"])

@@ -16,8 +16,7 @@ from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import load_log
+from fastgaum.logs.store import load_log, save_log
 from fastgaum.models.space_state import space_of, space_state
 from tests.builders import random_log
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.errors import LogFormatError
 from fastgaum.logs import headers
-from fastgaum.logs.convert import convert_files
 from fastgaum.logs.read import read_log
 from fastgaum.logs.tables import open_table
 from tests.logs.public_files import FILES, ROW_BY_ROW, displays
@@ -94,21 +93,6 @@ def test_files_without_column_names_are_read_compressed(tmp_path: Path) -> None:
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(LogFormatError, match=f"'{packed.name}' is no readable"):
         read_log(packed)
-
-
-def test_paths_of_several_files_stay_apart(tmp_path: Path) -> None:
-    """A game has no id in them: its row is one."""
-    parts = []
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        parts.append(ROW_BY_ROW["Wikispeedia"](tmp_path / name))
-    one = read_log(parts[0])
-    both = convert_files(parts, tmp_path / "both", 1).load()
-    assert (both.n_sessions, both.n_events) == (2 * one.n_sessions, 2 * one.n_events)
-    lengths = np.diff(one.session_offsets).tolist()
-    assert np.diff(both.session_offsets).tolist() == [*lengths, *lengths]
-    with pytest.raises(ConfigError, match=r"'.*a/paths_finished\.tsv' is named twice"):
-        convert_files([parts[0], parts[0]], tmp_path / "twice", 1)
 
 
 def test_paths_that_are_refused(tmp_path: Path) -> None:

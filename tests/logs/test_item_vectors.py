@@ -10,13 +10,11 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.logs.convert import convert_files
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import load_log
+from fastgaum.logs.store import load_log, save_log
 from tests.builders import random_log
 
 LOG = to_frame(random_log(1, n_sessions=12, n_items=4))
@@ -53,7 +51,7 @@ def test_a_vector_per_item(tmp_path: Path) -> None:
 
 
 def test_a_saved_log_keeps_them(tmp_path: Path) -> None:
-    """One shard or several; other vectors are another log."""
+    """Other vectors are another log."""
     file = table(tmp_path)
     LOG.write_parquet(tmp_path / "log.parquet")
     options: Any = {"item_table": file, "item_vectors": ["text"]}
@@ -62,11 +60,6 @@ def test_a_saved_log_keeps_them(tmp_path: Path) -> None:
     saved = load_log(tmp_path / "saved")
     np.testing.assert_array_equal(saved.item_vectors["text"], log.item_vectors["text"])
     assert saved.fingerprint == log.fingerprint != read_frame(LOG).fingerprint
-    sharded = convert_files(
-        [tmp_path / "log.parquet"], tmp_path / "shards", 2, options=ReadOptions.of(**options)
-    )
-    np.testing.assert_array_equal(sharded.item_vectors["text"], log.item_vectors["text"])
-    assert sharded.read(0).item_vectors is sharded.item_vectors
     assert slice_sessions(log, [0]).item_vectors is log.item_vectors
     # a run names its option again, and the saved log has the column already
     assert read_log(tmp_path / "saved", item_vectors=["text"]).fingerprint == log.fingerprint

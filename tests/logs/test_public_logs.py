@@ -12,7 +12,6 @@ import pytest
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs import npz
-from fastgaum.logs.convert import convert_files
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.public_logs import PUBLIC_LOGS, PublicLog
@@ -126,15 +125,11 @@ def test_histories_come_before_the_first_impression(files: dict[str, Path]) -> N
 
 
 @named
-def test_a_folder_a_frame_and_pieces_give_the_same_log(
-    name: str, files: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_folder_and_a_frame_give_the_same_log(name: str, files: dict[str, Path]) -> None:
     path, layout = files[name], LAYOUTS[name]
     log = read_log(path)
     if (path.parent / layout.file).exists():
         assert read_log(path.parent).fingerprint == log.fingerprint
-    pieces = convert_files([path], tmp_path / "pieces", 1, piece_rows=7).load()
-    assert pieces.fingerprint == log.fingerprint
     raw = raw_rows(path)
     assert raw is not None
     assert raw.n_rows == log.n_candidates

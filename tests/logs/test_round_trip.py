@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import load_log
+from fastgaum.logs.store import load_log, save_log
 from tests.logs.test_fold import CONTEXT, FIELDS, SESSIONS, as_sets, rows_of
 from tests.logs.test_saved_log import assert_same
 

@@ -10,14 +10,11 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import LogFormatError, OutputError
-from fastgaum.logs import shard_writer
-from fastgaum.logs.convert import convert_files, convert_logs
+from fastgaum.logs import store
 from fastgaum.logs.cut import slice_sessions
-from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import open_log, read_frame, read_log
-from fastgaum.logs.shard_writer import save_log, shard_log, synthesise_shards
-from fastgaum.logs.shards import ShardedLog, is_saved_log, load_log, open_shards
+from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.store import is_saved_log, load_log, save_log
 from tests.builders import random_log
 
 
@@ -61,7 +58,12 @@ def assert_same(left: SessionLog, right: SessionLog) -> None:
 def test_saved_and_loaded_is_the_same(tmp_path, log) -> None:
     loaded = load_log(save_log(log, tmp_path / "deep" / "log"))
     assert_same(loaded, log)
-    assert loaded.fingerprint == log.fingerprint
+    assert loaded.fingerprint == dataclasses.replace(loaded).fingerprint == log.fingerprint
+
+
+def test_a_log_of_every_kind_of_field(tmp_path) -> None:
+    log = rich_log()
+    assert_same(load_log(save_log(log, tmp_path / "log")), log)
 
 
 def test_users_keep_their_codes(tmp_path, log) -> None:
@@ -70,15 +72,37 @@ def test_users_keep_their_codes(tmp_path, log) -> None:
     assert_same(load_log(save_log(part, tmp_path / "log")), part)
 
 
-def test_a_long_log_is_saved_in_shards_of_whole_users(tmp_path, monkeypatch) -> None:
-    log = random_log(0, n_sessions=60, shared_users=True)
-    order = np.argsort(log.users, kind="stable")
-    for one, n_shards in ((slice_sessions(log, order), 6), (slice_sessions(log, order[::-1]), 1)):
-        monkeypatch.setattr(shard_writer, "SHARD_CANDIDATES", log.n_candidates // 5)
-        opened = open_shards(save_log(one, tmp_path / str(n_shards)))
-        assert len(opened.shards) == pytest.approx(n_shards, abs=n_shards // 6)
-        assert_same(opened.load(), one)
-        assert opened.fingerprint == one.fingerprint
+def rich_log(seed: int = 0, n_sessions: int = 80) -> SessionLog:
+    """A log with shared users, views, fields of every kind, and events without a click."""
+    log = random_log(seed, n_sessions=n_sessions, shared_users=True, no_click=0.2)
+    rng = np.random.default_rng(seed)
+    return dataclasses.replace(
+        log,
+        views=rng.integers(1, 5, log.n_candidates).astype(np.uint16),
+        candidate_fields={
+            "price": rng.normal(size=log.n_candidates).astype(np.float32),
+            "brand": rng.integers(-1, 3, log.n_candidates).astype(np.int32),
+        },
+        item_fields={
+            "year": rng.normal(size=log.n_items).astype(np.float32),
+            "kind": rng.integers(-1, 2, log.n_items).astype(np.int32),
+        },
+        event_fields={
+            "hour": rng.normal(size=log.n_events).astype(np.float32),
+            "query": rng.integers(-1, 2, log.n_events).astype(np.int32),
+        },
+        user_fields={
+            "age": rng.normal(size=log.n_sessions).astype(np.float32)[log.users],
+            "land": rng.integers(-1, 2, log.n_sessions).astype(np.int32)[log.users],
+        },
+        categories={
+            "brand": pl.Series(["x", "y", "z"]),
+            "kind": pl.Series(["p", "q"]),
+            "query": pl.Series(["how", "why"]),
+            "land": pl.Series(["be", "nl"]),
+        },
+        ordered=True,
+    )
 
 
 def test_a_log_without_sessions_or_views(tmp_path, log) -> None:
@@ -188,40 +212,38 @@ def test_saving_over_something_else_is_refused(tmp_path, log) -> None:
 
 
 def test_a_saved_log_is_replaced_only_when_told(tmp_path, log) -> None:
-    """By each way to write one, before any work; an empty folder is free."""
+    """An empty folder is free."""
     folder, other = tmp_path / "log", slice_sessions(log, np.array([1]))
     folder.mkdir()
     save_log(log, folder)
-    to_frame(other).write_parquet(tmp_path / "other.parquet")
-    ways = (
-        lambda **told: save_log(other, folder, **told),
-        lambda **told: shard_log(other, folder, 2, **told),
-        lambda **told: convert_files([tmp_path / "other.parquet"], folder, 1, **told),
-        lambda **told: convert_logs([tmp_path / "other.parquet"], folder, 1, **told),
-        lambda **told: synthesise_shards(40, folder, 2, **told),
-    )
-    for write in ways:
-        before = load_log(folder).fingerprint
-        with pytest.raises(OutputError, match=r"holds a saved log already.*overwrite=True"):
-            write()
-        assert load_log(folder).fingerprint == before
-        write(overwrite=True)
-    assert load_log(folder).n_events == 40
+    with pytest.raises(OutputError, match=r"holds a saved log already.*overwrite=True"):
+        save_log(other, folder)
+    assert load_log(folder).fingerprint == log.fingerprint
+    save_log(other, folder, overwrite=True)
+    assert load_log(folder).fingerprint == other.fingerprint
+
+
+def test_a_save_that_was_killed_leaves_room_for_the_next(tmp_path, log) -> None:
+    folder = save_log(log, tmp_path / "log")
+    (folder / "log.json").rename(folder / ".log.json.0a1b2c3d.part")
+    save_log(log, folder)
+    assert len(os.listdir(folder)) == 4
+    assert_same(load_log(folder), log)
 
 
 def test_of_two_that_save_at_once_the_second_is_told(tmp_path, log, monkeypatch) -> None:
     """The first ends while the second waits for its turn."""
-    lock = shard_writer.name_lock
+    lock = store.name_lock
 
     @contextmanager
     def late(target):
         with lock(target):
             if not is_saved_log(target):
-                monkeypatch.setattr(shard_writer, "name_lock", lambda _: nullcontext())
+                monkeypatch.setattr(store, "name_lock", lambda _: nullcontext())
                 save_log(log, target)
             yield
 
-    monkeypatch.setattr(shard_writer, "name_lock", late)
+    monkeypatch.setattr(store, "name_lock", late)
     with pytest.raises(OutputError, match="holds a saved log already"):
         save_log(slice_sessions(log, np.array([1])), tmp_path / "log")
     assert load_log(tmp_path / "log").fingerprint == log.fingerprint
@@ -241,12 +263,5 @@ def test_a_failed_save_leaves_the_former_log(tmp_path, log, monkeypatch) -> None
 
 
 def test_a_folder_that_is_no_log(tmp_path) -> None:
-    with pytest.raises(LogFormatError, match=r"is no saved log \(shards.json is missing\)"):
+    with pytest.raises(LogFormatError, match=r"is no saved log \(log.json is missing\)"):
         load_log(tmp_path)
-
-
-def test_one_shard_is_read_into_memory_and_several_stay_on_disk(tmp_path, log) -> None:
-    assert isinstance(open_log(save_log(log, tmp_path / "one")), SessionLog)
-    shard_log(log, tmp_path / "two", 2)
-    assert isinstance(open_log(tmp_path / "two"), ShardedLog)
-    assert_same(load_log(tmp_path / "two"), log)

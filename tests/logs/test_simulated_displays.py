@@ -20,9 +20,8 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import load, read_log
 from fastgaum.logs.registry import card
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import load_log
 from fastgaum.logs.simulated_displays import as_rows, build_log, build_named, shown_rows
+from fastgaum.logs.store import load_log, save_log
 
 SharedData = Callable[[str], Path]
 

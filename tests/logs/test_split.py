@@ -5,11 +5,9 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.logs.convert import convert_files
 from fastgaum.logs.log import SPLITS, SessionLog, resplit, resplit_by
-from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.shards import load_log
+from fastgaum.logs.store import save_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.logs.user_split import (
     hash_texts,
@@ -55,18 +53,11 @@ def test_a_split_is_free_of_order_and_a_grown_log_keeps_it(rule, tmp_path) -> No
     frame.write_csv(tmp_path / "log.csv")
     assert part_of_users(read_log(tmp_path / "log.csv", split=rule)) == parts
     frame.write_parquet(tmp_path / "log.parquet")
-    for n_shards in (1, 5):
-        shards = convert_files(
-            [tmp_path / "log.parquet"], tmp_path / f"{n_shards}", n_shards, options=SPLIT_BY[rule]
-        )
-        assert part_of_users(shards.load()) == parts
-        assert part_of_users(shards.resplit("user", 4).load()) == part_of_users(
-            read_frame(frame, split="user", split_seed=4)
-        )
-        assert part_of_users(load_log(tmp_path / f"{n_shards}")) == parts
-
-
-SPLIT_BY = {rule: ReadOptions(split=rule) for rule in ("user", "half", "other-half")}
+    saved = save_log(read_log(tmp_path / "log.parquet", split=rule), tmp_path / "saved")
+    assert part_of_users(read_log(saved)) == parts
+    assert part_of_users(read_log(saved, split="user", split_seed=4)) == part_of_users(
+        read_frame(frame, split="user", split_seed=4)
+    )
 
 
 def test_sessions_are_users_where_a_log_names_none() -> None:

@@ -15,8 +15,7 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
 from fastgaum.logs.registry import data_root, dataset
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import load_log
+from fastgaum.logs.store import load_log, save_log
 from fastgaum.logs.synthetic import SyntheticWorld, synthesise, world
 from fastgaum.worlds.truth import (
     oracle_scores,

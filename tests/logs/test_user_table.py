@@ -15,15 +15,12 @@ from fastgaum.errors import FeatureMismatchError, LogFormatError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.audit import audit
 from fastgaum.logs.context import context_of, context_values
-from fastgaum.logs.convert import convert_files
-from fastgaum.logs.cut import join_logs, slice_sessions
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.shard_writer import save_log
-from fastgaum.logs.shards import open_shards
 from fastgaum.logs.simulated_displays import build_log
+from fastgaum.logs.store import load_log, save_log
 from tests.logs.test_context import films, navigation
 from tests.logs.test_saved_log import assert_same
 
@@ -90,26 +87,12 @@ def test_sessions_are_the_users_of_a_log_without(tmp_path: Path, key: str) -> No
     assert log.categories["land"].gather(log.user_fields["land"]).to_list() == ["y", "z", "x"]
 
 
-def test_the_log_is_the_same_in_shards_and_from_the_long_layout(
-    table: Path, tmp_path: Path
-) -> None:
+def test_the_log_is_the_same_saved_and_from_the_long_layout(table: Path, tmp_path: Path) -> None:
     LOG.write_parquet(tmp_path / "log.parquet")
     log = read_log(tmp_path / "log.parquet", user_table=table)
-    options = ReadOptions.of(user_table=table)
-    one = convert_files([tmp_path / "log.parquet"], tmp_path / "one", 1, options=options)
-    assert_same(one.load(), log)
-    assert one.fingerprint == log.fingerprint
-    assert one.user_fields.keys() == log.user_fields.keys()
-    two = convert_files([tmp_path / "log.parquet"], tmp_path / "two", 2, options=options)
-    assert len(two.shards) == 2
-    names = dict(zip(log.session_ids, log.user_fields["spent"].tolist(), strict=True))
-    whole = two.load()
-    found = dict(zip(whole.session_ids, whole.user_fields["spent"].tolist(), strict=True))
-    assert found == names
+    assert_same(load_log(save_log(log, tmp_path / "one")), log)
     picked = slice_sessions(log, [2, 0])
     assert picked.user_fields["spent"].tolist() == [3.5, 3.5]
-    parts = [slice_sessions(log, [0]), slice_sessions(log, [1, 2])]
-    assert join_logs(parts).user_fields["land"].tolist() == log.user_fields["land"].tolist()
     back = read_frame(to_frame(log), context_fields=["land", "spent"])
     assert context_values(back, "spent").tolist() == context_values(log, "spent").tolist()
     # a run that was trained on the original finds the table's fields in what was saved
@@ -126,11 +109,11 @@ def test_every_reader_of_context_reads_it(tmp_path: Path) -> None:
     repeated = {name: values[log.session_of_event] for name, values in of_users.items()}
     one = dataclasses.replace(log, event_fields={}, user_fields=of_users)
     other = dataclasses.replace(log, event_fields=repeated)
-    shards = open_shards(save_log(one, tmp_path / "one"))
+    saved = load_log(save_log(one, tmp_path / "one"))
     assert {part.of_user for part in context_of(one)} == {True}
     rows = np.arange(log.n_sessions, dtype=np.int32)
     for protocol in ("bags", "identity"):
-        spaces = [FeatureSpace.fit(each, protocol) for each in (one, other, shards)]
+        spaces = [FeatureSpace.fit(each, protocol) for each in (one, other, saved)]
         assert set(spaces[0].context_holds.values()) == {"numbers", "categories", "items"}
         mine, theirs = (s.encode(each, rows) for s, each in zip(spaces, (one, other), strict=False))
         for space in spaces[1:]:
@@ -138,7 +121,7 @@ def test_every_reader_of_context_reads_it(tmp_path: Path) -> None:
             np.testing.assert_array_equal(space.context_mean, spaces[0].context_mean)
         for name in ("context_ids", "context_numbers", "ids", "numbers"):
             np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
-    floors = [floor_table(each) for each in (one, other, shards)]
+    floors = [floor_table(each) for each in (one, other, saved)]
     assert any("target" in name for name in floors[0])
     assert floors[0] == floors[1] == floors[2]
     with pytest.raises(FeatureMismatchError, match="declare the same context fields"):

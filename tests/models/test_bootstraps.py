@@ -20,7 +20,6 @@ from fastgaum.game.checkpoint import Checkpointer
 from fastgaum.game.epochs import Observer
 from fastgaum.interrupts import Interrupted, Stop
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.shard_writer import shard_log
 from fastgaum.models import model_file
 from fastgaum.models.prepared import bootstrap_of, bootstrap_seed
 from fastgaum.models.run_folder import run_checkpoint, train_run
@@ -189,12 +188,6 @@ def test_a_run_stopped_in_any_of_its_fits_goes_on(
     checkpoint = run_checkpoint(folder)
     assert checkpoint is not None
     assert checkpoint.is_finished
-
-
-def test_a_log_in_shards_is_refused(log: SessionLog, tmp_path: Path) -> None:
-    shards = shard_log(log, tmp_path / "log", 5)
-    with pytest.raises(ConfigError, match=r"worlds = 3 draws users anew, .* is in shards"):
-        UserModel(CONFIG).fit(shards)
 
 
 @pytest.mark.parametrize("value", [0, 101, 1.5])

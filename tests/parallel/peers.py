@@ -28,8 +28,7 @@ from fastgaum.game.epochs import Observer
 from fastgaum.game.guard import Guard
 from fastgaum.game.loop import Trainer, TrainingData
 from fastgaum.interrupts import Interrupted
-from fastgaum.logs.read import open_log
-from fastgaum.logs.shard_writer import shard_log
+from fastgaum.logs.store import save_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.train_loop import train_loop
 from fastgaum.models.user_model import UserModel
@@ -128,14 +127,9 @@ def _named(config: dict[str, Any]) -> dict[str, Any]:
     return {"name" if key == "preset" else key: value for key, value in config.items()}
 
 
-def same(processes: Processes, folder: Path, name: str, sharded: bool = False) -> dict[str, Any]:
+def same(processes: Processes, folder: Path, name: str) -> dict[str, Any]:
     """Losses and validation figures of this training, by all processes and by one alone."""
     log: Any = synthesise(600, preset="sample", seed=1)[0]
-    if sharded:
-        if processes.is_first:
-            shard_log(log, folder / "shards", 6, overwrite=True)
-        processes.agree()
-        log = open_log(folder / "shards")
     losses, model = fitted(name, log, processes)
     result = {"losses": losses, "table": model.table.to_dicts()}
     weights = torch.cat([value.double().reshape(-1) for value in model._networks().parameters()])
@@ -305,35 +299,26 @@ def stopped(processes: Processes, folder: Path) -> dict[str, Any]:
     return result
 
 
-def handed(processes: Processes, folder: Path) -> dict[str, Any]:
-    """Shards that somebody else hands out, more of them to the first process."""
+def looped(processes: Processes, folder: Path) -> dict[str, Any]:
+    """`train_loop` of one saved log, called twice."""
     log = synthesise(600, preset="sample", seed=1)[0]
     if processes.is_first:
-        shard_log(log, folder / "handed", 7)
+        save_log(log, folder / "looped")
     processes.agree()
-    own = [number for number in range(7) if (number % 3 == 0) == (processes.rank == 1)]
-    calls = []
-
-    def shards() -> list[int]:
-        calls.append(own)
-        return own
-
     config = {
-        "log": str(folder / "handed"),
-        "out": str(folder / "handed run"),
+        "log": str(folder / "looped"),
+        "out": str(folder / "looped run"),
         **NARROW,
         "epochs": 3,
         "warm_start": 1,
         "catch_up": 1,
         "batch_sessions": 32,
-        "window": 2,
         "device": "cpu",
     }
-    table = train_loop(config, shards)
-    again = train_loop(config, shards)
+    table = train_loop(config)
+    again = train_loop(config)
     return {
         "tables": processes.agree(None if table is None else table.to_dicts()),
-        "calls": processes.agree(len(calls)),
         "again": None if again is None else again.height,
     }
 
@@ -345,7 +330,7 @@ OWN: dict[str, Callable[[Processes, Path], dict[str, Any]]] = {
     "refused": refused,
     "refused alone": partial(refused, local_steps=3),
     "stopped": stopped,
-    "handed": handed,
+    "looped": looped,
 }
 
 
@@ -359,9 +344,7 @@ def main() -> None:
             if case in OWN:
                 found[case] = OWN[case](processes, folder)
             else:
-                found[case] = same(
-                    processes, folder, case.removesuffix("-shards"), case.endswith("-shards")
-                )
+                found[case] = same(processes, folder, case)
             processes.agree()
         if processes.is_first:
             print(json.dumps(found))

@@ -16,7 +16,7 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.game.checkpoint import Checkpoint
-from fastgaum.logs.shard_writer import shard_log
+from fastgaum.logs.store import save_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import RUN_FILES
 from tests.parallel.test_processes import ROOT, torchrun
@@ -44,16 +44,15 @@ OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("log") / "shards"
-    shard_log(synthesise(3000, preset="sample", seed=2)[0], folder, 6)
-    return folder
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("log") / "log"
+    return save_log(synthesise(3000, preset="sample", seed=2)[0], folder)
 
 
 @pytest.fixture(scope="module")
-def alone(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+def alone(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
     out = tmp_path_factory.mktemp("runs") / "alone"
-    assert main(["train", str(shards), "-o", str(out), *OPTIONS]) == 0
+    assert main(["train", str(saved), "-o", str(out), *OPTIONS]) == 0
     return pl.read_parquet(out / "metrics.parquet")
 
 
@@ -65,10 +64,10 @@ def check_same(table: pl.DataFrame, alone: pl.DataFrame) -> None:
 
 
 def test_two_processes_leave_the_run_of_one(
-    shards: Path, alone: pl.DataFrame, tmp_path: Path
+    saved: Path, alone: pl.DataFrame, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    done = torchrun(2, "-m", "fastgaum", "train", str(shards), "-o", str(out), *OPTIONS)
+    done = torchrun(2, "-m", "fastgaum", "train", str(saved), "-o", str(out), *OPTIONS)
     assert done.returncode == 0, done.stderr[-3000:]
     check_same(pl.read_parquet(out / "metrics.parquet"), alone)
     assert {path.name for path in out.iterdir()} == set(RUN_FILES)
@@ -78,27 +77,27 @@ def test_two_processes_leave_the_run_of_one(
     cost = json.loads((out / "machine.json").read_text())["cost"]
     assert cost["processes"] == 2
     assert 1_000 < cost["sent_bytes_per_step"] < 1_000_000
-    again = torchrun(2, "-m", "fastgaum", "train", str(shards), "-o", str(out), "--resume")
+    again = torchrun(2, "-m", "fastgaum", "train", str(saved), "-o", str(out), "--resume")
     assert again.returncode == 0, again.stderr[-3000:]
     assert "finished before" in again.stdout
 
 
-def test_a_mistake_is_told_and_nothing_is_written(shards: Path, tmp_path: Path) -> None:
-    (shards.parent / "broken").mkdir()
-    for path in shards.iterdir():
-        (shards.parent / "broken" / path.name).write_bytes(path.read_bytes()[:-1])
+def test_a_mistake_is_told_and_nothing_is_written(saved: Path, tmp_path: Path) -> None:
+    (saved.parent / "broken").mkdir()
+    for path in saved.iterdir():
+        (saved.parent / "broken" / path.name).write_bytes(path.read_bytes()[:-1])
     out = tmp_path / "run"
     done = torchrun(
-        2, "-m", "fastgaum", "train", str(shards.parent / "broken"), "-o", str(out), *OPTIONS
+        2, "-m", "fastgaum", "train", str(saved.parent / "broken"), "-o", str(out), *OPTIONS
     )
     assert done.returncode != 0
     assert "fastgaum: error: " in done.stderr
-    assert "shards.json" in done.stderr
+    assert "log.json" in done.stderr
     assert "a bug" not in done.stderr
     assert not out.exists()
 
 
-def test_a_killed_worker_s_run_goes_on(shards: Path, alone: pl.DataFrame, tmp_path: Path) -> None:
+def test_a_killed_worker_s_run_goes_on(saved: Path, alone: pl.DataFrame, tmp_path: Path) -> None:
     """Whichever worker it is: torchrun begins anew, from the last checkpoint, and nothing
     half-written is left."""
     for victim in (0, 1):
@@ -113,7 +112,7 @@ def test_a_killed_worker_s_run_goes_on(shards: Path, alone: pl.DataFrame, tmp_pa
             "-m",
             "fastgaum",
             "train",
-            str(shards),
+            str(saved),
             "-o",
             str(out),
             *OPTIONS,

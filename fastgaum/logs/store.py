@@ -1,0 +1,391 @@
+"""A log on disk: a folder of three parquet tables and one json.
+
+    LOG/log.json                name, order, grid, clicks, categories, and the sha256 of each table
+    LOG/sessions.MARK.parquet   one row per session: its id, user, part of the split, number of
+                                events, fields of its user
+    LOG/events.MARK.parquet     one row per event: label, choice, lists of items, views, fields of
+                                candidates, actions before it; its context
+    LOG/items.MARK.parquet      one row per item, in the order of the codes: its id, fields, vectors
+
+A mark is drawn for each save. The tables of a replacement lie beside those of the former log until
+a new log.json names them, so at any moment the folder holds one of both logs, whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import LogFormatError, OutputError, no_log, require_path
+from fastgaum.files import atomic, read_whole, sync_file
+from fastgaum.locks import name_lock
+from fastgaum.logs.actions import Actions
+from fastgaum.logs.clicks import ClickFacts
+from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log_check import check_displays
+from fastgaum.logs.successive import check_successive
+from fastgaum.untrusted_parquet import READ_ERRORS, one_line
+
+ABOUT = "log.json"
+WAYS_OUT = "convert the log again, or copy the folder anew"
+_FORMER = "shards.json"
+"""what a folder of an earlier version has in place of log.json"""
+_LEFT_BY_A_KILL = re.compile(
+    r"(sessions|events|items)\.[0-9a-f]{16}\.parquet|\.log\.json\.[0-9a-f]+\.part"
+)
+Table = Literal["sessions", "events", "items"]
+
+
+class StoredTable(msgspec.Struct, frozen=True):
+    """One table's file."""
+
+    file: str
+    sha256: str
+
+
+class About(msgspec.Struct, frozen=True):
+    """The content of log.json."""
+
+    name: str
+    ordered: bool
+    grid: int
+    clicks: ClickFacts
+    categories: dict[str, list[str]]
+    """values of each categorical field, in the order of their codes"""
+    kinds_of_actions: list[str] | None
+    """None: the log has no actions"""
+    actions_left_out: int
+    fingerprint: str
+    tables: dict[Table, StoredTable]
+    format: Literal["fastgaum-log"] = "fastgaum-log"
+    version: Literal[1] = 1
+
+
+def is_saved_log(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a saved log, of this version or of an earlier one."""
+    return (Path(path) / ABOUT).is_file() or (Path(path) / _FORMER).is_file()
+
+
+def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Save a log in a folder, which `load_log` loads; return the folder. With `overwrite` a saved
+    log that is there is replaced in one step.
+
+    Raises:
+        ConfigError: no log is given, or the folder can have no such name.
+        OutputError: the folder holds a log and `overwrite` is False, or something else, or cannot
+            be written; what was there then stays.
+    """
+    if not isinstance(log, SessionLog):
+        raise no_log(log)
+    require_path("the folder to save a log in", folder)
+    target = Path(folder)
+    check_store_output(target, overwrite)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with name_lock(target):
+            # another process may have written it meanwhile
+            check_store_output(target, overwrite)
+            target.mkdir(exist_ok=True)
+            try:
+                _write(log, target)
+            finally:
+                _remove_unnamed(target)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise OutputError(
+            f"cannot write the log '{target}': {one_line(error)}; free space or choose another "
+            "folder"
+        ) from None
+    return target
+
+
+def check_store_output(folder: Path, overwrite: bool) -> None:
+    """Raise OutputError if something is there that is not to be replaced: a saved log, unless
+    `overwrite`, or anything else. An empty folder is as good as none."""
+    if (folder / ABOUT).is_file():
+        if not overwrite:
+            raise OutputError(
+                f"'{folder}' holds a saved log already: choose another folder, or pass --overwrite "
+                "(overwrite=True) to replace it"
+            )
+        return
+    there = list(folder.iterdir()) if folder.is_dir() else [folder] if folder.exists() else []
+    if not all(_LEFT_BY_A_KILL.fullmatch(path.name) for path in there):
+        raise OutputError(
+            f"'{folder}' exists and is no saved log: choose another folder or remove it"
+        )
+
+
+def load_log(folder: str | os.PathLike[str]) -> SessionLog:
+    """Load a saved log into memory.
+
+    Each table's sha256 and each array's bounds are checked, since kernels trust them. A log that is
+    replaced meanwhile is read again.
+
+    Raises:
+        LogFormatError: the folder is no saved log, or a file is damaged.
+    """
+    require_path("the folder of a log", folder)
+    path = Path(folder)
+    return read_whole(path / ABOUT, lambda: _load(path))
+
+
+def _write(log: SessionLog, folder: Path) -> None:
+    mark = secrets.token_hex(8)
+    frames: dict[Table, pl.DataFrame] = {
+        "sessions": _sessions(log),
+        "events": _events(log),
+        "items": pl.DataFrame(
+            {"item": log.item_ids, **_columns(log, "item_fields"), **_columns(log, "item_vectors")}
+        ),
+    }
+    about = About(
+        name=log.name,
+        ordered=log.ordered,
+        grid=log.grid,
+        clicks=log.clicks,
+        categories={name: values.to_list() for name, values in log.categories.items()},
+        kinds_of_actions=None if log.actions is None else log.actions.kind_names.to_list(),
+        actions_left_out=0 if log.actions is None else log.actions.left_out,
+        fingerprint=log.fingerprint,
+        tables={
+            name: _write_table(folder / f"{name}.{mark}.parquet", frame)
+            for name, frame in frames.items()
+        },
+    )
+    with atomic(folder / ABOUT) as beside:
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1) + b"\n")
+
+
+def _write_table(path: Path, frame: pl.DataFrame) -> StoredTable:
+    frame.write_parquet(path, compression="zstd", compression_level=1, statistics=False)
+    with open(path, "rb") as file:
+        sync_file(file)
+        return StoredTable(path.name, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _remove_unnamed(folder: Path) -> None:
+    """Remove the tables that log.json does not name: those of the log that was replaced, or of a
+    save that failed; without a log the folder too."""
+    with suppress(OSError, LogFormatError):
+        named = set()
+        if (folder / ABOUT).is_file():
+            named = {table.file for table in _read_about(folder).tables.values()}
+        for path in folder.iterdir():
+            if _LEFT_BY_A_KILL.fullmatch(path.name) and path.name not in named:
+                path.unlink()
+        if not named:
+            folder.rmdir()
+
+
+def _sessions(log: SessionLog) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "session": log.session_ids,
+            "user": log.users,
+            **({} if log.user_ids is None else {"user_id": log.user_ids}),
+            "split": log.split,
+            "n_events": np.diff(log.session_offsets),
+            **_columns(log, "user_fields"),
+        }
+    )
+
+
+def _events(log: SessionLog) -> pl.DataFrame:
+    lists = {"items": log.items, **_columns(log, "candidate_fields")}
+    if log.views is not None:
+        lists["views"] = log.views
+    columns = {name: _to_lists(values, log.display_offsets) for name, values in lists.items()}
+    if log.actions is not None:
+        columns["acted_items"] = _to_lists(log.actions.items, log.actions.offsets)
+        columns["acted_kinds"] = _to_lists(log.actions.kinds, log.actions.offsets)
+    of_events = _columns(log, "event_fields")
+    return pl.DataFrame({"label": log.event_ids, "choice": log.choices, **columns, **of_events})
+
+
+def _columns(log: SessionLog, kind: str) -> dict[str, npt.NDArray[Any]]:
+    """Fields of one kind, by the names of their columns."""
+    return {f"{kind}.{name}": values for name, values in getattr(log, kind).items()}
+
+
+def _to_lists(values: npt.NDArray[np.generic], offsets: IntArray) -> pl.Series:
+    """The values of each event as a list, null where it has none."""
+    sizes = np.diff(offsets)
+    event = pl.Series("event", np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)).set_sorted()
+    grouped = pl.DataFrame([event, pl.Series("value", values)]).group_by(
+        "event", maintain_order=True
+    )
+    lists = grouped.agg("value")
+    if lists.height < len(sizes):
+        every = pl.DataFrame({"event": np.arange(len(sizes), dtype=np.int32)})
+        lists = every.join(lists, on="event", how="left", maintain_order="left")
+    return lists["value"]
+
+
+def _read_about(path: Path) -> About:
+    """Read log.json. Raises LogFormatError if it is missing, damaged or of another version."""
+    file = path / ABOUT
+    if not file.is_file() and (path / _FORMER).is_file():
+        raise LogFormatError(
+            f"'{path}' was written by an earlier version: convert it anew from its source"
+        )
+    if not file.is_file():
+        raise LogFormatError(
+            f"'{path}' is no saved log ({ABOUT} is missing): name a folder made by save_log or "
+            "`fastgaum data convert`"
+        )
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=About)
+    except RecursionError:
+        found = "its values are nested too deeply"
+    except (OSError, ValueError) as error:
+        found = one_line(error)
+    raise LogFormatError(f"'{file}' is damaged, or of another version ({found}): {WAYS_OUT}")
+
+
+def _load(path: Path) -> SessionLog:
+    about = _read_about(path)
+    for name in ("sessions", "events", "items"):
+        _check_file(path, about.tables.get(name))
+    try:
+        frames = {
+            name: pl.read_parquet(path / table.file, glob=False, hive_partitioning=False)
+            for name, table in about.tables.items()
+        }
+        log = _log_of(about, frames)
+        check_displays(log)
+        check_successive(log)
+    except (TypeError, *READ_ERRORS, LogFormatError) as error:
+        raise LogFormatError(
+            f"'{path}' is damaged ({one_line(error.__cause__ or error)}): {WAYS_OUT}"
+        ) from None
+    log.__dict__["fingerprint"] = about.fingerprint
+    return log
+
+
+def _check_file(folder: Path, table: StoredTable | None) -> None:
+    """Raise LogFormatError unless a table's file is in the folder and has its sha256."""
+    if table is None or Path(table.file).name != table.file:
+        raise LogFormatError(
+            f"'{folder / ABOUT}' names the file '{table and table.file}', a plain name is "
+            f"required: {WAYS_OUT}"
+        )
+    path = folder / table.file
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LogFormatError(f"'{path}' cannot be read ({one_line(error)}): {WAYS_OUT}") from None
+    if found != table.sha256:
+        raise LogFormatError(
+            f"'{path}' has the sha256 {found[:12]} …, {ABOUT} says {table.sha256[:12]} …: it was "
+            f"changed; {WAYS_OUT}"
+        )
+
+
+def _log_of(about: About, frames: Mapping[Table, pl.DataFrame]) -> SessionLog:
+    """The log of three tables. Raises ValueError, naming what kernels could not trust."""
+    sessions, events, items = frames["sessions"], frames["events"], frames["items"]
+    offsets, item_codes = _from_lists(events["items"])
+
+    def fields(frame: pl.DataFrame, kind: str) -> dict[str, pl.Series]:
+        first = f"{kind}."
+        named = (column for column in frame.columns if column.startswith(first))
+        return {column.removeprefix(first): frame[column] for column in named}
+
+    def arrays(frame: pl.DataFrame, kind: str) -> dict[str, npt.NDArray[Any]]:
+        return {name: column.to_numpy() for name, column in fields(frame, kind).items()}
+
+    def of_candidates(name: str, lists: pl.Series) -> npt.NDArray[Any]:
+        own, values = _from_lists(lists)
+        _require(np.array_equal(own, offsets), f"{name} has not one value per candidate")
+        return values
+
+    categories = {name: pl.Series(name, of, pl.String) for name, of in about.categories.items()}
+    actions = None
+    if about.kinds_of_actions is not None:
+        kinds = pl.Series("kind", about.kinds_of_actions, pl.String)
+        starts, acted = _from_lists(events["acted_items"])
+        own, codes = _from_lists(events["acted_kinds"])
+        _require(np.array_equal(own, starts), "acted_kinds has not one value per action")
+        actions = Actions(starts, acted, codes, kinds, about.actions_left_out)
+    for name, column in {"item_ids": items["item"], **categories}.items():
+        _require_texts(name, column)
+        _require(not column.is_duplicated().any(), f"{name} holds a value twice")
+    _require_texts("session_ids", sessions["session"])
+    user_ids = sessions["user_id"] if "user_id" in sessions.columns else None
+    if user_ids is not None:
+        _require_texts("user_ids", user_ids)
+    log = SessionLog(
+        session_offsets=_offsets(sessions["n_events"]),
+        display_offsets=offsets,
+        items=item_codes,
+        choices=events["choice"].to_numpy(),
+        split=sessions["split"].to_numpy(),
+        users=sessions["user"].to_numpy(),
+        session_ids=sessions["session"],
+        event_ids=events["label"].alias("event"),
+        item_ids=items["item"],
+        views=of_candidates("views", events["views"]) if "views" in events.columns else None,
+        candidate_fields={
+            name: of_candidates(name, lists)
+            for name, lists in fields(events, "candidate_fields").items()
+        },
+        event_fields=arrays(events, "event_fields"),
+        user_fields=arrays(sessions, "user_fields"),
+        item_fields=arrays(items, "item_fields"),
+        item_vectors={
+            name: _matrix(name, column) for name, column in fields(items, "item_vectors").items()
+        },
+        categories=categories,
+        ordered=about.ordered,
+        grid=about.grid,
+        name=about.name,
+        clicks=about.clicks,
+        actions=actions,
+        user_ids=None if user_ids is None else user_ids.alias("user"),
+    )
+    named = [*log.candidate_fields, *log.event_fields, *log.user_fields, *log.item_fields]
+    named += log.item_vectors
+    _require(
+        len(set(named)) == len(named) and log.categories.keys() <= set(named),
+        "fields and categories do not have the same names",
+    )
+    return log
+
+
+def _offsets(lengths: pl.Series) -> IntArray:
+    return np.concatenate(([0], lengths.cast(pl.Int64).fill_null(0).cum_sum())).astype(np.int32)
+
+
+def _from_lists(lists: pl.Series) -> tuple[IntArray, npt.NDArray[Any]]:
+    """Where each event's values start, and the values one after the other."""
+    values = lists.drop_nulls().explode().to_numpy()
+    return _offsets(lists.list.len()), values
+
+
+def _matrix(name: str, column: pl.Series) -> FloatArray:
+    """A column of arrays as a matrix. Raises ValueError unless its numbers are float32."""
+    of_one_length = isinstance(column.dtype, pl.Array) and column.dtype.inner == pl.Float32
+    _require(of_one_length and not column.null_count(), f"{name} holds no vectors")
+    matrix: FloatArray = column.rechunk().to_numpy()
+    return matrix
+
+
+def _require_texts(name: str, column: pl.Series) -> None:
+    _require(column.dtype == pl.String, f"{name} holds {column.dtype}")
+    _require(not column.null_count(), f"{name} holds gaps")
+
+
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise ValueError(rule)
