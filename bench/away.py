@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy, Popular
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
-from fastgaum.reports.table import Block, Json, blocks_to_markdown, finite, num, span
+from fastgaum.reports.table import Block, Column, Json, blocks_to_markdown, finite, table_of
 from fastgaum.reports.workers import side_by_side
 from fastgaum.threads import one_thread
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -209,27 +210,24 @@ def _row(home: str, judge: str, worths: Sequence[Worth]) -> Json:
 def away_blocks(result: Json) -> list[Block]:
     """What a home says of the ranks away, a row per log, home and judge; then for each log the ten
     policies that were made in its last home."""
-    rows: list[tuple[str, ...]] = []
-    bold: set[tuple[int, int]] = set()
+    rows = []
     for log in result["logs"]:
         for row in log["rows"]:
             counts = Counter(row["recommended"]).most_common()
-            leads = [f"lead_over_{rival}" for rival in RIVALS]
-            bold |= {
-                (len(rows), 4 + i)
-                for i, lead in enumerate(leads)
-                if None not in row[f"{lead}_ci"] and row[f"{lead}_ci"][1] < 0
-            }
             rows.append(
-                (
-                    f"{log['log']}, {row['home']}",
-                    row["judge"],
-                    _interval(row, "rank_agreement", 2),
-                    ", ".join(f"{name} ({n})" for name, n in counts),
-                    *(_interval(row, lead, 3) for lead in leads),
-                )
+                row
+                | {
+                    "made": f"{log['log']}, {row['home']}",
+                    "names": ", ".join(f"{name} ({n})" for name, n in counts),
+                }
             )
-    columns = ("log, made in", "judged by", "rank agreement", "recommended (seeds)")
+    columns = (
+        Column("log, made in", "made"),
+        Column("judged by", "judge"),
+        Column("rank agreement", "rank_agreement", 2, ends="brackets", none="-"),
+        Column("recommended (seeds)", "names"),
+        *(Column(f"above {rival}", f"lead_over_{rival}", 3, ends="brackets") for rival in RIVALS),
+    )
     notes = (
         f"{result['horizon']} slates of {result['k']}, each from a new pool of {result['pool']} "
         f"items; {result['seeds']} seeds of {result['users']} users; in brackets the 95 % "
@@ -240,38 +238,38 @@ def away_blocks(result: Json) -> list[Block]:
         "highest promise; above popular, above greedy: what it is paid more than those slates on the "
         "same users; bold: below them by more than chance",
     )
-    headed = (*columns, *(f"above {rival}" for rival in RIVALS))
-    blocks = [Block("Ranks at home and away", headed, tuple(rows), notes, frozenset(bold))]
-    return [*blocks, *(_policies_block(log) for log in result["logs"])]
+
+    def below(row: Mapping[str, Any]) -> list[str]:
+        leads = [f"lead_over_{rival}" for rival in RIVALS]
+        return [one for one in leads if None not in row[f"{one}_ci"] and row[f"{one}_ci"][1] < 0]
+
+    ranks = table_of("Ranks at home and away", columns, rows, notes, below)
+    return [ranks, *(_policies_block(log) for log in result["logs"])]
 
 
 def _policies_block(log: Json) -> Block:
     """The policies of a log's last home, the best paid by its first judge first."""
     home = log["rows"][-1]["home"]
-    by_judge = {row["judge"]: row for row in log["rows"] if row["home"] == home}
-    first, *_ = by_judge.values()
-    bounded = "bound" in first["policies"][0]
-    cells = []
-    for i in sorted(range(len(first["policies"])), key=lambda i: -first["policies"][i]["paid"]):
-        own = first["policies"][i]
-        paid = [_interval(row["policies"][i], "paid", 3) for row in by_judge.values()]
-        bound = [_interval(own, "bound", 3)] if bounded else []
-        cells.append((own["policy"], _interval(own, "promised", 3), *bound, *paid))
-    columns = ("policy", "promised", *(["lower bound"] if bounded else []))
-    judges = (f"paid by {judge}" for judge in by_judge)
+    by_judge = {row["judge"]: row["policies"] for row in log["rows"] if row["home"] == home}
+    rows = []
+    for of_judges in zip(*by_judge.values(), strict=True):
+        row = dict(of_judges[0])
+        for judge, one in zip(by_judge, of_judges, strict=True):
+            row |= {judge: one["paid"], f"{judge}_ci": one["paid_ci"]}
+        rows.append(row)
+    figures = {"promised": "promised", "lower bound": "bound"}
+    figures |= {f"paid by {judge}": judge for judge in by_judge}
+    columns = [Column("policy", "policy")] + [
+        Column(title, key, 3, ends="brackets", none="-")
+        for title, key in figures.items()
+        if key in rows[0]
+    ]
     title = f"{log['log']}, {log['events']:,} events: policies made in a {home}"
-    notes = (
-        f"reward: {log['reward']}; rewards of two judges have no common scale"
-        if log["reward"] == "contrast"
-        else f"reward: {log['reward']}",
-    )
-    return Block(title.replace("a one", "one"), (*columns, *judges), tuple(cells), notes)
-
-
-def _interval(values: Json, name: str, digits: int) -> str:
-    """A mean, and its interval where there is one."""
-    mean, ends = num(values[name], digits), values[f"{name}_ci"]
-    return mean if None in ends else f"{mean} ({span(ends, digits)})"
+    note = f"reward: {log['reward']}"
+    if log["reward"] == "contrast":
+        note += "; rewards of two judges have no common scale"
+    rows.sort(key=lambda row: -float(row["paid"]))
+    return table_of(title.replace("a one", "one"), columns, rows, [note])
 
 
 def main() -> None:

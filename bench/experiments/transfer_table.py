@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgaum.reports.plots import colour, panels_in_file
-from fastgaum.reports.table import Block, Json, block_to_markdown, num
+from fastgaum.reports.table import Block, Column, Json, block_to_markdown, num, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FIGURES = (
-    ("promised", "promised", 2, 1),
-    ("lower bound", "bound", 2, 1),
-    ("paid", "paid", 2, 1),
-    ("optimism, %", "optimism", 1, 100),
-    ("of the bound, %", "bound_optimism", 1, 100),
-    ("of the truth's, %", "of_truth", 1, 100),
-    ("of the optimum, %", "of_optimum", 1, 100),
+    Column("promised", "promised", 2, ends="half"),
+    Column("lower bound", "bound", 2, ends="half"),
+    Column("paid", "paid", 2, ends="half"),
+    Column("optimism, %", "optimism", 1, 100, ends="half"),
+    Column("of the bound, %", "bound_optimism", 1, 100, ends="half"),
+    Column("of the truth's, %", "of_truth", 1, 100, ends="half"),
+    Column("of the optimum, %", "of_optimum", 1, 100, ends="half"),
 )
-"""columns: heading, figure, digits, and the number it is multiplied by"""
+AGREEMENT = Column("rank agreement", "rank_agreement", 2, ends="half")
 GREEDY = "greedy"
 
 
@@ -34,23 +34,19 @@ def transfer_blocks(result: Json) -> list[Block]:
 def transfer_summary(result: Json) -> str:
     """The trained policy alone, a row per setting and learned world, as a markdown table without a
     title."""
-    figures = FIGURES[:-1]
-    rows = []
-    for setting in result["settings"]:
-        for learned in setting["learned"]:
-            row = row_in(setting, result["policy"], learned["world"])
-            rows.append(
-                (
-                    f"{setting['world']}, {learned['world']}",
-                    f"{setting['events']:,} events, {setting['logging']}",
-                    *(_cell(row, name, digits, times) for _, name, digits, times in figures),
-                    _cell(learned, "rank_agreement", 2),
-                )
-            )
-    headings = (heading for heading, *_ in figures)
-    columns = ("true users, learner's world", "log", *headings, "rank agreement")
-    lines = block_to_markdown(Block("", columns, tuple(rows), ())).splitlines()
-    return "\n".join(lines[2:]).strip()
+    rows = [
+        row_in(setting, result["policy"], learned["world"])
+        | learned
+        | {
+            "where": f"{setting['world']}, {learned['world']}",
+            "log": f"{setting['events']:,} events, {setting['logging']}",
+        }
+        for setting in result["settings"]
+        for learned in setting["learned"]
+    ]
+    named = (Column("true users, learner's world", "where"), Column("log", "log"))
+    block = table_of("", (*named, *FIGURES[:-1], AGREEMENT), rows)
+    return "\n".join(block_to_markdown(block).splitlines()[2:]).strip()
 
 
 def transfer_sentence(result: Json) -> str:
@@ -63,7 +59,7 @@ def transfer_sentence(result: Json) -> str:
         of_best = (
             f", {num(100 * row['of_optimum'])} % of the optimum" if "of_optimum" in row else ""
         )
-        share = f"{_cell(row, 'of_truth', 1, 100)} %" if row["of_truth"] is not None else "no share"
+        share = f"{FIGURES[-2].text(row)} %" if row["of_truth"] is not None else "no share"
         parts.append(
             f"{share} with {setting['what']} ({setting['events']:,} events, "
             f"{setting['logging']} slates{of_best})"
@@ -105,20 +101,14 @@ def row_in(setting: Json, policy: str, world: str) -> Json:
 
 
 def _block(setting: Json, result: Json) -> Block:
-    figures = [one for one in FIGURES if any(one[1] in row for row in setting["rows"])]
-    rows = [
-        (
-            f"{row['policy']}, {row['world']}",
-            *(_cell(row, name, digits, times) for _, name, digits, times in figures),
-        )
-        for row in setting["rows"]
-    ]
+    figures = [one for one in FIGURES if any(one.key in row for row in setting["rows"])]
+    rows = [row | {"made": f"{row['policy']}, {row['world']}"} for row in setting["rows"]]
     title = (
         f"{setting['world']}: {setting['what']}; {setting['events']:,} events of "
         f"{setting['logging']} slates"
     )
-    columns = ("policy, made in", *(heading for heading, *_ in figures))
-    return Block(title, columns, tuple(rows), tuple(_notes(setting, result)))
+    columns = (Column("policy, made in", "made"), *figures)
+    return table_of(title, columns, rows, _notes(setting, result))
 
 
 def _notes(setting: Json, result: Json) -> Iterator[str]:
@@ -127,7 +117,10 @@ def _notes(setting: Json, result: Json) -> Iterator[str]:
         f"of {result['users']} users; ±: half of the 95 % interval, Student's over seeds"
     )
     for learned in setting["learned"]:
-        regret, lead = (_cell(learned, name, 2) for name in ("regret", "lead_over_greedy"))
+        regret, lead, kendall = (
+            Column("", name, 2, ends="half").text(learned)
+            for name in ("regret", "lead_over_greedy", "kendall")
+        )
         yield (
             f"{learned['world']}: {result['policy']} earns {regret} less than where it was trained "
             f"on the truth, and {lead} more than greedy slates of the learned world"
@@ -135,7 +128,7 @@ def _notes(setting: Json, result: Json) -> Iterator[str]:
         yield (
             f"{learned['world']}: rank agreement of promised and paid over the ten policies, "
             f"Kendall's tau of the pairs that the truth tells apart, "
-            f"{_cell(learned, 'rank_agreement', 2)}; of all pairs {_cell(learned, 'kendall', 2)}"
+            f"{AGREEMENT.text(learned)}; of all pairs {kendall}"
         )
         held, times = bound_held(setting, learned["world"])
         trained, of_trained = bound_held(setting, learned["world"], result["policy"])
@@ -160,16 +153,6 @@ def bound_held(setting: Json, world: str, policy: str | None = None) -> tuple[in
         if bound is not None and bound == bound
     ]
     return sum(bound <= paid for bound, paid in pairs), len(pairs)
-
-
-def _cell(values: Json, name: str, digits: int, times: float = 1.0) -> str:
-    """A mean ± half of its interval, which lies around it evenly; empty where there is none."""
-    mean = values.get(name)
-    if mean is None:
-        return ""
-    end = values[f"{name}_ci"][1]
-    half = None if end is None else times * (end - mean)
-    return num(times * mean, digits) + ("" if half is None else f" ±{num(half, digits)}")
 
 
 def draw_transfer(result: Json, path: Path, *, narrow: bool = False) -> None:

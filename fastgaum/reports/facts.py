@@ -136,115 +136,90 @@ LEAST_DISPLAYS = (10, 5, 3, 2, 1)
 """an item is listed if it was displayed so often on the split; the first that leaves enough items
 is taken"""
 
-BoolArray = npt.NDArray[np.bool_]
-
 
 def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
-    """Groups of candidates and extreme items, for JSON."""
-    several = np.repeat(scored.sizes > 1, scored.sizes)
-    average = _Averages(scored, several)
+    """Groups of candidates and extreme items, for JSON; of display sets of several candidates."""
+    sizes, items = scored.sizes, scored.items
+    candidates = pl.DataFrame(
+        {
+            "item": items,
+            "utility": scored.advantage(),
+            "chosen": candidate_outcomes(scored.part.display_offsets, scored.part.choices),
+            "predicted": np.exp(scored.reward.log_probs.astype(np.float64)),
+            "training_displays": counts.displays[items],
+            "training_choices": counts.choices[items],
+            "shown": scored.displayed_before > 0,
+            "picked": scored.chosen_before > 0,
+            "later": np.repeat(scored.part.event_number > 0, sizes),
+        }
+    ).filter(np.repeat(sizes > 1, sizes))
+    later = candidates.filter("later")
+    displays, choices = pl.col("training_displays"), pl.col("training_choices")
+    shown, picked = pl.col("shown"), pl.col("picked")
     return {
-        "n_candidates": int(several.sum()),
-        "popularity": _by_popularity(average, counts, scored, several),
-        "in_training": _in_training(average, counts, scored),
-        "in_session": _in_session(average, scored),
-        **_extremes(average, counts, scored, several),
+        "n_candidates": candidates.height,
+        "popularity": _by_popularity(candidates),
+        "in_training": [
+            _group("never displayed", candidates.filter(displays == 0)),
+            _group("displayed, never chosen", candidates.filter((displays > 0) & (choices == 0))),
+            _group("chosen", candidates.filter(choices > 0)),
+        ],
+        "in_session": [
+            _group("new to the session", later.filter(~shown)),
+            _group("displayed before, not chosen", later.filter(shown & ~picked)),
+            _group("chosen before", later.filter(picked)),
+        ],
+        **_extremes(candidates, scored.log),
     }
 
 
-class _Averages:
-    """Means over candidates of display sets of several."""
-
-    def __init__(self, scored: SplitScores, several: BoolArray) -> None:
-        self.several = several
-        self.advantage = scored.advantage()
-        self.chosen = candidate_outcomes(scored.part.display_offsets, scored.part.choices)
-        self.predicted = np.exp(scored.reward.log_probs.astype(np.float64))
-
-    def of(self, label: str, among: BoolArray) -> Json:
-        """A group: utility against its display set's mean with its 10 % and 90 % quantiles, chosen,
-        predicted, n."""
-        cases = among & self.several
-        low, high = np.quantile(self.advantage[cases], [0.1, 0.9]) if cases.any() else (None, None)
-        return {
-            "label": label,
-            "n": int(cases.sum()),
-            "utility": _mean(self.advantage[cases]),
-            "low": low,
-            "high": high,
-            "chosen": _mean(self.chosen[cases]),
-            "predicted": _mean(self.predicted[cases]),
-        }
+def _group(label: str, cases: pl.DataFrame) -> Json:
+    """Mean utility against the display set with its 10 % and 90 % quantiles, shares chosen and
+    predicted, and n; None without a case."""
+    utility = cases["utility"]
+    return {
+        "label": label,
+        "n": cases.height,
+        "utility": utility.mean(),
+        "low": utility.quantile(0.1, "linear"),
+        "high": utility.quantile(0.9, "linear"),
+        "chosen": cases["chosen"].mean(),
+        "predicted": cases["predicted"].mean(),
+    }
 
 
-def _mean(values: Float64Array) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-def _by_popularity(
-    average: _Averages, counts: ItemCounts, scored: SplitScores, several: BoolArray
-) -> list[Json]:
-    levels = counts.choices[scored.items]
-    if not several.any():
+def _by_popularity(candidates: pl.DataFrame) -> list[Json]:
+    levels = candidates["training_choices"].to_numpy()
+    if not len(levels):
         return []
-    edges, labels = cut(levels[several], TENTHS)
+    edges, labels = cut(levels, TENTHS)
     group = np.searchsorted(edges, levels)
-    return [average.of(label, group == i) for i, label in enumerate(labels)]
+    return [_group(label, candidates.filter(group == i)) for i, label in enumerate(labels)]
 
 
-def _in_training(average: _Averages, counts: ItemCounts, scored: SplitScores) -> list[Json]:
-    displays, choices = counts.displays[scored.items], counts.choices[scored.items]
-    return [
-        average.of("never displayed", displays == 0),
-        average.of("displayed, never chosen", (displays > 0) & (choices == 0)),
-        average.of("chosen", choices > 0),
-    ]
-
-
-def _in_session(average: _Averages, scored: SplitScores) -> list[Json]:
-    later = np.repeat(scored.part.event_number > 0, scored.sizes)
-    shown, picked = scored.displayed_before > 0, scored.chosen_before > 0
-    return [
-        average.of("new to the session", later & ~shown),
-        average.of("displayed before, not chosen", later & shown & ~picked),
-        average.of("chosen before", later & picked),
-    ]
-
-
-def _extremes(
-    average: _Averages, counts: ItemCounts, scored: SplitScores, several: BoolArray
-) -> Json:
+def _extremes(candidates: pl.DataFrame, log: SessionLog) -> Json:
     """The items with the largest and the smallest mean utility, of those displayed often enough to
     say so."""
-    n_items = scored.log.n_items
-    items = scored.items[several]
-    displays = np.bincount(items, minlength=n_items)
-    chosen = np.bincount(items, average.chosen[several], minlength=n_items)
-    total = np.bincount(items, average.advantage[several], minlength=n_items)
-    least = next((n for n in LEAST_DISPLAYS if (displays >= n).sum() >= 2 * EXTREMES), 1)
-    listed = np.flatnonzero(displays >= least)
-    mean: Float64Array = total[listed] / displays[listed]
-    order = np.argsort(-mean, kind="stable")
-    n = min(EXTREMES, len(listed) // 2)
+    items = candidates.group_by("item").agg(
+        pl.col("utility").mean(),
+        pl.len().alias("displays"),
+        pl.col("chosen").sum().cast(pl.Int64),
+        pl.col("training_displays", "training_choices").first(),
+    )
+    often = [items.filter(pl.col("displays") >= n) for n in LEAST_DISPLAYS]
+    enough = (i for i, listed in enumerate(often) if listed.height >= 2 * EXTREMES)
+    place = next(enough, len(often) - 1)
+    listed = often[place].sort("utility", "item", descending=[True, False])
+    n = min(EXTREMES, listed.height // 2)
 
-    def rows(places: Sequence[int]) -> list[Json]:
-        return [
-            {
-                "item": scored.log.item_ids[int(listed[place])],
-                "utility": float(mean[place]),
-                "displays": int(displays[listed[place]]),
-                "chosen": int(chosen[listed[place]]),
-                "training_displays": int(counts.displays[listed[place]]),
-                "training_choices": int(counts.choices[listed[place]]),
-            }
-            for place in places
-        ]
+    def rows(ends: pl.DataFrame) -> list[Json]:
+        return [row | {"item": log.item_ids[row["item"]]} for row in ends.iter_rows(named=True)]
 
     return {
-        "least_displays": least,
-        "n_items": len(listed),
-        "largest": rows(order[:n].tolist()),
-        "smallest": rows(order[::-1][:n].tolist()),
+        "least_displays": LEAST_DISPLAYS[place],
+        "n_items": listed.height,
+        "largest": rows(listed.head(n)),
+        "smallest": rows(listed.reverse().head(n)),
     }
 
 

@@ -20,7 +20,6 @@ import numpy as np
 
 from fastgaum.logs.log import SessionLog
 from fastgaum.machine import machine_facts
-from fastgaum.metrics.displays import DisplayRanking
 from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
 from fastgaum.metrics.precision import Float64Array, micro_mean, user_mean
@@ -157,36 +156,17 @@ class Row:
 
     model: str
     head: str
-    runs: tuple[tuple[RunFigures, ...], ...]
+    runs: Sequence[Sequence[RunFigures]]
     """by split, then by seed"""
-    values: Mapping[int, Float64Array]
-    """prec@k of each event, percent, averaged over seeds, splits one after the other; by k, shape
-    (n_events,)"""
-    nll: Float64Array
-    """NLL of each event, nats, likewise, shape (n_events,)"""
-    displays: DisplayRanking | None
-    """how displays are ranked, likewise; None where each has one choice event"""
+    by_seed: Mapping[str, Float64Array]
+    """figures of each event, splits one after the other, each of shape (n_seeds, n_events): prec1
+    and prec2 in percent, nll in nats; recall1, recall2, mrr and ndcg where displays have several
+    choices"""
 
-    @property
-    def heads(self) -> list[list[HeadFigures]]:
-        """This head's figures, by split, then by seed."""
-        return [[run.test.heads[self.head] for run in seeds] for seeds in self.runs]
-
-    def by_seed(
-        self,
-        value: Callable[[HeadFigures], float],
-        events: Callable[[HeadFigures], int] | None = None,
-    ) -> Float64Array:
-        """Each seed's mean of a figure over splits, weighted by `events` (all events if not given),
-        shape (n_seeds,)."""
-        values = np.array([[value(one) for one in seeds] for seeds in self.heads], dtype=np.float64)
-        weights = np.array([(events or _all_events)(seeds[0]) for seeds in self.heads])
-        counted = weights > 0
-        if not counted.any():
-            return np.full(values.shape[1], np.nan)
-        return np.asarray(
-            np.average(values[counted], axis=0, weights=weights[counted]), dtype=np.float64
-        )
+    def pooled(self, figure: str) -> Float64Array:
+        """A figure of each event, shape (n_events,). It is averaged over seeds: users are what an
+        interval is about, seeds have their own ±."""
+        return np.asarray(self.by_seed[figure].mean(axis=0), np.float64)
 
 
 def rows_of(model: str, runs: Sequence[Sequence[RunFigures]]) -> list[Row]:
@@ -195,23 +175,22 @@ def rows_of(model: str, runs: Sequence[Sequence[RunFigures]]) -> list[Row]:
 
 
 def _row(model: str, head: str, runs: Sequence[Sequence[RunFigures]]) -> Row:
-    def pooled(values: Callable[[HeadFigures], Float64Array]) -> Float64Array:
-        """One value per event, averaged over seeds: users are what an interval is about, seeds have
-        their own ±."""
-        splits = [[values(run.test.heads[head]) for run in seeds] for seeds in runs]
-        return np.concatenate([np.mean(seeds, axis=0) for seeds in splits])
+    splits = [[_figures_of_events(run.test.heads[head]) for run in seeds] for seeds in runs]
+    known = [figure for figure in splits[0][0] if all(figure in one for s in splits for one in s)]
+    by_seed = {
+        figure: np.concatenate([[one[figure] for one in seeds] for seeds in splits], axis=1)
+        for figure in known
+    }
+    return Row(model, head, runs, by_seed)
 
-    def ranked(one: HeadFigures) -> DisplayRanking:
-        assert one.displays is not None
-        return one.displays.per_event
 
-    precision = {k: pooled(lambda one: one.precision_per_event[k]) for k in KS}  # noqa: B023
-    nll, displays = pooled(lambda one: one.nll_per_event), None
-    if all(run.test.heads[head].displays is not None for seeds in runs for run in seeds):
-        recall = {k: pooled(lambda one: ranked(one).recall[k]) for k in KS}  # noqa: B023
-        mrr, ndcg = pooled(lambda one: ranked(one).mrr), pooled(lambda one: ranked(one).ndcg)
-        displays = DisplayRanking(recall, mrr, ndcg)
-    return Row(model, head, tuple(map(tuple, runs)), precision, nll, displays)
+def _figures_of_events(head: HeadFigures) -> dict[str, Float64Array]:
+    found = {f"prec{k}": head.precision_per_event[k] for k in KS} | {"nll": head.nll_per_event}
+    if head.displays is None:
+        return found
+    ranked = head.displays.per_event
+    recall = {f"recall{k}": ranked.recall[k] for k in KS}
+    return found | recall | {"mrr": ranked.mrr, "ndcg": ranked.ndcg}
 
 
 def cells_of(
@@ -225,86 +204,67 @@ def cells_of(
     """One cell per k, ready for JSON; `random` and `oracle` hold prec@k of the floor and of the
     truth by k as text."""
     runs = [run for seeds in row.runs for run in seeds]
+    heads = [[run.test.heads[row.head] for run in seeds] for seeds in row.runs]
     gaps = [run.train_gap for run in runs if run.train_gap is not None]
-    nll = row.by_seed(lambda head: head.nll.mean)
-    nll_interval = bootstrap_mean(row.nll, events.users)
+    ece, brier = (
+        np.average([[getattr(one, name) for one in seeds] for seeds in heads], 0, events.counts)
+        for name in ("ece", "brier")
+    )
     shared = {
         "protocol": runs[0].protocol,
         "selection": runs[0].select,
         "settings_tried": runs[0].settings_tried,
         "seeds": len(row.runs[0]),
         "splits": len(row.runs),
-        "nll": _mean(nll),
-        "nll_sd": _sd(nll),
-        "nll_ci": [nll_interval.low, nll_interval.high],
-        "ece": _mean(row.by_seed(lambda head: head.ece)),
-        "brier": _mean(row.by_seed(lambda head: head.brier)),
-        "gap": _mean(gaps) if gaps else None,
-        "seconds": _mean([run.seconds for run in runs]),
-        "mrr": None,
-        "mrr_ci": None,
-        "ndcg": None,
-        "ndcg_ci": None,
+        **_interval(row, "nll", "nll", events),
+        "nll_sd": _sd(row.by_seed["nll"].mean(axis=1)),
+        "ece": float(ece.mean()),
+        "brier": float(brier.mean()),
+        "gap": float(np.mean(gaps)) if gaps else None,
+        "seconds": float(np.mean([run.seconds for run in runs])),
+        **_interval(row, "mrr", "mrr", events),
+        **_interval(row, "ndcg", "ndcg", events),
     }
-    if row.displays is not None:
-        shared |= _pooled("mrr", row.displays.mrr, events)
-        shared |= _pooled("ndcg", row.displays.ndcg, events)
     cells = []
     for k in KS:
-        values = row.values[k]
+        values = row.pooled(f"prec{k}")
         interval = bootstrap_mean(values, events.users)
-        way = (
-            None
-            if oracle is None
-            else (interval.mean - random[str(k)]) / (oracle[str(k)] - random[str(k)])
-        )
+        way = None
+        if oracle is not None:
+            floor = random[str(k)]
+            way = (interval.mean - floor) / (oracle[str(k)] - floor)
+        by_split = None
+        if list(resplits) != [None]:
+            means = [[head.precision[k].mean for head in seeds] for seeds in heads]
+            by_split = {
+                str(seed): float(np.mean(one)) for seed, one in zip(resplits, means, strict=True)
+            }
         cell = {
             "dataset": dataset,
             "model": row.model,
             "head": row.head,
             "k": k,
             "mean": interval.mean,
-            "sd": _sd(_precision_by_seed(row, k)),
+            "sd": _sd([micro_mean(seed) for seed in row.by_seed[f"prec{k}"]]),
             "ci": [interval.low, interval.high],
             "published": published_mean(dataset, published_row(row.model, row.head), k),
             "n_events": interval.n_events,
             "prec_nontrivial": micro_mean(values[events.sizes > k]),
             "prec_per_user": user_mean(values, events.users),
             "way_to_oracle": way,
-            "by_split": _by_split(row, resplits, k),
-            "recall": None,
-            "recall_ci": None,
+            "by_split": by_split,
+            **_interval(row, f"recall{k}", "recall", events),
         }
-        if row.displays is not None:
-            cell |= _pooled("recall", row.displays.recall[k], events)
         cells.append(cell | shared)
     return cells
 
 
-def _pooled(name: str, values: Float64Array, events: PooledEvents) -> Json:
-    """A figure and its interval over users."""
-    interval = bootstrap_mean(values, events.users)
-    return {name: interval.mean, f"{name}_ci": [interval.low, interval.high]}
-
-
-def _precision_by_seed(row: Row, k: int) -> Float64Array:
-    return row.by_seed(lambda head: head.precision[k].mean, lambda head: head.precision[k].n_events)
-
-
-def _by_split(row: Row, resplits: Sequence[int | None], k: int) -> dict[str, float] | None:
-    """Mean over seeds of each split, by its seed as text; None for the log's own split alone."""
-    if list(resplits) == [None]:
-        return None
-    means = [_mean([head.precision[k].mean for head in seeds]) for seeds in row.heads]
-    return {str(seed): mean for seed, mean in zip(resplits, means, strict=True)}
-
-
-def _all_events(head: HeadFigures) -> int:
-    return head.nll.n_events
-
-
-def _mean(values: Sequence[float] | Float64Array) -> float:
-    return float(np.mean(values))
+def _interval(row: Row, figure: str, name: str, events: PooledEvents) -> Json:
+    """A figure under its name in a cell, with its interval over users; None where it is unknown."""
+    if figure not in row.by_seed:
+        return {name: None, f"{name}_ci": None}
+    found = bootstrap_mean(row.pooled(figure), events.users)
+    return {name: found.mean, f"{name}_ci": [found.low, found.high]}
 
 
 def _sd(values: Sequence[float] | Float64Array) -> float:
@@ -331,19 +291,17 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents, k: int) -> tuple[lis
         more than chance; floors never are. And the column's summary: {best, ours}, ours None where
         it is not among the rows.
     """
-    means = [micro_mean(row.values[k]) for row in rows]
+    figure = f"prec{k}"
+    means = [micro_mean(row.pooled(figure)) for row in rows]
     ranks = sorted(range(len(rows)), key=lambda i: math.inf if math.isnan(means[i]) else -means[i])
-    ordered = [rows[i] for i in ranks]
-    parts = []
-    for row in rows:
-        others = [other for other in ordered if is_other(other, row)]
-        versus = _versus(row, others[0], events, k) if others else None
-        parts.append(
-            {
-                "vs_best_other": versus,
-                "bold": row is ordered[0] and _is_ahead(row, others, events, k),
-            }
-        )
+    versus = _versus_best([rows[i] for i in ranks], rows, figure, events)
+    parts = [
+        {
+            "vs_best_other": difference,
+            "bold": row is rows[ranks[0]] and _is_ahead(row, rows, figure, events),
+        }
+        for row, difference in zip(rows, versus, strict=True)
+    ]
     named = [
         {"model": row.model, "head": row.head, "mean": mean, **part}
         for row, mean, part in zip(rows, means, parts, strict=True)
@@ -360,33 +318,38 @@ def compare_nll(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json | 
         lowest of all the runner-up), None without one. And the lowest: {model, head, mean,
         vs_best_other}.
     """
-    means = [float(row.nll.mean()) for row in rows]
-    ordered = sorted(range(len(rows)), key=means.__getitem__)
-    parts: list[Json | None] = []
-    for row in rows:
-        other = next((rows[i] for i in ordered if is_other(rows[i], row)), None)
-        parts.append(None if other is None else _difference(row.nll, other.nll, other, events))
-    best = ordered[0]
+    means = [float(row.pooled("nll").mean()) for row in rows]
+    ranks = sorted(range(len(rows)), key=means.__getitem__)
+    versus = _versus_best([rows[i] for i in ranks], rows, "nll", events)
+    best = ranks[0]
     lowest = {"model": rows[best].model, "head": rows[best].head, "mean": means[best]}
-    return parts, lowest | {"vs_best_other": parts[best]}
+    return versus, lowest | {"vs_best_other": versus[best]}
 
 
-def _is_ahead(row: Row, others: Sequence[Row], events: PooledEvents, k: int) -> bool:
+def _versus_best(
+    ordered: Sequence[Row], rows: Sequence[Row], figure: str, events: PooledEvents
+) -> list[Json | None]:
+    """Each row's difference to the first of the ordered rows that is another model's."""
+    rivals = [next((one for one in ordered if is_other(one, row)), None) for row in rows]
+    return [
+        None if rival is None else _difference(row, rival, figure, events)
+        for row, rival in zip(rows, rivals, strict=True)
+    ]
+
+
+def _is_ahead(row: Row, rows: Sequence[Row], figure: str, events: PooledEvents) -> bool:
     """Whether the interval to every other model's row lies above 0, not only to the runner-up's.
 
     A row that goes wrong on other events than the best one has a wide interval: being third, it may
     still be level with the best when the runner-up is not."""
+    others = [one for one in rows if is_other(one, row)]
     if not others or row.model in FLOOR_MODELS.values():
         return False
-    return all(_versus(row, other, events, k)["ci"][0] > 0 for other in others)
+    return all(_difference(row, one, figure, events)["ci"][0] > 0 for one in others)
 
 
-def _versus(row: Row, other: Row, events: PooledEvents, k: int) -> Json:
-    return _difference(row.values[k], other.values[k], other, events)
-
-
-def _difference(ours: Float64Array, theirs: Float64Array, other: Row, events: PooledEvents) -> Json:
-    difference = paired_difference(ours, theirs, events.users)
+def _difference(row: Row, other: Row, figure: str, events: PooledEvents) -> Json:
+    difference = paired_difference(row.pooled(figure), other.pooled(figure), events.users)
     return {
         "model": other.model,
         "head": other.head,

@@ -7,9 +7,9 @@ file."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
-from fastgaum.reports.table import Block, Json, num, ranges, signed, spread
+from fastgaum.reports.table import Block, Column, Json, num, ranges, signed, spread, table_of
 
 KS = ("1", "2")
 FLOOR_MODELS = {
@@ -20,18 +20,19 @@ FLOOR_MODELS = {
 """the model that is a floor with a row's figures: its row stands among the floors, once, and is
 never bold"""
 COLUMNS = (
-    "model",
-    "prec@1",
-    "95 %",
-    "prec@2",
-    "95 %",
-    "vs best other",
-    "NLL",
-    "ECE",
-    "gap",
-    "published",
-    "seconds",
+    Column("model", "label"),
+    Column("prec@1", "prec1"),
+    Column("95 %", "ci1", 1),
+    Column("prec@2", "prec2"),
+    Column("95 %", "ci2", 1),
+    Column("vs best other", "versus"),
+    Column("NLL", "nll", 3, ends="brackets", none="-"),
+    Column("ECE", "ece", 3, none="-"),
+    Column("gap", "gap", 4),
+    Column("published", "published"),
+    Column("seconds", "seconds", 1, none="-"),
 )
+ORACLE = Column("random → oracle", "way")
 IDENTITY_MARK = " †"
 
 ByK = Mapping[str, Json]
@@ -93,91 +94,69 @@ def label_of(key: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
 def _block(result: Json, name: str, facts: Json) -> Block:
     rows = rows_by_model(result["cells"], name)
     floors = {floor: rows.get((FLOOR_MODELS.get(floor, ""), "reward")) for floor in facts["floors"]}
-    lines = [_floor_row(floor, facts["floors"][floor], by_k) for floor, by_k in floors.items()]
+    lines: list[Json] = [
+        {"label": f"floor: {floor.replace('_', ' ')}"}
+        | (_precisions(facts["floors"][floor]) if by_k is None else _figures(by_k))
+        for floor, by_k in floors.items()
+    ]
     lines += _published_rows(facts)
-    bold = set()
     for key, by_k in rows.items():
-        if by_k in floors.values():
-            continue
-        bold |= {
-            (len(lines), column)
-            for k, column in zip(KS, (1, 3), strict=True)
-            if by_k[k].get("bold")
-        }
-        mark = IDENTITY_MARK if by_k["1"]["protocol"] != result["protocol"] else ""
-        lines.append([label_of(key, rows) + mark, *_figures(by_k)])
-    columns: tuple[str, ...] = COLUMNS
+        if by_k not in floors.values():
+            mark = IDENTITY_MARK if by_k["1"]["protocol"] != result["protocol"] else ""
+            bold = [f"prec{k}" for k in KS if by_k[k].get("bold")]
+            label = label_of(key, rows) + mark
+            lines.append({"label": label, "bold": bold, **_figures(by_k)})
+    columns = [*COLUMNS]
     if facts.get("oracle") is not None:
-        lines.append(_oracle_row(facts["oracle"]))
-        columns = (*COLUMNS, "random → oracle")
-    width = len(columns)
-    texts = tuple(tuple((line + [""] * width)[:width]) for line in lines)
-    marked = any(row[0].endswith(IDENTITY_MARK) for row in texts)
+        oracle = facts["oracle"]
+        lines.append({"label": "oracle", "nll": oracle["nll"], **_precisions(oracle)})
+        columns.append(ORACLE)
+    marked = any(line["label"].endswith(IDENTITY_MARK) for line in lines)
     notes = [*notes_of(result, name, facts, rows, marked=marked), *failures_of(result, name)]
-    return Block(
-        f"{name}, protocol {result['protocol']}", columns, texts, tuple(notes), frozenset(bold)
-    )
+    title = f"{name}, protocol {result['protocol']}"
+    return table_of(title, columns, lines, notes, lambda line: line.get("bold", ()))
 
 
-def _floor_row(floor: str, precs: Json, by_k: ByK | None) -> list[str]:
-    """A floor, with the figures of the model that it is where the grid has it."""
-    label = f"floor: {floor.replace('_', ' ')}"
-    return (
-        [label, num(precs["1"]), "", num(precs["2"])] if by_k is None else [label, *_figures(by_k)]
-    )
-
-
-def _published_rows(facts: Json) -> Iterator[list[str]]:
+def _published_rows(facts: Json) -> Iterator[Json]:
     best = facts.get("published_best") or {}
     if best:
-        names = [best[k]["model"] for k in KS if k in best]
-        cells = [spread(best[k]["mean"], best[k]["sd"]) if k in best else "" for k in KS]
-        yield [f"best published: {' / '.join(dict.fromkeys(names))}", cells[0], "", cells[1]]
+        names = dict.fromkeys(best[k]["model"] for k in KS if k in best)
+        precisions = {f"prec{k}": spread(best[k]["mean"], best[k]["sd"]) for k in KS if k in best}
+        yield {"label": f"best published: {' / '.join(names)}", **precisions}
     for model, precs in (facts.get("authors_code") or {}).items():
-        yield [f"authors' code: {model}", num(precs.get("1")), "", num(precs.get("2"))]
+        yield {"label": f"authors' code: {model}", **_precisions(precs)}
 
 
-def _oracle_row(oracle: Json) -> list[str]:
-    return ["oracle", num(oracle["1"]), "", num(oracle["2"]), "", "", num(oracle["nll"], 3)]
+def _precisions(precs: Json) -> Json:
+    """prec@k of what has no interval."""
+    return {f"prec{k}": num(precs.get(k)) for k in KS}
 
 
-def _figures(by_k: ByK) -> list[str]:
-    """All cells of a row after its label."""
+def _figures(by_k: ByK) -> Json:
+    """The cells of a row after its label."""
     one = by_k["1"]
-    published = [by_k[k]["published"] for k in KS]
-    way = one.get("way_to_oracle")
-    return [
-        *(
-            text
-            for k in KS
-            for text in (spread(by_k[k]["mean"], by_k[k]["sd"]), _span(by_k[k]["ci"]))
-        ),
-        _versus(one.get("vs_best_other")),
-        num(one["nll"], 3) + (f" ({_span(one['nll_ci'], 3)})" if "nll_ci" in one else ""),
-        num(one["ece"], 3),
-        "" if one["gap"] is None else num(one["gap"], 4),
-        ""
-        if published[0] is None
-        else " / ".join(num(value) for value in published if value is not None),
-        num(one["seconds"]),
-        "" if way is None or math.isnan(way) else f"{round(100 * way)} %",
-    ]
+    row: Json = {key: one[key] for key in ("nll", "nll_ci", "ece", "gap", "seconds") if key in one}
+    for k in KS:
+        row |= {f"prec{k}": spread(by_k[k]["mean"], by_k[k]["sd"]), f"ci{k}": by_k[k]["ci"]}
+    versus, way = one.get("vs_best_other"), one.get("way_to_oracle")
+    if versus is not None:
+        row["versus"] = _difference(versus)
+    if one["published"] is not None:
+        published = (by_k[k]["published"] for k in KS)
+        row["published"] = " / ".join(num(value) for value in published if value is not None)
+    if way is not None and not math.isnan(way):
+        row["way"] = f"{round(100 * way)} %"
+    return row
 
 
-def _versus(part: Json | None) -> str:
-    return (
-        ""
-        if part is None
-        else f"{signed(part['diff'])} ({signed(part['ci'][0])} to {signed(part['ci'][1])})"
-    )
+def _difference(part: Json, digits: int = 1, model: str = "") -> str:
+    """A paired difference and its interval, with the other model's name behind it if asked for."""
+    low, high = (signed(end, digits) for end in part["ci"])
+    return f"{signed(part['diff'], digits)} ({low} to {high}{model and f', {model}'})"
 
 
 def _both(by_k: ByK) -> str:
     return " / ".join(spread(by_k[k]["mean"], by_k[k]["sd"]) for k in KS if k in by_k)
-
-
-def _span(ci: Sequence[float], digits: int = 1) -> str:
-    return f"{num(ci[0], digits)} to {num(ci[1], digits)}"
 
 
 def _rank(mean: float | None) -> float:
@@ -284,9 +263,7 @@ def _likelihood(best: Json | None) -> Iterator[str]:
 
 
 def _against(part: Json, digits: int = 1) -> str:
-    low, high = part["ci"]
-    signs = [signed(value, digits) for value in (part["diff"], low, high)]
-    return f"{signs[0]} ({signs[1]} to {signs[2]}, {part['model']})"
+    return _difference(part, digits, part["model"])
 
 
 def _budget(result: Json, cells: Iterable[Json]) -> Iterator[str]:

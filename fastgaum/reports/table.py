@@ -1,13 +1,13 @@
-"""What all tables share: a block of text cells and the lines below it, figures as text in one form,
-markdown, and values that JSON can hold."""
+"""All tables: columns that say how a figure of a row becomes text, a block of such cells with the
+lines below it, markdown, and values that JSON can hold."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fastgaum.untrusted import plain
 
@@ -25,6 +25,73 @@ class Block:
     notes: tuple[str, ...]
     bold: frozenset[tuple[int, int]] = frozenset()
     """row and column of the cells in bold"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: which figure of a row it shows, and how."""
+
+    title: str
+    key: str
+    """of a text, a number or an interval in a row"""
+    digits: int | None = None
+    """after the point; None: text"""
+    unit: float = 1
+    """factor of the figure: 100 for a share in percent"""
+    signed: bool = False
+    ends: Literal["", "brackets", "half"] = ""
+    """how the interval `key`_ci stands behind the figure: its ends in brackets, or ± half of it"""
+    none: str = ""
+    """stands for a figure that does not exist; a row without the key has an empty cell"""
+
+    def text(self, row: Mapping[str, Any]) -> str:
+        """Return the cell of a row."""
+        value = row.get(self.key, "")
+        if value == "" or value is None or value != value:
+            return "" if value == "" else self.none
+        if self.digits is None:
+            return str(value)
+        if isinstance(value, list | tuple):
+            return self._span(value)
+        ends = row.get(f"{self.key}_ci") or (None, None)
+        if not self.ends or None in ends:
+            return self._number(value)
+        if self.ends == "half":
+            return f"{self._number(value)} ±{num(self.unit * (ends[1] - value), self.digits)}"
+        return f"{self._number(value)} ({self._span(ends)})"
+
+    def _number(self, value: float) -> str:
+        # + 0.0: a rounded -0.0 is 0.0
+        sign = "+" if self.signed else ""
+        return f"{round(self.unit * value, self.digits) + 0.0:{sign}.{self.digits}f}"
+
+    def _span(self, ends: Sequence[float | None]) -> str:
+        known = [self._number(end) for end in ends if end is not None and end == end]
+        return " to ".join(known) if len(known) == len(ends) else ""
+
+
+def table_of(
+    title: str,
+    columns: Sequence[Column],
+    rows: Iterable[Mapping[str, Any]],
+    notes: Iterable[str] = (),
+    bold: Callable[[Mapping[str, Any]], Iterable[str]] = lambda row: (),
+) -> Block:
+    """Set rows as text; `bold` names the keys of a row's bold cells. A frame's rows are
+    `frame.iter_rows(named=True)`."""
+    found = list(rows)
+    return Block(
+        title,
+        tuple(column.title for column in columns),
+        tuple(tuple(column.text(row) for column in columns) for row in found),
+        tuple(notes),
+        frozenset(
+            (i, j)
+            for i, row in enumerate(found)
+            for j, column in enumerate(columns)
+            if column.key in bold(row)
+        ),
+    )
 
 
 _MARKUP = re.compile(r"[\\`|*]|(?<=\])(?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
@@ -52,9 +119,7 @@ def spread(mean: float | None, sd: float | None) -> str:
 
 def span(ends: Sequence[float | None], digits: int = 1) -> str:
     """An interval; empty where an end does not exist."""
-    if any(value is None or math.isnan(value) for value in ends):
-        return ""
-    return f"{num(ends[0], digits)} to {num(ends[1], digits)}"
+    return Column("", "ends", digits).text({"ends": ends})
 
 
 def ranges(numbers: Sequence[int]) -> str:

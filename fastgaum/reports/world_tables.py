@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fastgaum.reports.table import Block, Json, blocks_to_markdown, num, span
+from fastgaum.reports.table import Block, Column, Json, blocks_to_markdown, num, span, table_of
 
 DIGITS = {"%": 1, "nats": 3, "places": 2, "clicks": 2, "log": 2, "ratio": 2}
 ALPHA = 0.05
@@ -13,32 +13,29 @@ ALPHA = 0.05
 
 
 def fidelity_blocks(report: Json) -> list[Block]:
-    """The statistics, their groups, and the policies of one report."""
+    """The statistics, their groups, the policies and the states of one report."""
     title = (
         f"{report['log']['name']}, {report['split']} split: the world ({report['head']}) against "
         "the log"
     )
+    sides = [column.title for column in _sides("%")]
     parts = [
         Block(
             title,
-            STATISTICS,
+            ("statistic", "unit", *sides, "test", "p", "p, Holm"),
             tuple(map(_statistic, report["statistics"])),
             tuple(_fidelity_notes(report)),
         )
     ]
     for one in report["statistics"]:
-        # what has dozens of groups is for the figure
+        # dozens of groups are for the figure
         if one["groups"] and one["test"] == "chi2":
-            rows = tuple((group["label"], *_sides(group, one["unit"])) for group in one["groups"])
-            parts.append(
-                Block(
-                    one["name"], ("group", *SIDES), rows, (f"{one['what']}; {_unit(one['unit'])}",)
-                )
-            )
-    rows = tuple((value["name"], *_sides(value, "%")) for value in report["policies"]["values"])
-    parts.append(
-        Block("Policies", ("policy", *SIDES), rows, tuple(_policy_notes(report["policies"])))
-    )
+            note = f"{one['what']}; {'percent' if one['unit'] == '%' else one['unit']}"
+            columns = (Column("group", "label"), *_sides(one["unit"]))
+            parts.append(table_of(one["name"], columns, one["groups"], [note]))
+    policies = report["policies"]
+    columns = (Column("policy", "name"), *_sides("%"))
+    parts.append(table_of("Policies", columns, policies["values"], _policy_notes(report)))
     if report["states"] is not None:
         parts.append(_states(report["states"]))
     return parts
@@ -46,21 +43,21 @@ def fidelity_blocks(report: Json) -> list[Block]:
 
 def _states(states: Json) -> Block:
     """The Fréchet distance, as one row."""
-    row = (
-        f"{states['states']} states of {states['dim']} numbers",
-        num(states["distance"], 3),
-        num(states["expected"], 3),
-        span(states["expected_ci"], 3),
-        num(states["p"], 3),
-        num(states["halves"], 3),
+    columns = (
+        Column("Fréchet distance", "what"),
+        Column("log", "distance", 3),
+        Column("replica", "expected", 3),
+        Column("95 %", "expected_ci", 3),
+        Column("p", "p", 3, none="-"),
+        Column("halves of the log", "halves", 3, none="-"),
     )
-    columns = ("Fréchet distance", "log", "replica", "95 %", "p", "halves of the log")
+    row = {"what": f"{states['states']} states of {states['dim']} numbers", **states}
     notes = (
         "of the log's states from those of all replicas, and of a replica's from those of all other"
         " versions: what it is where log and world are alike; p: not adjusted",
         "halves of the log: of two random halves of its users, which have half as many states",
     )
-    return Block("States of sessions", columns, (row,), notes)
+    return table_of("States of sessions", columns, [row], notes)
 
 
 def fidelity_markdown(report: Json) -> str:
@@ -72,25 +69,14 @@ def fidelity_summary(reports: Sequence[Json]) -> str:
     """Several reports as two markdown tables: statistics by log, and how far log and world agree on
     policies."""
     names = [report["log"]["name"] for report in reports]
-    by_log = [{one["name"]: one for one in report["statistics"]} for report in reports]
-    order = list(
-        dict.fromkeys(
-            name for names_of in sorted(by_log, key=len, reverse=True) for name in names_of
-        )
-    )
+    order, by_log = _by_name([report["statistics"] for report in reports])
     rows = [(name, *(_short(one[name]) if name in one else "" for one in by_log)) for name in order]
     rows.append(
         ("calibration error, % (world's own)", *(_ece(report["calibration"]) for report in reports))
     )
-    # reports of an earlier version have no states
-    states = [report.get("states") for report in reports]
-    if any(states):
-        rows.append(
-            (
-                "Fréchet distance of states (replica's)",
-                *("" if one is None else _distance(one) for one in states),
-            )
-        )
+    if any(report["states"] for report in reports):
+        texts = (_distance(report["states"]) if report["states"] else "" for report in reports)
+        rows.append(("Fréchet distance of states (replica's)", *texts))
     bold = frozenset(
         (i, j + 1)
         for i, name in enumerate(order)
@@ -110,30 +96,25 @@ def fidelity_summary(reports: Sequence[Json]) -> str:
         ("logged → simulated, (p, Holm); a distribution has its p alone; bold: p < 0.05", *notes),
         bold,
     )
-    agreed = [
-        (f"{correlation}{what}", *(cell(report["policies"][correlation]) for report in reports))
-        for correlation in ("spearman", "kendall")
-        for what, cell in (
-            ("", _correlation),
-            (", were the world true", _expected),
-            (": p", lambda one: num(one["p"], 3)),
-        )
-    ]
-    policies = [
-        value["name"]
-        for value in max((report["policies"]["values"] for report in reports), key=len)
-    ]
-    values = [
-        {value["name"]: value for value in report["policies"]["values"]} for report in reports
-    ]
+    policies, values = _by_name([report["policies"]["values"] for report in reports])
     lines = [
         (name, *(_arrow(one[name], "%") if name in one else "" for one in values))
         for name in policies
     ]
-    second = Block(
-        "Policies, log → world", ("policy", *names), (*lines, *agreed), _policy_notes(None)
-    )
+    lines += [
+        (f"{name}{what}", *(_correlation(report, name)[place] for report in reports))
+        for name in ("spearman", "kendall")
+        for place, what in enumerate(("", ", were the world true", ": p"))
+    ]
+    second = Block("Policies, log → world", ("policy", *names), tuple(lines), _policy_notes(None))
     return blocks_to_markdown((first, second))
+
+
+def _by_name(parts: Sequence[Sequence[Json]]) -> tuple[list[str], list[dict[str, Json]]]:
+    """Names in the order of the longest list, then those that it lacks; and each list by name."""
+    by_name = [{one["name"]: one for one in part} for part in parts]
+    longest_first = sorted(by_name, key=len, reverse=True)
+    return list(dict.fromkeys(name for part in longest_first for name in part)), by_name
 
 
 def differs(one: Json) -> bool:
@@ -142,43 +123,39 @@ def differs(one: Json) -> bool:
     return p is not None and p < ALPHA
 
 
-SIDES = ("logged", "95 %", "simulated", "95 %", "difference", "95 %")
-STATISTICS = ("statistic", "unit", *SIDES, "test", "p", "p, Holm")
+def _correlation(report: Json, name: str) -> tuple[str, str, str]:
+    """A correlation of policies' values in the log and in the world, what it were if the world were
+    true, and its p."""
+    one = report["policies"][name]
+    value, expected = (
+        f"{num(one[key], 2)} ({span(one[ends], 2)})"
+        for key, ends in (("value", "ci"), ("expected", "expected_ci"))
+    )
+    return value, expected, num(one["p"], 3)
+
+
+def _sides(unit: str) -> tuple[Column, ...]:
+    """Columns of both sides and their difference, each with its interval."""
+    digits, factor = DIGITS[unit], 100 if unit == "%" else 1
+    return tuple(
+        Column(title, key, digits, factor, signed=side == "difference", none="-")
+        for side in ("logged", "simulated", "difference")
+        for title, key in ((side, side), ("95 %", f"{side}_ci"))
+    )
 
 
 def _statistic(one: Json) -> tuple[str, ...]:
-    sides = _sides(one, one["unit"]) if one["test"] == "mean" else ("",) * len(SIDES)
+    mean = one["test"] == "mean"
+    sides = [column.text(one) if mean else "" for column in _sides(one["unit"])]
     if one["test"] == "ks":
-        sides = (*sides[:-2], num(one["distance"], 3), "")
-    unit = one["unit"] if one["test"] == "mean" else ""
+        sides[-2] = num(one["distance"], 3)
+    unit = one["unit"] if mean else ""
     return (one["name"], unit, *sides, one["test"], num(one["p"], 3), num(one["p_holm"], 3))
 
 
-def _sides(value: Json, unit: str) -> tuple[str, ...]:
-    cells = []
-    for side in ("logged", "simulated", "difference"):
-        cells += [_number(value[side], unit, side), _unit_span(value[f"{side}_ci"], unit, side)]
-    return tuple(cells)
-
-
-def _number(value: float | None, unit: str, side: str = "") -> str:
-    if value is None:
-        return "-"
-    # + 0.0: a rounded -0.0 is 0.0
-    text = num(round(100 * value if unit == "%" else value, DIGITS[unit]) + 0.0, DIGITS[unit])
-    return f"+{text}" if side == "difference" and not text.startswith("-") else text
-
-
-def _unit_span(ends: Sequence[float | None], unit: str, side: str = "") -> str:
-    return f"{_number(ends[0], unit, side)} to {_number(ends[1], unit, side)}"
-
-
-def _unit(unit: str) -> str:
-    return "percent" if unit == "%" else unit
-
-
 def _arrow(value: Json, unit: str) -> str:
-    return f"{_number(value['logged'], unit)} → {_number(value['simulated'], unit)}"
+    columns = _sides(unit)
+    return f"{columns[0].text(value)} → {columns[2].text(value)}"
 
 
 def _short(one: Json) -> str:
@@ -194,18 +171,8 @@ def _ece(calibration: Json) -> str:
 
 
 def _distance(states: Json) -> str:
-    low, high = states["expected_ci"]
-    expected = f"{num(states['expected'], 2)}, {num(low, 2)} to {num(high, 2)}"
+    expected = f"{num(states['expected'], 2)}, {span(states['expected_ci'], 2)}"
     return f"{num(states['distance'], 2)} ({expected})"
-
-
-def _correlation(one: Json) -> str:
-    return f"{num(one['value'], 2)} ({num(one['ci'][0], 2)} to {num(one['ci'][1], 2)})"
-
-
-def _expected(one: Json) -> str:
-    low, high = one["expected_ci"]
-    return f"{num(one['expected'], 2)} ({num(low, 2)} to {num(high, 2)})"
 
 
 def _verdict(report: Json) -> str:
@@ -254,17 +221,17 @@ def _fidelity_notes(report: Json) -> Iterator[str]:
         yield f"a simulated candidate has its item's mean of {fields}, a logged one its own"
 
 
-def _policy_notes(policies: Json | None) -> tuple[str, ...]:
+def _policy_notes(report: Json | None) -> tuple[str, ...]:
     what = (
         "value: percent of events whose choice is the item that the policy recommends of those "
         "displayed"
     )
-    if policies is None:
+    if report is None:
         return (what,)
     lines = [
-        f"{name} {_correlation(policies[name])}; were the log one more draw of the world "
-        f"{_expected(policies[name])},"
-        f" as low as here with p = {num(policies[name]['p'], 3)}"
+        "{} {}; were the log one more draw of the world {}, as low as here with p = {}".format(
+            name, *_correlation(report, name)
+        )
         for name in ("spearman", "kendall")
     ]
     return (what, *lines)
@@ -273,17 +240,16 @@ def _policy_notes(policies: Json | None) -> tuple[str, ...]:
 SHOWN = (1, 2, 5, 10)
 """episodes of an adaptation curve that its table shows"""
 POLICY_COLUMNS = (
-    "policy",
-    "cumulative reward",
-    "95 %",
-    "click rate",
-    "95 %",
-    "vs best other",
-    "95 %",
+    Column("policy", "policy"),
+    Column("cumulative reward", "return", 3),
+    Column("95 %", "return_ci", 3),
+    Column("click rate", "click_rate", 3),
+    Column("95 %", "click_rate_ci", 3),
+    Column("vs best other", "lead"),
+    Column("95 %", "lead_ci", 3),
 )
-
-LOWER_BOUND = "lower bound"
-"""column of a table that was made in a set of worlds"""
+LOWER_BOUND = Column("lower bound", "lower_bound", 3)
+"""of a table that was made in a set of worlds"""
 
 
 def policy_blocks(result: Json) -> list[Block]:
@@ -292,76 +258,51 @@ def policy_blocks(result: Json) -> list[Block]:
     blocks = []
     for k in dict.fromkeys(row["k"] for row in result["rows"]):
         rows = sorted(
-            (row for row in result["rows"] if row["k"] == k), key=lambda row: -row["return"]
+            (_with_lead(row) for row in result["rows"] if row["k"] == k),
+            key=lambda row: -float(row["return"]),
         )
-        bold = {
-            (i, 1) for i, row in enumerate(rows) if row.get("versus") and row["versus"]["ci"][0] > 0
-        }
-        cells, notes = list(map(_cells, rows)), _policy_table_notes(result)
-        columns: tuple[str, ...] = POLICY_COLUMNS
+        columns, notes = [*POLICY_COLUMNS], [*_policy_table_notes(result)]
         if all("lower_bound" in row for row in rows):
-            columns = (*columns, LOWER_BOUND)
-            cells = [
-                (*one, num(row["lower_bound"], 3)) for one, row in zip(cells, rows, strict=True)
-            ]
-            notes = (
-                *notes,
-                f"{LOWER_BOUND}: exceeded in 95 % of new worlds, by the spread of the set's",
-            )
-        blocks.append(
-            Block(
-                f"{result['world']}, k = {k}",
-                columns,
-                tuple(cells),
-                notes,
-                frozenset(bold),
-            )
-        )
+            columns.append(LOWER_BOUND)
+            notes.append("lower bound: exceeded in 95 % of new worlds, by the spread of the set's")
+        title = f"{result['world']}, k = {k}"
+        blocks.append(table_of(title, columns, rows, notes, lambda row: row["bold"]))
     return blocks
+
+
+def _with_lead(row: Json) -> Json:
+    """A row with the texts of its lead over the best other policy."""
+    versus = row.get("versus")
+    if versus is None:
+        return row | {"bold": ()}
+    return row | {
+        "lead": f"{versus['diff']:+.3f} ({versus['policy']})",
+        "lead_ci": versus["ci"],
+        "bold": ("return",) if versus["ci"][0] > 0 else (),
+    }
 
 
 def adaptation_block(result: Json) -> Block:
     """The curve of `fastgaum rl adapt`: a row per number of users met, some of them, the
     pre-trained beside the untrained."""
+    players = ("pre-trained", "untrained")
     met = {(row["policy"], row["users"]): row for row in result["rows"]}
     users = sorted({users for _, users in met})
-    rows = []
-    for at in (users[episode - 1] for episode in SHOWN if episode <= len(users)):
-        one, other = met["pre-trained", at], met["untrained", at]
-        rows.append(
-            (
-                f"{at:,}",
-                num(one["return"], 3),
-                span(one["ci"], 3),
-                num(other["return"], 3),
-                span(other["ci"], 3),
-            )
-        )
-    columns = ("users met", "pre-trained", "95 %", "untrained", "95 %")
-    return Block(
-        f"{result['policy']} meets the users of {result['in']}",
-        columns,
-        tuple(rows),
-        (),
-        frozenset(),
-    )
-
-
-def _cells(row: Json) -> tuple[str, ...]:
-    versus = row.get("versus")
-    lead = (
-        ("", "")
-        if versus is None
-        else (f"{versus['diff']:+.3f} ({versus['policy']})", span(versus["ci"], 3))
-    )
-    return (
-        row["policy"],
-        num(row["return"], 3),
-        span(row["return_ci"], 3),
-        num(row["click_rate"], 3),
-        span(row["click_rate_ci"], 3),
-        *lead,
-    )
+    rows = [
+        {"users": f"{at:,}"}
+        | {name: met[name, at]["return"] for name in players}
+        | {f"{name}_ci": met[name, at]["ci"] for name in players}
+        for at in (users[episode - 1] for episode in SHOWN if episode <= len(users))
+    ]
+    columns = [
+        Column("users met", "users"),
+        *(
+            Column(title, key, 3)
+            for name in players
+            for title, key in ((name, name), ("95 %", f"{name}_ci"))
+        ),
+    ]
+    return table_of(f"{result['policy']} meets the users of {result['in']}", columns, rows)
 
 
 def _policy_table_notes(result: Json) -> tuple[str, ...]:
