@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,50 +17,36 @@ from fastgaum.errors import ConfigError
 from fastgaum.interrupts import Interrupted
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class SearchOptions:
-    """How much is searched, and what is not."""
-
-    trials: int = 30
-    """fits in all, those that were done before included"""
-    resume: Annotated[
-        Flag, Parameter(help="go on with a search that has ended, for more trials")
-    ] = False
-    settings: Settings = ()
-    seed: int | None = None
-    """seeds the search, and every fit of it"""
-    protocol: Literal["identity", "bags", "views"] | None = None
-    """what a candidate's bag holds"""
-
-    @property
-    def fixed(self) -> dict[str, object]:
-        """The keys that are set, and so not varied."""
-        return given(seed=self.seed, protocol=self.protocol) | parse_settings(self.settings)
-
-
-USUAL_SEARCH = SearchOptions()
-
-
 def tune_command(
     source: Log,
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="the configuration to write: .toml")],
-    search: SearchOptions = USUAL_SEARCH,
+    trials: Annotated[
+        int, Parameter(help="fits in all, those that were done before included")
+    ] = 30,
+    resume: Annotated[
+        Flag, Parameter(help="go on with a search that has ended, for more trials")
+    ] = False,
+    settings: Settings = (),
+    seed: Annotated[int | None, Parameter(help="seeds the search, and every fit of it")] = None,
+    protocol: Annotated[
+        Literal["identity", "bags", "views"] | None,
+        Parameter(help="what a candidate's bag holds"),
+    ] = None,
     json: Json = None,
     machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Search settings of the preset fastgaum for a log, and write what `train --config` reads."""
-    if search.resume and COMMON.overwrite:
+    if resume and COMMON.overwrite:
         raise ConfigError(
             "--resume goes on with a search and --overwrite replaces it: give one of them"
         )
-    check_outputs(out, json, resumed=search.resume)
-    fixed = search.fixed
+    check_outputs(out, json, resumed=resume)
+    fixed = given(seed=seed, protocol=protocol) | parse_settings(settings)
     from fastgaum.machine import device_of, machine_facts
-    from fastgaum.models.tuning import checked_base, trials_as_rows, trials_file, tune
+    from fastgaum.models.tuning import TunedTrial, checked_base, trials_file, tune
 
     base = checked_base(out, fixed)
     device_of(machine.device)
@@ -69,31 +55,33 @@ def tune_command(
         log = reading.load(source)
     try:
         with noting_compilation(), Bar("tuning") as progress:
+
+            def say(n_ended: int, trial: TunedTrial) -> None:
+                took = f"({trial.seconds:.1f} s)"
+                progress.line(f"[{n_ended}/{trials}] {trial.line()} {took}")
+
             found = tune(
                 log,
                 out,
-                trials=search.trials,
+                trials=trials,
                 settings=fixed,
                 device=machine.device,
                 overwrite=COMMON.overwrite,
-                progress=progress,
+                progress=progress.stage,
+                on_trial=say,
             )
     except Interrupted as interrupted:
         if trials_file(out).is_file():
             less = " less --overwrite" if COMMON.overwrite else ""
             interrupted.cure = f"the same command{less} goes on with the trials that have ended"
         raise
-    difference = found.difference
     facts = {
+        **asdict(found),
+        "config": found.config.to_mapping(),
+        "default_stands": found.default_stands,
         "machine": machine_facts(base.seed),
         "path": str(out),
         "log": log.name,
         "reading": reading.options.to_json(),
-        "trials": trials_as_rows(found.trials),
-        "default": asdict(found.default),
-        "best": asdict(found.best),
-        "difference": None if difference is None else asdict(difference),
-        "default_stands": found.default_stands,
-        "config": found.config.to_mapping(),
     }
     finish(f"{out}: {found.sentence()}", json, facts)

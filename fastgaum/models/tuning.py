@@ -5,23 +5,27 @@ A trial is a fit with exact players, judged by its least validation loss. The fi
 settings that a fit compares by itself: together they are the default. The best of many trials on
 one validation split owes a part of its loss to chance. So it is checked on sessions by which no
 trial was judged: those of half of the training users validate, then those of the other half, and
-both configurations are fitted whole with other seeds. The test split is never read."""
+both configurations are fitted whole with other seeds. The test split is never read. Optuna keeps
+the trials in an SQLite database, prunes them and goes on with them."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+import math
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 import tomli_w
 
 from fastgaum.config import Config
-from fastgaum.errors import ConfigError, NumericsError, OutputError
+from fastgaum.errors import CheckpointError, ConfigError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
 from fastgaum.game.checkpoint import Checkpointer
 from fastgaum.game.epochs import EpochRow, Observer, Observers
@@ -30,46 +34,60 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.models.prepared import Prepared, SpaceOptions, held_out_folds, space_options
-from fastgaum.models.search_space import PRESET, SearchSpace, Values, base_config, changed_keys
 from fastgaum.models.splits import require_validation
-from fastgaum.models.trial_store import (
-    TrialState,
-    TrialStore,
-    TunedTrial,
-    quiet_optuna,
-    require_optuna,
-)
 from fastgaum.models.user_model import UserModel
 from fastgaum.processes import Processes
 from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
-    from optuna import Trial
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+PRESET = "fastgaum"
+KEYS: dict[str, tuple[str, ...] | tuple[float, float]] = {
+    "hidden": ("32", "64", "128", "64, 64", "128, 64"),
+    "history_dim": (4, 64),
+    "tower_dim": (16, 256),
+    "dropout": (0.0, 0.8),
+    "id_dropout": (0.0, 0.9),
+    "weight_decay": (0.003, 1.0),
+    "lr": (0.001, 0.01),
+}
+"""the keys of a configuration that are varied: words, or the least and the largest number; they
+hold the values of the preset and of all its sizes"""
+Stage = Callable[[str, int, int | None], None]
+"""called with what goes on, how much of it is done, and how much there is"""
 
 
-class TuningProgress(Protocol):
-    """Is told how far a search is."""
+@dataclass(frozen=True)
+class TunedTrial:
+    """One trial of a search that has ended."""
 
-    def stage(self, what: str, done: int, total: int | None) -> None:
-        """Called with each step of what is going on."""
+    state: str
+    """complete; pruned: ended early, since half of the trials before were better at that epoch;
+    diverged: a loss was not finite"""
+    val_loss: float | None
+    """least validation loss of its epochs; None where it diverged"""
+    values: dict[str, str | float]
+    """what was varied, by key; `hidden` as text, `setting` the name of a compared setting"""
+    epochs: int
+    seconds: float
 
-    def line(self, text: str) -> None:
-        """Called with what has ended."""
-
-
-class _Unheard:
-    """Says nothing."""
-
-    def stage(self, what: str, done: int, total: int | None) -> None:
-        """Do nothing."""
-
-    def line(self, text: str) -> None:
-        """Do nothing."""
+    def line(self) -> str:
+        """The trial in one line, without its time."""
+        said = f"{self.state} after {self.epochs} epochs"
+        if self.state == "complete":
+            said = f"validation loss {self.val_loss:.4f}"
+        values = " · ".join(
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in self.values.items()
+        )
+        return f"{said} · {values}"
 
 
 @dataclass(frozen=True, repr=False)
 class Tuning:
-    """What a search has found."""
+    """The outcome of a search."""
 
     config: Config
     """to train with: the best trial's, or the default"""
@@ -91,29 +109,25 @@ class Tuning:
 
     def to_frame(self) -> pl.DataFrame:
         """The trials as a frame, one row each, a column for each value that was varied."""
-        rows = [
-            {
-                "state": trial.state,
-                "val_loss": trial.val_loss,
-                **trial.values,
-                "epochs": trial.epochs,
-                "seconds": trial.seconds,
-            }
-            for trial in self.trials
-        ]
-        return pl.DataFrame(rows, infer_schema_length=None)
+        rows = [dataclasses.asdict(trial) for trial in self.trials]
+        return pl.DataFrame(
+            [row | row.pop("values") for row in rows], infer_schema_length=None, strict=False
+        )
 
     def sentence(self) -> str:
         """The outcome in words."""
         n_pruned = sum(trial.state == "pruned" for trial in self.trials)
-        eta = self.config.eta
+        default, best = (
+            "-" if one.val_loss is None else f"{self.config.eta * one.val_loss:.4f}"
+            for one in (self.default, self.best)
+        )
         text = (
-            f"{len(self.trials)} trials ({n_pruned} pruned), least validation NLL "
-            f"{_loss(self.default, eta)} with the default"
+            f"{len(self.trials)} trials ({n_pruned} pruned), least validation NLL {default} with "
+            "the default"
         )
         if self.best is self.default:
             return f"the default stands: {text}, and with no other"
-        text += f", {_loss(self.best, eta)} with the best"
+        text += f", {best} with the best"
         found = self.difference
         if found is None:
             return f"the default stands: {text}, whose fits diverged on users held out"
@@ -140,7 +154,8 @@ def tune(
     settings: Mapping[str, object] | None = None,
     device: str = "auto",
     overwrite: bool = False,
-    progress: TuningProgress | None = None,
+    progress: Stage | None = None,
+    on_trial: Callable[[int, TunedTrial], None] | None = None,
 ) -> Tuning:
     """Search settings of the preset `fastgaum` for a log, and write those that are better than the
     default, or that it stands.
@@ -148,14 +163,14 @@ def tune(
     Args:
         log: a log in memory. Its test split is not read.
         out: the TOML file, which `fastgaum train --config` and `Config.from_toml` read. Trials are
-            kept beside it, in `trials_file(out)`: called again, the search goes on with them, and
-            gives what it would have given without the break.
+            kept beside it, in `trials_file(out)`: called again, the search goes on with them.
         trials: how many in all. The first are those of the default.
         settings: keys of the configuration that are set, and so not varied; `seed` seeds the
             search.
         device: as in `UserModel`.
         overwrite: whether trials that are there are given up.
-        progress: is told how far the search is.
+        progress: called with the trial that is fitted, its epochs done, and how many at most.
+        on_trial: called with how many trials have ended, and the last of them.
 
     Raises:
         ConfigError: Optuna is not installed, a setting is unknown or impossible, or there are too
@@ -173,20 +188,17 @@ def tune(
         )
     require_validation(log)
     visible = slice_sessions(log, np.flatnonzero(log.split != SPLITS.index("test")))
-    space = SearchSpace.of(base, visible, fixed)
-    if type(trials) is not int or trials <= len(space.first):
+    search = _Search(visible, base, fixed, device, progress or (lambda what, done, total: None))
+    n_first = len(search.settings)
+    if type(trials) is not int or trials <= n_first:
         raise ConfigError(
-            f"trials is {trials}, at least {len(space.first) + 1} are required: the default is "
-            f"the first {len(space.first)} ({', '.join(space.settings)})"
+            f"trials is {trials}, at least {n_first + 1} are required: the default is the first "
+            f"{n_first} ({', '.join(search.settings)})"
         )
-    with file_lock(file), quiet_optuna():
-        kept = trials_file(file)
+    with file_lock(file):
         if overwrite:
-            kept.unlink(missing_ok=True)
-        facts = {"log": visible.fingerprint, "base": base.to_mapping(), "space": space.facts()}
-        store = TrialStore(kept, space.distributions(), facts, base.seed)
-        search = _Search(visible, space, store, device, progress or _Unheard())
-        found = search.run(base, trials)
+            trials_file(file).unlink(missing_ok=True)
+        found = search.run(trials_file(file), trials, on_trial)
         _write(file, found, fixed, visible)
     return found
 
@@ -197,8 +209,23 @@ def checked_base(out: Path, fixed: Mapping[str, object]) -> Config:
     Raises:
         ConfigError, OutputError: as `tune`.
     """
-    require_optuna()
-    base = base_config(fixed)
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "tune needs Optuna, which is not installed: pip install 'fastgaum[tune]'"
+        ) from error
+    if fixed.get("preset", PRESET) != PRESET:
+        raise ConfigError(
+            f"tune varies the preset '{PRESET}', got preset = {fixed['preset']!r}: leave it out, "
+            "and set single keys"
+        )
+    base = Config.from_preset(PRESET, **{k: v for k, v in fixed.items() if k != "preset"})
+    if base.regulariser != "shannon":
+        raise ConfigError(
+            f"trials are judged by their likelihood, regulariser = {base.regulariser} may give a "
+            "choice the probability 0: leave it at shannon"
+        )
     if out.suffix != ".toml":
         raise OutputError(
             f"'{out}' ends in '{out.suffix}', a configuration is written as .toml: rename it"
@@ -213,87 +240,188 @@ class _Search:
     def __init__(
         self,
         log: SessionLog,
-        space: SearchSpace,
-        store: TrialStore,
+        base: Config,
+        fixed: Mapping[str, object],
         device: str,
-        progress: TuningProgress,
+        progress: Stage,
     ) -> None:
-        self.log, self.space, self.store = log, space, store
-        self.device, self.progress = device, progress
+        self.log, self.base, self.device, self.progress = log, base, device, progress
+        counts = (log.count(what, "train") for what in ("sessions", "events", "candidates"))
+        self.settings = base.settings(*counts) or {"as it is": base.replace(grow=False, search=())}
+        towers = any(config.tower_dim for config in self.settings.values())
+        self.keys = [key for key in KEYS if key not in fixed and (towers or key != "tower_dim")]
+        if not self.keys:
+            raise ConfigError(
+                f"every key that is varied is set ({', '.join(KEYS)}): leave one of them open"
+            )
+        # what no trial may have is said now: the search would meet it again and again
+        most = {key: KEYS[key][1] for key in ("lr", "weight_decay") if key in self.keys}
+        for config in self.settings.values():
+            config.replace(**most)
         self.prepared: dict[SpaceOptions, Prepared] = {}
 
-    def run(self, base: Config, n_trials: int) -> Tuning:
-        ended = self.store.ended()
-        if ended:
-            self.progress.line(f"{len(ended)} trials are there: the search goes on")
-        while len(ended) < n_trials:
-            with self.store.writing():
-                self._next(len(ended), n_trials)
-            ended = self.store.ended()
-            last = ended[-1]
-            self.progress.line(
-                f"[{len(ended)}/{n_trials}] {trial_line(last)} ({last.seconds:.1f} s)"
-            )
-        self.prepared.clear()
-        default = min(ended[: len(self.space.first)], key=_rank)
-        best = min(ended, key=_rank)
-        if _rank(best) == _rank(default):
-            return Tuning(base, tuple(ended), default, default, None)
-        tuned = self.space.config(best.values)
-        found = Tuning(tuned, tuple(ended), default, best, self._checked(base, tuned))
-        return dataclasses.replace(found, config=base) if found.default_stands else found
+    def run(
+        self, file: Path, n_trials: int, on_trial: Callable[[int, TunedTrial], None] | None
+    ) -> Tuning:
+        from optuna import logging
+        from optuna.exceptions import StorageInternalError
 
-    def _next(self, number: int, n_trials: int) -> None:
-        """Fit one more trial; `number` have ended."""
-        first = self.space.first
-        trial = self.store.ask() if number >= len(first) else None
-        values: Values = first[number] if trial is None else dict(trial.params)
-        config = _exact(self.space.config(values))
-        watch = _Watch(trial, self.progress, f"trial {number + 1} of {n_trials}", config.epochs)
-        started = time.perf_counter()
-        state: TrialState
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.WARNING)
         try:
-            state = "complete" if self._fits(config, watch) else "pruned"
-        except NumericsError:
-            state = "diverged"
-        loss = None if state == "diverged" else min(watch.losses.values())
-        seconds = time.perf_counter() - started
-        ended = TunedTrial(state, loss, values, len(watch.losses), seconds)
-        if trial is None:
-            self.store.add(ended, watch.losses)
-        else:
-            self.store.tell(trial, ended)
+            study = self._study(file)
+            left = n_trials - len(_ended(study))
 
-    def _fits(self, config: Config, watch: _Watch) -> bool:
-        """Whether a fit came to its end, and was not pruned."""
+            def told(study: Study, trial: FrozenTrial) -> None:
+                if on_trial is not None:
+                    on_trial(len(_ended(study)), _tuned(trial))
+
+            if left > 0:
+                study.optimize(self._loss, n_trials=left, callbacks=[told])
+            ended = _ended(study)
+        except StorageInternalError as error:
+            cause = error.__cause__ or error
+            raise OutputError(
+                f"cannot write '{file}': {str(cause).splitlines()[0]}: make room, or end the "
+                "program that holds it; the same command goes on with the trials that have ended"
+            ) from error
+        finally:
+            logging.set_verbosity(verbosity)
+        self.prepared.clear()
+        trials = tuple(map(_tuned, ended))
+        default = min(
+            (one for one, of in zip(trials, ended, strict=True) if "default" in of.user_attrs),
+            key=_rank,
+        )
+        best = min(trials, key=_rank)
+        if _rank(best) == _rank(default):
+            return Tuning(self.base, trials, default, default, None)
+        tuned = self.config(best.values)
+        found = Tuning(tuned, trials, default, best, self.held_out_difference(tuned))
+        return dataclasses.replace(found, config=self.base) if found.default_stands else found
+
+    def _study(self, file: Path) -> Study:
+        """The study of the file, or a new one; its first trials are the default's.
+
+        Raises:
+            CheckpointError: the file is damaged, or holds another search.
+        """
+        from optuna import create_study
+        from optuna.pruners import MedianPruner
+        from optuna.samplers import TPESampler
+        from optuna.storages import RDBStorage
+        from optuna.trial import TrialState
+
+        of_settings = {name: config.to_mapping() for name, config in self.settings.items()}
+        facts = [self.log.fingerprint, self.base.to_mapping(), of_settings, self.keys]
+        told = json.dumps(facts, sort_keys=True)
+        with _damage_named(file):
+            # a path may hold what a URL cannot: the address names nothing
+            creator = {"creator": lambda: sqlite3.connect(file)}
+            study = create_study(
+                study_name="fastgaum tune",
+                storage=RDBStorage("sqlite:///trials", engine_kwargs=creator),
+                pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=5),
+                load_if_exists=True,
+            )
+            if not study.trials:
+                study.set_user_attr("search", told)
+            of_file = study.user_attrs.get("search")
+            for trial in study.get_trials(states=[TrialState.RUNNING]):
+                # its process was killed
+                study.tell(trial.number, state=TrialState.FAIL)
+            # a stream of its own: one of the same seed would draw the same first values again
+            study.sampler = TPESampler(seed=self.base.seed + len(study.trials))
+            there = study.get_trials(
+                states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING]
+            )
+            asked = {one.user_attrs.get("default") for one in there}
+            for name in self.settings:
+                if name not in asked:
+                    study.enqueue_trial(self.values_of(name), user_attrs={"default": name})
+        if of_file != told:
+            raise CheckpointError(
+                f"'{file}' holds the trials of another search (another log, another way to read "
+                "it, or other settings): give that search's options to go on with it, name "
+                "another output, or begin anew (--overwrite)"
+            )
+        return study
+
+    def _loss(self, trial: Trial) -> float:
+        """The least validation loss of a trial's fit; infinite where it diverges."""
+        config = self.config(self._suggested(trial))
+        # as a fit compares settings: with exact players
+        config = config if config.players == "exact" else config.warmed()
+        watch = _Watch(trial, self.progress, config.epochs)
         made_of = space_options(config)
         if made_of not in self.prepared:
             self.prepared[made_of] = Prepared.of(self.log, config)
         model = UserModel(config, device=self.device)
         try:
-            told = Observers([watch])
-            model.train_on(self.prepared[made_of], told, Checkpointer(), Processes())
-        except _PrunedError:
-            return False
-        return True
+            model.train_on(self.prepared[made_of], Observers([watch]), Checkpointer(), Processes())
+        except NumericsError:
+            return math.inf
+        return min(watch.losses)
 
-    def _checked(self, base: Config, tuned: Config) -> Interval | None:
-        """NLL of `tuned` less that of `base` on training users who validate in turn; None where a
-        fit diverged."""
+    def _suggested(self, trial: Trial) -> dict[str, str | float]:
+        values: dict[str, str | float] = {
+            "setting": trial.suggest_categorical("setting", list(self.settings))
+        }
+        for key in self._keys_of(str(values["setting"])):
+            match KEYS[key]:
+                case (int(low), int(high)):
+                    values[key] = trial.suggest_int(key, low, high, log=True)
+                case (float(low), float(high)):
+                    values[key] = trial.suggest_float(key, low, high, log=low > 0)
+                case words:
+                    values[key] = trial.suggest_categorical(key, words)
+        return values
+
+    def _keys_of(self, setting: str) -> list[str]:
+        """The keys that mean something in a setting."""
+        towers = self.settings[setting].tower_dim
+        return [key for key in self.keys if towers or key != "tower_dim"]
+
+    def values_of(self, setting: str) -> dict[str, str | float]:
+        """The values of a setting that a fit compares by itself."""
+        values: dict[str, str | float] = {"setting": setting}
+        for key in self._keys_of(setting):
+            value = getattr(self.settings[setting], key)
+            values[key] = ", ".join(map(str, value)) if key == "hidden" else value
+        return values
+
+    def config(self, values: Mapping[str, str | float]) -> Config:
+        """The configuration of a trial's values."""
+        changes: dict[str, object] = {}
+        for key, value in values.items():
+            if key == "hidden":
+                changes[key] = tuple(map(int, str(value).split(",")))
+            elif key != "setting":
+                changes[key] = float(f"{value:.3g}") if isinstance(value, float) else value
+        return self.settings[str(values["setting"])].replace(**changes)
+
+    def held_out_difference(self, tuned: Config) -> Interval | None:
+        """NLL of `tuned` less that of the default on training users who validate in turn; None
+        where a fit diverged."""
         differences, users = [], []
-        folds = list(_unjudged(self.log, held_out_folds(self.log, base.seed)))
-        for number, fold in enumerate(folds):
+        judged = self.log.split == SPLITS.index("validation")
+        for number, fold in enumerate(held_out_folds(self.log, self.base.seed)):
+            # in a log that is split by time, held-out users have sessions that judged trials
+            again = judged & (fold.split == SPLITS.index("validation"))
+            split = np.where(again, SPLITS.index("test"), fold.split).astype(np.int8)
+            unjudged = fold.with_split(split)
+            if not unjudged.count("sessions", "validation"):
+                continue
             nll = []
-            for place, config in enumerate((base, tuned)):
-                what = "checking on users held out"
-                self.progress.stage(what, 2 * number + place, 2 * len(folds))
+            for config in (self.base, tuned):
+                self.progress("checking on users held out", 2 * number + len(nll), None)
                 one = config.replace(seed=config.seed + 1 + number, worlds=1)
                 model = UserModel(one, device=self.device)
                 try:
-                    model.fit(fold)
+                    model.fit(unjudged)
                 except NumericsError:
                     return None
-                scored = model.evaluate(fold, "validation")
+                scored = model.evaluate(unjudged, "validation")
                 nll.append(scored.heads["reward"].nll_per_event)
             differences.append(nll[1] - nll[0])
             # no user is in two folds
@@ -302,83 +430,71 @@ class _Search:
         return paired_difference(difference, np.zeros_like(difference), np.concatenate(users))
 
 
-def _unjudged(log: SessionLog, folds: Iterable[SessionLog]) -> Iterator[SessionLog]:
-    """The folds less the sessions by which trials were judged, where these would validate: in a log
-    that is split by time, held-out users have some."""
-    judged = log.split == SPLITS.index("validation")
-    for fold in folds:
-        out = judged & (fold.split == SPLITS.index("validation"))
-        one = fold.with_split(np.where(out, SPLITS.index("test"), fold.split).astype(np.int8))
-        if one.count("sessions", "validation"):
-            yield one
-
-
-class _PrunedError(Exception):
-    """Ends a fit that is not worth its time."""
-
-
 class _Watch(Observer):
     """Tells a trial of its epochs, and ends it where it is pruned."""
 
     may_fail = False
 
-    def __init__(
-        self, trial: Trial | None, progress: TuningProgress, what: str, most_epochs: int
-    ) -> None:
-        self.trial, self.progress, self.what = trial, progress, what
-        self.most_epochs = most_epochs
-        self.losses: dict[int, float] = {}
+    def __init__(self, trial: Trial, progress: Stage, most_epochs: int) -> None:
+        self.trial, self.progress, self.most_epochs = trial, progress, most_epochs
+        self.losses: list[float] = []
 
     def on_epoch_end(self, row: EpochRow) -> None:
-        """Raise _PrunedError where the trial is pruned."""
-        self.losses[row.epoch] = row.val_loss
-        self.progress.stage(self.what, row.epoch, self.most_epochs)
-        if self.trial is not None:
-            self.trial.report(row.val_loss, row.epoch)
-            if self.trial.should_prune():
-                raise _PrunedError
+        """Raise TrialPruned where the trial is pruned."""
+        from optuna import TrialPruned
+
+        self.losses.append(row.val_loss)
+        self.progress(f"trial {self.trial.number + 1}", row.epoch, self.most_epochs)
+        self.trial.report(row.val_loss, row.epoch)
+        if "default" not in self.trial.user_attrs and self.trial.should_prune():
+            raise TrialPruned
 
 
-def trial_line(trial: TunedTrial) -> str:
-    """A trial in one line, without its time."""
-    if trial.state == "complete":
-        said = f"validation loss {trial.val_loss:.4f}"
-    else:
-        said = f"{trial.state} after {trial.epochs} epochs"
-    values = " · ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in trial.values.items()
-    )
-    return f"{said} · {values}"
+@contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    """Turn what a crafted or damaged database raises into one CheckpointError that names it."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"'{file}' is damaged or holds no trials of `fastgaum tune`: {reason}: remove it, or "
+            "begin anew (--overwrite)"
+        ) from error
 
 
-def _exact(config: Config) -> Config:
-    """A configuration with exact players, as a trial fits it."""
-    return config if config.players == "exact" else config.warmed()
+def _ended(study: Study) -> list[FrozenTrial]:
+    from optuna.trial import TrialState
+
+    return study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])
+
+
+def _tuned(trial: FrozenTrial) -> TunedTrial:
+    losses, duration = trial.intermediate_values, trial.duration
+    state = "complete" if trial.state.name == "COMPLETE" else "pruned"
+    if trial.value is not None and math.isinf(trial.value):
+        state = "diverged"
+    loss = None if state == "diverged" else min(losses.values())
+    seconds = 0.0 if duration is None else duration.total_seconds()
+    return TunedTrial(state, loss, dict(trial.params), len(losses), seconds)
 
 
 def _rank(trial: TunedTrial) -> float:
-    return np.inf if trial.state != "complete" or trial.val_loss is None else trial.val_loss
-
-
-def _loss(trial: TunedTrial, eta: float) -> str:
-    return "-" if trial.val_loss is None else f"{eta * trial.val_loss:.4f}"
+    return math.inf if trial.state != "complete" or trial.val_loss is None else trial.val_loss
 
 
 def _write(file: Path, found: Tuning, fixed: Mapping[str, object], log: SessionLog) -> None:
-    """The file that a training reads; how it came about stands in comments."""
+    """Write the file that a training reads; how it came about stands in comments."""
     if found.default_stands:
         keys = {"preset": PRESET, **{k: v for k, v in fixed.items() if k != "seed"}}
     else:
-        keys = changed_keys(found.config)
+        # a run has a seed of its own
+        usual, own = Config.from_preset(PRESET).to_mapping(), found.config.to_mapping()
+        changed = {k: v for k, v in own.items() if v != usual[k] and k != "seed"}
+        keys = {"preset": PRESET, **changed}
     lines = [f"fastgaum tune, log '{log.name}' ({log.fingerprint[:12]})", found.sentence()]
     if found.default_stands and found.best is not found.default:
-        lines.append(f"the best trial: {trial_line(found.best)}")
+        lines.append(f"the best trial: {found.best.line()}")
     comments = "".join(f"# {plain(line)}\n" for line in lines)
     with atomic(file) as beside:
         beside.write_text(f"{comments}\n{tomli_w.dumps(keys)}", encoding="utf-8")
-
-
-def trials_as_rows(trials: Sequence[TunedTrial]) -> list[dict[str, object]]:
-    """Trials as plain values for JSON."""
-    return [dataclasses.asdict(trial) for trial in trials]
