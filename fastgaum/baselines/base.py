@@ -10,6 +10,7 @@ split: so every row of a table has a likelihood and a calibration, and ranking i
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -96,6 +97,9 @@ class Baseline(ChoiceModel, CheckedSettings):
     reads_once: ClassVar[bool] = False
     """whether each training session is read once: by a model that counts items itself, and by
     trees, to which sessions that are read more often than others are fewer"""
+    grids: ClassVar[Grids] = {}
+    """values that are tried for each setting that is left open (None, or "auto" for a word), the
+    published one first"""
     fit_link: ClassVar[bool] = True
     """False for models whose scores are utilities already"""
 
@@ -116,13 +120,23 @@ class Baseline(ChoiceModel, CheckedSettings):
         if self.relations is None or "bags" not in self.reads:
             self.relations = self.protocol != "identity" and "bags" in self.reads
         self.link = Link()
-        self.session_name: Callable[[int], str] = str
         self.training: Training | None = None
 
     def _training_order(self, log: SessionLog) -> TrainingOrder:
         """In which orders training users are read: once, where training says nothing of items."""
         has_counts = self.protocol != "identity" or bool(self.relations)
         return training_order(log) if has_counts and not self.reads_once else ONCE
+
+    def combinations(self) -> list[Values]:
+        """Every combination of the values of the settings in `grids`; one that is not left open has
+        its own value alone."""
+        values = {
+            name: grid
+            if getattr(self, name) in (None, "auto")
+            else (type(grid[0])(getattr(self, name)),)
+            for name, grid in self.grids.items()
+        }
+        return [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
 
     @abstractmethod
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
@@ -160,7 +174,6 @@ class Baseline(ChoiceModel, CheckedSettings):
         )
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log)
-        self.session_name = lambda row: f"'{log.session_ids[row]}'"
         if self.counts_fields:
             counted = space.encoder(log).ids_of(log.sessions_in("train"))
             self.training = Training(self._training_order(log), counted, train)
@@ -169,8 +182,8 @@ class Baseline(ChoiceModel, CheckedSettings):
             try:
                 rows = self._fit(train, validation)
             finally:
-                # both hold the log
-                self.session_name, self.training = str, None
+                # it holds the log
+                self.training = None
         self.link = (
             Link.fit(self._all_scores(validation), validation, self.outside)
             if self.fit_link

@@ -11,8 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.baselines.base import Grids
-from fastgaum.baselines.gradient import choice_losses, logistic_nll, mean_of_choices
-from fastgaum.baselines.grid_search import GridNetworkBaseline
+from fastgaum.baselines.gradient import (
+    GradientBaseline,
+    choice_losses,
+    logistic_nll,
+    mean_of_choices,
+)
 from fastgaum.config import NotNegative, Probability, Width, Widths
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, bag_sum
@@ -22,7 +26,7 @@ from fastgaum.nets.tensors import Bags, BatchTensors
 
 
 @dataclass(eq=False)
-class DeepFm(GridNetworkBaseline):
+class DeepFm(GradientBaseline):
     """score = linear + Σ_{i<j} ⟨v_i, v_j⟩ over the fields + a deep network over the same field
     vectors.
 
@@ -39,7 +43,8 @@ class DeepFm(GridNetworkBaseline):
         "id_dropout": (0.8, 0.05),
     }
 
-    loss: Literal["logistic", "choice"] = "logistic"
+    id_dropout: Probability | None = None
+    loss: Literal["auto", "logistic", "choice"] = "auto"
     """logistic: each displayed item is an example; choice: each display set is one"""
     weight_decay: NotNegative = 0.1
     dim: Width = 16
@@ -56,7 +61,7 @@ class DeepFm(GridNetworkBaseline):
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
         return (
             logistic_nll(scores, batch)
-            if self.loss == "logistic"
+            if self.chosen["loss"] == "logistic"
             else choice_losses(scores, batch, self.outside)
         )
 

@@ -15,15 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, validation_prec1
+from fastgaum.baselines.base import (
+    Arrays,
+    Baseline,
+    Float64Array,
+    Rows,
+    Values,
+    validation_nll,
+    validation_prec1,
+)
 from fastgaum.baselines.field_columns import SPEED_OF_FEW, has_few_values
-from fastgaum.config import Count, CountFromOne, NotNegative, Positive, Probability
-from fastgaum.errors import NumericsError, StepRefusedError
+from fastgaum.config import CountFromOne, NotNegative, Positive, Probability
+from fastgaum.errors import NumericsError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.vocabulary import CategoricalField
-from fastgaum.game.guard import Guard
 from fastgaum.nets.bags import IdDropout, bag_sum
 from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
@@ -37,7 +44,8 @@ learned"""
 
 @dataclass(eq=False)
 class GradientBaseline(Baseline):
-    """A baseline trained by AdamW. A subclass defines `_network`, and `_losses` unless it is a
+    """A baseline trained by AdamW, with every combination of its open settings; the one of the
+    lowest validation score is kept. A subclass defines `_network`, and `_losses` unless it is a
     choice model.
 
     Every id may be replaced by its field's unknown row in training (id dropout), so that unknown
@@ -56,14 +64,14 @@ class GradientBaseline(Baseline):
     """learning rate"""
     weight_decay: NotNegative = 0.01
     """decoupled weight decay"""
-    id_dropout: Probability = 0.3
+    id_dropout: Probability | None = 0.3
     """probability that an id is replaced by its field's unknown row in a training step"""
     clip: Positive = 5.0
     """largest gradient norm"""
-    on_nonfinite: Literal["stop", "skip"] = "stop"
-    """a batch whose loss or gradient is not finite: stop, or skip the batch and go on"""
-    most_skipped: Count = 10
-    """with on_nonfinite = skip: one skipped batch more than so many in a fit, and training stops"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.chosen: Values = {}
 
     @abstractmethod
     def _network(self) -> nn.Module:
@@ -76,76 +84,103 @@ class GradientBaseline(Baseline):
         return choice_losses(scores, batch, self.outside)
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+        fixed = list(self._batches(validation))
+        tried, rows, best = self.combinations(), list[Values](), math.inf
+        self.settings_tried = len(tried)
+        for values in tried:
+            self.chosen = values
+            torch.manual_seed(self.seed)
+            network, epochs = self._trained(train, validation, fixed)
+            value = min(row["val_loss"] for row in epochs)
+            if value < best:
+                best, kept, chosen = value, network, values
+            rows += [values | row for row in epochs]
+        self.network, self.chosen = kept, chosen
+        return [row | {"best": row["val_loss"] == best} for row in rows]
+
+    def _trained(
+        self, train: EncodedSessions, validation: EncodedSessions, fixed: list[BatchTensors]
+    ) -> tuple[nn.Module, Rows]:
+        """A network of the best epoch, and a row for each epoch, until `patience` is over."""
         assert self.space is not None
         self.network = self._network()
-        steps = _Steps(
-            self,
-            self.network,
-            dropouts(self.space, self.id_dropout),
+        drops = dropouts(self.space, self.chosen.get("id_dropout", self.id_dropout))
+        optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
         )
-        guard = Guard(steps, self.network, self, train, self.session_name)
-        order = np.random.default_rng(self.seed)
-        fixed = list(self._batches(validation))
+        order, size = np.random.default_rng(self.seed), max(1, train.n_sessions // FEWEST_STEPS)
         rows: Rows = []
-        best, best_state, waited = math.inf, copy.deepcopy(self.network.state_dict()), 0
+        best, weights, waited = math.inf, copy.deepcopy(self.network.state_dict()), 0
         while len(rows) < self.epochs and waited < self.patience:
-            loss = self._epoch(train, order, steps, guard, len(rows) + 1)
+            self.network.train()
+            losses, epoch = [], len(rows) + 1
+            for drawn in batches(train, min(self.batch_sessions, size), order):
+                where = f"in epoch {epoch}, batch {len(losses) + 1}"
+                losses.append(self._step(optimiser, drops, to_tensors(drawn), where))
             value, prec1 = self._validate(fixed, validation)
             if not math.isfinite(value):
                 raise NumericsError(
-                    f"the validation loss of '{self.name}' is {value} after epoch {len(rows) + 1}: "
+                    f"the validation loss of '{self.name}' is {value} after epoch {epoch}: "
                     "lower lr or clip"
                 )
-            skipped, at_fault = guard.of_epoch()
-            better = value < best
-            if better:
-                guard.check_weights(f"after epoch {len(rows) + 1}")
-                best, best_state = value, copy.deepcopy(self.network.state_dict())
-            waited = 0 if better else waited + 1
-            rows.append(
-                {
-                    "epoch": len(rows) + 1,
-                    "loss": loss,
-                    "val_loss": value,
-                    "val_prec1": prec1,
-                    "best": better,
-                    "skipped": skipped,
-                    "at_fault": at_fault,
-                }
-            )
-        self.network.load_state_dict(best_state)
-        return rows
+            waited += 1
+            if value < best:
+                best, weights, waited = value, copy.deepcopy(self.network.state_dict()), 0
+            row = {"epoch": epoch, "loss": sum(losses) / train.n_events}
+            rows.append(row | {"val_loss": value, "val_prec1": prec1})
+        self.network.load_state_dict(weights)
+        return self.network, rows
 
-    def _epoch(
+    def _step(
         self,
-        train: EncodedSessions,
-        order: np.random.Generator,
-        steps: _Steps,
-        guard: Guard,
-        epoch: int,
+        optimiser: torch.optim.Optimizer,
+        drops: Sequence[IdDropout],
+        batch: BatchTensors,
+        where: str,
     ) -> float:
-        self.network.train()
-        total, n_events = 0.0, 0
-        size = min(self.batch_sessions, max(1, train.n_sessions // FEWEST_STEPS))
-        for done, drawn in enumerate(batches(train, size, order), start=1):
-            batch = to_tensors(drawn)
-            loss = guard.step(steps, batch, f"epoch {epoch}, batch {done}")
-            if loss is not None:
-                total += loss * batch.n_events
-                n_events += batch.n_events
-        return total / n_events if n_events else math.nan
+        """Take one step; returns the summed loss.
+
+        Raises:
+            NumericsError: the loss or the gradient is not finite; nothing has moved.
+        """
+        dropped = batch
+        for drop in drops:
+            dropped = replace(
+                dropped,
+                candidates=drop(dropped.candidates),
+                tokens=drop(dropped.tokens),
+                context=drop(dropped.context),
+            )
+        loss = self._losses(self.network(dropped), batch).mean()
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+        for name, value in (("loss", loss.detach()), ("norm of the gradient", norm)):
+            if not value.isfinite():
+                raise NumericsError(
+                    f"the {name} of '{self.name}' is {float(value)} {where}: check the numbers of "
+                    "the log, or lower lr or clip"
+                )
+        optimiser.step()
+        return float(loss.detach()) * batch.n_events
 
     @torch.no_grad()
     def _validate(
         self, fixed: list[BatchTensors], validation: EncodedSessions
     ) -> tuple[float, float]:
-        """Value to be minimised, and prec@1 in percent."""
+        """The score to be minimised and prec@1 in percent. Where scores are no utilities the score
+        is the NLL after the best link: a loss of its own scale says little of how candidates of one
+        display set stand to one another, and nothing across settings that change the loss."""
         self.network.eval()
         outputs = [self.network(batch) for batch in fixed]
-        losses = [self._losses(scores, batch) for scores, batch in zip(outputs, fixed, strict=True)]
-        scores = torch.cat(outputs).numpy()
+        scores = torch.cat(outputs).double().numpy()
         prec1 = validation_prec1(scores, validation)
-        return (float(torch.cat(losses).mean()) if self.select == "loss" else -prec1), prec1
+        if self.select == "prec@1":
+            return -prec1, prec1
+        if self.fit_link:
+            return validation_nll(scores, validation, self.outside), prec1
+        losses = [self._losses(scores, batch) for scores, batch in zip(outputs, fixed, strict=True)]
+        return float(torch.cat(losses).mean()), prec1
 
     @torch.no_grad()
     def _scores(self, batch: BatchTensors) -> Float64Array:
@@ -163,57 +198,6 @@ class GradientBaseline(Baseline):
             if name.startswith("net.")
         }
         self.network.load_state_dict(state)
-
-
-class _Steps:
-    """AdamW steps of one fit; a step that is refused moves nothing."""
-
-    def __init__(
-        self, model: GradientBaseline, network: nn.Module, drops: Sequence[IdDropout]
-    ) -> None:
-        self.model, self.network, self.drops = model, network, drops
-        self.optimiser = torch.optim.AdamW(
-            network.parameters(), lr=model.lr, weight_decay=model.weight_decay, fused=True
-        )
-        self.frozen = False
-
-    def freeze(self, frozen: bool) -> None:
-        """Let steps look at losses and gradients and move nothing, or move again."""
-        self.frozen = frozen
-
-    def __call__(self, batch: BatchTensors) -> float:
-        """One step; returns the mean loss. Raises StepRefusedError for a loss or a gradient that is
-        not finite."""
-        dropped = batch
-        for drop in self.drops:
-            dropped = replace(
-                dropped,
-                candidates=drop(dropped.candidates),
-                tokens=drop(dropped.tokens),
-                context=drop(dropped.context),
-            )
-        mean = self.model._losses(self.network(dropped), batch).mean()
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(mean)
-        loss, norm = float(mean.detach()), self._clip()
-        if not math.isfinite(loss):
-            raise StepRefusedError(f"the loss is {loss}")
-        if not math.isfinite(norm):
-            raise StepRefusedError(f"the norm of the gradient is {norm}")
-        if not self.frozen:
-            self.optimiser.step()
-        return loss
-
-    def _clip(self) -> float:
-        """Scale the gradient down to the largest norm allowed; returns the norm it had."""
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        norm = float(nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm):
-            # squares of float32 overflow from 1e19 on
-            norm = float(nn.utils.get_total_norm([gradient.double() for gradient in gradients]))
-        if self.model.clip < norm < math.inf:
-            torch._foreach_mul_(gradients, self.model.clip / (norm + 1e-6))
-        return norm
 
 
 class FieldWeights(nn.Module):

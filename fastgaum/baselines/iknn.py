@@ -12,22 +12,19 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from msgspec import Meta
+from scipy import sparse
 
 from fastgaum.baselines.base import Arrays, Float64Array, Grids, Values
 from fastgaum.baselines.neighbours import (
     FALLBACK,
+    EarlierChoices,
     NeighbourBaseline,
-    check_rows,
+    arrays_of,
     choice_matrix,
-    displays_of,
+    matrix_of,
+    of_candidates,
 )
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.kernels.neighbours import (
-    ItemSums,
-    SparseRows,
-    nearest_items,
-    score_by_items,
-)
 from fastgaum.nets.tensors import BatchTensors
 
 
@@ -57,53 +54,46 @@ class ItemKnn(NeighbourBaseline):
 
     def _learn(self, train: EncodedSessions) -> None:
         super()._learn(train)
-        assert self.space is not None
         _, users = np.unique(train.users, return_inverse=True)
-        matrix = choice_matrix(train, len(self.space.item_counts.choices), users)
-        self.counts = (matrix.T @ matrix).tocsr()
-        self.counts.sort_indices()
-        self.nearest: dict[float, SparseRows] = {}
+        matrix = choice_matrix(train, len(self.by_item["rate"]), users)
+        self.counts = (matrix.T @ matrix).tocoo()
+        self.nearest: dict[float, sparse.csr_matrix] = {}
 
     def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
-        source = batch.source
-        near = self._nearest(chosen["shrinkage"])
-        displays = displays_of(source)
-        n_items, scores = len(near.indptr) - 1, np.empty(len(displays.items))
-        scratch = ItemSums(
-            np.zeros(n_items), np.empty(n_items, np.int32), np.zeros(n_items, np.bool_)
-        )
-        score_by_items(displays, near, chosen["repeat"], chosen["decay"], scratch, scores)
-        return scores
+        decay, shrinkage = chosen["decay"], chosen["shrinkage"]
 
-    def _nearest(self, shrinkage: float) -> SparseRows:
-        """Each item's neighbours and their similarities."""
+        def of_both() -> tuple[Float64Array, Float64Array]:
+            earlier = EarlierChoices.of(batch, len(self.by_item["rate"]))
+            weights = earlier.matrix(decay ** earlier.age.astype(np.float64))
+            weights.eliminate_zeros()
+            similar = weights @ self._nearest(shrinkage)
+            return of_candidates(similar, batch.source), of_candidates(weights, batch.source)
+
+        similar, same = self._kept(batch, (decay, shrinkage), of_both)
+        return np.asarray(similar + chosen["repeat"] * same, dtype=np.float64)
+
+    def _nearest(self, shrinkage: float) -> sparse.csr_matrix:
+        """Each item's neighbours and their similarities, (n_items, n_items); of equal ones at the
+        limit the first items stay."""
         if shrinkage not in self.nearest:
-            counts = self.counts
-            room = int(np.minimum(np.diff(counts.indptr), self.neighbours).sum())
-            near = SparseRows(
-                np.empty(len(counts.indptr), np.int32), np.empty(room, np.int32), np.empty(room)
-            )
-            together = SparseRows(counts.indptr, counts.indices, counts.data)
-            nearest_items(together, counts.diagonal(), shrinkage, self.neighbours, near)
-            used = near.indptr[-1]
-            self.nearest[shrinkage] = SparseRows(
-                near.indptr, near.indices[:used], near.values[:used]
+            counts, support = self.counts, self.counts.diagonal() + shrinkage
+            sims = counts.data / np.sqrt(support[counts.row] * support[counts.col])
+            others = counts.row != counts.col
+            row, column, sims = counts.row[others], counts.col[others], sims[others]
+            order = np.lexsort((column, -sims, row))
+            first = np.searchsorted(row[order], row[order])
+            kept = order[np.arange(len(order)) - first < self.neighbours]
+            self.nearest[shrinkage] = sparse.csr_matrix(
+                (sims[kept], (row[kept], column[kept])), shape=counts.shape
             )
         return self.nearest[shrinkage]
 
     def _arrays(self) -> Arrays:
-        near = self._nearest(self.chosen["shrinkage"])
-        return super()._arrays() | {
-            "near.indptr": near.indptr,
-            "near.indices": near.indices,
-            "near.sims": near.values,
-        }
+        return super()._arrays() | arrays_of("near", self._nearest(self.chosen["shrinkage"]))
 
     def _restore(self, arrays: Arrays) -> None:
         super()._restore(arrays)
-        n_items = len(self.by_item["rate"])
-        indptr, indices, sims = (arrays[f"near.{name}"] for name in ("indptr", "indices", "sims"))
-        check_rows(indptr, indices, n_items, n_items)
-        if sims.shape != indices.shape:
-            raise ValueError("each neighbour has one similarity")
-        self.nearest = {self.chosen["shrinkage"]: SparseRows(indptr, indices, sims)}
+        near = matrix_of("near", arrays, len(self.by_item["rate"]))
+        if near.shape[0] != near.shape[1]:
+            raise ValueError("each item has a row of neighbours")
+        self.nearest = {self.chosen["shrinkage"]: near}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from msgspec import Meta
@@ -22,11 +22,13 @@ from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.kernels.neighbours import SessionDisplays
+from fastgaum.nets.sequences import prefixes
 from fastgaum.nets.tensors import BatchTensors
 
 Points = Annotated[float, Meta(ge=-1e9, le=1e9)]
 """added to a score"""
+MOST_EARLIER = 1000
+"""so many of the last tokens before an event are read"""
 FALLBACK: Grids = {
     "popularity": ("rate", "count", "lift"),
     "popularity_weight": (0.1, 1.0),
@@ -65,10 +67,7 @@ class NeighbourBaseline(GridBaseline):
         self._read_popularity()
 
     def _scores_with(self, batch: BatchTensors, chosen: Values) -> Float64Array:
-        of_neighbours = tuple(
-            value for name, value in chosen.items() if name in self.grids and name not in FALLBACK
-        )
-        similar = self._kept(batch, of_neighbours, lambda: self._similar(batch, chosen))
+        similar = self._similar(batch, chosen)
         items = item_rows(batch.source)
         fallback = np.where(items < 0, chosen["unknown"], self.by_item[chosen["popularity"]][items])
         return np.asarray(similar + chosen["popularity_weight"] * fallback, dtype=np.float64)
@@ -99,37 +98,85 @@ def popularity(space: FeatureSpace, kind: str) -> Float64Array:
     return np.asarray(lift, dtype=np.float64)
 
 
-def displays_of(batch: Batch) -> SessionDisplays:
-    """A batch as the kernels of neighbours read it."""
-    return SessionDisplays(
-        batch.session_offsets,
-        batch.display_offsets,
-        batch.token_offsets,
-        batch.token_candidates,
-        item_rows(batch),
-    )
+@dataclass(frozen=True)
+class EarlierChoices:
+    """The choices before each event: one entry for each event and each known item that was chosen
+    before it in its session. A choice of an unknown item ages the others; no click ages nothing."""
+
+    shape: tuple[int, int]
+    """events, and items of training"""
+    event: np.ndarray
+    """of each entry, shape (n_entries,)"""
+    item: np.ndarray
+    """shape (n_entries,)"""
+    age: np.ndarray
+    """choices since then, 0 for the last one, shape (n_entries,)"""
+    length: np.ndarray
+    """choices before the event, those of unknown items included, shape (n_entries,)"""
+
+    @classmethod
+    def of(cls, batch: BatchTensors, n_items: int) -> Self:
+        """The choices of a batch; at most MOST_EARLIER tokens before an event are read."""
+        source, expanded = batch.source, prefixes(batch.token_offsets, MOST_EARLIER)
+        token, last = expanded.rows.numpy(), expanded.last.numpy()
+        sizes = np.diff(expanded.offsets.numpy())
+        candidates = source.token_candidates
+        # an unknown item's row is -1, and so is no choice's
+        items = np.where(candidates >= 0, item_rows(source)[candidates], -1)[token]
+        # the number of choices up to each token; differences within a session are what counts
+        total = np.cumsum(candidates >= 0)
+        newest = np.repeat(total[token[last]], sizes)
+        before = np.repeat(total[token[expanded.first.numpy()]], sizes)
+        first = np.repeat((candidates >= 0)[token[expanded.first.numpy()]], sizes)
+        known = items >= 0
+        event = np.repeat(source.later_events, sizes)
+        age, length = newest - total[token], newest - before + first
+        shape = (batch.n_events, n_items)
+        return cls(shape, event[known], items[known], age[known], length[known])
+
+    def matrix(self, weights: Float64Array) -> sparse.csr_matrix:
+        """The entries' weights, those of one event and item added up, (n_events, n_items)."""
+        return sparse.csr_matrix((weights, (self.event, self.item)), shape=self.shape)
+
+    def latest(self) -> Self:
+        """The latest entry of each event and item."""
+        order = np.lexsort((self.age, self.item, self.event))
+        event, item = self.event[order], self.item[order]
+        order = order[np.append(True, (np.diff(event) != 0) | (np.diff(item) != 0))[: len(order)]]
+        parts = (part[order] for part in (self.event, self.item, self.age, self.length))
+        return type(self)(self.shape, *parts)
+
+
+def of_candidates(matrix: sparse.csr_matrix, batch: Batch) -> Float64Array:
+    """The entry of each candidate's event and item, (n_candidates,); 0 for an unknown item. Sums
+    in another order are equal to rounding only: equal candidates tie again."""
+    items = item_rows(batch)
+    event = np.repeat(np.arange(len(batch.choices)), np.diff(batch.display_offsets))
+    values = np.asarray(matrix[event, np.maximum(items, 0)], dtype=np.float64).ravel()
+    return np.where(items >= 0, np.round(values, 10), 0.0)
 
 
 def choice_matrix(train: EncodedSessions, n_items: int, rows: np.ndarray) -> sparse.csr_matrix:
-    """Who chose what, once or more: int32 ones, shape (max(rows) + 1, n_items); rows (n_sessions,)
-    says who has a session."""
-    clicked = train.choices >= 0
+    """Who chose what, once or more: ones, shape (max(rows) + 1, n_items); rows (n_sessions,) says
+    who has a session."""
     items = train.ids[train.chosen_candidates, 0] - N_RESERVED
-    who = np.repeat(rows, np.diff(train.session_offsets))[clicked]
-    ones = np.ones(len(items), dtype=np.int32)
-    matrix = sparse.csr_matrix((ones, (who, items)), shape=(int(rows.max()) + 1, n_items))
+    who = np.repeat(rows, np.diff(train.session_offsets))[train.choices >= 0]
+    matrix = sparse.csr_matrix((np.ones(len(items)), (who, items)), (int(rows.max()) + 1, n_items))
     matrix.sum_duplicates()
     matrix.data[:] = 1
     return matrix
 
 
-def check_rows(indptr: np.ndarray, indices: np.ndarray, n_rows: int, n_columns: int) -> None:
-    """Raise ValueError unless these are compressed rows of that shape: a kernel would read a
-    damaged file's past their end."""
-    starts_fit = indptr.shape == (n_rows + 1,) and indptr[0] == 0 and indptr[-1] == len(indices)
-    if (
-        not starts_fit
-        or (np.diff(indptr) < 0).any()
-        or ((indices < 0) | (indices >= n_columns)).any()
-    ):
-        raise ValueError(f"compressed rows are not of shape ({n_rows}, {n_columns})")
+def arrays_of(name: str, matrix: sparse.csr_matrix) -> Arrays:
+    """A sparse matrix as named arrays."""
+    parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+    return {f"{name}.{part}": values for part, values in parts.items()}
+
+
+def matrix_of(name: str, arrays: Arrays, n_items: int) -> sparse.csr_matrix:
+    """The matrix that `arrays_of` described, of n_items columns. Raises ValueError for a damaged
+    one: scipy would read past its end."""
+    parts = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
+    matrix = sparse.csr_matrix(parts, shape=(len(parts[2]) - 1, n_items))
+    matrix.check_format(full_check=True)
+    return matrix

@@ -16,9 +16,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from fastgaum.baselines.base import Float64Array, Grids, Rows, validation_nll
-from fastgaum.baselines.gradient import item_ids
-from fastgaum.baselines.grid_search import GridNetworkBaseline
+from fastgaum.baselines.base import Float64Array, Rows, validation_nll
+from fastgaum.baselines.gradient import GradientBaseline, item_ids
 from fastgaum.config import Count, CountFromOne, Probability, Width
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import UNKNOWN_ITEM_ID, EncodedSessions
@@ -29,7 +28,7 @@ from fastgaum.nets.tensors import Bags, BatchTensors
 
 
 @dataclass(eq=False)
-class SessionRnn(GridNetworkBaseline):
+class SessionRnn(GradientBaseline):
     """A GRU over the chosen items; score(a) = state · embedding of a + bias of a, trained to name
     the next item.
 
@@ -43,10 +42,9 @@ class SessionRnn(GridNetworkBaseline):
 
     name: ClassVar[str] = "s-rnn"
     published_name: ClassVar[str | None] = "S-RNN"
-    grids: ClassVar[Grids] = {}
     reads: ClassVar[tuple[str, ...]] = ("identity",)
 
-    id_dropout: Probability = 0.1
+    id_dropout: Probability | None = 0.1
     dim: Width = 16
     """size of the state and of the output embeddings"""
     dropout: Probability = 0.5

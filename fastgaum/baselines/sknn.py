@@ -14,26 +14,26 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from scipy import sparse
 
 from fastgaum.baselines.base import Arrays, Float64Array, Grids, Rows, Values
 from fastgaum.baselines.neighbours import (
     FALLBACK,
+    EarlierChoices,
     NeighbourBaseline,
     Points,
-    check_rows,
+    arrays_of,
     choice_matrix,
-    displays_of,
+    matrix_of,
+    of_candidates,
 )
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.config import CountFromOne
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.kernels.neighbours import (
-    NeighbourSessions,
-    SessionSums,
-    ShareRule,
-    score_by_sessions,
-)
 from fastgaum.nets.tensors import BatchTensors
+
+EVENTS_AT_ONCE = 512
+"""neighbours are looked for so many events at a time: each may have all of training"""
 
 
 @dataclass(eq=False)
@@ -49,44 +49,47 @@ class _SessionKnn(NeighbourBaseline):
 
     def _learn(self, train: EncodedSessions) -> None:
         super()._learn(train)
-        assert self.space is not None
-        matrix = choice_matrix(
-            train, len(self.space.item_counts.choices), np.arange(train.n_sessions)
-        )
-        by_item = matrix.tocsc()
-        self.of_item_indptr, self.of_item = by_item.indptr, by_item.indices
-        self.norms = (
-            np.ones(train.n_sessions) if self.by_position else np.sqrt(np.diff(matrix.indptr))
-        )
+        self.sessions = choice_matrix(train, len(self.by_item["rate"]), np.arange(train.n_sessions))
 
     def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
-        source = batch.source
-        displays = displays_of(source)
-        n_training, n_items = len(self.norms), len(self.of_item_indptr) - 1
-        training = NeighbourSessions(
-            self.of_item_indptr, self.of_item, self.norms, self.by_position
-        )
-        rule = ShareRule(self.neighbours, chosen["shrinkage"], chosen["repeat"])
-        scratch = SessionSums(
-            np.zeros(n_training), np.empty(n_training, np.int32), np.zeros(n_items, np.bool_)
-        )
-        scores = np.empty(len(displays.items))
-        score_by_sessions(displays, training, rule, scratch, scores)
-        return scores
+        shared, total, before = self._kept(batch, ("shares",), lambda: self._neighbours(batch))
+        shares = shared / np.where(shared > 0, chosen["shrinkage"] + total, 1.0)
+        return np.asarray(shares + chosen["repeat"] * before, dtype=np.float64)
+
+    def _neighbours(self, batch: BatchTensors) -> tuple[Float64Array, Float64Array, Float64Array]:
+        """Of each candidate: the similarity of its event's neighbours that chose it, that of all of
+        them, and whether the session chose it before, (n_candidates,) each."""
+        earlier = EarlierChoices.of(batch, self.sessions.shape[1]).latest()
+        before = earlier.matrix(np.ones(len(earlier.event)))
+        if self.by_position:
+            weights = earlier.matrix(1 - earlier.age / earlier.length)
+        else:
+            distinct = np.maximum(np.diff(before.indptr), 1)
+            weights = sparse.diags(1 / np.sqrt(distinct)) @ before
+        sizes = np.maximum(np.diff(self.sessions.indptr), 1)
+        norms = np.ones(len(sizes)) if self.by_position else np.sqrt(sizes)
+        shared, totals = [], []
+        for start in range(0, weights.shape[0], EVENTS_AT_ONCE):
+            sims = (weights[start : start + EVENTS_AT_ONCE] @ self.sessions.T).tocsr()
+            # sums in another order are equal to rounding only
+            sims.data = np.round(sims.data / norms[sims.indices], 12)
+            for row in np.flatnonzero(np.diff(sims.indptr) > self.neighbours):
+                of_row = sims.data[sims.indptr[row] : sims.indptr[row + 1]]
+                limit = np.partition(of_row, -self.neighbours)[-self.neighbours]
+                of_row[of_row < limit] = 0
+            sims.eliminate_zeros()
+            totals.append(np.asarray(sims.sum(axis=1)).ravel())
+            shared.append(sims @ self.sessions)
+        total = np.repeat(np.concatenate(totals), np.diff(batch.source.display_offsets))
+        together = sparse.vstack(shared, format="csr")
+        return of_candidates(together, batch.source), total, of_candidates(before, batch.source)
 
     def _arrays(self) -> Arrays:
-        mine = {
-            "of_item.indptr": self.of_item_indptr,
-            "of_item.sessions": self.of_item,
-            "norms": self.norms,
-        }
-        return super()._arrays() | mine
+        return super()._arrays() | arrays_of("sessions", self.sessions)
 
     def _restore(self, arrays: Arrays) -> None:
         super()._restore(arrays)
-        self.of_item_indptr, self.of_item = arrays["of_item.indptr"], arrays["of_item.sessions"]
-        self.norms = arrays["norms"]
-        check_rows(self.of_item_indptr, self.of_item, len(self.by_item["rate"]), len(self.norms))
+        self.sessions = matrix_of("sessions", arrays, len(self.by_item["rate"]))
 
 
 @dataclass(eq=False)

@@ -14,15 +14,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fastgaum.baselines.base import Grids
 from fastgaum.baselines.context_crosses import ContextCrosses, cross_rows
 from fastgaum.baselines.gradient import (
     FieldWeights,
+    GradientBaseline,
     item_ids,
     last_choices,
     logistic_nll,
     mean_of_choices,
 )
-from fastgaum.baselines.grid_search import GridNetworkBaseline
 from fastgaum.config import CountFromOne, NotNegative, Positive, Probability, Width, Widths
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, BagSizes
@@ -31,7 +32,7 @@ from fastgaum.nets.tensors import BatchTensors
 
 
 @dataclass(eq=False)
-class WideDeep(GridNetworkBaseline):
+class WideDeep(GradientBaseline):
     """score = wide + deep, trained together.
 
     Wide: linear over the candidate's ids and numbers, and one weight per hashed cross (last choice
@@ -41,6 +42,9 @@ class WideDeep(GridNetworkBaseline):
     far; one optimiser (AdamW) trains both parts, where the paper has FTRL with L1 for the wide one
     and AdaGrad for the deep one."""
 
+    grids: ClassVar[Grids] = {"id_dropout": (0.8, 0.05)}
+
+    id_dropout: Probability | None = None
     weight_decay: NotNegative = 0.1
     dim: Width = 8
     """size of the embeddings"""

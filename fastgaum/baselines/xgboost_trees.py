@@ -29,7 +29,6 @@ from fastgaum.baselines.base import (
     validation_prec1,
 )
 from fastgaum.baselines.field_columns import FieldColumns, chosen_before
-from fastgaum.baselines.grid_search import combinations
 from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
@@ -69,7 +68,6 @@ class BoostedTrees(Baseline):
         "eta": (0.05, 0.2),
         "min_child_weight": (1.0, 0.2),
     }
-    """values tried for the settings that are left open"""
 
     rounds: CountFromOne = 500
     """at most so many trees"""
@@ -110,15 +108,9 @@ class BoostedTrees(Baseline):
             (self._data(train, counts, self.training), self._data(validation, counts), counts)
             for counts in ((True, False) if self.space.has_statistics else (False,))
         ]
-        given = {name: getattr(self, name) for name in self.grids}
         rows: Rows = []
         best = np.inf
-        for tried in combinations(
-            {
-                name: grid if given[name] is None else (given[name],)
-                for name, grid in self.grids.items()
-            }
-        ):
+        for tried in self.combinations():
             losses = []
             for data, held, counts in inputs:
                 booster = self._boost(train, data, validation, held, tried)

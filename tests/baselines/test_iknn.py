@@ -43,7 +43,7 @@ def test_a_tie_of_the_neighbours_is_broken_by_popularity() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("near.indices", 10**6), ("near.indptr", 10**6), ("chosen.popularity", 9)]
 )
-def test_a_damaged_file_never_reaches_the_kernel(name: str, value: int) -> None:
+def test_a_damaged_file_is_never_read(name: str, value: int) -> None:
     log = co_choice_log(2)
     model = ItemKnn(popularity="rate")
     model.fit(log)

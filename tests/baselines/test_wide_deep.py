@@ -11,8 +11,8 @@ import torch
 from fastgaum.baselines import gradient
 from fastgaum.baselines.context_crosses import cross_rows
 from fastgaum.baselines.gradient import last_choices, mean_of_choices
-from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr
+from fastgaum.errors import NumericsError
 from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.in_memory import Sessions
 from fastgaum.features.space import FeatureSpace
@@ -58,8 +58,17 @@ def test_the_search_keeps_the_best_and_leaves_given_settings_alone() -> None:
     table = model.fit(log)
     assert table["id_dropout"].unique().sort().to_list() == [0.05, 0.8]
     assert table.filter("best")["val_loss"].to_list() == [table["val_loss"].min()]
-    assert "id_dropout" not in WideDeepCcf(epochs=3, id_dropout=0.2).fit(log).columns
-    assert "id_dropout" not in WideDeepCcf(epochs=3, search=False).fit(log).columns
+    assert WideDeepCcf(epochs=3, id_dropout=0.2).fit(log)["id_dropout"].unique().to_list() == [0.2]
+
+
+def test_a_loss_that_is_not_finite_is_refused() -> None:
+    """Nothing has moved then, and the message says where."""
+    log = random_log(3, n_sessions=60)
+    model = WideDeepCcf(protocol="bags", id_dropout=0.2, lr=1e30)
+    with pytest.raises(
+        NumericsError, match=r"'wd-ccf' is \S+ (in epoch 1, batch \d|after epoch 1)"
+    ):
+        model.fit(log)
 
 
 @pytest.mark.parametrize(("n_training", "sizes"), [(10, {2}), (400, {64, 400 % 64})])
@@ -75,6 +84,6 @@ def test_an_epoch_has_steps_though_sessions_are_few(
             yield batch
 
     monkeypatch.setattr(gradient, "batches", watched)
-    ConditionalLogit(epochs=1).fit(random_log(3, n_sessions=2 * n_training))
+    WideDeepCcf(epochs=1, id_dropout=0.5).fit(random_log(3, n_sessions=2 * n_training))
     assert (sum(found), set(found)) == (n_training, sizes)
     assert len(found) >= gradient.FEWEST_STEPS

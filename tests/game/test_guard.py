@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
 from fastgaum.errors import ConfigError, LogFormatError, NumericsError, StepRefusedError
@@ -21,7 +20,6 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
 from fastgaum.game.guard import at_fault
 from fastgaum.game.loop import Trainer, TrainingData
-from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
@@ -357,37 +355,3 @@ def test_a_score_that_is_not_finite_names_its_event() -> None:
         NumericsError, match=r"event '\d+' of session 's0': the reward gives item 'i\d+' nan"
     ):
         model.predict(plain)
-
-
-@pytest.mark.parametrize("rule", ["stop", "skip"])
-def test_baselines_fitted_by_gradients_are_guarded(
-    rule: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = random_log(3, n_sessions=60)
-    session = int(log.sessions_in("train")[3])
-    _poison(monkeypatch, log, session)
-    model = ConditionalLogit(protocol="bags", epochs=3, batch_sessions=8, on_nonfinite=rule)  # type: ignore[arg-type]
-    if rule == "stop":
-        with pytest.raises(
-            NumericsError,
-            match=rf"the loss is nan in epoch 1, batch \d: at fault: session 's{session}'",
-        ):
-            model.fit(log)
-        return
-    table = model.fit(log)
-    assert table["skipped"].to_list() == [1, 1, 1]
-    assert set(table["at_fault"]) == {f"at fault: session 's{session}'"}
-    assert all(parameter.isfinite().all() for parameter in model.network.parameters())
-    with pytest.raises(NumericsError, match="at most 1 are"):
-        dataclasses.replace(model, most_skipped=1).fit(log)
-
-
-def _poison(monkeypatch: pytest.MonkeyPatch, log: SessionLog, session: int) -> None:
-    """Let a training session have a NaN: a log with one is refused before."""
-    fit = FeatureSpace.fit_encoded
-
-    def damaged(*made_of: Any) -> tuple[FeatureSpace, EncodedSessions]:
-        space, train = fit(*made_of)
-        return space, poisoned(train, int(np.flatnonzero(train.rows == session)[0]), math.nan)
-
-    monkeypatch.setattr(FeatureSpace, "fit_encoded", damaged)

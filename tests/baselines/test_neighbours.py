@@ -1,0 +1,152 @@
+"""The neighbourhood models against their naive twins, on drawn logs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastgaum.baselines.iknn import ItemKnn
+from fastgaum.baselines.sknn import CascadeSessionKnn, VectorSessionKnn, _SessionKnn
+from fastgaum.features.batches import assemble
+from fastgaum.features.ordered import ONCE
+from fastgaum.features.space import FeatureSpace
+from fastgaum.logs.log import SessionLog
+from fastgaum.nets.tensors import BatchTensors, to_tensors
+from tests.builders import log_of, random_log
+
+modest = settings(max_examples=8, deadline=None)
+
+
+def all_sessions(log: SessionLog) -> BatchTensors:
+    space = FeatureSpace.fit(log)
+    encoded = space.encode(log, log.sessions_in("all"))
+    return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
+
+
+def events_of(log: SessionLog) -> Iterator[tuple[list[int], list[int]]]:
+    """The choices before each event, oldest first, and its candidates; items of training, or -1."""
+    displayed = FeatureSpace.fit(log).encode(log, log.sessions_in("all")).ids[:, 0] - 2
+    for start, stop in zip(log.session_offsets[:-1], log.session_offsets[1:], strict=True):
+        before: list[int] = []
+        for event in range(start, stop):
+            first, last = log.display_offsets[event], log.display_offsets[event + 1]
+            items = np.where(displayed[first:last] < 0, -1, displayed[first:last]).tolist()
+            yield list(before), items
+            before += [items[log.choices[event]]] if log.choices[event] >= 0 else []
+
+
+def chosen_in_training(log: SessionLog, of: np.ndarray) -> list[set[int]]:
+    """The items that each user or session of `of` chose, a set each."""
+    ids = FeatureSpace.fit(log).encode(log, log.sessions_in("all")).ids[:, 0] - 2
+    sets: dict[int, set[int]] = {}
+    for session in log.sessions_in("train"):
+        mine = sets.setdefault(int(of[session]), set())
+        for event in range(log.session_offsets[session], log.session_offsets[session + 1]):
+            if log.choices[event] >= 0:
+                mine.add(int(ids[log.display_offsets[event] + log.choices[event]]))
+    return list(sets.values())
+
+
+@modest
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([0.0, 0.8, 1.0]),
+    st.sampled_from([0.0, -1.0, 1.0]),
+    st.sampled_from([0.0, 20.0]),
+    st.integers(1, 6),
+)
+def test_items_equal_their_twin(
+    seed: int, decay: float, repeat: float, shrinkage: float, most: int
+) -> None:
+    log = random_log(seed, n_sessions=30, no_click=0.3, shared_users=True)
+    model = ItemKnn(
+        neighbours=most,
+        decay=decay,
+        repeat=repeat,
+        shrinkage=shrinkage,
+        popularity="rate",
+        popularity_weight=1.0,
+        unknown=0.5,
+    )
+    model.fit(log)
+    together = [[0] * 100 for _ in range(100)]
+    for chosen in chosen_in_training(log, log.users):
+        for i in chosen:
+            for j in chosen:
+                together[i][j] += 1
+    sims: list[dict[int, float]] = []
+    for i, row in enumerate(together):
+        near = {
+            j: n / math.sqrt((row[i] + shrinkage) * (together[j][j] + shrinkage))
+            for j, n in enumerate(row)
+            if n and j != i
+        }
+        sims.append({j: near[j] for j in sorted(near, key=lambda j: (-near[j], j))[:most]})
+        sims[i][i] = repeat
+    expected = [
+        sum(
+            decay**age * sims[old].get(item, 0.0)
+            for age, old in enumerate(reversed(before))
+            if old >= 0
+        )
+        if item >= 0
+        else 0.0
+        for before, items in events_of(log)
+        for item in items
+    ]
+    np.testing.assert_allclose(model._similar(all_sessions(log), model.chosen), expected, atol=1e-9)
+
+
+@modest
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([VectorSessionKnn, CascadeSessionKnn]),
+    st.integers(1, 9),
+    st.sampled_from([0.5, 2.0]),
+    st.sampled_from([0.0, -1.0]),
+)
+def test_sessions_equal_their_twin(
+    seed: int, kind: type[_SessionKnn], most: int, shrinkage: float, repeat: float
+) -> None:
+    log = random_log(seed, n_sessions=30, no_click=0.3)
+    model = kind(neighbours=most, shrinkage=shrinkage, repeat=repeat)
+    model.space, train = FeatureSpace.fit_encoded(log, ONCE)
+    model._learn(train)
+    training = chosen_in_training(log, np.arange(log.n_sessions))
+    expected = []
+    for before, items in events_of(log):
+        place = {item: (i + 1) / len(before) for i, item in enumerate(before) if item >= 0}
+        sims = [
+            sum(place[item] if model.by_position else 1 for item in place if item in session)
+            / (1 if model.by_position else math.sqrt(len(place) * len(session) or 1))
+            for session in training
+        ]
+        # equal similarities may differ in their last bits by the order of the sum
+        limit = sorted(sims, reverse=True)[min(most, len(sims)) - 1] - 1e-9
+        sims = [sim if sim >= limit else 0.0 for sim in sims]
+        for item in items:
+            shared = sum(sim for sim, one in zip(sims, training, strict=True) if item in one)
+            again = repeat if item in place else 0.0
+            expected.append(shared / (shrinkage + sum(sims)) + again)
+    values = {"shrinkage": shrinkage, "repeat": repeat}
+    similar = _SessionKnn._similar(model, all_sessions(log), values)
+    np.testing.assert_allclose(similar, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
+def test_unknown_choices_age_the_others_and_no_click_does_not(decay: float) -> None:
+    """0 and 1 were chosen by one user; after 0, then nothing, then an unknown item, 1 scores decay
+    times their similarity."""
+    train = [([0], 0), ([1], 0)]
+    test = [([0, 5], 0), ([0], -1), ([9, 0], 0), ([1], 0)]
+    log = log_of([train, train, test], [0, 1, 2])
+    model = ItemKnn(decay=decay, repeat=0.0, shrinkage=0.0, popularity_weight=0.0)
+    model.fit(log)
+    assert model.space is not None
+    encoded = model.space.encode(log, log.sessions_in("test"))
+    np.testing.assert_allclose(model._all_scores(encoded), [0, 0, 0, 0, 0, decay])
