@@ -22,7 +22,7 @@ def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None
     """Field vectors side by side, the double sum over their pairs, and the deep part on all of
     them."""
     log = random_log(3, n_sessions=40)
-    model = DeepFm(protocol=protocol, epochs=1, search=False)
+    model = DeepFm(protocol=protocol, epochs=1, id_dropout=0.8, loss="logistic")
     model.fit(log)
     assert model.space is not None
     encoded = model.space.encode(log, log.sessions_in("all"))
