@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.field_columns import SPEED_OF_FEW
-from fastgaum.baselines.gradient import FieldWeights, is_few
+from fastgaum.baselines.field_columns import SPEED_OF_FEW, is_few
+from fastgaum.baselines.gradient import FieldWeights
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import context_sizes

@@ -44,6 +44,21 @@ def has_few_values(field: CategoricalField) -> bool:
     return len(field.values) <= FEW_VALUES
 
 
+def ids_of_few(space: FeatureSpace) -> np.ndarray:
+    """Whether each id is of a field of few values, bool, (n_ids,)."""
+    few = np.zeros(space.n_ids, dtype=bool)
+    for part in (*space.categorical, *space.context):
+        # a context field that holds items has the items' ids
+        if part.source != "context_item":
+            few[part.start : part.stop] = is_few(part)
+    return few
+
+
+def is_few(part: CategoricalField) -> bool:
+    """Whether a field other than the items has few values."""
+    return part.source not in ("item", "context_item") and has_few_values(part)
+
+
 @dataclass(frozen=True)
 class KeyCounts:
     """What the training split says of each key."""

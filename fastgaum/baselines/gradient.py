@@ -24,13 +24,12 @@ from fastgaum.baselines.base import (
     validation_nll,
     validation_prec1,
 )
-from fastgaum.baselines.field_columns import SPEED_OF_FEW, has_few_values
+from fastgaum.baselines.field_columns import SPEED_OF_FEW, ids_of_few
 from fastgaum.config import CountFromOne, NotNegative, Positive, Probability
 from fastgaum.errors import NumericsError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.vocabulary import CategoricalField
 from fastgaum.nets.bags import IdDropout, bag_sum
 from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
@@ -90,7 +89,7 @@ class GradientBaseline(Baseline):
         for values in tried:
             self.chosen = values
             torch.manual_seed(self.seed)
-            network, epochs = self._trained(train, validation, fixed)
+            network, epochs = self._best_network(train, validation, fixed)
             value = min(row["val_loss"] for row in epochs)
             if value < best:
                 best, kept, chosen = value, network, values
@@ -98,7 +97,7 @@ class GradientBaseline(Baseline):
         self.network, self.chosen = kept, chosen
         return [row | {"best": row["val_loss"] == best} for row in rows]
 
-    def _trained(
+    def _best_network(
         self, train: EncodedSessions, validation: EncodedSessions, fixed: list[BatchTensors]
     ) -> tuple[nn.Module, Rows]:
         """A network of the best epoch, and a row for each epoch, until `patience` is over."""
@@ -220,21 +219,6 @@ class FieldWeights(nn.Module):
         speed = SPEED_OF_FEW * self.few[bags.ids.long()]
         sums = bag_sum(self.weights, bags.ids, bags.offsets, speed)
         return scores + sums.view(scores.shape)
-
-
-def ids_of_few(space: FeatureSpace) -> np.ndarray:
-    """Whether each id is of a field of few values, bool, (n_ids,)."""
-    few = np.zeros(space.n_ids, dtype=bool)
-    for part in (*space.categorical, *space.context):
-        # a context field that holds items has the items' ids
-        if part.source != "context_item":
-            few[part.start : part.stop] = is_few(part)
-    return few
-
-
-def is_few(part: CategoricalField) -> bool:
-    """Whether a field other than the items has few values."""
-    return part.source not in ("item", "context_item") and has_few_values(part)
 
 
 def dropouts(space: FeatureSpace, rate: float) -> list[IdDropout]:

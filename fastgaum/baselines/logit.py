@@ -2,48 +2,214 @@
 1974.
 
 utility(a) = Σ_f w_f over the ids of a's bag + w · numbers; choice by softmax over the display set.
-It has no history
-encoder: under `identity` it is one weight per item, under `bags` the row of protocol.md with the
-same numbers as ours."""
+It has no history encoder: under `identity` it is one weight per item, under `bags` it reads the
+numbers that our networks read. What all candidates of an event share says nothing of which one is
+chosen, so the event's context enters as crosses: a weight for each context value and candidate's
+value that training displayed together, and for each context number one more weight of each id and
+number; by itself it counts against no click alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+import numpy as np
+from scipy import sparse
+from scipy.optimize import minimize
 
-from fastgaum.baselines.context_crosses import ContextCrosses
-from fastgaum.baselines.gradient import FieldWeights, GradientBaseline
-from fastgaum.config import Probability
-from fastgaum.features.space import FeatureSpace
-from fastgaum.nets.bags import BagLinear
+from fastgaum.baselines.base import (
+    Arrays,
+    Baseline,
+    Float64Array,
+    Grids,
+    Link,
+    Rows,
+    nll_of_link,
+    validation_prec1,
+)
+from fastgaum.baselines.field_columns import ids_of_few, is_few
+from fastgaum.config import CountFromOne, Positive
+from fastgaum.features.batches import Batch, assemble
+from fastgaum.features.sessions import EncodedSessions
+from fastgaum.nets.networks import context_sizes
 from fastgaum.nets.tensors import BatchTensors
+
+FEW_PENALTY = 0.1
+"""the penalty of values of fields that have few, each seen often, and of the intercept"""
 
 
 @dataclass(eq=False)
-class ConditionalLogit(GradientBaseline):
-    """The linear choice model. Strong id dropout keeps rare items' weights from standing in for the
-    numbers."""
+class ConditionalLogit(Baseline):
+    """The linear choice model: its weights minimise the summed NLL of the training choices and
+    ½ Σ penalty · weight², which is convex, by L-BFGS.
+
+    Penalties are chosen on validation: one of ids (items, and values of fields of many values),
+    which keeps rare items' weights from standing in for the numbers, and one of numbers."""
 
     name: ClassVar[str] = "logit"
     fit_link: ClassVar[bool] = False
+    grids: ClassVar[Grids] = {
+        "penalty": (100.0, 10.0, 1.0, 0.1),
+        "number_penalty": (100.0, 10.0, 1.0),
+    }
 
-    id_dropout: Probability = 0.5
+    penalty: Positive | None = None
+    """of the weights of ids"""
+    number_penalty: Positive | None = None
+    """of the weights of numbers, which are standardised"""
+    iterations: CountFromOne = 1000
+    """of the solver at most"""
 
-    def _network(self) -> nn.Module:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+        everything, held = (
+            assemble(one, np.arange(one.n_sessions, dtype=np.int32)) for one in (train, validation)
+        )
+        self.crossed = np.unique(self._cross_keys(everything))
+        objective = Objective.of(self._design(everything), everything, self.outside)
+        design, rows, best = self._design(held), list[dict[str, object]](), np.inf
+        found = np.zeros(objective.design.shape[1])
+        for values in self.combinations():
+            penalties = self._penalties(values["penalty"], values["number_penalty"])
+            found = objective.minimum(penalties, found, self.iterations)
+            scores = np.asarray(design @ found)
+            loss = nll_of_link(scores, validation, self.outside)(Link()) / validation.n_events
+            rows.append(
+                values | {"val_loss": loss, "val_prec1": validation_prec1(scores, validation)}
+            )
+            if loss < best:
+                best, self.weights = loss, found
+        self.settings_tried = len(rows)
+        return rows
+
+    def _scores(self, batch: BatchTensors) -> Float64Array:
+        return np.asarray(self._design(batch.source) @ self.weights)
+
+    def _arrays(self) -> Arrays:
+        return {"weights": self.weights, "crossed": self.crossed}
+
+    def _restore(self, arrays: Arrays) -> None:
+        self.weights, self.crossed = arrays["weights"], arrays["crossed"]
+        if self.weights.shape != self._penalties(1.0, 1.0).shape:
+            raise ValueError("the weights are not those of the feature space")
+
+    def _cross_keys(self, batch: Batch) -> np.ndarray:
+        """A key for each context field's value and each id of a candidate, int64, (n_candidates,
+        n_context_fields · n_categorical)."""
         assert self.space is not None
-        return _Linear(self.space)
+        event = np.repeat(np.arange(len(batch.choices)), np.diff(batch.display_offsets))
+        context = batch.context_ids.astype(np.int64)[event] * self.space.n_ids
+        keys: np.ndarray = (context[:, :, None] + batch.ids[:, None, :]).reshape(len(event), -1)
+        return keys
+
+    def _design(self, batch: Batch) -> sparse.csr_matrix:
+        """What the weights multiply, a row per candidate: ids and numbers; for each context number
+        its products with these; crosses; where no click is a choice, an intercept and the context.
+        """
+        assert self.space is not None
+        n, n_ids = len(batch.ids), self.space.n_ids
+        event = np.repeat(np.arange(len(batch.choices)), np.diff(batch.display_offsets))
+        numbers = batch.numbers.astype(np.float64)
+        own = sparse.hstack([_indicators(batch.ids, n_ids), numbers], format="csr")
+        context = batch.context_numbers.astype(np.float64)[event]
+        keys = self._cross_keys(batch)
+        columns = np.searchsorted(self.crossed, keys)
+        inside = np.minimum(columns, len(self.crossed) - 1)
+        known = self.crossed[inside] == keys if len(self.crossed) else np.zeros(keys.shape, bool)
+        ends = np.append(0, np.cumsum(known.sum(1)))
+        crosses = sparse.csr_matrix(
+            (np.ones(ends[-1]), columns[known], ends), shape=(n, len(self.crossed))
+        )
+        parts = [own, *(sparse.diags(one) @ own for one in context.T), crosses]
+        if self.outside:
+            of_events = _indicators(batch.context_ids[event], n_ids)
+            parts += [np.ones((n, 1)), context, of_events]
+        return sparse.hstack(parts, format="csr")
+
+    def _penalties(self, penalty: float, number_penalty: float) -> Float64Array:
+        """The penalty of each column of `_design`."""
+        assert self.space is not None
+        space = self.space
+        of_ids = np.where(ids_of_few(space), FEW_PENALTY, penalty)
+        own = np.append(of_ids, np.full(space.n_numbers, number_penalty))
+        context_numbers = self._n_context_numbers
+        # a pair is of few values where both of its values are
+        few_context = np.zeros(space.n_ids, dtype=bool)
+        for part in space.context:
+            few_context[part.start : part.stop] = is_few(part)
+        left, right = self.crossed // space.n_ids, self.crossed % space.n_ids
+        few = few_context[left] & ids_of_few(space)[right]
+        parts = [own, *[own] * context_numbers, np.where(few, FEW_PENALTY, penalty)]
+        if self.outside:
+            parts += [np.full(1 + context_numbers, FEW_PENALTY), np.full(space.n_ids, penalty)]
+        return np.concatenate(parts)
+
+    @property
+    def _n_context_numbers(self) -> int:
+        assert self.space is not None
+        return context_sizes(self.space).n_numbers
 
 
-class _Linear(nn.Module):
-    def __init__(self, space: FeatureSpace) -> None:
-        super().__init__()
-        self.weights = BagLinear(space.n_ids, space.n_numbers, 1, 0, init_std=0.0)
-        self.of_fields = FieldWeights(space)
-        self.of_context = ContextCrosses(space)
+def _indicators(ids: np.ndarray, n_ids: int) -> sparse.csr_matrix:
+    """A row for each row of ids, with 1 at each of them."""
+    starts = np.arange(len(ids) + 1) * ids.shape[1]
+    return sparse.csr_matrix((np.ones(ids.size), ids.ravel(), starts), shape=(len(ids), n_ids))
 
-    def forward(self, batch: BatchTensors) -> Tensor:
-        scores: Tensor = self.weights(batch.candidates).squeeze(1)
-        scores = self.of_fields.add_to(scores, batch.candidates)
-        return self.of_context.add_to(scores, batch)
+
+@dataclass(frozen=True)
+class Objective:
+    """The penalised NLL of choices as a function of a linear model's weights."""
+
+    design: sparse.csr_matrix
+    """a row per candidate, (n_candidates, n_columns)"""
+    transposed: sparse.csr_matrix
+    starts: np.ndarray
+    """first candidate of each event, (n_events,)"""
+    sizes: np.ndarray
+    chosen: Float64Array
+    """1 for a candidate that was chosen, (n_candidates,)"""
+    outside: bool
+
+    @classmethod
+    def of(cls, design: sparse.csr_matrix, batch: Batch, outside: bool) -> Objective:
+        """The objective of a batch's choices."""
+        chosen = np.zeros(len(batch.ids))
+        chosen[batch.chosen] = 1
+        sizes = np.diff(batch.display_offsets)
+        starts = batch.display_offsets[:-1]
+        return cls(design, design.T.tocsr(), starts, sizes, chosen, outside)
+
+    def value(self, weights: Float64Array, penalties: Float64Array) -> tuple[float, Float64Array]:
+        """The summed NLL and ½ Σ penalty · weight², and the gradient, (n_columns,)."""
+        utility = np.asarray(self.design @ weights)
+        top = np.maximum.reduceat(utility, self.starts)
+        if self.outside:
+            top = np.maximum(top, 0.0)
+        odds = np.exp(utility - np.repeat(top, self.sizes))
+        total = np.add.reduceat(odds, self.starts) + (np.exp(-top) if self.outside else 0.0)
+        nll = float((np.log(total) + top).sum() - utility @ self.chosen)
+        error = odds / np.repeat(total, self.sizes) - self.chosen
+        gradient = np.asarray(self.transposed @ error) + penalties * weights
+        return nll + 0.5 * float(penalties @ weights**2), gradient
+
+    def minimum(
+        self, penalties: Float64Array, start: Float64Array, iterations: int
+    ) -> Float64Array:
+        """The weights of the least value, found from `start` on, (n_columns,)."""
+        # what a weight's curvature would be with uniform choices: steps are measured by it
+        share = 1 / (np.repeat(self.sizes, self.sizes) + self.outside)
+        squares = self.transposed.multiply(self.transposed)
+        scale = 1 / np.sqrt(penalties + np.asarray(squares @ (share * (1 - share))))
+        n_events = len(self.sizes)
+
+        def scaled(values: Float64Array) -> tuple[float, Float64Array]:
+            value, gradient = self.value(scale * values, penalties)
+            return value / n_events, scale * gradient / n_events
+
+        found = minimize(
+            scaled,
+            start / scale,
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": iterations, "ftol": 1e-14, "gtol": 1e-7, "maxcor": 20},
+        )
+        return np.asarray(scale * found.x, dtype=np.float64)

@@ -1,0 +1,75 @@
+"""The conditional logit's weights are the maximum of the penalised likelihood."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from fastgaum.baselines.logit import ConditionalLogit
+from fastgaum.features.batches import assemble
+from fastgaum.logs.log import SessionLog
+from fastgaum.nets.segments import segment_logsumexp
+from tests.builders import random_log
+
+
+def with_context(log: SessionLog) -> SessionLog:
+    """The log with a number and a category of each event."""
+    rng = np.random.default_rng(0)
+    fields = {
+        "price": rng.standard_normal(log.n_events).astype(np.float32),
+        "place": rng.integers(0, 3, log.n_events).astype(np.int32),
+    }
+    names = pl.Series(["a", "b", "c"])
+    return dataclasses.replace(log, event_fields=fields, categories={"place": names})
+
+
+@pytest.mark.parametrize("no_click", [0.0, 0.3])
+@pytest.mark.parametrize("protocol", ["identity", "bags"])
+def test_the_gradient_is_zero_at_the_weights(protocol: str, no_click: float) -> None:
+    """By autograd, of the likelihood written anew over the dense design."""
+    log = with_context(random_log(5, n_sessions=80, no_click=no_click))
+    model = ConditionalLogit(protocol=protocol, penalty=2.0, number_penalty=3.0)  # type: ignore[arg-type]
+    model.fit(log)
+    assert model.space is not None
+    rows = log.sessions_in("train")
+    encoded = model.space.encode(log, rows)
+    if protocol == "bags":
+        # a fit reads training sessions in orders, each of them with what was counted before
+        _, encoded = type(model.space).fit_encoded(
+            log,
+            ConditionalLogit(protocol="bags")._training_order(log),
+            "bags",
+            relations=bool(model.relations),
+        )
+    batch = assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
+    design = torch.from_numpy(model._design(batch).toarray())
+    weights = torch.from_numpy(model.weights).requires_grad_()
+    utility = design @ weights
+    offsets = torch.from_numpy(batch.display_offsets)
+    nll = segment_logsumexp(utility, offsets, model.outside).sum()
+    nll = nll - utility[torch.from_numpy(np.asarray(batch.chosen))].sum()
+    penalties = torch.from_numpy(model._penalties(2.0, 3.0))
+    loss = nll + 0.5 * (penalties * weights.square()).sum()
+    gradient = torch.autograd.grad(loss, weights)[0]
+    assert model.weights.any()
+    assert float(gradient.abs().max()) < 5e-3
+    # and no other weights are better
+    for seed in range(5):
+        other = weights.detach() + 0.01 * torch.randn(
+            len(weights), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+        )
+        moved = design @ other
+        nll = segment_logsumexp(moved, offsets, model.outside).sum()
+        nll = nll - moved[torch.from_numpy(np.asarray(batch.chosen))].sum()
+        assert nll + 0.5 * (penalties * other.square()).sum() > loss
+
+
+def test_penalties_are_chosen_on_validation() -> None:
+    table = ConditionalLogit(number_penalty=1.0).fit(random_log(7, n_sessions=80))
+    assert table.columns == ["penalty", "number_penalty", "val_loss", "val_prec1"]
+    assert table["number_penalty"].unique().to_list() == [1.0]
+    assert table["penalty"].n_unique() == table.height > 1
