@@ -19,7 +19,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "quickstart": QUICK,
     "own_log": {"n_visits": 200, **TRAINED},
     "no_click": {"n_events": 1500, **TRAINED},
-    "compare_models": {"logit": {"epochs": 3}, "fastgaum": QUICK},
+    "compare_models": {"logit": {"penalty": 1.0}, "fastgaum": QUICK},
     "train_policy": {"episodes": 4, "n_users": 200, **QUICK},
     "custom_regulariser": {"n_events": 400, "epochs": 4, "search": ()},
     "custom_encoder": {"n_events": 400, **QUICK},

@@ -136,7 +136,7 @@ def test_trees_read_place_and_category_together(name: str) -> None:
         ("xgboost", {"depth": 0}),
         ("xgboost-rank", {"l2": -1.0}),
         ("xgboost-rank", {"subsample": 2.0}),
-        ("logit", {"lr": 0.0}),
+        ("logit", {"penalty": 0.0}),
         ("logit", {"rate": 0.1}),
     ],
 )
