@@ -103,7 +103,8 @@ class GradientBaseline(Baseline):
         """A network of the best epoch, and a row for each epoch, until `patience` is over."""
         assert self.space is not None
         self.network = self._network()
-        drops = dropouts(self.space, self.chosen.get("id_dropout", self.id_dropout))
+        rate = float(self.chosen.get("id_dropout", self.id_dropout) or 0.0)
+        drops = dropouts(self.space, rate)
         optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
         )
@@ -112,7 +113,7 @@ class GradientBaseline(Baseline):
         best, weights, waited = math.inf, copy.deepcopy(self.network.state_dict()), 0
         while len(rows) < self.epochs and waited < self.patience:
             self.network.train()
-            losses, epoch = [], len(rows) + 1
+            losses, epoch = list[float](), len(rows) + 1
             for drawn in batches(train, min(self.batch_sessions, size), order):
                 where = f"in epoch {epoch}, batch {len(losses) + 1}"
                 losses.append(self._step(optimiser, drops, to_tensors(drawn), where))

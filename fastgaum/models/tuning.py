@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -31,7 +31,7 @@ from fastgaum.game.checkpoint import Checkpointer
 from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.locks import file_lock
 from fastgaum.logs.cut import slice_sessions
-from fastgaum.logs.log import SPLITS, SessionLog
+from fastgaum.logs.log import SPLITS, FloatArray, SessionLog
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.models.prepared import Prepared, SpaceOptions, held_out_folds, space_options
 from fastgaum.models.splits import require_validation
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PRESET = "fastgaum"
-KEYS: dict[str, tuple[str, ...] | tuple[float, float]] = {
+KEYS: dict[str, tuple[Any, ...]] = {
     "hidden": ("32", "64", "128", "64, 64", "128, 64"),
     "history_dim": (4, 64),
     "tower_dim": (16, 256),
@@ -368,13 +368,13 @@ class _Search:
             "setting": trial.suggest_categorical("setting", list(self.settings))
         }
         for key in self._keys_of(str(values["setting"])):
-            match KEYS[key]:
-                case (int(low), int(high)):
-                    values[key] = trial.suggest_int(key, low, high, log=True)
-                case (float(low), float(high)):
-                    values[key] = trial.suggest_float(key, low, high, log=low > 0)
-                case words:
-                    values[key] = trial.suggest_categorical(key, words)
+            span = KEYS[key]
+            if isinstance(span[0], str):
+                values[key] = trial.suggest_categorical(key, span)
+            elif isinstance(span[0], int):
+                values[key] = trial.suggest_int(key, *span, log=True)
+            else:
+                values[key] = trial.suggest_float(key, *span, log=span[0] > 0)
         return values
 
     def _keys_of(self, setting: str) -> list[str]:
@@ -412,7 +412,7 @@ class _Search:
             unjudged = fold.with_split(split)
             if not unjudged.count("sessions", "validation"):
                 continue
-            nll = []
+            nll: list[FloatArray] = []
             for config in (self.base, tuned):
                 self.progress("checking on users held out", 2 * number + len(nll), None)
                 one = config.replace(seed=config.seed + 1 + number, worlds=1)
