@@ -24,6 +24,7 @@ from fastgaum.baselines.base import (
     Grids,
     Link,
     Rows,
+    Values,
     nll_of_link,
     validation_prec1,
 )
@@ -65,12 +66,13 @@ class ConditionalLogit(Baseline):
             assemble(one, np.arange(one.n_sessions, dtype=np.int32)) for one in (train, validation)
         )
         self.crossed = np.unique(self._cross_keys(everything))
-        objective = Objective.of(self._design(everything), everything, self.outside)
-        design, rows, best = self._design(held), list[dict[str, object]](), np.inf
-        found = np.zeros(objective.design.shape[1])
+        of_train, design = self._design(everything), self._design(held)
+        rows, best, found = list[Values](), np.inf, np.zeros(design.shape[1])
         for values in self.combinations():
             penalties = self._penalties(values["penalty"], values["number_penalty"])
-            found = objective.minimum(penalties, found, self.iterations)
+            found = least_penalised(
+                penalties, of_train, everything, self.outside, found, self.iterations
+            )
             scores = np.asarray(design @ found)
             loss = nll_of_link(scores, validation, self.outside)(Link()) / validation.n_events
             rows.append(
@@ -131,7 +133,7 @@ class ConditionalLogit(Baseline):
         space = self.space
         of_ids = np.where(ids_of_few(space), FEW_PENALTY, penalty)
         own = np.append(of_ids, np.full(space.n_numbers, number_penalty))
-        context_numbers = self._n_context_numbers
+        context_numbers = context_sizes(space).n_numbers
         # a pair is of few values where both of its values are
         few_context = np.zeros(space.n_ids, dtype=bool)
         for part in space.context:
@@ -143,11 +145,6 @@ class ConditionalLogit(Baseline):
             parts += [np.full(1 + context_numbers, FEW_PENALTY), np.full(space.n_ids, penalty)]
         return np.concatenate(parts)
 
-    @property
-    def _n_context_numbers(self) -> int:
-        assert self.space is not None
-        return context_sizes(self.space).n_numbers
-
 
 def _indicators(ids: np.ndarray, n_ids: int) -> sparse.csr_matrix:
     """A row for each row of ids, with 1 at each of them."""
@@ -155,61 +152,48 @@ def _indicators(ids: np.ndarray, n_ids: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.ones(ids.size), ids.ravel(), starts), shape=(len(ids), n_ids))
 
 
-@dataclass(frozen=True)
-class Objective:
-    """The penalised NLL of choices as a function of a linear model's weights."""
+def penalised_nll(
+    weights: Float64Array,
+    penalties: Float64Array,
+    design: sparse.csr_matrix,
+    batch: Batch,
+    outside: bool,
+) -> tuple[float, Float64Array]:
+    """The summed NLL of a batch's choices and ½ Σ penalty · weight², and the gradient, shape
+    (n_columns,); design (n_candidates, n_columns)."""
+    starts, sizes = batch.display_offsets[:-1], np.diff(batch.display_offsets)
+    utility = np.asarray(design @ weights)
+    top = np.maximum.reduceat(utility, starts)
+    if outside:
+        top = np.maximum(top, 0.0)
+    odds = np.exp(utility - np.repeat(top, sizes))
+    total = np.add.reduceat(odds, starts) + (np.exp(-top) if outside else 0.0)
+    nll = float((np.log(total) + top).sum() - utility[batch.chosen].sum())
+    error = odds / np.repeat(total, sizes)
+    error[batch.chosen] -= 1
+    gradient = np.asarray(design.T @ error) + penalties * weights
+    return nll + 0.5 * float(penalties @ weights**2), gradient
 
-    design: sparse.csr_matrix
-    """a row per candidate, (n_candidates, n_columns)"""
-    transposed: sparse.csr_matrix
-    starts: np.ndarray
-    """first candidate of each event, (n_events,)"""
-    sizes: np.ndarray
-    chosen: Float64Array
-    """1 for a candidate that was chosen, (n_candidates,)"""
-    outside: bool
 
-    @classmethod
-    def of(cls, design: sparse.csr_matrix, batch: Batch, outside: bool) -> Objective:
-        """The objective of a batch's choices."""
-        chosen = np.zeros(len(batch.ids))
-        chosen[batch.chosen] = 1
-        sizes = np.diff(batch.display_offsets)
-        starts = batch.display_offsets[:-1]
-        return cls(design, design.T.tocsr(), starts, sizes, chosen, outside)
+def least_penalised(
+    penalties: Float64Array,
+    design: sparse.csr_matrix,
+    batch: Batch,
+    outside: bool,
+    start: Float64Array,
+    iterations: int,
+) -> Float64Array:
+    """The weights of the least `penalised_nll`, found from `start` on, (n_columns,)."""
+    # what a weight's curvature would be with uniform choices: steps are measured by it
+    sizes = np.diff(batch.display_offsets)
+    share = 1 / (np.repeat(sizes, sizes) + outside)
+    curvature = np.asarray(design.multiply(design).T @ (share * (1 - share)))
+    scale, n_events = 1 / np.sqrt(penalties + curvature), len(sizes)
 
-    def value(self, weights: Float64Array, penalties: Float64Array) -> tuple[float, Float64Array]:
-        """The summed NLL and ½ Σ penalty · weight², and the gradient, (n_columns,)."""
-        utility = np.asarray(self.design @ weights)
-        top = np.maximum.reduceat(utility, self.starts)
-        if self.outside:
-            top = np.maximum(top, 0.0)
-        odds = np.exp(utility - np.repeat(top, self.sizes))
-        total = np.add.reduceat(odds, self.starts) + (np.exp(-top) if self.outside else 0.0)
-        nll = float((np.log(total) + top).sum() - utility @ self.chosen)
-        error = odds / np.repeat(total, self.sizes) - self.chosen
-        gradient = np.asarray(self.transposed @ error) + penalties * weights
-        return nll + 0.5 * float(penalties @ weights**2), gradient
+    def scaled(values: Float64Array) -> tuple[float, Float64Array]:
+        value, gradient = penalised_nll(scale * values, penalties, design, batch, outside)
+        return value / n_events, scale * gradient / n_events
 
-    def minimum(
-        self, penalties: Float64Array, start: Float64Array, iterations: int
-    ) -> Float64Array:
-        """The weights of the least value, found from `start` on, (n_columns,)."""
-        # what a weight's curvature would be with uniform choices: steps are measured by it
-        share = 1 / (np.repeat(self.sizes, self.sizes) + self.outside)
-        squares = self.transposed.multiply(self.transposed)
-        scale = 1 / np.sqrt(penalties + np.asarray(squares @ (share * (1 - share))))
-        n_events = len(self.sizes)
-
-        def scaled(values: Float64Array) -> tuple[float, Float64Array]:
-            value, gradient = self.value(scale * values, penalties)
-            return value / n_events, scale * gradient / n_events
-
-        found = minimize(
-            scaled,
-            start / scale,
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": iterations, "ftol": 1e-14, "gtol": 1e-7, "maxcor": 20},
-        )
-        return np.asarray(scale * found.x, dtype=np.float64)
+    options = {"maxiter": iterations, "ftol": 1e-14, "gtol": 1e-7, "maxcor": 20}
+    found = minimize(scaled, start / scale, jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(scale * found.x, dtype=np.float64)

@@ -207,20 +207,26 @@ class OpinionPool(ChoiceModel):
             except (ConfigError, NumericsError) as error:
                 self.left_out[name] = rows[-1]["left_out"] = str(error)
             else:
-                self.models[name] = model
-                head, offsets = scored.heads["reward"], torch.from_numpy(encoded.display_offsets)
-                log_probs, no_click = map(torch.from_numpy, (head.log_probs, head.outside_log_prob))
+                self.models[name], head = model, scored.heads["reward"]
+                offsets, choices, log_probs, no_click = map(
+                    torch.from_numpy,
+                    (
+                        encoded.display_offsets,
+                        encoded.choices,
+                        head.log_probs,
+                        head.outside_log_prob,
+                    ),
+                )
                 opinions.append(_log_odds(log_probs, no_click, offsets, model.outside))
+                nll = nll_of_choices(opinions[-1], offsets, choices, model.outside)
+                rows[-1]["val_nll"] = float(nll)
             rows[-1]["seconds"] = time.perf_counter() - started
         self._require_agreement()
-        odds, choices = torch.stack(opinions, dim=1), torch.from_numpy(encoded.choices)
+        odds = torch.stack(opinions, dim=1)
         weights, self.lapse = best_weights(odds, offsets, choices, self.outside)
         self.weights = dict(zip(self.models, weights.tolist(), strict=True))
-        own = dict(zip(self.models, opinions, strict=True))
         for row in rows:
-            if row["member"] in own:
-                nll = nll_of_choices(own[row["member"]], offsets, choices, self.outside)
-                row |= {"weight": self.weights[row["member"]], "val_nll": float(nll)}
+            row["weight"] = self.weights.get(row["member"])
         together = pooled(odds, weights, torch.tensor(self.lapse).double(), offsets, self.outside)
         nll = nll_of_choices(together, offsets, choices, self.outside)
         seconds = sum(row["seconds"] for row in rows)
@@ -350,23 +356,16 @@ class OpinionPool(ChoiceModel):
             dist = Shannon().best_response(utilities, offsets, self.outside)
             each = (utilities, dist.log_probs, dist.outside_log_prob)
             parts.append([values.numpy() for values in each])
-        return ScoredSessions(
-            {"reward": HeadScores(*map(np.concatenate, zip(*parts, strict=True)))}
-        )
+        heads = {"reward": HeadScores(*map(np.concatenate, zip(*parts, strict=True)))}
+        return ScoredSessions(heads)
 
 
 def best_weights(
     odds: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool
 ) -> tuple[Tensor, float]:
     """The weights of at least 0, shape (n_members,), and the lapse above 0 that minimise the NLL of
-    the choices and of one click more, of which only a lapse is known.
-
-    Args:
-        odds: the members', shape (n_candidates, n_members).
-        display_offsets: start of each display set, shape (n_events + 1,).
-        choices: position of each choice, -1 for no click, shape (n_events,).
-        outside: whether no click is a choice.
-    """
+    the choices and of one click more, of which only a lapse is known. The members' odds are of
+    shape (n_candidates, n_members); a choice is -1 for no click."""
 
     def penalised(values: Float64Array) -> tuple[float, Float64Array]:
         at = torch.from_numpy(values).requires_grad_()
@@ -396,15 +395,9 @@ def nll_of_choices(
 def pooled(
     odds: Tensor, weights: Tensor, lapse: Tensor, display_offsets: Tensor, outside: bool
 ) -> Tensor:
-    """The pool's log-odds of each candidate against no click, shape (n_candidates,).
-
-    Args:
-        odds: the members', shape (n_candidates, n_members).
-        weights: shape (n_members,).
-        lapse: share of the clicks that go to any candidate of the display set alike.
-        display_offsets: start of each display set, shape (n_events + 1,).
-        outside: whether no click is a choice.
-    """
+    """The pool's log-odds of each candidate against no click, shape (n_candidates,), of its
+    members', shape (n_candidates, n_members), their weights, shape (n_members,), and the share of
+    the clicks that go to any candidate of the display set alike."""
     log_probs, no_click = segment_log_softmax(odds @ weights, display_offsets, outside)
     log_click = segment_logsumexp(log_probs, display_offsets, False)
     lapsed = log_click - display_offsets.diff().double().log() + lapse.log()

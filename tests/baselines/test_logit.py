@@ -8,9 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch import Tensor
 
 from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.features.batches import assemble
+from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.nets.segments import segment_logsumexp
 from tests.builders import random_log
@@ -35,37 +37,27 @@ def test_the_gradient_is_zero_at_the_weights(protocol: str, no_click: float) -> 
     model = ConditionalLogit(protocol=protocol, penalty=2.0, number_penalty=3.0)  # type: ignore[arg-type]
     model.fit(log)
     assert model.space is not None
-    rows = log.sessions_in("train")
-    encoded = model.space.encode(log, rows)
-    if protocol == "bags":
-        # a fit reads training sessions in orders, each of them with what was counted before
-        _, encoded = type(model.space).fit_encoded(
-            log,
-            ConditionalLogit(protocol="bags")._training_order(log),
-            "bags",
-            relations=bool(model.relations),
-        )
+    # a fit reads training sessions in orders, each of them with what was counted before
+    order = model._training_order(log)
+    _, encoded = FeatureSpace.fit_encoded(log, order, protocol, relations=bool(model.relations))
     batch = assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
     design = torch.from_numpy(model._design(batch).toarray())
-    weights = torch.from_numpy(model.weights).requires_grad_()
-    utility = design @ weights
-    offsets = torch.from_numpy(batch.display_offsets)
-    nll = segment_logsumexp(utility, offsets, model.outside).sum()
-    nll = nll - utility[torch.from_numpy(np.asarray(batch.chosen))].sum()
+    offsets, chosen = torch.from_numpy(batch.display_offsets), torch.from_numpy(batch.chosen[:])
     penalties = torch.from_numpy(model._penalties(2.0, 3.0))
-    loss = nll + 0.5 * (penalties * weights.square()).sum()
-    gradient = torch.autograd.grad(loss, weights)[0]
+
+    def penalised(weights: Tensor) -> Tensor:
+        utility = design @ weights
+        nll = segment_logsumexp(utility, offsets, model.outside).sum() - utility[chosen].sum()
+        return nll + 0.5 * (penalties * weights.square()).sum()
+
+    weights = torch.from_numpy(model.weights).requires_grad_()
+    gradient = torch.autograd.grad(penalised(weights), weights)[0]
     assert model.weights.any()
     assert float(gradient.abs().max()) < 5e-3
-    # and no other weights are better
-    for seed in range(5):
-        other = weights.detach() + 0.01 * torch.randn(
-            len(weights), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
-        )
-        moved = design @ other
-        nll = segment_logsumexp(moved, offsets, model.outside).sum()
-        nll = nll - moved[torch.from_numpy(np.asarray(batch.chosen))].sum()
-        assert nll + 0.5 * (penalties * other.square()).sum() > loss
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        away = torch.randn(len(weights), dtype=torch.float64, generator=draws)
+        assert penalised(weights.detach() + 0.01 * away) > penalised(weights)
 
 
 def test_penalties_are_chosen_on_validation() -> None:
