@@ -1,4 +1,4 @@
-"""What others chose at the nearest times: the simulated display sets of a log that has none.
+"""What others chose at the nearest times: the made-up display sets of a log that has none.
 
 The table of choices is sorted by time and cut into groups of one time each. From an event's own
 group the walk takes the earlier or the later group, whichever is nearer, both at once where they
@@ -10,41 +10,9 @@ are equally near.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import numpy as np
 
 from ._jit import Array, jit
-
-
-class TimedChoices(NamedTuple):
-    """The table of choices, sorted by time."""
-
-    users: Array
-    """shape (n_choices,)"""
-    items: Array
-    """shape (n_choices,)"""
-    group_of_row: Array
-    """shape (n_choices,)"""
-    group_offsets: Array
-    """first choice of each group, shape (n_groups + 1,)"""
-    group_times: Array
-    """shape (n_groups,)"""
-    sole_user: Array
-    """the only user who chose an item, or -1, shape (n_items,)"""
-    n_others: Array
-    """how many items others than a user chose, shape (n_users,): a search ends when nothing is left
-    to find"""
-
-
-class WalkState(NamedTuple):
-    """What goes on from call to call."""
-
-    last_user: Array
-    """the user of the last event, and how many items they have chosen that others chose as well,
-    shape (2,); -1 and 0 before the first call"""
-    seen: Array
-    """the user who chose an item last, shape (n_items,); -1 before the first call"""
-    shown: Array
-    """scratch, shape (n_items,): -1 before the first call, left with the rows of events"""
 
 
 @jit
@@ -64,45 +32,43 @@ def walk_stride(draw: int, n: int) -> int:
 @jit
 def nearest_others(
     events: Array,
-    choices: TimedChoices,
+    users: Array,
+    items: Array,
+    group_of_row: Array,
+    group_offsets: Array,
+    group_times: Array,
+    sole_user: Array,
+    n_others: Array,
     draws: Array,
-    unseen: bool,
-    state: WalkState,
     displays: Array,
 ) -> None:
     """Write each event's display set: its own item, then the items that others chose nearest in
-    time, nearest first.
-
-    A candidate is no item of the display yet, was chosen by another user, and with `unseen` is none
-    that the event's user chose in an earlier event.
+    time, nearest first. A candidate is none of the display yet, and was chosen by another user.
 
     Args:
-        events: rows of the table, user by user, each user's in time order.
-        choices: the table.
+        events: rows of the table of choices, shape (n_events,).
+        users, items: the table, sorted by time, shape (n_choices,) each.
+        group_of_row: shape (n_choices,).
+        group_offsets: first choice of each group, shape (n_groups + 1,).
+        group_times: shape (n_groups,).
+        sole_user: the only user who chose an item, or -1, shape (n_items,).
+        n_others: how many items others than a user chose, shape (n_users,): a search ends when
+            nothing is left to find.
         draws: start and stride of each event's walk around rows of equal distance, (n_events, 2).
-        unseen: leave out what the user chose before.
-        state: what goes on from call to call.
-        displays: what is written, (n_events, size); it ends in -1 where no candidate is left."""
-    users, items, sole_user = choices.users, choices.items, choices.sole_user
-    group_offsets, group_times = choices.group_offsets, choices.group_times
-    last_user, seen, shown = state.last_user, state.seen, state.shown
+        displays: written, (n_events, size); it ends in -1 where no candidate is left."""
     size = displays.shape[1]
     n_groups = len(group_times)
+    # the event that displayed an item last
+    shown = np.full(len(sole_user), -1, np.int64)
     for e in range(len(events)):
         row = events[e]
         user, item = users[row], items[row]
-        if last_user[0] != user:
-            last_user[0], last_user[1] = user, 0
         displays[e, 0] = item
-        shown[item] = row
-        left = choices.n_others[user]
-        if sole_user[item] != user and not (unseen and seen[item] == user):
-            left -= 1
-        if unseen:
-            left -= last_user[1]
+        shown[item] = e
+        left = n_others[user] - (1 if sole_user[item] != user else 0)
         wanted = min(size, 1 + left)
         held = 1
-        own = choices.group_of_row[row]
+        own = group_of_row[row]
         earlier, later = own, own + 1
         while held < wanted:
             if earlier == own:
@@ -132,9 +98,9 @@ def nearest_others(
                     other = group_offsets[after] + place - n_before
                 place = (place + stride) % n
                 found = items[other]
-                if users[other] == user or shown[found] == row or (unseen and seen[found] == user):
+                if users[other] == user or shown[found] == e:
                     continue
-                shown[found] = row
+                shown[found] = e
                 displays[e, held] = found
                 held += 1
                 if held == wanted:
@@ -145,7 +111,3 @@ def nearest_others(
                 later += 1
         for i in range(held, size):
             displays[e, i] = -1
-        if seen[item] != user:
-            seen[item] = user
-            if sole_user[item] != user:
-                last_user[1] += 1

@@ -43,29 +43,6 @@ LogPath = Annotated[
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class DisplayOptions:
-    """How display sets are made up that were never recorded."""
-
-    rule: Literal["nearest", "nearest-unseen", "released-before"] | None = None
-    """what is displayed beside the chosen item; nearest if not given"""
-    displayed: int | None = None
-    """candidates of a display set; 10 if not given"""
-    seed: int | None = None
-    """breaks ties in time, draws samples; 0 if not given"""
-    item: Literal["artist", "track"] = "artist"
-    """what an item is in LastFM-1K"""
-    candidate_field: Literal["release_time"] | None = None
-    """add the release to logs of the other rules"""
-    split_seed: int = 0
-    """seed of the split of whole users, 50/25/25"""
-
-    def changes(self) -> dict[str, object]:
-        """What was given of the rule itself, as `build_named` takes it."""
-        return given(name=self.rule, displayed=self.displayed, seed=self.seed)
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
 class WorldOptions:
     """A preset of the synthetic world, and changes of it."""
 
@@ -97,7 +74,7 @@ class WorldOptions:
         return given(**dataclasses.asdict(self))
 
 
-DEFAULT_RULE, DEFAULT_WORLD = DisplayOptions(), WorldOptions()
+DEFAULT_WORLD = WorldOptions()
 
 
 @command(app, "list")
@@ -242,48 +219,45 @@ def build_command(
     choices: Annotated[
         str,
         Parameter(
-            help="a folder or file of MovieLens (1M, 100K, latest) or LastFM-1K, or a registry name"
+            help="a file of users, items and times, a folder of MovieLens (1M, 100K, latest) or "
+            "LastFM-1K, or a registry name"
         ),
     ],
     /,
     *,
     out: LogPath,
-    rule: DisplayOptions = DEFAULT_RULE,
+    displayed: Annotated[int, Parameter(help="candidates of a display set")] = 10,
+    seed: Annotated[int, Parameter(help="breaks ties in time")] = 0,
+    split_seed: Annotated[int, Parameter(help="seed of the split of whole users, 50/25/25")] = 0,
     data_dir: DataDir = None,
     json: Json = None,
 ) -> None:
-    """Make a log of choices whose display sets were never recorded: each display is made up by a
-    rule.
-
-    nearest: the chosen item and those that other users chose nearest in time. nearest-unseen: the
-    same, without what the user chose before. released-before: items released in the calendar month
-    (or year) before the choice."""
+    """Make a log of choices whose display sets were never recorded: a display is made up of the
+    chosen item and those that other users chose nearest in time."""
     check_log_output(out)
     check_outputs(json)
-    from fastgaum.logs.options import ReadOptions
-    from fastgaum.logs.simulated_displays import as_rows, build_named
+    from fastgaum.logs.read import read_frame
+    from fastgaum.logs.registry import resolve
+    from fastgaum.logs.simulate import make_displays
+    from fastgaum.logs.tables import stem_of
 
-    fields = () if rule.candidate_field is None else (rule.candidate_field,)
-    with Bar(choices) as progress:
-        built = build_named(
-            choices,
-            changes=rule.changes(),
-            data_dir=data_dir,
-            item=rule.item,
-            options=ReadOptions.of(candidate_fields=fields, split_seed=rule.split_seed),
-            progress=progress,
-        )
-    write_log(as_rows(built.log, built.rule.seed) if out.suffix else built.log, out)
-    for line in built.notes:
+    found = resolve(choices, data_dir)
+    found.verify()
+    name = stem_of(found.path.resolve()) if found.dataset is None else found.dataset.name
+    with Waiting(f"making displays for {choices}"):
+        frame = make_displays(found.path, displayed=displayed, seed=seed)
+        # rows of a file are in an order that says nothing, which only an ordered log keeps
+        log = read_frame(frame, name=name, ordered=bool(out.suffix), split_seed=split_seed)
+    with Waiting(f"writing {out}"):
+        write_log(log, out)
+    short = frame.filter(frame["items"].list.len() < displayed).height
+    notes = [
+        f"{short} of {log.n_events} displays have fewer than {displayed} candidates: no more exist"
+    ] * bool(short)
+    for line in notes:
         note(line)
-    log = built.log
-    fields_of_file = (
-        "".join(f" --candidate-field {name}" for name in log.candidate_fields) if out.suffix else ""
-    )
-    audited = f"  `fastgaum data audit {out}{fields_of_file}` says what the rule gives away"
-    finish(
-        f"{out}: {_sizes(log)}\n{audited}", json, {**_facts(out, log), "notes": list(built.notes)}
-    )
+    audited = f"  `fastgaum data audit {out}` says what the rule gives away"
+    finish(f"{out}: {_sizes(log)}\n{audited}", json, {**_facts(out, log), "notes": notes})
 
 
 @command(app)

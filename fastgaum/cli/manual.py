@@ -114,7 +114,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "data build": (
         "fastgaum data build ml-1m -o films.parquet",
-        "fastgaum data build ml-1m -o films --rule released-before --displayed 6 --seed 1",
+        "fastgaum data build ml-1m -o films --displayed 6 --seed 1",
     ),
     "data synth": (
         "fastgaum data synth -o world.parquet",

@@ -117,8 +117,8 @@ class LogReading:
         from fastgaum.logs.store import is_saved_log
 
         found = resolve(source, self.data_dir)
-        if is_saved_log(found.path) or (found.dataset is not None and found.dataset.simulated):
-            return self.load(source), self.raw_rows(source)
+        if is_saved_log(found.path):
+            return self.load(source), None
         read = read_with_rows(found, options=self.options)
         self._note_layout(source)
         return read
@@ -130,14 +130,12 @@ class LogReading:
         Raises:
             DatasetError, LogFormatError, ConfigError: as `load`.
         """
-        from fastgaum.logs.read import raw_rows
+        from fastgaum.logs.read import raw_rows, read_with_rows
         from fastgaum.logs.registry import resolve
 
         found = resolve(source, self.data_dir)
-        if found.dataset is not None and found.dataset.simulated:
-            from fastgaum.logs.simulated_displays import registered_rule, shown_rows
-
-            return shown_rows(self.load(source), registered_rule(found).seed)
+        if found.simulated:
+            return read_with_rows(found, options=self.options)[1]
         return raw_rows(found.path, options=self.options.over(found.options))
 
     def or_of_run(self, folder: Path) -> LogReading:

@@ -4,16 +4,15 @@ is."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.errors import LogFormatError
 from fastgaum.logs.number_text import may_be_thousands, pointed
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.public_logs import PUBLIC_LOGS, PublicLog, find_layout
+from fastgaum.logs.public import PUBLIC_LOGS, PublicLog, find_layout, resembles
 from fastgaum.logs.schema import LogSchema, resolve_schema
 from fastgaum.logs.tables import FileTable, open_table
 from fastgaum.untrusted_parquet import COMPRESSED
@@ -42,12 +41,10 @@ def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
     table, layout = open_known(path, options.delimiter)
     if layout is not None:
         options = layout.options_with(options)
-    else:
-        _refuse_nearly(table.dtypes, options)
     try:
         schema = resolve_schema(table.dtypes, options)
     except LogFormatError as error:
-        raise _with_near(error, table.dtypes) from None
+        raise LogFormatError(f"{error}{resembles(table.dtypes)}") from None
     return OpenedLog(with_points_in(table, schema, options), schema, options, layout)
 
 
@@ -85,57 +82,30 @@ def lay_out(frame: pl.DataFrame, options: ReadOptions) -> tuple[pl.DataFrame, Re
     layout = find_layout(frame.columns)
     if layout is None:
         return frame, options
-    return layout.of_rows(frame.lazy()).collect(), layout.options_with(options)
+    return layout.displays(frame.lazy()).collect(), layout.options_with(options)
 
 
 def open_known(path: Path, delimiter: str | None = None) -> tuple[FileTable, PublicLog | None]:
     """Open a log's file or folder, and say which public log it is; None if it is none. In a folder
-    that holds more, the file of displays is found by its publisher's name.
+    that holds more, the file of displays, or of choices, is found by its publisher's name.
 
     Raises:
         LogFormatError: it is missing, unknown or damaged.
     """
     if path.is_dir():
         for layout in PUBLIC_LOGS:
-            names = (name for name in (layout.file, layout.as_rows) if name)
-            for file in (path / (name + end) for name in names for end in ("", *COMPRESSED)):
-                table = open_table(file) if file.is_file() else None
-                if table is not None and find_layout(table.dtypes) is layout:
-                    return layout.of_table(table), layout
+            for file in (path / (name + end) for name in layout.files for end in ("", *COMPRESSED)):
+                if file.is_file() and find_layout((table := open_table(file)).dtypes) is layout:
+                    return _of_layout(table, layout), layout
     table = open_table(path, delimiter)
     found = find_layout(table.dtypes)
-    return (table, None) if found is None else (found.of_table(table), found)
+    return (table, None) if found is None else (_of_layout(table, found), found)
 
 
-def _near(columns: Iterable[str]) -> tuple[PublicLog, str] | None:
-    """A public log of which all columns but one are there, and that one."""
-    known = set(columns)
-    for layout in PUBLIC_LOGS:
-        missing = [column for column in layout.columns if column not in known]
-        if len(missing) == 1:
-            return layout, missing[0]
-    return None
-
-
-def _refuse_nearly(columns: Iterable[str], options: ReadOptions) -> None:
-    """Raise LogFormatError for columns that can only be those of a public log that lacks one."""
-    near = _near(columns)
-    if near is not None and near[0].own and not options.columns:
-        raise LogFormatError(
-            f"{_resembles(*near, columns)}: rename it or copy the file again; if it is another "
-            "log, name its columns by role, --column session=NAME … (columns={'session': 'NAME', "
-            "…})"
-        )
-
-
-def _resembles(layout: PublicLog, missing: str, columns: Iterable[str]) -> str:
-    others = [column for column in columns if column not in layout.columns]
-    return (
-        f"the columns are those of {layout.name} ({layout.file}), but there is no column "
-        f"'{missing}'{did_you_mean(missing, others)}"
-    )
-
-
-def _with_near(error: LogFormatError, columns: Iterable[str]) -> LogFormatError:
-    near = _near(columns)
-    return error if near is None else LogFormatError(f"{error}; {_resembles(*near, columns)}")
+def _of_layout(table: FileTable, layout: PublicLog) -> FileTable:
+    """The rows of displays of a public log's file."""
+    parts = tuple((path, layout.displays(rows)) for path, rows in table.parts)
+    if all(made is rows for (_, made), (_, rows) in zip(parts, table.parts, strict=True)):
+        return table
+    dtypes = dict(parts[0][1].collect_schema())
+    return dataclasses.replace(table, parts=parts, dtypes=dtypes, stored=tuple(table.dtypes))

@@ -13,22 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import DatasetError, LogFormatError, require_path
+from fastgaum.errors import ConfigError, LogFormatError, require_path
 from fastgaum.forks import require_threads
 from fastgaum.logs.action_tables import ActionTable, check_saved_actions
 from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import Packed, Rows, pack_rows, split_by_time
-from fastgaum.logs.layouts import recognise
 from fastgaum.logs.log import SessionLog, resplit, resplit_by
 from fastgaum.logs.opened_log import lay_out, open_rows
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
-from fastgaum.logs.public_logs import find_layout
-from fastgaum.logs.registry import Located, resolve, verify
+from fastgaum.logs.public import find_layout
+from fastgaum.logs.registry import Located, resolve
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema, resolve_schema
 from fastgaum.logs.side_tables import UserTable, check_saved_users, join_item_table, with_grid
 from fastgaum.logs.store import is_saved_log, load_log
-from fastgaum.logs.tables import LogSource, frame_of, stem_of
+from fastgaum.logs.tables import LogSource, frame_of, naming, stem_of
 from fastgaum.logs.user_split import USER_RULES
 
 
@@ -42,8 +41,7 @@ def load(
     """Read a log by its registry name or its path: the library's front door.
 
     A registry name brings its own options, and its files are checked against their sha256. A data
-    set without display sets (`movielens-small`) gets them by its registry rule
-    (`logs.simulated_displays`).
+    set without display sets (`movielens-small`) gets made-up ones (`logs.simulate`).
 
     Args:
         name_or_path: a registry name, a file or a folder.
@@ -59,31 +57,10 @@ def load(
     require_threads()
     options = ReadOptions.of(**given).over(options)
     found = resolve(name_or_path, data_dir)
-    if found.dataset is not None and found.dataset.simulated:
-        # its kernels take half a second to import
-        from fastgaum.logs.simulated_displays import build_registered
-
-        return build_registered(found, options=options).log
-    _require_log(found)
+    if found.simulated:
+        return read_with_rows(found, options=options)[0]
+    found.verify()
     return read_log(found.path, options=options.over(found.options))
-
-
-def _require_log(found: Located) -> None:
-    """Raise DatasetError where a file is not the registry's, or holds no display sets."""
-    if found.dataset is None:
-        refuse_choices(found.path)
-    else:
-        verify(found.dataset.files[0], found.path)
-
-
-def refuse_choices(path: Path) -> None:
-    """Raise DatasetError if a path holds choices without display sets."""
-    source = recognise(path)
-    if source is not None:
-        raise DatasetError(
-            f"'{path}' holds choices without display sets ({source.layout.name}), a log needs "
-            f"them: make them with `fastgaum data build {path} -o OUT` and read OUT"
-        )
 
 
 def read_log(
@@ -94,7 +71,7 @@ def read_log(
 ) -> SessionLog:
     """Read a log: a frame in memory, a file (csv, tsv, txt with tabs and ndjson, as they are or
     compressed as .gz or .zst; parquet, arrow), a folder of parquet files, a public log as it is
-    published (`logs.public_logs`), or a saved log.
+    published (`logs.public`), or a saved log.
 
     Args:
         source: a file or a folder; or a frame of polars, pandas, pyarrow or any library that has
@@ -124,26 +101,42 @@ def read_log(
         else:
             log = dataclasses.replace(_read_rows(path, options)[0], name=stem_of(path))
     except LogFormatError as error:
-        raise _named(path, error) from None
+        raise naming(path, error) from None
     return _finished(log, options)
 
 
 def read_with_rows(
     found: Located, *, options: ReadOptions = DEFAULT_OPTIONS
 ) -> tuple[SessionLog, Rows]:
-    """A log that was found, neither saved nor made up, and its rows as `raw_rows` gives them: both
-    of one reading.
+    """A log that was found and is not a saved one, and its rows as `raw_rows` gives them: both of
+    one reading.
 
     Raises:
         DatasetError, LogFormatError, ConfigError: as `load`.
     """
-    _require_log(found)
+    found.verify()
     options = options.over(found.options)
+    read = _read_made_up if found.simulated else _read_rows
     try:
-        log, rows = _read_rows(found.path, options)
+        log, rows = read(found.path, options)
     except LogFormatError as error:
-        raise _named(found.path, error) from None
+        raise naming(found.path, error) from None
     return _finished(dataclasses.replace(log, name=stem_of(found.path)), options), rows
+
+
+def _read_made_up(path: Path, options: ReadOptions) -> tuple[SessionLog, Rows]:
+    """A log of choices whose displays are made up, and its rows."""
+    # its kernels take half a second to import
+    from fastgaum.logs.simulate import make_displays
+
+    for option in ("columns", "ordered"):
+        if getattr(options, option):
+            raise ConfigError(
+                f"'{options.name or path.name}' has no recorded display sets, {option} says how to "
+                "read some: leave the option out"
+            )
+    frame = make_displays(path)
+    return _read_whole(frame, resolve_schema(dict(frame.schema), options), options, untyped=False)
 
 
 def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
@@ -195,7 +188,7 @@ def raw_rows(
         rows = candidate_rows(frame, schema, options, untyped=table.untyped)
         return _with_unread(rows, table.stored or table.dtypes, opened.schema)
     except LogFormatError as error:
-        raise _named(path, error) from None
+        raise naming(path, error) from None
 
 
 def _roles_alone(schema: LogSchema) -> LogSchema:
@@ -305,12 +298,3 @@ def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
             "split='user'"
         )
     return log
-
-
-def _named(path: Path, error: LogFormatError) -> LogFormatError:
-    """The error with the file's name; errors of opening a file have it already."""
-    return (
-        error
-        if f"'{path.name}'" in str(error) or str(path) in str(error)
-        else LogFormatError(f"{path.name or path}: {error}")
-    )

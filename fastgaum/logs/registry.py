@@ -74,13 +74,8 @@ class Dataset:
     """options that `read_log` needs for it"""
     bundled: bool = False
     """whether its files come with FastGAUM"""
-    build: Mapping[str, str | int] = field(default_factory=dict)
-    """fields of `DisplayRule` for choices without display sets; empty for a log that has its own"""
-
-    @property
-    def simulated(self) -> bool:
-        """Whether its display sets were never recorded, so that loading it makes them up."""
-        return bool(self.build)
+    simulated: bool = False
+    """whether its display sets were never recorded, so that reading it makes them up"""
 
 
 def names() -> list[str]:
@@ -138,6 +133,16 @@ class Located:
     """its registry entry; None for a path"""
     options: ReadOptions = DEFAULT_OPTIONS
     """what its registry entry says about reading it, its name too"""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its display sets are made up."""
+        return self.dataset is not None and self.dataset.simulated
+
+    def verify(self) -> None:
+        """Raise DatasetError where a file of a registry name has not the registry's sha256."""
+        if self.dataset is not None:
+            verify(self.dataset.files[0], self.path)
 
 
 def cache_folder() -> Path:

@@ -15,9 +15,9 @@ from typing import Protocol
 
 import polars as pl
 
-from fastgaum.errors import LogFormatError, did_you_mean, require_path, type_name
-from fastgaum.logs.headers import Header, first_line, is_compressed, missing_header
+from fastgaum.errors import DatasetError, LogFormatError, did_you_mean, require_path, type_name
 from fastgaum.logs.npz import archive_rows
+from fastgaum.logs.public import NamelessFile, find_nameless
 from fastgaum.untrusted_parquet import (
     ARROW,
     COMPRESSED,
@@ -28,6 +28,7 @@ from fastgaum.untrusted_parquet import (
     SEPARATORS,
     SIGNS,
     file_kind,
+    first_lines,
     lazy_rows,
     one_line,
     separator_of,
@@ -39,6 +40,8 @@ from fastgaum.untrusted_parquet import (
 ARCHIVE = ".npz"
 EXTENSIONS = (*SEPARATORS, *NDJSON, *PARQUET, *ARROW, ARCHIVE)
 
+LONGEST_FIRST_LINE = 1 << 16
+"""bytes of a file that are looked at for its first row"""
 MOST_UTF16 = 1 << 29
 """bytes of a file of UTF-16, which is read whole"""
 LONGEST_LINE = 1 << 20
@@ -115,13 +118,12 @@ def open_table(path: Path, delimiter: str | None = None) -> FileTable:
         )
     if path.is_dir():
         return _open_folder(path)
-    header = _header_of(path)
-    lazy = _scan(path, header, delimiter)
+    nameless = _nameless(path)
+    lazy = _scan(path, nameless, delimiter)
     separator = None
-    if header is None and _is_plain(path) and not is_utf16(path):
-        separator = delimiter or separator_of(file_kind(path), first_line(path))
-    dtypes = _dtypes(path, lazy)
-    return FileTable(((path, lazy),), dtypes, _is_lines(path), (), separator)
+    if nameless is None and _is_plain(path) and not is_utf16(path):
+        separator = delimiter or separator_of(file_kind(path), _first_line(path))
+    return FileTable(((path, lazy),), _dtypes(path, lazy), _is_lines(path), (), separator)
 
 
 class ArrowFrame(Protocol):
@@ -187,6 +189,13 @@ def stem_of(path: Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem
 
 
+def naming(path: Path, error: LogFormatError) -> LogFormatError:
+    """The error with the file's name; errors of opening a file have it already."""
+    if f"'{path.name}'" in str(error) or str(path) in str(error):
+        return error
+    return LogFormatError(f"{path.name or path}: {error}")
+
+
 def check_lines(path: Path, separator: str) -> None:
     """Raise LogFormatError for a file of lines whose lines are too long to be any, or too wide;
     only a page per MB is read."""
@@ -229,8 +238,9 @@ def _open_folder(path: Path) -> FileTable:
 
 
 def _is_lines(path: Path) -> bool:
-    """Whether a file is lines of text, compressed or not; a publisher may give it no extension."""
-    return file_kind(path) in ("", *SEPARATORS, *COMPRESSED)
+    """Whether a file is lines of text, compressed or not; a publisher may give it no extension, or
+    one of its own (MovieLens)."""
+    return file_kind(path) in ("", ".dat", ".data", *SEPARATORS, *COMPRESSED)
 
 
 def _is_plain(path: Path) -> bool:
@@ -238,14 +248,37 @@ def _is_plain(path: Path) -> bool:
     return _is_lines(path) and not is_compressed(path)
 
 
-def _header_of(path: Path) -> Header | None:
-    """What the columns of a file are that has no column names; None if it is of no known kind."""
-    return missing_header(path) if _is_lines(path) and path.stat().st_size else None
+def is_compressed(path: Path) -> bool:
+    """Whether a file's name says that it is compressed."""
+    return path.suffix.lower() in COMPRESSED
 
 
-def _scan(path: Path, header: Header | None = None, delimiter: str | None = None) -> pl.LazyFrame:
+def _first_line(path: Path) -> str:
+    """A file's first line without its end, or as much of a longer one as is looked at."""
+    try:
+        with path.open("rb") as file:
+            start = file.readline(LONGEST_FIRST_LINE).removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
+        raise DatasetError(
+            f"cannot read '{path}': {error.strerror}; give a file that can be read"
+        ) from None
+    return start.decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+def _nameless(path: Path) -> NamelessFile | None:
+    """The kind of a file that has no column names; None for one that has."""
+    if not _is_lines(path) or path.stat().st_size == 0:
+        return None
+    return find_nameless(
+        (first_lines(path) or [""])[0] if is_compressed(path) else _first_line(path)
+    )
+
+
+def _scan(
+    path: Path, nameless: NamelessFile | None = None, delimiter: str | None = None
+) -> pl.LazyFrame:
     kind, plain = file_kind(path), _is_plain(path)
-    if header is None and kind not in EXTENSIONS:
+    if nameless is None and kind not in EXTENSIONS:
         raise LogFormatError(
             f"'{path.name}' has the extension '{kind}', one of {', '.join(EXTENSIONS)} is required"
             f" (text may be compressed: {', '.join(COMPRESSED)}): convert it"
@@ -254,18 +287,36 @@ def _scan(path: Path, header: Header | None = None, delimiter: str | None = None
         raise LogFormatError(f"'{path.name}' is empty (0 bytes): a log needs at least one event")
     if kind == ARCHIVE:
         return archive_rows(path)
+    if nameless is not None:
+        delimiter = nameless.separator
     if plain and is_utf16(path):
         return _utf16_rows(path, delimiter)
     if plain:
-        check_lines(path, delimiter or separator_of(kind, first_line(path)))
-    elif header is None:
-        try_header(path) if delimiter is None else try_lines(path)
+        check_lines(path, delimiter or separator_of(kind, _first_line(path)))
+    elif delimiter is not None:
+        try_lines(path)
+    else:
+        try_header(path)
     try:
-        if header is not None:
-            return header.rows(path)
-        return lazy_rows(path, delimiter)
+        return lazy_rows(path, delimiter) if nameless is None else _nameless_rows(path, nameless)
     except READ_ERRORS as error:
         raise damaged(path, error) from None
+
+
+def _nameless_rows(path: Path, kind: NamelessFile) -> pl.LazyFrame:
+    rows = pl.scan_csv(
+        path,
+        separator=kind.separator,
+        has_header=False,
+        new_columns=list(kind.columns),
+        infer_schema=False,
+        # a quote in a title is a letter, and so is a tab in the name of a track
+        quote_char=None,
+        truncate_ragged_lines=True,
+        glob=False,
+    )
+    rows = rows.select(name for name in kind.columns if name[0] != "_")
+    return rows.filter(~pl.all_horizontal(pl.all().is_null()))
 
 
 def is_utf16(path: Path) -> bool:

@@ -128,7 +128,7 @@ def dataset_facts(
         "authors_code": authors_code(name),
     }
     if name in names() and dataset(name).simulated:
-        facts["simulated"] = {"rule": dataset(name).build["name"], "trace": _trace(splits)}
+        facts["simulated"] = {"rule": "nearest", "trace": _trace(splits)}
     return facts if oracle is None else facts | {"oracle": dict(oracle)}
 
 

@@ -102,8 +102,8 @@ READ: dict[str, Attack] = {
     "an item table named so": Refused(f"data convert {{log}} -o out --item-table {LONG}.csv", "255 bytes"),
     "two id columns in an item table": Refused("data convert {log} -o out --item-table t.csv", "one is required", {"t.csv": "item,item_id,k\na,b,1\n"}),
     "an item twice in a table": Refused("data convert {log} -o out --item-table t.csv", "one row per item", {"t.csv": "item,k\na,1\na,2\n"}),
-    "ratings without a time": Refused("data build r.csv -o out --rule nearest", "r.csv", {"r.csv": "userId,movieId,rating\n1,1,5\n"}),
-    "ratings that are cut": Refused("data build u.data -o out --rule nearest", "u.data", {"u.data": "1\t2\t3\n1\t"}),
+    "ratings without a time": Refused("data build r.csv -o out", "r.csv", {"r.csv": "userId,movieId,rating\n1,1,5\n"}),
+    "ratings that are cut": Refused("data build u.data -o out", "u.data", {"u.data": "1\t2\t3\n1\t"}),
     "a news log that is cut": Refused("data audit behaviors.tsv", "behaviors.tsv", {"behaviors.tsv": "1\tU1\t11/1"}),
     "a log in another layout": Refused("data audit log.csv", "log.csv", {"log.csv": "a,b\n1,2\n"}),
 }

@@ -1,70 +1,44 @@
-"""Nearest choices of others, against the slow twin: ties in time, users of one item, displays that
-cannot be filled."""
+"""Made-up displays against every distance written out: ties in time, users of one item, displays
+that cannot be filled."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import polars as pl
-import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fastgaum.kernels.nearest import walk_stride
-from fastgaum.logs import display_rules as simulate
-from fastgaum.logs.display_rules import ChoiceTable, DisplayRule, Events, display_sets
-from tests import naive_nearest as naive
+from fastgaum.logs.simulate import make_displays
 
-
-@st.composite
-def choice_tables(draw: Any) -> ChoiceTable:
-    """Up to 24 choices at few times: most distances are ties, and some items are of one user
-    alone."""
-    rows = draw(
-        st.lists(
-            st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 7)),
-            min_size=1,
-            max_size=24,
-        )
-    )
-    times, users, items = (np.array(part) for part in zip(*sorted(rows), strict=True))
-    user_ids, users = np.unique(users, return_inverse=True)
-    item_ids, items = np.unique(items, return_inverse=True)
-    return ChoiceTable(
-        users.astype(np.int32),
-        times.astype(np.int32),
-        items.astype(np.int32),
-        pl.Series([str(i) for i in user_ids]),
-        pl.Series([str(i) for i in item_ids]),
-    )
+ROWS = st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 7))
+"""time, user and item: most distances are ties, and some items are of one user alone"""
 
 
 @settings(max_examples=200, deadline=None)
-@given(choice_tables(), st.booleans(), st.integers(2, 9), st.integers(0, 99), st.integers(1, 5))
-def test_displays_equal_the_twin(
-    table: ChoiceTable, unseen: bool, size: int, seed: int, events_per_chunk: int
+@given(st.lists(ROWS, min_size=2, max_size=24), st.integers(2, 9), st.integers(0, 99))
+def test_displays_hold_the_nearest_of_others(
+    rows: list[tuple[int, int, int]], displayed: int, seed: int
 ) -> None:
-    events = Events.of(table, seed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulate, "CHUNK", size * events_per_chunk)
-        found = np.concatenate(
-            list(
-                display_sets(
-                    events, DisplayRule("nearest-unseen" if unseen else "nearest", size, seed)
-                )
-            )
-        )
-    ordered = events.table
-    choices = list(
-        zip(ordered.times.tolist(), ordered.users.tolist(), ordered.items.tolist(), strict=True)
-    )
-    draws = np.random.default_rng([seed, 1]).integers(2**31, size=(len(choices), 2)).tolist()
-    assert found.dtype == np.int32
-    assert found.tolist() == naive.nearest_others(
-        choices, events.rows.tolist(), draws, size, unseen
-    )
+    choices = pl.DataFrame(rows, schema=["time", "user", "item"], orient="row")
+    assume(choices["user"].n_unique() > 1)
+    found = make_displays(choices, displayed=displayed, seed=seed)
+    events = found.select(
+        pl.col("event", "session", "chosen").cast(pl.Int64), pl.col("items").cast(pl.List(pl.Int64))
+    ).rows()
+    assert sorted(event[:3] for event in events) == sorted(rows)
+    assert [event[1::-1] for event in events] == sorted(event[1::-1] for event in events)
+    for time, user, chosen, items in events:
+        distance = {
+            item: min(abs(t - time) for t, u, i in rows if u != user and i == item)
+            for item in {i for _, u, i in rows if u != user and i != chosen}
+        }
+        assert items.count(chosen) == 1
+        others = [item for item in items if item != chosen]
+        assert len(set(others)) == len(others) == min(displayed - 1, len(distance))
+        assert sorted(distance[i] for i in others) == sorted(distance.values())[: len(others)]
+    assert make_displays(choices[::-1], displayed=displayed, seed=seed).equals(found)
 
 
 def test_a_stride_reaches_every_row_of_a_tie() -> None:

@@ -213,35 +213,6 @@ def clara2(folder: Path) -> Path:
     return folder / "displays.parquet"
 
 
-def clara2_search_log(folder: Path) -> Path:
-    """Queries and clicks row by row in a file without an extension; a click outside its list, one
-    given twice, and rows of clicks that end early."""
-    lines, padding = [], "\t" * 11
-    for shown in displays():
-        time = 40 * shown.step
-        results = "\t".join([*map(str, shown.items), *[""] * (10 - SHOWN)])
-        lines.append(f"{shown.user}\t{time}\tQ\tq{shown.step}\t0.0\t{results}\n")
-        outside = [99] if shown.user % 7 == 0 else []
-        clicks = [*outside, *shown.clicks, *shown.clicks]
-        lines += [f"{shown.user}\t{time + 3}\tC\t{click}{padding}\n" for click in clicks]
-    return written(folder / "CLARA2SearchLog_beta", "".join(lines))
-
-
-def wikispeedia_paths(folder: Path) -> Path:
-    """Paths behind comments and a blank line; one user plays two games; a click back, two of them,
-    and a step that is no link."""
-    (folder / "links.tsv").write_text(
-        "# The links\n\n" + "".join(f"P{page}\tP{link}\n" for page in range(9) for link in range(6))
-    )
-    lines = ["# Finished paths\n", "# FORMAT: user time seconds path rating\n", "\n"]
-    for game in range(24):
-        first, second, third = (game + i for i in range(3))
-        path = [f"P{first % 9}", f"P{second % 6}", "<", f"P{third % 6}", f"P{game % 5}"]
-        path = {0: [*path, "<", "<", "P4"], 1: [*path, "P8", "P1"]}.get(game % 4, path)
-        lines.append(f"{game // 2:016x}\t{1_300_000_000 + game}\t9\t{';'.join(path)}\tNULL\n")
-    return written(folder / "paths_finished.tsv", "".join(lines))
-
-
 def written(path: Path, content: str) -> Path:
     path.write_text(content)
     return path
@@ -258,8 +229,3 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "CLARA2": clara2,
 }
 """what writes a public log's file, by its name"""
-ROW_BY_ROW: dict[str, Callable[[Path], Path]] = {
-    "CLARA2": clara2_search_log,
-    "Wikispeedia": wikispeedia_paths,
-}
-"""the same of the files that say what happened row by row"""

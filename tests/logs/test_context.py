@@ -16,13 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.errors import LogFormatError
 from fastgaum.kernels.candidate_counts import PackedSessions, count_own_displays
 from fastgaum.logs.audit import audit
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.simulated_displays import build_log
 from fastgaum.logs.store import load_log, save_log
 from tests.builders import change_table, log_of
 from tests.logs.bad_logs import long, nested, refused
@@ -150,18 +149,6 @@ def test_names_of_fields_differ(tmp_path: Path) -> None:
         context_fields=["page"],
         item_table=tmp_path / "items.parquet",
     )
-    with pytest.raises(ConfigError, match="context_fields says how to read some"):
-        build_log(films(tmp_path), context_fields=["page"])
-
-
-def films(folder: Path) -> Path:
-    """Choices without displays."""
-    rows = {"userId": [1, 2], "movieId": [1, 2], "rating": [4.0, 4.0], "timestamp": [1, 2]}
-    pl.DataFrame(rows).write_csv(folder / "ratings.csv")
-    pl.DataFrame({"movieId": [1, 2], "title": ["A (1990)", "B (1991)"], "genres": "D"}).write_csv(
-        folder / "movies.csv"
-    )
-    return folder
 
 
 def test_a_damaged_context_is_refused(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.simulated_displays import build_log
+from fastgaum.logs.simulate import make_displays
 from fastgaum.logs.store import load_log, save_log
-from tests.logs.test_context import films, navigation
+from tests.logs.test_context import navigation
 from tests.logs.test_saved_log import assert_same
 
 LOG = pl.DataFrame(
@@ -134,7 +134,8 @@ def test_every_reader_of_context_reads_it(tmp_path: Path) -> None:
 def test_displays_that_are_made_up(tmp_path: Path) -> None:
     users = pl.DataFrame({"user": [2, 1], "land": ["nl", "be"]})
     users.write_csv(tmp_path / "users.csv")
-    log = build_log(films(tmp_path), user_table=tmp_path / "users.csv").log
+    choices = pl.DataFrame({"user": [1, 2], "item": [1, 2], "time": [1, 2]})
+    log = read_log(make_displays(choices), user_table=tmp_path / "users.csv")
     assert log.categories["land"].gather(log.user_fields["land"]).to_list() == ["be", "nl"]
 
 

@@ -1,0 +1,166 @@
+"""Made-up display sets, for choices whose displays were never recorded (ratings, plays): the chosen
+item, and the items that other users chose nearest in time.
+
+A session is a user's whole history, in time order; equal times are shuffled by the seed. What a
+model scores on such a log depends on this rule as much as on the users: audit it first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.kernels.nearest import nearest_others
+from fastgaum.logs.columns import Vocabulary, ids_as_text, require_filled
+from fastgaum.logs.cut import check_size
+from fastgaum.logs.event_order import order_of
+from fastgaum.logs.number_text import parse_numbers
+from fastgaum.logs.opened_log import open_known
+from fastgaum.logs.public import resembles
+from fastgaum.logs.schema import ROLE_NAMES, find_role
+from fastgaum.logs.tables import LogSource, frame_of, naming
+
+
+def make_displays(choices: LogSource, *, displayed: int = 10, seed: int = 0) -> pl.DataFrame:
+    """Make up a display set for each choice; `read_log` reads what is returned.
+
+    A display holds the chosen item and those that other users chose nearest in time, shuffled.
+
+    Args:
+        choices: rows of a user, an item and a time, in a frame, in a file, or in the folder of
+            MovieLens or LastFM-1K. Columns are found by the names that they may have in a log.
+        displayed: candidates of a display set, the chosen one among them; fewer only where no more
+            exist.
+        seed: breaks every tie in time.
+
+    Returns:
+        session and user (sorted), event (seconds, or the file's own numbers), items (a list) and
+        chosen, a row per choice.
+
+    Raises:
+        ConfigError: a display of fewer than 2, or a negative seed.
+        LogFormatError: a file is damaged, lacks a column or a value, has display sets of its own,
+            or is of fewer than two users.
+    """
+    if displayed < 2:
+        raise ConfigError(
+            f"displayed is {displayed}, at least 2 candidates make a choice: give a larger number"
+        )
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}, a whole number from 0 is required: give another")
+    table = _read_choices(choices)
+    n = table.height
+    check_size(n * displayed)
+    user_ids, item_ids = _sorted_users(table["user"]), Vocabulary.of(table["item"])
+    users, items = Vocabulary(user_ids).codes(table["user"]), item_ids.codes(table["item"])
+    times = table["time"].to_numpy()
+    # Equal times are shuffled: neither the file's order nor the ids say which came first. A file
+    # sorted by item would otherwise leave "the next film has the larger id" in every burst.
+    order = np.lexsort((items, users, times))
+    order = order[np.random.default_rng([seed, 0]).permutation(n)]
+    order = order[np.argsort(times[order], kind="stable")]
+    users, times, items = users[order], times[order], items[order]
+    events = np.argsort(users, kind="stable")
+
+    is_start = np.diff(times, prepend=times[0] - 1) != 0
+    starts = np.flatnonzero(is_start)
+    sole_user = np.empty(len(item_ids), dtype=np.int32)
+    sole_user[items] = users
+    sole_user[items[users != sole_user[items]]] = -1
+    exclusive = np.bincount(sole_user[sole_user >= 0], minlength=len(user_ids))
+    displays = np.empty((n, displayed), dtype=np.int32)
+    nearest_others(
+        events,
+        users,
+        items,
+        np.cumsum(is_start) - 1,
+        np.append(starts, n),
+        times[starts],
+        sole_user,
+        len(item_ids) - exclusive,
+        np.random.default_rng([seed, 1]).integers(2**31, size=(n, 2)),
+        displays,
+    )
+    shown = np.random.default_rng([seed, 2]).permuted(displays, axis=1).ravel()
+    session = user_ids.gather(users[events])
+    return pl.DataFrame(
+        {
+            "session": session,
+            "user": session,
+            "event": times[events],
+            "items": item_ids.decode(shown).reshape((n, displayed)).arr.to_list(),
+            "chosen": item_ids.decode(items[events]),
+        }
+    ).with_columns(pl.col("items").list.drop_nulls())
+
+
+def _read_choices(choices: LogSource) -> pl.DataFrame:
+    """user (text), time (whole numbers) and item (text) of each choice."""
+    if not isinstance(choices, str | os.PathLike):
+        frame = frame_of(choices)
+        columns = _find_columns(frame.columns)
+        return _typed(*(frame[name] for name in columns))
+    path = Path(choices)
+    try:
+        table = open_known(path)[0]
+        columns = _find_columns(table.dtypes)
+        rows = table.read(list(dict.fromkeys(columns)))
+        rows = rows.filter(~pl.all_horizontal(pl.all().is_null()))
+        return _typed(*(rows[name] for name in columns))
+    except LogFormatError as error:
+        raise naming(path, error) from None
+
+
+def _find_columns(known: Iterable[str]) -> list[str]:
+    """The columns of users, times and items. Raises LogFormatError for a table without one, or
+    with display sets."""
+    if (chosen := find_role("chosen", known)) is not None:
+        raise LogFormatError(
+            f"the choices have a column '{chosen}', and so display sets of their own: read the log "
+            "as it is"
+        )
+    columns = []
+    for role in ("user", "event", "item"):
+        column = find_role(role, known)
+        if column is None:
+            raise LogFormatError(
+                f"no {role} column in choices, which are rows of a user, a time and an item "
+                f"(accepted: {', '.join(ROLE_NAMES[role])}); the columns are {', '.join(known)}"
+                f"{resembles(known)}: rename it, or give a file of MovieLens or LastFM-1K"
+            )
+        columns.append(column)
+    return columns
+
+
+def _typed(users: pl.Series, times: pl.Series, items: pl.Series) -> pl.DataFrame:
+    if len(users) == 0:
+        raise LogFormatError("the choices are empty (no rows): at least one is required")
+    user, item, time = ids_as_text(users, "user"), ids_as_text(items, "item"), order_of(times)
+    if time is None or time.dtype in (pl.Time, pl.Duration):
+        raise LogFormatError(
+            f"column '{times.name}' holds no times: numbers, or times with a date, are required"
+        )
+    require_filled(user, "user", users.name)
+    require_filled(item, "item", items.name)
+    require_filled(time, "time", times.name)
+    if user.n_unique() < 2:
+        raise LogFormatError(
+            "the choices are of 1 user, at least two are required: display sets are made of what "
+            "others chose"
+        )
+    if time.dtype.is_temporal():
+        time = time.dt.epoch("s")
+    return pl.DataFrame({"user": user, "time": time.cast(pl.Int64), "item": item})
+
+
+def _sorted_users(users: pl.Series) -> pl.Series:
+    """The distinct users, by number where they are numbers."""
+    ids = users.unique().sort()
+    numbers = parse_numbers(ids)
+    if numbers is None:
+        return ids
+    return pl.DataFrame({"number": numbers, "id": ids}).sort("number", "id")["id"]
