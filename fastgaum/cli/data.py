@@ -244,11 +244,11 @@ def build_command(
     found = resolve(choices, data_dir)
     found.verify()
     name = stem_of(found.path.resolve()) if found.dataset is None else found.dataset.name
-    with Waiting(f"making displays for {choices}"):
+    with Bar(f"making displays for {choices}"):
         frame = make_displays(found.path, displayed=displayed, seed=seed)
         # rows of a file are in an order that says nothing, which only an ordered log keeps
         log = read_frame(frame, name=name, ordered=bool(out.suffix), split_seed=split_seed)
-    with Waiting(f"writing {out}"):
+    with Bar(f"writing {out}"):
         write_log(log, out)
     short = frame.filter(frame["items"].list.len() < displayed).height
     notes = [

@@ -22,13 +22,13 @@ from fastgaum.features.numbers import Moments
 from fastgaum.features.sessions import BATCH_CANDIDATES, EncodedSessions, Selection
 from fastgaum.features.statistics import StatisticsCounter, scale_counts
 from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.user_split import mixed_bits
 from fastgaum.presets import GROW_AT
 
 if TYPE_CHECKING:
     from fastgaum.features.encoder import Encoder
     from fastgaum.features.space import FeatureSpace
 
-Unsigned = npt.NDArray[np.uint64]
 T = TypeVar("T")
 
 
@@ -84,7 +84,10 @@ class Hiding(NamedTuple):
         (n_candidates,)."""
         starts = part.display_offsets[part.session_offsets]
         keys = mixed_bits(part.rows.astype(np.uint64) * np.uint64(31) + np.uint64(self.number))
-        return hash_uniformly(np.repeat(keys, np.diff(starts)) ^ mixed_bits(items)) < self.share
+        return (
+            hash_uniformly(np.repeat(keys, np.diff(starts)) ^ mixed_bits(items.astype(np.uint64)))
+            < self.share
+        )
 
 
 FEWEST_NEW, MOST_HIDDEN, LEAST_HIDDEN = 5000, 0.05, 0.005
@@ -104,17 +107,9 @@ def share_to_hide(displays: npt.NDArray[np.integer], alone: float) -> float:
     return float(max(wanted - ((1 - alone) ** (n - 1)).sum() / total, 0.0))
 
 
-def mixed_bits(values: npt.NDArray[Any]) -> Unsigned:
-    """Mixed bits of whole numbers (Steele, Lea and Flood, "splittable generators", 2014)."""
-    mixed = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
 def hash_uniformly(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """A number from 0 to below 1 of each whole number, the same on every machine."""
-    return (mixed_bits(values) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    return (mixed_bits(values.astype(np.uint64)) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def spaces_before(

@@ -36,12 +36,12 @@ def hash_texts(texts: pl.Series) -> Hashes:
 
 def mix_hashes(hashes: Hashes, others: Hashes) -> Hashes:
     """One hash of two, each bit of which depends on all bits of both (SplitMix64); shape (n,)."""
-    mixed = hashes + _scrambled(others)
-    return _scrambled(mixed)
+    return mixed_bits(hashes + mixed_bits(others))
 
 
-def _scrambled(bits: Hashes) -> Hashes:
-    # Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014)
+def mixed_bits(bits: Hashes) -> Hashes:
+    """64 bits that look random of each 64 bits: SplitMix64 (Steele, Lea and Flood 2014), as
+    `kernels.draws.mixed` of a single key."""
     bits = bits + np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
