@@ -267,7 +267,7 @@ class _Search:
         from optuna.exceptions import StorageInternalError
 
         verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.ERROR)
         try:
             study = self._study(file)
             left = n_trials - len(_ended(study))
