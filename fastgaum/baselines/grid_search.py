@@ -56,10 +56,11 @@ class GridBaseline(Baseline):
         def scores_with(values: Values) -> Float64Array:
             return np.concatenate([self._scores_with(batch, values) for batch in fixed])
 
-        rows: Rows = [
-            values | {"val_loss": None, "val_prec1": _prec1(scores_with(values), validation)}
-            for values in self.combinations()
-        ]
+        rows: Rows = []
+        for values in self.combinations():
+            # rounded so that equal precisions are equal floats
+            prec1 = round(validation_prec1(scores_with(values), validation), 9)
+            rows.append(values | {"val_loss": None, "val_prec1": prec1})
         most = max(row["val_prec1"] for row in rows)
         for row in rows:
             if self.select == "loss" or row["val_prec1"] == most:
@@ -104,8 +105,3 @@ class GridBaseline(Baseline):
             name: dict(enumerate(grid))[values[name]] if isinstance(grid[0], str) else values[name]
             for name, grid in self.grids.items()
         }
-
-
-def _prec1(scores: Float64Array, validation: EncodedSessions) -> float:
-    """Validation prec@1 in percent, rounded so that equal precisions are equal floats."""
-    return round(validation_prec1(scores, validation), 9)

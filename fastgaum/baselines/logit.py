@@ -29,7 +29,7 @@ from fastgaum.baselines.base import (
     validation_prec1,
 )
 from fastgaum.baselines.field_columns import ids_of_few, is_few
-from fastgaum.config import CountFromOne, Positive
+from fastgaum.config import Positive
 from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.nets.networks import context_sizes
@@ -58,8 +58,6 @@ class ConditionalLogit(Baseline):
     """of the weights of ids"""
     number_penalty: Positive | None = None
     """of the weights of numbers, which are standardised"""
-    iterations: CountFromOne = 1000
-    """of the solver at most"""
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
         everything, held = (
@@ -70,9 +68,7 @@ class ConditionalLogit(Baseline):
         rows, best, found = list[Values](), np.inf, np.zeros(design.shape[1])
         for values in self.combinations():
             penalties = self._penalties(values["penalty"], values["number_penalty"])
-            found = least_penalised(
-                penalties, of_train, everything, self.outside, found, self.iterations
-            )
+            found = least_penalised(penalties, of_train, everything, self.outside, found)
             scores = np.asarray(design @ found)
             loss = nll_of_link(scores, validation, self.outside)(Link()) / validation.n_events
             rows.append(
@@ -181,7 +177,6 @@ def least_penalised(
     batch: Batch,
     outside: bool,
     start: Float64Array,
-    iterations: int,
 ) -> Float64Array:
     """The weights of the least `penalised_nll`, found from `start` on, (n_columns,)."""
     # what a weight's curvature would be with uniform choices: steps are measured by it
@@ -194,6 +189,6 @@ def least_penalised(
         value, gradient = penalised_nll(scale * values, penalties, design, batch, outside)
         return value / n_events, scale * gradient / n_events
 
-    options = {"maxiter": iterations, "ftol": 1e-14, "gtol": 1e-7, "maxcor": 20}
+    options = {"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-7, "maxcor": 20}
     found = minimize(scaled, start / scale, jac=True, method="L-BFGS-B", options=options)
     return np.asarray(scale * found.x, dtype=np.float64)

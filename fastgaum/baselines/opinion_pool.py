@@ -7,7 +7,8 @@ q is the log-opinion pool of Genest and Zidek, "Combining probability distributi
 Science 1986. Its weights are at least 0 and need not sum to 1: their sum is a temperature. The
 lapse ε (Wichmann and Hill, "The psychometric function", 2001) keeps a few choices that no member
 explains from making the weights small. Members are fitted on the training split; weights and lapse
-minimise the NLL of the validation split's choices, and of one lapse more, so that ε is above 0."""
+minimise the NLL of the validation split's choices, and of one lapse more, so that ε is above 0;
+weights are drawn to equal ones."""
 
 from __future__ import annotations
 
@@ -44,6 +45,10 @@ MEMBERS = ("fastgaum", "logit", "wd-ccf", "xgboost", "scknnc", "linucb")
 """the members of the model `pool`: a user's state, a linear model, crossed features, trees, the
 nearest sessions, a regression"""
 LEAST_LAPSE, MOST_LAPSE = 1e-9, 0.5
+PULL = 10.0
+"""how strongly weights are drawn to equal ones: members chose their epoch and settings on the
+sessions that weigh them, and the best there is not the best elsewhere. Chosen on other splits of
+the released logs' training and validation users"""
 TABLE = {
     "member": pl.String,
     "weight": pl.Float64,
@@ -364,14 +369,16 @@ def best_weights(
     odds: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool
 ) -> tuple[Tensor, float]:
     """The weights of at least 0, shape (n_members,), and the lapse above 0 that minimise the NLL of
-    the choices and of one click more, of which only a lapse is known. The members' odds are of
+    the choices and of one click more, of which only a lapse is known, and `PULL` times the squared
+    distance of the weights from equal ones. The members' odds are of
     shape (n_candidates, n_members); a choice is -1 for no click."""
 
     def penalised(values: Float64Array) -> tuple[float, Float64Array]:
         at = torch.from_numpy(values).requires_grad_()
         utilities = pooled(odds, at[:-1], at[-1], display_offsets, outside)
         nll = nll_of_choices(utilities, display_offsets, choices, outside)
-        loss = nll - at[-1].log() / len(choices)
+        pull = PULL * (at[:-1] - 1 / n).square().sum()
+        loss = nll + (pull - at[-1].log()) / len(choices)
         return float(loss.detach()), torch.autograd.grad(loss, at)[0].numpy()
 
     n = odds.shape[1]
