@@ -28,93 +28,53 @@ DONE, CHECK_FAILED, USER_MISTAKE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 _LONGEST_SURPRISE = 200
 """characters kept of an unexpected error: torch's messages may hold a C++ stack"""
 
-_AS_THE_RUN = "Options of reading that are not given are those that the run was trained with."
-
 # the help is here and not in the commands' docstrings: the first page would import all of them
 COMMANDS = {
-    "data": (
-        "fastgaum.cli.data:app",
-        "Logs: list, info, get, audit, convert, check, build, synth.",
-    ),
-    "train": (
-        "fastgaum.cli.train:train_command",
-        "Train a user model on a log and leave a run folder.\n\nCtrl-C and SIGTERM end the run "
-        "after the batch at hand, saved;"
-        " --resume goes on with it to the same bytes, also after a crash. More epochs: --resume "
-        "--set epochs=N."
-        "\n\nSeveral processes: `torchrun --nproc-per-node K -m fastgaum train …` trains the same "
-        "run, a batch's sessions shared.",
-    ),
-    "tune": (
-        "fastgaum.cli.tune:tune_command",
-        "Search settings for a log; a configuration that `train --config` reads.\n\nThe default is "
-        "tried first. What is found is checked on users held out: it is better by more than "
-        "chance, or the default stands. The test split is not read. Trials are kept beside the "
-        "output: a command that was stopped goes on when it is given again.",
-    ),
-    "evaluate": (
-        "fastgaum.cli.evaluate:evaluate_command",
-        f"Score a trained model on a split of a log.\n\n{_AS_THE_RUN}",
-    ),
-    "predict": (
-        "fastgaum.cli.predict:predict_command",
-        f"Write utilities and choice probabilities of every candidate.\n\n{_AS_THE_RUN}",
-    ),
-    "simulate": (
-        "fastgaum.cli.simulate:simulate_command",
-        "Write episodes of a trained user model, as a log to read back.",
-    ),
-    "serve": (
-        "fastgaum.cli.serve:serve_command",
-        "Users of a trained model as a service: over HTTP, or as tools of an agent (MCP)."
-        "\n\nDisplays are scored one at a time, and each user remembers. It needs `pip install "
-        "'fastgaum[serve]'`.",
-    ),
-    "fidelity": (
-        "fastgaum.cli.fidelity:fidelity_command",
-        f"Does a trained user model behave as a log: replay and compare.\n\n{_AS_THE_RUN}",
-    ),
-    "report": (
-        "fastgaum.cli.report:report_command",
-        "A page on runs: results, curves, calibration, what was learned.\n\nOne HTML file that "
-        "asks the network for nothing."
-        f" {_AS_THE_RUN}",
-    ),
-    "rl": ("fastgaum.cli.rl:app", "Policies in a learned user: train, evaluate, adapt."),
-    "ope": (
-        "fastgaum.cli.ope:ope_command",
-        f"What a policy would have earned in a log: off-policy values.\n\n{_AS_THE_RUN}",
-    ),
-    "compare": (
-        "fastgaum.cli.compare:compare_command",
-        "Models on your own log, read as it is: floors, intervals, paired differences.\n\nOne "
-        "table of the test split, of fastgaum, logit and click-rate if no --models are given. Exit "
-        "code 1 if a run failed: the others' figures are kept.",
-    ),
-    "reproduce": (
-        "fastgaum.cli.reproduce:reproduce_command",
-        "Data sets × models × seeds: the prec@k table.\n\nIt runs on the data sets at hand, or on "
-        "the bundled sample, and never"
-        " needs the network; fastgaum, paper-lstm and paper-pw if no --models are given. Exit code "
-        "1 if a run failed: the others' figures are kept.",
-    ),
-    "bench": (
-        "fastgaum.cli.bench:bench_command",
-        "Races against rivals on this machine: speeds, ratios, shares of its ceilings.\n\nExit "
-        "code 1 if a contender's result"
-        " was wrong; with --strict also if a bar was missed.",
-    ),
-    "doctor": (
-        "fastgaum.cli.doctor:doctor_command",
-        "Versions, caches and a self-check, to paste into a bug report.\n\nHome folders and user "
-        "names are left out. Exit code 1"
-        " if a check fails.",
-    ),
-    "completion": (
-        "fastgaum.cli.completion:completion_command",
-        "Print the script that completes commands, options and names in bash, zsh or fish.",
-    ),
+    "data": "Logs: list, info, get, audit, convert, build, synth.",
+    "train": "Train a user model on a log and leave a run folder.\n\n"
+    "Ctrl-C and SIGTERM end the run "
+    "after the batch at hand, saved; --resume goes on with it to the same bytes, also after a "
+    "crash. More epochs: --resume --set epochs=N."
+    "\n\nSeveral processes: `torchrun --nproc-per-node K -m fastgaum train …` trains the same run, "
+    "a batch's sessions shared.",
+    "tune": "Search settings for a log; a configuration that `train --config` reads.\n\n"
+    "The default "
+    "is tried first. What is found is checked on users held out: it is better by more than chance, "
+    "or the default stands. The test split is not read. Trials are kept beside the output: a "
+    "command that was stopped goes on when it is given again.",
+    "evaluate": "Score a trained model on a split of a log.",
+    "predict": "Write utilities and choice probabilities of every candidate.",
+    "simulate": "Write episodes of a trained user model, as a log to read back.\n\n"
+    "An episode is the "
+    "same whatever the number of them. A policy that was trained plays what it was trained with, "
+    "and learns no more.",
+    "serve": "Users of a trained model as a service: over HTTP, or as tools of an agent (MCP).\n\n"
+    "Displays are scored one at a time, and each user remembers. It needs `pip install "
+    "'fastgaum[serve]'`.",
+    "fidelity": "Does a trained user model behave as a log: replay and compare.",
+    "report": "A page on runs: results, curves, calibration, what was learned.\n\n"
+    "One HTML file that "
+    "asks the network for nothing.",
+    "rl": "Policies in a learned user: train, evaluate, adapt.",
+    "ope": "What a policy would have earned in a log: off-policy values.",
+    "compare": "Models on your own log, read as it is: floors, intervals, paired differences.\n\n"
+    "One "
+    "table of the test split, of fastgaum, logit and click-rate if no --models are given. Exit "
+    "code 1 if a run failed: the others' figures are kept.",
+    "reproduce": "Data sets × models × seeds: the prec@k table.\n\n"
+    "It runs on the data sets at hand, "
+    "or on the bundled sample, and never needs the network; fastgaum, paper-lstm and paper-pw if "
+    "no --models are given. Exit code 1 if a run failed: the others' figures are kept.",
+    "bench": "Races against rivals on this machine: speeds, ratios, shares of its ceilings.\n\n"
+    "Exit "
+    "code 1 if a contender's result was wrong; with --strict also if a bar was missed.",
+    "doctor": "Versions, caches and a self-check, to paste into a bug report.\n\nHome folders and "
+    "user names are left out. Exit code 1 if a check fails.",
+    "completion": "Print the script that completes commands, options and names in bash, zsh or "
+    "fish.",
 }
+READ_AS_THE_RUN = ("evaluate", "predict", "simulate", "fidelity", "report")
+"""commands that read a log by what the run knows"""
 
 
 def _version() -> str:
@@ -134,10 +94,17 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for _name, (_path, _help) in COMMANDS.items():
-    # a group of commands has its own page
-    _own = {} if _path.endswith(":app") else {"help_epilogue": epilogue(_name)}
-    app.command(_path, name=_name, help=_help, **_own)
+for _name, _help in COMMANDS.items():
+    if _name in READ_AS_THE_RUN:
+        _help += (
+            "\n\nThe log is read as the run's was; one that needs other options: `data convert`."
+        )
+    if _name in ("data", "rl"):
+        # a group of commands has its own page
+        app.command(f"fastgaum.cli.{_name}:app", name=_name, help=_help)
+    else:
+        path = f"fastgaum.cli.{_name}:{_name}_command"
+        app.command(path, name=_name, help=_help, help_epilogue=epilogue(_name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

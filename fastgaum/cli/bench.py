@@ -3,70 +3,54 @@ and as files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import Flag, TableFiles, use_threads
+from fastgaum.cli.options import Flag, TableFiles, Threads, use_threads
 from fastgaum.cli.output import check_outputs, note, say, show_table, write_json, write_text
 
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Measures:
-    """What is measured, at which size, and what counts as failed."""
-
-    list_: Annotated[Flag, Parameter(name="--list")] = False
-    """name the groups and stop"""
-    strict: Flag = False
-    """exit code 1 also when a bar is missed"""
-    smoke: Flag = False
-    """small sizes: shows that everything runs, the figures mean nothing"""
-
-
-NO_FILES, ALL_RACES = TableFiles(), Measures()
+NO_FILES = TableFiles()
 
 
 def bench_command(
-    *groups: Annotated[
-        str, Parameter(help="groups of races, or how their names begin; all if not given")
-    ],
-    measured: Measures = ALL_RACES,
+    *groups: str,
+    list_: Annotated[Flag, Parameter(name="--list")] = False,
+    strict: Flag = False,
+    smoke: Flag = False,
     files: TableFiles = NO_FILES,
-    threads: Annotated[
-        int | None, Parameter(help="threads of torch and kernels; torch's default if not given")
-    ] = None,
+    threads: Threads = None,
 ) -> int:
-    """Time ours against its rivals; a speed counts only when the result is right."""
+    """Time ours against its rivals; a speed counts only when the result is right.
+
+    Args:
+        groups: groups of races, or how their names begin; all if not given
+        list_: name the groups and stop
+        strict: exit code 1 also when a bar is missed
+        smoke: small sizes: shows that everything runs, the figures mean nothing
+    """
     json, markdown = files.json, files.markdown
     check_outputs(json, markdown)
     from fastgaum.bench.report import missed, races_object, to_markdown
     from fastgaum.bench.run import choose, require_pytest, run
+    from fastgaum.bench.run import groups as groups_of_races
 
-    if measured.list_:
-        return _list(json)
+    if list_:
+        if json is not None:
+            write_json(json, {"groups": list(groups_of_races())})
+        for group in groups_of_races():
+            say(group)
+        return 0
     use_threads(threads)
     require_pytest()
-    races, right = run(choose(groups), threads=threads, smoke=measured.smoke, say=note)
+    races, right = run(choose(groups), threads=threads, smoke=smoke, say=note)
     result = races_object(races)
     if json is not None:
         write_json(json, result)
     if markdown is not None:
         write_text(markdown, to_markdown(result))
     _show(result)
-    return 1 if not right or (measured.strict and missed(result)) else 0
-
-
-def _list(json: Path | None) -> int:
-    from fastgaum.bench.run import groups
-
-    if json is not None:
-        write_json(json, {"groups": list(groups())})
-    for group in groups():
-        say(group)
-    return 0
+    return 1 if not right or (strict and missed(result)) else 0
 
 
 def _show(result: dict[str, Any]) -> None:

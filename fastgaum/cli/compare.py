@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import Parameter
 
@@ -20,31 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fastgaum.logs.log import SessionLog
-    from fastgaum.logs.options import ReadOptions
     from fastgaum.reports.comparison import Comparison, GridPlan
     from fastgaum.reports.grid import GridRun, Outcome
 
 OWN_MODELS = ("fastgaum", "logit", "click-rate")
-"""what is compared on a log of one's own when nothing is asked for"""
+"""the models on a log of one's own when none is asked for"""
 SLOW = ("report",)
 """models that take minutes where the others take seconds"""
 
-Jobs = Annotated[
-    int | None, Parameter(help="runs side by side, one thread each; all cores if not given")
-]
+
+NO_FILES = FigureFiles()
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Grid:
-    """What is fitted on each log: models × splits × seeds."""
+    """What is fitted on each log, models × splits × seeds, and where the table goes."""
 
-    models: Annotated[
-        str | None,
-        Parameter(
-            help="all, or a comma list of baselines and presets; if not given, those named above"
-        ),
-    ] = None
+    models: str | None = None
+    """all, or a comma list of baselines and presets; if not given, those named above"""
     protocol: Literal["identity", "bags", "views"] = "bags"
     """what a candidate's bag holds"""
     seeds: int = 5
@@ -52,128 +46,106 @@ class Grid:
     resplit: str | None = None
     """draw other splits of whole users, by seed: 7, 1..10 or 1,4,9; several are pooled"""
     settings: Settings = ()
+    jobs: int | None = None
+    """runs side by side, one thread each; all cores if not given"""
+    device: Device = "auto"
+    files: FigureFiles = NO_FILES
 
     def plan(self, usual: Sequence[str]) -> GridPlan:
         """The plan; `usual` are the models where none is named.
 
         Raises:
-            ConfigError: an option cannot be read.
+            ConfigError, OutputError: an option cannot be read, or an output cannot be written.
         """
+        check_outputs(self.files.json, self.files.markdown, self.files.figure)
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"--jobs must be at least 1, got {self.jobs}")
         changes = parse_settings(self.settings)
+        from fastgaum.baselines.registry import MODELS
         from fastgaum.reports.comparison import GridPlan
         from fastgaum.reports.grid import parse_resplits
+        from fastgaum.reports.plots import check_figure
 
+        check_figure(self.files.figure)
+        models = list(usual) if self.models is None else names_of(self.models, "--models")
+        every = [name for one in models for name in (MODELS if one == "all" else [one])]
         splits = () if self.resplit is None else tuple(parse_resplits(self.resplit))
-        return GridPlan(_models(self.models, usual), self.seeds, self.protocol, splits, changes)
+        unique = tuple(dict.fromkeys(every))
+        return GridPlan(unique, self.seeds, self.protocol, splits, changes)
+
+    def fit(
+        self, plan: GridPlan, logs: Mapping[str, SessionLog], paths: Mapping[str, Path]
+    ) -> Comparison:
+        """Fit and score all on the terminal; a log whose truth lies beside its file has an
+        oracle."""
+        import torch
+
+        from fastgaum.reports.comparison import compare_logs
+        from fastgaum.reports.log_facts import pooled_oracle
+        from fastgaum.worlds.truth import read_truth, truth_beside
+
+        oracles = {}
+        for name, log in logs.items():
+            if (truth := truth_beside(paths[name])) is not None:
+                splits = tuple(plan.resplits) or (None,)
+                oracles[name] = pooled_oracle(log, read_truth(truth, log), splits)
+        # runs on one card would only stand in each other's way
+        on_card = self.device != "cpu" and torch.cuda.is_available()
+        note_compiling()
+        with GridProgress(len(plan.runs(list(logs)))) as progress:
+            return compare_logs(
+                logs,
+                plan,
+                oracles=oracles,
+                jobs=self.jobs or (1 if on_card else os.cpu_count() or 1),
+                device=self.device,
+                on_start=progress.on_start,
+                on_done=progress.on_done,
+            )
+
+    def show(self, table: Comparison) -> int:
+        """Print a table and write it where the command line says; return the exit code, 1 if a run
+        failed."""
+        from fastgaum.reports.figures import draw_precision
+
+        write_tables(self.files, table.result, table.blocks)
+        if self.files.figure is not None:
+            draw_precision(table.result, self.files.figure)
+        for block in table.blocks:
+            show_block(block)
+            say("")
+        return 1 if table.failed else 0
 
 
-DEFAULT_GRID, NO_FILES = Grid(), FigureFiles()
+DEFAULT_GRID = Grid()
 
 
 def compare_command(
-    source: Log,
-    /,
-    *,
-    grid: Grid = DEFAULT_GRID,
-    files: FigureFiles = NO_FILES,
-    jobs: Jobs = None,
-    device: Device = "auto",
-    reading: Reading = AS_IT_IS,
+    source: Log, /, *, grid: Grid = DEFAULT_GRID, reading: Reading = AS_IT_IS
 ) -> int:
     """Train models on one log with every seed; print prec@k and NLL beside the floors, with paired
-    differences.
-
-    A setting (--set) goes to each model that has it."""
-    check_grid_files(files)
+    differences. A setting (--set) goes to each model that has it."""
     plan = grid.plan(OWN_MODELS)
-    if plan.resplits and "split" in reading.options.values:
+    options = reading.options
+    if plan.resplits and "split" in options.values:
         raise ConfigError(
-            f"--split-by {reading.options.split} splits the log in one way and --resplit in "
-            "others: give one of them"
+            f"--split-by {options.split} splits the log in one way and --resplit in others: give "
+            "one of them"
         )
-    n_runs, side_by_side = len(plan.runs([source])), jobs_of(jobs, device)
+    plan.runs([source])
+    from fastgaum.logs.log import resplit_by
     from fastgaum.logs.registry import resolve
     from fastgaum.reports.comparison import title_of
 
     with Bar(f"reading {source}"):
         log = reading.load(source)
     title = title_of(log)
-    oracles = oracle_of(title, log, resolve(source, reading.data_dir).path, plan)
-    table = compared_in_sight({title: log}, plan, oracles, n_runs, side_by_side, device)
-    return show_comparison(table.read_with(_read_with(reading.options, log)), files)
-
-
-def _read_with(options: ReadOptions, log: SessionLog) -> dict[str, object]:
-    """The options by which a log was read; `auto` is `user` where that gives the same split."""
-    from fastgaum.logs.log import resplit_by
-
-    read: dict[str, object] = options.to_json()
+    table = grid.fit(plan, {title: log}, {title: resolve(source, reading.data_dir).path})
+    read_with = options.to_json()
     drawn = resplit_by(log, "user", options.split_seed).split
     if options.split == "auto" and (log.split == drawn).all():
-        read["split_by"] = "user"
-    return read
-
-
-def compared_in_sight(
-    logs: Mapping[str, SessionLog],
-    plan: GridPlan,
-    oracles: Mapping[str, Mapping[str, float]],
-    n_runs: int,
-    jobs: int,
-    device: str,
-) -> Comparison:
-    """`compare_logs` with its progress on the terminal."""
-    from fastgaum.reports.comparison import compare_logs
-
-    note_compiling()
-    with GridProgress(n_runs) as progress:
-        return compare_logs(
-            logs,
-            plan,
-            oracles=oracles,
-            jobs=jobs,
-            device=device,
-            on_start=progress.on_start,
-            on_done=progress.on_done,
-        )
-
-
-def check_grid_files(files: FigureFiles) -> None:
-    """Raise OutputError or ConfigError, before any work, for an output that cannot be."""
-    check_outputs(files.json, files.markdown, files.figure)
-    from fastgaum.reports.plots import check_figure
-
-    check_figure(files.figure)
-
-
-def show_comparison(table: Comparison, files: FigureFiles) -> int:
-    """Print a table and write it where the command line says; return the exit code, 1 if a run
-    failed."""
-    from fastgaum.reports.figures import draw_precision
-
-    blocks = table.blocks
-    write_tables(files, table.result, blocks)
-    if files.figure is not None:
-        draw_precision(table.result, files.figure)
-    for block in blocks:
-        show_block(block)
-        say("")
-    return 1 if table.failed else 0
-
-
-def oracle_of(
-    title: str, log: SessionLog, path: Path, plan: GridPlan
-) -> Mapping[str, Mapping[str, float]]:
-    """What the truth beside a log scores on the plan's splits, in percent and nats; empty where
-    there is none."""
-    from fastgaum.reports.log_facts import pooled_oracle
-    from fastgaum.worlds.truth import read_truth, truth_beside
-
-    truth = truth_beside(path)
-    if truth is None:
-        return {}
-    splits = tuple(plan.resplits) or (None,)
-    return {title: pooled_oracle(log, read_truth(truth, log), splits)}
+        read_with["split_by"] = "user"
+    return grid.show(table.read_with(read_with))
 
 
 def names_of(text: str, option: str) -> list[str]:
@@ -184,35 +156,13 @@ def names_of(text: str, option: str) -> list[str]:
     return names
 
 
-def _models(models: str | None, usual: Sequence[str]) -> tuple[str, ...]:
-    from fastgaum.baselines.registry import MODELS
-
-    if models is None:
-        return tuple(usual)
-    named = [MODELS if name == "all" else (name,) for name in names_of(models, "--models")]
-    return tuple(dict.fromkeys(name for names in named for name in names))
-
-
-def jobs_of(jobs: int | None, device: str) -> int:
-    """How many runs stand side by side. Raises ConfigError for fewer than one."""
-    if jobs is not None:
-        if jobs < 1:
-            raise ConfigError(f"--jobs must be at least 1, got {jobs}")
-        return jobs
-    import torch
-
-    # Runs on one card would only stand in each other's way.
-    return 1 if device != "cpu" and torch.cuda.is_available() else os.cpu_count() or 1
-
-
 class GridProgress(Bar):
     """One line as each run ends, a warning before a slow one, and on a terminal how much time is
     left."""
 
     def __init__(self, total: int) -> None:
         super().__init__("training")
-        self.total = total
-        self.warned = False
+        self.total, self.warned = total, False
 
     def on_start(self, run: GridRun) -> None:
         """Warn before the first run of a slow model."""

@@ -7,13 +7,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 from fastgaum.cli.options import DataDir, Json
 from fastgaum.cli.output import check_outputs, finish, say
-from fastgaum.cli.progress import Bar
+from fastgaum.cli.progress import Bar, kernel_cache
 
 
 def doctor_command(*, data_dir: DataDir = None, json: Json = None) -> int:
@@ -40,31 +38,24 @@ def doctor_command(*, data_dir: DataDir = None, json: Json = None) -> int:
             failed += 1
             verdict = f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         tell(name, verdict)
-    # they are probed with a kernel: where none runs, the check above has said so
-    for name, text in () if failed else _ceilings():
-        tell(name, text)
-    finish(
-        "all checks passed" if not failed else f"{failed} of {len(CHECKS)} checks failed",
-        json,
-        facts,
-    )
+    says = f"{failed} of {len(CHECKS)} checks failed" if failed else "all checks passed"
+    finish(says, json, facts)
     return 1 if failed else 0
 
 
 def unnamed(text: str) -> str:
     """A text without the user's home folder and name: it will be pasted where everybody reads
     it."""
-    for home in dict.fromkeys((os.path.expanduser("~"), os.path.realpath(os.path.expanduser("~")))):
-        if len(home) > 1:
-            text = re.sub(rf"{re.escape(home)}(?=[/\\\s]|$)", "~", text)
-    for variable in ("USER", "LOGNAME", "USERNAME"):
-        name = os.environ.get(variable, "")
+    for home in {str(Path.home()), str(Path.home().resolve())} - {"/"}:
+        text = re.sub(rf"{re.escape(home)}(?=[/\s]|$)", "~", text)
+    for name in filter(None, map(os.environ.get, ("USER", "LOGNAME", "USERNAME"))):
         # a part of a path: names like `root` or `cuda` are words elsewhere
-        text = re.sub(rf"(?<=[/\\]){re.escape(name)}(?=[/\\\s]|$)", "USER", text) if name else text
+        text = re.sub(rf"(?<=/){re.escape(name)}(?=[/\s]|$)", "USER", text)
     return text
 
 
 def _facts(data_dir: Path | None) -> Iterator[tuple[str, str]]:
+    from fastgaum.logs.registry import data_folders, find_log, names
     from fastgaum.machine import machine_facts
 
     facts = machine_facts()
@@ -78,51 +69,9 @@ def _facts(data_dir: Path | None) -> Iterator[tuple[str, str]]:
     yield "blas of kernels", facts["blas"] or "not scipy's own"
     yield "threads", str(facts["threads"])
     yield "cuda", facts["cuda"] or "none"
-    yield "extras", ", ".join(_extras()) or "none"
-    yield "kernel cache", _kernel_cache()
-    yield from _data_sets(data_dir)
-
-
-def _extras() -> list[str]:
-    """Optional libraries that are installed."""
-    found = []
-    for name in ("xgboost", "matplotlib", "stable-baselines3", "tensorboardX", "mlflow-skinny"):
-        with suppress(metadata.PackageNotFoundError):
-            found.append(f"{name} {metadata.version(name)}")
-    return found
-
-
-def _kernel_cache() -> str:
-    """The folder of compiled kernels, how many it holds, and whether it takes more."""
-    from fastgaum.kernels import choice
-
-    stats = getattr(choice.choice_probs, "stats", None)
-    if stats is None:
-        return "none: kernels run as plain Python (NUMBA_DISABLE_JIT)"
-    if not stats.cache_path:
-        return "none: there is no home folder, set NUMBA_CACHE_DIR"
-    path = Path(stats.cache_path)
-    sizes = [file.stat().st_size for file in path.glob("*.nbc")] if path.is_dir() else []
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
-    writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-    chosen = " ($NUMBA_CACHE_DIR)" if os.environ.get("NUMBA_CACHE_DIR") else ""
-    refusal = "" if writable else ", not writable: each process compiles what is missing"
-    return f"{path}{chosen}, {len(sizes)} kernels, {sum(sizes) / 1e6:.1f} MB{refusal}"
-
-
-def _ceilings() -> Iterator[tuple[str, str]]:
-    """What this machine can do at most, which `fastgaum bench` compares speeds with."""
-    from fastgaum.bench.ceilings import probe
-    from fastgaum.bench.report import short
-
-    ceilings = probe()
-    yield "sgemm ceiling", f"{short(ceilings.sgemm_gflops)} GFLOP/s"
-    yield "gather ceiling", f"{short(ceilings.gather_gbps)} GB/s (random rows of 64 floats)"
-
-
-def _data_sets(data_dir: Path | None) -> Iterator[tuple[str, str]]:
-    from fastgaum.logs.registry import data_folders, find_log, names
-
+    cache = kernel_cache()
+    n_kernels = len(list(cache.glob("*.nbc"))) if cache is not None else 0
+    yield "kernel cache", "none" if cache is None else f"{cache}, {n_kernels} kernels"
     for folder in data_folders(data_dir):
         yield "data folder", f"{folder}{'' if folder.is_dir() else ' (absent)'}"
     for name in names():
@@ -147,19 +96,13 @@ def _kernel_compiles() -> None:
 
 
 def _network_learns() -> None:
-    """Differentiate the log-softmax of two display sets of two candidates each."""
+    """Differentiate the log-softmax of two numbers."""
     import torch
 
-    from fastgaum.nets.segments import segment_log_softmax
-
-    utility = torch.zeros(4, requires_grad=True)
-    log_probs, _ = segment_log_softmax(utility, torch.tensor([0, 2, 4], dtype=torch.int32), False)
-    log_probs[0].backward()
-    gradient = utility.grad
-    if gradient is None or not torch.allclose(
-        gradient, torch.tensor([0.5, -0.5, 0.0, 0.0]), atol=1e-6
-    ):
-        raise RuntimeError(f"autograd's gradient is {gradient}, [0.5, -0.5, 0, 0] is right")
+    numbers = torch.zeros(2, requires_grad=True)
+    numbers.log_softmax(0)[0].backward()
+    if numbers.grad is None or numbers.grad.tolist() != [0.5, -0.5]:
+        raise RuntimeError(f"autograd's gradient is {numbers.grad}, [0.5, -0.5] is right")
 
 
 def _training_runs() -> None:

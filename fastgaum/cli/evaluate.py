@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from fastgaum.cli.options import AllowSeenUsers, Device, Json, RunPath, ScoredSplit
-from fastgaum.cli.output import check_outputs, note, say, show_table, write_json
+from fastgaum.cli.options import AllowSeenUsers, DataDir, Device, Json, RunPath, ScoredSplit
+from fastgaum.cli.output import check_outputs, say, show_table, write_json
 from fastgaum.cli.progress import Bar
-from fastgaum.cli.reading import AS_IT_IS, Log, Reading, checked_users, note_unfinished
+from fastgaum.cli.reading import Log, checked_users, log_of_run, note_unfinished
 
 if TYPE_CHECKING:
     from fastgaum.metrics.evaluation import Evaluation
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class ScoredLog:
-    """What is scored, and what the model may know of it."""
-
-    split: ScoredSplit = "test"
-    hide_items: float = 0.0
-    """share of the items that the model is to meet as if training had never displayed them"""
-    seed: int = 0
-    """draws these items"""
-
-
-AS_LOGGED = ScoredLog()
 
 
 def evaluate_command(
@@ -37,14 +19,20 @@ def evaluate_command(
     source: Log,
     /,
     *,
-    what: ScoredLog = AS_LOGGED,
+    split: ScoredSplit = "test",
+    hide_items: float = 0.0,
+    seed: int = 0,
     allow_seen_users: AllowSeenUsers = False,
     json: Json = None,
     device: Device = "auto",
-    reading: Reading = AS_IT_IS,
+    data_dir: DataDir = None,
 ) -> None:
-    """Score a trained model on a split of a log."""
-    split = what.split
+    """Score a trained model on a split of a log.
+
+    Args:
+        hide_items: share of the items that the model meets as if it had never displayed them
+        seed: draws these items
+    """
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
     from fastgaum.baselines.registry import load_model, name_of
@@ -52,20 +40,14 @@ def evaluate_command(
 
     model = load_model(run, device=device)
     note_unfinished(run, source)
-    with Bar(f"reading {source}"):
-        log = reading.or_of_run(run).load(source)
+    log = log_of_run(run, source, data_dir)
     seen = checked_users(model, log, split, allow_seen_users)
     with Bar("scoring") as progress:
         evaluation = model.evaluate(
-            log,
-            split,
-            progress,
-            hide_items=what.hide_items,
-            seed=what.seed,
-            allow_seen_users=True,
+            log, split, progress, hide_items=hide_items, seed=seed, allow_seen_users=True
         )
     # counts of the log know the items that are hidden from the model
-    floors = {} if what.hide_items else floor_table(log, split)
+    floors = {} if hide_items else floor_table(log, split)
     if json is not None:
         facts = {
             "machine": machine_facts(model.settings.seed),
@@ -79,12 +61,6 @@ def evaluate_command(
         figures = evaluation.to_dict()
         figures["floors"] |= floor_facts(floors)
         write_json(json, facts | figures)
-    # a run writes its table of epochs when it ends
-    if (run / "metrics.jsonl").is_file() and not (run / "metrics.parquet").exists():
-        note(
-            f"the run in '{run}' has not ended: these are its best weights so far, and its "
-            "generator may be untrained; `fastgaum train LOG -o RUN --resume` goes on with it"
-        )
     columns, rows = figure_rows(evaluation)
     show_table(
         columns, rows, title=f"{log.name}, {split} split, protocol {model.settings.protocol}"
@@ -95,22 +71,17 @@ def evaluate_command(
         f"over users{gap}"
     )
     say(f"  {seen}")
-    say(f"  {unseen_text(evaluation)}")
+    n, hidden = int(evaluation.unseen.sum()), ""
+    if evaluation.hidden:
+        hidden = f" ({evaluation.hidden} items were hidden)"
+    unseen = f"{n} of {evaluation.n_events} events display an item unseen in training{hidden}"
+    if not n:
+        unseen = f"no unseen item in this split{hidden}: what the model does with one is not "
+        unseen += "measured (--hide-items .1 hides some)"
+    say(f"  {unseen}")
     texts = floor_texts(floors)
     if texts:
         say(f"  prec@1 of rankings that need no model: {', '.join(texts)}")
-
-
-def unseen_text(evaluation: Evaluation) -> str:
-    """What the figures say of items that training never displayed."""
-    n = int(evaluation.unseen.sum())
-    hidden = f" ({evaluation.hidden} items were hidden)" if evaluation.hidden else ""
-    if n:
-        return f"{n} of {evaluation.n_events} events display an item unseen in training{hidden}"
-    return (
-        f"no unseen item in this split{hidden}: what the model does with one is not measured "
-        "(--hide-items .1 hides some)"
-    )
 
 
 def floor_texts(floors: Mapping[str, Mapping[int, float]]) -> list[str]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Literal
-
-from cyclopts import Parameter
 
 from fastgaum.cli.options import (
     AllowSeenUsers,
+    DataDir,
     HeadOption,
     PlotFiles,
     RunPath,
@@ -17,24 +15,9 @@ from fastgaum.cli.options import (
 )
 from fastgaum.cli.output import check_outputs, note, show_block, write_tables
 from fastgaum.cli.progress import Bar
-from fastgaum.cli.reading import AS_IT_IS, Log, Reading, checked_users
+from fastgaum.cli.reading import Log, checked_users, log_of_run
 
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class ReplayOptions:
-    """What is replayed, how often, and who chooses."""
-
-    split: Literal["train", "validation", "test"] = "test"
-    """whose sessions to replay"""
-    head: HeadOption = None
-    episodes: int = 20_000
-    """simulated sessions: each session is replayed so often"""
-    seed: int = 0
-    """seeds users, draws and permutations"""
-
-
-DEFAULT_REPLAY, NO_FILES = ReplayOptions(), PlotFiles()
+NO_FILES = PlotFiles()
 
 
 def fidelity_command(
@@ -42,17 +25,22 @@ def fidelity_command(
     source: Log,
     /,
     *,
-    replay: ReplayOptions = DEFAULT_REPLAY,
+    split: Literal["train", "validation", "test"] = "test",
+    head: HeadOption = None,
+    episodes: int = 20_000,
+    seed: int = 0,
     files: PlotFiles = NO_FILES,
     threads: Threads = None,
     allow_seen_users: AllowSeenUsers = False,
-    reading: Reading = AS_IT_IS,
+    data_dir: DataDir = None,
 ) -> None:
-    """Replay a log's sessions with simulated users; compare what they choose with what was chosen.
+    """Replay a log's sessions with simulated users; compare what they choose with the log.
 
-    Clicks, click depth, repeats, novelty, popularity, surprise, calibration, rank, and the value of
-    simple policies, each with an interval over users and a permutation test; how far the world can
-    be relied on to order policies; and the distance of its sessions' states from the log's."""
+    Args:
+        split: whose sessions to replay
+        episodes: simulated sessions: each session is replayed so often
+        seed: seeds users, draws and permutations
+    """
     check_outputs(files.json, files.markdown, files.plot)
     from fastgaum.reports.plots import check_figure
 
@@ -66,11 +54,20 @@ def fidelity_command(
 
     use_threads(threads)
     model = UserModel.load(run, device="cpu")
-    with Bar(f"reading {source}"):
-        log = reading.or_of_run(run).load(source)
-    seen = checked_users(model, log, replay.split, allow_seen_users)
+    log = log_of_run(run, source, data_dir)
+    seen = checked_users(model, log, split, allow_seen_users)
     with Bar("replaying and comparing") as progress:
-        report = finite(report_of(model, log, progress=progress, **asdict(replay)))
+        report = finite(
+            report_of(
+                model,
+                log,
+                split=split,
+                head=head,
+                episodes=episodes,
+                seed=seed,
+                progress=progress,
+            )
+        )
     report = {"machine": machine_facts(model.config.seed), "preset": model.config.preset, **report}
     report["seen_users"] = seen.to_dict()
     note(str(seen))

@@ -170,7 +170,12 @@ def command(app: App, name: str | None = None) -> Callable[[F], F]:
     def register(function: F) -> F:
         called = name or function.__name__.removesuffix("_command")
         page = epilogue(f"{app.name[0]} {called}")
-        app.command(function, name=called, help=flowing(function.__doc__ or ""), help_epilogue=page)
+        app.command(
+            function,
+            name=called,
+            help=flowing((function.__doc__ or "").partition("\n\n    Args:")[0]),
+            help_epilogue=page,
+        )
         return function
 
     return register

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastgaum.cli.options import (
     AllowSeenUsers,
@@ -26,34 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from fastgaum.cli.reading import LogReading
     from fastgaum.logs.log import FieldArray, IntArray, SessionLog
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Evaluated:
-    """Whose value is asked for, and how the log was made."""
-
-    policy: str
-    """random, popular, greedy, or a folder written by `fastgaum rl train`"""
-    run: Annotated[Path | None, Parameter(help="a run folder, or a model file: the world")] = None
-    epsilon: float = 0.0
-    """probability that a display is a random set of the pool instead of the policy's"""
-    propensity: str | None = None
-    """the column that holds the probability of each event's slate"""
-    display_law: Literal["popularity", "uniform"] = "popularity"
-    """without --propensity: sets are shown as popular items are (fitted), or each as likely"""
-    pool: Annotated[
-        Path | None,
-        Parameter(help="a file of item ids, one a line, that slates are made of; all if not given"),
-    ] = None
-    value: str | None = None
-    """the column that says what a click on a candidate is worth; 1 if not given"""
-    split: ScoredSplit = "test"
-    head: HeadOption = None
-    seed: int = 0
-    """seeds random slates"""
 
 
 NO_FILES = TableFiles()
@@ -63,7 +33,16 @@ def ope_command(
     source: Log,
     /,
     *,
-    evaluated: Evaluated,
+    policy: str,
+    run: Path | None = None,
+    epsilon: float = 0.0,
+    propensity: str | None = None,
+    display_law: Literal["popularity", "uniform"] = "popularity",
+    pool: Path | None = None,
+    value: str | None = None,
+    split: ScoredSplit = "test",
+    head: HeadOption = None,
+    seed: int = 0,
     files: TableFiles = NO_FILES,
     threads: Threads = None,
     allow_seen_users: AllowSeenUsers = False,
@@ -71,7 +50,18 @@ def ope_command(
 ) -> None:
     """Estimate what a policy would have earned in a log's events, from the logged choices.
 
-    One row per estimator with an interval over users, or the reason why the log cannot say."""
+    One row per estimator with an interval over users, or the reason why the log cannot say.
+
+    Args:
+        policy: random, popular, greedy, or a folder written by `fastgaum rl train`
+        run: a run folder, or a model file: the world
+        epsilon: probability that a display is a random set of the pool instead of the policy's
+        propensity: the column that holds the probability of each event's slate
+        display_law: without --propensity: sets are shown as popular items are, or each as likely
+        pool: a file of item ids, one a line, that slates are made of; all if not given
+        value: the column that says what a click on a candidate is worth; 1 if not given
+        seed: seeds random slates
+    """
     check_outputs(files.json, files.markdown)
     from fastgaum.logs.cut import slice_sessions
     from fastgaum.machine import machine_facts
@@ -82,53 +72,46 @@ def ope_command(
     from fastgaum.policies.registry import RULES
     from fastgaum.worlds.world import World
 
-    asked = evaluated
     # a folder that happens to have a policy's name hides nothing
-    named = asked.policy in RULES or not Path(asked.policy).exists()
-    if not named and asked.run is None:
-        raise ConfigError(f"'{asked.policy}' was trained in the world of a run: give it (--run)")
+    named = policy in RULES or not Path(policy).exists()
+    if not named and run is None:
+        raise ConfigError(f"'{policy}' was trained in the world of a run: give it (--run)")
     use_threads(threads)
-    model = None if asked.run is None else UserModel.load(asked.run, device="cpu")
-    reading = reading if asked.run is None else reading.or_of_run(asked.run)
+    model = None if run is None else UserModel.load(run, device="cpu")
+    reading = reading if run is None else reading.or_of_run(run)
     with Bar(f"reading {source}"):
-        whole = _with_columns(reading, source, asked).load(source)
-    log = _without_columns(whole, reading, asked)
-    rows = log.sessions_in(asked.split)
-    part = slice_sessions(whole, rows)
+        whole = _with_columns(reading, source, propensity, value).load(source)
+    log = _without_columns(whole, reading, propensity, value)
+    part = slice_sessions(whole, log.sessions_in(split))
     displays = LoggedDisplays(
-        asked.display_law,
-        None if asked.propensity is None else _event_numbers(part, asked.propensity),
-        None if asked.pool is None else _pool(asked.pool, log),
+        display_law,
+        None if propensity is None else _event_numbers(part, propensity),
+        None if pool is None else _pool(pool, log),
     )
     values = of_items = None
-    if asked.value is not None:
-        values = _candidate_numbers(part, asked.value)
+    if value is not None:
+        values = _candidate_numbers(part, value)
         # an item that this split never displays has its worth from the others
-        of_items = mean_item_values(whole, _candidate_numbers(whole, asked.value))
-    seen = None if model is None else checked_users(model, log, asked.split, allow_seen_users)
-    world: World | None = None if model is None else world_over(model, log, asked.head)
+        of_items = mean_item_values(whole, _candidate_numbers(whole, value))
+    seen = None if model is None else checked_users(model, log, split, allow_seen_users)
+    world: World | None = None if model is None else world_over(model, log, head)
     if named:
-        target = named_target(asked.policy, log, world, asked.epsilon)
+        target = named_target(policy, log, world, epsilon)
     else:
         assert model is not None
-        target, world = trained_target(Path(asked.policy), model, log, asked.epsilon, asked.head)
-    part = _without_columns(part, reading, asked)
+        target, world = trained_target(Path(policy), model, log, epsilon, head)
     with Bar("estimating"):
         result = off_policy_values(
-            part,
+            _without_columns(part, reading, propensity, value),
             target,
             displays=displays,
             world=world,
             values=values,
             item_values=of_items,
-            seed=asked.seed,
+            seed=seed,
         )
-    result = {
-        "machine": machine_facts(asked.seed),
-        "split": asked.split,
-        "seen_users": seen and seen.to_dict(),
-        **result,
-    }
+    seen_users = seen and seen.to_dict()
+    result = {"machine": machine_facts(seed), "split": split, "seen_users": seen_users, **result}
     block = off_policy_block(result)
     write_tables(files, result, [block])
     show_block(block)
@@ -136,9 +119,12 @@ def ope_command(
         note(str(seen))
 
 
-def _with_columns(reading: LogReading, source: str, asked: Evaluated) -> LogReading:
+def _with_columns(
+    reading: Reading, source: str, propensity: str | None, value: str | None
+) -> Reading:
     """A reading that reads the propensity and the value too; a saved log holds what it holds."""
     from fastgaum.logs.opened_log import open_known
+    from fastgaum.logs.options import ReadOptions
     from fastgaum.logs.registry import resolve
     from fastgaum.logs.store import is_saved_log
 
@@ -150,21 +136,22 @@ def _with_columns(reading: LogReading, source: str, asked: Evaluated) -> LogRead
     layout = open_known(found.path)[1]
     options = options if layout is None else options.over(layout.options)
     added: dict[str, Any] = {}
-    if asked.propensity is not None and asked.propensity not in options.context_fields:
-        added["context_fields"] = (*options.context_fields, asked.propensity)
-    if asked.value is not None and asked.value not in options.candidate_fields:
-        added["candidate_fields"] = (*options.candidate_fields, asked.value)
-    return dataclasses.replace(reading, **added) if added else reading
+    if propensity is not None and propensity not in options.context_fields:
+        added["context_fields"] = (*options.context_fields, propensity)
+    if value is not None and value not in options.candidate_fields:
+        added["candidate_fields"] = (*options.candidate_fields, value)
+    return reading.with_options(ReadOptions.of(**added).over(reading.options))
 
 
-def _without_columns(log: SessionLog, reading: LogReading, asked: Evaluated) -> SessionLog:
+def _without_columns(
+    log: SessionLog, reading: Reading, propensity: str | None, value: str | None
+) -> SessionLog:
     """The log without the propensity and the value, unless a model is to read them."""
-    options = reading.options
     events, candidates = dict(log.event_fields), dict(log.candidate_fields)
-    if asked.propensity is not None and asked.propensity not in options.context_fields:
-        events.pop(asked.propensity, None)
-    if asked.value is not None and asked.value not in options.candidate_fields:
-        candidates.pop(asked.value, None)
+    if propensity is not None and propensity not in reading.options.context_fields:
+        events.pop(propensity, None)
+    if value is not None and value not in reading.options.candidate_fields:
+        candidates.pop(value, None)
     return dataclasses.replace(log, event_fields=events, candidate_fields=candidates)
 
 

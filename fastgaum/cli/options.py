@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -148,7 +148,7 @@ class FigureFiles(TableFiles):
     """also draw prec@1 by model, as .svg or .png"""
 
 
-def given(**values: object) -> dict[str, object]:
+def given(**values: Any) -> dict[str, Any]:
     """The values of those options that the command line has.
 
     >>> given(seed=1, preset=None)

@@ -3,27 +3,18 @@ remembers them."""
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import given
+from fastgaum.cli.options import DataDir
 from fastgaum.cli.output import note
+from fastgaum.cli.progress import Bar
 from fastgaum.errors import CheckpointError, ConfigError
-from fastgaum.logs.options import (
-    DEFAULT_OPTIONS,
-    FILES,
-    OPTIONS,
-    ReadOptions,
-    columns_of,
-    option_name,
-)
+from fastgaum.logs.options import ReadOptions, columns_of, option_name
 from fastgaum.untrusted import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -46,40 +37,41 @@ Log = Annotated[
 ]
 
 
-def _flag(option: dataclasses.Field[Any], kind: Any) -> tuple[str, Any, Any]:
-    """A field of `ReadOptions` as a field that the command line fills; None: not given."""
-    kind = tuple[str, ...] if typing.get_origin(kind) is Mapping else kind
-    kind = Path | None if option.name in FILES else kind
-    parameter = Parameter(
-        name=f"--{option_name(option.name).replace('_', '-')}",
-        help=option.metadata["help"],
-        negative="",
-        show_default=False,
-    )
-    return option.name, Annotated[kind | None, parameter], field(default=None)
+def _option_name(field: str) -> str:
+    return option_name(field).replace("_", "-")
 
 
+@Parameter(
+    name="*", group="Reading the log", negative="", show_default=False, name_transform=_option_name
+)
+class GivenOptions(ReadOptions):
+    """`ReadOptions` as the command line gives them: columns are texts, item=sku."""
+
+    columns: tuple[str, ...]  # type: ignore[assignment]
+    name: Annotated[str | None, Parameter(parse=False)]
+    given: Annotated[frozenset[str], Parameter(parse=False)]
+
+    def __init__(self, **given: Any) -> None:
+        columns = given.get("columns")
+        if isinstance(columns, tuple):
+            given["columns"] = columns_of(columns)
+        super().__init__(**given, given=frozenset(given))
+
+
+NO_OPTIONS = GivenOptions()
+
+
+@Parameter(name="*")
 @dataclass(frozen=True)
-class LogReading:
+class Reading:
     """Where a log is found, and how it is read."""
 
-    data_dir: Annotated[Path | None, Parameter(help="where registry names are looked up first")] = (
-        None
-    )
-    of_run: Annotated[ReadOptions, Parameter(parse=False)] = DEFAULT_OPTIONS
-    """what a run says of reading: taken where the command line says nothing"""
+    options: GivenOptions = NO_OPTIONS
+    data_dir: DataDir = None
 
-    @property
-    def options(self) -> ReadOptions:
-        """How the log is read.
-
-        Raises:
-            ConfigError: an option's value is impossible.
-        """
-        values: Any = given(**{name: getattr(self, name, None) for name in OPTIONS})
-        if "columns" in values:
-            values["columns"] = columns_of(values["columns"])
-        return ReadOptions.of(**values).over(self.of_run)
+    def with_options(self, options: ReadOptions) -> Reading:
+        """The same with other options."""
+        return Reading(GivenOptions(**options.values), self.data_dir)
 
     def load(self, source: str) -> SessionLog:
         """Find and read a log.
@@ -138,7 +130,7 @@ class LogReading:
             return read_with_rows(found, options=self.options)[1]
         return raw_rows(found.path, options=self.options.over(found.options))
 
-    def or_of_run(self, folder: Path) -> LogReading:
+    def or_of_run(self, folder: Path) -> Reading:
         """Fill options that were not given with those that the run in a folder was trained with.
 
         Raises:
@@ -154,13 +146,13 @@ class LogReading:
                 f"'{file}' is damaged ({error}): train again, or remove it and give the options of "
                 "reading yourself"
             ) from error
-        return dataclasses.replace(self, of_run=former)
+        return self.with_options(self.options.over(former))
 
-    def of_first(self, reading: dict[str, object]) -> LogReading:
+    def of_first(self, reading: dict[str, object]) -> Reading:
         """The options of the first of several processes; where data lies is this machine's own."""
-        return Reading(self.data_dir, of_run=ReadOptions.from_json(reading))
+        return self.with_options(ReadOptions.from_json(reading))
 
-    def of_resumed(self, folder: Path, reading: dict[str, object]) -> LogReading:
+    def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:
         """The options that a run's log was read with; given ones may only repeat them.
 
         Raises:
@@ -184,31 +176,34 @@ class LogReading:
                 f"the log of the run in '{folder}' was read otherwise: {'; '.join(differ)}: leave "
                 "the options out, the folder has them"
             )
-        return Reading(self.data_dir, of_run=former)
+        return self.with_options(former)
 
-
-if TYPE_CHECKING:
-    Reading = LogReading
-else:
-    _kinds = typing.get_type_hints(ReadOptions)
-    Reading = Parameter(name="*", group="Reading the log")(
-        dataclasses.make_dataclass(
-            "Reading",
-            [
-                _flag(one, _kinds[one.name])
-                for one in dataclasses.fields(ReadOptions)
-                if one.metadata
-            ],
-            bases=(LogReading,),
-            namespace={"__module__": __name__},
-            frozen=True,
-        )
-    )
-"""a source with a field for each of `ReadOptions` that has a help text, None where it is not
-given"""
 
 AS_IT_IS = Reading()
 """no option given"""
+
+
+def log_of_run(run: Path, source: str, data_dir: Path | None) -> SessionLog:
+    """Read a log as the log of a run was read; one that is saved has its own columns and clicks,
+    and no times to be split by.
+
+    Raises:
+        DatasetError, LogFormatError, ConfigError, CheckpointError: as `Reading.load`, and where the
+            run's own record of its options is damaged.
+    """
+    from fastgaum.logs.registry import resolve
+    from fastgaum.logs.store import is_saved_log
+
+    reading = Reading(data_dir=data_dir).or_of_run(run)
+    if is_saved_log(resolve(source, data_dir).path):
+        values: Any = dict(reading.options.values)
+        for option in ("columns", "clicks", "outside"):
+            values.pop(option, None)
+        if values.get("split") == "time":
+            del values["split"]
+        reading = reading.with_options(ReadOptions.of(**values))
+    with Bar(f"reading {source}"):
+        return reading.load(source)
 
 
 def checked_users(

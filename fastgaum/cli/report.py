@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import AllowSeenUsers, Flag, Json, Threads, use_threads
+from fastgaum.cli.options import AllowSeenUsers, DataDir, Flag, Json, Threads, use_threads
 from fastgaum.cli.output import check_outputs, finish, note
 from fastgaum.cli.progress import Bar
-from fastgaum.cli.reading import AS_IT_IS, Reading, checked_users
+from fastgaum.cli.reading import Reading, checked_users
 from fastgaum.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -20,39 +19,29 @@ if TYPE_CHECKING:
     from fastgaum.reports.trained_run import TrainedRun
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class PageOptions:
-    """What the page shows."""
-
-    compare: Flag = False
-    """put two runs of one log side by side"""
-    log: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = ()
-    """where the runs' log is (repeatable); where training found it if not given"""
-    split: Literal["train", "validation", "test"] = "validation"
-    """whose events to score; test for final figures, once"""
-    allow_seen_users: AllowSeenUsers = False
-
-
-DEFAULT_PAGE = PageOptions()
-
-
 def report_command(
-    runs: Annotated[
-        tuple[Path, ...], Parameter(help="run folders", negative="", show_default=False)
-    ],
+    runs: Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)],
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"], help="the page to write")] = Path(
-        "report.html"
-    ),
-    shown: PageOptions = DEFAULT_PAGE,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("report.html"),
+    compare: Flag = False,
+    log: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    split: Literal["train", "validation", "test"] = "validation",
+    allow_seen_users: AllowSeenUsers = False,
     json: Json = None,
     threads: Threads = None,
-    reading: Reading = AS_IT_IS,
+    data_dir: DataDir = None,
 ) -> None:
     """Write a page on trained runs: results, learning curves, calibration, what the reward learned,
-    audit, cost."""
+    audit, cost.
+
+    Args:
+        runs: run folders
+        out: the page to write
+        compare: put two runs of one log side by side
+        log: where the runs' log is (repeatable); where training found it if not given
+        split: whose events to score; test for final figures, once
+    """
     check_outputs(out, json)
     from fastgaum.reports.plots import require_plots
 
@@ -62,23 +51,21 @@ def report_command(
     from fastgaum.reports.trained_run import log_of, open_run
 
     use_threads(threads)
-    split = shown.split
     opened = [open_run(run) for run in runs]
     logs: list[SessionLog] = []
     raw: dict[str, Rows | None] = {}
     read: set[tuple[str, bool]] = set()
     with Bar("reading logs"):
         for run in opened:
-            own = reading.or_of_run(run.folder)
-            for name in shown.log or (_where(run),):
+            own = Reading(data_dir=data_dir).or_of_run(run.folder)
+            for name in log or (_where(run),):
                 if (run.fingerprint, run.ordered) not in read:
                     logs.append(own.load(name))
                     read.add((logs[-1].fingerprint, logs[-1].ordered))
                     raw[logs[-1].fingerprint] = own.raw_rows(name)
-    allowed = shown.allow_seen_users
-    seen = [checked_users(run.model, log_of(run, logs), split, allowed) for run in opened]
+    seen = [checked_users(run.model, log_of(run, logs), split, allow_seen_users) for run in opened]
     with Bar("scoring and drawing"):
-        facts = report_facts(opened, logs, split=split, compare=shown.compare, raw=raw)
+        facts = report_facts(opened, logs, split=split, compare=compare, raw=raw)
         write_page(facts, out)
     size = f"{out.stat().st_size / 1e6:.1f} MB"
     finish(

@@ -4,8 +4,9 @@ users."""
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -14,7 +15,9 @@ from fastgaum.cli.options import (
     ONE_THREAD,
     FewThreads,
     Json,
+    Settings,
     TableFiles,
+    given,
     parse_settings,
     use_threads,
 )
@@ -27,13 +30,13 @@ from fastgaum.cli.output import (
     write_json,
     write_tables,
 )
-from fastgaum.cli.play import Learning, NewUsers, PlayAsTrained, PlayFromPool, Trial
 from fastgaum.cli.progress import Bar
-from fastgaum.cli.reading import AS_IT_IS
+from fastgaum.cli.reading import log_of_run
 from fastgaum.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from fastgaum.logs.log import SessionLog
+    from fastgaum.policies.rollout import Setting
     from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.world_set import WorldSet
 
@@ -44,9 +47,46 @@ app = App(
 )
 
 Run = Annotated[Path, Parameter(help="a run folder written by `fastgaum train`, or a model file")]
-AS_TRAINED, PLAY_FROM_POOL = PlayAsTrained(), PlayFromPool()
-DEFAULT_LEARNING, DEFAULT_TRIAL, NO_FILES = Learning(), Trial(), TableFiles()
-DEFAULT_USERS = NewUsers()
+Other = Annotated[
+    Path | None,
+    Parameter(
+        name="--in",
+        help="a run fitted on other users, in whose world policies play; RUN if not given",
+    ),
+]
+RewardOption = Literal["utility", "contrast", "click"]
+
+
+@Parameter(name="*", group="The world")
+@dataclass(frozen=True)
+class Play:
+    """What policies meet, and what slates are made of."""
+
+    horizon: int = 20
+    """steps of an episode"""
+    reward: RewardOption = "utility"
+    """what a step earns; contrast: utility less the mean of the pool in the same state"""
+    leaving: float | None = None
+    """probability that a user leaves after a step; 0 if not given"""
+    log: str | None = None
+    """the run's log: for a run that reads further fields or context"""
+    pool: Literal["fixed", "per_user", "per_step"] = "fixed"
+    """whether all share one pool of items, or when it is drawn"""
+    pool_size: int = 0
+    """items of a pool; 0: the whole catalogue"""
+    pessimism: float = 0.0
+    """a step earns less by so much times the disagreement of the worlds of a set"""
+
+    def from_items(self, k: int, items: tuple[int, ...] = ()) -> Setting:
+        """The same as the library takes it; pools are drawn from `items`, or the catalogue."""
+        from fastgaum.policies.rollout import Setting
+        from fastgaum.worlds.pools import Pool
+
+        pool = Pool(self.pool, self.pool_size, items)
+        return Setting(k, self.horizon, pool, self.reward, self.leaving, self.pessimism)
+
+
+DEFAULT_PLAY, NO_FILES = Play(), TableFiles()
 
 
 @command(app, "train")
@@ -55,14 +95,23 @@ def train_policy_command(
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="the folder to write the policy to")],
-    learning: Learning = DEFAULT_LEARNING,
-    play: PlayFromPool = PLAY_FROM_POOL,
+    policy: str = "slateq",
+    k: Annotated[int, Parameter(name=["--k", "-k"])] = 3,
+    settings: Settings = (),
+    seed: int | None = None,
+    play: Play = DEFAULT_PLAY,
     json: Json = None,
     threads: FewThreads = ONE_THREAD,
 ) -> None:
     """Train a policy in a run's world and leave policy.safetensors and curve.parquet.
 
-    A training that is cut off leaves neither: the same command begins anew."""
+    A training that is cut off leaves neither: the same command begins anew.
+
+    Args:
+        policy: slateq or cascade-dqn
+        k: items of a slate
+        seed: seeds every random stream
+    """
     check_outputs(json)
     from fastgaum.files import atomic
     from fastgaum.locks import folder_lock, require_free
@@ -71,10 +120,9 @@ def train_policy_command(
     from fastgaum.policies.training import train_policy
     from fastgaum.worlds.world_set import require_set
 
-    policy = learning.policy
     require_trained(policy)
-    setting = play.from_items(learning.k)
-    config = PolicyConfig.from_mapping(learning.values())
+    setting = play.from_items(k)
+    config = PolicyConfig.from_mapping(parse_settings(settings) | given(seed=seed))
     require_free(out)
     if out.is_file():
         raise OutputError(f"'{out}' is a file: a policy needs a folder")
@@ -97,7 +145,7 @@ def train_policy_command(
             table.write_parquet(beside)
     last = table.row(-1, named=True)
     figures = f"cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
-    facts = {"path": str(out), "run": str(run), "policy": policy, "k": setting.k, "last": last}
+    facts = {"path": str(out), "run": str(run), "policy": policy, "k": k, "last": last}
     finish(f"{out}: {policy}, {last['steps']:,} steps: {figures}", json, facts)
 
 
@@ -106,16 +154,34 @@ def evaluate_policies_command(
     run: Run,
     /,
     *,
-    trial: Trial = DEFAULT_TRIAL,
+    policies: str = "all",
+    k: Annotated[str, Parameter(name=["--k", "-k"])] = "3,5",
+    seeds: int = 5,
+    users: int = 1000,
+    other: Other = None,
+    settings: Settings = (),
     files: TableFiles = NO_FILES,
-    play: PlayFromPool = PLAY_FROM_POOL,
+    play: Play = DEFAULT_PLAY,
     threads: FewThreads = ONE_THREAD,
 ) -> None:
     """Train each policy in a run's world, seed by seed, and print what they earn there, or in
     another run's world (--in).
 
-    Ctrl-C and SIGTERM end it with a table of the policies that are done."""
-    values, sizes = parse_settings(trial.settings), trial.sizes()
+    Ctrl-C and SIGTERM end it with a table of the policies that are done.
+
+    Args:
+        policies: names, by comma, or all
+        k: sizes of slates, by comma
+        seeds: how often each policy is trained and judged
+        users: users that judge a policy, per seed
+    """
+    values = parse_settings(settings)
+    try:
+        sizes = [int(part) for part in k.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"-k takes whole numbers by comma (3,5), got '{k}'") from error
+    if min(sizes) < 1:
+        raise ConfigError(f"slates have at least 1 item, got -k {k}")
     check_outputs(files.json, files.markdown)
     from fastgaum.interrupts import Interrupted
     from fastgaum.machine import machine_facts
@@ -130,14 +196,14 @@ def evaluate_policies_command(
     from fastgaum.reports.world_tables import policy_blocks
     from fastgaum.worlds.world_set import require_set
 
-    config, names = PolicyConfig.from_mapping(values), chosen_names(trial.policies.split(","))
+    config, names = PolicyConfig.from_mapping(values), chosen_names(policies.split(","))
     use_threads(threads)
-    log, other = _log(play.log, run), trial.other
+    log = _log(play.log, run)
     own = _world(run, log)
     judge = own if other is None else _world(other, log)
     if play.pessimism:
         require_set(own)
-    plan = ComparisonPlan(names, sizes, trial.seeds, trial.users, config, own, judge)
+    plan = ComparisonPlan(names, sizes, seeds, users, config, own, judge)
     done: list[Earned] = []
     interrupted = None
     try:
@@ -168,9 +234,15 @@ def adapt_command(
     run: Run,
     /,
     *,
-    new: NewUsers = DEFAULT_USERS,
+    other: Other = None,
+    episodes: int = 10,
+    users: int = 100,
+    seeds: int = 5,
+    horizon: int | None = None,
+    reward: RewardOption | None = None,
+    leaving: float | None = None,
+    log: str | None = None,
     json: Json = None,
-    play: PlayAsTrained = AS_TRAINED,
     threads: FewThreads = ONE_THREAD,
 ) -> None:
     """Let a policy trained in RUN's world learn from new users, beside an untrained one: the
@@ -178,20 +250,29 @@ def adapt_command(
 
     Both meet what the policy was trained with: its reward, horizon, leaving and pool, less what the
     other world (--in) does not know of it. They learn from what a site can see: choices, and what
-    the users of RUN's world who follow them think of these."""
+    the users of RUN's world who follow them think of these.
+
+    Args:
+        episodes: episodes, each with new users
+        users: new users per episode
+        seeds: how often the users are drawn
+        horizon: steps of an episode; the policy's own if not given
+        reward: what a step earns; the policy's own if not given
+        leaving: probability that a user leaves after a step; the policy's own if not given
+        log: the run's log: for a run that reads further fields or context
+    """
     check_outputs(json)
     from fastgaum.policies.evaluation import adaptation, adaptation_summary
     from fastgaum.policies.registry import load_policy, untrained
     from fastgaum.policies.transfer import shared_pool
     from fastgaum.reports.table import span
 
-    seeds, other = new.seeds, new.other
-    if seeds < 1 or new.episodes < 1:
-        raise ConfigError(f"seeds and episodes must be at least 1, got {seeds} and {new.episodes}")
+    if seeds < 1 or episodes < 1:
+        raise ConfigError(f"seeds and episodes must be at least 1, got {seeds} and {episodes}")
     use_threads(threads)
-    log = _log(play.log, run)
-    own = _world(run, log)
-    judge = own if other is None else _world(other, log)
+    read = _log(log, run)
+    own = _world(run, read)
+    judge = own if other is None else _world(other, read)
     loaded = [load_policy(policy, own) for _ in range(seeds)]
     made, trained = [one.policy for one in loaded], loaded[0].setting
     pool, met = shared_pool(trained.pool, own, judge)
@@ -201,12 +282,13 @@ def adapt_command(
     ]
     for one in made:
         one.pool = pool
-    setting = dataclasses.replace(play.setting(trained), pool=met)
+    changes = given(horizon=horizon, reward=reward, leaving=leaving)
+    setting = dataclasses.replace(trained, pool=met, **changes)
     notes = loaded[0].notes(setting)
     for text in notes:
         note(text)
     policies = {"pre-trained": made, "untrained": fresh}
-    curve = adaptation(policies, judge, setting, episodes=new.episodes, n_users=new.users, own=own)
+    curve = adaptation(policies, judge, setting, episodes=episodes, n_users=users, own=own)
     rows = adaptation_summary(curve)
     if json is not None:
         facts = {
@@ -230,7 +312,7 @@ def adapt_command(
 
 
 def _log(name: str | None, run: Path) -> SessionLog | None:
-    return None if name is None else AS_IT_IS.or_of_run(run).load(name)
+    return None if name is None else log_of_run(run, name, None)
 
 
 def _world(run: Path, log: SessionLog | None) -> LearnedWorld | WorldSet:

@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import Parameter
-
-from fastgaum.cli.options import HeadOption, Json, RunPath, TablePath, Threads, use_threads
+from fastgaum.cli.options import (
+    DataDir,
+    HeadOption,
+    Json,
+    RunPath,
+    TablePath,
+    Threads,
+    given,
+    use_threads,
+)
 from fastgaum.cli.output import check_outputs, check_table_output, finish, note, write_frames
 from fastgaum.cli.progress import Bar
-from fastgaum.cli.reading import AS_IT_IS, Reading
+from fastgaum.cli.reading import log_of_run
 from fastgaum.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from fastgaum.policies.base import Policy
-
-
-@Parameter(name="*")
-@dataclasses.dataclass(frozen=True)
-class Simulation:
-    """Who plays with whom, and for how long."""
-
-    episodes: int = 1000
-    """how many"""
-    slate_size: int | None = None
-    """items of a slate; 10, or what a trained policy was trained for, if not given"""
-    horizon: int | None = None
-    """steps of an episode at most; 20, or a trained policy's own, if not given"""
-    leaving: float | None = None
-    """probability that a user leaves after a step; 0, or a trained policy's own, if not given"""
-    pool: Annotated[
-        Literal["fixed", "per_user", "per_step"] | None,
-        Parameter(
-            help="whether all share one pool of items, or when it is drawn; fixed, or a trained"
-            " policy's own, if not given"
-        ),
-    ] = None
-    pool_size: int | None = None
-    """items of a pool; 0 or not given: the whole catalogue"""
-    policy: Annotated[
-        str,
-        Parameter(
-            help="what makes slates: random, popular or greedy, or a folder written by `fastgaum rl"
-            " train`"
-        ),
-    ] = "random"
-    head: HeadOption = None
-    starts: Literal["empty", "logged"] = "empty"
-    """users begin without history, or within a session of --log"""
-    log: str | None = None
-    """a log: for logged starts, or a run that reads further fields or context"""
-    seed: int = 0
-    """seeds everything"""
-
-
-DEFAULT_SIMULATION = Simulation()
 
 
 def simulate_command(
@@ -64,17 +30,35 @@ def simulate_command(
     /,
     *,
     out: TablePath,
-    simulation: Simulation = DEFAULT_SIMULATION,
+    episodes: int = 1000,
+    slate_size: int | None = None,
+    horizon: int | None = None,
+    leaving: float | None = None,
+    pool: Literal["fixed", "per_user", "per_step"] | None = None,
+    pool_size: int | None = None,
+    policy: str = "random",
+    head: HeadOption = None,
+    starts: Literal["empty", "logged"] = "empty",
+    log: str | None = None,
+    seed: int = 0,
     json: Json = None,
     threads: Threads = None,
-    reading: Reading = AS_IT_IS,
+    data_dir: DataDir = None,
 ) -> None:
     """Write episodes of a trained user model: session, event, item, chosen, utility, probability.
 
-    One row per displayed candidate: `data audit` and `train` read the file as a log. Episodes are
-    written a chunk at a time, and an episode is the same whatever the number of them. A policy that
-    was trained plays what it was trained with: its pool, size of slates, horizon and leaving; it
-    learns no more."""
+    Args:
+        episodes: how many
+        slate_size: items of a slate; 10, or a trained policy's own, if not given
+        horizon: steps of an episode at most; 20, or a trained policy's own, if not given
+        leaving: probability that a user leaves after a step; 0, or a policy's own, if not given
+        pool: whether all share one pool of items, or when it is drawn; fixed, or a policy's own
+        pool_size: items of a pool; 0 or not given: the whole catalogue
+        policy: makes slates: random, popular, greedy, or a folder written by `fastgaum rl train`
+        starts: users begin without history, or within a session of --log
+        log: for logged starts, or a run that reads further fields or context
+        seed: seeds everything
+    """
     check_table_output(out)
     check_outputs(json)
     from fastgaum.policies.registry import RULES, load_policy, make_policy
@@ -83,48 +67,39 @@ def simulate_command(
     from fastgaum.worlds.pools import Pool
     from fastgaum.worlds.world_set import world_of_run
 
-    asked, policy = simulation, simulation.policy
     if policy not in RULES and not Path(policy).exists():
         raise ConfigError(
             f"no policy '{policy}'{did_you_mean(policy, RULES)}: give a folder written by "
             f"`fastgaum rl train`, or one of {', '.join(RULES)}"
         )
-    setting = Setting(
-        10 if asked.slate_size is None else asked.slate_size,
-        20 if asked.horizon is None else asked.horizon,
-        Pool(asked.pool or "fixed", asked.pool_size or 0, seed=asked.seed),
-        leaving=asked.leaving,
-    )
     use_threads(threads)
-    read = None if asked.log is None else reading.or_of_run(run).load(asked.log)
-    world = world_of_run(run, head=asked.head, starts=asked.starts, log=read)
+    read = None if log is None else log_of_run(run, log, data_dir)
+    world = world_of_run(run, head=head, starts=starts, log=read)
     world.require_contexts()
+    changes = given(k=slate_size, horizon=horizon, leaving=leaving)
+    if pool is not None or pool_size is not None or policy in RULES:
+        changes["pool"] = Pool(pool or "fixed", pool_size or 0, seed=seed)
     made: Policy
     notes: list[str] = []
     if policy in RULES:
-        made = make_policy(policy, world)
+        made, setting = make_policy(policy, world), replace(Setting(10, 20), **changes)
     else:
         saved = load_policy(Path(policy), world)
-        made, trained = saved.policy, saved.setting
-        setting = Setting(
-            trained.k if asked.slate_size is None else setting.k,
-            trained.horizon if asked.horizon is None else setting.horizon,
-            trained.pool if asked.pool is None and asked.pool_size is None else setting.pool,
-            leaving=trained.leaving if asked.leaving is None else setting.leaving,
-        )
+        made, own = saved.policy, saved.setting
+        setting = replace(Setting(own.k, own.horizon, own.pool, leaving=own.leaving), **changes)
         notes = saved.notes(setting, ("horizon", "leaving", "pool"))
         for text in notes:
             note(text)
     with Bar("simulating") as progress:
-        frames = trajectories(world, made, setting, asked.episodes, asked.seed, progress)
+        frames = trajectories(world, made, setting, episodes, seed, progress)
         n_rows = write_frames(frames, out)
     facts = {
         "path": str(out),
         "run": str(run),
         "policy": policy,
-        "episodes": asked.episodes,
+        "episodes": episodes,
         "candidates": n_rows,
         "horizon": setting.horizon,
         "notes": notes,
     }
-    finish(f"{out}: {asked.episodes} episodes, {n_rows} candidates", json, facts)
+    finish(f"{out}: {episodes} episodes, {n_rows} candidates", json, facts)

@@ -60,7 +60,6 @@ def test_train_prints_a_plain_line_per_epoch_and_setting(
     assert all("val prec@1" in line and "events/s" in line for line in epochs)
     assert [line.split(" · ")[0] for line in compared] == [
         "compared: relations = true, counts = true",
-        "compared: relations = true, counts = false",
         "compared: relations = false, counts = true",
         "compared: relations = false, counts = false",
     ]
@@ -149,30 +148,28 @@ def test_evaluate_reads_the_log_as_the_run_did(
     assert f"{head['prec']['1']['mean']:.1f}" in out
 
 
-def test_evaluate_options_win_over_the_run_s(trained: Path, log_file: Path, tmp_path: Path) -> None:
-    events = []
-    for i, options in enumerate(
-        (
-            [],
-            ["--split-by", "user", "--split-seed", "1", "--allow-seen-users"],
-            ["--split", "train"],
-        )
-    ):
-        assert (
-            main(
-                [
-                    "evaluate",
-                    str(trained),
-                    str(log_file),
-                    "--json",
-                    str(tmp_path / f"{i}.json"),
-                    *options,
-                ]
-            )
-            == 0
-        )
-        events.append(json.loads((tmp_path / f"{i}.json").read_text())["n_events"])
-    assert len(set(events)) == 3
+def test_a_run_whose_columns_were_named_scores_a_saved_log(log_file: Path, tmp_path: Path) -> None:
+    file, saved, run = (str(tmp_path / name) for name in ("log.parquet", "saved", "run"))
+    pl.read_parquet(log_file).rename({"item": "sku"}).write_parquet(file)
+    column, figures = ["--column", "item=sku"], []
+    assert main(["train", file, "-o", run, *column, *QUICK]) == 0
+    assert main(["data", "convert", file, "-o", saved, *column]) == 0
+    for source in (file, saved):
+        facts = tmp_path / "facts.json"
+        assert main(["evaluate", run, source, "--json", str(facts), "--overwrite"]) == 0
+        figures.append(json.loads(facts.read_text())["heads"])
+    assert figures[0] == figures[1]
+
+
+def test_a_saved_log_has_its_own_split(trained: Path, log_file: Path, tmp_path: Path) -> None:
+    field, events = ["--candidate-field", "price"], []
+    for split in ([], ["--split-by", "user", "--split-seed", "1"]):
+        convert = ["data", "convert", str(log_file), "-o", str(tmp_path / "log"), "--overwrite"]
+        assert main([*convert, *field, *split]) == 0
+        argv = ["evaluate", str(trained), str(tmp_path / "log"), "--allow-seen-users"]
+        assert main([*argv, "--json", str(tmp_path / "e.json"), "--overwrite"]) == 0
+        events.append(json.loads((tmp_path / "e.json").read_text())["n_events"])
+    assert events[0] != events[1]
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])

@@ -247,17 +247,6 @@ def test_resume_without_a_run_begins_one(log_file: Path, tmp_path: Path, capsys)
     assert "there is no run to go on with, this one begins" in capsys.readouterr().err
 
 
-def test_figures_of_a_run_that_has_not_ended_say_so(
-    finished: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(finished, tmp_path / "run")
-    says = "has not ended: these are its best weights so far"
-    for ended in (True, False):
-        assert main(["evaluate", str(tmp_path / "run"), str(log_file)]) == 0
-        assert (says in capsys.readouterr().err) != ended
-        (tmp_path / "run" / "metrics.parquet").unlink(missing_ok=True)
-
-
 def test_a_folder_in_use_is_refused_by_name(log_file: Path, tmp_path: Path) -> None:
     with folder_lock(tmp_path / "run"):
         for option in ([], ["--resume"], ["--overwrite"]):

@@ -129,7 +129,7 @@ def test_quiet_leaves_results_and_errors(
         (["compare", "LOG", "--models", "logti"], "did you mean 'logit'"),
         (["tune", "LOG", "-o", "b.toml", "--set", "drpout=0.1"], "did you mean 'dropout'"),
         (["tune", "LOG", "-o", "b.tml"], "ends in '.tml', a configuration is written as .toml"),
-        (["tune", "LOG", "-o", "b.toml", "--trials", "2"], "at least 5 are required"),
+        (["tune", "LOG", "-o", "b.toml", "--trials", "2"], "at least 4 are required"),
         (["tune", "LOG", "-o", "b.toml", "--context-field", "qury"], "did you mean 'query'"),
         (["tune", "LOG", "-o", "b.toml", "--resume", "--overwrite"], "give one of them"),
         (["compare", "LOG", "--context-field", "qury"], "did you mean 'query'"),

@@ -61,6 +61,13 @@ def train(log: Path, run: Path, *options: str) -> None:
     assert main(["train", str(log), "-o", str(run), *preset, *options]) == 0
 
 
+def convert(folder: Path, log: str, *reading: str) -> str:
+    """The log, saved as it is read by some options."""
+    argv = ["data", "convert", str(folder / log), "-o", str(folder / "saved"), "--overwrite"]
+    assert main([*argv, *reading]) == 0
+    return "saved"
+
+
 def score(folder: Path, log: str, *options: str, run: str = "run") -> dict[str, Any] | None:
     """The facts of `evaluate`; None where it refuses, with nothing written."""
     out = folder / "out.json"
@@ -91,12 +98,13 @@ def test_a_test_split_stays_one_in_any_order_and_when_the_log_grows(folder, log,
 @pytest.mark.parametrize("options", [("--split-seed", "7"), ("--split-by", "time")])
 def test_users_that_trained_are_refused_as_a_test(folder, options, capsys) -> None:
     """prec@1 was 60.8 with another seed."""
-    assert score(folder, "log.parquet", *options) is None
+    saved = convert(folder, "log.parquet", *options)
+    assert score(folder, saved) is None
     said = capsys.readouterr().err
     assert "users of the test split of log 'log' trained this model" in said
     assert "--split-seed" in said
     assert "--allow-seen-users" in said
-    facts = score(folder, "log.parquet", *options, "--allow-seen-users")
+    facts = score(folder, saved, "--allow-seen-users")
     assert facts is not None
     assert facts["seen_users"]["n_leaked"] > 20
     assert not holds_chance(facts)
@@ -113,12 +121,12 @@ def test_training_users_are_scored_by_name_and_said(folder, capsys) -> None:
 
 def test_every_command_that_scores_a_run_refuses(folder, tmp_path, capsys) -> None:
     run, log, out = str(folder / "run"), str(folder / "log.parquet"), str(tmp_path / "out.json")
-    files = ["--split-seed", "7", "--json", out]
+    saved = str(folder / convert(folder, "log.parquet", "--split-seed", "7"))
     for argv in (
-        ["fidelity", run, log, "--episodes", "200"],
-        ["ope", log, "--policy", "random", "--run", run],
+        ["fidelity", run, saved, "--episodes", "200"],
+        ["ope", saved, "--policy", "random", "--run", run],
     ):
-        assert main([*argv, *files]) == 2
+        assert main([*argv, "--json", out]) == 2
         assert "trained this model" in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
     priced = ["--value", "price", "--json", out]
@@ -179,7 +187,7 @@ def test_users_in_both_parts_of_a_split_by_time_are_said(tmp_path, capsys) -> No
     reverse.write_parquet(tmp_path / "reverse.parquet")
     assert score(tmp_path, "reverse.parquet") is not None
     # by users, all of the test split have trained
-    assert score(tmp_path, "log.parquet", "--split-by", "user") is None
+    assert score(tmp_path, convert(tmp_path, "log.parquet", "--split-by", "user")) is None
 
 
 def test_a_model_of_before_says_that_it_is_not_known(folder, capsys) -> None:
@@ -187,7 +195,7 @@ def test_a_model_of_before_says_that_it_is_not_known(folder, capsys) -> None:
     state = load_state(file, FORMAT, "")
     del state["space"]["trained"]
     save_state(folder / "before", FORMAT, state)
-    facts = score(folder, "log.parquet", "--split-seed", "7", run="before")
+    facts = score(folder, convert(folder, "log.parquet", "--split-seed", "7"), run="before")
     assert facts is not None
     assert facts["seen_users"]["n_seen"] is None
     assert "who trained this model is not known" in capsys.readouterr().out

@@ -242,7 +242,9 @@ def test_the_command_reports_both_kinds_of_events(
     run, log = tmp_path / "run.safetensors", shop()
     fitted("paper-lstm", epochs=10).save(run)
     to_frame(log).write_parquet(tmp_path / "shop.parquet")
-    asked = ["evaluate", str(run), str(tmp_path / "shop.parquet"), "--candidate-field", "price"]
+    file, packed = str(tmp_path / "shop.parquet"), str(tmp_path / "shop")
+    assert main(["data", "convert", file, "-o", packed, "--candidate-field", "price"]) == 0
+    asked = ["evaluate", str(run), packed]
     assert main(asked) == 0
     assert "no unseen item in this split: what the model does with one" in capsys.readouterr().out
     figures = tmp_path / "figures.json"
