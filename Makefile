@@ -12,7 +12,7 @@ SPREAD   = -n $(WORKERS) --dist loadfile
 KERNELS  = tests/kernels --ignore tests/kernels/test_cache.py tests/engine/test_recurrence.py tests/features/test_encoder.py \
            tests/features/test_batches.py tests/features/test_numbers.py tests/features/test_relations.py
 
-.PHONY: setup reproduce report test warm slow plain coverage bounds lowest audit kill-test attack check dist format bench click-models docs clean
+.PHONY: setup reproduce report test warm slow plain coverage bounds cuda-test lowest audit kill-test attack check dist format bench click-models docs clean
 
 setup: $(STAMP)
 
@@ -42,8 +42,7 @@ test: setup
 
 # The kernels of a fit, in the user's cache: tests side by side that do not find them there compile each their own.
 warm: setup
-	@folder="$$(mktemp -d)" && $(BIN)/fastgaum train sample -o "$$folder/run" $(foreach one,epochs=1 warm_start=1 catch_up=1,--set $(one)) \
-	  && rm -r "$$folder"
+	$(BIN)/fastgaum warmup
 
 # Bars that compute for minutes: `make test` leaves them out.
 slow: setup
@@ -63,6 +62,13 @@ coverage: plain
 # Compiled kernels that check every index. It compiles all of them anew; `make plain` runs the same tests, and there numpy checks the same.
 bounds: setup
 	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(SPREAD) tests/kernels --ignore tests/kernels/test_cache.py
+
+# Operators of a CUDA device in Triton's interpreter, or on the card of a machine that has one. Triton (280 MB to download, 1 GB on disk) lies
+# beside the environment, which stays without: `.ci/run` has no time for it.
+CUDA = $(VENV)-cuda
+cuda-test: setup
+	@test -d $(CUDA)/triton || $(BIN)/python -m pip install --quiet --target $(CUDA) --no-deps "triton>=3.4"
+	PYTHONPATH=$(CUDA) $(PYTEST) tests/nets/test_cuda_ops.py tests/nets/test_cuda.py
 
 # The tests of what dependencies decide, with the lowest versions that pyproject.toml claims, in an environment of its own.
 lowest:
@@ -123,4 +129,4 @@ docs: setup
 	$(BIN)/mkdocs serve
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-audit $(VENV)-clax $(VENV)-dist .coverage build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-cuda $(VENV)-lowest $(VENV)-audit $(VENV)-clax $(VENV)-dist .coverage build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

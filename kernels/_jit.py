@@ -16,10 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload, typeof_impl
 
-try:
-    from ._cache import KernelCache
-except ImportError:  # a numba whose cache is built in another way: its own must do
-    KernelCache = None  # type: ignore[assignment,misc]
+from ._cache import KernelCache, folder
 
 Array = npt.NDArray[Any]
 Real = float | np.float32
@@ -100,13 +97,9 @@ def _cached(kernel: Any, function: F) -> F:
     """Give a dispatcher its place on disk. A function from elsewhere gets none: the key knows the
     files here only."""
     here = Path(function.__code__.co_filename).parent == Path(__file__).parent
-    if here and hasattr(
-        kernel, "enable_caching"
-    ):  # without, numba is disabled and the kernel is plain Python
-        if KernelCache is None:
-            kernel.enable_caching()
-        else:
-            kernel._cache = KernelCache(function)
+    # without `enable_caching`, numba is disabled and the kernel is plain Python
+    if here and hasattr(kernel, "enable_caching") and folder() is not None:
+        kernel._cache = KernelCache(function)  # type: ignore[no-untyped-call,unused-ignore]
     return cast(F, kernel)
 
 

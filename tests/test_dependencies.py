@@ -55,7 +55,7 @@ def used(*rooms: str, outside: tuple[str, ...] = ()) -> set[str]:
 
 
 def test_the_package_needs_what_it_imports() -> None:
-    extras = ("baselines", "plots", "rl", "serve", "tensorboard", "mlflow", "tune")
+    extras = ("baselines", "cuda", "plots", "rl", "serve", "tensorboard", "mlflow", "tune")
     optional = set().union(*map(names, extras))
     assert used(outside=("bench",)) - BROUGHT == (names() | optional) - FOR_USERS
     assert used("bench") - RIVALS <= names() | names("bench") | names("plots")
@@ -70,16 +70,16 @@ def test_numba_brings_llvmlite() -> None:
 def test_an_extra_is_imported_inside_functions_only() -> None:
     """The package works without its extras: whoever asks for what needs one is told which."""
     extras = {"stable_baselines3"}.union(
-        *map(names, ("baselines", "plots", "serve", "tensorboard", "mlflow", "tune"))
+        *map(names, ("baselines", "cuda", "plots", "serve", "tensorboard", "mlflow", "tune"))
     )
     eager = {
         one.file.name
         for one in IMPORTS
         if one.eager and one.room != "bench" and top_of(one.module) in extras
     }
-    assert eager == {"sb3.py", "http.py", "mcp.py"}, (
+    assert eager == {"sb3.py", "http.py", "mcp.py", "cuda_ops.py"}, (
         "whose class derives from one of the extra's, and which says so where it is absent; and "
-        "the service, whose command says so"
+        "the service, whose command says so; and kernels, which plain torch stands in for"
     )
 
 

@@ -55,15 +55,13 @@ LAYERS = (
 KERNELS_MAY_USE = {"__future__", "collections", "math", "typing", "numba", "numpy"}
 KERNEL_CACHE_USES = {
     "contextlib",
+    "filelock",
     "functools",
     "hashlib",
     "llvmlite",
     "os",
     "pathlib",
-    "re",
-    "shutil",
     "sys",
-    "time",
     "warnings",
 }
 """`_jit` and `_cache` hold no kernel: they keep compiled ones in files, and make the prefetch that

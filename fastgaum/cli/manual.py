@@ -86,6 +86,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum bench lstm round --threads 2 --json bench.json",
         "fastgaum bench --smoke",
     ),
+    "warmup": ("fastgaum warmup",),
     "doctor": ("fastgaum doctor", "fastgaum doctor --json doctor.json"),
     "completion": (
         "fastgaum completion bash > ~/.local/share/bash-completion/completions/fastgaum",

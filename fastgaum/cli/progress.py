@@ -122,18 +122,15 @@ def note_compiling() -> None:
     takes."""
     cache = kernel_cache()
     if cache is not None and not any(cache.glob("*.nbc")):
-        note("compiling kernels, once on this machine: half a minute, longer on a busy one")
+        note("compiling kernels, once on this machine: a minute, longer on a busy one")
 
 
 @contextmanager
 def noting_compilation() -> Iterator[None]:
     """Say the same, but when a first kernel is about to be compiled in this process: a refused
     input is one line alone."""
-    try:
-        from fastgaum.kernels import _cache
-    except ImportError:  # numba's own cache is used then, as kernels/_jit.py says
-        yield
-        return
+    from fastgaum.kernels import _cache
+
     _cache.before_compiling = note_compiling
     try:
         yield

@@ -197,8 +197,6 @@ class UserModel(NetworksModel):
                 choice, and this log has it.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
-        # the engine's kernels take a second to import: a loaded model does without
-        from fastgaum.engine.ahead import compiling_ahead
         from fastgaum.game.checkpoint import Checkpointer
 
         require_log(log)
@@ -209,8 +207,7 @@ class UserModel(NetworksModel):
         def prepare(config: Config) -> Prepared:
             made_of = space_options(config)
             if made_of not in prepared:
-                with compiling_ahead(config, self.device, self.history, self.tables):
-                    prepared[made_of] = Prepared.of(log, config, self._former_space)
+                prepared[made_of] = Prepared.of(log, config, self._former_space)
             return prepared[made_of]
 
         if self.start is not None:

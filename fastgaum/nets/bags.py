@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastgaum.nets.segments import segment_sum
+from fastgaum.nets.segments import has_triton, segment_sum
 from fastgaum.nets.tables import OwnTable, TableMaker, drawn, normal_table
 from fastgaum.nets.tensors import Bags
 
@@ -62,6 +62,10 @@ def bag_sum(
     tensor([[1., 2.],
             [0., 0.]])
     """
+    if table.is_cuda and weights is None and has_triton():
+        from fastgaum.nets import cuda_ops
+
+        return cuda_ops.sum_bags(table, ids, offsets, sparse_grad)
     if sparse_grad or not torch.is_grad_enabled():
         return functional.embedding_bag(
             ids,

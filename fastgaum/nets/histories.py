@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer, history_input
+from fastgaum.nets.segments import has_triton
 from fastgaum.nets.sequences import (
     Prefixes,
     lag_readout,
     lag_structure,
     lag_weighted,
     lstm,
-    lstm_states,
     prefixes,
     reverse_rows,
     time_major,
@@ -152,13 +152,10 @@ class Recurrent(HistoryEncoder):
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token."""
         gates = self.input(tokens)
-        if gates.is_cuda:
-            return self._in_buckets(gates, offsets)
-        return self.run(gates, offsets, self.initial(len(offsets) - 1))[-1][0]
+        if not (gates.is_cuda and has_triton()):
+            return self.run(gates, offsets, self.initial(len(offsets) - 1))[-1][0]
+        from fastgaum.nets.cuda_ops import lstm_states
 
-    def _in_buckets(self, gates: Tensor, offsets: Tensor) -> Tensor:
-        """As `after_tokens`, through stock torch's LSTM on sessions of equal length: what a card is
-        quick at."""
         h = lstm_states(gates, offsets, self.weight_hh[0])
         for layer in range(1, self.layers):
             gates = nn.functional.linear(h, self.weight_ih[layer - 1], self.bias_ih[layer - 1])

@@ -8,11 +8,19 @@ entries) gets NaN, and damages no other event. Autograd differentiates all of it
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+
+@cache
+def has_triton() -> bool:
+    """Return whether operators of a CUDA device run by Triton's kernels (`cuda_ops`)."""
+    return find_spec("triton") is not None
 
 
 def segment_ids(offsets: Tensor, n_rows: int) -> Tensor:
@@ -55,6 +63,10 @@ def expand_to_candidates(
 def segment_logsumexp(values: Tensor, offsets: Tensor, outside: bool) -> Tensor:
     """Return log Σ exp(value) of each event, (n_events,); −inf where there is nothing to sum, with
     gradient 0."""
+    if values.is_cuda and has_triton():
+        from fastgaum.nets import cuda_ops
+
+        return cuda_ops.log_sum_exp(values, offsets, outside)
     n_events = offsets.shape[0] - 1
     entries, segments = _entries(values, offsets, outside)
     maximum = _max(entries, segments, n_events)
@@ -70,6 +82,10 @@ def segment_log_softmax(values: Tensor, offsets: Tensor, outside: bool) -> tuple
 
     The latter is −log-sum-exp, or the constant −inf without the no-click option."""
     n_events = offsets.shape[0] - 1
+    if values.is_cuda and has_triton():
+        totals = segment_logsumexp(values, offsets, outside)
+        log_probs = values - expand_to_candidates(totals, offsets, values.shape[0])
+        return log_probs, -totals if outside else torch.full_like(totals, -torch.inf)
     entries, segments = _entries(values, offsets, outside)
     shifted = _shifted(entries, segments, n_events)
     log_probs = shifted - _sum(shifted.exp(), segments, n_events).log()[segments]

@@ -61,43 +61,6 @@ def time_major(offsets: Tensor, n_tokens: int) -> tuple[Tensor, list[int], Tenso
     return order, running.tolist(), tokens
 
 
-def lstm_states(gates_x: Tensor, offsets: Tensor, weight_hh: Tensor) -> Tensor:
-    """Return h after each token from zero states, (n_tokens, H), through torch.lstm on sequences of
-    equal length: what a card is quick at.
-
-    Unpacked and unpadded: cuDNN bars packed input from its persistent kernels. cuDNN insists on an
-    input product, so it is given the gates and an identity. c, which cuDNN keeps to itself, is not
-    to be had."""
-    n_tokens, width = gates_x.shape
-    size = width // 4
-    lengths = offsets.diff()
-    identity = torch.eye(width, dtype=gates_x.dtype, device=gates_x.device)
-    rows, states = [], []
-    for length in torch.unique(lengths).tolist():
-        if length == 0:
-            continue
-        starts = offsets[:-1][lengths == length].long()
-        tokens = starts[:, None] + torch.arange(length, device=starts.device)
-        zeros = gates_x.new_zeros(1, len(starts), size)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            h, _, _ = torch.lstm(
-                gates_x[tokens],
-                (zeros, zeros),
-                [identity, weight_hh],
-                False,
-                1,
-                0.0,
-                True,
-                False,
-                True,
-            )
-        rows.append(tokens.reshape(-1))
-        states.append(h.reshape(-1, size))
-    if not rows:
-        return gates_x.new_zeros(0, size)
-    return gates_x.new_zeros(n_tokens, size).index_copy(0, torch.cat(rows), torch.cat(states))
-
-
 MOST_POSITIONS = 1 << 24
 """positions of all prefixes of a batch: they are quadratic in a session's length, and gigabytes
 beyond this"""

@@ -282,8 +282,7 @@ def test_it_is_said_when_a_kernel_is_compiled_and_not_before(
 ) -> None:
     if not hasattr(choice.choice_probs, "stats"):
         pytest.skip("kernels run as plain Python here")
-    monkeypatch.setattr("fastgaum.kernels._cache.root", lambda: tmp_path)
-
+    monkeypatch.setattr(progress_module, "kernel_cache", lambda: tmp_path)
     kernel = choice.choice_probs
     with progress_module.noting_compilation():
         assert capsys.readouterr().err == ""

@@ -17,7 +17,7 @@ from fastgaum.nets import segments
 from fastgaum.nets.bags import bag_sum
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
-from fastgaum.nets.sequences import lag_readout, lag_structure, lag_weighted, lstm, lstm_states
+from fastgaum.nets.sequences import lag_readout, lag_structure, lag_weighted, lstm
 from fastgaum.nets.tensors import to_tensors
 
 card = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device at hand")
@@ -29,9 +29,7 @@ def draw(*shape: int) -> Tensor:
 
 
 @card
-@pytest.mark.parametrize(
-    "name", ["bags", "lstm", "states", "lags", "softmax", "sparsemax", "entmax"]
-)
+@pytest.mark.parametrize("name", ["bags", "lstm", "lags", "softmax", "sparsemax", "entmax"])
 def test_a_card_gives_what_the_cpu_gives(name: str) -> None:
     results = []
     for device in ("cpu", "cuda"):
@@ -57,7 +55,6 @@ FUNCTIONS = {
     "lstm": lambda leaf, offsets: torch.cat(
         lstm(leaf, offsets, draw(20, 5).to(leaf.device), leaf[:4, :5], leaf[:4, 5:10]), 1
     ),
-    "states": lambda leaf, offsets: lstm_states(leaf, offsets, draw(20, 5).to(leaf.device)),
     "lags": _lags,
     "softmax": lambda leaf, offsets: segments.segment_log_softmax(
         leaf[:, 0].contiguous(), offsets[[0, 1, 3, 4]], True

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastgaum.nets.sequences import lstm, lstm_states, time_major
+from fastgaum.nets.sequences import lstm, time_major
 from tests import naive_recurrent as naive
 
 OFFSETS = [0, 0, 3, 4, 12, 12, 17, 18, 18]
@@ -82,18 +82,6 @@ def test_any_shape_equals_the_naive_twin(lengths: list[int], size: int) -> None:
     expected = naive.lstm(**{name: part.detach().numpy() for name, part in inputs.items()})
     for ours, theirs in zip(lstm(**inputs), expected, strict=True):
         np.testing.assert_allclose(ours.detach().numpy(), theirs, atol=1e-12)
-
-
-@pytest.mark.parametrize("offsets", [OFFSETS, [0, 2, 4], [0, 0], [0]])
-def test_states_by_equal_lengths_are_those_of_the_loop(offsets: list[int]) -> None:
-    inputs = _inputs(offsets, 5, torch.float64)
-    gates, weight = inputs["gates_x"], inputs["weight_hh"]
-    cut, zeros = inputs["offsets"], torch.zeros(len(offsets) - 1, 5, dtype=torch.float64)
-    results = []
-    for states in (lstm(gates, cut, weight, zeros, zeros)[0], lstm_states(gates, cut, weight)):
-        grads = torch.autograd.grad(states.sum(), (gates, weight)) if len(states) else ()
-        results.append((states, *grads))
-    torch.testing.assert_close(*results)
 
 
 def test_time_major_miniature() -> None:
