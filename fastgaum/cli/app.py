@@ -68,7 +68,7 @@ COMMANDS = {
     "bench": "Races against rivals on this machine: speeds, ratios, shares of its ceilings.\n\n"
     "Exit "
     "code 1 if a contender's result was wrong; with --strict also if a bar was missed.",
-    "warmup": "Compile the kernels of fits, worlds and online users now: a step of an installation.",
+    "warmup": "Compile the kernels of fits, worlds and online users now, as an install step.",
     "doctor": "Versions, caches and a self-check, to paste into a bug report.\n\nHome folders and "
     "user names are left out. Exit code 1 if a check fails.",
     "completion": "Print the script that completes commands, options and names in bash, zsh or "
