@@ -302,28 +302,6 @@ def open_bandit(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 @_public(
-    "FINN.no slates",
-    "data.npz",
-    known_by="userId step click slate interaction_type",
-    columns={
-        "session": "userId",
-        "user": "userId",
-        "event": "step",
-        "items": "items",
-        "chosen": "chosen",
-    },
-    ordered=True,
-    context_fields=("interaction_type",),
-)
-def finn(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """0 fills up users with fewer steps and slates with fewer items, 1 is "no click"."""
-    shown = pl.col("slate").list.eval(pl.element().filter(pl.element() > 1))
-    return rows.filter((pl.col("click") > 0) & (shown.list.len() > 0)).with_columns(
-        items=shown, chosen=pl.when(pl.col("click") > 1).then(pl.col("click"))
-    )
-
-
-@_public(
     "Wikispeedia",
     "choices.parquet",
     known_by="session event page target items chosen",

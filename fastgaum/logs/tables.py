@@ -1,4 +1,4 @@
-"""Files of rows (csv, tsv and ndjson, compressed or not, parquet, arrow, npz, or a folder of
+"""Files of rows (csv, tsv and ndjson, compressed or not, parquet, arrow, or a folder of
 parquet files), opened lazily by polars; and frames in memory."""
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Protocol
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError, did_you_mean, require_path, type_name
-from fastgaum.logs.npz import archive_rows
 from fastgaum.logs.public import NamelessFile, find_nameless
 from fastgaum.untrusted_parquet import (
     ARROW,
@@ -32,13 +31,9 @@ from fastgaum.untrusted_parquet import (
     lazy_rows,
     one_line,
     separator_of,
-    try_columns,
-    try_header,
-    try_lines,
 )
 
-ARCHIVE = ".npz"
-EXTENSIONS = (*SEPARATORS, *NDJSON, *PARQUET, *ARROW, ARCHIVE)
+EXTENSIONS = (*SEPARATORS, *NDJSON, *PARQUET, *ARROW)
 
 LONGEST_FIRST_LINE = 1 << 16
 """bytes of a file that are looked at for its first row"""
@@ -85,17 +80,9 @@ class FileTable:
             return error
         return LogFormatError(f"{error} (row {error.row + 1} is line {before + 1} of the file)")
 
-    def check(self, columns: Sequence[str]) -> None:
-        """Raise LogFormatError naming a part whose columns cannot be decoded, or would grow beyond
-        proportion."""
-        for path, _ in self.parts:
-            if path.suffix.lower() in (*PARQUET, *ARROW):
-                try_columns(path, self.stored or columns)
-
     def read(self, columns: Sequence[str]) -> pl.DataFrame:
         """Rows of all parts, in name order, with the given columns. Raises LogFormatError naming a
         damaged part."""
-        self.check(columns)
         frames = [_collect(path, part, list(columns)) for path, part in self.parts]
         try:
             return frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical_relaxed")
@@ -285,18 +272,12 @@ def _scan(
         )
     if path.stat().st_size == 0:
         raise LogFormatError(f"'{path.name}' is empty (0 bytes): a log needs at least one event")
-    if kind == ARCHIVE:
-        return archive_rows(path)
     if nameless is not None:
         delimiter = nameless.separator
     if plain and is_utf16(path):
         return _utf16_rows(path, delimiter)
     if plain:
         check_lines(path, delimiter or separator_of(kind, _first_line(path)))
-    elif delimiter is not None:
-        try_lines(path)
-    else:
-        try_header(path)
     try:
         return lazy_rows(path, delimiter) if nameless is None else _nameless_rows(path, nameless)
     except READ_ERRORS as error:
@@ -359,6 +340,11 @@ def _dtypes(path: Path, lazy: pl.LazyFrame) -> dict[str, pl.DataType]:
         dtypes = dict(lazy.collect_schema())
     except READ_ERRORS as error:
         raise damaged(path, error) from None
+    if len(dtypes) > MOST_COLUMNS:
+        raise LogFormatError(
+            f"'{path.name}' has {len(dtypes)} columns, at most {MOST_COLUMNS} are read: keep those "
+            "that you need"
+        )
     if _is_lines(path):
         _check_names(path, list(dtypes))
     # A header that is not UTF-8 is read all the same, its bytes replaced.
@@ -392,8 +378,8 @@ def _collect(path: Path, lazy: pl.LazyFrame, columns: list[str]) -> pl.DataFrame
 def damaged(path: Path, error: BaseException) -> LogFormatError:
     """The clearest text for a file that polars refused."""
     kind = file_kind(path)
-    if _is_lines(path):
-        place = _first_non_utf8(path) if _is_plain(path) and not is_utf16(path) else None
+    if _is_plain(path):
+        place = _first_non_utf8(path) if not is_utf16(path) else None
         if place is not None:
             line, byte = place
             return LogFormatError(
@@ -404,7 +390,7 @@ def damaged(path: Path, error: BaseException) -> LogFormatError:
             f"'{path.name}' is no well-formed csv: {one_line(error)}; check quotes and the number "
             "of columns"
         )
-    name = "parquet" if kind in PARQUET else "arrow" if kind in ARROW else kind[1:]
+    name = "parquet" if kind in PARQUET else "arrow" if kind in ARROW else path.suffix[1:]
     return LogFormatError(
         f"'{path.name}' is no readable {name} file (cut short or damaged): {one_line(error)}; copy "
         "or write it again"

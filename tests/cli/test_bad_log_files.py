@@ -56,23 +56,6 @@ def column(name: str, value: Any, *options: str) -> Make:
     return csv(lambda frame: frame.with_columns(pl.lit(value).alias(name)), *options)
 
 
-def bomb(kind: str) -> Make:
-    """A few kilobytes that stand for a hundred million values."""
-
-    def make(seeds: Seeds) -> list[str]:
-        n = 25_000_000
-        path = seeds.folder / f"bomb.{kind}"
-        zeros = pl.zeros(n, dtype=pl.Int8, eager=True)
-        frame = pl.DataFrame({"session": zeros, "event": zeros, "item": zeros, "chosen": zeros})
-        if kind == "parquet":
-            frame.write_parquet(path, compression="zstd", row_group_size=n, statistics=False)
-        else:
-            frame.write_ipc(path, compression="zstd")
-        return convert(path)
-
-    return make
-
-
 def long_line(seeds: Seeds) -> list[str]:
     path = seeds.folder / "log.csv"
     path.write_text("session,event,item,chosen\nu,1,")
@@ -151,9 +134,6 @@ ROWS: dict[str, Row] = {
     ),
     "truncated parquet": (raw("log.parquet", b"PAR1" + bytes(40)), "no readable parquet file"),
     "one bad shard": (bad_shard, "'b.parquet' is no readable parquet file"),
-    # bombs: small files that stand for much
-    "parquet bomb": (bomb("parquet"), "when it is decoded"),
-    "arrow bomb": (bomb("arrow"), "when it is decoded"),
     "line of 2 GB": (long_line, "no line end in the"),
     "20,000 columns": (raw("log.csv", WIDE), "has 20000 columns, at most 10000"),
     # names that a terminal obeys

@@ -148,34 +148,6 @@ def open_bandit(folder: Path) -> Path:
     return written(folder / "all.csv", "".join(lines))
 
 
-def finn(folder: Path) -> Path:
-    """Arrays of users; the last user has a step less, slates are filled up with 0 and begin with
-    1, no click."""
-    width = SHOWN + 3
-    slate = np.zeros((USERS, STEPS, width), np.int32)
-    click, index, lengths, kind = (np.zeros((USERS, STEPS), np.int32) for _ in range(4))
-    for shown in displays():
-        if (shown.user, shown.step) == (USERS - 1, STEPS - 1):
-            continue
-        at = shown.user, shown.step
-        items = [1, *(item + 3 for item in shown.items)]
-        slate[at][: len(items)] = items
-        click[at] = shown.clicks[0] + 3 if shown.clicks else 1
-        index[at] = items.index(click[at])
-        lengths[at], kind[at] = len(items), 1 + shown.step % 2
-    np.savez_compressed(
-        folder / "data.npz",
-        userId=np.arange(USERS),
-        click=click,
-        click_idx=index,
-        slate_lengths=lengths,
-        slate=slate,
-        interaction_type=kind,
-    )
-    np.savez_compressed(folder / "itemattr.npz", category=np.arange(ITEMS + 3) % 4 / 1.0)
-    return folder / "data.npz"
-
-
 def wikispeedia(folder: Path) -> Path:
     """Games of three links; the target is the last."""
     rows = list(displays())
@@ -224,7 +196,6 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "trivago RecSys Challenge 2019": trivago,
     "KuaiRand": kuairand,
     "Open Bandit": open_bandit,
-    "FINN.no slates": finn,
     "Wikispeedia": wikispeedia,
     "CLARA2": clara2,
 }

@@ -70,10 +70,6 @@ def expected(name: str) -> list[tuple[str, frozenset[str], str | None]]:
                 (f"{shown.time}{fraction}+00:00/{k}", texts([i]), str(i) if i in clicks else None)
                 for k, i in enumerate(items[:3], start=1)
             ]
-        elif name == "FINN.no slates":
-            moved = None if maybe is None else str(maybe + 3)
-            if (shown.user, shown.step) != (USERS - 1, STEPS - 1):
-                rows.append((user, texts([i + 3 for i in items]), moved))
         else:
             chosen = maybe if name == "CLARA2" else always
             rows.append((user, texts(items), None if chosen is None else str(chosen)))
@@ -275,10 +271,6 @@ def test_item_tables_without_a_header(files: dict[str, Path]) -> None:
     row = mind.item_ids.to_list().index("N3")
     category = mind.categories["category"][int(mind.item_fields["category"][row])]
     assert category == "sports"
-    finn = files["FINN.no slates"]
-    log = read_log(finn, item_table=finn.with_name("itemattr.npz"))
-    codes = log.categories["category"].gather(log.item_fields["category"]).to_list()
-    assert codes == [str(int(item) % 4) for item in log.item_ids]
 
 
 def test_real_files_by_path_and_by_name(shared_data: SharedData) -> None:
