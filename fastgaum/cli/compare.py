@@ -70,8 +70,8 @@ class Grid:
         models = list(usual) if self.models is None else names_of(self.models, "--models")
         every = [name for one in models for name in (MODELS if one == "all" else [one])]
         splits = () if self.resplit is None else tuple(parse_resplits(self.resplit))
-        unique = tuple(dict.fromkeys(every))
-        return GridPlan(unique, self.seeds, self.protocol, splits, changes)
+        models = list(dict.fromkeys(every))
+        return GridPlan(models, self.seeds, self.protocol, splits, changes)
 
     def fit(
         self, plan: GridPlan, logs: Mapping[str, SessionLog], paths: Mapping[str, Path]

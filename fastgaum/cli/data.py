@@ -263,9 +263,7 @@ def build_command(
 @command(app)
 def synth_command(
     *,
-    out: Annotated[
-        Path, Parameter(name=["--out", "-o"], help="a .parquet or .csv file, or a folder")
-    ],
+    out: LogPath,
     events: Annotated[int, Parameter(help="events to draw")] = 2000,
     world: WorldOptions = DEFAULT_WORLD,
     json: Json = None,
@@ -288,11 +286,8 @@ def synth_command(
     prec1, place = 100 * oracle.precision[1], truth_path(out)
     text = f"{out}: {log.n_sessions} sessions, {log.n_events} events; {place}: the truth"
     best = f"  the oracle's prec@1 on the test split is {prec1:.1f}, its NLL {oracle.nll:.3f}"
-    facts = {
-        **_facts(out, log),
-        "truth": str(place),
-        "oracle": {"prec@1": prec1, "nll": oracle.nll},
-    }
+    facts = _facts(out, log)
+    facts |= {"truth": str(place), "oracle": {"prec@1": prec1, "nll": oracle.nll}}
     if log.ordered and out.suffix:
         best += "\n  the order of its displays is real: read it with --ordered"
     finish(f"{text}\n{best}", json, facts)

@@ -4,7 +4,7 @@ remembers them."""
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,12 +44,17 @@ def _option_name(field: str) -> str:
 @Parameter(
     name="*", group="Reading the log", negative="", show_default=False, name_transform=_option_name
 )
+@dataclass(frozen=True, kw_only=True, init=False)
 class GivenOptions(ReadOptions):
     """`ReadOptions` as the command line gives them: columns are texts, item=sku."""
 
-    columns: tuple[str, ...]  # type: ignore[assignment]
-    name: Annotated[str | None, Parameter(parse=False)]
-    given: Annotated[frozenset[str], Parameter(parse=False)]
+    columns: tuple[str, ...] = field(  # type: ignore[assignment]
+        default=(), metadata=ReadOptions.__dataclass_fields__["columns"].metadata
+    )
+    name: Annotated[str | None, Parameter(parse=False)] = None
+    given: Annotated[frozenset[str], Parameter(parse=False)] = field(
+        default=frozenset(), compare=False
+    )
 
     def __init__(self, **given: Any) -> None:
         columns = given.get("columns")

@@ -35,14 +35,8 @@ def test_train_leaves_a_run_folder(trained: Path) -> None:
 
 
 def test_train_reads_a_run_s_own_config(trained: Path, log_file: Path, tmp_path: Path) -> None:
-    argv = [
-        "train",
-        str(log_file),
-        "-o",
-        str(tmp_path / "run"),
-        "--config",
-        str(trained / "config.toml"),
-    ]
+    argv = ["train", str(log_file), "-o", str(tmp_path / "run")]
+    argv += ["--config", str(trained / "config.toml")]
     assert main([*argv, "--seed", "5", "--set", "lr=0.01"]) == 0
     former = tomllib.loads((trained / "config.toml").read_text())
     config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
@@ -107,16 +101,8 @@ def test_a_run_remembers_the_context(
 
 
 def test_same_seed_same_run(trained: Path, log_file: Path, tmp_path: Path) -> None:
-    argv = [
-        "train",
-        str(log_file),
-        "-o",
-        str(tmp_path / "run"),
-        "--candidate-field",
-        "price",
-        *QUICK,
-    ]
-    assert main(argv) == 0
+    argv = ["train", str(log_file), "-o", str(tmp_path / "run"), *QUICK]
+    assert main([*argv, "--candidate-field", "price"]) == 0
     first, second = (
         pl.read_parquet(run / "metrics.parquet").drop("events_per_second")
         for run in (trained, tmp_path / "run")

@@ -297,3 +297,11 @@ def test_it_is_said_when_a_kernel_is_compiled_and_not_before(
         assert said.startswith("compiling kernels")
     assert capsys.readouterr().err == ""
     assert _cache.before_compiling is None
+
+
+def test_options_are_read_beside_pydantic_too() -> None:
+    """cyclopts checks defaults by pydantic where another library has imported it."""
+    pytest.importorskip("pydantic")
+    code = "import pydantic; from fastgaum.cli.app import main; exit(main(['data', 'audit', 'no']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, "'no' is neither a file nor a data set" in done.stderr) == (2, True)
