@@ -41,9 +41,9 @@ class Count(Checkpointer):
         super().__init__()
         self.events = 0
 
-    def after_batch(self, trainer: Trainer) -> None:
-        self.events += trainer.processes.n_events
-        super().after_batch(trainer)
+    def after_epoch(self, trainer: Trainer, last: bool = False) -> None:
+        self.events += trainer.data.train.n_events
+        super().after_epoch(trainer, last)
 
 
 @dataclass

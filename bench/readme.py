@@ -13,8 +13,7 @@ tables from docs/tables/wikispeedia-loop.json, which `bench/wikispeedia_loop.py`
 docs/guide/off-policy.md from docs/tables/ope.json, which `bench/ope.py` writes.
 docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects of
 `bench/experiments/transfer.py`, and docs/tables/away.json, which `bench/away.py` writes; README.md has a figure
-and a sentence from the first of them. docs/concepts/cost.md takes its table from
-docs/tables/processes.json, which `python bench/processes.py` writes, docs/performance.md its races
+and a sentence from the first of them. docs/performance.md takes its races
 from docs/tables/bench.json, which `make bench` writes. Numbers in the prose of a page between
 comments of `excerpts.NUMBER` are set too. tests/test_tables.py fails when a page is not what this
 would write."""
@@ -100,8 +99,6 @@ RACES = "docs/tables/bench.json"
 RACES_PAGES = ("docs/performance.md", README)
 """page with all races between its markers `races`, and the one with an excerpt between its markers
 `speed`"""
-PROCESSES = ("docs/concepts/cost.md", "docs/tables/processes.json")
-"""page that shows what a second process brings, between its markers `processes`, and the object"""
 TRANSFER = "docs/guide/transfer.md"
 """page with what was promised and paid, between markers of the names of `TRANSFERS`"""
 TRANSFERS = tuple(
@@ -146,32 +143,6 @@ def with_races(text: str, result: dict[str, Any]) -> str:
     if has(text, "speed"):
         text = insert(text, speed_to_markdown(result), "speed")
     return text
-
-
-def processes_to_markdown(result: dict[str, Any]) -> str:
-    """What one process and several did on the same batches."""
-    lines = [
-        f"| preset | sessions of a batch | events/s, 1 process | {result['processes']} processes | "
-        f"ratio | {result['local_steps']} local steps | ratio |",
-        "| --: | --: | --: | --: | --: | --: | --: |",
-    ]
-    lines += [
-        f"| `{preset}` | {size} | {rates['alone']:,.0f} | {rates['together']:,.0f} | "
-        f"{rates['speed_up']:.2f} | {rates['apart']:,.0f} | {rates['local_speed_up']:.2f} |"
-        for preset, found in result["presets"].items()
-        for size, rates in found["rates"].items()
-    ]
-    lines += ["", "Validation loss after the same events:", ""]
-    lines += [
-        "| preset | 1 process | every step shared | local steps |",
-        "| --: | --: | --: | --: |",
-    ]
-    lines += [
-        f"| `{preset}` | {found['loss']['alone']:.4f} | {found['loss']['together']:.4f} | "
-        f"{found['loss']['apart']:.4f} |"
-        for preset, found in result["presets"].items()
-    ]
-    return "\n".join([*lines, "", made_at(result)])
 
 
 def insert(page: str, table: str, marker: str = "table") -> str:
@@ -353,7 +324,6 @@ def main() -> None:
     put(FIDELITY[0], "fidelity", fidelity_to_markdown([read(file) for file in FIDELITY[1]]))
     put(POLICIES[0], "policies", policies_to_markdown(map(read, POLICIES[1])))
     put(POLICIES[0], "adaptation", adaptations_to_markdown(map(read, ADAPTATION)))
-    put(PROCESSES[0], "processes", processes_to_markdown(read(PROCESSES[1])))
     for file in TRANSFERS:
         put(TRANSFER, Path(file).stem, transfers_to_markdown(file))
     put(TRANSFER, "away", away_to_markdown())

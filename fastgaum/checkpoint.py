@@ -1,28 +1,33 @@
-"""Checkpoints: a nested state in one safetensors file. A crash leaves the former file or the new
-one, and what a file holds is not known to be right.
+"""Files of states: a dataclass in one safetensors file, and back. A crash leaves the former file or
+the new one, and what a file holds is not known to be right.
 
-    save_state(path, "fastgaum-policy-3", policy.state())
-    policy.load_state(load_state(path, "fastgaum-policy-3", cure="train again"))
+    save_state(path, "fastgaum-run-8", state)
+    state = load_state(path, "fastgaum-run-8", "train again", RunState)
 
-A state is made of dicts with names as keys, lists, numbers, text, true, false and None, and of
-torch tensors and numpy arrays anywhere among them. The file's tensors are the arrays, named by
-their path in the state: `networks/player.first.weight`. All else is one JSON text in the file's
-metadata, which says where the arrays belong. The same state gives the same bytes. No pickle.
+A state is a dataclass or a dict of dataclasses, dicts with names as keys, lists, numbers, text,
+true, false and None, and of torch tensors, numpy arrays and polars series of text anywhere among
+them. The file's tensors are the arrays, named by their path in the state:
+`networks/player.first.weight`. All else is one JSON text in the file's metadata, which says where
+the arrays belong. The same state gives the same bytes. No pickle.
 
-The JSON text also holds a sha256 of all that the file says. It is compared at each reading, so a
-file in which one bit has changed is refused."""
+Reading, msgspec compares every value with the type that its field declares, and of arrays the
+dtype. The JSON text also holds a sha256 of all that the file says: a file in which one bit has
+changed is refused."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -33,17 +38,18 @@ from fastgaum.files import atomic
 from fastgaum.untrusted import parse_json
 
 State = dict[str, Any]
-Arrays = dict[str, npt.NDArray[np.generic]]
+Arrays = dict[str, npt.NDArray[Any]]
+T = TypeVar("T")
 MOST_HEADER = 1 << 22
 """bytes of names, shapes and JSON; ours have some thousands, tables of text are arrays"""
 _KEY = "fastgaum"
 """the one key of the metadata: the library writes several in an order that differs each time"""
 _SHA = "sha256"
-_TENSOR, _ARRAY = "$tensor", "$array"
+_TENSOR, _ARRAY, _TEXTS = "$tensor", "$array", "$texts"
 """marks of the places of arrays in the JSON text, by the type that they come back as"""
 
 
-def save_state(path: Path, format: str, state: Mapping[str, object]) -> None:
+def save_state(path: Path, format: str, state: object) -> None:
     """Write a state to one file, atomically. Contiguous arrays on the CPU are not copied.
 
     Raises:
@@ -60,7 +66,7 @@ def save_state(path: Path, format: str, state: Mapping[str, object]) -> None:
             raise OSError(str(error)) from error
 
 
-def load_state(path: Path, format: str, cure: str, what: str = "training") -> State:
+def load_state(path: Path, format: str, cure: str, kind: type[T], what: str = "training") -> T:
     """Read a state that `save_state` wrote; arrays are fresh copies. Memory is bounded by the
     file's own size.
 
@@ -68,16 +74,23 @@ def load_state(path: Path, format: str, cure: str, what: str = "training") -> St
         path: the file.
         format: the format that this version reads.
         cure: what a user can do about a file of another format.
+        kind: the dataclass of the state, or `State`, which takes all values as they are.
         what: what the file should hold, for an error.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another format, its content is not the
-            one that was written, or one of its numbers is not finite.
+            one that was written, a value has another type than its field, or one of its numbers is
+            not finite.
     """
     with damage_named(path, what):
-        _check_header(path)
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        most = min(MOST_HEADER, max(path.stat().st_size - 8, 0))
+        # the header is parsed at once
+        if length > most:
+            raise ValueError(f"its header declares {length} bytes, at most {most} are possible")
+        with safe_open(path, framework="numpy") as opened:
+            metadata = opened.metadata() or {}
             about = parse_json(metadata.get(_KEY, "{}"))
             # files of earlier versions name their format by a key of its own
             found = about.get("format", metadata.get("format")) if isinstance(about, dict) else None
@@ -86,7 +99,7 @@ def load_state(path: Path, format: str, cure: str, what: str = "training") -> St
                     f"'{path}' has format {found or 'unknown'!r}, this version reads {format!r}: "
                     f"{cure}"
                 )
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         written = about.pop(_SHA, None)
         read = content_sha256(about, arrays)
         if written != read:
@@ -94,7 +107,25 @@ def load_state(path: Path, format: str, cure: str, what: str = "training") -> St
                 f"its content has the sha256 {read[:12]}, {str(written)[:12]!r} was written: bytes "
                 "have changed since; take a copy of the file that is whole, or train again"
             )
-        return join_state(about["state"], arrays)
+        return state_of(join_state(about["state"], arrays), kind)
+
+
+def state_of(tree: object, kind: type[T]) -> T:
+    """The dataclass that a joined state describes. Raises ValueError where a value has another type
+    than its field."""
+    return msgspec.convert(tree, kind, dec_hook=_checked)
+
+
+def _checked(kind: Any, found: object) -> object:
+    """A value of a type that msgspec does not know."""
+    origin = typing.get_origin(kind) or kind
+    if not isinstance(found, origin):
+        raise ValueError(f"{type(found).__name__} found, {origin.__name__} is required")
+    if isinstance(found, np.ndarray) and origin is not kind:
+        (dtype,) = typing.get_args(typing.get_args(kind)[1])
+        if found.dtype != dtype:
+            raise ValueError(f"an array of {found.dtype} found, {np.dtype(dtype)} is required")
+    return found
 
 
 def content_sha256(about: Mapping[str, object], arrays: Arrays) -> str:
@@ -114,17 +145,7 @@ def _json_of(values: Mapping[str, object]) -> str:
     return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
 
 
-def _check_header(path: Path) -> None:
-    """Raise ValueError for a header that is longer than ours can be: it is parsed at once."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    most = min(MOST_HEADER, max(size - 8, 0))
-    if length > most:
-        raise ValueError(f"its header declares {length} bytes, at most {most} are possible")
-
-
-def split_state(state: Mapping[str, object]) -> tuple[State, Arrays]:
+def split_state(state: object) -> tuple[State, Arrays]:
     """A state as what JSON holds, and its arrays by name; contiguous arrays on the CPU are the
     state's own.
 
@@ -133,7 +154,7 @@ def split_state(state: Mapping[str, object]) -> tuple[State, Arrays]:
     """
     arrays: Arrays = {}
 
-    def place(value: npt.NDArray[np.generic], mark: str, name: str) -> State:
+    def place(value: npt.NDArray[Any], mark: str, name: str) -> State:
         if name in arrays:
             raise ValueError(f"two arrays of a state have the name '{name}'")
         arrays[name] = np.require(value, requirements="C")
@@ -144,20 +165,27 @@ def split_state(state: Mapping[str, object]) -> tuple[State, Arrays]:
             return place(value.detach().cpu().numpy(), _TENSOR, name)
         if isinstance(value, np.ndarray):
             return place(value, _ARRAY, name)
-        if isinstance(value, np.generic):
-            return value.item()
+        if isinstance(value, pl.Series):
+            # the texts of a large catalogue stay out of the JSON header
+            texts = np.frombuffer(msgspec.json.encode(value.to_list()), np.uint8)
+            return place(texts, _TEXTS, name)
         if isinstance(value, list | tuple):
             return [plain(one, f"{name}/{i}") for i, one in enumerate(value)]
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str) or key.startswith("$"):
                     raise TypeError(f"{key!r} in '{name}' is no name: keys of a state are names")
             return {key: plain(one, f"{name}/{key}" if name else key) for key, one in value.items()}
-        if value is None or isinstance(value, str | int | float):
-            return value
-        raise TypeError(f"'{name}' is a {type(value).__name__}, which no file can hold")
+        return value
 
-    return plain(state, ""), arrays
+    kept = (Tensor, nn.Parameter, np.ndarray, pl.Series)
+    return plain(msgspec.to_builtins(state, builtin_types=kept, enc_hook=_number), ""), arrays
+
+
+def _number(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a state holds a {type(value).__name__}, which no file can hold")
 
 
 def join_state(tree: object, arrays: Arrays) -> State:
@@ -171,14 +199,16 @@ def join_state(tree: object, arrays: Arrays) -> State:
         if not isinstance(value, dict):
             return value
         mark = next(iter(value), "")
-        if mark not in (_TENSOR, _ARRAY):
+        if mark not in (_TENSOR, _ARRAY, _TEXTS):
             return {key: joined(one) for key, one in value.items()}
         array = left.pop(value[mark], None) if isinstance(value[mark], str) else None
         if array is None:
             raise ValueError(f"the array {str(value[mark])[:60]!r} is missing")
-        tensor = torch.from_numpy(array)
-        check_finite(f"'{value[mark]}'", tensor)
-        return tensor if mark == _TENSOR else array
+        if mark == _TEXTS:
+            texts = msgspec.json.decode(array.tobytes(), type=list[str])
+            return pl.Series(texts, dtype=pl.String)
+        check_finite(f"'{value[mark]}'", array)
+        return torch.from_numpy(array) if mark == _TENSOR else array
 
     if not isinstance(tree, dict):
         raise ValueError(f"its state is a {type(tree).__name__}, values by name are required")
@@ -227,7 +257,6 @@ def check_weights(wanted: nn.Module, weights: Mapping[str, Tensor]) -> None:
         )
     for name, value in weights.items():
         check_like(f"the configuration asks for other weights: '{name}'", value, own[name])
-        check_finite(f"the weight '{name}'", value)
 
 
 def check_like(what: str, found: Any, own: Tensor | npt.NDArray[Any]) -> None:
@@ -238,12 +267,10 @@ def check_like(what: str, found: Any, own: Tensor | npt.NDArray[Any]) -> None:
         raise ValueError(f"{what} is {got}, {own.dtype} of shape {list(own.shape)} is required")
 
 
-def check_finite(what: str, values: Tensor) -> None:
+def check_finite(what: str, values: npt.NDArray[Any]) -> None:
     """Raise ValueError, naming the first, if a value is NaN or infinite."""
-    # a sum is quicker than a look at each; where it overflows, each is looked at
-    if not values.is_floating_point() or values.sum().isfinite() or torch.isfinite(values).all():
-        return
-    at = int((~torch.isfinite(values)).flatten().to(torch.uint8).argmax())
-    raise ValueError(
-        f"{what} holds {float(values.flatten()[at])} at {at}, finite numbers are required"
-    )
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        at = int(finite.reshape(-1).argmin())
+        raise ValueError(
+            f"{what} holds {values.reshape(-1)[at]} at {at}, finite numbers are required"
+        )

@@ -219,9 +219,9 @@ class Config(CheckedSettings):
     eta), or the NLL once all utilities are multiplied by the one number that suits them best"""
     batch_sessions: CountFromOne = 64
     """sessions per batch"""
-    local_steps: CountFromOne = 1
-    """of several processes, each takes so many steps alone before all take the mean of their
-    weights (local SGD); 1: every step is of all"""
+    local_steps: CountFromOne = 16
+    """of several processes, each takes so many steps before all take the mean of their weights
+    (local SGD)"""
     lr: Rate = 3e-3
     """learning rate of the reward player (history encoder and reward model)"""
     rounds_lr: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
@@ -333,13 +333,6 @@ class Config(CheckedSettings):
         """A short fit with exact players on so many training candidates."""
         epochs = max(SHORT_VISITS // max(n_candidates, 1), FEWEST_EPOCHS)
         return self.warmed().replace(epochs=min(epochs, max(self.warm_start, 1)))
-
-    def is_continued_by(self, other: Config) -> bool:
-        """Whether a run of this configuration may go on with another: the same, or with more
-        epochs."""
-        return (
-            other.epochs >= self.epochs and dataclasses.replace(other, epochs=self.epochs) == self
-        )
 
     @classmethod
     def from_preset(cls, name: str, **changes: object) -> Config:

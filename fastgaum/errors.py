@@ -69,10 +69,6 @@ class StepRefusedError(NumericsError):
     optimiser state."""
 
 
-class RefusedByAllError(StepRefusedError):
-    """A step that every process of a training has refused alike: none waits for another."""
-
-
 class LostPeerError(FastgaumError):
     """Another process of the same training is gone."""
 

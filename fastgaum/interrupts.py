@@ -1,12 +1,10 @@
-"""Ctrl-C and SIGTERM: they end a command at once, or after the present batch where its work can be
-saved first.
+"""Ctrl-C and SIGTERM end a command at once; a training goes on from what it saved last.
 
 Only the command line installs handlers, and puts the former ones back. In a program of one's own,
-Ctrl-C is Python's own KeyboardInterrupt, which leaves whatever was last saved."""
+Ctrl-C is Python's own KeyboardInterrupt."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -18,7 +16,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DOUBLED_SECONDS = 0.2
 """a second signal within so many seconds is the first one: timeout(1) sends it to the process and
 again to its group"""
-_WAITING = b"fastgaum: stops after this batch, saved; a second signal stops at once\n"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -26,7 +23,7 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         signum: the signal.
-        cure: how to go on, for the user; empty where nothing was kept.
+        cure: what was kept and how to go on, for the user; empty where nothing was.
     """
 
     def __init__(self, signum: int, cure: str = "") -> None:
@@ -39,60 +36,23 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.signum
 
 
-class Stop:
-    """Whether a signal has asked the work to end. Without `stop_on_signals` none ever does.
-
-    A signal raises Interrupted where it hits, but within `deferred` the first one is only noted:
-    the work looks at `asked` where it can be saved, saves it, and calls `check`."""
-
-    def __init__(self) -> None:
-        self.signum: int | None = None
-        self._is_deferred = False
-        self._noted_at = 0.0
-
-    @property
-    def asked(self) -> bool:
-        """Whether a signal has been noted."""
-        return self.signum is not None
-
-    def check(self) -> None:
-        """Raise Interrupted if a signal has been noted."""
-        if self.signum is not None:
-            raise Interrupted(self.signum)
-
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Note the first signal within instead of raising; one that was not looked at is raised at
-        the end."""
-        self._is_deferred = True
-        try:
-            yield
-        finally:
-            self._is_deferred = False
-        self.check()
-
-    def handle(self, signum: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        now = time.monotonic()
-        if self._is_deferred and self.signum is None:
-            self.signum, self._noted_at = signum, now
-            # a handler may run within a print to stderr, whose buffer must not be entered twice
-            os.write(2, _WAITING)
-        elif signum != self.signum or now - self._noted_at > DOUBLED_SECONDS:
-            raise Interrupted(signum)
-
-
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Handle SIGINT and SIGTERM within, by the Stop that is yielded; afterwards the former handlers
-    are back.
+def stop_on_signals() -> Iterator[None]:
+    """Raise Interrupted within on SIGINT and SIGTERM; afterwards the former handlers are back.
 
     Outside the main thread, where Python allows no handlers, no signal is handled. An ignored
     signal stays ignored."""
-    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
+    raised_at = -DOUBLED_SECONDS
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        nonlocal raised_at
+        before, raised_at = raised_at, time.monotonic()
+        if raised_at - before > DOUBLED_SECONDS:
+            raise Interrupted(signum)
+
     former = {signum: signal.getsignal(signum) for signum in SIGNALS}
     handled = {
         signum: handler
@@ -100,9 +60,9 @@ def stop_on_signals() -> Iterator[Stop]:
         if handler not in (None, signal.SIG_IGN)
     }
     for signum in handled:
-        signal.signal(signum, stop.handle)
+        signal.signal(signum, handle)
     try:
-        yield stop
+        yield
     finally:
         for signum, handler in handled.items():
             signal.signal(signum, handler)

@@ -141,27 +141,6 @@ def add_rows(grad: Array, starts: Array, bags: Array, first: int, last: int, tot
 
 
 @jit_fast
-def merge_rows(part: Array, slots: Array, weight: Real, count: int, total: Array) -> int:
-    """Add weight times the rows of one part of a batch to their slots; the first `count` slots are
-    filled.
-
-    part (n, d), slots (n,) as `number_rows` gave them, total (n_slots, d): a slot's first row is
-    written, not added. Returns how many slots are filled then."""
-    for i in range(len(slots)):
-        if i + AHEAD < len(slots):
-            prefetch_row(total, slots[i + AHEAD])
-        row = total[slots[i]]
-        if slots[i] == count:
-            for j in range(len(row)):
-                row[j] = weight * part[i, j]
-            count += 1
-        else:
-            for j in range(len(row)):
-                row[j] += weight * part[i, j]
-    return count
-
-
-@jit_fast
 def sum_of_squares(values: Array, part: int, sums: Array) -> None:
     """Write Σ x² over values[part · BLOCK : (part + 1) · BLOCK] to sums[part]; in the values' own
     dtype over 256 of them."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from fastgaum import checkpoint
-from fastgaum.checkpoint import content_sha256, load_state, save_state
+from fastgaum.checkpoint import State, content_sha256, load_state, save_state
 from fastgaum.errors import CheckpointError, OutputError
 
 FORMAT = "fastgaum-test-1"
@@ -35,6 +39,7 @@ LEAVES = (
     | NAMES
     | ARRAYS
     | ARRAYS.filter(lambda a: a.dtype != np.uint64).map(torch.from_numpy)
+    | st.lists(NAMES, max_size=3).map(lambda texts: pl.Series(texts, dtype=pl.String))
 )
 STATES = st.dictionaries(
     NAMES,
@@ -53,6 +58,8 @@ def same(one: Any, two: Any) -> bool:
         return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
     if isinstance(one, list):
         return len(one) == len(two) and all(same(*pair) for pair in zip(one, two, strict=True))
+    if isinstance(one, pl.Series):
+        return bool(one.equals(two))
     if isinstance(one, torch.Tensor | np.ndarray):
         return one.dtype == two.dtype and one.shape == two.shape and bool((one == two).all())
     return bool(one == two)
@@ -65,17 +72,64 @@ def test_a_state_comes_back_as_it_was(
 ) -> None:
     folder = tmp_path_factory.mktemp("states")
     save_state(folder / "a", FORMAT, state)
-    found = load_state(folder / "a", FORMAT, "cure")
+    found = load_state(folder / "a", FORMAT, "cure", State)
     assert same(found, state)
     save_state(folder / "b", FORMAT, found)
     assert (folder / "a").read_bytes() == (folder / "b").read_bytes()
+
+
+@dataclass
+class Inner:
+    rate: float
+    rows: npt.NDArray[np.int32]
+
+
+@dataclass
+class Outer:
+    name: str
+    inner: list[Inner]
+    weights: dict[str, torch.Tensor]
+    texts: pl.Series
+    more: State | None = None
+
+
+WRONG: dict[str, tuple[Callable[[State], object], str]] = {
+    "text": (lambda state: state.update(name=3), r"Expected `str`.*\$\.name"),
+    "number": (lambda state: state["inner"][0].update(rate="x"), "Expected `float`"),
+    "dtype": (lambda state: state["inner"][0].update(rows=np.zeros(2)), "an array of float64"),
+    "array": (lambda state: state["weights"].update(a=np.zeros(2)), "ndarray found, Tensor"),
+    "missing": (lambda state: state.pop("texts"), "missing required field `texts`"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_dataclass_comes_back_and_its_types_are_checked(wrong: str, tmp_path: Path) -> None:
+    state = Outer(
+        "é",
+        [Inner(math.inf, np.arange(3, dtype=np.int32))],
+        {"a": torch.ones(2)},
+        pl.Series(["x", "", "ü\n"]),
+        {"any": [np.arange(2), None]},
+    )
+    save_state(tmp_path / "file", FORMAT, state)
+    found = load_state(tmp_path / "file", FORMAT, "cure", Outer)
+    raw = load_state(tmp_path / "file", FORMAT, "cure", State)
+    assert isinstance(found.inner[0], Inner)
+    assert (found.name, found.inner[0].rate) == (state.name, math.inf)
+    assert same(raw["texts"], found.texts)
+    assert same(raw["more"], found.more)
+    change, says = WRONG[wrong]
+    change(raw)
+    save_state(tmp_path / "file", FORMAT, raw)
+    with pytest.raises(CheckpointError, match=f"damaged .*{says}"):
+        load_state(tmp_path / "file", FORMAT, "cure", Outer)
 
 
 def test_random_streams_go_on_where_they_were(tmp_path: Path) -> None:
     numbers, torch_state = np.random.default_rng(3), torch.get_rng_state()
     numbers.random(5)
     save_state(tmp_path / "a", FORMAT, {"np": numbers.bit_generator.state, "torch": torch_state})
-    state = load_state(tmp_path / "a", FORMAT, "cure")
+    state = load_state(tmp_path / "a", FORMAT, "cure", State)
     again = np.random.default_rng(0)
     again.bit_generator.state = state["np"]
     assert again.random() == numbers.random()
@@ -92,7 +146,7 @@ def test_views_hold_their_own_values_and_what_comes_back_may_be_written_to(tmp_p
         "scalar": torch.tensor(3.0),
     }
     save_state(tmp_path / "file", FORMAT, state)
-    found = load_state(tmp_path / "file", FORMAT, "cure")
+    found = load_state(tmp_path / "file", FORMAT, "cure", State)
     assert found["number"] == 2.5
     assert found["scalar"].shape == ()
     for name in ("part", "columns", "turned"):
@@ -142,7 +196,7 @@ def test_what_is_no_state_is_named(damage: str, tmp_path: Path) -> None:
     about = {**about, "sha256": content_sha256(about, arrays)}
     save_file(arrays, tmp_path / "file", {"fastgaum": json.dumps(about)})
     with pytest.raises(CheckpointError, match=f"file'.*{message}"):
-        load_state(tmp_path / "file", FORMAT, "cure")
+        load_state(tmp_path / "file", FORMAT, "cure", State)
 
 
 def test_a_file_with_one_bit_changed_is_refused(tmp_path: Path) -> None:
@@ -156,21 +210,21 @@ def test_a_file_with_one_bit_changed_is_refused(tmp_path: Path) -> None:
         changed[bit // 8] ^= 1 << bit % 8
         file.write_bytes(changed)
         with pytest.raises(CheckpointError):
-            load_state(file, FORMAT, "cure")
+            load_state(file, FORMAT, "cure", State)
     file.write_bytes(whole)
-    assert same(load_state(file, FORMAT, "cure"), state)
+    assert same(load_state(file, FORMAT, "cure", State), state)
 
 
 def test_deep_and_long_headers_are_refused(tmp_path: Path) -> None:
     deep = '{"format":"fastgaum-test-1","state":{"a":' + "[" * 5000 + "]" * 5000 + "}}"
     save_file({}, tmp_path / "file", {"fastgaum": deep})
     with pytest.raises(CheckpointError, match="nested too deeply"):
-        load_state(tmp_path / "file", FORMAT, "cure")
+        load_state(tmp_path / "file", FORMAT, "cure", State)
     save_file({}, tmp_path / "file", {"fastgaum": " " * checkpoint.MOST_HEADER})
     with pytest.raises(CheckpointError, match="its header declares"):
-        load_state(tmp_path / "file", FORMAT, "cure")
+        load_state(tmp_path / "file", FORMAT, "cure", State)
     (tmp_path / "file").write_bytes(b"half")
     with pytest.raises(CheckpointError, match="its header declares"):
-        load_state(tmp_path / "file", FORMAT, "cure")
+        load_state(tmp_path / "file", FORMAT, "cure", State)
     with pytest.raises(CheckpointError, match="No such file"):
-        load_state(tmp_path / "absent", FORMAT, "cure")
+        load_state(tmp_path / "absent", FORMAT, "cure", State)

@@ -23,7 +23,6 @@ SHARED_NAMES: dict[str, str] = {}
 """no exception today: public names that two modules define, with the reason"""
 
 SHORT_FILES: dict[str, str] = {
-    "fastgaum.models.train_loop": "workers of other programs call it",
     "fastgaum.policies.cascade_dqn": "one policy, one file",
 }
 """modules below eighty lines with one importer, with the reason"""

@@ -36,7 +36,6 @@ from fastgaum.bench.readme import (
     OPE,
     OTHER_LOGS,
     POLICIES,
-    PROCESSES,
     PUBLISHED,
     RACES,
     RACES_PAGES,
@@ -58,7 +57,6 @@ from fastgaum.bench.readme import (
     other_log_of,
     pages,
     policies_to_markdown,
-    processes_to_markdown,
     read,
     table_of,
     transfer_excerpt,
@@ -232,12 +230,6 @@ def require_command(options: dict[str, str], result: dict[str, Any]) -> None:
     assert (parse_resplits(options["resplit"]) if "resplit" in options else None) == result[
         "resplit"
     ]
-
-
-def test_cost_page_is_what_its_object_gives() -> None:
-    text = (ROOT / PROCESSES[0]).read_text(encoding="utf-8")
-    table = processes_to_markdown(read(PROCESSES[1]))
-    assert insert(text, table, "processes") == text, "run python bench/readme.py"
 
 
 def test_fidelity_page_is_what_its_reports_give() -> None:

@@ -1,4 +1,5 @@
-"""Ray Train's workers, each of which calls FastGAUM's loop: one model, trained by all of them."""
+"""Ray Train starts workers, each of which calls what `torchrun` calls: one model, trained by all of
+them."""
 
 from __future__ import annotations
 
@@ -10,39 +11,32 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 import fastgaum as fg
-from fastgaum.models.train_loop import train_loop
+from fastgaum.game.averaging import Processes
+from fastgaum.models.run_folder import train_run
 
 
 def worker(config: dict[str, Any]) -> None:
-    """In each worker, where Ray has set up torch.distributed: train on a share of each batch."""
-    table = train_loop(config)
-    # Ray wants to hear from every worker; the first one alone has the table
-    ray.train.report(
-        {} if table is None else {"val_loss": table["val_loss"].min(), "epochs": table.height}
-    )
+    """In each worker, where Ray has set up torch.distributed: train on its part of every batch."""
+    settings = {key: value for key, value in config.items() if key != "out"}
+    model = fg.UserModel.from_preset("fastgaum", **settings)
+    processes = Processes.of_group(model.device)
+    table = train_run(model, fg.load("sample"), Path(config["out"]), processes=processes)
+    # every worker has the table; the first one has written the run
+    ray.train.report({"val_loss": table["val_loss"].min(), "epochs": table.height})
 
 
 def main(folder: Path | None = None, n_workers: int = 2, **changes: Any) -> fg.UserModel:
-    """Save a log where all workers read it, train on it, read the run."""
-    folder = folder or Path(mkdtemp())
-    config = {
-        "log": str(fg.save_log(fg.load("sample"), folder / "log")),
-        "out": str(folder / "run"),
-        "preset": "fastgaum",
-        "batch_sessions": 64,
-        **changes,
-    }
+    """Train with so many workers, read the run."""
+    out = (folder or Path(mkdtemp())) / "run"
     trainer = TorchTrainer(
         worker,
-        train_loop_config=config,
+        train_loop_config={"out": str(out), "batch_sessions": 64, **changes},
         scaling_config=ray.train.ScalingConfig(num_workers=n_workers),
     )
     trainer.fit()
-    model = fg.UserModel.load(folder / "run")
-    print(
-        "prec@1 "
-        f"{model.evaluate(fg.load('sample'), split='test').heads['reward'].precision[1].mean:.1f}"
-    )
+    model = fg.UserModel.load(out)
+    evaluation = model.evaluate(fg.load("sample"), split="test")
+    print(f"prec@1 {evaluation.heads['reward'].precision[1].mean:.1f}")
     return model
 
 

@@ -14,7 +14,7 @@ from fastgaum.checkpoint import State, damage_named
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.model_file import load_model_state, user_model_of
+from fastgaum.models.model_file import load_model_state, space_in, user_model_of
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import PRESETS
 
@@ -153,7 +153,7 @@ def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
             pool: ChoiceModel = _found("opinion_pool:OpinionPool").of_state(state, members, device)
             return pool
         model = baseline_class(name).from_mapping(state["settings"])
-        model.space, model.outside = state["space"], state["outside"]
+        model.space, model.outside = space_in(state), bool(state["outside"])
         model.link = Link(*map(float, state["link"]))
         model._restore(state["arrays"])
     return model

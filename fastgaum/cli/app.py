@@ -32,11 +32,11 @@ _LONGEST_SURPRISE = 200
 COMMANDS = {
     "data": "Logs: list, info, get, audit, convert, build, synth.",
     "train": "Train a user model on a log and leave a run folder.\n\n"
-    "Ctrl-C and SIGTERM end the run "
-    "after the batch at hand, saved; --resume goes on with it to the same bytes, also after a "
-    "crash. More epochs: --resume --set epochs=N."
-    "\n\nSeveral processes: `torchrun --nproc-per-node K -m fastgaum train …` trains the same run, "
-    "a batch's sessions shared.",
+    "Ctrl-C, SIGTERM and crashes leave the run as it was saved after an epoch; --resume goes on "
+    "from there to the same bytes. More epochs of a run that has ended: --from."
+    "\n\nSeveral processes: `torchrun --nproc-per-node K -m fastgaum train …`, each on its part of "
+    "every batch; after every 16 steps they take the mean of their weights "
+    "(--set local_steps=N).",
     "tune": "Search settings for a log; a configuration that `train --config` reads.\n\n"
     "The default "
     "is tried first. What is found is checked on users held out: it is better by more than chance, "

@@ -236,8 +236,8 @@ class ModelOptions:
         return name, values | changes
 
     def resumed(self, folder: Path, config: Config) -> Config:
-        """The configuration to go on with a run: `config`, as it was asked for, or that with more
-        epochs; options may only repeat it.
+        """The configuration to go on with a run: `config`, as it was asked for, which options may
+        only repeat.
 
         Raises:
             ConfigError: an option says otherwise; all such are named.
@@ -245,18 +245,14 @@ class ModelOptions:
         changes = self._changes()
         anew = self.preset is not None or self.config is not None or "preset" in changes
         changed = self.resolve() if anew else config.replace(**changes)
-        if config.is_continued_by(changed):
-            return changed
         was, now = config.to_mapping(), changed.to_mapping()
-        differ = ", ".join(
-            f"{key} = {was[key]}, not {now[key]}"
-            for key in was
-            if now[key] != was[key] and not (key == "epochs" and now[key] > was[key])
-        )
-        raise ConfigError(
-            f"the run in '{folder}' has {differ}: leave the options out (the folder has them; "
-            "epochs alone may be raised), or train in another folder"
-        )
+        differ = [f"{key} = {was[key]}, not {now[key]}" for key in was if now[key] != was[key]]
+        if differ:
+            raise ConfigError(
+                f"the run in '{folder}' has {', '.join(differ)}: leave the options out (the folder "
+                "has them), or train in another folder"
+            )
+        return config
 
     def going_on(self) -> dict[str, object]:
         """The changes of a configuration that another run has.

@@ -61,7 +61,7 @@ class TrainingProgress(Bar, Observer):
         are compared before."""
         warm_start = 0 if config.players == "exact" else config.warm_start
         self.most_epochs, self.counted, self.figures = config.epochs + warm_start, 0, ""
-        super().__init__(f"trying {n_settings} settings" if n_settings else "reading")
+        super().__init__(f"trying {n_settings} settings" if n_settings > 1 else "reading")
 
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
         """Count the epochs that a former process did."""

@@ -236,8 +236,7 @@ def note_unfinished(run: Path, source: str) -> None:
     """Say so if the training of a run has not ended: its model is the best one so far."""
     from fastgaum.models.run_folder import RESUME_FILE
 
-    # the table is a run's last file, and a run that goes on removes it first
-    if not (run / RESUME_FILE).is_file() or (run / "metrics.parquet").is_file():
+    if not (run / RESUME_FILE).is_file():
         return
     try:
         last = read_text(run / "metrics.jsonl", MOST_EPOCHS_BYTES).splitlines()[-1]

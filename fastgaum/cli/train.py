@@ -4,7 +4,7 @@ was."""
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,10 +25,10 @@ from fastgaum.cli.progress import Bar, TrainingProgress, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, lasting
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.interrupts import Interrupted, stop_on_signals
+from fastgaum.interrupts import Interrupted
 
 if TYPE_CHECKING:
-    from fastgaum.processes import Processes
+    from fastgaum.game.averaging import Processes
 
 
 @Parameter(name="*")
@@ -46,7 +46,8 @@ class Beginning:
     """What a training begins with, if not with the seed's weights."""
 
     resume: Flag = False
-    """go on with the run that is there: its options, and the very bytes it would have had"""
+    """go on with the run that is there, from the last epoch that was saved: its options, and the
+    very bytes it would have had"""
     former: Annotated[Path | None, Parameter(name="--from")] = None
     """begin with the weights of another run, whose configuration and reading options are taken
     over; LOG holds what is new"""
@@ -90,38 +91,43 @@ def train_command(
         return
     config = options.resolve() if former is None else Config()
     # torch takes a second to import: a misspelt option is answered before.
+    from fastgaum.game.averaging import launched, n_restarts
     from fastgaum.game.checkpoint import trials_as_facts
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import (
         RESUME_FILE,
         LogOrigin,
         check_run_folder,
+        check_same_log,
         finished_table,
         resume_run,
         run_checkpoint,
         train_run,
     )
     from fastgaum.models.user_model import UserModel
-    from fastgaum.processes import launched, n_restarts
 
     use_threads(machine.threads)
     with launched(device_of(machine.device)) as processes:
         if not processes.is_first:
             _follow(source, reading, machine.device, processes)
             return
-        if n_restarts():
-            # torchrun gives the same command again after a process's death
-            checkpoint = run_checkpoint(folder)
-            resume = checkpoint is not None and not (overwrite and checkpoint.is_finished)
-            overwrite, checkpoint = overwrite and not resume, None
+        # torchrun gives the same command again after a process's death
+        if n_restarts() and (folder / RESUME_FILE).is_file():
+            resume, overwrite = True, False
         check_run_folder(folder, overwrite or resume)
-        checkpoint = run_checkpoint(folder) if resume else None
-        finished_before = False
-        if checkpoint is not None:
+        finished = finished_table(folder) if resume else None
+        checkpoint = run_checkpoint(folder) if resume and finished is None else None
+        if finished is not None:
+            model = UserModel.load(folder, device="cpu")
+            config, reading = model.config, reading.or_of_run(folder)
+            if options != DEFAULT_MODEL:
+                note(
+                    f"{folder}: its run has ended, options of training are not looked at; --from "
+                    f"{folder} begins another run with its weights"
+                )
+        elif checkpoint is not None:
             config = options.resumed(folder, checkpoint.config)
             reading = reading.of_resumed(folder, checkpoint.reading)
-            checkpoint = replace(checkpoint, config=config)
-            finished_before = finished_table(folder, checkpoint) is not None
         elif resume:
             note(f"{folder}: there is no run to go on with, this one begins")
         # its tensors are not held for as long as the run
@@ -129,62 +135,52 @@ def train_command(
         if former is not None and not resume:
             model = UserModel.from_run(former, device=machine.device, **changes)
             config, reading = model.asked, reading.or_of_run(former)
-        else:
+        elif finished is None:
             model = UserModel(config, device=machine.device)
         origin = LogOrigin(lasting(source), reading.options.to_json())
-        processes.agree({"config": config.to_mapping(), "reading": origin.reading})
+        about = {"config": config.to_mapping(), "reading": origin.reading}
+        processes.agree(about if finished is None else None)
         with Bar(f"reading {source}"):
             log = reading.load(source)
-        with (
-            noting_compilation(),
-            TrainingProgress(config, model.n_compared(log)) as progress,
-            stop_on_signals() as stop,
-        ):
-            processes.stop = stop
-            try:
-                table = (
-                    resume_run(
+        observers = [TrainingProgress(config, len(model.settings_for(log)))]
+        try:
+            with noting_compilation(), observers[0]:
+                if finished is not None:
+                    assert model.space is not None
+                    check_same_log(folder, log, model.space.fingerprint)
+                    table = finished
+                elif resume:
+                    table = resume_run(
                         model,
                         log,
                         folder,
-                        observers=[progress],
+                        observers=observers,
                         source=origin.source,
                         processes=processes,
                     )
-                    if resume
-                    else train_run(
+                else:
+                    table = train_run(
                         model,
                         log,
                         folder,
                         overwrite=overwrite,
-                        observers=[progress],
+                        observers=observers,
                         origin=origin,
                         processes=processes,
                     )
-                )
-            except Interrupted as interrupted:
-                if (folder / RESUME_FILE).is_file():
-                    command = _resume_command(source, folder, reading, machine, processes.size)
-                    interrupted.cure = f"go on with `{command}`"
-                raise
+        except Interrupted as interrupted:
+            if interrupted.cure:
+                command = _resume_command(source, folder, reading, machine, processes.size)
+                interrupted.cure += f": go on with `{command}`"
+            raise
     best = table.filter(table["best"]).row(-1, named=True)
     figures = f"validation prec@1 {best['val_prec1']:.1f}"
     if best["phase"] in ("generator", "rounds"):
         figures += f", the generator's {best['val_generator_prec1']:.1f}, gap {best['gap']:.4f}"
     text = (
-        f"{folder}: {table.height} epochs{', finished before' if finished_before else ''}, "
+        f"{folder}: {table.height} epochs{', finished before' if finished is not None else ''}, "
         f"best {best['epoch']}: {figures}"
     )
-    sent = None
-    if processes.traffic.steps:
-        sent = processes.traffic.sent_per_step(processes.size) / 1000
-        text += (
-            f"\n{processes.size} processes, {processes.traffic.steps} steps of players: each "
-            f"process sent {sent:,.1f} kB a step"
-        )
-    if finished_before:
-        # nothing was fitted
-        model = UserModel.load(folder, device="cpu")
     for one in trials_as_facts(model.trials):
         loss = one["val_loss"]
         said = "diverged" if loss is None else f"validation loss {loss:.4f}"
@@ -212,10 +208,9 @@ def train_command(
         "size": model.config.size,
         "compared": trials_as_facts(model.trials),
         "epochs": table.height,
-        "finished_before": finished_before,
+        "finished_before": finished is not None,
         "best": best,
         "processes": processes.size,
-        "kilobytes_sent_per_step": sent,
     }
     finish(text, json, facts)
 
@@ -230,9 +225,9 @@ def _fit(
 ) -> None:
     """Fit a model other than the three networks, a pool or a baseline, and leave a run folder."""
     from fastgaum.baselines.registry import POOL, check_model, make_model
+    from fastgaum.game.averaging import launched
     from fastgaum.machine import device_of
     from fastgaum.models.run_folder import LogOrigin, check_run_folder, fit_run
-    from fastgaum.processes import launched
 
     name, settings = named
     check_model(name, settings)
@@ -277,15 +272,14 @@ def _fit(
 def _follow(source: str, reading: Reading, device: str, processes: Processes) -> None:
     """Take part in what the first process trains: it knows the run, and it alone writes and
     speaks."""
-    from fastgaum.models.run_folder import follow_run
+    from fastgaum.models.run_folder import train_run
     from fastgaum.models.user_model import UserModel
 
     first = processes.agree()[0]
-    log = reading.of_first(first["reading"]).load(source)
-    with stop_on_signals() as stop:
-        processes.stop = stop
+    if first is not None:
+        log = reading.of_first(first["reading"]).load(source)
         model = UserModel(Config.from_mapping(first["config"]), device=device)
-        follow_run(model, log, processes)
+        train_run(model, log, Path(), processes=processes)
 
 
 def _resume_command(

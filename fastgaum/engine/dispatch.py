@@ -30,7 +30,6 @@ from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Regulariser, Shannon
 from fastgaum.nets.tables import OwnTable
-from fastgaum.processes import Processes
 
 MOST_COPIED = 1 << 22
 """numbers of networks that are copied to be scored with: with their optimisers 50 MB"""
@@ -42,7 +41,6 @@ def game_for(
     regulariser: Regulariser,
     unknown_of_id: torch.Tensor,
     outside: bool,
-    processes: Processes | None = None,
 ) -> Game:
     """Return the game that trains these networks: on the engine where it can be, by autograd
     elsewhere.
@@ -53,15 +51,11 @@ def game_for(
         regulariser: the generator's Ω.
         unknown_of_id: the id of each id's field for unknown values, (n_ids,).
         outside: whether no click is offered as a choice.
-        processes: those that train together; alone if None.
     """
     device = next(networks.parameters()).device
     by_hand = runs_by_hand(networks, config, regulariser, device)
     kind = EngineGame if by_hand else ReferenceGame
-    game = kind(networks, config, regulariser, unknown_of_id.to(device), outside)
-    if processes is not None and processes.size > 1 and config.local_steps == 1:
-        game.share(processes)
-    return game
+    return kind(networks, config, regulariser, unknown_of_id.to(device), outside)
 
 
 def runs_by_hand(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastgaum import threads
 from fastgaum.config import Config
-from fastgaum.engine.optimiser import PlayerOptimiser, SharedGradient
+from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.players import EnginePlayer, EngineStates
 from fastgaum.engine.scorer import DisplayBatch, parts_of
 from fastgaum.engine.tables import Array, Buffer, NamedParts, PartsRoom
@@ -28,7 +28,6 @@ from fastgaum.kernels.draws import drop_ids
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Regulariser
 from fastgaum.nets.tensors import Bags, BatchTensors
-from fastgaum.processes import Processes
 
 NOTHING: Array = np.empty(0, np.float32)
 SHARED_SCORES = 1 << 16
@@ -74,17 +73,6 @@ class EngineGame(Game):
         """Every player's optimiser, by name."""
         own = {"reward": self.reward.optimiser}
         return own if self.generator is None else {**own, "generator": self.generator.optimiser}
-
-    def share(self, processes: Processes) -> None:
-        """Take every step with the other processes of the training."""
-        for optimiser in self.optimisers().values():
-            optimiser.shared = SharedGradient(processes, self.slot_of)
-
-    def part(self) -> dict[str, PlayerOptimiser]:
-        """As the base says."""
-        for optimiser in self.optimisers().values():
-            optimiser.keep_moves()
-        return self.optimisers()
 
     def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
         """As the base says."""

@@ -40,7 +40,7 @@ class BagLayer:
 
     def own_table(self, n_ids: int) -> SparseTable:
         """Make the table sparse."""
-        self.table = SparseTable(self.source.table, n_ids, "tokens")
+        self.table = SparseTable(self.source.table, n_ids)
         return self.table
 
     def bind(self, optimiser: PlayerOptimiser) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -21,14 +20,10 @@ from fastgaum.engine.tables import (
     EPS,
     SHARED_FLOATS,
     Array,
-    Ints,
-    Named,
-    NamedRoom,
     SparseTable,
 )
-from fastgaum.errors import RefusedByAllError, StepRefusedError
+from fastgaum.errors import StepRefusedError
 from fastgaum.kernels import optimiser as kernels
-from fastgaum.processes import MovedRows, Processes, RowGradient
 
 
 class PlayerOptimiser:
@@ -50,10 +45,6 @@ class PlayerOptimiser:
         self.tables: list[SparseTable] = list(tables)
         self.lr, self.weight_decay, self.clip = lr, weight_decay, clip
         self.step_number, self.log_decay = 0, 0.0
-        self.frozen = False
-        """whether `step` only looks at the gradient and moves nothing"""
-        self.shared: SharedGradient | None = None
-        """brings the gradient to the other processes of the training, where there are any"""
         flat = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters]).float()
         self.values, self.grad = flat.numpy(), np.zeros(flat.numel(), np.float32)
         self.n_decayed = flat.numel() - sum(parameter.numel() for parameter in free)
@@ -79,23 +70,16 @@ class PlayerOptimiser:
 
     def step(self, loss: float = 0.0) -> float:
         """One step with the gradients that stand in the block and in the tables' buffers, of a
-        batch with this loss.
-
-        Returns the loss: of several processes' batch, that of the whole.
+        batch with this loss, which is returned.
 
         Raises:
             StepRefusedError: the gradient is not finite; nothing has moved.
         """
-        refusal = StepRefusedError
-        if self.shared is not None and not self.frozen:
-            loss, refusal = self.shared(self, loss), RefusedByAllError
         norm = self.norm()
-        if self.frozen or not math.isfinite(norm):
+        if not math.isfinite(norm):
             for table in self.tables:
                 table.named = None
-            if self.frozen and math.isfinite(norm):
-                return loss
-            raise refusal(f"the norm of the gradient is {norm}")
+            raise StepRefusedError(f"the norm of the gradient is {norm}")
         self.step_number += 1
         shrink = min(1.0, self.clip / (norm + 1e-6))
         small = np.float32
@@ -167,17 +151,6 @@ class PlayerOptimiser:
             arrays |= {f"table.{i}.{name}": array for name, array in table.moments().items()}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def keep_moves(self) -> None:
-        """Keep from now on which rows steps move."""
-        for table in self.tables:
-            table.moved = np.zeros(table.n_ids, np.uint8)
-
-    def moves(self, moments: bool) -> tuple[list[torch.Tensor], list[MovedRows]]:
-        """The dense numbers, and the rows of weights, or also of moments, that have moved since
-        these were last asked for: views, which may be written to."""
-        dense = [torch.from_numpy(part) for part in (self.values, self.m, self.v)]
-        return dense, [rows for table in self.tables for rows in table.moved_rows(moments)]
-
     def release(self) -> None:
         """Give each parameter an array of its own again."""
         for parameter in self.parameters:
@@ -186,48 +159,6 @@ class PlayerOptimiser:
     def _view(self, flat: Array, parameter: torch.Tensor) -> Array:
         at = self.place(parameter)
         return flat[at : at + parameter.numel()].reshape(parameter.shape)
-
-
-class SharedGradient:
-    """Overwrites what stands in a player's gradient buffers by the mean over all processes."""
-
-    def __init__(self, processes: Processes, slot_of: Ints) -> None:
-        """`slot_of` (n_ids,) is the game's, −1 throughout."""
-        self.processes, self.slot_of = processes, slot_of
-        self.rooms = {reads: NamedRoom() for reads in ("candidates", "tokens", "items")}
-
-    def __call__(self, optimiser: PlayerOptimiser, loss: float) -> float:
-        """Returns the loss of the whole batch. Raises RefusedByAllError where a process cannot
-        take the step."""
-        # a scorer's wide and deep tables name the same rows, whose ids go out once
-        groups = [list(group) for _, group in groupby(optimiser.tables, lambda one: one.reads)]
-        rows = [_row_gradient(group) for group in groups]
-        loss, rows = self.processes.mean(loss, torch.from_numpy(optimiser.grad), rows)
-        for group, one in zip(groups, rows, strict=True):
-            self._put(group, one)
-        return loss
-
-    def _put(self, group: list[SparseTable], gradient: RowGradient) -> None:
-        """Sum the processes' rows into the tables' buffers, one process after the other."""
-        ids = gradient.ids.numpy()
-        if not len(ids):
-            for table in group:
-                table.named = None
-            return
-        offsets = np.arange(len(ids) + 1, dtype=np.int32)
-        named = Named(ids, offsets, self.slot_of, self.rooms[group[0].reads])
-        for table, rows in zip(group, gradient.rows, strict=True):
-            total = table.buffer(named)
-            kernels.merge_rows(rows.numpy(), named.slots, np.float32(1), 0, total)
-
-
-def _row_gradient(group: list[SparseTable]) -> RowGradient:
-    named = group[0].named
-    if named is None:
-        none = torch.empty(0, dtype=torch.int32)
-        return RowGradient(none, [torch.empty(0, table.width) for table in group])
-    ids = torch.from_numpy(named.rows[: named.count])
-    return RowGradient(ids, [torch.from_numpy(table.grad) for table in group])
 
 
 def _squares(flat: Sequence[Array]) -> float:

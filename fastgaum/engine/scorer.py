@@ -73,7 +73,7 @@ class ScorerLayer:
     def own_tables(self, n_ids: int) -> list[SparseTable]:
         """Make the tables over ids sparse."""
         parts = [self.scorer.first, *([] if self.scorer.wide is None else [self.scorer.wide])]
-        self.tables = [SparseTable(part.table, n_ids, "candidates") for part in parts]
+        self.tables = [SparseTable(part.table, n_ids) for part in parts]
         return self.tables
 
     def dense_parameters(self) -> list[nn.Parameter]:

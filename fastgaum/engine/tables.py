@@ -4,7 +4,6 @@ made once and used again, so that a step allocates nothing."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -16,7 +15,6 @@ from torch import nn
 
 from fastgaum import threads
 from fastgaum.kernels import optimiser as kernels
-from fastgaum.processes import MovedRows
 
 Array = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -49,17 +47,6 @@ BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
 SHARED_FLOATS = 1 << 17
 """a table update of fewer floats is not worth a second thread"""
 PARTS = 8
-
-WEIGHTS, MOMENTS = np.uint8(1), np.uint8(2)
-
-
-def _taken(
-    moved: npt.NDArray[np.uint8], kind: np.uint8, arrays: Sequence[npt.NDArray[Any]]
-) -> MovedRows:
-    """The rows of a kind, which is taken off them."""
-    ids = np.flatnonzero(moved & kind)
-    moved &= ~kind
-    return MovedRows(torch.from_numpy(ids), [torch.from_numpy(array) for array in arrays])
 
 
 class NamedRoom:
@@ -165,9 +152,8 @@ class SparseTable:
     """A table of one block of rows per id, (n_ids · block, width), of which a step reads and writes
     the named ids only."""
 
-    def __init__(self, parameter: nn.Parameter, n_ids: int, reads: str = "candidates") -> None:
-        """`reads`: whose ids name its rows: "candidates", "tokens", or all of them: "items"."""
-        self.parameter, self.reads = parameter, reads
+    def __init__(self, parameter: nn.Parameter, n_ids: int) -> None:
+        self.parameter = parameter
         self._grad, self._of_parts = Buffer(), Buffer()
         self.n_ids, self.width = n_ids, parameter.numel() // n_ids
         self.values: Array = parameter.detach().view(n_ids, self.width).numpy()
@@ -175,9 +161,6 @@ class SparseTable:
         self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)
         self.named: Named | None = None
         self.grad: Array = self._grad(0, self.width)
-        self.moved: npt.NDArray[np.uint8] | None = None
-        """of each row, (n_ids,), WEIGHTS where it has moved since weights were last asked for, and
-        MOMENTS likewise; None: not kept"""
 
     def buffer(self, named: Named) -> Array:
         """Where the summed gradient of the named rows is written, (n_named, width)."""
@@ -226,8 +209,6 @@ class SparseTable:
             size = math.ceil(count / 8)
             parts = [(first, min(first + size, count)) for first in range(0, count, size)]
         rows, small = self.named.rows, np.float32
-        if self.moved is not None:
-            self.moved[rows[:count]] = WEIGHTS | MOMENTS
         state = kernels.AdamRows(self.values, self.m, self.v, self.shrunk)
         steps = small(shrink), small(lr), log_decay
         rates = kernels.AdamRates(*steps, BETA1, BETA2, *corrections, EPS)
@@ -238,15 +219,6 @@ class SparseTable:
         """Return what the rows remember, by name: Adam's moments, and each row's weight decay so
         far."""
         return {"m": self.m, "v": self.v, "shrunk": self.shrunk}
-
-    def moved_rows(self, moments: bool) -> list[MovedRows]:
-        """Rows that have moved since this was last asked, settled ones: those of the weights, and
-        also of the moments where these are asked for."""
-        assert self.moved is not None
-        found = [_taken(self.moved, WEIGHTS, [self.values[: self.n_ids]])]
-        if moments:
-            found.append(_taken(self.moved, MOMENTS, [self.m, self.v]))
-        return found
 
     def settle(self, log_decay: float) -> None:
         """Give every row the weight decay that it has waited for."""

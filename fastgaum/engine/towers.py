@@ -192,7 +192,7 @@ class ItemTable:
     """bags beside the candidates' that may name rows; None: no other ever does"""
 
     def __init__(self, rows: BagLinear, n_ids: int) -> None:
-        self.table = SparseTable(rows.table, n_ids, "items")
+        self.table = SparseTable(rows.table, n_ids)
         self.projection = rows.projection
         self.room, self.parts_room = NamedRoom(), PartsRoom()
         self.slot_of = np.empty(0, np.int32)

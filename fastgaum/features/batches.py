@@ -1,11 +1,9 @@
 """Batches of whole sessions: packed arrays and the history tokens that the encoder reads.
 
-Which batch comes when is a function of the random generator alone, so that training can begin anew
-at any batch."""
+Which batch comes when is a function of the random generator alone."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -27,31 +25,6 @@ from fastgaum.kernels.batching import (
 from fastgaum.logs.log import FloatArray, IntArray, PackedArrays
 
 RowArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Share:
-    """The share of process `rank` of `size`; shares of one whole are ranges side by side, as equal
-    as they can be."""
-
-    rank: int = 0
-    size: int = 1
-
-    def span(self, n: int) -> tuple[int, int]:
-        """First and last + 1 of this share of n things.
-
-        >>> [Share(rank, 3).span(7) for rank in range(3)]
-        [(0, 2), (2, 4), (4, 7)]
-        """
-        return n * self.rank // self.size, n * (self.rank + 1) // self.size
-
-    def of(self, things: IntArray) -> IntArray:
-        """This share of an array."""
-        first, last = self.span(len(things))
-        return things[first:last]
-
-
-WHOLE = Share()
 
 
 @dataclass(frozen=True)
@@ -95,9 +68,6 @@ class Batch(PackedArrays):
     """of the items, where networks read vectors"""
     read_tokens: RowArray | None = None
     """last token before each of later_events, int64; None: token i before later_events[i]"""
-    is_filler: bool = False
-    """whether it stands for a process's share of a batch that has no session: nothing in it counts
-    """
 
 
 def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> Batch:
@@ -168,22 +138,14 @@ def batches(
     encoded: Sessions,
     batch_sessions: int,
     generator: np.random.Generator | None = None,
-    skip: int = 0,
-    share: Share = WHOLE,
+    part: slice = slice(None),
 ) -> Iterator[Batch]:
-    """Yield batches of whole sessions: shuffled when a random generator is given, else in order;
-    the first ones skipped.
+    """Yield batches of whole sessions: shuffled when a random generator is given, else in order.
 
-    With a `share`, one process's part of each batch: the batches do not depend on how many share
-    them."""
+    With a `part`, one process's sessions of each batch: the batches do not depend on how many
+    processes share them. Where no session is left for it, it takes the first again."""
     order = np.arange(encoded.n_sessions, dtype=np.int32)
     if generator is not None:
         generator.shuffle(order)
-    for picked in itertools.islice(blocks(encoded, order, batch_sessions), skip, None):
-        own = share.of(picked)
-        # a process without a session takes part with one that does not count
-        yield (
-            assemble(encoded, own)
-            if len(own)
-            else replace(assemble(encoded, np.zeros(1, np.int32)), is_filler=True)
-        )
+    for picked in blocks(encoded, order, batch_sessions):
+        yield assemble(encoded, picked[part] if len(picked[part]) else picked[:1])

@@ -1,7 +1,9 @@
-"""The checkpoint of a run: one file from which a training goes on to the same bytes.
+"""The checkpoint of a run: one file from which a training goes on, from the end of an epoch, to the
+same bytes.
 
-The file is the run's truth: everything else in a run folder can be made from it. It holds what the
-run was asked for and a trainer's whole state, so that no crash can part what belongs together."""
+The file is the run's truth as long as the run has not ended: everything else in a run folder can be
+made from it. It holds what the run was asked for and a trainer's whole state, so that no crash can
+part what belongs together."""
 
 from __future__ import annotations
 
@@ -11,49 +13,43 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.checkpoint import State, damage_named, load_state, save_state, split_state
+from fastgaum.checkpoint import State, damage_named, load_state, save_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game.epochs import EpochRow
-from fastgaum.processes import Processes
 
 if TYPE_CHECKING:
     from fastgaum.game.loop import Trainer
 
-FORMAT = "fastgaum-run-7"
+FORMAT = "fastgaum-run-8"
 SHARE = 0.02
 """saving takes at most this share of the time: a save waits until so much has been trained since
 the one before"""
-BATCH_SECONDS = 600.0
-"""within an epoch a run is saved when so long has passed since it last was"""
 IN_MEMORY_BYTES = 1 << 28
 """best weights above this size are in a temporary file"""
 _ROWS = 1 << 16
 """rows of a table that are read from that file at once"""
-_SLOW_DISK = 2e8
-"""bytes per second: what a save is taken to cost before one was measured"""
 
-PHASES = ("", "start", "exact", "generator", "rounds")
+Phase = Literal["", "start", "exact", "generator", "rounds"]
+PHASES = get_args(Phase)
 """in the order in which a run goes through them; `start` is of a run that goes on from a former
 one"""
 
 
 @dataclass
 class TrainingPosition:
-    """Where a run is."""
+    """Where a run is, between two epochs."""
 
-    phase: str = ""
+    phase: Phase = ""
     """the running phase; empty before the first"""
     epochs: int = 0
     """epochs that this phase has behind it"""
@@ -63,38 +59,45 @@ class TrainingPosition:
     """how often the learning rates may still drop"""
     ended: bool = False
     """whether the phase ended before its most epochs: out of patience, or caught up"""
-    batches: int = 0
-    """batches that the running epoch has behind it"""
-    loss: float = 0.0
-    """loss summed over the events of those batches"""
-    events: int = 0
-    """events of those batches"""
-    order: dict[str, object] = field(default_factory=dict)
-    """state of the random stream of the data's order, before the running epoch's sessions were
-    shuffled"""
 
-    @classmethod
-    def of(cls, state: State) -> TrainingPosition:
-        """The position in a trainer's state. Raises KeyError, TypeError or ValueError for what no
-        trainer writes."""
-        at = cls(**state["position"])
-        counts = (at.epochs, at.waited, at.drops, at.batches, at.events)
-        if any(type(count) is not int or count < 0 for count in counts):
-            raise ValueError("a count in it is not a whole number of at least 0")
-        return at
-
-    def enter(self, phase: str, drops: int) -> bool:
-        """Whether a phase is still to run; one that has not begun begins. Raises ValueError for an
-        unknown phase."""
+    def enter(self, phase: Phase, drops: int) -> bool:
+        """Whether a phase is still to run; one that has not begun begins."""
         behind = PHASES.index(phase) - PHASES.index(self.phase)
         if behind > 0:
             self.phase, self.epochs, self.waited, self.drops, self.ended = phase, 0, 0, drops, False
         return behind >= 0
 
-    def begin_epoch(self, order: np.random.Generator) -> None:
-        """No batch of the epoch is done; its order is drawn from here."""
-        self.batches, self.loss, self.events = 0, 0.0, 0
-        self.order = dict(order.bit_generator.state)
+
+@dataclass
+class OptimiserState:
+    """What a player's optimiser remembers."""
+
+    counters: tuple[float, float]
+    """steps taken, and the logarithm of the weight decay of them all"""
+    tensors: dict[str, Tensor]
+
+
+@dataclass
+class TrainerState:
+    """All that a trainer needs to go on with its next epoch to the same bytes."""
+
+    position: TrainingPosition
+    rows: list[EpochRow]
+    best_score: float
+    skipped: int
+    """batches that were skipped so far"""
+    left_out: list[int]
+    """sessions of these, by their rows in the log"""
+    weights: dict[str, Tensor]
+    best: dict[str, Tensor]
+    """weights of the best epoch"""
+    optimisers: dict[str, OptimiserState]
+    """by player"""
+    order: dict[str, Any]
+    """state of the random stream of the sessions' order"""
+    random: Tensor
+    """state of torch's random stream, and of the card's where networks are on one"""
+    random_of_card: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -131,44 +134,18 @@ class Checkpoint:
 
     config: Config
     """as it was asked for"""
-    reading: dict[str, object]
+    reading: dict[str, Any]
     """how the log was read"""
     fingerprint: str
     """the log's"""
     tried: list[TriedSetting] = field(default_factory=list)
     """the compared settings that are done"""
-    trainer: State | None = None
-    """`Trainer.state()` of the next setting or bootstrap, or of the training proper; None where it
-    had not begun"""
-    n_settings: int = 0
-    """how many settings are compared on this log"""
+    trainer: TrainerState | None = None
+    """of the next setting or bootstrap, or of the training proper; None where it had not begun"""
     start: State | None = None
     """the state of the model that the run goes on from; None where the seed draws the weights"""
     bootstraps: list[State] = field(default_factory=list)
     """the states of the fits on bootstraps that are done; they come before the training proper"""
-
-    @property
-    def rows(self) -> list[dict[str, object]]:
-        """The epochs so far, as rows of the training table."""
-        return [] if self.trainer is None else list(self.trainer["rows"])
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether nothing is left to do."""
-        config = self.config
-        if self.trainer is None or len(self.tried) < self.n_settings:
-            return False
-        if len(self.bootstraps) < config.worlds - 1:
-            return False
-        at = TrainingPosition.of(self.trainer)
-        last = "exact" if config.players == "exact" else "rounds"
-        return at.phase == last and (at.ended or at.epochs >= config.epochs)
-
-    def save(self, file: Path) -> None:
-        """Write it, atomically. Raises OutputError where it cannot be written."""
-        parts = {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
-        state = {**parts, "config": self.config.to_mapping(), "tried": _plain(self.tried)}
-        save_state(file, FORMAT, state)
 
     @classmethod
     def load(cls, file: Path) -> Checkpoint:
@@ -180,34 +157,21 @@ class Checkpoint:
         if not file.is_file():
             raise CheckpointError(f"there is no '{file}': train again with --overwrite")
         cure = "train again with --overwrite, or use the version that wrote it"
-        state = load_state(file, FORMAT, cure)
-        with damage_named(file, "training"):
-            found = cls(
-                Config.from_mapping(state["config"]),
-                dict(state["reading"]),
-                str(state["fingerprint"]),
-                msgspec.convert(state["tried"], list[TriedSetting]),
-                state["trainer"],
-                int(state["n_settings"]),
-                # what was written before there were sets, and runs that go on from others
-                state.get("start"),
-                list(state.get("bootstraps", [])),
-            )
-            if found.trainer is not None:
-                TrainingPosition.of(found.trainer)
-                msgspec.convert(found.rows, list[EpochRow])
-        return found
+        return load_state(file, FORMAT, cure, Checkpoint)
+
+    def save(self, file: Path) -> None:
+        """Write it, atomically. Raises OutputError where it cannot be written."""
+        save_state(file, FORMAT, self)
 
 
 class Checkpointer:
-    """Saves a training as it goes on, and brings the next one to where the former was.
-
-    A save is made after a noted signal, at the end of a run, and at ends of epochs and every
-    BATCH_SECONDS so far as SHARE allows.
+    """Saves a training at the ends of its epochs, so far as SHARE allows, and brings the next one
+    to where the former was.
 
     Attributes:
         tried: the compared settings that are done.
         bootstraps: the states of the fits on bootstraps that are done.
+        kept: when the run was last saved, in words.
     """
 
     def __init__(
@@ -216,97 +180,52 @@ class Checkpointer:
         checkpoint: Checkpoint | None = None,
         on_begin: Callable[[], None] = lambda: None,
     ) -> None:
-        """Save to `file`; without one another process writes.
+        """Save to `file`; without one another process writes, or nothing is saved.
 
-        `checkpoint` is where the run goes on, or says what it was asked for; without one nothing is
-        saved and no signal waits. `on_begin` is called when the file of a new run is there."""
+        `checkpoint` is where the run goes on, or says what it was asked for. `on_begin` is called
+        when the file of a new run is there."""
         self.file, self.on_begin = file, on_begin
         self.tried: list[TriedSetting] = [] if checkpoint is None else list(checkpoint.tried)
         self.bootstraps = [] if checkpoint is None else list(checkpoint.bootstraps)
         self._former = None if checkpoint is None else checkpoint.trainer
         # the former trainer's tensors are not held for as long as the run
         self._asked = None if checkpoint is None else dataclasses.replace(checkpoint, trainer=None)
-        self._cost: float | None = None
-        self._saved_at = time.perf_counter()
+        self._due, self.kept = 0.0, _when(self._former)
 
-    @contextmanager
-    def watching(self, trainer: Trainer) -> Iterator[bool]:
-        """Bring the first trainer to where the former run was, and within, let a signal wait for
-        the batch's end. Yields whether this trainer was brought there.
+    def begin(self, trainer: Trainer) -> TrainerState | None:
+        """Bring the first trainer to where the former run was, and return that; of any other, note
+        that it begins.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or of another device.
         """
-        if self._asked is None:
-            yield False
-            return
-        # from before the first file is there: a signal that comes upon it is noted, not raised
-        with trainer.processes.stop.deferred():
-            former, self._former = self._former, None
-            resumed = former is not None
-            if former is None:
-                self._write(None)
-                self.on_begin()
-            else:
-                file = self.file or Path("the first process's checkpoint")
-                with damage_named(file, "training"):
-                    # all of it, before an observer writes the run's other files again
-                    trainer.load_best(former)
-                    trainer.load_state(former)
-                    trainer.load_best(former)
-                # what an observer raises is its own, and no damage of the file
-                trainer.observers.on_fit_begin(trainer.config, trainer.rows)
-                with damage_named(file, "training"):
-                    trainer.load_state(former)
-                del former
-            self._saved_at = time.perf_counter()
-            yield resumed
-
-    def after_batch(self, trainer: Trainer) -> None:
-        """Save if a signal was noted, and end there; or if it was long ago."""
-        asked = trainer.processes.agreed.asked
-        if asked or time.perf_counter() - self._saved_at > BATCH_SECONDS:
-            self._save(trainer, asked)
+        former, self._former = self._former, None
+        if former is None:
+            self._write(None)
+            self.on_begin()
+            return None
+        with damage_named(self.file or Path("the first process's checkpoint"), "training"):
+            trainer.load_state(former)
+        return former
 
     def after_epoch(self, trainer: Trainer, last: bool = False) -> None:
-        """Save if a signal was noted, and end there; or if there was time enough; always after the
-        last epoch."""
-        self._save(trainer, last or trainer.processes.agreed.asked)
+        """Save if there was time enough; always after the last epoch."""
+        started = time.perf_counter()
+        if last or started > self._due:
+            self._write(trainer.state())
+            ended = time.perf_counter()
+            self._due = ended + (ended - started) / SHARE
 
-    def _save(self, trainer: Trainer, must: bool) -> None:
-        if self._asked is None:
-            return
-        if self.file is not None:
-            state = trainer.state()
-            if self._cost is None:
-                n_bytes = sum(array.nbytes for array in split_state(state)[1].values())
-                self._cost = n_bytes / _SLOW_DISK
-            started = time.perf_counter()
-            if must or started - self._saved_at > self._cost / SHARE:
-                self._write(state)
-                self._saved_at = time.perf_counter()
-                self._cost = self._saved_at - started
-        trainer.processes.agreed.check()
-
-    def _write(self, state: State | None) -> None:
-        assert self._asked is not None
-        if self.file is not None:
+    def _write(self, state: TrainerState | None) -> None:
+        if self._asked is not None and self.file is not None:
             dataclasses.replace(
                 self._asked, tried=self.tried, bootstraps=self.bootstraps, trainer=state
             ).save(self.file)
+            self.kept = _when(state)
 
 
-def first_checkpoint(processes: Processes, checkpoint: Checkpoint) -> Checkpoint:
-    """The first process's checkpoint, in all of them; the others pass what they were asked for."""
-    own = {name: getattr(checkpoint, name) for name in ("trainer", "start", "bootstraps")}
-    own["tried"] = _plain(checkpoint.tried)
-    state = processes.state_of_first(own)
-    tried = msgspec.convert(state["tried"], list[TriedSetting])
-    return dataclasses.replace(checkpoint, **{**state, "tried": tried})
-
-
-def _plain(trials: Sequence[TriedSetting]) -> list[dict[str, object]]:
-    return [dataclasses.asdict(trial) for trial in trials]
+def _when(state: TrainerState | None) -> str:
+    return f"after epoch {len(state.rows)}" if state else "at the beginning of a fit"
 
 
 class KeptWeights:

@@ -42,7 +42,7 @@ class EpochRow:
     skipped: int = 0
     """batches left out because their loss or gradient was not finite"""
     at_fault: str = ""
-    """sessions that make a skipped batch so, the first few by name; empty when none was skipped"""
+    """why and where, of the first few; empty when none was skipped"""
     val_calibrated_loss: float = math.nan
     """NLL on validation of the utilities times the scale that suits it best; NaN where it does not
     choose the epoch"""
@@ -83,7 +83,7 @@ class Observer:
         """A fit on a bootstrap begins, from 1; its epochs are not told."""
 
     def on_epoch_begin(self, epoch: int) -> None:
-        """An epoch begins, from 1; where a run goes on, it may be within its epoch."""
+        """An epoch begins, from 1."""
 
     def on_batch_end(self, done: int, total: int) -> None:
         """So many batches of the epoch's total are done."""

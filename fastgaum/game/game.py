@@ -31,7 +31,6 @@ from fastgaum.nets.regularisers import (
 )
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import Bags, BatchTensors, chosen_bags
-from fastgaum.processes import MovedRows, Processes
 
 
 def logged_utility(utility: Tensor, batch: BatchTensors) -> Tensor:
@@ -119,8 +118,6 @@ class Optimiser(Protocol):
     """One player's optimiser, as a training and its checkpoints see it."""
 
     lr: float
-    frozen: bool
-    """whether a step looks at losses and gradients and moves nothing"""
 
     @property
     def counters(self) -> tuple[float, float]:
@@ -134,14 +131,6 @@ class Optimiser(Protocol):
 
     def settle(self) -> None:
         """Give every table row the weight decay that it has waited for."""
-
-
-class LocalOptimiser(Optimiser, Protocol):
-    """One player's optimiser, as processes see it that take steps apart and then the mean."""
-
-    def moves(self, moments: bool) -> tuple[list[Tensor], list[MovedRows]]:
-        """The dense numbers, and the rows of weights, or also of moments, that have moved since
-        these were last asked for: views, which may be written to."""
 
 
 class Game(ABC):
@@ -183,26 +172,12 @@ class Game(ABC):
     def optimisers(self) -> Mapping[str, Optimiser]:
         """Every player's optimiser, by name: "reward" and "generator"."""
 
-    @abstractmethod
-    def share(self, processes: Processes) -> None:
-        """Take every step with the other processes of the training."""
-
-    @abstractmethod
-    def part(self) -> Mapping[str, LocalOptimiser]:
-        """Take steps apart from the other processes: every player's optimiser, by name, which keeps
-        from now on what its steps have moved."""
-
     def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
         """Set both players' learning rates to the configured ones times `factor`, the reward's also
         times its share."""
         for name, optimiser in self.optimisers().items():
             own = self.config.lr * reward_share
             optimiser.lr = factor * (self.config.generator_lr if name == "generator" else own)
-
-    def freeze(self, frozen: bool) -> None:
-        """Let steps look at losses and gradients and move nothing, or move again."""
-        for optimiser in self.optimisers().values():
-            optimiser.frozen = frozen
 
     def settle(self) -> None:
         """Bring every table up to date: before the networks are read."""
@@ -243,17 +218,6 @@ class ReferenceGame(Game):
         generator = self.generator_optimiser
         own = {"reward": self.reward_optimiser}
         return own if generator is None else {**own, "generator": generator}
-
-    def share(self, processes: Processes) -> None:
-        """As the base says."""
-        for optimiser in self.optimisers().values():
-            optimiser.processes = processes
-
-    def part(self) -> dict[str, StockOptimiser]:
-        """As the base says."""
-        for optimiser in self.optimisers().values():
-            optimiser.keep_moves()
-        return self.optimisers()
 
     def exact_step(self, batch: BatchTensors) -> float:
         """As the base says."""

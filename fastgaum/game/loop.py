@@ -3,28 +3,33 @@ stop on validation; the best weights stay."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from fastgaum.checkpoint import State, check_like
+from fastgaum.checkpoint import check_like
 from fastgaum.errors import NumericsError
 from fastgaum.features.batches import batches
 from fastgaum.features.in_memory import Sessions
-from fastgaum.game.checkpoint import Checkpointer, KeptWeights, TrainingPosition
+from fastgaum.game.averaging import Averaging, Processes
+from fastgaum.game.checkpoint import (
+    Checkpointer,
+    KeptWeights,
+    OptimiserState,
+    Phase,
+    TrainerState,
+    TrainingPosition,
+)
 from fastgaum.game.epochs import EpochRow, Observers
 from fastgaum.game.game import Game
-from fastgaum.game.guard import Guard
-from fastgaum.game.local_steps import Taken, steps_of
+from fastgaum.game.guard import Guard, in_words
 from fastgaum.game.scoring import Figures, HeldBatches, figures
 from fastgaum.nets.tensors import BatchTensors, to_tensors
-from fastgaum.processes import Processes
 
 CATCH_UP_GAP = 2e-3
 """the generator has caught up when its mean training gap is below this"""
@@ -46,8 +51,6 @@ class TrainingData:
 
     train: Sessions
     validation: Sessions
-    session_name: Callable[[int], str]
-    """a session's name in an error, by its row in the log"""
 
 
 class Trainer:
@@ -70,7 +73,7 @@ class Trainer:
             data: sessions to train on and to validate on.
             observers: see each epoch and each batch.
             checkpointer: saves the run, and brings it to where a former one was.
-            processes: those that train together, the game's own.
+            processes: those that train together.
             starts: whether the networks have a former run's weights, which are validated before
                 the first epoch.
         """
@@ -84,16 +87,10 @@ class Trainer:
         self.processes, self.checkpointer = processes or Processes(), checkpointer or Checkpointer()
         self.starts = starts
         self.device = next(networks.parameters()).device
-        self.guard = Guard(
-            self.game, networks, config, data.train, data.session_name, self.processes
-        )
-        self.steps = steps_of(game, self.guard)
-        self.order = np.random.default_rng(config.seed)
-        self.at = TrainingPosition()
-        self.at.begin_epoch(self.order)
-        share = self.processes.share
-        self.train = HeldBatches(data.train, self.device, GAP_SESSIONS, share=share)
-        self.validation = HeldBatches(data.validation, self.device, share=share)
+        self.guard, self.averaging = Guard(networks, config), Averaging(game, self.processes)
+        self.order, self.at = np.random.default_rng(config.seed), TrainingPosition()
+        self.train = self._held_training()
+        self.validation = HeldBatches(data.validation, self.device, part=self.processes.part)
         self.rows: list[EpochRow] = []
         self.best_score = math.inf
         self.calibrated = config.select == "calibrated loss"
@@ -105,14 +102,15 @@ class Trainer:
         Raises:
             NumericsError: a loss, a gradient or a weight is not finite (or too many batches were
                 skipped for that); the networks then hold the last good state.
-            Interrupted: a signal asked for it; the run is saved.
         """
         error: BaseException | None = None
         try:
-            with self.checkpointer.watching(self) as resumed:
-                if not resumed:
-                    self.observers.on_fit_begin(self.config, [])
-                self._phases()
+            former = self.checkpointer.begin(self)
+            # an observer sees the best weights so far
+            self.observers.on_fit_begin(self.config, self.rows)
+            if former is not None:
+                self._load_present(former)
+            self._phases()
         except BaseException as found:
             error = found
             if isinstance(error, NumericsError):
@@ -139,7 +137,7 @@ class Trainer:
             else:
                 self._phase("rounds", self.game.round, self.config.epochs)
 
-    def _phase(self, phase: str, step: Callable[[BatchTensors], float], epochs: int) -> None:
+    def _phase(self, phase: Phase, step: Callable[[BatchTensors], float], epochs: int) -> None:
         """Epochs of one kind until the validation score stops improving; ends on the best state."""
         at = self.at
         if not at.enter(phase, self.config.lr_drops):
@@ -198,7 +196,7 @@ class Trainer:
             return
         # after a resume, optimisers have the rates of the beginning
         self._set_learning_rates(drops)
-        if at.epochs == at.batches == 0:
+        if at.epochs == 0:
             self.networks.start_generator(self.config.eta)
             self.best_weights.copy()
             at.ended = self._figures(self.train).gap < CATCH_UP_GAP
@@ -214,98 +212,84 @@ class Trainer:
         return 0.0
 
     def _epoch(self, step: Callable[[BatchTensors], float]) -> tuple[float, float]:
-        """The rest of the running epoch: its mean loss, and the events per second of what was done
-        here."""
-        at, started, seen = self.at, time.perf_counter(), 0
+        """One epoch: its mean loss, and events per second."""
+        started, epoch = time.perf_counter(), len(self.rows) + 1
+        loss, n_events, n_seen = 0.0, 0.0, 0.0
+        self.averaging.remember()
         n_batches = -(-self.data.train.n_sessions // self.config.batch_sessions)
-        self.observers.on_epoch_begin(len(self.rows) + 1)
-        for batch in self._shuffled():
-            where = f"epoch {len(self.rows) + 1}, batch {at.batches + 1}"
-            seen += self._counted(self.steps.take(step, batch, where))
-            at.batches += 1
-            self.observers.on_batch_end(at.batches, max(at.batches, n_batches))
-            if self.steps.is_whole:
-                self.checkpointer.after_batch(self)
-        seen += self._counted(self.steps.meet())
-        mean = at.loss / at.events if at.events else math.nan
-        at.begin_epoch(self.order)
-        return mean, seen / max(time.perf_counter() - started, 1e-9)
-
-    def _counted(self, taken: Taken) -> int:
-        self.at.loss, self.at.events = self.at.loss + taken.loss, self.at.events + taken.events
-        return taken.seen
-
-    def _shuffled(self) -> Iterator[BatchTensors]:
-        found = batches(
-            self.data.train,
-            self.config.batch_sessions,
-            self.order,
-            self.at.batches,
-            self.processes.share,
+        self.observers.on_epoch_begin(epoch)
+        drawn = batches(
+            self.data.train, self.config.batch_sessions, self.order, self.processes.part
         )
-        for batch in found:
-            yield to_tensors(batch, self.device)
+        for done, one in enumerate(drawn, start=1):
+            batch = to_tensors(one, self.device)
+            try:
+                of_batch = self.guard.step(step, batch, f"epoch {epoch}, batch {done}")
+            except NumericsError as error:
+                self.averaging.meet(str(error))
+                raise
+            n_seen += batch.n_events
+            if of_batch is not None:
+                loss, n_events = loss + of_batch * batch.n_events, n_events + batch.n_events
+            self.averaging.after_step()
+            self.observers.on_batch_end(done, max(done, n_batches))
+        self.averaging.end_epoch()
+        loss, n_events, n_seen = self.processes.sum([loss, n_events, n_seen])
+        mean = loss / n_events if n_events else math.nan
+        return mean, n_seen / max(time.perf_counter() - started, 1e-9)
 
-    def state(self) -> State:
-        """All that the trainer needs to go on with its next batch to the same bytes. Arrays are
-        its own, not copies: write them before it goes on."""
-        # before the first epoch the best weights are the seed's
-        weights = {"now": self.networks.state_dict()}
-        if self.rows:
-            weights["best"] = self.best_weights.tensors()
-        random = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {
-            "position": dataclasses.asdict(self.at),
-            "rows": [row.to_dict() for row in self.rows],
-            "best_score": self.best_score,
-            "guard": self.guard.state(),
-            "weights": weights,
-            "optimisers": {
-                player: {"counters": list(optimiser.counters), **optimiser.state()}
+    def state(self) -> TrainerState:
+        """The trainer between two epochs. Arrays are its own, not copies: write them before it goes
+        on."""
+        on_card = self.device.type == "cuda"
+        return TrainerState(
+            position=self.at,
+            rows=self.rows,
+            best_score=self.best_score,
+            skipped=self.guard.skipped,
+            left_out=sorted(self.guard.left_out),
+            weights=self.networks.state_dict(),
+            best=self.best_weights.tensors(),
+            optimisers={
+                player: OptimiserState(optimiser.counters, optimiser.state())
                 for player, optimiser in self.game.optimisers().items()
             },
-            "random": random,
-        }
+            order=dict(self.order.bit_generator.state),
+            random=torch.get_rng_state(),
+            random_of_card=torch.cuda.get_rng_state(self.device) if on_card else None,
+        )
 
-    def load_best(self, state: State) -> None:
-        """Bring a fresh trainer of the same configuration and data to the best weights of `state`,
-        and to its epochs. Errors are those of `load_state`."""
-        self.at = TrainingPosition.of(state)
-        self.rows = [EpochRow(**row) for row in state["rows"]]
-        self.best_score = float(state["best_score"])
-        self.order.bit_generator.state = self.at.order
-        self.guard.load_state(state["guard"])
-        if self.guard.found:
-            self.leave_out_found()
-        if self.rows:
-            self.networks.load_state_dict(state["weights"]["best"])
-            self.best_weights.copy()
-
-    def load_state(self, state: State) -> None:
-        """Bring a trainer after `load_best` to where `state` was taken.
+    def load_state(self, state: TrainerState) -> None:
+        """Bring a fresh trainer of the same configuration and data to where `state` was taken; its
+        networks have the best weights, for observers.
 
         Raises:
-            KeyError, ValueError, TypeError, RuntimeError: the state is damaged, or another
-                configuration's or device's.
+            KeyError, ValueError, TypeError, RuntimeError: the state is another configuration's or
+                device's.
         """
-        self.networks.load_state_dict(state["weights"]["now"])
+        self.at, self.rows, self.best_score = state.position, state.rows, state.best_score
+        self.guard.skipped, self.guard.left_out = state.skipped, set(state.left_out)
+        self.train, self.order.bit_generator.state = self._held_training(), state.order
+        self._load_present(state)
         for player, optimiser in self.game.optimisers().items():
-            former = state["optimisers"][player]
+            former = state.optimisers[player]
             for name, value in optimiser.state().items():
-                check_like(f"'{player}.{name}'", former[name], value)
-                value.copy_(former[name])
-            optimiser.set_counters(*former["counters"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+                check_like(f"'{player}.{name}'", former.tensors[name], value)
+                value.copy_(former.tensors[name])
+            optimiser.set_counters(*former.counters)
+        self.networks.load_state_dict(state.best)
+        self.best_weights.copy()
 
-    def leave_out_found(self) -> None:
-        """Take the gap over sessions other than those that the guard has found at fault: they have
-        none."""
-        without, share = self.guard.found, self.processes.share
-        self.train = HeldBatches(self.data.train, self.device, GAP_SESSIONS, without, share)
+    def _load_present(self, state: TrainerState) -> None:
+        self.networks.load_state_dict(state.weights)
+        torch.set_rng_state(state.random)
+        if state.random_of_card is not None:
+            torch.cuda.set_rng_state(state.random_of_card, self.device)
+
+    def _held_training(self) -> HeldBatches:
+        """The sessions that the training gap is taken over; of skipped batches there is none."""
+        held = self.data.train, self.device, GAP_SESSIONS, self.processes.part
+        return HeldBatches(*held, without=self.guard.left_out)
 
     def _restore(self) -> None:
         self.game.settle()
@@ -313,10 +297,9 @@ class Trainer:
 
     def _validated(self, phase: str, loss: float, rate: float) -> EpochRow:
         self.game.settle()
-        self._require_same_weights()
-        skipped, at_fault = self.guard.of_epoch()
+        skipped = [one for found in self.processes.agree(self.guard.end_epoch()) for one in found]
         if skipped:
-            self.leave_out_found()
+            self.train = self._held_training()
         validation = self._figures(self.validation, calibrated=self.calibrated)
         has_generator = self.networks.generator is not None
         adversarial = has_generator and phase in ("generator", "rounds")
@@ -343,8 +326,8 @@ class Trainer:
             val_gap=validation.gap if adversarial else 0.0,
             events_per_second=rate,
             best=best,
-            skipped=skipped,
-            at_fault=at_fault,
+            skipped=len(skipped),
+            at_fault=in_words(skipped),
             val_calibrated_loss=validation.calibrated_loss,
         )
         self.rows.append(row)
@@ -357,16 +340,3 @@ class Trainer:
         return figures(
             self.game.outputs, held, self.regulariser, eta, outside, total, calibrated=calibrated
         )
-
-    @torch.no_grad()
-    def _require_same_weights(self) -> None:
-        """Raise NumericsError unless every process has the same weights, to the last bit of their
-        sums."""
-        if self.processes.size > 1:
-            sums = [float(value.double().sum()) for value in self.networks.parameters()]
-            first, *others = self.processes.agree(sums)
-            if any(one != first for one in others):
-                raise NumericsError(
-                    "the processes' weights have come apart: a fault of a machine or of a "
-                    "library; go on from the last checkpoint with --resume"
-                )

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fastgaum.errors import RefusedByAllError, StepRefusedError
+from fastgaum.errors import StepRefusedError
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import PositionWeight
-from fastgaum.processes import MovedRows, Processes, RowGradient
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -30,27 +29,10 @@ class _Rows:
     """logarithm of the weight decay that each row has had, (n_rows,), float64"""
     moments: tuple[Tensor, ...]
     """Adam's m and v, (n_rows, d) each, or Adagrad's squares, (n_rows,)"""
-    moved: tuple[Tensor, Tensor] | None = None
-    """which rows have moved since weights were last asked for, and since moments were, (n_rows,)
-    each; None: not kept"""
-
-    def taken(self, moments: bool) -> list[MovedRows]:
-        """Rows that have moved since they were last asked for."""
-        assert self.moved is not None
-        weights, of_moments = self.moved
-        found = [MovedRows(weights.nonzero()[:, 0], [self.parameter.detach()])]
-        weights.zero_()
-        if moments:
-            found.append(MovedRows(of_moments.nonzero()[:, 0], self.moments))
-            of_moments.zero_()
-        return found
 
 
 class StockOptimiser:
-    """One player's parameters; `step` clips the gradient over all of them, then moves them.
-
-    `frozen`: `step` only looks at the gradient and moves nothing.
-    """
+    """One player's parameters; `step` clips the gradient over all of them, then moves them."""
 
     def __init__(
         self,
@@ -69,9 +51,6 @@ class StockOptimiser:
         self.tables = [_rows(table, rule) for table in tables.values()]
         self.lr, self.weight_decay, self.clip, self.rule = lr, weight_decay, clip, rule
         self.steps, self.log_decay = 0, 0.0
-        self.frozen = False
-        self.processes = Processes()
-        """those of the training"""
         free = [part.later for part in player.modules() if isinstance(part, Examination)]
         kept = {id(parameter) for parameter in free}
         decayed = [parameter for parameter in self.dense if id(parameter) not in kept]
@@ -88,16 +67,11 @@ class StockOptimiser:
 
     @torch.no_grad()
     def step(self, loss: float = 0.0) -> float:
-        """One step with the parameters' gradients, of a batch with this loss.
-
-        Returns the loss: of several processes' batch, that of the whole.
+        """One step with the parameters' gradients, of a batch with this loss, which is returned.
 
         Raises:
             StepRefusedError: the gradient is not finite; nothing has moved.
         """
-        refusal = StepRefusedError
-        if self.processes.size > 1 and not self.frozen:
-            loss, refusal = self._share(loss), RefusedByAllError
         sparse = [
             (table, table.parameter.grad.coalesce())
             for table in self.tables
@@ -109,9 +83,7 @@ class StockOptimiser:
             # squares of float32 overflow from 1e19 on
             norm = float(torch.nn.utils.get_total_norm([part.double() for part in parts]))
         if not math.isfinite(norm):
-            raise refusal(f"the norm of the gradient is {norm}")
-        if self.frozen:
-            return loss
+            raise StepRefusedError(f"the norm of the gradient is {norm}")
         shrink = min(1.0, self.clip / (norm + 1e-6))
         self.steps += 1
         torch._foreach_mul_(self._dense_gradients(), shrink)
@@ -132,41 +104,6 @@ class StockOptimiser:
                     (self.log_decay - table.shrunk).exp()[:, None].to(table.parameter.dtype)
                 )
                 table.shrunk.fill_(self.log_decay)
-
-    def _share(self, loss: float) -> float:
-        """Overwrite the gradients by their means over all processes; returns the mean loss."""
-        for parameter in self.dense:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([grad.reshape(-1) for grad in self._dense_gradients()])
-        rows = [_row_gradient(table.parameter) for table in self.tables]
-        loss, rows = self.processes.mean(loss, flat, rows)
-        at = 0
-        for grad in self._dense_gradients():
-            grad.copy_(flat[at : at + grad.numel()].view_as(grad))
-            at += grad.numel()
-        for table, one in zip(self.tables, rows, strict=True):
-            table.parameter.grad = torch.sparse_coo_tensor(
-                one.ids.long()[None], one.rows[0], table.parameter.shape, check_invariants=True
-            )
-        return loss
-
-    def keep_moves(self) -> None:
-        """Keep from now on which rows steps move."""
-        for table in self.tables:
-            none = torch.zeros_like(table.shrunk, dtype=torch.bool)
-            table.moved = none, none.clone()
-
-    def moves(self, moments: bool) -> tuple[list[Tensor], list[MovedRows]]:
-        """The dense numbers, and the rows of weights, or also of moments, that have moved since
-        these were last asked for: views, which may be written to."""
-        dense: list[Tensor] = []
-        for parameter in self.dense:
-            of_adam = self._moments(parameter)
-            # a process that left steps out counts as the others do
-            of_adam.pop("step").fill_(self.steps)
-            dense += [parameter.detach(), *of_adam.values()]
-        return dense, [rows for table in self.tables for rows in table.taken(moments)]
 
     def _dense_gradients(self) -> list[Tensor]:
         return [p.grad for p in self.dense if p.grad is not None]
@@ -207,9 +144,6 @@ class StockOptimiser:
     def _move(self, table: _Rows, rows: Tensor, grad: Tensor) -> None:
         keep = (self.log_decay - table.shrunk[rows]).exp()[:, None].to(grad.dtype)
         table.shrunk[rows] = self.log_decay
-        if table.moved is not None:
-            for moved in table.moved:
-                moved[rows] = True
         if self.rule == "adagrad":
             (squares,) = table.moments
             squares[rows] += grad.square().mean(1)
@@ -221,14 +155,6 @@ class StockOptimiser:
             denominator = v[rows].sqrt() / math.sqrt(1 - BETA2**self.steps) + EPS
             step = self.lr / (1 - BETA1**self.steps) * m[rows] / denominator
         table.parameter[rows] = table.parameter[rows] * keep - step
-
-
-def _row_gradient(table: nn.Parameter) -> RowGradient:
-    if table.grad is None:
-        none = table.new_empty(0, dtype=torch.int32)
-        return RowGradient(none, [table.new_empty(0, table.shape[1])])
-    grad = table.grad.coalesce()
-    return RowGradient(grad.indices()[0].int(), [grad.values()])
 
 
 def _rows(table: nn.Parameter, rule: str) -> _Rows:

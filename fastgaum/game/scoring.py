@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastgaum.features.batches import WHOLE, Share, assemble
+from fastgaum.features.batches import assemble
 from fastgaum.features.in_memory import Sessions, blocks
 from fastgaum.game.game import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
@@ -107,15 +107,14 @@ class HeldBatches:
         encoded: Sessions,
         device: torch.device,
         most_sessions: int | None = None,
+        part: slice = slice(None),
         without: Iterable[int] = (),
-        share: Share = WHOLE,
     ) -> None:
         self.encoded, self.device = encoded, device
         n = min(encoded.n_sessions, most_sessions or encoded.n_sessions)
         # spread over the log: its order may be that of time
-        self.positions = share.of(
-            np.linspace(0, encoded.n_sessions, n, endpoint=False).astype(np.int64)
-        )
+        spread = np.linspace(0, encoded.n_sessions, n, endpoint=False)
+        self.positions = spread.astype(np.int64)[part]
         self.without = list(without)
         few = encoded.n_events * (len(self.positions) / max(encoded.n_sessions, 1)) <= HELD_EVENTS
         self.held = list(self._assembled()) if few else None
@@ -136,7 +135,7 @@ def figures(
     regulariser: Regulariser,
     eta: float,
     outside: bool,
-    total: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] = lambda values: values,
+    total: Callable[[list[float]], list[float]] = lambda values: values,
     *,
     calibrated: bool = False,
 ) -> Figures:
@@ -159,11 +158,11 @@ def figures(
             has_generator = True
             totals[2] += _hits(scores.generator.log_probs, batch)
             totals[3] += scores.gap.sum(dtype=np.float64)
-    sums = total(np.concatenate([totals, of_scales]))
-    *totals, n_events, n_clicked = sums[: len(totals)].tolist()
-    loss, gap = totals[0] / n_events, totals[3] / n_events
-    prec1, generator_prec1 = (100 * hits / max(n_clicked, 1) for hits in totals[1:3])
-    lowest = lowest_between(sums[-len(SCALES) :] / n_events) if calibrated else math.nan
+    sums = total([*totals.tolist(), *of_scales.tolist()])
+    of_loss, hits, of_generator, of_gap, n_events, n_clicked = sums[: len(totals)]
+    loss, gap = of_loss / n_events, of_gap / n_events
+    prec1, generator_prec1 = (100 * one / max(n_clicked, 1) for one in (hits, of_generator))
+    lowest = lowest_between(np.array(sums[-len(SCALES) :]) / n_events) if calibrated else math.nan
     return Figures(loss, lowest, prec1, generator_prec1 if has_generator else math.nan, gap)
 
 

@@ -3,19 +3,28 @@ pickle anywhere."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
+from msgspec import Meta
+from torch import Tensor
 
-from fastgaum.checkpoint import State, check_weights, damage_named, load_state, save_state
+from fastgaum.checkpoint import (
+    State,
+    check_weights,
+    damage_named,
+    load_state,
+    save_state,
+    state_of,
+)
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean, require_path
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
-from fastgaum.models.space_state import space_of, space_state
+from fastgaum.models.space_state import SavedSpace, saved_space, space_of
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
 from fastgaum.nets.tables import plain_state
 
@@ -24,8 +33,24 @@ if TYPE_CHECKING:
     from fastgaum.nets.histories import Encoders
     from fastgaum.nets.regularisers import Regulariser
 
-FORMAT = "fastgaum-model-7"
-_CODE_NAME = re.compile(r"[\w<>(). ]{1,200}")
+FORMAT = "fastgaum-model-8"
+OwnCode = Literal["regulariser", "history"]
+CodeName = Annotated[str, Meta(pattern=r"^[\w<>(). ]{1,200}$")]
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What the file of a `UserModel` holds."""
+
+    config: dict[str, Any]
+    own: dict[OwnCode, CodeName]
+    """names of the user's own code"""
+    weights: dict[str, Tensor]
+    compared: list[TriedSetting]
+    """without their seconds: two fits of one seed write the same bytes"""
+    space: SavedSpace
+    outside: bool
+    bootstraps: list[State]
 
 
 def user_model_state(model: UserModel) -> State:
@@ -36,22 +61,21 @@ def user_model_state(model: UserModel) -> State:
     """
     if model.networks is None or model.space is None:
         raise ConfigError("the model has not been trained: call fit before save")
+    trials = [{"name": one.name, "val_loss": one.val_loss} for one in model.trials]
     state = {
         "config": model.config.to_mapping(),
         "own": own_code(model),
         "weights": plain_state(model.networks),
-        # without their seconds: two fits of one seed write the same bytes
-        "compared": [{"name": one.name, "val_loss": one.val_loss} for one in model.trials],
+        "compared": trials,
+        "bootstraps": [user_model_state(one) for one in model.bootstraps],
     }
-    if model.bootstraps:
-        state["bootstraps"] = [user_model_state(one) for one in model.bootstraps]
     return model_state(model.space, model.outside, state)
 
 
 def model_state(space: FeatureSpace, outside: bool, state: State) -> State:
     """A model's state beside what every model has: its feature space, and whether no click is
     offered as a choice."""
-    return {"space": space_state(space), "outside": outside, **state}
+    return {"space": saved_space(space), "outside": outside, **state}
 
 
 def save_model_state(path: Path, state: State) -> None:
@@ -64,8 +88,7 @@ def save_model_state(path: Path, state: State) -> None:
 
 
 def load_model_state(path: Path) -> tuple[Path, State]:
-    """Read a model file, or `model.safetensors` of a run folder: where it stands, and its state, in
-    which `space` is a FeatureSpace.
+    """Read a model file, or `model.safetensors` of a run folder: where it stands, and its state.
 
     Raises:
         CheckpointError: missing, damaged, or of another format.
@@ -80,26 +103,20 @@ def load_model_state(path: Path) -> tuple[Path, State]:
             "model.safetensors"
         )
     cure = "train again, or use the version that wrote it"
-    state = load_state(file, FORMAT, cure, "model")
-    with damage_named(file):
-        return file, _with_spaces(state)
+    return file, load_state(file, FORMAT, cure, State, "model")
 
 
-def _with_spaces(state: State) -> State:
-    """A model's state with its feature space, or with those of its members."""
-    if not isinstance(state["outside"], bool):
-        raise ValueError(f"outside is {state['outside']!r}, true or false is required")
-    if "members" in state:
-        return {**state, "members": {k: _with_spaces(one) for k, one in state["members"].items()}}
-    return {**state, "space": space_of(state["space"])}
+def space_in(state: State) -> FeatureSpace:
+    """The feature space of a model's state. Raises ValueError for a damaged one."""
+    return space_of(state_of(state["space"], SavedSpace))
 
 
-def own_code(model: UserModel) -> dict[str, str]:
+def own_code(model: UserModel) -> dict[OwnCode, str]:
     """Names of what a model has of the user's own code: its regulariser, its history encoder."""
     from fastgaum.nets.histories import history_encoder
     from fastgaum.nets.regularisers import regulariser_of
 
-    own = {}
+    own: dict[OwnCode, str] = {}
     if model.regulariser != regulariser_of(model.config):
         own["regulariser"] = _code_name(model.regulariser)
     if model.history is not history_encoder:
@@ -161,22 +178,21 @@ def user_model_of(
         CheckpointError: damaged, or trained with code that is not given.
     """
     with damage_named(path):
-        config = Config.from_mapping(state["config"])
+        saved = state_of(state, SavedModel)
+        config = Config.from_mapping(saved.config)
         model = kind(config, regulariser=regulariser, history=history, device=device)
-        named = _own_names(state["own"])
-        model.trials = tuple(_trial(one) for one in state["compared"])
-    _check_own(path, named, own_code(model))
+        model.trials = tuple(saved.compared)
+    _check_own(path, saved.own, own_code(model))
     with damage_named(path):
-        model.space, model.outside = state["space"], state["outside"]
-        model.networks = _networks(config, state["space"], state["weights"], model.history)
+        model.space, model.outside = space_of(saved.space), saved.outside
+        model.networks = _networks(config, model.space, saved.weights, model.history)
         model.networks.to(model.device)
-    model.bootstraps = bootstraps_of(model, path, state.get("bootstraps", []))
-    with damage_named(path):
-        if len(model.bootstraps) != config.worlds - 1:
+        if len(saved.bootstraps) != config.worlds - 1:
             raise ValueError(
-                f"it holds {len(model.bootstraps)} fits on bootstraps, and its configuration says "
+                f"it holds {len(saved.bootstraps)} fits on bootstraps, and its configuration says "
                 f"worlds = {config.worlds}"
             )
+    model.bootstraps = bootstraps_of(model, path, saved.bootstraps)
     return model
 
 
@@ -188,37 +204,17 @@ def bootstraps_of(
     Raises:
         CheckpointError: damaged.
     """
-    file = path or Path("the first process's checkpoint")
-    with damage_named(file):
-        read = [_with_spaces(state) for state in states]
     own, kind, device = own_code(model), type(model), model.device.type
     regulariser = model.regulariser if "regulariser" in own else None
     history = model.history if "history" in own else None
-    return tuple(user_model_of(kind, file, one, device, regulariser, history) for one in read)
+    file = path or Path("the first process's checkpoint")
+    return tuple(user_model_of(kind, file, one, device, regulariser, history) for one in states)
 
 
-def _trial(state: State) -> TriedSetting:
-    """A setting that was compared. Raises ValueError for a damaged record of it."""
-    name, loss = state["name"], state["val_loss"]
-    if not isinstance(name, str) or not isinstance(loss, float):
-        raise ValueError("its record of the settings that were compared is none")
-    return TriedSetting(name, loss)
-
-
-def _own_names(named: object) -> dict[str, str]:
-    """The code that a file names. Raises ValueError for a damaged record of it."""
-    if not isinstance(named, dict) or not named.keys() <= {"regulariser", "history"}:
-        raise ValueError(
-            "its record of your own code names more than a regulariser and a history encoder"
-        )
-    if not all(isinstance(name, str) and _CODE_NAME.fullmatch(name) for name in named.values()):
-        raise ValueError("its record of your own code holds something else than names")
-    return named
-
-
-def _check_own(path: Path, named: dict[str, str], given: dict[str, str]) -> None:
+def _check_own(path: Path, named: Mapping[OwnCode, str], given: Mapping[OwnCode, str]) -> None:
     """Raise CheckpointError unless the code given is the code that a file names."""
-    for what, word in (("regulariser", "a regulariser"), ("history", "a history encoder")):
+    words: dict[OwnCode, str] = {"regulariser": "a regulariser", "history": "a history encoder"}
+    for what, word in words.items():
         name, got = named.get(what), given.get(what)
         if name is not None and got is None:
             raise CheckpointError(

@@ -65,8 +65,7 @@ class Prepared:
             train = encode_training(space.encoder(log), training_order(log), former=former)
         require_validation(log)
         validation = space.encoder(log).for_training(log.sessions_in("validation"))
-        data = TrainingData(train, validation, lambda row: f"'{log.session_name(row)}'")
-        return cls(log, space, data)
+        return cls(log, space, TrainingData(train, validation))
 
 
 def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:

@@ -1,14 +1,16 @@
 """Run folders: config.toml, machine.json, metrics.jsonl → metrics.parquet, model.safetensors, and
-resume.safetensors.
+resume.safetensors
+until the run has ended.
 
 Each file is written atomically. resume.safetensors is written first and is the run's truth: where a
-crash has left another file ahead of it, `resume_run` writes that file again."""
+crash has left another file ahead of it, `resume_run` writes that file again. It is removed last: a
+run without it has ended."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,15 +22,16 @@ import tomli_w
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, LogFormatError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
-from fastgaum.game.checkpoint import Checkpoint, Checkpointer, first_checkpoint, trials_as_facts
+from fastgaum.game.averaging import Processes
+from fastgaum.game.checkpoint import Checkpoint, Checkpointer, trials_as_facts
 from fastgaum.game.epochs import EpochRow, Observer
+from fastgaum.interrupts import Interrupted
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.log import SessionLog
 from fastgaum.machine import machine_facts, peak_memory
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.start import set_start
 from fastgaum.models.user_model import UserModel
-from fastgaum.processes import Processes
 from fastgaum.untrusted_parquet import read_small_parquet
 
 RESUME_FILE = "resume.safetensors"
@@ -42,9 +45,6 @@ MADE_FILES = (
 )
 """what can be made from the resume file"""
 RUN_FILES = (*MADE_FILES, RESUME_FILE)
-FINISHED = "finished"
-"""what the first of several processes gives instead of its log's fingerprint where its run has
-nothing left to do"""
 _PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 """what `atomic` leaves of a file when its process is killed"""
 
@@ -73,8 +73,7 @@ def train_run(
 
     The folder gets its first file when the first batch is about to be trained, so that a run
     refused for its input leaves nothing. After a NumericsError it holds the last good state. Ctrl-C
-    raises KeyboardInterrupt and leaves what was last saved; a signal that `processes.stop` has
-    noted ends the run after its batch, saved to the last bit.
+    raises KeyboardInterrupt and leaves what was saved after the last epochs.
 
     Args:
         model: a model that is not fitted.
@@ -83,21 +82,25 @@ def train_run(
         overwrite: whether a run that is there is replaced.
         observers: see each epoch and each batch, after the folder's files are written.
         origin: where the log came from.
-        processes: those that train together: the first calls this, the others `follow_run`.
+        processes: those that train together; each calls this with the same model and log, and the
+            first alone writes.
 
     Raises:
         OutputError: the folder holds a run already, is another process's, or cannot be written.
         NumericsError: training diverged.
-        Interrupted: a signal was noted.
+        LogFormatError: the processes have read different logs.
+        LostPeerError: another process is gone.
     """
+    processes = processes or Processes()
+    if not processes.is_first:
+        return _follow(model, log, processes)
     check_run_folder(folder, overwrite)
     origin = origin or LogOrigin()
     with folder_lock(folder):
         _check_contents(folder, overwrite)
-        reading, n_settings = dict(origin.reading), model.n_compared(log)
-        checkpoint = Checkpoint(model.asked, reading, log.fingerprint, n_settings=n_settings)
-        if model.start is not None:
-            checkpoint = dataclasses.replace(checkpoint, start=model.start.state())
+        start = None if model.start is None else model.start.state()
+        reading = dict(origin.reading)
+        checkpoint = Checkpoint(model.asked, reading, log.fingerprint, start=start)
         return _run(model, log, folder, checkpoint, observers, origin.source, processes)
 
 
@@ -149,73 +152,54 @@ def resume_run(
     source: str | None = None,
     processes: Processes | None = None,
 ) -> pl.DataFrame:
-    """Go on with the run in a folder to the bytes that it would have had uninterrupted; returns the
-    training table. A run with nothing left to do is left as it is.
-
-    Args:
-        model: one with the configuration that the run was asked for (`run_checkpoint` gives it), or
-            the same with more epochs.
-        log: the run's.
-        folder: the run folder.
-        observers: as in `train_run`.
-        source: where the log was found.
-        processes: as in `train_run`.
+    """Go on with the run in a folder from the last epoch that was saved, to the bytes that it would
+    have had; returns the training table. The arguments are those of `train_run`; the model has the
+    configuration of `run_checkpoint`.
 
     Raises:
         CheckpointError: there is no run to go on with, its file is damaged, or the log or
             configuration is another one.
-        OutputError, NumericsError, Interrupted: as `train_run`.
+        OutputError, NumericsError, LogFormatError, LostPeerError: as `train_run`.
     """
+    processes = processes or Processes()
+    if not processes.is_first:
+        return _follow(model, log, processes)
     with folder_lock(folder):
         checkpoint = Checkpoint.load(folder / RESUME_FILE)
-        if log.fingerprint != checkpoint.fingerprint:
-            raise CheckpointError(
-                f"'{folder}' was trained on a log with the fingerprint "
-                f"{checkpoint.fingerprint[:12]}, '{log.name}' has {log.fingerprint[:12]}: give the "
-                "same log, read and split in the same way"
-            )
-        if not checkpoint.config.is_continued_by(model.asked):
-            raise CheckpointError(
-                f"the run in '{folder}' has another configuration: only its epochs may be raised"
-            )
-        checkpoint = dataclasses.replace(checkpoint, config=model.asked)
-        table = finished_table(folder, checkpoint)
-        if table is not None:
-            if processes is not None:
-                processes.agree(FINISHED)
-            return table
+        check_same_log(folder, log, checkpoint.fingerprint)
+        if model.asked != checkpoint.config:
+            raise CheckpointError(f"the run in '{folder}' has another configuration")
         return _run(model, log, folder, checkpoint, observers, source, processes)
 
 
-def follow_run(model: UserModel, log: SessionLog, processes: Processes) -> None:
-    """Take part in a run that the first of several processes trains, or goes on with, and writes.
-
-    Raises:
-        LogFormatError, NumericsError, Interrupted, LostPeerError: as in the first process.
-    """
-    checkpoint = _of_first(processes, log, Checkpoint(model.asked, {}, log.fingerprint))
-    if checkpoint is not None:
-        checkpointer = Checkpointer(None, checkpoint)
-        set_start(model, checkpoint.start, None)
-        del checkpoint
-        model.fit(log, checkpointer=checkpointer, processes=processes)
+def _follow(model: UserModel, log: SessionLog, processes: Processes) -> pl.DataFrame:
+    """Take part in the run that the first process trains and writes."""
+    checkpoint = _of_first(processes, log, None)
+    set_start(model, checkpoint.start, None)
+    return model.fit(log, checkpointer=Checkpointer(None, checkpoint), processes=processes)
 
 
-def _of_first(processes: Processes, log: SessionLog, checkpoint: Checkpoint) -> Checkpoint | None:
-    """The first process's checkpoint, in all of them; None where it has nothing to do.
+def _of_first(processes: Processes, log: SessionLog, checkpoint: Checkpoint | None) -> Checkpoint:
+    """The first process's checkpoint, in all of them.
 
     Raises:
         LogFormatError: they have read different logs.
     """
     found = processes.agree(log.fingerprint)
-    if found[0] == FINISHED:
-        return None
     if len(set(found)) > 1:
         raise LogFormatError(
             "the processes have read different logs (fingerprints "
             f"{', '.join(one[:12] for one in found)}): give each the same files"
         )
-    return first_checkpoint(processes, checkpoint)
+    if checkpoint is not None and processes.size == 1:
+        return checkpoint
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / RESUME_FILE
+        if checkpoint is not None:
+            checkpoint.save(file)
+        data = processes.bytes_of(0, b"" if checkpoint is None else file.read_bytes())
+        file.write_bytes(data)
+        return Checkpoint.load(file)
 
 
 def run_checkpoint(folder: Path) -> Checkpoint | None:
@@ -233,15 +217,29 @@ def run_checkpoint(folder: Path) -> Checkpoint | None:
     return Checkpoint.load(folder / RESUME_FILE)
 
 
-def finished_table(folder: Path, checkpoint: Checkpoint) -> pl.DataFrame | None:
-    """The training table of a run that has nothing left to do; None for any other."""
-    if not checkpoint.is_finished or not all((folder / name).is_file() for name in RUN_FILES):
+def finished_table(folder: Path) -> pl.DataFrame | None:
+    """The training table of a run that has ended; None for any other.
+
+    Raises:
+        CheckpointError: the table is damaged.
+    """
+    if (folder / RESUME_FILE).exists() or not all((folder / name).is_file() for name in MADE_FILES):
         return None
     try:
-        table = read_small_parquet(folder / "metrics.parquet")
-    except LogFormatError:
-        return None
-    return table if table.height == len(checkpoint.rows) else None
+        return read_small_parquet(folder / "metrics.parquet")
+    except LogFormatError as error:
+        raise CheckpointError(f"{error}: train again with --overwrite") from error
+
+
+def check_same_log(folder: Path, log: SessionLog, fingerprint: str) -> None:
+    """Raise CheckpointError unless the log is the one of the run in a folder, whose fingerprint is
+    given."""
+    if log.fingerprint != fingerprint:
+        raise CheckpointError(
+            f"'{folder}' was trained on a log with the fingerprint {fingerprint[:12]}, "
+            f"'{log.name}' has {log.fingerprint[:12]}: give the same log, read and split in the "
+            "same way"
+        )
 
 
 def check_run_folder(folder: Path, overwrite: bool) -> None:
@@ -284,32 +282,32 @@ def _run(
     checkpoint: Checkpoint,
     observers: Sequence[Observer],
     source: str | None,
-    processes: Processes | None,
+    processes: Processes,
 ) -> pl.DataFrame:
     """Fit from where the checkpoint is; the folder's lock is held."""
     for path in list(folder.iterdir()):
         if _is_left_over(path.name):
             path.unlink()
-    processes = processes or Processes()
-    origin = LogOrigin(source, checkpoint.reading)
-    writer = _RunWriter(model, log, folder, origin)
-    started = time.perf_counter()
-    checkpoint = _of_first(processes, log, checkpoint) or checkpoint
-    checkpointer = Checkpointer(folder / RESUME_FILE, checkpoint, on_begin=writer.clear)
+    writer = _RunWriter(model, log, folder, LogOrigin(source, checkpoint.reading))
+    started, file = time.perf_counter(), folder / RESUME_FILE
+    checkpointer = Checkpointer(file, _of_first(processes, log, checkpoint), on_begin=writer.clear)
     resumed = checkpoint.trainer is not None
-    set_start(model, checkpoint.start, folder / RESUME_FILE)
+    set_start(model, checkpoint.start, file)
     del checkpoint
-    table = model.fit(log, [writer, *observers], checkpointer=checkpointer, processes=processes)
+    try:
+        table = model.fit(log, [writer, *observers], checkpointer=checkpointer, processes=processes)
+    except Interrupted as interrupted:
+        if file.is_file():
+            interrupted.cure = f"the run is kept as it was {checkpointer.kept}"
+        raise
     seconds = time.perf_counter() - started
     cost = {"seconds": seconds, "resumed": resumed, **peak_memory()}
     if processes.size > 1:
-        cost |= {
-            "processes": processes.size,
-            "sent_bytes_per_step": processes.traffic.sent_per_step(processes.size),
-        }
+        cost["processes"] = processes.size
     writer.write_machine({"cost": cost, "compared": trials_as_facts(model.trials)})
     with atomic(folder / "metrics.parquet") as beside:
         table.write_parquet(beside)
+    file.unlink()
     return table
 
 

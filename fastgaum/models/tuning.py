@@ -27,6 +27,7 @@ import tomli_w
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
+from fastgaum.game.averaging import Processes
 from fastgaum.game.checkpoint import Checkpointer
 from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.locks import file_lock
@@ -36,7 +37,6 @@ from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.models.prepared import Prepared, SpaceOptions, held_out_folds, space_options
 from fastgaum.models.splits import require_validation
 from fastgaum.models.user_model import UserModel
-from fastgaum.processes import Processes
 from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:

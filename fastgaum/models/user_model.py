@@ -42,10 +42,10 @@ from fastgaum.nets.histories import Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
 from fastgaum.nets.regularisers import Regulariser, regulariser_of, require_regulariser
 from fastgaum.nets.tables import TableMaker
-from fastgaum.processes import Processes
 from fastgaum.threads import seeded
 
 if TYPE_CHECKING:
+    from fastgaum.game.averaging import Processes
     from fastgaum.game.checkpoint import Checkpointer
     from fastgaum.models.online import OnlineUser
     from fastgaum.models.online_model import OnlineModel
@@ -186,8 +186,8 @@ class UserModel(NetworksModel):
             log: the log.
             observers: see each epoch and each batch.
             checkpointer: saves the run as it goes, and brings it to where a former one was.
-            processes: those that fit this model together. Each calls this with the same log, a
-                batch's sessions are shared among them, and all end with the same weights.
+            processes: those that fit this model together (`game.averaging`). Each calls this with
+                the same log, and takes its part of each batch; all end with the same weights.
 
         Raises:
             LogFormatError: a split is empty, or no click is required and none is in the log; a fit
@@ -197,6 +197,7 @@ class UserModel(NetworksModel):
                 choice, and this log has it.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
+        from fastgaum.game.averaging import Processes
         from fastgaum.game.checkpoint import Checkpointer
 
         require_log(log)
@@ -230,11 +231,6 @@ class UserModel(NetworksModel):
         """What `fit` compares on a log, by name."""
         n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
         return self.asked.settings(n_sessions, n_events, log.count("candidates", "train"))
-
-    def n_compared(self, log: SessionLog) -> int:
-        """How many settings `fit` compares on a log; 0 where there is but one."""
-        n = len(self.settings_for(log))
-        return n if n > 1 else 0
 
     def _compare(
         self,
@@ -323,9 +319,7 @@ class UserModel(NetworksModel):
             if self.start is not None:
                 start_from(self.networks, space, self.start)
             unknown = torch.from_numpy(space.unknown_of_id)
-            game = game_for(
-                self.networks, self.config, self.regulariser, unknown, self.outside, processes
-            )
+            game = game_for(self.networks, self.config, self.regulariser, unknown, self.outside)
             trainer = Trainer(
                 game, of_log.data, observers, checkpointer, processes, starts=self.start is not None
             )

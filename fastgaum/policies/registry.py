@@ -182,7 +182,7 @@ def load_policy(path: str | Path, world: World) -> SavedPolicy:
             f"no policy at '{path}': give a folder written by `fastgaum rl train`, or its "
             f"{POLICY_FILE}"
         )
-    state = load_state(file, FORMAT, "train again", "policy")
+    state = load_state(file, FORMAT, "train again", State, "policy")
     with damage_named(file, "policy"):
         for name in ("pool", "config", "weights", "setting"):
             if not isinstance(state[name], dict):

@@ -128,6 +128,10 @@ def pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+def copy_of_model(path: Path) -> None:
+    path.write_bytes(path.with_name("model.safetensors").read_bytes())
+
+
 # fmt: off
 REPORT, EVALUATE = "report run -o page.html", "evaluate run {log}"
 AGAIN = "train {log} -o run --resume"
@@ -136,8 +140,7 @@ RUNS: dict[str, Attack] = {
     "model that is cut": of_run("model.safetensors", lambda path: os.truncate(path, 5000), EVALUATE, "damaged"),
     "model that is a pipe": of_run("model.safetensors", pipe, EVALUATE, "no model at"),
     "model that is a zip": of_run("model.safetensors", b"PK\x03\x04" + bytes(99), EVALUATE, "damaged"),
-    "checkpoint with one bit changed": of_run("resume.safetensors", flip_bit, AGAIN, "bytes have changed since"),
-    "checkpoint that is cut": of_run("resume.safetensors", lambda path: os.truncate(path, 5000), AGAIN, "damaged"),
+    "checkpoint that is a model": of_run("resume.safetensors", copy_of_model, AGAIN, "this version reads 'fastgaum-run"),
     "checkpoint of noise": of_run("resume.safetensors", b"\xff" * 1000, AGAIN, "damaged"),
     "reading that is a pipe": of_run("reading.json", pipe, REPORT, "missing, or no file"),
     "machine that is a pipe": of_run("machine.json", pipe, REPORT, "missing, or no file"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -63,6 +64,12 @@ def header(length: int) -> Callable[[Path], None]:
     return change
 
 
+def same_texts(_: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    name = "space/base/categorical/0/values"
+    texts = json.loads(arrays[name].tobytes())
+    arrays[name] = np.frombuffer(json.dumps(["same"] * len(texts)).encode(), np.uint8)
+
+
 def other_fields(seeds: Seeds) -> list[str]:
     seeds.frame.drop("price").write_parquet(seeds.folder / "log.parquet")
     return ["evaluate", str(seeds.run), str(seeds.folder / "log.parquet")]
@@ -112,17 +119,17 @@ ROWS: dict[str, Row] = {
         "rest.0.weight' holds nan at 1",
     ),
     "infinite mean": (
-        tensor("space/mean", 0, float("inf")),
-        "space/mean' holds inf at 0",
+        tensor("space/base/mean", 0, float("inf")),
+        "space/base/mean' holds inf at 0",
     ),
-    "scale of 0": (tensor("space/scale", 0, 0.0), "not positive"),
-    "offsets that fall": (
-        tensor("space/categorical/0/offsets", 1, 10**6),
-        "do not cut its bytes into texts",
+    "scale of 0": (tensor("space/base/scale", 0, 0.0), "not positive"),
+    "texts that are cut": (
+        tensor("space/base/categorical/0/values", -1, 0),
+        "is damaged",
     ),
-    "negative count": (tensor("space/item_counts/displays", 0, -1), "does not hold a count"),
+    "negative count": (tensor("space/base/item_counts/displays", 0, -1), "holds a count below 0"),
     "two items of one id": (
-        model(lambda _, arrays: arrays["space/categorical/0/bytes"].fill(48)),
+        model(same_texts),
         "holds a value twice",
     ),
     "weights missing": (
@@ -130,11 +137,15 @@ ROWS: dict[str, Row] = {
         "is missing",
     ),
     "number of another version": (
-        model(lambda state, _: state["space"]["number_names"].__setitem__(0, "displayed_afore")),
+        model(
+            lambda state, _: state["space"]["base"]["number_names"].__setitem__(
+                0, "displayed_afore"
+            )
+        ),
         "is not a number that this version makes",
     ),
     "ids that overlap": (
-        model(lambda state, _: state["space"]["categorical"][0].update(start=0)),
+        model(lambda state, _: state["space"]["base"]["categorical"][0].update(start=0)),
         "1 is required",
     ),
     "damaged space": (model(lambda state, _: state.update(space=[])), "is damaged"),

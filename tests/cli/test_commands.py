@@ -16,7 +16,7 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.errors import LostPeerError
-from fastgaum.models.run_folder import RUN_FILES
+from fastgaum.models.run_folder import MADE_FILES
 
 QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
 
@@ -26,7 +26,7 @@ def run_python(*argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_train_leaves_a_run_folder(trained: Path) -> None:
-    assert sorted(path.name for path in trained.iterdir()) == sorted(RUN_FILES)
+    assert sorted(path.name for path in trained.iterdir()) == sorted(MADE_FILES)
     config = tomllib.loads((trained / "config.toml").read_text())
     assert (config["preset"], config["epochs"]) == ("fastgaum", 1)
     assert json.loads((trained / "reading.json").read_text()) == {"candidate_field": ["price"]}

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -14,13 +15,16 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
+from fastgaum.game import checkpoint
+from fastgaum.game.loop import Trainer
+from fastgaum.interrupts import Interrupted
 from fastgaum.locks import folder_lock
-from fastgaum.models.run_folder import run_checkpoint
 from tests.crash.zygote import Zygote
 from tests.game.interrupted import check_same
 
@@ -62,7 +66,7 @@ def failing(argv: list[str]) -> str:
     return err.getvalue()
 
 
-def test_a_signal_ends_the_batch_and_prints_what_goes_on(
+def test_a_signal_goes_back_to_the_last_epoch_and_prints_what_goes_on(
     zygote: Zygote, log_file: Path, tmp_path: Path
 ) -> None:
     """Ctrl-C, and SIGTERM to the run that goes on with it."""
@@ -76,8 +80,11 @@ def test_a_signal_ends_the_batch_and_prints_what_goes_on(
         os.kill(pid, signum)
         assert zygote.wait(pid) == code
         last = zygote.said().splitlines()[-1]
-        assert last.startswith("fastgaum: interrupted: go on with `fastgaum train ")
-        argv = shlex.split(last.partition("`")[2].partition("`")[0])[1:]
+        kept = r"(at the beginning of a fit|after epoch \d+)"
+        says = rf"fastgaum: interrupted: the run is kept as it was {kept}: go on with `(.*)`"
+        found = re.fullmatch(says, last)
+        assert found is not None, last
+        argv = shlex.split(found[2])[1:]
         assert argv == [*command[1:], "--resume"]
         assert done < epochs_of(run) < 400
         done = epochs_of(run)
@@ -89,30 +96,6 @@ def wait_for_more(run: Path, epochs: int) -> None:
             return
         time.sleep(0.02)
     raise AssertionError("no further epoch came")
-
-
-def test_a_second_signal_stops_at_once(zygote: Zygote, log_file: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    huge = [
-        "--set",
-        "batch_sessions=100000",
-        "--set",
-        "history=bilstm",
-        "--set",
-        "history_dim=600",
-        *LONG,
-    ]
-    pid = zygote.start("train", str(log_file), "-o", str(run), *huge)
-    wait_for(run / "resume.safetensors")
-    os.kill(pid, signal.SIGINT)
-    time.sleep(0.3)
-    os.kill(pid, signal.SIGTERM)
-    # where the machine is so fast that the batch was done between the two, the first one was
-    # answered, and the run saved
-    code, kept = zygote.wait(pid), run_checkpoint(run)
-    assert kept is not None
-    assert (code, kept.trainer is None) in ((143, True), (130, False))
-    assert not list(run.glob(".*"))
 
 
 def test_before_the_first_batch_nothing_is_left(
@@ -130,29 +113,44 @@ def test_before_the_first_batch_nothing_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def stopped(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that a signal has stopped in its third epoch of six."""
+    run, epochs, epoch = tmp_path_factory.mktemp("runs") / "stopped", [], Trainer._epoch
+
+    def counted(trainer: Trainer, step: Any) -> Any:
+        epochs.append(1)
+        if len(epochs) == 3:
+            raise Interrupted(signal.SIGTERM)
+        return epoch(trainer, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_epoch", counted)
+        patch.setattr(checkpoint, "SHARE", 1e9)
+        assert main([*train(log_file), "-o", str(run), *SHORT]) == 143
+    return run
+
+
+def train(log_file: Path) -> list[str]:
+    reading = ["--candidate-field", "price", "--split-by", "user"]
+    return ["train", str(log_file), *reading, "--seed", "4"]
+
+
 def test_resume_takes_the_run_s_options_and_repeated_ones(
-    log_file: Path, tmp_path: Path, capsys
+    log_file: Path, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    argv = [
-        "train",
-        str(log_file),
-        "--candidate-field",
-        "price",
-        "--seed",
-        "4",
-        "--split-by",
-        "user",
-    ]
+    whole, argv = tmp_path / "whole", train(log_file)
     assert main([*argv, "-o", str(whole), *SHORT]) == 0
-    assert main([*argv, "-o", str(run), *SHORT, "--set", "epochs=2"]) == 0
     for again in (argv[:2], [*argv, *SHORT]):
-        copy = shutil.copytree(run, tmp_path / f"copy{len(again)}")
-        assert main([*again, "-o", str(copy), "--resume", "--set", "epochs=6"]) == 0
+        copy = shutil.copytree(stopped, tmp_path / f"copy{len(again)}")
+        assert main([*again, "-o", str(copy), "--resume"]) == 0
         check_same(whole, copy)
     capsys.readouterr()
-    assert main([*argv[:2], "-o", str(whole), "--resume"]) == 0
-    assert f"{epochs_of(whole)} epochs, finished before" in capsys.readouterr().out
+    for again in (argv[:2], [*argv, *SHORT]):
+        assert main([*again, "-o", str(whole), "--resume"]) == 0
+        said = capsys.readouterr()
+        assert f"{epochs_of(whole)} epochs, finished before" in said.out
+        assert ("options of training are not looked at" in said.err) == (again == argv + SHORT)
 
 
 @pytest.mark.parametrize(
@@ -160,51 +158,36 @@ def test_resume_takes_the_run_s_options_and_repeated_ones(
     [
         (["--set", "lr=0.5", "--set", "eta=2"], "eta = 1.0, not 2.0, lr = 0.003, not 0.5"),
         (["--preset", "paper-lstm"], "preset = fastgaum, not paper-lstm"),
-        (["--seed", "9"], "seed = 0, not 9"),
-        (["--set", "epochs=1"], "epochs = 2, not 1"),
+        (["--seed", "9"], "seed = 4, not 9"),
+        (["--set", "epochs=9"], "epochs = 6, not 9"),
         (["--candidate-field", "cost"], "--candidate-field"),
-        (["--split-by", "user"], "--split-by was None, not user"),
+        (["--split-by", "half"], "--split-by was user, not half"),
         (["--overwrite"], "give one of them"),
     ],
     ids=" ".join,
 )
 def test_options_that_say_otherwise_are_named(
-    log_file: Path, finished: Path, options: list[str], says: str
+    log_file: Path, stopped: Path, options: list[str], says: str
 ) -> None:
-    before = {path: path.read_bytes() for path in finished.iterdir()}
-    assert says in failing(["train", str(log_file), "-o", str(finished), "--resume", *options])
-    assert before == {path: path.read_bytes() for path in finished.iterdir()}
-
-
-@pytest.fixture(scope="module")
-def finished(log_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two epochs."""
-    run = tmp_path_factory.mktemp("runs") / "finished"
-    options = ["--candidate-field", "price", *SHORT, "--set", "epochs=2"]
-    assert main(["train", str(log_file), "-o", str(run), *options]) == 0
-    return run
+    before = {path: path.read_bytes() for path in stopped.iterdir()}
+    assert says in failing(["train", str(log_file), "-o", str(stopped), "--resume", *options])
+    assert before == {path: path.read_bytes() for path in stopped.iterdir()}
 
 
 def test_a_run_that_has_not_ended_is_said_where_it_is_scored(
-    finished: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stopped: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As a signal leaves one: without its last file."""
-    run = tmp_path / "run"
-    for is_finished in (True, False):
-        shutil.copytree(finished, run, dirs_exist_ok=True)
-        if not is_finished:
-            (run / "metrics.parquet").unlink()
-        predict = ["predict", str(run), str(log_file), "-o", str(tmp_path / f"{is_finished}.csv")]
-        for argv in (["evaluate", str(run), str(log_file)], predict):
-            assert main(argv) == 0
-            said = capsys.readouterr().err
-            assert ("its training has not ended (phase 'exact';" in said) is not is_finished
-            assert (f"-o {run} --resume" in said) is not is_finished
+    predict = ["predict", str(stopped), str(log_file), "-o", str(tmp_path / "p.csv")]
+    for argv in (["evaluate", str(stopped), str(log_file), "--split", "validation"], predict):
+        assert main(argv) == 0
+        said = capsys.readouterr().err
+        assert "its training has not ended (phase 'exact';" in said
+        assert f"-o {stopped} --resume" in said
 
 
-def test_another_log_is_refused(finished: Path, frame: pl.DataFrame, tmp_path: Path) -> None:
+def test_another_log_is_refused(stopped: Path, frame: pl.DataFrame, tmp_path: Path) -> None:
     frame.head(frame.height // 2).write_parquet(tmp_path / "other.parquet")
-    said = failing(["train", str(tmp_path / "other.parquet"), "-o", str(finished), "--resume"])
+    said = failing(["train", str(tmp_path / "other.parquet"), "-o", str(stopped), "--resume"])
     assert "fingerprint" in said
 
 
@@ -255,25 +238,20 @@ def test_a_folder_in_use_is_refused_by_name(log_file: Path, tmp_path: Path) -> N
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(
-    log_file: Path, tmp_path: Path, disk_full_beyond: Callable[[int], None]
+    log_file: Path, stopped: Path, tmp_path: Path, disk_full_beyond: Callable[[int], None]
 ) -> None:
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    argv = ["train", str(log_file), *SHORT]
-    assert main([*argv, "-o", str(whole)]) == 0
-    assert main([*argv, "-o", str(run), "--set", "epochs=2"]) == 0
+    run, whole, argv = tmp_path / "run", tmp_path / "whole", train(log_file)
+    assert main([*argv, "-o", str(whole), *SHORT]) == 0
+    shutil.copytree(stopped, run)
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     disk_full_beyond((run / "model.safetensors").stat().st_size // 2)
-    said = failing(["train", str(log_file), "-o", str(run), "--resume", "--set", "epochs=6"])
+    said = failing(["train", str(log_file), "-o", str(run), "--resume"])
     assert "cannot write" in said
     disk_full_beyond(-1)
-    assert (
-        before.keys() - {"metrics.parquet"}
-        <= {path.name for path in run.iterdir()}
-        <= before.keys()
-    )
+    assert {path.name for path in run.iterdir()} == before.keys()
     for name in ("model.safetensors", "resume.safetensors", "metrics.jsonl"):
         assert (run / name).read_bytes() == before[name]
-    assert main(["train", str(log_file), "-o", str(run), "--resume", "--set", "epochs=6"]) == 0
+    assert main(["train", str(log_file), "-o", str(run), "--resume"]) == 0
     check_same(whole, run)
 
 

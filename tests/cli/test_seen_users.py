@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.checkpoint import load_state, save_state
+from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.cli.app import main
 from fastgaum.errors import SeenUsersError
 from fastgaum.logs.log import resplit
@@ -192,8 +192,8 @@ def test_users_in_both_parts_of_a_split_by_time_are_said(tmp_path, capsys) -> No
 
 def test_a_model_of_before_says_that_it_is_not_known(folder, capsys) -> None:
     file = folder / "run" / "model.safetensors"
-    state = load_state(file, FORMAT, "")
-    del state["space"]["trained"]
+    state = load_state(file, FORMAT, "", State)
+    del state["space"]["base"]["trained"]
     save_state(folder / "before", FORMAT, state)
     facts = score(folder, convert(folder, "log.parquet", "--split-seed", "7"), run="before")
     assert facts is not None
@@ -202,8 +202,10 @@ def test_a_model_of_before_says_that_it_is_not_known(folder, capsys) -> None:
 
 
 def test_damaged_hashes_are_refused(folder, capsys) -> None:
-    state = load_state(folder / "run" / "model.safetensors", FORMAT, "")
-    state["space"]["trained"]["users"] = state["space"]["trained"]["users"][::-1].copy()
+    state = load_state(folder / "run" / "model.safetensors", FORMAT, "", State)
+    state["space"]["base"]["trained"]["users"] = state["space"]["base"]["trained"]["users"][
+        ::-1
+    ].copy()
     save_state(folder / "damaged", FORMAT, state)
     assert score(folder, "log.parquet", run="damaged") is None
     assert "users that trained are not in order" in capsys.readouterr().err

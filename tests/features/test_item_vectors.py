@@ -4,6 +4,7 @@ of a batch; or their principal components, as numbers."""
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,7 @@ from fastgaum.features.item_vectors import principal_axes
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog, resplit
-from fastgaum.models.space_state import space_of, space_state
+from fastgaum.models.space_state import saved_space, space_of
 from tests.builders import random_log, with_vectors
 from tests.logs.test_context import navigation
 
@@ -113,16 +114,17 @@ def test_the_first_axis_has_the_largest_variance() -> None:
 def test_a_space_is_kept_in_files_and_asks_for_the_same_vectors(towers: bool) -> None:
     log = log_of_kind(1, False, more=0)
     space = FeatureSpace.fit(log, towers=towers)
-    again = space_of(space_state(space))
+    again = space_of(saved_space(space))
     for name in ("mean", "scale", "axes"):
         np.testing.assert_array_equal(getattr(again.vectors, name), getattr(space.vectors, name))
     assert again.vectors.widths == (("image", 2), ("text", 4))
     assert again.number_names == space.number_names
-    for damage in ({"scale": -space.vectors.scale}, {"names": {"text": 5}}, {"names": {"a": -1}}):
-        state = space_state(space)
-        state["vectors"] = {**state["vectors"], **damage}
-        with pytest.raises(ValueError, match="vectors of items"):
-            space_of(state)
+    damages: list[dict[str, Any]] = [{"scale": -space.vectors.scale}]
+    damages += [{"widths": (("text", 5),)}, {"widths": (("a", 7), ("b", -1))}]
+    for damage in damages:
+        vectors = dataclasses.replace(space.vectors, **damage)
+        with pytest.raises(ValueError, match="vectors"):
+            space_of(saved_space(dataclasses.replace(space, vectors=vectors)))
     for vectors, said in (({}, "has none"), ({"text": log.item_vectors["image"]}, "text of 2 num")):
         other = dataclasses.replace(log, item_vectors=vectors)
         with pytest.raises(FeatureMismatchError, match=f"image of 2 numbers, text of 4.*{said}"):

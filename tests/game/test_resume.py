@@ -1,24 +1,33 @@
-"""An interrupted run goes on to the very bytes of one that never was: every preset, encoder and
-player, any batch."""
+"""An interrupted run goes on from an epoch's end to the very bytes of one that never was; its files
+are whole whenever it dies, and refused where they are damaged or another run's."""
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.config import Config
-from fastgaum.engine.game import EngineGame
-from fastgaum.errors import ConfigError, StepRefusedError
-from fastgaum.features.ordered import FEW
+from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game import checkpoint
+from fastgaum.game.epochs import Observer
+from fastgaum.game.loop import Trainer
+from fastgaum.interrupts import Interrupted
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.run_folder import run_checkpoint
-from fastgaum.nets.tensors import BatchTensors
-from fastgaum.presets import PRESETS
+from fastgaum.models.run_folder import finished_table, run_checkpoint, train_run
+from fastgaum.models.user_model import UserModel
+from fastgaum.presets import SIZES
+from fastgaum.reports.trained_run import open_run
+from tests.builders import flip_bit, random_log
 from tests.game.interrupted import (
     SMALL,
+    StopAt,
     check_interrupted_anywhere,
     check_same,
     config_of,
@@ -29,30 +38,28 @@ from tests.game.interrupted import (
 from tests.logs.test_context import navigation
 
 VARIANTS: list[dict[str, Any]] = [
-    {"players": "exact", "history_layers": 2},
-    {"history": "bilstm", "states": "generated"},
-    {"regulariser": "tsallis"},
-    {"dropout": 0.3, "table_optimiser": "adagrad"},
+    {"regulariser": "tsallis", "dropout": 0.3},
     {"patience": 1, "lr_drops": 2, "epochs": 6, "lr": 0.5},
-    {"warm_start": 0},
-    {"tower_dim": 6, "dropout": 0.3},
-    # autograd trains these
+    {"warm_start": 0, "table_optimiser": "adagrad"},
+    # autograd trains this
     {"states": "generated", "history": "lstm", "history_layers": 2, "patience": 1},
 ]
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_every_preset_goes_on_from_any_batch(preset: str, log: SessionLog, tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def _save_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+
+
+@pytest.mark.parametrize("preset", ["fastgaum", "paper-lstm", "paper-pw", "report"])
+def test_every_preset_goes_on(preset: str, log: SessionLog, tmp_path: Path) -> None:
     check_interrupted_anywhere(config_of(preset, search=[]), log, tmp_path, times=2)
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
-def test_every_variant_goes_on_from_any_batch(
-    changes: dict[str, Any], log: SessionLog, tmp_path: Path
-) -> None:
-    config = Config.from_preset(
-        "fastgaum", **{**SMALL, "hidden": [8], "history_dim": 5, "search": [], **changes}
-    )
+def test_every_variant_goes_on(changes: dict[str, Any], log: SessionLog, tmp_path: Path) -> None:
+    small = {**SMALL, "hidden": [8], "history_dim": 5, "search": []}
+    config = Config.from_preset("fastgaum", **{**small, **changes})
     check_interrupted_anywhere(config, log, tmp_path, times=1)
 
 
@@ -63,88 +70,251 @@ def test_catching_up_goes_on_at_its_rates(
     monkeypatch.setattr("fastgaum.nets.networks.Networks.start_generator", lambda *_: None)
     changes = {"lr": 0.5, "patience": 1, "warm_start": 6, "catch_up": 12, "epochs": 1, "search": []}
     config = Config.from_preset("fastgaum", **{**SMALL, "hidden": [8], "history_dim": 5, **changes})
-    check_interrupted_anywhere(config, log, tmp_path, times=3)
+    check_interrupted_anywhere(config, log, tmp_path, times=2)
 
 
-def test_context_and_towers_go_on_from_any_batch(tmp_path: Path) -> None:
+def test_context_towers_and_weights_kept_in_a_file_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "IN_MEMORY_BYTES", 10)
     config = config_of("fastgaum", tower_dim=6, search=[])
     check_interrupted_anywhere(config, navigation(80), tmp_path, times=1)
 
 
-@pytest.mark.parametrize("preset", ["fastgaum", "paper-lstm"])
-def test_n_and_m_epochs_are_n_plus_m_epochs(preset: str, log: SessionLog, tmp_path: Path) -> None:
-    config = config_of(preset, epochs=4, patience=9, search=[])
-    run(config.replace(epochs=2), log, tmp_path / "parts")
-    kept = run_checkpoint(tmp_path / "parts")
-    assert kept is not None
-    assert kept.is_finished
-    resume(config, log, tmp_path / "parts")
-    run(config, log, tmp_path / "whole")
-    check_same(tmp_path / "whole", tmp_path / "parts")
+def test_it_goes_back_to_the_last_epoch_and_says_so(log: SessionLog, tmp_path: Path) -> None:
+    """Of eight batches an epoch: within the first there is nothing but the beginning."""
+    config = config_of("paper-lstm")
+    n_batches = run(config, log, tmp_path / "whole") // 3
+    for batch, said in (
+        (2, "the run is kept as it was at the beginning of a fit"),
+        (2 * n_batches + 1, "the run is kept as it was after epoch 2"),
+    ):
+        folder = tmp_path / f"{batch}"
+        assert start_and_stop(config, log, folder, batch) == said
+        found = run_checkpoint(folder)
+        assert found is not None
+        rows = [] if found.trainer is None else found.trainer.rows
+        assert len(rows) == (batch - 1) // n_batches
+        assert resume(config, log, folder).resumed == ([len(rows)] if rows else [])
+        check_same(tmp_path / "whole", folder)
 
 
-def test_weights_kept_in_a_file_go_on_too(
+def test_a_crash_between_any_two_writes_is_mended(
     log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "IN_MEMORY_BYTES", 10)
-    check_interrupted_anywhere(
-        config_of("paper-lstm", patience=1, lr_drops=1), log, tmp_path, times=1
-    )
-
-
-def test_skipped_batches_and_the_sessions_at_fault_are_kept(
-    log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The gap is taken without the sessions that were found; how many batches may still be skipped
-    is counted on."""
-    step = EngineGame.exact_step
-
-    def refused(game: EngineGame, batch: BatchTensors) -> float:
-        if 5 in batch.source.rows.tolist():
-            raise StepRefusedError("made up")
-        return step(game, batch)
-
-    monkeypatch.setattr(EngineGame, "exact_step", refused)
-    config = config_of("fastgaum", search=[], on_nonfinite="skip", most_skipped=9)
+    """The process dies just before the k-th file gets its name, or before the last one is removed,
+    for every k of a run."""
+    config = config_of("fastgaum", epochs=1, warm_start=1, catch_up=1, batch_sessions=64, search=[])
     run(config, log, tmp_path / "whole")
-    for batch in (1, 7, 12):
-        start_and_stop(config, log, tmp_path / f"{batch}", batch)
-        resume(config, log, tmp_path / f"{batch}")
-        check_same(tmp_path / "whole", tmp_path / f"{batch}")
-    rows = rows_of(tmp_path / "7")
-    # training reads each session in several orders: as often as its user is in them
-    users = log.users[5:6]
-    n_read = sum(FEW.blocks(users, number)[0] >= 0 for number in range(FEW.n_orders))
-    assert n_read > 0
-    assert all(1 <= row["skipped"] <= n_read for row in rows[:2])
-    assert "'s5'" in rows[0]["at_fault"]
+    replace, unlink, k, crashed = os.replace, Path.unlink, 0, True
+    while crashed:
+        folder, calls = tmp_path / f"{k}", []
+
+        def counted(*_: object, k: int = k, calls: list[int] = calls) -> None:
+            calls.append(1)
+            if len(calls) > k:
+                raise KeyboardInterrupt
+
+        def replaces(source: Path, target: Path, counted: Callable[..., None] = counted) -> None:
+            counted()
+            replace(source, target)
+
+        def unlinks(
+            file: Path, missing_ok: bool = False, counted: Callable[..., None] = counted
+        ) -> None:
+            if file.name == "resume.safetensors":
+                counted()
+            unlink(file, missing_ok=missing_ok)
+
+        monkeypatch.setattr("os.replace", replaces)
+        monkeypatch.setattr(Path, "unlink", unlinks)
+        try:
+            run(config, log, folder)
+            crashed = False
+        except KeyboardInterrupt:
+            crashed = True
+        monkeypatch.setattr("os.replace", replace)
+        monkeypatch.setattr(Path, "unlink", unlink)
+        if crashed:
+            if run_checkpoint(folder) is None:
+                assert not list(folder.glob("*"))
+                run(config, log, folder)
+            else:
+                resume(config, log, folder)
+            check_same(tmp_path / "whole", folder)
+            k += 1
+    assert k > 10
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    found = run_checkpoint(folder)
-    assert found is not None
-    return found.rows
+def test_a_run_that_has_ended_has_no_file_to_go_on_from(log: SessionLog, tmp_path: Path) -> None:
+    config = config_of("paper-pw")
+    run(config, log, tmp_path / "run")
+    assert not (tmp_path / "run" / "resume.safetensors").exists()
+    table = finished_table(tmp_path / "run")
+    assert table is not None
+    assert table.height == 3
+    for change in (lambda: run_checkpoint(tmp_path / "run"), lambda: resume(config, log, tmp_path)):
+        with pytest.raises(CheckpointError, match=r"resume\.safetensors"):
+            change()
+    (tmp_path / "run" / "metrics.parquet").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match="--overwrite"):
+        finished_table(tmp_path / "run")
 
 
-def test_a_run_out_of_patience_stays_so_however_many_epochs_it_may_have(
+def test_what_cannot_go_on_is_refused(log: SessionLog, tmp_path: Path) -> None:
+    config = config_of("paper-lstm", players="adversarial")
+    start_and_stop(config, log, tmp_path / "run", 14)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    assert finished_table(tmp_path / "run") is None
+    with pytest.raises(CheckpointError, match=r"fingerprint .* give the same log"):
+        resume(config, random_log(5), tmp_path / "run")
+    for changes in ({"lr": 0.1}, {"epochs": 9}, {"seed": 4}):
+        with pytest.raises(CheckpointError, match="another configuration"):
+            resume(config.replace(**changes), log, tmp_path / "run")
+    with pytest.raises(OutputError, match="pass --resume to go on"):
+        run(config, log, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="--overwrite"):
+        resume(config, log, tmp_path / "absent")
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    assert not (tmp_path / "absent").exists()
+
+
+def other_bits(trainer: State) -> None:
+    trainer["random"] = trainer["random"][:100]
+
+
+DAMAGES: dict[str, Callable[[State], object]] = {
+    "half": lambda _: None,
+    "garbage": lambda _: None,
+    "bit": lambda _: None,
+    "format": lambda _: None,
+    "phase": lambda trainer: trainer["position"].update(phase="later"),
+    "row": lambda trainer: trainer["rows"][0].update(loss={}),
+    "rowless": lambda trainer: trainer["rows"][0].pop("epoch"),
+    "order": lambda trainer: trainer["order"].update(bit_generator="MT19937"),
+    "shape": lambda trainer: trainer["optimisers"]["reward"]["tensors"].update(m=[]),
+    "random": other_bits,
+    "missing": lambda trainer: trainer["best"].pop("player.reward.first.table"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_resume_file_is_named_and_the_other_files_stay(
+    damage: str, log: SessionLog, tmp_path: Path
+) -> None:
+    config = config_of("paper-lstm")
+    start_and_stop(config, log, tmp_path / "run", 14)
+    file = tmp_path / "run" / "resume.safetensors"
+    state = load_state(file, checkpoint.FORMAT, "", State)
+    DAMAGES[damage](state["trainer"])
+    save_state(file, "fastgaum-run-7" if damage == "format" else checkpoint.FORMAT, state)
+    if damage == "half":
+        os.truncate(file, file.stat().st_size // 2)
+    elif damage == "garbage":
+        file.write_bytes(b"\xff" * 1000)
+    elif damage == "bit":
+        flip_bit(file)
+    others = [path for path in (tmp_path / "run").iterdir() if path != file]
+    before = {path: path.read_bytes() for path in others}
+    with pytest.raises(CheckpointError, match=r"resume\.safetensors"):
+        resume(config, log, tmp_path / "run")
+    after = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path != file}
+    assert after == before
+
+
+def test_left_overs_of_a_killed_process_go_and_other_files_stay(
     log: SessionLog, tmp_path: Path
 ) -> None:
-    config = config_of("paper-lstm", epochs=20, patience=1, lr=0.5)
+    folder = tmp_path / "run"
+    start_and_stop(config_of("paper-lstm"), log, folder, 3)
+    (folder / ".model.safetensors.0123abcd.part").write_bytes(b"half")
+    (folder / ".lock").write_text("{}")
+    resume(config_of("paper-lstm"), log, folder)
+    assert not list(folder.glob(".*"))
+    (folder / ".notes.0123abcd.part").touch()
+    with pytest.raises(OutputError, match="other files"):
+        run(config_of("paper-lstm"), log, folder, overwrite=True)
+
+
+def test_overwriting_leaves_nothing_of_the_former_run(log: SessionLog, tmp_path: Path) -> None:
+    config = config_of("paper-lstm")
     run(config, log, tmp_path / "run")
-    model = (tmp_path / "run" / "model.safetensors").read_bytes()
-    kept = run_checkpoint(tmp_path / "run")
-    assert kept is not None
-    assert kept.is_finished
-    assert len(kept.rows) < 20
-    assert resume(config.replace(epochs=40), log, tmp_path / "run").batches == 0
-    assert model == (tmp_path / "run" / "model.safetensors").read_bytes()
+    other = config.replace(seed=5)
+    model = UserModel(other, device="cpu")
+    with pytest.raises(Interrupted):
+        train_run(model, log, tmp_path / "run", overwrite=True, observers=[StopAt(1)])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["resume.safetensors"]
+    run(other, log, tmp_path / "whole")
+    resume(other, log, tmp_path / "run")
+    check_same(tmp_path / "whole", tmp_path / "run")
 
 
-def test_options_of_epochs_alone_continue() -> None:
-    config = Config.from_preset("paper-lstm")
-    assert config.is_continued_by(config)
-    assert config.is_continued_by(config.replace(epochs=101))
-    assert not config.is_continued_by(config.replace(epochs=99))
-    assert not config.is_continued_by(config.replace(lr=0.1))
-    with pytest.raises(ConfigError):
-        config.replace(epochs=0)
+def test_saves_take_their_share_of_the_time_at_most(
+    log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that each batch moves by ten seconds and each save by eight: one save in 400 s,
+    the first epoch's, and the last."""
+    now, saved = [0.0], []
+    monkeypatch.setattr(checkpoint, "SHARE", 0.02)
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
+    write = checkpoint.save_state
+
+    def slow(*given: Any) -> None:
+        saved.append(now[0])
+        now[0] += 8.0
+        write(*given)
+
+    monkeypatch.setattr(checkpoint, "save_state", slow)
+
+    class Clock(Observer):
+        def on_batch_end(self, done: int, total: int) -> None:
+            now[0] += 10.0
+
+    config = config_of("paper-lstm", epochs=30, patience=1000)
+    train_run(UserModel(config, device="cpu"), log, tmp_path / "run", observers=[Clock()])
+    gaps = np.diff(saved)
+    assert len(gaps) >= 4
+    assert all(gap >= 400 for gap in gaps[1:-1])
+
+
+@pytest.mark.parametrize("sizes", [False, True])
+def test_the_comparison_goes_on_where_it_was(
+    sizes: bool, log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that compares sizes or switches keeps what it compared. Trials show no batch to the
+    observer: the signal comes in the middle of their epochs."""
+    if sizes:
+        monkeypatch.setattr("fastgaum.config.GROW_AT", 50)
+        monkeypatch.setattr("fastgaum.config.SHORT_VISITS", 60)
+        monkeypatch.setattr("fastgaum.config.FEWEST_EPOCHS", 2)
+        config = Config(epochs=1, warm_start=2)
+    else:
+        changes = {"search": ["relations", "set_context"], "batch_sessions": 32}
+        config = config_of("fastgaum", epochs=1, **changes)
+    run(config, log, tmp_path / "whole")
+    if sizes:
+        opened = open_run(tmp_path / "whole")
+        assert {one["name"] for one in opened.machine["compared"]} == set(SIZES)
+    epoch = Trainer._epoch
+    for stop_in in (1, 4, 5 if sizes else 8):
+        epochs: list[int] = []
+
+        def counted(
+            trainer: Trainer, step: Any, epochs: list[int] = epochs, n: int = stop_in
+        ) -> Any:
+            epochs.append(1)
+            if len(epochs) == n:
+                raise Interrupted(signal.SIGINT)
+            return epoch(trainer, step)
+
+        monkeypatch.setattr(Trainer, "_epoch", counted)
+        folder = tmp_path / f"{stop_in}"
+        with pytest.raises(Interrupted):
+            train_run(UserModel(config, device="cpu"), log, folder)
+        monkeypatch.setattr(Trainer, "_epoch", epoch)
+        assert [path.name for path in folder.iterdir()] == ["resume.safetensors"]
+        kept = run_checkpoint(folder)
+        assert kept is not None
+        assert len(kept.tried) == (stop_in - 1) // 2
+        resume(config, log, folder)
+        check_same(tmp_path / "whole", folder)

@@ -42,14 +42,6 @@ def test_slots_and_sums(ids: list[int], seed: int) -> None:
     expected = np.zeros((9, 3))
     np.add.at(expected, named, grad)
     np.testing.assert_allclose(total, expected[rows[:count]], atol=1e-12)
-    cut, filled = len(ids) // 3, 0
-    merged = np.full((count, 3), 99.0)
-    for part, weight in ((slice(0, cut), 0.25), (slice(cut, len(ids)), 0.75)):
-        filled = kernels.merge_rows(grad[part], slots[part], weight, filled, merged)
-    assert filled == count
-    expected = np.zeros((9, 3))
-    np.add.at(expected, named, grad * np.where(np.arange(len(ids)) < cut, 0.25, 0.75)[:, None])
-    np.testing.assert_allclose(merged, expected[rows[:count]], atol=1e-12)
 
 
 @settings(max_examples=30)

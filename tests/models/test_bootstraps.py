@@ -11,20 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from fastgaum.checkpoint import load_state, save_state
+from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.checkpoint import Checkpointer
 from fastgaum.game.epochs import Observer
-from fastgaum.interrupts import Interrupted, Stop
+from fastgaum.game.loop import Trainer
+from fastgaum.interrupts import Interrupted
 from fastgaum.logs.log import SessionLog
 from fastgaum.models import model_file
 from fastgaum.models.prepared import bootstrap_of, bootstrap_seed
 from fastgaum.models.run_folder import run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
-from fastgaum.processes import Processes
 from tests.builders import factor_of_counts, numbers_of, random_log, sessions_that_speak
 from tests.game.interrupted import check_same, config_of, resume, run
 
@@ -148,46 +147,35 @@ class Told(Observer):
         self.bootstraps.append((number, n_bootstraps))
 
 
-@pytest.mark.parametrize(("batch", "n_done"), [(10, 0), (50, 1), (90, 2)])
+@pytest.mark.parametrize("n_done", [0, 1, 2])
 def test_a_run_stopped_in_any_of_its_fits_goes_on(
     log: SessionLog,
     whole: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    batch: int,
     n_done: int,
 ) -> None:
     """In the first bootstrap, in the second, and in the fit of all users."""
-    stop, told, folder, batches = Stop(), Told(), tmp_path / "run", 0
-    real = Checkpointer.after_batch
+    told, folder, epoch = Told(), tmp_path / "run", Trainer._epoch
+    fits: list[Trainer] = []
 
-    def counted(self: Checkpointer, trainer: Any) -> None:
-        nonlocal batches
-        batches += 1
-        if batches == batch:
-            stop.handle(2, None)
-        real(self, trainer)
+    def stopped(trainer: Trainer, step: Any) -> tuple[float, float]:
+        if trainer not in fits:
+            fits.append(trainer)
+        elif len(fits) == n_done + 1:
+            raise Interrupted(2)
+        return epoch(trainer, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpointer, "after_batch", counted)
+        patch.setattr(Trainer, "_epoch", stopped)
         with pytest.raises(Interrupted):
-            train_run(
-                UserModel(CONFIG),
-                log,
-                folder,
-                observers=[told],
-                processes=Processes(stop=stop),
-            )
+            train_run(UserModel(CONFIG), log, folder, observers=[told])
     assert told.bootstraps == [(1, 2), (2, 2)][: n_done + 1]
     checkpoint = run_checkpoint(folder)
     assert checkpoint is not None
     assert len(checkpoint.bootstraps) == n_done
-    assert not checkpoint.is_finished
     resume(CONFIG, log, folder)
     check_same(whole, folder)
-    checkpoint = run_checkpoint(folder)
-    assert checkpoint is not None
-    assert checkpoint.is_finished
 
 
 @pytest.mark.parametrize("value", [0, 101, 1.5])
@@ -197,7 +185,7 @@ def test_worlds_are_a_whole_number(value: Any) -> None:
 
 
 def test_a_file_that_lost_a_bootstrap_is_damaged(whole: Path, tmp_path: Path) -> None:
-    state = load_state(whole / "model.safetensors", model_file.FORMAT, "")
+    state = load_state(whole / "model.safetensors", model_file.FORMAT, "", State)
     file = tmp_path / "model.safetensors"
     save_state(file, model_file.FORMAT, {**state, "bootstraps": state["bootstraps"][:1]})
     with pytest.raises(CheckpointError, match=r"1 fits on bootstraps, .* worlds = 3"):

@@ -172,13 +172,6 @@ def test_without_examination_the_place_is_in_the_bags(tmp_path: Path) -> None:
     model.save(tmp_path / "m.safetensors")
     assert UserModel.load(tmp_path / "m.safetensors").predict(log).equals(model.predict(log))
 
-    def without_places(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        del about["state"]["space"]["place_rates"], arrays["space/place_rates"]
-
-    change_state(tmp_path / "m.safetensors", without_places)
-    with pytest.raises(CheckpointError, match="place_rates"):
-        UserModel.load(tmp_path / "m.safetensors")
-
 
 def test_what_has_no_places_is_named() -> None:
     log = ordered_log()

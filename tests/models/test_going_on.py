@@ -15,13 +15,12 @@ from fastgaum.bench.going_on import holds, measure
 from fastgaum.cli.app import main
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.interrupts import Interrupted, Stop
+from fastgaum.interrupts import Interrupted
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import resume_run, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
-from fastgaum.processes import Processes
 from tests.builders import random_log
 from tests.features.test_grown import in_two
 from tests.game.interrupted import StopAt, check_same
@@ -103,14 +102,13 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 ) -> None:
     """It needs the former run no more."""
     train_run(UserModel.from_run(former, device="cpu"), logs[1], tmp_path / "whole")
-    stop, folder = Stop(), tmp_path / "stopped"
+    folder = tmp_path / "stopped"
     with pytest.raises(Interrupted):
         train_run(
             UserModel.from_run(former, device="cpu"),
             logs[1],
             folder,
-            observers=[StopAt(stop, 3)],
-            processes=Processes(stop=stop),
+            observers=[StopAt(3)],
         )
     checkpoint = run_checkpoint(folder)
     assert checkpoint is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastgaum.checkpoint import load_state, save_state
+from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.errors import CheckpointError
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.registry import FORMAT, load_policy, save_policy, untrained
@@ -38,7 +38,7 @@ def test_a_file_says_what_the_policy_was_trained_with(tmp_path: Path) -> None:
         "the policy's file does not say the reward that it was trained with: it meets reward "
         "utility"
     ]
-    state = load_state(file, FORMAT, "")
+    state = load_state(file, FORMAT, "", State)
     for wrong in ({"horizon": 2.5}, {"reward": "likes"}, {"leaving": [2.0]}, {"horizon": 0}):
         save_state(file, FORMAT, state | {"setting": wrong})
         with pytest.raises(CheckpointError, match="damaged"):

@@ -24,7 +24,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "policy_gradient": {"updates": 60, "n": 512},
 }
 OTHERS = {"torchrec_tables", "ray_train"}
-"""tested elsewhere: tests/models/test_own_tables.py, tests/game/test_train_loop.py"""
+"""tested elsewhere: tests/models/test_own_tables.py, tests/parallel/test_ray.py"""
 
 
 def module_of(name: str) -> ModuleType:

@@ -1,0 +1,200 @@
+"""Several processes that train one model, each on its part of every batch: local SGD (Stich, "Local
+SGD converges fast and communicates little", ICLR 2019).
+
+Each process takes steps of its own. After every `local_steps` of them, and at an epoch's end, all
+go on from the mean of their weights. At an epoch's end they take the mean of their optimisers'
+moments too: all then hold the same state, and what the first one saves is the state of all.
+
+torchrun starts the processes (`launched`), or a scheduler does that has made torch.distributed's
+default group, as Ray Train does (`Processes.of_group`). What they exchange is numbers and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+
+from fastgaum.errors import LostPeerError, NumericsError
+from fastgaum.game.game import Game
+from fastgaum.untrusted import parse_json
+
+CPU = torch.device("cpu")
+MOVED = 1e-6
+"""a weight has moved when it has changed by more than this share of itself, beside its decay"""
+
+
+@contextmanager
+def _lost_peer_named() -> Iterator[None]:
+    """Name what torch.distributed raises where another process has gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LostPeerError(
+            f"another process of this training is gone ({first}): torchrun --max-restarts begins "
+            "all anew from the last checkpoint; by hand, give the same command with --resume"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one training. `Processes()` is one that trains alone."""
+
+    rank: int = 0
+    """which of them this is; 0 writes and speaks"""
+    size: int = 1
+    device: torch.device = CPU
+    """where messages are made: a card for nccl"""
+
+    @classmethod
+    def of_group(cls, device: torch.device = CPU) -> Processes:
+        """The processes of torch.distributed's default group, or this one alone without a group."""
+        grouped = dist.is_available() and dist.is_initialized()
+        return cls(dist.get_rank(), dist.get_world_size(), device) if grouped else cls()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def part(self) -> slice:
+        """Which sessions of a batch, or of a split that is scored, are this process's."""
+        return slice(self.rank, None, self.size)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Sum each value over all processes; the same bits in all of them."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        self.add(total)
+        return [float(one) for one in total]
+
+    def agree(self, value: Any = None) -> list[Any]:
+        """Every process's value, which JSON can hold, in order of rank."""
+        text = json.dumps(value).encode()
+        return [parse_json(self.bytes_of(rank, text)) for rank in range(self.size)]
+
+    @_lost_peer_named()
+    def bytes_of(self, rank: int, own: bytes) -> bytes:
+        """The bytes of one process, in all of them; the others' are not looked at."""
+        if self.size == 1:
+            return own
+        data = torch.frombuffer(bytearray(own or b" "), dtype=torch.uint8).to(self.device)
+        length = torch.tensor(len(data), device=self.device)
+        dist.broadcast(length, rank)
+        data = data if rank == self.rank else data.new_empty(int(length))
+        dist.broadcast(data, rank)
+        return data.cpu().numpy().tobytes()
+
+    @_lost_peer_named()
+    def add(self, values: Tensor) -> None:
+        """Overwrite a tensor by its sum over all processes."""
+        dist.all_reduce(values)
+
+
+class Averaging:
+    """Brings the weights of several processes to their mean, every so many steps of each; does
+    nothing for one process.
+
+    The mean of a row of a matrix is over the processes that have moved it. Adam moves a row of a
+    table as far for few events as for many, so a row that one process alone has named stays where
+    that process has brought it. A second copy of all weights says which rows have moved."""
+
+    def __init__(self, game: Game, processes: Processes) -> None:
+        self.game, self.processes, self.waiting = game, processes, 0
+        """steps since the last mean"""
+        modules = {"reward": game.networks.player, "generator": game.networks.generator}
+        self.weights = [
+            (optimiser, parameter)
+            for name, optimiser in game.optimisers().items()
+            for parameter in (modules[name] or nn.Module()).parameters()
+            if parameter.numel()
+        ]
+
+    def remember(self) -> None:
+        """Note the weights that all processes have now, and how much decay they have had."""
+        if self.processes.size > 1:
+            self.game.settle()
+            self.former = [
+                (weight.detach().clone(), optimiser.counters[1])
+                for optimiser, weight in self.weights
+            ]
+
+    def after_step(self) -> None:
+        """Take the mean if so many steps have been taken. Raises NumericsError as `meet`."""
+        self.waiting += 1
+        if self.waiting == self.game.config.local_steps:
+            self.meet()
+
+    @torch.no_grad()
+    def end_epoch(self) -> None:
+        """Let all processes hold the same weights and moments. Raises NumericsError as `meet`."""
+        self.meet()
+        for optimiser in self.game.optimisers().values() if self.processes.size > 1 else ():
+            for value in optimiser.state().values():
+                if value.numel():
+                    self.processes.add(value)
+                    value.div_(self.processes.size)
+
+    @torch.no_grad()
+    def meet(self, failure: str = "") -> None:
+        """Take the mean; or tell the others, who wait for this process, that it has failed. Raises
+        NumericsError where this process or another has stopped at a step."""
+        self.waiting = 0
+        if self.processes.size == 1:
+            return
+        optimisers = self.game.optimisers().values()
+        counted = [list(optimiser.counters) for optimiser in optimisers]
+        failures, of_all = zip(*self.processes.agree([failure, counted]), strict=True)
+        if any(failures):
+            raise NumericsError(next(filter(None, failures)))
+        for optimiser, counters in zip(optimisers, zip(*of_all, strict=True), strict=True):
+            # a process that has skipped a step counts as the others do
+            optimiser.set_counters(*max(counters))
+        self.game.settle()
+        for (optimiser, weight), (former, decay) in zip(self.weights, self.former, strict=True):
+            now, before = torch.atleast_1d(weight.detach()), torch.atleast_1d(former)
+            before.mul_(math.exp(optimiser.counters[1] - decay))
+            change = now - before
+            rows = (change.abs() > MOVED * before.abs()).view(len(now), -1).any(1).float()
+            rows = rows.view(-1, *[1] * (now.ndim - 1))
+            change.mul_(rows)
+            self.processes.add(change)
+            self.processes.add(rows)
+            now.copy_(before + change / rows.clamp(min=1))
+        self.remember()
+
+
+def n_restarts() -> int:
+    """How often torchrun has begun anew after a process's death."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+@contextmanager
+def launched(device: torch.device) -> Iterator[Processes]:
+    """The processes that torchrun has started: by nccl, a card each, or by gloo; or one alone."""
+    if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
+        yield Processes()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    with _lost_peer_named():
+        store, rank, size = next(rendezvous("env://"))
+        # torchrun hands the store on to the next start, with the addresses of the dead
+        named = dist.PrefixStore(f"start {n_restarts()}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=named, rank=rank, world_size=size)
+    try:
+        yield Processes.of_group(device)
+    finally:
+        dist.destroy_process_group()
