@@ -29,6 +29,8 @@ class NamelessFile:
     columns: tuple[str, ...]
     """names of its columns, in order; one that begins with _ is not read"""
     separator: str = "\t"
+    cut: bool = False
+    """whether further columns of a row are cut, as a tab in a name makes them"""
 
 
 NAMELESS_FILES = (
@@ -52,6 +54,7 @@ NAMELESS_FILES = (
     NamelessFile(  # LastFM-1K
         re.compile(r"[^\t]+\t\d{4}-\d\d-\d\dT[\d:.]+Z?\t[^\t]*\t[^\t]*\t[^\t]*\t"),
         ("userid", "timestamp", "artid", "artname", "traid", "traname"),
+        cut=True,
     ),
 )
 

@@ -291,9 +291,9 @@ def _nameless_rows(path: Path, kind: NamelessFile) -> pl.LazyFrame:
         has_header=False,
         new_columns=list(kind.columns),
         infer_schema=False,
-        # a quote in a title is a letter, and so is a tab in the name of a track
+        # a quote in a title is a letter
         quote_char=None,
-        truncate_ragged_lines=True,
+        truncate_ragged_lines=kind.cut,
         glob=False,
     )
     rows = rows.select(name for name in kind.columns if name[0] != "_")

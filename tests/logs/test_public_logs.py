@@ -281,3 +281,10 @@ def test_real_files_by_path_and_by_name(shared_data: SharedData) -> None:
         registered = load(name, data_dir=path.parents[1])
         assert registered.fingerprint == log.fingerprint
         assert read_log(path.parent).fingerprint == log.fingerprint
+
+
+def test_a_row_with_a_column_too_many_is_refused(tmp_path: Path) -> None:
+    row = "1\tU1\t11/11/2019 9:05:58 AM\tN1\tN3-1 N4-0"
+    (tmp_path / "behaviors.tsv").write_text(f"{row}\n{row}\tmore\n")
+    with pytest.raises(LogFormatError, match=r"behaviors\.tsv"):
+        read_log(tmp_path / "behaviors.tsv")
