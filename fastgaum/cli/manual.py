@@ -64,7 +64,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum report runs/mine runs/wide --compare -o compared.html",
     ),
     "ope": (
-        "fastgaum ope clicks.csv --policy popular --epsilon 0.1 --display-law uniform",
+        "fastgaum ope clicks.csv --policy popular --epsilon 0.1",
         "fastgaum ope clicks.csv --policy greedy --run runs/mine --propensity shown_with --json "
         "values.json",
         "fastgaum ope clicks.csv --policy policies/mine --run runs/mine",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fastgaum.cli.options import (
     AllowSeenUsers,
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fastgaum.logs.log import FieldArray, IntArray, SessionLog
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.ope.shown import Target
 
 
 NO_FILES = TableFiles()
@@ -37,7 +39,6 @@ def ope_command(
     run: Path | None = None,
     epsilon: float = 0.0,
     propensity: str | None = None,
-    display_law: Literal["popularity", "uniform"] = "popularity",
     pool: Path | None = None,
     value: str | None = None,
     split: ScoredSplit = "test",
@@ -56,24 +57,23 @@ def ope_command(
         policy: random, popular, greedy, or a folder written by `fastgaum rl train`
         run: a run folder, or a model file: the world
         epsilon: probability that a display is a random set of the pool instead of the policy's
-        propensity: the column that holds the probability of each event's slate
-        display_law: without --propensity: sets are shown as popular items are, or each as likely
+        propensity: the column that holds the probability of each event's slate; random sets if not
+            given
         pool: a file of item ids, one a line, that slates are made of; all if not given
-        value: the column that says what a click on a candidate is worth; 1 if not given
+        value: the column whose mean over an item's displays a click on it is worth; 1 if not given
         seed: seeds random slates
     """
     check_outputs(files.json, files.markdown)
     from fastgaum.logs.cut import slice_sessions
     from fastgaum.machine import machine_facts
     from fastgaum.models.user_model import UserModel
-    from fastgaum.ope.targets import named_target, trained_target, world_over
-    from fastgaum.ope.values import mean_item_values, off_policy_block, off_policy_values
-    from fastgaum.ope.weights import LoggedDisplays
-    from fastgaum.policies.registry import RULES
-    from fastgaum.worlds.world import World
+    from fastgaum.ope.shown import Target
+    from fastgaum.ope.values import off_policy_block, off_policy_values
+    from fastgaum.policies.heuristics import Popular
+    from fastgaum.policies.registry import is_rule, make_policy
+    from fastgaum.worlds.replay import world_of
 
-    # a folder that happens to have a policy's name hides nothing
-    named = policy in RULES or not Path(policy).exists()
+    named = is_rule(policy)
     if not named and run is None:
         raise ConfigError(f"'{policy}' was trained in the world of a run: give it (--run)")
     use_threads(threads)
@@ -82,31 +82,30 @@ def ope_command(
     with Bar(f"reading {source}"):
         whole = _with_columns(reading, source, propensity, value).load(source)
     log = _without_columns(whole, reading, propensity, value)
-    part = slice_sessions(whole, log.sessions_in(split))
-    displays = LoggedDisplays(
-        display_law,
-        None if propensity is None else _event_numbers(part, propensity),
-        None if pool is None else _pool(pool, log),
-    )
-    values = of_items = None
+    rows = log.sessions_in(split)
+    propensities = of_items = items = None
+    if propensity is not None:
+        propensities = _event_numbers(slice_sessions(whole, rows), propensity)
+    if pool is not None:
+        items = _pool(pool, log)
     if value is not None:
-        values = _candidate_numbers(part, value)
         # an item that this split never displays has its worth from the others
-        of_items = mean_item_values(whole, _candidate_numbers(whole, value))
+        of_items = _item_means(whole, value)
     seen = None if model is None else checked_users(model, log, split, allow_seen_users)
-    world: World | None = None if model is None else world_over(model, log, head)
+    world = None if model is None else world_of(model, log, head)
     if named:
-        target = named_target(policy, log, world, epsilon)
+        popularity = Popular.of_log(log if world is None else world, log).popularity
+        target = Target(make_policy(policy, popularity), epsilon)
     else:
         assert model is not None
-        target, world = trained_target(Path(policy), model, log, epsilon, head)
+        target = _trained(Path(policy), model, log, epsilon, head)
     with Bar("estimating"):
         result = off_policy_values(
-            _without_columns(part, reading, propensity, value),
+            slice_sessions(log, rows),
             target,
-            displays=displays,
+            propensities=propensities,
+            pool=items,
             world=world,
-            values=values,
             item_values=of_items,
             seed=seed,
         )
@@ -117,6 +116,33 @@ def ope_command(
     show_block(block)
     if seen is not None:
         note(str(seen))
+
+
+def _trained(
+    path: Path, model: UserModel, log: SessionLog, epsilon: float, head: HeadOption
+) -> Target:
+    """A policy of `fastgaum rl train`, for displays of the size that it makes. It chooses from the
+    items of its own pool that the log knows; where its pools were drawn, from all items they were
+    drawn from."""
+    import numpy as np
+
+    from fastgaum.logs.columns import Vocabulary
+    from fastgaum.ope.shown import Target
+    from fastgaum.policies.registry import load_policy
+    from fastgaum.worlds.learned_world import LearnedWorld
+
+    # the log's further items come last in its world: the policy's have the same numbers in both
+    own = LearnedWorld(model, head, log=log)
+    saved = load_policy(path, own)
+    items = saved.setting.pool.pinned(own.n_items).items or range(own.n_items)
+    codes = Vocabulary(log.item_ids).codes(own.item_ids.gather(list(items)))
+    if not (codes >= 0).any():
+        raise ConfigError(
+            f"log '{log.name}' knows none of the items that {saved.policy.name} chooses from: give "
+            "the log of its run"
+        )
+    pool = codes[codes >= 0].astype(np.int32)
+    return Target(saved.policy, epsilon, saved.setting.k, pool)
 
 
 def _with_columns(
@@ -162,11 +188,23 @@ def _event_numbers(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
     return _numbers(column, log.event_fields[column], log)
 
 
-def _candidate_numbers(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
-    """The values of a column of the candidates. Raises LogFormatError unless they are numbers."""
+def _item_means(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
+    """The mean of a candidates' column over each item's displays, NaN of an item that is never
+    displayed. Raises LogFormatError unless the values are finite numbers."""
+    import numpy as np
+
     if column not in log.candidate_fields:
         raise _no_column(column, "one value per candidate", log.candidate_fields)
-    return _numbers(column, log.candidate_fields[column], log)
+    values = _numbers(column, log.candidate_fields[column], log)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise LogFormatError(
+            f"the value of a click on candidate {wrong[0]} is {values[wrong[0]]}, a finite number "
+            "is required"
+        )
+    counts = np.bincount(log.items, minlength=log.n_items)
+    sums = np.bincount(log.items, weights=values, minlength=log.n_items)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _no_column(column: str, what: str, known: dict[str, Any]) -> LogFormatError:

@@ -19,7 +19,6 @@ from fastgaum.cli.options import (
 from fastgaum.cli.output import check_outputs, check_table_output, finish, note, write_frames
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import log_of_run
-from fastgaum.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from fastgaum.policies.base import Policy
@@ -61,28 +60,25 @@ def simulate_command(
     """
     check_table_output(out)
     check_outputs(json)
-    from fastgaum.policies.registry import RULES, load_policy, make_policy
+    from fastgaum.policies.registry import is_rule, load_policy, make_policy, popularity_in
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.trajectories import trajectories
     from fastgaum.worlds.pools import Pool
     from fastgaum.worlds.world_set import world_of_run
 
-    if policy not in RULES and not Path(policy).exists():
-        raise ConfigError(
-            f"no policy '{policy}'{did_you_mean(policy, RULES)}: give a folder written by "
-            f"`fastgaum rl train`, or one of {', '.join(RULES)}"
-        )
+    named = is_rule(policy)
     use_threads(threads)
     read = None if log is None else log_of_run(run, log, data_dir)
     world = world_of_run(run, head=head, starts=starts, log=read)
     world.require_contexts()
     changes = given(k=slate_size, horizon=horizon, leaving=leaving)
-    if pool is not None or pool_size is not None or policy in RULES:
+    if pool is not None or pool_size is not None or named:
         changes["pool"] = Pool(pool or "fixed", pool_size or 0, seed=seed)
     made: Policy
     notes: list[str] = []
-    if policy in RULES:
-        made, setting = make_policy(policy, world), replace(Setting(10, 20), **changes)
+    if named:
+        made = make_policy(policy, popularity_in(world))
+        setting = replace(Setting(10, 20), **changes)
     else:
         saved = load_policy(Path(policy), world)
         made, own = saved.policy, saved.setting

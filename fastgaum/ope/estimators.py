@@ -22,30 +22,28 @@ q(A)), the corrected value is D + C to first order. All orders of the mean odds 
 
 More than half of the world's odds taken back, t < −D / 2, is no small error any more: below, V goes
 on along its tangent, (4 D − 3 D² + 4 C) / (2 − D)². Where clicks differ in worth v′ = v and V =
-D + C. So it is for the random part of a target where the log's own displays are as random: there
-v′ = 1 has no error of any order, and D, C and V are those of the policy's own displays.
-
-v′ is spread less evenly than v where the world is nearly sure of a click in a few logged displays.
-So `dr-pi` needs support of its own: what the log is worth under v′.
+D + C. So it is for the random part of a target, whose displays are drawn as the log's: there v′ = 1
+has no error of any order, and D, C and V are those of the policy's own displays.
 
 The unit of an interval is the user, whose events are not independent: Student's interval of the
 ratio of sums over users, its variance by linearisation. An interval knows nothing of the world's
 own error (`dm`), nor of a wrong μ. But a wrong μ shows: w and v have the mean 1, less what the log
 never shows. Where the interval of that mean says otherwise, nothing that is made of the weights
-has a value. Nor has what no display can earn: a value outside the rewards is refused, and an
-interval that reaches beyond them is cut there, and says so."""
+has a value. Nor has what no display can earn."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
 from fastgaum.metrics.precision import sums_by_user
-from fastgaum.ope.display_law import Float64Array
+
+Float64Array = npt.NDArray[np.float64]
 
 LEAST_EFFECTIVE = 50.0
 """events that the weighted log must be worth: n / E[w²]; below, no interval holds"""
@@ -66,8 +64,6 @@ class ImportanceWeights:
     """shape (n_events,)"""
     effective: float
     """how many events without weights are worth as much: n / E[w²]"""
-    why: str = ""
-    """why they cannot be used; empty where they can"""
 
 
 @dataclass(frozen=True)
@@ -80,14 +76,18 @@ class WeightedEvents:
     """probability that the target's display holds an item that the log never shows"""
     weights: ImportanceWeights
     """w"""
-    slate_weights: ImportanceWeights
-    """v"""
-    residual_weights: ImportanceWeights
-    """v′"""
-    promised: Float64Array
-    """q(π); NaN without a world"""
+    slate_weights: ImportanceWeights | None
+    """v; None where only the propensity of each slate is known"""
+    residual_weights: ImportanceWeights | None
+    """v′; None likewise"""
+    own: Float64Array
+    """the part of q(π) that the policy's own slates add; NaN without a world"""
+    at_random: Float64Array
+    """the part that random sets add"""
     logged: Float64Array
     """q(A); NaN without a world"""
+    share: float = 0.0
+    """of the target's displays that are random sets, which v′ holds as they are"""
     clicks: bool = True
     """whether rewards are clicks, whose odds can be added; not where clicks differ in worth"""
     rewards_within: tuple[float, float] = (0.0, 1.0)
@@ -96,11 +96,6 @@ class WeightedEvents:
     """why no weights are right, whatever they say themselves; empty where they may be"""
     matches: float = math.inf
     """events whose logged slate is the policy's own; infinite where hardly any slate is to be"""
-    even_share: float = 0.0
-    """share of the target's displays that are drawn as the log's were, by an even law; v′ holds it
-    as it is"""
-    at_random: Float64Array | None = None
-    """their part of q(π); None: zeros"""
 
 
 @dataclass(frozen=True)
@@ -108,9 +103,8 @@ class ValueEstimate:
     """One estimator's value of a display, with its 95 % interval; None where there is none."""
 
     estimator: str
-    value: float | None
-    low: float | None = None
-    high: float | None = None
+    value: float | None = None
+    ci: tuple[float | None, float | None] = (None, None)
     effective_events: float | None = None
     """how many events the weighted log is worth; None for an estimator without weights"""
     why: str = ""
@@ -119,61 +113,74 @@ class ValueEstimate:
 
 def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
     """Every estimator's value, in the order of the table above: the one to read comes first."""
-    e = events
-    w, v, residual = e.weights.values, e.slate_weights.values, e.rewards - e.logged
-    worldless = "no world (--run)" if np.isnan(e.promised).any() else ""
+    e, w, promised = events, events.weights.values, events.own + events.at_random
+    worldless = "no world (--run)" if np.isnan(promised).any() else ""
 
-    def of(
+    def estimate(
         name: str,
-        side: tuple[ImportanceWeights, str],
-        tops: Float64Array,
+        weights: ImportanceWeights | None,
+        doubt: str,
+        terms: Callable[[], Float64Array],
         bottoms: Float64Array | None = None,
     ) -> ValueEstimate:
-        weights, doubt = side
-        why = (worldless if name.startswith("dr") else "") or doubt
-        effective = weights.effective if not doubt or doubt.startswith(FEW) else None
+        tells = weights is not None and (not doubt or doubt.startswith(FEW))
+        effective = weights.effective if weights is not None and tells else None
+        why = (worldless if name.startswith("d") else "") or doubt
         if why:
-            return ValueEstimate(name, None, effective_events=effective, why=why)
-        found = ValueEstimate(name, *ratio_interval(tops, bottoms, e.users), effective)
-        return _possible(found, e.rewards_within)
+            return ValueEstimate(name, effective_events=effective, why=why)
+        value, low, high = ratio_interval(terms(), bottoms, e.users)
+        least, most = e.rewards_within
+        slack = 1e-9 * max(abs(least), abs(most), 1.0)
+        if not least - slack <= value <= most + slack:
+            why = (
+                f"impossible: {value:.4g} a display, which earns from {least:g} to {most:g}: the "
+                "weights are too uneven, or wrong"
+            )
+            return ValueEstimate(name, effective_events=effective, why=why)
+        whys = []
+        if name == "pi" and (often := float((e.rewards != 0.0).mean())) > OFTEN:
+            whys.append(
+                f"too high for a good policy: {100 * often:.0f} % of displays are clicked; read "
+                "dr-pi"
+            )
+        cut = [f"{end:.4g}" for end in (low, high) if not least - slack <= end <= most + slack]
+        if cut and not np.isnan(low):
+            whys.append(f"interval cut at what a display can earn, it ended at {' and '.join(cut)}")
+            low, high = max(low, least), min(high, most)
+        return ValueEstimate(name, value, (low, high), effective, "; ".join(whys))
 
-    slates = e.slate_weights, _doubt(e, e.slate_weights, e.slate_weights)
-    sets = e.weights, _doubt(e, e.weights, e.weights)
-    if not sets[1] and e.matches < LEAST_EFFECTIVE:
+    sets = _doubt(e, e.weights, w)
+    if not sets and e.matches < LEAST_EFFECTIVE:
         few = f"no support: the log shows the policy's own slate in {e.matches:.0f} events, "
-        sets = e.weights, f"{few}{LEAST_EFFECTIVE:.0f} are required"
-    # v′ has no mean to be known by: v has
-    residuals = e.residual_weights, _doubt(e, e.residual_weights, e.slate_weights)
-    if residuals[1] and not slates[1]:
-        odds = "; in the world's odds a few events have nearly all of the weight"
-        residuals = e.residual_weights, residuals[1] + odds
-    direct = ValueEstimate("dm", None, why=worldless)
-    if not worldless:
-        direct = _possible(
-            ValueEstimate("dm", *ratio_interval(e.promised, None, e.users)), e.rewards_within
-        )
+        sets = f"{few}{LEAST_EFFECTIVE:.0f} are required"
+    v, residuals, v_values = e.slate_weights, e.residual_weights, w
+    slates = odds = "needs random displays, not the propensity of each slate alone"
+    if v is not None and residuals is not None:
+        v_values, slates = v.values, _doubt(e, v, v.values)
+        # v′ has no mean to be known by: v has
+        odds = _doubt(e, residuals, v.values)
+        if odds and not slates:
+            odds += "; in the world's odds a few events have nearly all of the weight"
     return (
-        of("dr-pi", residuals, _corrected(e, residual)),
-        _warned(of("pi", slates, v * e.rewards), e.rewards),
-        of("dr", sets, e.promised + w * residual),
-        of("snips", sets, w * e.rewards, w),
-        of("ips", sets, w * e.rewards),
-        direct,
+        estimate("dr-pi", residuals, odds, lambda: _corrected(e)),
+        estimate("pi", v, slates, lambda: v_values * e.rewards),
+        estimate("dr", e.weights, sets, lambda: promised + w * (e.rewards - e.logged)),
+        estimate("snips", e.weights, sets, lambda: w * e.rewards, w),
+        estimate("ips", e.weights, sets, lambda: w * e.rewards),
+        estimate("dm", None, "", lambda: promised),
     )
 
 
-def _corrected(events: WeightedEvents, residual: Float64Array) -> Float64Array:
-    """Terms whose mean is V, and whose spread is that of V, by its derivatives in D and C.
-
-    Displays that are drawn as the log's were need no odds: their residuals are the log's own. The
-    formula is then that of the others alone, D and C being their parts of a share s."""
-    at_random = np.zeros(len(residual)) if events.at_random is None else events.at_random
-    even = at_random * (events.even_share > 0.0) + events.even_share * residual
-    promised = events.promised - at_random * (events.even_share > 0.0)
-    corrections = (events.residual_weights.values - events.even_share) * residual
-    d, c, s = promised.mean(), corrections.mean(), 1.0 - events.even_share
+def _corrected(events: WeightedEvents) -> Float64Array:
+    """Terms whose mean is V, and whose spread is that of V, by its derivatives in D and C; D and C
+    are those of the policy's own displays, a share s of all."""
+    assert events.residual_weights is not None
+    residual = events.rewards - events.logged
+    even = events.at_random + events.share * residual
+    corrections = (events.residual_weights.values - events.share) * residual
+    d, c, s = events.own.mean(), corrections.mean(), 1.0 - events.share
     if not events.clicks or not d < s:
-        return np.asarray(even + promised + corrections)
+        return np.asarray(even + events.own + corrections)
     one_t, half = 1.0 + c / (s - d), 1.0 - d / s / 2.0
     if one_t >= half:
         value = s - (s - d) / one_t
@@ -181,15 +188,15 @@ def _corrected(events: WeightedEvents, residual: Float64Array) -> Float64Array:
     else:
         value = (d - 0.75 * d**2 / s + c) / half**2
         by_d, by_c = (1.0 - (d - c) / s) / half**3, 1.0 / half**2
-    return np.asarray(even + value + by_d * (promised - d) + by_c * (corrections - c))
+    return np.asarray(even + value + by_d * (events.own - d) + by_c * (corrections - c))
 
 
-def _doubt(events: WeightedEvents, weights: ImportanceWeights, known: ImportanceWeights) -> str:
-    """Why weights say nothing of the target; empty where they do. `known` are those among them
-    whose mean is known."""
+def _doubt(events: WeightedEvents, weights: ImportanceWeights, known: Float64Array) -> str:
+    """Why weights say nothing of the target; empty where they do. `known` are weights whose mean
+    is 1, less what the log never shows."""
     unseen = float(events.unseen.mean())
-    if events.refused or weights.why:
-        return events.refused or weights.why
+    if events.refused:
+        return events.refused
     if unseen > MOST_UNSEEN:
         return f"no support: {100 * unseen:.0f} % of its displays hold items that are never shown"
     if weights.effective < LEAST_EFFECTIVE:
@@ -197,7 +204,7 @@ def _doubt(events: WeightedEvents, weights: ImportanceWeights, known: Importance
             f"{FEW} {weights.effective:.1f} events of this policy, {LEAST_EFFECTIVE:.0f} are "
             "required"
         )
-    mean, low, high = ratio_interval(known.values, None, events.users)
+    mean, low, high = ratio_interval(known, None, events.users)
     if np.isnan(low) or (low <= 1.0 + ROUNDING and high >= 1.0 - unseen - ROUNDING):
         return ""
     least = "" if unseen < ROUNDING else f"{1.0 - unseen:.3f} to "
@@ -206,45 +213,6 @@ def _doubt(events: WeightedEvents, weights: ImportanceWeights, known: Importance
         f"no support: the mean weight is {mean:.3f} ({low:.3f} to {high:.3f}) and {least}1 is "
         f"expected: {cause}the propensities are wrong"
     )
-
-
-def _warned(pi: ValueEstimate, rewards: Float64Array) -> ValueEstimate:
-    """`pi` with a warning where clicks are frequent: their probabilities do not add up."""
-    if pi.value is None or (often := float((rewards != 0.0).mean())) <= OFTEN:
-        return pi
-    why = f"too high for a good policy: {100 * often:.0f} % of displays are clicked; read dr-pi"
-    return replace(pi, why=f"{why}; {pi.why}" if pi.why else why)
-
-
-def _possible(found: ValueEstimate, within: tuple[float, float]) -> ValueEstimate:
-    """The estimate without what no display can earn: it is refused, its interval cut."""
-    least, most = within
-    assert found.value is not None
-    slack = 1e-9 * max(abs(least), abs(most), 1.0)
-    if not least - slack <= found.value <= most + slack:
-        why = (
-            f"impossible: {found.value:.4g} a display, which earns from {least:g} to {most:g}: the "
-            "weights are too uneven, or wrong"
-        )
-        return replace(found, value=None, low=None, high=None, why=why)
-    low, high = found.low, found.high
-    assert low is not None
-    assert high is not None
-    cut = [f"{end:.4g}" for end in (low, high) if not least - slack <= end <= most + slack]
-    if not cut or np.isnan(low):
-        return found
-    why = f"interval cut at what a display can earn, it ended at {' and '.join(cut)}"
-    return replace(found, low=max(low, least), high=min(high, most), why=why)
-
-
-def effective_events(weights: Float64Array) -> float:
-    """How many events without weights are as much: (Σ w)² / Σ w².
-
-    >>> effective_events(np.array([1.0, 1.0, 0.0, 2.0]))
-    2.6666666666666665
-    """
-    squares = float((weights**2).sum())
-    return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
 
 
 def ratio_interval(

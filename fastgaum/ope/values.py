@@ -1,7 +1,7 @@
 """Off-policy values of a log: the one call, and its table.
 
     log = fg.load("clicks.csv")
-    world = world_over(UserModel.load("runs/mine"), log)
+    world = world_of(UserModel.load("runs/mine"), log)
     result = off_policy_values(log, Target(Greedy(), epsilon=0.1), world=world)
     print(result["estimates"])
 
@@ -9,9 +9,9 @@ A value is the expected clicks (or the expected worth of the click) of one displ
 users, in the states that the log left them in, under the target policy. What the target's
 displays would make of users later is not in it.
 
-Before anything is weighed, the log is asked whether its displays depend on what users clicked
-(`logs.audit_displays`). Where they do, no law that leaves the user out made them: without logged
-propensities nothing that is made of weights has a value."""
+A log without propensities is taken to show random sets of its pool. Two tests come before anything
+is weighed: displays must not depend on what users clicked (`logs.audit_displays`), and items must
+be shown evenly."""
 
 from __future__ import annotations
 
@@ -24,27 +24,23 @@ from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.audit_displays import DependenceSums, DisplayDependence
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog
-from fastgaum.ope.display_law import Float64Array
-from fastgaum.ope.estimators import WeightedEvents, ratio_interval, value_estimates
-from fastgaum.ope.shown import Shown, replay_policy
-from fastgaum.ope.targets import Target
-from fastgaum.ope.weights import LoggedDisplays, LoggedEvents, weigh_events
-from fastgaum.policies.evaluation import lower_bound_of
+from fastgaum.ope.estimators import Float64Array, WeightedEvents, ratio_interval, value_estimates
+from fastgaum.ope.shown import Target, replay_policy
+from fastgaum.ope.weights import uneven_displays, weigh_events
+from fastgaum.policies.heuristics import Popular
 from fastgaum.reports.table import Block, Json, num, span
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet
-
-POPULAR_DISPLAYS = LoggedDisplays()
 
 
 def off_policy_values(
     log: SessionLog,
     target: Target,
     *,
-    displays: LoggedDisplays = POPULAR_DISPLAYS,
+    propensities: npt.NDArray[np.floating] | None = None,
+    pool: npt.NDArray[np.integer] | None = None,
     world: World | None = None,
-    values: npt.NDArray[np.floating] | None = None,
     item_values: npt.NDArray[np.floating] | None = None,
     seed: int = 0,
 ) -> Json:
@@ -54,111 +50,97 @@ def off_policy_values(
         log: all its sessions are read: `slice_sessions(log, log.sessions_in("test"))` has those of
             a split.
         target: whose value is asked for.
-        displays: how the log's slates came about.
+        propensities: the logged probability of each event's slate, shape (n_events,); None: slates
+            are random sets of the pool.
+        pool: codes of the items that slates are made of; None: all items of the log.
         world: users who follow the logged ones; for the direct method, doubly robust values, and
-            policies that read users. None: those have no value. A set of worlds says the mean of
-            what its members say.
-        values: what a click on each candidate is worth, shape (n_candidates,); None: 1.
-        item_values: with `values` and a world, what a click on each item is worth, shape (n_items,)
-            and NaN where it is not known; None: the item's mean in this log. The
-            `mean_item_values` of a whole log know the items too that one of its splits never
-            displays.
+            policies that read users. None: those have no value. Of a set of worlds, the first.
+        item_values: what a click on each item is worth, shape (n_items,); None: 1.
         seed: seeds random slates.
 
-    Returns: an object for JSON: `estimates` has a row per estimator; `set` what each member of a
-        set promises (`dm`), the bound that 95 % of new members exceed, and how far they are apart
-        about a display of the target; `dependence` whether displays depend on clicks; `notes` what
-        is doubtful. `off_policy_block` prints it.
+    Returns: an object for JSON: `estimates` has a row per estimator; `dependence` whether displays
+        depend on clicks; `notes` what is doubtful. `off_policy_block` prints it.
 
     Raises:
         ConfigError: the log holds successive choices of its displays; or the pool, the policy, the
-            world, the propensities or the values do not fit the log; or a world is to value an item
-            of the pool whose clicks have no known worth.
+            world, the propensities or the values do not fit the log.
         LogFormatError: the log has no event, or none of the size that the policy makes; or every
             event has a choice and no worth of clicks is given.
     """
     refuse_successive(log.event_fields, "off-policy values are of")
-    if values is None and log.n_events and not log.has_no_click:
+    if log.n_events == 0:
+        raise LogFormatError(
+            f"log '{log.name}' has no event to estimate from: choose another split"
+        )
+    if item_values is None and not log.has_no_click:
         raise LogFormatError(
             f"every event of log '{log.name}' has a choice, so that each display earns one click "
-            "under any policy: say what clicks are worth (values=…, --value COLUMN)"
+            "under any policy: say what clicks are worth (item_values=…, --value COLUMN)"
         )
-    events = LoggedEvents(log, displays)
-    worth = np.ones(log.n_candidates)
-    of_items: Float64Array | None = None
-    if values is not None:
-        worth = _checked(values, log)
-        of_items = np.asarray(
-            mean_item_values(log, worth) if item_values is None else item_values, np.float64
-        )
-        if of_items.shape != (log.n_items,):
-            raise ConfigError(
-                f"the values of items have the shape {of_items.shape}, one per item is required: "
-                f"({log.n_items},)"
-            )
-        unknown = events.pool[~np.isfinite(of_items[events.pool])]
-        if world is not None and len(unknown):
-            raise ConfigError(
-                f"what a click on {len(unknown):,} items of the pool is worth is unknown "
-                f"('{log.item_ids[int(unknown[0])]}' …), the log never displays them: give a pool "
-                "without them"
-            )
-    shown = replay_policy(log, target, world, events.pool, of_items, seed)
-    if not shown.read.any():
+    sizes = np.diff(log.display_offsets)
+    if target.k is not None and not (sizes == target.k).any():
         raise LogFormatError(
             f"log '{log.name}' has no display of {target.k} items, which {target.policy.name} "
             "makes: train it for the log's size of displays"
         )
-    dependence = DependenceSums.of(log).test()
-    weighted = dataclasses.replace(
-        weigh_events(events, target, shown, worth),
-        rewards_within=_rewards_within(worth, of_items, events.pool),
-        refused=_refusal(dependence, events),
-    )
-    slate_side = weighted.slate_weights
+    items = (np.arange(log.n_items) if pool is None else np.unique(pool)).astype(np.int32)
+    outside = np.setdiff1d(log.items, items)
+    if len(outside):
+        raise ConfigError(
+            f"log '{log.name}' displays {len(outside):,} items that the pool lacks "
+            f"('{log.item_ids[int(outside[0])]}' …): give a pool that holds all that was shown"
+        )
+    worth, within = np.ones(log.n_items), (0.0, 1.0)
+    if item_values is not None:
+        worth = _of_shape("values of items", item_values, log.n_items)
+        unknown = items[~np.isfinite(worth[items])]
+        if len(unknown):
+            raise ConfigError(
+                f"what a click on {len(unknown):,} items of the pool is worth is unknown "
+                f"('{log.item_ids[int(unknown[0])]}' …): give a pool without them"
+            )
+        within = min(0.0, float(worth[items].min())), max(0.0, float(worth[items].max()))
+    dependence, refused, given = DependenceSums.of(log).test(), "", None
+    if propensities is not None:
+        given = _of_shape("propensities", propensities, log.n_events)
+        wrong = np.flatnonzero(~((given > 0.0) & (given <= 1.0)))
+        if len(wrong):
+            raise ConfigError(
+                f"the propensity of event {wrong[0]} is {given[wrong[0]]}, a probability above 0 "
+                "and at most 1 is required: it is that of what was shown"
+            )
+    elif dependence is not None and dependence.found:
+        refused = (
+            f"displays depend on clicks (z = {dependence.z:.1f}): they are no random sets, give "
+            "logged propensities (--propensity)"
+        )
+    else:
+        refused = uneven_displays(log, items)
+    world = world.first if isinstance(world, WorldSet) else world
+    rewards = np.zeros(log.n_events)
+    rewards[np.asarray(log.choices) >= 0] = worth[log.items[log.chosen_candidates]]
+    shown = replay_policy(log, target, world, items, worth, seed)
+    clicks = item_values is None and world is not None and world.outside
+    weighted = weigh_events(log, target, shown, items, rewards, propensities=given, clicks=clicks)
+    weighted = dataclasses.replace(weighted, rewards_within=within, refused=refused)
+    v = weighted.slate_weights
     return {
         "log": {"name": log.name, "fingerprint": log.fingerprint},
         "events": len(weighted.rewards),
-        "left_out_events": int((~shown.read).sum()),
+        "left_out_events": log.n_events - len(weighted.rewards),
         "users": len(np.unique(weighted.users)),
         "policy": target.policy.name,
         "epsilon": target.random_share,
-        "propensities": "logged" if events.law is None else displays.law,
-        "pool_items": len(events.pool),
+        "propensities": "random sets" if given is None else "logged",
+        "pool_items": len(items),
         "logged_value": _interval(weighted.rewards, weighted),
         "unseen": float(weighted.unseen.mean()),
         "mean_weight": _interval(weighted.weights.values, weighted),
-        "mean_slate_weight": None if slate_side.why else _interval(slate_side.values, weighted),
+        "mean_slate_weight": None if v is None else _interval(v.values, weighted),
         "dependence": None if dependence is None else dataclasses.asdict(dependence),
-        "set": _of_set(shown) if isinstance(world, WorldSet) else None,
-        "notes": _notes(log, shown, world, target),
-        "estimates": [
-            {
-                "estimator": one.estimator,
-                "value": one.value,
-                "ci": [one.low, one.high],
-                "effective_events": one.effective_events,
-                "why": one.why,
-            }
-            for one in value_estimates(weighted)
-        ],
+        "notes": _notes(log, sizes, world, target),
+        "estimates": [dataclasses.asdict(one) for one in value_estimates(weighted)],
     }
-
-
-def mean_item_values(log: SessionLog, values: npt.NDArray[np.floating]) -> Float64Array:
-    """What a click on each item is worth in the mean of its displays, shape (n_items,); NaN of an
-    item that is never displayed.
-
-    Args:
-        log: where the items are displayed.
-        values: what a click on each candidate is worth, shape (n_candidates,).
-
-    Raises:
-        ConfigError: there is not one finite value per candidate.
-    """
-    counts = np.bincount(log.items, minlength=log.n_items)
-    sums = np.bincount(log.items, weights=_checked(values, log), minlength=log.n_items)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def off_policy_block(result: Json) -> Block:
@@ -183,16 +165,8 @@ def off_policy_block(result: Json) -> Block:
         f"propensities: {result['propensities']}, pool of {result['pool_items']:,} items; wrong "
         "propensities make every value wrong but dm",
         said,
+        *result["notes"],
     ]
-    if (members := result["set"]) is not None:
-        promised = ", ".join(num(value, 4) for value in members["dm"])
-        bound = members["lower_bound"]
-        notes.append(
-            f"dm is the mean of {len(members['dm'])} worlds, which promise {promised}"
-            + ("" if bound is None else f" (lower bound {num(bound, 4)})")
-            + f"; their disagreement about a display of the policy is {members['disagreement']:.3f}"
-        )
-    notes += result["notes"]
     if result["left_out_events"]:
         notes.append(f"{result['left_out_events']:,} events of other sizes of displays left out")
     title = f"{result['policy']} on {result['log']['name']}, random share {result['epsilon']:g}"
@@ -200,70 +174,31 @@ def off_policy_block(result: Json) -> Block:
     return Block(title, columns, tuple(rows), tuple(notes))
 
 
-def _checked(values: npt.NDArray[np.floating], log: SessionLog) -> Float64Array:
-    given = np.asarray(values, np.float64)
-    if given.shape != (log.n_candidates,):
-        raise ConfigError(
-            f"the values of clicks have the shape {given.shape}, one per candidate is required: "
-            f"({log.n_candidates},)"
-        )
-    wrong = np.flatnonzero(~np.isfinite(given))
-    if len(wrong):
-        raise ConfigError(
-            f"the value of a click on candidate {wrong[0]} is {given[wrong[0]]}, a finite number "
-            "is required"
-        )
-    return given
+def _of_shape(what: str, given: npt.NDArray[np.floating], n: int) -> Float64Array:
+    found = np.asarray(given, np.float64)
+    if found.shape != (n,):
+        raise ConfigError(f"the {what} have the shape {found.shape}, ({n},) is required")
+    return found
 
 
-def _of_set(shown: Shown) -> Json:
-    by_member = shown.by_member[:, shown.read].mean(axis=1)
-    return {
-        "dm": by_member.tolist(),
-        "lower_bound": lower_bound_of(by_member),
-        "disagreement": float(shown.disagreement[shown.read].mean()),
-    }
-
-
-def _rewards_within(
-    worth: Float64Array, of_items: Float64Array | None, pool: npt.NDArray[np.integer]
-) -> tuple[float, float]:
-    """The least and the most that a display can earn: no click, or the click worth most."""
-    worths = worth if of_items is None else np.append(worth, of_items[pool])
-    return min(0.0, float(np.nanmin(worths))), max(0.0, float(np.nanmax(worths)))
-
-
-def _refusal(dependence: DisplayDependence | None, events: LoggedEvents) -> str:
-    """Why no law of displays holds; empty where one may, or propensities are logged."""
-    if events.law is None or dependence is None or not dependence.found:
-        return ""
-    return (
-        f"displays depend on clicks (z = {dependence.z:.1f}): no law without the user made them, "
-        "give logged propensities (--propensity)"
-    )
-
-
-def _notes(log: SessionLog, shown: Shown, world: World | None, target: Target) -> list[str]:
-    """What makes the values doubtful."""
-    fitted = np.zeros(log.n_sessions, bool)
-    fitted[log.sessions_in("train")] = True
-    count = int(fitted[log.session_of_event[shown.read]].sum())
-    if count == 0:
-        return []
-    of_training = f"warning: {count:,} of these events are of the training split. "
+def _notes(
+    log: SessionLog, sizes: npt.NDArray[np.integer], world: World | None, target: Target
+) -> list[str]:
+    """What makes the values doubtful: events that the run or the policy was made of."""
+    fitted = np.isin(log.session_of_event, log.sessions_in("train"))
+    count = int((fitted & (sizes == (target.k or sizes))).sum())
     notes = []
-    if isinstance(world, LearnedWorld | WorldSet):
+    if isinstance(world, LearnedWorld):
         notes.append(
-            f"{of_training}A run that was fitted on them knows their clicks: dm repeats them, and "
-            "dr and dr-pi find too little to correct. Take events that the run was not fitted on "
-            "(--split test)"
+            "A run that was fitted on them knows their clicks: dm repeats them, and dr and dr-pi "
+            "find too little to correct."
         )
-    if target.fitted:
-        notes.append(
-            f"{of_training}{target.policy.name} is made of their choices, so that every value of "
-            "it is too high. Take events that it was not made of (--split test)"
-        )
-    return notes
+    if isinstance(target.policy, Popular):
+        notes.append("popular is made of their choices, so that every value of it is too high.")
+    if not count or not notes:
+        return []
+    warning = f"warning: {count:,} of these events are of the training split."
+    return [" ".join([warning, *notes, "Take events of another split (--split test)"])]
 
 
 def _interval(per_event: Float64Array, events: WeightedEvents) -> Json:

@@ -20,7 +20,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.q_learning import QLearner
-from fastgaum.policies.registry import LEARNERS, make_policy, untrained
+from fastgaum.policies.registry import LEARNERS, make_policy, popularity_in, untrained
 from fastgaum.policies.rollout import Outcome, Setting, first_keys, play
 from fastgaum.policies.training import EVALUATION_SEED, train_policy
 from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
@@ -300,7 +300,7 @@ def compare_policies(
                     progress(trained, total, f"{name}, k = {own_setting.k}")
                 trained += 1
                 if name not in LEARNERS:
-                    policies.append(make_policy(name, plan.own))
+                    policies.append(make_policy(name, popularity_in(plan.own)))
                     continue
                 config = plan.config.replace(seed=plan.config.seed + seed)
                 learner = untrained(name, plan.own, own_setting.k, own_setting.pool, config)

@@ -45,8 +45,8 @@ class Popular(Policy):
             )
 
     @classmethod
-    def of_log(cls, world: World, log: SessionLog) -> Popular:
-        """Popularity = how often the log's training split chose each of the world's items."""
+    def of_log(cls, world: World | SessionLog, log: SessionLog) -> Popular:
+        """Popularity = how often the log's training split chose each item of a world, or log."""
         sessions = log.sessions_in("train")
         events = np.isin(log.session_of_event, sessions) & (np.asarray(log.choices) >= 0)
         chosen = np.asarray(log.items)[(np.asarray(log.display_offsets)[:-1] + log.choices)[events]]

@@ -93,9 +93,23 @@ def require_trained(name: str) -> None:
         )
 
 
-def make_policy(name: str, world: World, popularity: FloatArray | None = None) -> Policy:
-    """A policy that needs no training in the world; `popularity` of its items, shape (n_items,):
-    None, that of `popularity_in`.
+def is_rule(policy: str) -> bool:
+    """Whether a policy is one of `RULES`, and not a file or folder that is there.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    # a folder that happens to have a rule's name hides nothing
+    if policy not in RULES and not Path(policy).exists():
+        raise ConfigError(
+            f"no policy '{policy}'{did_you_mean(policy, RULES)}: give a folder written by "
+            f"`fastgaum rl train`, or one of {', '.join(RULES)}"
+        )
+    return policy in RULES
+
+
+def make_policy(name: str, popularity: FloatArray | None = None) -> Policy:
+    """A policy that needs no training; `popularity` of each item, shape (n_items,), for `popular`.
 
     Raises:
         ConfigError: a name that is none, or its popularity is not known.
@@ -105,7 +119,6 @@ def make_policy(name: str, world: World, popularity: FloatArray | None = None) -
     if name == Greedy.name:
         return Greedy()
     if name == Popular.name:
-        popularity = popularity_in(world) if popularity is None else popularity
         if popularity is None:
             raise ConfigError("popular needs a popularity per item, and this world has none")
         return Popular(popularity)

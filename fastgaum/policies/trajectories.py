@@ -15,7 +15,7 @@ import polars as pl
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.q_learning import QLearner
-from fastgaum.policies.registry import make_policy
+from fastgaum.policies.registry import make_policy, popularity_in
 from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.worlds.world import NO_ITEM, IntArray, Past, World
 
@@ -58,7 +58,7 @@ def trajectories(
             f"seed {seed}"
         )
     if isinstance(policy, str):
-        policy = make_policy(policy, world)
+        policy = make_policy(policy, popularity_in(world))
     if isinstance(policy, QLearner):
         policy.learning = False
     setting.pool.check(world.n_items, setting.k)

@@ -53,7 +53,7 @@ def test_the_table_and_its_files(
     files = ["--json", str(tmp_path / "v.json"), "--markdown", str(tmp_path / "v.md")]
     argv = ["ope", str(shown), "--policy", "greedy", "--epsilon", "0.5", "--run", str(run)]
     capsys.readouterr()
-    assert main([*argv, "--split", "all", "--display-law", "uniform", *files]) == 0
+    assert main([*argv, "--split", "all", *files]) == 0
     out, rows = capsys.readouterr().out, rows_of(tmp_path / "v.json")
     for name in ("dr-pi", "pi", "dr", "snips", "ips", "dm"):
         assert f"| {name} |" in (tmp_path / "v.md").read_text()
@@ -65,7 +65,7 @@ def test_the_table_and_its_files(
     assert "of these events are of the training split" in note
     assert note in (tmp_path / "v.md").read_text()
     assert "warning: " in out
-    test = ["--display-law", "uniform", "--json", str(tmp_path / "test.json")]
+    test = ["--json", str(tmp_path / "test.json")]
     assert main([*argv, *test]) == 0
     assert json.loads((tmp_path / "test.json").read_text())["notes"] == []
 
@@ -76,22 +76,22 @@ def test_a_policy_is_not_judged_by_the_choices_it_was_made_of(shown: Path, tmp_p
     ):
         file = tmp_path / f"{number}.json"
         argv = ["ope", str(shown), "--policy", policy, "--split", split, "--json", str(file)]
-        assert main([*argv, "--display-law", "uniform"]) == 0
+        assert main(argv) == 0
         says = "of the training split. popular is made of their choices"
         notes = json.loads(file.read_text())["notes"]
         assert [says in note for note in notes] == [True] * warned
 
 
 def test_propensities_and_values_are_columns(shown: Path, tmp_path: Path) -> None:
-    """The column says what the uniform law says; a price multiplies; neither reaches a model."""
+    """The column says what random sets have; a price multiplies; neither reaches a model."""
     argv = ["ope", str(shown), "--policy", "random", "--split", "all"]
     by_law, by_column, priced = (tmp_path / name for name in ("law.json", "column.json", "p.json"))
-    assert main([*argv, "--display-law", "uniform", "--json", str(by_law)]) == 0
+    assert main([*argv, "--json", str(by_law)]) == 0
     assert main([*argv, "--propensity", "propensity", "--json", str(by_column)]) == 0
     assert main([*argv, "--value", "price", "--json", str(priced)]) == 0
     law, column = rows_of(by_law)["ips"], rows_of(by_column)["ips"]
     assert column["value"] == pytest.approx(law["value"], rel=1e-5)
-    assert "needs a law" in rows_of(by_column)["pi"]["why"]
+    assert "needs random displays" in rows_of(by_column)["pi"]["why"]
     assert rows_of(priced)["snips"]["value"] > 2 * law["value"]
 
 
@@ -114,7 +114,7 @@ def test_clicks_on_items_that_a_split_never_displays_have_a_worth(
         frame.with_columns(price=priced).write_csv(file)
         argv = ["ope", str(file), "--policy", "random", "--run", str(run), "--value", "price"]
         # the run has another split of this log
-        argv += ["--display-law", "uniform", "--json", str(out), "--allow-seen-users"]
+        argv += ["--json", str(out), "--allow-seen-users"]
         assert main(argv) == 0
         assert json.loads(out.read_text())["split"] == "test"
         values.append(rows_of(out))
@@ -133,7 +133,7 @@ def test_an_item_that_no_split_displays_has_no_worth(
     lacking = np.add.reduceat(with_it, log.session_offsets[:-1]) == 0
     save_log(slice_sessions(log, np.flatnonzero(lacking)), tmp_path / "saved")
     argv = ["ope", str(tmp_path / "saved"), "--policy", "random", "--run", str(run)]
-    argv += ["--display-law", "uniform", "--value", "price"]
+    argv += ["--value", "price"]
     out = tmp_path / "v.json"
     assert f"1 items of the pool is worth is unknown ('{item}' …)" in fails(
         [*argv, "--json", str(out)]
