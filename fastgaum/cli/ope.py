@@ -17,15 +17,13 @@ from fastgaum.cli.options import (
 from fastgaum.cli.output import check_outputs, note, show_block, write_tables
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading, checked_users
-from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.errors import ConfigError, LogFormatError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from fastgaum.logs.log import FieldArray, IntArray, SessionLog
-    from fastgaum.models.user_model import UserModel
-    from fastgaum.ope.shown import Target
 
 
 NO_FILES = TableFiles()
@@ -64,18 +62,23 @@ def ope_command(
         seed: seeds random slates
     """
     check_outputs(files.json, files.markdown)
+    from fastgaum.logs.columns import Vocabulary
     from fastgaum.logs.cut import slice_sessions
     from fastgaum.machine import machine_facts
     from fastgaum.models.user_model import UserModel
     from fastgaum.ope.shown import Target
     from fastgaum.ope.values import off_policy_block, off_policy_values
     from fastgaum.policies.heuristics import Popular
-    from fastgaum.policies.registry import is_rule, make_policy
+    from fastgaum.policies.registry import RULES, load_policy, make_policy
+    from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.replay import world_of
 
-    named = is_rule(policy)
-    if not named and run is None:
-        raise ConfigError(f"'{policy}' was trained in the world of a run: give it (--run)")
+    # a folder that happens to have a rule's name hides nothing
+    if policy not in RULES and run is None:
+        raise ConfigError(
+            f"'{policy}' was trained in the world of a run: give it (--run)"
+            f"{did_you_mean(policy, RULES)}"
+        )
     use_threads(threads)
     model = None if run is None else UserModel.load(run, device="cpu")
     reading = reading if run is None else reading.or_of_run(run)
@@ -93,12 +96,16 @@ def ope_command(
         of_items = _item_means(whole, value)
     seen = None if model is None else checked_users(model, log, split, allow_seen_users)
     world = None if model is None else world_of(model, log, head)
-    if named:
+    if policy in RULES or model is None:
         popularity = Popular.of_log(log if world is None else world, log).popularity
         target = Target(make_policy(policy, popularity), epsilon)
     else:
-        assert model is not None
-        target = _trained(Path(policy), model, log, epsilon, head)
+        # what the log knows of the policy's pool; further items of the log come last in its world
+        own = LearnedWorld(model, head, log=log)
+        saved = load_policy(policy, own)
+        known = saved.setting.pool.pinned(own.n_items).items or range(own.n_items)
+        codes = Vocabulary(log.item_ids).codes(own.item_ids.gather(list(known)))
+        target = Target(saved.policy, epsilon, saved.setting.k, codes[codes >= 0])
     with Bar("estimating"):
         result = off_policy_values(
             slice_sessions(log, rows),
@@ -116,33 +123,6 @@ def ope_command(
     show_block(block)
     if seen is not None:
         note(str(seen))
-
-
-def _trained(
-    path: Path, model: UserModel, log: SessionLog, epsilon: float, head: HeadOption
-) -> Target:
-    """A policy of `fastgaum rl train`, for displays of the size that it makes. It chooses from the
-    items of its own pool that the log knows; where its pools were drawn, from all items they were
-    drawn from."""
-    import numpy as np
-
-    from fastgaum.logs.columns import Vocabulary
-    from fastgaum.ope.shown import Target
-    from fastgaum.policies.registry import load_policy
-    from fastgaum.worlds.learned_world import LearnedWorld
-
-    # the log's further items come last in its world: the policy's have the same numbers in both
-    own = LearnedWorld(model, head, log=log)
-    saved = load_policy(path, own)
-    items = saved.setting.pool.pinned(own.n_items).items or range(own.n_items)
-    codes = Vocabulary(log.item_ids).codes(own.item_ids.gather(list(items)))
-    if not (codes >= 0).any():
-        raise ConfigError(
-            f"log '{log.name}' knows none of the items that {saved.policy.name} chooses from: give "
-            "the log of its run"
-        )
-    pool = codes[codes >= 0].astype(np.int32)
-    return Target(saved.policy, epsilon, saved.setting.k, pool)
 
 
 def _with_columns(
@@ -190,18 +170,12 @@ def _event_numbers(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
 
 def _item_means(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
     """The mean of a candidates' column over each item's displays, NaN of an item that is never
-    displayed. Raises LogFormatError unless the values are finite numbers."""
+    displayed. Raises LogFormatError unless the values are numbers."""
     import numpy as np
 
     if column not in log.candidate_fields:
         raise _no_column(column, "one value per candidate", log.candidate_fields)
     values = _numbers(column, log.candidate_fields[column], log)
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if len(wrong):
-        raise LogFormatError(
-            f"the value of a click on candidate {wrong[0]} is {values[wrong[0]]}, a finite number "
-            "is required"
-        )
     counts = np.bincount(log.items, minlength=log.n_items)
     sums = np.bincount(log.items, weights=values, minlength=log.n_items)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

@@ -60,23 +60,22 @@ def simulate_command(
     """
     check_table_output(out)
     check_outputs(json)
-    from fastgaum.policies.registry import is_rule, load_policy, make_policy, popularity_in
+    from fastgaum.policies.registry import RULES, load_policy, make_policy, popularity_in
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.trajectories import trajectories
     from fastgaum.worlds.pools import Pool
     from fastgaum.worlds.world_set import world_of_run
 
-    named = is_rule(policy)
     use_threads(threads)
     read = None if log is None else log_of_run(run, log, data_dir)
     world = world_of_run(run, head=head, starts=starts, log=read)
     world.require_contexts()
     changes = given(k=slate_size, horizon=horizon, leaving=leaving)
-    if pool is not None or pool_size is not None or named:
+    if pool is not None or pool_size is not None or policy in RULES:
         changes["pool"] = Pool(pool or "fixed", pool_size or 0, seed=seed)
     made: Policy
     notes: list[str] = []
-    if named:
+    if policy in RULES:
         made = make_policy(policy, popularity_in(world))
         setting = replace(Setting(10, 20), **changes)
     else:

@@ -129,7 +129,7 @@ def replay_policy(
     worth[number[known]] = item_values[known]
     number = np.append(number, NO_ITEM).astype(np.int32)
     own_pool = pool if target.pool is None else target.pool
-    if not np.isin(own_pool, pool).all():
+    if not len(own_pool) or not np.isin(own_pool, pool).all():
         raise ConfigError(
             f"{policy.name} chooses from items that the pool lacks: give a pool that holds them"
         )

@@ -93,21 +93,6 @@ def require_trained(name: str) -> None:
         )
 
 
-def is_rule(policy: str) -> bool:
-    """Whether a policy is one of `RULES`, and not a file or folder that is there.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    # a folder that happens to have a rule's name hides nothing
-    if policy not in RULES and not Path(policy).exists():
-        raise ConfigError(
-            f"no policy '{policy}'{did_you_mean(policy, RULES)}: give a folder written by "
-            f"`fastgaum rl train`, or one of {', '.join(RULES)}"
-        )
-    return policy in RULES
-
-
 def make_policy(name: str, popularity: FloatArray | None = None) -> Policy:
     """A policy that needs no training; `popularity` of each item, shape (n_items,), for `popular`.
 
@@ -193,7 +178,7 @@ def load_policy(path: str | Path, world: World) -> SavedPolicy:
     if not file.is_file():
         raise CheckpointError(
             f"no policy at '{path}': give a folder written by `fastgaum rl train`, or its "
-            f"{POLICY_FILE}"
+            f"{POLICY_FILE}{did_you_mean(str(path), RULES)}"
         )
     state = load_state(file, FORMAT, "train again", State, "policy")
     with damage_named(file, "policy"):

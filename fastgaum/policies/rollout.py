@@ -16,7 +16,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.policies.base import BoolArray, Observation, Policy, Transition
 from fastgaum.worlds.pools import CHOICE, LEAVE, SLATE, START, Keys, Pool, draw_uniform
 from fastgaum.worlds.rules import Leaving, Reward, StepReward, check_pessimism, leaving_rule
-from fastgaum.worlds.world import FloatArray, IntArray, Population, Response, World
+from fastgaum.worlds.world import FloatArray, IntArray, Population, World
 from fastgaum.worlds.world_set import followed_population
 
 
@@ -76,7 +76,7 @@ def rollout(
     there = np.ones(n_users, np.bool_)
     users.reset(keys.of(START))
     policy.start(n_users, world.past(keys.of(START).copy()))
-    leave = _never if setting.leaving is None else leaving_rule(setting.leaving)
+    leave = leaving_rule(0.0 if setting.leaving is None else setting.leaving)
     pool_keys = setting.pool.keys(keys)
     pools = setting.pool.draw(pool_keys, world.n_items)
     for step in range(setting.horizon):
@@ -122,10 +122,6 @@ def first_keys(n_users: int, seed: int, first_user: int = 0) -> Keys:
     keys.seed(seed, keys.everyone, first_user)
     keys.start(keys.everyone)
     return keys
-
-
-def _never(response: Response, steps: IntArray, states: FloatArray) -> FloatArray:
-    return np.zeros(len(steps), np.float32)
 
 
 @dataclass(frozen=True)
