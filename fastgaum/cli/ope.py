@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,6 @@ def ope_command(
     from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.replay import world_of
 
-    # a folder that happens to have a rule's name hides nothing
     if policy not in RULES and run is None:
         raise ConfigError(
             f"'{policy}' was trained in the world of a run: give it (--run)"
@@ -88,7 +88,8 @@ def ope_command(
     rows = log.sessions_in(split)
     propensities = of_items = items = None
     if propensity is not None:
-        propensities = _event_numbers(slice_sessions(whole, rows), propensity)
+        part = slice_sessions(whole, rows)
+        propensities = _numbers(part, propensity, part.event_fields, "one value per event")
     if pool is not None:
         items = _pool(pool, log)
     if value is not None:
@@ -161,36 +162,29 @@ def _without_columns(
     return dataclasses.replace(log, event_fields=events, candidate_fields=candidates)
 
 
-def _event_numbers(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
-    """The values of a column of the events. Raises LogFormatError unless they are numbers."""
-    if column not in log.event_fields:
-        raise _no_column(column, "one value per event", log.event_fields)
-    return _numbers(column, log.event_fields[column], log)
-
-
 def _item_means(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
     """The mean of a candidates' column over each item's displays, NaN of an item that is never
     displayed. Raises LogFormatError unless the values are numbers."""
     import numpy as np
 
-    if column not in log.candidate_fields:
-        raise _no_column(column, "one value per candidate", log.candidate_fields)
-    values = _numbers(column, log.candidate_fields[column], log)
+    values = _numbers(log, column, log.candidate_fields, "one value per candidate")
     counts = np.bincount(log.items, minlength=log.n_items)
     sums = np.bincount(log.items, weights=values, minlength=log.n_items)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _no_column(column: str, what: str, known: dict[str, Any]) -> LogFormatError:
-    return LogFormatError(
-        f"the saved log has no column '{column}' of {what} (it has {', '.join(known) or 'none'}): "
-        "convert it anew with that field"
-    )
-
-
-def _numbers(column: str, values: FieldArray, log: SessionLog) -> npt.NDArray[np.float64]:
+def _numbers(
+    log: SessionLog, column: str, fields: Mapping[str, FieldArray], what: str
+) -> npt.NDArray[np.float64]:
+    """The values of a column, of `fields`. Raises LogFormatError unless they are numbers."""
     import numpy as np
 
+    if column not in fields:
+        raise LogFormatError(
+            f"the saved log has no column '{column}' of {what} (it has "
+            f"{', '.join(fields) or 'none'}): convert it anew with that field"
+        )
+    values = fields[column]
     if column not in log.categories:
         return np.asarray(values, np.float64)
     # whole numbers are read as categories

@@ -3,8 +3,7 @@ users."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -283,7 +282,7 @@ def adapt_command(
     for one in made:
         one.pool = pool
     changes = given(horizon=horizon, reward=reward, leaving=leaving)
-    setting = dataclasses.replace(trained, pool=met, **changes)
+    setting = replace(trained, pool=met, **changes)
     notes = loaded[0].notes(setting)
     for text in notes:
         note(text)
