@@ -10,6 +10,7 @@ number; by itself it counts against no click alone."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,11 +33,55 @@ from fastgaum.baselines.field_columns import ids_of_few, is_few
 from fastgaum.config import Positive
 from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.logs.log import FloatArray
 from fastgaum.nets.networks import context_sizes
 from fastgaum.nets.tensors import BatchTensors
 
 FEW_PENALTY = 0.1
 """the penalty of values of fields that have few, each seen often, and of the intercept"""
+
+CHUNK_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Design:
+    """What the weights multiply, a row per candidate, without products that can be made again:
+    numbers as one matrix of all rows and crossings would take ten times their memory."""
+
+    ids: sparse.csr_matrix
+    """1 at each of a candidate's ids, (n_candidates, n_ids)"""
+    numbers: FloatArray
+    """(n_candidates, n_numbers)"""
+    factors: Float64Array
+    """1 and the context numbers of a candidate's event: each multiplies ids and numbers once,
+    (n_candidates, 1 + n_context_numbers)"""
+    others: sparse.csr_matrix
+    """crosses; where no click is a choice, an intercept and the context"""
+
+    def times(self, weights: Float64Array) -> Float64Array:
+        """The utility of each candidate, (n_candidates,)."""
+        n_ids, width = self.ids.shape[1], self.factors.shape[1]
+        n_own = n_ids + self.numbers.shape[1]
+        own = weights[: width * n_own].reshape(width, n_own).T
+        sums = np.asarray(self.ids @ own[:n_ids])
+        for rows in self._chunks():
+            sums[rows] += self.numbers[rows].astype(np.float64) @ own[n_ids:]
+        rest = np.asarray(self.others @ weights[width * n_own :])
+        return np.asarray(np.einsum("nk,nk->n", sums, self.factors) + rest)
+
+    def transposed_times(self, errors: Float64Array, power: int = 1) -> Float64Array:
+        """The sum over candidates of their row, its entries to a power, times their error."""
+        factors = self.factors**power * errors[:, None]
+        of_numbers = np.zeros((self.numbers.shape[1], factors.shape[1]))
+        for rows in self._chunks():
+            of_numbers += (self.numbers[rows].astype(np.float64) ** power).T @ factors[rows]
+        own = np.concatenate([np.asarray(self.ids.T @ factors), of_numbers])
+        return np.append(own.T.reshape(-1), np.asarray(self.others.power(power).T @ errors))
+
+    def _chunks(self) -> Iterator[slice]:
+        return (
+            slice(first, first + CHUNK_ROWS) for first in range(0, len(self.numbers), CHUNK_ROWS)
+        )
 
 
 @dataclass(eq=False)
@@ -65,11 +110,11 @@ class ConditionalLogit(Baseline):
         )
         self.crossed = np.unique(self._cross_keys(everything))
         of_train, design = self._design(everything), self._design(held)
-        rows, best, found = list[Values](), np.inf, np.zeros(design.shape[1])
+        rows, best, found = list[Values](), np.inf, np.zeros(len(self._penalties(1.0, 1.0)))
         for values in self.combinations():
             penalties = self._penalties(values["penalty"], values["number_penalty"])
             found = least_penalised(penalties, of_train, everything, self.outside, found)
-            scores = np.asarray(design @ found)
+            scores = design.times(found)
             loss = nll_of_link(scores, validation, self.outside)(Link()) / validation.n_events
             rows.append(
                 values | {"val_loss": loss, "val_prec1": validation_prec1(scores, validation)}
@@ -80,7 +125,7 @@ class ConditionalLogit(Baseline):
         return rows
 
     def _scores(self, batch: BatchTensors) -> Float64Array:
-        return np.asarray(self._design(batch.source) @ self.weights)
+        return self._design(batch.source).times(self.weights)
 
     def _arrays(self) -> Arrays:
         return {"weights": self.weights, "crossed": self.crossed}
@@ -99,29 +144,25 @@ class ConditionalLogit(Baseline):
         keys: np.ndarray = (context[:, :, None] + batch.ids[:, None, :]).reshape(len(event), -1)
         return keys
 
-    def _design(self, batch: Batch) -> sparse.csr_matrix:
-        """What the weights multiply, a row per candidate: ids and numbers; for each context number
-        its products with these; crosses; where no click is a choice, an intercept and the context.
-        """
+    def _design(self, batch: Batch) -> Design:
+        """The design of a batch's candidates, whose columns are those of `_penalties`."""
         assert self.space is not None
         n, n_ids = len(batch.ids), self.space.n_ids
         event = np.repeat(np.arange(len(batch.choices)), np.diff(batch.display_offsets))
-        numbers = batch.numbers.astype(np.float64)
-        own = sparse.hstack([_indicators(batch.ids, n_ids), numbers], format="csr")
         context = batch.context_numbers.astype(np.float64)[event]
         keys = self._cross_keys(batch)
         columns = np.searchsorted(self.crossed, keys)
         inside = np.minimum(columns, len(self.crossed) - 1)
         known = self.crossed[inside] == keys if len(self.crossed) else np.zeros(keys.shape, bool)
         ends = np.append(0, np.cumsum(known.sum(1)))
-        crosses = sparse.csr_matrix(
+        others = sparse.csr_matrix(
             (np.ones(ends[-1]), columns[known], ends), shape=(n, len(self.crossed))
         )
-        parts = [own, *(sparse.diags(one) @ own for one in context.T), crosses]
         if self.outside:
             of_events = _indicators(batch.context_ids[event], n_ids)
-            parts += [np.ones((n, 1)), context, of_events]
-        return sparse.hstack(parts, format="csr")
+            others = sparse.hstack([others, np.ones((n, 1)), context, of_events], format="csr")
+        factors = np.concatenate([np.ones((n, 1)), context], axis=1)
+        return Design(_indicators(batch.ids, n_ids), batch.numbers, factors, others)
 
     def _penalties(self, penalty: float, number_penalty: float) -> Float64Array:
         """The penalty of each column of `_design`."""
@@ -151,14 +192,14 @@ def _indicators(ids: np.ndarray, n_ids: int) -> sparse.csr_matrix:
 def penalised_nll(
     weights: Float64Array,
     penalties: Float64Array,
-    design: sparse.csr_matrix,
+    design: Design,
     batch: Batch,
     outside: bool,
 ) -> tuple[float, Float64Array]:
     """The summed NLL of a batch's choices and ½ Σ penalty · weight², and the gradient, shape
-    (n_columns,); design (n_candidates, n_columns)."""
+    (n_weights,)."""
     starts, sizes = batch.display_offsets[:-1], np.diff(batch.display_offsets)
-    utility = np.asarray(design @ weights)
+    utility = design.times(weights)
     top = np.maximum.reduceat(utility, starts)
     if outside:
         top = np.maximum(top, 0.0)
@@ -167,22 +208,22 @@ def penalised_nll(
     nll = float((np.log(total) + top).sum() - utility[batch.chosen].sum())
     error = odds / np.repeat(total, sizes)
     error[batch.chosen] -= 1
-    gradient = np.asarray(design.T @ error) + penalties * weights
+    gradient = design.transposed_times(error) + penalties * weights
     return nll + 0.5 * float(penalties @ weights**2), gradient
 
 
 def least_penalised(
     penalties: Float64Array,
-    design: sparse.csr_matrix,
+    design: Design,
     batch: Batch,
     outside: bool,
     start: Float64Array,
 ) -> Float64Array:
-    """The weights of the least `penalised_nll`, found from `start` on, (n_columns,)."""
+    """The weights of the least `penalised_nll`, found from `start` on, (n_weights,)."""
     # what a weight's curvature would be with uniform choices: steps are measured by it
     sizes = np.diff(batch.display_offsets)
     share = 1 / (np.repeat(sizes, sizes) + outside)
-    curvature = np.asarray(design.multiply(design).T @ (share * (1 - share)))
+    curvature = design.transposed_times(share * (1 - share), power=2)
     scale, n_events = 1 / np.sqrt(penalties + curvature), len(sizes)
 
     def scaled(values: Float64Array) -> tuple[float, Float64Array]:

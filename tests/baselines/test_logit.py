@@ -41,7 +41,13 @@ def test_the_gradient_is_zero_at_the_weights(protocol: str, no_click: float) -> 
     order = model._training_order(log)
     _, encoded = FeatureSpace.fit_encoded(log, order, protocol, relations=bool(model.relations))
     batch = assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
-    design = torch.from_numpy(model._design(batch).toarray())
+    rows = model._design(batch)
+    dense = np.column_stack([rows.times(unit) for unit in np.eye(len(model.weights))])
+    errors = np.random.default_rng(0).standard_normal(len(dense))
+    for power in (1, 2):
+        sums = rows.transposed_times(errors, power)
+        np.testing.assert_allclose(sums, (dense**power).T @ errors, atol=1e-9)
+    design = torch.from_numpy(dense)
     offsets, chosen = torch.from_numpy(batch.display_offsets), torch.from_numpy(batch.chosen[:])
     penalties = torch.from_numpy(model._penalties(2.0, 3.0))
 
