@@ -66,7 +66,7 @@ class Zygote:
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(600)
         assert self.process.stdout is not None
         self.process.stdout.close()
 

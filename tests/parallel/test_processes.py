@@ -22,7 +22,7 @@ def torchrun(n: int, *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=600,
+        timeout=1800,
     )
 
 

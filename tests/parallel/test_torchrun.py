@@ -81,7 +81,7 @@ def test_a_killed_worker_s_run_goes_on(log: Path, tmp_path: Path, victim: int) -
         cwd=ROOT,
     )
     kept = killed_after_an_epoch(started.pid, out, victim)
-    _, errors = started.communicate(timeout=600)
+    _, errors = started.communicate(timeout=1800)
     assert started.returncode == 0, errors[-3000:]
     assert kept >= 1, "it was not in training any more"
     check_run(out)
@@ -91,7 +91,7 @@ def test_a_killed_worker_s_run_goes_on(log: Path, tmp_path: Path, victim: int) -
 def killed_after_an_epoch(launcher: int, out: Path, victim: int) -> int:
     """Kill a worker once the run has been saved after an epoch; returns how many epochs the file
     then had."""
-    file, until = out / "resume.safetensors", time.monotonic() + 300
+    file, until = out / "resume.safetensors", time.monotonic() + 900
     while time.monotonic() < until:
         if file.is_file():
             trainer = Checkpoint.load(file).trainer
