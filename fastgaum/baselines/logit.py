@@ -41,6 +41,8 @@ FEW_PENALTY = 0.1
 """the penalty of values of fields that have few, each seen often, and of the intercept"""
 
 CHUNK_ROWS = 1 << 16
+SEARCHED, FINAL = 1e-6, 1e-14
+"""tolerances of the weights that penalties are compared by, and of the last ones"""
 
 
 @dataclass(frozen=True)
@@ -110,17 +112,20 @@ class ConditionalLogit(Baseline):
         )
         self.crossed = np.unique(self._cross_keys(everything))
         of_train, design = self._design(everything), self._design(held)
-        rows, best, found = list[Values](), np.inf, np.zeros(len(self._penalties(1.0, 1.0)))
+        rows, best = list[Values](), np.inf
+        found = chosen = np.zeros(len(self._penalties(1.0, 1.0)))
         for values in self.combinations():
             penalties = self._penalties(values["penalty"], values["number_penalty"])
-            found = least_penalised(penalties, of_train, everything, self.outside, found)
+            found = least_penalised(penalties, of_train, everything, self.outside, found, SEARCHED)
             scores = design.times(found)
             loss = nll_of_link(scores, validation, self.outside)(Link()) / validation.n_events
             rows.append(
                 values | {"val_loss": loss, "val_prec1": validation_prec1(scores, validation)}
             )
             if loss < best:
-                best, self.weights = loss, found
+                best, chosen, self.weights = loss, penalties, found
+        start = self.weights
+        self.weights = least_penalised(chosen, of_train, everything, self.outside, start, FINAL)
         self.settings_tried = len(rows)
         return rows
 
@@ -218,8 +223,10 @@ def least_penalised(
     batch: Batch,
     outside: bool,
     start: Float64Array,
+    tolerance: float,
 ) -> Float64Array:
-    """The weights of the least `penalised_nll`, found from `start` on, (n_weights,)."""
+    """The weights of the least `penalised_nll`, found from `start` on, until a step gains less than
+    a share `tolerance`, (n_weights,)."""
     # what a weight's curvature would be with uniform choices: steps are measured by it
     sizes = np.diff(batch.display_offsets)
     share = 1 / (np.repeat(sizes, sizes) + outside)
@@ -230,6 +237,6 @@ def least_penalised(
         value, gradient = penalised_nll(scale * values, penalties, design, batch, outside)
         return value / n_events, scale * gradient / n_events
 
-    options = {"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-7, "maxcor": 20}
+    options = {"maxiter": 1000, "ftol": tolerance, "gtol": 1e-7, "maxcor": 20}
     found = minimize(scaled, start / scale, jac=True, method="L-BFGS-B", options=options)
     return np.asarray(scale * found.x, dtype=np.float64)
