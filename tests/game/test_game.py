@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.config import Config
+from fastgaum.engine import game as engine_module
 from fastgaum.engine.game import EngineGame
 from fastgaum.features.batches import batches
 from fastgaum.features.space import FeatureSpace
@@ -136,7 +137,9 @@ def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
         return 0.5 * segment_sum(probs * probs.clamp(min=1e-12).log(), offsets)
 
     log = random_log(5, n_sessions=60)
-    config = Config.from_preset("fastgaum", epochs=1, warm_start=6, catch_up=6, search=[])
+    config = Config.from_preset(
+        "fastgaum", epochs=1, warm_start=6, catch_up=6, search=[], id_dropout=0.0
+    )
     table = UserModel(config, regulariser=Custom(half_entropy)).fit(log)
     assert table["phase"].unique(maintain_order=True).to_list() == ["exact", "generator", "rounds"]
     gaps = table.filter(table["phase"] == "generator")["gap"].to_list()
@@ -147,12 +150,15 @@ SCORERS: list[dict[str, Any]] = [
     {},
     {"wide": False, "item_dim": 4},
     {"tower_dim": 6},
-    {"tower_dim": 6, "history": "pw"},
+]
+KINDS = [
+    *((kind, changes) for kind in (ReferenceGame, EngineGame) for changes in SCORERS),
+    # the engine takes the LSTM alone
+    (ReferenceGame, {"tower_dim": 6, "history": "pw"}),
 ]
 
 
-@pytest.mark.parametrize("kind", [ReferenceGame, EngineGame])
-@pytest.mark.parametrize("changes", SCORERS, ids=str)
+@pytest.mark.parametrize(("kind", "changes"), KINDS, ids=str)
 def test_a_best_response_stays_one_whatever_is_dropped(
     changes: dict[str, Any], kind: type[ReferenceGame] | type[EngineGame]
 ) -> None:
@@ -167,8 +173,11 @@ def test_a_best_response_stays_one_whatever_is_dropped(
         torch.testing.assert_close(value, before[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [ReferenceGame, EngineGame])
-@pytest.mark.parametrize("changes", [*SCORERS, {"id_dropout": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [*KINDS, *((kind, {"id_dropout": 0.0}) for kind in (ReferenceGame, EngineGame))],
+    ids=str,
+)
 def test_the_reward_meets_the_generator_with_nothing_dropped(
     changes: dict[str, Any],
     kind: type[ReferenceGame] | type[EngineGame],
@@ -180,18 +189,18 @@ def test_the_reward_meets_the_generator_with_nothing_dropped(
         game.round(batch)
     game.settle()
     met: list[Tensor] = []
-    loss_of, step_of = game_module.reward_loss, EngineGame._reward_step
+    loss_of, expected = game_module.reward_loss, engine_module.kernels.expected_loss
 
     def loss(probs: Tensor, *rest: Any) -> Tensor:
         met.append(probs.clone())
         return loss_of(probs, *rest)
 
-    def step(game: EngineGame, batch: Any, probs: Any, *rest: Any) -> float:
+    def expected_loss(utility: Any, probs: Any, *rest: Any) -> float:
         met.append(torch.from_numpy(probs.copy()))
-        return step_of(game, batch, probs, *rest)
+        return float(expected(utility, probs, *rest))
 
     monkeypatch.setattr(game_module, "reward_loss", loss)
-    monkeypatch.setattr(EngineGame, "_reward_step", step)
+    monkeypatch.setattr(engine_module.kernels, "expected_loss", expected_loss)
     batch = tensors[0]
     with torch.no_grad():
         states = game.networks.eval().player.states(batch).clone()

@@ -156,7 +156,7 @@ def test_a_saved_model_keeps_its_places(tmp_path: Path) -> None:
     assert np.array_equal(again.examination("generator"), model.examination("generator"))
 
     def other(_: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        arrays["space/place_rates"][1] = -1
+        arrays["space/base/place_rates"][1] = -1
 
     change_state(tmp_path / "m.safetensors", other)
     with pytest.raises(CheckpointError):

@@ -20,7 +20,7 @@ from fastgaum.game.game import ReferenceGame
 from fastgaum.game.loop import Trainer
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.models.run_folder import resume_run, train_run
+from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import Recurrent
@@ -151,25 +151,6 @@ def test_what_is_saved_is_an_ordinary_model_and_a_world(log: SessionLog, tmp_pat
     worlds = [LearnedWorld(which).population(6) for which in (model, loaded)]
     for probs in zip(*(users.probabilities(slates) for users in worlds), strict=True):
         np.testing.assert_allclose(*probs, atol=1e-6)
-
-
-def test_a_run_goes_on_with_them(log: SessionLog, tmp_path: Path) -> None:
-    """A run ended after two epochs and raised to three has the weights of one of three."""
-    changes = PLAIN | {"players": "exact", "epochs": 3}
-    whole = UserModel.from_preset(device="cpu", tables=Split, **changes)
-    train_run(whole, log, tmp_path / "whole")
-    train_run(
-        UserModel.from_preset(device="cpu", tables=Split, **changes | {"epochs": 2}),
-        log,
-        tmp_path / "parts",
-    )
-    resume_run(
-        UserModel.from_preset(device="cpu", tables=Split, **changes), log, tmp_path / "parts"
-    )
-    one, other = (
-        (tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts")
-    )
-    assert one == other
 
 
 class Flat(Split):

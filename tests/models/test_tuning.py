@@ -32,7 +32,7 @@ QUICK = {
     "catch_up": 1,
     "batch_sessions": 16,
     "lr_drops": 0,
-    "seed": 2,
+    "seed": 0,
 }
 """with this seed a trial is better than the default"""
 N_TRIALS = 7
@@ -93,7 +93,7 @@ def test_a_search_goes_on_where_it_was(log: SessionLog, tmp_path: Path) -> None:
     assert len(found.trials) == N_TRIALS
     assert [one for one in found.trials if one in ended] == ended
     of_default = {one.values["setting"] for one in found.trials[:4]}
-    assert len(of_default) == 4
+    assert len(of_default) == 3
     values = [tuple(one.values.values()) for one in found.trials]
     assert len(set(values)) == N_TRIALS
     assert {path.name for path in tmp_path.iterdir()} == {"best.toml", "best.trials.sqlite"}
@@ -134,7 +134,7 @@ def test_the_file_is_what_a_training_reads(searched: Searched) -> None:
     assert not found.default_stands
     assert found.best.val_loss is not None
     assert found.best.val_loss < (found.default.val_loss or 0.0)
-    assert Config.from_toml(searched.file, seed=2) == found.config
+    assert Config.from_toml(searched.file, seed=0) == found.config
     said = searched.file.read_text()
     assert said.startswith("# fastgaum tune, log 'synthetic' (")
     assert f"# tuned: {N_TRIALS} trials (0 pruned), least validation NLL " in said
@@ -154,7 +154,7 @@ def test_the_default_stands_unless_the_best_is_better_by_more_than_chance(
     file = copied(searched, tmp_path)
     found = tune(log, file, trials=N_TRIALS, settings=QUICK, device="cpu")
     assert found.default_stands
-    assert found.config == Config.from_toml(file, seed=2) == Config.from_preset("fastgaum", **QUICK)
+    assert found.config == Config.from_toml(file, seed=0) == Config.from_preset("fastgaum", **QUICK)
     assert "# the default stands: " in file.read_text()
     assert "# the best trial: validation loss " in file.read_text()
     assert repr(found).startswith("Tuning(the default stands: ")
@@ -254,7 +254,7 @@ def test_mistakes(log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(ConfigError, match=says):
             tune(log, out, settings=settings)
     for trials in (2, 2.5):
-        with pytest.raises(ConfigError, match=f"trials is {trials}, at least 5 are required"):
+        with pytest.raises(ConfigError, match=f"trials is {trials}, at least 4 are required"):
             tune(log, out, trials=trials)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="tune needs a log in memory, got str"):
         tune("sample", out)  # type: ignore[arg-type]
