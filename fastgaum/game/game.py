@@ -72,7 +72,8 @@ def mirror_loss(
     eta: float,
     outside: bool,
 ) -> Tensor:
-    """Ω*(g) − ⟨φ*, g⟩ per event, φ* the best response to the utilities: its gradient is φ_α − φ*.
+    """Ω*(g) − ⟨φ*, g⟩ per event, φ* the best response to the utilities: its gradient is φ_α − φ*,
+    φ_α the link of the logits.
 
     The generator's ascent in the mirror geometry of Ω: the same maximiser as `generator_value`,
     convex in the logits, and without the flat regions that a sparse link has outside its support.
@@ -82,7 +83,7 @@ def mirror_loss(
     offsets = batch.display_offsets
     with torch.no_grad():
         best = regulariser.best_response(eta * utility, offsets, outside)
-        own = regulariser.best_response(logits.detach(), offsets, outside)
+        own = regulariser.link(logits.detach(), offsets, outside)
         omega = regulariser.omega(own, offsets)
     return segment_sum((own.probs - best.probs) * logits, offsets) - omega
 

@@ -137,9 +137,7 @@ def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
         return 0.5 * segment_sum(probs * probs.clamp(min=1e-12).log(), offsets)
 
     log = random_log(5, n_sessions=60)
-    config = Config.from_preset(
-        "fastgaum", epochs=1, warm_start=6, catch_up=6, search=[], id_dropout=0.0
-    )
+    config = Config.from_preset("fastgaum", epochs=1, warm_start=6, catch_up=6, search=[])
     table = UserModel(config, regulariser=Custom(half_entropy)).fit(log)
     assert table["phase"].unique(maintain_order=True).to_list() == ["exact", "generator", "rounds"]
     gaps = table.filter(table["phase"] == "generator")["gap"].to_list()
