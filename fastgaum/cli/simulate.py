@@ -60,12 +60,20 @@ def simulate_command(
     """
     check_table_output(out)
     check_outputs(json)
-    from fastgaum.policies.registry import RULES, load_policy, make_policy, popularity_in
+    from fastgaum.policies.registry import (
+        RULES,
+        find_policy,
+        load_policy,
+        make_policy,
+        popularity_in,
+    )
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.trajectories import trajectories
     from fastgaum.worlds.pools import Pool
     from fastgaum.worlds.world_set import world_of_run
 
+    if policy not in RULES:
+        find_policy(Path(policy))
     use_threads(threads)
     read = None if log is None else log_of_run(run, log, data_dir)
     world = world_of_run(run, head=head, starts=starts, log=read)

@@ -84,6 +84,17 @@ def untrained(
     return LEARNERS[name](world, k, pool, config, weights)
 
 
+def find_policy(path: Path) -> Path:
+    """The file of a policy, given it or its folder. Raises CheckpointError where there is none."""
+    file = path / POLICY_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(
+            f"no policy at '{path}': give a folder written by `fastgaum rl train`, or its "
+            f"{POLICY_FILE}{did_you_mean(str(path), RULES)}"
+        )
+    return file
+
+
 def require_trained(name: str) -> None:
     """Raise ConfigError unless a policy of that name is one that is trained."""
     if name not in LEARNERS:
@@ -173,13 +184,7 @@ def load_policy(path: str | Path, world: World) -> SavedPolicy:
     Raises:
         CheckpointError: missing, damaged, of another format, or trained in another world.
     """
-    path = Path(path)
-    file = path / POLICY_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise CheckpointError(
-            f"no policy at '{path}': give a folder written by `fastgaum rl train`, or its "
-            f"{POLICY_FILE}{did_you_mean(str(path), RULES)}"
-        )
+    file = find_policy(Path(path))
     state = load_state(file, FORMAT, "train again", State, "policy")
     with damage_named(file, "policy"):
         for name in ("pool", "config", "weights", "setting"):

@@ -74,7 +74,7 @@ def test_rows_are_written_in_an_order_that_says_nothing(ratings: Path, tmp_path:
         (["RATINGS", "-o", "log.xlsx"], ".parquet, .csv, or into a folder"),
         (["RATINGS", "-o", "log.csv", "--displayed", "1"], "displayed is 1"),
         (["RATINGS", "-o", "log.csv", "--seed", "-1"], "seed is -1"),
-        (["yelp", "-o", "log.csv"], "display sets of their own"),
+        (["sample", "-o", "log.csv"], "display sets of their own"),
         (["absent", "-o", "log.csv"], "neither a file nor a data set"),
         (["EMPTY", "-o", "log.csv"], "no parquet shards (it holds nothing)"),
         (["BROKEN", "-o", "log"], "column 'timestamp' holds no times"),
