@@ -86,6 +86,8 @@ class FeatureSpace:
     fingerprint: str
     """of the training log: its training sessions read what the users before them said, other logs'
     sessions what all said"""
+    trained: TrainedUsers
+    """who trained"""
     field_names: tuple[str, ...] = field(default=())
     """declared candidate and item columns, sorted"""
     relations: Relations | None = None
@@ -111,8 +113,6 @@ class FeatureSpace:
     """how the vectors of items are read"""
     grid: int = 0
     """columns of the grid whose rows and columns are fields of the bags; 0: none are"""
-    trained: TrainedUsers | None = None
-    """who trained; None: a file of an earlier version does not say"""
 
     @cached_property
     def crossed_tables(self) -> tuple[tuple[CrossedCounts, Displayers], ...]:
@@ -333,7 +333,7 @@ class FeatureSpace:
             ),
             no_click=self.no_click or of_split["choices"] < of_split["events"],
             fingerprint=log.fingerprint,
-            trained=self.trained and self.trained.plus(TrainedUsers.of(log)),
+            trained=self.trained.plus(TrainedUsers.of(log)),
         )
         space_rows = Encoder(space, log).space_rows
         item_counts = ItemCounts.zeros(len(categorical[0].values))

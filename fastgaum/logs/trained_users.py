@@ -43,8 +43,8 @@ class SeenUsers:
     split: SplitName
     n_users: int
     """users of the split"""
-    n_seen: int | None
-    """of them, users with a training session; None: the model's file does not say who trained"""
+    n_seen: int
+    """of them, users with a training session"""
     n_leaked: int
     """of these, users that the split of the log does not have in training, and users of whom a
     session of this very split trained"""
@@ -54,11 +54,6 @@ class SeenUsers:
         return asdict(self)
 
     def __str__(self) -> str:
-        if self.n_seen is None:
-            return (
-                "who trained this model is not known, an earlier version saved it: whether users "
-                f"of the {self.split} split are among them cannot be said; train again to know"
-            )
         said = f"{self.n_seen:,} of {self.n_users:,} users of the {self.split} split trained this"
         if self.split == "test" and self.n_seen > self.n_leaked:
             said += (
@@ -79,7 +74,7 @@ class SeenUsers:
             )
 
 
-def count_seen(trained: TrainedUsers | None, log: SessionLog, split: SplitName) -> SeenUsers:
+def count_seen(trained: TrainedUsers, log: SessionLog, split: SplitName) -> SeenUsers:
     """Count the users of a split that trained.
 
     A user whom the log's own split has in training too, as a split by time does, is expected to be
@@ -87,8 +82,6 @@ def count_seen(trained: TrainedUsers | None, log: SessionLog, split: SplitName) 
     rows = log.sessions_in(split)
     users = log.user_hashes[rows]
     n_users = len(np.unique(users))
-    if trained is None:
-        return SeenUsers(log.name, split, n_users, None, 0)
     knows = np.isin(users, trained.users)
     by_design = np.isin(log.users[rows], log.users[log.sessions_in("train")])
     leaked = (knows & ~by_design) | np.isin(_sessions(log, rows), trained.sessions)

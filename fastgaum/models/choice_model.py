@@ -24,7 +24,7 @@ from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
 from fastgaum.logs.log import FloatArray, SessionLog, SplitName, require_split
-from fastgaum.logs.trained_users import SeenUsers, TrainedUsers, count_seen
+from fastgaum.logs.trained_users import SeenUsers, count_seen
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.models.model_file import save_model_state
 from fastgaum.models.splits import (
@@ -205,13 +205,9 @@ class ChoiceModel(ABC):
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
         """
-        self._checked_space(log, split).check_fields(log)
-        return count_seen(self._trained, log, split)
-
-    @property
-    def _trained(self) -> TrainedUsers | None:
-        """Who trained; None where the model's file does not say."""
-        return None if self.space is None else self.space.trained
+        space = self._checked_space(log, split)
+        space.check_fields(log)
+        return count_seen(space.trained, log, split)
 
     def score(
         self, log: SessionLog, split: SplitName = "test", progress: Progress | None = None

@@ -165,7 +165,7 @@ def _faulty_shapes(space: FeatureSpace, n_items: int) -> Iterator[str]:
     rates, has_place = space.place_rates, any(f.source == "position" for f in space.categorical)
     if len(rates) and (len(rates) < 2 or has_place or not space.ordered):
         yield f"{len(rates)} places cannot be kept apart from these bags"
-    for hashes in vars(space.trained).values() if space.trained else ():
+    for hashes in vars(space.trained).values():
         if hashes.ndim != 1 or (hashes[1:] <= hashes[:-1]).any():
             yield "the hashes of the users that trained are not in order"
 
