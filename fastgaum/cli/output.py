@@ -275,7 +275,7 @@ def _disk_named(out: Path) -> Iterator[None]:
     """What polars says of a full disk becomes one OutputError."""
     from polars.exceptions import PolarsError
 
-    from fastgaum.untrusted_parquet import one_line
+    from fastgaum.row_files import one_line
 
     try:
         yield

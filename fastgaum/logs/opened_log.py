@@ -15,7 +15,7 @@ from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.public import PUBLIC_LOGS, PublicLog, find_layout, resembles
 from fastgaum.logs.schema import LogSchema, resolve_schema
 from fastgaum.logs.tables import FileTable, open_table
-from fastgaum.untrusted_parquet import COMPRESSED
+from fastgaum.row_files import COMPRESSED
 
 
 @dataclass(frozen=True)

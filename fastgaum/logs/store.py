@@ -34,7 +34,7 @@ from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 from fastgaum.logs.log_check import check_displays
 from fastgaum.logs.successive import check_successive
-from fastgaum.untrusted_parquet import READ_ERRORS, one_line
+from fastgaum.row_files import READ_ERRORS, one_line
 
 ABOUT = "log.json"
 WAYS_OUT = "convert the log again, or copy the folder anew"

@@ -17,7 +17,7 @@ import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError, did_you_mean, require_path, type_name
 from fastgaum.logs.public import NamelessFile, find_nameless
-from fastgaum.untrusted_parquet import (
+from fastgaum.row_files import (
     ARROW,
     COMPRESSED,
     MOST_COLUMNS,

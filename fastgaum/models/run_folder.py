@@ -32,7 +32,7 @@ from fastgaum.machine import machine_facts, peak_memory
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.start import set_start
 from fastgaum.models.user_model import UserModel
-from fastgaum.untrusted_parquet import read_small_parquet
+from fastgaum.row_files import read_small_parquet
 
 RESUME_FILE = "resume.safetensors"
 MADE_FILES = (

@@ -22,8 +22,8 @@ from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import PRESETS, SIZES
 from fastgaum.reports.table import Json
+from fastgaum.row_files import READ_ERRORS, one_line, read_small_parquet
 from fastgaum.untrusted import parse_json, read_text
-from fastgaum.untrusted_parquet import READ_ERRORS, one_line, read_small_parquet
 
 _TYPES = {"int": pl.Int64, "float": pl.Float64, "str": pl.String, "bool": pl.Boolean}
 COLUMNS = {name: _TYPES[str(one.type)] for name, one in EpochRow.__dataclass_fields__.items()}

@@ -16,7 +16,7 @@ from fastgaum.kernels.ranking import rank_counts
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.synthetic import Truth, synthesise
-from fastgaum.untrusted_parquet import read_small_parquet
+from fastgaum.row_files import read_small_parquet
 
 Float64Array = npt.NDArray[np.float64]
 KEYS = ("session", "event", "item")

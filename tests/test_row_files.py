@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import LogFormatError
-from fastgaum.untrusted_parquet import one_line, read_small_parquet
+from fastgaum.row_files import one_line, read_small_parquet
 
 
 def test_a_small_table_is_read_or_refused(tmp_path: Path) -> None:
