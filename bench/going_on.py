@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import fastgaum as fg
-from fastgaum.game.checkpoint import Checkpointer
+from fastgaum.game.checkpoint import Checkpointer, Resumable
 from fastgaum.game.loop import Trainer
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import TRAIN, SessionLog
@@ -41,7 +41,8 @@ class Count(Checkpointer):
         super().__init__()
         self.events = 0
 
-    def after_epoch(self, trainer: Trainer, last: bool = False) -> None:
+    def after_epoch(self, trainer: Resumable, last: bool = False) -> None:
+        assert isinstance(trainer, Trainer)
         self.events += trainer.data.train.n_events
         super().after_epoch(trainer, last)
 

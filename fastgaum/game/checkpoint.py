@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -26,9 +26,6 @@ from fastgaum.checkpoint import State, damage_named, load_state, save_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game.epochs import EpochRow
-
-if TYPE_CHECKING:
-    from fastgaum.game.loop import Trainer
 
 FORMAT = "fastgaum-run-8"
 SHARE = 0.02
@@ -98,6 +95,16 @@ class TrainerState:
     random: Tensor
     """state of torch's random stream, and of the card's where networks are on one"""
     random_of_card: Tensor | None
+
+
+class Resumable(Protocol):
+    """A training that can stop and go on: `game.loop.Trainer`."""
+
+    def state(self) -> TrainerState:
+        """All that it needs to go on."""
+
+    def load_state(self, state: TrainerState) -> None:
+        """Go on from there."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ class Checkpointer:
         self._asked = None if checkpoint is None else dataclasses.replace(checkpoint, trainer=None)
         self._due, self.kept = 0.0, _when(self._former)
 
-    def begin(self, trainer: Trainer) -> TrainerState | None:
+    def begin(self, trainer: Resumable) -> TrainerState | None:
         """Bring the first trainer to where the former run was, and return that; of any other, note
         that it begins.
 
@@ -208,7 +215,7 @@ class Checkpointer:
             trainer.load_state(former)
         return former
 
-    def after_epoch(self, trainer: Trainer, last: bool = False) -> None:
+    def after_epoch(self, trainer: Resumable, last: bool = False) -> None:
         """Save if there was time enough; always after the last epoch."""
         started = time.perf_counter()
         if last or started > self._due:

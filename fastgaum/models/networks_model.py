@@ -14,7 +14,7 @@ from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
 from fastgaum.logs.log import FloatArray
 from fastgaum.models.choice_model import ChoiceModel, Head, Scorer
-from fastgaum.nets.examination import Place, moved_to
+from fastgaum.nets.examination import Place
 from fastgaum.nets.histories import Carry
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
@@ -48,7 +48,7 @@ class NetworksModel(ChoiceModel):
         networks = self._networks().eval()
         utility = networks.utility(batch)[0]
         return (
-            utility if at_place == "own" else moved_to(at_place, networks, utility, None, batch)[0]
+            utility if at_place == "own" else networks.moved_to(at_place, utility, None, batch)[0]
         )
 
     def examination(self, head: Head = "reward") -> FloatArray | None:
@@ -93,7 +93,7 @@ class NetworksModel(ChoiceModel):
         if at_place == "own":
             return partial(self._scored_by, outputs)
         return partial(
-            self._scored_by, lambda batch: moved_to(at_place, networks, *outputs(batch), batch)
+            self._scored_by, lambda batch: networks.moved_to(at_place, *outputs(batch), batch)
         )
 
     def _outputs(self, n_candidates: int) -> Outputs:

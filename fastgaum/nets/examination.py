@@ -9,14 +9,10 @@ model, the additive two-tower model). No click has no place, and keeps the logit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from fastgaum.nets.networks import Networks
-    from fastgaum.nets.tensors import BatchTensors
 
 Place = int | Literal["own"] | None
 """where candidates are scored: each at its own place, all at place number 1, 2, …, or, with None,
@@ -61,21 +57,3 @@ def at_their_places(
 ) -> Tensor:
     """The scores of candidates with what their places add, where there is an examination."""
     return scores if examination is None else scores + examination(display_offsets, len(scores))
-
-
-@torch.no_grad()
-def moved_to(
-    place: int | None,
-    networks: Networks,
-    utility: Tensor,
-    logits: Tensor | None,
-    batch: BatchTensors,
-) -> tuple[Tensor, Tensor | None]:
-    """Utilities and logits of a batch, of networks with an examination, as if all candidates stood
-    at one place."""
-    offsets, reward = batch.display_offsets, networks.player.reward.examination
-    assert reward is not None
-    if networks.generator is not None and logits is not None:
-        assert networks.generator.examination is not None
-        logits = networks.generator.examination.moved(logits, offsets, place)
-    return reward.moved(utility, offsets, place), logits

@@ -348,6 +348,19 @@ class Networks(nn.Module):
         utility, states = self.utility(batch)
         return utility, None if self.generator is None else self.logits(batch, states)
 
+    @torch.no_grad()
+    def moved_to(
+        self, place: int | None, utility: Tensor, logits: Tensor | None, batch: BatchTensors
+    ) -> tuple[Tensor, Tensor | None]:
+        """Utilities and logits of a batch, of networks with an examination, as if all candidates
+        stood at one place."""
+        offsets, reward = batch.display_offsets, self.player.reward.examination
+        assert reward is not None
+        if self.generator is not None and logits is not None:
+            assert self.generator.examination is not None
+            logits = self.generator.examination.moved(logits, offsets, place)
+        return reward.moved(utility, offsets, place), logits
+
 
 def require_room(
     config: Config,
