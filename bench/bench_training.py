@@ -17,7 +17,6 @@ import torch
 from fastgaum import threads
 from fastgaum.bench.races import Bar, Race
 from fastgaum.bench.rivals.flops import round_flops
-from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot
 from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
 from fastgaum.engine.dispatch import game_for
@@ -25,8 +24,6 @@ from fastgaum.features.batches import Batch, batches
 from fastgaum.features.in_memory import Sessions, SharedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
-from fastgaum.logs.read import load
-from fastgaum.logs.registry import find_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
@@ -65,12 +62,6 @@ GROUPS: dict[str, Setting] = {
         n_events=200_000,
         n_items=10_000,
     ),
-    "one-hot-yelp": Setting(
-        "yelp",
-        {"ours": 100, "padded-one-hot": 1},
-        (),
-        batch_sessions=16,
-    ),
 }
 
 
@@ -107,23 +98,7 @@ def world(preset: str, n_events: int, n_items: int) -> Data:
     return Data(replace(train, id_of_item=ids[train.id_of_item]), torch.from_numpy(unknown))
 
 
-@lru_cache(maxsize=1)
-def public_data(name: str) -> Data | None:
-    """Training sessions of a released log, or None where it is not at hand."""
-    if find_log(name) is None:
-        return None
-    log = load(name)
-    space = FeatureSpace.fit(log, "identity", set_context=False)
-    train = space.encoder(log).for_training(log.sessions_in("train"))
-    return Data(train, torch.from_numpy(space.unknown_of_id))
-
-
 def data_for(setting: Setting, contender: str, full: bool) -> Data:
-    if setting.on == "yelp":
-        data = public_data(setting.on)
-        if data is None:
-            pytest.skip(f"the log {setting.on} is not at hand: `fastgaum data get {setting.on}`")
-        return data
     if not full:
         return world(setting.on, 400, 50)
     n_items = 10_000 if contender == "10k-items" else setting.n_items
@@ -179,10 +154,7 @@ GAMES: dict[str, Callable[[Networks, Config, Data], Any]] = {
     "reference": lambda networks, config, data: ReferenceGame(
         networks, config, regulariser_of(config), data.unknown_of_id, False
     ),
-    "stock-torch": lambda networks, config, data: StockTorch(networks, config, data.n_ids, False),
-    "padded-one-hot": lambda networks, config, data: PaddedOneHot(
-        networks, config, data.n_ids, False
-    ),
+    "stock-torch": lambda networks, config, data: StockTorch(networks, config, False),
 }
 
 

@@ -2,9 +2,7 @@
 
     python bench/memory.py log --events 10_000_000       # bytes an event of a log and its encoding
     python bench/memory.py training                      # peak of an epoch of rounds
-    python bench/memory.py vectors --events 5_000_000    # the same, 128 numbers of each item
     python bench/memory.py growth --epochs 100           # growth over epochs (a soak)
-    python bench/memory.py predict                       # peak of `fastgaum predict`
 
 The log is the synthetic world `scale`. Resident sizes are MB above what `import torch` alone takes;
 peaks are those of this process, so run it in one of its own. Linux only (it reads
@@ -14,17 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastgaum.game.epochs import EpochRow, Observer
-from fastgaum.presets import SIZES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,17 +29,6 @@ if TYPE_CHECKING:
 VIEW_BYTES, INLINE_BYTES = 16, 12
 """polars holds a text as a view, with its bytes inside up to 12 of them"""
 ROUNDS: dict[str, Any] = {"players": "adversarial", "warm_start": 0, "catch_up": 0}
-SHARED: dict[str, Any] = {**ROUNDS, "batch_sessions": 2048}
-VECTOR_DIM, ROWS_OF_VECTORS = 128, 50_000
-TOWERS: dict[str, Any] = {
-    **SIZES["towers"],
-    "grow": False,
-    "search": [],
-    "epochs": 1,
-    "warm_start": 1,
-    "batch_sessions": 600,
-}
-"""what the `fastgaum` preset is on a log of this size, for one epoch of warm start and one of rounds"""
 SETTLED = 5
 """epochs after which everything that is made once has been made"""
 BLOCKS, T_95 = 10, 2.306
@@ -85,31 +67,16 @@ def training(arguments: argparse.Namespace) -> dict[str, Any]:
     """One epoch of rounds at the paper's sizes, row-wise Adagrad for the tables."""
     alone = _torch_alone()
     from fastgaum.logs.synthetic import synthesise
+    from fastgaum.models.user_model import UserModel
 
     log = synthesise(arguments.events, preset="scale", n_items=arguments.items)[0]
-    return _epoch(log, alone)
-
-
-def vectors(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Peaks of converting and of one epoch of the `fastgaum` preset's towers, all of the process
-    included, on a log whose items have vectors."""
-    import polars as pl
-
-    with tempfile.TemporaryDirectory(prefix="fastgaum-vectors-") as name:
-        folder = Path(name)
-        items, log = folder / "items.parquet", folder / "log"
-        shape = "--items", str(arguments.items), "--preset", "scale"
-        rows = folder / "rows.parquet"
-        _peak_of("data", "synth", "--events", str(arguments.events), *shape, "-o", str(rows))
-        _write_vectors(items, arguments.items)
-        convert = ["data", "convert", str(rows), "-o", str(log)]
-        options = ["--item-table", str(items), "--item-vectors", "text"]
-        found = {"convert_peak_mb": _peak_of(*convert, *options)}
-        sizes = [f"--set={key}={json.dumps(value)}" for key, value in TOWERS.items()]
-        run = folder / "run"
-        found["training_peak_mb"] = _peak_of("train", str(log), "-o", str(run), *sizes)
-        table = pl.read_parquet(run / "metrics.parquet")
-        return {**found, "events_per_second": table["events_per_second"].to_list()}
+    restart_peak()
+    rounds = {**ROUNDS, "batch_sessions": 2048}
+    table = UserModel.from_preset("paper-lstm", epochs=1, **rounds).fit(log)
+    return {
+        "training_peak_mb": status_mb("VmHWM") - alone,
+        "events_per_second": table["events_per_second"][0],
+    }
 
 
 def growth(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -132,63 +99,6 @@ def growth(arguments: argparse.Namespace) -> dict[str, Any]:
         "bytes_per_epoch": [round(1e6 * bound) for bound in (low, slope, high)],
         "flat": high < PAGE_MB,
     }
-
-
-def predict(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Peak MB of `fastgaum predict`, all of the process included, by a model that a small log of
-    the same catalogue has trained. The bar is 1,500 MB."""
-    with tempfile.TemporaryDirectory(prefix="fastgaum-predict-") as name:
-        small, big, run = (str(Path(name) / part) for part in ("small", "big", "run"))
-        shape = ("--items", str(arguments.items), "--seed", "1")
-        short = [f"--set={key}=1" for key in ("epochs", "warm_start", "catch_up")]
-        _peak_of(
-            "data", "synth", "--events", str(min(arguments.events, 20_000)), *shape, "-o", small
-        )
-        _peak_of("train", small, "-o", run, *short)
-        _peak_of("data", "synth", "--events", str(arguments.events), *shape, "-o", big)
-        return {"peak_mb": _peak_of("predict", run, big, "-o", str(Path(name) / "out.parquet"))}
-
-
-def _epoch(log: Any, alone: float) -> dict[str, Any]:
-    from fastgaum.models.user_model import UserModel
-
-    restart_peak()
-    table = UserModel.from_preset("paper-lstm", epochs=1, **SHARED).fit(log)
-    return {
-        "training_peak_mb": status_mb("VmHWM") - alone,
-        "events_per_second": table["events_per_second"][0],
-    }
-
-
-def _write_vectors(path: Path, items: int) -> None:
-    """Write a table of the world's items and vectors of chance, some rows at a time."""
-    import numpy as np
-    import polars as pl
-
-    from fastgaum.logs.synthetic import item_names
-
-    names, rng = item_names(items), np.random.default_rng(0)
-    parts = []
-    for start in range(0, items, ROWS_OF_VECTORS):
-        part = names.slice(start, ROWS_OF_VECTORS)
-        rows = rng.standard_normal((len(part), VECTOR_DIM), np.float32)
-        parts.append(path.with_name(f"{start}.part"))
-        pl.DataFrame({"item": part, "text": rows}).write_parquet(parts[-1], compression="lz4")
-    pl.scan_parquet(parts).sink_parquet(path, compression="lz4")
-    for one in parts:
-        one.unlink()
-
-
-def _peak_of(*arguments: str) -> float:
-    """Run a command of ours; returns the process's peak MB."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastgaum", *arguments], stdout=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"fastgaum {' '.join(arguments)} ended with {process.returncode}")
-    return usage.ru_maxrss * 1024 / 1e6
 
 
 def _torch_alone() -> float:
@@ -276,9 +186,7 @@ def restart_peak() -> None:
 STAGES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "log": log_and_encoding,
     "training": training,
-    "vectors": vectors,
     "growth": growth,
-    "predict": predict,
 }
 
 if __name__ == "__main__":

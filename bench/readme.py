@@ -42,6 +42,7 @@ from fastgaum.bench.experiments.transfer_table import (
 )
 from fastgaum.bench.ope import study_to_markdown
 from fastgaum.bench.report import to_markdown as races_to_markdown
+from fastgaum.bench.run import groups
 from fastgaum.reports.log_facts import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import block_to_markdown, blocks_to_markdown
@@ -134,6 +135,16 @@ def pages() -> list[Path]:
 def has(page: str, marker: str) -> bool:
     """Whether a page has a place for something."""
     return f"<!-- {marker}:begin -->" in page
+
+
+def read_races() -> dict[str, Any]:
+    """The object of the races, without those that are gone."""
+    result = read(RACES)
+    kept = {
+        name: [one for one in result[name] if one["group"] in groups()]
+        for name in ("races", "figures")
+    }
+    return {**result, **kept}
 
 
 def with_races(text: str, result: dict[str, Any]) -> str:
@@ -340,7 +351,9 @@ def main() -> None:
     draw_fidelity(read(FIDELITY_FIGURE[1]), ROOT / FIDELITY_FIGURE[0])
     for page in RACES_PAGES:
         path = ROOT / page
-        path.write_text(with_races(path.read_text(encoding="utf-8"), read(RACES)), encoding="utf-8")
+        path.write_text(
+            with_races(path.read_text(encoding="utf-8"), read_races()), encoding="utf-8"
+        )
     for path in pages():
         path.write_text(set_numbers(path.read_text(encoding="utf-8"), read), encoding="utf-8")
 

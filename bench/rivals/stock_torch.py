@@ -1,7 +1,7 @@
 """What a competent torch user writes: embedding bags, a padded nn.LSTM (oneDNN on the CPU), masked
-softmax, fused AdamW.
+softmax, fused dense AdamW, one autograd graph per step.
 
-Events are flat rows, so only display sets are padded; sessions are padded for nn.LSTM alone.
+Events are flat rows, padded to the widest display set; sessions are padded for nn.LSTM alone.
 
 Our LSTM has one-hot input: its input projection is a row of 4H gates per item. nn.LSTM insists on a
 product there: it is given the gathered gates and a fixed identity as W_ih. For H = 20 that is 4
@@ -11,44 +11,103 @@ times the recurrence's products. The recurrence written out in a Python loop is 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastgaum.bench.rivals.padded import Padded, PaddedGame, Scorer, pad
+from fastgaum.config import Config
 from fastgaum.features.batches import Batch
 from fastgaum.nets.histories import Recurrent
+from fastgaum.nets.networks import Networks
 
 
-class StockTorch(PaddedGame):
-    """Stock torch, without this project's operators."""
+@dataclass(frozen=True)
+class Padded:
+    """A padded batch of E events in B sessions of at most T events, with at most K candidates."""
 
-    def history(self, source: nn.Module) -> nn.Module:
-        """nn.LSTM over gathered gates."""
-        assert isinstance(source, Recurrent)
-        return GatheredLstm(source)
+    ids: Tensor
+    """id of each candidate, int64, shape (E, K); 0 in empty slots"""
+    real: Tensor
+    """slots that hold a candidate, bool, shape (E, K)"""
+    choice: Tensor
+    """slot of the choice, 0 for none, int64, shape (E,)"""
+    clicked: Tensor
+    """events with a choice, bool, shape (E,)"""
+    tokens: Tensor
+    """id chosen at each step, 0 for no click and for padding, int64, shape (B, T)"""
+    row: Tensor
+    """session of each event, int64, shape (E,)"""
+    step: Tensor
+    """position of each event in its session, int64, shape (E,)"""
 
-    def scorer(self, source: nn.Module) -> Scorer:
-        """Embedding bags over the networks' tables."""
-        return Scorer(source, Gathered(source.first), copy.deepcopy(source.act))
+
+def pad(batch: Batch) -> Padded:
+    """Pad a batch. Raises ValueError for bags of more than one id."""
+    if batch.ids.shape[1] != 1 or batch.numbers.shape[1]:
+        raise ValueError(
+            "the rival races under the protocol identity: one id per candidate and no numbers"
+        )
+    lengths, sizes = np.diff(batch.session_offsets), np.diff(batch.display_offsets)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    step = np.arange(len(sizes)) - np.repeat(batch.session_offsets[:-1], lengths)
+    real = np.arange(int(sizes.max())) < sizes[:, None]
+    ids = np.zeros(real.shape, dtype=np.int64)
+    ids[real] = batch.ids[:, 0]
+    clicked, choice = batch.choices >= 0, np.maximum(batch.choices, 0).astype(np.int64)
+    tokens = np.zeros((len(lengths), int(lengths.max())), dtype=np.int64)
+    tokens[row, step] = np.where(clicked, ids[np.arange(len(ids)), choice], 0)
+    return Padded(*map(torch.from_numpy, (ids, real, choice, clicked, tokens, row, step)))
+
+
+class StockTorch:
+    """The game of `fastgaum.game.game.Game` with logged histories, as it is usually written, from
+    the weights of networks."""
+
+    def __init__(self, networks: Networks, config: Config, outside: bool) -> None:
+        """Copy the weights. Raises ValueError for networks that the rival does not have."""
+        _check(config)
+        self.config, self.outside = config, outside
+        player, generator = networks.player, networks.generator
+        assert isinstance(player.history, Recurrent)
+        assert generator is not None
+        history, scorer = GatheredLstm(player.history), Scorer(player.reward)
+        self.reward = nn.ModuleDict({"history": history, "scorer": scorer})
+        self.generator = Scorer(generator)
+        self.reward_optimiser = _adamw(self.reward, config.lr, config.weight_decay)
+        self.generator_optimiser = _adamw(self.generator, config.generator_lr, 0.0)
 
     def prepare(self, batch: Batch) -> Padded:
-        """Pad display sets, and sessions for nn.LSTM."""
-        return pad(batch, flat=True)
+        """Pad a batch."""
+        return pad(batch)
 
-    def states(self, batch: Padded) -> Tensor:
-        """State before each event, (E, D)."""
-        after: Tensor = self.reward.get_submodule("history")(batch)
-        return functional.pad(after, (0, 0, 1, 0))[batch.row, batch.step]
+    def round(self, batch: Padded) -> float:
+        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
+        reward's update."""
+        with torch.no_grad():
+            utility, states = self.utility(batch)
+            best = self._probs(self.config.eta * utility, batch)
+        for _ in range(self.config.generator_steps):
+            logits = self.generator(batch.ids, states)
+            value = self._masked(logits, batch).logsumexp(-1) - (best * logits).sum(-1)
+            self._update(value.mean(), self.generator, self.generator_optimiser)
+        with torch.no_grad():
+            probs = self._probs(self.generator(batch.ids, states), batch)
+        utility = self.utility(batch)[0]
+        chosen = utility.gather(-1, batch.choice[:, None])[:, 0] * batch.clicked
+        loss = ((probs * utility).sum(-1) - chosen).mean()
+        return self._update(loss, self.reward, self.reward_optimiser)
 
-    def scores(self, scorer: nn.Module, batch: Padded, states: Tensor) -> Tensor:
-        """(E, K); empty slots hold id 0, whose gradient is zero."""
-        assert isinstance(scorer, Scorer)
-        return scorer.after_first(scorer.first(batch.ids) + scorer.from_state(states)[:, None])
+    def utility(self, batch: Padded) -> tuple[Tensor, Tensor]:
+        """Utilities of all slots, (E, K), and the states before the events, (E, D)."""
+        after: Tensor = self.reward.get_submodule("history")(batch.tokens)
+        states = functional.pad(after, (0, 0, 1, 0))[batch.row, batch.step]
+        return self.reward.get_submodule("scorer")(batch.ids, states), states
 
     def weights(self) -> dict[str, Tensor]:
-        """Under the names of `Networks.state_dict`."""
+        """Weights under the names and in the shapes of `Networks.state_dict`."""
         modules = {
             "player.history": self.reward.get_submodule("history"),
             "player.reward": self.reward.get_submodule("scorer"),
@@ -60,6 +119,27 @@ class StockTorch(PaddedGame):
             for name, value in module.named_parameters()
             if value.requires_grad
         }
+
+    def _masked(self, scores: Tensor, batch: Padded) -> Tensor:
+        """Scores of the candidates, with a last column of value 0 for no click where it is
+        offered."""
+        masked = scores.masked_fill(~batch.real, -torch.inf)
+        return functional.pad(masked, (0, 1)) if self.outside else masked
+
+    def _probs(self, scores: Tensor, batch: Padded) -> Tensor:
+        return self._masked(scores, batch).softmax(-1)[..., : scores.shape[-1]]
+
+    def _update(self, loss: Tensor, module: nn.Module, optimiser: torch.optim.Optimizer) -> float:
+        module.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(module.parameters(), self.config.clip)
+        optimiser.step()
+        return float(loss.detach())
+
+
+def _adamw(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 class Gathered(nn.Module):
@@ -93,10 +173,39 @@ class GatheredLstm(nn.Module):
             getattr(self.lstm, name).requires_grad_(False)
         self.lstm.weight_hh_l0.data.copy_(source.weight_hh[0].detach())
 
-    def forward(self, batch: Padded) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         """States after each step but the longest session's last, (B, T - 1, D)."""
-        ids = batch.tokens[:, :-1]
+        ids = tokens[:, :-1]
         if ids.shape[1] == 0:
             return torch.zeros(*ids.shape, self.lstm.hidden_size)
         after: Tensor = self.lstm(self.input(ids))[0]
         return after
+
+
+class Scorer(nn.Module):
+    """A player's scorer: an embedding bag over its table, then its other layers."""
+
+    def __init__(self, source: nn.Module) -> None:
+        super().__init__()
+        self.first = Gathered(source.get_submodule("first"))
+        self.from_state = copy.deepcopy(source.get_submodule("from_state"))
+        self.rest = copy.deepcopy(source.get_submodule("rest"))
+        self.act = copy.deepcopy(source.act)
+
+    def forward(self, ids: Tensor, states: Tensor) -> Tensor:
+        """Score of each slot, (E, K); empty slots hold id 0, whose gradient is zero."""
+        x = self.first(ids) + self.from_state(states)[:, None]
+        for layer in self.rest.children():
+            x = layer(self.act(x))
+        return x[..., 0]
+
+
+def _check(config: Config) -> None:
+    plain = config.item_dim == 0 and not config.wide and config.regulariser == "shannon"
+    one_lstm = (config.history, config.history_layers, config.states) == ("lstm", 1, "logged")
+    whole = config.dropout == config.id_dropout == 0 and config.players == "adversarial"
+    if not (plain and one_lstm and whole):
+        raise ValueError(
+            "the rival races three plain networks (item_dim 0, no wide path, one LSTM layer over "
+            "logged histories, Shannon, players adversarial) without dropout"
+        )

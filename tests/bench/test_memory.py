@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 import pytest
 
-from fastgaum.bench.memory import PAGE_MB, predict, slope_of
+from fastgaum.bench.memory import PAGE_MB, slope_of
 from fastgaum.engine.game import EngineGame
 from fastgaum.features import in_memory, sessions
 from fastgaum.models.user_model import UserModel
@@ -25,12 +23,6 @@ def test_the_slope_finds_growth_under_noise(per_epoch: float, flat: bool) -> Non
     assert low < per_epoch < high
     assert (high < PAGE_MB) == flat
     assert slope_of([1.0, 3.0]) == (2.0, 2.0, 2.0)
-
-
-@pytest.mark.slow
-def test_the_stage_that_runs_commands() -> None:
-    # torch alone takes more than the one, and the bar of `predict` is the other
-    assert 100 < predict(argparse.Namespace(events=2_000, items=100))["peak_mb"] < 1500
 
 
 def test_a_step_never_holds_more_candidates_than_a_batch_may(

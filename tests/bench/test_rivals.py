@@ -12,9 +12,7 @@ import pytest
 import torch
 
 from fastgaum.bench.rivals.flops import round_flops
-from fastgaum.bench.rivals.padded import PaddedGame, pad
-from fastgaum.bench.rivals.padded_one_hot import PaddedOneHot
-from fastgaum.bench.rivals.stock_torch import StockTorch
+from fastgaum.bench.rivals.stock_torch import StockTorch, pad
 from fastgaum.bench.rivals.two_towers import Displays, Training, TwoTowers
 from fastgaum.config import Config
 from fastgaum.features.batches import Batch, assemble, batches
@@ -29,8 +27,7 @@ PLAIN = {"players": "adversarial", "dropout": 0.0, "id_dropout": 0.0}
 
 
 @pytest.mark.parametrize("no_click", [0.0, 0.2])
-@pytest.mark.parametrize("rival", [PaddedOneHot, StockTorch])
-def test_a_rival_takes_our_steps(rival: type[PaddedGame], no_click: float) -> None:
+def test_stock_torch_takes_our_steps(no_click: float) -> None:
     """Three rounds of both on one batch.
 
     Our tables' rows rest while no batch holds them, where dense Adam lets their momentum run on: on
@@ -42,7 +39,7 @@ def test_a_rival_takes_our_steps(rival: type[PaddedGame], no_click: float) -> No
     batch = next(batches(encoded, 20, np.random.default_rng(0)))
     torch.manual_seed(0)
     networks = Networks(config, space.n_ids, space.n_numbers)
-    theirs = rival(networks, config, space.n_ids, no_click > 0)
+    theirs = StockTorch(networks, config, no_click > 0)
     unknown = torch.from_numpy(space.unknown_of_id)
     ours = ReferenceGame(networks, config, regulariser_of(config), unknown, no_click > 0)
     losses = [
@@ -66,8 +63,8 @@ def test_a_rival_takes_our_steps(rival: type[PaddedGame], no_click: float) -> No
 )
 def test_rivals_refuse_what_they_do_not_have(change: dict[str, Any]) -> None:
     config = Config.from_preset("paper-lstm", **{**PLAIN, **change})
-    with pytest.raises(ValueError, match="the rivals race three plain networks"):
-        StockTorch(Networks(config, 9, 0), config, 9, False)
+    with pytest.raises(ValueError, match="the rival races three plain networks"):
+        StockTorch(Networks(config, 9, 0), config, False)
 
 
 def _batch(lengths: list[int], size: int) -> Batch:
@@ -83,10 +80,9 @@ def _batch(lengths: list[int], size: int) -> Batch:
 
 def test_padding_keeps_every_candidate() -> None:
     batch = _batch([1, 3], 2)
-    padded = pad(batch, flat=False)
-    assert padded.ids.shape == (2, 3, 2)
+    padded = pad(batch)
+    assert padded.ids.shape == (4, 2)
     assert padded.ids[padded.real].tolist() == batch.ids[:, 0].tolist()
-    assert float(padded.weight.sum()) == pytest.approx(1)
     assert padded.tokens.tolist() == [[2, 0, 0], [4, 6, 8]]
 
 

@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from fastgaum.bench.going_on import holds, measure
 from fastgaum.cli.app import main
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.interrupts import Interrupted
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import resume_run, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
 from tests.builders import random_log
@@ -228,13 +226,3 @@ def test_the_command_takes_over_what_the_run_says(
     assert main(["train", second, "-o", str(tmp_path / "no"), "--from", logit]) == 2
     assert "is fitted in one go and cannot go on" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
-
-
-@pytest.mark.slow
-def test_going_on_beats_starting_anew_and_costs_a_third() -> None:
-    """On the second part's test sessions, by a paired 95 % interval over users."""
-    log, _ = synthesise(32_000, n_items=200)
-    figures = measure(log, 1)
-    assert figures["further"]["vs_anew"]["ci"][1] < 0
-    assert figures["further"]["cost"] <= 1 / 3
-    assert holds(figures)
