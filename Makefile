@@ -121,9 +121,9 @@ click-models:
 	OMP_NUM_THREADS=1 XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" \
 	  $(CLAX)/bin/python bench/rivals/click_models.py $(ARGUMENTS)
 
-# Hostile inputs and what must happen, a row each (tests/attack/table.py), in a process that may die of them; the tests run the same rows.
+# Hostile inputs and what must happen, a row each (tests/attack/table.py), in a process that may die of one: another takes its place.
 attack: setup
-	$(BIN)/python -m tests.attack
+	$(PYTEST) -n 1 tests/attack tests/cli/test_bad_*.py
 
 docs: setup
 	$(BIN)/mkdocs serve

@@ -1,31 +1,20 @@
-"""What an attack is, and how one is judged: a command line or a call in Python that is to be refused
-with certain words, or a statement that has to be true."""
+"""What an attack is: a command line or a call in Python that is to be refused with certain words, or
+a statement that has to be true."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import shlex
 import shutil
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Mapping
-from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from fastgaum.cli.app import main
-from fastgaum.errors import FastgaumError
-from tests.cli.bad_input import Make, Seeds
+from tests.cli.bad_input import Seeds
 
-MOST_SECONDS = 5.0
-"""of processor time"""
-RIGHT, SILENT, TRACEBACK, HANG, WRONG = "right", "silent", "traceback", "hang", "wrong"
 GOOD = {
     "session": ["u3", "u3", "u3", "u4"],
     "event": [17, 17, 18, 1],
@@ -99,30 +88,6 @@ def record(**changes: object) -> str:
     return json.dumps({"log": about, **changes})
 
 
-# -- what becomes of one
-
-
-def judge(attack: Attack | tuple[Make, str], seeds: Seeds) -> tuple[str, str]:
-    """The verdict on an attack in the empty folder of the seeds, and what was seen."""
-    started = time.process_time()
-    with chdir(seeds.folder):
-        if isinstance(attack, RefusedCall):
-            found = _judge_call(attack)
-        elif isinstance(attack, IsTrue):
-            found = (RIGHT, "") if attack.holds(seeds) else (SILENT, "it is not so")
-        elif isinstance(attack, Refused):
-            lay_out(attack.files, seeds)
-            good = {"log": seeds.log, "run": seeds.run, "store": seeds.store}
-            found = _judge_command(shlex.split(attack.command.format(**good)), attack.says)
-        else:
-            make, says = attack
-            found = _judge_command(make(seeds), says)
-    seconds = time.process_time() - started
-    if seconds > MOST_SECONDS and found[0] == RIGHT:
-        return HANG, f"{seconds:.1f} s of processor time"
-    return found
-
-
 def lay_out(files: Mapping[str, Content], seeds: Seeds) -> None:
     """Write files into the present folder."""
     if any(name.startswith("run/") for name in files):
@@ -142,65 +107,3 @@ def _bytes_of(table: pl.DataFrame, kind: str) -> bytes:
     out = io.BytesIO()
     table.write_csv(out) if kind == ".csv" else table.write_parquet(out)
     return out.getvalue()
-
-
-def _judge_call(attack: RefusedCall) -> tuple[str, str]:
-    try:
-        found = attack.call()
-    except FastgaumError as error:
-        said = str(error)
-        return (RIGHT if attack.says in said and "\n" not in said else WRONG), said
-    except Exception as error:
-        return TRACEBACK, f"{type(error).__name__}: {error}"
-    return SILENT, repr(found)
-
-
-def _judge_command(argv: list[str], says: str) -> tuple[str, str]:
-    before = _listing()
-    code, out, err = _run(argv)
-    said = f"exit code {code}: {(out + err).strip()[-500:]}"
-    if code is None or any(word in err for word in ("Traceback", "internal error", "panicked at")):
-        return TRACEBACK, said
-    if code == 0:
-        return SILENT, said
-    one_line = (
-        err.startswith("fastgaum: error: ") and err.count("\n") == 1 and err[:-1].isprintable()
-    )
-    if code != 2 or not one_line or out or says not in err:
-        return WRONG, said
-    return (RIGHT, said) if _listing() == before else (WRONG, f"files were changed; {said}")
-
-
-def _listing() -> dict[str, tuple[int, int]]:
-    paths = [path for path in Path().rglob("*") if path.is_file()]
-    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
-
-
-def _run(argv: list[str]) -> tuple[int | None, str, str]:
-    """Exit code of a command line, and what it wrote to the file descriptors, where libraries of
-    other languages write too."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        held = os.dup(1), os.dup(2)
-        streams = sys.stdout, sys.stderr
-        for file, number in ((out, 1), (err, 2)):
-            os.dup2(file.fileno(), number)
-        sys.stdout, sys.stderr = (os.fdopen(os.dup(n), "w", encoding="utf-8") for n in (1, 2))
-        code: int | None = None
-        try:
-            code = main(argv)
-        except BaseException as error:
-            print(f"Traceback: {type(error).__name__}: {error}", file=sys.stderr)
-        finally:
-            sys.stdout.close()
-            sys.stderr.close()
-            sys.stdout, sys.stderr = streams
-            for old, number in zip(held, (1, 2), strict=True):
-                os.dup2(old, number)
-                os.close(old)
-        texts = []
-        for file in (out, err):
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-    return code, texts[0], texts[1]

@@ -1,4 +1,4 @@
-"""The attacks, a row each. With the rows of tests/cli/test_bad_*.py they are what `make attack`
+"""The attacks, a row each. With those of tests/cli/test_bad_*.py they are what `make attack`
 runs."""
 
 from __future__ import annotations

@@ -1,42 +1,50 @@
-"""Every attack of the table, in this process."""
+"""Every attack of the table."""
 
 from __future__ import annotations
 
+import shlex
+import time
+
 import pytest
 
-from tests.attack.attacks import (
-    HANG,
-    RIGHT,
-    SILENT,
-    TRACEBACK,
-    WRONG,
-    IsTrue,
-    Refused,
-    RefusedCall,
-    judge,
-)
+from fastgaum.cli.app import main
+from fastgaum.errors import FastgaumError
+from tests.attack.attacks import IsTrue, RefusedCall, lay_out
 from tests.attack.table import TABLES
-from tests.cli.bad_input import Seeds
+from tests.cli.bad_input import MOST_SECONDS, Seeds
+from tests.cli.conftest import tree
 
 ROWS = [(table, name) for table, rows in TABLES.items() for name in rows]
 
 
 @pytest.mark.parametrize(("table", "name"), ROWS, ids=[name for _, name in ROWS])
-def test_attack(table: str, name: str, seeds: Seeds) -> None:
-    verdict, seen = judge(TABLES[table][name], seeds)
-    # how long it takes on a machine that does other things is for `make attack` to say
-    assert verdict in (RIGHT, HANG), seen
-
-
-@pytest.mark.parametrize(
-    ("attack", "verdict"),
-    [
-        (Refused("data audit {log}", "no such words"), SILENT),
-        (Refused("data audit none.csv", "no such words"), WRONG),
-        (RefusedCall(lambda: 1 / 0, "division"), TRACEBACK),
-        (RefusedCall(lambda: None, "none"), SILENT),
-        (IsTrue(lambda _: 1 == 2), SILENT),
-    ],
-)
-def test_what_goes_wrong_is_seen(attack: Refused, verdict: str, seeds: Seeds) -> None:
-    assert judge(attack, seeds)[0] == verdict
+def test_attack(
+    table: str,
+    name: str,
+    seeds: Seeds,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    attack, started = TABLES[table][name], time.process_time()
+    monkeypatch.chdir(seeds.folder)
+    if isinstance(attack, IsTrue):
+        assert attack.holds(seeds)
+    elif isinstance(attack, RefusedCall):
+        with pytest.raises(FastgaumError) as caught:
+            attack.call()
+        assert attack.says in str(caught.value)
+        assert "\n" not in str(caught.value)
+    else:
+        lay_out(attack.files, seeds)
+        before = tree(seeds.folder)
+        good = {"log": seeds.log, "run": seeds.run, "store": seeds.store}
+        code = main(shlex.split(attack.command.format(**good)))
+        # of the file descriptors, where libraries of other languages write too
+        out, err = capfd.readouterr()
+        assert (code, out) == (2, ""), err
+        assert err.startswith("fastgaum: error: ")
+        assert err.endswith("\n")
+        assert err[:-1].isprintable()
+        assert attack.says in err
+        assert tree(seeds.folder) == before
+    assert time.process_time() - started < MOST_SECONDS
