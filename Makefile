@@ -88,9 +88,9 @@ audit: setup
 	elif echo "$$said" | grep -q "^Found .* known vulnerabilit"; then echo "$$said"; exit 1; \
 	else echo "audit skipped: $$(echo "$$said" | tail -n 1)"; fi
 
-# A hundred random SIGKILLs of train, data get, data convert and reproduce, with a reader beside: some ten minutes.
+# A hundred random SIGKILLs of train and data convert, with a reader beside: some ten minutes.
 kill-test: setup
-	$(BIN)/python -m tests.crash.kill --kills 100
+	$(PYTEST) -m slow tests/crash
 
 check: setup
 	$(BIN)/ruff check .

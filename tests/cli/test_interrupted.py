@@ -42,9 +42,8 @@ SHORT = ["--set", "epochs=6", "--set", "players=exact", "--set", "search=[]"]
 
 
 @pytest.fixture(scope="module")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    with Zygote(tmp_path_factory.mktemp("zygote")) as started:
-        yield started
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Zygote:
+    return Zygote(tmp_path_factory.mktemp("zygote"))
 
 
 def epochs_of(run: Path) -> int:
