@@ -12,7 +12,6 @@ import importlib.util
 import json
 import re
 import shlex
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -34,20 +33,11 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Block:
-    """One code block that is to be run."""
-
-    language: str
-    code: str
-    line: int
-    """line of its first statement in the file"""
-
-
-def blocks_of(file: Path) -> list[Block]:
+def blocks_of(file: Path) -> list[tuple[str, str, int]]:
+    """Language, code and first line of each code block that is to be run."""
     text = "\n" + file.read_text(encoding="utf-8")
     return [
-        Block(fence["language"], fence["code"], text.count("\n", 0, fence.start("code")))
+        (fence["language"], fence["code"], text.count("\n", 0, fence.start("code")))
         for fence in FENCE.finditer(text)
         if fence["language"] in ("python", "bash") and "<!-- no-run:" not in fence["before"]
     ]
@@ -96,16 +86,16 @@ RUNNABLE = [file for file in FILES if blocks_of(file)]
 @pytest.mark.parametrize("file", RUNNABLE, ids=lambda file: str(file.relative_to(ROOT)))
 def test_code_blocks_run(file: Path, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, object] = {"__name__": "documentation"}
-    for block in blocks_of(file):
-        if block.language == "python":
+    for language, code, line in blocks_of(file):
+        if language == "python":
             # Blank lines before the code: a traceback then names the line of the file.
-            code = compile("\n" * block.line + block.code, str(file), "exec", dont_inherit=True)
+            compiled = compile("\n" * line + code, str(file), "exec", dont_inherit=True)
             with one_thread():  # others wait for each other where the cores are busy
-                exec(code, namespace)
+                exec(compiled, namespace)
             continue
-        for argv in commands_of(block.code):
+        for argv in commands_of(code):
             assert main(shortened(argv)) == 0, (
-                f"{file.name}, below line {block.line}: {capsys.readouterr().err}"
+                f"{file.name}, below line {line}: {capsys.readouterr().err}"
             )
 
 
@@ -123,7 +113,7 @@ def test_a_notebook_s_file_has_the_page_s_code_and_nothing_that_was_printed(file
     spec.loader.exec_module(made)
     cells = json.loads(made.to_ipynb(file.read_text(encoding="utf-8")))["cells"]
     code = ["".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code"]
-    assert code == [block.code for block in blocks_of(file)]
+    assert code == [code for _, code, _ in blocks_of(file)]
     assert len(code) > 5
     assert not any(cell.get("outputs") for cell in cells)
     prose = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
@@ -131,17 +121,14 @@ def test_a_notebook_s_file_has_the_page_s_code_and_nothing_that_was_printed(file
     assert not re.search(r"```text|<!--|!\[|\]\((?!http)", prose)
 
 
-def test_the_documents_have_what_the_test_above_needs() -> None:
-    """A regular expression that finds nothing would let everything pass."""
-    names = {str(file.relative_to(ROOT)) for file in RUNNABLE}
-    assert {"README.md", "docs/guide/first-table.md", "docs/guide/your-own-log.md"} <= names
-    assert {"docs/notebooks/own-log.md", "docs/notebooks/policy.md"} <= names
+def test_the_pattern_finds_blocks() -> None:
     blocks = [block for file in RUNNABLE for block in blocks_of(file)]
-    commands = {
-        argv[0] for block in blocks if block.language == "bash" for argv in commands_of(block.code)
-    }
+    argvs = [
+        argv for language, code, _ in blocks if language == "bash" for argv in commands_of(code)
+    ]
+    commands = {argv[0] for argv in argvs}
     assert {"train", "evaluate", "predict", "reproduce", "data"} <= commands <= set(COMMANDS)
-    assert sum(block.language == "python" for block in blocks) >= 8
+    assert sum(language == "python" for language, *_ in blocks) >= 8
 
 
 def test_the_readme_s_sample_of_a_log_is_one(workshop: Path) -> None:
@@ -156,38 +143,20 @@ def test_the_readme_s_sample_of_a_log_is_one(workshop: Path) -> None:
     assert header == sample.splitlines()[0].split(",")
 
 
-@pytest.mark.parametrize(
-    "file", [*FILES, ROOT / "CONTRIBUTING.md"], ids=lambda file: str(file.relative_to(ROOT))
-)
-def test_relative_links_lead_somewhere(file: Path) -> None:
-    for link in LINK.finditer(FENCED.sub("", file.read_text(encoding="utf-8"))):
-        target = file.parent / link["target"] if link["target"] else file
-        assert target.exists(), f"{file.name} links to {link['target']}"
-        # names of the API get their anchors when the site is built: tests/test_site.py
-        if link["anchor"] and not link["anchor"].startswith("fastgaum."):
-            assert link["anchor"] in anchors_of(target), (
-                f"{file.name} links to {link['target']}#{link['anchor']}"
-            )
-
-
-def anchors_of(file: Path) -> set[str]:
-    """The headings of a page as GitHub and the site make anchors of them; of two alike, the first.
-
-    Both drop what is neither letter, digit, space, hyphen nor underscore, and put hyphens for
-    spaces."""
-    found = HEADING.findall(FENCED.sub("", file.read_text(encoding="utf-8")))
-    return {
-        re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower().replace(" ", "-")
-        for heading in found
-    }
-
-
-def test_anchors_are_read_as_they_are_made(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(
-        "# What's *new*, in 2.0?\n\n```bash\n# not a heading\n```\n\n## `fit` and more\n"
-    )
-    assert anchors_of(page) == {"whats-new-in-20", "fit-and-more"}
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_relative_links_lead_somewhere(name: str) -> None:
+    """Of the site's pages its strict build says so: tests/test_site.py."""
+    for link in LINK.finditer(FENCED.sub("", (ROOT / name).read_text(encoding="utf-8"))):
+        target = ROOT / (link["target"] or name)
+        assert target.exists(), link["target"]
+        # as GitHub makes anchors of headings
+        headings = (
+            HEADING.findall(FENCED.sub("", target.read_text("utf-8"))) if link["anchor"] else []
+        )
+        anchors = [
+            re.sub(r"[^\w\s-]", "", one).strip().lower().replace(" ", "-") for one in headings
+        ]
+        assert (link["anchor"] or None) in (None, *anchors), link["target"]
 
 
 def test_every_preset_role_run_file_and_command_is_documented() -> None:
@@ -196,30 +165,17 @@ def test_every_preset_role_run_file_and_command_is_documented() -> None:
     from fastgaum.models.run_folder import RUN_FILES
 
     text = {
-        name: (ROOT / name).read_text(encoding="utf-8")
-        for name in (
-            "docs/faq.md",
-            "docs/guide/your-own-log.md",
-            "docs/concepts/game.md",
-            "docs/guide/command-line.md",
-            "docs/guide/runs.md",
-        )
+        name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        for name in ("faq", "concepts/game", "guide/command-line", "guide/runs")
     }
-    assert [name for name in RUN_FILES if f"`{name}`" not in text["docs/guide/runs.md"]] == []
-    assert [
-        name for name in COMMANDS if f"`{name}`" not in text["docs/guide/command-line.md"]
-    ] == []
-    assert [name for name in PRESETS if f"`{name}`" not in text["docs/faq.md"]] == []
-    assert [name for name in PRESETS if f"| `{name}` |" not in text["docs/concepts/game.md"]] == []
-    rows = [
-        line.split("|")
-        for line in text["docs/guide/your-own-log.md"].splitlines()
-        if line.startswith("| ")
-    ]
-    documented = {row[1].strip(): row[3].strip() for row in rows if len(row) == 6}
-    assert {
-        role: ", ".join(names) for role, names in ROLE_NAMES.items()
-    }.items() <= documented.items()
+    assert [one for one in RUN_FILES if f"`{one}`" not in text["guide/runs"]] == []
+    assert [one for one in COMMANDS if f"`{one}`" not in text["guide/command-line"]] == []
+    assert [one for one in PRESETS if f"`{one}`" not in text["faq"]] == []
+    assert [one for one in PRESETS if f"| `{one}` |" not in text["concepts/game"]] == []
+    page = (ROOT / "docs/guide/your-own-log.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
+    documented = {(row[1].strip(), row[3].strip()) for row in rows if len(row) == 6}
+    assert {(role, ", ".join(names)) for role, names in ROLE_NAMES.items()} <= documented
 
 
 IN_API = re.compile(r"^::: (fastgaum[\w.]*)$", re.MULTILINE)
@@ -231,33 +187,23 @@ def test_the_api_page_has_every_public_name_and_every_name_that_a_page_imports()
 
     shown = set(IN_API.findall((ROOT / "docs" / "api.md").read_text(encoding="utf-8")))
     assert len(shown) > 50
-    public = set(fastgaum._HOME.items()) | {("errors", "fastgaum")}
-    assert {name for name, _ in public} == set(fastgaum.__all__) - {"__version__"}
-    names = {f"{home}.{name}" for name, home in public}
-    for file in [*FILES, *(ROOT / "docs" / "examples").glob("*.py")]:
-        blocks = (
-            [block.code for block in blocks_of(file) if block.language == "python"]
-            if file.suffix == ".md"
-            else []
-        )
-        for code in blocks or ([file.read_text(encoding="utf-8")] if file.suffix == ".py" else []):
-            for node in ast.walk(ast.parse(code)):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastgaum."):
-                    names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    assert len(names) > 40
-    assert (
-        sorted(name for name in names if name not in shown and name.rpartition(".")[0] not in shown)
-        == []
-    )
-
-
-def test_the_api_page_names_what_exists() -> None:
-    for path in IN_API.findall((ROOT / "docs" / "api.md").read_text(encoding="utf-8")):
+    for path in shown:
         try:
             import_module(path)
         except ModuleNotFoundError:
             home, _, name = path.rpartition(".")
             assert hasattr(import_module(home), name), path
+    public = set(fastgaum._HOME.items()) | {("errors", "fastgaum")}
+    assert {name for name, _ in public} == set(fastgaum.__all__) - {"__version__"}
+    names = {f"{home}.{name}" for name, home in public}
+    codes = [path.read_text(encoding="utf-8") for path in (ROOT / "docs/examples").glob("*.py")]
+    codes += [code for file in FILES for kind, code, _ in blocks_of(file) if kind == "python"]
+    for node in (node for code in codes for node in ast.walk(ast.parse(code))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastgaum."):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    assert len(names) > 40
+    missing = [one for one in names if one not in shown and one.rpartition(".")[0] not in shown]
+    assert missing == []
 
 
 def test_the_page_on_citing_says_what_the_citation_file_says() -> None:
