@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastgaum.errors import OutputError
+from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic, read_whole
 
 
@@ -72,3 +72,10 @@ def test_what_is_no_file_is_refused_and_stays(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="it is a device"):
         put(Path("/dev/null"), "aa")
     assert {path.name: path.lstat().st_ino for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a" * 245])
+def test_a_file_that_cannot_be_written(path: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError), atomic(tmp_path / path):
+        pytest.fail("nothing is written")
+    assert list(tmp_path.iterdir()) == []

@@ -6,8 +6,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +99,7 @@ READ: dict[str, Attack] = {
     "a pickle": raw("log.pkl", b"\x80\x04cos\nsystem\n.", "log.pkl"),
     "an empty folder": raw("log", lambda path: path.mkdir(), "log"),
     "a loop of links": raw("log.csv", lambda path: path.symlink_to(path.name), "log.csv"),
-    "a name of 300 letters": Refused(f"data convert {LONG}.csv -o out", "255 bytes"),
     "a path of 6,000 letters": Refused(f"data audit {'/'.join(['a' * 200] * 30)}", "255 bytes"),
-    "an item table named so": Refused(f"data convert {{log}} -o out --item-table {LONG}.csv", "255 bytes"),
     "two id columns in an item table": Refused("data convert {log} -o out --item-table t.csv", "one is required", {"t.csv": "item,item_id,k\na,b,1\n"}),
     "an item twice in a table": Refused("data convert {log} -o out --item-table t.csv", "one row per item", {"t.csv": "item,k\na,1\na,2\n"}),
     "ratings without a time": Refused("data build r.csv -o out", "r.csv", {"r.csv": "userId,movieId,rating\n1,1,5\n"}),
@@ -159,12 +159,10 @@ RUNS: dict[str, Attack] = {
     "reading: another type": of_run("reading.json", '{"candidate_field": 3}', EVALUATE, "candidate_field is 3"),
     "config: a rate of 1e308": Refused("train {log} -o new --set generator_lr=1e308", "at most 1e+30"),
     "config: a table as a list": Refused("train {log} -o new --config c.toml", "cannot read", {"c.toml": "[a]\n[[a]]\n"}),
-    "config: a long name": Refused(f"train {{log}} -o new --config {LONG}", "255 bytes"),
-    "run: a long name": Refused(f"train {{log}} -o {LONG}", "255 bytes"),
-    "output: a long name": Refused(f"predict {{run}} {{log}} -o {LONG}.csv", "255 bytes"),
     "output: no room for its part": Refused(f"predict {{run}} {{log}} -o {'a' * 242}.csv", "255 bytes"),
     "threads without end": Refused("train {log} -o new --threads 1000000000", "at most 1024"),
     "a policy of noise": Refused("rl adapt p {run}", "p", {"p/policy.safetensors": b"\xff" * 99}),
+    "a policy of a long name": Refused(f"ope sample --policy {LONG}", "give it (--run)"),
     "host with a NUL": Refused("serve {run} --host 'a\0b'", "host is an address or a name"),
     "host that is no IDNA": Refused(f"serve {{run}} --host {'ü' * 100}", "host is an address or a name"),
     "port of 70000": Refused("serve {run} --http 70000", "from 0 (any free one) to 65535"),
@@ -180,14 +178,42 @@ def frame(**columns: Any) -> pl.DataFrame:
     return pl.DataFrame(GOOD | columns, strict=False)
 
 
+SAMPLE = Path(fg.__file__).parent / "data" / "sample" / "sample.parquet"
+WITH_A_PATH: dict[str, Callable[[str], object]] = {
+    "read_log": fg.read_log,
+    "load": fg.load,
+    "load_log": fg.load_log,
+    "save_log": lambda path: fg.save_log(LOG, path),
+    "item table": lambda path: fg.read_log(SAMPLE, item_table=path),
+    "UserModel.load": fg.UserModel.load,
+    "write_report": lambda path: fg.write_report([path], [LOG], "never.html"),
+    "Config.from_toml": fg.Config.from_toml,
+}
+WITH_A_NAME = (
+    "data convert NAME.csv -o out",
+    "data convert {log} -o NAME",
+    "data convert {log} -o NAME.parquet",
+    "data convert {log} -o out --item-table NAME.csv",
+    "data audit {log} --json NAME",
+    "data get yelp --data-dir NAME",
+    "train {log} -o NAME",
+    "train {log} -o NAME --resume",
+    "train {log} -o run --config NAME.toml",
+    "predict {run} {log} -o NAME.csv",
+    "evaluate NAME {log}",
+    "report NAME",
+)
+NAMES: dict[str, Attack] = {
+    **{name: Refused(name.replace("NAME", LONG), "255 bytes") for name in WITH_A_NAME},
+    **{
+        f"{name} of {path[:3]!r}": RefusedCall(partial(call, path), says)
+        for name, call in WITH_A_PATH.items()
+        for path, says in ((LONG, "255 bytes"), ("a\0b", "without the character NUL"))
+    },
+}
+"""names that no file can have"""
 # fmt: off
 CALLS: dict[str, Attack] = {
-    "read_log of a long name": RefusedCall(lambda: fg.read_log(LONG), "255 bytes"),
-    "read_log with a NUL": RefusedCall(lambda: fg.read_log("a\0b"), "NUL"),
-    "load with a NUL": RefusedCall(lambda: fg.load("a\0b"), "NUL"),
-    "UserModel.load of a long name": RefusedCall(lambda: fg.UserModel.load(LONG), "255 bytes"),
-    "save_log with a NUL": RefusedCall(lambda: fg.save_log(LOG, "a\0b"), "NUL"),
-    "write_report with a NUL": RefusedCall(lambda: fg.write_report(["a\0b"], [LOG], "p"), "NUL"),
     "fit of a text": RefusedCall(lambda: fg.UserModel().fit("sample"), "a log is required"),  # type: ignore[arg-type]
     "compare of a log without test": RefusedCall(lambda: fg.compare(LOG.with_split(np.zeros(LOG.n_sessions, np.int8))), "resplits=range(1, 6)"),
     "SessionLog: an item beyond the vocabulary": RefusedCall(lambda: changed("items", 10**6), "items holds"),
@@ -267,4 +293,4 @@ TRUE: dict[str, Attack] = {
     "times of a frame are the clock's": IsTrue(lambda _: hours(event=[datetime(2024, 5, 1, 8)] * 4) == ["8"] * 4),
 }
 # fmt: on
-TABLES = {"reading": READ, "runs and commands": RUNS, "Python": CALLS, "results": TRUE}
+TABLES = {"reading": READ, "runs": RUNS, "names": NAMES, "Python": CALLS, "results": TRUE}
