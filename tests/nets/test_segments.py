@@ -1,120 +1,227 @@
-"""Segment reductions: gradients, extremes, invariances, torch row by row."""
+"""Segment reductions against slow twins, at ±1e4 and with −inf members, whole sets of −inf among them:
+forward and backward."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from fastgaum.errors import NumericsError
 from fastgaum.nets import segments as ops
+from fastgaum.nets.regularisers import L2, Regulariser, Shannon, Tsallis, sample_candidates
+from tests import naive_segments as naive
 
-# event 1 is empty, event 2 has one candidate, the last holds ties
+INF = float("inf")
+VALUES = st.one_of(st.sampled_from([1e4, -1e4, 9999.5, -INF, 0.0]), st.floats(-3, 3, width=32))
+ALPHAS = {"softmax": 1.0, "sparsemax": 2.0, "entmax-1.5": 1.5, "entmax-1.3": 1.3, "entmax-2.5": 2.5}
+# event 1 is empty, event 2 has one candidate
 OFFSETS = torch.tensor([0, 4, 4, 5, 12, 15], dtype=torch.int32)
-
-DISTRIBUTIONS: dict[str, Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]] = {
-    "log_softmax": ops.segment_log_softmax,
-    "softmax": ops.segment_softmax,
-    "sparsemax": lambda v, o, outside: ops.segment_entmax(v, o, outside, 2.0),
-    "entmax-1.5": lambda v, o, outside: ops.segment_entmax(v, o, outside, 1.5),
-    "entmax-1.3": lambda v, o, outside: ops.segment_entmax(v, o, outside, 1.3),
-    "entmax-2.5": lambda v, o, outside: ops.segment_entmax(v, o, outside, 2.5),
-}
-each_distribution = pytest.mark.parametrize("name", DISTRIBUTIONS)
-with_and_without_outside = pytest.mark.parametrize("outside", [False, True])
+quick = settings(max_examples=40, deadline=None)
 
 
-def draw(seed: int = 0, *, requires_grad: bool = False) -> Tensor:
-    values = torch.randn(15, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return values.requires_grad_(requires_grad)
-
-
-@each_distribution
-@with_and_without_outside
-def test_gradients_of_both_outputs(name: str, outside: bool) -> None:
-    def function(values: Tensor) -> tuple[Tensor, ...]:
-        inside, outside_entry = DISTRIBUTIONS[name](values, OFFSETS, outside)
-        return (inside, outside_entry) if outside else (inside,)
-
-    assert torch.autograd.gradcheck(function, draw(requires_grad=True))
-
-
-@with_and_without_outside
-def test_gradients_of_the_reductions(outside: bool) -> None:
-    # Without the outside option the empty event is −inf, which finite differences cannot take.
-    kept = [0, 1, 2, 3, 4] if outside else [0, 2, 3, 4]
-    assert torch.autograd.gradcheck(
-        lambda v: ops.segment_logsumexp(v, OFFSETS, outside)[kept], draw(requires_grad=True)
+@st.composite
+def ragged(draw: st.DrawFn) -> tuple[Tensor, Tensor, bool]:
+    """Values in float64, offsets, outside; some sets of −inf alone."""
+    sets = st.one_of(
+        st.lists(VALUES, min_size=1, max_size=6), st.integers(1, 3).map(lambda n: [-INF] * n)
     )
-    matrix = draw(1).outer(torch.ones(2, dtype=torch.float64)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: ops.segment_sum(v, OFFSETS), draw(requires_grad=True))
-    assert torch.autograd.gradcheck(lambda v: ops.segment_sum(v, OFFSETS), matrix)
-    per_event = draw()[:5].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: ops.expand_to_candidates(v, OFFSETS), per_event)
-    assert torch.autograd.gradgradcheck(
-        lambda v: ops.expand_to_candidates(v, OFFSETS).square(), per_event
+    rows = draw(st.lists(sets, min_size=1, max_size=5))
+    offsets = np.cumsum([0] + [len(row) for row in rows]).astype(np.int32)
+    values = torch.tensor([value for row in rows for value in row], dtype=torch.float64)
+    return values, torch.from_numpy(offsets), draw(st.booleans())
+
+
+def softmax_of(values: Tensor, offsets: Tensor, outside: bool) -> tuple[np.ndarray, np.ndarray]:
+    return naive.per_event(naive.softmax, values.numpy(), offsets.numpy(), outside)
+
+
+@quick
+@given(case=ragged())
+def test_log_sum_exp_and_its_gradient(case: tuple[Tensor, Tensor, bool]) -> None:
+    """−inf, with gradient 0, for a set of −inf alone; the gradient is the softmax elsewhere, and 0
+    at a −inf."""
+    values, offsets, outside = case
+    values.requires_grad_()
+    found = ops.segment_logsumexp(values, offsets, outside)
+    rows = [[*values[a:b].tolist(), *[0.0] * outside] for a, b in itertools.pairwise(offsets)]
+    np.testing.assert_allclose(
+        found.detach().numpy(), [naive.logsumexp(row) for row in rows], rtol=1e-12, atol=1e-12
     )
-    assert torch.autograd.gradcheck(
-        lambda v: ops.expand_to_candidates(v, OFFSETS), matrix[:5].detach().requires_grad_()
-    )
+    grad = torch.linspace(1, 2, len(rows), dtype=torch.float64)
+    expected = np.nan_to_num(softmax_of(values.detach(), offsets, outside)[0], nan=0.0)
+    of_candidate = np.repeat(grad.numpy(), np.diff(offsets.numpy()))
+    (back,) = torch.autograd.grad(found, values, grad)
+    np.testing.assert_allclose(back.numpy(), of_candidate * expected, rtol=1e-9, atol=1e-12)
 
 
-@with_and_without_outside
-def test_log_softmax_equals_torch_row_by_row(outside: bool) -> None:
-    values = draw(requires_grad=True)
-    log_probs, outside_log_prob = ops.segment_log_softmax(values, OFFSETS, outside)
-    rows = []
-    for event, row in enumerate(values.tensor_split(OFFSETS[1:-1].tolist())):
-        entries = torch.cat((row, row.new_zeros(1))) if outside else row
-        rows.append(entries.log_softmax(0)[: len(row)])
-        expected = -entries.logsumexp(0).item() if outside else float("-inf")
-        assert outside_log_prob[event].item() == pytest.approx(expected, abs=1e-12)
-    torch.testing.assert_close(log_probs, torch.cat(rows))
-
-
-@each_distribution
-@with_and_without_outside
-def test_a_distribution_sums_to_one_even_at_the_extremes(name: str, outside: bool) -> None:
-    values = draw().float() * 4
-    values[:4] = torch.tensor([1e4, -1e4, 1e4, -torch.inf])
-    values[5:8] = -torch.inf
-    inside, outside_entry = DISTRIBUTIONS[name](values.requires_grad_(), OFFSETS, outside)
+def distribution(
+    name: str, values: Tensor, offsets: Tensor, outside: bool
+) -> tuple[Tensor, Tensor]:
     if name == "log_softmax":
-        inside, outside_entry = inside.exp(), outside_entry.exp()
-    totals = ops.segment_sum(inside, OFFSETS) + outside_entry
-    torch.testing.assert_close(totals, torch.tensor([1.0, float(outside), 1.0, 1.0, 1.0]))
-    assert (inside[[1, 3, 5, 6, 7]] == 0).all()
-    torch.testing.assert_close(inside[[0, 2]], torch.tensor([0.5, 0.5]))
-    inside[[0, 8, 9, 12]].sum().backward()
-    assert values.grad is not None
-    assert values.grad.isfinite().all()
+        return ops.segment_log_softmax(values, offsets, outside)
+    if name == "softmax":
+        return ops.segment_softmax(values, offsets, outside)
+    return ops.segment_entmax(values, offsets, outside, ALPHAS[name])
 
 
-@each_distribution
-def test_a_shuffled_display_set_and_other_events_change_nothing(name: str) -> None:
-    values = draw(3, requires_grad=True)
-    order = torch.cat(
-        (torch.tensor([2, 0, 3, 1, 4]), torch.randperm(7) + 5, torch.tensor([14, 12, 13]))
+@pytest.mark.parametrize("name", ["log_softmax", *ALPHAS])
+@quick
+@given(case=ragged())
+def test_distributions_and_their_gradients(name: str, case: tuple[Tensor, Tensor, bool]) -> None:
+    """Against the twins; a set of −inf alone is NaN without the no-click option, and damages no
+    other set."""
+    values, offsets, outside = case
+    alpha = ALPHAS.get(name, 1.0)
+    twin: Callable[[list[float]], list[float]] = (
+        naive.softmax if alpha == 1.0 else naive.entmax(alpha)
     )
-    weights = draw(4)
-    inside, outside_entry = DISTRIBUTIONS[name](values, OFFSETS, True)
-    (grad,) = torch.autograd.grad((inside * weights).sum() + outside_entry.sum(), values)
-    shuffled = values.detach()[order].requires_grad_()
-    inside_s, outside_s = DISTRIBUTIONS[name](shuffled, OFFSETS, True)
-    (grad_s,) = torch.autograd.grad((inside_s * weights[order]).sum() + outside_s.sum(), shuffled)
-    torch.testing.assert_close(inside_s, inside[order])
-    torch.testing.assert_close(outside_s, outside_entry)
-    torch.testing.assert_close(grad_s, grad[order])
-    alone, outside_alone = DISTRIBUTIONS[name](
-        values[5:12], torch.tensor([0, 7], dtype=torch.int32), True
+    probs, outside_prob = naive.per_event(twin, values.numpy(), offsets.numpy(), outside)
+    loose = {"rtol": 1e-6, "atol": 2e-6 if alpha > 2 else 1e-9}
+    values.requires_grad_()
+    outputs = distribution(name, values, offsets, outside)
+    for output, expected in zip(outputs, (probs, outside_prob), strict=True):
+        found = output.detach().exp() if name == "log_softmax" else output.detach()
+        np.testing.assert_allclose(found.numpy(), expected, **loose)
+    grads = (
+        torch.linspace(-1, 1, len(values)).double(),
+        torch.linspace(1, 2, len(offsets) - 1).double(),
     )
-    assert torch.equal(alone, inside[5:12])
-    assert torch.equal(outside_alone, outside_entry[3:4])
+    back = _pulled_back(outputs, grads, values)
+    np.testing.assert_allclose(
+        back.numpy(), gradient(name, outputs, grads, offsets, outside), rtol=1e-6, atol=1e-9
+    )
+    # whatever a distribution is, its gradient is finite
+    assert torch.isfinite(back[torch.from_numpy(np.isfinite(probs))]).all()
+
+
+def _pulled_back(
+    outputs: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor], values: Tensor
+) -> Tensor:
+    """The vector-Jacobian product; no click is a constant where it is not offered."""
+    pairs = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
+    found, weights = zip(*pairs, strict=True)
+    return torch.autograd.grad(found, values, weights)[0]
+
+
+def gradient(
+    name: str,
+    outputs: tuple[Tensor, Tensor],
+    grads: tuple[Tensor, Tensor],
+    offsets: Tensor,
+    outside: bool,
+) -> np.ndarray:
+    """The vector-Jacobian product, one event at a time, from the full Jacobian."""
+    inside, outside_entry = (part.detach().numpy() for part in outputs)
+    parts = []
+    for event, (a, b) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
+        p, g = inside[a:b], grads[0][a:b].numpy()
+        if outside:
+            p, g = np.append(p, outside_entry[event]), np.append(g, grads[1][event])
+        if name == "log_softmax":
+            jacobian = np.eye(len(p)) - np.exp(p)[None, :]
+            parts.append((g @ jacobian)[: b - a])
+            continue
+        s = np.where(p == 0, 0.0, np.where(p == 0, 1.0, p) ** (2 - ALPHAS[name]))
+        jacobian = (
+            np.diag(s) - np.outer(s, s) / s.sum()
+            if np.isfinite(p).all()
+            else np.full((len(p),) * 2, np.nan)
+        )
+        parts.append((jacobian @ g)[: b - a])
+    return np.concatenate(parts)
+
+
+@quick
+@given(case=ragged())
+def test_argmax(case: tuple[Tensor, Tensor, bool]) -> None:
+    """The first of the greatest, the first of all for a set of −inf alone."""
+    values, offsets, _ = case
+    assert ops.segment_argmax(values, offsets).tolist() == naive.argmax(
+        values.numpy(), offsets.numpy()
+    )
+
+
+@pytest.mark.parametrize("regulariser", [Shannon(), L2(), Tsallis(1.5), Tsallis(1.3)])
+@quick
+@given(case=ragged(), seed=st.integers(0, 99))
+def test_sampling_draws_what_is_possible(
+    regulariser: Regulariser, case: tuple[Tensor, Tensor, bool], seed: int
+) -> None:
+    """An entry of probability 0 is never drawn; a set without a distribution is a named error,
+    never a draw."""
+    values, offsets, outside = case
+    dist = regulariser.best_response(values, offsets, outside)
+    draws = torch.Generator().manual_seed(seed)
+    impossible = [
+        bool((values[a:b] == -INF).all()) and not outside for a, b in itertools.pairwise(offsets)
+    ]
+    if any(impossible):
+        with pytest.raises(
+            NumericsError, match=f"event {impossible.index(True)} of the batch has no distribution"
+        ):
+            sample_candidates(dist, offsets, draws)
+        return
+    drawn = sample_candidates(dist, offsets, draws)
+    for event, candidate in enumerate(drawn.tolist()):
+        if candidate < 0:
+            assert outside
+            assert dist.outside_prob[event] > 0
+        else:
+            assert offsets[event] <= candidate < offsets[event + 1]
+            assert dist.probs[candidate] > 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_float32_at_ten_thousand(scale: float) -> None:
+    """What training runs in."""
+    offsets = torch.tensor([0, 3, 5, 6], dtype=torch.int32)
+    values = torch.tensor([scale, -scale, -INF, scale, scale, -scale])
+    for name in ("softmax", "sparsemax", "entmax-1.5"):
+        leaf = values.clone().requires_grad_()
+        probs, _ = distribution(name, leaf, offsets, False)
+        torch.testing.assert_close(
+            probs.detach(), torch.tensor([1, 0, 0, 0.5, 0.5, 1]), atol=0.2, rtol=0
+        )
+        (probs * torch.arange(6.0)).sum().backward()
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+        assert leaf.grad[2] == 0
+
+
+@pytest.mark.parametrize("name", ["log_softmax", *ALPHAS])
+@pytest.mark.parametrize("outside", [False, True])
+def test_gradients_by_finite_differences(name: str, outside: bool) -> None:
+    values = torch.randn(15, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    # without the outside option the empty event's entry is −inf, which finite differences cannot take
+    outputs = slice(0, 2 if outside else 1)
+    assert torch.autograd.gradcheck(
+        lambda v: distribution(name, v, OFFSETS, outside)[outputs], values.requires_grad_()
+    )
+    assert torch.autograd.gradcheck(
+        lambda v: ops.segment_logsumexp(v, OFFSETS[[0, 1, 3, 4, 5]], outside), values
+    )
+
+
+def test_gradients_of_sums() -> None:
+    matrix = torch.randn(15, 2, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: ops.segment_sum(v, OFFSETS), matrix)
+    for per_event in (matrix[:5], matrix[:5, 0]):
+        leaf = per_event.detach().requires_grad_()
+        assert torch.autograd.gradcheck(lambda v: ops.expand_to_candidates(v, OFFSETS), leaf)
+        assert torch.autograd.gradgradcheck(
+            lambda v: ops.expand_to_candidates(v, OFFSETS).square(), leaf
+        )
 
 
 def test_wrong_arguments_are_named() -> None:
-    values = draw()
+    values = torch.zeros(15)
     with pytest.raises(ValueError, match="offsets end at 15, but there are 14 rows"):
         ops.segment_softmax(values[:14], OFFSETS, True)
     with pytest.raises(ValueError, match=r"shape \(15, 1\), a flat"):
@@ -127,9 +234,8 @@ def test_wrong_arguments_are_named() -> None:
 
 @pytest.mark.parametrize("alpha", [1.5, 2.0])
 def test_sorting_and_bisection_agree_on_long_segments(alpha: float) -> None:
-    values = 0.3 * torch.randn(
-        3000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    )
+    draws = torch.Generator().manual_seed(0)
+    values = 0.3 * torch.randn(3000, dtype=torch.float64, generator=draws)
     offsets = torch.tensor([0, 1000, 1000, 3000], dtype=torch.int32)
     exact, near = (
         ops.segment_entmax(values, offsets, True, value)[0] for value in (alpha, alpha + 1e-9)
@@ -139,9 +245,7 @@ def test_sorting_and_bisection_agree_on_long_segments(alpha: float) -> None:
 
 
 def test_no_events_at_all() -> None:
-    values, offsets = torch.zeros(0, requires_grad=True), torch.zeros(1, dtype=torch.int32)
-    for function in DISTRIBUTIONS.values():
-        inside, outside_entry = function(values, offsets, True)
-        assert inside.shape == outside_entry.shape == (0,)
-    assert ops.segment_sum(values, offsets).shape == (0,)
-    assert ops.segment_argmax(values, offsets).dtype == torch.int64
+    values, offsets = torch.zeros(0), torch.zeros(1, dtype=torch.int32)
+    for name in ALPHAS:
+        inside, outside_entry = distribution(name, values, offsets, True)
+        assert inside.shape == outside_entry.shape == ops.segment_sum(values, offsets).shape == (0,)
