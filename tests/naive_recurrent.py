@@ -46,24 +46,6 @@ def order_by_length(offsets: list[int]) -> list[int]:
     )
 
 
-def state_bags(
-    offsets: list[int], bags: list[list[int]], window: int
-) -> list[dict[int, list[int]]]:
-    """For the state after each token: the lags of each id among the last `window` tokens, newest
-    token first."""
-    states = []
-    for first, last in pairwise(offsets):
-        for row in range(first, last):
-            state: dict[int, list[int]] = {}
-            for lag in range(1, window + 1):
-                if row - lag + 1 < first:
-                    break
-                for feature in bags[row - lag + 1]:
-                    state.setdefault(feature, []).append(lag)
-            states.append(state)
-    return states
-
-
 def dense_position_weight(
     offsets: list[int],
     bags: list[list[int]],

@@ -19,11 +19,13 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import COMMANDS, main
+from fastgaum.presets import PRESETS
 from fastgaum.threads import one_thread
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-SHORT = ["--set", "epochs=2", "--set", "warm_start=2", "--set", "catch_up=2"]
+SHORT = {"epochs": 2, "warm_start": 2, "catch_up": 2, "search": ()}
+"""of every preset, but in notebooks, whose text claims figures"""
 
 FENCE = re.compile(
     r"^(?P<before>[^\n]*)\n```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -49,14 +51,11 @@ def commands_of(code: str) -> list[list[str]]:
 
 
 def shortened(argv: list[str]) -> list[str]:
-    """The same command with two epochs; `tune` with five trials; `reproduce` and `compare` with one seed and in this process. A pool has no
-    epochs of its own."""
-    if argv[0] == "train":
-        return argv if "pool" in argv else [*argv, *SHORT]
+    """`tune` with five trials; `reproduce` and `compare` with one seed and in this process."""
     if argv[0] in ("reproduce", "compare"):
-        return [*_without(argv, "--seeds"), *SHORT, "--seeds", "1", "--jobs", "1"]
+        return [*_without(argv, "--seeds"), "--seeds", "1", "--jobs", "1"]
     if argv[0] == "tune":
-        return [*_without(argv, "--trials"), *SHORT, "--trials", "5"]
+        return [*_without(argv, "--trials"), "--trials", "5"]
     return argv
 
 
@@ -80,11 +79,19 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.md"))
 RUNNABLE = [file for file in FILES if blocks_of(file)]
 
 
 @pytest.mark.parametrize("file", RUNNABLE, ids=lambda file: str(file.relative_to(ROOT)))
-def test_code_blocks_run(file: Path, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_code_blocks_run(
+    file: Path,
+    workshop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in PRESETS if file not in NOTEBOOKS else ():
+        monkeypatch.setitem(PRESETS, name, {**PRESETS[name], **SHORT})
     namespace: dict[str, object] = {"__name__": "documentation"}
     for language, code, line in blocks_of(file):
         if language == "python":
@@ -97,9 +104,6 @@ def test_code_blocks_run(file: Path, workshop: Path, capsys: pytest.CaptureFixtu
             assert main(shortened(argv)) == 0, (
                 f"{file.name}, below line {line}: {capsys.readouterr().err}"
             )
-
-
-NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.md"))
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
@@ -160,7 +164,6 @@ def test_relative_links_lead_somewhere(name: str) -> None:
 
 
 def test_every_preset_role_run_file_and_command_is_documented() -> None:
-    from fastgaum.config import PRESETS
     from fastgaum.logs.schema import ROLE_NAMES
     from fastgaum.models.run_folder import RUN_FILES
 

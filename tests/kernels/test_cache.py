@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import llvmlite
 import numba
@@ -18,13 +17,12 @@ import pytest
 
 from fastgaum.bench.coldstart import held_signatures
 from fastgaum.cli.app import main
-from fastgaum.kernels import _cache, products
+from fastgaum.kernels import _cache
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
-Process = subprocess.Popen[str]
 
 PROGRAM = """
 import hashlib
@@ -41,53 +39,18 @@ offsets = np.array([0, 5, 6, 6, 40], np.int32)
 for size in (8, 20):
     weight, bias = 0.2 * draw(4 * size, size), draw(4 * size)
     layer = LstmLayer(size)
-    layer.forward(offsets, weight, bias, draw(40, 4 * size))
-    back = layer.backward(draw(40, size), weight, bias)
-    for part in (weight, bias, *back):
+    for part in layer.forward(offsets, weight, bias, draw(40, 4 * size)):
         digest.update(part.tobytes())
 print(digest.hexdigest())
 """
 
 
 def test_cold_and_warm_caches_give_the_same_bits(tmp_path: Path) -> None:
-    environment = os.environ | {
-        "NUMBA_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-    }
-    digests = [
-        subprocess.run(
-            [sys.executable, "-c", PROGRAM],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for _ in range(2)
-    ]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(KERNELS.parent)}
+    command = [sys.executable, "-c", PROGRAM]
+    digests = [subprocess.check_output(command, env=environment) for _ in range(2)]
     assert any(tmp_path.rglob("*.nbi")), "the kernels were not cached, so nothing was compared"
     assert digests[0] == digests[1]
-
-
-def test_a_home_that_is_not_there_is_not_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setenv("HOME", str(tmp_path / "nonexistent"))
-    assert _cache.folder() is None
-    monkeypatch.setenv("HOME", str(tmp_path))
-    found = _cache.folder()
-    assert found is not None
-    assert found.parent == tmp_path / ".cache" / "fastgaum" / "kernels"
-
-
-def test_python_calls_a_part_as_plain_python() -> None:
-    """The compiled part has no entry from Python: a call of one would end the process."""
-    row = np.ones(3, np.float32)
-    products.add(row, np.arange(3, dtype=np.float32))
-    assert row.tolist() == [1, 2, 3]
-    assert products.add.__name__ == "add"
-    assert products.add.__doc__
 
 
 PART = """
@@ -150,7 +113,7 @@ class Install:
 
     def start(
         self, dtype: str = "float32", wait: str = "", refused: str = "", **environment: str
-    ) -> Process:
+    ) -> subprocess.Popen[str]:
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")
         }
@@ -177,7 +140,7 @@ class Install:
         return sorted(self.cache.rglob("*.nbc"))
 
 
-def finished(process: Process, warnings: int = 0) -> str:
+def finished(process: subprocess.Popen[str], warnings: int = 0) -> str:
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert errors.count("Warning") == warnings, errors
@@ -199,29 +162,16 @@ def test_an_edit_of_a_part_reaches_the_kernels_that_inline_it(install: Install) 
     assert len(install.entries()) == 2
 
 
-def test_another_processor_has_another_folder(install: Install) -> None:
-    install.call()
-    assert install.call(NUMBA_CPU_NAME="generic") == "20 compiled"
-    assert len({path.parent for path in install.entries()}) == 2
-
-
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [
-        (sys, "version"),
-        (np, "__version__"),
-        (numba, "__version__"),
-        (llvmlite, "__version__"),
-        (numba.config, "BOUNDSCHECK"),
-    ],
-)
-def test_another_version_or_setting_has_another_folder(
-    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+def test_another_version_processor_or_setting_has_another_folder(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = _cache.key_of_sources()
-    assert before == _cache.key_of_sources()
-    monkeypatch.setattr(owner, name, "another")
-    assert _cache.key_of_sources() != before
+    keys = [_cache.key_of_sources(), _cache.key_of_sources()]
+    versions = [(sys, "version"), *((one, "__version__") for one in (np, numba, llvmlite))]
+    for owner, name in (*versions, (numba.config, "BOUNDSCHECK"), (numba.config, "CPU_NAME")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, "another")
+            keys.append(_cache.key_of_sources())
+    assert len(set(keys)) == len(keys) - 1 == 7
 
 
 def test_the_install_and_a_filled_cache_may_be_read_only(install: Install) -> None:
@@ -232,21 +182,16 @@ def test_the_install_and_a_filled_cache_may_be_read_only(install: Install) -> No
     )
 
 
-def test_without_a_cache_kernels_are_compiled_in_memory(install: Install) -> None:
-    (install.home / "file").touch()
-    place = str(install.home / "file" / "cache")
-    assert finished(install.start(NUMBA_CACHE_DIR=place), warnings=1) == "20 compiled"
-    assert install.entries() == []
-
-
 def test_numba_s_own_settings_are_kept(install: Install) -> None:
-    chosen = install.home / "chosen"
+    """$NUMBA_CACHE_DIR replaces the user's cache; where it cannot be written to, kernels are compiled
+    in memory; and plain Python has nothing to keep."""
+    chosen, file = install.home / "chosen", install.home / "file"
     assert install.call(NUMBA_CACHE_DIR=str(chosen)) == "20 compiled"
     assert len(list(chosen.rglob("*.nbc"))) == 1
+    file.touch()
+    assert finished(install.start(NUMBA_CACHE_DIR=str(file / "a")), warnings=1) == "20 compiled"
     assert install.call(NUMBA_DISABLE_JIT="1") == "20 compiled"
-    assert install.entries() == [], (
-        "$NUMBA_CACHE_DIR replaces the user's cache, and plain Python has nothing to keep"
-    )
+    assert install.entries() == []
 
 
 def test_processes_may_start_at_once_on_an_empty_cache(install: Install) -> None:

@@ -26,31 +26,7 @@ def restored() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_each_part_runs_once(n: int) -> None:
-    threads.set_threads(n)
-    done = np.zeros(40, dtype=np.int64)
-
-    def one(i: int) -> None:
-        done[i] += 1
-
-    threads.run(one, [(i,) for i in range(40)])
-    assert done.tolist() == [1] * 40
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_an_error_in_a_part_is_raised(n: int) -> None:
-    threads.set_threads(n)
-
-    def one(i: int) -> None:
-        if i == 7:
-            raise ValueError("part 7")
-
-    with pytest.raises(ValueError, match="part 7"):
-        threads.run(one, [(i,) for i in range(8)])
-
-
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_part_may_share_work_of_its_own(n: int) -> None:
+def test_each_part_runs_once_and_may_share_work_of_its_own(n: int) -> None:
     """Helpers are fewer than the calls that want one: none waits for itself."""
     threads.set_threads(n)
     done = np.zeros((6, 40), dtype=np.int64)
@@ -66,8 +42,9 @@ def test_a_part_may_share_work_of_its_own(n: int) -> None:
     assert (done == 20).all()
 
 
-def test_an_error_ends_the_work_and_all_parts_are_over_when_it_is_raised() -> None:
-    threads.set_threads(3)
+@pytest.mark.parametrize("n", [1, 3])
+def test_an_error_ends_the_work_and_all_parts_are_over_when_it_is_raised(n: int) -> None:
+    threads.set_threads(n)
     running, begun = [], []
 
     def one(i: int) -> None:
@@ -84,15 +61,8 @@ def test_an_error_ends_the_work_and_all_parts_are_over_when_it_is_raised() -> No
     assert len(begun) <= 6
 
 
-def test_one_setting_governs_torch_and_the_pool() -> None:
-    threads.set_threads(2)
-    assert torch.get_num_threads() == threads.get_threads() == 2
-    with pytest.raises(ConfigError, match="at least 1"):
-        threads.set_threads(0)
-
-
-def test_small_networks_have_one_thread_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where they raise; what was set before is back afterwards."""
+def test_one_setting_governs_torch_and_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks have one thread unless told; what was set before is back afterwards."""
     monkeypatch.setattr(threads, "_chosen", False)
     torch.set_num_threads(2)
 
@@ -107,7 +77,9 @@ def test_small_networks_have_one_thread_unless_told(monkeypatch: pytest.MonkeyPa
     with threads.for_small_networks():
         assert threads.get_threads() == 3
         threads.set_threads(2)
-    assert threads.get_threads() == 2
+    assert threads.get_threads() == torch.get_num_threads() == 2
+    with pytest.raises(ConfigError, match="at least 1"):
+        threads.set_threads(0)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -124,34 +96,20 @@ def test_results_come_in_order_from_single_threads(n: int) -> None:
         done: list[int] = []
         # shared work within a part stays on its thread
         threads.run(done.append, [(i,) for i in range(5)])
+        if part in (14, 15):
+            raise ValueError(f"part {part}")
         return part, threads.get_threads(), done
 
     results = threads.one_thread_each(work, parts())
     assert next(results) == (0, 1, [0, 1, 2, 3, 4])
     assert len(asked) <= n + 1, "parts are asked for a few ahead"
-    assert list(results) == [(part, 1, [0, 1, 2, 3, 4]) for part in range(1, 20)]
-    assert threads.get_threads() == torch.get_num_threads() == n
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_the_first_error_comes_in_its_place_and_ends_the_work(n: int) -> None:
-    threads.set_threads(n)
-    begun = []
-
-    def work(part: int) -> int:
-        begun.append(part)
-        if part in (4, 5):
-            raise ValueError(f"part {part}")
-        return part
-
-    results = threads.one_thread_each(work, range(100))
-    assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match="part 4"):
+    assert [next(results)[0] for _ in range(13)] == list(range(1, 14))
+    # the first error comes in its place and ends the work
+    with pytest.raises(ValueError, match="part 14"):
         next(results)
-    ended = len(begun)
-    assert ended <= 5 + n
     assert list(results) == []
-    assert len(begun) == ended
+    assert len(asked) <= 16 + n
+    assert threads.get_threads() == torch.get_num_threads() == n
 
 
 FORKS = """
