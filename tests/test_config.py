@@ -34,6 +34,13 @@ from fastgaum.presets import COMPARE_BELOW, GROW_AT, GROWTH_DECIDES, PRESETS, SI
         ({"players": "exact", "states": "generated"}, "needs players = adversarial"),
         ({"tower_dim": 1}, "tower_dim must be 0, or at least 2"),
         ({"search": ["grow"]}, "'grow' is none"),
+        ({"clip": 1e16}, "clip must be a number greater than 0 and at most 1e"),
+        ({"lr": 20.0, "weight_decay": 0.1}, "lr · weight_decay must be below 1"),
+        ({"on_nonfinite": "go on"}, "on_nonfinite must be one of stop, skip"),
+        ({"most_skipped": -1}, "most_skipped must be a whole number at least 0"),
+        ({"worlds": 0}, "worlds must be a whole number"),
+        ({"worlds": 1.5}, "worlds must be a whole number"),
+        ({"search": ["relation"]}, "did you mean 'relations'"),
     ],
 )
 def test_wrong_values_are_named(changes: dict[str, Any], message: str) -> None:
@@ -69,8 +76,10 @@ def test_a_large_log_compares_sizes() -> None:
         assert sized.batch_sessions == (500 if sized.tower_dim else config.batch_sessions)
         assert sized.size == (name if sized.tower_dim else None)
         assert sized.settings(10_000, GROW_AT, 10**5) == {}
-    for name in set(PRESETS) - {"fastgaum", "fastgaum-exact"}:
-        assert Config.from_preset(name).settings(10_000, GROW_AT, 10**5) == {}
+    for name in PRESETS:
+        own = Config.from_preset(name)
+        assert own.preset == name
+        assert name.startswith("fastgaum") or own.settings(10_000, GROW_AT, 10**5) == {}
 
 
 SET: dict[str, Any] = {

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fastgaum.checkpoint import State, load_state, save_state
-from fastgaum.config import MOST_SEED, Config
-from fastgaum.errors import CheckpointError, ConfigError
+from fastgaum.config import MOST_SEED
+from fastgaum.errors import CheckpointError
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.epochs import Observer
@@ -176,12 +176,6 @@ def test_a_run_stopped_in_any_of_its_fits_goes_on(
     assert len(checkpoint.bootstraps) == n_done
     resume(CONFIG, log, folder)
     check_same(whole, folder)
-
-
-@pytest.mark.parametrize("value", [0, 101, 1.5])
-def test_worlds_are_a_whole_number(value: Any) -> None:
-    with pytest.raises(ConfigError, match="worlds must be a whole number"):
-        Config.from_preset("fastgaum", worlds=value)
 
 
 def test_a_file_that_lost_a_bootstrap_is_damaged(whole: Path, tmp_path: Path) -> None:

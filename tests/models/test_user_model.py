@@ -4,8 +4,6 @@ numerics are guarded."""
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ import polars as pl
 import pytest
 import torch
 
-from fastgaum.config import PRESETS, Config
-from fastgaum.errors import CheckpointError, ConfigError, LogFormatError, NumericsError
+from fastgaum.config import Config
+from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.regularisers import Custom
-from tests.builders import change_state, log_of, random_log
+from tests.builders import log_of, random_log
 from tests.contracts import check_user_model
 
 SMALL: dict[str, Any] = {
@@ -148,51 +146,6 @@ def test_prediction_and_sampling_tables() -> None:
     assert draws[0]["item"].null_count() > 0
 
 
-@pytest.mark.parametrize("damage", ["truncated", "format", "config", "missing"])
-def test_damaged_models_are_refused(tmp_path: Path, damage: str) -> None:
-    log = random_log(1)
-    model = UserModel.from_preset(**SMALL)
-    model.fit(log)
-    path = tmp_path / "user.safetensors"
-    model.save(path)
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:-100])
-    elif damage == "missing":
-        path.unlink()
-    elif damage == "format":
-        change_state(path, lambda about, _: about.update(format="x"))
-    else:
-        change_state(path, lambda about, _: about["state"].update(config={"etaa": 1}))
-    with pytest.raises(CheckpointError):
-        UserModel.load(path)
-
-
-def test_nan_stops_training_names_the_place_and_keeps_the_last_good_state(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from fastgaum.engine.game import EngineGame
-
-    log = random_log(1)
-    model = UserModel.from_preset(players="exact", search=[], **SMALL)
-    step, calls = EngineGame.exact_step, []
-
-    def poisoned(game: EngineGame, batch: Any) -> float:
-        calls.append(1)
-        loss = step(game, batch)
-        if len(calls) == 6:
-            for parameter in game.networks.parameters():
-                parameter.data.fill_(float("nan"))
-            return float("nan")
-        return loss
-
-    monkeypatch.setattr(EngineGame, "exact_step", poisoned)
-    with pytest.raises(
-        NumericsError, match=r"the weights 'player\.\S*' are not finite in epoch 2, batch 2"
-    ):
-        model.fit(log)
-    assert np.isfinite(model.predict(log)["utility"].to_numpy()).all()
-
-
 def test_fit_needs_a_validation_split_and_no_click_options_must_fit() -> None:
     with pytest.raises(LogFormatError, match="no validation session"):
         UserModel.from_preset(**SMALL).fit(log_of([[([0, 1], 0)]]))
@@ -207,11 +160,6 @@ def test_no_click_always_is_offered_without_any_in_the_log() -> None:
     model = UserModel.from_preset(no_click="always", **SMALL)
     model.fit(log)
     assert (model.predict(log)["no_click_probability"].to_numpy() > 0).all()
-
-
-@pytest.mark.parametrize("name", sorted(PRESETS))
-def test_presets_are_valid(name: str) -> None:
-    assert Config.from_preset(name).preset == name
 
 
 def test_search_keeps_the_switches_that_validate_best() -> None:
@@ -235,30 +183,3 @@ def test_search_keeps_the_switches_that_validate_best() -> None:
     again = model.predict(log, "test")
     model.fit(log)
     assert model.predict(log, "test").equals(again)
-
-
-def test_what_is_set_is_not_searched() -> None:
-    assert Config.from_preset("fastgaum").search == ("relations", "counts")
-    assert Config.from_preset("fastgaum", relations=True).search == ("counts",)
-    assert Config.from_preset("fastgaum", relations=True, counts=True).search == ()
-    with pytest.raises(ConfigError, match="did you mean 'relations'"):
-        Config.from_preset("fastgaum", search=["relation"])
-
-
-def test_measuring_networks_does_not_import_torch_s_compiler() -> None:
-    """A second of every first training went into that."""
-    program = (
-        "import sys\n"
-        "from fastgaum.config import PRESETS, Config\n"
-        "from fastgaum.nets.networks import require_room\n"
-        "for name in PRESETS:\n"
-        "    require_room(Config.from_preset(name), 50, 3)\n"
-        "    require_room(Config.from_preset(name, history='pw'), 50, 3)\n"
-        "print(len(PRESETS), 'torch._dynamo' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    n, imported = done.stdout.split()
-    assert int(n) >= 4
-    assert imported == "False"
