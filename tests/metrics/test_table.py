@@ -13,37 +13,14 @@ from fastgaum.reports.table import Block, blocks_to_markdown, finite
 
 
 def cells_of(model: str, mean: float, *, head: str = "reward", **more: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "dataset": "yelp",
-            "model": model,
-            "head": head,
-            "k": k,
-            "mean": mean + k,
-            "sd": 0.5,
-            "ci": [71.0, 79.0],
-            "published": None,
-            "seeds": 5,
-            "n_events": 437,
-            "nll": 0.6,
-            "gap": None,
-            "seconds": 2.0,
-            "ece": 0.02,
-            "selection": "loss",
-            "settings_tried": None,
-            "way_to_oracle": None,
-            "protocol": "bags",
-            "bold": False,
-            "vs_best_other": {
-                "model": "logit",
-                "head": "reward",
-                "diff": -1.25,
-                "ci": [-2.0, 0.04],
-            },
-            **more,
-        }
-        for k in (1, 2)
-    ]
+    versus = {"model": "logit", "head": "reward", "diff": -1.25, "ci": [-2.0, 0.04]}
+    cell = {
+        **{"dataset": "yelp", "model": model, "head": head, "sd": 0.5, "ci": [71.0, 79.0]},
+        **{"seeds": 5, "n_events": 437, "nll": 0.6, "seconds": 2.0, "ece": 0.02},
+        **{"selection": "loss", "protocol": "bags", "bold": False, "vs_best_other": versus},
+        **dict.fromkeys(("published", "gap", "settings_tried", "way_to_oracle")),
+    }
+    return [{**cell, "k": k, "mean": mean + k, **more} for k in (1, 2)]
 
 
 def object_of(cells: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -58,14 +35,8 @@ def object_of(cells: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         "published_best": best_published("yelp"),
         "authors_code": authors_code("yelp"),
     }
-    return {
-        "protocol": "bags",
-        "seeds": 5,
-        "resplit": None,
-        "datasets": {"yelp": facts},
-        "cells": cells,
-        **more,
-    }
+    usual = {"protocol": "bags", "seeds": 5, "resplit": None}
+    return {**usual, "datasets": {"yelp": facts}, "cells": cells, **more}
 
 
 def labels(block: Block) -> list[str]:
@@ -116,21 +87,15 @@ def test_published_figures_stand_beside_ours() -> None:
     )
 
 
-def test_a_model_that_is_a_floor_has_one_row_among_the_floors() -> None:
-    (block,) = reproduce_blocks(
-        object_of([*cells_of("click-rate", 61.8, protocol="identity"), *cells_of("logit", 70.0)])
-    )
+def test_a_model_that_is_a_floor_has_one_row_and_rows_of_the_identity_alone_are_marked() -> None:
+    cells = [*cells_of("click-rate", 61.8, protocol="identity"), *cells_of("logit", 70.0)]
+    (block,) = reproduce_blocks(object_of(cells))
     assert labels(block).count("floor: train click rate") == 1
     assert "click-rate" not in labels(block)
     row = block.rows[labels(block).index("floor: train click rate")]
     assert row[1:3] == ("62.8 ±0.5", "71.0 to 79.0")
     assert not any("†" in note for note in block.notes)
-
-
-def test_rows_that_read_the_identity_alone_are_marked() -> None:
-    (block,) = reproduce_blocks(
-        object_of([*cells_of("iknn", 60.0, protocol="identity"), *cells_of("logit", 70.0)])
-    )
+    (block,) = reproduce_blocks(object_of([*cells, *cells_of("iknn", 60.0, protocol="identity")]))
     assert labels(block)[-2:] == ["logit", "iknn †"]
     assert any(note.startswith("†: reads the identity alone") for note in block.notes)
 
@@ -148,37 +113,23 @@ def test_only_what_is_bold_in_the_object_is_bold() -> None:
 
 
 def test_notes_say_splits_budget_and_failures() -> None:
-    failed = [
-        {
-            "dataset": "yelp",
-            "model": "dfm",
-            "resplit": 2,
-            "seed": 1,
-            "reason": "the loss is not finite",
-        }
-    ]
-    tuning = {
-        name: {"settings_tried": n, "where": "…"}
-        for name, n in (("fastgaum", 24), ("logit", 24), ("iknn", 6))
-    }
+    why = "the loss is not finite"
+    failed = [{"dataset": "yelp", "model": "dfm", "resplit": 2, "seed": 1, "reason": why}]
+    tried = {"fastgaum": 24, "logit": 24, "dfm": 24, "iknn": 6}
+    tuning = {name: {"settings_tried": n, "where": "…"} for name, n in tried.items()}
     cells = [cell for name in ("fastgaum", "logit", "iknn") for cell in cells_of(name, 70.0)]
     for cell in cells[4:]:
         cell |= {"settings_tried": 12, "selection": "—"}
-    (block,) = reproduce_blocks(
-        object_of(
-            cells, resplit=[1, 2, 3, 7], failed=failed, tuning={**tuning, "dfm": tuning["logit"]}
-        )
-    )
+    result = object_of(cells, resplit=[1, 2, 3, 7], failed=failed, tuning=tuning)
+    (block,) = reproduce_blocks(result)
     assert "pooled over 4 splits of the users anew (seeds 1..3, 7)" in block.notes[0]
-    assert "epoch chosen on validation by loss (fastgaum, logit)" in block.notes
-    assert (
-        "settings tried on validation folds per model: 24 (fastgaum, logit), 6 (iknn)"
-        in block.notes
-    )
-    assert "settings compared on the validation split within each fit: 12 (iknn)" in block.notes
-    assert (
-        block.notes[-1] == "failed, so without a row: dfm (split 2, seed 1): the loss is not finite"
-    )
+    for says in (
+        "epoch chosen on validation by loss (fastgaum, logit)",
+        "settings tried on validation folds per model: 24 (fastgaum, logit), 6 (iknn)",
+        "settings compared on the validation split within each fit: 12 (iknn)",
+    ):
+        assert says in block.notes
+    assert block.notes[-1] == f"failed, so without a row: dfm (split 2, seed 1): {why}"
 
 
 def test_a_table_of_displays_that_were_made_up_says_so() -> None:
@@ -193,23 +144,14 @@ def test_a_table_of_displays_that_were_made_up_says_so() -> None:
 
 def test_our_row_is_compared_in_words() -> None:
     versus = {"model": "xgboost", "head": "reward", "diff": 0.31, "ci": [-0.84, 1.3]}
-    part = {
-        "model": "fastgaum",
-        "head": "reward",
-        "mean": 84.0,
-        "vs_best_other": versus,
-        "bold": False,
-    }
-    result = object_of(
-        cells_of("fastgaum", 83.0), comparison={"yelp": {"1": {"best": part, "ours": part}}}
-    )
+    part = {"model": "fastgaum", "head": "reward", "mean": 84.0, "bold": False}
+    part["vs_best_other"] = versus
     says = "fastgaum against the best other model: prec@1 +0.3 (-0.8 to +1.3, xgboost)"
-    assert says in reproduce_blocks(result)[0].notes
-    other = {**part, "model": "dfm"}
-    result = object_of(
-        cells_of("dfm", 83.0), comparison={"yelp": {"1": {"best": other, "ours": None}}}
-    )
-    assert not any("against the best other" in note for note in reproduce_blocks(result)[0].notes)
+    for best, ours in ((part, part), ({**part, "model": "dfm"}, None)):
+        compared = {"yelp": {"1": {"best": best, "ours": ours}}}
+        notes = reproduce_blocks(object_of(cells_of("dfm", 83.0), comparison=compared))[0].notes
+        assert (says in notes) == (ours is not None)
+        assert any("against the best other" in note for note in notes) == (ours is not None)
 
 
 def test_the_whole_published_table_stands_below() -> None:
@@ -217,15 +159,8 @@ def test_the_whole_published_table_stands_below() -> None:
         object_of(cells_of("logit", 70.0), published_table=published_table())
     )
     assert table.title == "yelp, protocol bags"
-    assert published.columns == (
-        "model",
-        "movielens",
-        "lastfm",
-        "yelp",
-        "taobao",
-        "yoochoose",
-        "ant-financial (not released)",
-    )
+    logs = ("movielens", "lastfm", "yelp", "taobao", "yoochoose", "ant-financial (not released)")
+    assert published.columns == ("model", *logs)
     rows = {row[0]: row[1:] for row in published.rows}
     assert len(rows) == 13
     assert rows["GAN-LSTM"][0] == "67.4 ±0.5 / 76.3 ±1.2"

@@ -1,16 +1,13 @@
 """One of several processes that train together; the first prints what it finds as JSON. Run by
 torchrun.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.parallel.peers FOLDER"""
+python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.parallel.peers"""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from contextlib import suppress
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,10 +19,7 @@ from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.game.averaging import Averaging, Processes, launched
-from fastgaum.game.loop import Trainer
-from fastgaum.interrupts import Interrupted
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.models.run_folder import resume_run, train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
 from tests.builders import NARROW
@@ -106,29 +100,6 @@ def refused(processes: Processes) -> list[Any]:
     return processes.agree(found)
 
 
-def resumed(processes: Processes, folder: Path) -> dict[str, Any]:
-    """A run that a signal to all ends in the third epoch, and that all go on with."""
-    log, config, epoch = (
-        synthesise(400, preset="sample", seed=1)[0],
-        CONFIGS["engine"],
-        Trainer._epoch,
-    )
-
-    def stopped(trainer: Trainer, step: Any) -> tuple[float, float]:
-        if len(trainer.rows) == 2:
-            raise Interrupted(signal.SIGTERM)
-        return epoch(trainer, step)
-
-    whole = train_run(UserModel(config, device="cpu"), log, folder / "whole", processes=processes)
-    Trainer._epoch = stopped  # type: ignore[method-assign]
-    with suppress(Interrupted):
-        train_run(UserModel(config, device="cpu"), log, folder / "cut", processes=processes)
-    Trainer._epoch = epoch  # type: ignore[method-assign]
-    model = UserModel(config, device="cpu")
-    tables = whole, resume_run(model, log, folder / "cut", processes=processes)
-    return {"tables": [table.drop("events_per_second").to_dicts() for table in tables]}
-
-
 def main() -> None:
     """Run all cases."""
     torch.set_num_threads(1)
@@ -138,7 +109,6 @@ def main() -> None:
             "engine": fitted(processes, "engine"),
             "stock": fitted(processes, "stock"),
             "refused": refused(processes),
-            "resumed": resumed(processes, Path(sys.argv[1])),
         }
         if processes.is_first:
             print(json.dumps(found))
