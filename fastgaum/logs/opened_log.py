@@ -44,7 +44,13 @@ def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
     try:
         schema = resolve_schema(table.dtypes, options)
     except LogFormatError as error:
-        raise LogFormatError(f"{error}{resembles(table.dtypes)}") from None
+        hint = resembles(table.dtypes)
+        if layout is not None:
+            hint = (
+                f"; the file is read as {layout.name}: --column ROLE=COLUMN names another column "
+                "for a role"
+            )
+        raise LogFormatError(f"{error}{hint}") from None
     return OpenedLog(with_points_in(table, schema, options), schema, options, layout)
 
 

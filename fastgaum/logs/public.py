@@ -205,7 +205,7 @@ def mind(rows: pl.LazyFrame) -> pl.LazyFrame:
 @_public(
     "EB-NeRD",
     "behaviors.parquet",
-    known_by="user_id impression_time impression_id article_ids_inview article_ids_clicked",
+    known_by="user_id impression_time article_ids_inview article_ids_clicked",
     columns={
         # their session_id is a browser visit: a reader's impressions in time order are one
         "session": "user_id",

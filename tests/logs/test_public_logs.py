@@ -152,6 +152,22 @@ def test_a_file_that_lacks_a_column_is_told_what_it_resembles(
     assert read_log(tmp_path / "log.csv", columns=roles, clicks="first").n_events == 72
 
 
+def test_ebnerd_without_its_impression_ids_is_no_log_of_visits(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    """By ordinary names its sessions would be browser visits: what orders impressions is asked
+    for."""
+    path = tmp_path / "behaviors.parquet"
+    pl.read_parquet(files["EB-NeRD"]).drop("impression_id").write_parquet(path)
+    says = r"no column 'impression_id' \(named for the event_label\).* is read as EB-NeRD: --column"
+    with pytest.raises(LogFormatError, match=says):
+        read_log(path)
+    with pytest.raises(LogFormatError, match="no column 'impression_id'"):
+        read_frame(pl.read_parquet(path))
+    read = read_log(path, columns={"event_label": "impression_time"})
+    assert events_of(read) == events_of(read_log(files["EB-NeRD"]))
+
+
 def test_given_options_come_before_a_layout_s(files: dict[str, Path]) -> None:
     with pytest.raises(LogFormatError, match="has 2 clicks, one is required"):
         read_log(files["MIND"], clicks="error")
