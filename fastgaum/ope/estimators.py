@@ -26,15 +26,13 @@ D + C. So it is for the random part of a target, whose displays are drawn as the
 has no error of any order, and D, C and V are those of the policy's own displays.
 
 The unit of an interval is the user, whose events are not independent: Student's interval of the
-ratio of sums over users, its variance by linearisation. An interval knows nothing of the world's
-own error (`dm`), nor of a wrong μ. But a wrong μ shows: w and v have the mean 1, less what the log
-never shows. Where the interval of that mean says otherwise, nothing that is made of the weights
-has a value. Nor has what no display can earn."""
+ratio of sums over users, its variance by linearisation. A wrong μ shows: w and v have the mean 1,
+less what the log never shows. Where the interval of that mean says otherwise, nothing that is made
+of the weights has a value. Nor has what no display can earn."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,69 +113,63 @@ def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
     """Every estimator's value, in the order of the table above: the one to read comes first."""
     e, w, promised = events, events.weights.values, events.own + events.at_random
     worldless = "no world (--run)" if np.isnan(promised).any() else ""
+    least, most = e.rewards_within
+    slack = 1e-9 * max(abs(least), abs(most), 1.0)
 
     def estimate(
-        name: str,
-        weights: ImportanceWeights | None,
-        doubt: str,
-        terms: Callable[[], Float64Array],
-        bottoms: Float64Array | None = None,
+        name: str, weights: ImportanceWeights | None, doubt: str, *terms: Float64Array
     ) -> ValueEstimate:
+        """`terms`: whose mean is the value, or those of a ratio's top and bottom."""
         tells = weights is not None and (not doubt or doubt.startswith(FEW))
         effective = weights.effective if weights is not None and tells else None
         why = (worldless if name.startswith("d") else "") or doubt
         if why:
             return ValueEstimate(name, effective_events=effective, why=why)
-        value, low, high = ratio_interval(terms(), bottoms, e.users)
-        least, most = e.rewards_within
-        slack = 1e-9 * max(abs(least), abs(most), 1.0)
+        value, low, high = ratio_interval(terms[0], terms[1] if terms[1:] else None, e.users)
         if not least - slack <= value <= most + slack:
             why = (
                 f"impossible: {value:.4g} a display, which earns from {least:g} to {most:g}: the "
                 "weights are too uneven, or wrong"
             )
             return ValueEstimate(name, effective_events=effective, why=why)
-        whys = []
         if name == "pi" and (often := float((e.rewards != 0.0).mean())) > OFTEN:
-            whys.append(
+            why = (
                 f"too high for a good policy: {100 * often:.0f} % of displays are clicked; read "
                 "dr-pi"
             )
-        cut = [f"{end:.4g}" for end in (low, high) if not least - slack <= end <= most + slack]
-        if cut and not np.isnan(low):
-            whys.append(f"interval cut at what a display can earn, it ended at {' and '.join(cut)}")
-            low, high = max(low, least), min(high, most)
-        return ValueEstimate(name, value, (low, high), effective, "; ".join(whys))
+        # without an interval (a single user) the ends are NaN, and stay so
+        return ValueEstimate(
+            name, value, (np.fmax(low, least), np.fmin(high, most)), effective, why
+        )
 
     sets = _doubt(e, e.weights, w)
     if not sets and e.matches < LEAST_EFFECTIVE:
         few = f"no support: the log shows the policy's own slate in {e.matches:.0f} events, "
         sets = f"{few}{LEAST_EFFECTIVE:.0f} are required"
-    v, residuals, v_values = e.slate_weights, e.residual_weights, w
+    v, residuals, v_values, corrected = e.slate_weights, e.residual_weights, w, w
     slates = odds = "needs random displays, not the propensity of each slate alone"
     if v is not None and residuals is not None:
-        v_values, slates = v.values, _doubt(e, v, v.values)
+        v_values, slates, corrected = v.values, _doubt(e, v, v.values), _corrected(e, residuals)
         # v′ has no mean to be known by: v has
         odds = _doubt(e, residuals, v.values)
         if odds and not slates:
             odds += "; in the world's odds a few events have nearly all of the weight"
     return (
-        estimate("dr-pi", residuals, odds, lambda: _corrected(e)),
-        estimate("pi", v, slates, lambda: v_values * e.rewards),
-        estimate("dr", e.weights, sets, lambda: promised + w * (e.rewards - e.logged)),
-        estimate("snips", e.weights, sets, lambda: w * e.rewards, w),
-        estimate("ips", e.weights, sets, lambda: w * e.rewards),
-        estimate("dm", None, "", lambda: promised),
+        estimate("dr-pi", residuals, odds, corrected),
+        estimate("pi", v, slates, v_values * e.rewards),
+        estimate("dr", e.weights, sets, promised + w * (e.rewards - e.logged)),
+        estimate("snips", e.weights, sets, w * e.rewards, w),
+        estimate("ips", e.weights, sets, w * e.rewards),
+        estimate("dm", None, "", promised),
     )
 
 
-def _corrected(events: WeightedEvents) -> Float64Array:
+def _corrected(events: WeightedEvents, weights: ImportanceWeights) -> Float64Array:
     """Terms whose mean is V, and whose spread is that of V, by its derivatives in D and C; D and C
     are those of the policy's own displays, a share s of all."""
-    assert events.residual_weights is not None
     residual = events.rewards - events.logged
     even = events.at_random + events.share * residual
-    corrections = (events.residual_weights.values - events.share) * residual
+    corrections = (weights.values - events.share) * residual
     d, c, s = events.own.mean(), corrections.mean(), 1.0 - events.share
     if not events.clicks or not d < s:
         return np.asarray(even + events.own + corrections)

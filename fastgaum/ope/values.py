@@ -1,17 +1,10 @@
 """Off-policy values of a log: the one call, and its table.
 
-    log = fg.load("clicks.csv")
-    world = world_of(UserModel.load("runs/mine"), log)
-    result = off_policy_values(log, Target(Greedy(), epsilon=0.1), world=world)
-    print(result["estimates"])
-
 A value is the expected clicks (or the expected worth of the click) of one display: of the logged
-users, in the states that the log left them in, under the target policy. What the target's
-displays would make of users later is not in it.
+users, in the states that the log left them in, under the target policy.
 
-A log without propensities is taken to show random sets of its pool. Two tests come before anything
-is weighed: displays must not depend on what users clicked (`logs.audit_displays`), and items must
-be shown evenly."""
+A log without propensities is taken to show random sets of its pool, if displays do not depend on
+what users clicked (`logs.audit_displays`) and items are shown evenly (`weights.judge_evenness`)."""
 
 from __future__ import annotations
 
@@ -26,12 +19,20 @@ from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog
 from fastgaum.ope.estimators import Float64Array, WeightedEvents, ratio_interval, value_estimates
 from fastgaum.ope.shown import Target, replay_policy
-from fastgaum.ope.weights import uneven_displays, weigh_events
+from fastgaum.ope.weights import judge_evenness, weigh_events
 from fastgaum.policies.heuristics import Popular
-from fastgaum.reports.table import Block, Json, num, span
+from fastgaum.reports.table import Block, Column, Json, num, span, table_of
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet
+
+COLUMNS = (
+    Column("estimator", "estimator"),
+    Column("value", "value", 4, none="-"),
+    Column("95 %", "ci", 4),
+    Column("effective events", "effective_events", 0, none="-"),
+    Column("why", "why"),
+)
 
 
 def off_policy_values(
@@ -59,7 +60,9 @@ def off_policy_values(
         seed: seeds random slates.
 
     Returns: an object for JSON: `estimates` has a row per estimator; `dependence` whether displays
-        depend on clicks; `notes` what is doubtful. `off_policy_block` prints it.
+        depend on clicks; `hidden_unevenness` how much more or less often than the others an item
+        may be displayed and pass the test, as a share, None with propensities; `notes` what is
+        doubtful. `off_policy_block` prints it.
 
     Raises:
         ConfigError: the log holds successive choices of its displays; or the pool, the policy, the
@@ -90,9 +93,15 @@ def off_policy_values(
             f"log '{log.name}' displays {len(outside):,} items that the pool lacks "
             f"('{log.item_ids[int(outside[0])]}' …): give a pool that holds all that was shown"
         )
+    for what, values, n in (
+        ("propensities", propensities, log.n_events),
+        ("values of items", item_values, log.n_items),
+    ):
+        if values is not None and np.shape(values) != (n,):
+            raise ConfigError(f"the {what} have the shape {np.shape(values)}, ({n},) is required")
     worth, within = np.ones(log.n_items), (0.0, 1.0)
     if item_values is not None:
-        worth = _of_shape("values of items", item_values, log.n_items)
+        worth = np.asarray(item_values, np.float64)
         unknown = items[~np.isfinite(worth[items])]
         if len(unknown):
             raise ConfigError(
@@ -100,22 +109,22 @@ def off_policy_values(
                 f"('{log.item_ids[int(unknown[0])]}' …): give a pool without them"
             )
         within = min(0.0, float(worth[items].min())), max(0.0, float(worth[items].max()))
-    dependence, refused, given = DependenceSums.of(log).test(), "", None
+    dependence, refused, given, hidden = DependenceSums.of(log).test(), "", None, None
     if propensities is not None:
-        given = _of_shape("propensities", propensities, log.n_events)
+        given = np.asarray(propensities, np.float64)
         wrong = np.flatnonzero(~((given > 0.0) & (given <= 1.0)))
         if len(wrong):
             raise ConfigError(
                 f"the propensity of event {wrong[0]} is {given[wrong[0]]}, a probability above 0 "
                 "and at most 1 is required: it is that of what was shown"
             )
-    elif dependence is not None and dependence.found:
-        refused = (
-            f"displays depend on clicks (z = {dependence.z:.1f}): they are no random sets, give "
-            "logged propensities (--propensity)"
-        )
     else:
-        refused = uneven_displays(log, items)
+        refused, hidden = judge_evenness(log, items)
+        if dependence is not None and dependence.found:
+            refused = (
+                f"displays depend on clicks (z = {dependence.z:.1f}): they are no random sets, "
+                "give logged propensities (--propensity)"
+            )
     world = world.first if isinstance(world, WorldSet) else world
     rewards = np.zeros(log.n_events)
     rewards[np.asarray(log.choices) >= 0] = worth[log.items[log.chosen_candidates]]
@@ -138,6 +147,7 @@ def off_policy_values(
         "mean_weight": _interval(weighted.weights.values, weighted),
         "mean_slate_weight": None if v is None else _interval(v.values, weighted),
         "dependence": None if dependence is None else dataclasses.asdict(dependence),
+        "hidden_unevenness": hidden,
         "notes": _notes(log, sizes, world, target),
         "estimates": [dataclasses.asdict(one) for one in value_estimates(weighted)],
     }
@@ -145,40 +155,28 @@ def off_policy_values(
 
 def off_policy_block(result: Json) -> Block:
     """The table of an `off_policy_values`."""
-    rows = [
-        (
-            one["estimator"],
-            num(one["value"], 4),
-            "" if one["value"] is None else span(one["ci"], 4),
-            num(one["effective_events"], 0),
-            one["why"],
-        )
-        for one in result["estimates"]
-    ]
-    logged = result["logged_value"]
-    said = "whether displays depend on clicks cannot be told: too few follow a click"
-    if result["dependence"] is not None:
-        said = DisplayDependence(**result["dependence"]).to_text()
+    logged, dependence, hidden = (
+        result[name] for name in ("logged_value", "dependence", "hidden_unevenness")
+    )
     notes = [
         f"{result['events']:,} events of {result['users']:,} users, who earned "
         f"{num(logged['value'], 4)} a display ({span(logged['ci'], 4)})",
         f"propensities: {result['propensities']}, pool of {result['pool_items']:,} items; wrong "
         "propensities make every value wrong but dm",
-        said,
-        *result["notes"],
+        "whether displays depend on clicks cannot be told: too few follow a click"
+        if dependence is None
+        else DisplayDependence(**dependence).to_text(),
     ]
+    if hidden is not None:
+        notes.append(
+            "whether each item is displayed about as often was tested: one that is displayed "
+            f"{100 * hidden:.0f} % more or less often may have passed"
+        )
+    notes += result["notes"]
     if result["left_out_events"]:
         notes.append(f"{result['left_out_events']:,} events of other sizes of displays left out")
     title = f"{result['policy']} on {result['log']['name']}, random share {result['epsilon']:g}"
-    columns = ("estimator", "value", "95 %", "effective events", "why")
-    return Block(title, columns, tuple(rows), tuple(notes))
-
-
-def _of_shape(what: str, given: npt.NDArray[np.floating], n: int) -> Float64Array:
-    found = np.asarray(given, np.float64)
-    if found.shape != (n,):
-        raise ConfigError(f"the {what} have the shape {found.shape}, ({n},) is required")
-    return found
+    return table_of(title, COLUMNS, result["estimates"], notes)
 
 
 def _notes(
