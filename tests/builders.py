@@ -178,7 +178,7 @@ def factor_of_counts(log: SessionLog, session: int) -> float:
 
 
 def change_state(
-    file: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]
+    file: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], object]
 ) -> None:
     """Change what a file of `save_state` says (`format`, and `state` with names for its arrays), or
     the arrays themselves, as no state of ours could be; its sha256 agrees, as in a file made to

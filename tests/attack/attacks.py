@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from tests.cli.bad_input import Seeds
+from tests.cli.good_files import Seeds
 
 GOOD = {
     "session": ["u3", "u3", "u3", "u4"],
@@ -30,8 +30,8 @@ Content = str | bytes | pl.DataFrame | Callable[[Path], object]
 @dataclass(frozen=True)
 class Refused:
     """A command line that ends with exit code 2 and one line that holds `says`, and leaves all files
-    as they are. {log}, {run} and {store} are good ones; `files` are put beside it first, a copy of
-    the run among them if one lies below run/."""
+    as they are. {log} and {run} are good ones; `files` are put beside it first, a copy of the run
+    among them if one lies below run/, and of a saved log if one lies below store/."""
 
     command: str
     says: str
@@ -90,8 +90,9 @@ def record(**changes: object) -> str:
 
 def lay_out(files: Mapping[str, Content], seeds: Seeds) -> None:
     """Write files into the present folder."""
-    if any(name.startswith("run/") for name in files):
-        shutil.copytree(seeds.run, "run")
+    for name, good in (("run", seeds.run), ("store", seeds.store)):
+        if any(file.startswith(f"{name}/") for file in files):
+            shutil.copytree(good, name)
     for name, content in files.items():
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)

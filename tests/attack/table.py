@@ -1,9 +1,9 @@
-"""The attacks, a row each. With those of tests/cli/test_bad_*.py they are what `make attack`
-runs."""
+"""The attacks, a row each: what `make attack` runs."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -33,11 +33,19 @@ from tests.attack.attacks import (
     raw,
     record,
 )
-from tests.builders import flip_bit
-from tests.cli.bad_input import Seeds
+from tests.builders import change_state, change_table, flip_bit
+from tests.cli.good_files import Seeds
+
+
+def long_line(path: Path) -> None:
+    """A line of two gigabytes: a hole, which takes no disk."""
+    path.write_text("session,event,item,chosen\nu,1,")
+    os.truncate(path, 2 << 30)
+
 
 # fmt: off
 LONG = "a" * 300
+DEEP = "[" * 100_000 + "]" * 100_000
 BIG = [2**60, 2**60 + 1, 2**60 + 2, 2**60 + 3]
 PRICE = "--candidate-field p"
 CATEGORIES = "which would be read as categories"
@@ -105,6 +113,18 @@ READ: dict[str, Attack] = {
     "ratings without a time": Refused("data build r.csv -o out", "r.csv", {"r.csv": "userId,movieId,rating\n1,1,5\n"}),
     "ratings that are cut": Refused("data build u.data -o out", "u.data", {"u.data": "1\t2\t3\n1\t"}),
     "a news log that is cut": Refused("data audit behaviors.tsv", "behaviors.tsv", {"behaviors.tsv": "1\tU1\t11/1"}),
+    "a misnamed column": log("did you mean 'choosen'", chosen=None, choosen=[1, 0, 0, 1]),
+    "a session without an event": log("has no event", session=["u3", "u3", "u3", "u5"], event=[17, 17, 18, None], item=["a", "b", "a", None]),
+    "not UTF-8, by its line": raw("log.csv", "session,event,item,chosen\nu,0,café,1\n".encode("latin1"), "not UTF-8: line 2"),
+    "one bad shard": Refused("data convert log -o out", "'b.parquet' is no readable parquet file", {"log/a.parquet": pl.DataFrame(GOOD), "log/b.parquet": b"PAR1" + bytes(40)}),
+    "a line of 2 GB": raw("log.csv", long_line, "no line end in the"),
+    "20,000 columns": raw("log.csv", ",".join(f"c{i}" for i in range(20_000)) + "\n1\n", "has 20000 columns, at most 10000"),
+    "an escape in a header": raw("log.csv", b"session,event,it\x1b[31mem,chosen\nu,1,a,1\n", r"it\x1b[31mem"),
+    "bidi in a header": raw("log.csv", "session,event,it\u202eem,chosen\nu,1,a,1\n", r"it\u202eem"),
+    "an escape in an id": raw("log.csv", b"session,event,item,chosen\nu\x1b[2J,1,a,1\nu\x1b[2J,1,b,1\n", r"u\x1b[2J"),
+    "an empty item table": Refused("data convert {log} -o out --item-table t.csv", "the table is empty", {"t.csv": "item,k\n"}),
+    "a table of other items": Refused("data convert {log} -o out --item-table t.csv", "none of the log's", {"t.csv": "item,k\nnobody,1\n"}),
+    "a copy that is not the file": Refused("data get yelp --from yelp.txt --data-dir .", "yelp.txt' has the sha256", {"yelp.txt": "not it"}),
     "a log in another layout": Refused("data audit log.csv", "log.csv", {"log.csv": "a,b\n1,2\n"}),
 }
 # fmt: on
@@ -133,6 +153,91 @@ def copy_of_model(path: Path) -> None:
 
 
 # fmt: off
+def state(change: Callable[[Any, dict[str, np.ndarray]], object], says: str) -> Refused:
+    """A run whose model has another state, or other arrays, is not evaluated."""
+
+    return of_run("model.safetensors", lambda path: change_state(path, lambda about, arrays: change(about["state"], arrays)), EVALUATE, says)
+
+
+# fmt: on
+
+
+def tensor(name: str, at: int, value: float, says: str) -> Refused:
+    """The same with one number of one array changed."""
+    return state(lambda _, arrays: arrays[name].reshape(-1).__setitem__(at, value), says)
+
+
+def header(length: int) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+
+
+def same_texts(_: object, arrays: dict[str, np.ndarray]) -> None:
+    texts = json.loads(arrays[f"{FIELD}/values"].tobytes())
+    arrays[f"{FIELD}/values"] = np.frombuffer(json.dumps(["same"] * len(texts)).encode(), np.uint8)
+
+
+def saved(says: str, change: Callable[[Path], object]) -> Refused:
+    """A saved log that was changed is not converted."""
+    return Refused(
+        "data convert store -o out", says, {"store/log.json": lambda path: change(path.parent)}
+    )
+
+
+def table(says: str, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Refused:
+    """A saved log with a table changed, checksum and all."""
+    return saved(says, lambda folder: change_table(folder, name, change))
+
+
+def rows(says: str, name: str, column: str, *values: Any) -> Refused:
+    """The same with the first values of one column; a number takes the first place of a list."""
+
+    def change(frame: pl.DataFrame) -> pl.DataFrame:
+        found = frame[column].to_list()
+        for i, value in enumerate(values):
+            of_list = isinstance(found[i], list) and not isinstance(value, list)
+            found[i] = [value, *found[i][1:]] if of_list else value
+        return frame.with_columns(pl.Series(column, found, frame[column].dtype))
+
+    return table(says, name, change)
+
+
+def manifest(says: str, change: Callable[[Any], object]) -> Refused:
+    """A saved log whose log.json was changed; a text takes its place."""
+
+    def write(folder: Path) -> None:
+        about = json.loads((folder / "log.json").read_text())
+        new = change(about)
+        (folder / "log.json").write_text(new if isinstance(new, str) else json.dumps(about))
+
+    return saved(says, write)
+
+
+def cut_short(folder: Path) -> None:
+    path = next(folder.glob("events.*"))
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def config(text: str | bytes, says: str) -> Refused:
+    """A configuration is not trained."""
+    return Refused("train {log} -o new --config c.toml", says, {"c.toml": text})
+
+
+def with_query() -> SessionLog:
+    zeros = np.zeros(LOG.n_candidates, np.float32)
+    fields = {
+        "candidate_fields": {"price": zeros},
+        "event_fields": {"query": zeros[: LOG.n_events]},
+    }
+    return dataclasses.replace(LOG, **fields)
+
+
+def asked(command: str, says: str) -> tuple[str, Refused]:
+    """A command line without files of its own is refused; it is its row's name."""
+    return command, Refused(command, says)
+
+
+# fmt: off
+FIELD, WEIGHT = "space/base/categorical/0", "weights/player.reward.rest.0.weight"
 REPORT, EVALUATE = "report run -o page.html", "evaluate run {log}"
 AGAIN = "train {log} -o run --resume"
 RUNS: dict[str, Attack] = {
@@ -140,6 +245,27 @@ RUNS: dict[str, Attack] = {
     "model that is cut": of_run("model.safetensors", lambda path: os.truncate(path, 5000), EVALUATE, "damaged"),
     "model that is a pipe": of_run("model.safetensors", pipe, EVALUATE, "no model at"),
     "model that is a zip": of_run("model.safetensors", b"PK\x03\x04" + bytes(99), EVALUATE, "damaged"),
+    "model of another version": of_run("model.safetensors", lambda path: change_state(path, lambda about, _: about.update(format="fastgaum-model-9")), EVALUATE, "fastgaum-model-9"),
+    "model that is empty": of_run("model.safetensors", b"", EVALUATE, "damaged"),
+    "model: header of exabytes": of_run("model.safetensors", header(2**60), EVALUATE, "its header declares"),
+    "model: header beyond the file": of_run("model.safetensors", header(4_000_000), EVALUATE, "its header declares"),
+    "model: wider than its weights": state(lambda about, _: about["config"].update(hidden=[60000, 60000]), "the configuration asks for"),
+    "model: deeper than its weights": state(lambda about, _: about["config"].update(history_layers=100), "asks for more layers than"),
+    "model: impossible configuration": state(lambda about, _: about["config"].update(hidden=[10**9]), "hidden must be a list of 1 to 100 values, each a whole number"),
+    "model: NaN weight": tensor(WEIGHT, 1, float("nan"), "rest.0.weight' holds nan at 1"),
+    "model: infinite mean": tensor("space/base/mean", 0, float("inf"), "space/base/mean' holds inf at 0"),
+    "model: scale of 0": tensor("space/base/scale", 0, 0.0, "not positive"),
+    "model: texts that are cut": tensor(f"{FIELD}/values", -1, 0, "is damaged"),
+    "model: negative count": tensor("space/base/item_counts/displays", 0, -1, "holds a count below 0"),
+    "model: two items of one id": state(same_texts, "holds a value twice"),
+    "model: weights missing": state(lambda _, arrays: arrays.pop(WEIGHT), "is missing"),
+    "model: number of another version": state(lambda about, _: about["space"]["base"]["number_names"].__setitem__(0, "displayed_afore"), "is not a number that this version makes"),
+    "model: ids that overlap": state(lambda about, _: about["space"]["base"]["categorical"][0].update(start=0), "1 is required"),
+    "model: damaged space": state(lambda about, _: about.update(space=[]), "is damaged"),
+    "reading: unknown option": of_run("reading.json", '{"candidate_feild": ["price"]}', EVALUATE, "reading.json"),
+    "reading: a list": of_run("reading.json", "[]", EVALUATE, "options by name"),
+    "log of other fields": Refused("evaluate {run} log.csv", "price", {"log.csv": pl.DataFrame(GOOD)}),
+    "log of another context": Refused("evaluate {run} log", "was trained on context fields [], log 'synthetic' declares ['query']", {"log": lambda path: fg.save_log(with_query(), path)}),
     "checkpoint that is a model": of_run("resume.safetensors", copy_of_model, AGAIN, "this version reads 'fastgaum-run"),
     "checkpoint of noise": of_run("resume.safetensors", b"\xff" * 1000, AGAIN, "damaged"),
     "reading that is a pipe": of_run("reading.json", pipe, REPORT, "missing, or no file"),
@@ -167,8 +293,187 @@ RUNS: dict[str, Attack] = {
     "host that is no IDNA": Refused(f"serve {{run}} --host {'ü' * 100}", "host is an address or a name"),
     "port of 70000": Refused("serve {run} --http 70000", "from 0 (any free one) to 65535"),
     "a comparison without a test split": Refused("compare log.csv", "--split-by user or --resplit", {"log.csv": pl.DataFrame(GOOD | {"split": ["train"] * 3 + ["validation"]})}),
-    "a saved log: noise": Refused("data audit store", "log.json", {"store/log.json": b"\xff\x00"}),
-    "a saved log: a list": Refused("data audit store", "log.json", {"store/log.json": "[]"}),
+}
+# fmt: on
+# fmt: off
+STORES: dict[str, Attack] = {
+    "item out of range": rows("items holds 1000000 at", "events", "items", 10**6),
+    "negative item": rows("items holds -5 at", "events", "items", -5),
+    "item twice": rows("is damaged", "events", "items", [1, 1, 1]),
+    "choice out of range": rows("choices holds 99", "events", "choice", 0, 0, 99),
+    "empty display": rows("is damaged", "events", "items", []),
+    "fewer events": rows("session_offsets ends with", "sessions", "n_events", 0),
+    "negative events": rows("session_offsets holds -1", "sessions", "n_events", -1),
+    "no events": rows("session_offsets ends with", "sessions", "n_events", None),
+    "unknown split": rows("split holds 7", "sessions", "split", 7),
+    "negative user": rows("users holds -1", "sessions", "user", -1),
+    "views of 0": rows("views holds 0", "events", "views", 0),
+    "gap in the session ids": rows("session_ids holds", "sessions", "session", None),
+    "item ids that are alike": rows("item_ids holds a value twice", "items", "item", "a", "a"),
+    "items that are text": table("items is object", "events", lambda frame: frame.cast({"items": pl.List(pl.String)})),
+    "items that are no lists": table("is damaged", "events", lambda frame: frame.with_columns(items=pl.lit(1))),
+    "column that is not there": table("is damaged", "events", lambda frame: frame.drop("choice")),
+    "a list too short": rows("price has not one value per candidate", "events", "candidate_fields.price", [1.0]),
+    "table elsewhere": manifest("a plain name is required", lambda about: about["tables"]["items"].update(file="../items.parquet")),
+    "absolute table": manifest("a plain name is required", lambda about: about["tables"]["items"].update(file="/etc/passwd")),
+    "table that is not there": manifest("cannot be read", lambda about: about["tables"]["items"].update(file="items.parquet")),
+    "table of another log": manifest("it was changed", lambda about: about["tables"]["items"].update(sha256="0" * 64)),
+    "table that is cut short": saved("it was changed", cut_short),
+    "no table": manifest("a plain name is required", lambda about: about["tables"].pop("items") and None),
+    "manifest nested": manifest("nested too deeply", lambda _: f'{{"x": {DEEP}}}'),
+    "manifest of another kind": manifest("is damaged", lambda about: about.update(tables=3)),
+    "manifest of another version": manifest("version", lambda about: about.update(version=2)),
+    "log of an earlier version": saved("convert it anew from its source", lambda folder: (folder / "log.json").rename(folder / "shards.json")),
+    "manifest of noise": saved("log.json", lambda folder: (folder / "log.json").write_bytes(b"\xff\x00")),
+    "manifest: a list": manifest("log.json", lambda _: "[]"),
+}
+TRAIN = "train {log} -o new"
+ASKED: dict[str, Attack] = {
+    "configuration: unknown key": config("epocs = 3", "did you mean 'epochs'"),
+    "configuration: wrong type": config("epochs = '3'", "epochs must be a whole number"),
+    "configuration: impossible value": config("eta = 0", "eta must be a number greater than 0"),
+    "configuration: unknown preset": config("preset = 'fastgam'", "did you mean 'fastgaum'"),
+    "configuration: no list": config("hidden = 64", "list of 1 to 100 values"),
+    "configuration: half a line": config("epochs = ", "cannot read configuration"),
+    "configuration: a billion": config("hidden = [1000000000]", "hidden must be a list of 1 to 100 values, each a whole number"),
+    "configuration: nested": config(f"hidden = {DEEP}", "nested too deeply"),
+    "configuration: megabytes": config("#" * 2_000_000, "longer than the"),
+    "configuration: NUL": config("epochs\x00 = 3", "cannot read configuration"),
+    "configuration: not UTF-8": config(b"preset = '\xff'", "cannot read configuration"),
+    "configuration: a member of a pool": config('preset = "pool"\nmembers = ["logi"]\n', "no model is called 'logi'; did you mean 'logit'?"),
+    "a member of a pool": Refused(TRAIN + """ --set preset=pool --set "members=['logi']" """, "did you mean 'logit'?"),
+    "setting: beyond a float": Refused(f"{TRAIN} --set eta={10**400}", "eta must be a number greater than 0 and finite"),
+    "setting: seed beyond 64 bits": Refused(f"{TRAIN} --set seed={10**40}", "seed must be a whole number at least 0 and at most"),
+    "setting: nested": Refused(f"{TRAIN} --set hidden={DEEP}", "hidden must be a list"),
+    "no validation session": Refused("train log.csv -o new", "no validation session", {"log.csv": pl.DataFrame(GOOD | {"split": "train"})}),
+    "folder of other files": Refused("train {log} -o new --overwrite", "thesis.tex", {"new/thesis.tex": "years of work"}),
+    "log folder of other files": Refused("data convert {log} -o new --overwrite", "is no saved log", {"new/notes.txt": "mine"}),
+    "a run that is no folder": Refused("report {run} {log}", "is no run folder"),
+    "another log": Refused("report {run} --log other.csv", "was trained on the log 'world' with the fingerprint", {"other.csv": pl.DataFrame(GOOD | {"price": 1.0})}),
+    "choices as a log": Refused("data audit u.data", "`fastgaum data build`", {"u.data": "1\t2\t3\t881250949\n"}),
+    "a name of a folder": Refused("evaluate rum {log}", "did you mean 'run'", {"run/x": ""}),
+    "ratings of no time": Refused("data build r -o out", "column 'timestamp' holds no times", {"r/ratings.csv": "userId,movieId,rating,timestamp\n1,2,3.0,yesterday\n"}),
+    "an empty folder of ratings": Refused("data build r -o out", "no parquet shards (it holds nothing)", {"r": lambda path: path.mkdir()}),
+    **{f"{command.split(' -')[0]} below a file": Refused(command, "cannot write", {"file": "in the way"}) for command in (
+        "train {log} -o file/out", "evaluate {run} {log} --json file/out.json", "predict {run} {log} -o file/out.csv",
+        "reproduce --datasets absent --json file/out.json", "compare absent --json file/out.json",
+    )},
+    **dict([
+        asked(f"{TRAIN} --preset fastgam", "did you mean 'fastgaum'"),
+        asked(f"{TRAIN} --preset logti", "did you mean 'logit'?"),
+        asked(f"{TRAIN} --set epoch=3", "did you mean 'epochs'"),
+        asked(f"{TRAIN} --set epochs=three", "epochs must be a whole number"),
+        asked(f"{TRAIN} --set epochs=2.5", "epochs must be a whole number"),
+        asked(f"{TRAIN} --set eta=-1", "eta must be a number greater than 0"),
+        asked(f"{TRAIN} --set eta=nan", "eta must be a number greater than 0"),
+        asked(f"{TRAIN} --set history=lsmt", "history must be one of lstm"),
+        asked(f"{TRAIN} --set epochs", "key=value"),
+        asked(f"{TRAIN} --set preset=3", "preset must be a name"),
+        asked(f"{TRAIN} --set history_layers=1000000000", "history_layers must be a whole number at least 1 and at most 100"),
+        asked(f"{TRAIN} --set hidden=[65536,65536,65536,65536,65536,65536,65536]", "GB to train"),
+        asked(f"{TRAIN} --seed -1", "seed must be a whole number at least 0"),
+        asked(f"{TRAIN} --seed one", "unable to convert"),
+        asked(f"{TRAIN} --protocol bag", 'Did you mean "bags"'),
+        asked(f"{TRAIN} --sed 1", "Did you mean --seed"),
+        asked(f"{TRAIN} --threads 0", "--threads must be at least 1 and at most 1024, got 0"),
+        asked(f"{TRAIN} --device gpu", "unknown device 'gpu'"),
+        asked(f"{TRAIN} --config absent.toml", "cannot read configuration"),
+        asked(f"{TRAIN} --column item:sku", "role=name"),
+        asked(f"{TRAIN} --column itme=sku", "did you mean 'item'"),
+        asked(f"{TRAIN} --column item=itm", "did you mean 'item'"),
+        asked(f"{TRAIN} --candidate-field prize", "did you mean 'price'"),
+        asked(f"{TRAIN} --context-field qury", "did you mean 'query'"),
+        asked(f"{TRAIN} --context-field price", "a context field has one value per event"),
+        asked(f"{TRAIN} --context-field chosen", "says what was chosen"),
+        asked(f"{TRAIN} --context-field query --candidate-field query", "as a candidate field and as a"),
+        asked(f"{TRAIN} --item-table absent.parquet", "absent.parquet"),
+        asked(f"{TRAIN} --split-by usr", 'Did you mean "user"'),
+        asked(f"{TRAIN} --clicks last", "Choose from"),
+        asked(f"{TRAIN} extra", "extra"),
+        asked("train sample", "`fastgaum train` needs --out or -o (the run folder to write)"),
+        asked("data info", "`fastgaum data info` needs NAME (a registry name)"),
+        asked("train sample -o", "requires an argument"),
+        asked("trian", 'Did you mean "train"'),
+        asked("data lst", 'Did you mean "list"'),
+        asked("rl evalute", 'Did you mean "evaluate"'),
+        asked("train sampel -o new", "did you mean 'sample'"),
+        asked("evaluate {run} sampel --quiet", "did you mean 'sample'"),
+        asked("reproduce --datasets sample --models fastgam", "did you mean 'fastgaum'"),
+        asked("reproduce --datasets sampel", "did you mean 'sample'"),
+        asked("reproduce --datasets sample --seeds 0", "--seeds must be at least 1"),
+        asked("reproduce --datasets sample --jobs 0", "--jobs must be at least 1"),
+        asked("reproduce --datasets sample --models ,", "--models is an empty list"),
+        asked("reproduce --datasets sample --set ep=1", "unknown configuration key 'ep'"),
+        asked("compare {log} --models logti", "did you mean 'logit'"),
+        asked("compare {log} --context-field qury", "did you mean 'query'"),
+        asked("compare {log} --split-by half --resplit 1", "give one of them"),
+        asked("tune {log} -o b.toml --set drpout=0.1", "did you mean 'dropout'"),
+        asked("tune {log} -o b.tml", "ends in '.tml', a configuration is written as .toml"),
+        asked("tune {log} -o b.toml --trials 2", "at least 4 are required"),
+        asked("tune {log} -o b.toml --context-field qury", "did you mean 'query'"),
+        asked("tune {log} -o b.toml --resume --overwrite", "give one of them"),
+        asked("bench lsmt", "did you mean 'lstm'"),
+        asked("bench env-4096 --threads 0", "threads must be at least 1 and at most 1024, got 0"),
+        asked("data info yelpp", "did you mean 'yelp'"),
+        asked("data get yelpp", "did you mean 'yelp'"),
+        asked("data get ebnerd --data-dir .", "--from FILE"),
+        asked("data convert {log} -o out.xlsx", ".parquet, .csv, or into a folder"),
+        asked("data synth -o w --preset tial", "did you mean 'tail'"),
+        asked("data synth -o w --no-click 2", "no_click is 2.0"),
+        asked("data synth -o w --events 0", "n_events is 0"),
+        asked("data synth -o w --rule l3", "Choose from"),
+        asked("data audit absent.csv", "neither a file nor a data set"),
+        asked("data build {log} -o log.xlsx", ".parquet, .csv, or into a folder"),
+        asked("data build sample -o log.csv", "display sets of their own"),
+        asked("data build absent -o log.csv", "neither a file nor a data set"),
+        asked("predict {run} {log} -o p.xlsx", ".parquet or .csv"),
+        asked("predict {run} {log} -o p.csv --at-place 1", "does not keep places apart from taste"),
+        asked("predict {run} {log} -o p.csv --at-place first", "at-place"),
+        asked("fidelity {run} {log} --episodes 0", "episodes must be at least 1, got 0"),
+        asked("fidelity {run} {log} --seed -1", "seed must be at least 0, got -1"),
+        asked("fidelity {run} {log} --split all", "Choose from"),
+        asked("fidelity {run} {log} --head rewards", "Did you mean"),
+        asked("fidelity {run} {log} --plot f.pdf", "ends in '.pdf', a figure is written as .svg or .png"),
+        asked("fidelity {run} {log} --threads 0", "--threads must be at least 1"),
+        asked("fidelity {run} {log} --json .", "it is a folder"),
+        asked("fidelity absent {log}", "absent"),
+        asked("report {run} --compare", "puts two runs side by side, got 1"),
+        asked("report {run} --split all", "Choose from"),
+        asked("report {run} -o .", "it is a folder"),
+        asked("report {run} --log absent.csv", "'absent.csv' is neither a file nor a data set"),
+        asked("report {run} --log sample", "no column 'price'"),
+        asked("report {run} --threads 0", "--threads must be at least 1"),
+        asked("report {run} absent", "'absent' is no run folder"),
+        asked("ope {log} --policy gredy", "did you mean 'greedy'"),
+        asked("ope {log} --policy greedy --value price", "give a run (--run)"),
+        asked("ope {log} --policy random --epsilon 2", "a share from 0 to 1 is required"),
+        asked("ope {log} --policy random --propensity price", "one value per event"),
+        asked("ope {log} --policy random --propensity chosen", "it cannot be a context field"),
+        asked("ope {log} --policy random --value cost", "no column 'cost'"),
+        asked("ope {log} --policy random --pool absent.txt", "cannot read the pool"),
+        asked("ope {log} --policy .", "was trained in the world of a run"),
+        asked("simulate {run} -o t.csv --policy randm", "did you mean 'random'"),
+        asked("simulate {run} -o t.csv --policy slateq", "written by `fastgaum rl train`"),
+        asked("simulate {run} -o t.csv --threads 0", "--threads must be at least 1"),
+        asked("simulate {run} -o t.csv", "price"),
+        asked("simulate {run} -o t.csv --starts logged", "log"),
+        asked("simulate {run} -o t.csv --log {log} --slate-size 0", "at least 1 item"),
+        asked("simulate {run} -o t.csv --log {log} --slate-size 1000", "slate of 1000 items cannot be made"),
+        asked("simulate {run} -o t.csv --log {log} --episodes 0", "at least 1 episode"),
+        asked("simulate {run} -o t.csv --log {log} --leaving 1.5", "a probability in [0, 1]"),
+        asked("simulate {run} -o t.txt", ".parquet or .csv"),
+        asked("simulate nothing -o t.csv", "nothing"),
+        asked("rl train {run} -o p --policy cascade", "cascade-dqn"),
+        asked("rl train {run} -o p --policy random", "not trained"),
+        asked("rl train {run} -o p --policy slatq", "did you mean 'slateq'"),
+        asked("rl train {run} -o p --set gama=1", "did you mean 'gamma'"),
+        asked("rl train {run} -o p --log {log} -k 1000", "slate of 1000"),
+        asked("rl train none -o p", "no model"),
+        asked("rl evaluate {run} --policies gredy", "did you mean 'greedy'"),
+        asked("rl evaluate {run} -k three", "three"),
+        asked("rl evaluate {run} --log {log} --seeds 0", "1 seed"),
+        asked("rl adapt none {run} --log {log}", "no policy"),
+    ]),
 }
 # fmt: on
 LOG = fg.synthesise(60, preset="sample")[0]
@@ -284,6 +589,7 @@ TRUE: dict[str, Attack] = {
     "no escape in a page": IsTrue(page_is_clean),
     "semicolons are read": IsTrue(lambda _: bool(Path("log.csv").write_bytes(frame().write_csv(separator=";").encode())) and fg.read_log("log.csv").n_events == 3),
     "ids 1, 01 and 1.0 are three": IsTrue(lambda _: read_frame(frame(item=["1", "01", "1.0", "1"])).n_items == 3),
+    "strange ids are ids": IsTrue(lambda _: read_frame(frame(item=["-9223372036854775808", "007", "=1+1", "a\x00b"])).n_items == 4),
     "integers beyond 2^53 are kept": IsTrue(lambda _: read_frame(frame(item=BIG)).n_items == 4),
     "decimals beyond 2^53 are kept": IsTrue(lambda _: read_frame(frame(event=[Decimal(n) for n in BIG], chosen=1)).n_events == 4),
     "nanoseconds are kept": IsTrue(lambda _: read_frame(frame(event=[f"2025-01-09 08:30:00.{n:09}" for n in (1, 2, 3, 4)])).n_events == 4),
@@ -293,4 +599,12 @@ TRUE: dict[str, Attack] = {
     "times of a frame are the clock's": IsTrue(lambda _: hours(event=[datetime(2024, 5, 1, 8)] * 4) == ["8"] * 4),
 }
 # fmt: on
-TABLES = {"reading": READ, "runs": RUNS, "names": NAMES, "Python": CALLS, "results": TRUE}
+TABLES = {
+    "reading": READ,
+    "runs": RUNS,
+    "saved logs": STORES,
+    "commands": ASKED,
+    "names": NAMES,
+    "Python": CALLS,
+    "results": TRUE,
+}

@@ -11,8 +11,8 @@ from fastgaum.cli.app import main
 from fastgaum.errors import FastgaumError
 from tests.attack.attacks import IsTrue, RefusedCall, lay_out
 from tests.attack.table import TABLES
-from tests.cli.bad_input import MOST_SECONDS, Seeds
 from tests.cli.conftest import tree
+from tests.cli.good_files import MOST_SECONDS, Seeds
 
 ROWS = [(table, name) for table, rows in TABLES.items() for name in rows]
 
@@ -37,7 +37,7 @@ def test_attack(
     else:
         lay_out(attack.files, seeds)
         before = tree(seeds.folder)
-        good = {"log": seeds.log, "run": seeds.run, "store": seeds.store}
+        good = {"log": seeds.log, "run": seeds.run}
         code = main(shlex.split(attack.command.format(**good)))
         # of the file descriptors, where libraries of other languages write too
         out, err = capfd.readouterr()

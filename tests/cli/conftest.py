@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from tests.cli.bad_input import Seeds, made_store, made_trained, sample_frame
+from tests.cli.good_files import Seeds, made_store, made_trained, sample_frame
 from tests.cli.rl_runs import made_run
 
 

@@ -68,45 +68,6 @@ def test_rows_are_written_in_an_order_that_says_nothing(ratings: Path, tmp_path:
     assert (np.diff(items, axis=1) > 0).mean() == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("argv", "says"),
-    [
-        (["RATINGS", "-o", "log.xlsx"], ".parquet, .csv, or into a folder"),
-        (["RATINGS", "-o", "log.csv", "--displayed", "1"], "displayed is 1"),
-        (["RATINGS", "-o", "log.csv", "--seed", "-1"], "seed is -1"),
-        (["sample", "-o", "log.csv"], "display sets of their own"),
-        (["absent", "-o", "log.csv"], "neither a file nor a data set"),
-        (["EMPTY", "-o", "log.csv"], "no parquet shards (it holds nothing)"),
-        (["BROKEN", "-o", "log"], "column 'timestamp' holds no times"),
-    ],
-)
-def test_refusals(
-    fails: Fails,
-    ratings: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    argv: list[str],
-    says: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "ratings.csv").write_text(
-        "userId,movieId,rating,timestamp\n1,2,3.0,yesterday\n"
-    )
-    words = {"RATINGS": str(ratings), "EMPTY": "empty", "BROKEN": "broken"}
-    assert says in fails(["data", "build", *(words.get(word, word) for word in argv)])
-
-
-def test_choices_given_as_a_log_are_answered_with_the_command(fails: Fails, ratings: Path) -> None:
-    for command in (
-        ["data", "audit"],
-        ["data", "convert", "-o", "out.csv"],
-        ["train", "-o", "run"],
-    ):
-        assert "`fastgaum data build`" in fails([*command, str(ratings)])
-
-
 def test_the_name_stands_for_the_built_log(
     shared_data: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,6 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.errors import LostPeerError
 from fastgaum.models.run_folder import MADE_FILES
 
 QUICK = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
@@ -221,21 +220,6 @@ def test_predict_at_a_place(
         assert not Path(out).exists()
 
 
-def test_import_brings_names_lazily() -> None:
-    code = (
-        "import sys, fastgaum; print('torch' in sys.modules, 'polars' in sys.modules); "
-        "print(all(getattr(fastgaum, name) is not None for name in fastgaum.__all__))"
-    )
-    assert run_python("-c", code).stdout == "False False\nTrue\n"
-
-
-def test_unknown_public_name() -> None:
-    import fastgaum
-
-    with pytest.raises(AttributeError, match="no attribute 'UserModl'"):
-        _ = fastgaum.UserModl
-
-
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     import fastgaum
 
@@ -270,14 +254,3 @@ def test_reader_that_goes_away_is_no_error(trained: Path, log_file: Path) -> Non
     with os.fdopen(write, "w") as pipe:
         done = subprocess.run(argv, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (141, "")
-
-
-def test_a_lost_process_is_no_mistake_of_the_user_s(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def lost(*_: object, **__: object) -> None:
-        raise LostPeerError("another process of this training is gone")
-
-    monkeypatch.setattr("fastgaum.cli.app.app", lost)
-    assert main(["doctor"]) == 1
-    assert capsys.readouterr().err == "fastgaum: error: another process of this training is gone\n"

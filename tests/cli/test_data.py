@@ -64,32 +64,6 @@ def test_get_adopts_a_right_copy(tmp_path: Path, yelp_file: Path) -> None:
     assert load("yelp", data_dir=tmp_path).n_events == 1725
 
 
-def test_get_refuses_another_file(fails: Fails, tmp_path: Path) -> None:
-    (tmp_path / "yelp.txt").write_text("SessionId\tItemId\n")
-    (tmp_path / "data").mkdir()
-    err = fails(
-        [
-            "data",
-            "get",
-            "yelp",
-            "--from",
-            str(tmp_path / "yelp.txt"),
-            "--data-dir",
-            str(tmp_path / "data"),
-        ]
-    )
-    assert "sha256" in err
-
-
-def test_get_without_an_address_says_what_to_do(fails: Fails, tmp_path: Path) -> None:
-    assert "--from FILE" in fails(["data", "get", "ebnerd", "--data-dir", str(tmp_path)])
-
-
-@pytest.mark.parametrize("command", ["info", "get"])
-def test_unknown_name(fails: Fails, command: str) -> None:
-    assert "did you mean 'yelp'" in fails(["data", command, "yelpp"])
-
-
 def test_traps_in_a_log_are_no_failure(
     frame: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,32 +119,6 @@ def test_convert_declares_columns(frame: pl.DataFrame, tmp_path: Path) -> None:
     argv = ["data", "convert", str(tmp_path / "log.csv"), "-o", str(tmp_path / "out.parquet")]
     assert main([*argv, "--column", "item=sku", "--column", "event=ts"]) == 0
     assert pl.read_parquet(tmp_path / "out.parquet").height == frame.height
-
-
-@pytest.mark.parametrize(
-    ("argv", "says"),
-    [
-        (["convert", "LOG", "-o", "out.xlsx"], ".parquet, .csv, or into a folder"),
-        (["convert", "LOG", "-o", "full", "--overwrite"], "is no saved log"),
-        (["synth", "-o", "w", "--preset", "tial"], "did you mean 'tail'"),
-        (["synth", "-o", "w", "--no-click", "2"], "no_click is 2.0"),
-        (["synth", "-o", "w", "--events", "0"], "n_events is 0"),
-        (["synth", "-o", "w", "--rule", "l3"], "Choose from"),
-        (["audit", "absent.csv"], "neither a file nor a data set"),
-    ],
-)
-def test_refusals(
-    fails: Fails,
-    log_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    argv: list[str],
-    says: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "notes.txt").write_text("mine")
-    assert says in fails(["data", *(str(log_file) if word == "LOG" else word for word in argv)])
 
 
 @pytest.mark.parametrize(

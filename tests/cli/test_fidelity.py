@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,34 +43,3 @@ def test_report(
         assert f"| {one['name']} |" in files["markdown"].read_text()
     assert "spearman" in out
     assert files["plot"].read_text().startswith("<?xml")
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--episodes", "0"], "episodes must be at least 1, got 0"),
-        (["--seed", "-1"], "seed must be at least 0, got -1"),
-        (["--split", "all"], "Choose from"),
-        (["--head", "rewards"], "Did you mean"),
-        (["--plot", "f.pdf"], "ends in '.pdf', a figure is written as .svg or .png"),
-        (["--threads", "0"], "--threads must be at least 1"),
-        (["--json", "."], "it is a folder"),
-    ],
-)
-def test_refuses_options(
-    fails: Callable[[list[str]], str],
-    trained: Path,
-    log_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    options: list[str],
-    says: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert says in fails(["fidelity", str(trained), str(log_file), *options])
-
-
-def test_refuses_what_is_no_run(
-    fails: Callable[[list[str]], str], log_file: Path, tmp_path: Path
-) -> None:
-    assert "absent" in fails(["fidelity", str(tmp_path / "absent"), str(log_file)])

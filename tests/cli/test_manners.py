@@ -117,64 +117,6 @@ def test_quiet_leaves_results_and_errors(
     assert "300 events" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("argv", "says"),
-    [
-        (["trian"], 'Did you mean "train"'),
-        (["data", "lst"], 'Did you mean "list"'),
-        (["rl", "evalute"], 'Did you mean "evaluate"'),
-        (["train", "sampel", "-o", "r"], "did you mean 'sample'"),
-        (["reproduce", "--datasets", "sample", "--models", "fastgam"], "did you mean 'fastgaum'"),
-        (["reproduce", "--datasets", "sampel"], "did you mean 'sample'"),
-        (["compare", "LOG", "--models", "logti"], "did you mean 'logit'"),
-        (["tune", "LOG", "-o", "b.toml", "--set", "drpout=0.1"], "did you mean 'dropout'"),
-        (["tune", "LOG", "-o", "b.tml"], "ends in '.tml', a configuration is written as .toml"),
-        (["tune", "LOG", "-o", "b.toml", "--trials", "2"], "at least 4 are required"),
-        (["tune", "LOG", "-o", "b.toml", "--context-field", "qury"], "did you mean 'query'"),
-        (["tune", "LOG", "-o", "b.toml", "--resume", "--overwrite"], "give one of them"),
-        (["compare", "LOG", "--context-field", "qury"], "did you mean 'query'"),
-        (["compare", "LOG", "--split-by", "half", "--resplit", "1"], "give one of them"),
-        (["bench", "lsmt"], "did you mean 'lstm'"),
-        (["data", "synth", "-o", "w", "--preset", "tial"], "did you mean 'tail'"),
-        (["simulate", "RUN", "-o", "w.csv", "--policy", "gredy"], "did you mean 'greedy'"),
-        (["rl", "train", "RUN", "-o", "p", "--policy", "slatq"], "did you mean 'slateq'"),
-        (["rl", "train", "RUN", "-o", "p", "--set", "widht=3"], "did you mean 'width'"),
-        (["rl", "evaluate", "RUN", "--policies", "gredy"], "did you mean 'greedy'"),
-        (["evaluate", "rum", "LOG"], "did you mean 'run'"),
-        (["reproduce", "--datasets", "sample", "--seeds", "0"], "--seeds must be at least 1"),
-        (["reproduce", "--datasets", "sample", "--jobs", "0"], "--jobs must be at least 1"),
-        (["reproduce", "--datasets", "sample", "--models", ","], "--models is an empty list"),
-        (["reproduce", "--datasets", "sample", "--set", "ep=1"], "unknown configuration key 'ep'"),
-    ],
-)
-def test_a_name_that_is_nearly_right_is_named(
-    argv: list[str],
-    says: str,
-    fails: Fails,
-    trained: Path,
-    log_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "run").mkdir()
-    assert says in fails(
-        [{"RUN": str(trained), "LOG": str(log_file)}.get(word, word) for word in argv]
-    )
-
-
-@pytest.mark.parametrize(
-    ("argv", "says"),
-    [
-        (["train", "sample"], "`fastgaum train` needs --out or -o (the run folder to write)"),
-        (["data", "info"], "`fastgaum data info` needs NAME (a registry name)"),
-        (["train", "sample", "-o"], "requires an argument"),
-    ],
-)
-def test_what_is_missing_is_named(argv: list[str], says: str, fails: Fails) -> None:
-    assert says in fails(argv)
-
-
 @pytest.mark.parametrize("no_color", [False, True])
 def test_colours_are_for_terminals_that_want_them(no_color: bool) -> None:
     env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"} | (

@@ -168,31 +168,6 @@ def test_a_trained_policy_has_a_value(shown: Path, run: Path, tmp_path: Path) ->
     assert rows_of(out)["dr-pi"]["value"] is not None
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--policy", "gredy"], "did you mean 'greedy'"),
-        (["--policy", "greedy"], "give a run (--run)"),
-        (["--policy", "random", "--epsilon", "2"], "a share from 0 to 1 is required"),
-        (["--policy", "random", "--propensity", "price"], "one value per event"),
-        (["--policy", "random", "--propensity", "chosen"], "it cannot be a context field"),
-        (["--policy", "random", "--value", "cost"], "no column 'cost'"),
-        (["--policy", "random", "--pool", "absent.txt"], "cannot read the pool"),
-        (["--policy", "."], "was trained in the world of a run"),
-    ],
-)
-def test_refuses_options(
-    fails: Callable[[list[str]], str],
-    shown: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    options: list[str],
-    says: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert says in fails(["ope", str(shown), *options])
-
-
 def test_a_pool_is_a_file_of_items(
     fails: Callable[[list[str]], str], shown: Path, tmp_path: Path
 ) -> None:

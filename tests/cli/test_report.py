@@ -95,35 +95,6 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
     assert "look at them once" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--compare"], "puts two runs side by side, got 1"),
-        (["--split", "all"], "Choose from"),
-        (["-o", "."], "it is a folder"),
-        (["--json", "."], "it is a folder"),
-        (["--log", "absent.csv"], "'absent.csv' is neither a file nor a data set"),
-        (["--log", "sample"], "no column 'price'"),
-        (["--log", "other.parquet"], "was trained on the log 'world' with the fingerprint"),
-        (["--threads", "0"], "--threads must be at least 1"),
-        (["absent"], "'absent' is no run folder"),
-        (["other.parquet"], "'other.parquet' is no run folder"),
-    ],
-)
-def test_refuses(
-    fails: Fails,
-    trained: Path,
-    frame: pl.DataFrame,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    options: list[str],
-    says: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    frame.filter(pl.col("session") != frame["session"][0]).write_parquet("other.parquet")
-    assert says in fails(["report", str(trained), *options])
-
-
 def test_a_log_that_is_not_found_is_named(
     fails: Fails, trained: Path, log_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,34 +130,6 @@ def test_policies_have_one_thread_unless_told(
         set_threads(before)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["train", "RUN", "-o", "OUT", "--policy", "cascade"], "cascade-dqn"),
-        (["train", "RUN", "-o", "OUT", "--policy", "random"], "not trained"),
-        (["train", "RUN", "-o", "OUT", "--set", "gama=1"], "gamma"),
-        (["train", "RUN", "-o", "OUT", "-k", "99"], "slate of 99"),
-        (["train", "OUT/none", "-o", "OUT"], "no model"),
-        (["evaluate", "RUN", "--policies", "randm"], "random"),
-        (["evaluate", "RUN", "-k", "three"], "three"),
-        (["evaluate", "RUN", "--seeds", "0"], "1 seed"),
-        (["adapt", "OUT/none", "RUN"], "no policy"),
-    ],
-)
-def test_mistakes(
-    runs: tuple[Path, Path, Path],
-    fails: Callable[[list[str]], str],
-    tmp_path: Path,
-    arguments: list[str],
-    words: str,
-) -> None:
-    texts = [
-        text.replace("RUN", str(runs[1])).replace("OUT", str(tmp_path / "out"))
-        for text in arguments
-    ]
-    assert words in fails(["rl", *texts])
-
-
 def test_a_policy_of_another_world_is_refused(
     runs: tuple[Path, Path, Path], fails: Callable[[list[str]], str], tmp_path: Path
 ) -> None:
