@@ -35,8 +35,7 @@ def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
     that is given comes before them.
 
     Raises:
-        LogFormatError: it is missing, unknown or damaged, or has no column for a required role; a
-            log that lacks a column of a public log is said to resemble it.
+        LogFormatError: it is missing, unknown or damaged, or lacks a required role's column.
     """
     table, layout = open_known(path, options.delimiter)
     if layout is not None:
@@ -44,13 +43,8 @@ def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
     try:
         schema = resolve_schema(table.dtypes, options)
     except LogFormatError as error:
-        hint = resembles(table.dtypes)
-        if layout is not None:
-            hint = (
-                f"; the file is read as {layout.name}: --column ROLE=COLUMN names another column "
-                "for a role"
-            )
-        raise LogFormatError(f"{error}{hint}") from None
+        named = layout and f"; the file is read as {layout.name}: --column ROLE=COLUMN names another"
+        raise LogFormatError(f"{error}{named or resembles(table.dtypes)}") from None
     return OpenedLog(with_points_in(table, schema, options), schema, options, layout)
 
 
