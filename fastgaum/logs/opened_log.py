@@ -43,7 +43,7 @@ def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
     try:
         schema = resolve_schema(table.dtypes, options)
     except LogFormatError as error:
-        named = layout and f"; the file is read as {layout.name}: --column ROLE=COLUMN names another"
+        named = layout and f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named or resembles(table.dtypes)}") from None
     return OpenedLog(with_points_in(table, schema, options), schema, options, layout)
 
