@@ -90,7 +90,7 @@ def click_lists(log: SessionLog, clicked: pl.DataFrame, query: str = "query") ->
     clicks = np.zeros(shape, np.float32)
     for at, names in enumerate(of_lists):
         clicks[at] = [code >= 0 and ids[code] in names for code in items[at]]
-    queries = np.asarray(log.event_fields[query], dtype=np.int64)
+    queries = log.columns[query].values.astype(np.int64)
     split = np.asarray(log.split)[log.session_of_event]
     return ClickLists(
         pairs=_pairs(queries, items, split),

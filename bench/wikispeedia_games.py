@@ -120,7 +120,9 @@ class Site:
         own = slice_sessions(log, log.sessions_in("train"))
         codes = Vocabulary(self.ids).codes(own.item_ids)
         chosen = codes[own.items[own.display_offsets[:-1] + own.choices]].astype(np.int64)
-        pages = Vocabulary(self.ids).codes(own.categories["page"])[own.event_fields["page"]]
+        pages = Vocabulary(self.ids).codes(own.columns["page"].categories)[
+            own.columns["page"].values
+        ]
         n = len(self.ids)
         links = np.repeat(np.arange(n), self.graph.sizes) * n + self.graph.links
         pairs, counts = np.unique(pages * np.int64(n) + chosen, return_counts=True)
@@ -159,7 +161,7 @@ def _games_of(log: SessionLog, ids: pl.Series) -> Games:
     seen = clicks < LIMIT
     paths[sessions[seen], clicks[seen]] = chosen[seen]
     page, target = (
-        Vocabulary(ids).codes(log.categories[name])[log.event_fields[name][first]]
+        Vocabulary(ids).codes(log.columns[name].categories)[log.columns[name].values[first]]
         for name in ("page", "target")
     )
     return Games(page, target, paths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from fastgaum.features.encoder import Encoder
 from fastgaum.features.ordered import ONCE, TrainingOrder
 from fastgaum.features.sessions import Selection
 from fastgaum.logs.actions import Actions
-from fastgaum.logs.log import FloatArray, SessionLog
+from fastgaum.logs.log import Column, FloatArray, Of, SessionLog
 
 NARROW: dict[str, Any] = {"preset": "paper-lstm", "players": "adversarial", "item_dim": 8}
 """settings of three networks over identities with embeddings, in which no number is"""
@@ -50,6 +50,52 @@ def log_of(
     )
 
 
+def columns_of(
+    categories: Mapping[str, pl.Series] | None = None, **kinds: Mapping[str, Any]
+) -> dict[str, Column]:
+    """Columns of a log from arrays by kind (`candidate=`, `event=`, `user=`, `item=`; `vector=`, of
+    items) and name; categories: the texts of those that are codes."""
+    texts = categories or {}
+    return {
+        name: Column(
+            "item" if kind == "vector" else kind,  # type: ignore[arg-type]
+            values,
+            texts.get(name) if values.dtype == np.int32 else None,
+        )
+        for kind, arrays in kinds.items()
+        for name, values in arrays.items()
+    }
+
+
+def put(
+    log: SessionLog,
+    *,
+    categories: Mapping[str, pl.Series] | None = None,
+    candidate: Mapping[str, Any] | None = None,
+    event: Mapping[str, Any] | None = None,
+    user: Mapping[str, Any] | None = None,
+    item: Mapping[str, Any] | None = None,
+    vector: Mapping[str, Any] | None = None,
+    **others: Any,
+) -> SessionLog:
+    """The log with these columns instead of those that it has of the kinds."""
+    kinds = {"candidate": candidate, "event": event, "user": user, "item": item, "vector": vector}
+    given = {kind: arrays for kind, arrays in kinds.items() if arrays is not None}
+    texts = {name: one.texts for name, one in log.columns.items() if one.texts is not None}
+    texts |= categories or {}
+    kept = {
+        name: dataclasses.replace(one, texts=texts.get(name))
+        for name, one in log.columns.items()
+        if ("vector" if one.holds == "vector" else one.of) not in given
+    }
+    return dataclasses.replace(log, columns=kept | columns_of(texts, **given), **others)
+
+
+def values_of(log: SessionLog, of: Of) -> dict[str, Any]:
+    """The arrays of a log's columns of one kind, by name."""
+    return {name: column.values for name, column in log.columns_of(of).items()}
+
+
 def permuted_within_sets(log: SessionLog, seed: int = 0) -> tuple[SessionLog, np.ndarray]:
     """The log with every display set's candidates in a random order, and that order, shape
     (n_candidates,)."""
@@ -65,12 +111,12 @@ def permuted_within_sets(log: SessionLog, seed: int = 0) -> tuple[SessionLog, np
     moved = np.where(log.choices >= 0, where[chosen] - log.display_offsets[:-1], -1).astype(
         np.int32
     )
-    permuted = dataclasses.replace(
+    permuted = put(
         log,
         items=log.items[order],
         choices=moved,
         views=None if log.views is None else log.views[order],
-        candidate_fields={k: v[order] for k, v in log.candidate_fields.items()},
+        candidate={k: v[order] for k, v in values_of(log, "candidate").items()},
     )
     return permuted, order
 
@@ -110,7 +156,7 @@ def with_vectors(log: SessionLog, seed: int = 0) -> SessionLog:
     text = 5 + 3 * rng.standard_normal((log.n_items, 4))
     image = rng.standard_normal((log.n_items, 2)) * [1, 20]
     vectors = {"text": text.astype(np.float32), "image": image.astype(np.float32)}
-    return dataclasses.replace(log, item_vectors=vectors)
+    return put(log, vector=vectors)
 
 
 def with_fields(log: SessionLog, seed: int = 0, ordered: bool = True) -> SessionLog:
@@ -118,15 +164,15 @@ def with_fields(log: SessionLog, seed: int = 0, ordered: bool = True) -> Session
     order of displays that is real."""
     rng = np.random.default_rng(seed)
     shelves = ["top", "middle", "floor", "cellar"][: 3 + seed % 2]
-    return dataclasses.replace(
+    return put(
         log,
         ordered=ordered,
         views=rng.integers(1, 9, log.n_candidates).astype(np.uint16),
-        item_fields={
+        item={
             "size": rng.random(log.n_items).astype(np.float32),
             "brand": rng.integers(-1, 3, log.n_items).astype(np.int32),
         },
-        candidate_fields={
+        candidate={
             "price": rng.normal(size=log.n_candidates).astype(np.float32),
             "shelf": rng.integers(-1, len(shelves), log.n_candidates).astype(np.int32),
         },

@@ -37,7 +37,7 @@ from fastgaum.bench.click_lists import (
     first_click,
     has_test_rows,
 )
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.read import load
 from fastgaum.logs.registry import resolve
 from fastgaum.machine import machine_facts
@@ -221,9 +221,13 @@ def row_of(setting: Setting, models: list, part: ClickLists, split: str) -> dict
 def logit_rows(log: SessionLog, lists: ClickLists, splits: list[str]) -> list[dict]:
     """Rows of our linear model, one seed, without the flags and with them."""
     of_candidates = lists.flags[lists.places > 0]
-    fields = {name: np.ascontiguousarray(of_candidates[:, at]) for at, name in enumerate(FLAGS)}
+    own = {name: column for name, column in log.columns.items() if column.of != "candidate"}
+    fields = {
+        name: Column("candidate", np.ascontiguousarray(of_candidates[:, at]))
+        for at, name in enumerate(FLAGS)
+    }
     rows = []
-    for flags, one in [(False, log), (True, replace(log, candidate_fields=fields))]:
+    for flags, one in [(False, log), (True, replace(log, columns=own | fields))]:
         started = time.perf_counter()
         model = make_model("logit", {"protocol": "bags", "seed": 0}, "cpu")
         model.fit(one)

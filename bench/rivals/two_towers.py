@@ -49,7 +49,7 @@ class Displays:
         known = Vocabulary(log.item_ids)
         columns = []
         for name in fields:
-            codes = known.codes(log.categories[name])[np.asarray(log.event_fields[name])]
+            codes = known.codes(log.columns[name].categories)[log.columns[name].values]
             columns.append(np.where(codes < 0, log.n_items, codes).astype(np.int64))
         session = np.asarray(log.session_of_event)
         for _ in range(MEMORY):

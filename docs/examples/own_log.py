@@ -60,7 +60,7 @@ def main(n_visits: int = 500, **settings: Any) -> pl.DataFrame:
     model = fg.UserModel.from_preset("fastgaum", **settings)
     model.fit(log)
     print(f"prec@1 {model.evaluate(log).heads['reward'].precision[1].mean:.1f}")
-    scored = model.predict(log).with_columns(price=log.candidate_fields["price"])
+    scored = model.predict(log).with_columns(price=log.columns["price"].values)
     learned = (
         scored.join(pl.read_csv("items.csv"), on="item")
         .group_by("category", dear=pl.col("price") > 5)

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, item_rows
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
-from fastgaum.logs.context import context_of, context_values, item_of_codes
+from fastgaum.logs.context import context_of, item_of_codes
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.metrics.precision import micro_mean, precision_at_k
 from fastgaum.nets.tensors import BatchTensors
@@ -126,7 +126,7 @@ def _of_context(name: str, log: SessionLog, rate: Float64Array) -> Floor:
 
     def scores(log: SessionLog, part: Selection) -> Float64Array:
         items = np.asarray(log.items)[part.candidates]
-        of_events = item_of_code[context_values(log, name, part.events)]
+        of_events = item_of_code[log.values_at(name, part.events)]
         same = items == np.repeat(of_events, np.diff(part.display_offsets))
         return np.where(same, first, rate[items])
 
@@ -136,15 +136,10 @@ def _of_context(name: str, log: SessionLog, rate: Float64Array) -> Floor:
 def _number_floors(log: SessionLog) -> list[Floor]:
     """A floor for each declared number, in the direction that ranks the training choices better; of
     two that rank them alike, largest first."""
-    fields = [
-        name
-        for fields in (log.item_fields, log.candidate_fields)
-        for name, values in fields.items()
-        if np.issubdtype(values.dtype, np.floating)
-    ]
+    fields = log.columns_of("item") | log.columns_of("candidate")
     floors = []
     picked = select_sessions(log, log.sessions_in("train"))
-    for name in fields:
+    for name in (name for name, column in fields.items() if column.texts is None):
         largest, smallest = (
             precision_at_k(
                 _number(name, sign)(log, picked), picked.display_offsets, picked.choices, 1
@@ -160,11 +155,7 @@ def _number(name: str, sign: int) -> Callable[[SessionLog, Selection], Float64Ar
     """Scores by sign · number."""
 
     def scores(log: SessionLog, part: Selection) -> Float64Array:
-        if name in log.item_fields:
-            values = np.asarray(log.item_fields[name])[np.asarray(log.items)[part.candidates]]
-        else:
-            values = np.asarray(log.candidate_fields[name])[part.candidates]
-        return np.asarray(sign * values.astype(np.float64))
+        return np.asarray(sign * log.values_at(name, part.candidates).astype(np.float64))
 
     return scores
 

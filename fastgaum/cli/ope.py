@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastgaum.cli.options import (
     AllowSeenUsers,
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from fastgaum.logs.log import FieldArray, IntArray, SessionLog
+    from fastgaum.logs.log import IntArray, SessionLog
 
 
 NO_FILES = TableFiles()
@@ -89,7 +88,7 @@ def ope_command(
     propensities = of_items = items = None
     if propensity is not None:
         part = slice_sessions(whole, rows)
-        propensities = _numbers(part, propensity, part.event_fields, "one value per event")
+        propensities = _numbers(part, propensity, "event")
     if pool is not None:
         items = _pool(pool, log)
     if value is not None:
@@ -154,12 +153,10 @@ def _without_columns(
     log: SessionLog, reading: Reading, propensity: str | None, value: str | None
 ) -> SessionLog:
     """The log without the propensity and the value, unless a model is to read them."""
-    events, candidates = dict(log.event_fields), dict(log.candidate_fields)
-    if propensity is not None and propensity not in reading.options.context_fields:
-        events.pop(propensity, None)
-    if value is not None and value not in reading.options.candidate_fields:
-        candidates.pop(value, None)
-    return dataclasses.replace(log, event_fields=events, candidate_fields=candidates)
+    read = (*reading.options.context_fields, *reading.options.candidate_fields)
+    left_out = {propensity, value} - {*read}
+    columns = {name: column for name, column in log.columns.items() if name not in left_out}
+    return dataclasses.replace(log, columns=columns)
 
 
 def _item_means(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
@@ -167,29 +164,30 @@ def _item_means(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
     displayed. Raises LogFormatError unless the values are numbers."""
     import numpy as np
 
-    values = _numbers(log, column, log.candidate_fields, "one value per candidate")
+    values = _numbers(log, column, "candidate")
     counts = np.bincount(log.items, minlength=log.n_items)
     sums = np.bincount(log.items, weights=values, minlength=log.n_items)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _numbers(
-    log: SessionLog, column: str, fields: Mapping[str, FieldArray], what: str
+    log: SessionLog, column: str, of: Literal["event", "candidate"]
 ) -> npt.NDArray[np.float64]:
-    """The values of a column, of `fields`. Raises LogFormatError unless they are numbers."""
+    """The values of a column of events or candidates. Raises LogFormatError unless they are
+    numbers."""
     import numpy as np
 
+    fields = log.columns_of(of)
     if column not in fields:
         raise LogFormatError(
-            f"the saved log has no column '{column}' of {what} (it has "
+            f"the saved log has no column '{column}' of one value per {of} (it has "
             f"{', '.join(fields) or 'none'}): convert it anew with that field"
         )
-    values = fields[column]
-    if column not in log.categories:
+    values, texts = fields[column].values, fields[column].texts
+    if texts is None:
         return np.asarray(values, np.float64)
     # whole numbers are read as categories
-    texts = log.categories[column].gather(np.maximum(values, 0))
-    numbers = texts.cast(float, strict=False)
+    numbers = texts.gather(np.maximum(values, 0)).cast(float, strict=False)
     if (values < 0).any() or numbers.null_count():
         raise LogFormatError(
             f"column '{column}' holds missing values or text, numbers are required"

@@ -206,11 +206,9 @@ def write_log(log: SessionLog, out: Path) -> None:
     if not out.suffix:
         save_log(log, out, overwrite=COMMON.overwrite)
         return
-    if log.item_fields or log.item_vectors:
-        names = ", ".join(sorted([*log.item_fields, *log.item_vectors]))
+    if names := ", ".join(sorted([*log.columns_of("item"), *log.vectors])):
         note(f"the long layout has no item columns ({names}): keep the item table beside {out}")
-    if log.user_fields:
-        names = ", ".join(sorted(log.user_fields))
+    if names := ", ".join(sorted(log.columns_of("user"))):
         note(f"fields of users ({names}) are columns of the rows: --context-field reads them")
     if log.actions is not None:
         note(

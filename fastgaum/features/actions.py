@@ -83,8 +83,9 @@ def action_bags(
     columns = [ids_of_items(space.categorical[0], others, log.item_ids)[actions.items]]
     for part in space.categorical:
         if part.source == "item_field":
-            rows = Vocabulary(part.values).codes_from(Vocabulary(log.categories[part.name]))
-            columns.append(rows[log.item_fields[part.name]][actions.items] + part.start + 1)
+            column = log.columns[part.name]
+            rows = Vocabulary(part.values).codes_from(Vocabulary(column.categories))
+            columns.append(rows[column.values][actions.items] + part.start + 1)
     of_kind = Vocabulary(kinds.values).codes(actions.kind_names) + kinds.start + 1
     columns.append(of_kind[actions.kinds])
     return ActionBags(np.asarray(actions.offsets), np.stack(columns, 1).astype(np.int32))

@@ -9,7 +9,6 @@ from fastgaum.errors import FeatureMismatchError
 from fastgaum.features.actions import check_actions
 from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.logs.clicks import CLICKS_SO_FAR
-from fastgaum.logs.context import context_names
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 def check_columns(space: FeatureSpace, log: SessionLog) -> None:
     """Raise FeatureMismatchError when a log's declared fields, order or views differ from the
     training log's."""
-    fields = tuple(sorted([*log.candidate_fields, *log.item_fields]))
+    fields = tuple(sorted(log.columns_of("candidate", "item")))
     if fields != space.field_names:
         missing = sorted(set(space.field_names) - set(fields))
         extra = sorted(set(fields) - set(space.field_names))
@@ -44,12 +43,12 @@ def check_columns(space: FeatureSpace, log: SessionLog) -> None:
     if space.protocol == "views" and log.views is None:
         raise FeatureMismatchError(f"the model reads view counts, log '{log.name}' has none")
     for part in (*space.categorical, *space.context):
-        if part.source not in ("item", *OF_PLACE) and part.name not in log.categories:
+        if part.source not in ("item", *OF_PLACE) and log.columns[part.name].texts is None:
             raise FeatureMismatchError(
                 f"field '{part.name}' holds categories in the training log, numbers in '{log.name}'"
             )
     for name in (*space.number_names, *space.context_number_names):
-        if name in log.categories:
+        if name in log.columns and log.columns[name].texts is not None:
             raise FeatureMismatchError(
                 f"field '{name}' holds numbers in the training log, categories in '{log.name}'"
             )
@@ -59,7 +58,7 @@ def _check_context(trained: Iterable[str], log: SessionLog) -> None:
     """Raise FeatureMismatchError unless a log has the context fields of the training log.
 
     `clicks_so_far` may be one more: a model of displays may be judged on successive choices."""
-    trained, given = sorted(trained), context_names(log)
+    trained, given = sorted(trained), sorted(log.context)
     if CLICKS_SO_FAR in trained and CLICKS_SO_FAR not in given:
         raise FeatureMismatchError(
             f"the model was trained on successive choices of a display, log '{log.name}' has one "
@@ -76,7 +75,7 @@ def _check_vectors(space: FeatureSpace, log: SessionLog) -> None:
     """Raise FeatureMismatchError unless a log has the training log's vectors of items."""
     trained, given = (
         dict(space.vectors.widths),
-        {name: vectors.shape[1] for name, vectors in log.item_vectors.items()},
+        {name: vectors.shape[1] for name, vectors in log.vectors.items()},
     )
     if trained == given:
         return

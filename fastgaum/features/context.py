@@ -6,7 +6,6 @@ as context. Its candidates have one number more, whether they are that item
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ import numpy as np
 
 from fastgaum.features.numbers import Moments, out_of_range
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
-from fastgaum.logs.context import context_values, item_of_codes, training_events
+from fastgaum.logs.context import item_of_codes, training_events
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class ContextEncoder:
     def of(cls, space: FeatureSpace, log: SessionLog) -> ContextEncoder:
         """That of any events with the categories and items of `log`."""
         rows = (
-            Vocabulary(part.values).codes_from(Vocabulary(log.categories[part.name]))
+            Vocabulary(part.values).codes_from(Vocabulary(log.columns[part.name].categories))
             for part in space.context
         )
         ids = tuple(
@@ -48,22 +47,18 @@ class ContextEncoder:
         items = tuple(item_of_codes(log, name) for name in space.fields_of_items)
         return cls(space, log, ids, items)
 
-    def on(self, part: SessionLog) -> ContextEncoder:
-        """That of a part of the log."""
-        return dataclasses.replace(self, log=part)
-
     def ids(self, events: IntArray) -> IntArray:
         """Feature ids of the events' fields of categories, (n, n_fields)."""
         ids = np.empty((len(events), len(self.id_of_code)), np.int32)
         for column, part in enumerate(self.space.context):
-            ids[:, column] = self.id_of_code[column][context_values(self.log, part.name, events)]
+            ids[:, column] = self.id_of_code[column][self.log.values_at(part.name, events)]
         return ids
 
     def items(self, events: IntArray) -> IntArray:
         """Item codes of the events' fields that hold items, -1 for none, (n, n_fields)."""
         items = np.empty((len(events), len(self.item_of_code)), np.int32)
         for column, name in enumerate(self.space.fields_of_items):
-            items[:, column] = self.item_of_code[column][context_values(self.log, name, events)]
+            items[:, column] = self.item_of_code[column][self.log.values_at(name, events)]
         return items
 
     def numbers(self, events: IntArray) -> FloatArray:
@@ -76,7 +71,7 @@ class ContextEncoder:
         numbers = np.empty((len(events), len(names)), np.float32)
         for column, name in enumerate(names):
             values = numbers[:, column]
-            values[:] = context_values(self.log, name, events)
+            values[:] = self.log.values_at(name, events)
             wrong = ~(np.abs(values) <= MOST_NUMBER)
             if wrong.any():
                 row = int(wrong.argmax())
@@ -91,5 +86,5 @@ def context_moments(log: SessionLog, names: Sequence[str]) -> tuple[FloatArray, 
     moments = Moments()
     training = training_events(log)
     if names and training.any():
-        moments.add(np.stack([context_values(log, name, training) for name in names], 1))
+        moments.add(np.stack([log.values_at(name, training) for name in names], 1))
     return moments.mean.astype(np.float32), moments.scale()

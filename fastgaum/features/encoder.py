@@ -62,7 +62,6 @@ from fastgaum.logs.log import TRAIN, FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace
-    from fastgaum.features.vocabulary import CategoricalField
 
 NO_CLICK_ID = 0
 """feature id of "no click" in a history"""
@@ -218,7 +217,7 @@ class Encoder:
         missing value."""
         return {
             part.name: Vocabulary(part.values).codes_from(
-                Vocabulary(self.log.categories[part.name])
+                Vocabulary(self.log.columns[part.name].categories)
             )
             for part in self.space.categorical
             if part.source.endswith("_field")
@@ -246,12 +245,15 @@ class Encoder:
         return moments
 
     def _write_ids(self, part: Selection, ids: IntArray) -> None:
-        items = np.asarray(self.log.items)[part.candidates]
+        of_places = rows_of_places(self.space.categorical, self.space.grid, part.places)
         for column, categorical in enumerate(self.space.categorical):
             if column == 0:
                 ids[:, column] = self.known_rows(part)
+            elif categorical.source in OF_PLACE:
+                ids[:, column] = of_places[categorical.source]
             else:
-                ids[:, column] = self._field_rows(categorical, part, items)
+                codes = self.log.values_at(categorical.name, part.candidates)
+                ids[:, column] = self._code_rows[categorical.name][codes]
             ids[:, column] += np.int32(categorical.start + 1)
 
     def known_rows(self, part: Selection) -> IntArray:
@@ -261,23 +263,6 @@ class Encoder:
         rows: IntArray = self.space_rows[items]
         if self.hiding is not None:
             rows[self.hiding.hides(part, items)] = -1
-        return rows
-
-    def _field_rows(
-        self, categorical: CategoricalField, part: Selection, items: IntArray
-    ) -> IntArray:
-        """Row of each candidate's value in a field but the items', -1 for an unknown one."""
-        if categorical.source in OF_PLACE:
-            space = self.space
-            return rows_of_places(space.categorical, space.grid, part.places)[categorical.source]
-        name = categorical.name
-        of_items = categorical.source == "item_field"
-        codes = (
-            self.log.item_fields[name][items]
-            if of_items
-            else self.log.candidate_fields[name][part.candidates]
-        )
-        rows: IntArray = self._code_rows[name][codes]
         return rows
 
     def write_numbers(self, part: Selection, numbers: FloatArray) -> None:
@@ -314,10 +299,8 @@ class Encoder:
             first = names.index(component_names(space.vectors)[0])
             numbers[:, first : first + space.vectors.n_components] = self._components[items]
         for column, name in enumerate(names):
-            if name in log.item_fields:
-                numbers[:, column] = log.item_fields[name][items]
-            elif name in log.candidate_fields:
-                numbers[:, column] = log.candidate_fields[name][part.candidates]
+            if name in log.columns:
+                numbers[:, column] = log.values_at(name, part.candidates)
             elif name == LOG_VIEWS:
                 assert log.views is not None
                 numbers[:, column] = log_views(log.views[part.candidates])

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.numbers import Moments
 from fastgaum.kernels.optimiser import number_rows
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import Column, FloatArray, IntArray, SessionLog
 from fastgaum.logs.side_tables import item_vectors_of
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ class ItemVectors:
     @classmethod
     def of(cls, log: SessionLog, items: npt.NDArray[np.integer], components: bool) -> ItemVectors:
         """Those of a log; items: codes of the training items; `components` asks for axes."""
-        names = sorted(log.item_vectors)
-        widths = tuple((name, log.item_vectors[name].shape[1]) for name in names)
+        widths = tuple((name, vectors.shape[1]) for name, vectors in sorted(log.vectors.items()))
         dim = sum(width for _, width in widths)
         none = cls(widths, np.zeros(dim, np.float32), np.ones(dim, np.float32), _no_axes(dim))
         if dim == 0:
@@ -91,7 +90,7 @@ class ItemVectors:
         Raises:
             ConfigError: a column is missing, holds no vectors, or those of another length.
         """
-        matrices = {}
+        columns = {}
         for name, width in self.widths:
             if name not in table.columns:
                 raise ConfigError(
@@ -100,22 +99,23 @@ class ItemVectors:
                 )
             try:
                 rows = np.arange(len(ids), dtype=np.int32)
-                matrices[name] = item_vectors_of(table[name], ids, rows)
+                vectors = item_vectors_of(table[name], ids, rows)
             except LogFormatError as error:
                 raise ConfigError(f"the item table: {error}") from None
-            if (found := matrices[name].shape[1]) != width:
+            columns[name] = Column("item", vectors)
+            if (found := vectors.shape[1]) != width:
                 raise ConfigError(
                     f"the vectors '{name}' of the item table have {found} numbers, the training "
                     f"log's have {width}: give those of the same model of texts or images"
                 )
-        return replace(SessionLog.empty(ids), item_vectors=matrices)
+        return replace(SessionLog.empty(ids), columns=columns)
 
     def raw(self, log: SessionLog, items: npt.NDArray[np.integer]) -> FloatArray:
         """The vectors of items as they are in the log, (n, dim)."""
         vectors = np.empty((len(items), self.dim), np.float32)
         at = 0
         for name, width in self.widths:
-            vectors[:, at : at + width] = log.item_vectors[name][items]
+            vectors[:, at : at + width] = log.columns[name].values[items]
             at += width
         return vectors
 

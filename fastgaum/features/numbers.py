@@ -28,7 +28,6 @@ from fastgaum.kernels.candidate_formulas import (
 )
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.columns import MOST_NUMBER, show
-from fastgaum.logs.context import context_names
 from fastgaum.logs.log import FloatArray, IntArray, ItemCounts, SessionLog
 
 if TYPE_CHECKING:
@@ -175,10 +174,10 @@ def names_of_numbers(
         LogFormatError: a field has the name of such a number, or two numbers have one name.
     """
     names = made_numbers(protocol, relations)
-    declared = [*log.item_fields, *log.candidate_fields]
+    declared = log.columns_of("item", "candidate")
     clash = sorted(
         name
-        for name in (*declared, *context_names(log))
+        for name in log.columns_of("item", "candidate", "event", "user")
         if name in (*names, *of_events, *others, "item", *OF_PLACE) or name.startswith(SAME_AS)
     )
     if clash:
@@ -187,10 +186,10 @@ def names_of_numbers(
         )
     if len(set(of_events)) < len(of_events):
         raise LogFormatError(
-            f"the context fields {', '.join(context_names(log))} would make two numbers "
+            f"the context fields {', '.join(sorted(log.context))} would make two numbers "
             "of one name: rename one of them"
         )
-    of_log = sorted(name for name in declared if name not in log.categories)
+    of_log = sorted(name for name, column in declared.items() if column.texts is None)
     of_events = of_events if protocol != "identity" else ()
     return (*names, *of_events, *others, *of_log)
 

@@ -238,7 +238,7 @@ class EncodedSessions(PackedArrays):
             widths: ids and numbers of a candidate.
             of_context: ids and numbers of an event.
         """
-        (n_events, n_candidates), successive = size, is_successive(log.event_fields)
+        (n_events, n_candidates), successive = size, is_successive(log.context)
         return cls(
             rows=rows,
             session_offsets=np.zeros(len(rows) + 1, np.int32),

@@ -285,7 +285,7 @@ class FeatureSpace:
             no_click=of_split["choices"] < of_split["events"],
             ordered=log.ordered,
             fingerprint=log.fingerprint,
-            field_names=tuple(sorted([*log.candidate_fields, *log.item_fields])),
+            field_names=tuple(sorted(log.columns_of("candidate", "item"))),
             context=context,
             context_number_names=tuple(numbers_of_events),
             context_mean=context_mean,

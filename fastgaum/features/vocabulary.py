@@ -13,7 +13,7 @@ import polars as pl
 from fastgaum.errors import LogFormatError
 from fastgaum.features.sessions import chunks, select_sessions
 from fastgaum.logs.columns import Vocabulary
-from fastgaum.logs.context import ContextField, training_values
+from fastgaum.logs.context import ContextField, training_events
 from fastgaum.logs.log import TRAIN, IntArray, SessionLog
 
 
@@ -58,13 +58,13 @@ def categorical_fields(
 
     every = len(known_items) == log.n_items
     add("item", "item", log.item_ids if every else log.item_ids.gather(known_items))
-    for name in sorted(log.item_fields):
-        if name in log.categories:
-            codes = np.unique(log.item_fields[name][known_items])
-            add(name, "item_field", log.categories[name].gather(codes[codes >= 0]))
+    for name, column in sorted(log.columns_of("item").items()):
+        if column.texts is not None:
+            codes = np.unique(column.values[known_items])
+            add(name, "item_field", column.texts.gather(codes[codes >= 0]))
     shown, longest = _shown_codes(log)
     for name, codes in shown.items():
-        add(name, "candidate_field", log.categories[name].gather(codes))
+        add(name, "candidate_field", log.columns[name].categories.gather(codes))
     if log.ordered and not places_apart:
         add("position", "position", _numbered(longest))
         if log.grid:
@@ -116,17 +116,14 @@ def context_fields(
     """
     before = {field.name: field.values for field in former}
     items, stop = categorical[0], categorical[-1].stop
-    names = [part.name for part in found if part.holds == "categories"]
-    # one entry more: code -1, a missing value, writes to the last
-    seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
-    for name in names:
-        seen[name][training_values(log, name)] = True
+    training = training_events(log)
     fields = []
     for one in found:
         if one.holds == "items":
             fields.append(CategoricalField(one.name, "context_item", items.start, items.values))
         elif one.holds == "categories":
-            values = log.categories[one.name].gather(np.flatnonzero(seen[one.name][:-1]))
+            codes = np.unique(log.values_at(one.name, training))
+            values = log.columns[one.name].categories.gather(codes[codes >= 0])
             values = after(before.get(one.name), values)
             fields.append(CategoricalField(one.name, "context", stop, values))
             stop = fields[-1].stop
@@ -155,15 +152,19 @@ def after(former: pl.Series | None, values: pl.Series) -> pl.Series:
 def _shown_codes(log: SessionLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
     """Codes that training candidates have in each categorical candidate field, and the longest
     display set."""
-    names = sorted(name for name in log.candidate_fields if name in log.categories)
+    columns = sorted(log.columns_of("candidate").items())
     # one entry more: code -1, a missing value, writes to the last
-    seen = {name: np.zeros(len(log.categories[name]) + 1, dtype=bool) for name in names}
+    seen = {
+        name: np.zeros(len(column.texts) + 1, dtype=bool)
+        for name, column in columns
+        if column.texts is not None
+    }
     longest = 0
-    for chunk in chunks(log, log.sessions_in("train")) if names or log.ordered else ():
+    for chunk in chunks(log, log.sessions_in("train")) if seen or log.ordered else ():
         picked = select_sessions(log, chunk)
         longest = max(longest, int(np.diff(picked.display_offsets).max(initial=0)))
-        for name in names:
-            seen[name][log.candidate_fields[name][picked.candidates]] = True
+        for name, flags in seen.items():
+            flags[log.columns[name].values[picked.candidates]] = True
     return {name: np.flatnonzero(flags[:-1]) for name, flags in seen.items()}, longest
 
 

@@ -211,7 +211,7 @@ def audit(
         facts=tuple(facts),
         has_rows=raw is not None,
         context=context_of(log),
-        vectors=tuple((name, rows.shape[1]) for name, rows in sorted(log.item_vectors.items())),
+        vectors=tuple((name, rows.shape[1]) for name, rows in sorted(log.vectors.items())),
         n_actions=log.n_actions,
         not_read=raw.not_read if raw is not None else (),
         dependence=DependenceSums.of(log).test(),

@@ -73,7 +73,7 @@ class DependenceSums:
     @classmethod
     def of(cls, log: SessionLog) -> DependenceSums:
         """Sum up a log; successive choices of one display are no displays of their own."""
-        if log.n_events == 0 or is_successive(log.event_fields):
+        if log.n_events == 0 or is_successive(log.context):
             return cls()
         events, items = _after_clicks(log)
         users = np.asarray(log.users)[log.session_of_event]

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from fastgaum.logs.log import TEST, TRAIN, FieldArray, SessionLog
+from fastgaum.logs.log import TEST, TRAIN, SessionLog
 from fastgaum.logs.user_split import Hashes, mix_hashes
 
 FIXED, FEWEST = 0.99, 20
@@ -55,16 +57,16 @@ def hash_contents(log: SessionLog) -> Hashes:
     chosen = np.zeros(log.n_candidates, np.uint64)
     chosen[log.chosen_candidates] = 1
     hashes = mix_hashes(number[of_candidate] * np.uint64(2) + chosen, log.items.astype(np.uint64))
-    for values in log.candidate_fields.values():
-        hashes = mix_hashes(hashes, _bits(values))
+    for column in log.columns_of("candidate").values():
+        hashes = mix_hashes(hashes, _bits(column.values))
     starts = np.asarray(log.session_offsets)[:-1]
     whole = np.add.reduceat(hashes, np.asarray(log.display_offsets)[starts])
-    for values in log.event_fields.values():
-        number = mix_hashes(number, _bits(values))
+    for column in log.columns_of("event").values():
+        number = mix_hashes(number, _bits(column.values))
     return whole + np.add.reduceat(number, starts)
 
 
-def _bits(values: FieldArray) -> Hashes:
+def _bits(values: npt.NDArray[Any]) -> Hashes:
     return np.ascontiguousarray(values).view(np.uint32).astype(np.uint64)
 
 
@@ -72,11 +74,9 @@ def _choices_by_value(log: SessionLog) -> Iterator[tuple[str, pl.DataFrame]]:
     """How often each item is chosen among several under each value of the context."""
     counted = (log.choices >= 0) & (np.diff(log.display_offsets) > 1)
     item = log.items[log.display_offsets[:-1][counted] + log.choices[counted]]
-    session = log.session_of_event[counted]
-    fields = {name: values[counted] for name, values in log.event_fields.items()}
-    fields |= {name: values[session] for name, values in log.user_fields.items()}
-    for name, values in fields.items():
-        known = values >= 0 if name in log.categories else ~np.isnan(values)
+    for name, column in log.context.items():
+        values = log.values_at(name, counted)
+        known = values >= 0 if column.texts is not None else ~np.isnan(values)
         frame = pl.DataFrame({"value": values[known], "item": item[known]})
         yield name, frame.group_by("value", "item").len()
 

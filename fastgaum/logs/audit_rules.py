@@ -21,7 +21,7 @@ import polars as pl
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
 from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.actions import Actions
-from fastgaum.logs.log import TEST, FieldArray, IntArray, SessionLog
+from fastgaum.logs.log import TEST, Column, IntArray, SessionLog
 from fastgaum.logs.number_text import parse_numbers
 from fastgaum.logs.raw_events import DisplaySets, RawEvents
 
@@ -138,10 +138,9 @@ def rules_of_log(log: SessionLog, ranks: Float64Array | None = None) -> Iterator
     if log.actions is not None:
         latest = latest_actions(log, log.actions)
         yield Rule("acted on latest before the event", lambda part: latest[part], sets, ACTED_ON)
-    for name, values in log.candidate_fields.items():
-        yield from _rules_of_field(name, np.asarray(values), None, name in log.categories, sets)
-    for name, values in log.item_fields.items():
-        yield from _rules_of_field(name, np.asarray(values), items, name in log.categories, sets)
+    for of in ("candidate", "item"):
+        for name, column in log.columns_of(of).items():
+            yield from _rules_of_field(name, column, items if of == "item" else None, sets)
 
 
 def _displays_before(log: SessionLog) -> IntArray:
@@ -167,9 +166,10 @@ def latest_actions(log: SessionLog, actions: Actions) -> Float64Array:
 
 
 def _rules_of_field(
-    name: str, values: FieldArray, items: IntArray | None, categorical: bool, sets: DisplaySets
+    name: str, column: Column, items: IntArray | None, sets: DisplaySets
 ) -> Iterator[Rule]:
     """The rules of a field's values, of candidates or, with the item of each, of items."""
+    values, categorical = column.values, column.texts is not None
     missing = values < 0 if categorical else np.isnan(values)
     high, low = (
         ("last in alphabet", "first in alphabet") if categorical else ("largest", "smallest")

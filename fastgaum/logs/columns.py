@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.log import FieldArray, IntArray
+from fastgaum.logs.log import Column, IntArray, Of
 from fastgaum.logs.number_text import CONTEXT_KINDS, parse_numbers, refuse_spoilt, with_points
 
 SPLIT_CODES: dict[str, int] = {
@@ -272,9 +272,9 @@ def _of_values(n: int) -> str:
     return f" (one of {n} such values)" if n > 1 else ""
 
 
-def encode_field(
-    column: pl.Series, *, untyped: bool, where: Where, fill_mean: bool = False
-) -> tuple[FieldArray, pl.Series | None]:
+def encode_column(
+    column: pl.Series, of: Of, *, untyped: bool, where: Where, fill_mean: bool = False
+) -> Column:
     """A field as float32 numbers, or as int32 codes and their sorted categories (code -1: missing).
 
     `untyped` columns (csv) are numbers if they have values and each reads as one. Missing numbers
@@ -287,7 +287,9 @@ def encode_field(
             refuse_spoilt(column, where, "all" if untyped else "unread")
         column = column if numbers is None else numbers
     if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
-        return _encode_categories(column.cast(pl.String))
+        # sorted, so that codes do not depend on the order of rows
+        categories = Vocabulary.of(column.cast(pl.String))
+        return Column(of, categories.codes(column.cast(pl.String)), categories.texts)
     if not (column.dtype.is_numeric() or isinstance(column.dtype, pl.Boolean | pl.Null)):
         raise LogFormatError(
             f"column '{name}' holds {dtype}, a field is numbers or text: cast it to one of them"
@@ -316,20 +318,7 @@ def encode_field(
         values = np.where(
             filled, values, values[filled].mean(dtype=np.float64) if filled.any() else 0.0
         ).astype(np.float32)
-    return values, None
-
-
-def encode_fields(
-    columns: Mapping[str, pl.Series], untyped: bool, where: Where
-) -> tuple[dict[str, FieldArray], dict[str, pl.Series]]:
-    """Columns as `encode_field` gives them, and the categories of those that hold some."""
-    fields: dict[str, FieldArray] = {}
-    categories: dict[str, pl.Series] = {}
-    for name, column in columns.items():
-        fields[name], values = encode_field(column, untyped=untyped, where=where)
-        if values is not None:
-            categories[name] = values
-    return fields, categories
+    return Column(of, values)
 
 
 def context_column(column: pl.Series, untyped: bool) -> pl.Series:
@@ -355,10 +344,3 @@ def context_column(column: pl.Series, untyped: bool) -> pl.Series:
             "one of them"
         )
     return ids_as_text(column, "context")
-
-
-def _encode_categories(text: pl.Series) -> tuple[IntArray, pl.Series]:
-    """Sorted categories, so that codes do not depend on the order of rows: ['b', 'a', null] → [1,
-    0, -1]."""
-    categories = Vocabulary.of(text)
-    return categories.codes(text), categories.texts

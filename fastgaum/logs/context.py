@@ -23,7 +23,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import Vocabulary, Where, first_true, show
-from fastgaum.logs.log import FieldArray, IntArray, SessionLog
+from fastgaum.logs.log import Column, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.logs.fold import Rows
@@ -65,10 +65,10 @@ CATEGORIES_OF_TIME = {"hour": _HOURS, "day": _DAYS}
 """values of the fields of time that are categories, whichever a log has"""
 
 
-def time_fields(
+def time_columns(
     names: Sequence[str], events: pl.DataFrame, has_times: bool, taken: Iterable[str]
-) -> tuple[dict[str, FieldArray], dict[str, pl.Series]]:
-    """Context made of the times of events, and the values of what is categories.
+) -> dict[str, Column]:
+    """Context made of the times of events.
 
     gap is log(1 + seconds) since the event before in its session, 0 for the first; of times that
     are numbers, of the number's own unit. hour and day are those of the clock as written: of text,
@@ -86,7 +86,7 @@ def time_fields(
     """
     order, session = events["order"], events["session"].to_numpy()
     kind = order.dtype if has_times else pl.String()
-    fields: dict[str, FieldArray] = {}
+    columns: dict[str, Column] = {}
     for name in names:
         if name in taken:
             raise LogFormatError(
@@ -104,28 +104,15 @@ def time_fields(
                 seconds = order.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
             steps = np.diff(seconds.to_numpy().astype(np.float64), prepend=0.0)
             steps[np.append(True, session[1:] != session[:-1])] = 0.0
-            fields[name] = np.log1p(np.maximum(steps, 0.0)).astype(np.float32)
+            gaps = np.log1p(np.maximum(steps, 0.0)).astype(np.float32)
+            columns[name] = Column("event", gaps)
         else:
             local = order.cast(pl.Datetime("us", getattr(kind, "time_zone", None)))
             local = events["clock"] if "clock" in events.columns else local
             text = local.dt.hour().cast(pl.String) if name == "hour" else local.dt.strftime("%a")
-            fields[name] = Vocabulary(CATEGORIES_OF_TIME[name]).codes(text)
-    return fields, {name: CATEGORIES_OF_TIME[name] for name in fields if name in CATEGORIES_OF_TIME}
-
-
-def context_names(log: SessionLog) -> list[str]:
-    """Names of the fields of a log's events and of their users, in order."""
-    return sorted([*log.event_fields, *log.user_fields])
-
-
-def context_values(
-    log: SessionLog, name: str, events: IntArray | npt.NDArray[np.bool_] | slice = slice(None)
-) -> FieldArray:
-    """A field of the context at some events of a log; of a user's field, that of the event's user;
-    shape (n_events,)."""
-    if name in log.event_fields:
-        return np.asarray(log.event_fields[name])[events]
-    return np.asarray(log.user_fields[name])[log.session_of_event[events]]
+            texts = CATEGORIES_OF_TIME[name]
+            columns[name] = Column("event", Vocabulary(texts).codes(text), texts)
+    return columns
 
 
 @dataclass(frozen=True)
@@ -155,20 +142,20 @@ class ContextField:
 
 def context_of(log: SessionLog) -> tuple[ContextField, ...]:
     """The fields of a log's events and of their users, in the order of their names."""
-    names = context_names(log)
-    of_categories = [name for name in names if name in log.categories]
+    names = sorted(log.context)
+    of_categories = [name for name in names if log.columns[name].texts is not None]
     counts = dict(zip(of_categories, _counts(log, of_categories), strict=True))
     found = (
         _found(name, counts[name]) if name in counts else ContextField(name, "numbers")
         for name in names
     )
-    return tuple(replace(one, of_user=one.name in log.user_fields) for one in found)
+    return tuple(replace(one, of_user=log.columns[one.name].of == "user") for one in found)
 
 
 def item_of_codes(log: SessionLog, name: str) -> IntArray:
     """Item code of each code of a field's values, -1 for one that is no item; the last entry is
     that of code -1, a missing value."""
-    return Vocabulary(log.item_ids).codes_from(Vocabulary(log.categories[name]))
+    return Vocabulary(log.item_ids).codes_from(Vocabulary(log.columns[name].categories))
 
 
 def training_events(part: SessionLog) -> npt.NDArray[np.bool_]:
@@ -176,11 +163,6 @@ def training_events(part: SessionLog) -> npt.NDArray[np.bool_]:
     training = np.zeros(part.n_sessions, dtype=np.bool_)
     training[part.sessions_in("train")] = True
     return np.repeat(training, np.diff(part.session_offsets))
-
-
-def training_values(part: SessionLog, name: str) -> FieldArray:
-    """A field of the context at the training events."""
-    return context_values(part, name, training_events(part))
 
 
 def _counts(log: SessionLog, names: list[str]) -> npt.NDArray[np.float64]:
@@ -194,7 +176,7 @@ def _counts(log: SessionLog, names: list[str]) -> npt.NDArray[np.float64]:
 
     item_of_code = [item_of_codes(log, name) for name in names]
     n_items = int((log.training_counts().displays > 0).sum())
-    codes = [context_values(log, name) for name in names]
+    codes = [log.values_at(name) for name in names]
     items = np.stack([of_code[code] for of_code, code in zip(item_of_code, codes, strict=True)], 1)
     training = training_events(log)
     counts = np.zeros((len(names), 2), np.int64)

@@ -84,26 +84,11 @@ def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
     picked = picked.astype(np.int32)
     session_offsets, events = pick_rows(log.session_offsets, picked)
     display_offsets, candidates = pick_rows(log.display_offsets, events)
+    actions = log.actions
     return dataclasses.replace(
         log,
         session_offsets=session_offsets,
         display_offsets=display_offsets,
-        items=log.items[candidates],
-        choices=log.choices[events],
-        split=log.split[picked],
-        users=log.users[picked],
-        session_ids=log.session_ids.gather(picked),
-        user_ids=None if log.user_ids is None else log.user_ids.gather(picked),
-        event_ids=log.event_ids.gather(events),
-        views=None if log.views is None else log.views[candidates],
-        candidate_fields={
-            name: values[candidates] for name, values in log.candidate_fields.items()
-        },
-        event_fields={name: values[events] for name, values in log.event_fields.items()},
-        user_fields={name: values[picked] for name, values in log.user_fields.items()},
-        actions=(
-            None
-            if log.actions is None
-            else log.actions.picked(*pick_rows(log.actions.offsets, events))
-        ),
+        actions=actions and actions.picked(*pick_rows(actions.offsets, events)),
+        **log.picked(session=picked, event=events, candidate=candidates),
     )

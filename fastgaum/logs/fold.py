@@ -15,15 +15,10 @@ import polars as pl
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import ActionTable, pack_actions, with_acted_items
 from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.columns import CodedIds, Vocabulary, encode_fields, first_true, show
-from fastgaum.logs.context import context_of_events, time_fields
+from fastgaum.logs.columns import CodedIds, Vocabulary, encode_column, first_true, show
+from fastgaum.logs.context import context_of_events, time_columns
 from fastgaum.logs.cut import check_size, stable_order
-from fastgaum.logs.log import (
-    SPLITS,
-    FieldArray,
-    IntArray,
-    SessionLog,
-)
+from fastgaum.logs.log import SPLITS, IntArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.successive import CandidateClicks, click_numbers, with_each_click
 from fastgaum.logs.user_split import hash_texts, split_in_order
@@ -152,18 +147,21 @@ def pack_rows(
         session = session_ids[int(session_of_event[event])]
         return f"event {show(labels[event])} of session {show(session)}"
 
-    fields, categories = encode_fields(
-        {name: of_candidates(column) for name, column in rows.fields.items()},
-        rows.untyped,
-        lambda i: name_event(int(candidates.event[i])),
-    )
+    columns = {
+        name: encode_column(
+            of_candidates(column),
+            "candidate",
+            untyped=rows.untyped,
+            where=lambda i: name_event(int(candidates.event[i])),
+        )
+        for name, column in rows.fields.items()
+    }
     keys = pl.DataFrame([pl.Series("session", sessions), rows.events["key"]])
-    context = context_of_events(rows, keys, events, name_event)
-    event_fields, of_context = encode_fields(context, False, name_event)
-    taken = (*fields, *event_fields)
+    for name, column in context_of_events(rows, keys, events, name_event).items():
+        columns[name] = encode_column(column, "event", untyped=False, where=name_event)
     if "clock" in rows.events.columns:
         events = events.with_columns(rows.events["clock"].gather(events["row"]))
-    of_time, time_categories = time_fields(options.time_fields, events, rows.has_times, taken)
+    columns |= time_columns(options.time_fields, events, rows.has_times, columns)
     users, split, owners = _per_session(rows.events, session_ids, sessions)
     choices, facts = candidates.clicks.choices(display_offsets, options, name_event)
     facts = dataclasses.replace(
@@ -187,9 +185,7 @@ def pack_rows(
         event_ids=labels.rename("event"),
         item_ids=rows.item.texts.rename("item"),
         views=None if views is None else np.clip(views, 1, MAX_VIEWS).astype(np.uint16),
-        candidate_fields=fields,
-        event_fields=event_fields | of_time,
-        categories=categories | of_context | time_categories,
+        columns=columns,
         ordered=options.ordered,
         name=options.name or "log",
         clicks=facts,
@@ -347,20 +343,15 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
         columns["event_label"] = log.event_ids.gather(event_of_candidate)
     if log.views is not None:
         columns["views"] = log.views
-    for name, values in log.candidate_fields.items():
-        columns[name] = _decoded(values, log.categories.get(name))
-    for name, values in log.event_fields.items():
-        columns[name] = _decoded(values, log.categories.get(name)).gather(event_of_candidate)
-    for name, values in log.user_fields.items():
-        columns[name] = _decoded(values, log.categories.get(name)).gather(session_of_candidate)
+    of_candidate = {"event": event_of_candidate, "user": session_of_candidate}
+    for name, column in log.columns_of("candidate", "event", "user").items():
+        values = pl.Series(column.values)
+        if column.texts is not None:
+            values = Vocabulary(column.texts).decode(column.values)
+        columns[name] = (
+            values.gather(of_candidate[column.of]) if column.of != "candidate" else values
+        )
     return pl.DataFrame(columns)
-
-
-def _decoded(values: FieldArray, categories: pl.Series | None) -> pl.Series:
-    """Field values as they were read: numbers, or the text of each code (null for -1)."""
-    if categories is None:
-        return pl.Series(values)
-    return Vocabulary(categories).decode(values.astype(np.int32))
 
 
 def split_by_time(log: SessionLog, first_order: pl.Series) -> npt.NDArray[np.int8]:

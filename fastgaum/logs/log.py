@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +29,7 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, no_log, require_known
 from fastgaum.forks import require_threads
-from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
+from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts, is_successive
 from fastgaum.logs.log_check import check_arrays, make_read_only
 from fastgaum.logs.user_split import (
     FRACTIONS,
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
-FieldArray = npt.NDArray[np.float32 | np.int32]
-"""values of a field: numbers, or codes of its categories"""
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -56,6 +54,10 @@ SplitName = Literal["train", "validation", "test", "all"]
 Counted = Literal["sessions", "events", "choices", "candidates", "actions"]
 """what logs are counted in"""
 
+
+Of = Literal["session", "user", "event", "candidate", "item"]
+"""what an array of a log has an entry of; one of users has an entry for each session"""
+Kind = Literal["number", "category", "vector"]
 
 ALIKE: npt.NDArray[np.float64] = np.ones(1)
 """rates of choices of places whose order says nothing"""
@@ -96,6 +98,35 @@ class PackedArrays:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A further column of a log."""
+
+    of: Of
+    """a value of each candidate, event, item, or session's user"""
+    values: npt.NDArray[Any]
+    """float32 numbers or int32 codes, shape (n,); or float32 vectors, shape (n, d)"""
+    texts: pl.Series | None = None
+    """the text of each code, distinct; code -1 stands for a missing value; None: numbers"""
+
+    @property
+    def holds(self) -> Kind:
+        """Whether values are numbers, codes of categories, or vectors."""
+        if self.values.ndim == 2:
+            return "vector"
+        return "number" if self.texts is None else "category"
+
+    @property
+    def categories(self) -> pl.Series:
+        """The texts of a column of categories."""
+        assert self.texts is not None
+        return self.texts
+
+    def with_values(self, values: npt.NDArray[Any]) -> Column:
+        """The column with other values of its kind."""
+        return dataclasses.replace(self, values=values)
+
+
+@dataclass(frozen=True)
 class SessionLog(PackedArrays):
     """Sessions of events, each one display set and one choice, packed.
 
@@ -110,41 +141,27 @@ class SessionLog(PackedArrays):
     """start of each session in events, shape (n_sessions + 1,)"""
     display_offsets: IntArray
     """start of each display set in candidates, shape (n_events + 1,)"""
-    items: IntArray
+    items: IntArray = field(metadata={"of": "candidate"})
     """item code of each candidate (a row of `item_ids`), distinct within a display set, shape
     (n_candidates,)"""
-    choices: IntArray
+    choices: IntArray = field(metadata={"of": "event"})
     """position of the chosen candidate in its display set, or -1 for no click, shape (n_events,)"""
-    split: npt.NDArray[np.int8]
+    split: npt.NDArray[np.int8] = field(metadata={"of": "session"})
     """0 train, 1 validation, 2 test, shape (n_sessions,)"""
-    users: IntArray
+    users: IntArray = field(metadata={"of": "session"})
     """user of each session (several sessions may share one user), shape (n_sessions,)"""
-    session_ids: pl.Series
+    session_ids: pl.Series = field(metadata={"of": "session"})
     """the log's own session ids as text, length n_sessions"""
-    event_ids: pl.Series
+    event_ids: pl.Series = field(metadata={"of": "event"})
     """the log's own event labels (order, time), length n_events"""
-    item_ids: pl.Series
+    item_ids: pl.Series = field(metadata={"of": "item"})
     """the log's own item ids as text, length n_items; with actions, those of items that are never
     displayed too"""
-    views: npt.NDArray[np.uint16] | None = None
+    views: npt.NDArray[np.uint16] | None = field(default=None, metadata={"of": "candidate"})
     """rows without a click of each candidate in its display set, at least 1, shape (n_candidates,);
     None if not logged"""
-    candidate_fields: dict[str, FieldArray] = field(default_factory=dict)
-    """extra columns per candidate: float32 numbers, or int32 codes into `categories[name]`, shape
-    (n_candidates,)"""
-    event_fields: dict[str, FieldArray] = field(default_factory=dict)
-    """context, one value per event: float32 numbers, or int32 codes into `categories[name]`, shape
-    (n_events,)"""
-    user_fields: dict[str, FieldArray] = field(default_factory=dict)
-    """what is known of each session's user, context too: float32 numbers, or int32 codes into
-    `categories[name]`, shape (n_sessions,)"""
-    item_fields: dict[str, FieldArray] = field(default_factory=dict)
-    """static item columns: float32 numbers, or int32 codes into `categories[name]`, shape
-    (n_items,)"""
-    item_vectors: dict[str, FloatArray] = field(default_factory=dict)
-    """vectors of the items by name, each column shape (n_items, d)"""
-    categories: dict[str, pl.Series] = field(default_factory=dict)
-    """values of each categorical field as text; code -1 stands for a missing value"""
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    """further columns by name: of items and candidates their fields, of events and users context"""
     ordered: bool = False
     """whether the display order is real (a position field may then be built)"""
     grid: int = 0
@@ -155,7 +172,7 @@ class SessionLog(PackedArrays):
     """what was done with several clicks on a display, and with clicks outside it"""
     actions: Actions | None = None
     """what users did between the displays; None: nothing is logged"""
-    user_ids: pl.Series | None = None
+    user_ids: pl.Series | None = field(default=None, metadata={"of": "user"})
     """the log's own id of each session's user as text, length n_sessions; None: `users` are the
     ids"""
 
@@ -194,11 +211,63 @@ class SessionLog(PackedArrays):
         sizes = ("sessions", "events", "candidates", "items")
         parts = [f"{getattr(self, f'n_{what}'):,} {what}" for what in sizes]
         parts += [] if self.actions is None else [f"{self.n_actions:,} actions"]
-        for what in ("candidate", "event", "user", "item"):
-            names = ", ".join(getattr(self, f"{what}_fields"))
-            parts += [f"{what} fields {names}"] if names else []
-        parts += [f"item vectors {', '.join(self.item_vectors)}"] if self.item_vectors else []
+        for of in ("candidate", "event", "user", "item"):
+            names = ", ".join(self.columns_of(of))
+            parts += [f"{of} fields {names}"] if names else []
+        parts += [f"item vectors {', '.join(self.vectors)}"] if self.vectors else []
         return f"SessionLog('{self.name}', {', '.join(parts)})"
+
+    def arrays(self) -> dict[str, tuple[Of, Any]]:
+        """All arrays and texts but the offsets, by name: what each has an entry of, and its values;
+        columns as `candidate.price`."""
+        own = {role: (of, getattr(self, role)) for role, of in ROLES.items()}
+        given = {role: one for role, one in own.items() if one[1] is not None}
+        columns = self.columns.items()
+        return given | {f"{one.of}.{name}": (one.of, one.values) for name, one in columns}
+
+    def columns_of(self, *kinds: Of) -> dict[str, Column]:
+        """The columns of numbers and categories that are of one of these, in order."""
+        return {
+            name: column
+            for name, column in self.columns.items()
+            if column.of in kinds and column.holds != "vector"
+        }
+
+    @property
+    def context(self) -> dict[str, Column]:
+        """The columns of events and of their users."""
+        return self.columns_of("event", "user")
+
+    @property
+    def vectors(self) -> dict[str, FloatArray]:
+        """Vectors of the items by name, each of shape (n_items, d)."""
+        columns = self.columns.items()
+        return {name: column.values for name, column in columns if column.holds == "vector"}
+
+    def values_at(
+        self, name: str, rows: IntArray | npt.NDArray[np.bool_] | slice = slice(None)
+    ) -> npt.NDArray[Any]:
+        """A column at some candidates, or at some events: a column of items has the value of each
+        candidate's item, one of users that of each event's user."""
+        column = self.columns[name]
+        of_row = {"item": self.items, "user": self.session_of_event}.get(column.of)
+        return column.values[rows if of_row is None else of_row[rows]]
+
+    def picked(self, **rows: npt.NDArray[np.integer]) -> dict[str, Any]:
+        """The arrays and columns of candidates, events or sessions (`candidate=`, `event=`,
+        `session=`) at these rows, as `dataclasses.replace` takes them."""
+        if "session" in rows:
+            rows["user"] = rows["session"]
+        changes: dict[str, Any] = {
+            role: values.gather(rows[of]) if isinstance(values, pl.Series) else values[rows[of]]
+            for role, of in ROLES.items()
+            if of in rows and (values := getattr(self, role)) is not None
+        }
+        columns = {
+            name: one.with_values(one.values[rows[one.of]]) if one.of in rows else one
+            for name, one in self.columns.items()
+        }
+        return changes | {"columns": columns}
 
     @property
     def n_candidates(self) -> int:
@@ -229,8 +298,9 @@ class SessionLog(PackedArrays):
     def first_choices(self) -> npt.NDArray[np.bool_]:
         """Whether an event is the first choice of its display, shape (n_events,): all are but those
         that `clicks="each"` adds."""
-        so_far = self.event_fields.get(CLICKS_SO_FAR)
-        return np.ones(self.n_events, np.bool_) if so_far is None else np.asarray(so_far) == 0
+        if not is_successive(self.context):
+            return np.ones(self.n_events, np.bool_)
+        return np.equal(self.columns[CLICKS_SO_FAR].values, 0)
 
     def event_of_candidate(self) -> IntArray:
         """Event of each candidate, shape (n_candidates,): display_offsets [0, 3, 5] → [0, 0, 0, 1,
@@ -307,56 +377,33 @@ class SessionLog(PackedArrays):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 over the packed arrays, fields, split and ids: two logs share it only if they
+        """A sha256 over the packed arrays, columns, split and ids: two logs share it only if they
         hold the same data."""
-        return _fingerprint_of(self)
+        parts: dict[str, Any] = {name: values for name, (_, values) in self.arrays().items()}
+        for name in ("event_ids", "user_ids"):
+            parts.pop(name, None)
+        parts |= {"sessions": self.session_offsets, "displays": self.display_offsets}
+        parts |= {f"texts of {name}": column.texts for name, column in self.columns.items()}
+        if self.actions is not None:
+            parts |= {f"actions: {name}": part for name, part in vars(self.actions).items()}
+        parts["grid"] = np.array([self.grid])
+        whole = hashlib.sha256()
+        for name, values in sorted(parts.items()):
+            if isinstance(values, pl.Series):
+                whole.update(f"{name} {len(values)}\n".encode())
+                whole.update("".join(f"{text}\0" for text in values).encode())
+            elif isinstance(values, np.ndarray):
+                whole.update(f"{name} {values.dtype} {values.shape}\n".encode())
+                whole.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        return whole.hexdigest()
 
 
-def _fingerprint_of(log: SessionLog) -> str:
-    arrays: dict[str, npt.NDArray[Any] | None] = {
-        "sessions": np.diff(log.session_offsets),
-        "displays": np.diff(log.display_offsets),
-        "items": log.items,
-        "choices": log.choices,
-        "split": log.split,
-        "users": log.users.astype(np.int64),
-        "views": log.views,
-    }
-    arrays |= {f"field {name}": values for name, values in log.candidate_fields.items()}
-    arrays |= {f"event field {name}": values for name, values in log.event_fields.items()}
-    arrays |= {f"user field {name}": values for name, values in log.user_fields.items()}
-    if log.actions is not None:
-        arrays["actions"] = np.diff(log.actions.offsets)
-        arrays["items of actions"] = log.actions.items
-        arrays["kinds of actions"] = log.actions.kinds
-    digests = {name: _sha256(array) for name, array in arrays.items() if array is not None}
-    digests["session ids"] = hashlib.sha256(_joined(log.session_ids)).hexdigest()
-    whole = hashlib.sha256()
-    for name, value in sorted(digests.items()):
-        whole.update(f"{name} {value}\n".encode())
-    for name, array in sorted(log.item_fields.items()):
-        whole.update(name.encode())
-        whole.update(np.ascontiguousarray(array).data)
-    for name, vectors in sorted(log.item_vectors.items()):
-        whole.update(f"vectors {name} {vectors.shape[1]}".encode())
-        whole.update(np.ascontiguousarray(vectors).data)
-    if log.grid:
-        whole.update(f"grid {log.grid}".encode())
-    whole.update(_joined(log.item_ids))
-    if log.actions is not None:
-        whole.update(_joined(log.actions.kind_names))
-    for name, categories in sorted(log.categories.items()):
-        whole.update(name.encode())
-        whole.update(_joined(categories))
-    return whole.hexdigest()
-
-
-def _sha256(array: npt.NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-
-
-def _joined(texts: pl.Series) -> bytes:
-    return "".join(f"{text}\0" for text in texts).encode()
+ROLES: dict[str, Of] = {
+    part.name: part.metadata["of"]
+    for part in dataclasses.fields(SessionLog)
+    if "of" in part.metadata
+}
+"""a log's own arrays and texts, and what each has an entry of"""
 
 
 def require_log(log: object) -> None:

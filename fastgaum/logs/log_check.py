@@ -4,7 +4,6 @@ checked where it is made: one pass over each array."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from fastgaum.errors import as_given
 
 if TYPE_CHECKING:
-    from fastgaum.logs.log import SessionLog
+    from fastgaum.logs.log import Column, SessionLog
 
 Array = npt.NDArray[Any]
 MOST_USERS = 2**31 - 1
@@ -30,35 +29,21 @@ def check_arrays(log: SessionLog) -> None:
     _check_codes("items", log.items, np.int32, log.n_items, "items")
     _check_end("display_offsets", log.display_offsets, len(log.items), "candidates")
     _check_codes("split", log.split, np.int8, 3, "parts")
-    _check_length("split", log.split, sessions, "sessions")
-    _check_length("users", log.users, sessions, "sessions")
     _check_codes("users", log.users, np.int32, MOST_USERS, "users at most")
-    _check_length("session_ids", log.session_ids, sessions, "sessions")
-    if log.user_ids is not None:
-        _check_length("user_ids", log.user_ids, sessions, "sessions")
-    _check_length("event_ids", log.event_ids, events, "events")
+    sizes = {"candidate": len(log.items), "event": events, "item": log.n_items}
+    for name, (of, values) in log.arrays().items():
+        # what is of users has an entry for each session
+        n, of = (sizes[of], of) if of in sizes else (sessions, "session")
+        _check_length(name, values, n, f"{of}s")
     _check_kind("choices", log.choices, np.int32)
-    _check_length("choices", log.choices, events, "events")
     outside = (log.choices < -1) | (log.choices >= np.diff(log.display_offsets))
     rule = "a place in the event's display from 0, or -1 for no click, is required"
     _check_where("choices", log.choices, outside, rule)
     if log.views is not None:
         _check_kind("views", log.views, np.uint16)
-        _check_length("views", log.views, len(log.items), "candidates")
         _check_where("views", log.views, log.views < 1, "at least 1 is required")
-    for of, entries, what in (
-        ("candidate_fields", len(log.items), "candidates"),
-        ("event_fields", events, "events"),
-        ("user_fields", sessions, "sessions"),
-        ("item_fields", log.n_items, "items"),
-    ):
-        for name, values in getattr(log, of).items():
-            _check_field(f"{of}['{name}']", values, log.categories.get(name))
-            _check_length(f"{of}['{name}']", values, entries, what)
-    for name, vectors in log.item_vectors.items():
-        _check_kind(f"item_vectors['{name}']", vectors, np.float32, 2)
-        _check_length(f"item_vectors['{name}']", vectors, log.n_items, "items")
-        _check_finite(f"item_vectors['{name}']", vectors.reshape(-1))
+    for name, column in log.columns.items():
+        _check_column(f"{column.of}.{name}", column)
     if log.actions is not None:
         actions = log.actions
         _check_offsets("actions.offsets", actions.offsets, 0)
@@ -91,11 +76,10 @@ def make_read_only(log: SessionLog) -> None:
         value = getattr(log, part.name)
         if isinstance(value, np.ndarray):
             object.__setattr__(log, part.name, _read_only(value))
-        elif isinstance(value, Mapping):
-            views = {name: _read_only(one) for name, one in value.items()}
-            # a dict of a log that was checked stays the one that it is
-            is_new = any(views[name] is not one for name, one in value.items())
-            object.__setattr__(log, part.name, views if is_new else value)
+    columns = {name: one.with_values(_read_only(one.values)) for name, one in log.columns.items()}
+    # a mapping of a log that was checked stays the one that it is
+    if any(columns[name].values is not one.values for name, one in log.columns.items()):
+        object.__setattr__(log, "columns", columns)
     if log.actions is not None:
         own = {
             name: _read_only(getattr(log.actions, name)) for name in ("offsets", "items", "kinds")
@@ -166,15 +150,16 @@ def _check_codes(
         _check_where(what, values, outside, rule)
 
 
-def _check_field(what: str, values: Any, categories: Any) -> None:
-    """Numbers, or codes of categories."""
-    if isinstance(values, np.ndarray) and values.dtype == np.int32:
-        if categories is None:
-            raise ValueError(f"{what} holds codes, and `categories` has no texts for them")
-        _check_codes(what, values, np.int32, len(categories), "categories", -1)
+def _check_column(what: str, column: Column) -> None:
+    """Numbers, codes of categories, or vectors."""
+    values = column.values
+    if column.texts is not None:
+        _check_codes(what, values, np.int32, len(column.texts), "categories", -1)
+    elif isinstance(values, np.ndarray) and values.dtype == np.int32:
+        raise ValueError(f"{what} holds codes, and has no texts for them")
     else:
-        _check_kind(what, values, np.float32)
-        _check_finite(what, values)
+        _check_kind(what, values, np.float32, 2 if column.of == "item" and values.ndim == 2 else 1)
+        _check_finite(what, values.reshape(-1))
 
 
 def _check_finite(what: str, values: Array) -> None:

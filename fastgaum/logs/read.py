@@ -280,14 +280,14 @@ def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
             "a saved log has no columns to name: leave columns out, or read the original"
         )
     for field in options.candidate_fields:
-        require_column(field, log.candidate_fields, "a candidate field")
+        require_column(field, log.columns_of("candidate"), "a candidate field")
     for field in (*options.context_fields, *options.time_fields):
-        require_column(field, log.event_fields, "a context field")
+        require_column(field, log.columns_of("event"), "a context field")
     if options.user_table is not None:
         # a run names the table that its log was read with: a saved log may hold it already
-        check_saved_users(options.user_table, log.user_fields, log.categories)
+        check_saved_users(options.user_table, log.columns_of("user"))
     check_saved_actions(options, log.actions)
-    log.clicks.check_saved(options, log.event_fields)
+    log.clicks.check_saved(options, log.context)
     if options.ordered and not log.ordered:
         raise LogFormatError(
             "the log was saved without its display order: read the original with ordered=True"

@@ -19,7 +19,7 @@ from fastgaum.logs.columns import (
     NO_CODE,
     Vocabulary,
     context_column,
-    encode_field,
+    encode_column,
     first_true,
     ids_as_text,
     require_filled,
@@ -27,7 +27,7 @@ from fastgaum.logs.columns import (
 )
 from fastgaum.logs.fields import is_list, require_column
 from fastgaum.logs.fold import LONG_COLUMNS
-from fastgaum.logs.log import FieldArray, FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import Column, FloatArray, IntArray, SessionLog
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role
 from fastgaum.logs.tables import open_table
@@ -87,10 +87,8 @@ class _SideTable:
 
     def check_new(self, log: SessionLog) -> None:
         """Raise LogFormatError if a column has the name of a field of the log."""
-        of_candidates = (log.candidate_fields, log.item_fields, log.item_vectors)
-        of_log = (*of_candidates, log.event_fields, log.user_fields)
         for name in self.columns.columns:
-            if any(name in fields for fields in of_log):
+            if name in log.columns:
                 raise LogFormatError(
                     f"column '{name}' is already a field of the log, names must differ: rename one "
                     "of them"
@@ -127,8 +125,8 @@ def join_item_table(log: SessionLog, options: ReadOptions) -> SessionLog:
     if options.item_table is not None:
         return attach_item_table(log, options.item_table, options.item_vectors)
     for column in options.item_vectors:
-        if column not in log.item_vectors:
-            known = ", ".join(log.item_vectors)
+        if column not in log.vectors:
+            known = ", ".join(log.vectors)
             raise LogFormatError(
                 f"item vectors '{column}' are a column of the item table, and no table is given"
                 f"{f' (the saved log has {known})' if known else ''}: give it (--item-table FILE, "
@@ -171,31 +169,26 @@ def _with_items(log: SessionLog, table: _SideTable, vectors: Sequence[str]) -> S
     for name in vectors:
         require_column(name, table.columns.columns, "item vectors")
     table.check_new(log)
-    fields, categories, matrices = (
-        dict(log.item_fields),
-        dict(log.categories),
-        dict(log.item_vectors),
-    )
     rows = pl.Series(row_of_item).replace(NO_CODE, None)
+    columns = dict(log.columns)
     for column in table.columns.iter_columns():
         name = column.name
         if name in vectors:
-            matrices[name] = item_vectors_of(column, table.ids, row_of_item)
+            columns[name] = Column("item", item_vectors_of(column, table.ids, row_of_item))
             continue
         if is_list(column.dtype):
             raise LogFormatError(
                 f"column '{name}' holds lists, a static field has one value per item: if it holds "
                 f"vectors, name it (--item-vectors {name}, item_vectors=['{name}']), else drop it"
             )
-        fields[name], labels = encode_field(
+        columns[name] = encode_column(
             column.gather(rows),
+            "item",
             untyped=table.untyped,
             where=lambda item: f"item {show(log.item_ids[item])}",
             fill_mean=True,
         )
-        if labels is not None:
-            categories[name] = labels
-    return replace(log, item_fields=fields, categories=categories, item_vectors=matrices)
+    return replace(log, columns=columns)
 
 
 def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) -> FloatArray:
@@ -275,10 +268,8 @@ class UserTable:
 
     path: Path
     table: _SideTable
-    fields: Mapping[str, FieldArray]
-    """values of each row, shape (n_rows,)"""
-    categories: Mapping[str, pl.Series]
-    """values of the fields that are categories"""
+    columns: Mapping[str, Column]
+    """with a value for each row"""
 
     @classmethod
     def read(
@@ -302,23 +293,21 @@ class UserTable:
     def _encoded(cls, path: Path, has_users: bool, column: str | None) -> UserTable:
         own = column if has_users else find_role("session", open_table(path).dtypes)
         table = _SideTable.read(path, "user", own)
-        fields: dict[str, FieldArray] = {}
-        categories: dict[str, pl.Series] = {}
+        columns = {}
         for one in table.columns.iter_columns():
-            fields[one.name], labels = encode_field(
+            columns[one.name] = encode_column(
                 context_column(one, table.untyped),
+                "user",
                 untyped=False,
                 where=lambda row: f"user {show(table.ids[row])}",
                 fill_mean=True,
             )
-            if labels is not None:
-                categories[one.name] = labels
             if one.name in (*LONG_COLUMNS, CLICKS_SO_FAR):
                 raise LogFormatError(
                     f"column '{one.name}' plays a role in logs, a field of users has another name: "
                     "rename it"
                 )
-        return cls(path, table, fields, categories)
+        return cls(path, table, columns)
 
     def attach(self, log: SessionLog, owners: pl.Series) -> SessionLog:
         """Return the log with the table's columns as fields of its users. owners: the user of each
@@ -340,32 +329,23 @@ class UserTable:
                 "per user is required: add it, its cells may be empty"
             )
         self.table.check_new(log)
-        values = {name: np.asarray(of_row)[row_of_session] for name, of_row in self.fields.items()}
-        return replace(
-            log,
-            user_fields={**log.user_fields, **values},
-            categories={**log.categories, **self.categories},
-        )
+        of_sessions = {
+            name: column.with_values(column.values[row_of_session])
+            for name, column in self.columns.items()
+        }
+        return replace(log, columns={**log.columns, **of_sessions})
 
 
-def check_saved_users(
-    path: str | os.PathLike[str],
-    fields: Mapping[str, FieldArray],
-    categories: Mapping[str, pl.Series],
-) -> None:
+def check_saved_users(path: str | os.PathLike[str], saved: Mapping[str, Column]) -> None:
     """Raise LogFormatError unless a table of users may be the one that a saved log was made with.
 
     A saved log keeps no names of users, so no table can be joined to it. The table must say what
-    the log says: it has the log's fields, no others, and all of their values.
-
-    fields: of the saved log's users; categories: values of those that are categories."""
+    the log says: it has the log's columns of users, no others, and all of their values."""
     file = Path(path)
-    _named("user", file, lambda: _check_saved(file, fields, categories))
+    _named("user", file, lambda: _check_saved(file, saved))
 
 
-def _check_saved(
-    path: Path, fields: Mapping[str, FieldArray], categories: Mapping[str, pl.Series]
-) -> None:
+def _check_saved(path: Path, fields: Mapping[str, Column]) -> None:
     table = open_table(path)
     again = "read the original with it, or convert that again with it"
     if not fields.keys() & table.dtypes.keys():
@@ -381,16 +361,16 @@ def _check_saved(
             f" the others: {again}"
         )
     frame = table.read(list(fields))
-    for name, values in fields.items():
+    for name, saved in fields.items():
         column = context_column(frame[name], table.untyped)
-        if (column.dtype == pl.String) != (name in categories):
-            held: object = "categories" if name in categories else "numbers"
-        elif name in categories:
-            other = first_true(Vocabulary.of(column).codes(categories[name]) == NO_CODE)
-            held = None if other is None else categories[name][other]
+        if (column.dtype == pl.String) != (saved.texts is not None):
+            held: object = "numbers" if saved.texts is None else "categories"
+        elif saved.texts is not None:
+            other = first_true(Vocabulary.of(column).codes(saved.texts) == NO_CODE)
+            held = None if other is None else saved.texts[other]
         else:
             # where the table has gaps, the log has its mean
-            new = values[~np.isin(values, column.to_numpy().astype(np.float32))]
+            new = saved.values[~np.isin(saved.values, column.to_numpy().astype(np.float32))]
             held = None if column.null_count() or not len(new) else new[0]
         if held is not None:
             raise LogFormatError(

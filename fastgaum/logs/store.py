@@ -2,10 +2,11 @@
 
     LOG/log.json                name, order, grid, clicks, categories, and the sha256 of each table
     LOG/sessions.MARK.parquet   one row per session: its id, user, part of the split, number of
-                                events, fields of its user
-    LOG/events.MARK.parquet     one row per event: label, choice, lists of items, views, fields of
-                                candidates, actions before it; its context
-    LOG/items.MARK.parquet      one row per item, in the order of the codes: its id, fields, vectors
+                                events; columns of its user, `user.age`
+    LOG/events.MARK.parquet     one row per event: label, choice, lists of items and of what else
+                                candidates have, `candidate.price`; actions before it; its own
+                                columns, `event.query`
+    LOG/items.MARK.parquet      one row per item, in the order of the codes: its id, and columns
 
 A mark is drawn for each save. The tables of a replacement lie beside those of the former log until
 a new log.json names them, so at any moment the folder holds one of both logs, whole."""
@@ -31,7 +32,7 @@ from fastgaum.files import atomic, read_whole, sync_file
 from fastgaum.locks import name_lock
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import ROLES, Column, IntArray, SessionLog
 from fastgaum.logs.log_check import check_displays
 from fastgaum.logs.successive import check_successive
 from fastgaum.row_files import READ_ERRORS, one_line
@@ -44,6 +45,14 @@ _LEFT_BY_A_KILL = re.compile(
     r"(sessions|events|items)\.[0-9a-f]{16}\.parquet|\.log\.json\.[0-9a-f]+\.part"
 )
 Table = Literal["sessions", "events", "items"]
+_TABLE_OF: dict[str, Table] = {
+    "session": "sessions",
+    "user": "sessions",
+    "event": "events",
+    "candidate": "events",
+    "item": "items",
+}
+"""where what has an entry of each of these is stored"""
 
 
 class StoredTable(msgspec.Struct, frozen=True):
@@ -68,7 +77,7 @@ class About(msgspec.Struct, frozen=True):
     fingerprint: str
     tables: dict[Table, StoredTable]
     format: Literal["fastgaum-log"] = "fastgaum-log"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
 
 
 def is_saved_log(path: str | os.PathLike[str]) -> bool:
@@ -141,25 +150,34 @@ def load_log(folder: str | os.PathLike[str]) -> SessionLog:
 
 def _write(log: SessionLog, folder: Path) -> None:
     mark = secrets.token_hex(8)
-    frames: dict[Table, pl.DataFrame] = {
-        "sessions": _sessions(log),
-        "events": _events(log),
-        "items": pl.DataFrame(
-            {"item": log.item_ids, **_columns(log, "item_fields"), **_columns(log, "item_vectors")}
-        ),
+    columns: dict[Table, dict[str, Any]] = {
+        "sessions": {"n_events": np.diff(log.session_offsets)},
+        "events": {},
+        "items": {},
     }
+    for name, (of, values) in log.arrays().items():
+        listed = _to_lists(values, log.display_offsets) if of == "candidate" else values
+        columns[_TABLE_OF[of]][name] = listed
+    if log.actions is not None:
+        for name in ("items", "kinds"):
+            acted = getattr(log.actions, name)
+            columns["events"][f"action.{name}"] = _to_lists(acted, log.actions.offsets)
     about = About(
         name=log.name,
         ordered=log.ordered,
         grid=log.grid,
         clicks=log.clicks,
-        categories={name: values.to_list() for name, values in log.categories.items()},
+        categories={
+            name: column.texts.to_list()
+            for name, column in log.columns.items()
+            if column.texts is not None
+        },
         kinds_of_actions=None if log.actions is None else log.actions.kind_names.to_list(),
         actions_left_out=0 if log.actions is None else log.actions.left_out,
         fingerprint=log.fingerprint,
         tables={
-            name: _write_table(folder / f"{name}.{mark}.parquet", frame)
-            for name, frame in frames.items()
+            name: _write_table(folder / f"{name}.{mark}.parquet", pl.DataFrame(of_table))
+            for name, of_table in columns.items()
         },
     )
     with atomic(folder / ABOUT) as beside:
@@ -185,36 +203,6 @@ def _remove_unnamed(folder: Path) -> None:
                 path.unlink()
         if not named:
             folder.rmdir()
-
-
-def _sessions(log: SessionLog) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "session": log.session_ids,
-            "user": log.users,
-            **({} if log.user_ids is None else {"user_id": log.user_ids}),
-            "split": log.split,
-            "n_events": np.diff(log.session_offsets),
-            **_columns(log, "user_fields"),
-        }
-    )
-
-
-def _events(log: SessionLog) -> pl.DataFrame:
-    lists = {"items": log.items, **_columns(log, "candidate_fields")}
-    if log.views is not None:
-        lists["views"] = log.views
-    columns = {name: _to_lists(values, log.display_offsets) for name, values in lists.items()}
-    if log.actions is not None:
-        columns["acted_items"] = _to_lists(log.actions.items, log.actions.offsets)
-        columns["acted_kinds"] = _to_lists(log.actions.kinds, log.actions.offsets)
-    of_events = _columns(log, "event_fields")
-    return pl.DataFrame({"label": log.event_ids, "choice": log.choices, **columns, **of_events})
-
-
-def _columns(log: SessionLog, kind: str) -> dict[str, npt.NDArray[Any]]:
-    """Fields of one kind, by the names of their columns."""
-    return {f"{kind}.{name}": values for name, values in getattr(log, kind).items()}
 
 
 def _to_lists(values: npt.NDArray[np.generic], offsets: IntArray) -> pl.Series:
@@ -294,73 +282,55 @@ def _check_file(folder: Path, table: StoredTable | None) -> None:
 
 def _log_of(about: About, frames: Mapping[Table, pl.DataFrame]) -> SessionLog:
     """The log of three tables. Raises ValueError, naming what kernels could not trust."""
-    sessions, events, items = frames["sessions"], frames["events"], frames["items"]
-    offsets, item_codes = _from_lists(events["items"])
-
-    def fields(frame: pl.DataFrame, kind: str) -> dict[str, pl.Series]:
-        first = f"{kind}."
-        named = (column for column in frame.columns if column.startswith(first))
-        return {column.removeprefix(first): frame[column] for column in named}
-
-    def arrays(frame: pl.DataFrame, kind: str) -> dict[str, npt.NDArray[Any]]:
-        return {name: column.to_numpy() for name, column in fields(frame, kind).items()}
-
-    def of_candidates(name: str, lists: pl.Series) -> npt.NDArray[Any]:
-        own, values = _from_lists(lists)
-        _require(np.array_equal(own, offsets), f"{name} has not one value per candidate")
-        return values
-
-    categories = {name: pl.Series(name, of, pl.String) for name, of in about.categories.items()}
+    events, items = frames["events"], frames["items"]
+    offsets, _ = _from_lists(events["items"])
+    arrays: dict[str, Any] = {}
+    columns: dict[str, Column] = {}
+    for table, frame in frames.items():
+        for column in frame.drop("n_events", "action.items", "action.kinds", strict=False):
+            kind, dot, name = column.name.partition(".")
+            of: Any = kind if dot else ROLES.get(kind)
+            values: Any = column
+            _require(_TABLE_OF.get(of) == table, f"{column.name} is no column of {table}")
+            if of == "candidate":
+                starts, values = _from_lists(column)
+                said = f"{column.name} has not one value per candidate"
+                _require(np.array_equal(starts, offsets), said)
+            elif not column.name.endswith("_ids"):
+                values = column.rechunk().to_numpy()
+            elif column.name != "event_ids":
+                _require_texts(column.name, column)
+            if not dot:
+                arrays[column.name] = values
+                continue
+            _require(name not in columns, f"two columns are called {name}")
+            texts = None
+            if name in about.categories:
+                texts = pl.Series(name, about.categories[name], pl.String)
+            columns[name] = Column(of, values, texts)
     actions = None
     if about.kinds_of_actions is not None:
         kinds = pl.Series("kind", about.kinds_of_actions, pl.String)
-        starts, acted = _from_lists(events["acted_items"])
-        own, codes = _from_lists(events["acted_kinds"])
-        _require(np.array_equal(own, starts), "acted_kinds has not one value per action")
+        starts, acted = _from_lists(events["action.items"])
+        own_starts, codes = _from_lists(events["action.kinds"])
+        _require(np.array_equal(own_starts, starts), "action.kinds has not one value per action")
         actions = Actions(starts, acted, codes, kinds, about.actions_left_out)
-    for name, column in {"item_ids": items["item"], **categories}.items():
-        _require_texts(name, column)
-        _require(not column.is_duplicated().any(), f"{name} holds a value twice")
-    _require_texts("session_ids", sessions["session"])
-    user_ids = sessions["user_id"] if "user_id" in sessions.columns else None
-    if user_ids is not None:
-        _require_texts("user_ids", user_ids)
-    log = SessionLog(
-        session_offsets=_offsets(sessions["n_events"]),
+    _require(about.categories.keys() <= columns.keys(), "categories are of no column")
+    texts_of = {name: one.texts for name, one in columns.items() if one.texts is not None}
+    for name, distinct in {"item_ids": items["item_ids"], **texts_of}.items():
+        _require_texts(name, distinct)
+        _require(not distinct.is_duplicated().any(), f"{name} holds a value twice")
+    return SessionLog(
+        session_offsets=_offsets(frames["sessions"]["n_events"]),
         display_offsets=offsets,
-        items=item_codes,
-        choices=events["choice"].to_numpy(),
-        split=sessions["split"].to_numpy(),
-        users=sessions["user"].to_numpy(),
-        session_ids=sessions["session"],
-        event_ids=events["label"].alias("event"),
-        item_ids=items["item"],
-        views=of_candidates("views", events["views"]) if "views" in events.columns else None,
-        candidate_fields={
-            name: of_candidates(name, lists)
-            for name, lists in fields(events, "candidate_fields").items()
-        },
-        event_fields=arrays(events, "event_fields"),
-        user_fields=arrays(sessions, "user_fields"),
-        item_fields=arrays(items, "item_fields"),
-        item_vectors={
-            name: _matrix(name, column) for name, column in fields(items, "item_vectors").items()
-        },
-        categories=categories,
+        columns=columns,
         ordered=about.ordered,
         grid=about.grid,
         name=about.name,
         clicks=about.clicks,
         actions=actions,
-        user_ids=None if user_ids is None else user_ids.alias("user"),
+        **arrays,
     )
-    named = [*log.candidate_fields, *log.event_fields, *log.user_fields, *log.item_fields]
-    named += log.item_vectors
-    _require(
-        len(set(named)) == len(named) and log.categories.keys() <= set(named),
-        "fields and categories do not have the same names",
-    )
-    return log
 
 
 def _offsets(lengths: pl.Series) -> IntArray:
@@ -371,14 +341,6 @@ def _from_lists(lists: pl.Series) -> tuple[IntArray, npt.NDArray[Any]]:
     """Where each event's values start, and the values one after the other."""
     values = lists.drop_nulls().explode().to_numpy()
     return _offsets(lists.list.len()), values
-
-
-def _matrix(name: str, column: pl.Series) -> FloatArray:
-    """A column of arrays as a matrix. Raises ValueError unless its numbers are float32."""
-    of_one_length = isinstance(column.dtype, pl.Array) and column.dtype.inner == pl.Float32
-    _require(of_one_length and not column.null_count(), f"{name} holds no vectors")
-    matrix: FloatArray = column.rechunk().to_numpy()
-    return matrix
 
 
 def _require_texts(name: str, column: pl.Series) -> None:

@@ -26,7 +26,7 @@ from fastgaum.logs.clicks import (
 )
 from fastgaum.logs.columns import Where, first_true
 from fastgaum.logs.cut import check_size, pick_rows
-from fastgaum.logs.log import NO_CLICK, IntArray, SessionLog
+from fastgaum.logs.log import NO_CLICK, Column, IntArray, SessionLog
 from fastgaum.logs.options import ReadOptions
 
 BoolArray = npt.NDArray[np.bool_]
@@ -93,12 +93,12 @@ def with_each_click(log: SessionLog, clicks: CandidateClicks, options: ReadOptio
     if options.clicks != "each":
         check_successive(log)
         return log
-    for kind, fields in (("context", log.event_fields), ("candidate", log.candidate_fields)):
-        if is_successive(fields):
-            raise LogFormatError(
-                f"the {kind} field '{CLICKS_SO_FAR}' is what --clicks each adds: rename the column,"
-                " or leave out --clicks each if the log has successive choices already"
-            )
+    if CLICKS_SO_FAR in log.columns:
+        kind = "candidate" if log.columns[CLICKS_SO_FAR].of == "candidate" else "context"
+        raise LogFormatError(
+            f"the {kind} field '{CLICKS_SO_FAR}' is what --clicks each adds: rename the column, or "
+            "leave out --clicks each if the log has successive choices already"
+        )
     every = np.full(log.n_candidates, NO_CLICK, np.int64)
     every[clicks.candidate] = clicks.click
     numbers = numbered_clicks(every, log.event_of_candidate())
@@ -156,19 +156,13 @@ def successive(log: SessionLog, numbers: IntArray, no_click: bool) -> SessionLog
     chosen = np.flatnonzero(number == so_far[event])
     choices = np.full(len(so_far), -1, np.int32)
     choices[event[chosen]] = chosen - offsets[event[chosen]]
-    of_events = {name: values[display_of_event] for name, values in log.event_fields.items()}
+    taken = log.picked(event=display_of_event, candidate=candidates)
+    taken["columns"][CLICKS_SO_FAR] = Column("event", so_far.astype(np.float32))
     return dataclasses.replace(
         log,
+        **taken | {"choices": choices},
         session_offsets=np.concatenate(([0], ends))[log.session_offsets].astype(np.int32),
         display_offsets=offsets,
-        items=log.items[candidates],
-        choices=choices,
-        event_ids=log.event_ids.gather(display_of_event),
-        views=None if log.views is None else log.views[candidates],
-        candidate_fields={
-            name: values[candidates] for name, values in log.candidate_fields.items()
-        },
-        event_fields=of_events | {CLICKS_SO_FAR: so_far.astype(np.float32)},
         # those before a display are before its first choice
         actions=log.actions and log.actions.before(np.flatnonzero(so_far == 0), len(so_far)),
     )
@@ -177,14 +171,14 @@ def successive(log: SessionLog, numbers: IntArray, no_click: bool) -> SessionLog
 def check_successive(log: SessionLog) -> None:
     """Raise LogFormatError unless the field `clicks_so_far` of a log, if there is one, counts the
     earlier clicks on the same display."""
-    if not is_successive(log.event_fields):
+    if not is_successive(log.context):
         return
-    so_far = log.event_fields[CLICKS_SO_FAR]
+    so_far = log.columns[CLICKS_SO_FAR].values
     cure = (
         "rename the column if it means something else, or read the log of displays with --clicks "
         "each, which makes the field"
     )
-    if CLICKS_SO_FAR in log.categories:
+    if log.columns[CLICKS_SO_FAR].texts is not None:
         raise LogFormatError(
             f"the context field '{CLICKS_SO_FAR}' holds categories, numbers are required: write "
             f"them as decimals (1.0); {cure}"

@@ -120,10 +120,11 @@ def with_hidden_items(
     def renamed(texts: pl.Series) -> pl.Series:
         return texts.replace(hidden, mark + hidden)
 
-    of_items = {name: renamed(log.categories[name]) for name in space.fields_of_items}
-    renamed_log = replace(
-        log, item_ids=renamed(log.item_ids), categories={**log.categories, **of_items}
-    )
+    of_items = {
+        name: replace(log.columns[name], texts=renamed(log.columns[name].categories))
+        for name in space.fields_of_items
+    }
+    renamed_log = replace(log, item_ids=renamed(log.item_ids), columns={**log.columns, **of_items})
     return renamed_log, len(hidden)
 
 
@@ -144,8 +145,8 @@ def candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
         "event": log.event_ids.gather(np.repeat(events, size)),
         "item": log.item_ids.gather(np.asarray(log.items)[candidates]),
     }
-    if is_successive(log.event_fields):
-        so_far = np.asarray(log.event_fields[CLICKS_SO_FAR])[events]
+    if is_successive(log.context):
+        so_far = log.values_at(CLICKS_SO_FAR, events)
         columns[CLICKS_SO_FAR] = np.repeat(so_far.astype(np.int32), size)
     return pl.DataFrame(columns)
 

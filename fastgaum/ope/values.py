@@ -70,7 +70,7 @@ def off_policy_values(
         LogFormatError: the log has no event, or none of the size that the policy makes; or every
             event has a choice and no worth of clicks is given.
     """
-    refuse_successive(log.event_fields, "off-policy values are of")
+    refuse_successive(log.context, "off-policy values are of")
     if log.n_events == 0:
         raise LogFormatError(
             f"log '{log.name}' has no event to estimate from: choose another split"

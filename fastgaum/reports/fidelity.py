@@ -129,7 +129,7 @@ def fidelity(
         "draws": draws,
         "seed": seed,
         "new_items": _new_items(model, part),
-        "fields_averaged": sorted(part.candidate_fields),
+        "fields_averaged": sorted(part.columns_of("candidate")),
         "statistics": _statistics(compared),
         "calibration": calibration,
         "states": states,

@@ -16,7 +16,6 @@ from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
-from fastgaum.logs.context import context_names
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
 from fastgaum.logs.registry import dataset, names
@@ -50,9 +49,7 @@ def log_facts(
         "n_candidates": log.n_candidates,
         "n_actions": log.n_actions,
         "splits": [_split_facts(log, name) for name in SPLITS],
-        "fields": sorted(
-            {*log.candidate_fields, *context_names(log), *log.item_fields, *log.item_vectors}
-        ),
+        "fields": sorted(log.columns),
         "views": log.views is not None,
         "ordered": log.ordered,
         "floors": {

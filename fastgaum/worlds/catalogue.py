@@ -212,13 +212,14 @@ class _Fields:
 
     def numbers(self, name: str) -> FloatArray:
         """A number by item."""
-        if name in self.log.item_fields:
-            values = self.log.item_fields[name]
+        column = self.log.columns[name]
+        if column.of == "item":
+            values = column.values
             known = np.flatnonzero(self.items >= 0)
             result = np.full(self.n, values.mean(), np.float32)
             result[self.items[known]] = values[known]
             return result
-        return self._means(self.log.candidate_fields[name][self.candidates], None)
+        return self._means(column.values[self.candidates], None)
 
     def vectors(self, rows: slice) -> FloatArray:
         """Standardised vectors of rows of the catalogue; zeros, the mean, for an item that the log
@@ -239,14 +240,15 @@ class _Fields:
 
     def rows(self, name: str, values: pl.Series) -> IntArray:
         """Row of an item's category among `values`, -1 for an unknown one."""
-        row_of_code = Vocabulary(values).codes_from(Vocabulary(self.log.categories[name]))
+        column = self.log.columns[name]
+        row_of_code = Vocabulary(values).codes_from(Vocabulary(column.categories))
         result = np.full(self.n, -1, np.int32)
-        if name in self.log.item_fields:
+        if column.of == "item":
             known = np.flatnonzero(self.items >= 0)
-            result[self.items[known]] = row_of_code[self.log.item_fields[name][known]]
+            result[self.items[known]] = row_of_code[column.values[known]]
             return result
         width = len(values) + 1
-        code = row_of_code[self.log.candidate_fields[name][self.candidates]]
+        code = row_of_code[column.values[self.candidates]]
         pairs, counts = np.unique(self.at.astype(np.int64) * width + code + 1, return_counts=True)
         # by rising count, and among equals by falling code: what is written last is the most
         # frequent, ties the first

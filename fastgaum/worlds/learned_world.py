@@ -93,7 +93,7 @@ class LearnedWorld(World):
             raise ConfigError("the model has not been trained: call fit or load first")
         if log is not None:
             require_log(log)
-        for fields in (model.space.context_number_names, () if log is None else log.event_fields):
+        for fields in (model.space.context_number_names, () if log is None else log.context):
             refuse_successive(fields, "a world asks its users for")
         networks = model.networks
         if head is None:

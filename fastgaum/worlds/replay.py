@@ -52,7 +52,7 @@ def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> I
         ConfigError: the log displays an item that the world does not have, or holds successive
             choices of its displays.
     """
-    refuse_successive(log.event_fields, "a replay asks its users for")
+    refuse_successive(log.context, "a replay asks its users for")
     items = Vocabulary(world.item_ids).codes(log.item_ids)
     rows = items[log.items]
     if len(missing := np.unique(log.items[rows < 0])):

@@ -578,7 +578,7 @@ def names_what_is_not_read(_: Seeds) -> bool:
 def hours(**columns: Any) -> list[str]:
     """The hours of four sessions."""
     found = read_frame(frame(session=[*"abcd"], chosen=1, **columns), time_fields=["hour"])
-    return found.categories["hour"].gather(found.event_fields["hour"]).to_list()
+    return found.columns["hour"].categories.gather(found.columns["hour"].values).to_list()
 
 
 # fmt: off

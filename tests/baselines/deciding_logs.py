@@ -15,6 +15,7 @@ import polars as pl
 from fastgaum.baselines.base import Baseline
 from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.precision import precision_at_k
+from tests.builders import put
 
 N_SHOWN = 5
 
@@ -71,7 +72,7 @@ def vector_of_item(n_sessions: int = 1600) -> DecidingLog:
     log, rng = _empty(n_sessions), np.random.default_rng(1)
     causes = rng.standard_normal((log.n_items, 4))
     vectors = causes @ rng.standard_normal((4, 24)) + 0.2 * rng.standard_normal((log.n_items, 24))
-    log = dataclasses.replace(log, item_vectors={"text": vectors.astype(np.float32)})
+    log = put(log, vector={"text": vectors.astype(np.float32)})
     return _drawn(log, (causes @ [3.0, -3.0, 0.0, 0.0])[log.items], ordered=False)
 
 
@@ -80,9 +81,9 @@ def context_and_item(n_sessions: int = 3200) -> DecidingLog:
     log, rng = _empty(n_sessions, 40), np.random.default_rng(1)
     situation = rng.integers(0, 8, log.n_events).astype(np.int32)
     liked = 6.0 * (rng.random((8, log.n_items)) < 0.3)
-    log = dataclasses.replace(
+    log = put(
         log,
-        event_fields={"situation": situation},
+        event={"situation": situation},
         categories={"situation": pl.Series([f"v{code}" for code in range(8)])},
     )
     return _drawn(log, liked[np.repeat(situation, N_SHOWN), log.items], ordered=False)
@@ -92,7 +93,7 @@ def context_number_and_category(n_sessions: int = 4000) -> DecidingLog:
     """The higher an event's number, the better is one kind of candidate, and the worse another."""
     decided = _of_category(n_sessions, np.linspace(-4.0, 4.0, 9), by_item=False)
     number = np.random.default_rng(3).standard_normal(decided.log.n_events).astype(np.float32)
-    log = dataclasses.replace(decided.log, event_fields={"number": number})
+    log = put(decided.log, event={"number": number})
     return _drawn(log, decided.utility * np.repeat(number, N_SHOWN), ordered=False)
 
 
@@ -109,10 +110,10 @@ def _of_category(
     codes = rng.integers(0, len(utilities), n_rows).astype(np.int32)
     fields = {"kind": codes}
     values = pl.Series([f"v{code}" for code in range(len(utilities))])
-    log = dataclasses.replace(
+    log = put(
         log,
-        item_fields=fields if by_item else {},
-        candidate_fields={} if by_item else fields,
+        item=fields if by_item else {},
+        candidate={} if by_item else fields,
         categories={"kind": values},
     )
     utility = utilities[codes[log.items] if by_item else codes]

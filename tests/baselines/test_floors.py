@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.metrics.precision import random_floor
+from tests.builders import put
 from tests.logs.test_context import navigation
 
 
@@ -63,10 +63,10 @@ def test_a_number_ranks_in_the_direction_of_the_training_choices() -> None:
     assert table["price alone"][1] == pytest.approx(100 * (1 + 0.5) / 2)
     train = select_sessions(log, log.sessions_in("train"))
     (floor,) = [floor for floor in floors_of(log) if floor.name == "price alone"]
-    prices = np.asarray(log.candidate_fields["price"])[train.candidates]
+    prices = np.asarray(log.columns["price"].values)[train.candidates]
     np.testing.assert_array_equal(floor.scores(log, train), -prices)
-    dearer = log.candidate_fields["price"] * np.float32(-1)
-    turned = dataclasses.replace(log, candidate_fields={"price": dearer})
+    dearer = log.columns["price"].values * np.float32(-1)
+    turned = put(log, candidate={"price": dearer})
     assert floor_table(turned)["price alone"] == table["price alone"]
 
 
@@ -121,7 +121,7 @@ def test_a_context_that_holds_items_is_a_floor(tmp_path: Path) -> None:
     event = np.repeat(test.events, np.diff(test.display_offsets))
     for name in ("page", "target"):
         scores = floors[f"{name}, else click rate"].scores(log, test)
-        same = log.items[test.candidates] == log.event_fields[name][event]
+        same = log.items[test.candidates] == log.columns[name].values[event]
         assert same.any()
         np.testing.assert_array_equal(scores[~same], rate[~same])
         assert scores[same].min() > rate.max()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import polars as pl
 import pytest
@@ -15,7 +13,7 @@ from fastgaum.features.batches import assemble
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.nets.segments import segment_logsumexp
-from tests.builders import random_log
+from tests.builders import put, random_log
 
 
 def with_context(log: SessionLog) -> SessionLog:
@@ -26,7 +24,7 @@ def with_context(log: SessionLog) -> SessionLog:
         "place": rng.integers(0, 3, log.n_events).astype(np.int32),
     }
     names = pl.Series(["a", "b", "c"])
-    return dataclasses.replace(log, event_fields=fields, categories={"place": names})
+    return put(log, event=fields, categories={"place": names})
 
 
 @pytest.mark.parametrize("no_click", [0.0, 0.3])

@@ -22,7 +22,7 @@ from fastgaum.bench.click_lists import (
     has_test_rows,
 )
 from fastgaum.bench.readme import CLICK_MODELS, read
-from tests.builders import log_of
+from tests.builders import columns_of, log_of
 
 N_PLACES = 4
 
@@ -69,8 +69,10 @@ def lists() -> ClickLists:
     log = log_of(
         [[([a, b], -1), ([b, a, c], 2), ([c, d, a], 1)], [([c, e, a], -1)]],
         split=[0, 1],
-        event_fields={"query": np.array([0, 0, 1, 1], np.int32)},
-        categories={"query": pl.Series(["q", "r"])},
+        columns=columns_of(
+            event={"query": np.array([0, 0, 1, 1], np.int32)},
+            categories={"query": pl.Series(["q", "r"])},
+        ),
     )
     clicked = pl.DataFrame(
         {

@@ -4,7 +4,6 @@ ours."""
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from fastgaum.game.game import ReferenceGame
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import to_tensors
-from tests.builders import log_of, random_log
+from tests.builders import log_of, put, random_log
 
 PLAIN = {"players": "adversarial", "dropout": 0.0, "id_dropout": 0.0}
 
@@ -108,7 +107,7 @@ def test_two_towers_score_as_written() -> None:
     log = random_log(3, n_sessions=12, n_items=9)
     codes = {name: rng.integers(0, 9, log.n_events).astype(np.int32) for name in ("goal", "page")}
     names = dict.fromkeys(codes, log.item_ids)
-    log = replace(log, event_fields=codes, categories=names)
+    log = put(log, event=codes, categories=names)
     displays = Displays.of(log, ("goal", "page"))
     network = TwoTowers(displays, width=4).eval()
     losses = network(torch.arange(log.n_events)).tolist()
@@ -139,7 +138,7 @@ def test_two_towers_score_as_written() -> None:
 def test_two_towers_learn_until_a_loss() -> None:
     log = random_log(3, n_sessions=40, n_items=9)
     page = np.zeros(log.n_events, np.int32)
-    log = replace(log, event_fields={"page": page}, categories={"page": log.item_ids})
+    log = put(log, event={"page": page}, categories={"page": log.item_ids})
     training = Training(Displays.of(log, ("page",)))
     before = training.loss(1)
     assert 0 < training.seconds_until(before - 0.05) < float("inf")

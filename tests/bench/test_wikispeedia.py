@@ -3,7 +3,6 @@ games that are judged, and the page holds it all."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.table import finite
 from fastgaum.worlds.world import NO_ITEM
+from tests.builders import put
 from tests.logs.test_context import navigation
 from tests.worlds.test_learned_world import fitted
 
@@ -28,15 +28,15 @@ from tests.worlds.test_learned_world import fitted
 @pytest.fixture(scope="module")
 def log() -> SessionLog:
     log = navigation(120, n_items=20, fixed=True)
-    fields = {name: log.event_fields[name] for name in ("page", "target")}
-    return dataclasses.replace(log, event_fields=fields)
+    fields = {name: log.columns[name].values for name in ("page", "target")}
+    return put(log, event=fields)
 
 
 @pytest.fixture(scope="module")
 def site(log: SessionLog) -> Site:
     shown = {
         int(page): log.items[log.display_offsets[event] : log.display_offsets[event + 1]].tolist()
-        for event, page in enumerate(log.event_fields["page"])
+        for event, page in enumerate(log.columns["page"].values)
     }
     ids = log.item_ids.to_list()
     table = pl.DataFrame(

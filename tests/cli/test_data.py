@@ -110,7 +110,7 @@ def test_convert_and_back(log_file: Path, tmp_path: Path, out: str) -> None:
     fields = {"candidate_fields": ["price"], "context_fields": ["query"]}
     log = read_log(log_file, **fields)
     back = load_log(tmp_path / out) if out == "packed" else read_log(tmp_path / out, **fields)
-    assert back.event_fields.keys() == {"query"}
+    assert back.columns_of("event").keys() == {"query"}
     assert back.fingerprint == log.fingerprint
 
 

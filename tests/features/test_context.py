@@ -3,7 +3,6 @@ the item that the context holds."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,7 @@ from fastgaum.kernels.candidate_formulas import Slates, context_numbers
 from fastgaum.kernels.slate_numbers import slate_context_numbers
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.model_file import load_model_state, model_state, save_model_state, space_in
-from tests.builders import change_state, permuted_within_sets
+from tests.builders import change_state, permuted_within_sets, put, values_of
 from tests.logs.test_context import navigation
 
 
@@ -59,12 +58,12 @@ def test_ids_of_the_context(log: SessionLog, protocol: str) -> None:
     row_of = {value: row for row, value in enumerate(items.values)}
     seen = {value: row for row, value in enumerate(kind.values)}
     train = np.repeat(log.split == 0, np.diff(log.session_offsets))
-    assert set(seen) == {f"i{code}" for code in log.event_fields["kind"][train]}
+    assert set(seen) == {f"i{code}" for code in log.columns["kind"].values[train]}
     unknown = 0
     for event in range(log.n_events):
         kind_id, page, target = encoded.context_ids[event].tolist()
         values = {
-            name: log.categories[name][int(log.event_fields[name][event])]
+            name: log.columns[name].categories[int(log.columns[name].values[event])]
             for name in ("kind", "page", "target")
         }
         assert kind_id == kind.start + 1 + seen.get(values["kind"], -1)
@@ -77,23 +76,23 @@ def test_ids_of_the_context(log: SessionLog, protocol: str) -> None:
 def test_numbers_of_the_context_are_standardised(log: SessionLog) -> None:
     space = FeatureSpace.fit(log)
     assert space.context_number_names == ("hour",)
-    train = log.event_fields["hour"][np.repeat(log.split == 0, np.diff(log.session_offsets))]
+    train = log.columns["hour"].values[np.repeat(log.split == 0, np.diff(log.session_offsets))]
     np.testing.assert_allclose(space.context_mean, train.mean(), rtol=1e-6)
     np.testing.assert_allclose(space.context_scale, train.std(), rtol=1e-6)
     numbers = space.encode(log, all_sessions(log)).context_numbers
     np.testing.assert_allclose(
-        numbers[:, 0], (log.event_fields["hour"] - train.mean()) / train.std(), rtol=1e-5
+        numbers[:, 0], (log.columns["hour"].values - train.mean()) / train.std(), rtol=1e-5
     )
     same = np.full(log.n_events, 3, np.float32)
-    constant = FeatureSpace.fit(dataclasses.replace(log, event_fields={"hour": same}))
+    constant = FeatureSpace.fit(put(log, event={"hour": same}))
     assert constant.context_scale.tolist() == [1.0]
 
 
 def test_a_number_that_is_too_large_names_its_event(log: SessionLog) -> None:
-    hour = log.event_fields["hour"].copy()
+    hour = log.columns["hour"].values.copy()
     event = int(log.session_offsets[7])
     hour[event] = 1e31
-    broken = dataclasses.replace(log, event_fields={**log.event_fields, "hour": hour})
+    broken = put(log, event={**values_of(log, "event"), "hour": hour})
     with pytest.raises(
         LogFormatError, match=f"event '{event}' of session 's7' has 1e.31 in 'hour'"
     ):
@@ -114,7 +113,7 @@ def test_a_candidate_is_the_item_of_the_context(log: SessionLog, protocol: str) 
     numbers = encoder.encode(all_sessions(log)).numbers * space.scale + space.mean
     event = log.event_of_candidate()
     for name in names:
-        values = log.event_fields[name.removeprefix("same_as_")][event]
+        values = log.columns_of("event")[name.removeprefix("same_as_")][event]
         found = numbers[:, space.number_names.index(name)]
         np.testing.assert_allclose(found, log.items == values, atol=1e-5)
         assert 0 < found.sum() < log.n_candidates
@@ -219,26 +218,26 @@ def test_sessions_are_encoded_alike_in_chunks_and_without_bags(
 def test_another_log_has_the_same_context(
     log: SessionLog, change: Callable[[dict[str, Any]], dict[str, Any]], says: str
 ) -> None:
-    fields = change(log.event_fields)
+    fields = change(values_of(log, "event"))
     categories = {
-        name: log.categories.get(name, log.item_ids)
+        name: log.columns[name].categories if name in log.columns else log.item_ids
         for name, values in fields.items()
         if values.dtype == np.int32
     }
-    other = dataclasses.replace(log, event_fields=fields, categories=categories)
+    other = put(log, event=fields, categories=categories)
     with pytest.raises(FeatureMismatchError, match=says):
         FeatureSpace.fit(log).encoder(other)
 
 
 @pytest.mark.parametrize("name", ["position", "event_number", "same_as_page"])
 def test_names_of_the_space_are_taken(log: SessionLog, name: str) -> None:
-    hour = log.event_fields["hour"]
+    hour = log.columns["hour"].values
     for fields in (
-        {"event_fields": {**log.event_fields, name: hour}},
-        {"item_fields": {name: np.zeros(log.n_items, np.float32)}},
+        {"event": {**values_of(log, "event"), name: hour}},
+        {"item": {name: np.zeros(log.n_items, np.float32)}},
     ):
         with pytest.raises(LogFormatError, match=f"field name '{name}' is one of the built-in"):
-            FeatureSpace.fit(dataclasses.replace(log, **fields))
+            FeatureSpace.fit(put(log, **fields))
 
 
 def saved(space: FeatureSpace, folder: Path) -> Path:
@@ -326,7 +325,7 @@ def test_a_damaged_context_is_refused(log: SessionLog, tmp_path: Path, damage: s
 
 
 def test_a_log_without_context_has_none() -> None:
-    log = dataclasses.replace(navigation(20), event_fields={}, categories={})
+    log = put(navigation(20), event={}, categories={})
     space = FeatureSpace.fit(log)
     assert (space.context, space.context_holds) == ((), {})
     assert space.n_ids == space.categorical[-1].stop

@@ -16,7 +16,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.kernels.walks import FLOOR
 from fastgaum.logs.log import SessionLog
-from tests.builders import factor_of_counts, numbers_of, random_log, sessions_that_speak
+from tests.builders import factor_of_counts, numbers_of, put, random_log, sessions_that_speak
 from tests.logs.test_context import navigation
 
 
@@ -34,9 +34,9 @@ def log_with_context(seed: int) -> SessionLog:
         "page": np.where(rng.random(log.n_events) < 0.1, -1, page),
         "goal": goal,
     }
-    return dataclasses.replace(
+    return put(
         log,
-        event_fields={name: values.astype(np.int32) for name, values in fields.items()},
+        event={name: values.astype(np.int32) for name, values in fields.items()},
         categories={
             "query": pl.Series(["a", "b", "c"]),
             "page": log.item_ids,
@@ -50,7 +50,7 @@ def naive(log: SessionLog, name: str, event: int, value: int, item: int) -> tupl
     in the training sessions that the session of `event` reads."""
     read = np.isin(log.session_of_event, sessions_that_speak(log, int(log.session_of_event[event])))
     shown = chosen = expected = events = 0.0
-    for other in np.flatnonzero(read & (log.event_fields[name] == value) & (value >= 0)):
+    for other in np.flatnonzero(read & (log.columns[name].values == value) & (value >= 0)):
         events += 1
         display = log.items[log.display_offsets[other] : log.display_offsets[other + 1]].tolist()
         if item in display:
@@ -80,7 +80,7 @@ def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
         for candidate in range(log.display_offsets[event], log.display_offsets[event + 1]):
             item = int(log.items[candidate])
             for name in ("goal", "page", "query"):
-                value = int(log.event_fields[name][event])
+                value = int(log.columns[name].values[event])
                 shown, chosen, expected, _ = naive(log, name, event, value, item)
                 row = numbers[candidate]
                 odds = math.log((chosen + 0.5) / (expected + 0.5))
@@ -88,7 +88,7 @@ def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
                 shown = math.log1p(shown)
                 assert row[at[f"displays_given_{name}"]] == pytest.approx(shown, abs=1e-5)
             for one, other in (("goal", "page"), ("page", "goal")):
-                target = int(log.event_fields[other][event])
+                target = int(log.columns[other].values[event])
                 shown, _, _, met = naive(log, one, event, item, target)
                 row = numbers[candidate]
                 assert row[at[f"leads_{one}_{other}"]] == (shown > 0)
@@ -110,10 +110,10 @@ def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
         for page in range(25):
             for item in range(25):
                 steps[page, item] = naive(log, "page", event, page, item)[0] > 0
-        new_pages += not steps[log.event_fields["page"][event]].any()
+        new_pages += not steps[log.columns["page"].values[event]].any()
         steps /= np.maximum(steps.sum(1, keepdims=True), 1)
         two = steps @ steps
-        goal = int(log.event_fields["target"][event])
+        goal = int(log.columns["target"].values[event])
         for candidate in range(log.display_offsets[event], log.display_offsets[event + 1]):
             item, row = int(log.items[candidate]), numbers[candidate]
             for name, walk in (("walk2", two), ("walk3", two @ steps)):

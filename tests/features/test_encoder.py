@@ -17,7 +17,7 @@ from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.logs.log import SessionLog, resplit
-from tests.builders import random_log
+from tests.builders import put, random_log
 
 ARRAYS = [field.name for field in dataclasses.fields(EncodedSessions)]
 
@@ -27,16 +27,16 @@ def rich_log(seed: int = 0) -> SessionLog:
     log = random_log(seed, n_sessions=60, no_click=0.2)
     rng = np.random.default_rng(seed)
     n = log.n_candidates
-    return dataclasses.replace(
+    return put(
         log,
         users=rng.integers(0, 9, log.n_sessions).astype(np.int32),
         views=rng.integers(1, 5, n).astype(np.uint16),
         ordered=True,
-        candidate_fields={
+        candidate={
             "price": rng.random(n).astype(np.float32),
             "shelf": rng.integers(-1, 4, n).astype(np.int32),
         },
-        item_fields={"brand": rng.integers(-1, 3, log.n_items).astype(np.int32)},
+        item={"brand": rng.integers(-1, 3, log.n_items).astype(np.int32)},
         categories={"shelf": pl.Series(list("abcd")), "brand": pl.Series(list("xyz"))},
     )
 

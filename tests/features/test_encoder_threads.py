@@ -19,7 +19,7 @@ from fastgaum.features.numbers import Moments
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
-from tests.builders import random_log
+from tests.builders import put, random_log
 from tests.logs.test_context import navigation
 
 
@@ -69,7 +69,7 @@ def test_sessions_are_the_same_with_any_number_of_threads(most: int, n_threads: 
 def with_numbers_too_large(log: SessionLog, events: list[int]) -> SessionLog:
     price = np.ones(log.n_candidates, np.float32)
     price[np.asarray(log.display_offsets)[events]] = 1e31
-    return dataclasses.replace(log, candidate_fields={"price": price})
+    return put(log, candidate={"price": price})
 
 
 def test_the_first_session_at_fault_is_named() -> None:

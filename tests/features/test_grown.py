@@ -16,8 +16,8 @@ from fastgaum.errors import FeatureMismatchError, LogFormatError
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.cut import slice_sessions
-from fastgaum.logs.log import SessionLog
-from tests.builders import numbers_of, random_log
+from fastgaum.logs.log import Column, SessionLog
+from tests.builders import numbers_of, put, random_log
 from tests.logs.test_context import navigation
 
 ALL: dict[str, Any] = {"set_context": False, "relations": True}
@@ -34,12 +34,11 @@ def own_codes(log: SessionLog, seed: int) -> SessionLog:
         return code[codes], names.gather(kept)
 
     items, item_ids = shuffled(log.items, log.item_ids)
-    fields, categories = dict(log.event_fields), dict(log.categories)
-    for name in categories:
-        fields[name], categories[name] = shuffled(fields[name], categories[name])
-    return dataclasses.replace(
-        log, items=items, item_ids=item_ids, event_fields=fields, categories=categories
-    )
+    columns = {}
+    for name, column in log.columns.items():
+        values, texts = shuffled(column.values, column.categories)
+        columns[name] = Column(column.of, values, texts)
+    return dataclasses.replace(log, items=items, item_ids=item_ids, columns=columns)
 
 
 def in_two(log: SessionLog, n: int, seed: int) -> tuple[SessionLog, SessionLog]:
@@ -87,14 +86,11 @@ def test_context_that_is_crossed_with_items_too(fixed: bool) -> None:
     first sessions neither display nor name the items 0 to 2: an item that is named before it is
     known is counted by neither log."""
     log = navigation(400, n_items=50, seed=1, fixed=fixed)
-    fields, categories = (
-        {name: values for name, values in of.items() if name != "kind"}
-        for of in (log.event_fields, log.categories)
-    )
-    log = dataclasses.replace(log, event_fields=fields, categories=categories)
+    fields = {name: one for name, one in log.columns.items() if name != "kind"}
+    log = dataclasses.replace(log, columns=fields)
     of_event = np.repeat(np.arange(log.n_sessions), np.diff(log.session_offsets))
     of_candidate = np.repeat(of_event, np.diff(log.display_offsets))
-    named = [log.event_fields[name] < 3 for name in ("page", "target")]
+    named = [log.columns[name].values < 3 for name in ("page", "target")]
     new = np.union1d(of_candidate[log.items < 3], of_event[named[0] | named[1]])
     old = np.setdiff1d(np.arange(log.n_sessions), new)
     check_is_that_of_both(slice_sessions(log, np.append(old, new)), len(old), seed=3)
@@ -148,7 +144,7 @@ def test_what_cannot_grow_is_refused() -> None:
     with pytest.raises(LogFormatError, match="is the one that the model was trained on"):
         former.grown(first)
     with pytest.raises(FeatureMismatchError, match="trained on context fields"):
-        former.grown(dataclasses.replace(second, event_fields={}, categories={}))
+        former.grown(put(second, event={}, categories={}))
     with pytest.raises(LogFormatError, match="no training session"):
         former.grown(dataclasses.replace(second, split=np.ones_like(second.split)))
     fixed = FeatureSpace.fit(navigation(240, n_items=40, seed=1, fixed=True))

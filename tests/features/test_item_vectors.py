@@ -20,14 +20,14 @@ from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog, resplit
 from fastgaum.models.space_state import saved_space, space_of
-from tests.builders import random_log, with_vectors
+from tests.builders import put, random_log, with_vectors
 from tests.logs.test_context import navigation
 
 
 def standardised(log: SessionLog, space: FeatureSpace) -> np.ndarray:
     """By the training items, which the space knows, each counted once."""
     trained = log.item_ids.is_in(space.categorical[0].values.implode()).to_numpy()
-    raw = np.concatenate([log.item_vectors["image"], log.item_vectors["text"]], 1)
+    raw = np.concatenate([log.columns["image"].values, log.columns["text"].values], 1)
     raw = raw.astype(np.float64)
     return np.asarray((raw - raw[trained].mean(0)) / raw[trained].std(0))
 
@@ -76,7 +76,7 @@ def test_each_bag_has_its_item_s_vector(
             chosen.append(items[read.choices[event]] if read.choices[event] >= 0 else -1)
             for part in space.context:
                 held = part.source == "context_item"
-                pages.append(read.event_fields[part.name][event] if held else -1)
+                pages.append(read.columns[part.name].values[event] if held else -1)
     check(candidates, shown)
     check(tokens, chosen)
     check(of_context.reshape(-1), pages)
@@ -125,8 +125,11 @@ def test_a_space_is_kept_in_files_and_asks_for_the_same_vectors(towers: bool) ->
         vectors = dataclasses.replace(space.vectors, **damage)
         with pytest.raises(ValueError, match="vectors"):
             space_of(saved_space(dataclasses.replace(space, vectors=vectors)))
-    for vectors, said in (({}, "has none"), ({"text": log.item_vectors["image"]}, "text of 2 num")):
-        other = dataclasses.replace(log, item_vectors=vectors)
+    for vectors, said in (
+        ({}, "has none"),
+        ({"text": log.columns["image"].values}, "text of 2 num"),
+    ):
+        other = put(log, vector=vectors)
         with pytest.raises(FeatureMismatchError, match=f"image of 2 numbers, text of 4.*{said}"):
             space.encoder(other)
 
@@ -134,6 +137,6 @@ def test_a_space_is_kept_in_files_and_asks_for_the_same_vectors(towers: bool) ->
 def test_a_field_may_not_be_called_as_a_component() -> None:
     price = np.zeros(12, np.float32)
     log = log_of_kind(1, False, more=0)
-    log = dataclasses.replace(log, item_fields={"vector_component_2": price[: log.n_items]})
+    log = put(log, item={"vector_component_2": price[: log.n_items]})
     with pytest.raises(LogFormatError, match="'vector_component_2' is one of the built-in fields"):
         FeatureSpace.fit(log)

@@ -18,7 +18,7 @@ from fastgaum.kernels.candidate_formulas import Slates
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
 from fastgaum.worlds.catalogue import Catalogue
-from tests.builders import random_log
+from tests.builders import put, random_log
 from tests.worlds.simulated import encoded
 
 
@@ -28,10 +28,8 @@ def log_like_a_world(seed: int, n_sessions: int) -> SessionLog:
     log = random_log(seed, n_sessions=n_sessions, n_items=12, max_length=6, no_click=0.3)
     rng = np.random.default_rng(seed)
     views = rng.integers(1, 5, log.n_items).astype(np.uint16)
-    return dataclasses.replace(
-        log,
-        views=views[log.items],
-        item_fields={"price": rng.random(log.n_items).astype(np.float32)},
+    return put(
+        log, views=views[log.items], item={"price": rng.random(log.n_items).astype(np.float32)}
     )
 
 

@@ -35,7 +35,7 @@ from fastgaum.features.sessions import EncodedSessions, Selection, select_sessio
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
-from tests.builders import log_of, numbers_of
+from tests.builders import log_of, numbers_of, put
 from tests.features.test_crossed import log_with_context
 from tests.logs.test_context import navigation
 
@@ -108,9 +108,9 @@ def log_of_chance(n_sessions: int = 1000) -> SessionLog:
     split = (np.arange(n_sessions) % 2 * 2).tolist()
     log = log_of(sessions, split, users=(np.arange(n_sessions) // 4).tolist())
     page = log.items[log.display_offsets[:-1]]
-    return dataclasses.replace(
+    return put(
         log,
-        event_fields={"query": rng.integers(0, 5, log.n_events).astype(np.int32), "page": page},
+        event={"query": rng.integers(0, 5, log.n_events).astype(np.int32), "page": page},
         categories={"query": pl.Series(list("abcde")), "page": log.item_ids},
     )
 

@@ -17,7 +17,7 @@ from fastgaum.features.ordered import training_order
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog, resplit
-from tests.builders import random_log
+from tests.builders import put, random_log
 from tests.logs.test_context import navigation
 
 
@@ -99,9 +99,9 @@ def test_a_session_that_does_not_exist_is_refused(wrong: int) -> None:
 
 def test_bags_of_more_than_items_are_encoded() -> None:
     log = random_log(0)
-    brands = dataclasses.replace(
+    brands = put(
         log,
-        item_fields={"brand": (np.arange(log.n_items) % 3).astype(np.int32)},
+        item={"brand": (np.arange(log.n_items) % 3).astype(np.int32)},
         categories={"brand": pl.Series(list("xyz"))},
     )
     for read, protocol in (

@@ -11,7 +11,7 @@ import pytest
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
-from tests.builders import factor_of_counts, log_of, random_log, sessions_that_speak
+from tests.builders import columns_of, factor_of_counts, log_of, random_log, sessions_that_speak
 
 
 def _events(log: SessionLog, session: int) -> list[tuple[list[int], int]]:
@@ -113,16 +113,18 @@ def test_named_fields_become_ids_and_numbers() -> None:
     log = log_of(
         [[([0, 1], 0)], [([1, 2], 1)]],
         split=[0, 2],
-        candidate_fields={
-            "price": np.array([1, 3, 2, 4], np.float32),
-            "shelf": np.array([0, 1, 1, 2], np.int32),
-        },
-        item_fields={"brand": np.array([1, 0, -1], np.int32)},
-        categories={
-            "shelf": pl.Series(["low", "mid", "top"]),
-            "brand": pl.Series(["acme", "zeta"]),
-        },
         ordered=True,
+        columns=columns_of(
+            candidate={
+                "price": np.array([1, 3, 2, 4], np.float32),
+                "shelf": np.array([0, 1, 1, 2], np.int32),
+            },
+            item={"brand": np.array([1, 0, -1], np.int32)},
+            categories={
+                "shelf": pl.Series(["low", "mid", "top"]),
+                "brand": pl.Series(["acme", "zeta"]),
+            },
+        ),
     )
     space = FeatureSpace.fit(log, "identity", set_context=False)
     assert [part.name for part in space.categorical] == ["item", "brand", "shelf", "position"]
@@ -136,7 +138,9 @@ def test_named_fields_become_ids_and_numbers() -> None:
 
 
 def test_a_log_with_other_fields_is_refused() -> None:
-    log = log_of([[([0, 1], 0)]], candidate_fields={"price": np.array([1, 3], np.float32)})
+    log = log_of(
+        [[([0, 1], 0)]], columns=columns_of(candidate={"price": np.array([1, 3], np.float32)})
+    )
     space = FeatureSpace.fit(log, "bags")
     with pytest.raises(FeatureMismatchError, match=r"missing \['price'\]"):
         space.encode(log_of([[([0, 1], 0)]]), np.array([0], np.int32))

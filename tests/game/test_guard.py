@@ -28,7 +28,7 @@ from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import to_tensors
-from tests.builders import random_log
+from tests.builders import put, random_log
 
 GAMES = {"engine": EngineGame, "autograd": ReferenceGame}
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -238,7 +238,7 @@ def test_numbers_of_a_log_that_was_not_read_are_guarded_too(bad: float) -> None:
     event = int(log.session_offsets[log.sessions_in("train")[1]]) + 1
     price[log.display_offsets[event]] = bad
     session = int(log.session_of_event[event])
-    damaged = dataclasses.replace(log, candidate_fields={"price": price})
+    damaged = put(log, candidate={"price": price})
     place = rf"event '{log.event_ids[event]}' of session 's{session}' has {bad:g} in 'price'"
     with pytest.raises(LogFormatError, match=place.replace("+", r"\+")):
         UserModel.from_preset(search=[]).fit(damaged)
@@ -247,7 +247,7 @@ def test_numbers_of_a_log_that_was_not_read_are_guarded_too(bad: float) -> None:
 def test_a_score_that_is_not_finite_names_its_event() -> None:
     log = random_log(3, n_sessions=24)
     price = np.linspace(0, 1, log.n_candidates).astype(np.float32)
-    plain = dataclasses.replace(log, candidate_fields={"price": price})
+    plain = put(log, candidate={"price": price})
     model = UserModel.from_preset(search=[], players="exact", epochs=1)
     model.fit(plain)
     with torch.no_grad():

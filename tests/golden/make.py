@@ -199,7 +199,7 @@ def online(model: fg.UserModel, log: fg.SessionLog) -> Iterator[np.ndarray]:
             **{"page": items[0], "device": "desk", "warmth": 9.5, "gap": 1.0 + display % 3},
             **{"hour": str(display), "country": "nl", "months": 2.5},
         }
-        if "clicks_so_far" in log.event_fields:
+        if "clicks_so_far" in log.columns_of("event"):
             context["clicks_so_far"] = float(display % 2)
         fields = {"price": rng.gamma(2.0, size=len(items)).tolist(), "shelf": ["top"] * len(items)}
         yield user.probabilities(items, *((context, fields) if made else ()))

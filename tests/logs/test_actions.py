@@ -127,8 +127,8 @@ def test_the_past_is_that_of_a_session_s_first_event(kind: pl.List) -> None:
     assert told(each)[: each.n_events] == [
         told(every)[event] if so_far == 0 else []
         for event, so_far in zip(
-            np.cumsum(each.event_fields["clicks_so_far"] == 0) - 1,
-            each.event_fields["clicks_so_far"],
+            np.cumsum(each.columns["clicks_so_far"].values == 0) - 1,
+            each.columns["clicks_so_far"].values,
             strict=True,
         )
     ]

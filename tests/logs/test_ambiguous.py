@@ -146,7 +146,7 @@ def test_names_with_digits_are_categories(tmp_path: Path) -> None:
     frame = long(price=["12a", "12b", "7", "x"])
     frame.write_csv(tmp_path / "log.csv")
     log = read_log(tmp_path / "log.csv", candidate_fields=["price"])
-    assert log.categories["price"].to_list() == ["12a", "12b", "7", "x"]
+    assert log.columns["price"].categories.to_list() == ["12a", "12b", "7", "x"]
 
 
 def test_the_audit_names_what_was_not_read(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_displays import DependenceSums
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.log import SessionLog
-from tests.builders import log_of
+from tests.builders import log_of, put
 
 ITEMS = 12
 
@@ -73,4 +72,4 @@ def test_where_nothing_can_be_said_there_is_no_test() -> None:
     assert DependenceSums.of(log_of([[([0, 1], -1)], [([0, 1], 0)]])).test() is None
     log = drawn(0)
     fields = {CLICKS_SO_FAR: np.zeros(log.n_events, np.float32)}
-    assert DependenceSums.of(replace(log, event_fields=fields)).test() is None
+    assert DependenceSums.of(put(log, event=fields)).test() is None

@@ -177,7 +177,7 @@ def test_candidate_column_with_missing_numbers() -> None:
     message = "event 18 of session 'u3' has no value in column 'price', a number is required"
     refused(long(price=[1.0, 2.0, None, 4.0]), message, candidate_fields=["price"])
     log = read_frame(long(price=["1", "2", None, "4"]), candidate_fields=["price"])
-    assert log.candidate_fields["price"].tolist() == [0, 1, -1, 2]
+    assert log.columns["price"].values.tolist() == [0, 1, -1, 2]
 
 
 def test_candidate_column_of_no_field_type() -> None:

@@ -101,7 +101,7 @@ def events_of(log: SessionLog) -> list[list[tuple[list[int], int | None, int]]]:
         for event in range(*log.session_offsets[session : session + 2]):
             first, last = log.display_offsets[event : event + 2]
             items, choice = [ids[i] for i in log.items[first:last]], int(log.choices[event])
-            so_far = int(log.event_fields[CLICKS_SO_FAR][event])
+            so_far = int(log.columns[CLICKS_SO_FAR].values[event])
             events.append((items, None if choice < 0 else items[choice], so_far))
         sessions.append(events)
     return sessions
@@ -126,8 +126,8 @@ def test_each_click_is_a_choice_of_what_is_left(
         event = log.event_number[log.event_of_candidate()]
         display = np.array([int(label) for label in log.event_ids])[log.event_of_candidate()]
         ids = log.item_ids.cast(pl.Int64).to_numpy()[log.items]
-        np.testing.assert_allclose(log.candidate_fields["price"], ids + display / 4)
-        queries = log.categories["query"].gather(log.event_fields["query"]).to_list()
+        np.testing.assert_allclose(log.columns["price"].values, ids + display / 4)
+        queries = log.columns["query"].categories.gather(log.columns["query"].values).to_list()
         assert queries == [f"q{label}" for label in log.event_ids]
         assert event.max() >= display.max()
     assert logs[0].fingerprint == dataclasses.replace(logs[1], views=None).fingerprint

@@ -23,7 +23,7 @@ from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.store import load_log, save_log
-from tests.builders import change_table, log_of
+from tests.builders import change_table, log_of, put, values_of
 from tests.logs.bad_logs import long, nested, refused
 from tests.logs.test_saved_log import rich_log
 
@@ -38,13 +38,16 @@ def long_log(**changes: Any) -> pl.DataFrame:
 
 def test_a_value_per_event_of_its_kind() -> None:
     log = read_frame(long_log(), context_fields=CONTEXT)
-    assert log.event_fields["query"].tolist() == [0, -1, 1]
-    assert log.categories["query"].to_list() == ["q", "r"]
-    assert log.event_fields["page"].tolist() == [0, 1, 0]
-    assert log.categories["page"].to_list() == ["7", "9"]
-    assert log.event_fields["hour"].tolist() == [0.5, 3.0, 1.0]
-    assert {values.dtype.name for values in log.event_fields.values()} == {"int32", "float32"}
-    assert log.candidate_fields == {}
+    assert log.columns["query"].values.tolist() == [0, -1, 1]
+    assert log.columns["query"].categories.to_list() == ["q", "r"]
+    assert log.columns["page"].values.tolist() == [0, 1, 0]
+    assert log.columns["page"].categories.to_list() == ["7", "9"]
+    assert log.columns["hour"].values.tolist() == [0.5, 3.0, 1.0]
+    assert {values.dtype.name for values in values_of(log, "event").values()} == {
+        "int32",
+        "float32",
+    }
+    assert log.columns_of("candidate") == {}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,7 @@ def test_a_value_per_event_of_its_kind() -> None:
 def test_whole_numbers_and_text_are_categories(values: Any, categories: list[str] | None) -> None:
     frame = nested().vstack(nested()[:1]).with_columns(page=pl.Series(values))
     log = read_frame(frame, context_fields=["page"])
-    known = log.categories.get("page")
+    known = log.columns["page"].texts
     assert (None if known is None else known.to_list()) == categories
 
 
@@ -84,7 +87,7 @@ def test_a_csv_column_is_numbers_if_some_are_not_whole(
     rows = zip("abc", values, strict=True)
     text = "session,event,item,chosen,page\n" + "".join(f"{s},0,x,1,{v}\n" for s, v in rows)
     (tmp_path / "log.csv").write_text(text)
-    known = read_log(tmp_path / "log.csv", context_fields=["page"]).categories.get("page")
+    known = read_log(tmp_path / "log.csv", context_fields=["page"]).columns["page"].texts
     assert (None if known is None else known.to_list()) == categories
 
 
@@ -100,7 +103,7 @@ def test_a_nested_column_is_not_spread_over_the_candidates(monkeypatch: pytest.M
 
     monkeypatch.setattr(pl.Series, "gather", watched)
     log = read_frame(nested(page=["a", "b"]), context_fields=["page"])
-    assert log.event_fields["page"].tolist() == [0, 1]
+    assert log.columns["page"].values.tolist() == [0, 1]
     assert longest == [log.n_events] == [2]
 
 
@@ -159,14 +162,14 @@ def test_a_damaged_context_is_refused(tmp_path: Path) -> None:
     }
     for name, values in bad.items():
         folder = save_log(log, tmp_path / name)
-        column = pl.Series(f"event_fields.{name}", values)
+        column = pl.Series(f"event.{name}", values)
         change_table(folder, "events", methodcaller("with_columns", column))
-        with pytest.raises(LogFormatError, match=rf"is damaged .event_fields.'{name}'. holds"):
+        with pytest.raises(LogFormatError, match=rf"is damaged .event.{name} holds"):
             load_log(folder)
     folder = save_log(log, tmp_path / "log")
-    hour = pl.col("event_fields.hour").alias("event_fields.price")
+    hour = pl.col("event.hour").alias("event.price")
     change_table(folder, "events", methodcaller("with_columns", hour))
-    with pytest.raises(LogFormatError, match="do not have the same names"):
+    with pytest.raises(LogFormatError, match="two columns are called price"):
         load_log(folder)
 
 
@@ -194,10 +197,10 @@ def navigation(
     ids = [f"i{i}" for i in range(n_items)]
     kinds = rng.integers(0, n_items, log.n_events)
     values = {"page": pages, "target": targets, "kind": kinds}
-    return dataclasses.replace(
+    return put(
         log,
         item_ids=pl.Series(ids),
-        event_fields={
+        event={
             **{name: np.array(codes, np.int32) for name, codes in values.items()},
             "hour": rng.random(log.n_events, np.float32),
         },
@@ -225,13 +228,11 @@ def test_values_of_few_items_are_categories() -> None:
     train = np.flatnonzero(np.repeat(log.split == 0, np.diff(log.session_offsets)))
     for share, expected in ((0.08, "items"), (0.12, "categories")):
         for codes in (np.full(log.n_events, 200, np.int32), np.full(log.n_events, -1, np.int32)):
-            target = log.event_fields["target"].copy()
+            target = log.columns["target"].values.copy()
             others = train[: int(share * len(train))]
             target[others] = codes[others]
-            categories = {**log.categories, "target": pl.Series([*log.item_ids.to_list(), "other"])}
-            changed = dataclasses.replace(
-                log, event_fields={"target": target}, categories=categories
-            )
+            categories = {"target": pl.Series([*log.item_ids.to_list(), "other"])}
+            changed = put(log, event={"target": target}, categories=categories)
             missing = codes[0] < 0
             assert holds(changed) == {"target": "items" if missing else expected}
 
@@ -241,11 +242,9 @@ def test_nothing_is_known_without_training_sessions_or_values() -> None:
     untrained = log.with_split(np.full(log.n_sessions, 2, np.int8))
     assert set(holds(untrained).values()) == {"numbers", "categories"}
     empty = {"page": np.full(log.n_events, -1, np.int32)}
-    assert holds(dataclasses.replace(log, event_fields=empty)) == {"page": "categories"}
+    assert holds(put(log, event=empty)) == {"page": "categories"}
     every = log_of([[([0, 1], 0)], [([0, 1], 1)]])
-    every = dataclasses.replace(
-        every, event_fields={"page": every.choices}, categories={"page": pl.Series(["i0", "i1"])}
-    )
+    every = put(every, event={"page": every.choices}, categories={"page": pl.Series(["i0", "i1"])})
     assert holds(every) == {"page": "categories"}, "chance alone displays every item"
 
 
@@ -297,14 +296,14 @@ def test_real_logs(name: str, shared_data: Callable[[str], Path]) -> None:
 def test_an_audit_names_the_context() -> None:
     log = navigation()
     report = audit(log)
-    assert [field.name for field in report.context] == sorted(log.event_fields)
+    assert [field.name for field in report.context] == sorted(log.columns_of("event"))
     text = report.to_text()
     assert "context of the events:" in text
     assert "  hour (numbers)" in text
     assert "  target (items: 100.0 % are displayed in their own session, " in text
     found = json.loads(json.dumps(report.to_dict()))["context"][0]
     assert found == dataclasses.asdict(ContextField("hour", "numbers"))
-    assert "context" not in audit(dataclasses.replace(log, event_fields={})).to_text()
+    assert "context" not in audit(put(log, event={})).to_text()
 
 
 def test_a_saved_log_asked_for_its_context(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_sheet_is_read_as_it_is(name: str, tmp_path: Path) -> None:
     else:
         path.write_bytes(text.encode("utf-16" if name in ("utf16.csv", "tabs.txt") else "utf-8"))
     log = read_log(path, candidate_fields=["price"])
-    np.testing.assert_allclose(log.candidate_fields["price"], [1087.46, 421.33, 12, 0.5])
+    np.testing.assert_allclose(log.columns["price"].values, [1087.46, 421.33, 12, 0.5])
     assert log.session_ids.to_list() == ["u1", "u2"]
 
 
@@ -45,12 +45,12 @@ def test_what_is_open_is_named(tmp_path: Path) -> None:
     for decimal, first in ((",", 1.234), (".", 1234.0)):
         options = ReadOptions.of(candidate_fields=["price"], decimal=decimal, name="log")
         log = read_log(path, options=options)
-        assert log.candidate_fields["price"][0] == np.float32(first)
+        assert log.columns["price"].values[0] == np.float32(first)
     path.write_text(text_of(";", ["1.234", "5.678", "2.345", "9.876"]))
     refused(path, "'price' has values such as '1.234' alone.*--decimal", candidate_fields=["price"])
     for decimal, first in ((",", 1234.0), (".", 1.234)):
         log = read_log(path, candidate_fields=["price"], decimal=decimal)
-        assert log.candidate_fields["price"][0] == np.float32(first)
+        assert log.columns["price"].values[0] == np.float32(first)
     path.write_text(text_of("|", GERMAN).replace("item", "it;em"))
     refused(path, "has one column, .*: name what divides columns, --delimiter ';'")
     named = read_log(path, delimiter="|", columns={"item": "it;em"})

@@ -13,6 +13,7 @@ from fastgaum.logs.cut import slice_sessions, stable_order
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame
+from tests.builders import values_of
 
 FIELDS, CONTEXT = ["number", "text"], ["query", "hour"]
 IDS = st.one_of(st.integers(-(2**70), 2**70).map(str), st.text("aB é-,'\"", min_size=1, max_size=4))
@@ -75,18 +76,18 @@ def as_sets(log: SessionLog) -> dict:
             first, last = log.display_offsets[event : event + 2]
             candidates = {}
             for candidate in range(first, last):
-                code = log.candidate_fields["text"][candidate]
+                code = log.columns["text"].values[candidate]
                 candidates[log.item_ids[int(log.items[candidate])]] = (
                     int(log.views[candidate]),
                     bool(candidate - first == log.choices[event]),
-                    float(log.candidate_fields["number"][candidate]),
-                    None if code < 0 else log.categories["text"][int(code)],
+                    float(log.columns["number"].values[candidate]),
+                    None if code < 0 else log.columns["text"].categories[int(code)],
                 )
             events[log.event_ids[event]] = candidates
-            if log.event_fields:
-                code = log.event_fields["query"][event]
-                query = None if code < 0 else log.categories["query"][int(code)]
-                hour = float(log.event_fields["hour"][event])
+            if log.columns_of("event"):
+                code = log.columns["query"].values[event]
+                query = None if code < 0 else log.columns["query"].categories[int(code)]
+                hour = float(log.columns["hour"].values[event])
                 expected = context_of_event(log.session_ids[session], event - start)
                 assert (query, hour) == expected
         out[log.session_ids[session]] = (int(log.split[session]), events)
@@ -138,12 +139,12 @@ def test_a_csv_in_between_changes_nothing(sessions) -> None:
     options = {"candidate_fields": FIELDS, "context_fields": CONTEXT}
     through_csv = read_frame(text, untyped=True, **options)
     direct = read_frame(frame, **options)
-    for name, values in direct.event_fields.items():
-        np.testing.assert_array_equal(through_csv.event_fields[name], values)
+    for name, values in values_of(direct, "event").items():
+        np.testing.assert_array_equal(through_csv.columns[name].values, values)
     np.testing.assert_array_equal(through_csv.items, direct.items)
     np.testing.assert_array_equal(through_csv.choices, direct.choices)
     np.testing.assert_array_equal(
-        through_csv.candidate_fields["number"], direct.candidate_fields["number"]
+        through_csv.columns["number"].values, direct.columns["number"].values
     )
     assert through_csv.item_ids.to_list() == direct.item_ids.to_list()
 
@@ -204,7 +205,7 @@ def test_rows_of_one_item_fold_into_one_candidate(rows, views, choice) -> None:
     assert log.item_ids.to_list() == ["a", "b"]
     assert log.views.tolist() == views
     assert log.choices.tolist() == [choice]
-    assert log.candidate_fields["x"].tolist() == [1.0, 3.0]
+    assert log.columns["x"].values.tolist() == [1.0, 3.0]
 
 
 def test_ordered_keeps_first_appearances_and_unordered_forgets_them() -> None:

@@ -72,8 +72,8 @@ def test_a_frame_is_the_log_of_its_file(frame: pl.DataFrame, file: Path, kind: s
     log = read_log(FRAMES[kind](frame), **fields, name="shop")
     assert log.fingerprint == read_log(file, **fields).fingerprint
     assert log.name == "shop"
-    assert log.categories["brand"].len() > 1
-    assert (log.candidate_fields["brand"] == -1).any()
+    assert log.columns["brand"].categories.len() > 1
+    assert (log.columns["brand"].values == -1).any()
 
 
 @pytest.mark.parametrize("kind", ["polars", "pandas", "pyarrow"])
@@ -88,7 +88,7 @@ def test_a_nested_frame_is_the_log_of_its_file(
     log = read_log(FRAMES[kind](events), **options)
     events.write_parquet(tmp_path / "nested.parquet")
     assert log.fingerprint == read_log(tmp_path / "nested.parquet", **options).fingerprint
-    assert log.item_fields.keys() == {"kind"}
+    assert log.columns_of("item").keys() == {"kind"}
 
 
 def test_raw_rows_of_a_frame_are_those_of_its_file(frame: pl.DataFrame, file: Path) -> None:

@@ -38,15 +38,15 @@ def test_a_vector_per_item(tmp_path: Path) -> None:
     file = table(tmp_path, price=[1.0, 2.0, 3.0, 4.0, 5.0])
     log = read_frame(LOG, item_table=file, item_vectors=["text"])
     expected = np.array([[1, 2, 4], [0.5, -2, 0], [1.5, 1, 1], [3, 3, -1]], np.float32)
-    found = log.item_vectors["text"]
+    found = log.columns["text"].values
     assert (found.dtype, found.shape) == (np.float32, (4, 3))
     np.testing.assert_array_equal(found, expected)
-    assert list(log.item_fields) == ["price"]
+    assert list(log.columns_of("item")) == ["price"]
     assert "item vectors text" in repr(log)
     arrays = pl.read_parquet(file).with_columns(pl.col("text").cast(pl.Array(pl.Float64, 3)))
     arrays.write_parquet(file)
     again = read_frame(LOG, item_table=file, item_vectors=["text"])
-    np.testing.assert_array_equal(again.item_vectors["text"], expected)
+    np.testing.assert_array_equal(again.columns["text"].values, expected)
     assert again.fingerprint == log.fingerprint
 
 
@@ -58,9 +58,9 @@ def test_a_saved_log_keeps_them(tmp_path: Path) -> None:
     log = read_log(tmp_path / "log.parquet", **options)
     save_log(log, tmp_path / "saved")
     saved = load_log(tmp_path / "saved")
-    np.testing.assert_array_equal(saved.item_vectors["text"], log.item_vectors["text"])
+    np.testing.assert_array_equal(saved.columns["text"].values, log.columns["text"].values)
     assert saved.fingerprint == log.fingerprint != read_frame(LOG).fingerprint
-    assert slice_sessions(log, [0]).item_vectors is log.item_vectors
+    assert slice_sessions(log, [0]).columns["text"] is log.columns["text"]
     # a run names its option again, and the saved log has the column already
     assert read_log(tmp_path / "saved", item_vectors=["text"]).fingerprint == log.fingerprint
     with pytest.raises(

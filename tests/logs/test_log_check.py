@@ -4,9 +4,9 @@ changed afterwards, so its fingerprint stays true."""
 from __future__ import annotations
 
 import copy
-import dataclasses
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,23 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.log import SessionLog
-from tests.builders import random_log, with_drawn_actions, with_fields, with_vectors
+from fastgaum.logs.log import Column, SessionLog
+from tests.builders import put, random_log, with_drawn_actions, with_fields, with_vectors
 
 
 @pytest.fixture(scope="module")
 def log() -> SessionLog:
     """A log with all that a log may have: fields of each kind, vectors, actions, view counts."""
     made = with_fields(with_vectors(with_drawn_actions(random_log(1, n_sessions=6))))
-    return dataclasses.replace(
+    return put(
         made,
-        event_fields={"hour": np.arange(made.n_events, dtype=np.float32)},
-        user_fields={"shelf": np.zeros(made.n_sessions, np.int32)},
+        event={"hour": np.arange(made.n_events, dtype=np.float32)},
+        user={"land": np.zeros(made.n_sessions, np.int32)},
+        categories={"land": pl.Series(["be"])},
     )
 
 
-def put(name: str, value: float, at: int = 0) -> Callable[[SessionLog], dict[str, Any]]:
+def changed(name: str, value: float, at: int = 0) -> Callable[[SessionLog], dict[str, Any]]:
     """The array of that name with one number changed."""
 
     def change(log: SessionLog) -> dict[str, Any]:
@@ -40,12 +41,11 @@ def put(name: str, value: float, at: int = 0) -> Callable[[SessionLog], dict[str
     return change
 
 
-def put_field(kind: str, name: str, value: float) -> Callable[[SessionLog], dict[str, Any]]:
+def changed_column(name: str, value: float) -> Callable[[SessionLog], dict[str, Any]]:
     def change(log: SessionLog) -> dict[str, Any]:
-        fields = dict(getattr(log, kind))
-        fields[name] = fields[name].copy()
-        fields[name][1] = value
-        return {kind: fields}
+        values = log.columns[name].values.copy()
+        values[1] = value
+        return {"columns": {**log.columns, name: log.columns[name].with_values(values)}}
 
     return change
 
@@ -55,7 +55,7 @@ def put_action(name: str, value: int) -> Callable[[SessionLog], dict[str, Any]]:
         assert log.actions is not None
         values = getattr(log.actions, name).copy()
         values[-1] = value
-        return {"actions": dataclasses.replace(log.actions, **{name: values})}
+        return {"actions": replace(log.actions, **{name: values})}
 
     return change
 
@@ -65,36 +65,39 @@ def shorter(name: str) -> Callable[[SessionLog], dict[str, Any]]:
 
 
 ROWS: dict[str, tuple[Callable[[SessionLog], dict[str, Any]], str]] = {
-    "item beyond": (put("items", 10**6, 3), r"items holds 1000000 at 3, codes from 0 to 14"),
-    "item below": (put("items", -1), "items holds -1 at 0"),
+    "item beyond": (changed("items", 10**6, 3), r"items holds 1000000 at 3, codes from 0 to 14"),
+    "item below": (changed("items", -1), "items holds -1 at 0"),
     "too few item ids": (lambda log: {"item_ids": log.item_ids[:1]}, "items holds"),
     "items of another type": (lambda log: {"items": log.items.astype(np.float64)}, "is float64"),
     "items a list": (lambda log: {"items": log.items.tolist()}, "items is a list"),
     "items too short": (shorter("items"), "display_offsets ends with"),
-    "choice beyond": (put("choices", 99, 1), "choices holds 99 at 1, a place in the event's"),
-    "choice below": (put("choices", -2), "choices holds -2 at 0"),
+    "choice beyond": (changed("choices", 99, 1), "choices holds 99 at 1, a place in the event's"),
+    "choice below": (changed("choices", -2), "choices holds -2 at 0"),
     "choices too short": (shorter("choices"), "choices has"),
-    "offset of 10^8": (put("display_offsets", 10**8, 2), "display_offsets holds .* at 3"),
-    "offset not 0": (put("display_offsets", 1), "display_offsets begins with"),
-    "offset falls": (put("session_offsets", -5, 1), "session_offsets holds -5 at 1"),
-    "empty display": (lambda log: put("display_offsets", 0, 1)(log), "display_offsets holds 0"),
+    "offset of 10^8": (changed("display_offsets", 10**8, 2), "display_offsets holds .* at 3"),
+    "offset not 0": (changed("display_offsets", 1), "display_offsets begins with"),
+    "offset falls": (changed("session_offsets", -5, 1), "session_offsets holds -5 at 1"),
+    "empty display": (lambda log: changed("display_offsets", 0, 1)(log), "display_offsets holds 0"),
     "sessions end late": (shorter("session_offsets"), "session_offsets ends with"),
-    "split": (put("split", 3), "split holds 3 at 0"),
-    "user below": (put("users", -1), "users holds -1"),
+    "split": (changed("split", 3), "split holds 3 at 0"),
+    "user below": (changed("users", -1), "users holds -1"),
     "users too short": (shorter("users"), "users has 5 entries, the log has 6 sessions"),
     "session ids": (shorter("session_ids"), "session_ids has 5"),
     "event ids": (shorter("event_ids"), "event_ids has"),
-    "no view": (put("views", 0), "views holds 0 at 0"),
-    "category beyond": (put_field("candidate_fields", "shelf", 9), r"\['shelf'\] holds 9 at 1"),
-    "category of a user": (put_field("user_fields", "shelf", -2), r"\['shelf'\] holds -2 at 1"),
-    "not a number": (put_field("event_fields", "hour", np.nan), r"\['hour'\] holds nan at 1"),
-    "infinite": (put_field("item_fields", "size", np.inf), r"\['size'\] holds inf at 1"),
-    "codes without texts": (lambda log: {"categories": {}}, "`categories` has no texts"),
-    "field too short": (
-        lambda log: {"event_fields": {"hour": np.zeros(2, np.float32)}},
-        r"event_fields\['hour'\] has 2 entries",
+    "no view": (changed("views", 0), "views holds 0 at 0"),
+    "category beyond": (changed_column("shelf", 9), "candidate.shelf holds 9 at 1"),
+    "category of a user": (changed_column("land", -2), "user.land holds -2 at 1"),
+    "not a number": (changed_column("hour", np.nan), "event.hour holds nan at 1"),
+    "infinite": (changed_column("size", np.inf), "item.size holds inf at 1"),
+    "codes without texts": (
+        lambda log: {"columns": {"shelf": replace(log.columns["shelf"], texts=None)}},
+        "holds codes, and has no texts",
     ),
-    "vector": (put_field("item_vectors", "text", np.nan), r"\['text'\] holds nan at 4"),
+    "field too short": (
+        lambda log: {"columns": {"hour": Column("event", np.zeros(2, np.float32))}},
+        "event.hour has 2 entries",
+    ),
+    "vector": (changed_column("text", np.nan), "item.text holds nan at 4"),
     "acted item beyond": (put_action("items", 77), "actions.items holds 77"),
     "kind of action": (put_action("kinds", 3), "actions.kinds holds 3"),
     "actions' end": (put_action("offsets", 10**6), "actions.offsets ends with 1000000"),
@@ -105,17 +108,17 @@ ROWS: dict[str, tuple[Callable[[SessionLog], dict[str, Any]], str]] = {
 def test_arrays_that_disagree_are_refused(row: str, log: SessionLog) -> None:
     change, says = ROWS[row]
     with pytest.raises(LogFormatError, match=f"log 'log': .*{says}"):
-        dataclasses.replace(log, **change(log))
+        replace(log, **change(log))
 
 
 def test_no_array_of_a_log_can_be_changed(log: SessionLog) -> None:
     """Nor of a copy, or of one that was pickled. What the log was made of is the caller's."""
     given = log.items.copy()
-    made = dataclasses.replace(log, items=given)
+    made = replace(log, items=given)
     for one in (made, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         assert one.fingerprint == log.fingerprint
         assert one.actions is not None
-        fields = (one.candidate_fields["price"], one.item_vectors["text"], one.actions.items)
+        fields = (one.columns["price"].values, one.columns["text"].values, one.actions.items)
         for array in (one.items, one.choices, one.session_offsets, one.split, *fields):
             with pytest.raises(ValueError, match="read-only"):
                 array[0] = 1

@@ -99,8 +99,8 @@ def test_what_is_read_of_a_file_is_what_it_was_made_of(name: str, files: dict[st
         assert events_of(log) == expected(name)
     layout = LAYOUTS[name]
     assert log.ordered == layout.options.ordered
-    assert sorted(log.event_fields) == sorted(layout.options.context_fields)
-    assert sorted(log.candidate_fields) == sorted(layout.options.candidate_fields)
+    assert sorted(log.columns_of("event")) == sorted(layout.options.context_fields)
+    assert sorted(log.columns_of("candidate")) == sorted(layout.options.candidate_fields)
 
 
 def test_histories_come_before_the_first_impression(files: dict[str, Path]) -> None:
@@ -172,15 +172,17 @@ def test_given_options_come_before_a_layout_s(files: dict[str, Path]) -> None:
     with pytest.raises(LogFormatError, match="has 2 clicks, one is required"):
         read_log(files["MIND"], clicks="error")
     bare = read_log(files["CLARA2"], ordered=False, context_fields=())
-    assert (bare.ordered, bare.event_fields) == (False, {})
-    assert set(read_log(files["Wikispeedia"], context_fields=["target"]).event_fields) == {"target"}
+    assert (bare.ordered, bare.columns_of("event")) == (False, {})
+    assert set(read_log(files["Wikispeedia"], context_fields=["target"]).columns_of("event")) == {
+        "target"
+    }
     visits = read_log(files["EB-NeRD"], columns={"session": "session_id"})
     assert (visits.n_sessions, len(np.unique(visits.users))) == (USERS * STEPS, USERS)
     # rows of one display each become displays of several items where the reader says so
     long = {"item": "video_id", "chosen": "is_click"}
     assert read_log(files["KuaiRand"], columns=long, clicks="first").n_events == USERS * STEPS
     device = read_log(files["EB-NeRD"], context_fields=["device_type"])
-    assert set(device.event_fields) == {"device_type"}
+    assert set(device.columns_of("event")) == {"device_type"}
 
 
 @pytest.mark.parametrize(
@@ -264,7 +266,7 @@ def test_files_without_column_names_are_read_compressed(tmp_path: Path) -> None:
         file.unlink()
     packed = tmp_path / "behaviors.tsv.gz"
     assert read_log(packed).fingerprint == read_log(tmp_path).fingerprint == whole.fingerprint
-    assert "category" in read_log(tmp_path, item_table=tmp_path / "news.tsv.gz").item_fields
+    assert "category" in read_log(tmp_path, item_table=tmp_path / "news.tsv.gz").columns_of("item")
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(LogFormatError, match=f"'{packed.name}' is no readable"):
         read_log(packed)
@@ -283,9 +285,9 @@ def test_times_that_a_frame_has_made_times(files: dict[str, Path]) -> None:
 
 def test_item_tables_without_a_header(files: dict[str, Path]) -> None:
     mind = read_log(files["MIND"], item_table=files["MIND"].with_name("news.tsv"))
-    assert sorted(mind.item_fields) == ["category", "subcategory"]
+    assert sorted(mind.columns_of("item")) == ["category", "subcategory"]
     row = mind.item_ids.to_list().index("N3")
-    category = mind.categories["category"][int(mind.item_fields["category"][row])]
+    category = mind.columns["category"].categories[int(mind.columns["category"].values[row])]
     assert category == "sports"
 
 

@@ -47,11 +47,11 @@ def check_long(log) -> None:
     assert log.choices.tolist() == [0, 0, -1]
     assert log.views.tolist() == [1, 1, 1, 1, 1]
     assert log.users.tolist() == [0, 1]
-    np.testing.assert_array_equal(log.candidate_fields["price"], np.float32([3, 1.5, 2, 4, 5]))
-    assert log.candidate_fields["price"].dtype == np.float32
-    assert log.categories["brand"].to_list() == ["x", "y"]
-    assert log.candidate_fields["brand"].tolist() == [1, -1, 0, 0, 0]
-    assert log.candidate_fields["brand"].dtype == np.int32
+    np.testing.assert_array_equal(log.columns["price"].values, np.float32([3, 1.5, 2, 4, 5]))
+    assert log.columns["price"].values.dtype == np.float32
+    assert log.columns["brand"].categories.to_list() == ["x", "y"]
+    assert log.columns["brand"].values.tolist() == [1, -1, 0, 0, 0]
+    assert log.columns["brand"].values.dtype == np.int32
     for array in (log.session_offsets, log.display_offsets, log.items, log.choices, log.users):
         assert array.dtype == np.int32
 
@@ -235,9 +235,9 @@ def test_nested_fields_per_candidate_and_per_event() -> None:
         pl.Series("device", ["phone", "tv", "phone"]),
     )
     log = read_frame(frame, candidate_fields=["rank", "tags", "device"])
-    assert log.candidate_fields["rank"].tolist() == [4, 1, 3, 2, 6, 5]
-    assert log.candidate_fields["tags"].tolist() == [0, 0, 1, -1, 1, 1]
-    assert log.candidate_fields["device"].tolist() == [1, 0, 0, 0, 0, 0]
+    assert log.columns["rank"].values.tolist() == [4, 1, 3, 2, 6, 5]
+    assert log.columns["tags"].values.tolist() == [0, 0, 1, -1, 1, 1]
+    assert log.columns["device"].values.tolist() == [1, 0, 0, 0, 0, 0]
 
 
 def test_nested_repeated_items_fold_and_count_as_views() -> None:
@@ -323,7 +323,7 @@ def test_a_views_column_is_a_count_unless_named_as_a_field() -> None:
     assert read_frame(frame).views.tolist() == [65535, 3, 1, 1, 1]
     as_field = read_frame(frame, candidate_fields=["views"])
     assert as_field.views.tolist() == [1] * 5
-    assert as_field.candidate_fields["views"].tolist() == [70_000, 3, 0, 1, 1]
+    assert as_field.columns["views"].values.tolist() == [70_000, 3, 0, 1, 1]
 
 
 def test_split_rules() -> None:
@@ -373,13 +373,13 @@ def test_item_table(tmp_path) -> None:
     )
     for suffix in (".csv", ".parquet"):
         out = attach_item_table(log, write(table, tmp_path / f"items{suffix}"))
-        assert out.categories["genre"].to_list() == ["g1", "g2"]
-        assert out.item_fields["genre"].tolist() == [1, -1, 0, -1]
+        assert out.columns["genre"].categories.to_list() == ["g1", "g2"]
+        assert out.columns["genre"].values.tolist() == [1, -1, 0, -1]
         # b has no year and d no row: both get the mean of a and c.
-        assert out.item_fields["year"].tolist() == [2000, 2005, 2010, 2005]
+        assert out.columns["year"].values.tolist() == [2000, 2005, 2010, 2005]
     write(LONG, tmp_path / "log.csv")
     via_read = read_log(tmp_path / "log.csv", item_table=tmp_path / "items.csv")
-    assert via_read.item_fields["year"].tolist() == [2000, 2005, 2010, 2005]
+    assert via_read.columns["year"].values.tolist() == [2000, 2005, 2010, 2005]
 
 
 @pytest.mark.parametrize(

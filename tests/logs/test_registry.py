@@ -32,6 +32,7 @@ from fastgaum.logs.registry import (
     sha256_of,
 )
 from fastgaum.logs.side_tables import attach_item_table
+from tests.builders import values_of
 
 SharedData = Callable[[str], Path]
 REAL = {
@@ -154,8 +155,8 @@ def test_a_folder_is_adopted_whole(name: str, shared_data: SharedData, tmp_path:
 def test_the_item_table_of_wikispeedia(shared_data: SharedData) -> None:
     table = shared_data("wikispeedia/items.parquet")
     log = attach_item_table(loaded("wikispeedia", table.parents[1]), table)
-    assert set(log.item_fields) == {"name", "category", "subcategory"}
-    assert all((codes >= 0).all() for codes in log.item_fields.values())
+    assert set(log.columns_of("item")) == {"name", "category", "subcategory"}
+    assert all((codes >= 0).all() for codes in values_of(log, "item").values())
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -18,6 +18,7 @@ from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.store import load_log, save_log
+from tests.builders import values_of
 from tests.logs.test_fold import CONTEXT, FIELDS, SESSIONS, as_sets, rows_of
 from tests.logs.test_saved_log import assert_same
 
@@ -60,8 +61,8 @@ def test_a_long_file_is_its_log(suffix: str, sessions: Any, ordered: bool) -> No
         again = read_log(path, **OPTIONS, ordered=ordered, name=log.name)
     assert as_sets(again) == as_sets(log)
     assert again.ordered == ordered
-    for name, values in log.event_fields.items():
-        np.testing.assert_array_equal(again.event_fields[name], values)
+    for name, values in values_of(log, "event").items():
+        np.testing.assert_array_equal(again.columns[name].values, values)
     for part in ("session_offsets", "display_offsets", "items", "choices", "split"):
         np.testing.assert_array_equal(getattr(again, part), getattr(log, part))
 
@@ -79,8 +80,8 @@ def test_a_nested_file_is_its_log(
         again = read_log(path, **OPTIONS, ordered=ordered, split="file")
     assert again.views is None, "a nested row displays an item once"
     assert as_sets(dataclasses.replace(again, views=log.views)) == as_sets(log)
-    for name, values in log.event_fields.items():
-        np.testing.assert_array_equal(again.event_fields[name], values)
+    for name, values in values_of(log, "event").items():
+        np.testing.assert_array_equal(again.columns[name].values, values)
     np.testing.assert_array_equal(again.items, log.items)
     np.testing.assert_array_equal(again.choices, log.choices)
 
@@ -113,7 +114,7 @@ def test_a_saved_log_is_the_log(sessions: Any, ordered: bool, with_table: bool, 
                 **OPTIONS,
             )
             years = dict(zip(held, table["year"].to_list(), strict=True))
-            for item, year in zip(ids, log.item_fields["year"].tolist(), strict=True):
+            for item, year in zip(ids, log.columns["year"].values.tolist(), strict=True):
                 assert year == pytest.approx(years.get(item) or table["year"].mean())
         loaded = load_log(save_log(log, Path(folder) / "saved"))
         assert_same(loaded, log)

@@ -15,7 +15,7 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.store import is_saved_log, load_log, save_log
-from tests.builders import random_log
+from tests.builders import put, random_log
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def log() -> SessionLog:
         }
     )
     packed = read_frame(frame, candidate_fields=["price/€", "brand"], ordered=True, name="tiny")
-    return dataclasses.replace(packed, item_fields={"year": np.array([1, 2, 3], dtype=np.float32)})
+    return put(packed, item={"year": np.array([1, 2, 3], dtype=np.float32)})
 
 
 def assert_same(left: SessionLog, right: SessionLog) -> None:
@@ -39,9 +39,10 @@ def assert_same(left: SessionLog, right: SessionLog) -> None:
         # a log whose users are known by their codes is saved with these as their ids
         name = "user_hashes" if field.name == "user_ids" else field.name
         a, b = getattr(left, name), getattr(right, name)
-        if isinstance(a, dict):
-            assert list(a) == list(b), field.name
-            pairs = [(a[key], b[key]) for key in a]
+        if field.name == "columns":
+            assert a.keys() == b.keys()
+            parts = ("of", "values", "texts")
+            pairs = [(getattr(a[key], part), getattr(b[key], part)) for key in a for part in parts]
         else:
             pairs = [(a, b)]
         for one, other in pairs:
@@ -76,22 +77,22 @@ def rich_log(seed: int = 0, n_sessions: int = 80) -> SessionLog:
     """A log with shared users, views, fields of every kind, and events without a click."""
     log = random_log(seed, n_sessions=n_sessions, shared_users=True, no_click=0.2)
     rng = np.random.default_rng(seed)
-    return dataclasses.replace(
+    return put(
         log,
         views=rng.integers(1, 5, log.n_candidates).astype(np.uint16),
-        candidate_fields={
+        candidate={
             "price": rng.normal(size=log.n_candidates).astype(np.float32),
             "brand": rng.integers(-1, 3, log.n_candidates).astype(np.int32),
         },
-        item_fields={
+        item={
             "year": rng.normal(size=log.n_items).astype(np.float32),
             "kind": rng.integers(-1, 2, log.n_items).astype(np.int32),
         },
-        event_fields={
+        event={
             "hour": rng.normal(size=log.n_events).astype(np.float32),
             "query": rng.integers(-1, 2, log.n_events).astype(np.int32),
         },
-        user_fields={
+        user={
             "age": rng.normal(size=log.n_sessions).astype(np.float32)[log.users],
             "land": rng.integers(-1, 2, log.n_sessions).astype(np.int32)[log.users],
         },
@@ -119,7 +120,9 @@ def test_read_log_takes_a_saved_log(tmp_path, log) -> None:
     halves = [read_log(folder, split=rule).split for rule in ("half", "other-half")]
     assert ((halves[0] == 2) != (halves[1] == 2)).all()
     pl.DataFrame({"item": ["a"], "kind": ["k"]}).write_parquet(tmp_path / "items.parquet")
-    assert read_log(folder, item_table=tmp_path / "items.parquet").item_fields["kind"].tolist() == [
+    assert read_log(folder, item_table=tmp_path / "items.parquet").columns[
+        "kind"
+    ].values.tolist() == [
         0,
         -1,
         -1,

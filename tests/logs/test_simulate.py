@@ -176,7 +176,7 @@ def test_the_registered_log_of_ratings(shared_data: SharedData, tmp_path: Path) 
     assert not {"first position", "last position", "most rows", "fewest rows"} & set(traps)
     assert f"| 93.0 | {traps['smallest item id']:.1f} |" in card("movielens-small")
     movies = real / "ml-latest-small" / "movies.csv"
-    assert sorted(load("movielens-small", data_dir=real, item_table=movies).item_fields) == [
+    assert sorted(load("movielens-small", data_dir=real, item_table=movies).columns_of("item")) == [
         "genres",
         "title",
     ]

@@ -30,10 +30,10 @@ def test_fields_are_made_of_times(tmp_path: Path) -> None:
     names = ["gap", "hour", "day"]
     log = read_frame(TIMED, time_fields=names)
     np.testing.assert_allclose(
-        log.event_fields["gap"], np.log1p([0.0, 3599.0, 1.0, 0.0]).astype(np.float32)
+        log.columns["gap"].values, np.log1p([0.0, 3599.0, 1.0, 0.0]).astype(np.float32)
     )
     for name, expected in (("hour", ["23", "0", "0", "23"]), ("day", ["Sun", "Mon", "Mon", "Sun"])):
-        values = log.categories[name].gather(log.event_fields[name]).to_list()
+        values = log.columns[name].categories.gather(log.columns[name].values).to_list()
         assert values == expected
     TIMED.write_parquet(tmp_path / "log.parquet")
     options = ReadOptions.of(time_fields=names)
@@ -42,13 +42,13 @@ def test_fields_are_made_of_times(tmp_path: Path) -> None:
     # a clock of its own zone, and numbers with the unit that they have
     east = TIMED.with_columns(pl.col("time").dt.convert_time_zone("Asia/Tokyo"))
     moved = read_frame(east, time_fields=names)
-    assert moved.categories["hour"][int(moved.event_fields["hour"][0])] == "8"
+    assert moved.columns["hour"].categories[int(moved.columns["hour"].values[0])] == "8"
     numbers = read_frame(TIMED.with_columns(time=pl.Series([1, 0, 9, 4])), time_fields=["gap"])
-    np.testing.assert_allclose(numbers.event_fields["gap"], np.log1p([0, 3, 5, 0]), rtol=1e-6)
+    np.testing.assert_allclose(numbers.columns["gap"].values, np.log1p([0, 3, 5, 0]), rtol=1e-6)
     # successive choices have the time of their display
     every = TIMED.with_columns(chosen=pl.col("items"))
     each = read_frame(every, time_fields=["gap"], clicks="each")
-    assert each.event_fields["gap"].tolist()[2:4] == [log.event_fields["gap"][1]] * 2
+    assert each.columns["gap"].values.tolist()[2:4] == [log.columns["gap"].values[1]] * 2
 
 
 @pytest.mark.parametrize(
@@ -95,5 +95,5 @@ def test_hours_are_those_of_the_clock_as_written_whatever_the_way_in(tmp_path: P
     assert len(logs) == 10
     for log in logs:
         for name, said in (("hour", ["8", "23", "0"]), ("day", ["Sat", "Sun", "Mon"])):
-            assert log.categories[name].gather(log.event_fields[name]).to_list() == said
+            assert log.columns[name].categories.gather(log.columns[name].values).to_list() == said
         assert log.fingerprint == logs[0].fingerprint

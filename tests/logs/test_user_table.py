@@ -21,6 +21,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.simulate import make_displays
 from fastgaum.logs.store import load_log, save_log
+from tests.builders import put, values_of
 from tests.logs.test_context import navigation
 from tests.logs.test_saved_log import assert_same
 
@@ -54,15 +55,15 @@ def test_a_value_per_session_of_its_kind(table: Path) -> None:
     """Whole numbers and text are categories; a missing number is the mean of the table's others."""
     log = read_frame(LOG, user_table=table)
     assert log.session_ids.to_list() == ["a", "b", "c"]
-    assert {name: values.tolist() for name, values in log.user_fields.items()} == {
+    assert {name: values.tolist() for name, values in values_of(log, "user").items()} == {
         "age": [-1, 0, -1],
         "land": [0, 2, 0],
         "spent": [3.5, 2.5, 3.5],
         "member": [1.0, 1.0, 1.0],
     }
-    assert log.categories["age"].to_list() == ["31", "40"]
-    assert log.categories["land"].to_list() == ["be", "fr", "nl"]
-    assert (log.event_fields, log.candidate_fields) == ({}, {})
+    assert log.columns["age"].categories.to_list() == ["31", "40"]
+    assert log.columns["land"].categories.to_list() == ["be", "fr", "nl"]
+    assert (log.columns_of("event"), log.columns_of("candidate")) == ({}, {})
     assert context_values(log, "spent").tolist() == [3.5, 3.5, 2.5, 3.5]
     assert context_values(log, "land", np.array([2, 0], np.int32)).tolist() == [2, 0]
 
@@ -76,7 +77,10 @@ def test_the_form_of_the_table_says_nothing(table: Path, tmp_path: Path) -> None
     again = read_frame(renamed, **options)
     # a csv has no type of its own for flags: they are text
     assert again.categories.pop("member").to_list() == ["false", "true"]
-    assert log.user_fields.pop("member").tolist() == again.user_fields.pop("member").tolist()
+    assert (
+        log.columns_of("user").pop("member").tolist()
+        == again.columns_of("user").pop("member").tolist()
+    )
     assert again.fingerprint == dataclasses.replace(log).fingerprint
 
 
@@ -84,7 +88,11 @@ def test_the_form_of_the_table_says_nothing(table: Path, tmp_path: Path) -> None
 def test_sessions_are_the_users_of_a_log_without(tmp_path: Path, key: str) -> None:
     pl.DataFrame({key: ["c", "a", "b"], "land": ["x", "y", "z"]}).write_csv(tmp_path / "users.csv")
     log = read_frame(LOG.drop("user"), user_table=tmp_path / "users.csv")
-    assert log.categories["land"].gather(log.user_fields["land"]).to_list() == ["y", "z", "x"]
+    assert log.columns["land"].categories.gather(log.columns["land"].values).to_list() == [
+        "y",
+        "z",
+        "x",
+    ]
 
 
 def test_the_log_is_the_same_saved_and_from_the_long_layout(table: Path, tmp_path: Path) -> None:
@@ -92,7 +100,7 @@ def test_the_log_is_the_same_saved_and_from_the_long_layout(table: Path, tmp_pat
     log = read_log(tmp_path / "log.parquet", user_table=table)
     assert_same(load_log(save_log(log, tmp_path / "one")), log)
     picked = slice_sessions(log, [2, 0])
-    assert picked.user_fields["spent"].tolist() == [3.5, 3.5]
+    assert picked.columns["spent"].values.tolist() == [3.5, 3.5]
     back = read_frame(to_frame(log), context_fields=["land", "spent"])
     assert context_values(back, "spent").tolist() == context_values(log, "spent").tolist()
     # a run that was trained on the original finds the table's fields in what was saved
@@ -105,10 +113,10 @@ def test_every_reader_of_context_reads_it(tmp_path: Path) -> None:
     each event."""
     log = navigation(60, n_items=120)
     first = log.session_offsets[:-1]
-    of_users = {name: values[first] for name, values in log.event_fields.items()}
+    of_users = {name: values[first] for name, values in values_of(log, "event").items()}
     repeated = {name: values[log.session_of_event] for name, values in of_users.items()}
-    one = dataclasses.replace(log, event_fields={}, user_fields=of_users)
-    other = dataclasses.replace(log, event_fields=repeated)
+    one = put(log, event={}, user=of_users)
+    other = put(log, event=repeated)
     saved = load_log(save_log(one, tmp_path / "one"))
     assert {part.of_user for part in context_of(one)} == {True}
     rows = np.arange(log.n_sessions, dtype=np.int32)
@@ -125,7 +133,7 @@ def test_every_reader_of_context_reads_it(tmp_path: Path) -> None:
     assert any("target" in name for name in floors[0])
     assert floors[0] == floors[1] == floors[2]
     with pytest.raises(FeatureMismatchError, match="declare the same context fields"):
-        spaces[0].encoder(dataclasses.replace(one, user_fields={}))
+        spaces[0].encoder(put(one, user={}))
     says = [str(part) for part in audit(one).context]
     assert says[0] == "hour of the user (numbers)"
     assert says[3].startswith("target of the user (items: ")
@@ -136,7 +144,10 @@ def test_displays_that_are_made_up(tmp_path: Path) -> None:
     users.write_csv(tmp_path / "users.csv")
     choices = pl.DataFrame({"user": [1, 2], "item": [1, 2], "time": [1, 2]})
     log = read_log(make_displays(choices), user_table=tmp_path / "users.csv")
-    assert log.categories["land"].gather(log.user_fields["land"]).to_list() == ["be", "nl"]
+    assert log.columns["land"].categories.gather(log.columns["land"].values).to_list() == [
+        "be",
+        "nl",
+    ]
 
 
 BAD: dict[str, tuple[Any, str]] = {
@@ -208,11 +219,11 @@ def test_a_saved_log_is_not_read_with_another_table(case: str, table: Path, tmp_
 
 def test_the_fingerprint_knows_users(table: Path) -> None:
     log = read_frame(LOG, user_table=table)
-    changed = {**log.user_fields, "spent": log.user_fields["spent"] + 1}
+    changed = {**values_of(log, "user"), "spent": log.columns["spent"].values + 1}
     prints = {
         read_frame(LOG).fingerprint,
         log.fingerprint,
-        dataclasses.replace(log, user_fields=changed).fingerprint,
+        put(log, user=changed).fingerprint,
     }
     assert len(prints) == 3
     assert isinstance(log, SessionLog)

@@ -16,7 +16,7 @@ from fastgaum.models.choice_model import Head
 from fastgaum.models.online import OnlineUser
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.segments import segment_sum
-from tests.builders import random_log, with_drawn_actions, with_fields, with_vectors
+from tests.builders import random_log, values_of, with_drawn_actions, with_fields, with_vectors
 from tests.logs.test_context import navigation
 from tests.worlds.test_learned_world import IDENTITY, fitted
 
@@ -69,7 +69,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def item_table(log: SessionLog) -> pl.DataFrame:
     """The vectors of a log's items as a table, in another order."""
-    lists = {name: rows.tolist() for name, rows in log.item_vectors.items()}
+    lists = {name: rows.tolist() for name, rows in log.vectors.items()}
     return pl.DataFrame({"item": log.item_ids, **lists})[::-1]
 
 
@@ -85,17 +85,20 @@ def told(user: OnlineUser, log: SessionLog, event: int) -> np.ndarray:
     items = log.item_ids.gather(log.items[span]).to_list()
 
     def values(name: str, codes: np.ndarray) -> list[Any]:
-        if name not in log.categories:
+        texts = log.columns[name].texts
+        if texts is None:
             return codes.tolist()
-        return Vocabulary(log.categories[name]).decode(codes).to_list()
+        return Vocabulary(texts).decode(codes).to_list()
 
-    fields = {name: values(name, of[span]) for name, of in log.candidate_fields.items()}
-    fields |= {name: values(name, of[log.items[span]]) for name, of in log.item_fields.items()}
+    fields = {name: values(name, of[span]) for name, of in values_of(log, "candidate").items()}
+    fields |= {
+        name: values(name, of[log.items[span]]) for name, of in values_of(log, "item").items()
+    }
     if log.views is not None and "views" in user.model.fields:
         fields["views"] = log.views[span].tolist()
     tell_actions(user, log, event)
     context = {
-        name: values(name, of[event : event + 1])[0] for name, of in log.event_fields.items()
+        name: values(name, of[event : event + 1])[0] for name, of in values_of(log, "event").items()
     }
     probabilities = user.probabilities(items, context or None, fields or None)
     choice = int(log.choices[event])
@@ -111,9 +114,9 @@ def tell_actions(user: OnlineUser, log: SessionLog, event: int) -> None:
         item = int(log.actions.items[action])
         kind = str(log.actions.kind_names[int(log.actions.kinds[action])])
         fields = {}
-        if "brand" in log.item_fields:
-            code = log.item_fields["brand"][item : item + 1]
-            fields["brand"] = Vocabulary(log.categories["brand"]).decode(code)[0]
+        if "brand" in log.columns_of("item"):
+            code = log.columns["brand"].values[item : item + 1]
+            fields["brand"] = Vocabulary(log.columns["brand"].categories).decode(code)[0]
         user.acted(str(log.item_ids[item]), kind, fields)
 
 
@@ -121,7 +124,7 @@ def replayed(model: UserModel, log: SessionLog, head: Head) -> tuple[np.ndarray,
     """Probabilities of all candidates, and of no click beside each of them."""
     items, none = [], []
     folded = model.user(head).model
-    if log.item_vectors:
+    if log.vectors:
         folded = folded.with_item_table(item_table(log))
     for session in range(log.n_sessions):
         user = OnlineUser(folded)

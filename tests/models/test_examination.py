@@ -22,7 +22,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.nets.examination import Examination
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.tensors import BatchTensors, to_tensors
-from tests.builders import change_state, log_of, permuted_within_sets, random_log
+from tests.builders import change_state, log_of, permuted_within_sets, put, random_log
 
 SMALL: dict[str, Any] = {
     **{"epochs": 2, "warm_start": 2, "hidden": [8, 8], "history_dim": 5},
@@ -33,10 +33,10 @@ SMALL: dict[str, Any] = {
 def ordered_log() -> SessionLog:
     log = random_log(2, n_sessions=80, no_click=0.2)
     rng = np.random.default_rng(0)
-    return dataclasses.replace(
+    return put(
         log,
-        candidate_fields={"price": rng.random(log.n_candidates, np.float32)},
-        event_fields={"hour": rng.random(log.n_events, np.float32)},
+        candidate={"price": rng.random(log.n_candidates, np.float32)},
+        event={"hour": rng.random(log.n_events, np.float32)},
         ordered=True,
     )
 

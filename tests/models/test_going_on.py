@@ -3,7 +3,6 @@ stopped and resumed, and what is refused."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import resume_run, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
-from tests.builders import random_log
+from tests.builders import put, random_log
 from tests.features.test_grown import in_two
 from tests.game.interrupted import StopAt, check_same
 from tests.logs.test_context import navigation
@@ -142,9 +141,7 @@ def test_what_cannot_go_on_is_refused(
     further = UserModel.from_run(former, device="cpu")
     with pytest.raises(LogFormatError, match="is the one that the model was trained on"):
         further.fit(logs[0])
-    priced = dataclasses.replace(
-        logs[1], candidate_fields={"price": np.ones(logs[1].n_candidates, np.float32)}
-    )
+    priced = put(logs[1], candidate={"price": np.ones(logs[1].n_candidates, np.float32)})
     with pytest.raises(FeatureMismatchError, match=r"extra \['price'\]"):
         further.fit(priced)
 

@@ -3,7 +3,6 @@ that go on, are saved, and find other vectors than theirs."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from fastgaum.errors import FeatureMismatchError
 from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.user_model import UserModel
+from tests.builders import columns_of, put
 
 N_ITEMS, N_OLD, N_SHOWN, DIM = 400, 300, 5, 8
 TOWERS = {"tower_dim": 8, "hidden": [8], "history_dim": 4, "set_context": False, "dropout": 0.0}
@@ -48,7 +48,7 @@ def cold_log(n_sessions: int = 800, draws: int = 1) -> tuple[SessionLog, np.ndar
         session_ids=pl.Series([str(i) for i in range(n_sessions)]),
         event_ids=pl.Series([str(i) for i in range(n_events)]),
         item_ids=pl.Series([f"i{i}" for i in range(N_ITEMS)]),
-        item_vectors={"text": vectors},
+        columns=columns_of(vector={"text": vectors}),
     )
     return log, utility
 
@@ -97,7 +97,7 @@ def test_utilities_of_new_items_are_recovered(
     assert len(rows) == N_ITEMS - N_OLD
     assert np.corrcoef(new["utility"].to_numpy(), utility[rows])[0, 1] > 0.97
     blind = UserModel.from_preset("fastgaum", **{**COLD, **TOWERS, "epochs": 3})
-    without = dataclasses.replace(log, item_vectors={})
+    without = put(log, vector={})
     blind.fit(without)
     assert abs(share(blind, without)[0]) < 0.1
 
@@ -112,7 +112,7 @@ def test_a_saved_model_reads_vectors_of_the_log(
     # the weights, not the vectors
     assert (tmp_path / "user.safetensors").stat().st_size < 200_000
     with pytest.raises(FeatureMismatchError, match=r"text of 8 numbers, .*has none: read it with"):
-        again.evaluate(dataclasses.replace(log, item_vectors={}))
+        again.evaluate(put(log, vector={}))
 
 
 def test_a_fit_goes_on_with_the_projection(

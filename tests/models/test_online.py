@@ -19,7 +19,7 @@ from fastgaum.models.online import MOST_SIZES, OnlineUser
 from fastgaum.models.online_model import OnlineModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.regularisers import Custom
-from tests.builders import log_of
+from tests.builders import log_of, values_of
 from tests.models.online_users import (
     MODELS,
     half_square,
@@ -66,8 +66,12 @@ def test_utilities_are_the_reward_s_before_the_choice() -> None:
     user = model.user("generator")
     span = slice(*log.display_offsets[:2].tolist())
     items = log.item_ids.gather(log.items[span]).to_list()
-    context = {name: of[0] for name, of in log.event_fields.items()}
-    context |= {name: log.categories[name][int(context[name])] for name in log.categories}
+    context = {name: of[0] for name, of in values_of(log, "event").items()}
+    context |= {
+        name: log.columns[name].categories[int(context[name])]
+        for name in context
+        if log.columns[name].texts is not None
+    }
     predicted = model.predict(log)["utility"].to_numpy()[span]
     np.testing.assert_allclose(user.utilities(items, context), predicted, atol=2e-5)
 

@@ -28,6 +28,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.splits import with_hidden_items
 from fastgaum.models.user_model import UserModel
+from tests.builders import columns_of
 from tests.models.online_users import log_of_kind
 
 N_ITEMS, N_SHOWN, N_DISPLAYS = 40, 4, 6
@@ -57,8 +58,8 @@ def shop(n_visits: int = 250, seed: int = 0) -> SessionLog:
         session_ids=pl.Series([f"s{i}" for i in range(n_visits)], dtype=pl.String),
         event_ids=pl.Series([str(i) for i in range(n)], dtype=pl.String),
         item_ids=pl.Series([f"sku{i:02}" for i in range(N_ITEMS)], dtype=pl.String),
-        candidate_fields={"price": price.ravel().astype(np.float32)},
         name="shop",
+        columns=columns_of(candidate={"price": price.ravel().astype(np.float32)}),
     )
 
 
@@ -139,7 +140,7 @@ def test_the_shop_is_what_it_says() -> None:
     log = shop()
     assert (log.n_items, log.n_events, log.n_candidates) == (N_ITEMS, 1500, 6000)
     assert 0.3 < np.mean(log.choices < 0) < 0.37
-    price = log.candidate_fields["price"].reshape(-1, N_SHOWN)
+    price = log.columns["price"].values.reshape(-1, N_SHOWN)
     chosen = price[np.arange(len(price)), log.choices][log.choices >= 0]
     assert chosen.mean() < price[log.choices >= 0].mean() - 0.3
 
@@ -198,7 +199,7 @@ def test_a_hidden_item_is_to_features_one_that_was_never_displayed() -> None:
     np.testing.assert_array_equal(now.unseen, was.unseen | is_hidden[other.items])
     of_page = [part.source for part in space.context].index("context_item")
     page = space.context[of_page]
-    texts = other.categories[page.name].gather(other.event_fields[page.name])
+    texts = other.columns[page.name].categories.gather(other.columns[page.name].values)
     gone = texts.is_in(other.item_ids.filter(pl.Series(is_hidden))).to_numpy()
     assert gone.any()
     assert (now.context_ids[gone, of_page] == page.start).all()

@@ -16,7 +16,7 @@ from fastgaum.config import Config
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.regularisers import Custom
-from tests.builders import log_of, random_log
+from tests.builders import log_of, put, random_log
 from tests.contracts import check_user_model
 
 SMALL: dict[str, Any] = {
@@ -62,10 +62,10 @@ def test_contract_without_clicks() -> None:
 def test_contract_with_fields_and_order() -> None:
     log = random_log(2, n_sessions=80)
     rng = np.random.default_rng(0)
-    log = dataclasses.replace(
+    log = put(
         log,
-        candidate_fields={"price": rng.random(log.n_candidates, np.float32)},
-        item_fields={"brand": rng.integers(-1, 3, log.n_items).astype(np.int32)},
+        candidate={"price": rng.random(log.n_candidates, np.float32)},
+        item={"brand": rng.integers(-1, 3, log.n_items).astype(np.int32)},
         categories={"brand": pl.Series(["a", "b", "c"])},
     )
     check_user_model(UserModel.from_preset(**SMALL), log)

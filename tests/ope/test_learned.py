@@ -3,8 +3,6 @@ and policies read the users in the logged contexts."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -20,6 +18,7 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.world import IntArray
 from fastgaum.worlds.world_set import WorldSet
+from tests.builders import put
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def log() -> SessionLog:
     """Events have an hour, which the members of a set standardise each in its own way."""
     log, _ = synthesise(200, preset="sample", n_items=12, no_click=0.5, max_length=4, seed=1)
     hours = np.random.default_rng(0).integers(0, 24, log.n_events) + 0.5
-    return dataclasses.replace(log, event_fields={"hour": hours.astype(np.float32)})
+    return put(log, event={"hour": hours.astype(np.float32)})
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +116,7 @@ def test_policies_read_users_in_the_logged_contexts(log: SessionLog, world: Lear
     replay_policy(log, Target(policy, k=size), world, pool_of(log), np.ones(log.n_items))
     rows = world.context
     assert rows is not None
-    hours = log.event_fields["hour"]
+    hours = log.columns["hour"].values
     standardised = (hours - rows.space.context_mean[0]) / rows.space.context_scale[0]
     lengths = np.diff(log.session_offsets)
     sessions = np.argsort(-lengths, kind="stable")

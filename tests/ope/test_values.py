@@ -17,7 +17,7 @@ from fastgaum.ope.weights import weigh_events
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.worlds.world import IntArray
-from tests.builders import log_of
+from tests.builders import log_of, put
 from tests.ope.test_weights import BEST, ITEMS, every_slate
 from tests.policies.small_world import TiringWorld
 
@@ -216,7 +216,7 @@ def test_successive_choices_are_no_slates() -> None:
     log = every_slate(2)
     fields = {CLICKS_SO_FAR: np.zeros(log.n_events, np.float32)}
     with pytest.raises(ConfigError, match="off-policy values are of one choice of each display"):
-        off_policy_values(dataclasses.replace(log, event_fields=fields), Target(BEST))
+        off_policy_values(put(log, event=fields), Target(BEST))
 
 
 def test_clicks_that_always_come_say_nothing() -> None:

@@ -25,6 +25,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.reports.facts import EDGES, report_facts
 from fastgaum.reports.page import to_html
 from fastgaum.reports.trained_run import open_run
+from tests.builders import put
 from tests.reports.workshop import QUICK, Workshop
 
 
@@ -323,7 +324,7 @@ def test_one_log_read_in_two_ways_is_compared_on_its_events(tmp_path: Path) -> N
     turned = reversed_displays(plain)
     rng = np.random.default_rng(0)
     price = {"price": rng.normal(size=turned.n_candidates).astype(np.float32)}
-    logs = [plain, dataclasses.replace(turned, candidate_fields=price, ordered=True)]
+    logs = [plain, put(turned, candidate=price, ordered=True)]
     for log, name in zip(logs, "ab", strict=True):
         train_run(
             UserModel.from_preset("fastgaum", **{**QUICK, "protocol": "bags"}), log, tmp_path / name

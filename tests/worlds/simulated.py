@@ -3,7 +3,6 @@ used."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +17,7 @@ from fastgaum.logs.log import FloatArray, SessionLog
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, Population, World
+from tests.builders import put, values_of
 
 
 @dataclass
@@ -169,7 +169,7 @@ def _with_context(log: SessionLog, values: pl.DataFrame) -> SessionLog:
             fields[name] = codes.fill_null(-1).to_numpy()
         else:
             fields[name] = column.cast(pl.Float32).to_numpy()
-    return dataclasses.replace(log, event_fields=fields, categories=categories)
+    return put(log, event=fields, categories=categories)
 
 
 def _with_fields(log: SessionLog, world: LearnedWorld, source: SessionLog) -> SessionLog:
@@ -178,9 +178,10 @@ def _with_fields(log: SessionLog, world: LearnedWorld, source: SessionLog) -> Se
     rows = np.array([source.item_ids.to_list().index(item) for item in world.item_ids])
     columns = {part.name: column for column, part in enumerate(space.categorical)}
     candidate: dict[str, Any] = {}
-    categories = {**source.categories, **log.categories}
-    for name in source.candidate_fields:
-        if name in source.categories:
+    texts = {**source.columns, **log.columns}
+    categories = {name: one.categories for name, one in texts.items() if one.holds == "category"}
+    for name, column in source.columns_of("candidate").items():
+        if column.holds == "category":
             part = space.categorical[columns[name]]
             codes = catalogue.ids[log.items, columns[name]] - part.start - 1
             candidate[name], categories[name] = codes.astype(np.int32), part.values
@@ -194,13 +195,13 @@ def _with_fields(log: SessionLog, world: LearnedWorld, source: SessionLog) -> Se
             else 0 * log.items
         )
         views = np.rint(np.exp(logs)).astype(np.uint16)
-    return dataclasses.replace(
+    return put(
         log,
-        candidate_fields=candidate,
+        candidate=candidate,
         categories=categories,
         views=views,
         ordered=source.ordered,
         grid=source.grid,
-        item_fields={name: values[rows] for name, values in source.item_fields.items()},
-        item_vectors={name: values[rows] for name, values in source.item_vectors.items()},
+        item={name: values[rows] for name, values in values_of(source, "item").items()},
+        vector={name: values[rows] for name, values in source.vectors.items()},
     )

@@ -30,7 +30,7 @@ from fastgaum.worlds.learned_world import LearnedWorld, Starts
 from fastgaum.worlds.replay import replay, world_of
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world_set import WorldSet
-from tests.builders import random_log, with_vectors
+from tests.builders import put, random_log, values_of, with_vectors
 from tests.logs.test_context import navigation
 from tests.worlds.simulated import Within, keys_of, random_context, random_slates
 from tests.worlds.test_learned_world import HEADS, IDENTITY, check_same_as_encoder, fitted
@@ -100,8 +100,8 @@ def test_successive_choices_have_no_world(
 ) -> None:
     """A slate has one choice: neither a log nor a model of displays that shrink is played."""
     assert model.space is not None
-    fields = {**log.event_fields, CLICKS_SO_FAR: np.zeros(log.n_events, np.float32)}
-    each = dataclasses.replace(log, event_fields=fields)
+    fields = {**values_of(log, "event"), CLICKS_SO_FAR: np.zeros(log.n_events, np.float32)}
+    each = put(log, event=fields)
     for play_it in (
         lambda: LearnedWorld(model, log=each),
         lambda: replay(world_of(model, log), each),
@@ -121,8 +121,8 @@ def test_successive_choices_have_no_world(
 @pytest.mark.parametrize("left", ["numbers", "categories", "items"])
 def test_a_context_of_one_kind(log: SessionLog, left: str) -> None:
     kinds = FeatureSpace.fit(log).context_holds
-    fields = {name: log.event_fields[name] for name, kind in kinds.items() if kind == left}
-    alone = dataclasses.replace(log, event_fields=fields)
+    fields = {name: log.columns[name].values for name, kind in kinds.items() if kind == left}
+    alone = put(log, event=fields)
     model = fitted(alone, relations=False)
     check_same_as_encoder(model, LearnedWorld(model))
 

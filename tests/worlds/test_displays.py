@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -31,6 +30,7 @@ from fastgaum.worlds.displays import (
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, IntArray, Response, World
 from fastgaum.worlds.world_set import WorldSet
+from tests.builders import put
 from tests.logs.test_context import navigation
 from tests.worlds.small_world import SmallWorld
 from tests.worlds.test_learned_world import fitted
@@ -61,8 +61,8 @@ def walk(
 def world() -> LearnedWorld:
     """Players of pages with targets, not far from untrained."""
     log = navigation(60, n_items=30, fixed=True)
-    fields = {name: log.event_fields[name] for name in ("page", "target")}
-    return LearnedWorld(fitted(dataclasses.replace(log, event_fields=fields), tower_dim=6))
+    fields = {name: log.columns[name].values for name in ("page", "target")}
+    return LearnedWorld(fitted(put(log, event=fields), tower_dim=6))
 
 
 def test_a_graph_is_its_table_in_the_world_s_numbering() -> None:

@@ -19,7 +19,7 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.parts import PART, cuts_of
 from fastgaum.worlds.set_population import SetPopulation
 from fastgaum.worlds.world_set import WorldSet
-from tests.builders import random_log, with_drawn_actions
+from tests.builders import put, random_log, with_drawn_actions
 from tests.worlds.simulated import keys_of, random_context, random_slates
 from tests.worlds.test_context import links
 from tests.worlds.test_learned_world import IDENTITY, fitted
@@ -156,7 +156,7 @@ def test_who_kept_the_first_member_s_users_sees_every_step(set_model: UserModel)
 def test_what_a_follower_cannot_take_is_refused_at_once(log: SessionLog) -> None:
     """And nobody has moved."""
     assert log.actions is not None
-    without = dataclasses.replace(log, event_fields={})
+    without = put(log, event={})
     silent = dataclasses.replace(log, actions=None)
     world = WorldSet([LearnedWorld(fitted(one)) for one in (silent, without)])
     users = world.population(1)

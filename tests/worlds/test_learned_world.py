@@ -24,7 +24,7 @@ from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import to_tensors
 from fastgaum.threads import set_threads
 from fastgaum.worlds.learned_world import LearnedWorld
-from tests.builders import random_log, with_drawn_actions
+from tests.builders import put, random_log, with_drawn_actions
 from tests.worlds.simulated import as_log, encoded, keys_of, play, random_slates
 
 SMALL: dict[str, Any] = {
@@ -136,13 +136,13 @@ def test_a_regulariser_of_the_user_s_own() -> None:
 def log_with_fields(ordered: bool = False) -> SessionLog:
     log = random_log(2, n_sessions=60, no_click=0.2)
     rng = np.random.default_rng(0)
-    return dataclasses.replace(
+    return put(
         log,
-        candidate_fields={
+        candidate={
             "price": rng.random(log.n_candidates, np.float32),
             "shelf": rng.integers(-1, 3, log.n_candidates).astype(np.int32),
         },
-        item_fields={
+        item={
             "brand": rng.integers(-1, 3, log.n_items).astype(np.int32),
             "weight": rng.random(log.n_items, np.float32),
         },
@@ -196,18 +196,20 @@ def test_candidate_fields_are_the_item_s_mean_and_most_frequent_value() -> None:
     shelf = next(part for part in space.categorical if part.name == "shelf")
     for row, item in enumerate(world.item_ids):
         mine = train & (log.items == log.item_ids.to_list().index(item))
-        price = log.candidate_fields["price"][mine].mean()
+        price = log.columns["price"].values[mine].mean()
         assert world.catalogue.fixed[row, space.number_names.index("price")] == pytest.approx(
             price, rel=1e-5
         )
-        codes = log.candidate_fields["shelf"][mine]
+        codes = log.columns["shelf"].values[mine]
         counts = {code: (codes == code).sum() for code in np.unique(codes)}
         code = (
             int(world.catalogue.ids[row, [part.name for part in space.categorical].index("shelf")])
             - shelf.start
             - 1
         )
-        value = -1 if code < 0 else log.categories["shelf"].to_list().index(shelf.values[code])
+        value = (
+            -1 if code < 0 else log.columns["shelf"].categories.to_list().index(shelf.values[code])
+        )
         assert counts[value] == max(counts.values())
 
 
