@@ -6,7 +6,7 @@ expectation, and compared with the exact random floor, the mean of 1/n. The null
 floor's own: the choice is uniform in its display set, whatever the rule says. Under it a rule whose
 best score is shared by t of n candidates earns 1/t with probability t/n, so the distribution of the
 sum is known (`audit_rules.tail_probability`). Two things make the verdict careful. Where a user's
-events resemble one another, the excess over the floor is shrunk (`audit_rules.ExcessSums`). And
+events resemble one another, the excess over the floor is shrunk (`audit_rules.excess_test`). And
 p-values are adjusted by Holm's step-down method over all rules tried on the log, so that a log
 without any trap is flagged at most 5 % of the time."""
 
@@ -19,27 +19,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import polars as pl
 
 from fastgaum.errors import ConfigError, as_given
-from fastgaum.logs.audit_displays import DependenceSums, DisplayDependence
+from fastgaum.kernels.ranking import best_of_sets
+from fastgaum.logs.audit_displays import DisplayDependence, display_dependence
 from fastgaum.logs.audit_leaks import leak_shares
 from fastgaum.logs.audit_rules import (
     ONE_VIEW,
     ORDER_DROPPED,
     ORDER_KEPT,
     ROWS,
-    ExcessSums,
+    BoolArray,
+    DisplaySets,
     Rule,
+    counts_views,
+    excess_test,
+    fold_rows,
     holm,
-    ranks_of_ids,
     rules_of_log,
     rules_of_rows,
 )
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.log import TEST, IntArray, SessionLog, require_log
-from fastgaum.logs.raw_events import BoolArray, RawEvents, fold_rows
+from fastgaum.logs.log import TEST, SessionLog, require_log
 
 __all__ = ["AuditReport", "Fact", "Finding", "audit"]
 
@@ -182,31 +185,30 @@ def audit(
     require_log(log)
     if not isinstance(level, float | int) or not 0 < level < 1:
         raise ConfigError(f"level is {as_given(level)}, a probability between 0 and 1 is required")
-    shown = log.training_counts().displays > 0
-    rules, facts = list(rules_of_log(log, ranks_of_ids(log.item_ids))), _facts_of_log(log, shown)
+    rules, facts = rules_of_log(log), _facts_of_log(log)
     if raw is not None:
-        events = fold_rows(raw, log)
-        rules = [*rules_of_rows(events, ordered=log.ordered), *rules]
-        facts = [*_facts_of_rows(events, ordered=log.ordered), *facts]
-    scores = []
+        sets, candidates = fold_rows(raw, log)
+        rules = [*rules_of_rows(sets, candidates, ordered=log.ordered), *rules]
+        facts = [*_facts_of_rows(sets, candidates, ordered=log.ordered), *facts]
+    findings = []
     for number, rule in enumerate(rules, start=1):
-        scores.append(_Score.of(rule))
+        findings.append(_score(rule))
         if progress is not None:
             progress(log.n_events * number // len(rules), log.n_events)
+    adjusted = holm([one.p for one in findings])
+    findings = [
+        dataclasses.replace(one, p=p, flagged=p <= level and one.p < 1)
+        for one, p in zip(findings, adjusted, strict=True)
+    ]
     told = [*log.clicks.shares(), *(log.actions.shares(log.n_actions) if log.actions else ())]
     facts = [*(_fact(*one) for one in told), *facts, *(_fact(*one) for one in leak_shares(log))]
-    tried = [score for score in scores if score.says]
-    single = [score.sums.p_value() for score in tried]
-    findings = [
-        score.finding(adjusted, flagged=adjusted <= level and p < 1)
-        for score, p, adjusted in zip(tried, single, holm(single), strict=True)
-    ]
+    countable = (log.choices >= 0) & (np.diff(log.display_offsets) > 1)
     return AuditReport(
         name=log.name,
         n_sessions=log.n_sessions,
         n_users=len(np.unique(log.users)),
         n_events=log.n_events,
-        n_rule_events=int(_countable(log.display_offsets, log.choices).sum()),
+        n_rule_events=int(countable.sum()),
         findings=tuple(sorted(findings, key=lambda f: (not f.flagged, f.floor - f.prec_at_1))),
         facts=tuple(facts),
         has_rows=raw is not None,
@@ -214,7 +216,7 @@ def audit(
         vectors=tuple((name, rows.shape[1]) for name, rows in sorted(log.vectors.items())),
         n_actions=log.n_actions,
         not_read=raw.not_read if raw is not None else (),
-        dependence=DependenceSums.of(log).test(),
+        dependence=display_dependence(log),
     )
 
 
@@ -230,59 +232,26 @@ def _plain(part: Finding | Fact) -> dict[str, object]:
     return {name: value_of(value) for name, value in dataclasses.asdict(part).items()}
 
 
-def _countable(offsets: IntArray, choices: IntArray) -> BoolArray:
-    """Events on which a rule can be right or wrong."""
-    return np.asarray((choices >= 0) & (np.diff(offsets) > 1), dtype=np.bool_)
-
-
-@dataclass(frozen=True)
-class _Score:
-    """What a rule scores on events of several candidates, and on test events."""
-
-    rule: str
-    action: str
-    says: bool
-    """whether the rule tells candidates apart anywhere"""
-    sums: ExcessSums
-    test: npt.NDArray[np.float64]
-    """over test events with a choice: their number, hits, and sum of 1/n"""
-
-    @classmethod
-    def of(cls, rule: Rule) -> _Score:
-        """A rule's score on its own display sets."""
-        offsets, choices = rule.sets.offsets, rule.sets.choices
-        sizes = np.diff(offsets)
-        ties, is_best = rule.best()
-        hits = np.where(is_best, 1.0 / ties, 0.0)
-        test = rule.sets.is_test & (choices >= 0)
-        kept = _countable(offsets, choices)
-        sums = ExcessSums.of(hits[kept], ties[kept], sizes[kept], rule.sets.users[kept])
-        return cls(
-            rule.name,
-            rule.action,
-            rule.says,
-            sums,
-            np.array([test.sum(), hits[test].sum(), (1.0 / sizes[test]).sum()]),
-        )
-
-    def finding(self, p: float, *, flagged: bool) -> Finding:
-        """The score as the report has it; `p` is adjusted for all rules."""
-        sums, (low, high), (n_test, test_hits, test_floor) = (
-            self.sums,
-            self.sums.interval(),
-            self.test.tolist(),
-        )
-        return Finding(
-            rule=self.rule,
-            prec_at_1=100 * sums.mean,
-            floor=100 * sums.floor / sums.n_events if sums.n_events else math.nan,
-            interval=(100 * low, 100 * high),
-            p=p,
-            flagged=flagged,
-            test_prec_at_1=100 * test_hits / n_test if n_test else None,
-            test_floor=100 * test_floor / n_test if n_test else None,
-            action=self.action,
-        )
+def _score(rule: Rule) -> Finding:
+    """A rule's score on its own display sets; `p` is not adjusted yet."""
+    sets = rule.sets
+    sizes, clicked = np.diff(sets.offsets), sets.choices >= 0
+    ties, is_best = np.empty(len(sizes), np.int32), np.empty(len(sizes), np.bool_)
+    best_of_sets(rule.scores(), sets.offsets, sets.choices, ties, is_best)
+    hits, floor = np.where(is_best, 1.0 / ties, 0.0), 1.0 / sizes
+    kept, test = clicked & (sizes > 1), clicked & sets.is_test
+    (low, high), p = excess_test(hits[kept], ties[kept], sizes[kept], sets.users[kept])
+    return Finding(
+        rule=rule.name,
+        prec_at_1=100 * float(hits[kept].mean()) if kept.any() else math.nan,
+        floor=100 * float(floor[kept].mean()) if kept.any() else math.nan,
+        interval=(100 * low, 100 * high),
+        p=p,
+        flagged=False,
+        test_prec_at_1=100 * float(hits[test].mean()) if test.any() else None,
+        test_floor=100 * float(floor[test].mean()) if test.any() else None,
+        action=rule.action,
+    )
 
 
 def _fact(name: str, n_true: int, n: int, action: str) -> Fact:
@@ -293,35 +262,30 @@ def _share(name: str, holds: BoolArray, action: str) -> Fact:
     return _fact(name, int(holds.sum()), len(holds), action)
 
 
-def _facts_of_rows(raw: RawEvents, *, ordered: bool) -> list[Fact]:
-    sets = raw.sets
-    clicked = sets.choices >= 0
-    several = clicked & (np.diff(sets.offsets) > 1)
-    starts = sets.offsets[:-1]
+def _facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> list[Fact]:
+    clicked, starts = sets.choices >= 0, sets.offsets[:-1]
     # "Sort by is_click, drop duplicates, keep the last": a chosen row comes after every other, so
     # the last one is a chosen one's.
-    chosen = np.flatnonzero(raw.chosen)
-    first = np.searchsorted(chosen, starts[clicked])
-    is_last = np.zeros(len(starts), np.bool_)
-    if len(chosen):
-        latest = np.maximum.reduceat(raw.last_row[chosen], first)
-        is_last[clicked] = raw.last_row[(starts + sets.choices)[clicked]] == latest
-    repeated = np.maximum.reduceat(raw.rows, starts) > 1
+    latest = pl.col("last_row").filter("chosen").max().over("event")
+    choice = (starts + np.maximum(sets.choices, 0))[clicked]
+    of_choices = candidates.with_columns(is_last=pl.col("last_row") == latest)[choice]
+    repeated = np.maximum.reduceat(candidates["rows"].to_numpy(), starts) > 1
     facts = [
         _share(
             "clicked item is last after 'sort by click, drop duplicates'",
-            is_last[several],
+            of_choices["is_last"].to_numpy()[np.diff(sets.offsets)[clicked] > 1],
             ORDER_KEPT if ordered else ORDER_DROPPED,
         ),
         _share("events in which an item has several rows", repeated, ROWS),
     ]
-    if raw.counts_views:
-        views = raw.views[starts + np.maximum(sets.choices, 0)]
-        facts.append(_share("clicked items without a view row", (views == 0)[clicked], ONE_VIEW))
+    if counts_views(candidates):
+        unviewed = (of_choices["views"] == 0).to_numpy()
+        facts.append(_share("clicked items without a view row", unviewed, ONE_VIEW))
     return facts
 
 
-def _facts_of_log(log: SessionLog, shown: BoolArray) -> list[Fact]:
+def _facts_of_log(log: SessionLog) -> list[Fact]:
+    shown = log.training_counts().displays > 0
     session = log.session_of_event
     test = log.split[session] == TEST
     clicked = log.choices >= 0

@@ -57,62 +57,38 @@ class DisplayDependence:
         )
 
 
-@dataclass(frozen=True)
-class DependenceSums:
-    """What the test is made of."""
-
-    n_events: int = 0
-    n_users: int = 0
-    shown: float = 0.0
-    expected: float = 0.0
-    squares: float = 0.0
-    """sum over users of the squared sum of their differences"""
-    variance: float = 0.0
-    """sum over events of the chance times its complement"""
-
-    @classmethod
-    def of(cls, log: SessionLog) -> DependenceSums:
-        """Sum up a log; successive choices of one display are no displays of their own."""
-        if log.n_events == 0 or is_successive(log.context):
-            return cls()
-        events, items = _after_clicks(log)
-        users = np.asarray(log.users)[log.session_of_event]
-        sizes = np.diff(log.display_offsets).astype(np.float64)
-        event_of = log.event_of_candidate()
-        wanted = np.full(log.n_events, -1, np.int64)
-        wanted[events] = items
-        again = np.zeros(log.n_events, np.bool_)
-        again[event_of[np.asarray(log.items) == wanted[event_of]]] = True
-        # places of each item in all displays and in the user's own, and of all items likewise
-        places = np.bincount(log.items, minlength=log.n_items)
-        own_of_all = np.bincount(users, weights=sizes)
-        own_places = _count_own(
-            users[event_of].astype(np.int64) * log.n_items + log.items,
-            users[events].astype(np.int64) * log.n_items + items,
-        )
-        others = len(event_of) - own_of_all[users[events]]
-        kept = others > 0
-        events, others = events[kept], others[kept]
-        chance = sizes[events] * (places[items] - own_places)[kept] / others
-        chance = np.minimum(chance, 1.0)
-        by_user = np.bincount(users[events], weights=again[events] - chance)
-        return cls(
-            len(events),
-            len(np.unique(users[events])),
-            float(again[events].sum()),
-            float(chance.sum()),
-            float((by_user**2).sum()),
-            float((chance * (1.0 - chance)).sum()),
-        )
-
-    def test(self) -> DisplayDependence | None:
-        """The test; None with fewer than two users, or where chance leaves nothing open."""
-        variance = max(self.squares, self.variance)
-        if self.n_users < 2 or variance <= 0.0:
-            return None
-        z = (self.shown - self.expected) / math.sqrt(variance)
-        n, p = self.n_events, math.erfc(abs(z) / math.sqrt(2.0))
-        return DisplayDependence(n, self.shown / n, self.expected / n, z, p)
+def display_dependence(log: SessionLog) -> DisplayDependence | None:
+    """Whether the displays of a log depend on clicks; None with fewer than two users, where chance
+    leaves nothing open, and for successive choices of one display, which are no displays of their
+    own."""
+    if log.n_events == 0 or is_successive(log.context):
+        return None
+    events, items = _after_clicks(log)
+    users = log.users[log.session_of_event]
+    sizes = np.diff(log.display_offsets).astype(np.float64)
+    event_of = log.event_of_candidate()
+    wanted = np.full(log.n_events, -1, np.int64)
+    wanted[events] = items
+    again = np.zeros(log.n_events, np.bool_)
+    again[event_of[log.items == wanted[event_of]]] = True
+    # places of each item in all displays and in the user's own, and of all items likewise
+    places = np.bincount(log.items, minlength=log.n_items)
+    own_of_all = np.bincount(users, weights=sizes)
+    own_places = _count_own(
+        users[event_of].astype(np.int64) * log.n_items + log.items,
+        users[events].astype(np.int64) * log.n_items + items,
+    )
+    others = len(event_of) - own_of_all[users[events]]
+    kept = others > 0
+    events, others = events[kept], others[kept]
+    chance = np.minimum(sizes[events] * (places[items] - own_places)[kept] / others, 1.0)
+    by_user = np.bincount(users[events], weights=again[events] - chance)
+    variance = max(float((by_user**2).sum()), float((chance * (1.0 - chance)).sum()))
+    if len(np.unique(users[events])) < 2 or variance <= 0.0:
+        return None
+    n, shown, expected = len(events), float(again[events].sum()), float(chance.sum())
+    z = (shown - expected) / math.sqrt(variance)
+    return DisplayDependence(n, shown / n, expected / n, z, math.erfc(abs(z) / math.sqrt(2.0)))
 
 
 def _count_own(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -2,29 +2,30 @@
 
 Each rule ranks candidates without looking at the choice. Order, repeated rows and the numbering of
 items are gone from a packed log on purpose, so the rules about them need the raw rows, in the
-order of the file (`read.raw_rows`). Rules about ids, earlier displays and fields need only the
-packed log. Chance is the null distribution of a rule's hits, and their interval by user."""
+order of the file (`read.raw_rows`), folded to candidates. Rules about ids, earlier displays and
+fields need only the packed log. Chance is the null distribution of a rule's hits, and their
+interval by user."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.errors import LogFormatError, as_given
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
-from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.actions import Actions
-from fastgaum.logs.log import TEST, Column, IntArray, SessionLog
+from fastgaum.logs.columns import Vocabulary
+from fastgaum.logs.fold import Rows, offsets_of
+from fastgaum.logs.log import NO_CLICK, TEST, Column, IntArray, SessionLog
 from fastgaum.logs.number_text import parse_numbers
-from fastgaum.logs.raw_events import DisplaySets, RawEvents
+from fastgaum.logs.successive import click_numbers
 
+BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
 
 ORDER_DROPPED = "the order of rows is dropped, and ties are never broken by index"
@@ -50,10 +51,20 @@ ACTED_ON = (
     "known before the choice if displays and actions have one clock, and a token of the history: "
     "if it finds nearly all clicks, the table holds the clicks themselves"
 )
-Scores = Callable[[slice], Float64Array]
-"""scores of a run of candidates, shape (n,)"""
-PIECE = 1 << 17
-"""candidates whose scores are made at once, unless one display has more: they stay in the cache"""
+
+
+@dataclass(frozen=True)
+class DisplaySets:
+    """Display sets that rules are scored on, in the order of their own candidates."""
+
+    offsets: IntArray
+    """start of each display set in candidates, shape (n_events + 1,)"""
+    choices: IntArray
+    """position of the chosen candidate, or -1 for no click, shape (n_events,)"""
+    users: IntArray
+    """user of each event, shape (n_events,)"""
+    is_test: BoolArray
+    """whether the event is in the test split, shape (n_events,)"""
 
 
 @dataclass(frozen=True)
@@ -61,86 +72,126 @@ class Rule:
     """Pick the candidate with the highest score."""
 
     name: str
-    scores: Scores
-    """ties are counted by their exact expectation"""
+    scores: Callable[[], Float64Array]
+    """makes the score of each candidate, shape (n_candidates,)"""
     sets: DisplaySets
     action: str
     """what the loader does about a log in which the rule works"""
-    says: bool = True
-    """whether it tells candidates apart anywhere in these display sets"""
-
-    def best(self) -> tuple[IntArray, npt.NDArray[np.bool_]]:
-        """How many candidates of each display set share its best score, and whether the chosen one
-        does; shape (n_events,) each."""
-        offsets, choices = self.sets.offsets, self.sets.choices
-        ties, is_best = np.empty(len(choices), np.int32), np.empty(len(choices), np.bool_)
-        piece = np.asarray(offsets[:-1], np.int64) // PIECE
-        bounds = [*np.flatnonzero(np.diff(piece, prepend=-1)).tolist(), len(choices)]
-        for start, stop in pairwise(bounds):
-            events, first = slice(start, stop), offsets[start]
-            best_of_sets(
-                self.scores(slice(first, offsets[stop])),
-                offsets[start : stop + 1] - first,
-                choices[events],
-                ties[events],
-                is_best[events],
-            )
-        return ties, is_best
 
 
-def rules_of_rows(raw: RawEvents, *, ordered: bool) -> Iterator[Rule]:
-    """Rules about the order of rows, their number, and the numbering of items by appearance."""
-    order = ORDER_KEPT if ordered else ORDER_DROPPED
+def fold_rows(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
+    """Fold the raw rows of a log to candidates in the order of their first rows.
 
-    def rule(name: str, sign: float, values: IntArray, action: str) -> Rule:
-        return Rule(name, lambda part: sign * values[part].astype(np.float64), raw.sets, action)
+    Returns:
+        Their display sets, and of each candidate its event, item, first_row and last_row; how many
+        rows it has, the click's own included; views, its rows without a click or the sum of the
+        log's own view counts; whether it was chosen; and appearance, the first row of its item.
 
-    yield rule("first position", -1.0, raw.first_row, order)
-    yield rule("last position", 1.0, raw.first_row, order)
-    if raw.counts_views:
-        yield rule("last row, repeats kept", 1.0, raw.last_row, order)
-    yield rule("largest item number in order of appearance", 1.0, raw.appearance, IDS)
-    yield rule("smallest item number in order of appearance", -1.0, raw.appearance, IDS)
-    yield rule("most rows", 1.0, raw.rows, ROWS)
-    yield rule("fewest rows", -1.0, raw.rows, ROWS)
-    if raw.counts_views:
-        views = raw.views
-        yield Rule(
-            "zero view rows", lambda part: (views[part] == 0).astype(np.float64), raw.sets, ONE_VIEW
-        )
-
-
-def ranks_of_ids(item_ids: pl.Series) -> Float64Array:
-    """Rank of each item's id, as a number where all are; shape (n_items,)."""
-    numbers = parse_numbers(item_ids)
-    # Ids of one value each ("7" and "07") keep the order of their text: rank both alike and they
-    # simply tie.
-    return (item_ids if numbers is None else numbers).rank("dense").to_numpy().astype(np.float64)
-
-
-def rules_of_log(log: SessionLog, ranks: Float64Array | None = None) -> Iterator[Rule]:
-    """Rules about item ids and each declared field alone, in both directions, and displays earlier
-    in the session.
-
-    ranks: of the log's ids, where they are known already (see `ranks_of_ids`).
+    Raises:
+        LogFormatError: `log` was not made of these rows.
     """
-    sessions = log.session_of_event
+    if not isinstance(raw, Rows):
+        raise LogFormatError(
+            f"the raw rows of a log are what fastgaum.logs.read.raw_rows gives, got {as_given(raw)}"
+        )
+    first_line = pl.int_range(pl.len()).min().over("session", "key").alias("first")
+    lines = raw.events.select("session", first_line)
+    # events in the order of their first rows
+    known, event = np.unique(lines["first"].to_numpy(), return_inverse=True)
+    session = Vocabulary(log.session_ids).codes(lines["session"].gather(known))
+    if raw.event_of_row is not None:
+        event = event[raw.event_of_row]
+    chosen, places = click_numbers(raw.chosen, raw.click_order)
+    # beyond all clicks: none; those without a place come last
+    clicks = np.full(raw.n_rows, raw.n_rows + 1)
+    clicks[chosen] = places
+    rows = pl.DataFrame({"event": event, "item": raw.item.codes, "click": clicks})
+    rows = rows.with_row_index("row").with_columns(
+        views=1 if raw.views is None else raw.views, appearance=pl.col("row").first().over("item")
+    )
+    row = pl.col("row")
+    candidates = (
+        rows.group_by("event", "item", maintain_order=True)
+        .agg(
+            pl.col("appearance").first(),
+            pl.col("click").min(),
+            pl.col("views").sum(),
+            first_row=row.first(),
+            last_row=row.last(),
+            rows=pl.len(),
+        )
+        .sort("event", "first_row")
+        .with_columns(chosen=pl.col("click") <= raw.n_rows)
+    )
+    offsets = offsets_of(candidates["event"].to_numpy(), len(session))
+    first = log.first_choices
+    displays = (int(first.sum()), int(np.diff(log.display_offsets)[first].sum()))
+    if (len(session), candidates.height) != displays or session.min(initial=0) < 0:
+        raise LogFormatError(
+            f"the raw rows hold {len(session)} events and {candidates.height} candidates, the log "
+            f"{displays[0]} and {displays[1]}: pass the rows that the log was read from"
+        )
+    # of an event's clicks the first is written last; of those without a place, the last candidate
+    clicked = candidates.with_row_index("at").filter("chosen")
+    clicked = clicked.sort("click", "at", descending=[True, False])
+    events = clicked["event"].to_numpy()
+    choices = np.full(len(session), NO_CLICK, np.int32)
+    choices[events] = clicked["at"].to_numpy() - offsets[events]
+    sets = DisplaySets(offsets, choices, log.users[session], log.split[session] == TEST)
+    return sets, candidates
+
+
+def counts_views(candidates: pl.DataFrame) -> bool:
+    """Whether view counts of folded rows say anything: in a log of one row per candidate the chosen
+    one never has a view row."""
+    return bool(candidates.select(pl.max_horizontal("rows", "views").max() > 1).item())
+
+
+def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> list[Rule]:
+    """Rules about the order of rows, their number, and the numbering of items by appearance, of
+    folded rows."""
+    order, views = ORDER_KEPT if ordered else ORDER_DROPPED, counts_views(candidates)
+    col = pl.col
+    rules = [
+        ("first position", -col("first_row").cast(float), order),
+        ("last position", col("first_row"), order),
+        *([("last row, repeats kept", col("last_row"), order)] if views else []),
+        ("largest item number in order of appearance", col("appearance"), IDS),
+        ("smallest item number in order of appearance", -col("appearance").cast(float), IDS),
+        ("most rows", col("rows"), ROWS),
+        ("fewest rows", -col("rows").cast(float), ROWS),
+        *([("zero view rows", col("views") == 0, ONE_VIEW)] if views else []),
+    ]
+
+    def scores_of(expression: pl.Expr) -> Callable[[], Float64Array]:
+        return lambda: candidates.select(expression.cast(float)).to_series().to_numpy()
+
+    return [Rule(name, scores_of(expression), sets, action) for name, expression, action in rules]
+
+
+def rules_of_log(log: SessionLog) -> list[Rule]:
+    """Rules about item ids and each declared field alone, in both directions, and displays earlier
+    in the session."""
+    sessions, items, actions = log.session_of_event, log.items, log.actions
     sets = DisplaySets(
         log.display_offsets, log.choices, log.users[sessions], log.split[sessions] == TEST
     )
-    of_items, items = ranks_of_ids(log.item_ids) if ranks is None else ranks, np.asarray(log.items)
-    yield Rule("largest item id", lambda part: of_items[items[part]], sets, IDS)
-    yield Rule("smallest item id", lambda part: -of_items[items[part]], sets, IDS)
-    # Made-up displays repeat around the choice. The other direction is popularity, and each rule
-    # costs the rest power.
-    before = _displays_before(log)
-    yield Rule(EARLIER_DISPLAYS, lambda part: -before[part].astype(np.float64), sets, SHOWN)
-    if log.actions is not None:
-        latest = latest_actions(log, log.actions)
-        yield Rule("acted on latest before the event", lambda part: latest[part], sets, ACTED_ON)
-    for of in ("candidate", "item"):
-        for name, column in log.columns_of(of).items():
-            yield from _rules_of_field(name, column, items if of == "item" else None, sets)
+    numbers = parse_numbers(log.item_ids)
+    # ids of one value each ("7" and "07") tie; as text they would keep its order
+    ids = (log.item_ids if numbers is None else numbers).rank("dense").cast(float).to_numpy()
+    rules = [
+        Rule("largest item id", lambda: ids[items], sets, IDS),
+        Rule("smallest item id", lambda: -ids[items], sets, IDS),
+        # Made-up displays repeat around the choice. The other direction is popularity, and each
+        # rule costs the rest power.
+        Rule(EARLIER_DISPLAYS, lambda: -_displays_before(log).astype(np.float64), sets, SHOWN),
+    ]
+    if actions is not None:
+        acted = "acted on latest before the event"
+        rules.append(Rule(acted, lambda: latest_actions(log, actions), sets, ACTED_ON))
+    for name, column in (log.columns_of("candidate") | log.columns_of("item")).items():
+        rules += _rules_of_field(log, name, column, sets)
+    return rules
 
 
 def _displays_before(log: SessionLog) -> IntArray:
@@ -153,141 +204,84 @@ def _displays_before(log: SessionLog) -> IntArray:
 def latest_actions(log: SessionLog, actions: Actions) -> Float64Array:
     """Number of the latest action on each candidate's item between its event and the one before,
     from 1, and 0 where there is none; shape (n_candidates,)."""
-    event = np.repeat(np.arange(log.n_events), np.diff(actions.offsets))
+    event = np.repeat(np.arange(log.n_events, dtype=np.int32), np.diff(actions.offsets))
     number = np.arange(1, len(event) + 1) - actions.offsets[event]
-    keys = (event * log.n_items + actions.items)[::-1]
-    # of equal keys the first is kept: that of the latest action
-    keys, at = np.unique(keys, return_index=True)
-    wanted = log.event_of_candidate().astype(np.int64) * log.n_items + log.items
-    found = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
-    if not len(keys):
-        return np.zeros(log.n_candidates)
-    return np.where(keys[found] == wanted, number[::-1][at][found], 0).astype(np.float64)
+    acted = pl.DataFrame({"event": event, "item": actions.items, "number": number})
+    shown = pl.DataFrame({"event": log.event_of_candidate(), "item": log.items})
+    latest = acted.group_by("event", "item").max()
+    found = shown.join(latest, on=["event", "item"], how="left", maintain_order="left")
+    return found["number"].fill_null(0).cast(float).to_numpy()
 
 
-def _rules_of_field(
-    name: str, column: Column, items: IntArray | None, sets: DisplaySets
-) -> Iterator[Rule]:
-    """The rules of a field's values, of candidates or, with the item of each, of items."""
+def _rules_of_field(log: SessionLog, name: str, column: Column, sets: DisplaySets) -> list[Rule]:
     values, categorical = column.values, column.texts is not None
     missing = values < 0 if categorical else np.isnan(values)
     high, low = (
         ("last in alphabet", "first in alphabet") if categorical else ("largest", "smallest")
     )
 
-    def scores(of: npt.NDArray[np.generic]) -> Scores:
-        return lambda part: of[part if items is None else items[part]].astype(np.float64)
+    def rule(kind: str, of: npt.NDArray[np.generic]) -> Rule:
+        def scores() -> Float64Array:
+            return of[log.items if column.of == "item" else slice(None)].astype(np.float64)
 
-    def extreme(sign: float) -> Scores:
-        # A missing value is picked last in either direction; whether it marks the choice is a rule
-        # of its own.
-        return scores(np.where(missing, -np.inf, sign * values))
+        return Rule(f"field {name}, {kind}", scores, sets, FIELD)
 
-    says = bool((missing if items is None else missing[items]).any())
-    yield Rule(f"field {name}, {high}", extreme(1.0), sets, FIELD)
-    yield Rule(f"field {name}, {low}", extreme(-1.0), sets, FIELD)
-    yield Rule(f"field {name}, missing", scores(missing), sets, FIELD, says=says)
+    # A missing value is picked last in either direction; whether it marks the choice is a rule of
+    # its own.
+    rules = [
+        rule(kind, np.where(missing, -np.inf, sign * values))
+        for kind, sign in ((high, 1.0), (low, -1.0))
+    ]
+    at_candidates = missing[log.items] if column.of == "item" else missing
+    return [*rules, rule("missing", missing)] if at_candidates.any() else rules
 
 
-@dataclass(frozen=True)
-class ExcessSums:
-    """What a rule's hits sum up to: all that its interval and p-value need.
+def excess_test(
+    hits: Float64Array, ties: IntArray, sizes: IntArray, users: IntArray
+) -> tuple[tuple[float, float], float]:
+    """The 95 % interval of the mean of a rule's hits, within [0, 1], and the probability under the
+    null of hits as many or more, 1 if they are not above the floor; each shape (n_events,).
 
-    The excess of an event is its hit (1/t or 0, t candidates sharing the best score) less 1/n, n
-    candidates being displayed."""
-
-    n_events: int
-    hits: float
-    floor: float
-    """sum of 1/n"""
-    squares: float
-    """sum of the events' squared excess"""
-    n_users: int
-    of_users: tuple[float, float, float]
-    """sums over users, S being the sum of a user's excess and c the number of the user's events: of
-    S², S c and c²"""
-    pairs: Mapping[tuple[int, int], int]
-    """how many events have t best of n candidates"""
-
-    @classmethod
-    def of(cls, hits: Float64Array, ties: IntArray, sizes: IntArray, users: IntArray) -> Self:
-        """Sum up events: hits, ties t, sizes n and users, shape (n_events,) each."""
-        excess, counts = hits - 1.0 / sizes, np.bincount(users)
-        has_events = counts > 0
-        sums, counts = np.bincount(users, weights=excess)[has_events], counts[has_events]
-        # one number for a pair: rows of a matrix are sorted slowly
-        most = int(sizes.max(initial=0)) + 1
-        keys, times = np.unique(ties * np.int64(most) + sizes, return_counts=True)
-        pairs = zip((keys // most).tolist(), (keys % most).tolist(), strict=True)
-        return cls(
-            n_events=len(hits),
-            hits=float(hits.sum()),
-            floor=float((1.0 / sizes).sum()),
-            squares=float((excess**2).sum()),
-            n_users=len(sums),
-            of_users=(float(sums @ sums), float(sums @ counts), float(counts @ counts)),
-            pairs=Counter(dict(zip(pairs, times.tolist(), strict=True))),
-        )
-
-    @property
-    def mean(self) -> float:
-        """Mean of the hits; NaN without events."""
-        return self.hits / self.n_events if self.n_events else math.nan
-
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean of the hits, within [0, 1], its standard error clustered by
-        user.
-
-        The display sets are taken as given: what is uncertain is the excess over 1/n. A single user
-        says nothing of others: the interval is then all of [0, 1]."""
-        if not self.n_events:
-            return math.nan, math.nan
-        if self.n_users < 2:
-            return 0.0, 1.0
-        half = (
-            1.96 * math.sqrt(self._together() * self.n_users / (self.n_users - 1)) / self.n_events
-        )
-        return max(self.mean - half, 0.0), min(self.mean + half, 1.0)
-
-    def p_value(self) -> float:
-        """Return the probability under the null of hits as many or more; 1 if they are not above
-        the floor.
-
-        The null's events are independent. Should those of one user resemble one another, the
-        variance of the sum grows by the design effect, sum over users of (their sum)² / sum over
-        events of squares: the excess is shrunk by its root."""
-        total = self.hits - self.floor
-        free = {(t, n): times for (t, n), times in self.pairs.items() if t < n}
-        if total <= 0 or not free:
-            return 1.0
-        alone = max(self.squares - total**2 / self.n_events, 0.0)
-        ties, sizes = np.array(list(free), dtype=np.int64).T
-        shrunk = total / math.sqrt(max(1.0, self._together() / alone) if alone > 0 else 1.0)
-        return tail_probability(ties, sizes, shrunk, np.array(list(free.values()), dtype=np.int64))
-
-    def _together(self) -> float:
-        """Sum over users of their squared sum of excess less its mean."""
-        mean = (self.hits - self.floor) / self.n_events
-        squares, mixed, counts = self.of_users
-        return max(squares - 2 * mean * mixed + mean**2 * counts, 0.0)
+    A hit is 1/t or 0, t of n candidates sharing the best score; the excess is the hit less 1/n. The
+    display sets are taken as given. The interval's standard error is clustered by user; a single
+    user says nothing of others: it is then all of [0, 1]. The null's events are independent. Should
+    those of one user resemble one another, the variance of the sum grows by the design effect, sum
+    over users of (their sum)² / sum over events of squares: the excess is shrunk by its root."""
+    n = len(hits)
+    if not n:
+        return (math.nan, math.nan), 1.0
+    excess = hits - 1.0 / sizes
+    counts = np.bincount(users)
+    sums = np.bincount(users, weights=excess) - excess.mean() * counts
+    n_users, together = int((counts > 0).sum()), float(sums @ sums)
+    mean = float(hits.mean())
+    interval = 0.0, 1.0
+    if n_users > 1:
+        half = 1.96 * math.sqrt(together * n_users / (n_users - 1)) / n
+        interval = max(mean - half, 0.0), min(mean + half, 1.0)
+    total, free = float(excess.sum()), ties < sizes
+    if total <= 0 or not free.any():
+        return interval, 1.0
+    alone = n * float(excess.var())
+    shrunk = total / math.sqrt(max(1.0, together / alone) if alone > 0 else 1.0)
+    return interval, tail_probability(ties, sizes, shrunk)
 
 
 def tail_probability(
-    ties: npt.NDArray[np.integer],
-    sizes: npt.NDArray[np.integer],
-    excess: float,
-    times: npt.NDArray[np.integer] | None = None,
+    ties: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer], excess: float
 ) -> float:
     """Return P(sum of X - sum of 1/n >= excess), X = 1/t with probability t/n, else 0, independent;
     excess > 0.
 
-    ties t and sizes n have the shape (n,); `times`: how many events each stands for, one if not
-    given. Saddlepoint approximation of Lugannani and Rice (1980) with Daniels' (1987) correction
-    for sums on the whole numbers. With ties the sum moves in smaller steps than 1, for which the
-    correction errs upwards: the p-value is then larger than need be, never smaller."""
+    ties t and sizes n have the shape (n,). Saddlepoint approximation of Lugannani and Rice (1980)
+    with Daniels' (1987) correction for sums on the whole numbers. With ties the sum moves in
+    smaller steps than 1, for which the correction errs upwards: the p-value is then larger than
+    need be, never smaller."""
     free = ties < sizes  # where all candidates tie X is constant
-    pairs, of_pair = np.unique(np.stack([ties[free], sizes[free]]), axis=1, return_inverse=True)
-    counts = np.bincount(of_pair.reshape(-1), weights=None if times is None else times[free])
+    # one number for a pair: rows of a matrix are sorted slowly
+    most = int(sizes.max()) + 1
+    keys, counts = np.unique(ties[free] * np.int64(most) + sizes[free], return_counts=True)
+    pairs = keys // most, keys % most
     step, odds = 1.0 / pairs[0], np.log(pairs[0] / (pairs[1] - pairs[0]))
     target = float(excess + (counts / pairs[1]).sum())
     largest = float((counts * step).sum())

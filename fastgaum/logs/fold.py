@@ -73,22 +73,6 @@ class Rows:
         """Number of rows."""
         return len(self.item.codes)
 
-    @property
-    def logs_views(self) -> bool:
-        """Whether the view counts mean anything."""
-        if self.views is not None or self.event_of_row is None:
-            return True
-        if not self.n_rows:
-            return False
-        # numba takes half a second to import
-        from fastgaum.kernels.candidate_counts import number_candidates
-
-        offsets = offsets_of(self.event_of_row, int(self.event_of_row[-1]) + 1)
-        rows, candidate = np.arange(self.n_rows), np.empty(self.n_rows, np.int32)
-        n_items = len(self.item.texts)
-        n = number_candidates(offsets.astype(np.int64), rows, self.item.codes, n_items, candidate)
-        return n < self.n_rows
-
     def of_rows(self, column: pl.Series) -> pl.Series:
         """A column of `events` or of the context, a value for each row."""
         return column if self.event_of_row is None else column.gather(pl.Series(self.event_of_row))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.logs.audit_displays import DependenceSums, DisplayDependence
+from fastgaum.logs.audit_displays import DisplayDependence, display_dependence
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog
 from fastgaum.ope.estimators import Float64Array, WeightedEvents, ratio_interval, value_estimates
@@ -109,7 +109,7 @@ def off_policy_values(
                 f"('{log.item_ids[int(unknown[0])]}' …): give a pool without them"
             )
         within = min(0.0, float(worth[items].min())), max(0.0, float(worth[items].max()))
-    dependence, refused, given, hidden = DependenceSums.of(log).test(), "", None, None
+    dependence, refused, given, hidden = display_dependence(log), "", None, None
     if propensities is not None:
         given = np.asarray(propensities, np.float64)
         wrong = np.flatnonzero(~((given > 0.0) & (given <= 1.0)))

@@ -4,7 +4,6 @@ by session."""
 from __future__ import annotations
 
 from collections import Counter
-from random import Random
 
 import numpy as np
 from hypothesis import given, settings
@@ -47,74 +46,6 @@ def test_counts_before_an_event_are_a_dictionary_s(sessions: Sessions) -> None:
             shown.update(event)
             chosen.update([event[choice]] if 0 <= choice < len(event) else [])
     assert found.tolist() == [list(pair) for pair in expected]
-
-
-@settings(max_examples=30)
-@given(st.lists(st.lists(st.integers(-1, N_ITEMS - 1), min_size=1)), st.randoms())
-def test_rows_of_one_item_in_one_event_are_one_candidate(
-    events: list[list[int]], random: Random
-) -> None:
-    offsets = np.cumsum([0, *map(len, events)])
-    n_rows = int(offsets[-1])
-    rows = np.array(random.sample(range(n_rows), n_rows), np.int64)
-    items, expected = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
-    numbers: dict[tuple[int, int], int] = {}
-    pairs = [(event, item) for event, shown in enumerate(events) for item in shown]
-    for row, pair in zip(rows, pairs, strict=True):
-        items[row] = pair[1]
-        expected[row] = numbers.setdefault(pair, len(numbers))
-    found = np.full(len(rows), -7, np.int32)
-    n = candidate_counts.number_candidates(offsets, rows, items, N_ITEMS, found)
-    assert (n, found.tolist()) == (len(numbers), expected.tolist())
-
-
-@settings(max_examples=30)
-@given(
-    st.lists(st.lists(st.integers(-1, N_ITEMS - 1), min_size=1), min_size=1),
-    st.randoms(),
-    st.booleans(),
-)
-def test_folded_rows_are_those_of_dictionaries(
-    events: list[list[int]], random: Random, viewed: bool
-) -> None:
-    n_rows = sum(map(len, events))
-    rows = np.array(random.sample(range(n_rows), n_rows), np.int32)
-    items = np.empty(n_rows, np.int32)
-    views = np.array(random.choices([0, 1, 5, 2**30], k=n_rows if viewed else 0), np.int64)
-    found: dict[tuple[int, int], list[int]] = {}
-    of_row, place = {}, iter(rows.tolist())
-    for event, shown in enumerate(events):
-        for item in shown:
-            row = next(place)
-            items[row], of_row[row] = item, (event, item)
-            found.setdefault((event, item), []).append(row)
-    room = [np.full(n_rows, -7, np.int32) for _ in range(4)]
-    folded = candidate_counts.FoldedRows(
-        np.zeros(len(events) + 1, np.int32),
-        *room,
-        np.zeros(n_rows, np.int64),
-        np.full(N_ITEMS + 1, n_rows, np.int32),
-    )
-    offsets = np.cumsum([0, *map(len, events)])
-    n = candidate_counts.fold_candidates(offsets, rows, items, views, folded)
-    assert n == len(found)
-    numbers = {pair: number for number, pair in enumerate(found)}
-    assert folded.candidate.tolist() == [numbers[of_row[row]] for row in range(n_rows)]
-    assert folded.first_row[:n].tolist() == [those[0] for those in found.values()]
-    assert folded.last_row[:n].tolist() == [those[-1] for those in found.values()]
-    assert folded.rows[:n].tolist() == [len(those) for those in found.values()]
-    assert folded.views[:n].tolist() == [
-        min(sum(int(views[row]) if viewed else 1 for row in those), 2**31 - 1)
-        for those in found.values()
-    ]
-    of_events = Counter(event for event, _ in found)
-    sizes = [of_events[event] for event in range(len(events))]
-    assert folded.offsets.tolist() == np.cumsum([0, *sizes]).tolist()
-    appearances = [
-        min((row for row in range(n_rows) if items[row] == item), default=n_rows)
-        for item in (*range(N_ITEMS), -1)
-    ]
-    assert folded.appearance.tolist() == appearances
 
 
 @settings(max_examples=30)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastgaum.logs.audit import audit
-from fastgaum.logs.audit_displays import DependenceSums
+from fastgaum.logs.audit_displays import display_dependence
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.log import SessionLog
 from tests.builders import log_of, put
@@ -37,14 +37,14 @@ def drawn(seed: int, n_users: int = 60, again: float = 0.0) -> SessionLog:
 
 
 def test_of_200_logs_drawn_at_random_at_most_five_are_flagged() -> None:
-    tests = [DependenceSums.of(drawn(seed)).test() for seed in range(200)]
+    tests = [display_dependence(drawn(seed)) for seed in range(200)]
     assert sum(one is not None and one.found for one in tests) <= 5
     assert abs(np.mean([one.z for one in tests if one is not None])) < 0.3
 
 
 def test_a_recommender_that_repeats_clicks_is_found() -> None:
     for seed in range(10):
-        found = DependenceSums.of(drawn(seed, n_users=200, again=0.3)).test()
+        found = display_dependence(drawn(seed, n_users=200, again=0.3))
         assert found is not None
         assert found.found
         assert found.shown > found.expected
@@ -58,18 +58,21 @@ def test_a_recommender_that_repeats_clicks_is_found() -> None:
 
 
 def test_the_figures_are_counted() -> None:
-    """Two users; the item clicked last is 0, then nothing new is clicked."""
-    log = log_of([[([0, 1], 0), ([0, 2], -1), ([1, 2], -1)], [([0, 3], -1), ([2, 3], 0)]])
-    found = DependenceSums.of(log)
-    # of user 1's four places one is item 0's: 2 places × 1/4, twice; one hit of two
-    assert (found.n_events, found.n_users, found.shown, found.expected) == (2, 1, 1.0, 1.0)
-    assert found.variance == pytest.approx(2 * 0.25)
-    assert found.test() is None, "one user"
+    """Users 0 and 1 have clicked 0, and are shown two displays of two; user 2 clicks nothing."""
+    after = [([0, 2], -1), ([1, 2], -1)]
+    log = log_of([[([0, 1], 0), *after], [([0, 1], 0), *after], [([0, 3], -1), ([2, 3], 0)]])
+    found = display_dependence(log)
+    # of the ten places of all others three are item 0's: 2 places × .3, in each of the events
+    assert found is not None
+    assert (found.n_events, found.shown, found.expected) == (4, 0.5, pytest.approx(0.6))
+    by_users = 2 * (1 - 1.2) ** 2
+    assert found.z == pytest.approx((2 - 2.4) / max(by_users, 4 * 0.6 * 0.4) ** 0.5)
+    one = log_of([[([0, 1], 0), *after], [([0, 3], -1), ([2, 3], 0)]])
+    assert display_dependence(one) is None, "one user"
 
 
 def test_where_nothing_can_be_said_there_is_no_test() -> None:
-    assert DependenceSums().test() is None
-    assert DependenceSums.of(log_of([[([0, 1], -1)], [([0, 1], 0)]])).test() is None
+    assert display_dependence(log_of([[([0, 1], -1)], [([0, 1], 0)]])) is None
     log = drawn(0)
     fields = {CLICKS_SO_FAR: np.zeros(log.n_events, np.float32)}
-    assert DependenceSums.of(put(log, event=fields)).test() is None
+    assert display_dependence(put(log, event=fields)) is None

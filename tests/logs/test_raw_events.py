@@ -10,10 +10,10 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastgaum.logs.audit_rules import DisplaySets, fold_rows
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.raw_events import RawEvents, fold_rows
 from fastgaum.logs.read import read_frame
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import resolve_schema
@@ -64,15 +64,16 @@ def table_of(rows: Rows) -> pl.DataFrame:
     )
 
 
-def told(raw: RawEvents, log: SessionLog) -> list[tuple[str, int, list[dict[str, int]]]]:
+def told(
+    sets: DisplaySets, candidates: pl.DataFrame, log: SessionLog
+) -> list[tuple[str, int, list[dict[str, int]]]]:
     """Folded rows in the form of `naive_events`."""
-    names = ("first_row", "last_row", "rows", "views", "chosen", "appearance")
-    rows = pl.DataFrame({name: getattr(raw, name) for name in names}).to_dicts()
-    ends = pairwise(raw.sets.offsets)
-    sessions = log.session_ids.gather(raw.sets.users).to_list()
+    rows = candidates.drop("event", "item", "click").to_dicts()
+    ends = pairwise(sets.offsets)
+    sessions = log.session_ids.gather(sets.users).to_list()
     return [
         (session, choice, rows[first:last])
-        for (first, last), session, choice in zip(ends, sessions, raw.sets.choices, strict=True)
+        for (first, last), session, choice in zip(ends, sessions, sets.choices, strict=True)
     ]
 
 
@@ -97,4 +98,4 @@ def test_folded_rows_are_those_of_a_walk_over_all_rows(
     order = np.random.default_rng(seed).permutation(len(cells)).tolist()
     places = pl.Series([None if place % 4 == 0 else place for place in order], dtype=pl.Int64)
     raw = dataclasses.replace(raw_frame(frame), click_order=places)
-    assert told(fold_rows(raw, log), log) == naive_events(raw)
+    assert told(*fold_rows(raw, log), log) == naive_events(raw)
