@@ -21,7 +21,7 @@ from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
 from fastgaum.engine.dispatch import game_for
 from fastgaum.features.batches import Batch, batches
-from fastgaum.features.in_memory import Sessions, SharedSessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
 from fastgaum.logs.synthetic import synthesise
@@ -69,7 +69,7 @@ GROUPS: dict[str, Setting] = {
 class Data:
     """Sessions to train on, and the ids that a table has a row for."""
 
-    train: Sessions
+    train: EncodedSessions
     unknown_of_id: torch.Tensor
 
     @property
@@ -88,14 +88,13 @@ def world(preset: str, n_events: int, n_items: int) -> Data:
     log, _ = synthesise(n_events, preset=preset, n_items=n_items)
     space = FeatureSpace.fit(log, "identity", set_context=False)
     train = space.encoder(log).for_training(log.sessions_in("train"))
-    assert isinstance(train, SharedSessions)
     n_rows = max(space.n_ids, n_items + 2)
     rows = 1 + np.random.default_rng(0).permutation(n_rows - 1)[: space.n_ids - 1]
     # id 0, no click, stays
     ids = np.concatenate(([0], rows)).astype(np.int32)
     unknown = np.zeros(n_rows, dtype=np.int32)
     unknown[ids] = ids[space.unknown_of_id]
-    return Data(replace(train, id_of_item=ids[train.id_of_item]), torch.from_numpy(unknown))
+    return Data(replace(train, ids=ids[train.ids]), torch.from_numpy(unknown))
 
 
 def data_for(setting: Setting, contender: str, full: bool) -> Data:

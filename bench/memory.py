@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from fastgaum.features.in_memory import Sessions
+    from fastgaum.features.sessions import EncodedSessions
     from fastgaum.logs.log import SessionLog
 
 VIEW_BYTES, INLINE_BYTES = 16, 12
@@ -152,7 +152,7 @@ def log_bytes(log: SessionLog) -> int:
     )
 
 
-def held_bytes(parts: Sequence[Sessions]) -> int:
+def held_bytes(parts: Sequence[EncodedSessions]) -> int:
     """Bytes that sessions to train on hold besides the log's own; an array that several share
     counts once."""
     values = [getattr(part, field.name) for part in parts for field in fields(part)]

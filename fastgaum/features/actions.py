@@ -7,10 +7,9 @@ there serves the history. An item of actions alone has an id of its own."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import FeatureMismatchError
@@ -18,16 +17,10 @@ from fastgaum.features.sessions import ActionBags
 from fastgaum.features.vocabulary import CategoricalField, after
 from fastgaum.logs.columns import NO_CODE, Vocabulary
 from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import IntArray, SessionLog
 
 if TYPE_CHECKING:
-    from fastgaum.features.batches import Batch
-    from fastgaum.features.item_vectors import BatchVectors
     from fastgaum.features.space import FeatureSpace
-
-RowArray = npt.NDArray[np.int64]
-AN_ACTION = -2
-"""in place of a token's candidate where the token is an action"""
 
 
 def action_fields(
@@ -97,71 +90,3 @@ def ids_of_items(items: CategoricalField, others: CategoricalField, texts: pl.Se
     displayed, acted = (Vocabulary(part.values).codes(texts) for part in (items, others))
     ids = np.where(displayed >= 0, displayed + items.start + 1, acted + others.start + 1)
     return ids.astype(np.int32)
-
-
-class Tokens(NamedTuple):
-    """The tokens of a batch whose histories hold actions; names as in `Batch`."""
-
-    token_offsets: IntArray
-    token_candidates: IntArray
-    token_ids: IntArray
-    token_id_offsets: IntArray
-    token_numbers: FloatArray
-    later_events: RowArray
-    vectors: BatchVectors | None
-    read_tokens: RowArray
-    """the last token before each of later_events, shape (n_later,)"""
-
-
-def with_actions(batch: Batch, before: ActionBags) -> Tokens:
-    """Tokens of the choices of a batch, and of the actions `before` its events, in order.
-
-    batch: its tokens are of choices alone, one for each event but the last of each session, or for
-    every event. With actions a a before a session's first event and b between its two events:
-
-        tokens     a  a  c0  b
-        read by          e0  e1     each event reads the last token before it
-    """
-    session_offsets, n_events = batch.session_offsets, batch.n_events
-    n_before = np.diff(before.offsets)
-    has_choice = np.ones(n_events, np.bool_)
-    if len(batch.token_candidates) < n_events:
-        has_choice[session_offsets[1:][np.diff(session_offsets) > 0] - 1] = False
-    ends = np.cumsum(n_before + has_choice)
-    # of each event: its actions, then its choice
-    starts = ends - n_before - has_choice
-    of_choices = (starts + n_before)[has_choice]
-    n_all = int(ends[-1]) if n_events else 0
-    is_choice = np.zeros(n_all, np.bool_)
-    is_choice[of_choices] = True
-    candidates = np.full(n_all, AN_ACTION, np.int32)
-    candidates[is_choice] = batch.token_candidates
-    sizes = np.full(n_all, before.ids.shape[1], np.int64)
-    sizes[is_choice] = np.diff(batch.token_id_offsets)
-    id_offsets = np.concatenate(([0], np.cumsum(sizes)))
-    ids = np.empty(int(id_offsets[-1]), np.int32)
-    id_is_choice = np.repeat(is_choice, sizes)
-    ids[id_is_choice] = batch.token_ids
-    ids[~id_is_choice] = before.ids.reshape(-1)
-    numbers = np.zeros((n_all, batch.token_numbers.shape[1]), np.float32)
-    numbers[is_choice] = batch.token_numbers
-    ends = np.concatenate(([0], ends))
-    session_starts = ends[session_offsets]
-    vectors = batch.vectors
-    if vectors is not None:
-        # an action is read without the vector of its item
-        of_tokens = np.full(n_all, -1, np.int32)
-        of_tokens[is_choice] = vectors.tokens
-        vectors = vectors._replace(tokens=of_tokens)
-    last = starts + n_before - 1
-    later = np.flatnonzero(last >= np.repeat(session_starts[:-1], np.diff(session_offsets)))
-    return Tokens(
-        session_starts.astype(np.int32),
-        candidates,
-        ids,
-        id_offsets.astype(np.int32),
-        numbers,
-        later,
-        vectors,
-        last[later],
-    )

@@ -10,21 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.actions import with_actions
-from fastgaum.features.in_memory import Sessions, SharedSessions, blocks
+from fastgaum.features.in_memory import blocks
 from fastgaum.features.item_vectors import BatchVectors
-from fastgaum.features.sessions import PickedSessions
-from fastgaum.kernels.batching import (
-    PickedEvents,
-    count_sessions,
-    fill_bags,
-    fill_events,
-    fill_ids,
-    history_tokens,
-)
+from fastgaum.features.sessions import ActionBags, EncodedSessions, select_sessions
 from fastgaum.logs.log import FloatArray, IntArray, PackedArrays
 
 RowArray = npt.NDArray[np.int64]
+AN_ACTION = -2
+"""in place of a token's candidate where the token is an action"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ class Batch(PackedArrays):
     """last token before each of later_events, int64; None: token i before later_events[i]"""
 
 
-def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> Batch:
+def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = False) -> Batch:
     """Make a batch of the given sessions (positions in `encoded`), in the given order.
 
     `keep_last` keeps each session's last choice as a token, which only a state after the session
@@ -79,47 +72,94 @@ def assemble(encoded: Sessions, sessions: IntArray, keep_last: bool = False) -> 
     Raises:
         IndexError: a position is not a session of `encoded`.
     """
-    n, packed, places = len(sessions), encoded.packed, encoded.places(sessions)
-    offsets, token_offsets = np.empty(n + 1, np.int32), np.empty(n + 1, np.int32)
-    first_events, first = np.empty(n, np.int32), np.empty(n, np.int32)
-    n_candidates = count_sessions(
-        packed.session_offsets, packed.display_offsets, places, offsets, first_events, first
-    )
-    n_events = int(offsets[n])
-    displays, choices = np.empty(n_events + 1, np.int32), np.empty(n_events, np.int32)
-    later, clicked, chosen = (np.empty(n_events, np.int64) for _ in range(3))
-    picked = PickedEvents(displays, choices, later, clicked, chosen)
-    n_later, n_clicked = fill_events(
-        packed.display_offsets, packed.choices, offsets, first_events, picked
-    )
-    tokens = np.empty(n_events, np.int32)
-    tokens = tokens[: history_tokens(offsets, displays, choices, keep_last, token_offsets, tokens)]
-    of_sessions = PickedSessions(first, first_events, offsets, displays)
-    if isinstance(encoded, SharedSessions):
-        ids = np.empty((n_candidates, 1), np.int32)
-        fill_ids(encoded.log.items, encoded.id_of_item, first, offsets, displays, ids.reshape(-1))
-    else:
-        ids = of_sessions.rows_of(encoded.ids)
-    numbers = encoded.numbers_of(of_sessions)
+    part = select_sessions(encoded, np.asarray(sessions, np.int32))
+    offsets, displays, choices = part.session_offsets, part.display_offsets, part.choices
+    ids, numbers = encoded.ids[part.candidates], encoded.numbers_of(part)
+    clicked, chosen = np.flatnonzero(choices >= 0), part.chosen_candidates
+    of_events = np.full(part.n_events, -1, np.int32)
+    of_events[clicked] = chosen
+    is_token = np.ones(part.n_events, np.bool_)
+    if not keep_last:
+        is_token[offsets[1:][np.diff(offsets) > 0] - 1] = False
+    tokens = of_events[is_token]
     token_ids, token_id_offsets, token_numbers = bags_of_candidates(ids, numbers, tokens)
-    shifts = np.repeat(first_events - offsets[:-1], np.diff(offsets))
-    events: IntArray = (np.arange(n_events) + shifts).astype(np.int32)
-    context_ids, context_numbers = encoded.context_rows(events)
     vectors = None
     if encoded.vectors is not None:
         reader, items, context_items = encoded.vectors
-        codes = of_sessions.rows_of(items[:, None])[:, 0]
-        vectors = reader.of_batch(codes, tokens, context_items(events))
+        vectors = reader.of_batch(items[part.candidates], tokens, context_items[part.events])
     batch = Batch(
-        encoded.rows[sessions],
-        *(offsets, displays, choices, ids, numbers, token_offsets, tokens),
-        *(token_ids, token_id_offsets, token_numbers, context_ids, context_numbers),
-        *(later[:n_later], clicked[:n_clicked], chosen[:n_clicked]),
-        vectors,
+        rows=encoded.rows[sessions],
+        session_offsets=offsets,
+        display_offsets=displays,
+        choices=choices,
+        ids=ids,
+        numbers=numbers,
+        token_offsets=np.append(0, np.cumsum(is_token))[offsets].astype(np.int32),
+        token_candidates=tokens,
+        token_ids=token_ids,
+        token_id_offsets=token_id_offsets,
+        token_numbers=token_numbers,
+        context_ids=encoded.context_ids[part.events],
+        context_numbers=encoded.context_numbers[part.events],
+        later_events=np.flatnonzero(part.event_number > 0),
+        clicked=clicked,
+        chosen=chosen,
+        vectors=vectors,
     )
     if encoded.actions is None:
         return batch
-    return replace(batch, **with_actions(batch, encoded.actions.before(events))._asdict())
+    return _with_actions(batch, is_token, encoded.actions.before(part.events))
+
+
+def _with_actions(batch: Batch, has_choice: npt.NDArray[np.bool_], before: ActionBags) -> Batch:
+    """The batch with tokens of the actions `before` its events too, in order; has_choice: whether
+    the choice of each event is a token.
+
+    With actions a a before a session's first event and b between its two events:
+
+        tokens     a  a  c0  b
+        read by          e0  e1     each event reads the last token before it
+    """
+    session_offsets, n_before = batch.session_offsets, np.diff(before.offsets)
+    ends = np.cumsum(n_before + has_choice)
+    # of each event: its actions, then its choice
+    starts = ends - n_before - has_choice
+    of_choices = (starts + n_before)[has_choice]
+    n_all = int(ends[-1]) if len(ends) else 0
+    is_choice = np.zeros(n_all, np.bool_)
+    is_choice[of_choices] = True
+    candidates = np.full(n_all, AN_ACTION, np.int32)
+    candidates[is_choice] = batch.token_candidates
+    sizes = np.full(n_all, before.ids.shape[1], np.int64)
+    sizes[is_choice] = np.diff(batch.token_id_offsets)
+    id_offsets = np.concatenate(([0], np.cumsum(sizes)))
+    ids = np.empty(int(id_offsets[-1]), np.int32)
+    id_is_choice = np.repeat(is_choice, sizes)
+    ids[id_is_choice] = batch.token_ids
+    ids[~id_is_choice] = before.ids.reshape(-1)
+    numbers = np.zeros((n_all, batch.token_numbers.shape[1]), np.float32)
+    numbers[is_choice] = batch.token_numbers
+    ends = np.concatenate(([0], ends))
+    session_starts = ends[session_offsets]
+    vectors = batch.vectors
+    if vectors is not None:
+        # an action is read without the vector of its item
+        of_tokens = np.full(n_all, -1, np.int32)
+        of_tokens[is_choice] = vectors.tokens
+        vectors = vectors._replace(tokens=of_tokens)
+    last = starts + n_before - 1
+    later = np.flatnonzero(last >= np.repeat(session_starts[:-1], np.diff(session_offsets)))
+    return replace(
+        batch,
+        token_offsets=session_starts.astype(np.int32),
+        token_candidates=candidates,
+        token_ids=ids,
+        token_id_offsets=id_offsets.astype(np.int32),
+        token_numbers=numbers,
+        later_events=later,
+        vectors=vectors,
+        read_tokens=last[later],
+    )
 
 
 def bags_of_candidates(
@@ -127,15 +167,18 @@ def bags_of_candidates(
 ) -> tuple[IntArray, IntArray, FloatArray]:
     """Bags of any candidates of those with `ids` and `numbers`, -1 being no click, whose bag is the
     id 0 and zeros: ids (nnz,), their offsets (n + 1,), numbers (n, n_numbers)."""
-    n, width = len(candidates), ids.shape[1]
-    bag_ids, offsets = np.empty(n * width, np.int32), np.empty(n + 1, np.int32)
-    bag_numbers = np.empty((n, numbers.shape[1]), np.float32)
-    n_ids = fill_bags(ids, numbers, candidates, bag_ids, offsets, bag_numbers)
-    return bag_ids[:n_ids], offsets, bag_numbers
+    chosen = candidates >= 0
+    sizes = np.where(chosen, ids.shape[1], 1)
+    offsets = np.append(0, np.cumsum(sizes)).astype(np.int32)
+    bag_ids = np.zeros(offsets[-1], np.int32)
+    bag_ids[np.repeat(chosen, sizes)] = ids[candidates[chosen]].reshape(-1)
+    bag_numbers = np.zeros((len(candidates), numbers.shape[1]), np.float32)
+    bag_numbers[chosen] = numbers[candidates[chosen]]
+    return bag_ids, offsets, bag_numbers
 
 
 def batches(
-    encoded: Sessions,
+    encoded: EncodedSessions,
     batch_sessions: int,
     generator: np.random.Generator | None = None,
     part: slice = slice(None),

@@ -33,8 +33,6 @@ from fastgaum.logs.log import FloatArray, IntArray
 ODDS, DISPLAYS, LEADS, KNOWN = "odds_given_", "displays_given_", "leads_", "known_as_"
 WALKS = ("walk2_", "walk3_", "within2_", "back_")
 """numbers of two fields of items, the first of which fixes the display"""
-CROSSED_FLAGS = (LEADS, *WALKS[2:])
-"""those that are 0 or 1"""
 MOST_STEPS = 1e6
 """additions that a walk to an event's item may take in the mean"""
 MOST_PAIRS = 1 << 25

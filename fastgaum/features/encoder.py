@@ -19,10 +19,9 @@ from fastgaum.features.context import ContextEncoder
 from fastgaum.features.crossed import crossed_names, write_crossed
 from fastgaum.features.in_memory import (
     CompactSessions,
-    KeptNumbers,
     Place,
-    SharedSessions,
     places,
+    write_base,
 )
 from fastgaum.features.item_vectors import VectorReader, component_names
 from fastgaum.features.numbers import (
@@ -49,7 +48,6 @@ from fastgaum.features.sessions import (
 )
 from fastgaum.features.vocabulary import OF_PLACE, rows_of_places
 from fastgaum.kernels import candidate_formulas as kernels
-from fastgaum.kernels.batching import picked_size
 from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,
     SESSION_NUMBERS,
@@ -114,30 +112,20 @@ class Encoder:
         self.fill(encoded, list(places(self.log, encoded.rows)), write)
         return encoded
 
-    def for_training(
-        self, rows: IntArray, moments: Moments | None = None
-    ) -> EncodedSessions | SharedSessions:
-        """The sessions `rows` to make batches of: from the log's own arrays where bags hold items
-        alone; else encoded, their numbers in fewer bytes.
+    def for_training(self, rows: IntArray, moments: Moments | None = None) -> EncodedSessions:
+        """The sessions `rows` to make batches of, their numbers in fewer bytes.
 
         With `moments` numbers are counted there, and standardised by them, not by the space's own.
 
         Raises:
             IndexError: a row does not exist.
         """
-        space = self.space
-        if space.n_numbers:
-            encoded = self.empty(rows, 0)
-            kept = KeptNumbers(space, len(encoded.ids), encoded.n_events, moments)
-            where = list(places(self.log, encoded.rows))
-            blocks = self.fill(encoded, where, partial(kept.keep, self.write_numbers))
-            return CompactSessions(**vars(encoded), waiting=kept.standardised_by(blocks))
-        if len(space.categorical) > 1:
+        if not self.space.n_numbers:
             return self.encode(rows)
-        rows, id_of_item = np.asarray(rows, np.int32), self.space_rows + np.int32(N_RESERVED)
-        fixed = (id_of_item, self._count_events(rows), self.context)
-        bags, reader = action_bags(space, self.log), VectorReader.of(space, self.log)
-        return SharedSessions(self.log, rows, *fixed, reader, bags)
+        encoded = self.empty(rows, len(self.space.number_names))
+        where = list(places(self.log, encoded.rows))
+        blocks = self.fill(encoded, where, partial(write_base, encoded, self))
+        return CompactSessions.of(encoded, self.space, blocks, moments)
 
     def ids_of(self, rows: IntArray) -> EncodedSessions:
         """The sessions `rows` with their ids alone: no candidate has a number."""
@@ -145,24 +133,17 @@ class Encoder:
         self.fill(encoded, list(places(self.log, encoded.rows)), lambda part, place: None)
         return encoded
 
-    def _count_events(self, rows: IntArray) -> int:
-        n_events = picked_size(np.asarray(self.log.session_offsets), rows)
-        if n_events < 0:
-            raise IndexError(f"a session outside 0 … {self.log.n_sessions - 1} was asked for")
-        return n_events
-
     def empty(self, rows: IntArray, n_numbers: int) -> EncodedSessions:
         """Room for the sessions `rows`, so many numbers a candidate."""
         rows = np.asarray(rows, dtype=np.int32)
-        n_events = self._count_events(rows)
-        n_candidates = picked_size(self._candidate_offsets, rows)
+        events = pick_rows(self.log.session_offsets, rows)[1]
+        size = len(events), int(np.diff(self.log.display_offsets)[events].sum(dtype=np.int64))
         widths = (len(self.space.categorical), n_numbers)
         of_context = (len(self.space.context), len(self.space.context_number_names))
-        size, events = (n_events, n_candidates), pick_rows(self.log.session_offsets, rows)[1]
         vectors, reader = None, VectorReader.of(self.space, self.log)
         if reader is not None:
             items = np.asarray(self.log.items)[pick_rows(self.log.display_offsets, events)[1]]
-            vectors = VectorRows(reader, items, self.context.items(events).__getitem__)
+            vectors = VectorRows(reader, items, self.context.items(events))
         return dataclasses.replace(
             EncodedSessions.empty(self.log, rows, size, widths, of_context),
             vectors=vectors,
@@ -200,11 +181,6 @@ class Encoder:
         encoded.context_ids[events] = self.context.ids(part.events)
         encoded.context_numbers[events] = self.context.numbers(part.events)
         self._write_ids(part, encoded.ids[candidates])
-
-    @cached_property
-    def _candidate_offsets(self) -> IntArray:
-        """Start of each session of the log in candidates."""
-        return np.asarray(self.log.display_offsets)[np.asarray(self.log.session_offsets)]
 
     @cached_property
     def space_rows(self) -> IntArray:

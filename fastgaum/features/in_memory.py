@@ -1,36 +1,29 @@
-"""Sessions in memory that batches are made of: encoded as they are read, compact, or the log's own
-arrays."""
+"""Sessions in memory whose numbers wait until a batch is made of them."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fastgaum import threads
-from fastgaum.features.context import ContextEncoder
-from fastgaum.features.item_vectors import VectorReader
-from fastgaum.features.numbers import SAME_FOR_SET, Moments, flag_names, varying_columns
+from fastgaum.features.numbers import Moments, varying_columns
 from fastgaum.features.sessions import (
     BATCH_CANDIDATES,
-    ActionBags,
     EncodedSessions,
-    PickedSessions,
     Selection,
-    VectorRows,
     chunks,
     cut_by_candidates,
-    require_positions,
     work_of,
 )
-from fastgaum.kernels.batching import WaitingNumbers, fill_numbers, keep_numbers, picked_size
+from fastgaum.kernels.candidate_formulas import relate_to_sets, standardise_rows
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
+    from fastgaum.features.encoder import Encoder
     from fastgaum.features.space import FeatureSpace
 
 
@@ -50,182 +43,93 @@ def places(log: SessionLog, rows: IntArray, after: Place | None = None) -> Itera
     """Where each chunk of the sessions `rows` of a log goes: from the start on, or `after` a
     place."""
     session, event, candidate = (0, 0, 0) if after is None else (one.stop for one in after)
-    events_of, displays = np.asarray(log.session_offsets), np.asarray(log.display_offsets)
-    candidates_of = displays[events_of]
+    candidates_of = log.display_offsets[log.session_offsets]
     for chunk in chunks(log, rows):
-        sessions = slice(session, session + len(chunk))
-        events = slice(event, event + picked_size(events_of, chunk))
-        candidates = slice(candidate, candidate + picked_size(candidates_of, chunk))
-        yield Place(sessions, events, candidates)
-        session, event, candidate = sessions.stop, events.stop, candidates.stop
+        n_events = int((log.session_offsets[chunk + 1] - log.session_offsets[chunk]).sum())
+        n_candidates = int((candidates_of[chunk + 1] - candidates_of[chunk]).sum())
+        place = Place(
+            slice(session, session + len(chunk)),
+            slice(event, event + n_events),
+            slice(candidate, candidate + n_candidates),
+        )
+        yield place
+        session, event, candidate = (one.stop for one in place)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompactSessions(EncodedSessions):
     """Encoded sessions whose numbers are made when a batch is: `assemble` makes of them the batches
-    that `EncodedSessions` give. Their own `numbers` are empty, of shape (n_candidates, 0).
+    that `EncodedSessions` give. Their own `numbers` are the base numbers, not standardised: of a
+    candidate's numbers nearly half are others less their mean over the display set."""
 
-    Of a candidate's numbers nearly half are others less their mean over the display set. Those are
-    not stored; a flag is no float; and what a set shares is there once, not for each candidate."""
+    varying: npt.NDArray[np.int64]
+    """columns that also come less their mean over the display set, after all others"""
+    mean: FloatArray
+    """what numbers are standardised by, shape (n_numbers,)"""
+    scale: FloatArray
 
-    waiting: WaitingNumbers
+    @classmethod
+    def of(
+        cls,
+        encoded: EncodedSessions,
+        space: FeatureSpace,
+        blocks: Sequence[Moments],
+        moments: Moments | None,
+    ) -> CompactSessions:
+        """Sessions with the numbers that `write_base` wrote, of which it returned the blocks. With
+        `moments` they are counted there, and standardised by them, not by the space's own."""
+        mean, scale = space.mean, space.scale
+        for block in blocks if moments is not None else ():
+            moments.combine(block)
+        if moments is not None and moments.count:
+            mean, scale = moments.mean.astype(np.float32), moments.scale()
+        varying = varying_columns(space.number_names, space.set_context)
+        return cls(**vars(encoded), varying=varying, mean=mean, scale=scale)
 
-    def numbers_of(self, picked: PickedSessions) -> FloatArray:
-        """Numbers of the picked sessions' candidates."""
-        numbers = np.empty((picked.n_candidates, len(self.waiting.mean)), np.float32)
-        first, first_events, offsets, displays = picked
-        parts = cut_by_candidates(np.diff(displays[offsets]), PART)
-        threads.run(
-            fill_numbers,
-            [
-                (
-                    self.waiting,
-                    first[part],
-                    first_events[part],
-                    offsets[part.start : part.stop + 1],
-                    displays,
-                    numbers,
-                )
-                for part in parts
-            ],
-        )
+    def numbers_of(self, part: Selection) -> FloatArray:
+        """Numbers of the candidates of some of the sessions."""
+        numbers = np.empty((len(part.candidates), len(self.mean)), np.float32)
+        ends = part.display_offsets[part.session_offsets]
+
+        def complete(run: slice) -> None:
+            first, last = ends[run.start], ends[run.stop]
+            events = part.session_offsets[[run.start, run.stop]]
+            displays = part.display_offsets[events[0] : events[1] + 1] - first
+            block = numbers[first:last]
+            block[:, : self.numbers.shape[1]] = self.numbers[part.candidates[first:last]]
+            relate_to_sets(displays, self.varying, block)
+            standardise_rows(self.mean, self.scale, block)
+
+        threads.run(complete, [(run,) for run in cut_by_candidates(np.diff(ends), PART)])
         return numbers
 
 
-class KeptNumbers:
-    """Numbers of chunks, kept until a batch is made of them; chunks may come on several threads."""
-
-    def __init__(
-        self, space: FeatureSpace, n_candidates: int, n_events: int, moments: Moments | None
-    ) -> None:
-        """Room for the numbers of so many candidates and events. With `moments` they are counted
-        there, and standardised by them, not by the space's own."""
-        names, flags = space.number_names, flag_names(space.numbers_of_context)
-        kind = np.array([1 if one in flags else 2 if one in SAME_FOR_SET else 0 for one in names])
-        columns = np.flatnonzero(kind == 0), np.flatnonzero(kind == 1), np.flatnonzero(kind == 2)
-        values, of_flags, of_sets = map(len, columns)
-        self._waiting = WaitingNumbers(
-            np.empty((n_candidates, values), np.float32),
-            np.empty((n_candidates, of_flags), np.uint8),
-            np.empty((n_events, of_sets), np.float32),
-            columns,
-            varying_columns(names, space.set_context),
-            space.mean,
-            space.scale,
-        )
-        self._n_numbers, self._moments = space.n_numbers, moments
-        self._rooms = threading.local()
-
-    def keep(
-        self, write: Callable[[Selection, FloatArray], None], part: Selection, place: Place
-    ) -> Moments:
-        """Keep the numbers of a chunk, which `write` writes, not standardised; returns what there
-        is to count of them."""
-        n, room = len(part.candidates), getattr(self._rooms, "numbers", None)
-        # the room of a thread's largest chunk until now serves all of its chunks
-        if room is None or len(room) < n:
-            room = self._rooms.numbers = np.empty((n, self._n_numbers), np.float32)
-        numbers, block = room[:n], Moments()
-        write(part, numbers)
-        if self._moments is not None and n:
-            block.add(numbers)
-        values, flags, of_sets, columns, *_ = self._waiting
-        kept = values[place.candidates], flags[place.candidates], of_sets[place.events]
-        keep_numbers(part.display_offsets, numbers, columns, kept)
-        return block
-
-    def standardised_by(self, blocks: Sequence[Moments]) -> WaitingNumbers:
-        """All numbers, after their chunks, of which `keep` returned the blocks."""
-        if self._moments is None:
-            return self._waiting
-        for block in blocks:
-            self._moments.combine(block)
-        if self._moments.count == 0:
-            return self._waiting
-        mean, scale = self._moments.mean.astype(np.float32), self._moments.scale()
-        return self._waiting._replace(mean=mean, scale=scale)
+def write_base(
+    encoded: EncodedSessions, encoder: Encoder, part: Selection, place: Place
+) -> Moments:
+    """Write the base numbers of a chunk to its place, not standardised; returns what there is to
+    count of all of its numbers."""
+    numbers, block = (
+        np.empty((len(part.candidates), encoder.space.n_numbers), np.float32),
+        Moments(),
+    )
+    encoder.write_numbers(part, numbers)
+    encoded.numbers[place.candidates] = numbers[:, : encoded.numbers.shape[1]]
+    if len(numbers):
+        block.add(numbers)
+    return block
 
 
-@dataclass(frozen=True)
-class SharedSessions:
-    """Some sessions of a log whose bags hold an item and nothing else; `assemble` makes of them the
-    batches that `EncodedSessions` give.
-
-    Encoding them would store each candidate a second time: its id is its item's, found in one array
-    of a number per item."""
-
-    log: SessionLog
-    """whose arrays are read; they are not copied"""
-    rows: IntArray
-    """row of each session in the log, shape (n_sessions,)"""
-    id_of_item: IntArray
-    """feature id of each of the log's items, shape (n_items,)"""
-    n_events: int
-    """events of all sessions together"""
-    context: ContextEncoder
-    """reads the context of the log's events"""
-    reader: VectorReader | None = None
-    """reads the vectors of the log's items; None where no network reads them"""
-    actions: ActionBags | None = None
-    """what users did before each of the log's events"""
-
-    @property
-    def vectors(self) -> VectorRows | None:
-        """The items whose vectors are read, if any are."""
-        if self.reader is None:
-            return None
-        return VectorRows(self.reader, np.asarray(self.log.items), self.context.items)
-
-    @property
-    def n_sessions(self) -> int:
-        """Number of sessions."""
-        return len(self.rows)
-
-    @cached_property
-    def largest(self) -> int:
-        """Candidates, and actions, of the log's session that has most."""
-        return int(
-            np.diff(work_of(self.log, self.actions)[self.log.session_offsets]).max(initial=0)
-        )
-
-    @property
-    def packed(self) -> SessionLog:
-        """What holds session_offsets, display_offsets and choices."""
-        return self.log
-
-    def numbers_of(self, picked: PickedSessions) -> FloatArray:
-        """No candidate has a number: shape (n_candidates, 0)."""
-        return np.empty((picked.n_candidates, 0), np.float32)
-
-    def context_rows(self, events: IntArray) -> tuple[IntArray, FloatArray]:
-        """Context ids and numbers of events of `packed`."""
-        return self.context.ids(events), self.context.numbers(events)
-
-    def places(self, sessions: IntArray) -> IntArray:
-        """Rows of the given sessions in `packed`.
-
-        Raises:
-            IndexError: a position is not one of the sessions.
-        """
-        require_positions(sessions, self.n_sessions)
-        return self.rows[sessions]
-
-
-Sessions = EncodedSessions | SharedSessions
-"""sessions in memory: what batches are made of"""
-
-
-def blocks(encoded: Sessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:
+def blocks(encoded: EncodedSessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:
     """Cut sessions, positions in `encoded`, into those of each batch: by their number, and by their
     candidates where they are so long or so wide that a batch would hold more than
     BATCH_CANDIDATES."""
     moderate = encoded.largest * batch_sessions <= BATCH_CANDIDATES
-    work = work_of(encoded.packed, encoded.actions)
+    work = work_of(encoded, encoded.actions)[encoded.session_offsets]
     for start in range(0, len(order), batch_sessions):
         sessions = order[start : start + batch_sessions]
         if moderate:
             yield sessions
-            continue
-        packed, places = encoded.packed, encoded.places(sessions)
-        ends = work[packed.session_offsets[np.stack([places, places + 1])]]
-        yield from (sessions[part] for part in cut_by_candidates(ends[1] - ends[0]))
+        else:
+            runs = cut_by_candidates(work[sessions + 1] - work[sessions])
+            yield from (sessions[run] for run in runs)

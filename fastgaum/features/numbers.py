@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.errors import LogFormatError
-from fastgaum.features.crossed import CROSSED_FLAGS, CrossedField, fixes_display
+from fastgaum.features.crossed import CrossedField, fixes_display
 from fastgaum.features.sessions import Selection, chunks, select_sessions
 from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.candidate_counts import TrainingTotals, add_moments
@@ -65,13 +65,6 @@ PLACE_NUMBERS = ("place_row_number", "place_column_number")
 SAME_AS = "same_as_"
 """a number of this name and a context field's: whether the candidate is the item that the field
 holds"""
-
-
-def flag_names(of_context: Sequence[str]) -> set[str]:
-    """Names of the numbers that are 0 or 1; of_context: names of those that a candidate has because
-    of its event's context."""
-    flags = tuple(name for name in of_context if name.startswith((SAME_AS, *CROSSED_FLAGS)))
-    return {"never_seen", "never_chosen", *flags}
 
 
 def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:

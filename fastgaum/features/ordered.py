@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.in_memory import CompactSessions, KeptNumbers, Place, SharedSessions, places
+from fastgaum.features.in_memory import CompactSessions, Place, places, write_base
 from fastgaum.features.numbers import Moments
 from fastgaum.features.sessions import BATCH_CANDIDATES, EncodedSessions, Selection
 from fastgaum.features.statistics import StatisticsCounter, scale_counts
@@ -161,7 +161,7 @@ def encode_training(
     order: TrainingOrder,
     moments: Moments | None = None,
     former: FeatureSpace | None = None,
-) -> EncodedSessions | SharedSessions:
+) -> EncodedSessions:
     """The training sessions of a log to make batches of, as they are read in an order;
     where training says nothing of candidates, as they are.
 
@@ -171,14 +171,9 @@ def encode_training(
     if not space.has_statistics:
         return encoder.for_training(train, moments)
     rows, blocks = ordered_blocks(encoder, train, order, former)
-    encoded = encoder.empty(rows, 0)
-    kept = KeptNumbers(space, len(encoded.ids), encoded.n_events, moments)
-
-    def keep(of_block: Encoder, part: Selection, place: Place) -> Moments:
-        return kept.keep(of_block.write_numbers, part, place)
-
-    counted = _fill_blocks(encoder, encoded, blocks, keep)
-    return CompactSessions(**vars(encoded), waiting=kept.standardised_by(counted))
+    encoded = encoder.empty(rows, len(space.number_names))
+    counted = _fill_blocks(encoder, encoded, blocks, partial(write_base, encoded))
+    return CompactSessions.of(encoded, space, counted, moments)
 
 
 def encode_training_whole(

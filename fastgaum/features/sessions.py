@@ -4,7 +4,7 @@ candidates."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.kernels import candidate_counts as kernels
-from fastgaum.kernels.batching import fill_rows
 from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import FloatArray, IntArray, PackedArrays, SessionLog
@@ -64,12 +63,16 @@ class Selection(PackedArrays):
         )
 
 
-def select_sessions(log: SessionLog, rows: IntArray) -> Selection:
-    """Pick the sessions `rows` of a log."""
+def select_sessions(log: PackedArrays, rows: IntArray) -> Selection:
+    """Pick the sessions `rows` of a log, or of encoded sessions.
+
+    Raises:
+        IndexError: a row does not exist.
+    """
     session_offsets, events = pick_rows(log.session_offsets, rows)
     display_offsets, candidates = pick_rows(log.display_offsets, events)
     return Selection(
-        rows, session_offsets, display_offsets, np.asarray(log.choices)[events], events, candidates
+        rows, session_offsets, display_offsets, log.choices[events], events, candidates
     )
 
 
@@ -136,7 +139,7 @@ class VectorRows(NamedTuple):
     reader: VectorReader
     items: IntArray
     """code of each candidate's item, shape (n_candidates,)"""
-    context_items: Callable[[IntArray], IntArray]
+    context_items: IntArray
     """item codes of the events' context fields that hold items, as `ContextEncoder.items`"""
 
 
@@ -162,37 +165,6 @@ class ActionBags(NamedTuple):
         lengths = np.concatenate([np.diff(part.offsets) for part in bags])
         offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
         return cls(offsets, np.concatenate([part.ids for part in bags]))
-
-
-def require_positions(sessions: IntArray, n_sessions: int) -> None:
-    """Raise IndexError for a position that is not one of the sessions."""
-    if len(sessions) and not (sessions.min() >= 0 and sessions.max() < n_sessions):
-        raise IndexError(f"a session outside 0 … {n_sessions - 1} was asked for")
-
-
-class PickedSessions(NamedTuple):
-    """Sessions that a batch is made of: where they lie, and what the batch has of them."""
-
-    first: IntArray
-    """first candidate of each where it lies, shape (n_sessions,)"""
-    first_events: IntArray
-    """and its first event, likewise"""
-    offsets: IntArray
-    """start of each session in the batch's events, shape (n_sessions + 1,)"""
-    displays: IntArray
-    """start of each display set in the batch's candidates, shape (n_events + 1,)"""
-
-    @property
-    def n_candidates(self) -> int:
-        """How many candidates they have together."""
-        return int(self.displays[-1])
-
-    def rows_of(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Their rows of a block of one row per candidate."""
-        width = values.shape[1]
-        rows = np.empty((self.n_candidates, width), values.dtype)
-        fill_rows(values.reshape(-1), width, self.first, *self[2:], rows.reshape(-1))
-        return rows
 
 
 @dataclass(frozen=True)
@@ -259,27 +231,9 @@ class EncodedSessions(PackedArrays):
         """Candidates, and actions, of the session that has most."""
         return int(np.diff(work_of(self, self.actions)[self.session_offsets]).max(initial=0))
 
-    @property
-    def packed(self) -> EncodedSessions:
-        """What holds session_offsets, display_offsets and choices: these sessions themselves."""
-        return self
-
-    def places(self, sessions: IntArray) -> IntArray:
-        """Where the given sessions stand in `packed`.
-
-        Raises:
-            IndexError: a position is not one of the sessions.
-        """
-        require_positions(sessions, self.n_sessions)
-        return sessions
-
-    def context_rows(self, events: IntArray) -> tuple[IntArray, FloatArray]:
-        """Context ids and numbers of the given events."""
-        return self.context_ids[events], self.context_numbers[events]
-
-    def numbers_of(self, picked: PickedSessions) -> FloatArray:
-        """Numbers of the picked sessions' candidates."""
-        return picked.rows_of(self.numbers)
+    def numbers_of(self, part: Selection) -> FloatArray:
+        """Numbers of the candidates of some of the sessions."""
+        return self.numbers[part.candidates]
 
     @property
     def user_of_event(self) -> IntArray:

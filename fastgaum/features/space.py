@@ -25,7 +25,6 @@ from fastgaum.features.compatibility import check_columns
 from fastgaum.features.context import context_moments
 from fastgaum.features.crossed import CrossedField, crossed_names, displayers
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.in_memory import Sessions
 from fastgaum.features.item_vectors import NO_VECTORS, ItemVectors, component_names
 from fastgaum.features.numbers import (
     PLACE_NUMBERS,
@@ -216,7 +215,7 @@ class FeatureSpace:
         relations: bool = False,
         examination: bool = False,
         towers: bool = False,
-    ) -> tuple[FeatureSpace, Sessions]:
+    ) -> tuple[FeatureSpace, EncodedSessions]:
         """As `fit`, and the training sessions to make batches of: their numbers are made once."""
         space = cls._counted(log, protocol, set_context, relations, examination, towers)
         moments = Moments()

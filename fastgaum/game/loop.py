@@ -15,7 +15,7 @@ import torch
 from fastgaum.checkpoint import check_like
 from fastgaum.errors import NumericsError
 from fastgaum.features.batches import batches
-from fastgaum.features.in_memory import Sessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.averaging import Averaging, Processes
 from fastgaum.game.checkpoint import (
     Checkpointer,
@@ -49,8 +49,8 @@ a smaller patience allows"""
 class TrainingData:
     """Training and validation sessions under one feature space."""
 
-    train: Sessions
-    validation: Sessions
+    train: EncodedSessions
+    validation: EncodedSessions
 
 
 class Trainer:

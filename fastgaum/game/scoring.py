@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from fastgaum.features.batches import assemble
-from fastgaum.features.in_memory import Sessions, blocks
+from fastgaum.features.in_memory import blocks
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.game import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k
@@ -104,7 +105,7 @@ class HeldBatches:
 
     def __init__(
         self,
-        encoded: Sessions,
+        encoded: EncodedSessions,
         device: torch.device,
         most_sessions: int | None = None,
         part: slice = slice(None),

@@ -14,7 +14,7 @@ from fastgaum.baselines.gradient import last_choices, mean_of_choices
 from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr
 from fastgaum.errors import NumericsError
 from fastgaum.features.batches import Batch, assemble
-from fastgaum.features.in_memory import Sessions
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.tensors import to_tensors
 from tests.builders import random_log
@@ -78,7 +78,7 @@ def test_an_epoch_has_steps_though_sessions_are_few(
     """Ten sessions are not one batch: a fit would end before it has learned."""
     batches_of, found = gradient.batches, list[int]()
 
-    def watched(encoded: Sessions, size: int, order: np.random.Generator) -> Iterator[Batch]:
+    def watched(encoded: EncodedSessions, size: int, order: np.random.Generator) -> Iterator[Batch]:
         for batch in batches_of(encoded, size, order):
             found.append(len(batch.session_offsets) - 1)
             yield batch

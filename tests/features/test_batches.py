@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 from fastgaum.features import sessions
 from fastgaum.features.batches import assemble, bags_of_candidates, batches
 from fastgaum.features.encoder import NO_CLICK_ID
+from fastgaum.features.in_memory import CompactSessions
+from fastgaum.features.ordered import training_order
 from fastgaum.features.sessions import ActionBags, EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.cut import pick_rows
 from fastgaum.nets.tensors import chosen_bags, to_tensors
 from tests.builders import log_of, random_log
+from tests.logs.test_context import navigation
 
 
 @st.composite
@@ -151,6 +155,39 @@ def test_a_batch_is_what_a_plain_reading_gives(
     assert tensors.tokens.n_bags == len(expected["token_candidates"])
     for name in ("display_offsets", "token_offsets", "later_events", "clicked", "chosen"):
         assert getattr(tensors, name).tolist() == expected[name]
+
+
+@settings(max_examples=15, deadline=None)
+@given(fixed=st.booleans(), set_context=st.booleans(), keep_last=st.booleans(), data=st.data())
+def test_batches_of_compact_sessions_are_those_of_encoded_ones(
+    fixed: bool, set_context: bool, keep_last: bool, data: st.DataObject
+) -> None:
+    # walks where a page fixes its display
+    log = navigation(30, n_items=25, fixed=fixed)
+    space, train = FeatureSpace.fit_training(log, set_context=set_context, relations=True)
+    assert isinstance(train, CompactSessions)
+    assert train.numbers.shape[1] == len(space.number_names)
+    theirs, encoded = FeatureSpace.fit_encoded(
+        log, training_order(log), set_context=set_context, relations=True
+    )
+    np.testing.assert_allclose(space.mean, theirs.mean, rtol=1e-6, atol=1e-9)
+    last = encoded.n_sessions - 1
+    sessions = np.array(data.draw(st.lists(st.integers(0, last), max_size=9)), np.int32)
+    validation = space.encoder(log).for_training(log.sessions_in("validation"))
+    everyone = np.arange(validation.n_sessions, dtype=np.int32)
+    whole = space.encode(log, log.sessions_in("validation"))
+    for compact, plain, picked in (
+        (train, encoded, sessions),
+        (validation, whole, everyone),
+    ):
+        ours, expected = (assemble(part, picked, keep_last) for part in (compact, plain))
+        for field in dataclasses.fields(expected):
+            mine, theirs_of_it = getattr(ours, field.name), getattr(expected, field.name)
+            assert (mine is None) == (theirs_of_it is None)
+            if mine is not None:
+                np.testing.assert_allclose(
+                    mine, theirs_of_it, rtol=1e-6, atol=1e-6, err_msg=field.name
+                )
 
 
 @settings(deadline=None, max_examples=50)

@@ -18,7 +18,6 @@ from fastgaum.errors import CheckpointError, FeatureMismatchError, LogFormatErro
 from fastgaum.features import sessions as sessions_module
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import N_RESERVED
-from fastgaum.features.in_memory import SharedSessions
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import Slates, context_numbers
@@ -169,7 +168,6 @@ def test_batches_carry_the_context_of_their_events(
     rows = np.random.default_rng(1).permutation(log.n_sessions)[:20].astype(np.int32)
     sessions = np.array(data.draw(st.lists(st.integers(0, 19), max_size=9)), np.int32)
     encoded, read = encoder.encode(rows), encoder.for_training(rows)
-    assert isinstance(read, SharedSessions if protocol == "identity" else EncodedSessions)
     ours, theirs = (assemble(part, sessions, keep_last) for part in (read, encoded))
     whole = encoder.encode(all_sessions(log))
     events = [

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import FeatureMismatchError, LogFormatError
 from fastgaum.features.batches import assemble
-from fastgaum.features.in_memory import Sessions
 from fastgaum.features.item_vectors import principal_axes
-from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog, resplit
 from fastgaum.models.space_state import saved_space, space_of
@@ -43,20 +41,18 @@ def log_of_kind(seed: int, context: bool, more: int) -> SessionLog:
 @given(
     seed=st.integers(0, 30),
     context=st.booleans(),
-    shared=st.booleans(),
     foreign=st.booleans(),
     data=st.data(),
 )
 def test_each_bag_has_its_item_s_vector(
-    seed: int, context: bool, shared: bool, foreign: bool, data: st.DataObject
+    seed: int, context: bool, foreign: bool, data: st.DataObject
 ) -> None:
     log = log_of_kind(seed, context, more=3)
     space = FeatureSpace.fit(log, "identity", set_context=False, towers=True)
     read = resplit(log, seed + 1) if foreign else log
     rows = np.random.default_rng(seed).permutation(read.n_sessions)[:8].astype(np.int32)
     encoder = space.encoder(read)
-    encoded: Sessions = encoder.for_training(rows) if shared else encoder.encode(rows)
-    assert isinstance(encoded, EncodedSessions) != shared
+    encoded = encoder.encode(rows)
     sessions = np.array(data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=9)), np.int32)
     batch = assemble(encoded, sessions, keep_last=True)
     assert batch.vectors is not None

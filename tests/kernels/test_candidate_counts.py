@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.kernels import batching, candidate_counts, candidate_formulas
+from fastgaum.kernels import candidate_counts, candidate_formulas
 
 N_ITEMS = 6
 EVENT = st.tuples(
@@ -65,66 +65,6 @@ def test_columns_less_their_mean_over_the_set(sessions: Sessions, n: int) -> Non
     raw = numbers.copy()
     candidate_formulas.standardise_rows(mean, np.abs(scale) + np.float32(1), numbers)
     np.testing.assert_allclose(numbers, (raw - mean) / (np.abs(scale) + 1), rtol=1e-5, atol=1e-6)
-
-
-@settings(max_examples=30)
-@given(SESSIONS, st.data())
-def test_ids_of_picked_sessions(sessions: Sessions, data: st.DataObject) -> None:
-    offsets, displays, items, _ = packed(sessions)
-    rows = np.array(data.draw(st.lists(st.integers(0, len(sessions) - 1), max_size=5)), np.int64)
-    events = [np.arange(offsets[row], offsets[row + 1]) for row in rows]
-    sizes = [np.diff(displays)[part] for part in events]
-    picked = np.cumsum([0, *(len(part) for part in events)]).astype(np.int32)
-    shown = np.cumsum([0, *(size for part in sizes for size in part)]).astype(np.int32)
-    first = displays[offsets[rows]] if len(rows) else np.empty(0, np.int32)
-    ids, id_of_item = np.full(shown[-1], -7, np.int32), np.arange(10, 10 + N_ITEMS, dtype=np.int32)
-    batching.fill_ids(items, id_of_item, first, picked, shown, ids)
-    expected = [
-        items[displays[event] : displays[event + 1]] + 10 for part in events for event in part
-    ]
-    assert ids.tolist() == np.concatenate([np.empty(0, int), *expected]).tolist()
-
-
-@settings(max_examples=30)
-@given(SESSIONS, st.data())
-def test_numbers_that_waited_are_those_of_picked_sessions(
-    sessions: Sessions, data: st.DataObject
-) -> None:
-    offsets, displays, items, _ = packed(sessions)
-    rows = np.array(data.draw(st.lists(st.integers(0, len(sessions) - 1), max_size=5)), np.int64)
-    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    n, n_events = len(items), int(offsets[-1])
-    values, flags = rng.normal(size=(n, 2)).astype(np.float32), rng.integers(0, 2, (n, 1))
-    of_sets = rng.normal(size=(n_events, 1)).astype(np.float32)
-    whole = np.empty((n, 5), np.float32)
-    whole[:, [0, 3]], whole[:, [1]] = values, flags
-    whole[:, 2] = np.repeat(of_sets[:, 0], np.diff(displays))
-    columns = (np.array([0, 3]), np.array([1]), np.array([2]))
-    kept = tuple(np.full_like(part, 77) for part in (values, flags.astype(np.uint8), of_sets))
-    batching.keep_numbers(displays, whole, columns, kept)
-    for found, there in zip(kept, (values, flags, of_sets), strict=True):
-        assert found.tolist() == there.tolist()
-    varying = np.array([3])
-    candidate_formulas.relate_to_sets(displays, varying, whole)
-    mean, scale = rng.normal(size=(2, 5)).astype(np.float32)
-    scale = np.abs(scale) + np.float32(1)
-    candidate_formulas.standardise_rows(mean, scale, whole)
-    waiting = batching.WaitingNumbers(
-        *kept,
-        columns,
-        *(varying, mean, scale),
-    )
-    events = [np.arange(offsets[row], offsets[row + 1]) for row in rows]
-    sizes = [np.diff(displays)[part] for part in events]
-    picked = np.cumsum([0, *(len(part) for part in events)]).astype(np.int32)
-    shown = np.cumsum([0, *(size for part in sizes for size in part)]).astype(np.int32)
-    first_events = offsets[rows] if len(rows) else np.empty(0, np.int32)
-    numbers = np.full((shown[-1], 5), -7, np.float32)
-    batching.fill_numbers(waiting, displays[first_events], first_events, picked, shown, numbers)
-    expected = [whole[displays[event] : displays[event + 1]] for part in events for event in part]
-    np.testing.assert_allclose(
-        numbers, np.concatenate([np.empty((0, 5)), *expected]), rtol=1e-6, atol=1e-6
-    )
 
 
 @settings(max_examples=30, deadline=None)
