@@ -79,10 +79,11 @@ class CompactSessions(EncodedSessions):
         """Sessions with the numbers that `write_base` wrote, of which it returned the blocks. With
         `moments` they are counted there, and standardised by them, not by the space's own."""
         mean, scale = space.mean, space.scale
-        for block in blocks if moments is not None else ():
-            moments.combine(block)
-        if moments is not None and moments.count:
-            mean, scale = moments.mean.astype(np.float32), moments.scale()
+        if moments is not None:
+            for block in blocks:
+                moments.combine(block)
+            if moments.count:
+                mean, scale = moments.mean.astype(np.float32), moments.scale()
         varying = varying_columns(space.number_names, space.set_context)
         return cls(**vars(encoded), varying=varying, mean=mean, scale=scale)
 

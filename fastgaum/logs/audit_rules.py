@@ -94,8 +94,8 @@ def fold_rows(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
         raise LogFormatError(
             f"the raw rows of a log are what fastgaum.logs.read.raw_rows gives, got {as_given(raw)}"
         )
-    first_line = pl.int_range(pl.len()).min().over("session", "key").alias("first")
-    lines = raw.events.select("session", first_line)
+    lines = raw.events.with_row_index("first")
+    lines = lines.select("session", pl.col("first").min().over("session", "key"))
     # events in the order of their first rows
     known, event = np.unique(lines["first"].to_numpy(), return_inverse=True)
     session = Vocabulary(log.session_ids).codes(lines["session"].gather(known))

@@ -300,7 +300,8 @@ class SessionLog(PackedArrays):
         that `clicks="each"` adds."""
         if not is_successive(self.context):
             return np.ones(self.n_events, np.bool_)
-        return np.equal(self.columns[CLICKS_SO_FAR].values, 0)
+        first: npt.NDArray[np.bool_] = self.columns[CLICKS_SO_FAR].values == 0
+        return first
 
     def event_of_candidate(self) -> IntArray:
         """Event of each candidate, shape (n_candidates,): display_offsets [0, 3, 5] → [0, 0, 0, 1,
