@@ -35,7 +35,7 @@ from fastgaum.logs.audit_rules import (
     Rule,
     counts_views,
     excess_test,
-    fold_rows,
+    fold_events,
     holm,
     rules_of_log,
     rules_of_rows,
@@ -187,7 +187,7 @@ def audit(
         raise ConfigError(f"level is {as_given(level)}, a probability between 0 and 1 is required")
     rules, facts = rules_of_log(log), _facts_of_log(log)
     if raw is not None:
-        sets, candidates = fold_rows(raw, log)
+        sets, candidates = fold_events(raw, log)
         rules = [*rules_of_rows(sets, candidates, ordered=log.ordered), *rules]
         facts = [*_facts_of_rows(sets, candidates, ordered=log.ordered), *facts]
     findings = []

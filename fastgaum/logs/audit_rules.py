@@ -20,10 +20,9 @@ from fastgaum.errors import LogFormatError, as_given
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.columns import Vocabulary
-from fastgaum.logs.fold import Rows, offsets_of
+from fastgaum.logs.fold import Rows, fold_rows, offsets_of
 from fastgaum.logs.log import NO_CLICK, TEST, Column, IntArray, SessionLog
 from fastgaum.logs.number_text import parse_numbers
-from fastgaum.logs.successive import click_numbers
 
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
@@ -79,7 +78,7 @@ class Rule:
     """what the loader does about a log in which the rule works"""
 
 
-def fold_rows(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
+def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
     """Fold the raw rows of a log to candidates in the order of their first rows.
 
     Returns:
@@ -101,28 +100,11 @@ def fold_rows(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
     session = Vocabulary(log.session_ids).codes(lines["session"].gather(known))
     if raw.event_of_row is not None:
         event = event[raw.event_of_row]
-    chosen, places = click_numbers(raw.chosen, raw.click_order)
-    # beyond all clicks: none; those without a place come last
-    clicks = np.full(raw.n_rows, raw.n_rows + 1)
-    clicks[chosen] = places
-    rows = pl.DataFrame({"event": event, "item": raw.item.codes, "click": clicks})
-    rows = rows.with_row_index("row").with_columns(
-        views=1 if raw.views is None else raw.views, appearance=pl.col("row").first().over("item")
-    )
-    row = pl.col("row")
-    candidates = (
-        rows.group_by("event", "item", maintain_order=True)
-        .agg(
-            pl.col("appearance").first(),
-            pl.col("click").min(),
-            pl.col("views").sum(),
-            first_row=row.first(),
-            last_row=row.last(),
-            rows=pl.len(),
-        )
-        .sort("event", "first_row")
-        .with_columns(chosen=pl.col("click") <= raw.n_rows)
-    )
+    first_row = pl.DataFrame({"item": raw.item.codes}).with_row_index("appearance")
+    first_row = first_row.unique("item", keep="first")
+    candidates = fold_rows(raw, event)
+    candidates = candidates.join(first_row, on="item", how="left", maintain_order="left")
+    candidates = candidates.with_columns(chosen=pl.col("click") <= raw.n_rows)
     offsets = offsets_of(candidates["event"].to_numpy(), len(session))
     first = log.first_choices
     displays = (int(first.sum()), int(np.diff(log.display_offsets)[first].sum()))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ from fastgaum.logs.action_tables import ActionTable, pack_actions, with_acted_it
 from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.columns import CodedIds, Vocabulary, encode_column, first_true, show
 from fastgaum.logs.context import context_of_events, time_columns
-from fastgaum.logs.cut import check_size, stable_order
+from fastgaum.logs.cut import check_size
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.successive import CandidateClicks, click_numbers, with_each_click
@@ -118,14 +117,12 @@ def pack_rows(
     session_ids = rows.events["session"].unique(maintain_order=True)
     sessions = Vocabulary(session_ids).codes(rows.events["session"])
     events = _events(rows, sessions)
-    candidates = _candidates(rows, _event_of_rows(rows, sessions, events), options.ordered)
+    of_rows = _event_of_rows(rows, sessions, events)
+    candidates, clicks = _candidates(rows, of_rows, options.ordered)
 
     labels = rows.events["label"].gather(events["row"])
-    display_offsets = offsets_of(candidates.event, events.height)
+    display_offsets = offsets_of(candidates["event"].to_numpy(), events.height)
     session_of_event = events["session"].to_numpy()
-
-    def of_candidates(column: pl.Series) -> pl.Series:
-        return column if candidates.row is None else column.gather(pl.Series(candidates.row))
 
     def name_event(event: int) -> str:
         session = session_ids[int(session_of_event[event])]
@@ -133,10 +130,10 @@ def pack_rows(
 
     columns = {
         name: encode_column(
-            of_candidates(column),
+            column.gather(candidates["first_row"]),
             "candidate",
             untyped=rows.untyped,
-            where=lambda i: name_event(int(candidates.event[i])),
+            where=lambda i: name_event(candidates["event"][i]),
         )
         for name, column in rows.fields.items()
     }
@@ -147,7 +144,7 @@ def pack_rows(
         events = events.with_columns(rows.events["clock"].gather(events["row"]))
     columns |= time_columns(options.time_fields, events, rows.has_times, columns)
     users, split, owners = _per_session(rows.events, session_ids, sessions)
-    choices, facts = candidates.clicks.choices(display_offsets, options, name_event)
+    choices, facts = clicks.choices(display_offsets, options, name_event)
     facts = dataclasses.replace(
         rows.clicks.plus(facts), clicks=options.clicks, outside=options.outside
     )
@@ -157,18 +154,21 @@ def pack_rows(
         session=session_ids.gather(events["session"]),
         user=owners.gather(events["session"]),
     )
-    views = candidates.views
     log = SessionLog(
         session_offsets=offsets_of(session_of_event, len(session_ids)),
         display_offsets=display_offsets,
-        items=candidates.item,
+        items=candidates["item"].to_numpy(),
         choices=choices,
         split=split,
         users=users,
         session_ids=session_ids.rename("session"),
         event_ids=labels.rename("event"),
         item_ids=rows.item.texts.rename("item"),
-        views=None if views is None else np.clip(views, 1, MAX_VIEWS).astype(np.uint16),
+        views=(
+            candidates["views"].clip(1, MAX_VIEWS).cast(pl.UInt16).to_numpy()
+            if "views" in candidates.columns
+            else None
+        ),
         columns=columns,
         ordered=options.ordered,
         name=options.name or "log",
@@ -177,7 +177,7 @@ def pack_rows(
         user_ids=owners.rename("user"),
     )
     orders = events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
-    log = with_each_click(log, candidates.clicks, options)
+    log = with_each_click(log, clicks, options)
     return Packed(log, orders, owners)
 
 
@@ -189,19 +189,6 @@ def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArr
     """
     counts = np.bincount(sorted_codes, minlength=n_segments)
     return np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-
-
-class _Candidates(NamedTuple):
-    """Rows folded, an entry per candidate, by event and then by item or by row; shape
-    (n_candidates,) each."""
-
-    event: IntArray
-    item: IntArray
-    row: npt.NDArray[np.integer] | None
-    """the candidate's first row; None: each row is a candidate, in its place"""
-    views: npt.NDArray[np.integer] | None
-    """None: one each"""
-    clicks: CandidateClicks
 
 
 def _events(rows: Rows, sessions: IntArray) -> pl.DataFrame:
@@ -232,37 +219,50 @@ def _event_of_rows(rows: Rows, sessions: IntArray, events: pl.DataFrame) -> IntA
     return found["event"].to_numpy()
 
 
-def _candidates(rows: Rows, event: IntArray, ordered: bool) -> _Candidates:
-    """The rows folded. event: of each row."""
+def fold_rows(rows: Rows, event: npt.NDArray[np.integer]) -> pl.DataFrame:
+    """Fold the rows of one item in one event to a candidate, in the order of their first rows.
+
+    event: of each row. Returns event, item, first_row, last_row and number of rows of each
+    candidate, the sum of its views, and the first of its clicks, as `click_numbers` sorts them;
+    n_rows + 1 where it was not chosen."""
+    row = pl.col("row")
+    clicked, places = click_numbers(rows.chosen, rows.click_order)
+    clicks = np.full(rows.n_rows, rows.n_rows + 1)
+    clicks[clicked] = places
+    frame = pl.DataFrame({"event": event, "item": rows.item.codes, "click": clicks})
+    frame = frame.with_row_index("row").with_columns(views=1 if rows.views is None else rows.views)
+    folded = frame.group_by("event", "item", maintain_order=True).agg(
+        pl.col("click").min(),
+        pl.col("views").sum(),
+        first_row=row.first(),
+        last_row=row.last(),
+        rows=pl.len(),
+    )
+    return folded.sort("event", "first_row")
+
+
+def _candidates(rows: Rows, event: IntArray, ordered: bool) -> tuple[pl.DataFrame, CandidateClicks]:
+    """Event, item, first_row and, where they mean something, views of each candidate, by event and
+    then by first row or by item; and which were clicked."""
     n, item = rows.n_rows, rows.item.codes
-    clicked, click = click_numbers(rows.chosen, rows.click_order)
     later, same = event[1:] > event[:-1], event[1:] == event[:-1]
     if (later | (same & (item[1:] > item[:-1]))).all():
-        clicks = CandidateClicks(clicked, event[clicked], click, click < n)
-        return _Candidates(event, item, None, rows.views, clicks)
-    keys = event.astype(np.int64) * max(len(rows.item.texts), 1) + item
-    wanted = keys[clicked]
-    order = stable_order(keys)
-    keys = keys[order]
-    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
-    row, views = order[starts], None if rows.views is None else rows.views[order]
-    candidate = np.searchsorted(keys[starts], wanted)
-    del keys, order
-    if len(starts) < n:
-        ones = np.ones(n, np.int64) if views is None else views
-        views = np.add.reduceat(ones, starts, dtype=np.int64)
-    if ordered:
-        by_row = stable_order(event[row].astype(np.int64) * n + row)
-        place = np.empty(len(row), np.int64)
-        place[by_row] = np.arange(len(row))
-        candidate, row = place[candidate], row[by_row]
-        views = None if views is None else views[by_row]
-    # of the clicks on a candidate the first counts
-    first = np.lexsort((click, candidate))
-    candidate, at = np.unique(candidate[first], return_index=True)
-    click = click[first][at]
-    clicks = CandidateClicks(candidate, event[row][candidate], click, click < n)
-    return _Candidates(event[row], item[row], row, views, clicks)
+        # each row is a candidate, in its place
+        clicked, click = click_numbers(rows.chosen, rows.click_order)
+        candidates = pl.DataFrame({"event": event, "item": item}).with_row_index("first_row")
+        if rows.views is not None:
+            candidates = candidates.with_columns(views=rows.views)
+        return candidates, CandidateClicks(clicked, event[clicked], click, click < n)
+    folded = fold_rows(rows, event)
+    if not ordered:
+        folded = folded.sort("event", "item")
+    clicks = folded.with_row_index("candidate").filter(pl.col("click") <= n)
+    candidate, of_event, click = (
+        clicks[name].to_numpy() for name in ("candidate", "event", "click")
+    )
+    if rows.views is None and folded.height == n:
+        folded = folded.drop("views")
+    return folded, CandidateClicks(candidate.astype(np.int64), of_event, click, click < n)
 
 
 def _per_session(

@@ -112,7 +112,7 @@ def test_a_candidate_is_the_item_of_the_context(log: SessionLog, protocol: str) 
     numbers = encoder.encode(all_sessions(log)).numbers * space.scale + space.mean
     event = log.event_of_candidate()
     for name in names:
-        values = log.columns_of("event")[name.removeprefix("same_as_")][event]
+        values = log.columns[name.removeprefix("same_as_")].values[event]
         found = numbers[:, space.number_names.index(name)]
         np.testing.assert_allclose(found, log.items == values, atol=1e-5)
         assert 0 < found.sum() < log.n_candidates
@@ -218,7 +218,7 @@ def test_another_log_has_the_same_context(
 ) -> None:
     fields = change(values_of(log, "event"))
     categories = {
-        name: log.columns[name].categories if name in log.columns else log.item_ids
+        name: log.columns["page" if name == "hour" else name].categories
         for name, values in fields.items()
         if values.dtype == np.int32
     }

@@ -12,7 +12,7 @@ from fastgaum.errors import LogFormatError
 from fastgaum.logs.audit import AuditReport, Finding, audit
 from fastgaum.logs.audit_rules import (
     excess_test,
-    fold_rows,
+    fold_events,
     rules_of_log,
     rules_of_rows,
     tail_probability,
@@ -162,7 +162,7 @@ def test_a_rule_scores_its_exact_precision_against_the_exact_floor() -> None:
     log = read_frame(frame, candidate_fields=FIELDS)
     report = audit(log, raw_frame(frame))
     several = (np.diff(log.display_offsets) > 1) & (log.choices >= 0)
-    folded = fold_rows(raw_frame(frame), log)
+    folded = fold_events(raw_frame(frame), log)
     rules = [*rules_of_log(log), *rules_of_rows(*folded, ordered=False)]
     assert {rule.name for rule in rules} == {f.rule for f in report.findings}
     for rule in rules:

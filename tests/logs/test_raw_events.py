@@ -10,7 +10,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgaum.logs.audit_rules import DisplaySets, fold_rows
+from fastgaum.logs.audit_rules import DisplaySets, fold_events
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
@@ -98,4 +98,4 @@ def test_folded_rows_are_those_of_a_walk_over_all_rows(
     order = np.random.default_rng(seed).permutation(len(cells)).tolist()
     places = pl.Series([None if place % 4 == 0 else place for place in order], dtype=pl.Int64)
     raw = dataclasses.replace(raw_frame(frame), click_order=places)
-    assert told(*fold_rows(raw, log), log) == naive_events(raw)
+    assert told(*fold_events(raw, log), log) == naive_events(raw)
