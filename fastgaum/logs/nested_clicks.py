@@ -4,10 +4,7 @@ An event has a click, or a list of them in the order in which they were made."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
@@ -35,87 +32,52 @@ def as_list(column: pl.Series) -> pl.Series:
     return column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
 
 
-class Clicks(NamedTuple):
-    """The clicks of a nested log, those of an event one after the other in their order."""
+def rows_of_items(clicks: pl.DataFrame, item: CodedIds, event_of_row: IntArray) -> IntArray:
+    """The click of each row, -1 for none, shape (n_rows,), of clicks that are items: rows of one
+    item of an event have the same."""
+    codes = Vocabulary(item.texts).codes(clicks["value"])
+    # a text that is no item has the code -1, which no row has
+    known = clicks.select("event", pl.Series("item", codes)).with_row_index("click")
+    rows = pl.DataFrame({"event": event_of_row, "item": item.codes})
+    found = rows.join(known, on=["event", "item"], how="left", maintain_order="left")
+    return found["click"].cast(pl.Int32).fill_null(-1).to_numpy()
 
-    event: IntArray
-    """ascending, shape (n_clicks,)"""
-    value: pl.Series
-    """the item as text, or the position"""
-    of_items: bool
-    """whether values are items"""
-    of_lists: bool
-    """whether an event may have several"""
 
-    def order_of(self, click_of_row: IntArray) -> pl.Series | None:
-        """What sorts the rows that were clicked, null for the others; None: one click a display."""
-        return pl.Series(click_of_row).replace(-1, None) if self.of_lists else None
+def rows_of_positions(
+    clicks: pl.DataFrame, lengths: pl.Series, column: str, name_event: Where
+) -> IntArray:
+    """The click of each row, -1 for none, shape (n_rows,), of clicks that are positions.
 
-    def rows_of_items(self, item: CodedIds, event_of_row: IntArray) -> IntArray:
-        """The click of each row, -1 for none, shape (n_rows,), if clicks are items: rows of one
-        item of an event have the same."""
-        # a text that is no item has the code -1, which no row has
-        codes = Vocabulary(item.texts).codes(self.value)
-        n_events = int(event_of_row[-1]) + 1 if len(event_of_row) else 0
-        n_clicks = np.bincount(self.event, minlength=n_events)
-        first = np.cumsum(n_clicks) - n_clicks
-        click_of_row = np.full(len(event_of_row), -1, np.int32)
-        for number in range(int(n_clicks.max(initial=0))):
-            has_click = n_clicks > number
-            code_of_event = np.full(n_events, -2, np.int32)
-            code_of_event[has_click] = codes[first[has_click] + number]
-            if number == 0:
-                found = np.flatnonzero(item.codes == code_of_event[event_of_row])
-            else:
-                # few displays have several clicks: only their rows are looked at again
-                rows = np.flatnonzero(has_click[event_of_row])
-                found = rows[item.codes[rows] == code_of_event[event_of_row[rows]]]
-            click_of_row[found] = first[event_of_row[found]] + number
-        return click_of_row
-
-    def rows_of_positions(self, lengths: pl.Series, n_rows: int, name_event: Where) -> IntArray:
-        """The click of each row, -1 for none, shape (n_rows,), if clicks are positions.
-
-        lengths: candidates of each event. Raises LogFormatError for a click that is no position."""
-        index = self.value
-        numbers = index.cast(pl.Float64, strict=False).fill_nan(None)
-        unread = numbers.is_null() & index.cast(pl.String).ne("NaN")
-        # A missing index is NaN here, and every comparison with it is false.
-        position, size = numbers.to_numpy(), lengths.to_numpy().astype(np.int64)
-        of_click = size[self.event]
-        click = first_true(
-            unread.to_numpy() | (position < -1) | (position >= of_click) | (position % 1 > 0)
+    lengths: candidates of each event. Raises LogFormatError for a click that is no position."""
+    event, index = clicks["event"].to_numpy(), clicks["value"]
+    numbers = index.cast(pl.Float64, strict=False).fill_nan(None)
+    unread = numbers.is_null() & index.cast(pl.String).ne("NaN")
+    # A missing index is NaN here, and every comparison with it is false.
+    position, size = numbers.to_numpy(), lengths.to_numpy().astype(np.int64)
+    click = first_true(
+        unread.to_numpy() | (position < -1) | (position >= size[event]) | (position % 1 > 0)
+    )
+    if click is not None:
+        of_click = size[event[click]]
+        raise LogFormatError(
+            f"{name_event(int(event[click]))} has '{column}' = {show(index[click])} for {of_click} "
+            f"candidates, a position from 0 to {of_click - 1} is required (null or -1: no click): "
+            f"correct the row, or if '{column}' is an item pass --column chosen={column} "
+            f"(columns={{'chosen': '{column}'}})"
         )
-        if click is not None:
-            raise LogFormatError(
-                f"{name_event(int(self.event[click]))} has '{index.name}' = {show(index[click])} "
-                f"for {of_click[click]} candidates, a position from 0 to {of_click[click] - 1} is "
-                f"required (null or -1: no click): correct the row, or if '{index.name}' is an "
-                f"item pass --column chosen={index.name} (columns={{'chosen': '{index.name}'}})"
-            )
-        clicked = np.flatnonzero(position >= 0)
-        starts = np.cumsum(size) - size
-        click_of_row = np.full(n_rows, -1, np.int32)
-        rows = starts[self.event[clicked]] + position[clicked].astype(np.int64)
-        click_of_row[rows] = clicked
-        return click_of_row
-
-    def outside(self, click_of_row: IntArray) -> npt.NDArray[np.int64]:
-        """The clicks that no row has, if clicks are items; positions always have one."""
-        if not self.of_items:
-            return np.zeros(0, np.int64)
-        found = np.zeros(len(self.event), np.bool_)
-        found[click_of_row[np.flatnonzero(click_of_row >= 0)]] = True
-        return np.flatnonzero(~found)
+    clicked = np.flatnonzero(position >= 0)
+    click_of_row = np.full(size.sum(), -1, np.int32)
+    starts = np.cumsum(size) - size
+    click_of_row[starts[event[clicked]] + position[clicked].astype(np.int64)] = clicked
+    return click_of_row
 
 
-def read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> Clicks:
-    """The clicks of all events; gaps are no clicks.
+def read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> pl.DataFrame:
+    """Event and value, the item as text or the position, of the clicks of all events, those of an
+    event in their order; gaps are no clicks.
 
     Raises LogFormatError where the order of clicks is not one rank or time for each."""
-    name = schema.chosen if schema.chosen_index is None else schema.chosen_index
-    assert name is not None
-    value, of_items = table[name], schema.chosen_index is None
+    value, of_items = table[schema.choice], schema.chosen_index is None
     of_lists = is_list(value.dtype)
     event = np.arange(table.height, dtype=np.int32)
     frame = pl.DataFrame([pl.Series("event", event), value.alias("value")])
@@ -132,7 +94,9 @@ def read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> Cl
             order = _spread_order(table[schema.click_order], lengths, name_event)
             frame = frame.with_columns(order.alias("order"))
     if of_items:
-        frame = frame.with_columns(ids_as_text(frame["value"].alias(name), "chosen").alias("value"))
+        frame = frame.with_columns(
+            ids_as_text(frame["value"].alias(schema.choice), "chosen").alias("value")
+        )
     frame = frame.drop_nulls("value")
     if of_items:
         _refuse_unsaid(frame)
@@ -141,7 +105,7 @@ def read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> Cl
         frame = frame.sort("event", "order", maintain_order=True)
     if of_lists:
         frame = frame.unique(["event", "value"], keep="first", maintain_order=True)
-    return Clicks(frame["event"].to_numpy(), frame["value"].alias(name), of_items, of_lists)
+    return frame.select("event", "value")
 
 
 def _refuse_unsaid(frame: pl.DataFrame) -> None:

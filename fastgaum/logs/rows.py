@@ -31,7 +31,7 @@ from fastgaum.logs.event_order import clock_of, order_of, parse_order
 from fastgaum.logs.fields import is_list
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import IntArray
-from fastgaum.logs.nested_clicks import as_list, read_clicks
+from fastgaum.logs.nested_clicks import as_list, read_clicks, rows_of_items, rows_of_positions
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import LogSchema
 
@@ -250,19 +250,23 @@ def _nested_rows(
     item = CodedIds.of(items.explode(), "item")
     _require_items(item, schema.items, lambda row: name_event(int(event_of_row[row])))
     clicks = read_clicks(table, schema, name_event)
+    click_event = clicks["event"].to_numpy()
+    outside = np.zeros(0, np.int64)
     if schema.chosen_index is not None:
-        click_of_row = clicks.rows_of_positions(lengths, len(event_of_row), name_event)
+        click_of_row = rows_of_positions(clicks, lengths, schema.chosen_index, name_event)
     else:
-        click_of_row = clicks.rows_of_items(item, event_of_row)
-    outside = clicks.outside(click_of_row)
+        click_of_row = rows_of_items(clicks, item, event_of_row)
+        is_outside = np.ones(clicks.height, np.bool_)
+        is_outside[click_of_row[click_of_row >= 0]] = False
+        outside = np.flatnonzero(is_outside)
     facts = ClickFacts(
-        outside_displays=len(np.unique(clicks.event[outside])), outside_clicks=len(outside)
+        outside_displays=len(np.unique(click_event[outside])), outside_clicks=len(outside)
     )
     source: npt.NDArray[np.int64] | None = None
     if len(outside) and options.outside == "error":
-        event = int(clicks.event[outside[0]])
+        event, item_text = clicks.row(int(outside[0]))
         raise LogFormatError(
-            f"{name_event(event)} chose item {show(clicks.value[int(outside[0])])}, which is not "
+            f"{name_event(event)} chose item {show(item_text)}, which is not "
             f"among its {lengths[event]} candidates: correct the row, or pass --outside none "
             f"(outside='none'), append or drop, or if '{schema.chosen}' is a position pass "
             f"--column chosen_index={schema.chosen} (columns={{'chosen_index': "
@@ -270,15 +274,15 @@ def _nested_rows(
         )
     if len(outside) and options.outside == "drop":
         kept = np.ones(table.height, np.bool_)
-        kept[clicks.event[outside]] = False
+        kept[click_event[outside]] = False
         if not kept.any():
             raise LogFormatError(ALL_DROPPED)
         rest = _nested_rows(table.filter(kept), schema, options, untyped)
         dropped = dataclasses.replace(facts, displays=facts.outside_displays)
         return dataclasses.replace(rest, clicks=dropped)
     if len(outside) and options.outside == "append":
-        texts = pl.concat([item.as_text(), clicks.value.gather(outside).alias("item")])
-        event_of_row = np.concatenate([event_of_row, clicks.event[outside]])
+        texts = pl.concat([item.as_text(), clicks["value"].gather(outside).alias("item")])
+        event_of_row = np.concatenate([event_of_row, click_event[outside]])
         source = np.argsort(event_of_row, kind="stable")
         click_of_row = np.concatenate([click_of_row, outside.astype(np.int32)])[source]
         event_of_row = event_of_row[source]
@@ -296,7 +300,12 @@ def _nested_rows(
         context=_context(table, schema, untyped),
         event_of_row=event_of_row,
         has_times=has_times,
-        click_order=None if options.clicks == "error" else clicks.order_of(click_of_row),
+        # an event of a plain column has one click
+        click_order=(
+            None
+            if options.clicks == "error" or not is_list(table[schema.choice].dtype)
+            else pl.Series(click_of_row).replace(-1, None)
+        ),
         clicks=facts,
     )
 

@@ -84,6 +84,13 @@ class LogSchema:
         """Whether a row is an event (nested) rather than a candidate (long)."""
         return self.items is not None
 
+    @property
+    def choice(self) -> str:
+        """The column of the choice, whichever of the two a log has."""
+        column = self.chosen_index or self.chosen
+        assert column is not None
+        return column
+
     def columns(self) -> list[str]:
         """Columns that the schema reads, each once."""
         of_roles = (getattr(self, role) for role in (*ROLE_NAMES, "past", "time_beside"))
