@@ -321,10 +321,6 @@ class SessionLog(PackedArrays):
         ids = self.user_ids
         return hash_texts(pl.Series(self.users).cast(pl.String) if ids is None else ids)
 
-    def session_name(self, row: int) -> str:
-        """Id of a session, by its row."""
-        return str(self.session_ids[row])
-
     def with_split(self, split: npt.NDArray[np.int8]) -> SessionLog:
         """Return the same log with another split, shape (n_sessions,)."""
         return dataclasses.replace(self, split=split)

@@ -4,6 +4,7 @@ is."""
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from fastgaum.logs.number_text import may_be_thousands, pointed
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.public import PUBLIC_LOGS, PublicLog, find_layout, resembles
 from fastgaum.logs.schema import LogSchema, resolve_schema
-from fastgaum.logs.tables import FileTable, open_table
+from fastgaum.logs.tables import FileTable, LogSource, frame_of, open_table
 from fastgaum.row_files import COMPRESSED
 
 
@@ -26,18 +27,27 @@ class OpenedLog:
     schema: LogSchema
     options: ReadOptions
     """what was given, and what its layout adds"""
-    layout: PublicLog | None
-    """None for a log of one's own"""
+
+    @property
+    def not_read(self) -> tuple[str, ...]:
+        """Columns that play no role and are no fields. A public log says that itself."""
+        columns = self.table.stored or tuple(self.table.dtypes)
+        read = {*self.schema.columns()} - {self.schema.time_beside}
+        return tuple(one for one in columns if one not in read and find_layout(columns) is None)
 
 
-def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
-    """Open a log's file or folder. A public log brings its roles, columns and options; an option
-    that is given comes before them.
+def open_log(source: LogSource | FileTable, options: ReadOptions) -> OpenedLog:
+    """Open a log's file or folder, or a frame. A public log brings its roles, columns and options;
+    an option that is given comes before them.
 
     Raises:
         LogFormatError: it is missing, unknown or damaged, or lacks a required role's column.
     """
-    table, layout = open_known(path, options.delimiter)
+    if isinstance(source, str | os.PathLike):
+        table, layout = open_known(Path(source), options.delimiter)
+    else:
+        frame = source if isinstance(source, FileTable) else FileTable.of(frame_of(source))
+        table, layout = _known(frame)
     if layout is not None:
         options = layout.options_with(options)
     try:
@@ -45,7 +55,7 @@ def open_rows(path: Path, options: ReadOptions) -> OpenedLog:
     except LogFormatError as error:
         named = layout and f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named or resembles(table.dtypes)}") from None
-    return OpenedLog(with_points_in(table, schema, options), schema, options, layout)
+    return OpenedLog(with_points_in(table, schema, options), schema, options)
 
 
 def with_points_in(table: FileTable, schema: LogSchema, options: ReadOptions) -> FileTable:
@@ -77,14 +87,6 @@ def with_points_in(table: FileTable, schema: LogSchema, options: ReadOptions) ->
     return table
 
 
-def lay_out(frame: pl.DataFrame, options: ReadOptions) -> tuple[pl.DataFrame, ReadOptions]:
-    """The same of a frame: its rows and options."""
-    layout = find_layout(frame.columns)
-    if layout is None:
-        return frame, options
-    return layout.displays(frame.lazy()).collect(), layout.options_with(options)
-
-
 def open_known(path: Path, delimiter: str | None = None) -> tuple[FileTable, PublicLog | None]:
     """Open a log's file or folder, and say which public log it is; None if it is none. In a folder
     that holds more, the file of displays, or of choices, is found by its publisher's name.
@@ -97,7 +99,10 @@ def open_known(path: Path, delimiter: str | None = None) -> tuple[FileTable, Pub
             for file in (path / (name + end) for name in layout.files for end in ("", *COMPRESSED)):
                 if file.is_file() and find_layout((table := open_table(file)).dtypes) is layout:
                     return _of_layout(table, layout), layout
-    table = open_table(path, delimiter)
+    return _known(open_table(path, delimiter))
+
+
+def _known(table: FileTable) -> tuple[FileTable, PublicLog | None]:
     found = find_layout(table.dtypes)
     return (table, None) if found is None else (_of_layout(table, found), found)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Unpack
 
@@ -19,15 +18,14 @@ from fastgaum.logs.action_tables import ActionTable, check_saved_actions
 from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import Packed, Rows, pack_rows, split_by_time
 from fastgaum.logs.log import SessionLog, resplit, resplit_by
-from fastgaum.logs.opened_log import lay_out, open_rows
+from fastgaum.logs.opened_log import OpenedLog, open_log
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
-from fastgaum.logs.public import find_layout
 from fastgaum.logs.registry import Located, resolve
 from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import LogSchema, resolve_schema
+from fastgaum.logs.schema import LogSchema
 from fastgaum.logs.side_tables import UserTable, check_saved_users, join_item_table, with_grid
 from fastgaum.logs.store import is_saved_log, load_log
-from fastgaum.logs.tables import LogSource, frame_of, naming, stem_of
+from fastgaum.logs.tables import FileTable, LogSource, naming, stem_of
 from fastgaum.logs.user_split import USER_RULES
 
 
@@ -90,18 +88,14 @@ def read_log(
     require_threads()
     options = ReadOptions.of(**given).over(options)
     if not isinstance(source, str | os.PathLike):
-        return read_frame(frame_of(source), options=options)
+        return _read(source, options)[0]
     require_path("a log", source)
-    path = Path(source)
-    try:
-        if is_saved_log(path):
-            log = _as_saved(load_log(path), options)
-            if options.split in USER_RULES:
-                log = resplit_by(log, options.split, options.split_seed)
-        else:
-            log = dataclasses.replace(_read_rows(path, options)[0], name=stem_of(path))
-    except LogFormatError as error:
-        raise naming(path, error) from None
+    if not is_saved_log(source):
+        return _read(source, options)[0]
+    with naming(source):
+        log = _as_saved(load_log(source), options)
+        if options.split in USER_RULES:
+            log = resplit_by(log, options.split, options.split_seed)
     return _finished(log, options)
 
 
@@ -116,33 +110,20 @@ def read_with_rows(
     """
     found.verify()
     options = options.over(found.options)
-    read = _read_made_up if found.simulated else _read_rows
-    try:
-        log, rows = read(found.path, options)
-    except LogFormatError as error:
-        raise naming(found.path, error) from None
-    return _finished(dataclasses.replace(log, name=stem_of(found.path)), options), rows
-
-
-def _read_made_up(path: Path, options: ReadOptions) -> tuple[SessionLog, Rows]:
-    """A log of choices whose displays are made up, and its rows."""
+    if not found.simulated:
+        return _read(found.path, options)
     # its kernels take half a second to import
     from fastgaum.logs.simulate import make_displays
 
     for option in ("columns", "ordered"):
         if getattr(options, option):
             raise ConfigError(
-                f"'{options.name or path.name}' has no recorded display sets, {option} says how to "
-                "read some: leave the option out"
+                f"'{options.name or found.path.name}' has no recorded display sets, {option} says "
+                "how to read some: leave the option out"
             )
-    frame = make_displays(path)
-    return _read_whole(frame, resolve_schema(dict(frame.schema), options), options, untyped=False)
-
-
-def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
-    """The log with its item table, its grid and its name."""
-    log = with_grid(join_item_table(log, options), options)
-    return dataclasses.replace(log, name=options.name or log.name)
+    with naming(found.path):
+        log, rows = _read(make_displays(found.path), options)
+    return dataclasses.replace(log, name=options.name or stem_of(found.path)), rows
 
 
 def read_frame(
@@ -154,10 +135,7 @@ def read_frame(
 ) -> SessionLog:
     """Read a log that is already a polars frame, as `read_log` does; `untyped`: numbers may be
     given as text (csv)."""
-    options = ReadOptions.of(**given).over(options)
-    frame, options = lay_out(frame, options)
-    schema = resolve_schema(dict(frame.schema), options)
-    return _finished(_read_whole(frame, schema, options, untyped)[0], options)
+    return _read(FileTable.of(frame, untyped), ReadOptions.of(**given).over(options))[0]
 
 
 def raw_rows(
@@ -172,96 +150,64 @@ def raw_rows(
     Returns None for a saved log, which has no rows any more. Options and errors are those of
     `read_log`."""
     options = ReadOptions.of(**given).over(options)
-    if not isinstance(source, str | os.PathLike):
-        whole = frame_of(source)
-        frame, options = lay_out(whole, options)
-        schema = resolve_schema(dict(frame.schema), options)
-        rows = candidate_rows(frame, _roles_alone(schema), options)
-        return _with_unread(rows, whole.columns, schema)
-    path = Path(source)
-    if is_saved_log(path):
+    if isinstance(source, str | os.PathLike) and is_saved_log(source):
         return None
-    try:
-        opened = open_rows(path, options)
-        table, options, schema = opened.table, opened.options, _roles_alone(opened.schema)
+    with naming(source):
+        opened = open_log(source, options)
+        alone = {"candidate_fields": (), "context_fields": (), "past": None}
+        schema, table = dataclasses.replace(opened.schema, **alone), opened.table
         frame = table.read(schema.columns())
-        rows = candidate_rows(frame, schema, options, untyped=table.untyped)
-        return _with_unread(rows, table.stored or table.dtypes, opened.schema)
-    except LogFormatError as error:
-        raise naming(path, error) from None
+        rows = candidate_rows(frame, schema, opened.options, untyped=table.untyped)
+    return dataclasses.replace(rows, not_read=opened.not_read)
 
 
-def _roles_alone(schema: LogSchema) -> LogSchema:
-    return dataclasses.replace(schema, candidate_fields=(), context_fields=(), past=None)
+def _read(source: LogSource | FileTable, options: ReadOptions) -> tuple[SessionLog, Rows]:
+    """A log that is not a saved one, and its rows."""
+    with naming(source):
+        opened = open_log(source, options)
+        frame = opened.table.read(opened.schema.columns())
+        try:
+            log, rows = _pack(frame, opened)
+        except LogFormatError as error:
+            raise opened.table.with_line(error) from None
+    if isinstance(source, str | os.PathLike):
+        log = dataclasses.replace(log, name=stem_of(Path(source)))
+    return _finished(log, opened.options), rows
 
 
-def _with_unread(rows: Rows, columns: Iterable[str], schema: LogSchema) -> Rows:
-    """The rows, and which of a log's columns were not read. A public log says that itself."""
-    if find_layout(columns) is not None:
-        return rows
-    read = {*schema.columns()} - {schema.time_beside}
-    return dataclasses.replace(rows, not_read=tuple(one for one in columns if one not in read))
+def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
+    """The log with its item table, its grid and its name."""
+    log = with_grid(join_item_table(log, options), options)
+    return dataclasses.replace(log, name=options.name or log.name)
 
 
-def _read_rows(path: Path, options: ReadOptions) -> tuple[SessionLog, Rows]:
-    """A file's log and its rows."""
-    opened = open_rows(path, options)
-    table = opened.table
-    frame = table.read(opened.schema.columns())
-    try:
-        log, rows = _read_whole(frame, opened.schema, opened.options, table.untyped)
-    except LogFormatError as error:
-        raise table.with_line(error) from None
-    return log, _with_unread(rows, table.stored or table.dtypes, opened.schema)
-
-
-def _read_whole(
-    frame: pl.DataFrame, schema: LogSchema, options: ReadOptions, untyped: bool
-) -> tuple[SessionLog, Rows]:
-    rows = candidate_rows(frame, schema, options, untyped=untyped)
-    users, actions = user_table_of(options, schema), action_table_of(options, schema)
+def _pack(frame: pl.DataFrame, opened: OpenedLog) -> tuple[SessionLog, Rows]:
+    """The log with its users, its actions and its split, and its rows."""
+    schema, options = opened.schema, opened.options
+    rows = candidate_rows(frame, schema, options, untyped=opened.table.untyped)
+    users = actions = None
+    if options.user_table is not None:
+        users = UserTable.read(options.user_table, schema.user is not None, schema.user)
+    if options.actions is not None:
+        actions = ActionTable.read(options.actions, schema)
     packed = pack_rows(rows, options, actions=actions)
-    if actions is not None and packed.log.actions is not None:
-        actions.require_some(packed.log.actions.left_out, packed.log.session_name(0))
+    log = packed.log
+    if actions is not None and log.actions is not None:
+        actions.require_some(log.actions.left_out, str(log.session_ids[0]))
     if users is not None:
-        packed = dataclasses.replace(packed, log=users.attach(packed.log, packed.owners))
-    return _with_split(packed, rows.has_times, schema, options), rows
-
-
-def user_table_of(options: ReadOptions, schema: LogSchema) -> UserTable | None:
-    """The table of users that the options name, for a log of this schema. Raises LogFormatError as
-    `UserTable.read`."""
-    if options.user_table is None:
-        return None
-    return UserTable.read(options.user_table, schema.user is not None, schema.user)
-
-
-def action_table_of(options: ReadOptions, schema: LogSchema) -> ActionTable | None:
-    """The table of actions that the options name, for a log of this schema. Raises LogFormatError
-    as `ActionTable.read`."""
-    return None if options.actions is None else ActionTable.read(options.actions, schema)
-
-
-def _with_split(
-    packed: Packed, has_times: bool, schema: LogSchema, options: ReadOptions
-) -> SessionLog:
-    """The log split by the rule asked for."""
-    if options.split == "file":
-        require_split_column(schema)
-    if options.split == "time":
-        return packed.log.with_split(_time_split(packed, has_times, schema))
-    if options.split in USER_RULES:
-        return resplit_by(packed.log, options.split, options.split_seed)
-    return packed.log if schema.split is not None else resplit(packed.log, options.split_seed)
-
-
-def require_split_column(schema: LogSchema) -> None:
-    """Raise LogFormatError for a log that is to be split as its file says, and does not say it."""
-    if schema.split is None:
+        log = users.attach(log, packed.owners)
+    if options.split == "file" and schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use "
             "split='user'"
         )
+    if options.split == "time":
+        log = log.with_split(_time_split(packed, rows.has_times, schema))
+    elif options.split in USER_RULES:
+        log = resplit_by(log, options.split, options.split_seed)
+    elif schema.split is None:
+        log = resplit(log, options.split_seed)
+    return log, dataclasses.replace(rows, not_read=opened.not_read)
 
 
 def _time_split(packed: Packed, has_times: bool, schema: LogSchema) -> npt.NDArray[np.int8]:

@@ -22,7 +22,7 @@ from fastgaum.logs.number_text import parse_numbers
 from fastgaum.logs.opened_log import open_known
 from fastgaum.logs.public import resembles
 from fastgaum.logs.schema import ROLE_NAMES, find_role
-from fastgaum.logs.tables import LogSource, frame_of, naming
+from fastgaum.logs.tables import FileTable, LogSource, frame_of, naming
 
 
 def make_displays(choices: LogSource, *, displayed: int = 10, seed: int = 0) -> pl.DataFrame:
@@ -100,19 +100,15 @@ def make_displays(choices: LogSource, *, displayed: int = 10, seed: int = 0) -> 
 
 def _read_choices(choices: LogSource) -> pl.DataFrame:
     """user (text), time (whole numbers) and item (text) of each choice."""
-    if not isinstance(choices, str | os.PathLike):
-        frame = frame_of(choices)
-        columns = _find_columns(frame.columns)
-        return _typed(*(frame[name] for name in columns))
-    path = Path(choices)
-    try:
-        table = open_known(path)[0]
+    with naming(choices):
+        if isinstance(choices, str | os.PathLike):
+            table = open_known(Path(choices))[0]
+        else:
+            table = FileTable.of(frame_of(choices))
         columns = _find_columns(table.dtypes)
         rows = table.read(list(dict.fromkeys(columns)))
         rows = rows.filter(~pl.all_horizontal(pl.all().is_null()))
         return _typed(*(rows[name] for name in columns))
-    except LogFormatError as error:
-        raise naming(path, error) from None
 
 
 def _find_columns(known: Iterable[str]) -> list[str]:

@@ -8,7 +8,8 @@ import csv
 import mmap
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -62,6 +63,11 @@ class FileTable:
     """columns of the files, where others are made of them; empty: all are the files' own"""
     separator: str | None = None
     """what divides the columns of a file of text that says their names"""
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame, untyped: bool = False) -> FileTable:
+        """A frame in memory as a table."""
+        return cls(((Path("frame"), frame.lazy()),), dict(frame.schema), untyped)
 
     def with_line(self, error: LogFormatError) -> LogFormatError:
         """An error with the line of its row, where the file has lines, and no row was made or left
@@ -176,11 +182,16 @@ def stem_of(path: Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem
 
 
-def naming(path: Path, error: LogFormatError) -> LogFormatError:
-    """The error with the file's name; errors of opening a file have it already."""
-    if f"'{path.name}'" in str(error) or str(path) in str(error):
-        return error
-    return LogFormatError(f"{path.name or path}: {error}")
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """Say the file's name in errors of its log; those of opening a file have it already."""
+    try:
+        yield
+    except LogFormatError as error:
+        path = Path(source) if isinstance(source, str | os.PathLike) else None
+        if path is None or f"'{path.name}'" in str(error) or str(path) in str(error):
+            raise
+        raise LogFormatError(f"{path.name or path}: {error}") from None
 
 
 def check_lines(path: Path, separator: str) -> None:
