@@ -198,35 +198,6 @@ def count_items(
 
 
 @jit
-def count_own_displays(
-    rows: Array, sessions: PackedSessions, values: Array, filled: Array, n_items: int, counts: Array
-) -> None:
-    """Count how many events of the sessions `rows` have a value that their own session displays
-    anywhere, and how many distinct items those sessions display.
-
-    values: item codes, -1 for a value that is no item, (n_events, n_fields); filled: whether there
-    is a value at all, likewise. Added to counts (n_fields, 2), over the events with a value."""
-    displayed_in = np.full(n_items, -1, np.int32)
-    for number in range(len(rows)):
-        first, last = (
-            sessions.session_offsets[rows[number]],
-            sessions.session_offsets[rows[number] + 1],
-        )
-        n_distinct = 0
-        for candidate in range(sessions.display_offsets[first], sessions.display_offsets[last]):
-            item = sessions.items[candidate]
-            if displayed_in[item] != number:
-                displayed_in[item] = number
-                n_distinct += 1
-        for event in range(first, last):
-            for field in range(values.shape[1]):
-                if filled[event, field]:
-                    item = values[event, field]
-                    counts[field, 0] += item >= 0 and displayed_in[item] == number
-                    counts[field, 1] += n_distinct
-
-
-@jit
 def add_moments(numbers: Array, mean: Array, squares: Array, least: Array, most: Array) -> None:
     """Write mean and sum of squared differences from it of each column of numbers, (n, n_columns)
     of at least one row, and its least and most value; mean and squares (float64) are 0 on entry,

@@ -14,7 +14,7 @@ items by accident. A field is taken to hold items where both are true of the tra
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import Vocabulary, Where, first_true, show
-from fastgaum.logs.log import Column, IntArray, SessionLog
+from fastgaum.logs.log import TRAIN, Column, IntArray, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.logs.fold import Rows
@@ -142,14 +142,32 @@ class ContextField:
 
 def context_of(log: SessionLog) -> tuple[ContextField, ...]:
     """The fields of a log's events and of their users, in the order of their names."""
-    names = sorted(log.context)
-    of_categories = [name for name in names if log.columns[name].texts is not None]
-    counts = dict(zip(of_categories, _counts(log, of_categories), strict=True))
-    found = (
-        _found(name, counts[name]) if name in counts else ContextField(name, "numbers")
-        for name in names
-    )
-    return tuple(replace(one, of_user=log.columns[one.name].of == "user") for one in found)
+    displayed = pl.DataFrame()
+    if any(column.texts is not None for column in log.context.values()):
+        session = log.session_of_event[log.event_of_candidate()]
+        displayed = pl.DataFrame({"session": session, "item": log.items})
+        displayed = displayed.filter(log.split[session] == TRAIN).unique()
+    return tuple(_field_of(log, name, displayed) for name in sorted(log.context))
+
+
+def _field_of(log: SessionLog, name: str, displayed: pl.DataFrame) -> ContextField:
+    """A field; displayed: session and item of what training sessions display, each once."""
+    of_user = log.columns[name].of == "user"
+    if log.columns[name].texts is None:
+        return ContextField(name, "numbers", of_user=of_user)
+    training = training_events(log)
+    codes = log.values_at(name, training)
+    items = item_of_codes(log, name)[codes]
+    events = pl.DataFrame({"session": log.session_of_event[training], "item": items})
+    events = events.filter(codes >= 0)
+    n = events.height
+    if n == 0 or (events["item"] >= 0).sum() < (1 - MOST_OTHERS) * n:
+        return ContextField(name, "categories", of_user=of_user)
+    share = events.join(displayed, on=["session", "item"], how="semi").height / n
+    of_sessions = events.join(displayed.group_by("session").len(), on="session")["len"].sum()
+    chance = of_sessions / n / max(displayed["item"].n_unique(), 1)
+    holds_items = share - chance >= LEAST_LIFT * (1 - chance) and chance < 1
+    return ContextField(name, "items" if holds_items else "categories", share, chance, of_user)
 
 
 def item_of_codes(log: SessionLog, name: str) -> IntArray:
@@ -163,37 +181,3 @@ def training_events(part: SessionLog) -> npt.NDArray[np.bool_]:
     training = np.zeros(part.n_sessions, dtype=np.bool_)
     training[part.sessions_in("train")] = True
     return np.repeat(training, np.diff(part.session_offsets))
-
-
-def _counts(log: SessionLog, names: list[str]) -> npt.NDArray[np.float64]:
-    """Of each field: training events with a value, those whose value is an item, those whose own
-    session displays it, and how many that would be by chance; shape (len(names), 4)."""
-    totals = np.zeros((len(names), 4))
-    if not names:
-        return totals
-    # numba takes half a second to import, and most logs have no context
-    from fastgaum.kernels.candidate_counts import count_own_displays
-
-    item_of_code = [item_of_codes(log, name) for name in names]
-    n_items = int((log.training_counts().displays > 0).sum())
-    codes = [log.values_at(name) for name in names]
-    items = np.stack([of_code[code] for of_code, code in zip(item_of_code, codes, strict=True)], 1)
-    training = training_events(log)
-    counts = np.zeros((len(names), 2), np.int64)
-    filled = np.stack(codes, 1) >= 0
-    rows = log.sessions_in("train")
-    count_own_displays(rows, log.packed_sessions(), items, filled, log.n_items, counts)
-    totals[:, 0] = filled[training].sum(axis=0)
-    totals[:, 1] = (items[training] >= 0).sum(axis=0)
-    totals[:, 2] = counts[:, 0]
-    totals[:, 3] = counts[:, 1] / max(n_items, 1)
-    return totals
-
-
-def _found(name: str, counts: npt.NDArray[np.float64]) -> ContextField:
-    filled, ids, displayed, by_chance = counts.tolist()
-    if filled == 0 or ids < (1 - MOST_OTHERS) * filled:
-        return ContextField(name, "categories")
-    share, chance = displayed / filled, by_chance / filled
-    holds_items = share - chance >= LEAST_LIFT * (1 - chance) and chance < 1
-    return ContextField(name, "items" if holds_items else "categories", share, chance)

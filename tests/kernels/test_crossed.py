@@ -14,7 +14,6 @@ from fastgaum.features.crossed import count_crossed, displayers
 from fastgaum.kernels import candidate_formulas as formulas
 from fastgaum.kernels import crossed as kernels
 from fastgaum.kernels import slate_numbers
-from fastgaum.kernels.candidate_counts import PackedSessions, count_own_displays
 from fastgaum.logs.cut import stable_order
 
 N_VALUES, N_ITEMS = 3, 4
@@ -100,26 +99,3 @@ def test_a_candidate_that_is_the_item_of_its_event(events: list[Any]) -> None:
     slates = slate_numbers.Slates(rows, 0)
     slate_numbers.slate_context_numbers(0, len(events), slates, of_context, column, shown)
     assert shown[rows[:, :, 0] >= 0].sum() == sum(wanted)
-
-
-@settings(max_examples=20, deadline=None)
-@given(events=EVENTS)
-def test_values_displayed_in_their_own_session(events: list[Any]) -> None:
-    part = packed(events)
-    items = np.maximum(part.items, 0)
-    half = len(events) // 2
-    sessions = PackedSessions(
-        np.array([0, half, len(events)], np.int32), part.display_offsets, items, part.choices
-    )
-    values = part.values[:, None]
-    found = np.zeros((1, 2), np.int64)
-    count_own_displays(np.array([0, 1], np.int32), sessions, values, values >= 0, N_ITEMS, found)
-    observed = distinct = 0
-    for first, last in ((0, half), (half, len(events))):
-        start, stop = part.display_offsets[first], part.display_offsets[last]
-        shown = set(items[start:stop].tolist())
-        for event in range(first, last):
-            if part.values[event] >= 0:
-                observed += part.values[event] in shown
-                distinct += len(shown)
-    assert found[0].tolist() == [observed, distinct]

@@ -17,13 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import LogFormatError
-from fastgaum.kernels.candidate_counts import PackedSessions, count_own_displays
 from fastgaum.logs.audit import audit
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.store import load_log, save_log
-from tests.builders import change_table, log_of, put, values_of
+from tests.builders import change_table, log_of, put, random_log, values_of
 from tests.logs.bad_logs import long, nested, refused
 from tests.logs.test_saved_log import rich_log
 
@@ -252,32 +251,23 @@ def test_nothing_is_known_without_training_sessions_or_values() -> None:
 @given(st.integers(0, 10_000))
 def test_values_displayed_in_their_own_session_are_counted(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    n_items, n_fields = 5, int(rng.integers(1, 3))
-    sessions = [
-        [rng.choice(n_items, rng.integers(1, 4), replace=False) for _ in range(rng.integers(1, 4))]
-        for _ in range(rng.integers(1, 5))
-    ]
-    displays = [display for session in sessions for display in session]
-    values = rng.integers(-1, n_items, (len(displays), n_fields)).astype(np.int32)
-    filled = (values >= 0) | (rng.random(values.shape) < 0.5)
-    rows = np.flatnonzero(rng.random(len(sessions)) < 0.7).astype(np.int32)
-    expected, event = np.zeros((n_fields, 2), np.int64), 0
-    for number, session in enumerate(sessions):
-        shown = set(np.concatenate(session).tolist())
-        for _ in session:
-            for field in range(n_fields):
-                if number in rows and filled[event, field]:
-                    expected[field] += (values[event, field] in shown, len(shown))
-            event += 1
-    packed = PackedSessions(
-        np.cumsum([0, *map(len, sessions)]).astype(np.int32),
-        np.cumsum([0, *map(len, displays)]).astype(np.int32),
-        np.concatenate(displays).astype(np.int32),
-        np.zeros(len(displays), np.int32),
-    )
-    found = np.zeros((n_fields, 2), np.int64)
-    count_own_displays(rows, packed, values, filled, n_items, found)
-    np.testing.assert_array_equal(found, expected)
+    log = random_log(seed, n_sessions=8, n_items=6)
+    codes = rng.integers(-1, log.n_items, log.n_events).astype(np.int32)
+    log = put(log, event={"page": codes}, categories={"page": log.item_ids})
+    observed, chance, every = [], [], set()
+    for session in log.sessions_in("train").tolist():
+        events = range(*log.session_offsets[session : session + 2].tolist())
+        ends = log.display_offsets[[events[0], events[-1] + 1]]
+        shown = set(log.items[slice(*ends.tolist())].tolist())
+        every |= shown
+        observed += [int(codes[event]) in shown for event in events if codes[event] >= 0]
+        chance += [len(shown) for event in events if codes[event] >= 0]
+    (found,) = context_of(log)
+    if observed:
+        assert found.displayed == pytest.approx(np.mean(observed))
+        assert found.by_chance == pytest.approx(np.mean(chance) / len(every))
+    else:
+        assert (found.holds, found.displayed) == ("categories", None)
 
 
 REAL = {
