@@ -217,9 +217,10 @@ def pack_actions(
     Raises:
         LogFormatError: as `ActionTable.rows_of`.
     """
-    empty = no_actions(pasts is not None, table)
-    if empty is None:
+    if pasts is None and table is None:
         return None
+    kinds = {PAST} if pasts is not None else set()
+    kinds |= set() if table is None else set(table.rows["kind"].unique())
     parts, left_out = [], 0
     if pasts is not None:
         first = events.with_row_index("event").unique("session", keep="first", maintain_order=True)
@@ -230,19 +231,10 @@ def pack_actions(
         left_out = table.rows.height - found["row"].n_unique()
         parts.append(found.drop("row"))
     rows = pl.concat(parts, how="vertical_relaxed")
-    packed = Actions.of(rows, events.height, item_ids, empty.kind_names)
+    packed = Actions.of(
+        rows, events.height, item_ids, pl.Series("", sorted(kinds), dtype=pl.String)
+    )
     return replace(packed, left_out=left_out)
-
-
-def no_actions(past: bool, table: ActionTable | None) -> Actions | None:
-    """All kinds of a log's actions, and no action; None where none are asked for. past: whether a
-    past is."""
-    if not past and table is None:
-        return None
-    kinds = {PAST} if past else set()
-    if table is not None:
-        kinds |= set(table.rows["kind"].unique())
-    return Actions.empty(pl.Series("", sorted(kinds), dtype=pl.String))
 
 
 def check_saved_actions(options: ReadOptions, actions: Actions | None) -> None:

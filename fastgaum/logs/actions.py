@@ -41,12 +41,6 @@ class Actions:
     after a session's last event"""
 
     @classmethod
-    def empty(cls, kind_names: pl.Series, left_out: int = 0) -> Actions:
-        """No action of these kinds, before no event."""
-        none, start = np.zeros(0, np.int32), np.zeros(1, np.int32)
-        return cls(start, none, none, kind_names, left_out)
-
-    @classmethod
     def of(
         cls, rows: pl.DataFrame, n_events: int, item_ids: pl.Series, kind_names: pl.Series
     ) -> Actions:

@@ -161,12 +161,18 @@ def rules_of_log(log: SessionLog) -> list[Rule]:
     numbers = parse_numbers(log.item_ids)
     # ids of one value each ("7" and "07") tie; as text they would keep its order
     ids = (log.item_ids if numbers is None else numbers).rank("dense").cast(float).to_numpy()
+
+    def displays_before() -> Float64Array:
+        before = np.empty((log.n_candidates, N_COUNTS), np.int32)
+        count_before(log.packed_sessions(), log.n_items, before)
+        return before[:, DISPLAYED].astype(np.float64)
+
     rules = [
         Rule("largest item id", lambda: ids[items], sets, IDS),
         Rule("smallest item id", lambda: -ids[items], sets, IDS),
         # Made-up displays repeat around the choice. The other direction is popularity, and each
         # rule costs the rest power.
-        Rule(EARLIER_DISPLAYS, lambda: -_displays_before(log).astype(np.float64), sets, SHOWN),
+        Rule(EARLIER_DISPLAYS, lambda: -displays_before(), sets, SHOWN),
     ]
     if actions is not None:
         acted = "acted on latest before the event"
@@ -174,13 +180,6 @@ def rules_of_log(log: SessionLog) -> list[Rule]:
     for name, column in (log.columns_of("candidate") | log.columns_of("item")).items():
         rules += _rules_of_field(log, name, column, sets)
     return rules
-
-
-def _displays_before(log: SessionLog) -> IntArray:
-    """Earlier events of its session that displayed a candidate's item, shape (n_candidates,)."""
-    before = np.empty((log.n_candidates, N_COUNTS), np.int32)
-    count_before(log.packed_sessions(), log.n_items, before)
-    return before[:, DISPLAYED]
 
 
 def latest_actions(log: SessionLog, actions: Actions) -> Float64Array:

@@ -26,7 +26,6 @@ _DAY_AND_MONTH = r"^(\d{1,2})[-/.](\d{1,2})[-/.]\d{4}(?:[T ]|$)"
 """a date that ends in the year"""
 _OFFSET = r"^(.*\d:\d.*?) ?(?:Z|[+-]\d\d(?::?\d\d)?)$"
 """a time with its offset from UTC"""
-_NANOSECONDS = r"\.\d{7}"
 
 
 def parse_order(column: pl.Series) -> pl.Series | None:
@@ -84,11 +83,6 @@ def clock_of(column: pl.Series) -> pl.Series | None:
     return _parse_times(text.str.replace(_OFFSET, "$1"))
 
 
-def has_nanoseconds(text: pl.Series) -> bool:
-    """Whether times in text are finer than microseconds."""
-    return bool(text.str.contains(_NANOSECONDS).any())
-
-
 def _exact(numbers: pl.Series) -> pl.Series:
     if numbers.dtype.is_float():
         refuse_rounded(numbers, "orders of events")
@@ -96,7 +90,7 @@ def _exact(numbers: pl.Series) -> pl.Series:
 
 
 def _parse_times(text: pl.Series) -> pl.Series | None:
-    unit: Literal["ns", "us"] = "ns" if has_nanoseconds(text) else "us"
+    unit: Literal["ns", "us"] = "ns" if text.str.contains(r"\.\d{7}").any() else "us"
     try:
         times = text.str.to_datetime(strict=False, time_unit=unit, time_zone="UTC")
     except pl.exceptions.PolarsError:

@@ -22,8 +22,6 @@ from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.successive import CandidateClicks, click_numbers, with_each_click
 from fastgaum.logs.user_split import hash_texts, split_in_order
 
-EVENT_COLUMNS = ("session", "key", "order", "label", "clock", "user", "split", "past")
-"""columns of `Rows.events`; a log need not have the last four"""
 LONG_COLUMNS = ("session", "event", "event_label", "item", "chosen", "user", "split", "views")
 """columns of `to_frame` that are no field's"""
 BoolArray = npt.NDArray[np.bool_]
@@ -71,10 +69,6 @@ class Rows:
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self.item.codes)
-
-    def of_rows(self, column: pl.Series) -> pl.Series:
-        """A column of `events` or of the context, a value for each row."""
-        return column if self.event_of_row is None else column.gather(pl.Series(self.event_of_row))
 
 
 @dataclass(frozen=True)

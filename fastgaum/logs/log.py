@@ -341,13 +341,12 @@ class SessionLog(PackedArrays):
             "events": of(events),
             "choices": choices,
             "candidates": of(candidates),
-            "actions": of(self._actions_of_sessions()),
+            "actions": of(
+                np.zeros(self.n_sessions, np.int32)
+                if self.actions is None
+                else np.diff(self.actions.offsets[self.session_offsets])
+            ),
         }
-
-    def _actions_of_sessions(self) -> npt.NDArray[np.integer]:
-        if self.actions is None:
-            return np.zeros(self.n_sessions, np.int32)
-        return np.diff(self.actions.offsets[np.asarray(self.session_offsets)])
 
     def count(self, what: Counted, split: SplitName = "all") -> int:
         """Number of sessions, events, choices, candidates or actions of a split."""

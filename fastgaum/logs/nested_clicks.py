@@ -99,21 +99,20 @@ def read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> pl
         )
     frame = frame.drop_nulls("value")
     if of_items:
-        _refuse_unsaid(frame)
+        row = first_true(frame["value"].str.starts_with(REFUSED))
+        if row is not None:
+            # the file does not say whether there was a click
+            of_event, text = frame.select("event", "value").row(row)
+            raise LogFormatError(f"{row_number(of_event)} has {text.removeprefix(REFUSED)}")
     if "order" in frame.columns:
-        _require_order(frame, schema.click_order or "", name_event)
+        wrong = frame.filter(pl.col("event").is_duplicated() & pl.col("order").is_null())
+        if wrong.height:
+            of_click = name_event(int(wrong["event"][0]))
+            raise LogFormatError(without_order(of_click, schema.click_order or ""))
         frame = frame.sort("event", "order", maintain_order=True)
     if of_lists:
         frame = frame.unique(["event", "value"], keep="first", maintain_order=True)
     return frame.select("event", "value")
-
-
-def _refuse_unsaid(frame: pl.DataFrame) -> None:
-    """Refuse a row whose file does not say whether there was a click."""
-    row = first_true(frame["value"].str.starts_with(REFUSED))
-    if row is not None:
-        event, text = frame.select("event", "value").row(row)
-        raise LogFormatError(f"{row_number(event)} has {text.removeprefix(REFUSED)}")
 
 
 def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> pl.Series:
@@ -146,10 +145,3 @@ def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> p
             "times are required"
         )
     return order
-
-
-def _require_order(frame: pl.DataFrame, column: str, name_event: Where) -> None:
-    """Refuse a click without a place among several."""
-    wrong = frame.filter(pl.col("event").is_duplicated() & pl.col("order").is_null())
-    if wrong.height:
-        raise LogFormatError(without_order(name_event(int(wrong["event"][0])), column))

@@ -136,7 +136,10 @@ def _event_columns(
             clock = clock_of(event)
         _check_several(session, event, table, schema)
     if schema.event_label is not None:
-        label = _label(table, schema.event_label)
+        named = table[schema.event_label]
+        parsed_label = parse_order(named)
+        label = ids_as_text(named, "event_label") if parsed_label is None else parsed_label
+        require_filled(label, "event label", schema.event_label)
         if not schema.nested:
             _check_shared(label, session, table, schema)
     # A row of a nested log is an event of its own, whatever it is called.
@@ -156,13 +159,6 @@ def _event_columns(
     if schema.past is not None:
         columns.append(past_column(table[schema.past]).rename("past"))
     return columns, parsed is not None
-
-
-def _label(table: pl.DataFrame, column: str) -> pl.Series:
-    parsed = parse_order(table[column])
-    label = ids_as_text(table[column], "event_label") if parsed is None else parsed
-    require_filled(label, "event label", column)
-    return label
 
 
 def _check_shared(

@@ -55,7 +55,9 @@ def make_displays(choices: LogSource, *, displayed: int = 10, seed: int = 0) -> 
     table = _read_choices(choices)
     n = table.height
     check_size(n * displayed)
-    user_ids, item_ids = _sorted_users(table["user"]), Vocabulary.of(table["item"])
+    user_ids, item_ids = table["user"].unique().sort(), Vocabulary.of(table["item"])
+    if (numbers := parse_numbers(user_ids)) is not None:
+        user_ids = user_ids.to_frame("id").with_columns(number=numbers).sort("number", "id")["id"]
     users, items = Vocabulary(user_ids).codes(table["user"]), item_ids.codes(table["item"])
     times = table["time"].to_numpy()
     # Equal times are shuffled: neither the file's order nor the ids say which came first. A file
@@ -151,12 +153,3 @@ def _typed(users: pl.Series, times: pl.Series, items: pl.Series) -> pl.DataFrame
     if time.dtype.is_temporal():
         time = time.dt.epoch("s")
     return pl.DataFrame({"user": user, "time": time.cast(pl.Int64), "item": item})
-
-
-def _sorted_users(users: pl.Series) -> pl.Series:
-    """The distinct users, by number where they are numbers."""
-    ids = users.unique().sort()
-    numbers = parse_numbers(ids)
-    if numbers is None:
-        return ids
-    return pl.DataFrame({"number": numbers, "id": ids}).sort("number", "id")["id"]

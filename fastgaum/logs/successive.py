@@ -123,14 +123,6 @@ def numbered_clicks(clicks: npt.NDArray[np.int64], events: IntArray) -> IntArray
     return numbers
 
 
-def _events_of_displays(
-    sizes: npt.NDArray[np.int64], n_clicks: npt.NDArray[np.int64], no_click: bool
-) -> npt.NDArray[np.int64]:
-    """How many events a display of so many items and clicks becomes."""
-    rest: BoolArray = (n_clicks == 0) | ((n_clicks < sizes) & no_click)
-    return n_clicks + rest
-
-
 def successive(log: SessionLog, numbers: IntArray, no_click: bool) -> SessionLog:
     """Return a log of one event per display as one of successive choices.
 
@@ -142,7 +134,8 @@ def successive(log: SessionLog, numbers: IntArray, no_click: bool) -> SessionLog
     """
     sizes, display = np.diff(log.display_offsets).astype(np.int64), log.event_of_candidate()
     n_clicks = np.bincount(display[numbers >= 0], minlength=log.n_events)
-    n_events = _events_of_displays(sizes, n_clicks, no_click)
+    # what is left at the end is an event of its own
+    n_events = n_clicks + ((n_clicks == 0) | ((n_clicks < sizes) & no_click))
     check_size(int((n_events * sizes - n_events * (n_events - 1) // 2).sum()))
     display_of_event = np.repeat(np.arange(log.n_events, dtype=np.int32), n_events)
     ends = np.cumsum(n_events)

@@ -186,6 +186,7 @@ class SyntheticWorld:
         # before the large arrays: drawing the split takes room of its own
         split = shuffled_split(len(offsets[0]) - 1, self.seed)
         drawn = self._simulate(*offsets, self.intercept, _CHOICES)
+        first = np.repeat(offsets[0][:-1], np.diff(offsets[0]))
         log = SessionLog(
             *offsets,
             items=drawn.items,
@@ -193,7 +194,7 @@ class SyntheticWorld:
             split=split,
             users=np.arange(len(split), dtype=np.int32),
             session_ids=_ids("s", len(split)).rename("session"),
-            event_ids=pl.Series("event", _positions(offsets[0])),
+            event_ids=pl.Series("event", np.arange(n_events, dtype=np.int32) - first),
             item_ids=item_names(self.n_items),
             name="synthetic",
             ordered=self.order != "none",
@@ -337,13 +338,6 @@ def synthesise(
     `changes` are the fields of `SyntheticWorld`: n_items, seed, rule, eta, no_click, mean_length,
     max_length, length_law, mean_display, … Raises ConfigError."""
     return world(preset, **changes).draw(n_events)
-
-
-def _positions(session_offsets: IntArray) -> IntArray:
-    """Position of each event in its session, shape (n_events,)."""
-    positions = np.arange(session_offsets[-1], dtype=np.int32)
-    positions -= np.repeat(session_offsets[:-1], np.diff(session_offsets))
-    return positions
 
 
 def item_names(n_items: int) -> pl.Series:

@@ -89,7 +89,12 @@ class FileTable:
     def read(self, columns: Sequence[str]) -> pl.DataFrame:
         """Rows of all parts, in name order, with the given columns. Raises LogFormatError naming a
         damaged part."""
-        frames = [_collect(path, part, list(columns)) for path, part in self.parts]
+        frames = []
+        for path, part in self.parts:
+            try:
+                frames.append(part.select(columns).collect())
+            except READ_ERRORS as error:
+                raise damaged(path, error) from None
         try:
             return frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical_relaxed")
         except pl.exceptions.PolarsError as error:
@@ -111,7 +116,10 @@ def open_table(path: Path, delimiter: str | None = None) -> FileTable:
         )
     if path.is_dir():
         return _open_folder(path)
-    nameless = _nameless(path)
+    nameless = None
+    if _is_lines(path) and path.stat().st_size > 0:
+        first = (first_lines(path) or [""])[0] if is_compressed(path) else _first_line(path)
+        nameless = find_nameless(first)
     lazy = _scan(path, nameless, delimiter)
     separator = None
     if nameless is None and _is_plain(path) and not is_utf16(path):
@@ -263,15 +271,6 @@ def _first_line(path: Path) -> str:
     return start.decode("utf-8", errors="replace").rstrip("\r\n")
 
 
-def _nameless(path: Path) -> NamelessFile | None:
-    """The kind of a file that has no column names; None for one that has."""
-    if not _is_lines(path) or path.stat().st_size == 0:
-        return None
-    return find_nameless(
-        (first_lines(path) or [""])[0] if is_compressed(path) else _first_line(path)
-    )
-
-
 def _scan(
     path: Path, nameless: NamelessFile | None = None, delimiter: str | None = None
 ) -> pl.LazyFrame:
@@ -377,13 +376,6 @@ def _check_names(path: Path, names: list[str]) -> None:
             f"'{path.name}' has one column, {names[0][:60]!r}: name what divides columns, "
             "--delimiter ';' (delimiter=';'), or write it again with commas"
         )
-
-
-def _collect(path: Path, lazy: pl.LazyFrame, columns: list[str]) -> pl.DataFrame:
-    try:
-        return lazy.select(columns).collect()
-    except READ_ERRORS as error:
-        raise damaged(path, error) from None
 
 
 def damaged(path: Path, error: BaseException) -> LogFormatError:

@@ -36,8 +36,9 @@ def own_codes(log: SessionLog, seed: int) -> SessionLog:
     items, item_ids = shuffled(log.items, log.item_ids)
     columns = {}
     for name, column in log.columns.items():
-        values, texts = shuffled(column.values, column.categories)
-        columns[name] = Column(column.of, values, texts)
+        columns[name] = column
+        if column.texts is not None:
+            columns[name] = Column(column.of, *shuffled(column.values, column.texts))
     return dataclasses.replace(log, items=items, item_ids=item_ids, columns=columns)
 
 

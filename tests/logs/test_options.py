@@ -102,5 +102,5 @@ def test_unknown_options_are_refused(values: dict[str, Any], says: str) -> None:
     [[], 3, {"candidate_field": "price"}, {"ordered": 1}, {"split_seed": True}, {"column": [1]}],
 )
 def test_json_of_another_type_is_refused(values: Any) -> None:
-    with pytest.raises(ValueError, match=r"it holds|is "):
+    with pytest.raises((ValueError, ConfigError)):
         ReadOptions.from_json(values)

@@ -53,9 +53,10 @@ def naive_events(rows: Rows) -> list[tuple[str, int, list[dict[str, int]]]]:
 def table_of(rows: Rows) -> pl.DataFrame:
     """Rows as a table, a line for each."""
     views = np.ones(rows.n_rows, np.int64) if rows.views is None else rows.views
+    of_row = np.arange(rows.n_rows) if rows.event_of_row is None else rows.event_of_row
     return pl.DataFrame(
         [
-            *(rows.of_rows(column) for column in rows.events.iter_columns()),
+            *(column.gather(of_row) for column in rows.events.iter_columns()),
             rows.item.as_text().alias("item"),
             pl.Series("chosen", rows.chosen),
             pl.Series("views", views),
