@@ -164,8 +164,9 @@ def _field_of(log: SessionLog, name: str, displayed: pl.DataFrame) -> ContextFie
     if n == 0 or (events["item"] >= 0).sum() < (1 - MOST_OTHERS) * n:
         return ContextField(name, "categories", of_user=of_user)
     share = events.join(displayed, on=["session", "item"], how="semi").height / n
-    of_sessions = events.join(displayed.group_by("session").len(), on="session")["len"].sum()
-    chance = of_sessions / n / max(displayed["item"].n_unique(), 1)
+    sizes = np.bincount(displayed["session"], minlength=log.n_sessions)
+    in_sessions = int(sizes[events["session"].to_numpy()].sum())
+    chance = in_sessions / n / max(displayed["item"].n_unique(), 1)
     holds_items = share - chance >= LEAST_LIFT * (1 - chance) and chance < 1
     return ContextField(name, "items" if holds_items else "categories", share, chance, of_user)
 

@@ -154,10 +154,11 @@ def raw_rows(
         return None
     with naming(source):
         opened = open_log(source, options)
-        alone = {"candidate_fields": (), "context_fields": (), "past": None}
-        schema, table = dataclasses.replace(opened.schema, **alone), opened.table
-        frame = table.read(schema.columns())
-        rows = candidate_rows(frame, schema, opened.options, untyped=table.untyped)
+        schema = dataclasses.replace(
+            opened.schema, candidate_fields=(), context_fields=(), past=None
+        )
+        frame = opened.table.read(schema.columns())
+        rows = candidate_rows(frame, schema, opened.options, untyped=opened.table.untyped)
     return dataclasses.replace(rows, not_read=opened.not_read)
 
 

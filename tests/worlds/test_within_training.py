@@ -14,7 +14,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.numbers import (
     number_columns,
 )
-from fastgaum.features.ordered import order_of
+from fastgaum.features.ordered import training_order
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS, Slates
 from fastgaum.models.user_model import UserModel
@@ -159,7 +159,7 @@ def test_ranges_are_those_of_the_training_sessions() -> None:
     space = fitted(log).space
     assert space is not None
     made_of = space.protocol, space.set_context, space.relations is not None
-    encoded = FeatureSpace.fit_encoded(log, order_of(log), *made_of)[1].numbers
+    encoded = FeatureSpace.fit_encoded(log, training_order(log), *made_of)[1].numbers
     np.testing.assert_allclose(
         (space.least - space.mean) / space.scale, encoded.min(axis=0), atol=1e-5
     )
