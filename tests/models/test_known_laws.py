@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.read import read_frame
 from fastgaum.models.user_model import UserModel
 
@@ -23,7 +23,7 @@ Values = np.ndarray
 def with_kinds(log: SessionLog) -> SessionLog:
     kinds = (log.item_ids.cast(pl.Int64).to_numpy() % N_KINDS).astype(np.int32)
     names = pl.Series([f"kind {number}" for number in range(N_KINDS)])
-    return dataclasses.replace(log, item_fields={"kind": kinds}, categories={"kind": names})
+    return dataclasses.replace(log, columns={"kind": Column("item", kinds, names)})
 
 
 def displays(n: int, rng: np.random.Generator) -> Values:
@@ -116,7 +116,7 @@ def test_clicks_one_after_the_other_are_learned() -> None:
     clicked = np.full(log.n_events, -1)
     clicked[log.choices >= 0] = ids[log.items[log.chosen_candidates]]
     last = np.where(log.event_number > 0, np.concatenate([[-1], clicked[:-1]]), -1)
-    known = click_law(displayed, left, last, np.asarray(log.event_fields["clicks_so_far"]))
+    known = click_law(displayed, left, last, log.columns["clicks_so_far"].values)
     model = UserModel.from_preset(**SMALL, warm_start=8, epochs=8)
     model.fit(log)
     frame = model.predict(log, "all")
