@@ -27,10 +27,9 @@ from fastgaum.logs.columns import (
     show,
 )
 from fastgaum.logs.event_order import order_of
-from fastgaum.logs.fields import is_list
 from fastgaum.logs.nested_clicks import as_list
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.schema import ROLE_NAMES, LogSchema, find_column
+from fastgaum.logs.schema import ROLE_NAMES, LogSchema, find_column, is_list
 from fastgaum.logs.tables import open_table
 
 NAMES = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -103,17 +102,6 @@ class CodedIds:
     @classmethod
     def of(cls, column: pl.Series, role: str) -> CodedIds:
         """The ids of a column that plays `role`. Raises LogFormatError as `ids_as_text`."""
-        if (values := _near_numbers(column)) is not None:
-            # each number's code stands at its place in a table: nothing is looked for
-            least = values.min()
-            places = values if least == 0 else np.subtract(values, least, dtype=np.int64)
-            seen = np.zeros(int(places.max()) + 1, np.bool_)
-            seen[places] = True
-            text = ids_as_text(pl.Series(column.name, np.flatnonzero(seen) + int(least)), role)
-            vocabulary = Vocabulary.of(text)
-            table = np.empty(len(seen), np.int32)
-            table[seen] = vocabulary.codes(text)
-            return cls(table[places], vocabulary.texts)
         known = column.drop_nulls().unique() if column.dtype.is_integer() else column
         text = ids_as_text(known, role)
         vocabulary = Vocabulary.of(text)
@@ -131,18 +119,6 @@ class CodedIds:
     def as_text(self) -> pl.Series:
         """The column as text, null for a gap."""
         return Vocabulary(self.texts).decode(self.codes)
-
-
-def _near_numbers(column: pl.Series) -> npt.NDArray[np.integer] | None:
-    """The values of a column of whole numbers that leave few numbers between them out; None for
-    another column, one with gaps, and one with numbers that 64 bits with a sign do not hold."""
-    if not column.dtype.is_integer() or column.null_count() or not len(column):
-        return None
-    least, most = cast(int, column.min()), cast(int, column.max())
-    held = np.iinfo(np.int64)
-    if most - least > 2 * len(column) or least < held.min or most > held.max:
-        return None
-    return column.to_numpy()
 
 
 def show(value: object) -> str:

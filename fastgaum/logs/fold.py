@@ -19,7 +19,7 @@ from fastgaum.logs.context import context_of_events, time_columns
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
-from fastgaum.logs.successive import CandidateClicks, click_numbers, with_each_click
+from fastgaum.logs.successive import choices_of, click_numbers, with_each_click
 from fastgaum.logs.user_split import hash_texts, split_in_order
 
 LONG_COLUMNS = ("session", "event", "event_label", "item", "chosen", "user", "split", "views")
@@ -138,7 +138,7 @@ def pack_rows(
         events = events.with_columns(rows.events["clock"].gather(events["row"]))
     columns |= time_columns(options.time_fields, events, rows.has_times, columns)
     users, split, owners = _per_session(rows.events, session_ids, sessions)
-    choices, facts = clicks.choices(display_offsets, options, name_event)
+    choices, facts = choices_of(clicks, rows.n_rows, display_offsets, options, name_event)
     facts = dataclasses.replace(
         rows.clicks.plus(facts), clicks=options.clicks, outside=options.outside
     )
@@ -235,9 +235,9 @@ def fold_rows(rows: Rows, event: npt.NDArray[np.integer]) -> pl.DataFrame:
     return folded.sort("event", "first_row")
 
 
-def _candidates(rows: Rows, event: IntArray, ordered: bool) -> tuple[pl.DataFrame, CandidateClicks]:
+def _candidates(rows: Rows, event: IntArray, ordered: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Event, item, first_row and, where they mean something, views of each candidate, by event and
-    then by first row or by item; and which were clicked."""
+    then by first row or by item; and candidate, event and click of those that were clicked."""
     n, item = rows.n_rows, rows.item.codes
     later, same = event[1:] > event[:-1], event[1:] == event[:-1]
     if (later | (same & (item[1:] > item[:-1]))).all():
@@ -246,17 +246,18 @@ def _candidates(rows: Rows, event: IntArray, ordered: bool) -> tuple[pl.DataFram
         candidates = pl.DataFrame({"event": event, "item": item}).with_row_index("first_row")
         if rows.views is not None:
             candidates = candidates.with_columns(views=rows.views)
-        return candidates, CandidateClicks(clicked, event[clicked], click, click < n)
+        clicks = {"candidate": clicked, "event": event[clicked], "click": click}
+        return candidates, pl.DataFrame(clicks)
     folded = fold_rows(rows, event)
     if not ordered:
         folded = folded.sort("event", "item")
-    clicks = folded.with_row_index("candidate").filter(pl.col("click") <= n)
-    candidate, of_event, click = (
-        clicks[name].to_numpy() for name in ("candidate", "event", "click")
+    clicked = pl.col("click") <= n
+    chosen = (
+        folded.with_row_index("candidate").filter(clicked).select("candidate", "event", "click")
     )
     if rows.views is None and folded.height == n:
         folded = folded.drop("views")
-    return folded, CandidateClicks(candidate.astype(np.int64), of_event, click, click < n)
+    return folded, chosen.select("candidate", "event", "click")
 
 
 def _per_session(

@@ -19,9 +19,8 @@ from fastgaum.logs.columns import (
     show,
 )
 from fastgaum.logs.event_order import order_of
-from fastgaum.logs.fields import is_list
 from fastgaum.logs.log import IntArray
-from fastgaum.logs.schema import LogSchema
+from fastgaum.logs.schema import LogSchema, is_list
 
 REFUSED = "\x1f"
 """what a layout puts before the text of a click that its file does not say; no id begins so"""

@@ -15,14 +15,13 @@ import polars as pl
 from fastgaum.errors import ConfigError, LogFormatError, require_path
 from fastgaum.forks import require_threads
 from fastgaum.logs.action_tables import ActionTable, check_saved_actions
-from fastgaum.logs.fields import require_column
 from fastgaum.logs.fold import Packed, Rows, pack_rows, split_by_time
 from fastgaum.logs.log import SessionLog, resplit, resplit_by
 from fastgaum.logs.opened_log import OpenedLog, open_log
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.registry import Located, resolve
 from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import LogSchema
+from fastgaum.logs.schema import LogSchema, require_column
 from fastgaum.logs.side_tables import UserTable, check_saved_users, join_item_table, with_grid
 from fastgaum.logs.store import is_saved_log, load_log
 from fastgaum.logs.tables import FileTable, LogSource, naming, stem_of

@@ -28,12 +28,11 @@ from fastgaum.logs.columns import (
 )
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import clock_of, order_of, parse_order
-from fastgaum.logs.fields import is_list
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import IntArray
 from fastgaum.logs.nested_clicks import as_list, read_clicks, rows_of_items, rows_of_positions
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.schema import LogSchema
+from fastgaum.logs.schema import LogSchema, is_list
 
 NameEvent = Callable[[int], str]
 

@@ -25,11 +25,10 @@ from fastgaum.logs.columns import (
     require_filled,
     show,
 )
-from fastgaum.logs.fields import is_list, require_column
 from fastgaum.logs.fold import LONG_COLUMNS
 from fastgaum.logs.log import Column, FloatArray, IntArray, SessionLog
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role
+from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role, is_list, require_column
 from fastgaum.logs.tables import open_table
 
 Result = TypeVar("Result")

@@ -10,7 +10,6 @@ which events are of one display."""
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,43 +31,36 @@ from fastgaum.logs.options import ReadOptions
 BoolArray = npt.NDArray[np.bool_]
 
 
-class CandidateClicks(NamedTuple):
-    """The candidates that were clicked, shape (n_clicked,) each."""
+def choices_of(
+    clicks: pl.DataFrame,
+    n_rows: int,
+    display_offsets: IntArray,
+    options: ReadOptions,
+    name_event: Where,
+) -> tuple[IntArray, ClickFacts]:
+    """Position of each event's first click, -1 for none, and what there was of clicks.
 
-    candidate: npt.NDArray[np.int64]
-    """ascending"""
-    event: IntArray
-    """event of each"""
-    click: npt.NDArray[np.int64]
-    """its first click, as a number by which the clicks of an event are sorted"""
-    with_order: BoolArray
-    """whether that click has its place among those of its event"""
+    clicks: the candidates that were clicked, ascending; the event of each, and its click, a number
+    by which the clicks of an event are sorted, n_rows where it has no place among them.
 
-    def choices(
-        self, display_offsets: IntArray, options: ReadOptions, name_event: Where
-    ) -> tuple[IntArray, ClickFacts]:
-        """Position of each event's first click, -1 for none, and what there was of clicks.
-
-        Raises:
-            LogFormatError: an event has several clicks, and may not; or their order is not known.
-        """
-        chosen, event = self.candidate, self.event
-        counts = np.bincount(event, minlength=len(display_offsets) - 1)
-        several = counts > 1
-        wrong = first_true(several)
-        if wrong is not None and options.clicks == "error":
-            raise LogFormatError(several_clicks(name_event(wrong), int(counts[wrong])))
-        wrong = first_true(several[event] & ~self.with_order)
-        if wrong is not None:
-            column = options.columns.get("click_order", "click_order")
-            raise LogFormatError(without_order(name_event(int(event[wrong])), column))
-        # written backwards, so that of an event's clicks the first stays
-        latest_first = np.argsort(-self.click, kind="stable")
-        choices = np.full(len(display_offsets) - 1, NO_CLICK, dtype=np.int32)
-        choices[event[latest_first]] = (chosen - display_offsets[event])[latest_first]
-        more = int((counts[several] - 1).sum()) if options.clicks == "first" else 0
-        facts = ClickFacts(displays=len(counts), several=int(several.sum()), ignored=more)
-        return choices, facts
+    Raises:
+        LogFormatError: an event has several clicks, and may not; or their order is not known.
+    """
+    counts = np.bincount(clicks["event"], minlength=len(display_offsets) - 1)
+    several = counts > 1
+    wrong = first_true(several)
+    if wrong is not None and options.clicks == "error":
+        raise LogFormatError(several_clicks(name_event(wrong), int(counts[wrong])))
+    lost = clicks.filter(pl.Series(several[clicks["event"]]) & (pl.col("click") == n_rows))
+    if lost.height:
+        column = options.columns.get("click_order", "click_order")
+        raise LogFormatError(without_order(name_event(int(lost["event"][0])), column))
+    first = clicks.sort("click", maintain_order=True).unique("event", keep="first")
+    events = first["event"].to_numpy()
+    choices = np.full(len(counts), NO_CLICK, dtype=np.int32)
+    choices[events] = first["candidate"].to_numpy() - display_offsets[events]
+    more = int((counts[several] - 1).sum()) if options.clicks == "first" else 0
+    return choices, ClickFacts(displays=len(counts), several=int(several.sum()), ignored=more)
 
 
 def click_numbers(
@@ -85,11 +77,10 @@ def click_numbers(
     return rows, ranks.fill_null(len(chosen)).to_numpy()
 
 
-def with_each_click(log: SessionLog, clicks: CandidateClicks, options: ReadOptions) -> SessionLog:
-    """A packed log as the option `clicks` wants it: one of displays, or of successive choices.
-
-    no_click: as in `successive`; None: whether a display of the log has no click. Raises
-    LogFormatError where a field is called `clicks_so_far` and is not that."""
+def with_each_click(log: SessionLog, clicks: pl.DataFrame, options: ReadOptions) -> SessionLog:
+    """A packed log as the option `clicks` wants it: one of displays, or of successive choices;
+    clicks: as in `choices_of`. Raises LogFormatError where a field is called `clicks_so_far` and is
+    not that."""
     if options.clicks != "each":
         check_successive(log)
         return log
@@ -99,28 +90,11 @@ def with_each_click(log: SessionLog, clicks: CandidateClicks, options: ReadOptio
             f"the {kind} field '{CLICKS_SO_FAR}' is what --clicks each adds: rename the column, or "
             "leave out --clicks each if the log has successive choices already"
         )
-    every = np.full(log.n_candidates, NO_CLICK, np.int64)
-    every[clicks.candidate] = clicks.click
-    numbers = numbered_clicks(every, log.event_of_candidate())
+    in_turn = clicks.sort("event", "click", maintain_order=True)
+    turns = in_turn.select("candidate", number=pl.int_range(pl.len()).over("event"))
+    numbers = np.full(log.n_candidates, -1, np.int32)
+    numbers[turns["candidate"]] = turns["number"]
     return successive(log, numbers, log.has_no_click)
-
-
-def numbered_clicks(clicks: npt.NDArray[np.int64], events: IntArray) -> IntArray:
-    """The number of each candidate's click among those of its event, from 0, and -1 where there is
-    none; shape (n_candidates,).
-
-    clicks: what sorts clicks in time, -1 for none; events: event of each candidate, ascending.
-
-    >>> numbered_clicks(np.array([7, -1, 3, 5]), np.array([0, 0, 0, 1])).tolist()
-    [1, -1, 0, 0]
-    """
-    numbers = np.full(len(clicks), -1, np.int32)
-    clicked = np.flatnonzero(clicks >= 0)
-    clicked = clicked[np.lexsort((clicks[clicked], events[clicked]))]
-    of_event = events[clicked]
-    first = np.searchsorted(of_event, of_event)
-    numbers[clicked] = np.arange(len(clicked)) - first
-    return numbers
 
 
 def successive(log: SessionLog, numbers: IntArray, no_click: bool) -> SessionLog:
