@@ -22,7 +22,12 @@ from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.registry import Located, resolve
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import LogSchema, require_column
-from fastgaum.logs.side_tables import UserTable, check_saved_users, join_item_table, with_grid
+from fastgaum.logs.side_tables import (
+    attach_user_table,
+    check_saved_users,
+    join_item_table,
+    with_grid,
+)
 from fastgaum.logs.store import is_saved_log, load_log
 from fastgaum.logs.tables import FileTable, LogSource, naming, stem_of
 from fastgaum.logs.user_split import USER_RULES
@@ -185,17 +190,15 @@ def _pack(frame: pl.DataFrame, opened: OpenedLog) -> tuple[SessionLog, Rows]:
     """The log with its users, its actions and its split, and its rows."""
     schema, options = opened.schema, opened.options
     rows = candidate_rows(frame, schema, options, untyped=opened.table.untyped)
-    users = actions = None
-    if options.user_table is not None:
-        users = UserTable.read(options.user_table, schema.user is not None, schema.user)
+    actions = None
     if options.actions is not None:
         actions = ActionTable.read(options.actions, schema)
     packed = pack_rows(rows, options, actions=actions)
     log = packed.log
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))
-    if users is not None:
-        log = users.attach(log, packed.owners)
+    if options.user_table is not None:
+        log = attach_user_table(log, options.user_table, packed.owners, schema.user)
     if options.split == "file" and schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use "

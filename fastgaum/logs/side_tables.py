@@ -4,10 +4,11 @@ age). One row says what is known of one item or user; the log stores it once, no
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -31,11 +32,8 @@ from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role, is_list, require_column
 from fastgaum.logs.tables import open_table
 
-Result = TypeVar("Result")
 
-
-@dataclass(frozen=True)
-class _SideTable:
+class _SideTable(NamedTuple):
     """A table of one row per item, or per user."""
 
     ids: pl.Series
@@ -45,59 +43,61 @@ class _SideTable:
     untyped: bool
     """whether numbers may be given as text (csv)"""
 
-    @classmethod
-    def read(cls, path: Path, role: str, column: str | None = None) -> _SideTable:
-        """The table of a file that `read_log` could read. `column` plays the role if the table has
-        it, else the column that is called so."""
-        table = open_table(path)
-        known = list(table.dtypes)
-        found = column if column in known else find_role(role, known)
-        article = "an" if role[0] in "aeio" else "a"
-        if found is None:
-            raise LogFormatError(
-                f"{article} {role} table needs {article} {role} column (accepted: "
-                f"{', '.join(ROLE_NAMES[role])}); the columns are {', '.join(known)}"
-                f"{did_you_mean(role, known)}: rename it"
-            )
-        two = columns_named(ROLE_NAMES[role], known)
-        if found != column and len(two) > 1:
-            raise LogFormatError(
-                f"the columns {' and '.join(map(repr, two))} are both called as the {role} column "
-                "is, one is required: rename the other"
-            )
-        frame = table.read(known)
-        ids = ids_as_text(frame[found], role)
-        require_filled(ids, role, found)
-        if frame.height == 0:
-            raise LogFormatError(f"the table is empty (no rows): one row per {role} is required")
-        twice = first_true(ids.is_duplicated())
-        if twice is not None:
-            rows = [row + 1 for row in (ids == ids[twice]).arg_true().head(2)]
-            raise LogFormatError(
-                f"{role} {show(ids[twice])} has the rows {rows[0]} and {rows[1]}, one row per "
-                f"{role} is required: drop one"
-            )
-        if len(known) == 1:
-            raise LogFormatError(
-                f"the only column is '{found}', at least one static column beside it is required: "
-                "add one"
-            )
-        return cls(ids, frame.drop(found), table.untyped)
 
-    def check_new(self, log: SessionLog) -> None:
-        """Raise LogFormatError if a column has the name of a field of the log."""
-        for name in self.columns.columns:
-            if name in log.columns:
-                raise LogFormatError(
-                    f"column '{name}' is already a field of the log, names must differ: rename one "
-                    "of them"
-                )
+def _read_table(path: Path, role: str, column: str | None = None) -> _SideTable:
+    """The table of a file that `read_log` could read. `column` plays the role if the table has it,
+    else the column that is called so."""
+    table = open_table(path)
+    known = list(table.dtypes)
+    found = column if column in known else find_role(role, known)
+    article = "an" if role[0] in "aeio" else "a"
+    if found is None:
+        raise LogFormatError(
+            f"{article} {role} table needs {article} {role} column (accepted: "
+            f"{', '.join(ROLE_NAMES[role])}); the columns are {', '.join(known)}"
+            f"{did_you_mean(role, known)}: rename it"
+        )
+    two = columns_named(ROLE_NAMES[role], known)
+    if found != column and len(two) > 1:
+        raise LogFormatError(
+            f"the columns {' and '.join(map(repr, two))} are both called as the {role} column "
+            "is, one is required: rename the other"
+        )
+    frame = table.read(known)
+    ids = ids_as_text(frame[found], role)
+    require_filled(ids, role, found)
+    if frame.height == 0:
+        raise LogFormatError(f"the table is empty (no rows): one row per {role} is required")
+    twice = first_true(ids.is_duplicated())
+    if twice is not None:
+        rows = [row + 1 for row in (ids == ids[twice]).arg_true().head(2)]
+        raise LogFormatError(
+            f"{role} {show(ids[twice])} has the rows {rows[0]} and {rows[1]}, one row per "
+            f"{role} is required: drop one"
+        )
+    if len(known) == 1:
+        raise LogFormatError(
+            f"the only column is '{found}', at least one static column beside it is required: "
+            "add one"
+        )
+    return _SideTable(ids, frame.drop(found), table.untyped)
 
 
-def _named(role: str, path: Path, work: Callable[[], Result]) -> Result:
-    """Do something with a table; errors say which one it is."""
+def _check_new(columns: Iterable[str], log: SessionLog) -> None:
+    """Raise LogFormatError if a column has the name of one of the log."""
+    for name in columns:
+        if name in log.columns:
+            raise LogFormatError(
+                f"column '{name}' is already a field of the log, names must differ: rename one of "
+                "them"
+            )
+
+
+@contextmanager
+def _naming(role: str, path: Path) -> Iterator[None]:
+    """Say in errors which table it is."""
     try:
-        return work()
+        yield
     except LogFormatError as error:
         raise LogFormatError(f"{role} table {path.name}: {error}") from None
 
@@ -154,8 +154,8 @@ def attach_item_table(
             column named like another field, a table that holds none of the log's items, or vectors
             of different lengths.
     """
-    path = Path(path)
-    return _named("item", path, lambda: _with_items(log, _SideTable.read(path, "item"), vectors))
+    with _naming("item", Path(path)):
+        return _with_items(log, _read_table(Path(path), "item"), vectors)
 
 
 def _with_items(log: SessionLog, table: _SideTable, vectors: Sequence[str]) -> SessionLog:
@@ -167,7 +167,7 @@ def _with_items(log: SessionLog, table: _SideTable, vectors: Sequence[str]) -> S
         )
     for name in vectors:
         require_column(name, table.columns.columns, "item vectors")
-    table.check_new(log)
+    _check_new(table.columns.columns, log)
     rows = pl.Series(row_of_item).replace(NO_CODE, None)
     columns = dict(log.columns)
     for column in table.columns.iter_columns():
@@ -258,81 +258,57 @@ def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) ->
     return result
 
 
-@dataclass(frozen=True)
-class UserTable:
-    """What a table says of users: fields of the context that do not change within a session.
+def attach_user_table(
+    log: SessionLog, path: str | os.PathLike[str], owners: pl.Series, column: str | None = None
+) -> SessionLog:
+    """Return the log with the columns of a table of users: context that does not change within a
+    session.
 
-    Whole numbers and text are categories, decimal numbers are numbers, as in all context. A missing
-    category has code -1, a missing number the mean of the table's others."""
+    The table has one row per user, in any format that `read_log` takes. Whole numbers and text are
+    categories, decimal numbers are numbers, as in all context. A missing category has code -1, a
+    missing number the mean of the table's others.
 
-    path: Path
-    table: _SideTable
-    columns: Mapping[str, Column]
-    """with a value for each row"""
+    Args:
+        log: the log.
+        path: the table.
+        owners: the user of each session as text, length n_sessions.
+        column: the log's own name for its users, which the table may have too; None: its sessions
+            are its users.
 
-    @classmethod
-    def read(
-        cls, path: str | os.PathLike[str], has_users: bool, column: str | None = None
-    ) -> UserTable:
-        """Read a table of one row per user, in any format that `read_log` takes.
-
-        Args:
-            path: the file.
-            has_users: whether the log has users; if not, its sessions are its users.
-            column: the log's own name for its users, which the table may have too.
-
-        Raises:
-            LogFormatError: there is no user column, a user has two rows or no name, or a number is
-                not finite.
-        """
-        file = Path(path)
-        return _named("user", file, lambda: cls._encoded(file, has_users, column))
-
-    @classmethod
-    def _encoded(cls, path: Path, has_users: bool, column: str | None) -> UserTable:
-        own = column if has_users else find_role("session", open_table(path).dtypes)
-        table = _SideTable.read(path, "user", own)
+    Raises:
+        LogFormatError: there is no user column, a user has two rows or no name, a number is not
+            finite, a user of the log has no row, or a column is named like another field.
+    """
+    file = Path(path)
+    with _naming("user", file):
+        own = column or find_role("session", open_table(file).dtypes)
+        table = _read_table(file, "user", own)
+        row_of_session = Vocabulary(table.ids).codes(owners)
         columns = {}
         for one in table.columns.iter_columns():
-            columns[one.name] = encode_column(
+            of_rows = encode_column(
                 context_column(one, table.untyped),
                 "user",
                 untyped=False,
                 where=lambda row: f"user {show(table.ids[row])}",
                 fill_mean=True,
             )
+            columns[one.name] = of_rows.with_values(of_rows.values[row_of_session])
             if one.name in (*LONG_COLUMNS, CLICKS_SO_FAR):
                 raise LogFormatError(
                     f"column '{one.name}' plays a role in logs, a field of users has another name: "
                     "rename it"
                 )
-        return cls(path, table, columns)
-
-    def attach(self, log: SessionLog, owners: pl.Series) -> SessionLog:
-        """Return the log with the table's columns as fields of its users. owners: the user of each
-        session as text, length n_sessions.
-
-        Raises LogFormatError for a user of the log who has no row, and for a column named like
-        another field."""
-        return _named("user", self.path, lambda: self._joined(log, owners))
-
-    def _joined(self, log: SessionLog, owners: pl.Series) -> SessionLog:
-        ids = self.table.ids
-        row_of_session = Vocabulary(ids).codes(owners)
         unknown = first_true(row_of_session < 0)
         if unknown is not None:
             missing = owners.filter(row_of_session < 0).n_unique()
             raise LogFormatError(
                 f"user {show(owners[unknown])} of the log has no row ({missing} of its "
-                f"{owners.n_unique()} users have none; the table has {show(ids[0])} …), one row "
-                "per user is required: add it, its cells may be empty"
+                f"{owners.n_unique()} users have none; the table has {show(table.ids[0])} …), one "
+                "row per user is required: add it, its cells may be empty"
             )
-        self.table.check_new(log)
-        of_sessions = {
-            name: column.with_values(column.values[row_of_session])
-            for name, column in self.columns.items()
-        }
-        return replace(log, columns={**log.columns, **of_sessions})
+        _check_new(columns, log)
+    return replace(log, columns={**log.columns, **columns})
 
 
 def check_saved_users(path: str | os.PathLike[str], saved: Mapping[str, Column]) -> None:
@@ -340,8 +316,8 @@ def check_saved_users(path: str | os.PathLike[str], saved: Mapping[str, Column])
 
     A saved log keeps no names of users, so no table can be joined to it. The table must say what
     the log says: it has the log's columns of users, no others, and all of their values."""
-    file = Path(path)
-    _named("user", file, lambda: _check_saved(file, saved))
+    with _naming("user", Path(path)):
+        _check_saved(Path(path), saved)
 
 
 def _check_saved(path: Path, fields: Mapping[str, Column]) -> None:
