@@ -4,7 +4,6 @@ What all chunks share is made once. A session's bags do not depend on the others
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -19,8 +18,6 @@ from fastgaum.features.context import ContextEncoder
 from fastgaum.features.crossed import crossed_names, write_crossed
 from fastgaum.features.in_memory import (
     CompactSessions,
-    Place,
-    places,
     write_base,
 )
 from fastgaum.features.item_vectors import VectorReader, component_names
@@ -54,8 +51,8 @@ from fastgaum.kernels.candidate_formulas import (
     TRAINING_NUMBERS,
 )
 from fastgaum.kernels.crossed import CrossedEvents
+from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.columns import Vocabulary
-from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TRAIN, FloatArray, IntArray, SessionLog
 
 if TYPE_CHECKING:
@@ -102,14 +99,14 @@ class Encoder:
         Raises:
             IndexError: a row does not exist.
         """
-        encoded = self.empty(rows, self.space.n_numbers)
+        encoded = self.without_bags(rows, self.space.n_numbers)
 
-        def write(part: Selection, place: Place) -> None:
-            numbers = encoded.numbers[place.candidates]
+        def write(part: Selection, candidates: slice) -> None:
+            numbers = encoded.numbers[candidates]
             self.write_numbers(part, numbers)
             kernels.standardise_rows(self.space.mean, self.space.scale, numbers)
 
-        self.fill(encoded, list(places(self.log, encoded.rows)), write)
+        self.fill(encoded, encoded.rows, write)
         return encoded
 
     def for_training(self, rows: IntArray, moments: Moments | None = None) -> EncodedSessions:
@@ -122,65 +119,64 @@ class Encoder:
         """
         if not self.space.n_numbers:
             return self.encode(rows)
-        encoded = self.empty(rows, len(self.space.number_names))
-        where = list(places(self.log, encoded.rows))
-        blocks = self.fill(encoded, where, partial(write_base, encoded, self))
+        encoded = self.without_bags(rows, len(self.space.number_names))
+        blocks = self.fill(encoded, encoded.rows, partial(write_base, encoded, self))
         return CompactSessions.of(encoded, self.space, blocks, moments)
 
     def ids_of(self, rows: IntArray) -> EncodedSessions:
         """The sessions `rows` with their ids alone: no candidate has a number."""
-        encoded = self.empty(rows, 0)
-        self.fill(encoded, list(places(self.log, encoded.rows)), lambda part, place: None)
+        encoded = self.without_bags(rows, 0)
+        self.fill(encoded, encoded.rows, lambda part, candidates: None)
         return encoded
 
-    def empty(self, rows: IntArray, n_numbers: int) -> EncodedSessions:
-        """Room for the sessions `rows`, so many numbers a candidate."""
-        rows = np.asarray(rows, dtype=np.int32)
-        events = pick_rows(self.log.session_offsets, rows)[1]
-        size = len(events), int(np.diff(self.log.display_offsets)[events].sum(dtype=np.int64))
-        widths = (len(self.space.categorical), n_numbers)
-        of_context = (len(self.space.context), len(self.space.context_number_names))
-        vectors, reader = None, VectorReader.of(self.space, self.log)
+    def without_bags(self, rows: IntArray, n_numbers: int) -> EncodedSessions:
+        """The sessions `rows` with room for the ids and so many numbers of each candidate, which
+        `fill` fills in."""
+        space, log = self.space, self.log
+        part = select_sessions(log, np.asarray(rows, np.int32))
+        n, vectors, reader = len(part.candidates), None, VectorReader.of(space, log)
         if reader is not None:
-            items = np.asarray(self.log.items)[pick_rows(self.log.display_offsets, events)[1]]
-            vectors = VectorRows(reader, items, self.context.items(events))
-        return dataclasses.replace(
-            EncodedSessions.empty(self.log, rows, size, widths, of_context),
+            context_items = self.context.items(part.events)
+            vectors = VectorRows(reader, log.items[part.candidates], context_items)
+        return EncodedSessions(
+            rows=part.rows,
+            session_offsets=part.session_offsets,
+            display_offsets=part.display_offsets,
+            choices=part.choices,
+            users=log.users[part.rows],
+            ids=np.empty((n, len(space.categorical)), np.int32),
+            numbers=np.empty((n, n_numbers), np.float32),
+            context_ids=self.context.ids(part.events),
+            context_numbers=self.context.numbers(part.events),
+            first_choices=log.first_choices[part.events] if is_successive(log.context) else None,
             vectors=vectors,
-            actions=action_bags(self.space, self.log, events),
+            actions=action_bags(space, log, part.events),
         )
 
     def fill(
         self,
         encoded: EncodedSessions,
-        where: list[Place],
-        finish: Callable[[Selection, Place], T],
+        rows: IntArray,
+        finish: Callable[[Selection, slice], T],
+        first: int = 0,
     ) -> list[T]:
-        """Fill in all but numbers, chunk by chunk on all threads, and call `finish` with each chunk
-        and its place; returns what it returned, in the order of the chunks."""
+        """Fill in the ids of the sessions `rows`, which stand in `encoded` from `first` on, chunk
+        by chunk on all threads, and call `finish` with each chunk and where its candidates stand;
+        returns what it returned, in the order of the chunks."""
         # made once, not once a thread
         _ = self._code_rows, self.space_rows, self.space.crossed_tables
+        ends = encoded.display_offsets[encoded.session_offsets]
+        parts = []
+        for chunk in chunks(self.log, rows):
+            parts.append((chunk, slice(ends[first], ends[first + len(chunk)])))
+            first += len(chunk)
 
-        def fill(place: Place) -> T:
-            part = select_sessions(self.log, encoded.rows[place.sessions])
-            self._write_all_but_numbers(encoded, part, place)
-            return finish(part, place)
+        def fill(chunk: tuple[IntArray, slice]) -> T:
+            part, candidates = select_sessions(self.log, chunk[0]), chunk[1]
+            self._write_ids(part, encoded.ids[candidates])
+            return finish(part, candidates)
 
-        return threads.in_order(fill, where)
-
-    def _write_all_but_numbers(
-        self, encoded: EncodedSessions, part: Selection, place: Place
-    ) -> None:
-        """Write a chunk's offsets, choices, context and ids to its place."""
-        sessions, events, candidates = place
-        after = slice(sessions.start + 1, sessions.stop + 1)
-        encoded.session_offsets[after] = part.session_offsets[1:] + events.start
-        displays = slice(events.start + 1, events.stop + 1)
-        encoded.display_offsets[displays] = part.display_offsets[1:] + candidates.start
-        encoded.choices[events] = part.choices
-        encoded.context_ids[events] = self.context.ids(part.events)
-        encoded.context_numbers[events] = self.context.numbers(part.events)
-        self._write_ids(part, encoded.ids[candidates])
+        return threads.in_order(fill, parts)
 
     @cached_property
     def space_rows(self) -> IntArray:

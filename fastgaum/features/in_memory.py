@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,11 @@ from fastgaum.features.sessions import (
     BATCH_CANDIDATES,
     EncodedSessions,
     Selection,
-    chunks,
     cut_by_candidates,
     work_of,
 )
 from fastgaum.kernels.candidate_formulas import relate_to_sets, standardise_rows
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from fastgaum.features.encoder import Encoder
@@ -29,31 +28,6 @@ if TYPE_CHECKING:
 
 PART = 1 << 13
 """candidates whose numbers one thread makes at a time"""
-
-
-class Place(NamedTuple):
-    """Where a chunk's sessions, events and candidates stand among those that are encoded."""
-
-    sessions: slice
-    events: slice
-    candidates: slice
-
-
-def places(log: SessionLog, rows: IntArray, after: Place | None = None) -> Iterator[Place]:
-    """Where each chunk of the sessions `rows` of a log goes: from the start on, or `after` a
-    place."""
-    session, event, candidate = (0, 0, 0) if after is None else (one.stop for one in after)
-    candidates_of = log.display_offsets[log.session_offsets]
-    for chunk in chunks(log, rows):
-        n_events = int((log.session_offsets[chunk + 1] - log.session_offsets[chunk]).sum())
-        n_candidates = int((candidates_of[chunk + 1] - candidates_of[chunk]).sum())
-        place = Place(
-            slice(session, session + len(chunk)),
-            slice(event, event + n_events),
-            slice(candidate, candidate + n_candidates),
-        )
-        yield place
-        session, event, candidate = (one.stop for one in place)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +80,7 @@ class CompactSessions(EncodedSessions):
 
 
 def write_base(
-    encoded: EncodedSessions, encoder: Encoder, part: Selection, place: Place
+    encoded: EncodedSessions, encoder: Encoder, part: Selection, candidates: slice
 ) -> Moments:
     """Write the base numbers of a chunk to its place, not standardised; returns what there is to
     count of all of its numbers."""
@@ -115,7 +89,7 @@ def write_base(
         Moments(),
     )
     encoder.write_numbers(part, numbers)
-    encoded.numbers[place.candidates] = numbers[:, : encoded.numbers.shape[1]]
+    encoded.numbers[candidates] = numbers[:, : encoded.numbers.shape[1]]
     if len(numbers):
         block.add(numbers)
     return block

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.in_memory import CompactSessions, Place, places, write_base
+from fastgaum.features.in_memory import CompactSessions, write_base
 from fastgaum.features.numbers import Moments
 from fastgaum.features.sessions import BATCH_CANDIDATES, EncodedSessions, Selection
 from fastgaum.features.statistics import StatisticsCounter, scale_counts
@@ -171,8 +171,8 @@ def encode_training(
     if not space.has_statistics:
         return encoder.for_training(train, moments)
     rows, blocks = ordered_blocks(encoder, train, order, former)
-    encoded = encoder.empty(rows, len(space.number_names))
-    counted = _fill_blocks(encoder, encoded, blocks, partial(write_base, encoded))
+    encoded = encoder.without_bags(rows, len(space.number_names))
+    counted = _fill_blocks(encoded, blocks, partial(write_base, encoded))
     return CompactSessions.of(encoded, space, counted, moments)
 
 
@@ -182,28 +182,26 @@ def encode_training_whole(
     """As `encode_training`, for models that hold all numbers of all sessions; these are counted in
     `moments`, and not yet standardised."""
     rows, blocks = ordered_blocks(encoder, encoder.log.sessions_in("train"), order)
-    encoded = encoder.empty(rows, encoder.space.n_numbers)
+    encoded = encoder.without_bags(rows, encoder.space.n_numbers)
 
-    def write(of_block: Encoder, part: Selection, place: Place) -> None:
-        of_block.write_numbers(part, encoded.numbers[place.candidates])
+    def write(of_block: Encoder, part: Selection, candidates: slice) -> None:
+        of_block.write_numbers(part, encoded.numbers[candidates])
 
-    _fill_blocks(encoder, encoded, blocks, write)
+    _fill_blocks(encoded, blocks, write)
     for first in range(0, len(encoded.numbers), BATCH_CANDIDATES):
         moments.add(encoded.numbers[first : first + BATCH_CANDIDATES])
     return encoded
 
 
 def _fill_blocks(
-    encoder: Encoder,
     encoded: EncodedSessions,
     blocks: Iterable[tuple[Encoder, IntArray]],
-    finish: Callable[[Encoder, Selection, Place], T],
+    finish: Callable[[Encoder, Selection, slice], T],
 ) -> list[T]:
     """As `Encoder.fill`, block by block, each by its own encoder."""
     found: list[T] = []
-    last = None
+    first = 0
     for of_block, rows in blocks:
-        where = list(places(encoder.log, rows, last))
-        found += of_block.fill(encoded, where, partial(finish, of_block))
-        last = where[-1]
+        found += of_block.fill(encoded, rows, partial(finish, of_block), first)
+        first += len(rows)
     return found

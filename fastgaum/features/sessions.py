@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.kernels import candidate_counts as kernels
-from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import FloatArray, IntArray, PackedArrays, SessionLog
 
@@ -191,40 +190,6 @@ class EncodedSessions(PackedArrays):
     """the items whose vectors are read, if any are"""
     actions: ActionBags | None = None
     """what users did before each event"""
-
-    @classmethod
-    def empty(
-        cls,
-        log: SessionLog,
-        rows: IntArray,
-        size: tuple[int, int],
-        widths: tuple[int, int],
-        of_context: tuple[int, int],
-    ) -> EncodedSessions:
-        """Room for the sessions `rows` of a log.
-
-        Args:
-            log: the log.
-            rows: rows of it, int32.
-            size: how many events and candidates they have.
-            widths: ids and numbers of a candidate.
-            of_context: ids and numbers of an event.
-        """
-        (n_events, n_candidates), successive = size, is_successive(log.context)
-        return cls(
-            rows=rows,
-            session_offsets=np.zeros(len(rows) + 1, np.int32),
-            display_offsets=np.zeros(n_events + 1, np.int32),
-            choices=np.empty(n_events, np.int32),
-            users=np.asarray(log.users)[rows],
-            ids=np.empty((n_candidates, widths[0]), np.int32),
-            numbers=np.empty((n_candidates, widths[1]), np.float32),
-            context_ids=np.empty((n_events, of_context[0]), np.int32),
-            context_numbers=np.empty((n_events, of_context[1]), np.float32),
-            first_choices=(
-                log.first_choices[pick_rows(log.session_offsets, rows)[1]] if successive else None
-            ),
-        )
 
     @cached_property
     def largest(self) -> int:

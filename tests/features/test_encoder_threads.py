@@ -42,10 +42,6 @@ def small_chunks(most: int) -> Iterator[None]:
 
 def fields_of(sessions: EncodedSessions) -> dict[str, np.ndarray]:
     fields = {one.name: getattr(sessions, one.name) for one in dataclasses.fields(sessions)}
-    if isinstance(sessions, CompactSessions):
-        waiting = sessions.waiting._asdict()
-        fields |= {f"waiting.{name}": waiting[name] for name in ("values", "flags", "of_sets")}
-        fields |= {f"waiting.{name}": waiting[name] for name in ("mean", "scale")}
     return {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
 
 
