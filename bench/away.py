@@ -47,7 +47,7 @@ from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy, Popular
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
-from fastgaum.reports.table import Block, Column, Json, blocks_to_markdown, finite, table_of
+from fastgaum.reports.table import Block, Json, TableColumn, blocks_to_markdown, finite, table_of
 from fastgaum.reports.workers import side_by_side
 from fastgaum.threads import one_thread
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -222,11 +222,11 @@ def away_blocks(result: Json) -> list[Block]:
                 }
             )
     columns = (
-        Column("log, made in", "made"),
-        Column("judged by", "judge"),
-        Column("rank agreement", "rank_agreement", 2, ends="brackets", none="-"),
-        Column("recommended (seeds)", "names"),
-        *(Column(f"above {rival}", f"lead_over_{rival}", 3, ends="brackets") for rival in RIVALS),
+        TableColumn("log, made in", "made"),
+        TableColumn("judged by", "judge"),
+        TableColumn("rank agreement", "rank_agreement", 2, ends="brackets", none="-"),
+        TableColumn("recommended (seeds)", "names"),
+        *(TableColumn(f"above {one}", f"lead_over_{one}", 3, ends="brackets") for one in RIVALS),
     )
     notes = (
         f"{result['horizon']} slates of {result['k']}, each from a new pool of {result['pool']} "
@@ -259,8 +259,8 @@ def _policies_block(log: Json) -> Block:
         rows.append(row)
     figures = {"promised": "promised", "lower bound": "bound"}
     figures |= {f"paid by {judge}": judge for judge in by_judge}
-    columns = [Column("policy", "policy")] + [
-        Column(title, key, 3, ends="brackets", none="-")
+    columns = [TableColumn("policy", "policy")] + [
+        TableColumn(title, key, 3, ends="brackets", none="-")
         for title, key in figures.items()
         if key in rows[0]
     ]

@@ -120,9 +120,8 @@ class Site:
         own = slice_sessions(log, log.sessions_in("train"))
         codes = Vocabulary(self.ids).codes(own.item_ids)
         chosen = codes[own.items[own.display_offsets[:-1] + own.choices]].astype(np.int64)
-        pages = Vocabulary(self.ids).codes(own.columns["page"].categories)[
-            own.columns["page"].values
-        ]
+        page = own.columns["page"]
+        pages = Vocabulary(self.ids).codes(page.categories)[page.values]
         n = len(self.ids)
         links = np.repeat(np.arange(n), self.graph.sizes) * n + self.graph.links
         pairs, counts = np.unique(pages * np.int64(n) + chosen, return_counts=True)

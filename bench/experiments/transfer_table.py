@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgaum.reports.plots import colour, panels_in_file
-from fastgaum.reports.table import Block, Column, Json, block_to_markdown, num, table_of
+from fastgaum.reports.table import Block, Json, TableColumn, block_to_markdown, num, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FIGURES = (
-    Column("promised", "promised", 2, ends="half"),
-    Column("lower bound", "bound", 2, ends="half"),
-    Column("paid", "paid", 2, ends="half"),
-    Column("optimism, %", "optimism", 1, 100, ends="half"),
-    Column("of the bound, %", "bound_optimism", 1, 100, ends="half"),
-    Column("of the truth's, %", "of_truth", 1, 100, ends="half"),
-    Column("of the optimum, %", "of_optimum", 1, 100, ends="half"),
+    TableColumn("promised", "promised", 2, ends="half"),
+    TableColumn("lower bound", "bound", 2, ends="half"),
+    TableColumn("paid", "paid", 2, ends="half"),
+    TableColumn("optimism, %", "optimism", 1, 100, ends="half"),
+    TableColumn("of the bound, %", "bound_optimism", 1, 100, ends="half"),
+    TableColumn("of the truth's, %", "of_truth", 1, 100, ends="half"),
+    TableColumn("of the optimum, %", "of_optimum", 1, 100, ends="half"),
 )
-AGREEMENT = Column("rank agreement", "rank_agreement", 2, ends="half")
+AGREEMENT = TableColumn("rank agreement", "rank_agreement", 2, ends="half")
 GREEDY = "greedy"
 
 
@@ -44,7 +44,7 @@ def transfer_summary(result: Json) -> str:
         for setting in result["settings"]
         for learned in setting["learned"]
     ]
-    named = (Column("true users, learner's world", "where"), Column("log", "log"))
+    named = (TableColumn("true users, learner's world", "where"), TableColumn("log", "log"))
     block = table_of("", (*named, *FIGURES[:-1], AGREEMENT), rows)
     return "\n".join(block_to_markdown(block).splitlines()[2:]).strip()
 
@@ -107,7 +107,7 @@ def _block(setting: Json, result: Json) -> Block:
         f"{setting['world']}: {setting['what']}; {setting['events']:,} events of "
         f"{setting['logging']} slates"
     )
-    columns = (Column("policy, made in", "made"), *figures)
+    columns = (TableColumn("policy, made in", "made"), *figures)
     return table_of(title, columns, rows, _notes(setting, result))
 
 
@@ -118,7 +118,7 @@ def _notes(setting: Json, result: Json) -> Iterator[str]:
     )
     for learned in setting["learned"]:
         regret, lead, kendall = (
-            Column("", name, 2, ends="half").text(learned)
+            TableColumn("", name, 2, ends="half").text(learned)
             for name in ("regret", "lead_over_greedy", "kendall")
         )
         yield (

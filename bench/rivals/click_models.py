@@ -221,13 +221,9 @@ def row_of(setting: Setting, models: list, part: ClickLists, split: str) -> dict
 def logit_rows(log: SessionLog, lists: ClickLists, splits: list[str]) -> list[dict]:
     """Rows of our linear model, one seed, without the flags and with them."""
     of_candidates = lists.flags[lists.places > 0]
-    own = {name: column for name, column in log.columns.items() if column.of != "candidate"}
-    fields = {
-        name: Column("candidate", np.ascontiguousarray(of_candidates[:, at]))
-        for at, name in enumerate(FLAGS)
-    }
+    fields = {n: Column("candidate", of_candidates[:, at].copy()) for at, n in enumerate(FLAGS)}
     rows = []
-    for flags, one in [(False, log), (True, replace(log, columns=own | fields))]:
+    for flags, one in [(False, log), (True, replace(log, columns={**log.columns, **fields}))]:
         started = time.perf_counter()
         model = make_model("logit", {"protocol": "bags", "seed": 0}, "cpu")
         model.fit(one)

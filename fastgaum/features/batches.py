@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.features.in_memory import blocks
 from fastgaum.features.item_vectors import BatchVectors
-from fastgaum.features.sessions import ActionBags, EncodedSessions, select_sessions
+from fastgaum.features.sessions import ActionBags, EncodedSessions, blocks, select_sessions
 from fastgaum.logs.log import FloatArray, IntArray, PackedArrays
 
 RowArray = npt.NDArray[np.int64]

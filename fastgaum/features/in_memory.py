@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,12 @@ import numpy.typing as npt
 from fastgaum import threads
 from fastgaum.features.numbers import Moments, varying_columns
 from fastgaum.features.sessions import (
-    BATCH_CANDIDATES,
     EncodedSessions,
     Selection,
     cut_by_candidates,
-    work_of,
 )
 from fastgaum.kernels.candidate_formulas import relate_to_sets, standardise_rows
-from fastgaum.logs.log import FloatArray, IntArray
+from fastgaum.logs.log import FloatArray
 
 if TYPE_CHECKING:
     from fastgaum.features.encoder import Encoder
@@ -93,18 +91,3 @@ def write_base(
     if len(numbers):
         block.add(numbers)
     return block
-
-
-def blocks(encoded: EncodedSessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:
-    """Cut sessions, positions in `encoded`, into those of each batch: by their number, and by their
-    candidates where they are so long or so wide that a batch would hold more than
-    BATCH_CANDIDATES."""
-    moderate = encoded.largest * batch_sessions <= BATCH_CANDIDATES
-    work = work_of(encoded, encoded.actions)[encoded.session_offsets]
-    for start in range(0, len(order), batch_sessions):
-        sessions = order[start : start + batch_sessions]
-        if moderate:
-            yield sessions
-        else:
-            runs = cut_by_candidates(work[sessions + 1] - work[sessions])
-            yield from (sessions[run] for run in runs)

@@ -256,3 +256,18 @@ class EncodedSessions(PackedArrays):
             first_choices=None if parts[0].first_choices is None else values("first_choices"),
             actions=ActionBags.joined([part.actions for part in parts]),
         )
+
+
+def blocks(encoded: EncodedSessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:
+    """Cut sessions, positions in `encoded`, into those of each batch: by their number, and by their
+    candidates where they are so long or so wide that a batch would hold more than
+    BATCH_CANDIDATES."""
+    moderate = encoded.largest * batch_sessions <= BATCH_CANDIDATES
+    work = work_of(encoded, encoded.actions)[encoded.session_offsets]
+    for start in range(0, len(order), batch_sessions):
+        sessions = order[start : start + batch_sessions]
+        if moderate:
+            yield sessions
+        else:
+            runs = cut_by_candidates(work[sessions + 1] - work[sessions])
+            yield from (sessions[run] for run in runs)

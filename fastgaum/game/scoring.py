@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.features.batches import assemble
-from fastgaum.features.in_memory import blocks
-from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.sessions import EncodedSessions, blocks
 from fastgaum.game.game import exact_loss, optimality_gap
 from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k

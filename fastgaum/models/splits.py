@@ -120,12 +120,10 @@ def with_hidden_items(
     def renamed(texts: pl.Series) -> pl.Series:
         return texts.replace(hidden, mark + hidden)
 
-    of_items = {
-        name: replace(log.columns[name], texts=renamed(log.columns[name].categories))
-        for name in space.fields_of_items
-    }
-    renamed_log = replace(log, item_ids=renamed(log.item_ids), columns={**log.columns, **of_items})
-    return renamed_log, len(hidden)
+    columns = dict(log.columns)
+    for name in space.fields_of_items:
+        columns[name] = replace(columns[name], texts=renamed(columns[name].categories))
+    return replace(log, item_ids=renamed(log.item_ids), columns=columns), len(hidden)
 
 
 def _hash_share(text: str) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-from fastgaum.reports.table import Block, Column, Json, num, ranges, signed, spread, table_of
+from fastgaum.reports.table import Block, Json, TableColumn, num, ranges, signed, spread, table_of
 
 KS = ("1", "2")
 FLOOR_MODELS = {
@@ -20,19 +20,19 @@ FLOOR_MODELS = {
 """the model that is a floor with a row's figures: its row stands among the floors, once, and is
 never bold"""
 COLUMNS = (
-    Column("model", "label"),
-    Column("prec@1", "prec1"),
-    Column("95 %", "ci1", 1),
-    Column("prec@2", "prec2"),
-    Column("95 %", "ci2", 1),
-    Column("vs best other", "versus"),
-    Column("NLL", "nll", 3, ends="brackets", none="-"),
-    Column("ECE", "ece", 3, none="-"),
-    Column("gap", "gap", 4),
-    Column("published", "published"),
-    Column("seconds", "seconds", 1, none="-"),
+    TableColumn("model", "label"),
+    TableColumn("prec@1", "prec1"),
+    TableColumn("95 %", "ci1", 1),
+    TableColumn("prec@2", "prec2"),
+    TableColumn("95 %", "ci2", 1),
+    TableColumn("vs best other", "versus"),
+    TableColumn("NLL", "nll", 3, ends="brackets", none="-"),
+    TableColumn("ECE", "ece", 3, none="-"),
+    TableColumn("gap", "gap", 4),
+    TableColumn("published", "published"),
+    TableColumn("seconds", "seconds", 1, none="-"),
 )
-ORACLE = Column("random → oracle", "way")
+ORACLE = TableColumn("random → oracle", "way")
 IDENTITY_MARK = " †"
 
 ByK = Mapping[str, Json]

@@ -28,7 +28,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column of a table: which figure of a row it shows, and how."""
 
     title: str
@@ -72,7 +72,7 @@ class Column:
 
 def table_of(
     title: str,
-    columns: Sequence[Column],
+    columns: Sequence[TableColumn],
     rows: Iterable[Mapping[str, Any]],
     notes: Iterable[str] = (),
     bold: Callable[[Mapping[str, Any]], Iterable[str]] = lambda row: (),
@@ -119,7 +119,7 @@ def spread(mean: float | None, sd: float | None) -> str:
 
 def span(ends: Sequence[float | None], digits: int = 1) -> str:
     """An interval; empty where an end does not exist."""
-    return Column("", "ends", digits).text({"ends": ends})
+    return TableColumn("", "ends", digits).text({"ends": ends})
 
 
 def ranges(numbers: Sequence[int]) -> str:

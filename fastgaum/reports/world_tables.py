@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fastgaum.reports.table import Block, Column, Json, blocks_to_markdown, num, span, table_of
+from fastgaum.reports.table import Block, Json, TableColumn, blocks_to_markdown, num, span, table_of
 
 DIGITS = {"%": 1, "nats": 3, "places": 2, "clicks": 2, "log": 2, "ratio": 2}
 ALPHA = 0.05
@@ -31,10 +31,10 @@ def fidelity_blocks(report: Json) -> list[Block]:
         # dozens of groups are for the figure
         if one["groups"] and one["test"] == "chi2":
             note = f"{one['what']}; {'percent' if one['unit'] == '%' else one['unit']}"
-            columns = (Column("group", "label"), *_sides(one["unit"]))
+            columns = (TableColumn("group", "label"), *_sides(one["unit"]))
             parts.append(table_of(one["name"], columns, one["groups"], [note]))
     policies = report["policies"]
-    columns = (Column("policy", "name"), *_sides("%"))
+    columns = (TableColumn("policy", "name"), *_sides("%"))
     parts.append(table_of("Policies", columns, policies["values"], _policy_notes(report)))
     if report["states"] is not None:
         parts.append(_states(report["states"]))
@@ -44,12 +44,12 @@ def fidelity_blocks(report: Json) -> list[Block]:
 def _states(states: Json) -> Block:
     """The Fréchet distance, as one row."""
     columns = (
-        Column("Fréchet distance", "what"),
-        Column("log", "distance", 3),
-        Column("replica", "expected", 3),
-        Column("95 %", "expected_ci", 3),
-        Column("p", "p", 3, none="-"),
-        Column("halves of the log", "halves", 3, none="-"),
+        TableColumn("Fréchet distance", "what"),
+        TableColumn("log", "distance", 3),
+        TableColumn("replica", "expected", 3),
+        TableColumn("95 %", "expected_ci", 3),
+        TableColumn("p", "p", 3, none="-"),
+        TableColumn("halves of the log", "halves", 3, none="-"),
     )
     row = {"what": f"{states['states']} states of {states['dim']} numbers", **states}
     notes = (
@@ -134,11 +134,11 @@ def _correlation(report: Json, name: str) -> tuple[str, str, str]:
     return value, expected, num(one["p"], 3)
 
 
-def _sides(unit: str) -> tuple[Column, ...]:
+def _sides(unit: str) -> tuple[TableColumn, ...]:
     """Columns of both sides and their difference, each with its interval."""
     digits, factor = DIGITS[unit], 100 if unit == "%" else 1
     return tuple(
-        Column(title, key, digits, factor, signed=side == "difference", none="-")
+        TableColumn(title, key, digits, factor, signed=side == "difference", none="-")
         for side in ("logged", "simulated", "difference")
         for title, key in ((side, side), ("95 %", f"{side}_ci"))
     )
@@ -240,15 +240,15 @@ def _policy_notes(report: Json | None) -> tuple[str, ...]:
 SHOWN = (1, 2, 5, 10)
 """episodes of an adaptation curve that its table shows"""
 POLICY_COLUMNS = (
-    Column("policy", "policy"),
-    Column("cumulative reward", "return", 3),
-    Column("95 %", "return_ci", 3),
-    Column("click rate", "click_rate", 3),
-    Column("95 %", "click_rate_ci", 3),
-    Column("vs best other", "lead"),
-    Column("95 %", "lead_ci", 3),
+    TableColumn("policy", "policy"),
+    TableColumn("cumulative reward", "return", 3),
+    TableColumn("95 %", "return_ci", 3),
+    TableColumn("click rate", "click_rate", 3),
+    TableColumn("95 %", "click_rate_ci", 3),
+    TableColumn("vs best other", "lead"),
+    TableColumn("95 %", "lead_ci", 3),
 )
-LOWER_BOUND = Column("lower bound", "lower_bound", 3)
+LOWER_BOUND = TableColumn("lower bound", "lower_bound", 3)
 """of a table that was made in a set of worlds"""
 
 
@@ -295,9 +295,9 @@ def adaptation_block(result: Json) -> Block:
         for at in (users[episode - 1] for episode in SHOWN if episode <= len(users))
     ]
     columns = [
-        Column("users met", "users"),
+        TableColumn("users met", "users"),
         *(
-            Column(title, key, 3)
+            TableColumn(title, key, 3)
             for name in players
             for title, key in ((name, name), ("95 %", f"{name}_ci"))
         ),

@@ -212,12 +212,10 @@ class _Fields:
 
     def numbers(self, name: str) -> FloatArray:
         """A number by item."""
-        column = self.log.columns[name]
+        column, known = self.log.columns[name], np.flatnonzero(self.items >= 0)
         if column.of == "item":
-            values = column.values
-            known = np.flatnonzero(self.items >= 0)
-            result = np.full(self.n, values.mean(), np.float32)
-            result[self.items[known]] = values[known]
+            result = np.full(self.n, column.values.mean(), np.float32)
+            result[self.items[known]] = column.values[known]
             return result
         return self._means(column.values[self.candidates], None)
 

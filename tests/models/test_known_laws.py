@@ -23,7 +23,7 @@ Values = np.ndarray
 def with_kinds(log: SessionLog) -> SessionLog:
     kinds = (log.item_ids.cast(pl.Int64).to_numpy() % N_KINDS).astype(np.int32)
     names = pl.Series([f"kind {number}" for number in range(N_KINDS)])
-    return dataclasses.replace(log, columns={"kind": Column("item", kinds, names)})
+    return dataclasses.replace(log, columns={**log.columns, "kind": Column("item", kinds, names)})
 
 
 def displays(n: int, rng: np.random.Generator) -> Values:
