@@ -282,7 +282,7 @@ RUNS: dict[str, Attack] = {
     "machine: a list": of_run("machine.json", "[]", REPORT, "holds no object"),
     "reading: nested": of_run("reading.json", "[" * 99_999, EVALUATE, "nested too deeply"),
     "reading: a long name": of_run("reading.json", f'{{"item_table": "{LONG}"}}', EVALUATE, "255 bytes"),
-    "reading: another type": of_run("reading.json", '{"candidate_field": 3}', EVALUATE, "candidate_field is 3"),
+    "reading: another type": of_run("reading.json", '{"candidate_field": 3}', EVALUATE, "candidate_fields is 3, expected a list"),
     "config: a rate of 1e308": Refused("train {log} -o new --set generator_lr=1e308", "at most 1e+30"),
     "config: a table as a list": Refused("train {log} -o new --config c.toml", "cannot read", {"c.toml": "[a]\n[[a]]\n"}),
     "output: no room for its part": Refused(f"predict {{run}} {{log}} -o {'a' * 242}.csv", "255 bytes"),
