@@ -21,17 +21,17 @@ from fastgaum.ope.estimators import Float64Array, WeightedEvents, ratio_interval
 from fastgaum.ope.shown import Target, replay_policy
 from fastgaum.ope.weights import judge_evenness, weigh_events
 from fastgaum.policies.heuristics import Popular
-from fastgaum.reports.table import Block, Column, Json, num, span, table_of
+from fastgaum.reports.table import Block, Json, TableColumn, num, span, table_of
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet
 
 COLUMNS = (
-    Column("estimator", "estimator"),
-    Column("value", "value", 4, none="-"),
-    Column("95 %", "ci", 4),
-    Column("effective events", "effective_events", 0, none="-"),
-    Column("why", "why"),
+    TableColumn("estimator", "estimator"),
+    TableColumn("value", "value", 4, none="-"),
+    TableColumn("95 %", "ci", 4),
+    TableColumn("effective events", "effective_events", 0, none="-"),
+    TableColumn("why", "why"),
 )
 
 

@@ -33,7 +33,7 @@ from tests.attack.attacks import (
     raw,
     record,
 )
-from tests.builders import change_state, change_table, flip_bit
+from tests.builders import change_state, change_table, flip_bit, put
 from tests.cli.good_files import Seeds
 
 
@@ -224,11 +224,7 @@ def config(text: str | bytes, says: str) -> Refused:
 
 def with_query() -> SessionLog:
     zeros = np.zeros(LOG.n_candidates, np.float32)
-    fields = {
-        "candidate_fields": {"price": zeros},
-        "event_fields": {"query": zeros[: LOG.n_events]},
-    }
-    return dataclasses.replace(LOG, **fields)
+    return put(LOG, candidate={"price": zeros}, event={"query": zeros[: LOG.n_events]})
 
 
 def asked(command: str, says: str) -> tuple[str, Refused]:
@@ -300,20 +296,20 @@ STORES: dict[str, Attack] = {
     "item out of range": rows("items holds 1000000 at", "events", "items", 10**6),
     "negative item": rows("items holds -5 at", "events", "items", -5),
     "item twice": rows("is damaged", "events", "items", [1, 1, 1]),
-    "choice out of range": rows("choices holds 99", "events", "choice", 0, 0, 99),
+    "choice out of range": rows("choices holds 99", "events", "choices", 0, 0, 99),
     "empty display": rows("is damaged", "events", "items", []),
     "fewer events": rows("session_offsets ends with", "sessions", "n_events", 0),
     "negative events": rows("session_offsets holds -1", "sessions", "n_events", -1),
     "no events": rows("session_offsets ends with", "sessions", "n_events", None),
     "unknown split": rows("split holds 7", "sessions", "split", 7),
-    "negative user": rows("users holds -1", "sessions", "user", -1),
+    "negative user": rows("users holds -1", "sessions", "users", -1),
     "views of 0": rows("views holds 0", "events", "views", 0),
-    "gap in the session ids": rows("session_ids holds", "sessions", "session", None),
-    "item ids that are alike": rows("item_ids holds a value twice", "items", "item", "a", "a"),
+    "gap in the session ids": rows("session_ids holds", "sessions", "session_ids", None),
+    "item ids that are alike": rows("item_ids holds a value twice", "items", "item_ids", "a", "a"),
     "items that are text": table("items is object", "events", lambda frame: frame.cast({"items": pl.List(pl.String)})),
     "items that are no lists": table("is damaged", "events", lambda frame: frame.with_columns(items=pl.lit(1))),
-    "column that is not there": table("is damaged", "events", lambda frame: frame.drop("choice")),
-    "a list too short": rows("price has not one value per candidate", "events", "candidate_fields.price", [1.0]),
+    "column that is not there": table("is damaged", "events", lambda frame: frame.drop("choices")),
+    "a list too short": rows("price has not one value per candidate", "events", "candidate.price", [1.0]),
     "table elsewhere": manifest("a plain name is required", lambda about: about["tables"]["items"].update(file="../items.parquet")),
     "absolute table": manifest("a plain name is required", lambda about: about["tables"]["items"].update(file="/etc/passwd")),
     "table that is not there": manifest("cannot be read", lambda about: about["tables"]["items"].update(file="items.parquet")),
@@ -322,7 +318,7 @@ STORES: dict[str, Attack] = {
     "no table": manifest("a plain name is required", lambda about: about["tables"].pop("items") and None),
     "manifest nested": manifest("nested too deeply", lambda _: f'{{"x": {DEEP}}}'),
     "manifest of another kind": manifest("is damaged", lambda about: about.update(tables=3)),
-    "manifest of another version": manifest("version", lambda about: about.update(version=2)),
+    "manifest of another version": manifest("version", lambda about: about.update(version=1)),
     "log of an earlier version": saved("convert it anew from its source", lambda folder: (folder / "log.json").rename(folder / "shards.json")),
     "manifest of noise": saved("log.json", lambda folder: (folder / "log.json").write_bytes(b"\xff\x00")),
     "manifest: a list": manifest("log.json", lambda _: "[]"),
