@@ -251,10 +251,7 @@ def _candidates(rows: Rows, event: IntArray, ordered: bool) -> tuple[pl.DataFram
     folded = fold_rows(rows, event)
     if not ordered:
         folded = folded.sort("event", "item")
-    clicked = pl.col("click") <= n
-    chosen = (
-        folded.with_row_index("candidate").filter(clicked).select("candidate", "event", "click")
-    )
+    chosen = folded.with_row_index("candidate").filter(pl.col("click") <= n)
     if rows.views is None and folded.height == n:
         folded = folded.drop("views")
     return folded, chosen.select("candidate", "event", "click")
