@@ -165,15 +165,3 @@ def test_rows_of_a_table_are_gathered(regime: str, projected: bool) -> None:
         plain = run(np.ascontiguousarray(table[source]), NO_SOURCE)
         for one, two in zip(run(table, source), plain, strict=True):
             np.testing.assert_array_equal(one, two)
-
-
-def test_tiles_and_parts_hold_every_sequence_once() -> None:
-    lengths = np.random.default_rng(1).integers(0, 12, 50)
-    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-    with walked("parts"):
-        order, parts = recurrence.plan(offsets, 8)
-    assert sorted(order.tolist()) == list(range(50))
-    starts = [start for part in parts for start in part[:-1].tolist()]
-    assert starts == sorted(set(starts))
-    assert (parts[0][0], parts[-1][-1]) == (0, 50)
-    assert all(np.diff(part).max() <= 4 for part in parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,19 +110,6 @@ def test_slates_are_the_pool_s_items(
         expected = pools[0 if shared else i][actions[i]] if active[i] else np.full(width, -5)
         np.testing.assert_array_equal(slates[i], expected)
     assert refused == -1
-
-
-@pytest.mark.parametrize("n_items", [1, 2**20])
-def test_the_last_item_can_be_drawn(n_items: int) -> None:
-    """The scaled draw reaches the end of the range and never beyond."""
-    keys = np.random.default_rng(0).integers(WORD, size=3000, dtype=np.uint64)
-    drawn = np.empty((3000, 1), np.int32)
-    items = np.arange(n_items, dtype=np.int32)
-    draw_without_replacement(
-        keys, np.arange(3000, dtype=np.int32), items, np.empty(1, np.int64), drawn
-    )
-    assert drawn.min() >= 0
-    assert 0.99 * (n_items - 1) <= drawn.max() < n_items
 
 
 @settings(max_examples=30, deadline=None)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.tables import Named, SparseTable
@@ -129,36 +128,6 @@ def test_an_id_that_is_no_row_is_named() -> None:
         Named(np.array([1, 9], np.int32), np.array([0, 1, 2], np.int32), slot_of)
 
 
-def gradients(steps: int, n: int, width: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    return [rng.standard_normal((n, width)).astype(np.float32) for _ in range(steps)]
-
-
-def test_naming_every_row_in_every_step_is_adamw() -> None:
-    n, width, lr, decay, clip = 7, 40, 0.01, 0.1, 3.0
-    start, dense_start = torch.randn(n, width), torch.randn(5)
-    table, dense = nn.Parameter(start.clone()), nn.Parameter(dense_start.clone())
-    sparse = SparseTable(table, n)
-    ours = PlayerOptimiser([dense], [sparse], lr, decay, clip)
-    named = Named(
-        np.arange(n, dtype=np.int32),
-        np.arange(n + 1, dtype=np.int32),
-        np.full(n, -1, np.int32),
-        "",
-    )
-    twins = [nn.Parameter(start.clone()), nn.Parameter(dense_start.clone())]
-    theirs = torch.optim.AdamW(twins, lr=lr, weight_decay=decay)
-    for step, grad in enumerate(gradients(6, n, width)):
-        ours.grad_of(dense)[:] = small = np.full(5, 0.1 * step, np.float32)
-        sparse.add(named, grad)
-        ours.step()
-        twins[0].grad, twins[1].grad = torch.from_numpy(grad.copy()), torch.from_numpy(small.copy())
-        torch.nn.utils.clip_grad_norm_(twins, clip)
-        theirs.step()
-    torch.testing.assert_close(table.data, twins[0].data, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(dense.data, twins[1].data, rtol=1e-5, atol=1e-6)
-
-
 def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule() -> None:
     rng, n, width = np.random.default_rng(1), 12, 6
     torch.manual_seed(0)
@@ -187,14 +156,3 @@ def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule() -> None:
     torch.testing.assert_close(layer.bias.data, twin.bias.data, rtol=1e-5, atol=1e-6)  # type: ignore[union-attr]
     ours.release()
     assert layer.bias.data.untyped_storage().nbytes() == 4 * width
-
-
-def test_a_row_that_waits_loses_no_weight_decay() -> None:
-    table, dense = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.zeros(1))
-    sparse = SparseTable(table, 3)
-    player = PlayerOptimiser([dense], [sparse], 0.1, 0.5, 5.0)
-    for _ in range(4):
-        player.step()
-    assert torch.equal(table.data, torch.ones(3, 2))
-    player.settle()
-    torch.testing.assert_close(table.data, torch.full((3, 2), 0.95**4))

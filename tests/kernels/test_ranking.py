@@ -49,18 +49,6 @@ def test_the_best_of_a_set_are_counted(case: tuple[Any, Any, Any]) -> None:
     assert is_best.tolist() == [score == max(one) for score, one in zip(chosen, sets, strict=True)]
 
 
-def test_counts_do_not_depend_on_the_order_of_a_display_set() -> None:
-    rng = np.random.default_rng(1)
-    scores = rng.integers(0, 4, size=9).astype(float)
-    order = rng.permutation(9)
-    offsets = np.array([0, 9], np.int32)
-    straight = rank_counts(scores, offsets, np.array([4], np.int32))
-    shuffled = rank_counts(
-        scores[order], offsets, np.array([int(np.flatnonzero(order == 4)[0])], np.int32)
-    )
-    assert [int(count[0]) for count in straight] == [int(count[0]) for count in shuffled]
-
-
 @pytest.mark.parametrize(
     ("scores", "better", "tied"),
     [
