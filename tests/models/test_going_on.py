@@ -82,16 +82,15 @@ def test_the_first_weights_say_what_the_former_model_says(
 def test_weights_stay_where_no_epoch_is_better(
     former: Path, logs: tuple[SessionLog, SessionLog]
 ) -> None:
-    start = UserModel.load(former, device="cpu")
+    start = UserModel.load(former, device="cpu").networks
     rates = {"lr": 100.0, "generator_lr": 100.0, "weight_decay": 0.0}
     further = UserModel.from_run(former, device="cpu", **rates)
-    table = further.fit(logs[1])
-    assert table.filter("best")["phase"].to_list() == ["start"]
-    assert start.networks is not None
+    assert further.fit(logs[1]).filter("best")["phase"].to_list() == ["start"]
+    assert start is not None
     assert further.networks is not None
-    one, other = (model.networks.player.reward.rest for model in (start, further))
-    for was, now in zip(one.parameters(), other.parameters(), strict=True):
-        assert torch.equal(was, now)
+    now = further.networks.player.reward.rest.state_dict()
+    for name, was in start.player.reward.rest.state_dict().items():
+        assert torch.equal(was, now[name])
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(
@@ -146,28 +145,23 @@ def test_what_cannot_go_on_is_refused(
         further.fit(priced)
 
 
-def test_no_click_is_no_new_choice(logs: tuple[SessionLog, SessionLog], tmp_path: Path) -> None:
-    always = in_two(random_log(4, n_sessions=60, n_items=30), 30, 0)[0]
-    model = UserModel.from_preset(**TINY)
-    model.fit(always)
-    model.save(tmp_path / "model.safetensors")
-    further = UserModel.from_run(tmp_path / "model.safetensors", device="cpu")
+def test_no_click_is_no_new_choice_and_stays_one(
+    former: Path, logs: tuple[SessionLog, SessionLog], tmp_path: Path
+) -> None:
+    always = [in_two(random_log(seed, n_sessions=60, n_items=30), 30, 0)[0] for seed in (4, 5)]
+    model, file = UserModel.from_preset(**TINY), tmp_path / "model.safetensors"
+    model.fit(always[0])
+    model.save(file)
     with pytest.raises(ConfigError, match="has events without a choice, and the run"):
-        further.fit(logs[1])
-    further = UserModel.from_run(tmp_path / "model.safetensors", device="cpu", no_click="always")
+        UserModel.from_run(file, device="cpu").fit(logs[1])
+    further = UserModel.from_run(file, device="cpu", no_click="always")
     with pytest.raises(ConfigError, match="no_click = always makes no click a choice, and the run"):
-        further.fit(in_two(random_log(5, n_sessions=60, n_items=30), 30, 0)[0])
-
-
-def test_no_click_stays_a_choice_on_a_log_without_one(former: Path) -> None:
-    always = in_two(random_log(5, n_sessions=60, n_items=30), 30, 0)[0]
-    for changes, stays in (({}, True), ({"no_click": "never"}, False)):
+        further.fit(always[1])
+    for changes, no_click in (({}, "always"), ({"no_click": "never"}, "never")):
         further = UserModel.from_run(former, device="cpu", **changes)
-        further.fit(always)
-        assert (further.outside, further.config.no_click) == (
-            stays,
-            changes.get("no_click", "always"),
-        )
+        further.fit(always[1])
+        assert further.outside == (no_click == "always")
+        assert further.config.no_click == no_click
 
 
 def test_an_encoder_of_ones_own_goes_on_if_it_can(
@@ -197,29 +191,23 @@ def test_the_command_takes_over_what_the_run_says(
 ) -> None:
     for name, log in zip(("first", "second"), logs, strict=True):
         to_frame(log).rename({"item": "sku"}).write_parquet(tmp_path / f"{name}.parquet")
-    first, second, run, further = (
-        str(tmp_path / name) for name in ("first.parquet", "second.parquet", "run", "further")
-    )
+    names = ("first.parquet", "second.parquet", "run", "further", "logit", "no")
+    first, second, run, further, logit, no = (str(tmp_path / name) for name in names)
     short = [f"--set={key}" for key in ("epochs=1", "warm_start=1", "hidden=[4]", "search=[]")]
     assert main(["train", first, "-o", run, "--column", "item=sku", "--quiet", *short]) == 0
     assert main(["train", second, "-o", further, "--from", run, "--seed", "5"]) == 0
     assert "epoch   1 start " in capsys.readouterr().err
-    model = UserModel.load(further, device="cpu")
-    assert model.config.hidden == (4,)
-    assert model.config.seed == 5
+    config = UserModel.load(further, device="cpu").config
+    assert (config.hidden, config.seed) == ((4,), 5)
     assert main(["evaluate", further, second, "--quiet"]) == 0
-    refused = {
-        "names another": ["--preset", "paper-lstm"],
-        "give one of them": ["--resume"],
-        "not [8]": ["--set", "hidden=[8]"],
-    }
-    for text, options in refused.items():
-        capsys.readouterr()
-        argv = ["train", second, "-o", str(tmp_path / "no"), "--from", run, *options]
-        assert main(argv) == 2
-        assert text in capsys.readouterr().err
-    logit = str(tmp_path / "logit")
     assert main(["train", first, "-o", logit, "--column=item=sku", "--preset", "click-rate"]) == 0
-    assert main(["train", second, "-o", str(tmp_path / "no"), "--from", logit]) == 2
-    assert "is fitted in one go and cannot go on" in capsys.readouterr().err
+    for text, start, options in (
+        ("names another", run, ["--preset", "paper-lstm"]),
+        ("give one of them", run, ["--resume"]),
+        ("not [8]", run, ["--set", "hidden=[8]"]),
+        ("is fitted in one go and cannot go on", logit, []),
+    ):
+        capsys.readouterr()
+        assert main(["train", second, "-o", no, "--from", start, *options]) == 2
+        assert text in capsys.readouterr().err
     assert not (tmp_path / "no").exists()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,6 @@ from tests.models.online_users import log_of_kind
 
 N_ITEMS, N_SHOWN, N_DISPLAYS = 40, 4, 6
 SLOPE = -0.4
-MOST_NLL_RISE, MOST_NONE_SHIFT, LEAST_ORDER_KEPT = 0.15, 0.05, 0.95
-"""the bar: nats, a probability, a share of displays"""
 
 
 def shop(n_visits: int = 250, seed: int = 0) -> SessionLog:
@@ -73,26 +70,17 @@ def with_one_renamed(log: SessionLog, seed: int = 0) -> tuple[SessionLog, np.nda
     return dataclasses.replace(log, items=items, item_ids=ids), at
 
 
-@dataclass(frozen=True)
-class Moved:
-    """What one new item in each display changes."""
-
-    nll_rise: float
-    """nats per event"""
-    none_shift: float
-    """of the mean probability of no click"""
-    order_kept: float
-    """share of displays whose three known items have probabilities in the same order"""
-
-
-def moved_by_a_new_item(model: ChoiceModel) -> Moved:
-    """Measure a model that was fitted on `shop()`, on other visits to the same shop."""
+def moved_by_a_new_item(model: ChoiceModel) -> tuple[float, float, float]:
+    """What one new item in each display changes, on other visits to the same shop: the NLL, in nats
+    per event; the mean probability of no click; and the share of displays whose three known items
+    have probabilities in the same order."""
     known = shop(150, seed=7)
     renamed, at = with_one_renamed(known)
     nll, none, ranks = [], [], []
     others = np.arange(N_SHOWN) != at[:, None]
     for log in (known, renamed):
-        found = _in_order(log, model)
+        found = model.predict(log)
+        assert found["item"].to_list() == log.item_ids.gather(log.items).to_list()
         probs = found["probability"].to_numpy().reshape(-1, N_SHOWN)
         no_click = found["no_click_probability"].to_numpy()[::N_SHOWN]
         chosen = np.where(log.choices < 0, no_click, probs[np.arange(len(probs)), log.choices])
@@ -100,20 +88,7 @@ def moved_by_a_new_item(model: ChoiceModel) -> Moved:
         none.append(no_click.mean())
         ranks.append(probs[others].reshape(-1, N_SHOWN - 1).argsort(axis=1))
     same = (ranks[0] == ranks[1]).all(axis=1)
-    return Moved(float(nll[1] - nll[0]), float(none[1] - none[0]), float(same.mean()))
-
-
-def _in_order(log: SessionLog, model: ChoiceModel) -> pl.DataFrame:
-    found = model.predict(log)
-    assert found["item"].to_list() == log.item_ids.gather(log.items).to_list()
-    return found
-
-
-def assert_displays_are_kept(moved: Moved) -> None:
-    """The bar, set before it was met: an unseen item costs what its id would have told, no more."""
-    assert moved.nll_rise <= MOST_NLL_RISE, moved
-    assert abs(moved.none_shift) <= MOST_NONE_SHIFT, moved
-    assert moved.order_kept >= LEAST_ORDER_KEPT, moved
+    return float(nll[1] - nll[0]), float(none[1] - none[0]), float(same.mean())
 
 
 @cache
@@ -123,26 +98,20 @@ def fitted(preset: str, seed: int = 0, **changes: object) -> UserModel:
     return model
 
 
-def test_a_model_of_identities_keeps_a_display_with_an_unseen_item() -> None:
-    assert_displays_are_kept(moved_by_a_new_item(fitted("paper-lstm", epochs=10)))
-
-
-def test_an_unseen_item_does_not_spoil_its_display() -> None:
-    """The bar of `fastgaum` but for the order of the three known items, whose relations to the
-    fourth are gone: it stays in four displays of five, and more is not asked of it yet."""
-    moved = moved_by_a_new_item(fitted("fastgaum", 0))
-    assert moved.nll_rise <= MOST_NLL_RISE, moved
-    assert abs(moved.none_shift) <= MOST_NONE_SHIFT, moved
-    assert moved.order_kept >= 0.7, moved
-
-
-def test_the_shop_is_what_it_says() -> None:
-    log = shop()
-    assert (log.n_items, log.n_events, log.n_candidates) == (N_ITEMS, 1500, 6000)
-    assert 0.3 < np.mean(log.choices < 0) < 0.37
-    price = log.columns["price"].values.reshape(-1, N_SHOWN)
-    chosen = price[np.arange(len(price)), log.choices][log.choices >= 0]
-    assert chosen.mean() < price[log.choices >= 0].mean() - 0.3
+@pytest.mark.parametrize(
+    ("preset", "changes", "order_kept"),
+    [("paper-lstm", {"epochs": 10}, 0.95), ("fastgaum", {}, 0.7)],
+)
+def test_an_unseen_item_does_not_spoil_its_display(
+    preset: str, changes: dict[str, Any], order_kept: float
+) -> None:
+    """The bar, set before it was met: it costs what its id would have told, no more. Of `fastgaum`
+    the order of the three known items, whose relations to the fourth are gone, stays in four displays
+    of five, and more is not asked of it yet."""
+    nll_rise, none_shift, kept = moved_by_a_new_item(fitted(preset, **changes))
+    assert nll_rise <= 0.15
+    assert abs(none_shift) <= 0.05
+    assert kept >= order_kept
 
 
 def test_a_prediction_says_which_items_training_displayed() -> None:
