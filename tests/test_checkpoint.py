@@ -125,17 +125,6 @@ def test_a_dataclass_comes_back_and_its_types_are_checked(wrong: str, tmp_path: 
         load_state(tmp_path / "file", FORMAT, "cure", Outer)
 
 
-def test_random_streams_go_on_where_they_were(tmp_path: Path) -> None:
-    numbers, torch_state = np.random.default_rng(3), torch.get_rng_state()
-    numbers.random(5)
-    save_state(tmp_path / "a", FORMAT, {"np": numbers.bit_generator.state, "torch": torch_state})
-    state = load_state(tmp_path / "a", FORMAT, "cure", State)
-    again = np.random.default_rng(0)
-    again.bit_generator.state = state["np"]
-    assert again.random() == numbers.random()
-    assert torch.equal(state["torch"], torch_state)
-
-
 def test_views_hold_their_own_values_and_what_comes_back_may_be_written_to(tmp_path: Path) -> None:
     block = torch.arange(12.0)
     state = {

@@ -9,14 +9,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from fastgaum.checkpoint import split_state
-from fastgaum.game.epochs import Observer
-from fastgaum.logs.log import SessionLog
 from fastgaum.logs.store import load_log, save_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
@@ -32,54 +31,17 @@ for _ in range(10):
 """
 
 
-def run(*commands: list[str]) -> None:
-    """Run commands of this Python at the same time; each must end well."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for command in commands
-    ]
-    for process in started:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-
-
 def test_processes_that_save_under_one_name_at_once_leave_one_whole_log(tmp_path: Path) -> None:
     logs = [synthesise(200, seed=seed)[0] for seed in (1, 2)]
     for number, log in enumerate(logs):
         save_log(log, tmp_path / str(number))
-    run(*(["-c", SAVE, str(tmp_path / str(number)), str(tmp_path / "both")] for number in (0, 1)))
+    command = [sys.executable, "-c", SAVE]
+    started = [
+        subprocess.Popen([*command, tmp_path / number, tmp_path / "both"]) for number in ("0", "1")
+    ]
+    assert [process.wait(120) for process in started] == [0, 0]
     assert load_log(tmp_path / "both").fingerprint in {log.fingerprint for log in logs}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "both"]
-
-
-class BeginAnother(Observer):
-    """After the first batch, a thread begins another fit; this one waits a little for its first
-    batch."""
-
-    def __init__(self, other: UserModel, log: SessionLog) -> None:
-        self.is_under_way, self.ended = threading.Event(), threading.Event()
-        self.thread = threading.Thread(target=other.fit, args=(log, [WaitForOther(self)]))
-
-    def on_batch_end(self, done: int, total: int) -> None:
-        if self.thread.ident is None:
-            self.thread.start()
-            self.is_under_way.wait(1.0)
-
-    def on_fit_end(self, rows: object, error: object) -> None:
-        self.ended.set()
-
-
-class WaitForOther(Observer):
-    """Of the other fit: its first batch is over, and it waits for the end of the first fit."""
-
-    def __init__(self, first: BeginAnother) -> None:
-        self.first = first
-
-    def on_batch_end(self, done: int, total: int) -> None:
-        self.first.is_under_way.set()
-        self.first.ended.wait(60)
 
 
 def weights_of(model: UserModel) -> dict[str, bytes]:
@@ -99,9 +61,8 @@ def test_fits_on_two_threads_are_those_in_turn() -> None:
     in_turn, at_once = made(), made()
     for model in in_turn:
         model.fit(log)
-    begin = BeginAnother(at_once[1], log)
-    at_once[0].fit(log, [begin])
-    begin.thread.join(60)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda model: model.fit(log), at_once))
     assert [weights_of(model) for model in at_once] == [weights_of(model) for model in in_turn]
     assert torch.equal(torch.get_rng_state(), before)
 

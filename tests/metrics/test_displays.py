@@ -127,6 +127,9 @@ def test_an_evaluation_has_the_figures_of_displays(log: SessionLog) -> None:
         "ci": [displays.recall[2].low, displays.recall[2].high],
     }
     assert head["ndcg"]["mean"] == displays.ndcg.mean
+    first = read_frame(nested_frame(browsing()), clicks="first", name="browsing")
+    model.fit(first)
+    assert model.evaluate(first, "test").heads["reward"].displays is None, "of one choice a display"
 
 
 def test_a_table_has_them_too(log: SessionLog) -> None:
@@ -151,13 +154,3 @@ def test_predictions_tell_the_events_of_a_display_apart(log: SessionLog) -> None
     assert sums.height == log.count("events", "test")
     np.testing.assert_allclose(sums["probability"], 1, rtol=1e-5)
     assert CLICKS_SO_FAR in model.sample(log, "test", head="reward").columns
-
-
-def test_a_log_of_one_choice_a_display_has_none() -> None:
-    log = read_frame(nested_frame(browsing()), clicks="first", name="browsing")
-    model = ClickCountFloor()
-    model.fit(log)
-    evaluation = model.evaluate(log, "test")
-    assert evaluation.heads["reward"].displays is None
-    head = evaluation.to_dict()["heads"]["reward"]
-    assert (head["recall"], head["mrr"], head["ndcg"]) == (None, None, None)

@@ -15,17 +15,6 @@ from fastgaum.metrics.intervals import (
 from fastgaum.metrics.precision import sums_by_user
 
 
-def test_the_width_is_that_of_independent_users() -> None:
-    rng = np.random.default_rng(0)
-    per_user = rng.normal(size=800)
-    # Five equal events of each user say no more than one.
-    once = bootstrap_mean(per_user, np.arange(800))
-    five = bootstrap_mean(np.repeat(per_user, 5), np.repeat(np.arange(800), 5))
-    standard_error = per_user.std() / np.sqrt(800)
-    assert once.high - once.low == pytest.approx(2 * 1.96 * standard_error, rel=0.1)
-    assert five.high - five.low == pytest.approx(once.high - once.low, rel=1e-9)
-
-
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     covered = 0
     for seed in range(200):

@@ -11,9 +11,18 @@ PROBS = np.array([0.2, 0.3, 0.1, 0.6, 0.1])
 NO_CLICK = np.array([0.5, 0.2])
 
 
-def test_nll_reads_the_outcome_that_happened() -> None:
-    nll = choice_nll(np.log(PROBS), np.log(NO_CLICK), OFFSETS, np.array([1, -1]))
-    np.testing.assert_allclose(nll, -np.log([0.3, 0.2]))
+@pytest.mark.parametrize("choices", [[0, 2], [-1, 1], [1, -1]])
+def test_nll_reads_the_outcome_and_brier_its_squared_distance(choices: list[int]) -> None:
+    likely, expected = [], []
+    for event, choice in enumerate(choices):
+        p = np.append(PROBS[OFFSETS[event] : OFFSETS[event + 1]], NO_CLICK[event])
+        outcome = np.zeros(len(p))
+        outcome[choice] = 1.0  # -1 is the last entry: no click
+        likely.append(p[choice])
+        expected.append(((p - outcome) ** 2).sum())
+    nll = choice_nll(np.log(PROBS), np.log(NO_CLICK), OFFSETS, np.array(choices))
+    np.testing.assert_allclose(nll, -np.log(likely))
+    np.testing.assert_allclose(brier_score(PROBS, NO_CLICK, OFFSETS, np.array(choices)), expected)
 
 
 def test_nll_of_a_sparse_distribution_is_infinite_unless_floored() -> None:
@@ -40,18 +49,6 @@ def test_nll_refuses_what_is_no_log_probability(bad: float) -> None:
 def test_no_click_needs_a_probability() -> None:
     with pytest.raises(NumericsError, match="event 1 ends without a click"):
         choice_nll(np.log(PROBS), None, OFFSETS, np.array([0, -1]))
-
-
-@pytest.mark.parametrize("choices", [[0, 2], [-1, 1], [1, -1]])
-def test_brier_is_the_squared_distance_to_the_outcome(choices: list[int]) -> None:
-    expected = []
-    for event, choice in enumerate(choices):
-        start, stop = OFFSETS[event], OFFSETS[event + 1]
-        p = np.append(PROBS[start:stop], NO_CLICK[event])
-        outcome = np.zeros(len(p))
-        outcome[choice] = 1.0  # -1 is the last entry: no click
-        expected.append(((p - outcome) ** 2).sum())
-    np.testing.assert_allclose(brier_score(PROBS, NO_CLICK, OFFSETS, np.array(choices)), expected)
 
 
 @pytest.mark.parametrize("where", ["candidate", "no click"])

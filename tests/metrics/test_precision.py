@@ -53,8 +53,6 @@ def test_a_score_that_is_not_finite_is_an_error_naming_the_event(bad: float) -> 
     with pytest.raises(NumericsError, match=r"event 1 has the score .* at candidate 1"):
         precision_at_k(scores, np.array([0, 2, 4]), np.array([0, 0]), 1)
 
-
-def test_k_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="k is 0"):
         precision_at_k(np.zeros(2), np.array([0, 2]), np.array([0]), 0)
 
@@ -67,9 +65,5 @@ def test_averages_state_their_denominators() -> None:
     # Sizes 1, 2, 3, 5, 2: above two candidates only events 2 and 3, of which 3 has no choice.
     assert nontrivial_mean(values, np.array([0, 1, 3, 6, 11, 13]), 2) == 1.0
     assert nontrivial_mean(values, np.array([0, 1, 3, 6, 11, 13]), 1) == pytest.approx(2 / 3)
-
-
-def test_nothing_to_count_is_nan_and_says_so() -> None:
     nothing = np.array([np.nan])
-    assert np.isnan(micro_mean(nothing))
-    assert np.isnan(user_mean(nothing, np.array([0])))
+    assert np.isnan([micro_mean(nothing), user_mean(nothing, np.array([0]))]).all()
