@@ -264,22 +264,22 @@ def _share(name: str, holds: BoolArray, action: str) -> Fact:
 
 def _facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> list[Fact]:
     clicked, starts = sets.choices >= 0, sets.offsets[:-1]
+    choice = (starts + np.maximum(sets.choices, 0))[clicked]
     # "Sort by is_click, drop duplicates, keep the last": a chosen row comes after every other, so
     # the last one is a chosen one's.
-    latest = pl.col("last_row").filter("chosen").max().over("event")
-    choice = (starts + np.maximum(sets.choices, 0))[clicked]
-    of_choices = candidates.with_columns(is_last=pl.col("last_row") == latest)[choice]
+    last_row = candidates["last_row"].to_numpy()
+    latest = np.maximum.reduceat(np.where(candidates["chosen"], last_row, -1), starts)
     repeated = np.maximum.reduceat(candidates["rows"].to_numpy(), starts) > 1
     facts = [
         _share(
             "clicked item is last after 'sort by click, drop duplicates'",
-            of_choices["is_last"].to_numpy()[np.diff(sets.offsets)[clicked] > 1],
+            (last_row[choice] == latest[clicked])[np.diff(sets.offsets)[clicked] > 1],
             ORDER_KEPT if ordered else ORDER_DROPPED,
         ),
         _share("events in which an item has several rows", repeated, ROWS),
     ]
     if counts_views(candidates):
-        unviewed = (of_choices["views"] == 0).to_numpy()
+        unviewed = (candidates["views"].gather(choice) == 0).to_numpy()
         facts.append(_share("clicked items without a view row", unviewed, ONE_VIEW))
     return facts
 

@@ -23,6 +23,7 @@ from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.fold import Rows, fold_rows, offsets_of
 from fastgaum.logs.log import NO_CLICK, TEST, Column, IntArray, SessionLog
 from fastgaum.logs.number_text import parse_numbers
+from fastgaum.logs.successive import click_numbers
 
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
@@ -97,17 +98,30 @@ def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
     lines = lines.select("session", pl.col("first").min().over("session", "key"))
     # events in the order of their first rows
     known, event = np.unique(lines["first"].to_numpy(), return_inverse=True)
+    event = event.astype(np.int32)
     session = Vocabulary(log.session_ids).codes(lines["session"].gather(known))
     if raw.event_of_row is not None:
         event = event[raw.event_of_row]
-    first_row = pl.DataFrame({"item": raw.item.codes}).with_row_index("appearance")
-    first_row = first_row.unique("item", keep="first")
-    candidates = fold_rows(raw, event)
-    candidates = candidates.join(first_row, on="item", how="left", maintain_order="left")
-    candidates = candidates.with_columns(chosen=pl.col("click") <= raw.n_rows)
-    offsets = offsets_of(candidates["event"].to_numpy(), len(session))
+    appearance = np.empty(len(raw.item.texts), np.int64)
+    # written backwards, so that each item's first row stays
+    appearance[raw.item.codes[::-1]] = np.arange(raw.n_rows)[::-1]
     first = log.first_choices
     displays = (int(first.sum()), int(np.diff(log.display_offsets)[first].sum()))
+    if raw.n_rows == displays[1] and (event[1:] >= event[:-1]).all():
+        # each row is a candidate
+        rows, places = click_numbers(raw.chosen, raw.click_order)
+        clicks = np.full(raw.n_rows, raw.n_rows + 1)
+        clicks[rows] = places
+        of_rows = {"event": event, "item": raw.item.codes, "click": clicks}
+        candidates = pl.DataFrame(of_rows).with_row_index("first_row")
+        views = 1 if raw.views is None else raw.views
+        candidates = candidates.with_columns(last_row="first_row", rows=1, views=views)
+    else:
+        candidates = fold_rows(raw, event, by_item=False)
+    candidates = candidates.with_columns(
+        appearance=pl.Series(appearance[candidates["item"]]), chosen=pl.col("click") <= raw.n_rows
+    )
+    offsets = offsets_of(candidates["event"].to_numpy(), len(session))
     if (len(session), candidates.height) != displays or session.min(initial=0) < 0:
         raise LogFormatError(
             f"the raw rows hold {len(session)} events and {candidates.height} candidates, the log "

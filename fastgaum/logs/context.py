@@ -142,31 +142,32 @@ class ContextField:
 
 def context_of(log: SessionLog) -> tuple[ContextField, ...]:
     """The fields of a log's events and of their users, in the order of their names."""
-    displayed = pl.DataFrame()
+    displayed = pl.Series(dtype=pl.Int64)
     if any(column.texts is not None for column in log.context.values()):
         session = log.session_of_event[log.event_of_candidate()]
-        displayed = pl.DataFrame({"session": session, "item": log.items})
-        displayed = displayed.filter(log.split[session] == TRAIN).unique()
+        training = log.split[session] == TRAIN
+        keys = session[training].astype(np.int64) * log.n_items + log.items[training]
+        displayed = pl.Series(keys).unique()
     return tuple(_field_of(log, name, displayed) for name in sorted(log.context))
 
 
-def _field_of(log: SessionLog, name: str, displayed: pl.DataFrame) -> ContextField:
-    """A field; displayed: session and item of what training sessions display, each once."""
+def _field_of(log: SessionLog, name: str, displayed: pl.Series) -> ContextField:
+    """A field; displayed: session · n_items + item of what training sessions display, each once."""
     of_user = log.columns[name].of == "user"
     if log.columns[name].texts is None:
         return ContextField(name, "numbers", of_user=of_user)
     training = training_events(log)
     codes = log.values_at(name, training)
-    items = item_of_codes(log, name)[codes]
-    events = pl.DataFrame({"session": log.session_of_event[training], "item": items})
-    events = events.filter(codes >= 0)
-    n = events.height
-    if n == 0 or (events["item"] >= 0).sum() < (1 - MOST_OTHERS) * n:
+    session = log.session_of_event[training][codes >= 0].astype(np.int64)
+    items = item_of_codes(log, name)[codes[codes >= 0]]
+    n = len(items)
+    if n == 0 or (items >= 0).sum() < (1 - MOST_OTHERS) * n:
         return ContextField(name, "categories", of_user=of_user)
-    share = events.join(displayed, on=["session", "item"], how="semi").height / n
-    sizes = np.bincount(displayed["session"], minlength=log.n_sessions)
-    in_sessions = int(sizes[events["session"].to_numpy()].sum())
-    chance = in_sessions / n / max(displayed["item"].n_unique(), 1)
+    keys = pl.Series((session * log.n_items + items)[items >= 0])
+    share = int(keys.is_in(displayed).sum()) / n
+    sizes = np.bincount(displayed.to_numpy() // log.n_items, minlength=log.n_sessions)
+    n_items = (displayed % log.n_items).n_unique()
+    chance = float(sizes[session].sum()) / n / max(n_items, 1)
     holds_items = share - chance >= LEAST_LIFT * (1 - chance) and chance < 1
     return ContextField(name, "items" if holds_items else "categories", share, chance, of_user)
 

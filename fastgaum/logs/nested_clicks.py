@@ -34,12 +34,15 @@ def as_list(column: pl.Series) -> pl.Series:
 def rows_of_items(clicks: pl.DataFrame, item: CodedIds, event_of_row: IntArray) -> IntArray:
     """The click of each row, -1 for none, shape (n_rows,), of clicks that are items: rows of one
     item of an event have the same."""
-    codes = Vocabulary(item.texts).codes(clicks["value"])
-    # a text that is no item has the code -1, which no row has
-    known = clicks.select("event", pl.Series("item", codes)).with_row_index("click")
-    rows = pl.DataFrame({"event": event_of_row, "item": item.codes})
-    found = rows.join(known, on=["event", "item"], how="left", maintain_order="left")
-    return found["click"].cast(pl.Int32).fill_null(-1).to_numpy()
+    codes, n = Vocabulary(item.texts).codes(clicks["value"]), len(item.texts)
+    known = np.flatnonzero(codes >= 0)
+    click_keys = clicks["event"].to_numpy()[known].astype(np.int64) * n + codes[known]
+    keys = event_of_row.astype(np.int64) * n + item.codes
+    rows = pl.Series(keys).is_in(pl.Series(click_keys)).arg_true().to_numpy()
+    order = np.argsort(click_keys)
+    click_of_row = np.full(len(keys), -1, np.int32)
+    click_of_row[rows] = known[order[np.searchsorted(click_keys[order], keys[rows])]]
+    return click_of_row
 
 
 def rows_of_positions(

@@ -8,7 +8,7 @@ import pytest
 
 from fastgaum.bench.memory import PAGE_MB, slope_of
 from fastgaum.engine.game import EngineGame
-from fastgaum.features import in_memory, sessions
+from fastgaum.features import sessions
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
 from tests.builders import random_log
@@ -43,8 +43,7 @@ def test_a_step_never_holds_more_candidates_than_a_batch_may(
         return step(game, batch)
 
     monkeypatch.setattr(EngineGame, "exact_step", recorded)
-    for module in (sessions, in_memory):
-        monkeypatch.setattr(module, "BATCH_CANDIDATES", 60)
+    monkeypatch.setattr(sessions, "BATCH_CANDIDATES", 60)
     cut = model.predict(log)
     assert cut.drop("utility", "probability", "no_click_probability").equals(
         whole.drop("utility", "probability", "no_click_probability")
@@ -70,8 +69,7 @@ def test_a_small_limit_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> Non
     model = UserModel.from_preset(epochs=1, players="exact", search=[], hidden=[8])
     model.fit(log)
     before = model.evaluate(log, "test")
-    for module in (sessions, in_memory):
-        monkeypatch.setattr(module, "BATCH_CANDIDATES", 30)
+    monkeypatch.setattr(sessions, "BATCH_CANDIDATES", 30)
     after = model.evaluate(log, "test")
     assert after.n_events == before.n_events
     left, right = before.heads["reward"], after.heads["reward"]
