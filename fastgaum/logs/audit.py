@@ -267,7 +267,7 @@ def _facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool
     choice = (starts + np.maximum(sets.choices, 0))[clicked]
     # "Sort by is_click, drop duplicates, keep the last": a chosen row comes after every other, so
     # the last one is a chosen one's.
-    last_row = candidates["last_row"].to_numpy()
+    last_row = candidates["last_row"].cast(pl.Int64).to_numpy()
     latest = np.maximum.reduceat(np.where(candidates["chosen"], last_row, -1), starts)
     repeated = np.maximum.reduceat(candidates["rows"].to_numpy(), starts) > 1
     facts = [

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from fastgaum.logs.log import TEST, TRAIN, SessionLog
@@ -58,16 +56,12 @@ def hash_contents(log: SessionLog) -> Hashes:
     chosen[log.chosen_candidates] = 1
     hashes = mix_hashes(number[of_candidate] * np.uint64(2) + chosen, log.items.astype(np.uint64))
     for column in log.columns_of("candidate").values():
-        hashes = mix_hashes(hashes, _bits(column.values))
+        hashes = mix_hashes(hashes, column.values.view(np.uint32).astype(np.uint64))
     starts = np.asarray(log.session_offsets)[:-1]
     whole = np.add.reduceat(hashes, np.asarray(log.display_offsets)[starts])
     for column in log.columns_of("event").values():
-        number = mix_hashes(number, _bits(column.values))
+        number = mix_hashes(number, column.values.view(np.uint32).astype(np.uint64))
     return whole + np.add.reduceat(number, starts)
-
-
-def _bits(values: npt.NDArray[Any]) -> Hashes:
-    return np.ascontiguousarray(values).view(np.uint32).astype(np.uint64)
 
 
 def _choices_by_value(log: SessionLog) -> Iterator[tuple[str, pl.DataFrame]]:

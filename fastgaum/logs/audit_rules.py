@@ -23,7 +23,6 @@ from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.fold import Rows, fold_rows, offsets_of
 from fastgaum.logs.log import NO_CLICK, TEST, Column, IntArray, SessionLog
 from fastgaum.logs.number_text import parse_numbers
-from fastgaum.logs.successive import click_numbers
 
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
@@ -107,17 +106,7 @@ def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
     appearance[raw.item.codes[::-1]] = np.arange(raw.n_rows)[::-1]
     first = log.first_choices
     displays = (int(first.sum()), int(np.diff(log.display_offsets)[first].sum()))
-    if raw.n_rows == displays[1] and (event[1:] >= event[:-1]).all():
-        # each row is a candidate
-        rows, places = click_numbers(raw.chosen, raw.click_order)
-        clicks = np.full(raw.n_rows, raw.n_rows + 1)
-        clicks[rows] = places
-        of_rows = {"event": event, "item": raw.item.codes, "click": clicks}
-        candidates = pl.DataFrame(of_rows).with_row_index("first_row")
-        views = 1 if raw.views is None else raw.views
-        candidates = candidates.with_columns(last_row="first_row", rows=1, views=views)
-    else:
-        candidates = fold_rows(raw, event, by_item=False)
+    candidates = fold_rows(raw, event, by_item=False, distinct=raw.n_rows == displays[1])
     candidates = candidates.with_columns(
         appearance=pl.Series(appearance[candidates["item"]]), chosen=pl.col("click") <= raw.n_rows
     )

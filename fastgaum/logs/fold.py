@@ -112,7 +112,8 @@ def pack_rows(
     sessions = Vocabulary(session_ids).codes(rows.events["session"])
     events = _events(rows, sessions)
     of_rows = _event_of_rows(rows, sessions, events)
-    candidates, clicks = _candidates(rows, of_rows, options.ordered)
+    candidates = fold_rows(rows, of_rows, by_item=not options.ordered)
+    clicks = candidates.with_row_index("candidate").filter(pl.col("click") <= rows.n_rows)
 
     labels = rows.events["label"].gather(events["row"])
     display_offsets = offsets_of(candidates["event"].to_numpy(), events.height)
@@ -160,7 +161,7 @@ def pack_rows(
         item_ids=rows.item.texts.rename("item"),
         views=(
             candidates["views"].clip(1, MAX_VIEWS).cast(pl.UInt16).to_numpy()
-            if "views" in candidates.columns
+            if rows.views is not None or candidates.height < rows.n_rows
             else None
         ),
         columns=columns,
@@ -213,62 +214,44 @@ def _event_of_rows(rows: Rows, sessions: IntArray, events: pl.DataFrame) -> IntA
     return found["event"].to_numpy()
 
 
-def fold_rows(rows: Rows, event: npt.NDArray[np.integer], *, by_item: bool) -> pl.DataFrame:
+def fold_rows(
+    rows: Rows, event: npt.NDArray[np.integer], *, by_item: bool, distinct: bool = False
+) -> pl.DataFrame:
     """Fold the rows of one item in one event to a candidate, those of an event by their items or by
     their first rows.
 
-    event: of each row. Returns event, item, first_row, last_row and number of rows of each
-    candidate, the sum of its views, and the first of its clicks, as `click_numbers` sorts them;
-    n_rows + 1 where it was not chosen."""
+    event: of each row; distinct: whether it is known that no event repeats an item. Returns event,
+    item, first_row, last_row and number of rows of each candidate, the sum of its views, and the
+    first of its clicks, as `click_numbers` sorts them; n_rows + 1 where it was not chosen."""
     n, item = rows.n_rows, rows.item.codes
     clicked, places = click_numbers(rows.chosen, rows.click_order)
+    clicks = np.full(n, n + 1)
+    clicks[clicked] = places
+    frame = pl.DataFrame({"event": event, "item": item, "click": clicks})
+    frame = frame.with_row_index("first_row").with_columns(
+        views=1 if rows.views is None else rows.views
+    )
+    same, later = event[1:] == event[:-1], event[1:] > event[:-1]
+    in_order = same | later if distinct and not by_item else later | (item[1:] > item[:-1]) & same
+    if in_order.all():
+        return frame.with_columns(last_row="first_row", rows=1)
     # numpy sorts one number of a row several times as fast as polars groups two
     keys = event.astype(np.int64) * max(len(rows.item.texts), 1) + item
-    wanted, order = keys[clicked], stable_order(keys)
+    order = stable_order(keys)
     keys = keys[order]
-    is_first = np.append(True, keys[1:] != keys[:-1])
-    folds = not is_first.all()
-    starts = np.flatnonzero(is_first) if folds else np.arange(n)
-    first = order[starts] if folds else order
-    sizes = np.diff(np.append(starts, n)) if folds else np.ones(n, np.int32)
-    views = sizes
-    if rows.views is not None:
-        views = np.add.reduceat(rows.views[order], starts) if folds else rows.views[order]
-    clicks = np.full(len(first), n + 1)
-    np.minimum.at(clicks, np.searchsorted(keys[starts] if folds else keys, wanted), places)
-    folded = {
-        "event": event[first],
-        "item": item[first],
-        "click": clicks,
-        "first_row": first,
-        "last_row": order[starts + sizes - 1] if folds else first,
-        "rows": sizes,
-        "views": views,
-    }
-    if not by_item:
-        in_order = stable_order(folded["event"].astype(np.int64) * n + first)
-        folded = {name: values[in_order] for name, values in folded.items()}
-    return pl.DataFrame(folded)
-
-
-def _candidates(rows: Rows, event: IntArray, ordered: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Event, item, first_row and, where they mean something, views of each candidate, by event and
-    then by first row or by item; and candidate, event and click of those that were clicked."""
-    n, item = rows.n_rows, rows.item.codes
-    later, same = event[1:] > event[:-1], event[1:] == event[:-1]
-    if (later | (same & (item[1:] > item[:-1]))).all():
-        # each row is a candidate, in its place
-        clicked, click = click_numbers(rows.chosen, rows.click_order)
-        candidates = pl.DataFrame({"event": event, "item": item}).with_row_index("first_row")
-        if rows.views is not None:
-            candidates = candidates.with_columns(views=rows.views)
-        clicks = {"candidate": clicked, "event": event[clicked], "click": click}
-        return candidates, pl.DataFrame(clicks)
-    folded = fold_rows(rows, event, by_item=not ordered)
-    chosen = folded.with_row_index("candidate").filter(pl.col("click") <= n)
-    if rows.views is None and folded.height == n:
-        folded = folded.drop("views")
-    return folded, chosen.select("candidate", "event", "click")
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    frame = frame[order]
+    if len(starts) == n:
+        frame = frame.with_columns(last_row="first_row", rows=1)
+    else:
+        ends = np.append(starts[1:], n)
+        frame = frame[starts].with_columns(
+            click=np.minimum.reduceat(frame["click"].to_numpy(), starts),
+            views=np.add.reduceat(frame["views"].to_numpy(), starts, dtype=np.int64),
+            last_row=frame["first_row"].gather(ends - 1),
+            rows=ends - starts,
+        )
+    return frame if by_item else frame.sort("event", "first_row")
 
 
 def _per_session(
