@@ -37,7 +37,6 @@ from fastgaum.bench.experiments.promises import (
     seeds_figure,
 )
 from fastgaum.config import Config
-from fastgaum.errors import ConfigError
 from fastgaum.files import atomic
 from fastgaum.logs.log import SessionLog, resplit_by
 from fastgaum.logs.read import load
@@ -68,7 +67,7 @@ RIVALS = (Popular.name, Greedy.name)
 
 @dataclass(frozen=True)
 class AwayPlan:
-    """What is compared. Raises ConfigError for an impossible value."""
+    """What is compared."""
 
     seeds: int = 10
     members: int = 5
@@ -81,11 +80,6 @@ class AwayPlan:
     """items that a slate is made of, drawn anew for each user and step"""
     config: PolicyConfig = field(default_factory=lambda: PolicyConfig(evaluations=1))
     """of the policy that is trained"""
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "members", "users"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def setting(self, log: SessionLog) -> Setting:
         """What all policies meet."""
@@ -121,8 +115,7 @@ def away(
     """
     tasks = [AwayTask(log, seed, plan) for log in logs.values() for seed in range(plan.seeds)]
     found: dict[int, Paid] = {}
-    alone = ((place, paid_of(task)) for place, task in enumerate(tasks))
-    with closing(side_by_side(paid_of, tasks, jobs) if jobs > 1 else alone) as seeds:
+    with closing(side_by_side(paid_of, tasks, jobs)) as seeds:
         for place, paid in seeds:
             found[place] = paid
             task = tasks[place]

@@ -24,11 +24,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import pytest
 
 from fastgaum import threads
-from fastgaum.bench.races import RATE, Bar, Race
-from fastgaum.bench.rivals.peers import PEERS, rate
+from fastgaum.bench.races import RATE, Bar, Group, Race, SkippedError
+from fastgaum.bench.rivals.peers import PEERS, recsim_rate
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import SIZES
@@ -47,8 +46,6 @@ SETTINGS: dict[str, tuple[dict[str, Any], Bar]] = {
     "env-4096-towers": (SIZES["towers"], READS),
 }
 SETS = {"env-set": {"relations": False}, "env-set-relations": {"relations": True}}
-FIGURES = ("env-single", "env-step-200", "env-recsim")
-GROUPS = dict.fromkeys([*SETTINGS, *SETS, *FIGURES])
 K, STEPS, MEMBERS = 10, 20, 5
 
 
@@ -91,25 +88,23 @@ class Steps:
         return seconds
 
 
-@pytest.mark.parametrize("contender", ["ours"])
-@pytest.mark.parametrize("group", SETTINGS)
-def test_steps(race: Race, full: bool, group: str, contender: str) -> None:
-    changes, bar = SETTINGS[group]
-    n = 4096 if full else 40
-    steps = checked_steps(Steps(world_of(full, **changes), n))
+def many_users(race: Race) -> None:
+    """Time lives in one world."""
+    changes, bar = SETTINGS[race.group]
+    n = 4096 if race.full else 40
+    steps = checked_steps(Steps(world_of(race.full, **changes), n))
     flops = 2.0 * 64**2 * K * n * STEPS
-    race(steps, None, unit="user-steps", amount=n * STEPS, bars=(bar,), flops=flops)
+    race.time(steps, None, unit="user-steps", amount=n * STEPS, bars=(bar,), flops=flops)
 
 
-@pytest.mark.parametrize("contender", ["ours", "one-world", "states-read"])
-@pytest.mark.parametrize("group", SETS)
-def test_steps_of_a_set(race: Race, full: bool, group: str, contender: str) -> None:
-    world, n = world_of(full, **SETS[group]), 4096 if full else 40
+def users_of_a_set(race: Race) -> None:
+    """Time lives in a set of worlds, or in one of them."""
+    world, n = world_of(race.full, **SETS[race.group]), 4096 if race.full else 40
     members = [LearnedWorld(world.model, "generator") for _ in range(MEMBERS)]
-    users_of = world if contender == "one-world" else WorldSet(members)
-    steps = checked_steps(Steps(users_of, n, read=contender == "states-read"))
+    users_of = world if race.contender == "one-world" else WorldSet(members)
+    steps = checked_steps(Steps(users_of, n, read=race.contender == "states-read"))
     bars = (Bar(1.0, "one-world", 5),)
-    race(steps, None, unit="user-steps", amount=n * STEPS, bars=bars)
+    race.time(steps, None, unit="user-steps", amount=n * STEPS, bars=bars)
 
 
 def checked_steps(work: Steps) -> Callable[[], None]:
@@ -135,17 +130,17 @@ def _check_draws(work: Steps) -> None:
     assert abs((~clicked).sum() - none.sum()) < 5 * spread + 1
 
 
-@pytest.mark.parametrize("group", ["env-single"])
-def test_a_single_user(record: Callable[..., None], full: bool, group: str) -> None:
-    work = Steps(world_of(full, **IDENTITY), 1, steps=300 if full else 5)
+def single_user(race: Race) -> None:
+    """Record microseconds of a step."""
+    work = Steps(world_of(race.full, **IDENTITY), 1, steps=300 if race.full else 5)
     work.play()
-    record(1e6 * float(np.median(work.play())), "µs per step of one user")
+    race.record(1e6 * float(np.median(work.play())), "µs per step of one user")
 
 
-@pytest.mark.parametrize("group", ["env-step-200"])
-def test_the_two_hundredth_step(record: Callable[..., None], full: bool, group: str) -> None:
-    """Steps 1 to 20 against 181 to 200, the same slates and keys in turn: what else the machine
-    does then hits both alike."""
+def late_steps(race: Race) -> None:
+    """Record steps 181 to 200 against 1 to 20, the same slates and keys in turn: what else the
+    machine does then hits both alike."""
+    full = race.full
     world, n, edge = world_of(full, **IDENTITY), 4096 if full else 40, 20 if full else 3
     before = Steps(world, n, steps=180 if full else 6)
     early, late = Steps(world, n, edge), Steps(world, n, edge)
@@ -161,16 +156,27 @@ def test_the_two_hundredth_step(record: Callable[..., None], full: bool, group: 
                 users.step(slates, keys)
                 seconds[which, repeat, t] = time.perf_counter() - started
     first, last = np.median(seconds, axis=(1, 2))
-    record(100 * (last / first - 1), "% more at step 200", bar=5, at_most=5.0)
+    race.record(100 * (last / first - 1), "% more at step 200", bar=5, at_most=5.0)
 
 
-@pytest.mark.parametrize("group", ["env-recsim"])
-def test_recsim(record: Callable[..., None], full: bool, group: str) -> None:
-    theirs = rate("recsim", threads.get_threads())
+def recsim(race: Race) -> None:
+    """Record our rate over RecSim's."""
+    theirs = recsim_rate(threads.get_threads())
     if theirs is None:
-        pytest.skip(f"${PEERS} names no environment with RecSim: bench/rivals/peers.py makes one")
-    n = 4096 if full else 40
-    work = Steps(world_of(full, **IDENTITY), n)
+        raise SkippedError(
+            f"${PEERS} names no environment with RecSim: bench/rivals/peers.py makes one"
+        )
+    n = 4096 if race.full else 40
+    work = Steps(world_of(race.full, **IDENTITY), n)
     # the best of five runs, as RecSim's
     ours = max(n * STEPS / sum(work.play()) for _ in range(5))
-    record(ours / theirs, "x RecSim's user-steps/s", bar=13, at_least=50.0)
+    race.record(ours / theirs, "x RecSim's user-steps/s", bar=13, at_least=50.0)
+
+
+GROUPS = {
+    **dict.fromkeys(SETTINGS, Group(many_users)),
+    **dict.fromkeys(SETS, Group(users_of_a_set, ("ours", "one-world", "states-read"))),
+    "env-single": Group(single_user),
+    "env-step-200": Group(late_steps),
+    "env-recsim": Group(recsim),
+}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
+from fastgaum.bench.races import Group, Race, SkippedError
 
 MEMORY = {
     # the bar is set at seven candidates per event, the world's own mean is below five
@@ -24,7 +23,6 @@ COLD = {
     "cold-first-step-warm-cache": ("first_step_warm_cache_seconds", "s", 0.6),
     "cold-compiled-after-first-step": ("compiled_after_first_step", "kernels", 0.0),
 }
-GROUPS = dict.fromkeys([*MEMORY, *COLD])
 
 
 @cache
@@ -36,16 +34,22 @@ def printed(script: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("group", MEMORY)
-def test_memory(record: Callable[..., None], full: bool, group: str) -> None:
-    stage, name, unit, at_most = MEMORY[group]
-    sizes = () if full else ("--events=2000", "--items=100", "--epochs=1")
-    record(printed("memory.py", stage, *sizes)[name], unit, bar=8, at_most=at_most)
+def memory(race: Race) -> None:
+    """Record a figure of memory.py."""
+    stage, name, unit, at_most = MEMORY[race.group]
+    sizes = () if race.full else ("--events=2000", "--items=100", "--epochs=1")
+    race.record(printed("memory.py", stage, *sizes)[name], unit, bar=8, at_most=at_most)
 
 
-@pytest.mark.parametrize("group", COLD)
-def test_cold_start(record: Callable[..., None], full: bool, group: str) -> None:
-    if not full:
-        pytest.skip("compiling every kernel anew takes too long for a smoke test")
-    name, unit, at_most = COLD[group]
-    record(printed("coldstart.py")[name], unit, bar=10, at_most=at_most)
+def cold_start(race: Race) -> None:
+    """Record a figure of coldstart.py."""
+    if not race.full:
+        raise SkippedError("compiling every kernel anew takes too long for a smoke test")
+    name, unit, at_most = COLD[race.group]
+    race.record(printed("coldstart.py")[name], unit, bar=10, at_most=at_most)
+
+
+GROUPS = {
+    **dict.fromkeys(MEMORY, Group(memory)),
+    **dict.fromkeys(COLD, Group(cold_start)),
+}

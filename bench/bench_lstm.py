@@ -22,12 +22,11 @@ from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 
-from fastgaum.bench.races import Bar, Race, check
+from fastgaum.bench.races import Bar, Group, Race, check
 from fastgaum.engine.recurrence import LstmLayer
 from fastgaum.engine.tables import Named, NamedRoom, SparseTable
 from fastgaum.logs.synthetic import synthesise
@@ -56,7 +55,7 @@ def _tail(size: int, share: float, at_200: float) -> Setting:
     return Setting(size, "torch-packed", (Bar(share, "sgemm", 4, at_200),))
 
 
-GROUPS = {
+SETTINGS = {
     "lstm-h64-tail": _tail(64, 0.35, 0.45),
     "lstm-h128-tail": _tail(128, 0.5, 0.6),
     "lstm-h512-tail": _tail(512, 0.6, 0.7),
@@ -254,20 +253,20 @@ def work_of(size: int, n_sessions: int, equal: bool, dense: bool) -> Work:
     return Work(size, n_sessions, equal, dense)
 
 
-@pytest.mark.parametrize(
-    ("group", "contender"),
-    [(group, name) for group, setting in GROUPS.items() for name in ("ours", setting.rival)],
-)
-def test_lstm(race: Race, full: bool, group: str, contender: str) -> None:
-    setting = GROUPS[group]
+def passes(race: Race) -> None:
+    """Time a pass forward and backward."""
+    setting = SETTINGS[race.group]
     # large states cost most in stock torch
-    size, n_sessions = (setting.size, N_SESSIONS) if full else (min(setting.size, 96), 24)
+    size, n_sessions = (setting.size, N_SESSIONS) if race.full else (min(setting.size, 96), 24)
     work = work_of(size, n_sessions, setting.rival == "torch-padded", setting.dense)
-    step = CONTENDERS[contender](work)
+    step = CONTENDERS[race.contender](work)
     expected: dict[str, Tensor] | None = work.expected
     if isinstance(step, FromItems | FromArray):
         step()
-        check(step.found(), work.expected, 1e-5)
+        check(step.found(), work.expected)
         expected = None
     flops = 24.0 * size**2 * work.n_tokens
-    race(step, expected, unit="tokens", amount=work.n_tokens, bars=setting.bars, flops=flops)
+    race.time(step, expected, unit="tokens", amount=work.n_tokens, bars=setting.bars, flops=flops)
+
+
+GROUPS = {name: Group(passes, ("ours", setting.rival)) for name, setting in SETTINGS.items()}

@@ -15,17 +15,15 @@ from functools import cache
 
 import numpy as np
 import polars as pl
-import pytest
 import torch
 from torch import Tensor
 
-from fastgaum.bench.races import Bar, Race
+from fastgaum.bench.races import Bar, Group, Race
 from fastgaum.logs.read import read_frame
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.online import OnlineUser
 from fastgaum.models.user_model import UserModel
 
-GROUPS = dict.fromkeys(["online-display", "online-session"])
 K, PAST = 10, 20
 
 
@@ -76,20 +74,19 @@ def by_log(model: UserModel, displays: list[list[str]]) -> Callable[[], Mapping[
 CONTENDERS = {"ours": online, "log-and-predict": by_log}
 
 
-@pytest.mark.parametrize("contender", CONTENDERS)
-@pytest.mark.parametrize("group", ["online-display"])
-def test_one_display(race: Race, full: bool, group: str, contender: str) -> None:
-    model = model_of(full)
+def one_display(race: Race) -> None:
+    """Time the probabilities of one display."""
+    model = model_of(race.full)
     displays = displays_of(model, PAST + 1)
     expected = by_log(model, displays)()
     bars = [Bar(20.0, over="log-and-predict", number=6)]
-    race(CONTENDERS[contender](model, displays), expected, unit="displays", amount=1, bars=bars)
+    step = CONTENDERS[race.contender](model, displays)
+    race.time(step, expected, unit="displays", amount=1, bars=bars)
 
 
-@pytest.mark.parametrize("group", ["online-session"])
-def test_a_session(record: Callable[..., None], full: bool, group: str) -> None:
-    """Each display of ten other items, and the choice after it: microseconds."""
-    model, n = model_of(full), 5_000 if full else 20
+def whole_session(race: Race) -> None:
+    """Record each display of ten other items, and the choice after it: microseconds."""
+    model, n, record = model_of(race.full), 5_000 if race.full else 20, race.record
     displays = displays_of(model, PAST + n)
     user, seconds = user_with_past(model, displays[:PAST]), np.empty((n, 3))
     for row, display in zip(seconds, displays[PAST:], strict=True):
@@ -105,3 +102,9 @@ def test_a_session(record: Callable[..., None], full: bool, group: str) -> None:
     # without what other processes take of the machine
     record(most[1], "µs of its processor, 99th percentile")
     record(median[2], "µs with the choice told, median")
+
+
+GROUPS = {
+    "online-display": Group(one_display, tuple(CONTENDERS)),
+    "online-session": Group(whole_session),
+}

@@ -28,11 +28,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 from fastgaum.baselines.registry import make_model
-from fastgaum.bench.races import SOONER, times_as_soon
+from fastgaum.bench.races import SOONER, Group, Race, SkippedError, times_as_soon
 from fastgaum.bench.rivals.peers import PEERS, conditional_logit
 from fastgaum.bench.rivals.two_towers import BATCH, Displays, Training
 from fastgaum.engine.dispatch import game_for
@@ -52,17 +51,6 @@ ASKED = 1.97
 BASELINES = ("logit", "wd-lr", "wd-ccf")
 """trained by gradient, on displays as we are"""
 COMMANDS = {"audit-wikispeedia": ("data", "audit"), "convert-wikispeedia": ("data", "convert")}
-GROUPS = dict.fromkeys(
-    [
-        "quality-wikispeedia",
-        "quality-clara2",
-        "quality-hotel",
-        "quality-torch-choice",
-        "rate-wikispeedia",
-        "evaluate-wikispeedia",
-        *COMMANDS,
-    ]
-)
 
 
 class ReachedError(Exception):
@@ -150,7 +138,7 @@ def our_rate(model: UserModel, log: SessionLog, kind: str, n_calls: int) -> floa
 def public_log(name: str) -> SessionLog:
     """A log of the registry; skips where it is not at hand."""
     if find_log(name) is None:
-        pytest.skip(f"the log {name} is not at hand: `fastgaum data get {name}`")
+        raise SkippedError(f"the log {name} is not at hand: `fastgaum data get {name}`")
     return load(name)
 
 
@@ -162,10 +150,11 @@ def hotel(full: bool, no_click: float = 0.33) -> SessionLog:
     return log
 
 
-@pytest.mark.parametrize("group", ["quality-wikispeedia"])
-def test_a_large_log(record: Callable[..., None], full: bool, group: str) -> None:
+def large_log(race: Race) -> None:
+    """Record seconds until a loss on Wikispeedia, ours and stock torch's."""
+    full, record = race.full, race.record
     if not full:
-        pytest.skip("its fits take too long for a smoke test")
+        raise SkippedError("its fits take too long for a smoke test")
     log = public_log("wikispeedia")
     ours = seconds_until(log, ASKED, full)
     theirs = Training(Displays.of(log, ("target", "page"))).seconds_until(ASKED)
@@ -175,9 +164,10 @@ def test_a_large_log(record: Callable[..., None], full: bool, group: str) -> Non
     record(theirs, f"s of stock torch until NLL {ASKED}, training alone")
 
 
-@pytest.mark.parametrize("group", ["quality-clara2", "quality-hotel"])
-def test_a_small_log(record: Callable[..., None], full: bool, group: str) -> None:
-    log = public_log("clara2") if full and group == "quality-clara2" else hotel(full)
+def small_log(race: Race) -> None:
+    """Record seconds until the loss of the best of our own baselines."""
+    full, record = race.full, race.record
+    log = public_log("clara2") if full and race.group == "quality-clara2" else hotel(full)
     ended = []
     for name in BASELINES:
         model, started = make_model(name, {"protocol": "bags"}), time.perf_counter()
@@ -190,12 +180,15 @@ def test_a_small_log(record: Callable[..., None], full: bool, group: str) -> Non
     record(ours, f"s until NLL {loss:.3f}")
 
 
-@pytest.mark.parametrize("group", ["quality-torch-choice"])
-def test_a_peer(record: Callable[..., None], full: bool, group: str) -> None:
+def peer(race: Race) -> None:
+    """Record seconds until the loss of torch-choice's logit."""
+    full, record = race.full, race.record
     log = hotel(full, no_click=0)
     found = conditional_logit(log, torch.get_num_threads())
     if found is None:
-        pytest.skip(f"${PEERS} names no environment with it: bench/rivals/peers.py makes one")
+        raise SkippedError(
+            f"${PEERS} names no environment with it: bench/rivals/peers.py makes one"
+        )
     theirs, loss = found
     ours = seconds_until(log, loss, full)
     ratio = times_as_soon(ours, theirs)
@@ -203,10 +196,11 @@ def test_a_peer(record: Callable[..., None], full: bool, group: str) -> None:
     record(ours, f"s until NLL {loss:.3f}")
 
 
-@pytest.mark.parametrize("group", ["rate-wikispeedia"])
-def test_rates(record: Callable[..., None], full: bool, group: str) -> None:
+def rates(race: Race) -> None:
+    """Record candidates per second of training."""
+    full, record = race.full, race.record
     if not full:
-        pytest.skip("stock torch's log is not at hand where sizes are small")
+        raise SkippedError("stock torch's log is not at hand where sizes are small")
     (model, log), n_calls = sized(full), 20
     exact, rounds = (our_rate(model, log, kind, n_calls) for kind in ("exact", "round"))
     displays = Displays.of(log, ("target", "page"))
@@ -225,8 +219,9 @@ def test_rates(record: Callable[..., None], full: bool, group: str) -> None:
     record(rounds / exact, "of that rate, rounds", bar=2, at_least=0.5)
 
 
-@pytest.mark.parametrize("group", ["evaluate-wikispeedia"])
-def test_evaluation(record: Callable[..., None], full: bool, group: str) -> None:
+def evaluation(race: Race) -> None:
+    """Record candidates per second of an evaluation."""
+    full, record = race.full, race.record
     model, log = sized(full)
     n_candidates = log.count("candidates", "test")
 
@@ -238,17 +233,29 @@ def test_evaluation(record: Callable[..., None], full: bool, group: str) -> None
     record(rate, "candidates/s", bar=7, at_least=5e6)
 
 
-@pytest.mark.parametrize("group", COMMANDS)
-def test_a_command(record: Callable[..., None], full: bool, group: str) -> None:
+def whole_command(race: Race) -> None:
+    """Record seconds of a command."""
+    full, record = race.full, race.record
     name = "wikispeedia" if full else "sample"
     public_log(name)
     seconds = []
     for _ in range(5 if full else 1):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "fastgaum", *COMMANDS[group], name]
-            if group.startswith("convert"):
+            command = [sys.executable, "-m", "fastgaum", *COMMANDS[race.group], name]
+            if race.group.startswith("convert"):
                 command += ["-o", str(Path(folder) / "log")]
             started = time.perf_counter()
             subprocess.run(command, capture_output=True, check=True)
             seconds.append(time.perf_counter() - started)
     record(median(seconds), "s, wall", bar=7, at_most=6.0)
+
+
+GROUPS = {
+    "quality-wikispeedia": Group(large_log),
+    "quality-clara2": Group(small_log),
+    "quality-hotel": Group(small_log),
+    "quality-torch-choice": Group(peer),
+    "rate-wikispeedia": Group(rates),
+    "evaluate-wikispeedia": Group(evaluation),
+    **dict.fromkeys(COMMANDS, Group(whole_command)),
+}

@@ -11,11 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 from fastgaum import threads
-from fastgaum.bench.races import Bar, Race
+from fastgaum.bench.races import Bar, Group, Race
 from fastgaum.bench.rivals.flops import round_flops
 from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
@@ -44,7 +43,7 @@ class Setting:
     n_items: int = 1_000_000
 
 
-GROUPS: dict[str, Setting] = {
+SETTINGS: dict[str, Setting] = {
     "round-scale": Setting(
         "scale",
         {"ours": 40, "one-thread": 20, "stock-torch": 1},
@@ -157,12 +156,9 @@ GAMES: dict[str, Callable[[Networks, Config, Data], Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("group", "contender"),
-    [(group, name) for group, setting in GROUPS.items() for name in setting.contenders],
-)
-def test_training(race: Race, full: bool, group: str, contender: str) -> None:
-    setting = GROUPS[group]
+def train(race: Race) -> None:
+    """Time rounds from seed 0."""
+    setting, contender, full = SETTINGS[race.group], race.contender, race.full
     data = data_for(setting, contender, full)
     config = race_config(setting.batch_sessions)
     game = contender if contender in GAMES else "ours"
@@ -181,7 +177,7 @@ def test_training(race: Race, full: bool, group: str, contender: str) -> None:
         def step() -> None:
             run.steps(steps)
 
-        race(
+        race.time(
             step,
             None,
             unit="events",
@@ -191,3 +187,6 @@ def test_training(race: Race, full: bool, group: str, contender: str) -> None:
         )
     finally:
         threads.set_threads(count)
+
+
+GROUPS = {name: Group(train, tuple(setting.contenders)) for name, setting in SETTINGS.items()}

@@ -1,14 +1,12 @@
-"""What this machine can do at most, probed in about a second: matrix products and random rows.
+"""What this machine can do at most, probed in part of a second: matrix products.
 
-A kernel cannot be faster than its arithmetic at the peak of a matrix product, nor than its rows at
-the speed at which rows come from memory in random order. Both are the best of several short tries
-with the threads in use."""
+A kernel cannot be faster than its arithmetic at the peak of a matrix product, the best of several
+short tries with the threads in use."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -16,36 +14,10 @@ import torch
 from fastgaum import threads
 from fastgaum.kernels._jit import Array, jit_fast
 
-ROW = 64
-"""floats of a gathered row: 256 bytes, four cache lines"""
-TABLE_ROWS = 2**20
-"""rows of the gathered table: 256 MiB, more than a last-level cache holds"""
-GATHERS = 2**18
-"""rows gathered in one try"""
 SIDES = (768, 1536)
 """sides of the square matrices that are multiplied"""
 LEAST_TRIES, SECONDS = 3, 0.15
 """tries of one kind: so many at least, and more while so much time has not passed"""
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """Probed peaks."""
-
-    sgemm_gflops: float
-    """float32 matrix product, 10⁹ operations per second, the faster of torch's BLAS and that of the
-    kernels"""
-    gather_gbps: float
-    """rows of 64 floats read in random order, 10⁹ bytes per second"""
-
-    def to_dict(self) -> dict[str, float]:
-        """The entry of the JSON object."""
-        return asdict(self)
-
-
-def probe() -> Ceilings:
-    """Probe both ceilings with the threads in use."""
-    return Ceilings(sgemm_gflops=sgemm() / 1e9, gather_gbps=gather() / 1e9)
 
 
 def sgemm(sides: tuple[int, ...] = SIDES) -> float:
@@ -56,18 +28,6 @@ def sgemm(sides: tuple[int, ...] = SIDES) -> float:
     return max(
         2.0 * side**3 * rate for side in sides for rate in (_torch_rate(side), _kernel_rate(side))
     )
-
-
-def gather(table_rows: int = TABLE_ROWS, gathers: int = GATHERS) -> float:
-    """Bytes per second of reading rows of 64 floats in random order."""
-    # ones, not zeros: pages that were never written are all one page
-    table = np.ones((table_rows, ROW), dtype=np.float32)
-    rows = np.random.default_rng(0).integers(0, table_rows, gathers, dtype=np.int32)
-    parts = [
-        (table, part, np.zeros(ROW, np.float32))
-        for part in np.array_split(rows, 8 * threads.get_threads())
-    ]
-    return table.itemsize * ROW * gathers * _best_rate(lambda: threads.run(sum_rows, parts))
 
 
 def _torch_rate(side: int) -> float:
@@ -100,12 +60,3 @@ def _best_rate(call: Callable[[], object]) -> float:
 def product(a: Array, b: Array, out: Array) -> None:
     """Write the matrix product."""
     np.dot(a, b, out)
-
-
-@jit_fast
-def sum_rows(table: Array, rows: Array, total: Array) -> None:
-    """Add the named rows to total (64,): every byte is read, and what is written stays in the
-    nearest cache."""
-    for row in rows:
-        for j in range(ROW):
-            total[j] += table[row, j]

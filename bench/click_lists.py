@@ -7,10 +7,8 @@ choice is the first click in time, which in 3 % of clara2's lists with a click i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.logs.log import IntArray, SessionLog
-from fastgaum.reports.table import num
+from fastgaum.reports.table import num, rows_to_markdown
 
 FloatArray = npt.NDArray[np.float64]
 FLAGS = (
@@ -146,25 +144,6 @@ def first_click(log_click: FloatArray) -> FloatArray:
     return np.concatenate([above + log_click, none_above[:, -1:]], axis=1)
 
 
-def enumerated(conditional: FloatArray, vectors: FloatArray) -> FloatArray:
-    """The same for one list by summing over every vector of clicks, shape (n_places + 1,): slow and
-    obvious.
-
-    `vectors` (2 ** n_places, n_places) are all vectors of clicks, `conditional` the log probability
-    of a click at each place given the vector's clicks above, same shape."""
-    click, none = np.exp(conditional), -np.expm1(conditional)
-    weight = np.where(vectors > 0, click, none).prod(axis=1)
-    first = np.where(vectors.any(axis=1), vectors.argmax(axis=1), vectors.shape[1])
-    total = np.bincount(first, weight, minlength=vectors.shape[1] + 1)
-    return np.asarray(np.log(total), dtype=np.float64)
-
-
-def every_vector(n_places: int) -> FloatArray:
-    """All vectors of clicks of so many places, shape (2 ** n_places, n_places)."""
-    numbers = np.arange(1 << n_places)[:, None]
-    return ((numbers >> np.arange(n_places)) & 1).astype(np.float64)
-
-
 CLICK_MODEL_COLUMNS = (
     "model",
     "session flags",
@@ -180,8 +159,7 @@ CLICK_MODEL_COLUMNS = (
 
 def click_models_to_markdown(result: Mapping[str, Any]) -> str:
     """The rows that `bench/rivals/click_models.py` writes, those of the test lists first."""
-    rows: list[tuple[str, ...]] = [CLICK_MODEL_COLUMNS, (":--", ":--", ":--", *["--:"] * 6)]
-    rows += [
+    rows = [CLICK_MODEL_COLUMNS] + [
         (
             row["model"],
             "yes" if row["flags"] else "no",
@@ -204,17 +182,7 @@ def click_models_to_markdown(result: Mapping[str, Any]) -> str:
         f"epoch, and strength of the L2 prior (of {tried}), chosen on the validation lists, whose own "
         "rows are therefore a little too good",
     )
-    return "\n".join(
-        ["| " + " | ".join(row) + " |" for row in rows] + [""] + [f"- {n}" for n in notes]
-    )
-
-
-def has_test_rows(file: Path) -> bool:
-    """Whether there is a file of such rows, and some are of the test lists."""
-    if not file.exists():
-        return False
-    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
-    return any(row["split"] == "test" for row in rows)
+    return "\n".join([rows_to_markdown(rows, left=(0, 1, 2)), "", *(f"- {n}" for n in notes)])
 
 
 def _with_interval(value: float, ci: list[float], digits: int) -> str:

@@ -2,14 +2,13 @@
 bench/coldstart.py`.
 
 Prints one line of JSON. Each figure is the wall time of a process of its own; the log is made
-beforehand and read from disk. The clock runs from after the imports to the end of the first exact
-step, and on to the end of the first round, which has by then read and encoded the log, made one
-exact step, scored the validation sessions and made one round. Figures are the largest over the
-presets (`first_step…` is the round's), the least over the processes of one preset."""
+beforehand and read from disk. The clock runs from after the imports to the end of the first round,
+which has by then read and encoded the log, made an epoch of exact steps, scored the validation
+sessions and made one round. Figures are the largest over the presets, those of a warm cache the
+least over the processes of one preset."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -23,45 +22,34 @@ import fastgaum
 from fastgaum.game.epochs import EpochRow, Observer
 
 PRESETS = ("fastgaum", "paper-lstm", "paper-pw")
-N_EVENTS, N_ITEMS = 2_000, 500
-IMPORTS = {
-    "import_seconds_above_torch": "fastgaum",
-    "import_training_seconds_above_torch": "fastgaum.game.loop",
-}
+N_EVENTS, N_ITEMS, PROCESSES = 2_000, 500, 3
 _IMPORT = (
-    "import time, torch; started = time.perf_counter(); import {}; print(time.perf_counter() - "
-    "started)"
+    "import time, torch; started = time.perf_counter(); import fastgaum; "
+    "print(time.perf_counter() - started)"
 )
 
 
-def measure(presets: tuple[str, ...] = PRESETS, processes: int = 3) -> dict[str, Any]:
-    """Every figure by name; the warm ones and the imports are the best of so many processes, an
-    empty cache has one each."""
-    figures: dict[str, Any] = {
-        name: round(
-            min(float(_python(os.environ, "-c", _IMPORT.format(module))) for _ in range(processes)),
-            4,
-        )
-        for name, module in IMPORTS.items()
-    }
-    runs = {}
+def measure() -> dict[str, Any]:
+    """Every figure by name."""
+    imports = [float(_python(os.environ, "-c", _IMPORT)) for _ in range(PROCESSES)]
+    cold, warm = [], []
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         fastgaum.save_log(fastgaum.synthesise(N_EVENTS, preset="scale", n_items=N_ITEMS)[0], log)
-        for preset in presets:
+        for preset in PRESETS:
             environment = os.environ | {"NUMBA_CACHE_DIR": str(Path(folder) / preset)}
-            command = (str(Path(__file__).resolve()), "--process", preset, str(log))
-            cold, *warm = [json.loads(_python(environment, *command)) for _ in range(1 + processes)]
-            least = {name: min(run[name] for run in warm) for name in cold}
-            runs[preset] = {"empty_cache": cold, "warm_cache": least}
-    for state in ("empty_cache", "warm_cache"):
-        for name in ("first_exact_step", "first_step"):
-            figures[f"{name}_{state}_seconds"] = max(run[state][name] for run in runs.values())
-    figures["compiled_after_first_step"] = sum(
-        run["empty_cache"]["compiled_after"] for run in runs.values()
-    )
-    figures["kernels"] = {preset: run["empty_cache"]["compiled"] for preset, run in runs.items()}
-    return figures | {"presets": runs}
+            command = (str(Path(__file__).resolve()), preset, str(log))
+            first, *others = [
+                json.loads(_python(environment, *command)) for _ in range(1 + PROCESSES)
+            ]
+            cold.append(first)
+            warm.append(min(run["first_step"] for run in others))
+    return {
+        "import_seconds_above_torch": min(imports),
+        "first_step_empty_cache_seconds": max(run["first_step"] for run in cold),
+        "first_step_warm_cache_seconds": max(warm),
+        "compiled_after_first_step": sum(run["compiled_after"] for run in cold),
+    }
 
 
 def _python(environment: Any, *arguments: str) -> str:
@@ -79,22 +67,19 @@ def _python(environment: Any, *arguments: str) -> str:
 
 
 class _Clock(Observer):
-    """Notes when the first exact step and the first round are done, and how many kernels there were
-    then."""
+    """Notes when the first round is done, and how many kernels there are then."""
 
     def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.seconds: dict[str, float] = {}
-        self.compiled = 0
-        self.phase = "first_exact_step"
+        self.started, self.seconds = time.perf_counter(), 0.0
+        self.compiled = self.epochs = 0
 
     def on_batch_end(self, done: int, total: int) -> None:
-        if self.phase not in self.seconds:
-            self.seconds[self.phase] = round(time.perf_counter() - self.started, 3)
+        if self.epochs and not self.seconds:
+            self.seconds = round(time.perf_counter() - self.started, 3)
             self.compiled = held_signatures()
 
     def on_epoch_end(self, row: EpochRow) -> None:
-        self.phase = "first_step"
+        self.epochs += 1
 
 
 def held_signatures() -> int:
@@ -124,28 +109,12 @@ def _process(preset: str, log_path: str) -> None:
     )
     log = fastgaum.load_log(log_path)
     model.fit(log, [clock])
-    print(
-        json.dumps(
-            clock.seconds
-            | {"compiled": clock.compiled, "compiled_after": held_signatures() - clock.compiled}
-        )
-    )
+    after = held_signatures() - clock.compiled
+    print(json.dumps({"first_step": clock.seconds, "compiled_after": after}))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--presets", default=",".join(PRESETS))
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=3,
-        help="warm processes per preset, of which the best counts",
-    )
-    parser.add_argument("--process", nargs=2, metavar=("PRESET", "LOG"), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.process:
-        _process(*asked.process)
+    if len(sys.argv) > 1:
+        _process(*sys.argv[1:])
     else:
-        print(json.dumps(measure(tuple(asked.presets.split(",")), asked.processes)))
+        print(json.dumps(measure()))

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastgaum.bench.report import machine_lines, never_reached, short, with_unit
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, KS, rows_by_model
-from fastgaum.reports.table import escaped, num, signed
+from fastgaum.reports.table import escaped, num, rows_to_markdown, signed
 
 Json = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ def set_numbers(page: str, read: Callable[[str], Json]) -> str:
 
     Args:
         page: text of a page.
-        read: the object of a file, as "docs/tables/bags.json".
+        read: the object of a name, as "bags"
 
     Raises:
         ValueError: a number's steps do not lead to one number of its object.
@@ -55,7 +55,7 @@ def set_numbers(page: str, read: Callable[[str], Json]) -> str:
     def found_again(found: re.Match[str]) -> str:
         name, steps, form = found.groups()
         try:
-            value = _value_at(read(f"docs/tables/{name}.json"), steps.split(" > "))
+            value = _value_at(read(name), steps.split(" > "))
             text = format(value, form).replace("%", " %")
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
@@ -89,9 +89,8 @@ def results_to_markdown(result: Json) -> str:
     code, ours."""
     names = list(result["datasets"])
     columns = [_column(result, name) for name in names]
-    rows: list[tuple[str, ...]] = [("", *names), (":--", *["--:"] * len(names))]
+    rows = [("", *names)]
     rows += [(label, *(column[label] for column in columns)) for label in columns[0]]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
     tested = ", ".join(
         f"{facts['n_test_events']} events of {facts['n_test_users']} users ({name})"
         for name, facts in result["datasets"].items()
@@ -106,7 +105,8 @@ def results_to_markdown(result: Json) -> str:
         "every row that reads counts also reads relations (counts of pairs of items); what a row's "
         "settings leave out, and rows of identities alone, the whole table says",
     )
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes), "", made_at(result)])
+    lines = [rows_to_markdown(rows), "", *(f"- {note}" for note in notes)]
+    return "\n".join([*lines, "", made_at(result)])
 
 
 def _column(result: Json, name: str) -> dict[str, str]:
@@ -228,7 +228,6 @@ def speed_to_markdown(result: Json) -> str:
     figures = {figure["group"]: figure for figure in reversed(result["figures"])}
     rows: list[tuple[str, ...]] = [
         ("what", "ours", "against", "ratio", "target", "met"),
-        (":--", "--:", ":--", "--:", "--:", "--:"),
     ]
     rows += [
         _figure_row(line, figures[line.group])
@@ -241,16 +240,9 @@ def speed_to_markdown(result: Json) -> str:
         for entry in (*result["races"], *result["figures"])
         if entry["holds"] is not None
     ]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(
-        [
-            machine_lines(result)[0] + ".",
-            "",
-            *lines,
-            "",
-            f"{sum(held)} of {len(held)} targets are met. {made_at(result)}",
-        ]
-    )
+    table = rows_to_markdown(rows, left=(0, 2))
+    met = f"{sum(held)} of {len(held)} targets are met. {made_at(result)}"
+    return f"{machine_lines(result)[0]}.\n\n{table}\n\n{met}"
 
 
 def _race_row(line: Line, races: list[Json]) -> tuple[str, ...]:

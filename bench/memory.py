@@ -31,36 +31,18 @@ VIEW_BYTES, INLINE_BYTES = 16, 12
 ROUNDS: dict[str, Any] = {"players": "adversarial", "warm_start": 0, "catch_up": 0}
 SETTLED = 5
 """epochs after which everything that is made once has been made"""
-BLOCKS, T_95 = 10, 2.306
-"""blocks of epochs, and Student's t, two-sided, for BLOCKS − 2 degrees of freedom"""
-PAGE_MB = 4096 / 1e6
 
 
 def log_and_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Sizes and peaks of loading, fitting and encoding, seven candidates an event."""
-    alone = _torch_alone()
+    """Bytes of a log and of its encoding, seven candidates an event."""
     from fastgaum.features.space import FeatureSpace
     from fastgaum.logs.synthetic import synthesise
 
     events, items = arguments.events, arguments.items
     log = synthesise(events, preset="scale", n_items=items, mean_display=7.0)[0]
-    peaks = {"load": status_mb("VmHWM") - alone}
-    restart_peak()
-    space = FeatureSpace.fit(log, "identity", set_context=False)
-    peaks["fit"] = status_mb("VmHWM") - alone
-    restart_peak()
-    encoder = space.encoder(log)
+    encoder = FeatureSpace.fit(log, "identity", set_context=False).encoder(log)
     encoded = [encoder.for_training(log.sessions_in(split)) for split in ("train", "validation")]
-    del encoder
-    peaks["encode"] = status_mb("VmHWM") - alone
-    of_log, of_encoded = log_bytes(log), held_bytes(encoded)
-    return {
-        "log_bytes_per_event": of_log / log.n_events,
-        "encoded_bytes_per_event": of_encoded / sum(part.n_events for part in encoded),
-        "resident_bytes_per_event": (of_log + of_encoded) / log.n_events,
-        "resident_mb": status_mb("VmRSS") - alone,
-        "peak_mb": peaks,
-    }
+    return {"resident_bytes_per_event": (log_bytes(log) + held_bytes(encoded)) / log.n_events}
 
 
 def training(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -80,11 +62,10 @@ def training(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def growth(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Growth of resident memory over epochs, and the 95 % interval of its slope.
+    """Growth of resident memory over epochs.
 
     The log is small, so that an epoch is short: what an epoch leaves behind does not depend on
-    that. Each leaves its row of the training table, about half a kilobyte. `flat` says that the
-    interval lies below a page of memory per epoch, the least that resident memory shows."""
+    that. Each leaves its row of the training table, about half a kilobyte."""
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
 
@@ -92,13 +73,7 @@ def growth(arguments: argparse.Namespace) -> dict[str, Any]:
     epochs, watch = SETTLED + arguments.epochs, _Watch()
     model = UserModel.from_preset("paper-lstm", epochs=epochs, patience=epochs, search=[], **ROUNDS)
     model.fit(log, [watch])
-    resident = watch.resident[SETTLED - 1 :]
-    low, slope, high = slope_of(resident)
-    return {
-        "growth_mb": resident[-1] - resident[0],
-        "bytes_per_epoch": [round(1e6 * bound) for bound in (low, slope, high)],
-        "flat": high < PAGE_MB,
-    }
+    return {"growth_mb": watch.resident[-1] - watch.resident[SETTLED - 1]}
 
 
 def _torch_alone() -> float:
@@ -115,26 +90,6 @@ class _Watch(Observer):
 
     def on_epoch_end(self, row: EpochRow) -> None:
         self.resident.append(status_mb("VmRSS"))
-
-
-def slope_of(resident: Sequence[float]) -> tuple[float, float, float]:
-    """Lower bound, estimate and upper bound of the growth per epoch: least squares over the medians
-    of BLOCKS blocks, since resident memory moves in steps.
-
-    Fewer epochs than two per block have no interval.
-    """
-    import numpy as np
-
-    if len(resident) < 2 * BLOCKS:
-        slope = (resident[-1] - resident[0]) / max(len(resident) - 1, 1)
-        return slope, slope, slope
-    parts = np.array_split(np.arange(len(resident)), BLOCKS)
-    x = np.array([part.mean() for part in parts])
-    y = np.array([np.median(np.asarray(resident)[part]) for part in parts])
-    slope, level = np.polyfit(x, y, 1)
-    spread = np.square(y - slope * x - level).sum() / (BLOCKS - 2) / np.square(x - x.mean()).sum()
-    half = T_95 * float(np.sqrt(spread))
-    return float(slope) - half, float(slope), float(slope) + half
 
 
 def log_bytes(log: SessionLog) -> int:

@@ -36,7 +36,7 @@ from fastgaum.ope.shown import Target, replay_policy
 from fastgaum.ope.values import off_policy_values
 from fastgaum.policies.base import Policy, top_places
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
-from fastgaum.reports.table import num, signed
+from fastgaum.reports.table import num, rows_to_markdown, signed
 from fastgaum.threads import set_threads
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import draw_distinct, draw_uniforms
@@ -275,7 +275,7 @@ def study_to_markdown(result: dict[str, Any]) -> str:
     intervals hold the true value; the lowest error in bold."""
     names = list(dict.fromkeys(one["estimator"] for one in result["rows"]))
     heads = ("log, target (share of random displays)", "events", "true value", *names)
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
+    lines = [heads]
     for setting in result["settings"]:
         judged = [one for one in result["rows"] if one["setting"] == setting["name"]]
         best = lowest(judged)
@@ -289,8 +289,8 @@ def study_to_markdown(result: dict[str, Any]) -> str:
             few = "" if one["supported"] == one["logs"] else f" of {one['supported']}"
             bold = f"**{rmse}**" if one["estimator"] == best else rmse
             cells.append(f"{bold}, {one['held']}{few}" if one["supported"] else "-")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + (
+        lines.append(tuple(cells))
+    return rows_to_markdown(lines) + (
         f"\n\n{result['logs']} logs of each setting. Root of the mean squared error, the lowest in "
         "bold, and how many intervals hold the true value, of how many where fewer logs support a "
         "value; -: none does."

@@ -1,38 +1,62 @@
-"""What a race is made of: bars, times and figures, and the callable behind the fixtures `race` and
-`record`.
+"""What races are made of, which there are, and how they run. A group is ours and its rivals on the
+same work:
 
-How to write a race is told in conftest.py; what becomes of the times, in report.py.
-"""
+    GROUPS = {  # of a file bench_*.py: what runs a group, and its contenders
+        "sums-plain": Group(sums, ("ours", "numpy")),
+        "sums-memory": Group(memory),
+    }
+
+    def sums(race: Race) -> None:
+        work = work_of(race.group, race.full)  # cached: every contender gets the same data and weights
+        step = CONTENDERS[race.contender](work)  # step() does the work once, returns named tensors
+        race.time(step, work.expected, unit="ids", amount=work.n_ids, bars=[Bar(5.0, "numpy", 3)])
+
+    def memory(race: Race) -> None:
+        race.record(peak / n_events, "bytes/event", bar=8, at_most=64.0)
+
+"ours" is what the others are compared with. The first call is checked against `expected` and
+compiles; at least five are timed. A speed counts only when the result is right: a step that returns
+None, with expected=None, is checked by its function. A rival that cannot run here raises
+`SkippedError`. Small sizes, where `race.full` is False, show that all contenders work.
+
+What becomes of the times, report.py tells."""
 
 from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fastgaum.errors import ConfigError, did_you_mean
+
 OURS = "ours"
 """the contender that all others are compared with"""
-RATE = "rate"
-CEILINGS = {"sgemm": "sgemm_gflops", "gather": "gather_gbps"}
-"""what a bar may be set over besides a rival: a ceiling by its name (the probed figure's key), or
-the rate itself"""
-
+RATE, SGEMM = "rate", "sgemm"
+"""what a bar may be set over besides a rival: the rate itself, or the probed peak of a matrix
+product"""
 SOONER = "x as soon as"
 """how the unit of a figure begins that is `times_as_soon`"""
-
 ROUNDS = 5
 """least number of repeats behind a median"""
-_SLOW, _VERY_SLOW = 0.2, 3.0
-"""seconds per call from which pytest-benchmark no longer chooses the rounds, and from which few
-rounds must do"""
+SLOW, ENOUGH, LEAST = 0.2, 1.0, 1e-3
+"""seconds of a call from which few rounds must do, of all rounds of a quicker one, and of one round
+at least"""
 
 Step = Callable[[], Mapping[str, Tensor] | None]
+
+
+class SkippedError(Exception):
+    """A contender cannot run here, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +65,7 @@ class Bar:
 
     >>> Bar(12.0, over="stock-torch")  # 12 times as fast as that contender
     Bar(at_least=12.0, over='stock-torch', number=None, at_200=None)
-    >>> Bar(0.45, over="sgemm", number=3)  # 45 % of the probed peak; or over="gather"
+    >>> Bar(0.45, over="sgemm", number=3)  # 45 % of the probed peak
     Bar(at_least=0.45, over='sgemm', number=3, at_200=None)
     >>> Bar(600_000, over="rate", number=5)  # units of work per second
     Bar(at_least=600000, over='rate', number=5, at_200=None)
@@ -56,65 +80,23 @@ class Bar:
     product takes a larger part of the time where products are quick. Between them lies a line"""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A measured value that is not the time of a step: bytes, seconds of a cold start, a share."""
-
-    group: str
-    value: float
-    unit: str
-    bar: int | None = None
-    at_least: float | None = None
-    at_most: float | None = None
-
-    @property
-    def holds(self) -> bool | None:
-        """Whether the value is within its bounds; None if it has none."""
-        if self.at_least is None and self.at_most is None:
-            return None
-        return (self.at_least is None or self.value >= self.at_least) and (
-            self.at_most is None or self.value <= self.at_most
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Its entry of the JSON object."""
-        target = self.at_most if self.at_least is None else self.at_least
-        return {
-            "bar": self.bar,
-            "group": self.group,
-            "value": self.value,
-            "unit": self.unit,
-            "target": target,
-            "sense": None
-            if target is None
-            else ("at most" if self.at_least is None else "at least"),
-            "holds": self.holds,
-        }
-
-
 def times_as_soon(ours: float, theirs: float) -> float:
     """Their seconds until a loss / our seconds: 0 where ours never reached it, infinity where they
     alone never did. Infinite seconds say that it was never reached."""
     return 0.0 if math.isinf(ours) else theirs / ours
 
 
+@dataclass(frozen=True)
 class Race:
-    """Times one contender of one group; both names are parameters of the test. `times` receives the
-    result."""
+    """One contender of one group; what it measures goes into the facts."""
 
-    def __init__(
-        self, benchmark: Any, group: str, contender: str, full: bool, times: list[dict[str, Any]]
-    ) -> None:
-        self.benchmark, self.group, self.contender, self.full, self.times = (
-            benchmark,
-            group,
-            contender,
-            full,
-            times,
-        )
-        benchmark.group = group
+    group: str
+    contender: str
+    full: bool
+    """whether sizes are those of the figures; small ones make a smoke test"""
+    facts: dict[str, list[Any]]
 
-    def __call__(
+    def time(
         self,
         step: Step,
         expected: Mapping[str, Tensor] | None,
@@ -123,73 +105,158 @@ class Race:
         amount: float,
         bars: Sequence[Bar] = (),
         flops: float | None = None,
-        bytes_moved: float | None = None,
-        rounds: int | None = None,
-        tolerance: float = 1e-5,
     ) -> None:
         """Check the step's result, then time it.
 
         Args:
-            step: does the work once and returns what it found, or None if the test has checked it
-                in another way.
-            expected: what it must find, each value within `tolerance` of its largest entry; None if
-                it returns none.
+            step: does the work once and returns what it found, or None if the function has checked
+                it in another way.
+            expected: what it must find, each value within a hundred-thousandth of its largest
+                entry; None if it returns none.
             unit: what one call works through, in the plural: "tokens", "events".
             amount: how many of them. Contenders may differ: a slow rival may be given less of the
                 same work.
             bars: what ours must reach; the same, or nothing, from every contender of a group.
             flops: floating-point operations that one call cannot do without, for the share of the
-                sgemm ceiling.
-            bytes_moved: bytes of random rows that one call cannot do without, for the share of the
-                gather ceiling.
-            rounds: repeats, where the rule's are not enough: five at least.
-            tolerance: see `expected`.
-        """
-        seconds = self._check(step, expected, tolerance)
-        self._time(step, seconds, rounds)
-        if self.benchmark.stats is None:
-            return
-        stats = self.benchmark.stats.stats
-        told = {"group": self.group, "contender": self.contender, "unit": unit, "amount": amount}
-        told |= {"flops": flops, "bytes_moved": bytes_moved, "threads": torch.get_num_threads()}
-        told |= {"bars": [asdict(bar) for bar in bars]}
-        self.benchmark.extra_info.update(told)
-        measured = {
-            "seconds": stats.median,
-            "spread": (stats.q3 - stats.q1) / stats.median,
-            "rounds": stats.rounds,
-        }
-        self.times.append(told | measured)
+                ceiling.
 
-    def _check(self, step: Step, expected: Mapping[str, Tensor] | None, tolerance: float) -> float:
-        """Seconds of the first call, which compiles what needs compiling."""
+        Raises:
+            AssertionError: the result is wrong; nothing is timed.
+        """
         started = time.perf_counter()
         found = step()
-        seconds = time.perf_counter() - started
-        if expected is None:
-            return seconds
-        assert found is not None
-        check(found, expected, tolerance)
-        return seconds
+        first = time.perf_counter() - started
+        if expected is not None:
+            assert found is not None
+            check(found, expected)
+        seconds = seconds_of(step, first, self.full)
+        low, median, high = np.percentile(seconds, [25, 50, 75]).tolist()
+        self.facts["times"].append(
+            {
+                "group": self.group,
+                "contender": self.contender,
+                "unit": unit,
+                "amount": amount,
+                "flops": flops,
+                "threads": torch.get_num_threads(),
+                "bars": [asdict(bar) for bar in bars],
+                "seconds": median,
+                "spread": (high - low) / median,
+                "rounds": len(seconds),
+            }
+        )
 
-    def _time(self, step: Step, seconds: float, rounds: int | None) -> None:
-        if seconds >= _SLOW:
-            # the first call may have compiled: only another says whether the step itself is slow
-            started = time.perf_counter()
+    def record(
+        self,
+        value: float,
+        unit: str,
+        *,
+        bar: int | None = None,
+        at_least: float | None = None,
+        at_most: float | None = None,
+    ) -> None:
+        """Keep a value that is not the time of a step: bytes, seconds of a cold start, a share."""
+        target = at_most if at_least is None else at_least
+        holds = None if target is None else value <= target if at_least is None else value >= target
+        sense = None if target is None else "at most" if at_least is None else "at least"
+        self.facts["figures"].append(
+            {
+                "bar": bar,
+                "group": self.group,
+                "value": float(value),
+                "unit": unit,
+                "target": target,
+                "sense": sense,
+                "holds": holds,
+            }
+        )
+
+
+def seconds_of(step: Step, first: float, full: bool) -> list[float]:
+    """Seconds per call of at least ROUNDS rounds; `first` are those of a first call. A quick step is
+    called several times in a round, and has as many rounds as fit into a second."""
+
+    def round_of(calls: int) -> float:
+        started = time.perf_counter()
+        for _ in range(calls):
             step()
-            seconds = time.perf_counter() - started
-        if self.full and seconds < _SLOW and rounds is None:
-            self.benchmark(step)
-        else:
-            self.benchmark.pedantic(step, rounds=rounds or ROUNDS)
+        return (time.perf_counter() - started) / calls
+
+    # the first call may have compiled: only another says whether the step itself is slow
+    seconds = round_of(1) if first >= SLOW else first
+    calls, rounds = 1, ROUNDS
+    if full and seconds < SLOW:
+        calls = math.ceil(LEAST / max(seconds, 1e-9))
+        rounds = max(ROUNDS, int(ENOUGH / (calls * max(seconds, 1e-9))))
+    return [round_of(calls) for _ in range(rounds)]
 
 
-def check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float) -> None:
-    """Raise AssertionError, with a value's name, if one is not within the tolerance of its largest
-    entry: sums in another order differ most where they cancel."""
+def check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise AssertionError, with a value's name, if one is not within a hundred-thousandth of its
+    largest entry: sums in another order differ most where they cancel."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        atol = tolerance * max(1.0, float(value.abs().max()))
+        atol = 1e-5 * max(1.0, float(value.abs().max()))
         torch.testing.assert_close(
             found[name], value, rtol=0.0, atol=atol, msg=partial("{}: {}".format, name)
         )
+
+
+@dataclass(frozen=True)
+class Group:
+    """What runs a group of races, once for each contender."""
+
+    run: Callable[[Race], None]
+    contenders: Sequence[str] = (OURS,)
+
+
+def groups() -> dict[str, Group]:
+    """Every group by its name, in the order in which they run."""
+    files = sorted(file.stem for file in Path(__file__).parent.glob("bench_*.py"))
+    modules = [import_module(f"fastgaum.bench.{file}") for file in files]
+    return {name: group for module in modules for name, group in module.GROUPS.items()}
+
+
+def choose(names: Sequence[str]) -> list[str]:
+    """The groups that the names stand for: each a group, or the beginning of some (`lstm` is all
+    that begin so); all where none is named.
+
+    Raises:
+        ConfigError: one is neither.
+    """
+    known = groups()
+    chosen: dict[str, None] = {} if names else dict.fromkeys(known)
+    for name in names:
+        meant = [name] if name in known else [group for group in known if group.startswith(name)]
+        if not meant:
+            close = did_you_mean(name, [*known, *(group.partition("-")[0] for group in known)])
+            raise ConfigError(
+                f"no group of races '{name}'{close}; `fastgaum bench --list` names all"
+            )
+        chosen |= dict.fromkeys(meant)
+    return list(chosen)
+
+
+def run(names: Sequence[str], *, smoke: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run the groups; return what was measured, as `report.races_object` reads it. `say` receives a
+    line for each contender."""
+    # only `fastgaum bench` has a machine to speak of
+    from fastgaum.bench.ceilings import sgemm
+    from fastgaum.machine import machine_facts
+
+    facts: dict[str, list[Any]] = {"times": [], "figures": [], "failed": [], "skipped": []}
+    known = groups()
+    for name in names:
+        for contender in known[name].contenders:
+            race, what = Race(name, contender, not smoke, facts), f"{name}, {contender}"
+            say(what)
+            try:
+                known[name].run(race)
+            except SkippedError as reason:
+                facts["skipped"].append({"race": what, "reason": str(reason)})
+            except Exception:
+                facts["failed"].append(what)
+                say(traceback.format_exc())
+    # after the races, so that the share of the ceiling is of this machine's state during them
+    ceilings = {"sgemm_gflops": sgemm() / 1e9}
+    return {"machine": machine_facts(), "ceilings": ceilings, "smoke": smoke, **facts}

@@ -1,29 +1,19 @@
 """Set the pages' tables and figures again from the committed JSON of their commands: `python
 bench/readme.py`.
 
-`fastgaum reproduce … --json docs/tables/NAME.json` writes the JSON (each page shows its command);
-this puts it between the page's markers, the lines <!-- table:begin --> and <!-- table:end -->, and
-draws docs/prec1.svg (extra `plots`). README.md has excerpts of two of them between its markers
-`results` and `speed`. docs/guide/fidelity.md takes its table from docs/tables/fidelity/, a report
-of `fastgaum fidelity … --json` per log. docs/guide/policies.md takes its tables from
-docs/tables/policies/, objects of `fastgaum rl evaluate … --json` and of `fastgaum rl adapt …
---json`. docs/other-logs.md takes its tables from docs/tables/logs/, and click models' rows from
-docs/tables/click-models.json, which `make click-models` writes. docs/guide/closed-loop.md takes its
-tables from docs/tables/wikispeedia-loop.json, which `bench/wikispeedia_loop.py` writes,
-docs/guide/off-policy.md from docs/tables/ope.json, which `bench/ope.py` writes.
-docs/guide/transfer.md takes its tables from docs/tables/transfer*.json, objects of
-`bench/experiments/transfer.py`, and docs/tables/away.json, which `bench/away.py` writes; README.md has a figure
-and a sentence from the first of them. docs/performance.md takes its races
-from docs/tables/bench.json, which `make bench` writes. Numbers in the prose of a page between
-comments of `excerpts.NUMBER` are set too. tests/test_tables.py fails when a page is not what this
+Each page shows the command that writes its object, docs/tables/NAME.json. This puts what `SECTIONS`
+makes of the objects between the page's markers, the lines <!-- MARKER:begin --> and
+<!-- MARKER:end -->, draws `FIGURES` (extra `plots`), and sets numbers in the prose of all pages that
+stand between comments of `excerpts.NUMBER`. tests/test_tables.py fails when a page is not what this
 would write."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fastgaum.bench.away import away_blocks
 from fastgaum.bench.click_lists import click_models_to_markdown
@@ -41,252 +31,133 @@ from fastgaum.bench.experiments.transfer_table import (
     transfer_summary,
 )
 from fastgaum.bench.ope import study_to_markdown
+from fastgaum.bench.races import groups
 from fastgaum.bench.report import to_markdown as races_to_markdown
-from fastgaum.bench.run import groups
+from fastgaum.reports.figures import draw_fidelity, draw_precision
 from fastgaum.reports.log_facts import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
-from fastgaum.reports.table import block_to_markdown, blocks_to_markdown
+from fastgaum.reports.table import (
+    Json,
+    block_to_markdown,
+    blocks_to_markdown,
+    rows_to_markdown,
+)
 from fastgaum.reports.world_tables import adaptation_block, fidelity_summary, policy_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
-README = "README.md"
-TABLES = (
-    ("docs/results.md", "bags", "docs/tables/bags.json"),
-    ("docs/results.md", "identity", "docs/tables/identity.json"),
-    ("docs/resplits.md", "table", "docs/tables/resplits.json"),
-    ("docs/concepts/relations.md", "table", "docs/tables/relations.json"),
-)
-"""page, marker, and the object whose whole table stands between the markers"""
-OTHER_LOGS = tuple(
-    ("docs/other-logs.md", name, f"docs/tables/logs/{name}.json")
-    for name in ("clara2", "wikispeedia", "search_clicks", "ebnerd", "movielens-small")
-)
-"""the same, of logs without published figures; an object that is not there yet has a line that says
-so"""
 NOT_RUN = "Not run yet: the command above writes this table."
-CLICK_MODELS = ("docs/other-logs.md", "docs/tables/click-models.json")
-"""page with click models' rows between its markers `click-models`, and the object"""
-RESULTS = (README, "docs/tables/bags.json")
-"""page with an excerpt of a table between its markers `results`, and the object"""
-FIGURE = ("docs/prec1.svg", "docs/tables/bags.json")
-NARROW_FIGURE = "docs/prec1-narrow.svg"
-"""the same on a phone"""
-VERDICTS = ("docs/published-numbers.md", "docs/tables/identity.json", "docs/tables/bags.json")
-PUBLISHED = ("docs/results.md", "docs/tables/bags.json")
-"""page with the whole published table between its markers `published`, and an object that holds it
-"""
-FIDELITY = (
-    "docs/guide/fidelity.md",
-    tuple(
-        f"docs/tables/fidelity/{name}.json"
-        for name in ("yelp", "taobao", "yoochoose", "search_clicks")
-    ),
-)
-"""page that shows fidelity reports beside each other, between its markers `fidelity`, and the
-reports"""
-FIDELITY_FIGURE = ("docs/fidelity.svg", "docs/tables/fidelity/search_clicks.json")
-POLICIES = (
-    "docs/guide/policies.md",
-    tuple(
-        f"docs/tables/policies/{name}.json"
-        for name in ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")
-    ),
-)
-"""page that shows what policies earn, between its markers `policies`, and the objects; -own: judged
-where they were trained"""
-ADAPTATION = tuple(f"docs/tables/policies/{name}-adapt.json" for name in ("yelp", "yoochoose"))
-"""objects whose curves that page shows between its markers `adaptation`"""
-RACES = "docs/tables/bench.json"
-RACES_PAGES = ("docs/performance.md", README)
-"""page with all races between its markers `races`, and the one with an excerpt between its markers
-`speed`"""
-TRANSFER = "docs/guide/transfer.md"
-"""page with what was promised and paid, between markers of the names of `TRANSFERS`"""
-TRANSFERS = tuple(
-    f"docs/tables/{name}.json"
-    for name in ("transfer", "transfer-logging", "transfer-wrong", "transfer-events")
-)
-"""its objects; README has the figure and the sentence of the first, between its markers
-`transfer`, and of the last the trained policy alone is shown"""
-TRANSFER_FIGURES = ("docs/transfer.svg", "docs/transfer-narrow.svg")
-AWAY = "docs/tables/away.json"
-"""object whose tables that page shows between its markers `away`"""
-LOOP = ("docs/guide/closed-loop.md", "docs/tables/wikispeedia-loop.json")
-"""page with what learned players do on their own, between its markers `loop`, and the object"""
-LOOP_FIGURE = "docs/closed-loop.svg"
-OPE = ("docs/guide/off-policy.md", "docs/tables/ope.json")
-"""page with errors of off-policy values, between its markers `ope`, and the object"""
 PROMISED = "clicks that learned worlds promise of ten policies, against those that true users pay"
+WALKED = "clicks to the target, levels of categories and distance by click, humans and players"
 NEAR = 3.0
 """points of prec@1 within which a published cell counts as reproduced"""
 
 
-def read(file: str) -> dict[str, Any]:
-    """A committed object."""
-    value: dict[str, Any] = json.loads((ROOT / file).read_text(encoding="utf-8"))
+def path_of(name: str) -> Path:
+    """The file of a committed object."""
+    return ROOT / "docs" / "tables" / f"{name}.json"
+
+
+def read(name: str) -> Json:
+    """A committed object; that of the races without those that are gone."""
+    value: Json = json.loads(path_of(name).read_text(encoding="utf-8"))
+    if name == "bench":
+        known = groups()
+        for part in ("races", "figures"):
+            value[part] = [one for one in value[part] if one["group"] in known]
     return value
 
 
 def pages() -> list[Path]:
     """README and all pages of docs."""
-    return [ROOT / README, *sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def has(page: str, marker: str) -> bool:
-    """Whether a page has a place for something."""
-    return f"<!-- {marker}:begin -->" in page
-
-
-def read_races() -> dict[str, Any]:
-    """The object of the races, without those that are gone."""
-    result = read(RACES)
-    kept = {
-        name: [one for one in result[name] if one["group"] in groups()]
-        for name in ("races", "figures")
-    }
-    return {**result, **kept}
-
-
-def with_races(text: str, result: dict[str, Any]) -> str:
-    """Return a page's text with what it shows of the races, where it has a place for it."""
-    if has(text, "races"):
-        text = insert(text, f"{races_to_markdown(result)}\n\n{made_at(result)}", "races")
-    if has(text, "speed"):
-        text = insert(text, speed_to_markdown(result), "speed")
-    return text
-
-
-def insert(page: str, table: str, marker: str = "table") -> str:
+def insert(page: str, table: str, marker: str) -> str:
     """Return the page with the table between its markers.
 
-    >>> insert("a\\n<!-- table:begin -->old<!-- table:end -->\\nb", "new")
+    >>> insert("a\\n<!-- table:begin -->old<!-- table:end -->\\nb", "new", "table")
     'a\\n<!-- table:begin -->\\n\\nnew\\n\\n<!-- table:end -->\\nb'
     """
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
-    head, _, rest = page.partition(begin)
-    _, _, tail = rest.partition(end)
+    head, found, rest = page.partition(begin)
+    _, also, tail = rest.partition(end)
+    if not (found and also):
+        raise ValueError(f"the page has no place for '{marker}'")
     return f"{head}{begin}\n\n{table.strip()}\n\n{end}{tail}"
 
 
-def table_of(result: dict[str, Any]) -> str:
-    """A reproduce object's tables; the published one, the same in all of them, stands on a page
-    once."""
+def dated(text: str, result: Json) -> str:
+    """A text, and below it which commit made its object."""
+    return f"{text}\n\n{made_at(result)}"
+
+
+def each(render: Callable[[Json], str], *results: Json) -> str:
+    """What is made of each object, one below the other."""
+    return "\n\n".join(dated(render(result), result) for result in results)
+
+
+def grid_tables(result: Json) -> str:
+    """A comparison's tables; the published one, the same in all of them, stands on a page once."""
     shown = {name: value for name, value in result.items() if name != "published_table"}
-    return f"{blocks_to_markdown(reproduce_blocks(shown))}\n\n{made_at(result)}"
+    return blocks_to_markdown(reproduce_blocks(shown))
 
 
-def other_log_of(file: str) -> str:
-    """The tables of an object, or that it is not there yet."""
-    return table_of(read(file)) if (ROOT / file).is_file() else NOT_RUN
-
-
-def policies_to_markdown(results: Iterable[dict[str, Any]]) -> str:
-    """The policy tables of some objects, one after the other."""
-    return "\n\n".join(
-        f"{blocks_to_markdown(policy_blocks(result))}\n\n{made_at(result)}" for result in results
-    )
-
-
-def adaptations_to_markdown(results: Iterable[dict[str, Any]]) -> str:
-    """The tables of some adaptation curves, one after the other."""
-    return "\n\n".join(
-        f"{blocks_to_markdown([adaptation_block(result)])}\n\n{made_at(result)}"
-        for result in results
-    )
-
-
-def fidelity_to_markdown(reports: list[dict[str, Any]]) -> str:
+def fidelity_tables(*reports: Json) -> str:
     """Fidelity reports beside each other, all of one commit."""
     (made,) = {made_at(report) for report in reports}
     return f"{fidelity_summary(reports)}\n\n{made}"
 
 
-def transfers_to_markdown(file: str) -> str:
-    """What an object says was promised and paid, or that it is not there yet."""
-    if not (ROOT / file).is_file():
-        return NOT_RUN
-    result = read(file)
-    if file == TRANSFERS[-1]:
-        return f"{transfer_summary(result)}\n\n{made_at(result)}"
-    parts = [
-        transfer_summary(result),
-        blocks_to_markdown(transfer_blocks(result)),
-        made_at(result),
-    ]
-    if file == TRANSFERS[0]:
-        parts.insert(1, f"![{PROMISED}](../{Path(TRANSFER_FIGURES[0]).name})")
-    return "\n\n".join(parts)
+def transfer_tables(result: Json) -> str:
+    """What was promised and paid: the trained policy alone, then all of them."""
+    return f"{transfer_summary(result)}\n\n{blocks_to_markdown(transfer_blocks(result))}"
 
 
-def away_to_markdown() -> str:
-    """What an object says of policies at home and away, or that it is not there yet."""
-    if not (ROOT / AWAY).is_file():
-        return NOT_RUN
-    result = read(AWAY)
-    return f"{blocks_to_markdown(away_blocks(result))}\n\n{made_at(result)}"
+def transfer_page(result: Json) -> str:
+    """The same with the figure."""
+    figure = f"![{PROMISED}](../transfer.svg)"
+    tables = blocks_to_markdown(transfer_blocks(result))
+    return f"{transfer_summary(result)}\n\n{figure}\n\n{tables}"
 
 
-def transfer_excerpt() -> str:
-    """README's figure and sentence; nothing before there is an object."""
-    if not (ROOT / TRANSFERS[0]).is_file():
-        return ""
-    wide, narrow = TRANSFER_FIGURES
+def transfer_excerpt(result: Json) -> str:
+    """README's figure and sentence."""
     return (
-        f'<picture><source media="(max-width: 44em)" srcset="{narrow}"><img src="{wide}" '
-        f'alt="{PROMISED}"></picture>\n\n{transfer_sentence(read(TRANSFERS[0]))} Points below the '
-        f"line: the learned world was too optimistic. [Promised and paid]({TRANSFER}) has the "
-        f"tables. {made_at(read(TRANSFERS[0]))}"
+        '<picture><source media="(max-width: 44em)" srcset="docs/transfer-narrow.svg"><img '
+        f'src="docs/transfer.svg" alt="{PROMISED}"></picture>\n\n{transfer_sentence(result)} '
+        "Points below the line: the learned world was too optimistic. [Promised and paid]"
+        f"(docs/guide/transfer.md) has the tables. {made_at(result)}"
     )
 
 
-def loop_page() -> str:
-    """What the object says of players who walk on their own, or that it is not there yet."""
-    if not (ROOT / LOOP[1]).is_file():
-        return NOT_RUN
-    label = "clicks to the target, levels of categories and distance by click, humans and players"
-    result = read(LOOP[1])
-    return f"![{label}](../{Path(LOOP_FIGURE).name})\n\n{loop_to_markdown(result)}\n\n{made_at(result)}"
+def loop_tables(result: Json) -> str:
+    """What players do on their own, with the figure."""
+    return f"![{WALKED}](../closed-loop.svg)\n\n{loop_to_markdown(result)}"
 
 
-def ope_page() -> str:
-    """What the object says of off-policy values, or that it is not there yet."""
-    if not (ROOT / OPE[1]).is_file():
-        return NOT_RUN
-    result = read(OPE[1])
-    return f"{study_to_markdown(result)}\n\n{made_at(result)}"
-
-
-def click_models_page(result: dict[str, Any]) -> str:
-    """The rows of click models."""
-    return f"{click_models_to_markdown(result)}\n\n{made_at(result)}"
-
-
-def verdicts(result: dict[str, Any], bags: dict[str, Any]) -> str:
+def verdicts(result: Json, bags: Json) -> str:
     """Our prec@1 under identity beside each published cell that a row of ours repeats, and why
     where they differ."""
     with_bags = {
         (c["dataset"], c["model"], c["head"]): c["mean"] for c in bags["cells"] if c["k"] == 1
     }
-    lines = [
-        "| row | model | log | published | ours | difference | reproduced |",
-        "|---|---|---|--:|--:|--:|---|",
-    ]
+    lines = [("row", "model", "log", "published", "ours", "difference", "reproduced")]
     for cell in result["cells"]:
         if cell["k"] != 1 or cell["published"] is None:
             continue
         row = published_row(cell["model"], cell["head"])
         difference = cell["mean"] - cell["published"]
-        floors = result["datasets"][cell["dataset"]]["floors"]
-        lines.append(
-            f"| {row} | `{cell['model']}` | {cell['dataset']} | {cell['published']:.1f} | "
-            f"{cell['mean']:.1f} |"
-            f" {difference:+.1f} | "
-            f"{_verdict(cell, difference, floors)}{_or_bags(cell, difference, with_bags)} |"
-        )
-    return "\n".join(lines)
+        verdict = _verdict(cell, difference, result["datasets"][cell["dataset"]]["floors"])
+        # what the numbers of bags bring, where identities alone fall short
+        value = with_bags.get((cell["dataset"], cell["model"], cell["head"]))
+        if difference < -NEAR and value is not None:
+            verdict += f"; {value:.1f} under `bags`"
+        named = (str(row), f"`{cell['model']}`", cell["dataset"], f"{cell['published']:.1f}")
+        lines.append((*named, f"{cell['mean']:.1f}", f"{difference:+.1f}", verdict))
+    return rows_to_markdown(lines, left=(0, 1, 2, 6))
 
 
-def _verdict(cell: dict[str, Any], difference: float, floors: dict[str, dict[str, float]]) -> str:
+def _verdict(cell: Json, difference: float, floors: Mapping[str, Mapping[str, float]]) -> str:
     if abs(difference) <= NEAR:
         return "yes"
     if cell["published"] < floors["random"]["1"]:
@@ -301,59 +172,118 @@ def _verdict(cell: dict[str, Any], difference: float, floors: dict[str, dict[str
     return "no, lower"
 
 
-def _or_bags(
-    cell: dict[str, Any], difference: float, with_bags: dict[tuple[str, str, str], float]
-) -> str:
-    """What the same model reaches with the numbers of bags, where identities alone fall short of
-    the published cell."""
-    value = with_bags.get((cell["dataset"], cell["model"], cell["head"]))
-    return "" if difference >= -NEAR or value is None else f"; {value:.1f} under `bags`"
+@dataclass(frozen=True)
+class Section:
+    """A place of a page, and what stands there."""
+
+    page: str
+    marker: str
+    objects: tuple[str, ...]
+    """names of its objects"""
+    render: Callable[..., str]
+    """of them"""
+
+    def text(self) -> str:
+        """What is to stand there; before an object is there, that it is not."""
+        if not all(path_of(name).is_file() for name in self.objects):
+            return NOT_RUN
+        return self.render(*map(read, self.objects))
 
 
-def put(page: str, marker: str, text: str) -> None:
-    """Write a text between a page's markers."""
-    path = ROOT / page
-    path.write_text(insert(path.read_text(encoding="utf-8"), text, marker), encoding="utf-8")
+GRIDS = {"bags": "bags", "identity": "identity", "resplits": "table", "relations": "table"}
+"""objects of `fastgaum reproduce` of logs with published figures, and their markers"""
+GRID_PAGES = {"resplits": "docs/resplits.md", "relations": "docs/concepts/relations.md"}
+OTHER_LOGS = ("clara2", "wikispeedia", "search_clicks", "ebnerd", "movielens-small")
+FIDELITY = ("yelp", "taobao", "yoochoose", "search_clicks")
+POLICIES = ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")
+"""what policies earn; -own: judged where they were trained"""
+ADAPTATION = ("yelp-adapt", "yoochoose-adapt")
+TRANSFER = "docs/guide/transfer.md"
+TRANSFERS = {
+    "transfer": transfer_page,
+    "transfer-logging": transfer_tables,
+    "transfer-wrong": transfer_tables,
+    "transfer-events": transfer_summary,
+}
+SECTIONS = (
+    *(
+        Section(
+            GRID_PAGES.get(name, "docs/results.md"), marker, (name,), partial(each, grid_tables)
+        )
+        for name, marker in GRIDS.items()
+    ),
+    *(
+        Section("docs/other-logs.md", name, (f"logs/{name}",), partial(each, grid_tables))
+        for name in OTHER_LOGS
+    ),
+    Section(
+        "docs/other-logs.md",
+        "click-models",
+        ("click-models",),
+        partial(each, click_models_to_markdown),
+    ),
+    Section(
+        "docs/results.md",
+        "published",
+        ("bags",),
+        lambda result: block_to_markdown(published_block(result["published_table"])),
+    ),
+    Section("README.md", "results", ("bags",), results_to_markdown),
+    Section("docs/published-numbers.md", "verdicts", ("identity", "bags"), verdicts),
+    Section(
+        "docs/guide/fidelity.md",
+        "fidelity",
+        tuple(f"fidelity/{name}" for name in FIDELITY),
+        fidelity_tables,
+    ),
+    Section(
+        "docs/guide/policies.md",
+        "policies",
+        tuple(f"policies/{name}" for name in POLICIES),
+        partial(each, lambda result: blocks_to_markdown(policy_blocks(result))),
+    ),
+    Section(
+        "docs/guide/policies.md",
+        "adaptation",
+        tuple(f"policies/{name}" for name in ADAPTATION),
+        partial(each, lambda result: block_to_markdown(adaptation_block(result))),
+    ),
+    *(
+        Section(TRANSFER, name, (name,), partial(each, render))
+        for name, render in TRANSFERS.items()
+    ),
+    Section(
+        TRANSFER,
+        "away",
+        ("away",),
+        partial(each, lambda result: blocks_to_markdown(away_blocks(result))),
+    ),
+    Section("README.md", "transfer", ("transfer",), transfer_excerpt),
+    Section("docs/guide/closed-loop.md", "loop", ("wikispeedia-loop",), partial(each, loop_tables)),
+    Section("docs/guide/off-policy.md", "ope", ("ope",), partial(each, study_to_markdown)),
+    Section("docs/performance.md", "races", ("bench",), partial(each, races_to_markdown)),
+    Section("README.md", "speed", ("bench",), speed_to_markdown),
+)
+FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
+    "prec1": ("bags", draw_precision),
+    "prec1-narrow": ("bags", partial(draw_precision, narrow=True)),
+    "fidelity": ("fidelity/search_clicks", draw_fidelity),
+    "transfer": ("transfer", draw_transfer),
+    "transfer-narrow": ("transfer", partial(draw_transfer, narrow=True)),
+    "closed-loop": ("wikispeedia-loop", draw_loop),
+}
+"""by the name of its file, a figure's object and what draws it; narrow: on a phone"""
 
 
 def main() -> None:
     """Write the pages and the figures."""
-    from fastgaum.reports.figures import draw_fidelity, draw_precision
-
-    for page, marker, file in TABLES:
-        put(page, marker, table_of(read(file)))
-    for page, marker, file in OTHER_LOGS:
-        put(page, marker, other_log_of(file))
-    put(CLICK_MODELS[0], "click-models", click_models_page(read(CLICK_MODELS[1])))
-    put(
-        PUBLISHED[0],
-        "published",
-        block_to_markdown(published_block(read(PUBLISHED[1])["published_table"])),
-    )
-    put(RESULTS[0], "results", results_to_markdown(read(RESULTS[1])))
-    put(VERDICTS[0], "verdicts", verdicts(*map(read, VERDICTS[1:])))
-    put(FIDELITY[0], "fidelity", fidelity_to_markdown([read(file) for file in FIDELITY[1]]))
-    put(POLICIES[0], "policies", policies_to_markdown(map(read, POLICIES[1])))
-    put(POLICIES[0], "adaptation", adaptations_to_markdown(map(read, ADAPTATION)))
-    for file in TRANSFERS:
-        put(TRANSFER, Path(file).stem, transfers_to_markdown(file))
-    put(TRANSFER, "away", away_to_markdown())
-    put(README, "transfer", transfer_excerpt())
-    put(LOOP[0], "loop", loop_page())
-    put(OPE[0], "ope", ope_page())
-    if (ROOT / LOOP[1]).is_file():
-        draw_loop(read(LOOP[1]), ROOT / LOOP_FIGURE)
-    if (ROOT / TRANSFERS[0]).is_file():
-        for name, narrow in zip(TRANSFER_FIGURES, (False, True), strict=True):
-            draw_transfer(read(TRANSFERS[0]), ROOT / name, narrow=narrow)
-    draw_precision(read(FIGURE[1]), ROOT / FIGURE[0])
-    draw_precision(read(FIGURE[1]), ROOT / NARROW_FIGURE, narrow=True)
-    draw_fidelity(read(FIDELITY_FIGURE[1]), ROOT / FIDELITY_FIGURE[0])
-    for page in RACES_PAGES:
-        path = ROOT / page
-        path.write_text(
-            with_races(path.read_text(encoding="utf-8"), read_races()), encoding="utf-8"
-        )
+    for section in SECTIONS:
+        path = ROOT / section.page
+        page = insert(path.read_text(encoding="utf-8"), section.text(), section.marker)
+        path.write_text(page, encoding="utf-8")
+    for name, (of, draw) in FIGURES.items():
+        if path_of(of).is_file():
+            draw(read(of), ROOT / "docs" / f"{name}.svg")
     for path in pages():
         path.write_text(set_numbers(path.read_text(encoding="utf-8"), read), encoding="utf-8")
 

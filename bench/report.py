@@ -16,16 +16,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fastgaum.bench.races import CEILINGS, OURS, RATE, SOONER
+from fastgaum.bench.races import OURS, RATE, SGEMM, SOONER
+from fastgaum.reports.table import Json, rows_to_markdown
 
 COLUMNS = ("bar", "race", "ours", "rival", "ratio", "target", "share of ceiling", "spread", "holds")
 FIGURE_COLUMNS = ("bar", "figure", "value", "target", "holds")
 
-Json = dict[str, Any]
-
 
 def races_object(facts: Mapping[str, Any]) -> Json:
-    """Turn what conftest.py wrote into the JSON object; groups stand in the order in which they
+    """Turn what was measured into the JSON object; groups stand in the order in which they
     ran."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for one in facts["times"]:
@@ -56,11 +55,13 @@ def _entries(times: Sequence[Mapping[str, Any]], ceilings: Mapping[str, float]) 
     ours = next((one for one in times if one["contender"] == OURS), None)
     if ours is None:
         return
-    share, ceiling = _share(ours, ceilings)
+    share = None
+    if ours["flops"] is not None and "sgemm_gflops" in ceilings:
+        share = ours["flops"] / ours["seconds"] / (1e9 * ceilings["sgemm_gflops"])
     common = {
         "group": ours["group"],
         "ours": _timed(ours),
-        "ceiling": ceiling,
+        "ceiling": None if share is None else SGEMM,
         "ceiling_share": share,
         "rivals": [
             {
@@ -113,26 +114,13 @@ def _per_unit(one: Mapping[str, Any]) -> float:
     return seconds
 
 
-def _share(
-    one: Mapping[str, Any], ceilings: Mapping[str, float]
-) -> tuple[float | None, str | None]:
-    """The share of the ceiling that binds, and which that is."""
-    needed = {"sgemm": one["flops"], "gather": one["bytes_moved"]}
-    shares = [
-        (amount / one["seconds"] / (1e9 * ceilings[CEILINGS[name]]), name)
-        for name, amount in needed.items()
-        if amount is not None and CEILINGS[name] in ceilings
-    ]
-    return max(shares, default=(None, None))
-
-
 def _reached(common: Mapping[str, Any], over: str | None) -> float | None:
     """What is compared with a bar's target; None if it was not measured."""
     if over == RATE:
         rate: float = common["ours"]["rate"]
         return rate
-    if over in CEILINGS:
-        share: float | None = common["ceiling_share"] if common["ceiling"] == over else None
+    if over == SGEMM:
+        share: float | None = common["ceiling_share"]
         return share
     return next((rival["ratio"] for rival in common["rivals"] if rival["name"] == over), None)
 
@@ -162,7 +150,7 @@ def _bar(entry: Mapping[str, Any]) -> str:
 def _amount(over: str, value: float) -> str:
     if over == RATE:
         return f"{short(value)}/s"
-    return f"{value:.0%} of {over}" if over in CEILINGS else f"{short(value)} × {over}"
+    return f"{value:.0%} of {over}" if over == SGEMM else f"{short(value)} × {over}"
 
 
 def _bound(figure: Mapping[str, Any]) -> str:
@@ -194,7 +182,7 @@ def _row(
     ours, over = race["ours"], None if bar is None else bar["over"]
     target = ""
     if bar is not None and over is not None:
-        target = f"≥ {bar['target']:.0%}" if over in CEILINGS else f"≥ {short(bar['target'])}"
+        target = f"≥ {bar['target']:.0%}" if over == SGEMM else f"≥ {short(bar['target'])}"
         target += f" {ours['unit']}" if over == RATE else ""
     share = (
         "" if race["ceiling_share"] is None else f"{race['ceiling_share']:.0%} of {race['ceiling']}"
@@ -205,7 +193,7 @@ def _row(
         f"{short(ours['rate'])} {ours['unit']}",
         f"{rival['name']}: {short(rival['rate'])}"
         if rival
-        else (f"{over} ceiling" if over in CEILINGS else ""),
+        else (f"{over} ceiling" if over == SGEMM else ""),
         f"{short(rival['ratio'])} ×" if rival else "",
         target,
         share,
@@ -267,8 +255,7 @@ def machine_lines(result: Mapping[str, Any]) -> list[str]:
         f"{', '.join(versions)}"
     ]
     if ceilings is not None:
-        gflops, gbps = short(ceilings["sgemm_gflops"]), short(ceilings["gather_gbps"])
-        lines.append(f"ceilings: sgemm {gflops} GFLOP/s, gather {gbps} GB/s")
+        lines.append(f"ceiling: sgemm {short(ceilings['sgemm_gflops'])} GFLOP/s")
     if result.get("smoke"):
         lines.append("small sizes: these figures mean nothing")
     return lines
@@ -276,19 +263,11 @@ def machine_lines(result: Mapping[str, Any]) -> list[str]:
 
 def to_markdown(result: Mapping[str, Any]) -> str:
     """The object as markdown: machine, races, figures, and what did not run."""
-    parts = [
-        "  \n".join(machine_lines(result)),
-        _table(COLUMNS, rows_of(result), left=(1, 3)),
-    ]
+    parts = ["  \n".join(machine_lines(result))]
+    if races := rows_of(result):
+        parts.append(rows_to_markdown([COLUMNS, *races], left=(1, 3)))
     if result["figures"]:
-        parts.append(_table(FIGURE_COLUMNS, figure_rows(result), left=(1,)))
+        parts.append(rows_to_markdown([FIGURE_COLUMNS, *figure_rows(result)], left=(1,)))
     parts += [f"Not run, {skip['race']}: {skip['reason']}" for skip in result["skipped"]]
     parts += [f"Failed: {name}" for name in result["failed"]]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    if not rows:
-        return ""
-    rule = [":--" if i in left else "--:" for i in range(len(columns))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, rule, *rows))
+    return "\n\n".join(parts) + "\n"

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastgaum.bench.wikispeedia_games import N_HUBS, Games, Site
 from fastgaum.metrics.intervals import Statistic
+from fastgaum.metrics.precision import Float64Array
 from fastgaum.reports.permutation import compare_sides
 from fastgaum.worlds.displays import PlannedLinks
 
@@ -36,10 +37,10 @@ def statistics(site: Site, versions: list[Games]) -> list[Statistic]:
     between = (paths >= 0) & (paths != targets[:, None]) & arrived[:, :, None]
     pages = np.maximum(paths, 0)
     ones = np.ones_like(arrived, np.float64)[:, :, None]
-    of_arrived = "games that arrived"
+    shown = arrived.astype(np.float64)[:, :, None]
     soon = (arrived & (clicks <= SOON)).astype(np.float64)[:, :, None]
     numbers = np.minimum(clicks, 20).astype(np.int64)
-    by_clicks = (numbers[:, :, None] == np.arange(1, 21)) & arrived[:, :, None]
+    by_clicks = ((numbers[:, :, None] == np.arange(1, 21)) & arrived[:, :, None]).astype(np.float64)
     hubs = (site.hubs[pages] & between).sum(axis=2, dtype=np.float64)[:, :, None]
     n_between = between.sum(axis=2, dtype=np.float64)[:, :, None]
     depth = np.where(between, site.depths[pages], np.nan)
@@ -49,65 +50,29 @@ def statistics(site: Site, versions: list[Games]) -> list[Statistic]:
     to_go = np.take_along_axis(
         np.minimum(site.distances(targets), PlannedLinks.FAR)[None], pages[:, :, :CLICKS], axis=2
     )
-    there = (paths[:, :, :CLICKS] >= 0) & arrived[:, :, None]
-    shown = arrived.astype(np.float64)[:, :, None]
+    there = ((paths[:, :, :CLICKS] >= 0) & arrived[:, :, None]).astype(np.float64)
+    one, of = ("",), "games that arrived"
+    up_to_20 = (*map(str, range(1, 20)), "20 and more")
+    level_names, numbers_of_clicks = (
+        tuple(map(str, some)) for some in (levels, range(1, CLICKS + 1))
+    )
+
+    def mean(name: str, what: str, sums: Float64Array, counts: Float64Array) -> Statistic:
+        return Statistic(name, what, "mean", one, sums, counts)
+
+    counts = np.repeat(shown, 20, axis=2)
+    spread = f"share of {of} with so many clicks"
+    linked = f"share of pages between start and target that are among the {N_HUBS} most linked"
+    deep = "share of pages between start and target with a category of so many levels"
+    far = f"mean distance to the target after a click of {of}"
     return [
-        Statistic(
-            "clicks",
-            f"mean clicks of {of_arrived}",
-            "mean",
-            ("",),
-            clicks[:, :, None] * shown,
-            shown,
-        ),
-        Statistic(
-            "clicks, distribution",
-            f"share of {of_arrived} with so many clicks",
-            "ks",
-            (*map(str, range(1, 20)), "20 and more"),
-            by_clicks.astype(np.float64),
-            np.repeat(shown, 20, axis=2),
-        ),
-        Statistic(
-            "soon",
-            f"share of all games that arrived within {SOON} clicks",
-            "mean",
-            ("",),
-            soon,
-            ones,
-        ),
-        Statistic(
-            "hubs",
-            f"share of pages between start and target that are among the {N_HUBS} most linked",
-            "mean",
-            ("",),
-            hubs,
-            n_between,
-        ),
-        Statistic(
-            "hub visits",
-            f"mean visits to those pages in {of_arrived}",
-            "mean",
-            ("",),
-            hubs * shown,
-            shown,
-        ),
-        Statistic(
-            "depth",
-            "share of pages between start and target with a category of so many levels",
-            "ks",
-            tuple(map(str, levels)),
-            by_depth,
-            all_depths,
-        ),
-        Statistic(
-            "distance",
-            f"mean distance to the target after a click of {of_arrived}",
-            "chi2",
-            tuple(map(str, range(1, CLICKS + 1))),
-            to_go * there,
-            there.astype(np.float64),
-        ),
+        mean("clicks", f"mean clicks of {of}", clicks[:, :, None] * shown, shown),
+        Statistic("clicks, distribution", spread, "ks", up_to_20, by_clicks, counts),
+        mean("soon", f"share of all games that arrived within {SOON} clicks", soon, ones),
+        mean("hubs", linked, hubs, n_between),
+        mean("hub visits", f"mean visits to those pages in {of}", hubs * shown, shown),
+        Statistic("depth", deep, "ks", level_names, by_depth, all_depths),
+        Statistic("distance", far, "chi2", numbers_of_clicks, to_go * there, there),
     ]
 
 
@@ -122,16 +87,17 @@ def compare(site: Site, humans: Games, simulated: Games) -> dict[str, Any]:
     }
     for statistic in statistics(site, list(sides)):
         found = compare_sides(statistic, draws=DRAWS)
+        sides_of = {
+            side: np.round([group[side] for group in found["groups"]], 5).T.tolist()
+            for side in ("logged", "simulated", "difference", "difference_ci")
+        }
         figures[statistic.name] = {
             "what": statistic.what,
             "labels": list(statistic.labels),
             "test": statistic.test,
-            "distance": float(found.distance),
-            "p": float(found.p),
-            **{
-                side: np.round(np.asarray(getattr(found, side)), 5).tolist()
-                for side in ("logged", "simulated", "difference", "difference_ci")
-            },
+            "distance": found["distance"],
+            "p": found["p"],
+            **sides_of,
         }
     return figures
 

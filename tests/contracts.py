@@ -116,14 +116,14 @@ def _check_advance_equals_encoding(model: UserModel, log: SessionLog) -> None:
     gives."""
     batch = _batch(model, log, _longest(log))
     encoded = _states(model, batch)
-    carries = model.initial(1)
     assert model.networks is not None
     history = model.networks.player.history
+    carries = history.initial(1)
     for t in range(batch.n_events):
         with torch.no_grad():
             state = history.state_of(carries)
         np.testing.assert_allclose(state.numpy()[0], encoded[t].numpy(), atol=1e-5)
         if t + 1 < batch.n_events:
-            carries = model.advance(
+            carries = history.advance(
                 carries, chosen_bags(batch.source, batch.source.token_candidates[t : t + 1])
             )

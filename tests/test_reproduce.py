@@ -16,8 +16,8 @@ from fastgaum.baselines import floors
 from fastgaum.cli.app import main
 from fastgaum.errors import NumericsError
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.reports.grid import RunFailure, RunFigures, grid_runs
-from fastgaum.reports.reproduce import run_grid
+from fastgaum.reports.comparison import compare_logs
+from fastgaum.reports.grid import GridPlan, Outcome, RunFigures
 
 QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256}
 SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
@@ -162,8 +162,10 @@ def _without_clock(result: dict[str, Any]) -> dict[str, Any]:
 def test_figures_depend_on_seeds_alone() -> None:
     """Not on how many processes shared the work, nor on the order in which they finished."""
     log, _ = synthesise(300, preset="sample")
-    runs = grid_runs(["world"], ["fastgaum", "click-rate"], 1, "bags", QUICK, (None, 5))
-    alone, shared = (run_grid({"world": log}, runs, jobs=jobs, device="cpu") for jobs in (1, 2))
+    plan = GridPlan(["fastgaum", "click-rate"], 1, "bags", (4, 5), QUICK)
+    alone, shared = (
+        compare_logs({"world": log}, plan, jobs=jobs, device="cpu").result for jobs in (1, 2)
+    )
     assert _without_clock(alone) == _without_clock(shared)
     assert alone["failed"] == []
 
@@ -176,9 +178,8 @@ def test_error_ends_the_other_runs_at_once() -> None:
         raise StopError
 
     log, _ = synthesise(300, preset="sample")
-    runs = grid_runs(["world"], ["fastgaum"], 50, "bags", {})
     with pytest.raises(StopError):
-        run_grid({"world": log}, runs, jobs=2, device="cpu", on_done=stop)
+        compare_logs({"world": log}, GridPlan(["fastgaum"], 50), jobs=2, device="cpu", on_done=stop)
     assert multiprocessing.active_children() == []
 
 
@@ -186,13 +187,12 @@ def test_cell_is_the_mean_over_seeds() -> None:
     log, _ = synthesise(300, preset="sample")
     single: list[float] = []
 
-    def keep(run: object, outcome: RunFigures | RunFailure, done: int) -> None:
+    def keep(run: object, outcome: Outcome, done: int) -> None:
         assert isinstance(outcome, RunFigures)
         single.append(outcome.test.heads["reward"].precision[1].mean)
 
-    runs = grid_runs(["world"], ["fastgaum"], 2, "identity", QUICK)
-    result = run_grid({"world": log}, runs, device="cpu", on_done=keep)
-    cell = result["cells"][0]
+    plan = GridPlan(["fastgaum"], 2, "identity", settings=QUICK)
+    cell = compare_logs({"world": log}, plan, device="cpu", on_done=keep).cells[0]
     assert cell["mean"] == pytest.approx(np.mean(single))
     assert cell["sd"] == pytest.approx(np.std(single, ddof=1))
     assert (cell["nll_sd"] > 0, cell["by_split"], cell["splits"]) == (True, None, 1)
@@ -202,10 +202,10 @@ def test_cell_is_the_mean_over_seeds() -> None:
 
 def test_exact_players_have_no_gap_and_no_generator() -> None:
     log, _ = synthesise(300, preset="sample")
-    runs = grid_runs(["world"], ["fastgaum"], 1, "bags", {**QUICK, "players": "exact"})
-    result = run_grid({"world": log}, runs, device="cpu")
-    assert {cell["head"] for cell in result["cells"]} == {"reward"}
-    assert all(cell["gap"] is None for cell in result["cells"])
+    plan = GridPlan(["fastgaum"], 1, settings={**QUICK, "players": "exact"})
+    cells = compare_logs({"world": log}, plan, device="cpu").cells
+    assert {cell["head"] for cell in cells} == {"reward"}
+    assert all(cell["gap"] is None for cell in cells)
 
 
 @pytest.mark.parametrize(

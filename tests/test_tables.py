@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,119 +25,83 @@ from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED
 from fastgaum.bench.ope import SETTINGS
 from fastgaum.bench.readme import (
     ADAPTATION,
-    AWAY,
-    CLICK_MODELS,
     FIDELITY,
-    FIDELITY_FIGURE,
-    FIGURE,
-    LOOP,
-    LOOP_FIGURE,
-    OPE,
+    FIGURES,
+    GRID_PAGES,
+    GRIDS,
     OTHER_LOGS,
     POLICIES,
-    PUBLISHED,
-    RACES_PAGES,
-    RESULTS,
     ROOT,
-    TABLES,
-    TRANSFER,
-    TRANSFER_FIGURES,
+    SECTIONS,
     TRANSFERS,
-    VERDICTS,
-    adaptations_to_markdown,
-    away_to_markdown,
-    click_models_page,
-    fidelity_to_markdown,
-    has,
+    Section,
     insert,
-    loop_page,
-    ope_page,
-    other_log_of,
     pages,
-    policies_to_markdown,
+    path_of,
     read,
-    read_races,
-    table_of,
-    transfer_excerpt,
-    transfers_to_markdown,
-    verdicts,
-    with_races,
 )
 from fastgaum.bench.wikispeedia_games import LIMIT
 from fastgaum.policies.registry import POLICIES as POLICY_NAMES
 from fastgaum.reports.grid import parse_resplits
 from fastgaum.reports.plots import COLOURS, colour
-from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
-from fastgaum.reports.table import block_to_markdown
+from fastgaum.reports.reproduce_table import reproduce_blocks
 
 DATA = ("published", "verdicts")
 """blocks of published figures, and of a comparison with them, whose own tables say it"""
 UNNAMED = "The object does not name its commit."
+COMMITTED = sorted({name for section in SECTIONS for name in section.objects})
 
 
-@pytest.mark.parametrize(("page", "marker", "file"), TABLES)
-def test_page_is_what_its_object_gives(page: str, marker: str, file: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    assert has(text, marker)
-    assert insert(text, table_of(read(file)), marker) == text, "run python bench/readme.py"
+def page_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
 
 
-def test_published_table_is_what_an_object_holds_and_all_hold_the_same() -> None:
-    page, file = PUBLISHED
-    text = (ROOT / page).read_text(encoding="utf-8")
-    table = block_to_markdown(published_block(read(file)["published_table"]))
-    assert has(text, "published")
-    assert insert(text, table, "published") == text, "run python bench/readme.py"
-    assert {str(read(other)["published_table"]) for _, _, other in TABLES} == {
-        str(read(file)["published_table"])
-    }
-
-
-def test_readme_s_results_are_an_excerpt_of_their_object() -> None:
-    text = (ROOT / RESULTS[0]).read_text(encoding="utf-8")
-    assert has(text, "results")
-    assert insert(text, results_to_markdown(read(RESULTS[1])), "results") == text, (
-        "run python bench/readme.py"
-    )
-
-
-def test_verdicts_are_what_the_identity_table_gives() -> None:
-    text = (ROOT / VERDICTS[0]).read_text(encoding="utf-8")
-    assert insert(text, verdicts(*map(read, VERDICTS[1:])), "verdicts") == text, (
-        "run python bench/readme.py"
-    )
-
-
-@pytest.mark.parametrize(("page", "file"), [(page, file) for page, _, file in TABLES])
-def test_page_shows_the_command_of_its_object(page: str, file: str) -> None:
-    result = read(file)
-    require_command(options_of(page, file), result)
-    assert result["failed"] == []
-
-
-@pytest.mark.parametrize(("page", "marker", "file"), OTHER_LOGS)
-def test_page_of_other_logs_is_what_its_objects_give(page: str, marker: str, file: str) -> None:
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda one: f"{one.page} {one.marker}")
+def test_page_is_what_its_objects_give(section: Section) -> None:
     """Also before a command of the page has run: then its table says so."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    assert has(text, marker)
-    assert insert(text, other_log_of(file), marker) == text, "run python bench/readme.py"
-    options = options_of(page, file)
-    assert options["datasets"] == marker
-    assert {"fastgaum", "logit", "click-rate"} < set(options["models"].split(","))
-    assert set(options["models"].split(",")) <= set(MODELS)
-    if (ROOT / file).is_file():
-        result = read(file)
-        require_command(options, result)
-        assert result["failed"] == []
+    text = (ROOT / section.page).read_text(encoding="utf-8")
+    assert insert(text, section.text(), section.marker) == text, "run python bench/readme.py"
 
 
-def test_page_of_other_logs_shows_the_click_models() -> None:
-    page, file = CLICK_MODELS
-    text = (ROOT / page).read_text(encoding="utf-8")
-    assert has(text, "click-models")
-    assert insert(text, click_models_page(read(file)), "click-models") == text, (
-        "run python bench/readme.py"
+def test_a_page_without_a_place_is_refused() -> None:
+    with pytest.raises(ValueError, match="no place for 'speed'"):
+        insert("a page", "a table", "speed")
+
+
+def test_every_object_is_of_a_run_that_ended_well() -> None:
+    for name in COMMITTED:
+        if path_of(name).is_file():
+            result = read(name)
+            assert result.get("failed", []) == []
+            assert not result.get("smoke")
+    tables = {str(read(name)["published_table"]) for name in GRIDS}
+    assert len(tables) == 1, "the same in all objects"
+
+
+@pytest.mark.parametrize("name", [*GRIDS, *(f"logs/{name}" for name in OTHER_LOGS)])
+def test_page_shows_the_command_of_its_object(name: str) -> None:
+    """Its models, protocol and seeds: a table from another command would mislead whoever repeats
+    it."""
+    other = name.startswith("logs/")
+    page = "docs/other-logs.md" if other else GRID_PAGES.get(name, "docs/results.md")
+    file = re.escape(f"docs/tables/{name}.json")
+    (command,) = re.findall(
+        rf"^fastgaum reproduce .*--json {file} --overwrite$", page_of(page), re.MULTILINE
     )
+    options = dict(re.findall(r"--(\S+) (\S+)", command))
+    models = MODELS if options["models"] == "all" else tuple(options["models"].split(","))
+    if other:
+        assert {"fastgaum", "logit", "click-rate"} <= set(models) <= set(MODELS)
+        assert options["datasets"] == name.removeprefix("logs/")
+    if not path_of(name).is_file():
+        return
+    result = read(name)
+    assert tuple(dict.fromkeys(cell["model"] for cell in result["cells"])) == models
+    assert options["datasets"].split(",") == list(result["datasets"])
+    assert options.get("protocol", "bags") == result["protocol"]
+    assert int(options["seeds"]) == result["seeds"]
+    splits = parse_resplits(options["resplit"]) if "resplit" in options else None
+    assert splits == result["resplit"]
 
 
 def test_numbers_in_prose_are_those_of_their_objects() -> None:
@@ -154,10 +117,10 @@ def test_numbers_in_prose_are_those_of_their_objects() -> None:
 def test_a_number_in_prose_is_one_number_of_its_object() -> None:
     rows = {"rows": [{"k": 1, "nll": 0.5}, {"k": 2, "nll": 0.25}]}
     stale = "NLL <!--= some/log > rows > k=2 > nll : .3f -->9<!--/-->."
-    assert set_numbers(stale, lambda file: rows) == stale.replace(">9<", ">0.250<")
+    assert set_numbers(stale, lambda name: rows) == stale.replace(">9<", ">0.250<")
     for steps in ("rows", "rows > nll", "rows > k=3 > nll", "rows > 0 > brier"):
         with pytest.raises(ValueError, match=r"docs/tables/log\.json has not one number at"):
-            set_numbers(f"<!--= log > {steps} : .3f -->9<!--/-->", lambda file: rows)
+            set_numbers(f"<!--= log > {steps} : .3f -->9<!--/-->", lambda name: rows)
 
 
 BY_HAND = {
@@ -210,71 +173,39 @@ def test_a_table_says_which_commit_made_it() -> None:
     assert made_at({}) == UNNAMED == made_at({"machine": {"commit": None}})
 
 
-def options_of(page: str, file: str) -> dict[str, str]:
-    """The options of the page's command that writes an object."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    (command,) = re.findall(
-        rf"^fastgaum reproduce .*--json {re.escape(file)} --overwrite$", text, re.MULTILINE
+def test_fidelity_reports_are_of_these_splits() -> None:
+    reports = [read(f"fidelity/{name}") for name in FIDELITY]
+    splits = ["test", "test", "test", "validation"]
+    assert [(one["log"]["name"], one["split"]) for one in reports] == list(
+        zip(FIDELITY, splits, strict=True)
     )
-    return dict(re.findall(r"--(\S+) (\S+)", command))
-
-
-def require_command(options: dict[str, str], result: dict[str, Any]) -> None:
-    """Its models, protocol and seeds: a table from another command would mislead whoever repeats
-    it."""
-    models = tuple(dict.fromkeys(cell["model"] for cell in result["cells"]))
-    assert options["datasets"].split(",") == list(result["datasets"])
-    assert (MODELS if options["models"] == "all" else tuple(options["models"].split(","))) == models
-    assert options.get("protocol", "bags") == result["protocol"]
-    assert int(options["seeds"]) == result["seeds"]
-    assert (parse_resplits(options["resplit"]) if "resplit" in options else None) == result[
-        "resplit"
-    ]
-
-
-def test_fidelity_page_is_what_its_reports_give() -> None:
-    text = (ROOT / FIDELITY[0]).read_text(encoding="utf-8")
-    reports = [read(file) for file in FIDELITY[1]]
-    assert insert(text, fidelity_to_markdown(reports), "fidelity") == text, (
-        "run python bench/readme.py"
-    )
-    assert {(report["log"]["name"], report["split"]) for report in reports} == {
-        ("yelp", "test"),
-        ("taobao", "test"),
-        ("yoochoose", "test"),
-        ("search_clicks", "validation"),
-    }
     assert {report["preset"] for report in reports} == {"fastgaum"}
 
 
-def test_policies_page_is_what_its_objects_give() -> None:
-    text = (ROOT / POLICIES[0]).read_text(encoding="utf-8")
-    results = [read(file) for file in POLICIES[1]]
-    assert insert(text, policies_to_markdown(results), "policies") == text, (
-        "run python bench/readme.py"
-    )
-    for file, result in zip(POLICIES[1], results, strict=True):
-        name = Path(file).stem.removesuffix("-own")
+def test_policies_are_judged_by_users_that_training_did_not_fit() -> None:
+    """Every policy is there at every size. The sizes, reward and pools of the first object are those
+    that the page's command asks for."""
+    for of in POLICIES:
+        name, result = of.removesuffix("-own"), read(f"policies/{of}")
         assert result["notes"] == []
-        if file.endswith("-own.json"):
+        if of.endswith("-own"):
             assert result["world"] == f"runs/{name}-half"
             continue
-        # every policy is there at every size, and judges are users that training did not fit
         for k in {row["k"] for row in result["rows"]}:
             assert {row["policy"] for row in result["rows"] if row["k"] == k} >= set(POLICY_NAMES)
         assert result["world"] == f"runs/{name}-other-half, policies of runs/{name}-half"
         assert result["seeds"] >= 5
-
-
-def test_policies_page_shows_the_command_of_its_objects() -> None:
-    """The sizes, reward and pools of the first object are those that the page's command asks
-    for."""
-    text = (ROOT / POLICIES[0]).read_text(encoding="utf-8").replace("\\\n", " ")
+    for of in ADAPTATION:
+        name, result = of.removesuffix("-adapt"), read(f"policies/{of}")
+        assert (result["run"], result["in"]) == (f"runs/{name}-half", f"runs/{name}-other-half")
+        assert {row["policy"] for row in result["rows"]} == {"pre-trained", "untrained"}
     (command,) = re.findall(
-        rf"^fastgaum rl evaluate .*--json {re.escape(POLICIES[1][0])}$", text, re.MULTILINE
+        rf"^fastgaum rl evaluate .*--json docs/tables/policies/{POLICIES[0]}.json$",
+        page_of("docs/guide/policies.md"),
+        re.MULTILINE,
     )
     options = dict(re.findall(r"(-k|--\S+) +([^- ]\S*)", command))
-    result = read(POLICIES[1][0])
+    result = read(f"policies/{POLICIES[0]}")
     assert options["-k"].split(",") == [
         str(k) for k in dict.fromkeys(row["k"] for row in result["rows"])
     ]
@@ -284,19 +215,16 @@ def test_policies_page_shows_the_command_of_its_objects() -> None:
     assert {key: str(result["config"][key]) for key in changed} == changed
 
 
-@pytest.mark.parametrize("file", TRANSFERS)
-def test_promised_and_paid_is_what_its_objects_give(file: str) -> None:
-    """Also before a command of the page has run: then its table says so."""
-    text = (ROOT / TRANSFER).read_text(encoding="utf-8")
-    marker = Path(file).stem
-    assert has(text, marker)
-    assert insert(text, transfers_to_markdown(file), marker) == text, "run python bench/readme.py"
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_promised_and_paid_is_of_the_command_of_its_page(name: str) -> None:
     (command,) = re.findall(
-        rf"^python bench/experiments/transfer\.py (.*)--json {re.escape(file)}$", text, re.MULTILINE
+        rf"^python bench/experiments/transfer\.py (.*)--json docs/tables/{name}.json$",
+        page_of("docs/guide/transfer.md"),
+        re.MULTILINE,
     )
-    if not (ROOT / file).is_file():
+    if not path_of(name).is_file():
         return
-    result = read(file)
+    result = read(name)
     options = re.search(r"--logging (\S+)", command)
     worlds = command.partition("--")[0].split() or list(WELL_SPECIFIED)
     logging = options[1].split(",") if options else ["random"]
@@ -311,45 +239,41 @@ def test_promised_and_paid_is_what_its_objects_give(file: str) -> None:
     assert result["seeds"] >= 5
 
 
-def test_home_and_away_is_what_its_object_gives() -> None:
-    """Also before the command of the page has run: then its table says so."""
-    text = (ROOT / TRANSFER).read_text(encoding="utf-8")
-    assert has(text, "away")
-    assert insert(text, away_to_markdown(), "away") == text, "run python bench/readme.py"
-    (logs,) = re.findall(rf"^python bench/away.py (.*) --json {re.escape(AWAY)}$", text, re.M)
-    assert tuple(logs.split()) == LOGS
-    if (ROOT / AWAY).is_file():
-        result, plan = read(AWAY), AwayPlan()
-        assert tuple(log["log"] for log in result["logs"]) == LOGS
-        asked = (plan.seeds, plan.members, plan.users, plan.k, plan.horizon, plan.pool)
-        names = ("seeds", "members", "users", "k", "horizon", "pool")
-        assert tuple(result[name] for name in names) == asked
-
-
-def test_readme_s_sentence_on_promised_and_paid_is_what_its_object_gives() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert has(text, "transfer")
-    assert insert(text, transfer_excerpt(), "transfer") == text, "run python bench/readme.py"
-    drawn = [(ROOT / name).is_file() for name in TRANSFER_FIGURES]
-    assert drawn == [(ROOT / TRANSFERS[0]).is_file()] * 2, "run python bench/readme.py"
-
-
-def test_policies_page_is_what_its_adaptation_curves_give() -> None:
-    text = (ROOT / POLICIES[0]).read_text(encoding="utf-8")
-    results = [read(file) for file in ADAPTATION]
-    assert insert(text, adaptations_to_markdown(results), "adaptation") == text, (
-        "run python bench/readme.py"
+def test_other_studies_are_of_the_commands_of_their_pages() -> None:
+    (logs,) = re.findall(
+        r"^python bench/away.py (.*) --json docs/tables/away.json$",
+        page_of("docs/guide/transfer.md"),
+        re.MULTILINE,
     )
-    for file, result in zip(ADAPTATION, results, strict=True):
-        name = Path(file).stem.removesuffix("-adapt")
-        assert (result["run"], result["in"]) == (f"runs/{name}-half", f"runs/{name}-other-half")
-        assert {row["policy"] for row in result["rows"]} == {"pre-trained", "untrained"}
+    assert tuple(logs.split()) == LOGS
+    if path_of("away").is_file():
+        result, plan = read("away"), AwayPlan()
+        assert tuple(log["log"] for log in result["logs"]) == LOGS
+        names = ("seeds", "members", "users", "k", "horizon", "pool")
+        assert [result[name] for name in names] == [getattr(plan, name) for name in names]
+    written = "--json docs/tables/wikispeedia-loop.json\n"
+    command = f"python bench/wikispeedia_loop.py play runs/wikispeedia {written}"
+    assert command in page_of("docs/guide/closed-loop.md")
+    if path_of("wikispeedia-loop").is_file():
+        result = read("wikispeedia-loop")
+        assert list(result["bars"]) == list(result["players"])
+        # every second of the log's 12,825 validation games
+        assert (result["games"], result["limit"]) == (6_413, LIMIT)
+    command = "python bench/ope.py --json docs/tables/ope.json\n"
+    assert command in page_of("docs/guide/off-policy.md")
+    if path_of("ope").is_file():
+        result = read("ope")
+        assert result["logs"] >= 100
+        # a setting of an earlier study has a name of its own
+        today: dict[str, Any] = {one.name: dataclasses.asdict(one) for one in SETTINGS}
+        for one in result["settings"]:
+            assert today.get(one["name"], {}).items() <= one.items()
 
 
 def test_figure_names_the_rows_of_its_object() -> None:
-    figure = (ROOT / FIGURE[0]).read_text(encoding="utf-8")
+    figure = page_of("docs/prec1.svg")
     texts = set(re.findall(r">([^<>\n]+)</text>", figure))
-    result = read(FIGURE[1])
+    result = read(FIGURES["prec1"][0])
     assert set(result["datasets"]) <= texts
     rows = {
         row[0].removesuffix(" †") for block in reproduce_blocks(result)[:-1] for row in block.rows
@@ -359,56 +283,22 @@ def test_figure_names_the_rows_of_its_object() -> None:
     } <= texts
 
 
-@pytest.mark.parametrize("file", [FIGURE[0], FIDELITY_FIGURE[0]])
-def test_figures_have_colours_for_dark_pages(file: str) -> None:
-    head, _, rest = (ROOT / file).read_text(encoding="utf-8").partition("</style>")
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_have_colours_for_dark_pages(name: str) -> None:
+    file = ROOT / "docs" / f"{name}.svg"
+    assert file.is_file() == path_of(FIGURES[name][0]).is_file(), "run python bench/readme.py"
+    if not file.is_file():
+        return
+    head, _, rest = file.read_text(encoding="utf-8").partition("</style>")
     assert "prefers-color-scheme: dark" in head, "run python bench/readme.py"
     used = set(re.findall(r"#[0-9a-f]{6}\b", rest))
     assert {colour("card"), colour("ink")} <= used <= {light for light, _ in COLOURS.values()}
 
 
-def test_the_page_of_players_on_their_own_is_what_its_object_gives() -> None:
-    text = (ROOT / LOOP[0]).read_text(encoding="utf-8")
-    assert has(text, "loop")
-    assert insert(text, loop_page(), "loop") == text, "run python bench/readme.py"
-    assert f"python bench/wikispeedia_loop.py play runs/wikispeedia --json {LOOP[1]}\n" in text
-    assert (ROOT / LOOP_FIGURE).is_file() == (ROOT / LOOP[1]).is_file()
-    if (ROOT / LOOP[1]).is_file():
-        result = read(LOOP[1])
-        assert list(result["bars"]) == list(result["players"])
-        # every second of the log's 12,825 validation games
-        assert (result["games"], result["limit"]) == (6_413, LIMIT)
-
-
-def test_the_page_of_off_policy_values_is_what_its_object_gives() -> None:
-    """Also before the page's command has run: then its table says so."""
-    text = (ROOT / OPE[0]).read_text(encoding="utf-8")
-    assert has(text, "ope")
-    assert insert(text, ope_page(), "ope") == text, "run python bench/readme.py"
-    assert f"python bench/ope.py --json {OPE[1]}\n" in text
-    if (ROOT / OPE[1]).is_file():
-        result = read(OPE[1])
-        assert result["logs"] >= 100
-        # a setting of an earlier study has a name of its own
-        today = {one.name: dataclasses.asdict(one) for one in SETTINGS}
-        for one in result["settings"]:
-            assert today.get(one["name"], {}).items() <= one.items()
-
-
-@pytest.mark.parametrize("page", RACES_PAGES)
-def test_page_is_what_the_races_give(page: str) -> None:
-    result = read_races()
-    text = (ROOT / page).read_text(encoding="utf-8")
-    assert has(text, "speed" if page == "README.md" else "races")
-    assert with_races(text, result) == text, "run python bench/readme.py"
-    assert not result["smoke"]
-    assert result["failed"] == []
-
-
 def test_excerpts_hide_nothing() -> None:
     """The README's short tables have rows that lose and targets that are missed, where the whole
     ones have any."""
-    result, races = read(RESULTS[1]), read_races()
+    result, races = read("bags"), read("bench")
     rows = results_to_markdown(result).splitlines()
     for model in (*OTHERS, OURS):
         assert any(f"`{model}`" in row.split("|")[1] for row in rows if row.startswith("|")), model
@@ -425,7 +315,7 @@ def test_excerpts_hide_nothing() -> None:
 
 
 def test_an_excerpt_says_that_ours_never_reached_a_loss() -> None:
-    races, line = read_races(), next(line for line in SPEED if line.group == "quality-wikispeedia")
+    races, line = read("bench"), next(line for line in SPEED if line.group == "quality-wikispeedia")
     late = [
         {**figure, "value": 0.0, "holds": False} if figure["group"] == line.group else figure
         for figure in races["figures"]

@@ -6,11 +6,10 @@ first three a model of this package can be right. In the others it cannot, each 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
-from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.logs.synthetic import Rule, SyntheticWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.true_world import Bait, TrueWorld
@@ -119,20 +118,3 @@ def true_users(name: str) -> TrueWorld:
 
 WELL_SPECIFIED = ("items-10", "items-200", "items-2000")
 """worlds that a model of this package can learn"""
-
-
-def known_worlds(names: Iterable[str]) -> list[KnownWorld]:
-    """The worlds of these names, each once, in the order given; `all` for every one.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
-    found: dict[str, KnownWorld] = {}
-    for name in names:
-        if name != "all" and name not in KNOWN_WORLDS:
-            raise ConfigError(
-                f"no known world '{name}'{did_you_mean(name, KNOWN_WORLDS)}; there are "
-                f"{', '.join(KNOWN_WORLDS)}, or all"
-            )
-        found |= KNOWN_WORLDS if name == "all" else {name: KNOWN_WORLDS[name]}
-    return list(found.values())

@@ -10,7 +10,6 @@ from itertools import combinations
 
 import numpy as np
 
-from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.worlds.pools import draw_uniforms
@@ -30,9 +29,7 @@ class Noisy(Policy):
     the others."""
 
     def __init__(self, policy: Policy, share: float = HALF) -> None:
-        """Take the policy and the share. Raises ConfigError unless that is in [0, 1]."""
-        if not 0.0 <= share <= 1.0:
-            raise ConfigError(f"the share of random slates is {share}, 0 to 1 is required")
+        """Take the policy and the share."""
         self.policy, self.share, self.chance = policy, share, RandomPolicy()
         self.name = f"{policy.name}, {100 * share:g} % random"
 
@@ -120,9 +117,9 @@ def rank_agreement(promised: Sequence[float], paid: Sequence[FloatArray]) -> flo
 
 def logging_policy(name: str, popularity: FloatArray) -> Policy:
     """A policy of `LOGGING` for the users themselves, whose minds it reads; `popularity` is that of
-    their items, shape (n_items,). Raises ConfigError for another name."""
-    if name not in LOGGING:
-        raise ConfigError(f"no logging policy '{name}'; there are {', '.join(LOGGING)}")
-    if name == "random":
-        return RandomPolicy()
-    return Noisy(Greedy() if name == "greedy" else Popular(popularity))
+    their items, shape (n_items,)."""
+    return {
+        "random": RandomPolicy(),
+        "popular": Noisy(Popular(popularity)),
+        "greedy": Noisy(Greedy()),
+    }[name]

@@ -32,7 +32,6 @@ from fastgaum.bench.experiments.known_worlds import (
     KNOWN_WORLDS,
     WELL_SPECIFIED,
     KnownWorld,
-    known_worlds,
     true_users,
 )
 from fastgaum.bench.experiments.planning import Planner
@@ -47,13 +46,8 @@ from fastgaum.bench.experiments.promises import (
     seeds_figure,
 )
 from fastgaum.bench.experiments.testers import LOGGING, logging_policy
-from fastgaum.bench.experiments.transfer_table import (
-    draw_transfer,
-    transfer_blocks,
-    transfer_sentence,
-)
+from fastgaum.bench.experiments.transfer_table import transfer_blocks, transfer_sentence
 from fastgaum.config import parse_setting
-from fastgaum.errors import ConfigError, FastgaumError
 from fastgaum.files import atomic
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame
@@ -61,11 +55,9 @@ from fastgaum.logs.user_split import shuffled_split
 from fastgaum.machine import machine_facts
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
-from fastgaum.policies.registry import require_trained
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.policies.trajectories import trajectories
-from fastgaum.reports.plots import check_figure
 from fastgaum.reports.table import Json, blocks_to_markdown, finite
 from fastgaum.reports.workers import side_by_side
 from fastgaum.threads import one_thread
@@ -81,7 +73,7 @@ TRUTH = "the truth"
 
 @dataclass(frozen=True)
 class TransferPlan:
-    """What is compared. Raises ConfigError for an impossible value."""
+    """What is compared."""
 
     worlds: Sequence[KnownWorld]
     logging: Sequence[str] = ("random",)
@@ -97,21 +89,6 @@ class TransferPlan:
     """worlds of the set; 1: one world alone"""
     policy: str = SlateQ.name
     """what is trained, of `registry.LEARNERS`"""
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "users", "members"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        require_trained(self.policy)
-        for name in self.logging:
-            if name not in LOGGING:
-                raise ConfigError(f"no logging policy '{name}'; there are {', '.join(LOGGING)}")
-        for events in self.events:
-            if events < 10 * HORIZON:
-                raise ConfigError(
-                    f"a log of {events} events has too few sessions of {HORIZON} to train and "
-                    f"validate on: at least {10 * HORIZON} events are required"
-                )
 
     def settings(self) -> list[list[Task]]:
         """Each setting's tasks, a task per seed."""
@@ -176,8 +153,7 @@ def transfer(
         NumericsError: a training diverged.
     """
     tasks, found = plan.tasks(), dict[Task, list[Worth]]()
-    alone = ((place, worths_of(task)) for place, task in enumerate(tasks))
-    with closing(side_by_side(worths_of, tasks, jobs) if jobs > 1 else alone) as worths:
+    with closing(side_by_side(worths_of, tasks, jobs)) as worths:
         for place, worth in worths:
             found[tasks[place]] = worth
             progress(len(found), len(tasks), str(tasks[place]))
@@ -294,17 +270,11 @@ def _ratio(values: Float64Array, by: Float64Array) -> Float64Array:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the tables and the sentence, and write the files that are asked for.
-
-    Raises:
-        ConfigError: an impossible value.
-        OutputError: a file cannot be written.
-    """
+    """Print the tables and the sentence, and write the object where one is asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    named = f"{', '.join(KNOWN_WORLDS)}, or all; the first three if none is given"
-    parser.add_argument("worlds", nargs="*", default=WELL_SPECIFIED, help=named)
+    parser.add_argument("worlds", nargs="*", default=WELL_SPECIFIED, help=", ".join(KNOWN_WORLDS))
     parser.add_argument("--logging", default="random", help=f"by comma: {', '.join(LOGGING)}")
     parser.add_argument("--events", help="by comma; each world's own number if not given")
     for name in ("seeds", "users", "members", "policy"):
@@ -313,11 +283,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the training")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="tasks side by side")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path, help=".svg or .png")
     asked = parser.parse_args(arguments)
-    check_figure(asked.plot, "--plot")
+    if unknown := {*asked.worlds} - {*KNOWN_WORLDS}:
+        parser.error(f"no known world '{min(unknown)}'; there are {', '.join(KNOWN_WORLDS)}")
     plan = TransferPlan(
-        known_worlds(asked.worlds),
+        [KNOWN_WORLDS[name] for name in asked.worlds],
         asked.logging.split(","),
         [int(events) for events in asked.events.split(",")] if asked.events else (),
         asked.seeds,
@@ -336,12 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.json is not None:
         with atomic(asked.json) as beside:
             beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    if asked.plot is not None:
-        draw_transfer(result, asked.plot)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FastgaumError as error:
-        sys.exit(f"transfer: {error}")
+    main()

@@ -1,7 +1,6 @@
 """Speed of other libraries, in one virtual environment of their own.
 
     python bench/rivals/peers.py DIR --install        # makes the environment, about 1.5 GB, from PyPI
-    python bench/rivals/peers.py DIR recsim           # or another: prints one line of JSON
 
 The races run the peers where $FASTGAUM_PEERS names such an environment.
 
@@ -13,7 +12,6 @@ The races run the peers where $FASTGAUM_PEERS names such an environment.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -22,7 +20,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,52 +42,42 @@ PINS = (
 """what the peers import, in releases that they still work with"""
 ALONE = ("torch-choice==1.0.7",)
 """installed without what it names: it names more than it imports"""
-Rates = list[float]
 
 
-def rate(peer: str, threads: int) -> float | None:
-    """What a peer does in a second on so many threads; None where $FASTGAUM_PEERS names no
+def recsim_rate(threads: int) -> float | None:
+    """User-steps per second of RecSim on so many threads; None where $FASTGAUM_PEERS names no
     environment."""
     home = os.environ.get(PEERS)
-    return None if home is None else max(_rates(Path(home), peer, threads))
+    return None if home is None else max(_inside(Path(home), "recsim", threads))
 
 
 def conditional_logit(log: SessionLog, threads: int) -> tuple[float, float] | None:
     """Seconds of torch-choice's fit on a log whose events all have a choice, and its validation
-    NLL; None as in `rate`."""
+    NLL; None as in `recsim_rate`."""
     home = os.environ.get(PEERS)
     if home is None:
         return None
-    seconds, nll = _inside(Path(home), "torch-choice", threads, partial(_write_displays, log))
+    seconds, nll = _inside(Path(home), "torch-choice", threads, log)
     return seconds, nll
 
 
-def _rates(home: Path, peer: str, threads: int) -> Rates:
-    def write(folder: Path) -> None:
-        if peer == "torch-choice":
-            from fastgaum.logs.read import load
-
-            _write_displays(load("yoochoose"), folder)
-
-    return _inside(home, peer, threads, write)
-
-
-def _inside(home: Path, peer: str, threads: int, write: Callable[[Path], None]) -> Rates:
-    """What a peer prints that runs in the environment, in a folder that `write` has filled."""
+def _inside(home: Path, peer: str, threads: int, log: SessionLog | None = None) -> list[float]:
+    """What a peer prints that runs in the environment, in a folder that holds the displays of a
+    log."""
     python = home / "bin" / "python"
     if not python.exists():
         raise SystemExit(
             f"no environment at {home}: `python bench/rivals/peers.py {home} --install`"
         )
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
-        inside = [str(python), str(Path(__file__).resolve()), str(home.resolve()), peer]
-        command = [*inside, "--inside", f"--threads={threads}"]
+        if log is not None:
+            _write_displays(log, Path(folder))
+        command = [str(python), str(Path(__file__).resolve()), peer, str(threads)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode:
         raise SystemExit(f"{peer} failed:\n{done.stderr[-2000:]}")
-    rates: Rates = json.loads(done.stdout.strip().splitlines()[-1])
-    return rates
+    found: list[float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
 
 
 def _write_displays(log: SessionLog, folder: Path) -> None:
@@ -116,7 +103,7 @@ def install(home: Path) -> None:
     subprocess.run([*pip, "--no-deps", *ALONE], check=True)
 
 
-def recsim(home: Path, threads: int) -> Rates:
+def recsim(threads: int) -> list[float]:
     """Runs inside the environment: show random slates."""
     import numpy as np
     from recsim.environments import interest_evolution
@@ -142,7 +129,7 @@ def recsim(home: Path, threads: int) -> Rates:
     return rates
 
 
-def torch_choice(home: Path, threads: int) -> Rates:
+def torch_choice(threads: int) -> list[float]:
     """Runs inside the environment: fit the conditional logit."""
     import numpy as np
     import torch
@@ -195,26 +182,15 @@ def torch_choice(home: Path, threads: int) -> Rates:
         return [seconds, float(loss(validation))]
 
 
-RUNS: dict[str, Callable[[Path, int], Any]] = {
+RUNS: dict[str, Callable[[int], list[float]]] = {
     "recsim": recsim,
     "torch-choice": torch_choice,
 }
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("home", type=Path, help="the environment")
-    parser.add_argument("peer", nargs="?", choices=RUNS)
-    parser.add_argument("--install", action="store_true")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.install:
-        install(asked.home)
-    if asked.peer and asked.inside:
+    what, *rest = sys.argv[1:]
+    if rest == ["--install"]:
+        install(Path(what))
+    else:
         warnings.simplefilter("ignore")
-        print(json.dumps(RUNS[asked.peer](asked.home, asked.threads)))
-    elif asked.peer:
-        found = _rates(asked.home, asked.peer, asked.threads)
-        print(json.dumps({"peer": asked.peer, "found": found}))
+        print(json.dumps(RUNS[what](int(rest[0]))))

@@ -37,7 +37,7 @@ from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.model_file import model_state
 from fastgaum.models.splits import offers_no_click, require_validation
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
-from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
+from fastgaum.nets.tensors import BatchTensors
 from fastgaum.threads import seeded
 
 Float64Array = np.typing.NDArray[np.float64]
@@ -200,31 +200,6 @@ class Baseline(ChoiceModel, CheckedSettings):
         """The softmax of the utilities over each display set, whatever the head: a baseline has
         one."""
         return Shannon().best_response(self.utility(batch), batch.display_offsets, self.outside)
-
-    def initial(self, n: int) -> tuple[Tensor, Bags]:
-        """Histories of n users who have chosen nothing yet: where each user's choices start, and
-        their bags."""
-        width = self.space.n_numbers if self.space is not None else 0
-        none = Bags(
-            torch.zeros(0, dtype=torch.int32),
-            torch.zeros(1, dtype=torch.int32),
-            torch.zeros(0, width),
-        )
-        return torch.zeros(n + 1, dtype=torch.int32), none
-
-    def advance(self, carries: tuple[Tensor, Bags], tokens: Bags) -> tuple[Tensor, Bags]:
-        """Append each user's choice to their history; `tokens` holds one bag per user."""
-        offsets, old = carries
-        lengths = torch.diff(offsets).long() + 1
-        ends = lengths.cumsum(0)
-        # each user's old rows, then the new one: positions in the old bags followed by the new bags
-        rows = torch.arange(int(ends[-1])) - torch.repeat_interleave(
-            torch.arange(len(lengths)), lengths
-        )
-        rows[ends - 1] = old.n_bags + torch.arange(len(lengths))
-        return torch.cat([ends.new_zeros(1), ends]).to(torch.int32), gather_bags(
-            join_bags(old, tokens), rows
-        )
 
     def state(self) -> State:
         """Settings, link, feature space, and what the fitted model is."""

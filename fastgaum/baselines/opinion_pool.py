@@ -39,7 +39,7 @@ from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.splits import require_validation
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.segments import expand_to_candidates, segment_log_softmax, segment_logsumexp
-from fastgaum.nets.tensors import Bags, BatchTensors
+from fastgaum.nets.tensors import BatchTensors
 
 MEMBERS = ("fastgaum", "logit", "wd-ccf", "xgboost", "scknnc", "linucb")
 """the members of the model `pool`: a user's state, a linear model, crossed features, trees, the
@@ -184,7 +184,7 @@ class OpinionPool(ChoiceModel):
 
         Args:
             log: the log.
-            progress: is told which member is fitted, how many were, and how many there are.
+            progress: receives the member that is fitted, how many were, and how many there are.
 
         Returns:
             A row per member: weight, its own NLL on the validation split (nats per event; that of
@@ -200,17 +200,18 @@ class OpinionPool(ChoiceModel):
         self.models, self.left_out = {}, {}
         rows: list[dict[str, Any]] = []
         opinions: list[Tensor] = []
-        for done, (name, one) in enumerate(self.asked.items()):
+        named = {"protocol": self.settings.protocol, "seed": self.settings.seed}
+        for name, one in self.asked.items():
             if progress is not None:
-                progress(name, done, len(self.asked))
-            rows.append({"member": name})
+                progress(name, len(rows), len(self.asked))
+            row: dict[str, Any] = {"member": name}
             started = time.perf_counter()
             try:
-                model = self._made(one)
+                model = make_model(one, named, self.asked_device) if isinstance(one, str) else one
                 model.fit(log)
                 encoded, scored = model.score(log, "validation")
             except (ConfigError, NumericsError) as error:
-                self.left_out[name] = rows[-1]["left_out"] = str(error)
+                self.left_out[name] = row["left_out"] = str(error)
             else:
                 self.models[name], head = model, scored.heads["reward"]
                 offsets, choices, log_probs, no_click = map(
@@ -224,30 +225,23 @@ class OpinionPool(ChoiceModel):
                 )
                 opinions.append(_log_odds(log_probs, no_click, offsets, model.outside))
                 nll = nll_of_choices(opinions[-1], offsets, choices, model.outside)
-                rows[-1]["val_nll"] = float(nll)
-            rows[-1]["seconds"] = time.perf_counter() - started
-        self._require_agreement()
+                row["val_nll"] = float(nll)
+            rows.append(row | {"seconds": time.perf_counter() - started})
+        self._agree()
         odds = torch.stack(opinions, dim=1)
         weights, self.lapse = best_weights(odds, offsets, choices, self.outside)
         self.weights = dict(zip(self.models, weights.tolist(), strict=True))
-        for row in rows:
-            row["weight"] = self.weights.get(row["member"])
         together = pooled(odds, weights, torch.tensor(self.lapse).double(), offsets, self.outside)
         nll = nll_of_choices(together, offsets, choices, self.outside)
         seconds = sum(row["seconds"] for row in rows)
+        rows = [row | {"weight": self.weights.get(row["member"])} for row in rows]
         rows.append({"member": POOL, "val_nll": float(nll), "seconds": seconds})
         self.settings_tried = sum(model.settings_tried for model in self.models.values())
         self.models = {name: one for name, one in self.models.items() if self.weights[name] > 0}
         self.table = pl.DataFrame(rows, schema=TABLE)
         return self.table
 
-    def _made(self, member: ChoiceModel | str) -> ChoiceModel:
-        if not isinstance(member, str):
-            return member
-        settings = {"protocol": self.settings.protocol, "seed": self.settings.seed}
-        return make_model(member, settings, self.asked_device)
-
-    def _require_agreement(self) -> None:
+    def _agree(self) -> None:
         """Take over what the fitted members say of the log. Raises ConfigError where none was
         fitted, or they do not agree on whether no click is a choice."""
         if not self.models:
@@ -266,12 +260,11 @@ class OpinionPool(ChoiceModel):
         """Log-odds of a batch's candidates against no click, shape (n_candidates,); where no click
         is no choice, their log-probabilities: utilities up to a constant."""
         assert isinstance(batch, PoolBatch)
+        members = zip(self._fitted(), batch.of_members, strict=True)
         odds = []
-        for model, part in zip(self._fitted(), batch.of_members, strict=True):
-            dist = model.choice_distribution(part)
-            odds.append(
-                _log_odds(dist.log_probs, dist.outside_log_prob, part.display_offsets, self.outside)
-            )
+        for model, part in members:
+            log_probs, no_click = model.choice_log_probs(part)
+            odds.append(_log_odds(log_probs, no_click, part.display_offsets, self.outside))
         weights = torch.tensor([self.weights[name] for name in self.models], dtype=torch.float64)
         lapse, offsets = torch.tensor(self.lapse, dtype=torch.float64), batch.display_offsets.cpu()
         return pooled(torch.stack(odds, dim=1), weights, lapse, offsets, self.outside)
@@ -279,18 +272,8 @@ class OpinionPool(ChoiceModel):
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
         """The pool's distribution over each display set, whatever the head: members give their
         reward's best response."""
-        return Shannon().best_response(
-            self.utility(batch), batch.display_offsets.cpu(), self.outside
-        )
-
-    def initial(self, n: int) -> tuple[object, ...]:
-        """Histories of n users who have chosen nothing yet, one for each member."""
-        return tuple(model.initial(n) for model in self._fitted())
-
-    def advance(self, carries: Sequence[object], tokens: Sequence[Bags]) -> tuple[object, ...]:
-        """Histories after one more choice of each user; `tokens` holds the bags of each member."""
-        members = zip(self._fitted(), carries, tokens, strict=True)
-        return tuple(model.advance(carry, bags) for model, carry, bags in members)
+        offsets = batch.display_offsets.cpu()
+        return Shannon().best_response(self.utility(batch), offsets, self.outside)
 
     def state(self) -> State:
         """The members' states and weights.
@@ -330,7 +313,7 @@ class OpinionPool(ChoiceModel):
         if not 0 <= pool.lapse <= MOST_LAPSE:
             raise ValueError(f"the lapse is {pool.lapse}, 0 to {MOST_LAPSE} is required")
         pool.models, pool.asked = models, dict(models)
-        pool._require_agreement()
+        pool._agree()
         return pool
 
     def _fitted(self) -> list[ChoiceModel]:
@@ -350,9 +333,8 @@ class OpinionPool(ChoiceModel):
         assert isinstance(encoded, PoolSessions)
         members = zip(self._fitted(), encoded.of_members, strict=True)
         streams = [model._batches(part, batch_sessions) for model, part in members]
-        return (
-            PoolBatch(**_fields(parts[0]), of_members=parts) for parts in zip(*streams, strict=True)
-        )
+        for parts in zip(*streams, strict=True):
+            yield PoolBatch(**_fields(parts[0]), of_members=parts)
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         parts = []

@@ -31,26 +31,24 @@ def bench_command(
     """
     json, markdown = files.json, files.markdown
     check_outputs(json, markdown)
+    from fastgaum.bench.races import choose, run
     from fastgaum.bench.report import missed, races_object, to_markdown
-    from fastgaum.bench.run import choose, require_pytest, run
-    from fastgaum.bench.run import groups as groups_of_races
 
+    chosen = choose(groups)
     if list_:
         if json is not None:
-            write_json(json, {"groups": list(groups_of_races())})
-        for group in groups_of_races():
+            write_json(json, {"groups": chosen})
+        for group in chosen:
             say(group)
         return 0
     use_threads(threads)
-    require_pytest()
-    races, right = run(choose(groups), threads=threads, smoke=smoke, say=note)
-    result = races_object(races)
+    result = races_object(run(chosen, smoke=smoke, say=note))
     if json is not None:
         write_json(json, result)
     if markdown is not None:
         write_text(markdown, to_markdown(result))
     _show(result)
-    return 1 if not right or (strict and missed(result)) else 0
+    return 1 if result["failed"] or (strict and missed(result)) else 0
 
 
 def _show(result: dict[str, Any]) -> None:

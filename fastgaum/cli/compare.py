@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fastgaum.logs.log import SessionLog
-    from fastgaum.reports.comparison import Comparison, GridPlan
-    from fastgaum.reports.grid import GridRun, Outcome
+    from fastgaum.reports.comparison import Comparison
+    from fastgaum.reports.grid import GridPlan, GridRun, Outcome
 
 OWN_MODELS = ("fastgaum", "logit", "click-rate")
 """the models on a log of one's own when none is asked for"""
@@ -62,8 +62,7 @@ class Grid:
             raise ConfigError(f"--jobs must be at least 1, got {self.jobs}")
         changes = parse_settings(self.settings)
         from fastgaum.baselines.registry import MODELS
-        from fastgaum.reports.comparison import GridPlan
-        from fastgaum.reports.grid import parse_resplits
+        from fastgaum.reports.grid import GridPlan, parse_resplits
         from fastgaum.reports.plots import check_figure
 
         check_figure(self.files.figure)
@@ -87,8 +86,7 @@ class Grid:
         oracles = {}
         for name, log in logs.items():
             if (truth := truth_beside(paths[name])) is not None:
-                splits = tuple(plan.resplits) or (None,)
-                oracles[name] = pooled_oracle(log, read_truth(truth, log), splits)
+                oracles[name] = pooled_oracle(log, read_truth(truth, log), plan.splits)
         # runs on one card would only stand in each other's way
         on_card = self.device != "cpu" and torch.cuda.is_available()
         note_compiling()
@@ -175,13 +173,11 @@ class GridProgress(Bar):
 
     def on_done(self, run: GridRun, outcome: Outcome, done: int) -> None:
         """Say what a run gave."""
-        from fastgaum.reports.grid import RunFailure
-
         split = "" if run.resplit is None else f" split {run.resplit}"
         self(done, self.total)
         what = f"[{done}/{self.total}] {run.dataset} {run.model}{split} seed {run.seed}"
-        if isinstance(outcome, RunFailure):
-            self.line(f"{what} {outcome}")
+        if isinstance(outcome, str):
+            self.line(f"{what} failed: {outcome}")
             return
         heads = ", ".join(
             f"{name} prec@1 {head.precision[1].mean:.1f}"

@@ -100,14 +100,6 @@ class ChoiceModel(ABC):
         """A head's distribution over each display set."""
 
     @abstractmethod
-    def initial(self, n: int) -> object:
-        """Histories of n users who have chosen nothing yet."""
-
-    @abstractmethod
-    def advance(self, carries: Any, tokens: Any) -> Any:
-        """Histories after one more choice of each user; `tokens` holds one bag per user."""
-
-    @abstractmethod
     def state(self) -> State:
         """The fitted model as a state that a file can hold.
 

@@ -15,10 +15,9 @@ from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
 from fastgaum.logs.log import FloatArray
 from fastgaum.models.choice_model import ChoiceModel, Head, Scorer
 from fastgaum.nets.examination import Place
-from fastgaum.nets.histories import Carry
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
-from fastgaum.nets.tensors import Bags, BatchTensors
+from fastgaum.nets.tensors import BatchTensors
 
 MANY = 1 << 20
 """candidates from which a split is scored by the engine"""
@@ -74,16 +73,6 @@ class NetworksModel(ChoiceModel):
         return self.regulariser.link(
             networks.logits(batch, states), batch.display_offsets, self.outside
         )
-
-    def initial(self, n: int) -> Carry:
-        """Histories of n users who have chosen nothing yet."""
-        return self._networks().player.history.initial(n)
-
-    @torch.no_grad()
-    def advance(self, carries: Carry, tokens: Bags) -> Carry:
-        """Histories after one more choice of each user: one recurrent step, never a re-encoding
-        (bilstm excepted)."""
-        return self._networks().player.history.advance(carries, tokens)
 
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         return self._scored_by(self._outputs(0), encoded)

@@ -20,13 +20,14 @@ from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
 from fastgaum.metrics.evaluation import MIN_PROB
-from fastgaum.metrics.intervals import AnyArray, Statistic, Sums, cut, ratio
+from fastgaum.metrics.intervals import AnyArray, Statistic, Sums, Unit, cut, ratio
 from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.choice_model import ChoiceModel, Head
 
 MOST_EVENTS = 6
 """event numbers that stand alone; later events are one group"""
 TENTHS, LEVELS, BINS = 10, 50, 10
+Labels = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -95,144 +96,95 @@ class Context:
         return result if where is None else np.where(where, result, np.nan)
 
 
-def statistics_of(context: Context, scored: ModelScores, outside: bool) -> Iterator[Statistic]:
+def statistics_of(c: Context, scored: ModelScores, outside: bool) -> Iterator[Statistic]:
     """Every statistic, in the order of the table.
 
     Raises:
         ConfigError: the log has an event without a click and the model gives it no probability.
     """
-    if context.log.has_no_click and not outside:
+    log, number = c.log, c.log.event_number
+    if log.has_no_click and not outside:
         raise ConfigError(
             "an event ends without a click, which the model does not offer: train with no_click = "
             "always"
         )
+    clicked, later = log.choices >= 0, number > 0
     if outside:
-        yield from _clicks(context)
-        yield from _clicks_of_sessions(context)
-    if context.log.ordered:
-        yield from _places(context)
-    yield from _novelty(context)
-    yield from _popularity(context)
-    yield from _of_model(context, scored, outside)
-
-
-def _clicks(c: Context) -> Iterator[Statistic]:
-    clicked = (c.log.choices >= 0).astype(np.float64)
-    yield c.sums.mean("click rate", "events with a click, of all events", clicked)
-    most = min(MOST_EVENTS, int(c.log.event_number.max()) + 1)
-    labels = tuple(str(number + 1) for number in range(most))
-    if most <= c.log.event_number.max():
-        labels = (*labels[:-1], f"{labels[-1]}+")
-    groups = np.minimum(c.log.event_number, most - 1)
-    yield c.sums.by_group(
-        "click rate by event",
-        "the same, by number of the event in its session",
-        clicked,
-        groups,
-        labels,
-    )
-
-
-def _clicks_of_sessions(c: Context) -> Iterator[Statistic]:
-    clicked = (c.log.choices >= 0).astype(np.int64)
-    clicks = np.full(c.log.n_events, np.nan)
-    # a session is counted at its last event
-    clicks[c.log.session_offsets[1:] - 1] = np.add.reduceat(clicked, c.log.session_offsets[:-1])
-    yield from _depth(c, "clicks per session", "clicks of a session, of all sessions", clicks)
-
-
-def _places(c: Context) -> Iterator[Statistic]:
-    places = np.where(c.log.choices >= 0, c.log.choices + 1.0, np.nan)
-    what = "place of the choice in the display, 1 the first, of clicks"
-    yield from _depth(c, "place of the click", what, places)
-
-
-def _depth(c: Context, name: str, what: str, depths: Float64Array) -> Iterator[Statistic]:
-    """Mean and distribution of whole numbers, (n_events,), NaN where there is none."""
-    yield c.sums.mean(name, what, depths, "clicks" if name.startswith("clicks") else "places")
-    there = ~np.isnan(depths)
-    # cut by all versions: which of them is the log does not count
-    edges, labels = cut(depths[there].astype(np.int64), LEVELS)
-    groups = np.where(there, np.searchsorted(edges, np.nan_to_num(depths)), -1)
-    yield c.sums.shares(f"{name}, distribution", what, groups, labels, "ks")
-
-
-def _novelty(c: Context) -> Iterator[Statistic]:
-    later = c.log.event_number > 0
-    again = c.chosen(c.chosen_before > 0, later)
-    yield c.sums.mean(
-        "repeat rate",
-        "choices of an item chosen earlier in the session, of clicks after the first event",
-        again,
-    )
-    new = c.chosen(c.displayed_before == 0, later)
-    yield c.sums.mean(
-        "new to the session",
-        "choices of an item not displayed earlier in the session, of clicks after the first event",
-        new,
-    )
-    never = c.chosen(c.training_choices == 0)
-    yield c.sums.mean(
-        "never chosen in training",
-        "choices of an item that no training event chose, of clicks",
-        never,
-    )
-    unseen = c.chosen(c.training_displays == 0)
-    yield c.sums.mean(
-        "never displayed in training", "choices of an item new to the model, of clicks", unseen
-    )
-
-
-def _popularity(c: Context) -> Iterator[Statistic]:
+        clicks = clicked.astype(np.float64)
+        yield c.sums.mean("click rate", "events with a click, of all events", clicks)
+        most = min(MOST_EVENTS, int(number.max()) + 1)
+        labels = [str(i + 1) for i in range(most)]
+        if most <= number.max():
+            labels[-1] += "+"
+        what = "the same, by number of the event in its session"
+        groups = np.minimum(number, most - 1)
+        yield c.sums.by_group("click rate by event", what, clicks, groups, tuple(labels))
+        # a session is counted at its last event
+        depth = np.full(log.n_events, np.nan)
+        depth[log.session_offsets[1:] - 1] = np.add.reduceat(clicks, log.session_offsets[:-1])
+        what = "clicks of a session, of all sessions"
+        yield from _depth(c, "clicks per session", what, depth, "clicks")
+    if log.ordered:
+        what = "place of the choice in the display, 1 the first, of clicks"
+        depth = np.where(clicked, log.choices + 1.0, np.nan)
+        yield from _depth(c, "place of the click", what, depth, "places")
+    means = {
+        "repeat rate": (
+            "choices of an item chosen earlier in the session, of clicks after the first event",
+            c.chosen(c.chosen_before > 0, later),
+        ),
+        "new to the session": (
+            "choices of an item not displayed earlier in the session, of clicks after the first "
+            "event",
+            c.chosen(c.displayed_before == 0, later),
+        ),
+        "never chosen in training": (
+            "choices of an item that no training event chose, of clicks",
+            c.chosen(c.training_choices == 0),
+        ),
+        "never displayed in training": (
+            "choices of an item new to the model, of clicks",
+            c.chosen(c.training_displays == 0),
+        ),
+    }
+    for name, (what, values) in means.items():
+        yield c.sums.mean(name, what, values)
     levels = c.chosen(c.training_choices)
-    clicked = ~np.isnan(levels)
-    n = len(c.training_choices) // c.sums.n_versions
-    for name, what, most, test in (
-        (
-            "popularity, tenths",
-            "share of clicks by the item's training choices, in tenths of what is displayed",
-            TENTHS,
-            "chi2",
-        ),
-        (
-            "popularity, distribution",
-            "distribution of the chosen item's training choices",
-            LEVELS,
-            "ks",
-        ),
-    ):
-        edges, labels = cut(c.training_choices[:n], most)
-        groups = np.where(clicked, np.searchsorted(edges, np.nan_to_num(levels)), -1)
-        yield c.sums.shares(name, what, groups, labels, test)  # type: ignore[arg-type]
-    yield c.sums.mean(
-        "popularity, mean log",
-        "mean log(1 + training choices) of the chosen item, of clicks",
-        np.log1p(levels),
-        "log",
-    )
-
-
-def _of_model(c: Context, scored: ModelScores, outside: bool) -> Iterator[Statistic]:
-    nll = choice_nll(
-        scored.log_probs,
-        scored.outside_log_prob if outside else None,
-        c.log.display_offsets,
-        c.log.choices,
-        min_prob=MIN_PROB,
-    )
-    yield c.sums.mean(
-        "surprise",
-        "−log of the model's probability of what happened, mean over all events",
-        nll,
-        "nats",
-    )
+    displayed = c.training_choices[: len(c.training_choices) // c.sums.n_versions]
+    what = "share of clicks by the item's training choices, in tenths of what is displayed"
+    groups, labels_of = _groups_of(levels, displayed, TENTHS)
+    yield c.sums.shares("popularity, tenths", what, groups, labels_of)
+    what = "distribution of the chosen item's training choices"
+    groups, labels_of = _groups_of(levels, displayed, LEVELS)
+    yield c.sums.shares("popularity, distribution", what, groups, labels_of, "ks")
+    what = "mean log(1 + training choices) of the chosen item, of clicks"
+    yield c.sums.mean("popularity, mean log", what, np.log1p(levels), "log")
+    no_click = scored.outside_log_prob if outside else None
+    sets = log.display_offsets, log.choices
+    nll = choice_nll(scored.log_probs, no_click, *sets, min_prob=MIN_PROB)
+    what = "−log of the model's probability of what happened, mean over all events"
+    yield c.sums.mean("surprise", what, nll, "nats")
     yield calibration(c, scored)
-    yield c.sums.mean(
-        "rank by utility",
-        "place of the choice among the displayed, 1 the best, ties half, of clicks",
-        ranks(c, scored),
-        "places",
-    )
+    what = "place of the choice among the displayed, 1 the best, ties half, of clicks"
+    yield c.sums.mean("rank by utility", what, ranks(c, scored), "places")
+
+
+def _depth(c: Context, name: str, what: str, depth: Float64Array, unit: Unit) -> list[Statistic]:
+    """Mean and distribution of whole numbers, (n_events,), NaN where there is none."""
+    # cut by all versions: which of them is the log does not count
+    groups, labels = _groups_of(depth, depth[~np.isnan(depth)], LEVELS)
+    return [
+        c.sums.mean(name, what, depth, unit),
+        c.sums.shares(f"{name}, distribution", what, groups, labels, "ks"),
+    ]
+
+
+def _groups_of(levels: Float64Array, cases: AnyArray, most: int) -> tuple[AnyArray, Labels]:
+    """Group of each event's whole number, -1 where it is NaN, and the groups' labels; groups have
+    about as many of the cases."""
+    edges, labels = cut(cases.astype(np.int64), most)
+    groups = np.searchsorted(edges, np.nan_to_num(levels))
+    return np.where(np.isnan(levels), -1, groups), labels
 
 
 def calibration(c: Context, scored: ModelScores) -> Statistic:

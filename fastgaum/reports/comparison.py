@@ -1,65 +1,47 @@
 """A comparison of models on one log, or on several: what is fitted, and the table as an object.
 
-`reproduce`, `compare` and `fastgaum.compare` are three ways to ask for the same."""
+`reproduce`, `compare` and `fastgaum.compare` are three ways to ask for the same. A row is one
+model's head, its seeds averaged and the test events of its splits pooled. A user may stand in the
+test part of several splits. The pooled mean is over all test events of all splits, and the
+bootstrap draws users with their events from all of them: events of one user never count as
+independent.
+
+The other row of a comparison is always another model's: the heads of one model are one training,
+and the generator that follows its own reward closely is no rival of it."""
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
-from fastgaum.config import Protocol
-from fastgaum.errors import ConfigError, LogFormatError, as_given, did_you_mean, require_type
+from fastgaum.errors import ConfigError, LogFormatError, as_given, require_type
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.registry import dataset, names
-from fastgaum.reports.grid import GridRun, Outcome, grid_runs
-from fastgaum.reports.reproduce import run_grid
-from fastgaum.reports.reproduce_table import reproduce_blocks
+from fastgaum.machine import machine_facts
+from fastgaum.metrics.evaluation import HeadFigures
+from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
+from fastgaum.metrics.precision import Float64Array, micro_mean, user_mean
+from fastgaum.reports.grid import GridPlan, GridRun, Outcome, RunFigures, run_all
+from fastgaum.reports.log_facts import (
+    KS,
+    PooledEvents,
+    dataset_facts,
+    published_datasets,
+    published_mean,
+    published_row,
+    published_table,
+    tuning_budget,
+)
+from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, reproduce_blocks
 from fastgaum.reports.table import Block, Json, blocks_to_markdown
 
-PROTOCOLS: tuple[str, ...] = typing.get_args(Protocol)
 _NESTED = ("ci", "nll_ci", "vs_best_other", "nll_vs_best_other", "by_split")
 """what a cell holds beside plain values"""
-
-
-@dataclass(frozen=True)
-class GridPlan:
-    """What is fitted on each log: models × splits × seeds."""
-
-    models: Sequence[str]
-    """names of baselines and presets"""
-    seeds: int = 5
-    """runs of each model on each split"""
-    protocol: str = "bags"
-    """what a candidate's bag holds"""
-    resplits: Sequence[int] = ()
-    """seeds of splits of whole users, which are pooled; none: the log's own split"""
-    settings: Mapping[str, object] = field(default_factory=dict)
-    """settings, each for the models that have it"""
-
-    def runs(self, logs: Sequence[str]) -> list[GridRun]:
-        """The fits on logs of these names, in the order of the table.
-
-        Raises:
-            ConfigError: an unknown model, setting or protocol, an impossible value, or no seed.
-        """
-        if not self.models:
-            raise ConfigError("models is an empty list, at least one name is required")
-        if self.protocol not in PROTOCOLS:
-            raise ConfigError(
-                f"protocol is '{self.protocol}', one of {', '.join(PROTOCOLS)} is "
-                f"required{did_you_mean(self.protocol, PROTOCOLS)}"
-            )
-        for seed in (self.seeds, *self.resplits):
-            if type(seed) is not int or seed < 0:
-                raise ConfigError(
-                    f"seeds and resplits are whole numbers of at least 0, got {seed!r}"
-                )
-        splits = tuple(self.resplits) or (None,)
-        models = list(dict.fromkeys(self.models))
-        return grid_runs(logs, models, self.seeds, self.protocol, self.settings, splits)
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,7 +78,16 @@ class Comparison:
     def to_frame(self) -> pl.DataFrame:
         """The cells as a frame, a row per log, model, head and k; an interval is two columns, a
         paired difference to the best other model is four."""
-        rows = [{**_plain(cell), **_flat(cell)} for cell in self.cells]
+        rows = []
+        for cell in self.cells:
+            row = {key: value for key, value in cell.items() if key not in _NESTED}
+            for name, key in (("", "ci"), ("nll_", "nll_ci")):
+                row |= {f"{name}low": cell[key][0], f"{name}high": cell[key][1]}
+            for key in ("vs_best_other", "nll_vs_best_other"):
+                versus = cell.get(key) or {"diff": None, "ci": (None, None), "model": None}
+                row |= {key: versus["diff"], f"{key}_low": versus["ci"][0]}
+                row |= {f"{key}_high": versus["ci"][1], f"{key}_model": versus["model"]}
+            rows.append(row)
         return pl.DataFrame(rows, infer_schema_length=None)
 
     def to_markdown(self) -> str:
@@ -117,65 +108,6 @@ class Comparison:
             parts.append(said)
         failed = f", {len(self.failed)} runs failed" if self.failed else ""
         return f"Comparison({'; '.join(parts)}{failed})"
-
-
-def _plain(cell: Json) -> Json:
-    return {key: value for key, value in cell.items() if key not in _NESTED}
-
-
-def _flat(cell: Json) -> Json:
-    """The intervals and differences of a cell as plain values."""
-    flat: Json = {"low": cell["ci"][0], "high": cell["ci"][1]}
-    flat |= {"nll_low": cell["nll_ci"][0], "nll_high": cell["nll_ci"][1]}
-    for key in ("vs_best_other", "nll_vs_best_other"):
-        versus = cell.get(key)
-        low, high = (None, None) if versus is None else versus["ci"]
-        flat |= {
-            key: None if versus is None else versus["diff"],
-            f"{key}_low": low,
-            f"{key}_high": high,
-            f"{key}_model": None if versus is None else versus["model"],
-        }
-    return flat
-
-
-def compare_logs(
-    logs: Mapping[str, SessionLog],
-    plan: GridPlan,
-    *,
-    oracles: Mapping[str, Mapping[str, float]] | None = None,
-    jobs: int = 1,
-    device: str = "auto",
-    on_start: Callable[[GridRun], None] = lambda run: None,
-    on_done: Callable[[GridRun, Outcome, int], None] = lambda run, outcome, done: None,
-) -> Comparison:
-    """Fit what the plan says on every log, and put the figures together.
-
-    `logs` have their own splits. `oracles` and the others are as in `run_grid`.
-
-    Raises:
-        ConfigError: as `GridPlan.runs`.
-        LogFormatError: a log has an empty split, or does not suit a model.
-    """
-    runs = plan.runs(list(logs))
-    for log in () if plan.resplits else logs.values():
-        _require_splits(log)
-    result = run_grid(
-        logs,
-        runs,
-        oracles=oracles,
-        jobs=jobs,
-        device=device,
-        on_start=on_start,
-        on_done=on_done,
-    )
-    header = {
-        "machine": result.pop("machine"),
-        "protocol": plan.protocol,
-        "seeds": plan.seeds,
-        "resplit": list(plan.resplits) or None,
-    }
-    return Comparison({**header, **result})
 
 
 def compare(
@@ -228,18 +160,6 @@ def compare(
     return compare_logs({title_of(log): log}, plan, jobs=jobs).read_with({})
 
 
-def _require_splits(log: SessionLog) -> None:
-    """Raise LogFormatError, before anything is fitted, where a split has no session."""
-    empty = [name for i, name in enumerate(SPLITS) if not (log.split == i).any()]
-    if empty:
-        raise LogFormatError(
-            f"log '{log.name}' has no session in split '{empty[0]}', and a comparison trains, "
-            "chooses epochs and scores on the three splits: draw a split of its users, with "
-            "--split-by user or --resplit 1..5 (in Python read_log(split='user') or "
-            "resplits=range(1, 6))"
-        )
-
-
 def title_of(log: SessionLog) -> str:
     """What a comparison calls a log: its name. A log of one's own that has the name of a data set
     of the registry is called otherwise: published figures are not of it."""
@@ -254,3 +174,258 @@ def title_of(log: SessionLog) -> str:
     known = dataset(log.name).counts
     same = all(found.get(what) == n for what, n in known.items())
     return log.name if same else f"{log.name} (another log)"
+
+
+def compare_logs(
+    logs: Mapping[str, SessionLog],
+    plan: GridPlan,
+    *,
+    oracles: Mapping[str, Mapping[str, float]] | None = None,
+    jobs: int = 1,
+    device: str = "auto",
+    on_start: Callable[[GridRun], None] = lambda run: None,
+    on_done: Callable[[GridRun, Outcome, int], None] = lambda run, outcome, done: None,
+) -> Comparison:
+    """Fit what the plan says on every log, and put the figures together.
+
+    `logs` have their own splits. `oracles` holds {"1": prec@1, "2": prec@2, "nll": NLL} of logs
+    whose true choice probabilities are known, pooled over the plan's splits. At most `jobs` runs at
+    a time; how many does not change a figure. A model one of whose runs failed has no cell;
+    `failed` says why.
+
+    Raises:
+        ConfigError: as `GridPlan.runs`.
+        LogFormatError: a log has an empty split, or does not suit a model.
+    """
+    runs = plan.runs(list(logs))
+    for log in () if plan.resplits else logs.values():
+        _require_splits(log)
+    outcomes: list[Outcome] = [""] * len(runs)
+    with closing(run_all(logs, runs, jobs, device, on_start)) as results:
+        for done, (i, outcome) in enumerate(results, 1):
+            outcomes[i] = outcome
+            on_done(runs[i], outcome, done)
+    result: Json = {
+        "machine": machine_facts(),
+        "protocol": plan.protocol,
+        "seeds": plan.seeds,
+        "resplit": list(plan.resplits) or None,
+        "datasets": {},
+        "cells": [],
+        "comparison": {},
+        "failed": [
+            {
+                "dataset": run.dataset,
+                "model": run.model,
+                "resplit": run.resplit,
+                "seed": run.seed,
+                "reason": outcome,
+            }
+            for run, outcome in zip(runs, outcomes, strict=True)
+            if isinstance(outcome, str)
+        ],
+    }
+    for name, log in logs.items():
+        rows: list[Row] = []
+        for model in dict.fromkeys(plan.models):
+            found = [
+                outcome
+                for run, outcome in zip(runs, outcomes, strict=True)
+                if (run.dataset, run.model) == (name, model)
+            ]
+            done_runs = [one for one in found if isinstance(one, RunFigures)]
+            # none if one of its runs failed: figures of those that went well would flatter it
+            if len(done_runs) == len(found):
+                heads = done_runs[0].test.heads
+                rows += [Row.of(model, head, done_runs, plan.seeds) for head in heads]
+        events, oracle = PooledEvents.of(log, plan.splits), (oracles or {}).get(name)
+        facts = dataset_facts(name, log, plan.splits, events, oracle)
+        result["datasets"][name] = facts
+        best_others, result["comparison"][name] = compare_rows(rows, events)
+        for row, versus in zip(rows, best_others, strict=True):
+            result["cells"] += cells_of(row, name, plan, events, facts, versus)
+    # settings were tried on the logs of the published table: of others there is nothing to say
+    if published_datasets() & set(logs):
+        budget = tuning_budget()
+        result["tuning"] = {name: facts for name, facts in budget.items() if name in plan.models}
+        result["published_table"] = published_table()
+    return Comparison(result)
+
+
+def _require_splits(log: SessionLog) -> None:
+    """Raise LogFormatError, before anything is fitted, where a split has no session."""
+    empty = [name for i, name in enumerate(SPLITS) if not (log.split == i).any()]
+    if empty:
+        raise LogFormatError(
+            f"log '{log.name}' has no session in split '{empty[0]}', and a comparison trains, "
+            "chooses epochs and scores on the three splits: draw a split of its users, with "
+            "--split-by user or --resplit 1..5 (in Python read_log(split='user') or "
+            "resplits=range(1, 6))"
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table."""
+
+    model: str
+    head: str
+    runs: Sequence[Sequence[RunFigures]]
+    """by split, then by seed"""
+    by_seed: Mapping[str, Float64Array]
+    """figures of each event, splits one after the other, each of shape (n_seeds, n_events): prec1
+    and prec2 in percent, nll in nats; recall1, recall2, mrr and ndcg where displays have several
+    choices"""
+
+    @classmethod
+    def of(cls, model: str, head: str, runs: Sequence[RunFigures], seeds: int) -> Row:
+        """The row of a model's head; so many runs of each split, split after split."""
+        by_split = [runs[start : start + seeds] for start in range(0, len(runs), seeds)]
+        figures = [[_per_event(run.test.heads[head]) for run in split] for split in by_split]
+        known = [name for name in figures[0][0] if all(name in one for s in figures for one in s)]
+        by_seed = {
+            name: np.concatenate([[one[name] for one in split] for split in figures], axis=1)
+            for name in known
+        }
+        return cls(model, head, by_split, by_seed)
+
+    def pooled(self, figure: str) -> Float64Array:
+        """A figure of each event, shape (n_events,). It is averaged over seeds: users are what an
+        interval is about, seeds have their own ±."""
+        return np.asarray(self.by_seed[figure].mean(axis=0), np.float64)
+
+    def is_of_another_model(self, than: Row) -> bool:
+        """Whether two rows are of two models: a preset and the same with exact players are one."""
+        return self.model.removesuffix("-exact") != than.model.removesuffix("-exact")
+
+
+def _per_event(head: HeadFigures) -> dict[str, Float64Array]:
+    found = {f"prec{k}": head.precision_per_event[k] for k in KS} | {"nll": head.nll_per_event}
+    if head.displays is None:
+        return found
+    ranked = head.displays.per_event
+    recall = {f"recall{k}": ranked.recall[k] for k in KS}
+    return found | recall | {"mrr": ranked.mrr, "ndcg": ranked.ndcg}
+
+
+def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json], Json]:
+    """Compare the rows of one data set by prec@1, prec@2 and NLL.
+
+    Returns:
+        For each row, by figure (prec1, prec2, nll), {vs_best_other, bold}: its paired difference to
+        the best row of another model (for the best row the runner-up), None without one, and
+        whether it is the best by more than chance. And the data set's summary: {best, ours} of
+        each k, ours None where it is not among the rows, and nll, the lowest.
+    """
+    parts: list[Json] = [{} for _ in rows]
+    summary: Json = {}
+    for figure in ("prec1", "prec2", "nll") if rows else ():
+        sign = 1 if figure == "nll" else -1
+        means = [micro_mean(row.pooled(figure)) for row in rows]
+        order = sorted(
+            range(len(rows)), key=lambda i: math.inf if math.isnan(means[i]) else sign * means[i]
+        )
+        named = []
+        for i, row in enumerate(rows):
+            others = [rows[j] for j in order if row.is_of_another_model(rows[j])]
+            best = i == order[0] and figure != "nll"
+            parts[i][figure] = {
+                "vs_best_other": _difference(row, others[0], figure, events) if others else None,
+                "bold": best and _is_ahead(row, others, figure, events),
+            }
+            named.append({"model": row.model, "head": row.head, "mean": means[i]})
+            named[-1] |= parts[i][figure]
+        if figure == "nll":
+            summary["nll"] = {k: value for k, value in named[order[0]].items() if k != "bold"}
+        else:
+            ours = next((one for one in named if (one["model"], one["head"]) == OURS), None)
+            summary[figure[-1]] = {"best": named[order[0]], "ours": ours}
+    return parts, summary
+
+
+def _is_ahead(row: Row, others: Sequence[Row], figure: str, events: PooledEvents) -> bool:
+    """Whether the interval to every other model's row lies above 0, not only to the runner-up's;
+    never for a floor.
+
+    A row that goes wrong on other events than the best one has a wide interval: being third, it may
+    still be level with the best when the runner-up is not."""
+    if not others or row.model in FLOOR_MODELS.values():
+        return False
+    return all(_difference(row, one, figure, events)["ci"][0] > 0 for one in others)
+
+
+def _difference(row: Row, other: Row, figure: str, events: PooledEvents) -> Json:
+    found = paired_difference(row.pooled(figure), other.pooled(figure), events.users)
+    ends = [found.low, found.high]
+    return {"model": other.model, "head": other.head, "diff": found.mean, "ci": ends}
+
+
+def cells_of(
+    row: Row, dataset: str, plan: GridPlan, events: PooledEvents, facts: Json, versus: Json
+) -> Iterator[Json]:
+    """One cell per k, ready for JSON."""
+    runs = [run for split in row.runs for run in split]
+    heads = [[run.test.heads[row.head] for run in split] for split in row.runs]
+    gaps = [run.train_gap for run in runs if run.train_gap is not None]
+    ece, brier = (
+        np.average([[getattr(one, name) for one in split] for split in heads], 0, events.counts)
+        for name in ("ece", "brier")
+    )
+    shared = {
+        "protocol": runs[0].protocol,
+        "selection": runs[0].select,
+        "settings_tried": runs[0].settings_tried,
+        "seeds": plan.seeds,
+        "splits": len(row.runs),
+        **_interval(row, "nll", "nll", events),
+        "nll_sd": _sd(row.by_seed["nll"].mean(axis=1)),
+        "ece": float(ece.mean()),
+        "brier": float(brier.mean()),
+        "gap": float(np.mean(gaps)) if gaps else None,
+        "seconds": float(np.mean([run.seconds for run in runs])),
+        **_interval(row, "mrr", "mrr", events),
+        **_interval(row, "ndcg", "ndcg", events),
+    }
+    for k in KS:
+        values = row.pooled(f"prec{k}")
+        interval = bootstrap_mean(values, events.users)
+        way = None
+        if "oracle" in facts:
+            floor = facts["floors"]["random"][str(k)]
+            way = (interval.mean - floor) / (facts["oracle"][str(k)] - floor)
+        means = [float(np.mean([one.precision[k].mean for one in split])) for split in heads]
+        yield {
+            "dataset": dataset,
+            "model": row.model,
+            "head": row.head,
+            "k": k,
+            "mean": interval.mean,
+            "sd": _sd([micro_mean(seed) for seed in row.by_seed[f"prec{k}"]]),
+            "ci": [interval.low, interval.high],
+            "published": published_mean(dataset, published_row(row.model, row.head), k),
+            "n_events": interval.n_events,
+            "prec_nontrivial": micro_mean(values[events.sizes > k]),
+            "prec_per_user": user_mean(values, events.users),
+            "way_to_oracle": way,
+            "by_split": dict(zip(map(str, plan.resplits), means, strict=True))
+            if plan.resplits
+            else None,
+            **_interval(row, f"recall{k}", "recall", events),
+            **shared,
+            **versus[f"prec{k}"],
+            "nll_vs_best_other": versus["nll"]["vs_best_other"],
+        }
+
+
+def _interval(row: Row, figure: str, name: str, events: PooledEvents) -> Json:
+    """A figure under its name in a cell, with its interval over users; None where it is unknown."""
+    if figure not in row.by_seed:
+        return {name: None, f"{name}_ci": None}
+    found = bootstrap_mean(row.pooled(figure), events.users)
+    return {name: found.mean, f"{name}_ci": [found.low, found.high]}
+
+
+def _sd(values: Sequence[float] | Float64Array) -> float:
+    """Standard deviation over seeds (n - 1); 0 for a single seed, whose spread is unknown: see
+    the cell's `seeds`."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

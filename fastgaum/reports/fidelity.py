@@ -8,8 +8,7 @@ print(fidelity_markdown(report))                     # `world_tables.py`; `figur
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,11 +18,11 @@ from fastgaum.logs.audit_rules import holm
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error
+from fastgaum.metrics.intervals import Statistic
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.behaviour import Context, ModelScores, reliability_curve, statistics_of
 from fastgaum.reports.permutation import (
-    Compared,
     agreement,
     compare_sides,
     drawn_users,
@@ -38,7 +37,6 @@ from fastgaum.worlds.replay import replay, versions, world_of
 from fastgaum.worlds.world import World
 
 EPISODES, DRAWS = 20_000, 1999
-T = TypeVar("T")
 RIVAL = "logit"
 """the model, fitted on the log's own training split, whose scores make policies that the world's
 model has no part in"""
@@ -94,29 +92,31 @@ def fidelity(
     read_by: Head = head if head is not None else getattr(world, "head", "reward")
     replicas = max(1, episodes // part.n_sessions)
     every = versions(part, replay(world, part, replicas, seed))
-    step = _Steps(progress)
     context = Context.of(every, 1 + replicas, model.space)
-    scored = step(ModelScores.of(model, every, read_by))
+    tell = progress or (lambda done, total: None)
+    tell(0, None)
+    scored = ModelScores.of(model, every, read_by)
     statistics = list(statistics_of(context, scored, model.outside))
-    step.total = 1 + len(statistics) + 4
-    compared = [step(compare_sides(one, draws, seed)) for one in statistics]
+    total = len(statistics) + 3
+    compared = []
+    for done, one in enumerate(statistics):
+        tell(done, total)
+        compared.append(compare_sides(one, draws, seed))
     rival = _rival(model, log)
     others = {RIVAL: ModelScores.of(rival, every, "reward")} if rival else {}
-    recommended = policies_of(context, scored, others)
-    values = values_of(context, recommended)
-    calibration = step(_calibration(context, scored, draws, seed))
-    valued = step(compare_sides(values, draws, seed))
-    policies = step(
-        {
-            "values": [
-                {"name": name, **_groups(valued, i)} for i, name in enumerate(values.labels)
-            ],
-            **agreement(values, draws, seed),
-        }
-    )
-    states = step(
-        states_report(model, every, 1 + replicas, seed) if isinstance(model, UserModel) else None
-    )
+    values = values_of(context, policies_of(context, scored, others))
+    calibration = _calibration(context, scored, draws, seed)
+    tell(total - 2, total)
+    valued = compare_sides(values, draws, seed)["groups"]
+    policies = {
+        "values": [{"name": one.pop("label"), **one} for one in valued],
+        **agreement(values, draws, seed),
+    }
+    tell(total - 1, total)
+    states = None
+    if isinstance(model, UserModel):
+        states = states_report(model, every, 1 + replicas, seed)
+    tell(total, total)
     return {
         "log": {"name": log.name, "fingerprint": log.fingerprint},
         "split": split,
@@ -130,25 +130,11 @@ def fidelity(
         "seed": seed,
         "new_items": _new_items(model, part),
         "fields_averaged": sorted(part.columns_of("candidate")),
-        "statistics": _statistics(compared),
+        "statistics": _statistics(statistics, compared),
         "calibration": calibration,
         "states": states,
         "policies": policies,
     }
-
-
-class _Steps:
-    """Counts what is done of a report."""
-
-    def __init__(self, progress: Callable[[int, int | None], None] | None) -> None:
-        self.progress, self.done = progress, 0
-        self.total: int | None = None
-
-    def __call__(self, result: T) -> T:
-        self.done += 1
-        if self.progress is not None:
-            self.progress(self.done, self.total)
-        return result
 
 
 def _part(log: SessionLog, split: SplitName, episodes: int, seed: int) -> tuple[SessionLog, int]:
@@ -186,34 +172,20 @@ def _new_items(model: ChoiceModel, part: SessionLog) -> float:
     return float(1.0 - known[part.items].mean())
 
 
-def _statistics(compared: list[Compared]) -> list[Json]:
-    adjusted = holm([one.p for one in compared])
-    return [
-        {
-            "name": one.statistic.name,
-            "what": one.statistic.what,
-            "test": one.statistic.test,
-            "unit": one.statistic.unit,
-            **(_groups(one, 0) if one.statistic.test == "mean" else {}),
-            "distance": one.distance,
-            "p": one.p,
-            "p_holm": p,
-            "groups": []
-            if one.statistic.test == "mean"
-            else [
-                {"label": label, **_groups(one, i)} for i, label in enumerate(one.statistic.labels)
-            ],
-        }
-        for one, p in zip(compared, adjusted, strict=True)
-    ]
-
-
-def _groups(one: Compared, i: int) -> Json:
-    """Both sides and their difference in one group, with the ends of their intervals."""
-    parts = ("logged", "simulated", "difference")
-    return {name: float(getattr(one, name)[i]) for name in parts} | {
-        f"{name}_ci": getattr(one, f"{name}_ci")[:, i].tolist() for name in parts
-    }
+def _statistics(statistics: Sequence[Statistic], compared: Sequence[Json]) -> list[Json]:
+    """A row per statistic; a mean has its one group's figures itself."""
+    rows = []
+    adjusted = holm([found["p"] for found in compared])
+    for one, found, p in zip(statistics, compared, adjusted, strict=True):
+        row = {"name": one.name, "what": one.what, "test": one.test, "unit": one.unit}
+        if one.test == "mean":
+            (group,) = found["groups"]
+            row |= {name: value for name, value in group.items() if name != "label"}
+        groups = [] if one.test == "mean" else found["groups"]
+        rows.append(
+            row | {"distance": found["distance"], "p": found["p"], "p_holm": p, "groups": groups}
+        )
+    return rows
 
 
 def _calibration(context: Context, scored: ModelScores, draws: int, seed: int) -> Json:

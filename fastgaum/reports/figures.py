@@ -11,8 +11,7 @@ import numpy as np
 
 from fastgaum.metrics.precision import Float64Array
 from fastgaum.reports.plots import colour, panels_in_file, percent
-from fastgaum.reports.reproduce import OURS
-from fastgaum.reports.reproduce_table import FLOOR_MODELS, label_of, rows_by_model
+from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, label_of, rows_by_model
 from fastgaum.reports.table import Json
 
 if TYPE_CHECKING:

@@ -10,14 +10,15 @@ import re
 import tempfile
 import time
 import traceback
+import typing
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastgaum.baselines.registry import POOL, check_model, make_model, setting_names
-from fastgaum.config import Config
+from fastgaum.config import Config, Protocol
 from fastgaum.errors import ConfigError, FastgaumError, NumericsError, did_you_mean
 from fastgaum.logs.log import SessionLog, resplit
 from fastgaum.logs.store import load_log, save_log
@@ -26,6 +27,7 @@ from fastgaum.presets import PRESETS
 from fastgaum.reports.workers import side_by_side
 from fastgaum.threads import one_thread
 
+PROTOCOLS: tuple[str, ...] = typing.get_args(Protocol)
 _OWN_OPTION = {"preset": "--models", "protocol": "--protocol"}
 """settings that a grid has an option for: --set would contradict what the table says of itself"""
 _RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?")
@@ -48,33 +50,77 @@ class GridRun:
         return int(self.settings["seed"])
 
 
-def grid_runs(
-    datasets: Sequence[str],
-    models: Sequence[str],
-    seeds: int,
-    protocol: str,
-    settings: Mapping[str, Any],
-    resplits: Sequence[int | None] = (None,),
-) -> list[GridRun]:
-    """List the runs of a grid, in the order of its table; the first seed is the one that is set, or
-    0.
+@dataclass(frozen=True)
+class GridPlan:
+    """What is fitted on each log: models × splits × seeds."""
 
-    Each model takes the settings that it has.
+    models: Sequence[str]
+    """names of baselines and presets"""
+    seeds: int = 5
+    """runs of each model on each split"""
+    protocol: str = "bags"
+    """what a candidate's bag holds"""
+    resplits: Sequence[int] = ()
+    """seeds of splits of whole users, which are pooled; none: the log's own split"""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """settings, each for the models that have it"""
 
-    Raises:
-        ConfigError: an unknown model, a setting that no model of the grid has or that is
-            impossible, or no seed.
-    """
-    if seeds < 1:
-        raise ConfigError(f"--seeds must be at least 1, got {seeds}")
-    own = _settings_by_model(models, protocol, settings)
-    return [
-        GridRun(dataset, model, {**own[model], "seed": own[model]["seed"] + i}, resplit)
-        for dataset in datasets
-        for model in models
-        for resplit in resplits
-        for i in range(seeds)
-    ]
+    @property
+    def splits(self) -> tuple[int | None, ...]:
+        """Seeds of the splits; None for the log's own."""
+        return tuple(self.resplits) or (None,)
+
+    def runs(self, logs: Sequence[str]) -> list[GridRun]:
+        """The fits on logs of these names, in the order of the table; the first seed is the one
+        that is set, or 0.
+
+        Raises:
+            ConfigError: an unknown model or protocol, a setting that no model has or that is
+                impossible, or no seed.
+        """
+        if not self.models:
+            raise ConfigError("models is an empty list, at least one name is required")
+        if self.protocol not in PROTOCOLS:
+            raise ConfigError(
+                f"protocol is '{self.protocol}', one of {', '.join(PROTOCOLS)} is "
+                f"required{did_you_mean(self.protocol, PROTOCOLS)}"
+            )
+        for seed in (self.seeds, *self.resplits):
+            if type(seed) is not int or seed < 0:
+                raise ConfigError(
+                    f"seeds and resplits are whole numbers of at least 0, got {seed!r}"
+                )
+        if self.seeds < 1:
+            raise ConfigError(f"--seeds must be at least 1, got {self.seeds}")
+        own = self._settings_by_model()
+        return [
+            GridRun(dataset, model, {**settings, "seed": settings["seed"] + i}, split)
+            for dataset in logs
+            for model, settings in own.items()
+            for split in self.splits
+            for i in range(self.seeds)
+        ]
+
+    def _settings_by_model(self) -> dict[str, dict[str, Any]]:
+        for key in self.settings:
+            if key in _OWN_OPTION:
+                raise ConfigError(f"--set {key} does not fit a grid: use {_OWN_OPTION[key]}")
+        for model in self.models:
+            check_model(model, {"protocol": self.protocol})
+        known = {model: setting_names(model) for model in self.models}
+        every = sorted(set().union(*known.values()))
+        for key in self.settings:
+            if key not in every:
+                raise ConfigError(
+                    f"unknown configuration key '{key}': no model of the grid "
+                    f"({', '.join(known)}) has it{did_you_mean(key, every)}"
+                )
+        own: dict[str, dict[str, Any]] = {}
+        for model, names in known.items():
+            set_here = {key: value for key, value in self.settings.items() if key in names}
+            own[model] = {"protocol": self.protocol, "seed": 0, **set_here}
+            check_model(model, own[model])
+        return own
 
 
 def parse_resplits(text: str) -> list[int]:
@@ -102,37 +148,8 @@ def parse_resplits(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _settings_by_model(
-    models: Sequence[str], protocol: str, settings: Mapping[str, object]
-) -> dict[str, dict[str, Any]]:
-    for key in settings:
-        if key in _OWN_OPTION:
-            raise ConfigError(f"--set {key} does not fit a grid: use {_OWN_OPTION[key]}")
-    for model in models:
-        check_model(model, {"protocol": protocol})
-    known = {model: setting_names(model) for model in models}
-    for key in settings:
-        if not any(key in names for names in known.values()):
-            every = sorted(set().union(*known.values()))
-            raise ConfigError(
-                f"unknown configuration key '{key}': no model of the grid ({', '.join(models)}) "
-                "has it"
-                f"{did_you_mean(key, every)}"
-            )
-    own = {}
-    for model in models:
-        set_here = {key: value for key, value in settings.items() if key in known[model]}
-        own[model] = {"protocol": protocol, "seed": 0, **set_here}
-        check_model(model, own[model])
-    return own
-
-
 NO_SELECTION = "—"
 """stands for the selection of a model that chooses no epoch"""
-_BASELINE_COST = 100
-"""a guess: a baseline's run takes about as long as a small preset's"""
-_POOL_COST = 6 * _BASELINE_COST
-"""the same: a pool fits several models"""
 
 
 @dataclass(frozen=True)
@@ -152,17 +169,8 @@ class RunFigures:
     """settings that the fit itself compared on the validation split; None where it compared none"""
 
 
-@dataclass(frozen=True)
-class RunFailure:
-    """Why a run gave nothing."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        return f"failed: {self.reason}"
-
-
-Outcome = RunFigures | RunFailure
+Outcome = RunFigures | str
+"""of a run; the reason where it gave nothing"""
 
 
 def run_all(
@@ -204,17 +212,29 @@ def run_all(
 
 def run_one(run: GridRun, log: SessionLog, device: str) -> Outcome:
     """Train and evaluate with one thread; `log` has its own split."""
+    started = time.perf_counter()
     try:
         with one_thread():
-            return _figures(run, split_log(log, run.resplit), device)
+            log = split_log(log, run.resplit)
+            model = make_model(run.model, run.settings, device)
+            model.fit(log)
+            test = model.evaluate(log, "test")
+            return RunFigures(
+                test=test,
+                seconds=time.perf_counter() - started,
+                train_gap=None if test.gap is None else model.evaluate(log, "train").gap,
+                protocol=model.settings.protocol,
+                select=getattr(model.settings, "select", NO_SELECTION),
+                settings_tried=model.settings_tried if model.settings_tried > 1 else None,
+            )
     except NumericsError as error:
-        return RunFailure(str(error))
+        return str(error)
     except FastgaumError:
         raise
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"
-        return RunFailure(f"a bug: {type(error).__name__}: {error} ({where})")
+        return f"a bug: {type(error).__name__}: {error} ({where})"
 
 
 def split_log(log: SessionLog, seed: int | None) -> SessionLog:
@@ -223,28 +243,12 @@ def split_log(log: SessionLog, seed: int | None) -> SessionLog:
     return log if seed is None else resplit(log, seed)
 
 
-def _figures(run: GridRun, log: SessionLog, device: str) -> RunFigures:
-    started = time.perf_counter()
-    model = make_model(run.model, run.settings, device)
-    model.fit(log)
-    test = model.evaluate(log, "test")
-    seconds = time.perf_counter() - started
-    chosen = model.settings
-    return RunFigures(
-        test=test,
-        train_gap=None if test.gap is None else model.evaluate(log, "train").gap,
-        seconds=seconds,
-        protocol=chosen.protocol,
-        select=getattr(chosen, "select", NO_SELECTION),
-        settings_tried=model.settings_tried if model.settings_tried > 1 else None,
-    )
-
-
 def _cost(run: GridRun, logs: Mapping[str, SessionLog]) -> int:
-    """A guess at a run's time, in no unit."""
+    """A guess at a run's time, in no unit: a baseline's is that of a small preset, a pool fits
+    several models."""
     n_events = logs[run.dataset].n_events
     if run.model not in PRESETS:
-        return n_events * (_POOL_COST if run.model == POOL else _BASELINE_COST)
+        return n_events * (600 if run.model == POOL else 100)
     config = Config.from_preset(run.model, **run.settings)
     return n_events * config.history_layers * (config.history_dim + sum(config.hidden))
 

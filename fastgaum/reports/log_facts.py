@@ -3,13 +3,13 @@ scores; and other people's figures, which `data/published` holds."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.baselines.registry import BASELINES, baseline_class
@@ -115,52 +115,38 @@ def dataset_facts(
     """Facts of a log under its splits, ready for JSON; `oracle` holds what the truth scores, where
     it is known."""
     splits = [split_log(log, seed) for seed in resplits]
+    audits = [audit(split) for split in splits]
+    floors = [floor_precisions(split, "test", KS) for split in splits]
+    shares: Json = {}
+    for parts in zip(*(one.facts for one in audits), strict=True):
+        n = [part.n for part in parts]
+        percent = weighted_mean([part.percent or 0.0 for part in parts], n)
+        shares[parts[0].name] = {"percent": percent if sum(n) else None, "n": sum(n)}
     facts: Json = {
         "n_test_events": len(events.users),
         "n_test_users": len(np.unique(events.users)),
         "fingerprint": log.fingerprint,
-        "floors": _floors(splits),
-        "shares": _shares(splits),
+        "floors": {
+            floor.replace(" ", "_"): {
+                str(k): micro_mean(np.concatenate([part[floor][k] for part in floors])) for k in KS
+            }
+            for floor in floors[0]
+        },
+        "shares": shares,
         "published_best": best_published(name),
         "authors_code": authors_code(name),
     }
     if name in names() and dataset(name).simulated:
-        facts["simulated"] = {"rule": "nearest", "trace": _trace(splits)}
+        # what the rule's trace alone scores: fewest displays earlier in the session
+        traces = [
+            (one.test_prec_at_1, len(split.sessions_in("test")))
+            for split, found in zip(splits, audits, strict=True)
+            for one in found.findings
+            if one.rule.startswith(EARLIER_DISPLAYS) and one.test_prec_at_1 is not None
+        ]
+        trace = weighted_mean([value for value, _ in traces], [n for _, n in traces])
+        facts["simulated"] = {"rule": "nearest", "trace": trace}
     return facts if oracle is None else facts | {"oracle": dict(oracle)}
-
-
-def _trace(splits: Sequence[SessionLog]) -> float:
-    """prec@1, percent, of "fewest displays earlier in the session" on the test events of all
-    splits: the rule's trace."""
-    found = [
-        (one.test_prec_at_1, len(split.sessions_in("test")))
-        for split in splits
-        for one in audit(split).findings
-        if one.rule.startswith(EARLIER_DISPLAYS) and one.test_prec_at_1 is not None
-    ]
-    return weighted_mean([value for value, _ in found], [n for _, n in found])
-
-
-def _floors(splits: Sequence[SessionLog]) -> dict[str, dict[str, float]]:
-    """prec@k, percent, of each floor fitted on each split, over the test events of all."""
-    parts = [floor_precisions(split, "test", KS) for split in splits]
-    return {
-        floor.replace(" ", "_"): {
-            str(k): micro_mean(np.concatenate([part[floor][k] for part in parts])) for k in KS
-        }
-        for floor in parts[0]
-    }
-
-
-def _shares(splits: Sequence[SessionLog]) -> dict[str, Json]:
-    """The audit's shares, each over what it counts in all splits."""
-    parts = zip(*(audit(split).facts for split in splits), strict=True)
-    shares: dict[str, Json] = {}
-    for facts in parts:
-        n = [fact.n for fact in facts]
-        percent = weighted_mean([fact.percent or 0.0 for fact in facts], n)
-        shares[facts[0].name] = {"percent": percent if sum(n) else None, "n": sum(n)}
-    return shares
 
 
 def pooled_oracle(
@@ -199,7 +185,12 @@ PRESET_ROWS = {
 }
 """the published row that a preset's head repeats; a baseline's class names its own"""
 
-Row = dict[str, str | float | None]
+
+@cache
+def _published(file: str = "published.csv") -> list[Json]:
+    """Rows of a table in its order: dataset, model, k, and mean and sd (None if not given) in
+    percent."""
+    return pl.read_csv(FOLDER / file).with_columns(pl.col("mean", "sd").cast(pl.Float64)).to_dicts()
 
 
 def published_row(model: str, head: str) -> str | None:
@@ -212,69 +203,49 @@ def published_row(model: str, head: str) -> str | None:
 def published_mean(dataset: str, row: str | None, k: int) -> float | None:
     """The published prec@k, percent, of a row of the published table; None if it has none for the
     data set."""
-    found = _published_rows("published.csv").get((dataset, row or "", k))
-    return None if found is None else found[0]
+    wanted = (dataset, row, k)
+    found = (r["mean"] for r in _published() if (r["dataset"], r["model"], r["k"]) == wanted)
+    return next(found, None)
 
 
 def published_datasets() -> set[str]:
     """Names of the data sets that somebody published figures of."""
-    return {dataset for dataset, _, _ in _published_rows("published.csv")}
+    return {row["dataset"] for row in _published()}
 
 
 def published_table() -> Json:
     """The whole published table: {not_released, rows: {model: {dataset: {"1": {mean, sd}, "2":
     …}}}}, in its order."""
-    rows: dict[str, dict[str, dict[str, Row]]] = {}
-    for (name, model, k), (mean, sd) in _published_rows("published.csv").items():
-        rows.setdefault(model, {}).setdefault(name, {})[str(k)] = {"mean": mean, "sd": sd}
+    rows: Json = {}
+    for row in _published():
+        by_k = rows.setdefault(row["model"], {}).setdefault(row["dataset"], {})
+        by_k[str(row["k"])] = {"mean": row["mean"], "sd": row["sd"]}
     return {"not_released": list(NOT_RELEASED), "rows": rows}
 
 
-def best_published(dataset: str) -> dict[str, Row]:
+def best_published(dataset: str) -> Json:
     """The best published model by k, as text keys for JSON: {"1": {model, mean, sd}}; empty if
     there are no published figures."""
-    best: dict[str, Row] = {}
-    highest: dict[str, float] = {}
-    for (name, model, k), (mean, sd) in _published_rows("published.csv").items():
-        if name == dataset and mean > highest.get(str(k), 0.0):
-            highest[str(k)] = mean
-            best[str(k)] = {"model": model, "mean": mean, "sd": sd}
+    best: Json = {}
+    for row in _published():
+        k = str(row["k"])
+        if row["dataset"] == dataset and (k not in best or row["mean"] > best[k]["mean"]):
+            best[k] = {name: row[name] for name in ("model", "mean", "sd")}
     return best
 
 
-def authors_code(dataset: str) -> dict[str, dict[str, float]]:
+def authors_code(dataset: str) -> Json:
     """What the paper authors' own code gives on the released file, run by us: {model: {"1": prec@1,
     "2": prec@2}}."""
-    rows: dict[str, dict[str, float]] = {}
-    for (name, model, k), (mean, _) in _published_rows("authors_code.csv").items():
-        if name == dataset:
-            rows.setdefault(model, {})[str(k)] = mean
+    rows: Json = {}
+    for row in _published("authors_code.csv"):
+        if row["dataset"] == dataset:
+            rows.setdefault(row["model"], {})[str(row["k"])] = row["mean"]
     return rows
 
 
-def tuning_budget(file: Path = FOLDER.parent / "tuning.csv") -> dict[str, Json]:
+def tuning_budget(file: Path = FOLDER.parent / "tuning.csv") -> Json:
     """How many settings each model's search compared, and where: {model: {settings_tried, where}};
     empty if unknown."""
-    if not file.is_file():
-        return {}
-    return {
-        row["model"]: {"settings_tried": int(row["settings_tried"]), "where": row["where"]}
-        for row in _csv_rows(file)
-    }
-
-
-@cache
-def _published_rows(file: str) -> dict[tuple[str, str, int], tuple[float, float | None]]:
-    """Mean and standard deviation (None if not given), in percent, by (dataset, model, k)."""
-    return {
-        (row["dataset"], row["model"], int(row["k"])): (
-            float(row["mean"]),
-            float(row["sd"]) if row["sd"] else None,
-        )
-        for row in _csv_rows(FOLDER / file)
-    }
-
-
-def _csv_rows(file: Path) -> Iterator[dict[str, str]]:
-    with open(file, newline="", encoding="utf-8") as lines:
-        yield from csv.DictReader(lines)
+    rows = pl.read_csv(file).to_dicts() if file.is_file() else []
+    return {row.pop("model"): row for row in rows}

@@ -123,7 +123,7 @@ def to_html(facts: Json) -> str:
         ],
         several=len(facts["runs"]) > 1,
         standings=rows,
-        lead=lead(facts),
+        best=best_runs(facts),
         figures=figures_of(),
         charts=page_charts(facts, rows),
         style=_text("style.css"),
@@ -248,83 +248,18 @@ def _means(precs: Json) -> Json:
     return {k: {"mean": precs.get(k), "ci": None} for k in ("1", "2")}
 
 
-def lead(facts: Json) -> str:
-    """The page in a sentence or two: the best run, against the best ranking that needs no model."""
-    runs = [
-        run
-        for run in facts["runs"]
-        if run["evaluation"]["heads"]["reward"]["prec"]["1"]["mean"] is not None
-    ]
-    if not runs:
-        return f"No event of the {facts['split']} split has a choice: there is nothing to rank."
-    if facts["comparison"] is not None:
-        return _lead_of_two(facts)
-    # runs of different logs are not ranked against each other
-    parts = [[run for run in runs if run["log"] == place] for place in range(len(facts["logs"]))]
-    return " ".join(
-        _lead_of_best(part, on=log["name"] if len(parts) > 1 else None)
-        for part, log in zip(parts, facts["logs"], strict=True)
-        if part
-    )
-
-
-def _lead_of_best(runs: list[Json], on: str | None) -> str:
-    run = max(
-        runs, key=lambda one: float(one["evaluation"]["heads"]["reward"]["prec"]["1"]["mean"])
-    )
-    one = run["evaluation"]["heads"]["reward"]["prec"]["1"]
-    who = f"The best of {len(runs)} runs, {run['name']}," if len(runs) > 1 else "The reward"
-    if on is not None:
-        best = f"the best of {len(runs)} runs, {run['name']}," if len(runs) > 1 else run["name"]
-        who = f"On {on}, {best}"
-    text = (
-        f"{who} ranks the chosen item first in {one['mean']:.1f}\u00a0% of choices "
-        f"({_span(one['ci'])})"
-    )
-    return f"{text}. {_against_floor(run['versus_floor'])}"
-
-
-def _against_floor(versus: Json) -> str:
-    low, high = versus["ci"]
-    floor = (
-        f"the best ranking that needs no model, “{versus['floor']}” "
-        f"({versus['percent']:.1f}\u00a0%)"
-    )
-    if low > 0:
-        return f"That is {versus['diff']:.1f} points ({low:.1f} to {high:.1f}) above {floor}."
-    if high < 0:
-        return (
-            f"That is {-versus['diff']:.1f} points ({-high:.1f} to {-low:.1f}) below {floor}: "
-            "it has learned less than counting."
-        )
-    return (
-        f"That is not told apart from {floor}: the difference is "
-        f"{_signed(versus['diff'])} points ({_signed(low)} to {_signed(high)})."
-    )
-
-
-def _lead_of_two(facts: Json) -> str:
-    first, second = (run["name"] for run in facts["runs"])
-    one = next(
-        d
-        for d in facts["comparison"]["differences"]
-        if d["head"] == "reward" and d["figure"] == "prec@1"
-    )
-    low, high = one["ci"]
-    if low > 0 or high < 0:
-        better, worse = (first, second) if low > 0 else (second, first)
-        ends = sorted((abs(low), abs(high)))
-        return (
-            f"{better} ranks the chosen item first more often than {worse}: by "
-            f"{abs(one['diff']):.1f} points of prec@1"
-            f" ({ends[0]:.1f} to {ends[1]:.1f}), on the same events."
-        )
-    return (
-        f"{first} and {second} are not told apart by prec@1: the difference on the same events is "
-        f"{_signed(one['diff'])}"
-        f" points ({_signed(low)} to {_signed(high)})."
-    )
-
-
-def _span(ci: list[float]) -> str:
-    return f"95\u00a0% interval {ci[0]:.1f} to {ci[1]:.1f}"
+def best_runs(facts: Json) -> list[Json]:
+    """The best run on each log by the reward's prec@1, of how many; runs of different logs are not
+    ranked against each other. A log whose events have no choice is left out."""
+    best = []
+    for place, log in enumerate(facts["logs"]):
+        ranked = [
+            (figure["mean"], run)
+            for run in facts["runs"]
+            if run["log"] == place
+            and (figure := run["evaluation"]["heads"]["reward"]["prec"]["1"])["mean"] is not None
+        ]
+        if ranked:
+            run = max(ranked, key=lambda one: one[0])[1]
+            best.append({"log": log["name"], "run": run, "n": len(ranked)})
+    return best

@@ -22,7 +22,6 @@ of simulated choices. Nothing is learned about displays that no log holds."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
@@ -38,49 +37,31 @@ CHUNK = 1 << 22
 LEVEL = 0.95
 
 
-@dataclass(frozen=True)
-class Compared:
-    """A statistic on both sides; arrays have an entry per group."""
-
-    statistic: Statistic
-    logged: Float64Array
-    logged_ci: Float64Array
-    """shape (2, n_groups): from, to"""
-    simulated: Float64Array
-    """of all replicas together"""
-    simulated_ci: Float64Array
-    difference: Float64Array
-    """simulated − logged"""
-    difference_ci: Float64Array
-    """of the same drawn users on both sides"""
-    distance: float
-    """the test's statistic; NaN where a side counts nothing"""
-    p: float
-    """before Holm's rule; NaN where a side counts nothing"""
-
-
-def compare_sides(statistic: Statistic, draws: int = 1999, seed: int = 0) -> Compared:
+def compare_sides(statistic: Statistic, draws: int = 1999, seed: int = 0) -> Json:
     """Both sides of a statistic, their intervals over users and the test; the same seed gives the
-    same figures."""
+    same figures.
+
+    Returns: `distance`, the test's statistic, and `p`, before Holm's rule, NaN both where a side
+        counts nothing; and `groups`, each with its label, `logged`, `simulated` (of all replicas
+        together), `difference` (simulated − logged), and their ends `…_ci`, of the same drawn users
+        on both sides.
+    """
     n_users = statistic.sums.shape[1]
-    logged, simulated = (side[0] for side in sides(statistic, np.ones((1, n_users))))
-    parts = [sides(statistic, weights) for weights in drawn_users(n_users, draws, seed)]
-    drawn = (
-        np.concatenate([logged for logged, _ in parts]),
-        np.concatenate([simulated for _, simulated in parts]),
+    weights = [np.ones((1, n_users)), *drawn_users(n_users, draws, seed)]
+    # the first row is of all users once, the others are draws
+    logged, simulated = map(
+        np.concatenate, zip(*(sides(statistic, one) for one in weights), strict=True)
     )
-    distance, p = permutation_test(statistic, draws, seed)
-    return Compared(
-        statistic,
-        logged,
-        percentile_interval(drawn[0]),
-        simulated,
-        percentile_interval(drawn[1]),
-        simulated - logged,
-        percentile_interval(drawn[1] - drawn[0]),
-        distance,
-        p,
-    )
+    figures = {"logged": logged, "simulated": simulated, "difference": simulated - logged}
+    ends = {name: percentile_interval(values[1:]) for name, values in figures.items()}
+    observed, p = permutation_test(statistic, draws, seed)
+    groups = [
+        {"label": label}
+        | {name: float(values[0, i]) for name, values in figures.items()}
+        | {f"{name}_ci": both[:, i].tolist() for name, both in ends.items()}
+        for i, label in enumerate(statistic.labels)
+    ]
+    return {"distance": observed, "p": p, "groups": groups}
 
 
 def sides(statistic: Statistic, weights: AnyArray) -> tuple[Float64Array, Float64Array]:
@@ -125,7 +106,7 @@ def permutation_test(statistic: Statistic, draws: int, seed: int) -> tuple[float
     # sums that are equal may differ by rounding; a permutation that counts nothing on a side is no
     # evidence
     below = np.count_nonzero(others < observed[0] - 1e-9 * abs(observed[0]))
-    return float(observed[0]), (len(others) - below) / len(others)
+    return float(observed[0]), float((len(others) - below) / len(others))
 
 
 Sides = tuple[tuple[AnyArray, AnyArray], tuple[AnyArray, AnyArray]]

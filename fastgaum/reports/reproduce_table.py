@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from fastgaum.reports.table import Block, Json, TableColumn, num, ranges, signed, spread, table_of
 
 KS = ("1", "2")
+OURS = ("fastgaum", "reward")
+"""the row that is compared in words"""
 FLOOR_MODELS = {
     "random": "random",
     "train_click_rate": "click-rate",

@@ -10,8 +10,6 @@ choices as history."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
@@ -27,50 +25,33 @@ MOST_REPLICAS = 99
 HALVINGS = 20
 
 
-@dataclass(frozen=True)
-class StateSums:
-    """Sums over states, which add up."""
-
-    n: int
-    total: Float64Array
-    """shape (dim,)"""
-    squares: Float64Array
-    """Σ x xᵀ, shape (dim, dim)"""
-
-    @classmethod
-    def of(cls, states: AnyArray) -> StateSums:
-        """Of states (n, dim)."""
-        x = np.asarray(states, np.float64)
-        return cls(len(x), x.sum(axis=0), x.T @ x)
-
-    def __add__(self, other: StateSums) -> StateSums:
-        """Of both together."""
-        return StateSums(self.n + other.n, self.total + other.total, self.squares + other.squares)
-
-    def __sub__(self, other: StateSums) -> StateSums:
-        """Of those that are not the other's."""
-        return StateSums(self.n - other.n, self.total - other.total, self.squares - other.squares)
-
-    def gaussian(self) -> tuple[Float64Array, Float64Array]:
-        """Mean (dim,) and covariance (dim, dim)."""
-        mean = self.total / self.n
-        return mean, self.squares / self.n - np.outer(mean, mean)
+def moments_of(states: AnyArray) -> Float64Array:
+    """Sums over states (n, dim), which add up: Σ [1 x]ᵀ [1 x], shape (1 + dim, 1 + dim)."""
+    x = np.insert(np.asarray(states, np.float64), 0, 1.0, axis=1)
+    return x.T @ x
 
 
-def frechet_distance(one: StateSums, other: StateSums) -> float:
-    """d, not its square.
+def frechet_distance(one: Float64Array, other: Float64Array) -> float:
+    """d, not its square, of two sets by their moments.
 
-    >>> one, other = (StateSums.of(np.array([[-1.0], [1.0]]) * scale) for scale in (1, 3))
+    >>> one, other = (moments_of(np.array([[-1.0], [1.0]]) * scale) for scale in (1, 3))
     >>> frechet_distance(one, other)
     2.0
     """
-    (mean, covariance), (other_mean, other_covariance) = one.gaussian(), other.gaussian()
+    (mean, covariance), (other_mean, other_covariance) = map(_gaussian, (one, other))
     values, vectors = np.linalg.eigh(covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     # (C C')^½ and (C^½ C' C^½)^½ have the same trace, and the second is symmetric
     shared = np.linalg.eigvalsh(root @ other_covariance @ root)
     squared = ((mean - other_mean) ** 2).sum() + np.trace(covariance) + np.trace(other_covariance)
     return float(np.sqrt(max(squared - 2 * np.sqrt(np.maximum(shared, 0.0)).sum(), 0.0)))
+
+
+def _gaussian(moments: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Mean (dim,) and covariance (dim, dim)."""
+    scaled = moments / moments[0, 0]
+    mean = scaled[0, 1:]
+    return mean, scaled[1:, 1:] - np.outer(mean, mean)
 
 
 def states_report(
@@ -98,7 +79,7 @@ def states_report(
     if len(np.unique(users[later])) < 2:
         return None
     logged, moments = _moments(model, versions, np.tile(later, read), read)
-    every = sum(moments[1:], moments[0])
+    every = sum(moments)
     distances = np.array([frechet_distance(one, every - one) for one in moments])
     return {
         "distance": float(distances[0]),
@@ -115,28 +96,27 @@ def states_report(
 @torch.no_grad()
 def _moments(
     model: UserModel, log: SessionLog, kept: AnyArray, n_versions: int
-) -> tuple[AnyArray, list[StateSums]]:
+) -> tuple[AnyArray, Float64Array]:
     """The first version's states (n, dim), and the moments of each version's, of the events
     `kept`."""
     assert model.networks is not None
     networks = model.networks.eval()
-    n_events = len(kept) // n_versions
-    logged: list[AnyArray] = []
-    moments: list[StateSums | None] = [None] * n_versions
+    size = 1 + networks.player.state_dim
+    logged, moments = [], np.zeros((n_versions, size, size))
+    version = np.arange(len(kept)) // (len(kept) // n_versions)
     at = 0
     for batch in model.tensors(log):
         if at >= len(kept):
             break
         states = networks.utility(batch)[1].cpu().numpy()[: len(kept) - at]
-        where = np.arange(at, at + len(states))
+        here = slice(at, at + len(states))
         at += len(states)
-        for version in np.unique(where // n_events):
-            own = states[kept[where] & (where // n_events == version)]
-            if version == 0:
+        for one in np.unique(version[here]):
+            own = states[kept[here] & (version[here] == one)]
+            if one == 0:
                 logged.append(own)
-            before, new = moments[version], StateSums.of(own)
-            moments[version] = new if before is None else before + new
-    return np.concatenate(logged), [one for one in moments if one is not None]
+            moments[one] += moments_of(own)
+    return np.concatenate(logged), moments
 
 
 def _halves(states: AnyArray, users: AnyArray, seed: int) -> float:
@@ -146,7 +126,5 @@ def _halves(states: AnyArray, users: AnyArray, seed: int) -> float:
     distances = []
     for _ in range(HALVINGS):
         first = (rng.permutation(len(distinct)) < len(distinct) // 2)[rows]
-        distances.append(
-            frechet_distance(StateSums.of(states[first]), StateSums.of(states[~first]))
-        )
+        distances.append(frechet_distance(moments_of(states[first]), moments_of(states[~first])))
     return float(np.mean(distances))

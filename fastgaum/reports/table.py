@@ -148,29 +148,33 @@ def escaped(text: str) -> str:
     )
 
 
+def rows_to_markdown(rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """Rows of cells, which are markdown already, as a table; the first names the columns, of which
+    those of `left` stand to the left.
+
+    >>> print(rows_to_markdown([("a", "b"), ("c", "1")]))
+    | a | b |
+    | :-- | --: |
+    | c | 1 |
+    """
+    heads, *others = rows
+    rule = [":--" if i in left else "--:" for i in range(len(heads))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *others))
+
+
 def block_to_markdown(block: Block) -> str:
     """A block as markdown: a heading, a table, the notes as a list; names from data mark nothing
     up."""
-    rule = [":--", *["--:"] * (len(block.columns) - 1)]
-    rows = [
-        [
-            f"**{escaped(cell)}**" if (i, j) in block.bold else escaped(cell)
-            for j, cell in enumerate(row)
-        ]
-        for i, row in enumerate(block.rows)
-    ]
-    columns = [escaped(column) for column in block.columns]
-    lines = [f"### {escaped(block.title)}", "", *map(_markdown_row, (columns, rule, *rows))]
-    return "\n".join([*lines, "", *(f"- {escaped(note)}" for note in block.notes), ""])
+    rows = [[escaped(cell) for cell in row] for row in (block.columns, *block.rows)]
+    for i, j in block.bold:
+        rows[i + 1][j] = f"**{rows[i + 1][j]}**"
+    lines = [f"### {escaped(block.title)}", "", rows_to_markdown(rows), ""]
+    return "\n".join([*lines, *(f"- {escaped(note)}" for note in block.notes), ""])
 
 
 def blocks_to_markdown(blocks: Iterable[Block]) -> str:
     """Blocks as one markdown text."""
     return "\n".join(map(block_to_markdown, blocks))
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def finite(value: Any) -> Any:

@@ -26,7 +26,7 @@ def side_by_side(
     arguments: tuple[object, ...] = (),
 ) -> Generator[tuple[int, Result], None, None]:
     """Yield function(task) of each task as it ends, with its place in `tasks`; at most `jobs` at a
-    time, begun in their order.
+    time, begun in their order; one job works in this process.
 
     Closing the iterator, or an error in a task, which is raised here, ends all at once.
 
@@ -37,6 +37,12 @@ def side_by_side(
         prepare: called once in each process, with `arguments`.
         arguments: for `prepare`.
     """
+    if jobs == 1:
+        if prepare is not None:
+            prepare(*arguments)
+        for place, task in enumerate(tasks):
+            yield place, function(task)
+        return
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, _begin, (prepare, arguments))

@@ -13,12 +13,10 @@ import pytest
 
 from fastgaum.baselines.base import Baseline
 from fastgaum.baselines.registry import load_model
-from fastgaum.features.batches import assemble
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.intervals import paired_difference
 from fastgaum.metrics.precision import precision_at_k
-from fastgaum.nets.tensors import chosen_bags, to_tensors
 from tests.builders import log_of, permuted_within_sets, random_log
 
 
@@ -56,7 +54,6 @@ def check_baseline(model: Baseline, log: SessionLog | None = None) -> None:
     _check_no_click_and_sampling(model)
     model.fit(log)
     _check_disk(model, log)
-    _check_history(model, log)
 
 
 def check_beats_random(model: Baseline, n_events: int = 3000) -> None:
@@ -154,23 +151,3 @@ def _check_disk(model: Baseline, log: SessionLog) -> None:
     np.testing.assert_array_equal(scores_of(loaded, log, rows), scores_of(model, log, rows))
     assert loaded.link == model.link
     assert loaded.to_mapping() == model.to_mapping()
-
-
-def _check_history(model: Baseline, log: SessionLog) -> None:
-    """Advancing users choice by choice gives the histories that the encoded sessions hold."""
-    assert model.space is not None
-    encoded = model.space.encode(log, log.sessions_in("test"))
-    two = np.argsort(-np.diff(encoded.session_offsets), kind="stable")[:2].astype(np.int32)
-    batch = to_tensors(assemble(encoded, two))
-    tokens = batch.source.token_candidates
-    steps = np.diff(batch.source.token_offsets)
-    carry = model.initial(2)
-    for t in range(steps.min()):
-        carry = model.advance(
-            carry, chosen_bags(batch.source, tokens[batch.source.token_offsets[:2] + t])
-        )
-    assert np.diff(carry[0].numpy()).tolist() == [steps.min()] * 2
-    mine = np.concatenate([tokens[a : a + steps.min()] for a in batch.source.token_offsets[:2]])
-    expected = chosen_bags(batch.source, mine)
-    assert carry[1].ids.equal(expected.ids)
-    assert carry[1].numbers.equal(expected.numbers)

@@ -13,7 +13,6 @@ from fastgaum.bench import away as module
 from fastgaum.bench.away import AwayPlan, away, away_blocks, recommended
 from fastgaum.bench.experiments import promises
 from fastgaum.bench.experiments.promises import ONE_WORLD, Worth
-from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
@@ -133,9 +132,3 @@ def test_a_log_with_events_without_a_choice_pays_clicks() -> None:
     once = dataclasses.replace(always, choices=np.append(always.choices[:-1], np.int32(-1)))
     assert PLAN.setting(always).reward == "contrast"
     assert PLAN.setting(once).reward == "click"
-
-
-@pytest.mark.parametrize("name", ["seeds", "members", "users"])
-def test_impossible_plans_are_named(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} must be at least 1, got 0"):
-        AwayPlan(**{name: 0})

@@ -7,12 +7,9 @@ import pytest
 
 from fastgaum.bench.experiments.known_worlds import (
     KNOWN_WORLDS,
-    WELL_SPECIFIED,
-    known_worlds,
     true_users,
 )
 from fastgaum.bench.experiments.planning import Planner
-from fastgaum.errors import ConfigError
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from tests.worlds.simulated import keys_of
@@ -55,14 +52,6 @@ def test_an_item_of_a_pool_has_the_rivals_of_an_average_slate() -> None:
     slates = np.array([[0, a, b] for a, b in pairs], np.int32)
     of_slates = world.population(len(pairs)).utilities(slates)[:, 0]
     assert of_pool[0] == pytest.approx(of_slates.mean(), abs=1e-6)
-
-
-def test_names() -> None:
-    assert set(WELL_SPECIFIED) < set(KNOWN_WORLDS)
-    assert [one.name for one in known_worlds(["l2", "items-10", "l2"])] == ["l2", "items-10"]
-    assert [one.name for one in known_worlds(["all"])] == list(KNOWN_WORLDS)
-    with pytest.raises(ConfigError, match="no known world 'items-20'; did you mean 'items-200'"):
-        known_worlds(["items-20"])
 
 
 @pytest.mark.parametrize("name", KNOWN_WORLDS)

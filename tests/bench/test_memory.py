@@ -1,28 +1,15 @@
-"""The soak's slope, and how much a step may hold; the full measures are commands of their own
-(bench/memory.py)."""
+"""How much a step may hold."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from fastgaum.bench.memory import PAGE_MB, slope_of
 from fastgaum.engine.game import EngineGame
 from fastgaum.features import sessions
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
 from tests.builders import random_log
-
-
-@pytest.mark.parametrize(("per_epoch", "flat"), [(0.0, True), (0.0005, True), (0.02, False)])
-def test_the_slope_finds_growth_under_noise(per_epoch: float, flat: bool) -> None:
-    epochs = np.arange(201)
-    resident = 500 + per_epoch * epochs + np.random.default_rng(0).normal(0, 0.05, 201)
-    low, slope, high = slope_of(resident.tolist())
-    assert low < slope < high
-    assert low < per_epoch < high
-    assert (high < PAGE_MB) == flat
-    assert slope_of([1.0, 3.0]) == (2.0, 2.0, 2.0)
 
 
 def test_a_step_never_holds_more_candidates_than_a_batch_may(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastgaum.bench.races import SOONER, Bar, Figure, times_as_soon
+from fastgaum.bench.races import SOONER, Bar, Race, times_as_soon
 from fastgaum.bench.report import COLUMNS, figure_rows, missed, races_object, rows_of, to_markdown
 from fastgaum.reports.table import finite
 
@@ -23,7 +23,6 @@ def timed(contender: str, seconds: float, amount: float = 100, **changes: Any) -
         "unit": "tokens",
         "amount": amount,
         "flops": 2e9,
-        "bytes_moved": None,
         "threads": 2,
         "bars": bars,
         "seconds": seconds,
@@ -35,7 +34,7 @@ def timed(contender: str, seconds: float, amount: float = 100, **changes: Any) -
 
 def facts(*times: dict[str, Any], **changes: Any) -> dict[str, Any]:
     machine = {"processor": "P", "cores": 2, "threads": 2, "versions": {"torch": "2", "numba": "0"}}
-    ceilings = {"sgemm_gflops": 10.0, "gather_gbps": 4.0}
+    ceilings = {"sgemm_gflops": 10.0}
     rest = {"figures": [], "failed": [], "skipped": [], "smoke": False}
     return {"machine": machine, "ceilings": ceilings, "times": list(times), **rest, **changes}
 
@@ -75,11 +74,12 @@ def test_a_share_is_asked_for_by_the_peak_of_the_machine(peak: float, asked: flo
     assert race["holds"] == (4.0 / peak >= asked)
 
 
-def test_the_higher_share_binds() -> None:
-    result = races_object(facts(timed("ours", 0.5, flops=1e9, bytes_moved=1e9, bars=[])))
-    (race,) = result["races"]
-    assert (race["ceiling"], race["ceiling_share"]) == ("gather", pytest.approx(0.5))
-    assert (race["bar"], race["target"], race["holds"], race["rivals"]) == (None, None, None, [])
+def figures_of(*figures: tuple[float, str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a race records, of values, units and bounds."""
+    race = Race("g", "ours", True, {"figures": []})
+    for value, unit, bounds in figures:
+        race.record(value, unit, **bounds)
+    return race.facts["figures"]
 
 
 def test_a_bar_over_what_did_not_run_is_neither_held_nor_missed() -> None:
@@ -95,9 +95,9 @@ def test_without_a_right_result_of_ours_there_is_no_race() -> None:
 
 
 def test_small_sizes_hold_and_miss_nothing() -> None:
-    figure = Figure("memory", 65.0, "bytes/event", bar=8, at_most=64.0).to_dict()
+    figures = figures_of((65.0, "bytes/event", {"bar": 8, "at_most": 64.0}))
     result = races_object(
-        facts(timed("ours", 0.5), timed("slow", 1.5), figures=[figure], smoke=True)
+        facts(timed("ours", 0.5), timed("slow", 1.5), figures=figures, smoke=True)
     )
     assert {race["holds"] for race in result["races"]} == {None}
     assert missed(result) == []
@@ -118,19 +118,19 @@ def test_rows_stand_by_rival_and_bar() -> None:
 
 
 def test_figures_have_bounds() -> None:
-    figures = [
-        Figure("memory", 65.0, "bytes/event", bar=8, at_most=64.0),
-        Figure("assembly", 12e6, "events/s", bar=7, at_least=10e6),
-        Figure("flops", 1234.0, "×"),
-    ]
-    assert [figure.holds for figure in figures] == [False, True, None]
-    result = races_object(facts(figures=[figure.to_dict() for figure in figures]))
+    figures = figures_of(
+        (65.0, "bytes/event", {"bar": 8, "at_most": 64.0}),
+        (12e6, "events/s", {"bar": 7, "at_least": 10e6}),
+        (1234.0, "×", {}),
+    )
+    assert [figure["holds"] for figure in figures] == [False, True, None]
+    result = races_object(facts(figures=figures))
     assert figure_rows(result) == [
-        ("8", "memory", "65 bytes/event", "≤ 64", "no"),
-        ("7", "assembly", "12,000,000 events/s", "≥ 10,000,000", "yes"),
-        ("", "flops", "1,230 ×", "", ""),
+        ("8", "g", "65 bytes/event", "≤ 64", "no"),
+        ("7", "g", "12,000,000 events/s", "≥ 10,000,000", "yes"),
+        ("", "g", "1,230 ×", "", ""),
     ]
-    assert missed(result) == ["bar 8, memory: 65 bytes/event where ≤ 64 is asked for"]
+    assert missed(result) == ["bar 8, g: 65 bytes/event where ≤ 64 is asked for"]
 
 
 @pytest.mark.parametrize(
@@ -166,11 +166,11 @@ def test_figures_have_bounds() -> None:
 def test_a_loss_that_is_never_reached_is_said(
     ours: float, theirs: float, cells: tuple[str, str], holds: str
 ) -> None:
-    figures = [
-        Figure("g", ours, "s until NLL 1.9"),
-        Figure("g", times_as_soon(ours, theirs), f"{SOONER} it at NLL 1.9", bar=1, at_least=8.0),
-    ]
-    measured = races_object(facts(figures=[figure.to_dict() for figure in figures]))
+    figures = figures_of(
+        (ours, "s until NLL 1.9", {}),
+        (times_as_soon(ours, theirs), f"{SOONER} it at NLL 1.9", {"bar": 1, "at_least": 8.0}),
+    )
+    measured = races_object(facts(figures=figures))
     for result in (measured, finite(measured)):
         rows = figure_rows(result)
         assert tuple(row[2] for row in rows) == cells

@@ -18,8 +18,8 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame
 from fastgaum.metrics.displays import clicks_of_displays, rank_displays
 from fastgaum.metrics.precision import precision_at_k
-from fastgaum.reports.grid import grid_runs
-from fastgaum.reports.reproduce import run_grid
+from fastgaum.reports.comparison import compare_logs
+from fastgaum.reports.grid import GridPlan
 from tests.logs.test_clicks import Display, nested_frame
 
 SCORES = st.lists(st.sampled_from([0.0, 1.0, 2.0, 1e4]), min_size=1, max_size=5)
@@ -133,8 +133,7 @@ def test_an_evaluation_has_the_figures_of_displays(log: SessionLog) -> None:
 
 
 def test_a_table_has_them_too(log: SessionLog) -> None:
-    runs = grid_runs(["browsing"], ["click-count"], 1, "bags", {})
-    cells = run_grid({"browsing": log}, runs)["cells"]
+    cells = compare_logs({"browsing": log}, GridPlan(["click-count"], 1)).cells
     model = ClickCountFloor()
     model.fit(log)
     displays = model.evaluate(log, "test").heads["reward"].displays

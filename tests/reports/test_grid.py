@@ -5,27 +5,26 @@ from __future__ import annotations
 import pytest
 
 from fastgaum.errors import ConfigError
-from fastgaum.reports.grid import grid_runs, parse_resplits
+from fastgaum.reports.grid import GridPlan, parse_resplits
 
 
 def test_seeds_count_from_the_one_that_is_set() -> None:
-    runs = grid_runs(["a", "b"], ["fastgaum"], 2, "views", {"seed": 10})
+    runs = GridPlan(["fastgaum"], 2, "views", settings={"seed": 10}).runs(["a", "b"])
     assert [(run.dataset, run.seed) for run in runs] == [("a", 10), ("a", 11), ("b", 10), ("b", 11)]
     assert {run.settings["protocol"] for run in runs} == {"views"}
     assert {run.resplit for run in runs} == {None}
 
 
 def test_every_split_has_every_seed() -> None:
-    runs = grid_runs(["a"], ["random", "logit"], 2, "bags", {}, (4, 9))
+    runs = GridPlan(["random", "logit"], 2, resplits=(4, 9)).runs(["a"])
     assert [(run.model, run.resplit, run.seed) for run in runs] == [
         (model, split, seed) for model in ("random", "logit") for split in (4, 9) for seed in (0, 1)
     ]
 
 
 def test_a_setting_goes_to_each_model_that_has_it() -> None:
-    runs = grid_runs(
-        ["a"], ["fastgaum", "logit", "random"], 1, "bags", {"lr": 0.01, "warm_start": 3}
-    )
+    settings = {"lr": 0.01, "warm_start": 3}
+    runs = GridPlan(["fastgaum", "logit", "random"], 1, settings=settings).runs(["a"])
     own = {run.model: set(run.settings) - {"protocol", "seed"} for run in runs}
     assert own == {"fastgaum": {"lr", "warm_start"}, "logit": set(), "random": set()}
 
@@ -50,7 +49,7 @@ def test_a_setting_goes_to_each_model_that_has_it() -> None:
 )
 def test_mistakes(models: list[str], settings: dict[str, object], seeds: int, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        grid_runs(["a"], models, seeds, "bags", settings)
+        GridPlan(models, seeds, settings=settings).runs(["a"])
 
 
 @pytest.mark.parametrize(

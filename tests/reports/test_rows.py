@@ -3,15 +3,17 @@ with whom, and when a figure may be bold. Of figures of runs that were never tra
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from fastgaum.logs.log import resplit
 from fastgaum.metrics.evaluation import Evaluation, HeadFigures
 from fastgaum.metrics.intervals import Interval, paired_difference
-from fastgaum.reports.grid import RunFigures
+from fastgaum.reports.comparison import Row, cells_of, compare_rows
+from fastgaum.reports.grid import GridPlan, RunFigures
 from fastgaum.reports.log_facts import PooledEvents, dataset_facts
-from fastgaum.reports.reproduce import Row, cells_of, compare_rows, rows_of
 from tests.builders import random_log
 
 RANDOM = {"1": 50.0, "2": 100.0}
@@ -49,7 +51,23 @@ def row(
     model: str, values: list[float] | np.ndarray, heads: tuple[str, ...] = ("reward",)
 ) -> list[Row]:
     """Rows of a model with one split and one seed."""
-    return rows_of(model, [[run_of(np.asarray(values, np.float64), heads=heads)]])
+    run = run_of(np.asarray(values, np.float64), heads=heads)
+    return [Row.of(model, head, [run], 1) for head in heads]
+
+
+def cell_of(runs: list[list[RunFigures]], users: list[list[int]], **facts: Any) -> dict[str, Any]:
+    """The cell at k = 1 of a model's runs by split, then by seed; splits have the seeds 1, 2, …"""
+    row = Row.of("logit", "reward", [run for split in runs for run in split], len(runs[0]))
+    plan = GridPlan(["logit"], len(runs[0]), resplits=range(1, len(runs) + 1))
+    events = events_of(users)
+    about = {"floors": {"random": RANDOM}, **facts}
+    return next(cells_of(row, "world", plan, events, about, compare_rows([row], events)[0][0]))
+
+
+def compared(rows: list[Row]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What is said of prec@1 of each row, and of the data set."""
+    parts, summary = compare_rows(rows, EVENTS)
+    return [part["prec1"] for part in parts], summary["1"]
 
 
 def test_pooled_interval_is_a_bootstrap_over_users_with_their_events_of_all_splits() -> None:
@@ -61,8 +79,7 @@ def test_pooled_interval_is_a_bootstrap_over_users_with_their_events_of_all_spli
         rng.integers(0, 12, 11).tolist(),
     ]
     values = [[100.0 * (rng.random(len(one)) < 0.6) for _ in range(2)] for one in users]
-    (row,) = rows_of("logit", [[run_of(seed) for seed in split] for split in values])
-    cell = cells_of(row, "world", [1, 2, 3], events_of(users), RANDOM, None)[0]
+    cell = cell_of([[run_of(seed) for seed in split] for split in values], users)
 
     by_user: dict[int, list[float]] = {}
     for split_users, seeds in zip(users, values, strict=True):
@@ -89,10 +106,7 @@ def test_a_user_of_many_splits_does_not_narrow_the_interval() -> None:
     users, values = list(range(60)), 100.0 * (rng.random(60) < 0.5)
     widths = []
     for n in (1, 10):
-        (row,) = rows_of("logit", [[run_of(values)]] * n)
-        low, high = cells_of(row, "world", list(range(n)), events_of([users] * n), RANDOM, None)[0][
-            "ci"
-        ]
+        low, high = cell_of([[run_of(values)]] * n, [users] * n)["ci"]
         widths.append(high - low)
     assert widths[0] == pytest.approx(widths[1])
 
@@ -102,33 +116,30 @@ def test_spread_over_seeds_is_that_of_their_pooled_means() -> None:
         [np.array([100.0, 0.0, 0.0]), np.array([100.0, 100.0, 0.0])],
         [np.array([0.0]), np.array([100.0])],
     ]
-    (row,) = rows_of("logit", [[run_of(seed) for seed in split] for split in splits])
-    cell = cells_of(row, "world", [7, 8], events_of([[0, 1, 2], [3]]), RANDOM, None)[0]
+    cell = cell_of([[run_of(seed) for seed in split] for split in splits], [[0, 1, 2], [3]])
     assert cell["mean"] == pytest.approx((25 + 75) / 2)
     assert cell["sd"] == pytest.approx(np.std([25, 75], ddof=1))
-    assert cell["by_split"] == {"7": pytest.approx(50.0), "8": pytest.approx(50.0)}
+    assert cell["by_split"] == {"1": pytest.approx(50.0), "2": pytest.approx(50.0)}
 
 
 def test_events_without_a_choice_count_in_the_nll_only() -> None:
     values = [np.array([100.0, np.nan, np.nan]), np.array([0.0])]
-    (row,) = rows_of("logit", [[run_of(values[0], nll=1.0)], [run_of(values[1], nll=5.0)]])
-    cell = cells_of(row, "world", [1, 2], events_of([[0, 1, 2], [3]]), RANDOM, None)[0]
+    runs = [[run_of(values[0], nll=1.0)], [run_of(values[1], nll=5.0)]]
+    cell = cell_of(runs, [[0, 1, 2], [3]])
     assert (cell["mean"], cell["n_events"], cell["nll"]) == (50.0, 2, 2.0)
     # a draw is the user of three events twice, the user of one twice, or both
-    cell = cells_of(row, "world", [1, 2], events_of([[0, 0, 0], [3]]), RANDOM, None)[0]
-    assert cell["nll_ci"] == [1.0, 5.0]
+    assert cell_of(runs, [[0, 0, 0], [3]])["nll_ci"] == [1.0, 5.0]
 
 
 def test_a_split_without_any_choice() -> None:
     values = [np.array([100.0, 0.0]), np.array([np.nan])]
-    (row,) = rows_of("logit", [[run_of(one)] for one in values])
-    cell = cells_of(row, "world", [1, 2], events_of([[0, 1], [2]]), RANDOM, None)[0]
+    cell = cell_of([[run_of(one)] for one in values], [[0, 1], [2]])
     assert (cell["mean"], cell["sd"]) == (50.0, 0.0)
 
 
 def test_way_to_the_oracle() -> None:
-    (row,) = rows_of("logit", [[run_of(np.array([100.0, 50.0]))]])
-    cell = cells_of(row, "world", [None], events_of([[0, 1]]), RANDOM, {"1": 80.0, "2": 110.0})[0]
+    runs = [[run_of(np.array([100.0, 50.0]))]]
+    cell = cell_of(runs, [[0, 1]], oracle={"1": 80.0, "2": 110.0})
     assert cell["way_to_oracle"] == pytest.approx((75 - 50) / (80 - 50))
 
 
@@ -161,9 +172,7 @@ HALF = np.where(np.arange(40) % 2, 100.0, 0.0)
 
 
 def test_the_best_is_compared_with_the_runner_up_and_others_with_the_best() -> None:
-    parts, column = compare_rows(
-        [*row("logit", HALF), *row("dfm", GOOD), *row("iknn", BAD)], EVENTS, 1
-    )
+    parts, column = compared([*row("logit", HALF), *row("dfm", GOOD), *row("iknn", BAD)])
     assert [part["vs_best_other"]["model"] for part in parts] == ["dfm", "logit", "dfm"]
     assert [part["vs_best_other"]["diff"] for part in parts] == [-50, 50, -100]
     assert [part["bold"] for part in parts] == [False, True, False]
@@ -176,16 +185,14 @@ def test_the_interval_must_exclude_zero() -> None:
     """One event in forty better is no more than chance."""
     better = HALF.copy()
     better[0] = 100.0
-    parts, _ = compare_rows([*row("logit", HALF), *row("dfm", better)], EVENTS, 1)
+    parts, _ = compared([*row("logit", HALF), *row("dfm", better)])
     assert parts[1]["vs_best_other"]["diff"] == pytest.approx(2.5)
     assert parts[1]["vs_best_other"]["ci"][0] <= 0
     assert not any(part["bold"] for part in parts)
 
 
 def test_equal_rows_are_not_bold() -> None:
-    assert not any(
-        part["bold"] for part in compare_rows([*row("a", GOOD), *row("b", GOOD)], EVENTS, 1)[0]
-    )
+    assert not any(part["bold"] for part in compared([*row("a", GOOD), *row("b", GOOD)])[0])
 
 
 def test_the_best_must_be_ahead_of_the_third_too() -> None:
@@ -193,14 +200,14 @@ def test_the_best_must_be_ahead_of_the_third_too() -> None:
     best = np.where(np.arange(40) < 24, 100.0, 0.0)
     second = np.where((np.arange(40) < 24) & (np.arange(40) % 4 > 0), 100.0, 0.0)
     third = np.where(np.arange(40) >= 23, 100.0, 0.0)
-    parts, _ = compare_rows([*row("a", best), *row("b", second), *row("c", third)], EVENTS, 1)
+    parts, _ = compared([*row("a", best), *row("b", second), *row("c", third)])
     assert parts[0]["vs_best_other"]["model"] == "b"
     assert parts[0]["vs_best_other"]["ci"][0] > 0
     assert not parts[0]["bold"]
 
 
 def test_floors_are_never_bold() -> None:
-    parts, column = compare_rows([*row("click-rate", GOOD), *row("logit", BAD)], EVENTS, 1)
+    parts, column = compared([*row("click-rate", GOOD), *row("logit", BAD)])
     assert parts[0]["vs_best_other"]["ci"] == [100, 100]
     assert not any(part["bold"] for part in parts)
     assert column["best"]["model"] == "click-rate"
@@ -208,8 +215,8 @@ def test_floors_are_never_bold() -> None:
 
 def test_the_other_head_of_a_model_is_no_rival_and_other_presets_are() -> None:
     heads = ("reward", "generator")
-    parts, column = compare_rows(
-        [*row("fastgaum", GOOD, heads), *row("report", HALF), *row("logit", BAD)], EVENTS, 1
+    parts, column = compared(
+        [*row("fastgaum", GOOD, heads), *row("report", HALF), *row("logit", BAD)]
     )
     assert [part["vs_best_other"]["model"] for part in parts] == [
         "report",
@@ -228,12 +235,12 @@ def test_the_other_head_of_a_model_is_no_rival_and_other_presets_are() -> None:
 
 
 def test_a_model_alone() -> None:
-    parts, column = compare_rows(row("fastgaum", GOOD, ("reward", "generator")), EVENTS, 1)
+    parts, column = compared(row("fastgaum", GOOD, ("reward", "generator")))
     assert all(part == {"vs_best_other": None, "bold": False} for part in parts)
     assert column["ours"]["vs_best_other"] is None
 
 
 def test_a_log_without_choices_has_no_best() -> None:
     nothing = np.full(40, np.nan)
-    parts, _ = compare_rows([*row("a", nothing), *row("b", nothing)], EVENTS, 1)
+    parts, _ = compared([*row("a", nothing), *row("b", nothing)])
     assert not any(part["bold"] for part in parts)
