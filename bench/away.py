@@ -2,7 +2,7 @@
 docs/tables/away.json]`.
 
 The true users of a real log are not known. So its users are cut into two halves: worlds of one half
-train policies and promise, worlds of the other half pay. Ten policies (`testers.ten_testers`) are
+train policies and promise, worlds of the other half pay. Ten policies (`promises.ten_testers`) are
 made at home twice, in one world and in a set of worlds. They are judged away twice: by a world of
 the same kind as those at home, and by one of another kind, which knows items by their ids alone. A
 step earns a click where the log has events without one, else a contrast (`rollout.Setting`).

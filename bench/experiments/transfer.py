@@ -36,16 +36,17 @@ from fastgaum.bench.experiments.known_worlds import (
 )
 from fastgaum.bench.experiments.planning import Planner
 from fastgaum.bench.experiments.promises import (
+    LOGGING,
     MODEL,
     Float64Array,
     Learner,
     Promises,
     Worth,
     learner_worlds,
+    logging_policy,
     mean_returns,
     seeds_figure,
 )
-from fastgaum.bench.experiments.testers import LOGGING, logging_policy
 from fastgaum.bench.experiments.transfer_table import transfer_blocks, transfer_sentence
 from fastgaum.config import parse_setting
 from fastgaum.files import atomic

@@ -24,13 +24,13 @@ from fastgaum.baselines.base import (
     validation_nll,
     validation_prec1,
 )
-from fastgaum.baselines.field_columns import SPEED_OF_FEW, ids_of_few
+from fastgaum.baselines.field_columns import ids_of_few
 from fastgaum.config import CountFromOne, NotNegative, Positive, Probability
 from fastgaum.errors import NumericsError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.nets.bags import IdDropout, bag_sum
+from fastgaum.nets.bags import IdDropout
 from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
 
@@ -198,28 +198,6 @@ class GradientBaseline(Baseline):
             if name.startswith("net.")
         }
         self.network.load_state_dict(state)
-
-
-class FieldWeights(nn.Module):
-    """Weights of each value of the fields of few values; they learn `SPEED_OF_FEW` times as fast
-    as other weights, since each is seen so often that it is known sooner than the fit of the items
-    has to stop. Nothing where there is no such field."""
-
-    few: Tensor
-
-    def __init__(self, space: FeatureSpace, out: int = 1) -> None:
-        super().__init__()
-        few = torch.from_numpy(ids_of_few(space))
-        self.weights = nn.Parameter(torch.zeros(space.n_ids, out)) if few.any() else None
-        self.register_buffer("few", few.float(), persistent=False)
-
-    def add_to(self, scores: Tensor, bags: Bags) -> Tensor:
-        """The scores and the sum of the weights of each bag, (n_bags,) or (n_bags, out)."""
-        if self.weights is None:
-            return scores
-        speed = SPEED_OF_FEW * self.few[bags.ids.long()]
-        sums = bag_sum(self.weights, bags.ids, bags.offsets, speed)
-        return scores + sums.view(scores.shape)
 
 
 def dropouts(space: FeatureSpace, rate: float) -> list[IdDropout]:

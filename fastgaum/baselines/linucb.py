@@ -15,9 +15,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fastgaum.baselines.base import Arrays, Float64Array, Grids, Values, item_rows
+from fastgaum.baselines.base import Arrays, Float64Array, GridBaseline, Grids, Values, item_rows
 from fastgaum.baselines.field_columns import FieldColumns
-from fastgaum.baselines.grid_search import GridBaseline
 from fastgaum.config import NotNegative, Positive
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import N_RESERVED

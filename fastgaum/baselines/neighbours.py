@@ -1,9 +1,21 @@
-"""What neighbourhood models share: who chose what in training, and what ranks candidates that no
-neighbour knows.
+"""Neighbourhood models: item kNN, and session kNN in the two forms that the published table names.
 
 In logs of short sessions most events have no earlier choice, and most pairs of items were never
 chosen together. There every candidate has similarity 0: the popularity of the item decides, added
-to the score with a weight."""
+to the score with a weight.
+
+Item kNN: Sarwar et al., "Item-based collaborative filtering recommendation algorithms", WWW 2001.
+Similarity and settings as in the Item-KNN of Hidasi et al., "Session-based recommendations with
+recurrent neural networks", ICLR 2016: sim(i, j) = c_ij / √((c_i + λ)(c_j + λ)), where c_ij counts
+the training users who chose both.
+
+Session kNN: Jannach & Ludewig, "When recurrent neural networks meet the neighborhood for
+session-based recommendation", RecSys 2017: neighbours of a session are the training sessions that
+share a choice with it, by cosine; an item scores the similarities of the neighbours that chose it;
+in a cascade, their recurrent network re-ranks what the neighbours found. Ludewig & Jannach,
+"Evaluation of session-based recommendation algorithms", User Modeling and User-Adapted Interaction
+28, 2018: V-SKNN, the dot product with the session as a vector whose weights fall linearly with the
+position."""
 
 from __future__ import annotations
 
@@ -15,8 +27,17 @@ import numpy as np
 from msgspec import Meta
 from scipy import sparse
 
-from fastgaum.baselines.base import Arrays, Float64Array, Grids, Values, item_rows
-from fastgaum.baselines.grid_search import GridBaseline
+from fastgaum.baselines.base import (
+    Arrays,
+    Float64Array,
+    GridBaseline,
+    Grids,
+    Rows,
+    Values,
+    item_rows,
+)
+from fastgaum.baselines.floors import click_rate
+from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import N_RESERVED
@@ -89,8 +110,7 @@ def popularity(space: FeatureSpace, kind: str) -> Float64Array:
     expects 1/k choices of each."""
     choices, displays = space.item_counts.choices, space.item_counts.displays
     if kind == "rate":
-        # one division of whole numbers: equal rates are equal floats, so ties stay ties
-        return np.asarray((10 * choices + 3) / (10 * (displays + 1)), dtype=np.float64)
+        return click_rate(displays, choices)
     if kind == "count":
         return np.asarray(choices / max(int(choices.max()), 1), dtype=np.float64)
     # sums of 1/k in another order are equal to rounding only
@@ -180,3 +200,209 @@ def matrix_of(name: str, arrays: Arrays, n_items: int) -> sparse.csr_matrix:
     matrix = sparse.csr_matrix(parts, shape=(len(parts[2]) - 1, n_items))
     matrix.check_format(full_check=True)
     return matrix
+
+
+@dataclass(eq=False)
+class ItemKnn(NeighbourBaseline):
+    """Ranks candidates by co-choice with the session's earlier choices, then by popularity.
+
+    The report and its paper give the model's name only. Chosen here: score(a) = Σ_j decay^j ·
+    sim(j-th newest choice, a), which with decay 0 reads the last choice alone, as Hidasi et al. do;
+    an item is `repeat` similar to itself (there 0); choices are joined by user, as in Sarwar et
+    al., not by session; items that were displayed together but not chosen are no neighbours (on the
+    public logs that lowered validation likelihood); what has no neighbour is ranked by popularity,
+    where the papers, ranking a whole catalogue, leave it out."""
+
+    name: ClassVar[str] = "iknn"
+    published_name: ClassVar[str | None] = "IKNN"
+    grids: ClassVar[Grids] = {
+        "repeat": (0.0, -1.0, 1.0),
+        "decay": (0.0, 1.0),
+        "shrinkage": (20.0, 2.0),
+        **FALLBACK,
+    }
+
+    decay: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """weight of each earlier choice relative to the next: 0 is the last choice only, 1 all of them
+    alike"""
+
+    def _learn(self, train: EncodedSessions) -> None:
+        super()._learn(train)
+        _, users = np.unique(train.users, return_inverse=True)
+        matrix = choice_matrix(train, len(self.by_item["rate"]), users)
+        self.counts = (matrix.T @ matrix).tocoo()
+        self.nearest: dict[float, sparse.csr_matrix] = {}
+
+    def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
+        decay, shrinkage = chosen["decay"], chosen["shrinkage"]
+
+        def of_both() -> tuple[Float64Array, Float64Array]:
+            earlier = EarlierChoices.of(batch, len(self.by_item["rate"]))
+            weights = earlier.matrix(decay ** earlier.age.astype(np.float64))
+            weights.eliminate_zeros()
+            similar = weights @ self._nearest(shrinkage)
+            return of_candidates(similar, batch.source), of_candidates(weights, batch.source)
+
+        similar, same = self._kept(batch, (decay, shrinkage), of_both)
+        return np.asarray(similar + chosen["repeat"] * same, dtype=np.float64)
+
+    def _nearest(self, shrinkage: float) -> sparse.csr_matrix:
+        """Each item's neighbours and their similarities, (n_items, n_items); of equal ones at the
+        limit the first items stay."""
+        if shrinkage not in self.nearest:
+            counts, support = self.counts, self.counts.diagonal() + shrinkage
+            sims = counts.data / np.sqrt(support[counts.row] * support[counts.col])
+            others = counts.row != counts.col
+            row, column, sims = counts.row[others], counts.col[others], sims[others]
+            order = np.lexsort((column, -sims, row))
+            first = np.searchsorted(row[order], row[order])
+            kept = order[np.arange(len(order)) - first < self.neighbours]
+            self.nearest[shrinkage] = sparse.csr_matrix(
+                (sims[kept], (row[kept], column[kept])), shape=counts.shape
+            )
+        return self.nearest[shrinkage]
+
+    def _arrays(self) -> Arrays:
+        return super()._arrays() | arrays_of("near", self._nearest(self.chosen["shrinkage"]))
+
+    def _restore(self, arrays: Arrays) -> None:
+        super()._restore(arrays)
+        near = matrix_of("near", arrays, len(self.by_item["rate"]))
+        if near.shape[0] != near.shape[1]:
+            raise ValueError("each item has a row of neighbours")
+        self.nearest = {self.chosen["shrinkage"]: near}
+
+
+EVENTS_AT_ONCE = 512
+"""neighbours are looked for so many events at a time: each may have all of training"""
+
+
+@dataclass(eq=False)
+class _SessionKnn(NeighbourBaseline):
+    """Neighbours are whole training sessions; their items' shares of the similarity are what
+    candidates score."""
+
+    by_position: ClassVar[bool]
+    """later choices weigh more (V-SKNN), or all alike in a cosine"""
+
+    neighbours: CountFromOne = 500
+    """at most so many neighbours; those that tie with the last are kept"""
+
+    def _learn(self, train: EncodedSessions) -> None:
+        super()._learn(train)
+        self.sessions = choice_matrix(train, len(self.by_item["rate"]), np.arange(train.n_sessions))
+
+    def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
+        shared, total, before = self._kept(batch, ("shares",), lambda: self._neighbours(batch))
+        shares = shared / np.where(shared > 0, chosen["shrinkage"] + total, 1.0)
+        return np.asarray(shares + chosen["repeat"] * before, dtype=np.float64)
+
+    def _neighbours(self, batch: BatchTensors) -> tuple[Float64Array, Float64Array, Float64Array]:
+        """Of each candidate: the similarity of its event's neighbours that chose it, that of all of
+        them, and whether the session chose it before, (n_candidates,) each."""
+        earlier = EarlierChoices.of(batch, self.sessions.shape[1]).latest()
+        before = earlier.matrix(np.ones(len(earlier.event)))
+        if self.by_position:
+            weights = earlier.matrix(1 - earlier.age / earlier.length)
+        else:
+            distinct = np.maximum(np.diff(before.indptr), 1)
+            weights = sparse.diags(1 / np.sqrt(distinct)) @ before
+        sizes = np.maximum(np.diff(self.sessions.indptr), 1)
+        norms = np.ones(len(sizes)) if self.by_position else np.sqrt(sizes)
+        shared, totals = [], []
+        for start in range(0, weights.shape[0], EVENTS_AT_ONCE):
+            sims = (weights[start : start + EVENTS_AT_ONCE] @ self.sessions.T).tocsr()
+            # sums in another order are equal to rounding only
+            sims.data = np.round(sims.data / norms[sims.indices], 12)
+            for row in np.flatnonzero(np.diff(sims.indptr) > self.neighbours):
+                of_row = sims.data[sims.indptr[row] : sims.indptr[row + 1]]
+                limit = np.partition(of_row, -self.neighbours)[-self.neighbours]
+                of_row[of_row < limit] = 0
+            sims.eliminate_zeros()
+            totals.append(np.asarray(sims.sum(axis=1)).ravel())
+            shared.append(sims @ self.sessions)
+        total = np.repeat(np.concatenate(totals), np.diff(batch.source.display_offsets))
+        together = sparse.vstack(shared, format="csr")
+        return of_candidates(together, batch.source), total, of_candidates(before, batch.source)
+
+    def _arrays(self) -> Arrays:
+        return super()._arrays() | arrays_of("sessions", self.sessions)
+
+    def _restore(self, arrays: Arrays) -> None:
+        super()._restore(arrays)
+        self.sessions = matrix_of("sessions", arrays, len(self.by_item["rate"]))
+
+
+@dataclass(eq=False)
+class VectorSessionKnn(_SessionKnn):
+    """SCKNNV, which the report names and does not expand: read here as V-SKNN in a weighted sum
+    with popularity.
+
+    Chosen here: similarities are made shares, score(a) = Σ sim · [a chosen] / (λ + Σ sim), so that
+    they and the popularity have one scale in every session (λ = 0, or no popularity, ranks as the
+    paper does); all training sessions may be neighbours, not the 1,000 most recent, since the logs
+    have no clock; an item chosen before is recommended as any other unless `repeat` says otherwise.
+    """
+
+    name: ClassVar[str] = "scknnv"
+    by_position: ClassVar[bool] = True
+    grids: ClassVar[Grids] = {
+        "repeat": (0.0, -1.0, 1.0),
+        "shrinkage": (0.0, 2.0, 20.0),
+        **FALLBACK,
+    }
+
+
+@dataclass(eq=False)
+class CascadeSessionKnn(_SessionKnn):
+    """SCKNNC, which the report names and does not expand; its paper calls it the method of Jannach
+    & Ludewig that unifies session-based RNN and kNN "by cascading combination".
+
+    Chosen here: the neighbours, by cosine, put candidates that they know first, and the S-RNN,
+    trained beside them with its own defaults, ranks those and the rest; with few candidates per
+    display there is no need to cut the neighbours' list. `cascade` beyond the spread of the S-RNN's
+    scores is their strict cascade, less lets the S-RNN overrule the neighbours. The S-RNN has a
+    bias per item, so popularity may have weight 0. What the neighbours say counts by its sign only:
+    their λ keeps shares below 1, so that repeat = -1 puts items chosen before last, and has no
+    other effect."""
+
+    name: ClassVar[str] = "scknnc"
+    published_name: ClassVar[str | None] = "SCKNNC"
+    by_position: ClassVar[bool] = False
+    grids: ClassVar[Grids] = {
+        "repeat": (0.0, -1.0, 1.0),
+        "shrinkage": (1.0,),
+        "cascade": (100.0, 3.0, 1.0),
+        **FALLBACK,
+        "popularity_weight": (0.0, 1.0, 5.0),
+    }
+
+    cascade: Points | None = None
+    """points for a candidate that the neighbours know, on the scale of the S-RNN's scores"""
+
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+        self.rnn = self._fresh_rnn()
+        self.rnn._fit(train, validation)
+        return super()._fit(train, validation)
+
+    def _fresh_rnn(self) -> SessionRnn:
+        rnn = SessionRnn(seed=self.seed)
+        rnn.space, rnn.outside = self.space, self.outside
+        return rnn
+
+    def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
+        known = np.sign(super()._similar(batch, chosen))
+        ranked = self._kept(batch, ("s-rnn",), lambda: self.rnn._scores(batch))
+        return np.asarray(chosen["cascade"] * known + ranked, dtype=np.float64)
+
+    def _arrays(self) -> Arrays:
+        return super()._arrays() | {
+            f"rnn.{name}": value for name, value in self.rnn._arrays().items()
+        }
+
+    def _restore(self, arrays: Arrays) -> None:
+        super()._restore(arrays)
+        self.rnn = self._fresh_rnn()
+        self.rnn._restore(
+            {name[4:]: value for name, value in arrays.items() if name.startswith("rnn.")}
+        )

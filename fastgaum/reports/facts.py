@@ -8,28 +8,30 @@ against a rival by e^eta under Shannon."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.baselines.floors import Precisions, floor_precisions
+from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.errors import ConfigError
+from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
+from fastgaum.game.scoring import HeadScores, ScoredSessions
+from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.log import IntArray, ItemCounts, SessionLog, SplitName
-from fastgaum.metrics.calibration import candidate_outcomes
-from fastgaum.metrics.intervals import bootstrap_mean, cut
+from fastgaum.logs.log import FloatArray, IntArray, ItemCounts, SessionLog, SplitName
+from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
+from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
+from fastgaum.metrics.intervals import Interval, bootstrap_mean, cut, paired_difference
 from fastgaum.metrics.precision import Float64Array
+from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.models.user_model import UserModel
 from fastgaum.reports.log_facts import log_facts
-from fastgaum.reports.split_scores import (
-    SplitScores,
-    floor_difference,
-    place_facts,
-    run_differences,
-)
 from fastgaum.reports.table import Json, finite
 from fastgaum.reports.trained_run import TrainedRun, log_of, repeat_commands
 
@@ -295,47 +297,41 @@ HISTORY = 5
 
 def example_displays(scored: SplitScores) -> list[Json]:
     """A few events by the reward's probability of what happened: expected, typical, a surprise, and
-    one without a click."""
-    return [_example(scored, event, why) for why, event in _picked(scored)]
-
-
-def _picked(scored: SplitScores) -> Iterator[tuple[str, int]]:
-    """Why and which event; display sets of several candidates, later events of a session where
-    there are any."""
-    choices = scored.part.choices
-    surprise = scored.nll("reward")
-    several = (scored.sizes > 1) & (choices >= 0)
-    later = several & (scored.part.event_number > 0)
-    events = np.flatnonzero(later if later.sum() >= 3 else several)
-    taken = set()
+    one without a click; display sets of several candidates, later events of a session where there
+    are any."""
+    choices, surprise = scored.part.choices, scored.nll("reward")
+    several = scored.sizes > 1
+    later = several & (choices >= 0) & (scored.part.event_number > 0)
+    events = np.flatnonzero(later if later.sum() >= 3 else several & (choices >= 0))
+    picked: dict[int, str] = {}
     if len(events):
-        order = events[np.argsort(surprise[events], kind="stable")]
-        for why, place in (
-            ("as expected", 0),
-            ("typical", (len(order) - 1) // 2),
-            ("a surprise", len(order) - 1),
+        order = events[np.argsort(surprise[events], kind="stable")].tolist()
+        for why, event in (
+            ("as expected", order[0]),
+            ("typical", order[(len(order) - 1) // 2]),
+            ("a surprise", order[-1]),
         ):
-            if order[place] not in taken:
-                taken.add(order[place])
-                yield why, int(order[place])
-    away = np.flatnonzero((choices < 0) & (scored.sizes > 1))
+            picked.setdefault(event, why)
+    away = np.flatnonzero((choices < 0) & several)
     if len(away):
-        order = away[np.argsort(surprise[away], kind="stable")]
-        yield "without a click", int(order[(len(order) - 1) // 2])
+        order = away[np.argsort(surprise[away], kind="stable")].tolist()
+        picked[order[(len(order) - 1) // 2]] = "without a click"
+    return [_example(scored, event, why) for event, why in picked.items()]
 
 
 def _example(scored: SplitScores, event: int, why: str) -> Json:
     log, part = scored.log, scored.part
-    start, stop = int(part.display_offsets[event]), int(part.display_offsets[event + 1])
+    start, stop = part.display_offsets[event : event + 2].tolist()
     choice = int(part.choices[event])
     session = int(np.searchsorted(part.session_offsets, event, side="right")) - 1
-    utility = scored.reward.scores[start:stop]
-    order = np.argsort(-utility, kind="stable")
-    shown = [
-        place for rank, place in enumerate(order.tolist()) if rank < MOST_SHOWN or place == choice
-    ]
-    heads = scored.scores.heads
     first = int(part.session_offsets[session])
+    names = log.item_ids.gather(scored.items[start:stop]).to_list()
+    utility = scored.reward.scores[start:stop].tolist()
+    heads = scored.scores.heads
+    probability = {
+        name: np.exp(head.log_probs[start:stop]).tolist() for name, head in heads.items()
+    }
+    order = np.argsort(-scored.reward.scores[start:stop], kind="stable").tolist()
     return {
         "why": why,
         "session": log.session_ids[int(part.rows[session])],
@@ -346,15 +342,13 @@ def _example(scored: SplitScores, event: int, why: str) -> Json:
         "n_before": event - first,
         "candidates": [
             {
-                "item": log.item_ids[int(scored.items[start + place])],
-                "utility": float(utility[place]),
+                "item": names[place],
+                "utility": utility[place],
                 "chosen": place == choice,
-                "probability": {
-                    name: float(np.exp(head.log_probs[start + place]))
-                    for name, head in heads.items()
-                },
+                "probability": {name: of[place] for name, of in probability.items()},
             }
-            for place in shown
+            for rank, place in enumerate(order)
+            if rank < MOST_SHOWN or place == choice
         ],
         "n_candidates": stop - start,
         "no_click": {
@@ -373,3 +367,206 @@ def _choice_of(scored: SplitScores, event: int) -> str | None:
         return None
     candidate = int(scored.part.display_offsets[event]) + choice
     return str(scored.log.item_ids[int(scored.items[candidate])])
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """A split as a run's heads see it."""
+
+    log: SessionLog
+    part: Selection
+    """the split's sessions"""
+    encoded: EncodedSessions
+    scores: ScoredSessions
+    evaluation: Evaluation
+    outside: bool
+    """whether no click is offered"""
+    examination: dict[str, FloatArray]
+    """of each place by each head, the first being 1; empty where places are not kept apart"""
+    eta: float
+    """what the reward's utilities are multiplied by in a choice"""
+    items: IntArray
+    """item of each candidate, shape (n_candidates,)"""
+    displayed_before: IntArray
+    """displays of a candidate's item earlier in its session, shape (n_candidates,)"""
+    chosen_before: IntArray
+    """choices of a candidate's item earlier in its session, shape (n_candidates,)"""
+
+    @classmethod
+    def of(cls, model: ChoiceModel, log: SessionLog, split: SplitName) -> SplitScores:
+        """Score a split once.
+
+        Raises:
+            LogFormatError: the split is empty.
+            FeatureMismatchError: the log's fields are not the training log's.
+            NumericsError: a score is not finite.
+        """
+        encoded, scores = model.score(log, split)
+        gap = float(scores.gap.mean()) if scores.gap is not None else None
+        part = select_sessions(log, log.sessions_in(split))
+        return cls(
+            log,
+            part,
+            encoded,
+            scores,
+            evaluate_heads(scores.heads, encoded, model.outside, gap),
+            model.outside,
+            {h: by for h in get_args(Head) if (by := model.examination(h)) is not None},
+            model.config.eta if isinstance(model, UserModel) else 1.0,
+            np.asarray(log.items)[part.candidates],
+            *counts_before(log, part).T,
+        )
+
+    @property
+    def reward(self) -> HeadScores:
+        """The reward head: its scores are utilities."""
+        return self.scores.heads["reward"]
+
+    @property
+    def sizes(self) -> IntArray:
+        """Candidates of each event, shape (n_events,)."""
+        return np.diff(self.part.display_offsets)
+
+    def has_events_of(self, other: SplitScores) -> bool:
+        """Whether both hold the same events: sessions, displays and choices by name, in whatever
+        order each log keeps its candidates and whatever fields it has."""
+        mine, theirs = self.part, other.part
+        if not (
+            np.array_equal(mine.session_offsets, theirs.session_offsets)
+            and np.array_equal(mine.display_offsets, theirs.display_offsets)
+            and np.array_equal(mine.choices < 0, theirs.choices < 0)
+            and self.log.session_ids[mine.rows].equals(other.log.session_ids[theirs.rows])
+        ):
+            return False
+        code = Vocabulary(self.log.item_ids).codes(other.log.item_ids)[other.items]
+        event = np.repeat(np.arange(mine.n_events), self.sizes)
+        # display sets in whatever order, choices in the order of the events
+        return np.array_equal(
+            self.items[np.lexsort((self.items, event))], code[np.lexsort((code, event))]
+        ) and np.array_equal(self.items[mine.chosen_candidates], code[theirs.chosen_candidates])
+
+    @property
+    def places(self) -> npt.NDArray[np.int64]:
+        """Place of each candidate in its display, from 0, shape (n_candidates,)."""
+        return np.arange(len(self.items)) - np.repeat(self.part.display_offsets[:-1], self.sizes)
+
+    def advantage(self) -> Float64Array:
+        """Utility, free of place where places are kept apart, minus the mean of its display set,
+        shape (n_candidates,): what a choice among rivals depends on."""
+        utility = self.reward.scores.astype(np.float64)
+        if self.examination:
+            by_place = np.log(self.examination["reward"].astype(np.float64)) / self.eta
+            utility -= by_place[np.minimum(self.places, len(by_place) - 1)]
+        means = np.add.reduceat(utility, self.part.display_offsets[:-1]) / self.sizes
+        return utility - np.repeat(means, self.sizes)
+
+    def nll(self, head: str) -> Float64Array:
+        """Negative log-likelihood of what happened, in nats, shape (n_events,)."""
+        scores = self.scores.heads[head]
+        outside = scores.outside_log_prob if self.outside else None
+        return choice_nll(
+            scores.log_probs,
+            outside,
+            self.part.display_offsets,
+            self.part.choices,
+            min_prob=MIN_PROB,
+        )
+
+
+def place_facts(scored: SplitScores) -> list[Json]:
+    """Each place that the model examines apart: displays that have it, shares of them that chose it
+    and were expected to, and its examination by each head; none where places are not kept apart."""
+    if not scored.examination:
+        return []
+    n = len(scored.examination["reward"])
+    # places beyond those of the training displays are in no row
+    shown, chosen = (
+        np.bincount(at, minlength=n)[:n]
+        for at in (scored.places, scored.places[scored.part.chosen_candidates])
+    )
+    probs = np.exp(scored.reward.log_probs.astype(np.float64))
+    expected = np.bincount(scored.places, probs, n)[:n]
+    return [
+        {
+            "place": place + 1,
+            "displays": int(shown[place]),
+            "chosen": chosen[place] / max(shown[place], 1),
+            "expected": expected[place] / max(shown[place], 1),
+            "examination": {head: float(by[place]) for head, by in scored.examination.items()},
+        }
+        for place in range(n)
+    ]
+
+
+def floor_difference(scored: SplitScores, floors: Precisions) -> Json:
+    """The reward's prec@1 against that of the best floor on the same events: {floor, percent, diff,
+    ci}."""
+    means = {name: by_k[1] for name, by_k in means_of(floors).items()}
+    if np.isnan(means["random"]):
+        return {"floor": None, "percent": None, "diff": None, "ci": [None, None]}
+    best = max(means, key=lambda name: means[name])
+    ours = scored.evaluation.heads["reward"].precision_per_event[1]
+    return {
+        "floor": best,
+        "percent": means[best],
+        **_plain(paired_difference(ours, floors[best][1], scored.encoded.user_of_event)),
+    }
+
+
+def run_differences(
+    runs: tuple[TrainedRun, TrainedRun], scored: tuple[SplitScores, SplitScores]
+) -> Json:
+    """Two runs on the same events: differences first − second of each figure, and the settings that
+    differ.
+
+    Raises:
+        ConfigError: they were scored on different events.
+    """
+    if not scored[0].has_events_of(scored[1]):
+        about = [
+            f"'{run.folder}' has {one.encoded.n_events} events of log '{one.log.name}' "
+            f"(fingerprint {run.fingerprint[:12]})"
+            for run, one in zip(runs, scored, strict=True)
+        ]
+        raise ConfigError(
+            f"--compare needs two runs that are scored on the same events: {' and '.join(about)}: "
+            "train both on one log with one split, or leave --compare out"
+        )
+    differences = []
+    for head in (head for head in scored[0].scores.heads if head in scored[1].scores.heads):
+        for figure in ("prec@1", "prec@2", "NLL"):
+            is_nll = figure == "NLL"
+            ours, theirs = (
+                one.nll(head)
+                if is_nll
+                else one.evaluation.heads[head].precision_per_event[int(figure[-1])]
+                for one in scored
+            )
+            found = paired_difference(ours, theirs, scored[0].encoded.user_of_event)
+            low, high = (-found.high, -found.low) if is_nll else (found.low, found.high)
+            differences.append(
+                {
+                    "head": head,
+                    "figure": figure,
+                    "unit": "nats" if is_nll else "points",
+                    **_plain(found),
+                    "verdict": "first is better"
+                    if low > 0
+                    else "second is better"
+                    if high < 0
+                    else "not told apart",
+                }
+            )
+    first, second = (run.settings for run in runs)
+    return {
+        "differences": differences,
+        "settings": [
+            {"key": key, "first": first.get(key), "second": second.get(key)}
+            for key in dict.fromkeys((*first, *second))
+            if first.get(key) != second.get(key)
+        ],
+    }
+
+
+def _plain(interval: Interval) -> Json:
+    return {"diff": interval.mean, "ci": [interval.low, interval.high], "n_users": interval.n_users}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fastgaum as fg
-from fastgaum.baselines.iknn import ItemKnn
+from fastgaum.baselines.neighbours import ItemKnn
 from fastgaum.baselines.opinion_pool import PULL, OpinionPool, best_weights, nll_of_choices, pooled
 from fastgaum.baselines.registry import check_model, load_model, make_model
 from fastgaum.cli.app import main

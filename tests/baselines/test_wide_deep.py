@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from fastgaum.baselines import gradient
-from fastgaum.baselines.context_crosses import cross_rows
 from fastgaum.baselines.gradient import last_choices, mean_of_choices
-from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr
+from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr, cross_rows
 from fastgaum.errors import NumericsError
 from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.sessions import EncodedSessions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastgaum.bench.experiments.testers import (
+from fastgaum.bench.experiments.promises import (
     LOGGING,
     Alternating,
     Noisy,

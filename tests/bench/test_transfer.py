@@ -13,8 +13,7 @@ import pytest
 from fastgaum.bench.experiments import promises as module
 from fastgaum.bench.experiments import transfer as script
 from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, true_users
-from fastgaum.bench.experiments.promises import ONE_WORLD, Learner
-from fastgaum.bench.experiments.testers import rank_agreement
+from fastgaum.bench.experiments.promises import ONE_WORLD, Learner, rank_agreement
 from fastgaum.bench.experiments.transfer import (
     HORIZON,
     TRUTH,

@@ -11,9 +11,8 @@ import pytest
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.facts import report_facts
+from fastgaum.reports.facts import SplitScores, report_facts
 from fastgaum.reports.page import to_html
-from fastgaum.reports.split_scores import SplitScores
 from fastgaum.reports.trained_run import open_run
 from tests.reports.workshop import QUICK, Workshop
 
