@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.actions import ACTED, PAST, Actions
 from fastgaum.logs.columns import (
     CodedIds,
+    Vocabulary,
     ids_as_text,
     require_filled,
     row_number,
@@ -229,11 +231,17 @@ def pack_actions(
         found = table.rows_of(events, has_times)
         left_out = table.rows.height - found["row"].n_unique()
         parts.append(found.drop("row"))
-    rows = pl.concat(parts, how="vertical_relaxed")
-    packed = Actions.of(
-        rows, events.height, item_ids, pl.Series("", sorted(kinds), dtype=pl.String)
+    # those of an event stay in their order
+    rows = pl.concat(parts, how="vertical_relaxed").sort("event", maintain_order=True)
+    counts = np.bincount(rows["event"].to_numpy(), minlength=events.height)
+    names = Vocabulary(pl.Series("", sorted(kinds), dtype=pl.String))
+    return Actions(
+        np.append(0, np.cumsum(counts)).astype(np.int32),
+        Vocabulary(item_ids).codes(rows["item"]),
+        names.codes(rows["kind"]),
+        names.texts,
+        left_out,
     )
-    return replace(packed, left_out=left_out)
 
 
 def check_saved_actions(options: ReadOptions, actions: Actions | None) -> None:

@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.logs.columns import Vocabulary
-from fastgaum.logs.log import IntArray
-
+Codes = npt.NDArray[np.int32]
 PAST = "past"
 """kind of the items that `ReadOptions.past` names"""
 ACTED = "acted"
@@ -27,32 +25,18 @@ ACTED = "acted"
 class Actions:
     """The actions of a log, those before an event one after the other in their order."""
 
-    offsets: IntArray
+    offsets: Codes
     """start of each event's actions, those since the session's event before it; shape (n_events +
     1,)"""
-    items: IntArray
+    items: Codes
     """item code of each action; the log need not display the item; shape (n_actions,)"""
-    kinds: IntArray
+    kinds: Codes
     """what was done, a row of `kind_names`, shape (n_actions,)"""
     kind_names: pl.Series
     """kinds of actions as text, sorted"""
     left_out: int = 0
     """actions that were read and that no event follows: of sessions that the log does not have, or
     after a session's last event"""
-
-    @classmethod
-    def of(
-        cls, rows: pl.DataFrame, n_events: int, item_ids: pl.Series, kind_names: pl.Series
-    ) -> Actions:
-        """Pack rows of an event, an item and a kind; those of an event stay in their order."""
-        rows = rows.sort("event", maintain_order=True)
-        counts = np.bincount(rows["event"].to_numpy(), minlength=n_events)
-        return cls(
-            np.concatenate(([0], np.cumsum(counts))).astype(np.int32),
-            Vocabulary(item_ids).codes(rows["item"]),
-            Vocabulary(kind_names).codes(rows["kind"]),
-            kind_names,
-        )
 
     @property
     def n_actions(self) -> int:
@@ -92,7 +76,7 @@ class Actions:
             "such an item has an id of its own, which the history alone reads",
         )
 
-    def picked(self, offsets: IntArray, at: IntArray) -> Actions:
+    def picked(self, offsets: Codes, at: Codes) -> Actions:
         """The actions of some events; at: which they are, offsets: the start of each event's."""
         return dataclasses.replace(
             self, offsets=offsets, items=self.items[at], kinds=self.kinds[at]

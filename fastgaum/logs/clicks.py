@@ -4,15 +4,11 @@ displayed."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from fastgaum.errors import ConfigError, LogFormatError
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
-
-    from fastgaum.logs.options import ReadOptions
+from fastgaum.errors import ConfigError
 
 ClickRule = Literal["error", "first", "each"]
 OutsideRule = Literal["error", "none", "append", "drop"]
@@ -68,25 +64,6 @@ class ClickFacts:
         if self.outside in outside:
             what = "displays with a click on an item not displayed"
             yield what, self.outside_displays, self.displays, outside[self.outside]
-
-    def check_saved(self, options: ReadOptions, fields: Container[str]) -> None:
-        """Raise LogFormatError unless a log that was saved with these facts, and these context
-        fields, is what the options ask for."""
-        asked = options.given
-        # a log without a display of several clicks is the same by "first"
-        same = {self.clicks, "first" if self.clicks == "error" else self.clicks}
-        again = "read the original log, or leave the option out"
-        if options.clicks == "each" and is_successive(fields):
-            same = {"each"}
-        if "clicks" in asked and options.clicks not in same:
-            raise LogFormatError(
-                f"the log was saved with --clicks {self.clicks}, not {options.clicks}: {again}"
-            )
-        if "outside" in asked and self.outside_clicks and options.outside != self.outside:
-            raise LogFormatError(
-                f"the log was saved with --outside {self.outside}, which {self.outside_clicks} "
-                f"clicks met, not {options.outside}: {again}"
-            )
 
 
 def several_clicks(event: str, n: int) -> str:

@@ -15,48 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.columns import Vocabulary, Where, first_true, show
+from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import TRAIN, Column, IntArray, SessionLog
-
-if TYPE_CHECKING:
-    from fastgaum.logs.fold import Rows
 
 Holds = Literal["numbers", "categories", "items"]
 MOST_OTHERS = 0.1
 """share of a field's training values that may be no item's id where it holds items"""
 LEAST_LIFT = 0.1
 """by how much its values must be displayed in their own sessions beyond chance"""
-
-
-def context_of_events(
-    rows: Rows, keys: pl.DataFrame, events: pl.DataFrame, name_event: Where
-) -> dict[str, pl.Series]:
-    """Context columns, one value per event: that of its first row.
-
-    keys: session and key of each row; events: session, key, row and event of each event. Raises
-    LogFormatError where another row of an event has another value."""
-    if not rows.context:
-        return {}
-    if rows.event_of_row is not None:
-        return {name: column.gather(events["row"]) for name, column in rows.context.items()}
-    of_rows = keys.join(events, on=["session", "key"], how="left", maintain_order="left")
-    for name, column in rows.context.items():
-        first = column.gather(of_rows["row"])
-        row = first_true(column.ne_missing(first))
-        if row is not None:
-            raise LogFormatError(
-                f"{name_event(of_rows['event'][row])} has {show(first[row])} and "
-                f"{show(column[row])} in column '{name}', a context field has one value per event: "
-                "correct it, or pass it as a candidate field"
-            )
-    return {name: column.gather(events["row"]) for name, column in rows.context.items()}
 
 
 _HOURS = pl.Series("", sorted(str(hour) for hour in range(24)))

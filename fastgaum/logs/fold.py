@@ -4,7 +4,7 @@ order is dropped, views are counted, and all is checked."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import ActionTable, pack_actions, with_acted_items
 from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.columns import CodedIds, Vocabulary, encode_column, first_true, show
-from fastgaum.logs.context import context_of_events, time_columns
+from fastgaum.logs.context import time_columns
 from fastgaum.logs.cut import check_size, stable_order
 from fastgaum.logs.log import SPLITS, IntArray, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
@@ -133,7 +133,7 @@ def pack_rows(
         for name, column in rows.fields.items()
     }
     keys = pl.DataFrame([pl.Series("session", sessions), rows.events["key"]])
-    for name, column in context_of_events(rows, keys, events, name_event).items():
+    for name, column in _context_of_events(rows, keys, events, name_event).items():
         columns[name] = encode_column(column, "event", untyped=False, where=name_event)
     if "clock" in rows.events.columns:
         events = events.with_columns(rows.events["clock"].gather(events["row"]))
@@ -174,6 +174,30 @@ def pack_rows(
     orders = events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
     log = with_each_click(log, clicks, options)
     return Packed(log, orders, owners)
+
+
+def _context_of_events(
+    rows: Rows, keys: pl.DataFrame, events: pl.DataFrame, name_event: Callable[[int], str]
+) -> dict[str, pl.Series]:
+    """Context columns, one value per event: that of its first row.
+
+    keys: session and key of each row; events: session, key, row and event of each event. Raises
+    LogFormatError where another row of an event has another value."""
+    if not rows.context:
+        return {}
+    if rows.event_of_row is not None:
+        return {name: column.gather(events["row"]) for name, column in rows.context.items()}
+    of_rows = keys.join(events, on=["session", "key"], how="left", maintain_order="left")
+    for name, column in rows.context.items():
+        first = column.gather(of_rows["row"])
+        row = first_true(column.ne_missing(first))
+        if row is not None:
+            raise LogFormatError(
+                f"{name_event(of_rows['event'][row])} has {show(first[row])} and "
+                f"{show(column[row])} in column '{name}', a context field has one value per event: "
+                "correct it, or pass it as a candidate field"
+            )
+    return {name: column.gather(events["row"]) for name, column in rows.context.items()}
 
 
 def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArray:

@@ -15,6 +15,7 @@ import polars as pl
 from fastgaum.errors import ConfigError, LogFormatError, require_path
 from fastgaum.forks import require_threads
 from fastgaum.logs.action_tables import ActionTable, check_saved_actions
+from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.fold import Packed, Rows, pack_rows, split_by_time
 from fastgaum.logs.log import SessionLog, resplit, resplit_by
 from fastgaum.logs.opened_log import OpenedLog, open_log
@@ -236,7 +237,20 @@ def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
         # a run names the table that its log was read with: a saved log may hold it already
         check_saved_users(options.user_table, log.columns_of("user"))
     check_saved_actions(options, log.actions)
-    log.clicks.check_saved(options, log.context)
+    was, again = log.clicks, "read the original log, or leave the option out"
+    # a log without a display of several clicks is the same by "first"
+    same = {was.clicks, "first" if was.clicks == "error" else was.clicks}
+    if options.clicks == "each" and is_successive(log.context):
+        same = {"each"}
+    if "clicks" in options.given and options.clicks not in same:
+        raise LogFormatError(
+            f"the log was saved with --clicks {was.clicks}, not {options.clicks}: {again}"
+        )
+    if "outside" in options.given and was.outside_clicks and options.outside != was.outside:
+        raise LogFormatError(
+            f"the log was saved with --outside {was.outside}, which {was.outside_clicks} clicks "
+            f"met, not {options.outside}: {again}"
+        )
     if options.ordered and not log.ordered:
         raise LogFormatError(
             "the log was saved without its display order: read the original with ordered=True"

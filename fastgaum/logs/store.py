@@ -32,8 +32,7 @@ from fastgaum.files import atomic, read_whole, sync_file
 from fastgaum.locks import name_lock
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.log import ROLES, Column, IntArray, SessionLog
-from fastgaum.logs.log_check import check_displays
+from fastgaum.logs.log import ROLES, Column, IntArray, SessionLog, check_displays
 from fastgaum.logs.successive import check_successive
 from fastgaum.row_files import READ_ERRORS, one_line
 
