@@ -172,7 +172,8 @@ def test_every_preset_role_run_file_and_command_is_documented() -> None:
         for name in ("faq", "concepts/game", "guide/command-line", "guide/runs")
     }
     assert [one for one in RUN_FILES if f"`{one}`" not in text["guide/runs"]] == []
-    assert [one for one in COMMANDS if f"`{one}`" not in text["guide/command-line"]] == []
+    groups = [one for one in COMMANDS if " " not in one]
+    assert [one for one in groups if f"`{one}`" not in text["guide/command-line"]] == []
     assert [one for one in PRESETS if f"`{one}`" not in text["faq"]] == []
     assert [one for one in PRESETS if f"| `{one}` |" not in text["concepts/game"]] == []
     page = (ROOT / "docs/guide/your-own-log.md").read_text(encoding="utf-8")

@@ -31,43 +31,60 @@ _LONGEST_SURPRISE = 200
 # the help is here and not in the commands' docstrings: the first page would import all of them
 COMMANDS = {
     "data": "Logs: list, info, get, audit, convert, build, synth.",
+    "data list": "List the logs that have a name, and whether they are at hand.",
+    "data info": "Say what a log is: origin, terms, counts, checksums, and its card.",
+    "data get": "Download a log, or adopt a local copy; either way its sha256 must be the "
+    "registry's.",
+    "data audit": "Try simple label-free rules on a log, and name each that finds the clicked item "
+    "more often than chance; print the floors that a model has to beat.\n\n"
+    "Traps in a log are a finding, not a failure: the exit code is 0.",
+    "data convert": "Read a log, check it, and write it: as a file in the long layout, or packed "
+    "into a folder that loads at once.",
+    "data build": "Make a log of choices whose display sets were never recorded: a display is made "
+    "up of the chosen item and those that other users chose nearest in time.",
+    "data synth": "Draw a log of a world whose reward and choice rule are known, and write the "
+    "truth beside it.",
     "train": "Train a user model on a log and leave a run folder.\n\n"
     "Ctrl-C, SIGTERM and crashes leave the run as it was saved after an epoch; --resume goes on "
-    "from there to the same bytes. More epochs of a run that has ended: --from."
-    "\n\nSeveral processes: `torchrun --nproc-per-node K -m fastgaum train …`, each on its part of "
+    "from there to the same bytes. More epochs of a run that has ended: --from.\n\n"
+    "Several processes: `torchrun --nproc-per-node K -m fastgaum train …`, each on its part of "
     "every batch; after every 16 steps they take the mean of their weights "
     "(--set local_steps=N).",
     "tune": "Search settings for a log; a configuration that `train --config` reads.\n\n"
-    "The default "
-    "is tried first. What is found is checked on users held out: it is better by more than chance, "
-    "or the default stands. The test split is not read. Trials are kept beside the output: a "
-    "command that was stopped goes on when it is given again.",
+    "The default is tried first. What is found is checked on users held out: it is better by more "
+    "than chance, or the default stands. The test split is not read. Trials are kept beside the "
+    "output: a command that was stopped goes on when it is given again.",
     "evaluate": "Score a trained model on a split of a log.",
     "predict": "Write utilities and choice probabilities of every candidate.",
     "simulate": "Write episodes of a trained user model, as a log to read back.\n\n"
-    "An episode is the "
-    "same whatever the number of them. A policy that was trained plays what it was trained with, "
-    "and learns no more.",
+    "An episode is the same whatever the number of them. A policy that was trained plays what it "
+    "was trained with, and learns no more.",
     "serve": "Users of a trained model as a service: over HTTP, or as tools of an agent (MCP).\n\n"
     "Displays are scored one at a time, and each user remembers. It needs `pip install "
     "'fastgaum[serve]'`.",
     "fidelity": "Does a trained user model behave as a log: replay and compare.",
     "report": "A page on runs: results, curves, calibration, what was learned.\n\n"
-    "One HTML file that "
-    "asks the network for nothing.",
+    "One HTML file that asks the network for nothing.",
     "rl": "Policies in a learned user: train, evaluate, adapt.",
+    "rl train": "Train a policy in a run's world and leave policy.safetensors and curve.parquet."
+    "\n\nA training that is cut off leaves neither: the same command begins anew.",
+    "rl evaluate": "Train each policy in a run's world, seed by seed, and print what they earn "
+    "there, or in another run's world (--in).",
+    "rl adapt": "Let a policy trained in RUN's world learn from new users, beside an untrained "
+    "one: the adaptation curve.\n\n"
+    "Both meet what the policy was trained with: its reward, horizon, leaving and pool, less what "
+    "the other world (--in) does not know of it. They learn from what a site can see: choices, and "
+    "what the users of RUN's world who follow them think of these.",
     "ope": "What a policy would have earned in a log: off-policy values.",
     "compare": "Models on your own log, read as it is: floors, intervals, paired differences.\n\n"
-    "One "
-    "table of the test split, of fastgaum, logit and click-rate if no --models are given. Exit "
+    "One table of the test split, of fastgaum, logit and click-rate if no --models are given. Exit "
     "code 1 if a run failed: the others' figures are kept.",
     "reproduce": "Data sets × models × seeds: the prec@k table.\n\n"
-    "It runs on the data sets at hand, "
-    "or on the bundled sample, and never needs the network; fastgaum, paper-lstm and paper-pw if "
-    "no --models are given. Exit code 1 if a run failed: the others' figures are kept.",
+    "It runs on the data sets at hand, or on the bundled sample, and never needs the network; "
+    "fastgaum, paper-lstm and paper-pw if no --models are given. Exit code 1 if a run failed: the "
+    "others' figures are kept.",
     "bench": "Races against rivals on this machine: speeds, ratios, shares of its ceilings.\n\n"
-    "Exit "
-    "code 1 if a contender's result was wrong; with --strict also if a bar was missed.",
+    "Exit code 1 if a contender's result was wrong; with --strict also if a bar was missed.",
     "warmup": "Compile the kernels of fits, worlds and online users now, as an install step.",
     "doctor": "Versions, caches and a self-check, to paste into a bug report.\n\nHome folders and "
     "user names are left out. Exit code 1 if a check fails.",
@@ -100,12 +117,13 @@ for _name, _help in COMMANDS.items():
         _help += (
             "\n\nThe log is read as the run's was; one that needs other options: `data convert`."
         )
+    _group, _, _word = _name.rpartition(" ")
+    _page = {"name": _word, "help": _help, "help_epilogue": epilogue(_name)}
     if _name in ("data", "rl"):
-        # a group of commands has its own page
-        app.command(f"fastgaum.cli.{_name}:app", name=_name, help=_help)
+        app.command(App(**_page))
     else:
-        path = f"fastgaum.cli.{_name}:{_name}_command"
-        app.command(path, name=_name, help=_help, help_epilogue=epilogue(_name))
+        _place = f"fastgaum.cli.{_group or _word}:{_word}_command"
+        (app[_group] if _group else app).command(_place, **_page)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

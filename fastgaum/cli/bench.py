@@ -7,10 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import Flag, TableFiles, Threads, use_threads
+from fastgaum.cli.options import NO_FILES, Flag, TableFiles, Threads, use_threads
 from fastgaum.cli.output import check_outputs, note, say, show_table, write_json, write_text
-
-NO_FILES = TableFiles()
 
 
 def bench_command(

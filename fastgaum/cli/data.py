@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from fastgaum.cli.manual import command, epilogue
 from fastgaum.cli.options import DataDir, Json, given
 from fastgaum.cli.output import (
     check_log_output,
@@ -27,12 +26,6 @@ from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 
 if TYPE_CHECKING:
     from fastgaum.logs.log import SessionLog
-
-app = App(
-    name="data",
-    help="Logs: list, info, get, audit, convert, build, synth.",
-    help_epilogue=epilogue("data"),
-)
 
 NamePath = Annotated[str, Parameter(help="a registry name")]
 LogPath = Annotated[
@@ -77,9 +70,8 @@ class WorldOptions:
 DEFAULT_WORLD = WorldOptions()
 
 
-@command(app, "list")
 def list_command(*, data_dir: DataDir = None, json: Json = None) -> None:
-    """List the logs that have a name, and whether they are at hand."""
+    """List the logs that have a name."""
     from fastgaum.logs.registry import dataset, find_log, names
 
     check_outputs(json)
@@ -98,7 +90,6 @@ def list_command(*, data_dir: DataDir = None, json: Json = None) -> None:
     finish("`fastgaum data info NAME` says what it is, `fastgaum data get NAME` brings it here")
 
 
-@command(app)
 def info_command(
     name: NamePath,
     /,
@@ -106,7 +97,7 @@ def info_command(
     data_dir: DataDir = None,
     json: Json = None,
 ) -> None:
-    """Say what a log is: origin, terms, counts, checksums, and its card."""
+    """Describe a log."""
     from fastgaum.logs.registry import card, dataset, find_log
 
     entry = dataset(name)
@@ -128,7 +119,6 @@ def info_command(
     say(card(name).rstrip())
 
 
-@command(app)
 def get_command(
     name: NamePath,
     /,
@@ -142,7 +132,7 @@ def get_command(
     ] = None,
     json: Json = None,
 ) -> None:
-    """Download a log, or adopt a local copy; either way its sha256 must be the registry's."""
+    """Download a log, or adopt a local copy."""
     check_outputs(json)
     from fastgaum.logs.registry import fetch
 
@@ -151,13 +141,8 @@ def get_command(
     finish(f"{path}: {name}, checksum right", json, {"name": name, "path": str(path)})
 
 
-@command(app)
 def audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT_IS) -> None:
-    """Try simple label-free rules on a log, and name each that finds the clicked item more often
-    than chance; print the floors that a model has to beat.
-
-    Traps in a log are a finding, not a failure: the exit code is 0.
-    """
+    """Audit a log."""
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
     from fastgaum.cli.evaluate import floor_facts, floor_texts
@@ -176,7 +161,6 @@ def audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT
         say(f"\nfloors, prec@1 on all test events: {', '.join(texts)}")
 
 
-@command(app)
 def convert_command(
     source: Log,
     /,
@@ -184,8 +168,7 @@ def convert_command(
     json: Json = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Read a log, check it, and write it: as a file in the long layout, or packed into a folder
-    that loads at once."""
+    """Read a log, check it, and write it."""
     check_outputs(json)
     check_log_output(out)
     with Bar(f"reading {source}"):
@@ -214,7 +197,6 @@ def _sizes(log: SessionLog) -> str:
     )
 
 
-@command(app)
 def build_command(
     choices: Annotated[
         str,
@@ -232,8 +214,7 @@ def build_command(
     data_dir: DataDir = None,
     json: Json = None,
 ) -> None:
-    """Make a log of choices whose display sets were never recorded: a display is made up of the
-    chosen item and those that other users chose nearest in time."""
+    """Make a log of choices whose display sets were never recorded."""
     check_log_output(out)
     check_outputs(json)
     from fastgaum.logs.read import read_frame
@@ -260,7 +241,6 @@ def build_command(
     finish(f"{out}: {_sizes(log)}\n{audited}", json, {**_facts(out, log), "notes": notes})
 
 
-@command(app)
 def synth_command(
     *,
     out: LogPath,
@@ -268,8 +248,7 @@ def synth_command(
     world: WorldOptions = DEFAULT_WORLD,
     json: Json = None,
 ) -> None:
-    """Draw a log of a world whose reward and choice rule are known, and write the truth beside
-    it."""
+    """Draw a log of a known world, and write the truth beside it."""
     check_outputs(json)
     check_log_output(out)
     from fastgaum.logs.synthetic import synthesise

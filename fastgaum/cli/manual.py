@@ -5,12 +5,6 @@ what it shows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from inspect import cleandoc
-from typing import TypeVar
-
-from cyclopts import App
-
 from fastgaum.cli.options import COMMON_OPTIONS
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -24,7 +18,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum train shop.parquet -o runs/shop --column item=sku --candidate-field price "
         "--item-table items.csv",
         "fastgaum train shop.parquet -o runs/views --actions views.parquet --time-field gap",
-        "fastgaum train yelp -o runs/wide --set history_dim=16 --seed 1",
         "fastgaum train clicks.csv -o runs/mine --resume",
         "fastgaum train july.csv -o runs/july --from runs/june",
         "fastgaum train clicks.csv -o runs/set --set worlds=5",
@@ -33,17 +26,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "tune": (
         "fastgaum tune clicks.csv -o best.toml",
         "fastgaum tune shop.parquet -o best.toml --column item=sku --trials 50 --set dropout=0.3",
-        "fastgaum tune clicks.csv -o best.toml --trials 60 --resume",
     ),
     "evaluate": (
         "fastgaum evaluate runs/mine clicks.csv",
         "fastgaum evaluate runs/mine clicks.csv --split validation --json figures.json",
         "fastgaum evaluate runs/mine clicks.csv --hide-items .1",
     ),
-    "predict": (
-        "fastgaum predict runs/mine clicks.csv -o probabilities.parquet",
-        "fastgaum predict runs/mine new.csv -o probabilities.csv --split all",
-    ),
+    "predict": ("fastgaum predict runs/mine clicks.csv -o probabilities.parquet",),
     "simulate": (
         "fastgaum simulate runs/mine -o episodes.parquet --episodes 5000 --slate-size 5",
         "fastgaum simulate runs/mine -o greedy.csv --policy greedy --leaving 0.1 --seed 1",
@@ -52,7 +41,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "serve": (
         "fastgaum serve runs/mine",
         "fastgaum serve runs/shop --http 8080 --item-table items.csv",
-        "fastgaum serve runs/mine --mcp --seed 1",
     ),
     "fidelity": (
         "fastgaum fidelity runs/mine clicks.csv",
@@ -64,7 +52,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum report runs/mine runs/wide --compare -o compared.html",
     ),
     "ope": (
-        "fastgaum ope clicks.csv --policy popular --epsilon 0.1",
         "fastgaum ope clicks.csv --policy greedy --run runs/mine --propensity shown_with --json "
         "values.json",
         "fastgaum ope clicks.csv --policy policies/mine --run runs/mine",
@@ -79,18 +66,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum reproduce",
         "fastgaum reproduce --datasets yelp,taobao --models all --seeds 5 --json table.json "
         "--markdown table.md",
-        "fastgaum reproduce --datasets yelp --resplit 1..10 --figure prec1.svg",
     ),
     "bench": (
         "fastgaum bench --list",
         "fastgaum bench lstm round --threads 2 --json bench.json",
-        "fastgaum bench --smoke",
     ),
     "warmup": ("fastgaum warmup",),
     "doctor": ("fastgaum doctor", "fastgaum doctor --json doctor.json"),
     "completion": (
         "fastgaum completion bash > ~/.local/share/bash-completion/completions/fastgaum",
-        "fastgaum completion zsh > ~/.zfunc/_fastgaum",
         "fastgaum completion fish > ~/.config/fish/completions/fastgaum.fish",
     ),
     "data": (
@@ -113,13 +97,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum data convert clicks.csv -o packed",
         "fastgaum data convert clicks.csv -o clicks.parquet --split-by time",
     ),
-    "data build": (
-        "fastgaum data build ml-1m -o films.parquet",
-        "fastgaum data build ml-1m -o films --displayed 6 --seed 1",
-    ),
+    "data build": ("fastgaum data build ml-1m -o films.parquet",),
     "data synth": (
         "fastgaum data synth -o world.parquet",
-        "fastgaum data synth -o world.csv --events 5000 --items 200 --no-click 0.3 --seed 1",
         "fastgaum data synth -o large --preset scale --events 1000000",
         "fastgaum data synth -o ranked --order popularity --examination 1",
     ),
@@ -131,7 +111,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum rl train runs/mine -o policies/mine",
         "fastgaum rl train runs/mine -o policies/cascade --policy cascade-dqn -k 5 "
         "--set episodes=50 --seed 1",
-        "fastgaum rl train runs/set -o policies/wary --pessimism 1",
     ),
     "rl evaluate": (
         "fastgaum rl evaluate runs/mine --policies random,greedy,cascade-dqn -k 3 --seeds 2",
@@ -140,8 +119,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "rl adapt": ("fastgaum rl adapt policies/mine runs/half --in runs/other-half",),
 }
 """command → command lines, as they can be typed"""
-
-F = TypeVar("F", bound=Callable[..., object])
 
 
 def epilogue(command: str) -> str:
@@ -162,30 +139,3 @@ def _typed(line: str) -> str:
             lines.append("     ")
         lines[-1] += f" {part}"
     return "\n".join(lines)
-
-
-def command(app: App, name: str | None = None) -> Callable[[F], F]:
-    """Register a function as a command of a group: its docstring is its help, examples stand at the
-    foot."""
-
-    def register(function: F) -> F:
-        called = name or function.__name__.removesuffix("_command")
-        page = epilogue(f"{app.name[0]} {called}")
-        app.command(
-            function,
-            name=called,
-            help=flowing((function.__doc__ or "").partition("\n\n    Args:")[0]),
-            help_epilogue=page,
-        )
-        return function
-
-    return register
-
-
-def flowing(docstring: str) -> str:
-    """A docstring with its paragraphs on one line each: a terminal breaks them where it ends.
-
-    >>> flowing("One\\n    line.\\n\\n    Two.")
-    'One line.\\n\\nTwo.'
-    """
-    return "\n\n".join(" ".join(part.split()) for part in cleandoc(docstring).split("\n\n"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastgaum.cli.options import (
+    NO_FILES,
     AllowSeenUsers,
     HeadOption,
     ScoredSplit,
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fastgaum.logs.log import IntArray, SessionLog
-
-
-NO_FILES = TableFiles()
 
 
 def ope_command(

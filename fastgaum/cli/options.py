@@ -130,6 +130,9 @@ class TableFiles:
     markdown: Markdown = None
 
 
+NO_FILES = TableFiles()
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class PlotFiles(TableFiles):

@@ -227,44 +227,27 @@ def write_frames(frames: Iterator[DataFrame], out: Path) -> int:
     """Write frames of the same columns one below the other, as .csv or .parquet; return the number
     of rows.
 
-    The file appears whole or not at all. The frames are taken one at a time, so that the length of
-    the table never enters memory.
+    The file appears whole or not at all. The frames are taken one at a time, each into a file of
+    its own, which polars streams: the length of the table never enters memory.
 
     Raises:
         OutputError: the output cannot be written.
     """
-    with atomic(out) as beside:
-        return (
-            _write_csv(frames, beside)
-            if out.suffix == ".csv"
-            else _write_parquet(frames, beside, out)
-        )
-
-
-def _write_csv(frames: Iterator[DataFrame], path: Path) -> int:
-    n_rows = 0
-    with open(path, "wb") as file:
-        for frame in frames:
-            frame.write_csv(file, include_header=n_rows == 0)
-            n_rows += frame.height
-    return n_rows
-
-
-def _write_parquet(frames: Iterator[DataFrame], path: Path, out: Path) -> int:
-    """A file per part, then one file of all: polars streams parquet from files, not from an
-    iterator."""
     import polars as pl
 
-    n_rows = 0
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}s.") as folder:
-        parts: list[Path] = []
+    n_rows, parts = 0, list[Path]()
+    with (
+        atomic(out) as beside,
+        tempfile.TemporaryDirectory(dir=beside.parent, prefix=f"{beside.name}s.") as folder,
+    ):
         for frame in frames:
             parts.append(Path(folder) / f"{len(parts):06}.parquet")
             with _disk_named(out):
                 frame.write_parquet(parts[-1], compression="lz4")
             n_rows += frame.height
         with _disk_named(out):
-            pl.scan_parquet(parts, glob=False).sink_parquet(path)
+            rows = pl.scan_parquet(parts, glob=False)
+            rows.sink_csv(beside) if out.suffix == ".csv" else rows.sink_parquet(beside)
     return n_rows
 
 

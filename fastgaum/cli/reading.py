@@ -120,21 +120,6 @@ class Reading:
         self._note_layout(source)
         return read
 
-    def raw_rows(self, source: str) -> Rows | None:
-        """The rows of a log as they are in its file, for the audit; None for a saved log, which has
-        none.
-
-        Raises:
-            DatasetError, LogFormatError, ConfigError: as `load`.
-        """
-        from fastgaum.logs.read import raw_rows, read_with_rows
-        from fastgaum.logs.registry import resolve
-
-        found = resolve(source, self.data_dir)
-        if found.simulated:
-            return read_with_rows(found, options=self.options)[1]
-        return raw_rows(found.path, options=self.options.over(found.options))
-
     def or_of_run(self, folder: Path) -> Reading:
         """Fill options that were not given with those that the run in a folder was trained with.
 

@@ -60,9 +60,10 @@ def report_command(
             own = Reading(data_dir=data_dir).or_of_run(run.folder)
             for name in log or (_where(run),):
                 if (run.fingerprint, run.ordered) not in read:
-                    logs.append(own.load(name))
-                    read.add((logs[-1].fingerprint, logs[-1].ordered))
-                    raw[logs[-1].fingerprint] = own.raw_rows(name)
+                    found, rows = own.load_with_rows(name)
+                    logs.append(found)
+                    read.add((found.fingerprint, found.ordered))
+                    raw[found.fingerprint] = rows
     seen = [checked_users(run.model, log_of(run, logs), split, allow_seen_users) for run in opened]
     with Bar("scoring and drawing"):
         facts = report_facts(opened, logs, split=split, compare=compare, raw=raw)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from fastgaum.cli.manual import command, epilogue
 from fastgaum.cli.options import (
+    NO_FILES,
     ONE_THREAD,
     FewThreads,
     Json,
@@ -38,12 +38,6 @@ if TYPE_CHECKING:
     from fastgaum.policies.rollout import Setting
     from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.world_set import WorldSet
-
-app = App(
-    name="rl",
-    help="Policies in a learned user: train, evaluate, adapt.",
-    help_epilogue=epilogue("rl"),
-)
 
 Run = Annotated[Path, Parameter(help="a run folder written by `fastgaum train`, or a model file")]
 Other = Annotated[
@@ -85,11 +79,10 @@ class Play:
         return Setting(k, self.horizon, pool, self.reward, self.leaving, self.pessimism)
 
 
-DEFAULT_PLAY, NO_FILES = Play(), TableFiles()
+DEFAULT_PLAY = Play()
 
 
-@command(app, "train")
-def train_policy_command(
+def train_command(
     run: Run,
     /,
     *,
@@ -102,9 +95,7 @@ def train_policy_command(
     json: Json = None,
     threads: FewThreads = ONE_THREAD,
 ) -> None:
-    """Train a policy in a run's world and leave policy.safetensors and curve.parquet.
-
-    A training that is cut off leaves neither: the same command begins anew.
+    """Train a policy.
 
     Args:
         policy: slateq or cascade-dqn
@@ -148,8 +139,7 @@ def train_policy_command(
     finish(f"{out}: {policy}, {last['steps']:,} steps: {figures}", json, facts)
 
 
-@command(app, "evaluate")
-def evaluate_policies_command(
+def evaluate_command(
     run: Run,
     /,
     *,
@@ -163,10 +153,7 @@ def evaluate_policies_command(
     play: Play = DEFAULT_PLAY,
     threads: FewThreads = ONE_THREAD,
 ) -> None:
-    """Train each policy in a run's world, seed by seed, and print what they earn there, or in
-    another run's world (--in).
-
-    Ctrl-C and SIGTERM end it with a table of the policies that are done.
+    """Train and judge policies.
 
     Args:
         policies: names, by comma, or all
@@ -182,15 +169,9 @@ def evaluate_policies_command(
     if min(sizes) < 1:
         raise ConfigError(f"slates have at least 1 item, got -k {k}")
     check_outputs(files.json, files.markdown)
-    from fastgaum.interrupts import Interrupted
     from fastgaum.machine import machine_facts
     from fastgaum.policies.config import PolicyConfig
-    from fastgaum.policies.evaluation import (
-        ComparisonPlan,
-        Earned,
-        compare_policies,
-        comparison_facts,
-    )
+    from fastgaum.policies.evaluation import ComparisonPlan, compare_policies
     from fastgaum.policies.registry import chosen_names
     from fastgaum.reports.world_tables import policy_blocks
     from fastgaum.worlds.world_set import require_set
@@ -203,31 +184,18 @@ def evaluate_policies_command(
     if play.pessimism:
         require_set(own)
     plan = ComparisonPlan(names, sizes, seeds, users, config, own, judge)
-    done: list[Earned] = []
-    interrupted = None
-    try:
-        with Bar("policies") as progress:
-            result = compare_policies(plan, play.from_items, progress, done)
-    except Interrupted as signal:
-        if not done:
-            raise
-        rows = len(names) * len(sizes)
-        signal.cure = f"the table has {len(done)} of {rows} rows, the same command makes all"
-        result, interrupted = comparison_facts(plan, play.from_items, done), signal
+    with Bar("policies") as progress:
+        result = compare_policies(plan, play.from_items, progress)
     result |= {
         "world": str(run) if other is None else f"{other}, policies of {run}",
         "machine": machine_facts(config.seed),
-        "notes": [] if interrupted is None else [interrupted.cure],
     }
     blocks = policy_blocks(result)
     write_tables(files, result, blocks)
     for block in blocks:
         show_block(block)
-    if interrupted is not None:
-        raise interrupted
 
 
-@command(app)
 def adapt_command(
     policy: Annotated[Path, Parameter(help="a folder written by `fastgaum rl train`")],
     run: Run,
@@ -244,12 +212,7 @@ def adapt_command(
     json: Json = None,
     threads: FewThreads = ONE_THREAD,
 ) -> None:
-    """Let a policy trained in RUN's world learn from new users, beside an untrained one: the
-    adaptation curve.
-
-    Both meet what the policy was trained with: its reward, horizon, leaving and pool, less what the
-    other world (--in) does not know of it. They learn from what a site can see: choices, and what
-    the users of RUN's world who follow them think of these.
+    """Let a policy learn from new users.
 
     Args:
         episodes: episodes, each with new users

@@ -30,7 +30,7 @@ def test_the_script_is_one_of_its_shell(
 ) -> None:
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    assert all(name in script for name in COMMANDS)
+    assert all(name in script for name in COMMANDS if " " not in name)
     if not shutil.which(shell):
         pytest.skip(f"no {shell} here")
     (tmp_path / "script").write_text(script)
