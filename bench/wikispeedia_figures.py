@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from fastgaum.bench.experiments.link_graphs import PlannedLinks
 from fastgaum.bench.wikispeedia_games import N_HUBS, Games, Site
 from fastgaum.metrics.intervals import Statistic
 from fastgaum.metrics.precision import Float64Array
 from fastgaum.reports.permutation import compare_sides
-from fastgaum.worlds.displays import PlannedLinks
 
 SOON = 10
 """clicks within which the share that arrives is counted"""

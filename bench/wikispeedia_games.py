@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.bench.experiments.link_graphs import LinkGraph, linked_items
 from fastgaum.errors import DatasetError
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import slice_sessions
@@ -17,7 +18,6 @@ from fastgaum.logs.read import load
 from fastgaum.logs.registry import find_log
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.displays import LinkGraph, linked_items
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray
 

@@ -25,6 +25,16 @@ from typing import Any
 
 import numpy as np
 
+from fastgaum.bench.experiments.link_graphs import (
+    Crossing,
+    GraphDisplays,
+    LinkGraph,
+    LinkPolicy,
+    PlannedLinks,
+    RankedLinks,
+    first_places,
+    live,
+)
 from fastgaum.bench.experiments.loop_table import loop_to_markdown
 from fastgaum.bench.wikispeedia_figures import SOON, bars_of, compare
 from fastgaum.bench.wikispeedia_games import LIMIT, Games, Site
@@ -39,16 +49,6 @@ from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.table import Json, finite
-from fastgaum.worlds.displays import (
-    Crossing,
-    GraphDisplays,
-    LinkGraph,
-    LinkPolicy,
-    PlannedLinks,
-    RankedLinks,
-    first_places,
-    live,
-)
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray
 

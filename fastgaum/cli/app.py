@@ -118,12 +118,13 @@ for _name, _help in COMMANDS.items():
             "\n\nThe log is read as the run's was; one that needs other options: `data convert`."
         )
     _group, _, _word = _name.rpartition(" ")
-    _page = {"name": _word, "help": _help, "help_epilogue": epilogue(_name)}
+    _foot = epilogue(_name)
     if _name in ("data", "rl"):
-        app.command(App(**_page))
+        app.command(App(name=_word, help=_help, help_epilogue=_foot))
     else:
         _place = f"fastgaum.cli.{_group or _word}:{_word}_command"
-        (app[_group] if _group else app).command(_place, **_page)
+        _parent = app[_group] if _group else app
+        _parent.command(_place, name=_word, help=_help, help_epilogue=_foot)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

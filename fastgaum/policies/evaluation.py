@@ -170,17 +170,6 @@ def difference(one: Earned, other: Earned) -> Estimate:
     return Estimate.of(one.returns - other.returns)
 
 
-def versus_best(table: Sequence[Earned]) -> dict[tuple[str, int], tuple[str, Estimate]]:
-    """For each policy and k the best other policy of that k, and the paired difference to it."""
-    result = {}
-    for row in table:
-        others = [other for other in table if other.k == row.k and other.policy != row.policy]
-        if others:
-            best = max(others, key=lambda other: float(other.returns.mean()))
-            result[row.policy, row.k] = best.policy, difference(row, best)
-    return result
-
-
 def adaptation(
     policies: Mapping[str, Sequence[QLearner]],
     world: World,
@@ -277,46 +266,45 @@ def compare_policies(
     plan: ComparisonPlan,
     setting: MakeSetting,
     progress: Callable[[int, int, str], None] | None = None,
-    done: list[Earned] | None = None,
 ) -> dict[str, object]:
     """Make, train and judge; returns the table as a JSON object, a row per policy and size.
 
-    `progress` is called with trainings done, trainings in all, and the policy that is at hand. Each
-    row is added to `done` when it is there: after an interruption `comparison_facts` makes a table
-    of those rows.
+    `progress` is called with trainings done, trainings in all, and the policy that is at hand.
 
     Raises:
         ConfigError: slates or pools do not fit, or a policy lacks its source.
         NumericsError: a training diverged.
     """
-    settings = _settings(plan, setting)
-    table: list[Earned] = [] if done is None else done
+    items: tuple[int, ...] = ()
+    own_items: tuple[int, ...] = ()
+    if plan.judge is not plan.own:
+        # in one order, so that a fixed pool holds the same items in both
+        items = shared_items(plan.own, plan.judge)
+        own_items = tuple(item_map(plan.own, plan.judge)[list(items)].tolist())
+    settings = [(setting(k, own_items), setting(k, items)) for k in plan.sizes]
+    for met, judged in settings:
+        met.pool.check(plan.own.n_items, met.k)
+        judged.pool.check(plan.judge.n_items, judged.k)
+    table: list[Earned] = []
     trained, total = 0, len(plan.sizes) * len(plan.names) * plan.seeds
-    for own_setting, judge_setting in settings.values():
+    for met, judged in settings:
         for name in plan.names:
             policies: list[Policy] = []
             for seed in range(plan.seeds):
                 if progress is not None:
-                    progress(trained, total, f"{name}, k = {own_setting.k}")
+                    progress(trained, total, f"{name}, k = {met.k}")
                 trained += 1
                 if name not in LEARNERS:
                     policies.append(make_policy(name, popularity_in(plan.own)))
                     continue
                 config = plan.config.replace(seed=plan.config.seed + seed)
-                learner = untrained(name, plan.own, own_setting.k, own_setting.pool, config)
-                train_policy(learner, plan.own, own_setting)
+                learner = untrained(name, plan.own, met.k, met.pool, config)
+                train_policy(learner, plan.own, met)
                 policies.append(learner)
-            table.append(judge(policies, plan.judge, judge_setting, plan.users, plan.own))
-    return comparison_facts(plan, setting, table)
-
-
-def comparison_facts(
-    plan: ComparisonPlan, setting: MakeSetting, table: Sequence[Earned]
-) -> dict[str, object]:
-    """The rows of a comparison and what they were made with, as a JSON object."""
-    some = _settings(plan, setting)[plan.sizes[0]][1]
+            table.append(judge(policies, plan.judge, judged, plan.users, plan.own))
+    some = settings[0][1]
     return {
-        "rows": _rows(table),
+        "rows": [row.to_dict() | {"versus": _versus_best(row, table)} for row in table],
         "seeds": plan.seeds,
         "users": plan.users,
         "reward": some.pays.name,
@@ -326,34 +314,11 @@ def comparison_facts(
     }
 
 
-def _settings(plan: ComparisonPlan, setting: MakeSetting) -> dict[int, tuple[Setting, Setting]]:
-    """By size of slates what policies meet in their own world and in the judging one.
-
-    Raises:
-        ConfigError: slates or pools do not fit a world.
-    """
-    items: tuple[int, ...] = ()
-    own_items: tuple[int, ...] = ()
-    if plan.judge is not plan.own:
-        # in one order, so that a fixed pool holds the same items in both
-        items = shared_items(plan.own, plan.judge)
-        own_items = tuple(item_map(plan.own, plan.judge)[list(items)].tolist())
-    settings = {k: (setting(k, own_items), setting(k, items)) for k in plan.sizes}
-    for own_setting, judge_setting in settings.values():
-        own_setting.pool.check(plan.own.n_items, own_setting.k)
-        judge_setting.pool.check(plan.judge.n_items, judge_setting.k)
-    return settings
-
-
-def _rows(table: Sequence[Earned]) -> list[dict[str, object]]:
-    leads = versus_best(table)
-    rows = []
-    for row in table:
-        best = leads.get((row.policy, row.k))
-        versus = (
-            None
-            if best is None
-            else {"policy": best[0], "diff": best[1].mean, "ci": [best[1].low, best[1].high]}
-        )
-        rows.append(row.to_dict() | {"versus": versus})
-    return rows
+def _versus_best(row: Earned, table: Sequence[Earned]) -> dict[str, object] | None:
+    """The best other policy of the same k, and the paired difference to it; None without one."""
+    others = [other for other in table if other.k == row.k and other.policy != row.policy]
+    if not others:
+        return None
+    best = max(others, key=lambda other: float(other.returns.mean()))
+    lead = difference(row, best)
+    return {"policy": best.policy, "diff": lead.mean, "ci": [lead.low, lead.high]}

@@ -313,5 +313,4 @@ def _policy_table_notes(result: Json) -> tuple[str, ...]:
         " intervals: Student's, over seeds",
         "vs best other: paired difference of cumulative reward on the same users; bold: its "
         "interval lies above 0",
-        *result["notes"],
     )

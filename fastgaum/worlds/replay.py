@@ -17,9 +17,10 @@ from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.actions import tell_logged
 from fastgaum.worlds.context import Context, Int64Array
-from fastgaum.worlds.displays import Display, live
+from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.world import NO_ITEM, Response, World
+from fastgaum.worlds.set_population import SetPopulation
+from fastgaum.worlds.world import NO_ITEM, World
 from fastgaum.worlds.world_set import contexts_of
 
 AT_ONCE = 8192
@@ -88,8 +89,8 @@ def _live(
     widest = max(int(sizes[a : a + length].max()) for a, length in zip(first, lengths, strict=True))
     places = np.arange(widest)
 
-    def shown(t: int, last: Response | None) -> Display:
-        """The logged display sets, whatever was chosen."""
+    users = world.population(replicas * n)
+    for t in range(int(lengths.max())):
         active = lengths > t
         tell_logged(users, log, items, np.tile(np.where(active, first + t, -1), replicas))
         events = np.where(active, first + t, 0)
@@ -97,12 +98,13 @@ def _live(
         filled = (places < sizes[events][:, None]) & active[:, None]
         at = log.display_offsets[events][:, None] + np.where(filled, places, 0)
         slates = np.where(filled, rows[at], np.int32(NO_ITEM)).astype(np.int32)
-        context = None if contexts is None else contexts(np.tile(events, replicas))
-        return Display(np.tile(slates, (replicas, 1)), np.tile(active, replicas), context)
-
-    users = world.population(replicas * n)
-    for t, response in enumerate(live(users, shown, int(lengths.max()), rng)):
-        active = lengths > t
+        keys = rng.integers(0, 2**64, users.n, dtype=np.uint64)
+        shown = np.tile(slates, (replicas, 1)), keys, np.tile(active, replicas)
+        if contexts is None:
+            response = users.step(*shown)
+        else:
+            assert isinstance(users, LearnedPopulation | SetPopulation)
+            response = users.step(*shown, contexts(np.tile(events, replicas)))
         choices[:, first[active] + t] = response.places.reshape(replicas, n)[:, active]
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fastgaum.cli.app import main
-from fastgaum.cli.progress import Bar
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.registry import POLICIES, load_policy
 from fastgaum.worlds.world_set import WorldSet
@@ -82,44 +79,3 @@ def test_evaluate_prints_every_policy_in_another_world(
         assert len(row["return_by_seed"]) == 2
         assert row["versus"]["policy"] != row["policy"]
     assert text.read_text().count("| random |") == 2
-
-
-@pytest.mark.parametrize(("at", "rows"), [("greedy, k = 2", ["random", "popular"]), ("random", [])])
-def test_an_interrupted_evaluation_keeps_the_rows_that_are_done(
-    runs: tuple[Path, Path, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    at: str,
-    rows: list[str],
-) -> None:
-    """SIGTERM while a policy is made: the table of those before it, and the exit code of a
-    signal."""
-    file = tmp_path / "table.json"
-    command = ["rl", "evaluate", str(runs[1]), "--policies", "random,popular,greedy", "-k", "2"]
-    command += ["--seeds", "2", "--users", "10", *SHORT]
-    assert main([*command, "--json", str(tmp_path / "whole.json")]) == 0
-    capsys.readouterr()
-    real = Bar.__call__
-
-    def killed(progress: Bar, done: int, total: int, figures: str = "") -> None:
-        real(progress, done, total, figures)
-        if figures.startswith(at):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Bar, "__call__", killed)
-    assert main([*command, "--json", str(file)]) == 143
-    said = capsys.readouterr()
-    if not rows:
-        assert not file.exists()
-        assert said.err == "fastgaum: interrupted\n"
-        return
-    assert "fastgaum: interrupted: the table has 2 of 3 rows" in said.err
-    whole = {
-        row["policy"]: row for row in json.loads((tmp_path / "whole.json").read_text())["rows"]
-    }
-    table = json.loads(file.read_text())["rows"]
-    assert [row["policy"] for row in table] == rows
-    for row in table:
-        assert row["return_by_seed"] == whole[row["policy"]]["return_by_seed"]
-        assert row["policy"] in said.out

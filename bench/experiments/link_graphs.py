@@ -1,10 +1,5 @@
-"""Display rules: what users are shown next, and lives under such a rule.
-
-`live` lets users live under any rule. A rule is asked before every step, with what was chosen last:
-
-- *replayed*: the display sets of a log, whatever was chosen (`replay.replay`);
-- *a function of the choice*: `GraphDisplays`, the links of the page that was chosen last;
-- *a policy*: a rule of one's own; on a graph a `LinkPolicy`, which picks among a page's links.
+"""Lives on a link graph: users see the links of the page that they chose last, and a policy may show
+some of them.
 
     graph = LinkGraph.of(pl.read_parquet("links.parquet"), world.item_ids)
     rule = GraphDisplays(world, graph, starts, targets)
@@ -21,7 +16,7 @@ import polars as pl
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
-from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.errors import ConfigError
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.worlds.context import Context
 from fastgaum.worlds.learned_population import LearnedPopulation
@@ -45,18 +40,11 @@ class Display:
     """of this event; None: the users need none, or have one of their world's log"""
 
 
-DisplayRule = Callable[[int, Response | None], Display]
-"""rule(step, last): step 0, 1, …, and the response to the display before, None at step 0"""
-
-
 def live(
-    users: Population, rule: DisplayRule, steps: int, rng: np.random.Generator
+    users: Population, rule: GraphDisplays, steps: int, rng: np.random.Generator
 ) -> list[Response]:
-    """Let users live under a display rule until no user is shown anything, or for so many steps.
-
-    Returns:
-        the response to each display; that of a user whose life is over is no click.
-    """
+    """Let users live on a graph until no user is shown anything, or for so many steps; the response
+    to each display, no click of a user whose life is over."""
     responses: list[Response] = []
     for step in range(steps):
         display = rule(step, responses[-1] if responses else None)
@@ -85,11 +73,7 @@ class LinkGraph:
         """The graph of a table with the columns `page` and `links`, a list; a link that a page
         has twice counts once.
 
-        Raises:
-            LogFormatError: a column is missing, `links` holds no lists, or a page stands in two
-                rows.
-            ConfigError: a page or a link is no item of `item_ids`.
-        """
+        Raises ConfigError if a page or a link is no item of `item_ids`."""
         pairs = _pairs(table)
         vocabulary = Vocabulary(item_ids)
         pages, links = (vocabulary.codes(pairs[name]) for name in ("page", "links"))
@@ -128,33 +112,13 @@ class LinkGraph:
 
 
 def linked_items(table: pl.DataFrame) -> pl.Series:
-    """Ids of all pages and links of a table, as text, each once.
-
-    Raises:
-        LogFormatError: as `LinkGraph.of`.
-    """
+    """Ids of all pages and links of a table, as text, each once."""
     pairs = _pairs(table)
     return pl.concat([pairs["page"], pairs["links"].alias("page")]).unique().sort()
 
 
 def _pairs(table: pl.DataFrame) -> pl.DataFrame:
     """A row for each link, both ends as text, each once."""
-    if missing := {"page", "links"} - set(table.columns):
-        raise LogFormatError(
-            f"the table of links has no column '{min(missing)}': give one with the columns page "
-            "and links"
-        )
-    kind, inner = table["links"].dtype, getattr(table["links"].dtype, "inner", None)
-    if not isinstance(kind, pl.List | pl.Array) or inner is None or inner.is_nested():
-        raise LogFormatError(
-            f"the column 'links' holds {kind}: give a list of pages in each row, such as "
-            "['a', 'b'] (text is split with str.split)"
-        )
-    if (twice := table["page"].is_duplicated()).any():
-        raise LogFormatError(
-            f"the page '{table['page'].filter(twice)[0]}' stands in two rows of the table of "
-            "links: give all of its links in one"
-        )
     pairs = table.select("page", "links").explode("links").drop_nulls()
     return pairs.select(pl.all().cast(pl.String)).unique(maintain_order=True)
 
@@ -194,31 +158,11 @@ class GraphDisplays:
         targets: IntArray,
         policy: LinkPolicy | None = None,
     ) -> None:
-        """Take the first page and the target of each user, items of the world, shape (n,).
-
-        Args:
-            world: whose users they are.
-            graph: the world's pages.
-            starts: the page that each user begins at.
-            targets: the page that ends a user's life.
-            policy: shows some of a page's links; None: all are shown.
-
-        Raises:
-            ConfigError: not as many starts as targets, or one is no item of the world; or the world
-                reads other fields than page and target.
-        """
+        """Take the first page and the target of each user, items of the world, shape (n,); without
+        a policy all links are shown. Raises ConfigError for a world that reads other context fields
+        than page and target."""
         self.world, self.graph, self.policy = world, graph, policy
         self.starts, self.targets = (np.asarray(part, np.int32) for part in (starts, targets))
-        if self.starts.shape != self.targets.shape or self.starts.ndim != 1:
-            raise ConfigError(
-                f"each user has a start and a target: got {self.starts.shape} starts and "
-                f"{self.targets.shape} targets"
-            )
-        both = np.concatenate([self.starts, self.targets])
-        if len(wrong := both[(both < 0) | (both >= world.n_items)]):
-            raise ConfigError(
-                f"a start or a target is item {wrong[0]}, the world's are 0 … {world.n_items - 1}"
-            )
         self.pages = self.starts.copy()
         page_context(world, self.starts, self.targets)
 
@@ -283,17 +227,9 @@ class PlannedLinks:
     def __init__(
         self, guide: LearnedWorld, item_ids: pl.Series, distances: FloatArray, k: int = 10
     ) -> None:
-        """Take the world whose users are learned, and the ids of the players' world.
-
-        Args:
-            guide: the policy's own world.
-            item_ids: of the players' world, all of them items of the guide's too.
-            distances: clicks from each item to each player's target, shape (n, n_items).
-            k: links that are shown at most.
-
-        Raises:
-            ConfigError: the guide's world lacks an item.
-        """
+        """Take the policy's own world, the items of the players' world, and the clicks from each of
+        these to each player's target, shape (n, n_items). Raises ConfigError if the guide's world
+        lacks an item."""
         self.guide, self.k = guide, k
         self.rows = Vocabulary(guide.item_ids).codes(item_ids)
         if (self.rows < 0).any():

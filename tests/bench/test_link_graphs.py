@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,10 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.context import EncodedContext, SetContext
-from fastgaum.worlds.displays import (
+from fastgaum.bench.experiments.link_graphs import (
     Crossing,
     Display,
     GraphDisplays,
@@ -27,6 +23,8 @@ from fastgaum.worlds.displays import (
     live,
     soonest,
 )
+from fastgaum.errors import ConfigError
+from fastgaum.worlds.context import EncodedContext, SetContext
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, IntArray, Response, World
 from fastgaum.worlds.world_set import WorldSet
@@ -79,26 +77,6 @@ def test_a_graph_is_its_table_in_the_world_s_numbering() -> None:
     ]
 
 
-def test_tables_that_are_no_graph() -> None:
-    ids = pl.Series(["a", "b"])
-    with pytest.raises(LogFormatError, match="no column 'links'"):
-        LinkGraph.of(pl.DataFrame({"page": ["a"]}), ids)
-    with pytest.raises(LogFormatError, match="'a' stands in two rows"):
-        LinkGraph.of(pl.DataFrame({"page": ["a", "a"], "links": [["b"], ["b"]]}), ids)
-    with pytest.raises(ConfigError, match="the page 'a' or its link 'z' is no item"):
-        LinkGraph.of(table_of({"a": ["z"]}), ids)
-
-
-@pytest.mark.parametrize(
-    "links", [["b", "a"], [1, 2], [[["b"]], [["a"]]]], ids=["text", "numbers", "lists of lists"]
-)
-def test_links_are_lists(links: list[Any]) -> None:
-    table = pl.DataFrame({"page": ["a", "b"], "links": links})
-    for read in (lambda: LinkGraph.of(table, pl.Series(["a", "b"])), lambda: linked_items(table)):
-        with pytest.raises(LogFormatError, match=r"the column 'links' holds .*: give a list"):
-            read()
-
-
 def test_a_link_counts_once() -> None:
     table = table_of({"a": ["b", "c", "b"], "c": ["b", "b"]})
     graph = LinkGraph.of(table, pl.Series(["a", "b", "c"]))
@@ -134,23 +112,6 @@ def test_users_of_a_set_are_told_their_page_and_target(world: LearnedWorld) -> N
     for ours, its in zip(live(users, rule, 5, np.random.default_rng(7)), expected, strict=True):
         np.testing.assert_array_equal(ours.items, its.items)
         np.testing.assert_array_equal(ours.utilities, its.utilities)
-
-
-def test_users_of_a_set_without_context_walk(set_model: UserModel) -> None:
-    world = WorldSet.of(set_model)
-    graph = LinkGraph.of(random_table(world.item_ids, 4), world.item_ids)
-    starts, targets = np.random.default_rng(0).integers(0, world.n_items, (2, 20)).astype(np.int32)
-    chosen = walk(world, GraphDisplays(world, graph, starts, targets), 20)
-    assert (chosen >= 0).any()
-
-
-def test_starts_and_targets_are_items() -> None:
-    world = SmallWorld()
-    graph = LinkGraph.of(random_table(world.item_ids, 4), world.item_ids)
-    with pytest.raises(ConfigError, match="each user has a start and a target"):
-        GraphDisplays(world, graph, np.array([0, 1]), np.array([1]))
-    with pytest.raises(ConfigError, match=r"is item 12, the world's are 0 … 11"):
-        GraphDisplays(world, graph, np.array([0]), np.array([12]))
 
 
 @settings(max_examples=25, deadline=None)
