@@ -122,7 +122,7 @@ for _name, _help in COMMANDS.items():
     if _name in ("data", "rl"):
         app.command(App(name=_word, help=_help, help_epilogue=_foot))
     else:
-        _place = f"fastgaum.cli.{_group or _word}:{_word}_command"
+        _place = f"fastgaum.cli.{_group or _word}:{_name.replace(' ', '_')}_command"
         _parent = app[_group] if _group else app
         _parent.command(_place, name=_word, help=_help, help_epilogue=_foot)
 

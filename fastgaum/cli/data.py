@@ -70,7 +70,7 @@ class WorldOptions:
 DEFAULT_WORLD = WorldOptions()
 
 
-def list_command(*, data_dir: DataDir = None, json: Json = None) -> None:
+def data_list_command(*, data_dir: DataDir = None, json: Json = None) -> None:
     """List the logs that have a name."""
     from fastgaum.logs.registry import dataset, find_log, names
 
@@ -90,7 +90,7 @@ def list_command(*, data_dir: DataDir = None, json: Json = None) -> None:
     finish("`fastgaum data info NAME` says what it is, `fastgaum data get NAME` brings it here")
 
 
-def info_command(
+def data_info_command(
     name: NamePath,
     /,
     *,
@@ -119,7 +119,7 @@ def info_command(
     say(card(name).rstrip())
 
 
-def get_command(
+def data_get_command(
     name: NamePath,
     /,
     *,
@@ -141,7 +141,7 @@ def get_command(
     finish(f"{path}: {name}, checksum right", json, {"name": name, "path": str(path)})
 
 
-def audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT_IS) -> None:
+def data_audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT_IS) -> None:
     """Audit a log."""
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
@@ -161,7 +161,7 @@ def audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT
         say(f"\nfloors, prec@1 on all test events: {', '.join(texts)}")
 
 
-def convert_command(
+def data_convert_command(
     source: Log,
     /,
     out: LogPath,
@@ -197,7 +197,7 @@ def _sizes(log: SessionLog) -> str:
     )
 
 
-def build_command(
+def data_build_command(
     choices: Annotated[
         str,
         Parameter(
@@ -241,7 +241,7 @@ def build_command(
     finish(f"{out}: {_sizes(log)}\n{audited}", json, {**_facts(out, log), "notes": notes})
 
 
-def synth_command(
+def data_synth_command(
     *,
     out: LogPath,
     events: Annotated[int, Parameter(help="events to draw")] = 2000,

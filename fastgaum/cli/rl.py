@@ -82,7 +82,7 @@ class Play:
 DEFAULT_PLAY = Play()
 
 
-def train_command(
+def rl_train_command(
     run: Run,
     /,
     *,
@@ -139,7 +139,7 @@ def train_command(
     finish(f"{out}: {policy}, {last['steps']:,} steps: {figures}", json, facts)
 
 
-def evaluate_command(
+def rl_evaluate_command(
     run: Run,
     /,
     *,
@@ -196,7 +196,7 @@ def evaluate_command(
         show_block(block)
 
 
-def adapt_command(
+def rl_adapt_command(
     policy: Annotated[Path, Parameter(help="a folder written by `fastgaum rl train`")],
     run: Run,
     /,
