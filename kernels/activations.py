@@ -141,25 +141,6 @@ def activate(row: Array, bias: Array, kind: int) -> None:
 
 
 @jit_leaf
-def activated_dot(row: Array, bias: Array, kind: int, weights: Array) -> Any:
-    """Σ activation(row + bias) · weights over the length of `row`."""
-    total = ZERO
-    if kind == RELU:
-        for j in range(len(row)):
-            x = row[j] + bias[j]
-            total += (ZERO if x < ZERO else x) * weights[j]
-    elif kind == ELU:
-        for j in range(len(row)):
-            x = row[j] + bias[j]
-            x = (ZERO if x < ZERO else x) + (exp_nonpositive(min(x, ZERO)) - ONE)
-            total += x * weights[j]
-    else:
-        for j in range(len(row)):
-            total += tanh(row[j] + bias[j]) * weights[j]
-    return total
-
-
-@jit_leaf
 def through_activation(grad: Array, value: Array, kind: int) -> None:
     """Turn the gradient of activations into that of their sums, in place; `value` holds the
     activations."""

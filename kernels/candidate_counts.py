@@ -105,41 +105,50 @@ def slot(keys: Array, item: int) -> Any:
     return at
 
 
+class UserDisplays(NamedTuple):
+    """What some users of many are shown, a display each."""
+
+    users: Array
+    """the user of each display, shape (n_events,)"""
+    offsets: Array
+    """start of each display in `items`, shape (n_events + 1,)"""
+    items: Array
+    """item row of each candidate, shape (n_candidates,)"""
+
+
 @jit
-def count_slates(
-    first: int, last: int, active: Array, rows: Array, items: Array, users: UserTables
-) -> None:
-    """Count what the active users were shown, rows (n, k, ·), and chose, items (n,) with -1 for no
+def count_displays(displays: UserDisplays, chosen: Array, tables: UserTables) -> None:
+    """Count what users were shown, and the candidate that each chose, (n_events,), -1 for no
     click."""
-    keys, counts, events, latest, n_chosen = users
-    for user in range(first, last):
-        if not active[user]:
-            continue
-        for place in range(rows.shape[1]):
-            item = rows[user, place, 0]
-            if item >= 0:
-                at = slot(keys[user], item)
-                if keys[user, at] < 0:
-                    keys[user, at] = item
-                    for j in range(N_COUNTS):
-                        counts[user, at, j] = 0
-                count_display(counts[user, at])
+    keys, counts, events, latest, n_chosen = tables
+    for event in range(len(displays.users)):
+        user = displays.users[event]
+        for candidate in range(displays.offsets[event], displays.offsets[event + 1]):
+            item = displays.items[candidate]
+            at = slot(keys[user], item)
+            if keys[user, at] < 0:
+                keys[user, at] = item
+                for j in range(N_COUNTS):
+                    counts[user, at, j] = 0
+            count_display(counts[user, at])
         events[user] += 1
-        if items[user] >= 0:
-            count_choice(counts[user, slot(keys[user], items[user])])
-            latest[user, n_chosen[user] % latest.shape[1]] = items[user]
+        if chosen[event] >= 0:
+            item = displays.items[chosen[event]]
+            count_choice(counts[user, slot(keys[user], item)])
+            latest[user, n_chosen[user] % latest.shape[1]] = item
             n_chosen[user] += 1
 
 
 @jit
-def counts_of_pools(first: int, last: int, pools: Array, users: UserTables, out: Array) -> None:
-    """Write the row of counts of each item of the users' pools, (n, m), out: (n, m, N_COUNTS)."""
-    for user in range(first, last):
-        for place in range(pools.shape[1]):
-            at = slot(users.keys[user], pools[user, place])
-            known = users.keys[user, at] >= 0
+def find_counts(displays: UserDisplays, tables: UserTables, out: Array) -> None:
+    """Write the row of counts that its user has of each candidate, (n_candidates, N_COUNTS)."""
+    for event in range(len(displays.users)):
+        user = displays.users[event]
+        for candidate in range(displays.offsets[event], displays.offsets[event + 1]):
+            at = slot(tables.keys[user], displays.items[candidate])
+            known = tables.keys[user, at] >= 0
             for j in range(N_COUNTS):
-                out[user, place, j] = users.counts[user, at, j] if known else 0
+                out[candidate, j] = tables.counts[user, at, j] if known else 0
 
 
 @jit

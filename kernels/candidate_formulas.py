@@ -1,9 +1,10 @@
 """The formulas of a candidate's numbers, each once: training, evaluation and worlds call these.
 
 A formula takes what has been counted of one candidate and returns its numbers, in the order of the
-names beside it. The loops below give it the counts of a log's candidates; those of
-`slate_numbers.py`, of the places of the slates that a world shows. `columns` says where each number
-is written, -1 for one not asked for.
+names beside it. The loops below give it the counts of the candidates of displays: those of a log,
+and those that users of a world or one online user are shown. `columns` says where each number is
+written, -1 for one not asked for. `set_size` is 0 where candidates are a display set, and k where
+they are a pool of which an average set of k is meant.
 
 To add a number: its name and its value here, its place in `COUNTED_NUMBERS` of
 fastgaum/features/numbers.py, and what it counts, if that is new, in candidate_counts.py."""
@@ -11,13 +12,13 @@ fastgaum/features/numbers.py, and what it counts, if that is new, in candidate_c
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ._jit import Array, jit, jit_leaf
-from .candidate_counts import CHOSEN, DISPLAYED, PackedSessions, TrainingTotals
-from .pairs import hashed_rows
+from .candidate_counts import CHOSEN, DISPLAYED, TrainingTotals
+from .pairs import ask_for_marks, hashed_rows
 from .relations import (
     CHOSEN_AFTER,
     LOST,
@@ -27,6 +28,7 @@ from .relations import (
     SHOWN_AFTER,
     TOGETHER,
     WON,
+    LatestChoices,
     PairTables,
     add_follows,
     add_rivals,
@@ -129,9 +131,9 @@ def numbers_of_relations(sums: Array, n_others: int, share: float) -> Any:
 def less_set_means(block: Array, size: int, varying: Array, share: float) -> None:
     """Write the columns `varying` less their mean over a display set to the set's last columns.
 
-    block: the set's candidates, (·, n_numbers), zeros where a place shows nothing; size: candidates
-    of the set. share: 1 for a display set. The difference in a pool of m, times (k - 1) m over
-    k (m - 1), is what a candidate has on average in a set of k drawn from the pool."""
+    block: the set's candidates, (·, n_numbers); size: how many there are. share: 1 for a display
+    set. The difference in a pool of m, times (k - 1) m over k (m - 1), is what a candidate has on
+    average in a set of k drawn from the pool."""
     n_base = block.shape[1] - len(varying)
     for i in range(len(varying)):
         total = 0.0
@@ -164,33 +166,26 @@ def is_same(item: int, of_context: int) -> float:
     return 1.0 if item == of_context and item >= 0 else 0.0
 
 
-class Slates(NamedTuple):
-    """What is shown to n users."""
-
-    rows: Array
-    """each place's item row first, -1 where nothing is displayed, shape (n, k, ·)"""
-    set_size: int
-    """candidates of the display set: 0 where the places are that set, k where they are a pool of
-    which an average slate of k is meant"""
-
-
-# A log: all candidates of whole sessions.
-
-
 @jit
 def session_numbers(
-    session_offsets: Array, display_offsets: Array, before: Array, columns: Array, out: Array
+    display_offsets: Array,
+    n_before: Array,
+    before: Array,
+    set_size: int,
+    columns: Array,
+    out: Array,
 ) -> None:
-    """Write SESSION_NUMBERS of each candidate to out (n_candidates, ·); before: its row of counts,
-    shape (n_candidates, N_COUNTS)."""
-    for session in range(len(session_offsets) - 1):
-        start = session_offsets[session]
-        for event in range(start, session_offsets[session + 1]):
-            first, last = display_offsets[event], display_offsets[event + 1]
-            of_event = numbers_of_event(event - start, last - first)
-            for candidate in range(first, last):
-                values = numbers_of_session(before[candidate], of_event)
-                write_values(values, columns, out[candidate])
+    """Write SESSION_NUMBERS of each candidate to out (n_candidates, ·).
+
+    n_before: events of its session before each event, (n_events,); before: row of counts of each
+    candidate, (n_candidates, N_COUNTS)."""
+    for event in range(len(display_offsets) - 1):
+        first, last = display_offsets[event], display_offsets[event + 1]
+        size = set_size if set_size > 0 else max(last - first, 1)
+        of_event = numbers_of_event(n_before[event], size)
+        for candidate in range(first, last):
+            values = numbers_of_session(before[candidate], of_event)
+            write_values(values, columns, out[candidate])
 
 
 @jit
@@ -220,39 +215,52 @@ def context_numbers(
 
 @jit
 def relation_numbers(
-    sessions: PackedSessions, tables: PairTables, window: int, columns: Array, out: Array
+    display_offsets: Array,
+    rows: Array,
+    choices: LatestChoices,
+    tables: PairTables,
+    set_size: int,
+    columns: Array,
+    out: Array,
 ) -> None:
     """Write RELATION_NUMBERS of each candidate to out (n_candidates, ·).
 
-    sessions: with training rows as items, -1 for an unknown one; window: how many of the last
-    choices count."""
-    session_offsets, display_offsets, rows, choices = sessions
-    latest = np.empty(window, np.int32)
-    for session in range(len(session_offsets) - 1):
-        n_chosen = 0
-        for event in range(session_offsets[session], session_offsets[session + 1]):
-            first, last = display_offsets[event], display_offsets[event + 1]
-            shown, sums = hashed_rows(rows[first:last]), np.zeros((last - first, N_SUMS))
-            add_rivals(shown, tables, sums)
-            for i in range(min(n_chosen, window)):
-                add_follows(shown, latest[i], tables.follows, sums)
-            for place in range(last - first):
-                n_others = min(last - first - 1, tables.rule.most)
-                write_values(
-                    numbers_of_relations(sums[place], n_others, 1.0), columns, out[first + place]
-                )
-            if choices[event] >= 0:
-                latest[n_chosen % window] = shown.rows[choices[event]]
-                n_chosen += 1
+    rows: training row of each candidate, another number for an unknown one, (n_candidates,)."""
+    n_events, most, follows = len(display_offsets) - 1, tables.rule.most, tables.follows
+    latest, window = choices.items, choices.items.shape[1]
+    if n_events == 0:
+        return
+    ahead = hashed_rows(rows[display_offsets[0] : display_offsets[1]])
+    for event in range(n_events):
+        first, last, shown = display_offsets[event], display_offsets[event + 1], ahead
+        # marks come from memory: the next event's are on their way while this one's are read
+        if event + 1 < n_events:
+            ahead = hashed_rows(rows[last : display_offsets[event + 2]])
+            for row in ahead.rows:
+                ask_for_marks(tables.rivals.starts, tables.rivals.marks, row, ahead.hashes)
+            for i in range(min(choices.n[event + 1], window)):
+                ask_for_marks(follows.starts, follows.marks, latest[event + 1, i], ahead.hashes)
+        n_others = min(last - first - 1, most)
+        share = min(set_size - 1, most) / max(n_others, 1) if set_size > 0 else 1.0
+        sums = np.zeros((last - first, N_SUMS))
+        add_rivals(shown, tables, sums)
+        for i in range(min(choices.n[event], window)):
+            add_follows(shown, latest[event, i], follows, sums)
+        for place in range(last - first):
+            values = numbers_of_relations(sums[place], n_others, share)
+            write_values(values, columns, out[first + place])
 
 
 @jit
-def relate_to_sets(display_offsets: Array, varying: Array, out: Array) -> None:
+def relate_to_sets(display_offsets: Array, varying: Array, set_size: int, out: Array) -> None:
     """Write each display set's columns `varying` less their mean over it to the last columns of out
     (n_candidates, n_numbers)."""
     for event in range(len(display_offsets) - 1):
         first, last = display_offsets[event], display_offsets[event + 1]
-        less_set_means(out[first:last], last - first, varying, 1.0)
+        size, share = last - first, 1.0
+        if set_size > 0:
+            share = (set_size - 1) * size / (set_size * max(size - 1, 1))
+        less_set_means(out[first:last], size, varying, share)
 
 
 @jit

@@ -1,7 +1,5 @@
-"""What the places of a display add to scores: e(place), the last place's for all further ones.
-
-In packed display sets, forward and backward, and in slates, where a place is a rank among what is
-displayed."""
+"""What the places of a display add to scores: e(place), the last place's for all further ones; in
+packed display sets, forward and backward."""
 
 from __future__ import annotations
 
@@ -27,16 +25,3 @@ def examination_gradient(display_offsets: Array, grad_scores: Array, grad: Array
         start = display_offsets[event]
         for candidate in range(start, display_offsets[event + 1]):
             grad[min(candidate - start, furthest)] += grad_scores[candidate]
-
-
-@jit
-def examine_slates(first: int, last: int, rows: Array, by_place: Array, scores: Array) -> None:
-    """Add e of its rank among the displayed to each displayed place of users first to last − 1;
-    rows (n, k, ·), -1 for nothing; scores (n, k)."""
-    furthest = len(by_place) - 1
-    for user in range(first, last):
-        rank = 0
-        for place in range(rows.shape[1]):
-            if rows[user, place, 0] >= 0:
-                scores[user, place] += by_place[min(rank, furthest)]
-                rank += 1

@@ -2,7 +2,8 @@
 
     i, f, o = logistic(q),  g = tanh(q),  q = W_hh h' + b + x,  c = f c' + i g,  h = o tanh(c)
 
-Tokens are session-major; h' and c' are the previous token's, or zeros. A tile of sequences
+Tokens are session-major; h' and c' are the previous token's, or those that a sequence goes on
+from (a user of a world, whose step is a sequence of one token), or zeros. A tile of sequences
 (`kernels/packing.py`) advances together, time inside the tile: one matrix product for the states of
 a step, then one pass over its rows.
 
@@ -53,6 +54,10 @@ class LstmPass(NamedTuple):
     """(n_tokens, H)"""
     c: Array
     """(n_tokens, H)"""
+    first_h: Array
+    """h before each sequence, (n_sequences, H), or (0, H) for zeros"""
+    first_c: Array
+    """c likewise"""
 
 
 class LstmGrads(NamedTuple):
@@ -146,7 +151,7 @@ def lstm_tiles(
         weights: blocks of the forward form.
         bias: (4H,).
         forward: what is read and written."""
-    x, source, gates, h, c = forward
+    x, source, gates, h, c, first_h, first_c = forward
     order, offsets = sequences
     n_blocks, depth, width = weights.shape
     units, rows, size = width // 4, room(tiles), h.shape[1]
@@ -159,7 +164,12 @@ def lstm_tiles(
     for tile in range(len(tiles) - 1):
         first, active = tiles[tile], tiles[tile + 1] - tiles[tile]
         for rank in range(active):
-            starts[rank] = offsets[order[first + rank]]
+            sequence = order[first + rank]
+            starts[rank] = offsets[sequence]
+            if len(first_h) > 0:
+                copy(states[0, rank, :size], first_h[sequence])
+                copy(memory[rank], first_c[sequence])
+                continue
             for j in range(size):
                 states[0, rank, j] = memory[rank, j] = ZERO
         for step in range(length_of(first, sequences)):
@@ -273,7 +283,7 @@ def lstm_tiles_backward(
         most: tokens over which the weights' gradient is taken at a time.
         forward: as the forward pass left it.
         grads: the gradients."""
-    x, source, gates, h, c = forward
+    x, source, gates, h, c, _, _ = forward
     order, offsets = sequences
     grad_h, grad_gates, grad_x, grad_weight, grad_bias = grads
     n_blocks, width, units = weights.shape

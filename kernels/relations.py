@@ -14,6 +14,7 @@ import numpy as np
 from ._jit import Array, jit, jit_leaf
 from .candidate_counts import PackedSessions, slot
 from .pairs import Hashed, PairCounts, PairRow, find_marked, find_pair
+from .products import copy
 
 
 class RivalRule(NamedTuple):
@@ -169,6 +170,28 @@ def _add_choice(sessions: PackedSessions, event: int, n_chosen: int, latest: Arr
         return n_chosen
     latest[n_chosen % len(latest)] = items[display_offsets[event] + choices[event]]
     return n_chosen + 1
+
+
+class LatestChoices(NamedTuple):
+    """What was chosen in its session before each event."""
+
+    items: Array
+    """rows of the last choices: choice number c is at c % window, shape (n_events, window)"""
+    n: Array
+    """choices until then, shape (n_events,)"""
+
+
+@jit
+def find_latest_choices(sessions: PackedSessions, latest: LatestChoices) -> None:
+    """Write the last choices before each event of whole sessions."""
+    now = np.zeros(latest.items.shape[1], np.int32)
+    session_offsets = sessions.session_offsets
+    for session in range(len(session_offsets) - 1):
+        n_chosen = 0
+        for event in range(session_offsets[session], session_offsets[session + 1]):
+            latest.n[event] = n_chosen
+            copy(latest.items[event], now)
+            n_chosen = _add_choice(sessions, event, n_chosen, now)
 
 
 @jit

@@ -20,10 +20,7 @@ import numpy as np
 from ._jit import AHEAD, Array, jit_fast, jit_part, prefetch_row
 from .activations import ONE, RELU, ZERO, activate
 from .draws import DropoutRule, drop
-from .products import add, add_scaled, copy, dot, matrix, multiply_rows
-
-TILE = 96
-"""users whose vectors are worked out at once, a multiple of 3"""
+from .products import add, add_scaled, copy, dot, matrix
 
 
 class Displays(NamedTuple):
@@ -214,69 +211,3 @@ def tower_backward(
         if threshold > 0:
             drop(grad_x[i], (first_event + i) * state_dim, key, threshold, scale)
         add(of_states[i], grad_x[i])
-
-
-class TowerTables(NamedTuple):
-    """Two folded towers."""
-
-    table: Array
-    """what a row adds to a candidate's vector, shape (·, d)"""
-    hidden: Array
-    """W₁ transposed, shape (S, 2 d)"""
-    hidden_bias: Array
-    """shape (2 d,)"""
-    out: Array
-    """W₂ transposed, its last column 0, shape (2 d, d)"""
-    direct: Array
-    """D transposed, its last column 0, shape (S, d)"""
-    bias: Array
-    """b₂, then 1, shape (d,)"""
-    numbers: Array
-    """w, shape (n_numbers,)"""
-
-
-@jit_fast
-def slate_tower_scores(
-    first: int,
-    last: int,
-    rows: Array,
-    numbers: Array,
-    states: Array,
-    tower: TowerTables,
-    scores: Array,
-) -> None:
-    """Write the scores of each place of the slates of users first to last − 1, (n, k), 0 where
-    nothing is displayed.
-
-    rows as in `candidate_formulas.Slates`; numbers (n, k, n_numbers); states (n, S)."""
-    table = tower.table
-    k, n_rows, d = rows.shape[1], rows.shape[2], table.shape[1]
-    state_dim, width = tower.hidden.shape
-    of_users = np.zeros((TILE, state_dim), table.dtype)
-    hidden, vectors = np.zeros((TILE, width), table.dtype), np.zeros((TILE, d), table.dtype)
-    beside = np.zeros((TILE, d), table.dtype)
-    for start in range(first, last, TILE):
-        users = min(TILE, last - start)
-        for i in range(users):
-            copy(of_users[i], states[start + i])
-        multiply_rows(of_users, tower.hidden, users, hidden)
-        for i in range(users):
-            for j in range(width):
-                value = hidden[i, j] + tower.hidden_bias[j]
-                hidden[i, j] = value if value > 0 else ZERO
-        multiply_rows(hidden, tower.out, users, vectors)
-        multiply_rows(of_users, tower.direct, users, beside)
-        for i in range(users):
-            user, vector = start + i, vectors[i]
-            add(vector, beside[i])
-            add(vector, tower.bias)
-            for place in range(k):
-                if rows[user, place, 0] < 0:
-                    scores[user, place] = ZERO
-                    continue
-                score = dot(tower.numbers, numbers[user, place])
-                for f in range(n_rows):
-                    row = rows[user, place, f]
-                    if row >= 0:
-                        score += dot(vector, table[row])
-                scores[user, place] = score

@@ -28,13 +28,7 @@ class NaiveUser:
         self.events += 1
 
 
-def counted(
-    user: NaiveUser,
-    items: Sequence[int],
-    least: Sequence[float],
-    most: Sequence[float],
-    set_size: int,
-) -> np.ndarray:
+def counted(user: NaiveUser, items: Sequence[int], set_size: int) -> np.ndarray:
     """displayed_before, chosen_before, log_set_size and event_number of each item, shape
     (len(items), 4)."""
     values = [
@@ -46,7 +40,7 @@ def counted(
         ]
         for item in items
     ]
-    return np.clip(np.array(values), least, most)
+    return np.array(values)
 
 
 def relations(
@@ -86,10 +80,8 @@ def relations(
     return np.array(result)
 
 
-def standardised(
-    numbers: np.ndarray, varying: Sequence[int], mean: np.ndarray, scale: np.ndarray, set_size: int
-) -> np.ndarray:
-    """The numbers and what they differ by from the display set's mean, in training's deviations.
+def related(numbers: np.ndarray, varying: Sequence[int], set_size: int) -> np.ndarray:
+    """The numbers, and what they differ by from the display set's mean.
 
     With a set_size: from the mean over the item and set_size - 1 others, which are as the others
     are on average."""
@@ -100,9 +92,7 @@ def standardised(
         rest = others.mean(axis=0) if size > 1 else numbers[i, varying]
         k = set_size or size
         relative.append(numbers[i, varying] - (numbers[i, varying] + (k - 1) * rest) / k)
-    return (
-        np.concatenate([numbers, np.reshape(relative, (size, len(varying)))], axis=1) - mean
-    ) / scale
+    return np.concatenate([numbers, np.reshape(relative, (size, len(varying)))], axis=1)
 
 
 def _pairs(table: PairCounts) -> dict[tuple[int, int], tuple[int, ...]]:

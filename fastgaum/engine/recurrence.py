@@ -156,7 +156,7 @@ class LstmLayer:
         h, c = self._h(n_tokens, size), self._c(n_tokens, size)
         cut = plan(offsets, size)
         self.cut, self.offsets, self.weight = cut, offsets, weight
-        self.last_pass = lstm_kernels.LstmPass(x, source, gates, h, c)
+        self.last_pass = lstm_kernels.LstmPass(x, source, gates, h, c, h[:0], c[:0])
         blocks = gate_blocks(weight, 4, weight.shape[1])
         fixed = (packing.Sequences(cut.order, offsets), blocks, bias, self.last_pass)
         threads.run(lstm_kernels.lstm_tiles, [(tiles, *fixed) for tiles in cut.parts])

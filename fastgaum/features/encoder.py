@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fastgaum import threads
 from fastgaum.features.actions import action_bags
 from fastgaum.features.context import ContextEncoder
-from fastgaum.features.crossed import crossed_names, write_crossed
+from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
 from fastgaum.features.in_memory import (
     CompactSessions,
     write_base,
@@ -23,18 +23,14 @@ from fastgaum.features.in_memory import (
 from fastgaum.features.item_vectors import VectorReader, component_names
 from fastgaum.features.numbers import (
     LOG_VIEWS,
-    PLACE_NUMBERS,
-    SAME_AS,
     Moments,
     log_views,
     number_columns,
-    places_in_grid,
     require_moderate,
     totals_of,
-    varying_columns,
 )
 from fastgaum.features.ordered import ONCE, Hiding, spaces_before
-from fastgaum.features.relations import Relations
+from fastgaum.features.relations import NO_CHOICES, latest_choices
 from fastgaum.features.sessions import (
     EncodedSessions,
     Selection,
@@ -45,11 +41,8 @@ from fastgaum.features.sessions import (
 )
 from fastgaum.features.vocabulary import OF_PLACE, rows_of_places
 from fastgaum.kernels import candidate_formulas as kernels
-from fastgaum.kernels.candidate_formulas import (
-    RELATION_NUMBERS,
-    SESSION_NUMBERS,
-    TRAINING_NUMBERS,
-)
+from fastgaum.kernels.candidate_counts import N_COUNTS
+from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.columns import Vocabulary
@@ -257,16 +250,12 @@ class Encoder:
             self._write_by_blocks(earlier, part, train, numbers)
             return
         items = np.asarray(log.items)[part.candidates]
+        rows = self.known_rows(part)
         if space.protocol != "identity":
-            self._write_counts(part, numbers)
-            self._write_same(part, items, numbers)
-            if space.context:
-                self._write_crossed(part, numbers)
-        if space.relations is not None:
-            self._write_relations(space.relations, part, numbers)
-        if space.grid:
-            columns = number_columns(PLACE_NUMBERS, names)
-            numbers[:, columns] = places_in_grid(part.places, space.grid)
+            totals = totals_of(space.item_counts, rows)
+            columns = number_columns(TRAINING_NUMBERS, names)
+            kernels.training_numbers(totals, space.prior_rate, columns, numbers)
+        self._event_numbers.write(self._displayed(part, items, rows), numbers)
         if space.vectors.n_components:
             first = names.index(component_names(space.vectors)[0])
             numbers[:, first : first + space.vectors.n_components] = self._components[items]
@@ -277,18 +266,35 @@ class Encoder:
                 assert log.views is not None
                 numbers[:, column] = log_views(log.views[part.candidates])
         require_moderate(log, part, names, numbers[:, : len(names)])
-        kernels.relate_to_sets(
-            part.display_offsets, varying_columns(names, space.set_context), numbers
+        self._event_numbers.relate(part.display_offsets, numbers)
+
+    @cached_property
+    def _event_numbers(self) -> EventNumbers:
+        return EventNumbers(self.space)
+
+    def _displayed(self, part: Selection, items: IntArray, rows: IntArray) -> DisplayedEvents:
+        """A part's events; items: code of each candidate's item, rows: its training row."""
+        numbers, n = self._event_numbers, len(part.events)
+        before = np.empty((0, N_COUNTS), np.int32)
+        if numbers.reads_counts:
+            before = counts_before(self.log, part)
+        choices = latest_choices(part.packed(rows)) if numbers.reads_choices else NO_CHOICES
+        starts = np.repeat(part.session_offsets[:-1], np.diff(part.session_offsets))
+        return DisplayedEvents(
+            part.display_offsets,
+            items,
+            rows,
+            (np.arange(n) - starts).astype(np.int32),
+            before,
+            choices,
+            self.context.items(part.events),
+            self._context_values(part),
         )
 
-    def _write_same(self, part: Selection, items: IntArray, numbers: FloatArray) -> None:
-        """Whether each candidate is an item of its event's context; items: code of each candidate's
-        item."""
-        fields = self.space.fields_of_items
-        if fields:
-            values = self.context.items(part.events)
-            columns = number_columns([SAME_AS + name for name in fields], self.space.number_names)
-            kernels.context_numbers(part.display_offsets, items, values, columns, numbers)
+    def _context_values(self, part: Selection) -> IntArray:
+        """Row of the value of each context field of categories, (n_events, n_fields)."""
+        starts = np.array([one.start + 1 for one in self.space.context], np.int32)
+        return self.context.ids(part.events) - starts
 
     def _write_by_blocks(
         self,
@@ -309,37 +315,9 @@ class Encoder:
             encoder.write_numbers(select_sessions(self.log, part.rows[blocks == block]), found)
             numbers[of_candidate == block] = found
 
-    def _write_crossed(self, part: Selection, numbers: FloatArray) -> None:
-        """What training says of each candidate under its event's context."""
-        space = self.space
-        fields, events = space.crossed_fields, self.crossed_events(part)
-        columns = number_columns(crossed_names(fields), space.number_names)
-        write_crossed(fields, space.crossed_tables, events, columns, numbers)
-
     def crossed_events(self, part: Selection) -> list[CrossedEvents]:
         """The events of a part under each context field of categories."""
-        ids, rows = self.context.ids(part.events), self.known_rows(part)
-        starts = np.array([one.start + 1 for one in self.space.context], np.int32)
-        values = np.ascontiguousarray((ids - starts).T)
+        rows, values = self.known_rows(part), np.ascontiguousarray(self._context_values(part).T)
         return [
             CrossedEvents(part.display_offsets, rows, part.choices, of_field) for of_field in values
         ]
-
-    def _write_counts(self, part: Selection, numbers: FloatArray) -> None:
-        """What the session until the event, and the training split, say of each candidate."""
-        space = self.space
-        kernels.session_numbers(
-            part.session_offsets,
-            part.display_offsets,
-            counts_before(self.log, part),
-            number_columns(SESSION_NUMBERS, space.number_names),
-            numbers,
-        )
-        totals = totals_of(space.item_counts, self.known_rows(part))
-        columns = number_columns(TRAINING_NUMBERS, space.number_names)
-        kernels.training_numbers(totals, space.prior_rate, columns, numbers)
-
-    def _write_relations(self, relations: Relations, part: Selection, numbers: FloatArray) -> None:
-        """What training pairs say of each candidate."""
-        columns = number_columns(RELATION_NUMBERS, self.space.number_names)
-        relations.write_numbers(part.packed(self.known_rows(part)), columns, numbers)

@@ -70,7 +70,7 @@ class CompactSessions(EncodedSessions):
             displays = part.display_offsets[events[0] : events[1] + 1] - first
             block = numbers[first:last]
             block[:, : self.numbers.shape[1]] = self.numbers[part.candidates[first:last]]
-            relate_to_sets(displays, self.varying, block)
+            relate_to_sets(displays, self.varying, 0, block)
             standardise_rows(self.mean, self.scale, block)
 
         threads.run(complete, [(run,) for run in cut_by_candidates(np.diff(ends), PART)])

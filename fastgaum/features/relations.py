@@ -5,26 +5,22 @@ alone, never on a choice: it would tell the event's own label."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
 from fastgaum.kernels.candidate_counts import PackedSessions
-from fastgaum.kernels.candidate_formulas import relation_numbers
 from fastgaum.kernels.pairs import PairCounts, enter_pairs
 from fastgaum.kernels.relations import (
+    LatestChoices,
     PairSlots,
     PairTables,
     RivalRule,
     count_follows,
     count_rivals,
+    find_latest_choices,
     move_pairs,
 )
-from fastgaum.logs.log import FloatArray, IntArray
-
-if TYPE_CHECKING:
-    pass
+from fastgaum.logs.log import IntArray
 
 WINDOW = 20
 """how many of a session's last choices are looked back at, as many as the paper's position weights
@@ -84,21 +80,6 @@ class Relations(PairTables):
             return table._replace(limit=limit)
 
         return Relations(complete(self.rivals), complete(self.follows), self.rule)
-
-    def write_numbers(
-        self,
-        sessions: PackedSessions,
-        columns: npt.NDArray[np.int64],
-        numbers: FloatArray,
-    ) -> None:
-        """Write RELATION_NUMBERS of each candidate.
-
-        Args:
-            sessions: with space rows as items, -1 for an unknown one.
-            columns: where each number stands in `numbers`, -1 for one that is not asked for.
-            numbers: shape (n_candidates, ·).
-        """
-        relation_numbers(sessions, self, WINDOW, columns, numbers)
 
 
 class RelationCounter:
@@ -204,3 +185,14 @@ class _Counter:
     def _empty(self, n: int) -> PairSlots:
         keys, counts = np.full(n, -1, np.int64), np.zeros((n, self.width), np.int32)
         return PairSlots(len(self.rule.ranks), keys, counts, np.zeros(1, np.int64))
+
+
+NO_CHOICES = LatestChoices(np.empty((0, WINDOW), np.int32), np.empty(0, np.int32))
+
+
+def latest_choices(sessions: PackedSessions) -> LatestChoices:
+    """The last choices in its session before each event."""
+    n = len(sessions.choices)
+    latest = LatestChoices(np.empty((n, WINDOW), np.int32), np.empty(n, np.int32))
+    find_latest_choices(sessions, latest)
+    return latest

@@ -47,8 +47,7 @@ from fastgaum.threads import seeded
 if TYPE_CHECKING:
     from fastgaum.game.averaging import Processes
     from fastgaum.game.checkpoint import Checkpointer
-    from fastgaum.models.online import OnlineUser
-    from fastgaum.models.online_model import OnlineModel
+    from fastgaum.models.online import OnlineModel, OnlineUser
 
 
 class UserModel(NetworksModel):
@@ -339,15 +338,14 @@ class UserModel(NetworksModel):
         return self.config
 
     def user(self, head: Head = "reward") -> OnlineUser:
-        """As the base says. The first user takes longer: the networks are folded, for all of
+        """As the base says. The first user takes longer: the networks are copied, for all of
         them."""
-        from fastgaum.models.online import OnlineUser
-        from fastgaum.models.online_model import OnlineModel
+        from fastgaum.models.online import OnlineModel, OnlineUser
 
         found = self._online.get(head)
-        if found is None or found.networks is not self.networks:
+        if found is None or found.networks.source is not self.networks:
             found = OnlineModel(self, head)
-            # what an observer has folded is of that epoch's weights
+            # what an observer has copied is of that epoch's weights
             if not self._is_training:
                 self._online[head] = found
         return OnlineUser(found)

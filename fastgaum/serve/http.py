@@ -26,8 +26,7 @@ from starlette.routing import Route
 
 from fastgaum import __version__
 from fastgaum.errors import FastgaumError
-from fastgaum.models.online import OnlineUser
-from fastgaum.models.online_model import OnlineModel
+from fastgaum.models.online import OnlineModel, OnlineUser
 
 MOST_BYTES = 1 << 20
 """bytes of a request's body"""
@@ -119,7 +118,7 @@ def http_app(model: OnlineModel) -> Starlette:
         if isinstance(body, _Display):
             shares = user.probabilities(body.items, body.context, body.fields).tolist()
             answer = {"items": body.items, "probabilities": shares[: len(body.items)]}
-            none = shares[-1] if model.outside else None
+            none = shares[-1] if model.networks.outside else None
             return JSONResponse(answer | {"no_click": none, "unknown": user.unknown})
         if isinstance(body, _Choice):
             user.chose(body.item)
@@ -135,10 +134,10 @@ def http_app(model: OnlineModel) -> Starlette:
         fields = model.fields.items()
         facts = {
             "n_items": len(model.item_ids),
-            "head": model.head,
-            "no_click": model.outside,
+            "head": model.networks.head,
+            "no_click": model.networks.outside,
             "context": dict(model.context_fields),
-            "fields": {name: "numbers" if of.rows is None else "categories" for name, of in fields},
+            "fields": {name: "numbers" if of is None else "categories" for name, of in fields},
             "actions": list(model.kind_rows),
             "fields_known_of_items": sorted(model.of_items),
         }

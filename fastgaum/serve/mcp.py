@@ -10,8 +10,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
 from fastgaum.errors import FastgaumError
-from fastgaum.models.online import OnlineUser
-from fastgaum.models.online_model import OnlineModel
+from fastgaum.models.online import OnlineModel, OnlineUser
 
 MOST_FOUND = 100
 """items that one search returns"""
@@ -73,7 +72,7 @@ def mcp_server(model: OnlineModel, seed: int = 0) -> MCPServer[dict[str, object]
         found: dict[str, object] = {"choice": choice, "event": shown.n_events, "unknown": unknown}
         if with_probabilities:
             found["probabilities"] = shares[: len(items)].tolist()
-            found["no_click"] = shares[-1].item() if model.outside else None
+            found["no_click"] = shares[-1].item() if model.networks.outside else None
         return found
 
     async def find_items(text: str = "", limit: int = 20, offset: int = 0) -> dict[str, object]:
@@ -103,7 +102,7 @@ def mcp_server(model: OnlineModel, seed: int = 0) -> MCPServer[dict[str, object]
 
 
 def _instructions(model: OnlineModel) -> str:
-    nothing = ", or nothing (null)" if model.outside else ""
+    nothing = ", or nothing (null)" if model.networks.outside else ""
     context = ", ".join(f"{name} ({holds})" for name, holds in model.context_fields.items())
     fields = ", ".join(name for name in model.fields if name not in model.of_items)
     return (

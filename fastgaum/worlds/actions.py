@@ -1,8 +1,6 @@
-"""Actions told to simulated users: what an action says to a history, in rows of folded tables."""
+"""Actions told to simulated users: what an action says to a history."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,18 +9,13 @@ from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.actions import ids_of_items
 from fastgaum.features.sessions import ActionBags
 from fastgaum.logs.log import SessionLog
+from fastgaum.models.users import Users
 from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.world import NO_ITEM, IntArray, Population
 
-if TYPE_CHECKING:
-    from fastgaum.worlds.learned_population import LearnedPopulation
 
-
-class ActionRows:
-    """Rows of the actions that users of a world may be told.
-
-    Each id of an action's bag has a row of its own, behind those of the catalogue: a bag is the sum
-    of its ids, as `features.actions` makes them."""
+class ActionIds:
+    """Bags of the actions that users of a world may be told, as `features.actions` makes them."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         space = catalogue.space
@@ -31,14 +24,11 @@ class ActionRows:
         for column, part in enumerate(space.categorical):
             if part.source == "item_field":
                 columns.append(catalogue.ids[:-1, column])
-        self.first = catalogue.first_id_row
-        self.of_items: IntArray = np.stack(columns, 1).astype(np.int32) + np.int32(self.first)
-        self.of_kinds = {
-            name: self.first + kinds.start + 1 + row for row, name in enumerate(kinds.values)
-        }
+        self.of_items: IntArray = np.stack(columns, 1).astype(np.int32)
+        self.of_kinds = {name: kinds.start + 1 + row for row, name in enumerate(kinds.values)}
 
     def of(self, items: IntArray, action: str) -> IntArray:
-        """Rows of an action on each item (n,), -1 for `NO_ITEM`; shape (n, ·).
+        """Feature ids of an action on each item, (n, ·).
 
         Raises:
             ConfigError: training had no such action.
@@ -49,35 +39,17 @@ class ActionRows:
                 f"{did_you_mean(str(action), self.of_kinds)}"
             )
         kinds = np.full((len(items), 1), self.of_kinds[action], np.int32)
-        rows = np.concatenate([self.of_items[items], kinds], axis=1)
-        return np.where(items[:, None] == NO_ITEM, -1, rows).astype(np.int32)
+        return np.concatenate([self.of_items[items], kinds], axis=1)
 
 
-class LoggedActions:
-    """The actions before the events of some logged sessions, as rows."""
-
-    def __init__(self, catalogue: Catalogue, bags: ActionBags) -> None:
-        self.offsets, self.rows = bags.offsets, bags.ids + np.int32(catalogue.first_id_row)
-
-    def tell(
-        self, users: LearnedPopulation, who: IntArray, events: npt.NDArray[np.integer]
-    ) -> None:
-        """Tell the users `who` the actions before an event each, one after the other."""
-        starts, lengths = self.offsets[events], self.offsets[events + 1] - self.offsets[events]
-        for number in range(int(lengths.max(initial=0))):
-            now = np.flatnonzero(lengths > number)
-            rows = np.full((users.n, self.rows.shape[1]), -1, np.int32)
-            rows[who[now]] = self.rows[starts[now] + number]
-            tell_rows(users, rows)
-
-
-def tell_rows(users: LearnedPopulation, rows: IntArray) -> None:
-    """Move histories on by an action each, rows (n, ·), those of users who have one."""
-    active = rows[:, 0] >= 0
-    numbers = np.zeros((users.n, 1, users.world.catalogue.space.n_numbers), np.float32)
-    users.advance(active, np.ascontiguousarray(rows[:, None]), numbers)
-    if users.contexts is not None:
-        users.contexts.read_histories()
+def act_as_logged(
+    users: Users, who: IntArray, bags: ActionBags, events: npt.NDArray[np.integer]
+) -> None:
+    """Tell the users `who` the actions before an encoded event each, one after the other."""
+    starts, lengths = bags.offsets[events], bags.offsets[events + 1] - bags.offsets[events]
+    for number in range(int(lengths.max(initial=0))):
+        now = np.flatnonzero(lengths > number)
+        users.act(who[now], bags.ids[starts[now] + number])
 
 
 def tell_logged(

@@ -11,14 +11,13 @@ one view. Vectors of items come from the log too; an item that it does not hold 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.engine.fixed import Vectors, rows_of_table
 from fastgaum.errors import ConfigError
-from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.item_vectors import SAMPLE, component_names, principal_axes
 from fastgaum.features.numbers import (
     LOG_VIEWS,
@@ -30,11 +29,11 @@ from fastgaum.features.numbers import (
 )
 from fastgaum.features.sessions import Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.vocabulary import OF_PLACE, rows_of_places
+from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import FloatArray, IntArray, SessionLog
-from fastgaum.models.folded import TableRows, Vectors
+from fastgaum.nets.networks import Scorer, TowerScorer
 
 ITEM_STATISTICS = ("log_displays", "log_choices", "choice_rate")
 """what a policy may know of an item's training events"""
@@ -51,13 +50,10 @@ class Catalogue:
     space: FeatureSpace
     item_ids: pl.Series
     ids: IntArray
-    """feature ids of each row, 0 in the position's column, shape (n_items + 1, n_categorical)"""
+    """feature ids of each row, 0 where the place decides, shape (n_items + 1, n_categorical)"""
     fixed: FloatArray
     """base numbers of each row before they are standardised, 0 where a session decides, shape
     (n_items + 1, n_base)"""
-    position_column: int
-    """column of `ids` that the place decides, -1 where order is no feature"""
-    n_positions: int
     statistics: FloatArray
     """ITEM_STATISTICS of each item, shape (n_items, 3)"""
     vectors: Vectors | None = None
@@ -119,13 +115,10 @@ class Catalogue:
                 assert fields is not None
                 fixed[:, column] = fields.log_views() if name == LOG_VIEWS else fields.numbers(name)
         ids = np.zeros((len(fixed), len(space.categorical)), np.int32)
-        position, n_positions = -1, 0
         for column, part in enumerate(space.categorical):
-            if part.source == "position":
-                position, n_positions = column, len(part.values)
-            elif part.source in OF_PLACE:
+            if part.source in OF_PLACE:
                 continue
-            elif part.source == "item":
+            if part.source == "item":
                 ids[:, column] = part.start
                 ids[:n_trained, column] += np.arange(1, n_trained + 1, dtype=np.int32)
             else:
@@ -136,64 +129,9 @@ class Catalogue:
             item_ids,
             ids,
             fixed,
-            position,
-            n_positions,
             of_training[:-1, number_columns(ITEM_STATISTICS, TRAINING_NUMBERS)],
             fields.vectors if fields is not None and space.vectors.are_read else None,
         )
-
-    @property
-    def table_rows(self) -> TableRows:
-        """The rows of a model's folded tables: items, the unknown one, then positions."""
-        own = [
-            column
-            for column, part in enumerate(self.space.categorical)
-            if part.source not in OF_PLACE
-        ]
-        positions = None if self.position_column < 0 else self.ids_of_places
-        n_numbers = self.space.n_numbers
-        return TableRows(self.ids[:, own], len(self.ids), n_numbers, positions, self.vectors)
-
-    @cached_property
-    def ids_of_places(self) -> IntArray:
-        """Feature ids of each place, in the fields that it decides, the unknown place first, shape
-        (n_positions + 1, ·)."""
-        places = np.append(self.n_positions, np.arange(self.n_positions)).astype(np.int32)
-        rows = rows_of_places(self.space.categorical, self.space.grid, places)
-        fields = [part for part in self.space.categorical if part.source in OF_PLACE]
-        return np.stack([rows[part.source] + part.start + 1 for part in fields], 1).astype(np.int32)
-
-    @property
-    def first_id_row(self) -> int:
-        """Table row of the feature id 0, where ids have rows of their own (`TableRows.n_ids`)."""
-        positions = self.table_rows.positions
-        return len(self.ids) + (0 if positions is None else len(positions))
-
-    def bags(self, rows: IntArray) -> IntArray:
-        """Feature ids of table rows, (n, n_categorical) of choices (n, 1 or 2) as the kernels have
-        them, and (n, ·) of actions."""
-        if len(rows) and rows[:, 0].max() >= self.first_id_row:
-            return rows - np.int32(self.first_id_row)
-        ids = self.ids[rows[:, 0]]
-        if self.position_column >= 0:
-            # no click has no place, and is no bag of these ids
-            places, first = np.maximum(rows[:, 1] - len(self.ids), 0), self.position_column
-            ids[:, first : first + self.ids_of_places.shape[1]] = self.ids_of_places[places]
-        return ids
-
-    def rows(self, ids: IntArray) -> IntArray:
-        """Table rows, (n, 1 or 2), of feature ids (n, n_categorical): the way back, fields left to
-        the item."""
-        item = (
-            ids[:, 0] - N_RESERVED
-        )  # a further item is unknown here: ids do not tell one from another
-        rows = np.where(item < 0, self.n_items, item)[:, None]
-        if self.position_column >= 0:
-            start = self.space.categorical[self.position_column].start
-            rows = np.concatenate(
-                [rows, ids[:, self.position_column, None] - start + len(self.ids)], axis=1
-            )
-        return rows.astype(np.int32)
 
 
 class _Fields:
@@ -263,12 +201,14 @@ class _Fields:
         return np.where(counts > 0, sums / np.maximum(counts, 1), other).astype(np.float32)
 
 
-def item_features(catalogue: Catalogue, table: FloatArray, n_features: int) -> FloatArray:
+def item_features(
+    catalogue: Catalogue, reward: Scorer | TowerScorer, n_features: int
+) -> FloatArray:
     """Features of each item, (n_items, ≤ n_features): principal components, then log displays, log
     choices, choice rate.
 
-    The components are of `table`, the rows that the items add to the reward model's first layer,
-    or with towers their vectors. They are divided by the standard deviation of the first one, so
+    The components are of the rows that the items add to the reward model's first layer, or with
+    towers of their vectors. They are divided by the standard deviation of the first one, so
     that their relative sizes stay; the entry of largest absolute weight in a component is
     positive. The statistics are standardised. There are fewer features where the table has fewer
     columns.
@@ -282,7 +222,15 @@ def item_features(catalogue: Catalogue, table: FloatArray, n_features: int) -> F
             f"{n_features}"
         )
     statistics = _standardised(catalogue.statistics)
-    vectors = table[: catalogue.n_items]
+    layer = reward.tower.items if isinstance(reward, TowerScorer) else reward.first
+    n, n_ids = catalogue.n_items, catalogue.space.n_ids
+    table = rows_of_table(layer, catalogue.vectors, n + 1)
+    own = [at for at, one in enumerate(catalogue.space.categorical) if one.source not in OF_PLACE]
+    vectors = table[catalogue.ids[:n, own]].sum(1)
+    if len(table) > n_ids:
+        vectors += table[n_ids : n_ids + n]
+    if layer.up is not None:
+        vectors = vectors @ layer.up.detach().cpu().numpy()
     n_components = min(n_features - len(ITEM_STATISTICS), vectors.shape[1])
     if n_components == 0:
         return statistics

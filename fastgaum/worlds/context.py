@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,9 @@ from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.folded import projected_vectors
+from fastgaum.models.users import Users
 from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.world import FloatArray, IntArray, KeyArray
-
-if TYPE_CHECKING:
-    from fastgaum.nets.bags import BagLinear
 
 _SESSION, _LENGTH = np.uint64(1), np.uint64(2)
 """streams of a reset's key"""
@@ -62,31 +59,12 @@ Context = EncodedContext | SetContext
 
 
 class ContextRows:
-    """What the context of events adds to a user's state, folded.
+    """Encodes the context of events."""
 
-    Attributes:
-        dim: how many numbers that is.
-    """
-
-    def __init__(self, catalogue: Catalogue, table: BagLinear | None) -> None:
-        """Take the vectors of the fields' ids, and copy those that are read."""
+    def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue, self.space = catalogue, catalogue.space
-        fields = self.space.context
-        self.starts = np.array([part.start for part in fields], np.int32)
-        self.stops = np.array([part.stop for part in fields], np.int32)
-        self.first = int(self.starts.min()) if fields else 0
-        self.table: FloatArray = np.zeros((0, 0), np.float32)
-        if fields:
-            assert table is not None
-            rows = table.table.detach()[self.first : int(self.stops.max())]
-            self.table = np.array(rows.cpu().numpy(), np.float32)
-        self.fields_of_items = [
-            at for at, part in enumerate(fields) if part.source == "context_item"
-        ]
-        self.of_vectors: FloatArray | None = None
-        if self.fields_of_items and table is not None and catalogue.vectors is not None:
-            self.of_vectors = projected_vectors(table, catalogue.vectors, catalogue.n_items + 1)
-        self.dim = len(fields) * self.table.shape[1] + len(self.space.context_number_names)
+        self.starts = np.array([part.start for part in self.space.context], np.int32)
+        self.stops = np.array([part.stop for part in self.space.context], np.int32)
 
     def of(
         self, values: Mapping[str, Sequence[object] | npt.NDArray[np.generic]]
@@ -169,16 +147,6 @@ class ContextRows:
             )
         return context
 
-    def write(self, context: EncodedContext, who: IntArray | slice, out: FloatArray) -> None:
-        """Write what a context says of the users `who` to the rows of out, (·, dim)."""
-        width = self.dim - context.numbers.shape[1]
-        rows = self.table[context.ids - self.first]
-        if self.of_vectors is not None:
-            # the last row is that of no item
-            rows[:, self.fields_of_items] += self.of_vectors[context.items]
-        out[who, :width] = rows.reshape(len(context.ids), width)
-        out[who, width:] = context.numbers
-
 
 class LoggedContexts:
     """The contexts of some sessions of a log, event by event.
@@ -216,21 +184,10 @@ def drawn_sessions(keys: KeyArray, session_offsets: npt.NDArray[np.integer]) -> 
 
 
 class UserContexts:
-    """The contexts of n users now.
-
-    Attributes:
-        states: what a user's history says, then its context, shape (n, history + dim).
-        items: the item of each of the context's fields of items, -1 for none, shape (n, ·).
-    """
+    """The contexts of the users of a learned world now."""
 
     def __init__(
-        self,
-        rows: ContextRows,
-        logged: LoggedContexts | None,
-        starts: bool,
-        histories: FloatArray,
-        items: IntArray,
-        values: IntArray,
+        self, rows: ContextRows, logged: LoggedContexts | None, starts: bool, users: Users
     ) -> None:
         """Make room.
 
@@ -238,18 +195,11 @@ class UserContexts:
             rows: the world's.
             logged: where contexts come from if none is given.
             starts: whether users begin within a logged session.
-            histories: the states of the users' histories, shape (n, ·), which change in place.
-            items: room for `items`, which the numbers of candidates are made of.
-            values: room for the row of each value of the fields of categories, -1 for an unknown
-                one, shape (n, ·); likewise.
+            users: whose states and counts the contexts are written to.
         """
-        n, self.width = histories.shape
-        self.rows, self.logged, self.starts, self.histories = rows, logged, starts, histories
-        self.items, self.values = items, values
-        self.first = np.array([part.start + 1 for part in rows.space.context], np.int32)
-        self.states: FloatArray = np.zeros((n, self.width + rows.dim), np.float32)
-        self.known: BoolArray = np.zeros(n, np.bool_)
-        self.events: Int64Array = np.full(n, -1, np.int64)
+        self.rows, self.logged, self.starts, self.users = rows, logged, starts, users
+        self.known: BoolArray = np.zeros(users.n, np.bool_)
+        self.events: Int64Array = np.full(users.n, -1, np.int64)
         """logged event whose context each user has, -1 where none is drawn"""
         self.last_events = self.events.copy()
 
@@ -257,7 +207,6 @@ class UserContexts:
         """Forget those users' contexts, and draw the session that theirs come from, if there is a
         log."""
         self.known[users] = False
-        self.read_histories()
         if self.logged is None:
             return
         offsets = self.logged.session_offsets
@@ -269,18 +218,16 @@ class UserContexts:
     def give(self, context: Context, active: BoolArray) -> None:
         """Take the context of an event of all users, for the active ones. Raises ConfigError for a
         wrong shape, id or item."""
-        encoded = self.rows.checked(context, len(self.known))
-        if active.all():
-            self.put(encoded, slice(None))
-            return
-        users = np.flatnonzero(active).astype(np.int32)
-        self.put(encoded.of(users), users)
+        encoded, users = self.rows.checked(context, len(self.known)), np.flatnonzero(active)
+        self.put(encoded.of(users), users.astype(np.int32))
 
     def put(self, context: EncodedContext, users: IntArray | slice) -> None:
         """Take the contexts of those users, in that order; nothing is checked."""
-        self.rows.write(context, users, self.states[:, self.width :])
-        self.items[users] = context.items
-        self.values[users] = context.ids - self.first
+        # the last row of vectors is that of no item
+        n = self.rows.catalogue.n_items
+        vectors = np.where(context.items < 0, n, context.items)
+        given = vectors if self.users.networks.reads_vectors else None
+        self.users.give_context(users, context.ids, context.items, context.numbers, given)
         self.known[users] = True
 
     def require(self, active: BoolArray) -> None:
@@ -298,18 +245,12 @@ class UserContexts:
                 "session, or give a step its context (context=world.context_of(…))"
             )
 
-    def move_on(self, active: BoolArray, n_live: int) -> None:
-        """After a step, which moved some of the first `n_live` users: read their histories, and
-        take the context of the active users' next logged events."""
-        self.states[:n_live, : self.width] = self.histories[:n_live]
+    def move_on(self, active: BoolArray) -> None:
+        """After a step take the context of the active users' next logged events."""
         users = np.flatnonzero(active & (self.events >= 0)).astype(np.int32)
         if self.logged is not None and len(users):
             self.events[users] = np.minimum(self.events[users] + 1, self.last_events[users])
             self.put(self.logged.at(self.events[users]), users)
-
-    def read_histories(self) -> None:
-        """Take over the states of the users' histories."""
-        self.states[:, : self.width] = self.histories
 
 
 def _column(name: str, values: object) -> pl.Series:

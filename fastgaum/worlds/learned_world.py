@@ -9,24 +9,23 @@ step. A step costs the same at any time."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.engine.scorer import DisplayBatch, parts_of
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.features.encoder import N_RESERVED
 from fastgaum.logs.clicks import refuse_successive
+from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.models.choice_model import Head
-from fastgaum.models.folded import FoldedRecurrent, SlateScorer, folded_scorer
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.histories import HistoryEncoder, Recurrent
-from fastgaum.nets.regularisers import Regulariser
-from fastgaum.worlds.actions import ActionRows, LoggedActions
+from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
+from fastgaum.worlds.actions import ActionIds, act_as_logged
 from fastgaum.worlds.catalogue import Catalogue, item_features
 from fastgaum.worlds.context import ContextRows, EncodedContext, LoggedContexts, drawn_sessions
 from fastgaum.worlds.learned_population import LearnedPopulation
@@ -61,7 +60,7 @@ class LearnedWorld(World):
         n_features: int = 15,
         further: pl.Series | None = None,
     ) -> None:
-        """Fold a model.
+        """Copy a model's networks.
 
         Args:
             model: a fitted model; `UserModel.load(run)` reads one. Of a model with fits on
@@ -95,39 +94,18 @@ class LearnedWorld(World):
             require_log(log)
         for fields in (model.space.context_number_names, () if log is None else log.context):
             refuse_successive(fields, "a world asks its users for")
-        networks = model.networks
-        if head is None:
-            head = "generator" if networks.generator is not None else "reward"
-        if head not in ("generator", "reward"):
-            raise ConfigError(f"head must be generator or reward, got '{head}'")
-        if head == "generator" and networks.generator is None:
-            raise ConfigError(
-                "the model has no generator (players = exact): use head='reward', whose best "
-                "response it is"
-            )
         if starts not in ("empty", "logged"):
             raise ConfigError(f"starts must be empty or logged, got '{starts}'")
         if starts == "logged" and log is None:
             raise ConfigError("logged starts need a log to draw them from: pass --log LOG (log=…)")
-        self.model, self.head, self.outside = model, head, model.outside
         self.catalogue = Catalogue.of(model.space, log, further)
-        self.item_ids, of = self.catalogue.item_ids, self.catalogue.table_rows
-        self.regulariser: Regulariser = model.regulariser
-        self.eta = float(model.config.eta) if head == "reward" else 1.0
-        self.reward = folded_scorer(networks.player.reward, of)
-        self.generator: SlateScorer | None = None
-        if head == "generator" and networks.generator is not None:
-            self.generator = folded_scorer(networks.generator, of)
-        history = networks.player.history
-        self.state_dim = networks.player.state_dim
-        self.action_rows: ActionRows | None = None
-        if model.space.actions:
-            self.action_rows = ActionRows(self.catalogue)
-            of = dataclasses.replace(of, n_ids=model.space.n_ids)
-        self.history: FoldedRecurrent | HistoryEncoder = (
-            FoldedRecurrent(history, of) if type(history) is Recurrent else deepcopy(history).cpu()
-        )
-        self.item_features = item_features(self.catalogue, self.reward.table, n_features)
+        self.networks, vectors = FixedNetworks(model, head), self.catalogue.vectors
+        if vectors is not None:
+            self.networks = self.networks.with_vectors(vectors, self.catalogue.n_items + 1)
+        self.model, self.head, self.outside = model, self.networks.head, model.outside
+        self.item_ids, self.state_dim = self.catalogue.item_ids, self.networks.state_dim
+        self.action_ids = ActionIds(self.catalogue) if model.space.actions else None
+        self.item_features = item_features(self.catalogue, model.networks.player.reward, n_features)
         self.starts = (
             LoggedStarts(self.catalogue, log, split)
             if starts == "logged" and log is not None
@@ -137,13 +115,13 @@ class LearnedWorld(World):
         self.context: ContextRows | None = None
         self.logged_contexts: LoggedContexts | None = None
         if model.space.context_holds:
-            self.context = ContextRows(self.catalogue, networks.player.items)
+            self.context = ContextRows(self.catalogue)
             sessions = np.empty(0, np.int32) if log is None else log.sessions_in(split)
             if log is not None and len(sessions):
                 self.logged_contexts = LoggedContexts(self.context, log, sessions)
 
     def _marks(self) -> Iterator[bytes]:
-        # the weights as they are in the file: what is folded of them may differ by machine
+        # the weights as they are in the file
         networks = self.model.networks
         assert networks is not None
         for name, weight in networks.player.state_dict().items():
@@ -205,15 +183,13 @@ class LoggedStarts:
                 f"log '{log.name}' has no session in split '{split}' to start users from"
             )
         encoded = catalogue.space.encode(log, rows)
-        self.session_offsets, self.display_offsets = (
-            encoded.session_offsets,
-            encoded.display_offsets,
-        )
-        self.choices, self.numbers = encoded.choices, encoded.numbers
-        self.rows, self.n_known = catalogue.rows(encoded.ids), catalogue.n_items
-        self.actions: LoggedActions | None = None
-        if encoded.actions is not None:
-            self.actions = LoggedActions(catalogue, encoded.actions)
+        self.session_offsets = encoded.session_offsets
+        self.display_offsets = encoded.display_offsets
+        self.choices, self.ids, self.numbers = encoded.choices, encoded.ids, encoded.numbers
+        # a further item is unknown here: ids do not tell one from another
+        self.n_known, rows = catalogue.n_items, encoded.ids[:, 0] - np.int32(N_RESERVED)
+        self.items = np.where(rows < 0, np.int32(self.n_known), rows)
+        self.actions = encoded.actions
 
     def drawn(self, keys: KeyArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """A session for each key, and how many of its events went before: 0 … all but one."""
@@ -229,7 +205,7 @@ class LoggedStarts:
             starts = self.display_offsets[events]
             sizes = self.display_offsets[events + 1] - starts
             places = np.arange(int(sizes.max()))
-            items = self.rows[np.minimum(starts[:, None] + places, len(self.rows) - 1), 0]
+            items = self.items[np.minimum(starts[:, None] + places, len(self.items) - 1)]
             slates, choices = (
                 np.full((len(keys), len(places)), NO_ITEM, np.int32),
                 np.full(len(keys), -1, np.int32),
@@ -240,38 +216,24 @@ class LoggedStarts:
             choices[now] = self.choices[events]
             yield Past(slates, choices, lengths > t)
 
-    def play(self, users: LearnedPopulation, who: IntArray, keys: KeyArray) -> None:
+    def play(self, users: Users, who: IntArray, keys: KeyArray) -> None:
         """Let the users `who`, who have no history, see and choose what is in their prefixes."""
         sessions, lengths = self.drawn(keys)
-        first_events = self.session_offsets[sessions]
-        shape = self.rows.shape[1]
+        first_events, networks = self.session_offsets[sessions], users.networks
         for t in range(int(lengths.max(initial=-1)) + 1):
             if self.actions is not None:
                 # those before the event that users stand at are done too
                 there = np.flatnonzero(lengths >= t)
-                self.actions.tell(users, who[there], first_events[there] + t)
+                act_as_logged(users, who[there], self.actions, first_events[there] + t)
             now = np.flatnonzero(lengths > t)
             if not len(now):
                 break
             events = first_events[now] + t
-            starts = self.display_offsets[events]
-            sizes = self.display_offsets[events + 1] - starts
-            k = int(sizes.max())
-            rows = np.full((users.n, k, shape), -1, np.int32)
-            candidates = np.minimum(starts[:, None] + np.arange(k), len(self.rows) - 1)
-            rows[who[now]] = np.where(
-                (np.arange(k) < sizes[:, None])[:, :, None], self.rows[candidates], -1
-            )
-            chosen = np.full((users.n, 1, shape), -1, np.int32)
-            numbers = np.zeros((users.n, 1, self.numbers.shape[1]), np.float32)
-            clicked = self.choices[events] >= 0
-            at = (starts + self.choices[events])[clicked]
-            chosen[who[now[clicked]], 0] = self.rows[at]
-            numbers[who[now[clicked]], 0] = self.numbers[at]
-            active = np.zeros(users.n, bool)
-            active[who[now]] = True
-            users.session_counts.make_room(k)
-            users.session_counts.count(
-                0, users.n, active, rows, np.ascontiguousarray(chosen[:, 0, 0])
-            )
-            users.advance(active, chosen, numbers)
+            offsets, at = pick_rows(self.display_offsets, events)
+            choices, items, ids = self.choices[events], self.items[at], self.ids[at]
+            vector_ids = ids
+            if networks.reads_vectors:
+                vector_ids = np.column_stack([ids, items + np.int32(networks.n_ids)])
+            batch = DisplayBatch(offsets, ids, self.numbers[at], parts_of(offsets))
+            chosen = np.where(choices >= 0, offsets[:-1] + choices, np.int32(-1))
+            users.move(ShownDisplays(who[now], items, batch, vector_ids), chosen)

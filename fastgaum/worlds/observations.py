@@ -13,8 +13,14 @@ from gymnasium import spaces
 from fastgaum.errors import ConfigError
 from fastgaum.features.relations import WINDOW
 from fastgaum.features.session_counts import SessionTables
-from fastgaum.kernels.candidate_counts import CHOSEN, DISPLAYED, N_COUNTS, counts_of_pools
-from fastgaum.kernels.slates import displayed_rows
+from fastgaum.kernels.candidate_counts import (
+    CHOSEN,
+    DISPLAYED,
+    N_COUNTS,
+    UserDisplays,
+    find_counts,
+)
+from fastgaum.kernels.slates import find_displayed
 from fastgaum.worlds.pools import UserPools
 from fastgaum.worlds.rules import EnvOptions
 from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Past, World
@@ -53,19 +59,27 @@ class UserSessions:
     def see(self, slates: IntArray, items: IntArray, active: npt.NDArray[np.bool_]) -> None:
         """Count an event of the active users: slates (n, k), and the items chosen, (n,), `NO_ITEM`
         for none."""
-        rows = np.empty((*slates.shape, 1), np.int32)
-        displayed_rows(0, self.n, slates, active, self.n_items + 1, 0, rows)
-        self.tables.make_room(slates.shape[1])
-        self.tables.count(0, self.n, active, rows, items)
+        who = np.flatnonzero(active).astype(np.int32)
+        offsets, (shown, places) = (
+            np.empty(len(who) + 1, np.int32),
+            np.empty((2, len(who) * slates.shape[1]), np.int32),
+        )
+        n = find_displayed(slates, who, self.n_items + 1, offsets, shown, places)
+        chosen, events = np.full(len(who), -1, np.int32), np.repeat(who, np.diff(offsets))
+        at = np.flatnonzero(shown[:n] == items[events])
+        chosen[np.searchsorted(who, events[at])] = at
+        self.tables.count(UserDisplays(who, offsets, shown), chosen)
 
     def of(self, pools: IntArray) -> dict[str, IntArray]:
         """What the sessions hold, of users whose pools are (n, m): `shown` and `chosen`, how often
         each item of the pool was, (n, m); `events` until now, (n, 1); `latest`, the items of the
         last choices, the last one first, (n, 20), −1 where there were fewer, and the number of
         items for one that the world does not know."""
-        counts = np.empty((*pools.shape, N_COUNTS), np.int32)
-        users = self.tables.users
-        counts_of_pools(0, self.n, np.ascontiguousarray(pools), users, counts)
+        counts, users = np.empty((*pools.shape, N_COUNTS), np.int32), self.tables.users
+        offsets = np.arange(self.n + 1, dtype=np.int32) * np.int32(pools.shape[1])
+        everyone = np.arange(self.n, dtype=np.int32)
+        shown = UserDisplays(everyone, offsets, np.ascontiguousarray(pools).ravel())
+        find_counts(shown, users, counts.reshape(-1, N_COUNTS))
         ago = np.arange(WINDOW)
         at = (users.n_chosen[:, None] - 1 - ago) % WINDOW
         latest = np.take_along_axis(users.latest, at, axis=1)

@@ -1,22 +1,21 @@
 """SetPopulation: users of a `WorldSet`, each of whom lives in one member.
 
-Each member computes its own users alone. The first one also follows all, for its states are what
-policies read; with `follow_all` every member does. Followers see what has happened when they are
-asked: where states are not read, no user is followed."""
+Each member is a population of all n users, and computes those who live in it. The first one also
+follows the others, for its states are what policies read; with `follow_all` every member does.
+Followers see what has happened when they are asked: where states are not read, no user is
+followed."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastgaum.errors import ConfigError
-from fastgaum.worlds.actions import tell_rows
 from fastgaum.worlds.context import BoolArray, Context, EncodedContext, SetContext
-from fastgaum.worlds.followers import Followers
-from fastgaum.worlds.parts import Work, do, no_choices
+from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.world import (
     NO_ITEM,
     FloatArray,
@@ -28,8 +27,11 @@ from fastgaum.worlds.world import (
 )
 
 if TYPE_CHECKING:
-    from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.world_set import WorldSet
+
+MOST_WAITING = 64
+"""events that followers may have yet to see: most lives are over by then"""
+Contexts = Sequence[EncodedContext | None]
 
 
 class SetPopulation(Population):
@@ -37,44 +39,45 @@ class SetPopulation(Population):
 
     Attributes:
         members: the member that each user lives in, shape (n,).
+        populations: all n users, as each member takes them to be.
     """
 
     def __init__(self, world: WorldSet, n: int, follow_all: bool = False) -> None:
-        self.world, self.n = world, n
+        self.world, self.n, self.follow_all = world, n, follow_all
         self.members: IntArray = np.zeros(n, np.int32)
-        self.n_following = len(world.worlds) if follow_all else 1
-        self.follow_all = follow_all
-        following = slice(self.n_following)
-        self.followers = Followers(world.worlds[following], world.own_of[following], n)
-        self.residents = [
-            _Residents(one, own_of, n)
-            for one, own_of in zip(world.worlds, world.own_of, strict=True)
-        ]
-        self.residents[0].enter(np.arange(n, dtype=np.int32))
+        self.populations = [one.population(n) for one in world.worlds]
+        self._following = self.populations[: None if follow_all else 1]
+        self._given: BoolArray = np.zeros(n, np.bool_)
+        """who was given a context since its reset"""
+        self.waiting: deque[tuple[BoolArray, Callable[[LearnedPopulation, int, BoolArray], None]]]
+        self.waiting = deque()
+        """who of the followers has something to see, and what shows it to those of a member"""
+        self._most_waiting = MOST_WAITING
 
     @property
     def states(self) -> FloatArray:
         """The states of the first member, which follows every user, shape (n, state_dim);
         read-only. Read them anew after a `reset` or `step`: only then are they up to date."""
-        return self.followers.now()[0].states
+        return self._up_to_date()[0].states
 
     @property
     def seen(self) -> Population:
         """The users as the first member takes them to be, now and at any time after: once they
         were asked for, they follow at every step."""
-        return self.followers.always()[0]
+        self._most_waiting = 0
+        return self._up_to_date()[0]
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """Start users anew, each in the member that its key draws."""
         who = np.arange(self.n, dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
-        self.followers.reset(keys, rows)
-        members = self.world.members_of(keys)
-        self.members[who] = members
-        for residents in self.residents:
-            residents.leave(who)
-        for member, residents in enumerate(self.residents):
-            mine = members == member
-            residents.enter(who[mine], keys[mine])
+        self.members[who] = members = self.world.members_of(keys)
+        self._given[who] = False
+        for active, _ in self.waiting:
+            active[who] = False
+        for number, users in enumerate(self.populations):
+            mine = (members == number) | (number < len(self._following))
+            if mine.any():
+                users.reset(np.asarray(keys, np.uint64)[mine], who[mine])
 
     def take(self, context: Context | None, active: BoolArray | None = None) -> None:
         """Have each user, or each active one, take a context of `WorldSet.context_of`, and keep it;
@@ -82,15 +85,20 @@ class SetPopulation(Population):
 
         Raises:
             ConfigError: it was made by another world, is not one of n users, or is given to a
-                member that reads none.
+                member that reads none; or a member reads context, and one of its users has none.
         """
-        if context is None:
-            return
-        by_member = self._of_members(context)
-        for residents, own in zip(self.residents, by_member, strict=True):
-            if own is not None:
-                residents.take(own, active)
-        self.followers.take(by_member[: self.n_following], active)
+        who = np.ones(self.n, np.bool_) if active is None else active
+        contexts: Contexts = [None] * len(self.populations)
+        if context is not None:
+            contexts = self._of_members(context)
+            self._given |= who
+
+            def give(users: LearnedPopulation, number: int, followed: BoolArray) -> None:
+                users.take(contexts[number], followed)
+
+            self._show_followers(who, give)
+        for number, users in enumerate(self.populations):
+            users.take(contexts[number], who & (self.members == number))
 
     def step(
         self,
@@ -105,15 +113,18 @@ class SetPopulation(Population):
         Raises:
             ConfigError: as `LearnedPopulation.step`.
         """
-        slates, keys = self._checked(slates), np.ascontiguousarray(keys, np.uint64)
+        slates = self._checked(slates)
         self.take(context, active)
-        acting = self._acting(active)
-        response = no_choices(self.n)
-        do([residents.stepping(slates, keys, who, response) for residents, who in acting])
-        clicked = np.flatnonzero(response.places >= 0)
-        response.items[clicked] = slates[clicked, response.places[clicked]]
-        self.followers.see(slates, response.places, active)
-        return response
+        self._require_contexts(active)
+        places, utilities = np.full(self.n, -1, np.int32), np.zeros(self.n, np.float32)
+        for number, users, mine in self._at_home(active):
+            found = users.step(self.world.own_of[number][slates], keys, mine)
+            places[mine], utilities[mine] = found.places[mine], found.utilities[mine]
+        items = np.full(self.n, NO_ITEM, np.int32)
+        clicked = np.flatnonzero(places >= 0)
+        items[clicked] = slates[clicked, places[clicked]]
+        self._follow(slates, places, active)
+        return Response(places, items, utilities)
 
     def follow(
         self,
@@ -129,25 +140,25 @@ class SetPopulation(Population):
         """
         slates, places = self._checked(slates), np.asarray(places, np.int32)
         self.take(context, active)
-        acting = self._acting(active)
-        do([residents.following(slates, places, who) for residents, who in acting])
-        self.followers.see(slates, places, active)
+        self._require_contexts(active)
+        for number, users, mine in self._at_home(active):
+            users.follow(self.world.own_of[number][slates], places, mine)
+        self._follow(slates, places, active)
 
     def acted(self, items: IntArray, action: str) -> None:
         """As the base says, of every member. Raises ConfigError as there."""
-        items = checked_slates(np.reshape(items, (-1, 1)), self.n, self.world.n_items)
-        told = []
-        for residents in self.residents:
-            slots, users = residents.of(None)
-            if len(slots):
-                own = residents.shown(items, slots, users)[:, 0]
-                told.append(
-                    (residents.population, residents.population.rows_of_action(own, action))
-                )
-        self.followers.acted(items[:, 0], action)
+        items = checked_slates(np.reshape(items, (-1, 1)), self.n, self.world.n_items)[:, 0].copy()
+        active = items != NO_ITEM
         # every member knows the action, or none is told
-        for population, rows in told:
-            tell_rows(population, rows)
+        for users, own_of in zip(self.populations, self.world.own_of, strict=True):
+            users.ids_of_action(own_of[items], action)
+
+        def act(users: LearnedPopulation, number: int, who: BoolArray) -> None:
+            users.acted(np.where(who, self.world.own_of[number][items], NO_ITEM), action)
+
+        for number, users, mine in self._at_home(active):
+            act(users, number, mine)
+        self._show_followers(active, act)
 
     def utilities(
         self, pools: IntArray, k: int | None = None, context: Context | None = None
@@ -156,11 +167,9 @@ class SetPopulation(Population):
         pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
         self.take(context)
         result = np.zeros((self.n, pools.shape[-1]), np.float32)
-        for residents in self.residents:
-            slots, users = residents.of(None)
-            if len(slots):
-                shown = residents.shown(pools, slots, users)
-                result[users] = residents.population.utilities(shown, k)[slots]
+        for number, users, mine in self._at_home(None):
+            found = users.utilities(self.world.own_of[number][pools], k, active=mine)
+            result[mine] = found[mine]
         return result
 
     def probabilities(
@@ -171,12 +180,9 @@ class SetPopulation(Population):
         slates = self._checked(slates)
         self.take(context)
         places, none = np.zeros(slates.shape, np.float32), np.ones(self.n, np.float32)
-        for residents in self.residents:
-            slots, users = residents.of(None)
-            if len(slots):
-                shown = residents.shown(slates, slots, users)
-                of_slots = residents.population.probabilities(shown)
-                places[users], none[users] = of_slots[0][slots], of_slots[1][slots]
+        for number, users, mine in self._at_home(None):
+            found = users.probabilities(self.world.own_of[number][slates], active=mine)
+            places[mine], none[mine] = found[0][mine], found[1][mine]
         return places, none
 
     def disagreement(self, slates: IntArray, context: Context | None = None) -> FloatArray:
@@ -196,24 +202,62 @@ class SetPopulation(Population):
         return distance_to_mean(
             [
                 users.probabilities(own_of[slates])
-                for users, own_of in zip(self.followers.now(), self.world.own_of, strict=True)
+                for users, own_of in zip(self._up_to_date(), self.world.own_of, strict=True)
             ]
         )
 
-    def _acting(self, active: BoolArray | None) -> list[tuple[_Residents, BoolArray]]:
-        """The members that some active users live in, and these users' slots there, (n,).
+    def _at_home(self, active: BoolArray | None) -> list[tuple[int, LearnedPopulation, BoolArray]]:
+        """The members that some active users live in, and these users, (n,)."""
+        who = np.ones(self.n, np.bool_) if active is None else active
+        found = [
+            (number, users, who & (self.members == number))
+            for number, users in enumerate(self.populations)
+        ]
+        return [one for one in found if one[2].any()]
 
-        Raises:
-            ConfigError: a member reads context, and one of its users has none; so none has moved.
-        """
-        found = [(residents, residents.here(active)) for residents in self.residents]
-        acting = [(residents, who) for residents, who in found if who.any()]
-        for residents, who in acting:
-            residents.population.take(None, who)
-        self.followers.require(active)
-        return acting
+    def _require_contexts(self, active: BoolArray | None) -> None:
+        """Raise ConfigError, before anybody has moved, unless those who follow the active users
+        have contexts."""
+        who = np.ones(self.n, np.bool_) if active is None else active
+        for users in self._following:
+            logged = users.world.logged_contexts is not None
+            if users.contexts is not None and not logged and (who & ~self._given).any():
+                self._up_to_date()
+                users.take(None, who)
 
-    def _of_members(self, context: Context) -> tuple[EncodedContext | None, ...]:
+    def _follow(self, slates: IntArray, places: IntArray, active: BoolArray | None) -> None:
+        """Have followers see what was chosen."""
+        slates, places = slates.copy(), places.copy()
+
+        def follow(users: LearnedPopulation, number: int, who: BoolArray) -> None:
+            users.follow(self.world.own_of[number][slates], places, who)
+
+        self._show_followers(np.ones(self.n, np.bool_) if active is None else active, follow)
+
+    def _show_followers(
+        self, active: BoolArray, show: Callable[[LearnedPopulation, int, BoolArray], None]
+    ) -> None:
+        """Have those who follow the active users see something, when they are asked."""
+        if len(self.populations) > 1:
+            self.waiting.append((active.copy(), show))
+        while len(self.waiting) > self._most_waiting:
+            self._see_oldest()
+
+    def _up_to_date(self) -> list[LearnedPopulation]:
+        """The members that follow every user, once they have seen everything."""
+        while self.waiting:
+            self._see_oldest()
+        return self._following
+
+    def _see_oldest(self) -> None:
+        active, show = self.waiting.popleft()
+        for number, users in enumerate(self._following):
+            # a user who was reset since then has nothing to see: its member is still the same
+            followed = active & (self.members != number)
+            if followed.any():
+                show(users, number, followed)
+
+    def _of_members(self, context: Context) -> Contexts:
         members = self.world.worlds
         if not isinstance(context, SetContext) or len(context.members) != len(members):
             raise ConfigError(
@@ -223,113 +267,11 @@ class SetPopulation(Population):
         for one, own in zip(members, context.members, strict=True):
             if own is not None and one.context is not None:
                 one.context.checked(own, self.n)
-        return context.members
+        everyone = np.arange(self.n)
+        return [None if own is None else own.of(everyone) for own in context.members]
 
     def _checked(self, slates: IntArray) -> IntArray:
         return checked_slates(slates, self.n, self.world.n_items)
-
-
-class _Residents:
-    """The users who live in one member, side by side in the first slots of its population: a
-    computation takes as long as there are users."""
-
-    def __init__(self, world: LearnedWorld, own_of: IntArray, n: int) -> None:
-        self.population, self.own_of, self.n = world.population(n), own_of, n
-        self.user_of: IntArray = np.full(n, -1, np.int32)
-        """user in each slot, -1 in a free one"""
-        self.slot_of: IntArray = np.full(n, -1, np.int32)
-        """slot of each user, -1 of one who lives elsewhere"""
-        self.population.live(self.user_of >= 0)
-
-    def leave(self, users: IntArray) -> None:
-        """Free the slots of those of some users who live here; `enter` must follow."""
-        slots = self.slot_of[users]
-        self.user_of[slots[slots >= 0]] = -1
-        self.slot_of[users] = -1
-
-    def enter(self, users: IntArray, keys: KeyArray | None = None) -> None:
-        """Give users the first free slots; with keys they start anew."""
-        slots = np.flatnonzero(self.user_of < 0)[: len(users)].astype(np.int32)
-        self.user_of[slots], self.slot_of[users] = users, slots
-        # a free slot is not computed
-        self.population.live(self.user_of >= 0)
-        if keys is not None and len(slots):
-            self.population.reset(keys, slots)
-
-    def take(self, context: EncodedContext, active: BoolArray | None) -> None:
-        """Give those of the active users who live here their contexts; `context` is of all n, and
-        was checked."""
-        if self.population.contexts is None:
-            self.population.take(context)
-            return
-        slots, users = self.of(active)
-        self.population.contexts.put(context.of(users), slots)
-
-    def stepping(
-        self, slates: IntArray, keys: KeyArray, who: BoolArray, response: Response
-    ) -> Work:
-        """What a step of the users in the slots `who`, (n,), has to do; other arrays are of all n
-        users of the set."""
-        n = self.population.n_live
-        own, own_keys = np.empty((n, slates.shape[1]), np.int32), np.empty(n, np.uint64)
-        found = no_choices(n)
-        work = self.population.stepping(own, own_keys, who, found)
-
-        def part(first: int, last: int) -> None:
-            self._gather(first, last, slates, own)
-            own_keys[first:last] = keys[self.user_of[first:last]]
-            work.part(first, last)
-
-        def finish() -> None:
-            work.finish()
-            slots = np.flatnonzero(who[:n])
-            users = self.user_of[slots]
-            response.places[users] = found.places[slots]
-            response.utilities[users] = found.utilities[slots]
-
-        return dataclasses.replace(work, part=part, finish=finish)
-
-    def following(self, slates: IntArray, places: IntArray, who: BoolArray) -> Work:
-        """What following has to do; as `stepping`."""
-        n = self.population.n_live
-        own, own_places = np.empty((n, slates.shape[1]), np.int32), np.empty(n, np.int32)
-        work = self.population.following(own, own_places, who)
-
-        def part(first: int, last: int) -> None:
-            self._gather(first, last, slates, own)
-            own_places[first:last] = places[self.user_of[first:last]]
-            work.part(first, last)
-
-        return dataclasses.replace(work, part=part)
-
-    def _gather(self, first: int, last: int, slates: IntArray, own: IntArray) -> None:
-        """Write what users in slots first to last − 1 are shown, in this member's numbers."""
-        shown = slates.take(self.user_of[first:last], axis=0)
-        self.own_of.take(shown, out=own[first:last], mode="wrap")
-
-    def here(self, active: BoolArray | None) -> BoolArray:
-        """The slots of active users, shape (n,)."""
-        n, who = self.population.n_live, np.zeros(self.n, np.bool_)
-        users = self.user_of[:n]
-        who[:n] = users >= 0
-        if active is not None:
-            who[:n] &= active[users]
-        return who
-
-    def of(self, active: BoolArray | None) -> tuple[IntArray, IntArray]:
-        """Slots and users of the active ones who live here."""
-        slots = np.flatnonzero(self.user_of >= 0).astype(np.int32)
-        users = self.user_of[slots]
-        return (slots, users) if active is None else (slots[active[users]], users[active[users]])
-
-    def shown(self, items: IntArray, slots: IntArray, users: IntArray) -> IntArray:
-        """What users are shown, (n, k) or one row for all, in this member's numbers by slot;
-        `NO_ITEM` elsewhere."""
-        if items.ndim == 1:
-            return self.own_of[items]
-        result = np.full(items.shape, NO_ITEM, np.int32)
-        result[slots] = self.own_of[items[users]]
-        return result
 
 
 def distance_to_mean(members: Sequence[tuple[FloatArray, FloatArray]]) -> FloatArray:

@@ -111,7 +111,7 @@ def test_users_of_a_set_are_told_their_page_and_target(world: LearnedWorld) -> N
     assert set(users.members) == {0, 1}
     for ours, its in zip(live(users, rule, 5, np.random.default_rng(7)), expected, strict=True):
         np.testing.assert_array_equal(ours.items, its.items)
-        np.testing.assert_array_equal(ours.utilities, its.utilities)
+        np.testing.assert_allclose(ours.utilities, its.utilities, atol=1e-5)
 
 
 @settings(max_examples=25, deadline=None)
@@ -210,8 +210,9 @@ def test_planned_links_bring_players_to_their_targets_sooner(world: LearnedWorld
     displays = GraphDisplays(world, graph, starts, targets, policy)
     steps = live(users, displays, 2, np.random.default_rng(7))
     displays(2, steps[-1])
-    assert np.abs(users.encoder.states).max() > 0
-    assert np.array_equal(policy.users.encoder.states, users.encoder.states)
+    ours, its = (one.users.states[:, : world.networks.history_dim] for one in (users, policy.users))
+    assert np.abs(ours).max() > 0
+    np.testing.assert_allclose(its, ours, atol=1e-5)
 
 
 def test_a_guide_knows_the_items(world: LearnedWorld) -> None:

@@ -20,8 +20,7 @@ from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.kernels.candidate_formulas import Slates, context_numbers
-from fastgaum.kernels.slate_numbers import slate_context_numbers
+from fastgaum.kernels.candidate_formulas import context_numbers
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.model_file import load_model_state, model_state, save_model_state, space_in
 from tests.builders import change_state, permuted_within_sets, put, values_of
@@ -134,27 +133,6 @@ def test_the_kernel_writes_one_for_the_same_item(seed: int) -> None:
     for event, (first, last) in enumerate(itertools.pairwise(offsets)):
         for field, column in enumerate(columns):
             expected[first:last, column] = items[first:last] == of_context[event, field]
-    np.testing.assert_array_equal(out, expected)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000))
-def test_the_kernel_of_slates_writes_the_same(seed: int) -> None:
-    """Of users first to last − 1 alone; an empty place is no item, not even that of no context."""
-    rng = np.random.default_rng(seed)
-    n, k, n_fields = rng.integers(1, 5, 3).tolist()
-    rows = rng.integers(-1, 4, (n, k, 2)).astype(np.int32)
-    of_context = rng.integers(-1, 4, (n, n_fields)).astype(np.int32)
-    columns = rng.permutation(n_fields + 1)[:n_fields]
-    first, last = sorted(rng.integers(0, n + 1, 2).tolist())
-    out = np.full((n, k, n_fields + 1), 7, np.float32)
-    slate_context_numbers(first, last, Slates(rows, 0), of_context, columns, out)
-    expected = np.full_like(out, 7)
-    for user in range(first, last):
-        for place, field in itertools.product(range(k), range(n_fields)):
-            item = rows[user, place, 0]
-            same = item >= 0 and item == of_context[user, field]
-            expected[user, place, columns[field]] = same
     np.testing.assert_array_equal(out, expected)
 
 

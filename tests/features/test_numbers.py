@@ -3,23 +3,24 @@ the encoder gives all its candidates at once."""
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastgaum.engine.scorer import parts_of
 from fastgaum.features import numbers as named
+from fastgaum.features.encoder import Encoder
 from fastgaum.features.session_counts import SessionCounts
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_formulas
-from fastgaum.kernels.candidate_formulas import Slates
+from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.columns import Vocabulary
+from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.worlds.catalogue import Catalogue
 from tests.builders import put, random_log
-from tests.worlds.simulated import encoded
+from tests.worlds.simulated import Within
 
 
 def log_like_a_world(seed: int, n_sessions: int) -> SessionLog:
@@ -33,28 +34,23 @@ def log_like_a_world(seed: int, n_sessions: int) -> SessionLog:
     )
 
 
-def replayed(catalogue: Catalogue, log: SessionLog) -> np.ndarray:
+def replayed(catalogue: Catalogue, log: SessionLog, within: bool) -> np.ndarray:
     """Numbers of the log's candidates, each session a user of a world, one event at a time."""
-    n, sizes = log.n_sessions, np.diff(log.display_offsets)
     rows_of_items = Vocabulary(catalogue.item_ids).codes(log.item_ids)
-    counts, most = SessionCounts(catalogue.space, catalogue.fixed, n), int(sizes.max())
+    counts = SessionCounts(catalogue.space, log.n_sessions, within)
     result = np.full((log.n_candidates, catalogue.space.n_numbers), np.nan, np.float32)
     lengths = np.diff(log.session_offsets)
     for t in range(int(lengths.max())):
-        active = lengths > t
-        rows = np.full((n, most, 1), -1, np.int32)
-        chosen = np.full(n, -1, np.int32)
-        events = {int(user): int(log.session_offsets[user]) + t for user in np.flatnonzero(active)}
-        spans = {user: slice(*log.display_offsets[at : at + 2]) for user, at in events.items()}
-        for user, at in events.items():
-            rows[user, : sizes[at], 0] = rows_of_items[log.items[spans[user]]]
-            chosen[user] = rows[user, log.choices[at], 0] if log.choices[at] >= 0 else -1
-        numbers = np.empty((n, most, catalogue.space.n_numbers), np.float32)
-        counts.make_room(most)
-        counts.write(0, n, Slates(rows, 0), numbers)
-        counts.count(0, n, active, rows, chosen)
-        for user, at in events.items():
-            result[spans[user]] = numbers[user, : sizes[at]]
+        users = np.flatnonzero(lengths > t).astype(np.int32)
+        events = log.session_offsets[users] + t
+        offsets, candidates = pick_rows(log.display_offsets, events)
+        shown = UserDisplays(users, offsets, rows_of_items[log.items[candidates]])
+        numbers = np.zeros((len(candidates), catalogue.space.n_numbers), np.float32)
+        numbers[:, : catalogue.fixed.shape[1]] = catalogue.fixed[shown.items]
+        counts.write(shown, numbers, parts_of(offsets, least=10))
+        choices = log.choices[events]
+        counts.count(shown, np.where(choices >= 0, offsets[:-1] + choices, -1).astype(np.int32))
+        result[candidates] = numbers
     return result
 
 
@@ -76,13 +72,12 @@ def test_a_replayed_log_has_the_encoder_s_numbers(
     # training, so that the catalogue has every item's views
     other = log_like_a_world(seed + 1, 2 * n_sessions)
     other = other.with_split(np.zeros(other.n_sessions, np.int8))
-    if not bounded:
-        nothing = np.full_like(space.least, np.inf)
-        space = dataclasses.replace(space, least=-nothing, most=nothing)
     new = Vocabulary(space.categorical[0].values).codes(other.item_ids) < 0
     catalogue = Catalogue.of(space, other, other.item_ids.filter(new) if new.any() else None)
-    expected = encoded(space, other).numbers
-    np.testing.assert_allclose(replayed(catalogue, other), expected, rtol=1e-5, atol=1e-5)
+    encoder = Within if bounded else Encoder
+    expected = encoder(space, other).encode(other.sessions_in("all")).numbers
+    found = replayed(catalogue, other, bounded)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_every_number_has_one_formula_and_one_place() -> None:

@@ -56,7 +56,7 @@ def test_columns_less_their_mean_over_the_set(sessions: Sessions, n: int) -> Non
     varying = rng.permutation(3)[:n]
     start = rng.normal(size=(len(items), 3)).astype(np.float32)
     numbers = np.concatenate([start, np.full((len(items), n), 99, np.float32)], axis=1)
-    candidate_formulas.relate_to_sets(displays, varying, numbers)
+    candidate_formulas.relate_to_sets(displays, varying, 0, numbers)
     sums = np.add.reduceat(start[:, varying].astype(np.float64), displays[:-1])
     means = np.repeat(sums / np.diff(displays)[:, None], np.diff(displays), axis=0)
     np.testing.assert_allclose(numbers[:, 3:], start[:, varying] - means, atol=1e-6)

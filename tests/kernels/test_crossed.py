@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from fastgaum.features.crossed import count_crossed, displayers
 from fastgaum.kernels import candidate_formulas as formulas
 from fastgaum.kernels import crossed as kernels
-from fastgaum.kernels import slate_numbers
 from fastgaum.logs.cut import stable_order
 
 N_VALUES, N_ITEMS = 3, 4
@@ -92,10 +91,3 @@ def test_a_candidate_that_is_the_item_of_its_event(events: list[Any]) -> None:
     formulas.context_numbers(part.display_offsets, part.items, of_context, column, out)
     wanted = [float(item == value and item >= 0) for items, _, value in events for item in items]
     assert out[:, 0].tolist() == wanted
-    rows = np.full((len(events), 4, 1), -1, np.int32)
-    for event, (items, *_) in enumerate(events):
-        rows[event, : len(items), 0] = items
-    shown = np.zeros((len(events), 4, 1), np.float32)
-    slates = slate_numbers.Slates(rows, 0)
-    slate_numbers.slate_context_numbers(0, len(events), slates, of_context, column, shown)
-    assert shown[rows[:, :, 0] >= 0].sum() == sum(wanted)

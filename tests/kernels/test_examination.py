@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgaum.kernels.examination import examination_gradient, examine, examine_slates
+from fastgaum.kernels.examination import examination_gradient, examine
 
 SIZES = st.lists(st.integers(0, 6), max_size=6)
 
@@ -26,26 +26,3 @@ def test_a_candidate_gets_what_its_place_adds(sizes: list[int], n_places: int, s
         for place in range(n_places)
     ]
     np.testing.assert_allclose(grad, sums, atol=1e-12)
-
-
-@given(
-    st.integers(1, 4).flatmap(
-        lambda k: st.lists(st.lists(st.integers(-1, 2), min_size=k, max_size=k), min_size=1)
-    ),
-    st.integers(1, 3),
-    st.integers(1, 2),
-)
-def test_a_place_of_a_slate_is_a_rank_among_the_displayed(
-    slates: list[list[int]], n_places: int, n_rows: int
-) -> None:
-    rows = np.repeat(np.array(slates, np.int32)[:, :, None], n_rows, axis=2)
-    by_place, scores = np.arange(n_places) + 10.0, np.zeros(rows.shape[:2])
-    # the first user is another thread's
-    examine_slates(1, len(slates), rows, by_place, scores)
-    for user, slate in enumerate(slates):
-        ranks = np.cumsum(np.array(slate) >= 0) - 1
-        expected = [
-            10.0 + min(rank, n_places - 1) if item >= 0 and user > 0 else 0.0
-            for item, rank in zip(slate, ranks, strict=True)
-        ]
-        assert scores[user].tolist() == expected

@@ -119,37 +119,3 @@ def test_scores_and_gradients(sizes: list[int], width: int, rate: float, cut: bo
     in_all = np.zeros((N_IDS, D))
     np.add.at(in_all, named.rows, rows)
     np.testing.assert_allclose(in_all, of_table.numpy(), atol=1e-11)
-
-
-@settings(max_examples=30, deadline=None)
-@given(**CASES)
-def test_slates(sizes: list[int], width: int, n_numbers: int) -> None:
-    _, tower, bags, ids, offsets, states = made(sizes, width, n_numbers)
-    expected = tower(bags, states, offsets).detach().numpy()
-    k = 7
-    rows = np.full((len(sizes), k, width), -1, np.int32)
-    numbers = np.zeros((len(sizes), k, n_numbers))
-    # a gap before the first place of each slate
-    event = np.repeat(np.arange(len(sizes)), sizes)
-    place = 1 + np.arange(len(event)) - offsets.numpy()[event]
-    rows[event, place], numbers[event, place] = ids.numpy(), bags.numbers.numpy()
-
-    def array(value: torch.Tensor) -> Any:
-        return np.ascontiguousarray(value.detach().numpy())
-
-    def padded(value: torch.Tensor) -> Any:
-        return np.pad(array(value.t()), ((0, 0), (0, 1)))
-
-    folded = kernels.TowerTables(
-        array(tower.items.table),
-        array(tower.hidden.weight.t()),
-        array(tower.hidden.bias),
-        padded(tower.out.weight),
-        padded(tower.direct.weight),
-        np.append(array(tower.out.bias), 1.0),
-        np.zeros(0) if tower.numbers is None else array(tower.numbers.weight[0]),
-    )
-    scores = np.full((len(sizes), k), np.nan)
-    kernels.slate_tower_scores(0, len(sizes), rows, numbers, states.numpy(), folded, scores)
-    np.testing.assert_allclose(scores[event, place], expected, atol=1e-12)
-    assert (scores[rows[:, :, 0] < 0] == 0).all()

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from fastgaum.models.online_model import OnlineModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.game.epochs import EpochRow, Observer
-from fastgaum.models.online import MOST_SIZES, OnlineUser
-from fastgaum.models.online_model import OnlineModel
+from fastgaum.models.online import OnlineUser
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.regularisers import Custom
 from tests.builders import log_of, values_of
@@ -152,17 +152,6 @@ def test_users_made_by_an_observer_are_of_their_epoch() -> None:
     np.testing.assert_allclose(after.probabilities(["i1", "i2"]), probe.seen[best], atol=1e-6)
     assert best > 0
     assert model.user().model is after.model
-
-
-def test_room_is_for_few_sizes_of_display_at_a_time() -> None:
-    """A service's client may ask for every size; what room was given up changes no figure."""
-    user, items = model_of("relations, two layers").user(), [f"i{i}" for i in range(40)]
-    before = user.probabilities(items[:3])
-    for n in range(1, 40):
-        user.probabilities(items[:n])
-        assert len(user._displays) <= MOST_SIZES
-    np.testing.assert_array_equal(user.probabilities(items[:3]), before)
-    assert user.n_items == 39
 
 
 def test_fields_come_from_an_item_table() -> None:

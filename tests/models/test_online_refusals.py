@@ -88,7 +88,7 @@ def test_who_has_no_online_users() -> None:
 def test_a_score_that_is_not_finite_is_said() -> None:
     model = model_of("context, network")
     user = model.user()
-    user._states[:] = np.inf
+    user._users.states[:] = np.inf
     with pytest.raises(NumericsError, match=r"item 'i1' has the score .* a finite one is required"):
         user.probabilities(["i1"], GOOD)
     with pytest.raises(ConfigError, match="call probabilities with its items first"):

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
-from fastgaum.models.online import OnlineUser
-from fastgaum.models.online_model import OnlineModel
+from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.serve.mcp import mcp_server
 from tests.builders import random_log
 from tests.models.online_users import model_of

@@ -4,15 +4,16 @@ used."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.sessions import EncodedSessions, Selection
+from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.logs.log import FloatArray, SessionLog
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -94,10 +95,15 @@ class Within(Encoder):
     """The encoder, but what a session decides stays within what training has seen, as it does in a
     world."""
 
-    def _write_counts(self, part: Selection, numbers: FloatArray) -> None:
-        super()._write_counts(part, numbers)
-        for name in SESSION_NUMBERS:
-            at = self.space.number_names.index(name)
+    @cached_property
+    def _event_numbers(self) -> EventNumbers:
+        return Kept(self.space)
+
+
+class Kept(EventNumbers):
+    def write(self, events: DisplayedEvents, numbers: FloatArray, set_size: int = 0) -> None:
+        super().write(events, numbers, set_size)
+        for at in self.of_session[self.of_session >= 0]:
             np.clip(numbers[:, at], self.space.least[at], self.space.most[at], out=numbers[:, at])
 
 

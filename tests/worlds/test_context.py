@@ -378,10 +378,10 @@ def test_users_of_a_set_have_contexts(
             all_along[member].follow(own, response.places, active, now)
             found.append(np.column_stack(all_along[member].probabilities(own, then)))
             of_places, of_none = alone[member].probabilities(own, then)
-            np.testing.assert_array_equal(places[mine], of_places[mine])
-            np.testing.assert_array_equal(none[mine], of_none[mine])
+            np.testing.assert_allclose(places[mine], of_places[mine], atol=1e-5)
+            np.testing.assert_allclose(none[mine], of_none[mine], atol=1e-5)
             its = alone[member].utilities(own, k)
-            np.testing.assert_array_equal(utilities[mine], its[mine])
+            np.testing.assert_allclose(utilities[mine], its[mine], atol=1e-5)
         np.testing.assert_array_equal(users.states, all_along[0].states)
         np.testing.assert_allclose(apart, np.abs(found[0] - found[1]).sum(axis=1) / 4, atol=1e-6)
         assert apart.max() > 1e-3
@@ -425,7 +425,7 @@ def test_an_environment_of_a_set_takes_contexts_from_the_log(
             seen += [observation.copy(), reward]
         lives.append(seen)
     for its, ours in zip(*lives, strict=True):
-        np.testing.assert_array_equal(ours, its)
+        np.testing.assert_allclose(ours, its, atol=1e-5)
     lacking = WorldSet([world, LearnedWorld(model)])
     with pytest.raises(ConfigError, match="reads the context fields"):
         lacking.require_contexts()

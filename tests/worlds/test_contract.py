@@ -84,15 +84,15 @@ def assert_same(ours: Any, stock: Any, rows: np.ndarray) -> None:
         for row in rows:
             assert_observations_equal(ours[row], stock[row])
     else:
-        np.testing.assert_allclose(ours[rows], stock[rows], rtol=1e-6)
+        np.testing.assert_allclose(ours[rows], stock[rows], rtol=1e-5, atol=1e-6)
 
 
 def assert_observations_equal(ours: Any, stock: Any) -> None:
     if isinstance(stock, dict):
         for name, part in stock.items():
-            np.testing.assert_array_equal(ours[name], part)
+            assert_observations_equal(ours[name], part)
     else:
-        np.testing.assert_array_equal(ours, stock)
+        np.testing.assert_allclose(ours, stock, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
@@ -135,7 +135,7 @@ def check_against_stock(
         masks = {name for name in info if name.startswith("_")}
         assert {f"_{name}" for name in info if name not in masks} == masks
         theirs, stock_rewards, stock_terminated, stock_truncated, stock_info = stock.step(actions)
-        np.testing.assert_allclose(rewards, stock_rewards, rtol=1e-6)
+        np.testing.assert_allclose(rewards, stock_rewards, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(terminated, stock_terminated)
         np.testing.assert_array_equal(truncated, stock_truncated)
         if mode is AutoresetMode.DISABLED and (terminated | truncated).any():
@@ -224,7 +224,7 @@ def test_rewards_are_the_utility_of_the_choice_a_click_or_one_s_own() -> None:
     clicked = info["place"] >= 0
     assert 0 < clicked.sum() < 32
     chosen = expected[np.arange(32), info["place"]]
-    np.testing.assert_allclose(results[0], np.where(clicked, chosen, 0), rtol=1e-6)
+    np.testing.assert_allclose(results[0], np.where(clicked, chosen, 0), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(results[1], clicked)
     np.testing.assert_array_equal(results[2], 10.0 * (info["place"] == 1))
     assert [WORLD.item_ids[int(i)] for i in info["item"][clicked]] == [

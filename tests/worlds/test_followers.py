@@ -1,5 +1,5 @@
-"""Members who follow every user of a set see what happened when they are asked: the bits are those
-of members who follow at every step."""
+"""Members who follow every user of a set see what happened when they are asked: they then know what
+members know who follow at every step."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.followers import MOST_WAITING, Followers
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.parts import PART, cuts_of
-from fastgaum.worlds.set_population import SetPopulation
+from fastgaum.worlds.set_population import MOST_WAITING, SetPopulation
 from fastgaum.worlds.world_set import WorldSet
 from tests.builders import put, random_log, with_drawn_actions
 from tests.worlds.simulated import keys_of, random_context, random_slates
@@ -66,7 +62,7 @@ def live(world: WorldSet, users: SetPopulation, reading: bool, logged: bool) -> 
 
 @pytest.mark.parametrize("logged", [False, True])
 @pytest.mark.parametrize("changes", [{}, {"relations": False, "history": "bilstm"}], ids=str)
-def test_who_sees_later_knows_the_same_bit_for_bit(
+def test_who_sees_later_knows_the_same(
     log: SessionLog, changes: dict[str, Any], logged: bool
 ) -> None:
     options = {"log": log} if logged else {}
@@ -94,38 +90,17 @@ def test_logged_starts_wait_too(set_model: UserModel, small_log: SessionLog) -> 
     np.testing.assert_array_equal(late.states, reading.states)
 
 
-def sees(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many slates followers see from now on, an entry each."""
-    seen: list[int] = []
-    see = Followers._see
-
-    def counted(followers: Followers, *what: Any) -> None:
-        seen.append(1)
-        see(followers, *what)
-
-    monkeypatch.setattr(Followers, "_see", counted)
-    return seen
-
-
-def test_what_waits_is_bounded(set_model: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    world, seen = WorldSet([LearnedWorld(set_model)] * 2), sees(monkeypatch)
-    users, steps = world.population(N), 2 * MOST_WAITING // (4 * 10)
+def test_what_waits_is_bounded(set_model: UserModel) -> None:
+    world = WorldSet([LearnedWorld(set_model)] * 2)
+    users = world.population(N)
     users.reset(keys_of(1, N))
-    for t in range(steps):
+    for t in range(MOST_WAITING + 3):
         users.step(random_slates(world, N, 10, t), keys_of(t, N))
-        assert users.followers.waiting <= MOST_WAITING * N
-    # the oldest are seen, and no more of them than have to be
-    assert steps - 46 <= len(seen) < steps - 40
-    # a single slate may be more than may wait
-    users.step(random_slates(world, N, MOST_WAITING // 4, 0), keys_of(0, N))
-    assert users.followers.waiting == 0
-    assert len(seen) == steps + 1
+        assert len(users.waiting) == min(t + 1, MOST_WAITING)
 
 
-def test_a_reset_of_all_users_leaves_nothing_to_see(
-    set_model: UserModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world, seen = WorldSet.of(set_model), sees(monkeypatch)
+def test_who_starts_anew_has_nothing_to_see(set_model: UserModel) -> None:
+    world = WorldSet.of(set_model)
     users, some = world.population(N), np.arange(5, dtype=np.int32)
     for rows in (None, np.arange(N, dtype=np.int32)[::-1]):
         users.reset(keys_of(1, N), rows)
@@ -133,13 +108,10 @@ def test_a_reset_of_all_users_leaves_nothing_to_see(
             users.step(random_slates(world, N, K, t), keys_of(t, N))
         users.reset(keys_of(2, N), rows)
         assert not users.states.any()
-        assert users.followers.waiting == 0
-        assert not seen
     users.step(random_slates(world, N, K, 0), keys_of(0, N))
     users.reset(keys_of(3, 5), some)
     assert users.states[5:].any(axis=1).all()
     assert not users.states[:5].any()
-    assert len(seen) == 1
 
 
 def test_who_kept_the_first_member_s_users_sees_every_step(set_model: UserModel) -> None:
@@ -149,7 +121,7 @@ def test_who_kept_the_first_member_s_users_sees_every_step(set_model: UserModel)
     kept = users.seen
     before = kept.states.copy()
     users.step(random_slates(world, N, K, 0), keys_of(0, N))
-    assert users.followers.waiting == 0
+    assert not users.waiting
     assert (kept.states != before).any(axis=1).all()
 
 
@@ -170,18 +142,6 @@ def test_what_a_follower_cannot_take_is_refused_at_once(log: SessionLog) -> None
         users.acted(slates[:, 0], str(log.actions.kind_names[0]))
     for ours, theirs in zip(users.probabilities(slates), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-
-
-@given(st.integers(0, 5 * PART))
-def test_parts_are_of_nearly_one_size(n: int) -> None:
-    cuts = cuts_of(n)
-    sizes = [last - first for first, last in cuts]
-    assert sum(sizes) == n
-    assert [first for first, _ in cuts] == [sum(sizes[:at]) for at in range(len(cuts))]
-    assert len(cuts) == -(-n // PART)
-    if n:
-        assert max(sizes) - min(sizes) <= 1
-        assert max(sizes) <= PART
 
 
 def test_identity_members_follow_too() -> None:

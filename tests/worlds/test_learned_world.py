@@ -267,34 +267,40 @@ def test_logged_starts_are_prefixes_of_the_log(changes: dict[str, Any]) -> None:
         )
     again = world.population(3)
     again.reset(keys_of(3, 50)[[5, 17, 30]])
-    assert np.array_equal(again.states, users.states[[5, 17, 30]])
+    np.testing.assert_allclose(again.states, users.states[[5, 17, 30]], atol=1e-5)
     users.reset(keys_of(3, 50)[:2], np.array([40, 9], np.int32))
     first = users.states[:2].copy()
     users.reset(keys_of(3, 50)[:2], np.array([40, 9], np.int32))
-    assert np.array_equal(users.states[[40, 9]], first)
+    np.testing.assert_allclose(users.states[[40, 9]], first, atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [IDENTITY, {"relations": True}, {"history": "pw"}], ids=str)
 def test_a_user_s_trajectory_depends_on_its_keys_alone(changes: dict[str, Any]) -> None:
-    """Whatever users stand beside it, in whatever order, on one thread or two: the same bits."""
+    """Whatever users stand beside it, in whatever order: within 1e-5, for a product's bits depend on
+    what is multiplied together. The same users again, on one thread or two, are the same bits."""
     model = fitted(random_log(4, n_sessions=60, n_items=40, no_click=0.3), **changes)
     world = LearnedWorld(model)
     n = 700
     who = np.array([699, 3, 256, 255, 97])
-    many, few, alone = world.population(n), world.population(5), world.population(1)
-    for users, count in ((many, n), (few, 5), (alone, 1)):
-        users.reset(keys_of(0, count))
+    many, few, alone, again = (world.population(size) for size in (n, 5, 1, n))
+    for users in (many, few, alone, again):
+        users.reset(keys_of(0, users.n))
     for t in range(6):
         slates, keys = random_slates(world, n, 3 + t % 3, t), keys_of(t, n)
         set_threads(1 + t % 2)
         all_of, some = many.step(slates, keys), few.step(slates[who], keys[who])
         set_threads(1)
-        one = alone.step(slates[who[:1]], keys[who[:1]])
+        one, same = alone.step(slates[who[:1]], keys[who[:1]]), again.step(slates, keys)
         assert np.array_equal(all_of.items[who], some.items)
-        assert np.array_equal(all_of.utilities[who], some.utilities)
-        assert np.array_equal(many.states[who], few.states)
-        assert np.array_equal(some.utilities[:1], one.utilities)
-        assert np.array_equal(few.states[:1], alone.states)
+        for ours, theirs in (
+            (all_of.utilities[who], some.utilities),
+            (many.states[who], few.states),
+            (some.utilities[:1], one.utilities),
+            (few.states[:1], alone.states),
+        ):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        assert np.array_equal(all_of.utilities, same.utilities)
+        assert np.array_equal(many.states, again.states)
 
 
 @pytest.mark.parametrize("changes", [IDENTITY, {}, {"history": "bilstm"}], ids=str)
@@ -364,9 +370,9 @@ def test_counts_grow_with_a_long_session() -> None:
     world = LearnedWorld(model)
     users = world.population(2)
     users.reset(keys_of(0, 2))
-    room = users.session_counts.users.keys.shape[1]
+    room = users.users.counts.users.keys.shape[1]
     played = play(users, world, steps=30, k=12)
-    assert users.session_counts.users.keys.shape[1] > room
+    assert users.users.counts.users.keys.shape[1] > room
     log, had = as_log(played, world)
     assert model.space is not None
     batch = to_tensors(assemble(encoded(model.space, log), np.arange(2, dtype=np.int32)))

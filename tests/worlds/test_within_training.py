@@ -16,7 +16,8 @@ from fastgaum.features.numbers import (
 )
 from fastgaum.features.ordered import training_order
 from fastgaum.features.space import FeatureSpace
-from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS, Slates
+from fastgaum.kernels.candidate_counts import UserDisplays
+from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -86,10 +87,9 @@ def test_relative_numbers_of_a_pool_are_their_mean_over_its_slates() -> None:
     pool, n_base = np.array([3, 1, 7, 5, 0]), len(world.catalogue.space.number_names)
 
     def numbers(items: Any, set_size: int = 0) -> np.ndarray:
-        rows = np.array(items, np.int32)[None, :, None]
-        out = np.empty((1, rows.shape[1], world.catalogue.space.n_numbers), np.float32)
-        users.session_counts.write(0, 1, Slates(rows, set_size), out)
-        return out[0]
+        rows = np.array(items, np.int32)
+        shown = UserDisplays(np.zeros(1, np.int32), np.array([0, len(rows)], np.int32), rows)
+        return users._shown(shown, set_size).batch.numbers
 
     of_pool = numbers(pool, 3)
     for place, item in enumerate(pool):
@@ -108,9 +108,7 @@ def unbounded(model: UserModel) -> LearnedWorld:
     world = LearnedWorld(model)
     space = world.catalogue.space
     nothing = np.full_like(space.least, np.inf)
-    world.catalogue = dataclasses.replace(
-        world.catalogue, space=dataclasses.replace(space, least=-nothing, most=nothing)
-    )
+    world.networks.space = dataclasses.replace(space, least=-nothing, most=nothing)
     return world
 
 
@@ -142,16 +140,15 @@ def test_beyond_what_training_has_seen_the_nearest_of_it_stands() -> None:
     assert np.array_equal(users.utilities(pool, 400), users.utilities(pool, largest))
     assert np.abs(free.utilities(pool, 400) - free.utilities(pool, largest)).max() > 1e-4
     space = users.world.catalogue.space
-    rows = np.tile(np.arange(30, dtype=np.int32)[:, None], (5, 1, 1))
+    slates = np.tile(np.arange(30, dtype=np.int32), (5, 1))
     for t in range(20):
-        users.step(rows[:, :, 0], keys_of(t, 5))
-    numbers = np.empty((5, 30, space.n_numbers), np.float32)
-    users.session_counts.write(0, 5, Slates(rows, 0), numbers)
+        users.step(slates, keys_of(t, 5))
+    numbers = users._show(slates, np.arange(5, dtype=np.int32))[0].batch.numbers
     raw = numbers * space.scale + space.mean
-    assert users.session_counts.users.events.min() > np.diff(log.session_offsets).max()
+    assert users.users.counts.users.events.min() > np.diff(log.session_offsets).max()
     for column in number_columns(SESSION_NUMBERS, space.number_names):
-        assert (raw[:, :, column] <= space.most[column] + 1e-5).all()
-        assert (raw[:, :, column] >= space.least[column] - 1e-5).all()
+        assert (raw[:, column] <= space.most[column] + 1e-5).all()
+        assert (raw[:, column] >= space.least[column] - 1e-5).all()
 
 
 def test_ranges_are_those_of_the_training_sessions() -> None:

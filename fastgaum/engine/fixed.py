@@ -1,0 +1,169 @@
+"""Networks whose weights no longer change, over the kernels of training: scores of displays, and
+histories that go on token by token. Worlds and online users read these; they are copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from torch import Tensor
+
+from fastgaum import threads
+from fastgaum.engine.recurrence import NO_SOURCE, gate_blocks, plan
+from fastgaum.engine.scorer import (
+    KINDS,
+    NO_DROPOUT,
+    NO_SLOTS,
+    NO_TABLE,
+    ONLY_SCORES,
+    DisplayBatch,
+    dense_parameters,
+    starts_of,
+    widths_of,
+)
+from fastgaum.engine.tables import Array, Ints
+from fastgaum.kernels import bag_linear, lstm, packing, towers
+from fastgaum.kernels import scorer as kernels
+from fastgaum.kernels.examination import examine
+from fastgaum.nets.bags import BagLinear
+from fastgaum.nets.histories import Recurrent
+from fastgaum.nets.networks import Scorer, TowerScorer
+
+Vectors = Callable[[slice], Array]
+"""standardised vectors of some rows of items, (n, dim)"""
+VECTORS_AT_ONCE = 65_536
+TOKENS = 2048
+"""tokens per part"""
+
+
+def rows_of_table(layer: BagLinear, vectors: Vectors | None, n_vectors: int) -> Array:
+    """Rows of a layer's table, then what the layer makes of the vectors of items where it reads
+    any, (n_ids, width) or (n_ids + n_vectors, width)."""
+    # read once: a table of the user's own may have to be fetched
+    table, projection = layer.table.detach(), layer.projection_of_rows
+    parts = [_array(table)]
+    for start in range(0, n_vectors, VECTORS_AT_ONCE):
+        if projection is not None and vectors is not None:
+            part = vectors(slice(start, min(start + VECTORS_AT_ONCE, n_vectors)))
+            parts.append(part @ _array(projection))
+    return np.concatenate(parts)
+
+
+def _array(value: Tensor | None) -> Array:
+    assert value is not None
+    return np.ascontiguousarray(value.detach().cpu().numpy(), np.float32)
+
+
+def _flat(parameters: Iterable[Tensor]) -> tuple[Array, Callable[[Tensor], int]]:
+    """Parameters in one flat array, and where each begins."""
+    starts: dict[int, int] = {}
+    parts, at = [], 0
+    for one in parameters:
+        starts[id(one)] = at
+        parts.append(_array(one).ravel())
+        at += one.numel()
+    return np.concatenate(parts), lambda one: starts[id(one)]
+
+
+class FixedScorer:
+    """A scorer that no longer learns."""
+
+    def __init__(self, scorer: Scorer | TowerScorer, vectors: Vectors | None, n: int) -> None:
+        """Copy its weights. vectors: of n items, where towers read any."""
+        tower = scorer.tower if isinstance(scorer, TowerScorer) else None
+        deep = scorer.deep if isinstance(scorer, TowerScorer) else scorer
+        parameters: list[Tensor] = [*dense_parameters(deep)]
+        linear = None if tower is None or tower.numbers is None else tower.numbers.weight
+        dense, place = _flat([*parameters, *([] if linear is None else [linear])])
+        starts = starts_of(deep, place)
+        if linear is not None:
+            starts[kernels.LINEAR] = place(linear)
+        wide = NO_TABLE if deep.wide is None else _array(deep.wide.table)
+        widths = widths_of(deep)
+        self.weights = kernels.ScorerWeights(
+            _array(deep.first.table), wide, dense, starts, widths, KINDS[type(deep.act)]
+        )
+        self.towers: towers.TowerWeights | None = None
+        if tower is not None:
+            layers = (tower.hidden, tower.out, tower.direct)
+            flat, _ = _flat(part for layer in layers for part in layer.parameters())
+            table = rows_of_table(tower.items, vectors, n)
+            self.towers = towers.TowerWeights(table, flat, tower.hidden.out_features)
+        self.by_place = None
+        if scorer.examination is not None:
+            self.by_place = _array(scorer.examination.by_place)
+
+    def scores(
+        self, shown: DisplayBatch, tower_ids: Ints, states: Array, examined: bool = True
+    ) -> Array:
+        """Scores of the candidates, (n_candidates,), in states (n_events, state_dim).
+
+        tower_ids: the candidates' ids as towers read them, vectors among them; examined: whether
+        places add to scores: else each candidate is taken to be at the first place."""
+        scores, (n, state_dim) = np.zeros(len(shown.ids), np.float32), states.shape
+        none, offsets = scores[:0], shown.offsets
+        inputs = kernels.ScorerInputs(offsets, shown.ids, shown.numbers, states, NO_SLOTS)
+        written = kernels.ScorerPass(scores, none, none, none, NO_TABLE, NO_TABLE, NO_TABLE)
+        fixed = (inputs, self.weights, NO_DROPOUT, ONLY_SCORES, written)
+        chains: list[list[threads.Call]] = [[] for _ in shown.parts]
+        if self.towers is not None:
+            widths = state_dim, self.towers.width, self.towers.table.shape[1]
+            x, hidden, users = (np.empty((n, width), np.float32) for width in widths)
+            room = towers.TowerPass(x, hidden, users, scores)
+            of_tower = towers.Displays(offsets, tower_ids), states, self.towers
+            for chain, part in zip(chains, shown.parts, strict=True):
+                call = (*part, *of_tower, (NO_DROPOUT, NO_DROPOUT), room)
+                chain.append((towers.tower_forward, call))
+        for chain, (first, last) in zip(chains, shown.parts, strict=True):
+            if self.by_place is not None and examined:
+                chain.append((examine, (offsets[first : last + 1], self.by_place, scores)))
+            chain.append((kernels.scorer_pass, (first, last, *fixed)))
+        threads.run_chains(chains)
+        return scores
+
+
+class FixedRecurrent:
+    """An LSTM that no longer learns, any number of layers."""
+
+    def __init__(self, encoder: Recurrent, vectors: Vectors | None, n: int) -> None:
+        """Copy its weights. vectors: of n items, where it reads a table that has some."""
+        self.size, layer, gates = encoder.state_dim, encoder.input, 4 * encoder.state_dim
+        bias = layer.bias if layer.numbers is None else layer.numbers.bias
+        assert bias is not None
+        self.input = bag_linear.BagMap(
+            rows_of_table(layer, vectors, n),
+            np.empty((0, gates), np.float32) if layer.up is None else _array(layer.up),
+            np.empty((gates, 0), np.float32)
+            if layer.numbers is None
+            else _array(layer.numbers.weight),
+            _array(bias),
+        )
+        self.layers = [(gate_blocks(_array(encoder.weight_hh[0]), 4, self.size), 0 * _array(bias))]
+        above = zip(encoder.weight_hh[1:], encoder.weight_ih, encoder.bias_ih, strict=True)
+        for hh, ih, own in above:
+            joined = np.concatenate([_array(hh), _array(ih)], axis=1)
+            self.layers.append((gate_blocks(joined, 4, joined.shape[1]), _array(own)))
+
+    def initial(self, n: int) -> list[tuple[Array, Array]]:
+        """h and c of each layer of n sequences without a token."""
+        zeros = np.zeros((2 * len(self.layers), n, self.size), np.float32)
+        return list(zip(zeros[::2], zeros[1::2], strict=True))
+
+    def advance(
+        self, carries: list[tuple[Array, Array]], tokens: bag_linear.BagArrays
+    ) -> list[tuple[Array, Array]]:
+        """h and c of each layer after one more token of each sequence, a bag each."""
+        n = len(tokens.numbers)
+        x = np.empty((n, 4 * self.size), np.float32)
+        parts = [(first, min(first + TOKENS, n)) for first in range(0, n, TOKENS)]
+        threads.run(bag_linear.bag_linear, [(*part, tokens, self.input, x) for part in parts])
+        offsets, after, source = np.arange(n + 1, dtype=np.int32), [], NO_SOURCE
+        cut, gates = plan(offsets, self.size), x
+        for (blocks, bias), (first_h, first_c) in zip(self.layers, carries, strict=True):
+            h, c = np.empty_like(first_h), np.empty_like(first_c)
+            layer = lstm.LstmPass(x, source, gates, h, c, first_h, first_c)
+            fixed = (packing.Sequences(cut.order, offsets), blocks, bias, layer)
+            threads.run(lstm.lstm_tiles, [(tiles, *fixed) for tiles in cut.parts])
+            after.append((h, c))
+            x = h
+        return after

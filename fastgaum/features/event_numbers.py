@@ -1,0 +1,97 @@
+"""The numbers that candidates have because of their event: its session until then, the display, the
+context. The encoder writes those of a log's events; worlds and online users write those of the
+displays that they show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from fastgaum.features.crossed import crossed_names, write_crossed
+from fastgaum.features.numbers import (
+    PLACE_NUMBERS,
+    SAME_AS,
+    number_columns,
+    places_in_grid,
+    varying_columns,
+)
+from fastgaum.kernels import candidate_formulas as kernels
+from fastgaum.kernels.crossed import CrossedEvents
+from fastgaum.kernels.relations import LatestChoices
+from fastgaum.logs.log import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from fastgaum.features.space import FeatureSpace
+
+
+class DisplayedEvents(NamedTuple):
+    """Events as their candidates' numbers are made of them, before a choice is known."""
+
+    offsets: IntArray
+    """start of each display in candidates, shape (n_events + 1,)"""
+    items: IntArray
+    """number of each candidate's item, shape (n_candidates,)"""
+    rows: IntArray
+    """its training row, -1 for an unknown item, likewise"""
+    n_before: IntArray
+    """events of its session before each event, shape (n_events,)"""
+    before: IntArray
+    """displays and choices of each candidate's item before, shape (n_candidates, N_COUNTS)"""
+    choices: LatestChoices
+    """of training rows"""
+    context_items: IntArray
+    """item of each context field of items, as in `items`, -1 for none, shape (n_events, ·)"""
+    context_values: IntArray
+    """row of the value of each context field of categories, -1 for an unknown one, likewise"""
+
+
+def places_of(offsets: IntArray) -> IntArray:
+    """Place of each candidate in its display, the first being 0, shape (n_candidates,)."""
+    starts = np.repeat(offsets[:-1], np.diff(offsets))
+    return np.arange(offsets[0], offsets[-1], dtype=np.int32) - starts.astype(np.int32)
+
+
+class EventNumbers:
+    """Writes the numbers of a feature space that events decide."""
+
+    def __init__(self, space: FeatureSpace) -> None:
+        self.space, names = space, space.number_names
+        self.of_session = number_columns(kernels.SESSION_NUMBERS, names)
+        self.of_relations = number_columns(kernels.RELATION_NUMBERS, names)
+        # protocol identity has none of them
+        same = [SAME_AS + name for name in space.fields_of_items]
+        self.same = number_columns([name for name in same if name in names], names)
+        self.crossed_fields = space.crossed_fields if space.crossed else []
+        self.of_crossed = number_columns(crossed_names(self.crossed_fields), names)
+        self.of_places = number_columns(PLACE_NUMBERS, names)
+        self.varying = varying_columns(names, space.set_context)
+        self.reads_counts = bool((self.of_session >= 0).any())
+        self.reads_choices = space.relations is not None
+
+    def write(self, events: DisplayedEvents, numbers: FloatArray, set_size: int = 0) -> None:
+        """Write those of all candidates to numbers (n_candidates, n_numbers), not standardised.
+
+        set_size: k where candidates are a pool, each meant as the first of an average set of k."""
+        space, offsets = self.space, events.offsets
+        if self.reads_counts:
+            of_session = (events.n_before, events.before, set_size, self.of_session)
+            kernels.session_numbers(offsets, *of_session, numbers)
+        if len(self.same):
+            kernels.context_numbers(offsets, events.items, events.context_items, self.same, numbers)
+        if self.crossed_fields:
+            none = np.full(len(offsets) - 1, -1, np.int32)
+            by_field = np.ascontiguousarray(events.context_values.T)
+            crossed = [CrossedEvents(offsets, events.rows, none, values) for values in by_field]
+            tables = space.crossed_tables
+            write_crossed(self.crossed_fields, tables, crossed, self.of_crossed, numbers)
+        if space.relations is not None:
+            of_pairs = (events.rows, events.choices, space.relations, set_size, self.of_relations)
+            kernels.relation_numbers(offsets, *of_pairs, numbers)
+        if space.grid:
+            places = np.zeros_like(events.items) if set_size else places_of(offsets)
+            numbers[:, self.of_places] = places_in_grid(places, space.grid)
+
+    def relate(self, offsets: IntArray, numbers: FloatArray, set_size: int = 0) -> None:
+        """Write the copies less the mean of the display, when all other numbers are there."""
+        kernels.relate_to_sets(offsets, self.varying, set_size, numbers)

@@ -1,0 +1,348 @@
+"""Users of a fitted model who are shown one display after another: those of a world, and one online
+user. What they are shown is encoded as a log's displays are, and scored by the kernels of training.
+
+`Users.show` reads, `Users.move` moves on."""
+
+from __future__ import annotations
+
+from collections import deque
+from copy import copy, deepcopy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fastgaum.engine.fixed import FixedRecurrent, FixedScorer, Vectors, rows_of_table
+from fastgaum.engine.scorer import DisplayBatch, parts_of
+from fastgaum.errors import ConfigError
+from fastgaum.features.batches import bags_of_candidates
+from fastgaum.features.event_numbers import places_of
+from fastgaum.features.session_counts import SessionCounts
+from fastgaum.features.vocabulary import OF_PLACE, rows_of_places
+from fastgaum.kernels.bag_linear import BagArrays
+from fastgaum.kernels.candidate_counts import UserDisplays
+from fastgaum.kernels.choice import Softmax, choice_probs
+from fastgaum.logs.log import FloatArray, IntArray
+from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
+from fastgaum.nets.regularisers import L2, Shannon, Tsallis
+from fastgaum.nets.tensors import Bags
+
+if TYPE_CHECKING:
+    from fastgaum.models.choice_model import Head
+    from fastgaum.models.user_model import UserModel
+
+
+class FixedNetworks:
+    """A fitted model's networks, copied for users who are shown one display after another.
+
+    Attributes:
+        head: whose distribution users choose by.
+        reward: the reward model, `chooser` the scorer of the head.
+        items: vector of each id, then of each item that has one; empty where no context has ids.
+    """
+
+    def __init__(self, model: UserModel, head: Head | None) -> None:
+        """Copy a model's networks; changing it afterwards changes nothing here.
+
+        Args:
+            model: a fitted model.
+            head: "reward" for the reward's best response, or "generator"; None: the generator where
+                there is one.
+
+        Raises:
+            ConfigError: the model is not fitted, or lacks the head.
+        """
+        networks, space = model.networks, model.space
+        if networks is None or space is None:
+            raise ConfigError("the model has not been trained: call fit or load first")
+        if head is None:
+            head = "generator" if networks.generator is not None else "reward"
+        if head not in ("generator", "reward"):
+            raise ConfigError(f"head must be reward or generator, got {head!r}")
+        if head == "generator" and networks.generator is None:
+            raise ConfigError(
+                "the model has no generator (players = exact): use head='reward', whose best "
+                "response it is"
+            )
+        self.space, self.head, self.outside = space, head, model.outside
+        self.regulariser = model.regulariser
+        self.eta = float(model.config.eta) if head == "reward" else 1.0
+        self.source = networks
+        self.history_dim = networks.player.history.state_dim
+        self.state_dim = networks.player.state_dim
+        self._copy(None, 0)
+        self.n_ids, self.n_numbers = space.n_ids, space.n_numbers
+        self.fields_of_items = [
+            at for at, part in enumerate(space.context) if part.source == "context_item"
+        ]
+        self.context_starts = np.array([part.start + 1 for part in space.context], np.int32)
+        of_place = [at for at, one in enumerate(space.categorical) if one.source in OF_PLACE]
+        self.place_columns = slice(of_place[0], of_place[-1] + 1) if of_place else slice(0, 0)
+        self.ids_of_places = np.zeros((1, 0), np.int32)
+        if of_place:
+            fields = [space.categorical[at] for at in of_place]
+            n = len(fields[0].values)
+            places = np.append(np.arange(n), n).astype(np.int32)
+            rows = rows_of_places(space.categorical, space.grid, places)
+            ids = [rows[part.source] + np.int32(part.start + 1) for part in fields]
+            self.ids_of_places = np.stack(ids, 1)
+            """ids of each place, the last those of any further one"""
+
+    def with_vectors(self, vectors: Vectors, n_vectors: int) -> FixedNetworks:
+        """The same networks, which read the standardised vectors of n_vectors items."""
+        other = copy(self)
+        other._copy(vectors, n_vectors)
+        return other
+
+    def _copy(self, vectors: Vectors | None, n: int) -> None:
+        networks, player = self.source, self.source.player
+        self.reads_vectors = vectors is not None
+        self.reward = self.chooser = FixedScorer(player.reward, vectors, n)
+        if self.head == "generator" and networks.generator is not None:
+            self.chooser = FixedScorer(networks.generator, vectors, n)
+        encoder, self.history_reads_vectors = player.history, False
+        self.history: FixedRecurrent | HistoryEncoder
+        if type(encoder) is Recurrent:
+            self.history = FixedRecurrent(encoder, vectors, n)
+            projection = encoder.input.projection_of_rows
+            self.history_reads_vectors = self.reads_vectors and projection is not None
+        else:
+            self.history = deepcopy(encoder).cpu().eval()
+        self.items: FloatArray = np.zeros((0, 0), np.float32)
+        if self.space.context:
+            assert player.items is not None
+            self.items = rows_of_table(player.items, vectors, n)
+
+    def distribution(self, scores: FloatArray, offsets: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Probability of each candidate, and of no click in each event, by the head's scores."""
+        filled = offsets[1:] > offsets[:-1]
+        offsets, rule = np.append(offsets[:-1][filled], offsets[-1]), self.regulariser
+        none, n = np.ones(len(filled), np.float32), len(offsets) - 1
+        # whatever a regulariser of the user's own is, the generator's own distribution under it is
+        # a softmax
+        known = isinstance(rule, Shannon) or (
+            self.head == "generator" and not isinstance(rule, L2 | Tsallis)
+        )
+        if known:
+            softmax = Softmax(np.empty_like(scores), np.empty(n, np.float32))
+            eta: Any = np.float32(self.eta)
+            choice_probs(0, n, scores, eta, offsets, self.outside, softmax)
+            none[filled] = np.exp(-softmax.log_totals) if self.outside else 0
+            return softmax.probs, none
+        if n:
+            values, starts = torch.from_numpy(self.eta * scores), torch.from_numpy(offsets)
+            dist = rule.best_response(values, starts, self.outside)
+            none[filled] = dist.outside_prob.numpy()
+            scores = dist.probs.numpy()
+        return scores, none
+
+
+class ShownDisplays(NamedTuple):
+    """What some users are shown, a display each, and what networks read of it."""
+
+    users: IntArray
+    """shape (n_events,)"""
+    items: IntArray
+    """number of each candidate's item, (n_candidates,): its training row, further ones after
+    these"""
+    batch: DisplayBatch
+    """as a log's displays"""
+    vector_ids: IntArray
+    """the candidates' ids, and the row of their vectors where networks read vectors"""
+
+    @property
+    def counted(self) -> UserDisplays:
+        """What counts read."""
+        return UserDisplays(self.users, self.batch.offsets, self.items)
+
+
+class Users:
+    """n users: what they have behind them.
+
+    Attributes:
+        states: what each user's history says, then its context, shape (n, state_dim).
+    """
+
+    def __init__(self, networks: FixedNetworks, n: int, within: bool) -> None:
+        """Make n users without history; `within` as in `SessionCounts`."""
+        self.networks, self.n = networks, n
+        self.counts = SessionCounts(networks.space, n, within)
+        self.histories = (
+            RecurrentHistories(networks.history, n)
+            if isinstance(networks.history, FixedRecurrent)
+            else ReplayedHistories(networks.history, n)
+        )
+        self.states: FloatArray = np.zeros((n, networks.state_dim), np.float32)
+
+    def reset(self, users: IntArray | slice) -> None:
+        """Forget those users' sessions; their contexts stay."""
+        self.counts.reset(users)
+        self.histories.reset(users)
+        self.states[users, : self.networks.history_dim] = 0
+
+    def show(
+        self,
+        shown: UserDisplays,
+        ids: IntArray,
+        numbers: FloatArray,
+        vectors: IntArray | None = None,
+        set_size: int = 0,
+    ) -> ShownDisplays:
+        """Show some users a display each.
+
+        Args:
+            shown: the displays.
+            ids: feature ids of the candidates, (n_candidates, n_fields); those that the place
+                decides are written here.
+            numbers: base numbers of the candidates, not standardised, (n_candidates, n_base); what
+                a session decides is written here.
+            vectors: row of each candidate's vector, where networks read vectors.
+            set_size: k where candidates are a pool, of which an average slate of k is meant.
+        """
+        networks, offsets = self.networks, shown.offsets
+        if len(networks.ids_of_places) > 1:
+            places = np.zeros_like(shown.items) if set_size else places_of(offsets)
+            places = np.minimum(places, len(networks.ids_of_places) - 1)
+            ids[:, networks.place_columns] = networks.ids_of_places[places]
+        whole = np.empty((len(ids), networks.n_numbers), np.float32)
+        whole[:, : numbers.shape[1]] = numbers
+        parts = parts_of(offsets)
+        self.counts.write(shown, whole, parts, set_size)
+        vector_ids = ids
+        if networks.reads_vectors:
+            assert vectors is not None
+            vector_ids = np.column_stack([ids, vectors + np.int32(networks.n_ids)])
+        batch = DisplayBatch(offsets, ids, whole, parts)
+        return ShownDisplays(shown.users, shown.items, batch, vector_ids)
+
+    def scores(
+        self, scorer: FixedScorer, shown: ShownDisplays, examined: bool = True
+    ) -> FloatArray:
+        """A scorer's scores of what users are shown, (n_candidates,); `examined` as there."""
+        states = self.states if len(shown.users) == self.n else self.states[shown.users]
+        return scorer.scores(shown.batch, shown.vector_ids, states, examined)
+
+    def utilities(self, shown: ShownDisplays, chosen: IntArray) -> FloatArray:
+        """The reward's utility of the candidate that each user chooses, (n_events,), 0 for -1."""
+        utilities = np.zeros(len(chosen), np.float32)
+        clicked = np.flatnonzero(chosen >= 0).astype(np.int32)
+        at, batch, reward = chosen[clicked], shown.batch, self.networks.reward
+        if len(at):
+            offsets = np.arange(len(at) + 1, dtype=np.int32)
+            alone = DisplayBatch(offsets, batch.ids[at], batch.numbers[at], parts_of(offsets))
+            states = self.states[shown.users[clicked]]
+            found = reward.scores(alone, shown.vector_ids[at], states, False)
+            if reward.by_place is not None:
+                places = np.minimum(at - batch.offsets[clicked], len(reward.by_place) - 1)
+                found += reward.by_place[places]
+            utilities[clicked] = found
+        return utilities
+
+    def move(self, shown: ShownDisplays, chosen: IntArray) -> None:
+        """Move users on by what they were shown, and the candidate that each chose, (n_events,), -1
+        for no click."""
+        batch = shown.batch
+        self.counts.count(shown.counted, chosen, batch.parts)
+        ids = shown.vector_ids if self.networks.history_reads_vectors else batch.ids
+        self.tell(shown.users, BagArrays(*bags_of_candidates(ids, batch.numbers, chosen)))
+
+    def act(self, users: IntArray, ids: IntArray) -> None:
+        """Move users on by an action each, feature ids (n_users, ·)."""
+        offsets = np.arange(len(ids) + 1, dtype=np.int32) * np.int32(ids.shape[1])
+        numbers = np.zeros((len(ids), self.networks.n_numbers), np.float32)
+        self.tell(users, BagArrays(np.ascontiguousarray(ids).ravel(), offsets, numbers))
+
+    def tell(self, users: IntArray, tokens: BagArrays) -> None:
+        """Move the histories of users on by a token each."""
+        if len(users):
+            states = self.histories.advance(users, tokens)
+            self.states[users, : self.networks.history_dim] = states
+
+    def give_context(
+        self,
+        users: IntArray | slice,
+        ids: IntArray,
+        items: IntArray,
+        numbers: FloatArray,
+        vectors: IntArray | None = None,
+    ) -> None:
+        """Give users the context of their event: feature ids, (n_users, n_fields), number of the
+        item in each field of items, standardised numbers, and the rows of the items' vectors, where
+        networks read vectors."""
+        networks, n = self.networks, len(ids)
+        rows = networks.items[ids]
+        if vectors is not None and networks.fields_of_items:
+            rows[:, networks.fields_of_items] += networks.items[networks.n_ids + vectors]
+        start = networks.history_dim
+        rows = rows.reshape(n, rows.shape[1] * rows.shape[2])
+        self.states[users, start:] = np.concatenate([rows, numbers], axis=1)
+        self.counts.context_items[users] = items
+        self.counts.context_values[users] = ids - networks.context_starts
+
+
+class RecurrentHistories:
+    """Histories of n users that advance by one recurrent step."""
+
+    def __init__(self, encoder: FixedRecurrent, n: int) -> None:
+        self.encoder, self.carries = encoder, encoder.initial(n)
+
+    def reset(self, users: IntArray | slice) -> None:
+        """Forget those users' tokens."""
+        for carry in self.carries:
+            for part in carry:
+                part[users] = 0
+
+    def advance(self, users: IntArray, tokens: BagArrays) -> FloatArray:
+        """States of users after one more token each, (n_users, state_dim)."""
+        before = [(h[users], c[users]) for h, c in self.carries]
+        after = self.encoder.advance(before, tokens)
+        for old, new in zip(self.carries, after, strict=True):
+            for part, value in zip(old, new, strict=True):
+                part[users] = value
+        return after[-1][0]
+
+
+class ReplayedHistories:
+    """Histories whose encoder must read past tokens again: bilstm, position weights, and a user's
+    own encoder.
+
+    While all users move together, one `advance` of the encoder makes a step. When some were started
+    anew or did not move, the encoder reads their tokens again from the first one remembered: the
+    last m for position weights, all for bilstm."""
+
+    def __init__(self, encoder: HistoryEncoder, n: int) -> None:
+        self.encoder, self.n = encoder, n
+        Token = tuple[IntArray, FloatArray]
+        self.past: list[deque[Token]] = [deque(maxlen=encoder.window) for _ in range(n)]
+        self.together: Carry | None = encoder.initial(n)
+
+    def reset(self, users: IntArray | slice) -> None:
+        """Forget those users' tokens."""
+        for user in np.arange(self.n)[users].tolist():
+            self.past[user].clear()
+        self.together = None if any(self.past) else self.encoder.initial(self.n)
+
+    @torch.no_grad()
+    def advance(self, users: IntArray, tokens: BagArrays) -> FloatArray:
+        """States of users after one more token each, (n_users, state_dim)."""
+        ids, offsets, numbers = tokens
+        for at, user in enumerate(users.tolist()):
+            self.past[user].append((ids[offsets[at] : offsets[at + 1]], numbers[at]))
+        if self.together is not None and len(users) == self.n:
+            self.together = self.encoder.advance(self.together, _bags(ids, offsets, numbers))
+            return np.asarray(self.encoder.state_of(self.together).numpy())
+        self.together = None
+        read = [self.past[user] for user in users.tolist()]
+        every = [token for past in read for token in past]
+        sizes = np.cumsum([0, *(len(ids) for ids, _ in every)]).astype(np.int32)
+        bags = _bags(
+            np.concatenate([ids for ids, _ in every]), sizes, np.stack([part for _, part in every])
+        )
+        ends = torch.from_numpy(np.cumsum([0, *map(len, read)]).astype(np.int32))
+        states = self.encoder.after_tokens(bags, ends)[ends[1:].long() - 1]
+        return np.asarray(states.numpy())
+
+
+def _bags(ids: IntArray, offsets: IntArray, numbers: npt.NDArray[np.float32]) -> Bags:
+    return Bags(torch.from_numpy(ids), torch.from_numpy(offsets), torch.from_numpy(numbers))
