@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,17 @@ settings.load_profile("untimed")
 # product leave so
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A test file that cannot be imported is an error. Pytest would skip it without a word for
+    `--doctest-ignore-import-errors`, which is meant for modules of the package without their extra."""
+    report = yield
+    if report.outcome == "skipped" and "unable to import module" in str(report.longrepr):
+        report.outcome = "failed"
+    return report
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

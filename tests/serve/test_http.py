@@ -1,4 +1,4 @@
-"""The HTTP service, asked by a client over a socket."""
+"""The HTTP service, asked by a client in this process, and over a socket."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
+from starlette.testclient import TestClient
 
 from fastgaum.cli.app import main
 from fastgaum.models.user_model import UserModel
@@ -30,45 +27,26 @@ from tests.worlds.test_learned_world import IDENTITY, fitted
 class Client:
     """What a program without our code does."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, client: TestClient) -> None:
+        self.client = client
 
     def ask(
         self, method: str, path: str, body: Any = None, kind: str = "application/json"
     ) -> tuple[int, dict[str, Any]]:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        headers = {"content-type": kind}
-        request = urllib.request.Request(self.address + path, data, headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as refused:
-            with refused:
-                return refused.code, json.load(refused)
+        answer = self.client.request(method, path, content=data, headers={"content-type": kind})
+        return answer.status_code, answer.json()
 
     def new(self) -> str:
         return f"/users/{self.ask('POST', '/users', {})[1]['user']}"
 
 
 @pytest.fixture(scope="module")
-def clients() -> Iterator[dict[str, Client]]:
+def clients() -> dict[str, Client]:
     """Of a model that reads context, one that reads fields, and one that reads actions."""
-    found, running = {}, []
-    for name in ("context, network", "fields, views, positions", "actions"):
-        listening = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            http_app(model_of(name).user().model), log_level="warning", lifespan="off"
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        running.append((server, thread, listening))
-        found[name.partition(",")[0]] = Client(f"http://127.0.0.1:{listening.getsockname()[1]}")
-    yield found
-    for server, thread, listening in running:
-        server.should_exit = True
-        thread.join(30)
-        listening.close()
+    names = ("context, network", "fields, views, positions", "actions")
+    apps = {name.partition(",")[0]: http_app(model_of(name).user().model) for name in names}
+    return {name: Client(TestClient(app)) for name, app in apps.items()}
 
 
 CONTEXT = {"hour": 0.5, "kind": "i1", "page": "i2", "target": "i3"}
@@ -186,12 +164,18 @@ def test_the_command_serves_until_a_signal_also_with_half_a_body(tmp_path: Path)
         address = re.search(r"http://127\.0\.0\.1:\d+", running.stdout.readline())
         assert address is not None
         assert json.loads((tmp_path / "service.json").read_text())["address"] == address[0]
-        client = Client(address[0])
-        asked = {"items": ["i1", "i2"]}
-        _, found = client.ask("POST", f"{client.new()}/probabilities", asked)
+
+        def ask(path: str, body: Any) -> Any:
+            headers, data = {"content-type": "application/json"}, json.dumps(body).encode()
+            request = urllib.request.Request(f"{address[0]}{path}", data, headers)
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
+
+        user = ask("/users", {})["user"]
+        found = ask(f"/users/{user}/probabilities", {"items": ["i1", "i2"]})
         begun(address[0]).close()
         with begun(address[0]):
-            client.ask("GET", "/health")
+            ask("/users", {})
             running.send_signal(signal.SIGTERM)
             out, err = running.communicate(timeout=60)
     assert (running.returncode, out) == (143, "")
