@@ -15,10 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import CheckpointError, FeatureMismatchError, LogFormatError
-from fastgaum.features import sessions as sessions_module
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import N_RESERVED
-from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import context_numbers
 from fastgaum.logs.log import SessionLog
@@ -166,20 +164,6 @@ def test_the_order_of_candidates_changes_no_context(log: SessionLog) -> None:
     ours, theirs = (FeatureSpace.fit(one).encode(one, all_sessions(one)) for one in (log, permuted))
     np.testing.assert_array_equal(ours.context_ids, theirs.context_ids)
     np.testing.assert_allclose(ours.numbers[order], theirs.numbers, rtol=1e-4, atol=1e-5)
-
-
-def test_sessions_are_encoded_alike_in_chunks_and_without_bags(
-    log: SessionLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    space = FeatureSpace.fit(log)
-    whole = space.encode(log, all_sessions(log))
-    monkeypatch.setattr(sessions_module, "BATCH_CANDIDATES", 50)
-    halves = [space.encode(log, part) for part in np.array_split(all_sessions(log), 2)]
-    joined = EncodedSessions.joined(halves)
-    for name in ("context_ids", "context_numbers"):
-        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
-    bare = whole.without_bags()
-    assert bare.context_ids.shape == bare.context_numbers.shape == (log.n_events, 0)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from itertools import pairwise
 
@@ -128,19 +127,6 @@ def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
 def test_displays_that_vary_are_no_graph() -> None:
     space = FeatureSpace.fit(navigation(seed=1), "bags", set_context=False)
     assert not any(part.fixes_display for part in space.crossed_fields)
-
-
-def test_another_log_reads_all_that_training_said() -> None:
-    log = log_with_context(2)
-    space = FeatureSpace.fit(log, "bags", set_context=False)
-    rows = log.sessions_in("train")
-    own = space.encode(log, rows).numbers
-    # the same sessions under another name: their own events count, and later ones
-    other = dataclasses.replace(log, session_ids=log.session_ids + "x")
-    numbers = space.encode(other, rows).numbers
-    as_test = dataclasses.replace(other, split=np.full_like(log.split, 2))
-    np.testing.assert_array_equal(numbers, space.encode(as_test, rows).numbers)
-    assert (numbers != own).any()
 
 
 def test_parts_add_up_to_the_whole() -> None:

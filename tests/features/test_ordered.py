@@ -125,17 +125,6 @@ def test_no_number_tells_the_own_choice() -> None:
             assert auc == pytest.approx(0.5, abs=MOST_TOLD), name
 
 
-def test_a_count_that_leaves_the_own_choice_out_tells_it() -> None:
-    """What the bar is there for, and that it sees it."""
-    log = log_of_chance()
-    part = select_sessions(log, log.sessions_in("train"))
-    items = log.items[part.candidates]
-    chosen = np.zeros(len(items), bool)
-    chosen[part.display_offsets[:-1] + part.choices] = True
-    others = np.bincount(items, chosen)[items] - chosen
-    assert within_auc(items, others, chosen) == 0
-
-
 def assert_tells_no_more(train: Auc, test: Auc) -> None:
     """Between nothing and what the test split tells, whose counts know more."""
     told = {name: (round(train[name], 3), round(test[name], 3)) for name in train}
@@ -219,18 +208,6 @@ def test_later_users_change_no_number_of_an_earlier_one(
         if order.blocks(log.users[part.rows[:1]], 0)[0] > block:
             break
         np.testing.assert_array_equal(ours, theirs)
-
-
-FIRST = [6, -1, 5, 4, 3, 2, -1, -1, 4, 3, 4, -1, 7, 5, 5, 7, -1, 1, 5, -1]
-THIRD = [3, 1, 3, 0, 1, 2, -1, 7, 5, 5, 7, 0, 7, -1, 7, 2, 5, 5, 3, 3]
-SCORED = [7, 4, 4, 0, 3, 3, 5, 3, 4, 5, 0, 2, 4, 6, 3, 4, 2, 4, 0, 5]
-
-
-def test_a_user_has_a_block_that_is_the_same_everywhere() -> None:
-    users = np.arange(20, dtype=np.int32)
-    assert FEW.blocks(users, 0).tolist() == FIRST
-    assert FEW.blocks(users, 2).tolist() == THIRD
-    assert ONCE.blocks(users, 0).tolist() == SCORED
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -220,15 +220,3 @@ def test_which_pairs_are_kept_does_not_depend_on_choices(monkeypatch: pytest.Mon
     assert 0 < len(kept[0].keys) <= 12
     np.testing.assert_array_equal(kept[0].keys, kept[1].keys)
     assert (kept[0].counts != kept[1].counts).any()
-
-
-def test_sessions_of_another_log_read_all_that_training_said() -> None:
-    log = random_log(5, n_sessions=30)
-    other = dataclasses.replace(log, session_ids=log.session_ids + "'")
-    space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)
-    rows = log.sessions_in("train")
-    assert (space.encode(other, rows).numbers != space.encode(log, rows).numbers).any()
-    test = log.sessions_in("test")
-    np.testing.assert_array_equal(
-        space.encode(other, test).numbers, space.encode(log, test).numbers
-    )

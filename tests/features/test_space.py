@@ -70,29 +70,6 @@ def test_numbers_equal_the_slow_twin(shared_users: bool, no_click: float) -> Non
     np.testing.assert_allclose(ours, naive, atol=2e-5)
 
 
-def test_a_training_users_own_choices_never_reach_its_own_numbers() -> None:
-    """Flipping every choice of one training user changes other users' numbers but, at its first
-    event, not its own."""
-    sessions = [[([0, 1, 2], 0)], [([0, 1, 2], 1)], [([0, 1], 1)]]
-    flipped = [[([0, 1, 2], 2)], *sessions[1:]]
-    first, second = (FeatureSpace.fit(log_of(s), "bags") for s in (sessions, flipped))
-    raw = [
-        space.encode(log_of(s), np.array([0], np.int32)).numbers * space.scale + space.mean
-        for space, s in ((first, sessions), (second, flipped))
-    ]
-    np.testing.assert_allclose(raw[0], raw[1], atol=1e-6)
-
-
-def test_relative_numbers_are_centred_per_display_set() -> None:
-    log = random_log(1)
-    space = FeatureSpace.fit(log, "bags", set_context=True)
-    encoded = space.encode(log, log.sessions_in("train"))
-    raw = encoded.numbers * space.scale + space.mean
-    relative = raw[:, len(space.number_names) :]
-    sums = np.add.reduceat(relative, encoded.display_offsets[:-1], axis=0)
-    assert np.abs(sums).max() < 1e-3
-
-
 def test_items_unseen_in_training_have_the_unknown_row() -> None:
     log = log_of([[([0, 1], 0)], [([1, 2], 1)]], split=[0, 2])
     space = FeatureSpace.fit(log, "identity")

@@ -29,11 +29,6 @@ def test_a_byte_order_mark_works(tmp_path) -> None:
     assert read_log(tmp_path / "bom.csv").item_ids.to_list() == ["é"]
 
 
-def test_malformed_csv(tmp_path) -> None:
-    (tmp_path / "ragged.csv").write_text("session,event,item,chosen\nu1,0,a,1\nu1,1,a,1,9,9\n")
-    refused(tmp_path / "ragged.csv", "'ragged.csv' is no well-formed csv")
-
-
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.99])
 def test_truncated_parquet(tmp_path, share) -> None:
     path = tmp_path / "log.parquet"
@@ -41,13 +36,6 @@ def test_truncated_parquet(tmp_path, share) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     refused(path, "'log.parquet' is no readable parquet file .cut short or damaged.")
-
-
-def test_truncated_arrow(tmp_path) -> None:
-    path = tmp_path / "log.arrow"
-    long().write_ipc(path)
-    path.write_bytes(path.read_bytes()[:300])
-    refused(path, "'log.arrow' is no readable arrow file")
 
 
 def test_parquet_with_a_damaged_page(tmp_path) -> None:

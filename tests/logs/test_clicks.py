@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.errors import ConfigError, FeatureMismatchError
+from fastgaum.errors import FeatureMismatchError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.audit import audit
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
@@ -21,10 +21,9 @@ from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import raw_rows, read_frame, read_log
-from fastgaum.logs.store import load_log, save_log
+from fastgaum.logs.store import save_log
 from fastgaum.logs.synthetic import synthesise
 from tests.logs.bad_logs import refused
-from tests.logs.test_saved_log import assert_same
 
 Rule = Literal["none", "append", "drop"]
 Display = tuple[list[int], list[int]]
@@ -197,22 +196,6 @@ SHOP: list[list[Display]] = [
 ]
 
 
-@pytest.mark.parametrize("rule", ["none", "append", "drop"])
-@pytest.mark.parametrize("clicks", ["first", "each"])
-def test_a_saved_log_is_the_log(tmp_path: Path, clicks: str, rule: Rule) -> None:
-    nested_frame(SHOP).write_parquet(tmp_path / "log.parquet")
-    options = ReadOptions.of(
-        clicks=clicks, outside=rule, split="user", name="log", context_fields=["query"]
-    )
-    whole = read_log(tmp_path / "log.parquet", options=options)
-    assert_same(load_log(save_log(whole, tmp_path / "saved")), whole)
-
-
-def test_every_display_dropped() -> None:
-    frame = nested_frame([[([1, 2], [3])], [([1], [4])]])
-    refused(frame, "with --outside drop no event is left", outside="drop")
-
-
 def test_a_saved_log_remembers_its_rules(tmp_path: Path) -> None:
     frame = nested_frame(SHOP)
     saved = {
@@ -306,10 +289,3 @@ def test_a_model_of_displays_may_be_judged_on_successive_choices_and_not_the_oth
     assert space.context_number_names == (CLICKS_SO_FAR,)
     with pytest.raises(FeatureMismatchError, match="read it with --clicks each"):
         space.check_fields(first)
-
-
-def test_rules_have_names() -> None:
-    with pytest.raises(ConfigError, match="clicks is 'every', one of error, first, each"):
-        ReadOptions.of(clicks="every")
-    with pytest.raises(ConfigError, match=r"outside is 'nones', one of .* did you mean 'none'"):
-        ReadOptions.of(outside="nones")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -268,19 +267,6 @@ def test_values_displayed_in_their_own_session_are_counted(seed: int) -> None:
         assert found.by_chance == pytest.approx(np.mean(chance) / len(every))
     else:
         assert (found.holds, found.displayed) == ("categories", None)
-
-
-REAL = {
-    "wikispeedia/choices.parquet": {"page": "items", "target": "items"},
-    "clara2/displays.parquet": {"query": "categories"},
-    "search_clicks.parquet": {"query": "categories"},
-}
-
-
-@pytest.mark.parametrize("name", REAL)
-def test_real_logs(name: str, shared_data: Callable[[str], Path]) -> None:
-    log = read_log(shared_data(name), context_fields=list(REAL[name]))
-    assert holds(log) == REAL[name]
 
 
 def test_an_audit_names_the_context() -> None:

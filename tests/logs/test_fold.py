@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import polars as pl
 import pytest
@@ -13,7 +11,6 @@ from fastgaum.logs.cut import slice_sessions, stable_order
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame
-from tests.builders import values_of
 
 FIELDS, CONTEXT = ["number", "text"], ["query", "hour"]
 IDS = st.one_of(st.integers(-(2**70), 2**70).map(str), st.text("aB é-,'\"", min_size=1, max_size=4))
@@ -131,24 +128,6 @@ def test_read_and_unpack_is_the_identity(sessions, ordered, seed) -> None:
     assert as_sets(shuffled) == expected
 
 
-@settings(max_examples=30, deadline=None)
-@given(SESSIONS)
-def test_a_csv_in_between_changes_nothing(sessions) -> None:
-    frame = rows_of(sessions)
-    text = pl.read_csv(io.BytesIO(frame.write_csv().encode()), infer_schema=False)
-    options = {"candidate_fields": FIELDS, "context_fields": CONTEXT}
-    through_csv = read_frame(text, untyped=True, **options)
-    direct = read_frame(frame, **options)
-    for name, values in values_of(direct, "event").items():
-        np.testing.assert_array_equal(through_csv.columns[name].values, values)
-    np.testing.assert_array_equal(through_csv.items, direct.items)
-    np.testing.assert_array_equal(through_csv.choices, direct.choices)
-    np.testing.assert_array_equal(
-        through_csv.columns["number"].values, direct.columns["number"].values
-    )
-    assert through_csv.item_ids.to_list() == direct.item_ids.to_list()
-
-
 @settings(max_examples=60, deadline=None)
 @given(SESSIONS, st.data())
 def test_slice_is_the_log_of_its_sessions(sessions, data) -> None:
@@ -220,13 +199,6 @@ def test_ordered_keeps_first_appearances_and_unordered_forgets_them() -> None:
 def test_item_codes_do_not_follow_appearance() -> None:
     rows = [("9", 0, 0.0), ("10", 0, 1.0), ("9", 1, 2.0)]
     assert folded(rows).item_ids.to_list() == ["10", "9"]
-
-
-def test_choices_first_keeps_the_first_chosen_row() -> None:
-    rows = [("a", 0, 0.0), ("c", 1, 1.0), ("b", 1, 2.0)]
-    with pytest.raises(LogFormatError, match="event 0 of session 's' has 2 clicks"):
-        folded(rows)
-    assert folded(rows, clicks="first").choices.tolist() == [2]
 
 
 def test_too_many_rows_for_int32(monkeypatch) -> None:

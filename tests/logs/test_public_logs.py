@@ -15,7 +15,7 @@ from fastgaum.errors import LogFormatError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.public import PUBLIC_LOGS
-from fastgaum.logs.read import load, raw_rows, read_frame, read_log
+from fastgaum.logs.read import raw_rows, read_frame, read_log
 from fastgaum.logs.tables import open_table
 from tests.logs.public_files import FILES, STEPS, USERS, Shown, displays
 
@@ -281,24 +281,6 @@ def test_times_that_a_frame_has_made_times(files: dict[str, Path]) -> None:
         frame = open_table(path).read(list(dict.fromkeys(open_table(path).dtypes)))
         typed = frame.with_columns(pl.col(column).cast(pl.String).str.to_datetime(kind))
         assert read_log(typed).n_events == read_log(path).n_events
-
-
-def test_item_tables_without_a_header(files: dict[str, Path]) -> None:
-    mind = read_log(files["MIND"], item_table=files["MIND"].with_name("news.tsv"))
-    assert sorted(mind.columns_of("item")) == ["category", "subcategory"]
-    row = mind.item_ids.to_list().index("N3")
-    category = mind.columns["category"].categories[int(mind.columns["category"].values[row])]
-    assert category == "sports"
-
-
-def test_real_files_by_path_and_by_name(shared_data: SharedData) -> None:
-    """A file by its path is read as the registry reads it, and so is its folder."""
-    for name, file in (("ebnerd", "behaviors"), ("clara2", "displays")):
-        path = shared_data(f"{name}/{file}.parquet")
-        log = read_log(path)
-        registered = load(name, data_dir=path.parents[1])
-        assert registered.fingerprint == log.fingerprint
-        assert read_log(path.parent).fingerprint == log.fingerprint
 
 
 def test_a_row_with_a_column_too_many_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.logs.log import SPLITS, SessionLog, resplit, resplit_by
+from fastgaum.logs.log import SPLITS, SessionLog, resplit_by
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.store import save_log
 from fastgaum.logs.synthetic import synthesise
@@ -98,12 +98,6 @@ def test_users_stay_whole_and_shares_are_kept() -> None:
     assert split.dtype == np.int8
 
 
-def test_a_seed_repeats_itself_and_others_differ() -> None:
-    users = hashes_of(200)
-    np.testing.assert_array_equal(split_by_user(users, 3), split_by_user(users, 3))
-    assert (split_by_user(users, 3) != split_by_user(users, 4)).mean() > 0.3
-
-
 @pytest.mark.parametrize("n", range(9))
 def test_small_logs_have_every_part(n) -> None:
     """Three users are enough, in whatever order they come."""
@@ -145,20 +139,6 @@ def test_by_time_ties_do_not_follow_the_order_of_the_log() -> None:
         read_frame(frame.with_columns(event=4), split="time")
 
 
-def test_resplit_changes_nothing_but_the_split(shared_data) -> None:
-    log = read_log(shared_data("yelp.txt"))
-    other = resplit(log, seed=0)
-    shares = np.bincount(other.split) / log.n_sessions
-    np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=0.04)
-    assert other.items is log.items
-    assert (other.split != log.split).any()
-    # Whatever the seed, sessions of a user go together.
-    assert all(
-        len(set(zip(log.users, resplit(log, s).split, strict=True))) == len(set(log.users))
-        for s in range(3)
-    )
-
-
 def test_two_splits_of_one_session() -> None:
     frame = pl.DataFrame(
         {
@@ -186,24 +166,6 @@ def test_halves_share_no_user_and_test_each_other(n) -> None:
     if n == 400:
         np.testing.assert_allclose(np.bincount(one) / 800, [0.375, 0.125, 0.5], atol=0.06)
         assert (one != split_by_half(users, 4)).any()
-
-
-def test_halves_of_a_log() -> None:
-    frame = pl.DataFrame(
-        {
-            "session": [f"s{i // 2}" for i in range(40)],
-            "event": [0] * 40,
-            "item": ["a", "b"] * 20,
-            "chosen": [1, 0] * 20,
-            "split": ["train"] * 40,
-        }
-    )
-    one, other = (read_frame(frame, split=rule, split_seed=2) for rule in ("half", "other-half"))
-    assert set(one.sessions_in("test").tolist()) == {
-        *other.sessions_in("train"),
-        *other.sessions_in("validation"),
-    }
-    assert read_frame(frame).sessions_in("train").tolist() == list(range(20))
 
 
 def test_a_rule_that_splits_no_users_is_refused() -> None:

@@ -17,7 +17,6 @@ from fastgaum.logs.audit import audit
 from fastgaum.logs.context import context_of
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
-from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.simulate import make_displays
 from fastgaum.logs.store import load_log, save_log
@@ -215,15 +214,3 @@ def test_a_saved_log_is_not_read_with_another_table(case: str, table: Path, tmp_
     else:
         with pytest.raises(LogFormatError, match=rf"user table other\.parquet: .*{says}"):
             read_log(saved, user_table=tmp_path / "other.parquet")
-
-
-def test_the_fingerprint_knows_users(table: Path) -> None:
-    log = read_frame(LOG, user_table=table)
-    changed = {**values_of(log, "user"), "spent": log.columns["spent"].values + 1}
-    prints = {
-        read_frame(LOG).fingerprint,
-        log.fingerprint,
-        put(log, user=changed).fingerprint,
-    }
-    assert len(prints) == 3
-    assert isinstance(log, SessionLog)
