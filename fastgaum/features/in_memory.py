@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastgaum.features.sessions import (
     EncodedSessions,
     Selection,
     cut_by_candidates,
+    select_sessions,
 )
 from fastgaum.kernels.candidate_formulas import relate_to_sets, standardise_rows
 from fastgaum.logs.log import FloatArray
@@ -75,6 +76,12 @@ class CompactSessions(EncodedSessions):
 
         threads.run(complete, [(run,) for run in cut_by_candidates(np.diff(ends), PART)])
         return numbers
+
+    def whole(self) -> EncodedSessions:
+        """The same sessions with all of their numbers."""
+        parts = {one.name: getattr(self, one.name) for one in fields(EncodedSessions)}
+        everything = select_sessions(self, np.arange(self.n_sessions, dtype=np.int32))
+        return EncodedSessions(**parts | {"numbers": self.numbers_of(everything)})
 
 
 def write_base(

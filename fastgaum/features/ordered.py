@@ -10,7 +10,7 @@ in several orders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from fastgaum.features.in_memory import CompactSessions, write_base
 from fastgaum.features.numbers import Moments
-from fastgaum.features.sessions import BATCH_CANDIDATES, EncodedSessions, Selection
+from fastgaum.features.sessions import EncodedSessions, Selection
 from fastgaum.features.statistics import StatisticsCounter, scale_counts
 from fastgaum.logs.log import IntArray, SessionLog
 from fastgaum.logs.user_split import mixed_bits
@@ -161,47 +161,22 @@ def encode_training(
     order: TrainingOrder,
     moments: Moments | None = None,
     former: FeatureSpace | None = None,
+    always: bool = False,
 ) -> EncodedSessions:
-    """The training sessions of a log to make batches of, as they are read in an order;
-    where training says nothing of candidates, as they are.
+    """The training sessions of a log to make batches of, as they are read in an order; where
+    training says nothing of candidates, as they are, unless `always`.
 
     With `moments` numbers are counted there, and standardised by them. `former`: what was counted
     before, on another log."""
     train, space = encoder.log.sessions_in("train"), encoder.space
-    if not space.has_statistics:
+    if not space.has_statistics and not always:
         return encoder.for_training(train, moments)
     rows, blocks = ordered_blocks(encoder, train, order, former)
     encoded = encoder.without_bags(rows, len(space.number_names))
-    counted = _fill_blocks(encoded, blocks, partial(write_base, encoded))
-    return CompactSessions.of(encoded, space, counted, moments)
-
-
-def encode_training_whole(
-    encoder: Encoder, order: TrainingOrder, moments: Moments
-) -> EncodedSessions:
-    """As `encode_training`, for models that hold all numbers of all sessions; these are counted in
-    `moments`, and not yet standardised."""
-    rows, blocks = ordered_blocks(encoder, encoder.log.sessions_in("train"), order)
-    encoded = encoder.without_bags(rows, encoder.space.n_numbers)
-
-    def write(of_block: Encoder, part: Selection, candidates: slice) -> None:
-        of_block.write_numbers(part, encoded.numbers[candidates])
-
-    _fill_blocks(encoded, blocks, write)
-    for first in range(0, len(encoded.numbers), BATCH_CANDIDATES):
-        moments.add(encoded.numbers[first : first + BATCH_CANDIDATES])
-    return encoded
-
-
-def _fill_blocks(
-    encoded: EncodedSessions,
-    blocks: Iterable[tuple[Encoder, IntArray]],
-    finish: Callable[[Encoder, Selection, slice], T],
-) -> list[T]:
-    """As `Encoder.fill`, block by block, each by its own encoder."""
-    found: list[T] = []
+    counted: list[Moments] = []
     first = 0
-    for of_block, rows in blocks:
-        found += of_block.fill(encoded, rows, partial(finish, of_block), first)
-        first += len(rows)
-    return found
+    for of_block, of_rows in blocks:
+        write = partial(write_base, encoded, of_block)
+        counted += of_block.fill(encoded, of_rows, write, first)
+        first += len(of_rows)
+    return CompactSessions.of(encoded, space, counted, moments)

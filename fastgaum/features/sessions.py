@@ -200,6 +200,10 @@ class EncodedSessions(PackedArrays):
         """Numbers of the candidates of some of the sessions."""
         return self.numbers[part.candidates]
 
+    def whole(self) -> EncodedSessions:
+        """The same sessions with all of their numbers."""
+        return self
+
     @property
     def user_of_event(self) -> IntArray:
         """User of each event, shape (n_events,)."""

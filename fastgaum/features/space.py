@@ -38,7 +38,6 @@ from fastgaum.features.numbers import (
 from fastgaum.features.ordered import (
     TrainingOrder,
     encode_training,
-    encode_training_whole,
     training_order,
 )
 from fastgaum.features.relations import Relations
@@ -51,7 +50,6 @@ from fastgaum.features.vocabulary import (
     former_ids,
     training_counts,
 )
-from fastgaum.kernels.candidate_formulas import standardise_rows
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import ContextField, Holds, context_of
 from fastgaum.logs.log import ALIKE, FloatArray, IntArray, ItemCounts, SessionLog
@@ -236,10 +234,8 @@ class FeatureSpace:
         space = cls._counted(log, protocol, set_context, relations, False, False)
         space = space._with(actions=())
         moments = Moments()
-        train = encode_training_whole(space.encoder(log), order, moments)
-        space = space._standardised(moments)
-        standardise_rows(space.mean, space.scale, train.numbers)
-        return space, train
+        train = encode_training(space.encoder(log), order, moments, always=True)
+        return space._standardised(moments), train.whole()
 
     @classmethod
     def _counted(
