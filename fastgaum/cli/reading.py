@@ -138,10 +138,6 @@ class Reading:
             ) from error
         return self.with_options(self.options.over(former))
 
-    def of_first(self, reading: dict[str, object]) -> Reading:
-        """The options of the first of several processes; where data lies is this machine's own."""
-        return self.with_options(ReadOptions.from_json(reading))
-
     def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:
         """The options that a run's log was read with; given ones may only repeat them.
 

@@ -26,6 +26,7 @@ from fastgaum.cli.reading import AS_IT_IS, Log, Reading, lasting
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.interrupts import Interrupted
+from fastgaum.logs.options import ReadOptions
 
 if TYPE_CHECKING:
     from fastgaum.game.averaging import Processes
@@ -277,7 +278,8 @@ def _follow(source: str, reading: Reading, device: str, processes: Processes) ->
 
     first = processes.agree()[0]
     if first is not None:
-        log = reading.of_first(first["reading"]).load(source)
+        # where data lies is this machine's own
+        log = reading.with_options(ReadOptions.from_json(first["reading"])).load(source)
         model = UserModel(Config.from_mapping(first["config"]), device=device)
         train_run(model, log, Path(), processes=processes)
 

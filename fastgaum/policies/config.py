@@ -17,8 +17,6 @@ from fastgaum.config import (
 )
 from fastgaum.errors import ConfigError
 
-LARGE_POOL = 20_000
-"""items up to which a pool's networks are 32 wide unless told otherwise"""
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -28,9 +26,9 @@ class PolicyConfig(CheckedSettings):
 
     what: ClassVar[str] = "policy setting"
 
-    width: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
-    """size of the inner product of the two towers; 0 = 32, and 16 for pools of more than 20,000
-    items, where the arg-max takes most of a step"""
+    width: Annotated[int, Meta(ge=1, le=1 << 16)] = 32
+    """size of the inner product of the two towers; for pools of more than 20,000 items, where the
+    arg-max takes most of a step, 16 is quicker"""
     towers: Widths = (64,)
     """hidden layers of the user's and the item's tower"""
     gamma: Share = 0.0
@@ -74,10 +72,6 @@ class PolicyConfig(CheckedSettings):
                 "gamma is 1 and time is false: the value of a life without end is a sum without "
                 "end; set gamma below 1, as 0.97, or time = true"
             )
-
-    def for_pools(self, size: int) -> PolicyConfig:
-        """This configuration with the width that it has for pools of so many items."""
-        return self if self.width else self.replace(width=32 if size <= LARGE_POOL else 16)
 
     def epsilon_at(self, progress: float) -> float:
         """Share of places filled at random after a share of the training."""

@@ -75,7 +75,7 @@ class QLearner(Policy):
     evaluates it.
 
     Attributes:
-        config: sizes and training, with the width that was chosen for the pool.
+        config: sizes and training.
         item_features: those of the world that it was made for, shape (n_items, n_features).
         gamma: discount of a step.
         k: items of a slate, for which its networks are made.
@@ -102,7 +102,7 @@ class QLearner(Policy):
         Raises:
             ValueError: `weights` are not what the configuration asks for; nothing was made then.
         """
-        self.k, self.pool, self.config = k, pool, config.for_pools(pool.count(world.n_items))
+        self.k, self.pool, self.config = k, pool, config
         self.gamma = config.gamma or self.default_gamma()
         self.outside, self.n_items, self.made_in = world.outside, world.n_items, world.fingerprint
         self.item_features = np.ascontiguousarray(world.item_features, np.float32)

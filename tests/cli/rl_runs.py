@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import polars as pl
@@ -10,18 +11,9 @@ from fastgaum.cli.app import main
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.synthetic import synthesise
 
-SMALL = [
-    "--set",
-    "episodes=1",
-    "--set",
-    "users=16",
-    "--set",
-    "warm_up=16",
-    "--set",
-    "evaluations=1",
-    "--set",
-    "batch=16",
-]
+SMALL = shlex.split(
+    "--set episodes=1 --set users=16 --set warm_up=16 --set evaluations=1 --set batch=16"
+)
 QUICK = [
     *("--set", "epochs=1"),
     *("--set", "warm_start=2"),

@@ -38,17 +38,7 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_build_writes_a_log(
     ratings: Path, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = [
-        "data",
-        "build",
-        str(ratings),
-        "-o",
-        str(tmp_path / out),
-        "--displayed",
-        "5",
-        "--seed",
-        "3",
-    ]
+    argv = f"data build {ratings} -o {tmp_path / out} --displayed 5 --seed 3".split()
     assert main(argv) == 0
     printed = capsys.readouterr()
     assert "30 sessions, 400 events, 2000 candidates of 40 items" in printed.out

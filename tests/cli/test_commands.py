@@ -173,18 +173,7 @@ def test_predict_writes_distributions(
 
 def test_predict_one_split(trained: Path, log_file: Path, tmp_path: Path) -> None:
     assert (
-        main(
-            [
-                "predict",
-                str(trained),
-                str(log_file),
-                "-o",
-                str(tmp_path / "p.parquet"),
-                "--split",
-                "test",
-            ]
-        )
-        == 0
+        main(f"predict {trained} {log_file} -o {tmp_path / 'p.parquet'} --split test".split()) == 0
     )
     test = pl.read_parquet(log_file).filter(pl.col("split") == "test")
     assert pl.read_parquet(tmp_path / "p.parquet").height == test.height

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,17 +94,10 @@ def test_traps_in_a_log_are_no_failure(
 def test_convert_and_back(log_file: Path, tmp_path: Path, out: str) -> None:
     assert (
         main(
-            [
-                "data",
-                "convert",
-                str(log_file),
-                "--candidate-field",
-                "price",
-                "--context-field",
-                "query",
-                "-o",
-                str(tmp_path / out),
-            ]
+            (
+                f"data convert {log_file} --candidate-field price --context-field query -o "
+                f"{tmp_path / out}"
+            ).split()
         )
         == 0
     )
@@ -127,20 +121,7 @@ def test_convert_declares_columns(frame: pl.DataFrame, tmp_path: Path) -> None:
 def test_synth_writes_the_truth_beside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, truth: str
 ) -> None:
-    argv = [
-        "data",
-        "synth",
-        "--events",
-        "400",
-        "--items",
-        "50",
-        "--seed",
-        "3",
-        "--no-click",
-        "0.3",
-        "--rule",
-        "l2",
-    ]
+    argv = shlex.split("data synth --events 400 --items 50 --seed 3 --no-click 0.3 --rule l2")
     assert main([*argv, "-o", str(tmp_path / out)]) == 0
     log = load(tmp_path / out)
     assert (log.n_events, log.has_no_click) == (400, True)
@@ -162,18 +143,7 @@ def test_synth_of_an_order_says_how_to_read_it(
 def test_synth_repeats_itself(tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert (
-            main(
-                [
-                    "data",
-                    "synth",
-                    "--preset",
-                    "tail",
-                    "--events",
-                    "300",
-                    "-o",
-                    str(tmp_path / f"{name}.parquet"),
-                ]
-            )
+            main(f"data synth --preset tail --events 300 -o {tmp_path / f'{name}.parquet'}".split())
             == 0
         )
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()

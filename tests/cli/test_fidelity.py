@@ -19,16 +19,7 @@ def test_report(
     capsys.readouterr()
     assert (
         main(
-            [
-                "fidelity",
-                str(trained),
-                str(log_file),
-                "--split",
-                "validation",
-                "--episodes",
-                "200",
-                *options,
-            ]
+            [*f"fidelity {trained} {log_file} --split validation --episodes 200".split(), *options]
         )
         == 0
     )

@@ -28,16 +28,7 @@ from fastgaum.locks import folder_lock
 from tests.crash.zygote import Zygote
 from tests.game.interrupted import check_same
 
-LONG = [
-    "--set",
-    "epochs=400",
-    "--set",
-    "patience=400",
-    "--set",
-    "players=exact",
-    "--set",
-    "search=[]",
-]
+LONG = shlex.split("--set epochs=400 --set patience=400 --set players=exact --set search=[]")
 SHORT = ["--set", "epochs=6", "--set", "players=exact", "--set", "search=[]"]
 
 

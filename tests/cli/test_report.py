@@ -77,17 +77,7 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
     assert "--compare needs two runs that are scored on the same events" in says
     assert (
         main(
-            [
-                "report",
-                "--compare",
-                str(trained),
-                str(tmp_path / "c"),
-                "--split",
-                "test",
-                "-o",
-                str(page),
-                "--overwrite",
-            ]
+            f"report --compare {trained} {tmp_path / 'c'} --split test -o {page} --overwrite".split()
         )
         == 0
     )

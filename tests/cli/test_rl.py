@@ -36,20 +36,7 @@ def test_train_then_adapt(
     assert curve.columns == ["steps", "return", "click_rate", "loss", "epsilon"]
     assert 16 < curve["steps"].item() <= 48
     file = tmp_path / "curve.json"
-    adapt = [
-        "rl",
-        "adapt",
-        str(out),
-        str(run),
-        "--in",
-        str(other),
-        "--episodes",
-        "2",
-        "--users",
-        "20",
-        "--seeds",
-        "2",
-    ]
+    adapt = f"rl adapt {out} {run} --in {other} --episodes 2 --users 20 --seeds 2".split()
     capsys.readouterr()
     assert main([*adapt, "--json", str(file)]) == 0
     facts = json.loads(file.read_text())
@@ -95,20 +82,7 @@ def test_adapt_meets_the_pool_of_the_training(
         return real(policies, world, setting, **rest)
 
     monkeypatch.setattr(evaluate, "adaptation", watched)
-    adapt = [
-        "rl",
-        "adapt",
-        str(out),
-        str(run),
-        "--in",
-        str(other),
-        "--episodes",
-        "1",
-        "--users",
-        "5",
-        "--seeds",
-        "1",
-    ]
+    adapt = f"rl adapt {out} {run} --in {other} --episodes 1 --users 5 --seeds 1".split()
     assert main([*adapt, *SHORT]) == 0
     trained = set(own.item_ids.gather(trained_on.draw(np.zeros(1, np.uint64), own.n_items)))
     assert len(trained) == 6

@@ -55,19 +55,7 @@ def test_evaluate_prints_every_policy_in_another_world(
 ) -> None:
     _, run, other = runs
     file, text = tmp_path / "table.json", tmp_path / "table.md"
-    command = [
-        "rl",
-        "evaluate",
-        str(run),
-        "--in",
-        str(other),
-        "-k",
-        "1,2",
-        "--seeds",
-        "2",
-        "--users",
-        "30",
-    ]
+    command = f"rl evaluate {run} --in {other} -k 1,2 --seeds 2 --users 30".split()
     assert main([*command, "--json", str(file), "--markdown", str(text), *SMALL, *SHORT]) == 0
     result = json.loads(file.read_text())
     assert [(row["policy"], row["k"]) for row in result["rows"]] == [

@@ -23,23 +23,11 @@ def plain(frame: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """A log without fields of its own, and a run of it."""
     folder = tmp_path_factory.mktemp("plain")
     frame.drop("price").write_parquet(folder / "log.parquet")
-    argv = [
-        "train",
-        str(folder / "log.parquet"),
-        "-o",
-        str(folder / "run"),
-        "--set",
-        "epochs=1",
-        "--set",
-        "warm_start=1",
-        # an item is worth the same in every slate
-        "--set",
-        "set_context=false",
-        "--set",
-        "relations=false",
-        "--set",
-        "search=[]",
-    ]
+    argv = (
+        f"train {folder / 'log.parquet'} -o {folder / 'run'} --set epochs=1 --set "
+        "warm_start=1 --set set_context=false --set relations=false --set "
+        "search=[]"
+    ).split()
     assert main(argv) == 0
     return str(folder / "log.parquet"), str(folder / "run")
 
@@ -55,16 +43,7 @@ def test_trajectories_are_audited_and_trained_on(
     assert frame.height == 30 * 4 * 3
     assert frame["session"].n_unique() == 30
     assert main(["data", "audit", str(out)]) == 0
-    train = [
-        "train",
-        str(out),
-        "-o",
-        str(tmp_path / "again"),
-        "--set",
-        "epochs=1",
-        "--set",
-        "warm_start=1",
-    ]
+    train = f"train {out} -o {tmp_path / 'again'} --set epochs=1 --set warm_start=1".split()
     assert main(train) == 0
 
 

@@ -18,7 +18,7 @@ from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import Estimate, adaptation, difference, judge
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
-from fastgaum.policies.q_learning import ReplayBuffer, Steps
+from fastgaum.policies.q_learning import Steps
 from fastgaum.policies.registry import LEARNERS, load_policy, save_policy, untrained
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.slateq import SlateQ, SlateSteps, best_slates
@@ -28,14 +28,6 @@ from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld
 
 TINY = PolicyConfig(width=8, towers=(8,), episodes=2, users=32, warm_up=64, batch=32, evaluations=2)
-
-
-def test_the_width_is_the_pool_s_unless_it_is_given() -> None:
-    assert [PolicyConfig().for_pools(size).width for size in (10, 20_000, 20_001)] == [32, 32, 16]
-    assert PolicyConfig(width=8).for_pools(10**6).width == 8
-    world = TiringWorld()
-    policy = CascadeDqn(world, 2, Pool(), PolicyConfig(towers=()))
-    assert policy.config == PolicyConfig(towers=(), width=32)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -116,14 +108,6 @@ def test_the_cascade_s_loss_is_the_paper_s() -> None:
                 y - networks_value(policy, network, data.states[row], shown[: j + 1])
             ) ** 2 / 5
     assert float(policy.update_loss(data).detach()) == pytest.approx(total, rel=1e-4)
-
-
-def test_every_network_of_the_cascade_learns_from_the_target_alone() -> None:
-    policy = CascadeDqn(TiringWorld(), 3, Pool(), TINY)
-    policy.update_loss(steps()).backward()
-    for network in policy.networks:
-        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
-    assert all(p.grad is None for p in policy.target.parameters())
 
 
 @given(st.integers(1, 6), st.integers(0, 5), st.booleans(), st.integers(0, 999))
@@ -227,16 +211,6 @@ def test_a_life_without_end_is_discounted() -> None:
             config = TINY.replace(gamma=asked, time=time)
             found = untrained(name, world, 3, Pool(), config)
             assert found.gamma == (own if name == "slateq" else asked or 0.97)
-
-
-def test_replay_forgets_the_oldest() -> None:
-    replay = ReplayBuffer(5, steps())
-    for number in range(4):
-        part = dataclasses.replace(steps(3), rewards=np.full(3, number, np.float32))
-        replay.add(part, np.array([True, False, True]))
-    assert replay.size == 5
-    assert sorted(replay.held.rewards.tolist()) == [1, 2, 2, 3, 3]
-    assert set(replay.draw(200, np.random.default_rng(0)).rewards.tolist()) == {1, 2, 3}
 
 
 @pytest.mark.parametrize("time", [True, False])

@@ -22,7 +22,6 @@ from fastgaum.worlds.pools import (
     Pool,
     draw_distinct,
     draw_uniform,
-    draw_uniforms,
 )
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import IntArray, KeyArray, Response
@@ -40,13 +39,6 @@ def test_distinct_draws_are_distinct_and_in_range(
     assert picked.min() >= 0
     assert picked.max() < n_of
     assert all(len(set(row)) == k for row in picked.tolist())
-
-
-def test_numbers_of_a_key_are_independent() -> None:
-    draws = draw_uniforms(keys_of(3, 4000), 2)
-    assert len(np.unique(draws)) == 8000
-    assert chisquare(np.histogram(draws, bins=20, range=(0, 1))[0]).pvalue > 1e-4
-    assert abs(np.corrcoef(draws.T)[0, 1]) < 0.06
 
 
 @settings(deadline=None)

@@ -61,21 +61,6 @@ def test_rows_are_the_choices_of_the_world(any_world: World) -> None:
         assert abs(chosen[part].sum() - probability[part].sum()) < 4.5 * spread + 1e-9
 
 
-def test_the_first_event_is_of_users_without_history() -> None:
-    frame = played(n=3, k=12, horizon=1, pool=Pool(items=tuple(range(12))))
-    users = WORLD.population(3)
-    first = frame.filter(pl.col("session") == 0)
-    number_of = {name: i for i, name in enumerate(WORLD.item_ids)}
-    slate = np.array([number_of[item] for item in first["item"]], np.int32)
-    assert sorted(slate.tolist()) == list(range(12))
-    # the small world's users begin with a taste of length 1, which only shifts utilities about
-    # their base
-    shift = first["utility"].to_numpy() - WORLD.base[slate]
-    angles = np.linalg.lstsq(WORLD.directions[slate, :2], shift, rcond=None)[0]
-    np.testing.assert_allclose(np.linalg.norm(angles), 1, atol=1e-4)
-    assert users.n == 3
-
-
 @pytest.mark.parametrize("rule", ["fixed", "per_user", "per_step"])
 def test_an_episode_does_not_depend_on_how_many_there_are(
     rule: Any, monkeypatch: pytest.MonkeyPatch
@@ -92,15 +77,6 @@ def test_an_episode_does_not_depend_on_how_many_there_are(
     per_event = many.group_by("session", "event").agg("item")
     pools = per_event.group_by("session").agg(pl.col("item").explode().n_unique())["item"]
     assert (pools.max() > 6) == (rule == "per_step")
-
-
-def test_users_who_left_see_nothing_more() -> None:
-    frame = played(n=4000, k=1, horizon=3, leaving=[0.5, 0.0])
-    lengths = (
-        frame.group_by("session").agg(pl.col("event").max())["event"].value_counts().sort("event")
-    )
-    assert lengths["event"].to_list() == [0, 2]
-    assert abs(lengths["count"][0] - 2000) < 4 * np.sqrt(1000)
 
 
 def test_a_policy_of_one_s_own_may_leave_places_empty_and_repeat_items() -> None:
