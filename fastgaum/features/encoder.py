@@ -224,7 +224,7 @@ class Encoder:
     def known_rows(self, part: Selection) -> IntArray:
         """Space row of each candidate's item, -1 for one that training does not know, or that is
         hidden; shape (n_candidates,)."""
-        items = np.asarray(self.log.items)[part.candidates]
+        items = self.log.items[part.candidates]
         rows: IntArray = self.space_rows[items]
         if self.hiding is not None:
             rows[self.hiding.hides(part, items)] = -1
@@ -240,7 +240,7 @@ class Encoder:
         names = space.number_names
         if not names:
             return
-        train = np.asarray(log.split)[part.rows] == TRAIN
+        train = log.split[part.rows] == TRAIN
         earlier = None
         if train.any():
             # threads that ask at once wait
@@ -249,7 +249,7 @@ class Encoder:
         if earlier is not None:
             self._write_by_blocks(earlier, part, train, numbers)
             return
-        items = np.asarray(log.items)[part.candidates]
+        items = log.items[part.candidates]
         rows = self.known_rows(part)
         if space.protocol != "identity":
             totals = totals_of(space.item_counts, rows)
@@ -304,7 +304,7 @@ class Encoder:
         numbers: FloatArray,
     ) -> None:
         """Write numbers, training sessions by what the blocks before theirs said."""
-        blocks = ONCE.blocks(np.asarray(self.log.users)[part.rows], 0)
+        blocks = ONCE.blocks(self.log.users[part.rows], 0)
         blocks[~train] = len(earlier)
         starts = part.display_offsets[part.session_offsets]
         of_candidate = np.repeat(blocks, np.diff(starts))

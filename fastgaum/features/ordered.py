@@ -121,7 +121,7 @@ def spaces_before(
     n_displays = int(whole.item_counts.displays.sum())
     counter = StatisticsCounter(encoder, whole.relations is not None, bool(whole.crossed), former)
     train = encoder.log.sessions_in("train")
-    blocks = order.blocks(np.asarray(encoder.log.users)[train], number)
+    blocks = order.blocks(encoder.log.users[train], number)
     for block in range(order.n_blocks):
         if (blocks == block - 1).any():
             counter.add(train[blocks == block - 1])
@@ -138,7 +138,7 @@ def ordered_blocks(
 ) -> tuple[IntArray, Iterator[tuple[Encoder, IntArray]]]:
     """The training sessions `rows` of a log as they are read, order by order; and, block
     by block, an encoder that knows what came before, with the block's sessions."""
-    users = np.asarray(encoder.log.users)[rows]
+    users = encoder.log.users[rows]
     blocks = [order.blocks(users, number) for number in range(order.n_orders)]
     read = [[rows[of_order == block] for block in range(order.n_blocks)] for of_order in blocks]
 

@@ -46,7 +46,7 @@ class Selection(PackedArrays):
 
     def users(self, log: SessionLog) -> IntArray:
         """User of each event, shape (n_events,)."""
-        return np.repeat(np.asarray(log.users)[self.rows], np.diff(self.session_offsets))
+        return np.repeat(log.users[self.rows], np.diff(self.session_offsets))
 
     @property
     def places(self) -> IntArray:
@@ -82,7 +82,7 @@ def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterato
     A block of more than BATCH_CANDIDATES candidates comes in the parts of `cut_by_candidates`.
     """
     start, n_events = 0, 0
-    offsets, displays = np.asarray(log.session_offsets), work_of(log, log.actions)
+    offsets, displays = log.session_offsets, work_of(log, log.actions)
     for stop in range(block, len(rows) + block, block):
         latest = rows[stop - block : stop]
         first, last = offsets[latest], offsets[latest + 1]
@@ -102,7 +102,7 @@ def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterato
 def work_of(packed: PackedArrays, actions: Actions | ActionBags | None) -> IntArray:
     """Start of each event in what a batch holds of it, its candidates and the actions before it;
     shape (n_events + 1,)."""
-    displays = np.asarray(packed.display_offsets)
+    displays = packed.display_offsets
     return displays if actions is None else displays + actions.offsets
 
 
@@ -128,7 +128,7 @@ def counts_before(log: SessionLog, part: Selection) -> IntArray:
     """Displays and choices of each candidate's item in earlier events of its session, shape
     (n_candidates, 2)."""
     before = np.empty((len(part.candidates), kernels.N_COUNTS), np.int32)
-    kernels.count_before(part.packed(np.asarray(log.items)[part.candidates]), log.n_items, before)
+    kernels.count_before(part.packed(log.items[part.candidates]), log.n_items, before)
     return before
 
 
@@ -218,7 +218,7 @@ class EncodedSessions(PackedArrays):
     @property
     def holds_unseen(self) -> npt.NDArray[np.bool_]:
         """Whether an event displays such an item, shape (n_events,)."""
-        return np.logical_or.reduceat(self.unseen, np.asarray(self.display_offsets)[:-1])
+        return np.logical_or.reduceat(self.unseen, self.display_offsets[:-1])
 
     def without_bags(self) -> EncodedSessions:
         """The same sessions without numbers and vectors, and of ids with the items' alone: what

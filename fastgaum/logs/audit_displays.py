@@ -104,7 +104,7 @@ def _count_own(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> np
 def _after_clicks(log: SessionLog) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Events after a click in their session, and the item clicked last, shape (n,) each."""
     number = np.arange(log.n_events)
-    clicked = np.where(np.asarray(log.choices) >= 0, number, -1)
+    clicked = np.where(log.choices >= 0, number, -1)
     before = np.append(-1, np.maximum.accumulate(clicked)[:-1])
     events = np.flatnonzero(before >= log.session_offsets[log.session_of_event])
     at = log.display_offsets[before[events]] + log.choices[before[events]]

@@ -57,8 +57,8 @@ def hash_contents(log: SessionLog) -> Hashes:
     hashes = mix_hashes(number[of_candidate] * np.uint64(2) + chosen, log.items.astype(np.uint64))
     for column in log.columns_of("candidate").values():
         hashes = mix_hashes(hashes, column.values.view(np.uint32).astype(np.uint64))
-    starts = np.asarray(log.session_offsets)[:-1]
-    whole = np.add.reduceat(hashes, np.asarray(log.display_offsets)[starts])
+    starts = log.session_offsets[:-1]
+    whole = np.add.reduceat(hashes, log.display_offsets[starts])
     for column in log.columns_of("event").values():
         number = mix_hashes(number, column.values.view(np.uint32).astype(np.uint64))
     return whole + np.add.reduceat(number, starts)

@@ -71,25 +71,13 @@ class Rows:
         return len(self.item.codes)
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A packed log and what only the reader still needs."""
-
-    log: SessionLog
-    """its split is all train unless the rows carry one"""
-    first_order: pl.Series
-    """order (time) of each session's first event, length n_sessions"""
-    owners: pl.Series
-    """user of each session as text, the session itself where the log has no users, length
-    n_sessions"""
-
-
 def pack_rows(
     rows: Rows,
     options: ReadOptions = DEFAULT_OPTIONS,
     actions: ActionTable | None = None,
-) -> Packed:
-    """Pack a log's rows.
+) -> tuple[SessionLog, pl.Series]:
+    """Pack a log's rows: the log, its split all train unless the rows carry one, and the order
+    (time) of each session's first event, length n_sessions.
 
     Rows of one item in one event fold into one candidate: chosen if any of them is, viewed max(sum
     of views, 1) times, fields from its first row. The context is the same in all rows of an event.
@@ -173,7 +161,7 @@ def pack_rows(
     )
     orders = events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
     log = with_each_click(log, clicks, options)
-    return Packed(log, orders, owners)
+    return log, orders
 
 
 def _context_of_events(

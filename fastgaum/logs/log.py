@@ -85,16 +85,16 @@ class PackedArrays:
     def event_number(self) -> IntArray:
         """Events before an event in its session, shape (n_events,): session_offsets [0, 2, 3] → [0,
         1, 0]."""
-        starts = np.asarray(self.session_offsets)
+        starts = self.session_offsets
         return (np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))).astype(np.int32)
 
     @property
     def chosen_candidates(self) -> npt.NDArray[np.int64]:
         """Position of each click's candidate, events without a click left out: display_offsets [0,
         3, 5, 7] and choices [2, 0, -1] → [2, 3]."""
-        choices = np.asarray(self.choices)
+        choices = self.choices
         clicked = choices >= 0
-        starts = np.asarray(self.display_offsets)[:-1]
+        starts = self.display_offsets[:-1]
         return (starts[clicked] + choices[clicked]).astype(np.int64)
 
 
@@ -328,10 +328,10 @@ class SessionLog(PackedArrays):
 
     def counts(self) -> dict[str, tuple[int, ...]]:
         """Sessions, events, choices, candidates and actions of each split."""
-        split = np.asarray(self.split)
+        split = self.split
         events = np.diff(self.session_offsets)
-        candidates = np.diff(np.asarray(self.display_offsets)[np.asarray(self.session_offsets)])
-        clicked = np.repeat(split, events)[np.asarray(self.choices) >= 0]
+        candidates = np.diff(self.display_offsets[self.session_offsets])
+        clicked = np.repeat(split, events)[self.choices >= 0]
 
         def of(weights: npt.NDArray[np.integer] | None) -> tuple[int, ...]:
             return tuple(int(n) for n in np.bincount(split, weights=weights, minlength=3))

@@ -8,21 +8,19 @@ import os
 from pathlib import Path
 from typing import Unpack
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError, require_path
 from fastgaum.forks import require_threads
 from fastgaum.logs.action_tables import ActionTable, check_saved_actions
 from fastgaum.logs.clicks import is_successive
-from fastgaum.logs.fold import Packed, Rows, pack_rows, split_by_time
+from fastgaum.logs.fold import Rows, pack_rows, split_by_time
 from fastgaum.logs.log import SessionLog, resplit, resplit_by
 from fastgaum.logs.opened_log import OpenedLog, open_log
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.registry import Located, resolve
 from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import LogSchema, require_column
+from fastgaum.logs.schema import require_column
 from fastgaum.logs.side_tables import (
     attach_user_table,
     check_saved_users,
@@ -194,33 +192,28 @@ def _pack(frame: pl.DataFrame, opened: OpenedLog) -> tuple[SessionLog, Rows]:
     actions = None
     if options.actions is not None:
         actions = ActionTable.read(options.actions, schema)
-    packed = pack_rows(rows, options, actions=actions)
-    log = packed.log
+    log, first_order = pack_rows(rows, options, actions=actions)
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))
     if options.user_table is not None:
-        log = attach_user_table(log, options.user_table, packed.owners, schema.user)
+        log = attach_user_table(log, options.user_table, schema.user)
     if options.split == "file" and schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use "
             "split='user'"
         )
     if options.split == "time":
-        log = log.with_split(_time_split(packed, rows.has_times, schema))
+        if schema.event is None or not rows.has_times:
+            found = "the log has none" if schema.event is None else f"'{schema.event}' is text"
+            raise LogFormatError(
+                f"split='time' needs an event column of numbers or times, {found}: use split='user'"
+            )
+        log = log.with_split(split_by_time(log, first_order))
     elif options.split in USER_RULES:
         log = resplit_by(log, options.split, options.split_seed)
     elif schema.split is None:
         log = resplit(log, options.split_seed)
     return log, dataclasses.replace(rows, not_read=opened.not_read)
-
-
-def _time_split(packed: Packed, has_times: bool, schema: LogSchema) -> npt.NDArray[np.int8]:
-    if schema.event is None or not has_times:
-        found = "the log has none" if schema.event is None else f"'{schema.event}' is text"
-        raise LogFormatError(
-            f"split='time' needs an event column of numbers or times, {found}: use split='user'"
-        )
-    return split_by_time(packed.log, packed.first_order)
 
 
 def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -33,20 +32,12 @@ from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role, is_list, 
 from fastgaum.logs.tables import open_table
 
 
-class _SideTable(NamedTuple):
-    """A table of one row per item, or per user."""
-
-    ids: pl.Series
-    """whose row each is, as text, distinct"""
-    columns: pl.DataFrame
-    """what the rows say, without the ids"""
-    untyped: bool
-    """whether numbers may be given as text (csv)"""
-
-
-def _read_table(path: Path, role: str, column: str | None = None) -> _SideTable:
-    """The table of a file that `read_log` could read. `column` plays the role if the table has it,
-    else the column that is called so."""
+def _read_table(
+    path: Path, role: str, column: str | None = None
+) -> tuple[pl.Series, pl.DataFrame, bool]:
+    """Of a file that `read_log` could read, with one row per item or user: their ids as text,
+    distinct; its other columns; and whether numbers may be given as text (csv). `column` plays the
+    role if the table has it, else the column that is called so."""
     table = open_table(path)
     known = list(table.dtypes)
     found = column if column in known else find_role(role, known)
@@ -80,7 +71,7 @@ def _read_table(path: Path, role: str, column: str | None = None) -> _SideTable:
             f"the only column is '{found}', at least one static column beside it is required: "
             "add one"
         )
-    return _SideTable(ids, frame.drop(found), table.untyped)
+    return ids, frame.drop(found), table.untyped
 
 
 def _check_new(columns: Iterable[str], log: SessionLog) -> None:
@@ -155,25 +146,27 @@ def attach_item_table(
             of different lengths.
     """
     with _naming("item", Path(path)):
-        return _with_items(log, _read_table(Path(path), "item"), vectors)
+        return _with_items(log, *_read_table(Path(path), "item"), vectors)
 
 
-def _with_items(log: SessionLog, table: _SideTable, vectors: Sequence[str]) -> SessionLog:
-    row_of_item = Vocabulary(table.ids).codes(log.item_ids)
+def _with_items(
+    log: SessionLog, ids: pl.Series, table: pl.DataFrame, untyped: bool, vectors: Sequence[str]
+) -> SessionLog:
+    row_of_item = Vocabulary(ids).codes(log.item_ids)
     if (row_of_item == NO_CODE).all():
         raise LogFormatError(
-            f"none of the log's {log.n_items} items is in the table (it has {show(table.ids[0])} "
+            f"none of the log's {log.n_items} items is in the table (it has {show(ids[0])} "
             f"…, the log {show(log.item_ids[0])} …): use the same item ids in both"
         )
     for name in vectors:
-        require_column(name, table.columns.columns, "item vectors")
-    _check_new(table.columns.columns, log)
+        require_column(name, table.columns, "item vectors")
+    _check_new(table.columns, log)
     rows = pl.Series(row_of_item).replace(NO_CODE, None)
     columns = dict(log.columns)
-    for column in table.columns.iter_columns():
+    for column in table.iter_columns():
         name = column.name
         if name in vectors:
-            columns[name] = Column("item", item_vectors_of(column, table.ids, row_of_item))
+            columns[name] = Column("item", item_vectors_of(column, ids, row_of_item))
             continue
         if is_list(column.dtype):
             raise LogFormatError(
@@ -183,7 +176,7 @@ def _with_items(log: SessionLog, table: _SideTable, vectors: Sequence[str]) -> S
         columns[name] = encode_column(
             column.gather(rows),
             "item",
-            untyped=table.untyped,
+            untyped=untyped,
             where=lambda item: f"item {show(log.item_ids[item])}",
             fill_mean=True,
         )
@@ -259,7 +252,7 @@ def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) ->
 
 
 def attach_user_table(
-    log: SessionLog, path: str | os.PathLike[str], owners: pl.Series, column: str | None = None
+    log: SessionLog, path: str | os.PathLike[str], column: str | None = None
 ) -> SessionLog:
     """Return the log with the columns of a table of users: context that does not change within a
     session.
@@ -271,7 +264,6 @@ def attach_user_table(
     Args:
         log: the log.
         path: the table.
-        owners: the user of each session as text, length n_sessions.
         column: the log's own name for its users, which the table may have too; None: its sessions
             are its users.
 
@@ -279,18 +271,19 @@ def attach_user_table(
         LogFormatError: there is no user column, a user has two rows or no name, a number is not
             finite, a user of the log has no row, or a column is named like another field.
     """
-    file = Path(path)
+    file, owners = Path(path), log.user_ids
+    assert owners is not None
     with _naming("user", file):
         own = column or find_role("session", open_table(file).dtypes)
-        table = _read_table(file, "user", own)
-        row_of_session = Vocabulary(table.ids).codes(owners)
+        ids, table, untyped = _read_table(file, "user", own)
+        row_of_session = Vocabulary(ids).codes(owners)
         columns = {}
-        for one in table.columns.iter_columns():
+        for one in table.iter_columns():
             of_rows = encode_column(
-                context_column(one, table.untyped),
+                context_column(one, untyped),
                 "user",
                 untyped=False,
-                where=lambda row: f"user {show(table.ids[row])}",
+                where=lambda row: f"user {show(ids[row])}",
                 fill_mean=True,
             )
             columns[one.name] = of_rows.with_values(of_rows.values[row_of_session])
@@ -304,7 +297,7 @@ def attach_user_table(
             missing = owners.filter(row_of_session < 0).n_unique()
             raise LogFormatError(
                 f"user {show(owners[unknown])} of the log has no row ({missing} of its "
-                f"{owners.n_unique()} users have none; the table has {show(table.ids[0])} …), one "
+                f"{owners.n_unique()} users have none; the table has {show(ids[0])} …), one "
                 "row per user is required: add it, its cells may be empty"
             )
         _check_new(columns, log)
