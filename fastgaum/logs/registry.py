@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -199,7 +199,15 @@ def resolve(
     Raises DatasetError if there is neither, with the cure.
     """
     if isinstance(name_or_path, str) and name_or_path in names():
-        return _by_name(dataset(name_or_path), data_dir)
+        entry, place = dataset(name_or_path), find_log(name_or_path, data_dir)
+        if place is None:
+            looked = ", ".join(str(folder) for folder in data_folders(data_dir))
+            get = "" if entry.files[0].url is None else f"`fastgaum data get {entry.name}`, or "
+            raise DatasetError(
+                f"'{entry.name}' needs {entry.files[0].path}, which is not in {looked}: "
+                f"{get}`fastgaum data get {entry.name} --from FILE`"
+            )
+        return Located(place, entry, ReadOptions.of(name=entry.name, **entry.read))
     if not isinstance(name_or_path, str | os.PathLike):
         raise no_log(name_or_path)
     require_path("a log", name_or_path)
@@ -233,18 +241,6 @@ def sha256_of(path: Path) -> str:
         raise DatasetError(
             f"cannot read '{path}': {error.strerror}; give a file that can be read"
         ) from None
-
-
-def _by_name(entry: Dataset, data_dir: str | os.PathLike[str] | None) -> Located:
-    path = find_log(entry.name, data_dir)
-    if path is None:
-        looked = ", ".join(str(folder) for folder in data_folders(data_dir))
-        fetch = "" if entry.files[0].url is None else f"`fastgaum data get {entry.name}`, or "
-        raise DatasetError(
-            f"'{entry.name}' needs {entry.files[0].path}, which is not in {looked}: "
-            f"{fetch}`fastgaum data get {entry.name} --from FILE`"
-        )
-    return Located(path, entry, ReadOptions.of(name=entry.name, **entry.read))
 
 
 def fetch(
@@ -360,7 +356,15 @@ def _download(file: DataFile, url: str, target: Path) -> None:
                 urllib.request.build_opener(_Redirects()).open(request, timeout=TIMEOUT) as answer,
                 open(beside, "wb") as output,
             ):
-                _copy(answer, output, most)
+                held = 0
+                while block := answer.read(1 << 16):
+                    held += len(block)
+                    if held > most:
+                        raise DatasetError(
+                            f"the address sends more than the {most} bytes of the file: use "
+                            "--from FILE with a good copy"
+                        )
+                    output.write(block)
         except _CUT as error:
             raise DatasetError(f"downloading {url} failed ({error}): {cure}") from None
         found = sha256_of(beside)
@@ -368,19 +372,6 @@ def _download(file: DataFile, url: str, target: Path) -> None:
             raise DatasetError(
                 f"{url} sent a file with the sha256 {found}, {file.sha256} is required: {cure}"
             )
-
-
-def _copy(answer: IO[bytes], output: IO[bytes], most: int) -> None:
-    """Write what an address sends. Raises DatasetError for more than `most` bytes."""
-    held = 0
-    while block := answer.read(1 << 16):
-        held += len(block)
-        if held > most:
-            raise DatasetError(
-                f"the address sends more than the {most} bytes of the file: use --from FILE with "
-                "a good copy"
-            )
-        output.write(block)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
