@@ -9,7 +9,7 @@ default preset may read, bags and relations, and `env-4096-towers` is what that 
 itself on a large log. What counts as arithmetic is the second layer of a scorer, 2 · 64² per
 displayed item.
 
-A set of worlds races one world: five members, which are the same model folded five times. Its states
+A set of worlds races one world: five members, which are the same model copied five times. Its states
 are not read; `states-read` reads them after every step, as an environment does, so that the first
 member follows every user.
 

@@ -151,6 +151,6 @@ class SessionCounts(SessionTables):
         self.numbers.write(events, numbers, set_size)
         for column in self.kept:
             values = numbers[:, column]
-            np.clip(values, space.least[column], space.most[column], out=values)
+            np.minimum(np.maximum(values, space.least[column]), space.most[column], out=values)
         self.numbers.relate(offsets, numbers, set_size)
         standardise_rows(space.mean, space.scale, numbers)

@@ -397,7 +397,9 @@ class OnlineUser:
     ) -> FloatArray:
         """A scorer's score of each item of a display, (n,)."""
         model, n_trained = self.model, len(self.model.item_ids)
-        keys = [item if type(item) is str else item_key(item) for item in _row_of_items(items)]
+        if isinstance(items, str) or not isinstance(items, Iterable):
+            raise ConfigError(f"a display is a row of item ids, got {items!r}: give a list of them")
+        keys = [item if type(item) is str else item_key(item) for item in items]
         if len(set(keys)) < len(keys) or not keys:
             twice = next((key for at, key in enumerate(keys) if key in keys[:at]), None)
             raise ConfigError(
@@ -486,12 +488,6 @@ class OnlineUser:
 
 def _rows(values: pl.Series) -> dict[str, int]:
     return {value: row for row, value in enumerate(values.cast(pl.String).to_list())}
-
-
-def _row_of_items(items: object) -> Iterable[str | int]:
-    if isinstance(items, str) or not isinstance(items, Iterable):
-        raise ConfigError(f"a display is a row of item ids, got {items!r}: give a list of them")
-    return items
 
 
 def item_key(item: object) -> str:

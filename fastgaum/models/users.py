@@ -116,8 +116,9 @@ class FixedNetworks:
 
     def distribution(self, scores: FloatArray, offsets: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each candidate, and of no click in each event, by the head's scores."""
-        filled = offsets[1:] > offsets[:-1]
-        offsets, rule = np.append(offsets[:-1][filled], offsets[-1]), self.regulariser
+        filled, rule = offsets[1:] > offsets[:-1], self.regulariser
+        if not filled.all():
+            offsets = np.append(offsets[:-1][filled], offsets[-1])
         none, n = np.ones(len(filled), np.float32), len(offsets) - 1
         # whatever a regulariser of the user's own is, the generator's own distribution under it is
         # a softmax
@@ -295,8 +296,12 @@ class RecurrentHistories:
 
     def advance(self, users: IntArray, tokens: BagArrays) -> FloatArray:
         """States of users after one more token each, (n_users, state_dim)."""
-        before = [(h[users], c[users]) for h, c in self.carries]
+        everyone = len(users) == len(self.carries[0][0])
+        before = self.carries if everyone else [(h[users], c[users]) for h, c in self.carries]
         after = self.encoder.advance(before, tokens)
+        if everyone:
+            self.carries = after
+            return after[-1][0]
         for old, new in zip(self.carries, after, strict=True):
             for part, value in zip(old, new, strict=True):
                 part[users] = value
@@ -313,8 +318,7 @@ class ReplayedHistories:
 
     def __init__(self, encoder: HistoryEncoder, n: int) -> None:
         self.encoder, self.n = encoder, n
-        Token = tuple[IntArray, FloatArray]
-        self.past: list[deque[Token]] = [deque(maxlen=encoder.window) for _ in range(n)]
+        self.past = [deque[tuple[IntArray, FloatArray]](maxlen=encoder.window) for _ in range(n)]
         self.together: Carry | None = encoder.initial(n)
 
     def reset(self, users: IntArray | slice) -> None:

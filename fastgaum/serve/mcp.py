@@ -21,7 +21,7 @@ def mcp_server(model: OnlineModel, seed: int = 0) -> MCPServer[dict[str, object]
     """A server of the tools new_user, show_slate, find_items and end_user; its `run` serves stdio.
 
     Args:
-        model: the folded model.
+        model: the model for single displays.
         seed: of the users' draws.
     """
     users: dict[str, OnlineUser] = {}

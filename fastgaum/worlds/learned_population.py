@@ -41,6 +41,7 @@ class LearnedPopulation(Population):
         if world.context is not None:
             logged, within = world.logged_contexts, world.starts is not None
             self.contexts = UserContexts(world.context, logged, within, self.users)
+        self._everyone = np.ones(n, np.bool_)
         self._seen = self.users.states.view()
         self._seen.flags.writeable = False
 
@@ -121,7 +122,7 @@ class LearnedPopulation(Population):
             if context is not None:
                 raise ConfigError("a context is given, and the model reads none: leave it out")
             return
-        who = np.ones(self.n, np.bool_) if active is None else active
+        who = self._everyone if active is None else active
         if context is not None:
             self.contexts.give(context, who)
         self.contexts.require(who)
@@ -217,8 +218,7 @@ class LearnedPopulation(Population):
 
     def _who(self, active: BoolArray | None) -> IntArray:
         """The active users."""
-        who = np.arange(self.n) if active is None else np.flatnonzero(active)
-        return who.astype(np.int32)
+        return np.flatnonzero(self._everyone if active is None else active).astype(np.int32)
 
     def _show(self, slates: IntArray, who: IntArray) -> tuple[ShownDisplays, IntArray]:
         """What some users are displayed, and the place in the slate of each candidate."""
@@ -236,4 +236,4 @@ class LearnedPopulation(Population):
     def _move(self, shown: ShownDisplays, chosen: IntArray, active: BoolArray | None) -> None:
         self.users.move(shown, chosen)
         if self.contexts is not None:
-            self.contexts.move_on(np.ones(self.n, np.bool_) if active is None else active)
+            self.contexts.move_on(self._everyone if active is None else active)

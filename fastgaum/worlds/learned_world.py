@@ -173,8 +173,8 @@ class LearnedWorld(World):
 class LoggedStarts:
     """Prefixes of the sessions of one split of a log, encoded once, as the model has them there.
 
-    Numbers and ids of a prefix are exactly the log's, with two exceptions: a categorical candidate
-    field is that of the catalogue, and items that training never displayed are counted as one."""
+    Numbers and ids of a prefix are exactly the log's, but items that training never displayed are
+    counted as one."""
 
     def __init__(self, catalogue: Catalogue, log: SessionLog, split: SplitName) -> None:
         rows = log.sessions_in(split)

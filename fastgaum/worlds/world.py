@@ -12,7 +12,7 @@ whose truth is known (`TrueWorld`).
 
 Items are numbered 0 … n_items − 1, the rows of `item_ids`. Randomness comes from keys alone, one
 per user and call: the same key gives the same draw for any other users beside it and any number of
-threads."""
+threads. What a learned user computes of it is the same within 1e-5."""
 
 from __future__ import annotations
 

@@ -123,11 +123,11 @@ def tell_actions(user: OnlineUser, log: SessionLog, event: int) -> None:
 def replayed(model: UserModel, log: SessionLog, head: Head) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of all candidates, and of no click beside each of them."""
     items, none = [], []
-    folded = model.user(head).model
+    shared = model.user(head).model
     if log.vectors:
-        folded = folded.with_item_table(item_table(log))
+        shared = shared.with_item_table(item_table(log))
     for session in range(log.n_sessions):
-        user = OnlineUser(folded)
+        user = OnlineUser(shared)
         for event in range(*log.session_offsets[session : session + 2].tolist()):
             probabilities = told(user, log, event)
             n = int(np.diff(log.display_offsets)[event])

@@ -87,7 +87,7 @@ def test_nothing_moves_until_a_choice_is_told() -> None:
     assert user.n_events == 1
     assert not np.array_equal(user.state, before)
     assert not np.array_equal(user.probabilities(items), first)
-    # another user of the same folded model is new
+    # another user of the same shared model is new
     assert np.array_equal(model.user().probabilities(items), first)
     assert np.array_equal(
         model.user().probabilities(np.array(["i1", "i2", "i3"])), model.user().probabilities(items)
@@ -189,14 +189,14 @@ def test_vectors_of_items_come_from_a_table(name: str) -> None:
         ConfigError, match=r"reads the item vectors image, text: give an item table"
     ):
         model.user().probabilities(*display)
-    folded, table = model.user().model, item_table(log)
+    shared, table = model.user().model, item_table(log)
     for wrong, match in (
         (table.drop("text"), r"no such column \(it has item, image\)"),
         (table.with_columns(text="image"), r"'text' of the item table have 2 numbers.*have 4"),
         (table.with_columns(text=pl.lit("x")), "column 'text' holds String, vectors are lists"),
     ):
         with pytest.raises(ConfigError, match=match):
-            folded.with_item_table(wrong)
-    user = OnlineUser(folded.with_item_table(table.filter(pl.col("item") != "i1")))
+            shared.with_item_table(wrong)
+    user = OnlineUser(shared.with_item_table(table.filter(pl.col("item") != "i1")))
     with pytest.raises(ConfigError, match=r"the item table has no item 'i1'"):
         user.probabilities(*display)
