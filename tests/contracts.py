@@ -111,6 +111,7 @@ def _check_state_is_past_only(model: UserModel, log: SessionLog) -> None:
     assert last - first < 3 or moved > 0
 
 
+@torch.no_grad()
 def _check_advance_equals_encoding(model: UserModel, log: SessionLog) -> None:
     """Advancing a user choice by choice gives the states that encoding the session at once
     gives."""
@@ -120,8 +121,7 @@ def _check_advance_equals_encoding(model: UserModel, log: SessionLog) -> None:
     history = model.networks.player.history
     carries = history.initial(1)
     for t in range(batch.n_events):
-        with torch.no_grad():
-            state = history.state_of(carries)
+        state = history.state_of(carries)
         np.testing.assert_allclose(state.numpy()[0], encoded[t].numpy(), atol=1e-5)
         if t + 1 < batch.n_events:
             carries = history.advance(

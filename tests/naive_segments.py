@@ -49,18 +49,6 @@ def softmax(entries: list[float]) -> list[float]:
     return [math.exp(v) for v in log_softmax(entries)]
 
 
-def sparsemax(entries: list[float]) -> list[float]:
-    """Martins & Astudillo, algorithm 1."""
-    if max(entries) == -math.inf:
-        return [math.nan] * len(entries)
-    ordered = sorted((v - max(entries) for v in entries), reverse=True)
-    size = max(
-        k for k in range(1, len(ordered) + 1) if 1 + k * ordered[k - 1] > math.fsum(ordered[:k])
-    )
-    tau = (math.fsum(ordered[:size]) - 1) / size
-    return [max(v - max(entries) - tau, 0.0) for v in entries]
-
-
 def entmax(alpha: float) -> Callable[[list[float]], list[float]]:
     """Return the α-entmax rule, by a hundred plain halvings."""
 

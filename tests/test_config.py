@@ -83,22 +83,10 @@ def test_a_large_log_compares_sizes() -> None:
 
 
 SET: dict[str, Any] = {
-    "tower_dim": 8,
-    "history_dim": 9,
-    "set_context": False,
-    "relations": False,
-    "counts": False,
-    "search": [],
-    "dropout": 0.1,
-    "id_dropout": 0.1,
-    "weight_decay": 0.01,
-    "patience": 3,
-    "batch_sessions": 512,
-    "hidden": [8],
-    "activation": "elu",
-    "item_dim": 4,
-    "wide": False,
-    "grow": False,
+    **{"tower_dim": 8, "history_dim": 9, "set_context": False, "relations": False},
+    **{"counts": False, "search": [], "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01},
+    **{"patience": 3, "batch_sessions": 512, "hidden": [8], "activation": "elu", "item_dim": 4},
+    **{"wide": False, "grow": False},
 }
 
 

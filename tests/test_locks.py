@@ -71,12 +71,13 @@ def test_a_process_id_that_lives_on_is_no_lock(tmp_path: Path) -> None:
 
 
 def test_what_was_made_for_the_lock_alone_goes_with_it(tmp_path: Path) -> None:
-    with folder_lock(tmp_path / "a" / "b"):
-        assert (tmp_path / "a" / "b" / LOCK_FILE).is_file()
+    folder = tmp_path / "a" / "b"
+    with folder_lock(folder):
+        assert (folder / LOCK_FILE).is_file()
     assert list(tmp_path.iterdir()) == []
-    with folder_lock(tmp_path / "a" / "b"):
-        (tmp_path / "a" / "b" / "kept").touch()
-    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["kept"]
+    with folder_lock(folder):
+        (folder / "kept").touch()
+    assert [path.name for path in folder.iterdir()] == ["kept"]
 
 
 def test_unreadable_owner_and_folder_that_cannot_be_made(tmp_path: Path) -> None:

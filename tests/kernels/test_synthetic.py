@@ -13,7 +13,7 @@ from fastgaum.kernels import synthetic
 from tests import naive_segments as naive
 
 N_ITEMS, DIM = 12, 2
-RULES = {synthetic.SHANNON: naive.softmax, synthetic.L2: naive.sparsemax}
+RULES = {synthetic.SHANNON: naive.softmax, synthetic.L2: naive.entmax(2.0)}
 VALUES = st.lists(st.floats(-4, 4), min_size=1, max_size=8)
 
 

@@ -34,17 +34,17 @@ def model(log: SessionLog) -> UserModel:
 
 @pytest.mark.parametrize("split", ["train", "all"])
 def test_parts_are_the_whole(
-    log: SessionLog, model: UserModel, split: str, monkeypatch: pytest.MonkeyPatch
+    log: SessionLog, model: UserModel, split: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = model.predict(log, split)  # type: ignore[arg-type]
-    figures = model.evaluate(log, split).to_dict()  # type: ignore[arg-type]
-    drawn = model.sample(log, split, seed=3)  # type: ignore[arg-type]
+    whole = model.predict(log, split)
+    figures = model.evaluate(log, split).to_dict()
+    drawn = model.sample(log, split, seed=3)
     monkeypatch.setattr(sessions, "CHUNK_EVENTS", 1)
-    parts = list(model.predict_parts(log, split))  # type: ignore[arg-type]
+    parts = list(model.predict_parts(log, split))
     assert len(parts) > 1
     assert pl.concat(parts).equals(whole)
-    assert model.evaluate(log, split).to_dict() == figures  # type: ignore[arg-type]
-    assert model.sample(log, split, seed=3).equals(drawn)  # type: ignore[arg-type]
+    assert model.evaluate(log, split).to_dict() == figures
+    assert model.sample(log, split, seed=3).equals(drawn)
 
 
 def test_what_is_wrong_is_said_before_the_first_part(log: SessionLog, model: UserModel) -> None:
