@@ -30,9 +30,14 @@ SIZES: dict[str, dict[str, Any]] = {
 def _own_log(learned: Any) -> bool:
     """Customers like tea, and like it cheap."""
     utility = {(category, dear): value for category, dear, value in learned.rows()}
-    others = [utility[name, dear] for name in ("coffee", "mugs") for dear in (False, True)]
-    likes = min(utility["tea", True], utility["tea", False]) > max(others)
-    return likes and all(utility[name, 0] > utility[name, 1] for name in ("tea", "coffee", "mugs"))
+    likes = all(
+        utility["tea", dear] > utility[name, dear]
+        for name in ("coffee", "mugs")
+        for dear in (False, True)
+    )
+    return likes and all(
+        utility[name, False] > utility[name, True] for name in ("tea", "coffee", "mugs")
+    )
 
 
 RIGHT: dict[str, Callable[[Any], bool]] = {
