@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from fastgaum.bench.report import machine_lines, never_reached, short, with_unit
@@ -112,129 +111,85 @@ def results_to_markdown(result: Json) -> str:
 def _column(result: Json, name: str) -> dict[str, str]:
     """One data set's cells by the row's label, in the order of the rows."""
     facts, rows = result["datasets"][name], rows_by_model(result["cells"], name)
+    floors, best = facts["floors"], facts["published_best"]
+    floor = max((one for one in floors if one != "random"), key=lambda one: float(floors[one]["1"]))
+    published = escaped(" / ".join(dict.fromkeys(best[k]["model"] for k in KS)))
     column = {
-        "floor: random order": _pair(num(facts["floors"]["random"][k]) for k in KS),
-        "floor: best by counting": _best_floor(facts["floors"]),
+        "floor: random order": _pair(num(floors["random"][k]) for k in KS),
+        "floor: best by counting": _pair(num(floors[floor][k]) for k in KS)
+        + f" ({floor.removeprefix('train_').replace('_', ' ')})",
     }
     for model in PUBLISHED:
         cells = result["published_table"]["rows"][model][name]
         column[f"{model}, published"] = _pair(num(cells[k]["mean"]) for k in KS)
         column[f"{model}, authors' code"] = _pair(num(facts["authors_code"][model][k]) for k in KS)
-    column["best published of nine models"] = _best_published(facts["published_best"])
+    column["best published of nine models"] = (
+        _pair(num(best[k]["mean"]) for k in KS) + f" ({published})"
+    )
+
+    def ours(model: str, head: str = "reward") -> str:
+        return _pair(
+            f"**{num(cell['mean'])}**" if cell["bold"] else num(cell["mean"])
+            for cell in (rows[model, head][k] for k in KS)
+        )
+
     for model, called in OTHERS.items():
-        column[f"{called}, trained here (`{model}`)"] = _pair(
-            _mean(rows[model, "reward"][k]) for k in KS
-        )
-    column["best other single model, trained here"] = _best_other(rows)
+        column[f"{called}, trained here (`{model}`)"] = ours(model)
+    left_out = {OURS, EXACT, POOL, *FLOOR_MODELS.values()}
+    other = next(model for model, _ in rows if model not in left_out)
+    column["best other single model, trained here"] = f"{ours(other)} (`{other}`)"
     if (EXACT, "reward") in rows:
-        column[f"`{OURS}` without the game: exact players (`{EXACT}`)"] = _pair(
-            _mean(rows[EXACT, "reward"][k]) for k in KS
-        )
+        column[f"`{OURS}` without the game: exact players (`{EXACT}`)"] = ours(EXACT)
     for head in ("generator", "reward"):
-        column[f"**`{OURS}`, {head}**"] = _pair(_mean(rows[OURS, head][k]) for k in KS)
+        column[f"**`{OURS}`, {head}**"] = ours(OURS, head)
     if (POOL, "reward") in rows:
-        column[f"pool of unlike models, `{OURS}` among them (`{POOL}`)"] = _pair(
-            _mean(rows[POOL, "reward"][k]) for k in KS
-        )
-    column["lead of its reward over the best other model, in points of prec@1"] = _lead(
-        rows[OURS, "reward"]["1"]["vs_best_other"]
+        column[f"pool of unlike models, `{OURS}` among them (`{POOL}`)"] = ours(POOL)
+    lead = rows[OURS, "reward"]["1"]["vs_best_other"]
+    low, high = map(signed, lead["ci"])
+    column["lead of its reward over the best other model, in points of prec@1"] = (
+        f"{signed(lead['diff'])} ({low} to {high}, `{lead['model']}`)"
     )
     return column
-
-
-def _mean(cell: Json) -> str:
-    return f"**{num(cell['mean'])}**" if cell["bold"] else num(cell["mean"])
 
 
 def _pair(texts: Iterable[str]) -> str:
     return " / ".join(texts)
 
 
-def _best_floor(floors: Json) -> str:
-    """The floor of best prec@1 that is not the random order."""
-    name = max(
-        (floor for floor in floors if floor != "random"),
-        key=lambda floor: float(floors[floor]["1"]),
-    )
-    title = name.removeprefix("train_").replace("_", " ")
-    return f"{_pair(num(floors[name][k]) for k in KS)} ({title})"
-
-
-def _best_published(best: Json) -> str:
-    models = " / ".join(dict.fromkeys(best[k]["model"] for k in KS))
-    return f"{_pair(num(best[k]['mean']) for k in KS)} ({escaped(models)})"
-
-
-def _best_other(rows: Mapping[tuple[str, str], Json]) -> str:
-    """The best prec@1 of a model that is neither ours, nor the pool, nor a floor."""
-    left_out = {OURS, EXACT, POOL, *FLOOR_MODELS.values()}
-    key = next(key for key in rows if key[0] not in left_out)
-    return f"{_pair(_mean(rows[key][k]) for k in KS)} (`{key[0]}`)"
-
-
-def _lead(part: Json) -> str:
-    low, high = part["ci"]
-    return f"{signed(part['diff'])} ({signed(low)} to {signed(high)}, `{part['model']}`)"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of the short speed table."""
-
-    what: str
-    group: str
-    """race or figure"""
-    rival: str | None = None
-    """of a race: whose ratio is shown; None: the rate alone"""
-    against: str = ""
-    """what that rival is called here"""
-
-
-SPEED = (
-    Line("Wikispeedia, from the log to validation NLL 1.97", "quality-wikispeedia"),
-    Line(
-        "training of both players, 10 M events and 1 M items",
-        "round-scale",
-        "stock-torch",
-        "stock torch, padded",
-    ),
-    Line(
-        "LSTM of 64 over ragged sessions, both ways",
-        "lstm-h64-tail",
-        "torch-packed",
-        "torch's packed LSTM",
-    ),
-    Line("world: 4,096 users, slates of 10, the paper's sizes", "env-4096"),
-    Line("the same with all that the preset reads", "env-4096-relations"),
-    Line("the default preset's exact steps on Wikispeedia", "rate-wikispeedia"),
-    Line("candidates of a split evaluated", "evaluate-wikispeedia"),
-    Line("one display of ten, scored online", "online-session"),
-    Line("audit of 16.5 M candidates", "audit-wikispeedia"),
-    Line("the same log converted", "convert-wikispeedia"),
-    Line("memory of a log in training", "memory-bytes-per-event"),
-    Line("first step after an installation", "cold-first-step-empty-cache"),
-    Line("first step afterwards", "cold-first-step-warm-cache"),
-)
-"""what is shown, hits and misses; a name that the object lacks is an error"""
+SPEED = {
+    "quality-wikispeedia": "Wikispeedia, from the log to validation NLL 1.97",
+    "round-scale": "training of both players, 10 M events and 1 M items",
+    "lstm-h64-tail": "LSTM of 64 over ragged sessions, both ways",
+    "env-4096": "world: 4,096 users, slates of 10, the paper's sizes",
+    "env-4096-relations": "the same with all that the preset reads",
+    "rate-wikispeedia": "the default preset's exact steps on Wikispeedia",
+    "evaluate-wikispeedia": "candidates of a split evaluated",
+    "online-session": "one display of ten, scored online",
+    "audit-wikispeedia": "audit of 16.5 M candidates",
+    "convert-wikispeedia": "the same log converted",
+    "memory-bytes-per-event": "memory of a log in training",
+    "cold-first-step-empty-cache": "first step after an installation",
+    "cold-first-step-warm-cache": "first step afterwards",
+}
+"""groups of races and figures that are shown, hits and misses, and what they are called; a group
+that the object lacks is an error"""
+RIVALS = {
+    "round-scale": ("stock-torch", "stock torch, padded"),
+    "lstm-h64-tail": ("torch-packed", "torch's packed LSTM"),
+}
+"""whose ratio is shown of a race, and what that rival is called; of others the rate alone"""
 
 
 def speed_to_markdown(result: Json) -> str:
     """A bench object in a dozen rows, the machine above it and how many of all targets are met
     below."""
-    races: dict[str, list[Json]] = {}
-    for race in result["races"]:
-        races.setdefault(race["group"], []).append(race)
-    # the first figure of a group has its bar
+    # the first of a group has its bar
     figures = {figure["group"]: figure for figure in reversed(result["figures"])}
-    rows: list[tuple[str, ...]] = [
-        ("what", "ours", "against", "ratio", "target", "met"),
-    ]
-    rows += [
-        _figure_row(line, figures[line.group])
-        if line.group in figures
-        else _race_row(line, races[line.group])
-        for line in SPEED
-    ]
+    rows: list[tuple[str, ...]] = [("what", "ours", "against", "ratio", "target", "met")]
+    for group, what in SPEED.items():
+        races = [race for race in result["races"] if race["group"] == group]
+        row = _figure_row(figures[group]) if group in figures else _race_row(races)
+        rows.append((what, *row))
     held = [
         entry["holds"]
         for entry in (*result["races"], *result["figures"])
@@ -245,43 +200,28 @@ def speed_to_markdown(result: Json) -> str:
     return f"{machine_lines(result)[0]}.\n\n{table}\n\n{met}"
 
 
-def _race_row(line: Line, races: list[Json]) -> tuple[str, ...]:
+def _race_row(races: list[Json]) -> tuple[str, ...]:
     """A race by its ratio over a rival, or by its rate; the bar is that one's, if it has one."""
-    ours = races[0]["ours"]
-    bar = next((race for race in races if race["over"] == (line.rival or "rate")), None)
-    unit = ours["unit"]
-    if line.rival is None:
-        ratio, asked = "", "" if bar is None else f"≥ {short(bar['target'])}"
-    else:
-        rival = next(one for one in races[0]["rivals"] if one["name"] == line.rival)
-        ratio, asked = (
-            f"{short(rival['ratio'])} ×",
-            "" if bar is None else f"≥ {short(bar['target'])} ×",
-        )
-    holds = "" if bar is None else _yes(bar["holds"])
-    return (line.what, f"{short(ours['rate'])} {unit}", line.against, ratio, asked, holds)
+    first = races[0]
+    rival, against = RIVALS.get(first["group"], ("rate", ""))
+    bar = next((race for race in races if race["over"] == rival), None)
+    ratios = [f"{short(one['ratio'])} ×" for one in first["rivals"] if one["name"] == rival]
+    asked = "" if bar is None else f"≥ {short(bar['target'])}" + (" ×" if against else "")
+    rate = f"{short(first['ours']['rate'])} {first['ours']['unit']}"
+    return (rate, against, "".join(ratios), asked, _met(bar))
 
 
-def _figure_row(line: Line, figure: Json) -> tuple[str, ...]:
+def _figure_row(figure: Json) -> tuple[str, ...]:
     """A figure: its unit says what it is over, where it is a ratio ("x RecSim's user-steps/s")."""
-    unit = figure["unit"]
-    sense = "≤" if figure["sense"] == "at most" else "≥"
+    unit, target = figure["unit"], figure["target"]
     times = unit.startswith("x ")
-    target = figure["target"]
+    sense = "≤" if figure["sense"] == "at most" else "≥"
     asked = "" if target is None else f"{sense} {short(target)}" + (" ×" if times else "")
-    ours, against, ratio = with_unit(figure), "", ""
-    if times:
-        ours, against = "", unit[2:]
-        ratio = never_reached(figure) or f"{short(figure['value'])} ×"
-    return (
-        line.what,
-        ours,
-        against,
-        ratio,
-        asked,
-        "" if figure["holds"] is None else _yes(figure["holds"]),
-    )
+    if not times:
+        return (with_unit(figure), "", "", asked, _met(figure))
+    ratio = never_reached(figure) or f"{short(figure['value'])} ×"
+    return ("", unit[2:], ratio, asked, _met(figure))
 
 
-def _yes(holds: bool | None) -> str:
-    return "yes" if holds else "no"
+def _met(bar: Json | None) -> str:
+    return "" if bar is None or bar["holds"] is None else "yes" if bar["holds"] else "no"

@@ -17,7 +17,7 @@ from fastgaum.cli.app import main
 from fastgaum.errors import NumericsError
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.reports.comparison import compare_logs
-from fastgaum.reports.grid import GridPlan, Outcome, RunFigures
+from fastgaum.reports.grid import GridPlan
 
 QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256}
 SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
@@ -145,13 +145,6 @@ def test_markdown_holds_the_object_s_figures(sample: Written) -> None:
         assert f"{cell['ci'][0]:.1f} to {cell['ci'][1]:.1f}" in sample.markdown
 
 
-def test_means_are_those_of_the_splits(sample: Written) -> None:
-    """Pooled over events: between the splits' means, and equal to their mean weighted by events."""
-    for cell in sample.result["cells"]:
-        low, high = sorted(cell["by_split"].values())
-        assert low <= cell["mean"] <= high
-
-
 def _without_clock(result: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in result.items() if key != "machine"}
     return kept | {
@@ -181,23 +174,6 @@ def test_error_ends_the_other_runs_at_once() -> None:
     with pytest.raises(StopError):
         compare_logs({"world": log}, GridPlan(["fastgaum"], 50), jobs=2, device="cpu", on_done=stop)
     assert multiprocessing.active_children() == []
-
-
-def test_cell_is_the_mean_over_seeds() -> None:
-    log, _ = synthesise(300, preset="sample")
-    single: list[float] = []
-
-    def keep(run: object, outcome: Outcome, done: int) -> None:
-        assert isinstance(outcome, RunFigures)
-        single.append(outcome.test.heads["reward"].precision[1].mean)
-
-    plan = GridPlan(["fastgaum"], 2, "identity", settings=QUICK)
-    cell = compare_logs({"world": log}, plan, device="cpu", on_done=keep).cells[0]
-    assert cell["mean"] == pytest.approx(np.mean(single))
-    assert cell["sd"] == pytest.approx(np.std(single, ddof=1))
-    assert (cell["nll_sd"] > 0, cell["by_split"], cell["splits"]) == (True, None, 1)
-    # a single model has nobody to be compared with
-    assert (cell["vs_best_other"], cell["bold"]) == (None, False)
 
 
 def test_exact_players_have_no_gap_and_no_generator() -> None:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from fastgaum.baselines.registry import POOL, check_model, make_model, setting_names
-from fastgaum.config import Config, Protocol
+from fastgaum.config import Protocol
 from fastgaum.errors import ConfigError, FastgaumError, NumericsError, did_you_mean
 from fastgaum.logs.log import SessionLog, resplit
 from fastgaum.logs.store import load_log, save_log
 from fastgaum.metrics.evaluation import Evaluation
-from fastgaum.presets import PRESETS
 from fastgaum.reports.workers import side_by_side
 from fastgaum.threads import one_thread
 
@@ -189,8 +188,10 @@ def run_all(
     Raises:
         LogFormatError, ConfigError: from a run.
     """
-    # The longest runs first, so that none is left alone at the end.
-    order = sorted(range(len(runs)), key=lambda i: -_cost(runs[i], logs))
+    # The longest runs first, so that none is left alone at the end: a pool fits several models.
+    order = sorted(
+        range(len(runs)), key=lambda i: (runs[i].model != POOL, -logs[runs[i].dataset].n_events)
+    )
     if jobs <= 1 or len(runs) == 1:
         for i in order:
             on_start(runs[i])
@@ -241,16 +242,6 @@ def split_log(log: SessionLog, seed: int | None) -> SessionLog:
     """The log with another split of whole users, or with its own; arrays other than the split are
     shared."""
     return log if seed is None else resplit(log, seed)
-
-
-def _cost(run: GridRun, logs: Mapping[str, SessionLog]) -> int:
-    """A guess at a run's time, in no unit: a baseline's is that of a small preset, a pool fits
-    several models."""
-    n_events = logs[run.dataset].n_events
-    if run.model not in PRESETS:
-        return n_events * (600 if run.model == POOL else 100)
-    config = Config.from_preset(run.model, **run.settings)
-    return n_events * config.history_layers * (config.history_dim + sum(config.hidden))
 
 
 _worker: tuple[dict[str, SessionLog], str] = ({}, "auto")

@@ -127,17 +127,9 @@ class Chart(NamedTuple):
     """in inches"""
 
 
-class Picture(NamedTuple):
-    """A chart as an <img> of a page."""
-
-    address: str
-    """data:, the whole SVG"""
-    label: str
-
-
-def picture_of(chart: Chart, others: Sequence[Chart] = ()) -> Picture:
-    """Draw a chart for a page. The axes also hold the points of the others, so that charts side by
-    side can be compared by eye."""
+def picture_of(chart: Chart, others: Sequence[Chart] = ()) -> dict[str, str]:
+    """Draw a chart for an <img> of a page: its address, which is the whole SVG, and its label. The
+    axes also hold the points of the others, so that charts side by side can be compared by eye."""
     limits = []
     for one in (*others, chart):
         with new_figure(one.size, 10.5) as figure:
@@ -151,7 +143,7 @@ def picture_of(chart: Chart, others: Sequence[Chart] = ()) -> Picture:
                 panel.set(xlim=(min(left), max(right)), ylim=(min(bottom), max(top)))
                 text = svg_of(figure)
     coded = base64.b64encode(text.encode()).decode()
-    return Picture(f"data:image/svg+xml;base64,{coded}", chart.label)
+    return {"address": f"data:image/svg+xml;base64,{coded}", "label": chart.label}
 
 
 def svg_of(figure: Figure) -> str:
