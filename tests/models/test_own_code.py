@@ -19,7 +19,6 @@ from fastgaum.logs.fold import to_frame
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.bags import BagLinear, BagSizes
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, Recurrent
-from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import L2, Custom, Shannon
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import Bags
@@ -86,14 +85,9 @@ def test_an_encoder_of_ones_own_keeps_the_contract(encoder: Any, changes: dict[s
     check_user_model(model)
     assert model.networks is not None
     assert type(model.networks.player.history) is encoder
-
-
-def test_the_engine_stands_back() -> None:
-    config = Config.from_preset("fastgaum", **{**SMALL, "history": "lstm"})
+    # the engine stands back
     cpu = torch.device("cpu")
-    assert runs_by_hand(Networks(config, 9, 0), config, Shannon(), cpu)
-    for encoder in (SumOfAll, Louder):
-        assert not runs_by_hand(Networks(config, 9, 0, encoder), config, Shannon(), cpu)
+    assert not runs_by_hand(model.networks, model.config, model.regulariser, cpu)
 
 
 def test_generated_choices_reach_the_states_by_the_base_as_by_hand() -> None:
