@@ -137,7 +137,7 @@ def _field_of(log: SessionLog, name: str, displayed: pl.Series) -> ContextField:
     if n == 0 or (items >= 0).sum() < (1 - MOST_OTHERS) * n:
         return ContextField(name, "categories", of_user=of_user)
     keys = pl.Series((session * log.n_items + items)[items >= 0])
-    share = int(keys.is_in(displayed).sum()) / n
+    share = int(keys.is_in(displayed.implode()).sum()) / n
     sizes = np.bincount(displayed.to_numpy() // log.n_items, minlength=log.n_sessions)
     n_items = (displayed % log.n_items).n_unique()
     chance = float(sizes[session].sum()) / n / max(n_items, 1)

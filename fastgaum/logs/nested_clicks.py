@@ -38,7 +38,7 @@ def rows_of_items(clicks: pl.DataFrame, item: CodedIds, event_of_row: IntArray) 
     known = np.flatnonzero(codes >= 0)
     click_keys = clicks["event"].to_numpy()[known].astype(np.int64) * n + codes[known]
     keys = event_of_row.astype(np.int64) * n + item.codes
-    rows = pl.Series(keys).is_in(pl.Series(click_keys)).arg_true().to_numpy()
+    rows = pl.Series(keys).is_in(pl.Series(click_keys).implode()).arg_true().to_numpy()
     order = np.argsort(click_keys)
     click_of_row = np.full(len(keys), -1, np.int32)
     click_of_row[rows] = known[order[np.searchsorted(click_keys[order], keys[rows])]]
