@@ -221,7 +221,7 @@ class Users:
         self, scorer: FixedScorer, shown: ShownDisplays, examined: bool = True
     ) -> FloatArray:
         """A scorer's scores of what users are shown, (n_candidates,); `examined` as there."""
-        states = self.states if len(shown.users) == self.n else self.states[shown.users]
+        states = self.states if len(shown.users) == self.n else self.states.take(shown.users, 0)
         return scorer.scores(shown.batch, shown.vector_ids, states, examined)
 
     def utilities(self, shown: ShownDisplays, chosen: IntArray) -> FloatArray:

@@ -230,7 +230,7 @@ class LearnedPopulation(Population):
 
     def _shown(self, displays: UserDisplays, set_size: int) -> ShownDisplays:
         catalogue, items = self.world.catalogue, displays.items
-        ids, numbers = catalogue.ids[items], catalogue.fixed[items]
+        ids, numbers = catalogue.ids.take(items, 0), catalogue.fixed.take(items, 0)
         return self.users.show(displays, ids, numbers, items, set_size)
 
     def _move(self, shown: ShownDisplays, chosen: IntArray, active: BoolArray | None) -> None:
