@@ -53,7 +53,7 @@ USERS = SyntheticWorld(
 FIT_USERS, TRUE_USERS = 500, 20_000
 NOISE = 0.3
 """share of a greedy logger's displays that are random sets"""
-MOST_LOGS = 0.9
+MOST_LOGS = 0.8
 """of the logs, for which the best estimator has a value"""
 
 
