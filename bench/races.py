@@ -19,7 +19,8 @@ compiles; at least five are timed. A speed counts only when the result is right:
 None, with expected=None, is checked by its function. A rival that cannot run here raises
 `SkippedError`. Small sizes, where `race.full` is False, show that all contenders work.
 
-What becomes of the times, report.py tells."""
+What becomes of the times, report.py tells. test_races.py has the same races as a suite of
+pytest-benchmark."""
 
 from __future__ import annotations
 
@@ -86,6 +87,30 @@ def times_as_soon(ours: float, theirs: float) -> float:
     return 0.0 if math.isinf(ours) else theirs / ours
 
 
+def repeat_step(step: Step, rounds: int, calls: int) -> list[float]:
+    """Time rounds of a step; return the seconds per call of each."""
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        for _ in range(calls):
+            step()
+        return (time.perf_counter() - started) / calls
+
+    return [seconds() for _ in range(rounds)]
+
+
+def rounds_of(step: Step, first: float, full: bool) -> tuple[int, int]:
+    """Return how many rounds a step has, ROUNDS at least, and how many calls each; `first` are the
+    seconds of a first call. A quick step is called several times in a round, and has as many rounds
+    as fit into a second."""
+    # the first call may have compiled: only another says whether the step itself is slow
+    seconds = repeat_step(step, 1, 1)[0] if first >= SLOW else first
+    if not full or seconds >= SLOW:
+        return ROUNDS, 1
+    calls = math.ceil(LEAST / max(seconds, 1e-9))
+    return max(ROUNDS, int(ENOUGH / (calls * max(seconds, 1e-9)))), calls
+
+
 @dataclass(frozen=True)
 class Race:
     """One contender of one group; what it measures goes into the facts."""
@@ -95,6 +120,8 @@ class Race:
     full: bool
     """whether sizes are those of the figures; small ones make a smoke test"""
     facts: dict[str, list[Any]]
+    repeat: Callable[[Step, int, int], list[float]] = repeat_step
+    """times so many rounds of so many calls; returns the seconds per call of each round"""
 
     def time(
         self,
@@ -129,7 +156,7 @@ class Race:
         if expected is not None:
             assert found is not None
             check(found, expected)
-        seconds = seconds_of(step, first, self.full)
+        seconds = self.repeat(step, *rounds_of(step, first, self.full))
         low, median, high = np.percentile(seconds, [25, 50, 75]).tolist()
         self.facts["times"].append(
             {
@@ -170,25 +197,6 @@ class Race:
                 "holds": holds,
             }
         )
-
-
-def seconds_of(step: Step, first: float, full: bool) -> list[float]:
-    """Seconds per call of at least ROUNDS rounds; `first` are those of a first call. A quick step is
-    called several times in a round, and has as many rounds as fit into a second."""
-
-    def round_of(calls: int) -> float:
-        started = time.perf_counter()
-        for _ in range(calls):
-            step()
-        return (time.perf_counter() - started) / calls
-
-    # the first call may have compiled: only another says whether the step itself is slow
-    seconds = round_of(1) if first >= SLOW else first
-    calls, rounds = 1, ROUNDS
-    if full and seconds < SLOW:
-        calls = math.ceil(LEAST / max(seconds, 1e-9))
-        rounds = max(ROUNDS, int(ENOUGH / (calls * max(seconds, 1e-9))))
-    return [round_of(calls) for _ in range(rounds)]
 
 
 def check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
