@@ -19,7 +19,7 @@ compiles; at least five are timed. A speed counts only when the result is right:
 None, with expected=None, is checked by its function. A rival that cannot run here raises
 `SkippedError`. Small sizes, where `race.full` is False, show that all contenders work.
 
-What becomes of the times, report.py tells. test_races.py has the same races as a suite of
+What becomes of the times, report.py tells. suite.py has the same races as a suite of
 pytest-benchmark."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The races as a suite of pytest-benchmark, with its saved runs, comparisons and histograms:
 
-    pytest bench --benchmark-enable -k lstm --benchmark-autosave
-    pytest bench --benchmark-enable -k lstm --benchmark-compare
+    pytest bench/suite.py --benchmark-enable -k lstm --benchmark-autosave
+    pytest bench/suite.py --benchmark-enable -k lstm --benchmark-compare
 
 Without `--benchmark-enable` every contender runs at small sizes: the suite shows that all of them
 give right results."""
