@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.arrays import IntArray
+from fastgaum.logs.log import SessionLog
 from fastgaum.reports.table import num, rows_to_markdown
 
 FloatArray = npt.NDArray[np.float64]

@@ -32,6 +32,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import IntArray, KeyArray
 from fastgaum.files import atomic
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
@@ -49,7 +50,6 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import draw_distinct, draw_uniforms
 from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.true_world import TrueWorld
-from fastgaum.worlds.world import IntArray, KeyArray
 
 Shown = Literal["random", "popular", "greedy"]
 Wanted = Literal["greedy", "popular", "random"]

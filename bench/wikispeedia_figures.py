@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fastgaum.arrays import Float64Array
 from fastgaum.bench.experiments.link_graphs import PlannedLinks
 from fastgaum.bench.wikispeedia_games import N_HUBS, Games, Site
 from fastgaum.metrics.intervals import Statistic
-from fastgaum.metrics.precision import Float64Array
 from fastgaum.reports.permutation import compare_sides
 
 SOON = 10

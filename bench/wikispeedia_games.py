@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.bench.experiments.link_graphs import LinkGraph, linked_items
 from fastgaum.errors import DatasetError
 from fastgaum.logs.columns import Vocabulary
@@ -19,7 +20,7 @@ from fastgaum.logs.registry import find_log
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray
+from fastgaum.worlds.world import NO_ITEM
 
 LIMIT = 60
 """clicks after which a game that has not arrived is left, a human's too"""

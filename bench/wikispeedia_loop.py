@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.bench.experiments.link_graphs import (
     Crossing,
     GraphDisplays,
@@ -45,12 +46,11 @@ from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
 from fastgaum.machine import machine_facts
 from fastgaum.metrics.intervals import paired_difference
-from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.table import Json, finite
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray
+from fastgaum.worlds.world import NO_ITEM
 
 K = 10
 """links that a policy shows"""

@@ -14,12 +14,13 @@ import polars as pl
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from fastgaum.arrays import FloatArray
 from fastgaum.checkpoint import content_sha256
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.ordered import ONCE, TrainingOrder
 from fastgaum.features.sessions import Selection
 from fastgaum.logs.actions import Actions
-from fastgaum.logs.log import Column, FloatArray, Of, SessionLog
+from fastgaum.logs.log import Column, Of, SessionLog
 
 NARROW: dict[str, Any] = {"preset": "paper-lstm", "players": "adversarial", "item_dim": 8}
 """settings of three networks over identities with embeddings, in which no number is"""

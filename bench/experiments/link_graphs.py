@@ -16,13 +16,14 @@ import polars as pl
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.worlds.context import Context
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.set_population import SetPopulation
-from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Population, Response, World
+from fastgaum.worlds.world import NO_ITEM, Population, Response, World
 from fastgaum.worlds.world_set import WorldSet
 
 BoolArray = npt.NDArray[np.bool_]

@@ -20,10 +20,10 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.worlds.true_world import TruePopulation, TrueWorld
-from fastgaum.worlds.world import FloatArray, IntArray
 
 Float64Array = npt.NDArray[np.float64]
 SlatePolicy = Callable[[int, FloatArray], IntArray]

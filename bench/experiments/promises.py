@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import kendalltau
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.config import Config
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
@@ -27,7 +28,7 @@ from fastgaum.policies.training import train_policy
 from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import draw_uniforms
-from fastgaum.worlds.world import FloatArray, IntArray, Past, World
+from fastgaum.worlds.world import Past, World
 from fastgaum.worlds.world_set import WorldSet
 
 LOGGING = ("random", "popular", "greedy")

@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import Float64Array
 from fastgaum.bench.experiments.known_worlds import (
     KNOWN_WORLDS,
     WELL_SPECIFIED,
@@ -38,7 +39,6 @@ from fastgaum.bench.experiments.planning import Planner
 from fastgaum.bench.experiments.promises import (
     LOGGING,
     MODEL,
-    Float64Array,
     Learner,
     Promises,
     Worth,

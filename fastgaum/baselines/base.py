@@ -23,6 +23,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from fastgaum.arrays import Float64Array
 from fastgaum.checkpoint import State
 from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError
@@ -41,7 +42,6 @@ from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.tensors import BatchTensors
 from fastgaum.threads import seeded
 
-Float64Array = np.typing.NDArray[np.float64]
 Arrays = dict[str, np.ndarray]
 Values = dict[str, Any]
 """values of some settings"""

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.baselines.base import Arrays
 from fastgaum.features.batches import Batch
 from fastgaum.features.numbers import item_numbers, totals_of
@@ -25,7 +26,7 @@ from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.vocabulary import CategoricalField
 from fastgaum.kernels.candidate_counts import TrainingTotals
-from fastgaum.logs.log import FloatArray, IntArray, ItemCounts
+from fastgaum.logs.log import ItemCounts
 from fastgaum.nets.sequences import prefixes
 from fastgaum.nets.tensors import BatchTensors
 

@@ -26,7 +26,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.baselines.base import Arrays, Baseline, Float64Array, Rows, item_rows
+from fastgaum.arrays import Float64Array
+from fastgaum.baselines.base import Arrays, Baseline, Rows, item_rows
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.logs.context import context_of, item_of_codes
 from fastgaum.logs.log import SessionLog, SplitName

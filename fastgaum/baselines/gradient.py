@@ -15,15 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.base import (
-    Arrays,
-    Baseline,
-    Float64Array,
-    Rows,
-    Values,
-    validation_nll,
-    validation_prec1,
-)
+from fastgaum.arrays import Float64Array
+from fastgaum.baselines.base import Arrays, Baseline, Rows, Values, validation_nll, validation_prec1
 from fastgaum.baselines.field_columns import ids_of_few
 from fastgaum.config import CountFromOne, NotNegative, Positive, Probability
 from fastgaum.errors import NumericsError

@@ -15,7 +15,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fastgaum.baselines.base import Arrays, Float64Array, GridBaseline, Grids, Values, item_rows
+from fastgaum.arrays import Float64Array
+from fastgaum.baselines.base import Arrays, GridBaseline, Grids, Values, item_rows
 from fastgaum.baselines.field_columns import FieldColumns
 from fastgaum.config import NotNegative, Positive
 from fastgaum.features.batches import assemble

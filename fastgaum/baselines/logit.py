@@ -18,10 +18,10 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import minimize
 
+from fastgaum.arrays import Float64Array, FloatArray
 from fastgaum.baselines.base import (
     Arrays,
     Baseline,
-    Float64Array,
     Grids,
     Link,
     Rows,
@@ -33,7 +33,6 @@ from fastgaum.baselines.field_columns import ids_of_few, is_few
 from fastgaum.config import Positive
 from fastgaum.features.batches import Batch, assemble
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.logs.log import FloatArray
 from fastgaum.nets.networks import context_sizes
 from fastgaum.nets.tensors import BatchTensors
 

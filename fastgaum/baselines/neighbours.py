@@ -27,15 +27,8 @@ import numpy as np
 from msgspec import Meta
 from scipy import sparse
 
-from fastgaum.baselines.base import (
-    Arrays,
-    Float64Array,
-    GridBaseline,
-    Grids,
-    Rows,
-    Values,
-    item_rows,
-)
+from fastgaum.arrays import Float64Array
+from fastgaum.baselines.base import Arrays, GridBaseline, Grids, Rows, Values, item_rows
 from fastgaum.baselines.floors import click_rate
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.config import CountFromOne, NotNegative

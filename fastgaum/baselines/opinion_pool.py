@@ -25,7 +25,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from fastgaum.baselines.base import Float64Array
+from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.baselines.registry import POOL, check_name, make_model, name_of
 from fastgaum.checkpoint import State
 from fastgaum.config import CheckedSettings, Protocol, Seed
@@ -33,7 +33,7 @@ from fastgaum.errors import ConfigError, NumericsError, as_given
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
-from fastgaum.logs.log import IntArray, SessionLog, SplitName, require_log
+from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.splits import require_validation

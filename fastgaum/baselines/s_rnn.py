@@ -16,7 +16,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from fastgaum.baselines.base import Float64Array, Rows, validation_nll
+from fastgaum.arrays import Float64Array
+from fastgaum.baselines.base import Rows, validation_nll
 from fastgaum.baselines.gradient import GradientBaseline, item_ids
 from fastgaum.config import Count, CountFromOne, Probability, Width
 from fastgaum.features.encoder import N_RESERVED

@@ -17,10 +17,10 @@ import torch
 from msgspec import Meta
 from scipy import sparse
 
+from fastgaum.arrays import Float64Array
 from fastgaum.baselines.base import (
     Arrays,
     Baseline,
-    Float64Array,
     Grids,
     Link,
     Rows,

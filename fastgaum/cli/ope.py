@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fastgaum.arrays import IntArray
 from fastgaum.cli.options import (
     NO_FILES,
     AllowSeenUsers,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from fastgaum.logs.log import IntArray, SessionLog
+    from fastgaum.logs.log import SessionLog
 
 
 def ope_command(

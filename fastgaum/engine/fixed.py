@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from fastgaum import threads
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.recurrence import NO_SOURCE, gate_blocks, plan
 from fastgaum.engine.scorer import (
     KINDS,
@@ -21,7 +22,6 @@ from fastgaum.engine.scorer import (
     starts_of,
     widths_of,
 )
-from fastgaum.engine.tables import Array, Ints
 from fastgaum.kernels import bag_linear, lstm, packing, towers
 from fastgaum.kernels import scorer as kernels
 from fastgaum.kernels.examination import examine
@@ -29,14 +29,14 @@ from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.networks import Scorer, TowerScorer
 
-Vectors = Callable[[slice], Array]
+Vectors = Callable[[slice], FloatArray]
 """standardised vectors of some rows of items, (n, dim)"""
 VECTORS_AT_ONCE = 65_536
 TOKENS = 2048
 """tokens per part"""
 
 
-def rows_of_table(layer: BagLinear, vectors: Vectors | None, n_vectors: int) -> Array:
+def rows_of_table(layer: BagLinear, vectors: Vectors | None, n_vectors: int) -> FloatArray:
     """Rows of a layer's table, then what the layer makes of the vectors of items where it reads
     any, (n_ids, width) or (n_ids + n_vectors, width)."""
     # read once: a table of the user's own may have to be fetched
@@ -49,12 +49,12 @@ def rows_of_table(layer: BagLinear, vectors: Vectors | None, n_vectors: int) -> 
     return np.concatenate(parts)
 
 
-def _array(value: Tensor | None) -> Array:
+def _array(value: Tensor | None) -> FloatArray:
     assert value is not None
     return np.ascontiguousarray(value.detach().cpu().numpy(), np.float32)
 
 
-def _flat(parameters: Iterable[Tensor]) -> tuple[Array, Callable[[Tensor], int]]:
+def _flat(parameters: Iterable[Tensor]) -> tuple[FloatArray, Callable[[Tensor], int]]:
     """Parameters in one flat array, and where each begins."""
     starts: dict[int, int] = {}
     parts, at = [], 0
@@ -94,8 +94,8 @@ class FixedScorer:
             self.by_place = _array(scorer.examination.by_place)
 
     def scores(
-        self, shown: DisplayBatch, tower_ids: Ints, states: Array, examined: bool = True
-    ) -> Array:
+        self, shown: DisplayBatch, tower_ids: IntArray, states: FloatArray, examined: bool = True
+    ) -> FloatArray:
         """Scores of the candidates, (n_candidates,), in states (n_events, state_dim).
 
         tower_ids: the candidates' ids as towers read them, vectors among them; examined: whether
@@ -144,14 +144,14 @@ class FixedRecurrent:
             joined = np.concatenate([_array(hh), _array(ih)], axis=1)
             self.layers.append((gate_blocks(joined, 4, joined.shape[1]), _array(own)))
 
-    def initial(self, n: int) -> list[tuple[Array, Array]]:
+    def initial(self, n: int) -> list[tuple[FloatArray, FloatArray]]:
         """h and c of each layer of n sequences without a token."""
         zeros = np.zeros((2 * len(self.layers), n, self.size), np.float32)
         return list(zip(zeros[::2], zeros[1::2], strict=True))
 
     def advance(
-        self, carries: list[tuple[Array, Array]], tokens: bag_linear.BagArrays
-    ) -> list[tuple[Array, Array]]:
+        self, carries: list[tuple[FloatArray, FloatArray]], tokens: bag_linear.BagArrays
+    ) -> list[tuple[FloatArray, FloatArray]]:
         """h and c of each layer after one more token of each sequence, a bag each."""
         n = len(tokens.numbers)
         x = np.empty((n, 4 * self.size), np.float32)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from fastgaum import threads
+from fastgaum.arrays import FloatArray
 from fastgaum.config import Config
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.players import EnginePlayer, EngineStates
 from fastgaum.engine.scorer import DisplayBatch, parts_of
-from fastgaum.engine.tables import Array, Buffer, NamedParts, PartsRoom
+from fastgaum.engine.tables import Buffer, NamedParts, PartsRoom
 from fastgaum.errors import StepRefusedError
 from fastgaum.game.game import Game
 from fastgaum.kernels import choice as kernels
@@ -29,7 +30,7 @@ from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Regulariser
 from fastgaum.nets.tensors import Bags, BatchTensors
 
-NOTHING: Array = np.empty(0, np.float32)
+NOTHING: FloatArray = np.empty(0, np.float32)
 SHARED_SCORES = 1 << 16
 """scores of a softmax that two threads share"""
 
@@ -128,12 +129,12 @@ class EngineGame(Game):
 
     def _whole_and_drawn(
         self, batch: BatchTensors
-    ) -> tuple[Array | None, tuple[DisplayBatch, Bags]]:
+    ) -> tuple[FloatArray | None, tuple[DisplayBatch, Bags]]:
         """States with no id dropped, None where none ever is; and what `drawn` gives. Neither
         reads what the other writes, so each has a thread."""
         if self.config.id_dropout == 0:
             return None, self.drawn(batch)
-        drawn, whole = list[tuple[DisplayBatch, Bags]](), list[Array]()
+        drawn, whole = list[tuple[DisplayBatch, Bags]](), list[FloatArray]()
 
         def draw() -> None:
             drawn.append(self.drawn(batch))
@@ -191,7 +192,9 @@ class EngineGame(Game):
         parts = parts_of(source.display_offsets, *self.reward.scorer.share)
         return DisplayBatch(source.display_offsets, ids, source.numbers, parts)
 
-    def _softmax(self, scores: Array, eta: float, batch: BatchTensors) -> tuple[Array, Array]:
+    def _softmax(
+        self, scores: FloatArray, eta: float, batch: BatchTensors
+    ) -> tuple[FloatArray, FloatArray]:
         probs, totals = self._probs(len(scores)), self._totals(batch.n_events)
         offsets = batch.source.display_offsets
         written = kernels.Softmax(probs, totals)
@@ -212,7 +215,7 @@ class EngineGame(Game):
         return dataclasses.replace(bags, ids=torch.from_numpy(ids))
 
 
-def _copied(values: Array, room: Buffer) -> Array:
+def _copied(values: FloatArray, room: Buffer) -> FloatArray:
     """A copy that the next pass does not overwrite."""
     copy = room(*values.shape)
     copy[:] = values

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from fastgaum import threads
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.recurrence import NO_SOURCE, LstmLayer
-from fastgaum.engine.tables import Array, Buffer, Ints, Named, NamedRoom, SparseTable
+from fastgaum.engine.tables import Buffer, Named, NamedRoom, SparseTable
 from fastgaum.kernels import bag_linear as kernels
 from fastgaum.nets.bags import BagLinear, SharedBagLinear
 from fastgaum.nets.histories import Recurrent
@@ -57,7 +58,7 @@ class BagLayer:
             for view in (optimiser.value_of, optimiser.grad_of)
         )
 
-    def forward(self, tokens: Bags) -> Array:
+    def forward(self, tokens: Bags) -> FloatArray:
         """The projection of each token, (n_tokens, width); valid until the next forward pass."""
         n = tokens.n_bags
         result = self._projected(n, self.bias.numel())
@@ -68,7 +69,7 @@ class BagLayer:
         )
         return result
 
-    def backward(self, tokens: Bags, grad: Array, named: Named | None) -> None:
+    def backward(self, tokens: Bags, grad: FloatArray, named: Named | None) -> None:
         """Leave all gradients where the optimiser reads them, that of a shared table's rows in
         `grad_rows`; `grad` (n_tokens, width), `named` of the tokens' ids, None for a shared
         table."""
@@ -114,7 +115,7 @@ class RecurrentHistory:
         if self.input.shared:
             self.input.table = items
 
-    def shared_rows(self) -> Array | None:
+    def shared_rows(self) -> FloatArray | None:
         """Of a shared table: the gradient of each token's sum of rows, (n_tokens, ·); None where
         nothing was read of it."""
         return self.input.grad_rows if self.reads_items and len(self.later) else None
@@ -133,7 +134,7 @@ class RecurrentHistory:
         self.lstm = [LstmLayer(e.state_dim) for _ in range(e.layers)]
         self.no_bias = np.zeros(4 * e.state_dim, np.float32)
 
-    def forward(self, batch: BatchTensors, tokens: Bags) -> Array:
+    def forward(self, batch: BatchTensors, tokens: Bags) -> FloatArray:
         """State before each event, (n_events, state_dim), zero for a first event."""
         self.later, read = batch.later_events.numpy(), batch.read_tokens
         self.n_tokens, self.read = tokens.n_bags, None if read is None else read.numpy()
@@ -146,7 +147,7 @@ class RecurrentHistory:
             states[:] = 0
         return states
 
-    def backward(self, grad_states: Array, slot_of: Ints) -> None:
+    def backward(self, grad_states: FloatArray, slot_of: IntArray) -> None:
         """Leave all gradients where the optimiser reads them."""
         if not len(self.later):
             for parameter in self.dense_parameters():
@@ -161,7 +162,7 @@ class RecurrentHistory:
             grad = of_tokens
         self.back_from_tokens(grad, slot_of)
 
-    def after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> Array:
+    def after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> FloatArray:
         """State after each token, (n_tokens, state_dim); `offsets` (n_sessions + 1,)."""
         self.tokens, starts = tokens, offsets.numpy()
         bias, x, source = self._first_input(tokens)
@@ -170,7 +171,7 @@ class RecurrentHistory:
             h = layer.forward(starts, np.concatenate([hh, ih], axis=1), own, h)[0]
         return h
 
-    def _first_input(self, tokens: Bags) -> tuple[Array, Array, Ints]:
+    def _first_input(self, tokens: Bags) -> tuple[FloatArray, FloatArray, IntArray]:
         """Bias, rows and source of the first LSTM: bags of one id each are gathered inside the
         recurrence."""
         up, matrix, bias = self.input.values
@@ -178,7 +179,7 @@ class RecurrentHistory:
             return bias, self.tables[0].values, tokens.ids.numpy()
         return self.no_bias, self.input.forward(tokens), NO_SOURCE
 
-    def back_from_tokens(self, grad: Array, slot_of: Ints) -> None:
+    def back_from_tokens(self, grad: FloatArray, slot_of: IntArray) -> None:
         """Leave all gradients, from that of the state after each token, (n_tokens, state_dim)."""
         for layer in range(len(self.lstm) - 1, 0, -1):
             of_hh, of_ih, of_bias = self.grads[layer]

@@ -14,14 +14,8 @@ import torch
 from torch import nn
 
 from fastgaum import threads
-from fastgaum.engine.tables import (
-    BETA1,
-    BETA2,
-    EPS,
-    SHARED_FLOATS,
-    Array,
-    SparseTable,
-)
+from fastgaum.arrays import FloatArray
+from fastgaum.engine.tables import BETA1, BETA2, EPS, SHARED_FLOATS, SparseTable
 from fastgaum.errors import StepRefusedError
 from fastgaum.kernels import optimiser as kernels
 
@@ -60,11 +54,11 @@ class PlayerOptimiser:
         """Where a parameter begins in the flat arrays."""
         return self.start[id(parameter)]
 
-    def value_of(self, parameter: torch.Tensor) -> Array:
+    def value_of(self, parameter: torch.Tensor) -> FloatArray:
         """A dense parameter's values, a view."""
         return self._view(self.values, parameter)
 
-    def grad_of(self, parameter: torch.Tensor) -> Array:
+    def grad_of(self, parameter: torch.Tensor) -> FloatArray:
         """Where a dense parameter's gradient is written, a view."""
         return self._view(self.grad, parameter)
 
@@ -139,7 +133,7 @@ class PlayerOptimiser:
             squares = sum(float(np.square(one, dtype=np.float64).sum()) for one in flat)
         return math.sqrt(squares)
 
-    def _row_gradients(self) -> list[Array]:
+    def _row_gradients(self) -> list[FloatArray]:
         """Those of named rows, each flat."""
         return [table.grad.reshape(-1) for table in self.tables if table.named is not None]
 
@@ -156,12 +150,12 @@ class PlayerOptimiser:
         for parameter in self.parameters:
             parameter.data = parameter.data.clone()
 
-    def _view(self, flat: Array, parameter: torch.Tensor) -> Array:
+    def _view(self, flat: FloatArray, parameter: torch.Tensor) -> FloatArray:
         at = self.place(parameter)
         return flat[at : at + parameter.numel()].reshape(parameter.shape)
 
 
-def _squares(flat: Sequence[Array]) -> float:
+def _squares(flat: Sequence[FloatArray]) -> float:
     """Σ x² over all of them."""
     sums = [np.empty(-(-len(values) // kernels.BLOCK)) for values in flat]
     calls: list[threads.Call] = [
@@ -173,7 +167,7 @@ def _squares(flat: Sequence[Array]) -> float:
     return sum(float(own.sum()) for own in sums)
 
 
-def _run_worth(calls: Sequence[threads.Call], read: Sequence[Array]) -> None:
+def _run_worth(calls: Sequence[threads.Call], read: Sequence[FloatArray]) -> None:
     """Make the calls, shared over threads where what they read is worth it."""
     if sum(map(len, read)) > SHARED_FLOATS:
         threads.run_calls(calls)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.config import Config
 from fastgaum.engine.histories import RecurrentHistory
 from fastgaum.engine.optimiser import PlayerOptimiser
@@ -15,7 +16,7 @@ from fastgaum.engine.scorer import (
     DisplayBatch,
     ScorerLayer,
 )
-from fastgaum.engine.tables import Array, Buffer, Ints, SparseTable
+from fastgaum.engine.tables import Buffer, SparseTable
 from fastgaum.engine.towers import ItemTable, TowerScorerLayer
 from fastgaum.features.item_vectors import BatchVectors
 from fastgaum.kernels import examination as kernels
@@ -50,7 +51,7 @@ class EngineStates:
         items = [] if self.items is None else self.items.dense_parameters()
         return [*self.history.dense_parameters(), *items]
 
-    def forward(self, batch: BatchTensors, tokens: Bags, context: Bags) -> Array:
+    def forward(self, batch: BatchTensors, tokens: Bags, context: Bags) -> FloatArray:
         """State of each event, (n_events, state_dim); valid until the next forward pass."""
         self.of_tokens, self.of_context = tokens, context
         if self.items is not None:
@@ -74,9 +75,9 @@ class EngineStates:
         joined[:, width:] = numbers
         return joined
 
-    def _context_rows(self, items: ItemTable, context: Bags) -> Array:
+    def _context_rows(self, items: ItemTable, context: Bags) -> FloatArray:
         """Vector of each event's context fields, (n_events · n_fields, d)."""
-        rows: Array = items.table.values[context.ids.numpy()]
+        rows: FloatArray = items.table.values[context.ids.numpy()]
         if self.vectors is not None:
             held = np.flatnonzero(self.vectors.context.reshape(-1) >= 0)
             of_vectors = self.vectors.context.reshape(-1)[held]
@@ -84,7 +85,7 @@ class EngineStates:
         return rows
 
     def backward(
-        self, grad_states: Array, scorer: ScorerLayer | TowerScorerLayer, slot_of: Ints
+        self, grad_states: FloatArray, scorer: ScorerLayer | TowerScorerLayer, slot_of: IntArray
     ) -> None:
         """Leave all gradients where the optimiser reads them; `scorer` has left those of the
         candidates."""
@@ -92,8 +93,8 @@ class EngineStates:
         self.history.backward(np.ascontiguousarray(grad_states[:, :width]), slot_of)
         if self.items is None:
             return
-        others: list[tuple[Bags, Array]] = []
-        of_vectors: list[tuple[Ints, Array]] = []
+        others: list[tuple[Bags, FloatArray]] = []
+        of_vectors: list[tuple[IntArray, FloatArray]] = []
         vectors, of_history = self.vectors, self.history.shared_rows()
         if of_history is not None:
             others.append((self.of_tokens, of_history))
@@ -117,7 +118,7 @@ class ExaminationLayer:
         n_places = 1 + self.later.numel()
         self.by_place, self.grad = np.zeros(n_places, np.float32), np.empty(n_places, np.float32)
 
-    def add_to(self, scores: Array, shown: DisplayBatch, optimiser: PlayerOptimiser) -> Chains:
+    def add_to(self, scores: FloatArray, shown: DisplayBatch, optimiser: PlayerOptimiser) -> Chains:
         """The calls that add e of its place to each candidate's score."""
         self.offsets = shown.offsets
         self.by_place[1:] = optimiser.value_of(self.later)
@@ -126,7 +127,7 @@ class ExaminationLayer:
             for first, last in shown.parts
         ]
 
-    def backward(self, grad_scores: Array, optimiser: PlayerOptimiser) -> None:
+    def backward(self, grad_scores: FloatArray, optimiser: PlayerOptimiser) -> None:
         """Leave the gradient where the optimiser reads it."""
         kernels.examination_gradient(self.offsets, grad_scores, self.grad)
         optimiser.grad_of(self.later)[:] = self.grad[1:]
@@ -171,26 +172,30 @@ class EnginePlayer:
         if isinstance(self.scorer, TowerScorerLayer) and self.scorer.own is not None:
             self.scorer.own.take(vectors)
 
-    def forward(self, shown: DisplayBatch, states: Array, key: int | None = None) -> Array:
+    def forward(
+        self, shown: DisplayBatch, states: FloatArray, key: int | None = None
+    ) -> FloatArray:
         """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
         pass that is not `backward`."""
         return self._run(ONLY_SCORES, shown, states, key)
 
     def learn(
-        self, loss: Loss, shown: DisplayBatch, states: Array, key: int | None = None
-    ) -> Array:
+        self, loss: Loss, shown: DisplayBatch, states: FloatArray, key: int | None = None
+    ) -> FloatArray:
         """Scores, with all gradients left where the optimiser reads them, and that of the states in
         `scorer.grad_states`."""
         scores = self._run(loss, shown, states, key)
         self._places_backward()
         return scores
 
-    def backward(self, grad_scores: Array) -> None:
+    def backward(self, grad_scores: FloatArray) -> None:
         """Leave the gradients as `learn` does, of the last pass, from that of its scores."""
         self.scorer.run(GRADIENT_GIVEN, self.scorer.scores, grad_scores)
         self._places_backward()
 
-    def _run(self, loss: Loss, shown: DisplayBatch, states: Array, key: int | None) -> Array:
+    def _run(
+        self, loss: Loss, shown: DisplayBatch, states: FloatArray, key: int | None
+    ) -> FloatArray:
         scores, before = self.scorer.begin(shown, states, key), None
         if self.examination is not None:
             before = self.examination.add_to(scores, shown, self.optimiser)

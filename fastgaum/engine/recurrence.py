@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastgaum import threads
-from fastgaum.engine.tables import Array, Buffer, Ints
+from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.engine.tables import Buffer
 from fastgaum.kernels import lstm as lstm_kernels
 from fastgaum.kernels import packing
 
@@ -39,13 +40,13 @@ blocks would cost more."""
 class Plan(NamedTuple):
     """The order in which one batch is worked through."""
 
-    order: Ints
+    order: IntArray
     """sequences by falling length, int32, shape (n_sequences,)"""
-    parts: list[Ints]
+    parts: list[IntArray]
     """for each part the starts of its tiles in `order`"""
 
 
-def plan(offsets: Ints, size: int) -> Plan:
+def plan(offsets: IntArray, size: int) -> Plan:
     """Cut sequences of `size` hidden units into tiles and parts."""
     n_sequences, n_tokens = len(offsets) - 1, int(offsets[-1])
     order, tiles = np.empty(n_sequences, dtype=np.int32), np.empty(n_sequences + 1, dtype=np.int32)
@@ -68,7 +69,7 @@ def n_parts(n_tokens: int, size: int) -> int:
     return min(max(int(n_tokens * size * (size + 125) * 8e-11 / PART), 1), MOST_PARTS)
 
 
-def gate_blocks(weight: Array, n_gates: int, depth: int) -> Array:
+def gate_blocks(weight: FloatArray, n_gates: int, depth: int) -> FloatArray:
     """(n_gates · H, k) → (n_blocks, k, n_gates · units): each block has all gates of its units,
     then zeros.
 
@@ -86,7 +87,7 @@ def gate_blocks(weight: Array, n_gates: int, depth: int) -> Array:
     return blocks.reshape(-1, k, n_gates * units)
 
 
-def column_blocks(weight: Array) -> Array:
+def column_blocks(weight: FloatArray) -> FloatArray:
     """(n_gates · H, depth) → (n_blocks, n_gates · H, units): the columns of each block, then
     zeros."""
     width, depth = weight.shape
@@ -121,7 +122,7 @@ def _cut(n: int, others: int) -> int:
     return -(-n // (4 * n_blocks)) * 4
 
 
-NO_SOURCE: Ints = np.empty(0, dtype=np.int32)
+NO_SOURCE: IntArray = np.empty(0, dtype=np.int32)
 
 
 class LstmLayer:
@@ -134,12 +135,12 @@ class LstmLayer:
 
     def forward(
         self,
-        offsets: Ints,
-        weight: Array,
-        bias: Array,
-        x: Array,
-        source: Ints = NO_SOURCE,
-    ) -> tuple[Array, Array]:
+        offsets: IntArray,
+        weight: FloatArray,
+        bias: FloatArray,
+        x: FloatArray,
+        source: IntArray = NO_SOURCE,
+    ) -> tuple[FloatArray, FloatArray]:
         """Return h and c after each token, (n_tokens, H).
 
         Args:
@@ -164,11 +165,11 @@ class LstmLayer:
 
     def backward(
         self,
-        grad_h: Array,
-        grad_weight: Array,
-        grad_bias: Array,
+        grad_h: FloatArray,
+        grad_weight: FloatArray,
+        grad_bias: FloatArray,
         of_x: bool = False,
-    ) -> tuple[Array, Array]:
+    ) -> tuple[FloatArray, FloatArray]:
         """Write the gradients of the weights and, unless it is (0,), of the bias; return those of
         the sums of gates (n_tokens, 4H) and of x.
 

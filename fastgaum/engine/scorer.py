@@ -13,8 +13,9 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from fastgaum import threads
+from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.tables import Array, Buffer, Ints, LongInts, NamedParts, SparseTable
+from fastgaum.engine.tables import Buffer, NamedParts, SparseTable
 from fastgaum.kernels import scorer as kernels
 from fastgaum.kernels.choice import GIVEN, SCORES, Loss
 from fastgaum.kernels.draws import DropoutRule
@@ -40,11 +41,11 @@ Chains = list[list[threads.Call]]
 class DisplayBatch(NamedTuple):
     """Display sets of a batch."""
 
-    offsets: Ints
+    offsets: IntArray
     """each event's first candidate, (n_events + 1,)"""
-    ids: Ints
+    ids: IntArray
     """(n_candidates, n_fields)"""
-    numbers: Array
+    numbers: FloatArray
     """(n_candidates, n_numbers)"""
     parts: list[tuple[int, int]]
     """ranges of events that threads share"""
@@ -96,11 +97,11 @@ class ScorerLayer:
             self.tables[0].values, wide, optimiser.values, starts, self.widths, self.kind
         )
 
-    def take(self, shown: DisplayBatch, states: Array, key: int | None = None) -> None:
+    def take(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> None:
         """Take the inputs of the next passes, with dropout where there is a `key`."""
         self.shown, self.states, self.dropout = shown, states, dropout_rule(self.rate, key)
 
-    def begin(self, shown: DisplayBatch, states: Array, key: int | None = None) -> Array:
+    def begin(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> FloatArray:
         """Take the inputs; returns what `run` adds the scores to, (n_candidates,), valid until the
         next pass that begins."""
         self.take(shown, states, key)
@@ -111,8 +112,8 @@ class ScorerLayer:
     def run(
         self,
         loss: Loss,
-        scores: Array,
-        grad_scores: Array | None = None,
+        scores: FloatArray,
+        grad_scores: FloatArray | None = None,
         before: Chains | None = None,
     ) -> None:
         """Add the scores to `scores`, and learn what `loss` says: gradients of parameters then lie
@@ -125,7 +126,7 @@ class ScorerLayer:
         self.sum_parts(loss)
 
     def calls(
-        self, loss: Loss, scores: Array, grad_scores: Array | None = None
+        self, loss: Loss, scores: FloatArray, grad_scores: FloatArray | None = None
     ) -> list[threads.Call]:
         """The call for each part of the display sets that does what `run` says; `sum_parts` must
         follow."""
@@ -197,7 +198,7 @@ def dense_parameters(scorer: Scorer) -> list[nn.Parameter]:
     return cast("list[nn.Parameter]", [part for part in parts if part is not None])
 
 
-def starts_of(scorer: Scorer, place: Callable[[Tensor], int]) -> LongInts:
+def starts_of(scorer: Scorer, place: Callable[[Tensor], int]) -> LongArray:
     """Where the kernel finds each dense parameter; −1 for one that is not there."""
     first, wide = scorer.first, scorer.wide
     numbers = -1 if first.numbers is None else place(first.numbers.weight)
@@ -213,7 +214,7 @@ def starts_of(scorer: Scorer, place: Callable[[Tensor], int]) -> LongInts:
     return np.array(starts, dtype=np.int64)
 
 
-def parts_of(display_offsets: Ints, least: int = PART, most: int = 16) -> list[tuple[int, int]]:
+def parts_of(display_offsets: IntArray, least: int = PART, most: int = 16) -> list[tuple[int, int]]:
     """Cut events into at most `most` ranges of about `least` candidates and more; the cut depends
     on the batch alone."""
     n_candidates, n_events = int(display_offsets[-1]), len(display_offsets) - 1
@@ -228,7 +229,7 @@ def parts_of(display_offsets: Ints, least: int = PART, most: int = 16) -> list[t
     return list(pairwise(cuts))
 
 
-def part_of_widths(widths: LongInts) -> tuple[int, int]:
+def part_of_widths(widths: LongArray) -> tuple[int, int]:
     """`least` and `most` for `parts_of`: wide layers are shared from fewer candidates on, among few
     parts.
 
@@ -245,7 +246,7 @@ def linears(scorer: Scorer) -> list[nn.Linear]:
     return cast("list[nn.Linear]", list(scorer.rest))
 
 
-def widths_of(scorer: Scorer) -> LongInts:
+def widths_of(scorer: Scorer) -> LongArray:
     """Width of each hidden layer, int64."""
     return np.array([layer.in_features for layer in linears(scorer)], dtype=np.int64)
 

@@ -14,11 +14,8 @@ import torch
 from torch import nn
 
 from fastgaum import threads
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.kernels import optimiser as kernels
-
-Array = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
-LongInts = npt.NDArray[np.int64]
 
 
 class Buffer:
@@ -60,7 +57,7 @@ class Named:
     """The distinct rows that a batch's ids name, numbered once for all tables over the same ids."""
 
     def __init__(
-        self, ids: Ints, offsets: Ints, slot_of: Ints, room: NamedRoom | None = None
+        self, ids: IntArray, offsets: IntArray, slot_of: IntArray, room: NamedRoom | None = None
     ) -> None:
         """Number them. `slot_of` (n_ids,) is −1 throughout, and is so again afterwards.
 
@@ -72,7 +69,7 @@ class Named:
             raise _unknown(ids[-1 - self.count], slot_of)
 
     @cached_property
-    def bags(self) -> tuple[Ints, Ints]:
+    def bags(self) -> tuple[IntArray, IntArray]:
         """Bags that name each slot: their starts (count + 1,) and the bags (nnz,)."""
         starts, bags = self.room.starts(self.count + 1), self.room.bags(len(self.slots))
         kernels.group_bags(self.slots, self.offsets, starts, bags)
@@ -84,7 +81,7 @@ class Named:
         return parts_of_slots(self.bags[0], width)
 
 
-def parts_of_slots(starts: Ints, width: int) -> list[tuple[int, int]]:
+def parts_of_slots(starts: IntArray, width: int) -> list[tuple[int, int]]:
     """Ranges of slots that are named about equally often, of the `starts` of each slot's bags,
     (n_slots + 1,), and `width` numbers of a row."""
     n_slots, n_named = len(starts) - 1, int(starts[-1])
@@ -94,7 +91,7 @@ def parts_of_slots(starts: Ints, width: int) -> list[tuple[int, int]]:
     return list(pairwise(sorted({0, n_slots, *np.searchsorted(starts, even).tolist()})))
 
 
-def _unknown(row: int, slot_of: Ints) -> IndexError:
+def _unknown(row: int, slot_of: IntArray) -> IndexError:
     return IndexError(f"id {row} is not one of the {len(slot_of)} ids of the feature space")
 
 
@@ -112,10 +109,10 @@ class NamedParts:
 
     def __init__(
         self,
-        ids: Ints,
-        display_offsets: Ints,
+        ids: IntArray,
+        display_offsets: IntArray,
         parts: list[tuple[int, int]],
-        slot_of: Ints,
+        slot_of: IntArray,
         room: PartsRoom,
     ) -> None:
         """As `Named`, of ids (n_candidates, n_fields) and ranges of events."""
@@ -156,19 +153,19 @@ class SparseTable:
         self.parameter = parameter
         self._grad, self._of_parts = Buffer(), Buffer()
         self.n_ids, self.width = n_ids, parameter.numel() // n_ids
-        self.values: Array = parameter.detach().view(n_ids, self.width).numpy()
+        self.values: FloatArray = parameter.detach().view(n_ids, self.width).numpy()
         self.shrunk = np.zeros(n_ids)
         self.m, self.v = np.zeros_like(self.values), np.zeros_like(self.values)
         self.named: Named | None = None
-        self.grad: Array = self._grad(0, self.width)
+        self.grad: FloatArray = self._grad(0, self.width)
 
-    def buffer(self, named: Named) -> Array:
+    def buffer(self, named: Named) -> FloatArray:
         """Where the summed gradient of the named rows is written, (n_named, width)."""
         self.named = named
         self.grad = self._grad(named.count, self.width)
         return self.grad
 
-    def rows_after(self, n: int) -> Array:
+    def rows_after(self, n: int) -> FloatArray:
         """Room for n rows after those of the ids, (n, width): what a batch adds to the table. They
         are no weights."""
         if len(self.values) < self.n_ids + n:
@@ -178,7 +175,7 @@ class SparseTable:
             self.values, self.parameter.data = room, weights.view(self.parameter.shape)
         return self.values[self.n_ids : self.n_ids + n]
 
-    def add(self, named: Named, grad: Array) -> None:
+    def add(self, named: Named, grad: FloatArray) -> None:
         """Sum the gradients of bags, (n_bags, width), into the rows that the bags name."""
         total = self.buffer(named)
         threads.run(
@@ -186,7 +183,7 @@ class SparseTable:
             [(grad, *named.bags, *part, total) for part in named.parts(self.width)],
         )
 
-    def rows_of(self, named: NamedParts) -> Array:
+    def rows_of(self, named: NamedParts) -> FloatArray:
         """Where the parts sum the gradients of their rows, (named.count, width)."""
         if named.alone:
             return self.buffer(named.whole)

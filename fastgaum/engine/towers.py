@@ -13,12 +13,11 @@ import torch
 from torch import nn
 
 from fastgaum import threads
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.scorer import Chains, DisplayBatch, ScorerLayer, dropout_rule, joined
 from fastgaum.engine.tables import (
-    Array,
     Buffer,
-    Ints,
     Named,
     NamedParts,
     NamedRoom,
@@ -64,7 +63,7 @@ class TowerLayer:
         self.table = table
         self.weights = kernels.TowerWeights(table.values, optimiser.values[start:end], width)
 
-    def forward(self, shown: DisplayBatch, states: Array, key: int | None = None) -> Chains:
+    def forward(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> Chains:
         """The calls that write `written.scores`, (n_candidates,); a `key` turns dropout on. They
         stay valid until the next forward pass."""
         self.shown, n_events = shown, len(states)
@@ -82,7 +81,7 @@ class TowerLayer:
         fixed = (self.displays, states, self.weights, self.dropouts, self.written)
         return [[(kernels.tower_forward, (*part, *fixed))] for part in shown.parts]
 
-    def backward(self, grad_scores: Array, rows: Array, of_states: Array) -> Chains:
+    def backward(self, grad_scores: FloatArray, rows: FloatArray, of_states: FloatArray) -> Chains:
         """The calls that leave the gradients of the table's rows in `rows`, (named.count, d), and
         add that of the states to `of_states`, (n_events, state_dim), unless it is (0, …);
         `sum_parts` leaves the dense gradients where the optimiser reads them."""
@@ -142,7 +141,7 @@ class TowerScorerLayer:
         self.items.bind(optimiser)
         self.tower.bind(optimiser, self.items.table)
 
-    def begin(self, shown: DisplayBatch, states: Array, key: int | None = None) -> Array:
+    def begin(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> FloatArray:
         """As `ScorerLayer.begin`."""
         # another key: one dropout must not follow the other
         self.deep.take(shown, states, None if key is None else key ^ 0x5BD1E995)
@@ -155,8 +154,8 @@ class TowerScorerLayer:
     def run(
         self,
         loss: Loss,
-        scores: Array,
-        grad_scores: Array | None = None,
+        scores: FloatArray,
+        grad_scores: FloatArray | None = None,
         before: Chains | None = None,
     ) -> None:
         """As `ScorerLayer.run`; a table that others own gets its gradient from them."""
@@ -231,7 +230,7 @@ class ItemTable:
             named = NamedParts(ids, shown.offsets, shown.parts, self.slot_of, self.parts_room)
         return shown._replace(ids=ids, named=named)
 
-    def bags(self, bags: Bags, rows: Ints) -> Bags:
+    def bags(self, bags: Bags, rows: IntArray) -> Bags:
         """Bags that also name the row of a vector where `rows`, (n_bags,), has one."""
         if self.vectors is None:
             return bags
@@ -239,7 +238,7 @@ class ItemTable:
         ids, offsets = with_entries(bags.ids.numpy(), bags.offsets.numpy(), entries)
         return replace(bags, ids=torch.from_numpy(ids), offsets=torch.from_numpy(offsets))
 
-    def rows_of(self, named: NamedParts) -> Array:
+    def rows_of(self, named: NamedParts) -> FloatArray:
         """Where parts of the candidates sum the gradients of their rows."""
         if self.n_others is None and self.vectors is None:
             return self.table.rows_of(named)
@@ -253,7 +252,7 @@ class ItemTable:
             self.add_all(named, [], self.slot_of)
 
     def add_all(
-        self, named: NamedParts | None, others: list[tuple[Bags, Array]], slot_of: Ints
+        self, named: NamedParts | None, others: list[tuple[Bags, FloatArray]], slot_of: IntArray
     ) -> None:
         """Sum the gradients of the candidates' parts, which stand in `rows_of`, and of all other
         bags.
@@ -284,7 +283,9 @@ class ItemTable:
             np.concatenate([grad for _, grad in others], out=rows[n:])
         self.table.add(Named(ids, offsets, slot_of, self.room), rows)
 
-    def add_vectors(self, named: NamedParts | None, others: list[tuple[Ints, Array]]) -> None:
+    def add_vectors(
+        self, named: NamedParts | None, others: list[tuple[IntArray, FloatArray]]
+    ) -> None:
         """Leave the gradient of the projection where the optimiser reads it.
 
         Args:
@@ -321,7 +322,7 @@ class ItemTable:
         np.matmul(values.T, total, out=grad)
 
 
-def with_entries(ids: Ints, offsets: Ints, entries: Ints) -> tuple[Ints, Ints]:
+def with_entries(ids: IntArray, offsets: IntArray, entries: IntArray) -> tuple[IntArray, IntArray]:
     """Bags that end with one entry more where there is one, -1 being none: ids and offsets.
 
     >>> ids, offsets = np.array([4, 5, 6], np.int32), np.array([0, 2, 3], np.int32)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import FeatureMismatchError
 from fastgaum.features.sessions import ActionBags
 from fastgaum.features.vocabulary import CategoricalField, after
 from fastgaum.logs.columns import NO_CODE, Vocabulary
 from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.log import SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace

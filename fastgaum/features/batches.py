@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.features.item_vectors import BatchVectors
 from fastgaum.features.sessions import ActionBags, EncodedSessions, blocks, select_sessions
-from fastgaum.logs.log import FloatArray, IntArray, PackedArrays
+from fastgaum.logs.log import PackedArrays
 
-RowArray = npt.NDArray[np.int64]
 AN_ACTION = -2
 """in place of a token's candidate where the token is an action"""
 
@@ -50,15 +50,15 @@ class Batch(PackedArrays):
     """ids of the events' context fields, shape (n_events, n_context_fields)"""
     context_numbers: FloatArray
     """the events' numbers, shape (n_events, n_context_numbers)"""
-    later_events: RowArray
+    later_events: LongArray
     """events with a token before them in their session, in order, int64"""
-    clicked: RowArray
+    clicked: LongArray
     """events with a choice, int64, shape (n_clicked,)"""
-    chosen: RowArray
+    chosen: LongArray
     """chosen candidate of each of those events, int64, shape (n_clicked,)"""
     vectors: BatchVectors | None = None
     """of the items, where networks read vectors"""
-    read_tokens: RowArray | None = None
+    read_tokens: LongArray | None = None
     """last token before each of later_events, int64; None: token i before later_events[i]"""
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.numbers import Moments, out_of_range
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
 from fastgaum.logs.context import item_of_codes, training_events
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.kernels.crossed import (
     CountedPairs,
     CrossedCounts,
@@ -28,7 +29,6 @@ from fastgaum.kernels.crossed import (
 )
 from fastgaum.kernels.walks import walk_numbers
 from fastgaum.logs.cut import stable_order
-from fastgaum.logs.log import FloatArray, IntArray
 
 ODDS, DISPLAYS, LEADS, KNOWN = "odds_given_", "displays_given_", "leads_", "known_as_"
 WALKS = ("walk2_", "walk3_", "within2_", "back_")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum import threads
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.actions import action_bags
 from fastgaum.features.context import ContextEncoder
 from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
@@ -46,7 +47,7 @@ from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.columns import Vocabulary
-from fastgaum.logs.log import TRAIN, FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import TRAIN, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace

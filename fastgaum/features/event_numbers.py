@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.crossed import crossed_names, write_crossed
 from fastgaum.features.numbers import (
     PLACE_NUMBERS,
@@ -19,7 +20,6 @@ from fastgaum.features.numbers import (
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.kernels.relations import LatestChoices
-from fastgaum.logs.log import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum import threads
+from fastgaum.arrays import FloatArray
 from fastgaum.features.numbers import Moments, varying_columns
 from fastgaum.features.sessions import (
     EncodedSessions,
@@ -18,7 +19,6 @@ from fastgaum.features.sessions import (
     select_sessions,
 )
 from fastgaum.kernels.candidate_formulas import relate_to_sets, standardise_rows
-from fastgaum.logs.log import FloatArray
 
 if TYPE_CHECKING:
     from fastgaum.features.encoder import Encoder

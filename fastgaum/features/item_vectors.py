@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.numbers import Moments
 from fastgaum.kernels.optimiser import number_rows
-from fastgaum.logs.log import Column, FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.side_tables import item_vectors_of
 
 if TYPE_CHECKING:

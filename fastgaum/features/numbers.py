@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import Float64Array, FloatArray, IntArray, LongArray
 from fastgaum.errors import LogFormatError
 from fastgaum.features.crossed import CrossedField, fixes_display
 from fastgaum.features.sessions import Selection, chunks, select_sessions
@@ -28,13 +29,10 @@ from fastgaum.kernels.candidate_formulas import (
 )
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.columns import MOST_NUMBER, show
-from fastgaum.logs.log import FloatArray, IntArray, ItemCounts, SessionLog
+from fastgaum.logs.log import ItemCounts, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.vocabulary import CategoricalField
-
-Counts = npt.NDArray[np.int64]
-Float64Array = npt.NDArray[np.float64]
 
 
 def crossed_fields(
@@ -101,8 +99,8 @@ def place_rates(log: SessionLog) -> FloatArray:
     (n_places,); empty where the order of displays means nothing, or no display has a second place.
 
     Half a choice more at each place: a place that was never chosen may be chosen yet."""
-    sizes: Counts = np.zeros(0, np.int64)
-    chosen: Counts = np.zeros(0, np.int64)
+    sizes: LongArray = np.zeros(0, np.int64)
+    chosen: LongArray = np.zeros(0, np.int64)
     for chunk in chunks(log, log.sessions_in("train")) if log.ordered else ():
         picked = select_sessions(log, chunk)
         sizes = _sum(sizes, np.bincount(np.diff(picked.display_offsets)))
@@ -117,7 +115,7 @@ def place_rates(log: SessionLog) -> FloatArray:
     return relative
 
 
-def _sum(one: Counts, other: Counts) -> Counts:
+def _sum(one: LongArray, other: LongArray) -> LongArray:
     """The sum of two counts by number, of whatever length."""
     total = np.zeros(max(len(one), len(other)), np.int64)
     total[: len(one)] += one

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import IntArray
 from fastgaum.features.in_memory import CompactSessions, write_base
 from fastgaum.features.numbers import Moments
 from fastgaum.features.sessions import EncodedSessions, Selection
 from fastgaum.features.statistics import StatisticsCounter, scale_counts
-from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.user_split import mixed_bits
 from fastgaum.presets import GROW_AT
 

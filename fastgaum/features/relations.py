@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import IntArray
 from fastgaum.kernels.candidate_counts import PackedSessions
 from fastgaum.kernels.pairs import PairCounts, enter_pairs
 from fastgaum.kernels.relations import (
@@ -20,7 +21,6 @@ from fastgaum.kernels.relations import (
     find_latest_choices,
     move_pairs,
 )
-from fastgaum.logs.log import IntArray
 
 WINDOW = 20
 """how many of a session's last choices are looked back at, as many as the paper's position weights

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastgaum import threads
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
 from fastgaum.features.relations import WINDOW
 from fastgaum.features.space import FeatureSpace
@@ -15,7 +16,6 @@ from fastgaum.kernels import candidate_counts as kernels
 from fastgaum.kernels.candidate_counts import N_COUNTS, UserDisplays
 from fastgaum.kernels.candidate_formulas import standardise_rows
 from fastgaum.kernels.relations import LatestChoices
-from fastgaum.logs.log import FloatArray, IntArray
 
 ROOM = 64
 """entries that a user's table starts with"""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.kernels import candidate_counts as kernels
 from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import FloatArray, IntArray, PackedArrays, SessionLog
+from fastgaum.logs.log import PackedArrays, SessionLog
 
 if TYPE_CHECKING:
     from fastgaum.features.item_vectors import VectorReader

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.actions import action_fields
 from fastgaum.features.compatibility import check_columns
@@ -52,7 +53,7 @@ from fastgaum.features.vocabulary import (
 )
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import ContextField, Holds, context_of
-from fastgaum.logs.log import ALIKE, FloatArray, IntArray, ItemCounts, SessionLog
+from fastgaum.logs.log import ALIKE, ItemCounts, SessionLog
 from fastgaum.logs.trained_users import TrainedUsers
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum import threads
+from fastgaum.arrays import IntArray
 from fastgaum.features.crossed import (
     CrossedField,
     add_crossed,
@@ -25,7 +26,7 @@ from fastgaum.features.sessions import select_sessions
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
-from fastgaum.logs.log import IntArray, ItemCounts
+from fastgaum.logs.log import ItemCounts
 
 if TYPE_CHECKING:
     from fastgaum.features.encoder import Encoder

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.features.sessions import chunks, select_sessions
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.context import ContextField, training_events
-from fastgaum.logs.log import TRAIN, IntArray, SessionLog
+from fastgaum.logs.log import TRAIN, SessionLog
 
 
 @dataclass(frozen=True)

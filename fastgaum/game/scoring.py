@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastgaum.arrays import FloatArray
 from fastgaum.features.batches import assemble
 from fastgaum.features.sessions import EncodedSessions, blocks
 from fastgaum.game.game import exact_loss, optimality_gap
-from fastgaum.logs.log import FloatArray
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, Shannon
 from fastgaum.nets.tensors import BatchTensors, to_tensors

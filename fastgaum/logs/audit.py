@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import BoolArray
 from fastgaum.errors import ConfigError, as_given
 from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.audit_displays import DisplayDependence, display_dependence
@@ -30,7 +31,6 @@ from fastgaum.logs.audit_rules import (
     ORDER_DROPPED,
     ORDER_KEPT,
     ROWS,
-    BoolArray,
     DisplaySets,
     Rule,
     counts_views,

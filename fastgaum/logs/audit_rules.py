@@ -16,16 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import BoolArray, Float64Array, IntArray
 from fastgaum.errors import LogFormatError, as_given
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.fold import Rows, fold_rows, offsets_of
-from fastgaum.logs.log import NO_CLICK, TEST, Column, IntArray, SessionLog
+from fastgaum.logs.log import NO_CLICK, TEST, Column, SessionLog
 from fastgaum.logs.number_text import parse_numbers
-
-BoolArray = npt.NDArray[np.bool_]
-Float64Array = npt.NDArray[np.float64]
 
 ORDER_DROPPED = "the order of rows is dropped, and ties are never broken by index"
 ORDER_KEPT = (

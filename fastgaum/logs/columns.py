@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.log import Column, IntArray, Of
+from fastgaum.logs.log import Column, Of
 from fastgaum.logs.number_text import CONTEXT_KINDS, parse_numbers, refuse_spoilt, with_points
 
 SPLIT_CODES: dict[str, int] = {

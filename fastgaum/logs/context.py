@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import Vocabulary
-from fastgaum.logs.log import TRAIN, Column, IntArray, SessionLog
+from fastgaum.logs.log import TRAIN, Column, SessionLog
 
 Holds = Literal["numbers", "categories", "items"]
 MOST_OTHERS = 0.1

@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.log import SessionLog
 
 MAX_ROWS = 2**31 - 1
 """offsets are int32, so a log holds at most this many candidates"""

@@ -11,20 +11,20 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import BoolArray, IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import ActionTable, pack_actions, with_acted_items
 from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.columns import CodedIds, Vocabulary, encode_column, first_true, show
 from fastgaum.logs.context import time_columns
 from fastgaum.logs.cut import check_size, stable_order
-from fastgaum.logs.log import SPLITS, IntArray, SessionLog
+from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.successive import choices_of, click_numbers, with_each_click
 from fastgaum.logs.user_split import hash_texts, split_in_order
 
 LONG_COLUMNS = ("session", "event", "event_label", "item", "chosen", "user", "split", "views")
 """columns of `to_frame` that are no field's"""
-BoolArray = npt.NDArray[np.bool_]
 MAX_VIEWS = 2**16 - 1
 """view counts are uint16 and stop here"""
 

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, LogFormatError, as_given, no_log, require_known
 from fastgaum.forks import require_threads
 from fastgaum.logs.actions import Actions
@@ -43,8 +44,6 @@ from fastgaum.logs.user_split import (
 if TYPE_CHECKING:
     from fastgaum.kernels.candidate_counts import PackedSessions
 
-IntArray = npt.NDArray[np.int32]
-FloatArray = npt.NDArray[np.float32]
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = 0, 1, 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.clicks import without_order
 from fastgaum.logs.columns import (
@@ -19,7 +20,6 @@ from fastgaum.logs.columns import (
     show,
 )
 from fastgaum.logs.event_order import order_of
-from fastgaum.logs.log import IntArray
 from fastgaum.logs.schema import LogSchema, is_list
 
 REFUSED = "\x1f"

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import past_column
 from fastgaum.logs.clicks import ALL_DROPPED, ClickFacts
@@ -29,7 +30,6 @@ from fastgaum.logs.columns import (
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import clock_of, order_of, parse_order
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.log import IntArray
 from fastgaum.logs.nested_clicks import as_list, read_clicks, rows_of_items, rows_of_positions
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import LogSchema, is_list

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.columns import (
@@ -26,7 +27,7 @@ from fastgaum.logs.columns import (
     show,
 )
 from fastgaum.logs.fold import LONG_COLUMNS
-from fastgaum.logs.log import Column, FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role, is_list, require_column
 from fastgaum.logs.tables import open_table

@@ -27,12 +27,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError, OutputError, no_log, require_path
 from fastgaum.files import atomic, read_whole, sync_file
 from fastgaum.locks import name_lock
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.log import ROLES, Column, IntArray, SessionLog, check_displays
+from fastgaum.logs.log import ROLES, Column, SessionLog, check_displays
 from fastgaum.logs.successive import check_successive
 from fastgaum.row_files import READ_ERRORS, one_line
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import BoolArray, IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.clicks import (
     CLICKS_SO_FAR,
@@ -25,10 +26,8 @@ from fastgaum.logs.clicks import (
 )
 from fastgaum.logs.columns import Where, first_true
 from fastgaum.logs.cut import check_size, pick_rows
-from fastgaum.logs.log import NO_CLICK, Column, IntArray, SessionLog
+from fastgaum.logs.log import NO_CLICK, Column, SessionLog
 from fastgaum.logs.options import ReadOptions
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 def choices_of(

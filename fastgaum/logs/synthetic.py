@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError, as_given, did_you_mean
 from fastgaum.kernels.synthetic import (
     L2,
@@ -43,10 +44,9 @@ from fastgaum.kernels.synthetic import (
     UtilityLaw,
     simulate,
 )
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.user_split import shuffled_split
 
-Float64Array = npt.NDArray[np.float64]
 Rule = Literal["shannon", "l2"]
 LengthLaw = Literal["public", "zipf"]
 Order = Literal["none", "random", "popularity"]

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import SeenUsersError
-from fastgaum.logs.log import IntArray, SessionLog, SplitName
+from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.user_split import Hashes, hash_texts, mix_hashes
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import Float64Array
 from fastgaum.errors import NumericsError
-from fastgaum.metrics.precision import AnyFloats, AnyInts, Float64Array, require_finite
+from fastgaum.metrics.precision import AnyFloats, AnyInts, require_finite
 
 
 def choice_nll(

@@ -23,14 +23,11 @@ from math import comb
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from fastgaum.arrays import BoolArray, Float64Array, IntArray
 from fastgaum.kernels.ranking import rank_counts
 from fastgaum.logs.cut import pick_rows
-from fastgaum.metrics.precision import AnyFloats, AnyInts, Float64Array, require_finite
-
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int32]
+from fastgaum.metrics.precision import AnyFloats, AnyInts, require_finite
 
 
 class DisplayClicks(NamedTuple):

@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.logs.log import FloatArray, IntArray
 from fastgaum.metrics.calibration import (
     NoClickCalibration,
     brier_score,
@@ -22,13 +22,7 @@ from fastgaum.metrics.calibration import (
 )
 from fastgaum.metrics.displays import DisplayRanking, clicks_of_displays, rank_displays
 from fastgaum.metrics.intervals import Interval, bootstrap_means, paired_difference
-from fastgaum.metrics.precision import (
-    Float64Array,
-    nontrivial_mean,
-    precision_at_k,
-    random_floor,
-    user_mean,
-)
+from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean
 
 MIN_PROB = 1e-6
 """smaller probabilities count as this one in a NLL, so that a sparse distribution's is finite; it

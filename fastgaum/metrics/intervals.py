@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum import threads
+from fastgaum.arrays import Float64Array
 from fastgaum.kernels.draws import sum_drawn
-from fastgaum.metrics.precision import AnyInts, Float64Array, sums_by_user
+from fastgaum.metrics.precision import AnyInts, sums_by_user
 
 # At most this many drawn users at a time: 1,000 draws of a million users would need gigabytes at
 # once.

@@ -18,10 +18,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import Float64Array
 from fastgaum.errors import NumericsError
 from fastgaum.kernels.ranking import rank_counts
 
-Float64Array = npt.NDArray[np.float64]
 AnyFloats = npt.NDArray[np.floating]
 AnyInts = npt.NDArray[np.integer]
 

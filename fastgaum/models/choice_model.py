@@ -17,13 +17,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from fastgaum.arrays import FloatArray
 from fastgaum.checkpoint import State
 from fastgaum.errors import ConfigError, require_known, require_whole
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
-from fastgaum.logs.log import FloatArray, SessionLog, SplitName, require_split
+from fastgaum.logs.log import SessionLog, SplitName, require_split
 from fastgaum.logs.trained_users import SeenUsers, count_seen
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.models.model_file import save_model_state

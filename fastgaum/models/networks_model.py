@@ -8,11 +8,11 @@ from functools import partial
 
 import torch
 
+from fastgaum.arrays import FloatArray
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
-from fastgaum.logs.log import FloatArray
 from fastgaum.models.choice_model import ChoiceModel, Head, Scorer
 from fastgaum.nets.examination import Place
 from fastgaum.nets.networks import Networks

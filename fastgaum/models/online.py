@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, NumericsError, did_you_mean
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.item_vectors import component_names
@@ -34,7 +35,6 @@ from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.logs.columns import MOST_NUMBER, show
-from fastgaum.logs.log import FloatArray, IntArray
 from fastgaum.logs.number_text import parse_numbers
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import IntArray, LongArray
 from fastgaum.features.crossed import check_crossed
 from fastgaum.features.item_vectors import component_names
 from fastgaum.features.numbers import PLACE_NUMBERS, made_numbers
@@ -20,28 +21,25 @@ from fastgaum.kernels.crossed import CrossedCounts
 from fastgaum.kernels.pairs import PairCounts
 from fastgaum.kernels.relations import RivalRule
 
-Ints = npt.NDArray[np.int32]
-LongInts = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class SavedPairs:
     """What a file holds of `PairCounts`."""
 
-    starts: LongInts
-    keys: LongInts
-    counts: Ints
+    starts: LongArray
+    keys: LongArray
+    counts: IntArray
 
 
 @dataclass(frozen=True)
 class SavedCrossed:
     """`CrossedCounts` with the types that a file must have."""
 
-    events: Ints
-    starts: LongInts
-    items: Ints
-    displays: Ints
-    choices: Ints
+    events: IntArray
+    starts: LongArray
+    items: IntArray
+    displays: IntArray
+    choices: IntArray
     expected: npt.NDArray[np.float32]
 
 

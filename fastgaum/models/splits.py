@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError, LogFormatError, NumericsError, require_whole
 from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
@@ -18,7 +19,7 @@ from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
 from fastgaum.logs.clicks import CLICKS_SO_FAR, is_successive
 from fastgaum.logs.columns import show
 from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import IntArray, SessionLog, SplitName
+from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.threads import one_thread_each
 
 T = TypeVar("T")

@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 import tomli_w
 
+from fastgaum.arrays import FloatArray
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
@@ -32,7 +33,7 @@ from fastgaum.game.checkpoint import Checkpointer
 from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.locks import file_lock
 from fastgaum.logs.cut import slice_sessions
-from fastgaum.logs.log import SPLITS, FloatArray, SessionLog
+from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.models.prepared import Prepared, SpaceOptions, held_out_folds, space_options
 from fastgaum.models.splits import require_validation

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.fixed import FixedRecurrent, FixedScorer, Vectors, rows_of_table
 from fastgaum.engine.scorer import DisplayBatch, parts_of
 from fastgaum.errors import ConfigError
@@ -23,7 +24,6 @@ from fastgaum.features.vocabulary import OF_PLACE, rows_of_places
 from fastgaum.kernels.bag_linear import BagArrays
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.choice import Softmax, choice_probs
-from fastgaum.logs.log import FloatArray, IntArray
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.regularisers import L2, Shannon, Tsallis
 from fastgaum.nets.tensors import Bags

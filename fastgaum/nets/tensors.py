@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastgaum.arrays import IntArray
 from fastgaum.features.batches import Batch, bags_of_candidates
 from fastgaum.features.item_vectors import rows_of_chosen
 from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import IntArray
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
+from fastgaum.arrays import Float64Array
 from fastgaum.metrics.precision import sums_by_user
-
-Float64Array = npt.NDArray[np.float64]
 
 LEAST_EFFECTIVE = 50.0
 """events that the weighted log must be worth: n / E[w²]; below, no interval holds"""

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
-from fastgaum.ope.estimators import Float64Array
 from fastgaum.policies.base import Observation, Policy, Transition, top_places
 from fastgaum.policies.heuristics import Popular, RandomPolicy
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.pools import draw_distinct
-from fastgaum.worlds.world import NO_ITEM, IntArray, Population, Response, World
+from fastgaum.worlds.world import NO_ITEM, Population, Response, World
 from fastgaum.worlds.world_set import contexts_of
 
 AT_ONCE = 1 << 23

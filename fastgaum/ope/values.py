@@ -13,11 +13,12 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import Float64Array
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.audit_displays import DisplayDependence, display_dependence
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog
-from fastgaum.ope.estimators import Float64Array, WeightedEvents, ratio_interval, value_estimates
+from fastgaum.ope.estimators import WeightedEvents, ratio_interval, value_estimates
 from fastgaum.ope.shown import Target, replay_policy
 from fastgaum.ope.weights import judge_evenness, weigh_events
 from fastgaum.policies.heuristics import Popular

@@ -15,8 +15,9 @@ import numpy as np
 from scipy.special import gammaln
 from scipy.stats import beta, binom, chi2
 
-from fastgaum.logs.log import IntArray, SessionLog
-from fastgaum.ope.estimators import MOST_UNSEEN, Float64Array, ImportanceWeights, WeightedEvents
+from fastgaum.arrays import Float64Array, IntArray
+from fastgaum.logs.log import SessionLog
+from fastgaum.ope.estimators import MOST_UNSEEN, ImportanceWeights, WeightedEvents
 from fastgaum.ope.shown import Shown, Target, logged_slates
 
 UNEVEN = 1e-3

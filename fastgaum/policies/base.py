@@ -14,20 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
-from fastgaum.worlds.world import (
-    FloatArray,
-    IntArray,
-    KeyArray,
-    Past,
-    Population,
-    Response,
-    World,
-)
-
-BoolArray = npt.NDArray[np.bool_]
+from fastgaum.worlds.world import Past, Population, Response, World
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.policies.base import Observation, items_at
 from fastgaum.policies.q_learning import QLearner, Steps
 from fastgaum.policies.q_network import QNetwork
-from fastgaum.worlds.world import FloatArray, IntArray, World
+from fastgaum.worlds.world import World
 
 
 class CascadeDqn(QLearner):

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from scipy.stats import t as student
 
+from fastgaum.arrays import Float64Array, FloatArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
@@ -25,12 +25,11 @@ from fastgaum.policies.rollout import Outcome, Setting, first_keys, play
 from fastgaum.policies.training import EVALUATION_SEED, train_policy
 from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
 from fastgaum.worlds.pools import START
-from fastgaum.worlds.world import FloatArray, World
+from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet
 
 MakeSetting = Callable[[int, tuple[int, ...]], Setting]
 """(k, items that pools are drawn from) → the setting"""
-Float64Array = npt.NDArray[np.float64]
 JUDGING_SEED = EVALUATION_SEED << 1
 """seeds of judging users begin here: neither training nor its evaluations met them"""
 

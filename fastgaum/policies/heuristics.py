@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.policies.base import Observation, Policy, items_at, top_places
 from fastgaum.worlds.pools import draw_distinct
-from fastgaum.worlds.world import FloatArray, IntArray, World
+from fastgaum.worlds.world import World
 
 
 class RandomPolicy(Policy):

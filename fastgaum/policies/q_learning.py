@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
 from fastgaum.checkpoint import check_weights
 from fastgaum.errors import ConfigError, NumericsError
-from fastgaum.policies.base import BoolArray, Observation, Policy, Transition, items_at
+from fastgaum.policies.base import Observation, Policy, Transition, items_at
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.threads import seeded
 from fastgaum.worlds.pools import Pool, draw_distinct, draw_uniforms
-from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, World
+from fastgaum.worlds.world import World
 
 
 @dataclass(frozen=True)

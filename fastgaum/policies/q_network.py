@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.worlds.world import FloatArray, IntArray, World
+from fastgaum.worlds.world import World
 
 GATHERED = 1 << 22
 """units gathered at once for pools of users' own"""

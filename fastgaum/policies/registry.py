@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from fastgaum.arrays import FloatArray
 from fastgaum.checkpoint import State, damage_named, load_state, save_state
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.policies.base import Policy
@@ -23,7 +24,7 @@ from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
-from fastgaum.worlds.world import FloatArray, World
+from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet
 
 LEARNERS: dict[str, type[QLearner]] = {policy.name: policy for policy in (SlateQ, CascadeDqn)}

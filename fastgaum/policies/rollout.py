@@ -12,11 +12,12 @@ from functools import cached_property
 
 import numpy as np
 
+from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import BoolArray, Observation, Policy, Transition
+from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.worlds.pools import CHOICE, LEAVE, SLATE, START, Keys, Pool, draw_uniform
 from fastgaum.worlds.rules import Leaving, Reward, StepReward, check_pessimism, leaving_rule
-from fastgaum.worlds.world import FloatArray, IntArray, Population, World
+from fastgaum.worlds.world import Population, World
 from fastgaum.worlds.world_set import followed_population
 
 

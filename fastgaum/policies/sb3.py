@@ -17,6 +17,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition, items_at
 from fastgaum.worlds.cascade import Picks, VectorCascadeWrapper
@@ -25,7 +26,7 @@ from fastgaum.worlds.observations import Observations
 from fastgaum.worlds.pools import UserPools
 from fastgaum.worlds.sb3 import SB3VecEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
-from fastgaum.worlds.world import IntArray, Past
+from fastgaum.worlds.world import Past
 
 try:
     from stable_baselines3.common.base_class import BaseAlgorithm

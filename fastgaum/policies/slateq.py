@@ -29,11 +29,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Transition, items_at, top_places
 from fastgaum.policies.q_learning import QLearner, Steps
 from fastgaum.policies.q_network import QNetwork
-from fastgaum.worlds.world import FloatArray, IntArray, Past, Population, World
+from fastgaum.worlds.world import Past, Population, World
 
 
 @dataclass(frozen=True)

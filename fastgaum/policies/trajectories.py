@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import make_policy, popularity_in
 from fastgaum.policies.rollout import Setting, rollout
-from fastgaum.worlds.world import NO_ITEM, IntArray, Past, World
+from fastgaum.worlds.world import NO_ITEM, Past, World
 
 ROWS = 1 << 19
 """rows made at once; what is written does not depend on it"""

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.rules import Reward, StepReward
-from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Past, Population, Response, World
+from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World
 from fastgaum.worlds.world_set import WorldSet
 
 

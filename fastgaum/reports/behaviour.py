@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import entr
 
+from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import counts_before, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.columns import Vocabulary
-from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
 from fastgaum.metrics.evaluation import MIN_PROB
 from fastgaum.metrics.intervals import AnyArray, Statistic, Sums, Unit, cut, ratio
-from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.choice_model import ChoiceModel, Head
 
 MOST_EVENTS = 6

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import Float64Array
 from fastgaum.errors import ConfigError, LogFormatError, as_given, require_type
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.registry import dataset, names
 from fastgaum.machine import machine_facts
 from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
-from fastgaum.metrics.precision import Float64Array, micro_mean, user_mean
+from fastgaum.metrics.precision import micro_mean, user_mean
 from fastgaum.reports.grid import GridPlan, GridRun, Outcome, RunFigures, run_all
 from fastgaum.reports.log_facts import (
     KS,

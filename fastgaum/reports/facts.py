@@ -18,17 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
 from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.log import FloatArray, IntArray, ItemCounts, SessionLog, SplitName
+from fastgaum.logs.log import ItemCounts, SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, bootstrap_mean, cut, paired_difference
-from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.log_facts import log_facts

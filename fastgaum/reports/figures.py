@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgaum.metrics.precision import Float64Array
+from fastgaum.arrays import Float64Array
 from fastgaum.reports.plots import colour, panels_in_file, percent
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, label_of, rows_by_model
 from fastgaum.reports.table import Json

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import IntArray
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.log import SPLITS, IntArray, SessionLog, SplitName
+from fastgaum.logs.log import SPLITS, SessionLog, SplitName
 from fastgaum.logs.registry import dataset, names
 from fastgaum.logs.synthetic import Truth
 from fastgaum.metrics.precision import micro_mean

@@ -26,9 +26,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from scipy.stats import rankdata
 
-from fastgaum.logs.log import IntArray
+from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.metrics.intervals import AnyArray, Statistic, Test, ratio
-from fastgaum.metrics.precision import Float64Array
 from fastgaum.reports.behaviour import Context, ModelScores
 from fastgaum.reports.table import Json
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fastgaum.arrays import Float64Array
 from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic
-from fastgaum.metrics.precision import Float64Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fastgaum.arrays import Float64Array
 from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.intervals import AnyArray
-from fastgaum.metrics.precision import Float64Array
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.permutation import percentile_interval
 from fastgaum.reports.table import Json

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.actions import ids_of_items
 from fastgaum.features.sessions import ActionBags
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.users import Users
 from fastgaum.worlds.catalogue import Catalogue
-from fastgaum.worlds.world import NO_ITEM, IntArray, Population
+from fastgaum.worlds.world import NO_ITEM, Population
 
 
 class ActionIds:

@@ -22,10 +22,11 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
+from fastgaum.arrays import BoolArray
 from fastgaum.errors import ActionError, ConfigError
 from fastgaum.worlds.observations import Info, Observation, row_of
 from fastgaum.worlds.single_env import UserEnv
-from fastgaum.worlds.vector_env import BoolArray, Step, UserVectorEnv
+from fastgaum.worlds.vector_env import Step, UserVectorEnv
 
 if TYPE_CHECKING:
     _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]

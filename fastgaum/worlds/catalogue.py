@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.fixed import Vectors, rows_of_table
 from fastgaum.errors import ConfigError
 from fastgaum.features.item_vectors import SAMPLE, component_names, principal_axes
@@ -32,7 +33,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.logs.columns import Vocabulary
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import SessionLog
 from fastgaum.nets.networks import Scorer, TowerScorer
 
 ITEM_STATISTICS = ("log_displays", "log_choices", "choice_rate")

@@ -16,18 +16,17 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.users import Users
 from fastgaum.worlds.catalogue import Catalogue
-from fastgaum.worlds.world import FloatArray, IntArray, KeyArray
 
 _SESSION, _LENGTH = np.uint64(1), np.uint64(2)
 """streams of a reset's key"""
 Int64Array = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
 from fastgaum.kernels import slates as kernels
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.models.users import ShownDisplays, Users
-from fastgaum.worlds.context import BoolArray, Context, UserContexts
-from fastgaum.worlds.world import (
-    NO_ITEM,
-    FloatArray,
-    IntArray,
-    KeyArray,
-    Population,
-    Response,
-    checked_slates,
-)
+from fastgaum.worlds.context import Context, UserContexts
+from fastgaum.worlds.world import NO_ITEM, Population, Response, checked_slates
 
 if TYPE_CHECKING:
     from fastgaum.worlds.learned_world import LearnedWorld

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import IntArray, KeyArray
 from fastgaum.engine.scorer import DisplayBatch, parts_of
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.encoder import N_RESERVED
@@ -29,13 +30,7 @@ from fastgaum.worlds.actions import ActionIds, act_as_logged
 from fastgaum.worlds.catalogue import Catalogue, item_features
 from fastgaum.worlds.context import ContextRows, EncodedContext, LoggedContexts, drawn_sessions
 from fastgaum.worlds.learned_population import LearnedPopulation
-from fastgaum.worlds.world import (
-    NO_ITEM,
-    IntArray,
-    KeyArray,
-    Past,
-    World,
-)
+from fastgaum.worlds.world import NO_ITEM, Past, World
 
 Starts = Literal["empty", "logged"]
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.features.relations import WINDOW
 from fastgaum.features.session_counts import SessionTables
@@ -23,7 +24,7 @@ from fastgaum.kernels.candidate_counts import (
 from fastgaum.kernels.slates import find_displayed
 from fastgaum.worlds.pools import UserPools
 from fastgaum.worlds.rules import EnvOptions
-from fastgaum.worlds.world import NO_ITEM, FloatArray, IntArray, Past, World
+from fastgaum.worlds.world import NO_ITEM, Past, World
 
 Info = dict[str, Any]
 """what Gymnasium passes beside an observation, and the options of a reset"""

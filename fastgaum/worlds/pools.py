@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import IntArray, KeyArray
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.kernels.draws import (
     counted_keys,
@@ -24,7 +25,6 @@ from fastgaum.kernels.draws import (
     uniforms,
     user_streams,
 )
-from fastgaum.worlds.world import IntArray, KeyArray
 
 START, CHOICE, POOL, LEAVE, SLATE = (np.uint64(use) for use in range(5))
 """what a draw is for; a new use takes a new number, so that nothing drawn before it changes"""

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import slice_sessions
-from fastgaum.logs.log import IntArray, SessionLog
+from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.actions import tell_logged

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 from gymnasium.vector import AutoresetMode
 
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import (
     ConfigError,
     NumericsError,
@@ -28,7 +29,7 @@ from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.models.choice_model import Head
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool, PoolKind
-from fastgaum.worlds.world import FloatArray, IntArray, Population, Response, World
+from fastgaum.worlds.world import Population, Response, World
 from fastgaum.worlds.world_set import world_of_run
 
 ObservationKind = Literal["flat", "dict"]

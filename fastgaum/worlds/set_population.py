@@ -13,18 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
-from fastgaum.worlds.context import BoolArray, Context, EncodedContext, SetContext
+from fastgaum.worlds.context import Context, EncodedContext, SetContext
 from fastgaum.worlds.learned_population import LearnedPopulation
-from fastgaum.worlds.world import (
-    NO_ITEM,
-    FloatArray,
-    IntArray,
-    KeyArray,
-    Population,
-    Response,
-    checked_slates,
-)
+from fastgaum.worlds.world import NO_ITEM, Population, Response, checked_slates
 
 if TYPE_CHECKING:
     from fastgaum.worlds.world_set import WorldSet

@@ -22,18 +22,11 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum import threads
+from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
 from fastgaum.kernels import synthetic as kernels
 from fastgaum.logs.synthetic import SyntheticWorld, item_names
-from fastgaum.worlds.world import (
-    FloatArray,
-    IntArray,
-    KeyArray,
-    Population,
-    Response,
-    World,
-    checked_slates,
-)
+from fastgaum.worlds.world import Population, Response, World, checked_slates
 
 PART = 1024
 """users per part"""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import Float64Array
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.files import atomic
 from fastgaum.kernels.ranking import rank_counts
@@ -18,7 +19,6 @@ from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.synthetic import Truth, synthesise
 from fastgaum.row_files import read_small_parquet
 
-Float64Array = npt.NDArray[np.float64]
 KEYS = ("session", "event", "item")
 """what tells the rows of a truth apart"""
 

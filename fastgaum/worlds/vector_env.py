@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.errors import (
     ActionError,
     RenderModeError,
@@ -31,10 +32,9 @@ from fastgaum.worlds.rules import (
     mode_of,
     world_of_options,
 )
-from fastgaum.worlds.world import FloatArray, IntArray, Population, World
+from fastgaum.worlds.world import Population, World
 from fastgaum.worlds.world_set import followed_population
 
-BoolArray = npt.NDArray[np.bool_]
 Step = tuple[Observation, npt.NDArray[np.float32], BoolArray, BoolArray, Info]
 
 

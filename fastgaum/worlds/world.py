@@ -27,11 +27,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
-
-IntArray = npt.NDArray[np.int32]
-FloatArray = npt.NDArray[np.float32]
-KeyArray = npt.NDArray[np.uint64]
 
 NO_ITEM = -1
 """an empty place of a slate, and the choice of nothing"""

@@ -20,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from fastgaum.arrays import IntArray, KeyArray
 from fastgaum.errors import ConfigError, as_given
 from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.columns import Vocabulary
@@ -30,7 +31,7 @@ from fastgaum.worlds.catalogue import Catalogue
 from fastgaum.worlds.context import Context, ContextRows, Int64Array, LoggedContexts, SetContext
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.set_population import SetPopulation
-from fastgaum.worlds.world import NO_ITEM, IntArray, KeyArray, Past, World
+from fastgaum.worlds.world import NO_ITEM, Past, World
 
 _MEMBER = np.uint64(3)
 """the draw of a reset's key that says the member; 1 and 2 are those of logged starts"""

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastgaum.arrays import IntArray
 from fastgaum.bench.experiments.link_graphs import (
     Crossing,
     Display,
@@ -26,7 +27,7 @@ from fastgaum.bench.experiments.link_graphs import (
 from fastgaum.errors import ConfigError
 from fastgaum.worlds.context import EncodedContext, SetContext
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.world import NO_ITEM, IntArray, Response, World
+from fastgaum.worlds.world import NO_ITEM, Response, World
 from fastgaum.worlds.world_set import WorldSet
 from tests.builders import put
 from tests.logs.test_context import navigation

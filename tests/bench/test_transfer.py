@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastgaum.arrays import FloatArray
 from fastgaum.bench.experiments import promises as module
 from fastgaum.bench.experiments import transfer as script
 from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, true_users
@@ -36,7 +37,6 @@ from fastgaum.policies.rollout import Setting
 from fastgaum.reports.plots import COLOURS
 from fastgaum.reports.table import finite
 from fastgaum.untrusted import parse_json
-from fastgaum.worlds.world import FloatArray
 
 SET = "set of 2"
 TOY = PolicyConfig(episodes=1, users=16, warm_up=16, batch=16, updates=1, evaluations=1)

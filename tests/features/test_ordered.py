@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgaum
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.ordered import (
@@ -34,7 +35,7 @@ from fastgaum.features.ordered import (
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
-from fastgaum.logs.log import FloatArray, IntArray, SessionLog
+from fastgaum.logs.log import SessionLog
 from tests.builders import log_of, numbers_of, put
 from tests.features.test_crossed import log_with_context
 from tests.logs.test_context import navigation

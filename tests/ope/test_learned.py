@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fastgaum.arrays import IntArray
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
@@ -16,7 +17,6 @@ from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.replay import world_of
-from fastgaum.worlds.world import IntArray
 from fastgaum.worlds.world_set import WorldSet
 from tests.builders import put
 

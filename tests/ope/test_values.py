@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.ope.estimators import ValueEstimate, value_estimates
@@ -16,7 +17,6 @@ from fastgaum.ope.values import off_policy_block, off_policy_values
 from fastgaum.ope.weights import weigh_events
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
-from fastgaum.worlds.world import IntArray
 from tests.builders import log_of, put
 from tests.ope.test_weights import BEST, ITEMS, every_slate
 from tests.policies.small_world import TiringWorld

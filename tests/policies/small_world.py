@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.worlds.pools import SLATE, Keys, draw_uniforms
-from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, Population, Response, World
+from fastgaum.worlds.world import Population, Response, World
 
 
 class TiringWorld(World):

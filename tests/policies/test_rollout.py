@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from fastgaum.arrays import IntArray, KeyArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.heuristics import RandomPolicy
@@ -24,7 +25,7 @@ from fastgaum.worlds.pools import (
     draw_uniform,
 )
 from fastgaum.worlds.vector_env import UserVectorEnv
-from fastgaum.worlds.world import IntArray, KeyArray, Response
+from fastgaum.worlds.world import Response
 from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at, keys_of
 
 

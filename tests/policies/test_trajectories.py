@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.audit import audit
 from fastgaum.logs.read import read_log
@@ -22,7 +23,7 @@ from fastgaum.policies.trajectories import trajectories
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.true_world import TrueWorld
-from fastgaum.worlds.world import NO_ITEM, IntArray, World
+from fastgaum.worlds.world import NO_ITEM, World
 from tests.worlds.small_world import SmallWorld
 
 WORLD = SmallWorld()

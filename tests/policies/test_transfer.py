@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 
+from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
@@ -26,7 +27,7 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.rules import StepReward
 from fastgaum.worlds.true_world import Bait, TrueWorld
-from fastgaum.worlds.world import FloatArray, IntArray, KeyArray, Past, Response
+from fastgaum.worlds.world import Past, Response
 from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import FloatArray
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.logs.log import FloatArray, SessionLog
+from fastgaum.logs.log import SessionLog
 from fastgaum.worlds.learned_population import LearnedPopulation
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, Population, World

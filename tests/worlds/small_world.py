@@ -6,16 +6,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.worlds.pools import draw_uniform
-from fastgaum.worlds.world import (
-    NO_ITEM,
-    FloatArray,
-    IntArray,
-    KeyArray,
-    Population,
-    Response,
-    World,
-)
+from fastgaum.worlds.world import NO_ITEM, Population, Response, World
 
 
 class SmallWorld(World):
