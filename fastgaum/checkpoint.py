@@ -38,8 +38,8 @@ from fastgaum.files import atomic
 from fastgaum.untrusted import parse_json
 
 State = dict[str, Any]
-Arrays = dict[str, npt.NDArray[Any]]
-T = TypeVar("T")
+ArraysByName = dict[str, npt.NDArray[Any]]
+_T = TypeVar("_T")
 MOST_HEADER = 1 << 22
 """bytes of names, shapes and JSON; ours have some thousands, tables of text are arrays"""
 _KEY = "fastgaum"
@@ -66,7 +66,7 @@ def save_state(path: Path, format: str, state: object) -> None:
             raise OSError(str(error)) from error
 
 
-def load_state(path: Path, format: str, cure: str, kind: type[T], what: str = "training") -> T:
+def load_state(path: Path, format: str, cure: str, kind: type[_T], what: str = "training") -> _T:
     """Read a state that `save_state` wrote; arrays are fresh copies. Memory is bounded by the
     file's own size.
 
@@ -110,7 +110,7 @@ def load_state(path: Path, format: str, cure: str, kind: type[T], what: str = "t
         return state_of(join_state(about["state"], arrays), kind)
 
 
-def state_of(tree: object, kind: type[T]) -> T:
+def state_of(tree: object, kind: type[_T]) -> _T:
     """The dataclass that a joined state describes. Raises ValueError where a value has another type
     than its field."""
     return msgspec.convert(tree, kind, dec_hook=_checked)
@@ -128,7 +128,7 @@ def _checked(kind: Any, found: object) -> object:
     return found
 
 
-def content_sha256(about: Mapping[str, object], arrays: Arrays) -> str:
+def content_sha256(about: Mapping[str, object], arrays: ArraysByName) -> str:
     """What tells one file from another: a sha256 of its JSON values, and of the name, type, shape
     and bytes of each array. Raises ValueError for values nested too deeply."""
     try:
@@ -145,14 +145,14 @@ def _json_of(values: Mapping[str, object]) -> str:
     return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
 
 
-def split_state(state: object) -> tuple[State, Arrays]:
+def split_state(state: object) -> tuple[State, ArraysByName]:
     """A state as what JSON holds, and its arrays by name; contiguous arrays on the CPU are the
     state's own.
 
     >>> split_state({"steps": 3, "moments": {"m": np.zeros(2)}})[0]
     {'steps': 3, 'moments': {'m': {'$array': 'moments/m'}}}
     """
-    arrays: Arrays = {}
+    arrays: ArraysByName = {}
 
     def place(value: npt.NDArray[Any], mark: str, name: str) -> State:
         if name in arrays:
@@ -188,7 +188,7 @@ def _number(value: object) -> object:
     raise TypeError(f"a state holds a {type(value).__name__}, which no file can hold")
 
 
-def join_state(tree: object, arrays: Arrays) -> State:
+def join_state(tree: object, arrays: ArraysByName) -> State:
     """The state that `split_state` has split. Raises ValueError for what it never makes, or a
     number that is not finite."""
     left = dict(arrays)

@@ -11,7 +11,7 @@ from typing import IO, TypeVar
 
 from fastgaum.errors import OutputError, require_path
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def _beside(target: Path) -> Path:
     return beside
 
 
-def read_whole(path: Path, read: Callable[[], T]) -> T:
+def read_whole(path: Path, read: Callable[[], _T]) -> _T:
     """What `read` makes of a file, again where the file was replaced meanwhile.
 
     For readers that open a path twice (safetensors does, for the header and for the tensors):

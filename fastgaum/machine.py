@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from fastgaum.errors import ConfigError
 
-Count = Annotated[int, Meta(ge=0, le=1 << 62)]
+Amount = Annotated[int, Meta(ge=0, le=1 << 62)]
 Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 
 
@@ -31,8 +31,8 @@ class CostRecord(msgspec.Struct):
     """What it says of a fit that has ended."""
 
     seconds: Seconds
-    peak_memory_bytes: Count | None
-    peak_card_memory_bytes: Count | None
+    peak_memory_bytes: Amount | None
+    peak_card_memory_bytes: Amount | None
 
 
 class MachineRecord(msgspec.Struct):
@@ -45,8 +45,8 @@ class MachineRecord(msgspec.Struct):
     processor: str | None = None
     cuda: str | None = None
     commit: str | None = None
-    cores: Count | None = None
-    threads: Count | None = None
+    cores: Amount | None = None
+    threads: Amount | None = None
     versions: dict[str, str] = {}
 
 

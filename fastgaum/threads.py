@@ -28,7 +28,7 @@ from threadpoolctl import ThreadpoolController
 from fastgaum.errors import ConfigError, FastgaumError
 
 Part = TypeVar("Part")
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 Call = tuple[Callable[..., object], tuple[object, ...]]
 """a function and its arguments"""
 Waiting = deque[tuple[object, ...]]
@@ -150,14 +150,14 @@ def _in_turn(chain: Sequence[Call]) -> None:
         function(*arguments)
 
 
-def in_order(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+def in_order(function: Callable[[Part], _Result], parts: Sequence[Part]) -> list[_Result]:
     """What function(part) returns for each part, in their order, worked on as by `run`.
 
     Raises:
         FastgaumError: that of the first part that the function refuses, whichever thread comes to
             which part first.
     """
-    results: dict[int, Result] = {}
+    results: dict[int, _Result] = {}
     refused: dict[int, FastgaumError] = {}
 
     def call(number: int, part: Part) -> None:
@@ -175,7 +175,9 @@ def in_order(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[
     return [results[number] for number in range(len(parts))]
 
 
-def one_thread_each(function: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+def one_thread_each(
+    function: Callable[[Part], _Result], parts: Iterable[Part]
+) -> Iterator[_Result]:
     """Yield function(part) of each part, in their order. As many parts are worked on at once as
     torch has threads; whatever shares its work over threads, torch's operators too, has one within.
 
@@ -184,7 +186,7 @@ def one_thread_each(function: Callable[[Part], Result], parts: Iterable[Part]) -
     if n == 1:
         yield from map(function, parts)
         return
-    begun: deque[Future[Result]] = deque()
+    begun: deque[Future[_Result]] = deque()
     try:
         for part in parts:
             begun.append(_pool_of_single_threads(n).submit(function, part))

@@ -10,7 +10,7 @@ import numpy as np
 from ._jit import Array, jit
 from .draws import pick, uniform
 
-FEW = 32
+FEW_PLACES = 32
 """places of a slate up to which repeats are found by comparing all pairs"""
 
 
@@ -24,12 +24,12 @@ def find_displayed(
     slates: of all users, (n, k), -1 where nothing is shown. An item that stood earlier in the slate
     is not displayed again."""
     k, n = slates.shape[1], 0
-    seen = np.zeros(n_items if k > FEW else 0, np.int32)
+    seen = np.zeros(n_items if k > FEW_PLACES else 0, np.int32)
     offsets[0] = 0
     for event in range(len(users)):
         for place in range(k):
             item, first = slates[users[event], place], offsets[event]
-            if item >= 0 and k > FEW:
+            if item >= 0 and k > FEW_PLACES:
                 if seen[item] == event + 1:
                     item = -1
                 else:

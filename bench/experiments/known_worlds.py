@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
-from fastgaum.logs.synthetic import Rule, SyntheticWorld
+from fastgaum.logs.synthetic import ChoiceRule, SyntheticWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.true_world import Bait, TrueWorld
 
@@ -54,7 +54,7 @@ def short_sighted(n_items: int = 10, seed: int = 0) -> TrueWorld:
 def _bored(
     n_items: int = 200,
     *,
-    rule: Rule = "shannon",
+    rule: ChoiceRule = "shannon",
     dim: int = 2,
     affinity: float = 1.0,
     rivalry: float = 0.0,

@@ -45,7 +45,7 @@ from fastgaum.threads import seeded
 Arrays = dict[str, np.ndarray]
 Values = dict[str, Any]
 """values of some settings"""
-Rows = list[Values]
+SettingRows = list[Values]
 """a row per epoch or per setting that was tried"""
 Grids = Mapping[str, tuple[Any, ...]]
 """values that are tried for settings, by name"""
@@ -140,7 +140,7 @@ class Baseline(ChoiceModel, CheckedSettings):
         return [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
 
     @abstractmethod
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         """Learn from encoded sessions; return a row per epoch or per setting that was tried."""
 
     @abstractmethod
@@ -279,7 +279,7 @@ def nll_of_link(
     return total
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(eq=False)
@@ -306,14 +306,14 @@ class GridBaseline(Baseline):
         """Score a batch's candidates under these values of the settings in `grids`, shape
         (n_candidates,)."""
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         self._learn(train)
         fixed, self.memo = list(self._batches(validation)), {}
 
         def scores_with(values: Values) -> Float64Array:
             return np.concatenate([self._scores_with(batch, values) for batch in fixed])
 
-        rows: Rows = []
+        rows: SettingRows = []
         for values in self.combinations():
             # rounded so that equal precisions are equal floats
             prec1 = round(validation_prec1(scores_with(values), validation), 9)
@@ -331,14 +331,14 @@ class GridBaseline(Baseline):
         loss = math.inf if row["val_loss"] is None else row["val_loss"]
         return (loss, 0.0) if self.select == "loss" else (-row["val_prec1"], loss)
 
-    def _kept(self, batch: BatchTensors, key: tuple[object, ...], make: Callable[[], T]) -> T:
+    def _kept(self, batch: BatchTensors, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
         """What `make` returns, made once for each batch and key while the settings are chosen."""
         if self.memo is None:
             return make()
         where = (id(batch), *key)
         if where not in self.memo:
             self.memo[where] = make()
-        kept: T = self.memo[where]
+        kept: _T = self.memo[where]
         return kept
 
     def _scores(self, batch: BatchTensors) -> Float64Array:

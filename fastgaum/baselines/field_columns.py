@@ -36,7 +36,7 @@ SPEED_OF_FEW = 10.0
 """how many times as fast as others the weights of a field of few values learn, where models are
 trained by gradients: each is seen so often that it is known sooner than the fit of the items has to
 stop"""
-Keys = npt.NDArray[np.int64]
+FieldKeys = npt.NDArray[np.int64]
 """what training is counted by, (n_candidates,)"""
 
 
@@ -64,18 +64,18 @@ def is_few(part: CategoricalField) -> bool:
 class KeyCounts:
     """What the training split says of each key."""
 
-    keys: Keys
+    keys: FieldKeys
     """ascending, (n_keys,)"""
     counts: ItemCounts
     """of each key"""
 
     @classmethod
-    def of(cls, keys: Keys, train: EncodedSessions) -> Self:
+    def of(cls, keys: FieldKeys, train: EncodedSessions) -> Self:
         """Count the candidates of the whole training split by their keys."""
         unique, groups = np.unique(keys, return_inverse=True)
         return cls(unique, ItemCounts(*_totals(groups, len(unique), train)))
 
-    def totals(self, keys: Keys) -> TrainingTotals:
+    def totals(self, keys: FieldKeys) -> TrainingTotals:
         """What training says of the candidates' keys; zeros for an unknown one."""
         rows = np.searchsorted(self.keys, keys)
         known = self.keys[np.minimum(rows, len(self.keys) - 1)] == keys
@@ -201,7 +201,7 @@ class FieldColumns:
     def _n_keys(self) -> int:
         return len(self._many) + len(self.space.context) * len(self._crossed)
 
-    def _keys(self, source: Batch | EncodedSessions) -> list[Keys]:
+    def _keys(self, source: Batch | EncodedSessions) -> list[FieldKeys]:
         """Each family of keys that training is counted by: fields of many values, then pairs of
         context and candidate."""
         ids = source.ids.astype(np.int64)
@@ -264,7 +264,7 @@ def _totals(groups: npt.NDArray[np.integer], n: int, train: EncodedSessions) -> 
     )
 
 
-def _totals_before(counted: Keys, keys: Keys, training: Training) -> TrainingTotals:
+def _totals_before(counted: FieldKeys, keys: FieldKeys, training: Training) -> TrainingTotals:
     """What the users before its own said of each read candidate's key.
 
     counted: the keys of the candidates that are counted; keys: of those that are read."""

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.arrays import Float64Array
-from fastgaum.baselines.base import Arrays, Baseline, Rows, item_rows
+from fastgaum.baselines.base import Arrays, Baseline, SettingRows, item_rows
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.logs.context import context_of, item_of_codes
 from fastgaum.logs.log import SessionLog, SplitName
@@ -167,7 +167,7 @@ class _ItemFloor(Baseline):
 
     reads: ClassVar[tuple[str, ...]] = ("identity",)
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         assert self.space is not None
         displays = np.append(self.space.item_counts.displays, 0)
         self.by_item = self._of_items(displays, np.append(self.space.item_counts.choices, 0))

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.arrays import Float64Array
-from fastgaum.baselines.base import Arrays, Baseline, Rows, Values, validation_nll, validation_prec1
+from fastgaum.baselines.base import (
+    Arrays,
+    Baseline,
+    SettingRows,
+    Values,
+    validation_nll,
+    validation_prec1,
+)
 from fastgaum.baselines.field_columns import ids_of_few
 from fastgaum.config import CountFromOne, NotNegative, Positive, Probability
 from fastgaum.errors import NumericsError
@@ -75,7 +82,7 @@ class GradientBaseline(Baseline):
         display set (nats)."""
         return choice_losses(scores, batch, self.outside)
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         fixed = list(self._batches(validation))
         tried, rows, best = self.combinations(), list[Values](), math.inf
         self.settings_tried = len(tried)
@@ -92,7 +99,7 @@ class GradientBaseline(Baseline):
 
     def _best_network(
         self, train: EncodedSessions, validation: EncodedSessions, fixed: list[BatchTensors]
-    ) -> tuple[nn.Module, Rows]:
+    ) -> tuple[nn.Module, SettingRows]:
         """A network of the best epoch, and a row for each epoch, until `patience` is over."""
         assert self.space is not None
         self.network = self._network()
@@ -102,7 +109,7 @@ class GradientBaseline(Baseline):
             self.network.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
         )
         order, size = np.random.default_rng(self.seed), max(1, train.n_sessions // FEWEST_STEPS)
-        rows: Rows = []
+        rows: SettingRows = []
         best, weights, waited = math.inf, copy.deepcopy(self.network.state_dict()), 0
         while len(rows) < self.epochs and waited < self.patience:
             self.network.train()

@@ -24,7 +24,7 @@ from fastgaum.baselines.base import (
     Baseline,
     Grids,
     Link,
-    Rows,
+    SettingRows,
     Values,
     nll_of_link,
     validation_prec1,
@@ -105,7 +105,7 @@ class ConditionalLogit(Baseline):
     number_penalty: Positive | None = None
     """of the weights of numbers, which are standardised"""
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         everything, held = (
             assemble(one, np.arange(one.n_sessions, dtype=np.int32)) for one in (train, validation)
         )

@@ -28,7 +28,7 @@ from msgspec import Meta
 from scipy import sparse
 
 from fastgaum.arrays import Float64Array
-from fastgaum.baselines.base import Arrays, GridBaseline, Grids, Rows, Values, item_rows
+from fastgaum.baselines.base import Arrays, GridBaseline, Grids, SettingRows, Values, item_rows
 from fastgaum.baselines.floors import click_rate
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.config import CountFromOne, NotNegative
@@ -373,7 +373,7 @@ class CascadeSessionKnn(_SessionKnn):
     cascade: Points | None = None
     """points for a candidate that the neighbours know, on the scale of the S-RNN's scores"""
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         self.rnn = self._fresh_rnn()
         self.rnn._fit(train, validation)
         return super()._fit(train, validation)

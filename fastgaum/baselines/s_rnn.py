@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from fastgaum.arrays import Float64Array
-from fastgaum.baselines.base import Rows, validation_nll
+from fastgaum.baselines.base import SettingRows, validation_nll
 from fastgaum.baselines.gradient import GradientBaseline, item_ids
 from fastgaum.config import Count, CountFromOne, Probability, Width
 from fastgaum.features.encoder import N_RESERVED
@@ -67,7 +67,7 @@ class SessionRnn(GradientBaseline):
             network.bias[2:] = torch.from_numpy(start - start.mean()).float()
         return network
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         rows = super()._fit(train, validation)
         self._place_unknown(validation)
         return rows

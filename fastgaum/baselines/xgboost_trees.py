@@ -23,7 +23,7 @@ from fastgaum.baselines.base import (
     Baseline,
     Grids,
     Link,
-    Rows,
+    SettingRows,
     Values,
     nll_of_link,
     validation_prec1,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     Objective = Callable[[np.ndarray, DMatrix], tuple[np.ndarray, np.ndarray]]
 
-Share = Annotated[float, Meta(gt=0, le=1)]
+ShareAboveZero = Annotated[float, Meta(gt=0, le=1)]
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ class BoostedTrees(Baseline):
     """stop after so many trees without a better validation score"""
     depth: CountFromOne | None = None
     """depth of the trees; None chooses it on validation"""
-    eta: Share | None = None
+    eta: ShareAboveZero | None = None
     """learning rate; None chooses it on validation"""
     window: CountFromOne = 10
     """so many of the last choices are read as id columns"""
@@ -83,9 +83,9 @@ class BoostedTrees(Baseline):
     """least sum of hessians in a leaf; None chooses it on validation"""
     l2: NotNegative = 1.0
     """L2 penalty of the leaves"""
-    subsample: Share = 0.8
+    subsample: ShareAboveZero = 0.8
     """share of candidates drawn for each tree"""
-    columns: Share = 0.8
+    columns: ShareAboveZero = 0.8
     """share of columns drawn for each tree"""
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class BoostedTrees(Baseline):
     def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
         """The validation score, low is good."""
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         assert self.space is not None
         assert self.training is not None
         self.fields = FieldColumns.fit(self.space, self.training)
@@ -108,7 +108,7 @@ class BoostedTrees(Baseline):
             (self._data(train, counts, self.training), self._data(validation, counts), counts)
             for counts in ((True, False) if self.space.has_statistics else (False,))
         ]
-        rows: Rows = []
+        rows: SettingRows = []
         best = np.inf
         for tried in self.combinations():
             losses = []
@@ -260,7 +260,7 @@ class XgboostRank(BoostedTrees):
 
     name: ClassVar[str] = "xgboost-rank"
 
-    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> Rows:
+    def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         # the library weights a pair by its places in the present order, and breaks ties by the
         # order of the rows
         return super()._fit(shuffled_within_sets(train, self.seed), validation)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fastgaum.logs.log import SessionLog
     from fastgaum.reports.comparison import Comparison
-    from fastgaum.reports.grid import GridPlan, GridRun, Outcome
+    from fastgaum.reports.grid import GridPlan, GridRun, RunOutcome
 
 OWN_MODELS = ("fastgaum", "logit", "click-rate")
 """the models on a log of one's own when none is asked for"""
@@ -29,7 +29,7 @@ SLOW = ("report",)
 """models that take minutes where the others take seconds"""
 
 
-NO_FILES = FigureFiles()
+NO_FIGURES = FigureFiles()
 
 
 @Parameter(name="*")
@@ -49,7 +49,7 @@ class Grid:
     jobs: int | None = None
     """runs side by side, one thread each; all cores if not given"""
     device: Device = "auto"
-    files: FigureFiles = NO_FILES
+    files: FigureFiles = NO_FIGURES
 
     def plan(self, usual: Sequence[str]) -> GridPlan:
         """The plan; `usual` are the models where none is named.
@@ -171,7 +171,7 @@ class GridProgress(Bar):
                 "be done sooner"
             )
 
-    def on_done(self, run: GridRun, outcome: Outcome, done: int) -> None:
+    def on_done(self, run: GridRun, outcome: RunOutcome, done: int) -> None:
         """Say what a run gave."""
         split = "" if run.resplit is None else f" split {run.resplit}"
         self(done, self.total)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import DataDir, Json, given
+from fastgaum.cli.options import DataDir, JsonFile, given
 from fastgaum.cli.output import (
     check_log_output,
     check_outputs,
@@ -70,7 +70,7 @@ class WorldOptions:
 DEFAULT_WORLD = WorldOptions()
 
 
-def data_list_command(*, data_dir: DataDir = None, json: Json = None) -> None:
+def data_list_command(*, data_dir: DataDir = None, json: JsonFile = None) -> None:
     """List the logs that have a name."""
     from fastgaum.logs.registry import dataset, find_log, names
 
@@ -95,7 +95,7 @@ def data_info_command(
     /,
     *,
     data_dir: DataDir = None,
-    json: Json = None,
+    json: JsonFile = None,
 ) -> None:
     """Describe a log."""
     from fastgaum.logs.registry import card, dataset, find_log
@@ -130,7 +130,7 @@ def data_get_command(
     data_dir: Annotated[
         Path | None, Parameter(help="where to put it; the user cache if not given")
     ] = None,
-    json: Json = None,
+    json: JsonFile = None,
 ) -> None:
     """Download a log, or adopt a local copy."""
     check_outputs(json)
@@ -141,7 +141,9 @@ def data_get_command(
     finish(f"{path}: {name}, checksum right", json, {"name": name, "path": str(path)})
 
 
-def data_audit_command(source: Log, /, *, json: Json = None, reading: Reading = AS_IT_IS) -> None:
+def data_audit_command(
+    source: Log, /, *, json: JsonFile = None, reading: Reading = AS_IT_IS
+) -> None:
     """Audit a log."""
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table
@@ -165,7 +167,7 @@ def data_convert_command(
     source: Log,
     /,
     out: LogPath,
-    json: Json = None,
+    json: JsonFile = None,
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Read a log, check it, and write it."""
@@ -212,7 +214,7 @@ def data_build_command(
     seed: Annotated[int, Parameter(help="breaks ties in time")] = 0,
     split_seed: Annotated[int, Parameter(help="seed of the split of whole users, 50/25/25")] = 0,
     data_dir: DataDir = None,
-    json: Json = None,
+    json: JsonFile = None,
 ) -> None:
     """Make a log of choices whose display sets were never recorded."""
     check_log_output(out)
@@ -246,7 +248,7 @@ def data_synth_command(
     out: LogPath,
     events: Annotated[int, Parameter(help="events to draw")] = 2000,
     world: WorldOptions = DEFAULT_WORLD,
-    json: Json = None,
+    json: JsonFile = None,
 ) -> None:
     """Draw a log of a known world, and write the truth beside it."""
     check_outputs(json)

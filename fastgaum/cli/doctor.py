@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fastgaum.cli.options import DataDir, Json
+from fastgaum.cli.options import DataDir, JsonFile
 from fastgaum.cli.output import check_outputs, finish, say
 from fastgaum.cli.progress import Bar, kernel_cache
 
 
-def doctor_command(*, data_dir: DataDir = None, json: Json = None) -> int:
+def doctor_command(*, data_dir: DataDir = None, json: JsonFile = None) -> int:
     """Print versions, threads, caches and data sets, and run a self-check; exit code 1 if it
     fails."""
     check_outputs(json)

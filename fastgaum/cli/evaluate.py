@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from fastgaum.cli.options import AllowSeenUsers, DataDir, Device, Json, RunPath, ScoredSplit
+from fastgaum.cli.options import AllowSeenUsers, DataDir, Device, JsonFile, RunPath, ScoredSplit
 from fastgaum.cli.output import check_outputs, say, show_table, write_json
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import Log, checked_users, log_of_run, note_unfinished
@@ -23,7 +23,7 @@ def evaluate_command(
     hide_items: float = 0.0,
     seed: int = 0,
     allow_seen_users: AllowSeenUsers = False,
-    json: Json = None,
+    json: JsonFile = None,
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:

@@ -17,7 +17,7 @@ from fastgaum.cli.output import check_outputs, note, show_block, write_tables
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import Log, checked_users, log_of_run
 
-NO_FILES = PlotFiles()
+NO_PLOTS = PlotFiles()
 
 
 def fidelity_command(
@@ -29,7 +29,7 @@ def fidelity_command(
     head: HeadOption = None,
     episodes: int = 20_000,
     seed: int = 0,
-    files: PlotFiles = NO_FILES,
+    files: PlotFiles = NO_PLOTS,
     threads: Threads = None,
     allow_seen_users: AllowSeenUsers = False,
     data_dir: DataDir = None,

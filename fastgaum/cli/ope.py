@@ -68,14 +68,14 @@ def ope_command(
     from fastgaum.ope.shown import Target
     from fastgaum.ope.values import off_policy_block, off_policy_values
     from fastgaum.policies.heuristics import Popular
-    from fastgaum.policies.registry import RULES, load_policy, make_policy
+    from fastgaum.policies.registry import RULE_NAMES, load_policy, make_policy
     from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.replay import world_of
 
-    if policy not in RULES and run is None:
+    if policy not in RULE_NAMES and run is None:
         raise ConfigError(
             f"'{policy}' was trained in the world of a run: give it (--run)"
-            f"{did_you_mean(policy, RULES)}"
+            f"{did_you_mean(policy, RULE_NAMES)}"
         )
     use_threads(threads)
     model = None if run is None else UserModel.load(run, device="cpu")
@@ -95,7 +95,7 @@ def ope_command(
         of_items = _item_means(whole, value)
     seen = None if model is None else checked_users(model, log, split, allow_seen_users)
     world = None if model is None else world_of(model, log, head)
-    if policy in RULES or model is None:
+    if policy in RULE_NAMES or model is None:
         popularity = Popular.of_log(log if world is None else world, log).popularity
         target = Target(make_policy(policy, popularity), epsilon)
     else:

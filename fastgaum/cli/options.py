@@ -99,7 +99,7 @@ DataDir = Annotated[Path | None, Parameter(help="where registry names are looked
 TablePath = Annotated[
     Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")
 ]
-Json = Annotated[
+JsonFile = Annotated[
     Path | None,
     Parameter(help="also write the result as one JSON object; -: print it, instead of text"),
 ]
@@ -126,7 +126,7 @@ Settings = Annotated[
 class TableFiles:
     """Where a table is written beside the terminal."""
 
-    json: Json = None
+    json: JsonFile = None
     markdown: Markdown = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastgaum.cli.options import DataDir, Device, Json, RunPath, ScoredSplit, TablePath
+from fastgaum.cli.options import DataDir, Device, JsonFile, RunPath, ScoredSplit, TablePath
 from fastgaum.cli.output import check_outputs, check_table_output, finish, write_frames
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import Log, log_of_run, note_unfinished
@@ -18,7 +18,7 @@ def predict_command(
     out: TablePath,
     split: ScoredSplit = "all",
     at_place: Literal["own", "none"] | int = "own",
-    json: Json = None,
+    json: JsonFile = None,
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import AllowSeenUsers, DataDir, Flag, Json, Threads, use_threads
+from fastgaum.cli.options import AllowSeenUsers, DataDir, Flag, JsonFile, Threads, use_threads
 from fastgaum.cli.output import check_outputs, finish, note
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import Reading, checked_users
@@ -28,7 +28,7 @@ def report_command(
     log: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     split: Literal["train", "validation", "test"] = "validation",
     allow_seen_users: AllowSeenUsers = False,
-    json: Json = None,
+    json: JsonFile = None,
     threads: Threads = None,
     data_dir: DataDir = None,
 ) -> None:

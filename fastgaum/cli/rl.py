@@ -13,7 +13,7 @@ from fastgaum.cli.options import (
     NO_FILES,
     ONE_THREAD,
     FewThreads,
-    Json,
+    JsonFile,
     Settings,
     TableFiles,
     given,
@@ -92,7 +92,7 @@ def rl_train_command(
     settings: Settings = (),
     seed: int | None = None,
     play: Play = DEFAULT_PLAY,
-    json: Json = None,
+    json: JsonFile = None,
     threads: FewThreads = ONE_THREAD,
 ) -> None:
     """Train a policy.
@@ -209,7 +209,7 @@ def rl_adapt_command(
     reward: RewardOption | None = None,
     leaving: float | None = None,
     log: str | None = None,
-    json: Json = None,
+    json: JsonFile = None,
     threads: FewThreads = ONE_THREAD,
 ) -> None:
     """Let a policy learn from new users.

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import Flag, Json, RunPath
+from fastgaum.cli.options import Flag, JsonFile, RunPath
 from fastgaum.cli.output import check_outputs, finish, note
 from fastgaum.errors import ConfigError
 
@@ -38,7 +38,7 @@ def serve_command(
         Parameter(help="a file with a column item, and one for each field that it knows"),
     ] = None,
     seed: Annotated[int, Parameter(help="seeds what users choose (--mcp)")] = 0,
-    json: Json = None,
+    json: JsonFile = None,
 ) -> None:
     """Score displays for the users of clients, until Ctrl-C ends it.
 

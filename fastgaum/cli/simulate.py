@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from fastgaum.cli.options import (
     DataDir,
     HeadOption,
-    Json,
+    JsonFile,
     RunPath,
     TablePath,
     Threads,
@@ -40,7 +40,7 @@ def simulate_command(
     starts: Literal["empty", "logged"] = "empty",
     log: str | None = None,
     seed: int = 0,
-    json: Json = None,
+    json: JsonFile = None,
     threads: Threads = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -61,7 +61,7 @@ def simulate_command(
     check_table_output(out)
     check_outputs(json)
     from fastgaum.policies.registry import (
-        RULES,
+        RULE_NAMES,
         find_policy,
         load_policy,
         make_policy,
@@ -72,18 +72,18 @@ def simulate_command(
     from fastgaum.worlds.pools import Pool
     from fastgaum.worlds.world_set import world_of_run
 
-    if policy not in RULES:
+    if policy not in RULE_NAMES:
         find_policy(Path(policy))
     use_threads(threads)
     read = None if log is None else log_of_run(run, log, data_dir)
     world = world_of_run(run, head=head, starts=starts, log=read)
     world.require_contexts()
     changes = given(k=slate_size, horizon=horizon, leaving=leaving)
-    if pool is not None or pool_size is not None or policy in RULES:
+    if pool is not None or pool_size is not None or policy in RULE_NAMES:
         changes["pool"] = Pool(pool or "fixed", pool_size or 0, seed=seed)
     made: Policy
     notes: list[str] = []
-    if policy in RULES:
+    if policy in RULE_NAMES:
         made = make_policy(policy, popularity_in(world))
         setting = replace(Setting(10, 20), **changes)
     else:

@@ -14,7 +14,7 @@ from fastgaum.cli.options import (
     COMMON,
     Device,
     Flag,
-    Json,
+    JsonFile,
     ModelOptions,
     Threads,
     given,
@@ -64,7 +64,7 @@ def train_command(
     folder: Annotated[Path, Parameter(name=["--out", "-o"], help="the run folder to write")],
     options: ModelOptions = DEFAULT_MODEL,
     beginning: Beginning = ANEW,
-    json: Json = None,
+    json: JsonFile = None,
     machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,
 ) -> None:

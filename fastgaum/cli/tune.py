@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import COMMON, Flag, Json, Settings, given, parse_settings, use_threads
+from fastgaum.cli.options import (
+    COMMON,
+    Flag,
+    JsonFile,
+    Settings,
+    given,
+    parse_settings,
+    use_threads,
+)
 from fastgaum.cli.output import check_outputs, finish
 from fastgaum.cli.progress import Bar, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
@@ -34,7 +42,7 @@ def tune_command(
         Literal["identity", "bags", "views"] | None,
         Parameter(help="what a candidate's bag holds"),
     ] = None,
-    json: Json = None,
+    json: JsonFile = None,
     machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastgaum.cli.options import Json
+from fastgaum.cli.options import JsonFile
 from fastgaum.cli.output import check_outputs, finish
 from fastgaum.cli.progress import Bar, kernel_cache
 
@@ -23,7 +23,7 @@ FITS: dict[str, dict[str, Any]] = {
 """presets and changes of networks that differ in the kernels they use"""
 
 
-def warmup_command(*, json: Json = None) -> None:
+def warmup_command(*, json: JsonFile = None) -> None:
     """Fit the bundled sample for an epoch, step a world and score an online display: what they
     compile is kept."""
     check_outputs(json)

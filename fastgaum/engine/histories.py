@@ -18,7 +18,7 @@ from fastgaum.nets.bags import BagLinear, SharedBagLinear
 from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.tensors import Bags, BatchTensors
 
-PART = 2048
+TOKENS_OF_PART = 2048
 """tokens per part"""
 
 
@@ -65,7 +65,10 @@ class BagLayer:
         fixed = (_arrays(tokens), kernels.BagMap(self.table.values, *self.values), result)
         threads.run(
             kernels.bag_linear,
-            [(first, min(first + PART, n), *fixed) for first in range(0, n, PART)],
+            [
+                (first, min(first + TOKENS_OF_PART, n), *fixed)
+                for first in range(0, n, TOKENS_OF_PART)
+            ],
         )
         return result
 

@@ -19,20 +19,20 @@ from fastgaum.engine.tables import Buffer
 from fastgaum.kernels import lstm as lstm_kernels
 from fastgaum.kernels import packing
 
-ROWS = 28
+SEQUENCES_OF_TILE = 28
 """Sequences of a tile; on one core the speed is the same from 16 to 28 at 20, 64 and 128 hidden
 units."""
 SMALL_PRODUCT = 1_000_000
 """Multiplications up to which OpenBLAS runs a product without copying the weights first: with 28
 rows on one core, (28, 128) @ (128, 256) then reaches 112 GFLOP/s, where (28, 128) @ (128, 512)
 reaches 70 and torch.mm 84."""
-PART = 0.1e-3
+SECONDS_OF_PART = 0.1e-3
 """Seconds of forward pass below which a part is not worth its 5 to 10 µs of dispatch."""
 MOST_PARTS = 8
 OUTER_ROWS = 60
 """Tokens that a product of the weights' gradient takes at least, where its columns are cut for
 that."""
-WIDE = 1024
+WIDE_WEIGHTS = 1024
 """Rows of recurrent weights (gates · H) from which their gradient is taken whole: adding up its
 blocks would cost more."""
 
@@ -53,7 +53,7 @@ def plan(offsets: IntArray, size: int) -> Plan:
     packing.order_by_length(offsets, order)
     count = n_parts(n_tokens, size)
     most_tokens = -(-n_tokens // count)
-    tiles = tiles[: packing.cut_tiles(offsets, order, ROWS, most_tokens, tiles) + 1]
+    tiles = tiles[: packing.cut_tiles(offsets, order, SEQUENCES_OF_TILE, most_tokens, tiles) + 1]
     if count == 1:
         return Plan(order, [tiles])
     parts = np.empty_like(tiles)
@@ -64,9 +64,9 @@ def plan(offsets: IntArray, size: int) -> Plan:
 
 
 def n_parts(n_tokens: int, size: int) -> int:
-    """Parts of at least `PART` seconds: a token takes about (H + 125) H · 8e-11 s forward (0.2 µs
-    at 20, 28 µs at 512)."""
-    return min(max(int(n_tokens * size * (size + 125) * 8e-11 / PART), 1), MOST_PARTS)
+    """Parts of at least `SECONDS_OF_PART`: a token takes about (H + 125) H · 8e-11 s forward (0.2
+    µs at 20, 28 µs at 512)."""
+    return min(max(int(n_tokens * size * (size + 125) * 8e-11 / SECONDS_OF_PART), 1), MOST_PARTS)
 
 
 def gate_blocks(weight: FloatArray, n_gates: int, depth: int) -> FloatArray:
@@ -76,7 +76,7 @@ def gate_blocks(weight: FloatArray, n_gates: int, depth: int) -> FloatArray:
     `depth` is that of the products, k for the weights themselves.
     """
     size, k = len(weight) // n_gates, weight.shape[1]
-    units = _cut(size, n_gates * depth * ROWS)
+    units = _cut(size, n_gates * depth * SEQUENCES_OF_TILE)
     if units == size:
         return np.ascontiguousarray(weight.T)[None]
     gates = weight.reshape(n_gates, size, k)
@@ -91,7 +91,7 @@ def column_blocks(weight: FloatArray) -> FloatArray:
     """(n_gates · H, depth) → (n_blocks, n_gates · H, units): the columns of each block, then
     zeros."""
     width, depth = weight.shape
-    units = _cut(depth, width * ROWS)
+    units = _cut(depth, width * SEQUENCES_OF_TILE)
     if units == depth:
         return np.ascontiguousarray(weight)[None]
     blocks = np.zeros((-(-depth // units), width, units), dtype=weight.dtype)
@@ -106,7 +106,7 @@ def outer_blocks(width: int, depth: int) -> tuple[int, int, int]:
     tokens = SMALL_PRODUCT // (width * depth)
     if tokens >= OUTER_ROWS:
         return 1, depth, min(tokens, 512)
-    if width > WIDE:
+    if width > WIDE_WEIGHTS:
         return 1, depth, 512
     columns = _cut(depth, width * OUTER_ROWS)
     return -(-depth // columns), columns, OUTER_ROWS

@@ -23,12 +23,12 @@ from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import Scorer
 
 KINDS = {nn.ReLU: 0, nn.ELU: 1, nn.Tanh: 2}
-PART = 1024
+CANDIDATES_OF_PART = 1024
 """candidates per part: fewer are not worth a second thread"""
-FEW = 4
+MOST_SUMMED_PARTS = 4
 """parts at most, where each has gradients of its own that are worth some time to add up"""
-WIDE = 1 << 14
-"""multiplications per candidate up to which `PART` holds: layers of 128"""
+WIDE_SCORER = 1 << 14
+"""multiplications per candidate up to which `CANDIDATES_OF_PART` holds: layers of 128"""
 NO_TABLE: npt.NDArray[np.float32] = np.empty((0, 1), np.float32)
 NO_SLOTS: npt.NDArray[np.int32] = np.empty((0, 1), np.int32)
 NO_DROPOUT = DropoutRule(np.uint32(0), np.uint32(0), np.float32(1))
@@ -214,7 +214,9 @@ def starts_of(scorer: Scorer, place: Callable[[Tensor], int]) -> LongArray:
     return np.array(starts, dtype=np.int64)
 
 
-def parts_of(display_offsets: IntArray, least: int = PART, most: int = 16) -> list[tuple[int, int]]:
+def parts_of(
+    display_offsets: IntArray, least: int = CANDIDATES_OF_PART, most: int = 16
+) -> list[tuple[int, int]]:
     """Cut events into at most `most` ranges of about `least` candidates and more; the cut depends
     on the batch alone."""
     n_candidates, n_events = int(display_offsets[-1]), len(display_offsets) - 1
@@ -236,9 +238,9 @@ def part_of_widths(widths: LongArray) -> tuple[int, int]:
     Each part has gradients of its own for all dense parameters, which for wide layers are
     megabytes."""
     products = sum(a * b for a, b in pairwise(widths.tolist()))
-    if products <= WIDE:
-        return PART, FEW
-    return max(PART * WIDE // products, 32), FEW
+    if products <= WIDE_SCORER:
+        return CANDIDATES_OF_PART, MOST_SUMMED_PARTS
+    return max(CANDIDATES_OF_PART * WIDE_SCORER // products, 32), MOST_SUMMED_PARTS
 
 
 def linears(scorer: Scorer) -> list[nn.Linear]:

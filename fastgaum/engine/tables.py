@@ -43,7 +43,7 @@ class Buffer:
 BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
 SHARED_FLOATS = 1 << 17
 """a table update of fewer floats is not worth a second thread"""
-PARTS = 8
+TABLE_PARTS = 8
 
 
 class NamedRoom:
@@ -87,7 +87,7 @@ def parts_of_slots(starts: IntArray, width: int) -> list[tuple[int, int]]:
     n_slots, n_named = len(starts) - 1, int(starts[-1])
     if n_named * width <= SHARED_FLOATS:
         return [(0, n_slots)]
-    even = np.arange(1, PARTS) * (n_named / PARTS)
+    even = np.arange(1, TABLE_PARTS) * (n_named / TABLE_PARTS)
     return list(pairwise(sorted({0, n_slots, *np.searchsorted(starts, even).tolist()})))
 
 

@@ -35,7 +35,7 @@ WALKS = ("walk2_", "walk3_", "within2_", "back_")
 """numbers of two fields of items, the first of which fixes the display"""
 MOST_STEPS = 1e6
 """additions that a walk to an event's item may take in the mean"""
-MOST_PAIRS = 1 << 25
+MOST_CROSSED = 1 << 25
 """pairs of a field that are kept at most; of a log with more, those displayed seldom are dropped.
 Which are kept never depends on a choice: it would tell the event's own label"""
 
@@ -147,12 +147,12 @@ def _summed(
 
 
 def most_displayed(table: CrossedCounts, n_items: int) -> CrossedCounts:
-    """A whole log's table, of at most MOST_PAIRS pairs: those displayed most. A part's table keeps
-    all of its pairs."""
+    """A whole log's table, of at most MOST_CROSSED pairs: those displayed most. A part's table
+    keeps all of its pairs."""
     displays = table.displays
-    if len(displays) <= MOST_PAIRS:
+    if len(displays) <= MOST_CROSSED:
         return table
-    kept = displays > np.sort(displays)[-MOST_PAIRS - 1]
+    kept = displays > np.sort(displays)[-MOST_CROSSED - 1]
     counts = [values[kept] for values in table[3:]]
     return _table(_keys(table, n_items)[kept], counts, table.events, n_items)
 

@@ -56,7 +56,7 @@ NO_CLICK_ID = 0
 """feature id of "no click" in a history"""
 N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
-T = TypeVar("T")
+_T = TypeVar("_T")
 _COUNTING = threading.RLock()
 
 
@@ -151,9 +151,9 @@ class Encoder:
         self,
         encoded: EncodedSessions,
         rows: IntArray,
-        finish: Callable[[Selection, slice], T],
+        finish: Callable[[Selection, slice], _T],
         first: int = 0,
-    ) -> list[T]:
+    ) -> list[_T]:
         """Fill in the ids of the sessions `rows`, which stand in `encoded` from `first` on, chunk
         by chunk on all threads, and call `finish` with each chunk and where its candidates stand;
         returns what it returned, in the order of the chunks."""
@@ -165,7 +165,7 @@ class Encoder:
             parts.append((chunk, slice(ends[first], ends[first + len(chunk)])))
             first += len(chunk)
 
-        def fill(chunk: tuple[IntArray, slice]) -> T:
+        def fill(chunk: tuple[IntArray, slice]) -> _T:
             part, candidates = select_sessions(self.log, chunk[0]), chunk[1]
             self._write_ids(part, encoded.ids[candidates])
             return finish(part, candidates)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastgaum.features.space import FeatureSpace
 
 
-PART = 1 << 13
+ENCODED_AT_ONCE = 1 << 13
 """candidates whose numbers one thread makes at a time"""
 
 
@@ -74,7 +74,7 @@ class CompactSessions(EncodedSessions):
             relate_to_sets(displays, self.varying, 0, block)
             standardise_rows(self.mean, self.scale, block)
 
-        threads.run(complete, [(run,) for run in cut_by_candidates(np.diff(ends), PART)])
+        threads.run(complete, [(run,) for run in cut_by_candidates(np.diff(ends), ENCODED_AT_ONCE)])
         return numbers
 
     def whole(self) -> EncodedSessions:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fastgaum.features.encoder import Encoder
     from fastgaum.features.space import FeatureSpace
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class TrainingOrder(NamedTuple):

@@ -27,7 +27,7 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game.epochs import EpochRow
 
-FORMAT = "fastgaum-run-8"
+RUN_FORMAT = "fastgaum-run-8"
 SHARE = 0.02
 """saving takes at most this share of the time: a save waits until so much has been trained since
 the one before"""
@@ -164,11 +164,11 @@ class Checkpoint:
         if not file.is_file():
             raise CheckpointError(f"there is no '{file}': train again with --overwrite")
         cure = "train again with --overwrite, or use the version that wrote it"
-        return load_state(file, FORMAT, cure, Checkpoint)
+        return load_state(file, RUN_FORMAT, cure, Checkpoint)
 
     def save(self, file: Path) -> None:
         """Write it, atomically. Raises OutputError where it cannot be written."""
-        save_state(file, FORMAT, self)
+        save_state(file, RUN_FORMAT, self)
 
 
 class Checkpointer:

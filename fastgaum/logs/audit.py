@@ -30,9 +30,9 @@ from fastgaum.logs.audit_rules import (
     ONE_VIEW,
     ORDER_DROPPED,
     ORDER_KEPT,
-    ROWS,
+    REPEATED_ROWS,
+    AuditRule,
     DisplaySets,
-    Rule,
     counts_views,
     excess_test,
     fold_events,
@@ -232,7 +232,7 @@ def _plain(part: Finding | Fact) -> dict[str, object]:
     return {name: value_of(value) for name, value in dataclasses.asdict(part).items()}
 
 
-def _score(rule: Rule) -> Finding:
+def _score(rule: AuditRule) -> Finding:
     """A rule's score on its own display sets; `p` is not adjusted yet."""
     sets = rule.sets
     sizes, clicked = np.diff(sets.offsets), sets.choices >= 0
@@ -276,7 +276,7 @@ def _facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool
             (last_row[choice] == latest[clicked])[np.diff(sets.offsets)[clicked] > 1],
             ORDER_KEPT if ordered else ORDER_DROPPED,
         ),
-        _share("events in which an item has several rows", repeated, ROWS),
+        _share("events in which an item has several rows", repeated, REPEATED_ROWS),
     ]
     if counts_views(candidates):
         unviewed = (candidates["views"].gather(choice) == 0).to_numpy()

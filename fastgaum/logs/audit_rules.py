@@ -30,7 +30,9 @@ ORDER_KEPT = (
     "the order was declared real and is kept as a field: compare every model with position alone"
 )
 IDS = "ids are categories, never numbers"
-ROWS = "the click adds a row, so repeated rows are folded and views = max(rows without a click, 1)"
+REPEATED_ROWS = (
+    "the click adds a row, so repeated rows are folded and views = max(rows without a click, 1)"
+)
 ONE_VIEW = "views are floored at 1, so that no candidate stands out by having none"
 FIELD = (
     "kept, because it is declared as a field: make sure that it is known before the choice, or "
@@ -38,7 +40,7 @@ FIELD = (
 )
 EARLIER_DISPLAYS = "fewest displays earlier in the session"
 """the rule that finds the trace of displays made up around a choice"""
-SHOWN = (
+KNOWN_BEFORE = (
     "known before the choice, bags count it: in displays that were simulated it is the trace of "
     "their rule"
 )
@@ -65,7 +67,7 @@ class DisplaySets:
 
 
 @dataclass(frozen=True)
-class Rule:
+class AuditRule:
     """Pick the candidate with the highest score."""
 
     name: str
@@ -130,7 +132,7 @@ def counts_views(candidates: pl.DataFrame) -> bool:
     return bool(candidates.select(pl.max_horizontal("rows", "views").max() > 1).item())
 
 
-def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> list[Rule]:
+def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> list[AuditRule]:
     """Rules about the order of rows, their number, and the numbering of items by appearance, of
     folded rows."""
     order, views = ORDER_KEPT if ordered else ORDER_DROPPED, counts_views(candidates)
@@ -141,18 +143,20 @@ def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool)
         *([("last row, repeats kept", col("last_row"), order)] if views else []),
         ("largest item number in order of appearance", col("appearance"), IDS),
         ("smallest item number in order of appearance", -col("appearance").cast(float), IDS),
-        ("most rows", col("rows"), ROWS),
-        ("fewest rows", -col("rows").cast(float), ROWS),
+        ("most rows", col("rows"), REPEATED_ROWS),
+        ("fewest rows", -col("rows").cast(float), REPEATED_ROWS),
         *([("zero view rows", col("views") == 0, ONE_VIEW)] if views else []),
     ]
 
     def scores_of(expression: pl.Expr) -> Callable[[], Float64Array]:
         return lambda: candidates.select(expression.cast(float)).to_series().to_numpy()
 
-    return [Rule(name, scores_of(expression), sets, action) for name, expression, action in rules]
+    return [
+        AuditRule(name, scores_of(expression), sets, action) for name, expression, action in rules
+    ]
 
 
-def rules_of_log(log: SessionLog) -> list[Rule]:
+def rules_of_log(log: SessionLog) -> list[AuditRule]:
     """Rules about item ids and each declared field alone, in both directions, and displays earlier
     in the session."""
     sessions, items, actions = log.session_of_event, log.items, log.actions
@@ -169,15 +173,15 @@ def rules_of_log(log: SessionLog) -> list[Rule]:
         return before[:, DISPLAYED].astype(np.float64)
 
     rules = [
-        Rule("largest item id", lambda: ids[items], sets, IDS),
-        Rule("smallest item id", lambda: -ids[items], sets, IDS),
+        AuditRule("largest item id", lambda: ids[items], sets, IDS),
+        AuditRule("smallest item id", lambda: -ids[items], sets, IDS),
         # Made-up displays repeat around the choice. The other direction is popularity, and each
         # rule costs the rest power.
-        Rule(EARLIER_DISPLAYS, lambda: -displays_before(), sets, SHOWN),
+        AuditRule(EARLIER_DISPLAYS, lambda: -displays_before(), sets, KNOWN_BEFORE),
     ]
     if actions is not None:
         acted = "acted on latest before the event"
-        rules.append(Rule(acted, lambda: latest_actions(log, actions), sets, ACTED_ON))
+        rules.append(AuditRule(acted, lambda: latest_actions(log, actions), sets, ACTED_ON))
     for name, column in (log.columns_of("candidate") | log.columns_of("item")).items():
         rules += _rules_of_field(log, name, column, sets)
     return rules
@@ -195,18 +199,20 @@ def latest_actions(log: SessionLog, actions: Actions) -> Float64Array:
     return found["number"].fill_null(0).cast(float).to_numpy()
 
 
-def _rules_of_field(log: SessionLog, name: str, column: Column, sets: DisplaySets) -> list[Rule]:
+def _rules_of_field(
+    log: SessionLog, name: str, column: Column, sets: DisplaySets
+) -> list[AuditRule]:
     values, categorical = column.values, column.texts is not None
     missing = values < 0 if categorical else np.isnan(values)
     high, low = (
         ("last in alphabet", "first in alphabet") if categorical else ("largest", "smallest")
     )
 
-    def rule(kind: str, of: npt.NDArray[np.generic]) -> Rule:
+    def rule(kind: str, of: npt.NDArray[np.generic]) -> AuditRule:
         def scores() -> Float64Array:
             return of[log.items if column.of == "item" else slice(None)].astype(np.float64)
 
-        return Rule(f"field {name}, {kind}", scores, sets, FIELD)
+        return AuditRule(f"field {name}, {kind}", scores, sets, FIELD)
 
     # A missing value is picked last in either direction; whether it marks the choice is a rule of
     # its own.

@@ -17,7 +17,7 @@ FEWEST_NUMBERS = 0.5
 _GROUPS = r"\d{1,3}(?:[,.' _]\d{3})+"
 _NUMBER = rf"(?:{_GROUPS}|\d+(?:_\d+)*)(?:[.,]\d+)?"
 _SIGN = r"(?:[$€£¥%]|EUR|USD|GBP|CHF)?"
-Counted = Literal["all", "decimals", "unread"]
+FaultyNumbers = Literal["all", "decimals", "unread"]
 """which numbers make text beside them a fault: all; those that are not whole; of these, those that
 do not read as numbers"""
 _LIKE = rf"^[+-]?{_SIGN} ?[+-]?{_NUMBER} ?{_SIGN}$"
@@ -70,7 +70,7 @@ def may_be_thousands(text: pl.Expr) -> pl.Expr:
     return text.str.contains(r"^[+-]?[1-9]\d{0,2}(?:\.\d{3})+$")
 
 
-def refuse_spoilt(text: pl.Series, where: Callable[[int], str], counted: Counted) -> None:
+def refuse_spoilt(text: pl.Series, where: Callable[[int], str], counted: FaultyNumbers) -> None:
     """Raise LogFormatError for a column of text most of which are numbers, and not all."""
     kinds = text.to_frame("").select(spoilt(pl.col(""), counted))
     wrong, filled = kinds["wrong"], len(text) - text.null_count()
@@ -78,7 +78,7 @@ def refuse_spoilt(text: pl.Series, where: Callable[[int], str], counted: Counted
         raise of_spoilt(text.name, text.filter(wrong), where(int(wrong.arg_max() or 0)))
 
 
-def spoilt(text: pl.Expr, counted: Counted) -> tuple[pl.Expr, pl.Expr]:
+def spoilt(text: pl.Expr, counted: FaultyNumbers) -> tuple[pl.Expr, pl.Expr]:
     """Of each value: `numbers`, whether it counts as a number; `wrong`, whether it is filled and
     does not read as one."""
     wrong = text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()

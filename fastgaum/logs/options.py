@@ -156,7 +156,7 @@ class ReadOptions:
     """names of the options that were given; by default those that differ from their defaults"""
 
     def __post_init__(self) -> None:
-        for option in RULES:
+        for option in LOG_RULES:
             value, known = getattr(self, option), typing.get_args(_TYPES[option])
             if value not in known:
                 raise ConfigError(
@@ -271,7 +271,7 @@ def _typed(name: str, value: Any) -> Any:
         value = tuple(value)
     try:
         # which of the known a Literal is, the record checks
-        kind = str if name in RULES else _TYPES[name]
+        kind = str if name in LOG_RULES else _TYPES[name]
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         wanted = "expected a list of names" if several else str(error)[:1].lower() + str(error)[1:]
@@ -281,7 +281,7 @@ def _typed(name: str, value: Any) -> Any:
 
 TIME_FIELDS = ("gap", "hour", "day")
 """context that can be made of the times of events"""
-RULES = ("clicks", "outside", "split")
+LOG_RULES = ("clicks", "outside", "split")
 """options that are one of a few words"""
 FILES = {"item_table", "user_table", "actions"}
 """options that name a file"""

@@ -64,7 +64,7 @@ def find_nameless(first_row: str) -> NamelessFile | None:
     return next((kind for kind in NAMELESS_FILES if kind.first_row.match(first_row)), None)
 
 
-Displays = Callable[[pl.LazyFrame], pl.LazyFrame]
+MakesDisplays = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class PublicLog:
     """names that its publisher gives the file"""
     columns: tuple[str, ...]
     """a file that has all of these is such a log"""
-    displays: Displays
+    displays: MakesDisplays
     """makes rows of displays from the file's rows"""
     options: ReadOptions
     """how these are read, where the reader says nothing else"""
@@ -108,10 +108,10 @@ PUBLIC_LOGS: list[PublicLog] = []
 
 def _public(
     title: str, *files: str, known_by: str, not_read: str = "", **options: Unpack[ReadKeywords]
-) -> Callable[[Displays], Displays]:
+) -> Callable[[MakesDisplays], MakesDisplays]:
     """Add a log to PUBLIC_LOGS; `known_by`: its columns, in one text."""
 
-    def add(displays: Displays) -> Displays:
+    def add(displays: MakesDisplays) -> MakesDisplays:
         columns = tuple(known_by.split())
         PUBLIC_LOGS.append(
             PublicLog(title, files, columns, displays, ReadOptions.of(**options), not_read)

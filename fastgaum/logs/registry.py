@@ -31,7 +31,7 @@ DATA_DIR = "FASTGAUM_DATA_DIR"
 """environment variable that names a data folder"""
 TIMEOUT = 30.0
 """seconds without a byte after which a connection counts as cut"""
-MOST_BYTES = 1 << 34
+MOST_DOWNLOAD = 1 << 34
 """bytes of a download whose size the registry does not know"""
 _CUT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
@@ -347,7 +347,7 @@ def _download(file: DataFile, url: str, target: Path) -> None:
     # of downloads that were killed; the lock says that no other is under way
     for left in target.parent.glob(f".{target.name}.*.part"):
         left.unlink(missing_ok=True)
-    most = MOST_BYTES if file.bytes is None else file.bytes
+    most = MOST_DOWNLOAD if file.bytes is None else file.bytes
     request = urllib.request.Request(url, headers={"User-Agent": "fastgaum"})
     cure = "run the same command again, or use --from FILE with a local copy"
     with atomic(target) as beside:

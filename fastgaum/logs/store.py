@@ -44,8 +44,8 @@ _FORMER = "shards.json"
 _LEFT_BY_A_KILL = re.compile(
     r"(sessions|events|items)\.[0-9a-f]{16}\.parquet|\.log\.json\.[0-9a-f]+\.part"
 )
-Table = Literal["sessions", "events", "items"]
-_TABLE_OF: dict[str, Table] = {
+TableOfLog = Literal["sessions", "events", "items"]
+_TABLE_OF: dict[str, TableOfLog] = {
     "session": "sessions",
     "user": "sessions",
     "event": "events",
@@ -75,7 +75,7 @@ class About(msgspec.Struct, frozen=True):
     """None: the log has no actions"""
     actions_left_out: int
     fingerprint: str
-    tables: dict[Table, StoredTable]
+    tables: dict[TableOfLog, StoredTable]
     format: Literal["fastgaum-log"] = "fastgaum-log"
     version: Literal[2] = 2
 
@@ -150,7 +150,7 @@ def load_log(folder: str | os.PathLike[str]) -> SessionLog:
 
 def _write(log: SessionLog, folder: Path) -> None:
     mark = secrets.token_hex(8)
-    columns: dict[Table, dict[str, Any]] = {
+    columns: dict[TableOfLog, dict[str, Any]] = {
         "sessions": {"n_events": np.diff(log.session_offsets)},
         "events": {},
         "items": {},
@@ -280,7 +280,7 @@ def _check_file(folder: Path, table: StoredTable | None) -> None:
         )
 
 
-def _log_of(about: About, frames: Mapping[Table, pl.DataFrame]) -> SessionLog:
+def _log_of(about: About, frames: Mapping[TableOfLog, pl.DataFrame]) -> SessionLog:
     """The log of three tables. Raises ValueError, naming what kernels could not trust."""
     events, items = frames["events"], frames["items"]
     offsets, _ = _from_lists(events["items"])

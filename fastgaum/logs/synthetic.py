@@ -47,7 +47,7 @@ from fastgaum.kernels.synthetic import (
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.user_split import shuffled_split
 
-Rule = Literal["shannon", "l2"]
+ChoiceRule = Literal["shannon", "l2"]
 LengthLaw = Literal["public", "zipf"]
 Order = Literal["none", "random", "popularity"]
 MIN_DISPLAY = 2
@@ -101,7 +101,7 @@ class SyntheticWorld:
     """size of the catalogue; small, so that 200,000 events pin down every item's truth"""
     seed: int = 0
     """the one source of randomness"""
-    rule: Rule = "shannon"
+    rule: ChoiceRule = "shannon"
     """choice rule: shannon (softmax) or l2 (sparsemax: a far worse candidate is never chosen)"""
     eta: float = 1.0
     """how decided the user is; what is compared is eta · u"""
@@ -301,7 +301,7 @@ class SyntheticWorld:
         return events
 
 
-PRESETS: dict[str, SyntheticWorld] = {
+WORLD_PRESETS: dict[str, SyntheticWorld] = {
     "default": SyntheticWorld(),
     "sample": SyntheticWorld(n_items=60, affinity=2.0, repeat=1.5),
     "scale": SyntheticWorld(n_items=1_000_000, mean_length=1.5),
@@ -314,10 +314,10 @@ tail (long sessions)"""
 def world(preset: str = "default", **changes: Any) -> SyntheticWorld:
     """Return a preset world with some values changed. Raises ConfigError for an unknown preset,
     value or type."""
-    if not isinstance(preset, str) or preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in WORLD_PRESETS:
         raise ConfigError(
-            f"no synthetic world {as_given(preset)}, one of {', '.join(PRESETS)} is "
-            f"required{did_you_mean(str(preset), PRESETS)}"
+            f"no synthetic world {as_given(preset)}, one of {', '.join(WORLD_PRESETS)} is "
+            f"required{did_you_mean(str(preset), WORLD_PRESETS)}"
         )
     known = [field.name for field in dataclasses.fields(SyntheticWorld)]
     for name in changes:
@@ -326,7 +326,7 @@ def world(preset: str = "default", **changes: Any) -> SyntheticWorld:
                 f"a synthetic world has no '{name}'{did_you_mean(name, known)}; it has "
                 f"{', '.join(known)}"
             )
-    return dataclasses.replace(PRESETS[preset], **changes)
+    return dataclasses.replace(WORLD_PRESETS[preset], **changes)
 
 
 def synthesise(

@@ -29,7 +29,7 @@ MIN_PROB = 1e-6
 is below any softmax seen"""
 
 
-class Head(Protocol):
+class ScoredHead(Protocol):
     """A choice distribution and what candidates are ranked by."""
 
     @property
@@ -310,7 +310,7 @@ def _plain(head: HeadFigures) -> dict[str, object]:
 
 
 def evaluate_heads(
-    heads: Mapping[str, Head],
+    heads: Mapping[str, ScoredHead],
     encoded: EncodedSessions,
     outside: bool,
     gap: float | None,
@@ -333,7 +333,7 @@ def evaluate_heads(
 
 
 def _figures(
-    head: Head, encoded: EncodedSessions, outside: bool, ks: tuple[int, ...]
+    head: ScoredHead, encoded: EncodedSessions, outside: bool, ks: tuple[int, ...]
 ) -> HeadFigures:
     offsets, choices, users = encoded.display_offsets, encoded.choices, encoded.user_of_event
     unseen = encoded.holds_unseen
@@ -377,7 +377,7 @@ def _of_group(
 
 
 def _of_displays(
-    head: Head, encoded: EncodedSessions, ks: tuple[int, ...]
+    head: ScoredHead, encoded: EncodedSessions, ks: tuple[int, ...]
 ) -> DisplayFigures | None:
     first, users = encoded.first_choices, encoded.user_of_event
     if first is None:

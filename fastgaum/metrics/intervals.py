@@ -23,7 +23,7 @@ from fastgaum.metrics.precision import AnyInts, sums_by_user
 # At most this many drawn users at a time: 1,000 draws of a million users would need gigabytes at
 # once.
 _CHUNK = 1 << 22
-PARTS = 8
+BOOTSTRAP_PARTS = 8
 """of the draws, which threads share"""
 
 
@@ -95,7 +95,7 @@ def bootstrap_means(
 def _sums_of(drawn: npt.NDArray[np.int32], values: Float64Array) -> Float64Array:
     """Sums of each draw's rows of values, (n_users, k); shape (n_draws, k)."""
     sums = np.empty((len(drawn), values.shape[1]))
-    ends = np.linspace(0, len(drawn), PARTS + 1).astype(int).tolist()
+    ends = np.linspace(0, len(drawn), BOOTSTRAP_PARTS + 1).astype(int).tolist()
     threads.run(sum_drawn, [(*part, drawn, values, sums) for part in pairwise(ends)])
     return sums
 

@@ -43,9 +43,9 @@ from fastgaum.nets.tensors import BatchTensors, to_tensors
 if TYPE_CHECKING:
     from fastgaum.models.online import OnlineUser
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Head = Literal["reward", "generator"]
-Scorer = Callable[[EncodedSessions], ScoredSessions]
+ScoreSessions = Callable[[EncodedSessions], ScoredSessions]
 """scores a part of a log with every head"""
 
 
@@ -127,7 +127,7 @@ class ChoiceModel(ABC):
         multiplies a candidate's odds by. None where the model does not keep places apart."""
         return None
 
-    def _scorer(self, n_candidates: int, at_place: Place = "own") -> Scorer:
+    def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
         """What scores the parts of so many candidates, several parts at once. Places are of models
         with an examination."""
         return self._score
@@ -277,7 +277,9 @@ class ChoiceModel(ABC):
                 f"{len(by_place)}: choose one of them, or none for free of place"
             )
 
-    def _predicted(self, scorer: Scorer, log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
+    def _predicted(
+        self, scorer: ScoreSessions, log: SessionLog, encoded: EncodedSessions
+    ) -> pl.DataFrame:
         scored = checked_scores(scorer(encoded), log, encoded)
         reward, generator = scored.heads["reward"], scored.heads.get("generator")
         frame = candidate_frame(log, encoded).with_columns(
@@ -362,9 +364,9 @@ class ChoiceModel(ABC):
         encoder: SessionEncoder,
         log: SessionLog,
         split: SplitName,
-        work: Callable[[SessionLog, EncodedSessions], T],
+        work: Callable[[SessionLog, EncodedSessions], _T],
         progress: Progress | None = None,
-    ) -> Iterator[T]:
+    ) -> Iterator[_T]:
         return worked_parts(encoder, log, split, work, progress, self.device.type == "cpu")
 
     def _encoder(self, log: SessionLog, split: SplitName) -> SessionEncoder:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fastgaum.nets.histories import Encoders
     from fastgaum.nets.regularisers import Regulariser
 
-FORMAT = "fastgaum-model-8"
+MODEL_FORMAT = "fastgaum-model-8"
 OwnCode = Literal["regulariser", "history"]
 CodeName = Annotated[str, Meta(pattern=r"^[\w<>(). ]{1,200}$")]
 
@@ -84,7 +84,7 @@ def save_model_state(path: Path, state: State) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    save_state(path, FORMAT, state)
+    save_state(path, MODEL_FORMAT, state)
 
 
 def load_model_state(path: Path) -> tuple[Path, State]:
@@ -103,7 +103,7 @@ def load_model_state(path: Path) -> tuple[Path, State]:
             "model.safetensors"
         )
     cure = "train again, or use the version that wrote it"
-    return file, load_state(file, FORMAT, cure, State, "model")
+    return file, load_state(file, MODEL_FORMAT, cure, State, "model")
 
 
 def space_in(state: State) -> FeatureSpace:

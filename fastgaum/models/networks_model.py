@@ -13,7 +13,7 @@ from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
-from fastgaum.models.choice_model import ChoiceModel, Head, Scorer
+from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
 from fastgaum.nets.examination import Place
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser
@@ -77,7 +77,7 @@ class NetworksModel(ChoiceModel):
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         return self._scored_by(self._outputs(0), encoded)
 
-    def _scorer(self, n_candidates: int, at_place: Place = "own") -> Scorer:
+    def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
         networks, outputs = self._networks(), self._outputs(n_candidates)
         if at_place == "own":
             return partial(self._scored_by, outputs)

@@ -22,7 +22,7 @@ from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.threads import one_thread_each
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Progress = Callable[[int, int], None]
 """called with events done and events in all, now and then"""
 
@@ -38,10 +38,10 @@ def worked_parts(
     encoder: SessionEncoder,
     log: SessionLog,
     split: SplitName,
-    work: Callable[[SessionLog, EncodedSessions], T],
+    work: Callable[[SessionLog, EncodedSessions], _T],
     progress: Progress | None,
     on_threads: bool,
-) -> Iterator[T]:
+) -> Iterator[_T]:
     """Yield what `work` makes of the log and each chunk, in their order. Chunks are cut where
     batches are: every batch is the one that it would be in the whole.
 
@@ -53,7 +53,7 @@ def worked_parts(
     """
     n_events, rows = log.count("events", split), log.sessions_in(split)
 
-    def worked_on(chunk: IntArray) -> tuple[int, T]:
+    def worked_on(chunk: IntArray) -> tuple[int, _T]:
         encoded = encoder.encode(chunk)
         return encoded.n_events, work(log, encoded)
 

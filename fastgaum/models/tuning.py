@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PRESET = "fastgaum"
-KEYS: dict[str, tuple[Any, ...]] = {
+TUNED_KEYS: dict[str, tuple[Any, ...]] = {
     "hidden": ("32", "64", "128", "64, 64", "128, 64"),
     "history_dim": (4, 64),
     "tower_dim": (16, 256),
@@ -250,13 +250,15 @@ class _Search:
         counts = (log.count(what, "train") for what in ("sessions", "events", "candidates"))
         self.settings = base.settings(*counts) or {"as it is": base.replace(grow=False, search=())}
         towers = any(config.tower_dim for config in self.settings.values())
-        self.keys = [key for key in KEYS if key not in fixed and (towers or key != "tower_dim")]
+        self.keys = [
+            key for key in TUNED_KEYS if key not in fixed and (towers or key != "tower_dim")
+        ]
         if not self.keys:
             raise ConfigError(
-                f"every key that is varied is set ({', '.join(KEYS)}): leave one of them open"
+                f"every key that is varied is set ({', '.join(TUNED_KEYS)}): leave one of them open"
             )
         # what no trial may have is said now: the search would meet it again and again
-        most = {key: KEYS[key][1] for key in ("lr", "weight_decay") if key in self.keys}
+        most = {key: TUNED_KEYS[key][1] for key in ("lr", "weight_decay") if key in self.keys}
         for config in self.settings.values():
             config.replace(**most)
         self.prepared: dict[SpaceOptions, Prepared] = {}
@@ -369,7 +371,7 @@ class _Search:
             "setting": trial.suggest_categorical("setting", list(self.settings))
         }
         for key in self._keys_of(str(values["setting"])):
-            span = KEYS[key]
+            span = TUNED_KEYS[key]
             if isinstance(span[0], str):
                 values[key] = trial.suggest_categorical(key, span)
             elif isinstance(span[0], int):

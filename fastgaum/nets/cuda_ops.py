@@ -16,11 +16,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 64
+PROGRAM_COLUMNS = 64
 """entries, or columns, that a program holds at a time"""
 BAGS = 16
 """bags of a program"""
-TILE = 16
+PROGRAM_SEQUENCES = 16
 """sequences of a program: the least that `tl.dot` takes"""
 UNITS = 32
 """units, and terms of a product, that a program of the LSTM holds at a time"""
@@ -63,7 +63,7 @@ def softmax_events(
     probs: tl.tensor,
     log_totals: tl.tensor,
     OUTSIDE: tl.constexpr,
-    BLOCK: tl.constexpr,
+    PROGRAM_COLUMNS: tl.constexpr,
 ) -> None:
     """Write the softmax of each event's scores, and log Σ exp; a program per event.
 
@@ -71,18 +71,18 @@ def softmax_events(
     no click, of score 0, is one more choice: its probability is what is missing to 1."""
     event = tl.program_id(0)
     first, last = tl.load(offsets + event), tl.load(offsets + event + 1)
-    none = tl.zeros((BLOCK,), probs.dtype.element_ty)
+    none = tl.zeros((PROGRAM_COLUMNS,), probs.dtype.element_ty)
     low = none - float("inf")
     top = tl.max(none if OUTSIDE else low, 0)
-    for at in range(first, last, BLOCK):
-        entries = at + tl.arange(0, BLOCK)
+    for at in range(first, last, PROGRAM_COLUMNS):
+        entries = at + tl.arange(0, PROGRAM_COLUMNS)
         here = tl.load(scores + entries, mask=entries < last, other=float("-inf"))
         top = tl.maximum(top, tl.max(here, 0))
     finite = (top > -float("inf")) & (top < float("inf"))
     top = tl.where(finite, top, 0.0).to(probs.dtype.element_ty)
     total = none
-    for at in range(first, last, BLOCK):
-        entries = at + tl.arange(0, BLOCK)
+    for at in range(first, last, PROGRAM_COLUMNS):
+        entries = at + tl.arange(0, PROGRAM_COLUMNS)
         here = tl.load(scores + entries, mask=entries < last, other=float("-inf"))
         total += tl.exp(here - top)
     whole = tl.sum(total, 0)
@@ -91,8 +91,8 @@ def softmax_events(
     # nothing to sum has the logarithm −∞, and the gradient 0
     nothing = whole == 0.0
     whole = tl.where(nothing, 1.0, whole)
-    for at in range(first, last, BLOCK):
-        entries = at + tl.arange(0, BLOCK)
+    for at in range(first, last, PROGRAM_COLUMNS):
+        entries = at + tl.arange(0, PROGRAM_COLUMNS)
         here = tl.load(scores + entries, mask=entries < last, other=float("-inf"))
         tl.store(probs + entries, tl.exp(here - top) / whole, mask=entries < last)
     tl.store(log_totals + event, tl.where(nothing, -float("inf"), top + tl.log(whole)))
@@ -114,11 +114,11 @@ def lstm_forward(
     c: tl.tensor,
     n: int,
     size: int,
-    TILE: tl.constexpr,
+    PROGRAM_SEQUENCES: tl.constexpr,
     UNITS: tl.constexpr,
     DEPTH: tl.constexpr,
 ) -> None:
-    """Write gates i, f, g, o, h and c after each token; a program per TILE of sequences.
+    """Write gates i, f, g, o, h and c after each token; a program takes several sequences.
 
         i, f, o = logistic(q),  g = tanh(q),  q = W_hh h' + x,  c = f c' + i g,  h = o tanh(c)
 
@@ -135,7 +135,7 @@ def lstm_forward(
         n: how many sequences there are.
         size: units.
     """
-    ranks = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    ranks = tl.program_id(0) * PROGRAM_SEQUENCES + tl.arange(0, PROGRAM_SEQUENCES)
     there = ranks < n
     sequence = tl.load(order + ranks, mask=there, other=0)
     first = tl.load(offsets + sequence, mask=there, other=0)
@@ -148,10 +148,10 @@ def lstm_forward(
         for start in range(0, size, UNITS):
             units = start + tl.arange(0, UNITS)
             inside = (units < size)[None, :]
-            q_i = tl.zeros((TILE, UNITS), kind)
-            q_f = tl.zeros((TILE, UNITS), kind)
-            q_g = tl.zeros((TILE, UNITS), kind)
-            q_o = tl.zeros((TILE, UNITS), kind)
+            q_i = tl.zeros((PROGRAM_SEQUENCES, UNITS), kind)
+            q_f = tl.zeros((PROGRAM_SEQUENCES, UNITS), kind)
+            q_g = tl.zeros((PROGRAM_SEQUENCES, UNITS), kind)
+            q_o = tl.zeros((PROGRAM_SEQUENCES, UNITS), kind)
             for deep in range(0, size, DEPTH):
                 k = deep + tl.arange(0, DEPTH)
                 places = (token - 1)[:, None] * size + k[None, :]
@@ -198,15 +198,15 @@ def lstm_backward(
     c: tl.tensor,
     n: int,
     size: int,
-    TILE: tl.constexpr,
+    PROGRAM_SEQUENCES: tl.constexpr,
     UNITS: tl.constexpr,
     DEPTH: tl.constexpr,
 ) -> None:
-    """Write the gradient of q at each token, (n_tokens, 4 · size); a program per TILE.
+    """Write the gradient of q at each token, (n_tokens, 4 · size); a program per PROGRAM_SEQUENCES.
 
     That of x is the same; that of the weights is a product of it with the states, which the caller
     takes. grad_h: (n_tokens, size); carry: room for the gradient of c', (n, size)."""
-    ranks = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    ranks = tl.program_id(0) * PROGRAM_SEQUENCES + tl.arange(0, PROGRAM_SEQUENCES)
     there = ranks < n
     sequence = tl.load(order + ranks, mask=there, other=0)
     first = tl.load(offsets + sequence, mask=there, other=0)
@@ -284,7 +284,7 @@ def _sums(table: Tensor, ids: Tensor, offsets: Tensor) -> Tensor:
     n_bags, width = len(offsets) - 1, table.shape[1]
     sums = table.new_empty(n_bags, width)
     if n_bags:
-        columns = min(BLOCK, triton.next_power_of_2(width))
+        columns = min(PROGRAM_COLUMNS, triton.next_power_of_2(width))
         programs = (triton.cdiv(n_bags, BAGS), triton.cdiv(width, columns))
         bag_sums[programs](table, ids, offsets, sums, n_bags, width, BAGS, columns)
     return sums
@@ -296,7 +296,9 @@ class _LogSumExp(torch.autograd.Function):
         probs, totals = torch.empty_like(values), values.new_empty(len(offsets) - 1)
         if len(totals):
             programs = (len(totals),)
-            softmax_events[programs](values.contiguous(), offsets, probs, totals, outside, BLOCK)
+            softmax_events[programs](
+                values.contiguous(), offsets, probs, totals, outside, PROGRAM_COLUMNS
+            )
         ctx.save_for_backward(probs, offsets)
         return totals
 
@@ -322,8 +324,8 @@ class _Lstm(torch.autograd.Function):
         x, weight, gates = x.contiguous(), weight.contiguous(), torch.empty_like(x)
         h, c = x.new_empty(len(x), size), x.new_empty(len(x), size)
         if n:
-            lstm_forward[(triton.cdiv(n, TILE),)](
-                x, order, offsets, weight, gates, h, c, n, size, TILE, UNITS, UNITS
+            lstm_forward[(triton.cdiv(n, PROGRAM_SEQUENCES),)](
+                x, order, offsets, weight, gates, h, c, n, size, PROGRAM_SEQUENCES, UNITS, UNITS
             )
         ctx.save_for_backward(order, offsets, weight, gates, h, c)
         return h
@@ -335,9 +337,9 @@ class _Lstm(torch.autograd.Function):
         n, size = len(offsets) - 1, weight.shape[1]
         q, carry = torch.zeros_like(gates), h.new_empty(n, size)
         if n:
-            lstm_backward[(triton.cdiv(n, TILE),)](
+            lstm_backward[(triton.cdiv(n, PROGRAM_SEQUENCES),)](
                 *(grad_h.contiguous(), q, carry, order, offsets, weight, gates, c),
-                *(n, size, TILE, UNITS, UNITS),
+                *(n, size, PROGRAM_SEQUENCES, UNITS, UNITS),
             )
         before = h.roll(1, 0)
         before[offsets[:-1][offsets.diff() > 0].long()] = 0

@@ -48,7 +48,7 @@ MOST_UNSEEN = 0.05
 """share of the target's displays with an item that the log never shows, at most"""
 OFTEN = 0.25
 """share of clicked displays above which `pi`, which adds probabilities, is said to be too high"""
-FEW = "no support: the log is worth"
+TOO_FEW = "no support: the log is worth"
 ROUNDING = 1e-3
 """how far off 1 a mean weight may be: a log keeps propensities as float32, or with few digits"""
 
@@ -119,7 +119,7 @@ def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
         name: str, weights: ImportanceWeights | None, doubt: str, *terms: Float64Array
     ) -> ValueEstimate:
         """`terms`: whose mean is the value, or those of a ratio's top and bottom."""
-        tells = weights is not None and (not doubt or doubt.startswith(FEW))
+        tells = weights is not None and (not doubt or doubt.startswith(TOO_FEW))
         effective = weights.effective if weights is not None and tells else None
         why = (worldless if name.startswith("d") else "") or doubt
         if why:
@@ -192,7 +192,7 @@ def _doubt(events: WeightedEvents, weights: ImportanceWeights, known: Float64Arr
         return f"no support: {100 * unseen:.0f} % of its displays hold items that are never shown"
     if weights.effective < LEAST_EFFECTIVE:
         return (
-            f"{FEW} {weights.effective:.1f} events of this policy, {LEAST_EFFECTIVE:.0f} are "
+            f"{TOO_FEW} {weights.effective:.1f} events of this policy, {LEAST_EFFECTIVE:.0f} are "
             "required"
         )
     mean, low, high = ratio_interval(known, None, events.users)

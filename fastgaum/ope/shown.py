@@ -24,9 +24,9 @@ from fastgaum.worlds.pools import draw_distinct
 from fastgaum.worlds.world import NO_ITEM, Population, Response, World
 from fastgaum.worlds.world_set import contexts_of
 
-AT_ONCE = 1 << 23
+UTILITIES_AT_ONCE = 1 << 23
 """users times items of the pool that are lived at once"""
-DRAWS = 8
+RANDOM_SLATES = 8
 """random slates whose values in the world are averaged"""
 
 
@@ -134,7 +134,7 @@ def replay_policy(
             f"{policy.name} chooses from items that the pool lacks: give a pool that holds them"
         )
     draws = np.random.default_rng(seed).integers(
-        1 << 64, size=(1 + DRAWS, log.n_events), dtype=np.uint64
+        1 << 64, size=(1 + RANDOM_SLATES, log.n_events), dtype=np.uint64
     )
     contexts = contexts_of(world, log)
 
@@ -166,7 +166,7 @@ def replay_policy(
                     shown.own[rows] = value(users, own)[who]
                 for keys in draws[1:, events] if share > 0.0 else ():
                     random = number[pool][draw_distinct(keys, len(pool), k)]
-                    shown.random[rows] += value(users, random)[who] / DRAWS
+                    shown.random[rows] += value(users, random)[who] / RANDOM_SLATES
             places = np.where(active, log.choices[events], -1).astype(np.int32)
             clicked = np.where(places >= 0, displays[np.arange(len(first)), places], NO_ITEM)
             nothing = np.zeros(len(first), np.float32)
@@ -191,7 +191,7 @@ def replay_policy(
     lengths = np.diff(log.session_offsets)
     # by length: users who stand beside each other end about together
     order = np.argsort(-lengths, kind="stable")
-    step = max(1, AT_ONCE // max(len(pool), 1))
+    step = max(1, UTILITIES_AT_ONCE // max(len(pool), 1))
     for start in range(0, len(order), step):
         some = order[start : start + step]
         live(log.session_offsets[some], lengths[some])

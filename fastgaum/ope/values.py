@@ -27,7 +27,7 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet
 
-COLUMNS = (
+VALUE_COLUMNS = (
     TableColumn("estimator", "estimator"),
     TableColumn("value", "value", 4, none="-"),
     TableColumn("95 %", "ci", 4),
@@ -177,7 +177,7 @@ def off_policy_block(result: Json) -> Block:
     if result["left_out_events"]:
         notes.append(f"{result['left_out_events']:,} events of other sizes of displays left out")
     title = f"{result['policy']} on {result['log']['name']}, random share {result['epsilon']:g}"
-    return table_of(title, COLUMNS, result["estimates"], notes)
+    return table_of(title, VALUE_COLUMNS, result["estimates"], notes)
 
 
 def _notes(

@@ -21,7 +21,7 @@ from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import LEARNERS, make_policy, popularity_in, untrained
-from fastgaum.policies.rollout import Outcome, Setting, first_keys, play
+from fastgaum.policies.rollout import EpisodeResult, Setting, first_keys, play
 from fastgaum.policies.training import EVALUATION_SEED, train_policy
 from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
 from fastgaum.worlds.pools import START
@@ -127,7 +127,7 @@ def judge(
     if not policies:
         raise ConfigError("a policy is judged by at least one seed of it, none was given")
     plain = replace(setting, pessimism=0.0)
-    outcomes: list[Outcome] = []
+    outcomes: list[EpisodeResult] = []
     for seed, policy in enumerate(policies):
         if isinstance(policy, QLearner):
             policy.learning = False

@@ -29,11 +29,11 @@ from fastgaum.worlds.world_set import WorldSet
 
 LEARNERS: dict[str, type[QLearner]] = {policy.name: policy for policy in (SlateQ, CascadeDqn)}
 """policies that `train_policy` trains and a file keeps"""
-RULES = (RandomPolicy.name, Popular.name, Greedy.name)
+RULE_NAMES = (RandomPolicy.name, Popular.name, Greedy.name)
 """policies that need no training"""
-POLICIES = (*RULES, *LEARNERS)
+POLICIES = (*RULE_NAMES, *LEARNERS)
 """all names, in the order of the table"""
-FORMAT = "fastgaum-policy-7"
+POLICY_FORMAT = "fastgaum-policy-7"
 POLICY_FILE = "policy.safetensors"
 TERMS = ("reward", "horizon", "leaving")
 """what a policy's file holds of its training's `Setting` beside slates and pools"""
@@ -91,7 +91,7 @@ def find_policy(path: Path) -> Path:
     if not file.is_file():
         raise CheckpointError(
             f"no policy at '{path}': give a folder written by `fastgaum rl train`, or its "
-            f"{POLICY_FILE}{did_you_mean(str(path), RULES)}"
+            f"{POLICY_FILE}{did_you_mean(str(path), RULE_NAMES)}"
         )
     return file
 
@@ -176,7 +176,7 @@ def save_policy(policy: QLearner, path: Path, setting: Setting) -> None:
         # the running average is what acts
         "weights": dict(policy.target.state_dict()),
     }
-    save_state(path, FORMAT, state)
+    save_state(path, POLICY_FORMAT, state)
 
 
 def load_policy(path: str | Path, world: World) -> SavedPolicy:
@@ -186,7 +186,7 @@ def load_policy(path: str | Path, world: World) -> SavedPolicy:
         CheckpointError: missing, damaged, of another format, or trained in another world.
     """
     file = find_policy(Path(path))
-    state = load_state(file, FORMAT, "train again", State, "policy")
+    state = load_state(file, POLICY_FORMAT, "train again", State, "policy")
     with damage_named(file, "policy"):
         for name in ("pool", "config", "weights", "setting"):
             if not isinstance(state[name], dict):

@@ -126,7 +126,7 @@ def first_keys(n_users: int, seed: int, first_user: int = 0) -> Keys:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EpisodeResult:
     """What one episode gave each user."""
 
     rewards: FloatArray
@@ -149,11 +149,11 @@ class Outcome:
 
 def play(
     world: World, policy: Policy, setting: Setting, n_users: int, seed: int, first_user: int = 0
-) -> Outcome:
+) -> EpisodeResult:
     """Play one episode to its end. Raises ConfigError as `rollout`."""
     steps = rollout(world, policy, setting, n_users, seed, first_user)
     shape = n_users, setting.horizon
-    outcome = Outcome(
+    outcome = EpisodeResult(
         np.zeros(shape, np.float32), np.zeros(shape, np.int32), np.zeros(shape, np.bool_)
     )
     for t, step in enumerate(steps):

@@ -21,8 +21,7 @@ from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition, items_at
 from fastgaum.worlds.cascade import Picks, VectorCascadeWrapper
-from fastgaum.worlds.observations import Observation as Seen
-from fastgaum.worlds.observations import Observations
+from fastgaum.worlds.observations import Observations, Observed
 from fastgaum.worlds.pools import UserPools
 from fastgaum.worlds.sb3 import SB3VecEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
@@ -118,11 +117,11 @@ class Sb3Policy(Policy):
             met.picks.add(self._places(met.picks.observe(base), met), everyone)
         return items_at(observation.pools, met.picks.slates.astype(np.int32))
 
-    def _places(self, seen: Seen, met: _Met) -> IntArray:
+    def _places(self, seen: Observed, met: _Met) -> IntArray:
         """What the agent does when it sees this: places of the pools, (n, k), or a pick each,
         (n,)."""
         for normaliser in self._normalisers:
-            seen = cast(Seen, normaliser.normalize_obs(seen))
+            seen = cast(Observed, normaliser.normalize_obs(seen))
         masks = {}
         if self._is_masked and met.picks is not None:
             masks = {"action_masks": ~met.picks.taken}
@@ -169,7 +168,7 @@ class _Met:
         self.memory: object = None
         self.begins = np.ones(n, np.bool_)
 
-    def observe(self, observation: Observation) -> Seen:
+    def observe(self, observation: Observation) -> Observed:
         """The environment's observation of these states and pools."""
         self.pools.items = np.atleast_2d(observation.pools)
         self.observations.pools_changed(np.arange(self.n, dtype=np.int32))

@@ -20,7 +20,7 @@ from fastgaum.policies.registry import make_policy, popularity_in
 from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.worlds.world import NO_ITEM, Past, World
 
-ROWS = 1 << 19
+WRITTEN_AT_ONCE = 1 << 19
 """rows made at once; what is written does not depend on it"""
 
 
@@ -63,7 +63,7 @@ def trajectories(
     if isinstance(policy, QLearner):
         policy.learning = False
     setting.pool.check(world.n_items, setting.k)
-    at_once = int(np.clip(ROWS // (setting.horizon * setting.k), 1, 4096))
+    at_once = int(np.clip(WRITTEN_AT_ONCE // (setting.horizon * setting.k), 1, 4096))
     for first in range(0, n_episodes, at_once):
         last = min(first + at_once, n_episodes)
         recorder = _Recorder(policy, (last - first, setting.horizon, setting.k))

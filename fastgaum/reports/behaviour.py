@@ -59,7 +59,7 @@ class ModelScores:
 
 
 @dataclass(frozen=True)
-class Context:
+class LogVersions:
     """A log's versions and what the statistics read of them."""
 
     log: SessionLog
@@ -75,7 +75,7 @@ class Context:
     """choices of a candidate's item in training, shape (n_candidates,)"""
 
     @classmethod
-    def of(cls, log: SessionLog, n_versions: int, space: FeatureSpace) -> Context:
+    def of(cls, log: SessionLog, n_versions: int, space: FeatureSpace) -> LogVersions:
         """Read the versions of a log, `space` being the model's."""
         part = select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
         displayed, chosen = counts_before(log, part).T
@@ -96,7 +96,7 @@ class Context:
         return result if where is None else np.where(where, result, np.nan)
 
 
-def statistics_of(c: Context, scored: ModelScores, outside: bool) -> Iterator[Statistic]:
+def statistics_of(c: LogVersions, scored: ModelScores, outside: bool) -> Iterator[Statistic]:
     """Every statistic, in the order of the table.
 
     Raises:
@@ -169,7 +169,9 @@ def statistics_of(c: Context, scored: ModelScores, outside: bool) -> Iterator[St
     yield c.sums.mean("rank by utility", what, ranks(c, scored), "places")
 
 
-def _depth(c: Context, name: str, what: str, depth: Float64Array, unit: Unit) -> list[Statistic]:
+def _depth(
+    c: LogVersions, name: str, what: str, depth: Float64Array, unit: Unit
+) -> list[Statistic]:
     """Mean and distribution of whole numbers, (n_events,), NaN where there is none."""
     # cut by all versions: which of them is the log does not count
     groups, labels = _groups_of(depth, depth[~np.isnan(depth)], LEVELS)
@@ -187,7 +189,7 @@ def _groups_of(levels: Float64Array, cases: AnyArray, most: int) -> tuple[AnyArr
     return np.where(np.isnan(levels), -1, groups), labels
 
 
-def calibration(c: Context, scored: ModelScores) -> Statistic:
+def calibration(c: LogVersions, scored: ModelScores) -> Statistic:
     """Choices that happened per choice that was expected, by tenths of the expected choices in
     order of probability."""
     labels, happened, expected, _ = _by_bin(c, np.exp(scored.log_probs), c.log.n_events)
@@ -198,7 +200,7 @@ def calibration(c: Context, scored: ModelScores) -> Statistic:
     return Statistic("calibration", what, "chi2", labels, happened, expected, "ratio")
 
 
-def reliability_curve(c: Context, scored: ModelScores) -> tuple[Float64Array, Statistic]:
+def reliability_curve(c: LogVersions, scored: ModelScores) -> tuple[Float64Array, Statistic]:
     """The calibration curve on logged histories: mean probability of each tenth, and the share of
     it that was chosen."""
     n = c.log.n_events // c.sums.n_versions
@@ -209,7 +211,7 @@ def reliability_curve(c: Context, scored: ModelScores) -> tuple[Float64Array, St
 
 
 def _by_bin(
-    c: Context, probs: Float64Array, n_events: int
+    c: LogVersions, probs: Float64Array, n_events: int
 ) -> tuple[tuple[str, ...], Float64Array, Float64Array, Float64Array]:
     """Labels of the bins of the first events' candidates, and in each bin the choices, the sum of
     the probabilities and the candidates, shape (n_versions, n_users, n_bins)."""
@@ -243,7 +245,7 @@ def bins_of(probs: Float64Array) -> AnyArray:
     return np.asarray(np.unique(groups[level], return_inverse=True)[1])
 
 
-def ranks(c: Context, scored: ModelScores) -> Float64Array:
+def ranks(c: LogVersions, scored: ModelScores) -> Float64Array:
     """Place of each event's choice by utility, 1 the best, ties counted half; NaN without a
     click."""
     offsets, choices = c.log.display_offsets, c.log.choices

@@ -27,9 +27,9 @@ from fastgaum.machine import machine_facts
 from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
 from fastgaum.metrics.precision import micro_mean, user_mean
-from fastgaum.reports.grid import GridPlan, GridRun, Outcome, RunFigures, run_all
+from fastgaum.reports.grid import GridPlan, GridRun, RunFigures, RunOutcome, run_all
 from fastgaum.reports.log_facts import (
-    KS,
+    FLOOR_KS,
     PooledEvents,
     dataset_facts,
     published_datasets,
@@ -185,7 +185,7 @@ def compare_logs(
     jobs: int = 1,
     device: str = "auto",
     on_start: Callable[[GridRun], None] = lambda run: None,
-    on_done: Callable[[GridRun, Outcome, int], None] = lambda run, outcome, done: None,
+    on_done: Callable[[GridRun, RunOutcome, int], None] = lambda run, outcome, done: None,
 ) -> Comparison:
     """Fit what the plan says on every log, and put the figures together.
 
@@ -201,7 +201,7 @@ def compare_logs(
     runs = plan.runs(list(logs))
     for log in () if plan.resplits else logs.values():
         _require_splits(log)
-    outcomes: list[Outcome] = [""] * len(runs)
+    outcomes: list[RunOutcome] = [""] * len(runs)
     with closing(run_all(logs, runs, jobs, device, on_start)) as results:
         for done, (i, outcome) in enumerate(results, 1):
             outcomes[i] = outcome
@@ -301,11 +301,13 @@ class Row:
 
 
 def _per_event(head: HeadFigures) -> dict[str, Float64Array]:
-    found = {f"prec{k}": head.precision_per_event[k] for k in KS} | {"nll": head.nll_per_event}
+    found = {f"prec{k}": head.precision_per_event[k] for k in FLOOR_KS} | {
+        "nll": head.nll_per_event
+    }
     if head.displays is None:
         return found
     ranked = head.displays.per_event
-    recall = {f"recall{k}": ranked.recall[k] for k in KS}
+    recall = {f"recall{k}": ranked.recall[k] for k in FLOOR_KS}
     return found | recall | {"mrr": ranked.mrr, "ndcg": ranked.ndcg}
 
 
@@ -387,7 +389,7 @@ def cells_of(
         **_interval(row, "mrr", "mrr", events),
         **_interval(row, "ndcg", "ndcg", events),
     }
-    for k in KS:
+    for k in FLOOR_KS:
         values = row.pooled(f"prec{k}")
         interval = bootstrap_mean(values, events.users)
         way = None

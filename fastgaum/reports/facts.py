@@ -225,7 +225,7 @@ def _extremes(candidates: pl.DataFrame, log: SessionLog) -> Json:
     }
 
 
-DRAWS = 300
+BOOTSTRAPS = 300
 """of the bootstrap over users, for each point of a curve"""
 EDGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """where the points of a candidates' curve are cut; an edge belongs to the point above it"""
@@ -277,7 +277,7 @@ def _curve(
     points = []
     for group in np.unique(bins):
         cases = bins == group
-        share = bootstrap_mean(outcomes[cases], users[cases], draws=DRAWS)
+        share = bootstrap_mean(outcomes[cases], users[cases], draws=BOOTSTRAPS)
         points.append(
             {
                 "predicted": float(probs[cases].mean()),

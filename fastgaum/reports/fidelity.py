@@ -21,7 +21,7 @@ from fastgaum.metrics.calibration import candidate_outcomes, expected_calibratio
 from fastgaum.metrics.intervals import Statistic
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.behaviour import Context, ModelScores, reliability_curve, statistics_of
+from fastgaum.reports.behaviour import LogVersions, ModelScores, reliability_curve, statistics_of
 from fastgaum.reports.permutation import (
     agreement,
     compare_sides,
@@ -92,7 +92,7 @@ def fidelity(
     read_by: Head = head if head is not None else getattr(world, "head", "reward")
     replicas = max(1, episodes // part.n_sessions)
     every = versions(part, replay(world, part, replicas, seed))
-    context = Context.of(every, 1 + replicas, model.space)
+    context = LogVersions.of(every, 1 + replicas, model.space)
     tell = progress or (lambda done, total: None)
     tell(0, None)
     scored = ModelScores.of(model, every, read_by)
@@ -188,7 +188,7 @@ def _statistics(statistics: Sequence[Statistic], compared: Sequence[Json]) -> li
     return rows
 
 
-def _calibration(context: Context, scored: ModelScores, draws: int, seed: int) -> Json:
+def _calibration(context: LogVersions, scored: ModelScores, draws: int, seed: int) -> Json:
     """What the model says on logged histories, and what its calibration error is where it is right
     by construction."""
     c, n_versions = context, context.sums.n_versions

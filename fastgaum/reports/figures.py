@@ -25,14 +25,14 @@ _FLOOR_LINES = {
 }
 
 Key = tuple[str, str]
-Keys = list[Key]
-Rows = Mapping[Key, Mapping[str, Json]]
+CellKeys = list[Key]
+CellRows = Mapping[Key, Mapping[str, Json]]
 
 
 def draw_precision(result: Json, path: Path, *, narrow: bool = False) -> None:
     """Draw a reproduce object and write it, atomically.
 
-    Rows are the models, best mean over the data sets first; dots and bars are means and 95 %
+    CellRows are the models, best mean over the data sets first; dots and bars are means and 95 %
     intervals, diamonds published figures of the same model. The floors are lines. The panels stand
     side by side; if `narrow`, one below the other, so that a phone shows text of a readable size.
 
@@ -58,7 +58,7 @@ def draw_precision(result: Json, path: Path, *, narrow: bool = False) -> None:
                 text.set_color(_colour(key))
 
 
-def _order(tables: Iterable[Rows]) -> Keys:
+def _order(tables: Iterable[CellRows]) -> CellKeys:
     """Rows of all data sets, best mean first; a model that is a floor is a line already."""
     means: dict[Key, list[float]] = {}
     for rows in tables:
@@ -68,7 +68,7 @@ def _order(tables: Iterable[Rows]) -> Keys:
     return sorted(means, key=lambda key: -sum(means[key]) / len(means[key]))
 
 
-def _panel(panel: Axes, name: str, facts: Json, rows: Rows, keys: Keys) -> None:
+def _panel(panel: Axes, name: str, facts: Json, rows: CellRows, keys: CellKeys) -> None:
     others = {
         floor: by_k["1"] or 0.0
         for floor, by_k in facts["floors"].items()

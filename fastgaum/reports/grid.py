@@ -168,7 +168,7 @@ class RunFigures:
     """settings that the fit itself compared on the validation split; None where it compared none"""
 
 
-Outcome = RunFigures | str
+RunOutcome = RunFigures | str
 """of a run; the reason where it gave nothing"""
 
 
@@ -178,7 +178,7 @@ def run_all(
     jobs: int,
     device: str,
     on_start: Callable[[GridRun], None],
-) -> Generator[tuple[int, Outcome], None, None]:
+) -> Generator[tuple[int, RunOutcome], None, None]:
     """Yield each run's outcome as it ends, with its place in `runs`; at most `jobs` runs at a time.
 
     `logs` are the logs with their own splits: each run splits its log anew if it says so. A run
@@ -211,7 +211,7 @@ def run_all(
                 yield order[place], outcome
 
 
-def run_one(run: GridRun, log: SessionLog, device: str) -> Outcome:
+def run_one(run: GridRun, log: SessionLog, device: str) -> RunOutcome:
     """Train and evaluate with one thread; `log` has its own split."""
     started = time.perf_counter()
     try:
@@ -252,6 +252,6 @@ def _start_worker(folders: dict[str, Path], device: str) -> None:
     _worker = {name: load_log(folder) for name, folder in folders.items()}, device
 
 
-def _run_in_worker(run: GridRun) -> Outcome:
+def _run_in_worker(run: GridRun) -> RunOutcome:
     logs, device = _worker
     return run_one(run, logs[run.dataset], device)

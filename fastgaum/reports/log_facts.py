@@ -80,7 +80,7 @@ def _split_facts(log: SessionLog, name: str) -> Json:
     }
 
 
-KS = (1, 2)
+FLOOR_KS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def dataset_facts(
     it is known."""
     splits = [split_log(log, seed) for seed in resplits]
     audits = [audit(split) for split in splits]
-    floors = [floor_precisions(split, "test", KS) for split in splits]
+    floors = [floor_precisions(split, "test", FLOOR_KS) for split in splits]
     shares: Json = {}
     for parts in zip(*(one.facts for one in audits), strict=True):
         n = [part.n for part in parts]
@@ -129,7 +129,8 @@ def dataset_facts(
         "fingerprint": log.fingerprint,
         "floors": {
             floor.replace(" ", "_"): {
-                str(k): micro_mean(np.concatenate([part[floor][k] for part in floors])) for k in KS
+                str(k): micro_mean(np.concatenate([part[floor][k] for part in floors]))
+                for k in FLOOR_KS
             }
             for floor in floors[0]
         },
@@ -155,10 +156,10 @@ def pooled_oracle(
 ) -> dict[str, float]:
     """What the truth scores on the test events of all splits: {"1": prec@1, "2": prec@2} in
     percent, "nll" in nats."""
-    scores = [oracle_scores(split_log(log, seed), truth, ks=KS) for seed in resplits]
+    scores = [oracle_scores(split_log(log, seed), truth, ks=FLOOR_KS) for seed in resplits]
     choices, events = [one.n_choices for one in scores], [one.n_events for one in scores]
     precision = {
-        str(k): 100 * weighted_mean([one.precision[k] for one in scores], choices) for k in KS
+        str(k): 100 * weighted_mean([one.precision[k] for one in scores], choices) for k in FLOOR_KS
     }
     return {**precision, "nll": weighted_mean([one.nll for one in scores], events)}
 

@@ -28,7 +28,7 @@ from scipy.stats import rankdata
 
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.metrics.intervals import AnyArray, Statistic, Test, ratio
-from fastgaum.reports.behaviour import Context, ModelScores
+from fastgaum.reports.behaviour import LogVersions, ModelScores
 from fastgaum.reports.table import Json
 
 CHUNK = 1 << 22
@@ -147,7 +147,7 @@ def distance(
 
 
 def policies_of(
-    context: Context, own: ModelScores, others: Mapping[str, ModelScores]
+    context: LogVersions, own: ModelScores, others: Mapping[str, ModelScores]
 ) -> dict[str, Float64Array]:
     """Probability that each policy recommends a candidate, (n_candidates,), by name.
 
@@ -203,7 +203,7 @@ def softmax_policy(scores: AnyArray, offsets: IntArray) -> Float64Array:
     )
 
 
-def values_of(context: Context, policies: Mapping[str, AnyArray]) -> Statistic:
+def values_of(context: LogVersions, policies: Mapping[str, AnyArray]) -> Statistic:
     """Share of events whose choice is what a policy recommends, a group per policy; no click counts
     as 0."""
     c, names = context, tuple(policies)

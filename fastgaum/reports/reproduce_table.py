@@ -21,7 +21,7 @@ FLOOR_MODELS = {
 }
 """the model that is a floor with a row's figures: its row stands among the floors, once, and is
 never bold"""
-COLUMNS = (
+RESULT_COLUMNS = (
     TableColumn("model", "label"),
     TableColumn("prec@1", "prec1"),
     TableColumn("95 %", "ci1", 1),
@@ -108,7 +108,7 @@ def _block(result: Json, name: str, facts: Json) -> Block:
             bold = [f"prec{k}" for k in KS if by_k[k].get("bold")]
             label = label_of(key, rows) + mark
             lines.append({"label": label, "bold": bold, **_figures(by_k)})
-    columns = [*COLUMNS]
+    columns = [*RESULT_COLUMNS]
     if facts.get("oracle") is not None:
         oracle = facts["oracle"]
         lines.append({"label": "oracle", "nll": oracle["nll"], **_precisions(oracle)})

@@ -26,7 +26,7 @@ from fastgaum.row_files import READ_ERRORS, one_line, read_small_parquet
 from fastgaum.untrusted import parse_json, read_text
 
 _TYPES = {"int": pl.Int64, "float": pl.Float64, "str": pl.String, "bool": pl.Boolean}
-COLUMNS = {name: _TYPES[str(one.type)] for name, one in EpochRow.__dataclass_fields__.items()}
+EPOCH_COLUMNS = {name: _TYPES[str(one.type)] for name, one in EpochRow.__dataclass_fields__.items()}
 """columns of a training table and their types"""
 MOST_ROWS = 10_000
 """rows of a training table that a page has room for"""
@@ -117,7 +117,7 @@ def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
     if isinstance(model, UserModel):
         epochs, fits = _epochs(table, folder), table.clear()
     else:
-        epochs, fits = pl.DataFrame(schema=COLUMNS), _fits(table, folder)
+        epochs, fits = pl.DataFrame(schema=EPOCH_COLUMNS), _fits(table, folder)
     return TrainedRun(folder, model, machine, reading, epochs, fits)
 
 
@@ -170,11 +170,11 @@ def _table(folder: Path) -> pl.DataFrame:
 
 def _epochs(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
     """The columns of `EpochRow`, checked."""
-    missing = [name for name in COLUMNS if name not in table.columns]
+    missing = [name for name in EPOCH_COLUMNS if name not in table.columns]
     if missing:
         raise CheckpointError(f"the table in '{folder}' has no {missing[0]}: train again")
     try:
-        table = table.select(pl.col(name).cast(kind) for name, kind in COLUMNS.items())
+        table = table.select(pl.col(name).cast(kind) for name, kind in EPOCH_COLUMNS.items())
     except pl.exceptions.PolarsError as error:
         raise CheckpointError(
             f"the table in '{folder}' is damaged ({one_line(error)}): train again"

@@ -15,16 +15,16 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 Task = TypeVar("Task")
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 def side_by_side(
-    function: Callable[[Task], Result],
+    function: Callable[[Task], _Result],
     tasks: Sequence[Task],
     jobs: int,
     prepare: Callable[..., None] | None = None,
     arguments: tuple[object, ...] = (),
-) -> Generator[tuple[int, Result], None, None]:
+) -> Generator[tuple[int, _Result], None, None]:
     """Yield function(task) of each task as it ends, with its place in `tasks`; at most `jobs` at a
     time, begun in their order; one job works in this process.
 

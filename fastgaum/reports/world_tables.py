@@ -237,7 +237,7 @@ def _policy_notes(report: Json | None) -> tuple[str, ...]:
     return (what, *lines)
 
 
-SHOWN = (1, 2, 5, 10)
+SHOWN_COUNTS = (1, 2, 5, 10)
 """episodes of an adaptation curve that its table shows"""
 POLICY_COLUMNS = (
     TableColumn("policy", "policy"),
@@ -292,7 +292,7 @@ def adaptation_block(result: Json) -> Block:
         {"users": f"{at:,}"}
         | {name: met[name, at]["return"] for name in players}
         | {f"{name}_ci": met[name, at]["ci"] for name in players}
-        for at in (users[episode - 1] for episode in SHOWN if episode <= len(users))
+        for at in (users[episode - 1] for episode in SHOWN_COUNTS if episode <= len(users))
     ]
     columns = [
         TableColumn("users met", "users"),

@@ -28,7 +28,7 @@ from fastgaum import __version__
 from fastgaum.errors import FastgaumError
 from fastgaum.models.online import OnlineModel, OnlineUser
 
-MOST_BYTES = 1 << 20
+MOST_BODY = 1 << 20
 """bytes of a request's body"""
 Value = str | int | float | bool | None
 
@@ -71,8 +71,8 @@ async def _read(request: Request, kind: type[_Nothing]) -> _Nothing:
     try:
         async for part in request.stream():
             data += part
-            if len(data) > MOST_BYTES:
-                says = f"a body has at most {MOST_BYTES} bytes: ask for fewer items"
+            if len(data) > MOST_BODY:
+                says = f"a body has at most {MOST_BODY} bytes: ask for fewer items"
                 raise HTTPException(413, says)
         return msgspec.json.decode(data, type=kind)
     except (ClientDisconnect, asyncio.CancelledError):

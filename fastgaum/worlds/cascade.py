@@ -24,7 +24,7 @@ from gymnasium.vector.utils import batch_space
 
 from fastgaum.arrays import BoolArray
 from fastgaum.errors import ActionError, ConfigError
-from fastgaum.worlds.observations import Info, Observation, row_of
+from fastgaum.worlds.observations import Info, Observed, row_of
 from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import Step, UserVectorEnv
 
@@ -71,7 +71,7 @@ class Picks:
             np.concatenate([base.low, low]), np.concatenate([base.high, high]), dtype=np.float32
         )
 
-    def observe(self, base: Observation) -> Observation:
+    def observe(self, base: Observed) -> Observed:
         """Observations of all users; new arrays."""
         place = np.zeros((self.n, self.slate_size), np.float32)
         place[self._everyone, self.places] = 1
@@ -125,7 +125,7 @@ class Picks:
 class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """One user, one item per step.
 
-    Observation: the environment's, then the place to fill, one-hot (slate_size,), then, with
+    Observed: the environment's, then the place to fill, one-hot (slate_size,), then, with
     `observe_taken`, 1 for each place of the pool that the slate holds already (pool_size,);
     float32, flat or as keys `place` and `taken` of a dict.
     Action: Discrete(pool_size). Reward and ends: 0 and False until the slate is full, then the
@@ -213,7 +213,7 @@ class VectorCascadeWrapper(_VectorWrapper):
         self.action_space = batch_space(self.single_action_space, env.num_envs)
         self._ended = np.zeros(env.num_envs, np.bool_)
 
-    def reset(self, *, seed: Any = None, options: Info | None = None) -> tuple[Observation, Info]:
+    def reset(self, *, seed: Any = None, options: Info | None = None) -> tuple[Observed, Info]:
         """Start episodes with empty slates, of all users or of those of `options["reset_mask"]`."""
         base, info = self.users.reset(seed=seed, options=options)
         mask = None if options is None else options.get("reset_mask")

@@ -28,7 +28,7 @@ from fastgaum.worlds.world import NO_ITEM, Past, World
 
 Info = dict[str, Any]
 """what Gymnasium passes beside an observation, and the options of a reset"""
-Observation = FloatArray | dict[str, npt.NDArray[np.generic]]
+Observed = FloatArray | dict[str, npt.NDArray[np.generic]]
 
 
 class UserSessions:
@@ -174,7 +174,7 @@ class Observations:
         """Share of the horizon that is left after so many steps, (n,); 1 without a horizon."""
         return (1 - steps / (self._horizon or np.inf)).astype(np.float32)
 
-    def of(self, states: FloatArray, left: FloatArray, copy: bool) -> Observation:
+    def of(self, states: FloatArray, left: FloatArray, copy: bool) -> Observed:
         """Observations of all users in these states, with so much of the episode left, (n,): new
         arrays, or views that the next step overwrites."""
         if self.sessions is not None:
@@ -192,7 +192,7 @@ class Observations:
         return self._flat.copy() if copy else self._flat
 
 
-def row_of(observation: Observation, user: int) -> object:
+def row_of(observation: Observed, user: int) -> object:
     """One user's part of the observations of many; a view."""
     if isinstance(observation, dict):
         return {name: part[user] for name, part in observation.items()}
@@ -216,7 +216,7 @@ def text_of(slate: Sequence[str | None], utilities: FloatArray, place: int) -> s
     return "\n".join([*lines, *(["> nothing"] if place < 0 else [])])
 
 
-def rows_apart(observation: Observation, rows: IntArray, n: int) -> npt.NDArray[np.object_]:
+def rows_apart(observation: Observed, rows: IntArray, n: int) -> npt.NDArray[np.object_]:
     """Copies of some users' observations as Gymnasium's `final_obs` has them: objects, None for the
     others, shape (n,)."""
     apart: npt.NDArray[np.object_] = np.full(n, None, dtype=object)

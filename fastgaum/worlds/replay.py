@@ -24,7 +24,7 @@ from fastgaum.worlds.set_population import SetPopulation
 from fastgaum.worlds.world import NO_ITEM, World
 from fastgaum.worlds.world_set import contexts_of
 
-AT_ONCE = 8192
+USERS_AT_ONCE = 8192
 """users of one population, about"""
 
 
@@ -68,7 +68,7 @@ def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> I
     lengths = np.diff(log.session_offsets)
     # by length: users who stand beside each other end about together
     order = np.argsort(-lengths, kind="stable")
-    step = max(1, AT_ONCE // replicas)
+    step = max(1, USERS_AT_ONCE // replicas)
     for start in range(0, len(order), step):
         _live(world, log, items, contexts, order[start : start + step], choices, rng)
     return choices

@@ -28,7 +28,7 @@ from fastgaum.kernels import synthetic as kernels
 from fastgaum.logs.synthetic import SyntheticWorld, item_names
 from fastgaum.worlds.world import Population, Response, World, checked_slates
 
-PART = 1024
+USERS_OF_PART = 1024
 """users per part"""
 MOST_MARKS = 1 << 30
 """bytes of marks of what was chosen before, which only `repeat` needs"""
@@ -138,7 +138,9 @@ class TruePopulation(Population):
         self._states = np.zeros((n, world.state_dim), np.float32)
         self._seen = self._states.view()
         self._seen.flags.writeable = False
-        self._cuts = [(first, min(first + PART, n)) for first in range(0, n, PART)]
+        self._cuts = [
+            (first, min(first + USERS_OF_PART, n)) for first in range(0, n, USERS_OF_PART)
+        ]
         self._everyone = np.ones(n, bool)
 
     @property

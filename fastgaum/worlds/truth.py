@@ -19,7 +19,7 @@ from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.synthetic import Truth, synthesise
 from fastgaum.row_files import read_small_parquet
 
-KEYS = ("session", "event", "item")
+CANDIDATE_KEYS = ("session", "event", "item")
 """what tells the rows of a truth apart"""
 
 
@@ -96,7 +96,7 @@ def read_truth(path: str | Path, log: SessionLog) -> Truth:
 
     No click gets what the candidates leave. Raises DatasetError if the file cannot be read, lacks a
     column, or does not know a candidate of the log."""
-    wanted = [*KEYS, "utility", "probability"]
+    wanted = [*CANDIDATE_KEYS, "utility", "probability"]
     try:
         frame = read_small_parquet(Path(path)).select(wanted)
     except (LogFormatError, pl.exceptions.PolarsError) as error:
@@ -105,10 +105,10 @@ def read_truth(path: str | Path, log: SessionLog) -> Truth:
             f"{', '.join(wanted)} are required"
         ) from None
     keys = truth_keys(log)
-    if not frame.select(KEYS).equals(keys):
+    if not frame.select(CANDIDATE_KEYS).equals(keys):
         try:
             frame = keys.join(
-                frame, on=list(KEYS), how="left", maintain_order="left", validate="m:1"
+                frame, on=list(CANDIDATE_KEYS), how="left", maintain_order="left", validate="m:1"
             )
         except pl.exceptions.PolarsError as error:
             raise DatasetError(

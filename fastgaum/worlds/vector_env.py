@@ -22,7 +22,7 @@ from fastgaum.errors import (
     require_whole,
 )
 from fastgaum.kernels.slates import slates_of
-from fastgaum.worlds.observations import Info, Observation, Observations, rows_apart, text_of
+from fastgaum.worlds.observations import Info, Observations, Observed, rows_apart, text_of
 from fastgaum.worlds.pools import CHOICE, LEAVE, START, Keys, Pool, UserPools, draw_uniform
 from fastgaum.worlds.rules import (
     EnvKeywords,
@@ -35,14 +35,14 @@ from fastgaum.worlds.rules import (
 from fastgaum.worlds.world import Population, World
 from fastgaum.worlds.world_set import followed_population
 
-Step = tuple[Observation, npt.NDArray[np.float32], BoolArray, BoolArray, Info]
+Step = tuple[Observed, npt.NDArray[np.float32], BoolArray, BoolArray, Info]
 
 
 class UserVectorEnv(VectorEnv[Any, Any, Any]):
     """Users that are shown slates, many at once:
     `gymnasium.make_vec("fastgaum.worlds:fastgaum/User-v0", num_envs=4096, run="RUN")`.
 
-    Observation, of n = num_envs users:
+    Observed, of n = num_envs users:
         "flat", without features: the users' states, float32, shape (n, state_dim). "flat", with
         features: the state, then the pool's item features place by place, float32, shape (n,
         state_dim + pool_size · n_features). With end = "termination" the share of the horizon that
@@ -165,7 +165,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Info | None = None
-    ) -> tuple[Observation, Info]:
+    ) -> tuple[Observed, Info]:
         """Start an episode of every user, or of those of `options["reset_mask"]` (bool, shape
         (n,)); the others go on.
 
@@ -207,11 +207,11 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             self._finish(done, info)
         return self.observe(), rewards, terminated, truncated, info
 
-    def observe(self) -> Observation:
+    def observe(self) -> Observed:
         """The observations now; no state moves."""
         return self._seen(self.options.copy)
 
-    def _seen(self, copy: bool) -> Observation:
+    def _seen(self, copy: bool) -> Observed:
         left = self._observations.left(self._keys.steps)
         return self._observations.of(self.users.states, left, copy)
 

@@ -15,7 +15,7 @@ from fastgaum.cli.app import main
 from fastgaum.errors import SeenUsersError
 from fastgaum.logs.log import resplit
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.models.model_file import FORMAT
+from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.user_model import UserModel
 
 CANDIDATES = 6
@@ -191,19 +191,19 @@ def test_users_in_both_parts_of_a_split_by_time_are_said(tmp_path, capsys) -> No
 
 
 def test_a_file_that_does_not_say_who_trained_is_refused(folder, capsys) -> None:
-    state = load_state(folder / "run" / "model.safetensors", FORMAT, "", State)
+    state = load_state(folder / "run" / "model.safetensors", MODEL_FORMAT, "", State)
     del state["space"]["base"]["trained"]
-    save_state(folder / "before", FORMAT, state)
+    save_state(folder / "before", MODEL_FORMAT, state)
     seen = convert(folder, "log.parquet", "--split-seed", "7")
     assert score(folder, seen, run="before") is None
     assert "trained" in capsys.readouterr().err
 
 
 def test_damaged_hashes_are_refused(folder, capsys) -> None:
-    state = load_state(folder / "run" / "model.safetensors", FORMAT, "", State)
+    state = load_state(folder / "run" / "model.safetensors", MODEL_FORMAT, "", State)
     state["space"]["base"]["trained"]["users"] = state["space"]["base"]["trained"]["users"][
         ::-1
     ].copy()
-    save_state(folder / "damaged", FORMAT, state)
+    save_state(folder / "damaged", MODEL_FORMAT, state)
     assert score(folder, "log.parquet", run="damaged") is None
     assert "users that trained are not in order" in capsys.readouterr().err

@@ -190,10 +190,10 @@ def test_a_damaged_resume_file_is_named_and_all_files_stay(log: SessionLog, tmp_
     start_and_stop(config, log, folder, 14)
     file = folder / "resume.safetensors"
     for damage in DAMAGES.values():
-        state = load_state(file, checkpoint.FORMAT, "", State)
+        state = load_state(file, checkpoint.RUN_FORMAT, "", State)
         whole = file.read_bytes()
         damage(state["trainer"])
-        save_state(file, checkpoint.FORMAT, state)
+        save_state(file, checkpoint.RUN_FORMAT, state)
         before = {path: path.read_bytes() for path in folder.iterdir()}
         with pytest.raises(CheckpointError, match=r"resume\.safetensors"):
             resume(config, log, folder)

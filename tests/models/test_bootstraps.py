@@ -170,11 +170,11 @@ def test_a_run_stopped_in_any_of_its_fits_goes_on(
 
 
 def test_a_file_that_lost_a_bootstrap_is_damaged(whole: Path, tmp_path: Path) -> None:
-    state = load_state(whole / "model.safetensors", model_file.FORMAT, "", State)
+    state = load_state(whole / "model.safetensors", model_file.MODEL_FORMAT, "", State)
     file = tmp_path / "model.safetensors"
-    save_state(file, model_file.FORMAT, {**state, "bootstraps": state["bootstraps"][:1]})
+    save_state(file, model_file.MODEL_FORMAT, {**state, "bootstraps": state["bootstraps"][:1]})
     with pytest.raises(CheckpointError, match=r"1 fits on bootstraps, .* worlds = 3"):
         UserModel.load(file)
-    save_state(file, model_file.FORMAT, {**state, "bootstraps": [{}, {}]})
+    save_state(file, model_file.MODEL_FORMAT, {**state, "bootstraps": [{}, {}]})
     with pytest.raises(CheckpointError, match="damaged"):
         UserModel.load(file)

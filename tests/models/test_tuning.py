@@ -20,7 +20,7 @@ from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.intervals import Interval
 from fastgaum.models import tuning as module
 from fastgaum.models.prepared import held_out_folds
-from fastgaum.models.tuning import KEYS, TunedTrial, Tuning, trials_file, tune
+from fastgaum.models.tuning import TUNED_KEYS, TunedTrial, Tuning, trials_file, tune
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import SIZES
 
@@ -248,7 +248,7 @@ def test_mistakes(log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"drpout": 0.1}, "did you mean 'dropout'"),
         ({"preset": "paper-lstm"}, "tune varies the preset 'fastgaum', got preset = 'paper-lstm'"),
         ({"regulariser": "l2"}, "trials are judged by their likelihood, regulariser = l2"),
-        ({key: getattr(Config(), key) for key in KEYS}, "every key that is varied is set"),
+        ({key: getattr(Config(), key) for key in TUNED_KEYS}, "every key that is varied is set"),
         ({"rounds_lr": 100.0}, r"lr · weight_decay must be below 1, got 0.01 · 1.0"),
     ):
         with pytest.raises(ConfigError, match=says):
@@ -273,7 +273,7 @@ def test_the_space_holds_the_default_of_every_size(log: SessionLog) -> None:
     assert search.keys == ["hidden", "history_dim", "dropout", "id_dropout", "weight_decay"]
     search.settings = Config().settings(10_000, 60_000, 600_000)
     assert len(search.settings) == len(SIZES)
-    search.keys = list(KEYS)
+    search.keys = list(TUNED_KEYS)
     study = optuna.create_study()
     for name, config in search.settings.items():
         study.enqueue_trial(search.values_of(name))

@@ -10,7 +10,7 @@ import pytest
 from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.errors import CheckpointError
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.registry import FORMAT, load_policy, save_policy, untrained
+from fastgaum.policies.registry import POLICY_FORMAT, load_policy, save_policy, untrained
 from fastgaum.policies.rollout import Setting
 from fastgaum.worlds.pools import Pool
 from tests.policies.small_world import TiringWorld
@@ -38,8 +38,8 @@ def test_a_file_says_what_the_policy_was_trained_with(tmp_path: Path) -> None:
         "the policy's file does not say the reward that it was trained with: it meets reward "
         "utility"
     ]
-    state = load_state(file, FORMAT, "", State)
+    state = load_state(file, POLICY_FORMAT, "", State)
     for wrong in ({"horizon": 2.5}, {"reward": "likes"}, {"leaving": [2.0]}, {"horizon": 0}):
-        save_state(file, FORMAT, state | {"setting": wrong})
+        save_state(file, POLICY_FORMAT, state | {"setting": wrong})
         with pytest.raises(CheckpointError, match="damaged"):
             load_policy(file, world)

@@ -70,7 +70,7 @@ def test_an_episode_does_not_depend_on_how_many_there_are(
     many = played(n=50, seed=3, **options)
     few = played(n=20, seed=3, **options)
     assert many.filter(pl.col("session") < 20).equals(few)
-    monkeypatch.setattr(module, "ROWS", 5 * 4 * 7)
+    monkeypatch.setattr(module, "WRITTEN_AT_ONCE", 5 * 4 * 7)
     parts = list(trajectories(WORLD, "random", Setting(4, 5, **options), 50, 3))
     assert len(parts) == 8
     assert pl.concat(parts).equals(many)

@@ -14,7 +14,7 @@ from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.intervals import Statistic, cut
-from fastgaum.reports.behaviour import Context, ModelScores, reliability_curve, statistics_of
+from fastgaum.reports.behaviour import LogVersions, ModelScores, reliability_curve, statistics_of
 from fastgaum.reports.permutation import policies_of, sides, values_of
 from fastgaum.worlds.replay import versions
 from tests.builders import random_log
@@ -25,7 +25,7 @@ REPLICAS = 2
 @pytest.fixture(
     scope="module", params=[0.0, 0.3], ids=["every event has a click", "no click is offered"]
 )
-def setting(request: pytest.FixtureRequest) -> tuple[SessionLog, Context, ModelScores, bool]:
+def setting(request: pytest.FixtureRequest) -> tuple[SessionLog, LogVersions, ModelScores, bool]:
     log = random_log(
         5, n_sessions=80, n_items=14, max_length=9, no_click=request.param, shared_users=True
     )
@@ -40,7 +40,7 @@ def setting(request: pytest.FixtureRequest) -> tuple[SessionLog, Context, ModelS
     assert model.space is not None
     return (
         every,
-        Context.of(every, 1 + REPLICAS, model.space),
+        LogVersions.of(every, 1 + REPLICAS, model.space),
         ModelScores.of(model, every, "reward"),
         model.outside,
     )
@@ -115,7 +115,7 @@ def ratios(statistic: Statistic) -> np.ndarray:
 
 
 def test_means_are_those_told_event_by_event(
-    setting: tuple[SessionLog, Context, ModelScores, bool],
+    setting: tuple[SessionLog, LogVersions, ModelScores, bool],
 ) -> None:
     log, context, scored, outside = setting
     found = {one.name: one for one in statistics_of(context, scored, outside)}
@@ -149,7 +149,7 @@ def test_means_are_those_told_event_by_event(
 
 
 def test_depths_are_counted_session_by_session(
-    setting: tuple[SessionLog, Context, ModelScores, bool],
+    setting: tuple[SessionLog, LogVersions, ModelScores, bool],
 ) -> None:
     """Clicks per session where no click is offered, places where displays have an order."""
     log, context, scored, outside = setting
@@ -180,7 +180,7 @@ def test_depths_are_counted_session_by_session(
             assert ratios(spread)[version] == pytest.approx(shares), name
 
 
-def test_distributions(setting: tuple[SessionLog, Context, ModelScores, bool]) -> None:
+def test_distributions(setting: tuple[SessionLog, LogVersions, ModelScores, bool]) -> None:
     log, context, scored, outside = setting
     found = {one.name: one for one in statistics_of(context, scored, outside)}
     events = [event for event in told(log, scored) if event["clicked"]]
@@ -198,7 +198,7 @@ def test_distributions(setting: tuple[SessionLog, Context, ModelScores, bool]) -
 
 
 def test_calibration_counts_what_happened_per_what_was_expected(
-    setting: tuple[SessionLog, Context, ModelScores, bool],
+    setting: tuple[SessionLog, LogVersions, ModelScores, bool],
 ) -> None:
     log, context, scored, outside = setting
     found = next(
@@ -233,7 +233,7 @@ def test_calibration_counts_what_happened_per_what_was_expected(
     )
 
 
-def test_entropies(setting: tuple[SessionLog, Context, ModelScores, bool]) -> None:
+def test_entropies(setting: tuple[SessionLog, LogVersions, ModelScores, bool]) -> None:
     log, _, scored, outside = setting
     entropies = scored.entropy(log.display_offsets)
     for event in range(0, log.n_events, 17):
@@ -246,7 +246,7 @@ def test_entropies(setting: tuple[SessionLog, Context, ModelScores, bool]) -> No
         )
 
 
-def test_values_of_policies(setting: tuple[SessionLog, Context, ModelScores, bool]) -> None:
+def test_values_of_policies(setting: tuple[SessionLog, LogVersions, ModelScores, bool]) -> None:
     log, context, scored, _ = setting
     policies = policies_of(context, scored, {"other": scored})
     values = ratios(values_of(context, policies))
@@ -277,7 +277,7 @@ def test_no_click_without_a_probability_is_refused() -> None:
     model.fit(log)
     assert model.space is not None
     every = versions(log, np.full((1, log.n_events), -1, np.int32))
-    context = Context.of(every, 2, model.space)
+    context = LogVersions.of(every, 2, model.space)
     with pytest.raises(
         ConfigError, match="which the model does not offer: train with no_click = always"
     ):

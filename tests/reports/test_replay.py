@@ -48,7 +48,7 @@ def test_every_replica_lives_the_displays_with_its_own_history(
     log = random_log(seed, n_sessions=15, n_items=5)
     world = FirstNew(log.item_ids.reverse())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "AT_ONCE", at_once)
+        patch.setattr(module, "USERS_AT_ONCE", at_once)
         choices = replay(world, log, replicas, seed)
     assert choices.tolist() == [first_new(log)] * replicas
 

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from fastgaum.cli.app import main
 from fastgaum.models.user_model import UserModel
-from fastgaum.serve.http import MOST_BYTES, http_app
+from fastgaum.serve.http import MOST_BODY, http_app
 from tests.builders import random_log
 from tests.models.online_users import model_of
 from tests.worlds.test_learned_world import IDENTITY, fitted
@@ -112,7 +112,7 @@ WRONG: list[tuple[str, str, Any, int, str]] = [
     ("POST", "USER/probabilities", {"items": ["i1"], "context": {}}, 400, "no field 'hour'"),
     ("POST", "USER/probabilities", {**GOOD, "items": []}, 400, "at least one item, got none"),
     ("POST", "USER/probabilities", {**GOOD, "items": ["a", "a"]}, 400, "got 'a' twice"),
-    ("POST", "USER/probabilities", b" " * (MOST_BYTES + 1), 413, "at most 1048576 bytes"),
+    ("POST", "USER/probabilities", b" " * (MOST_BODY + 1), 413, "at most 1048576 bytes"),
     ("POST", "USER/choice", {"item": "i1"}, 400, "call probabilities with its items first"),
     ("POST", "USER/action", {"item": "i1", "action": "view"}, 400, "the model reads no actions"),
     ("POST", "USER/choice", {}, 400, "missing required field `item`"),
