@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
-    {"errors", "presets", "untrusted"},
+    {"arrays", "errors", "presets", "untrusted"},
     {
         "config",
         "files",
