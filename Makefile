@@ -123,7 +123,7 @@ click-models:
 
 # Hostile inputs and what must happen, a row each (tests/attack/table.py), in a process that may die of one: another takes its place.
 attack: setup
-	$(PYTEST) -n 1 tests/attack tests/cli/test_bad_input.py
+	ATTACK_SECONDS=5 $(PYTEST) -n 1 tests/attack tests/cli/test_bad_input.py
 
 docs: setup
 	$(BIN)/mkdocs serve
