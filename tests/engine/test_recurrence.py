@@ -20,12 +20,17 @@ from fastgaum.nets.sequences import lstm
 
 OFFSETS = [0, 0, 3, 4, 12, 12, 17, 18, 18]
 REGIMES: dict[str, dict[str, Any]] = {
-    "narrow tiles": {"ROWS": 4},
+    "narrow tiles": {"SEQUENCES_OF_TILE": 4},
     "wide tiles": {},
     "blocks": {"SMALL_PRODUCT": 0},
-    "parts": {"ROWS": 4, "PART": 1e-9, "MOST_PARTS": 3},
-    "blocks and parts": {"ROWS": 4, "PART": 1e-9, "SMALL_PRODUCT": 0, "OUTER_ROWS": 3},
-    "weights whole": {"ROWS": 4, "SMALL_PRODUCT": 0, "WIDE": 1},
+    "parts": {"SEQUENCES_OF_TILE": 4, "SECONDS_OF_PART": 1e-9, "MOST_PARTS": 3},
+    "blocks and parts": {
+        "SEQUENCES_OF_TILE": 4,
+        "SECONDS_OF_PART": 1e-9,
+        "SMALL_PRODUCT": 0,
+        "OUTER_ROWS": 3,
+    },
+    "weights whole": {"SEQUENCES_OF_TILE": 4, "SMALL_PRODUCT": 0, "WIDE_WEIGHTS": 1},
 }
 """ways to walk a batch that its size and the hidden units decide: tiles of four sequences or more,
 weights whole or in blocks of four units, one part or several"""

@@ -158,7 +158,7 @@ def test_pairs_are_dropped_by_their_displays_alone(monkeypatch: pytest.MonkeyPat
     events = CrossedEvents(offsets, items, np.array([0, 1, 0, 0], np.int32), values)
     whole = count_crossed(events, 1, 4)
     assert whole.displays.tolist() == [3, 3, 1, 1]
-    monkeypatch.setattr("fastgaum.features.crossed.MOST_PAIRS", 3)
+    monkeypatch.setattr("fastgaum.features.crossed.MOST_CROSSED", 3)
     kept = most_displayed(count_crossed(events, 1, 4), 4)
     assert kept.items.tolist() == [0, 1]
     assert kept.displays.tolist() == [3, 3]

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from fastgaum.models.online_model import OnlineModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.game.epochs import EpochRow, Observer
-from fastgaum.models.online import OnlineUser
+from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.regularisers import Custom
 from tests.builders import log_of, values_of

@@ -118,7 +118,7 @@ def test_how_many_sessions_are_lived_at_once_changes_nothing(
     asked = log, Target(RandomPolicy()), FollowedWorld(ITEMS), pool, np.ones(ITEMS)
     random = replay_policy(*asked).random
     assert (replay_policy(*asked, seed=1).random != random).all()
-    monkeypatch.setattr("fastgaum.ope.shown.AT_ONCE", 3 * ITEMS)
+    monkeypatch.setattr("fastgaum.ope.shown.UTILITIES_AT_ONCE", 3 * ITEMS)
     np.testing.assert_array_equal(replay_policy(*asked).random, random)
 
 
