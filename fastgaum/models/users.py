@@ -143,7 +143,7 @@ class ShownDisplays(NamedTuple):
     """What some users are shown, a display each, and what networks read of it."""
 
     users: IntArray
-    """shape (n_events,)"""
+    """ascending, each once, shape (n_events,): as many as there are users are all of them"""
     items: IntArray
     """number of each candidate's item, (n_candidates,): its training row, further ones after
     these"""

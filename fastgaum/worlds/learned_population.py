@@ -54,7 +54,11 @@ class LearnedPopulation(Population):
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """Start users anew, without history or after a logged prefix that their key draws."""
-        who = np.arange(self.n, dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
+        who = np.arange(self.n, dtype=np.int32)
+        if rows is not None:
+            # `ShownDisplays` wants users in their order
+            order = np.argsort(rows)
+            who, keys = np.asarray(rows, np.int32)[order], np.asarray(keys)[order]
         self.users.reset(who)
         if self.world.starts is not None:
             self.world.starts.play(self.users, who, keys)

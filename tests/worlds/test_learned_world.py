@@ -244,6 +244,10 @@ def test_logged_starts_are_prefixes_of_the_log(changes: dict[str, Any]) -> None:
         states = model.networks.eval().utility(batch)[1].numpy()
     at = encoded.session_offsets[:-1] + lengths
     np.testing.assert_allclose(users.states, states[at], atol=1e-5)
+    # in whatever order users are named, here two who both have a prefix
+    pair, again = np.flatnonzero(lengths > 0)[:2], world.population(2)
+    again.reset(keys_of(3, 50)[pair[::-1]], np.array([1, 0], np.int32))
+    np.testing.assert_allclose(again.states, users.states[pair], atol=1e-5)
     # the next event's displays, shown; items that training never displayed are none of the world's
     row_of = {item: row for row, item in enumerate(world.item_ids)}
     shown = [
