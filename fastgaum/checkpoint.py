@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,9 +84,10 @@ def load_state(path: Path, format: str, cure: str, kind: type[_T], what: str = "
             not finite.
     """
     with damage_named(path, what):
+        # the size of the opened file: `atomic` may rename another over the path meanwhile
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-        most = min(MOST_HEADER, max(path.stat().st_size - 8, 0))
+            most = min(MOST_HEADER, max(os.fstat(file.fileno()).st_size - 8, 0))
         # the header is parsed at once
         if length > most:
             raise ValueError(f"its header declares {length} bytes, at most {most} are possible")

@@ -204,6 +204,20 @@ def test_a_file_with_one_bit_changed_is_refused(tmp_path: Path) -> None:
     assert same(load_state(file, FORMAT, "cure", State), state)
 
 
+def test_a_file_replaced_while_it_is_read_is_whole(tmp_path: Path) -> None:
+    class Replaced(type(Path())):  # type: ignore[misc]
+        """A path over which a smaller file is renamed as soon as it is open."""
+
+        def open(self, *given: Any, **named: Any) -> Any:
+            opened = super().open(*given, **named)
+            (tmp_path / "small").replace(tmp_path / "state")
+            return opened
+
+    save_state(tmp_path / "small", FORMAT, {"n": 1})
+    save_state(tmp_path / "state", FORMAT, {"texts": ["a"] * 4000})
+    assert load_state(Replaced(tmp_path / "state"), FORMAT, "", State) == {"n": 1}
+
+
 def test_deep_and_long_headers_are_refused(tmp_path: Path) -> None:
     deep = '{"format":"fastgaum-test-1","state":{"a":' + "[" * 5000 + "]" * 5000 + "}}"
     save_file({}, tmp_path / "file", {"fastgaum": deep})
