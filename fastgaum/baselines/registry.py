@@ -14,7 +14,7 @@ from fastgaum.checkpoint import State, damage_named
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.model_file import load_model_state, space_in, user_model_of
+from fastgaum.models.model_file import load_model_state, space_in
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import PRESETS
 
@@ -141,7 +141,7 @@ def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
         CheckpointError: the state is damaged, or made by another version.
     """
     if "model" not in state:
-        return user_model_of(UserModel, file, state, device)
+        return UserModel.of_state(file, state, device)
     with damage_named(file):
         name = state["model"]
         if name not in (*BASELINES, POOL):

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.arrays import FloatArray
-from fastgaum.checkpoint import State
+from fastgaum.checkpoint import State, save_state
 from fastgaum.errors import ConfigError, require_known, require_whole
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
@@ -27,7 +27,7 @@ from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
 from fastgaum.logs.log import SessionLog, SplitName, require_split
 from fastgaum.logs.trained_users import SeenUsers, count_seen
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
-from fastgaum.models.model_file import save_model_state
+from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.splits import (
     Progress,
     SessionEncoder,
@@ -39,9 +39,6 @@ from fastgaum.models.splits import (
 from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.nets.tensors import BatchTensors, to_tensors
-
-if TYPE_CHECKING:
-    from fastgaum.models.online import OnlineUser
 
 _T = TypeVar("_T")
 Head = Literal["reward", "generator"]
@@ -120,7 +117,7 @@ class ChoiceModel(ABC):
             ConfigError: the model has not been trained.
             OutputError: the file cannot be written.
         """
-        save_model_state(Path(path), self.state())
+        save_state(Path(path), MODEL_FORMAT, self.state())
 
     def examination(self, head: Head = "reward") -> FloatArray | None:
         """How much users look at each place, the first being 1, shape (n_places,): what a place
@@ -333,9 +330,9 @@ class ChoiceModel(ABC):
             item=frame["item"].gather(items.fill_null(0)).set(items.is_null(), None)
         )
 
-    def user(self, head: Head = "reward") -> OnlineUser:
+    def user(self, head: Head = "reward") -> Any:
         """A new user whose displays are scored one at a time, as a service has them; of `UserModel`
-        alone.
+        alone (`models.online.OnlineUser`).
 
         Raises:
             ConfigError: the model has no such users, or has not been trained.

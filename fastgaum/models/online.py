@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.engine.fixed import FixedScorer
 from fastgaum.errors import ConfigError, NumericsError, did_you_mean
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.item_vectors import component_names
@@ -36,12 +37,9 @@ from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.logs.columns import MOST_NUMBER, show
 from fastgaum.logs.number_text import parse_numbers
+from fastgaum.models.choice_model import Head
+from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
-
-if TYPE_CHECKING:
-    from fastgaum.engine.fixed import FixedScorer
-    from fastgaum.models.choice_model import Head
-    from fastgaum.models.user_model import UserModel
 
 VIEWS = "views"
 """name under which the view counts of protocol `views` are given"""
@@ -59,7 +57,7 @@ class OnlineModel:
         of_items: values of fields by item, where an item table has them.
     """
 
-    def __init__(self, model: UserModel, head: Head = "reward") -> None:
+    def __init__(self, model: NetworksModel, head: Head = "reward") -> None:
         """Copy a model's networks; changing it afterwards changes nothing here.
 
         Args:

@@ -30,7 +30,6 @@ from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.log import SessionLog
 from fastgaum.machine import machine_facts, peak_memory
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.start import set_start
 from fastgaum.models.user_model import UserModel
 from fastgaum.row_files import read_small_parquet
 
@@ -175,8 +174,13 @@ def resume_run(
 def _follow(model: UserModel, log: SessionLog, processes: Processes) -> pl.DataFrame:
     """Take part in the run that the first process trains and writes."""
     checkpoint = _of_first(processes, log, None)
-    set_start(model, checkpoint.start, None)
+    _set_start(model, checkpoint, None)
     return model.fit(log, checkpointer=Checkpointer(None, checkpoint), processes=processes)
+
+
+def _set_start(model: UserModel, checkpoint: Checkpoint, file: Path | None) -> None:
+    if checkpoint.start is not None and model.start is None:
+        model.start = model.like_saved(file, checkpoint.start)
 
 
 def _of_first(processes: Processes, log: SessionLog, checkpoint: Checkpoint | None) -> Checkpoint:
@@ -292,7 +296,7 @@ def _run(
     started, file = time.perf_counter(), folder / RESUME_FILE
     checkpointer = Checkpointer(file, _of_first(processes, log, checkpoint), on_begin=writer.clear)
     resumed = checkpoint.trainer is not None
-    set_start(model, checkpoint.start, file)
+    _set_start(model, checkpoint, file)
     del checkpoint
     try:
         table = model.fit(log, [writer, *observers], checkpointer=checkpointer, processes=processes)

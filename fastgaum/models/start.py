@@ -5,45 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from fastgaum.checkpoint import State
 from fastgaum.config import Config
-from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
+from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.model_file import bootstraps_of, load_model_state, user_model_of
+from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.splits import offers_no_click
 from fastgaum.nets.networks import Networks
 from fastgaum.presets import TRAINING_KEYS
 
-if TYPE_CHECKING:
-    from fastgaum.models.user_model import UserModel
-    from fastgaum.nets.histories import Encoders
-    from fastgaum.nets.regularisers import Regulariser
 
-
-def former_model(
-    kind: type[UserModel], path: Path, regulariser: Regulariser | None, history: Encoders | None
-) -> UserModel:
-    """The model of a run that a fit goes on from, on the CPU.
-
-    Raises:
-        CheckpointError: as `load_user_model`; or the model is none of three networks.
-    """
-    file, state = load_model_state(path)
-    if "model" in state:
-        raise CheckpointError(
-            f"'{path}' holds the model {state['model']!r}, which is fitted in one go and cannot go "
-            "on: fit it on both logs together, or go on from a preset's run (fastgaum)"
-        )
-    return user_model_of(kind, file, state, "cpu", regulariser, history)
-
-
-def config_from(start: UserModel, path: Path, changes: Mapping[str, object]) -> Config:
+def config_from(start: NetworksModel, path: Path, changes: Mapping[str, object]) -> Config:
     """The configuration of a fit that goes on: the former one, nothing searched anew, with changes.
     Where no click was a choice it stays one, unless a change says otherwise.
 
@@ -67,17 +43,7 @@ def config_from(start: UserModel, path: Path, changes: Mapping[str, object]) -> 
     return asked.replace(grow=False, search=())
 
 
-def set_start(model: UserModel, state: State | None, file: Path | None) -> None:
-    """Give a model of a run the former one that the run's checkpoint holds, if it has none.
-
-    Raises:
-        CheckpointError: damaged.
-    """
-    if state is not None and model.start is None:
-        model.start = bootstraps_of(model, file, [state])[0]
-
-
-def check_log(start: UserModel, log: SessionLog, asked: Config) -> None:
+def check_log(start: NetworksModel, log: SessionLog, asked: Config) -> None:
     """Raise ConfigError where a log or the configuration asks for a choice that the former model
     did not have."""
     if not start.outside and offers_no_click(log, asked.no_click):
@@ -93,7 +59,7 @@ def check_log(start: UserModel, log: SessionLog, asked: Config) -> None:
 
 
 @torch.no_grad()
-def start_from(networks: Networks, space: FeatureSpace, start: UserModel) -> None:
+def start_from(networks: Networks, space: FeatureSpace, start: NetworksModel) -> None:
     """Give networks the weights of a former fit. A table's row is that of its id before; an id that
     is new has the row of its field's unknown values, which training has made for ids unseen.
 

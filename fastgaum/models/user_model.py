@@ -13,22 +13,31 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
 
-from fastgaum.checkpoint import State
+from fastgaum.checkpoint import State, damage_named, state_of
 from fastgaum.config import Config
-from fastgaum.errors import NumericsError, require_path, require_type
+from fastgaum.errors import CheckpointError, ConfigError, NumericsError, require_path, require_type
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.logs.log import SessionLog, require_log
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import Head
-from fastgaum.models.model_file import bootstraps_of, load_user_model, user_model_state
+from fastgaum.models.model_file import (
+    OwnCode,
+    SavedModel,
+    check_own,
+    code_name,
+    load_model_state,
+    model_state,
+    networks_of,
+)
 from fastgaum.models.networks_model import NetworksModel
+from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.prepared import (
     Prepared,
     SpaceOptions,
@@ -36,18 +45,18 @@ from fastgaum.models.prepared import (
     bootstrap_seed,
     space_options,
 )
+from fastgaum.models.space_state import space_of
 from fastgaum.models.splits import offers_no_click
-from fastgaum.models.start import check_log, config_from, former_model, start_from
+from fastgaum.models.start import check_log, config_from, start_from
 from fastgaum.nets.histories import Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
 from fastgaum.nets.regularisers import Regulariser, regulariser_of, require_regulariser
-from fastgaum.nets.tables import TableMaker
+from fastgaum.nets.tables import TableMaker, plain_state
 from fastgaum.threads import seeded
 
 if TYPE_CHECKING:
     from fastgaum.game.averaging import Processes
     from fastgaum.game.checkpoint import Checkpointer
-    from fastgaum.models.online import OnlineModel, OnlineUser
 
 
 class UserModel(NetworksModel):
@@ -160,7 +169,14 @@ class UserModel(NetworksModel):
             ConfigError: another key is changed, or a value is impossible.
         """
         require_path("a run", path)
-        start = former_model(cls, Path(path), regulariser, history)
+        file, state = load_model_state(Path(path))
+        if "model" in state:
+            raise CheckpointError(
+                f"'{path}' holds the model {state['model']!r}, which is fitted in one go and "
+                "cannot go on: fit it on both logs together, or go on from a preset's run "
+                "(fastgaum)"
+            )
+        start = cls.of_state(file, state, "cpu", regulariser, history)
         asked = config_from(start, Path(path), changes)
         model = cls(asked, regulariser=regulariser, history=history, device=device)
         model.start = start
@@ -280,7 +296,7 @@ class UserModel(NetworksModel):
         config = self.config
         # a bootstrap may lack all events of one kind
         no_click = "always" if offers_no_click(log, config.no_click) else "auto"
-        done = list(bootstraps_of(self, checkpointer.file, checkpointer.bootstraps))
+        done = [self.like_saved(checkpointer.file, one) for one in checkpointer.bootstraps]
         for number in range(len(done) + 1, config.worlds):
             observers.on_bootstrap(number, config.worlds - 1)
             seed = bootstrap_seed(config.seed, number)
@@ -340,8 +356,6 @@ class UserModel(NetworksModel):
     def user(self, head: Head = "reward") -> OnlineUser:
         """As the base says. The first user takes longer: the networks are copied, for all of
         them."""
-        from fastgaum.models.online import OnlineModel, OnlineUser
-
         found = self._online.get(head)
         if found is None or found.networks.source is not self.networks:
             found = OnlineModel(self, head)
@@ -351,8 +365,27 @@ class UserModel(NetworksModel):
         return OnlineUser(found)
 
     def state(self) -> State:
-        """Weights, configuration and feature space."""
-        return user_model_state(self)
+        """Weights, configuration and feature space. A file holds no code: of a regulariser or a
+        history encoder of the user's own it holds the name, and `load` asks for the code."""
+        if self.networks is None or self.space is None:
+            raise ConfigError("the model has not been trained: call fit before save")
+        trials = [{"name": one.name, "val_loss": one.val_loss} for one in self.trials]
+        state = {
+            "config": self.config.to_mapping(),
+            "own": {what: code_name(code) for what, code in self._own_code().items()},
+            "weights": plain_state(self.networks),
+            "compared": trials,
+            "bootstraps": [one.state() for one in self.bootstraps],
+        }
+        return model_state(self.space, self.outside, state)
+
+    def _own_code(self) -> dict[OwnCode, Any]:
+        own: dict[OwnCode, Any] = {}
+        if self.regulariser != regulariser_of(self.config):
+            own["regulariser"] = self.regulariser
+        if self.history is not history_encoder:
+            own["history"] = self.history
+        return own
 
     @classmethod
     def load(
@@ -372,4 +405,53 @@ class UserModel(NetworksModel):
                 one).
         """
         require_path("a saved model", path)
-        return load_user_model(cls, Path(path), device, regulariser, history)
+        file, state = load_model_state(Path(path))
+        if "model" in state:
+            raise CheckpointError(
+                f"'{path}' holds the model {state['model']!r}, which has no states of its own to "
+                "play on: train a preset (fastgaum) for a world or a policy; evaluate, predict and "
+                "report take this one, and fastgaum.baselines.registry.load_model reads it"
+            )
+        return cls.of_state(file, state, device, regulariser, history)
+
+    @classmethod
+    def of_state(
+        cls,
+        path: Path,
+        state: State,
+        device: str,
+        regulariser: Regulariser | None = None,
+        history: Encoders | None = None,
+    ) -> UserModel:
+        """The model of a state that was read from the file `path`; the rest as in `load`.
+
+        Raises:
+            CheckpointError: damaged, or trained with code that is not given.
+        """
+        with damage_named(path):
+            saved = state_of(state, SavedModel)
+            config = Config.from_mapping(saved.config)
+            model = cls(config, regulariser=regulariser, history=history, device=device)
+            model.trials = tuple(saved.compared)
+        own = {what: code_name(code) for what, code in model._own_code().items()}
+        check_own(path, saved.own, own)
+        with damage_named(path):
+            model.space, model.outside = space_of(saved.space), saved.outside
+            networks = networks_of(config, model.space, saved.weights, model.history)
+            model.networks = networks.to(model.device)
+            if len(saved.bootstraps) != config.worlds - 1:
+                raise ValueError(
+                    f"it holds {len(saved.bootstraps)} fits on bootstraps, and its configuration "
+                    f"says worlds = {config.worlds}"
+                )
+        model.bootstraps = tuple(model.like_saved(path, one) for one in saved.bootstraps)
+        return model
+
+    def like_saved(self, path: Path | None, state: State) -> UserModel:
+        """The model of a state beside this one's, with its code and on its device.
+
+        Raises:
+            CheckpointError: damaged.
+        """
+        file = path or Path("the first process's checkpoint")
+        return self.of_state(file, state, self.device.type, **self._own_code())

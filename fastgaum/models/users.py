@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from copy import copy, deepcopy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +24,11 @@ from fastgaum.features.vocabulary import OF_PLACE, rows_of_places
 from fastgaum.kernels.bag_linear import BagArrays
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.choice import Softmax, choice_probs
+from fastgaum.models.choice_model import Head
+from fastgaum.models.networks_model import NetworksModel
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.regularisers import L2, Shannon, Tsallis
 from fastgaum.nets.tensors import Bags
-
-if TYPE_CHECKING:
-    from fastgaum.models.choice_model import Head
-    from fastgaum.models.user_model import UserModel
 
 
 class FixedNetworks:
@@ -42,7 +40,7 @@ class FixedNetworks:
         items: vector of each id, then of each item that has one; empty where no context has ids.
     """
 
-    def __init__(self, model: UserModel, head: Head | None) -> None:
+    def __init__(self, model: NetworksModel, head: Head | None) -> None:
         """Copy a model's networks; changing it afterwards changes nothing here.
 
         Args:

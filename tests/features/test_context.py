@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastgaum.checkpoint import save_state
 from fastgaum.errors import CheckpointError, FeatureMismatchError, LogFormatError
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import context_numbers
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.model_file import load_model_state, model_state, save_model_state, space_in
+from fastgaum.models.model_file import MODEL_FORMAT, load_model_state, model_state, space_in
 from tests.builders import change_state, permuted_within_sets, put, values_of
 from tests.logs.test_context import navigation
 
@@ -202,7 +203,7 @@ def test_names_of_the_space_are_taken(log: SessionLog, name: str) -> None:
 
 def saved(space: FeatureSpace, folder: Path) -> Path:
     path = folder / "m.safetensors"
-    save_model_state(path, model_state(space, False, {}))
+    save_state(path, MODEL_FORMAT, model_state(space, False, {}))
     return path
 
 
