@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
-from fastgaum.arrays import Float64Array, FloatArray
+from fastgaum.arrays import Float64Array, FloatArray, IntArray, LongArray
 from fastgaum.baselines.base import (
     Arrays,
     Baseline,
@@ -39,7 +41,12 @@ from fastgaum.nets.tensors import BatchTensors
 FEW_PENALTY = 0.1
 """the penalty of values of fields that have few, each seen often, and of the intercept"""
 
-CHUNK_ROWS = 1 << 16
+CHUNK_ROWS = 1 << 12
+"""rows of numbers that are float64 at a time: they stay in the processor's cache"""
+CHUNK_EVENTS = 1 << 10
+SEARCH_EVENTS = 20_000
+"""events of training that penalties are compared on: a penalty says how much the weights of a log
+differ, which a part of its events shows as well as all of them"""
 SEARCHED, FINAL = 1e-6, 1e-14
 """tolerances of the weights that penalties are compared by, and of the last ones"""
 
@@ -59,10 +66,14 @@ class Design:
     others: sparse.csr_matrix
     """crosses; where no click is a choice, an intercept and the context"""
 
+    @property
+    def n_own(self) -> int:
+        """The number of weights of a candidate's own ids and numbers, for each factor."""
+        return int(self.ids.shape[1] + self.numbers.shape[1])
+
     def times(self, weights: Float64Array) -> Float64Array:
         """The utility of each candidate, (n_candidates,)."""
-        n_ids, width = self.ids.shape[1], self.factors.shape[1]
-        n_own = n_ids + self.numbers.shape[1]
+        n_ids, n_own, width = self.ids.shape[1], self.n_own, self.factors.shape[1]
         own = weights[: width * n_own].reshape(width, n_own).T
         sums = np.asarray(self.ids @ own[:n_ids])
         for rows in self._chunks():
@@ -83,6 +94,88 @@ class Design:
         return (
             slice(first, first + CHUNK_ROWS) for first in range(0, len(self.numbers), CHUNK_ROWS)
         )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Which weights make the choices of some events most likely, less what their size costs."""
+
+    design: Design
+    display_offsets: IntArray
+    """start of each display set in candidates, shape (n_events + 1,)"""
+    chosen: LongArray
+    """chosen candidate of each event that has one, shape (n_clicked,)"""
+    outside: bool
+    """whether no click is a choice"""
+
+    @cached_property
+    def curvatures(self) -> tuple[Float64Array, list[Float64Array]]:
+        """The curvature of the summed NLL with uniform choices: of each weight alone, (n_weights,),
+        and of the weights of numbers together, (n_numbers, n_numbers) for each of the factors."""
+        design, starts, sizes = self.design, self.display_offsets, np.diff(self.display_offsets)
+        share = 1 / (np.repeat(sizes, sizes) + self.outside)
+        numbers, width = design.numbers, design.factors.shape[1]
+        blocks = [np.zeros((numbers.shape[1],) * 2) for _ in range(width)]
+        for first in range(0, len(sizes), CHUNK_EVENTS):
+            begins = starts[first : first + CHUNK_EVENTS + 1]
+            rows = slice(begins[0], begins[-1])
+            for k, block in enumerate(blocks):
+                values = numbers[rows] * design.factors[rows, k, None]
+                weighted = values * share[rows, None]
+                means = np.add.reduceat(weighted, begins[:-1] - begins[0])
+                block += weighted.T @ values - means.T @ means
+        return design.transposed_times(share * (1 - share), power=2), blocks
+
+    def penalised_nll(
+        self, weights: Float64Array, penalties: Float64Array
+    ) -> tuple[float, Float64Array]:
+        """The summed NLL and ½ Σ penalty · weight², and the gradient, shape (n_weights,)."""
+        starts, sizes = self.display_offsets[:-1], np.diff(self.display_offsets)
+        utility = self.design.times(weights)
+        top = np.maximum.reduceat(utility, starts)
+        if self.outside:
+            top = np.maximum(top, 0.0)
+        odds = np.exp(utility - np.repeat(top, sizes))
+        total = np.add.reduceat(odds, starts) + (np.exp(-top) if self.outside else 0.0)
+        nll = float((np.log(total) + top).sum() - utility[self.chosen].sum())
+        error = odds / np.repeat(total, sizes)
+        error[self.chosen] -= 1
+        gradient = self.design.transposed_times(error) + penalties * weights
+        return nll + 0.5 * float(penalties @ weights**2), gradient
+
+    def least_penalised(
+        self, penalties: Float64Array, start: Float64Array, tolerance: float
+    ) -> Float64Array:
+        """The weights of the least `penalised_nll`, found from `start` on, until a step gains less
+        than a share `tolerance`, (n_weights,).
+
+        Steps are measured by the curvature. Numbers that say nearly the same would take many steps
+        each by itself: they are turned so that their curvature is the identity."""
+        alone, together = self.curvatures
+        scale, n_events = 1 / np.sqrt(penalties + alone), len(self.display_offsets) - 1
+        n_ids, n_own = self.design.ids.shape[1], self.design.n_own
+        blocks = [slice(k * n_own + n_ids, (k + 1) * n_own) for k in range(len(together))]
+        roots = [
+            np.linalg.cholesky(curvature + np.diag(penalties[block]))
+            for block, curvature in zip(blocks, together, strict=True)
+        ]
+
+        def turn(values: Float64Array, transposed: bool) -> Float64Array:
+            turned = scale * values
+            for block, root in zip(blocks, roots, strict=True):
+                turned[block] = solve_triangular(root, values[block], lower=True, trans=transposed)
+            return turned
+
+        def turned_nll(values: Float64Array) -> tuple[float, Float64Array]:
+            value, gradient = self.penalised_nll(turn(values, True), penalties)
+            return value / n_events, turn(gradient, False) / n_events
+
+        begin = start / scale
+        for block, root in zip(blocks, roots, strict=True):
+            begin[block] = root.T @ start[block]
+        options = {"maxiter": 1000, "ftol": tolerance, "gtol": 1e-7, "maxcor": 20}
+        found = minimize(turned_nll, begin, jac=True, method="L-BFGS-B", options=options)
+        return turn(found.x, True)
 
 
 @dataclass(eq=False)
@@ -106,27 +199,34 @@ class ConditionalLogit(Baseline):
     """of the weights of numbers, which are standardised"""
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
-        everything, held = (
-            assemble(one, np.arange(one.n_sessions, dtype=np.int32)) for one in (train, validation)
-        )
-        self.crossed = np.unique(self._cross_keys(everything))
-        of_train, design = self._design(everything), self._design(held)
+        sessions = np.random.default_rng(self.seed).permutation(train.n_sessions)
+        n_events = np.cumsum(np.diff(train.session_offsets)[sessions])
+        n_part = max(int(np.searchsorted(n_events, SEARCH_EVENTS, "right")), 1)
+        problem = self._problem(train, np.sort(sessions[:n_part]).astype(np.int32))
+        held = self._design(assemble(validation, np.arange(validation.n_sessions, dtype=np.int32)))
         rows, best = list[Values](), np.inf
-        found = chosen = np.zeros(len(self._penalties(1.0, 1.0)))
+        found = np.zeros(len(self._penalties(1.0, 1.0)))
         for values in self.combinations():
-            penalties = self._penalties(values["penalty"], values["number_penalty"])
-            found = least_penalised(penalties, of_train, everything, self.outside, found, SEARCHED)
-            scores = design.times(found)
+            found = problem.least_penalised(self._penalties(**values), found, SEARCHED)
+            scores = held.times(found)
             loss = nll_of_link(scores, validation, self.outside)(Link()) / validation.n_events
             rows.append(
                 values | {"val_loss": loss, "val_prec1": validation_prec1(scores, validation)}
             )
             if loss < best:
-                best, chosen, self.weights = loss, penalties, found
-        start = self.weights
-        self.weights = least_penalised(chosen, of_train, everything, self.outside, start, FINAL)
+                best, chosen, self.weights = loss, values, found
+        if n_part < train.n_sessions:
+            problem = self._problem(train, np.arange(train.n_sessions, dtype=np.int32))
+            self.weights = np.zeros(len(self._penalties(**chosen)))
+        self.weights = problem.least_penalised(self._penalties(**chosen), self.weights, FINAL)
         self.settings_tried = len(rows)
         return rows
+
+    def _problem(self, train: EncodedSessions, sessions: IntArray) -> Problem:
+        """The problem of some sessions; only what they displayed together is crossed."""
+        batch = assemble(train, sessions)
+        self.crossed = np.unique(self._cross_keys(batch))
+        return Problem(self._design(batch), batch.display_offsets, batch.chosen, self.outside)
 
     def _scores(self, batch: BatchTensors) -> Float64Array:
         return self._design(batch.source).times(self.weights)
@@ -191,51 +291,3 @@ def _indicators(ids: np.ndarray, n_ids: int) -> sparse.csr_matrix:
     """A row for each row of ids, with 1 at each of them."""
     starts = np.arange(len(ids) + 1) * ids.shape[1]
     return sparse.csr_matrix((np.ones(ids.size), ids.ravel(), starts), shape=(len(ids), n_ids))
-
-
-def penalised_nll(
-    weights: Float64Array,
-    penalties: Float64Array,
-    design: Design,
-    batch: Batch,
-    outside: bool,
-) -> tuple[float, Float64Array]:
-    """The summed NLL of a batch's choices and ½ Σ penalty · weight², and the gradient, shape
-    (n_weights,)."""
-    starts, sizes = batch.display_offsets[:-1], np.diff(batch.display_offsets)
-    utility = design.times(weights)
-    top = np.maximum.reduceat(utility, starts)
-    if outside:
-        top = np.maximum(top, 0.0)
-    odds = np.exp(utility - np.repeat(top, sizes))
-    total = np.add.reduceat(odds, starts) + (np.exp(-top) if outside else 0.0)
-    nll = float((np.log(total) + top).sum() - utility[batch.chosen].sum())
-    error = odds / np.repeat(total, sizes)
-    error[batch.chosen] -= 1
-    gradient = design.transposed_times(error) + penalties * weights
-    return nll + 0.5 * float(penalties @ weights**2), gradient
-
-
-def least_penalised(
-    penalties: Float64Array,
-    design: Design,
-    batch: Batch,
-    outside: bool,
-    start: Float64Array,
-    tolerance: float,
-) -> Float64Array:
-    """The weights of the least `penalised_nll`, found from `start` on, until a step gains less than
-    a share `tolerance`, (n_weights,)."""
-    # what a weight's curvature would be with uniform choices: steps are measured by it
-    sizes = np.diff(batch.display_offsets)
-    share = 1 / (np.repeat(sizes, sizes) + outside)
-    curvature = design.transposed_times(share * (1 - share), power=2)
-    scale, n_events = 1 / np.sqrt(penalties + curvature), len(sizes)
-
-    def scaled(values: Float64Array) -> tuple[float, Float64Array]:
-        value, gradient = penalised_nll(scale * values, penalties, design, batch, outside)
-        return value / n_events, scale * gradient / n_events
-
-    options = {"maxiter": 1000, "ftol": tolerance, "gtol": 1e-7, "maxcor": 20}
-    found = minimize(scaled, start / scale, jac=True, method="L-BFGS-B", options=options)
-    return np.asarray(scale * found.x, dtype=np.float64)
