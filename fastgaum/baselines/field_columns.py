@@ -241,17 +241,17 @@ class FieldColumns:
 def chosen_before(batch: BatchTensors, n_ids: int, window: int) -> sparse.csr_matrix:
     """How often each id is in the last `window` choices before each event, shape (n_events,
     n_ids)."""
-    expanded = prefixes(batch.token_offsets, window)
+    read, prefix_starts = prefixes(batch.token_offsets, window)
     ids = batch.tokens.ids.numpy()
     tokens = sparse.csr_matrix(
         (np.ones(len(ids), dtype=np.float32), ids, batch.tokens.offsets.numpy()),
         shape=(batch.tokens.n_bags, n_ids),
     )
-    ones = np.ones(len(expanded.rows), dtype=np.float32)
+    ones = np.ones(len(read), dtype=np.float32)
     starts = np.zeros(batch.n_events + 1, dtype=np.int64)
-    starts[batch.later_events.numpy() + 1] = np.diff(expanded.offsets.numpy())
+    starts[batch.later_events.numpy() + 1] = np.diff(prefix_starts.numpy())
     shape = (batch.n_events, batch.tokens.n_bags)
-    return sparse.csr_matrix((ones, expanded.rows.numpy(), np.cumsum(starts)), shape=shape) @ tokens
+    return sparse.csr_matrix((ones, read.numpy(), np.cumsum(starts)), shape=shape) @ tokens
 
 
 def _totals(groups: npt.NDArray[np.integer], n: int, train: EncodedSessions) -> TrainingTotals:

@@ -130,20 +130,21 @@ class EarlierChoices:
     @classmethod
     def of(cls, batch: BatchTensors, n_items: int) -> Self:
         """The choices of a batch; at most MOST_EARLIER tokens before an event are read."""
-        source, expanded = batch.source, prefixes(batch.token_offsets, MOST_EARLIER)
-        token, last = expanded.rows.numpy(), expanded.last.numpy()
-        sizes = np.diff(expanded.offsets.numpy())
+        source = batch.source
+        read, starts = prefixes(batch.token_offsets, MOST_EARLIER)
+        token, offsets = read.numpy(), starts.numpy()
+        sizes, first, last = np.diff(offsets), token[offsets[:-1]], token[offsets[1:] - 1]
         candidates = source.token_candidates
         # an unknown item's row is -1, and so is no choice's
         items = np.where(candidates >= 0, item_rows(source)[candidates], -1)[token]
         # the number of choices up to each token; differences within a session are what counts
         total = np.cumsum(candidates >= 0)
-        newest = np.repeat(total[token[last]], sizes)
-        before = np.repeat(total[token[expanded.first.numpy()]], sizes)
-        first = np.repeat((candidates >= 0)[token[expanded.first.numpy()]], sizes)
+        newest = np.repeat(total[last], sizes)
+        before = np.repeat(total[first], sizes)
+        first_chose = np.repeat((candidates >= 0)[first], sizes)
         known = items >= 0
         event = np.repeat(source.later_events, sizes)
-        age, length = newest - total[token], newest - before + first
+        age, length = newest - total[token], newest - before + first_chose
         shape = (batch.n_events, n_items)
         return cls(shape, event[known], items[known], age[known], length[known])
 

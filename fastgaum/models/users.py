@@ -342,8 +342,7 @@ class ReplayedHistories:
             np.concatenate([ids for ids, _ in every]), sizes, np.stack([part for _, part in every])
         )
         ends = torch.from_numpy(np.cumsum([0, *map(len, read)]).astype(np.int32))
-        states = self.encoder.after_tokens(bags, ends)[ends[1:].long() - 1]
-        return np.asarray(states.numpy())
+        return np.asarray(self.encoder.last_states(bags, ends).numpy())
 
 
 def _bags(ids: IntArray, offsets: IntArray, numbers: npt.NDArray[np.float32]) -> Bags:

@@ -17,18 +17,9 @@ from torch import Tensor, nn
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer, history_input
-from fastgaum.nets.segments import has_triton
-from fastgaum.nets.sequences import (
-    Prefixes,
-    lag_readout,
-    lag_structure,
-    lag_weighted,
-    lstm,
-    prefixes,
-    reverse_rows,
-    time_major,
-)
+from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer, bag_sum, history_input
+from fastgaum.nets.segments import has_triton, segment_ids
+from fastgaum.nets.sequences import lstm, prefixes, time_major
 from fastgaum.nets.tables import TableMaker, drawn, normal_table
 from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
 
@@ -57,30 +48,26 @@ class HistoryEncoder(nn.Module, ABC):
         A token is the bag of a choice or an action. The state after it depends on that token and
         those before it in its session."""
 
+    def last_states(self, tokens: Bags, offsets: Tensor) -> Tensor:
+        """State after the last token of each sequence, none empty, (n_sequences, state_dim)."""
+        return self.after_tokens(tokens, offsets)[offsets[1:].long() - 1]
+
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
         """State after each token when that token alone is replaced by the generated one, (n_tokens,
         state_dim)."""
-        expanded = prefixes(offsets, self.window)
-        rows = expanded.rows.index_copy(
-            0, expanded.last, tokens.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
-        )
-        bags = gather_bags(join_bags(tokens, generated), rows)
-        return self.after_tokens(bags, expanded.offsets)[expanded.last]
+        rows, starts = prefixes(offsets, self.window)
+        replaced = tokens.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
+        rows = rows.index_copy(0, starts[1:].long() - 1, replaced)
+        return self.last_states(gather_bags(join_bags(tokens, generated), rows), starts)
 
     def initial(self, n: int) -> Carry:
         """Carry of n users without history: the bags of their choices, none yet, as user offsets,
         bag offsets, ids, numbers."""
         device = next(self.parameters()).device
-        users, bags = (
-            torch.zeros(n + 1, dtype=torch.int32, device=device),
-            torch.zeros(1, dtype=torch.int32, device=device),
+        users, bags, ids = (
+            torch.zeros(size, dtype=torch.int32, device=device) for size in (n + 1, 1, 0)
         )
-        return (
-            users,
-            bags,
-            torch.zeros(0, dtype=torch.int32, device=device),
-            torch.zeros(0, 0, device=device),
-        )
+        return users, bags, ids, torch.zeros(0, 0, device=device)
 
     def advance(self, carry: Carry, tokens: Bags) -> Carry:
         """Carry after one more choice of each user, `tokens` holding one bag per user; what lies
@@ -97,19 +84,15 @@ class HistoryEncoder(nn.Module, ABC):
         )
         rows[ends - 1] = old.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
         bags = gather_bags(join_bags(old, tokens), rows)
-        return (
-            torch.cat([ends.new_zeros(1), ends]).to(torch.int32),
-            bags.offsets,
-            bags.ids,
-            bags.numbers,
-        )
+        users = torch.cat([ends.new_zeros(1), ends]).to(torch.int32)
+        return users, bags.offsets, bags.ids, bags.numbers
 
     def state_of(self, carry: Carry) -> Tensor:
         """State held by a carry, shape (n, state_dim)."""
         offsets, bag_offsets, ids, numbers = carry
         if len(bag_offsets) == 1:
             return next(self.parameters()).new_zeros(len(offsets) - 1, self.state_dim)
-        return self.after_tokens(Bags(ids, bag_offsets, numbers), offsets)[offsets[1:].long() - 1]
+        return self.last_states(Bags(ids, bag_offsets, numbers), offsets)
 
     def forward(self, batch: BatchTensors) -> Tensor:
         """State before each event, shape (n_events, state_dim)."""
@@ -201,12 +184,7 @@ class PrefixBiLstm(HistoryEncoder):
     s_t is the forward state at the prefix's last choice beside the backward state at its first. The
     backward pass differs for every prefix, so this encoder alone costs O(T²) per session."""
 
-    def __init__(
-        self,
-        sizes: BagSizes,
-        dim: int,
-        layers: int = 1,
-    ) -> None:
+    def __init__(self, sizes: BagSizes, dim: int, layers: int = 1) -> None:
         super().__init__()
         self.state_dim = 2 * dim
         self.dim = dim
@@ -225,23 +203,22 @@ class PrefixBiLstm(HistoryEncoder):
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token, from that token's own prefix."""
+        rows, starts = prefixes(offsets)
+        forward, backward = (layer(tokens)[rows] for layer in self.inputs)
+        return self._run(forward, backward, starts)
+
+    def last_states(self, tokens: Bags, offsets: Tensor) -> Tensor:
+        """State after the last token of each sequence: the other prefixes are not read."""
         forward, backward = (layer(tokens) for layer in self.inputs)
-        expanded = prefixes(offsets)
-        return self._run(forward[expanded.rows], backward[expanded.rows], expanded)
+        return self._run(forward, backward, offsets)
 
-    def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
-        """As `after_tokens`, each prefix ending in its generated token."""
-        expanded = prefixes(offsets)
-        gates = []
-        for layer in self.inputs:
-            logged = layer(tokens)[expanded.rows]
-            gates.append(logged.index_copy(0, expanded.last, layer(generated)))
-        return self._run(gates[0], gates[1], expanded)
-
-    def _run(self, forward: Tensor, backward: Tensor, expanded: Prefixes) -> Tensor:
-        """The first layer reads gates, which torch's LSTM cannot; the layers above are torch's."""
-        flip, offsets = reverse_rows(expanded), expanded.offsets
-        zeros = forward.new_zeros(len(offsets) - 1, self.dim)
+    def _run(self, forward: Tensor, backward: Tensor, offsets: Tensor) -> Tensor:
+        """States after whole sequences of input gates. The first layer reads gates, which torch's
+        LSTM cannot; the layers above are torch's."""
+        first, last = offsets[:-1].long(), offsets[1:].long() - 1
+        mirrored = torch.repeat_interleave(first + last, last - first + 1)
+        flip = mirrored - torch.arange(len(mirrored), device=offsets.device)
+        zeros = forward.new_zeros(len(first), self.dim)
         h_forward, _ = lstm(forward, offsets, self.weight_hh[0], zeros, zeros)
         h_reversed, _ = lstm(backward[flip], offsets, self.weight_hh[1], zeros, zeros)
         states = torch.cat([h_forward, h_reversed[flip]], dim=1)
@@ -254,37 +231,12 @@ class PrefixBiLstm(HistoryEncoder):
             packed = states[tokens], torch.tensor(running), (start, start), weights
             states = torch.lstm(*packed, True, self.layers - 1, 0.0, self.training, True)[0]
             states = states[torch.argsort(tokens)]
-        return torch.cat(
-            [states[expanded.last, : self.dim], states[expanded.first, self.dim :]], dim=1
-        )
-
-    def initial(self, n: int) -> Carry:
-        """The input gates of the choices so far, none yet: the carry grows by one choice per
-        step."""
-        return tuple(self.weight_hh[0].new_zeros(n, 0, 4 * self.dim) for _ in range(2))
-
-    def advance(self, carry: Carry, tokens: Bags) -> Carry:
-        """Append each user's choice."""
-        return tuple(
-            torch.cat([old, layer(tokens)[:, None]], dim=1)
-            for old, layer in zip(carry, self.inputs, strict=True)
-        )
-
-    def state_of(self, carry: Carry) -> Tensor:
-        """Re-encode the prefix: O(t), as the backward direction requires."""
-        n, steps = carry[0].shape[:2]
-        if steps == 0:
-            return carry[0].new_zeros(n, self.state_dim)
-        device = carry[0].device
-        offsets = torch.arange(n + 1, dtype=torch.int32, device=device) * steps
-        first = torch.arange(n, device=device) * steps
-        whole = Prefixes(torch.arange(n * steps, device=device), offsets, first, first + steps - 1)
-        return self._run(carry[0].reshape(n * steps, -1), carry[1].reshape(n * steps, -1), whole)
+        return torch.cat([states[last, : self.dim], states[first, self.dim :]], dim=1)
 
 
 class PositionWeight(HistoryEncoder):
-    """The paper's position weights: s_t = vec[σ(F_{t-m:t-1} W + B)], every lag used, W (m, n)
-    learned.
+    """The position weights of Chen et al. (ICML 2019, §4.1): s_t = vec[σ(F_{t-m:t-1} W + B)], every
+    lag used, W (m, n) learned.
 
     F's column j is the multi-hot vector of the choice j steps back (ids only). The vector s_t has n
     entries per feature and is never built: the encoder returns its linear readout into `state_dim`
@@ -313,9 +265,27 @@ class PositionWeight(HistoryEncoder):
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token."""
-        structure = lag_structure(offsets, tokens.ids, tokens.offsets, self.window)
-        weights = lag_weighted(structure, self.lag_weights, self.bias)
-        return lag_readout(self.table, structure, weights, self.sparse_grad)
+        read, starts = prefixes(offsets, self.window)
+        states = segment_ids(starts, len(read))
+        lags = starts[1:][states] - torch.arange(len(read), device=read.device)
+        # every occurrence of an id in a state's window
+        sizes = tokens.offsets.diff().long()[read]
+        position = torch.arange(len(read), device=read.device).repeat_interleave(sizes)
+        first = tokens.offsets[read] - (sizes.cumsum(0) - sizes)
+        ids = tokens.ids[torch.arange(len(position), device=read.device) + first[position]].long()
+        # the distinct ids of each state, and the lags at which each occurs
+        n_ids = len(self.table) // len(self.bias)
+        keys, entries = torch.unique(states[position] * n_ids + ids, return_inverse=True)
+        sums = self.bias.new_zeros(len(keys), len(self.bias)).index_add(
+            0, entries, self.lag_weights.index_select(0, lags[position] - 1)
+        )
+        # an absent id weighs exactly 0; the constant tanh(bias) belongs in the readout's bias
+        weights = (sums + self.bias).tanh() - self.bias.tanh()
+        columns = torch.arange(len(self.bias), device=read.device)
+        rows = ((keys % n_ids)[:, None] * len(self.bias) + columns).int().reshape(-1)
+        edges = torch.arange(len(starts), device=read.device) * n_ids
+        ends = (torch.searchsorted(keys, edges) * len(self.bias)).int()
+        return bag_sum(self.table, rows, ends, weights.reshape(-1), self.sparse_grad)
 
 
 Encoders = Callable[[Config, int, int], HistoryEncoder]

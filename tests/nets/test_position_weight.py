@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastgaum.nets.sequences import LagStructure, lag_readout, lag_structure, lag_weighted
+from fastgaum.nets.histories import PositionWeight
+from fastgaum.nets.tensors import Bags
 from tests import naive_recurrent as naive
 
 N_IDS, WINDOW, N = 6, 3, 2
@@ -20,53 +21,59 @@ SESSIONS = st.lists(
 SOME = [[], [[0, 4], [3], [1, 1, 2]], [[]], [[2, 0, 0, 5], [1], [4], [3, 0]]]
 
 
-def structure_of(sessions: list[list[list[int]]], window: int = WINDOW) -> LagStructure:
+def tokens_of(sessions: list[list[list[int]]]) -> tuple[Bags, Tensor]:
     bags = [bag for session in sessions for bag in session]
     ids = [one for bag in bags for one in bag]
-    offsets = [np.cumsum([0, *map(len, parts)]).tolist() for parts in (sessions, bags)]
-    packed = (torch.tensor(one, dtype=torch.int32) for one in (offsets[0], ids, offsets[1]))
-    return lag_structure(*packed, window)
+    offsets = (np.cumsum([0, *map(len, parts)]).tolist() for parts in (bags, sessions))
+    of_bags, of_sessions, ids_ = (torch.tensor(one, dtype=torch.int32) for one in (*offsets, ids))
+    return Bags(ids_, of_bags, torch.zeros(len(bags), 0)), of_sessions
 
 
-def parameters(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    """lag_weights, bias and table."""
-    generator = torch.Generator().manual_seed(1)
-    shapes = ((WINDOW, N), (N,), (N_IDS * N, 5))
-    drawn = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
-    weights, bias, table = (one.to(dtype).requires_grad_() for one in drawn)
-    return weights, bias, table
+def made() -> PositionWeight:
+    torch.manual_seed(1)
+    encoder = PositionWeight(N_IDS, WINDOW, N, 5).double()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter)
+    return encoder
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 @settings(max_examples=40, deadline=None)
 @given(sessions=SESSIONS)
-def test_readout_equals_the_dense_state_less_its_constant(
-    dtype: torch.dtype, tolerance: float, sessions: list[list[list[int]]]
+def test_the_readout_is_that_of_the_dense_state_less_its_constant(
+    sessions: list[list[list[int]]],
 ) -> None:
-    (lag_weights, bias, table), structure = parameters(dtype), structure_of(sessions)
-    found = lag_readout(table, structure, lag_weighted(structure, lag_weights, bias))
+    encoder = made()
+    found = encoder.after_tokens(*tokens_of(sessions))
     bags = [bag for session in sessions for bag in session]
     offsets = np.cumsum([0, *map(len, sessions)]).tolist()
-    of_bias = bias.detach().numpy()
-    dense = naive.dense_position_weight(offsets, bags, N_IDS, lag_weights.detach().numpy(), of_bias)
-    dense = (dense - np.tanh(of_bias)).reshape(len(bags), N_IDS * N)
-    expected = dense @ table.detach().numpy()
-    np.testing.assert_allclose(found.detach().numpy(), expected, atol=tolerance)
+    lag_weights, bias, table = (
+        one.detach().numpy() for one in (encoder.lag_weights, encoder.bias, encoder.table)
+    )
+    dense = naive.dense_position_weight(offsets, bags, N_IDS, lag_weights, bias)
+    dense = (dense - np.tanh(bias)).reshape(len(bags), N_IDS * N)
+    np.testing.assert_allclose(found.detach().numpy(), dense @ table, atol=1e-12)
 
 
-def test_gradients_by_finite_differences_dense_and_sparse() -> None:
-    structure = structure_of(SOME)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_gradients(sparse: bool) -> None:
+    encoder, (tokens, offsets) = made(), tokens_of(SOME)
+    encoder.sparse_grad = sparse
+    names = [name for name, _ in encoder.named_parameters()]
 
-    def readout(lag_weights: Tensor, bias: Tensor, table: Tensor) -> Tensor:
-        return lag_readout(table, structure, lag_weighted(structure, lag_weights, bias))
+    def states(*values: Tensor) -> Tensor:
+        parameters = dict(zip(names, values, strict=True))
+        found: Tensor = torch.func.functional_call(encoder, parameters, (tokens, offsets))
+        return found
 
-    assert torch.autograd.gradcheck(readout, parameters())
-    grads = []
-    for sparse in (False, True):
-        lag_weights, bias, table = parameters()
-        states = lag_readout(table, structure, lag_weighted(structure, lag_weights, bias), sparse)
-        states.backward(torch.arange(float(states.numel()), dtype=states.dtype).view(states.shape))
-        assert table.grad is not None
-        assert table.grad.is_sparse == sparse
-        grads.append((table.grad.to_dense(), lag_weights.grad))
-    torch.testing.assert_close(grads[1], grads[0])
+    encoder.forward = encoder.after_tokens  # type: ignore[method-assign, assignment]
+    if not sparse:
+        assert torch.autograd.gradcheck(states, tuple(encoder.parameters()))
+        return
+    found = encoder.after_tokens(tokens, offsets)
+    grad = torch.arange(float(found.numel()), dtype=found.dtype).view(found.shape)
+    (of_table,) = torch.autograd.grad(found, encoder.table, grad)
+    assert of_table.is_sparse
+    encoder.sparse_grad = False
+    found = encoder.after_tokens(tokens, offsets)
+    (dense,) = torch.autograd.grad(found, encoder.table, grad)
+    torch.testing.assert_close(of_table.to_dense(), dense)
