@@ -77,8 +77,38 @@ class Link:
         return cls(float(np.exp(best[0]) / spread), float(best[1]) if outside else 0.0)
 
 
+class SoftmaxModel(ChoiceModel):
+    """A model whose distribution is the softmax of its utilities, whatever the head."""
+
+    @abstractmethod
+    def _ranked(self, batch: BatchTensors) -> tuple[np.ndarray, Tensor]:
+        """What candidates are ranked by, and their utilities, shape (n_candidates,) each."""
+
+    def utility(self, batch: BatchTensors) -> Tensor:
+        """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0."""
+        return self._ranked(batch)[1]
+
+    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
+        """The softmax of the utilities over each display set, whatever the head."""
+        return Shannon().best_response(
+            self.utility(batch), batch.display_offsets.cpu(), self.outside
+        )
+
+    def _score(self, encoded: EncodedSessions) -> ScoredSessions:
+        parts = []
+        for batch in self._batches(encoded):
+            # ranked by the scores themselves: rounding a utility must not make a tie
+            scores, utility = self._ranked(batch)
+            offsets = batch.display_offsets.cpu()
+            dist = Shannon().best_response(utility, offsets, self.outside)
+            parts.append((scores, dist.log_probs.numpy(), dist.outside_log_prob.numpy()))
+        return ScoredSessions(
+            {"reward": HeadScores(*map(np.concatenate, zip(*parts, strict=True)))}
+        )
+
+
 @dataclass(eq=False)
-class Baseline(ChoiceModel, CheckedSettings):
+class Baseline(SoftmaxModel, CheckedSettings):
     """Base of the published models. A subclass is a dataclass whose fields are its settings, each
     with its bounds in its hint.
 
@@ -193,14 +223,10 @@ class Baseline(ChoiceModel, CheckedSettings):
         self.table = pl.DataFrame(rows or [{"epoch": 1}])
         return self.table
 
-    def utility(self, batch: BatchTensors) -> Tensor:
-        """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0."""
-        return self._linked(self._scores(batch))
-
-    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
-        """The softmax of the utilities over each display set, whatever the head: a baseline has
-        one."""
-        return Shannon().best_response(self.utility(batch), batch.display_offsets, self.outside)
+    def _ranked(self, batch: BatchTensors) -> tuple[np.ndarray, Tensor]:
+        scores = self._scores(batch)
+        utility = (self.link.scale * scores + self.link.shift).astype(np.float32)
+        return scores, torch.from_numpy(utility)
 
     def state(self) -> State:
         """Settings, link, feature space, and what the fitted model is."""
@@ -214,28 +240,8 @@ class Baseline(ChoiceModel, CheckedSettings):
         }
         return model_state(self.space, self.outside, own)
 
-    def _score(self, encoded: EncodedSessions) -> ScoredSessions:
-        scores, log_probs, outside = [], [], []
-        for batch in self._batches(encoded):
-            raw = self._scores(batch)
-            dist = Shannon().best_response(self._linked(raw), batch.display_offsets, self.outside)
-            scores.append(raw)
-            log_probs.append(dist.log_probs.numpy())
-            outside.append(dist.outside_log_prob.numpy())
-        # ranked by the scores themselves: rounding a utility must not make a tie
-        return ScoredSessions(
-            {
-                "reward": HeadScores(
-                    np.concatenate(scores), np.concatenate(log_probs), np.concatenate(outside)
-                )
-            }
-        )
-
     def _all_scores(self, encoded: EncodedSessions) -> Float64Array:
         return np.concatenate([self._scores(batch) for batch in self._batches(encoded)])
-
-    def _linked(self, scores: Float64Array) -> Tensor:
-        return torch.from_numpy((self.link.scale * scores + self.link.shift).astype(np.float32))
 
 
 def validation_nll(scores: Float64Array, encoded: EncodedSessions, outside: bool) -> float:

@@ -26,18 +26,18 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from fastgaum.arrays import Float64Array, IntArray
+from fastgaum.baselines.base import SoftmaxModel
 from fastgaum.baselines.registry import POOL, check_name, make_model, name_of
 from fastgaum.checkpoint import State
 from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError, NumericsError, as_given
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.game.scoring import SCORING_SESSIONS, HeadScores, ScoredSessions
+from fastgaum.game.scoring import SCORING_SESSIONS
 from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.machine import device_of
-from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.splits import require_validation
-from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.segments import expand_to_candidates, segment_log_softmax, segment_logsumexp
 from fastgaum.nets.tensors import BatchTensors
 
@@ -66,11 +66,9 @@ class PoolSettings(CheckedSettings):
     what: ClassVar[str] = "setting of a pool"
 
     members: tuple[str, ...] = MEMBERS
-    """names of its models"""
     protocol: Protocol = "bags"
     """what a candidate's bag holds, for each member that can read it"""
     seed: Seed = 0
-    """seeds every random stream"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,10 +78,6 @@ class PoolSettings(CheckedSettings):
             raise ConfigError("a pool is no member of a pool: name its members instead")
         for name in self.members:
             check_name(name)
-
-    def model(self, device: str) -> OpinionPool:
-        """The pool, untrained."""
-        return OpinionPool(self.members, protocol=self.protocol, seed=self.seed, device=device)
 
 
 @dataclass(frozen=True)
@@ -116,8 +110,8 @@ class PoolEncoder:
         return PoolSessions(**_fields(encoded[0]), of_members=encoded)
 
 
-class OpinionPool(ChoiceModel):
-    """Unlike user models as one: `OpinionPool(["fastgaum", "logit", UserModel(config)])`.
+class OpinionPool(SoftmaxModel):
+    """Several user models as one: `OpinionPool(["fastgaum", "logit", UserModel(config)])`.
 
     A member that cannot be fitted (a library is missing, its networks do not fit the memory, its
     loss is not finite) is left out.
@@ -214,28 +208,22 @@ class OpinionPool(ChoiceModel):
                 self.left_out[name] = row["left_out"] = str(error)
             else:
                 self.models[name], head = model, scored.heads["reward"]
-                offsets, choices, log_probs, no_click = map(
-                    torch.from_numpy,
-                    (
-                        encoded.display_offsets,
-                        encoded.choices,
-                        head.log_probs,
-                        head.outside_log_prob,
-                    ),
+                offsets, choices = map(torch.from_numpy, (encoded.display_offsets, encoded.choices))
+                log_probs = map(torch.from_numpy, (head.log_probs, head.outside_log_prob))
+                opinions.append(_log_odds(*log_probs, offsets, model.outside))
+                row["val_nll"] = float(
+                    nll_of_choices(opinions[-1], offsets, choices, model.outside)
                 )
-                opinions.append(_log_odds(log_probs, no_click, offsets, model.outside))
-                nll = nll_of_choices(opinions[-1], offsets, choices, model.outside)
-                row["val_nll"] = float(nll)
             rows.append(row | {"seconds": time.perf_counter() - started})
         self._agree()
         odds = torch.stack(opinions, dim=1)
         weights, self.lapse = best_weights(odds, offsets, choices, self.outside)
         self.weights = dict(zip(self.models, weights.tolist(), strict=True))
         together = pooled(odds, weights, torch.tensor(self.lapse).double(), offsets, self.outside)
-        nll = nll_of_choices(together, offsets, choices, self.outside)
+        nll = float(nll_of_choices(together, offsets, choices, self.outside))
         seconds = sum(row["seconds"] for row in rows)
         rows = [row | {"weight": self.weights.get(row["member"])} for row in rows]
-        rows.append({"member": POOL, "val_nll": float(nll), "seconds": seconds})
+        rows.append({"member": POOL, "val_nll": nll, "seconds": seconds})
         self.settings_tried = sum(model.settings_tried for model in self.models.values())
         self.models = {name: one for name, one in self.models.items() if self.weights[name] > 0}
         self.table = pl.DataFrame(rows, schema=TABLE)
@@ -256,24 +244,18 @@ class OpinionPool(ChoiceModel):
             )
         self.outside, self.space, self.device = first.outside, first.space, first.device
 
-    def utility(self, batch: BatchTensors) -> Tensor:
-        """Log-odds of a batch's candidates against no click, shape (n_candidates,); where no click
-        is no choice, their log-probabilities: utilities up to a constant."""
+    def _ranked(self, batch: BatchTensors) -> tuple[np.ndarray, Tensor]:
+        """The pool's log-odds of candidates against no click, twice; where no click is no choice,
+        their log-probabilities: utilities up to a constant."""
         assert isinstance(batch, PoolBatch)
-        members = zip(self._fitted(), batch.of_members, strict=True)
         odds = []
-        for model, part in members:
+        for model, part in zip(self._fitted(), batch.of_members, strict=True):
             log_probs, no_click = model.choice_log_probs(part)
             odds.append(_log_odds(log_probs, no_click, part.display_offsets, self.outside))
         weights = torch.tensor([self.weights[name] for name in self.models], dtype=torch.float64)
         lapse, offsets = torch.tensor(self.lapse, dtype=torch.float64), batch.display_offsets.cpu()
-        return pooled(torch.stack(odds, dim=1), weights, lapse, offsets, self.outside)
-
-    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
-        """The pool's distribution over each display set, whatever the head: members give their
-        reward's best response."""
-        offsets = batch.display_offsets.cpu()
-        return Shannon().best_response(self.utility(batch), offsets, self.outside)
+        utilities = pooled(torch.stack(odds, dim=1), weights, lapse, offsets, self.outside)
+        return utilities.numpy(), utilities
 
     def state(self) -> State:
         """The members' states and weights.
@@ -332,19 +314,8 @@ class OpinionPool(ChoiceModel):
     ) -> Iterator[BatchTensors]:
         assert isinstance(encoded, PoolSessions)
         members = zip(self._fitted(), encoded.of_members, strict=True)
-        streams = [model._batches(part, batch_sessions) for model, part in members]
-        for parts in zip(*streams, strict=True):
+        for parts in zip(*(one._batches(of, batch_sessions) for one, of in members), strict=True):
             yield PoolBatch(**_fields(parts[0]), of_members=parts)
-
-    def _score(self, encoded: EncodedSessions) -> ScoredSessions:
-        parts = []
-        for batch in self._batches(encoded):
-            utilities, offsets = self.utility(batch), batch.display_offsets.cpu()
-            dist = Shannon().best_response(utilities, offsets, self.outside)
-            each = (utilities, dist.log_probs, dist.outside_log_prob)
-            parts.append([values.numpy() for values in each])
-        heads = {"reward": HeadScores(*map(np.concatenate, zip(*parts, strict=True)))}
-        return ScoredSessions(heads)
 
 
 def best_weights(

@@ -121,7 +121,10 @@ def make_model(
     if name in PRESETS:
         return UserModel.from_preset(name, device=device, **settings)
     made = _settings_class(name).from_mapping(settings)
-    model: ChoiceModel = made.model(device) if name == POOL else made
+    if name == POOL:
+        pool: ChoiceModel = _found("opinion_pool:OpinionPool")(**vars(made), device=device)
+        return pool
+    model: ChoiceModel = made
     return model
 
 

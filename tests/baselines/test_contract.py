@@ -71,17 +71,24 @@ READERS = [(name, protocol) for name, protocol in CASES if name not in WITHOUT_F
 
 
 @pytest.mark.parametrize(
-    "decides",
+    ("name", "protocol", "decides"),
     [
-        deciding_logs.category_of_candidate,
-        deciding_logs.category_of_item,
-        deciding_logs.category_of_many_values,
-        deciding_logs.place,
-        deciding_logs.context_and_item,
-        deciding_logs.context_number_and_category,
+        (name, protocol, decides)
+        for name, protocol in READERS
+        for decides in {
+            "identity": (
+                deciding_logs.category_of_item,
+                deciding_logs.place,
+                deciding_logs.context_and_item,
+            ),
+            "bags": (
+                deciding_logs.category_of_candidate,
+                deciding_logs.category_of_many_values,
+                deciding_logs.context_number_and_category,
+            ),
+        }[protocol]
     ],
 )
-@pytest.mark.parametrize(("name", "protocol"), READERS)
 def test_reads_every_field(
     name: str, protocol: str, decides: Callable[[], deciding_logs.DecidingLog]
 ) -> None:

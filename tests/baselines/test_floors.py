@@ -88,10 +88,6 @@ def test_random_is_exact_and_ties_are_shared() -> None:
     assert table["train click count"] == pytest.approx({1: 50.0, 2: 50.0, 3: 75.0})
 
 
-def test_an_empty_split_has_no_floor() -> None:
-    assert np.isnan(floor_table(small_log(), "validation")["random"][1])
-
-
 # The floors of protocol.md, test split, prec@1/@2 in percent: random, click rate, click count,
 # fewest displays.
 PUBLISHED = {
@@ -127,12 +123,3 @@ def test_a_context_that_holds_items_is_a_floor(tmp_path: Path) -> None:
         assert scores[same].min() > rate.max()
     table = floor_table(log)
     assert table["target, else click rate"][1] > 2 * table["train click rate"][1]
-
-
-def test_the_floor_of_wikispeedia_s_target(shared_data: Callable[[str], Path]) -> None:
-    """It is linked in 23.9 % of the test events: the choice is then nearly always that link."""
-    log = read_log(shared_data("wikispeedia/choices.parquet"), context_fields=["target"])
-    table = floor_table(log, "test")
-    assert table["random"][1] == pytest.approx(3.46, abs=0.01)
-    assert table["train click rate"][1] == pytest.approx(11.19, abs=0.01)
-    assert table["target, else click rate"][1] == pytest.approx(28.09, abs=0.01)

@@ -17,7 +17,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.baselines.contract import co_choice_log, scores_of
-from tests.builders import log_of, random_log
+from tests.builders import random_log
 
 modest = settings(max_examples=8, deadline=None)
 
@@ -63,7 +63,7 @@ def chosen_in_training(log: SessionLog, of: np.ndarray) -> list[set[int]]:
 def test_items_equal_their_twin(
     seed: int, decay: float, repeat: float, shrinkage: float, most: int
 ) -> None:
-    log = random_log(seed, n_sessions=30, no_click=0.3, shared_users=True)
+    log = random_log(seed, n_sessions=30, n_items=40, no_click=0.3, shared_users=True)
     model = ItemKnn(
         neighbours=most,
         decay=decay,
@@ -113,7 +113,7 @@ def test_items_equal_their_twin(
 def test_sessions_equal_their_twin(
     seed: int, kind: type[_SessionKnn], most: int, shrinkage: float, repeat: float
 ) -> None:
-    log = random_log(seed, n_sessions=30, no_click=0.3)
+    log = random_log(seed, n_sessions=30, n_items=40, no_click=0.3)
     model = kind(neighbours=most, shrinkage=shrinkage, repeat=repeat)
     model.space, train = FeatureSpace.fit_encoded(log, ONCE)
     model._learn(train)
@@ -136,49 +136,6 @@ def test_sessions_equal_their_twin(
     values = {"shrinkage": shrinkage, "repeat": repeat}
     similar = _SessionKnn._similar(model, all_sessions(log), values)
     np.testing.assert_allclose(similar, expected, atol=1e-9)
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
-def test_unknown_choices_age_the_others_and_no_click_does_not(decay: float) -> None:
-    """0 and 1 were chosen by one user; after 0, then nothing, then an unknown item, 1 scores decay
-    times their similarity."""
-    train = [([0], 0), ([1], 0)]
-    test = [([0, 5], 0), ([0], -1), ([9, 0], 0), ([1], 0)]
-    log = log_of([train, train, test], [0, 1, 2])
-    model = ItemKnn(decay=decay, repeat=0.0, shrinkage=0.0, popularity_weight=0.0)
-    model.fit(log)
-    assert model.space is not None
-    encoded = model.space.encode(log, log.sessions_in("test"))
-    np.testing.assert_allclose(model._all_scores(encoded), [0, 0, 0, 0, 0, decay])
-
-
-def test_similarities_join_the_sessions_of_a_user() -> None:
-    """User 0 chose 0 and 1 in two sessions, user 1 chose 0 alone: c = (2, 1), c_01 = 1."""
-    sessions = [
-        [([0], 0)],
-        [([1], 0)],
-        [([0], 0)],
-        [([0], 0), ([1, 2], 0)],
-        [([0], 0), ([1, 0, 2], 0)],
-    ]
-    log = log_of(sessions, [0, 0, 0, 1, 2], [0, 0, 1, 2, 3])
-    model = ItemKnn(shrinkage=1.0, repeat=-1.0, decay=0.0, popularity_weight=0.0)
-    model.fit(log)
-    expected = [0, 1 / np.sqrt((2 + 1) * (1 + 1)), -1, 0]
-    np.testing.assert_allclose(scores_of(model, log, log.sessions_in("test")), expected)
-
-
-def test_a_tie_of_the_neighbours_is_broken_by_popularity() -> None:
-    """With a weight of 0.001 the neighbours decide where they know something, popularity
-    elsewhere."""
-    log = co_choice_log()
-    model = ItemKnn(popularity="count", popularity_weight=0.001, unknown=0.0)
-    model.fit(log)
-    frame = model.predict(log, "test").group_by("event", maintain_order=True).agg("item", "utility")
-    first, second = (dict(zip(*frame[i, ["item", "utility"]].row(0), strict=True)) for i in (0, 1))
-    assert 0 == first["i2"] < first["i0"] <= 0.001
-    assert second["i3"] > second["i4"]
-    assert second["i4"] <= 0.001 < second["i3"]
 
 
 @pytest.mark.parametrize(
@@ -208,17 +165,6 @@ def test_loss_chooses_when_it_is_asked_to() -> None:
     table = ItemKnn(select="loss", popularity="rate").fit(co_choice_log(2))
     assert table["val_loss"].null_count() == 0
     assert table["val_loss"].is_sorted()
-
-
-def test_later_choices_weigh_more() -> None:
-    """After 0 then 1, the neighbour by 1 has similarity 1 and the neighbour by 0 has 1/2."""
-    train = [[([0], 0), ([2], 0)], [([1], 0), ([3], 0)]]
-    last = [([0, 4], 0), ([1, 4], 0), ([2, 3, 4], 0)]
-    log = log_of([*train, last, last], [0, 0, 1, 2])
-    model = VectorSessionKnn(shrinkage=0.0, repeat=0.0, popularity_weight=0.0)
-    model.fit(log)
-    scores = scores_of(model, log, log.sessions_in("test"))
-    np.testing.assert_allclose(scores[-3:], [0.5 / 1.5, 1 / 1.5, 0])
 
 
 def test_the_neighbours_come_first_and_the_network_ranks_among_equals() -> None:

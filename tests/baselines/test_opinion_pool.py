@@ -15,7 +15,7 @@ from torch import Tensor
 import fastgaum as fg
 from fastgaum.baselines.neighbours import ItemKnn
 from fastgaum.baselines.opinion_pool import PULL, OpinionPool, best_weights, nll_of_choices, pooled
-from fastgaum.baselines.registry import check_model, load_model, make_model
+from fastgaum.baselines.registry import load_model, make_model
 from fastgaum.cli.app import main
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.logs.log import SessionLog
@@ -218,14 +218,6 @@ def _check_page(run: Path) -> None:
     assert "Fits of run" in page
     with pytest.raises(ConfigError, match="OpinionPool has no states of its own"):
         LearnedWorld(load_model(run))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("members", [[], ["pool", "logit"], ["logi"]])
-def test_members_that_no_pool_has_are_refused_before_any_fit(members: list[str]) -> None:
-    with pytest.raises(ConfigError):
-        OpinionPool(members)
-    with pytest.raises(ConfigError):
-        check_model("pool", {"members": members})
 
 
 def test_members_must_agree_on_no_click() -> None:

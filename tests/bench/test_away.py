@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -124,11 +123,3 @@ def test_tables_say_what_the_object_holds(result: dict[str, Any]) -> None:
     earned = [float(cells[3].split()[0]) for cells in policies.rows]
     assert earned == sorted(earned, reverse=True)
     assert blocks_to_markdown(away_blocks(below)).count("| greedy |") == 1
-
-
-def test_a_log_with_events_without_a_choice_pays_clicks() -> None:
-    log = synthesise(30, preset="sample", seed=1, n_items=15)[0]
-    always = dataclasses.replace(log, choices=np.maximum(log.choices, 0))
-    once = dataclasses.replace(always, choices=np.append(always.choices[:-1], np.int32(-1)))
-    assert PLAN.setting(always).reward == "contrast"
-    assert PLAN.setting(once).reward == "click"

@@ -54,11 +54,6 @@ def test_first_click_is_the_sum_over_all_vectors_of_clicks(model: object) -> Non
     assert np.exp(found).sum() == pytest.approx(1)
 
 
-def test_a_list_that_has_ended_has_no_click_there() -> None:
-    (found,) = np.exp(first_click(np.array([[np.log(0.5), np.log(0.25), -np.inf]])))
-    np.testing.assert_allclose(found, [0.5, 0.125, 0, 0.375])
-
-
 @pytest.fixture(scope="module")
 def lists() -> ClickLists:
     """Two sessions: three lists of one query or another; one list of a user of the validation

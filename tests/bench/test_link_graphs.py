@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from fastgaum.arrays import IntArray
 from fastgaum.bench.experiments.link_graphs import (
-    Crossing,
     Display,
     GraphDisplays,
     LinkGraph,
@@ -24,7 +22,6 @@ from fastgaum.bench.experiments.link_graphs import (
     live,
     soonest,
 )
-from fastgaum.errors import ConfigError
 from fastgaum.worlds.context import EncodedContext, SetContext
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, Response, World
@@ -78,12 +75,6 @@ def test_a_graph_is_its_table_in_the_world_s_numbering() -> None:
     ]
 
 
-def test_a_link_counts_once() -> None:
-    table = table_of({"a": ["b", "c", "b"], "c": ["b", "b"]})
-    graph = LinkGraph.of(table, pl.Series(["a", "b", "c"]))
-    assert graph.shown(np.arange(3, dtype=np.int32)).tolist() == [[1, 2], [-1, -1], [1, -1]]
-
-
 def test_a_graph_without_a_link_ends_every_life() -> None:
     world = SmallWorld()
     graph = LinkGraph.of(table_of({page: [] for page in world.item_ids}), world.item_ids)
@@ -135,16 +126,6 @@ def test_a_walk_follows_links_until_the_target(seed: int) -> None:
         assert len(chosen) == 40 or page == targets[user] or graph.sizes[page] == 0
 
 
-def test_a_rule_starts_anew_and_draws_decide(world: LearnedWorld) -> None:
-    graph = LinkGraph.of(random_table(world.item_ids, 6), world.item_ids)
-    rng = np.random.default_rng(0)
-    starts, targets = rng.integers(0, world.n_items, (2, 50)).astype(np.int32)
-    displays = GraphDisplays(world, graph, starts, targets)
-    first = walk(world, displays, 50)
-    assert np.array_equal(walk(world, displays, 50), first)
-    assert (first[0] >= 0).sum() == ((starts != targets) & (graph.sizes[starts] > 0)).sum()
-
-
 def test_players_are_told_their_page_and_target(world: LearnedWorld) -> None:
     """The context of a step is that of an event on this page with this target."""
     graph = LinkGraph.of(random_table(world.item_ids, 6), world.item_ids)
@@ -183,16 +164,6 @@ def test_the_planned_links_are_the_best_of_all_subsets(seed: int, k: int) -> Non
         assert mean(got) == pytest.approx(best, abs=1e-5)
 
 
-def test_ranked_links_are_the_highest() -> None:
-    ids = pl.Series(["a", "b", "c", "d"])
-    graph = LinkGraph.of(table_of({"a": ["b", "c", "d"], "b": ["a", "c"]}), ids)
-    pages = np.array([0, 1], np.int32)
-    at = Crossing(pages, pages, graph.shown(pages), np.ones(2, np.bool_), None)
-    table = np.array([1, 5, 3, 0, 2], np.float32)
-    assert RankedLinks(graph, table, k=2)(at).tolist() == [[2, 3], [0, 2]]
-    assert RankedLinks(graph, table, k=1)(at).tolist() == [[2], [2]]
-
-
 def test_planned_links_bring_players_to_their_targets_sooner(world: LearnedWorld) -> None:
     """Their own learned user follows the players, and learns of them what they are."""
     graph = LinkGraph.of(random_table(world.item_ids, 12), world.item_ids)
@@ -214,23 +185,3 @@ def test_planned_links_bring_players_to_their_targets_sooner(world: LearnedWorld
     ours, its = (one.users.states[:, : world.networks.history_dim] for one in (users, policy.users))
     assert np.abs(ours).max() > 0
     np.testing.assert_allclose(its, ours, atol=1e-5)
-
-
-def test_a_guide_knows_the_items(world: LearnedWorld) -> None:
-    with pytest.raises(ConfigError, match="lacks the item 'elsewhere'"):
-        PlannedLinks(world, pl.Series(["elsewhere"]), np.zeros((1, 1), np.float32))
-
-
-def test_wikispeedia_s_displays_are_its_links(shared_data: Callable[[str], Path]) -> None:
-    """What the graph shows on a page is what the log's players saw there."""
-    file = shared_data("wikispeedia/choices.parquet")
-    events = pl.scan_parquet(file).filter(pl.col("split") == 0).head(2000).collect()
-    table = pl.read_parquet(file.parent / "links.parquet")
-    ids = linked_items(table)
-    graph = LinkGraph.of(table, ids)
-    pages = ids.to_list()
-    rows = {page: row for row, page in enumerate(pages)}
-    for page, shown in zip(events["page"].to_list(), events["items"].to_list(), strict=True):
-        row = rows[str(page)]
-        links = graph.links[graph.offsets[row] : graph.offsets[row + 1]]
-        assert sorted(pages[link] for link in links) == sorted(map(str, shown))

@@ -49,16 +49,3 @@ def test_a_step_never_holds_more_candidates_than_a_batch_may(
         )
         for s in log.sessions_in("train")
     )
-
-
-def test_a_small_limit_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = random_log(4, n_sessions=120, max_length=6)
-    model = UserModel.from_preset(epochs=1, players="exact", search=[], hidden=[8])
-    model.fit(log)
-    before = model.evaluate(log, "test")
-    monkeypatch.setattr(sessions, "BATCH_CANDIDATES", 30)
-    after = model.evaluate(log, "test")
-    assert after.n_events == before.n_events
-    left, right = before.heads["reward"], after.heads["reward"]
-    assert right.precision[1].mean == pytest.approx(left.precision[1].mean)
-    assert right.nll.mean == pytest.approx(left.nll.mean, rel=1e-5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from fastgaum.bench.ope import (
     USERS,
     Judged,
     draw_log,
-    draw_sets,
     main,
     misses_of,
     should_not_be_printed,
@@ -81,15 +79,6 @@ def test_what_misses_the_bar_is_named() -> None:
     assert not should_not_be_printed(result, one)
     assert should_not_be_printed(result, one | {"ci": [0.4, 1.1]})
     assert should_not_be_printed({"mean_weight": {"ci": [4.9, 5.2]}, "unseen": 0.0}, one)
-
-
-def test_sets_are_drawn_with_their_probabilities() -> None:
-    weights = np.array([2.0, 1.0, 0.5, 1.0, 3.0])
-    drawn = np.sort(draw_sets(weights, 40_000, np.random.default_rng(0)), axis=1)
-    sets = np.array(list(combinations(range(5), 3)))
-    shares = [(drawn == one).all(axis=1).mean() for one in sets]
-    products = weights[sets].prod(axis=1)
-    np.testing.assert_allclose(shares, products / products.sum(), atol=0.01)
 
 
 def test_a_log_is_what_its_users_chose() -> None:

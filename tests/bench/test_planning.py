@@ -68,17 +68,6 @@ def test_the_best_return_is_brute_force_s(name: str) -> None:
     assert planner.greedy() <= planner.best() + 1e-12
 
 
-def test_greed_is_short_sighted() -> None:
-    planner = Planner(short_sighted(), horizon=20)
-    best, greedy = planner.best(), planner.greedy()
-    assert greedy < 0.85 * best
-    assert max(planner.n_states) <= 11 * 7
-    # over one event there is nothing to plan
-    assert Planner(short_sighted(), horizon=1).greedy() == pytest.approx(
-        Planner(short_sighted(), horizon=1).best()
-    )
-
-
 def test_a_policy_s_exact_return_is_what_it_earns_when_played() -> None:
     world = short_sighted(n_items=6, seed=1)
     planner = Planner(world, horizon=6)
@@ -95,22 +84,6 @@ def test_a_policy_s_exact_return_is_what_it_earns_when_played() -> None:
         earned += users.step(policy(t, users.states), keys_of(t + 1, n)).places >= 0
     assert exact == pytest.approx(earned.mean(), abs=4 * earned.std() / np.sqrt(n))
     assert exact < planner.best()
-
-
-def test_the_greedy_return_is_that_of_the_greedy_policy() -> None:
-    world = short_sighted(n_items=6)
-    planner = Planner(world, horizon=4)
-    slates = np.array(list(combinations(range(6), 3)), np.int32)
-
-    def policy(_: int, states: np.ndarray) -> np.ndarray:
-        rows = []
-        for state in states.astype(np.float64):
-            users = world.population(len(slates))
-            users.truth.taste[:], users.truth.boredom[:] = state[:-1], state[-1]
-            rows.append(slates[int(users.probabilities(slates)[0].sum(axis=1).argmax())])
-        return np.array(rows)
-
-    assert planner.policy_return(policy) == pytest.approx(planner.greedy(), rel=1e-5)
 
 
 def test_what_cannot_be_planned_is_named() -> None:

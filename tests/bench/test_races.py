@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from fastgaum.bench import races
-from fastgaum.bench.ceilings import sgemm
 from fastgaum.bench.races import ROUNDS, Bar, Group, Race, SkippedError, choose, run
 
 
@@ -85,7 +84,3 @@ def test_what_fails_or_is_skipped_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     assert facts["skipped"] == [{"race": "g, absent", "reason": "it is not here"}]
     assert [(one["value"], one["holds"]) for one in facts["figures"]] == [(3.0, False)]
     assert "a wrong result" in "".join(said)
-
-
-def test_the_ceiling_is_positive() -> None:
-    assert sgemm(sides=(64,)) > 1e6

@@ -82,28 +82,6 @@ def figures_of(*figures: tuple[float, str, dict[str, Any]]) -> list[dict[str, An
     return race.facts["figures"]
 
 
-def test_a_bar_over_what_did_not_run_is_neither_held_nor_missed() -> None:
-    result = races_object(facts(timed("ours", 0.5), ceilings=None))
-    assert {race["bar"]: race["holds"] for race in result["races"]} == {1: True, 4: None, 5: None}
-    assert result["ceilings"] is None
-
-
-def test_without_a_right_result_of_ours_there_is_no_race() -> None:
-    result = races_object(facts(timed("slow", 1.5), failed=["test_g[g-ours]"]))
-    assert result["races"] == []
-    assert "Failed: test_g[g-ours]" in to_markdown(result)
-
-
-def test_small_sizes_hold_and_miss_nothing() -> None:
-    figures = figures_of((65.0, "bytes/event", {"bar": 8, "at_most": 64.0}))
-    result = races_object(
-        facts(timed("ours", 0.5), timed("slow", 1.5), figures=figures, smoke=True)
-    )
-    assert {race["holds"] for race in result["races"]} == {None}
-    assert missed(result) == []
-    assert "mean nothing" in to_markdown(result)
-
-
 def test_rows_stand_by_rival_and_bar() -> None:
     result = races_object(facts(timed("ours", 0.5), timed("slow", 1.5), timed("other", 0.6)))
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in rows_of(result)]

@@ -4,15 +4,14 @@ ours."""
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from fastgaum.bench.rivals.flops import round_flops
-from fastgaum.bench.rivals.stock_torch import StockTorch, pad
-from fastgaum.bench.rivals.two_towers import Displays, Training, TwoTowers
+from fastgaum.bench.rivals.stock_torch import StockTorch
+from fastgaum.bench.rivals.two_towers import Displays, TwoTowers
 from fastgaum.config import Config
 from fastgaum.features.batches import Batch, assemble, batches
 from fastgaum.features.space import FeatureSpace
@@ -57,15 +56,6 @@ def test_stock_torch_takes_our_steps(no_click: float) -> None:
             assert float((value - twins[name]).abs().max()) < 1e-4, name
 
 
-@pytest.mark.parametrize(
-    "change", [{"dropout": 0.1}, {"history": "pw"}, {"states": "generated"}, {"wide": True}]
-)
-def test_rivals_refuse_what_they_do_not_have(change: dict[str, Any]) -> None:
-    config = Config.from_preset("paper-lstm", **{**PLAIN, **change})
-    with pytest.raises(ValueError, match="the rival races three plain networks"):
-        StockTorch(Networks(config, 9, 0), config, False)
-
-
 def _batch(lengths: list[int], size: int) -> Batch:
     """Sessions of the given lengths; every display set has `size` new items, of which the first is
     chosen."""
@@ -75,14 +65,6 @@ def _batch(lengths: list[int], size: int) -> Batch:
         log, np.arange(len(lengths), dtype=np.int32)
     )
     return assemble(encoded, np.arange(len(lengths), dtype=np.int32))
-
-
-def test_padding_keeps_every_candidate() -> None:
-    batch = _batch([1, 3], 2)
-    padded = pad(batch)
-    assert padded.ids.shape == (4, 2)
-    assert padded.ids[padded.real].tolist() == batch.ids[:, 0].tolist()
-    assert padded.tokens.tolist() == [[2, 0, 0], [4, 6, 8]]
 
 
 def test_flops_of_a_round_counted_by_hand() -> None:
@@ -133,13 +115,3 @@ def test_two_towers_score_as_written() -> None:
         ]
         nll = -torch.tensor(scores).log_softmax(0)[log.choices[event]]
         assert loss == pytest.approx(float(nll), abs=1e-5)
-
-
-def test_two_towers_learn_until_a_loss() -> None:
-    log = random_log(3, n_sessions=40, n_items=9)
-    page = np.zeros(log.n_events, np.int32)
-    log = put(log, event={"page": page}, categories={"page": log.item_ids})
-    training = Training(Displays.of(log, ("page",)))
-    before = training.loss(1)
-    assert 0 < training.seconds_until(before - 0.05) < float("inf")
-    assert training.seconds_until(-1.0, epochs=2) == float("inf")

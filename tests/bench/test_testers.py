@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from fastgaum.bench.experiments.promises import (
-    LOGGING,
     Alternating,
     Noisy,
-    logging_policy,
     ten_testers,
 )
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
@@ -71,12 +69,3 @@ def test_ten_testers_differ() -> None:
     assert len(set(names)) == 9
     returns = [play(world, policy, Setting(3, 5, reward="click"), 200, 1).returns for policy in ten]
     assert len({one.tobytes() for one in returns}) == 10
-
-
-def test_policies_that_log() -> None:
-    world = TiringWorld()
-    assert [logging_policy(name, world.appeal).name for name in LOGGING] == [
-        "random",
-        "popular, 50 % random",
-        "greedy, 50 % random",
-    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -92,13 +91,6 @@ def test_figures_follow_from_those_of_the_seeds(result: dict[str, Any]) -> None:
     assert -1 <= figures["kendall"] <= 1
 
 
-def test_random_slates_earn_the_same_wherever_they_were_made(result: dict[str, Any]) -> None:
-    """True users meet them by the same keys, whether by a follower or not."""
-    (setting,) = result["settings"]
-    of = [row_in(setting, "random", world)["paid_by_seed"] for world in (ONE_WORLD, SET, TRUTH)]
-    assert of[0] == of[1] == of[2]
-
-
 def test_seeds_draw_logs_that_differ_and_have_no_test_split() -> None:
     known = KNOWN_WORLDS["items-200"]
     truth, setting = true_users(known.name), Setting(K, HORIZON, known.pool, "click")
@@ -135,20 +127,6 @@ def test_agreement_is_kendall_s_over_pairs_that_the_truth_tells_apart() -> None:
     assert rank_agreement([10.0, 30.0, 20.0], returns_of(1.0, 2.0, 2.0)) == 1
     assert np.isnan(rank_agreement([1.0, 2.0], returns_of(1.0, 1.0)))
     assert np.isnan(rank_agreement([1.0, 2.0], [one[:1] for one in returns_of(1.0, 2.0)]))
-
-
-def test_the_truth_is_trained_once_for_all_logs() -> None:
-    plan = TransferPlan(
-        [KNOWN_WORLDS[name] for name in ("l2", "items-10")], ("random", "greedy"), (400, 600), 3
-    )
-    tasks = plan.tasks()
-    assert len(plan.settings()) == 8
-    assert len(tasks) == len(set(tasks)) == 8 * 3 + 2 * 3
-    # a seed is whole before the next begins, and its long tasks come first
-    assert [task.seed for task in tasks] == [seed for seed in range(3) for _ in range(10)]
-    assert [task.events for task in tasks[:10]] == [600] * 4 + [400] * 4 + [0] * 2
-    own = TransferPlan([KNOWN_WORLDS[name] for name in ("l2", "items-10")], seeds=1)
-    assert [seeds[0].events for seeds in own.settings()] == [10_000, 4_000]
 
 
 def test_tables_say_what_the_object_holds(result: dict[str, Any]) -> None:
@@ -200,41 +178,6 @@ def test_pages_count_how_often_a_lower_bound_held() -> None:
 
 def block_notes(found: Any, setting: Any) -> list[str]:
     return [*transfer_blocks(found)[found["settings"].index(setting)].notes]
-
-
-def test_a_sentence_without_a_share(result: dict[str, Any]) -> None:
-    """Where training on the truth earns nothing, or did not end."""
-    nothing = copy.deepcopy(result)
-    row_in(nothing["settings"][0], "cascade-dqn", SET)["of_truth"] = None
-    assert ": no share with 10 items (400" in transfer_sentence(nothing)
-
-
-def test_the_sentence_says_where_greedy_slates_earn_more(result: dict[str, Any]) -> None:
-    said = copy.deepcopy(result)
-    (setting,) = said["settings"]
-    for interval, verdict in (
-        ([0.1, 0.2], "more with 10 items."),
-        ([-0.2, -0.1], "less with 10 items."),
-        ([-0.1, 0.1], "neither more nor less with 10 items."),
-        ([None, None], "neither more nor less with 10 items."),
-    ):
-        setting["learned"][-1]["lead_over_greedy_ci"] = interval
-        assert transfer_sentence(said).endswith(
-            f"greedy slates of the learned utilities, {verdict}"
-        )
-
-
-def test_judging_users_of_one_member_leave_no_bound() -> None:
-    plan = TransferPlan([KNOWN_WORLDS["items-10"]], ("random",), (400,), 1, 1, TOY, 2, "slateq")
-    with pytest.MonkeyPatch.context() as patch:
-        quick = {"epochs": 1, "warm_start": 1, "search": ()}
-        patch.setattr(module, "MODEL", {**module.MODEL, **quick})
-        found = finite(transfer(plan))
-    row = row_in(found["settings"][0], "greedy", SET)
-    assert row["bound"] is None
-    assert row["promised"] is not None
-    (of_set,) = [cells for cells in transfer_blocks(found)[0].rows if cells[0] == f"greedy, {SET}"]
-    assert of_set[2] == of_set[5] == ""
 
 
 @pytest.mark.parametrize("narrow", [False, True])

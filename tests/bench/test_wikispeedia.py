@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
 from fastgaum.bench import wikispeedia_loop as loop
-from fastgaum.bench.experiments.loop_table import draw_loop, loop_to_markdown, players_block
+from fastgaum.bench.experiments.loop_table import draw_loop, loop_to_markdown
 from fastgaum.bench.wikispeedia_figures import bars_of, compare
 from fastgaum.bench.wikispeedia_games import LIMIT, Games, Site
-from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.table import finite
@@ -120,17 +118,6 @@ def test_walkers_without_learning_click_links(site: Site) -> None:
     np.testing.assert_array_equal(again.paths, free.paths)
 
 
-def test_training_clicks_stand_at_their_links(site: Site) -> None:
-    clicked = site.clicked(site.log)
-    n = len(site.log.session_offsets) - 1
-    events = sum(
-        int(site.log.session_offsets[i + 1] - site.log.session_offsets[i])
-        for i in range(n)
-        if i in set(site.log.sessions_in("train").tolist())
-    )
-    assert int(np.floor(clicked).sum()) == events
-
-
 def test_figures_are_those_of_the_paths(small: Site) -> None:
     """Two games of known lengths; a game that does not arrive is in the shares alone."""
     humans, simulated = (
@@ -163,21 +150,6 @@ def test_figures_are_those_of_the_paths(small: Site) -> None:
     assert {name for name, bar in bars.items() if bar["holds"]} == {"hub visits", "depth"}
 
 
-def test_players_who_are_the_humans_hold_every_bar(small: Site) -> None:
-    humans = games_of(small, [1, 2], [2], [1, 0, 2])
-    bars = bars_of(compare(small, humans, humans))
-    assert all(bar["holds"] for bar in bars.values())
-    assert {bar["value"] for bar in bars.values()} == {0.0}
-    assert bars["clicks, mean"]["ci"] == [0.0, 0.0]
-
-
-def test_players_of_whom_none_arrives_hold_no_bar(small: Site) -> None:
-    humans, lost = games_of(small, [1, 2], [2]), games_of(small, *[[1, 0] * (LIMIT // 2)] * 2)
-    bars = bars_of(compare(small, humans, lost))
-    assert not any(bar["holds"] for bar in bars.values())
-    assert bars["soon"]["value"] == -1.0
-
-
 def test_the_page_has_all_tables(site: Site, models: dict[str, UserModel], tmp_path: Path) -> None:
     told: list[str] = []
     result = json.loads(json.dumps(finite(loop.play(site, models, told.append))))
@@ -205,25 +177,6 @@ def test_the_page_has_all_tables(site: Site, models: dict[str, UserModel], tmp_p
     assert "prefers-color-scheme: dark" in drawn
 
 
-def test_the_table_s_figures_of_short_games(small: Site) -> None:
-    """Of arrived games: 1, 2 and 4 clicks against 2, 11 and none."""
-    humans = games_of(small, [2], [1, 2], [1, 0, 1, 2])
-    simulated = games_of(small, [1, 2], [*[1, 0] * 5, 2], [1, 0] * (LIMIT // 2))
-    found = finite(compare(small, humans, simulated))
-    rows = {row[0]: row[1:] for row in players_block(page_of(found)).rows}
-    assert rows["at most 2 clicks, % of arrived games"] == ("66.7", "50.0")
-    assert rows["clicks of games of at most 10, mean"] == ("2.33", "2.00")
-    nobody = finite(compare(small, humans, games_of(small, *[[1, 0] * (LIMIT // 2)] * 3)))
-    rows = {row[0]: row[1:] for row in players_block(page_of(nobody)).rows}
-    assert rows["at most 2 clicks, % of arrived games"] == ("66.7", "-")
-    assert rows["clicks of games of at most 10, mean"] == ("2.33", "-")
-
-
-def page_of(figures: dict[str, Any]) -> dict[str, Any]:
-    """An object with one kind of players."""
-    return {"games": 3, "limit": LIMIT, "humans_arrived": 1.0, "players": {"they": figures}}
-
-
 def test_policies_of_fewer_links_are_judged(site: Site, models: dict[str, UserModel]) -> None:
     """With the target among two links players arrive sooner than with all six."""
     model = models["exact"]
@@ -234,9 +187,3 @@ def test_policies_of_fewer_links_are_judged(site: Site, models: dict[str, UserMo
     assert links["holds"]
     saved = links["policies"]["all links"]["saved by the planned"][0]
     assert saved == pytest.approx(clicks["all links"] - clicks["2 planned"])
-
-
-def test_play_wants_every_model(site: Site, models: dict[str, UserModel]) -> None:
-    without = {name: model for name, model in models.items() if name != "half-1"}
-    with pytest.raises(ConfigError, match=r"no half-1\.safetensors: run `fit` first"):
-        loop.play(site, without)

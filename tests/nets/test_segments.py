@@ -242,10 +242,3 @@ def test_sorting_and_bisection_agree_on_long_segments(alpha: float) -> None:
     )
     torch.testing.assert_close(exact, near, atol=1e-7, rtol=0)
     assert 20 < int((exact > 0).sum()) < 3000
-
-
-def test_no_events_at_all() -> None:
-    values, offsets = torch.zeros(0), torch.zeros(1, dtype=torch.int32)
-    for name in ALPHAS:
-        inside, outside_entry = distribution(name, values, offsets, True)
-        assert inside.shape == outside_entry.shape == ops.segment_sum(values, offsets).shape == (0,)

@@ -55,12 +55,6 @@ def test_slateq_sees_further_than_greed_with_200_items() -> None:
     assert ours.returns.mean() >= 1.05 * greedy.returns.mean()
 
 
-def test_greed_s_exact_return_is_the_planner_s() -> None:
-    """A policy that reads utilities reads those of users in the planner's states."""
-    planner = Planner(short_sighted(6), 8, 2)
-    assert planner.exact_return(Greedy()) == pytest.approx(planner.greedy(), abs=1e-6)
-
-
 @pytest.mark.parametrize("name", SHARE)
 def test_a_short_training_is_scored_exactly(name: str) -> None:
     planner, tiny = Planner(short_sighted(6), 10, 2), {"episodes": 2, "users": 32, "warm_up": 32}

@@ -68,9 +68,5 @@ def test_each_size_and_seed_has_its_row() -> None:
     ]
     cascade = result["rows"][1]["return_by_seed"]
     assert cascade[0] != cascade[1]
-
-
-def test_a_comparison_needs_a_seed() -> None:
-    world = TiringWorld()
     with pytest.raises(ConfigError, match="at least 1 seed"):
         ComparisonPlan(["greedy"], [2], 0, 10, CONFIG, world, world)

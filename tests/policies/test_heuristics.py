@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import chisquare
 
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import Observation, top_places
+from fastgaum.policies.base import Observation
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.worlds.pools import SLATE, START
@@ -62,10 +62,6 @@ def test_popular_counts_choices_of_the_training_split_by_id() -> None:
 def test_popular_needs_a_number_per_item() -> None:
     with pytest.raises(ConfigError, match="finite number per item"):
         Popular(np.array([1.0, np.nan]))
-
-
-def test_ties_go_to_the_first_place() -> None:
-    assert top_places(np.zeros((1, 4), np.float32), 2).tolist() == [[0, 1]]
 
 
 def test_greedy_earns_more_at_once_and_less_in_the_end() -> None:

@@ -3,7 +3,6 @@ and their files."""
 
 from __future__ import annotations
 
-import dataclasses
 from itertools import combinations
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from fastgaum.errors import CheckpointError, ConfigError, NumericsError
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import Estimate, adaptation, difference, judge
-from fastgaum.policies.heuristics import Greedy, RandomPolicy
+from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.q_learning import Steps
 from fastgaum.policies.registry import LEARNERS, load_policy, save_policy, untrained
 from fastgaum.policies.rollout import Setting, play, rollout
@@ -238,29 +237,6 @@ def test_replay_holds_the_steps_of_users_who_were_there(time: bool) -> None:
     assert 0 < held.ended[: replay.size].sum() < replay.size
 
 
-@pytest.mark.parametrize("name", LEARNERS)
-def test_a_step_after_which_a_user_left_has_no_future(name: str) -> None:
-    """Whatever comes after must not change the loss of rows that ended; of the others it does."""
-    policy = untrained(name, TiringWorld(), 3, Pool(), TINY)
-    data = slate_steps() if name == "slateq" else steps()
-    other = dataclasses.replace(data, next_states=data.next_states + 5)
-    for ended, same in ((np.ones(5, np.float32), True), (np.zeros(5, np.float32), False)):
-        one, two = (
-            float(policy.update_loss(dataclasses.replace(part, ended=ended)).detach())
-            for part in (data, other)
-        )
-        assert (one == two) is same
-
-
-def test_a_learner_explores_while_it_learns_only() -> None:
-    world, setting = TiringWorld(), Setting(3, 4)
-    policy = CascadeDqn(world, 3, Pool(), TINY.replace(epsilon=1.0, warm_up=10**6))
-    still = play(world, policy, setting, 50, 1).rewards
-    assert (still == play(world, policy, setting, 50, 1).rewards).all()
-    policy.learning = True
-    assert (still != play(world, policy, setting, 50, 1).rewards).any()
-
-
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
     world = TiringWorld()
     policy = CascadeDqn(world, 3, Pool(), TINY)
@@ -284,21 +260,6 @@ def test_a_slate_of_another_size_is_refused() -> None:
 def test_impossible_configurations_are_named(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         PolicyConfig.from_mapping(values)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", LEARNERS)
-def test_learners_see_further_than_greed(name: str) -> None:
-    """In the small world, by an interval that excludes 0, after a short training."""
-    world, setting = TiringWorld(), Setting(3, 20)
-    config = PolicyConfig(episodes=8, users=128, evaluations=1)
-    policies = []
-    for seed in range(3):
-        policy = untrained(name, world, 3, setting.pool, config.replace(seed=seed))
-        train_policy(policy, world, setting)
-        policies.append(policy)
-    lead = difference(judge(policies, world, setting), judge([Greedy()] * 3, world, setting))
-    assert lead.low > 0
 
 
 def test_adaptation_starts_from_what_was_learned() -> None:

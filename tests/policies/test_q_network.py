@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.q_learning import explore
-from fastgaum.policies.q_network import QNetwork
 from fastgaum.worlds.pools import Pool
 from tests.policies.small_world import TiringWorld, keys_at, keys_of
 
@@ -42,23 +41,6 @@ def test_the_cascade_is_the_arg_max_place_by_place(towers: tuple[int, ...], pool
             before.append(int(places[user, j]))
         assert values[user] == pytest.approx(value, abs=1e-5)
         assert len(set(before)) == k
-
-
-def test_scores_of_pools_are_the_network_s() -> None:
-    world = TiringWorld()
-    scorer = QNetwork(world, 3, 0, PolicyConfig(width=10))
-    states = np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)
-    pools = np.array([[1, 5, 2], [0, 1, 2], [11, 3, 4], [7, 8, 9]], np.int32)
-    none = np.empty((4, 0, 2), np.float32)
-    got = scorer.pool_values(states, none, world.item_features, pools)
-    everything = np.arange(12, dtype=np.int32)
-    shared = scorer.pool_values(states, none, world.item_features, everything)
-    np.testing.assert_allclose(np.take_along_axis(shared, pools.astype(int), 1), got, atol=1e-5)
-    for user in range(4):
-        row = torch.from_numpy(states[user : user + 1]).expand(3, -1)
-        features = torch.from_numpy(world.item_features[pools[user]])
-        expected = scorer(row, features[:, None][:, :0], features).detach().numpy()
-        np.testing.assert_allclose(got[user], expected, atol=1e-5)
 
 
 @given(st.integers(1, 6), st.integers(0, 6), st.floats(0, 1), st.integers(0, 999))

@@ -43,17 +43,6 @@ def test_a_followed_user_is_the_user(learned: LearnedWorld) -> None:
     assert moved > 0
 
 
-def test_a_follower_sees_steps_that_it_did_not_act_in(learned: LearnedWorld) -> None:
-    """Somebody else may have made the slates."""
-    follower, users = TransferPolicy(RandomPolicy(), learned, learned), learned.population(40)
-    users.reset(np.zeros(40, np.uint64))
-    follower.start(40)
-    for step in rollout(learned, RandomPolicy(), Setting(3, 4), 40, seed=2):
-        follower.observe(step)
-        assert follower.users is not None
-        np.testing.assert_array_equal(follower.users.states, step.next_states)
-
-
 class Rescaled(TiringWorld):
     """The same catalogue as a learned world's, and users whose utilities are on another scale; they
     choose as they would without it."""
@@ -204,13 +193,6 @@ def test_a_pool_is_the_same_in_both_worlds(pool: Pool) -> None:
     assert shared_pool(pool, own, own) == (pool, pool)
 
 
-def test_a_policy_decides_as_at_home(learned: LearnedWorld) -> None:
-    setting = Setting(3, 6, Pool("per_step", 6))
-    home = play(learned, Greedy(), setting, 40, seed=2)
-    away = play(learned, TransferPolicy(Greedy(), learned, learned), setting, 40, seed=2)
-    np.testing.assert_array_equal(home.rewards, away.rewards)
-
-
 def test_items_are_the_same_where_their_ids_are(learned: LearnedWorld) -> None:
     """The other world numbers its items in reverse and has one more, which pools must leave out."""
     other = TiringWorld(13)
@@ -244,13 +226,6 @@ def test_items_are_the_same_where_their_ids_are(learned: LearnedWorld) -> None:
     assert (first.slates == best).all()
     with pytest.raises(ConfigError, match="unknown to the world"):
         play(other, TransferPolicy(Greedy(), learned, other), Setting(3, 4), 20, seed=1)
-
-
-def test_worlds_without_a_common_item(learned: LearnedWorld) -> None:
-    other = TiringWorld(4)
-    other.item_ids = pl.Series(["a", "b", "c", "d"])
-    with pytest.raises(ConfigError, match="no item in common"):
-        shared_items(learned, other)
 
 
 def test_a_world_of_unlearned_users_cannot_follow(learned: LearnedWorld) -> None:
