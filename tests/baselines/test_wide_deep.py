@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 
-from fastgaum.baselines import gradient
 from fastgaum.baselines.gradient import last_choices, mean_of_choices
 from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr, cross_rows
 from fastgaum.errors import NumericsError
-from fastgaum.features.batches import Batch, assemble
-from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.batches import assemble
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.tensors import to_tensors
 from tests.builders import random_log
@@ -68,21 +64,3 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
         NumericsError, match=r"'wd-ccf' is \S+ (in epoch 1, batch \d|after epoch 1)"
     ):
         model.fit(log)
-
-
-@pytest.mark.parametrize(("n_training", "sizes"), [(10, {2}), (400, {64, 400 % 64})])
-def test_an_epoch_has_steps_though_sessions_are_few(
-    n_training: int, sizes: set[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ten sessions are not one batch: a fit would end before it has learned."""
-    batches_of, found = gradient.batches, list[int]()
-
-    def watched(encoded: EncodedSessions, size: int, order: np.random.Generator) -> Iterator[Batch]:
-        for batch in batches_of(encoded, size, order):
-            found.append(len(batch.session_offsets) - 1)
-            yield batch
-
-    monkeypatch.setattr(gradient, "batches", watched)
-    WideDeepCcf(epochs=1, id_dropout=0.5).fit(random_log(3, n_sessions=2 * n_training))
-    assert (sum(found), set(found)) == (n_training, sizes)
-    assert len(found) >= gradient.FEWEST_STEPS

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fastgaum.bench import away as module
-from fastgaum.bench.away import AwayPlan, away, away_blocks, recommended
+from fastgaum.bench.away import AwayPlan, away, recommended
 from fastgaum.bench.experiments import promises
 from fastgaum.bench.experiments.promises import ONE_WORLD, Worth
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.reports.table import blocks_to_markdown, finite
+from fastgaum.reports.table import finite
 
 SET = "set of 2"
 QUICK: dict[str, object] = {"epochs": 1, "warm_start": 1}
@@ -100,26 +99,3 @@ def test_a_home_recommends_the_highest_bound_or_else_the_highest_promise() -> No
     assert recommended(Worth(ONE_WORLD, {}, promised)) == "b"
     bounds = {"a": 0.5, "b": float("nan"), "c": 0.7}
     assert recommended(Worth(SET, {}, promised, bounds)) == "c"
-
-
-def test_tables_say_what_the_object_holds(result: dict[str, Any]) -> None:
-    below = copy.deepcopy(result)
-    row = below["logs"][0]["rows"][1]
-    row |= {"lead_over_greedy": -2.0, "lead_over_greedy_ci": [-3.0, -1.0]}
-    row |= {"lead_over_popular": -1.0, "lead_over_popular_ci": [-3.0, 1.0]}
-    row |= {"recommended": ["greedy", "greedy"], "rank_agreement_ci": [None, None]}
-    ranks, policies = away_blocks(below)
-    assert (1, 5) in ranks.bold
-    assert (1, 4) not in ranks.bold
-    assert ranks.rows[1][0] == f"toy, {ONE_WORLD}"
-    assert ranks.rows[1][3:] == (
-        "greedy (2)",
-        "-1.000 (-3.000 to 1.000)",
-        "-2.000 (-3.000 to -1.000)",
-    )
-    assert "(" not in ranks.rows[1][2]
-    assert policies.title.endswith(f"policies made in a {SET}")
-    assert policies.columns[2:] == ("lower bound", *(f"paid by {one}" for one in module.JUDGES))
-    earned = [float(cells[3].split()[0]) for cells in policies.rows]
-    assert earned == sorted(earned, reverse=True)
-    assert blocks_to_markdown(away_blocks(below)).count("| greedy |") == 1

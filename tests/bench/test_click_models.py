@@ -10,14 +10,11 @@ import polars as pl
 import pytest
 
 from fastgaum.bench.click_lists import (
-    CLICK_MODEL_COLUMNS,
     FLAGS,
     ClickLists,
     click_lists,
-    click_models_to_markdown,
     first_click,
 )
-from fastgaum.bench.readme import read
 from tests.builders import columns_of, log_of
 
 N_PLACES = 4
@@ -102,20 +99,3 @@ def test_flags_know_what_the_session_showed_and_clicked_before(lists: ClickLists
     assert same_query.tolist() == [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
     assert any_click.tolist() == [[0, 0, 0], [0, 0, 0], [1, 1, 1]]
     assert not lists.flags[3].any()
-
-
-def test_table_has_a_row_of_each_model_and_split() -> None:
-    result = read("click-models")
-    lines = click_models_to_markdown(result).splitlines()
-    rows = [line for line in lines if line.startswith(("| CLAX ", "| our "))]
-    assert len(rows) == len(result["rows"])
-    assert {row["model"] for row in result["rows"]} == {"CLAX UBM", "CLAX PBM", "our logit"}
-    assert all(row.count("|") == len(CLICK_MODEL_COLUMNS) + 1 for row in rows)
-    # what was chosen is the best of what was tried
-    for row in (one for one in result["rows"] if one["strength"] is not None):
-        tried = [
-            one
-            for one in result["tried"]
-            if (f"CLAX {one['model']}", one["flags"]) == (row["model"], row["flags"])
-        ]
-        assert min(tried, key=lambda one: one["nll"])["strength"] == row["strength"]

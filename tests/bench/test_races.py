@@ -42,33 +42,6 @@ def test_a_wrong_result_has_no_time(race: Race, found: Any) -> None:
     assert race.facts["times"] == []
 
 
-@pytest.mark.parametrize(
-    ("first", "own", "full", "calls", "rounds"),
-    [
-        (8.0, 0.01, True, 1, 100),
-        (8.0, 3.0, True, 1, ROUNDS),
-        (0.1, 0.1, True, 1, 10),
-        (1e-5, 1e-5, True, 100, 1000),
-        (0.1, 0.1, False, 1, ROUNDS),
-    ],
-    ids=["compiled", "slow", "quick", "very quick", "small sizes"],
-)
-def test_quick_steps_have_more_rounds(
-    first: float, own: float, full: bool, calls: int, rounds: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock, called = [0.0], [0]
-    monkeypatch.setattr(races.time, "perf_counter", lambda: clock[0])
-
-    def step() -> None:
-        clock[0] += own
-        called[0] += 1
-
-    seconds = races.repeat_step(step, *races.rounds_of(step, first, full))
-    assert seconds == pytest.approx([own] * len(seconds))
-    assert len(seconds) == pytest.approx(rounds, abs=1)
-    assert called[0] == pytest.approx(calls * rounds, rel=0.02, abs=2)
-
-
 def test_what_fails_or_is_skipped_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def some(race: Race) -> None:
         if race.contender == "absent":

@@ -111,38 +111,20 @@ def test_figures_have_bounds() -> None:
     assert missed(result) == ["bar 8, g: 65 bytes/event where ≤ 64 is asked for"]
 
 
+TOLD = "x as soon as it at NLL 1.9"
+
+
 @pytest.mark.parametrize(
-    ("ours", "theirs", "cells", "holds"),
+    ("ours", "theirs", "of_ours", "ratio", "holds"),
     [
-        (2.0, 20.0, ("2 s until NLL 1.9", "10 x as soon as it at NLL 1.9"), "yes"),
-        (
-            INF,
-            20.0,
-            (
-                "never reached (s until NLL 1.9)",
-                "ours never reached it (x as soon as it at NLL 1.9)",
-            ),
-            "no",
-        ),
-        (
-            2.0,
-            INF,
-            ("2 s until NLL 1.9", "the rival never reached it (x as soon as it at NLL 1.9)"),
-            "yes",
-        ),
-        (
-            INF,
-            INF,
-            (
-                "never reached (s until NLL 1.9)",
-                "ours never reached it (x as soon as it at NLL 1.9)",
-            ),
-            "no",
-        ),
+        (2.0, 20.0, "2 s until NLL 1.9", f"10 {TOLD}", "yes"),
+        (INF, 20.0, "never reached (s until NLL 1.9)", f"ours never reached it ({TOLD})", "no"),
+        (2.0, INF, "2 s until NLL 1.9", f"the rival never reached it ({TOLD})", "yes"),
+        (INF, INF, "never reached (s until NLL 1.9)", f"ours never reached it ({TOLD})", "no"),
     ],
 )
 def test_a_loss_that_is_never_reached_is_said(
-    ours: float, theirs: float, cells: tuple[str, str], holds: str
+    ours: float, theirs: float, of_ours: str, ratio: str, holds: str
 ) -> None:
     figures = figures_of(
         (ours, "s until NLL 1.9", {}),
@@ -151,7 +133,7 @@ def test_a_loss_that_is_never_reached_is_said(
     measured = races_object(facts(figures=figures))
     for result in (measured, finite(measured)):
         rows = figure_rows(result)
-        assert tuple(row[2] for row in rows) == cells
+        assert [row[2] for row in rows] == [of_ours, ratio]
         assert [row[4] for row in rows] == ["", holds]
-        said = [] if holds == "yes" else [f"bar 1, g: {cells[1]} where ≥ 8 is asked for"]
+        said = [] if holds == "yes" else [f"bar 1, g: {ratio} where ≥ 8 is asked for"]
         assert missed(result) == said

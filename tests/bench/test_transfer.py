@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,11 @@ from fastgaum.bench.experiments.transfer import (
 )
 from fastgaum.bench.experiments.transfer_table import (
     bound_held,
-    draw_transfer,
     row_in,
     transfer_blocks,
-    transfer_sentence,
-    transfer_summary,
 )
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.rollout import Setting
-from fastgaum.reports.plots import COLOURS
 from fastgaum.reports.table import finite
 from fastgaum.untrusted import parse_json
 
@@ -129,31 +124,6 @@ def test_agreement_is_kendall_s_over_pairs_that_the_truth_tells_apart() -> None:
     assert np.isnan(rank_agreement([1.0, 2.0], [one[:1] for one in returns_of(1.0, 2.0)]))
 
 
-def test_tables_say_what_the_object_holds(result: dict[str, Any]) -> None:
-    (block,) = transfer_blocks(result)
-    (setting,) = result["settings"]
-    assert block.columns[-1] == "of the optimum, %"
-    assert len(block.rows) == len(setting["rows"])
-    row = row_in(setting, "greedy", ONE_WORLD)
-    (cells,) = [cells for cells in block.rows if cells[0] == f"greedy, {ONE_WORLD}"]
-    assert cells[2] == cells[5] == ""
-    assert cells[3].startswith(f"{row['paid']:.2f} ±")
-    (of_set,) = [cells for cells in block.rows if cells[0] == f"greedy, {SET}"]
-    bound = row_in(setting, "greedy", SET)
-    assert of_set[2].startswith(f"{bound['bound']:.2f} ±")
-    assert of_set[5].startswith(f"{100 * bound['bound_optimism']:.1f} ±")
-    assert cells[4].startswith(f"{100 * row['optimism']:.1f} ±")
-    (truth,) = [cells for cells in block.rows if cells[0] == f"greedy, {TRUTH}"]
-    assert truth[1] == truth[2] == truth[4] == truth[5] == ""
-    summary = transfer_summary(result).splitlines()
-    assert len(summary) == 4
-    assert summary[2].startswith("| items-10, one world | 400 events, random | ")
-    trained = row_in(setting, "cascade-dqn", SET)
-    half = 100 * (trained["of_truth_ci"][1] - trained["of_truth"])
-    share = f"{100 * trained['of_truth']:.1f} ±{half:.1f} % with 10 items (400"
-    assert share in transfer_sentence(result)
-
-
 def test_pages_count_how_often_a_lower_bound_held() -> None:
     """The bound of the trained policy holds less often than its "95 of 100", and the page says
     so."""
@@ -178,21 +148,6 @@ def test_pages_count_how_often_a_lower_bound_held() -> None:
 
 def block_notes(found: Any, setting: Any) -> list[str]:
     return [*transfer_blocks(found)[found["settings"].index(setting)].notes]
-
-
-@pytest.mark.parametrize("narrow", [False, True])
-def test_the_figure_shows_a_panel_per_setting(
-    result: dict[str, Any], narrow: bool, tmp_path: Path
-) -> None:
-    pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
-    twice = {**result, "settings": result["settings"] * 2}
-    draw_transfer(twice, tmp_path / "t.svg", narrow=narrow)
-    text = (tmp_path / "t.svg").read_text()
-    assert text.count(">items-10<") == 2
-    assert text.count(">promised = paid<") == 1
-    assert set(re.findall(r"#[0-9a-f]{6}\b", text.partition("</style>")[2])) <= {
-        light for light, _ in COLOURS.values()
-    }
 
 
 def test_the_script_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,23 +101,6 @@ def test_no_fit_sees_a_judged_game_or_the_other_half_s(site: Site, log: SessionL
         assert min(counts[:2]) > 0
 
 
-def test_walkers_without_learning_click_links(site: Site) -> None:
-    humans = site.judged
-    free, directed = (site.wander(humans, sees_target=sees) for sees in (False, True))
-    for games, sees in ((free, False), (directed, True)):
-        for start, target, path in zip(games.starts, games.targets, games.paths, strict=True):
-            page = int(start)
-            for click in path[path >= 0].tolist():
-                assert click in linked(site, page)
-                assert click == target or not (sees and target in linked(site, page))
-                page = click
-            assert page == target or len(path[path >= 0]) == LIMIT or not linked(site, page)
-    assert directed.arrived.mean() >= free.arrived.mean()
-    assert directed.clicks.mean() < free.clicks.mean()
-    again = site.wander(humans)
-    np.testing.assert_array_equal(again.paths, free.paths)
-
-
 def test_figures_are_those_of_the_paths(small: Site) -> None:
     """Two games of known lengths; a game that does not arrive is in the shares alone."""
     humans, simulated = (

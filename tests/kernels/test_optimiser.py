@@ -7,16 +7,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.tables import Named, SparseTable
-from fastgaum.game.optimisers import StockOptimiser
+from fastgaum.engine.tables import Named
 from fastgaum.kernels import optimiser as kernels
-from fastgaum.nets.bags import BagLinear
-from fastgaum.nets.tensors import Bags
 
 
 @settings(max_examples=40, deadline=None)
@@ -126,33 +121,3 @@ def test_an_id_that_is_no_row_is_named() -> None:
     assert (slot_of == -1).all()
     with pytest.raises(IndexError, match="id 9 is not one of the 4 ids"):
         Named(np.array([1, 9], np.int32), np.array([0, 1, 2], np.int32), slot_of)
-
-
-def test_the_engine_s_rows_and_stock_torch_s_follow_one_rule() -> None:
-    rng, n, width = np.random.default_rng(1), 12, 6
-    torch.manual_seed(0)
-    layer = BagLinear(n, 0, width, 0, 0.1)
-    twin = BagLinear(n, 0, width, 0, 0.1)
-    twin.load_state_dict(layer.state_dict())
-    sparse = SparseTable(layer.table, n)
-    assert layer.bias is not None
-    ours = PlayerOptimiser([layer.bias], [sparse], 0.05, 0.3, 1.0)
-    theirs = StockOptimiser(twin, 0.05, 0.3, 1.0, "adam")
-    slot_of = np.full(n, -1, np.int32)
-    for _ in range(8):
-        ids, offsets = rng.integers(0, n, 5).astype(np.int32), np.array([0, 2, 5], np.int32)
-        grad = rng.standard_normal((2, width)).astype(np.float32)
-        sparse.add(Named(ids, offsets, slot_of), grad)
-        ours.grad_of(layer.bias)[:] = grad.sum(0)
-        ours.step()
-        theirs.zero_grad()
-        twin(Bags(torch.from_numpy(ids), torch.from_numpy(offsets), torch.zeros(2, 0))).backward(
-            torch.from_numpy(grad)
-        )
-        theirs.step()
-    ours.settle()
-    theirs.settle()
-    torch.testing.assert_close(layer.table.data, twin.table.data, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(layer.bias.data, twin.bias.data, rtol=1e-5, atol=1e-6)  # type: ignore[union-attr]
-    ours.release()
-    assert layer.bias.data.untyped_storage().nbytes() == 4 * width

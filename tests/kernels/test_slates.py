@@ -7,34 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.kernels import slates as kernels
-from fastgaum.kernels.draws import uniforms
 from tests.worlds.simulated import displayed
 from tests.worlds.test_true_world import naive_uniform
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 2**64 - 1), max_size=20))
-def test_numbers_of_keys_are_splitmix64_s(keys: list[int]) -> None:
-    out = np.empty((2, len(keys)))
-    for stream in range(2):
-        uniforms(np.array(keys, np.uint64), np.uint64(stream), out[stream])
-    for i, key in enumerate(keys):
-        # splitmix64 twice: the key's output, marked with the stream, is a state again
-        most = 2**64 - 1
-        x = (key + 0x9E3779B97F4A7C15) & most
-        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & most
-        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & most
-        x ^= x >> 31
-        assert out[:, i].tolist() == [naive_uniform(x ^ stream) for stream in range(2)]
-
-
-def test_numbers_of_neighbouring_keys_are_uniform_and_apart() -> None:
-    out = np.empty(100_000)
-    uniforms(np.arange(100_000, dtype=np.uint64), np.uint64(0), out)
-    counts = np.histogram(out, bins=50, range=(0, 1))[0]
-    # chi-square of 49 degrees of freedom: mean 49, standard deviation 9.9
-    assert ((counts - 2000) ** 2 / 2000).sum() < 49 + 5 * 9.9
-    assert abs(np.corrcoef(out[1:], out[:-1])[0, 1]) < 5 / np.sqrt(100_000)
 
 
 @settings(max_examples=60, deadline=None)

@@ -20,25 +20,11 @@ from fastgaum.worlds.pools import (
     START,
     Keys,
     Pool,
-    draw_distinct,
     draw_uniform,
 )
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import Response
-from tests.policies.small_world import TiringWorld, keys_at, keys_of
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**40), st.integers(1, 40), st.data())
-def test_distinct_draws_are_distinct_and_in_range(
-    seed: int, n_of: int, data: st.DataObject
-) -> None:
-    k = data.draw(st.integers(1, n_of))
-    picked = draw_distinct(keys_of(seed, 7), n_of, k)
-    assert picked.shape == (7, k)
-    assert picked.min() >= 0
-    assert picked.max() < n_of
-    assert all(len(set(row)) == k for row in picked.tolist())
+from tests.policies.small_world import TiringWorld, keys_at
 
 
 @settings(deadline=None)
