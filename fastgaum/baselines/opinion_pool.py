@@ -209,8 +209,9 @@ class OpinionPool(SoftmaxModel):
             else:
                 self.models[name], head = model, scored.heads["reward"]
                 offsets, choices = map(torch.from_numpy, (encoded.display_offsets, encoded.choices))
-                log_probs = map(torch.from_numpy, (head.log_probs, head.outside_log_prob))
-                opinions.append(_log_odds(*log_probs, offsets, model.outside))
+                log_probs = torch.from_numpy(head.log_probs)
+                no_click = torch.from_numpy(head.outside_log_prob)
+                opinions.append(_log_odds(log_probs, no_click, offsets, model.outside))
                 row["val_nll"] = float(
                     nll_of_choices(opinions[-1], offsets, choices, model.outside)
                 )
