@@ -15,7 +15,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -292,12 +292,11 @@ _T = TypeVar("_T")
 class GridBaseline(Baseline):
     """A baseline that scores with every combination of its open settings after one fit.
 
-    `fit` returns a row for each, the best first; `chosen` holds it. With select = prec@1 the
-    likelihood decides between equals and is computed for those alone; what then still ties is taken
+    `fit` returns a row for each, the best first; `chosen` holds it. prec@1 chooses; the likelihood
+    decides between equals and is computed for those alone; what then still ties is taken
     in the order of the grids."""
 
-    select: Literal["loss", "prec@1"] = "prec@1"
-    """the validation score that chooses the open settings"""
+    select: ClassVar[str] = "prec@1"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -326,16 +325,17 @@ class GridBaseline(Baseline):
             rows.append(values | {"val_loss": None, "val_prec1": prec1})
         most = max(row["val_prec1"] for row in rows)
         for row in rows:
-            if self.select == "loss" or row["val_prec1"] == most:
+            if row["val_prec1"] == most:
                 row["val_loss"] = validation_nll(scores_with(row), validation, self.outside)
         self.memo, self.settings_tried = None, len(rows)
-        rows.sort(key=self._order)
+        rows.sort(
+            key=lambda row: (
+                -row["val_prec1"],
+                math.inf if row["val_loss"] is None else row["val_loss"],
+            )
+        )
         self.chosen = {name: rows[0][name] for name in self.grids}
         return rows
-
-    def _order(self, row: Values) -> tuple[float, float]:
-        loss = math.inf if row["val_loss"] is None else row["val_loss"]
-        return (loss, 0.0) if self.select == "loss" else (-row["val_prec1"], loss)
 
     def _kept(self, batch: BatchTensors, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
         """What `make` returns, made once for each batch and key while the settings are chosen."""

@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -55,8 +55,7 @@ class GradientBaseline(Baseline):
     """at most so many epochs; `patience` ends a fit long before on most logs"""
     patience: CountFromOne = 8
     """stop after so many epochs without a better validation score"""
-    select: Literal["loss", "prec@1"] = "loss"
-    """the validation score that chooses the epoch"""
+    select: ClassVar[str] = "loss"
     batch_sessions: CountFromOne = 64
     """sessions per batch; fewer on a log of few sessions, so that an epoch has FEWEST_STEPS"""
     lr: Positive = 3e-3
@@ -175,8 +174,6 @@ class GradientBaseline(Baseline):
         outputs = [self.network(batch) for batch in fixed]
         scores = torch.cat(outputs).double().numpy()
         prec1 = validation_prec1(scores, validation)
-        if self.select == "prec@1":
-            return -prec1, prec1
         if self.fit_link:
             return validation_nll(scores, validation, self.outside), prec1
         losses = [self._losses(scores, batch) for scores, batch in zip(outputs, fixed, strict=True)]

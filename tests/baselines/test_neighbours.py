@@ -161,12 +161,6 @@ def test_a_given_setting_is_kept_and_every_combination_has_a_row() -> None:
     assert model.chosen["decay"] == table["decay"][0]
 
 
-def test_loss_chooses_when_it_is_asked_to() -> None:
-    table = ItemKnn(select="loss", popularity="rate").fit(co_choice_log(2))
-    assert table["val_loss"].null_count() == 0
-    assert table["val_loss"].is_sorted()
-
-
 def test_the_neighbours_come_first_and_the_network_ranks_among_equals() -> None:
     log = co_choice_log()
     model = CascadeSessionKnn(cascade=1000.0, repeat=-1.0, popularity_weight=0.0)
