@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, MissingArgumentError
 
 from fastgaum.cli.manual import epilogue
-from fastgaum.cli.options import common, split_common
+from fastgaum.cli.options import COMMON, read_common
 from fastgaum.errors import FastgaumError, LostPeerError, too_long
 from fastgaum.interrupts import Interrupted, stop_on_signals
 from fastgaum.untrusted import shown
@@ -130,62 +130,55 @@ for _name, _help in COMMANDS.items():
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (by default the process's own) and return its exit code; nothing escapes
     as a traceback."""
-    tokens, asked = split_common(sys.argv[1:] if argv is None else argv)
-    debug = asked.debug
+    tokens = read_common(sys.argv[1:] if argv is None else argv)
     try:
-        with stop_on_signals(), common(asked):
+        with stop_on_signals():
             code = app(tokens, exit_on_error=False, print_error=False)
             sys.stdout.flush()
         return code if isinstance(code, int) else DONE
-    except LostPeerError as error:
-        # the lost process says why; here nothing was wrong
-        _complain(f"error: {shown(str(error))}", debug)
-        return CHECK_FAILED
-    except FastgaumError as error:
-        _complain(f"error: {shown(str(error))}", debug)
-        return USER_MISTAKE
-    except MissingArgumentError as error:
-        _complain(f"error: {shown(_missing(error))}", debug)
-        return USER_MISTAKE
-    except CycloptsError as error:
-        command = " ".join(["fastgaum", *(error.command_chain or ())])
-        _complain(f"error: {shown(str(error))} See `{command} --help`.", debug)
-        return USER_MISTAKE
-    except Interrupted as interrupted:
-        _complain(f"interrupted{interrupted.cure and f': {interrupted.cure}'}", debug)
-        return interrupted.exit_code
-    except KeyboardInterrupt:
-        _complain("interrupted", debug)
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has gone. Python would complain when it flushes at exit: give it
         # somewhere to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            _complain(f"error: {shown(str(too_long(error.filename or '')))}", debug)
-            return USER_MISTAKE
-        what = shown(str(error))[:_LONGEST_SURPRISE]
-        _complain(
-            f"internal error, a bug: {type(error).__name__}: {what}; run again with --debug and "
-            "report the traceback,"
-            " with what `fastgaum doctor` prints",
-            debug,
-        )
-        return CHECK_FAILED
+    except (Exception, KeyboardInterrupt) as error:
+        code, text = _ending(error)
+        if COMMON.debug:
+            traceback.print_exc()
+        print(f"fastgaum: {text}", file=sys.stderr)
+        return code
+    finally:
+        # tests run several command lines in a process
+        read_common(())
 
 
-def _missing(error: MissingArgumentError) -> str:
-    """What is missing, by its name on the command line and its meaning."""
+def _ending(error: BaseException) -> tuple[int, str]:
+    """The exit code of a command that an error has ended, and the line that says so."""
+    if isinstance(error, Interrupted):
+        return error.exit_code, f"interrupted{error.cure and f': {error.cure}'}"
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        error = too_long(error.filename or "")
+    if isinstance(error, CycloptsError):
+        return USER_MISTAKE, f"error: {shown(_of_parser(error))}"
+    if isinstance(error, FastgaumError):
+        # the process that is lost says why; here nothing was wrong
+        code = CHECK_FAILED if isinstance(error, LostPeerError) else USER_MISTAKE
+        return code, f"error: {shown(str(error))}"
+    what = shown(str(error))[:_LONGEST_SURPRISE]
+    return CHECK_FAILED, (
+        f"internal error, a bug: {type(error).__name__}: {what}; run again with --debug and "
+        "report the traceback, with what `fastgaum doctor` prints"
+    )
+
+
+def _of_parser(error: CycloptsError) -> str:
+    """The parser's error with its command; what is missing by its name and its meaning."""
     command, argument = " ".join(["fastgaum", *(error.command_chain or ())]), error.argument
-    if argument is None or argument.tokens or error.keyword is not None:
-        return f"{error} See `{command} --help`."
-    meaning = f" ({argument.parameter.help})" if argument.parameter.help else ""
-    return f"`{command}` needs {' or '.join(argument.names)}{meaning}. See `{command} --help`."
-
-
-def _complain(text: str, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    print(f"fastgaum: {text}", file=sys.stderr)
+    said = str(error)
+    keyword = error.keyword if isinstance(error, MissingArgumentError) else None
+    if isinstance(error, MissingArgumentError) and argument and not (argument.tokens or keyword):
+        meaning = f" ({argument.parameter.help})" if argument.parameter.help else ""
+        said = f"`{command}` needs {' or '.join(argument.names)}{meaning}."
+    return f"{said} See `{command} --help`."

@@ -5,9 +5,8 @@ Importing this costs nothing: the help is printed from it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,11 +34,8 @@ class Common:
     """What one command line says by the options of every command."""
 
     quiet: bool = False
-    """neither progress nor notes nor closing lines"""
     overwrite: bool = False
-    """outputs that are there already are replaced"""
     debug: bool = False
-    """the traceback of an error"""
     text: bool = True
     """results as text on stdout; off where it has the JSON object"""
 
@@ -48,23 +44,8 @@ COMMON = Common()
 """what the command line that is running says"""
 
 
-@contextmanager
-def common(asked: Common) -> Iterator[None]:
-    """Set `COMMON` for one command line; tests run several in a process."""
-    before = replace(COMMON)
-    COMMON.__dict__.update(asked.__dict__)
-    try:
-        yield
-    finally:
-        COMMON.__dict__.update(before.__dict__)
-
-
-def split_common(tokens: Sequence[str]) -> tuple[list[str], Common]:
-    """A command line without the options of every command, and what they say.
-
-    >>> split_common(["data", "list", "--quiet", "--json", "-"])
-    (['data', 'list', '--json=-'], Common(quiet=True, overwrite=False, debug=False, text=False))
-    """
+def read_common(tokens: Sequence[str]) -> list[str]:
+    """Set `COMMON` from a command line; return its other words."""
     rest: list[str] = []
     for token in tokens:
         if token == "-" and rest and rest[-1] in FOR_MACHINES:
@@ -72,9 +53,9 @@ def split_common(tokens: Sequence[str]) -> tuple[list[str], Common]:
             rest[-1] += "=-"
         elif token not in COMMON_OPTIONS:
             rest.append(token)
-    given = {name: f"--{name}" in tokens for name in ("quiet", "overwrite", "debug")}
-    text = not any(token in rest for token in (f"{option}=-" for option in FOR_MACHINES))
-    return rest, Common(**given, text=text)
+    COMMON.quiet, COMMON.overwrite, COMMON.debug = (name in tokens for name in COMMON_OPTIONS)
+    COMMON.text = not any(f"{option}=-" in rest for option in FOR_MACHINES)
+    return rest
 
 
 # -- options of several commands
@@ -152,31 +133,19 @@ class FigureFiles(TableFiles):
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """The values of those options that the command line has.
-
-    >>> given(seed=1, preset=None)
-    {'seed': 1}
-    """
+    """The values of those options that the command line has."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, object]:
-    """Read `key=value` texts; a later one wins.
-
-    Raises:
-        ConfigError: one is not key=value.
-    """
+    """Read `key=value` texts; a later one wins. Raises ConfigError for one that is not."""
     from fastgaum.config import parse_setting
 
     return dict(parse_setting(text) for text in settings)
 
 
 def use_threads(threads: int | None) -> None:
-    """Let torch and the kernels use so many threads; None leaves torch's default, all cores.
-
-    Raises:
-        ConfigError: fewer than one.
-    """
+    """Let torch and the kernels use so many threads; None leaves torch's default, all cores."""
     if threads is not None:
         from fastgaum.threads import set_threads
 

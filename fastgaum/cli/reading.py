@@ -84,40 +84,22 @@ class Reading:
         Raises:
             DatasetError, LogFormatError, ConfigError: the name, the log or an option is wrong.
         """
-        from fastgaum.logs.read import load
-
-        log = load(source, data_dir=self.data_dir, options=self.options)
-        self._note_layout(source)
-        return log
-
-    def _note_layout(self, source: str) -> None:
-        """Say how a public log is read that is recognised by its columns."""
-        from fastgaum.logs.opened_log import open_known
-        from fastgaum.logs.registry import resolve
-        from fastgaum.logs.store import is_saved_log
-
-        found = resolve(source, self.data_dir)
-        if found.dataset is not None or is_saved_log(found.path):
-            return
-        layout = open_known(found.path, self.options.delimiter)[1]
-        if layout is not None:
-            note(f"{found.path.name} is read as {layout}")
+        return self.load_with_rows(source)[0]
 
     def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:
-        """As `load`, and the log's rows as `raw_rows` gives them, read once.
-
-        Raises:
-            DatasetError, LogFormatError, ConfigError: as `load`.
-        """
-        from fastgaum.logs.read import read_with_rows
+        """As `load`, and the rows of a log that is not a saved one, as `raw_rows` gives them."""
+        from fastgaum.logs.opened_log import open_known
+        from fastgaum.logs.read import load, read_with_rows
         from fastgaum.logs.registry import resolve
         from fastgaum.logs.store import is_saved_log
 
         found = resolve(source, self.data_dir)
         if is_saved_log(found.path):
-            return self.load(source), None
+            return load(source, data_dir=self.data_dir, options=self.options), None
         read = read_with_rows(found, options=self.options)
-        self._note_layout(source)
+        layout = None if found.dataset else open_known(found.path, self.options.delimiter)[1]
+        if layout is not None:
+            note(f"{found.path.name} is read as {layout}")
         return read
 
     def or_of_run(self, folder: Path) -> Reading:
@@ -171,12 +153,7 @@ AS_IT_IS = Reading()
 
 def log_of_run(run: Path, source: str, data_dir: Path | None) -> SessionLog:
     """Read a log as the log of a run was read; one that is saved has its own columns and clicks,
-    and no times to be split by.
-
-    Raises:
-        DatasetError, LogFormatError, ConfigError, CheckpointError: as `Reading.load`, and where the
-            run's own record of its options is damaged.
-    """
+    and no times to be split by. Raises as `Reading.load` and `or_of_run`."""
     from fastgaum.logs.registry import resolve
     from fastgaum.logs.store import is_saved_log
 
@@ -195,11 +172,8 @@ def log_of_run(run: Path, source: str, data_dir: Path | None) -> SessionLog:
 def checked_users(
     model: ChoiceModel, log: SessionLog, split: SplitName, allow_seen_users: bool
 ) -> SeenUsers:
-    """How many users of a split trained a model.
-
-    Raises:
-        SeenUsersError: users of the test split did, and that is not allowed.
-    """
+    """How many users of a split trained a model. Raises SeenUsersError if users of the test split
+    did, and that is not allowed."""
     seen = model.seen_users(log, split)
     if not allow_seen_users:
         seen.require_unseen()

@@ -67,7 +67,6 @@ def _charts_of(run: Json) -> Iterator[tuple[str, Chart]]:
         groups = run["learned"][name]
         if any(group["n"] for group in groups):
             yield name, _utilities(groups, across)
-            yield f"{name}_shares", _shares(groups, across)
     if run["places"]:
         yield "places", _examination(run["places"])
 
@@ -104,9 +103,7 @@ def _standings(rows: Sequence[Json]) -> Chart:
         panel.set_yticks(range(len(ordered)), short)
         for text, row in zip(panel.get_yticklabels(), ordered, strict=True):
             text.set_color(colour("ink" if row["kind"] in ("reward", "generator") else "muted"))
-        panel.set_ylim(-0.6, len(ordered) - 0.4)
-        panel.set_xmargin(0.15)
-        panel.set_xlabel("prec@1, %")
+        panel.set(xmargin=0.15, ylim=(-0.6, len(ordered) - 0.4), xlabel="prec@1, %")
         panel.grid(False)
 
     said = "; ".join(f"{row['label']} {row['prec']['1']['mean']:.1f}" for row in reversed(ordered))
@@ -137,8 +134,7 @@ def _by_epoch(epochs: Sequence[Json], best: int | None, name: str) -> Chart:
         _phases(panel, epochs)
         if best is not None:
             panel.axvline(best, color=colour("accent"), linewidth=1, linestyle=_DOTTED)
-        panel.set_xlabel("epoch")
-        panel.set_ylabel(up)
+        panel.set(xlabel="epoch", ylabel=up)
         panel.legend(loc="best", handlelength=1.8)
 
     return Chart(fill, f"{up} by epoch; epoch {best} is the one kept")
@@ -178,10 +174,9 @@ def _reliability(heads: Json, which: str) -> Chart:
             panel.plot(x, y, _MARK[name], color=colour(name), markersize=5, label=name)
         ends = [*panel.get_xlim(), *panel.get_ylim()]
         low, high = max(-2.0, min(ends)), min(102.0, max(ends))
-        panel.set(xlim=(low, high), ylim=(low, high))
+        up = "no click, %" if which == "no_click" else "chosen, %"
+        panel.set(xlim=(low, high), ylim=(low, high), xlabel="predicted probability, %", ylabel=up)
         panel.axline((0, 0), slope=1, color=colour("muted"), linewidth=0.8)
-        panel.set_xlabel("predicted probability, %")
-        panel.set_ylabel("no click, %" if which == "no_click" else "chosen, %")
         panel.legend(loc="upper left", handlelength=1)
 
     what = "no click" if which == "no_click" else "a candidate's choice"
@@ -194,36 +189,18 @@ def _utilities(groups: Sequence[Json], across: str) -> Chart:
 
     def fill(panel: Axes) -> None:
         panel.axhline(0, color=colour("muted"), linewidth=0.8)
-        places = _axis_of_groups(panel, groups, across)
+        labels = ["\n".join(wrap(group["label"], 12)) for group in groups]
+        slanted: Json = {"rotation": 40, "ha": "right"} if len(labels) > 6 else {}
+        panel.set_xticks(range(len(groups)), labels, **slanted)
+        panel.set_xlim(-0.6, len(groups) - 0.4)
+        places = [place for place, group in enumerate(groups) if group["n"]]
         low, high, mean = ([groups[i][key] for i in places] for key in ("low", "high", "utility"))
         panel.vlines(places, low, high, color=colour("reward"), linewidth=9, alpha=0.22)
         panel.plot(places, mean, "o", color=colour("reward"), markersize=6)
-        panel.set_ylabel("relative utility")
+        panel.set(xlabel=across, ylabel="relative utility")
 
     said = "; ".join(f"{one['label']} {one['utility']:.2f}" for one in groups if one["n"])
     what = f"Mean utility against the display set's mean by {across}: {said}"
-    return Chart(fill, what, (3.9, 2.4))
-
-
-def _shares(groups: Sequence[Json], across: str) -> Chart:
-    """What share of each group was chosen, and what the reward expected."""
-
-    def fill(panel: Axes) -> None:
-        places = _axis_of_groups(panel, groups, across)
-        some = [groups[i] for i in places]
-        chosen, expected = (percent(one[key] for one in some) for key in ("chosen", "predicted"))
-        panel.bar(places, chosen, width=0.62, color=colour("floor"), alpha=0.45, label="logged")
-        panel.plot(places, expected, "o", color=colour("reward"), markersize=6, label="expected")
-        panel.set_ylabel("of candidates, %")
-        panel.set_ylim(0, 1.3 * max(1.0, *chosen, *expected))
-        panel.legend(loc="upper left", handlelength=1.2, ncols=2, columnspacing=1)
-
-    said = "; ".join(
-        f"{one['label']} {100 * one['chosen']:.0f} and {100 * one['predicted']:.0f}"
-        for one in groups
-        if one["n"]
-    )
-    what = f"Chosen and expected, percent of candidates, by {across}: {said}"
     return Chart(fill, what, (3.9, 2.4))
 
 
@@ -242,21 +219,9 @@ def _examination(places: Sequence[Json]) -> Chart:
             dash = "-" if name == "reward" else _DASHED
             own = colour(name)
             panel.plot(x, y, linestyle=dash, marker=_MARK[name], color=own, label=name)
-        panel.set_xlabel("place in the display")
-        panel.set_ylabel("first place = 1")
-        panel.set_ylim(0)
+        panel.set(xlabel="place in the display", ylabel="first place = 1", ylim=(0, None))
         panel.locator_params(axis="x", integer=True)
         panel.legend(loc="best", handlelength=1.8)
 
     said = "; ".join(f"{one['place']}: {one['examination']['reward']:.2f}" for one in places)
     return Chart(fill, f"Examination by place, the first being 1: {said}", (3.9, 2.4))
-
-
-def _axis_of_groups(panel: Axes, groups: Sequence[Json], across: str) -> list[int]:
-    """Name the groups below the axis; return the places of those that hold candidates."""
-    labels = ["\n".join(wrap(group["label"], 12)) for group in groups]
-    slanted: Json = {"rotation": 40, "ha": "right"} if len(labels) > 6 else {}
-    panel.set_xticks(range(len(groups)), labels, **slanted)
-    panel.set_xlim(-0.6, len(groups) - 0.4)
-    panel.set_xlabel(across)
-    return [place for place, group in enumerate(groups) if group["n"]]

@@ -166,14 +166,8 @@ def title_of(log: SessionLog) -> str:
     of the registry is called otherwise: published figures are not of it."""
     if log.name not in names():
         return log.name
-    found = {
-        "sessions": log.n_sessions,
-        "events": log.n_events,
-        "candidates": log.n_candidates,
-        "items": log.n_items,
-    }
     known = dataset(log.name).counts
-    same = all(found.get(what) == n for what, n in known.items())
+    same = all(getattr(log, f"n_{what}", None) == n for what, n in known.items())
     return log.name if same else f"{log.name} (another log)"
 
 
@@ -199,8 +193,16 @@ def compare_logs(
         LogFormatError: a log has an empty split, or does not suit a model.
     """
     runs = plan.runs(list(logs))
+    # before anything is fitted
     for log in () if plan.resplits else logs.values():
-        _require_splits(log)
+        empty = [name for i, name in enumerate(SPLITS) if not (log.split == i).any()]
+        if empty:
+            raise LogFormatError(
+                f"log '{log.name}' has no session in split '{empty[0]}', and a comparison trains, "
+                "chooses epochs and scores on the three splits: draw a split of its users, with "
+                "--split-by user or --resplit 1..5 (in Python read_log(split='user') or "
+                "resplits=range(1, 6))"
+            )
     outcomes: list[RunOutcome] = [""] * len(runs)
     with closing(run_all(logs, runs, jobs, device, on_start)) as results:
         for done, (i, outcome) in enumerate(results, 1):
@@ -215,13 +217,8 @@ def compare_logs(
         "cells": [],
         "comparison": {},
         "failed": [
-            {
-                "dataset": run.dataset,
-                "model": run.model,
-                "resplit": run.resplit,
-                "seed": run.seed,
-                "reason": outcome,
-            }
+            {name: getattr(run, name) for name in ("dataset", "model", "resplit", "seed")}
+            | {"reason": outcome}
             for run, outcome in zip(runs, outcomes, strict=True)
             if isinstance(outcome, str)
         ],
@@ -253,18 +250,6 @@ def compare_logs(
     return Comparison(result)
 
 
-def _require_splits(log: SessionLog) -> None:
-    """Raise LogFormatError, before anything is fitted, where a split has no session."""
-    empty = [name for i, name in enumerate(SPLITS) if not (log.split == i).any()]
-    if empty:
-        raise LogFormatError(
-            f"log '{log.name}' has no session in split '{empty[0]}', and a comparison trains, "
-            "chooses epochs and scores on the three splits: draw a split of its users, with "
-            "--split-by user or --resplit 1..5 (in Python read_log(split='user') or "
-            "resplits=range(1, 6))"
-        )
-
-
 @dataclass(frozen=True)
 class Row:
     """One row of a table."""
@@ -283,7 +268,7 @@ class Row:
         """The row of a model's head; so many runs of each split, split after split."""
         by_split = [runs[start : start + seeds] for start in range(0, len(runs), seeds)]
         figures = [[_per_event(run.test.heads[head]) for run in split] for split in by_split]
-        known = [name for name in figures[0][0] if all(name in one for s in figures for one in s)]
+        known = set.intersection(*(set(one) for split in figures for one in split))
         by_seed = {
             name: np.concatenate([[one[name] for one in split] for split in figures], axis=1)
             for name in known
@@ -295,20 +280,15 @@ class Row:
         interval is about, seeds have their own ±."""
         return np.asarray(self.by_seed[figure].mean(axis=0), np.float64)
 
-    def is_of_another_model(self, than: Row) -> bool:
-        """Whether two rows are of two models: a preset and the same with exact players are one."""
-        return self.model.removesuffix("-exact") != than.model.removesuffix("-exact")
-
 
 def _per_event(head: HeadFigures) -> dict[str, Float64Array]:
-    found = {f"prec{k}": head.precision_per_event[k] for k in FLOOR_KS} | {
-        "nll": head.nll_per_event
-    }
-    if head.displays is None:
-        return found
-    ranked = head.displays.per_event
-    recall = {f"recall{k}": ranked.recall[k] for k in FLOOR_KS}
-    return found | recall | {"mrr": ranked.mrr, "ndcg": ranked.ndcg}
+    found = {f"prec{k}": head.precision_per_event[k] for k in FLOOR_KS}
+    found["nll"] = head.nll_per_event
+    if head.displays is not None:
+        ranked = head.displays.per_event
+        found |= {f"recall{k}": ranked.recall[k] for k in FLOOR_KS}
+        found |= {"mrr": ranked.mrr, "ndcg": ranked.ndcg}
+    return found
 
 
 def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json], Json]:
@@ -330,12 +310,17 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json],
         )
         named = []
         for i, row in enumerate(rows):
-            others = [rows[j] for j in order if row.is_of_another_model(rows[j])]
-            best = i == order[0] and figure != "nll"
-            parts[i][figure] = {
-                "vs_best_other": _difference(row, others[0], figure, events) if others else None,
-                "bold": best and _is_ahead(row, others, figure, events),
-            }
+            # a preset and the same with exact players are one model
+            own = row.model.removesuffix("-exact")
+            others = [rows[j] for j in order if rows[j].model.removesuffix("-exact") != own]
+            versus = _difference(row, others[0], figure, events) if others else None
+            may_be_bold = versus and i == order[0] and figure != "nll"
+            # the interval to every other row lies above 0, not only to the runner-up's: a row that
+            # goes wrong on other events than the best one has a wide interval, and being third it
+            # may still be level with the best when the runner-up is not. A floor is never bold
+            bold = may_be_bold and row.model not in FLOOR_MODELS.values()
+            bold = bold and all(_difference(row, o, figure, events)["ci"][0] > 0 for o in others)
+            parts[i][figure] = {"vs_best_other": versus, "bold": bool(bold)}
             named.append({"model": row.model, "head": row.head, "mean": means[i]})
             named[-1] |= parts[i][figure]
         if figure == "nll":
@@ -344,17 +329,6 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json],
             ours = next((one for one in named if (one["model"], one["head"]) == OURS), None)
             summary[figure[-1]] = {"best": named[order[0]], "ours": ours}
     return parts, summary
-
-
-def _is_ahead(row: Row, others: Sequence[Row], figure: str, events: PooledEvents) -> bool:
-    """Whether the interval to every other model's row lies above 0, not only to the runner-up's;
-    never for a floor.
-
-    A row that goes wrong on other events than the best one has a wide interval: being third, it may
-    still be level with the best when the runner-up is not."""
-    if not others or row.model in FLOOR_MODELS.values():
-        return False
-    return all(_difference(row, one, figure, events)["ci"][0] > 0 for one in others)
 
 
 def _difference(row: Row, other: Row, figure: str, events: PooledEvents) -> Json:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -67,33 +66,36 @@ def report_facts(
     if compare and len(runs) != 2:
         raise ConfigError(f"--compare puts two runs side by side, got {len(runs)}: name two")
     own = [log_of(run, logs) for run in runs]
-    # by what tells logs apart: comparing two logs themselves would compare their arrays
-    places = {key: place for place, key in enumerate(dict.fromkeys(map(_identity, own)))}
-    used = {_identity(log): log for log in own}
-    of_run = [places[_identity(log)] for log in own]
-    names = _names([run.folder for run in runs])
+    # a fingerprint does not say whether order is real
+    keys = [(log.fingerprint, log.ordered) for log in own]
+    used = dict(zip(keys, own, strict=True))
+    of_run = [list(used).index(key) for key in keys]
+    # two folders of one name are called by their paths
+    short = [run.folder.absolute().name for run in runs]
+    names = [
+        str(r.folder) if short.count(name) > 1 else name
+        for r, name in zip(runs, short, strict=True)
+    ]
     scored = [SplitScores.of(run.model, log, split) for run, log in zip(runs, own, strict=True)]
     floors = [floor_precisions(log, split) for log in used.values()]
-    facts = {
+    facts: Json = {
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "split": split,
         "logs": [
             {
                 "runs": [name for name, place in zip(names, of_run, strict=True) if place == i],
-                **log_facts(used[key], split, floors[i], (raw or {}).get(used[key].fingerprint)),
+                **log_facts(log, split, floors[i], (raw or {}).get(log.fingerprint)),
             }
-            for key, i in places.items()
+            for i, log in enumerate(used.values())
         ],
         "runs": [
             {"name": name, "log": place, **_run_facts(run, one, split, floors[place])}
             for name, run, place, one in zip(names, runs, of_run, scored, strict=True)
         ],
-        "comparison": run_differences((runs[0], runs[1]), (scored[0], scored[1]))
-        if compare
-        else None,
+        "comparison": run_differences(runs, scored) if compare else None,
     }
-    plain: Json = finite(facts)
-    return plain
+    facts = finite(facts)
+    return facts
 
 
 def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: Precisions) -> Json:
@@ -115,20 +117,6 @@ def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: P
         "displays": example_displays(scored),
         "commands": repeat_commands(run, split),
     }
-
-
-def _identity(log: SessionLog) -> tuple[str, bool]:
-    """What tells the logs of a page apart. A fingerprint does not say whether order is real."""
-    return log.fingerprint, log.ordered
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """What the runs are called: the folder's name, or its path where two share one."""
-    short = [folder.absolute().name for folder in folders]
-    return [
-        str(folder) if short.count(name) > 1 else name
-        for name, folder in zip(short, folders, strict=True)
-    ]
 
 
 TENTHS = 10
@@ -155,48 +143,49 @@ def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
             "later": np.repeat(scored.part.event_number > 0, sizes),
         }
     ).filter(np.repeat(sizes > 1, sizes))
-    later = candidates.filter("later")
     displays, choices = pl.col("training_displays"), pl.col("training_choices")
-    shown, picked = pl.col("shown"), pl.col("picked")
+    shown, picked, later = pl.col("shown"), pl.col("picked"), pl.col("later")
+    in_training = {
+        "never displayed": displays == 0,
+        "displayed, never chosen": (displays > 0) & (choices == 0),
+        "chosen": choices > 0,
+    }
+    in_session = {
+        "new to the session": later & ~shown,
+        "displayed before, not chosen": later & shown & ~picked,
+        "chosen before": later & picked,
+    }
+    popularity: dict[str, pl.Expr] = {}
+    levels = candidates["training_choices"].to_numpy()
+    if len(levels):
+        edges, labels = cut(levels, TENTHS)
+        groups = pl.lit(pl.Series(np.searchsorted(edges, levels)))
+        popularity = {label: groups == i for i, label in enumerate(labels)}
     return {
         "n_candidates": candidates.height,
-        "popularity": _by_popularity(candidates),
-        "in_training": [
-            _group("never displayed", candidates.filter(displays == 0)),
-            _group("displayed, never chosen", candidates.filter((displays > 0) & (choices == 0))),
-            _group("chosen", candidates.filter(choices > 0)),
-        ],
-        "in_session": [
-            _group("new to the session", later.filter(~shown)),
-            _group("displayed before, not chosen", later.filter(shown & ~picked)),
-            _group("chosen before", later.filter(picked)),
-        ],
+        "popularity": _groups(candidates, popularity),
+        "in_training": _groups(candidates, in_training),
+        "in_session": _groups(candidates, in_session),
         **_extremes(candidates, scored.log),
     }
 
 
-def _group(label: str, cases: pl.DataFrame) -> Json:
+def _groups(candidates: pl.DataFrame, groups: Mapping[str, pl.Expr]) -> list[Json]:
     """Mean utility against the display set with its 10 % and 90 % quantiles, shares chosen and
-    predicted, and n; None without a case."""
-    utility = cases["utility"]
-    return {
-        "label": label,
-        "n": cases.height,
+    predicted, and n, of each group; None without a case."""
+    utility = pl.col("utility")
+    figures = {
+        "n": pl.len(),
         "utility": utility.mean(),
         "low": utility.quantile(0.1, "linear"),
         "high": utility.quantile(0.9, "linear"),
-        "chosen": cases["chosen"].mean(),
-        "predicted": cases["predicted"].mean(),
+        "chosen": pl.col("chosen").mean(),
+        "predicted": pl.col("predicted").mean(),
     }
-
-
-def _by_popularity(candidates: pl.DataFrame) -> list[Json]:
-    levels = candidates["training_choices"].to_numpy()
-    if not len(levels):
-        return []
-    edges, labels = cut(levels, TENTHS)
-    group = np.searchsorted(edges, levels)
-    return [_group(label, candidates.filter(group == i)) for i, label in enumerate(labels)]
+    return [
+        {"label": label, **candidates.filter(which).select(**figures).row(0, named=True)}
+        for label, which in groups.items()
+    ]
 
 
 def _extremes(candidates: pl.DataFrame, log: SessionLog) -> Json:
@@ -230,8 +219,6 @@ BOOTSTRAPS = 300
 EDGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """where the points of a candidates' curve are cut; an edge belongs to the point above it"""
 
-Groups = npt.NDArray[np.int64]
-
 
 def calibration_facts(scored: SplitScores) -> Json:
     """{head: {candidates: points, no_click: points or None}}; a point holds predicted, observed,
@@ -258,21 +245,16 @@ def calibration_facts(scored: SplitScores) -> Json:
         if scored.outside:
             away = np.exp(head.outside_log_prob.astype(np.float64))
             no_click = (part.choices < 0).astype(np.float64)
-            facts[name]["no_click"] = _curve(away, no_click, users, _tenths(away))
+            tenths = np.searchsorted(np.quantile(away, np.arange(1, TENTHS) / TENTHS), away)
+            facts[name]["no_click"] = _curve(away, no_click, users, tenths)
     return facts
 
 
-def _tenths(probs: Float64Array) -> Groups:
-    """Group of each case: tenths of the cases in order of probability, equal probabilities
-    together."""
-    _, level, sizes = np.unique(probs, return_inverse=True, return_counts=True)
-    middle = np.cumsum(sizes) - 0.5 * sizes
-    groups = np.minimum(middle * 10 / len(probs), 9).astype(np.int64)
-    return groups[level]
-
-
 def _curve(
-    probs: Float64Array, outcomes: Float64Array, users: IntArray, bins: Groups
+    probs: Float64Array,
+    outcomes: Float64Array,
+    users: IntArray,
+    bins: npt.NDArray[np.integer],
 ) -> list[Json]:
     points = []
     for group in np.unique(bins):
@@ -445,18 +427,13 @@ class SplitScores:
             self.items[np.lexsort((self.items, event))], code[np.lexsort((code, event))]
         ) and np.array_equal(self.items[mine.chosen_candidates], code[theirs.chosen_candidates])
 
-    @property
-    def places(self) -> npt.NDArray[np.int64]:
-        """Place of each candidate in its display, from 0, shape (n_candidates,)."""
-        return np.arange(len(self.items)) - np.repeat(self.part.display_offsets[:-1], self.sizes)
-
     def advantage(self) -> Float64Array:
         """Utility, free of place where places are kept apart, minus the mean of its display set,
         shape (n_candidates,): what a choice among rivals depends on."""
         utility = self.reward.scores.astype(np.float64)
         if self.examination:
             by_place = np.log(self.examination["reward"].astype(np.float64)) / self.eta
-            utility -= by_place[np.minimum(self.places, len(by_place) - 1)]
+            utility -= by_place[np.minimum(self.part.places, len(by_place) - 1)]
         means = np.add.reduceat(utility, self.part.display_offsets[:-1]) / self.sizes
         return utility - np.repeat(means, self.sizes)
 
@@ -478,14 +455,12 @@ def place_facts(scored: SplitScores) -> list[Json]:
     and were expected to, and its examination by each head; none where places are not kept apart."""
     if not scored.examination:
         return []
-    n = len(scored.examination["reward"])
+    n, places = len(scored.examination["reward"]), scored.part.places
     # places beyond those of the training displays are in no row
     shown, chosen = (
-        np.bincount(at, minlength=n)[:n]
-        for at in (scored.places, scored.places[scored.part.chosen_candidates])
+        np.bincount(at, minlength=n)[:n] for at in (places, places[scored.part.chosen_candidates])
     )
-    probs = np.exp(scored.reward.log_probs.astype(np.float64))
-    expected = np.bincount(scored.places, probs, n)[:n]
+    expected = np.bincount(places, np.exp(scored.reward.log_probs.astype(np.float64)), n)[:n]
     return [
         {
             "place": place + 1,
@@ -513,9 +488,7 @@ def floor_difference(scored: SplitScores, floors: Precisions) -> Json:
     }
 
 
-def run_differences(
-    runs: tuple[TrainedRun, TrainedRun], scored: tuple[SplitScores, SplitScores]
-) -> Json:
+def run_differences(runs: Sequence[TrainedRun], scored: Sequence[SplitScores]) -> Json:
     """Two runs on the same events: differences first − second of each figure, and the settings that
     differ.
 

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +92,6 @@ class GridPlan:
                 )
         if self.seeds < 1:
             raise ConfigError(f"--seeds must be at least 1, got {self.seeds}")
-        own = self._settings_by_model()
-        return [
-            GridRun(dataset, model, {**settings, "seed": settings["seed"] + i}, split)
-            for dataset in logs
-            for model, settings in own.items()
-            for split in self.splits
-            for i in range(self.seeds)
-        ]
-
-    def _settings_by_model(self) -> dict[str, dict[str, Any]]:
         for key in self.settings:
             if key in _OWN_OPTION:
                 raise ConfigError(f"--set {key} does not fit a grid: use {_OWN_OPTION[key]}")
@@ -119,15 +110,18 @@ class GridPlan:
             set_here = {key: value for key, value in self.settings.items() if key in names}
             own[model] = {"protocol": self.protocol, "seed": 0, **set_here}
             check_model(model, own[model])
-        return own
+        return [
+            GridRun(dataset, model, {**settings, "seed": settings["seed"] + i}, split)
+            for dataset in logs
+            for model, settings in own.items()
+            for split in self.splits
+            for i in range(self.seeds)
+        ]
 
 
 def parse_resplits(text: str) -> list[int]:
     """Read a seed, a range or a list of both: `7`, `1..10`, `1,4,9`; each split once, in the order
-    given.
-
-    Raises:
-        ConfigError: anything else, or a range that falls.
+    given. Raises ConfigError for anything else, or a range that falls.
 
     >>> parse_resplits("1..3,7")
     [1, 2, 3, 7]
@@ -204,9 +198,8 @@ def run_all(
         folders = {
             name: save_log(log, Path(folder) / str(i)) for i, (name, log) in enumerate(logs.items())
         }
-        tasks = [runs[i] for i in order]
-        outcomes = side_by_side(_run_in_worker, tasks, jobs, _start_worker, (folders, device))
-        with closing(outcomes):
+        tasks = [(runs[i], folders[runs[i].dataset], device) for i in order]
+        with closing(side_by_side(_run_saved, tasks, jobs)) as outcomes:
             for place, outcome in outcomes:
                 yield order[place], outcome
 
@@ -244,14 +237,10 @@ def split_log(log: SessionLog, seed: int | None) -> SessionLog:
     return log if seed is None else resplit(log, seed)
 
 
-_worker: tuple[dict[str, SessionLog], str] = ({}, "auto")
+_log_at = cache(load_log)
 
 
-def _start_worker(folders: dict[str, Path], device: str) -> None:
-    global _worker
-    _worker = {name: load_log(folder) for name, folder in folders.items()}, device
-
-
-def _run_in_worker(run: GridRun) -> RunOutcome:
-    logs, device = _worker
-    return run_one(run, logs[run.dataset], device)
+def _run_saved(task: tuple[GridRun, Path, str]) -> RunOutcome:
+    """Run one in a process that keeps the logs it has read."""
+    run, folder, device = task
+    return run_one(run, _log_at(folder), device)

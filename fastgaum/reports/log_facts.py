@@ -30,15 +30,9 @@ from fastgaum.worlds.truth import oracle_scores
 def log_facts(
     log: SessionLog, split: SplitName, floors: Precisions, raw: Rows | None = None
 ) -> Json:
-    """Facts of one log, for JSON; with its raw rows the audit also looks at their order.
-
-    `floors` are those of the split.
-
-    The audit's own figures of the test split are left out unless the report is of the test split.
-
-    Raises:
-        LogFormatError: the raw rows belong to another log.
-    """
+    """Facts of one log, for JSON; with its raw rows the audit also looks at their order. `floors`
+    are those of the split. The audit's own figures of the test split are left out unless the report
+    is of the test split. Raises LogFormatError if the raw rows belong to another log."""
     found = audit(log, raw).to_dict()
     if split != "test":
         for finding in found["findings"]:
@@ -190,9 +184,10 @@ PRESET_ROWS = {
 
 @cache
 def _published(file: str = "published.csv") -> list[Json]:
-    """Rows of a table in its order: dataset, model, k, and mean and sd (None if not given) in
-    percent."""
-    return pl.read_csv(FOLDER / file).with_columns(pl.col("mean", "sd").cast(pl.Float64)).to_dicts()
+    """Rows of a table in its order: dataset, model, k as text, and mean and sd (None if not given)
+    in percent."""
+    types = {"k": pl.String, "mean": pl.Float64, "sd": pl.Float64}
+    return pl.read_csv(FOLDER / file, schema_overrides=types).to_dicts()
 
 
 def published_row(model: str, head: str) -> str | None:
@@ -205,7 +200,7 @@ def published_row(model: str, head: str) -> str | None:
 def published_mean(dataset: str, row: str | None, k: int) -> float | None:
     """The published prec@k, percent, of a row of the published table; None if it has none for the
     data set."""
-    wanted = (dataset, row, k)
+    wanted = (dataset, row, str(k))
     found = (r["mean"] for r in _published() if (r["dataset"], r["model"], r["k"]) == wanted)
     return next(found, None)
 
@@ -221,19 +216,16 @@ def published_table() -> Json:
     rows: Json = {}
     for row in _published():
         by_k = rows.setdefault(row["model"], {}).setdefault(row["dataset"], {})
-        by_k[str(row["k"])] = {"mean": row["mean"], "sd": row["sd"]}
+        by_k[row["k"]] = {"mean": row["mean"], "sd": row["sd"]}
     return {"not_released": list(NOT_RELEASED), "rows": rows}
 
 
 def best_published(dataset: str) -> Json:
-    """The best published model by k, as text keys for JSON: {"1": {model, mean, sd}}; empty if
-    there are no published figures."""
-    best: Json = {}
-    for row in _published():
-        k = str(row["k"])
-        if row["dataset"] == dataset and (k not in best or row["mean"] > best[k]["mean"]):
-            best[k] = {name: row[name] for name in ("model", "mean", "sd")}
-    return best
+    """The best published model by k: {"1": {model, mean, sd}}; empty if there are no published
+    figures."""
+    own = [row for row in reversed(_published()) if row["dataset"] == dataset]
+    own.sort(key=lambda row: (row["k"], row["mean"]))
+    return {row["k"]: {name: row[name] for name in ("model", "mean", "sd")} for row in own}
 
 
 def authors_code(dataset: str) -> Json:
@@ -242,7 +234,7 @@ def authors_code(dataset: str) -> Json:
     rows: Json = {}
     for row in _published("authors_code.csv"):
         if row["dataset"] == dataset:
-            rows.setdefault(row["model"], {})[str(row["k"])] = row["mean"]
+            rows.setdefault(row["model"], {})[row["k"]] = row["mean"]
     return rows
 
 

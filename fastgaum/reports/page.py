@@ -14,7 +14,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,11 +97,7 @@ def write_report(
 
 
 def write_page(facts: Json, out: str | Path) -> None:
-    """Write the page of facts that are at hand.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write the page of facts that are at hand. Raises OutputError where it cannot be written."""
     html = to_html(facts)
     with atomic(out) as beside:
         beside.write_text(html, encoding="utf-8")
@@ -110,23 +106,23 @@ def write_page(facts: Json, out: str | Path) -> None:
 def to_html(facts: Json) -> str:
     """The page as text."""
     environment = _environment()
-    script = _text("sort.js")
+    style, script = (
+        (resources.files(TEMPLATES) / "templates" / name).read_text(encoding="utf-8")
+        for name in ("style.css", "sort.js")
+    )
     rows = [standings(facts, i) for i in range(len(facts["logs"]))]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    left_out = () if facts["comparison"] else ("compare",)
     page = environment.get_template("page.html").render(
         facts=facts,
         compare=facts["comparison"],
-        sections=[
-            (name, text)
-            for name, text in SECTIONS.items()
-            if name != "compare" or facts["comparison"]
-        ],
+        sections=[(name, text) for name, text in SECTIONS.items() if name not in left_out],
         several=len(facts["runs"]) > 1,
         standings=rows,
         best=best_runs(facts),
         figures=figures_of(),
         charts=page_charts(facts, rows),
-        style=_text("style.css"),
+        style=style,
         script=script,
         script_hash=f"sha256-{digest}",
     )
@@ -144,47 +140,29 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+    def figure(form: str, factor: float = 1, unit: str = "") -> Callable[..., str]:
+        """A figure with a true minus sign, thousands apart by thin spaces; a dash where there is
+        none."""
+
+        def text(value: float | None, digits: int = 1) -> str:
+            if value is None:
+                return "–"
+            said = format(factor * value, form.format(digits))
+            return said.replace("-", "−").replace(",", "\u202f") + unit
+
+        return text
+
     environment.filters |= {
-        "num": _num,
-        "percent": _percent,
-        "signed": _signed,
-        "count": _count,
-        "bytes": _bytes,
-        "setting": _setting,
+        "num": figure(".{}f"),
+        "percent": figure(".{}f", 100),
+        "signed": figure("+.{}f"),
+        "count": figure(",.0f"),
+        "bytes": figure(",.0f", 1e-6, " MB"),
+        # as TOML writes it, text without its quotes
+        "setting": lambda value: value if isinstance(value, str) else json.dumps(value),
     }
     return environment
-
-
-def _num(value: float | None, digits: int = 1) -> str:
-    """A figure with a true minus sign; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as percent, without the sign."""
-    return "–" if value is None else _num(100 * value, digits)
-
-
-def _signed(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
-
-
-def _count(value: float | None) -> str:
-    """A whole number, thousands apart by thin spaces."""
-    return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
-
-
-def _setting(value: object) -> str:
-    """A configuration value as TOML writes it, text without its quotes."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _bytes(value: float | None) -> str:
-    return "–" if value is None else f"{value / 1e6:,.0f} MB".replace(",", "\u202f")
-
-
-def _text(name: str) -> str:
-    return (resources.files(TEMPLATES) / "templates" / name).read_text(encoding="utf-8")
 
 
 MOST_FLOORS = 7
@@ -196,9 +174,19 @@ def standings(facts: Json, log: int) -> list[Json]:
     reached; by prec@1.
 
     Each has label, note, kind (reward, generator, floor or published), prec by k with or without an
-    interval, and nll, ece, gap where a model has them."""
+    interval, and nll where a model has one."""
     about = facts["logs"][log]
-    rows = [row for run in facts["runs"] if run["log"] == log for row in _heads(run)]
+    rows = [
+        _row(
+            f"{run['name']}, {head}" if len(run["evaluation"]["heads"]) > 1 else run["name"],
+            head,
+            figures["prec"],
+            nll=figures["nll"],
+        )
+        for run in facts["runs"]
+        if run["log"] == log
+        for head, figures in run["evaluation"]["heads"].items()
+    ]
     floors = sorted(about["floors"].items(), key=lambda floor: -(floor[1]["1"] or 0.0))
     # of many declared numbers, those that say most; the JSON has them all
     shown = [floor for floor in floors if floor[0] != "random"][: MOST_FLOORS - 1]
@@ -223,24 +211,8 @@ def standings(facts: Json, log: int) -> list[Json]:
     )
 
 
-def _heads(run: Json) -> list[Json]:
-    evaluation = run["evaluation"]
-    return [
-        _row(
-            f"{run['name']}, {head}" if len(evaluation["heads"]) > 1 else run["name"],
-            head,
-            figures["prec"],
-            nll=figures["nll"],
-            ece=figures["ece"],
-            gap=evaluation["gap"] if head == "generator" else None,
-        )
-        for head, figures in evaluation["heads"].items()
-    ]
-
-
-def _row(label: str, kind: str, prec: Json, note: str = "", **figures: float | None) -> Json:
-    none = {"nll": None, "ece": None, "gap": None}
-    return {"label": label, "note": note, "kind": kind, "prec": prec, **none, **figures}
+def _row(label: str, kind: str, prec: Json, note: str = "", nll: Json | None = None) -> Json:
+    return {"label": label, "note": note, "kind": kind, "prec": prec, "nll": nll}
 
 
 def _means(precs: Json) -> Json:

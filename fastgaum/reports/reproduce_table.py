@@ -48,11 +48,9 @@ def reproduce_blocks(result: Json) -> list[Block]:
     Rows: floors, what others published or reached, models × heads by prec@1, oracle where known.
     """
     parts = [_block(result, name, facts) for name, facts in result["datasets"].items()]
-    return (
-        [*parts, published_block(result["published_table"])]
-        if "published_table" in result
-        else parts
-    )
+    if "published_table" in result:
+        parts.append(published_block(result["published_table"]))
+    return parts
 
 
 def published_block(table: Json) -> Block:
@@ -60,8 +58,12 @@ def published_block(table: Json) -> Block:
     rows, missing = table["rows"], table["not_released"]
     datasets = list(dict.fromkeys(dataset for row in rows.values() for dataset in row))
     columns = [f"{name} (not released)" if name in missing else name for name in datasets]
+
+    def both(by_k: ByK) -> str:
+        return " / ".join(spread(by_k[k]["mean"], by_k[k]["sd"]) for k in KS if k in by_k)
+
     cells = [
-        (model, *(_both(row.get(dataset, {})) for dataset in datasets))
+        (model, *(both(row.get(dataset, {})) for dataset in datasets))
         for model, row in rows.items()
     ]
     return Block(
@@ -101,7 +103,14 @@ def _block(result: Json, name: str, facts: Json) -> Block:
         | (_precisions(facts["floors"][floor]) if by_k is None else _figures(by_k))
         for floor, by_k in floors.items()
     ]
-    lines += _published_rows(facts)
+    best = facts.get("published_best") or {}
+    if best:
+        published = {k: best[k] for k in KS if k in best}
+        models = dict.fromkeys(one["model"] for one in published.values())
+        figures = {f"prec{k}": spread(one["mean"], one["sd"]) for k, one in published.items()}
+        lines.append({"label": f"best published: {' / '.join(models)}", **figures})
+    for model, precs in (facts.get("authors_code") or {}).items():
+        lines.append({"label": f"authors' code: {model}", **_precisions(precs)})
     for key, by_k in rows.items():
         if by_k not in floors.values():
             mark = IDENTITY_MARK if by_k["1"]["protocol"] != result["protocol"] else ""
@@ -114,19 +123,14 @@ def _block(result: Json, name: str, facts: Json) -> Block:
         lines.append({"label": "oracle", "nll": oracle["nll"], **_precisions(oracle)})
         columns.append(ORACLE)
     marked = any(line["label"].endswith(IDENTITY_MARK) for line in lines)
-    notes = [*notes_of(result, name, facts, rows, marked=marked), *failures_of(result, name)]
+    notes = [*notes_of(result, name, facts, rows, marked=marked)]
+    for run in result.get("failed", []):
+        if run["dataset"] == name:
+            split = "" if run["resplit"] is None else f"split {run['resplit']}, "
+            which = f"{run['model']} ({split}seed {run['seed']})"
+            notes.append(f"failed, so without a row: {which}: {run['reason']}")
     title = f"{name}, protocol {result['protocol']}"
     return table_of(title, columns, lines, notes, lambda line: line.get("bold", ()))
-
-
-def _published_rows(facts: Json) -> Iterator[Json]:
-    best = facts.get("published_best") or {}
-    if best:
-        names = dict.fromkeys(best[k]["model"] for k in KS if k in best)
-        precisions = {f"prec{k}": spread(best[k]["mean"], best[k]["sd"]) for k in KS if k in best}
-        yield {"label": f"best published: {' / '.join(names)}", **precisions}
-    for model, precs in (facts.get("authors_code") or {}).items():
-        yield {"label": f"authors' code: {model}", **_precisions(precs)}
 
 
 def _precisions(precs: Json) -> Json:
@@ -155,10 +159,6 @@ def _difference(part: Json, digits: int = 1, model: str = "") -> str:
     """A paired difference and its interval, with the other model's name behind it if asked for."""
     low, high = (signed(end, digits) for end in part["ci"])
     return f"{signed(part['diff'], digits)} ({low} to {high}{model and f', {model}'})"
-
-
-def _both(by_k: ByK) -> str:
-    return " / ".join(spread(by_k[k]["mean"], by_k[k]["sd"]) for k in KS if k in by_k)
 
 
 def _rank(mean: float | None) -> float:
@@ -191,15 +191,35 @@ def notes_of(
             f"{result['protocol']} says"
         )
     comparison = result.get("comparison", {}).get(name, {})
-    yield from _comparison({k: comparison[k] for k in KS if k in comparison})
-    yield from _likelihood(comparison.get("nll"))
+    by_k = {k: comparison[k] for k in KS if k in comparison}
+    if any(part["best"]["vs_best_other"] for part in by_k.values()):
+        yield (
+            "vs best other: paired difference of prec@1 to the best row of another model, with its "
+            "95 % interval over users; bold: the best of its column, its interval above 0 against "
+            "every other model"
+        )
+        ours = {
+            k: one for k, part in by_k.items() if (one := part["ours"]) and one["vs_best_other"]
+        }
+        if ours:
+            texts = [f"prec@{k} {_against(one['vs_best_other'])}" for k, one in ours.items()]
+            model = next(iter(ours.values()))["model"]
+            yield f"{model} against the best other model: {', '.join(texts)}"
+    lowest = comparison.get("nll")
+    if lowest is not None and lowest["vs_best_other"] is not None:
+        yield f"lowest NLL: {lowest['model']} {_against(lowest['vs_best_other'], 4)}"
     cells = [by_k["1"] for by_k in rows.values()]
-    chosen = _grouped(
-        (cell["model"], cell["selection"]) for cell in cells if cell["selection"] != "—"
-    )
+    chosen = [(cell["model"], cell["selection"]) for cell in cells if cell["selection"] != "—"]
     if chosen:
-        yield f"epoch chosen on validation by {chosen}"
-    yield from _budget(result, cells)
+        yield f"epoch chosen on validation by {_grouped(chosen)}"
+    # what a fit itself compares comes on top of a model's search
+    tuning, models = result.get("tuning", {}), {cell["model"] for cell in cells}
+    searched = [(m, num(one["settings_tried"], 0)) for m, one in tuning.items() if m in models]
+    if searched:
+        yield f"settings tried on validation folds per model: {_grouped(searched)}"
+    fits = [(c["model"], str(c["settings_tried"])) for c in cells if c.get("settings_tried")]
+    if fits:
+        yield f"settings compared on the validation split within each fit: {_grouped(fits)}"
     shares = [
         f"{what}: {s['percent']:.0f} %"
         for what, s in facts["shares"].items()
@@ -207,15 +227,6 @@ def notes_of(
     ]
     if shares:
         yield "; ".join(shares)
-
-
-def failures_of(result: Json, name: str) -> Iterator[str]:
-    """One line per run of a data set that gave nothing; its model has no row."""
-    for run in result.get("failed", []):
-        if run["dataset"] == name:
-            split = "" if run["resplit"] is None else f"split {run['resplit']}, "
-            which = f"{run['model']} ({split}seed {run['seed']})"
-            yield f"failed, so without a row: {which}: {run['reason']}"
 
 
 def _what_was_run(result: Json, facts: Json) -> str:
@@ -240,47 +251,8 @@ def _what_was_run(result: Json, facts: Json) -> str:
     )
 
 
-def _comparison(by_k: ByK) -> Iterator[str]:
-    if not any(part["best"]["vs_best_other"] for part in by_k.values()):
-        return
-    yield (
-        "vs best other: paired difference of prec@1 to the best row of another model, with its 95 "
-        "% interval over users;"
-        " bold: the best of its column, its interval above 0 against every other model"
-    )
-    ours = {
-        k: part["ours"]
-        for k, part in by_k.items()
-        if part["ours"] and part["ours"]["vs_best_other"]
-    }
-    if ours:
-        texts = [f"prec@{k} {_against(part['vs_best_other'])}" for k, part in ours.items()]
-        model = next(iter(ours.values()))["model"]
-        yield f"{model} against the best other model: {', '.join(texts)}"
-
-
-def _likelihood(best: Json | None) -> Iterator[str]:
-    if best is not None and best["vs_best_other"] is not None:
-        yield f"lowest NLL: {best['model']} {_against(best['vs_best_other'], 4)}"
-
-
 def _against(part: Json, digits: int = 1) -> str:
     return _difference(part, digits, part["model"])
-
-
-def _budget(result: Json, cells: Iterable[Json]) -> Iterator[str]:
-    """How many settings each model's search compared; what a fit itself compares comes on top."""
-    cells = list(cells)
-    models = {cell["model"] for cell in cells}
-    tuning = {model: facts for model, facts in result.get("tuning", {}).items() if model in models}
-    searched = _grouped((model, num(facts["settings_tried"], 0)) for model, facts in tuning.items())
-    if searched:
-        yield f"settings tried on validation folds per model: {searched}"
-    fits = _grouped(
-        (c["model"], str(c["settings_tried"])) for c in cells if c.get("settings_tried")
-    )
-    if fits:
-        yield f"settings compared on the validation split within each fit: {fits}"
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> str:

@@ -104,9 +104,8 @@ def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
             f"'{folder}' was trained from the preset '{model.config.preset}', which this version "
             "does not have"
         )
-    machine = _read_object(folder / "machine.json")
     try:
-        machine = checked_facts(machine)
+        machine = checked_facts(_read_object(folder / "machine.json"))
     except ValueError as error:
         raise CheckpointError(
             f"'{folder / 'machine.json'}' does not say which log it was trained on, and how "
@@ -115,27 +114,27 @@ def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
     reading = _read_object(folder / "reading.json") if (folder / "reading.json").exists() else {}
     table = _table(folder)
     if isinstance(model, UserModel):
-        epochs, fits = _epochs(table, folder), table.clear()
-    else:
-        epochs, fits = pl.DataFrame(schema=EPOCH_COLUMNS), _fits(table, folder)
-    return TrainedRun(folder, model, machine, reading, epochs, fits)
+        return TrainedRun(folder, model, machine, reading, _epochs(table, folder), table.clear())
+    for name, kind in table.schema.items():
+        if not (kind.is_numeric() or kind in (pl.String, pl.Boolean, pl.Null)):
+            raise CheckpointError(
+                f"the table in '{folder}' has {name} of type {kind}, numbers and text are "
+                "required: train again"
+            )
+    return TrainedRun(folder, model, machine, reading, pl.DataFrame(schema=EPOCH_COLUMNS), table)
 
 
 def log_of(run: TrainedRun, logs: Sequence[SessionLog]) -> SessionLog:
     """The log among several that a run was trained on; of the same data in a real order and in
-    none, the one that it was read as.
-
-    Raises:
-        DatasetError: it is none of them.
-    """
+    none, the one that it was read as. Raises DatasetError if it is none of them."""
     own = [log for log in logs if log.fingerprint == run.fingerprint]
     if own:
         return next((log for log in own if log.ordered == run.ordered), own[0])
     found = ", ".join(f"'{log.name}' has {log.fingerprint[:12]}" for log in logs)
     raise DatasetError(
         f"run '{run.folder}' was trained on the log '{run.machine['log'].get('name')}' with the "
-        "fingerprint"
-        f" {run.fingerprint[:12]}; {found}: give that log, read with the same options and split"
+        f"fingerprint {run.fingerprint[:12]}; {found}: give that log, read "
+        "with the same options and split"
     )
 
 
@@ -190,17 +189,6 @@ def _epochs(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
     return table
 
 
-def _fits(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
-    """The table of a model that is fitted in one go, checked."""
-    for name, kind in table.schema.items():
-        if not (kind.is_float() or kind.is_integer() or kind in (pl.String, pl.Boolean, pl.Null)):
-            raise CheckpointError(
-                f"the table in '{folder}' has {name} of type {kind}, numbers and text are "
-                "required: train again"
-            )
-    return table
-
-
 def _read_object(file: Path) -> Json:
     # what is no file, such as a pipe, may never end
     if not file.is_file():
@@ -229,14 +217,11 @@ def repeat_commands(run: TrainedRun, split: SplitName) -> list[str]:
     if machine.get("threads"):
         train += ["--threads", str(machine["threads"])]
     evaluate = ["fastgaum", "evaluate", again, log, "--split", split]
-    return [_install(machine), shlex.join(train), shlex.join(evaluate)]
-
-
-def _install(machine: Json) -> str:
-    if machine.get("commit"):
-        return f"git checkout {shlex.quote(machine['commit'])} && pip install ."
     version = machine.get("versions", {}).get("fastgaum")
-    return f"pip install {shlex.quote(f'fastgaum=={version}' if version else 'fastgaum')}"
+    install = f"pip install {shlex.quote(f'fastgaum=={version}' if version else 'fastgaum')}"
+    if machine.get("commit"):
+        install = f"git checkout {shlex.quote(machine['commit'])} && pip install ."
+    return [install, shlex.join(train), shlex.join(evaluate)]
 
 
 def _shown(path: str) -> str:
@@ -248,11 +233,8 @@ def _shown(path: str) -> str:
 
 
 def _option(key: str, value: object) -> list[str]:
-    """One option of reading: `candidate_field: [a, b]` → --candidate-field a --candidate-field
-    b."""
+    """One option of reading; of a list one for each of its values."""
     name = f"--{key.replace('_', '-')}"
     if isinstance(value, list):
         return [text for one in value for text in (name, str(one))]
-    if value is True:
-        return [name]
-    return [name, _shown(str(value))]
+    return [name] if value is True else [name, _shown(str(value))]

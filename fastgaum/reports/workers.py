@@ -22,8 +22,6 @@ def side_by_side(
     function: Callable[[Task], _Result],
     tasks: Sequence[Task],
     jobs: int,
-    prepare: Callable[..., None] | None = None,
-    arguments: tuple[object, ...] = (),
 ) -> Generator[tuple[int, _Result], None, None]:
     """Yield function(task) of each task as it ends, with its place in `tasks`; at most `jobs` at a
     time, begun in their order; one job works in this process.
@@ -34,18 +32,14 @@ def side_by_side(
         function: a module's own function, which a process can find by name.
         tasks: what it is called with.
         jobs: how many processes, at most.
-        prepare: called once in each process, with `arguments`.
-        arguments: for `prepare`.
     """
     if jobs == 1:
-        if prepare is not None:
-            prepare(*arguments)
         for place, task in enumerate(tasks):
             yield place, function(task)
         return
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, _begin, (prepare, arguments))
+    pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, _end_with_parent)
     try:
         with _interrupt_ignored():
             places = {pool.submit(function, task): i for i, task in enumerate(tasks)}
@@ -74,15 +68,13 @@ def _interrupt_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, former)
 
 
-def _begin(prepare: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
-    if prepare is not None:
-        prepare(*arguments)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
 def _end_with_parent() -> None:
     """A parent that was killed cannot end its workers: they end themselves."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

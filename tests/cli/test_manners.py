@@ -19,7 +19,7 @@ from fastgaum.cli import progress as progress_module
 from fastgaum.cli.app import COMMANDS, app, main
 from fastgaum.cli.doctor import unnamed
 from fastgaum.cli.manual import EXAMPLES
-from fastgaum.cli.options import split_common
+from fastgaum.cli.options import read_common
 from fastgaum.kernels import _cache, choice
 
 Fails = Callable[[list[str]], str]
@@ -42,7 +42,8 @@ LEAVES = [
 def test_an_example_of_the_help_is_a_command_line(line: str) -> None:
     words = shlex.split(line.partition(" > ")[0])
     assert words[0] == "fastgaum"
-    app.parse_args(split_common(words[1:])[0], exit_on_error=False, print_error=False)
+    app.parse_args(read_common(words[1:]), exit_on_error=False, print_error=False)
+    read_common(())
 
 
 @pytest.mark.parametrize("name", ["", *commands()])

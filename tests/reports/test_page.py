@@ -117,7 +117,7 @@ def test_ids_headings_and_charts(name: str, request: pytest.FixtureRequest) -> N
     assert page.headings.count(1) == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(page.headings))
     charts = [value for tag, key, value in page.attributes if (tag, key) == ("img", "alt")]
-    assert len(charts) == page.tags["img"] == page.tags["figure"] >= 12
+    assert len(charts) == page.tags["img"] == page.tags["figure"] >= 9
     assert len(set(charts)) > 5
     assert all(charts)
 
