@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 OWN_MODELS = ("fastgaum", "logit", "click-rate")
 """the models on a log of one's own when none is asked for"""
-SLOW = ("report",)
-"""models that take minutes where the others take seconds"""
-
-
 NO_FIGURES = FigureFiles()
 
 
@@ -52,11 +48,8 @@ class Grid:
     files: FigureFiles = NO_FIGURES
 
     def plan(self, usual: Sequence[str]) -> GridPlan:
-        """The plan; `usual` are the models where none is named.
-
-        Raises:
-            ConfigError, OutputError: an option cannot be read, or an output cannot be written.
-        """
+        """The plan; `usual` are the models where none is named. Raises ConfigError or OutputError
+        where an option cannot be read, or an output cannot be written."""
         check_outputs(self.files.json, self.files.markdown, self.files.figure)
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"--jobs must be at least 1, got {self.jobs}")
@@ -90,15 +83,24 @@ class Grid:
         # runs on one card would only stand in each other's way
         on_card = self.device != "cpu" and torch.cuda.is_available()
         note_compiling()
-        with GridProgress(len(plan.runs(list(logs)))) as progress:
+        total = len(plan.runs(list(logs)))
+        with Bar("training") as progress:
+
+            def on_done(run: GridRun, outcome: RunOutcome, done: int) -> None:
+                """Say what a run gave, and on a terminal how much time is left."""
+                split = "" if run.resplit is None else f" split {run.resplit}"
+                progress(done, total)
+                what = f"[{done}/{total}] {run.dataset} {run.model}{split} seed {run.seed}"
+                if isinstance(outcome, str):
+                    progress.line(f"{what} failed: {outcome}")
+                    return
+                precs = {name: one.precision[1].mean for name, one in outcome.test.heads.items()}
+                heads = ", ".join(f"{name} prec@1 {mean:.1f}" for name, mean in precs.items())
+                progress.line(f"{what}: {heads} ({outcome.seconds:.1f} s)")
+
+            jobs = self.jobs or (1 if on_card else os.cpu_count() or 1)
             return compare_logs(
-                logs,
-                plan,
-                oracles=oracles,
-                jobs=self.jobs or (1 if on_card else os.cpu_count() or 1),
-                device=self.device,
-                on_start=progress.on_start,
-                on_done=progress.on_done,
+                logs, plan, oracles=oracles, jobs=jobs, device=self.device, on_done=on_done
             )
 
     def show(self, table: Comparison) -> int:
@@ -152,35 +154,3 @@ def names_of(text: str, option: str) -> list[str]:
     if not names:
         raise ConfigError(f"{option} is an empty list, at least one name is required")
     return names
-
-
-class GridProgress(Bar):
-    """One line as each run ends, a warning before a slow one, and on a terminal how much time is
-    left."""
-
-    def __init__(self, total: int) -> None:
-        super().__init__("training")
-        self.total, self.warned = total, False
-
-    def on_start(self, run: GridRun) -> None:
-        """Warn before the first run of a slow model."""
-        if run.model in SLOW and not self.warned:
-            self.warned = True
-            self.line(
-                f"model '{run.model}' is slow, minutes for each run: leave it out with --models to "
-                "be done sooner"
-            )
-
-    def on_done(self, run: GridRun, outcome: RunOutcome, done: int) -> None:
-        """Say what a run gave."""
-        split = "" if run.resplit is None else f" split {run.resplit}"
-        self(done, self.total)
-        what = f"[{done}/{self.total}] {run.dataset} {run.model}{split} seed {run.seed}"
-        if isinstance(outcome, str):
-            self.line(f"{what} failed: {outcome}")
-            return
-        heads = ", ".join(
-            f"{name} prec@1 {head.precision[1].mean:.1f}"
-            for name, head in outcome.test.heads.items()
-        )
-        self.line(f"{what}: {heads} ({outcome.seconds:.1f} s)")

@@ -17,105 +17,58 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum train clicks.csv -o runs/mine",
         "fastgaum train shop.parquet -o runs/shop --column item=sku --candidate-field price "
         "--item-table items.csv",
-        "fastgaum train shop.parquet -o runs/views --actions views.parquet --time-field gap",
         "fastgaum train clicks.csv -o runs/mine --resume",
         "fastgaum train july.csv -o runs/july --from runs/june",
-        "fastgaum train clicks.csv -o runs/set --set worlds=5",
-        "fastgaum train clicks.csv -o runs/pool --preset pool",
     ),
-    "tune": (
-        "fastgaum tune clicks.csv -o best.toml",
-        "fastgaum tune shop.parquet -o best.toml --column item=sku --trials 50 --set dropout=0.3",
-    ),
-    "evaluate": (
-        "fastgaum evaluate runs/mine clicks.csv",
-        "fastgaum evaluate runs/mine clicks.csv --split validation --json figures.json",
-        "fastgaum evaluate runs/mine clicks.csv --hide-items .1",
-    ),
+    "tune": ("fastgaum tune shop.parquet -o best.toml --column item=sku --trials 50",),
+    "evaluate": ("fastgaum evaluate runs/mine clicks.csv --split validation --json figures.json",),
     "predict": ("fastgaum predict runs/mine clicks.csv -o probabilities.parquet",),
     "simulate": (
         "fastgaum simulate runs/mine -o episodes.parquet --episodes 5000 --slate-size 5",
-        "fastgaum simulate runs/mine -o greedy.csv --policy greedy --leaving 0.1 --seed 1",
         "fastgaum simulate runs/mine -o trained.parquet --policy policies/mine",
     ),
-    "serve": (
-        "fastgaum serve runs/mine",
-        "fastgaum serve runs/shop --http 8080 --item-table items.csv",
-    ),
-    "fidelity": (
-        "fastgaum fidelity runs/mine clicks.csv",
-        "fastgaum fidelity runs/mine clicks.csv --split validation --json fidelity.json --plot "
-        "fidelity.svg",
-    ),
+    "serve": ("fastgaum serve runs/shop --http 8080 --item-table items.csv",),
+    "fidelity": ("fastgaum fidelity runs/mine clicks.csv --plot fidelity.svg",),
     "report": (
         "fastgaum report runs/mine -o report.html",
         "fastgaum report runs/mine runs/wide --compare -o compared.html",
     ),
     "ope": (
-        "fastgaum ope clicks.csv --policy greedy --run runs/mine --propensity shown_with --json "
-        "values.json",
+        "fastgaum ope clicks.csv --policy greedy --run runs/mine --propensity shown_with",
         "fastgaum ope clicks.csv --policy policies/mine --run runs/mine",
     ),
     "compare": (
-        "fastgaum compare clicks.csv",
-        "fastgaum compare clicks.csv --models logit,wd-ccf,fastgaum --seeds 3 --json table.json "
-        "--markdown table.md",
+        "fastgaum compare clicks.csv --models logit,wd-ccf,fastgaum --seeds 3 --markdown table.md",
         "fastgaum compare shop.parquet --column item=sku --candidate-field price --resplit 1..5",
     ),
-    "reproduce": (
-        "fastgaum reproduce",
-        "fastgaum reproduce --datasets yelp,taobao --models all --seeds 5 --json table.json "
-        "--markdown table.md",
-    ),
+    "reproduce": ("fastgaum reproduce --datasets yelp,taobao --models all --json table.json",),
     "bench": (
         "fastgaum bench --list",
         "fastgaum bench lstm round --threads 2 --json bench.json",
     ),
     "warmup": ("fastgaum warmup",),
-    "doctor": ("fastgaum doctor", "fastgaum doctor --json doctor.json"),
+    "doctor": ("fastgaum doctor --json doctor.json",),
     "completion": (
         "fastgaum completion bash > ~/.local/share/bash-completion/completions/fastgaum",
         "fastgaum completion fish > ~/.config/fish/completions/fastgaum.fish",
     ),
     "data": (
-        "fastgaum data list",
         "fastgaum data audit clicks.csv",
         "fastgaum data synth -o world.parquet --events 5000 --no-click 0.3",
     ),
-    "data list": ("fastgaum data list", "fastgaum data list --data-dir logs --json -"),
+    "data list": ("fastgaum data list --data-dir logs --json -",),
     "data info": ("fastgaum data info yelp",),
-    "data get": (
-        "fastgaum data get yelp --from downloads/yelp.txt",
-        "fastgaum data get movielens-small",
-    ),
-    "data audit": (
-        "fastgaum data audit clicks.csv",
-        "fastgaum data audit shop.parquet --column item=sku --candidate-field price --json "
-        "audit.json",
-    ),
-    "data convert": (
-        "fastgaum data convert clicks.csv -o packed",
-        "fastgaum data convert clicks.csv -o clicks.parquet --split-by time",
-    ),
+    "data get": ("fastgaum data get yelp --from downloads/yelp.txt",),
+    "data audit": ("fastgaum data audit shop.parquet --column item=sku --candidate-field price",),
+    "data convert": ("fastgaum data convert clicks.csv -o clicks.parquet --split-by time",),
     "data build": ("fastgaum data build ml-1m -o films.parquet",),
-    "data synth": (
-        "fastgaum data synth -o world.parquet",
-        "fastgaum data synth -o large --preset scale --events 1000000",
-        "fastgaum data synth -o ranked --order popularity --examination 1",
-    ),
+    "data synth": ("fastgaum data synth -o ranked --order popularity --examination 1",),
     "rl": (
         "fastgaum rl train runs/mine -o policies/mine",
         "fastgaum rl evaluate runs/mine --policies random,greedy,cascade-dqn",
     ),
-    "rl train": (
-        "fastgaum rl train runs/mine -o policies/mine",
-        "fastgaum rl train runs/mine -o policies/cascade --policy cascade-dqn -k 5 "
-        "--set episodes=50 --seed 1",
-    ),
-    "rl evaluate": (
-        "fastgaum rl evaluate runs/mine --policies random,greedy,cascade-dqn -k 3 --seeds 2",
-        "fastgaum rl evaluate runs/half --in runs/other-half --json table.json",
-    ),
+    "rl train": ("fastgaum rl train runs/mine -o policies/cascade --policy cascade-dqn -k 5",),
+    "rl evaluate": ("fastgaum rl evaluate runs/half --in runs/other-half --json table.json",),
     "rl adapt": ("fastgaum rl adapt policies/mine runs/half --in runs/other-half",),
 }
 """command → command lines, as they can be typed"""

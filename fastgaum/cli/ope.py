@@ -61,6 +61,8 @@ def ope_command(
         seed: seeds random slates
     """
     check_outputs(files.json, files.markdown)
+    import numpy as np
+
     from fastgaum.logs.columns import Vocabulary
     from fastgaum.logs.cut import slice_sessions
     from fastgaum.machine import machine_facts
@@ -82,17 +84,21 @@ def ope_command(
     reading = reading if run is None else reading.or_of_run(run)
     with Bar(f"reading {source}"):
         whole = _with_columns(reading, source, propensity, value).load(source)
-    log = _without_columns(whole, reading, propensity, value)
+    # a model reads the two columns only if it was told to
+    read = {*reading.options.context_fields, *reading.options.candidate_fields}
+    left_out = {propensity, value} - read
+    columns = {name: one for name, one in whole.columns.items() if name not in left_out}
+    log = dataclasses.replace(whole, columns=columns)
     rows = log.sessions_in(split)
-    propensities = of_items = items = None
+    propensities = of_items = None
     if propensity is not None:
-        part = slice_sessions(whole, rows)
-        propensities = _numbers(part, propensity, "event")
-    if pool is not None:
-        items = _pool(pool, log)
+        propensities = _numbers(slice_sessions(whole, rows), propensity, "event")
     if value is not None:
-        # an item that this split never displays has its worth from the others
-        of_items = _item_means(whole, value)
+        # an item that this split never displays has its worth from the others, or none
+        counts = np.bincount(log.items, minlength=log.n_items)
+        sums = np.bincount(log.items, _numbers(whole, value, "candidate"), log.n_items)
+        of_items = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    items = None if pool is None else _pool(pool, log)
     seen = None if model is None else checked_users(model, log, split, allow_seen_users)
     world = None if model is None else world_of(model, log, head)
     if policy in RULE_NAMES or model is None:
@@ -148,32 +154,10 @@ def _with_columns(
     return reading.with_options(ReadOptions.of(**added).over(reading.options))
 
 
-def _without_columns(
-    log: SessionLog, reading: Reading, propensity: str | None, value: str | None
-) -> SessionLog:
-    """The log without the propensity and the value, unless a model is to read them."""
-    read = (*reading.options.context_fields, *reading.options.candidate_fields)
-    left_out = {propensity, value} - {*read}
-    columns = {name: column for name, column in log.columns.items() if name not in left_out}
-    return dataclasses.replace(log, columns=columns)
-
-
-def _item_means(log: SessionLog, column: str) -> npt.NDArray[np.float64]:
-    """The mean of a candidates' column over each item's displays, NaN of an item that is never
-    displayed. Raises LogFormatError unless the values are numbers."""
-    import numpy as np
-
-    values = _numbers(log, column, "candidate")
-    counts = np.bincount(log.items, minlength=log.n_items)
-    sums = np.bincount(log.items, weights=values, minlength=log.n_items)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-
-
 def _numbers(
     log: SessionLog, column: str, of: Literal["event", "candidate"]
 ) -> npt.NDArray[np.float64]:
-    """The values of a column of events or candidates. Raises LogFormatError unless they are
-    numbers."""
+    """The values of a column. Raises LogFormatError unless they are numbers."""
     import numpy as np
 
     fields = log.columns_of(of)

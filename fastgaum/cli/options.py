@@ -169,10 +169,7 @@ class ModelOptions:
 
     def resolve(self) -> Config:
         """Build a configuration: a preset or a file's, then --seed and --protocol, then --set.
-
-        Raises:
-            ConfigError: an unknown preset or key, or a value that is not allowed.
-        """
+        Raises ConfigError for an unknown preset or key, or a value that is not allowed."""
         from fastgaum.config import Config as Configuration
 
         changes = self._changes()
@@ -187,11 +184,7 @@ class ModelOptions:
 
     def other_model(self) -> tuple[str, dict[str, object]] | None:
         """Name and settings of a model that is not one of the three networks' presets; None where
-        the options ask for one of these.
-
-        Raises:
-            ConfigError: the file cannot be read, or no model has this name.
-        """
+        the options ask for one of these. Raises ConfigError if no model has this name."""
         from fastgaum.config import read_settings
         from fastgaum.presets import PRESETS
 
@@ -209,11 +202,7 @@ class ModelOptions:
 
     def resumed(self, folder: Path, config: Config) -> Config:
         """The configuration to go on with a run: `config`, as it was asked for, which options may
-        only repeat.
-
-        Raises:
-            ConfigError: an option says otherwise; all such are named.
-        """
+        only repeat. Raises ConfigError, naming all options that say otherwise."""
         changes = self._changes()
         anew = self.preset is not None or self.config is not None or "preset" in changes
         changed = self.resolve() if anew else config.replace(**changes)
@@ -227,11 +216,8 @@ class ModelOptions:
         return config
 
     def going_on(self) -> dict[str, object]:
-        """The changes of a configuration that another run has.
-
-        Raises:
-            ConfigError: a preset or a file is given, which would be another configuration.
-        """
+        """The changes of a configuration that another run has. Raises ConfigError where a preset or
+        a file is given, which would be another configuration."""
         changes = self._changes()
         for option, value in (
             ("--preset", self.preset),

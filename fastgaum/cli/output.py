@@ -10,7 +10,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,14 +86,8 @@ def show_table(
     title: str | None = None,
     bold: frozenset[tuple[int, int]] | set[tuple[int, int]] = frozenset(),
 ) -> None:
-    """Print a table; the first column is text, the others are figures.
-
-    Args:
-        columns: the heading of each column.
-        rows: a text for each cell.
-        title: printed above.
-        bold: which cells are bold, as (row, column).
-    """
+    """Print a table; the first column is text, the others are figures; bold cells are named by
+    their row and column."""
     heading = None if title is None else Text(plain(title))
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
@@ -116,10 +109,8 @@ def show_block(block: Block) -> None:
 
 
 def check_outputs(*files: Path | None, resumed: bool = False) -> None:
-    """Raise OutputError, before any work, unless each file can be written and is not there already.
-
-    A file that is there is replaced with --overwrite, and by the run that goes on with its own
-    (`resumed`)."""
+    """Raise OutputError, before any work, unless each file can be written and is not there already,
+    but with --overwrite, or where a run goes on with its own (`resumed`)."""
     for path in files:
         if path is None or path == STDOUT:
             continue
@@ -195,11 +186,8 @@ def write_tables(files: TableFiles, facts: Mapping[str, object], blocks: Sequenc
 
 
 def write_log(log: SessionLog, out: Path) -> None:
-    """Write a log; `check_log_output` says in which form.
-
-    Raises:
-        OutputError: the output cannot be written, or the folder holds something else.
-    """
+    """Write a log; `check_log_output` says in which form. Raises OutputError where it cannot be
+    written, or the folder holds something else."""
     from fastgaum.logs.fold import to_frame
     from fastgaum.logs.store import save_log
 
@@ -228,39 +216,26 @@ def write_frames(frames: Iterator[DataFrame], out: Path) -> int:
     of rows.
 
     The file appears whole or not at all. The frames are taken one at a time, each into a file of
-    its own, which polars streams: the length of the table never enters memory.
-
-    Raises:
-        OutputError: the output cannot be written.
-    """
+    its own, which polars streams: the length of the table never enters memory. Raises OutputError
+    where the output cannot be written."""
     import polars as pl
+
+    from fastgaum.row_files import one_line
 
     n_rows, parts = 0, list[Path]()
     with (
         atomic(out) as beside,
         tempfile.TemporaryDirectory(dir=beside.parent, prefix=f"{beside.name}s.") as folder,
     ):
-        for frame in frames:
-            parts.append(Path(folder) / f"{len(parts):06}.parquet")
-            with _disk_named(out):
+        try:
+            for frame in frames:
+                parts.append(Path(folder) / f"{len(parts):06}.parquet")
                 frame.write_parquet(parts[-1], compression="lz4")
-            n_rows += frame.height
-        with _disk_named(out):
+                n_rows += frame.height
             rows = pl.scan_parquet(parts, glob=False)
             rows.sink_csv(beside) if out.suffix == ".csv" else rows.sink_parquet(beside)
+        except pl.exceptions.PolarsError as error:
+            raise OutputError(
+                f"cannot write '{out}': {one_line(error)}; free space or choose another folder"
+            ) from None
     return n_rows
-
-
-@contextmanager
-def _disk_named(out: Path) -> Iterator[None]:
-    """What polars says of a full disk becomes one OutputError."""
-    from polars.exceptions import PolarsError
-
-    from fastgaum.row_files import one_line
-
-    try:
-        yield
-    except PolarsError as error:
-        raise OutputError(
-            f"cannot write '{out}': {one_line(error)}; free space or choose another folder"
-        ) from None

@@ -104,10 +104,7 @@ class Reading:
 
     def or_of_run(self, folder: Path) -> Reading:
         """Fill options that were not given with those that the run in a folder was trained with.
-
-        Raises:
-            CheckpointError: the run's own record of them is damaged.
-        """
+        Raises CheckpointError if the run's own record of them is damaged."""
         file = folder / READING_FILE
         if not file.is_file():
             return self
@@ -121,12 +118,8 @@ class Reading:
         return self.with_options(self.options.over(former))
 
     def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:
-        """The options that a run's log was read with; given ones may only repeat them.
-
-        Raises:
-            ConfigError: one says otherwise.
-            CheckpointError: the run's own record of them is damaged.
-        """
+        """The options that a run's log was read with. Raises ConfigError where a given one says
+        otherwise, and CheckpointError if the run's own record is damaged."""
         try:
             former = ReadOptions.from_json(reading)
         except (ValueError, ConfigError) as error:

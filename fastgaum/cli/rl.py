@@ -25,16 +25,15 @@ from fastgaum.cli.output import (
     finish,
     note,
     show_block,
-    show_table,
     write_json,
     write_tables,
 )
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import log_of_run
 from fastgaum.errors import ConfigError, OutputError
+from fastgaum.reports.table import TableColumn, table_of
 
 if TYPE_CHECKING:
-    from fastgaum.logs.log import SessionLog
     from fastgaum.policies.rollout import Setting
     from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.world_set import WorldSet
@@ -80,6 +79,12 @@ class Play:
 
 
 DEFAULT_PLAY = Play()
+ADAPTATION_COLUMNS = (
+    TableColumn("policy", "policy"),
+    TableColumn("users met", "users"),
+    TableColumn("cumulative reward", "return", 3),
+    TableColumn("95 %", "ci", 3),
+)
 
 
 def rl_train_command(
@@ -118,16 +123,16 @@ def rl_train_command(
         raise OutputError(f"'{out}' is a file: a policy needs a folder")
     check_outputs(out / POLICY_FILE)
     use_threads(threads)
-    world = _world(run, _log(play.log, run))
+    (world,) = _worlds(play.log, run)
     setting.pool.check(world.n_items, setting.k)
     if setting.pessimism:
         require_set(world)
     made = untrained(policy, world, setting.k, setting.pool, config)
     with folder_lock(out):
-        with Bar("training") as progress:
+        with Bar("training") as bar:
 
             def show(done: int, total: int, row: dict[str, object]) -> None:
-                progress(done, total, f"cumulative reward {row['return']:.3f}" if row else "")
+                bar(done, total, f"cumulative reward {row['return']:.3f}" if row else "")
 
             table = train_policy(made, world, setting, show)
         save_policy(made, out / POLICY_FILE, setting)
@@ -178,9 +183,8 @@ def rl_evaluate_command(
 
     config, names = PolicyConfig.from_mapping(values), chosen_names(policies.split(","))
     use_threads(threads)
-    log = _log(play.log, run)
-    own = _world(run, log)
-    judge = own if other is None else _world(other, log)
+    own, *others = _worlds(play.log, run, *([other] if other else []))
+    judge = others[0] if others else own
     if play.pessimism:
         require_set(own)
     plan = ComparisonPlan(names, sizes, seeds, users, config, own, judge)
@@ -227,14 +231,12 @@ def rl_adapt_command(
     from fastgaum.policies.evaluation import adaptation, adaptation_summary
     from fastgaum.policies.registry import load_policy, untrained
     from fastgaum.policies.transfer import shared_pool
-    from fastgaum.reports.table import span
 
     if seeds < 1 or episodes < 1:
         raise ConfigError(f"seeds and episodes must be at least 1, got {seeds} and {episodes}")
     use_threads(threads)
-    read = _log(log, run)
-    own = _world(run, read)
-    judge = own if other is None else _world(other, read)
+    own, *others = _worlds(log, run, *([other] if other else []))
+    judge = others[0] if others else own
     loaded = [load_policy(policy, own) for _ in range(seeds)]
     made, trained = [one.policy for one in loaded], loaded[0].setting
     pool, met = shared_pool(trained.pool, own, judge)
@@ -253,38 +255,26 @@ def rl_adapt_command(
     curve = adaptation(policies, judge, setting, episodes=episodes, n_users=users, own=own)
     rows = adaptation_summary(curve)
     if json is not None:
-        facts = {
-            "policy": str(policy),
-            "run": str(run),
-            "in": None if other is None else str(other),
-            **{name: getattr(setting, name) for name in ("reward", "horizon", "leaving")},
-            "notes": notes,
-            "rows": rows,
-        }
-        write_json(json, facts)
-    show_table(
-        ["policy", "users met", "cumulative reward", "95 %"],
-        [
-            [row["policy"], f"{row['users']:,}", f"{row['return']:.3f}", span(row["ci"], 3)]
-            for row in rows
-        ],
-        title=f"{made[0].name} in {other or run}, k = {setting.k}, {setting.reward} of "
-        f"{setting.horizon} steps",
-    )
+        terms = {name: getattr(setting, name) for name in ("reward", "horizon", "leaving")}
+        judged = None if other is None else str(other)
+        facts = {"policy": str(policy), "run": str(run), "in": judged, **terms}
+        write_json(json, {**facts, "notes": notes, "rows": rows})
+    title = f"{made[0].name} in {other or run}, k = {setting.k}, {setting.reward} of "
+    title += f"{setting.horizon} steps"
+    shown = [{**row, "users": f"{row['users']:,}"} for row in rows]
+    show_block(table_of(title, ADAPTATION_COLUMNS, shown))
 
 
-def _log(name: str | None, run: Path) -> SessionLog | None:
-    return None if name is None else log_of_run(run, name, None)
-
-
-def _world(run: Path, log: SessionLog | None) -> LearnedWorld | WorldSet:
-    """A run's world, or set of worlds, which reads the log if the run reads more of one than items
-    and choices."""
+def _worlds(log: str | None, *runs: Path) -> list[LearnedWorld | WorldSet]:
+    """Worlds, or sets of worlds, of runs, which read the log, as the first run does, if a run reads
+    more of one than items and choices."""
     from fastgaum.models.user_model import UserModel
     from fastgaum.worlds.world_set import world_of_model
 
-    model = UserModel.load(run)
-    reads = model.space is not None and model.space.reads_columns
-    world = world_of_model(model, log=log if reads else None)
-    world.require_contexts()
-    return world
+    read, worlds = None if log is None else log_of_run(runs[0], log, None), []
+    for run in runs:
+        model = UserModel.load(run)
+        reads = model.space is not None and model.space.reads_columns
+        worlds.append(world_of_model(model, log=read if reads else None))
+        worlds[-1].require_contexts()
+    return worlds

@@ -96,13 +96,6 @@ def simulate_command(
     with Bar("simulating") as progress:
         frames = trajectories(world, made, setting, episodes, seed, progress)
         n_rows = write_frames(frames, out)
-    facts = {
-        "path": str(out),
-        "run": str(run),
-        "policy": policy,
-        "episodes": episodes,
-        "candidates": n_rows,
-        "horizon": setting.horizon,
-        "notes": notes,
-    }
+    facts = {"path": str(out), "run": str(run), "policy": policy, "episodes": episodes}
+    facts |= {"candidates": n_rows, "horizon": setting.horizon, "notes": notes}
     finish(f"{out}: {episodes} episodes, {n_rows} candidates", json, facts)

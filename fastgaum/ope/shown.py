@@ -141,8 +141,13 @@ def replay_policy(
     def value(users: Population, of: IntArray) -> Float64Array:
         return np.asarray((users.probabilities(of)[0] * worth[of]).sum(axis=1))
 
-    def live(first: IntArray, lengths: IntArray) -> None:
-        """Live sessions from their first events on."""
+    all_lengths = np.diff(log.session_offsets)
+    # by length: users who stand beside each other end about together
+    order = np.argsort(-all_lengths, kind="stable")
+    step = max(1, UTILITIES_AT_ONCE // max(len(pool), 1))
+    for start in range(0, len(order), step):
+        some = order[start : start + step]
+        first, lengths = log.session_offsets[some], all_lengths[some]
         users = world.population(len(first))
         users.reset(draws[0, first])
         policy.start(len(first))
@@ -187,12 +192,4 @@ def replay_policy(
                     pools=number[pool],
                 )
             )
-
-    lengths = np.diff(log.session_offsets)
-    # by length: users who stand beside each other end about together
-    order = np.argsort(-lengths, kind="stable")
-    step = max(1, UTILITIES_AT_ONCE // max(len(pool), 1))
-    for start in range(0, len(order), step):
-        some = order[start : start + step]
-        live(log.session_offsets[some], lengths[some])
     return shown

@@ -18,7 +18,7 @@ from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.audit_displays import DisplayDependence, display_dependence
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog
-from fastgaum.ope.estimators import WeightedEvents, ratio_interval, value_estimates
+from fastgaum.ope.estimators import ratio_interval, value_estimates
 from fastgaum.ope.shown import Target, replay_policy
 from fastgaum.ope.weights import judge_evenness, weigh_events
 from fastgaum.policies.heuristics import Popular
@@ -134,6 +134,11 @@ def off_policy_values(
     weighted = weigh_events(log, target, shown, items, rewards, propensities=given, clicks=clicks)
     weighted = dataclasses.replace(weighted, rewards_within=within, refused=refused)
     v = weighted.slate_weights
+
+    def interval(per_event: Float64Array) -> Json:
+        value, low, high = ratio_interval(per_event, None, weighted.users)
+        return {"value": value, "ci": [low, high]}
+
     return {
         "log": {"name": log.name, "fingerprint": log.fingerprint},
         "events": len(weighted.rewards),
@@ -143,10 +148,10 @@ def off_policy_values(
         "epsilon": target.random_share,
         "propensities": "random sets" if given is None else "logged",
         "pool_items": len(items),
-        "logged_value": _interval(weighted.rewards, weighted),
+        "logged_value": interval(weighted.rewards),
         "unseen": float(weighted.unseen.mean()),
-        "mean_weight": _interval(weighted.weights.values, weighted),
-        "mean_slate_weight": None if v is None else _interval(v.values, weighted),
+        "mean_weight": interval(weighted.weights.values),
+        "mean_slate_weight": None if v is None else interval(v.values),
         "dependence": None if dependence is None else dataclasses.asdict(dependence),
         "hidden_unevenness": hidden,
         "notes": _notes(log, sizes, world, target),
@@ -198,8 +203,3 @@ def _notes(
         return []
     warning = f"warning: {count:,} of these events are of the training split."
     return [" ".join([warning, *notes, "Take events of another split (--split test)"])]
-
-
-def _interval(per_event: Float64Array, events: WeightedEvents) -> Json:
-    value, low, high = ratio_interval(per_event, None, events.users)
-    return {"value": value, "ci": [low, high]}

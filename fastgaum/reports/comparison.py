@@ -178,7 +178,6 @@ def compare_logs(
     oracles: Mapping[str, Mapping[str, float]] | None = None,
     jobs: int = 1,
     device: str = "auto",
-    on_start: Callable[[GridRun], None] = lambda run: None,
     on_done: Callable[[GridRun, RunOutcome, int], None] = lambda run, outcome, done: None,
 ) -> Comparison:
     """Fit what the plan says on every log, and put the figures together.
@@ -204,7 +203,7 @@ def compare_logs(
                 "resplits=range(1, 6))"
             )
     outcomes: list[RunOutcome] = [""] * len(runs)
-    with closing(run_all(logs, runs, jobs, device, on_start)) as results:
+    with closing(run_all(logs, runs, jobs, device)) as results:
         for done, (i, outcome) in enumerate(results, 1):
             outcomes[i] = outcome
             on_done(runs[i], outcome, done)

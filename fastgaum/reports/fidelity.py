@@ -8,7 +8,7 @@ print(fidelity_markdown(report))                     # `world_tables.py`; `figur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from fastgaum.logs.audit_rules import holm
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error
-from fastgaum.metrics.intervals import Statistic
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.behaviour import LogVersions, ModelScores, reliability_curve, statistics_of
@@ -102,8 +101,20 @@ def fidelity(
     for done, one in enumerate(statistics):
         tell(done, total)
         compared.append(compare_sides(one, draws, seed))
-    rival = _rival(model, log)
-    others = {RIVAL: ModelScores.of(rival, every, "reward")} if rival else {}
+    rows = []
+    adjusted = holm([found["p"] for found in compared])
+    for one, found, p in zip(statistics, compared, adjusted, strict=True):
+        row = {"name": one.name, "what": one.what, "test": one.test, "unit": one.unit}
+        groups = found.pop("groups")
+        if one.test == "mean":
+            # a mean has its one group's figures itself
+            row |= {name: value for name, value in groups.pop().items() if name != "label"}
+        rows.append({**row, **found, "p_holm": p, "groups": groups})
+    others = {}
+    if len(log.sessions_in("train")) and len(log.sessions_in("validation")):
+        rival = make_model(RIVAL, {"protocol": model.space.protocol, "seed": 0})
+        rival.fit(log)
+        others[RIVAL] = ModelScores.of(rival, every, "reward")
     values = values_of(context, policies_of(context, scored, others))
     calibration = _calibration(context, scored, draws, seed)
     tell(total - 2, total)
@@ -117,6 +128,7 @@ def fidelity(
     if isinstance(model, UserModel):
         states = states_report(model, every, 1 + replicas, seed)
     tell(total, total)
+    known = np.isin(part.item_ids.to_numpy(), model.space.categorical[0].values.to_numpy())
     return {
         "log": {"name": log.name, "fingerprint": log.fingerprint},
         "split": split,
@@ -128,9 +140,9 @@ def fidelity(
         "replicas": replicas,
         "draws": draws,
         "seed": seed,
-        "new_items": _new_items(model, part),
+        "new_items": float(1.0 - known[part.items].mean()),
         "fields_averaged": sorted(part.columns_of("candidate")),
-        "statistics": _statistics(statistics, compared),
+        "statistics": rows,
         "calibration": calibration,
         "states": states,
         "policies": policies,
@@ -155,39 +167,6 @@ def _part(log: SessionLog, split: SplitName, episodes: int, seed: int) -> tuple[
     return slice_sessions(log, kept), len(rows) - len(kept)
 
 
-def _rival(model: ChoiceModel, log: SessionLog) -> ChoiceModel | None:
-    """Another model fitted on the log; None where the log has nothing to fit it on."""
-    assert model.space is not None
-    if not len(log.sessions_in("train")) or not len(log.sessions_in("validation")):
-        return None
-    rival = make_model(RIVAL, {"protocol": model.space.protocol, "seed": 0})
-    rival.fit(log)
-    return rival
-
-
-def _new_items(model: ChoiceModel, part: SessionLog) -> float:
-    """Share of displayed candidates whose item the model does not know."""
-    assert model.space is not None
-    known = np.isin(part.item_ids.to_numpy(), model.space.categorical[0].values.to_numpy())
-    return float(1.0 - known[part.items].mean())
-
-
-def _statistics(statistics: Sequence[Statistic], compared: Sequence[Json]) -> list[Json]:
-    """A row per statistic; a mean has its one group's figures itself."""
-    rows = []
-    adjusted = holm([found["p"] for found in compared])
-    for one, found, p in zip(statistics, compared, adjusted, strict=True):
-        row = {"name": one.name, "what": one.what, "test": one.test, "unit": one.unit}
-        if one.test == "mean":
-            (group,) = found["groups"]
-            row |= {name: value for name, value in group.items() if name != "label"}
-        groups = [] if one.test == "mean" else found["groups"]
-        rows.append(
-            row | {"distance": found["distance"], "p": found["p"], "p_holm": p, "groups": groups}
-        )
-    return rows
-
-
 def _calibration(context: LogVersions, scored: ModelScores, draws: int, seed: int) -> Json:
     """What the model says on logged histories, and what its calibration error is where it is right
     by construction."""
@@ -195,12 +174,12 @@ def _calibration(context: LogVersions, scored: ModelScores, draws: int, seed: in
     n_events = c.log.n_events // n_versions
     offsets = c.log.display_offsets
     probs, outcomes = np.exp(scored.log_probs), candidate_outcomes(offsets, c.log.choices)
-    stop = int(offsets[n_events])
+    # all versions have the same displays
     errors = [
-        expected_calibration_error(
-            probs[i * stop : (i + 1) * stop], outcomes[i * stop : (i + 1) * stop]
+        expected_calibration_error(*both)
+        for both in zip(
+            probs.reshape(n_versions, -1), outcomes.reshape(n_versions, -1), strict=True
         )
-        for i in range(n_versions)
     ]
     entropy = scored.entropy(offsets)
     predicted, curve = reliability_curve(c, scored)

@@ -11,7 +11,7 @@ import tempfile
 import time
 import traceback
 import typing
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
@@ -171,7 +171,6 @@ def run_all(
     runs: Sequence[GridRun],
     jobs: int,
     device: str,
-    on_start: Callable[[GridRun], None],
 ) -> Generator[tuple[int, RunOutcome], None, None]:
     """Yield each run's outcome as it ends, with its place in `runs`; at most `jobs` runs at a time.
 
@@ -188,11 +187,8 @@ def run_all(
     )
     if jobs <= 1 or len(runs) == 1:
         for i in order:
-            on_start(runs[i])
             yield i, run_one(runs[i], logs[runs[i].dataset], device)
         return
-    for i in order:
-        on_start(runs[i])
     with tempfile.TemporaryDirectory(prefix="fastgaum-") as folder:
         # Workers read the logs from disk: a pipe would carry a copy for each of them.
         folders = {

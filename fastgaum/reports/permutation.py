@@ -88,10 +88,9 @@ def percentile_interval(values: Float64Array) -> Float64Array:
     """Percentile interval of draws, (n_draws, ·) → (2, ·); draws that count nothing are left out,
     NaN if all do."""
     ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    columns = [values[~np.isnan(values[:, i]), i] for i in range(values.shape[1])]
-    return np.stack(
-        [np.quantile(one, ends) if len(one) else np.full(2, np.nan) for one in columns], axis=1
-    )
+    columns = [column[~np.isnan(column)] for column in values.T]
+    nothing = [np.nan, np.nan]
+    return np.array([np.quantile(one, ends) if len(one) else nothing for one in columns]).T
 
 
 def permutation_test(statistic: Statistic, draws: int, seed: int) -> tuple[float, float]:
@@ -108,12 +107,13 @@ def permutation_test(statistic: Statistic, draws: int, seed: int) -> tuple[float
     return float(observed[0]), float((len(others) - below) / len(others))
 
 
-Sides = tuple[tuple[AnyArray, AnyArray], tuple[AnyArray, AnyArray]]
-"""sums and counts, (n_draws, n_groups) each, of the log and of the world"""
+Side = tuple[AnyArray, AnyArray]
+"""sums and counts, (n_draws, n_groups) each"""
 
 
-def exchanged(statistic: Statistic, draws: int, seed: int) -> Iterator[Sides]:
-    """The sides as they are, then `draws` permutations within users, in chunks."""
+def exchanged(statistic: Statistic, draws: int, seed: int) -> Iterator[tuple[Side, Side]]:
+    """The sides of the log and of the world as they are, then `draws` permutations within users, in
+    chunks."""
     sums, counts = statistic.sums, statistic.counts
     n_versions, n_users, n_groups = sums.shape
     totals = sums.sum(axis=(0, 1)), counts.sum(axis=(0, 1))
@@ -129,11 +129,8 @@ def exchanged(statistic: Statistic, draws: int, seed: int) -> Iterator[Sides]:
         yield one, (totals[0] - one[0], totals[1] - one[1])
 
 
-def distance(
-    logged: tuple[AnyArray, AnyArray], simulated: tuple[AnyArray, AnyArray], test: Test
-) -> Float64Array:
-    """How far two sides are apart, (n_draws,); sums and counts (n_draws, n_groups) of each. NaN if
-    one counts nothing."""
+def distance(logged: Side, simulated: Side, test: Test) -> Float64Array:
+    """How far two sides are apart, (n_draws,). NaN if one counts nothing."""
     one, other = ratio(*logged), ratio(*simulated)
     if test == "mean":
         return np.abs(one - other)[:, 0]
@@ -155,26 +152,22 @@ def policies_of(
     name."""
     c, offsets = context, context.log.display_offsets
     sizes = np.diff(offsets)
-    number = np.arange(len(c.log.items)) - np.repeat(offsets[:-1], sizes)
-    policies = {
-        "uniform": 1.0 / np.repeat(sizes, sizes),
-        "most chosen in training": greedy_policy(c.training_choices, offsets),
-        "most displayed in training": greedy_policy(c.training_displays, offsets),
-        "least displayed in training": greedy_policy(-c.training_displays, offsets),
-        "best click rate in training": greedy_policy(
-            (c.training_choices + 0.3) / (c.training_displays + 1.0), offsets
-        ),
-        "chosen before in the session": greedy_policy(c.chosen_before, offsets),
-        "least displayed in the session": greedy_policy(-c.displayed_before, offsets),
+    scores: dict[str, AnyArray] = {
+        "most chosen in training": c.training_choices,
+        "most displayed in training": c.training_displays,
+        "least displayed in training": -c.training_displays,
+        "best click rate in training": (c.training_choices + 0.3) / (c.training_displays + 1.0),
+        "chosen before in the session": c.chosen_before,
+        "least displayed in the session": -c.displayed_before,
     }
     if c.log.ordered:
-        policies["first displayed"] = greedy_policy(-number, offsets)
+        scores["first displayed"] = np.repeat(offsets[:-1], sizes) - np.arange(len(c.log.items))
+    policies: dict[str, Float64Array] = {"uniform": 1.0 / np.repeat(sizes, sizes)}
+    policies |= {name: greedy_policy(values, offsets) for name, values in scores.items()}
     for name, scored in others.items():
         policies[f"{name}, greedy"] = greedy_policy(scored.utilities, offsets)
-        for temperature in (1, 3):
-            policies[f"{name}, softmax at {temperature}"] = softmax_policy(
-                scored.utilities / temperature, offsets
-            )
+        for t in (1, 3):
+            policies[f"{name}, softmax at {t}"] = softmax_policy(scored.utilities / t, offsets)
     policies["the model, greedy"] = greedy_policy(own.utilities, offsets)
     policies["the model, as it chooses"] = softmax_policy(own.log_probs, offsets)
     return policies
@@ -188,28 +181,23 @@ def greedy_policy(scores: AnyArray, offsets: IntArray) -> Float64Array:
     """
     sizes = np.diff(offsets)
     best = scores == np.repeat(np.maximum.reduceat(scores, offsets[:-1]), sizes)
-    return np.asarray(
-        best / np.repeat(np.add.reduceat(best.astype(np.float64), offsets[:-1]), sizes), np.float64
-    )
+    return np.asarray(best / np.repeat(np.add.reduceat(best, offsets[:-1], dtype=float), sizes))
 
 
 def softmax_policy(scores: AnyArray, offsets: IntArray) -> Float64Array:
     """Softmax over each display set; where all are −inf, all alike."""
     sizes = np.diff(offsets)
     top = np.repeat(np.maximum.reduceat(scores, offsets[:-1]), sizes)
-    weights = np.exp(np.where(np.isneginf(top), 0.0, scores - np.where(np.isneginf(top), 0.0, top)))
-    return np.asarray(
-        weights / np.repeat(np.add.reduceat(weights, offsets[:-1]), sizes), np.float64
-    )
+    nothing = np.isneginf(top)
+    weights = np.exp(np.where(nothing, 0.0, scores - np.where(nothing, 0.0, top)))
+    return np.asarray(weights / np.repeat(np.add.reduceat(weights, offsets[:-1]), sizes))
 
 
 def values_of(context: LogVersions, policies: Mapping[str, AnyArray]) -> Statistic:
     """Share of events whose choice is what a policy recommends, a group per policy; no click counts
     as 0."""
     c, names = context, tuple(policies)
-    hits = np.concatenate(
-        [np.nan_to_num(c.chosen(recommended)) for recommended in policies.values()]
-    )
+    hits = np.concatenate([np.nan_to_num(c.chosen(one)) for one in policies.values()])
     groups = np.repeat(np.arange(len(names)), c.log.n_events)
     rows = np.tile(c.sums.rows, len(names))
     sums, counts = (

@@ -19,14 +19,9 @@ def fidelity_blocks(report: Json) -> list[Block]:
         "the log"
     )
     sides = [column.title for column in _sides("%")]
-    parts = [
-        Block(
-            title,
-            ("statistic", "unit", *sides, "test", "p", "p, Holm"),
-            tuple(map(_statistic, report["statistics"])),
-            tuple(_fidelity_notes(report)),
-        )
-    ]
+    heads = ("statistic", "unit", *sides, "test", "p", "p, Holm")
+    rows = tuple(map(_statistic, report["statistics"]))
+    parts = [Block(title, heads, rows, tuple(_fidelity_notes(report)))]
     for one in report["statistics"]:
         # dozens of groups are for the figure
         if one["groups"] and one["test"] == "chi2":
@@ -36,28 +31,26 @@ def fidelity_blocks(report: Json) -> list[Block]:
     policies = report["policies"]
     columns = (TableColumn("policy", "name"), *_sides("%"))
     parts.append(table_of("Policies", columns, policies["values"], _policy_notes(report)))
-    if report["states"] is not None:
-        parts.append(_states(report["states"]))
+    states = report["states"]
+    if states is not None:
+        row = {"what": f"{states['states']} states of {states['dim']} numbers", **states}
+        parts.append(table_of("States of sessions", STATES_COLUMNS, [row], STATES_NOTES))
     return parts
 
 
-def _states(states: Json) -> Block:
-    """The Fréchet distance, as one row."""
-    columns = (
-        TableColumn("Fréchet distance", "what"),
-        TableColumn("log", "distance", 3),
-        TableColumn("replica", "expected", 3),
-        TableColumn("95 %", "expected_ci", 3),
-        TableColumn("p", "p", 3, none="-"),
-        TableColumn("halves of the log", "halves", 3, none="-"),
-    )
-    row = {"what": f"{states['states']} states of {states['dim']} numbers", **states}
-    notes = (
-        "of the log's states from those of all replicas, and of a replica's from those of all other"
-        " versions: what it is where log and world are alike; p: not adjusted",
-        "halves of the log: of two random halves of its users, which have half as many states",
-    )
-    return table_of("States of sessions", columns, [row], notes)
+STATES_COLUMNS = (
+    TableColumn("Fréchet distance", "what"),
+    TableColumn("log", "distance", 3),
+    TableColumn("replica", "expected", 3),
+    TableColumn("95 %", "expected_ci", 3),
+    TableColumn("p", "p", 3, none="-"),
+    TableColumn("halves of the log", "halves", 3, none="-"),
+)
+STATES_NOTES = (
+    "of the log's states from those of all replicas, and of a replica's from those of all other"
+    " versions: what it is where log and world are alike; p: not adjusted",
+    "halves of the log: of two random halves of its users, which have half as many states",
+)
 
 
 def fidelity_markdown(report: Json) -> str:
@@ -70,12 +63,22 @@ def fidelity_summary(reports: Sequence[Json]) -> str:
     policies."""
     names = [report["log"]["name"] for report in reports]
     order, by_log = _by_name([report["statistics"] for report in reports])
-    rows = [(name, *(_short(one[name]) if name in one else "" for one in by_log)) for name in order]
+
+    def short(one: Json) -> str:
+        arrow = f"{_arrow(one, one['unit'])} " if one["test"] == "mean" else ""
+        return f"{arrow}({num(one['p_holm'], 3)})"
+
+    rows = [(name, *(short(one[name]) if name in one else "" for one in by_log)) for name in order]
     rows.append(
         ("calibration error, % (world's own)", *(_ece(report["calibration"]) for report in reports))
     )
     if any(report["states"] for report in reports):
-        texts = (_distance(report["states"]) if report["states"] else "" for report in reports)
+        texts = (
+            f"{num(one['distance'], 2)} ({num(one['expected'], 2)}, {span(one['expected_ci'], 2)})"
+            if one
+            else ""
+            for one in (report["states"] for report in reports)
+        )
         rows.append(("Fréchet distance of states (replica's)", *texts))
     bold = frozenset(
         (i, j + 1)
@@ -85,8 +88,8 @@ def fidelity_summary(reports: Sequence[Json]) -> str:
     )
     notes = [
         f"{report['log']['name']}, {report['split']} split: {report['events']} events of "
-        f"{report['users']} users, each session"
-        f" replayed {report['replicas']} times; {_verdict(report)}"
+        f"{report['users']} users, each session replayed {report['replicas']} times; "
+        f"{_verdict(report)}"
         for report in reports
     ]
     first = Block(
@@ -158,21 +161,11 @@ def _arrow(value: Json, unit: str) -> str:
     return f"{columns[0].text(value)} → {columns[2].text(value)}"
 
 
-def _short(one: Json) -> str:
-    p = f"({num(one['p_holm'], 3)})"
-    return f"{_arrow(one, one['unit'])} {p}" if one["test"] == "mean" else p
-
-
 def _ece(calibration: Json) -> str:
     low, middle, high = calibration["ece_simulated"]
     return (
         f"{100 * calibration['ece']:.1f} ({100 * middle:.1f}, {100 * low:.1f} to {100 * high:.1f})"
     )
-
-
-def _distance(states: Json) -> str:
-    expected = f"{num(states['expected'], 2)}, {span(states['expected_ci'], 2)}"
-    return f"{num(states['distance'], 2)} ({expected})"
 
 
 def _verdict(report: Json) -> str:
@@ -185,8 +178,8 @@ def _verdict(report: Json) -> str:
 def _fidelity_notes(report: Json) -> Iterator[str]:
     yield (
         f"{report['events']} events in {report['sessions']} sessions of {report['users']} users, "
-        "each session replayed"
-        f" {report['replicas']} times on the displays that the log shows; rates in percent"
+        f"each session replayed {report['replicas']} times on the displays that the log shows; "
+        "rates in percent"
     )
     if report["left_out_sessions"]:
         yield (
@@ -261,7 +254,13 @@ def policy_blocks(result: Json) -> list[Block]:
             (_with_lead(row) for row in result["rows"] if row["k"] == k),
             key=lambda row: -float(row["return"]),
         )
-        columns, notes = [*POLICY_COLUMNS], [*_policy_table_notes(result)]
+        columns = [*POLICY_COLUMNS]
+        notes = [
+            f"reward: {result['reward']}, {result['horizon']} steps, pool {result['pool']}, "
+            f"{result['seeds']} seeds of {result['users']} users; intervals: Student's, over seeds",
+            "vs best other: paired difference of cumulative reward on the same users; bold: its "
+            "interval lies above 0",
+        ]
         if all("lower_bound" in row for row in rows):
             columns.append(LOWER_BOUND)
             notes.append("lower bound: exceeded in 95 % of new worlds, by the spread of the set's")
@@ -303,14 +302,3 @@ def adaptation_block(result: Json) -> Block:
         ),
     ]
     return table_of(f"{result['policy']} meets the users of {result['in']}", columns, rows)
-
-
-def _policy_table_notes(result: Json) -> tuple[str, ...]:
-    seeds = result["seeds"]
-    return (
-        f"reward: {result['reward']}, {result['horizon']} steps, pool {result['pool']}, {seeds} "
-        f"seeds of {result['users']} users;"
-        " intervals: Student's, over seeds",
-        "vs best other: paired difference of cumulative reward on the same users; bold: its "
-        "interval lies above 0",
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,3 +71,10 @@ def test_the_name_stands_for_the_built_log(
     lines = {line[:46].strip(): line for line in capsys.readouterr().out.splitlines()}
     assert "FLAG" in lines["fewest displays earlier in the session"]
     assert "FLAG" not in lines["first position"] + lines["last position"]
+    argv = ["reproduce", "--datasets", "movielens-small", "--models", "click-rate", "--seeds", "1"]
+    out = tmp_path / "t.json"
+    assert main([*argv, "--jobs", "1", *at, "--json", str(out)]) == 0
+    facts = json.loads(out.read_text())["datasets"]["movielens-small"]
+    assert facts["simulated"]["rule"] == "nearest"
+    assert facts["simulated"]["trace"] > 80 > facts["floors"]["random"]["1"]
+    assert "made up by the rule nearest" in capsys.readouterr().out

@@ -40,9 +40,7 @@ def test_the_script_is_one_of_its_shell(
 @pytest.mark.parametrize(
     ("words", "offered", "not_offered"),
     [
-        (["tr"], {"train"}, {"data"}),
         (["data", ""], {"list", "synth"}, {"train"}),
-        (["train", "x", "--pro"], {"--protocol"}, {"--preset"}),
         (["train", "x", "--protocol", ""], {"bags", "identity", "views"}, {"clicks.csv"}),
     ],
 )

@@ -108,13 +108,6 @@ def test_convert_and_back(log_file: Path, tmp_path: Path, out: str) -> None:
     assert back.fingerprint == log.fingerprint
 
 
-def test_convert_declares_columns(frame: pl.DataFrame, tmp_path: Path) -> None:
-    frame.rename({"item": "sku", "event": "ts"}).write_csv(tmp_path / "log.csv")
-    argv = ["data", "convert", str(tmp_path / "log.csv"), "-o", str(tmp_path / "out.parquet")]
-    assert main([*argv, "--column", "item=sku", "--column", "event=ts"]) == 0
-    assert pl.read_parquet(tmp_path / "out.parquet").height == frame.height
-
-
 @pytest.mark.parametrize(
     ("out", "truth"), [("w.parquet", "w.truth.parquet"), ("w", "w/truth.parquet")]
 )
@@ -138,12 +131,3 @@ def test_synth_of_an_order_says_how_to_read_it(
     assert main([*argv, "-o", str(tmp_path / "v")]) == 0
     assert "--ordered" not in capsys.readouterr().out, "a saved log keeps its order"
     assert load(tmp_path / "v").ordered
-
-
-def test_synth_repeats_itself(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        assert (
-            main(f"data synth --preset tail --events 300 -o {tmp_path / f'{name}.parquet'}".split())
-            == 0
-        )
-    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()

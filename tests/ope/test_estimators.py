@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fastgaum.metrics.intervals import bootstrap_mean
 from fastgaum.ope.estimators import (
     ImportanceWeights,
     ValueEstimate,
@@ -111,16 +110,6 @@ def test_a_large_correction_makes_no_jump(promised: float) -> None:
         _, low, high = ratio_interval(tilt, None, np.arange(n))
         one = corrected(promised, c)
         assert one.ci[1] - one.ci[0] == pytest.approx(abs(by_d) * (high - low), rel=1e-3)
-
-
-def test_intervals_are_those_of_a_bootstrap_over_users() -> None:
-    rng = np.random.default_rng(3)
-    users = rng.integers(200, size=3000)
-    values = rng.normal(size=200)[users] + rng.normal(size=3000)
-    mean, low, high = ratio_interval(values, None, users)
-    drawn = bootstrap_mean(values, users, draws=2000)
-    assert mean == pytest.approx(drawn.mean)
-    np.testing.assert_allclose([low, high], [drawn.low, drawn.high], atol=0.015)
 
 
 def test_what_the_log_cannot_say_has_no_value() -> None:

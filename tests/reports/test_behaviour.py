@@ -233,19 +233,6 @@ def test_calibration_counts_what_happened_per_what_was_expected(
     )
 
 
-def test_entropies(setting: tuple[SessionLog, LogVersions, ModelScores, bool]) -> None:
-    log, _, scored, outside = setting
-    entropies = scored.entropy(log.display_offsets)
-    for event in range(0, log.n_events, 17):
-        probs = np.exp(
-            scored.log_probs[log.display_offsets[event] : log.display_offsets[event + 1]]
-        ).tolist()
-        probs += [math.exp(scored.outside_log_prob[event])] if outside else []
-        assert entropies[event] == pytest.approx(
-            -sum(p * math.log(p) for p in probs if p > 0), abs=1e-5
-        )
-
-
 def test_values_of_policies(setting: tuple[SessionLog, LogVersions, ModelScores, bool]) -> None:
     log, context, scored, _ = setting
     policies = policies_of(context, scored, {"other": scored})

@@ -115,13 +115,6 @@ def test_published_figures_are_of_the_published_log_alone(table: Comparison) -> 
     assert title_of(fg.load("sample")) == "sample"
 
 
-def test_a_table_of_failures_has_a_line_too() -> None:
-    failed = [{"dataset": "d", "model": "m", "resplit": None, "seed": 0, "reason": "r"}]
-    table = Comparison({"cells": [], "comparison": {"d": {}}, "failed": failed})
-    assert repr(table) == "Comparison(0 models on 'd', 1 runs failed)"
-    assert table.to_frame().is_empty()
-
-
 def test_a_split_is_pooled_once_however_often_it_is_named() -> None:
     log = synthesise(120, preset="sample")[0]
     once, twice = (

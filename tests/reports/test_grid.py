@@ -8,18 +8,16 @@ from fastgaum.errors import ConfigError
 from fastgaum.reports.grid import GridPlan, parse_resplits
 
 
-def test_seeds_count_from_the_one_that_is_set() -> None:
-    runs = GridPlan(["fastgaum"], 2, "views", settings={"seed": 10}).runs(["a", "b"])
-    assert [(run.dataset, run.seed) for run in runs] == [("a", 10), ("a", 11), ("b", 10), ("b", 11)]
-    assert {run.settings["protocol"] for run in runs} == {"views"}
-    assert {run.resplit for run in runs} == {None}
-
-
-def test_every_split_has_every_seed() -> None:
-    runs = GridPlan(["random", "logit"], 2, resplits=(4, 9)).runs(["a"])
-    assert [(run.model, run.resplit, run.seed) for run in runs] == [
-        (model, split, seed) for model in ("random", "logit") for split in (4, 9) for seed in (0, 1)
+def test_every_split_has_every_seed_from_the_one_that_is_set() -> None:
+    plan = GridPlan(["random", "logit"], 2, "views", resplits=(4, 9), settings={"seed": 10})
+    assert [(run.dataset, run.model, run.resplit, run.seed) for run in plan.runs(["a", "b"])] == [
+        (log, model, split, seed)
+        for log in ("a", "b")
+        for model in ("random", "logit")
+        for split in (4, 9)
+        for seed in (10, 11)
     ]
+    assert {run.settings["protocol"] for run in plan.runs(["a"])} == {"views"}
 
 
 def test_a_setting_goes_to_each_model_that_has_it() -> None:
@@ -52,27 +50,11 @@ def test_mistakes(models: list[str], settings: dict[str, object], seeds: int, sa
         GridPlan(models, seeds, settings=settings).runs(["a"])
 
 
-@pytest.mark.parametrize(
-    ("text", "seeds"),
-    [
-        ("7", [7]),
-        ("1..10", list(range(1, 11))),
-        ("1,4,9", [1, 4, 9]),
-        (" 0 , 2..3", [0, 2, 3]),
-        ("5..5", [5]),
-        ("3,1..4", [3, 1, 2, 4]),
-    ],
-)
-def test_resplits(text: str, seeds: list[int]) -> None:
-    assert parse_resplits(text) == seeds
-
-
-@pytest.mark.parametrize("text", ["", "x", "1,", "-1", "1..", "1...3", "1.5", "1..2..3", "½"])
-def test_resplits_that_are_none(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"takes seeds of at least 0 as 7, 1\.\.10 or 1,4,9"):
-        parse_resplits(text)
-
-
-def test_a_range_that_falls() -> None:
+def test_resplits() -> None:
+    for text, seeds in ((" 0 , 2..3", [0, 2, 3]), ("5..5", [5]), ("3,1..4", [3, 1, 2, 4])):
+        assert parse_resplits(text) == seeds
+    for text in ("", "x", "1,", "-1", "1..", "1...3", "1.5", "1..2..3", "½"):
+        with pytest.raises(ConfigError, match=r"takes seeds of at least 0 as 7, 1\.\.10 or 1,4,9"):
+            parse_resplits(text)
     with pytest.raises(ConfigError, match=r"--resplit 9\.\.2 is an empty range: write 2\.\.9"):
         parse_resplits("1,9..2")

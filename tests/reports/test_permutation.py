@@ -89,20 +89,6 @@ def test_p_is_uniform_where_the_log_is_one_more_draw_and_small_where_it_is_not()
     assert permutation_test(other, 199, 0)[1] == 1 / 200
 
 
-def test_ties_within_a_user_do_not_make_a_test_sure() -> None:
-    """Users who each have one opinion that all their events share: counted as events, nearly every
-    test would reject."""
-    rng = np.random.default_rng(0)
-    counts = np.full((6, 20, 1), 50.0)
-    tests = [
-        permutation_test(
-            Statistic("s", "", "mean", ("",), 50.0 * rng.integers(0, 2, (6, 20, 1)), counts), 199, i
-        )[1]
-        for i in range(100)
-    ]
-    assert np.mean(np.array(tests) <= 0.05) <= 0.12
-
-
 def test_intervals_are_those_of_drawn_users() -> None:
     statistic = drawn(1, n_users=12, n_groups=2)
     groups = compare_sides(statistic, draws=4000, seed=3)["groups"]

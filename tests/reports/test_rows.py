@@ -100,17 +100,6 @@ def test_pooled_interval_is_a_bootstrap_over_users_with_their_events_of_all_spli
     assert (cell["n_events"], cell["splits"], cell["seeds"]) == (45, 3, 2)
 
 
-def test_a_user_of_many_splits_does_not_narrow_the_interval() -> None:
-    """Ten splits that test the same users alike say no more than one."""
-    rng = np.random.default_rng(0)
-    users, values = list(range(60)), 100.0 * (rng.random(60) < 0.5)
-    widths = []
-    for n in (1, 10):
-        low, high = cell_of([[run_of(values)]] * n, [users] * n)["ci"]
-        widths.append(high - low)
-    assert widths[0] == pytest.approx(widths[1])
-
-
 def test_spread_over_seeds_is_that_of_their_pooled_means() -> None:
     splits = [
         [np.array([100.0, 0.0, 0.0]), np.array([100.0, 100.0, 0.0])],
@@ -129,12 +118,6 @@ def test_events_without_a_choice_count_in_the_nll_only() -> None:
     assert (cell["mean"], cell["n_events"], cell["nll"]) == (50.0, 2, 2.0)
     # a draw is the user of three events twice, the user of one twice, or both
     assert cell_of(runs, [[0, 0, 0], [3]])["nll_ci"] == [1.0, 5.0]
-
-
-def test_a_split_without_any_choice() -> None:
-    values = [np.array([100.0, 0.0]), np.array([np.nan])]
-    cell = cell_of([[run_of(one)] for one in values], [[0, 1], [2]])
-    assert (cell["mean"], cell["sd"]) == (50.0, 0.0)
 
 
 def test_way_to_the_oracle() -> None:
@@ -189,10 +172,6 @@ def test_the_interval_must_exclude_zero() -> None:
     assert parts[1]["vs_best_other"]["diff"] == pytest.approx(2.5)
     assert parts[1]["vs_best_other"]["ci"][0] <= 0
     assert not any(part["bold"] for part in parts)
-
-
-def test_equal_rows_are_not_bold() -> None:
-    assert not any(part["bold"] for part in compared([*row("a", GOOD), *row("b", GOOD)])[0])
 
 
 def test_the_best_must_be_ahead_of_the_third_too() -> None:

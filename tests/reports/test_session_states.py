@@ -18,7 +18,6 @@ from fastgaum.reports.session_states import (
     states_report,
 )
 from fastgaum.worlds.replay import replay, versions, world_of
-from tests.builders import random_log
 
 REPLICAS = 20
 
@@ -101,8 +100,3 @@ def test_versions_are_told_apart_whatever_the_batches(log: SessionLog, model: Us
     assert report["p"] * (MOST_REPLICAS + 1) == pytest.approx(
         round(report["p"] * (MOST_REPLICAS + 1))
     )
-
-
-def test_sessions_of_one_event_have_no_states(model: UserModel) -> None:
-    log = random_log(0, n_sessions=20, n_items=9, max_length=1)
-    assert states_report(model, versions(log, log.choices[None]), 2, seed=0) is None
