@@ -7,7 +7,6 @@ not know it."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,32 +48,6 @@ class Actions:
         counts = np.bincount(self.kinds, minlength=len(self.kind_names)).tolist()
         named = zip(counts, self.kind_names.to_list(), strict=True)
         return ", ".join(f"{n:,} {name}" for n, name in named)
-
-    def shares(self, n_actions: int) -> Iterator[tuple[str, int, int, str]]:
-        """What an audit says of actions that were left out: a name, how many of how many, and why;
-        n_actions: of the whole log."""
-        yield (
-            "actions that no event follows",
-            self.left_out,
-            n_actions + self.left_out,
-            "left out: of a session that the log does not have, or after its last event",
-        )
-
-    def facts(
-        self, shown: npt.NDArray[np.bool_]
-    ) -> Iterator[tuple[str, npt.NDArray[np.bool_], str]]:
-        """What an audit says of the others: a name, where it holds, and what becomes of it; shown:
-        whether training displays each item."""
-        yield (
-            "events with an action before them",
-            np.diff(self.offsets) > 0,
-            "tokens of the history, counted apart: no display, no choice, no loss",
-        )
-        yield (
-            "actions on items never displayed in training",
-            ~shown[self.items],
-            "such an item has an id of its own, which the history alone reads",
-        )
 
     def picked(self, offsets: Codes, at: Codes) -> Actions:
         """The actions of some events; at: which they are, offsets: the start of each event's."""

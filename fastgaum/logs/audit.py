@@ -18,22 +18,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
-import polars as pl
 
-from fastgaum.arrays import BoolArray
 from fastgaum.errors import ConfigError, as_given
 from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.audit_displays import DisplayDependence, display_dependence
-from fastgaum.logs.audit_leaks import leak_shares
+from fastgaum.logs.audit_facts import (
+    Fact,
+    facts_of_leaks,
+    facts_of_log,
+    facts_of_reading,
+    facts_of_rows,
+)
 from fastgaum.logs.audit_rules import (
-    ONE_VIEW,
-    ORDER_DROPPED,
-    ORDER_KEPT,
-    REPEATED_ROWS,
     AuditRule,
-    DisplaySets,
-    counts_views,
     excess_test,
     fold_events,
     holm,
@@ -42,9 +41,7 @@ from fastgaum.logs.audit_rules import (
 )
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.log import TEST, SessionLog, require_log
-
-__all__ = ["AuditReport", "Fact", "Finding", "audit"]
+from fastgaum.logs.log import SessionLog, require_log
 
 
 @dataclass(frozen=True)
@@ -69,18 +66,6 @@ class Finding:
     test_floor: float | None
     action: str
     """what the loader does about it"""
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A share that a reader of the table should know."""
-
-    name: str
-    percent: float | None
-    """None if nothing was counted"""
-    n: int
-    """the denominator"""
-    action: str
 
 
 @dataclass(frozen=True)
@@ -121,11 +106,9 @@ class AuditReport:
         return tuple(finding for finding in self.findings if finding.flagged)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self) | {
-            "findings": [_plain(finding) for finding in self.findings],
-            "facts": [_plain(fact) for fact in self.facts],
-        }
+        """Plain values for JSON; NaN, where nothing can be counted, is None."""
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return plain
 
     def to_text(self) -> str:
         """The report as plain lines."""
@@ -185,11 +168,12 @@ def audit(
     require_log(log)
     if not isinstance(level, float | int) or not 0 < level < 1:
         raise ConfigError(f"level is {as_given(level)}, a probability between 0 and 1 is required")
-    rules, facts = rules_of_log(log), _facts_of_log(log)
+    rules, facts = rules_of_log(log), list(facts_of_reading(log.clicks, log.actions))
     if raw is not None:
         sets, candidates = fold_events(raw, log)
         rules = [*rules_of_rows(sets, candidates, ordered=log.ordered), *rules]
-        facts = [*_facts_of_rows(sets, candidates, ordered=log.ordered), *facts]
+        facts += facts_of_rows(sets, candidates, ordered=log.ordered)
+    facts += [*facts_of_log(log), *facts_of_leaks(log)]
     findings = []
     for number, rule in enumerate(rules, start=1):
         findings.append(_score(rule))
@@ -200,8 +184,6 @@ def audit(
         dataclasses.replace(one, p=p, flagged=p <= level and one.p < 1)
         for one, p in zip(findings, adjusted, strict=True)
     ]
-    told = [*log.clicks.shares(), *(log.actions.shares(log.n_actions) if log.actions else ())]
-    facts = [*(_fact(*one) for one in told), *facts, *(_fact(*one) for one in leak_shares(log))]
     countable = (log.choices >= 0) & (np.diff(log.display_offsets) > 1)
     return AuditReport(
         name=log.name,
@@ -218,18 +200,6 @@ def audit(
         not_read=raw.not_read if raw is not None else (),
         dependence=display_dependence(log),
     )
-
-
-def _plain(part: Finding | Fact) -> dict[str, object]:
-    """A finding or fact as JSON allows it: NaN (nothing to count) becomes null, the interval a
-    list."""
-
-    def value_of(value: object) -> object:
-        if isinstance(value, tuple):
-            return [value_of(one) for one in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return {name: value_of(value) for name, value in dataclasses.asdict(part).items()}
 
 
 def _score(rule: AuditRule) -> Finding:
@@ -252,67 +222,3 @@ def _score(rule: AuditRule) -> Finding:
         test_floor=100 * float(floor[test].mean()) if test.any() else None,
         action=rule.action,
     )
-
-
-def _fact(name: str, n_true: int, n: int, action: str) -> Fact:
-    return Fact(name, 100 * n_true / n if n else None, n, action)
-
-
-def _share(name: str, holds: BoolArray, action: str) -> Fact:
-    return _fact(name, int(holds.sum()), len(holds), action)
-
-
-def _facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> list[Fact]:
-    clicked, starts = sets.choices >= 0, sets.offsets[:-1]
-    choice = (starts + np.maximum(sets.choices, 0))[clicked]
-    # "Sort by is_click, drop duplicates, keep the last": a chosen row comes after every other, so
-    # the last one is a chosen one's.
-    last_row = candidates["last_row"].cast(pl.Int64).to_numpy()
-    latest = np.maximum.reduceat(np.where(candidates["chosen"], last_row, -1), starts)
-    repeated = np.maximum.reduceat(candidates["rows"].to_numpy(), starts) > 1
-    facts = [
-        _share(
-            "clicked item is last after 'sort by click, drop duplicates'",
-            (last_row[choice] == latest[clicked])[np.diff(sets.offsets)[clicked] > 1],
-            ORDER_KEPT if ordered else ORDER_DROPPED,
-        ),
-        _share("events in which an item has several rows", repeated, REPEATED_ROWS),
-    ]
-    if counts_views(candidates):
-        unviewed = (candidates["views"].gather(choice) == 0).to_numpy()
-        facts.append(_share("clicked items without a view row", unviewed, ONE_VIEW))
-    return facts
-
-
-def _facts_of_log(log: SessionLog) -> list[Fact]:
-    shown = log.training_counts().displays > 0
-    session = log.session_of_event
-    test = log.split[session] == TEST
-    clicked = log.choices >= 0
-    is_first = np.zeros(log.n_events, dtype=np.bool_)
-    is_first[np.unique(log.users[session], return_index=True)[1]] = True
-    chosen_item = log.items[(log.display_offsets[:-1] + np.maximum(log.choices, 0))[test & clicked]]
-    unseen = ~shown[chosen_item] if shown.any() else np.zeros(0, dtype=np.bool_)
-    return [
-        *(_share(*one) for one in (log.actions.facts(shown) if log.actions else ())),
-        _share(
-            "events without a click",
-            ~clicked,
-            "no click is an outcome of its own; prec@k leaves these events out",
-        ),
-        _share(
-            "test events that display one item",
-            (np.diff(log.display_offsets) == 1)[test],
-            "a free hit: prec@k is reported with and without them",
-        ),
-        _share(
-            "test events whose user has no earlier event",
-            is_first[test],
-            "the share is printed beside the table",
-        ),
-        _share(
-            "clicked test items never displayed in training",
-            unseen,
-            "a trained row for unknown items (id dropout), never a random one",
-        ),
-    ]

@@ -19,9 +19,7 @@ from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.log import SessionLog
 
 LEAST_P = 0.01
-"""displays depend on clicks where p is lower: of a hundred logs whose displays do not, one is
-taken for one whose displays do"""
-
+"""displays depend on clicks where p is lower: one log in a hundred of others is taken for one"""
 MARKS = 1 << 24
 
 
@@ -49,11 +47,11 @@ class DisplayDependence:
     def to_text(self) -> str:
         """The test in a line."""
         says = "FLAG: displays depend on clicks" if self.found else "displays and clicks"
+        end = "; off-policy values need logged propensities" if self.found else ""
         return (
             f"{says}: the item clicked last is displayed again in {100 * self.shown:.2f} % of "
             f"{self.n_events:,} events, {100 * self.expected:.2f} % expected by chance, "
-            f"z = {self.z:.1f}, p = {max(self.p, 1e-300):.2g}"
-            + ("; off-policy values need logged propensities" if self.found else "")
+            f"z = {self.z:.1f}, p = {max(self.p, 1e-300):.2g}{end}"
         )
 
 
@@ -63,7 +61,12 @@ def display_dependence(log: SessionLog) -> DisplayDependence | None:
     own."""
     if log.n_events == 0 or is_successive(log.context):
         return None
-    events, items = _after_clicks(log)
+    # events after a click in their session, and the item clicked last
+    clicked = np.where(log.choices >= 0, np.arange(log.n_events), -1)
+    before = np.append(-1, np.maximum.accumulate(clicked)[:-1])
+    events = np.flatnonzero(before >= log.session_offsets[log.session_of_event])
+    last = before[events]
+    items = log.items[log.display_offsets[last] + log.choices[last]].astype(np.int64)
     users = log.users[log.session_of_event]
     sizes = np.diff(log.display_offsets).astype(np.float64)
     event_of = log.event_of_candidate()
@@ -99,13 +102,3 @@ def _count_own(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> np
     marked[wanted % MARKS] = True
     found, counts = np.unique(keys[marked[keys % MARKS]], return_counts=True)
     return np.asarray(counts[np.searchsorted(found, wanted)], np.int64)
-
-
-def _after_clicks(log: SessionLog) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Events after a click in their session, and the item clicked last, shape (n,) each."""
-    number = np.arange(log.n_events)
-    clicked = np.where(log.choices >= 0, number, -1)
-    before = np.append(-1, np.maximum.accumulate(clicked)[:-1])
-    events = np.flatnonzero(before >= log.session_offsets[log.session_of_event])
-    at = log.display_offsets[before[events]] + log.choices[before[events]]
-    return events, np.asarray(log.items[at], np.int64)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from scipy.optimize import brentq
+from scipy.special import expit
 
 from fastgaum.arrays import BoolArray, Float64Array, IntArray
 from fastgaum.errors import LogFormatError, as_given
@@ -44,8 +46,6 @@ KNOWN_BEFORE = (
     "known before the choice, bags count it: in displays that were simulated it is the trace of "
     "their rule"
 )
-
-
 ACTED_ON = (
     "known before the choice if displays and actions have one clock, and a token of the history: "
     "if it finds nearly all clicks, the table holds the clicks themselves"
@@ -93,14 +93,15 @@ def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
         raise LogFormatError(
             f"the raw rows of a log are what fastgaum.logs.read.raw_rows gives, got {as_given(raw)}"
         )
-    lines = raw.events.with_row_index("first")
-    lines = lines.select("session", pl.col("first").min().over("session", "key"))
-    # events in the order of their first rows
-    known, event = np.unique(lines["first"].to_numpy(), return_inverse=True)
-    event = event.astype(np.int32)
-    session = Vocabulary(log.session_ids).codes(lines["session"].gather(known))
-    if raw.event_of_row is not None:
-        event = event[raw.event_of_row]
+    if raw.event_of_row is None:
+        # events in the order of their first rows
+        lines = raw.events.with_row_index("first")
+        firsts = lines.select(pl.col("first").min().over("session", "key")).to_series()
+        known, event = np.unique(firsts.to_numpy(), return_inverse=True)
+        event = event.astype(np.int32)
+    else:
+        known, event = np.arange(raw.events.height), raw.event_of_row
+    session = Vocabulary(log.session_ids).codes(raw.events["session"].gather(known))
     appearance = np.empty(len(raw.item.texts), np.int64)
     # written backwards, so that each item's first row stays
     appearance[raw.item.codes[::-1]] = np.arange(raw.n_rows)[::-1]
@@ -117,11 +118,11 @@ def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
             f"{displays[0]} and {displays[1]}: pass the rows that the log was read from"
         )
     # of an event's clicks the first is written last; of those without a place, the last candidate
-    clicked = candidates.with_row_index("at").filter("chosen")
-    clicked = clicked.sort("click", "at", descending=[True, False])
-    events = clicked["event"].to_numpy()
+    at = np.flatnonzero(candidates["chosen"])
+    at = at[np.lexsort((at, -candidates["click"].to_numpy()[at].astype(np.int64)))]
+    events = candidates["event"].to_numpy()[at]
     choices = np.full(len(session), NO_CLICK, np.int32)
-    choices[events] = clicked["at"].to_numpy() - offsets[events]
+    choices[events] = at - offsets[events]
     sets = DisplaySets(offsets, choices, log.users[session], log.split[session] == TEST)
     return sets, candidates
 
@@ -136,23 +137,22 @@ def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool)
     """Rules about the order of rows, their number, and the numbering of items by appearance, of
     folded rows."""
     order, views = ORDER_KEPT if ordered else ORDER_DROPPED, counts_views(candidates)
-    col = pl.col
-    rules = [
-        ("first position", -col("first_row").cast(float), order),
-        ("last position", col("first_row"), order),
-        *([("last row, repeats kept", col("last_row"), order)] if views else []),
-        ("largest item number in order of appearance", col("appearance"), IDS),
-        ("smallest item number in order of appearance", -col("appearance").cast(float), IDS),
-        ("most rows", col("rows"), REPEATED_ROWS),
-        ("fewest rows", -col("rows").cast(float), REPEATED_ROWS),
-        *([("zero view rows", col("views") == 0, ONE_VIEW)] if views else []),
-    ]
 
-    def scores_of(expression: pl.Expr) -> Callable[[], Float64Array]:
-        return lambda: candidates.select(expression.cast(float)).to_series().to_numpy()
+    def rule(name: str, column: str, sign: float, action: str) -> AuditRule:
+        return AuditRule(name, lambda: sign * candidates[column].to_numpy(), sets, action)
+
+    def unviewed() -> Float64Array:
+        return (candidates["views"] == 0).to_numpy().astype(float)
 
     return [
-        AuditRule(name, scores_of(expression), sets, action) for name, expression, action in rules
+        rule("first position", "first_row", -1.0, order),
+        rule("last position", "first_row", 1.0, order),
+        *([rule("last row, repeats kept", "last_row", 1.0, order)] if views else []),
+        rule("largest item number in order of appearance", "appearance", 1.0, IDS),
+        rule("smallest item number in order of appearance", "appearance", -1.0, IDS),
+        rule("most rows", "rows", 1.0, REPEATED_ROWS),
+        rule("fewest rows", "rows", -1.0, REPEATED_ROWS),
+        *([AuditRule("zero view rows", unviewed, sets, ONE_VIEW)] if views else []),
     ]
 
 
@@ -170,14 +170,14 @@ def rules_of_log(log: SessionLog) -> list[AuditRule]:
     def displays_before() -> Float64Array:
         before = np.empty((log.n_candidates, N_COUNTS), np.int32)
         count_before(log.packed_sessions(), log.n_items, before)
-        return before[:, DISPLAYED].astype(np.float64)
+        return -before[:, DISPLAYED].astype(np.float64)
 
     rules = [
         AuditRule("largest item id", lambda: ids[items], sets, IDS),
         AuditRule("smallest item id", lambda: -ids[items], sets, IDS),
         # Made-up displays repeat around the choice. The other direction is popularity, and each
         # rule costs the rest power.
-        AuditRule(EARLIER_DISPLAYS, lambda: -displays_before(), sets, KNOWN_BEFORE),
+        AuditRule(EARLIER_DISPLAYS, displays_before, sets, KNOWN_BEFORE),
     ]
     if actions is not None:
         acted = "acted on latest before the event"
@@ -207,12 +207,10 @@ def _rules_of_field(
     high, low = (
         ("last in alphabet", "first in alphabet") if categorical else ("largest", "smallest")
     )
+    at = log.items if column.of == "item" else slice(None)
 
     def rule(kind: str, of: npt.NDArray[np.generic]) -> AuditRule:
-        def scores() -> Float64Array:
-            return of[log.items if column.of == "item" else slice(None)].astype(np.float64)
-
-        return AuditRule(f"field {name}, {kind}", scores, sets, FIELD)
+        return AuditRule(f"field {name}, {kind}", lambda: of[at].astype(float), sets, FIELD)
 
     # A missing value is picked last in either direction; whether it marks the choice is a rule of
     # its own.
@@ -220,8 +218,7 @@ def _rules_of_field(
         rule(kind, np.where(missing, -np.inf, sign * values))
         for kind, sign in ((high, 1.0), (low, -1.0))
     ]
-    at_candidates = missing[log.items] if column.of == "item" else missing
-    return [*rules, rule("missing", missing)] if at_candidates.any() else rules
+    return [*rules, rule("missing", missing)] if missing[at].any() else rules
 
 
 def excess_test(
@@ -276,23 +273,15 @@ def tail_probability(
     if target >= largest * (1 - 1e-12):
         return math.exp(float((counts * np.log(pairs[0] / pairs[1])).sum()))
 
-    def tilted(s: float) -> Float64Array:
-        """Probability of X > 0 under the distribution tilted by s."""
-        return np.asarray(
-            1.0 / (1.0 + np.exp(-np.clip(odds + s * step, -700.0, 700.0))), dtype=np.float64
-        )
+    def missing(s: float) -> float:
+        """What the mean of the sum lacks to the target under the distribution tilted by s."""
+        return float((counts * step * expit(odds + s * step)).sum()) - target
 
-    low, high = 0.0, 1.0
-    while float((counts * step * tilted(high)).sum()) < target and high < 1e4:
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (
-            (middle, high)
-            if float((counts * step * tilted(middle)).sum()) < target
-            else (low, middle)
-        )
-    s, q = high, tilted(high)
+    high = 1.0
+    while missing(high) < 0 and high < 1e4:
+        high *= 2
+    s = brentq(missing, 0.0, high) if missing(high) > 0 else high
+    q = expit(odds + s * step)
     # K(s) = sum log(1 - t/n + t/n e^(s/t)), its second derivative sum q (1 - q) / t².
     cumulant = float(
         (counts * (np.logaddexp(0.0, odds + s * step) - np.logaddexp(0.0, odds))).sum()
@@ -315,10 +304,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     [0.03, 0.06, 0.06, nan]
     """
     values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind="stable")  # NaN comes last
+    left = np.arange(np.isfinite(values).sum(), 0, -1)
     adjusted = np.full(len(values), np.nan)
-    order = [i for i in np.argsort(values, kind="stable") if not np.isnan(values[i])]
-    reached = 0.0
-    for rank, i in enumerate(order):
-        reached = max(reached, min(1.0, (len(order) - rank) * float(values[i])))
-        adjusted[i] = reached
+    order = order[: len(left)]
+    adjusted[order] = np.maximum.accumulate(np.minimum(left * values[order], 1.0))
     return [float(value) for value in adjusted]

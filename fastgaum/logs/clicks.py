@@ -4,7 +4,7 @@ displayed."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,25 +45,6 @@ class ClickFacts:
         counts = [one.name for one in dataclasses.fields(self) if one.default == 0]
         sums = {name: getattr(self, name) + getattr(other, name) for name in counts}
         return dataclasses.replace(self, **sums)
-
-    def shares(self) -> Iterator[tuple[str, int, int, str]]:
-        """What an audit says of the rules: a name, how many displays of how many, and what was
-        done; nothing where both rules are errors."""
-        several = {
-            "first": f"the first counts, {self.ignored} later clicks are ignored",
-            "each": "each click is a choice event, of what is left of the display",
-        }
-        outside = {
-            "none": f"such clicks do not count, {self.outside_clicks} in all",
-            "append": "the item is added to the display, whose size then tells that it was clicked",
-            "drop": "the display is left out",
-        }
-        if self.clicks in several:
-            what = "displays with several clicks"
-            yield what, self.several, self.displays, several[self.clicks]
-        if self.outside in outside:
-            what = "displays with a click on an item not displayed"
-            yield what, self.outside_displays, self.displays, outside[self.outside]
 
 
 def several_clicks(event: str, n: int) -> str:

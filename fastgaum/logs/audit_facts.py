@@ -1,0 +1,204 @@
+"""Shares that an audit prints beside its rules: what reading did, what packing dropped, and what a
+split or a context field gives away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from fastgaum.arrays import BoolArray
+from fastgaum.logs.actions import Actions
+from fastgaum.logs.audit_rules import (
+    ONE_VIEW,
+    ORDER_DROPPED,
+    ORDER_KEPT,
+    REPEATED_ROWS,
+    DisplaySets,
+    counts_views,
+)
+from fastgaum.logs.clicks import ClickFacts
+from fastgaum.logs.log import TEST, TRAIN, SessionLog
+from fastgaum.logs.user_split import Hashes, mix_hashes
+
+FIXED, FEWEST = 0.99, 20
+"""share of the choices that a field must tell, and how many of them, before it is flagged"""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A share that a reader of the table should know."""
+
+    name: str
+    percent: float | None
+    """None if nothing was counted"""
+    n: int
+    """the denominator"""
+    action: str
+
+
+def _fact(name: str, n_true: int, n: int, action: str) -> Fact:
+    return Fact(name, 100 * n_true / n if n else None, n, action)
+
+
+def _share(name: str, holds: BoolArray, action: str) -> Fact:
+    return _fact(name, int(holds.sum()), len(holds), action)
+
+
+def _flagged(name: str, n_true: int, n: int, found: bool, action: str) -> Fact:
+    return _fact(name, n_true, n, f"FLAG: {action}" if found else "-")
+
+
+def facts_of_reading(clicks: ClickFacts, actions: Actions | None) -> Iterator[Fact]:
+    """What reading did with several clicks, clicks outside a display and actions; nothing where
+    these were errors or are not logged."""
+    several = {
+        "first": f"the first counts, {clicks.ignored} later clicks are ignored",
+        "each": "each click is a choice event, of what is left of the display",
+    }
+    outside = {
+        "none": f"such clicks do not count, {clicks.outside_clicks} in all",
+        "append": "the item is added to the display, whose size then tells that it was clicked",
+        "drop": "the display is left out",
+    }
+    n = clicks.displays
+    if clicks.clicks in several:
+        yield _fact("displays with several clicks", clicks.several, n, several[clicks.clicks])
+    if clicks.outside in outside:
+        name = "displays with a click on an item not displayed"
+        yield _fact(name, clicks.outside_displays, n, outside[clicks.outside])
+    if actions is not None:
+        yield _fact(
+            "actions that no event follows",
+            actions.left_out,
+            actions.n_actions + actions.left_out,
+            "left out: of a session that the log does not have, or after its last event",
+        )
+
+
+def facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> Iterator[Fact]:
+    """What folding the raw rows drops: their order, repeats and views."""
+    clicked, starts = sets.choices >= 0, sets.offsets[:-1]
+    choice = (starts + np.maximum(sets.choices, 0))[clicked]
+    # "Sort by is_click, drop duplicates, keep the last": a chosen row comes after every other, so
+    # the last one is a chosen one's.
+    last_row = candidates["last_row"].cast(pl.Int64).to_numpy()
+    latest = np.maximum.reduceat(np.where(candidates["chosen"], last_row, -1), starts)
+    yield _share(
+        "clicked item is last after 'sort by click, drop duplicates'",
+        (last_row[choice] == latest[clicked])[np.diff(sets.offsets)[clicked] > 1],
+        ORDER_KEPT if ordered else ORDER_DROPPED,
+    )
+    repeated = np.maximum.reduceat(candidates["rows"].to_numpy(), starts) > 1
+    yield _share("events in which an item has several rows", repeated, REPEATED_ROWS)
+    if counts_views(candidates):
+        unviewed = (candidates["views"].gather(choice) == 0).to_numpy()
+        yield _share("clicked items without a view row", unviewed, ONE_VIEW)
+
+
+def facts_of_log(log: SessionLog) -> Iterator[Fact]:
+    """Actions, events without a click, and what tests of a model meet."""
+    shown = log.training_counts().displays > 0
+    if log.actions is not None:
+        yield _share(
+            "events with an action before them",
+            np.diff(log.actions.offsets) > 0,
+            "tokens of the history, counted apart: no display, no choice, no loss",
+        )
+        yield _share(
+            "actions on items never displayed in training",
+            ~shown[log.actions.items],
+            "such an item has an id of its own, which the history alone reads",
+        )
+    clicked, test = log.choices >= 0, log.split[log.session_of_event] == TEST
+    yield _share(
+        "events without a click",
+        ~clicked,
+        "no click is an outcome of its own; prec@k leaves these events out",
+    )
+    yield _share(
+        "test events that display one item",
+        (np.diff(log.display_offsets) == 1)[test],
+        "a free hit: prec@k is reported with and without them",
+    )
+    is_first = np.zeros(log.n_events, np.bool_)
+    is_first[np.unique(log.users[log.session_of_event], return_index=True)[1]] = True
+    yield _share(
+        "test events whose user has no earlier event",
+        is_first[test],
+        "the share is printed beside the table",
+    )
+    chosen = log.items[log.chosen_candidates][test[clicked]]
+    yield _share(
+        "clicked test items never displayed in training",
+        ~shown[chosen] if shown.any() else np.zeros(0, np.bool_),
+        "a trained row for unknown items (id dropout), never a random one",
+    )
+
+
+def facts_of_leaks(log: SessionLog) -> Iterator[Fact]:
+    """Users on both sides of the split, copied sessions, and fields that say what was chosen; what
+    is found is flagged."""
+    of_train, of_test = log.split == TRAIN, log.split == TEST
+    users = np.unique(log.users[of_test])
+    n_both = int(np.isin(users, log.users[of_train]).sum())
+    known = "test figures are of users whom a model knows: split by user"
+    yield _flagged(
+        "test users who have training sessions too", n_both, len(users), n_both > 0, known
+    )
+    hashes = _hash_contents(log)
+    train, test = hashes[of_train], hashes[of_test]
+    copies = int(np.isin(test, train).sum())
+    times = np.unique(train, return_counts=True)[1]
+    by_chance = times[times > 1].sum() / max(len(train), 1) * len(test)
+    yield _flagged(
+        "test sessions that equal a training session",
+        copies,
+        len(test),
+        copies > by_chance + 3 * math.sqrt(by_chance) + 1,
+        "more than equal one another in training: copies under other ids are no test",
+    )
+    counted = (log.choices >= 0) & (np.diff(log.display_offsets) > 1)
+    item = log.items[log.display_offsets[:-1][counted] + log.choices[counted]]
+    for name, column in sorted(log.context.items()):
+        values = log.values_at(name, counted)
+        known_values = values >= 0 if column.texts is not None else ~np.isnan(values)
+        frame = pl.DataFrame({"value": values[known_values], "item": item[known_values]})
+        yield _fixed(name, frame.group_by("value", "item").len())
+
+
+def _hash_contents(log: SessionLog) -> Hashes:
+    """A hash of what each session displays and chooses, with its fields, shape (n_sessions,)."""
+    if not log.n_sessions:
+        return np.zeros(0, np.uint64)
+    number, of_candidate = log.event_number.astype(np.uint64), log.event_of_candidate()
+    chosen = np.zeros(log.n_candidates, np.uint64)
+    chosen[log.chosen_candidates] = 1
+    hashes = mix_hashes(number[of_candidate] * np.uint64(2) + chosen, log.items.astype(np.uint64))
+    for column in log.columns_of("candidate").values():
+        hashes = mix_hashes(hashes, column.values.view(np.uint32).astype(np.uint64))
+    starts = log.session_offsets[:-1]
+    whole = np.add.reduceat(hashes, log.display_offsets[starts])
+    for column in log.columns_of("event").values():
+        number = mix_hashes(number, column.values.view(np.uint32).astype(np.uint64))
+    return whole + np.add.reduceat(number, starts)
+
+
+def _fixed(name: str, counts: pl.DataFrame) -> Fact:
+    """Choices whose item is that of most choices under the same value of a field; counts: how often
+    each item is chosen under each value."""
+    by_value = counts.group_by("value").agg(n=pl.col("len").sum(), most=pl.col("len").max())
+    several = by_value.filter(pl.col("n") > 1)
+    n, most = int(several["n"].sum()), int(several["most"].sum())
+    usual = counts.group_by("item").agg(pl.col("len").sum())["len"].max()
+    share = (usual if isinstance(usual, int) else 0) / max(int(by_value["n"].sum()), 1)
+    return _flagged(
+        f"choices of the item that is usual under their {name}",
+        most,
+        n,
+        n >= FEWEST and most >= FIXED * n and share < FIXED,
+        f"{name} tells the choice: if it is not known before the choice, leave it out",
+    )
