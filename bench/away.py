@@ -38,8 +38,9 @@ from fastgaum.bench.experiments.promises import (
 )
 from fastgaum.config import Config
 from fastgaum.files import atomic
-from fastgaum.logs.log import SessionLog, resplit_by
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
+from fastgaum.logs.splits import resplit_by
 from fastgaum.machine import machine_facts
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.config import PolicyConfig

@@ -35,8 +35,8 @@ import polars as pl
 from fastgaum.arrays import IntArray, KeyArray
 from fastgaum.files import atomic
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.splits import shuffled_split
 from fastgaum.logs.synthetic import SyntheticWorld
-from fastgaum.logs.user_split import shuffled_split
 from fastgaum.machine import machine_facts
 from fastgaum.models.user_model import UserModel
 from fastgaum.ope.estimators import ROUNDING

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from fastgaum.config import Config
     from fastgaum.game.epochs import MlflowObserver, Observer, TensorBoardObserver
     from fastgaum.logs.audit import audit
-    from fastgaum.logs.log import SessionLog, resplit
+    from fastgaum.logs.log import SessionLog
     from fastgaum.logs.read import load, read_log
+    from fastgaum.logs.splits import resplit
     from fastgaum.logs.store import load_log, save_log
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.tuning import tune
@@ -79,7 +80,7 @@ _HOME = {
     "load": "fastgaum.logs.read",
     "load_log": "fastgaum.logs.store",
     "read_log": "fastgaum.logs.read",
-    "resplit": "fastgaum.logs.log",
+    "resplit": "fastgaum.logs.splits",
     "save_log": "fastgaum.logs.store",
     "synthesise": "fastgaum.logs.synthetic",
     "tune": "fastgaum.models.tuning",

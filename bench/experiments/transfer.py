@@ -52,7 +52,7 @@ from fastgaum.config import parse_setting
 from fastgaum.files import atomic
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame
-from fastgaum.logs.user_split import shuffled_split
+from fastgaum.logs.splits import shuffled_split
 from fastgaum.machine import machine_facts
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy, RandomPolicy

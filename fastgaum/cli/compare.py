@@ -133,8 +133,8 @@ def compare_command(
             "one of them"
         )
     plan.runs([source])
-    from fastgaum.logs.log import resplit_by
     from fastgaum.logs.registry import resolve
+    from fastgaum.logs.splits import resplit_by
     from fastgaum.reports.comparison import title_of
 
     with Bar(f"reading {source}"):

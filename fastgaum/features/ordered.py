@@ -22,8 +22,8 @@ from fastgaum.features.in_memory import CompactSessions, write_base
 from fastgaum.features.numbers import Moments
 from fastgaum.features.sessions import EncodedSessions, Selection
 from fastgaum.features.statistics import StatisticsCounter, scale_counts
+from fastgaum.logs.hashes import mixed_bits
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.user_split import mixed_bits
 from fastgaum.presets import GROW_AT
 
 if TYPE_CHECKING:

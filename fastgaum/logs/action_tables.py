@@ -11,7 +11,7 @@ before the first event of each session."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +23,17 @@ from fastgaum.logs.actions import ACTED, PAST, Actions
 from fastgaum.logs.columns import (
     CodedIds,
     Vocabulary,
+    as_list,
+    filled_ids,
     ids_as_text,
     require_filled,
     row_number,
     show,
 )
 from fastgaum.logs.event_order import order_of
-from fastgaum.logs.nested_clicks import as_list
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import ROLE_NAMES, LogSchema, find_column, is_list
-from fastgaum.logs.tables import open_table
+from fastgaum.logs.tables import naming_table, open_table
 
 NAMES = {
     "session": ROLE_NAMES["session"],
@@ -65,23 +66,19 @@ class ActionTable:
             LogFormatError: it has no session or user, or no item; a value is missing; lists of one
                 row differ in length; or times are of another kind than a number or a time.
         """
-        file = Path(path)
-        try:
-            return cls._read(file, schema)
-        except LogFormatError as error:
-            raise LogFormatError(f"actions {file.name}: {error}") from None
+        with naming_table("actions", path):
+            return cls._read(Path(path), schema)
 
     @classmethod
     def _read(cls, path: Path, schema: LogSchema) -> ActionTable:
         table = open_table(path)
         known = list(table.dtypes)
-        own = {
-            "session": schema.session,
-            "user": schema.user,
-            "item": schema.item or schema.items,
-            "time": schema.event,
+        items = schema.item or schema.items
+        own = {"session": schema.session, "user": schema.user, "item": items, "time": schema.event}
+        found = {
+            role: name if (name := own.get(role)) in known else find_column(names, known)
+            for role, names in NAMES.items()
         }
-        found = {role: _column(own.get(role), names, known) for role, names in NAMES.items()}
         if found["session"] == found["user"] or schema.session == schema.user:
             # the log's sessions are its users
             found["session"] = None if found["user"] else found["session"]
@@ -94,22 +91,18 @@ class ActionTable:
                     f"a table of actions needs {wanted} column (accepted: {', '.join(names)}); the "
                     f"columns are {', '.join(known)}{did_you_mean(role, known)}: rename it"
                 )
-        columns = {
-            role: name
-            for role, name in found.items()
-            if name is not None and role in (owner, "item", "time", "action")
-        }
+        roles = (owner, "item", "time", "action")
+        columns = {role: name for role in roles if (name := found[role]) is not None}
         frame = table.read(list(dict.fromkeys(columns.values())))
         if frame.height == 0:
             raise LogFormatError("the table is empty (no rows): one row per action is required")
-        frame = _one_by_one(
-            frame, [name for name in columns.values() if is_list(frame[name].dtype)]
-        )
+        lists = [name for name in frame.columns if is_list(frame[name].dtype)]
+        frame = _one_by_one(frame, lists) if lists else frame
         rows = {
-            "owner": _filled(frame[columns[owner]], owner),
-            "item": _filled(frame[columns["item"]], "item"),
+            "owner": filled_ids(frame[columns[owner]], owner),
+            "item": filled_ids(frame[columns["item"]], "item"),
             "kind": (
-                _filled(frame[columns["action"]], "action")
+                filled_ids(frame[columns["action"]], "action")
                 if "action" in columns
                 else pl.repeat(ACTED, frame.height, eager=True)
             ),
@@ -142,20 +135,19 @@ class ActionTable:
             LogFormatError: its times cannot be compared with those of the log's events.
         """
         owner = "user" if self.of_users else "session"
-        events, rows = events.with_row_index("event"), self.rows.with_row_index("row")
-        events = events.with_columns(owner=owner)
-        if "time" not in self.rows.columns:
+        events = events.with_row_index("event").with_columns(owner=owner)
+        rows = self.rows.with_row_index("row")
+        if "time" not in rows.columns:
             # a user's actions are the past of each of its sessions
             first = events.unique("session", keep="first", maintain_order=True)
             found = rows.join(first, on="owner", how="inner", maintain_order="left")
             return found.select("row", "event", "item", "kind")
-        events = events.select("event", "order", "owner")
-        order, time = _comparable(events["order"], self.rows["time"], self.path, has_times)
+        order, time = _comparable(events["order"], rows["time"], self.path, has_times)
         # in one order of time: an event before the actions of its own time
         both = pl.concat(
             [
                 events.select("owner", order, "event"),
-                rows.select("owner", time.alias("order"), "row", "item", "kind"),
+                rows.select("owner", time, "row", "item", "kind"),
             ],
             how="diagonal_relaxed",
         )
@@ -246,7 +238,7 @@ def pack_actions(
 
 def check_saved_actions(options: ReadOptions, actions: Actions | None) -> None:
     """Raise LogFormatError unless a log that was saved with these actions may be what the options
-    ask for: a run names the table that its log was read with."""
+    ask for."""
     kinds = [] if actions is None else actions.kind_names.to_list()
     for asked, saved in ((options.past, PAST in kinds), (options.actions, set(kinds) - {PAST})):
         if asked and not saved:
@@ -256,15 +248,8 @@ def check_saved_actions(options: ReadOptions, actions: Actions | None) -> None:
             )
 
 
-def _column(own: str | None, names: Iterable[str], known: Sequence[str]) -> str | None:
-    """The column of a role: the one that plays it in the log, or one that has such a name."""
-    return own if own in known else find_column(names, known)
-
-
 def _one_by_one(frame: pl.DataFrame, lists: Sequence[str]) -> pl.DataFrame:
     """A row for each entry of the columns that hold lists."""
-    if not lists:
-        return frame
     frame = frame.with_columns(as_list(frame[name]) for name in lists)
     lengths = [frame[name].list.len().fill_null(0) for name in lists]
     row = next((i for n in lengths for i in (n != lengths[0]).arg_true()), None)
@@ -274,12 +259,6 @@ def _one_by_one(frame: pl.DataFrame, lists: Sequence[str]) -> pl.DataFrame:
             f"{row_number(row)} has lists of {each}, one length is required: correct the row"
         )
     return frame.filter(lengths[0] > 0).explode(*lists)
-
-
-def _filled(column: pl.Series, role: str) -> pl.Series:
-    ids = ids_as_text(column, role)
-    require_filled(ids, role, column.name)
-    return ids
 
 
 def _times(column: pl.Series) -> pl.Series:
@@ -294,14 +273,17 @@ def _times(column: pl.Series) -> pl.Series:
     return times
 
 
-def _comparable(
-    order: pl.Series, time: pl.Series, path: Path, has_times: bool
-) -> tuple[pl.Series, pl.Series]:
-    """Orders of events and times of actions as one type."""
-    kinds = [
-        "times" if one.dtype.is_temporal() else "numbers" if one.dtype.is_numeric() else "text"
-        for one in (order, time)
-    ]
+def _comparable(order: pl.Series, time: pl.Series, path: Path, has_times: bool) -> list[pl.Series]:
+    """Orders of events and times of actions as one type, both called `order`; times in
+    microseconds of UTC."""
+    found = []
+    kinds = []
+    for one in (order, time):
+        if isinstance(one.dtype, pl.Datetime) and one.dtype.time_zone is not None:
+            one = one.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        temporal = one.dtype.is_temporal()
+        kinds.append("times" if temporal else "numbers" if one.dtype.is_numeric() else "text")
+        found.append((one.cast(pl.Datetime("us")) if temporal else one).alias("order"))
     if not has_times or kinds[0] != kinds[1]:
         held = kinds[0] if has_times else "no order in time"
         raise LogFormatError(
@@ -309,14 +291,4 @@ def _comparable(
             "both as numbers of one clock, or as times; or leave the times of actions out, and "
             "all come before the first event"
         )
-    if kinds[0] == "times":
-        order, time = (_naive(one) for one in (order, time))
-    return order.alias("order"), time.alias("time")
-
-
-def _naive(times: pl.Series) -> pl.Series:
-    """Times in microseconds, without a zone; those of a zone by UTC."""
-    dtype = times.dtype
-    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
-        times = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    return times.cast(pl.Datetime("us"))
+    return found

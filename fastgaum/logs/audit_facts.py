@@ -21,8 +21,8 @@ from fastgaum.logs.audit_rules import (
     counts_views,
 )
 from fastgaum.logs.clicks import ClickFacts
+from fastgaum.logs.hashes import Hashes, mix_hashes
 from fastgaum.logs.log import TEST, TRAIN, SessionLog
-from fastgaum.logs.user_split import Hashes, mix_hashes
 
 FIXED, FEWEST = 0.99, 20
 """share of the choices that a field must tell, and how many of them, before it is flagged"""

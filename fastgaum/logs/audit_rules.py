@@ -97,8 +97,8 @@ def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
         # events in the order of their first rows
         lines = raw.events.with_row_index("first")
         firsts = lines.select(pl.col("first").min().over("session", "key")).to_series()
-        known, event = np.unique(firsts.to_numpy(), return_inverse=True)
-        event = event.astype(np.int32)
+        known, of_line = np.unique(firsts.to_numpy(), return_inverse=True)
+        event = of_line.astype(np.int32)
     else:
         known, event = np.arange(raw.events.height), raw.event_of_row
     session = Vocabulary(log.session_ids).codes(raw.events["session"].gather(known))

@@ -41,7 +41,9 @@ finite in float32"""
 
 NO_CODE = -1
 """code of a text that is missing, or not in the vocabulary"""
-
+REFUSED = "\x1f"
+"""what a public log's layout puts before the text of a click that its file does not say; no id
+begins so"""
 
 Where = Callable[[int], str]
 """names the place of row i in a message: `row 17`, `event 3 of session 'u3'`"""
@@ -203,7 +205,30 @@ def require_filled(column: pl.Series, role: str, name: str, where: Where = row_n
         )
 
 
-def parse_flags(column: pl.Series, where: Where = row_number) -> pl.Series:
+def filled_ids(column: pl.Series, role: str, called: str = "") -> pl.Series:
+    """Ids as text. Raises LogFormatError as `ids_as_text`, and for a gap of what is `called` so."""
+    ids = ids_as_text(column, role)
+    require_filled(ids, called or role, column.name)
+    return ids
+
+
+def as_list(column: pl.Series) -> pl.Series:
+    """A column of lists, of fixed length too, as one of lists."""
+    return column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+
+
+def refuse_at(column: pl.Series, wrong: pl.Series, rule: str) -> None:
+    """Raise LogFormatError, naming the first wrong value of a column and how many there are."""
+    row = first_true(wrong)
+    if row is not None:
+        raise LogFormatError(
+            f"{row_number(row)} has '{column.name}' = {show(column[row])}{of_several(wrong)}, "
+            f"{rule}",
+            row,
+        )
+
+
+def parse_flags(column: pl.Series) -> pl.Series:
     """A long log's chosen column as booleans. Raises LogFormatError for a value other than 0 or
     1."""
     if column.dtype == pl.Boolean and not column.null_count():
@@ -213,21 +238,20 @@ def parse_flags(column: pl.Series, where: Where = row_number) -> pl.Series:
         numbers = column.cast(pl.Float64, strict=False)
         if numbers.is_in([0.0, 1.0]).all() and not numbers.null_count():
             return numbers == 1.0
-    return _by_table(column, FLAGS, pl.Boolean(), "0 (displayed) or 1 (chosen) is required", where)
+    return _by_table(column, FLAGS, pl.Boolean(), "0 (displayed) or 1 (chosen) is required")
 
 
-def parse_split(column: pl.Series, where: Where = row_number) -> pl.Series:
+def parse_split(column: pl.Series) -> pl.Series:
     """A split column as 0 train, 1 validation, 2 test (Int8). Raises LogFormatError for any other
     value."""
     if column.dtype.is_float() or column.dtype.is_decimal():
         column = ids_as_text(column, "split")
-    return _by_table(
-        column, SPLIT_CODES, pl.Int8(), "one of 0, 1, 2, train, validation, test is required", where
-    )
+    rule = "one of 0, 1, 2, train, validation, test is required"
+    return _by_table(column, SPLIT_CODES, pl.Int8(), rule)
 
 
 def _by_table(
-    column: pl.Series, table: Mapping[str, bool | int], dtype: pl.DataType, rule: str, where: Where
+    column: pl.Series, table: Mapping[str, bool | int], dtype: pl.DataType, rule: str
 ) -> pl.Series:
     if isinstance(column.dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Duration):
         raise LogFormatError(
@@ -235,13 +259,7 @@ def _by_table(
         )
     text = column.cast(pl.String).str.to_lowercase()
     values = text.replace_strict(table, default=None, return_dtype=dtype)
-    row = first_true(values.is_null())
-    if row is not None:
-        raise LogFormatError(
-            f"{where(row)} has '{column.name}' = {show(column[row])}"
-            f"{of_several(values.is_null())}, {rule}: correct or drop it",
-            row,
-        )
+    refuse_at(column, values.is_null(), f"{rule}: correct or drop it")
     return values
 
 

@@ -4,7 +4,7 @@ order is dropped, views are counted, and all is checked."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,13 +15,12 @@ from fastgaum.arrays import BoolArray, IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import ActionTable, pack_actions, with_acted_items
 from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.columns import CodedIds, Vocabulary, encode_column, first_true, show
+from fastgaum.logs.columns import CodedIds, Vocabulary, Where, encode_column, first_true, show
 from fastgaum.logs.context import time_columns
 from fastgaum.logs.cut import check_size, stable_order
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
-from fastgaum.logs.successive import choices_of, click_numbers, with_each_click
-from fastgaum.logs.user_split import hash_texts, split_in_order
+from fastgaum.logs.successive import choices_of, with_each_click
 
 LONG_COLUMNS = ("session", "event", "event_label", "item", "chosen", "user", "split", "views")
 """columns of `to_frame` that are no field's"""
@@ -72,9 +71,7 @@ class Rows:
 
 
 def pack_rows(
-    rows: Rows,
-    options: ReadOptions = DEFAULT_OPTIONS,
-    actions: ActionTable | None = None,
+    rows: Rows, options: ReadOptions = DEFAULT_OPTIONS, actions: ActionTable | None = None
 ) -> tuple[SessionLog, pl.Series]:
     """Pack a log's rows: the log, its split all train unless the rows carry one, and the order
     (time) of each session's first event, length n_sessions.
@@ -120,9 +117,11 @@ def pack_rows(
         )
         for name, column in rows.fields.items()
     }
-    keys = pl.DataFrame([pl.Series("session", sessions), rows.events["key"]])
-    for name, column in _context_of_events(rows, keys, events, name_event).items():
-        columns[name] = encode_column(column, "event", untyped=False, where=name_event)
+    for name, column in rows.context.items():
+        values = column.gather(events["row"])
+        if rows.event_of_row is None:
+            _require_one_value(column, values, of_rows, name_event)
+        columns[name] = encode_column(values, "event", untyped=False, where=name_event)
     if "clock" in rows.events.columns:
         events = events.with_columns(rows.events["clock"].gather(events["row"]))
     columns |= time_columns(options.time_fields, events, rows.has_times, columns)
@@ -164,28 +163,18 @@ def pack_rows(
     return log, orders
 
 
-def _context_of_events(
-    rows: Rows, keys: pl.DataFrame, events: pl.DataFrame, name_event: Callable[[int], str]
-) -> dict[str, pl.Series]:
-    """Context columns, one value per event: that of its first row.
-
-    keys: session and key of each row; events: session, key, row and event of each event. Raises
-    LogFormatError where another row of an event has another value."""
-    if not rows.context:
-        return {}
-    if rows.event_of_row is not None:
-        return {name: column.gather(events["row"]) for name, column in rows.context.items()}
-    of_rows = keys.join(events, on=["session", "key"], how="left", maintain_order="left")
-    for name, column in rows.context.items():
-        first = column.gather(of_rows["row"])
-        row = first_true(column.ne_missing(first))
-        if row is not None:
-            raise LogFormatError(
-                f"{name_event(of_rows['event'][row])} has {show(first[row])} and "
-                f"{show(column[row])} in column '{name}', a context field has one value per event: "
-                "correct it, or pass it as a candidate field"
-            )
-    return {name: column.gather(events["row"]) for name, column in rows.context.items()}
+def _require_one_value(
+    column: pl.Series, of_events: pl.Series, event_of_row: IntArray, name_event: Where
+) -> None:
+    """Raise LogFormatError where a row's context is not that of its event's first row."""
+    first = of_events.gather(event_of_row)
+    row = first_true(column.ne_missing(first))
+    if row is not None:
+        raise LogFormatError(
+            f"{name_event(int(event_of_row[row]))} has {show(first[row])} and {show(column[row])} "
+            f"in column '{column.name}', a context field has one value per event: correct it, or "
+            "pass it as a candidate field"
+        )
 
 
 def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArray:
@@ -234,11 +223,15 @@ def fold_rows(
 
     event: of each row; distinct: whether it is known that no event repeats an item. Returns event,
     item, first_row, last_row and number of rows of each candidate, the sum of its views, and the
-    first of its clicks, as `click_numbers` sorts them; n_rows + 1 where it was not chosen."""
+    first of its clicks, a number below n_rows by which an event's are sorted, n_rows where it has
+    no place among them; n_rows + 1 where it was not chosen."""
     n, item = rows.n_rows, rows.item.codes
-    clicked, places = click_numbers(rows.chosen, rows.click_order)
+    clicked = np.flatnonzero(rows.chosen)
     clicks = np.full(n, n + 1)
-    clicks[clicked] = places
+    clicks[clicked] = clicked
+    if rows.click_order is not None:
+        ranks = rows.click_order.gather(clicked).rank("ordinal").cast(pl.Int64) - 1
+        clicks[clicked] = ranks.fill_null(n).to_numpy()
     frame = pl.DataFrame({"event": event, "item": item, "click": clicks})
     frame = frame.with_row_index("first_row").with_columns(
         views=1 if rows.views is None else rows.views
@@ -337,23 +330,3 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
             values.gather(of_candidate[column.of]) if column.of != "candidate" else values
         )
     return pl.DataFrame(columns)
-
-
-def split_by_time(log: SessionLog, first_order: pl.Series) -> npt.NDArray[np.int8]:
-    """Split of each session, shape (n_sessions,), by the time of its first event: the earliest
-    sessions train.
-
-    Sessions of one time come in the order of their ids' hashes, whatever their order in the log.
-    Raises LogFormatError if all sessions start at the same value: the event column then counts
-    events within a session and is no time."""
-    if len(first_order) > 1 and first_order.n_unique() == 1:
-        raise LogFormatError(
-            "split='time' needs times that differ between sessions, every session starts at "
-            f"{show(first_order[0])}:"
-            " name a time column, --column event=NAME (columns={'event': 'NAME'}), or use "
-            "--split-by user (split='user')"
-        )
-    split = np.empty(len(first_order), dtype=np.int8)
-    times = first_order.to_physical().to_numpy()
-    split[np.lexsort((hash_texts(log.session_ids), times))] = split_in_order(len(first_order))
-    return split

@@ -7,18 +7,13 @@ A worked miniature: two sessions, the first of two events (3 and 2 candidates), 
     items           [4, 0, 2, 0, 1, 3, 4]
     choices         [2, 0, -1]              event 0 chose its third candidate, item 2; event 1 its
                                             first; event 2 none
-
-A split is one of whole users, drawn by a hash of the user's id (`logs.user_split`): 50 % train,
-25 % validation, 25 % test if no shares are given. The rules `half` and `other-half` make two runs
-that share no user: the users of one half train (three quarters of them) and validate, those of the
-other are the test split, and the other way round. Policies are trained in one run's world and
-judged in the other's."""
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,23 +22,15 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.errors import ConfigError, LogFormatError, as_given, no_log, require_known
+from fastgaum.arrays import BoolArray, FloatArray, IntArray
+from fastgaum.errors import LogFormatError, as_given, no_log, require_known
 from fastgaum.forks import require_threads
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts, is_successive
-from fastgaum.logs.user_split import (
-    FRACTIONS,
-    USER_RULES,
-    Hashes,
-    hash_texts,
-    split_by_rule,
-    split_by_user,
-)
+from fastgaum.logs.hashes import Hashes, hash_texts
 
 if TYPE_CHECKING:
     from fastgaum.kernels.candidate_counts import PackedSessions
-
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -51,8 +38,6 @@ NO_CLICK = -1
 SplitName = Literal["train", "validation", "test", "all"]
 Counted = Literal["sessions", "events", "choices", "candidates", "actions"]
 """what logs are counted in"""
-
-
 Of = Literal["session", "user", "event", "candidate", "item"]
 """what an array of a log has an entry of; one of users has an entry for each session"""
 Kind = Literal["number", "category", "vector"]
@@ -245,7 +230,7 @@ class SessionLog(PackedArrays):
         return {name: column.values for name, column in columns if column.holds == "vector"}
 
     def values_at(
-        self, name: str, rows: IntArray | npt.NDArray[np.bool_] | slice = slice(None)
+        self, name: str, rows: IntArray | BoolArray | slice = slice(None)
     ) -> npt.NDArray[Any]:
         """A column at some candidates, or at some events: a column of items has the value of each
         candidate's item, one of users that of each event's user."""
@@ -295,12 +280,12 @@ class SessionLog(PackedArrays):
         return np.repeat(np.arange(self.n_sessions, dtype=np.int32), np.diff(self.session_offsets))
 
     @property
-    def first_choices(self) -> npt.NDArray[np.bool_]:
+    def first_choices(self) -> BoolArray:
         """Whether an event is the first choice of its display, shape (n_events,): all are but those
         that `clicks="each"` adds."""
         if not is_successive(self.context):
             return np.ones(self.n_events, np.bool_)
-        first: npt.NDArray[np.bool_] = self.columns[CLICKS_SO_FAR].values == 0
+        first: BoolArray = self.columns[CLICKS_SO_FAR].values == 0
         return first
 
     def event_of_candidate(self) -> IntArray:
@@ -327,25 +312,19 @@ class SessionLog(PackedArrays):
 
     def counts(self) -> dict[str, tuple[int, ...]]:
         """Sessions, events, choices, candidates and actions of each split."""
-        split = self.split
-        events = np.diff(self.session_offsets)
-        candidates = np.diff(self.display_offsets[self.session_offsets])
-        clicked = np.repeat(split, events)[self.choices >= 0]
-
-        def of(weights: npt.NDArray[np.integer] | None) -> tuple[int, ...]:
-            return tuple(int(n) for n in np.bincount(split, weights=weights, minlength=3))
-
-        choices = tuple(int(n) for n in np.bincount(clicked, minlength=3))
+        starts, n = self.session_offsets, self.n_sessions
+        clicked = self.session_of_event[self.choices >= 0]
+        acted = np.zeros(self.n_events + 1) if self.actions is None else self.actions.offsets
+        of_sessions = {
+            "sessions": np.ones(n),
+            "events": np.diff(starts),
+            "choices": np.bincount(clicked, minlength=n),
+            "candidates": np.diff(self.display_offsets[starts]),
+            "actions": np.diff(acted[starts]),
+        }
         return {
-            "sessions": of(None),
-            "events": of(events),
-            "choices": choices,
-            "candidates": of(candidates),
-            "actions": of(
-                np.zeros(self.n_sessions, np.int32)
-                if self.actions is None
-                else np.diff(self.actions.offsets[self.session_offsets])
-            ),
+            what: tuple(int(m) for m in np.bincount(self.split, weights=numbers, minlength=3))
+            for what, numbers in of_sessions.items()
         }
 
     def count(self, what: Counted, split: SplitName = "all") -> int:
@@ -435,46 +414,18 @@ class ItemCounts:
         return cls(np.zeros(n_items, np.int64), np.zeros(n_items, np.int64), np.zeros(n_items))
 
 
-def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) -> SessionLog:
-    """Return the log with a new split of whole users: all sessions of a user fall into one part.
-
-    `fractions` are the expected shares of users in train, validation and test and sum to 1
-    (ConfigError otherwise). A user's part is a hash of the user's id and the seed: it is the same
-    in every order of the sessions, and in a log that has grown."""
-    if not isinstance(log, SessionLog):
-        raise no_log(log)
-    return log.with_split(split_by_user(log.user_hashes, seed, fractions))
-
-
-def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
-    """Return the log split by one of USER_RULES, as `train --split-by` does: `half` and
-    `other-half` of one seed share no training or validation user; `user` is `resplit`.
-
-    Raises:
-        ConfigError: no log is given, or another rule.
-    """
-    if not isinstance(log, SessionLog):
-        raise no_log(log)
-    if rule not in USER_RULES:
-        raise ConfigError(f"rule is {rule!r}, one of {', '.join(USER_RULES)} is required")
-    return log.with_split(split_by_rule(log.user_hashes, rule, seed))
-
-
 def _check_arrays(log: SessionLog) -> None:
     """Raise ValueError, naming the array and its first wrong value, unless the arrays of a log
     agree with one another: their types and lengths, offsets, codes, choices."""
-    _check_offsets("display_offsets", log.display_offsets, 1)
-    _check_offsets("session_offsets", log.session_offsets, 0)
-    events, sessions = len(log.display_offsets) - 1, len(log.session_offsets) - 1
-    _check_end("session_offsets", log.session_offsets, events, "events")
     _check_codes("items", log.items, np.int32, log.n_items, "items")
-    _check_end("display_offsets", log.display_offsets, len(log.items), "candidates")
+    _check_offsets("display_offsets", log.display_offsets, 1, len(log.items), "candidates")
+    _check_offsets("session_offsets", log.session_offsets, 0, log.n_events, "events")
     _check_codes("split", log.split, np.int8, 3, "parts")
     _check_codes("users", log.users, np.int32, MOST_USERS, "users at most")
-    sizes = {"candidate": len(log.items), "event": events, "item": log.n_items}
+    sizes = {"candidate": len(log.items), "event": log.n_events, "item": log.n_items}
     for name, (of, values) in log.arrays().items():
         # what is of users has an entry for each session
-        n, of = (sizes[of], of) if of in sizes else (sessions, "session")
+        n, of = (sizes[of], of) if of in sizes else (log.n_sessions, "session")
         _check_length(name, values, n, f"{of}s")
     _check_kind("choices", log.choices, np.int32)
     outside = (log.choices < -1) | (log.choices >= np.diff(log.display_offsets))
@@ -487,10 +438,9 @@ def _check_arrays(log: SessionLog) -> None:
         _check_column(f"{column.of}.{name}", column)
     if log.actions is not None:
         actions = log.actions
-        _check_offsets("actions.offsets", actions.offsets, 0)
-        _check_length("actions.offsets", actions.offsets, events + 1, "events and one more")
-        _check_end("actions.offsets", actions.offsets, len(actions.items), "actions")
         _check_codes("actions.items", actions.items, np.int32, log.n_items, "items")
+        _check_offsets("actions.offsets", actions.offsets, 0, len(actions.items), "actions")
+        _check_length("actions.offsets", actions.offsets, log.n_events + 1, "events and one more")
         _check_codes("actions.kinds", actions.kinds, np.int32, len(actions.kind_names), "kinds")
         _check_length("actions.kinds", actions.kinds, len(actions.items), "actions")
 
@@ -537,7 +487,6 @@ def _read_only(value: Any) -> Any:
 
 
 def _check_kind(what: str, values: Any, dtype: type[np.generic], dims: int = 1) -> None:
-    """The array has this type and so many dimensions."""
     if not isinstance(values, np.ndarray):
         raise ValueError(f"{what} is {as_given(values)}, an array is required")
     if values.dtype != dtype or values.ndim != dims:
@@ -548,34 +497,26 @@ def _check_kind(what: str, values: Any, dtype: type[np.generic], dims: int = 1) 
 
 
 def _check_length(what: str, values: Any, n: int, of: str) -> None:
-    """It has so many entries."""
     if not hasattr(values, "__len__"):
         raise ValueError(f"{what} is {as_given(values)}, {n:,} entries are required")
     if len(values) != n:
         raise ValueError(f"{what} has {len(values):,} entries, the log has {n:,} {of}")
 
 
-def _check_where(
-    what: str, values: npt.NDArray[Any], broken: npt.NDArray[np.bool_], rule: str
-) -> None:
-    """Nowhere is a rule broken."""
+def _check_where(what: str, values: npt.NDArray[Any], broken: BoolArray, rule: str) -> None:
     if broken.any():
         at = int(broken.argmax())
         raise ValueError(f"{what} holds {values[at]} at {at}, {rule}")
 
 
-def _check_offsets(what: str, values: Any, least: int) -> None:
-    """It goes up from 0, in steps of `least` or more."""
+def _check_offsets(what: str, values: Any, least: int, n: int, of: str) -> None:
+    """They go up from 0 to n, in steps of `least` or more."""
     _check_kind(what, values, np.int32)
     if not len(values) or values[0] != 0:
         raise ValueError(f"{what} begins with {values[:1].tolist()}, 0 is required")
     falls = np.append(False, values[1:] < values[:-1] if least == 0 else values[1:] <= values[:-1])
     rule = f"at least {least} more than the entry before it is required"
     _check_where(what, values, falls, rule)
-
-
-def _check_end(what: str, values: npt.NDArray[Any], n: int, of: str) -> None:
-    """Its last entry is the number of what it cuts."""
     if values[-1] != n:
         raise ValueError(f"{what} ends with {values[-1]}, the log has {n:,} {of}")
 
@@ -588,25 +529,19 @@ def _check_codes(
     # the least and the largest are found at the speed of memory; where one is wrong, each is
     # looked at
     if len(values) and (values.min() < least or values.max() >= n):
-        outside = (values < least) | (values >= n)
         rule = f"codes from {least} to {n - 1} are required, for the log has {n:,} {of}"
-        _check_where(what, values, outside, rule)
+        _check_where(what, values, (values < least) | (values >= n), rule)
 
 
 def _check_column(what: str, column: Column) -> None:
-    """Numbers, codes of categories, or vectors."""
     values = column.values
     if column.texts is not None:
         _check_codes(what, values, np.int32, len(column.texts), "categories", -1)
-    elif isinstance(values, np.ndarray) and values.dtype == np.int32:
+        return
+    if isinstance(values, np.ndarray) and values.dtype == np.int32:
         raise ValueError(f"{what} holds codes, and has no texts for them")
-    else:
-        _check_kind(what, values, np.float32, 2 if column.of == "item" and values.ndim == 2 else 1)
-        _check_finite(what, values.reshape(-1))
-
-
-def _check_finite(what: str, values: npt.NDArray[Any]) -> None:
-    """Each is a finite number."""
+    _check_kind(what, values, np.float32, 2 if column.of == "item" and values.ndim == 2 else 1)
+    values = values.reshape(-1)
     # a NaN is the least and the largest of its array
     if len(values) and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         _check_where(what, values, ~np.isfinite(values), "finite numbers are required")

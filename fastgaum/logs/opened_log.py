@@ -13,7 +13,7 @@ import polars as pl
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.number_text import may_be_thousands, pointed
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.public import PUBLIC_LOGS, PublicLog, find_layout, resembles
+from fastgaum.logs.public import PUBLIC_LOGS, PublicLog, find_layout
 from fastgaum.logs.schema import LogSchema, resolve_schema
 from fastgaum.logs.tables import FileTable, LogSource, frame_of, open_table
 from fastgaum.row_files import COMPRESSED
@@ -53,8 +53,10 @@ def open_log(source: LogSource | FileTable, options: ReadOptions) -> OpenedLog:
     try:
         schema = resolve_schema(table.dtypes, options)
     except LogFormatError as error:
-        named = layout and f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
-        raise LogFormatError(f"{error}{named or resembles(table.dtypes)}") from None
+        if layout is None:
+            raise
+        named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
+        raise LogFormatError(f"{error}{named}") from None
     return OpenedLog(with_points_in(table, schema, options), schema, options)
 
 

@@ -13,7 +13,7 @@ from typing import Unpack
 
 import polars as pl
 
-from fastgaum.logs.nested_clicks import REFUSED
+from fastgaum.logs.columns import REFUSED
 from fastgaum.logs.options import ReadKeywords, ReadOptions
 
 _TIME = r"\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d\d:\d\d [AP]M"
@@ -125,16 +125,6 @@ def find_layout(columns: Iterable[str]) -> PublicLog | None:
     """Return the public log that has such columns; None if there is none."""
     known = set(columns)
     return next((layout for layout in PUBLIC_LOGS if known.issuperset(layout.columns)), None)
-
-
-def resembles(columns: Iterable[str]) -> str:
-    """The end of a message about columns that lack one of a public log; empty for other columns."""
-    known = set(columns)
-    for layout in PUBLIC_LOGS:
-        missing = [column for column in layout.columns if column not in known]
-        if len(missing) == 1:
-            return f"; the columns are those of {layout.name}, which also has '{missing[0]}'"
-    return ""
 
 
 def _text(column: str) -> pl.Expr:

@@ -14,22 +14,17 @@ from fastgaum.errors import ConfigError, LogFormatError, require_path
 from fastgaum.forks import require_threads
 from fastgaum.logs.action_tables import ActionTable, check_saved_actions
 from fastgaum.logs.clicks import is_successive
-from fastgaum.logs.fold import Rows, pack_rows, split_by_time
-from fastgaum.logs.log import SessionLog, resplit, resplit_by
+from fastgaum.logs.fold import Rows, pack_rows
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.opened_log import OpenedLog, open_log
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.registry import Located, resolve
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import require_column
-from fastgaum.logs.side_tables import (
-    attach_user_table,
-    check_saved_users,
-    join_item_table,
-    with_grid,
-)
+from fastgaum.logs.side_tables import attach_item_table, attach_user_table, check_saved_users
+from fastgaum.logs.splits import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.logs.store import is_saved_log, load_log
 from fastgaum.logs.tables import FileTable, LogSource, naming, stem_of
-from fastgaum.logs.user_split import USER_RULES
 
 
 def load(
@@ -181,8 +176,22 @@ def _read(source: LogSource | FileTable, options: ReadOptions) -> tuple[SessionL
 
 def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
     """The log with its item table, its grid and its name."""
-    log = with_grid(join_item_table(log, options), options)
-    return dataclasses.replace(log, name=options.name or log.name)
+    absent = [name for name in options.item_vectors if name not in log.vectors]
+    if options.item_table is not None:
+        log = attach_item_table(log, options.item_table, options.item_vectors)
+    elif absent:
+        known = f" (the saved log has {', '.join(log.vectors)})" if log.vectors else ""
+        raise LogFormatError(
+            f"item vectors '{absent[0]}' are a column of the item table, and no table is given"
+            f"{known}: give it (--item-table FILE, item_table=…)"
+        )
+    if options.grid is not None and not log.ordered:
+        raise LogFormatError(
+            f"grid={options.grid} gives places a row and a column, and the order of the log's "
+            "displays is not declared real: read it with ordered=True (--ordered), or leave grid "
+            "out"
+        )
+    return dataclasses.replace(log, name=options.name or log.name, grid=options.grid or log.grid)
 
 
 def _pack(frame: pl.DataFrame, opened: OpenedLog) -> tuple[SessionLog, Rows]:

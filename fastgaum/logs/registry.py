@@ -271,7 +271,17 @@ def fetch(
         return entry.files[0].below(data_root())
     folder = Path(data_dir) if data_dir is not None else cache_folder()
     if from_file is not None:
-        return _adopt(entry, Path(from_file), folder)
+        copies = _copies(entry, Path(from_file))
+        for file, copy in copies:
+            verify(file, copy)
+        for file, copy in copies:
+            target = _make_room(file, folder)
+            if not (target.exists() and target.samefile(copy)):
+                with atomic(target) as beside:
+                    shutil.copyfile(copy, beside)
+                    # what was checked may have been replaced since
+                    verify(file, beside)
+        return copies[0][0].below(folder)
     for file in entry.files:
         if _is_there(file, folder):
             continue
@@ -280,7 +290,7 @@ def fetch(
                 f"'{entry.name}' has no address for {file.path} ({entry.origin}): get it there "
                 f"and run `fastgaum data get {entry.name} --from FILE`"
             )
-        target = _target(file, folder)
+        target = _make_room(file, folder)
         with name_lock(target):
             # a process that waited for another one finds the file that the other fetched
             if not _is_there(file, folder):
@@ -293,7 +303,7 @@ def _is_there(file: DataFile, folder: Path) -> bool:
     return path.is_file() and sha256_of(path) == file.sha256
 
 
-def _target(file: DataFile, folder: Path) -> Path:
+def _make_room(file: DataFile, folder: Path) -> Path:
     """Where the file will stand, its folder made."""
     path = file.below(folder)
     try:
@@ -305,23 +315,8 @@ def _target(file: DataFile, folder: Path) -> Path:
     return path
 
 
-def _adopt(entry: Dataset, source: Path, folder: Path) -> Path:
-    copies = _copies(entry, source)
-    for file, copy in copies:
-        verify(file, copy)
-    for file, copy in copies:
-        target = _target(file, folder)
-        if not (target.exists() and target.samefile(copy)):
-            with atomic(target) as beside:
-                shutil.copyfile(copy, beside)
-                # what was checked may have been replaced since
-                verify(file, beside)
-    return copies[0][0].below(folder)
-
-
 def _copies(entry: Dataset, source: Path) -> list[tuple[DataFile, Path]]:
-    """Which local copy is which of the data set's files. Raises DatasetError for one that is not
-    there."""
+    """Each of the data set's files, and its local copy; of a single file the one that it is."""
     if source.is_file():
         found = sha256_of(source)
         same = (file for file in entry.files if file.sha256 == found)

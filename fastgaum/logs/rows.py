@@ -4,7 +4,6 @@ their candidates."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +12,21 @@ import polars as pl
 from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import past_column
-from fastgaum.logs.clicks import ALL_DROPPED, ClickFacts
+from fastgaum.logs.clicks import ALL_DROPPED, ClickFacts, without_order
 from fastgaum.logs.columns import (
     NO_CODE,
+    REFUSED,
     CodedIds,
+    Vocabulary,
+    Where,
+    as_list,
     context_column,
+    filled_ids,
     first_true,
     ids_as_text,
-    of_several,
     parse_flags,
     parse_split,
+    refuse_at,
     require_filled,
     row_number,
     show,
@@ -30,19 +34,12 @@ from fastgaum.logs.columns import (
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import clock_of, order_of, parse_order
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.nested_clicks import as_list, read_clicks, rows_of_items, rows_of_positions
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import LogSchema, is_list
 
-NameEvent = Callable[[int], str]
-
 
 def candidate_rows(
-    table: pl.DataFrame,
-    schema: LogSchema,
-    options: ReadOptions,
-    *,
-    untyped: bool = False,
+    table: pl.DataFrame, schema: LogSchema, options: ReadOptions, *, untyped: bool = False
 ) -> Rows:
     """Turn a table into rows of one candidate each.
 
@@ -57,20 +54,11 @@ def candidate_rows(
     """
     if table.height == 0:
         raise LogFormatError("the log is empty (no rows): at least one event is required")
-    spread = _nested_rows if schema.nested else _long_rows
-    return spread(table, schema, options, untyped)
-
-
-def _long_rows(
-    table: pl.DataFrame,
-    schema: LogSchema,
-    options: ReadOptions,
-    untyped: bool,
-) -> Rows:
+    if schema.nested:
+        return _nested_rows(table, schema, options, untyped)
     assert schema.item is not None
     assert schema.chosen is not None
-    columns, has_times = _event_columns(table, schema, options)
-    events = pl.DataFrame(columns)
+    events, has_times = _event_columns(table, schema, options)
     item = CodedIds.of(table[schema.item], "item")
     _require_items(item, schema.item)
     chosen = parse_flags(table[schema.chosen])
@@ -102,7 +90,7 @@ def _click_order(table: pl.DataFrame, schema: LogSchema) -> pl.Series | None:
     return parsed
 
 
-def _require_items(item: CodedIds, column: str, where: NameEvent = row_number) -> None:
+def _require_items(item: CodedIds, column: str, where: Where = row_number) -> None:
     if (item.codes == NO_CODE).any():
         require_filled(pl.Series(item.codes).replace(NO_CODE, None), "item", column, where)
 
@@ -113,10 +101,10 @@ def _context(table: pl.DataFrame, schema: LogSchema, untyped: bool) -> dict[str,
 
 def _event_columns(
     table: pl.DataFrame, schema: LogSchema, options: ReadOptions
-) -> tuple[list[pl.Series], bool]:
+) -> tuple[pl.DataFrame, bool]:
     """session, key, order, label and, where the log has them, clock, user, split and past; and
     whether the order is one of numbers or times."""
-    session = _filled_ids(table, schema.session, "session")
+    session = filled_ids(table[schema.session], "session", "session id")
     rows = pl.int_range(table.height, eager=True)
     order, label, parsed, clock = rows, rows, None, None
     if schema.event is not None:
@@ -142,22 +130,17 @@ def _event_columns(
         if not schema.nested:
             _check_shared(label, session, table, schema)
     # A row of a nested log is an event of its own, whatever it is called.
-    key = rows if schema.nested else label
-    columns = [
-        session.rename("session"),
-        key.alias("key"),
-        order.alias("order"),
-        label.alias("label"),
-    ]
+    columns = {"session": session, "key": rows if schema.nested else label}
+    columns |= {"order": order, "label": label}
     if clock is not None:
-        columns.append(clock.rename("clock"))
+        columns["clock"] = clock
     if schema.user is not None:
-        columns.append(_filled_ids(table, schema.user, "user").rename("user"))
+        columns["user"] = filled_ids(table[schema.user], "user", "user id")
     if schema.split is not None:
-        columns.append(parse_split(table[schema.split]).rename("split"))
+        columns["split"] = parse_split(table[schema.split])
     if schema.past is not None:
-        columns.append(past_column(table[schema.past]).rename("past"))
-    return columns, parsed is not None
+        columns["past"] = past_column(table[schema.past])
+    return pl.DataFrame(columns), parsed is not None
 
 
 def _check_shared(
@@ -199,38 +182,23 @@ def _check_several(
         )
 
 
-def _filled_ids(table: pl.DataFrame, column: str, role: str) -> pl.Series:
-    ids = ids_as_text(table[column], role)
-    require_filled(ids, f"{role} id", column)
-    return ids
-
-
 def _views(column: pl.Series) -> pl.Series:
     counts = column.cast(pl.Int64, strict=False)
     wrong = counts.is_null() | (counts < 0).fill_null(True)
-    row = first_true(wrong)
-    if row is not None:
-        raise LogFormatError(
-            f"{row_number(row)} has '{column.name}' = {show(column[row])}{of_several(wrong)}, a "
-            "count of views is required: correct it, or rename the column if it means something "
-            "else",
-            row,
-        )
+    cure = "correct it, or rename the column if it means something else"
+    refuse_at(column, wrong, f"a count of views is required: {cure}")
     return counts
 
 
 def _nested_rows(
-    table: pl.DataFrame,
-    schema: LogSchema,
-    options: ReadOptions,
-    untyped: bool,
+    table: pl.DataFrame, schema: LogSchema, options: ReadOptions, untyped: bool
 ) -> Rows:
     assert schema.items is not None
-    columns, has_times = _event_columns(table, schema, options)
-    session, label = columns[0], columns[3]
+    events, has_times = _event_columns(table, schema, options)
 
     def name_event(event: int) -> str:
-        return f"event {show(label[event])} of session {show(session[event])}"
+        session, label = events.select("session", "label").row(event)
+        return f"event {show(label)} of session {show(session)}"
 
     items = as_list(table[schema.items])
     lengths = items.list.len().fill_null(0)
@@ -244,13 +212,13 @@ def _nested_rows(
     event_of_row = np.repeat(np.arange(table.height, dtype=np.int32), lengths.to_numpy())
     item = CodedIds.of(items.explode(), "item")
     _require_items(item, schema.items, lambda row: name_event(int(event_of_row[row])))
-    clicks = read_clicks(table, schema, name_event)
+    clicks = _read_clicks(table, schema, name_event)
     click_event = clicks["event"].to_numpy()
     outside = np.zeros(0, np.int64)
     if schema.chosen_index is not None:
-        click_of_row = rows_of_positions(clicks, lengths, schema.chosen_index, name_event)
+        click_of_row = _rows_of_positions(clicks, lengths, schema.chosen_index, name_event)
     else:
-        click_of_row = rows_of_items(clicks, item, event_of_row)
+        click_of_row = _rows_of_items(clicks, item, event_of_row)
         is_outside = np.ones(clicks.height, np.bool_)
         is_outside[click_of_row[click_of_row >= 0]] = False
         outside = np.flatnonzero(is_outside)
@@ -287,7 +255,7 @@ def _nested_rows(
         for name in schema.candidate_fields
     }
     return Rows(
-        pl.DataFrame(columns),
+        events,
         item,
         click_of_row >= 0,
         fields,
@@ -305,12 +273,23 @@ def _nested_rows(
     )
 
 
+def _require_lengths(
+    column: str, sizes: pl.Series, lengths: pl.Series, of: str, cure: str, name_event: Where
+) -> None:
+    event = first_true(sizes != lengths)
+    if event is not None:
+        raise LogFormatError(
+            f"{name_event(event)} has {sizes[event]} values in '{column}' for {lengths[event]} "
+            f"{of}, one each is required: make the lists equally long{cure}"
+        )
+
+
 def _spread(
     column: pl.Series,
     lengths: pl.Series,
     event_of_row: IntArray,
     source: npt.NDArray[np.int64] | None,
-    name_event: NameEvent,
+    name_event: Where,
 ) -> pl.Series:
     """A candidate column of a nested log, one value per candidate; a plain column holds for its
     whole display set.
@@ -320,13 +299,121 @@ def _spread(
     if not is_list(column.dtype):
         return column.gather(event_of_row)
     lists = as_list(column)
-    event = first_true(lists.list.len().fill_null(0) != lengths)
-    if event is not None:
-        raise LogFormatError(
-            f"{name_event(event)} has {lists.list.len()[event] or 0} values in '{column.name}' for "
-            f"{lengths[event]} candidates, one each is required: make the lists equally long"
-        )
+    sizes = lists.list.len().fill_null(0)
+    _require_lengths(column.name, sizes, lengths, "candidates", "", name_event)
     values = lists.explode()
     if source is None:
         return values
     return values.gather(pl.Series(np.where(source < len(values), source, -1)).replace(-1, None))
+
+
+def _read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> pl.DataFrame:
+    """Event and value, the item as text or the position, of the clicks of all events, those of an
+    event in their order; gaps are no clicks.
+
+    Raises LogFormatError where the order of clicks is not one rank or time for each."""
+    value, of_items = table[schema.choice], schema.chosen_index is None
+    of_lists = is_list(value.dtype)
+    event = np.arange(table.height, dtype=np.int32)
+    frame = pl.DataFrame([pl.Series("event", event), value.alias("value")])
+    if of_lists:
+        value = as_list(value)
+        lengths = value.list.len().fill_null(0)
+        frame = pl.DataFrame(
+            [
+                pl.Series("event", np.repeat(event, lengths.to_numpy())),
+                value.filter(lengths > 0).explode().alias("value"),
+            ]
+        )
+        if schema.click_order is not None:
+            order = _spread_order(table[schema.click_order], lengths, name_event)
+            frame = frame.with_columns(order.alias("order"))
+    if of_items:
+        frame = frame.with_columns(
+            ids_as_text(frame["value"].alias(schema.choice), "chosen").alias("value")
+        )
+    frame = frame.drop_nulls("value")
+    if of_items:
+        row = first_true(frame["value"].str.starts_with(REFUSED))
+        if row is not None:
+            # the file does not say whether there was a click
+            of_event, text = frame.select("event", "value").row(row)
+            raise LogFormatError(f"{row_number(of_event)} has {text.removeprefix(REFUSED)}")
+    if "order" in frame.columns:
+        wrong = frame.filter(pl.col("event").is_duplicated() & pl.col("order").is_null())
+        if wrong.height:
+            of_click = name_event(int(wrong["event"][0]))
+            raise LogFormatError(without_order(of_click, schema.click_order or ""))
+        frame = frame.sort("event", "order", maintain_order=True)
+    if of_lists:
+        frame = frame.unique(["event", "value"], keep="first", maintain_order=True)
+    return frame.select("event", "value")
+
+
+def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> pl.Series:
+    """What sorts clicks, of all events one after the other, null for those of an event without a
+    list; lengths: clicks of each event."""
+    if column.null_count() == len(column):
+        return pl.Series([None] * int(lengths.sum()), dtype=pl.Int64)
+    if not is_list(column.dtype):
+        raise LogFormatError(
+            f"column '{column.name}' is the order of clicks and holds {column.dtype}, a list of "
+            "one rank or time for each click is required: correct it, or rename it, and clicks "
+            "count in the order of their list"
+        )
+    lists = as_list(column)
+    assert isinstance(lists.dtype, pl.List)
+    gaps = pl.lit(None, lists.dtype.inner).repeat_by(lengths)
+    lists = lists.to_frame().select(pl.coalesce(pl.col(column.name), gaps)).to_series()
+    cure = ", or rename the column, and clicks count in the order of their list"
+    _require_lengths(column.name, lists.list.len(), lengths, "clicks", cure, name_event)
+    order = order_of(lists.filter(lengths > 0).explode())
+    if order is None:
+        raise LogFormatError(
+            f"column '{column.name}' is the order of clicks and holds {column.dtype}: ranks or "
+            "times are required"
+        )
+    return order
+
+
+def _rows_of_items(clicks: pl.DataFrame, item: CodedIds, event_of_row: IntArray) -> IntArray:
+    """The click of each row, -1 for none, shape (n_rows,), of clicks that are items: rows of one
+    item of an event have the same."""
+    codes, n = Vocabulary(item.texts).codes(clicks["value"]), len(item.texts)
+    known = np.flatnonzero(codes >= 0)
+    click_keys = clicks["event"].to_numpy()[known].astype(np.int64) * n + codes[known]
+    keys = event_of_row.astype(np.int64) * n + item.codes
+    rows = pl.Series(keys).is_in(pl.Series(click_keys).implode()).arg_true().to_numpy()
+    order = np.argsort(click_keys)
+    click_of_row = np.full(len(keys), -1, np.int32)
+    click_of_row[rows] = known[order[np.searchsorted(click_keys[order], keys[rows])]]
+    return click_of_row
+
+
+def _rows_of_positions(
+    clicks: pl.DataFrame, lengths: pl.Series, column: str, name_event: Where
+) -> IntArray:
+    """The click of each row, -1 for none, shape (n_rows,), of clicks that are positions.
+
+    lengths: candidates of each event. Raises LogFormatError for a click that is no position."""
+    event, index = clicks["event"].to_numpy(), clicks["value"]
+    numbers = index.cast(pl.Float64, strict=False).fill_nan(None)
+    unread = numbers.is_null() & index.cast(pl.String).ne("NaN")
+    # A missing index is NaN here, and every comparison with it is false.
+    position, size = numbers.to_numpy(), lengths.to_numpy().astype(np.int64)
+    click = first_true(
+        unread.to_numpy() | (position < -1) | (position >= size[event]) | (position % 1 > 0)
+    )
+    if click is not None:
+        of_click = size[event[click]]
+        raise LogFormatError(
+            f"{name_event(int(event[click]))} has '{column}' = {show(index[click])} for {of_click} "
+            f"candidates, a position from 0 to {of_click - 1} is required (null or -1: no click): "
+            f"correct the row, or if '{column}' is an item pass --column chosen={column} "
+            f"(columns={{'chosen': '{column}'}})"
+        )
+    clicked = np.flatnonzero(position >= 0)
+    click_of_row = np.full(size.sum(), -1, np.int32)
+    starts = np.cumsum(size) - size
+    click_of_row[starts[event[clicked]] + position[clicked].astype(np.int64)] = clicked
+    return click_of_row

@@ -4,8 +4,7 @@ age). One row says what is known of one item or user; the log stores it once, no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,18 +18,17 @@ from fastgaum.logs.columns import (
     MOST_NUMBER,
     NO_CODE,
     Vocabulary,
+    as_list,
     context_column,
     encode_column,
+    filled_ids,
     first_true,
-    ids_as_text,
-    require_filled,
     show,
 )
 from fastgaum.logs.fold import LONG_COLUMNS
 from fastgaum.logs.log import Column, SessionLog
-from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role, is_list, require_column
-from fastgaum.logs.tables import open_table
+from fastgaum.logs.tables import FileTable, naming_table, open_table
 
 
 def _read_table(
@@ -56,8 +54,7 @@ def _read_table(
             "is, one is required: rename the other"
         )
     frame = table.read(known)
-    ids = ids_as_text(frame[found], role)
-    require_filled(ids, role, found)
+    ids = filled_ids(frame[found], role)
     if frame.height == 0:
         raise LogFormatError(f"the table is empty (no rows): one row per {role} is required")
     twice = first_true(ids.is_duplicated())
@@ -85,47 +82,6 @@ def _check_new(columns: Iterable[str], log: SessionLog) -> None:
             )
 
 
-@contextmanager
-def _naming(role: str, path: Path) -> Iterator[None]:
-    """Say in errors which table it is."""
-    try:
-        yield
-    except LogFormatError as error:
-        raise LogFormatError(f"{role} table {path.name}: {error}") from None
-
-
-def with_grid(log: SessionLog, options: ReadOptions) -> SessionLog:
-    """The log with the grid that the options name, if they name one. Raises LogFormatError where
-    the order of displays is not real."""
-    if options.grid is None:
-        return log
-    if not log.ordered:
-        raise LogFormatError(
-            f"grid={options.grid} gives places a row and a column, and the order of the log's "
-            "displays is not declared real: read it with ordered=True (--ordered), or leave grid "
-            "out"
-        )
-    return replace(log, grid=options.grid)
-
-
-def join_item_table(log: SessionLog, options: ReadOptions) -> SessionLog:
-    """The log with the item table that the options name, if they name one.
-
-    Raises LogFormatError as `attach_item_table`, and for vectors that neither a table nor the log
-    has."""
-    if options.item_table is not None:
-        return attach_item_table(log, options.item_table, options.item_vectors)
-    for column in options.item_vectors:
-        if column not in log.vectors:
-            known = ", ".join(log.vectors)
-            raise LogFormatError(
-                f"item vectors '{column}' are a column of the item table, and no table is given"
-                f"{f' (the saved log has {known})' if known else ''}: give it (--item-table FILE, "
-                "item_table=…)"
-            )
-    return log
-
-
 def attach_item_table(
     log: SessionLog, path: str | os.PathLike[str], vectors: Sequence[str] = ()
 ) -> SessionLog:
@@ -146,7 +102,7 @@ def attach_item_table(
             column named like another field, a table that holds none of the log's items, or vectors
             of different lengths.
     """
-    with _naming("item", Path(path)):
+    with naming_table("item table", path):
         return _with_items(log, *_read_table(Path(path), "item"), vectors)
 
 
@@ -203,7 +159,7 @@ def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) ->
             f"column '{name}' holds {dtype}, vectors are lists of numbers: store them so in "
             "a parquet, arrow or ndjson file (a csv file has no lists), or name another column"
         )
-    lists = column.arr.to_list() if isinstance(dtype, pl.Array) else column
+    lists = as_list(column)
     lengths = lists.list.len().fill_null(0).to_numpy()
     # an empty list is a missing one
     filled = lengths > 0
@@ -274,7 +230,7 @@ def attach_user_table(
     """
     file, owners = Path(path), log.user_ids
     assert owners is not None
-    with _naming("user", file):
+    with naming_table("user table", file):
         own = column or find_role("session", open_table(file).dtypes)
         ids, table, untyped = _read_table(file, "user", own)
         row_of_session = Vocabulary(ids).codes(owners)
@@ -310,12 +266,11 @@ def check_saved_users(path: str | os.PathLike[str], saved: Mapping[str, Column])
 
     A saved log keeps no names of users, so no table can be joined to it. The table must say what
     the log says: it has the log's columns of users, no others, and all of their values."""
-    with _naming("user", Path(path)):
-        _check_saved(Path(path), saved)
+    with naming_table("user table", path):
+        _check_saved(open_table(Path(path)), saved)
 
 
-def _check_saved(path: Path, fields: Mapping[str, Column]) -> None:
-    table = open_table(path)
+def _check_saved(table: FileTable, fields: Mapping[str, Column]) -> None:
     again = "read the original with it, or convert that again with it"
     if not fields.keys() & table.dtypes.keys():
         raise LogFormatError(

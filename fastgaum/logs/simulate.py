@@ -15,12 +15,11 @@ import polars as pl
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.kernels.nearest import nearest_others
-from fastgaum.logs.columns import Vocabulary, ids_as_text, require_filled
+from fastgaum.logs.columns import Vocabulary, filled_ids, require_filled
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import order_of
 from fastgaum.logs.number_text import parse_numbers
 from fastgaum.logs.opened_log import open_known
-from fastgaum.logs.public import resembles
 from fastgaum.logs.schema import ROLE_NAMES, find_role
 from fastgaum.logs.tables import FileTable, LogSource, frame_of, naming
 
@@ -127,8 +126,8 @@ def _find_columns(known: Iterable[str]) -> list[str]:
         if column is None:
             raise LogFormatError(
                 f"no {role} column in choices, which are rows of a user, a time and an item "
-                f"(accepted: {', '.join(ROLE_NAMES[role])}); the columns are {', '.join(known)}"
-                f"{resembles(known)}: rename it, or give a file of MovieLens or LastFM-1K"
+                f"(accepted: {', '.join(ROLE_NAMES[role])}); the columns are {', '.join(known)}: "
+                "rename it, or give a file of MovieLens or LastFM-1K"
             )
         columns.append(column)
     return columns
@@ -137,13 +136,11 @@ def _find_columns(known: Iterable[str]) -> list[str]:
 def _typed(users: pl.Series, times: pl.Series, items: pl.Series) -> pl.DataFrame:
     if len(users) == 0:
         raise LogFormatError("the choices are empty (no rows): at least one is required")
-    user, item, time = ids_as_text(users, "user"), ids_as_text(items, "item"), order_of(times)
+    user, item, time = filled_ids(users, "user"), filled_ids(items, "item"), order_of(times)
     if time is None or time.dtype in (pl.Time, pl.Duration):
         raise LogFormatError(
             f"column '{times.name}' holds no times: numbers, or times with a date, are required"
         )
-    require_filled(user, "user", users.name)
-    require_filled(item, "item", items.name)
     require_filled(time, "time", times.name)
     if user.n_unique() < 2:
         raise LogFormatError(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import BoolArray, IntArray
+from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.clicks import (
     CLICKS_SO_FAR,
@@ -60,20 +60,6 @@ def choices_of(
     choices[events] = first["candidate"].to_numpy() - display_offsets[events]
     more = int((counts[several] - 1).sum()) if options.clicks == "first" else 0
     return choices, ClickFacts(displays=len(counts), several=int(several.sum()), ignored=more)
-
-
-def click_numbers(
-    chosen: BoolArray, order: pl.Series | None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The rows that were clicked, ascending, and a number below n by which the click of each is
-    sorted, n where it has no place in the order; shape (n_clicked,) each.
-
-    chosen: of n rows; order: what sorts clicks, null for no place; None: the order of rows."""
-    rows = np.flatnonzero(chosen)
-    if order is None:
-        return rows, rows
-    ranks = order.gather(rows).rank("ordinal").cast(pl.Int64) - 1
-    return rows, ranks.fill_null(len(chosen)).to_numpy()
 
 
 def with_each_click(log: SessionLog, clicks: pl.DataFrame, options: ReadOptions) -> SessionLog:

@@ -45,7 +45,7 @@ from fastgaum.kernels.synthetic import (
     simulate,
 )
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.user_split import shuffled_split
+from fastgaum.logs.splits import shuffled_split
 
 ChoiceRule = Literal["shannon", "l2"]
 LengthLaw = Literal["public", "zipf"]

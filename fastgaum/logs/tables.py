@@ -202,6 +202,15 @@ def naming(source: object) -> Iterator[None]:
         raise LogFormatError(f"{path.name or path}: {error}") from None
 
 
+@contextmanager
+def naming_table(kind: str, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say in errors which table beside the log it is."""
+    try:
+        yield
+    except LogFormatError as error:
+        raise LogFormatError(f"{kind} {Path(path).name}: {error}") from None
+
+
 def check_lines(path: Path, separator: str) -> None:
     """Raise LogFormatError for a file of lines whose lines are too long to be any, or too wide;
     only a page per MB is read."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import SeenUsersError
+from fastgaum.logs.hashes import Hashes, hash_texts, mix_hashes
 from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.logs.user_split import Hashes, hash_texts, mix_hashes
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from typing import Any
 from fastgaum.baselines.registry import POOL, check_model, make_model, setting_names
 from fastgaum.config import Protocol
 from fastgaum.errors import ConfigError, FastgaumError, NumericsError, did_you_mean
-from fastgaum.logs.log import SessionLog, resplit
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.splits import resplit
 from fastgaum.logs.store import load_log, save_log
 from fastgaum.metrics.evaluation import Evaluation
 from fastgaum.reports.workers import side_by_side

@@ -68,12 +68,3 @@ def test_a_bandit_s_propensities_value_a_policy(
     value = ["--propensity", "propensity_score", "--json", str(tmp_path / "v.json")]
     assert main(["ope", str(path), "--policy", "greedy", "--run", run, *value]) == 0
     assert json.loads((tmp_path / "v.json").read_text())["propensities"] == "logged"
-
-
-def test_a_file_that_is_nearly_one_is_refused(
-    tmp_path: Path, fails: Callable[[list[str]], str]
-) -> None:
-    path = FILES["trivago RecSys Challenge 2019"](tmp_path)
-    path.write_text(path.read_text().replace("prices", "price"))
-    err = fails(["train", str(path), "-o", str(tmp_path / "run")])
-    assert "those of trivago RecSys Challenge 2019, which also has 'prices'" in err

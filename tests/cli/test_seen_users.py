@@ -13,8 +13,8 @@ import pytest
 from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.cli.app import main
 from fastgaum.errors import SeenUsersError
-from fastgaum.logs.log import resplit
 from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.splits import resplit
 from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.user_model import UserModel
 

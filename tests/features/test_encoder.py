@@ -16,7 +16,8 @@ from fastgaum.features import encoder, sessions
 from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
-from fastgaum.logs.log import SessionLog, resplit
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.splits import resplit
 from tests.builders import put, random_log
 
 ARRAYS = [field.name for field in dataclasses.fields(EncodedSessions)]

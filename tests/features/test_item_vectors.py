@@ -16,7 +16,8 @@ from fastgaum.errors import FeatureMismatchError, LogFormatError
 from fastgaum.features.batches import assemble
 from fastgaum.features.item_vectors import principal_axes
 from fastgaum.features.space import FeatureSpace
-from fastgaum.logs.log import SessionLog, resplit
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.splits import resplit
 from fastgaum.models.space_state import saved_space, space_of
 from tests.builders import put, random_log, with_vectors
 from tests.logs.test_context import navigation

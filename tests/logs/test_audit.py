@@ -62,9 +62,9 @@ def share(report: AuditReport, name: str) -> float | None:
     return next(fact.percent for fact in report.facts if fact.name == name)
 
 
-def test_of_200_shuffled_logs_at_most_one_in_twenty_has_any_rule_flagged() -> None:
-    flagged = sum(bool(audit_frame(shuffled_frame(seed), FIELDS).flagged) for seed in range(200))
-    assert flagged <= 10
+def test_of_100_shuffled_logs_at_most_one_in_twenty_has_any_rule_flagged() -> None:
+    flagged = sum(bool(audit_frame(shuffled_frame(seed), FIELDS).flagged) for seed in range(100))
+    assert flagged <= 5
     # A test that could never flag would pass too: the planted traps below show that it can.
 
 

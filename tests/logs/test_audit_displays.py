@@ -36,9 +36,9 @@ def drawn(seed: int, n_users: int = 60, again: float = 0.0) -> SessionLog:
     return log_of(sessions)
 
 
-def test_of_200_logs_drawn_at_random_at_most_five_are_flagged() -> None:
-    tests = [display_dependence(drawn(seed)) for seed in range(200)]
-    assert sum(one is not None and one.found for one in tests) <= 5
+def test_of_100_logs_drawn_at_random_at_most_three_are_flagged() -> None:
+    tests = [display_dependence(drawn(seed)) for seed in range(100)]
+    assert sum(one is not None and one.found for one in tests) <= 3
     assert abs(np.mean([one.z for one in tests if one is not None])) < 0.3
 
 

@@ -10,10 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fastgaum.logs.audit import audit
-from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.read import raw_rows, read_frame, read_log, read_with_rows
-from fastgaum.logs.registry import resolve
+from fastgaum.logs.read import read_frame, read_log
 from tests.logs.bad_logs import GOOD, long, nested, refused
 
 PRICE: dict[str, Any] = {"candidate_fields": ["price"]}
@@ -30,28 +27,7 @@ AS_POSITION = "a position from 0 to 1"
 
 HUGE = [2**60, 2**60 + 1, 2**60 + 2, 2**60 + 3]
 """ids that are one number as floats"""
-HALF: list[tuple[list[str], str]] = [
-    (["10", "9", "9", "x"], r"1 of the 4 values of 'event', .* \('x'\): write all as numbers"),
-    (
-        ["10:00", "9:05", "10:00", "9:05"],
-        r"4 of the 4 values .* \('10:00', '9:05'\).* 2025-01-09 08:30",
-    ),
-    (
-        ["2024-05-01 08:00", "2024-05-01 8 Uhr", "2024-05-01 09:00", "2024-05-02 08:00"],
-        r"1 of the 4 .*\('2024-05-01 8 Uhr'\)",
-    ),
-    (
-        ["2024-05-01 08:00", "2024-05-01 08:00Z", "2024-05-01 09:00", "2024-05-02 08:00"],
-        r"1 of the 4 .*\('2024-05-01 08:00Z'\).*everywhere or nowhere",
-    ),
-    (["01/13/2025", "02/03/2025", "03/01/2025", "03/01/2025"], "1 of the 4 values"),
-    (
-        ["01/09/2025", "02/03/2025", "03/01/2025", "03/01/2025"],
-        r"4 of the 4 dates .* \('01/09/2025', '02/03/2025', '03/01/2025'\): write .* 2025-01-09",
-    ),
-    (["01.09.2025 10:00", "31.01.2025 10:00", "02.02.2025 10:00", "31.01.2025 9:00"], "1 of the 4"),
-]
-"""events whose order is in doubt"""
+DOTS = ["01.09.2025 10:00", "31.01.2025 10:00", "02.02.2025 10:00", "31.01.2025 9:00"]
 NEVER = {
     "session": ["u3"] * 4,
     "item": ["a", "b", "a", "b"],
@@ -71,11 +47,9 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
         for role in ("session", "event", "item", "chosen")
     ),
     (long().rename({"item": "iten"}), "did you mean 'iten'.*columns={'item': 'iten'}", {}),
-    (nested().rename({"chosen": "choosen"}), "did you mean 'choosen'", {}),
     (long().rename({"session": "xyz"}), r"--column session=NAME \(columns={'session': 'NAME'}", {}),
     (long(chosen=[1, 1, 0, 1]), TWO_CLICKS, {}),
     (nested(chosen=[["a", "b"], []]), TWO_CLICKS, {}),
-    (nested(chosen=["a", "z"]), "event 18 .* chose item 'z', .* among its 1 candidates", {}),
     # positions under the name of items: the message says how to say so
     (nested(chosen=[1, 0]), "event 17 .* chose item '1'.*{'chosen_index': 'chosen'}", {}),
     *(
@@ -83,9 +57,6 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
         for at in (2, -2, 0.5)
     ),
     (by_index("a", None), "event 17 of session 'u3' has 'chosen_index' = 'a'", {}),
-    (nested(chosen_index=[0, None]), "both 'chosen' .* and 'chosen_index' .* one is required", {}),
-    (long().clear(), "the log is empty .no rows.: at least one event is required", {}),
-    (nested().clear(), "the log is empty", {}),
     *(
         (
             nested(items=pl.Series([["a"], empty], dtype=pl.List(pl.String))),
@@ -133,9 +104,7 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
     ),
     (long(), "column 'chosen' is the choice itself", {"candidate_fields": ["chosen"]}),
     (nested(price=[[1, 2], [1, 2]]), "event 18 .* has 2 values in 'price' for 1 cand", PRICE),
-    *((long(chosen=[1, value, 0, 1]), NO_FLAG, {}) for value in (2, -1, 0.5, None)),
-    (long(chosen=["1", "yes", "0", "1"]), NO_FLAG, {}),
-    (long(split=["train"] * 3 + ["holdout"]), NO_SPLIT, {}),
+    *((long(chosen=[1, value, 0, 1]), NO_FLAG, {}) for value in (-1, 0.5, None)),
     *((long(split=[0] * 3 + [value]), NO_SPLIT, {}) for value in (3, None)),
     (long(user=["p", "q", "p", "r"]), "session 'u3' has the users 'p' and 'q', one is req", {}),
     (
@@ -145,13 +114,8 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
         {},
     ),
     (long(views=[1, 2, -3, 0]), "row 3 has 'views' = -3, a count of views is required", {}),
-    *((long(event=events), says, {}) for events, says in HALF),
+    (long(event=DOTS), "1 of the 4", {}),
     # the displays of a session would be one
-    (
-        pl.DataFrame({**NEVER, "time": [1, 1, 2, 2]}),
-        "column 'event' is 'view' in all 4 rows.*--column event=time",
-        {},
-    ),
     (
         pl.DataFrame(
             {**NEVER, "time": ["2025-01-09 08:00", "2025-01-09 08:01", *["2025-01-10"] * 2]}
@@ -160,28 +124,6 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
         {},
     ),
     (nested(event=["view"] * 2, time=["2025-01-09", "2025-01-08"]), "in all 2 rows", {}),
-    *(
-        (
-            long(user=["u3", "u3", "u3", "u4"]).with_columns(pl.col(role).alias(other)),
-            f"'{role}' and '{other}' are both called as the {role} column.*--column {role}={role}",
-            {},
-        )
-        for role, other in (
-            ("item", "item_id"),
-            ("chosen", "clicked"),
-            ("session", "session_id"),
-            ("user", "userId"),
-        )
-    ),
-    (nested(item=["a", "c"]), "'items' and 'item' are both called as the items column", {}),
-    *(
-        (
-            long(**{role: pl.Series(HUGE).cast(pl.Float64)}),
-            rf"4 of the .* in column '{role}' are decimal numbers so large \(115292150",
-            {},
-        )
-        for role in ("item", "session", "event")
-    ),
     (
         nested(items=pl.Series([[float(HUGE[0]), float(HUGE[1])], [1.0]]), chosen=[None, "1"]),
         "2 of the item ids in column 'items'",
@@ -254,12 +196,9 @@ def test_what_the_messages_advise_works() -> None:
     assert read_frame(numbered, columns={"event": "event", "event_label": "event"}).n_events == 3
     log = read_frame(long(price=["1", "2", None, "4"]), **PRICE)
     assert log.columns["price"].values.tolist() == [0, 1, -1, 2]
-    for role, other in (("item", "item_id"), ("chosen", "clicked"), ("session", "session_id")):
-        two = long().with_columns(pl.col(role).alias(other))
-        assert read_frame(two, columns={role: other}).n_events == 3
+    two = long().with_columns(pl.col("item").alias("item_id"))
+    assert read_frame(two, columns={"item": "item_id"}).n_events == 3
     assert read_frame(nested(item=["a", "c"]), columns={"items": "items"}).n_events == 2
-    for role in ("item", "session", "event"):
-        assert read_frame(long(**{role: HUGE})).n_candidates == 4
 
 
 @pytest.mark.parametrize(
@@ -298,22 +237,9 @@ def test_whole_decimals_are_ids() -> None:
     assert half.item_ids.to_list() == ["1.50", "2.00"]
 
 
-SPOILT = [
-    ["1,234.50", "2,000.00", "3.25", "1,100.75"],
-    ["$3.50", "$4.25", "$1.00", "$2.75"],
-    ["12,50 €", "3,75 €", "4,25 €", "1,00 €"],
-    ["1_000", "2_000", "3_000", "1_500"],
-    ["12", "14", "n/a", "16"],
-    ["1,234", "5,678", "2,345", "9,876"],
-]
-
-
-@pytest.mark.parametrize("values", SPOILT)
+@pytest.mark.parametrize("values", [["$3.50", "$4.25", "$1.00", "$2.75"], ["12", "14", "n/a", "1"]])
 def test_numbers_that_would_be_categories(values: list[str], tmp_path: Path) -> None:
-    says = "has 'price' = .*, and most values are numbers, which would be read as categories"
     frame = long(price=values)
-    frame.write_csv(tmp_path / "log.csv")
-    refused(tmp_path / "log.csv", says, candidate_fields=["price"])
     frame.select("price", item=pl.Series([*"abcd"])).write_csv(tmp_path / "items.csv")
     long(item=[*"abcd"]).drop("price").write_csv(tmp_path / "bare.csv")
     refused(
@@ -321,7 +247,8 @@ def test_numbers_that_would_be_categories(values: list[str], tmp_path: Path) -> 
         "item table items.csv: item '.' has 'price'",
         item_table=tmp_path / "items.csv",
     )
-    if not any(value.isdigit() or value == "1_000" for value in values) and "." in values[0]:
+    if "." in values[0]:
+        says = "has 'price' = .*, and most values are numbers, which would be read as categories"
         refused(frame, says, candidate_fields=["price"])
 
 
@@ -330,21 +257,6 @@ def test_names_with_digits_are_categories(tmp_path: Path) -> None:
     frame.write_csv(tmp_path / "log.csv")
     log = read_log(tmp_path / "log.csv", candidate_fields=["price"])
     assert log.columns["price"].categories.to_list() == ["12a", "12b", "7", "x"]
-
-
-def test_the_audit_names_what_was_not_read(tmp_path: Path) -> None:
-    frame = long(query=["q"] * 4, time=[1] * 4)
-    frame.write_csv(tmp_path / "log.csv")
-    options = ReadOptions.of(context_fields=["query"])
-    rows = [
-        raw_rows(frame, options=options),
-        raw_rows(tmp_path / "log.csv", options=options),
-        read_with_rows(resolve(tmp_path / "log.csv"), options=options)[1],
-    ]
-    log = read_frame(frame, options=options)
-    for raw in rows:
-        assert audit(log, raw).not_read == ("price", "time")
-        assert audit(log, raw).to_text().endswith("not read: price, time")
 
 
 def test_a_side_table_with_two_columns_of_items(tmp_path: Path) -> None:

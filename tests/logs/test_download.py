@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -31,8 +29,6 @@ class Server:
         self.content = CONTENT
         self.cuts: list[int] = []
         """bytes after which each next answer breaks off; empty: it does not"""
-        self.block, self.pause = len(CONTENT), 0.0
-        """bytes that are sent at once, and seconds between two such sendings"""
         self.asked: list[str] = []
         server = self
 
@@ -73,9 +69,7 @@ class Server:
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         body = body[: self.cuts.pop(0)] if self.cuts else body
-        for at in range(0, len(body), self.block):
-            request.wfile.write(body[at : at + self.block])
-            time.sleep(self.pause)
+        request.wfile.write(body)
 
     def close(self) -> None:
         self.http.shutdown()
@@ -245,35 +239,17 @@ def test_a_folder_that_cannot_be_made(
         fetch(entry)
 
 
-GET = """
-import sys
-from pathlib import Path
-from fastgaum.logs.registry import fetch
-from fastgaum.logs.registry import DataFile, Dataset
-url, sha, size, folder = sys.argv[1:]
-entry = Dataset("mine", "t", "o", "MIT", (DataFile("sub/mine.bin", sha, url, int(size)),), "c.md")
-print(fetch(entry, data_dir=Path(folder)))
-"""
-
-
-def test_two_processes_that_get_one_name_at_once_both_have_it(
-    server: Server, tmp_path: Path
+def test_who_waited_for_another_finds_its_file(
+    entry: Dataset, fetch: Callable[..., Path], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second waits for the first: one download, one file, nothing left beside it."""
-    server.block, server.pause = len(CONTENT) // 8, 0.2
-    arguments = [f"{server.url}/file", SHA, str(len(CONTENT)), str(tmp_path / "data")]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", GET, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    for process in started:
-        output, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-        assert Path(output.strip()).read_bytes() == CONTENT
-    assert len(server.asked) == 1
-    assert _files(tmp_path) == ["mine.bin"]
+    lock = registry.name_lock
+
+    @contextmanager
+    def late(target: Path) -> Iterator[None]:
+        with lock(target):
+            target.write_bytes(CONTENT)
+            yield
+
+    monkeypatch.setattr(registry, "name_lock", late)
+    assert fetch(entry).read_bytes() == CONTENT
+    assert server.asked == []

@@ -139,19 +139,6 @@ def test_a_folder_and_a_frame_give_the_same_log(name: str, files: dict[str, Path
         assert events_of(read_frame(typed)) == events_of(log)
 
 
-def test_a_file_that_lacks_a_column_is_told_what_it_resembles(
-    files: dict[str, Path], tmp_path: Path
-) -> None:
-    frame = pl.read_csv(files["KuaiRand"], infer_schema=False).rename({"is_click": "is_clicked"})
-    frame.write_csv(tmp_path / "log.csv")
-    says = r"log\.csv: .* the columns are those of KuaiRand, which also has 'is_click'"
-    with pytest.raises(LogFormatError, match=says):
-        read_log(tmp_path / "log.csv")
-    # a log of one's own may have such columns
-    roles = {"session": "user_id", "event": "time_ms", "item": "video_id", "chosen": "is_clicked"}
-    assert read_log(tmp_path / "log.csv", columns=roles, clicks="first").n_events == 72
-
-
 def test_ebnerd_without_its_impression_ids_is_no_log_of_visits(
     files: dict[str, Path], tmp_path: Path
 ) -> None:

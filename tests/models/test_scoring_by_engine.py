@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fastgaum.engine import dispatch
-from fastgaum.logs.log import SessionLog, resplit
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.splits import resplit
 from fastgaum.models import networks_model
 from fastgaum.models.user_model import UserModel
 from tests.builders import random_log

@@ -18,7 +18,8 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import CheckpointError, ConfigError, DatasetError
-from fastgaum.logs.log import TRAIN, VALIDATION, SessionLog, resplit
+from fastgaum.logs.log import TRAIN, VALIDATION, SessionLog
+from fastgaum.logs.splits import resplit
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel

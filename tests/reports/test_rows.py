@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgaum.logs.log import resplit
+from fastgaum.logs.splits import resplit
 from fastgaum.metrics.evaluation import Evaluation, HeadFigures
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.reports.comparison import Row, cells_of, compare_rows

@@ -1,0 +1,140 @@
+"""Splits of whole users into train, validation and test, and of sessions by time.
+
+A user's part is a hash of the user's id and of the seed, so it depends neither on the order of
+sessions nor on the other users: a log that has grown keeps it. Shares, 50/25/25 if none are given,
+hold in expectation. A log so small that a part stays empty gives it the user whose hash is nearest
+to the part's own. The rules `half` and `other-half` make two runs that share no user: the users of
+one half train (three quarters of them) and validate, those of the other are the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.errors import ConfigError, LogFormatError, as_given, no_log, require_whole
+from fastgaum.logs.columns import show
+from fastgaum.logs.hashes import Hashes, hash_texts, mix_hashes
+from fastgaum.logs.log import TEST, SessionLog
+
+SplitArray = npt.NDArray[np.int8]
+FRACTIONS = (0.5, 0.25, 0.25)
+WITHIN_HALF = (0.75, 0.25, 0.0)
+USER_RULES = ("user", "half", "other-half")
+"""rules that split whole users by a seed"""
+
+
+def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) -> SessionLog:
+    """Return the log with a new split of whole users: all sessions of a user fall into one part,
+    the same in every order of the sessions, and in a log that has grown.
+
+    `fractions` are the expected shares of users in train, validation and test. Raises ConfigError
+    unless they sum to 1."""
+    if not isinstance(log, SessionLog):
+        raise no_log(log)
+    return log.with_split(split_users(log.user_hashes, seed, fractions=fractions))
+
+
+def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
+    """Return the log split by one of USER_RULES, as `train --split-by` does: `half` and
+    `other-half` of one seed share no training or validation user; `user` is `resplit`.
+
+    Raises:
+        ConfigError: no log is given, or another rule.
+    """
+    if not isinstance(log, SessionLog):
+        raise no_log(log)
+    if rule not in USER_RULES:
+        raise ConfigError(f"rule is {rule!r}, one of {', '.join(USER_RULES)} is required")
+    return log.with_split(split_users(log.user_hashes, seed, rule))
+
+
+def split_users(
+    hashes: Hashes, seed: int, rule: str = "user", fractions: Sequence[float] = FRACTIONS
+) -> SplitArray:
+    """Split of each session, shape (n_sessions,), by one of USER_RULES.
+
+    Args:
+        hashes: of each session's user, shape (n_sessions,).
+        seed: another one gives another split.
+        rule: `other-half` swaps the halves of `half`.
+        fractions: expected shares of users in the parts, by the rule `user`.
+
+    Raises:
+        ConfigError: the shares do not sum to 1, or the seed is no whole number.
+    """
+    require_whole("seed", seed)
+    shares = require_shares(fractions)
+    distinct, of_session = np.unique(hashes, return_inverse=True)
+    drawn = mix_hashes(distinct, np.full(len(distinct), int(seed) % (1 << 64), np.uint64))
+    if rule == "user":
+        return _parts(drawn, shares)[of_session]
+    if rule == "other-half":
+        drawn = ~drawn
+    parts = np.full(len(drawn), TEST, np.int8)
+    half = drawn < np.uint64(1 << 63)
+    parts[half] = _parts(drawn[half] << np.uint64(1), WITHIN_HALF)
+    return parts[of_session]
+
+
+def _parts(drawn: Hashes, fractions: Sequence[float]) -> SplitArray:
+    """Part of each distinct user: where its 64 bits, read as a number from 0 to 1, fall among the
+    shares."""
+    at = (drawn >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    bounds = np.array([0.0, fractions[0], fractions[0] + fractions[1], 1.0])
+    if fractions[2] == 0:
+        bounds[2] = 1.0
+    parts = np.searchsorted(bounds[1:3], at, side="right").astype(np.int8)
+    wanted = [part for part in range(3) if fractions[part] > 0][: len(at)]
+    for part in wanted:
+        sizes = np.bincount(parts, minlength=3)
+        if not sizes[part]:
+            away = np.maximum(bounds[part] - at, at - bounds[part + 1])
+            spare = np.flatnonzero((sizes[parts] > 1) | ~np.isin(parts, wanted))
+            parts[spare[np.lexsort((at[spare], away[spare]))[0]]] = part
+    return parts
+
+
+def split_in_order(n: int, fractions: Sequence[float] = FRACTIONS) -> SplitArray:
+    """Parts of n things in order, bounds rounded half up: n = 5 of (0.5, 0.25, 0.25) → [0, 0, 0, 1,
+    2]."""
+    bounds = np.floor(np.cumsum(require_shares(fractions)[:2]) * n + 0.5).astype(np.int64)
+    return np.searchsorted(bounds, np.arange(n), side="right").astype(np.int8)
+
+
+def shuffled_split(n: int, seed: int, fractions: Sequence[float] = FRACTIONS) -> SplitArray:
+    """Split of n users of a log that is made, not read, shape (n,): the shares are exact."""
+    return split_in_order(n, fractions)[np.random.default_rng(seed).permutation(n)]
+
+
+def split_by_time(log: SessionLog, first_order: pl.Series) -> SplitArray:
+    """Split of each session, shape (n_sessions,), by the time of its first event: the earliest
+    sessions train; those of one time come in the order of their ids' hashes.
+
+    Raises LogFormatError if all sessions start at the same value: the event column then counts
+    events within a session and is no time."""
+    if len(first_order) > 1 and first_order.n_unique() == 1:
+        raise LogFormatError(
+            "split='time' needs times that differ between sessions, every session starts at "
+            f"{show(first_order[0])}: name a time column, --column event=NAME "
+            "(columns={'event': 'NAME'}), or use --split-by user (split='user')"
+        )
+    split = np.empty(len(first_order), np.int8)
+    times = first_order.to_physical().to_numpy()
+    split[np.lexsort((hash_texts(log.session_ids), times))] = split_in_order(len(first_order))
+    return split
+
+
+def require_shares(fractions: Sequence[float]) -> tuple[float, ...]:
+    """The shares of train, validation and test. Raises ConfigError unless they are three numbers
+    that sum to 1."""
+    shares = tuple(fractions) if isinstance(fractions, Sequence | np.ndarray) else (fractions,)
+    numbers = all(isinstance(share, int | float) for share in shares)
+    if not numbers or len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
+        raise ConfigError(
+            f"fractions are {', '.join(map(as_given, shares))}, three shares of train, validation "
+            "and test that sum to 1 are required"
+        )
+    return shares
