@@ -6,6 +6,7 @@ limit."""
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 import polars as pl
@@ -23,8 +24,8 @@ COMPRESSED = (".gz", ".zst")
 
 MOST_COLUMNS = 10_000
 """columns of a table"""
-FIRST_LINES = 64
-"""lines that may say what a file is"""
+LONGEST_FIRST_LINE = 1 << 20
+"""bytes of a file that are looked at for its first row"""
 
 # A damaged page can make polars panic, which is no PolarsError and not even an Exception.
 READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
@@ -60,11 +61,15 @@ def separator_of(kind: str, header: str) -> str:
     return found[0] if len(found) == 1 else usual
 
 
-def _header_line(path: Path) -> str:
+def first_line(path: Path) -> str:
+    """A file's first line without its end, or as much of a longer one as is looked at; of text as
+    it is or compressed. Raises READ_ERRORS."""
     if path.suffix.lower() in COMPRESSED:
-        return lazy_lines(path).head(1).collect().item() or ""
+        lines = lazy_lines(path).head(1).collect()["line"]
+        return (lines[0] if len(lines) else None) or ""
     with path.open("rb") as file:
-        return file.readline(1 << 20).decode("utf-8", errors="replace")
+        start = file.readline(LONGEST_FIRST_LINE).removeprefix(codecs.BOM_UTF8)
+    return start.decode("utf-8", errors="replace").rstrip("\r\n")
 
 
 def lazy_rows(path: Path, separator: str | None = None) -> pl.LazyFrame:
@@ -75,7 +80,7 @@ def lazy_rows(path: Path, separator: str | None = None) -> pl.LazyFrame:
     if kind in SEPARATORS:
         # Everything is read as text: ids keep leading zeros, and a column of mixed types cannot
         # fail halfway.
-        separator = separator or separator_of(kind, _header_line(path))
+        separator = separator or separator_of(kind, first_line(path))
         return pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
     if kind in NDJSON:
         # a column without a value has no type: it is text, as in a csv
@@ -105,24 +110,16 @@ def lazy_lines(path: Path) -> pl.LazyFrame:
     )
 
 
-def first_lines(path: Path) -> list[str]:
-    """The first lines of a file of compressed text. Raises LogFormatError if they cannot be
-    read."""
-    try:
-        return [line or "" for line in lazy_lines(path).head(FIRST_LINES).collect()["line"]]
-    except READ_ERRORS as error:
-        raise LogFormatError(f"'{path.name}' {_damaged(path, one_line(error))}") from None
-
-
 def read_small_parquet(path: Path) -> pl.DataFrame:
     """All columns of a parquet file. Raises LogFormatError if it cannot be read."""
     try:
         return pl.read_parquet(path, glob=False)
     except READ_ERRORS as error:
-        raise LogFormatError(f"'{path.name}' {_damaged(path, one_line(error))}") from None
+        raise LogFormatError(f"'{path.name}' {damage_text(path, one_line(error))}") from None
 
 
-def _damaged(path: Path, found: str) -> str:
+def damage_text(path: Path, found: str) -> str:
+    """What a message says of a file that a library cannot read."""
     kind = file_kind(path)
     name = "parquet" if kind in PARQUET else "arrow" if kind in ARROW else kind[1:]
     return f"is no readable {name} file (cut short or damaged): {found}; copy or write it again"

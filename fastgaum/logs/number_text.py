@@ -28,6 +28,8 @@ _COMMA = r"^[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?$"
 """a number with a decimal comma, or a whole one"""
 _SURE_COMMA = r",\d{1,2}$|,\d{4,}$|\.\d{3},|\d{4},|^[+-]?0\d*,"
 """its comma divides no thousands"""
+MAYBE_THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:\.\d{3})+$"
+"""a number whose points may divide thousands: 1.087"""
 _POINT = r"^[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?$"
 """a number with a decimal point and thousands divided by commas"""
 
@@ -65,35 +67,19 @@ def pointed(text: pl.Expr, decimal: str) -> pl.Expr:
     return pl.when(text.str.contains(_POINT)).then(plain).otherwise(text)
 
 
-def may_be_thousands(text: pl.Expr) -> pl.Expr:
-    """Whether a point in a number may divide thousands: 1.087."""
-    return text.str.contains(r"^[+-]?[1-9]\d{0,2}(?:\.\d{3})+$")
-
-
 def refuse_spoilt(text: pl.Series, where: Callable[[int], str], counted: FaultyNumbers) -> None:
     """Raise LogFormatError for a column of text most of which are numbers, and not all."""
-    kinds = text.to_frame("").select(spoilt(pl.col(""), counted))
-    wrong, filled = kinds["wrong"], len(text) - text.null_count()
-    if wrong.any() and kinds["numbers"].sum() > FEWEST_NUMBERS * filled:
-        raise of_spoilt(text.name, text.filter(wrong), where(int(wrong.arg_max() or 0)))
-
-
-def spoilt(text: pl.Expr, counted: FaultyNumbers) -> tuple[pl.Expr, pl.Expr]:
-    """Of each value: `numbers`, whether it counts as a number; `wrong`, whether it is filled and
-    does not read as one."""
     wrong = text.is_not_null() & text.cast(pl.Float64, strict=False).is_null()
     numbers = text.str.contains(_LIKE if counted == "all" else _DECIMAL_LIKE)
     if counted == "unread":
         numbers &= wrong
-    return numbers.fill_null(value=False).alias("numbers"), wrong.alias("wrong")
-
-
-def of_spoilt(name: str, wrong: pl.Series, where: str) -> LogFormatError:
-    """The error for a column of numbers; wrong: its values that do not read as numbers."""
-    first = ", ".join(repr(value) for value in wrong.unique(maintain_order=True).head(3))
-    return LogFormatError(
-        f"{where} has '{name}' = {wrong[0]!r}, and most values are numbers, which would be read as "
-        f"categories because of it ({len(wrong)} such values: {first}): write numbers as 1234.5 "
-        "and leave no text among them, or name their decimal sign (--decimal , or decimal=','); "
-        "if they are names, begin each with a letter"
+    if not wrong.any() or numbers.sum() <= FEWEST_NUMBERS * (len(text) - text.null_count()):
+        return
+    values, row = text.filter(wrong), int(wrong.arg_max() or 0)
+    first = ", ".join(repr(value) for value in values.unique(maintain_order=True).head(3))
+    raise LogFormatError(
+        f"{where(row)} has '{text.name}' = {values[0]!r}, and most values are numbers, which would "
+        f"be read as categories because of it ({len(values)} such values: {first}): write numbers "
+        "as 1234.5 and leave no text among them, or name their decimal sign (--decimal , or "
+        "decimal=','); if they are names, begin each with a letter"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.number_text import may_be_thousands, pointed
+from fastgaum.logs.number_text import MAYBE_THOUSANDS, pointed
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.public import PUBLIC_LOGS, PublicLog, find_layout
 from fastgaum.logs.schema import LogSchema, resolve_schema
@@ -80,7 +80,7 @@ def with_points_in(table: FileTable, schema: LogSchema, options: ReadOptions) ->
         of_file = dataclasses.replace(table, parts=((path, rows),)).read(text)
         for name in text:
             value = of_file[name].drop_nulls().first()
-            if value is not None and of_file.select(may_be_thousands(pl.col(name)).all()).item():
+            if value is not None and of_file[name].str.contains(MAYBE_THOUSANDS).all():
                 raise LogFormatError(
                     f"'{name}' has values such as {value!r} alone, in a file of semicolons: does "
                     "the point divide thousands or decimals? Name the decimal sign, --decimal , "

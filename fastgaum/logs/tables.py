@@ -27,8 +27,9 @@ from fastgaum.row_files import (
     READ_ERRORS,
     SEPARATORS,
     SIGNS,
+    damage_text,
     file_kind,
-    first_lines,
+    first_line,
     lazy_rows,
     one_line,
     separator_of,
@@ -36,8 +37,6 @@ from fastgaum.row_files import (
 
 EXTENSIONS = (*SEPARATORS, *NDJSON, *PARQUET, *ARROW)
 
-LONGEST_FIRST_LINE = 1 << 16
-"""bytes of a file that are looked at for its first row"""
 MOST_UTF16 = 1 << 29
 """bytes of a file of UTF-16, which is read whole"""
 LONGEST_LINE = 1 << 20
@@ -116,15 +115,34 @@ def open_table(path: Path, delimiter: str | None = None) -> FileTable:
         )
     if path.is_dir():
         return _open_folder(path)
-    nameless = None
-    if _is_lines(path) and path.stat().st_size > 0:
-        first = (first_lines(path) or [""])[0] if is_compressed(path) else _first_line(path)
-        nameless = find_nameless(first)
-    lazy = _scan(path, nameless, delimiter)
+    kind, size, is_text = file_kind(path), path.stat().st_size, _is_text(path)
+    first = _first_line(path) if is_text and size else ""
+    nameless = find_nameless(first)
+    if nameless is None and kind not in EXTENSIONS:
+        raise LogFormatError(
+            f"'{path.name}' has the extension '{kind}', one of {', '.join(EXTENSIONS)} is required"
+            f" (text may be compressed: {', '.join(COMPRESSED)}): convert it"
+        )
+    if size == 0:
+        raise LogFormatError(f"'{path.name}' is empty (0 bytes): a log needs at least one event")
     separator = None
-    if nameless is None and _is_plain(path) and not is_utf16(path):
-        separator = delimiter or separator_of(file_kind(path), _first_line(path))
-    return FileTable(((path, lazy),), _dtypes(path, lazy), _is_lines(path), (), separator)
+    if nameless is not None:
+        delimiter = nameless.separator
+    if _is_plain(path) and is_utf16(path):
+        return _table_of(path, _utf16_rows(path, delimiter))
+    if _is_plain(path):
+        divides = delimiter or separator_of(kind, first)
+        check_lines(path, divides)
+        separator = divides if nameless is None else None
+    try:
+        lazy = lazy_rows(path, delimiter) if nameless is None else _nameless_rows(path, nameless)
+    except READ_ERRORS as error:
+        raise damaged(path, error) from None
+    return _table_of(path, lazy, separator)
+
+
+def _table_of(path: Path, rows: pl.LazyFrame, separator: str | None = None) -> FileTable:
+    return FileTable(((path, rows),), _dtypes(path, rows), _is_text(path), (), separator)
 
 
 class ArrowFrame(Protocol):
@@ -240,7 +258,7 @@ def _open_folder(path: Path) -> FileTable:
             f"folder '{path}' has no parquet shards (it holds {found}): name a file, or a folder "
             "of .parquet files"
         )
-    parts = tuple((shard, _scan(shard)) for shard in shards)
+    parts = tuple(part for shard in shards for part in open_table(shard).parts)
     dtypes = _dtypes(*parts[0])
     for shard, lazy in parts[1:]:
         missing = [column for column in dtypes if column not in _dtypes(shard, lazy)]
@@ -252,55 +270,26 @@ def _open_folder(path: Path) -> FileTable:
     return FileTable(parts, dtypes, untyped=False)
 
 
-def _is_lines(path: Path) -> bool:
+def _is_text(path: Path) -> bool:
     """Whether a file is lines of text, compressed or not; a publisher may give it no extension, or
     one of its own (MovieLens)."""
     return file_kind(path) in ("", ".dat", ".data", *SEPARATORS, *COMPRESSED)
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether it is lines of text as they are."""
-    return _is_lines(path) and not is_compressed(path)
-
-
-def is_compressed(path: Path) -> bool:
-    """Whether a file's name says that it is compressed."""
-    return path.suffix.lower() in COMPRESSED
+    return _is_text(path) and path.suffix.lower() not in COMPRESSED
 
 
 def _first_line(path: Path) -> str:
-    """A file's first line without its end, or as much of a longer one as is looked at."""
     try:
-        with path.open("rb") as file:
-            start = file.readline(LONGEST_FIRST_LINE).removeprefix(codecs.BOM_UTF8)
-    except OSError as error:
-        raise DatasetError(
-            f"cannot read '{path}': {error.strerror}; give a file that can be read"
-        ) from None
-    return start.decode("utf-8", errors="replace").rstrip("\r\n")
-
-
-def _scan(
-    path: Path, nameless: NamelessFile | None = None, delimiter: str | None = None
-) -> pl.LazyFrame:
-    kind, plain = file_kind(path), _is_plain(path)
-    if nameless is None and kind not in EXTENSIONS:
-        raise LogFormatError(
-            f"'{path.name}' has the extension '{kind}', one of {', '.join(EXTENSIONS)} is required"
-            f" (text may be compressed: {', '.join(COMPRESSED)}): convert it"
-        )
-    if path.stat().st_size == 0:
-        raise LogFormatError(f"'{path.name}' is empty (0 bytes): a log needs at least one event")
-    if nameless is not None:
-        delimiter = nameless.separator
-    if plain and is_utf16(path):
-        return _utf16_rows(path, delimiter)
-    if plain:
-        check_lines(path, delimiter or separator_of(kind, _first_line(path)))
-    try:
-        return lazy_rows(path, delimiter) if nameless is None else _nameless_rows(path, nameless)
+        return first_line(path)
     except READ_ERRORS as error:
-        raise damaged(path, error) from None
+        if not _is_plain(path):
+            raise damaged(path, error) from None
+        raise DatasetError(
+            f"cannot read '{path}': {getattr(error, 'strerror', error)}; give a file that can be "
+            "read"
+        ) from None
 
 
 def _nameless_rows(path: Path, kind: NamelessFile) -> pl.LazyFrame:
@@ -364,7 +353,7 @@ def _dtypes(path: Path, lazy: pl.LazyFrame) -> dict[str, pl.DataType]:
             f"'{path.name}' has {len(dtypes)} columns, at most {MOST_COLUMNS} are read: keep those "
             "that you need"
         )
-    if _is_lines(path):
+    if _is_text(path):
         _check_names(path, list(dtypes))
     # A header that is not UTF-8 is read all the same, its bytes replaced.
     if _is_plain(path) and any("\ufffd" in column for column in dtypes) and _first_non_utf8(path):
@@ -389,7 +378,6 @@ def _check_names(path: Path, names: list[str]) -> None:
 
 def damaged(path: Path, error: BaseException) -> LogFormatError:
     """The clearest text for a file that polars refused."""
-    kind = file_kind(path)
     if _is_plain(path):
         place = _first_non_utf8(path) if not is_utf16(path) else None
         if place is not None:
@@ -402,11 +390,7 @@ def damaged(path: Path, error: BaseException) -> LogFormatError:
             f"'{path.name}' is no well-formed csv: {one_line(error)}; check quotes and the number "
             "of columns"
         )
-    name = "parquet" if kind in PARQUET else "arrow" if kind in ARROW else path.suffix[1:]
-    return LogFormatError(
-        f"'{path.name}' is no readable {name} file (cut short or damaged): {one_line(error)}; copy "
-        "or write it again"
-    )
+    return LogFormatError(f"'{path.name}' {damage_text(path, one_line(error))}")
 
 
 def _first_non_utf8(path: Path) -> tuple[int, int] | None:
