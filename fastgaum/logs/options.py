@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import msgspec
 
-from fastgaum.errors import ConfigError, as_given, did_you_mean
+from fastgaum.errors import ConfigError, as_given, did_you_mean, require_known
 from fastgaum.logs.clicks import ClickRule, OutsideRule
 
 SplitRule = Literal["auto", "file", "user", "half", "other-half", "time"]
@@ -157,12 +157,7 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         for option in LOG_RULES:
-            value, known = getattr(self, option), typing.get_args(_TYPES[option])
-            if value not in known:
-                raise ConfigError(
-                    f"{option} is '{value}', one of {', '.join(known)} is "
-                    f"required{did_you_mean(str(value), known)}"
-                )
+            require_known(option, getattr(self, option), typing.get_args(_TYPES[option]))
         if self.grid is not None and self.grid < 1:
             raise ConfigError(f"grid is {self.grid}, a number of columns, at least 1, is required")
         if self.delimiter == "tab":

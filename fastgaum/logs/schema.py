@@ -11,7 +11,7 @@ name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -145,23 +145,17 @@ def resolve_schema(
     if options.clicks == "error":
         roles.pop("click_order", None)
     choice = [roles.get(role) for role in ("chosen", "chosen_index", "click_order")]
-    names = [_squeezed(name) for name in (*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"])]
-    alike = [column for column in dtypes if _squeezed(column) in names]
-    named = (options.candidate_fields, options.context_fields)
-    check_fields(*named, choice, alike, dtypes)
+    _check_fields(options, choice, dtypes)
     _refuse_two(roles, explicit, [column for column in dtypes if column not in fields])
-    past = options.past or None
-    if past is not None:
-        check_past(past, dtypes)
     beside = None
     if "event" in roles and "event" not in explicit:
         others = set(dtypes) - {*roles.values(), *fields}
         beside = find_role("event", [column for column in dtypes if column in others])
     return LogSchema(
         **roles,
-        candidate_fields=named[0],
-        context_fields=named[1],
-        past=past,
+        candidate_fields=options.candidate_fields,
+        context_fields=options.context_fields,
+        past=options.past or None,
         time_beside=beside,
     )
 
@@ -241,9 +235,19 @@ def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) ->
         )
     required = ("session", "chosen") if nested else ("session", "chosen", "item", "event")
     given = {*roles, "chosen"} if "chosen_index" in roles else roles
-    missing = [role for role in required if role not in given]
-    if missing:
-        raise LogFormatError(_missing_text(missing[0], roles, dtypes, nested))
+    role = next((role for role in required if role not in given), None)
+    if role is None:
+        return
+    known = list(dtypes)
+    free = [column for column in known if column not in roles.values()]
+    hint = next((hint for name in ROLE_NAMES[role] if (hint := did_you_mean(name, free))), "")
+    column = hint.split("'")[1] if hint else "NAME"
+    layout = "one row per event" if nested else "one row per displayed candidate"
+    raise LogFormatError(
+        f"no {role} column in a log of {layout} (accepted: {', '.join(ROLE_NAMES[role])}); the "
+        f"columns are {', '.join(known) or 'none'}{hint}: rename it, or pass --column "
+        f"{role}={column} (columns={{'{role}': '{column}'}}){_cure_of_unlabelled(role)}"
+    )
 
 
 def _cure_of_unlabelled(role: str) -> str:
@@ -255,20 +259,6 @@ def _cure_of_unlabelled(role: str) -> str:
         "-1 as an index, where a row is an event): to later displays of a session they are then "
         "without a click; choices without display sets, such as ratings, get some by `fastgaum "
         "data build`"
-    )
-
-
-def _missing_text(role: str, roles: Mapping[str, str], dtypes: Iterable[str], nested: bool) -> str:
-    known = list(dtypes)
-    free = [column for column in known if column not in roles.values()]
-    hint = next((hint for name in ROLE_NAMES[role] if (hint := did_you_mean(name, free))), "")
-    column = hint.split("'")[1] if hint else "NAME"
-    layout = "one row per event" if nested else "one row per displayed candidate"
-    return (
-        f"no {role} column in a log of {layout} (accepted: {', '.join(ROLE_NAMES[role])}); the "
-        "columns are"
-        f" {', '.join(known) or 'none'}{hint}: rename it, or pass --column {role}={column} "
-        f"(columns={{'{role}': '{column}'}}){_cure_of_unlabelled(role)}"
     )
 
 
@@ -288,33 +278,29 @@ def is_list(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.List | pl.Array)
 
 
-def check_fields(
-    of_candidates: Iterable[str],
-    of_events: Iterable[str],
-    choice: Iterable[str | None],
-    alike: Iterable[str],
-    dtypes: Mapping[str, pl.DataType],
+def _check_fields(
+    options: ReadOptions, choice: Sequence[str | None], dtypes: Mapping[str, pl.DataType]
 ) -> None:
-    """Raise LogFormatError for a field that is no column, or says what was chosen; and for a field
-    of the events that is one of the candidates too, or holds lists.
+    """Raise LogFormatError for a field that is no column, or says what was chosen; for a field of
+    the events that is one of the candidates too, or holds lists; and for a past that holds none.
 
-    choice: the columns of the choice; alike: those that have such a name and play no role.
-    """
-    for column in of_candidates:
+    choice: the columns of the choice."""
+    for column in options.candidate_fields:
         require_column(column, dtypes, "a candidate field")
         if column in choice:
             raise LogFormatError(
                 f"column '{column}' is the choice itself, it cannot be a candidate field: leave it "
                 "out"
             )
-    for column in of_events:
+    alike = columns_named((*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"]), dtypes)
+    for column in options.context_fields:
         require_column(column, dtypes, "a context field")
         if column in choice or column in alike:
             raise LogFormatError(
                 f"column '{column}' says what was chosen, it cannot be a context field: leave it "
                 "out, or rename it if it means something else"
             )
-        if column in of_candidates:
+        if column in options.candidate_fields:
             raise LogFormatError(
                 f"column '{column}' is named as a candidate field and as a context field, one is "
                 "required: context if an event has one value, candidate if its candidates have "
@@ -325,14 +311,11 @@ def check_fields(
                 f"column '{column}' holds lists, a context field has one value per event: name a "
                 "plain column, or pass it as a candidate field if it has one value per candidate"
             )
-
-
-def check_past(column: str, dtypes: Mapping[str, pl.DataType]) -> None:
-    """Raise LogFormatError unless a column may hold the items of a user's past."""
-    require_column(column, dtypes, "the past")
-    if not is_list(dtypes[column]):
-        raise LogFormatError(
-            f"column '{column}' holds {dtypes[column]}, the past of a user is a list of items: "
-            "save it as lists in parquet or arrow, or give a table of actions (--actions FILE), "
-            "a row for each"
-        )
+    if options.past:
+        require_column(options.past, dtypes, "the past")
+        if not is_list(dtypes[options.past]):
+            raise LogFormatError(
+                f"column '{options.past}' holds {dtypes[options.past]}, the past of a user is a "
+                "list of items: save it as lists in parquet or arrow, or give a table of actions "
+                "(--actions FILE), a row for each"
+            )

@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import ConfigError, LogFormatError, as_given, no_log, require_whole
+from fastgaum.errors import (
+    ConfigError,
+    LogFormatError,
+    as_given,
+    no_log,
+    require_known,
+    require_whole,
+)
 from fastgaum.logs.columns import show
 from fastgaum.logs.hashes import Hashes, hash_texts, mix_hashes
 from fastgaum.logs.log import TEST, SessionLog
@@ -46,8 +53,7 @@ def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
     """
     if not isinstance(log, SessionLog):
         raise no_log(log)
-    if rule not in USER_RULES:
-        raise ConfigError(f"rule is {rule!r}, one of {', '.join(USER_RULES)} is required")
+    require_known("rule", rule, USER_RULES)
     return log.with_split(split_users(log.user_hashes, seed, rule))
 
 

@@ -32,7 +32,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
-from fastgaum.errors import ConfigError, as_given, did_you_mean
+from fastgaum.errors import ConfigError, as_given, did_you_mean, require_known
 from fastgaum.kernels.synthetic import (
     L2,
     SHANNON,
@@ -142,11 +142,7 @@ class SyntheticWorld:
             ("length_law", self.length_law, tuple(LENGTHS)),
             ("order", self.order, ("none", "random", "popularity")),
         ):
-            if value not in known:
-                raise ConfigError(
-                    f"{option} is {as_given(value)}, one of {', '.join(known)} is "
-                    f"required{did_you_mean(value, known)}"
-                )
+            require_known(option, value, known)
         _require("max_display", self.max_display, MIN_DISPLAY, 1000, Integral)
         _require("n_items", self.n_items, self.max_display, 2**31 - 1, Integral)
         _require("seed", self.seed, 0, 2**63 - 1, Integral)
