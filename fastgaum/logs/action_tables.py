@@ -62,10 +62,8 @@ class ActionTable:
         """Read a table in any format that `read_log` takes; the log's own names of columns go
         before those of NAMES.
 
-        Raises:
-            LogFormatError: it has no session or user, or no item; a value is missing; lists of one
-                row differ in length; or times are of another kind than a number or a time.
-        """
+        Raises LogFormatError for a missing column or value, lists of one row that differ in length,
+        and times that are neither numbers nor times."""
         with naming_table("actions", path):
             return cls._read(Path(path), schema)
 
@@ -127,13 +125,9 @@ class ActionTable:
         """Row of the table, event (a row of `events`), item and kind of each action that an event
         follows.
 
-        Args:
-            events: session, user and order of each event of the log, sorted by session and order.
-            has_times: whether orders compare events of different sessions.
-
-        Raises:
-            LogFormatError: its times cannot be compared with those of the log's events.
-        """
+        events: session, user and order of each, sorted by session and order; has_times: whether
+        orders compare events of different sessions. Raises LogFormatError for times that cannot be
+        compared."""
         owner = "user" if self.of_users else "session"
         events = events.with_row_index("event").with_columns(owner=owner)
         rows = self.rows.with_row_index("row")
@@ -198,18 +192,10 @@ def pack_actions(
     table: ActionTable | None,
     has_times: bool,
 ) -> Actions | None:
-    """The actions of a log; None where none are asked for.
+    """The actions of a log; None where none are asked for. Raises as `ActionTable.rows_of`.
 
-    Args:
-        events: session, user, order and row of each event of the log, sorted by session and order.
-        item_ids: the text of each item code.
-        pasts: the past of each row, as `past_column` gives it; None: not asked for.
-        table: the table of actions, if one is given.
-        has_times: as in `ActionTable.rows_of`.
-
-    Raises:
-        LogFormatError: as `ActionTable.rows_of`.
-    """
+    events: session, user, order and row of each, sorted by session and order; pasts: the past of
+    each row, as `past_column` gives it; None: not asked for."""
     if pasts is None and table is None:
         return None
     kinds = {PAST} if pasts is not None else set()

@@ -79,16 +79,12 @@ class AuditRule:
 
 
 def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
-    """Fold the raw rows of a log to candidates in the order of their first rows.
+    """Fold the raw rows of a log to candidates in the order of their first rows: their display
+    sets, and of each candidate its event, item, first_row and last_row; how many rows it has, the
+    click's own included; views, its rows without a click or the sum of the log's own view counts;
+    whether it was chosen; and appearance, the first row of its item.
 
-    Returns:
-        Their display sets, and of each candidate its event, item, first_row and last_row; how many
-        rows it has, the click's own included; views, its rows without a click or the sum of the
-        log's own view counts; whether it was chosen; and appearance, the first row of its item.
-
-    Raises:
-        LogFormatError: `log` was not made of these rows.
-    """
+    Raises LogFormatError where `log` was not made of these rows."""
     if not isinstance(raw, Rows):
         raise LogFormatError(
             f"the raw rows of a log are what fastgaum.logs.read.raw_rows gives, got {as_given(raw)}"
@@ -256,12 +252,10 @@ def tail_probability(
     ties: npt.NDArray[np.integer], sizes: npt.NDArray[np.integer], excess: float
 ) -> float:
     """Return P(sum of X - sum of 1/n >= excess), X = 1/t with probability t/n, else 0, independent;
-    excess > 0.
+    excess > 0; ties t and sizes n of shape (n,).
 
-    ties t and sizes n have the shape (n,). Saddlepoint approximation of Lugannani and Rice (1980)
-    with Daniels' (1987) correction for sums on the whole numbers. With ties the sum moves in
-    smaller steps than 1, for which the correction errs upwards: the p-value is then larger than
-    need be, never smaller."""
+    Saddlepoint approximation of Lugannani and Rice (1980) with Daniels' (1987) correction for sums
+    on the whole numbers, which errs upwards where ties make the steps smaller."""
     free = ties < sizes  # where all candidates tie X is constant
     # one number for a pair: rows of a matrix are sorted slowly
     most = int(sizes.max()) + 1

@@ -42,22 +42,15 @@ CATEGORIES_OF_TIME = {"hour": _HOURS, "day": _DAYS}
 def time_columns(
     names: Sequence[str], events: pl.DataFrame, has_times: bool, taken: Iterable[str]
 ) -> dict[str, Column]:
-    """Context made of the times of events.
+    """Context made of the times of events, by names of `options.TIME_FIELDS`.
 
     gap is log(1 + seconds) since the event before in its session, 0 for the first; of times that
     are numbers, of the number's own unit. hour and day are those of the clock as written: of text,
     what stands before the offset from UTC; of a column with a zone, that zone's.
 
-    Args:
-        names: of `options.TIME_FIELDS`.
-        events: session and order of each event, and the clock if order does not show it; those of a
-            session come in order.
-        has_times: whether that order is one of numbers or times.
-        taken: names of the log's other fields.
-
-    Raises:
-        LogFormatError: the log has no such times, or a field of that name.
-    """
+    events: session and order of each, those of a session in order, and the clock if order does not
+    show it; taken: names of other fields. Raises LogFormatError for a name of `taken`, and without
+    times."""
     order, session = events["order"], events["session"].to_numpy()
     kind = order.dtype if has_times else pl.String()
     columns: dict[str, Column] = {}

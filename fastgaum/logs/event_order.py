@@ -56,12 +56,8 @@ def parse_order(column: pl.Series) -> pl.Series | None:
 
 
 def order_of(column: pl.Series) -> pl.Series | None:
-    """The same where the order counts.
-
-    Raises:
-        LogFormatError: some of the text reads as numbers or times and some does not, or the day and
-            the month of a date can be exchanged.
-    """
+    """The same where the order counts. Raises LogFormatError where some of the text reads as
+    numbers or times and some does not, or the day and the month of a date can be exchanged."""
     parsed = parse_order(column)
     if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
         text = column.cast(pl.String)

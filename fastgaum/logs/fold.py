@@ -83,11 +83,6 @@ def pack_rows(
     neither says anything about the order of rows. Of an event's clicks the first is its choice, or
     by `clicks="each"` all are, one after the other (`logs.successive`).
 
-    Args:
-        rows: the rows.
-        options: how to read them.
-        actions: what users did between displays.
-
     Raises LogFormatError for two choices or two contexts in one event, a session with two users or
     splits, for non-finite fields, and for actions that are not of these events."""
     check_size(rows.n_rows)

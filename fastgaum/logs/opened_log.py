@@ -38,11 +38,8 @@ class OpenedLog:
 
 def open_log(source: LogSource | FileTable, options: ReadOptions) -> OpenedLog:
     """Open a log's file or folder, or a frame. A public log brings its roles, columns and options;
-    an option that is given comes before them.
-
-    Raises:
-        LogFormatError: it is missing, unknown or damaged, or lacks a required role's column.
-    """
+    an option that is given comes before them. Raises LogFormatError as `open_table`, and for a role
+    without a column."""
     if isinstance(source, str | os.PathLike):
         table, layout = open_known(Path(source), options.delimiter)
     else:
@@ -62,12 +59,8 @@ def open_log(source: LogSource | FileTable, options: ReadOptions) -> OpenedLog:
 
 def with_points_in(table: FileTable, schema: LogSchema, options: ReadOptions) -> FileTable:
     """A table with the numbers of its fields written with a point, where the options name their
-    decimal sign.
-
-    Raises:
-        LogFormatError: none is named and 1.087 may be a thousand: what divides columns by
-            semicolons often writes decimal commas.
-    """
+    decimal sign. Raises LogFormatError where none is named and 1.087 may be a thousand: what
+    divides columns by semicolons often writes decimal commas."""
     fields = (*schema.candidate_fields, *schema.context_fields)
     text = [name for name in fields if table.dtypes.get(name) == pl.String]
     if not table.untyped or not text or (options.decimal is None and table.separator != ";"):
@@ -91,11 +84,7 @@ def with_points_in(table: FileTable, schema: LogSchema, options: ReadOptions) ->
 
 def open_known(path: Path, delimiter: str | None = None) -> tuple[FileTable, PublicLog | None]:
     """Open a log's file or folder, and say which public log it is; None if it is none. In a folder
-    that holds more, the file of displays, or of choices, is found by its publisher's name.
-
-    Raises:
-        LogFormatError: it is missing, unknown or damaged.
-    """
+    that holds more, the file of displays, or of choices, is found by its publisher's name."""
     if path.is_dir():
         for layout in PUBLIC_LOGS:
             for file in (path / (name + end) for name in layout.files for end in ("", *COMPRESSED)):

@@ -101,11 +101,7 @@ def read_with_rows(
     found: Located, *, options: ReadOptions = DEFAULT_OPTIONS
 ) -> tuple[SessionLog, Rows]:
     """A log that was found and is not a saved one, and its rows as `raw_rows` gives them: both of
-    one reading.
-
-    Raises:
-        DatasetError, LogFormatError, ConfigError: as `load`.
-    """
+    one reading. Raises as `load`."""
     found.verify()
     options = options.over(found.options)
     if not found.simulated:

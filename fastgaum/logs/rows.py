@@ -41,17 +41,9 @@ from fastgaum.logs.schema import LogSchema, is_list
 def candidate_rows(
     table: pl.DataFrame, schema: LogSchema, options: ReadOptions, *, untyped: bool = False
 ) -> Rows:
-    """Turn a table into rows of one candidate each.
-
-    Args:
-        table: the columns that the schema and the options name, a row per candidate or per event.
-        schema: which column plays which role.
-        options: how to read it.
-        untyped: numbers may be given as text (csv).
-
-    Raises:
-        LogFormatError: a value breaks a rule of the layout.
-    """
+    """Turn a table, a row per candidate or per event, into rows of one candidate each; `untyped`:
+    numbers may be given as text (csv). Raises LogFormatError for a value that breaks a rule of the
+    layout."""
     if table.height == 0:
         raise LogFormatError("the log is empty (no rows): at least one event is required")
     if schema.nested:

@@ -85,23 +85,17 @@ def _check_new(columns: Iterable[str], log: SessionLog) -> None:
 def attach_item_table(
     log: SessionLog, path: str | os.PathLike[str], vectors: Sequence[str] = ()
 ) -> SessionLog:
-    """Return the log with every other column of an item table as a static item field.
+    """Return the log with every other column of an item table as a static item field; `vectors` are
+    columns of lists of numbers, one vector per item.
 
     The table (any format that `read_log` takes) has an item column and one row per item; rows of
     items that the log never displays are left out. Text becomes categories, code -1 where an item
     or a value is missing; numbers become float32, and a missing item or value gets the mean of the
-    log's other items.
+    log's others.
 
-    Args:
-        log: the log.
-        path: the table.
-        vectors: columns of lists of numbers, one vector per item.
-
-    Raises:
-        LogFormatError: a missing item column, an item with two rows, a number that is not finite, a
-            column named like another field, a table that holds none of the log's items, or vectors
-            of different lengths.
-    """
+    Raises LogFormatError without an item column, for an item with two rows, a number that is not
+    finite, a column named like another field, none of the log's items, and vectors of different
+    lengths."""
     with naming_table("item table", path):
         return _with_items(log, *_read_table(Path(path), "item"), vectors)
 
@@ -144,15 +138,9 @@ def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) ->
     """The vectors of items, (n_items, d), of a column of lists; a missing one is the mean of the
     others.
 
-    Args:
-        column: of a table of items.
-        ids: the items of its rows.
-        row_of_item: row of each of the items that are asked for, -1 for none.
-
-    Raises:
-        LogFormatError: the column holds no lists of numbers, or they have different lengths, a
-            number is not finite, or no item has a vector.
-    """
+    ids: the items of the column's rows; row_of_item: row of each item asked for, -1 for none.
+    Raises LogFormatError for lists that are not of numbers, of one length and finite, and without a
+    vector."""
     name, dtype = column.name, column.dtype
     if not isinstance(dtype, pl.List | pl.Array) or not dtype.inner.is_numeric():
         raise LogFormatError(
@@ -216,18 +204,11 @@ def attach_user_table(
 
     The table has one row per user, in any format that `read_log` takes. Whole numbers and text are
     categories, decimal numbers are numbers, as in all context. A missing category has code -1, a
-    missing number the mean of the table's others.
+    missing number the mean of the table's others. `column` is the log's own name for its users,
+    which the table may have too; None: its sessions are its users.
 
-    Args:
-        log: the log.
-        path: the table.
-        column: the log's own name for its users, which the table may have too; None: its sessions
-            are its users.
-
-    Raises:
-        LogFormatError: there is no user column, a user has two rows or no name, a number is not
-            finite, a user of the log has no row, or a column is named like another field.
-    """
+    Raises LogFormatError without a user column, for a user with two rows, no name or no row, a
+    number that is not finite, and a column named like another field."""
     file, owners = Path(path), log.user_ids
     assert owners is not None
     with naming_table("user table", file):

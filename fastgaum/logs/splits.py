@@ -46,11 +46,8 @@ def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) 
 
 def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
     """Return the log split by one of USER_RULES, as `train --split-by` does: `half` and
-    `other-half` of one seed share no training or validation user; `user` is `resplit`.
-
-    Raises:
-        ConfigError: no log is given, or another rule.
-    """
+    `other-half` of one seed share no training or validation user; `user` is `resplit`. Raises
+    ConfigError for no log and for another rule."""
     if not isinstance(log, SessionLog):
         raise no_log(log)
     require_known("rule", rule, USER_RULES)
@@ -60,17 +57,12 @@ def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
 def split_users(
     hashes: Hashes, seed: int, rule: str = "user", fractions: Sequence[float] = FRACTIONS
 ) -> SplitArray:
-    """Split of each session, shape (n_sessions,), by one of USER_RULES.
+    """Split of each session, shape (n_sessions,), by one of USER_RULES; `other-half` swaps the
+    halves of `half`.
 
-    Args:
-        hashes: of each session's user, shape (n_sessions,).
-        seed: another one gives another split.
-        rule: `other-half` swaps the halves of `half`.
-        fractions: expected shares of users in the parts, by the rule `user`.
-
-    Raises:
-        ConfigError: the shares do not sum to 1, or the seed is no whole number.
-    """
+    hashes: of each session's user, shape (n_sessions,); fractions: expected shares of users in the
+    parts, by the rule `user`. Raises ConfigError for shares that do not sum to 1 and for a seed
+    that is no whole number."""
     require_whole("seed", seed)
     shares = require_shares(fractions)
     distinct, of_session = np.unique(hashes, return_inverse=True)

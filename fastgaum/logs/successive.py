@@ -40,11 +40,8 @@ def choices_of(
     """Position of each event's first click, -1 for none, and what there was of clicks.
 
     clicks: the candidates that were clicked, ascending; the event of each, and its click, a number
-    by which the clicks of an event are sorted, n_rows where it has no place among them.
-
-    Raises:
-        LogFormatError: an event has several clicks, and may not; or their order is not known.
-    """
+    by which the clicks of an event are sorted, n_rows where it has no place among them. Raises
+    LogFormatError where an event has several clicks, and may not; or their order is not known."""
     counts = np.bincount(clicks["event"], minlength=len(display_offsets) - 1)
     several = counts > 1
     wrong = first_true(several)
@@ -83,14 +80,11 @@ def with_each_click(log: SessionLog, clicks: pl.DataFrame, options: ReadOptions)
 
 
 def successive(log: SessionLog, numbers: IntArray, no_click: bool) -> SessionLog:
-    """Return a log of one event per display as one of successive choices.
+    """Return a log of one event per display, whose choices are not looked at, as one of successive
+    choices.
 
-    Args:
-        log: its choices are not looked at.
-        numbers: number of each candidate's click in its display, -1 for none, shape
-            (n_candidates,).
-        no_click: whether a display ends with an event without a click.
-    """
+    numbers: of each candidate's click in its display, -1 for none, shape (n_candidates,); no_click:
+    whether a display ends with an event without a click."""
     sizes, display = np.diff(log.display_offsets).astype(np.int64), log.event_of_candidate()
     n_clicks = np.bincount(display[numbers >= 0], minlength=log.n_events)
     # what is left at the end is an event of its own

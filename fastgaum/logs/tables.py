@@ -168,12 +168,8 @@ class _Stream:
 
 
 def frame_of(source: object) -> pl.DataFrame:
-    """The rows of a frame in memory. Levels of pandas' index that have names are columns.
-
-    Raises:
-        LogFormatError: it is no frame, two of its columns have one name, or a column's type is none
-            that a log may hold.
-    """
+    """The rows of a frame in memory; levels of pandas' index that have names are columns. Raises
+    LogFormatError for no frame, two columns of one name, and a type that a log may not hold."""
     kind = type_name(source)
     try:
         if isinstance(source, pl.LazyFrame):
