@@ -149,8 +149,7 @@ def away(
 
 def paid_of(task: AwayTask) -> Paid:
     """Do one task, with one thread."""
-    log, seed, plan = task.log, task.seed, task.plan
-    setting = plan.setting(log)
+    log, seed, plan, setting = task.log, task.seed, task.plan, task.plan.setting(task.log)
     learner = Learner(SlateQ.name, plan.config.replace(seed=plan.config.seed + seed), plan.users)
     found: Paid = {}
     with one_thread():

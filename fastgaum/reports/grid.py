@@ -229,8 +229,7 @@ def run_one(run: GridRun, log: SessionLog, device: str) -> RunOutcome:
 
 
 def split_log(log: SessionLog, seed: int | None) -> SessionLog:
-    """The log with another split of whole users, or with its own; arrays other than the split are
-    shared."""
+    """The log with another split of whole users, or with its own; it shares all other arrays."""
     return log if seed is None else resplit(log, seed)
 
 
