@@ -12,6 +12,7 @@ import time
 import traceback
 import typing
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
@@ -142,6 +143,10 @@ def parse_resplits(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+LOST = (
+    "the system ended a process beside it or its own, most likely because memory ran out: give "
+    "--jobs 1, or fewer models"
+)
 NO_SELECTION = "—"
 """stands for the selection of a model that chooses no epoch"""
 
@@ -176,8 +181,9 @@ def run_all(
     """Yield each run's outcome as it ends, with its place in `runs`; at most `jobs` runs at a time.
 
     `logs` are the logs with their own splits: each run splits its log anew if it says so. A run
-    that diverges, or meets a bug of its model, is an outcome too: it must not cost the others their
-    figures. Closing the iterator, or a mistake in the input, ends all at once.
+    that diverges, meets a bug of its model, or is ended by the system, is an outcome too: it must
+    not cost those that have ended their figures. Closing the iterator, or a mistake in the input,
+    ends all at once.
 
     Raises:
         LogFormatError, ConfigError: from a run.
@@ -196,9 +202,15 @@ def run_all(
             name: save_log(log, Path(folder) / str(i)) for i, (name, log) in enumerate(logs.items())
         }
         tasks = [(runs[i], folders[runs[i].dataset], device) for i in order]
+        lost = set(order)
         with closing(side_by_side(_run_saved, tasks, jobs)) as outcomes:
-            for place, outcome in outcomes:
-                yield order[place], outcome
+            try:
+                for place, outcome in outcomes:
+                    lost.remove(order[place])
+                    yield order[place], outcome
+            except BrokenProcessPool:
+                for i in sorted(lost):
+                    yield i, LOST
 
 
 def run_one(run: GridRun, log: SessionLog, device: str) -> RunOutcome:

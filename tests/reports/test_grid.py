@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from contextlib import closing
+
 import pytest
 
 from fastgaum.errors import ConfigError
-from fastgaum.reports.grid import GridPlan, parse_resplits
+from fastgaum.logs.synthetic import synthesise
+from fastgaum.reports.grid import LOST, GridPlan, parse_resplits, run_all
 
 
 def test_every_split_has_every_seed_from_the_one_that_is_set() -> None:
@@ -58,3 +62,16 @@ def test_resplits() -> None:
             parse_resplits(text)
     with pytest.raises(ConfigError, match=r"--resplit 9\.\.2 is an empty range: write 2\.\.9"):
         parse_resplits("1,9..2")
+
+
+def test_a_process_that_the_system_ends_costs_only_the_runs_that_had_not_ended() -> None:
+    logs = {"sample": synthesise(60, preset="sample")[0]}
+    # so many that they cannot end before the kill
+    runs = GridPlan(["random"], 500, settings={}).runs(list(logs))
+    with closing(run_all(logs, runs, 2, "cpu")) as outcomes:
+        first, _ = next(outcomes)
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        others = dict(outcomes)
+    assert sorted([first, *others]) == list(range(500))
+    assert LOST in others.values()
