@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.baselines.base import Arrays
 from fastgaum.features.batches import Batch
 from fastgaum.features.numbers import item_numbers, totals_of
@@ -73,13 +73,11 @@ class KeyCounts:
     def of(cls, keys: FieldKeys, train: EncodedSessions) -> Self:
         """Count the candidates of the whole training split by their keys."""
         unique, groups = np.unique(keys, return_inverse=True)
-        return cls(unique, ItemCounts(*_totals(groups, len(unique), train)))
+        return cls(unique, _count_groups(groups, len(unique), train, np.ones(len(keys), np.bool_)))
 
     def totals(self, keys: FieldKeys) -> TrainingTotals:
         """What training says of the candidates' keys; zeros for an unknown one."""
-        rows = np.searchsorted(self.keys, keys)
-        known = self.keys[np.minimum(rows, len(self.keys) - 1)] == keys
-        return totals_of(self.counts, np.where(known, rows, -1).astype(np.int32))
+        return totals_of(self.counts, _find_rows(self.keys, keys))
 
 
 @dataclass(frozen=True)
@@ -161,11 +159,7 @@ class FieldColumns:
         return {
             f"fields.{at}.{name}": values
             for at, one in enumerate(self.counts)
-            for name, values in zip(
-                ("keys", "displays", "choices", "expected"),
-                (one.keys, one.counts.displays, one.counts.choices, one.counts.expected),
-                strict=True,
-            )
+            for name, values in ({"keys": one.keys} | vars(one.counts)).items()
         }
 
     @classmethod
@@ -241,26 +235,27 @@ class FieldColumns:
 def chosen_before(batch: BatchTensors, n_ids: int, window: int) -> sparse.csr_matrix:
     """How often each id is in the last `window` choices before each event, shape (n_events,
     n_ids)."""
-    read, prefix_starts = prefixes(batch.token_offsets, window)
+    read, starts = prefixes(batch.token_offsets, window)
     ids = batch.tokens.ids.numpy()
     tokens = sparse.csr_matrix(
         (np.ones(len(ids), dtype=np.float32), ids, batch.tokens.offsets.numpy()),
         shape=(batch.tokens.n_bags, n_ids),
     )
-    ones = np.ones(len(read), dtype=np.float32)
-    starts = np.zeros(batch.n_events + 1, dtype=np.int64)
-    starts[batch.later_events.numpy() + 1] = np.diff(prefix_starts.numpy())
-    shape = (batch.n_events, batch.tokens.n_bags)
-    return sparse.csr_matrix((ones, read.numpy(), np.cumsum(starts)), shape=shape) @ tokens
+    event = np.repeat(batch.later_events.numpy(), np.diff(starts.numpy()))
+    ones, shape = np.ones(len(read), dtype=np.float32), (batch.n_events, batch.tokens.n_bags)
+    return sparse.csr_matrix((ones, (event, read.numpy())), shape=shape) @ tokens
 
 
-def _totals(groups: npt.NDArray[np.integer], n: int, train: EncodedSessions) -> TrainingTotals:
-    """Displays, choices and expected choices of training candidates by their groups."""
-    sizes = np.diff(train.display_offsets)
-    return TrainingTotals(
-        np.bincount(groups, minlength=n),
-        np.bincount(groups[train.chosen_candidates], minlength=n),
-        np.bincount(groups, np.repeat(1 / sizes, sizes), n),
+def _count_groups(
+    groups: npt.NDArray[np.integer], n: int, train: EncodedSessions, counts: BoolArray
+) -> ItemCounts:
+    """Displays, choices and expected choices of training candidates by their groups; `counts` says
+    which candidates are counted."""
+    sizes, chosen = np.diff(train.display_offsets), train.chosen_candidates
+    return ItemCounts(
+        np.bincount(groups, counts, n).astype(np.int64),
+        np.bincount(groups[chosen], counts[chosen], n).astype(np.int64),
+        np.bincount(groups, np.repeat(1 / sizes, sizes) * counts, n).astype(np.float64),
     )
 
 
@@ -270,35 +265,27 @@ def _totals_before(counted: FieldKeys, keys: FieldKeys, training: Training) -> T
     counted: the keys of the candidates that are counted; keys: of those that are read."""
     order, whole = training.order, training.counted
     unique, groups = np.unique(counted, return_inverse=True)
-    rows = np.searchsorted(unique, keys)
-    known = unique[np.minimum(rows, len(unique) - 1)] == keys
-    sizes, read = _sizes_of_sessions(whole), _sizes_of_sessions(training.read)
-    # blocks are numbered from 1 on, 0 being what is counted and not read
-    width, session, first, parts = order.n_blocks + 1, 0, 0, []
+    rows = _find_rows(unique, keys)
+    sizes, read = (
+        np.diff(one.display_offsets[one.session_offsets]) for one in (whole, training.read)
+    )
+    session, first, found = 0, 0, list[TrainingTotals]()
     for number in range(order.n_orders):
-        blocks = order.blocks(whole.users, number) + 1
-        # the sessions of an order are read block by block
-        of_read = np.sort(blocks[blocks > 0])
-        of_candidate = np.repeat(of_read, read[session : session + len(of_read)])
-        here = slice(first, first + len(of_candidate))
-        pairs = groups * width + np.repeat(blocks, sizes)
-        unique_pairs, pair_groups = np.unique(pairs, return_inverse=True)
-        wanted = rows[here] * width
-        start = np.searchsorted(unique_pairs, wanted)
-        stop = np.searchsorted(unique_pairs, wanted + of_candidate)
-        sums = (
-            np.cumsum(np.append(0, one)) for one in _totals(pair_groups, len(unique_pairs), whole)
-        )
-        parts.append([np.where(known[here], one[stop] - one[start], 0) for one in sums])
-        session, first = session + len(of_read), here.stop
-    displays, choices, expected = (np.concatenate(one) for one in zip(*parts, strict=True))
-    # not below 0 by rounding
-    return TrainingTotals(displays, choices, np.maximum(expected, 0.0))
+        blocks = order.blocks(whole.users, number)
+        for block in range(order.n_blocks):
+            before = _count_groups(groups, len(unique), whole, np.repeat(blocks < block, sizes))
+            # the sessions of an order are read block by block
+            stop = session + int((blocks == block).sum())
+            last = first + int(read[session:stop].sum())
+            found.append(totals_of(before, rows[first:last]))
+            session, first = stop, last
+    return TrainingTotals(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def _sizes_of_sessions(encoded: EncodedSessions) -> npt.NDArray[np.integer]:
-    """Candidates of each session."""
-    return np.diff(encoded.display_offsets[encoded.session_offsets])
+def _find_rows(known: FieldKeys, keys: FieldKeys) -> IntArray:
+    """Row of each key among known ones, ascending; -1 for another."""
+    rows = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[rows] == keys, rows, -1).astype(np.int32)
 
 
 def _stacked(columns: list[npt.NDArray[np.generic]], n: int) -> FloatArray:

@@ -64,7 +64,9 @@ def test_learns(name: str, protocol: str) -> None:
         pytest.skip("it knows nothing")
     log = co_choice_log() if name in CO_CHOICE else toy_log()
     check_learns(made(name, protocol, rounds=60), log)
-    check_beats_random(made(name, protocol, epochs=20, rounds=200, **ONE))
+    # what reads fields is held to the truth below
+    if name in WITHOUT_FIELDS:
+        check_beats_random(made(name, protocol, epochs=20))
 
 
 READERS = [(name, protocol) for name, protocol in CASES if name not in WITHOUT_FIELDS]
