@@ -11,8 +11,6 @@ import numpy as np
 
 from fastgaum.kernels._jit import Array
 
-Distribution = tuple[list[float], float]
-
 
 def per_event(
     rule: Callable[[list[float]], list[float]],

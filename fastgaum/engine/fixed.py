@@ -27,7 +27,7 @@ from fastgaum.kernels import scorer as kernels
 from fastgaum.kernels.examination import examine
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.histories import Recurrent
-from fastgaum.nets.networks import Scorer, TowerScorer
+from fastgaum.nets.networks import Scorer
 
 Vectors = Callable[[slice], FloatArray]
 """standardised vectors of some rows of items, (n, dim)"""
@@ -68,20 +68,19 @@ def _flat(parameters: Iterable[Tensor]) -> tuple[FloatArray, Callable[[Tensor], 
 class FixedScorer:
     """A scorer that no longer learns."""
 
-    def __init__(self, scorer: Scorer | TowerScorer, vectors: Vectors | None, n: int) -> None:
+    def __init__(self, scorer: Scorer, vectors: Vectors | None, n: int) -> None:
         """Copy its weights. vectors: of n items, where towers read any."""
-        tower = scorer.tower if isinstance(scorer, TowerScorer) else None
-        deep = scorer.deep if isinstance(scorer, TowerScorer) else scorer
-        parameters: list[Tensor] = [*dense_parameters(deep)]
+        tower = scorer.tower
+        parameters: list[Tensor] = [*dense_parameters(scorer)]
         linear = None if tower is None or tower.numbers is None else tower.numbers.weight
         dense, place = _flat([*parameters, *([] if linear is None else [linear])])
-        starts = starts_of(deep, place)
+        starts = starts_of(scorer, place)
         if linear is not None:
             starts[kernels.LINEAR] = place(linear)
-        wide = NO_TABLE if deep.wide is None else _array(deep.wide.table)
-        widths = widths_of(deep)
+        wide = NO_TABLE if scorer.wide is None else _array(scorer.wide.table)
+        widths = widths_of(scorer)
         self.weights = kernels.ScorerWeights(
-            _array(deep.first.table), wide, dense, starts, widths, KINDS[type(deep.act)]
+            _array(scorer.first.table), wide, dense, starts, widths, KINDS[type(scorer.act)]
         )
         self.towers: towers.TowerWeights | None = None
         if tower is not None:

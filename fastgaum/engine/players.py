@@ -23,7 +23,7 @@ from fastgaum.kernels import examination as kernels
 from fastgaum.kernels.choice import Loss
 from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import Recurrent
-from fastgaum.nets.networks import RewardPlayer, Scorer, TowerScorer
+from fastgaum.nets.networks import RewardPlayer, Scorer
 from fastgaum.nets.tensors import Bags, BatchTensors
 
 
@@ -139,7 +139,7 @@ class EnginePlayer:
 
     def __init__(
         self,
-        scorer: Scorer | TowerScorer,
+        scorer: Scorer,
         states: EngineStates | None,
         n_ids: int,
         config: Config,
@@ -147,7 +147,7 @@ class EnginePlayer:
         weight_decay: float,
     ) -> None:
         self.scorer: ScorerLayer | TowerScorerLayer = (
-            TowerScorerLayer(scorer) if isinstance(scorer, TowerScorer) else ScorerLayer(scorer)
+            ScorerLayer(scorer) if scorer.tower is None else TowerScorerLayer(scorer, scorer.tower)
         )
         tables: list[SparseTable] = self.scorer.own_tables(n_ids)
         dense = self.scorer.dense_parameters()

@@ -1,4 +1,5 @@
-"""`TowerScorer` by hand, and the table of items that candidates, context and past choices share.
+"""A `Scorer` with towers by hand, and the table of items that candidates, context and past choices
+share.
 
 Products of an event are taken in the kernels too: numpy's BLAS has threads of its own, which wait
 for each other on busy cores."""
@@ -30,7 +31,7 @@ from fastgaum.kernels import towers as kernels
 from fastgaum.kernels.choice import GIVEN, SCORES, Loss
 from fastgaum.kernels.optimiser import add_rows, group_bags
 from fastgaum.nets.bags import BagLinear
-from fastgaum.nets.networks import TowerScorer
+from fastgaum.nets.networks import Scorer
 from fastgaum.nets.tensors import Bags
 from fastgaum.nets.towers import TwoTower
 
@@ -109,10 +110,8 @@ class TowerLayer:
 class TowerScorerLayer:
     """A scorer of two towers with a network beside them."""
 
-    def __init__(self, scorer: TowerScorer) -> None:
-        self.scorer = scorer
-        self.deep = ScorerLayer(scorer.deep)
-        self.tower = TowerLayer(scorer.tower)
+    def __init__(self, scorer: Scorer, tower: TwoTower) -> None:
+        self.scorer, self.deep, self.tower = scorer, ScorerLayer(scorer), TowerLayer(tower)
         self.rate, self.share = self.tower.rate, self.deep.share
         self.own: ItemTable | None = None
         self.items: ItemTable | None = None
@@ -128,14 +127,14 @@ class TowerScorerLayer:
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """The network's, then w, then the towers', and of the items what no other module has."""
-        numbers = self.scorer.tower.numbers
+        numbers = self.tower.tower.numbers
         own = [] if numbers is None else [cast(nn.Parameter, numbers.weight)]
         items = [] if self.own is None else self.own.dense_parameters()
         return [*self.deep.dense_parameters(), *own, *self.tower.dense_parameters(), *items]
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block; `items` is there, or has been set."""
-        numbers = self.scorer.tower.numbers
+        numbers = self.tower.tower.numbers
         self.deep.bind(optimiser, None if numbers is None else numbers.weight)
         assert self.items is not None
         self.items.bind(optimiser)

@@ -3,7 +3,7 @@
 The generator and the reward model are both scorers. One small network with shared weights scores
 every candidate, so permuting a display set permutes its scores. Its first layer on the multi-hot
 vector [state; bag] factorises: W [s; x_a] = W_s s (once per event) + Σ_{f ∈ bag(a)} E_f (a gather)
-+ W_x numbers. A `TowerScorer` has two towers (`nets.towers`) beside that network, or alone.
++ W_x numbers. With `tower_dim` two towers (`nets.towers`) stand beside that network.
 
 What is known of an event beside its candidates, its context, follows the history in the state. One
 table of vectors, `RewardPlayer.items`, is read by candidates, context and past choices. Where
@@ -39,9 +39,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh
 
 
 class Scorer(nn.Module):
-    """(state, display set) → one number per candidate; no click is pinned at 0 and is not
-    scored."""
+    """(state, display set) → one number per candidate, by a network, and by two towers beside it
+    where there are some, whose dot product holds the linear path too; no click is pinned at 0 and
+    is not scored."""
 
+    items: BagLinear | None
+    """the towers' table of items where it is this scorer's own"""
+    tower: TwoTower | None
     examination: Examination | None
     """what each place adds; None where places are not kept apart"""
 
@@ -55,17 +59,7 @@ class Scorer(nn.Module):
         wide: bool = False,
         name: str = "",
     ) -> None:
-        """Draw the parameters.
-
-        Args:
-            sizes: what the candidates' bags hold.
-            state_dim: numbers of a state.
-            hidden: widths of the hidden layers.
-            activation: of the hidden layers, a key of `ACTIVATIONS`.
-            dropout: rate after each hidden layer.
-            wide: whether there is a linear path from bag to score beside the network.
-            name: of the tables, where the user makes them.
-        """
+        """Draw the parameters; `wide` adds a linear path from bag to score beside the network."""
         super().__init__()
         widths = (*hidden, 1)
         self.first = bag_layer(sizes, widths[0], 0.1, f"{name}.first")
@@ -75,11 +69,12 @@ class Scorer(nn.Module):
         self.wide = bag_layer(linear, 1, 0.0, f"{name}.wide") if wide else None
         self.act = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
-        self.examination = None
+        self.items = self.tower = self.examination = None
         self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
         """Return scores, shape (n_candidates,); `states` has shape (n_events, state_dim)."""
+        tower = None if self.tower is None else self.tower(candidates, states, display_offsets)
         x: Tensor = self.first(candidates) + expand_to_candidates(
             self.from_state(states), display_offsets, candidates.n_bags
         )
@@ -87,39 +82,16 @@ class Scorer(nn.Module):
             x = layer(self.dropout(self.act(x)))
         if self.wide is not None:
             x = x + self.wide(candidates)
-        return at_their_places(x.squeeze(1), self.examination, display_offsets)
-
-    def scale(self, factor: float) -> None:
-        """Multiply all scores by a factor."""
-        for layer in (self.rest[-1], self.wide, self.examination):
-            for parameter in () if layer is None else layer.parameters():
-                parameter.mul_(factor)
-
-
-class TowerScorer(nn.Module):
-    """As `Scorer`, with two towers beside the network. Their dot product holds the linear path
-    too."""
-
-    examination: Examination | None
-
-    def __init__(self, items: BagLinear | None, tower: TwoTower, deep: Scorer) -> None:
-        """`items`: the tower's table where it is this scorer's own, None where another has it."""
-        super().__init__()
-        self.items, self.tower, self.deep = items, tower, deep
-        self.examination = None
-
-    def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
-        """Return scores, shape (n_candidates,); `states` has shape (n_events, state_dim)."""
-        scores: Tensor = self.tower(candidates, states, display_offsets)
-        scores = scores + self.deep(candidates, states, display_offsets)
+        scores = x.squeeze(1) if tower is None else tower + x.squeeze(1)
         return at_their_places(scores, self.examination, display_offsets)
 
     def scale(self, factor: float) -> None:
         """Multiply all scores by a factor."""
-        self.tower.scale(factor)
-        self.deep.scale(factor)
-        if self.examination is not None:
-            self.examination.later.mul_(factor)
+        if self.tower is not None:
+            self.tower.scale(factor)
+        for layer in (self.rest[-1], self.wide, self.examination):
+            for parameter in () if layer is None else layer.parameters():
+                parameter.mul_(factor)
 
 
 def scorer_of(
@@ -130,26 +102,17 @@ def scorer_of(
     dropout: float = 0.0,
     items: BagLinear | None = None,
     items_at: Sequence[int] = (),
-) -> Scorer | TowerScorer:
+) -> Scorer:
     """The scorer that a configuration asks for.
 
-    Args:
-        config: says which paths there are.
-        sizes: what the candidates' bags hold, and the places that are examined apart.
-        state_dim: numbers of a state.
-        name: of the tables, where the user makes them.
-        dropout: rate, in training.
-        items: vectors of the ids that another module owns; None: the scorer has its own.
-        items_at: as in `TwoTower`.
-    """
+    `items` are vectors of the ids that another module owns; None: the scorer has its own.
+    `items_at`: as in `TwoTower`."""
     wide = config.wide and not config.tower_dim
-    deep = Scorer(sizes, state_dim, config.hidden, config.activation, dropout, wide, name)
-    scorer: Scorer | TowerScorer = deep
+    scorer = Scorer(sizes, state_dim, config.hidden, config.activation, dropout, wide, name)
     if config.tower_dim:
-        own = items is None
-        rows = vector_table(sizes, config.tower_dim, f"{name}.items") if items is None else items
-        tower = TwoTower(rows, sizes.n_numbers, state_dim, dropout, items_at)
-        scorer = TowerScorer(rows if own else None, tower, deep)
+        if items is None:
+            items = scorer.items = vector_table(sizes, config.tower_dim, f"{name}.items")
+        scorer.tower = TwoTower(items, sizes.n_numbers, state_dim, dropout, items_at)
     if sizes.places:
         scorer.examination = Examination(sizes.places)
     return scorer
@@ -297,7 +260,7 @@ class Networks(nn.Module):
         )
         of_reward = replace(sizes, places=tuple(logit / config.eta for logit in places))
         self.player = RewardPlayer(config, of_reward, context, encoder)
-        self.generator: Scorer | TowerScorer | None = None
+        self.generator: Scorer | None = None
         if config.players == "adversarial":
             self.generator = scorer_of(
                 config, sizes, self.player.state_dim, "generator", config.dropout

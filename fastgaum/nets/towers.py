@@ -45,14 +45,8 @@ class TwoTower(nn.Module):
     ) -> None:
         """Draw the parameters.
 
-        Args:
-            items: T, whose owner is another module, (n_ids, dim).
-            n_numbers: numbers of a candidate.
-            state_dim: numbers of a state.
-            dropout: rate on the state and on the user's hidden layer.
-            items_at: where vectors of items stand in a state; a candidate's likeness to each is a
-                part of its score from the start.
-        """
+        Another module owns `items`, T, (n_ids, dim). `items_at` says where vectors of items stand
+        in a state: a candidate's likeness to each is a part of its score from the start."""
         super().__init__()
         # in a tuple, which torch does not search for modules: the owner has its parameters
         self._items = (items,)

@@ -34,7 +34,7 @@ from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, SESSION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
-from fastgaum.nets.networks import Scorer, TowerScorer
+from fastgaum.nets.networks import Scorer
 
 ITEM_STATISTICS = ("log_displays", "log_choices", "choice_rate")
 """what a policy may know of an item's training events"""
@@ -202,9 +202,7 @@ class _Fields:
         return np.where(counts > 0, sums / np.maximum(counts, 1), other).astype(np.float32)
 
 
-def item_features(
-    catalogue: Catalogue, reward: Scorer | TowerScorer, n_features: int
-) -> FloatArray:
+def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> FloatArray:
     """Features of each item, (n_items, ≤ n_features): principal components, then log displays, log
     choices, choice rate.
 
@@ -223,7 +221,7 @@ def item_features(
             f"{n_features}"
         )
     statistics = _standardised(catalogue.statistics)
-    layer = reward.tower.items if isinstance(reward, TowerScorer) else reward.first
+    layer = reward.first if reward.tower is None else reward.tower.items
     n, n_ids = catalogue.n_items, catalogue.space.n_ids
     table = rows_of_table(layer, catalogue.vectors, n + 1)
     own = [at for at, one in enumerate(catalogue.space.categorical) if one.source not in OF_PLACE]
