@@ -201,8 +201,6 @@ class BagSizes:
     """size of an embedding below the first layer; 0 for none"""
     tables: TableMaker | None = None
     """makes the tables where they are not to be ours"""
-    items: BagLinear | None = None
-    """a table of vectors that several networks read, where there is one"""
     vector_dim: int = 0
     """numbers of an item's vector, which a table of vectors projects; 0 for none"""
     places: tuple[float, ...] = ()
@@ -221,10 +219,3 @@ def bag_layer(
         return BagLinear(n_ids, sizes.n_numbers, out, item_dim, init_std, bias)
     rows = OwnTable(sizes.tables, name, n_ids, item_dim or out, init_std)
     return cast(BagLinear, OwnBagLinear(rows, sizes.n_numbers, out, item_dim, bias))
-
-
-def history_input(sizes: BagSizes, out: int, init_std: float, name: str) -> BagLinear:
-    """As `bag_layer`, over the shared table of items where there is one."""
-    if sizes.items is None:
-        return bag_layer(sizes, out, init_std, name)
-    return cast(BagLinear, SharedBagLinear(sizes.items, sizes.n_numbers, out))

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer, bag_sum, history_input
+from fastgaum.nets.bags import BagLinear, BagSizes, SharedBagLinear, bag_layer, bag_sum
 from fastgaum.nets.segments import has_triton, segment_ids
 from fastgaum.nets.sequences import lstm, prefixes, time_major
 from fastgaum.nets.tables import TableMaker, drawn, normal_table
@@ -122,12 +123,18 @@ class Recurrent(HistoryEncoder):
     The input projection is a gather from a (features × gates) table; the recurrence is packed.
     """
 
-    def __init__(self, sizes: BagSizes, dim: int, layers: int = 1) -> None:
+    def __init__(
+        self, sizes: BagSizes, dim: int, layers: int = 1, items: BagLinear | None = None
+    ) -> None:
+        """Draw the parameters; `items` are vectors of ids that others read too."""
         super().__init__()
         self.state_dim = dim
         self.layers = layers
         bound = 1 / math.sqrt(dim)
-        self.input = history_input(sizes, 4 * dim, bound / 2, "history.input")
+        if items is None:
+            self.input = bag_layer(sizes, 4 * dim, bound / 2, "history.input")
+        else:
+            self.input = cast(BagLinear, SharedBagLinear(items, sizes.n_numbers, 4 * dim))
         self.weight_hh = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(layers))
         self.weight_ih = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(layers - 1))
         self.bias_ih = nn.ParameterList(_uniform(bound, 4 * dim) for _ in range(layers - 1))
@@ -317,10 +324,10 @@ def history_encoder(
         return PositionWeight(
             n_ids, config.history_window, config.history_weights, config.hidden[0]
         )
-    sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables, items)
+    sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables)
     if config.history == "bilstm":
         return PrefixBiLstm(sizes, config.history_dim, config.history_layers)
-    return Recurrent(sizes, config.history_dim, config.history_layers)
+    return Recurrent(sizes, config.history_dim, config.history_layers, items)
 
 
 def _uniform(bound: float, *shape: int) -> nn.Parameter:

@@ -255,9 +255,7 @@ class Networks(nn.Module):
         places: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
-        sizes = BagSizes(
-            n_ids, n_numbers, config.item_dim, tables, None, context.vector_dim, places
-        )
+        sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables, context.vector_dim, places)
         of_reward = replace(sizes, places=tuple(logit / config.eta for logit in places))
         self.player = RewardPlayer(config, of_reward, context, encoder)
         self.generator: Scorer | None = None
