@@ -124,7 +124,8 @@ def test_what_cannot_read_fields_is_named() -> None:
 def test_trees_read_place_and_category_together(name: str) -> None:
     """The bar: with a real order and a category that decides, within a point of the truth."""
     # as above, relations are noise here
-    model, log = made(name, "bags", relations=False), deciding_logs.place_and_category(6000)
+    model = made(name, "bags", relations=False, **ONE)
+    log = deciding_logs.place_and_category(6000)
     model.fit(log.log)
     assert log.gap(model) < 1
 
