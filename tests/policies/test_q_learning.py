@@ -3,6 +3,7 @@ and their files."""
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import combinations
 from pathlib import Path
 
@@ -12,19 +13,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import Estimate, adaptation, difference, judge
 from fastgaum.policies.heuristics import RandomPolicy
-from fastgaum.policies.q_learning import Steps
-from fastgaum.policies.registry import LEARNERS, load_policy, save_policy, untrained
+from fastgaum.policies.q_learning import Steps, explore
+from fastgaum.policies.registry import LEARNERS, POLICY_FORMAT, load_policy, save_policy, untrained
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.slateq import SlateQ, SlateSteps, best_slates
 from fastgaum.policies.training import train_policy
 from fastgaum.worlds.pools import Pool
 from tests.policies.contract import check_policy
-from tests.policies.small_world import TiringWorld
+from tests.policies.small_world import TiringWorld, keys_at, keys_of
 
 TINY = PolicyConfig(width=8, towers=(8,), episodes=2, users=32, warm_up=64, batch=32, evaluations=2)
 
@@ -286,3 +288,79 @@ def test_intervals_of_seeds() -> None:
             judge([RandomPolicy()] * 3, world, setting, 10),
             judge([RandomPolicy()] * 2, world, setting, 10),
         )
+
+
+@pytest.mark.parametrize("towers", [(), (7,)])
+@pytest.mark.parametrize("pool", [Pool(), Pool("per_user", 7)])
+def test_the_cascade_is_the_arg_max_place_by_place(towers: tuple[int, ...], pool: Pool) -> None:
+    """Each place against Q^j of every item, the network called pair by pair."""
+    world, k, n = TiringWorld(), 3, 6
+    policy = CascadeDqn(world, k, pool, PolicyConfig(width=12, towers=towers))
+    states = np.random.default_rng(0).standard_normal((n, policy.n_read)).astype(np.float32)
+    pools = pool.draw(pool.keys(keys_at(1, n)), world.n_items)
+    places, values = policy.best_slates(states, pools, policy.networks)
+    for user in range(n):
+        own = pools if pools.ndim == 1 else pools[user]
+        before: list[int] = []
+        for j, network in enumerate(policy.networks):
+            shown = torch.from_numpy(
+                policy.item_features[own[before]].reshape(1, j, policy.item_features.shape[1])
+            ).expand(len(own), -1, -1)
+            state = torch.from_numpy(states[user : user + 1]).expand(len(own), -1)
+            scores = (
+                network(state, shown, torch.from_numpy(policy.item_features[own])).detach().numpy()
+            )
+            value = scores[places[user, j]]
+            scores[before] = -np.inf
+            assert value >= scores.max() - 1e-5
+            before.append(int(places[user, j]))
+        assert values[user] == pytest.approx(value, abs=1e-5)
+        assert len(set(before)) == k
+
+
+@given(st.integers(1, 6), st.integers(0, 6), st.floats(0, 1), st.integers(0, 999))
+def test_exploration_keeps_slates_distinct(k: int, more: int, epsilon: float, seed: int) -> None:
+    n_pool = k + more
+    rng = np.random.default_rng(seed)
+    places = np.array([rng.permutation(n_pool)[:k] for _ in range(20)], np.int32)
+    result = explore(places, keys_of(seed, 20), n_pool, epsilon)
+    assert all(len(set(row)) == k for row in result.tolist())
+    assert result.min() >= 0
+    assert result.max() < n_pool
+    if epsilon == 0:
+        assert (result == places).all()
+
+
+def test_exploration_fills_the_share_asked_for() -> None:
+    places = np.tile(np.arange(3, dtype=np.int32), (20_000, 1))
+    result = explore(places, keys_of(1, 20_000), 50, 0.3)
+    assert (result != places).mean() == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_file_says_what_the_policy_was_trained_with(tmp_path: Path) -> None:
+    """Where it meets users with something else, that is said; functions of one's own are not
+    known."""
+    world, file = TiringWorld(), tmp_path / "policy.safetensors"
+    setting = Setting(2, 5, Pool("per_user", 6), "contrast", [0.1, 0.3])
+    policy = untrained("slateq", world, 2, setting.pool, PolicyConfig())
+    save_policy(policy, file, setting)
+    saved = load_policy(file, world)
+    assert saved.setting == setting
+    assert saved.notes(setting) == []
+    other = dataclasses.replace(setting, horizon=20, reward="utility", pool=Pool())
+    assert saved.notes(other, ("horizon", "reward", "leaving", "pool")) == [
+        "the policy was trained with horizon 5 and meets horizon 20",
+        "the policy was trained with reward contrast and meets reward utility",
+        "the policy was trained with pool per_user and meets pool fixed",
+    ]
+    save_policy(policy, file, Setting(2, 5, reward=lambda response, slates, states: slates[:, 0]))
+    assert load_policy(file, world).unknown == ("reward",)
+    assert load_policy(file, world).notes(Setting(2, 5)) == [
+        "the policy's file does not say the reward that it was trained with: it meets reward "
+        "utility"
+    ]
+    state = load_state(file, POLICY_FORMAT, "", State)
+    for wrong in ({"horizon": 2.5}, {"reward": "likes"}, {"leaving": [2.0]}, {"horizon": 0}):
+        save_state(file, POLICY_FORMAT, state | {"setting": wrong})
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_policy(file, world)
