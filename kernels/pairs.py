@@ -37,13 +37,6 @@ class PairCounts(NamedTuple):
     """right item, -1 in a free entry, and place in keys, int32, shape (2 · n_pairs, 2)"""
 
 
-class PairRow(NamedTuple):
-    """The pairs of a left item."""
-
-    start: int
-    size: int
-
-
 class Hashed(NamedTuple):
     """A display set, and room for what finds its pairs."""
 
@@ -120,10 +113,11 @@ def ask_for_marks(starts: Array, marks: Array, left: int, hashes: Array) -> None
 
 
 @jit_leaf
-def find_marked(row: PairRow, marks: Array, hashes: Array, places: Array, marked: Array) -> int:
+def find_marked(
+    start: int, size: int, marks: Array, hashes: Array, places: Array, marked: Array
+) -> int:
     """Write to `marked` those of some places of a display set that a row's marks do not rule out,
     and return how many; hashes: as in `Hashed`."""
-    start, size = row
     n = 0
     for i in range(len(places) if size > 0 else 0):
         place = places[i]
@@ -134,10 +128,9 @@ def find_marked(row: PairRow, marks: Array, hashes: Array, places: Array, marked
 
 
 @jit_leaf
-def find_pair(row: PairRow, entries: Array, right: int, hashed: int) -> int:
+def find_pair(start: int, size: int, entries: Array, right: int, hashed: int) -> int:
     """Place in the keys of a pair with the left item of a row that has pairs, or −1; hashed:
     `hash_of` the right item."""
-    start, size = row
     at = hashed * (2 * size) >> 32
     found = entries[2 * start + at, 0]
     while found >= 0 and found != right:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ._jit import Array, jit, jit_leaf
 from .candidate_counts import PackedSessions, slot
-from .pairs import Hashed, PairCounts, PairRow, find_marked, find_pair
+from .pairs import Hashed, PairCounts, find_marked, find_pair
 from .products import copy
 
 
@@ -272,10 +272,10 @@ def add_rivals(shown: Hashed, tables: PairTables, sums: Array) -> None:
         # one that no other is compared with has one rival more beside it
         if len(places) > most and _absent(place, places):
             others = places[:most]
-        row = PairRow(starts[a], starts[a + 1] - starts[a])
-        for i in range(find_marked(row, marks, hashes, others, marked)):
+        start, size = starts[a], starts[a + 1] - starts[a]
+        for i in range(find_marked(start, size, marks, hashes, others, marked)):
             other = marked[i]
-            at = find_pair(row, entries, rows[other], hashes[other, 0])
+            at = find_pair(start, size, entries, rows[other], hashes[other, 0])
             if at < 0 or other == place:
                 continue
             seen, wins, losses = counts[at, 0], counts[at, 1], counts[at, 2]
@@ -301,10 +301,10 @@ def add_follows(shown: Hashed, h: int, follows: PairCounts, sums: Array) -> None
     n_items, _, starts, _, counts, marks, entries = follows
     if h < 0 or h >= n_items:
         return
-    row = PairRow(starts[h], starts[h + 1] - starts[h])
-    for i in range(find_marked(row, marks, hashes, all_places, marked)):
+    start, size = starts[h], starts[h + 1] - starts[h]
+    for i in range(find_marked(start, size, marks, hashes, all_places, marked)):
         place = marked[i]
-        at = find_pair(row, entries, rows[place], hashes[place, 0])
+        at = find_pair(start, size, entries, rows[place], hashes[place, 0])
         if at < 0:
             continue
         seen, chosen = counts[at, 0], counts[at, 1]

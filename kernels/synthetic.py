@@ -13,30 +13,18 @@ from .draws import pick, uniform
 SHANNON, L2 = 0, 1
 
 
-class KnownItems(NamedTuple):
-    """What is true of the items."""
+class UtilityLaw(NamedTuple):
+    """Makes utilities; a taste becomes decay · taste + (1 − decay) · latents[chosen]."""
 
     base: Array
     """utility without a user, shape (n_items,)"""
     latents: Array
     """direction of each item, shape (n_items, dim)"""
-
-
-class TasteLaw(NamedTuple):
-    """How a taste weighs items, and moves: decay · taste + (1 − decay) · latents[chosen]."""
-
     affinity: float
     """weight of ⟨taste, latents[item]⟩"""
     repeat: float
     """added for an item that was chosen before"""
     decay: float
-
-
-class UtilityLaw(NamedTuple):
-    """What makes utilities."""
-
-    items: KnownItems
-    taste: TasteLaw
 
 
 class ChoiceLaw(NamedTuple):
@@ -167,12 +155,9 @@ def simulate(
     u(s, a) = base[a] + affinity ⟨s, latents[a]⟩ + repeat · [a was chosen before in the
     session]; s starts at 0 and becomes decay · s + (1 − decay) · latents[chosen] after an event
     (decay · s without a click). The law adds what it says of the place to eta · u."""
-    (base, latents), taste = utility
-    dim, examination, furthest = (
-        latents.shape[1],
-        law.log_examination,
-        len(law.log_examination) - 1,
-    )
+    base, latents, affinity, repeat, decay = utility
+    dim, examination = latents.shape[1], law.log_examination
+    furthest = len(examination) - 1
     widest, longest = 1, 1
     for event in range(len(display_offsets) - 1):
         widest = max(widest, display_offsets[event + 1] - display_offsets[event])
@@ -193,11 +178,11 @@ def simulate(
                 value = 0.0
                 for d in range(dim):
                     value += state[d] * latents[code, d]
-                value = base[code] + taste.affinity * value
-                if taste.repeat != 0.0:
+                value = base[code] + affinity * value
+                if repeat != 0.0:
                     for j in range(n_chosen):
                         if chosen_before[j] == code:
-                            value += taste.repeat
+                            value += repeat
                             break
                 events.utility[start + i] = value
                 values[i] = law.eta * value + examination[min(i, furthest)]
@@ -211,30 +196,24 @@ def simulate(
             choice = pick(rng.random(), probs[:size], none)
             events.choices[event] = choice
             for d in range(dim):
-                state[d] *= taste.decay
+                state[d] *= decay
                 if choice >= 0:
-                    state[d] += (1.0 - taste.decay) * latents[shown[choice], d]
+                    state[d] += (1.0 - decay) * latents[shown[choice], d]
             if choice >= 0:
                 chosen_before[n_chosen] = shown[choice]
                 n_chosen += 1
 
 
-class BaitLaw(NamedTuple):
-    """What makes users bored: boredom rises by 1 after bait, else it falls, within 0 … most."""
+class TrueLaw(NamedTuple):
+    """Moves users of a world; boredom rises by 1 after bait, else it falls, within 0 … most."""
 
+    utility: UtilityLaw
     is_bait: Array
     """shape (n_items,)"""
     cost: float
     """taken from every utility per unit of boredom"""
     recovery: float
     most: float
-
-
-class TrueLaw(NamedTuple):
-    """What moves users of a world."""
-
-    utility: UtilityLaw
-    bait: BaitLaw
 
 
 class ShownSlates(NamedTuple):
@@ -303,8 +282,8 @@ def true_utilities(
 
     u = base + affinity ⟨taste, latents[item]⟩ + repeat · [chosen before] − cost · boredom."""
     taste, boredom, chosen_before = users
-    (base, latents), (affinity, repeat, _) = law.utility
-    cost = law.bait.cost
+    base, latents, affinity, repeat, _ = law.utility
+    cost = law.cost
     for user in range(first, last):
         for place in range(pools.shape[1]):
             item = pools[user if len(pools) > 1 else 0, place]
@@ -371,8 +350,8 @@ def true_step(
     utilities, probs, none = weights
     taste, boredom, chosen_before = users
     places, items, utilities_chosen = choices
-    (_, latents), (_, _, decay) = law.utility
-    is_bait, _, recovery, most = law.bait
+    latents, decay = law.utility.latents, law.utility.decay
+    _, is_bait, _, recovery, most = law
     for user in range(first, last):
         if not active[user]:
             continue

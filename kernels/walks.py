@@ -4,7 +4,7 @@ that were displayed under it, each as likely, and on from there."""
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,17 +13,6 @@ from .crossed import CrossedCounts, CrossedEvents, Displayers
 
 FLOOR = 1e-5
 """probability that is added to a walk's, which may be 0"""
-
-
-class Nearness(NamedTuple):
-    """A walk that goes from a value to one of the items that were displayed under it, each as
-    likely, and on from there."""
-
-    two: Array
-    """probability to be at the target after two steps from each value, float32; as long as there
-    are values, or items if these are more"""
-    back: Array
-    """whether each item is displayed under the target, uint8, shape (n_items,)"""
 
 
 @jit
@@ -42,27 +31,26 @@ def walk_numbers(
 
     events: their values are the items of another field, (n_events,); turns: the events by value."""
     n_values = len(table.events)
-    walk = Nearness(
-        np.zeros(max(n_values, len(displayers.starts) - 1), np.float32),
-        np.zeros(len(displayers.starts) - 1, np.uint8),
-    )
-    target = -1
+    n_items, target = len(displayers.starts) - 1, -1
+    # probability to be at the target after two steps from each value, and whether each item is
+    # displayed under the target
+    near, back = np.zeros(max(n_values, n_items), np.float32), np.zeros(n_items, np.uint8)
     for event in turns:
         if events.values[event] != target:
-            _forget_walk(table, displayers, target, walk)
+            _forget_walk(table, displayers, target, near, back)
             target = events.values[event]
-            _walk_back(table, displayers, target, walk)
+            _walk_back(table, displayers, target, near, back)
         for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
-            item, two, three, back = events.items[candidate], 0.0, 0.0, 0
+            item, two, three, leads = events.items[candidate], 0.0, 0.0, 0
             if item >= 0 and target >= 0:
-                back = walk.back[item]
+                leads = back[item]
             if 0 <= item < n_values and target >= 0:
-                two = float(walk.two[item])
-                three = _mean_of_row(table, item, walk)
+                two = float(near[item])
+                three = _mean_of_row(table, item, near)
             out[candidate, columns[0]] = math.log(two + FLOOR)
             out[candidate, columns[1]] = math.log(three + FLOOR)
             out[candidate, columns[2]] = 1.0 if two > 0 else 0.0
-            out[candidate, columns[3]] = back
+            out[candidate, columns[3]] = leads
 
 
 @jit_leaf
@@ -71,7 +59,9 @@ def _degree(table: CrossedCounts, value: int) -> Any:
 
 
 @jit_leaf
-def _walk_back(table: CrossedCounts, displayers: Displayers, target: int, walk: Nearness) -> None:
+def _walk_back(
+    table: CrossedCounts, displayers: Displayers, target: int, near: Array, back: Array
+) -> None:
     """Write the probabilities of two steps to a target, and what is displayed there; all 0 on
     entry."""
     if target < 0:
@@ -79,7 +69,7 @@ def _walk_back(table: CrossedCounts, displayers: Displayers, target: int, walk: 
     n_items = len(displayers.starts) - 1
     if target < len(table.events):
         for i in range(table.starts[target], table.starts[target + 1]):
-            walk.back[table.items[i]] = 1
+            back[table.items[i]] = 1
     for i in range(displayers.starts[target], displayers.starts[target + 1]):
         middle = displayers.values[i]
         step = np.float32(1) / np.float32(_degree(table, middle))
@@ -87,26 +77,28 @@ def _walk_back(table: CrossedCounts, displayers: Displayers, target: int, walk: 
             continue
         for j in range(displayers.starts[middle], displayers.starts[middle + 1]):
             value = displayers.values[j]
-            walk.two[value] += step / np.float32(_degree(table, value))
+            near[value] += step / np.float32(_degree(table, value))
 
 
 @jit_leaf
-def _forget_walk(table: CrossedCounts, displayers: Displayers, target: int, walk: Nearness) -> None:
+def _forget_walk(
+    table: CrossedCounts, displayers: Displayers, target: int, near: Array, back: Array
+) -> None:
     """Set to 0 what `_walk_back` has written."""
     if target < 0:
         return
     if target < len(table.events):
         for i in range(table.starts[target], table.starts[target + 1]):
-            walk.back[table.items[i]] = 0
+            back[table.items[i]] = 0
     for i in range(displayers.starts[target], displayers.starts[target + 1]):
         middle = displayers.values[i]
         if middle < len(displayers.starts) - 1:
             for j in range(displayers.starts[middle], displayers.starts[middle + 1]):
-                walk.two[displayers.values[j]] = 0
+                near[displayers.values[j]] = 0
 
 
 @jit_leaf
-def _mean_of_row(table: CrossedCounts, value: int, walk: Nearness) -> Any:
+def _mean_of_row(table: CrossedCounts, value: int, near: Array) -> Any:
     """Mean of the probabilities of two steps over what was displayed under a value."""
     total = np.float32(0)
     first, last = np.uint64(table.starts[value]), np.uint64(table.starts[value + 1])
@@ -114,5 +106,5 @@ def _mean_of_row(table: CrossedCounts, value: int, walk: Nearness) -> Any:
     if n <= 0:
         return 0.0
     for i in range(first, last):
-        total += walk.two[np.uint32(table.items[i])]
+        total += near[np.uint32(table.items[i])]
     return float(total) / n

@@ -199,7 +199,7 @@ class Planner:
         """States after each outcome: taste (n_states, n_items + 1, dim) and boredom (n_states,
         n_items + 1)."""
         w, n, decay = self.world, self.world.n_items, float(self.world.world.decay)
-        bait = w.law.bait
+        bait = w.law
         moved = np.repeat(decay * taste[:, None], n + 1, axis=1)
         moved[:, :n] += (1.0 - decay) * w.latents
         step = np.append(np.where(w.is_bait, 1.0, -bait.recovery), -bait.recovery)

@@ -38,9 +38,7 @@ from fastgaum.kernels.synthetic import (
     SHANNON,
     ChoiceLaw,
     DisplayDraw,
-    KnownItems,
     SimulatedEvents,
-    TasteLaw,
     UtilityLaw,
     simulate,
 )
@@ -253,10 +251,10 @@ class SyntheticWorld:
         np.cumsum(sizes + MIN_DISPLAY, out=displays[1:])
         return ends.astype(np.int32), displays.astype(np.int32)
 
-    @property
-    def taste_law(self) -> TasteLaw:
-        """Affinity, repeat and decay, as kernels read them."""
-        return TasteLaw(float(self.affinity), float(self.repeat), float(self.decay))
+    def utility_law(self, base: Float64Array, latents: FloatArray) -> UtilityLaw:
+        """What makes utilities of items of these bases and directions, as kernels read it."""
+        laws = float(self.affinity), float(self.repeat), float(self.decay)
+        return UtilityLaw(base, latents, *laws)
 
     @property
     def choice_law(self) -> ChoiceLaw:
@@ -290,7 +288,7 @@ class SyntheticWorld:
             sessions,
             displays,
             self.display_law,
-            UtilityLaw(KnownItems(base + intercept, latents), self.taste_law),
+            self.utility_law(base + intercept, latents),
             self.choice_law,
             events,
         )

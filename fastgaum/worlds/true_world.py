@@ -96,8 +96,9 @@ class TrueWorld(World):
         self.latents = latents
         cost, recovery, most = (bait.cost, bait.recovery, bait.most) if bait else (0.0, 0.0, 0.0)
         self.law = kernels.TrueLaw(
-            kernels.UtilityLaw(kernels.KnownItems(self.base, latents), world.taste_law),
-            kernels.BaitLaw(self.is_bait, float(cost), float(recovery), float(most)),
+            world.utility_law(self.base, latents),
+            self.is_bait,
+            *(float(cost), float(recovery), float(most)),
         )
         self.outside = world.no_click > 0.0
         self.state_dim = world.dim + (bait is not None)

@@ -34,15 +34,15 @@ def brute_force(world: TrueWorld, horizon: int, k: int) -> float:
         taste, boredom = np.zeros(world.latents.shape[1]), 0.0
         for past in history:
             taste = world.world.decay * taste
-            step = -world.law.bait.recovery
+            step = -world.law.recovery
             if past >= 0:
                 taste = taste + (1 - world.world.decay) * world.latents[past]
                 step = 1.0 if world.is_bait[past] else step
-            boredom = min(max(boredom + step, 0.0), world.law.bait.most)
+            boredom = min(max(boredom + step, 0.0), world.law.most)
         return float(
             world.base[item]
             + world.world.affinity * taste @ world.latents[item]
-            - world.law.bait.cost * boredom
+            - world.law.cost * boredom
         )
 
     def value(history: list[int]) -> float:

@@ -76,9 +76,7 @@ def test_a_simulated_event_follows_its_utilities(
         rng,
         *offsets,
         synthetic.DisplayDraw(1.5, codes, codes, repeat > 0),
-        synthetic.UtilityLaw(
-            synthetic.KnownItems(base - 0.2, latents), synthetic.TasteLaw(0.8, repeat, 0.7)
-        ),
+        synthetic.UtilityLaw(base - 0.2, latents, 0.8, repeat, 0.7),
         synthetic.ChoiceLaw(1.3, rule, outside, examination),
         synthetic.SimulatedEvents(items, choices, utility, probability, none),
     )
@@ -134,11 +132,9 @@ def test_users_shown_slates_follow_their_utilities(
     before = rng.random((n, 6)) < 0.5
     utilities, probs, none = np.full((n, k), np.nan), np.full((n, k), np.nan), np.full(n, np.nan)
     users = synthetic.TrueUsers(taste, boredom, before)
-    utility = synthetic.UtilityLaw(
-        synthetic.KnownItems(base, latents), synthetic.TasteLaw(0.8, 1.7, 0.5)
-    )
+    utility = synthetic.UtilityLaw(base, latents, 0.8, 1.7, 0.5)
     pools = slates[:1] if shared else slates
-    moving = synthetic.TrueLaw(utility, synthetic.BaitLaw(before[0], 0.4, 1.0, 1.0))
+    moving = synthetic.TrueLaw(utility, before[0], 0.4, 1.0, 1.0)
     synthetic.true_utilities(0, n, pools, users, moving, utilities)
     weights = synthetic.TrueWeights(utilities, probs, none)
     examination = np.array([0.0, -0.7])
@@ -181,10 +177,7 @@ def test_a_step_moves_active_users_by_what_they_chose(
         synthetic.ShownSlates(slates, active, keys),
         synthetic.TrueWeights(utilities, probs, none),
         synthetic.TrueLaw(
-            synthetic.UtilityLaw(
-                synthetic.KnownItems(np.zeros(6), latents), synthetic.TasteLaw(0.8, 0.0, 0.7)
-            ),
-            synthetic.BaitLaw(bait, 1.0, 0.25, 1.5),
+            synthetic.UtilityLaw(np.zeros(6), latents, 0.8, 0.0, 0.7), bait, 1.0, 0.25, 1.5
         ),
         synthetic.TrueUsers(taste, boredom, before),
         synthetic.TrueChoices(places, items, of_choice),

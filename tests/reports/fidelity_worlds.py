@@ -65,8 +65,7 @@ def dealt_anew(world: SyntheticWorld) -> TrueWorld:
     """True users whose items have each other's popularity."""
     wrong = TrueWorld(world)
     wrong.base = np.random.default_rng(0).permutation(wrong.base)
-    items = wrong.law.utility.items._replace(base=wrong.base)
-    wrong.law = wrong.law._replace(utility=wrong.law.utility._replace(items=items))
+    wrong.law = wrong.law._replace(utility=wrong.law.utility._replace(base=wrong.base))
     return wrong
 
 
