@@ -134,7 +134,7 @@ def test_the_past_is_that_of_a_session_s_first_event(kind: pl.List) -> None:
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 99), data=st.data())
 def test_a_log_keeps_its_actions_in_every_form(
     seed: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

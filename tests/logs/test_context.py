@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.store import load_log, save_log
-from tests.builders import change_table, log_of, put, random_log, values_of
+from tests.builders import log_of, put, random_log, values_of
 from tests.logs.bad_logs import long, nested, refused
-from tests.logs.test_saved_log import rich_log
 
 CONTEXT = ["query", "page", "hour"]
 
@@ -89,22 +87,6 @@ def test_a_csv_column_is_numbers_if_some_are_not_whole(
     assert (None if known is None else known.to_list()) == categories
 
 
-def test_a_nested_column_is_not_spread_over_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    longest: list[int] = []
-    gather = pl.Series.gather
-
-    def watched(self: pl.Series, *args: Any) -> pl.Series:
-        result = gather(self, *args)
-        if self.name == "page":
-            longest.append(len(result))
-        return result
-
-    monkeypatch.setattr(pl.Series, "gather", watched)
-    log = read_frame(nested(page=["a", "b"]), context_fields=["page"])
-    assert log.columns["page"].values.tolist() == [0, 1]
-    assert longest == [log.n_events] == [2]
-
-
 def test_context_changes_the_fingerprint_and_its_absence_does_not() -> None:
     plain = read_frame(long_log())
     assert plain.fingerprint == read_frame(long()).fingerprint
@@ -150,25 +132,6 @@ def test_names_of_fields_differ(tmp_path: Path) -> None:
         context_fields=["page"],
         item_table=tmp_path / "items.parquet",
     )
-
-
-def test_a_damaged_context_is_refused(tmp_path: Path) -> None:
-    log = rich_log()
-    bad = {
-        "query": np.full(log.n_events, 2, np.int32),
-        "hour": np.full(log.n_events, np.nan, np.float32),
-    }
-    for name, values in bad.items():
-        folder = save_log(log, tmp_path / name)
-        column = pl.Series(f"event.{name}", values)
-        change_table(folder, "events", methodcaller("with_columns", column))
-        with pytest.raises(LogFormatError, match=rf"is damaged .event.{name} holds"):
-            load_log(folder)
-    folder = save_log(log, tmp_path / "log")
-    hour = pl.col("event.hour").alias("event.price")
-    change_table(folder, "events", methodcaller("with_columns", hour))
-    with pytest.raises(LogFormatError, match="two columns are called price"):
-        load_log(folder)
 
 
 def navigation(

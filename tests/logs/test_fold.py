@@ -196,11 +196,6 @@ def test_ordered_keeps_first_appearances_and_unordered_forgets_them() -> None:
     assert forgotten.choices.tolist() == [2]
 
 
-def test_item_codes_do_not_follow_appearance() -> None:
-    rows = [("9", 0, 0.0), ("10", 0, 1.0), ("9", 1, 2.0)]
-    assert folded(rows).item_ids.to_list() == ["10", "9"]
-
-
 def test_too_many_rows_for_int32(monkeypatch) -> None:
     monkeypatch.setattr("fastgaum.logs.cut.MAX_ROWS", 3)
     assert folded([("a", 1, 0.0)] * 3).n_candidates == 1

@@ -11,9 +11,8 @@ import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.fold import to_frame
-from fastgaum.logs.read import load, raw_rows, read_log
+from fastgaum.logs.read import load, read_log
 from fastgaum.logs.synthetic import synthesise
-from tests.logs.test_raw_events import table_of
 
 ABSENT = "pandas and pyarrow are not installed: `pip install .[frames]`"
 
@@ -74,28 +73,6 @@ def test_a_frame_is_the_log_of_its_file(frame: pl.DataFrame, file: Path, kind: s
     assert log.name == "shop"
     assert log.columns["brand"].categories.len() > 1
     assert (log.columns["brand"].values == -1).any()
-
-
-@pytest.mark.parametrize("kind", ["polars", "pandas", "pyarrow"])
-def test_a_nested_frame_is_the_log_of_its_file(
-    frame: pl.DataFrame, kind: str, tmp_path: Path
-) -> None:
-    picked = pl.col("item").filter(pl.col("chosen") == 1).first()
-    nested = frame.group_by("session", "event", "user", "split", maintain_order=True)
-    events = nested.agg(items=pl.col("item"), chosen=picked)
-    pl.DataFrame({"item": frame["item"].unique(), "kind": "a"}).write_csv(tmp_path / "items.csv")
-    options = {"item_table": tmp_path / "items.csv"}
-    log = read_log(FRAMES[kind](events), **options)
-    events.write_parquet(tmp_path / "nested.parquet")
-    assert log.fingerprint == read_log(tmp_path / "nested.parquet", **options).fingerprint
-    assert log.columns_of("item").keys() == {"kind"}
-
-
-def test_raw_rows_of_a_frame_are_those_of_its_file(frame: pl.DataFrame, file: Path) -> None:
-    rows, of_file = raw_rows(Foreign(frame)), raw_rows(file)
-    assert rows is not None
-    assert of_file is not None
-    assert table_of(rows).equals(table_of(of_file))
 
 
 @pytest.mark.parametrize(

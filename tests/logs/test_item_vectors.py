@@ -9,10 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.errors import LogFormatError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
-from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log
 from fastgaum.logs.store import load_log, save_log
 from tests.builders import random_log
@@ -67,14 +66,6 @@ def test_a_saved_log_keeps_them(tmp_path: Path) -> None:
         LogFormatError, match=r"'image' .*no table is given \(the saved log has tex"
     ):
         read_log(tmp_path / "saved", item_vectors=["image"])
-
-
-def test_options_are_remembered() -> None:
-    options = ReadOptions.of(item_table="items.parquet", item_vectors=["text", "image"])
-    assert options.to_json()["item_vectors"] == ["text", "image"]
-    assert ReadOptions.from_json(options.to_json()).item_vectors == ("text", "image")
-    with pytest.raises(ConfigError, match=r"item_vectors is 'text', expected a list of names"):
-        ReadOptions.of(item_vectors="text")
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

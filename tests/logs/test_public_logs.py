@@ -257,21 +257,3 @@ def test_files_without_column_names_are_read_compressed(tmp_path: Path) -> None:
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(LogFormatError, match=f"'{packed.name}' is no readable"):
         read_log(packed)
-
-
-def test_times_that_a_frame_has_made_times(files: dict[str, Path]) -> None:
-    for name, column, kind in (
-        ("MIND", "time", "%m/%d/%Y %I:%M:%S %p"),
-        ("Open Bandit", "timestamp", "%Y-%m-%d %H:%M:%S%.f%:z"),
-    ):
-        path = files[name]
-        frame = open_table(path).read(list(dict.fromkeys(open_table(path).dtypes)))
-        typed = frame.with_columns(pl.col(column).cast(pl.String).str.to_datetime(kind))
-        assert read_log(typed).n_events == read_log(path).n_events
-
-
-def test_a_row_with_a_column_too_many_is_refused(tmp_path: Path) -> None:
-    row = "1\tU1\t11/11/2019 9:05:58 AM\tN1\tN3-1 N4-0"
-    (tmp_path / "behaviors.tsv").write_text(f"{row}\n{row}\tmore\n")
-    with pytest.raises(LogFormatError, match=r"behaviors\.tsv"):
-        read_log(tmp_path / "behaviors.tsv")

@@ -56,18 +56,13 @@ def check_long(log) -> None:
         assert array.dtype == np.int32
 
 
-@pytest.mark.parametrize(
-    "suffix", [".csv", ".tsv", ".txt", ".tab", ".parquet", ".pq", ".arrow", ".feather", ".ipc"]
-)
-def test_every_format_gives_the_same_log(tmp_path, suffix) -> None:
-    log = read_log(write(LONG, tmp_path / f"tiny{suffix}"), candidate_fields=["price", "brand"])
+@pytest.mark.parametrize("suffix", [".tab", ".pq", ".feather", ".ipc", "_stream.ARROW"])
+def test_every_extension_gives_the_same_log(tmp_path, suffix) -> None:
+    path = tmp_path / f"tiny{suffix}"
+    LONG.write_ipc_stream(path) if "stream" in suffix else write(LONG, path)
+    log = read_log(path, candidate_fields=["price", "brand"])
     check_long(log)
-    assert log.name == "tiny"
-
-
-def test_arrow_stream_and_upper_case_extension(tmp_path) -> None:
-    LONG.write_ipc_stream(tmp_path / "stream.ARROW")
-    check_long(read_log(tmp_path / "stream.ARROW", candidate_fields=["price", "brand"]))
+    assert log.name == path.stem
 
 
 def test_folder_of_shards_is_read_in_name_order(tmp_path) -> None:
@@ -152,13 +147,6 @@ def test_nested_with_lists_of_choices_and_fixed_length_arrays() -> None:
     assert log.event_ids.to_list() == [0, 1, 2, 3]
 
 
-def test_floats_that_are_whole_numbers_are_the_same_ids() -> None:
-    # Other tools turn an integer column with gaps into floats: 9.0 must still be item 9, and NaN no
-    # click.
-    frame = NESTED.with_columns(pl.Series("chosen", [9.0, float("nan"), 10.0]))
-    np.testing.assert_array_equal(read_frame(frame).choices, read_frame(NESTED).choices)
-
-
 def test_nested_fields_per_candidate_and_per_event() -> None:
     frame = NESTED.with_columns(
         pl.Series("rank", [[1, 2, 3], [4], [5, 6]]),
@@ -211,11 +199,6 @@ def test_an_event_label_tells_events_of_one_time_apart() -> None:
     log = read_frame(frame)
     assert log.event_ids.to_list() == ["r", "p", "q"]
     assert log.display_offsets.tolist() == [0, 1, 2, 4]
-
-
-def test_event_id_orders_when_it_is_all_there_is() -> None:
-    frame = LONG.rename({"event": "event_id"})
-    assert read_frame(frame).event_ids.to_list() == [0, 1, 5]
 
 
 def test_users_may_share_sessions() -> None:
@@ -287,8 +270,6 @@ def test_split_rules() -> None:
 
 
 def test_split_by_time_needs_times() -> None:
-    with pytest.raises(LogFormatError, match="every session starts at 0"):
-        read_frame(LONG.with_columns(pl.Series("event", [0, 0, 1, 0, 0])), split="time")
     with pytest.raises(LogFormatError, match="'event' is text"):
         read_frame(LONG.with_columns(pl.Series("event", ["a", "a", "b", "c", "c"])), split="time")
 
@@ -316,8 +297,6 @@ def test_item_table(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"item": ["a", "a"], "x": [1, 2]}, "item 'a' has the rows 1 and 2, one row per item"),
-        ({"item": ["q"], "x": [1]}, "none of the log's 4 items is in the table"),
         ({"itm": ["a"], "x": [1]}, "needs an item column.*did you mean 'itm'"),
         ({"item": ["a"]}, "the only column is 'item'"),
         ({"item": ["a"], "x": [float("inf")]}, "item 'a' has inf in column 'x'"),

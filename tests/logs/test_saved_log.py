@@ -67,12 +67,6 @@ def test_a_log_of_every_kind_of_field(tmp_path) -> None:
     assert_same(load_log(save_log(log, tmp_path / "log")), log)
 
 
-def test_users_keep_their_codes(tmp_path, log) -> None:
-    part = slice_sessions(log, np.array([1]))
-    assert part.users.tolist() == [1]
-    assert_same(load_log(save_log(part, tmp_path / "log")), part)
-
-
 def rich_log(seed: int = 0, n_sessions: int = 80) -> SessionLog:
     """A log with shared users, views, fields of every kind, and events without a click."""
     log = random_log(seed, n_sessions=n_sessions, shared_users=True, no_click=0.2)

@@ -135,14 +135,6 @@ def test_no_click_share_is_the_one_asked_for(rule: str, share: float) -> None:
     assert abs(truth.outside_probability.mean() - share) < 0.01
 
 
-@pytest.mark.parametrize("no_click", [0.0, 0.3])
-def test_l2_never_chooses_what_it_rules_out(no_click: float) -> None:
-    log, truth = synthesise(50_000, rule="l2", no_click=no_click)
-    ruled_out = truth.probability == 0
-    assert ruled_out.mean() > 0.2
-    assert not (_chosen(log) & ruled_out).any()
-
-
 @pytest.mark.parametrize("preset", ["default", "tail"])
 def test_same_seed_same_log(preset: str) -> None:
     first, again = (synthesise(3_000, preset=preset, seed=5, no_click=0.2) for _ in range(2))

@@ -18,7 +18,6 @@ from fastgaum.logs.context import context_of
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.read import read_frame, read_log
-from fastgaum.logs.simulate import make_displays
 from fastgaum.logs.store import load_log, save_log
 from tests.builders import put, values_of
 from tests.logs.test_context import navigation
@@ -136,17 +135,6 @@ def test_every_reader_of_context_reads_it(tmp_path: Path) -> None:
     says = [str(part) for part in audit(one).context]
     assert says[0] == "hour of the user (numbers)"
     assert says[3].startswith("target of the user (items: ")
-
-
-def test_displays_that_are_made_up(tmp_path: Path) -> None:
-    users = pl.DataFrame({"user": [2, 1], "land": ["nl", "be"]})
-    users.write_csv(tmp_path / "users.csv")
-    choices = pl.DataFrame({"user": [1, 2], "item": [1, 2], "time": [1, 2]})
-    log = read_log(make_displays(choices), user_table=tmp_path / "users.csv")
-    assert log.columns["land"].categories.gather(log.columns["land"].values).to_list() == [
-        "be",
-        "nl",
-    ]
 
 
 BAD: dict[str, tuple[Any, str]] = {
