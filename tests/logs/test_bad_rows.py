@@ -201,21 +201,6 @@ def test_what_the_messages_advise_works() -> None:
     assert read_frame(nested(item=["a", "c"]), columns={"items": "items"}).n_events == 2
 
 
-@pytest.mark.parametrize(
-    "events",
-    [
-        ["13/01/2025", "14/01/2025", "02/02/2025", "31/12/2024"],
-        ["b", "d", "a", "c"],
-        ["7f3a", "7f3b", "e1", "c"],
-        [Decimal(2**60), Decimal(2**60 + 1), Decimal(2**60 + 2), Decimal(0)],
-        [str(2**63), str(2**63 + 1), str(2**63 + 2), "0"],
-        [f"2025-01-09 08:30:00.{n:09}" for n in (1, 2, 3, 4)],
-    ],
-)
-def test_events_whose_order_is_in_no_doubt(events: list[object]) -> None:
-    assert read_frame(long(event=events)).n_events == 4
-
-
 def test_an_event_that_never_changes_beside_what_is_no_time_of_events() -> None:
     frame = pl.DataFrame({**NEVER, "time": [1, 1, 2, 2]})
     assert read_frame(frame, columns={"event": "time"}).n_events == 2

@@ -66,8 +66,6 @@ def shorter(name: str) -> Callable[[SessionLog], dict[str, Any]]:
 
 ROWS: dict[str, tuple[Callable[[SessionLog], dict[str, Any]], str]] = {
     "item beyond": (changed("items", 10**6, 3), r"items holds 1000000 at 3, codes from 0 to 14"),
-    "item below": (changed("items", -1), "items holds -1 at 0"),
-    "too few item ids": (lambda log: {"item_ids": log.item_ids[:1]}, "items holds"),
     "items of another type": (lambda log: {"items": log.items.astype(np.float64)}, "is float64"),
     "items a list": (lambda log: {"items": log.items.tolist()}, "items is a list"),
     "items too short": (shorter("items"), "display_offsets ends with"),
@@ -80,7 +78,6 @@ ROWS: dict[str, tuple[Callable[[SessionLog], dict[str, Any]], str]] = {
     "empty display": (lambda log: changed("display_offsets", 0, 1)(log), "display_offsets holds 0"),
     "sessions end late": (shorter("session_offsets"), "session_offsets ends with"),
     "split": (changed("split", 3), "split holds 3 at 0"),
-    "user below": (changed("users", -1), "users holds -1"),
     "users too short": (shorter("users"), "users has 5 entries, the log has 6 sessions"),
     "session ids": (shorter("session_ids"), "session_ids has 5"),
     "event ids": (shorter("event_ids"), "event_ids has"),

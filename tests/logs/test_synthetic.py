@@ -175,35 +175,16 @@ def test_length_laws() -> None:
     assert single.n_sessions == 100
 
 
-def test_popular_items_are_shown_more_and_codes_do_not_tell() -> None:
-    log, _ = synthesise(50_000, n_items=200)
-    shown = np.sort(np.bincount(log.items, minlength=200))
-    assert shown[-20:].sum() > 3 * shown[:20].sum()
-    assert abs(np.corrcoef(np.arange(200), np.bincount(log.items, minlength=200))[0, 1]) < 0.2
-    alike, _ = synthesise(50_000, n_items=200, skew=1.0)
-    shown = np.bincount(alike.items, minlength=200)
-    assert shown.max() < 1.2 * shown.min()
-
-
 def test_an_order_is_of_the_displays_and_examination_of_the_places() -> None:
-    plain, true = synthesise(40_000, n_items=30)
     popular, _ = synthesise(40_000, n_items=30, order="popularity", examination=1.0)
     mixed, _ = synthesise(40_000, n_items=30, order="random", examination=1.0)
-    alike, truth = synthesise(40_000, n_items=30, order="popularity")
-    assert (plain.ordered, popular.ordered, mixed.ordered) == (False, True, True)
+    assert (popular.ordered, mixed.ordered) == (True, True)
     rank = np.argsort(world(n_items=30).items[0])
     inside = np.ones(popular.n_candidates, dtype=bool)
     inside[popular.display_offsets[:-1]] = False
     assert (np.diff(rank[popular.items])[inside[1:]] > 0).all(), "most popular first"
     later = (np.diff(rank[mixed.items])[inside[1:]] > 0).mean()
     assert later == pytest.approx(0.5, abs=0.01), "no order of popularity"
-    # the same displays in another order, with the same chances where places say nothing
-    events = slice(0, plain.display_offsets[plain.session_offsets[1]])
-    assert sorted(plain.items[events]) == sorted(alike.items[events])
-    first = slice(0, plain.display_offsets[1])
-    np.testing.assert_allclose(
-        np.sort(true.probability[first]), np.sort(truth.probability[first]), atol=1e-6
-    )
     at = np.arange(popular.n_candidates) - np.repeat(
         popular.display_offsets[:-1], np.diff(popular.display_offsets)
     )
