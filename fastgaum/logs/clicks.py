@@ -14,10 +14,6 @@ ClickRule = Literal["error", "first", "each"]
 OutsideRule = Literal["error", "none", "append", "drop"]
 CLICKS_SO_FAR = "clicks_so_far"
 """the context field of successive choices: earlier clicks on the same display"""
-ALL_DROPPED = (
-    "every display has a click on an item that it did not display, with --outside drop no event is "
-    "left: pass --outside none or append"
-)
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,6 @@ class ClickFacts:
         counts = [one.name for one in dataclasses.fields(self) if one.default == 0]
         sums = {name: getattr(self, name) + getattr(other, name) for name in counts}
         return dataclasses.replace(self, **sums)
-
-
-def several_clicks(event: str, n: int) -> str:
-    """Text of the error for an event with several choices."""
-    return (
-        f"{event} has {n} clicks, one is required: pass --clicks first (clicks='first'), which "
-        "keeps the first, or --clicks each, by which each is a choice of what is left"
-    )
 
 
 def without_order(event: str, column: str) -> str:

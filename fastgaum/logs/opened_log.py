@@ -13,7 +13,7 @@ import polars as pl
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.number_text import MAYBE_THOUSANDS, pointed
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.public import PUBLIC_LOGS, PublicLog, find_layout
+from fastgaum.logs.public_formats import PUBLIC_LOGS, PublicLog, find_layout
 from fastgaum.logs.schema import LogSchema, resolve_schema
 from fastgaum.logs.tables import FileTable, LogSource, frame_of, open_table
 from fastgaum.row_files import COMPRESSED

@@ -67,7 +67,7 @@ def read_log(
 ) -> SessionLog:
     """Read a log: a frame in memory, a file (csv, tsv, txt with tabs and ndjson, as they are or
     compressed as .gz or .zst; parquet, arrow), a folder of parquet files, a public log as it is
-    published (`logs.public`), or a saved log.
+    published (`logs.public_formats`), or a saved log.
 
     Args:
         source: a file or a folder; or a frame of polars, pandas, pyarrow or any library that has

@@ -12,7 +12,7 @@ import polars as pl
 from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import past_column
-from fastgaum.logs.clicks import ALL_DROPPED, ClickFacts, without_order
+from fastgaum.logs.clicks import ClickFacts, without_order
 from fastgaum.logs.columns import (
     NO_CODE,
     REFUSED,
@@ -231,7 +231,10 @@ def _nested_rows(
         kept = np.ones(table.height, np.bool_)
         kept[click_event[outside]] = False
         if not kept.any():
-            raise LogFormatError(ALL_DROPPED)
+            raise LogFormatError(
+                "every display has a click on an item that it did not display, with --outside drop "
+                "no event is left: pass --outside none or append"
+            )
         rest = _nested_rows(table.filter(kept), schema, options, untyped)
         dropped = dataclasses.replace(facts, displays=facts.outside_displays)
         return dataclasses.replace(rest, clicks=dropped)

@@ -17,13 +17,7 @@ import polars as pl
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.clicks import (
-    CLICKS_SO_FAR,
-    ClickFacts,
-    is_successive,
-    several_clicks,
-    without_order,
-)
+from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts, is_successive, without_order
 from fastgaum.logs.columns import Where, first_true
 from fastgaum.logs.cut import check_size, pick_rows
 from fastgaum.logs.log import NO_CLICK, Column, SessionLog
@@ -46,7 +40,11 @@ def choices_of(
     several = counts > 1
     wrong = first_true(several)
     if wrong is not None and options.clicks == "error":
-        raise LogFormatError(several_clicks(name_event(wrong), int(counts[wrong])))
+        raise LogFormatError(
+            f"{name_event(wrong)} has {counts[wrong]} clicks, one is required: pass --clicks first "
+            "(clicks='first'), which keeps the first, or --clicks each, by which each is a choice "
+            "of what is left"
+        )
     lost = clicks.filter(pl.Series(several[clicks["event"]]) & (pl.col("click") == n_rows))
     if lost.height:
         column = options.columns.get("click_order", "click_order")
@@ -72,23 +70,15 @@ def with_each_click(log: SessionLog, clicks: pl.DataFrame, options: ReadOptions)
             f"the {kind} field '{CLICKS_SO_FAR}' is what --clicks each adds: rename the column, or "
             "leave out --clicks each if the log has successive choices already"
         )
+    # the number of each candidate's click in its display, -1 for none
     in_turn = clicks.sort("event", "click", maintain_order=True)
     turns = in_turn.select("candidate", number=pl.int_range(pl.len()).over("event"))
     numbers = np.full(log.n_candidates, -1, np.int32)
     numbers[turns["candidate"]] = turns["number"]
-    return successive(log, numbers, log.has_no_click)
-
-
-def successive(log: SessionLog, numbers: IntArray, no_click: bool) -> SessionLog:
-    """Return a log of one event per display, whose choices are not looked at, as one of successive
-    choices.
-
-    numbers: of each candidate's click in its display, -1 for none, shape (n_candidates,); no_click:
-    whether a display ends with an event without a click."""
     sizes, display = np.diff(log.display_offsets).astype(np.int64), log.event_of_candidate()
     n_clicks = np.bincount(display[numbers >= 0], minlength=log.n_events)
     # what is left at the end is an event of its own
-    n_events = n_clicks + ((n_clicks == 0) | ((n_clicks < sizes) & no_click))
+    n_events = n_clicks + ((n_clicks == 0) | ((n_clicks < sizes) & log.has_no_click))
     check_size(int((n_events * sizes - n_events * (n_events - 1) // 2).sum()))
     display_of_event = np.repeat(np.arange(log.n_events, dtype=np.int32), n_events)
     ends = np.cumsum(n_events)

@@ -17,7 +17,7 @@ from typing import Protocol
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError, did_you_mean, require_path, type_name
-from fastgaum.logs.public import NamelessFile, find_nameless
+from fastgaum.logs.public_formats import NamelessFile, find_nameless
 from fastgaum.row_files import (
     ARROW,
     COMPRESSED,

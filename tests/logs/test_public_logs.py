@@ -14,7 +14,7 @@ import pytest
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.public import PUBLIC_LOGS
+from fastgaum.logs.public_formats import PUBLIC_LOGS
 from fastgaum.logs.read import raw_rows, read_frame, read_log
 from fastgaum.logs.tables import open_table
 from tests.logs.public_files import FILES, STEPS, USERS, Shown, displays
