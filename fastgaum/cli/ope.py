@@ -134,10 +134,10 @@ def _with_columns(
     reading: Reading, source: str, propensity: str | None, value: str | None
 ) -> Reading:
     """A reading that reads the propensity and the value too; a saved log holds what it holds."""
-    from fastgaum.logs.opened_log import open_known
     from fastgaum.logs.options import ReadOptions
     from fastgaum.logs.registry import resolve
     from fastgaum.logs.store import is_saved_log
+    from fastgaum.logs.tables import open_known
 
     found = resolve(source, reading.data_dir)
     if is_saved_log(found.path):

@@ -88,10 +88,10 @@ class Reading:
 
     def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:
         """As `load`, and the rows of a log that is not a saved one, as `raw_rows` gives them."""
-        from fastgaum.logs.opened_log import open_known
         from fastgaum.logs.read import load, read_with_rows
         from fastgaum.logs.registry import resolve
         from fastgaum.logs.store import is_saved_log
+        from fastgaum.logs.tables import open_known
 
         found = resolve(source, self.data_dir)
         if is_saved_log(found.path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
@@ -16,15 +17,23 @@ from fastgaum.logs.action_tables import ActionTable, check_saved_actions
 from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.fold import Rows, pack_rows
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.opened_log import OpenedLog, open_log
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
+from fastgaum.logs.public_formats import find_layout
 from fastgaum.logs.registry import Located, resolve
 from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import require_column
+from fastgaum.logs.schema import LogSchema, require_column, resolve_schema
 from fastgaum.logs.side_tables import attach_item_table, attach_user_table, check_saved_users
 from fastgaum.logs.splits import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.logs.store import is_saved_log, load_log
-from fastgaum.logs.tables import FileTable, LogSource, naming, stem_of
+from fastgaum.logs.tables import (
+    FileTable,
+    LogSource,
+    frame_of,
+    known_table,
+    naming,
+    open_known,
+    stem_of,
+)
 
 
 def load(
@@ -147,7 +156,7 @@ def raw_rows(
     if isinstance(source, str | os.PathLike) and is_saved_log(source):
         return None
     with naming(source):
-        opened = open_log(source, options)
+        opened = _open(source, options)
         schema = dataclasses.replace(
             opened.schema, candidate_fields=(), context_fields=(), past=None
         )
@@ -156,10 +165,49 @@ def raw_rows(
     return dataclasses.replace(rows, not_read=opened.not_read)
 
 
+@dataclass(frozen=True)
+class _OpenedLog:
+    """A log's rows, opened: nothing but headers has been read."""
+
+    table: FileTable
+    schema: LogSchema
+    options: ReadOptions
+    """what was given, and what its layout adds"""
+
+    @property
+    def not_read(self) -> tuple[str, ...]:
+        """Columns that play no role and are no fields. A public log says that itself."""
+        columns = self.table.stored or tuple(self.table.dtypes)
+        read = {*self.schema.columns()} - {self.schema.time_beside}
+        return tuple(one for one in columns if one not in read and find_layout(columns) is None)
+
+
+def _open(source: LogSource | FileTable, options: ReadOptions) -> _OpenedLog:
+    """Open a log's file or folder, or a frame. A public log brings its roles, columns and options;
+    an option that is given comes before them. Raises LogFormatError as `open_table`, and for a role
+    without a column."""
+    if isinstance(source, str | os.PathLike):
+        table, layout = open_known(Path(source), options.delimiter)
+    else:
+        frame = source if isinstance(source, FileTable) else FileTable.of(frame_of(source))
+        table, layout = known_table(frame)
+    if layout is not None:
+        options = layout.options_with(options)
+    try:
+        schema = resolve_schema(table.dtypes, options)
+    except LogFormatError as error:
+        if layout is None:
+            raise
+        named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
+        raise LogFormatError(f"{error}{named}") from None
+    fields = (*schema.candidate_fields, *schema.context_fields)
+    return _OpenedLog(table.with_points(fields, options.decimal), schema, options)
+
+
 def _read(source: LogSource | FileTable, options: ReadOptions) -> tuple[SessionLog, Rows]:
     """A log that is not a saved one, and its rows."""
     with naming(source):
-        opened = open_log(source, options)
+        opened = _open(source, options)
         frame = opened.table.read(opened.schema.columns())
         try:
             log, rows = _pack(frame, opened)
@@ -190,7 +238,7 @@ def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
     return dataclasses.replace(log, name=options.name or log.name, grid=options.grid or log.grid)
 
 
-def _pack(frame: pl.DataFrame, opened: OpenedLog) -> tuple[SessionLog, Rows]:
+def _pack(frame: pl.DataFrame, opened: _OpenedLog) -> tuple[SessionLog, Rows]:
     """The log with its users, its actions and its split, and its rows."""
     schema, options = opened.schema, opened.options
     rows = candidate_rows(frame, schema, options, untyped=opened.table.untyped)

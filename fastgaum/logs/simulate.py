@@ -19,9 +19,8 @@ from fastgaum.logs.columns import Vocabulary, filled_ids, require_filled
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import order_of
 from fastgaum.logs.number_text import parse_numbers
-from fastgaum.logs.opened_log import open_known
 from fastgaum.logs.schema import ROLE_NAMES, find_role
-from fastgaum.logs.tables import FileTable, LogSource, frame_of, naming
+from fastgaum.logs.tables import FileTable, LogSource, frame_of, naming, open_known
 
 
 def make_displays(choices: LogSource, *, displayed: int = 10, seed: int = 0) -> pl.DataFrame:

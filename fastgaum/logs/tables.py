@@ -10,14 +10,21 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError, did_you_mean, require_path, type_name
-from fastgaum.logs.public_formats import NamelessFile, find_nameless
+from fastgaum.logs.number_text import MAYBE_THOUSANDS, pointed
+from fastgaum.logs.public_formats import (
+    PUBLIC_LOGS,
+    NamelessFile,
+    PublicLog,
+    find_layout,
+    find_nameless,
+)
 from fastgaum.row_files import (
     ARROW,
     COMPRESSED,
@@ -85,6 +92,27 @@ class FileTable:
             return error
         return LogFormatError(f"{error} (row {error.row + 1} is line {before + 1} of the file)")
 
+    def with_points(self, fields: Sequence[str], decimal: str | None) -> FileTable:
+        """The table with the numbers of some fields written with a point, where their decimal sign
+        is named. Raises LogFormatError where none is and 1.087 may be a thousand: what divides
+        columns by semicolons often writes decimal commas."""
+        text = [name for name in fields if self.dtypes.get(name) == pl.String]
+        if not self.untyped or not text or (decimal is None and self.separator != ";"):
+            return self
+        if decimal is not None:
+            own = [pointed(pl.col(name), decimal) for name in text]
+            parts = tuple((path, rows.with_columns(own)) for path, rows in self.parts)
+            return replace(self, parts=parts)
+        for values in self.read(text).iter_columns():
+            value = values.drop_nulls().first()
+            if value is not None and values.str.contains(MAYBE_THOUSANDS).all():
+                raise LogFormatError(
+                    f"'{values.name}' has values such as {value!r} alone, in a file of semicolons: "
+                    "does the point divide thousands or decimals? Name the decimal sign, --decimal "
+                    ", (decimal=',') or --decimal . (decimal='.')"
+                )
+        return self
+
     def read(self, columns: Sequence[str]) -> pl.DataFrame:
         """Rows of all parts, in name order, with the given columns. Raises LogFormatError naming a
         damaged part."""
@@ -143,6 +171,32 @@ def open_table(path: Path, delimiter: str | None = None) -> FileTable:
 
 def _table_of(path: Path, rows: pl.LazyFrame, separator: str | None = None) -> FileTable:
     return FileTable(((path, rows),), _dtypes(path, rows), _is_text(path), (), separator)
+
+
+def open_known(path: Path, delimiter: str | None = None) -> tuple[FileTable, PublicLog | None]:
+    """Open a log's file or folder, and say which public log it is; None if it is none. In a folder
+    that holds more, the file of displays, or of choices, is found by its publisher's name."""
+    if path.is_dir():
+        for layout in PUBLIC_LOGS:
+            for file in (path / (name + end) for name in layout.files for end in ("", *COMPRESSED)):
+                if file.is_file() and find_layout((table := open_table(file)).dtypes) is layout:
+                    return _of_layout(table, layout), layout
+    return known_table(open_table(path, delimiter))
+
+
+def known_table(table: FileTable) -> tuple[FileTable, PublicLog | None]:
+    """A table as rows of displays, if it is that of a public log, and which one."""
+    found = find_layout(table.dtypes)
+    return (table, None) if found is None else (_of_layout(table, found), found)
+
+
+def _of_layout(table: FileTable, layout: PublicLog) -> FileTable:
+    """The rows of displays of a public log's file."""
+    parts = tuple((path, layout.displays(rows)) for path, rows in table.parts)
+    if all(made is rows for (_, made), (_, rows) in zip(parts, table.parts, strict=True)):
+        return table
+    dtypes = dict(parts[0][1].collect_schema())
+    return replace(table, parts=parts, dtypes=dtypes, stored=tuple(table.dtypes))
 
 
 class ArrowFrame(Protocol):
