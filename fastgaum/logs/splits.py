@@ -18,13 +18,12 @@ from fastgaum.errors import (
     ConfigError,
     LogFormatError,
     as_given,
-    no_log,
     require_known,
     require_whole,
 )
 from fastgaum.logs.columns import show
 from fastgaum.logs.hashes import Hashes, hash_texts, mix_hashes
-from fastgaum.logs.log import TEST, SessionLog
+from fastgaum.logs.log import TEST, SessionLog, require_log
 
 SplitArray = npt.NDArray[np.int8]
 FRACTIONS = (0.5, 0.25, 0.25)
@@ -39,8 +38,7 @@ def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) 
 
     `fractions` are the expected shares of users in train, validation and test. Raises ConfigError
     unless they sum to 1."""
-    if not isinstance(log, SessionLog):
-        raise no_log(log)
+    require_log(log)
     return log.with_split(split_users(log.user_hashes, seed, fractions=fractions))
 
 
@@ -48,8 +46,7 @@ def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
     """Return the log split by one of USER_RULES, as `train --split-by` does: `half` and
     `other-half` of one seed share no training or validation user; `user` is `resplit`. Raises
     ConfigError for no log and for another rule."""
-    if not isinstance(log, SessionLog):
-        raise no_log(log)
+    require_log(log)
     require_known("rule", rule, USER_RULES)
     return log.with_split(split_users(log.user_hashes, seed, rule))
 

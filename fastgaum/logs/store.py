@@ -28,12 +28,12 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import IntArray
-from fastgaum.errors import LogFormatError, OutputError, no_log, require_path
+from fastgaum.errors import LogFormatError, OutputError, require_path
 from fastgaum.files import atomic, read_whole, sync_file
 from fastgaum.locks import name_lock
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.log import ROLES, Column, SessionLog, check_displays
+from fastgaum.logs.log import ROLES, Column, SessionLog, check_displays, require_log
 from fastgaum.logs.successive import check_successive
 from fastgaum.row_files import READ_ERRORS, one_line
 
@@ -94,8 +94,7 @@ def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool
         OutputError: the folder holds a log and `overwrite` is False, or something else, or cannot
             be written; what was there then stays.
     """
-    if not isinstance(log, SessionLog):
-        raise no_log(log)
+    require_log(log)
     require_path("the folder to save a log in", folder)
     target = Path(folder)
     check_store_output(target, overwrite)
