@@ -44,7 +44,7 @@ class Actions:
 
     @property
     def in_words(self) -> str:
-        """How many there are of each kind: 12 cart, 70 view."""
+        """The number of each kind: 12 cart, 70 view."""
         counts = np.bincount(self.kinds, minlength=len(self.kind_names)).tolist()
         named = zip(counts, self.kind_names.to_list(), strict=True)
         return ", ".join(f"{n:,} {name}" for n, name in named)

@@ -46,7 +46,7 @@ from fastgaum.logs.log import SessionLog, require_log
 
 @dataclass(frozen=True)
 class Finding:
-    """What one rule scores. All but p are percentages; the first four are over events of several
+    """The score of one rule. All but p are percentages; the first four are over events of several
     candidates."""
 
     rule: str

@@ -25,7 +25,7 @@ MARKS = 1 << 24
 
 @dataclass(frozen=True)
 class DisplayDependence:
-    """How often the item clicked last is displayed again, and how often it would be by chance."""
+    """Displays of the item clicked last, counted and expected by chance."""
 
     n_events: int
     """events after a click in their session"""
@@ -95,7 +95,7 @@ def display_dependence(log: SessionLog) -> DisplayDependence | None:
 
 
 def _count_own(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """How often each wanted key is among the keys, at least once, shape of `wanted`. Most keys are
+    """Count how often each wanted key is among the keys, at least once, shape of `wanted`. Most keys are
     not wanted: a table of marks leaves out nearly all of those, before what is left is
     sorted."""
     marked = np.zeros(MARKS, np.bool_)

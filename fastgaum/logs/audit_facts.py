@@ -53,8 +53,8 @@ def _flagged(name: str, n_true: int, n: int, found: bool, action: str) -> Fact:
 
 
 def facts_of_reading(clicks: ClickFacts, actions: Actions | None) -> Iterator[Fact]:
-    """What reading did with several clicks, clicks outside a display and actions; nothing where
-    these were errors or are not logged."""
+    """Count several clicks, clicks outside a display and actions by how reading took them; nothing
+    where these were errors or are not logged."""
     several = {
         "first": f"the first counts, {clicks.ignored} later clicks are ignored",
         "each": "each click is a choice event, of what is left of the display",
@@ -80,7 +80,7 @@ def facts_of_reading(clicks: ClickFacts, actions: Actions | None) -> Iterator[Fa
 
 
 def facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> Iterator[Fact]:
-    """What folding the raw rows drops: their order, repeats and views."""
+    """Count what folding the raw rows drops: their order, repeats and views."""
     clicked, starts = sets.choices >= 0, sets.offsets[:-1]
     choice = (starts + np.maximum(sets.choices, 0))[clicked]
     # "Sort by is_click, drop duplicates, keep the last": a chosen row comes after every other, so
@@ -100,7 +100,7 @@ def facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool)
 
 
 def facts_of_log(log: SessionLog) -> Iterator[Fact]:
-    """Actions, events without a click, and what tests of a model meet."""
+    """Count actions, events without a click, and test events that say less than others."""
     shown = log.training_counts().displays > 0
     if log.actions is not None:
         yield _share(
@@ -140,8 +140,8 @@ def facts_of_log(log: SessionLog) -> Iterator[Fact]:
 
 
 def facts_of_leaks(log: SessionLog) -> Iterator[Fact]:
-    """Users on both sides of the split, copied sessions, and fields that say what was chosen; what
-    is found is flagged."""
+    """Count users on both sides of the split, copied sessions, and choices that a field tells; each
+    leak that is found is flagged."""
     of_train, of_test = log.split == TRAIN, log.split == TEST
     users = np.unique(log.users[of_test])
     n_both = int(np.isin(users, log.users[of_train]).sum())

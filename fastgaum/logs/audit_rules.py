@@ -267,14 +267,14 @@ def tail_probability(
     if target >= largest * (1 - 1e-12):
         return math.exp(float((counts * np.log(pairs[0] / pairs[1])).sum()))
 
-    def missing(s: float) -> float:
-        """What the mean of the sum lacks to the target under the distribution tilted by s."""
+    def above(s: float) -> float:
+        """Return the mean of the sum under the distribution tilted by s, less the target."""
         return float((counts * step * expit(odds + s * step)).sum()) - target
 
     high = 1.0
-    while missing(high) < 0 and high < 1e4:
+    while above(high) < 0 and high < 1e4:
         high *= 2
-    s = brentq(missing, 0.0, high) if missing(high) > 0 else high
+    s = brentq(above, 0.0, high) if above(high) > 0 else high
     q = expit(odds + s * step)
     # K(s) = sum log(1 - t/n + t/n e^(s/t)), its second derivative sum q (1 - q) / t².
     cumulant = float(

@@ -18,8 +18,8 @@ CLICKS_SO_FAR = "clicks_so_far"
 
 @dataclass(frozen=True)
 class ClickFacts:
-    """What reading a log did with several clicks on a display, and with clicks on items that it did
-    not display; counts are of the whole log."""
+    """Several clicks on a display, and clicks on items that it did not display, as reading a log
+    took them; counts are of the whole log."""
 
     clicks: ClickRule = "error"
     """the rule of several clicks"""

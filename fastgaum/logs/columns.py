@@ -145,7 +145,7 @@ def first_true(mask: pl.Series | npt.NDArray[np.bool_]) -> int | None:
 
 
 def of_several(wrong: pl.Series) -> str:
-    """How many rows share a fault, and the first of them; empty for one row.
+    """Return how many rows share a fault, and the first of them; empty for one row.
 
     >>> of_several(pl.Series([False, True, True]))
     ' (one of 2 such rows: 2, 3)'

@@ -49,7 +49,7 @@ ALIKE: npt.NDArray[np.float64] = np.ones(1)
 
 
 class PackedArrays:
-    """What packed sessions have in common: a log's, encoded ones, a batch's."""
+    """Base of packed sessions: a log's, encoded ones, a batch's."""
 
     session_offsets: IntArray
     display_offsets: IntArray

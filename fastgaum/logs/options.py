@@ -52,7 +52,7 @@ def _option(default: Any, what: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How to read a log. Raises ConfigError for a rule that does not exist.
+    """The options of reading a log. Raises ConfigError for a rule that does not exist.
 
     The record knows which options were given. The others may be filled in by what is known of the
     log: its registry entry, or the run that was trained on it (`over`)."""

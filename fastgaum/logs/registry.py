@@ -304,7 +304,7 @@ def _is_there(file: DataFile, folder: Path) -> bool:
 
 
 def _make_room(file: DataFile, folder: Path) -> Path:
-    """Where the file will stand, its folder made."""
+    """Return where the file will stand; its folder is made."""
     path = file.below(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -69,7 +69,7 @@ def candidate_rows(
 
 
 def _click_order(table: pl.DataFrame, schema: LogSchema) -> pl.Series | None:
-    """What sorts the clicks of a long log, None without such a column."""
+    """Return the sort keys of a long log's clicks, None without such a column."""
     if schema.click_order is None:
         return None
     column = table[schema.click_order]
@@ -346,7 +346,7 @@ def _read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> p
 
 
 def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> pl.Series:
-    """What sorts clicks, of all events one after the other, null for those of an event without a
+    """Return the sort keys of clicks, of all events one after the other, null for those of an event without a
     list; lengths: clicks of each event."""
     if column.null_count() == len(column):
         return pl.Series([None] * int(lengths.sum()), dtype=pl.Int64)

@@ -251,7 +251,7 @@ def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) ->
 
 
 def _cure_of_unlabelled(role: str) -> str:
-    """What to do with displays that have no choice yet, where the choice is what a log lacks."""
+    """The cure where a log lacks the column of the choice: displays may have none yet."""
     if role not in ("chosen", "chosen_index"):
         return ""
     return (

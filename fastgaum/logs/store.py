@@ -337,7 +337,7 @@ def _offsets(lengths: pl.Series) -> IntArray:
 
 
 def _from_lists(lists: pl.Series) -> tuple[IntArray, npt.NDArray[Any]]:
-    """Where each event's values start, and the values one after the other."""
+    """Return the start of each event's values, and the values one after the other."""
     values = lists.drop_nulls().explode().to_numpy()
     return _offsets(lists.list.len()), values
 

@@ -213,7 +213,7 @@ class SyntheticWorld:
 
     @cached_property
     def intercept(self) -> float:
-        """What is added to every utility so that no click has its share; found by bisection on a
+        """The addend of every utility by which no click has its share; found by bisection on a
         pilot draw."""
         if self.no_click == 0.0:
             return 0.0

@@ -38,7 +38,7 @@ class TrainedUsers:
 
 @dataclass(frozen=True)
 class SeenUsers:
-    """How many users of a split trained a model."""
+    """Users of a split, and those of them that trained a model, counted."""
 
     log: str
     split: SplitName
