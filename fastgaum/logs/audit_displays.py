@@ -95,9 +95,8 @@ def display_dependence(log: SessionLog) -> DisplayDependence | None:
 
 
 def _count_own(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Count how often each wanted key is among the keys, at least once, shape of `wanted`. Most keys are
-    not wanted: a table of marks leaves out nearly all of those, before what is left is
-    sorted."""
+    """Count how often each wanted key is among the keys, at least once, shape of `wanted`: a table
+    of marks leaves out nearly all that are not wanted, before the rest is sorted."""
     marked = np.zeros(MARKS, np.bool_)
     marked[wanted % MARKS] = True
     found, counts = np.unique(keys[marked[keys % MARKS]], return_counts=True)

@@ -346,8 +346,8 @@ def _read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> p
 
 
 def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> pl.Series:
-    """Return the sort keys of clicks, of all events one after the other, null for those of an event without a
-    list; lengths: clicks of each event."""
+    """Return the sort keys of the clicks of all events, null for those of an event without a list;
+    lengths: clicks of each event."""
     if column.null_count() == len(column):
         return pl.Series([None] * int(lengths.sum()), dtype=pl.Int64)
     if not is_list(column.dtype):
