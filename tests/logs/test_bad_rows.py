@@ -242,9 +242,3 @@ def test_names_with_digits_are_categories(tmp_path: Path) -> None:
     frame.write_csv(tmp_path / "log.csv")
     log = read_log(tmp_path / "log.csv", candidate_fields=["price"])
     assert log.columns["price"].categories.to_list() == ["12a", "12b", "7", "x"]
-
-
-def test_a_side_table_with_two_columns_of_items(tmp_path: Path) -> None:
-    table = pl.DataFrame({"item": ["x", "y"], "item_id": ["a", "b"], "size": [1, 2]})
-    table.write_csv(tmp_path / "items.csv")
-    refused(long(), "'item' and 'item_id' are both called", item_table=tmp_path / "items.csv")

@@ -106,7 +106,7 @@ def events_of(log: SessionLog) -> list[list[tuple[list[int], int | None, int]]]:
     return sessions
 
 
-@settings(max_examples=24, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(SESSIONS, st.booleans())
 def test_each_click_is_a_choice_of_what_is_left(
     sessions: list[list[Display]], always: bool
@@ -135,7 +135,7 @@ def test_each_click_is_a_choice_of_what_is_left(
     assert [[(sorted(a), b, c) for a, b, c in s] for s in events_of(unordered)] == by_id
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(SESSIONS)
 def test_the_first_click_alone(sessions: list[list[Display]]) -> None:
     sessions = inside(sessions)
@@ -155,7 +155,7 @@ def test_the_first_click_alone(sessions: list[list[Display]]) -> None:
             refused(frame_of(sessions), r"has \d clicks, one is required: pass --clicks first")
 
 
-@settings(max_examples=24, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(SESSIONS, st.sampled_from(["none", "append", "drop"]))
 def test_clicks_on_what_was_not_displayed(sessions: list[list[Display]], rule: Rule) -> None:
     frame = nested_frame(sessions)

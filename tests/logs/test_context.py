@@ -209,7 +209,7 @@ def test_nothing_is_known_without_training_sessions_or_values() -> None:
     assert holds(every) == {"page": "categories"}, "chance alone displays every item"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000))
 def test_values_displayed_in_their_own_session_are_counted(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -91,7 +91,7 @@ def as_sets(log: SessionLog) -> dict:
     return out
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(SESSIONS, st.booleans(), st.integers(0, 2**32))
 def test_read_and_unpack_is_the_identity(sessions, ordered, seed) -> None:
     options = {"candidate_fields": FIELDS, "context_fields": CONTEXT}
@@ -128,7 +128,7 @@ def test_read_and_unpack_is_the_identity(sessions, ordered, seed) -> None:
     assert as_sets(shuffled) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(SESSIONS, st.data())
 def test_slice_is_the_log_of_its_sessions(sessions, data) -> None:
     log = read_frame(rows_of(sessions), candidate_fields=FIELDS, context_fields=CONTEXT)

@@ -142,15 +142,12 @@ BAD: dict[str, tuple[Any, str]] = {
         USERS[:2],
         r"user 'u9' of the log has no row \(1 of its 2 users have none; the table has 'u2' …\)",
     ),
-    "twice": (USERS.vstack(USERS[1:2]), "user 'u5' has the rows 2 and 4, one row per user"),
     "no name": (USERS.with_columns(user=pl.Series(["u2", None, "u9"])), "row 2 has no user"),
     "no users": (USERS.rename({"user": "usr"}), "a user table needs a user column.*mean 'usr'"),
     "no columns": (USERS.select("user"), "at least one static column beside it"),
-    "no rows": (USERS[:0], "one row per user is required"),
     "role": (USERS.rename({"land": "split"}), "'split' plays a role in logs"),
     "reserved": (USERS.rename({"land": "clicks_so_far"}), "'clicks_so_far' plays a role in logs"),
     "field": (USERS.rename({"land": "price"}), "'price' is already a field of the log"),
-    "infinite": (USERS.with_columns(spent=float("inf")), "user 'u2' has inf in column 'spent'"),
     "list": (USERS.with_columns(spent=pl.concat_list("spent")), "'spent' holds List"),
 }
 
