@@ -31,10 +31,8 @@ from fastgaum.bench.rivals.peers import PEERS, recsim_rate
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import SIZES
-from fastgaum.worlds.learned_population import LearnedPopulation
-from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.set_population import SetPopulation
-from fastgaum.worlds.world_set import WorldSet
+from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
+from fastgaum.worlds.world_set import SetPopulation, WorldSet
 
 IDENTITY = {"protocol": "identity", "relations": False, "set_context": False}
 READS = Bar(600_000, RATE, 5)

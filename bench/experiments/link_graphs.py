@@ -19,12 +19,10 @@ from scipy.sparse.csgraph import dijkstra
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.columns import Vocabulary
-from fastgaum.worlds.context import Context
-from fastgaum.worlds.learned_population import LearnedPopulation
-from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.set_population import SetPopulation
+from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
+from fastgaum.worlds.logged import Context
 from fastgaum.worlds.world import NO_ITEM, Population, Response, World
-from fastgaum.worlds.world_set import WorldSet
+from fastgaum.worlds.world_set import SetPopulation, WorldSet
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -167,6 +167,9 @@ def bags_of_candidates(
     """Bags of any candidates of those with `ids` and `numbers`, -1 being no click, whose bag is the
     id 0 and zeros: ids (nnz,), their offsets (n + 1,), numbers (n, n_numbers)."""
     chosen = candidates >= 0
+    if chosen.all():
+        offsets = np.arange(len(candidates) + 1, dtype=np.int32) * np.int32(ids.shape[1])
+        return ids[candidates].ravel(), offsets, numbers[candidates]
     sizes = np.where(chosen, ids.shape[1], 1)
     offsets = np.append(0, np.cumsum(sizes)).astype(np.int32)
     bag_ids = np.zeros(offsets[-1], np.int32)

@@ -24,12 +24,7 @@ Parts = list[tuple[int, int]]
 
 
 class SessionTables:
-    """What n users were shown and chose in their sessions until now.
-
-    Attributes:
-        users: the users' tables.
-        counting: whether anything is counted.
-    """
+    """What n users were shown and chose in their sessions until now."""
 
     def __init__(self, n: int, counts: bool = True) -> None:
         """Make room for n users; without `counts` nothing is kept."""
@@ -101,7 +96,7 @@ class SessionCounts(SessionTables):
         self.context_items: IntArray = np.full((n, len(space.fields_of_items)), -1, np.int32)
         self.context_values: IntArray = np.full((n, len(space.context)), -1, np.int32)
         columns = self.numbers.of_session
-        self.kept: list[int] = columns[columns >= 0].tolist() if within else []
+        self.kept = columns[columns >= 0] if within else columns[:0]
         super().__init__(n, self.numbers.reads_counts or self.numbers.reads_choices)
 
     def write(
@@ -149,8 +144,8 @@ class SessionCounts(SessionTables):
             self.context_values[users],
         )
         self.numbers.write(events, numbers, set_size)
-        for column in self.kept:
-            values = numbers[:, column]
-            np.minimum(np.maximum(values, space.least[column]), space.most[column], out=values)
+        if len(kept := self.kept):
+            within = np.maximum(numbers[:, kept], space.least[kept])
+            numbers[:, kept] = np.minimum(within, space.most[kept])
         self.numbers.relate(offsets, numbers, set_size)
         standardise_rows(space.mean, space.scale, numbers)

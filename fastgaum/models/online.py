@@ -12,7 +12,6 @@ the networks are copied once for all users of a model."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from copy import copy
 from typing import Any
 
@@ -23,21 +22,16 @@ import polars as pl
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.fixed import FixedScorer
 from fastgaum.errors import ConfigError, NumericsError, did_you_mean
-from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.item_vectors import component_names
-from fastgaum.features.numbers import (
-    LOG_VIEWS,
-    item_numbers,
-    log_views,
-    number_columns,
-    totals_of,
-)
+from fastgaum.features.numbers import LOG_VIEWS, log_views
 from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.candidate_counts import UserDisplays
-from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
-from fastgaum.logs.columns import MOST_NUMBER, show
+from fastgaum.logs.columns import show
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.number_text import parse_numbers
+from fastgaum.models.catalogue import ActionIds, Catalogue
 from fastgaum.models.choice_model import Head
+from fastgaum.models.context import ContextRows, category_of, number_of
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
 
@@ -51,10 +45,13 @@ class OnlineModel:
 
     Attributes:
         networks: copies of the model's.
+        item_ids: the items that training displayed.
         fields: the fields of candidates that the model reads, and the row of each category; None
             for a field of numbers.
-        context_fields: names of the context fields that it reads, and what each holds.
-        of_items: values of fields by item, where an item table has them.
+        of_items: names of those that an item table has.
+        catalogue: the items as candidates; NaN and 0 where a display has to give a field.
+        context: encodes contexts.
+        actions: the ids of actions; None where the model reads none.
     """
 
     def __init__(self, model: NetworksModel, head: Head = "reward") -> None:
@@ -69,38 +66,35 @@ class OnlineModel:
         """
         self.networks = FixedNetworks(model, head)
         self.space = space = self.networks.space
-        self.item_ids, names = space.categorical[0].values, space.number_names
-        self.item_rows = _rows(self.item_ids)
-        items = np.arange(-1, len(self.item_ids), dtype=np.int32)
-        # the unknown item is last, as row -1
-        statistics = item_numbers(
-            totals_of(space.item_counts, np.roll(items, -1)), space.prior_rate
-        )
-        columns = number_columns(TRAINING_NUMBERS, names)
-        self.training_numbers: FloatArray = np.zeros((len(items), len(names)), np.float32)
-        self.training_numbers[:, columns[columns >= 0]] = statistics[:, columns >= 0]
+        self.item_ids = space.categorical[0].values
+        self.context_fields = space.context_holds
         self.fields: dict[str, dict[str, int] | None] = {}
         self.columns: dict[str, int] = {}
         """column of each field in the ids, or in the numbers"""
         for column, part in enumerate(space.categorical):
             if part.source not in ("item", *OF_PLACE):
-                self.fields[part.name], self.columns[part.name] = _rows(part.values), column
+                rows = {value: row for row, value in enumerate(part.values.to_list())}
+                self.fields[part.name], self.columns[part.name] = rows, column
         own = {*space.field_names, *component_names(space.vectors), LOG_VIEWS}
-        for column, name in enumerate(names):
+        for column, name in enumerate(space.number_names):
             if name in own:
                 name = VIEWS if name == LOG_VIEWS else name
                 self.fields[name], self.columns[name] = None, column
-        self.context_fields = space.context_holds
-        self.context_rows = {
-            part.name: self.item_rows if part.source == "context_item" else _rows(part.values)
-            for part in space.context
-        }
-        self.kind_rows, self.acted_rows = (
-            (_rows(part.values) for part in space.actions) if space.actions else ({}, {})
-        )
-        self.of_items: dict[str, dict[str, object]] = {}
-        self.vector_rows: dict[str, int] | None = None
-        """row of the vector of each item that an item table has, where networks read vectors"""
+        self._use_table(self.item_ids[:0], {}, None)
+
+    def _use_table(
+        self,
+        items: pl.Series,
+        values: Mapping[str, npt.NDArray[Any]],
+        source: SessionLog | None,
+    ) -> None:
+        """Have the values of fields, by row of an item table; `source` as in
+        `Catalogue.of_table`."""
+        self.catalogue = Catalogue.of_table(self.space, items, values, source)
+        self.of_items = frozenset(values)
+        self.with_vector: set[str] = set() if source is None else set(items.to_list())
+        self.context = ContextRows(self.catalogue)
+        self.actions = ActionIds(self.catalogue) if self.space.actions else None
 
     def with_item_table(self, table: pl.DataFrame) -> OnlineModel:
         """The model, for displays that need not give the fields of items: a column `item`, and a
@@ -120,74 +114,39 @@ class OnlineModel:
             raise ConfigError(
                 "an item table has one row for each item: an item is missing or twice"
             )
-        other, known, vectors = copy(self), ids.to_list(), self.space.vectors
-        other.of_items = {}
-        if vectors.dim:
-            of_items = vectors.of_table(ids, table)
-            if not vectors.are_read:
-                components = vectors.components(of_items)
-                for name, values in zip(component_names(vectors), components.T, strict=True):
-                    other.of_items[name] = dict(zip(known, values.tolist(), strict=True))
-            else:
-                # the last row is that of an item that the table has not
-                other.vector_rows, n = _rows(ids), len(ids)
-
-                def standardised(part: slice) -> FloatArray:
-                    rows = np.arange(n)[part]
-                    found = np.zeros((len(range(n + 1)[part]), vectors.dim), np.float32)
-                    found[: len(rows)] = vectors.rows(of_items, rows)
-                    return found
-
-                other.networks = self.networks.with_vectors(standardised, n + 1)
+        other, vectors, values = copy(self), self.space.vectors, {}
         for name in (name for name in table.columns if name in self.fields):
             column = table[name]
             if self.fields[name] is None and column.dtype == pl.String:
                 # a file without types; what is no number stays, and is said
                 numbers = parse_numbers(column)
                 column = column if numbers is None else numbers
-            encoded = self.encoded(name, column.to_list(), len(ids))
-            other.of_items[name] = dict(zip(known, encoded.tolist(), strict=True))
+            of_log = LOG_VIEWS if name == VIEWS else name
+            values[of_log] = self.encoded(name, column.to_list(), len(ids))
+        other._use_table(ids, values, vectors.of_table(ids, table) if vectors.dim else None)
+        if other.catalogue.vectors is not None:
+            n = other.catalogue.n_items + 1
+            other.networks = self.networks.with_vectors(other.catalogue.vectors, n)
         return other
 
     def unknown(self, items: Sequence[str | int]) -> list[str | int]:
         """Those of some items that training never displayed. Raises ConfigError for no id."""
-        return [item for item in items if item_key(item) not in self.item_rows]
+        rows, n_trained = self.catalogue.rows, len(self.item_ids)
+        return [item for item in items if rows.get(item_key(item), n_trained) >= n_trained]
 
-    def vectors_of(self, items: Sequence[str]) -> IntArray | None:
-        """Row of each displayed item's vector; None where networks read none.
-
-        Raises:
-            ConfigError: networks read vectors, and no item table has the item's.
-        """
-        if not self.space.vectors.are_read:
-            return None
-        rows = self.vector_rows
-        missing = next((item for item in items if rows is None or item not in rows), None)
-        if rows is None or missing is not None:
-            raise self._no_vector(None if rows is None else missing)
-        return np.array([rows[item] for item in items], np.int32)
-
-    def _no_vector(self, item: str | None) -> ConfigError:
-        names = ", ".join(name for name, _ in self.space.vectors.widths)
-        if item is not None:
-            return ConfigError(
-                f"the item table has no item {show(item)}, whose vector ({names}) the model reads: "
-                "add a row"
-            )
-        return ConfigError(
-            f"the model reads the item vectors {names}: give an item table that has them "
-            "(OnlineUser(model.with_item_table(frame)), --item-table)"
-        )
-
-    def field_values(
+    def candidates(
         self, items: Sequence[str], given: Mapping[str, Sequence[object]]
-    ) -> dict[str, npt.NDArray[Any]]:
-        """Each field's row of a category, or number, for each item, (n,).
+    ) -> tuple[IntArray, IntArray, FloatArray]:
+        """Row in the catalogue of each displayed item, ids (n, n_categorical) and base numbers (n,
+        n_base), with the fields that are given.
 
         Raises:
             ConfigError: a field is missing or unknown, has another number of values, or one of the
-                wrong kind.
+                wrong kind; or an item has no vector.
         """
+        catalogue = self.catalogue
+        rows = np.array([catalogue.rows.get(item, catalogue.n_items) for item in items], np.int32)
+        ids, numbers = catalogue.ids.take(rows, 0), catalogue.fixed.take(rows, 0)
         for name in given:
             if name not in self.fields:
                 known = ", ".join(self.fields) or "none"
@@ -195,39 +154,53 @@ class OnlineModel:
                     f"a display has the field '{name}', those that the model reads of candidates "
                     f"are: {known}{did_you_mean(name, self.fields)}"
                 )
-        values = {}
-        for name in self.fields:
+        for name, of_field in self.fields.items():
+            column = self.columns[name]
             if name in given:
-                values[name] = self.encoded(name, given[name], len(items))
+                values = self.encoded(name, given[name], len(items))
+                if of_field is None:
+                    numbers[:, column] = values
+                else:
+                    ids[:, column] = values + np.int32(self.space.categorical[column].start + 1)
                 continue
-            known_values = self.of_items.get(name)
-            if known_values is None and name in component_names(self.space.vectors):
-                raise self._no_vector(None)
-            if known_values is None:
-                raise ConfigError(
-                    f"the model reads the field '{name}' of candidates: give a value for each item "
-                    f"(fields={{'{name}': […]}}), or an item table that has the column"
-                )
-            for item in items:
-                if item not in known_values:
+            missing = np.isnan(numbers[:, column]) if of_field is None else ids[:, column] == 0
+            if missing.any() and name not in component_names(self.space.vectors):
+                if name not in self.of_items:
                     raise ConfigError(
-                        f"the item table has no item {show(item)}: give the field '{name}' with "
-                        "the display, or a row to the table"
+                        f"the model reads the field '{name}' of candidates: give a value for each "
+                        f"item (fields={{'{name}': […]}}), or an item table that has the column"
                     )
-            values[name] = np.array([known_values[item] for item in items])
-        return values
+                raise ConfigError(
+                    f"the item table has no item {show(items[int(missing.argmax())])}: give the "
+                    f"field '{name}' with the display, or a row to the table"
+                )
+        if self.space.vectors.dim and not self.with_vector.issuperset(items):
+            names = ", ".join(name for name, _ in self.space.vectors.widths)
+            if not self.with_vector:
+                raise ConfigError(
+                    f"the model reads the item vectors {names}: give an item table that has them "
+                    "(OnlineUser(model.with_item_table(frame)), --item-table)"
+                )
+            lacking = next(item for item in items if item not in self.with_vector)
+            raise ConfigError(
+                f"the item table has no item {show(lacking)}, whose vector ({names}) the model "
+                "reads: add a row"
+            )
+        return rows, ids, numbers
 
     def encoded(self, name: str, values: Sequence[object], n: int) -> npt.NDArray[Any]:
         """A field's row of a category, or number, of each of n values. Raises ConfigError as
-        `field_values`."""
+        `candidates`."""
         rows = self.fields[name]
         if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != n:
             raise ConfigError(
                 f"the field '{name}' has one value for each of {n} items, got {values!r}"
             )
         if rows is not None:
-            return np.array([rows.get(_text(value, name) or "", -1) for value in values], np.int32)
-        numbers = np.array([_number(value, name) for value in values], np.float32)
+            return np.array(
+                [rows.get(category_of(value, name) or "", -1) for value in values], np.int32
+            )
+        numbers = np.array([number_of(value, name) for value in values], np.float32)
         if name != VIEWS:
             return numbers
         if not (numbers >= 1).all():
@@ -236,38 +209,30 @@ class OnlineModel:
 
     def action_ids(self, item: str, action: str, given: Mapping[str, object]) -> IntArray:
         """Feature ids of an action, (1, n_fields). Raises ConfigError as `OnlineUser.acted`."""
-        space = self.space
-        if not space.actions:
+        if self.actions is None:
             raise ConfigError(
                 "the model reads no actions: train it on a log that has some (--actions FILE)"
             )
-        (kinds, others), items = space.actions, space.categorical[0]
-        if action not in self.kind_rows:
-            raise ConfigError(
-                f"the model knows no action {show(action)}, training had "
-                f"{', '.join(self.kind_rows)}{did_you_mean(str(action), self.kind_rows)}"
-            )
-        row = self.item_rows.get(item, -1)
-        alone = others.start + 1 + self.acted_rows.get(item, -1)
-        ids = [items.start + 1 + row if row >= 0 else alone]
-        of_item = {part.name: part for part in space.categorical if part.source == "item_field"}
-        for name in (name for name in given if name not in of_item):
-            raise ConfigError(
-                f"an action has the field '{name}', those that the model reads of its item are: "
-                f"{', '.join(of_item) or 'none'}{did_you_mean(name, of_item)}"
-            )
-        for name, part in of_item.items():
+        row = self.catalogue.rows.get(item, self.catalogue.n_items)
+        ids, fields = self.actions.of(np.array([row]), action), self.actions.fields
+        for name in given:
+            if name not in fields:
+                raise ConfigError(
+                    f"an action has the field '{name}', those that the model reads of its item "
+                    f"are: {', '.join(fields) or 'none'}{did_you_mean(name, fields)}"
+                )
+        for at, (name, column) in enumerate(fields.items(), 1):
+            start = self.space.categorical[column].start
             if name in given:
-                value = int(self.encoded(name, [given[name]], 1)[0])
-            elif name in self.of_items:
-                value = int(self.of_items[name].get(item, -1))  # type: ignore[call-overload]
-            else:
+                ids[0, at] = start + 1 + self.encoded(name, [given[name]], 1)[0]
+            elif ids[0, at] == 0 and name not in self.of_items:
                 raise ConfigError(
                     f"the model reads the field '{name}' of items: give it "
                     f"(fields={{'{name}': …}}), or an item table that has the column"
                 )
-            ids.append(part.start + 1 + value)
-        return np.array([[*ids, kinds.start + 1 + self.kind_rows[action]]], np.int32)
+            # an item that the table lacks has an unknown category
+            ids[0, at] = ids[0, at] or start
+        return ids
 
 
 class OnlineUser:
@@ -394,7 +359,7 @@ class OnlineUser:
         fields: Mapping[str, Sequence[object]] | None,
     ) -> FloatArray:
         """A scorer's score of each item of a display, (n,)."""
-        model, n_trained = self.model, len(self.model.item_ids)
+        model, n_items = self.model, self.model.catalogue.n_items
         if isinstance(items, str) or not isinstance(items, Iterable):
             raise ConfigError(f"a display is a row of item ids, got {items!r}: give a list of them")
         keys = [item if type(item) is str else item_key(item) for item in items]
@@ -405,30 +370,24 @@ class OnlineUser:
                 if twice is None
                 else f"a display shows each item once, got {show(twice)} twice"
             )
-        values = model.field_values(keys, fields or {}) if model.fields or fields else {}
-        given = None if context is None else self._encoded_context(context)
-        if given is None and not self._has_context:
+        rows, ids, numbers = model.candidates(keys, fields or {})
+        further, shown_items = self._further, rows
+        if rows.max() == n_items:
+            shown_items = rows.copy()
+            for at in np.flatnonzero(rows == n_items).tolist():
+                shown_items[at] = further.setdefault(keys[at], n_items + 1 + len(further))
+        if context is not None:
+            values = {name: [value] for name, value in context.items()}
+            self._users.give_context(_ONE, model.context.of(values, further))
+            self._has_context = True
+        elif not self._has_context:
             raise ConfigError(
                 f"the model reads the context fields {', '.join(model.context_fields)}, and the "
                 "user has none yet: give the context of its first display"
             )
-        rows = np.array([model.item_rows.get(key, -1) for key in keys], np.int32)
-        ids = np.zeros((len(keys), len(model.space.categorical)), np.int32)
-        ids[:, 0], numbers = rows + np.int32(N_RESERVED), model.training_numbers[rows]
-        vectors = model.vectors_of(keys)
-        for name, of_field in values.items():
-            column = model.columns[name]
-            if model.fields[name] is None:
-                numbers[:, column] = of_field
-            else:
-                ids[:, column] = of_field + np.int32(model.space.categorical[column].start + 1)
         self._seen.update(keys)
-        for at in np.flatnonzero(rows < 0).tolist():
-            rows[at] = self._further.setdefault(keys[at], n_trained + len(self._further))
-        if given is not None:
-            self._give_context(*given)
         offsets = np.array([0, len(keys)], np.int32)
-        shown = self._users.show(UserDisplays(_ONE, offsets, rows), ids, numbers, vectors)
+        shown = self._users.show(UserDisplays(_ONE, offsets, shown_items), ids, numbers, rows)
         scores = self._users.scores(scorer, shown)
         # what was never scored has no choice
         self._shown = None
@@ -442,83 +401,12 @@ class OnlineUser:
         self._shown = shown, keys
         return scores
 
-    def _encoded_context(
-        self, context: Mapping[str, object]
-    ) -> tuple[IntArray, list[str], FloatArray]:
-        """Feature ids of the context's fields of categories and items, (1, n_fields), the item in
-        each field of items, and the standardised numbers, (1, n_numbers).
-
-        Raises:
-            ConfigError: a field is missing or unknown, or has a value of the wrong kind.
-        """
-        model, space = self.model, self.model.space
-        names = model.context_fields
-        for name in context:
-            if name not in names:
-                known = ", ".join(names) or "none"
-                raise ConfigError(
-                    f"the context has the field '{name}', those that the model reads are: {known}"
-                    f"{did_you_mean(name, names)}"
-                )
-        for name in names:
-            if name not in context:
-                raise ConfigError(
-                    f"the context has no field '{name}': give each of {', '.join(names)}"
-                )
-        texts = {part.name: _text(context[part.name], part.name) or "" for part in space.context}
-        ids = [
-            part.start + 1 + model.context_rows[part.name].get(texts[part.name], -1)
-            for part in space.context
-        ]
-        numbers = [_number(context[name], name) for name in space.context_number_names]
-        standardised = (np.array([numbers], np.float32) - space.context_mean) / space.context_scale
-        items = [texts[name] for name in space.fields_of_items]
-        return np.array([ids], np.int32), items, standardised
-
-    def _give_context(self, ids: IntArray, items: list[str], numbers: FloatArray) -> None:
-        model, vectors, self._has_context = self.model, None, True
-        own = [model.item_rows.get(item, self._further.get(item, -1)) for item in items]
-        if model.vector_rows is not None:
-            n = len(model.vector_rows)
-            vectors = np.array([[model.vector_rows.get(item, n) for item in items]], np.int32)
-        self._users.give_context(_ONE, ids, np.array([own], np.int32), numbers, vectors)
-
-
-def _rows(values: pl.Series) -> dict[str, int]:
-    return {value: row for row, value in enumerate(values.cast(pl.String).to_list())}
-
 
 def item_key(item: object) -> str:
     """The id of an item as a log has it."""
-    key = None if isinstance(item, bool) else _text(item, "item") if item is not None else None
+    key = (
+        None if isinstance(item, bool) else category_of(item, "item") if item is not None else None
+    )
     if key is None:
         raise ConfigError(f"an item id is text or a whole number, got {item!r}")
     return key
-
-
-def _text(value: object, name: str) -> str | None:
-    """A category as a log has it; None for a missing one."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        # Python writes no whole number of thousands of digits
-        with suppress(ValueError):
-            return str(int(value))
-    raise ConfigError(f"'{name}' takes text or a whole number, got {_quote(value)}")
-
-
-def _number(value: object, name: str) -> float:
-    known = isinstance(value, int | float | np.integer | np.floating | np.bool_)
-    # compared first: not every whole number has a float
-    if known and -MOST_NUMBER <= value <= MOST_NUMBER:  # type: ignore[operator]
-        return float(value)  # type: ignore[arg-type]
-    raise ConfigError(
-        f"'{name}' takes a number between -{MOST_NUMBER:g} and {MOST_NUMBER:g}, got {_quote(value)}"
-    )
-
-
-def _quote(value: object) -> str:
-    try:
-        return repr(value)
-    except ValueError:
-        return "one of thousands of digits"

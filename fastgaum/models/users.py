@@ -25,6 +25,7 @@ from fastgaum.kernels.bag_linear import BagArrays
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.choice import Softmax, choice_probs
 from fastgaum.models.choice_model import Head
+from fastgaum.models.context import EncodedContext
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
 from fastgaum.nets.regularisers import L2, Shannon, Tsallis
@@ -95,7 +96,7 @@ class FixedNetworks:
 
     def _copy(self, vectors: Vectors | None, n: int) -> None:
         networks, player = self.source, self.source.player
-        self.reads_vectors = vectors is not None
+        self.reads_vectors, self.n_vectors = vectors is not None, n
         self.reward = self.chooser = FixedScorer(player.reward, vectors, n)
         if self.head == "generator" and networks.generator is not None:
             self.chooser = FixedScorer(networks.generator, vectors, n)
@@ -141,7 +142,7 @@ class ShownDisplays(NamedTuple):
     """What some users are shown, a display each, and what networks read of it."""
 
     users: IntArray
-    """ascending, each once, shape (n_events,): as many as there are users are all of them"""
+    """each once, shape (n_events,)"""
     items: IntArray
     """number of each candidate's item, (n_candidates,): its training row, further ones after
     these"""
@@ -166,6 +167,7 @@ class Users:
     def __init__(self, networks: FixedNetworks, n: int, within: bool) -> None:
         """Make n users without history; `within` as in `SessionCounts`."""
         self.networks, self.n = networks, n
+        self.everyone: IntArray = np.arange(n, dtype=np.int32)
         self.counts = SessionCounts(networks.space, n, within)
         self.histories = (
             RecurrentHistories(networks.history, n)
@@ -219,7 +221,8 @@ class Users:
         self, scorer: FixedScorer, shown: ShownDisplays, examined: bool = True
     ) -> FloatArray:
         """A scorer's scores of what users are shown, (n_candidates,); `examined` as there."""
-        states = self.states if len(shown.users) == self.n else self.states.take(shown.users, 0)
+        everyone = _are_all(shown.users, len(self.states))
+        states = self.states if everyone else self.states.take(shown.users, 0)
         return scorer.scores(shown.batch, shown.vector_ids, states, examined)
 
     def utilities(self, shown: ShownDisplays, chosen: IntArray) -> FloatArray:
@@ -258,26 +261,19 @@ class Users:
             states = self.histories.advance(users, tokens)
             self.states[users, : self.networks.history_dim] = states
 
-    def give_context(
-        self,
-        users: IntArray | slice,
-        ids: IntArray,
-        items: IntArray,
-        numbers: FloatArray,
-        vectors: IntArray | None = None,
-    ) -> None:
-        """Give users the context of their event: feature ids, (n_users, n_fields), number of the
-        item in each field of items, standardised numbers, and the rows of the items' vectors, where
-        networks read vectors."""
-        networks, n = self.networks, len(ids)
-        rows = networks.items[ids]
-        if vectors is not None and networks.fields_of_items:
-            rows[:, networks.fields_of_items] += networks.items[networks.n_ids + vectors]
-        start = networks.history_dim
-        rows = rows.reshape(n, rows.shape[1] * rows.shape[2])
-        self.states[users, start:] = np.concatenate([rows, numbers], axis=1)
-        self.counts.context_items[users] = items
-        self.counts.context_values[users] = ids - networks.context_starts
+    def give_context(self, users: npt.NDArray[np.integer], context: EncodedContext) -> None:
+        """Give users the context of their event."""
+        networks, rows = self.networks, self.networks.items[context.ids]
+        if networks.reads_vectors and networks.fields_of_items:
+            # the last row of vectors is that of no item
+            last = networks.n_vectors - 1
+            known = (context.items >= 0) & (context.items < last)
+            vectors = networks.n_ids + np.where(known, context.items, last)
+            rows[:, networks.fields_of_items] += networks.items[vectors]
+        rows = rows.reshape(len(rows), rows.shape[1] * rows.shape[2])
+        self.states[users, networks.history_dim :] = np.concatenate([rows, context.numbers], 1)
+        self.counts.context_items[users] = context.items
+        self.counts.context_values[users] = context.ids - networks.context_starts
 
 
 class RecurrentHistories:
@@ -294,7 +290,7 @@ class RecurrentHistories:
 
     def advance(self, users: IntArray, tokens: BagArrays) -> FloatArray:
         """States of users after one more token each, (n_users, state_dim)."""
-        everyone = len(users) == len(self.carries[0][0])
+        everyone = _are_all(users, len(self.carries[0][0]))
         before = self.carries if everyone else [(h[users], c[users]) for h, c in self.carries]
         after = self.encoder.advance(before, tokens)
         if everyone:
@@ -331,7 +327,7 @@ class ReplayedHistories:
         ids, offsets, numbers = tokens
         for at, user in enumerate(users.tolist()):
             self.past[user].append((ids[offsets[at] : offsets[at + 1]], numbers[at]))
-        if self.together is not None and len(users) == self.n:
+        if self.together is not None and _are_all(users, self.n):
             self.together = self.encoder.advance(self.together, _bags(ids, offsets, numbers))
             return np.asarray(self.encoder.state_of(self.together).numpy())
         self.together = None
@@ -343,6 +339,11 @@ class ReplayedHistories:
         )
         ends = torch.from_numpy(np.cumsum([0, *map(len, read)]).astype(np.int32))
         return np.asarray(self.encoder.last_states(bags, ends).numpy())
+
+
+def _are_all(users: IntArray, n: int) -> bool:
+    """Whether these are all n users, in their order."""
+    return len(users) == n and (n == 1 or bool((users[1:] > users[:-1]).all()))
 
 
 def _bags(ids: IntArray, offsets: IntArray, numbers: npt.NDArray[np.float32]) -> Bags:

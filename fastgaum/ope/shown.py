@@ -19,7 +19,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.policies.base import Observation, Policy, Transition, top_places
 from fastgaum.policies.heuristics import Popular, RandomPolicy
 from fastgaum.policies.q_learning import QLearner
-from fastgaum.worlds.learned_population import LearnedPopulation
+from fastgaum.worlds.learned_world import LearnedPopulation
 from fastgaum.worlds.pools import draw_distinct
 from fastgaum.worlds.world import NO_ITEM, Population, Response, World
 from fastgaum.worlds.world_set import contexts_of

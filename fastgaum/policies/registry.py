@@ -45,7 +45,7 @@ def popularity_in(world: World) -> FloatArray | None:
     if not isinstance(world, LearnedWorld | WorldSet):
         return None
     popularity = np.zeros(world.n_items, np.float32)
-    counts = np.expm1(world.catalogue.statistics[:, 1])
+    counts = world.catalogue.space.item_counts.choices
     # further items come last, and training chose none of them
     popularity[: len(counts)] = counts
     return popularity

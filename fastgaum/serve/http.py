@@ -138,7 +138,7 @@ def http_app(model: OnlineModel) -> Starlette:
             "no_click": model.networks.outside,
             "context": dict(model.context_fields),
             "fields": {name: "numbers" if of is None else "categories" for name, of in fields},
-            "actions": list(model.kind_rows),
+            "actions": [] if model.actions is None else list(model.actions.of_kinds),
             "fields_known_of_items": sorted(model.of_items),
         }
         return JSONResponse(facts)

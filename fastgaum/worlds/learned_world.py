@@ -16,23 +16,31 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import IntArray, KeyArray
-from fastgaum.engine.scorer import DisplayBatch, parts_of
-from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.features.encoder import N_RESERVED
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
+from fastgaum.engine.fixed import rows_of_table
+from fastgaum.errors import ConfigError
+from fastgaum.features.item_vectors import SAMPLE, principal_axes
+from fastgaum.features.numbers import item_numbers, number_columns, totals_of
+from fastgaum.features.vocabulary import OF_PLACE
+from fastgaum.kernels import slates as kernels
+from fastgaum.kernels.candidate_counts import UserDisplays
+from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.logs.clicks import refuse_successive
-from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog, SplitName, require_log
+from fastgaum.models.catalogue import ActionIds, Catalogue
 from fastgaum.models.choice_model import Head
+from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.user_model import UserModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
-from fastgaum.worlds.actions import ActionIds, act_as_logged
-from fastgaum.worlds.catalogue import Catalogue, item_features
-from fastgaum.worlds.context import ContextRows, EncodedContext, LoggedContexts, drawn_sessions
-from fastgaum.worlds.learned_population import LearnedPopulation
-from fastgaum.worlds.world import NO_ITEM, Past, World
+from fastgaum.nets.networks import Scorer
+from fastgaum.worlds.logged import Context, LoggedContexts, LoggedStarts, UserContexts
+from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World, checked_slates
 
 Starts = Literal["empty", "logged"]
+POOL_PLACES = 1 << 20
+"""places of pools that are scored at once"""
+ITEM_STATISTICS = ("log_displays", "log_choices", "choice_rate")
+"""what a policy may know of an item's training events"""
 
 
 class LearnedWorld(World):
@@ -165,70 +173,264 @@ class LearnedWorld(World):
         return iter(()) if self.starts is None else self.starts.past(keys)
 
 
-class LoggedStarts:
-    """Prefixes of the sessions of one split of a log, encoded once, as the model has them there.
+class LearnedPopulation(Population):
+    """Users of a `LearnedWorld`."""
 
-    Numbers and ids of a prefix are exactly the log's, but items that training never displayed are
-    counted as one."""
+    def __init__(self, world: LearnedWorld, n: int) -> None:
+        self.world, self.n = world, n
+        self.users = Users(world.networks, n, within=True)
+        self.contexts: UserContexts | None = None
+        if world.context is not None:
+            logged, within = world.logged_contexts, world.starts is not None
+            self.contexts = UserContexts(world.context, logged, within, self.users)
+        self._seen = self.users.states.view()
+        self._seen.flags.writeable = False
 
-    def __init__(self, catalogue: Catalogue, log: SessionLog, split: SplitName) -> None:
-        rows = log.sessions_in(split)
-        if len(rows) == 0:
-            raise LogFormatError(
-                f"log '{log.name}' has no session in split '{split}' to start users from"
+    @property
+    def states(self) -> FloatArray:
+        """The users' states now, shape (n, state_dim); read-only, overwritten by the next `reset`
+        or `step`.
+
+        A model that reads the context of events has states that end with the context: the next
+        logged event's where the world has a log, else the one given last.
+
+        Raises:
+            ConfigError: the model reads context, and a user has none yet.
+        """
+        self.take(None)
+        return self._seen
+
+    def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
+        """Start users anew, without history or after a logged prefix that their key draws."""
+        who = self.users.everyone if rows is None else np.asarray(rows, np.int32)
+        self.users.reset(who)
+        if self.world.starts is not None:
+            self.world.starts.play(self.users, who, keys)
+        if self.contexts is not None:
+            self.contexts.reset(who, keys)
+
+    def step(
+        self,
+        slates: IntArray,
+        keys: KeyArray,
+        active: BoolArray | None = None,
+        context: Context | None = None,
+    ) -> Response:
+        """Show each user a slate (n, k) and let them choose; their states move on.
+
+        Args:
+            slates: an item, or `NO_ITEM`, at each place.
+            keys: one for each user.
+            active: who takes part; None: all.
+            context: of this event, made by `LearnedWorld.context_of`; None: the one that the users
+                have, given before or from the log.
+
+        Raises:
+            ConfigError: the slates are not of n users, or hold a number that is no item; or the
+                model reads context, and an active user has none.
+        """
+        slates = checked_slates(slates, self.n, self.world.n_items)
+        who = self._who(active)
+        self.take(context, who)
+        keys = np.ascontiguousarray(keys, np.uint64)
+        if active is None:
+            return self.choose(who, slates, keys)
+        found, response = self.choose(who, slates[who], keys[who]), Response.none(self.n)
+        response.places[who], response.items[who] = found.places, found.items
+        response.utilities[who] = found.utilities
+        return response
+
+    def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
+        """Show some users a checked slate each, (len(who), k), and let them choose."""
+        users, networks = self.users, self.world.networks
+        shown, items, places = self._show(who, slates)
+        scores, offsets = users.scores(networks.chooser, shown), shown.batch.offsets
+        probs, none = networks.distribution(scores, offsets)
+        chosen = np.empty(len(who), np.int32)
+        kernels.draw_choices(offsets, probs, none, keys, chosen)
+        # the entry behind the last candidate's is that of no click
+        response = Response(
+            places[chosen],
+            items[chosen],
+            np.append(scores, np.float32(0))[chosen]
+            if networks.chooser is networks.reward
+            else users.utilities(shown, chosen),
+        )
+        self._move(shown, chosen)
+        return response
+
+    def take(self, context: Context | None, who: IntArray | None = None) -> None:
+        """Have a context of each user, or each of `who`: the given one, or one from before.
+
+        Raises:
+            ConfigError: it is not one of n users, a user has none, or the model reads none.
+        """
+        if self.contexts is not None:
+            who = self.users.everyone if who is None else who
+            if context is not None:
+                self.contexts.give(context, who)
+            self.contexts.require(who)
+        elif context is not None:
+            raise ConfigError("a context is given, and the model reads none: leave it out")
+
+    def follow(
+        self,
+        slates: IntArray,
+        places: IntArray,
+        active: BoolArray | None = None,
+        context: Context | None = None,
+    ) -> None:
+        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing;
+        states move on, of those in `active`.
+
+        Raises:
+            ConfigError: as `step`.
+        """
+        slates = checked_slates(slates, self.n, self.world.n_items)
+        who = self._who(active)
+        self.take(context, who)
+        self.see(who, slates[who], np.asarray(places, np.int32)[who])
+
+    def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
+        """Show some users a checked slate each, (len(who), k), and tell their choices, (len(who),),
+        -1 for nothing."""
+        shown, _, place_of = self._show(who, slates)
+        sizes = np.diff(shown.batch.offsets)
+        found = np.flatnonzero(place_of[: sizes.sum()] == np.repeat(places, sizes)).astype(np.int32)
+        chosen = np.full(len(who), -1, np.int32)
+        chosen[np.repeat(np.arange(len(who)), sizes)[found]] = found
+        self._move(shown, chosen)
+
+    def acted(self, items: IntArray, action: str) -> None:
+        """As the base says. Raises ConfigError as there."""
+        self.users.act(*self.ids_of_action(items, action))
+
+    def ids_of_action(self, items: IntArray, action: str) -> tuple[IntArray, IntArray]:
+        """The users who act, and the feature ids of their actions. Raises ConfigError as
+        `acted`."""
+        if self.world.action_ids is None:
+            super().acted(items, action)
+        assert self.world.action_ids is not None
+        items = checked_slates(np.reshape(items, (-1, 1)), self.n, self.world.n_items)[:, 0]
+        who = np.flatnonzero(items != NO_ITEM).astype(np.int32)
+        return who, self.world.action_ids.of(items[who], action)
+
+    def utilities(
+        self, pools: IntArray, k: int | None = None, context: Context | None = None
+    ) -> FloatArray:
+        """As the base says, 0 at an empty place. `context` as in `step`; the users keep it.
+
+        Raises:
+            ConfigError: the pools are not of n users, hold a number that is no item, or k is not
+                positive; or the model reads context, and a user has none.
+        """
+        if k is not None and k < 1:
+            raise ConfigError(f"a slate has at least 1 item, got k = {k}")
+        pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
+        self.take(context)
+        return self.value(self.users.everyone, pools, k)
+
+    def value(self, everyone: IntArray, pools: IntArray, k: int | None) -> FloatArray:
+        """Utilities of some users of checked pools, (len(everyone), m) or (m,)."""
+        m = pools.shape[-1]
+        result = np.zeros((len(everyone), m), np.float32)
+        at_once = max(1, POOL_PLACES // max(m, 1))
+        for first in range(0, len(everyone), at_once):
+            part = slice(first, first + at_once)
+            who = everyone[part]
+            of_users = np.broadcast_to(pools if pools.ndim == 1 else pools[part], (len(who), m))
+            held = of_users >= 0
+            offsets = np.append(0, np.cumsum(held.sum(axis=1))).astype(np.int32)
+            shown = self._shown(UserDisplays(who, offsets, of_users[held]), k or 0)
+            result[part][held] = self.users.scores(
+                self.world.networks.reward, shown, examined=not k
             )
-        encoded = catalogue.space.encode(log, rows)
-        self.session_offsets = encoded.session_offsets
-        self.display_offsets = encoded.display_offsets
-        self.choices, self.ids, self.numbers = encoded.choices, encoded.ids, encoded.numbers
-        # a further item is unknown here: ids do not tell one from another
-        self.n_known, rows = catalogue.n_items, encoded.ids[:, 0] - np.int32(N_RESERVED)
-        self.items = np.where(rows < 0, np.int32(self.n_known), rows)
-        self.actions = encoded.actions
+        return result
 
-    def drawn(self, keys: KeyArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """A session for each key, and how many of its events went before: 0 … all but one."""
-        sessions, lengths = drawn_sessions(keys, self.session_offsets)
-        return sessions, lengths
+    def probabilities(
+        self, slates: IntArray, context: Context | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Probability of each place of the slates (n, k), and of no click (n,); no history moves.
 
-    def past(self, keys: KeyArray) -> Iterator[Past]:
-        """The prefixes that these keys draw, event by event, as items of the catalogue."""
-        sessions, lengths = self.drawn(keys)
-        for t in range(int(lengths.max(initial=0))):
-            now = np.flatnonzero(lengths > t)
-            events = self.session_offsets[sessions[now]] + t
-            starts = self.display_offsets[events]
-            sizes = self.display_offsets[events + 1] - starts
-            places = np.arange(int(sizes.max()))
-            items = self.items[np.minimum(starts[:, None] + places, len(self.items) - 1)]
-            slates, choices = (
-                np.full((len(keys), len(places)), NO_ITEM, np.int32),
-                np.full(len(keys), -1, np.int32),
-            )
-            slates[now] = np.where(
-                (places < sizes[:, None]) & (items < self.n_known), items, NO_ITEM
-            )
-            choices[now] = self.choices[events]
-            yield Past(slates, choices, lengths > t)
+        `context` as in `step`; the users keep it."""
+        slates = checked_slates(slates, self.n, self.world.n_items)
+        self.take(context)
+        return self.weigh(self.users.everyone, slates)
 
-    def play(self, users: Users, who: IntArray, keys: KeyArray) -> None:
-        """Let the users `who`, who have no history, see and choose what is in their prefixes."""
-        sessions, lengths = self.drawn(keys)
-        first_events, networks = self.session_offsets[sessions], users.networks
-        for t in range(int(lengths.max(initial=-1)) + 1):
-            if self.actions is not None:
-                # those before the event that users stand at are done too
-                there = np.flatnonzero(lengths >= t)
-                act_as_logged(users, who[there], self.actions, first_events[there] + t)
-            now = np.flatnonzero(lengths > t)
-            if not len(now):
-                break
-            events = first_events[now] + t
-            offsets, at = pick_rows(self.display_offsets, events)
-            choices, items, ids = self.choices[events], self.items[at], self.ids[at]
-            vector_ids = ids
-            if networks.reads_vectors:
-                vector_ids = np.column_stack([ids, items + np.int32(networks.n_ids)])
-            batch = DisplayBatch(offsets, ids, self.numbers[at], parts_of(offsets))
-            chosen = np.where(choices >= 0, offsets[:-1] + choices, np.int32(-1))
-            users.move(ShownDisplays(who[now], items, batch, vector_ids), chosen)
+    def weigh(self, who: IntArray, slates: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Probabilities of some users of checked slates, (len(who), k)."""
+        shown, _, places = self._show(who, slates)
+        offsets, networks = shown.batch.offsets, self.world.networks
+        found, none = networks.distribution(self.users.scores(networks.chooser, shown), offsets)
+        probs = np.zeros(slates.shape, np.float32)
+        probs[np.repeat(np.arange(len(who)), np.diff(offsets)), places[: len(found)]] = found
+        return probs, none
+
+    def _who(self, active: BoolArray | None) -> IntArray:
+        """The active users."""
+        return self.users.everyone if active is None else np.flatnonzero(active).astype(np.int32)
+
+    def _show(self, who: IntArray, slates: IntArray) -> tuple[ShownDisplays, IntArray, IntArray]:
+        """What some users are displayed; item and place in the slate of each candidate, then -1."""
+        offsets, rows = np.empty(len(who) + 1, np.int32), self.users.everyone[: len(who)]
+        items, places = np.full((2, slates.size + 1), -1, np.int32)
+        n_items = self.world.n_items
+        n = kernels.find_displayed(slates, rows, n_items, offsets, items, places)
+        return self._shown(UserDisplays(who, offsets, items[:n]), 0), items, places
+
+    def _shown(self, displays: UserDisplays, set_size: int) -> ShownDisplays:
+        catalogue, items = self.world.catalogue, displays.items
+        ids, numbers = catalogue.ids.take(items, 0), catalogue.fixed.take(items, 0)
+        return self.users.show(displays, ids, numbers, items, set_size)
+
+    def _move(self, shown: ShownDisplays, chosen: IntArray) -> None:
+        self.users.move(shown, chosen)
+        if self.contexts is not None:
+            self.contexts.move_on(shown.users)
+
+
+def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> FloatArray:
+    """Features of each item, (n_items, ≤ n_features): principal components, then log displays, log
+    choices, choice rate.
+
+    The components are of the rows that the items add to the reward model's first layer, or with
+    towers of their vectors. They are divided by the standard deviation of the first one, so
+    that their relative sizes stay; the entry of largest absolute weight in a component is
+    positive. The statistics are standardised. There are fewer features where the table has fewer
+    columns.
+
+    Raises:
+        ConfigError: fewer features than statistics are asked for.
+    """
+    if n_features < len(ITEM_STATISTICS):
+        raise ConfigError(
+            f"n_features must be at least {len(ITEM_STATISTICS)}, the training statistics, got "
+            f"{n_features}"
+        )
+    n, space = catalogue.n_items, catalogue.space
+    n_trained, n_ids = len(space.item_counts.displays), space.n_ids
+    rows = np.append(np.arange(n_trained), np.full(n - n_trained, -1))
+    counted = item_numbers(totals_of(space.item_counts, rows), space.prior_rate)
+    statistics = _standardised(counted[:, number_columns(ITEM_STATISTICS, TRAINING_NUMBERS)])
+    layer = reward.first if reward.tower is None else reward.tower.items
+    table = rows_of_table(layer, catalogue.vectors, n + 1)
+    own = [at for at, one in enumerate(space.categorical) if one.source not in OF_PLACE]
+    vectors = table[catalogue.ids[:n, own]].sum(1)
+    if len(table) > n_ids:
+        vectors += table[n_ids : n_ids + n]
+    if layer.up is not None:
+        vectors = vectors @ layer.up.detach().cpu().numpy()
+    n_components = min(n_features - len(ITEM_STATISTICS), vectors.shape[1])
+    if n_components == 0:
+        return statistics
+    mean, axes, variances = principal_axes(vectors[:: -(-len(vectors) // SAMPLE)])
+    axes = axes[:, :n_components] / np.sqrt(max(float(variances[0]), 1e-12))
+    components = (vectors - mean.astype(np.float32)) @ axes.astype(np.float32)
+    return np.ascontiguousarray(np.concatenate([components, statistics], axis=1), np.float32)
+
+
+def _standardised(numbers: FloatArray) -> FloatArray:
+    scale = numbers.std(axis=0)
+    return np.asarray(
+        (numbers - numbers.mean(axis=0)) / np.where(scale > 1e-6, scale, np.float32(1)), np.float32
+    )

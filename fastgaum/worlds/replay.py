@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
-from fastgaum.arrays import IntArray
+from fastgaum.arrays import IntArray, LongArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.columns import Vocabulary
@@ -16,13 +17,10 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.actions import tell_logged
-from fastgaum.worlds.context import Context, Int64Array
-from fastgaum.worlds.learned_population import LearnedPopulation
-from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.set_population import SetPopulation
-from fastgaum.worlds.world import NO_ITEM, World
-from fastgaum.worlds.world_set import contexts_of
+from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
+from fastgaum.worlds.logged import Context
+from fastgaum.worlds.world import NO_ITEM, Population, World
+from fastgaum.worlds.world_set import SetPopulation, contexts_of
 
 USERS_AT_ONCE = 8192
 """users of one population, about"""
@@ -78,7 +76,7 @@ def _live(
     world: World,
     log: SessionLog,
     items: IntArray,
-    contexts: Callable[[Int64Array], Context] | None,
+    contexts: Callable[[LongArray], Context] | None,
     sessions: np.ndarray,
     choices: IntArray,
     rng: np.random.Generator,
@@ -107,6 +105,26 @@ def _live(
             assert isinstance(users, LearnedPopulation | SetPopulation)
             response = users.step(*shown, contexts(np.tile(events, replicas)))
         choices[:, first[active] + t] = response.places.reshape(replicas, n)[:, active]
+
+
+def tell_logged(
+    users: Population, log: SessionLog, codes: IntArray, events: npt.NDArray[np.integer]
+) -> None:
+    """Tell each user the actions before its event of a log, (n,), -1 for no event.
+
+    codes: the world's number of each of the log's items."""
+    actions = log.actions
+    if actions is None:
+        return
+    told = np.where(events >= 0, events, 0)
+    starts = actions.offsets[told]
+    lengths = np.where(events >= 0, actions.offsets[told + 1] - starts, 0)
+    for number in range(int(lengths.max(initial=0))):
+        at = np.where(lengths > number, starts + number, 0)
+        for kind in np.unique(actions.kinds[at[lengths > number]]).tolist():
+            now = (lengths > number) & (actions.kinds[at] == kind)
+            items = np.where(now, codes[actions.items[at]], NO_ITEM).astype(np.int32)
+            users.acted(items, str(actions.kind_names[kind]))
 
 
 def versions(log: SessionLog, simulated: IntArray) -> SessionLog:

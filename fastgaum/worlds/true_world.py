@@ -168,11 +168,7 @@ class TruePopulation(Population):
         keys = np.ascontiguousarray(keys, np.uint64)
         who = self._everyone if active is None else active
         weights = self.weigh(slates)
-        response = Response(
-            np.full(self.n, -1, np.int32),
-            np.full(self.n, -1, np.int32),
-            np.zeros(self.n, np.float32),
-        )
+        response = Response.none(self.n)
         shown = kernels.ShownSlates(slates, who, keys)
         choices = kernels.TrueChoices(response.places, response.items, response.utilities)
         fixed = shown, weights, self.world.law, self.truth, choices

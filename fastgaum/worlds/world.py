@@ -45,6 +45,11 @@ class Response:
     utilities: FloatArray
     """the user's utility of the choice before it was made, 0 for no click, shape (n_users,)"""
 
+    @classmethod
+    def none(cls, n: int) -> Response:
+        """The response of n users who do nothing."""
+        return cls(np.full(n, -1, np.int32), np.full(n, NO_ITEM, np.int32), np.zeros(n, np.float32))
+
 
 @dataclass(frozen=True)
 class Past:

@@ -13,6 +13,7 @@ of two members have no common coordinates, and would tell the member."""
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -20,21 +21,23 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.arrays import IntArray, KeyArray
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray, LongArray
 from fastgaum.errors import ConfigError, as_given
 from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
+from fastgaum.models.catalogue import Catalogue
+from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.catalogue import Catalogue
-from fastgaum.worlds.context import Context, ContextRows, Int64Array, LoggedContexts, SetContext
-from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.set_population import SetPopulation
-from fastgaum.worlds.world import NO_ITEM, Past, World
+from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
+from fastgaum.worlds.logged import Context, LoggedContexts, SetContext
+from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World, checked_slates
 
 _MEMBER = np.uint64(3)
 """the draw of a reset's key that says the member; 1 and 2 are those of logged starts"""
+MOST_WAITING = 64
+"""events that followers may have yet to see: most lives are over by then"""
 
 
 class WorldSet(World):
@@ -168,6 +171,270 @@ class WorldSet(World):
         return (draws * len(self.worlds)).astype(np.int32)
 
 
+class SetPopulation(Population):
+    """Users of a `WorldSet`, each of whom lives in one member.
+
+    Each member is a population of all n users, and computes those who live in it. The first one
+    also follows the others, for its states are what policies read; with `follow_all` every member
+    does. Followers see what has happened when they are asked: where states are not read, no user is
+    followed.
+
+    Attributes:
+        members: the member that each user lives in, shape (n,).
+        populations: all n users, as each member takes them to be.
+    """
+
+    def __init__(self, world: WorldSet, n: int, follow_all: bool = False) -> None:
+        self.world, self.n, self.follow_all = world, n, follow_all
+        self.members: IntArray = np.zeros(n, np.int32)
+        self.populations = [one.population(n) for one in world.worlds]
+        self._everyone: IntArray = np.arange(n, dtype=np.int32)
+        self._following = self.populations[: None if follow_all else 1]
+        self._given: BoolArray = np.zeros(n, np.bool_)
+        """who was given a context since its reset"""
+        self.waiting: deque[tuple[BoolArray, Callable[[LearnedPopulation, int, IntArray], None]]]
+        self.waiting = deque()
+        """who of the followers has something to see, and what shows it to those of a member"""
+        self._most_waiting = MOST_WAITING
+
+    @property
+    def states(self) -> FloatArray:
+        """The states of the first member, which follows every user, shape (n, state_dim);
+        read-only. Read them anew after a `reset` or `step`: only then are they up to date."""
+        return self._up_to_date()[0].states
+
+    @property
+    def seen(self) -> Population:
+        """The users as the first member takes them to be, now and at any time after: once they
+        were asked for, they follow at every step."""
+        self._most_waiting = 0
+        return self._up_to_date()[0]
+
+    def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
+        """Start users anew, each in the member that its key draws."""
+        who = self._everyone if rows is None else np.asarray(rows, np.int32)
+        self.members[who] = members = self.world.members_of(keys)
+        self._given[who] = False
+        for active, _ in self.waiting:
+            active[who] = False
+        for number, users in enumerate(self.populations):
+            mine = (members == number) | (number < len(self._following))
+            if mine.any():
+                users.reset(np.asarray(keys, np.uint64)[mine], who[mine])
+
+    def take(self, context: Context | None, who: IntArray | None = None) -> None:
+        """Have each user, or each of `who`, take a context of `WorldSet.context_of`, and keep it;
+        None: nothing is given.
+
+        Raises:
+            ConfigError: it was made by another world, is not one of n users, or is given to a
+                member that reads none; or a member reads context, and one of its users has none.
+        """
+        who = self._everyone if who is None else who
+        contexts: Sequence[EncodedContext | None] = [None] * len(self.populations)
+        if context is not None:
+            contexts = self._of_members(context)
+            self._given[who] = True
+
+            def give(users: LearnedPopulation, number: int, followed: IntArray) -> None:
+                users.take(contexts[number], followed)
+
+            self._show_followers(who, give)
+        for number, users in enumerate(self.populations):
+            users.take(contexts[number], who[self.members[who] == number])
+
+    def step(
+        self,
+        slates: IntArray,
+        keys: KeyArray,
+        active: BoolArray | None = None,
+        context: Context | None = None,
+    ) -> Response:
+        """Show each user a slate (n, k) and let it choose as its member says. `context`, of
+        `WorldSet.context_of`, as in `LearnedPopulation.step`.
+
+        Raises:
+            ConfigError: as `LearnedPopulation.step`.
+        """
+        slates, who = self._begin(slates, active, context)
+        keys = np.ascontiguousarray(keys, np.uint64)
+        response = Response.none(self.n)
+        for number, users, mine in self._at_home(who):
+            found = users.choose(mine, self.world.own_of[number][slates[mine]], keys[mine])
+            response.places[mine], response.utilities[mine] = found.places, found.utilities
+        clicked = np.flatnonzero(response.places >= 0)
+        response.items[clicked] = slates[clicked, response.places[clicked]]
+        self._follow(slates, response.places.copy(), who)
+        return response
+
+    def follow(
+        self,
+        slates: IntArray,
+        places: IntArray,
+        active: BoolArray | None = None,
+        context: Context | None = None,
+    ) -> None:
+        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing.
+
+        Raises:
+            ConfigError: as `step`.
+        """
+        slates, who = self._begin(slates, active, context)
+        places = np.array(places, np.int32)
+        for number, users, mine in self._at_home(who):
+            users.see(mine, self.world.own_of[number][slates[mine]], places[mine])
+        self._follow(slates, places, who)
+
+    def acted(self, items: IntArray, action: str) -> None:
+        """As the base says, of every member. Raises ConfigError as there."""
+        items = checked_slates(np.reshape(items, (-1, 1)), self.n, self.world.n_items)[:, 0].copy()
+        who = np.flatnonzero(items != NO_ITEM).astype(np.int32)
+        # every member knows the action, or none is told
+        for users, own_of in zip(self.populations, self.world.own_of, strict=True):
+            users.ids_of_action(own_of[items], action)
+
+        def act(users: LearnedPopulation, number: int, some: IntArray) -> None:
+            own = np.full(self.n, NO_ITEM, np.int32)
+            own[some] = self.world.own_of[number][items[some]]
+            users.acted(own, action)
+
+        for number, users, mine in self._at_home(who):
+            act(users, number, mine)
+        self._show_followers(who, act)
+
+    def utilities(
+        self, pools: IntArray, k: int | None = None, context: Context | None = None
+    ) -> FloatArray:
+        """Each user's utility now of each item of a pool, as its member says, shape (n, m)."""
+        pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
+        self.take(context)
+        result = np.zeros((self.n, pools.shape[-1]), np.float32)
+        for number, users, mine in self._at_home(self._everyone):
+            own = self.world.own_of[number][pools if pools.ndim == 1 else pools[mine]]
+            result[mine] = users.value(mine, own, k)
+        return result
+
+    def probabilities(
+        self, slates: IntArray, context: Context | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Probability of each place of the slates (n, k), and of no click (n,), as each user's
+        member says; no history moves."""
+        slates = checked_slates(slates, self.n, self.world.n_items)
+        self.take(context)
+        places, none = np.zeros(slates.shape, np.float32), np.ones(self.n, np.float32)
+        for number, users, mine in self._at_home(self._everyone):
+            own = self.world.own_of[number][slates[mine]]
+            places[mine], none[mine] = users.weigh(mine, own)
+        return places, none
+
+    def disagreement(self, slates: IntArray, context: Context | None = None) -> FloatArray:
+        """How far apart the members are about what each user would choose now, shape (n,):
+        `distance_to_mean` of their distributions over the slate's places and no click.
+
+        Raises:
+            ConfigError: the population was made without `follow_all`.
+        """
+        if not self.follow_all:
+            raise ConfigError(
+                "a disagreement needs every member to follow every user: make the users with "
+                "population(n, follow_all=True)"
+            )
+        slates = checked_slates(slates, self.n, self.world.n_items)
+        self.take(context)
+        return distance_to_mean(
+            [
+                users.probabilities(own_of[slates])
+                for users, own_of in zip(self._up_to_date(), self.world.own_of, strict=True)
+            ]
+        )
+
+    def _at_home(self, who: IntArray) -> Iterator[tuple[int, LearnedPopulation, IntArray]]:
+        """The members that some of these users live in, and who does."""
+        for number, users in enumerate(self.populations):
+            mine = who[self.members[who] == number]
+            if len(mine):
+                yield number, users, mine
+
+    def _begin(
+        self, slates: IntArray, active: BoolArray | None, context: Context | None
+    ) -> tuple[IntArray, IntArray]:
+        """Checked slates, and who sees one. Raises ConfigError, before anybody has moved, unless
+        these users and those who follow them have contexts."""
+        slates = checked_slates(slates, self.n, self.world.n_items)
+        who = self._everyone if active is None else np.flatnonzero(active).astype(np.int32)
+        self.take(context, who)
+        for users in self._following:
+            logged = users.world.logged_contexts is not None
+            if users.contexts is not None and not logged and not self._given[who].all():
+                self._up_to_date()
+                users.take(None, who)
+        return slates, who
+
+    def _follow(self, slates: IntArray, places: IntArray, who: IntArray) -> None:
+        """Have followers see what was chosen."""
+        slates = slates.copy()
+
+        def follow(users: LearnedPopulation, number: int, some: IntArray) -> None:
+            users.see(some, self.world.own_of[number][slates[some]], places[some])
+
+        self._show_followers(who, follow)
+
+    def _show_followers(
+        self, who: IntArray, show: Callable[[LearnedPopulation, int, IntArray], None]
+    ) -> None:
+        """Have those who follow these users see something, when they are asked."""
+        if len(self.populations) > 1:
+            active = np.zeros(self.n, np.bool_)
+            active[who] = True
+            self.waiting.append((active, show))
+        while len(self.waiting) > self._most_waiting:
+            self._see_oldest()
+
+    def _up_to_date(self) -> list[LearnedPopulation]:
+        """The members that follow every user, once they have seen everything."""
+        while self.waiting:
+            self._see_oldest()
+        return self._following
+
+    def _see_oldest(self) -> None:
+        active, show = self.waiting.popleft()
+        for number, users in enumerate(self._following):
+            # a user who was reset since then has nothing to see: its member is still the same
+            followed = np.flatnonzero(active & (self.members != number)).astype(np.int32)
+            if len(followed):
+                show(users, number, followed)
+
+    def _of_members(self, context: Context) -> Sequence[EncodedContext | None]:
+        members = self.world.worlds
+        if not isinstance(context, SetContext) or len(context.members) != len(members):
+            raise ConfigError(
+                "users of a set take the context that the set's context_of makes of values, got a "
+                f"{type(context).__name__}: pass context=world.context_of(…)"
+            )
+        for one, own in zip(members, context.members, strict=True):
+            if own is not None and one.context is not None:
+                one.context.checked(own, self.n)
+        return [None if own is None else own.of(self._everyone) for own in context.members]
+
+
+def distance_to_mean(members: Sequence[tuple[FloatArray, FloatArray]]) -> FloatArray:
+    """How far apart members are about what each of n users would choose now, from 0 to
+    1 − 1/members, shape (n,).
+
+    The total variation between a member's distribution and the mean of all members' distributions;
+    its mean over the members. What a user does next follows from the choice alone, so this is the
+    distance of the members' predictions of the next state (Kidambi et al., "MOReL", 2020), over all
+    of which a penalty is taken as in Yu et al., "MOPO", 2020.
+
+    Args:
+        members: the distribution of each over the places of the slates (n, k), and no click (n,).
+    """
+    found = [np.column_stack(one) for one in members]
+    mean = np.mean(found, axis=0, dtype=np.float64)
+    apart = [0.5 * np.abs(one - mean).sum(axis=1) for one in found]
+    return np.asarray(np.mean(apart, axis=0), np.float32)
+
+
 def followed_population(world: World, n: int) -> SetPopulation:
     """Users whom every member of a set follows.
 
@@ -187,7 +454,7 @@ def require_set(world: World) -> WorldSet:
     return world
 
 
-def contexts_of(world: World, log: SessionLog) -> Callable[[Int64Array], Context] | None:
+def contexts_of(world: World, log: SessionLog) -> Callable[[LongArray], Context] | None:
     """What makes contexts of events of a log, (n,), for users of the world; None for a world that
     reads none.
 

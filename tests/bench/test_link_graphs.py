@@ -22,8 +22,9 @@ from fastgaum.bench.experiments.link_graphs import (
     live,
     soonest,
 )
-from fastgaum.worlds.context import EncodedContext, SetContext
+from fastgaum.models.context import EncodedContext
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.logged import SetContext
 from fastgaum.worlds.world import NO_ITEM, Response, World
 from fastgaum.worlds.world_set import WorldSet
 from tests.builders import put

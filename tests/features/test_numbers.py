@@ -18,7 +18,7 @@ from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
-from fastgaum.worlds.catalogue import Catalogue
+from fastgaum.models.catalogue import Catalogue
 from tests.builders import put, random_log
 from tests.worlds.simulated import Within
 

@@ -16,8 +16,7 @@ from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
-from fastgaum.worlds.learned_population import LearnedPopulation
-from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, Population, World
 from tests.builders import put, values_of
 

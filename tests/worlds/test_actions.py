@@ -14,9 +14,8 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import to_tensors
-from fastgaum.worlds.actions import tell_logged
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.replay import replay, world_of
+from fastgaum.worlds.replay import replay, tell_logged, world_of
 from fastgaum.worlds.world import NO_ITEM, Population
 from fastgaum.worlds.world_set import WorldSet
 from tests.builders import put, random_log, with_drawn_actions, with_fields, with_vectors
@@ -88,7 +87,7 @@ def test_users_told_what_a_log_s_users_did_have_their_states(changes: dict[str, 
 def test_what_cannot_be_told_is_said() -> None:
     log = random_log(4, n_sessions=60)
     users = LearnedWorld(fitted(with_drawn_actions(log), **IDENTITY)).population(2)
-    with pytest.raises(ConfigError, match="no action 'veiw', its users have cart, past, view; did"):
+    with pytest.raises(ConfigError, match="no action 'veiw', training had cart, past, view; did"):
         users.acted(np.array([1, 2]), "veiw")
     with pytest.raises(ConfigError, match="holds item 99"):
         users.acted(np.array([1, 99]), "view")

@@ -18,15 +18,14 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
+from fastgaum.models.context import EncodedContext
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import to_tensors
 from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.policies.transfer import TransferPolicy
 from fastgaum.threads import set_threads
-from fastgaum.worlds.context import EncodedContext
-from fastgaum.worlds.learned_population import LearnedPopulation
-from fastgaum.worlds.learned_world import LearnedWorld, Starts
+from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld, Starts
 from fastgaum.worlds.replay import replay, world_of
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world_set import WorldSet
@@ -282,18 +281,18 @@ GOOD: dict[str, Any] = {
     [
         (
             {"pages": ["i1", "i2"]},
-            "fields are hour, kind, page, target, got 'pages'; did you mean 'page'",
+            "the field 'pages', those .* are: hour, kind, page, target; did you mean 'page'",
         ),
         ({"page": None}, "no field 'page': give each of hour, kind, page, target"),
         ({"page": ["i1"]}, "one value for each user, got 2 in 'hour', 2 in 'kind', 1 in 'page'"),
-        ({"page": "i1"}, "'page' takes a row of values of one kind, one for each user, got 'i1'"),
-        ({"page": [["i1"], ["i2"]]}, "'page' takes a row of values"),
-        ({"page": [object, "i2"]}, "'page' takes a row of values"),
+        ({"page": "i1"}, "'page' takes a row of values, one for each user, got 'i1'"),
+        ({"page": [["i1"], ["i2"]]}, r"'page' takes text or a whole number, got \['i1'\]"),
+        ({"page": [object, "i2"]}, "'page' takes text or a whole number"),
         ({"page": 3}, "'page' takes a row of values"),
-        ({"kind": [7.0, 8.5]}, "'kind' holds categories, got Float64"),
-        ({"hour": ["1", "2"]}, "'hour' holds numbers in the training log, got String"),
-        ({"hour": [1.0, np.inf]}, "'hour' has inf for user 1"),
-        ({"hour": [None, 1.0]}, "'hour' has nan for user 0"),
+        ({"kind": [7.0, 8.5]}, "'kind' takes text or a whole number, got 7.0"),
+        ({"hour": ["1", "2"]}, "'hour' takes a number .*, got '1'"),
+        ({"hour": [1.0, np.inf]}, "'hour' takes a number .*, got inf"),
+        ({"hour": [None, 1.0]}, "'hour' takes a number .*, got None"),
     ],
     ids=str,
 )

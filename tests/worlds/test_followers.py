@@ -13,8 +13,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.set_population import MOST_WAITING, SetPopulation
-from fastgaum.worlds.world_set import WorldSet
+from fastgaum.worlds.world_set import MOST_WAITING, SetPopulation, WorldSet
 from tests.builders import put, random_log, with_drawn_actions
 from tests.worlds.simulated import keys_of, random_context, random_slates
 from tests.worlds.test_context import links

@@ -19,8 +19,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.learned_population import LearnedPopulation
-from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
 from tests.builders import random_log
 from tests.worlds.simulated import keys_of, play
 from tests.worlds.test_learned_world import IDENTITY, fitted, log_with_fields
@@ -145,7 +144,7 @@ def test_beyond_what_training_has_seen_the_nearest_of_it_stands() -> None:
     slates = np.tile(np.arange(30, dtype=np.int32), (5, 1))
     for t in range(20):
         users.step(slates, keys_of(t, 5))
-    numbers = users._show(slates, np.arange(5, dtype=np.int32))[0].batch.numbers
+    numbers = users._show(np.arange(5, dtype=np.int32), slates)[0].batch.numbers
     raw = numbers * space.scale + space.mean
     assert users.users.counts.users.events.min() > np.diff(log.session_offsets).max()
     for column in number_columns(SESSION_NUMBERS, space.number_names):

@@ -1,0 +1,278 @@
+"""Catalogue: items that can be displayed, each as a candidate before a session says anything of it.
+Worlds and online users show rows of one.
+
+The training split says most of it: ids, and how often each item was displayed and chosen (all of
+it, as for a test user). Fields are columns of a log, which a model does not keep. A world takes
+them from a log: what that has per candidate becomes one value per item, a number its mean over the
+item's training displays, a category the most frequent one (ties: the first in order), view counts
+their mean, rounded; an item that the log's training split never displayed gets the mean over all,
+the unknown category, and one view; an item without a vector gets the mean of all. An online user
+takes them from a table of items, or they are given with each display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.engine.fixed import Vectors
+from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.features.actions import ids_of_items
+from fastgaum.features.item_vectors import ItemVectors, component_names
+from fastgaum.features.numbers import (
+    LOG_VIEWS,
+    item_numbers,
+    log_views,
+    number_columns,
+    totals_of,
+)
+from fastgaum.features.sessions import select_sessions
+from fastgaum.features.space import FeatureSpace
+from fastgaum.features.vocabulary import OF_PLACE
+from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
+from fastgaum.logs.columns import Vocabulary, show
+from fastgaum.logs.log import SessionLog
+
+NO_VALUE = -2
+"""instead of a category's row: the display has to give the category"""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The training items of a feature space, then further ones that training never displayed. One
+    more row stands for an unknown item."""
+
+    space: FeatureSpace
+    item_ids: pl.Series
+    ids: IntArray
+    """feature ids of each row, 0 where the place decides or a display gives the category, shape
+    (n_items + 1, n_categorical)"""
+    fixed: FloatArray
+    """base numbers of each row before they are standardised, 0 where a session decides, NaN where
+    a display gives the number, shape (n_items + 1, n_base)"""
+    vectors: Vectors | None = None
+    """standardised vectors of some rows, (n, dim), where networks read vectors"""
+
+    @property
+    def n_items(self) -> int:
+        """Number of items, the unknown one not among them."""
+        return len(self.item_ids)
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Row of each item."""
+        return {item: row for row, item in enumerate(self.item_ids.to_list())}
+
+    @classmethod
+    def of(
+        cls, space: FeatureSpace, log: SessionLog | None = None, further: pl.Series | None = None
+    ) -> Catalogue:
+        """The items of a feature space, then `further` ones, as the model meets new items; `log`
+        says what their fields are.
+
+        Raises:
+            ConfigError: the space has fields or view counts and no log is given, or a further item
+                is none.
+            FeatureMismatchError: the log's fields are not the training log's.
+        """
+        of_log = [*space.field_names, *(f"item vectors {name}" for name, _ in space.vectors.widths)]
+        of_log += ["view counts"] if space.protocol == "views" else []
+        if log is None and of_log:
+            raise ConfigError(
+                f"the model reads {', '.join(of_log)}, which it does not keep per item: pass the "
+                "log that has them, --log LOG (log=…)"
+            )
+        item_ids = space.categorical[0].values
+        if further is not None:
+            item_ids = pl.concat([item_ids, further.cast(pl.String).alias(item_ids.name)])
+            if item_ids.n_unique() < len(item_ids):
+                raise ConfigError(
+                    "a further item is a training item, or is given twice: pass each new item once"
+                )
+        if log is None:
+            return cls._of_values(space, item_ids, {}, None)
+        fields = _LogFields(space, log, item_ids)
+        item_of_row = np.full(len(item_ids) + 1, -1, np.int32)
+        item_of_row[fields.items[fields.known]] = fields.known
+        return cls._of_values(space, item_ids, fields.values(), (log, item_of_row, 0.0))
+
+    @classmethod
+    def of_table(
+        cls,
+        space: FeatureSpace,
+        items: pl.Series,
+        values: Mapping[str, npt.NDArray[Any]],
+        source: SessionLog | None = None,
+    ) -> Catalogue:
+        """The items of a feature space, of its actions and of a table, the last with what the table
+        says of them; all else is given with a display.
+
+        Args:
+            space: the space.
+            items: the table's items, (n,).
+            values: row of each item's category, or its number, by field, (n,).
+            source: a log of these items in this order, where the table has their vectors.
+        """
+        trained = space.categorical[0].values
+        others = [part.values for part in space.actions[1:]]
+        every = pl.concat([one.cast(pl.String).alias("item") for one in (trained, *others, items)])
+        item_ids = every.unique(maintain_order=True)
+        at, item_of_row = Vocabulary(item_ids).codes(items), np.full(len(item_ids) + 1, -1)
+        item_of_row[at] = np.arange(len(items))
+        by_row = {}
+        for name, column in values.items():
+            blank = np.nan if column.dtype.kind == "f" else NO_VALUE
+            by_row[name] = np.full(len(item_of_row), blank, column.dtype)
+            by_row[name][at] = column
+        of_vectors = None if source is None else (source, item_of_row, np.nan)
+        return cls._of_values(space, item_ids, by_row, of_vectors)
+
+    @classmethod
+    def _of_values(
+        cls,
+        space: FeatureSpace,
+        item_ids: pl.Series,
+        values: Mapping[str, npt.NDArray[Any]],
+        of_vectors: tuple[SessionLog, npt.NDArray[np.integer], float] | None,
+    ) -> Catalogue:
+        """That of fields by row. of_vectors: a log, its item of each row, and the components of an
+        item that it does not hold."""
+        names, components = space.number_names, component_names(space.vectors)
+        n_trained, n = len(space.item_counts.displays), len(item_ids) + 1
+        rows = np.append(np.arange(n_trained), np.full(n - n_trained, -1)).astype(np.int32)
+        fixed = np.zeros((n, len(names)), np.float32)
+        columns = number_columns(TRAINING_NUMBERS, names)
+        of_training = item_numbers(totals_of(space.item_counts, rows), space.prior_rate)
+        fixed[:, columns[columns >= 0]] = of_training[:, columns >= 0]
+        of_items = (LOG_VIEWS, *space.field_names, *components)
+        for column, name in enumerate(names):
+            if name in of_items:
+                fixed[:, column] = values.get(name, np.nan)
+        vectors = None
+        if of_vectors is not None and space.vectors.dim:
+            log, item_of_row, missing = of_vectors
+            if space.vectors.are_read:
+                vectors = partial(_standardised_vectors, space.vectors, log, item_of_row)
+            else:
+                found = space.vectors.components(log)
+                made = np.where((item_of_row >= 0)[:, None], found[item_of_row], missing)
+                fixed[:, number_columns(components, names)] = made
+        ids = np.zeros((n, len(space.categorical)), np.int32)
+        for column, part in enumerate(space.categorical):
+            codes = rows if part.source == "item" else values.get(part.name)
+            if part.source not in OF_PLACE and codes is not None:
+                ids[:, column] = np.where(codes == NO_VALUE, 0, codes + np.int32(part.start + 1))
+        return cls(space, item_ids, ids, fixed, vectors)
+
+
+def _standardised_vectors(
+    vectors: ItemVectors, log: SessionLog, item_of_row: npt.NDArray[np.integer], rows: slice
+) -> FloatArray:
+    """Those of rows of a catalogue; zeros, the mean, for an item that the log does not hold."""
+    items = item_of_row[rows]
+    found = np.zeros((len(items), vectors.dim), np.float32)
+    found[items >= 0] = vectors.rows(log, items[items >= 0])
+    return found
+
+
+class _LogFields:
+    """A log's fields by item of a catalogue, the unknown item last."""
+
+    def __init__(self, space: FeatureSpace, log: SessionLog, item_ids: pl.Series) -> None:
+        space.check_fields(log)
+        self.log, self.space = log, space
+        train = log.sessions_in("train")
+        part = select_sessions(log, train if len(train) else log.sessions_in("all"))
+        self.candidates = part.candidates
+        self.items = Vocabulary(item_ids).codes(log.item_ids)
+        """row of each of the log's items, -1 for one that the catalogue does not hold"""
+        self.known, self.n = np.flatnonzero(self.items >= 0), len(item_ids) + 1
+        self.at = self.items[np.asarray(log.items)[self.candidates]]
+
+    def values(self) -> dict[str, npt.NDArray[Any]]:
+        """Row of each item's category, or its number, by field."""
+        values: dict[str, npt.NDArray[Any]] = {
+            part.name: self._rows(part.name, part.values)
+            for part in self.space.categorical
+            if part.source in ("item_field", "candidate_field")
+        }
+        for name in self.space.number_names:
+            if name in self.space.field_names:
+                values[name] = self._numbers(name)
+        if LOG_VIEWS in self.space.number_names:
+            assert self.log.views is not None
+            views = self._means(self.log.views[self.candidates].astype(np.float64), 1.0)
+            values[LOG_VIEWS] = log_views(np.maximum(np.rint(views), 1)).astype(np.float32)
+        return values
+
+    def _numbers(self, name: str) -> FloatArray:
+        column = self.log.columns[name]
+        if column.of == "item":
+            result = np.full(self.n, column.values.mean(), np.float32)
+            result[self.items[self.known]] = column.values[self.known]
+            return result
+        return self._means(column.values[self.candidates], None)
+
+    def _rows(self, name: str, values: pl.Series) -> IntArray:
+        """Row of an item's category among `values`, -1 for an unknown one."""
+        column = self.log.columns[name]
+        row_of_code = Vocabulary(values).codes_from(Vocabulary(column.categories))
+        result = np.full(self.n, -1, np.int32)
+        if column.of == "item":
+            result[self.items[self.known]] = row_of_code[column.values[self.known]]
+            return result
+        width = len(values) + 1
+        code = row_of_code[column.values[self.candidates]]
+        pairs, counts = np.unique(self.at.astype(np.int64) * width + code + 1, return_counts=True)
+        # by rising count, and among equals by falling code: what is written last is the most
+        # frequent, ties the first
+        order = np.lexsort((-pairs, counts))
+        pairs = pairs[order][pairs[order] >= 0]
+        result[pairs // width] = pairs % width - 1
+        return result
+
+    def _means(self, values: npt.NDArray[np.generic], missing: float | None) -> FloatArray:
+        known = self.at >= 0
+        counts = np.bincount(self.at[known], minlength=self.n)
+        sums = np.bincount(self.at[known], weights=values[known], minlength=self.n)
+        other = missing if missing is not None else float(values.mean())
+        return np.where(counts > 0, sums / np.maximum(counts, 1), other).astype(np.float32)
+
+
+class ActionIds:
+    """Bags of the actions that users may be told, as `features.actions` makes them."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        space = catalogue.space
+        kinds, others = space.actions
+        self.fields = {
+            part.name: column
+            for column, part in enumerate(space.categorical)
+            if part.source == "item_field"
+        }
+        """column of each field of items, which stand behind the item in this order"""
+        own = ids_of_items(space.categorical[0], others, catalogue.item_ids)
+        self.of_rows: IntArray = np.column_stack(
+            [np.append(own, np.int32(others.start)), catalogue.ids[:, list(self.fields.values())]]
+        )
+        self.of_kinds = {name: kinds.start + 1 + row for row, name in enumerate(kinds.values)}
+
+    def of(self, rows: IntArray, action: str) -> IntArray:
+        """Feature ids of an action on the item of each row of the catalogue, (n, ·).
+
+        Raises:
+            ConfigError: training had no such action.
+        """
+        if action not in self.of_kinds:
+            raise ConfigError(
+                f"the model knows no action {show(action)}, training had "
+                f"{', '.join(self.of_kinds)}{did_you_mean(str(action), self.of_kinds)}"
+            )
+        kinds = np.full((len(rows), 1), self.of_kinds[action], np.int32)
+        return np.concatenate([self.of_rows[rows], kinds], axis=1)

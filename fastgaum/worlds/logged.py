@@ -1,0 +1,220 @@
+"""Sessions of a log that users of a learned world begin in, and take the contexts of their events
+from.
+
+A user's state is what the history says, then what the context of the event now says. A context is
+given with a step. In a world with a log none has to be given: each user draws a logged session by
+its key and takes the contexts of that session's events in order; after the last event it keeps the
+last one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fastgaum.arrays import BoolArray, IntArray, KeyArray, LongArray
+from fastgaum.engine.scorer import DisplayBatch, parts_of
+from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.features.encoder import N_RESERVED
+from fastgaum.kernels.draws import uniforms
+from fastgaum.logs.columns import Vocabulary
+from fastgaum.logs.cut import pick_rows
+from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.models.catalogue import Catalogue
+from fastgaum.models.context import ContextRows, EncodedContext
+from fastgaum.models.users import ShownDisplays, Users
+from fastgaum.worlds.world import NO_ITEM, Past
+
+_SESSION, _LENGTH = np.uint64(1), np.uint64(2)
+"""streams of a reset's key"""
+
+
+@dataclass(frozen=True)
+class SetContext:
+    """The context of one event of each of n users, as each member of a set of worlds encodes it;
+    `WorldSet.context_of` makes it of values."""
+
+    members: tuple[EncodedContext | None, ...]
+    """None for a member whose model reads no context"""
+
+
+Context = EncodedContext | SetContext
+
+
+class LoggedContexts:
+    """The contexts of some sessions of a log, event by event.
+
+    Attributes:
+        session_offsets: start of each session in events, shape (n_sessions + 1,).
+    """
+
+    def __init__(self, rows: ContextRows, log: SessionLog, sessions: IntArray) -> None:
+        """Read the sessions' contexts. Raises FeatureMismatchError if the log's fields are not
+        those of the training log, LogFormatError for a number that is not finite."""
+        starts, lengths = log.session_offsets[sessions], np.diff(log.session_offsets)[sessions]
+        self.session_offsets: LongArray = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        events = np.repeat(starts - self.session_offsets[:-1], lengths)
+        events = (events + np.arange(len(events))).astype(np.int32)
+        encoder = rows.space.encoder(log).context
+        item_of_code = Vocabulary(rows.catalogue.item_ids).codes(log.item_ids)
+        # one entry more: a value that is no item of the log
+        items = np.append(item_of_code, np.int32(-1))[encoder.items(events)]
+        self.contexts = EncodedContext(encoder.ids(events), items, encoder.numbers(events))
+
+    def at(self, events: LongArray) -> EncodedContext:
+        """The contexts of those events."""
+        return self.contexts.of(events)
+
+
+def drawn_sessions(keys: KeyArray, session_offsets: npt.NDArray[np.integer]) -> LongArray:
+    """A session for each key, and how many of its events went before where users do not start
+    empty: 0 … all but one; shape (2, n)."""
+    keys, draws = np.ascontiguousarray(keys, np.uint64), np.empty((2, len(keys)))
+    uniforms(keys, _SESSION, draws[0])
+    uniforms(keys, _LENGTH, draws[1])
+    sessions = (draws[0] * (len(session_offsets) - 1)).astype(np.int64)
+    return np.stack([sessions, (draws[1] * np.diff(session_offsets)[sessions]).astype(np.int64)])
+
+
+class UserContexts:
+    """The contexts of the users of a learned world now."""
+
+    def __init__(
+        self, rows: ContextRows, logged: LoggedContexts | None, starts: bool, users: Users
+    ) -> None:
+        """Make room.
+
+        Args:
+            rows: the world's.
+            logged: where contexts come from if none is given.
+            starts: whether users begin within a logged session.
+            users: whose states and counts the contexts are written to.
+        """
+        self.rows, self.logged, self.starts, self.users = rows, logged, starts, users
+        self.known: BoolArray = np.zeros(users.n, np.bool_)
+        self.events: LongArray = np.full(users.n, -1, np.int64)
+        """logged event whose context each user has, -1 where none is drawn"""
+        self.last_events = self.events.copy()
+
+    def reset(self, users: IntArray, keys: KeyArray) -> None:
+        """Forget those users' contexts, and draw the session that theirs come from, if there is a
+        log."""
+        self.known[users] = False
+        if self.logged is None:
+            return
+        offsets = self.logged.session_offsets
+        sessions, before = drawn_sessions(keys, offsets)
+        self.events[users] = offsets[sessions] + (before if self.starts else 0)
+        self.last_events[users] = offsets[sessions + 1] - 1
+        self.put(self.logged.at(self.events[users]), users)
+
+    def give(self, context: Context, users: IntArray) -> None:
+        """Take the context of an event of all users, for those of `users`. Raises ConfigError for a
+        wrong shape, id or item."""
+        self.put(self.rows.checked(context, len(self.known)).of(users), users)
+
+    def put(self, context: EncodedContext, users: IntArray) -> None:
+        """Take the contexts of those users, in that order; nothing is checked."""
+        self.users.give_context(users, context)
+        self.known[users] = True
+
+    def require(self, users: IntArray) -> None:
+        """Raise ConfigError unless every one of these users has a context."""
+        known = self.known[users]
+        if known.all():
+            return
+        user = users[known.argmin()]
+        if self.logged is not None:
+            raise ConfigError(
+                f"user {user} has no context yet: call reset with keys first, which draws each "
+                "user's logged session"
+            )
+        raise ConfigError(
+            f"user {user} has no context, and the model reads the context fields "
+            f"{', '.join(self.rows.space.context_holds)}: make the world with a log, "
+            "--log LOG (log=…), so that reset draws each user's contexts from a logged "
+            "session, or give a step its context (context=world.context_of(…))"
+        )
+
+    def move_on(self, users: IntArray) -> None:
+        """After a step take the context of the users' next logged events."""
+        users = users[self.events[users] >= 0]
+        if self.logged is not None and len(users):
+            self.events[users] = np.minimum(self.events[users] + 1, self.last_events[users])
+            self.put(self.logged.at(self.events[users]), users)
+
+
+class LoggedStarts:
+    """Prefixes of the sessions of one split of a log, encoded once, as the model has them there.
+
+    Numbers and ids of a prefix are exactly the log's, but items that training never displayed are
+    counted as one."""
+
+    def __init__(self, catalogue: Catalogue, log: SessionLog, split: SplitName) -> None:
+        rows = log.sessions_in(split)
+        if len(rows) == 0:
+            raise LogFormatError(
+                f"log '{log.name}' has no session in split '{split}' to start users from"
+            )
+        encoded = catalogue.space.encode(log, rows)
+        self.session_offsets = encoded.session_offsets
+        self.display_offsets = encoded.display_offsets
+        self.choices, self.ids, self.numbers = encoded.choices, encoded.ids, encoded.numbers
+        # a further item is unknown here: ids do not tell one from another
+        self.n_known, rows = catalogue.n_items, encoded.ids[:, 0] - np.int32(N_RESERVED)
+        self.items = np.where(rows < 0, np.int32(self.n_known), rows)
+        self.actions = encoded.actions
+
+    def drawn(self, keys: KeyArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """A session for each key, and how many of its events went before: 0 … all but one."""
+        sessions, lengths = drawn_sessions(keys, self.session_offsets)
+        return sessions, lengths
+
+    def past(self, keys: KeyArray) -> Iterator[Past]:
+        """The prefixes that these keys draw, event by event, as items of the catalogue."""
+        sessions, lengths = self.drawn(keys)
+        for t in range(int(lengths.max(initial=0))):
+            now = np.flatnonzero(lengths > t)
+            events = self.session_offsets[sessions[now]] + t
+            starts = self.display_offsets[events]
+            sizes = self.display_offsets[events + 1] - starts
+            places = np.arange(int(sizes.max()))
+            items = self.items[np.minimum(starts[:, None] + places, len(self.items) - 1)]
+            slates, choices = (
+                np.full((len(keys), len(places)), NO_ITEM, np.int32),
+                np.full(len(keys), -1, np.int32),
+            )
+            slates[now] = np.where(
+                (places < sizes[:, None]) & (items < self.n_known), items, NO_ITEM
+            )
+            choices[now] = self.choices[events]
+            yield Past(slates, choices, lengths > t)
+
+    def play(self, users: Users, who: IntArray, keys: KeyArray) -> None:
+        """Let the users `who`, who have no history, see and choose what is in their prefixes."""
+        sessions, lengths = self.drawn(keys)
+        first_events, networks = self.session_offsets[sessions], users.networks
+        for t in range(int(lengths.max(initial=-1)) + 1):
+            if self.actions is not None:
+                # those before the event that users stand at are done too
+                there = np.flatnonzero(lengths >= t)
+                offsets, actions = pick_rows(self.actions.offsets, first_events[there] + t)
+                n_done = np.diff(offsets)
+                for number in range(int(n_done.max(initial=0))):
+                    some = np.flatnonzero(n_done > number)
+                    ids = self.actions.ids[actions[offsets[some] + number]]
+                    users.act(who[there[some]], ids)
+            now = np.flatnonzero(lengths > t)
+            if not len(now):
+                break
+            events = first_events[now] + t
+            offsets, at = pick_rows(self.display_offsets, events)
+            choices, items, ids = self.choices[events], self.items[at], self.ids[at]
+            vector_ids = ids
+            if networks.reads_vectors:
+                vector_ids = np.column_stack([ids, items + np.int32(networks.n_ids)])
+            batch = DisplayBatch(offsets, ids, self.numbers[at], parts_of(offsets))
+            chosen = np.where(choices >= 0, offsets[:-1] + choices, np.int32(-1))
+            users.move(ShownDisplays(who[now], items, batch, vector_ids), chosen)
