@@ -1,4 +1,5 @@
-"""What every user model must do: a new model's test calls `check_user_model` and is done."""
+"""The contract of user models: a test calls `check_user_model`, or, of one that is no preset,
+`check_choice_model`, and is done."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ import numpy as np
 import torch
 
 from fastgaum.features.batches import assemble
+from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
+from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors, chosen_bags, to_tensors
 from tests.builders import permuted_within_sets, random_log
@@ -19,41 +22,45 @@ def check_user_model(model: UserModel, log: SessionLog | None = None) -> None:
     log = log or random_log(7, n_sessions=80)
     table = model.fit(log)
     assert table.height >= 1
-    heads = ["reward", "generator"] if model.config.players == "adversarial" else ["reward"]
-    for head in heads:
-        _check_normalised(model, log, head)
-        _check_permutation(model, log, head)
-        _check_batching(model, log, head)
+    check_choice_model(model, log)
+    if model.config.players == "adversarial":
+        check_choice_model(model, log, "generator")
     _check_state_is_past_only(model, log)
     _check_advance_equals_encoding(model, log)
 
 
-def _batch(model: UserModel, log: SessionLog, rows: np.ndarray) -> BatchTensors:
+def check_choice_model(model: ChoiceModel, log: SessionLog, head: Head = "reward") -> None:
+    """A head's probabilities sum to 1, follow their candidates and know nothing of other
+    sessions."""
+    _check_normalised(model, log, head)
+    _check_permutation(model, log, head)
+    _check_batching(model, log, head)
+
+
+def _batch(model: ChoiceModel, log: SessionLog, rows: np.ndarray) -> BatchTensors:
     assert model.space is not None
     encoded = model.space.encode(log, rows)
     return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
 
 
-def _check_normalised(model: UserModel, log: SessionLog, head: str) -> None:
+def _check_normalised(model: ChoiceModel, log: SessionLog, head: Head) -> None:
     batch = _batch(model, log, log.sessions_in("all"))
-    log_probs, outside = model.choice_log_probs(batch, head)  # type: ignore[arg-type]
+    log_probs, outside = model.choice_log_probs(batch, head)
     sums = np.add.reduceat(
         log_probs.exp().numpy().astype(np.float64), batch.source.display_offsets[:-1]
     )
     np.testing.assert_allclose(sums + outside.exp().numpy(), 1, atol=1e-4)
 
 
-def _check_permutation(model: UserModel, log: SessionLog, head: str) -> None:
+def _check_permutation(model: ChoiceModel, log: SessionLog, head: Head) -> None:
     """Permuting candidates permutes probabilities. With real order the places stay, and it permutes
     the utilities free of place: tests/models/test_examination.py."""
     if log.ordered:
         return
     permuted, order = permuted_within_sets(log)
     rows = log.sessions_in("test")
-    before, _ = model.choice_log_probs(_batch(model, log, rows), head)  # type: ignore[arg-type]
-    after, _ = model.choice_log_probs(_batch(model, permuted, rows), head)  # type: ignore[arg-type]
-    from fastgaum.logs.cut import pick_rows
-
+    before, _ = model.choice_log_probs(_batch(model, log, rows), head)
+    after, _ = model.choice_log_probs(_batch(model, permuted, rows), head)
     _, events = pick_rows(log.session_offsets, rows)
     _, candidates = pick_rows(log.display_offsets, events)
     position = np.full(log.n_candidates, -1)
@@ -63,14 +70,14 @@ def _check_permutation(model: UserModel, log: SessionLog, head: str) -> None:
     )
 
 
-def _check_batching(model: UserModel, log: SessionLog, head: str) -> None:
+def _check_batching(model: ChoiceModel, log: SessionLog, head: Head) -> None:
     """A session alone has the scores it has among others, however long those are."""
     rows = log.sessions_in("test")
-    together, _ = model.choice_log_probs(_batch(model, log, rows), head)  # type: ignore[arg-type]
+    together, _ = model.choice_log_probs(_batch(model, log, rows), head)
     alone = [
         model.choice_log_probs(_batch(model, log, rows[i : i + 1]), head)[0]
         for i in range(len(rows))
-    ]  # type: ignore[arg-type]
+    ]
     np.testing.assert_allclose(torch.cat(alone).numpy(), together.numpy(), atol=1e-4)
 
 

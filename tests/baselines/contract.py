@@ -17,7 +17,8 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.intervals import paired_difference
 from fastgaum.metrics.precision import precision_at_k
-from tests.builders import log_of, permuted_within_sets, random_log
+from tests.builders import log_of, random_log
+from tests.contracts import check_choice_model
 
 
 def toy_log(repeats: int = 12) -> SessionLog:
@@ -47,9 +48,7 @@ def check_baseline(model: Baseline, log: SessionLog | None = None) -> None:
     assert isinstance(table, pl.DataFrame)
     assert table.height >= 1
     _check_repeats(model, log)
-    _check_normalised(model, log)
-    _check_permutation(model, log)
-    _check_batching(model, log)
+    check_choice_model(model, log)
     _check_past_only(model, log)
     _check_disk(model, log)
     _check_no_click_and_sampling(model)
@@ -72,43 +71,12 @@ def scores_of(model: Baseline, log: SessionLog, rows: np.ndarray) -> np.ndarray:
     return model._all_scores(model.space.encode(log, rows))
 
 
-def _close(left: np.ndarray, right: np.ndarray) -> None:
-    np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
-
-
 def _check_repeats(model: Baseline, log: SessionLog) -> None:
     """The same seed gives the same model."""
     rows = log.sessions_in("test")
     again = type(model)(**model.to_mapping())
     again.fit(log)
     np.testing.assert_array_equal(scores_of(again, log, rows), scores_of(model, log, rows))
-
-
-def _check_normalised(model: Baseline, log: SessionLog) -> None:
-    for batch in model.tensors(log, "all"):
-        log_probs, outside = model.choice_log_probs(batch)
-        sums = np.add.reduceat(
-            log_probs.exp().numpy().astype(np.float64), batch.source.display_offsets[:-1]
-        )
-        np.testing.assert_allclose(sums + outside.exp().numpy(), 1, atol=1e-4)
-
-
-def _check_permutation(model: Baseline, log: SessionLog) -> None:
-    """Permuting candidates permutes scores."""
-    permuted, order = permuted_within_sets(log)
-    rows = log.sessions_in("all")
-    # both without the training log's fingerprint: the counts that leave a user out are the training
-    # log's alone
-    same = dataclasses.replace(log, name="same", session_ids=log.session_ids + "'")
-    permuted = dataclasses.replace(permuted, session_ids=same.session_ids)
-    _close(scores_of(model, permuted, rows), scores_of(model, same, rows)[order])
-
-
-def _check_batching(model: Baseline, log: SessionLog) -> None:
-    """A session alone has the scores it has among others."""
-    rows = log.sessions_in("test")
-    alone = [scores_of(model, log, rows[i : i + 1]) for i in range(len(rows))]
-    _close(np.concatenate(alone), scores_of(model, log, rows))
 
 
 def _check_past_only(model: Baseline, log: SessionLog) -> None:
