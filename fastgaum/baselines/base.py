@@ -82,7 +82,7 @@ class SoftmaxModel(ChoiceModel):
 
     @abstractmethod
     def _ranked(self, batch: BatchTensors) -> tuple[np.ndarray, Tensor]:
-        """What candidates are ranked by, and their utilities, shape (n_candidates,) each."""
+        """Scores that rank a batch's candidates, and their utilities, (n_candidates,) each."""
 
     def utility(self, batch: BatchTensors) -> Tensor:
         """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0."""
@@ -180,7 +180,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
 
     @abstractmethod
     def _arrays(self) -> Arrays:
-        """What the fitted model is, as named arrays."""
+        """The fitted model as named arrays."""
 
     @abstractmethod
     def _restore(self, arrays: Arrays) -> None:
@@ -338,7 +338,7 @@ class GridBaseline(Baseline):
         return rows
 
     def _kept(self, batch: BatchTensors, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
-        """What `make` returns, made once for each batch and key while the settings are chosen."""
+        """Call `make` once for each batch and key while the settings are chosen."""
         if self.memo is None:
             return make()
         where = (id(batch), *key)

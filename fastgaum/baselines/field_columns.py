@@ -62,7 +62,7 @@ def is_few(part: CategoricalField) -> bool:
 
 @dataclass(frozen=True)
 class KeyCounts:
-    """What the training split says of each key."""
+    """Training counts of each key."""
 
     keys: FieldKeys
     """ascending, (n_keys,)"""
@@ -76,13 +76,13 @@ class KeyCounts:
         return cls(unique, _count_groups(groups, len(unique), train, np.ones(len(keys), np.bool_)))
 
     def totals(self, keys: FieldKeys) -> TrainingTotals:
-        """What training says of the candidates' keys; zeros for an unknown one."""
+        """Counts of the candidates' keys; zeros for an unknown one."""
         return totals_of(self.counts, _find_rows(self.keys, keys))
 
 
 @dataclass(frozen=True)
 class FieldColumns:
-    """What a model without a table of ids reads of the declared fields and of the place."""
+    """Columns of the declared fields and of the place for a model without a table of ids."""
 
     space: FeatureSpace
     counts: tuple[KeyCounts, ...]
@@ -136,7 +136,7 @@ class FieldColumns:
     def numbers(
         self, batch: BatchTensors, window: int, training: Training | None = None
     ) -> FloatArray:
-        """What training says of keys, and how often each field's value is among the last `window`
+        """Statistics of keys, and how often each field's value is among the last `window`
         choices, (n_candidates, ·).
 
         `training`: the batch holds the training sessions as they are read. Then each candidate
@@ -155,7 +155,7 @@ class FieldColumns:
         return columns.astype(np.float32, copy=False)
 
     def arrays(self) -> Arrays:
-        """What `restore` needs beside the space."""
+        """Arrays that `restore` needs beside the space."""
         return {
             f"fields.{at}.{name}": values
             for at, one in enumerate(self.counts)
@@ -260,7 +260,7 @@ def _count_groups(
 
 
 def _totals_before(counted: FieldKeys, keys: FieldKeys, training: Training) -> TrainingTotals:
-    """What the users before its own said of each read candidate's key.
+    """Counts of each read candidate's key over the users before its own.
 
     counted: the keys of the candidates that are counted; keys: of those that are read."""
     order, whole = training.order, training.counted

@@ -72,7 +72,7 @@ def floors_of(log: SessionLog) -> list[Floor]:
 def floor_precisions(
     log: SessionLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
 ) -> Precisions:
-    """What each floor of a log reaches on each event of a split, in the log's order."""
+    """prec@k of each floor of a log on each event of a split, in the log's order."""
     picked = select_sessions(log, log.sessions_in(split))
     precisions: Precisions = {}
     for floor in floors_of(log):

@@ -198,8 +198,8 @@ class GradientBaseline(Baseline):
 
 
 def dropouts(space: FeatureSpace, rate: float) -> list[IdDropout]:
-    """What drops ids of a space in training: first those of items and of fields of many values,
-    then those of fields of few."""
+    """Id dropouts of training: first of items and of fields of many values, then of fields of
+    few."""
     own, few = np.arange(space.n_ids, dtype=np.int32), ids_of_few(space)
     drops = [(np.where(few, own, space.unknown_of_id), rate)]
     if few.any():

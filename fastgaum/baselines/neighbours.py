@@ -171,8 +171,8 @@ def of_candidates(matrix: sparse.csr_matrix, batch: Batch) -> Float64Array:
 
 
 def choice_matrix(train: EncodedSessions, n_items: int, rows: np.ndarray) -> sparse.csr_matrix:
-    """Who chose what, once or more: ones, shape (max(rows) + 1, n_items); rows (n_sessions,) says
-    who has a session."""
+    """Choices of each row of `rows`, which says who has a session, (n_sessions,): ones where an
+    item was chosen, shape (max(rows) + 1, n_items)."""
     items = train.ids[train.chosen_candidates, 0] - N_RESERVED
     who = np.repeat(rows, np.diff(train.session_offsets))[train.choices >= 0]
     matrix = sparse.csr_matrix((np.ones(len(items)), (who, items)), (int(rows.max()) + 1, n_items))

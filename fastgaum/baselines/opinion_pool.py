@@ -61,7 +61,7 @@ TABLE = {
 
 @dataclass(frozen=True)
 class PoolSettings(CheckedSettings):
-    """What a pool is made of."""
+    """Members of a pool, and settings of those that are named."""
 
     what: ClassVar[str] = "setting of a pool"
 
@@ -376,5 +376,4 @@ def _log_odds(log_probs: Tensor, no_click: Tensor, offsets: Tensor, outside: boo
 
 
 def _fields(of: EncodedSessions | BatchTensors) -> dict[str, Any]:
-    """The fields of a dataclass, not copied."""
     return {one.name: getattr(of, one.name) for one in dataclasses.fields(of)}

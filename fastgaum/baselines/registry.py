@@ -57,7 +57,6 @@ MODELS = (*BASELINES, *GRID_PRESETS, POOL)
 
 
 def _found(place: str) -> Any:
-    """What a file of this room defines, as `file:name`."""
     module, _, name = place.partition(":")
     return getattr(import_module(f"fastgaum.baselines.{module}"), name)
 
@@ -98,12 +97,12 @@ def setting_names(name: str) -> set[str]:
 
 
 def _settings_class(name: str) -> Any:
-    """What holds the settings of a model that is no preset: of a baseline, its own class."""
+    """The class that holds the settings of a model that is no preset."""
     return _found("opinion_pool:PoolSettings") if name == POOL else baseline_class(name)
 
 
 def name_of(model: Any) -> str:
-    """What a model is called: a preset's name, or its own."""
+    """The name of a model: its preset's, or its own."""
     return model.config.preset if isinstance(model, UserModel) else str(model.name)
 
 

@@ -186,8 +186,8 @@ class BoostedTrees(Baseline):
         training: Training | None = None,
         **labels: np.ndarray,
     ) -> DMatrix:
-        """What the trees read, a row per candidate: with `counts` what training says of an item,
-        else the item itself. `training`: as in `FieldColumns.numbers`."""
+        """Inputs of the trees, a row per candidate: with `counts` the statistics of its item, else
+        the item itself. `training`: as in `FieldColumns.numbers`."""
         space, source = self.space, batch.source
         assert space is not None
         event = np.repeat(np.arange(batch.n_events), np.diff(source.display_offsets))

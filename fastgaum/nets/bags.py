@@ -83,7 +83,7 @@ def bag_sum(
 
 
 class _AboveTable(nn.Module):
-    """What a bag's linear map does after its table: vectors of items, up from an embedding,
+    """The part of a bag's linear map above its table: vectors of items, up from an embedding,
     numbers, bias."""
 
     projection: nn.Parameter | None
@@ -102,7 +102,7 @@ class _AboveTable(nn.Module):
 
     @property
     def projection_of_rows(self) -> nn.Parameter | None:
-        """What vectors of items are projected by to rows of its table."""
+        """The projection from vectors of items to rows of its table."""
         return self.projection
 
     def add_to(self, x: Tensor, bags: Bags) -> Tensor:
@@ -193,7 +193,7 @@ class SharedBagLinear(_AboveTable):
 
 @dataclass(frozen=True)
 class BagSizes:
-    """What the bags of a network hold, and what its tables over ids are."""
+    """Contents of a network's bags, and its tables over ids."""
 
     n_ids: int
     n_numbers: int

@@ -50,10 +50,3 @@ class Examination(nn.Module):
         """The scores of candidates as if all stood at one place, (n_candidates,)."""
         moved: Tensor = scores - self(display_offsets, len(scores))
         return moved if place is None else moved + self.by_place[place - 1]
-
-
-def at_their_places(
-    scores: Tensor, examination: Examination | None, display_offsets: Tensor
-) -> Tensor:
-    """The scores of candidates with what their places add, where there is an examination."""
-    return scores if examination is None else scores + examination(display_offsets, len(scores))

@@ -24,7 +24,7 @@ from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer
-from fastgaum.nets.examination import Examination, at_their_places
+from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import (
     Encoders,
     HistoryEncoder,
@@ -83,7 +83,9 @@ class Scorer(nn.Module):
         if self.wide is not None:
             x = x + self.wide(candidates)
         scores = x.squeeze(1) if tower is None else tower + x.squeeze(1)
-        return at_their_places(scores, self.examination, display_offsets)
+        if self.examination is not None:
+            scores = scores + self.examination(display_offsets, len(scores))
+        return scores
 
     def scale(self, factor: float) -> None:
         """Multiply all scores by a factor."""
@@ -120,7 +122,7 @@ def scorer_of(
 
 @dataclass(frozen=True)
 class ContextSizes:
-    """What is known beside the bags: of each event its context, of each item a vector."""
+    """Sizes of the inputs beside the bags: an event's context, an item's vector."""
 
     hold_items: tuple[bool, ...] = ()
     """of each field of ids, whether it holds items"""
@@ -138,15 +140,14 @@ NO_CONTEXT = ContextSizes()
 
 
 def context_sizes(space: FeatureSpace) -> ContextSizes:
-    """What the events and the items of a feature space have."""
+    """Sizes of the context and the vectors of a feature space."""
     hold_items = tuple(part.source == "context_item" for part in space.context)
     vector_dim = space.vectors.dim if space.vectors.are_read else 0
     return ContextSizes(hold_items, len(space.context_number_names), vector_dim)
 
 
 def log_rates(space: FeatureSpace) -> tuple[float, ...]:
-    """What the places of a feature space add to logits before training says more; none where they
-    are not kept apart."""
+    """First logits of the places of a feature space; none where they are not kept apart."""
     return tuple(np.log(space.place_rates.astype(np.float64)).tolist())
 
 
@@ -155,8 +156,8 @@ CONTEXT_DIM = 8
 
 
 class EventContext(nn.Module):
-    """What is known of an event beside its candidates: the rows of its fields' ids, then its
-    numbers; they follow the history's state."""
+    """The context of an event: the rows of its fields' ids, then its numbers; they follow the
+    history's state."""
 
     def __init__(self, items: BagLinear | None, sizes: ContextSizes) -> None:
         super().__init__()

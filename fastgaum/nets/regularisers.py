@@ -35,7 +35,7 @@ class ChoiceDistribution:
 
 
 class Regulariser(Protocol):
-    """What the game needs of Ω."""
+    """The functions of Ω that the game calls."""
 
     def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
         """∇Ω*(scores) = argmax_φ ⟨φ, scores⟩ − Ω(φ): softmax, sparsemax, entmax …"""

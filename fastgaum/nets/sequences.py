@@ -1,5 +1,5 @@
-"""What is computed over ragged sequences of tokens, each at its own length, without a padded
-tensor; plain torch, any device: LSTM and prefixes.
+"""LSTM and prefixes of ragged sequences of tokens, each at its own length, without a padded tensor;
+plain torch, any device.
 
 Tokens are session-major: sequence i owns rows offsets[i]:offsets[i + 1], in time order; a sequence
 may be empty. In a recurrence `gates_x` already holds the input projection and its bias, so that the

@@ -53,7 +53,7 @@ class Bags:
 
 @dataclass(frozen=True)
 class BatchTensors:
-    """What the networks read; shapes as in `Batch`."""
+    """Inputs of the networks; shapes as in `Batch`."""
 
     source: Batch
     candidates: Bags
@@ -158,10 +158,7 @@ def _one_id_bags(
 
 
 def _mover(device: torch.device | str) -> Callable[[np.ndarray], Tensor]:
-    """What makes a tensor of an array there; arrays of a batch are contiguous, so on CPU nothing is
-    copied."""
-    if torch.device(device).type == "cpu":
-        return torch.from_numpy
+    """Move arrays there; on the CPU nothing is copied."""
     return lambda array: torch.from_numpy(array).to(device)
 
 

@@ -22,7 +22,7 @@ from fastgaum.worlds.world import Past, Population, Response, World
 
 @dataclass(frozen=True)
 class Observation:
-    """What a policy sees before it acts."""
+    """A policy sees this before it acts."""
 
     users: Population
     """whom slates are for. Most learners read its `states` alone; asking it for utilities or

@@ -1,4 +1,4 @@
-"""What policies earn: the policy table, paired differences, and the curve of a policy that meets
+"""Earnings of policies: the policy table, paired differences, and the curve of a policy that meets
 new users.
 
 Each seed trains every policy once and tests all of them on the same users with the same random
@@ -59,7 +59,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Earned:
-    """What one policy earned in one setting."""
+    """Earnings of one policy in one setting."""
 
     policy: str
     k: int
@@ -232,7 +232,7 @@ def adaptation_summary(curve: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _player(policy: Policy, world: World, setting: Setting, own: World | None) -> Policy:
-    """Who plays in a world: the policy, or what lets it play outside its own."""
+    """The policy that plays in a world, wrapped where the world is not its own."""
     if own is None or own is world:
         return policy
     return TransferPolicy(policy, own, world, setting.reward)
@@ -240,7 +240,7 @@ def _player(policy: Policy, world: World, setting: Setting, own: World | None) -
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What is compared. Raises ConfigError without a seed."""
+    """The plan of a comparison. Raises ConfigError without a seed."""
 
     names: Sequence[str]
     """policies, of `registry.POLICIES`"""

@@ -196,7 +196,7 @@ class QLearner(Policy):
             self.loss = float(np.mean([self.update() for _ in range(self.config.updates)]))
 
     def steps_of(self, transition: Transition) -> Steps:
-        """What is remembered of a step, a row for each user."""
+        """The step as it is remembered, a row for each user."""
         return Steps(
             self.read_states(transition.states, transition.left),
             transition.slates,

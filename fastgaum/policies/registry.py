@@ -137,8 +137,8 @@ class SavedPolicy:
     """the parts that the file does not hold, of reward and leaving: functions of your own"""
 
     def notes(self, met: Setting, names: Iterable[str] = TERMS) -> list[str]:
-        """What to say where it meets users with another setting than it was trained with, or where
-        that is not known: a sentence for each of the parts `names`."""
+        """A sentence for each of the parts `names` of a setting that differ from those of its
+        training, or of which that is not known."""
         notes = []
         for name in names:
             before, now = (
@@ -220,7 +220,7 @@ def _require_world(file: Path, item_features: object, world: World) -> None:
 
 
 def _setting(state: State, world: World) -> Setting:
-    """What a policy was trained with. Raises KeyError, TypeError, ValueError or ConfigError unless
+    """The setting of its training. Raises KeyError, TypeError, ValueError or ConfigError unless
     it is possible, and the world can show such slates."""
     values, k = state["pool"], state["k"]
     terms = {name: state["setting"][name] for name in TERMS if name in state["setting"]}

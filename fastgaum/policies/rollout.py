@@ -23,7 +23,7 @@ from fastgaum.worlds.world_set import followed_population
 
 @dataclass(frozen=True)
 class Setting:
-    """What all policies of a comparison meet. Raises ConfigError for an impossible value."""
+    """Terms that all policies of a comparison meet. Raises ConfigError for an impossible value."""
 
     k: int = 3
     """items of a slate"""
@@ -52,7 +52,7 @@ class Setting:
 
     @cached_property
     def pays(self) -> StepReward:
-        """What a step pays by `reward`."""
+        """The reward rule of a step."""
         return StepReward(self.reward)
 
 
@@ -127,7 +127,7 @@ def first_keys(n_users: int, seed: int, first_user: int = 0) -> Keys:
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """What one episode gave each user."""
+    """Rewards and clicks of one episode, by user."""
 
     rewards: FloatArray
     """reward of each step, 0 of a user who has left, shape (n_users, horizon)"""

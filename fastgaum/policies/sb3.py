@@ -118,8 +118,7 @@ class Sb3Policy(Policy):
         return items_at(observation.pools, met.picks.slates.astype(np.int32))
 
     def _places(self, seen: Observed, met: _Met) -> IntArray:
-        """What the agent does when it sees this: places of the pools, (n, k), or a pick each,
-        (n,)."""
+        """The agent's actions: places of the pools, (n, k), or a pick each, (n,)."""
         for normaliser in self._normalisers:
             seen = cast(Observed, normaliser.normalize_obs(seen))
         masks = {}

@@ -94,7 +94,7 @@ class SlateQ(QLearner):
         return places
 
     def steps_of(self, transition: Transition) -> SlateSteps:
-        """What is remembered of a step, a row for each user; the users have moved on by then.
+        """The step as it is remembered, a row for each user, who have moved on by then.
 
         Raises:
             ConfigError: it did not choose the slates.
