@@ -182,7 +182,8 @@ def with_acted_items(
     if table is not None:
         known.append(table.rows["item"])
     texts = pl.concat([one.rename("") for one in known])
-    return items.extended(texts.drop_nulls().unique().sort())
+    known_texts = texts.drop_nulls().unique().sort()
+    return CodedIds(Vocabulary(known_texts).codes(items.texts)[items.codes], known_texts)
 
 
 def pack_actions(

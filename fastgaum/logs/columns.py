@@ -25,14 +25,7 @@ SPLIT_CODES: dict[str, int] = {
 }
 """accepted values of a split column, matched without regard to case"""
 
-FLAGS: dict[str, bool] = {
-    "0": False,
-    "1": True,
-    "false": False,
-    "true": True,
-    "0.0": False,
-    "1.0": True,
-}
+FLAGS = {"0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True}
 """accepted values of a chosen column in a long log, matched without regard to case"""
 
 MOST_NUMBER = 1e30
@@ -114,10 +107,6 @@ class CodedIds:
             found = column.replace_strict(known, of_id, default=None, return_dtype=pl.Int32)
             codes = found.fill_null(NO_CODE).to_numpy()
         return cls(codes, vocabulary.texts)
-
-    def extended(self, texts: pl.Series) -> CodedIds:
-        """The same ids by sorted texts that hold the ones here, and more."""
-        return CodedIds(Vocabulary(texts).codes(self.texts)[self.codes], texts)
 
     def as_text(self) -> pl.Series:
         """The column as text, null for a gap."""

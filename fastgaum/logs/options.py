@@ -61,8 +61,7 @@ class ReadOptions:
         default_factory=dict,
         metadata={"help": "the column of a role, as role=name: item=sku (repeatable)"},
     )
-    """the column that plays a role, by role: {"item": "sku", "event": "ts"}; the other roles are
-    found by their names"""
+    """by role: {"item": "sku", "event": "ts"}; the other roles are found by their names"""
     candidate_fields: tuple[str, ...] = _option(
         (), "a further column of each candidate to use (repeatable)"
     )
@@ -122,25 +121,22 @@ class ReadOptions:
         "what to do with a display of several clicks: error; first, the others do not count; each, "
         "every click is a choice of what is left of the display",
     )
-    """of a display with several clicks: "error"; "first" keeps the first click; by "each" all are
-    choices, one after the other, from what is left (`logs.successive`)"""
+    """of a display with several clicks; by "each" see `logs.successive`"""
     outside: OutsideRule = _option(
         "error",
         "what to do with a click on an item that was not displayed: error; none, it does not "
         "count; append, the item counts as displayed last; drop, the display is left out",
     )
-    """of a click on an item that was not displayed, in a nested log: "error"; "none" leaves out the
-    click; "append" adds the item to the end of the display; "drop" leaves out the display"""
+    """of a click on an item that was not displayed, in a nested log"""
     split: SplitRule = _option(
         "auto",
         "the file's split, drawn by user, or cut by time; half, other-half: one half of the users "
         "trains and validates, the other is the test split; auto: the file's if it has one, else "
         "user",
     )
-    """user: whole users 50/25/25, by `split_seed`; time: sessions 50/25/25, by the time of their
-    first event; half and other-half, by `split_seed`: two runs without a common user"""
+    """user: whole users 50/25/25; time: sessions 50/25/25, by the time of their first event; half
+    and other-half: two runs without a common user (`logs.splits`)"""
     split_seed: int = _option(0, "seed of --split-by user, half and other-half")
-    """seed of the splits that are drawn"""
     delimiter: str | None = _option(
         None, "what divides the columns of a file of text, where its first line leaves that open"
     )
