@@ -89,15 +89,8 @@ def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
         raise LogFormatError(
             f"the raw rows of a log are what fastgaum.logs.read.raw_rows gives, got {as_given(raw)}"
         )
-    if raw.event_of_row is None:
-        # events in the order of their first rows
-        lines = raw.events.with_row_index("first")
-        firsts = lines.select(pl.col("first").min().over("session", "key")).to_series()
-        known, of_line = np.unique(firsts.to_numpy(), return_inverse=True)
-        event = of_line.astype(np.int32)
-    else:
-        known, event = np.arange(raw.events.height), raw.event_of_row
-    session = Vocabulary(log.session_ids).codes(raw.events["session"].gather(known))
+    event = raw.event_of_row
+    session = Vocabulary(log.session_ids).codes(raw.events["session"])
     appearance = np.empty(len(raw.item.texts), np.int64)
     # written backwards, so that each item's first row stays
     appearance[raw.item.codes[::-1]] = np.arange(raw.n_rows)[::-1]

@@ -15,7 +15,7 @@ from fastgaum.arrays import BoolArray, IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import ActionTable, pack_actions, with_acted_items
 from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.columns import CodedIds, Vocabulary, Where, encode_column, first_true, show
+from fastgaum.logs.columns import CodedIds, Vocabulary, encode_column, first_true, show
 from fastgaum.logs.context import time_columns
 from fastgaum.logs.cut import check_size, stable_order
 from fastgaum.logs.log import SPLITS, SessionLog
@@ -34,10 +34,12 @@ class Rows:
     type."""
 
     events: pl.DataFrame
-    """session (text), key (what tells the session's events apart), order (sortable, no null), label
-    (what messages and `event_ids` call the event), and, where the log has them, clock (times as
-    written, where that is not what order says), user (text), split (Int8) and past (lists of items
-    as text); a line per row, or where there is `event_of_row` one per event"""
+    """a line per event, in the order of their first rows: session (text), order (sortable, no
+    null), label (what messages and `event_ids` call the event), and, where the log has them, clock
+    (times as written, where that is not what order says), user (text), split (Int8) and past (lists
+    of items as text)"""
+    event_of_row: IntArray
+    """line of each row in `events`, shape (n_rows,)"""
     item: CodedIds
     """each row's item"""
     chosen: BoolArray
@@ -51,8 +53,6 @@ class Rows:
     where an event repeats an item"""
     context: Mapping[str, pl.Series] = field(default_factory=dict)
     """columns of the events by name, text or numbers; as long as `events`"""
-    event_of_row: IntArray | None = None
-    """line of each row in `events`, ascending, shape (n_rows,); None: its own"""
     has_times: bool = True
     """whether order compares events of different sessions (a number or a time, not the order of
     rows)"""
@@ -90,8 +90,12 @@ def pack_rows(
     rows = dataclasses.replace(rows, item=with_acted_items(rows.item, pasts, actions))
     session_ids = rows.events["session"].unique(maintain_order=True)
     sessions = Vocabulary(session_ids).codes(rows.events["session"])
-    events = _events(rows, sessions)
-    of_rows = _event_of_rows(rows, sessions, events)
+    events = rows.events.select("order", session=pl.Series(sessions)).with_row_index("row")
+    events = events.sort("session", "order", "row").with_row_index("event")
+    event_of_line = np.empty(events.height, np.int32)
+    event_of_line[events["row"].to_numpy()] = np.arange(events.height, dtype=np.int32)
+    in_order = (event_of_line[1:] > event_of_line[:-1]).all()
+    of_rows = rows.event_of_row if in_order else event_of_line[rows.event_of_row]
     candidates = fold_rows(rows, of_rows, by_item=not options.ordered)
     clicks = candidates.with_row_index("candidate").filter(pl.col("click") <= rows.n_rows)
 
@@ -114,8 +118,6 @@ def pack_rows(
     }
     for name, column in rows.context.items():
         values = column.gather(events["row"])
-        if rows.event_of_row is None:
-            _require_one_value(column, values, of_rows, name_event)
         columns[name] = encode_column(values, "event", untyped=False, where=name_event)
     if "clock" in rows.events.columns:
         events = events.with_columns(rows.events["clock"].gather(events["row"]))
@@ -158,20 +160,6 @@ def pack_rows(
     return log, orders
 
 
-def _require_one_value(
-    column: pl.Series, of_events: pl.Series, event_of_row: IntArray, name_event: Where
-) -> None:
-    """Raise LogFormatError where a row's context is not that of its event's first row."""
-    first = of_events.gather(event_of_row)
-    row = first_true(column.ne_missing(first))
-    if row is not None:
-        raise LogFormatError(
-            f"{name_event(int(event_of_row[row]))} has {show(first[row])} and {show(column[row])} "
-            f"in column '{column.name}', a context field has one value per event: correct it, or "
-            "pass it as a candidate field"
-        )
-
-
 def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArray:
     """Start of each segment in sorted segment codes, shape (n_segments + 1,).
 
@@ -180,34 +168,6 @@ def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArr
     """
     counts = np.bincount(sorted_codes, minlength=n_segments)
     return np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-
-
-def _events(rows: Rows, sessions: IntArray) -> pl.DataFrame:
-    """Events (session, key, order, row, event), sorted; row: an event's first line in
-    `rows.events`. sessions: code of each line's session."""
-    lines = rows.events.select(
-        pl.Series("session", sessions),
-        "key",
-        "order",
-        pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
-    )
-    if rows.event_of_row is None:
-        lines = lines.group_by("session", "key").agg(pl.col("order", "row").min())
-    lines = lines.sort("session", "order", "row")
-    return lines.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias("event"))
-
-
-def _event_of_rows(rows: Rows, sessions: IntArray, events: pl.DataFrame) -> IntArray:
-    """Event of each row, shape (n_rows,)."""
-    if rows.event_of_row is not None:
-        event_of_line = np.empty(events.height, np.int32)
-        event_of_line[events["row"].to_numpy()] = events["event"].to_numpy()
-        in_order = (event_of_line[1:] > event_of_line[:-1]).all()
-        return rows.event_of_row if in_order else event_of_line[rows.event_of_row]
-    lines = pl.DataFrame([pl.Series("session", sessions), rows.events["key"]])
-    known = events.select("session", "key", "event")
-    found = lines.join(known, on=["session", "key"], how="left", maintain_order="left")
-    return found["event"].to_numpy()
 
 
 def fold_rows(
@@ -270,11 +230,7 @@ def _per_session(
         row = first_true(values != first.gather(session_of_row))
         if row is not None:
             session = int(session_of_row[row])
-            raise LogFormatError(
-                f"session {show(session_ids[session])} has the {column}s {show(first[session])} and"
-                f" {show(values[row])}, one is required: give each {column}'s part its own session "
-                "id"
-            )
+            raise two_of_session(column, session_ids[session], first[session], values[row])
         return first
 
     users, owners = np.arange(n_sessions, dtype=np.int32), session_ids
@@ -287,6 +243,14 @@ def _per_session(
         else np.zeros(n_sessions, dtype=np.int8)
     )
     return users, split, owners
+
+
+def two_of_session(role: str, session: str, one: object, other: object) -> LogFormatError:
+    """The error for a session with two users or splits."""
+    return LogFormatError(
+        f"session {show(session)} has the {role}s {show(one)} and {show(other)}, one is required: "
+        f"give each {role}'s part its own session id"
+    )
 
 
 def to_frame(log: SessionLog) -> pl.DataFrame:

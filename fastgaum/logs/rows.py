@@ -33,7 +33,7 @@ from fastgaum.logs.columns import (
 )
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import clock_of, order_of, parse_order
-from fastgaum.logs.fold import Rows
+from fastgaum.logs.fold import Rows, two_of_session
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import LogSchema, is_list
 
@@ -50,20 +50,44 @@ def candidate_rows(
         return _nested_rows(table, schema, options, untyped)
     assert schema.item is not None
     assert schema.chosen is not None
-    events, has_times = _event_columns(table, schema, options)
+    lines, has_times = _event_columns(table, schema, options)
+    # of each row the first one of its event, and the least order there
+    firsts = lines.with_row_index("row").select(pl.col("row", "order").min().over("session", "key"))
+    first = firsts["row"].to_numpy()
+    is_start = first == np.arange(table.height)
+    starts = np.flatnonzero(is_start)
+    events = lines[starts].with_columns(firsts["order"].gather(starts)).drop("key")
+    for role in ("user", "split"):
+        if role in lines.columns:
+            values = lines[role]
+            row = first_true(values != values.gather(first))
+            if row is not None:
+                raise two_of_session(
+                    role, lines["session"][row], values[int(first[row])], values[row]
+                )
+    context = _context(table, schema, untyped)
+    for name, column in context.items():
+        row = first_true(column.ne_missing(column.gather(first)))
+        if row is not None:
+            raise LogFormatError(
+                f"event {show(lines['label'][row])} of session {show(lines['session'][row])} has "
+                f"{show(column[int(first[row])])} and {show(column[row])} in column '{name}', a "
+                "context field has one value per event: correct it, or pass it as a candidate field"
+            )
     item = CodedIds.of(table[schema.item], "item")
     _require_items(item, schema.item)
     chosen = parse_flags(table[schema.chosen])
     views = _views(table[schema.views]) if schema.views else (~chosen).cast(pl.Int64)
     return Rows(
         events,
+        (np.cumsum(is_start) - 1)[first].astype(np.int32),
         item,
         chosen.to_numpy(),
         fields={name: table[name] for name in schema.candidate_fields},
         untyped=untyped,
         click_order=_click_order(table, schema),
         views=views.to_numpy(),
-        context=_context(table, schema, untyped),
+        context={name: column.gather(starts) for name, column in context.items()},
         has_times=has_times,
     )
 
@@ -94,8 +118,9 @@ def _context(table: pl.DataFrame, schema: LogSchema, untyped: bool) -> dict[str,
 def _event_columns(
     table: pl.DataFrame, schema: LogSchema, options: ReadOptions
 ) -> tuple[pl.DataFrame, bool]:
-    """session, key, order, label and, where the log has them, clock, user, split and past; and
-    whether the order is one of numbers or times."""
+    """session, order, label and, where the log has them, clock, user, split and past; of a long log
+    the key, which tells the session's events apart; and whether the order is one of numbers or
+    times."""
     session = filled_ids(table[schema.session], "session", "session id")
     rows = pl.int_range(table.height, eager=True)
     order, label, parsed, clock = rows, rows, None, None
@@ -121,9 +146,10 @@ def _event_columns(
         require_filled(label, "event label", schema.event_label)
         if not schema.nested:
             _check_shared(label, session, table, schema)
-    # A row of a nested log is an event of its own, whatever it is called.
-    columns = {"session": session, "key": rows if schema.nested else label}
-    columns |= {"order": order, "label": label}
+    columns = {"session": session, "order": order, "label": label}
+    if not schema.nested:
+        # a row of a nested log is an event of its own, whatever it is called
+        columns["key"] = label
     if clock is not None:
         columns["clock"] = clock
     if schema.user is not None:
@@ -251,12 +277,12 @@ def _nested_rows(
     }
     return Rows(
         events,
+        event_of_row,
         item,
         click_of_row >= 0,
         fields,
         untyped,
         context=_context(table, schema, untyped),
-        event_of_row=event_of_row,
         has_times=has_times,
         # an event of a plain column has one click
         click_order=(

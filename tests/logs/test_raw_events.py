@@ -31,7 +31,7 @@ def naive_events(rows: Rows) -> list[tuple[str, int, list[dict[str, int]]]]:
     events: dict[tuple[str, int], dict[str, dict[str, int]]] = {}
     clicks: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
     for row, one in enumerate(raw.iter_rows(named=True)):
-        event = events.setdefault((one["session"], one["key"]), {})
+        event = events.setdefault((one["session"], one["label"]), {})
         candidate = event.setdefault(
             one["item"],
             {"first_row": row, "rows": 0, "views": 0, "chosen": 0, "appearance": seen[one["item"]]},
@@ -43,7 +43,7 @@ def naive_events(rows: Rows) -> list[tuple[str, int, list[dict[str, int]]]]:
         if one["chosen"]:
             place = one["click_order"]
             known = (0, place) if place is not None else (1, -list(event).index(one["item"]))
-            clicks.setdefault((one["session"], one["key"]), []).append((*known, one["item"]))
+            clicks.setdefault((one["session"], one["label"]), []).append((*known, one["item"]))
     return [
         (key[0], list(event).index(min(clicks[key])[2]) if key in clicks else -1, [*event.values()])
         for key, event in events.items()
@@ -53,10 +53,9 @@ def naive_events(rows: Rows) -> list[tuple[str, int, list[dict[str, int]]]]:
 def table_of(rows: Rows) -> pl.DataFrame:
     """Rows as a table, a line for each."""
     views = np.ones(rows.n_rows, np.int64) if rows.views is None else rows.views
-    of_row = np.arange(rows.n_rows) if rows.event_of_row is None else rows.event_of_row
     return pl.DataFrame(
         [
-            *(column.gather(of_row) for column in rows.events.iter_columns()),
+            *(column.gather(rows.event_of_row) for column in rows.events.iter_columns()),
             rows.item.as_text().alias("item"),
             pl.Series("chosen", rows.chosen),
             pl.Series("views", views),
