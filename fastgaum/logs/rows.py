@@ -51,12 +51,13 @@ def candidate_rows(
     assert schema.item is not None
     assert schema.chosen is not None
     lines, has_times = _event_columns(table, schema, options)
-    # of each row the first one of its event, and the least order there
-    firsts = lines.with_row_index("row").select(pl.col("row", "order").min().over("session", "key"))
+    # of each row the first one of its event, and the least order there, where rows may differ in it
+    least = ("row", "order") if schema.event_label else ("row",)
+    firsts = lines.with_row_index("row").select(pl.col(least).min().over("session", "key"))
     first = firsts["row"].to_numpy()
     is_start = first == np.arange(table.height)
     starts = np.flatnonzero(is_start)
-    events = lines[starts].with_columns(firsts["order"].gather(starts)).drop("key")
+    events = lines[starts].drop("key").with_columns(*firsts.drop("row")[starts])
     for role in ("user", "split"):
         if role in lines.columns:
             values = lines[role]
