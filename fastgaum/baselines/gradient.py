@@ -67,10 +67,6 @@ class GradientBaseline(Baseline):
     clip: Positive = 5.0
     """largest gradient norm"""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.chosen: Values = {}
-
     @abstractmethod
     def _network(self) -> nn.Module:
         """A fresh module for `self.space`; called with a BatchTensors it returns scores, shape
@@ -83,10 +79,9 @@ class GradientBaseline(Baseline):
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         fixed = list(self._batches(validation))
-        tried, rows, best = self.combinations(), list[Values](), math.inf
-        self.settings_tried = len(tried)
-        for values in tried:
-            self.chosen = values
+        rows, best, self.settings_tried = list[Values](), math.inf, 0
+        for values in self.combinations():
+            self.chosen, self.settings_tried = values, self.settings_tried + 1
             torch.manual_seed(self.seed)
             network, epochs = self._best_network(train, validation, fixed)
             value = min(row["val_loss"] for row in epochs)
