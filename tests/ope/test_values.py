@@ -19,7 +19,7 @@ from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from tests.builders import log_of, put
 from tests.ope.test_weights import BEST, ITEMS, every_slate
-from tests.policies.small_world import TiringWorld
+from tests.policies.small_world import TiringPopulation, TiringWorld
 
 
 def test_displays_that_answer_to_clicks_have_no_law() -> None:
@@ -71,15 +71,13 @@ class FollowedWorld(TiringWorld):
         return Followed(self, n)
 
 
-class Followed(TiringWorld(2).population(1).__class__):  # type: ignore[misc]
+class Followed(TiringPopulation):
     def reset(self, keys: np.ndarray, rows: IntArray | None = None) -> None:
-        self.mood[slice(None) if rows is None else rows] = 0
+        self._states[slice(None) if rows is None else rows] = 0
 
     def follow(self, slates: IntArray, places: IntArray, active: np.ndarray | None = None) -> None:
-        clicked = places >= 0
-        items = slates[np.arange(self.n), places]
-        moved = 0.8 * self.mood[:, 0] + 0.2 * np.where(clicked, self.world.effect[items], 0)
-        self.mood[:, 0] = np.where(active, moved, self.mood[:, 0])
+        active = np.ones(self.n, np.bool_) if active is None else active
+        self._move(places >= 0, slates[np.arange(self.n), places], active)
 
 
 def test_a_policy_meets_the_users_as_the_log_left_them() -> None:
@@ -99,7 +97,7 @@ def test_a_policy_meets_the_users_as_the_log_left_them() -> None:
     assert first.response.items.tolist() == [4, 2]
     assert second.active.tolist() == [True, False]
     users = world.population(1)
-    users.mood[:] = -0.2
+    users._states[:] = -0.2
     own = users.probabilities(np.array([[2, 1, 0]]))[0].sum()
     assert shown.own[1] == pytest.approx(own)
     assert shown.logged[1] == pytest.approx(users.probabilities(np.array([[3, 2, 1]]))[0].sum())

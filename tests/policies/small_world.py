@@ -7,7 +7,8 @@ import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.worlds.pools import SLATE, Keys, draw_uniforms
-from fastgaum.worlds.world import Population, Response, World
+from fastgaum.worlds.world import World
+from tests.worlds.small_world import SmallPopulation
 
 
 class TiringWorld(World):
@@ -29,45 +30,19 @@ class TiringWorld(World):
         return TiringPopulation(self, n)
 
 
-class TiringPopulation(Population):
-    def __init__(self, world: TiringWorld, n: int) -> None:
-        self.world, self.n = world, n
-        self.mood = np.zeros((n, 1), np.float32)
-
-    @property
-    def states(self) -> FloatArray:
-        return self.mood
-
+class TiringPopulation(SmallPopulation):
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         who = slice(None) if rows is None else rows
-        self.mood[who, 0] = (draw_uniforms(keys, 1)[:, 0] - 0.5).astype(np.float32)
+        self._states[who, 0] = (draw_uniforms(keys, 1)[:, 0] - 0.5).astype(np.float32)
 
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         pools = np.broadcast_to(pools, (self.n, pools.shape[-1]))
-        return self.world.appeal[pools] + self.world.weight * self.mood
+        return self.world.appeal[pools] + self.world.weight * self._states
 
-    def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
-        utilities = np.where(slates >= 0, self.utilities(np.maximum(slates, 0)), -np.inf)
-        weights = np.exp(utilities)
-        total = weights.sum(axis=1) + self.world.outside
-        return weights / total[:, None], self.world.outside / total
-
-    def step(self, slates: IntArray, keys: KeyArray, active: np.ndarray | None = None) -> Response:
-        there = np.ones(self.n, np.bool_) if active is None else active
-        probs, _ = self.probabilities(slates)
-        reached = np.cumsum(probs, axis=1, dtype=np.float64)
-        draws = draw_uniforms(keys, 1) * (1.0 if self.world.outside else reached[:, -1:])
-        places = (draws >= reached).sum(axis=1)
-        places = np.where(there & (places < slates.shape[1]), places, -1).astype(np.int32)
-        items = np.where(places >= 0, slates[np.arange(self.n), places], -1).astype(np.int32)
-        clicked = places >= 0
-        utilities = np.where(
-            clicked, self.world.appeal[items] + self.world.weight * self.mood[:, 0], 0
-        ).astype(np.float32)
+    def _move(self, clicked: np.ndarray, items: IntArray, active: np.ndarray) -> None:
         effect = np.where(clicked, self.world.effect[items], 0)
-        moved = self.world.decay * self.mood[:, 0] + (1 - self.world.decay) * effect
-        self.mood[:, 0] = np.where(there, moved, self.mood[:, 0])
-        return Response(places, items, utilities)
+        moved = self.world.decay * self._states[:, 0] + (1 - self.world.decay) * effect
+        self._states[:, 0] = np.where(active, moved, self._states[:, 0])
 
 
 def keys_at(seed: int, users: int, step: int = 0, first: int = 0) -> Keys:

@@ -59,10 +59,13 @@ class SmallPopulation(Population):
         utilities = np.where(clicked, self.utilities(slates)[np.arange(self.n), drawn], 0).astype(
             np.float32
         )
+        self._move(clicked, items, active)
+        return Response(places, items, utilities)
+
+    def _move(self, clicked: np.ndarray, items: IntArray, active: np.ndarray) -> None:
         self._states[clicked] += 0.3 * (
             self.world.directions[items[clicked]] - self._states[clicked]
         )
-        return Response(places, items, utilities)
 
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         directions = self.world.directions[pools]
@@ -71,9 +74,9 @@ class SmallPopulation(Population):
         )
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
-        first = np.array(
-            [[row.tolist().index(item) == i for i, item in enumerate(row)] for row in slates]
-        )
+        same = slates[:, :, None] == slates[:, None, :]
+        first = same.argmax(axis=2) == np.arange(slates.shape[1])
         weights = np.exp(self.utilities(slates)) * (first & (slates >= 0))
-        total = 1 + weights.sum(axis=1)
-        return (weights / total[:, None]).astype(np.float32), (1 / total).astype(np.float32)
+        total = self.world.outside + weights.sum(axis=1)
+        none = self.world.outside / total
+        return (weights / total[:, None]).astype(np.float32), none.astype(np.float32)
