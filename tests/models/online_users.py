@@ -8,21 +8,15 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import Head
 from fastgaum.models.online import OnlineUser
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.segments import segment_sum
 from tests.builders import random_log, values_of, with_drawn_actions, with_fields, with_vectors
 from tests.logs.test_context import navigation
 from tests.worlds.test_learned_world import IDENTITY, fitted
-
-
-def half_square(probs: torch.Tensor, outside: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    return 0.5 * (segment_sum(probs.square(), offsets) + outside.square())
 
 
 def plain_log(seed: int, n_sessions: int) -> SessionLog:

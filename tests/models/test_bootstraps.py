@@ -138,7 +138,7 @@ class Told(Observer):
         self.bootstraps.append((number, n_bootstraps))
 
 
-@pytest.mark.parametrize("n_done", [0, 1, 2])
+@pytest.mark.parametrize("n_done", [1, 2])
 def test_a_run_stopped_in_any_of_its_fits_goes_on(
     log: SessionLog,
     whole: Path,

@@ -12,16 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.game.epochs import EpochRow, Observer
 from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.regularisers import Custom
 from tests.builders import log_of, values_of
 from tests.models.online_users import (
     MODELS,
-    half_square,
     item_table,
     log_of_kind,
     model_of,
@@ -45,19 +42,6 @@ def test_a_session_told_display_by_display_is_as_predicted(
     np.testing.assert_allclose(
         replayed(model, log, "generator")[0], predicted["generator_probability"], atol=1e-5
     )
-
-
-def test_a_regulariser_of_the_user_s_own() -> None:
-    log = plain_log(4, 12)
-    model = UserModel(
-        Config.from_preset("fastgaum", **{**SMALL, "warm_start": 1, **IDENTITY}),
-        regulariser=Custom(half_square, steps=20),
-        device="cpu",
-    )
-    model.fit(log)
-    other = plain_log(5, 2)
-    items, _ = replayed(model, other, "reward")
-    np.testing.assert_allclose(items, model.predict(other)["probability"], atol=1e-4)
 
 
 def test_utilities_are_the_reward_s_before_the_choice() -> None:
@@ -117,16 +101,6 @@ def test_a_model_and_its_user_can_be_pickled(regulariser: str) -> None:
     np.testing.assert_array_equal(
         new.probabilities(["i3", "i1"]), model.user().probabilities(["i3", "i1"])
     )
-
-
-def test_a_model_fitted_again_has_other_users() -> None:
-    log = plain_log(4, 60)
-    model = fitted(log, **IDENTITY)
-    was = model.user().probabilities(["i1", "i2"])
-    model.asked = model.asked.replace(seed=7)
-    model.fit(log)
-    assert not np.array_equal(model.user().probabilities(["i1", "i2"]), was)
-    np.testing.assert_allclose(model.user().probabilities(["i1", "i2"]).sum(), 1, atol=1e-6)
 
 
 def test_users_made_by_an_observer_are_of_their_epoch() -> None:

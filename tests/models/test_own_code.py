@@ -78,8 +78,10 @@ def other(probs: Tensor, outside: Tensor, offsets: Tensor) -> Tensor:
     return square(probs, outside, offsets)
 
 
-@pytest.mark.parametrize("encoder", [SumOfAll, SumOfThree, Louder])
-@pytest.mark.parametrize("changes", [{}, {"states": "generated"}])
+@pytest.mark.parametrize(
+    ("encoder", "changes"),
+    [(SumOfAll, {}), (SumOfThree, {"states": "generated"}), (Louder, {"states": "generated"})],
+)
 def test_an_encoder_of_ones_own_keeps_the_contract(encoder: Any, changes: dict[str, Any]) -> None:
     model = UserModel.from_preset(**{**SMALL, **changes}, history=encoder)
     check_user_model(model)

@@ -32,19 +32,18 @@ def model(log: SessionLog) -> UserModel:
     return model
 
 
-@pytest.mark.parametrize("split", ["train", "all"])
 def test_parts_are_the_whole(
-    log: SessionLog, model: UserModel, split: Any, monkeypatch: pytest.MonkeyPatch
+    log: SessionLog, model: UserModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = model.predict(log, split)
-    figures = model.evaluate(log, split).to_dict()
-    drawn = model.sample(log, split, seed=3)
+    whole = model.predict(log)
+    figures = model.evaluate(log, "all").to_dict()
+    drawn = model.sample(log, "all", seed=3)
     monkeypatch.setattr(sessions, "CHUNK_EVENTS", 1)
-    parts = list(model.predict_parts(log, split))
+    parts = list(model.predict_parts(log))
     assert len(parts) > 1
     assert pl.concat(parts).equals(whole)
-    assert model.evaluate(log, split).to_dict() == figures
-    assert model.sample(log, split, seed=3).equals(drawn)
+    assert model.evaluate(log, "all").to_dict() == figures
+    assert model.sample(log, "all", seed=3).equals(drawn)
 
 
 def test_what_is_wrong_is_said_before_the_first_part(log: SessionLog, model: UserModel) -> None:

@@ -51,25 +51,23 @@ def fitted(log: SessionLog, **settings: object) -> UserModel:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("at_place", ["own", None])
 def test_scores_are_those_of_the_networks(
-    log: SessionLog, monkeypatch: pytest.MonkeyPatch, by_hand: list[Any], name: str, at_place: Any
+    log: SessionLog, monkeypatch: pytest.MonkeyPatch, by_hand: list[Any], name: str
 ) -> None:
     model = fitted(log, **SETTINGS[name])
     assert model.examination() is not None
-    expected = model.predict(log, at_place=at_place)
+    expected = [model.predict(log, at_place=place) for place in ("own", None)]
     assert not by_hand
     monkeypatch.setattr(networks_model, "MANY", 0)
-    found = model.predict(log, at_place=at_place)
+    for place, those in zip(("own", None), expected, strict=True):
+        found = model.predict(log, at_place=place)
+        assert found.columns == those.columns
+        for ours, theirs in zip(found, those, strict=True):
+            if theirs.dtype.is_float():
+                np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+            else:
+                assert ours.equals(theirs)
     assert by_hand
-    assert found.columns == expected.columns
-    for column in expected.columns:
-        if expected[column].dtype.is_float():
-            np.testing.assert_allclose(
-                found[column].to_numpy(), expected[column].to_numpy(), rtol=1e-4, atol=1e-5
-            )
-        else:
-            assert found[column].equals(expected[column])
 
 
 def test_changed_networks_are_copied_anew_and_large_ones_not_at_all(

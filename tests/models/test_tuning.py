@@ -138,6 +138,8 @@ def test_the_file_is_what_a_training_reads(searched: Searched) -> None:
     said = searched.file.read_text()
     assert said.startswith("# fastgaum tune, log 'synthetic' (")
     assert f"# tuned: {N_TRIALS} trials (0 pruned), least validation NLL " in said
+    assert found.to_frame().height == N_TRIALS
+    assert {"state", "val_loss", "setting", "hidden", "lr"} <= set(found.to_frame().columns)
 
 
 @pytest.mark.parametrize(
@@ -174,12 +176,6 @@ def test_the_check_is_on_users_held_out(
         len(users),
     )
     assert found.default_stands == (found.difference.high >= 0)
-
-
-def test_a_frame_has_a_row_per_trial(searched: Searched) -> None:
-    frame = searched.found.to_frame()
-    assert frame.height == N_TRIALS
-    assert {"state", "val_loss", "setting", "hidden", "dropout", "lr"} <= set(frame.columns)
 
 
 def test_a_trial_that_diverges_is_counted(

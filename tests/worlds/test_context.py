@@ -57,9 +57,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"tower_dim": 5, "history_layers": 2, "relations": False},
     {"relations": True},
     {"history": "pw", "set_context": False},
-    {"regulariser": "l2", "history_layers": 2},
     {**IDENTITY, "history": "bilstm"},
-    {**IDENTITY, "tower_dim": 5},
 ]
 
 
@@ -118,8 +116,8 @@ def test_successive_choices_have_no_world(
 
 
 @pytest.mark.parametrize("left", ["numbers", "categories", "items"])
-def test_a_context_of_one_kind(log: SessionLog, left: str) -> None:
-    kinds = FeatureSpace.fit(log).context_holds
+def test_a_context_of_one_kind(log: SessionLog, model: UserModel, left: str) -> None:
+    kinds = model.space.context_holds  # type: ignore[union-attr]
     fields = {name: log.columns[name].values for name, kind in kinds.items() if kind == left}
     alone = put(log, event=fields)
     model = fitted(alone, relations=False)

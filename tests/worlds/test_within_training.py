@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.numbers import (
-    number_columns,
-)
+from fastgaum.features.numbers import number_columns
 from fastgaum.features.ordered import training_order
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import UserDisplays
@@ -72,9 +70,8 @@ def test_an_item_of_a_pool_stands_first_where_order_matters(protocol: str) -> No
         np.testing.assert_allclose(users.utilities(slate)[:, 0], utilities[:, place], atol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{"relations": False}, {"relations": True}, PLAIN], ids=str)
-def test_a_pool_of_k_items_is_the_slate(changes: dict[str, Any]) -> None:
-    world = LearnedWorld(fitted(random_log(4, n_sessions=60, no_click=0.3), **changes))
+def test_a_pool_of_k_items_is_the_slate() -> None:
+    world = LearnedWorld(fitted(random_log(4, n_sessions=60, no_click=0.3), relations=True))
     users = moved(world)
     pools = np.array(
         [np.random.default_rng(i).permutation(world.n_items)[:4] for i in range(5)], np.int32
