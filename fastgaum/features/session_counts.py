@@ -114,6 +114,8 @@ class SessionCounts(SessionTables):
         """
         if not numbers.shape[1]:
             return
+        if len(parts) == 1:
+            return self._write(shown, numbers, set_size)
         # made once, not once a thread
         _ = self.space.crossed_tables
 

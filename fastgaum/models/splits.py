@@ -112,7 +112,11 @@ def with_hidden_items(
     if isinstance(share, bool) or not (isinstance(share, int | float) and 0 <= share < 1):
         raise ConfigError(f"hide_items is {share!r}, a share from 0 to below 1 is required: try .1")
     known = space.categorical[0].values
-    drawn = [one for one in known.to_list() if _hash_share(f"{seed}:{one}") < share]
+    drawn = []
+    for one in known.to_list():
+        digest = hashlib.blake2b(f"{seed}:{one}".encode(), digest_size=6).digest()
+        if int.from_bytes(digest) < share * 2**48:
+            drawn.append(one)
     hidden = log.item_ids.filter(log.item_ids.is_in(drawn))
     mark = "hidden "
     while log.item_ids.str.starts_with(mark).any() or known.str.starts_with(mark).any():
@@ -125,11 +129,6 @@ def with_hidden_items(
     for name in space.fields_of_items:
         columns[name] = replace(columns[name], texts=renamed(columns[name].categories))
     return replace(log, item_ids=renamed(log.item_ids), columns=columns), len(hidden)
-
-
-def _hash_share(text: str) -> float:
-    """A number in [0, 1) that looks drawn, the same for a text everywhere."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()) / 2**48
 
 
 def candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:

@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -273,15 +274,10 @@ class _Search:
         logging.set_verbosity(logging.ERROR)
         try:
             study = self._study(file)
-            left = n_trials - len(_ended(study))
-
-            def told(study: Study, trial: FrozenTrial) -> None:
+            while (n_ended := len(ended := _ended(study))) < n_trials:
+                study.optimize(self._loss, n_trials=1)
                 if on_trial is not None:
-                    on_trial(len(_ended(study)), _tuned(trial))
-
-            if left > 0:
-                study.optimize(self._loss, n_trials=left, callbacks=[told])
-            ended = _ended(study)
+                    on_trial(n_ended + 1, _tuned(_ended(study)[-1]))
         except StorageInternalError as error:
             cause = error.__cause__ or error
             raise OutputError(
@@ -292,10 +288,8 @@ class _Search:
             logging.set_verbosity(verbosity)
         self.prepared.clear()
         trials = tuple(map(_tuned, ended))
-        default = min(
-            (one for one, of in zip(trials, ended, strict=True) if "default" in of.user_attrs),
-            key=_rank,
-        )
+        of_default = ["default" in one.user_attrs for one in ended]
+        default = min(compress(trials, of_default), key=_rank)
         best = min(trials, key=_rank)
         if _rank(best) == _rank(default):
             return Tuning(self.base, trials, default, default, None)
@@ -341,7 +335,8 @@ class _Search:
             asked = {one.user_attrs.get("default") for one in there}
             for name in self.settings:
                 if name not in asked:
-                    study.enqueue_trial(self.values_of(name), user_attrs={"default": name})
+                    values = {"setting": name, **self.values_of(name)}
+                    study.enqueue_trial(values, user_attrs={"default": name})
         if of_file != told:
             raise CheckpointError(
                 f"'{file}' holds the trials of another search (another log, another way to read "
@@ -352,45 +347,52 @@ class _Search:
 
     def _loss(self, trial: Trial) -> float:
         """The least validation loss of a trial's fit; infinite where it diverges."""
-        config = self.config(self._suggested(trial))
+        from optuna import TrialPruned
+
+        progress, config = self.progress, self.suggested(trial)
         # as a fit compares settings: with exact players
         config = config if config.players == "exact" else config.warmed()
-        watch = _Watch(trial, self.progress, config.epochs)
+
+        class Watch(Observer):
+            may_fail = False
+
+            def on_epoch_end(self, row: EpochRow) -> None:
+                progress(f"trial {trial.number + 1}", row.epoch, config.epochs)
+                trial.report(row.val_loss, row.epoch)
+                if "default" not in trial.user_attrs and trial.should_prune():
+                    raise TrialPruned
+
         made_of = space_options(config)
         if made_of not in self.prepared:
             self.prepared[made_of] = Prepared.of(self.log, config)
-        model = UserModel(config, device=self.device)
+        model, watch = UserModel(config, device=self.device), Observers([Watch()])
         try:
-            model.train_on(self.prepared[made_of], Observers([watch]), Checkpointer(), Processes())
+            rows = model.train_on(self.prepared[made_of], watch, Checkpointer(), Processes())
         except NumericsError:
             return math.inf
-        return min(watch.losses)
+        return min(row.val_loss for row in rows)
 
-    def _suggested(self, trial: Trial) -> dict[str, str | float]:
-        values: dict[str, str | float] = {
-            "setting": trial.suggest_categorical("setting", list(self.settings))
-        }
-        for key in self._keys_of(str(values["setting"])):
+    def suggested(self, trial: Trial) -> Config:
+        """The configuration that a trial is to fit."""
+        setting = trial.suggest_categorical("setting", list(self.settings))
+        for key in self.values_of(setting):
             span = TUNED_KEYS[key]
             if isinstance(span[0], str):
-                values[key] = trial.suggest_categorical(key, span)
+                trial.suggest_categorical(key, span)
             elif isinstance(span[0], int):
-                values[key] = trial.suggest_int(key, *span, log=True)
+                trial.suggest_int(key, *span, log=True)
             else:
-                values[key] = trial.suggest_float(key, *span, log=span[0] > 0)
-        return values
-
-    def _keys_of(self, setting: str) -> list[str]:
-        """The keys that mean something in a setting."""
-        towers = self.settings[setting].tower_dim
-        return [key for key in self.keys if towers or key != "tower_dim"]
+                trial.suggest_float(key, *span, log=span[0] > 0)
+        return self.config(trial.params)
 
     def values_of(self, setting: str) -> dict[str, str | float]:
-        """The values of a setting that a fit compares by itself."""
-        values: dict[str, str | float] = {"setting": setting}
-        for key in self._keys_of(setting):
-            value = getattr(self.settings[setting], key)
-            values[key] = ", ".join(map(str, value)) if key == "hidden" else value
+        """The values, of the keys that mean something in it, of a setting that a fit compares by
+        itself."""
+        config = self.settings[setting]
+        keys = [key for key in self.keys if config.tower_dim or key != "tower_dim"]
+        values = {key: getattr(config, key) for key in keys}
+        if "hidden" in values:
+            values["hidden"] = ", ".join(map(str, config.hidden))
         return values
 
     def config(self, values: Mapping[str, str | float]) -> Config:
@@ -431,26 +433,6 @@ class _Search:
             users.append(scored.users.astype(np.int64) + number * (int(self.log.users.max()) + 1))
         difference = np.concatenate(differences)
         return paired_difference(difference, np.zeros_like(difference), np.concatenate(users))
-
-
-class _Watch(Observer):
-    """Tells a trial of its epochs, and ends it where it is pruned."""
-
-    may_fail = False
-
-    def __init__(self, trial: Trial, progress: Stage, most_epochs: int) -> None:
-        self.trial, self.progress, self.most_epochs = trial, progress, most_epochs
-        self.losses: list[float] = []
-
-    def on_epoch_end(self, row: EpochRow) -> None:
-        """Raise TrialPruned where the trial is pruned."""
-        from optuna import TrialPruned
-
-        self.losses.append(row.val_loss)
-        self.progress(f"trial {self.trial.number + 1}", row.epoch, self.most_epochs)
-        self.trial.report(row.val_loss, row.epoch)
-        if "default" not in self.trial.user_attrs and self.trial.should_prune():
-            raise TrialPruned
 
 
 @contextmanager

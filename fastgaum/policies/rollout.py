@@ -18,7 +18,7 @@ from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.worlds.pools import CHOICE, LEAVE, SLATE, START, Keys, Pool, draw_uniform
 from fastgaum.worlds.rules import Leaving, Reward, StepReward, check_pessimism, leaving_rule
 from fastgaum.worlds.world import Population, World
-from fastgaum.worlds.world_set import followed_population
+from fastgaum.worlds.world_set import require_set
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def rollout(
     if n_users < 1:
         raise ConfigError(f"a rollout has at least one user, got {n_users}")
     keys = first_keys(n_users, seed, first_user)
-    followed = followed_population(world, n_users) if setting.pessimism else None
+    followed = (
+        require_set(world).population(n_users, follow_all=True) if setting.pessimism else None
+    )
     users: Population = followed or world.population(n_users)
     there = np.ones(n_users, np.bool_)
     users.reset(keys.of(START))

@@ -33,7 +33,7 @@ from fastgaum.worlds.rules import (
     world_of_options,
 )
 from fastgaum.worlds.world import Population, World
-from fastgaum.worlds.world_set import followed_population
+from fastgaum.worlds.world_set import require_set
 
 Step = tuple[Observed, npt.NDArray[np.float32], BoolArray, BoolArray, Info]
 
@@ -145,9 +145,10 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 
         pool = Pool.of(self.options.pool, self.options.pool_size or 0, self.options.pool_seed)
         self.pools = UserPools(pool, self.world.n_items, num_envs)
-        followed = followed_population(self.world, num_envs) if self.options.follow_all else None
-        self._followed = followed
-        self.users: Population = followed or self.world.population(num_envs)
+        self._followed = None
+        if self.options.follow_all:
+            self._followed = require_set(self.world).population(num_envs, follow_all=True)
+        self.users: Population = self._followed or self.world.population(num_envs)
         self._observations = Observations(self.world, self.pools, num_envs, self.options)
         self.single_observation_space = self._observations.single_space
         self.single_action_space = spaces.MultiDiscrete([self.pools.size] * self.slate_size)

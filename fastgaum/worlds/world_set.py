@@ -435,15 +435,6 @@ def distance_to_mean(members: Sequence[tuple[FloatArray, FloatArray]]) -> FloatA
     return np.asarray(np.mean(apart, axis=0), np.float32)
 
 
-def followed_population(world: World, n: int) -> SetPopulation:
-    """Users whom every member of a set follows.
-
-    Raises:
-        ConfigError: the world is no set.
-    """
-    return require_set(world).population(n, follow_all=True)
-
-
 def require_set(world: World) -> WorldSet:
     """The world, where it is a set. Raises ConfigError for one world, which cannot disagree."""
     if not isinstance(world, WorldSet):

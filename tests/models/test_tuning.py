@@ -196,10 +196,12 @@ def test_a_trial_worse_than_half_of_those_before_is_pruned(
     row = EpochRow(1, "exact", 0.6, 0.6, 50.0, np.nan, 0.0, 0.0, 1.0, True)
     fits = itertools.count()
 
-    def train(_: object, data: object, observers: Observers, *rest: object) -> None:
+    def train(_: object, data: object, observers: Observers, *rest: object) -> list[EpochRow]:
         loss = 0.5 if next(fits) < 6 else 0.6
-        for epoch in range(1, 9):
-            observers.on_epoch_end(dataclasses.replace(row, epoch=epoch, val_loss=loss))
+        rows = [dataclasses.replace(row, epoch=epoch, val_loss=loss) for epoch in range(1, 9)]
+        for one in rows:
+            observers.on_epoch_end(one)
+        return rows
 
     monkeypatch.setattr(UserModel, "train_on", train)
     found = tune(log, tmp_path / "b.toml", trials=N_TRIALS, settings=QUICK, device="cpu")
@@ -272,10 +274,10 @@ def test_the_space_holds_the_default_of_every_size(log: SessionLog) -> None:
     search.keys = list(TUNED_KEYS)
     study = optuna.create_study()
     for name, config in search.settings.items():
-        study.enqueue_trial(search.values_of(name))
-        values = search._suggested(study.ask())
-        assert search.config(values) == config
-        assert ("tower_dim" in values) == (config.tower_dim > 0)
+        study.enqueue_trial({"setting": name, **search.values_of(name)})
+        trial = study.ask()
+        assert search.suggested(trial) == config
+        assert ("tower_dim" in trial.params) == (config.tower_dim > 0)
 
 
 def test_folds_hold_out_each_training_user_once(log: SessionLog) -> None:
