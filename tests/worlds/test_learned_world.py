@@ -42,7 +42,7 @@ _FITTED: dict[tuple[str, str], UserModel] = {}
 
 def fitted(log: SessionLog, **changes: Any) -> UserModel:
     """A copy of the model of a log and a configuration, which is fitted once."""
-    key = log.fingerprint, str(sorted(changes.items()))
+    key = log.fingerprint, str((log.ordered, log.grid, sorted(changes.items())))
     if key not in _FITTED:
         _FITTED[key] = UserModel.from_preset(**{**SMALL, **changes}, device="cpu")
         _FITTED[key].fit(log)
