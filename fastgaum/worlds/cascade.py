@@ -80,13 +80,11 @@ class Picks:
             return {**base, "place": place, **taken}
         return np.concatenate([base, place, *taken.values()], axis=1)
 
-    def final(self, base: Any) -> Any:
-        """One user's last observation, an empty slate beside it."""
-        place, taken = np.zeros(self.slate_size, np.float32), np.zeros(self.pool_size, np.float32)
-        place[0] = 1
-        if isinstance(base, dict):
-            return {**base, "place": place, **({"taken": taken} if self.observe_taken else {})}
-        return np.concatenate([base, place, taken] if self.observe_taken else [base, place])
+    def observe_one(self, base: Any) -> Any:
+        """The observation of a single user; new arrays."""
+        is_dict = isinstance(base, dict)
+        many = {name: part[None].copy() for name, part in base.items()} if is_dict else base[None]
+        return row_of(self.observe(many), 0)
 
     def add(self, actions: npt.NDArray[Any], picking: BoolArray) -> BoolArray:
         """Put each user's pick into its slate; return whose slate is full."""
@@ -152,7 +150,7 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Start an episode with an empty slate."""
         self._base, info = self.env.reset(seed=seed, options=options)
         self.picks.clear()
-        return self._observation(), info | {"action_mask": self.action_masks()}
+        return self.picks.observe_one(self._base), info | {"action_mask": self.action_masks()}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
         """Pick one item. Raises ActionError for one outside the pool, or taken in a strict
@@ -168,7 +166,7 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             )
             self.picks.clear()
         return (
-            self._observation(),
+            self.picks.observe_one(self._base),
             reward,
             terminated,
             truncated,
@@ -179,15 +177,6 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """What may be picked now, shape (pool_size,); the name is that of sb3-contrib's
         MaskablePPO."""
         return np.asarray(~self.picks.taken[0])
-
-    def _observation(self) -> Any:
-        base = self._base
-        many = (
-            {name: part[None].copy() for name, part in base.items()}
-            if isinstance(base, dict)
-            else base[None]
-        )
-        return row_of(self.picks.observe(many), 0)
 
 
 class VectorCascadeWrapper(_VectorWrapper):
@@ -206,7 +195,7 @@ class VectorCascadeWrapper(_VectorWrapper):
             )
         super().__init__(env)
         self.users = env
-        self.picks = Picks(env, observe_taken)
+        self.picks, self._empty = Picks(env, observe_taken), Picks(env, observe_taken, 1)
         self.single_observation_space = self.picks.space(env.single_observation_space)
         self.single_action_space = spaces.Discrete(self.picks.pool_size)
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
@@ -233,7 +222,7 @@ class VectorCascadeWrapper(_VectorWrapper):
             self._ended = terminated | truncated
         elif "final_obs" in info:
             for user in np.flatnonzero(info["_final_obs"]):
-                info["final_obs"][user] = self.picks.final(info["final_obs"][user])
+                info["final_obs"][user] = self._empty.observe_one(info["final_obs"][user])
             info["final_info"] |= self._masks(info["_final_obs"])
         return self.picks.observe(base), rewards, terminated, truncated, info | self._masks(None)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import warnings
+from itertools import product
 from typing import Any
 
 import gymnasium
@@ -40,12 +41,15 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
+CASES = [*product(KINDS, [False]), *product([KINDS[1], KINDS[6], KINDS[7]], [True])]
+"""options, and whether an agent picks place by place"""
+
+
 def drawn_actions(env: UserVectorEnv, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(env.pools.size, size=(env.num_envs, env.slate_size))
 
 
-@pytest.mark.parametrize("options", KINDS, ids=str)
-@pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])
+@pytest.mark.parametrize(("options", "wrap"), CASES, ids=str)
 def test_gymnasium_s_checker_passes(options: dict[str, Any], wrap: bool) -> None:
     env = gymnasium.make("fastgaum.worlds:fastgaum/User-v0", world=WORLD, slate_size=3, **options)
     with warnings.catch_warnings():
@@ -95,9 +99,8 @@ def assert_observations_equal(ours: Any, stock: Any) -> None:
         np.testing.assert_allclose(ours, stock, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", KINDS, ids=str)
+@pytest.mark.parametrize(("options", "wrap"), CASES, ids=str)
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-@pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])
 def test_the_vector_equals_gymnasium_s_own_over_single_environments(
     options: dict[str, Any], mode: AutoresetMode, wrap: bool
 ) -> None:

@@ -118,20 +118,14 @@ def test_one_user_s_cascade() -> None:
         env.step(12)
 
 
-@pytest.mark.parametrize("make", [lambda: object(), lambda: UserEnv(world=WORLD)])
-def test_a_cascade_wraps_users_only(make: object) -> None:
-    with pytest.raises(ConfigError, match="a cascade wraps"):
-        VectorCascadeWrapper(make())  # type: ignore[operator]
-
-
-def test_a_cascade_needs_a_pool_that_fills_a_slate() -> None:
-    with pytest.raises(ConfigError, match="a pool of 2 items cannot fill a slate of 3"):
-        VectorCascadeWrapper(UserVectorEnv(2, world=WORLD, slate_size=3, pool_size=2))
-
-
-@pytest.mark.parametrize("mask", [np.ones(2, bool), np.ones(3, int)])
-def test_a_mask_of_another_shape_or_type_is_refused(mask: np.ndarray) -> None:
+def test_what_is_no_mask_or_has_no_cascade_is_refused() -> None:
     env = UserVectorEnv(3, world=WORLD, slate_size=1)
     env.reset()
-    with pytest.raises(ActionError, match=r"bool of \(3,\) is required"):
-        env.step_where(np.zeros((3, 1), int), mask)
+    for mask in (np.ones(2, bool), np.ones(3, int)):
+        with pytest.raises(ActionError, match=r"bool of \(3,\) is required"):
+            env.step_where(np.zeros((3, 1), int), mask)  # type: ignore[arg-type]
+    for other in (object(), UserEnv(world=WORLD)):
+        with pytest.raises(ConfigError, match="a cascade wraps"):
+            VectorCascadeWrapper(other)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a pool of 2 items cannot fill a slate of 3"):
+        VectorCascadeWrapper(UserVectorEnv(2, world=WORLD, slate_size=3, pool_size=2))

@@ -85,9 +85,7 @@ def test_episodes_go_on_without_a_seed() -> None:
     again = UserVectorEnv(4, **OPTIONS)
     assert_equal(first, trajectory(again, 4, seed=5))
     assert_equal(second, trajectory(again, 4))
-
-
-def test_without_any_seed_environments_differ() -> None:
+    # without any seed ever, one is taken from the system
     one, other = (trajectory(UserVectorEnv(4, **OPTIONS), 4) for _ in range(2))
     assert not np.array_equal(one[0], other[0])
 

@@ -195,16 +195,11 @@ def test_what_no_set_can_do_is_refused(options: dict[str, Any], message: str) ->
         UserVectorEnv(3, world=SmallWorld(), slate_size=3, **options)
 
 
-def test_a_policy_of_the_set_is_at_home_in_the_first_member_alone(set_model: UserModel) -> None:
-    """Whose states it reads in the set; the others' are strange to it."""
-    world = WorldSet.of(set_model)
-    first, second = world.worlds[:2]
-    assert world.fingerprint == first.fingerprint != second.fingerprint
-
-
 def test_a_policy_reads_the_first_member_alone(set_model: UserModel) -> None:
-    """Greedy slates in a set are those of the plain fit, which knows no member."""
+    """Greedy slates in a set are those of the plain fit, which knows no member; the other members
+    are strange to it."""
     world, first = WorldSet.of(set_model), LearnedWorld(set_model)
+    assert world.fingerprint == world.first.fingerprint != world.worlds[1].fingerprint
     setting = Setting(3, 4, Pool("per_step", 8))
     for own, moved in zip(
         rollout(world, Greedy(), setting, N, 5),
@@ -259,11 +254,8 @@ def test_the_lower_bound_is_exceeded_in_95_of_100_new_worlds(members: int) -> No
     values = np.random.default_rng(0).normal(3.0, 2.0, (n, members + 1))
     bounds = np.array([lower_bound_of(row) for row in values[:, 1:]])
     # four standard errors
-    assert (values[:, 0] > bounds).mean() == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / n))
-
-
-def test_one_member_has_no_lower_bound() -> None:
     assert lower_bound_of(np.array([3.0])) is None
+    assert (values[:, 0] > bounds).mean() == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / n))
 
 
 def test_members_that_make_no_set_are_refused(set_model: UserModel) -> None:
