@@ -106,11 +106,9 @@ class SessionCounts(SessionTables):
 
         Args:
             shown: what users are shown.
-            numbers: of all candidates, (n_candidates, n_numbers); those that no session decides
-                stand there, not standardised.
+            numbers: (n_candidates, n_numbers); those that no session decides stand there, raw.
             parts: ranges of events that threads share.
-            set_size: k where candidates are a pool: an item of it has the numbers of an average
-                slate of k that holds it.
+            set_size: k where candidates are a pool, of which an average slate of k is meant.
         """
         if not numbers.shape[1]:
             return

@@ -72,9 +72,8 @@ def rollout(
     if n_users < 1:
         raise ConfigError(f"a rollout has at least one user, got {n_users}")
     keys = first_keys(n_users, seed, first_user)
-    followed = (
-        require_set(world).population(n_users, follow_all=True) if setting.pessimism else None
-    )
+    of_set = require_set(world) if setting.pessimism else None
+    followed = of_set and of_set.population(n_users, follow_all=True)
     users: Population = followed or world.population(n_users)
     there = np.ones(n_users, np.bool_)
     users.reset(keys.of(START))
