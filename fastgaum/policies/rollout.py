@@ -34,8 +34,7 @@ class Setting:
     """utility, contrast, click, or a function: what an environment pays by that name
     (`worlds.rules.EnvOptions`)"""
     leaving: Leaving | None = None
-    """probability that a user leaves after a step, as in an environment; None: all stay to the end
-    """
+    """probability of leaving after a step, as in an environment; None: all stay to the end"""
     pessimism: float = 0.0
     """a step earns less by so much times the disagreement of a set of worlds about its slate"""
 
@@ -73,7 +72,7 @@ def rollout(
         raise ConfigError(f"a rollout has at least one user, got {n_users}")
     keys = first_keys(n_users, seed, first_user)
     of_set = require_set(world) if setting.pessimism else None
-    followed = of_set and of_set.population(n_users, follow_all=True)
+    followed = None if of_set is None else of_set.population(n_users, follow_all=True)
     users: Population = followed or world.population(n_users)
     there = np.ones(n_users, np.bool_)
     users.reset(keys.of(START))
