@@ -153,11 +153,10 @@ class EarlierChoices:
         return sparse.csr_matrix((weights, (self.event, self.item)), shape=self.shape)
 
     def latest(self) -> Self:
-        """The latest entry of each event and item."""
-        order = np.lexsort((self.age, self.item, self.event))
-        event, item = self.event[order], self.item[order]
-        order = order[np.append(True, (np.diff(event) != 0) | (np.diff(item) != 0))[: len(order)]]
-        parts = (part[order] for part in (self.event, self.item, self.age, self.length))
+        """The latest entry of each event and item; those of an event come oldest first."""
+        pairs = (self.event * self.shape[1] + self.item)[::-1]
+        last = len(pairs) - 1 - np.unique(pairs, return_index=True)[1]
+        parts = (part[last] for part in (self.event, self.item, self.age, self.length))
         return type(self)(self.shape, *parts)
 
 
