@@ -34,7 +34,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        with _held(folder / LOCK_FILE, waits=False):
+        with _held(folder / LOCK_FILE):
             yield
     finally:
         with suppress(OSError):
@@ -45,38 +45,37 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def require_free(folder: Path) -> None:
     """Fail early: raise OutputError if another process holds the folder now."""
     if (folder / LOCK_FILE).exists():
-        with _held(folder / LOCK_FILE, waits=False):
+        with _held(folder / LOCK_FILE):
             pass
 
 
 @contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Be the only process that works at `path`, a file that may not be there yet.
+def name_lock(path: Path, waits: bool = True) -> Iterator[None]:
+    """Be the only process that makes, or works at, `path`, a file or a folder that may not be there
+    yet: wait, however long, for another one that does, or refuse.
 
     Raises:
-        OutputError: another process does (it is named), or the folder cannot be written.
+        OutputError: the folder of `path` cannot be written, or another process has the lock (it is
+            named) and is not waited for.
     """
-    with _held(path.with_name(f".{path.name}{LOCK_FILE}"), waits=False, what=path):
+    with _held(path.with_name(f".{path.name}{LOCK_FILE}"), waits, path):
         yield
 
 
 @contextmanager
-def name_lock(path: Path) -> Iterator[None]:
-    """Be the only process that makes `path`, a file or a folder: waits, however long, for another
-    one that makes it.
-
-    Raises:
-        OutputError: the folder of `path` cannot be written.
-    """
-    with _held(path.with_name(f".{path.name}{LOCK_FILE}"), waits=True):
-        yield
-
-
-@contextmanager
-def _held(file: Path, waits: bool, what: Path | None = None) -> Iterator[None]:
+def _held(file: Path, waits: bool = False, what: Path | None = None) -> Iterator[None]:
     what = what or file.parent
+    # readable by all: the error of another account names the owner
+    lock = FileLock(file, timeout=-1 if waits else 0, mode=0o644, poll_interval=PAUSE)
     try:
-        lock = _acquired(file, waits)
+        while not lock.is_locked:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # its last owner may just have removed the folder
+            with suppress(FileNotFoundError):
+                lock.acquire()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        file.write_text(json.dumps(owner) + "\n", encoding="utf-8")
     except Timeout:
         raise OutputError(
             f"'{what}' is in use by {_owner(file)}: wait for it, end it, or choose another name"
@@ -89,22 +88,6 @@ def _held(file: Path, waits: bool, what: Path | None = None) -> Iterator[None]:
         # removed while it is held: a process that opened it meanwhile sees that it has no name
         file.unlink(missing_ok=True)
         lock.release()
-
-
-def _acquired(file: Path, waits: bool) -> FileLock:
-    # readable by all: the error of another account names the owner
-    lock = FileLock(file, timeout=-1 if waits else 0, mode=0o644, poll_interval=PAUSE)
-    while True:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except FileNotFoundError:
-            # its last owner has just removed the folder
-            continue
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-        file.write_text(json.dumps(owner) + "\n", encoding="utf-8")
-        return lock
 
 
 def _owner(file: Path) -> str:

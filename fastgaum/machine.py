@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,7 +78,7 @@ def machine_facts(seed: int | None = None) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
+        "processor": _line_of("/proc/cpuinfo", "model name") or platform.processor(),
         "blas": _blas(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -91,15 +92,19 @@ def machine_facts(seed: int | None = None) -> dict[str, Any]:
 def peak_memory() -> dict[str, int | None]:
     """Most memory that the process has held so far, torch and the log included, and most on the
     card, in bytes."""
-    host = None
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                host = int(line.split()[1]) * 1024
-    except OSError:
-        pass  # only Linux says it there
+    said = _line_of("/proc/self/status", "VmHWM")
     card = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    host = int(said.split()[0]) * 1024 if said else None
     return {"peak_memory_bytes": host, "peak_card_memory_bytes": card}
+
+
+def _line_of(file: str, name: str) -> str | None:
+    """What a file of Linux says of a name; None elsewhere."""
+    with suppress(OSError):
+        for line in Path(file).read_text(encoding="utf-8").splitlines():
+            if line.partition(":")[0].strip() == name:
+                return line.partition(":")[2].strip()
+    return None
 
 
 def _version(package: str) -> str:
@@ -107,16 +112,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
 
 
 def _blas() -> str | None:
@@ -137,10 +132,9 @@ def _commit() -> str | None:
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

@@ -46,8 +46,7 @@ _alone: list[int] = []
 
 
 def set_threads(n: int) -> None:
-    """Use n threads in torch and in kernels. Raises ConfigError for fewer than one, or more than
-    `MOST_THREADS`."""
+    """Use n threads in torch and in kernels. Raises ConfigError outside 1 to `MOST_THREADS`."""
     global _chosen
     if not 1 <= n <= MOST_THREADS:
         raise ConfigError(f"--threads must be at least 1 and at most {MOST_THREADS}, got {n}")
@@ -132,22 +131,18 @@ def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) ->
 
 def run_calls(calls: Sequence[Call]) -> None:
     """Call each function with its arguments, as `run` calls one with its parts."""
-    run(_call, calls)
+    run_chains([[call] for call in calls])
 
 
 def run_chains(chains: Sequence[Sequence[Call]]) -> None:
     """Make the calls of each chain in turn; chains are shared over threads as parts are by
     `run`."""
-    run(_in_turn, [(chain,) for chain in chains])
 
+    def in_turn(*chain: Call) -> None:
+        for function, arguments in chain:
+            function(*arguments)
 
-def _call(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    function(*arguments)
-
-
-def _in_turn(chain: Sequence[Call]) -> None:
-    for function, arguments in chain:
-        function(*arguments)
+    run(in_turn, [tuple(chain) for chain in chains])
 
 
 def in_order(function: Callable[[Part], _Result], parts: Sequence[Part]) -> list[_Result]:
@@ -237,10 +232,8 @@ def _helpers(n: int) -> Asked:
 @cache
 def _pool_of_single_threads(n: int) -> ThreadPoolExecutor:
     """Threads on each of which torch takes itself to have one thread."""
-    pool, all_there = (
-        ThreadPoolExecutor(n, thread_name_prefix="fastgaum-alone"),
-        threading.Barrier(n),
-    )
+    pool = ThreadPoolExecutor(n, thread_name_prefix="fastgaum-alone")
+    all_there = threading.Barrier(n)
 
     def become_single(_: int) -> None:
         # torch keeps a number for each thread, and one that a thread takes when it first asks

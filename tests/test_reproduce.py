@@ -55,17 +55,8 @@ class Written:
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Two splits, one seed, a preset, a model and a floor."""
     folder = tmp_path_factory.mktemp("table")
-    argv = [
-        "reproduce",
-        "--datasets",
-        "sample",
-        "--models",
-        "fastgaum,logit,click-rate",
-        "--seeds",
-        "1",
-        "--jobs",
-        "1",
-    ]
+    models = "--models fastgaum,logit,click-rate --seeds 1 --jobs 1"
+    argv = f"reproduce --datasets sample {models}".split()
     files = [word for name in ("json", "markdown") for word in (f"--{name}", str(folder / name))]
     assert main([*argv, "--resplit", "3..4", *SET, *files]) == 0
     return Written(json.loads((folder / "json").read_text()), (folder / "markdown").read_text())
@@ -192,16 +183,9 @@ def test_a_failed_run_leaves_the_others_their_rows(
         return choices.astype(np.float64)
 
     monkeypatch.setattr(floors.ClickCountFloor, "_of_items", diverge)
-    argv = [
-        "reproduce",
-        "--datasets",
-        "sample",
-        "--models",
-        "random,click-count,click-rate",
-        "--seeds",
-        "2",
-    ]
-    assert main([*argv, "--jobs", "1", "--json", str(tmp_path / "t.json")]) == 1
+    models = "--models random,click-count,click-rate --seeds 2 --jobs 1"
+    argv = f"reproduce --datasets sample {models}".split()
+    assert main([*argv, "--json", str(tmp_path / "t.json")]) == 1
     out, err = capsys.readouterr()
     result = json.loads((tmp_path / "t.json").read_text())
     assert {cell["model"] for cell in result["cells"]} == {"random", "click-rate"}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from fastgaum.cli.output import STDOUT, note, say, show_block, show_table, write_json, write_text
 from fastgaum.errors import DatasetError
 from fastgaum.logs.registry import _Redirects
 from fastgaum.reports.table import Block, block_to_markdown
+from fastgaum.row_files import one_line
 from fastgaum.untrusted import parse_json, parse_toml, plain, read_text, shown
 
 HOSTILE = "a\x1b[31m|\u202e`b`[bold]c[/bold]\nd<script>[x](http://y)\x07\r\x9b2J"
@@ -65,6 +67,9 @@ def test_texts_are_bounded(tmp_path: Path) -> None:
 
 
 def test_messages_are_one_line_of_bounded_length() -> None:
+    panic = pl.exceptions.PanicException("called `Result::unwrap()`: internal error: num_bits 68")
+    assert one_line(panic) == "polars fails on its contents"
+    assert one_line(OSError("cut short\nat 12")) == "cut short"
     assert shown("a\nb\x1b") == r"a b\x1b"
     assert len(shown("x" * 10**6)) < 2_100
     assert plain("é – 漢字 😀") == "é – 漢字 😀"

@@ -32,7 +32,7 @@ from fastgaum.files import atomic, require_writable
 from fastgaum.game.averaging import Processes
 from fastgaum.game.checkpoint import Checkpointer
 from fastgaum.game.epochs import EpochRow, Observer, Observers
-from fastgaum.locks import file_lock
+from fastgaum.locks import name_lock
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.metrics.intervals import Interval, paired_difference
@@ -197,7 +197,7 @@ def tune(
             f"trials is {trials}, at least {n_first + 1} are required: the default is the first "
             f"{n_first} ({', '.join(search.settings)})"
         )
-    with file_lock(file):
+    with name_lock(file, waits=False):
         if overwrite:
             trials_file(file).unlink(missing_ok=True)
         found = search.run(trials_file(file), trials, on_trial)

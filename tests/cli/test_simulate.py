@@ -18,18 +18,10 @@ from fastgaum.worlds.learned_world import LearnedWorld
 SMALL = ["--episodes", "30", "--slate-size", "3", "--horizon", "4"]
 
 
-@pytest.fixture(scope="module")
-def plain(frame: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+@pytest.fixture
+def plain(runs: tuple[Path, Path, Path]) -> tuple[str, str]:
     """A log without fields of its own, and a run of it."""
-    folder = tmp_path_factory.mktemp("plain")
-    frame.drop("price").write_parquet(folder / "log.parquet")
-    argv = (
-        f"train {folder / 'log.parquet'} -o {folder / 'run'} --set epochs=1 --set "
-        "warm_start=1 --set set_context=false --set relations=false --set "
-        "search=[]"
-    ).split()
-    assert main(argv) == 0
-    return str(folder / "log.parquet"), str(folder / "run")
+    return str(runs[0]), str(runs[1])
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
@@ -56,22 +48,6 @@ def test_the_same_seed_writes_the_same_file(plain: tuple[str, str], tmp_path: Pa
         frames.append(pl.read_parquet(out))
     assert frames[0].equals(frames[1])
     assert not frames[0].equals(frames[2])
-    assert (
-        main(
-            [
-                "simulate",
-                plain[1],
-                "-o",
-                str(tmp_path / "d.parquet"),
-                "--threads",
-                "1",
-                *SMALL,
-                "--head",
-                "reward",
-            ]
-        )
-        == 0
-    )
 
 
 def test_users_may_begin_within_a_logged_session(plain: tuple[str, str], tmp_path: Path) -> None:
@@ -122,16 +98,7 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
     ]
     pool = ["--pool", "fixed", "--pool-size", "5", "-k", "2", "--horizon", "4"]
     assert main(["rl", "train", run, "-o", str(policy), *pool, *quick]) == 0
-    simulate = [
-        "simulate",
-        run,
-        "-o",
-        str(out),
-        "--episodes",
-        "30",
-        "--policy",
-        str(policy),
-    ]
+    simulate = f"simulate {run} -o {out} --episodes 30 --policy {policy}".split()
     assert main(simulate) == 0
     assert "trained with" not in capsys.readouterr().err
     frame = pl.read_parquet(out)

@@ -14,7 +14,7 @@ import fastgaum as fg
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, LogFormatError, NumericsError, OutputError
 from fastgaum.game.epochs import EpochRow, Observers
-from fastgaum.locks import file_lock
+from fastgaum.locks import name_lock
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.intervals import Interval
@@ -236,7 +236,7 @@ def test_another_search_and_damage_are_refused(
     with pytest.raises(CheckpointError, match=r"best.trials.sqlite' is damaged or holds no trials"):
         tune(log, file, trials=N_TRIALS, settings=QUICK, device="cpu")
     assert not file.exists()
-    with file_lock(file), pytest.raises(OutputError, match=r"best.toml' is in use by process"):
+    with name_lock(file), pytest.raises(OutputError, match=r"best.toml' is in use by process"):
         tune(log, file, trials=N_TRIALS, settings=QUICK, device="cpu")
 
 

@@ -80,19 +80,6 @@ def test_a_split_that_was_drawn_is_not_the_log_s_own(
     assert "settings tried" not in said
 
 
-def test_a_log_without_a_test_split_is_refused_before_a_fit(
-    renamed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    frame = pl.read_parquet(renamed).filter(pl.col("split") != "test")
-    frame.write_parquet(tmp_path / "log.parquet")
-    argv = ["compare", str(tmp_path / "log.parquet"), "--column", "item=sku"]
-    assert main([*argv, "--models", "fastgaum", "--seeds", "1000"]) == 2
-    err = capsys.readouterr().err
-    assert "no session in split 'test'" in err
-    assert "--split-by user or --resplit 1..5" in err
-    assert "resplits=range(1, 6)" in err
-
-
 def test_a_comparison_is_a_frame_and_a_line(table: Comparison) -> None:
     frame = table.to_frame()
     assert frame.select("model", "k").rows() == [(name, k) for name in MODELS for k in (1, 2)]

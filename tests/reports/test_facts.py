@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import shutil
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
@@ -370,3 +371,18 @@ def test_what_does_not_fit_is_refused(workshop: Workshop, tmp_path: Path) -> Non
         report_facts(runs, [resplit(workshop.log, 5)])
     with pytest.raises(CheckpointError, match="is no run folder"):
         open_run(tmp_path / "absent")
+
+
+def test_a_run_that_was_interrupted_is_read_from_its_lines(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """Damaged files of a run: tests/attack/table.py."""
+    copy, whole = tmp_path / "copy", open_run(workshop.runs[0]).table
+    shutil.copytree(workshop.runs[0], copy)
+    (copy / "metrics.parquet").unlink()
+    found = open_run(copy).table
+    assert found["epoch"].to_list() == whole["epoch"].to_list()
+    assert found["gap"].to_list() == pytest.approx(whole["gap"].to_list())
+    (copy / "metrics.jsonl").unlink()
+    with pytest.raises(CheckpointError, match=r"no metrics\.parquet and no metrics\.jsonl"):
+        open_run(copy)
