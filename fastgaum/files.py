@@ -110,16 +110,12 @@ def require_writable(path: str | Path) -> None:
     folder = Path(path).absolute()
     if folder.name:
         _beside(folder)
+    if folder.is_file():
+        folder = folder.parent
     while not folder.exists():
         folder = folder.parent
-    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return
-    if (
-        folder.is_file()
-        and folder == Path(path).absolute()
-        and os.access(folder.parent, os.W_OK | os.X_OK)
-    ):
-        return
-    raise OutputError(
-        f"cannot write '{path}': '{folder}' is not a folder you may write to; choose another output"
-    )
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise OutputError(
+            f"cannot write '{path}': '{folder}' is not a folder you may write to; choose another "
+            "output"
+        )

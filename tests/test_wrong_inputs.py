@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import polars as pl
 import pytest
 
 import fastgaum as fg
-from fastgaum.logs.options import ReadOptions
 
 LOG = fg.synthesise(300, preset="sample")[0]
 WRONG: dict[str, Any] = {
@@ -126,14 +124,3 @@ def test_each_thing_is_one_line(model: fg.UserModel) -> None:
         assert len(text) < 200, text
     assert f"{LOG.n_events} events, " in repr(LOG)
     assert "prec@1 " in repr(model.evaluate(LOG))
-
-
-def test_a_log_names_its_fields() -> None:
-    rows = {"session": [1, 1], "event": [1, 1], "item": ["a", "b"], "chosen": [1, 0]}
-    frame = pl.DataFrame({**rows, "page": ["x", "x"], "price": [1.0, 2.0]})
-    log = fg.read_log(frame, options=ReadOptions.of(candidate_fields=["price"], name="shop"))
-    assert repr(log) == (
-        "SessionLog('shop', 1 sessions, 1 events, 2 candidates, 2 items, candidate fields price)"
-    )
-    read = partial(fg.read_log, frame, candidate_fields=["price"])
-    assert "event fields page" in repr(read(context_fields=["page"]))

@@ -66,7 +66,11 @@ class Grid:
         return GridPlan(models, self.seeds, self.protocol, splits, changes)
 
     def fit(
-        self, plan: GridPlan, logs: Mapping[str, SessionLog], paths: Mapping[str, Path]
+        self,
+        plan: GridPlan,
+        logs: Mapping[str, SessionLog],
+        paths: Mapping[str, Path],
+        reading: Mapping[str, object] | None = None,
     ) -> Comparison:
         """Fit and score all on the terminal; a log whose truth lies beside its file has an
         oracle."""
@@ -100,7 +104,13 @@ class Grid:
 
             jobs = self.jobs or (1 if on_card else os.cpu_count() or 1)
             return compare_logs(
-                logs, plan, oracles=oracles, jobs=jobs, device=self.device, on_done=on_done
+                logs,
+                plan,
+                oracles=oracles,
+                jobs=jobs,
+                device=self.device,
+                reading=reading,
+                on_done=on_done,
             )
 
     def show(self, table: Comparison) -> int:
@@ -139,13 +149,12 @@ def compare_command(
 
     with Bar(f"reading {source}"):
         log = reading.load(source)
-    title = title_of(log)
-    table = grid.fit(plan, {title: log}, {title: resolve(source, reading.data_dir).path})
+    title, path = title_of(log), resolve(source, reading.data_dir).path
     read_with = options.to_json()
     drawn = resplit_by(log, "user", options.split_seed).split
     if options.split == "auto" and (log.split == drawn).all():
         read_with["split_by"] = "user"
-    return grid.show(table.read_with(read_with))
+    return grid.show(grid.fit(plan, {title: log}, {title: path}, read_with))
 
 
 def names_of(text: str, option: str) -> list[str]:

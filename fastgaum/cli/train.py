@@ -41,20 +41,7 @@ class Machine:
     threads: Threads = None
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Beginning:
-    """What a training begins with, if not with the seed's weights."""
-
-    resume: Flag = False
-    """go on with the run that is there, from the last epoch that was saved: its options, and the
-    very bytes it would have had"""
-    former: Annotated[Path | None, Parameter(name="--from")] = None
-    """begin with the weights of another run, whose configuration and reading options are taken
-    over; LOG holds what is new"""
-
-
-DEFAULT_MODEL, THIS_MACHINE, ANEW = ModelOptions(), Machine(), Beginning()
+DEFAULT_MODEL, THIS_MACHINE = ModelOptions(), Machine()
 
 
 def train_command(
@@ -63,13 +50,21 @@ def train_command(
     *,
     folder: Annotated[Path, Parameter(name=["--out", "-o"], help="the run folder to write")],
     options: ModelOptions = DEFAULT_MODEL,
-    beginning: Beginning = ANEW,
+    resume: Flag = False,
+    former: Annotated[Path | None, Parameter(name="--from")] = None,
     json: JsonFile = None,
     machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Train a user model on a log and leave a run folder."""
-    overwrite, resume, former = COMMON.overwrite, beginning.resume, beginning.former
+    """Train a user model on a log and leave a run folder.
+
+    Args:
+        resume: go on with the run that is there, from the last epoch that was saved: its options,
+            and the very bytes it would have had
+        former: begin with the weights of another run, whose configuration and reading options are
+            taken over; LOG holds what is new
+    """
+    overwrite = COMMON.overwrite
     if resume and former is not None:
         raise ConfigError(
             "--from begins a run with the weights of another one, --resume goes on with the run "

@@ -56,11 +56,6 @@ class Comparison:
 
     result: Json
 
-    def read_with(self, reading: Mapping[str, object]) -> Comparison:
-        """The same table, which also says by which options its one log was read."""
-        head = {key: self.result[key] for key in ("machine", "protocol", "seeds", "resplit")}
-        return Comparison({**head, "reading": dict(reading), **self.result})
-
     @property
     def cells(self) -> list[Json]:
         """One object per log, model, head and k."""
@@ -158,7 +153,7 @@ def compare(
     # a split that is pooled twice would make intervals too narrow
     splits = tuple(dict.fromkeys(resplits))
     plan = GridPlan(tuple(models), seeds, protocol, splits, settings or {})
-    return compare_logs({title_of(log): log}, plan, jobs=jobs).read_with({})
+    return compare_logs({title_of(log): log}, plan, jobs=jobs, reading={})
 
 
 def title_of(log: SessionLog) -> str:
@@ -178,14 +173,15 @@ def compare_logs(
     oracles: Mapping[str, Mapping[str, float]] | None = None,
     jobs: int = 1,
     device: str = "auto",
+    reading: Mapping[str, object] | None = None,
     on_done: Callable[[GridRun, RunOutcome, int], None] = lambda run, outcome, done: None,
 ) -> Comparison:
     """Fit what the plan says on every log, and put the figures together.
 
     `logs` have their own splits. `oracles` holds {"1": prec@1, "2": prec@2, "nll": NLL} of logs
     whose true choice probabilities are known, pooled over the plan's splits. At most `jobs` runs at
-    a time; how many does not change a figure. A model one of whose runs failed has no cell;
-    `failed` says why.
+    a time; how many does not change a figure. `reading` are the options by which the one log was
+    read. A model one of whose runs failed has no cell; `failed` says why.
 
     Raises:
         ConfigError: as `GridPlan.runs`.
@@ -212,6 +208,7 @@ def compare_logs(
         "protocol": plan.protocol,
         "seeds": plan.seeds,
         "resplit": list(plan.resplits) or None,
+        **({} if reading is None else {"reading": dict(reading)}),
         "datasets": {},
         "cells": [],
         "comparison": {},

@@ -318,8 +318,12 @@ def _example(scored: SplitScores, event: int, why: str) -> Json:
         "why": why,
         "session": log.session_ids[int(part.rows[session])],
         "number": event - first + 1,
+        # None for no click
         "history": [
-            _choice_of(scored, before) for before in range(max(first, event - HISTORY), event)
+            log.item_ids[int(scored.items[part.display_offsets[one] + part.choices[one]])]
+            if part.choices[one] >= 0
+            else None
+            for one in range(max(first, event - HISTORY), event)
         ],
         "n_before": event - first,
         "candidates": [
@@ -340,15 +344,6 @@ def _example(scored: SplitScores, event: int, why: str) -> Json:
         else None,
         "clicked": choice >= 0,
     }
-
-
-def _choice_of(scored: SplitScores, event: int) -> str | None:
-    """The item that an event chose; None for no click."""
-    choice = int(scored.part.choices[event])
-    if choice < 0:
-        return None
-    candidate = int(scored.part.display_offsets[event]) + choice
-    return str(scored.log.item_ids[int(scored.items[candidate])])
 
 
 @dataclass(frozen=True)

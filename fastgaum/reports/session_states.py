@@ -38,20 +38,16 @@ def frechet_distance(one: Float64Array, other: Float64Array) -> float:
     >>> frechet_distance(one, other)
     2.0
     """
-    (mean, covariance), (other_mean, other_covariance) = map(_gaussian, (one, other))
+    (mean, covariance), (other_mean, other_covariance) = (
+        (scaled[0, 1:], scaled[1:, 1:] - np.outer(scaled[0, 1:], scaled[0, 1:]))
+        for scaled in (one / one[0, 0], other / other[0, 0])
+    )
     values, vectors = np.linalg.eigh(covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     # (C C')^½ and (C^½ C' C^½)^½ have the same trace, and the second is symmetric
     shared = np.linalg.eigvalsh(root @ other_covariance @ root)
     squared = ((mean - other_mean) ** 2).sum() + np.trace(covariance) + np.trace(other_covariance)
     return float(np.sqrt(max(squared - 2 * np.sqrt(np.maximum(shared, 0.0)).sum(), 0.0)))
-
-
-def _gaussian(moments: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Mean (dim,) and covariance (dim, dim)."""
-    scaled = moments / moments[0, 0]
-    mean = scaled[0, 1:]
-    return mean, scaled[1:, 1:] - np.outer(mean, mean)
 
 
 def states_report(

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from fastgaum.cli.app import main
@@ -38,13 +34,3 @@ def test_what_is_raised_is_one_line_and_a_traceback_with_debug(
         assert says in err
         assert ("Traceback" in err) == bool(debug)
         assert debug or err.count("\n") == 1
-
-
-def test_exit_code_of_the_process(tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "fastgaum", "train", "absent.csv", "-o", str(tmp_path / "run")]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("fastgaum: error: ")
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())

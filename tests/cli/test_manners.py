@@ -80,18 +80,6 @@ def test_json_to_stdout_is_one_object_and_nothing_else(
         json.loads(capsys.readouterr().out)
 
 
-def test_json_of_what_is_written(log_file: Path, trained: Path, tmp_path: Path) -> None:
-    out, facts, again = (tmp_path / name for name in ("p.parquet", "f.json", "g.json"))
-    assert main(["predict", str(trained), str(log_file), "-o", str(out), "--json", str(facts)]) == 0
-    predicted = json.loads(facts.read_text())
-    assert (
-        main(["data", "convert", str(log_file), "-o", str(tmp_path / "log"), "--json", str(again)])
-        == 0
-    )
-    converted = json.loads(again.read_text())
-    assert predicted["candidates"] == converted["candidates"] > converted["events"] == 300
-
-
 def test_quiet_leaves_results_and_errors(
     trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Fails
 ) -> None:
@@ -187,20 +175,6 @@ def test_what_is_quick_imports_nothing_heavy(argv: list[str]) -> None:
 
 def test_every_command_has_a_line_of_its_own() -> None:
     assert set(EXAMPLES) - {""} == set(COMMANDS) == {*commands()}
-
-
-def test_the_first_command_on_a_machine_says_why_it_waits(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(progress_module, "kernel_cache", lambda: tmp_path / "kernels")
-    progress_module.note_compiling()
-    assert capsys.readouterr().err.startswith("compiling kernels, once on this machine")
-    (tmp_path / "kernels").mkdir()
-    (tmp_path / "kernels" / "a.nbc").touch()
-    progress_module.note_compiling()
-    monkeypatch.setattr(progress_module, "kernel_cache", lambda: None)
-    progress_module.note_compiling()
-    assert capsys.readouterr().err == ""
 
 
 def test_it_is_said_when_a_kernel_is_compiled_and_not_before(

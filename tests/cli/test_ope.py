@@ -70,18 +70,6 @@ def test_the_table_and_its_files(
     assert json.loads((tmp_path / "test.json").read_text())["notes"] == []
 
 
-def test_a_policy_is_not_judged_by_the_choices_it_was_made_of(shown: Path, tmp_path: Path) -> None:
-    for number, (policy, split, warned) in enumerate(
-        [("popular", "all", True), ("popular", "test", False), ("random", "all", False)]
-    ):
-        file = tmp_path / f"{number}.json"
-        argv = ["ope", str(shown), "--policy", policy, "--split", split, "--json", str(file)]
-        assert main(argv) == 0
-        says = "of the training split. popular is made of their choices"
-        notes = json.loads(file.read_text())["notes"]
-        assert [says in note for note in notes] == [True] * warned
-
-
 def test_propensities_and_values_are_columns(shown: Path, tmp_path: Path) -> None:
     """The column says what random sets have; a price multiplies; neither reaches a model."""
     argv = ["ope", str(shown), "--policy", "random", "--split", "all"]

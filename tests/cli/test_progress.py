@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fastgaum.cli.progress import Bar, TrainingProgress, epoch_line
+from fastgaum.cli.progress import Bar, TrainingProgress
 from fastgaum.config import Config
 from fastgaum.game.epochs import EpochRow
 
@@ -46,13 +46,6 @@ def test_live_display_fits_and_says_all(terminal: io.StringIO) -> None:
     for what in ("epoch 13", "prec@1 64.2", "2%", "0:0"):
         assert what in shown
     assert "…" not in shown
-
-
-def test_line_of_an_epoch_without_generator() -> None:
-    exact = EpochRow(1, "exact", 1.0, 0.9, 60.0, float("nan"), 0.0, 0.0, 100.0, best=False)
-    assert "gap" not in epoch_line(exact)
-    assert "best" not in epoch_line(exact)
-    assert epoch_line(ROW).endswith("gap 0.0123 · 28,400 events/s · best")
 
 
 def test_stages_and_waiting_name_what_is_going_on(terminal: io.StringIO) -> None:

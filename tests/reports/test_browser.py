@@ -3,9 +3,6 @@ in artefacts/report."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +10,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("matplotlib", reason="charts: install fastgaum[plots]")
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="drives the browser: install fastgaum[browser]"
-)
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on the PATH: apt-get install chromium"
-)
 
 ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts" / "report"
 PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 800}
@@ -37,16 +24,6 @@ class Opened:
     page: Any
     said: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        # chromium refuses its sandbox to root
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
