@@ -24,7 +24,7 @@ from fastgaum.reports.behaviour import LogVersions, ModelScores, reliability_cur
 from fastgaum.reports.permutation import (
     agreement,
     compare_sides,
-    drawn_users,
+    draw_users,
     percentile_interval,
     policies_of,
     sides,
@@ -184,7 +184,7 @@ def _calibration(context: LogVersions, scored: ModelScores, draws: int, seed: in
     entropy = scored.entropy(offsets)
     predicted, curve = reliability_curve(c, scored)
     shares = np.concatenate(
-        [sides(curve, weights)[0] for weights in drawn_users(c.sums.n_users, draws, seed)]
+        [sides(curve, weights)[0] for weights in draw_users(c.sums.n_users, draws, seed)]
     )
     return {
         "ece": errors[0],

@@ -46,7 +46,7 @@ def compare_sides(statistic: Statistic, draws: int = 1999, seed: int = 0) -> Jso
         on both sides.
     """
     n_users = statistic.sums.shape[1]
-    weights = [np.ones((1, n_users)), *drawn_users(n_users, draws, seed)]
+    weights = [np.ones((1, n_users)), *draw_users(n_users, draws, seed)]
     # the first row is of all users once, the others are draws
     logged, simulated = map(
         np.concatenate, zip(*(sides(statistic, one) for one in weights), strict=True)
@@ -74,7 +74,7 @@ def sides(statistic: Statistic, weights: AnyArray) -> tuple[Float64Array, Float6
     )
 
 
-def drawn_users(n_users: int, draws: int, seed: int) -> Iterator[Float64Array]:
+def draw_users(n_users: int, draws: int, seed: int) -> Iterator[Float64Array]:
     """How often each user is drawn, with replacement, as many as there are; chunks of shape (·,
     n_users)."""
     rng = np.random.default_rng(seed)
@@ -95,11 +95,11 @@ def percentile_interval(values: Float64Array) -> Float64Array:
 
 def permutation_test(statistic: Statistic, draws: int, seed: int) -> tuple[float, float]:
     """Distance of the two sides, and p; NaN both where a side counts nothing."""
-    observed = distance(*next(exchanged(statistic, 0, seed)), statistic.test)
+    observed = distance(*next(permute_sides(statistic, 0, seed)), statistic.test)
     if np.isnan(observed[0]):
         return float("nan"), float("nan")
     others = np.concatenate(
-        [distance(*part, statistic.test) for part in exchanged(statistic, draws, seed)]
+        [distance(*part, statistic.test) for part in permute_sides(statistic, draws, seed)]
     )
     # sums that are equal may differ by rounding; a permutation that counts nothing on a side is no
     # evidence
@@ -111,7 +111,7 @@ Side = tuple[AnyArray, AnyArray]
 """sums and counts, (n_draws, n_groups) each"""
 
 
-def exchanged(statistic: Statistic, draws: int, seed: int) -> Iterator[tuple[Side, Side]]:
+def permute_sides(statistic: Statistic, draws: int, seed: int) -> Iterator[tuple[Side, Side]]:
     """The sides of the log and of the world as they are, then `draws` permutations within users, in
     chunks."""
     sums, counts = statistic.sums, statistic.counts
@@ -215,8 +215,8 @@ def agreement(values: Statistic, draws: int = 1999, seed: int = 0) -> dict[str, 
     share of permutations within users in which it is as low."""
     n_users = values.sums.shape[1]
     observed = sides(values, np.ones((1, n_users)))
-    drawn = [sides(values, weights) for weights in drawn_users(n_users, draws, seed)]
-    worlds = [tuple(ratio(*side) for side in both) for both in exchanged(values, draws, seed)]
+    drawn = [sides(values, weights) for weights in draw_users(n_users, draws, seed)]
+    worlds = [tuple(ratio(*side) for side in both) for both in permute_sides(values, draws, seed)]
     result = {}
     for name, correlation in (("spearman", spearman), ("kendall", kendall)):
         value = float(correlation(*observed)[0])

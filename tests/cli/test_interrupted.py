@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import re
 import resource
@@ -172,39 +171,6 @@ def test_another_log_is_refused(stopped: Path, frame: pl.DataFrame, tmp_path: Pa
     frame.head(frame.height // 2).write_parquet(tmp_path / "other.parquet")
     said = failing(["train", str(tmp_path / "other.parquet"), "-o", str(stopped), "--resume"])
     assert "fingerprint" in said
-
-
-def test_a_search_that_is_killed_goes_on(
-    zygote: Zygote,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """SIGKILL within a trial, and the same command again: what had ended is kept."""
-    pytest.importorskip("optuna", reason="tune needs fastgaum[tune]")
-    log = str(tmp_path / "log.csv")
-    assert main(["data", "synth", "-o", log, "--events", "120", "--seed", "3", "--quiet"]) == 0
-    quick = ["epochs=1", "warm_start=2", "catch_up=1", "batch_sessions=16", "seed=2"]
-    argv = ["tune", log, "--threads", "1"]
-    argv += [word for one in quick for word in ("--set", one)]
-    killed = tmp_path / "killed.toml"
-    pid = zygote.start(*argv, "-o", str(killed), "--trials", "400")
-    while "[3/400]" not in zygote.said():
-        time.sleep(0.02)
-    assert zygote.kill(pid) == -signal.SIGKILL
-    assert not killed.exists()
-    # one may have ended unheard, another has been cut off
-    done = [line for line in zygote.said().splitlines() if "/400]" in line]
-    argv += ["--trials", str(len(done) + 2), "-o", str(killed), "--json", f"{killed}.json"]
-    monkeypatch.setattr("fastgaum.models.tuning._Search.held_out_difference", lambda *_: None)
-    assert main(argv) == 0
-    facts = json.loads(Path(f"{killed}.json").read_text())
-    assert len(facts["trials"]) == len(done) + 2
-    capsys.readouterr()
-    # what has ended is not replaced, and goes on for more
-    assert "pass --overwrite to replace it" in failing(argv)
-    assert main([*argv, "--resume"]) == 0
-    assert f"{len(done) + 2} trials (" in capsys.readouterr().out
 
 
 def test_resume_without_a_run_begins_one(log_file: Path, tmp_path: Path, capsys) -> None:

@@ -65,22 +65,16 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
     dropped = frame.filter(pl.col("split") == "validation")["session"][0]
     frame.filter(pl.col("session") != dropped).write_parquet(other)
     quick = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
-    for log, run, how in ((other, "b", []), (log_file, "c", ["--ordered"])):
-        assert main(["train", str(log), "-o", str(tmp_path / run), *quick, *how]) == 0
-    for run in ("b", "c"):
-        assert (
-            main(["report", str(trained), str(tmp_path / run), "-o", str(page), "--overwrite"]) == 0
-        )
-        assert page.read_text().count("by split</b>") == 2
-    pair = ["report", "-o", str(page), "--overwrite", "--compare", str(trained)]
-    says = fails([*pair, str(tmp_path / "b")])
+    b, c = str(tmp_path / "b"), str(tmp_path / "c")
+    for log, run, how in ((other, b, []), (log_file, c, ["--ordered"])):
+        assert main(["train", str(log), "-o", run, *quick, *how]) == 0
+    report = ["report", str(trained), "-o", str(page), "--overwrite"]
+    assert main([*report, b]) == 0
+    assert page.read_text().count("by split</b>") == 2
+    says = fails([*report, "--compare", b])
     assert "--compare needs two runs that are scored on the same events" in says
-    assert (
-        main(
-            f"report --compare {trained} {tmp_path / 'c'} --split test -o {page} --overwrite".split()
-        )
-        == 0
-    )
+    assert main([*report, "--compare", c, "--split", "test"]) == 0
+    assert page.read_text().count("by split</b>") == 2
     assert "Paired differences" in page.read_text()
     assert "look at them once" in capsys.readouterr().err
 

@@ -16,11 +16,11 @@ from fastgaum.reports.permutation import (
     agreement,
     compare_sides,
     distance,
-    exchanged,
     greedy_policy,
     kendall,
     percentile_interval,
     permutation_test,
+    permute_sides,
     softmax_policy,
     spearman,
 )
@@ -71,7 +71,7 @@ def test_the_test_is_the_share_of_permutations_that_differ_as_much(test: str, se
     assert found == pytest.approx(naive_distance(statistic, (0,) * 4))
     exact = float(np.mean([value >= found - 1e-9 for value in every]))
     assert p == pytest.approx(exact, abs=0.04)
-    first, rest = next(exchanged(statistic, 3, seed))
+    first, rest = next(permute_sides(statistic, 3, seed))
     assert first[0][0] == pytest.approx(statistic.sums[0].sum(axis=0))
     assert rest[1][0] == pytest.approx(statistic.counts[1:].sum(axis=(0, 1)))
 
