@@ -16,7 +16,6 @@ from fastgaum.cli.app import main
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies import evaluation as evaluate
 from fastgaum.policies.registry import load_policy
-from fastgaum.threads import get_threads, set_threads
 from fastgaum.worlds.learned_world import LearnedWorld
 from tests.cli.rl_runs import SHORT, SMALL
 
@@ -87,21 +86,6 @@ def test_adapt_meets_the_pool_of_the_training(
     trained = set(own.item_ids.gather(trained_on.draw(np.zeros(1, np.uint64), own.n_items)))
     assert len(trained) == 6
     assert shown == learned == trained & set(judge.item_ids)
-
-
-def test_policies_have_one_thread_unless_told(
-    runs: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
-    """Two threads take 3 to 6 times as long as one for networks of this size."""
-    before = get_threads()
-    command = ["rl", "train", str(runs[1]), "--overwrite", "-o", str(tmp_path / "policy"), *SMALL]
-    try:
-        for given, used in (([], 1), (["--threads", "2"], 2)):
-            set_threads(2 if used == 1 else 1)
-            assert main([*command, "--horizon", "3", *given]) == 0
-            assert get_threads() == used
-    finally:
-        set_threads(before)
 
 
 def test_a_policy_of_another_world_is_refused(
