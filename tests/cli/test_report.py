@@ -57,12 +57,12 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
     b, c = str(tmp_path / "b"), str(tmp_path / "c")
     for log, run, how in ((other, b, []), (log_file, c, ["--ordered"])):
         assert main(["train", str(log), "-o", run, *quick, *how]) == 0
-    report = ["report", str(trained), "-o", str(page), "--overwrite"]
+    report = ["report", "-o", str(page), "--overwrite", str(trained)]
     assert main([*report, b]) == 0
     assert page.read_text().count("by split</b>") == 2
-    says = fails([*report, "--compare", b])
+    says = fails([*report, b, "--compare"])
     assert "--compare needs two runs that are scored on the same events" in says
-    assert main([*report, "--compare", c, "--split", "test"]) == 0
+    assert main([*report, c, "--compare", "--split", "test"]) == 0
     assert page.read_text().count("by split</b>") == 2
     assert "Paired differences" in page.read_text()
     assert "look at them once" in capsys.readouterr().err
