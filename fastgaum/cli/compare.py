@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import Parameter
 
@@ -103,15 +103,8 @@ class Grid:
                 progress.line(f"{what}: {heads} ({outcome.seconds:.1f} s)")
 
             jobs = self.jobs or (1 if on_card else os.cpu_count() or 1)
-            return compare_logs(
-                logs,
-                plan,
-                oracles=oracles,
-                jobs=jobs,
-                device=self.device,
-                reading=reading,
-                on_done=on_done,
-            )
+            more: dict[str, Any] = {"jobs": jobs, "device": self.device, "reading": reading}
+            return compare_logs(logs, plan, oracles=oracles, on_done=on_done, **more)
 
     def show(self, table: Comparison) -> int:
         """Print a table and write it where the command line says; return the exit code, 1 if a run
