@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import IntArray
+from fastgaum.arrays import BoolArray, IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import TRAIN, Column, SessionLog
@@ -145,8 +144,7 @@ def item_of_codes(log: SessionLog, name: str) -> IntArray:
     return Vocabulary(log.item_ids).codes_from(Vocabulary(log.columns[name].categories))
 
 
-def training_events(part: SessionLog) -> npt.NDArray[np.bool_]:
+def training_events(part: SessionLog) -> BoolArray:
     """Whether each event is a training event, shape (n_events,)."""
-    training = np.zeros(part.n_sessions, dtype=np.bool_)
-    training[part.sessions_in("train")] = True
-    return np.repeat(training, np.diff(part.session_offsets))
+    training: BoolArray = part.split[part.session_of_event] == TRAIN
+    return training

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import polars as pl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.logs.audit_rules import DisplaySets, fold_events
@@ -77,6 +77,7 @@ def told(
     ]
 
 
+@settings(max_examples=50)
 @given(
     cells=st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3), st.booleans()),
