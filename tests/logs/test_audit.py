@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.audit import AuditReport, Finding, audit
+from fastgaum.logs.audit import AuditReport, Fact, Finding, audit
+from fastgaum.logs.audit_displays import display_dependence
 from fastgaum.logs.audit_rules import (
     excess_test,
     fold_events,
@@ -17,9 +18,12 @@ from fastgaum.logs.audit_rules import (
     rules_of_rows,
     tail_probability,
 )
+from fastgaum.logs.clicks import CLICKS_SO_FAR
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import raw_rows, read_frame, read_log
 from fastgaum.logs.store import save_log
 from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
+from tests.builders import log_of, put
 from tests.logs.test_raw_events import raw_frame
 
 FIELDS = ("price", "colour")
@@ -341,3 +345,154 @@ def test_every_trap_of_the_released_files_is_named(
         "zero view rows",
         "fewest displays earlier in the session",
     }
+
+
+ITEMS = 12
+
+
+def drawn_log(seed: int, n_users: int = 60, again: float = 0.0) -> SessionLog:
+    """Sessions of displays of 2 to 4 items, popular ones more often; with probability `again` the
+    first one is the item clicked last."""
+    rng = np.random.default_rng(seed)
+    shares = np.arange(1, ITEMS + 1) / np.arange(1, ITEMS + 1).sum()
+    sessions = []
+    for _ in range(n_users):
+        events: list[tuple[list[int], int]] = []
+        last = -1
+        for _ in range(int(rng.integers(1, 7))):
+            items = rng.choice(ITEMS, int(rng.integers(2, 5)), replace=False, p=shares).tolist()
+            if last >= 0 and last not in items and rng.random() < again:
+                items[0] = last
+            choice = int(rng.integers(-1, len(items)))
+            last = items[choice] if choice >= 0 else last
+            events.append((items, choice))
+        sessions.append(events)
+    return log_of(sessions)
+
+
+def test_of_100_logs_drawn_at_random_at_most_three_are_flagged() -> None:
+    tests = [display_dependence(drawn_log(seed)) for seed in range(100)]
+    assert sum(one is not None and one.found for one in tests) <= 3
+    assert abs(np.mean([one.z for one in tests if one is not None])) < 0.3
+
+
+def test_a_recommender_that_repeats_clicks_is_found() -> None:
+    for seed in range(10):
+        found = display_dependence(drawn_log(seed, n_users=200, again=0.3))
+        assert found is not None
+        assert found.found
+        assert found.shown > found.expected
+    report = audit(drawn_log(0, n_users=200, again=0.3))
+    assert "FLAG: displays depend on clicks: the item clicked last is displayed again in" in (
+        report.to_text()
+    )
+    assert "off-policy values need logged propensities" in report.to_text()
+    assert json.loads(json.dumps(report.to_dict()))["dependence"]["p"] < 0.01
+    assert "FLAG: displays" not in audit(drawn_log(0, n_users=200)).to_text()
+
+
+def test_the_figures_are_counted() -> None:
+    """Users 0 and 1 have clicked 0, and are shown two displays of two; user 2 clicks nothing."""
+    after = [([0, 2], -1), ([1, 2], -1)]
+    log = log_of([[([0, 1], 0), *after], [([0, 1], 0), *after], [([0, 3], -1), ([2, 3], 0)]])
+    found = display_dependence(log)
+    # of the ten places of all others three are item 0's: 2 places × .3, in each of the events
+    assert found is not None
+    assert (found.n_events, found.shown, found.expected) == (4, 0.5, pytest.approx(0.6))
+    by_users = 2 * (1 - 1.2) ** 2
+    assert found.z == pytest.approx((2 - 2.4) / max(by_users, 4 * 0.6 * 0.4) ** 0.5)
+    one = log_of([[([0, 1], 0), *after], [([0, 3], -1), ([2, 3], 0)]])
+    assert display_dependence(one) is None, "one user"
+
+
+def test_where_nothing_can_be_said_there_is_no_test() -> None:
+    assert display_dependence(log_of([[([0, 1], -1)], [([0, 1], 0)]])) is None
+    log = drawn_log(0)
+    fields = {CLICKS_SO_FAR: np.zeros(log.n_events, np.float32)}
+    assert display_dependence(put(log, event=fields)) is None
+
+
+N, SHOWN = 120, 4
+
+
+def visits(seed: int = 0) -> pl.DataFrame:
+    """One display a session, chosen from by chance; a price of each candidate."""
+    rng = np.random.default_rng(seed)
+    items = np.stack([rng.permutation(30)[:SHOWN] for _ in range(N)])
+    chosen = np.zeros((N, SHOWN), np.int8)
+    chosen[np.arange(N), rng.integers(0, SHOWN, N)] = 1
+    frame = pl.DataFrame(
+        {
+            "session": np.repeat(np.arange(N), SHOWN),
+            "event": 0,
+            "item": items.reshape(-1),
+            "chosen": chosen.reshape(-1),
+            "price": rng.random(N * SHOWN),
+        }
+    )
+    part = pl.when(pl.col("session") < N // 2).then(pl.lit("train")).otherwise(pl.lit("test"))
+    choice = pl.col("item").filter(pl.col("chosen") == 1).first().over("session")
+    return frame.with_columns(
+        split=part,
+        page=pl.format("p{}", pl.col("session") % 7),
+        said=pl.format("i{}", choice),
+        number=choice * 10,
+        half=choice.cast(pl.Float64) / 2,
+    )
+
+
+def fact_of(log: SessionLog, name: str) -> Fact:
+    return next(one for one in audit(log).facts if one.name == name)
+
+
+def read(frame: pl.DataFrame, **options: object) -> SessionLog:
+    return read_frame(frame, candidate_fields=["price"], **options)  # type: ignore[arg-type]
+
+
+def test_users_on_both_sides_are_flagged() -> None:
+    name = "test users who have training sessions too"
+    alone = fact_of(read(visits()), name)
+    assert (alone.percent, alone.n, alone.action) == (0, N // 2, "-")
+    both = fact_of(read(visits().with_columns(user=pl.col("session") % 40)), name)
+    assert (both.percent, both.n) == (100, 40)
+    assert both.action.startswith("FLAG: ")
+
+
+def test_copied_sessions_are_flagged() -> None:
+    name = "test sessions that equal a training session"
+    assert fact_of(read(visits()), name).percent == 0
+    copies = visits().filter(split="train").with_columns(session=pl.col("session") + 1000)
+    frame = pl.concat([visits(), copies.with_columns(split=pl.lit("test")).reverse()])
+    found = fact_of(read(frame), name)
+    assert found.percent == pytest.approx(50)
+    assert found.action.startswith("FLAG: ")
+    # another price is another session
+    other = frame.with_columns(price=pl.col("price") + pl.col("session").cast(pl.Float64))
+    assert fact_of(read(other), name).percent == 0
+
+
+def test_sessions_that_are_alike_by_nature_are_no_copies() -> None:
+    """One display of two items: all logs of such sessions repeat."""
+    rng = np.random.default_rng(0)
+    chosen = np.stack([one := rng.integers(0, 2, 200), 1 - one], 1).reshape(-1)
+    frame = pl.DataFrame(
+        {
+            "session": np.repeat(np.arange(200), 2),
+            "event": 0,
+            "item": ["a", "b"] * 200,
+            "chosen": chosen,
+        }
+    )
+    fact = fact_of(read_frame(frame), "test sessions that equal a training session")
+    assert fact.percent == 100
+    assert fact.action == "-"
+
+
+@pytest.mark.parametrize(
+    ("field", "flagged"), [("said", True), ("number", True), ("half", True), ("page", False)]
+)
+def test_a_field_that_tells_the_choice_is_flagged(field, flagged) -> None:
+    log = read(visits(), context_fields=[field])
+    fact = fact_of(log, f"choices of the item that is usual under their {field}")
+    assert fact.action.startswith("FLAG: ") == flagged
+    assert (fact.percent == 100) == flagged
