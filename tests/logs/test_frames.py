@@ -108,15 +108,6 @@ def test_frames_of_pandas_that_are_refused(make: Callable[[Any], Any], says: str
         read_log(bad)
 
 
-def test_columns_of_no_kind_are_refused(frame: pl.DataFrame) -> None:
-    pairs = pl.struct("session", "event")
-    with pytest.raises(LogFormatError, match=r"'session' holds Struct.*ids are required"):
-        read_log(frame.with_columns(session=pairs))
-    lists = frame.with_columns(price=pl.concat_list("price"))
-    with pytest.raises(LogFormatError, match="'price' holds List"):
-        read_log(lists, candidate_fields=["price"])
-
-
 def test_a_frame_of_a_library_that_lacks_another() -> None:
     class Lacking:
         def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:

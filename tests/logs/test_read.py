@@ -159,14 +159,6 @@ def test_nested_fields_per_candidate_and_per_event() -> None:
     assert log.columns["device"].values.tolist() == [1, 0, 0, 0, 0, 0]
 
 
-def test_nested_repeated_items_fold_and_count_as_views() -> None:
-    frame = pl.DataFrame({"session": [1], "items": [[5, 6, 5]], "chosen": [5]})
-    log = read_frame(frame)
-    assert log.items.tolist() == [0, 1]
-    assert log.views.tolist() == [2, 1]
-    assert log.choices.tolist() == [0]
-
-
 def test_event_order_by_number_time_or_appearance() -> None:
     def labels(values, **options):
         rows = len(values)

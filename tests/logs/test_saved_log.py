@@ -257,8 +257,3 @@ def test_a_failed_save_leaves_the_former_log(tmp_path, log, monkeypatch) -> None
         save_log(slice_sessions(log, np.array([1])), folder, overwrite=True)
     assert_same(load_log(folder), log)
     assert os.listdir(tmp_path) == ["log"]
-
-
-def test_a_folder_that_is_no_log(tmp_path) -> None:
-    with pytest.raises(LogFormatError, match=r"is no saved log \(log.json is missing\)"):
-        load_log(tmp_path)
