@@ -131,8 +131,9 @@ def test_a_file_names_the_code_that_it_does_not_hold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = random_log(2, n_sessions=60)
-    own = Custom(square, steps=20)
-    model = UserModel.from_preset(**SMALL, history=SumOfAll, regulariser=own)
+    own = Custom(square, steps=3)
+    short = {**SMALL, "epochs": 1, "warm_start": 1, "catch_up": 1}
+    model = UserModel.from_preset(**short, history=SumOfAll, regulariser=own)
     model.fit(log)
     path = tmp_path / "own.safetensors"
     model.save(path)

@@ -67,9 +67,12 @@ def copied(searched: Searched, folder: Path) -> Path:
     return file
 
 
-def test_a_search_goes_on_where_it_was(log: SessionLog, tmp_path: Path) -> None:
+def test_a_search_goes_on_where_it_was(
+    log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A trial that was cut off, as by a kill, is done again if it is the default's; no other is
     kept, and none that has ended is lost."""
+    monkeypatch.setattr(module._Search, "held_out_difference", lambda *_: BETTER)
     file, ended = tmp_path / "best.toml", list[TunedTrial]()
     for trial, there in ((2, 1), (6, 4)):
 
@@ -103,8 +106,11 @@ def test_a_search_goes_on_where_it_was(log: SessionLog, tmp_path: Path) -> None:
     assert len(more.trials) == N_TRIALS + 1
 
 
-def test_no_test_row_is_read(log: SessionLog, searched: Searched, tmp_path: Path) -> None:
+def test_no_test_row_is_read(
+    log: SessionLog, searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With other choices in the test split the search is the same, and so are its trials."""
+    monkeypatch.setattr(module._Search, "held_out_difference", lambda *_: BETTER)
     test = np.isin(log.session_of_event, log.sessions_in("test"))
     other = np.where(test, (log.choices + 1) % np.diff(log.display_offsets), log.choices)
     changed = dataclasses.replace(log, choices=other.astype(np.int32))

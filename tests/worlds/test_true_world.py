@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError
 from fastgaum.logs.synthetic import SyntheticWorld
-from fastgaum.threads import set_threads
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from tests.worlds.simulated import displayed, keys_of, play, random_slates
 
@@ -118,20 +117,6 @@ def naive_uniform(key: int) -> float:
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & most
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & most
     return ((x ^ (x >> 31)) >> 11) / 2**53
-
-
-def test_a_user_s_session_depends_on_its_keys_alone() -> None:
-    world = TrueWorld(SyntheticWorld(n_items=30, no_click=0.2, repeat=0.5), Bait())
-    many, few = world.population(1500), world.population(3)
-    who = np.array([1400, 7, 511])
-    for t in range(5):
-        slates, keys = random_slates(world, 1500, 4, t), keys_of(t, 1500)
-        threads = 1 + t % 2
-        set_threads(threads)
-        all_of, some = many.step(slates, keys), few.step(slates[who], keys[who])
-        set_threads(1)
-        assert np.array_equal(all_of.items[who], some.items)
-        assert np.array_equal(many.states[who], few.states)
 
 
 def test_users_outside_active_and_reset_rows() -> None:
