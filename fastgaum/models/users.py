@@ -217,6 +217,15 @@ class Users:
         batch = DisplayBatch(offsets, ids, whole, parts)
         return ShownDisplays(shown.users, shown.items, batch, vector_ids)
 
+    def pass_by(self, shown: UserDisplays) -> ShownDisplays:
+        """What some users are shown of whom none chooses anything: no network reads it."""
+        ids, numbers = (
+            np.zeros((0, 1), np.int32),
+            np.zeros((0, self.networks.n_numbers), np.float32),
+        )
+        batch = DisplayBatch(shown.offsets, ids, numbers, parts_of(shown.offsets))
+        return ShownDisplays(shown.users, shown.items, batch, ids)
+
     def scores(
         self, scorer: FixedScorer, shown: ShownDisplays, examined: bool = True
     ) -> FloatArray:

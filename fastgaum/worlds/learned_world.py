@@ -294,12 +294,15 @@ class LearnedPopulation(Population):
     def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
         """Show some users a checked slate each, (len(who), k), and tell their choices, (len(who),),
         -1 for nothing."""
-        shown, _, place_of = self._show(who, slates)
-        sizes = np.diff(shown.batch.offsets)
-        found = np.flatnonzero(place_of[: sizes.sum()] == np.repeat(places, sizes)).astype(np.int32)
-        chosen = np.full(len(who), -1, np.int32)
-        chosen[np.repeat(np.arange(len(who)), sizes)[found]] = found
-        self._move(shown, chosen)
+        for is_read in (True, False):
+            part = np.flatnonzero((places >= 0) == is_read)
+            if len(part):
+                shown, _, place_of = self._show(who[part], slates[part], is_read)
+                sizes = np.diff(shown.batch.offsets)
+                found = np.flatnonzero(place_of[: sizes.sum()] == np.repeat(places[part], sizes))
+                chosen = np.full(len(part), -1, np.int32)
+                chosen[np.repeat(np.arange(len(part)), sizes)[found]] = found
+                self._move(shown, chosen)
 
     def acted(self, items: IntArray, action: str) -> None:
         """As the base says. Raises ConfigError as there."""
@@ -370,13 +373,18 @@ class LearnedPopulation(Population):
         """The active users."""
         return self.users.everyone if active is None else np.flatnonzero(active).astype(np.int32)
 
-    def _show(self, who: IntArray, slates: IntArray) -> tuple[ShownDisplays, IntArray, IntArray]:
-        """What some users are displayed; item and place in the slate of each candidate, then -1."""
+    def _show(
+        self, who: IntArray, slates: IntArray, is_read: bool = True
+    ) -> tuple[ShownDisplays, IntArray, IntArray]:
+        """What some users are displayed; item and place in the slate of each candidate, then -1.
+        Of displays of which nothing is read, only the items are there."""
         offsets, rows = np.empty(len(who) + 1, np.int32), self.users.everyone[: len(who)]
         items, places = np.full((2, slates.size + 1), -1, np.int32)
         n_items = self.world.n_items
         n = kernels.find_displayed(slates, rows, n_items, offsets, items, places)
-        return self._shown(UserDisplays(who, offsets, items[:n]), 0), items, places
+        displays = UserDisplays(who, offsets, items[:n])
+        shown = self._shown(displays, 0) if is_read else self.users.pass_by(displays)
+        return shown, items, places
 
     def _shown(self, displays: UserDisplays, set_size: int) -> ShownDisplays:
         catalogue, items = self.world.catalogue, displays.items

@@ -84,14 +84,8 @@ class UserContexts:
     def __init__(
         self, rows: ContextRows, logged: LoggedContexts | None, starts: bool, users: Users
     ) -> None:
-        """Make room.
-
-        Args:
-            rows: the world's.
-            logged: where contexts come from if none is given.
-            starts: whether users begin within a logged session.
-            users: whose states and counts the contexts are written to.
-        """
+        """Make room; contexts come from `logged` if none is given, and users begin within a logged
+        session with `starts`."""
         self.rows, self.logged, self.starts, self.users = rows, logged, starts, users
         self.known: BoolArray = np.zeros(users.n, np.bool_)
         self.events: LongArray = np.full(users.n, -1, np.int64)
@@ -167,14 +161,9 @@ class LoggedStarts:
         self.items = np.where(rows < 0, np.int32(self.n_known), rows)
         self.actions = encoded.actions
 
-    def drawn(self, keys: KeyArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """A session for each key, and how many of its events went before: 0 … all but one."""
-        sessions, lengths = drawn_sessions(keys, self.session_offsets)
-        return sessions, lengths
-
     def past(self, keys: KeyArray) -> Iterator[Past]:
         """The prefixes that these keys draw, event by event, as items of the catalogue."""
-        sessions, lengths = self.drawn(keys)
+        sessions, lengths = drawn_sessions(keys, self.session_offsets)
         for t in range(int(lengths.max(initial=0))):
             now = np.flatnonzero(lengths > t)
             events = self.session_offsets[sessions[now]] + t
@@ -194,7 +183,7 @@ class LoggedStarts:
 
     def play(self, users: Users, who: IntArray, keys: KeyArray) -> None:
         """Let the users `who`, who have no history, see and choose what is in their prefixes."""
-        sessions, lengths = self.drawn(keys)
+        sessions, lengths = drawn_sessions(keys, self.session_offsets)
         first_events, networks = self.session_offsets[sessions], users.networks
         for t in range(int(lengths.max(initial=-1)) + 1):
             if self.actions is not None:

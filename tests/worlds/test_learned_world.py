@@ -21,6 +21,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import to_tensors
 from fastgaum.threads import set_threads
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.logged import drawn_sessions
 from tests.builders import put, random_log, with_drawn_actions
 from tests.worlds.simulated import as_log, encoded, keys_of, play, random_slates
 
@@ -209,7 +210,7 @@ def test_logged_starts_are_prefixes_of_the_log(changes: dict[str, Any]) -> None:
     assert world.starts is not None
     assert model.space is not None
     assert model.networks is not None
-    sessions, lengths = world.starts.drawn(keys_of(3, 50))
+    sessions, lengths = drawn_sessions(keys_of(3, 50), world.starts.session_offsets)
     assert len(set(lengths.tolist())) > 2
     assert len(set(sessions.tolist())) > 5
     rows = log.sessions_in("test")[sessions]
