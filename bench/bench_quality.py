@@ -36,6 +36,7 @@ from fastgaum.bench.rivals.peers import PEERS, conditional_logit
 from fastgaum.bench.rivals.two_towers import BATCH, Displays, Training
 from fastgaum.engine.dispatch import game_for
 from fastgaum.features.batches import Batch, batches
+from fastgaum.features.encoder import Encoder
 from fastgaum.game.epochs import EpochRow, Observer
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
@@ -115,7 +116,7 @@ def our_rate(model: UserModel, log: SessionLog, kind: str, n_calls: int) -> floa
     networks = Networks(*sizes, context_sizes(space), log_rates(space))
     unknown = torch.from_numpy(space.unknown_of_id)
     game = game_for(networks, config, regulariser_of(config), unknown, model.outside)
-    train = space.encoder(log).for_training(log.sessions_in("train")[:8192])
+    train = Encoder(space, log).encode(log.sessions_in("train")[:8192])
     step = game.exact_step if kind == "exact" else game.round
     waiting: Iterator[Batch] = iter(())
 

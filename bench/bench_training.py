@@ -20,8 +20,8 @@ from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
 from fastgaum.engine.dispatch import game_for
 from fastgaum.features.batches import Batch, batches
+from fastgaum.features.fitting import fit_training
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets.networks import Networks
@@ -85,8 +85,7 @@ def world(preset: str, n_events: int, n_items: int) -> Data:
     A space knows only the items that training displays, which on a short log are few. A
     catalogue's size is that of its table, of which any row may be met next."""
     log, _ = synthesise(n_events, preset=preset, n_items=n_items)
-    space = FeatureSpace.fit(log, "identity", set_context=False)
-    train = space.encoder(log).for_training(log.sessions_in("train"))
+    space, train = fit_training(log, "identity", set_context=False)
     n_rows = max(space.n_ids, n_items + 2)
     rows = 1 + np.random.default_rng(0).permutation(n_rows - 1)[: space.n_ids - 1]
     # id 0, no click, stays

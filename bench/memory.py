@@ -35,13 +35,14 @@ SETTLED = 5
 
 def log_and_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
     """Bytes of a log and of its encoding, seven candidates an event."""
-    from fastgaum.features.space import FeatureSpace
+    from fastgaum.features.encoder import Encoder
+    from fastgaum.features.fitting import fit_training
     from fastgaum.logs.synthetic import synthesise
 
     events, items = arguments.events, arguments.items
     log = synthesise(events, preset="scale", n_items=items, mean_display=7.0)[0]
-    encoder = FeatureSpace.fit(log, "identity", set_context=False).encoder(log)
-    encoded = [encoder.for_training(log.sessions_in(split)) for split in ("train", "validation")]
+    space, train = fit_training(log, "identity", set_context=False)
+    encoded = [train, Encoder(space, log).encode(log.sessions_in("validation"))]
     return {"resident_bytes_per_event": (log_bytes(log) + held_bytes(encoded)) / log.n_events}
 
 

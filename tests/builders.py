@@ -200,9 +200,9 @@ def with_drawn_actions(log: SessionLog, seed: int = 0) -> SessionLog:
 
 def numbers_of(encoder: Encoder, part: Selection) -> FloatArray:
     """Numbers of each candidate, not standardised, shape (n_candidates, n_numbers)."""
-    numbers = np.empty((len(part.candidates), encoder.space.n_numbers), np.float32)
-    encoder.write_numbers(part, numbers)
-    return numbers
+    encoded = encoder.encode(part.rows)
+    none, one = np.zeros_like(encoded.mean), np.ones_like(encoded.scale)
+    return dataclasses.replace(encoded, mean=none, scale=one).numbers
 
 
 def sessions_that_speak(

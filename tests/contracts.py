@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fastgaum.features.batches import assemble
+from fastgaum.features.encoder import Encoder
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel, Head
@@ -39,7 +40,7 @@ def check_choice_model(model: ChoiceModel, log: SessionLog, head: Head = "reward
 
 def _batch(model: ChoiceModel, log: SessionLog, rows: np.ndarray) -> BatchTensors:
     assert model.space is not None
-    encoded = model.space.encode(log, rows)
+    encoded = Encoder(model.space, log).encode(rows)
     return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
 
 
@@ -107,7 +108,7 @@ def _check_state_is_past_only(model: UserModel, log: SessionLog) -> None:
         assert model.space is not None
         # the changed log is another log: what is tested is the encoder, so both sides use counts of
         # the first
-        encoded = model.space.encode(log, row)
+        encoded = Encoder(model.space, log).encode(row)
         batch = assemble(
             dataclasses.replace(encoded, choices=choices[first:last]), np.zeros(1, np.int32)
         )

@@ -83,15 +83,14 @@ def _inside(home: Path, peer: str, threads: int, log: SessionLog | None = None) 
 def _write_displays(log: SessionLog, folder: Path) -> None:
     import numpy as np
 
-    from fastgaum.features.space import FeatureSpace
+    from fastgaum.features.encoder import Encoder
+    from fastgaum.features.fitting import fit_space
 
-    space = FeatureSpace.fit(log, "bags")
-    arrays = {}
+    encoder, arrays = Encoder(fit_space(log, "bags"), log), {}
     for split in ("train", "validation"):
-        encoded = space.encode(log, log.sessions_in(split))
-        arrays[f"{split}_numbers"] = encoded.numbers
-        arrays[f"{split}_offsets"] = encoded.display_offsets
-        arrays[f"{split}_choices"] = encoded.choices
+        one = encoder.encode(log.sessions_in(split))
+        held = {"numbers": one.numbers, "offsets": one.display_offsets, "choices": one.choices}
+        arrays |= {f"{split}_{name}": values for name, values in held.items()}
     np.savez(folder / "displays.npz", **arrays)
 
 

@@ -28,10 +28,10 @@ from fastgaum.checkpoint import State
 from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch
-from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.encoder import N_RESERVED, Encoder
+from fastgaum.features.fitting import fit_training
 from fastgaum.features.ordered import ONCE, Training, TrainingOrder, training_order
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.log import SessionLog, require_log
 from fastgaum.metrics.precision import precision_at_k
@@ -200,15 +200,14 @@ class Baseline(SoftmaxModel, CheckedSettings):
         """
         require_log(log)
         # no baseline reads actions
-        space, train = FeatureSpace.fit_encoded(
-            log, self._training_order(log), self.protocol, self.set_context, bool(self.relations)
-        )
+        order, relations = self._training_order(log), bool(self.relations)
+        space, train = fit_training(log, self.protocol, self.set_context, relations, order=order)
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log)
         if self.counts_fields:
-            counted = space.encoder(log).ids_of(log.sessions_in("train"))
-            self.training = Training(self._training_order(log), counted, train)
-        validation = space.encode(log, log.sessions_in("validation"))
+            counted = Encoder(space, log).encode(log.sessions_in("train"), numbers=False)
+            self.training = Training(order, counted, train)
+        validation = Encoder(space, log).encode(log.sessions_in("validation"))
         with seeded(self.seed):
             try:
                 rows = self._fit(train, validation)

@@ -86,10 +86,6 @@ class PoolSessions(EncodedSessions):
 
     of_members: tuple[EncodedSessions, ...] = ()
 
-    def without_bags(self) -> EncodedSessions:
-        """The same sessions without ids and numbers of any member."""
-        return dataclasses.replace(self.of_members[0], users=self.users).without_bags()
-
 
 @dataclass(frozen=True)
 class PoolBatch(BatchTensors):
@@ -108,6 +104,10 @@ class PoolEncoder:
         """The sessions `rows` as each member reads them."""
         encoded = tuple(encoder.encode(rows) for encoder in self.encoders)
         return PoolSessions(**_fields(encoded[0]), of_members=encoded)
+
+    def encode_items(self, rows: IntArray) -> EncodedSessions:
+        """The sessions `rows` with the ids of items alone."""
+        return self.encoders[0].encode_items(rows)
 
 
 class OpinionPool(SoftmaxModel):
@@ -308,7 +308,7 @@ class OpinionPool(SoftmaxModel):
         # what is wrong with a log is the first member's to say
         super()._encoder(log, split)
         spaces = [model.space for model in self._fitted()]
-        return PoolEncoder(tuple(space.encoder(log) for space in spaces if space is not None))
+        return PoolEncoder(tuple(Encoder(space, log) for space in spaces if space is not None))
 
     def _batches(
         self, encoded: EncodedSessions, batch_sessions: int = SCORING_SESSIONS

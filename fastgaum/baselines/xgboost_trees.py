@@ -303,7 +303,7 @@ def shuffled_within_sets(encoded: EncodedSessions, seed: int) -> EncodedSessions
     starts = encoded.display_offsets[:-1]
     moved = place[starts + np.maximum(encoded.choices, 0)] - starts
     choices = np.where(encoded.choices >= 0, moved, -1).astype(np.int32)
-    return replace(encoded, choices=choices, ids=encoded.ids[order], numbers=encoded.numbers[order])
+    return replace(encoded, choices=choices, ids=encoded.ids[order], base=encoded.base[order])
 
 
 def _every_entry(dense: np.ndarray) -> sparse.csr_matrix:

@@ -76,8 +76,9 @@ def outputs_by_hand(
     unknown_of_id: torch.Tensor,
     outside: bool,
 ) -> Outputs:
-    """What scores batches as these networks do now, on the processor: the engine with a copy of
-    them, the networks themselves where the engine does not take them, or where a copy is large.
+    """A function that scores batches as these networks do now, on the processor: the engine with a
+    copy of them, the networks themselves where the engine does not take them, or where a copy is
+    large.
 
     Args: as `game_for`."""
     n_numbers = sum(one.numel() for one in networks.parameters())

@@ -138,8 +138,7 @@ class PlayerOptimiser:
         return [table.grad.reshape(-1) for table in self.tables if table.named is not None]
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a step remembers beside the counters, by name, in the optimiser's own memory: it may
-        be written to."""
+        """Memory of a step beside the counters, by name; the optimiser's own, to be written to."""
         arrays = {"m": self.m, "v": self.v}
         for i, table in enumerate(self.tables):
             arrays |= {f"table.{i}.{name}": array for name, array in table.moments().items()}

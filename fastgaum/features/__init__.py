@@ -1,10 +1,10 @@
-"""What a candidate is to a network: a feature space, bags, relations, batches. Without torch.
+"""Candidates as networks read them: feature space, bags, relations, batches. Without torch.
 
 An item has five numbers, one for each question. Names of arrays say which they hold.
 
 - `items`, an item's code: its place among the log's `item_ids`. Another log has other codes.
 - `space_rows`: its place among the items that training displayed, the vocabulary of a
-  `FeatureSpace`; -1 for an item that training did not display. `Encoder.space_rows` leads from
+  `FeatureSpace`; -1 for an item that training did not display. `CodedLog.space_rows` leads from
   codes to rows. Relations and the baselines' tables are by space row.
 - `ids`, a feature id: its space row + `N_RESERVED`, or `UNKNOWN_ITEM_ID`. The other fields' ids
   follow in the same numbering, and an embedding table has one row per id.

@@ -82,10 +82,6 @@ def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = Fal
         is_token[offsets[1:][np.diff(offsets) > 0] - 1] = False
     tokens = of_events[is_token]
     token_ids, token_id_offsets, token_numbers = bags_of_candidates(ids, numbers, tokens)
-    vectors = None
-    if encoded.vectors is not None:
-        reader, items, context_items = encoded.vectors
-        vectors = reader.of_batch(items[part.candidates], tokens, context_items[part.events])
     batch = Batch(
         rows=encoded.rows[sessions],
         session_offsets=offsets,
@@ -103,7 +99,11 @@ def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = Fal
         later_events=np.flatnonzero(part.event_number > 0),
         clicked=clicked,
         chosen=chosen,
-        vectors=vectors,
+        vectors=(
+            None
+            if encoded.vectors is None
+            else encoded.vectors.of_batch(part.candidates, part.events, tokens)
+        ),
     )
     if encoded.actions is None:
         return batch

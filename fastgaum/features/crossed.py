@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.kernels.crossed import (
     CountedPairs,
     CrossedCounts,
@@ -79,10 +79,17 @@ def count_crossed(events: CrossedEvents, n_values: int, n_items: int) -> Crossed
 
 
 def add_crossed(one: CrossedCounts, other: CrossedCounts, n_items: int) -> CrossedCounts:
-    """The counts of two parts of a log together."""
+    """The counts of two parts of a log together; the first may know fewer values."""
+    events = other.events.copy()
+    events[: len(one.events)] += one.events
     keys = np.concatenate([_keys(one, n_items), _keys(other, n_items)])
-    counts = tuple(np.concatenate(pair) for pair in zip(one[3:], other[3:], strict=True))
-    return _summed(keys, counts, one.events + other.events, n_items)
+    order = stable_order(keys)
+    keys = keys[order]
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    counts = [np.concatenate(pair)[order] for pair in zip(one[3:], other[3:], strict=True)]
+    if len(first):
+        counts = [np.add.reduceat(part, first).astype(part.dtype) for part in counts]
+    return _table(keys[first], counts, events, n_items)
 
 
 def no_crossed(n_values: int) -> CrossedCounts:
@@ -90,15 +97,6 @@ def no_crossed(n_values: int) -> CrossedCounts:
     events, starts = np.zeros(n_values, np.int32), np.zeros(n_values + 1, np.int64)
     kinds = (np.int32, np.int32, np.int32, np.float32)
     return CrossedCounts(events, starts, *(np.zeros(0, kind) for kind in kinds))
-
-
-def with_values(table: CrossedCounts, n_values: int) -> CrossedCounts:
-    """A table of more values, the last ones without a count."""
-    n = n_values - len(table.events)
-    return table._replace(
-        events=np.append(table.events, np.zeros(n, table.events.dtype)),
-        starts=np.append(table.starts, np.repeat(table.starts[-1:], n)),
-    )
 
 
 def check_crossed(table: CrossedCounts, n_values: int, n_items: int) -> None:
@@ -123,27 +121,9 @@ def check_crossed(table: CrossedCounts, n_values: int, n_items: int) -> None:
         raise ValueError("a table of context and items does not fit its fields")
 
 
-def _keys(table: CrossedCounts, n_items: int) -> npt.NDArray[np.int64]:
+def _keys(table: CrossedCounts, n_items: int) -> LongArray:
     values = np.repeat(np.arange(len(table.events)), np.diff(table.starts))
     return values * n_items + table.items
-
-
-def _summed(
-    keys: npt.NDArray[np.int64],
-    counts: Sequence[npt.NDArray[np.number]],
-    events: IntArray,
-    n_items: int,
-) -> CrossedCounts:
-    """Sum the counts of equal pairs."""
-    order = stable_order(keys)
-    keys = keys[order]
-    first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
-    sums = [
-        np.add.reduceat(values[order], first).astype(values.dtype) if len(first) else values[:0]
-        for values in counts
-    ]
-    keys = keys[first]
-    return _table(keys, sums, events, n_items)
 
 
 def most_displayed(table: CrossedCounts, n_items: int) -> CrossedCounts:
@@ -158,7 +138,7 @@ def most_displayed(table: CrossedCounts, n_items: int) -> CrossedCounts:
 
 
 def _table(
-    keys: npt.NDArray[np.int64],
+    keys: LongArray,
     counts: Sequence[npt.NDArray[np.number]],
     events: IntArray,
     n_items: int,
@@ -202,7 +182,7 @@ def write_crossed(
     fields: Sequence[CrossedField],
     tables: Sequence[tuple[CrossedCounts, Displayers]],
     events: Sequence[CrossedEvents],
-    columns: npt.NDArray[np.int64],
+    columns: LongArray,
     numbers: FloatArray,
 ) -> None:
     """Write the numbers of `crossed_names`.

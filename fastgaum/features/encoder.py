@@ -4,190 +4,79 @@ What all chunks share is made once. A session's bags do not depend on the others
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Callable
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeVar
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from fastgaum import threads
-from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.features.actions import action_bags
-from fastgaum.features.context import ContextEncoder
+from fastgaum.arrays import BoolArray, FloatArray, IntArray
+from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
-from fastgaum.features.in_memory import (
-    CompactSessions,
-    write_base,
-)
-from fastgaum.features.item_vectors import VectorReader, component_names
+from fastgaum.features.item_vectors import component_names
+from fastgaum.features.moments import Moments
 from fastgaum.features.numbers import (
     LOG_VIEWS,
-    Moments,
-    log_views,
     number_columns,
     require_moderate,
     totals_of,
+    varying_columns,
 )
 from fastgaum.features.ordered import ONCE, Hiding, spaces_before
 from fastgaum.features.relations import NO_CHOICES, latest_choices
 from fastgaum.features.sessions import (
     EncodedSessions,
     Selection,
-    VectorRows,
     chunks,
     counts_before,
     select_sessions,
 )
-from fastgaum.features.vocabulary import OF_PLACE, rows_of_places
-from fastgaum.kernels import candidate_formulas as kernels
+from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import N_COUNTS
-from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
-from fastgaum.kernels.crossed import CrossedEvents
+from fastgaum.kernels.candidate_formulas import (
+    TRAINING_NUMBERS,
+    relate_to_sets,
+    training_numbers,
+)
 from fastgaum.logs.clicks import is_successive
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import TRAIN, SessionLog
 
-if TYPE_CHECKING:
-    from fastgaum.features.space import FeatureSpace
-
-NO_CLICK_ID = 0
-"""feature id of "no click" in a history"""
 N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
-_T = TypeVar("_T")
 _COUNTING = threading.RLock()
 
 
 class Encoder:
     """Turns sessions of `log` into bags of `space`."""
 
-    def __init__(self, space: FeatureSpace, log: SessionLog) -> None:
-        self.space, self.log = space, log
-        self.hiding: Hiding | None = None
+    def __init__(
+        self,
+        space: FeatureSpace,
+        log: SessionLog,
+        coded: CodedLog | None = None,
+        hiding: Hiding | None = None,
+    ) -> None:
+        """Make what all chunks share.
 
-    def under(self, space: FeatureSpace, hiding: Hiding | None) -> Encoder:
+        Args:
+            space: what training says.
+            log: the log.
+            coded: the log in the same ids, if it is there already.
+            hiding: items that are encoded as unknown ones.
+
+        Raises:
+            FeatureMismatchError: the log's columns are not those of the training log.
+        """
+        self.space, self.log, self.hiding = space, log, hiding
+        self.coded = CodedLog(space, log) if coded is None else coded
+        self.event_numbers = EventNumbers(space)
+
+    def with_space(self, space: FeatureSpace, hiding: Hiding | None) -> Encoder:
         """The encoder of the same log under a space of the same ids that has counted less."""
-        other = Encoder(space, self.log)
-        other.hiding = hiding
-        for name in ("space_rows", "_code_rows", "_components", "context"):
-            other.__dict__[name] = getattr(self, name)
+        other = Encoder(space, self.log, self.coded, hiding)
         other.__dict__["_spaces_before"] = None
         return other
-
-    @cached_property
-    def context(self) -> ContextEncoder:
-        """What reads the context of the log's events."""
-        return ContextEncoder.of(self.space, self.log)
-
-    @cached_property
-    def _components(self) -> FloatArray:
-        """Components of the vectors of the log's items, (n_items, n_components)."""
-        return self.space.vectors.components(self.log)
-
-    def encode(self, rows: IntArray) -> EncodedSessions:
-        """The sessions `rows` as bags. Arrays are made once, at their size, and filled chunk by
-        chunk.
-
-        Raises:
-            IndexError: a row does not exist.
-        """
-        encoded = self.without_bags(rows, self.space.n_numbers)
-
-        def write(part: Selection, candidates: slice) -> None:
-            numbers = encoded.numbers[candidates]
-            self.write_numbers(part, numbers)
-            kernels.standardise_rows(self.space.mean, self.space.scale, numbers)
-
-        self.fill(encoded, encoded.rows, write)
-        return encoded
-
-    def for_training(self, rows: IntArray, moments: Moments | None = None) -> EncodedSessions:
-        """The sessions `rows` to make batches of, their numbers in fewer bytes.
-
-        With `moments` numbers are counted there, and standardised by them, not by the space's own.
-
-        Raises:
-            IndexError: a row does not exist.
-        """
-        if not self.space.n_numbers:
-            return self.encode(rows)
-        encoded = self.without_bags(rows, len(self.space.number_names))
-        blocks = self.fill(encoded, encoded.rows, partial(write_base, encoded, self))
-        return CompactSessions.of(encoded, self.space, blocks, moments)
-
-    def ids_of(self, rows: IntArray) -> EncodedSessions:
-        """The sessions `rows` with their ids alone: no candidate has a number."""
-        encoded = self.without_bags(rows, 0)
-        self.fill(encoded, encoded.rows, lambda part, candidates: None)
-        return encoded
-
-    def without_bags(self, rows: IntArray, n_numbers: int) -> EncodedSessions:
-        """The sessions `rows` with room for the ids and so many numbers of each candidate, which
-        `fill` fills in."""
-        space, log = self.space, self.log
-        part = select_sessions(log, np.asarray(rows, np.int32))
-        n, vectors, reader = len(part.candidates), None, VectorReader.of(space, log)
-        if reader is not None:
-            context_items = self.context.items(part.events)
-            vectors = VectorRows(reader, log.items[part.candidates], context_items)
-        return EncodedSessions(
-            rows=part.rows,
-            session_offsets=part.session_offsets,
-            display_offsets=part.display_offsets,
-            choices=part.choices,
-            users=log.users[part.rows],
-            ids=np.empty((n, len(space.categorical)), np.int32),
-            numbers=np.empty((n, n_numbers), np.float32),
-            context_ids=self.context.ids(part.events),
-            context_numbers=self.context.numbers(part.events),
-            first_choices=log.first_choices[part.events] if is_successive(log.context) else None,
-            vectors=vectors,
-            actions=action_bags(space, log, part.events),
-        )
-
-    def fill(
-        self,
-        encoded: EncodedSessions,
-        rows: IntArray,
-        finish: Callable[[Selection, slice], _T],
-        first: int = 0,
-    ) -> list[_T]:
-        """Fill in the ids of the sessions `rows`, which stand in `encoded` from `first` on, chunk
-        by chunk on all threads, and call `finish` with each chunk and where its candidates stand;
-        returns what it returned, in the order of the chunks."""
-        # made once, not once a thread
-        _ = self._code_rows, self.space_rows, self.space.crossed_tables
-        ends = encoded.display_offsets[encoded.session_offsets]
-        parts = []
-        for chunk in chunks(self.log, rows):
-            parts.append((chunk, slice(ends[first], ends[first + len(chunk)])))
-            first += len(chunk)
-
-        def fill(chunk: tuple[IntArray, slice]) -> _T:
-            part, candidates = select_sessions(self.log, chunk[0]), chunk[1]
-            self._write_ids(part, encoded.ids[candidates])
-            return finish(part, candidates)
-
-        return threads.in_order(fill, parts)
-
-    @cached_property
-    def space_rows(self) -> IntArray:
-        """Space row of each of the log's items, -1 for an unknown one, shape (n_items,)."""
-        return Vocabulary(self.space.categorical[0].values).codes(self.log.item_ids)
-
-    @cached_property
-    def _code_rows(self) -> dict[str, IntArray]:
-        """Row of each code of the other categorical fields; the last entry is that of code -1, a
-        missing value."""
-        return {
-            part.name: Vocabulary(part.values).codes_from(
-                Vocabulary(self.log.columns[part.name].categories)
-            )
-            for part in self.space.categorical
-            if part.source.endswith("_field")
-        }
 
     @cached_property
     def _spaces_before(self) -> list[FeatureSpace] | None:
@@ -196,51 +85,109 @@ class Encoder:
         space = self.space
         if not space.has_statistics or self.log.fingerprint != space.fingerprint:
             return None
-        return list(spaces_before(self.under(space, None), ONCE, 0))
+        return list(spaces_before(self.coded, space, ONCE, 0))
 
-    def moments(self) -> Moments:
-        """Mean, standard deviation, least and most of each number over training candidates."""
-        moments = Moments()
-        train = self.log.sessions_in("train")
-        # without numbers nothing is read
-        for chunk in chunks(self.log, train) if self.space.number_names and len(train) else ():
-            picked = select_sessions(self.log, chunk)
-            numbers = np.empty((len(picked.candidates), self.space.n_numbers), np.float32)
-            self.write_numbers(picked, numbers)
-            moments.add(numbers)
-        return moments
+    def encode(
+        self, rows: IntArray, moments: Moments | None = None, *, numbers: bool = True
+    ) -> EncodedSessions:
+        """The sessions `rows` as bags.
 
-    def _write_ids(self, part: Selection, ids: IntArray) -> None:
-        of_places = rows_of_places(self.space.categorical, self.space.grid, part.places)
-        for column, categorical in enumerate(self.space.categorical):
-            if column == 0:
-                ids[:, column] = self.known_rows(part)
-            elif categorical.source in OF_PLACE:
-                ids[:, column] = of_places[categorical.source]
-            else:
-                codes = self.log.values_at(categorical.name, part.candidates)
-                ids[:, column] = self._code_rows[categorical.name][codes]
-            ids[:, column] += np.int32(categorical.start + 1)
+        Args:
+            rows: of the log.
+            moments: counts the numbers before they are standardised.
+            numbers: whether candidates have any.
+
+        Raises:
+            IndexError: a row does not exist.
+            LogFormatError: a number is not finite, or too large.
+        """
+        encoded = self.make_room(rows, numbers)
+        self.fill(encoded, encoded.rows, moments)
+        return encoded
+
+    def encode_items(self, rows: IntArray) -> EncodedSessions:
+        """The sessions `rows` with the ids of their items alone: what metrics read."""
+        encoded = self.make_room(rows, numbers=False)
+        part = select_sessions(self.log, encoded.rows)
+        return dataclasses.replace(
+            encoded,
+            ids=self.known_rows(part)[:, None] + np.int32(N_RESERVED),
+            context_ids=np.empty((part.n_events, 0), np.int32),
+            context_numbers=np.empty((part.n_events, 0), np.float32),
+            vectors=None,
+            actions=None,
+        )
+
+    def make_room(self, rows: IntArray, numbers: bool = True) -> EncodedSessions:
+        """The sessions `rows` with room for ids and numbers of candidates, which `fill` writes."""
+        space, log, coded = self.space, self.log, self.coded
+        part = select_sessions(log, np.asarray(rows, np.int32))
+        names, n = space.number_names if numbers else (), len(part.candidates)
+        n_numbers = space.n_numbers if numbers else 0
+        return EncodedSessions(
+            rows=part.rows,
+            session_offsets=part.session_offsets,
+            display_offsets=part.display_offsets,
+            choices=part.choices,
+            users=log.users[part.rows],
+            ids=np.empty((n, len(space.categorical)), np.int32),
+            base=np.empty((n, len(names)), np.float32),
+            varying=varying_columns(names, space.set_context),
+            mean=space.mean[:n_numbers],
+            scale=space.scale[:n_numbers],
+            context_ids=coded.context_ids(part.events),
+            context_numbers=coded.context_numbers(part.events),
+            first_choices=log.first_choices[part.events] if is_successive(log.context) else None,
+            vectors=coded.vectors_of(part),
+            actions=coded.actions_before(part.events),
+        )
+
+    def fill(
+        self,
+        encoded: EncodedSessions,
+        rows: IntArray,
+        moments: Moments | None = None,
+        first: int = 0,
+    ) -> None:
+        """Write ids and base numbers of the sessions `rows`, which stand in `encoded` from `first`
+        on, chunk by chunk on all threads, and count all of their numbers in `moments`."""
+        # made once, not once a thread
+        _ = self.coded.rows_of_codes, self.coded.space_rows, self.space.crossed_tables
+        ends = encoded.display_offsets[encoded.session_offsets]
+        parts = []
+        for chunk in chunks(self.log, rows):
+            parts.append((chunk, slice(ends[first], ends[first + len(chunk)])))
+            first += len(chunk)
+
+        def write(chunk: tuple[IntArray, slice]) -> Moments:
+            part, block = select_sessions(self.log, chunk[0]), Moments()
+            base = encoded.base[chunk[1]]
+            self.coded.write_ids(part, self.known_rows(part), encoded.ids[chunk[1]])
+            if base.shape[1]:
+                self._write_base(part, base)
+                if moments is not None:
+                    numbers = np.empty((len(base), len(encoded.mean)), np.float32)
+                    numbers[:, : base.shape[1]] = base
+                    relate_to_sets(part.display_offsets, encoded.varying, 0, numbers)
+                    block.add(numbers)
+            return block
+
+        for block in threads.in_order(write, parts):
+            if moments is not None:
+                moments.combine(block)
 
     def known_rows(self, part: Selection) -> IntArray:
         """Space row of each candidate's item, -1 for one that training does not know, or that is
         hidden; shape (n_candidates,)."""
         items = self.log.items[part.candidates]
-        rows: IntArray = self.space_rows[items]
+        rows: IntArray = self.coded.space_rows[items]
         if self.hiding is not None:
             rows[self.hiding.hides(part, items)] = -1
         return rows
 
-    def write_numbers(self, part: Selection, numbers: FloatArray) -> None:
-        """Write the numbers of each candidate, not standardised, to (n_candidates, n_numbers).
-
-        Raises:
-            LogFormatError: a number is not finite, or too large.
-        """
+    def _write_base(self, part: Selection, numbers: FloatArray) -> None:
+        """Write the base numbers of each candidate as they are, (n_candidates, n_base)."""
         log, space = self.log, self.space
-        names = space.number_names
-        if not names:
-            return
         train = log.split[part.rows] == TRAIN
         earlier = None
         if train.any():
@@ -250,59 +197,44 @@ class Encoder:
         if earlier is not None:
             self._write_by_blocks(earlier, part, train, numbers)
             return
-        items = log.items[part.candidates]
-        rows = self.known_rows(part)
+        names, items, rows = space.number_names, log.items[part.candidates], self.known_rows(part)
         if space.protocol != "identity":
             totals = totals_of(space.item_counts, rows)
             columns = number_columns(TRAINING_NUMBERS, names)
-            kernels.training_numbers(totals, space.prior_rate, columns, numbers)
-        self._event_numbers.write(self._displayed(part, items, rows), numbers)
+            training_numbers(totals, space.prior_rate, columns, numbers)
+        self.event_numbers.write(self._displayed(part, items, rows), numbers)
         if space.vectors.n_components:
             first = names.index(component_names(space.vectors)[0])
-            numbers[:, first : first + space.vectors.n_components] = self._components[items]
+            numbers[:, first : first + space.vectors.n_components] = self.coded.components[items]
         for column, name in enumerate(names):
             if name in log.columns:
                 numbers[:, column] = log.values_at(name, part.candidates)
             elif name == LOG_VIEWS:
                 assert log.views is not None
-                numbers[:, column] = log_views(log.views[part.candidates])
-        require_moderate(log, part, names, numbers[:, : len(names)])
-        self._event_numbers.relate(part.display_offsets, numbers)
-
-    @cached_property
-    def _event_numbers(self) -> EventNumbers:
-        return EventNumbers(self.space)
+                numbers[:, column] = np.log(log.views[part.candidates])
+        require_moderate(log, part, names, numbers)
 
     def _displayed(self, part: Selection, items: IntArray, rows: IntArray) -> DisplayedEvents:
         """A part's events; items: code of each candidate's item, rows: its training row."""
-        numbers, n = self._event_numbers, len(part.events)
+        reads, choices = self.event_numbers, NO_CHOICES
         before = np.empty((0, N_COUNTS), np.int32)
-        if numbers.reads_counts:
+        if reads.reads_counts:
             before = counts_before(self.log, part)
-        choices = latest_choices(part.packed(rows)) if numbers.reads_choices else NO_CHOICES
-        starts = np.repeat(part.session_offsets[:-1], np.diff(part.session_offsets))
+        if reads.reads_choices:
+            choices = latest_choices(part.packed(rows))
         return DisplayedEvents(
             part.display_offsets,
             items,
             rows,
-            (np.arange(n) - starts).astype(np.int32),
+            part.event_number,
             before,
             choices,
-            self.context.items(part.events),
-            self._context_values(part),
+            self.coded.context_items(part.events),
+            self.coded.context_rows(part.events),
         )
 
-    def _context_values(self, part: Selection) -> IntArray:
-        """Row of the value of each context field of categories, (n_events, n_fields)."""
-        starts = np.array([one.start + 1 for one in self.space.context], np.int32)
-        return self.context.ids(part.events) - starts
-
     def _write_by_blocks(
-        self,
-        earlier: list[FeatureSpace],
-        part: Selection,
-        train: npt.NDArray[np.bool_],
-        numbers: FloatArray,
+        self, earlier: list[FeatureSpace], part: Selection, train: BoolArray, numbers: FloatArray
     ) -> None:
         """Write numbers, training sessions by what the blocks before theirs said."""
         blocks = ONCE.blocks(self.log.users[part.rows], 0)
@@ -310,15 +242,7 @@ class Encoder:
         starts = part.display_offsets[part.session_offsets]
         of_candidate = np.repeat(blocks, np.diff(starts))
         for block in np.unique(blocks):
-            space = [*earlier, self.space][block]
-            encoder = self.under(space, self.hiding)
-            found = np.empty(((of_candidate == block).sum(), space.n_numbers), np.float32)
-            encoder.write_numbers(select_sessions(self.log, part.rows[blocks == block]), found)
+            encoder = self.with_space([*earlier, self.space][block], self.hiding)
+            found = np.empty(((of_candidate == block).sum(), numbers.shape[1]), np.float32)
+            encoder._write_base(select_sessions(self.log, part.rows[blocks == block]), found)
             numbers[of_candidate == block] = found
-
-    def crossed_events(self, part: Selection) -> list[CrossedEvents]:
-        """The events of a part under each context field of categories."""
-        rows, values = self.known_rows(part), np.ascontiguousarray(self._context_values(part).T)
-        return [
-            CrossedEvents(part.display_offsets, rows, part.choices, of_field) for of_field in values
-        ]

@@ -4,7 +4,7 @@ displays that they show."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,15 +14,13 @@ from fastgaum.features.numbers import (
     PLACE_NUMBERS,
     SAME_AS,
     number_columns,
-    places_in_grid,
     varying_columns,
 )
+from fastgaum.features.sessions import places_of
+from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_formulas as kernels
 from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.kernels.relations import LatestChoices
-
-if TYPE_CHECKING:
-    from fastgaum.features.space import FeatureSpace
 
 
 class DisplayedEvents(NamedTuple):
@@ -46,12 +44,6 @@ class DisplayedEvents(NamedTuple):
     """row of the value of each context field of categories, -1 for an unknown one, likewise"""
 
 
-def places_of(offsets: IntArray) -> IntArray:
-    """Place of each candidate in its display, the first being 0, shape (n_candidates,)."""
-    starts = np.repeat(offsets[:-1], np.diff(offsets))
-    return np.arange(offsets[0], offsets[-1], dtype=np.int32) - starts.astype(np.int32)
-
-
 class EventNumbers:
     """Writes the numbers of a feature space that events decide."""
 
@@ -70,7 +62,7 @@ class EventNumbers:
         self.reads_choices = space.relations is not None
 
     def write(self, events: DisplayedEvents, numbers: FloatArray, set_size: int = 0) -> None:
-        """Write those of all candidates to numbers (n_candidates, n_numbers), not standardised.
+        """Write those of all candidates to numbers (n_candidates, ·), not standardised.
 
         set_size: k where candidates are a pool, each meant as the first of an average set of k."""
         space, offsets = self.space, events.offsets
@@ -90,8 +82,4 @@ class EventNumbers:
             kernels.relation_numbers(offsets, *of_pairs, numbers)
         if space.grid:
             places = np.zeros_like(events.items) if set_size else places_of(offsets)
-            numbers[:, self.of_places] = places_in_grid(places, space.grid)
-
-    def relate(self, offsets: IntArray, numbers: FloatArray, set_size: int = 0) -> None:
-        """Write the copies less the mean of the display, when all other numbers are there."""
-        kernels.relate_to_sets(offsets, self.varying, set_size, numbers)
+            numbers[:, self.of_places] = np.stack(np.divmod(places, space.grid), -1)

@@ -8,22 +8,18 @@ candidate for each entry of a vector would take too much memory, and too many we
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.features.numbers import Moments
+from fastgaum.features.moments import Moments
 from fastgaum.kernels.optimiser import number_rows
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.side_tables import item_vectors_of
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from fastgaum.features.space import FeatureSpace
 
 N_COMPONENTS = 16
 """principal components that a model without a tower of items reads"""
@@ -35,7 +31,7 @@ ROWS_AT_ONCE = 16_384
 
 @dataclass(frozen=True)
 class ItemVectors:
-    """What the training items say of the vectors: how they are standardised, and their axes."""
+    """Moments and axes of the vectors of the training items."""
 
     widths: tuple[tuple[str, int], ...]
     """name and length of each column of vectors, by name; they stand side by side"""
@@ -181,42 +177,27 @@ class BatchVectors(NamedTuple):
 
 @dataclass(frozen=True)
 class VectorReader:
-    """Reads the vectors of a log's items."""
+    """Reads the vectors of the items of encoded sessions."""
 
     vectors: ItemVectors
     log: SessionLog
-    n_fields: int
-    """fields of ids of the context"""
-    fields_of_items: tuple[int, ...]
-    """those among them that hold items"""
+    items: IntArray
+    """code of each candidate's item, shape (n_candidates,)"""
+    context: IntArray
+    """code of the item in each context field of ids, -1 for none, shape (n_events, n_fields)"""
 
-    @classmethod
-    def of(cls, space: FeatureSpace, log: SessionLog) -> VectorReader | None:
-        """That of a log's items; None where no network reads vectors."""
-        if not space.vectors.are_read:
-            return None
-        of_items = [at for at, part in enumerate(space.context) if part.source == "context_item"]
-        return cls(space.vectors, log, len(space.context), tuple(of_items))
-
-    def of_batch(self, items: IntArray, tokens: IntArray, context: IntArray) -> BatchVectors:
-        """The vectors of a batch.
-
-        Args:
-            items: code of each candidate's item, (n_candidates,).
-            tokens: candidate that is chosen at each token, -1 for no click, (n_tokens,).
-            context: code of the item in each context field that holds items, -1 for none,
-                (n_events, n_fields_of_items).
-        """
+    def of_batch(self, candidates: IntArray, events: IntArray, tokens: IntArray) -> BatchVectors:
+        """The vectors of a batch of these candidates and events; tokens: candidate of the batch
+        that is chosen at each token, -1 for no click, (n_tokens,)."""
+        items, context = self.items[candidates], self.context[events]
         held = context >= 0
         codes = np.concatenate([items, context[held]])
         slots, rows = np.empty_like(codes), np.empty_like(codes)
         slot_of = np.full(self.log.n_items, -1, np.int32)
         count = number_rows(codes, slot_of, slots, rows)
-        of_fields = np.full(context.shape, -1, np.int32)
-        of_fields[held] = slots[len(items) :]
-        of_context = np.full((len(context), self.n_fields), -1, np.int32)
-        of_context[:, list(self.fields_of_items)] = of_fields
         of_items = slots[: len(items)]
+        of_context = np.full(context.shape, -1, np.int32)
+        of_context[held] = slots[len(items) :]
         return BatchVectors(
             self.vectors.rows(self.log, rows[:count]),
             of_items,

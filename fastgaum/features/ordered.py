@@ -11,26 +11,19 @@ in several orders."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.arrays import IntArray
-from fastgaum.features.in_memory import CompactSessions, write_base
-from fastgaum.features.numbers import Moments
+from fastgaum.arrays import BoolArray, Float64Array, IntArray, LongArray
+from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.sessions import EncodedSessions, Selection
+from fastgaum.features.space import FeatureSpace
 from fastgaum.features.statistics import StatisticsCounter, scale_counts
 from fastgaum.logs.hashes import mixed_bits
 from fastgaum.logs.log import SessionLog
 from fastgaum.presets import GROW_AT
-
-if TYPE_CHECKING:
-    from fastgaum.features.encoder import Encoder
-    from fastgaum.features.space import FeatureSpace
-
-_T = TypeVar("_T")
 
 
 class TrainingOrder(NamedTuple):
@@ -42,7 +35,7 @@ class TrainingOrder(NamedTuple):
     n_blocks: int
     """blocks into which the rest is cut"""
 
-    def blocks(self, users: IntArray, number: int) -> npt.NDArray[np.int64]:
+    def blocks(self, users: IntArray, number: int) -> LongArray:
         """Block of each user in an order, -1 for one that is only counted; shape (n_users,)."""
         place = hash_uniformly(
             users.astype(np.uint64) * np.uint64(self.n_orders) + np.uint64(number)
@@ -80,7 +73,7 @@ class Hiding(NamedTuple):
     number: int
     """of the order: other items are hidden in another one"""
 
-    def hides(self, part: Selection, items: IntArray) -> npt.NDArray[np.bool_]:
+    def hides(self, part: Selection, items: IntArray) -> BoolArray:
         """Whether each candidate's item is hidden in its session; items: their codes. Shape
         (n_candidates,)."""
         starts = part.display_offsets[part.session_offsets]
@@ -108,21 +101,26 @@ def share_to_hide(displays: npt.NDArray[np.integer], alone: float) -> float:
     return float(max(wanted - ((1 - alone) ** (n - 1)).sum() / total, 0.0))
 
 
-def hash_uniformly(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def hash_uniformly(values: npt.NDArray[Any]) -> Float64Array:
     """A number from 0 to below 1 of each whole number, the same on every machine."""
     return (mixed_bits(values.astype(np.uint64)) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def spaces_before(
-    encoder: Encoder, order: TrainingOrder, number: int, former: FeatureSpace | None = None
+    coded: CodedLog,
+    whole: FeatureSpace,
+    order: TrainingOrder,
+    number: int,
+    former: FeatureSpace | None = None,
 ) -> Iterator[FeatureSpace]:
-    """For each block of an order the space with what the users before the block said, in counts of
-    the size of the whole training split; `former`: what was counted on another log before."""
-    whole = encoder.space
+    """For each block of an order (its number) the space with what the users before the block said,
+    in counts of the size of the whole training split, which `whole` has counted; former: what was
+    counted before on another log."""
     n_displays = int(whole.item_counts.displays.sum())
-    counter = StatisticsCounter(encoder, whole.relations is not None, bool(whole.crossed), former)
-    train = encoder.log.sessions_in("train")
-    blocks = order.blocks(encoder.log.users[train], number)
+    relations, crossed = whole.relations is not None, bool(whole.crossed)
+    counter = StatisticsCounter(coded, whole, relations, crossed, former)
+    train = coded.log.sessions_in("train")
+    blocks = order.blocks(coded.log.users[train], number)
     for block in range(order.n_blocks):
         if (blocks == block - 1).any():
             counter.add(train[blocks == block - 1])
@@ -132,52 +130,3 @@ def spaces_before(
         # which numbers a candidate has is the whole log's to say
         space.__dict__["crossed_fields"] = whole.crossed_fields
         yield space
-
-
-def ordered_blocks(
-    encoder: Encoder, rows: IntArray, order: TrainingOrder, former: FeatureSpace | None = None
-) -> tuple[IntArray, Iterator[tuple[Encoder, IntArray]]]:
-    """The training sessions `rows` of a log as they are read, order by order; and, block
-    by block, an encoder that knows what came before, with the block's sessions."""
-    users = encoder.log.users[rows]
-    blocks = [order.blocks(users, number) for number in range(order.n_orders)]
-    read = [[rows[of_order == block] for block in range(order.n_blocks)] for of_order in blocks]
-
-    def encoders() -> Iterator[tuple[Encoder, IntArray]]:
-        share = share_to_hide(encoder.space.item_counts.displays, order.alone)
-        for number, of_order in enumerate(read):
-            if not encoder.space.has_statistics:
-                yield from ((encoder, of_block) for of_block in of_order if len(of_block))
-                continue
-            spaces = spaces_before(encoder, order, number, former)
-            for space, of_block in zip(spaces, of_order, strict=True):
-                if len(of_block):
-                    yield encoder.under(space, Hiding(share, number)), of_block
-
-    return np.concatenate([one for of_order in read for one in of_order]), encoders()
-
-
-def encode_training(
-    encoder: Encoder,
-    order: TrainingOrder,
-    moments: Moments | None = None,
-    former: FeatureSpace | None = None,
-    always: bool = False,
-) -> EncodedSessions:
-    """The training sessions of a log to make batches of, as they are read in an order; where
-    training says nothing of candidates, as they are, unless `always`.
-
-    With `moments` numbers are counted there, and standardised by them. `former`: what was counted
-    before, on another log."""
-    train, space = encoder.log.sessions_in("train"), encoder.space
-    if not space.has_statistics and not always:
-        return encoder.for_training(train, moments)
-    rows, blocks = ordered_blocks(encoder, train, order, former)
-    encoded = encoder.without_bags(rows, len(space.number_names))
-    counted: list[Moments] = []
-    first = 0
-    for of_block, of_rows in blocks:
-        write = partial(write_base, encoded, of_block)
-        counted += of_block.fill(encoded, of_rows, write, first)
-        first += len(of_rows)
-    return CompactSessions.of(encoded, space, counted, moments)

@@ -1,4 +1,4 @@
-"""What the training split says of pairs of items: beside these rivals, and after these choices.
+"""Training counts of pairs of items: beside these rivals, and after these choices.
 
 Tables and time are bounded on a log of any size. Which pairs are left out depends on displays
 alone, never on a choice: it would tell the event's own label."""
@@ -37,8 +37,8 @@ FIRST_SLOTS = 1 << 7
 
 
 class Relations(PairTables):
-    """What the training split says of an item beside these rivals, and after these choices: two
-    tables of ordered pairs of training items, counted over training events.
+    """Two tables of ordered pairs of training items, counted over training events: an item beside
+    these rivals, and after these choices.
 
         rivals   (a, b) in one display set: displays together, choices of a, choices of b
         follows  (h, a), h among the session's last choices, a displayed later: displays, choices
@@ -86,25 +86,25 @@ class RelationCounter:
     """Counts both tables, part by part."""
 
     def __init__(self, displays: npt.NDArray[np.integer], former: Relations | None = None) -> None:
-        """Begin with nothing.
-
-        displays: training displays of each item, by its row; former: what was counted before, of
-        the first rows."""
+        """Begin with nothing, or with what was counted before of the first rows; displays: training
+        displays of each item, by its row."""
         most = min(max(MOST_COMPARISONS // max(int(displays.sum()), 1), 1), MOST_RIVALS)
         self.rule = RivalRule(most, ranks_of(displays))
-        self.rivals, self.follows = _Counter(3, self.rule), _Counter(2, self.rule)
+        # displays, choices of the one and of the other; displays and choices
+        self.counters = [_Counter(width, self.rule) for width in (3, 2)]
         if former is not None:
-            self.rivals.enter(former.rivals)
-            self.follows.enter(former.follows)
+            self.counters[0].enter(former.rivals)
+            self.counters[1].enter(former.follows)
 
     def add(self, sessions: PackedSessions) -> None:
         """Count sessions, which have space rows as items."""
-        self.rivals.add(sessions)
-        self.follows.add(sessions)
+        for counter in self.counters:
+            counter.add(sessions)
 
     def relations(self) -> Relations:
-        """What has been counted until now."""
-        return Relations(self.rivals.table(), self.follows.table(), self.rule)
+        """The tables of all that has been counted."""
+        rivals, follows = (counter.table() for counter in self.counters)
+        return Relations(rivals, follows, self.rule)
 
 
 def pairs_of(

@@ -14,7 +14,7 @@ from fastgaum.features.relations import WINDOW
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_counts as kernels
 from fastgaum.kernels.candidate_counts import N_COUNTS, UserDisplays
-from fastgaum.kernels.candidate_formulas import standardise_rows
+from fastgaum.kernels.candidate_formulas import relate_to_sets, standardise_rows
 from fastgaum.kernels.relations import LatestChoices
 
 ROOM = 64
@@ -24,7 +24,7 @@ Parts = list[tuple[int, int]]
 
 
 class SessionTables:
-    """What n users were shown and chose in their sessions until now."""
+    """Displays and choices of n users in their sessions until now."""
 
     def __init__(self, n: int, counts: bool = True) -> None:
         """Make room for n users; without `counts` nothing is kept."""
@@ -147,5 +147,5 @@ class SessionCounts(SessionTables):
         if len(kept := self.kept):
             within = np.maximum(numbers[:, kept], space.least[kept])
             numbers[:, kept] = np.minimum(within, space.most[kept])
-        self.numbers.relate(offsets, numbers, set_size)
+        relate_to_sets(offsets, self.numbers.varying, set_size, numbers)
         standardise_rows(space.mean, space.scale, numbers)

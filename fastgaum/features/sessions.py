@@ -3,23 +3,21 @@ candidates."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from fastgaum.arrays import FloatArray, IntArray
+from fastgaum import threads
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, LongArray
+from fastgaum.features.item_vectors import VectorReader
 from fastgaum.kernels import candidate_counts as kernels
+from fastgaum.kernels.candidate_formulas import relate_to_sets, standardise_rows
+from fastgaum.logs.actions import Actions
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import PackedArrays, SessionLog
-
-if TYPE_CHECKING:
-    from fastgaum.features.item_vectors import VectorReader
-    from fastgaum.logs.actions import Actions
 
 CHUNK_EVENTS = 50_000
 """events that are worked on at once: what a chunk needs besides its results stays within tens of
@@ -27,10 +25,18 @@ megabytes"""
 BATCH_CANDIDATES = 1 << 17
 """candidates of a batch at most, unless one session alone has more: what a step holds grows with
 them"""
+ENCODED_AT_ONCE = 1 << 13
+"""candidates whose numbers one thread makes at a time"""
 CHUNK_BLOCK = 1024
 """chunks hold whole blocks of so many sessions"""
 UNKNOWN_ITEM_ID = 1
 """feature id of every item that training did not display"""
+
+
+def places_of(offsets: IntArray) -> IntArray:
+    """Place of each candidate in its display, the first being 0, shape (n_candidates,)."""
+    starts = np.repeat(offsets[:-1], np.diff(offsets))
+    return np.arange(offsets[0], offsets[-1], dtype=np.int32) - starts.astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -45,15 +51,10 @@ class Selection(PackedArrays):
     events: IntArray
     candidates: IntArray
 
-    def users(self, log: SessionLog) -> IntArray:
-        """User of each event, shape (n_events,)."""
-        return np.repeat(log.users[self.rows], np.diff(self.session_offsets))
-
     @property
     def places(self) -> IntArray:
         """Place of each candidate in its display, the first being 0, shape (n_candidates,)."""
-        starts = np.repeat(self.display_offsets[:-1], np.diff(self.display_offsets))
-        return np.arange(len(self.candidates), dtype=np.int32) - starts.astype(np.int32)
+        return places_of(self.display_offsets)
 
     def packed(self, items: IntArray) -> kernels.PackedSessions:
         """The sessions as the kernels read them; items: what stands for each candidate's item,
@@ -133,16 +134,6 @@ def counts_before(log: SessionLog, part: Selection) -> IntArray:
     return before
 
 
-class VectorRows(NamedTuple):
-    """The items of encoded sessions whose vectors are read."""
-
-    reader: VectorReader
-    items: IntArray
-    """code of each candidate's item, shape (n_candidates,)"""
-    context_items: IntArray
-    """item codes of the events' context fields that hold items, as `ContextEncoder.items`"""
-
-
 class ActionBags(NamedTuple):
     """The bags of the actions of packed events."""
 
@@ -156,20 +147,13 @@ class ActionBags(NamedTuple):
         offsets, at = pick_rows(self.offsets, events)
         return ActionBags(offsets, self.ids[at])
 
-    @classmethod
-    def joined(cls, parts: Sequence[ActionBags | None]) -> ActionBags | None:
-        """Those of consecutive parts; None where they have none."""
-        bags = [part for part in parts if part is not None]
-        if not bags:
-            return None
-        lengths = np.concatenate([np.diff(part.offsets) for part in bags])
-        offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-        return cls(offsets, np.concatenate([part.ids for part in bags]))
-
 
 @dataclass(frozen=True)
 class EncodedSessions(PackedArrays):
-    """Some sessions of one log as bags, packed; arrays as in SessionLog."""
+    """Some sessions of one log as bags, packed; arrays as in SessionLog.
+
+    Nearly half of a candidate's numbers are others less their mean over the display set: these are
+    made, and all are standardised, when a batch is."""
 
     rows: IntArray
     """row of each session in the log, shape (n_sessions,)"""
@@ -179,16 +163,22 @@ class EncodedSessions(PackedArrays):
     users: IntArray
     ids: IntArray
     """one id per candidate and categorical field, shape (n_candidates, n_categorical)"""
-    numbers: FloatArray
-    """standardised numbers, shape (n_candidates, n_numbers)"""
+    base: FloatArray
+    """base numbers as they are, shape (n_candidates, n_base)"""
+    varying: LongArray
+    """columns of `base` that also come less their mean over the display set, after all others"""
+    mean: FloatArray
+    """what all numbers are standardised by, shape (n_numbers,)"""
+    scale: FloatArray
+    """likewise"""
     context_ids: IntArray
     """one id per event and categorical context field, shape (n_events, n_context_fields)"""
     context_numbers: FloatArray
     """standardised numbers of the events, shape (n_events, n_context_numbers)"""
-    first_choices: npt.NDArray[np.bool_] | None = None
+    first_choices: BoolArray | None = None
     """whether an event is the first choice of its display, shape (n_events,); None: all are"""
-    vectors: VectorRows | None = None
-    """the items whose vectors are read, if any are"""
+    vectors: VectorReader | None = None
+    """reads the vectors of the items, where networks do"""
     actions: ActionBags | None = None
     """what users did before each event"""
 
@@ -197,13 +187,30 @@ class EncodedSessions(PackedArrays):
         """Candidates, and actions, of the session that has most."""
         return int(np.diff(work_of(self, self.actions)[self.session_offsets]).max(initial=0))
 
-    def numbers_of(self, part: Selection) -> FloatArray:
-        """Numbers of the candidates of some of the sessions."""
-        return self.numbers[part.candidates]
+    @property
+    def numbers(self) -> FloatArray:
+        """Standardised numbers of all candidates, shape (n_candidates, n_numbers), made anew."""
+        everything = np.arange(self.n_sessions, dtype=np.int32)
+        return self.numbers_of(select_sessions(self, everything))
 
-    def whole(self) -> EncodedSessions:
-        """The same sessions with all of their numbers."""
-        return self
+    def numbers_of(self, part: Selection) -> FloatArray:
+        """Standardised numbers of the candidates of some of the sessions."""
+        numbers = np.empty((len(part.candidates), len(self.mean)), np.float32)
+        if not len(self.mean):
+            return numbers
+        ends = part.display_offsets[part.session_offsets]
+
+        def write(run: slice) -> None:
+            first, last = ends[run.start], ends[run.stop]
+            events = part.session_offsets[[run.start, run.stop]]
+            displays = part.display_offsets[events[0] : events[1] + 1] - first
+            block = numbers[first:last]
+            block[:, : self.base.shape[1]] = self.base[part.candidates[first:last]]
+            relate_to_sets(displays, self.varying, 0, block)
+            standardise_rows(self.mean, self.scale, block)
+
+        threads.run(write, [(run,) for run in cut_by_candidates(np.diff(ends), ENCODED_AT_ONCE)])
+        return numbers
 
     @property
     def user_of_event(self) -> IntArray:
@@ -211,56 +218,15 @@ class EncodedSessions(PackedArrays):
         return np.repeat(self.users, np.diff(self.session_offsets))
 
     @property
-    def unseen(self) -> npt.NDArray[np.bool_]:
+    def unseen(self) -> BoolArray:
         """Whether training never displayed a candidate's item, shape (n_candidates,)."""
-        unseen: npt.NDArray[np.bool_] = self.ids[:, 0] == UNKNOWN_ITEM_ID
+        unseen: BoolArray = self.ids[:, 0] == UNKNOWN_ITEM_ID
         return unseen
 
     @property
-    def holds_unseen(self) -> npt.NDArray[np.bool_]:
+    def holds_unseen(self) -> BoolArray:
         """Whether an event displays such an item, shape (n_events,)."""
         return np.logical_or.reduceat(self.unseen, self.display_offsets[:-1])
-
-    def without_bags(self) -> EncodedSessions:
-        """The same sessions without numbers and vectors, and of ids with the items' alone: what
-        metrics read."""
-        n, n_events = len(self.ids), self.n_events
-        return dataclasses.replace(
-            self,
-            ids=self.ids[:, :1].copy(),
-            numbers=np.empty((n, 0), np.float32),
-            context_ids=np.empty((n_events, 0), np.int32),
-            context_numbers=np.empty((n_events, 0), np.float32),
-            vectors=None,
-            actions=None,
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[EncodedSessions]) -> EncodedSessions:
-        """The sessions of all parts, in order, without vectors; at least one part."""
-
-        def offsets(name: str) -> IntArray:
-            each = [getattr(part, name) for part in parts]
-            ends = np.cumsum([0, *(one[-1] for one in each)])
-            steps = [one[1:] + end for one, end in zip(each, ends[:-1], strict=True)]
-            return np.concatenate([np.zeros(1, np.int32), *steps]).astype(np.int32)
-
-        def values(name: str) -> npt.NDArray[Any]:
-            return np.concatenate([getattr(part, name) for part in parts])
-
-        return cls(
-            session_offsets=offsets("session_offsets"),
-            display_offsets=offsets("display_offsets"),
-            rows=values("rows"),
-            choices=values("choices"),
-            users=values("users"),
-            ids=values("ids"),
-            numbers=values("numbers"),
-            context_ids=values("context_ids"),
-            context_numbers=values("context_numbers"),
-            first_choices=None if parts[0].first_choices is None else values("first_choices"),
-            actions=ActionBags.joined([part.actions for part in parts]),
-        )
 
 
 def blocks(encoded: EncodedSessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:

@@ -1,36 +1,31 @@
-"""What training says of items, of pairs of items, and of items under a context: counted session by
-session, for a whole training split or for a first part of it."""
+"""Training counts of items, of pairs of items, and of items under a context, for a whole training
+split or for a first part of it."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fastgaum import threads
-from fastgaum.arrays import IntArray
+from fastgaum.arrays import BoolArray, IntArray
+from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.crossed import (
-    CrossedField,
     add_crossed,
     count_crossed,
     crossed_names,
     most_displayed,
     no_crossed,
-    with_values,
 )
 from fastgaum.features.numbers import crossed_fields, varying_columns
 from fastgaum.features.relations import RelationCounter
 from fastgaum.features.sessions import select_sessions
+from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
 from fastgaum.logs.log import ItemCounts
-
-if TYPE_CHECKING:
-    from fastgaum.features.encoder import Encoder
-    from fastgaum.features.space import FeatureSpace
 
 
 class StatisticsCounter:
@@ -39,56 +34,57 @@ class StatisticsCounter:
 
     def __init__(
         self,
-        encoder: Encoder,
+        coded: CodedLog,
+        space: FeatureSpace,
         relations: bool,
         crossed: bool,
         former: FeatureSpace | None = None,
     ) -> None:
-        """Begin with nothing, or with what a former space has counted of the first ids. The space
-        of the encoder has the displays of each item over all training sessions."""
-        space = encoder.space
-        self.space, self.encoder = space, encoder
-        self.n_items = len(space.item_counts.displays)
+        """Begin with nothing, or with what a former space has counted of the first ids. `space` has
+        the displays of each item over all training sessions."""
+        self.coded, self.space, displays = coded, space, space.item_counts.displays
+        self.n_items = len(displays)
         # unknown items are counted in a last place, and left there
         self.items = ItemCounts.zeros(self.n_items + 1)
         if former is not None:
             for name, total in vars(self.items).items():
                 before = getattr(former.item_counts, name)
                 total[: len(before)] = before
-        displays = space.item_counts.displays
         self.relations = (
             None
             if not relations
             else RelationCounter(displays, None if former is None else former.relations)
         )
         self.fields = crossed_fields(space.context) if crossed else []
-        tables = [no_crossed(0)] * len(self.fields) if former is None else former.crossed
-        self.crossed = [
-            with_values(table, field.n_values)
-            for table, field in zip(tables, self.fields, strict=True)
-        ]
+        self.crossed = [no_crossed(field.n_values) for field in self.fields]
+        if former is not None and former.crossed:
+            pairs = zip(former.crossed, self.crossed, strict=True)
+            self.crossed = [add_crossed(*pair, self.n_items) for pair in pairs]
 
     def add(self, rows: IntArray) -> None:
         """Count the sessions `rows` of the log."""
-        encoder = self.encoder
-        picked = select_sessions(encoder.log, rows)
-        packed = picked.packed(encoder.known_rows(picked))
+        log = self.coded.log
+        picked = select_sessions(log, rows)
+        packed = picked.packed(self.coded.space_rows[log.items[picked.candidates]])
         items = np.where(packed.items < 0, np.int32(self.n_items), packed.items)
         totals = TrainingTotals(self.items.displays, self.items.choices, self.items.expected)
         whole = np.arange(len(rows), dtype=np.int32)
+        # an item at the top is chosen more often for its place: its lift is held against it, counts
+        # of pairs are not (clicks over expected clicks, Zhang and Jones, 2007)
         count_items(whole, packed._replace(items=items), self.space.rates, totals)
         if self.relations is not None:
             self.relations.add(packed)
         if self.crossed:
-            events = encoder.crossed_events(picked)
-            self.crossed = threads.in_order(
-                self._with, list(zip(self.crossed, events, self.fields, strict=True))
-            )
+            values = np.ascontiguousarray(self.coded.context_rows(picked.events).T)
 
-    def _with(self, of_field: tuple[CrossedCounts, CrossedEvents, CrossedField]) -> CrossedCounts:
-        counted, events, field = of_field
-        more = count_crossed(events, field.n_values, self.n_items)
-        return add_crossed(counted, more, self.n_items)
+            def add(at: int) -> CrossedCounts:
+                events = CrossedEvents(
+                    packed.display_offsets, packed.items, packed.choices, values[at]
+                )
+                more = count_crossed(events, self.fields[at].n_values, self.n_items)
+                return add_crossed(self.crossed[at], more, self.n_items)
+
+            self.crossed = threads.in_order(add, list(range(len(self.fields))))
 
     def counted(self) -> FeatureSpace:
         """The space with what has been counted until now."""
@@ -104,42 +100,33 @@ class StatisticsCounter:
 def scale_counts(space: FeatureSpace, factor: float) -> FeatureSpace:
     """The space with all counts times a factor, whole counts rounded."""
 
-    def scale(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        scaled = counts * factor
-        return (scaled if counts.dtype.kind == "f" else np.rint(scaled)).astype(counts.dtype)
+    def scale(record: Any, *names: str) -> dict[str, Any]:
+        values = {name: getattr(record, name) for name in names}
+        return {
+            name: (one * factor if one.dtype.kind == "f" else np.rint(one * factor)).astype(
+                one.dtype
+            )
+            for name, one in values.items()
+        }
 
     pairs = space.relations
     return dataclasses.replace(
         space,
-        item_counts=ItemCounts(*(scale(counts) for counts in vars(space.item_counts).values())),
+        item_counts=ItemCounts(**scale(space.item_counts, *vars(space.item_counts))),
         relations=None
         if pairs is None
         else pairs._replace(
-            rivals=pairs.rivals._replace(counts=scale(pairs.rivals.counts)),
-            follows=pairs.follows._replace(counts=scale(pairs.follows.counts)),
+            rivals=pairs.rivals._replace(**scale(pairs.rivals, "counts")),
+            follows=pairs.follows._replace(**scale(pairs.follows, "counts")),
         ),
         crossed=tuple(
-            table._replace(
-                events=scale(table.events),
-                displays=scale(table.displays),
-                choices=scale(table.choices),
-                expected=scale(table.expected),
-            )
+            table._replace(**scale(table, "events", "displays", "choices", "expected"))
             for table in space.crossed
         ),
     )
 
 
-def count_training(
-    encoder: Encoder, relations: bool, crossed: bool, former: FeatureSpace | None = None
-) -> FeatureSpace:
-    """The space with what the whole training split says, after what a former space has counted."""
-    counter = StatisticsCounter(encoder, relations, crossed, former)
-    counter.add(encoder.log.sessions_in("train"))
-    return counter.counted()
-
-
-def of_statistics(space: FeatureSpace) -> npt.NDArray[np.bool_]:
+def of_statistics(space: FeatureSpace) -> BoolArray:
     """Whether each number of a candidate says what training chose, shape (n_numbers,)."""
     names = space.number_names
     made = {*TRAINING_NUMBERS, *RELATION_NUMBERS, *crossed_names(space.crossed_fields)}

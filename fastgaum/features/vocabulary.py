@@ -11,11 +11,9 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import IntArray
-from fastgaum.errors import LogFormatError
-from fastgaum.features.sessions import chunks, select_sessions
-from fastgaum.logs.columns import Vocabulary
+from fastgaum.logs.columns import NO_CODE, Vocabulary
 from fastgaum.logs.context import ContextField, training_events
-from fastgaum.logs.log import TRAIN, SessionLog
+from fastgaum.logs.log import SessionLog
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,16 @@ class CategoricalField:
         """One past the field's last id."""
         return self.start + 1 + len(self.values)
 
+    @property
+    def is_column(self) -> bool:
+        """Whether it is a column of a log."""
+        return self.source in ("item_field", "candidate_field", "context", "context_item")
+
 
 def categorical_fields(
     log: SessionLog,
     known_items: npt.NDArray[np.integer],
-    places_apart: bool,
+    places: bool,
     former: Sequence[CategoricalField] = (),
 ) -> tuple[CategoricalField, ...]:
     """The candidates' fields of ids.
@@ -47,7 +50,7 @@ def categorical_fields(
     Args:
         log: the log, of which training counts.
         known_items: codes of the items that training displays.
-        places_apart: whether the place in the display is no field.
+        places: whether the place in the display is a field.
         former: the same fields of a former log: their values come first, in their order.
     """
     before = {field.name: field.values for field in former}
@@ -55,22 +58,28 @@ def categorical_fields(
 
     def add(name: str, source: str, values: pl.Series) -> None:
         start = fields[-1].stop if fields else 1
-        fields.append(CategoricalField(name, source, start, after(before.get(name), values)))
+        fields.append(CategoricalField(name, source, start, _add_new(before.get(name), values)))
 
     every = len(known_items) == log.n_items
     add("item", "item", log.item_ids if every else log.item_ids.gather(known_items))
     for name, column in sorted(log.columns_of("item").items()):
         if column.texts is not None:
-            codes = np.unique(column.values[known_items])
-            add(name, "item_field", column.texts.gather(codes[codes >= 0]))
-    shown, longest = _shown_codes(log)
-    for name, codes in shown.items():
-        add(name, "candidate_field", log.columns[name].categories.gather(codes))
-    if log.ordered and not places_apart:
-        add("position", "position", _numbered(longest))
+            add(name, "item_field", _values_at(column.texts, column.values[known_items]))
+    training, sizes = training_events(log), np.diff(log.display_offsets)
+    for name, column in sorted(log.columns_of("candidate").items()):
+        if column.texts is not None:
+            codes = column.values[np.repeat(training, sizes)]
+            add(name, "candidate_field", _values_at(column.texts, codes))
+    if places:
+        longest = int(sizes[training].max(initial=0))
+        numbers = {"position": longest}
         if log.grid:
-            add("place_row", "place_row", _numbered(-(-longest // log.grid)))
-            add("place_column", "place_column", _numbered(min(longest, log.grid)))
+            numbers |= {
+                "place_row": -(-longest // log.grid),
+                "place_column": min(longest, log.grid),
+            }
+        for name, n in numbers.items():
+            add(name, name, pl.int_range(n, eager=True).cast(pl.String))
     return tuple(fields)
 
 
@@ -78,26 +87,16 @@ OF_PLACE = ("position", "place_row", "place_column")
 """sources of fields that the place decides"""
 
 
-def _numbered(n: int) -> pl.Series:
-    return pl.Series([str(number) for number in range(n)], dtype=pl.String)
-
-
-def rows_of_places(
-    fields: Sequence[CategoricalField], grid: int, places: IntArray
-) -> dict[str, IntArray]:
-    """Row of the value of each field that the place decides, by source, of places from 0 on; -1 for
-    a place that no training display has."""
-    n_places = next((len(part.values) for part in fields if part.source == "position"), 0)
-    values = {
-        "position": places,
-        "place_row": places // max(grid, 1),
-        "place_column": places % max(grid, 1),
-    }
-    return {
-        part.source: np.where(places < n_places, values[part.source], -1).astype(np.int32)
-        for part in fields
-        if part.source in OF_PLACE
-    }
+def ids_of_places(fields: Sequence[CategoricalField], grid: int) -> tuple[slice, IntArray]:
+    """Columns of the fields that the place decides, and their ids at each place, shape (n_places +
+    1, ·); the last are those of any place that no training display has."""
+    at = [column for column, part in enumerate(fields) if part.source in OF_PLACE]
+    if not at:
+        return slice(0, 0), np.zeros((1, 0), np.int32)
+    places = np.arange(len(fields[at[0]].values))
+    rows = dict(zip(OF_PLACE, (places, *np.divmod(places, max(grid, 1))), strict=True))
+    ids = [np.append(rows[fields[one].source], -1) + fields[one].start + 1 for one in at]
+    return slice(at[0], at[-1] + 1), np.stack(ids, 1).astype(np.int32)
 
 
 def context_fields(
@@ -123,9 +122,9 @@ def context_fields(
         if one.holds == "items":
             fields.append(CategoricalField(one.name, "context_item", items.start, items.values))
         elif one.holds == "categories":
-            codes = np.unique(log.values_at(one.name, training))
-            values = log.columns[one.name].categories.gather(codes[codes >= 0])
-            values = after(before.get(one.name), values)
+            texts = log.columns[one.name].categories
+            values = _values_at(texts, log.values_at(one.name, training))
+            values = _add_new(before.get(one.name), values)
             fields.append(CategoricalField(one.name, "context", stop, values))
             stop = fields[-1].stop
     return tuple(fields)
@@ -142,7 +141,7 @@ def former_ids(fields: Sequence[CategoricalField], former: Sequence[CategoricalF
     return ids
 
 
-def after(former: pl.Series | None, values: pl.Series) -> pl.Series:
+def _add_new(former: pl.Series | None, values: pl.Series) -> pl.Series:
     """The values, after those that a former log had."""
     if former is None:
         return values
@@ -150,30 +149,47 @@ def after(former: pl.Series | None, values: pl.Series) -> pl.Series:
     return pl.concat([former, values.filter(pl.Series(is_new))])
 
 
-def _shown_codes(log: SessionLog) -> tuple[dict[str, npt.NDArray[np.integer]], int]:
-    """Codes that training candidates have in each categorical candidate field, and the longest
-    display set."""
-    columns = sorted(log.columns_of("candidate").items())
-    # one entry more: code -1, a missing value, writes to the last
-    seen = {
-        name: np.zeros(len(column.texts) + 1, dtype=bool)
-        for name, column in columns
-        if column.texts is not None
+def _values_at(texts: pl.Series, codes: npt.NDArray[np.integer]) -> pl.Series:
+    """The texts that some codes name, in order; -1 names none."""
+    # one entry more: code -1 writes to the last
+    named = np.zeros(len(texts) + 1, np.bool_)
+    named[codes] = True
+    return texts.filter(pl.Series(named[:-1]))
+
+
+def action_fields(
+    log: SessionLog, others: Sequence[CategoricalField], former: Sequence[CategoricalField] = ()
+) -> tuple[CategoricalField, ...]:
+    """The fields of ids that actions alone have: what was done, and items that training does not
+    display. An item that it does display has the id that it has as a candidate: what is learned of
+    it there serves the history. Nothing for a log without actions.
+
+    Args:
+        log: the log, of which training counts.
+        others: the fields of candidates and of the context; the first is that of items.
+        former: the same fields of a former log: their values come first, in their order.
+    """
+    actions = log.actions
+    if actions is None:
+        return ()
+    training = np.repeat(training_events(log), np.diff(actions.offsets))
+    items = _values_at(log.item_ids, actions.items[training])
+    found = {
+        "action": _values_at(actions.kind_names, actions.kinds[training]),
+        "acted_item": items.filter(pl.Series(Vocabulary(others[0].values).codes(items) == NO_CODE)),
     }
-    longest = 0
-    for chunk in chunks(log, log.sessions_in("train")) if seen or log.ordered else ():
-        picked = select_sessions(log, chunk)
-        longest = max(longest, int(np.diff(picked.display_offsets).max(initial=0)))
-        for name, flags in seen.items():
-            flags[log.columns[name].values[picked.candidates]] = True
-    return {name: np.flatnonzero(flags[:-1]) for name, flags in seen.items()}, longest
+    before = {field.name: field.values for field in former}
+    stop = max(field.stop for field in others)
+    fields: list[CategoricalField] = []
+    for name, values in found.items():
+        fields.append(CategoricalField(name, name, stop, _add_new(before.get(name), values)))
+        stop = fields[-1].stop
+    return tuple(fields)
 
 
-def training_counts(log: SessionLog) -> dict[str, int]:
-    """How much the training split holds. Raises LogFormatError where it has no session."""
-    of_split = {what: of_splits[TRAIN] for what, of_splits in log.counts().items()}
-    if of_split["sessions"] == 0:
-        raise LogFormatError(
-            f"log '{log.name}' has no training session: give a split column or --split user"
-        )
-    return of_split
+def ids_of_items(items: CategoricalField, others: CategoricalField, texts: pl.Series) -> IntArray:
+    """Feature id of each item: its own as a candidate, or among the items of actions alone; shape
+    (n,)."""
+    displayed, acted = (Vocabulary(part.values).codes(texts) for part in (items, others))
+    ids = np.where(displayed >= 0, displayed + items.start + 1, acted + others.start + 1)
+    return ids.astype(np.int32)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class TrainingPosition:
 
 @dataclass
 class OptimiserState:
-    """What a player's optimiser remembers."""
+    """Memory of a player's optimiser."""
 
     counters: tuple[float, float]
     """steps taken, and the logarithm of the weight decay of them all"""
@@ -97,16 +97,6 @@ class TrainerState:
     random_of_card: Tensor | None
 
 
-class Resumable(Protocol):
-    """A training that can stop and go on: `game.loop.Trainer`."""
-
-    def state(self) -> TrainerState:
-        """All that it needs to go on."""
-
-    def load_state(self, state: TrainerState) -> None:
-        """Go on from there."""
-
-
 @dataclass(frozen=True)
 class TriedSetting:
     """A setting that a fit has compared with others."""
@@ -129,15 +119,13 @@ def trials_as_facts(trials: Sequence[TriedSetting]) -> list[dict[str, Any]]:
     for one in facts:
         if one["val_loss"] == sys.float_info.max:
             one["val_loss"] = None
-    return [
-        {key: value for key, value in one.items() if value == value}  # NaN is not itself
-        for one in facts
-    ]
+    # NaN is not itself
+    return [{key: value for key, value in one.items() if value == value} for one in facts]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What the file of a run holds."""
+    """Content of the file of a run."""
 
     config: Config
     """as it was asked for"""
@@ -199,8 +187,8 @@ class Checkpointer:
         self._asked = None if checkpoint is None else dataclasses.replace(checkpoint, trainer=None)
         self._due, self.kept = 0.0, _when(self._former)
 
-    def begin(self, trainer: Resumable) -> TrainerState | None:
-        """Bring the first trainer to where the former run was, and return that; of any other, note
+    def begin(self, load: Callable[[TrainerState], None]) -> TrainerState | None:
+        """Let the first trainer load where the former run was, and return that; of any other, note
         that it begins.
 
         Raises:
@@ -212,14 +200,14 @@ class Checkpointer:
             self.on_begin()
             return None
         with damage_named(self.file or Path("the first process's checkpoint"), "training"):
-            trainer.load_state(former)
+            load(former)
         return former
 
-    def after_epoch(self, trainer: Resumable, last: bool = False) -> None:
+    def after_epoch(self, state: Callable[[], TrainerState], last: bool = False) -> None:
         """Save if there was time enough; always after the last epoch."""
         started = time.perf_counter()
         if last or started > self._due:
-            self._write(trainer.state())
+            self._write(state())
             ended = time.perf_counter()
             self._due = ended + (ended - started) / SHARE
 

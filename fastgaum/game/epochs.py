@@ -1,4 +1,4 @@
-"""What a training tells of its epochs: a row of figures each, and who is told."""
+"""Figures of epochs, a row each, and observers of a fit."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class Optimiser(Protocol):
         """Go on counting from here."""
 
     def state(self) -> dict[str, Tensor]:
-        """What a step remembers beside the counters, by name, in the optimiser's own memory."""
+        """Memory of a step beside the counters, by name; the optimiser's own."""
 
     def settle(self) -> None:
         """Give every table row the weight decay that it has waited for."""
@@ -291,8 +291,8 @@ class ReferenceGame(Game):
 
     @torch.no_grad()
     def _generated_tokens(self, batch: BatchTensors) -> Bags | None:
-        """What the generator would have chosen at each token, drawn on the logged state; None for
-        logged histories."""
+        """Draw the generator's choice at each token, on the logged state; None for logged
+        histories."""
         if self.config.states == "logged":
             return None
         self.networks.eval()

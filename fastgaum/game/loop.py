@@ -79,11 +79,7 @@ class Trainer:
         """
         networks, config = game.networks, game.config
         self.game, self.networks, self.config = game, networks, config
-        self.regulariser, self.data, self.observers = (
-            game.regulariser,
-            data,
-            observers or Observers(),
-        )
+        self.data, self.observers = data, observers or Observers()
         self.processes, self.checkpointer = processes or Processes(), checkpointer or Checkpointer()
         self.starts = starts
         self.device = next(networks.parameters()).device
@@ -105,7 +101,7 @@ class Trainer:
         """
         error: BaseException | None = None
         try:
-            former = self.checkpointer.begin(self)
+            former = self.checkpointer.begin(self.load_state)
             # an observer sees the best weights so far
             self.observers.on_fit_begin(self.config, self.rows)
             if former is not None:
@@ -152,7 +148,7 @@ class Trainer:
                     at.drops, at.waited = at.drops - 1, 0
                     self._restore()
                     self._set_learning_rates(self.config.lr_drops)
-            self.checkpointer.after_epoch(self, last=at.ended or at.epochs == epochs)
+            self.checkpointer.after_epoch(self.state, last=at.ended or at.epochs == epochs)
         self._restore()
 
     def _averaged_rounds(self) -> None:
@@ -177,7 +173,7 @@ class Trainer:
                     self._restore()
                     at.ended, at.drops = at.drops == 0, max(at.drops - 1, 0)
                 at.epochs += 1
-                self.checkpointer.after_epoch(self, last=at.ended or at.epochs == epochs)
+                self.checkpointer.after_epoch(self.state, last=at.ended or at.epochs == epochs)
         self._restore()
 
     def _set_learning_rates(self, drops: int) -> None:
@@ -205,7 +201,7 @@ class Trainer:
             self.best_score = math.inf
             at.ended = self._validated("generator", math.nan, rate).gap < CATCH_UP_GAP
             at.epochs += 1
-            self.checkpointer.after_epoch(self)
+            self.checkpointer.after_epoch(self.state)
 
     def _generator_only(self, batch: BatchTensors) -> float:
         self.game.generator_turn(batch, self.config.generator_steps)
@@ -335,8 +331,7 @@ class Trainer:
         return row
 
     def _figures(self, held: HeldBatches, *, calibrated: bool = False) -> Figures:
-        total = self.processes.sum
-        eta, outside = self.config.eta, self.game.outside
+        game, eta, total = self.game, self.config.eta, self.processes.sum
         return figures(
-            self.game.outputs, held, self.regulariser, eta, outside, total, calibrated=calibrated
+            game.outputs, held, game.regulariser, eta, game.outside, total, calibrated=calibrated
         )

@@ -118,8 +118,7 @@ class StockOptimiser:
         self.steps, self.log_decay = int(steps), log_decay
 
     def state(self) -> dict[str, Tensor]:
-        """What a step remembers beside the counters, by name, in the optimiser's own memory: it may
-        be written to."""
+        """Memory of a step beside the counters, by name; the optimiser's own, to be written to."""
         tensors: dict[str, Tensor] = {}
         for i, parameter in enumerate(self.dense):
             tensors |= {

@@ -17,7 +17,7 @@ from fastgaum.features.batches import assemble
 from fastgaum.features.sessions import EncodedSessions, blocks
 from fastgaum.game.game import exact_loss, optimality_gap
 from fastgaum.metrics.precision import precision_at_k
-from fastgaum.nets.regularisers import ChoiceDistribution, Regulariser, Shannon
+from fastgaum.nets.regularisers import Regulariser, Shannon
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 SCORING_SESSIONS = 1024
@@ -45,6 +45,8 @@ class ScoredSessions:
     """always "reward"; "generator" where the model has one"""
     gap: FloatArray | None = None
     """optimality gap per event; None without a generator"""
+    loss: FloatArray | None = None
+    """Fenchel–Young loss of the reward per event; None where nothing asks for it"""
 
     @classmethod
     def joined(cls, parts: Sequence[ScoredSessions]) -> ScoredSessions:
@@ -69,18 +71,6 @@ Outputs = Callable[[BatchTensors], tuple[Tensor, Tensor | None]]
 HELD_EVENTS = 50_000
 """sessions that are scored after every epoch stay assembled up to so many events; above, they are
 assembled each time"""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Both heads over the scored sessions, in their order."""
-
-    reward: HeadScores
-    generator: HeadScores | None
-    loss: FloatArray
-    """Fenchel–Young loss of the reward per event"""
-    gap: FloatArray | None
-    """optimality gap per event"""
 
 
 @dataclass(frozen=True)
@@ -139,8 +129,7 @@ def figures(
     *,
     calibrated: bool = False,
 ) -> Figures:
-    """What an epoch is judged by, summed batch by batch: the scores of a large split are never held
-    at once.
+    """Sum an epoch's figures batch by batch: the scores of a large split are never held at once.
 
     `total` sums over the processes that score a part each; `calibrated` asks for the calibrated
     loss too.
@@ -150,13 +139,15 @@ def figures(
     for batch in batches:
         scores = score(outputs, [batch], regulariser, eta, outside)
         totals[4:] += batch.n_events, len(batch.clicked)
+        utility = scores.heads["reward"].scores
         if calibrated:
-            of_scales += _nll_of_scales(eta * scores.reward.scores, batch, outside)
-        totals[0] += scores.loss.sum(dtype=np.float64)
-        totals[1] += _hits(scores.reward.scores, batch)
-        if scores.generator is not None and scores.gap is not None:
+            of_scales += _nll_of_scales(eta * utility, batch, outside)
+        if scores.loss is not None:
+            totals[0] += scores.loss.sum(dtype=np.float64)
+        totals[1] += _hits(utility, batch)
+        if scores.gap is not None:
             has_generator = True
-            totals[2] += _hits(scores.generator.log_probs, batch)
+            totals[2] += _hits(scores.heads["generator"].log_probs, batch)
             totals[3] += scores.gap.sum(dtype=np.float64)
     sums = total([*totals.tolist(), *of_scales.tolist()])
     of_loss, hits, of_generator, of_gap, n_events, n_clicked = sums[: len(totals)]
@@ -205,36 +196,27 @@ def score(
     regulariser: Regulariser,
     eta: float,
     outside: bool,
-) -> Scores:
+) -> ScoredSessions:
     """Score batches in order. `outputs` are `Networks.outputs`, or those of a game."""
-    parts: list[tuple[list[Tensor], list[Tensor], Tensor, Tensor | None]] = []
+    heads: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"reward": []}
+    losses, gaps = [], []
     for batch in batches:
+        offsets = batch.display_offsets
         utility, logits = outputs(batch)
-        best = regulariser.best_response(eta * utility, batch.display_offsets, outside)
-        loss = exact_loss(utility, batch, regulariser, eta, outside)
-        generator: list[Tensor] = []
-        gap = None
+        best = regulariser.best_response(eta * utility, offsets, outside)
+        heads["reward"].append((utility, best.log_probs, best.outside_log_prob))
+        losses.append(exact_loss(utility, batch, regulariser, eta, outside))
         if logits is not None:
-            dist = regulariser.link(logits, batch.display_offsets, outside)
-            gap = optimality_gap(dist, utility, batch, regulariser, eta, outside)
-            generator = _head(logits, dist)
-        parts.append((_head(utility, best), generator, loss, gap))
-    has_generator = bool(parts) and parts[0][3] is not None
-    return Scores(
-        reward=_join([part[0] for part in parts]),
-        generator=_join([part[1] for part in parts]) if has_generator else None,
-        loss=_numpy([part[2] for part in parts]),
-        gap=_numpy([part[3] for part in parts if part[3] is not None]) if has_generator else None,
+            dist = regulariser.link(logits, offsets, outside)
+            own = (logits, dist.log_probs, dist.outside_log_prob)
+            heads.setdefault("generator", []).append(own)
+            gaps.append(optimality_gap(dist, utility, batch, regulariser, eta, outside))
+    return ScoredSessions(
+        {name: HeadScores(*map(_numpy, zip(*parts, strict=True))) for name, parts in heads.items()},
+        _numpy(gaps) if gaps else None,
+        _numpy(losses),
     )
 
 
-def _head(scores: Tensor, dist: ChoiceDistribution) -> list[Tensor]:
-    return [scores, dist.log_probs, dist.outside_log_prob]
-
-
-def _join(heads: list[list[Tensor]]) -> HeadScores:
-    return HeadScores(*(_numpy([head[i] for head in heads]) for i in range(3)))
-
-
-def _numpy(parts: list[Tensor]) -> FloatArray:
+def _numpy(parts: Sequence[Tensor]) -> FloatArray:
     return np.concatenate([part.cpu().numpy() for part in parts]).astype(np.float32, copy=False)

@@ -23,18 +23,17 @@ import polars as pl
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.fixed import Vectors
 from fastgaum.errors import ConfigError, did_you_mean
-from fastgaum.features.actions import ids_of_items
+from fastgaum.features.compatibility import check_columns
 from fastgaum.features.item_vectors import ItemVectors, component_names
 from fastgaum.features.numbers import (
     LOG_VIEWS,
     item_numbers,
-    log_views,
     number_columns,
     totals_of,
 )
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.vocabulary import OF_PLACE
+from fastgaum.features.vocabulary import OF_PLACE, ids_of_items
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.logs.columns import Vocabulary, show
 from fastgaum.logs.log import SessionLog
@@ -185,7 +184,7 @@ class _LogFields:
     """A log's fields by item of a catalogue, the unknown item last."""
 
     def __init__(self, space: FeatureSpace, log: SessionLog, item_ids: pl.Series) -> None:
-        space.check_fields(log)
+        check_columns(space, log)
         self.log, self.space = log, space
         train = log.sessions_in("train")
         part = select_sessions(log, train if len(train) else log.sessions_in("all"))
@@ -208,7 +207,7 @@ class _LogFields:
         if LOG_VIEWS in self.space.number_names:
             assert self.log.views is not None
             views = self._means(self.log.views[self.candidates].astype(np.float64), 1.0)
-            values[LOG_VIEWS] = log_views(np.maximum(np.rint(views), 1)).astype(np.float32)
+            values[LOG_VIEWS] = np.log(np.maximum(np.rint(views), 1)).astype(np.float32)
         return values
 
     def _numbers(self, name: str) -> FloatArray:
@@ -246,7 +245,7 @@ class _LogFields:
 
 
 class ActionIds:
-    """Bags of the actions that users may be told, as `features.actions` makes them."""
+    """Bags of the actions that users may be told, as `features.coded_log` makes them."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         space = catalogue.space

@@ -21,6 +21,8 @@ from fastgaum.arrays import FloatArray
 from fastgaum.checkpoint import State, save_state
 from fastgaum.errors import ConfigError, require_known, require_whole
 from fastgaum.features.batches import batches
+from fastgaum.features.compatibility import check_columns
+from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
@@ -196,7 +198,7 @@ class ChoiceModel(ABC):
             FeatureMismatchError: the log's fields are not the training log's.
         """
         space = self._checked_space(log, split)
-        space.check_fields(log)
+        check_columns(space, log)
         return count_seen(space.trained, log, split)
 
     def score(
@@ -211,15 +213,13 @@ class ChoiceModel(ABC):
             NumericsError: a utility is not finite.
         """
 
-        def scored(of: SessionLog, part: EncodedSessions) -> tuple[EncodedSessions, ScoredSessions]:
-            return part.without_bags(), checked_scores(scorer(part), of, part)
+        def scored(of: SessionLog, part: EncodedSessions) -> ScoredSessions:
+            return checked_scores(scorer(part), of, part)
 
         encoder = self._encoder(log, split)
         scorer = self._scorer(log.count("candidates", split))
         parts = list(self._parts(encoder, log, split, scored, progress))
-        return EncodedSessions.joined([part for part, _ in parts]), ScoredSessions.joined(
-            [scores for _, scores in parts]
-        )
+        return encoder.encode_items(log.sessions_in(split)), ScoredSessions.joined(parts)
 
     def predict(
         self, log: SessionLog, split: SplitName = "all", *, at_place: Place = "own"
@@ -369,7 +369,7 @@ class ChoiceModel(ABC):
     def _encoder(self, log: SessionLog, split: SplitName) -> SessionEncoder:
         """The encoder of a log. It comes before anything else that is done with the log: what is
         wrong is then said at once."""
-        return self._checked_space(log, split).encoder(log)
+        return Encoder(self._checked_space(log, split), log)
 
     def _checked_space(self, log: SessionLog, split: SplitName) -> FeatureSpace:
         """The feature space, for a split that the log has."""

@@ -12,7 +12,7 @@ from fastgaum.arrays import FloatArray
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.game.scoring import HeadScores, Outputs, ScoredSessions, score
+from fastgaum.game.scoring import Outputs, ScoredSessions, score
 from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
 from fastgaum.nets.examination import Place
 from fastgaum.nets.networks import Networks
@@ -108,17 +108,8 @@ class NetworksModel(ChoiceModel):
         return outputs
 
     def _scored_by(self, outputs: Outputs, encoded: EncodedSessions) -> ScoredSessions:
-        scores = score(
-            outputs,
-            self._batches(encoded),
-            self.regulariser,
-            self.config.eta,
-            self.outside,
-        )
-        heads: dict[str, HeadScores] = {"reward": scores.reward}
-        if scores.generator is not None:
-            heads["generator"] = scores.generator
-        return ScoredSessions(heads, scores.gap)
+        batches = self._batches(encoded)
+        return score(outputs, batches, self.regulariser, self.config.eta, self.outside)
 
     def _networks(self) -> Networks:
         if self.networks is None:

@@ -23,7 +23,7 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.fixed import FixedScorer
 from fastgaum.errors import ConfigError, NumericsError, did_you_mean
 from fastgaum.features.item_vectors import component_names
-from fastgaum.features.numbers import LOG_VIEWS, log_views
+from fastgaum.features.numbers import LOG_VIEWS
 from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.columns import show
@@ -205,7 +205,7 @@ class OnlineModel:
             return numbers
         if not (numbers >= 1).all():
             raise ConfigError(f"view counts are at least 1, got {numbers.min():g}")
-        return log_views(numbers).astype(np.float32)
+        return np.log(numbers).astype(np.float32)
 
     def action_ids(self, item: str, action: str, given: Mapping[str, object]) -> IntArray:
         """Feature ids of an action, (1, n_fields). Raises ConfigError as `OnlineUser.acted`."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import ConfigError
-from fastgaum.features.ordered import encode_training, training_order
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_training, grow_training
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.loop import TrainingData
 from fastgaum.logs.cut import slice_sessions
@@ -59,12 +60,11 @@ class Prepared:
                 "actions after its choices: use states = logged"
             )
         if former is None:
-            space, train = FeatureSpace.fit_training(log, *made_of)
+            space, train = fit_training(log, *made_of)
         else:
-            space = former.grown(log)
-            train = encode_training(space.encoder(log), training_order(log), former=former)
+            space, train = grow_training(former, log)
         require_validation(log)
-        validation = space.encoder(log).for_training(log.sessions_in("validation"))
+        validation = Encoder(space, log).encode(log.sessions_in("validation"))
         return cls(log, space, TrainingData(train, validation))
 
 

@@ -33,6 +33,9 @@ class SessionEncoder(Protocol):
     def encode(self, rows: IntArray) -> EncodedSessions:
         """The sessions `rows` as bags."""
 
+    def encode_items(self, rows: IntArray) -> EncodedSessions:
+        """The same with the ids of items alone."""
+
 
 def worked_parts(
     encoder: SessionEncoder,

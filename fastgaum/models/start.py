@@ -12,6 +12,7 @@ from torch import Tensor
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.vocabulary import former_ids
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.splits import offers_no_click
@@ -75,7 +76,7 @@ def start_from(networks: Networks, space: FeatureSpace, start: NetworksModel) ->
     assert start.networks is not None
     assert start.space is not None
     weights, n_former = start.networks.state_dict(), start.space.n_ids
-    ids = torch.from_numpy(space.former_ids(start.space)).long()
+    ids = torch.from_numpy(former_ids(space.fields, start.space.fields)).long()
     for name, own in networks.state_dict().items():
         own.copy_(_grown(name, weights[name], own.shape, ids, n_former))
 

@@ -18,9 +18,9 @@ from fastgaum.engine.fixed import FixedRecurrent, FixedScorer, Vectors, rows_of_
 from fastgaum.engine.scorer import DisplayBatch, parts_of
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import bags_of_candidates
-from fastgaum.features.event_numbers import places_of
 from fastgaum.features.session_counts import SessionCounts
-from fastgaum.features.vocabulary import OF_PLACE, rows_of_places
+from fastgaum.features.sessions import places_of
+from fastgaum.features.vocabulary import ids_of_places
 from fastgaum.kernels.bag_linear import BagArrays
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.choice import Softmax, choice_probs
@@ -76,17 +76,7 @@ class FixedNetworks:
             at for at, part in enumerate(space.context) if part.source == "context_item"
         ]
         self.context_starts = np.array([part.start + 1 for part in space.context], np.int32)
-        of_place = [at for at, one in enumerate(space.categorical) if one.source in OF_PLACE]
-        self.place_columns = slice(of_place[0], of_place[-1] + 1) if of_place else slice(0, 0)
-        self.ids_of_places = np.zeros((1, 0), np.int32)
-        if of_place:
-            fields = [space.categorical[at] for at in of_place]
-            n = len(fields[0].values)
-            places = np.append(np.arange(n), n).astype(np.int32)
-            rows = rows_of_places(space.categorical, space.grid, places)
-            ids = [rows[part.source] + np.int32(part.start + 1) for part in fields]
-            self.ids_of_places = np.stack(ids, 1)
-            """ids of each place, the last those of any further one"""
+        self.place_columns, self.ids_of_places = ids_of_places(space.categorical, space.grid)
 
     def with_vectors(self, vectors: Vectors, n_vectors: int) -> FixedNetworks:
         """The same networks, which read the standardised vectors of n_vectors items."""
@@ -204,8 +194,7 @@ class Users:
         networks, offsets = self.networks, shown.offsets
         if len(networks.ids_of_places) > 1:
             places = np.zeros_like(shown.items) if set_size else places_of(offsets)
-            places = np.minimum(places, len(networks.ids_of_places) - 1)
-            ids[:, networks.place_columns] = networks.ids_of_places[places]
+            ids[:, networks.place_columns] = networks.ids_of_places.take(places, 0, mode="clip")
         whole = np.empty((len(ids), networks.n_numbers), np.float32)
         whole[:, : numbers.shape[1]] = numbers
         parts = parts_of(offsets)

@@ -95,7 +95,7 @@ class PooledEvents:
         for seed in resplits:
             split = split_log(log, seed)
             part = select_sessions(split, split.sessions_in("test"))
-            users.append(part.users(split))
+            users.append(np.repeat(split.users[part.rows], np.diff(part.session_offsets)))
             sizes.append(np.diff(part.display_offsets))
         return cls(np.concatenate(users), np.concatenate(sizes), tuple(map(len, users)))
 

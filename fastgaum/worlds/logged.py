@@ -17,7 +17,8 @@ import numpy.typing as npt
 from fastgaum.arrays import BoolArray, IntArray, KeyArray, LongArray
 from fastgaum.engine.scorer import DisplayBatch, parts_of
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.coded_log import CodedLog
+from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import pick_rows
@@ -57,11 +58,12 @@ class LoggedContexts:
         self.session_offsets: LongArray = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         events = np.repeat(starts - self.session_offsets[:-1], lengths)
         events = (events + np.arange(len(events))).astype(np.int32)
-        encoder = rows.space.encoder(log).context
+        coded = CodedLog(rows.space, log)
         item_of_code = Vocabulary(rows.catalogue.item_ids).codes(log.item_ids)
         # one entry more: a value that is no item of the log
-        items = np.append(item_of_code, np.int32(-1))[encoder.items(events)]
-        self.contexts = EncodedContext(encoder.ids(events), items, encoder.numbers(events))
+        items = np.append(item_of_code, np.int32(-1))[coded.context_items(events)]
+        ids, numbers = coded.context_ids(events), coded.context_numbers(events)
+        self.contexts = EncodedContext(ids, items, numbers)
 
     def at(self, events: LongArray) -> EncodedContext:
         """The contexts of those events."""
@@ -152,7 +154,7 @@ class LoggedStarts:
             raise LogFormatError(
                 f"log '{log.name}' has no session in split '{split}' to start users from"
             )
-        encoded = catalogue.space.encode(log, rows)
+        encoded = Encoder(catalogue.space, log).encode(rows)
         self.session_offsets = encoded.session_offsets
         self.display_offsets = encoded.display_offsets
         self.choices, self.ids, self.numbers = encoded.choices, encoded.ids, encoded.numbers

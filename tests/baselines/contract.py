@@ -13,6 +13,7 @@ import pytest
 
 from fastgaum.baselines.base import Baseline
 from fastgaum.baselines.registry import load_model
+from fastgaum.features.encoder import Encoder
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.metrics.intervals import paired_difference
@@ -68,7 +69,7 @@ def check_beats_random(model: Baseline, n_events: int = 3000) -> None:
 
 def scores_of(model: Baseline, log: SessionLog, rows: np.ndarray) -> np.ndarray:
     assert model.space is not None
-    return model._all_scores(model.space.encode(log, rows))
+    return model._all_scores(Encoder(model.space, log).encode(rows))
 
 
 def _check_repeats(model: Baseline, log: SessionLog) -> None:
@@ -83,7 +84,7 @@ def _check_past_only(model: Baseline, log: SessionLog) -> None:
     """Other choices at t and after leave the scores up to t as they were."""
     assert model.space is not None
     row = np.array([np.argmax(np.diff(log.session_offsets))], np.int32)
-    encoded = model.space.encode(log, row)
+    encoded = Encoder(model.space, log).encode(row)
     sizes = np.diff(encoded.display_offsets)
     before = model._all_scores(encoded)
     for t in range(encoded.n_events):

@@ -11,6 +11,7 @@ import torch
 from fastgaum.baselines.deep_fm import DeepFm
 from fastgaum.baselines.gradient import mean_of_choices
 from fastgaum.features.batches import assemble
+from fastgaum.features.encoder import Encoder
 from fastgaum.nets.bags import bag_sum
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import to_tensors
@@ -25,7 +26,7 @@ def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None
     model = DeepFm(protocol=protocol, epochs=1, id_dropout=0.8, loss="logistic")
     model.fit(log)
     assert model.space is not None
-    encoded = model.space.encode(log, log.sessions_in("all"))
+    encoded = Encoder(model.space, log).encode(log.sessions_in("all"))
     batch = to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
     network = model.network.eval()
     with torch.no_grad():

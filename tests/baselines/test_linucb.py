@@ -8,8 +8,9 @@ import pytest
 
 from fastgaum.baselines.linucb import LinUcb
 from fastgaum.config import Protocol
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_training
 from fastgaum.features.ordered import ONCE
-from fastgaum.features.space import FeatureSpace
 from tests.baselines.contract import scores_of
 from tests.builders import log_of, random_log
 
@@ -22,8 +23,8 @@ def test_the_dense_regression_gives_the_same_scores(protocol: Protocol) -> None:
     model = LinUcb(protocol=protocol, alpha=0.7, ridge=2.5)
     model.fit(log)
     assert model.space is not None
-    _, train = FeatureSpace.fit_encoded(log, ONCE, protocol, relations=bool(model.relations))
-    test = model.space.encode(log, log.sessions_in("test"))
+    _, train = fit_training(log, protocol, relations=bool(model.relations), order=ONCE)
+    test = Encoder(model.space, log).encode(log.sessions_in("test"))
     n_rows = len(model.space.item_counts.choices) + 1
 
     def features(encoded: object) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.features.batches import assemble
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.fitting import fit_training
 from fastgaum.logs.log import SessionLog
 from fastgaum.nets.segments import segment_logsumexp
 from tests.builders import put, random_log
@@ -37,7 +37,7 @@ def test_the_gradient_is_zero_at_the_weights(protocol: str, no_click: float) -> 
     assert model.space is not None
     # a fit reads training sessions in orders, each of them with what was counted before
     order = model._training_order(log)
-    _, encoded = FeatureSpace.fit_encoded(log, order, protocol, relations=bool(model.relations))
+    _, encoded = fit_training(log, protocol, relations=bool(model.relations), order=order)
     batch = assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
     rows = model._design(batch)
     dense = np.column_stack([rows.times(unit) for unit in np.eye(len(model.weights))])

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from fastgaum.baselines.neighbours import CascadeSessionKnn, ItemKnn, VectorSessionKnn, _SessionKnn
 from fastgaum.features.batches import assemble
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space, fit_training
 from fastgaum.features.ordered import ONCE
-from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.baselines.contract import co_choice_log, scores_of
@@ -23,14 +24,14 @@ modest = settings(max_examples=8, deadline=None)
 
 
 def all_sessions(log: SessionLog) -> BatchTensors:
-    space = FeatureSpace.fit(log)
-    encoded = space.encode(log, log.sessions_in("all"))
+    space = fit_space(log)
+    encoded = Encoder(space, log).encode(log.sessions_in("all"))
     return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
 
 
 def events_of(log: SessionLog) -> Iterator[tuple[list[int], list[int]]]:
     """The choices before each event, oldest first, and its candidates; items of training, or -1."""
-    displayed = FeatureSpace.fit(log).encode(log, log.sessions_in("all")).ids[:, 0] - 2
+    displayed = Encoder(fit_space(log), log).encode(log.sessions_in("all")).ids[:, 0] - 2
     for start, stop in zip(log.session_offsets[:-1], log.session_offsets[1:], strict=True):
         before: list[int] = []
         for event in range(start, stop):
@@ -42,7 +43,7 @@ def events_of(log: SessionLog) -> Iterator[tuple[list[int], list[int]]]:
 
 def chosen_in_training(log: SessionLog, of: np.ndarray) -> list[set[int]]:
     """The items that each user or session of `of` chose, a set each."""
-    ids = FeatureSpace.fit(log).encode(log, log.sessions_in("all")).ids[:, 0] - 2
+    ids = Encoder(fit_space(log), log).encode(log.sessions_in("all")).ids[:, 0] - 2
     sets: dict[int, set[int]] = {}
     for session in log.sessions_in("train"):
         mine = sets.setdefault(int(of[session]), set())
@@ -115,7 +116,7 @@ def test_sessions_equal_their_twin(
 ) -> None:
     log = random_log(seed, n_sessions=30, n_items=40, no_click=0.3)
     model = kind(neighbours=most, shrinkage=shrinkage, repeat=repeat)
-    model.space, train = FeatureSpace.fit_encoded(log, ONCE)
+    model.space, train = fit_training(log, order=ONCE)
     model._learn(train)
     training = chosen_in_training(log, np.arange(log.n_sessions))
     expected = []

@@ -9,6 +9,7 @@ import torch
 
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.features.batches import Batch, assemble
+from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import UNKNOWN_ITEM_ID
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.baselines.contract import check_baseline
@@ -26,7 +27,7 @@ def fitted(**settings: object) -> tuple[SessionRnn, BatchTensors]:
     assert model.space is not None
     rows = log.sessions_in("train")
     return model, to_tensors(
-        assemble(model.space.encode(log, rows), np.arange(len(rows), dtype=np.int32))
+        assemble(Encoder(model.space, log).encode(rows), np.arange(len(rows), dtype=np.int32))
     )
 
 

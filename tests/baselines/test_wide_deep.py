@@ -10,7 +10,8 @@ from fastgaum.baselines.gradient import last_choices, mean_of_choices
 from fastgaum.baselines.wide_deep import WideDeepCcf, WideDeepLr, cross_rows
 from fastgaum.errors import NumericsError
 from fastgaum.features.batches import assemble
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.nets.tensors import to_tensors
 from tests.builders import random_log
 
@@ -20,7 +21,7 @@ BOTH = pytest.mark.parametrize("model", [WideDeepLr, WideDeepCcf])
 def test_the_user_is_the_mean_of_the_earlier_choices() -> None:
     """Against a loop over events."""
     log = random_log(3, n_sessions=30, no_click=0.3)
-    encoded = FeatureSpace.fit(log).encode(log, log.sessions_in("all"))
+    encoded = Encoder(fit_space(log), log).encode(log.sessions_in("all"))
     source = assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
     batch = to_tensors(source)
     embedded = torch.randn(batch.tokens.n_bags, 3)

@@ -20,8 +20,9 @@ from fastgaum.baselines.xgboost_trees import (
 )
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import to_tensors
 from tests.builders import random_log
@@ -31,7 +32,7 @@ BOTH = pytest.mark.parametrize("model", [XgboostSoftmax, XgboostRank])
 
 def encoded_log(no_click: float = 0.3) -> EncodedSessions:
     log = random_log(3, n_sessions=30, no_click=no_click)
-    return FeatureSpace.fit(log).encode(log, log.sessions_in("all"))
+    return Encoder(fit_space(log), log).encode(log.sessions_in("all"))
 
 
 @pytest.mark.parametrize("outside", [False, True])

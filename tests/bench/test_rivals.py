@@ -14,7 +14,8 @@ from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.bench.rivals.two_towers import Displays, TwoTowers
 from fastgaum.config import Config
 from fastgaum.features.batches import Batch, assemble, batches
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.game.game import ReferenceGame
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
@@ -32,8 +33,8 @@ def test_stock_torch_takes_our_steps(no_click: float) -> None:
     one batch, and with the weight decay that they wait for, both are the same."""
     config = Config.from_preset("paper-lstm", **PLAIN)
     log = random_log(3, n_sessions=60, n_items=30, max_length=6, no_click=no_click)
-    space = FeatureSpace.fit(log, "identity", set_context=False)
-    encoded = space.encode(log, log.sessions_in("train"))
+    space = fit_space(log, "identity", set_context=False)
+    encoded = Encoder(space, log).encode(log.sessions_in("train"))
     batch = next(batches(encoded, 20, np.random.default_rng(0)))
     torch.manual_seed(0)
     networks = Networks(config, space.n_ids, space.n_numbers)
@@ -61,10 +62,9 @@ def _batch(lengths: list[int], size: int) -> Batch:
     chosen."""
     items = itertools.count()
     log = log_of([[([next(items) for _ in range(size)], 0) for _ in range(n)] for n in lengths])
-    encoded = FeatureSpace.fit(log, "identity", set_context=False).encode(
-        log, np.arange(len(lengths), dtype=np.int32)
-    )
-    return assemble(encoded, np.arange(len(lengths), dtype=np.int32))
+    everything = np.arange(len(lengths), dtype=np.int32)
+    space = fit_space(log, "identity", set_context=False)
+    return assemble(Encoder(space, log).encode(everything), everything)
 
 
 def test_flops_of_a_round_counted_by_hand() -> None:

@@ -3,9 +3,9 @@ the item that the context holds."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.checkpoint import save_state
-from fastgaum.errors import CheckpointError, FeatureMismatchError, LogFormatError
-from fastgaum.features.batches import assemble
-from fastgaum.features.encoder import N_RESERVED
+from fastgaum.errors import FeatureMismatchError, LogFormatError
+from fastgaum.features.encoder import N_RESERVED, Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_formulas import context_numbers
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.model_file import MODEL_FORMAT, load_model_state, model_state, space_in
-from tests.builders import change_state, permuted_within_sets, put, values_of
+from fastgaum.models.space_state import saved_space, space_of
+from tests.builders import permuted_within_sets, put, values_of
 from tests.logs.test_context import navigation
 
 
@@ -36,10 +35,9 @@ def all_sessions(log: SessionLog) -> np.ndarray:
     return np.arange(log.n_sessions, dtype=np.int32)
 
 
-@pytest.mark.parametrize("protocol", ["identity", "bags"])
-def test_ids_of_the_context(log: SessionLog, protocol: str) -> None:
+def test_ids_of_the_context(log: SessionLog) -> None:
     """A field that holds items has the items' ids; another's follow the candidates'."""
-    space = FeatureSpace.fit(log, protocol)
+    space = fit_space(log)
     assert [part.name for part in space.context] == ["kind", "page", "target"]
     assert space.context_holds == {
         "hour": "numbers",
@@ -51,7 +49,7 @@ def test_ids_of_the_context(log: SessionLog, protocol: str) -> None:
     assert kind.start == space.categorical[-1].stop
     assert space.n_ids == kind.stop == len(space.unknown_of_id)
     assert set(space.unknown_of_id[kind.start :].tolist()) == {kind.start}
-    encoded = space.encode(log, all_sessions(log))
+    encoded = Encoder(space, log).encode(all_sessions(log))
     row_of = {value: row for row, value in enumerate(items.values)}
     seen = {value: row for row, value in enumerate(kind.values)}
     train = np.repeat(log.split == 0, np.diff(log.session_offsets))
@@ -71,17 +69,17 @@ def test_ids_of_the_context(log: SessionLog, protocol: str) -> None:
 
 
 def test_numbers_of_the_context_are_standardised(log: SessionLog) -> None:
-    space = FeatureSpace.fit(log)
+    space = fit_space(log)
     assert space.context_number_names == ("hour",)
     train = log.columns["hour"].values[np.repeat(log.split == 0, np.diff(log.session_offsets))]
     np.testing.assert_allclose(space.context_mean, train.mean(), rtol=1e-6)
     np.testing.assert_allclose(space.context_scale, train.std(), rtol=1e-6)
-    numbers = space.encode(log, all_sessions(log)).context_numbers
+    numbers = Encoder(space, log).encode(all_sessions(log)).context_numbers
     np.testing.assert_allclose(
         numbers[:, 0], (log.columns["hour"].values - train.mean()) / train.std(), rtol=1e-5
     )
     same = np.full(log.n_events, 3, np.float32)
-    constant = FeatureSpace.fit(put(log, event={"hour": same}))
+    constant = fit_space(put(log, event={"hour": same}))
     assert constant.context_scale.tolist() == [1.0]
 
 
@@ -93,20 +91,17 @@ def test_a_number_that_is_too_large_names_its_event(log: SessionLog) -> None:
     with pytest.raises(
         LogFormatError, match=f"event '{event}' of session 's7' has 1e.31 in 'hour'"
     ):
-        FeatureSpace.fit(log).encode(broken, all_sessions(broken))
+        Encoder(fit_space(log), broken).encode(all_sessions(broken))
 
 
-@pytest.mark.parametrize("protocol", ["identity", "bags"])
-def test_a_candidate_is_the_item_of_the_context(log: SessionLog, protocol: str) -> None:
+def test_a_candidate_is_the_item_of_the_context(log: SessionLog) -> None:
     """By the item itself: of two items that training never displayed none is the other."""
-    space = FeatureSpace.fit(log, protocol)
+    assert fit_space(log, "identity").number_names == ()
+    space = fit_space(log)
     names = [name for name in space.number_names if name.startswith("same_as_")]
-    if protocol == "identity":
-        assert names == []
-        return
     assert names == ["same_as_page", "same_as_target"]
     assert space.n_numbers == 2 * len(space.number_names) - len(names) - 2, "it has no copy"
-    encoder = space.encoder(log)
+    encoder = Encoder(space, log)
     numbers = encoder.encode(all_sessions(log)).numbers * space.scale + space.mean
     event = log.event_of_candidate()
     for name in names:
@@ -135,34 +130,11 @@ def test_the_kernel_writes_one_for_the_same_item(seed: int) -> None:
     np.testing.assert_array_equal(out, expected)
 
 
-@settings(max_examples=20, deadline=None)
-@given(protocol=st.sampled_from(["identity", "bags"]), keep_last=st.booleans(), data=st.data())
-def test_batches_carry_the_context_of_their_events(
-    protocol: str, keep_last: bool, data: st.DataObject
-) -> None:
-    log = navigation(30, n_items=60)
-    encoder = FeatureSpace.fit(log, protocol, set_context=False).encoder(log)
-    rows = np.random.default_rng(1).permutation(log.n_sessions)[:20].astype(np.int32)
-    sessions = np.array(data.draw(st.lists(st.integers(0, 19), max_size=9)), np.int32)
-    encoded, read = encoder.encode(rows), encoder.for_training(rows)
-    ours, theirs = (assemble(part, sessions, keep_last) for part in (read, encoded))
-    whole = encoder.encode(all_sessions(log))
-    events = [
-        event
-        for row in rows[sessions]
-        for event in range(log.session_offsets[row], log.session_offsets[row + 1])
-    ]
-    for name in ("context_ids", "context_numbers"):
-        expected = getattr(whole, name)[events]
-        for batch in (ours, theirs):
-            value = getattr(batch, name)
-            np.testing.assert_array_equal(value, expected)
-            assert (value.dtype, value.shape) == (expected.dtype, expected.shape)
-
-
 def test_the_order_of_candidates_changes_no_context(log: SessionLog) -> None:
     permuted, order = permuted_within_sets(log)
-    ours, theirs = (FeatureSpace.fit(one).encode(one, all_sessions(one)) for one in (log, permuted))
+    ours, theirs = (
+        Encoder(fit_space(one), one).encode(all_sessions(one)) for one in (log, permuted)
+    )
     np.testing.assert_array_equal(ours.context_ids, theirs.context_ids)
     np.testing.assert_allclose(ours.numbers[order], theirs.numbers, rtol=1e-4, atol=1e-5)
 
@@ -187,7 +159,7 @@ def test_another_log_has_the_same_context(
     }
     other = put(log, event=fields, categories=categories)
     with pytest.raises(FeatureMismatchError, match=says):
-        FeatureSpace.fit(log).encoder(other)
+        Encoder(fit_space(log), other)
 
 
 @pytest.mark.parametrize("name", ["position", "event_number", "same_as_page"])
@@ -198,98 +170,93 @@ def test_names_of_the_space_are_taken(log: SessionLog, name: str) -> None:
         {"item": {name: np.zeros(log.n_items, np.float32)}},
     ):
         with pytest.raises(LogFormatError, match=f"field name '{name}' is one of the built-in"):
-            FeatureSpace.fit(put(log, **fields))
+            fit_space(put(log, **fields))
 
 
-def saved(space: FeatureSpace, folder: Path) -> Path:
-    path = folder / "m.safetensors"
-    save_state(path, MODEL_FORMAT, model_state(space, False, {}))
-    return path
-
-
-def test_a_saved_space_has_its_context(log: SessionLog, tmp_path: Path) -> None:
-    space = FeatureSpace.fit(log)
-    _, state = load_model_state(saved(space, tmp_path))
-    loaded = space_in(state)
+def test_a_saved_space_has_its_context(log: SessionLog) -> None:
+    space = fit_space(log)
+    loaded = space_of(saved_space(space))
     assert loaded.context_holds == space.context_holds
     assert loaded.n_ids == space.n_ids
-    ours, theirs = (one.encode(log, all_sessions(log)) for one in (space, loaded))
+    ours, theirs = (Encoder(one, log).encode(all_sessions(log)) for one in (space, loaded))
     for name in ("ids", "numbers", "context_ids", "context_numbers"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 
-def field(number: int, **changes: Any) -> Callable[[Any, Any], Any]:
-    return lambda about, _: about["state"]["space"]["base"]["context"][number].update(changes)
+def with_field(space: FeatureSpace, number: int, **changes: Any) -> FeatureSpace:
+    context = list(space.context)
+    context[number] = dataclasses.replace(context[number], **changes)
+    return dataclasses.replace(space, context=tuple(context))
 
 
-DAMAGES: dict[str, tuple[Callable[[Any, dict[str, np.ndarray]], Any], str]] = {
-    "ids among the candidates'": (field(0, start=5), "ids of field 'kind' start at 5"),
-    "items elsewhere": (field(1, start=2), "ids of field 'page' start at 2, 1 is required"),
-    "a candidate's source": (field(0, source="item"), "a context field has an unknown source"),
-    "items of its own": (field(0, source="context_item"), "ids of field 'kind' start at"),
-    "twice": (field(2, name="page"), "a context field is given twice"),
-    "nothing": (lambda about, _: about["state"]["space"]["base"].pop("context"), "context"),
+def with_pair(space: FeatureSpace, **values: int) -> FeatureSpace:
+    """Other values of one pair of the first table."""
+    table, *others = space.crossed
+    changed = {name: getattr(table, name).copy() for name in values}
+    for name, value in values.items():
+        changed[name][1] = value
+    return dataclasses.replace(space, crossed=(table._replace(**changed), *others))
+
+
+def with_numbers(space: FeatureSpace, *changes: str) -> FeatureSpace:
+    names = [name.replace(*changes) for name in space.number_names]
+    return dataclasses.replace(space, number_names=tuple(names))
+
+
+DAMAGES: dict[str, tuple[Callable[[FeatureSpace], FeatureSpace], str]] = {
+    "ids among the candidates'": (
+        lambda space: with_field(space, 0, start=5),
+        "ids of field 'kind' start at 5",
+    ),
+    "items elsewhere": (
+        lambda space: with_field(space, 1, start=2),
+        "ids of field 'page' start at 2, 1 is required",
+    ),
+    "a candidate's source": (
+        lambda space: with_field(space, 0, source="item"),
+        "a context field has an unknown source",
+    ),
+    "twice": (lambda space: with_field(space, 2, name="page"), "a context field is given twice"),
     "no scale": (
-        lambda _, arrays: arrays.update({"space/base/context_scale": np.zeros(1, np.float32)}),
+        lambda space: dataclasses.replace(space, context_scale=np.zeros(1, np.float32)),
         "space.context_scale holds a number that is not positive",
     ),
     "two means": (
-        lambda _, arrays: arrays.update({"space/base/context_mean": np.zeros(2, np.float32)}),
+        lambda space: dataclasses.replace(space, context_mean=np.zeros(2, np.float32)),
         r"space.context_mean has the shape \(2,\), \(1,\) is required",
     ),
     "another same_as": (
-        lambda about, _: rename(about["state"]["space"]["base"]["number_names"], "same_as_kind"),
+        lambda space: with_numbers(space, "same_as_page", "same_as_kind"),
         "'same_as_kind' is not a number that this version makes",
     ),
     "no counts of pairs": (
-        lambda about, arrays: without_pairs(about["state"]["space"], arrays),
+        lambda space: dataclasses.replace(space, crossed=()),
         "the numbers of the context are not those of its fields",
     ),
-    "a row that is no item": (
-        lambda _, arrays: arrays["space/crossed/0/items"].__setitem__(0, 10_000),
-        "a table of context and items does not fit its fields",
-    ),
+    "a row that is no item": (lambda space: with_pair(space, items=10_000), "a table of context"),
     "a pair that was never displayed": (
-        lambda _, arrays: [
-            arrays[f"space/crossed/0/{name}"].__setitem__(0, 0) for name in ("displays", "choices")
-        ],
-        "a table of context and items does not fit its fields",
+        lambda space: with_pair(space, displays=0, choices=0),
+        "a table of context",
     ),
     "a pair twice": (
-        lambda _, arrays: arrays["space/crossed/0/items"].__setitem__(
-            1, arrays["space/crossed/0/items"][0]
-        ),
-        "a table of context and items does not fit its fields",
+        lambda space: with_pair(space, items=int(space.crossed[0].items[0])),
+        "a table of context",
     ),
 }
 
 
-def without_pairs(space: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Leave the counts of pairs out."""
-    space["crossed"] = []
-    for name in [name for name in arrays if name.startswith("space/crossed")]:
-        del arrays[name]
-
-
-def rename(names: list[str], other: str) -> None:
-    """Give the first `same_as_` number another name: as many numbers vary within a display set."""
-    names[next(at for at, name in enumerate(names) if name.startswith("same_as_"))] = other
-
-
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_context_is_refused(log: SessionLog, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_context_is_refused(log: SessionLog, damage: str) -> None:
     change, says = DAMAGES[damage]
-    path = saved(FeatureSpace.fit(log), tmp_path)
-    change_state(path, change)
-    with pytest.raises((CheckpointError, ValueError), match=says):
-        space_in(load_model_state(path)[1])
+    with pytest.raises(ValueError, match=says):
+        space_of(saved_space(change(fit_space(log))))
 
 
 def test_a_log_without_context_has_none() -> None:
     log = put(navigation(20), event={}, categories={})
-    space = FeatureSpace.fit(log)
+    space = fit_space(log)
     assert (space.context, space.context_holds) == ((), {})
     assert space.n_ids == space.categorical[-1].stop
-    encoded = space.encode(log, all_sessions(log))
+    encoded = Encoder(space, log).encode(all_sessions(log))
     assert encoded.context_ids.shape == encoded.context_numbers.shape == (log.n_events, 0)
     assert pl.Series(space.number_names).str.starts_with("same_as_").sum() == 0

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from fastgaum.features.crossed import add_crossed, count_crossed, most_displayed
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import select_sessions
-from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.kernels.walks import FLOOR
 from fastgaum.logs.log import SessionLog
@@ -68,9 +69,9 @@ def naive(log: SessionLog, name: str, event: int, value: int, item: int) -> tupl
 @pytest.mark.parametrize("seed", [0, 1])
 def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
     log = log_with_context(seed)
-    space = FeatureSpace.fit(log, "bags", set_context=False)
+    space = fit_space(log, "bags", set_context=False)
     assert space.context_holds == {"goal": "items", "page": "items", "query": "categories"}
-    encoder = space.encoder(log)
+    encoder = Encoder(space, log)
     everyone = np.arange(log.n_sessions, dtype=np.int32)
     numbers = numbers_of(encoder, select_sessions(log, everyone))
     at = {name: column for column, name in enumerate(space.number_names)}
@@ -97,10 +98,10 @@ def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
 
 def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
     log = navigation(60, n_items=25, fixed=True)
-    space = FeatureSpace.fit(log, "bags", set_context=False)
+    space = fit_space(log, "bags", set_context=False)
     assert [part.name for part in space.crossed_fields if part.fixes_display] == ["page"]
     numbers = numbers_of(
-        space.encoder(log), select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
+        Encoder(space, log), select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
     )
     at = {name: column for column, name in enumerate(space.number_names)}
     new_pages = 0
@@ -125,7 +126,7 @@ def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
 
 
 def test_displays_that_vary_are_no_graph() -> None:
-    space = FeatureSpace.fit(navigation(seed=1), "bags", set_context=False)
+    space = fit_space(navigation(seed=1), "bags", set_context=False)
     assert not any(part.fixes_display for part in space.crossed_fields)
 
 

@@ -1,22 +1,28 @@
-"""Encoding a chunk at a time gives what encoding at once gives, to the bit; counting kernels equal
-plain walks."""
+"""Encoding by chunks on several threads gives what encoding at once gives, to the bit; counting
+kernels equal plain walks."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.features import encoder, sessions
+from fastgaum.errors import LogFormatError
+from fastgaum.features import sessions
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space, fit_training
+from fastgaum.features.moments import Moments
 from fastgaum.features.sessions import EncodedSessions, chunks
-from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.splits import resplit
 from tests.builders import put, random_log
 
@@ -50,48 +56,82 @@ def assert_same(ours: EncodedSessions, theirs: EncodedSessions) -> None:
         assert one is other is None or one.dtype == other.dtype, name
 
 
-@pytest.mark.parametrize("protocol", ["identity", "bags", "views"])
-@pytest.mark.parametrize("split", ["train", "test", "all"])
-@pytest.mark.parametrize("foreign", [False, True])
-def test_chunks_equal_the_whole(protocol: str, split: str, foreign: bool) -> None:
+@contextmanager
+def small_chunks(most: int, n_threads: int = 1) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sessions, "BATCH_CANDIDATES", most)
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    protocol=st.sampled_from(["identity", "bags", "views"]),
+    split=st.sampled_from(["train", "test", "all"]),
+    foreign=st.booleans(),
+    most=st.integers(20, 400),
+    n_threads=st.integers(1, 5),
+)
+def test_chunks_and_threads_change_nothing(
+    protocol: str, split: SplitName, foreign: bool, most: int, n_threads: int
+) -> None:
     log = rich_log()
-    space = FeatureSpace.fit(log, protocol, set_context=True, relations=True)
+    space = fit_space(log, protocol, relations=True)
     read = resplit(log, 3) if foreign else log
-    rows = read.sessions_in(split)  # type: ignore[arg-type]
-    whole = space.encode(read, rows)
-    one = space.encoder(read)
+    rows = read.sessions_in(split)
+    whole = Encoder(space, read).encode(rows)
+    with small_chunks(most, n_threads):
+        assert_same(Encoder(space, read).encode(rows), whole)
+        together = fit_training(log, protocol, relations=True)[1]
+    with small_chunks(most):
+        assert_same(together, fit_training(log, protocol, relations=True)[1])
+    one = Encoder(space, read)
     parts = [one.encode(rows[at : at + 7]) for at in range(0, len(rows), 7)]
-    assert_same(EncodedSessions.joined(parts), whole)
+    for name in ("ids", "base", "context_ids", "context_numbers"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(joined, getattr(whole, name))
+    items = one.encode_items(rows)
+    np.testing.assert_array_equal(items.ids, whole.ids[:, :1])
     # in any order, too: an encoder keeps nothing of what it encoded before
-    assert_same(one.encode(rows[::-1].copy()), space.encode(read, rows[::-1].copy()))
+    assert_same(one.encode(rows[::-1].copy()), Encoder(space, read).encode(rows[::-1].copy()))
 
 
-def test_the_encoder_s_own_chunks_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = rich_log(1)
-    whole = FeatureSpace.fit(log, relations=True)
-    rows = log.sessions_in("all")
-    expected = whole.encode(log, rows)
-    monkeypatch.setattr(sessions, "CHUNK_EVENTS", 6)
-    monkeypatch.setattr(encoder, "chunks", lambda log, rows: chunks(log, rows, 3))
-    assert_same(whole.encode(log, rows), expected)
+def with_numbers_too_large(log: SessionLog, events: list[int]) -> SessionLog:
+    price = np.ones(log.n_candidates, np.float32)
+    price[np.asarray(log.display_offsets)[events]] = 1e31
+    return put(log, candidate={"price": price})
 
 
-def test_moments_by_chunks_equal_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastgaum.features import vocabulary
+def test_the_first_session_at_fault_is_named() -> None:
+    good = with_numbers_too_large(random_log(3, n_sessions=60), [])
+    space = fit_space(good)
+    bad = with_numbers_too_large(good, [good.n_events // 3, good.n_events - 1])
+    first = int(np.searchsorted(bad.session_offsets, bad.n_events // 3, "right")) - 1
+    for n in (1, 2, 4):
+        named = f"session '{bad.session_ids[first]}'"
+        with small_chunks(25, n), pytest.raises(LogFormatError, match=named):
+            Encoder(space, bad).encode(bad.sessions_in("all"))
 
-    log = rich_log(2)
-    whole = FeatureSpace.fit(log, relations=True)
-    monkeypatch.setattr(sessions, "CHUNK_EVENTS", 6)
-    monkeypatch.setattr(vocabulary, "chunks", lambda log, rows: chunks(log, rows, 3))
-    parts = FeatureSpace.fit(log, relations=True)
-    np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(parts.scale, whole.scale, rtol=1e-6)
-    for ours, theirs in zip(parts.categorical, whole.categorical, strict=True):
-        assert (ours.name, ours.start, ours.values.to_list()) == (
-            theirs.name,
-            theirs.start,
-            theirs.values.to_list(),
+
+@given(st.lists(st.integers(0, 5), max_size=6), st.integers(0, 2**16))
+def test_moments_of_blocks_combine_to_those_of_all(sizes: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    blocks = [rng.normal(3, 2, (size, 4)).astype(np.float32) for size in sizes]
+    moments, everything = Moments(), np.concatenate([np.empty((0, 4), np.float32), *blocks])
+    for block in blocks:
+        moments.add(block)
+    assert moments.count == len(everything)
+    if moments.count:
+        np.testing.assert_allclose(moments.mean, everything.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(
+            moments.squares, everything.var(0) * len(everything), rtol=1e-3, atol=1e-4
         )
+        np.testing.assert_array_equal(moments.least, everything.min(0))
+        np.testing.assert_array_equal(moments.most, everything.max(0))
 
 
 def test_chunks_hold_whole_blocks_and_every_session_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,10 +147,10 @@ def test_chunks_hold_whole_blocks_and_every_session_once(monkeypatch: pytest.Mon
 
 def test_rows_that_do_not_exist_are_refused() -> None:
     log = random_log(3)
-    space = FeatureSpace.fit(log)
+    space = fit_space(log)
     for wrong in (-1, log.n_sessions):
         with pytest.raises(IndexError, match="outside 0"):
-            space.encode(log, np.array([0, wrong], np.int32))
+            Encoder(space, log).encode(np.array([0, wrong], np.int32))
 
 
 RATES = np.array([1.0, 0.5, 0.25])

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import FeatureMismatchError, LogFormatError
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space, grow_training
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.features.vocabulary import former_ids
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import Column, SessionLog
 from tests.builders import numbers_of, put, random_log
@@ -52,13 +55,13 @@ def in_two(log: SessionLog, n: int, seed: int) -> tuple[SessionLog, SessionLog]:
 
 def numbers(space: FeatureSpace, log: SessionLog, rows: np.ndarray) -> np.ndarray:
     """Numbers of the candidates, not standardised."""
-    return numbers_of(space.encoder(log), select_sessions(log, rows.astype(np.int32)))
+    return numbers_of(Encoder(space, log), select_sessions(log, rows.astype(np.int32)))
 
 
 def check_is_that_of_both(log: SessionLog, n: int, seed: int) -> None:
     first, second = in_two(log, n, seed)
-    former = FeatureSpace.fit(first, **ALL)
-    grown, whole = former.grown(second), FeatureSpace.fit(log, **ALL)
+    former = fit_space(first, **ALL)
+    grown, whole = grow_training(former, second)[0], fit_space(log, **ALL)
     assert grown.number_names == whole.number_names
     # training sessions are read in the order of their own log
     rows = np.flatnonzero(second.split != 0)
@@ -66,8 +69,8 @@ def check_is_that_of_both(log: SessionLog, n: int, seed: int) -> None:
         numbers(grown, second, rows), numbers(whole, log, rows + n), rtol=1e-5, atol=1e-5
     )
     # the former log's sessions keep their ids
-    old, new = (one.encode(first, first.sessions_in("train")) for one in (former, grown))
-    known = grown.former_ids(former)
+    old, new = (Encoder(one, first).encode(first.sessions_in("train")) for one in (former, grown))
+    known = former_ids(grown.fields, former.fields)
     np.testing.assert_array_equal(known[new.ids], old.ids)
     np.testing.assert_array_equal(known[new.context_ids], old.context_ids)
     unknown = np.setdiff1d(np.arange(grown.n_ids), np.concatenate([new.ids.ravel(), [0]]))
@@ -99,7 +102,7 @@ def test_context_that_is_crossed_with_items_too(fixed: bool) -> None:
 
 def test_the_label_of_an_event_of_the_further_log_is_in_none_of_its_numbers() -> None:
     first, second = in_two(random_log(5, n_sessions=40), 20, 0)
-    former = FeatureSpace.fit(first, **ALL)
+    former = fit_space(first, **ALL)
     row = second.sessions_in("train")[:1]
     event = second.session_offsets[row[0]]
     size = int(np.diff(second.display_offsets)[event])
@@ -108,7 +111,7 @@ def test_the_label_of_an_event_of_the_further_log_is_in_none_of_its_numbers() ->
         choices = second.choices.copy()
         choices[event] = choice
         other = dataclasses.replace(second, choices=choices)
-        found.append(numbers(former.grown(other), other, row)[:size])
+        found.append(numbers(grow_training(former, other)[0], other, row)[:size])
     assert size > 1
     for one in found[1:]:
         # but for the rate of all choices, which is the same
@@ -117,11 +120,11 @@ def test_the_label_of_an_event_of_the_further_log_is_in_none_of_its_numbers() ->
 
 def test_numbers_are_standardised_as_before_and_widen_their_range() -> None:
     first, second = in_two(random_log(5, n_sessions=40), 20, 0)
-    former = FeatureSpace.fit(first)
-    grown = former.grown(second)
+    former = fit_space(first)
+    grown, read = grow_training(former, second)
     np.testing.assert_array_equal(grown.mean, former.mean)
     np.testing.assert_array_equal(grown.scale, former.scale)
-    train = numbers(grown, second, second.sessions_in("train"))
+    train = dataclasses.replace(read, mean=0 * read.mean, scale=read.scale**0).numbers
     np.testing.assert_array_equal(grown.least, np.minimum(former.least, train.min(0)))
     np.testing.assert_array_equal(grown.most, np.maximum(former.most, train.max(0)))
 
@@ -130,26 +133,28 @@ def test_places_keep_their_rates_and_a_place_in_the_bags_grows() -> None:
     first, second = in_two(random_log(5, n_sessions=60), 30, 0)
     first, second = (dataclasses.replace(log, ordered=True) for log in (first, second))
     small = slice_sessions(first, np.flatnonzero(np.diff(first.session_offsets) < 3))
-    apart = FeatureSpace.fit(small, examination=True)
-    grown = apart.grown(second)
+    apart = fit_space(small, examination=True)
+    grown = grow_training(apart, second)[0]
     np.testing.assert_array_equal(grown.place_rates, apart.place_rates)
     assert [field.name for field in grown.categorical] == ["item"]
-    bags = FeatureSpace.fit(small, examination=False)
+    bags = fit_space(small, examination=False)
     longest = int(np.diff(second.display_offsets).max())
-    assert bags.grown(second).categorical[-1].values.to_list() == [str(i) for i in range(longest)]
+    assert grow_training(bags, second)[0].categorical[-1].values.to_list() == [
+        str(i) for i in range(longest)
+    ]
 
 
 def test_what_cannot_grow_is_refused() -> None:
     first, second = in_two(navigation(240, n_items=40, seed=1), 120, 3)
-    former = FeatureSpace.fit(first)
+    former = fit_space(first)
     with pytest.raises(LogFormatError, match="is the one that the model was trained on"):
-        former.grown(first)
+        grow_training(former, first)
     with pytest.raises(FeatureMismatchError, match="trained on context fields"):
-        former.grown(put(second, event={}, categories={}))
+        grow_training(former, put(second, event={}, categories={}))
     with pytest.raises(LogFormatError, match="no training session"):
-        former.grown(dataclasses.replace(second, split=np.ones_like(second.split)))
-    fixed = FeatureSpace.fit(navigation(240, n_items=40, seed=1, fixed=True))
+        grow_training(former, dataclasses.replace(second, split=np.ones_like(second.split)))
+    fixed = fit_space(navigation(240, n_items=40, seed=1, fixed=True))
     with pytest.raises(
         FeatureMismatchError, match=r"other numbers .*walk2_page_target.*train anew"
     ):
-        fixed.grown(second)
+        grow_training(fixed, second)

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import FeatureMismatchError, LogFormatError
 from fastgaum.features.batches import assemble
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.features.item_vectors import principal_axes
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
@@ -49,10 +51,10 @@ def test_each_bag_has_its_item_s_vector(
     seed: int, context: bool, foreign: bool, data: st.DataObject
 ) -> None:
     log = log_of_kind(seed, context, more=3)
-    space = FeatureSpace.fit(log, "identity", set_context=False, towers=True)
+    space = fit_space(log, "identity", set_context=False, towers=True)
     read = resplit(log, seed + 1) if foreign else log
     rows = np.random.default_rng(seed).permutation(read.n_sessions)[:8].astype(np.int32)
-    encoder = space.encoder(read)
+    encoder = Encoder(space, read)
     encoded = encoder.encode(rows)
     sessions = np.array(data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=9)), np.int32)
     batch = assemble(encoded, sessions, keep_last=True)
@@ -83,7 +85,7 @@ def test_each_bag_has_its_item_s_vector(
 def test_components_are_those_of_the_training_items() -> None:
     """Of the correlation matrix: numpy's own decomposition, up to the sign of an axis."""
     log = log_of_kind(3, False, more=2)
-    space = FeatureSpace.fit(log, "identity", set_context=False)
+    space = fit_space(log, "identity", set_context=False)
     names = [f"vector_component_{i}" for i in range(1, 7)]
     assert list(space.number_names) == names
     trained = log.item_ids.is_in(space.categorical[0].values.implode()).to_numpy()
@@ -92,7 +94,7 @@ def test_components_are_those_of_the_training_items() -> None:
     components = (x @ axes.T)[log.items]
     train = np.isin(log.session_of_event[log.event_of_candidate()], log.sessions_in("train"))
     expected = (components - components[train].mean(0)) / components[train].std(0)
-    found = space.encode(log, log.sessions_in("all"))
+    found = Encoder(space, log).encode(log.sessions_in("all"))
     assert found.vectors is None
     np.testing.assert_allclose(np.abs(found.numbers), np.abs(expected), atol=2e-3)
     largest = np.abs(space.vectors.axes).argmax(0)
@@ -110,7 +112,7 @@ def test_the_first_axis_has_the_largest_variance() -> None:
 @pytest.mark.parametrize("towers", [True, False])
 def test_a_space_is_kept_in_files_and_asks_for_the_same_vectors(towers: bool) -> None:
     log = log_of_kind(1, False, more=0)
-    space = FeatureSpace.fit(log, towers=towers)
+    space = fit_space(log, towers=towers)
     again = space_of(saved_space(space))
     for name in ("mean", "scale", "axes"):
         np.testing.assert_array_equal(getattr(again.vectors, name), getattr(space.vectors, name))
@@ -128,7 +130,7 @@ def test_a_space_is_kept_in_files_and_asks_for_the_same_vectors(towers: bool) ->
     ):
         other = put(log, vector=vectors)
         with pytest.raises(FeatureMismatchError, match=f"image of 2 numbers, text of 4.*{said}"):
-            space.encoder(other)
+            Encoder(space, other)
 
 
 def test_a_field_may_not_be_called_as_a_component() -> None:
@@ -136,4 +138,4 @@ def test_a_field_may_not_be_called_as_a_component() -> None:
     log = log_of_kind(1, False, more=0)
     log = put(log, item={"vector_component_2": price[: log.n_items]})
     with pytest.raises(LogFormatError, match="'vector_component_2' is one of the built-in fields"):
-        FeatureSpace.fit(log)
+        fit_space(log)

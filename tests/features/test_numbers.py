@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from fastgaum.engine.scorer import parts_of
 from fastgaum.features import numbers as named
 from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.features.session_counts import SessionCounts
-from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_formulas
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.columns import Vocabulary
@@ -67,7 +67,7 @@ def test_a_replayed_log_has_the_encoder_s_numbers(
     protocol: str, relations: bool, seed: int, n_sessions: int, set_context: bool, bounded: bool
 ) -> None:
     log = log_like_a_world(seed, n_sessions)
-    space = FeatureSpace.fit(log, protocol, set_context, relations)
+    space = fit_space(log, protocol, set_context, relations)
     # another log: a world's users are new, so nothing of their own is left out; all of it is
     # training, so that the catalogue has every item's views
     other = log_like_a_world(seed + 1, 2 * n_sessions)

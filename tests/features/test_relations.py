@@ -6,21 +6,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.errors import CheckpointError
 from fastgaum.features import relations
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
+from fastgaum.features.relations import Relations
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS
 from fastgaum.logs.log import SessionLog
-from fastgaum.models.user_model import UserModel
-from tests.builders import change_state, factor_of_counts, log_of, random_log, sessions_that_speak
+from fastgaum.models.space_state import saved_space, space_of
+from tests.builders import factor_of_counts, log_of, random_log, sessions_that_speak
 
 
 def naive_numbers(
@@ -99,113 +98,79 @@ def naive_numbers(
     return {name: np.array(values) for name, values in columns.items()}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     n_items=st.integers(2, 9),
     no_click=st.sampled_from([0.0, 0.3]),
     window=st.sampled_from([1, 2, relations.WINDOW]),
+    most=st.sampled_from([1, 2, 1000]),
+    pairs=st.sampled_from([4, 10, 1000]),
 )
-def test_numbers_equal_a_slow_twin(seed: int, n_items: int, no_click: float, window: int) -> None:
+def test_numbers_equal_a_slow_twin(
+    seed: int, n_items: int, no_click: float, window: int, most: int, pairs: int
+) -> None:
     log = random_log(
         seed, n_sessions=16, n_items=n_items, no_click=no_click, shared_users=seed % 2 == 0
     )
+    sizes = np.diff(log.display_offsets[log.session_offsets])
     with pytest.MonkeyPatch.context() as patch:
         # sessions are short: only a short window forgets a choice
         patch.setattr(relations, "WINDOW", window)
         patch.setattr(relations, "FIRST_SLOTS", 8)
-        space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)
-        encoded = space.encode(log, log.sessions_in("all"))
+        patch.setattr(relations, "MOST_PAIRS", pairs)
+        n_train = int(sizes[log.sessions_in("train")].sum())
+        patch.setattr(relations, "MOST_COMPARISONS", most * n_train)
+        space = fit_space(log, "identity", set_context=False, relations=True)
+        encoded = Encoder(space, log).encode(log.sessions_in("all"))
+    found = space.relations
+    assert found is not None
+    assert found.rule.most == most
     raw = encoded.numbers * space.scale + space.mean
-    for column, (name, expected) in enumerate(naive_numbers(log, window).items()):
-        np.testing.assert_allclose(raw[:, column], expected, atol=1e-4, err_msg=name)
+    # which pairs are kept for a training session depends on what came before it
+    checked = np.repeat((log.split != 0) | (pairs == 1000), sizes)
+    for table, names in (
+        (found.rivals, RELATION_NUMBERS[:4]),
+        (found.follows, RELATION_NUMBERS[4:]),
+    ):
+        assert len(table.keys) <= pairs
+        assert pairs < 1000 or table.limit == len(space.item_counts.displays)
+        expected = naive_numbers(log, window, most, table.limit)
+        for name in names:
+            ours = raw[checked, RELATION_NUMBERS.index(name)]
+            np.testing.assert_allclose(ours, expected[name][checked], atol=1e-4, err_msg=name)
 
 
 def test_an_item_that_beats_its_rival_says_so_to_those_that_come_later() -> None:
     session = [([0, 1], 0)]
     log = log_of([session] * 4, [0, 0, 1, 2], users=[0, 1, 2, 3])
-    space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)
+    space = fit_space(log, "identity", set_context=False, relations=True)
     won = space.number_names.index("rivals_won")
-    raw = space.encode(log, log.sessions_in("all")).numbers * space.scale + space.mean
+    raw = Encoder(space, log).encode(log.sessions_in("all")).numbers * space.scale + space.mean
     heard = np.array([len(sessions_that_speak(log, row)) for row in range(4)])
     assert heard.tolist() == [1, 0, 2, 2]
     # one of two sessions speaks for both
     wins = np.array([2, 0, 2, 2])
     np.testing.assert_allclose(raw[:, won].reshape(4, 2)[:, 0], np.log(2 * wins + 1), rtol=1e-5)
     alone = log_of([session] * 3, [0, 1, 2], users=[0, 1, 2])
-    space = FeatureSpace.fit(alone, "identity", set_context=False, relations=True)
-    raw = space.encode(alone, alone.sessions_in("train")).numbers * space.scale + space.mean
+    space = fit_space(alone, "identity", set_context=False, relations=True)
+    raw = (
+        Encoder(space, alone).encode(alone.sessions_in("train")).numbers * space.scale + space.mean
+    )
     assert raw[:, won].tolist() == [0, 0]
 
 
-def test_relations_survive_the_disk(tmp_path: Path) -> None:
-    log = random_log(3, n_sessions=40)
-    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, catch_up=1)
-    model.fit(log)
-    model.save(tmp_path / "m.safetensors")
-    loaded = UserModel.load(tmp_path / "m.safetensors")
-    assert loaded.predict(log, "test").equals(model.predict(log, "test"))
-
-
-def test_a_crafted_table_is_refused(tmp_path: Path) -> None:
-    log = random_log(3, n_sessions=40)
-    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, catch_up=1)
-    model.fit(log)
-    path = tmp_path / "m.safetensors"
-    model.save(path)
-
-    def change(_: Any, arrays: dict[str, np.ndarray]) -> None:
-        arrays["space/relations/0/starts"][-1] += 1_000_000
-
-    change_state(path, change)
-    with pytest.raises(CheckpointError, match="item pairs"):
-        UserModel.load(path)
-
-
-@settings(max_examples=12, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    n_items=st.integers(4, 9),
-    most=st.integers(1, 3),
-    pairs=st.sampled_from([4, 10, 1000]),
-)
-def test_numbers_of_a_log_beyond_the_bounds_equal_a_slow_twin(
-    seed: int, n_items: int, most: int, pairs: int
-) -> None:
-    log = random_log(seed, n_sessions=16, n_items=n_items, shared_users=seed % 2 == 0)
-    n_train = int(np.diff(log.display_offsets[log.session_offsets])[log.sessions_in("train")].sum())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(relations, "MOST_COMPARISONS", most * n_train)
-        patch.setattr(relations, "MOST_PAIRS", pairs)
-        patch.setattr(relations, "FIRST_SLOTS", 8)
-        space = FeatureSpace.fit(log, "identity", set_context=False, relations=True)
-        encoded = space.encode(log, log.sessions_in("all"))
-    found = space.relations
+def test_tables_that_do_not_fit_their_items_are_refused() -> None:
+    space = fit_space(random_log(3, n_sessions=40), relations=True)
+    found = space_of(saved_space(space)).relations
     assert found is not None
-    assert found.rule.most == most
-    for table in (found.rivals, found.follows):
-        assert len(table.keys) <= pairs
-    one = min(found.rivals.limit, found.follows.limit)
-    # of up to 10 pairs a short log has none to drop
-    if pairs == 4:
-        assert one < n_items
-    if pairs == 1000:
-        # of the items that training displays
-        assert one == len(space.item_counts.displays)
-    raw = encoded.numbers * space.scale + space.mean
-    # which pairs are kept for a training session depends on what came before it
-    sizes = np.diff(log.display_offsets[log.session_offsets])
-    others = np.repeat(log.split != 0, sizes)
-    for limit, names in (
-        (found.rivals.limit, RELATION_NUMBERS[:4]),
-        (found.follows.limit, RELATION_NUMBERS[4:]),
-    ):
-        expected = naive_numbers(log, most=most, limit=limit)
-        for name in names:
-            column = RELATION_NUMBERS.index(name)
-            np.testing.assert_allclose(
-                raw[others, column], expected[name][others], atol=1e-4, err_msg=name
-            )
+    assert space.relations is not None
+    np.testing.assert_array_equal(found.rivals.counts, space.relations.rivals.counts)
+    starts = found.rivals.starts.copy()
+    starts[-1] += 1_000_000
+    crafted = found._replace(rivals=found.rivals._replace(starts=starts))
+    with pytest.raises(ValueError, match="item pairs"):
+        space_of(saved_space(dataclasses.replace(space, relations=Relations(*crafted))))
 
 
 def test_which_pairs_are_kept_does_not_depend_on_choices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +179,7 @@ def test_which_pairs_are_kept_does_not_depend_on_choices(monkeypatch: pytest.Mon
     other = dataclasses.replace(log, choices=np.zeros_like(log.choices))
     kept = []
     for one in (log, other):
-        space = FeatureSpace.fit(one, "identity", set_context=False, relations=True)
+        space = fit_space(one, "identity", set_context=False, relations=True)
         assert space.relations is not None
         kept.append(space.relations.rivals)
     assert 0 < len(kept[0].keys) <= 12

@@ -9,9 +9,17 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.logs.log import SessionLog
-from tests.builders import columns_of, factor_of_counts, log_of, random_log, sessions_that_speak
+from tests.builders import (
+    columns_of,
+    factor_of_counts,
+    log_of,
+    random_log,
+    sessions_that_speak,
+    with_vectors,
+)
 
 
 def _events(log: SessionLog, session: int) -> list[tuple[list[int], int]]:
@@ -61,8 +69,8 @@ def _naive_numbers(log: SessionLog, session: int) -> list[list[float]]:
 @pytest.mark.parametrize("no_click", [0.0, 0.3])
 def test_numbers_equal_the_slow_twin(shared_users: bool, no_click: float) -> None:
     log = random_log(3, n_sessions=24, no_click=no_click, shared_users=shared_users)
-    space = FeatureSpace.fit(log, "bags", set_context=False)
-    encoded = space.encode(log, log.sessions_in("all"))
+    space = fit_space(log, "bags", set_context=False)
+    encoded = Encoder(space, log).encode(log.sessions_in("all"))
     ours = encoded.numbers * space.scale + space.mean
     naive = np.array(
         [row for session in range(log.n_sessions) for row in _naive_numbers(log, session)]
@@ -72,8 +80,8 @@ def test_numbers_equal_the_slow_twin(shared_users: bool, no_click: float) -> Non
 
 def test_items_unseen_in_training_have_the_unknown_row() -> None:
     log = log_of([[([0, 1], 0)], [([1, 2], 1)]], split=[0, 2])
-    space = FeatureSpace.fit(log, "identity")
-    ids = space.encode(log, log.sessions_in("test")).ids[:, 0]
+    space = fit_space(log, "identity")
+    ids = Encoder(space, log).encode(log.sessions_in("test")).ids[:, 0]
     assert ids.tolist() == [3, 1]
     assert space.unknown_of_id.tolist() == [0, 1, 1, 1]
 
@@ -81,9 +89,11 @@ def test_items_unseen_in_training_have_the_unknown_row() -> None:
 def test_items_are_matched_by_id_across_logs() -> None:
     log = log_of([[([0, 1, 2], 0)]])
     other = dataclasses.replace(log, item_ids=log.item_ids.reverse(), items=2 - log.items)
-    space = FeatureSpace.fit(log, "identity")
+    space = fit_space(log, "identity")
     rows = np.array([0], np.int32)
-    np.testing.assert_array_equal(space.encode(log, rows).ids, space.encode(other, rows).ids)
+    np.testing.assert_array_equal(
+        Encoder(space, log).encode(rows).ids, Encoder(space, other).encode(rows).ids
+    )
 
 
 def test_named_fields_become_ids_and_numbers() -> None:
@@ -103,9 +113,9 @@ def test_named_fields_become_ids_and_numbers() -> None:
             },
         ),
     )
-    space = FeatureSpace.fit(log, "identity", set_context=False)
+    space = fit_space(log, "identity", set_context=False)
     assert [part.name for part in space.categorical] == ["item", "brand", "shelf", "position"]
-    test = space.encode(log, log.sessions_in("test"))
+    test = Encoder(space, log).encode(log.sessions_in("test"))
     unknown = [part.start for part in space.categorical]
     assert test.ids[1, 0] == unknown[0]  # item 2 was never displayed in training
     assert test.ids[1, 1] == unknown[1]  # its brand is missing
@@ -118,13 +128,13 @@ def test_a_log_with_other_fields_is_refused() -> None:
     log = log_of(
         [[([0, 1], 0)]], columns=columns_of(candidate={"price": np.array([1, 3], np.float32)})
     )
-    space = FeatureSpace.fit(log, "bags")
+    space = fit_space(log, "bags")
     with pytest.raises(FeatureMismatchError, match=r"missing \['price'\]"):
-        space.encode(log_of([[([0, 1], 0)]]), np.array([0], np.int32))
+        Encoder(space, log_of([[([0, 1], 0)]]))
 
 
 def test_views_need_view_counts_and_training_needs_sessions() -> None:
     with pytest.raises(ConfigError, match="views"):
-        FeatureSpace.fit(log_of([[([0, 1], 0)]]), "views")
+        fit_space(log_of([[([0, 1], 0)]]), "views")
     with pytest.raises(LogFormatError, match="no training session"):
-        FeatureSpace.fit(log_of([[([0, 1], 0)]], split=[2]))
+        fit_space(with_vectors(log_of([[([0, 1], 0)]], split=[2])))

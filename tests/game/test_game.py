@@ -14,7 +14,8 @@ from fastgaum.config import Config
 from fastgaum.engine import game as engine_module
 from fastgaum.engine.game import EngineGame
 from fastgaum.features.batches import batches
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.game import game as game_module
 from fastgaum.game.game import ReferenceGame
 from fastgaum.models.user_model import UserModel
@@ -32,9 +33,11 @@ def _game(
     still = {"dropout": 0.0, "id_dropout": 0.0}
     config = Config.from_preset("fastgaum", hidden=[16, 16], **{**still, **changes})
     log = random_log(2, n_sessions=40)
-    space = FeatureSpace.fit(log)
+    space = fit_space(log)
     networks = Networks(config, space.n_ids, space.n_numbers)
-    tensors = [to_tensors(b) for b in batches(space.encode(log, log.sessions_in("train")), 64)]
+    tensors = [
+        to_tensors(b) for b in batches(Encoder(space, log).encode(log.sessions_in("train")), 64)
+    ]
     return kind(
         networks, config, regulariser_of(config), torch.from_numpy(space.unknown_of_id), False
     ), tensors
@@ -116,15 +119,6 @@ def test_rounds_that_lose_are_taken_back(
     assert factors[-taken_back:] == pytest.approx([1, 1 / 3, 1 / 9][:taken_back])
     kept = model.evaluate(log, "validation").heads["reward"].nll.mean
     assert kept == pytest.approx(exact["val_loss"].min(), abs=1e-6)
-
-
-def test_rounds_that_win_are_kept() -> None:
-    log = random_log(5, n_sessions=120)
-    model = UserModel.from_preset(warm_start=1, epochs=4, search=[])
-    table = model.fit(log)
-    assert table["best"].to_list() == [True] * 5
-    kept = model.evaluate(log, "validation").heads["reward"].nll.mean
-    assert kept == pytest.approx(table["val_loss"][-1], abs=1e-6)
 
 
 def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
@@ -234,10 +228,3 @@ def test_a_phase_out_of_patience_goes_on_from_its_best_epoch_with_lower_rates(
     assert factors == pytest.approx([1.0, 1.0, 1 / 3, 1 / 9])
     assert tables[1].height > tables[0].height
     assert tables[1]["val_loss"].min() <= tables[0]["val_loss"].min()  # type: ignore[operator]
-
-
-def test_the_rounds_have_the_reward_learning_rate_of_their_own() -> None:
-    game, _ = _game(lr=0.01, generator_lr=0.02, rounds_lr=0.25)
-    game.set_learning_rates(0.5, game.config.rounds_lr)
-    rates = [game.optimisers()[player].lr for player in ("reward", "generator")]
-    assert rates == pytest.approx([0.01 * 0.5 * 0.25, 0.02 * 0.5])

@@ -16,10 +16,11 @@ from fastgaum.config import Config
 from fastgaum.engine.game import EngineGame
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.tables import Named, SparseTable
-from fastgaum.errors import LogFormatError, NumericsError, StepRefusedError
+from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import assemble, batches
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import ReferenceGame
 from fastgaum.game.loop import Trainer, TrainingData
 from fastgaum.game.optimisers import StockOptimiser
@@ -43,7 +44,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 def made(kind: str, **changes: Any) -> tuple[Any, EncodedSessions, Config]:
     log = random_log(3, n_sessions=24)
-    space = FeatureSpace.fit(log)
+    space = fit_space(log)
     config = Config.from_preset(
         "fastgaum", hidden=[16, 8], dropout=0.0, id_dropout=0.0, search=[], **changes
     )
@@ -51,14 +52,14 @@ def made(kind: str, **changes: Any) -> tuple[Any, EncodedSessions, Config]:
     networks = Networks(config, space.n_ids, space.n_numbers)
     unknown = torch.from_numpy(space.unknown_of_id)
     game = GAMES[kind](networks, config, regulariser_of(config), unknown, False)
-    return game, space.encode(log, log.sessions_in("train")), config
+    return game, Encoder(space, log).encode(log.sessions_in("train")), config
 
 
 def poisoned(encoded: EncodedSessions, session: int, value: float) -> EncodedSessions:
     """One number of one candidate of a session replaced."""
-    numbers = encoded.numbers.copy()
-    numbers[encoded.display_offsets[encoded.session_offsets[session]], 0] = value
-    return dataclasses.replace(encoded, numbers=numbers)
+    base = encoded.base.copy()
+    base[encoded.display_offsets[encoded.session_offsets[session]], 0] = value
+    return dataclasses.replace(encoded, base=base)
 
 
 def everything(game: Any) -> list[np.ndarray]:
@@ -123,13 +124,13 @@ def test_a_gradient_that_is_not_finite_is_refused_where_the_loss_is(bad: float) 
 def train(kind: str, *bad: int, **changes: Any) -> Trainer:
     """A trainer over a log of which some sessions hold a NaN."""
     log = random_log(3, n_sessions=60)
-    space = FeatureSpace.fit(log)
+    space = fit_space(log)
     small = {"warm_start": 2, "epochs": 2, "catch_up": 1, "batch_sessions": 8, "search": []}
     config = Config.from_preset("fastgaum", **{**small, "hidden": [8], **changes})
-    encoded = space.encode(log, log.sessions_in("train"))
+    encoded = Encoder(space, log).encode(log.sessions_in("train"))
     for session in bad:
         encoded = poisoned(encoded, session, math.nan)
-    data = TrainingData(encoded, space.encode(log, log.sessions_in("validation")))
+    data = TrainingData(encoded, Encoder(space, log).encode(log.sessions_in("validation")))
     torch.manual_seed(0)
     networks = Networks(config, space.n_ids, space.n_numbers)
     unknown = torch.from_numpy(space.unknown_of_id)
@@ -229,19 +230,6 @@ def test_clipping_is_torchs_in_both_paths(size: float, clip: float) -> None:
         at_most = max(np.abs(expected).max(), 1e-37)
         for moment in found:
             np.testing.assert_allclose(moment, expected, atol=1e-4 * at_most)
-
-
-@pytest.mark.parametrize("bad", [-1e31, 1e31])
-def test_numbers_of_a_log_that_was_not_read_are_guarded_too(bad: float) -> None:
-    log = random_log(3, n_sessions=24)
-    price = np.linspace(0, 1, log.n_candidates).astype(np.float32)
-    event = int(log.session_offsets[log.sessions_in("train")[1]]) + 1
-    price[log.display_offsets[event]] = bad
-    session = int(log.session_of_event[event])
-    damaged = put(log, candidate={"price": price})
-    place = rf"event '{log.event_ids[event]}' of session 's{session}' has {bad:g} in 'price'"
-    with pytest.raises(LogFormatError, match=place.replace("+", r"\+")):
-        UserModel.from_preset(search=[]).fit(damaged)
 
 
 def test_a_score_that_is_not_finite_names_its_event() -> None:

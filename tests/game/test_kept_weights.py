@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from fastgaum.errors import OutputError
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.game import checkpoint, scoring
 from fastgaum.logs.synthetic import synthesise
 
@@ -65,8 +66,8 @@ def test_scored_sessions_are_the_same_whether_held_or_assembled(
     monkeypatch.setattr(scoring, "HELD_EVENTS", 10**6 if held else 0)
     monkeypatch.setattr(scoring, "SCORING_SESSIONS", 16)
     log, _ = synthesise(300, preset="sample")
-    space = FeatureSpace.fit(log, "identity", set_context=False)
-    encoded = space.encode(log, log.sessions_in("train"))
+    space = fit_space(log, "identity", set_context=False)
+    encoded = Encoder(space, log).encode(log.sessions_in("train"))
     whole = scoring.HeldBatches(encoded, torch.device("cpu"))
     assert (whole.held is not None) == held
     for _ in range(2):

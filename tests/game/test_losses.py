@@ -8,7 +8,8 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from fastgaum.features.batches import assemble
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.game.game import (
     exact_loss,
     generator_value,
@@ -36,7 +37,7 @@ REGULARISERS: list[Regulariser] = [Shannon(), L2(), Tsallis(1.5), Tsallis(1.3)]
 
 def _batch(no_click: float = 0.3, n_sessions: int = 16) -> BatchTensors:
     log = random_log(11, n_sessions, no_click=no_click)
-    encoded = FeatureSpace.fit(log, "identity").encode(log, log.sessions_in("all"))
+    encoded = Encoder(fit_space(log, "identity"), log).encode(log.sessions_in("all"))
     return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
 
 

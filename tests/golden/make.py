@@ -25,6 +25,7 @@ import polars as pl
 import torch
 
 import fastgaum as fg
+from fastgaum.features.encoder import Encoder
 from fastgaum.models.online import OnlineUser
 
 FILE = Path(__file__).with_name("records.npz")
@@ -141,7 +142,7 @@ def numbers_of(model: fg.UserModel, log: fg.SessionLog) -> np.ndarray:
     that is not public."""
     space = model.space
     assert space is not None
-    encoded = space.encode(log, log.sessions_in("validation"))
+    encoded = Encoder(space, log).encode(log.sessions_in("validation"))
     return encoded.numbers[:, np.argsort(space.number_names)]
 
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import FeatureMismatchError
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.compatibility import check_columns
+from fastgaum.features.fitting import fit_space
 from fastgaum.logs.audit import audit
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
 from fastgaum.logs.fold import to_frame
@@ -284,11 +285,11 @@ def test_a_model_of_displays_may_be_judged_on_successive_choices_and_not_the_oth
     first, each = (
         read_frame(frame, clicks=clicks, context_fields=["query"]) for clicks in ("first", "each")
     )
-    FeatureSpace.fit(first).check_fields(each)
-    space = FeatureSpace.fit(each)
+    check_columns(fit_space(first), each)
+    space = fit_space(each)
     assert space.context_number_names == (CLICKS_SO_FAR,)
     with pytest.raises(FeatureMismatchError, match="read it with --clicks each"):
-        space.check_fields(first)
+        check_columns(space, first)
 
 
 def two_clicks(**changes: Any) -> pl.DataFrame:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.features.numbers import PLACE_NUMBERS
-from fastgaum.features.space import FeatureSpace
 from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.options import ReadOptions
@@ -34,8 +35,8 @@ def place_of_candidates() -> np.ndarray:
 @pytest.mark.parametrize("grid", [1, 2, 4, 9])
 def test_a_place_has_a_row_and_a_column(grid: int) -> None:
     log = gridded(grid)
-    space = FeatureSpace.fit(log, "identity", set_context=True)
-    places, encoded = place_of_candidates(), space.encode(log, log.sessions_in("all"))
+    space = fit_space(log, "identity", set_context=True)
+    places, encoded = place_of_candidates(), Encoder(space, log).encode(log.sessions_in("all"))
     by_source = {part.source: (column, part) for column, part in enumerate(space.categorical)}
     longest = len(by_source["position"][1].values)
     wanted = {"position": places, "place_row": places // grid, "place_column": places % grid}
@@ -54,20 +55,20 @@ def test_a_place_has_a_row_and_a_column(grid: int) -> None:
 
 
 def test_where_places_are_kept_apart_they_are_no_fields() -> None:
-    space = FeatureSpace.fit(gridded(2), examination=True)
+    space = fit_space(gridded(2), examination=True)
     assert space.grid == 0
     assert not {part.source for part in space.categorical} & {*OF_PLACE}
     assert not set(space.number_names) & {*PLACE_NUMBERS}
 
 
 def test_a_space_asks_for_its_grid_and_is_kept() -> None:
-    space = FeatureSpace.fit(gridded(2))
+    space = fit_space(gridded(2))
     again = space_of(saved_space(space))
     assert (again.grid, again.number_names) == (2, space.number_names)
     with pytest.raises(
         FeatureMismatchError, match=r"a grid of 2 columns, .* has no grid: .*--grid 2"
     ):
-        space.encoder(LOG)
+        Encoder(space, LOG)
     for grid in (0, -2):
         with pytest.raises(ValueError, match=r"does not fit the fields|not those of the fields"):
             space_of(saved_space(dataclasses.replace(space, grid=grid)))

@@ -12,7 +12,8 @@ import pytest
 
 from fastgaum.baselines.floors import floor_table
 from fastgaum.errors import FeatureMismatchError, LogFormatError
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.logs.audit import audit
 from fastgaum.logs.context import context_of
 from fastgaum.logs.cut import slice_sessions
@@ -119,9 +120,11 @@ def test_every_reader_of_context_reads_it(tmp_path: Path) -> None:
     assert {part.of_user for part in context_of(one)} == {True}
     rows = np.arange(log.n_sessions, dtype=np.int32)
     for protocol in ("bags", "identity"):
-        spaces = [FeatureSpace.fit(each, protocol) for each in (one, other, saved)]
+        spaces = [fit_space(each, protocol) for each in (one, other, saved)]
         assert set(spaces[0].context_holds.values()) == {"numbers", "categories", "items"}
-        mine, theirs = (s.encode(each, rows) for s, each in zip(spaces, (one, other), strict=False))
+        mine, theirs = (
+            Encoder(s, each).encode(rows) for s, each in zip(spaces, (one, other), strict=False)
+        )
         for space in spaces[1:]:
             assert space.context_holds == spaces[0].context_holds
             np.testing.assert_array_equal(space.context_mean, spaces[0].context_mean)
@@ -131,7 +134,7 @@ def test_every_reader_of_context_reads_it(tmp_path: Path) -> None:
     assert any("target" in name for name in floors[0])
     assert floors[0] == floors[1] == floors[2]
     with pytest.raises(FeatureMismatchError, match="declare the same context fields"):
-        spaces[0].encoder(put(one, user={}))
+        Encoder(spaces[0], put(one, user={}))
     says = [str(part) for part in audit(one).context]
     assert says[0] == "hour of the user (numbers)"
     assert says[3].startswith("target of the user (items: ")

@@ -14,8 +14,9 @@ import torch
 from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.config import MOST_SEED
 from fastgaum.errors import CheckpointError
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import select_sessions
-from fastgaum.features.space import FeatureSpace
 from fastgaum.game.epochs import Observer
 from fastgaum.game.loop import Trainer
 from fastgaum.interrupts import Interrupted
@@ -79,8 +80,8 @@ def test_a_bootstrap_draws_users_with_all_their_sessions(log: SessionLog) -> Non
 def test_the_copies_of_an_event_do_not_tell_its_choice(log: SessionLog) -> None:
     """A user reads the choices of the users before it alone, whose copies are all its own."""
     part = bootstrap_of(log, 7, 1)
-    space = FeatureSpace.fit(part, "bags", False, True, False)
-    encoder, training = space.encoder(part), part.sessions_in("train")
+    space = fit_space(part, "bags", False, True, False)
+    encoder, training = Encoder(space, part), part.sessions_in("train")
     column = space.number_names.index("log_choices")
     users, times = np.unique(part.users[training], return_counts=True)
     several = users[times > 2][:6]

@@ -14,7 +14,8 @@ from fastgaum.baselines.registry import make_model
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.errors import CheckpointError, ConfigError, FeatureMismatchError
 from fastgaum.features.batches import assemble
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
@@ -50,7 +51,7 @@ def batch_of(model: UserModel, log: SessionLog) -> BatchTensors:
     """The test sessions: a permuted log is another log, whose training sessions are not left out of
     what is counted of them."""
     assert model.space is not None
-    encoded = model.space.encode(log, log.sessions_in("test"))
+    encoded = Encoder(model.space, log).encode(log.sessions_in("test"))
     return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
 
 
@@ -115,7 +116,7 @@ def test_the_generator_starts_with_the_reward_s_places_times_eta() -> None:
 
 
 def test_places_have_no_weight_decay_in_either_optimiser() -> None:
-    space = FeatureSpace.fit(ordered_log(), "identity", examination=True)
+    space = fit_space(ordered_log(), "identity", examination=True)
     config = UserModel.from_preset(**SMALL).config
     networks = Networks(config, space.n_ids, space.n_numbers, places=(0.0, -0.5, -1.0))
     scorer = networks.player.reward

@@ -20,8 +20,9 @@ import pytest
 import fastgaum
 from fastgaum.cli.app import main
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.features.numbers import SAME_AS
-from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel
@@ -158,13 +159,13 @@ def test_hidden_items_are_unseen_and_drawn_by_their_ids_alone() -> None:
 def test_a_hidden_item_is_to_features_one_that_was_never_displayed() -> None:
     """Its context field and the numbers of its neighbours too: as under another name."""
     log = log_of_kind("context", 4, 60)
-    space = FeatureSpace.fit(log, relations=True)
+    space = fit_space(log, relations=True)
     other = log_of_kind("context", 5, 40)
     hidden, n = with_hidden_items(other, space, 0.3)
     is_hidden = (hidden.item_ids != other.item_ids).to_numpy()
     assert 0 < n == is_hidden.sum()
     rows = other.sessions_in("all")
-    was, now = space.encode(other, rows), space.encode(hidden, rows)
+    was, now = Encoder(space, other).encode(rows), Encoder(space, hidden).encode(rows)
     np.testing.assert_array_equal(now.unseen, was.unseen | is_hidden[other.items])
     of_page = [part.source for part in space.context].index("context_item")
     page = space.context[of_page]

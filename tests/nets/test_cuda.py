@@ -9,7 +9,8 @@ import torch
 
 from fastgaum.config import Config
 from fastgaum.features.batches import batches
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.fitting import fit_space
 from fastgaum.game.game import ReferenceGame
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.nets.networks import Networks
@@ -26,12 +27,12 @@ def test_a_step_on_the_card_is_the_step_on_the_cpu(
     history: str, regulariser: str, kind: str
 ) -> None:
     log, _ = synthesise(300, preset="sample")
-    space = FeatureSpace.fit(log, "bags")
+    space = fit_space(log, "bags")
     changes = {"players": "adversarial", "history": history, "regulariser": regulariser}
     config = Config.from_preset("paper-lstm", id_dropout=0.0, **changes)
     torch.manual_seed(0)
     networks, losses = Networks(config, space.n_ids, space.n_numbers), []
-    batch = next(batches(space.encode(log, log.sessions_in("train")), 10_000))
+    batch = next(batches(Encoder(space, log).encode(log.sessions_in("train")), 10_000))
     for device in ("cpu", "cuda"):
         own = copy.deepcopy(networks).to(device)
         game = ReferenceGame(

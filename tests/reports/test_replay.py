@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError
-from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import world as synthetic
@@ -104,7 +103,7 @@ def test_new_items_are_items_of_their_own_and_unknown_to_the_model(
     said: list[tuple[float, ...]] = []
     choices = replay(_Overheard(world, said), test, 1, seed=4)[0]
     told = dataclasses.replace(test, choices=choices)
-    monkeypatch.setattr(FeatureSpace, "encoder", lambda space, log: Within(space, log))
+    monkeypatch.setattr("fastgaum.models.choice_model.Encoder", Within)
     scored = ModelScores.of(model, told, world.head)
     at = told.display_offsets[:-1] + choices
     assert sorted(p for one in said for p in one) == pytest.approx(

@@ -4,7 +4,6 @@ used."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -95,9 +94,9 @@ class Within(Encoder):
     """The encoder, but what a session decides stays within what training has seen, as it does in a
     world."""
 
-    @cached_property
-    def _event_numbers(self) -> EventNumbers:
-        return Kept(self.space)
+    def __init__(self, space: FeatureSpace, log: SessionLog) -> None:
+        super().__init__(space, log)
+        self.event_numbers = Kept(space)
 
 
 class Kept(EventNumbers):

@@ -10,6 +10,7 @@ import torch
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
+from fastgaum.features.encoder import Encoder
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
@@ -32,7 +33,7 @@ def states_of(model: UserModel, log: SessionLog) -> np.ndarray:
     """The model's state before each event."""
     assert model.space is not None
     assert model.networks is not None
-    encoded = model.space.encode(log, log.sessions_in("all"))
+    encoded = Encoder(model.space, log).encode(log.sessions_in("all"))
     batch = to_tensors(assemble(encoded, np.arange(log.n_sessions, dtype=np.int32)))
     with torch.no_grad():
         return model.networks.eval().utility(batch)[1].numpy()

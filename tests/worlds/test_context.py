@@ -14,7 +14,7 @@ import torch
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
-from fastgaum.features.space import FeatureSpace
+from fastgaum.features.encoder import Encoder
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
@@ -184,7 +184,7 @@ def test_users_take_the_contexts_of_a_logged_session(
     assert model.networks is not None
     rows = log.sessions_in(split)
     batch = to_tensors(
-        assemble(model.space.encode(log, rows), np.arange(len(rows), dtype=np.int32))
+        assemble(Encoder(model.space, log).encode(rows), np.arange(len(rows), dtype=np.int32))
     )
     with torch.no_grad():
         states = model.networks.eval().player.states(batch).numpy()
@@ -257,9 +257,8 @@ def test_a_replay_is_in_the_logged_contexts(
     world = world_of(model, test)
     choices = replay(world, test, 1, seed=4)[0]
     told = dataclasses.replace(test, choices=choices)
-    monkeypatch.setattr(FeatureSpace, "encoder", lambda space, log: Within(space, log))
     assert model.space is not None
-    encoded = model.space.encode(told, told.sessions_in("all"))
+    encoded = Within(model.space, told).encode(told.sessions_in("all"))
     batch = to_tensors(assemble(encoded, np.arange(told.n_sessions, dtype=np.int32)))
     at = (told.display_offsets[:-1] + choices)[choices >= 0]
     assert len(at) > 20

@@ -15,6 +15,7 @@ import torch
 
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
+from fastgaum.features.encoder import Encoder
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
@@ -215,7 +216,7 @@ def test_logged_starts_are_prefixes_of_the_log(changes: dict[str, Any]) -> None:
     assert len(set(sessions.tolist())) > 5
     rows = log.sessions_in("test")[sessions]
     events = log.session_offsets[rows] + lengths
-    encoded = model.space.encode(log, rows)
+    encoded = Encoder(model.space, log).encode(rows)
     batch = to_tensors(assemble(encoded, np.arange(50, dtype=np.int32)))
     with torch.no_grad():
         states = model.networks.eval().utility(batch)[1].numpy()

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import ConfigError
+from fastgaum.features.fitting import fit_training
 from fastgaum.features.numbers import number_columns
 from fastgaum.features.ordered import training_order
-from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.models.user_model import UserModel
@@ -154,7 +154,7 @@ def test_ranges_are_those_of_the_training_sessions() -> None:
     space = fitted(log).space
     assert space is not None
     made_of = space.protocol, space.set_context, space.relations is not None
-    encoded = FeatureSpace.fit_encoded(log, training_order(log), *made_of)[1].numbers
+    encoded = fit_training(log, *made_of, order=training_order(log))[1].numbers
     np.testing.assert_allclose(
         (space.least - space.mean) / space.scale, encoded.min(axis=0), atol=1e-5
     )

@@ -1,0 +1,139 @@
+"""A log in the ids of a feature space: what all chunks of its sessions share, and all spaces of the
+same ids, however much they have counted."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.features.compatibility import check_columns
+from fastgaum.features.item_vectors import VectorReader
+from fastgaum.features.numbers import out_of_range
+from fastgaum.features.sessions import ActionBags, Selection
+from fastgaum.features.space import FeatureSpace
+from fastgaum.features.vocabulary import ids_of_items, ids_of_places
+from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
+from fastgaum.logs.context import item_of_codes
+from fastgaum.logs.cut import pick_rows
+from fastgaum.logs.log import SessionLog
+
+
+class CodedLog:
+    """Reads a log's items, categories, context and actions as ids of a space."""
+
+    def __init__(self, space: FeatureSpace, log: SessionLog) -> None:
+        """Raises FeatureMismatchError if the log's columns are not those of the training log."""
+        check_columns(space, log)
+        self.space, self.log = space, log
+
+    @cached_property
+    def space_rows(self) -> IntArray:
+        """Space row of each of the log's items, -1 for an unknown one, shape (n_items,)."""
+        return Vocabulary(self.space.categorical[0].values).codes(self.log.item_ids)
+
+    @cached_property
+    def rows_of_codes(self) -> dict[str, IntArray]:
+        """Row of each code of the fields that are columns of the log, by name; the last entry is
+        that of code -1, a missing value."""
+        return {
+            part.name: Vocabulary(part.values).codes_from(
+                Vocabulary(self.log.columns[part.name].categories)
+            )
+            for part in (*self.space.categorical, *self.space.context)
+            if part.is_column
+        }
+
+    @cached_property
+    def _items_of_codes(self) -> list[IntArray]:
+        """Item code of each code of each context field that holds items, -1 for a value that is no
+        item of the log; the last entry likewise."""
+        return [item_of_codes(self.log, name) for name in self.space.fields_of_items]
+
+    @cached_property
+    def components(self) -> FloatArray:
+        """Components of the vectors of the log's items, (n_items, n_components)."""
+        return self.space.vectors.components(self.log)
+
+    def write_ids(self, part: Selection, rows: IntArray, ids: IntArray) -> None:
+        """Write the ids of a part's candidates, whose items have these space rows, to
+        (n_candidates, n_categorical)."""
+        fields = self.space.categorical
+        ids[:, 0] = rows + np.int32(fields[0].start + 1)
+        for column, field in enumerate(fields):
+            if field.is_column:
+                codes = self.log.values_at(field.name, part.candidates)
+                ids[:, column] = self.rows_of_codes[field.name][codes] + np.int32(field.start + 1)
+        columns, of_places = ids_of_places(fields, self.space.grid)
+        if columns.stop:
+            ids[:, columns] = of_places.take(part.places, 0, mode="clip")
+
+    def context_rows(self, events: IntArray) -> IntArray:
+        """Row of the value of each context field of categories, -1 for an unknown one, (n_events,
+        n_fields)."""
+        rows = np.empty((len(events), len(self.space.context)), np.int32)
+        for column, part in enumerate(self.space.context):
+            codes = self.log.values_at(part.name, events)
+            rows[:, column] = self.rows_of_codes[part.name][codes]
+        return rows
+
+    def context_ids(self, events: IntArray) -> IntArray:
+        """Feature ids of the same fields. A field that holds items has the items' own ids: what is
+        learned of an item as a candidate serves it as context."""
+        starts = np.array([part.start + 1 for part in self.space.context], np.int32)
+        return self.context_rows(events) + starts
+
+    def context_items(self, events: IntArray) -> IntArray:
+        """Item codes of the events' fields that hold items, -1 for none, (n_events, ·)."""
+        items = np.empty((len(events), len(self._items_of_codes)), np.int32)
+        for column, name in enumerate(self.space.fields_of_items):
+            items[:, column] = self._items_of_codes[column][self.log.values_at(name, events)]
+        return items
+
+    def context_numbers(self, events: IntArray) -> FloatArray:
+        """The events' standardised numbers, (n_events, n_numbers).
+
+        Raises:
+            LogFormatError: a number is not finite, or too large.
+        """
+        names = self.space.context_number_names
+        numbers = np.empty((len(events), len(names)), np.float32)
+        for column, name in enumerate(names):
+            numbers[:, column] = self.log.values_at(name, events)
+        wrong = ~(np.abs(numbers) <= MOST_NUMBER)
+        if wrong.any():
+            column, row = np.argwhere(wrong.T)[0].tolist()
+            raise out_of_range(
+                self.log, int(events[row]), names[column], float(numbers[row, column])
+            )
+        numbers -= self.space.context_mean
+        numbers /= self.space.context_scale
+        return numbers
+
+    def vectors_of(self, part: Selection) -> VectorReader | None:
+        """Reads the vectors of a part's items; None where no network does."""
+        if not self.space.vectors.are_read:
+            return None
+        context = np.full((len(part.events), len(self.space.context)), -1, np.int32)
+        of_items = [part.source == "context_item" for part in self.space.context]
+        context[:, of_items] = self.context_items(part.events)
+        items = self.log.items[part.candidates]
+        return VectorReader(self.space.vectors, self.log, items, context)
+
+    def actions_before(self, events: IntArray) -> ActionBags | None:
+        """Bags of the actions before these events; None where none are read. An action's bag holds
+        its item, the item's categories, and what was done; it has no numbers."""
+        actions, space = self.log.actions, self.space
+        if not space.actions or actions is None:
+            return None
+        actions = actions.picked(*pick_rows(actions.offsets, events))
+        kinds, others = space.actions
+        columns = [ids_of_items(space.categorical[0], others, self.log.item_ids)[actions.items]]
+        for part in space.categorical:
+            if part.source == "item_field":
+                codes = self.log.columns[part.name].values[actions.items]
+                columns.append(self.rows_of_codes[part.name][codes] + np.int32(part.start + 1))
+        of_kind = Vocabulary(kinds.values).codes(actions.kind_names) + kinds.start + 1
+        columns.append(of_kind[actions.kinds])
+        return ActionBags(np.asarray(actions.offsets), np.stack(columns, 1).astype(np.int32))

@@ -1,0 +1,268 @@
+"""How a feature space is made: counted in the training split of a log, and grown with a further
+log; and the training sessions as a fit reads them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fastgaum.arrays import IntArray
+from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
+from fastgaum.features.coded_log import CodedLog
+from fastgaum.features.compatibility import check_columns
+from fastgaum.features.encoder import Encoder
+from fastgaum.features.item_vectors import ItemVectors, component_names
+from fastgaum.features.moments import Moments
+from fastgaum.features.numbers import (
+    PLACE_NUMBERS,
+    SAME_AS,
+    made_numbers,
+    place_rates,
+)
+from fastgaum.features.ordered import (
+    Hiding,
+    TrainingOrder,
+    share_to_hide,
+    spaces_before,
+    training_order,
+)
+from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.space import FeatureSpace
+from fastgaum.features.statistics import StatisticsCounter
+from fastgaum.features.vocabulary import (
+    OF_PLACE,
+    action_fields,
+    categorical_fields,
+    context_fields,
+)
+from fastgaum.logs.context import ContextField, context_of, training_events
+from fastgaum.logs.log import NO_CLICK, ItemCounts, SessionLog
+from fastgaum.logs.trained_users import TrainedUsers
+
+
+def fit_space(
+    log: SessionLog,
+    protocol: str = "bags",
+    set_context: bool = True,
+    relations: bool = False,
+    examination: bool = False,
+    towers: bool = False,
+) -> FeatureSpace:
+    """The space of `fit_training`."""
+    return fit_training(log, protocol, set_context, relations, examination, towers)[0]
+
+
+def fit_training(
+    log: SessionLog,
+    protocol: str = "bags",
+    set_context: bool = True,
+    relations: bool = False,
+    examination: bool = False,
+    towers: bool = False,
+    order: TrainingOrder | None = None,
+) -> tuple[FeatureSpace, EncodedSessions]:
+    """Count the training split of a log; return its space, and its training sessions as they are
+    read.
+
+    Args:
+        log: the log.
+        protocol: what a candidate's bag holds: identity, bags or views.
+        set_context: whether numbers also come less their mean over the display set.
+        relations: whether numbers say what pairs of items have been to each other.
+        examination: whether the places of an ordered log are kept apart from the bags.
+        towers: whether vectors of items are read whole, not as components.
+        order: the order in which a model without actions reads training users; None:
+            `training_order`, or as they are where training says nothing of candidates.
+
+    Raises:
+        ConfigError: protocol `views` on a log without view counts.
+        LogFormatError: the log has no training session, or a column has the name of a number.
+    """
+    if protocol == "views" and log.views is None:
+        raise ConfigError(
+            f"protocol 'views' needs repeated view rows, log '{log.name}' has none: use 'bags'"
+        )
+    _require_training(log)
+    rates = place_rates(log) if examination else np.zeros(0, np.float32)
+    found, known = context_of(log), np.flatnonzero(log.training_counts().displays)
+    names, of_context = [part.name for part in found if part.holds == "numbers"], Moments()
+    if names:
+        training = training_events(log)
+        of_context.add(np.stack([log.values_at(name, training) for name in names], 1))
+    blank = FeatureSpace(
+        protocol,
+        set_context,
+        log.ordered,
+        tuple(sorted(log.columns_of("candidate", "item"))),
+        vectors=ItemVectors.of(log, known, components=not towers),
+        grid=0 if len(rates) else log.grid,
+        context_number_names=tuple(names),
+        context_mean=of_context.mean.astype(np.float32),
+        context_scale=of_context.scale(),
+        place_rates=rates,
+    )
+    has_places, counts = log.ordered and not len(rates), protocol != "identity"
+    space, coded = _count(blank, log, found, has_places, order is None, relations, counts)
+    zeros = np.zeros(space.n_numbers, np.float32)
+    space = space.with_changes(mean=zeros, scale=zeros + 1, least=zeros, most=zeros)
+    train, moments = _encode_training(Encoder(space, log, coded), order)
+    if moments.count:
+        space = space.with_changes(
+            mean=moments.mean.astype(np.float32),
+            scale=moments.scale(),
+            least=moments.least,
+            most=moments.most,
+        )
+    return space, dataclasses.replace(train, mean=space.mean, scale=space.scale)
+
+
+def grow_training(former: FeatureSpace, log: SessionLog) -> tuple[FeatureSpace, EncodedSessions]:
+    """The space of a former log and a further one, for weights that go on with the further one, and
+    its training sessions as they are read.
+
+    Ids keep their order, new items and values follow those of their field. What training said of
+    items, pairs and context is added up over both logs. Numbers are standardised as before, and
+    places have the rates that they had: weights have learned both.
+
+    Raises:
+        FeatureMismatchError: the log's fields are others.
+        LogFormatError: the log has no training session, or is the very log of the former space.
+    """
+    check_columns(former, log)
+    if log.fingerprint == former.fingerprint:
+        raise LogFormatError(
+            f"log '{log.name}' is the one that the model was trained on, its counts would "
+            "double: give what is new (train --resume gives a run more epochs on its log)"
+        )
+    found = [ContextField(name, holds) for name, holds in former.context_holds.items()]
+    has_places = any(field.source == "position" for field in former.categorical)
+    relations, crossed = former.relations is not None, bool(former.crossed)
+    acts = bool(former.actions)
+    space, coded = _count(former, log, found, has_places, acts, relations, crossed)
+    if space.number_names != former.number_names:
+        differ = sorted({*space.number_names} ^ {*former.number_names})
+        raise FeatureMismatchError(
+            f"with log '{log.name}' the context makes other numbers of a candidate "
+            f"({', '.join(differ)}), which the model's weights do not know: train anew"
+        )
+    train, moments = _encode_training(Encoder(space, log, coded), None, former)
+    if not moments.count:
+        return space, train
+    least, most = np.minimum(former.least, moments.least), np.maximum(former.most, moments.most)
+    return space.with_changes(least=least, most=most), train
+
+
+def _count(
+    former: FeatureSpace,
+    log: SessionLog,
+    found: Sequence[ContextField],
+    places: bool,
+    actions: bool,
+    relations: bool,
+    crossed: bool,
+) -> tuple[FeatureSpace, CodedLog]:
+    """A space with what a former one has counted and what the training split of a log adds, under
+    these of the log's context fields; and the log in its ids. The flags say whether places and
+    actions are fields of ids, and whether pairs and context are counted."""
+    _require_training(log)
+    displays = log.training_counts().displays
+    known = np.flatnonzero(displays)
+    categorical = categorical_fields(log, known, places, former.categorical)
+    context = context_fields(log, found, categorical, former.context)
+    others = (*categorical, *context)
+    space = dataclasses.replace(
+        former,
+        categorical=categorical,
+        context=context,
+        actions=action_fields(log, others, former.actions) if actions else (),
+        no_click=former.no_click or bool((log.choices[training_events(log)] == NO_CLICK).any()),
+        fingerprint=log.fingerprint,
+        trained=former.trained.plus(TrainedUsers.of(log)),
+    )
+    coded = CodedLog(space, log)
+    counts, before = ItemCounts.zeros(len(categorical[0].values)), former.item_counts.displays
+    counts.displays[: len(before)] = before
+    counts.displays[coded.space_rows[known]] += displays[known]
+    space = dataclasses.replace(space, item_counts=counts)
+    counter = StatisticsCounter(coded, space, relations, crossed, former)
+    counter.add(log.sessions_in("train"))
+    space = counter.counted()
+    counts = space.item_counts
+    return space.with_changes(
+        prior_rate=float(counts.choices.sum() / counts.displays.sum()),
+        number_names=names_of_numbers(space, log),
+    ), coded
+
+
+def _require_training(log: SessionLog) -> None:
+    if log.count("sessions", "train") == 0:
+        raise LogFormatError(
+            f"log '{log.name}' has no training session: give a split column or --split user"
+        )
+
+
+def names_of_numbers(space: FeatureSpace, log: SessionLog) -> tuple[str, ...]:
+    """Names of all numbers of a log's candidates.
+
+    Raises:
+        LogFormatError: a field has the name of such a number, or two numbers have one name.
+    """
+    names = made_numbers(space.protocol, space.relations is not None)
+    others = (*(PLACE_NUMBERS if space.grid else ()), *component_names(space.vectors))
+    of_context = space.numbers_of_context
+    taken = {*names, *of_context, *others, "item", *OF_PLACE}
+    for name in sorted(log.columns_of("item", "candidate", "event", "user")):
+        if name in taken or name.startswith(SAME_AS):
+            raise LogFormatError(
+                f"field name '{name}' is one of the built-in fields: rename the column"
+            )
+    if len(set(of_context)) < len(of_context):
+        raise LogFormatError(
+            f"the context fields {', '.join(sorted(log.context))} would make two numbers "
+            "of one name: rename one of them"
+        )
+    declared = log.columns_of("item", "candidate").items()
+    of_log = sorted(name for name, column in declared if column.texts is None)
+    return (*names, *(of_context if space.protocol != "identity" else ()), *others, *of_log)
+
+
+def ordered_blocks(
+    encoder: Encoder, order: TrainingOrder, former: FeatureSpace | None = None
+) -> tuple[IntArray, Iterator[tuple[Encoder, IntArray]]]:
+    """The training sessions of a log as they are read, order by order; and, block by block, an
+    encoder that knows what came before, with the block's sessions."""
+    space, log = encoder.space, encoder.log
+    rows = log.sessions_in("train")
+    blocks = [order.blocks(log.users[rows], number) for number in range(order.n_orders)]
+    read = [[rows[of_order == block] for block in range(order.n_blocks)] for of_order in blocks]
+
+    def encoders() -> Iterator[tuple[Encoder, IntArray]]:
+        share = share_to_hide(space.item_counts.displays, order.alone)
+        for number, of_order in enumerate(read):
+            if not space.has_statistics:
+                yield from ((encoder, of_block) for of_block in of_order if len(of_block))
+                continue
+            before = spaces_before(encoder.coded, space, order, number, former)
+            for one, of_block in zip(before, of_order, strict=True):
+                if len(of_block):
+                    yield encoder.with_space(one, Hiding(share, number)), of_block
+
+    return np.concatenate([one for of_order in read for one in of_order]), encoders()
+
+
+def _encode_training(
+    encoder: Encoder, order: TrainingOrder | None, former: FeatureSpace | None = None
+) -> tuple[EncodedSessions, Moments]:
+    """The training sessions of a log as they are read, and the moments of their numbers; former:
+    what was counted before, on another log."""
+    moments = Moments()
+    if order is None and not encoder.space.has_statistics:
+        return encoder.encode(encoder.log.sessions_in("train"), moments), moments
+    rows, blocks = ordered_blocks(encoder, order or training_order(encoder.log), former)
+    encoded, first = encoder.make_room(rows), 0
+    for of_block, of_rows in blocks:
+        of_block.fill(encoded, of_rows, moments, first)
+        first += len(of_rows)
+    return encoded, moments
