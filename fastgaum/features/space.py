@@ -29,7 +29,7 @@ from fastgaum.logs.context import Holds
 from fastgaum.logs.log import ALIKE, ItemCounts
 from fastgaum.logs.trained_users import TrainedUsers
 
-NOBODY = TrainedUsers(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+NO_USERS = TrainedUsers(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
 
 def _none() -> FloatArray:
@@ -51,7 +51,7 @@ class FeatureSpace:
     fingerprint: str = ""
     """of the training log: its training sessions read what the users before them said, other logs'
     sessions what all said"""
-    trained: TrainedUsers = NOBODY
+    trained: TrainedUsers = NO_USERS
     """who trained"""
     categorical: tuple[CategoricalField, ...] = ()
     """fields of ids of candidates, the items first"""

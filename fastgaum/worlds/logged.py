@@ -54,10 +54,8 @@ class LoggedContexts:
     def __init__(self, rows: ContextRows, log: SessionLog, sessions: IntArray) -> None:
         """Read the sessions' contexts. Raises FeatureMismatchError if the log's fields are not
         those of the training log, LogFormatError for a number that is not finite."""
-        starts, lengths = log.session_offsets[sessions], np.diff(log.session_offsets)[sessions]
-        self.session_offsets: LongArray = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        events = np.repeat(starts - self.session_offsets[:-1], lengths)
-        events = (events + np.arange(len(events))).astype(np.int32)
+        offsets, events = pick_rows(log.session_offsets, sessions)
+        self.session_offsets: LongArray = offsets.astype(np.int64)
         coded = CodedLog(rows.space, log)
         item_of_code = Vocabulary(rows.catalogue.item_ids).codes(log.item_ids)
         # one entry more: a value that is no item of the log
