@@ -248,7 +248,7 @@ class OnlineUser:
         # predict scores what there is, however far from what training has seen
         self._users = Users(model.networks, 1, within=False)
         self._further: dict[str, int] = {}
-        """number, behind the training rows, of each item that it was shown and training was not"""
+        """number, behind the catalogue's rows, of each item shown that the catalogue lacks"""
         self._seen: set[str] = set()
         self._has_context = not model.context_fields
         self._shown: tuple[ShownDisplays, list[str]] | None = None
@@ -404,9 +404,7 @@ class OnlineUser:
 
 def item_key(item: object) -> str:
     """The id of an item as a log has it."""
-    key = (
-        None if isinstance(item, bool) else category_of(item, "item") if item is not None else None
-    )
+    key = None if isinstance(item, bool) else category_of(item, "item")
     if key is None:
         raise ConfigError(f"an item id is text or a whole number, got {item!r}")
     return key
