@@ -59,9 +59,10 @@ def test_what_is_there_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["data", "synth", "-o", "folder", "--events", "40", "--quiet"]) == 0
     there = option.split()
-    if there[-1] != "folder":
+    if there[-1] == "folder":
+        assert main(["data", "synth", "-o", "folder", "--events", "40", "--quiet"]) == 0
+    else:
         there.append(f"there{SUFFIXES.get(option, '.csv')}")
         (tmp_path / there[-1]).write_text("mine")
     named = {"RUN": str(trained), "LOG": str(log_file)}
