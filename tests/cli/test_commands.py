@@ -177,13 +177,6 @@ def test_predict_at_a_place(
         assert not Path(out).exists()
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    import fastgaum
-
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"{fastgaum.__version__}\n"
-
-
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
