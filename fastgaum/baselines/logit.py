@@ -43,7 +43,7 @@ FEW_PENALTY = 0.1
 
 CHUNK_ROWS = 1 << 12
 """rows of numbers that are float64 at a time: they stay in the processor's cache"""
-CHUNK_EVENTS = 1 << 10
+_CHUNK_EVENTS = 1 << 10
 SEARCH_EVENTS = 20_000
 """events of training that penalties are compared on: a penalty says how much the weights of a log
 differ, which a part of its events shows as well as all of them"""
@@ -116,8 +116,8 @@ class Problem:
         share = 1 / (np.repeat(sizes, sizes) + self.outside)
         numbers, width = design.numbers, design.factors.shape[1]
         blocks = [np.zeros((numbers.shape[1],) * 2) for _ in range(width)]
-        for first in range(0, len(sizes), CHUNK_EVENTS):
-            begins = starts[first : first + CHUNK_EVENTS + 1]
+        for first in range(0, len(sizes), _CHUNK_EVENTS):
+            begins = starts[first : first + _CHUNK_EVENTS + 1]
             rows = slice(begins[0], begins[-1])
             for k, block in enumerate(blocks):
                 values = numbers[rows] * design.factors[rows, k, None]

@@ -68,7 +68,7 @@ def small_chunks(most: int, n_threads: int = 1) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(
     protocol=st.sampled_from(["identity", "bags", "views"]),
     split=st.sampled_from(["train", "test", "all"]),

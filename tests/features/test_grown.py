@@ -78,7 +78,7 @@ def check_is_that_of_both(log: SessionLog, n: int, seed: int) -> None:
 
 
 @given(seed=st.integers(0, 10**6), n=st.integers(8, 32), no_click=st.sampled_from([0.0, 0.3]))
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_numbers_are_those_of_one_log_of_both(seed: int, n: int, no_click: float) -> None:
     log = random_log(seed, n_sessions=40, n_items=25, no_click=no_click)
     check_is_that_of_both(log, n, seed)

@@ -40,7 +40,7 @@ def log_of_kind(seed: int, context: bool, more: int) -> SessionLog:
     return with_vectors(dataclasses.replace(log, item_ids=pl.concat([log.item_ids, new])), seed)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 30),
     context=st.booleans(),

@@ -4,7 +4,6 @@ the encoder gives all its candidates at once."""
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,10 +53,10 @@ def replayed(catalogue: Catalogue, log: SessionLog, within: bool) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize("protocol", ["identity", "bags", "views"])
-@pytest.mark.parametrize("relations", [False, True])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
+    protocol=st.sampled_from(["identity", "bags", "views"]),
+    relations=st.booleans(),
     seed=st.integers(0, 10_000),
     n_sessions=st.integers(3, 25),
     set_context=st.booleans(),
