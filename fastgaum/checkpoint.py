@@ -1,8 +1,8 @@
 """Files of states: a dataclass in one safetensors file, and back. A crash leaves the former file or
 the new one, and what a file holds is not known to be right.
 
-    save_state(path, "fastgaum-run-8", state)
-    state = load_state(path, "fastgaum-run-8", "train again", RunState)
+    save_state(path, "fastgaum-run-9", state)
+    state = load_state(path, "fastgaum-run-9", "train again", RunState)
 
 A state is a dataclass or a dict of dataclasses, dicts with names as keys, lists, numbers, text,
 true, false and None, and of torch tensors, numpy arrays and polars series of text anywhere among

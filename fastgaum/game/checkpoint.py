@@ -27,7 +27,7 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game.epochs import EpochRow
 
-RUN_FORMAT = "fastgaum-run-8"
+RUN_FORMAT = "fastgaum-run-9"
 SHARE = 0.02
 """saving takes at most this share of the time: a save waits until so much has been trained since
 the one before"""

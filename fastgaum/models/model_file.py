@@ -21,7 +21,7 @@ from fastgaum.models.space_state import SavedSpace, saved_space, space_of
 from fastgaum.nets.histories import Encoders
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
 
-MODEL_FORMAT = "fastgaum-model-8"
+MODEL_FORMAT = "fastgaum-model-9"
 OwnCode = Literal["regulariser", "history"]
 CodeName = Annotated[str, Meta(pattern=r"^[\w<>(). ]{1,200}$")]
 

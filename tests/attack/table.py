@@ -241,7 +241,7 @@ RUNS: dict[str, Attack] = {
     "model that is cut": of_run("model.safetensors", lambda path: os.truncate(path, 5000), EVALUATE, "damaged"),
     "model that is a pipe": of_run("model.safetensors", pipe, EVALUATE, "no model at"),
     "model that is a zip": of_run("model.safetensors", b"PK\x03\x04" + bytes(99), EVALUATE, "damaged"),
-    "model of another version": of_run("model.safetensors", lambda path: change_state(path, lambda about, _: about.update(format="fastgaum-model-9")), EVALUATE, "fastgaum-model-9"),
+    "model of another version": of_run("model.safetensors", lambda path: change_state(path, lambda about, _: about.update(format="fastgaum-model-99")), EVALUATE, "fastgaum-model-99"),
     "model that is empty": of_run("model.safetensors", b"", EVALUATE, "damaged"),
     "model: header of exabytes": of_run("model.safetensors", header(2**60), EVALUATE, "its header declares"),
     "model: header beyond the file": of_run("model.safetensors", header(4_000_000), EVALUATE, "its header declares"),
