@@ -42,8 +42,8 @@ from fastgaum.bench.wikispeedia_games import LIMIT, Games, Site
 from fastgaum.errors import ConfigError
 from fastgaum.files import atomic
 from fastgaum.game.epochs import EpochRow, Observer
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.machine import machine_facts
 from fastgaum.metrics.intervals import paired_difference
 from fastgaum.models.choice_model import Head

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
-from fastgaum.logs.columns import Vocabulary
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
 from fastgaum.worlds.logged import Context
 from fastgaum.worlds.world import NO_ITEM, Population, Response, World

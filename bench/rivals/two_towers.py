@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 
 BATCH, LEARNING_RATE, SLOWER = 1024, 3e-3, 0.4
 MEMORY = 2

@@ -20,11 +20,11 @@ from scipy import sparse
 from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.baselines.base import Arrays
 from fastgaum.features.batches import Batch
+from fastgaum.features.fields import CategoricalField
 from fastgaum.features.numbers import item_numbers, totals_of
 from fastgaum.features.ordered import Training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.vocabulary import CategoricalField
 from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.logs.log import ItemCounts
 from fastgaum.nets.sequences import prefixes

@@ -63,8 +63,8 @@ def ope_command(
     check_outputs(files.json, files.markdown)
     import numpy as np
 
-    from fastgaum.logs.columns import Vocabulary
     from fastgaum.logs.cut import slice_sessions
+    from fastgaum.logs.vocabulary import Vocabulary
     from fastgaum.machine import machine_facts
     from fastgaum.models.user_model import UserModel
     from fastgaum.ope.shown import Target
@@ -182,7 +182,7 @@ def _pool(file: Path, log: SessionLog) -> IntArray:
     """Codes of the items of a file that the log knows."""
     import polars as pl
 
-    from fastgaum.logs.columns import Vocabulary
+    from fastgaum.logs.vocabulary import Vocabulary
     from fastgaum.untrusted import read_text
 
     try:

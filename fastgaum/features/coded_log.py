@@ -9,15 +9,16 @@ import numpy as np
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.compatibility import check_columns
+from fastgaum.features.fields import ids_of_items, ids_of_places
 from fastgaum.features.item_vectors import VectorReader
 from fastgaum.features.numbers import out_of_range
 from fastgaum.features.sessions import ActionBags, Selection
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.vocabulary import ids_of_items, ids_of_places
-from fastgaum.logs.columns import MOST_NUMBER, Vocabulary
+from fastgaum.logs.columns import MOST_NUMBER
 from fastgaum.logs.context import item_of_codes
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 
 
 class CodedLog:

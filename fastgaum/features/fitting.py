@@ -13,6 +13,12 @@ from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.compatibility import check_columns
 from fastgaum.features.encoder import Encoder
+from fastgaum.features.fields import (
+    OF_PLACE,
+    action_fields,
+    categorical_fields,
+    context_fields,
+)
 from fastgaum.features.item_vectors import ItemVectors, component_names
 from fastgaum.features.moments import Moments
 from fastgaum.features.numbers import (
@@ -31,12 +37,6 @@ from fastgaum.features.ordered import (
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.statistics import StatisticsCounter
-from fastgaum.features.vocabulary import (
-    OF_PLACE,
-    action_fields,
-    categorical_fields,
-    context_fields,
-)
 from fastgaum.logs.context import ContextField, context_of, training_events
 from fastgaum.logs.log import NO_CLICK, ItemCounts, SessionLog
 from fastgaum.logs.trained_users import TrainedUsers

@@ -16,8 +16,8 @@ import numpy as np
 from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.errors import LogFormatError
 from fastgaum.features.crossed import CrossedField, fixes_display
+from fastgaum.features.fields import CategoricalField
 from fastgaum.features.sessions import Selection
-from fastgaum.features.vocabulary import CategoricalField
 from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,

@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.crossed import CrossedField, crossed_names, displayers
+from fastgaum.features.fields import CategoricalField
 from fastgaum.features.item_vectors import NO_VECTORS, ItemVectors
 from fastgaum.features.numbers import SAME_AS, crossed_fields, varying_columns
 from fastgaum.features.relations import Relations
-from fastgaum.features.vocabulary import CategoricalField
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import Holds
 from fastgaum.logs.log import ALIKE, ItemCounts

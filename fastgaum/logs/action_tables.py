@@ -22,7 +22,6 @@ from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.actions import ACTED, PAST, Actions
 from fastgaum.logs.columns import (
     CodedIds,
-    Vocabulary,
     as_list,
     filled_ids,
     ids_as_text,
@@ -34,6 +33,7 @@ from fastgaum.logs.event_order import order_of
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import ROLE_NAMES, LogSchema, find_column, is_list
 from fastgaum.logs.tables import naming_table, open_table
+from fastgaum.logs.vocabulary import Vocabulary
 
 NAMES = {
     "session": ROLE_NAMES["session"],

@@ -22,10 +22,10 @@ from fastgaum.arrays import BoolArray, Float64Array, IntArray
 from fastgaum.errors import LogFormatError, as_given
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
 from fastgaum.logs.actions import Actions
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.fold import Rows, fold_rows, offsets_of
 from fastgaum.logs.log import NO_CLICK, TEST, Column, SessionLog
 from fastgaum.logs.number_text import parse_numbers
+from fastgaum.logs.vocabulary import Vocabulary
 
 ORDER_DROPPED = "the order of rows is dropped, and ties are never broken by index"
 ORDER_KEPT = (

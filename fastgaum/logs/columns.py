@@ -1,8 +1,5 @@
 """Columns of a log, each turned into the one type that folding needs, or refused with the row at
-fault named.
-
-A `Vocabulary` numbers the texts of a column: items, or the values of a field.
-It turns the codes of one numbering into those of another (`codes_from`)."""
+fault named."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.log import Column, Of
 from fastgaum.logs.number_text import CONTEXT_KINDS, parse_numbers, refuse_spoilt, with_points
+from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 SPLIT_CODES: dict[str, int] = {
     **dict.fromkeys(("0", "train", "training", "tr"), 0),
@@ -32,54 +30,12 @@ MOST_NUMBER = 1e30
 """largest size of a field's numbers: sums over a display set of any width, and over a log, stay
 finite in float32"""
 
-NO_CODE = -1
-"""code of a text that is missing, or not in the vocabulary"""
 REFUSED = "\x1f"
 """what a public log's layout puts before the text of a click that its file does not say; no id
 begins so"""
 
 Where = Callable[[int], str]
 """names the place of row i in a message: `row 17`, `event 3 of session 'u3'`"""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Distinct texts and their codes 0, 1, 2 …
-
-    >>> fruit = Vocabulary.of(pl.Series(["pear", "fig", None, "pear"]))
-    >>> fruit.codes(pl.Series(["pear", "plum", None, "fig"])).tolist()
-    [1, -1, -1, 0]
-    """
-
-    texts: pl.Series
-    """the text of each code, distinct and without gaps, length n"""
-
-    @classmethod
-    def of(cls, texts: pl.Series) -> Vocabulary:
-        """The distinct texts of a column in sorted order: codes do not depend on the order of
-        rows."""
-        return cls(texts.drop_nulls().unique().sort())
-
-    def __len__(self) -> int:
-        """Number of texts."""
-        return len(self.texts)
-
-    def codes(self, texts: pl.Series) -> IntArray:
-        """Code of each text, -1 for a gap or a text that is not in the vocabulary; shape
-        (len(texts),)."""
-        found = texts.cast(pl.Enum(self.texts), strict=False).to_physical()
-        return found.cast(pl.Int32).fill_null(NO_CODE).to_numpy().astype(np.int32, copy=False)
-
-    def codes_from(self, other: Vocabulary) -> IntArray:
-        """This vocabulary's code of each code of another one; shape (len(other) + 1,).
-
-        The last entry is -1 and belongs to code -1, so that an array of codes is turned by
-        indexing: `ours.codes_from(theirs)[their_codes]`."""
-        return np.append(self.codes(other.texts), np.int32(NO_CODE))
-
-    def decode(self, codes: npt.NDArray[np.integer]) -> pl.Series:
-        """Text of each code, a gap for -1; length len(codes)."""
-        return self.texts.gather(pl.Series(codes).replace(NO_CODE, None))
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ import polars as pl
 
 from fastgaum.arrays import BoolArray, IntArray
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import TRAIN, Column, SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 
 Holds = Literal["numbers", "categories", "items"]
 MOST_OTHERS = 0.1

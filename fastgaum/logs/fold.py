@@ -15,12 +15,13 @@ from fastgaum.arrays import BoolArray, IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import ActionTable, pack_actions, with_acted_items
 from fastgaum.logs.clicks import ClickFacts
-from fastgaum.logs.columns import CodedIds, Vocabulary, encode_column, first_true, show
+from fastgaum.logs.columns import CodedIds, encode_column, first_true, show
 from fastgaum.logs.context import time_columns
 from fastgaum.logs.cut import check_size, stable_order
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.logs.successive import choices_of, with_each_click
+from fastgaum.logs.vocabulary import Vocabulary
 
 LONG_COLUMNS = ("session", "event", "event_label", "item", "chosen", "user", "split", "views")
 """columns of `to_frame` that are no field's"""

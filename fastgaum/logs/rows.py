@@ -14,10 +14,8 @@ from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import past_column
 from fastgaum.logs.clicks import ClickFacts, without_order
 from fastgaum.logs.columns import (
-    NO_CODE,
     REFUSED,
     CodedIds,
-    Vocabulary,
     Where,
     as_list,
     context_column,
@@ -36,6 +34,7 @@ from fastgaum.logs.event_order import clock_of, order_of, parse_order
 from fastgaum.logs.fold import Rows, two_of_session
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import LogSchema, is_list
+from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 
 def candidate_rows(

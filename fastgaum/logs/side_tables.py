@@ -16,8 +16,6 @@ from fastgaum.errors import LogFormatError, did_you_mean
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.columns import (
     MOST_NUMBER,
-    NO_CODE,
-    Vocabulary,
     as_list,
     context_column,
     encode_column,
@@ -29,6 +27,7 @@ from fastgaum.logs.fold import LONG_COLUMNS
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role, is_list, require_column
 from fastgaum.logs.tables import FileTable, naming_table, open_table
+from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 
 def _read_table(

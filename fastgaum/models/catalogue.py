@@ -24,6 +24,7 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.fixed import Vectors
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.compatibility import check_columns
+from fastgaum.features.fields import OF_PLACE, ids_of_items
 from fastgaum.features.item_vectors import ItemVectors, component_names
 from fastgaum.features.numbers import (
     LOG_VIEWS,
@@ -33,10 +34,10 @@ from fastgaum.features.numbers import (
 )
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.vocabulary import OF_PLACE, ids_of_items
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
-from fastgaum.logs.columns import Vocabulary, show
+from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 
 NO_VALUE = -2
 """instead of a category's row: the display has to give the category"""

@@ -22,9 +22,9 @@ import polars as pl
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.fixed import FixedScorer
 from fastgaum.errors import ConfigError, NumericsError, did_you_mean
+from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import component_names
 from fastgaum.features.numbers import LOG_VIEWS
-from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from fastgaum.arrays import IntArray, LongArray
 from fastgaum.features.crossed import check_crossed
+from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import component_names
 from fastgaum.features.numbers import PLACE_NUMBERS, made_numbers
 from fastgaum.features.relations import Relations, pairs_of, ranks_of
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels.crossed import CrossedCounts
 from fastgaum.kernels.pairs import PairCounts
 from fastgaum.kernels.relations import RivalRule

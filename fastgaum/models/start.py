@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.features.fields import former_ids
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.vocabulary import former_ids
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.splits import offers_no_click

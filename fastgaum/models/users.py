@@ -18,9 +18,9 @@ from fastgaum.engine.fixed import FixedRecurrent, FixedScorer, Vectors, rows_of_
 from fastgaum.engine.scorer import DisplayBatch, parts_of
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import bags_of_candidates
+from fastgaum.features.fields import ids_of_places
 from fastgaum.features.session_counts import SessionCounts
 from fastgaum.features.sessions import places_of
-from fastgaum.features.vocabulary import ids_of_places
 from fastgaum.kernels.bag_linear import BagArrays
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.choice import Softmax, choice_probs

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import ConfigError
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.policies.base import Observation, Policy, Transition, top_places
 from fastgaum.policies.heuristics import Popular, RandomPolicy
 from fastgaum.policies.q_learning import QLearner

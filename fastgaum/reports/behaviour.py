@@ -17,8 +17,8 @@ from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import counts_before, select_sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
 from fastgaum.metrics.evaluation import MIN_PROB
 from fastgaum.metrics.intervals import AnyArray, Statistic, Sums, Unit, cut, ratio

@@ -22,9 +22,9 @@ from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
 from fastgaum.game.scoring import HeadScores, ScoredSessions
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import ItemCounts, SessionLog, SplitName
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, bootstrap_mean, cut, paired_difference

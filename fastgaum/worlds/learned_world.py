@@ -19,9 +19,9 @@ import polars as pl
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
 from fastgaum.engine.fixed import rows_of_table
 from fastgaum.errors import ConfigError
+from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import SAMPLE, principal_axes
 from fastgaum.features.numbers import item_numbers, number_columns, totals_of
-from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.kernels import slates as kernels
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS

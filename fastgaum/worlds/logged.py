@@ -20,9 +20,9 @@ from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.kernels.draws import uniforms
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.catalogue import Catalogue
 from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.users import ShownDisplays, Users

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from fastgaum.arrays import IntArray, LongArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.clicks import refuse_successive
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld

@@ -24,9 +24,9 @@ import numpy.typing as npt
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray, LongArray
 from fastgaum.errors import ConfigError, as_given
 from fastgaum.kernels.draws import uniforms
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.catalogue import Catalogue
 from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.user_model import UserModel

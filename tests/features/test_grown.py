@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import FeatureMismatchError, LogFormatError
 from fastgaum.features.encoder import Encoder
+from fastgaum.features.fields import former_ids
 from fastgaum.features.fitting import fit_space, grow_training
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.features.vocabulary import former_ids
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import Column, SessionLog
 from tests.builders import numbers_of, put, random_log

@@ -14,9 +14,9 @@ from fastgaum.features.fitting import fit_space
 from fastgaum.features.session_counts import SessionCounts
 from fastgaum.kernels import candidate_formulas
 from fastgaum.kernels.candidate_counts import UserDisplays
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.catalogue import Catalogue
 from tests.builders import put, random_log
 from tests.worlds.simulated import Within

@@ -11,9 +11,9 @@ import pytest
 
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.features.encoder import Encoder
+from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.numbers import PLACE_NUMBERS
-from fastgaum.features.vocabulary import OF_PLACE
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame, read_log

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fastgaum.logs.columns import Vocabulary
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.choice_model import Head
 from fastgaum.models.online import OnlineUser
 from fastgaum.models.user_model import UserModel

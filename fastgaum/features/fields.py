@@ -11,9 +11,9 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import IntArray
-from fastgaum.logs.columns import NO_CODE, Vocabulary
 from fastgaum.logs.context import ContextField, training_events
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 
 @dataclass(frozen=True)

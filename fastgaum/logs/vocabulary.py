@@ -1,0 +1,54 @@
+"""The numbering of a column's texts: items, or the values of a field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.arrays import IntArray
+
+NO_CODE = -1
+"""code of a text that is missing, or not in the vocabulary"""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Distinct texts and their codes 0, 1, 2 …
+
+    >>> fruit = Vocabulary.of(pl.Series(["pear", "fig", None, "pear"]))
+    >>> fruit.codes(pl.Series(["pear", "plum", None, "fig"])).tolist()
+    [1, -1, -1, 0]
+    """
+
+    texts: pl.Series
+    """the text of each code, distinct and without gaps, length n"""
+
+    @classmethod
+    def of(cls, texts: pl.Series) -> Vocabulary:
+        """The distinct texts of a column in sorted order: codes do not depend on the order of
+        rows."""
+        return cls(texts.drop_nulls().unique().sort())
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self.texts)
+
+    def codes(self, texts: pl.Series) -> IntArray:
+        """Code of each text, -1 for a gap or a text that is not in the vocabulary; shape
+        (len(texts),)."""
+        found = texts.cast(pl.Enum(self.texts), strict=False).to_physical()
+        return found.cast(pl.Int32).fill_null(NO_CODE).to_numpy().astype(np.int32, copy=False)
+
+    def codes_from(self, other: Vocabulary) -> IntArray:
+        """This vocabulary's code of each code of another one; shape (len(other) + 1,).
+
+        The last entry is -1 and belongs to code -1, so that an array of codes is turned by
+        indexing: `ours.codes_from(theirs)[their_codes]`."""
+        return np.append(self.codes(other.texts), np.int32(NO_CODE))
+
+    def decode(self, codes: npt.NDArray[np.integer]) -> pl.Series:
+        """Text of each code, a gap for -1; length len(codes)."""
+        return self.texts.gather(pl.Series(codes).replace(NO_CODE, None))
