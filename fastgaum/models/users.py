@@ -28,7 +28,7 @@ from fastgaum.models.choice_model import Head
 from fastgaum.models.context import EncodedContext
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.nets.histories import Carry, HistoryEncoder, Recurrent
-from fastgaum.nets.regularisers import L2, Shannon, Tsallis
+from fastgaum.nets.regularisers import Shannon
 from fastgaum.nets.tensors import Bags
 
 
@@ -109,12 +109,7 @@ class FixedNetworks:
         if not filled.all():
             offsets = np.append(offsets[:-1][filled], offsets[-1])
         none, n = np.ones(len(filled), np.float32), len(offsets) - 1
-        # whatever a regulariser of the user's own is, the generator's own distribution under it is
-        # a softmax
-        known = isinstance(rule, Shannon) or (
-            self.head == "generator" and not isinstance(rule, L2 | Tsallis)
-        )
-        if known:
+        if isinstance(rule, Shannon):
             softmax = Softmax(np.empty_like(scores), np.empty(n, np.float32))
             eta: Any = np.float32(self.eta)
             choice_probs(0, n, scores, eta, offsets, self.outside, softmax)
@@ -122,7 +117,9 @@ class FixedNetworks:
             return softmax.probs, none
         if n:
             values, starts = torch.from_numpy(self.eta * scores), torch.from_numpy(offsets)
-            dist = rule.best_response(values, starts, self.outside)
+            # a regulariser of the user's own says by itself what a generator's logits mean
+            play = rule.link if self.head == "generator" else rule.best_response
+            dist = play(values, starts, self.outside)
             none[filled] = dist.outside_prob.numpy()
             scores = dist.probs.numpy()
         return scores, none

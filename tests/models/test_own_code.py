@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import Tensor
@@ -181,6 +182,26 @@ def test_a_model_without_own_code_takes_none(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"regulariser=L2\(\)"):
         UserModel.load(tmp_path / "l2.safetensors")
     assert UserModel.load(tmp_path / "l2.safetensors", regulariser=L2()).regulariser == L2()
+
+
+class HalfOfSquares:
+    """The rule L2, as a user's own."""
+
+    best_response = L2.best_response
+    link = L2.link
+    omega = L2.omega
+
+
+def test_a_generator_plays_by_the_rule_that_it_learned_by() -> None:
+    log = random_log(3, n_sessions=60)
+    model = UserModel.from_preset(**SMALL, regulariser=HalfOfSquares())
+    model.fit(log)
+    user = model.user(head="generator")
+    first = log.sessions_in("test")[0]
+    items = log.items[slice(*log.display_offsets[log.session_offsets[first] :][:2])]
+    expected = model.predict(log, split="test")["generator_probability"]
+    found = user.probabilities(log.item_ids.gather(pl.Series(items)).to_list())
+    np.testing.assert_allclose(found[: len(items)], expected[: len(items)], atol=1e-5)
 
 
 def entropy_in_all(probs: Tensor, outside_prob: Tensor, offsets: Tensor) -> Tensor:
