@@ -91,13 +91,29 @@ def fit_training(
     if names:
         training = training_events(log)
         of_context.add(np.stack([log.values_at(name, training) for name in names], 1))
+    nobody, none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
     blank = FeatureSpace(
-        protocol,
-        set_context,
-        log.ordered,
-        tuple(sorted(log.columns_of("candidate", "item"))),
+        protocol=protocol,
+        set_context=set_context,
+        ordered=log.ordered,
+        field_names=tuple(sorted(log.columns_of("candidate", "item"))),
+        fingerprint="",
+        trained=TrainedUsers(nobody, nobody),
+        categorical=(),
+        context=(),
+        actions=(),
         vectors=ItemVectors.of(log, known, components=not towers),
         grid=0 if len(rates) else log.grid,
+        number_names=(),
+        mean=none,
+        scale=none,
+        least=none,
+        most=none,
+        item_counts=ItemCounts.zeros(0),
+        relations=None,
+        crossed=(),
+        prior_rate=0.0,
+        no_click=False,
         context_number_names=tuple(names),
         context_mean=of_context.mean.astype(np.float32),
         context_scale=of_context.scale(),

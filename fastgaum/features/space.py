@@ -11,7 +11,7 @@ values."""
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.crossed import CrossedField, crossed_names, displayers
 from fastgaum.features.fields import CategoricalField
-from fastgaum.features.item_vectors import NO_VECTORS, ItemVectors
+from fastgaum.features.item_vectors import ItemVectors
 from fastgaum.features.numbers import SAME_AS, crossed_fields, varying_columns
 from fastgaum.features.relations import Relations
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
@@ -29,68 +29,64 @@ from fastgaum.logs.context import Holds
 from fastgaum.logs.log import ALIKE, ItemCounts
 from fastgaum.logs.trained_users import TrainedUsers
 
-NO_USERS = TrainedUsers(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
-
-
-def _none() -> FloatArray:
-    return np.zeros(0, np.float32)
-
 
 @dataclass(frozen=True)
 class FeatureSpace:
     """Everything that `features.fitting` counts in the training split. With it `features.encoder`
-    turns any log of the same columns into bags."""
+    turns any log of the same columns into bags.
+
+    No field has a default: a file that lacks one, such as the users that trained, is refused."""
 
     protocol: str
     set_context: bool
     """whether numbers also come less their mean over the display set"""
     ordered: bool
     """whether the order of displays is real"""
-    field_names: tuple[str, ...] = ()
+    field_names: tuple[str, ...]
     """declared candidate and item columns, sorted"""
-    fingerprint: str = ""
+    fingerprint: str
     """of the training log: its training sessions read what the users before them said, other logs'
     sessions what all said"""
-    trained: TrainedUsers = NO_USERS
+    trained: TrainedUsers
     """who trained"""
-    categorical: tuple[CategoricalField, ...] = ()
+    categorical: tuple[CategoricalField, ...]
     """fields of ids of candidates, the items first"""
-    context: tuple[CategoricalField, ...] = ()
+    context: tuple[CategoricalField, ...]
     """what is known of an event beside its candidates: fields of categories, by name"""
-    actions: tuple[CategoricalField, ...] = ()
+    actions: tuple[CategoricalField, ...]
     """fields of the tokens that are actions (`features.coded_log`); empty where none are read"""
-    vectors: ItemVectors = NO_VECTORS
+    vectors: ItemVectors
     """how the vectors of items are read"""
-    grid: int = 0
+    grid: int
     """columns of the grid whose rows and columns are fields of the bags; 0: none are"""
-    number_names: tuple[str, ...] = ()
+    number_names: tuple[str, ...]
     """base numbers, before the set-relative copies"""
-    mean: FloatArray = field(default_factory=_none)
+    mean: FloatArray
     """training mean of each number, shape (n_numbers,)"""
-    scale: FloatArray = field(default_factory=_none)
+    scale: FloatArray
     """training standard deviation of each number (1 where it is 0), shape (n_numbers,)"""
-    least: FloatArray = field(default_factory=_none)
+    least: FloatArray
     """smallest value of each number in training, not standardised, shape (n_numbers,)"""
-    most: FloatArray = field(default_factory=_none)
+    most: FloatArray
     """largest value of each number in training, likewise"""
-    context_number_names: tuple[str, ...] = ()
+    context_number_names: tuple[str, ...]
     """context fields of numbers, sorted"""
-    context_mean: FloatArray = field(default_factory=_none)
+    context_mean: FloatArray
     """training mean of each of those numbers"""
-    context_scale: FloatArray = field(default_factory=_none)
+    context_scale: FloatArray
     """training standard deviation of each (1 where it is 0)"""
-    item_counts: ItemCounts = field(default_factory=lambda: ItemCounts.zeros(0))
+    item_counts: ItemCounts
     """what the training split says of each item of the identity field, by space row"""
-    relations: Relations | None = None
+    relations: Relations | None
     """what pairs of items have been to each other in training; None where numbers about them are
     not asked for"""
-    crossed: tuple[CrossedCounts, ...] = ()
+    crossed: tuple[CrossedCounts, ...]
     """what training says of items under each value of a context field of categories"""
-    prior_rate: float = 0.0
+    prior_rate: float
     """choices per display in the training split"""
-    no_click: bool = False
+    no_click: bool
     """whether the training split holds an event without a choice"""
-    place_rates: FloatArray = field(default_factory=_none)
+    place_rates: FloatArray
     """choices per display at each place that is kept apart from the bags (`nets.examination`), the
     first being 1, shape (n_places,); empty where order means nothing, or is a field of the bags"""
 
