@@ -91,14 +91,14 @@ def fit_training(
     if names:
         training = training_events(log)
         of_context.add(np.stack([log.values_at(name, training) for name in names], 1))
-    nobody, none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
+    no_user, none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
     blank = FeatureSpace(
         protocol=protocol,
         set_context=set_context,
         ordered=log.ordered,
         field_names=tuple(sorted(log.columns_of("candidate", "item"))),
         fingerprint="",
-        trained=TrainedUsers(nobody, nobody),
+        trained=TrainedUsers(no_user, no_user),
         categorical=(),
         context=(),
         actions=(),
