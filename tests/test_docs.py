@@ -125,6 +125,16 @@ def test_a_notebook_s_file_has_the_page_s_code_and_nothing_that_was_printed(file
     assert not re.search(r"```text|<!--|!\[|\]\((?!http)", prose)
 
 
+def test_the_pattern_finds_blocks() -> None:
+    blocks = [block for file in RUNNABLE for block in blocks_of(file)]
+    argvs = [
+        argv for language, code, _ in blocks if language == "bash" for argv in commands_of(code)
+    ]
+    commands = {argv[0] for argv in argvs}
+    assert {"train", "evaluate", "predict", "reproduce", "data"} <= commands <= set(COMMANDS)
+    assert sum(language == "python" for language, *_ in blocks) >= 8
+
+
 def test_the_readme_s_sample_of_a_log_is_one(workshop: Path) -> None:
     from fastgaum import read_log
 
@@ -198,3 +208,17 @@ def test_the_api_page_has_every_public_name_and_every_name_that_a_page_imports()
     assert len(names) > 40
     missing = [one for one in names if one not in shown and one.rpartition(".")[0] not in shown]
     assert missing == []
+
+
+def test_the_page_on_citing_says_what_the_citation_file_says() -> None:
+    page = (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
+    said = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    version, title = (
+        re.search(rf"^{key}: (.+)$", said, re.MULTILINE) for key in ("version", "title")
+    )
+    assert version is not None
+    assert title is not None
+    assert f"version = {{{version[1]}}}" in page
+    assert title[1].strip('"').replace("FastGAUM", "{FastGAUM}") in page
+    for name in re.findall(r"family-names: (\S+)\n +given-names: (\S+)", said):
+        assert ", ".join(name) in page

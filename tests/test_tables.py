@@ -3,11 +3,14 @@ never stale in form."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from typing import Any
 
 import pytest
 
 from fastgaum.baselines.registry import MODELS
+from fastgaum.bench.away import LOGS, AwayPlan
 from fastgaum.bench.excerpts import (
     NUMBER,
     OTHERS,
@@ -18,6 +21,8 @@ from fastgaum.bench.excerpts import (
     set_numbers,
     speed_to_markdown,
 )
+from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED
+from fastgaum.bench.ope import SETTINGS
 from fastgaum.bench.readme import (
     ADAPTATION,
     FIDELITY,
@@ -28,15 +33,18 @@ from fastgaum.bench.readme import (
     POLICIES,
     ROOT,
     SECTIONS,
+    TRANSFERS,
     Section,
     insert,
     pages,
     path_of,
     read,
 )
+from fastgaum.bench.wikispeedia_games import LIMIT
 from fastgaum.policies.registry import POLICIES as POLICY_NAMES
 from fastgaum.reports.grid import parse_resplits
 from fastgaum.reports.plots import COLOURS, colour
+from fastgaum.reports.reproduce_table import reproduce_blocks
 
 DATA = ("published", "verdicts")
 """blocks of published figures, and of a comparison with them, whose own tables say it"""
@@ -181,7 +189,8 @@ def test_fidelity_reports_are_of_these_splits() -> None:
 
 
 def test_policies_are_judged_by_users_that_training_did_not_fit() -> None:
-    """Every policy is there at every size."""
+    """Every policy is there at every size. The sizes, reward and pools of the first object are those
+    that the page's command asks for."""
     for of in POLICIES:
         name, result = of.removesuffix("-own"), read(f"policies/{of}")
         assert result["notes"] == []
@@ -196,6 +205,88 @@ def test_policies_are_judged_by_users_that_training_did_not_fit() -> None:
         name, result = of.removesuffix("-adapt"), read(f"policies/{of}")
         assert (result["run"], result["in"]) == (f"runs/{name}-half", f"runs/{name}-other-half")
         assert {row["policy"] for row in result["rows"]} == {"pre-trained", "untrained"}
+    (command,) = re.findall(
+        rf"^fastgaum rl evaluate .*--json docs/tables/policies/{POLICIES[0]}.json$",
+        page_of("docs/guide/policies.md"),
+        re.MULTILINE,
+    )
+    options = dict(re.findall(r"(-k|--\S+) +([^- ]\S*)", command))
+    result = read(f"policies/{POLICIES[0]}")
+    assert options["-k"].split(",") == [
+        str(k) for k in dict.fromkeys(row["k"] for row in result["rows"])
+    ]
+    assert (options["--reward"], int(options["--horizon"])) == (result["reward"], result["horizon"])
+    assert f"{options['--pool']} of {options['--pool-size']}" == result["pool"]
+    changed = dict(setting.split("=") for setting in re.findall(r"--set (\S+)", command))
+    assert {key: str(result["config"][key]) for key in changed} == changed
+
+
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_promised_and_paid_is_of_the_command_of_its_page(name: str) -> None:
+    (command,) = re.findall(
+        rf"^python bench/experiments/transfer\.py (.*)--json docs/tables/{name}.json$",
+        page_of("docs/guide/transfer.md"),
+        re.MULTILINE,
+    )
+    if not path_of(name).is_file():
+        return
+    result = read(name)
+    options = re.search(r"--logging (\S+)", command)
+    worlds = command.partition("--")[0].split() or list(WELL_SPECIFIED)
+    logging = options[1].split(",") if options else ["random"]
+    sizes = re.search(r"--events (\S+)", command)
+    events = [int(size) for size in sizes[1].split(",")] if sizes else []
+    assert [(one["world"], one["logging"], one["events"]) for one in result["settings"]] == [
+        (world, who, n)
+        for world in worlds
+        for who in logging
+        for n in events or [KNOWN_WORLDS[world].events]
+    ]
+    assert result["seeds"] >= 5
+
+
+def test_other_studies_are_of_the_commands_of_their_pages() -> None:
+    (logs,) = re.findall(
+        r"^python bench/away.py (.*) --json docs/tables/away.json$",
+        page_of("docs/guide/transfer.md"),
+        re.MULTILINE,
+    )
+    assert tuple(logs.split()) == LOGS
+    if path_of("away").is_file():
+        result, plan = read("away"), AwayPlan()
+        assert tuple(log["log"] for log in result["logs"]) == LOGS
+        names = ("seeds", "members", "users", "k", "horizon", "pool")
+        assert [result[name] for name in names] == [getattr(plan, name) for name in names]
+    written = "--json docs/tables/wikispeedia-loop.json\n"
+    command = f"python bench/wikispeedia_loop.py play runs/wikispeedia {written}"
+    assert command in page_of("docs/guide/closed-loop.md")
+    if path_of("wikispeedia-loop").is_file():
+        result = read("wikispeedia-loop")
+        assert list(result["bars"]) == list(result["players"])
+        # every second of the log's 12,825 validation games
+        assert (result["games"], result["limit"]) == (6_413, LIMIT)
+    command = "python bench/ope.py --json docs/tables/ope.json\n"
+    assert command in page_of("docs/guide/off-policy.md")
+    if path_of("ope").is_file():
+        result = read("ope")
+        assert result["logs"] >= 100
+        # a setting of an earlier study has a name of its own
+        today: dict[str, Any] = {one.name: dataclasses.asdict(one) for one in SETTINGS}
+        for one in result["settings"]:
+            assert today.get(one["name"], {}).items() <= one.items()
+
+
+def test_figure_names_the_rows_of_its_object() -> None:
+    figure = page_of("docs/prec1.svg")
+    texts = set(re.findall(r">([^<>\n]+)</text>", figure))
+    result = read(FIGURES["prec1"][0])
+    assert set(result["datasets"]) <= texts
+    rows = {
+        row[0].removesuffix(" †") for block in reproduce_blocks(result)[:-1] for row in block.rows
+    }
+    assert {
+        row for row in rows if not row.startswith(("floor", "best published", "authors"))
+    } <= texts
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -144,6 +144,36 @@ def palettes_of(html: str) -> list[dict[str, str]]:
     ]
 
 
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb, as WCAG 2 defines it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_colours_stand_out_in_light_dark_and_print(html: str) -> None:
+    """axe does not see the colours of charts: text needs a contrast of 4.5, marks need 3."""
+    palettes = palettes_of(html)
+    assert len(palettes) == 3
+
+    def contrast(one: str, other: str) -> float:
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    for palette in palettes:
+        for ground in ("card", "page", "soft", "note"):
+            assert min(contrast(palette[text], palette[ground]) for text in ("ink", "muted")) >= 4.5
+        assert (
+            min(
+                contrast(palette[mark], palette["card"])
+                for mark in ("reward", "generator", "published", "floor", "accent")
+            )
+            >= 3
+        )
+
+
 def test_the_two_runs_stand_side_by_side(compared: str, html: str) -> None:
     text = "".join(Page(compared).text)
     assert "Paired differences" in text
