@@ -109,7 +109,7 @@ class FixedNetworks:
         if not filled.all():
             offsets = np.append(offsets[:-1][filled], offsets[-1])
         none, n = np.ones(len(filled), np.float32), len(offsets) - 1
-        if isinstance(rule, Shannon):
+        if type(rule) is Shannon:
             softmax = Softmax(np.empty_like(scores), np.empty(n, np.float32))
             eta: Any = np.float32(self.eta)
             choice_probs(0, n, scores, eta, offsets, self.outside, softmax)

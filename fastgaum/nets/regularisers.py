@@ -54,7 +54,8 @@ def best_value(regulariser: Regulariser, scores: Tensor, offsets: Tensor, outsid
 
     By Danskin's theorem the maximiser may be held fixed, so the gradient needs no derivative of the
     closed form."""
-    if isinstance(regulariser, Shannon):
+    # a subclass may have another Ω
+    if type(regulariser) is Shannon:
         return segments.segment_logsumexp(scores, offsets, outside)
     with torch.no_grad():
         best = regulariser.best_response(scores.detach(), offsets, outside)

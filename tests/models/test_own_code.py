@@ -20,7 +20,7 @@ from fastgaum.logs.fold import to_frame
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.bags import BagLinear, BagSizes
 from fastgaum.nets.histories import HistoryEncoder, PositionWeight, Recurrent
-from fastgaum.nets.regularisers import L2, Custom, Shannon
+from fastgaum.nets.regularisers import L2, Custom, Shannon, best_value
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import Bags
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -192,9 +192,26 @@ class HalfOfSquares:
     omega = L2.omega
 
 
-def test_a_generator_plays_by_the_rule_that_it_learned_by() -> None:
+class HalfOfSquaresOfShannon(Shannon):
+    """The same, of a built-in rule's class."""
+
+    best_response = L2.best_response  # type: ignore[assignment]
+    link = L2.link  # type: ignore[assignment]
+    omega = L2.omega  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("rule", [HalfOfSquares, HalfOfSquaresOfShannon])
+def test_own_rules_train_as_the_built_in_one_of_their_law(rule: Any) -> None:
+    values, offsets = torch.tensor([0.3, -0.2, 0.9, 0.1]), torch.tensor([0, 3, 4])
+    for outside in (False, True):
+        expected = best_value(L2(), values, offsets, outside)
+        torch.testing.assert_close(best_value(rule(), values, offsets, outside), expected)
+
+
+@pytest.mark.parametrize("rule", [HalfOfSquares, HalfOfSquaresOfShannon])
+def test_a_generator_plays_by_the_rule_that_it_learned_by(rule: Any) -> None:
     log = random_log(3, n_sessions=60)
-    model = UserModel.from_preset(**SMALL, regulariser=HalfOfSquares())
+    model = UserModel.from_preset(**SMALL, regulariser=rule())
     model.fit(log)
     user = model.user(head="generator")
     first = log.sessions_in("test")[0]
