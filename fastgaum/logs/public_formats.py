@@ -109,7 +109,7 @@ PUBLIC_LOGS: list[PublicLog] = []
 def _public(
     title: str, *files: str, known_by: str, not_read: str = "", **options: Unpack[ReadKeywords]
 ) -> Callable[[MakesDisplays], MakesDisplays]:
-    """Add a log to PUBLIC_LOGS; `known_by`: its columns, in one text."""
+    """Return what adds a log to PUBLIC_LOGS; `known_by`: its columns, in one text."""
 
     def add(displays: MakesDisplays) -> MakesDisplays:
         columns = tuple(known_by.split())
@@ -125,6 +125,11 @@ def find_layout(columns: Iterable[str]) -> PublicLog | None:
     """Return the public log that has such columns; None if there is none."""
     known = set(columns)
     return next((layout for layout in PUBLIC_LOGS if known.issuperset(layout.columns)), None)
+
+
+def _as_they_are(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows of a file that holds displays already."""
+    return rows
 
 
 def _text(column: str) -> pl.Expr:
@@ -192,7 +197,7 @@ def mind(rows: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-@_public(
+_public(
     "EB-NeRD",
     "behaviors.parquet",
     known_by="user_id impression_time article_ids_inview article_ids_clicked",
@@ -207,10 +212,7 @@ def mind(rows: pl.LazyFrame) -> pl.LazyFrame:
     },
     clicks="first",
     not_read="history.parquet (--actions), clicks beyond an impression's first (--clicks each)",
-)
-def ebnerd(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows are displays."""
-    return rows
+)(_as_they_are)
 
 
 @_public(
@@ -294,18 +296,14 @@ def open_bandit(rows: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-@_public(
+_public(
     "Wikispeedia",
     "choices.parquet",
     known_by="session event page target items chosen",
     context_fields=("page", "target"),
-)
-def wikispeedia(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows are displays."""
-    return rows
+)(_as_they_are)
 
-
-@_public(
+_public(
     "CLARA2",
     "displays.parquet",
     known_by="session event query items chosen clicked outside",
@@ -314,22 +312,40 @@ def wikispeedia(rows: pl.LazyFrame) -> pl.LazyFrame:
     context_fields=("query",),
     not_read="clicks outside a list, and clicks beyond its first (which need --column "
     "chosen=clicked --clicks each)",
+)(_as_they_are)
+
+_OF_MODES = "dur cost access rail bus waiting changes_walk changes charge traffic"
+_OF_TRIPS = (
+    "purpose fueltype faretype day_of_week travel_month female driving_license car_ownership "
+    "start_time_linear age distance bus_scale"
 )
-def clara2(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows are displays."""
-    return rows
+_public(
+    "LPMC",
+    "trips.parquet",
+    known_by=f"person trip household item chosen {_OF_MODES} {_OF_TRIPS}",
+    columns={"session": "trip", "event": "trip", "user": "household"},
+    candidate_fields=_OF_MODES.split(),
+    context_fields=_OF_TRIPS.split(),
+    not_read="the person's earlier trips (--column session=person reads them)",
+)(_as_they_are)
 
+_public(
+    "TasteNet's toy",
+    "choices.parquet",
+    known_by="session event item chosen cost time wait income full_time flexible",
+    columns={"session": "session", "event": "event"},
+    candidate_fields=("cost", "time", "wait"),
+    context_fields=("income", "full_time", "flexible"),
+)(_as_they_are)
 
-@_public(
+# rows are choices without displays (`simulate`), whatever the stars say
+_public(
     "MovieLens",
     "ratings.dat",
     "u.data",
     "ratings.csv",
     known_by="userId movieId rating timestamp",
-)
-def movielens(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows are choices without displays (`simulate`), whatever the stars say."""
-    return rows
+)(_as_they_are)
 
 
 @_public(

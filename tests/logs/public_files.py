@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fastgaum.logs.public_formats import PUBLIC_LOGS
+
 USERS, STEPS, SHOWN, ITEMS = 24, 3, 4, 9
 """users of each file, displays of each user, items of a display, and of all displays"""
 START = dt.datetime(2021, 3, 4, 21, 58, 9)
@@ -185,6 +187,36 @@ def clara2(folder: Path) -> Path:
     return folder / "displays.parquet"
 
 
+def of_modes(folder: Path, layout: str, roles: dict[str, Callable[[Shown], int]]) -> Path:
+    """A row for each item of a display that ends with a choice, with every field that a layout
+    reads: a number of a candidate, a word of an event."""
+    (known,) = (one for one in PUBLIC_LOGS if one.name == layout)
+    rows = [
+        {name: role(row) for name, role in roles.items()}
+        | {"item": str(item), "chosen": int(item == (row.clicks or row.items)[0])}
+        | dict.fromkeys(known.options.candidate_fields, item / 10)
+        | dict.fromkeys(known.options.context_fields, f"c{row.step}")
+        | {"split": row.user // 6 % 3}
+        for row in displays()
+        for item in row.items
+    ]
+    path = folder / known.files[0]
+    pl.DataFrame(rows).write_parquet(path)
+    return path
+
+
+def lpmc(folder: Path) -> Path:
+    """A trip is one of a person's displays, six persons are a household."""
+    roles = {"person": lambda row: row.user, "household": lambda row: row.user // 6}
+    return of_modes(folder, "LPMC", {"trip": lambda row: row.user * STEPS + row.step, **roles})
+
+
+def tastenet(folder: Path) -> Path:
+    """Rows are candidates."""
+    roles = {"session": lambda row: row.user, "event": lambda row: row.step}
+    return of_modes(folder, "TasteNet's toy", roles)
+
+
 def written(path: Path, content: str) -> Path:
     path.write_text(content)
     return path
@@ -198,5 +230,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "Open Bandit": open_bandit,
     "Wikispeedia": wikispeedia,
     "CLARA2": clara2,
+    "LPMC": lpmc,
+    "TasteNet's toy": tastenet,
 }
 """what writes a public log's file, by its name"""

@@ -72,6 +72,8 @@ def expected(name: str) -> list[tuple[str, frozenset[str], str | None]]:
             ]
         else:
             chosen = maybe if name == "CLARA2" else always
+            if name == "LPMC":
+                user = str(number)
             rows.append((user, texts(items), None if chosen is None else str(chosen)))
     return sorted(rows, key=lambda one: one[0])
 
@@ -163,6 +165,8 @@ def test_given_options_come_before_a_layout_s(files: dict[str, Path]) -> None:
     assert set(read_log(files["Wikispeedia"], context_fields=["target"]).columns_of("event")) == {
         "target"
     }
+    persons = read_log(files["LPMC"], columns={"session": "person"})
+    assert (persons.n_sessions, len(np.unique(persons.users))) == (USERS, USERS // 6)
     visits = read_log(files["EB-NeRD"], columns={"session": "session_id"})
     assert (visits.n_sessions, len(np.unique(visits.users))) == (USERS * STEPS, USERS)
     # rows of one display each become displays of several items where the reader says so
