@@ -52,6 +52,7 @@ def log_facts(
             for name, by_k in means_of(floors).items()
         },
         "published_best": best_published(log.name),
+        "published_models": published_models(log.name),
         "authors_code": authors_code(log.name),
         "audit": found,
     }
@@ -130,6 +131,7 @@ def dataset_facts(
         },
         "shares": shares,
         "published_best": best_published(name),
+        "published_models": published_models(name),
         "authors_code": authors_code(name),
     }
     if name in names() and dataset(name).simulated:
@@ -184,9 +186,9 @@ PRESET_ROWS = {
 
 @cache
 def _published(file: str = "published.csv") -> list[Json]:
-    """Rows of a table in its order: dataset, model, k as text, and mean and sd (None if not given)
-    in percent."""
-    types = {"k": pl.String, "mean": pl.Float64, "sd": pl.Float64}
+    """Rows of a table in its order: dataset, model, k as text, mean and sd (None if not given) in
+    percent, and of choice models their NLL."""
+    types = {"k": pl.String, "mean": pl.Float64, "sd": pl.Float64, "nll": pl.Float64}
     return pl.read_csv(FOLDER / file, schema_overrides=types).to_dicts()
 
 
@@ -206,15 +208,15 @@ def published_mean(dataset: str, row: str | None, k: int) -> float | None:
 
 
 def published_datasets() -> set[str]:
-    """Names of the data sets that somebody published figures of."""
-    return {row["dataset"] for row in _published()}
+    """Names of the data sets of the paper's table."""
+    return {row["dataset"] for row in _published() if row["nll"] is None}
 
 
 def published_table() -> Json:
-    """The whole published table: {not_released, rows: {model: {dataset: {"1": {mean, sd}, "2":
+    """The paper's whole table: {not_released, rows: {model: {dataset: {"1": {mean, sd}, "2":
     …}}}}, in its order."""
     rows: Json = {}
-    for row in _published():
+    for row in (row for row in _published() if row["nll"] is None):
         by_k = rows.setdefault(row["model"], {}).setdefault(row["dataset"], {})
         by_k[row["k"]] = {"mean": row["mean"], "sd": row["sd"]}
     return {"not_released": list(NOT_RELEASED), "rows": rows}
@@ -226,6 +228,14 @@ def best_published(dataset: str) -> Json:
     own = [row for row in reversed(_published()) if row["dataset"] == dataset]
     own.sort(key=lambda row: (row["k"], row["mean"]))
     return {row["k"]: {name: row[name] for name in ("model", "mean", "sd")} for row in own}
+
+
+def published_models(dataset: str) -> list[Json]:
+    """Choice models that others fitted to a log: model, mean (prec@1, percent), nll in nats, and
+    source, which says what sets them apart from ours."""
+    kept = ("model", "mean", "nll", "source")
+    found = (row for row in _published() if row["dataset"] == dataset and row["nll"] is not None)
+    return [{name: row[name] for name in kept} for row in found]
 
 
 def authors_code(dataset: str) -> Json:

@@ -195,10 +195,14 @@ def standings(facts: Json, log: int) -> list[Json]:
         for name, precs in floors
         if name == "random" or (name, precs) in shown
     ]
-    best = about["published_best"]
-    if best:
+    best, others = about["published_best"], about["published_models"]
+    note = "" if facts["split"] == "test" else "on the test split"
+    for one in others:
+        means = _means({"1": one["mean"]})
+        label = f"published: {one['model']}"
+        rows.append(_row(label, "published", means, note, {"mean": one["nll"]}))
+    if best and not others:
         names = " / ".join(dict.fromkeys(one["model"] for one in best.values()))
-        note = "" if facts["split"] == "test" else "on the test split"
         means = _means({k: one["mean"] for k, one in best.items()})
         rows.append(_row(f"published: {names}", "published", means, note))
         rows += [

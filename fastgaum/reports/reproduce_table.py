@@ -103,8 +103,12 @@ def _block(result: Json, name: str, facts: Json) -> Block:
         | (_precisions(facts["floors"][floor]) if by_k is None else _figures(by_k))
         for floor, by_k in floors.items()
     ]
+    others = facts.get("published_models", [])
+    for one in others:
+        precs = _precisions({"1": one["mean"]})
+        lines.append({"label": f"published: {one['model']}", "nll": one["nll"], **precs})
     best = facts.get("published_best") or {}
-    if best:
+    if best and not others:
         published = {k: best[k] for k in KS if k in best}
         models = dict.fromkeys(one["model"] for one in published.values())
         figures = {f"prec{k}": spread(one["mean"], one["sd"]) for k, one in published.items()}
@@ -178,6 +182,8 @@ def notes_of(
             ' "fewest displays earlier in the session" alone scores prec@1'
             f" {num(simulated['trace'])}"
         )
+    for source in dict.fromkeys(one["source"] for one in facts.get("published_models", [])):
+        yield f"published: {source}"
     # `compare` reads a log as its user says
     if facts.get("published_best") and (result["resplit"] or "reading" in result):
         yield "the published figures are of the released split: compare with care"

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from fastgaum.reports.log_facts import authors_code, best_published, published_table
+from fastgaum.reports.log_facts import (
+    authors_code,
+    best_published,
+    published_models,
+    published_table,
+)
 from fastgaum.reports.reproduce_table import reproduce_blocks
 from fastgaum.reports.table import Block, blocks_to_markdown, finite
 
@@ -85,6 +90,23 @@ def test_published_figures_stand_beside_ours() -> None:
     assert "| paper-lstm † | 76.0 ±0.5 | 71.0 to 79.0 |" in blocks_to_markdown(
         reproduce_blocks(result)
     )
+
+
+def test_choice_models_of_others_have_rows_and_say_what_sets_them_apart() -> None:
+    result = object_of(cells_of("logit", 70.0))
+    facts = {"published_best": best_published("lpmc"), "published_models": published_models("lpmc")}
+    result["datasets"]["yelp"] |= facts | {"authors_code": {}}
+    (block,) = reproduce_blocks(result)
+    rows = [dict(zip(block.columns, row, strict=True)) for row in block.rows if "pub" in row[0]]
+    assert [row["model"] for row in rows][3:] == [
+        "published: XGBoost",
+        "published: NN",
+        "published: DNN",
+    ]
+    assert [rows[3][key] for key in ("prec@1", "prec@2", "NLL")] == ["74.7", "-", "0.657"]
+    assert [note for note in block.notes if note.startswith("published: Martín-Baos")] == [
+        f"published: {facts['published_models'][0]['source']}"
+    ]
 
 
 def test_a_model_that_is_a_floor_has_one_row_and_rows_of_the_identity_alone_are_marked() -> None:

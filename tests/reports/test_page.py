@@ -25,7 +25,8 @@ from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports import plots as drawing
 from fastgaum.reports.facts import report_facts
-from fastgaum.reports.page import to_html, write_report
+from fastgaum.reports.log_facts import best_published, published_models
+from fastgaum.reports.page import standings, to_html, write_report
 from fastgaum.reports.trained_run import open_run
 from tests.reports.workshop import HOSTILE, QUICK, SCRIPT, Workshop
 
@@ -191,6 +192,21 @@ def test_test_figures_are_named_as_such(workshop: Workshop, html: str) -> None:
     assert any(
         finding["test_prec_at_1"] is not None for finding in facts["logs"][0]["audit"]["findings"]
     )
+
+
+def test_choice_models_of_others_stand_beside_ours(workshop: Workshop) -> None:
+    facts = copy.deepcopy(workshop.facts)
+    others = published_models("lpmc")
+    facts["logs"][0] |= {
+        "published_best": best_published("lpmc"),
+        "published_models": others,
+    }
+    row = next(row for row in standings(facts, 0) if row["label"] == "published: XGBoost")
+    assert (row["prec"]["1"]["mean"], row["nll"]["mean"]) == (74.72, 0.6568)
+    page = to_html(facts)
+    assert page.count(f"Published: {others[0]['source']}.") == 1
+    assert page.count('class="key published"') == len(others)
+    assert "published models read items" not in page
 
 
 def test_what_a_terminal_obeys_is_spelt_out(workshop: Workshop) -> None:
