@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 from scipy import sparse
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
@@ -32,9 +33,14 @@ from fastgaum.baselines.base import (
     validation_prec1,
 )
 from fastgaum.baselines.field_columns import ids_of_few, is_few
+from fastgaum.baselines.logit_summary import choice_shares, coefficient_frame
 from fastgaum.config import Positive
+from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch, assemble
+from fastgaum.features.fitting import fit_training
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.logs.cut import pick_rows
+from fastgaum.logs.log import SessionLog
 from fastgaum.nets.networks import context_sizes
 from fastgaum.nets.tensors import BatchTensors
 
@@ -47,6 +53,8 @@ _CHUNK_EVENTS = 1 << 10
 SEARCH_EVENTS = 20_000
 """events of training that penalties are compared on: a penalty says how much the weights of a log
 differ, which a part of its events shows as well as all of them"""
+MOST_CONSTANTS = 20
+"""values of a field that has constants in a summary"""
 SEARCHED, FINAL = 1e-6, 1e-14
 """tolerances of the weights that penalties are compared by, and of the last ones"""
 
@@ -130,15 +138,9 @@ class Problem:
         self, weights: Float64Array, penalties: Float64Array
     ) -> tuple[float, Float64Array]:
         """The summed NLL and ½ Σ penalty · weight², and the gradient, shape (n_weights,)."""
-        starts, sizes = self.display_offsets[:-1], np.diff(self.display_offsets)
         utility = self.design.times(weights)
-        top = np.maximum.reduceat(utility, starts)
-        if self.outside:
-            top = np.maximum(top, 0.0)
-        odds = np.exp(utility - np.repeat(top, sizes))
-        total = np.add.reduceat(odds, starts) + (np.exp(-top) if self.outside else 0.0)
-        nll = float((np.log(total) + top).sum() - utility[self.chosen].sum())
-        error = odds / np.repeat(total, sizes)
+        totals, error = choice_shares(utility, self.display_offsets, self.outside)
+        nll = float(totals.sum() - utility[self.chosen].sum())
         error[self.chosen] -= 1
         gradient = self.design.transposed_times(error) + penalties * weights
         return nll + 0.5 * float(penalties @ weights**2), gradient
@@ -221,6 +223,78 @@ class ConditionalLogit(Baseline):
         self.weights = problem.least_penalised(self._penalties(**chosen), self.weights, FINAL)
         self.settings_tried = len(rows)
         return rows
+
+    def summary(self, log: SessionLog) -> pl.DataFrame:
+        """Coefficients of numbers with standard errors clustered by user, from a fit of its own to
+        the training split, without penalty.
+
+        That fit reads the numbers as they are, so a coefficient is in units of utility per unit of
+        the number; each once more times each context number less its training mean ("cost × age").
+        Items, and fields and crosses of at most 20 values, are its constants; those of more values
+        are left out. There is no correction for few users.
+
+        Args:
+            log: the log that the model was trained on.
+
+        Returns:
+            A row per coefficient: name, coefficient, standard_error, z, and low and high, the ends
+            of the 95 % interval. Null where other numbers or constants determine the number, or
+            where it separates all that was chosen from all that was not: then no finite
+            coefficient is the likeliest.
+
+        Raises:
+            ConfigError: the model has not been trained, or on another log; or no candidate has a
+                number.
+        """
+        space = self._checked_space(log, "train")
+        if log.fingerprint != space.fingerprint:
+            raise ConfigError(
+                f"the model was not trained on log '{log.name}': its summary is of the log that it "
+                "was trained on, read alike"
+            )
+        if not space.number_names:
+            raise ConfigError(
+                f"candidates of log '{log.name}' have no number, whose coefficients a summary is: "
+                "read some (candidate_fields=…, --candidate-field)"
+            )
+        order = self._training_order(log)
+        _, train = fit_training(
+            log, self.protocol, self.set_context, bool(self.relations), order=order
+        )
+        batch = assemble(train, np.arange(train.n_sessions, dtype=np.int32))
+        events = pick_rows(log.session_offsets, train.rows)[1]
+        context = [
+            log.values_at(name, events).astype(np.float64) for name in space.context_number_names
+        ]
+        by = np.column_stack([np.ones(len(events)), *(z - z.mean() for z in context)])
+        few = np.zeros(space.n_ids, bool)
+        for part in (*space.categorical, *space.context):
+            few[part.start : part.stop] = len(part.values) <= MOST_CONSTANTS
+        design = self._design(batch)
+        own = few & (np.bincount(design.ids.indices, minlength=space.n_ids) > 0)
+        crossed = few[self.crossed // space.n_ids] & few[self.crossed % space.n_ids]
+        # where no click is a choice, its constants follow the crosses
+        others = np.append(crossed, np.ones(design.others.shape[1] - len(crossed), bool))
+        numbers = train.base.astype(np.float64) - train.base.mean(0, np.float64)
+        event = np.repeat(np.arange(len(events)), np.diff(batch.display_offsets))
+
+        def rows(at: slice) -> Float64Array:
+            times = by[event[at]].T[:, :, None]
+            ids = design.ids[at][:, own].toarray()
+            constants = [*(ids * z for z in times), design.others[at][:, others].toarray()]
+            return np.hstack([*constants, *(numbers[at] * z for z in times)])
+
+        mixed = ("", *(f" × {name}" for name in space.context_number_names))
+        users = np.unique(log.users[train.rows], return_inverse=True)[1]
+        return coefficient_frame(
+            rows,
+            [name + other for other in mixed for name in space.number_names],
+            len(by[0]) * int(own.sum()) + int(others.sum()),
+            batch.display_offsets,
+            batch.choices,
+            np.repeat(users, np.diff(train.session_offsets)).astype(np.int32),
+            self.outside,
+        )
 
     def _problem(self, train: EncodedSessions, sessions: IntArray) -> Problem:
         """The problem of some sessions; only what they displayed together is crossed."""

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from fastgaum.baselines.logit import ConditionalLogit
+from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.features.fitting import fit_training
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import TRAIN, SessionLog
+from fastgaum.logs.read import read_frame
 from fastgaum.nets.segments import segment_logsumexp
 from tests.builders import put, random_log
 
@@ -69,3 +71,114 @@ def test_penalties_are_chosen_on_validation() -> None:
     assert table.columns == ["penalty", "number_penalty", "val_loss", "val_prec1"]
     assert table["number_penalty"].unique().to_list() == [1.0]
     assert table["penalty"].n_unique() == table.height > 1
+
+
+N_USERS, N_EVENTS, N_SHOWN = 40, 5, 4
+STATSMODELS = {
+    "numbers alone": ([-0.0430331, -1.3517508], [0.0091786, 0.2172651]),
+    "constants of items": ([-0.0438713, -1.3720234], [0.0093183, 0.2194003]),
+}
+"""coefficients and standard errors of cost and time in `travel`, by statsmodels 0.15:
+GLM(chosen, [cost, time, (item = 1, 2, 3), a dummy of each event], family=Poisson()).fit(
+cov_type="cluster", cov_kwds={"groups": user, "use_correction": False}); its
+ConditionalLogit(chosen, [cost, time], groups=event).fit() has the first two to seven digits"""
+
+
+def travel(few_items: bool, *fields: str) -> SessionLog:
+    """Trips of persons who weigh costs differently; half of the persons once more, to validate.
+    Items are four modes, or as many as there are candidates."""
+    rng = np.random.default_rng(20)
+    shape = (N_USERS, N_EVENTS, N_SHOWN)
+    cost, time = rng.gamma(3, 10, shape).round(2), rng.gamma(2, 0.4, shape).round(3)
+    taste = rng.normal(-0.05, 0.03, (N_USERS, 1, 1))
+    choice = (taste * cost - 1.2 * time + rng.gumbel(size=shape)).argmax(-1)
+    user, event, place = (one.ravel() for one in np.indices(shape))
+    chosen, number = place == choice[user, event], np.arange(cost.size)
+    columns = {
+        "session": number // N_SHOWN,
+        "event": event,
+        "user": user,
+        "item": place if few_items else number,
+        "cost": cost.ravel(),
+        "time": time.ravel(),
+        "both": cost.ravel() + time.ravel(),
+        "answer": 5.0 * chosen,
+        "chosen": chosen.astype(np.int8),
+        "split": 0 * user,
+    }
+    frame = pl.DataFrame(columns)
+    again = frame.filter(pl.col("user") % 2 == 0).with_columns(
+        pl.col("session", "user") - 10_000, split=pl.col("split") + 1
+    )
+    return read_frame(pl.concat([frame, again]), candidate_fields=fields)
+
+
+@pytest.mark.parametrize("case", STATSMODELS)
+def test_coefficients_and_clustered_errors_are_those_of_statsmodels(case: str) -> None:
+    log = travel(case == "constants of items", "cost", "time")
+    model = ConditionalLogit()
+    model.fit(log)
+    found = model.summary(log)
+    coefficients, errors = STATSMODELS[case]
+    assert found["name"].to_list() == ["cost", "time"]
+    np.testing.assert_allclose(found["coefficient"], coefficients, rtol=1e-5)
+    np.testing.assert_allclose(found["standard_error"], errors, rtol=1e-5)
+
+
+def test_coefficients_and_errors_are_those_of_newton_s_method_by_hand() -> None:
+    """With no click as a choice, a context number, and several events and sessions of a user."""
+    log = random_log(5, n_sessions=240, n_items=3, no_click=0.3, shared_users=True)
+    rng = np.random.default_rng(1)
+    price = rng.normal(900, 2, log.n_candidates).astype(np.float32)
+    age = rng.normal(40, 9, log.n_events).astype(np.float32)
+    log = put(log, candidate={"price": price}, event={"age": age})
+    model = ConditionalLogit()
+    model.fit(log)
+    events = np.flatnonzero(log.split[log.session_of_event] == TRAIN)
+    older = age.astype(np.float64) - age[events].mean(dtype=np.float64)
+    x, p = [], 8
+    for event in events:
+        at = slice(*log.display_offsets[event : event + 2])
+        own = np.column_stack([np.eye(3)[log.items[at]], price[at] - 900.0])
+        x.append(np.vstack([np.zeros(p), np.hstack([own, older[event] * own])]))
+    weights = np.zeros(p)
+    for _ in range(30):
+        shares = [np.exp(one @ weights) / np.exp(one @ weights).sum() for one in x]
+        scores = np.array(
+            [q @ one - one[1 + log.choices[e]] for q, one, e in zip(shares, x, events, strict=True)]
+        )
+        hessian = sum(
+            one.T @ np.diag(q) @ one - np.outer(q @ one, q @ one)
+            for q, one in zip(shares, x, strict=True)
+        )
+        weights -= np.linalg.solve(hessian, scores.sum(0))
+    users = log.users[log.session_of_event[events]]
+    by_user = np.array([scores[users == user].sum(0) for user in np.unique(users)])
+    inverse = np.linalg.inv(hessian)
+    errors = np.sqrt(np.diag(inverse @ (by_user.T @ by_user) @ inverse))
+    found = model.summary(log)
+    assert found["name"].to_list() == ["price", "price × age"]
+    np.testing.assert_allclose(found["coefficient"], weights[[3, 7]], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["standard_error"], errors[[3, 7]], rtol=1e-4)
+    value, error, z, low, high = found.row(0)[1:]
+    by_hand = (value / error, 2 * value, 3.919928 * error)
+    assert (z, low + high, high - low) == pytest.approx(by_hand)
+
+
+def test_what_has_no_coefficient_is_null_or_refused() -> None:
+    log, other = travel(True, "cost", "time", "both"), travel(True, "cost", "answer")
+    model = ConditionalLogit()
+    with pytest.raises(ConfigError, match="has not been trained"):
+        model.summary(log)
+    model.fit(log)
+    # the first number less the second
+    assert model.summary(log).row(2) == ("time", *[None] * 5)
+    with pytest.raises(ConfigError, match="was not trained on log 'log'"):
+        model.summary(other)
+    model.fit(other)
+    # no finite coefficient is the likeliest
+    assert model.summary(other).row(0) == ("answer", *[None] * 5)
+    bare = travel(True)
+    model.fit(bare)
+    with pytest.raises(ConfigError, match="no number"):
+        model.summary(bare)
