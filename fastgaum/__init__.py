@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from fastgaum.models.user_model import UserModel
     from fastgaum.reports.comparison import compare
     from fastgaum.reports.page import write_report
+    from fastgaum.reports.what_if import (
+        elasticities,
+        response_curve,
+        what_if,
+        willingness_to_pay,
+    )
     from fastgaum.worlds.learned_world import LearnedWorld
     from fastgaum.worlds.single_env import UserEnv
     from fastgaum.worlds.vector_env import UserVectorEnv
@@ -52,14 +58,18 @@ __all__ = [
     "__version__",
     "audit",
     "compare",
+    "elasticities",
     "errors",
     "load",
     "load_log",
     "read_log",
     "resplit",
+    "response_curve",
     "save_log",
     "synthesise",
     "tune",
+    "what_if",
+    "willingness_to_pay",
     "write_report",
 ]
 
@@ -77,13 +87,17 @@ _HOME = {
     "WorldSet": "fastgaum.worlds.world_set",
     "audit": "fastgaum.logs.audit",
     "compare": "fastgaum.reports.comparison",
+    "elasticities": "fastgaum.reports.what_if",
     "load": "fastgaum.logs.read",
     "load_log": "fastgaum.logs.store",
     "read_log": "fastgaum.logs.read",
     "resplit": "fastgaum.logs.splits",
+    "response_curve": "fastgaum.reports.what_if",
     "save_log": "fastgaum.logs.store",
     "synthesise": "fastgaum.logs.synthetic",
     "tune": "fastgaum.models.tuning",
+    "what_if": "fastgaum.reports.what_if",
+    "willingness_to_pay": "fastgaum.reports.what_if",
     "write_report": "fastgaum.reports.page",
 }
 

@@ -20,6 +20,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "own_log": {"n_visits": 200, **TRAINED},
     "no_click": {"n_events": 1500, **TRAINED},
     "compare_models": {"logit": {"penalty": 1.0}, "fastgaum": QUICK},
+    "what_if": {"n": 2000, **TRAINED},
     "train_policy": {"episodes": 4, "n_users": 200, **QUICK},
     "custom_regulariser": {"n_events": 400, "epochs": 4, "search": ()},
     "custom_encoder": {"n_events": 400, **QUICK},
@@ -46,6 +47,7 @@ RIGHT: dict[str, Callable[[Any], bool]] = {
         table["prec@1"].is_sorted(descending=True) and table["model"][0] != "random"
     ),
     "no_click": lambda shares: abs(shares[0] - shares[1]) < 12,
+    "what_if": lambda found: 0 < found["fare cut"]["difference"][1] < 0.2,
     "train_policy": lambda earned: earned["cascade-dqn"] > earned["random"] + 5,
     # the same items, ranked otherwise once one of them was clicked
     "online_service": lambda ranked: (
@@ -57,6 +59,7 @@ SAYS = {
     "own_log": r"the audit names 'field price, smallest'.*prec@1 \d\d",
     "no_click": r"900 of 1500 events|\d+ of 1500 events end with a click.*predicted \d\d\.\d %",
     "compare_models": r"fastgaum.*(is|need not be) better than .*points of prec@1",
+    "what_if": r"fare cut.*elasticities.*worth of time.*curve",
     "train_policy": r"return.*random .*greedy .*cascade-dqn",
     "custom_regulariser": r"half and half: .*NLL (\d\.\d+).*shannon.*loaded: NLL \1",
     "online_service": r"at first: \S+ .*after a click on \S+: \S+ ",

@@ -56,6 +56,9 @@ COMMANDS = {
     "output: a command that was stopped goes on when it is given again.",
     "evaluate": "Score a trained model on a split of a log.",
     "predict": "Write utilities and choice probabilities of every candidate.",
+    "what-if": "Ask a trained model about displays that were never shown: shares after a change, "
+    "elasticities, willingness to pay.\n\n"
+    "Each display changes by itself, behind the history that was logged.",
     "simulate": "Write episodes of a trained user model, as a log to read back.\n\n"
     "An episode is the same whatever the number of them. A policy that was trained plays what it "
     "was trained with, and learns no more.",
@@ -91,7 +94,7 @@ COMMANDS = {
     "completion": "Print the script that completes commands, options and names in bash, zsh or "
     "fish.",
 }
-READ_AS_THE_RUN = ("evaluate", "predict", "simulate", "fidelity", "report")
+READ_AS_THE_RUN = ("evaluate", "predict", "what-if", "simulate", "fidelity", "report")
 """commands that read a log by what the run knows"""
 
 
@@ -122,7 +125,8 @@ for _name, _help in COMMANDS.items():
     if _name in ("data", "rl"):
         app.command(App(name=_word, help=_help, help_epilogue=_foot))
     else:
-        _place = f"fastgaum.cli.{_group or _word}:{_name.replace(' ', '_')}_command"
+        _function = f"{_name}_command".replace(" ", "_")
+        _place = f"fastgaum.cli.{_group or _word}:{_function}".replace("-", "_")
         _parent = app[_group] if _group else app
         _parent.command(_place, name=_word, help=_help, help_epilogue=_foot)
 

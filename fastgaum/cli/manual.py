@@ -23,6 +23,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "tune": ("fastgaum tune shop.parquet -o best.toml --column item=sku --trials 50",),
     "evaluate": ("fastgaum evaluate runs/mine clicks.csv --split validation --json figures.json",),
     "predict": ("fastgaum predict runs/mine clicks.csv -o probabilities.parquet",),
+    "what-if": (
+        "fastgaum what-if runs/trips trips.parquet --scale cost=.9 --items pt",
+        "fastgaum what-if runs/trips trips.parquet --drop pt --json shares.json",
+        "fastgaum what-if runs/trips trips.parquet --elasticity cost --worth time=cost",
+    ),
     "simulate": (
         "fastgaum simulate runs/mine -o episodes.parquet --episodes 5000 --slate-size 5",
         "fastgaum simulate runs/mine -o trained.parquet --policy policies/mine",

@@ -18,6 +18,7 @@ OUTPUTS = {
     "evaluate RUN LOG": ["--json"],
     "predict RUN LOG -o new.csv": ["--json"],
     "predict RUN LOG": ["-o"],
+    "what-if RUN LOG --drop i1": ["--json"],
     "simulate RUN -o new.csv": ["--json"],
     "simulate RUN": ["-o"],
     "fidelity RUN LOG": ["--json", "--markdown", "--plot"],

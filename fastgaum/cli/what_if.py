@@ -1,0 +1,121 @@
+"""`fastgaum what-if`: shares after a change, elasticities and willingness to pay of a trained
+model."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from fastgaum.cli.options import DataDir, Device, JsonFile, RunPath, ScoredSplit
+from fastgaum.cli.output import check_outputs, show_block, write_json
+from fastgaum.cli.progress import Bar
+from fastgaum.cli.reading import Log, log_of_run, note_unfinished
+from fastgaum.errors import ConfigError
+from fastgaum.reports.table import TableColumn, finite, table_of
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+Repeated = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
+
+
+def what_if_command(
+    run: RunPath,
+    source: Log,
+    /,
+    *,
+    scale: Repeated = (),
+    items: str | None = None,
+    drop: Repeated = (),
+    elasticity: Repeated = (),
+    worth: Repeated = (),
+    split: ScoredSplit = "test",
+    json: JsonFile = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Ask a trained model about other displays.
+
+    Args:
+        scale: a field and what its numbers are multiplied by: cost=.9 (repeatable)
+        items: the items that --scale, --elasticity and --worth change, all if not given: a,b
+        drop: an item that is no longer displayed (repeatable)
+        elasticity: own and cross elasticities by this field (repeatable)
+        worth: a field and the price that its units are worth: time=cost (repeatable)
+    """
+    check_outputs(json)
+    scales = {name: _number(name, text) for name, text in map(_pair, scale)}
+    pairs = [_pair(text) for text in worth]
+    if not (scales or drop or elasticity or pairs):
+        raise ConfigError("nothing is asked: give --scale, --drop, --elasticity or --worth")
+    import numpy as np
+
+    from fastgaum.baselines.registry import load_model
+    from fastgaum.models.user_model import UserModel
+    from fastgaum.reports.what_if import elasticities, what_if, willingness_to_pay
+
+    model = load_model(run, device=device)
+    note_unfinished(run, source)
+    log = log_of_run(run, source, data_dir)
+    refits = model.bootstraps if isinstance(model, UserModel) else ()
+    named = items.split(",") if items else []
+    found: dict[str, DataFrame] = {}
+    with Bar("scoring") as progress:
+        told: dict[str, Any] = {"items": named, "refits": refits, "progress": progress}
+        if scales or drop:
+            fields = {name: partial(np.multiply, by) for name, by in scales.items()}
+            found["shares"] = what_if(model, log, split, fields=fields, drop=drop, **told)
+        for name in elasticity:
+            found[f"elasticity {name}"] = elasticities(model, log, name, split, **told)
+        for name, price in pairs:
+            frame = willingness_to_pay(model, log, name, price, split, **told)
+            found[f"worth {name}={price}"] = frame
+    if json is not None:
+        facts: dict[str, object] = {"run": str(run), "split": split, "refits": len(refits)}
+        facts["log"] = {"name": log.name, "fingerprint": log.fingerprint}
+        facts |= {"scale": scales, "items": named, "drop": drop}
+        write_json(json, facts | {name: frame.to_dicts() for name, frame in found.items()})
+    note = "95 % intervals, bootstrap over users of the split"
+    note += f", and {len(refits)} fits on bootstraps of training users" if refits else ""
+    for name, frame in found.items():
+        rows = [
+            row
+            | {
+                f"{key}_ci": finite([row[f"{key}_low"], row[f"{key}_high"]])
+                for key in row.keys() & FIGURES
+            }
+            | {"item": row["item"] or ("all" if name.startswith("worth") else "no click")}
+            for row in frame.iter_rows(named=True)
+        ]
+        columns = [one for one in COLUMNS if one.key in frame.columns]
+        show_block(table_of(f"{log.name}, {split} split: {name}", columns, rows, [note]))
+
+
+COLUMNS = (
+    TableColumn("field of", "changed"),
+    TableColumn("item", "item"),
+    TableColumn("before, %", "before", 2, 100, ends="brackets"),
+    TableColumn("after, %", "after", 2, 100, ends="brackets"),
+    TableColumn("difference, points", "difference", 2, 100, signed=True, ends="brackets"),
+    TableColumn("elasticity", "elasticity", 3, signed=True, ends="brackets"),
+    TableColumn("worth", "worth", 3, ends="brackets", none="-"),
+    TableColumn("marginal utility of the field", "by_field", 4, ends="brackets", none="-"),
+    TableColumn("of the price", "by_price", 4, ends="brackets", none="-"),
+)
+FIGURES = {column.key for column in COLUMNS} - {"changed", "item"}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ConfigError(f"'{text}' is not FIELD=VALUE: write cost=.9, or time=cost for --worth")
+    return name, value
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--scale {name}={text}: a number is required, as {name}=.9") from None

@@ -1,0 +1,530 @@
+"""Questions to a fitted model about displays that were never shown: shares after a change,
+elasticities, willingness to pay, response curves.
+
+A question changes one display at a time. The history before it is the logged one, with the numbers
+that it had. The logged choice of the changed display is not read, nor anything after it.
+Probabilities are the reward's best responses, those of `predict` where nothing is changed. An
+interval is the 95 % percentile interval of a bootstrap over users; both sides of a difference, or
+of a ratio, are of the same drawn users. By itself it says how much a figure of this model differs
+with the users of the split. With `refits`, fits on bootstraps of the training users, it says also
+how far other training users would have moved the model.
+
+Derivatives are central finite differences. A marginal utility is the derivative of a candidate's
+log-odds, log P / (1 − P), by a number of its own. Where a utility reads its own candidate's numbers
+alone, this is ∂u/∂x. Unlike ∂u/∂x it does not change with what is added to all utilities of a
+display, which no choice tells. Elasticities of choice probabilities, and willingness to pay as a
+ratio of marginal utilities: Train, Discrete Choice Methods with Simulation, 2nd edition, 2009,
+sections 2.5, 2.6, 3.2 and 3.6."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy import sparse
+
+from fastgaum.arrays import BoolArray, Float64Array
+from fastgaum.errors import (
+    ConfigError,
+    LogFormatError,
+    as_given,
+    did_you_mean,
+    require_known,
+    require_type,
+    require_whole,
+)
+from fastgaum.features.sessions import places_of
+from fastgaum.logs.columns import MOST_NUMBER
+from fastgaum.logs.cut import pick_rows
+from fastgaum.logs.log import TEST, TRAIN, Column, SessionLog, SplitName
+from fastgaum.metrics.intervals import ratio
+from fastgaum.models.choice_model import ChoiceModel
+from fastgaum.models.splits import Progress
+from fastgaum.reports.permutation import draw_users, percentile_interval
+
+DRAWS = 1000
+MOST_ITEMS = 50
+"""items of which elasticities are found at once: each takes two passes over the displays"""
+MOST_CANDIDATES = 1 << 27
+"""of all displays together, each with the displays before it in its session"""
+
+AnyInts = npt.NDArray[np.integer]
+Change = Callable[[Float64Array], Any]
+"""new numbers of a field, (n,) or one for all, from the old ones, (n,)"""
+
+
+def what_if(
+    model: ChoiceModel,
+    log: SessionLog,
+    split: SplitName = "test",
+    *,
+    fields: Mapping[str, Change] | None = None,
+    items: Sequence[object] = (),
+    drop: Sequence[object] = (),
+    refits: Sequence[ChoiceModel] = (),
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """The share of each item, and of no click, before and after a change of every display.
+
+    Args:
+        model: any fitted model.
+        log: the log, of which the displays of `split` are changed.
+        split: "train", "validation", "test" or "all".
+        fields: a function of the values of a field of numbers, by the field's name. A field of
+            candidates or items changes where the item is displayed, one of events or users in each
+            event.
+        items: ids of the items whose fields change; all if none is given.
+        drop: ids of items that are no longer displayed.
+        refits: the same model, fitted on bootstraps of the training users (`models.prepared.
+            bootstrap_of`; a model of several worlds has them, `model.bootstraps`). Draws of the
+            intervals read them in turn.
+        progress: is told of events scored, and in all, in each pass over the displays.
+
+    Returns: a row for each displayed item, and one for no click (item null) if that is a choice:
+        `before`, `after` and `difference`, shares from 0 to 1, and the ends of their intervals,
+        `…_low` and `…_high`.
+
+    Raises:
+        ConfigError: nothing changes; a field is unknown or holds no numbers; an item is unknown; a
+            new number is not finite; a display loses its last item; the sessions trained the model.
+        LogFormatError: the split is empty.
+        FeatureMismatchError: the log's fields are not the training log's.
+    """
+    displays = _displays(model, log, split, refits, progress)
+    if not fields and not len(drop):
+        raise ConfigError("nothing changes: give fields={'price': lambda p: .9 * p}, or drop=[…]")
+    changed = displays
+    for field, change in (fields or {}).items():
+        at = displays.rows_of(field, of_items=len(items) > 0)
+        if len(items):
+            at = at[np.isin(displays.items, displays.codes("items", items))]
+        changed = changed.with_numbers(field, at, change)
+    if len(drop):
+        changed = changed.without(displays.codes("drop", drop))
+    sides = (displays, changed)
+    *sums, n = displays.drawn(lambda model: [one.shares(model) for one in sides])
+    before, after = (ratio(one, n) for one in sums)
+    figures = _figures({"before": before, "after": after, "difference": after - before})
+    shown = np.append(np.bincount(displays.items, minlength=log.n_items) > 0, model.outside)
+    return pl.DataFrame({"item": displays.names} | figures).filter(pl.Series(shown))
+
+
+def elasticities(
+    model: ChoiceModel,
+    log: SessionLog,
+    field: str,
+    split: SplitName = "test",
+    *,
+    items: Sequence[object] = (),
+    step: float = 0.01,
+    refits: Sequence[ChoiceModel] = (),
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """Own and cross elasticities: by how many % an item's share grows for each % that a field of
+    one item grows, E_ij = Σ_n [P_ni(x_nj (1 + h)) − P_ni(x_nj (1 − h))] / (2 h Σ_n P_ni) over all
+    displays n of the split. This is the mean of the displays' own elasticities, weighted by P_ni.
+
+    Args:
+        model, log, split, refits, progress: as of `what_if`.
+        field: a field of numbers, of candidates or items.
+        items: ids of the items i and j, at most 50; all that are displayed if none is given.
+        step: h. A model whose utility has steps, as trees have, needs a larger one.
+
+    Returns: a row for each `changed` item j and `item` i, and one for no click (item null) if that
+        is a choice: `elasticity`, `elasticity_low`, `elasticity_high`.
+
+    Raises:
+        ConfigError, LogFormatError, FeatureMismatchError: as `what_if`.
+    """
+    displays = _displays(model, log, split, refits, progress)
+    shown, codes = displays.rows_of(field, of_items=True), displays.codes("items", items)
+    _require_step(step)
+    if len(codes) > MOST_ITEMS:
+        raise ConfigError(
+            f"elasticities of {len(codes)} items are asked for, at most {MOST_ITEMS} are found at "
+            "once: name some, items=[…]"
+        )
+    kept = np.append(codes, np.repeat(log.n_items, model.outside))
+
+    def sums_of(model: ChoiceModel) -> list[sparse.csr_array]:
+        sums = [displays.shares(model)[:, kept]]
+        for code in codes:
+            at = shown[displays.items == code]
+            more, less = (
+                displays.with_numbers(field, at, partial(np.multiply, by)).shares(model)
+                for by in (1 + step, 1 - step)
+            )
+            sums.append((more - less)[:, kept] / (2 * step))
+        return sums
+
+    shares, *changes, _ = displays.drawn(sums_of)
+    pairs = [(displays.names[j], displays.names[i]) for j in codes for i in kept]
+    frame = pl.DataFrame(pairs, {"changed": pl.String, "item": pl.String}, orient="row")
+    values = np.hstack([ratio(change, shares) for change in changes])
+    return frame.with_columns(**_figures({"elasticity": values}))
+
+
+def willingness_to_pay(
+    model: ChoiceModel,
+    log: SessionLog,
+    field: str,
+    price: str,
+    split: SplitName = "test",
+    *,
+    items: Sequence[object] = (),
+    step: float = 0.01,
+    refits: Sequence[ChoiceModel] = (),
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """The rise of the price that outweighs one unit less of a field: the mean marginal utility of
+    the field over that of the price, by item and over all displayed candidates. A field that users
+    like has its worth with the sign turned.
+
+    Args:
+        model, log, split, refits, progress: as of `what_if`.
+        field, price: fields of numbers, of candidates or items.
+        items: ids of the items; all that are displayed if none is given.
+        step: of the differences, in standard deviations of a field among these candidates. A model
+            whose utility has steps, as trees have, needs a larger one.
+
+    Returns: a row for all candidates (item null), then one for each item: `worth`, the marginal
+        utilities `by_field` and `by_price`, and the ends of their intervals, `…_low` and `…_high`.
+        Where that of `by_price` holds 0, the worth has no interval, and its ends are NaN.
+
+    Raises:
+        ConfigError, LogFormatError, FeatureMismatchError: as `what_if`; ConfigError for a field
+            that has one value too.
+    """
+    displays = _displays(model, log, split, refits, progress)
+    _require_step(step)
+    codes, steps = displays.codes("items", items), []
+    chosen = np.isin(displays.items, codes)
+    for name in (field, price):
+        old = displays.log.values_at(name)[displays.rows_of(name, of_items=True)][chosen]
+        steps.append((name, step * float(old.std(dtype=np.float64))))
+        if steps[-1][1] == 0:
+            raise ConfigError(
+                f"field '{name}' is {old[0]:g} in all of {len(old)} candidates, a derivative needs "
+                "several values: choose other items, or another field"
+            )
+
+    def sums_of(model: ChoiceModel) -> list[sparse.csr_array]:
+        slopes = [
+            displays.log_odds(model, name, chosen, partial(np.add, by))
+            - displays.log_odds(model, name, chosen, partial(np.add, -by))
+            for name, by in steps
+        ]
+        slopes = [slope / (2 * by) for slope, (_, by) in zip(slopes, steps, strict=True)]
+        return [one[:, codes] for one in displays.finite_sums(slopes, chosen, displays.items)]
+
+    *parts, _ = displays.drawn(sums_of)
+    sums = (np.hstack([part.sum(axis=1, keepdims=True), part]) for part in parts)
+    by_field, by_price, counts = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        worth = by_field / by_price
+    figures = _figures(
+        {"worth": worth, "by_field": ratio(by_field, counts), "by_price": ratio(by_price, counts)}
+    )
+    frame = pl.DataFrame({"item": [None, *(displays.names[code] for code in codes)]} | figures)
+    unsure = (pl.col("by_price_low") <= 0) & (pl.col("by_price_high") >= 0)
+    ends = pl.col("worth_low", "worth_high")
+    return frame.with_columns(pl.when(unsure).then(float("nan")).otherwise(ends).name.keep())
+
+
+def response_curve(
+    model: ChoiceModel,
+    log: SessionLog,
+    field: str,
+    n: int = 20,
+    split: SplitName = "test",
+    *,
+    items: Sequence[object] = (),
+    refits: Sequence[ChoiceModel] = (),
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """The mean log-odds of a displayed candidate along the range of a field, the other candidates'
+    numbers left as they are; a field of events or users is set in the whole event.
+
+    Args:
+        model, log, split, refits, progress: as of `what_if`.
+        field: a field of numbers.
+        n: numbers that are tried, at least 2: quantiles of the field in the log's training split,
+            or in `split` if the log has no training sessions; equal ones once.
+        items: ids of the items; all that are displayed if none is given.
+
+    Returns: a row for each number: `value`; `share`, from 0 to 1, of the numbers that the quantiles
+        are of that are nearest to it; `log_odds`, `log_odds_low`, `log_odds_high`.
+
+    Raises:
+        ConfigError, LogFormatError, FeatureMismatchError: as `what_if`; ConfigError for an n below
+            2.
+    """
+    displays = _displays(model, log, split, refits, progress)
+    require_whole("n", n, 2)
+    rows, codes = displays.rows_of(field), displays.codes("items", items)
+    chosen, known = np.isin(displays.items, codes), log.split[log.session_of_event] == TRAIN
+    if displays.is_of_items(field):
+        rows, known = rows[chosen], known[log.event_of_candidate()] & np.isin(log.items, codes)
+    values = log.values_at(field, known) if known.any() else displays.log.values_at(field)[rows]
+    points = np.unique(np.quantile(values, np.linspace(0, 1, n)).astype(np.float32))
+    nearest = np.searchsorted((points[1:] + points[:-1]) / 2, values)
+    share = np.bincount(nearest, minlength=len(points)) / len(values)
+
+    def sums_of(model: ChoiceModel) -> list[sparse.csr_array]:
+        changes = [partial(np.full_like, fill_value=point) for point in points]
+        odds = [displays.log_odds(model, field, chosen, change) for change in changes]
+        nothing = np.zeros_like(displays.items)
+        return [one[:, :1] for one in displays.finite_sums(odds, chosen, nothing)]
+
+    *tops, counts, _ = displays.drawn(sums_of)
+    figures = _figures({"log_odds": ratio(np.hstack(tops), counts)})
+    return pl.DataFrame({"value": points, "share": share} | figures)
+
+
+@dataclass(frozen=True)
+class _Displays:
+    """The displays of a split, each the last event of a session of its own, behind the events that
+    were before it."""
+
+    model: ChoiceModel
+    log: SessionLog
+    shown: AnyInts
+    """row of each candidate of the displays in the log, shape (n_shown,)"""
+    refits: Sequence[ChoiceModel]
+    progress: Progress | None
+
+    @cached_property
+    def items(self) -> AnyInts:
+        """Item code of each candidate of the displays, shape (n_shown,)."""
+        return self.log.items[self.shown]
+
+    @cached_property
+    def display(self) -> AnyInts:
+        """Display of each of these candidates, shape (n_shown,)."""
+        return self.log.session_of_event[self.log.event_of_candidate()[self.shown]]
+
+    @cached_property
+    def users(self) -> AnyInts:
+        """User of each display, from 0, shape (n_displays,)."""
+        return np.unique(self.log.users, return_inverse=True)[1]
+
+    @cached_property
+    def names(self) -> list[str | None]:
+        """The item of each code, and None for no click."""
+        return [*self.log.item_ids.to_list(), None]
+
+    def codes(self, what: str, items: Sequence[object]) -> AnyInts:
+        """The codes of items that are named, ascending; of all that are displayed if none is."""
+        codes = np.unique(self.items)
+        known = {self.names[code]: code for code in codes.tolist()}
+        names = [str(one) for one in ([items] if isinstance(items, str) else items)]
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"{what} has '{name}', none of the {len(known)} items that are displayed has "
+                    f"this id: correct it{did_you_mean(name, map(str, known))}"
+                )
+        return np.unique([known[name] for name in names]) if names else codes
+
+    def is_of_items(self, field: str) -> bool:
+        """Whether a field has a number of each candidate, and not of each event."""
+        return self.log.columns[field].of in ("candidate", "item")
+
+    def rows_of(self, field: str, of_items: bool = False) -> AnyInts:
+        """Rows of the log, of candidates or events, whose numbers of a field are the displays'.
+        Raises ConfigError unless the field holds numbers, with `of_items` of each candidate."""
+        columns = self.log.columns_of("candidate", "item", "event", "user")
+        require_known("field", field, columns)
+        if columns[field].holds != "number":
+            numbers = [name for name, one in columns.items() if one.holds == "number"]
+            raise ConfigError(
+                f"field '{field}' holds categories, a field of numbers is required: "
+                f"{', '.join(numbers) or 'the log has none'}"
+            )
+        if of_items and not self.is_of_items(field):
+            raise ConfigError(
+                f"field '{field}' is of {columns[field].of}s, one of candidates or items is "
+                "required: a number of an event belongs to no single item"
+            )
+        return self.shown if self.is_of_items(field) else self.log.session_offsets[1:] - 1
+
+    def with_numbers(self, field: str, at: AnyInts, change: Change) -> _Displays:
+        """The same with new numbers of a field in some rows. A field of items is then one of
+        candidates, one of users one of events: the history keeps what it had."""
+        values = np.array(self.log.values_at(field), np.float32)
+        values[at] = _new_numbers(field, change, values[at].astype(np.float64))
+        column = Column("candidate" if self.is_of_items(field) else "event", values)
+        log = dataclasses.replace(self.log, columns={**self.log.columns, field: column})
+        return dataclasses.replace(self, log=log)
+
+    def without(self, codes: AnyInts) -> _Displays:
+        """The same without some items. Raises ConfigError where no candidate is left."""
+        log, kept = self.log, np.ones(self.log.n_candidates, np.bool_)
+        kept[self.shown] = ~np.isin(self.items, codes)
+        sizes = np.add.reduceat(kept, log.display_offsets[:-1], dtype=np.int64)
+        if empty := int((sizes == 0).sum()):
+            raise ConfigError(
+                f"{empty} of {log.n_sessions} displays would lose their last item, each must keep "
+                "one: drop fewer items, or leave these displays out of the log"
+            )
+        offsets = np.append(0, np.cumsum(sizes)).astype(np.int32)
+        picked = log.picked(candidate=np.flatnonzero(kept))
+        log = dataclasses.replace(log, display_offsets=offsets, **picked)
+        shown = (np.cumsum(kept) - 1)[self.shown[kept[self.shown]]]
+        return dataclasses.replace(self, log=log, shown=shown)
+
+    def scores(self, model: ChoiceModel) -> tuple[Float64Array, Float64Array]:
+        """The probability of each candidate of the displays, and that of no click there, (n_shown,)
+        each."""
+        parts = model.predict_parts(self.log, "all", self.progress)
+        columns = [part.select("probability", "no_click_probability") for part in parts]
+        chances, none = pl.concat(columns)[self.shown].cast(pl.Float64).to_numpy().T
+        return chances, none
+
+    def log_odds(
+        self, model: ChoiceModel, field: str, chosen: BoolArray, change: Change
+    ) -> Float64Array:
+        """The log-odds of each chosen candidate after a change of its number of a field, one
+        candidate of a display at a time, (n_chosen,); infinite for probabilities 0 and 1."""
+        rows, found = self.rows_of(field), np.full(len(chosen), np.nan)
+        places, of_items = places_of(self.log.display_offsets)[self.shown], self.is_of_items(field)
+        if not of_items:
+            chances, none = self.with_numbers(field, rows, change).scores(model)
+        for place in np.unique(places[chosen]):
+            one = chosen & (places == place)
+            if of_items:
+                chances, none = self.with_numbers(field, rows[one], change).scores(model)
+            others = np.bincount(self.display, np.where(one, 0.0, chances))[self.display[one]]
+            with np.errstate(divide="ignore"):
+                found[one] = np.log(chances[one]) - np.log(others + none[one])
+        return found[chosen]
+
+    def shares(self, model: ChoiceModel) -> sparse.csr_array:
+        """Sums of probabilities by user and item, those of no click last, (n_users, n_items +
+        1)."""
+        chances, none = self.scores(model)
+        first = np.flatnonzero(np.diff(self.display, prepend=-1))
+        groups = np.append(self.items, np.full(len(first), self.log.n_items))
+        at = np.append(np.arange(len(chances)), first)
+        return self.sums(np.append(chances, none[first]), groups, at)
+
+    def finite_sums(
+        self, values: Sequence[Float64Array], chosen: BoolArray, groups: AnyInts
+    ) -> list[sparse.csr_array]:
+        """`sums` of each of some values of the chosen candidates, (n_chosen,), and their number;
+        candidates without a finite one are left out."""
+        kept = np.isfinite(values).all(axis=0)
+        at = np.flatnonzero(chosen)[kept]
+        return [self.sums(one[kept], groups[at], at) for one in (*values, np.ones(kept.shape))]
+
+    def sums(self, values: Float64Array, groups: AnyInts, at: AnyInts) -> sparse.csr_array:
+        """Sums by user and group, (n_users, n_items + 1), of values (n,) that belong to the
+        candidates `at` of the displays."""
+        place = self.users[self.display[at]], groups
+        shape = self.users.max() + 1, self.log.n_items + 1
+        return sparse.coo_array((values, place), shape).tocsr()
+
+    def drawn(self, sums_of: Callable[[ChoiceModel], list[sparse.csr_array]]) -> list[Float64Array]:
+        """Each sum that is made of a model, (n_users, ·), and the number of displays: of all users
+        in the first row, then of each draw of as many users, (1 + draws, ·)."""
+        counts, rows = np.bincount(self.users), []
+        of_each = -(-DRAWS // max(len(self.refits), 1))
+        for number, model in enumerate([self.model, *self.refits]):
+            sums = [*sums_of(model), sparse.csr_array(counts[:, None])]
+            weights = [] if number else [np.ones((1, len(counts)))]
+            if number or not self.refits:
+                weights += draw_users(len(counts), of_each, number)
+            rows += [one @ sparse.hstack(sums, "csr") for one in weights]
+        ends = np.cumsum([part.shape[1] for part in sums[:-1]])
+        return np.split(np.concatenate(rows), ends, axis=1)
+
+
+def _displays(
+    model: ChoiceModel,
+    log: SessionLog,
+    split: SplitName,
+    refits: Sequence[ChoiceModel],
+    progress: Progress | None,
+) -> _Displays:
+    """The displays of a split, whose choices say nothing. Raises as `what_if`."""
+    for one in (model, *refits):
+        require_type("model", one, ChoiceModel)
+    model.seen_users(log, split)
+    assert model.space is not None
+    if split in ("train", "all") and log.fingerprint == model.space.fingerprint:
+        # the changed log is another log: nothing would be left out of the counts of training
+        raise ConfigError(
+            f"displays that did not train are required, split '{split}' of log '{log.name}' holds "
+            "the model's training sessions: take split 'test'"
+        )
+    _, events = pick_rows(log.session_offsets, log.sessions_in(split))
+    lengths = log.event_number[events].astype(np.int64) + 1
+    before = np.append(0, np.cumsum(np.diff(log.display_offsets)))
+    size = int((before[events + 1] - before[events + 1 - lengths]).sum())
+    if not 0 < size <= MOST_CANDIDATES:
+        raise LogFormatError(
+            f"split '{split}' of log '{log.name}' has {size} candidates in its displays, each with "
+            f"those before it in its session, 1 to {MOST_CANDIDATES} are required: choose another "
+            "split, or fewer sessions"
+        )
+    ends = np.cumsum(lengths)
+    rows = np.arange(ends[-1]) + np.repeat(events + 1 - ends, lengths)
+    display_offsets, candidates = pick_rows(log.display_offsets, rows)
+    session = log.session_of_event[events]
+    picked = log.picked(session=session, event=rows, candidate=candidates)
+    picked["split"][:] = TEST
+    picked["choices"][ends - 1] = 0
+    own = dataclasses.replace(
+        log,
+        session_offsets=np.append(0, ends).astype(np.int32),
+        display_offsets=display_offsets,
+        actions=log.actions and log.actions.picked(*pick_rows(log.actions.offsets, rows)),
+        **picked,
+    )
+    _, shown = pick_rows(display_offsets, ends.astype(np.int32) - 1)
+    return _Displays(model, own, shown, refits, progress)
+
+
+def _new_numbers(field: str, change: Change, old: Float64Array) -> Float64Array:
+    """The numbers that a change makes of old ones. Raises ConfigError unless they are finite, and
+    as many."""
+    if not callable(change):
+        raise ConfigError(
+            f"the change of field '{field}' is {as_given(change)}, a function of its values is "
+            "required: lambda x: .9 * x"
+        )
+    try:
+        new = np.broadcast_to(np.asarray(change(old), np.float64), old.shape)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the change of field '{field}' does not make numbers of its {len(old)} values "
+            f"({error}): give a function of an array, lambda x: .9 * x"
+        ) from error
+    wrong = ~(np.abs(new) <= MOST_NUMBER)
+    if wrong.any():
+        raise ConfigError(
+            f"the change of field '{field}' makes {new[wrong][0]:g} of {old[wrong][0]:g} (one of "
+            f"{wrong.sum()} such values), a finite number is required: correct the function (the "
+            f"largest number is {MOST_NUMBER:g})"
+        )
+    return new
+
+
+def _require_step(step: float) -> None:
+    if isinstance(step, bool) or not (isinstance(step, int | float) and 0 < step < 1):
+        raise ConfigError(f"step is {as_given(step)}, a number between 0 and 1 is required: try .1")
+
+
+def _figures(drawn: Mapping[str, Float64Array]) -> dict[str, Any]:
+    """Columns of figures and the ends of their intervals, from (1 + draws, n) each."""
+    columns = dict[str, Any]()
+    for name, values in drawn.items():
+        low, high = percentile_interval(values[1:])
+        columns |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
+    return columns

@@ -1,0 +1,49 @@
+"""`fastgaum what-if`: one command line from a run to figures, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastgaum.cli.app import main
+
+
+def test_all_questions_at_once(
+    trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = tmp_path / "what-if.json"
+    argv = ["what-if", str(trained), str(log_file), "--scale", "price=.5", "--drop", "i10"]
+    argv += ["--items", "i11,i12", "--elasticity", "price", "--worth", "price=price"]
+    capsys.readouterr()
+    assert main([*argv, "--json", str(facts)]) == 0
+    out = capsys.readouterr().out
+    assert "difference, points" in out
+    assert re.search(r" all +1\.000 ", out)
+    found = json.loads(facts.read_text())
+    (gone,) = (row for row in found["shares"] if row["item"] == "i10")
+    assert gone["after"] == 0 < gone["before_low"] < gone["before"] < gone["before_high"]
+    changed = [row["changed"] for row in found["elasticity price"] if row["item"] == "i11"]
+    assert changed == ["i11", "i12"]
+    assert [row["item"] for row in found["worth price=price"]] == [None, "i11", "i12"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("", "nothing is asked: give --scale, --drop, --elasticity or --worth"),
+        ("--scale price", "'price' is not FIELD=VALUE"),
+        ("--scale price=half", "--scale price=half: a number is required"),
+        ("--scale price=nan", "makes nan of"),
+        ("--worth price", "time=cost for --worth"),
+        ("--elasticity prize", "did you mean 'price'"),
+        ("--drop i11 --split train", "take split 'test'"),
+    ],
+)
+def test_a_wrong_question(
+    asked: str, says: str, trained: Path, log_file: Path, fails: Callable[[list[str]], str]
+) -> None:
+    assert says in fails(["what-if", str(trained), str(log_file), *asked.split()])

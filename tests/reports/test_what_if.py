@@ -1,0 +1,288 @@
+"""What-if questions against a known law, against a twin that changes one display of one session, and
+what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import fastgaum as fg
+from fastgaum.baselines.registry import make_model
+from fastgaum.errors import ConfigError, FastgaumError
+from fastgaum.logs.cut import slice_sessions
+from fastgaum.models.choice_model import ChoiceModel
+from fastgaum.models.prepared import bootstrap_of
+from tests.builders import put
+
+MODES = ("drive", "pt", "walk")
+TASTES, PRICE, TIME = np.array([0.0, 0.5, -0.5]), -0.8, -0.5
+"""the law: u = taste + PRICE · price + TIME · time"""
+LOGIT = {"protocol": "identity", "penalty": 0.01, "number_penalty": 0.1}
+
+
+def trips(n: int, seed: int, per_session: int = 1) -> fg.SessionLog:
+    """A log of n choices by the law, two sessions a user."""
+    rng = np.random.default_rng(seed)
+    price, time = rng.uniform(1, 5, (n, 3)), rng.uniform(0.5, 3, (n, 3))
+    utility = TASTES + PRICE * price + TIME * time + rng.gumbel(size=(n, 3))
+    event = np.arange(3 * n) // 3
+    columns = {"session": event // per_session, "event": event, "price": price.ravel()}
+    columns |= {"time": time.ravel(), "user": event // (2 * per_session)}
+    chosen = (np.arange(3) == utility.argmax(1)[:, None]).astype(int).ravel()
+    frame = pl.DataFrame(columns | {"item": list(MODES) * n, "chosen": chosen})
+    return fg.read_log(frame, candidate_fields=["price", "time"], name="trips")
+
+
+def fitted(log: fg.SessionLog) -> ChoiceModel:
+    model = make_model("logit", LOGIT)
+    model.fit(log)
+    return model
+
+
+def law(log: fg.SessionLog, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities by the law of the test displays, where driving costs `scale` times as much, and
+    prices; (n, 3) each, by item code, which is the order of the names."""
+    rows = log.split[log.session_of_event[log.event_of_candidate()]] == 2
+    price, time = (log.columns[name].values[rows].reshape(-1, 3) for name in ("price", "time"))
+    assert (log.items[rows].reshape(-1, 3) == np.arange(3)).all()
+    odds = np.exp(TASTES + PRICE * price * [scale, 1, 1] + TIME * time)
+    return odds / odds.sum(1, keepdims=True), price
+
+
+def law_elasticities(chances: np.ndarray, price: np.ndarray) -> np.ndarray:
+    """Train 2009, equations 3.10 and 3.11, weighted by probabilities: by changed item and item."""
+    own = PRICE * price[:, :, None] * (np.eye(3) - chances[:, :, None])
+    return (own * chances[:, None, :]).sum(0) / chances.sum(0)
+
+
+@pytest.fixture(scope="module")
+def log() -> fg.SessionLog:
+    return trips(12_000, 0)
+
+
+@pytest.fixture(scope="module")
+def model(log: fg.SessionLog) -> ChoiceModel:
+    return fitted(log)
+
+
+def test_figures_are_those_of_the_law(model: ChoiceModel, log: fg.SessionLog) -> None:
+    found = fg.what_if(model, log, fields={"price": lambda p: 0.7 * p}, items=["drive"])
+    before, after = (law(log, scale)[0].mean(0) for scale in (1.0, 0.7))
+    assert found["item"].to_list() == list(MODES)
+    for name, truth in (("before", before), ("after", after), ("difference", after - before)):
+        assert np.abs(found[name] - truth).max() < 0.01
+        assert ((found[f"{name}_low"] < found[name]) & (found[name] < found[f"{name}_high"])).all()
+    elasticities = fg.elasticities(model, log, "price")
+    truth = law_elasticities(*law(log)).ravel()
+    assert np.abs(elasticities["elasticity"] / truth - 1).max() < 0.1
+    assert elasticities["changed"].to_list() == [name for name in MODES for _ in MODES]
+    worth = fg.willingness_to_pay(model, log, "time", "price")
+    assert worth["item"].to_list() == [None, *MODES]
+    assert np.abs(worth["worth"] / (TIME / PRICE) - 1).max() < 0.1
+    assert np.abs(worth["by_price"] / PRICE - 1).max() < 0.1
+    curve = fg.response_curve(model, log, "price", 9, items=["pt"])
+    assert curve["share"].sum() == pytest.approx(1)
+    slopes = np.diff(curve["log_odds"]) / np.diff(curve["value"])
+    assert np.abs(slopes / PRICE - 1).max() < 0.1
+
+
+def test_a_dropped_item_s_share_goes_to_the_others(model: ChoiceModel, log: fg.SessionLog) -> None:
+    found = fg.what_if(model, log, drop=["pt"])
+    rest = law(log)[0][:, [0, 2]]
+    truth = (rest / rest.sum(1, keepdims=True)).mean(0)
+    after = found["after"].to_numpy()
+    assert after[1] == 0
+    assert np.abs(after[[0, 2]] - truth).max() < 0.01
+    assert after.sum() == pytest.approx(1)
+    # its choices, which the log knows, are not read
+    blind = dataclasses.replace(log, choices=np.where(log.split == 2, 0, log.choices))
+    assert fg.what_if(model, blind, drop=["pt"]).equals(found)
+
+
+def test_intervals_of_refits_hold_the_model_s_error_too(log: fg.SessionLog) -> None:
+    small = slice_sessions(log, np.arange(1500))
+    model = fitted(small)
+    refits = [fitted(bootstrap_of(small, 0, number)) for number in range(1, 9)]
+    alone = fg.willingness_to_pay(model, small, "time", "price")
+    wide = fg.willingness_to_pay(model, small, "time", "price", refits=refits)
+    assert wide["worth"].equals(alone["worth"])
+    # all users of a logit weigh a price alike
+    assert (alone["worth_high"] - alone["worth_low"]).max() < 1e-3
+    assert (wide["worth_high"] - wide["worth_low"]).min() > 0.02
+
+
+@pytest.fixture(scope="module")
+def reader() -> tuple[ChoiceModel, fg.SessionLog]:
+    """A model of histories, and a log of four events a session with fields of every kind and
+    events without a click."""
+    log, rng = trips(800, 1, per_session=4), np.random.default_rng(0)
+    log = put(
+        log,
+        item={"comfort": np.array([1.0, 2.0, 3.0], np.float32)},
+        event={"rain": rng.random(log.n_events).astype(np.float32)},
+        user={"age": rng.random(log.n_sessions).astype(np.float32)},
+        choices=np.where(rng.random(log.n_events) < 0.2, -1, log.choices).astype(np.int32),
+    )
+    model = fg.UserModel.from_preset("fastgaum", epochs=2, warm_start=1, search=())
+    model.fit(log)
+    return model, log
+
+
+def twin(
+    model: ChoiceModel, log: fg.SessionLog, change: Callable[[fg.SessionLog, int], fg.SessionLog]
+) -> np.ndarray:
+    """Mean probability of each item and of no click over test events; each is that of its session
+    in which this event alone was changed."""
+    sums, n = np.zeros(4), 0
+    for session in log.sessions_in("test"):
+        one = slice_sessions(log, [session])
+        for event in range(one.n_events):
+            changed = change(one, event)
+            first, last = changed.display_offsets[event : event + 2]
+            rows = model.predict(changed)[int(first) : int(last)]
+            sums += np.bincount(changed.items[first:last], rows["probability"], 4)
+            sums[3] += rows["no_click_probability"][0]
+            n += 1
+    return sums / n
+
+
+@pytest.mark.parametrize("field", ["price", "comfort", "rain", "age"])
+def test_one_display_changes_at_a_time(
+    reader: tuple[ChoiceModel, fg.SessionLog], field: str
+) -> None:
+    model, log = reader
+
+    def change(one: fg.SessionLog, event: int) -> fg.SessionLog:
+        column = one.columns[field]
+        values = one.values_at(field).copy()
+        of = "candidate" if column.of in ("candidate", "item") else "event"
+        at = slice(*one.display_offsets[event : event + 2]) if of == "candidate" else event
+        values[at] += 1
+        choices = one.choices.copy()
+        choices[event] = 1
+        columns = {**one.columns, field: fg.logs.log.Column(of, values)}
+        return dataclasses.replace(one, columns=columns, choices=choices)
+
+    found = fg.what_if(model, log, fields={field: lambda x: x + 1})
+    assert found["item"].to_list() == [*MODES, None]
+    np.testing.assert_allclose(found["after"], twin(model, log, change), atol=2e-6)
+    np.testing.assert_allclose(found["before"], twin(model, log, lambda one, _: one), atol=2e-6)
+
+
+def test_histories_keep_what_is_dropped(reader: tuple[ChoiceModel, fg.SessionLog]) -> None:
+    model, log = reader
+
+    def change(one: fg.SessionLog, event: int) -> fg.SessionLog:
+        first = one.display_offsets[event]
+        kept = np.delete(np.arange(one.n_candidates), first)
+        offsets = one.display_offsets.copy()
+        offsets[event + 1 :] -= 1
+        changed = dataclasses.replace(
+            one, choices=np.where(np.arange(one.n_events) == event, -1, one.choices)
+        )
+        return dataclasses.replace(
+            changed, display_offsets=offsets, **changed.picked(candidate=kept)
+        )
+
+    found = fg.what_if(model, log, drop="drive")
+    np.testing.assert_allclose(found["after"], twin(model, log, change), atol=2e-6)
+    for frame in (
+        fg.elasticities(model, log, "comfort", items=["pt", "walk"]),
+        fg.willingness_to_pay(model, log, "price", "comfort"),
+        fg.response_curve(model, log, "rain", 3),
+    ):
+        assert frame.drop("item", strict=False).null_count().to_numpy().sum() == 0
+        assert len(frame) in (6, 4, 3)
+
+
+def test_a_price_that_may_be_worth_nothing_has_no_worth(log: fg.SessionLog) -> None:
+    idle = np.random.default_rng(1).random(log.n_candidates).astype(np.float32)
+    columns = {**log.columns, "idle": log.columns["price"].with_values(idle)}
+    small = slice_sessions(dataclasses.replace(log, columns=columns), np.arange(600))
+    model = fitted(small)
+    refits = [fitted(bootstrap_of(small, 0, number)) for number in range(1, 9)]
+    found = fg.willingness_to_pay(model, small, "time", "idle", refits=refits)
+    assert (found["by_price_low"] < 0).all()
+    assert (found["by_price_high"] > 0).all()
+    assert found["worth_low"].is_nan().all()
+    assert found["by_field_high"].max() < 0
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing": ({}, "nothing changes"),
+    "unknown field": ({"fields": {"prize": abs}}, "did you mean 'price'"),
+    "no function": ({"fields": {"price": 0.9}}, "a function of its values is required"),
+    "no numbers": ({"fields": {"price": lambda p: "dear"}}, "does not make numbers"),
+    "too few": ({"fields": {"price": lambda p: p[:2]}}, "does not make numbers of its"),
+    "infinite": ({"fields": {"price": lambda p: p / 0.0}}, r"makes inf of .* such values"),
+    "unknown item": ({"drop": ["drives"]}, "did you mean 'drive'"),
+    "nothing left": ({"drop": MODES}, "displays would lose their last item"),
+    "training": ({"drop": ["pt"], "split": "train"}, "take split 'test'"),
+    "unknown split": ({"drop": ["pt"], "split": "tests"}, "split is 'tests'"),
+    "no model": ({"drop": ["pt"], "model": "logit"}, "model is 'logit', a ChoiceModel"),
+    "untrained": ({"drop": ["pt"], "model": make_model("logit")}, "has not been trained"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_a_wrong_question_is_refused(name: str, model: ChoiceModel, log: fg.SessionLog) -> None:
+    asked, says = REFUSED[name]
+    with pytest.raises(ConfigError, match=says):
+        fg.what_if(**({"model": model, "log": log} | asked))
+
+
+def test_other_wrong_questions(reader: tuple[ChoiceModel, fg.SessionLog]) -> None:
+    model, log = reader
+    none = dataclasses.replace(log, split=np.zeros_like(log.split))
+    wrong: list[tuple[Callable[[], object], str]] = [
+        (lambda: fg.what_if(model, none, drop="pt"), "no session in split 'test'"),
+        (lambda: fg.what_if(model, trips(9, 0), drop="pt"), "was trained on fields"),
+        (
+            lambda: fg.what_if(model, log, fields={"rain": abs}, items="pt"),
+            "field 'rain' is of events",
+        ),
+        (lambda: fg.elasticities(model, log, "age"), "field 'age' is of users"),
+        (lambda: fg.elasticities(model, log, "price", step=0), "a number between 0 and 1"),
+        (
+            lambda: fg.willingness_to_pay(model, log, "price", "comfort", items="pt"),
+            "field 'comfort' is 2 in all of",
+        ),
+        (lambda: fg.response_curve(model, log, "price", 1), "at least 2"),
+    ]
+    for ask, says in wrong:
+        with pytest.raises(FastgaumError, match=says):
+            ask()
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth() -> None:
+    """Of a hundred logs; the truth is that of the law over very many displays."""
+    many = trips(200_000, 10**6).with_split(np.full(200_000, 2, np.int8))
+    chances, price = law(many)
+    truth = {
+        "after": law(many, 0.7)[0].mean(0)[0],
+        "elasticity": law_elasticities(chances, price)[0, 0],
+        "worth": TIME / PRICE,
+    }
+    held = dict.fromkeys(truth, 0)
+    for seed in range(100):
+        log = trips(2000, seed)
+        model = fitted(log)
+        refits = [fitted(bootstrap_of(log, seed, number)) for number in range(1, 41)]
+        cut = {"price": lambda p: 0.7 * p}
+        for frame in (
+            fg.what_if(model, log, fields=cut, items=["drive"], refits=refits),
+            fg.elasticities(model, log, "price", items=["drive"], refits=refits),
+            fg.willingness_to_pay(model, log, "time", "price", refits=refits),
+        ):
+            (name,) = held.keys() & set(frame.columns)
+            low, high = frame[f"{name}_low"][0], frame[f"{name}_high"][0]
+            held[name] += low <= truth[name] <= high
+    print(held)
+    assert min(held.values()) >= 90
