@@ -129,9 +129,9 @@ def elasticities(
     """Own and cross elasticities: by how many % an item's share grows for each % that a field of
     one item grows, E_ij = Σ_n [P_ni(x_nj (1 + h)) − P_ni(x_nj (1 − h))] / (2 h Σ_n P_ni) over all
     displays n of the split. This is the mean of the displays' own elasticities, weighted by P_ni.
+    `model`, `log`, `split`, `refits` and `progress` are as of `what_if`.
 
     Args:
-        model, log, split, refits, progress: as of `what_if`.
         field: a field of numbers, of candidates or items.
         items: ids of the items i and j, at most 50; all that are displayed if none is given.
         step: h. A model whose utility has steps, as trees have, needs a larger one.
@@ -185,10 +185,11 @@ def willingness_to_pay(
     """The rise of the price that outweighs one unit less of a field: the mean marginal utility of
     the field over that of the price, by item and over all displayed candidates. A field that users
     like has its worth with the sign turned.
+    `model`, `log`, `split`, `refits` and `progress` are as of `what_if`.
 
     Args:
-        model, log, split, refits, progress: as of `what_if`.
-        field, price: fields of numbers, of candidates or items.
+        field: a field of numbers, of candidates or items.
+        price: another one.
         items: ids of the items; all that are displayed if none is given.
         step: of the differences, in standard deviations of a field among these candidates. A model
             whose utility has steps, as trees have, needs a larger one.
@@ -250,9 +251,9 @@ def response_curve(
 ) -> pl.DataFrame:
     """The mean log-odds of a displayed candidate along the range of a field, the other candidates'
     numbers left as they are; a field of events or users is set in the whole event.
+    `model`, `log`, `split`, `refits` and `progress` are as of `what_if`.
 
     Args:
-        model, log, split, refits, progress: as of `what_if`.
         field: a field of numbers.
         n: numbers that are tried, at least 2: quantiles of the field in the log's training split,
             or in `split` if the log has no training sessions; equal ones once.
