@@ -34,7 +34,7 @@ def predict_command(
 
     model = load_model(run, device=device)
     note_unfinished(run, source)
-    log = log_of_run(run, source, data_dir)
+    log = log_of_run(run, source, data_dir, may_lack_choices=True)
     with Bar("scoring") as progress:
         place = None if at_place == "none" else at_place
         n_rows = write_frames(model.predict_parts(log, split, progress, at_place=place), out)

@@ -144,20 +144,36 @@ AS_IT_IS = Reading()
 """no option given"""
 
 
-def log_of_run(run: Path, source: str, data_dir: Path | None) -> SessionLog:
+def log_of_run(
+    run: Path, source: str, data_dir: Path | None, *, may_lack_choices: bool = False
+) -> SessionLog:
     """Read a log as the log of a run was read; one that is saved has its own columns and clicks,
-    and no times to be split by. Raises as `Reading.load` and `or_of_run`."""
+    and no times to be split by. Raises as `Reading.load` and `or_of_run`.
+
+    may_lack_choices: whether a file without a column of choices is read as displays that have none
+    yet."""
     from fastgaum.logs.registry import resolve
+    from fastgaum.logs.schema import ROLE_NAMES, find_column
     from fastgaum.logs.store import is_saved_log
+    from fastgaum.logs.tables import open_known
 
     reading = Reading(data_dir=data_dir).or_of_run(run)
-    if is_saved_log(resolve(source, data_dir).path):
-        values: Any = dict(reading.options.values)
+    found = resolve(source, data_dir)
+    values: Any = dict(reading.options.values)
+    if is_saved_log(found.path):
         for option in ("columns", "clicks", "outside"):
             values.pop(option, None)
         if values.get("split") == "time":
             del values["split"]
-        reading = reading.with_options(ReadOptions.of(**values))
+    elif may_lack_choices and not found.simulated:
+        columns = values.get("columns", {})
+        usual = (*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"])
+        named = [columns[role] for role in ("chosen", "chosen_index") if role in columns]
+        table = open_known(found.path, values.get("delimiter"))[0]
+        if find_column(named or usual, table.dtypes) is None:
+            note(f"{found.path.name} has no choices: its displays are read as without a click")
+            values["columns"] = {**columns, "chosen": ""}
+    reading = reading.with_options(ReadOptions.of(**values))
     with Bar(f"reading {source}"):
         return reading.load(source)
 

@@ -61,7 +61,8 @@ class ReadOptions:
         default_factory=dict,
         metadata={"help": "the column of a role, as role=name: item=sku (repeatable)"},
     )
-    """by role: {"item": "sku", "event": "ts"}; the other roles are found by their names"""
+    """by role: {"item": "sku", "event": "ts"}; the other roles are found by their names. An empty
+    name of chosen: displays have no choice yet"""
     candidate_fields: tuple[str, ...] = _option(
         (), "a further column of each candidate to use (repeatable)"
     )
@@ -247,7 +248,7 @@ def columns_of(texts: Sequence[str]) -> dict[str, str]:
     columns: dict[str, str] = {}
     for text in texts:
         role, equals, name = text.partition("=")
-        if not equals or not role or not name:
+        if not equals or not role or not (name or role == "chosen"):
             raise ConfigError(f"--column is written role=name (item=sku), got '{text}'")
         columns[role.strip()] = name.strip()
     return columns

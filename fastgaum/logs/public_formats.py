@@ -322,7 +322,7 @@ _OF_TRIPS = (
 _public(
     "LPMC",
     "trips.parquet",
-    known_by=f"person trip household item chosen {_OF_MODES} {_OF_TRIPS}",
+    known_by=f"person trip household item {_OF_MODES} {_OF_TRIPS}",
     columns={"session": "trip", "event": "trip", "user": "household"},
     candidate_fields=_OF_MODES.split(),
     context_fields=_OF_TRIPS.split(),
@@ -332,7 +332,7 @@ _public(
 _public(
     "TasteNet's toy",
     "choices.parquet",
-    known_by="session event item chosen cost time wait income full_time flexible",
+    known_by="session event item cost time wait income full_time flexible",
     columns={"session": "session", "event": "event"},
     candidate_fields=("cost", "time", "wait"),
     context_fields=("income", "full_time", "flexible"),

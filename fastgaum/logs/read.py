@@ -35,6 +35,8 @@ from fastgaum.logs.tables import (
     stem_of,
 )
 
+_NO_CHOICE = "(no choice yet)"
+
 
 def load(
     name_or_path: str | os.PathLike[str],
@@ -193,6 +195,8 @@ def _open(source: LogSource | FileTable, options: ReadOptions) -> _OpenedLog:
         table, layout = known_table(frame)
     if layout is not None:
         options = layout.options_with(options)
+    if options.columns.get("chosen") == "":
+        table, options = _without_choices(table, options)
     try:
         schema = resolve_schema(table.dtypes, options)
     except LogFormatError as error:
@@ -202,6 +206,17 @@ def _open(source: LogSource | FileTable, options: ReadOptions) -> _OpenedLog:
         raise LogFormatError(f"{error}{named}") from None
     fields = (*schema.candidate_fields, *schema.context_fields)
     return _OpenedLog(table.with_points(fields, options.decimal), schema, options)
+
+
+def _without_choices(table: FileTable, options: ReadOptions) -> tuple[FileTable, ReadOptions]:
+    """The table with a column that says of no candidate that it was chosen, and options that name
+    it."""
+    others = {role: name for role, name in options.columns.items() if role != "chosen_index"}
+    options = dataclasses.replace(options, columns={**others, "chosen": _NO_CHOICE})
+    dtypes = {**table.dtypes, _NO_CHOICE: pl.Int8()}
+    none = pl.lit(None, pl.String) if resolve_schema(dtypes, options).nested else pl.lit(0, pl.Int8)
+    parts = tuple((path, rows.with_columns(none.alias(_NO_CHOICE))) for path, rows in table.parts)
+    return dataclasses.replace(table, parts=parts, dtypes=dtypes), options
 
 
 def _read(source: LogSource | FileTable, options: ReadOptions) -> tuple[SessionLog, Rows]:

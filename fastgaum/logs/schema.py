@@ -255,10 +255,9 @@ def _cure_of_unlabelled(role: str) -> str:
     if role not in ("chosen", "chosen_index"):
         return ""
     return (
-        "; displays without a choice yet are predicted with that column 0 in every row (null, or "
-        "-1 as an index, where a row is an event): to later displays of a session they are then "
-        "without a click; choices without display sets, such as ratings, get some by `fastgaum "
-        "data build`"
+        "; displays without a choice yet are read with --column chosen= (columns={'chosen': ''}): "
+        "to later displays of a session they are then without a click; choices without display "
+        "sets, such as ratings, get some by `fastgaum data build`"
     )
 
 

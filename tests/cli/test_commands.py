@@ -150,6 +150,32 @@ def test_predict_writes_distributions(
     assert sums.select((pl.all().exclude("session", "event") - 1).abs().max()).row(0) < (1e-4, 1e-4)
 
 
+def test_displays_without_a_choice_yet_are_predicted(
+    trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A session's first display has the probabilities that it has in the whole log, in the order of
+    the file after a join."""
+    first = pl.col("event") == pl.col("event").min().over("session")
+    frame = pl.read_parquet(log_file).filter(first).sample(fraction=1, shuffle=True, seed=0)
+    asked, whole = tmp_path / "asked.csv", tmp_path / "whole.parquet"
+    frame.drop("chosen").write_csv(asked)
+    assert main(["predict", str(trained), str(log_file), "-o", str(whole)]) == 0
+    capsys.readouterr()
+    assert main(["predict", str(trained), str(asked), "-o", str(tmp_path / "p.parquet")]) == 0
+    assert "asked.csv has no choices" in capsys.readouterr().err
+    keys = ["session", "event", "item"]
+    rows = frame.with_columns(pl.col("session", "item").cast(pl.String))
+    probabilities = []
+    for out in (tmp_path / "p.parquet", whole):
+        beside = rows.join(pl.read_parquet(out), on=keys, how="left", maintain_order="left")
+        assert beside.select(keys).equals(rows.select(keys))
+        probabilities.append(beside["probability"].to_numpy())
+    assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-6)
+    # another command asks for the column, and says how to go on
+    assert main(["evaluate", str(trained), str(asked)]) == 2
+    assert "--column chosen= (columns={'chosen': ''})" in capsys.readouterr().err
+
+
 def test_predict_at_a_place(
     trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

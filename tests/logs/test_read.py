@@ -300,3 +300,17 @@ def test_bad_item_tables(tmp_path, table, message) -> None:
     log = read_frame(LONG, candidate_fields=["price"])
     with pytest.raises(LogFormatError, match=message):
         attach_item_table(log, tmp_path / "items.parquet")
+
+
+def test_displays_that_have_no_choice_yet_are_as_without_a_click(tmp_path) -> None:
+    nested = LONG.group_by("session", "event", maintain_order=True).agg("item")
+    nested = nested.rename({"item": "items"})
+    for frame, none in ((LONG.drop("chosen"), 0), (nested, pl.lit(None, pl.String))):
+        same = read_frame(frame.with_columns(chosen=none))
+        for source in (frame, write(frame, tmp_path / "asked.parquet")):
+            log = read_log(source, columns={"chosen": ""}, clicks="first")
+            assert log.fingerprint == same.fingerprint
+        # a column of choices is left out where it is not wanted
+        assert (read_frame(frame.with_columns(chosen_index=0), columns={"chosen": ""})).has_no_click
+        with pytest.raises(LogFormatError, match=r"are read with --column chosen= \(columns="):
+            read_frame(frame)
