@@ -10,7 +10,7 @@ import itertools
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -25,6 +25,9 @@ from fastgaum.presets import (
     FEWEST_EPOCHS,
     GROW_AT,
     GROWTH_DECIDES,
+    KNOWN_DISPLAYS,
+    LEAST_ID_DROPOUT,
+    NETWORK_EVENTS,
     PRESETS,
     SHORT_VISITS,
     SIZES,
@@ -171,11 +174,17 @@ class Config(CheckedSettings):
     """scorers also have a linear path from bag to score, beside the network (wide & deep)"""
     tower_dim: Annotated[int, Meta(ge=0, le=1 << 12)] = 0
     """size of the vectors of user and item whose dot product is part of a score; 0 = none"""
+    tastes: Annotated[int, Meta(ge=0, le=1 << 12)] = 16
+    """without towers of ids: size of the user's vector that weighs the numbers which the log itself
+    holds of candidates; 0 = they weigh the same for all users"""
     item_dim: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
     """size of the id embeddings below the first layers; 0 = each id maps straight into the first
     layer (one-hot linear)"""
     set_context: bool = True
     """numbers are also given relative to their mean over the display set (a symmetric summary)"""
+    pieces: Annotated[int, Meta(ge=0, le=1000)] = 6
+    """pieces into which each number is cut at its training quantiles, so that a network's first
+    layer bends there; with towers those alone that the log itself holds; 0: none is cut"""
     relations: bool = True
     """numbers of what the training split says of a candidate beside its rivals and after the
     choices so far"""
@@ -239,7 +248,8 @@ class Config(CheckedSettings):
     dropout: Probability = 0.5
     """dropout in the reward player's scorer"""
     id_dropout: Probability = 0.5
-    """probability that an id is replaced by its field's unknown row in a training step"""
+    """probability that an id is replaced by its field's unknown row in a training step, at most:
+    where training displays an item n times in the mean, it is 50 / n, and at least .02"""
     clip: Annotated[float, Meta(gt=0, le=MOST_CLIP)] = 5.0
     """largest gradient norm per player"""
     on_nonfinite: Literal["stop", "skip"] = "stop"
@@ -253,8 +263,9 @@ class Config(CheckedSettings):
     search: tuple[str, ...] = ("relations", "counts")
     """switches that `fit` tries both ways with exact players; the better validation loss decides,
     training goes on with it"""
-    worlds: Annotated[int, Meta(ge=1, le=100)] = 1
-    """members of a set of worlds: this fit, the others on bootstraps of the training users"""
+    members: Annotated[int, Meta(ge=1, le=100)] = 1
+    """fits of which probabilities are the mean, and of which a set of worlds is made: this one, the
+    others on bootstraps of the training users"""
     seed: Seed = 0
     """seeds every random stream of the run"""
 
@@ -273,6 +284,8 @@ class Config(CheckedSettings):
                     f"search names settings that are true or false, '{key}' is "
                     f"none{did_you_mean(key, switches)}; these are {', '.join(switches)}"
                 )
+        if self.tastes == 1:
+            raise ConfigError("tastes must be 0, or at least 2, got 1: one number is a constant")
         if self.tower_dim == 1:
             raise ConfigError(
                 "tower_dim must be 0, or at least 2, got 1: one of its numbers is the item's bias"
@@ -296,14 +309,13 @@ class Config(CheckedSettings):
         Relations are counts of pairs: none are tried without counts. `identity` has no counts."""
         found: dict[str, Config] = {}
         if self.grows(n_events, n_candidates):
-            batch = max(1, round(BATCH_EVENTS * n_sessions / n_events))
             for name in SIZES if n_candidates < COMPARE_BELOW else list(SIZES)[:1]:
                 values = SIZES[name]
                 if self.protocol == "identity" and values.get("counts") is False:
                     continue
-                if "tower_dim" in values:
-                    values = {**values, "batch_sessions": batch}
-                found[name] = self.replace(**values, grow=False, search=())
+                events = BATCH_EVENTS if "tower_dim" in values else NETWORK_EVENTS
+                batch = max(1, round(events * n_sessions / n_events))
+                found[name] = self.replace(**values, batch_sessions=batch, grow=False, search=())
         elif self.search:
             for on in itertools.product((True, False), repeat=len(self.search)):
                 switches = dict(zip(self.search, on, strict=True))
@@ -323,6 +335,13 @@ class Config(CheckedSettings):
             if "tower_dim" in size and all(getattr(self, key) == size[key] for key in size):
                 return name
         return None
+
+    def for_items(self, displays: Sequence[int]) -> Config:
+        """The configuration for a log that displays each item so often in training."""
+        n_items = sum(n > 0 for n in displays)
+        enough = KNOWN_DISPLAYS * n_items / max(sum(displays), 1)
+        rate = min(self.id_dropout, max(enough, LEAST_ID_DROPOUT))
+        return self.replace(id_dropout=rate)
 
     def warmed(self) -> Config:
         """Its warm start alone: exact players, for as many epochs."""

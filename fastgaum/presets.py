@@ -5,6 +5,8 @@ from __future__ import annotations
 
 _PLAIN: dict[str, object] = {
     "set_context": False,
+    "pieces": 0,
+    "tastes": 0,
     "relations": False,
     "examination": False,
     "search": (),
@@ -24,6 +26,12 @@ TOWERS_AT = 50_000
 """training events from which a log of so many candidates has towers"""
 BATCH_EVENTS = 1000
 """events of a batch of a size with towers"""
+KNOWN_DISPLAYS, LEAST_ID_DROPOUT = 50, 0.02
+"""displays of an item, in the mean, from which ids are replaced less often; and how often at least:
+a row of unknown items is to be trained, and an item of many displays needs no help from it"""
+NETWORK_EVENTS = 256
+"""events of a batch of a size without towers"""
+_NETWORK: dict[str, object] = {"dropout": 0.2}
 _TOWERS: dict[str, object] = {
     "tower_dim": 64,
     "hidden": (32,),
@@ -37,10 +45,10 @@ _TOWERS: dict[str, object] = {
 }
 SIZES: dict[str, dict[str, object]] = {
     "towers": _TOWERS,
-    "network": {"relations": False},
-    "network, relations": {"relations": True},
+    "network": {**_NETWORK, "relations": False},
+    "network, relations": {**_NETWORK, "relations": True},
     "towers, no counts": {**_TOWERS, "counts": False},
-    "network, no counts": {"relations": False, "counts": False},
+    "network, no counts": {**_NETWORK, "relations": False, "counts": False},
 }
 """what the `fastgaum` preset may be on a log of GROW_AT training events and more, by name; a fit
 tries them in this order (docs: how fastgaum sizes itself)"""

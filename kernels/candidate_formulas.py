@@ -145,13 +145,6 @@ def less_set_means(block: Array, size: int, varying: Array, share: float) -> Non
 
 
 @jit_leaf
-def standardise(numbers: Array, mean: Array, scale: Array) -> None:
-    """Turn a candidate's numbers, (n_numbers,), into standard deviations from training's mean."""
-    for j in range(len(numbers)):
-        numbers[j] = (numbers[j] - mean[j]) / scale[j]
-
-
-@jit_leaf
 def write_values(values: Any, columns: Array, numbers: Array) -> None:
     """Write a candidate's values to their columns of its numbers."""
     for j in range(len(values)):
@@ -264,7 +257,18 @@ def relate_to_sets(display_offsets: Array, varying: Array, set_size: int, out: A
 
 
 @jit
-def standardise_rows(mean: Array, scale: Array, out: Array) -> None:
-    """Standardise the numbers of each candidate, out (n_candidates, n_numbers)."""
+def encode_rows(
+    raw: Array,
+    columns: Array,
+    start: Array,
+    scale: Array,
+    least: Array,
+    most: Array,
+    out: Array,
+) -> None:
+    """Write the numbers of each row, raw (n, n_raw), as networks read them, out (n, n_numbers);
+    all else as in `features.number_code.NumberCode`."""
     for i in range(len(out)):
-        standardise(out[i], mean, scale)
+        for j in range(len(columns)):
+            value = (raw[i, columns[j]] - start[j]) / scale[j]
+            out[i, j] = min(max(value, least[j]), most[j])

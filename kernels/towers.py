@@ -3,7 +3,7 @@ forward and backward.
 
     x = drop(state)
     u = [W₂ drop(relu(W₁ x + b₁)) + b₂ + D x ; 1]
-    score(a) = Σ_{f in bag(a)} ⟨u, T_f⟩
+    score(a) = Σ_{f in bag(a)} ⟨u, T_f⟩ + ⟨u, W own(a)⟩
 
 (what w adds for numbers comes in `scorer.scorer_pass`)
 
@@ -30,6 +30,8 @@ class Displays(NamedTuple):
     """each event's first candidate, shape (n_events + 1,)"""
     ids: Array
     """shape (n_candidates, n_fields)"""
+    numbers: Array
+    """shape (n_candidates, n_numbers)"""
 
 
 class TowerWeights(NamedTuple):
@@ -38,9 +40,13 @@ class TowerWeights(NamedTuple):
     table: Array
     """T, shape (n_ids, d)"""
     dense: Array
-    """W₁, b₁, W₂, b₂ and D, flat, one after another"""
+    """W₁, b₁, W₂, b₂, D and W, flat, one after another"""
     width: int
     """units of the user's hidden layer"""
+    first: int
+    """column of the first of own(a) in the numbers"""
+    n_own: int
+    """how many they are"""
 
 
 class TowerPass(NamedTuple):
@@ -74,17 +80,19 @@ class TowerGrads(NamedTuple):
 
 @jit_part
 def _matrices(
-    dense: Array, state_dim: int, width: int, d: int
-) -> tuple[Array, Array, Array, Array, Array]:
-    """W₁, b₁, W₂, b₂ and D of a flat array, as views."""
+    dense: Array, state_dim: int, width: int, d: int, n_own: int
+) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """W₁, b₁, W₂, b₂, D and W of a flat array, as views."""
     out = width * state_dim + width
     direct = out + (d - 1) * width + d - 1
+    tastes = direct + (d - 1) * state_dim
     return (
         matrix(dense, 0, width, state_dim),
         dense[out - width : out],
         matrix(dense, out, d - 1, width),
         dense[direct - d + 1 : direct],
         matrix(dense, direct, d - 1, state_dim),
+        matrix(dense, tastes, n_own, d),
     )
 
 
@@ -101,11 +109,13 @@ def tower_forward(
     """Write the user vectors of events first to last − 1 and the scores of their candidates.
 
     states: (n_events, S); dropouts: of the state, and of the user's hidden layer."""
-    offsets, ids = displays
-    table, dense, width = weights
+    offsets, ids, numbers = displays
+    table, dense, width, first, n_own = weights
     n, d, n_fields = last_event - first_event, table.shape[1], ids.shape[1]
     state_dim = states.shape[1]
-    hidden_weight, hidden_bias, out_weight, out_bias, direct = _matrices(dense, state_dim, width, d)
+    hidden_weight, hidden_bias, out_weight, out_bias, direct, tastes = _matrices(
+        dense, state_dim, width, d, n_own
+    )
     x, hidden = written.x[first_event:last_event], written.hidden[first_event:last_event]
     users, scores = written.users[first_event:last_event], written.scores
     (key, threshold, scale), (of_hidden, least, grown) = dropouts
@@ -126,9 +136,11 @@ def tower_forward(
         for j in range(d - 1):
             user[j] = deep[i, j] + beside[i, j] + out_bias[j]
         user[d - 1] = ONE
-    end = offsets[last_event]
+    end, coefficients = offsets[last_event], np.empty(n_own, x.dtype)
     for i in range(n):
         user = users[i]
+        for j in range(n_own):
+            coefficients[j] = dot(user, tastes[j])
         for candidate in range(offsets[first_event + i], offsets[first_event + i + 1]):
             if candidate + AHEAD < end:
                 for f in range(n_fields):
@@ -136,6 +148,8 @@ def tower_forward(
             score = ZERO
             for f in range(n_fields):
                 score += dot(user, table[ids[candidate, f]])
+            for j in range(n_own):
+                score += coefficients[j] * numbers[candidate, first + j]
             scores[candidate] = score
 
 
@@ -153,25 +167,28 @@ def tower_backward(
     that of the states.
 
     displays, weights, dropouts: as the forward pass read them; written: as it wrote it."""
-    offsets, ids = displays
-    table, dense, width = weights
+    offsets, ids, numbers = displays
+    table, dense, width, first, n_own = weights
     grad_scores, slots, grad_dense, grad_rows, grad_states = grads
     n, d, n_fields = last_event - first_event, table.shape[1], ids.shape[1]
     x, hidden = written.x[first_event:last_event], written.hidden[first_event:last_event]
     state_dim = x.shape[1]
-    hidden_weight, _, out_weight, _, direct = _matrices(dense, state_dim, width, d)
-    of_hidden, of_hidden_bias, of_out, of_out_bias, of_direct = _matrices(
-        grad_dense, state_dim, width, d
+    hidden_weight, _, out_weight, _, direct, tastes = _matrices(dense, state_dim, width, d, n_own)
+    of_hidden, of_hidden_bias, of_out, of_out_bias, of_direct, of_tastes = _matrices(
+        grad_dense, state_dim, width, d, n_own
     )
     begin, end = offsets[first_event], offsets[last_event]
     of_hidden_bias[:] = ZERO
     of_out_bias[:] = ZERO
     grad, grad_hidden = np.empty((n, d - 1), x.dtype), np.empty((n, width), x.dtype)
-    of_user = np.empty(d, x.dtype)
+    of_user, of_coefficients = np.empty(d, x.dtype), np.empty(n_own, x.dtype)
+    for j in range(n_own):
+        of_tastes[j] = ZERO
     filled = slots[begin, 0] if end > begin and n_fields > 0 else 0
     for i in range(n):
         user = written.users[first_event + i]
         of_user[:] = ZERO
+        of_coefficients[:] = ZERO
         for candidate in range(offsets[first_event + i], offsets[first_event + i + 1]):
             if candidate + AHEAD < end:
                 for f in range(n_fields):
@@ -185,6 +202,11 @@ def tower_backward(
                     filled += 1
                 add_scaled(grad_rows[slot], g, user)
                 add_scaled(of_user, g, table[ids[candidate, f]])
+            for j in range(n_own):
+                of_coefficients[j] += g * numbers[candidate, first + j]
+        for j in range(n_own):
+            add_scaled(of_tastes[j], of_coefficients[j], user)
+            add_scaled(of_user, of_coefficients[j], tastes[j])
         # the last unit of a user is a constant
         copy(grad[i], of_user)
         add(of_out_bias, grad[i])

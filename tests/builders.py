@@ -17,6 +17,8 @@ from safetensors.numpy import save_file
 from fastgaum.arrays import FloatArray
 from fastgaum.checkpoint import content_sha256
 from fastgaum.features.encoder import Encoder
+from fastgaum.features.moments import Moments
+from fastgaum.features.number_code import standardised
 from fastgaum.features.ordered import ONCE, TrainingOrder
 from fastgaum.features.sessions import Selection
 from fastgaum.logs.actions import Actions
@@ -200,9 +202,8 @@ def with_drawn_actions(log: SessionLog, seed: int = 0) -> SessionLog:
 
 def numbers_of(encoder: Encoder, part: Selection) -> FloatArray:
     """Numbers of each candidate, not standardised, shape (n_candidates, n_numbers)."""
-    encoded = encoder.encode(part.rows)
-    none, one = np.zeros_like(encoded.mean), np.ones_like(encoded.scale)
-    return dataclasses.replace(encoded, mean=none, scale=one).numbers
+    code = standardised(Moments(), encoder.space.n_raw)
+    return dataclasses.replace(encoder.encode(part.rows), code=code).numbers
 
 
 def sessions_that_speak(

@@ -65,8 +65,8 @@ def test_a_large_log_compares_sizes() -> None:
     for name, sized in compared.items():
         assert {key: getattr(sized, key) for key in SIZES[name]} == SIZES[name]
         assert (sized.grow, sized.search, sized.seed) == (False, (), 3)
-        # 1,000 events a batch, of 2 a session
-        assert sized.batch_sessions == (500 if sized.tower_dim else config.batch_sessions)
+        # 1,000 events a batch, or 256, of 2 a session
+        assert sized.batch_sessions == (500 if sized.tower_dim else 128)
         assert sized.size == (name if sized.tower_dim else None)
         assert sized.settings(10_000, GROW_AT, 10**5) == {}
     for name in PRESETS:

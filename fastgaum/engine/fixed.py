@@ -22,6 +22,7 @@ from fastgaum.engine.scorer import (
     starts_of,
     widths_of,
 )
+from fastgaum.engine.towers import dense_of, weights_of
 from fastgaum.kernels import bag_linear, lstm, packing, towers
 from fastgaum.kernels import scorer as kernels
 from fastgaum.kernels.examination import examine
@@ -84,10 +85,10 @@ class FixedScorer:
         )
         self.towers: towers.TowerWeights | None = None
         if tower is not None:
-            layers = (tower.hidden, tower.out, tower.direct)
-            flat, _ = _flat(part for layer in layers for part in layer.parameters())
-            table = rows_of_table(tower.items, vectors, n)
-            self.towers = towers.TowerWeights(table, flat, tower.hidden.out_features)
+            table = np.empty((0, tower.dim), np.float32)
+            if tower.items is not None:
+                table = rows_of_table(tower.items, vectors, n)
+            self.towers = weights_of(tower, table, _flat(dense_of(tower))[0])
         self.by_place = None
         if scorer.examination is not None:
             self.by_place = _array(scorer.examination.by_place)
@@ -109,7 +110,10 @@ class FixedScorer:
             widths = state_dim, self.towers.width, self.towers.table.shape[1]
             x, hidden, users = (np.empty((n, width), np.float32) for width in widths)
             room = towers.TowerPass(x, hidden, users, scores)
-            of_tower = towers.Displays(offsets, tower_ids), states, self.towers
+            if not len(self.towers.table):
+                tower_ids = tower_ids[:, :0]
+            displays = towers.Displays(offsets, tower_ids, shown.numbers)
+            of_tower = displays, states, self.towers
             for chain, part in zip(chains, shown.parts, strict=True):
                 call = (*part, *of_tower, (NO_DROPOUT, NO_DROPOUT), room)
                 chain.append((towers.tower_forward, call))

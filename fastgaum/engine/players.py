@@ -153,7 +153,8 @@ class EnginePlayer:
         dense = self.scorer.dense_parameters()
         if states is not None:
             tables = [*tables, *states.own_tables(n_ids)]
-            if isinstance(self.scorer, TowerScorerLayer) and states.items is not None:
+            if scorer.tower is not None and scorer.tower.items is not None:
+                assert isinstance(self.scorer, TowerScorerLayer)
                 self.scorer.items = states.items
             dense += states.dense_parameters()
         examination, undecayed = scorer.examination, list[nn.Parameter]()

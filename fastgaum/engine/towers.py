@@ -16,7 +16,14 @@ from torch import nn
 from fastgaum import threads
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.optimiser import PlayerOptimiser
-from fastgaum.engine.scorer import Chains, DisplayBatch, ScorerLayer, dropout_rule, joined
+from fastgaum.engine.scorer import (
+    NO_SLOTS,
+    Chains,
+    DisplayBatch,
+    ScorerLayer,
+    dropout_rule,
+    joined,
+)
 from fastgaum.engine.tables import (
     Buffer,
     Named,
@@ -50,27 +57,27 @@ class TowerLayer:
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """All parameters but the table and w, in the order of the kernel's `dense`."""
-        tower = self.tower
-        layers = (tower.hidden, tower.out, tower.direct)
-        return [part for layer in layers for part in layer.parameters()]
+        return dense_of(self.tower)
 
-    def bind(self, optimiser: PlayerOptimiser, table: SparseTable) -> None:
-        """Find the dense parameters in the flat block, where they lie side by side."""
+    def bind(self, optimiser: PlayerOptimiser, table: SparseTable | None) -> None:
+        """Find the dense parameters in the flat block, where they lie side by side. table: None
+        where no ids are read."""
         own = self.dense_parameters()
         start = optimiser.place(own[0])
         end = start + sum(part.numel() for part in own)
         self.grad = optimiser.grad[start:end]
-        width = self.tower.hidden.out_features
         self.table = table
-        self.weights = kernels.TowerWeights(table.values, optimiser.values[start:end], width)
+        rows = np.empty((0, self.tower.dim), np.float32) if table is None else table.values
+        self.weights = weights_of(self.tower, rows, optimiser.values[start:end])
 
     def forward(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> Chains:
         """The calls that write `written.scores`, (n_candidates,); a `key` turns dropout on. They
         stay valid until the next forward pass."""
         self.shown, n_events = shown, len(states)
         # a table that a batch's vectors are added to may have moved
-        self.weights = self.weights._replace(table=self.table.values)
-        self.displays = kernels.Displays(shown.offsets, shown.ids)
+        if self.table is not None:
+            self.weights = self.weights._replace(table=self.table.values)
+        self.displays = kernels.Displays(shown.offsets, shown.ids, shown.numbers)
         of_hidden = None if key is None else key + HIDDEN_KEY
         self.dropouts = dropout_rule(self.rate, key), dropout_rule(self.rate, of_hidden)
         self.written = kernels.TowerPass(
@@ -87,15 +94,13 @@ class TowerLayer:
         add that of the states to `of_states`, (n_events, state_dim), unless it is (0, …);
         `sum_parts` leaves the dense gradients where the optimiser reads them."""
         parts, named = self.shown.parts, self.shown.named
-        assert named is not None
+        slots = NO_SLOTS if named is None else named.slots
         blocks = self.grad[None]
         if len(parts) > 1:
             blocks = self._blocks(len(parts), len(self.grad))
         self.blocks = blocks
         fixed = (self.displays, self.weights, self.dropouts, self.written)
-        grads = [
-            kernels.TowerGrads(grad_scores, named.slots, block, rows, of_states) for block in blocks
-        ]
+        grads = [kernels.TowerGrads(grad_scores, slots, block, rows, of_states) for block in blocks]
         return [
             [(kernels.tower_backward, (*part, *fixed, own))]
             for part, own in zip(parts, grads, strict=True)
@@ -107,15 +112,27 @@ class TowerLayer:
             np.add.reduce(self.blocks, axis=0, out=self.grad)
 
 
+def dense_of(tower: TwoTower) -> list[nn.Parameter]:
+    """All parameters but the table and w, in the order of the kernel's `dense`."""
+    own = [part for one in (tower.hidden, tower.out, tower.direct) for part in one.parameters()]
+    return own if tower.tastes is None else [*own, tower.tastes]
+
+
+def weights_of(tower: TwoTower, table: FloatArray, dense: FloatArray) -> kernels.TowerWeights:
+    """Towers as the kernel reads them."""
+    width, own = tower.hidden.out_features, tower.own
+    return kernels.TowerWeights(table, dense, width, own.start, len(own))
+
+
 class TowerScorerLayer:
     """A scorer of two towers with a network beside them."""
 
     def __init__(self, scorer: Scorer, tower: TwoTower) -> None:
         self.scorer, self.deep, self.tower = scorer, ScorerLayer(scorer), TowerLayer(tower)
-        self.rate, self.share = self.tower.rate, self.deep.share
+        self.rate, self.share = max(self.tower.rate, self.deep.rate), self.deep.share
         self.own: ItemTable | None = None
         self.items: ItemTable | None = None
-        """the table that the towers read, own or not"""
+        """the table that the towers read, own or not; None: they are tastes alone"""
 
     def own_tables(self, n_ids: int) -> list[SparseTable]:
         """Make the tables over ids sparse; the tower's too, where no other reads it."""
@@ -136,18 +153,20 @@ class TowerScorerLayer:
         """Find the dense parameters in the flat block; `items` is there, or has been set."""
         numbers = self.tower.tower.numbers
         self.deep.bind(optimiser, None if numbers is None else numbers.weight)
-        assert self.items is not None
-        self.items.bind(optimiser)
-        self.tower.bind(optimiser, self.items.table)
+        if self.items is not None:
+            self.items.bind(optimiser)
+        self.tower.bind(optimiser, None if self.items is None else self.items.table)
 
     def begin(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> FloatArray:
         """As `ScorerLayer.begin`."""
         # another key: one dropout must not follow the other
         self.deep.take(shown, states, None if key is None else key ^ 0x5BD1E995)
-        assert self.items is not None
         if self.own is not None:
             self.own.project()
-        self.towers_first = self.tower.forward(self.items.read_by(shown), states, key)
+        read = shown._replace(ids=shown.ids[:, :0], named=None)
+        if self.items is not None:
+            read = self.items.read_by(shown)
+        self.towers_first = self.tower.forward(read, states, key)
         return self.tower.written.scores
 
     def run(
@@ -161,19 +180,19 @@ class TowerScorerLayer:
         chains = [[call] for call in self.deep.calls(loss, scores, grad_scores)]
         self.scores, self.log_totals = scores, self.deep.log_totals
         self.grad_scores, self.grad_states = self.deep.grad_scores, self.deep.grad_states
-        named = self.tower.shown.named
         if loss.kind != GIVEN:
             chains = joined(self.towers_first, before, chains)
-        if loss.kind == SCORES or named is None:
+        if loss.kind == SCORES:
             threads.run_chains(chains)
             return
-        assert self.items is not None
-        rows = self.items.rows_of(named)
+        named, rows = self.tower.shown.named, self.tower.weights.table[:0]
+        if self.items is not None and named is not None:
+            rows = self.items.rows_of(named)
         back = self.tower.backward(self.grad_scores, rows, self.grad_states)
         threads.run_chains(joined(chains, back))
         self.deep.sum_parts(loss)
         self.tower.sum_parts()
-        if self.own is not None:
+        if self.own is not None and named is not None:
             self.own.add(named)
             self.own.add_vectors(named, [])
 

@@ -184,12 +184,14 @@ def batches(
     batch_sessions: int,
     generator: np.random.Generator | None = None,
     part: slice = slice(None),
+    drawn: IntArray | None = None,
 ) -> Iterator[Batch]:
-    """Yield batches of whole sessions: shuffled when a random generator is given, else in order.
+    """Yield batches of whole sessions, all, or those that are `drawn`: shuffled when a random
+    generator is given, else in order.
 
     With a `part`, one process's sessions of each batch: the batches do not depend on how many
     processes share them. Where no session is left for it, it takes the first again."""
-    order = np.arange(encoded.n_sessions, dtype=np.int32)
+    order = np.arange(encoded.n_sessions, dtype=np.int32) if drawn is None else drawn.copy()
     if generator is not None:
         generator.shuffle(order)
     for picked in blocks(encoded, order, batch_sessions):

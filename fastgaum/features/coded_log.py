@@ -93,7 +93,7 @@ class CodedLog:
         return items
 
     def context_numbers(self, events: IntArray) -> FloatArray:
-        """The events' standardised numbers, (n_events, n_numbers).
+        """The events' numbers as networks read them, (n_events, n_numbers).
 
         Raises:
             LogFormatError: a number is not finite, or too large.
@@ -108,9 +108,7 @@ class CodedLog:
             raise out_of_range(
                 self.log, int(events[row]), names[column], float(numbers[row, column])
             )
-        numbers -= self.space.context_mean
-        numbers /= self.space.context_scale
-        return numbers
+        return self.space.encode_context(numbers)
 
     def vectors_of(self, part: Selection) -> VectorReader | None:
         """Reads the vectors of a part's items; None where no network does."""

@@ -16,6 +16,7 @@ from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
 from fastgaum.features.item_vectors import component_names
 from fastgaum.features.moments import Moments
+from fastgaum.features.number_code import standardised
 from fastgaum.features.numbers import (
     LOG_VIEWS,
     number_columns,
@@ -44,6 +45,7 @@ from fastgaum.logs.log import TRAIN, SessionLog
 
 N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
+NO_NUMBERS = standardised(Moments(), 0)
 _COUNTING = threading.RLock()
 
 
@@ -123,7 +125,6 @@ class Encoder:
         space, log, coded = self.space, self.log, self.coded
         part = select_sessions(log, np.asarray(rows, np.int32))
         names, n = space.number_names if numbers else (), len(part.candidates)
-        n_numbers = space.n_numbers if numbers else 0
         return EncodedSessions(
             rows=part.rows,
             session_offsets=part.session_offsets,
@@ -133,8 +134,7 @@ class Encoder:
             ids=np.empty((n, len(space.categorical)), np.int32),
             base=np.empty((n, len(names)), np.float32),
             varying=varying_columns(names, space.set_context),
-            mean=space.mean[:n_numbers],
-            scale=space.scale[:n_numbers],
+            code=space.code if numbers else NO_NUMBERS,
             context_ids=coded.context_ids(part.events),
             context_numbers=coded.context_numbers(part.events),
             first_choices=log.first_choices[part.events] if is_successive(log.context) else None,
@@ -166,7 +166,8 @@ class Encoder:
             if base.shape[1]:
                 self._write_base(part, base)
                 if moments is not None:
-                    numbers = np.empty((len(base), len(encoded.mean)), np.float32)
+                    n_raw = base.shape[1] + len(encoded.varying)
+                    numbers = np.empty((len(base), n_raw), np.float32)
                     numbers[:, : base.shape[1]] = base
                     relate_to_sets(part.display_offsets, encoded.varying, 0, numbers)
                     block.add(numbers)

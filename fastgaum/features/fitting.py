@@ -21,6 +21,7 @@ from fastgaum.features.fields import (
 )
 from fastgaum.features.item_vectors import ItemVectors, component_names
 from fastgaum.features.moments import Moments
+from fastgaum.features.number_code import add_pieces, standardised
 from fastgaum.features.numbers import (
     PLACE_NUMBERS,
     SAME_AS,
@@ -34,12 +35,15 @@ from fastgaum.features.ordered import (
     spaces_before,
     training_order,
 )
-from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.features.statistics import StatisticsCounter
 from fastgaum.logs.context import ContextField, context_of, training_events
 from fastgaum.logs.log import NO_CLICK, ItemCounts, SessionLog
 from fastgaum.logs.trained_users import TrainedUsers
+
+CUT_BY = 200_000
+"""candidates whose numbers say where these are cut"""
 
 
 def fit_space(
@@ -61,6 +65,7 @@ def fit_training(
     relations: bool = False,
     examination: bool = False,
     towers: bool = False,
+    pieces: int = 0,
     order: TrainingOrder | None = None,
 ) -> tuple[FeatureSpace, EncodedSessions]:
     """Count the training split of a log; return its space, and its training sessions as they are
@@ -73,6 +78,8 @@ def fit_training(
         relations: whether numbers say what pairs of items have been to each other.
         examination: whether the places of an ordered log are kept apart from the bags.
         towers: whether vectors of items are read whole, not as components.
+        pieces: into how many pieces each number is cut (`features.number_code`), with towers those
+            alone that the log itself holds; 0: none is.
         order: the order in which a model without actions reads training users; None:
             `training_order`, or as they are where training says nothing of candidates.
 
@@ -87,10 +94,15 @@ def fit_training(
     _require_training(log)
     rates = place_rates(log) if examination else np.zeros(0, np.float32)
     found, known = context_of(log), np.flatnonzero(log.training_counts().displays)
-    names, of_context = [part.name for part in found if part.holds == "numbers"], Moments()
+    names = [part.name for part in found if part.holds == "numbers"]
+    context_code = standardised(Moments(), 0)
     if names:
-        training = training_events(log)
-        of_context.add(np.stack([log.values_at(name, training) for name in names], 1))
+        training, of_context = training_events(log), Moments()
+        raw = np.stack([log.values_at(name, training) for name in names], 1)
+        of_context.add(raw)
+        context_code = add_pieces(
+            standardised(of_context, len(names)), raw, pieces, range(len(names))
+        )
     no_user, none = np.zeros(0, np.uint64), np.zeros(0, np.float32)
     blank = FeatureSpace(
         protocol=protocol,
@@ -105,8 +117,7 @@ def fit_training(
         vectors=ItemVectors.of(log, known, components=not towers),
         grid=0 if len(rates) else log.grid,
         number_names=(),
-        mean=none,
-        scale=none,
+        code=standardised(Moments(), 0),
         least=none,
         most=none,
         item_counts=ItemCounts.zeros(0),
@@ -115,23 +126,29 @@ def fit_training(
         prior_rate=0.0,
         no_click=False,
         context_number_names=tuple(names),
-        context_mean=of_context.mean.astype(np.float32),
-        context_scale=of_context.scale(),
+        context_code=context_code,
         place_rates=rates,
     )
     has_places, counts = log.ordered and not len(rates), protocol != "identity"
     space, coded = _count(blank, log, found, has_places, order is None, relations, counts)
-    zeros = np.zeros(space.n_numbers, np.float32)
-    space = space.with_changes(mean=zeros, scale=zeros + 1, least=zeros, most=zeros)
+    zeros, as_they_are = np.zeros(space.n_raw, np.float32), standardised(Moments(), space.n_raw)
+    space = space.with_changes(code=as_they_are, least=zeros, most=zeros)
     train, moments = _encode_training(Encoder(space, log, coded), order)
     if moments.count:
-        space = space.with_changes(
-            mean=moments.mean.astype(np.float32),
-            scale=moments.scale(),
-            least=moments.least,
-            most=moments.most,
-        )
-    return space, dataclasses.replace(train, mean=space.mean, scale=space.scale)
+        code = standardised(moments, space.n_raw)
+        if pieces:
+            own = np.flatnonzero(np.isin(space.number_names, space.field_names))
+            columns = [*own, *np.flatnonzero(np.isin(train.varying, own)) + len(space.number_names)]
+            raw = train.numbers_of(_sample(train))
+            code = add_pieces(code, raw, pieces, columns if towers else range(space.n_raw))
+        space = space.with_changes(code=code, least=moments.least, most=moments.most)
+    return space, dataclasses.replace(train, code=space.code)
+
+
+def _sample(encoded: EncodedSessions) -> Selection:
+    """Sessions of CUT_BY candidates or so, in equal steps over all."""
+    step = max(len(encoded.ids) // CUT_BY, 1)
+    return select_sessions(encoded, np.arange(0, encoded.n_sessions, step, dtype=np.int32))
 
 
 def grow_training(former: FeatureSpace, log: SessionLog) -> tuple[FeatureSpace, EncodedSessions]:

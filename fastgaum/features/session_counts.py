@@ -14,7 +14,7 @@ from fastgaum.features.relations import WINDOW
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_counts as kernels
 from fastgaum.kernels.candidate_counts import N_COUNTS, UserDisplays
-from fastgaum.kernels.candidate_formulas import relate_to_sets, standardise_rows
+from fastgaum.kernels.candidate_formulas import relate_to_sets
 from fastgaum.kernels.relations import LatestChoices
 
 ROOM = 64
@@ -99,33 +99,39 @@ class SessionCounts(SessionTables):
         self.kept = columns[columns >= 0] if within else columns[:0]
         super().__init__(n, self.numbers.reads_counts or self.numbers.reads_choices)
 
-    def write(
-        self, shown: UserDisplays, numbers: FloatArray, parts: Parts, set_size: int = 0
-    ) -> None:
-        """Write the standardised numbers of displayed candidates.
+    def encode(
+        self, shown: UserDisplays, base: FloatArray, parts: Parts, set_size: int = 0
+    ) -> FloatArray:
+        """Numbers of displayed candidates as networks read them, (n_candidates, n_numbers).
 
         Args:
             shown: what users are shown.
-            numbers: (n_candidates, n_numbers); those that no session decides stand there, raw.
+            base: base numbers, (n_candidates, n_base), of which those are right that no session
+                decides.
             parts: ranges of events that threads share.
             set_size: k where candidates are a pool, of which an average slate of k is meant.
         """
+        numbers = np.empty((len(base), self.space.n_numbers), np.float32)
         if not numbers.shape[1]:
-            return
+            return numbers
         if len(parts) == 1:
-            return self._write(shown, numbers, set_size)
+            self._encode(shown, base, set_size, numbers)
+            return numbers
         # made once, not once a thread
         _ = self.space.crossed_tables
 
-        def write(first: int, last: int) -> None:
+        def encode(first: int, last: int) -> None:
             users, offsets = shown.users[first:last], shown.offsets[first : last + 1]
             part = slice(offsets[0], offsets[-1])
             of_part = UserDisplays(users, offsets - offsets[0], shown.items[part])
-            self._write(of_part, numbers[part], set_size)
+            self._encode(of_part, base[part], set_size, numbers[part])
 
-        threads.run(write, parts)
+        threads.run(encode, parts)
+        return numbers
 
-    def _write(self, shown: UserDisplays, numbers: FloatArray, set_size: int) -> None:
+    def _encode(
+        self, shown: UserDisplays, base: FloatArray, set_size: int, numbers: FloatArray
+    ) -> None:
         users, offsets, items = shown
         tables, space, counting = self.users, self.space, self.counting
         before = np.empty((len(items) if counting else 0, N_COUNTS), np.int32)
@@ -143,9 +149,11 @@ class SessionCounts(SessionTables):
             self.context_items[users],
             self.context_values[users],
         )
-        self.numbers.write(events, numbers, set_size)
+        raw = np.empty((len(base), space.n_raw), np.float32)
+        raw[:, : base.shape[1]] = base
+        self.numbers.write(events, raw, set_size)
         if len(kept := self.kept):
-            within = np.maximum(numbers[:, kept], space.least[kept])
-            numbers[:, kept] = np.minimum(within, space.most[kept])
-        relate_to_sets(offsets, self.numbers.varying, set_size, numbers)
-        standardise_rows(space.mean, space.scale, numbers)
+            within = np.maximum(raw[:, kept], space.least[kept])
+            raw[:, kept] = np.minimum(within, space.most[kept])
+        relate_to_sets(offsets, self.numbers.varying, set_size, raw)
+        space.code.write(raw, numbers)

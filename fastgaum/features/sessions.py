@@ -13,8 +13,9 @@ import numpy as np
 from fastgaum import threads
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, LongArray
 from fastgaum.features.item_vectors import VectorReader
+from fastgaum.features.number_code import NumberCode
 from fastgaum.kernels import candidate_counts as kernels
-from fastgaum.kernels.candidate_formulas import relate_to_sets, standardise_rows
+from fastgaum.kernels.candidate_formulas import relate_to_sets
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import PackedArrays, SessionLog
@@ -153,7 +154,7 @@ class EncodedSessions(PackedArrays):
     """Some sessions of one log as bags, packed; arrays as in SessionLog.
 
     Nearly half of a candidate's numbers are others less their mean over the display set: these are
-    made, and all are standardised, when a batch is."""
+    made, and all are encoded, when a batch is."""
 
     rows: IntArray
     """row of each session in the log, shape (n_sessions,)"""
@@ -167,14 +168,12 @@ class EncodedSessions(PackedArrays):
     """base numbers as they are, shape (n_candidates, n_base)"""
     varying: LongArray
     """columns of `base` that also come less their mean over the display set, after all others"""
-    mean: FloatArray
-    """what all numbers are standardised by, shape (n_numbers,)"""
-    scale: FloatArray
-    """likewise"""
+    code: NumberCode
+    """how all numbers are read"""
     context_ids: IntArray
     """one id per event and categorical context field, shape (n_events, n_context_fields)"""
     context_numbers: FloatArray
-    """standardised numbers of the events, shape (n_events, n_context_numbers)"""
+    """numbers of the events as networks read them, shape (n_events, n_context_numbers)"""
     first_choices: BoolArray | None = None
     """whether an event is the first choice of its display, shape (n_events,); None: all are"""
     vectors: VectorReader | None = None
@@ -189,14 +188,16 @@ class EncodedSessions(PackedArrays):
 
     @property
     def numbers(self) -> FloatArray:
-        """Standardised numbers of all candidates, shape (n_candidates, n_numbers), made anew."""
+        """Numbers of all candidates as networks read them, shape (n_candidates, n_numbers), made
+        anew."""
         everything = np.arange(self.n_sessions, dtype=np.int32)
         return self.numbers_of(select_sessions(self, everything))
 
     def numbers_of(self, part: Selection) -> FloatArray:
-        """Standardised numbers of the candidates of some of the sessions."""
-        numbers = np.empty((len(part.candidates), len(self.mean)), np.float32)
-        if not len(self.mean):
+        """Numbers of the candidates of some of the sessions as networks read them."""
+        code, n_base = self.code, self.base.shape[1]
+        numbers = np.empty((len(part.candidates), code.n_numbers), np.float32)
+        if not code.n_numbers:
             return numbers
         ends = part.display_offsets[part.session_offsets]
 
@@ -204,10 +205,10 @@ class EncodedSessions(PackedArrays):
             first, last = ends[run.start], ends[run.stop]
             events = part.session_offsets[[run.start, run.stop]]
             displays = part.display_offsets[events[0] : events[1] + 1] - first
-            block = numbers[first:last]
-            block[:, : self.base.shape[1]] = self.base[part.candidates[first:last]]
-            relate_to_sets(displays, self.varying, 0, block)
-            standardise_rows(self.mean, self.scale, block)
+            raw = np.empty((last - first, n_base + len(self.varying)), np.float32)
+            raw[:, :n_base] = self.base[part.candidates[first:last]]
+            relate_to_sets(displays, self.varying, 0, raw)
+            code.write(raw, numbers[first:last])
 
         threads.run(write, [(run,) for run in cut_by_candidates(np.diff(ends), ENCODED_AT_ONCE)])
         return numbers

@@ -22,6 +22,7 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.crossed import CrossedField, crossed_names, displayers
 from fastgaum.features.fields import CategoricalField
 from fastgaum.features.item_vectors import ItemVectors
+from fastgaum.features.number_code import NumberCode
 from fastgaum.features.numbers import SAME_AS, crossed_fields, varying_columns
 from fastgaum.features.relations import Relations
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
@@ -61,20 +62,16 @@ class FeatureSpace:
     """columns of the grid whose rows and columns are fields of the bags; 0: none are"""
     number_names: tuple[str, ...]
     """base numbers, before the set-relative copies"""
-    mean: FloatArray
-    """training mean of each number, shape (n_numbers,)"""
-    scale: FloatArray
-    """training standard deviation of each number (1 where it is 0), shape (n_numbers,)"""
+    code: NumberCode
+    """how numbers are read: the base numbers, then those relative to the display set"""
     least: FloatArray
-    """smallest value of each number in training, not standardised, shape (n_numbers,)"""
+    """smallest value of each of these numbers in training, shape (n_raw,)"""
     most: FloatArray
     """largest value of each number in training, likewise"""
     context_number_names: tuple[str, ...]
     """context fields of numbers, sorted"""
-    context_mean: FloatArray
-    """training mean of each of those numbers"""
-    context_scale: FloatArray
-    """training standard deviation of each (1 where it is 0)"""
+    context_code: NumberCode
+    """how those numbers are read"""
     item_counts: ItemCounts
     """what the training split says of each item of the identity field, by space row"""
     relations: Relations | None
@@ -150,9 +147,26 @@ class FeatureSpace:
         return self.place_rates if len(self.place_rates) else ALIKE
 
     @property
-    def n_numbers(self) -> int:
-        """Width of the number block."""
+    def n_raw(self) -> int:
+        """How many numbers there are of a candidate before they are encoded."""
         return len(self.number_names) + len(varying_columns(self.number_names, self.set_context))
+
+    @property
+    def n_numbers(self) -> int:
+        """How many numbers of a candidate networks read."""
+        return self.code.n_numbers
+
+    @property
+    def own_numbers(self) -> range:
+        """Columns of the standardised numbers that the log itself holds of candidates."""
+        names, stop = self.number_names, len(self.number_names)
+        return range(stop - sum(name in self.field_names for name in names), stop)
+
+    def encode_context(self, raw: FloatArray) -> FloatArray:
+        """Numbers of events, (n_events, n_context_names), as networks read them."""
+        numbers = np.empty((len(raw), self.context_code.n_numbers), np.float32)
+        self.context_code.write(raw, numbers)
+        return numbers
 
     @property
     def unknown_of_id(self) -> IntArray:

@@ -127,8 +127,9 @@ def scale_counts(space: FeatureSpace, factor: float) -> FeatureSpace:
 
 
 def of_statistics(space: FeatureSpace) -> BoolArray:
-    """Whether each number of a candidate says what training chose, shape (n_numbers,)."""
+    """Whether each number that networks read says what training chose, shape (n_numbers,)."""
     names = space.number_names
     made = {*TRAINING_NUMBERS, *RELATION_NUMBERS, *crossed_names(space.crossed_fields)}
     base = np.array([name in made for name in names], bool)
-    return np.concatenate([base, base[varying_columns(names, space.set_context)]])
+    raw = np.concatenate([base, base[varying_columns(names, space.set_context)]])
+    return raw[space.code.columns]

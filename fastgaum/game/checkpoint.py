@@ -27,7 +27,7 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game.epochs import EpochRow
 
-RUN_FORMAT = "fastgaum-run-9"
+RUN_FORMAT = "fastgaum-run-10"
 SHARE = 0.02
 """saving takes at most this share of the time: a save waits until so much has been trained since
 the one before"""
@@ -139,8 +139,8 @@ class Checkpoint:
     """of the next setting or bootstrap, or of the training proper; None where it had not begun"""
     start: State | None = None
     """the state of the model that the run goes on from; None where the seed draws the weights"""
-    bootstraps: list[State] = field(default_factory=list)
-    """the states of the fits on bootstraps that are done; they come before the training proper"""
+    bootstraps: list[dict[str, Tensor]] = field(default_factory=list)
+    """the weights of the fits on bootstraps that are done; they come before the training proper"""
 
     @classmethod
     def load(cls, file: Path) -> Checkpoint:
@@ -165,7 +165,7 @@ class Checkpointer:
 
     Attributes:
         tried: the compared settings that are done.
-        bootstraps: the states of the fits on bootstraps that are done.
+        bootstraps: the weights of the fits on bootstraps that are done.
         kept: when the run was last saved, in words.
     """
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fastgaum.arrays import IntArray
 from fastgaum.checkpoint import check_like
 from fastgaum.errors import NumericsError
 from fastgaum.features.batches import batches
@@ -51,6 +52,13 @@ class TrainingData:
 
     train: EncodedSessions
     validation: EncodedSessions
+    drawn: IntArray | None = None
+    """training sessions, positions in `train`, that an epoch reads; None: each once"""
+
+    @property
+    def n_read(self) -> int:
+        """How many sessions an epoch reads."""
+        return self.train.n_sessions if self.drawn is None else len(self.drawn)
 
 
 class Trainer:
@@ -212,11 +220,10 @@ class Trainer:
         started, epoch = time.perf_counter(), len(self.rows) + 1
         loss, n_events, n_seen = 0.0, 0.0, 0.0
         self.averaging.remember()
-        n_batches = -(-self.data.train.n_sessions // self.config.batch_sessions)
+        data, batch_sessions = self.data, self.config.batch_sessions
+        n_batches = -(-data.n_read // batch_sessions)
         self.observers.on_epoch_begin(epoch)
-        drawn = batches(
-            self.data.train, self.config.batch_sessions, self.order, self.processes.part
-        )
+        drawn = batches(data.train, batch_sessions, self.order, self.processes.part, data.drawn)
         for done, one in enumerate(drawn, start=1):
             batch = to_tensors(one, self.device)
             try:

@@ -35,6 +35,8 @@ class HeadScores:
     """what candidates are ranked by: utilities, logits, or a baseline's own scores"""
     log_probs: FloatArray
     outside_log_prob: FloatArray
+    spread: FloatArray | None = None
+    """standard deviation of a candidate's probability over the members; None of one model"""
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,37 @@ class ScoredSessions:
 
         def head(name: str) -> HeadScores:
             heads = [part.heads[name] for part in parts]
-            columns = (
-                [head.scores for head in heads],
-                [head.log_probs for head in heads],
-                [head.outside_log_prob for head in heads],
+            spread = [head.spread for head in heads if head.spread is not None]
+            return HeadScores(
+                np.concatenate([head.scores for head in heads]),
+                np.concatenate([head.log_probs for head in heads]),
+                np.concatenate([head.outside_log_prob for head in heads]),
+                np.concatenate(spread) if spread else None,
             )
-            return HeadScores(*map(np.concatenate, columns))
 
         gaps = [part.gap for part in parts if part.gap is not None]
         heads = {name: head(name) for name in parts[0].heads}
         return cls(heads, np.concatenate(gaps) if gaps else None)
+
+
+def mean_of(members: Sequence[ScoredSessions]) -> ScoredSessions:
+    """The mean of the members' probabilities, of their scores and of their gaps."""
+    if len(members) == 1:
+        return members[0]
+
+    def mean(name: str) -> HeadScores:
+        heads = [one.heads[name] for one in members]
+        probs = np.exp([head.log_probs for head in heads], dtype=np.float64)
+        none = np.exp([head.outside_log_prob for head in heads], dtype=np.float64)
+        with np.errstate(divide="ignore"):  # a sparse regulariser knows the probability 0
+            log_probs, log_none = np.log(probs.mean(0)), np.log(none.mean(0))
+        scores: FloatArray = np.mean([head.scores for head in heads], 0, np.float32)
+        columns = (one.astype(np.float32) for one in (log_probs, log_none, probs.std(0)))
+        return HeadScores(scores, *columns)
+
+    gaps = [one.gap for one in members if one.gap is not None]
+    heads = {name: mean(name) for name in members[0].heads}
+    return ScoredSessions(heads, np.mean(gaps, 0) if gaps else None)
 
 
 Outputs = Callable[[BatchTensors], tuple[Tensor, Tensor | None]]

@@ -225,7 +225,8 @@ class ChoiceModel(ABC):
         self, log: SessionLog, split: SplitName = "all", *, at_place: Place = "own"
     ) -> pl.DataFrame:
         """One row per candidate: session, event, item, whether it is known (training displayed it),
-        utility, probability (reward's best response), the generator's.
+        utility, probability (reward's best response), with members the standard deviation of that
+        over them, the generator's.
 
         `no_click_probability` repeats within an event. `predict_parts` gives the same rows in
         bounded memory; it has the arguments."""
@@ -287,6 +288,8 @@ class ChoiceModel(ABC):
                 np.repeat(reward.outside_log_prob, np.diff(encoded.display_offsets))
             ),
         )
+        if reward.spread is not None:
+            frame = frame.with_columns(probability_sd=reward.spread)
         return (
             frame
             if generator is None

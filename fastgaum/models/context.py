@@ -26,7 +26,7 @@ class EncodedContext:
     """the catalogue's row of the item in each field of items, -1 for none, shape (n,
     n_fields_of_items)"""
     numbers: FloatArray
-    """each field of numbers, standardised, shape (n, n_numbers)"""
+    """the numbers as networks read them, shape (n, n_numbers)"""
 
     def of(self, rows: npt.NDArray[np.integer]) -> EncodedContext:
         """The contexts of those users or events, in that order."""
@@ -96,8 +96,7 @@ class ContextRows:
         numbers = np.empty((n, len(space.context_number_names)), np.float32)
         for at, name in enumerate(space.context_number_names):
             numbers[:, at] = [number_of(value, name) for value in columns[name]]
-        numbers = (numbers - space.context_mean) / space.context_scale
-        return EncodedContext(rows + (self.starts + 1), items, numbers)
+        return EncodedContext(rows + (self.starts + 1), items, space.encode_context(numbers))
 
     def checked(self, context: object, n: int) -> EncodedContext:
         """A context of n users, as it is read without looking at bounds.
@@ -112,7 +111,8 @@ class ContextRows:
                 "a step takes the context that the world's context_of makes of values, got a "
                 f"{type(context).__name__}: pass context=world.context_of(…)"
             )
-        shapes = len(space.context), len(space.fields_of_items), len(space.context_number_names)
+        n_numbers = space.context_code.n_numbers
+        shapes = len(space.context), len(space.fields_of_items), n_numbers
         parts = context.ids, context.items, context.numbers
         for what, part, width in zip(("ids", "items", "numbers"), parts, shapes, strict=True):
             if np.shape(part) != (n, width):

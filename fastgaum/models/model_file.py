@@ -21,7 +21,7 @@ from fastgaum.models.space_state import SavedSpace, saved_space, space_of
 from fastgaum.nets.histories import Encoders
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
 
-MODEL_FORMAT = "fastgaum-model-9"
+MODEL_FORMAT = "fastgaum-model-10"
 OwnCode = Literal["regulariser", "history"]
 CodeName = Annotated[str, Meta(pattern=r"^[\w<>(). ]{1,200}$")]
 
@@ -38,7 +38,8 @@ class SavedModel:
     """without their seconds: two fits of one seed write the same bytes"""
     space: SavedSpace
     outside: bool
-    bootstraps: list[State]
+    bootstraps: list[dict[str, Tensor]]
+    """weights of the fits on bootstraps"""
 
 
 def model_state(space: FeatureSpace, outside: bool, state: State) -> State:

@@ -4,10 +4,11 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastgaum.arrays import IntArray
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import Encoder
@@ -18,15 +19,15 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.splits import require_validation
 
-SpaceOptions = tuple[str, bool, bool, bool, bool]
-"""what a feature space is made of: protocol, set_context, relations, examination, towers"""
+SpaceOptions = tuple[str, bool, bool, bool, bool, int]
+"""what a feature space is made of: protocol, set_context, relations, examination, towers, pieces"""
 
 
 def space_options(config: Config) -> SpaceOptions:
     """What a configuration's feature space is made of."""
     switches = config.set_context, config.relations, config.examination
     protocol = "identity" if config.protocol == "bags" and not config.counts else config.protocol
-    return protocol, *switches, config.tower_dim > 0
+    return protocol, *switches, config.tower_dim > 0, config.pieces
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,26 @@ class Prepared:
         validation = Encoder(space, log).encode(log.sessions_in("validation"))
         return cls(log, space, TrainingData(train, validation))
 
+    def bootstrap(self, seed: int, number: int) -> Prepared:
+        """The same with training users drawn with replacement (Efron, "Bootstrap methods", 1979):
+        networks read all sessions of each user as often as the user is drawn.
+
+        What training says of items stays that of all users: of as many displays a bootstrap has
+        seen a third fewer items, and networks of it say less of a test.
+
+        Args:
+            seed: the run's.
+            number: which bootstrap, from 1.
+        """
+        everything = np.arange(self.data.train.n_sessions, dtype=np.int32)
+        drawn = _drawn(everything, self.data.train.users, seed, number)
+        return replace(self, data=replace(self.data, drawn=drawn))
+
 
 def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:
     """The log of as many training users, drawn with replacement (Efron, "Bootstrap methods", 1979):
     all training sessions of each user as often as the user is drawn, and the validation sessions as
     they are.
-
-    A user who is drawn twice is one user of twice the sessions. So counts that leave out an event's
-    own user leave out all copies of the event: a copy would tell its choice.
 
     Args:
         log: the log; its test sessions are left out.
@@ -82,16 +95,21 @@ def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:
         number: which bootstrap, from 1.
     """
     training = log.sessions_in("train")
-    users, of_session = np.unique(log.users[training], return_inverse=True)
-    rng = np.random.default_rng([seed, number])
-    times = np.bincount(rng.integers(0, len(users), len(users)), minlength=len(users))
-    rows = np.repeat(training, times[of_session])
+    rows = _drawn(training, log.users[training], seed, number)
     return slice_sessions(log, np.concatenate([rows, log.sessions_in("validation")]))
 
 
+def _drawn(sessions: IntArray, users: IntArray, seed: int, number: int) -> IntArray:
+    """The sessions of users who are drawn with replacement, as many as there are."""
+    each, of_session = np.unique(users, return_inverse=True)
+    rng = np.random.default_rng([seed, number])
+    times = np.bincount(rng.integers(0, len(each), len(each)), minlength=len(each))
+    return np.repeat(sessions, times[of_session])
+
+
 def bootstrap_seed(seed: int, number: int) -> int:
-    """The seed of the fit on a bootstrap, of the run's and the bootstrap's number as `bootstrap_of`
-    takes them: runs of neighbouring seeds share none."""
+    """The seed of the fit on a bootstrap, of the run's and the bootstrap's number as
+    `Prepared.bootstrap` takes them: runs of neighbouring seeds share none."""
     state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
     return int(state[0]) % MOST_SEED
 

@@ -140,11 +140,12 @@ def _faulty_shapes(space: FeatureSpace, n_items: int) -> Iterator[str]:
     wanted = {
         **{(f"item_counts.{name}", n_items): one for name, one in vars(space.item_counts).items()},
         **{
-            (name, space.n_numbers): getattr(space, name)
-            for name in ("mean", "scale", "least", "most")
+            (f"{what}.{name}", one.n_numbers): values
+            for what, one in (("code", space.code), ("context_code", space.context_code))
+            for name, values in vars(one).items()
         },
-        ("context_mean", len(space.context_number_names)): space.context_mean,
-        ("context_scale", len(space.context_number_names)): space.context_scale,
+        ("least", space.n_raw): space.least,
+        ("most", space.n_raw): space.most,
         ("vectors.mean", dim): vectors.mean,
         ("vectors.scale", dim): vectors.scale,
         ("place_rates", space.place_rates.size): space.place_rates,
@@ -180,6 +181,12 @@ def _faulty_numbers(space: FeatureSpace) -> Iterator[str]:
     of_items = (*(PLACE_NUMBERS if space.grid else ()), *component_names(space.vectors))
     known = {*made_numbers(space.protocol, space.relations is not None)}
     known |= {*made_numbers("bags", False), *space.numbers_of_context, *space.field_names}
+    for code, n_raw in (
+        (space.code, space.n_raw),
+        (space.context_code, len(space.context_number_names)),
+    ):
+        if ((code.columns < 0) | (code.columns >= n_raw)).any():
+            yield f"the code of numbers reads a column that is none of {n_raw}"
     for name in names:
         if name not in {*known, *of_items} or names.count(name) > 1:
             yield f"'{name[:40]}' is not a number that this version makes, or it is given twice"

@@ -420,7 +420,7 @@ class _Search:
             nll: list[FloatArray] = []
             for config in (self.base, tuned):
                 self.progress("checking on users held out", 2 * number + len(nll), None)
-                one = config.replace(seed=config.seed + 1 + number, worlds=1)
+                one = config.replace(seed=config.seed + 1 + number, members=1)
                 model = UserModel(one, device=self.device)
                 try:
                     model.fit(unjudged)

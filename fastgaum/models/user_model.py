@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,14 @@ import torch
 from fastgaum.checkpoint import State, damage_named, state_of
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError, require_path, require_type
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.epochs import EpochRow, Observer, Observers
+from fastgaum.game.scoring import ScoredSessions, mean_of
 from fastgaum.logs.log import SessionLog, require_log
 from fastgaum.machine import device_of
-from fastgaum.models.choice_model import Head
+from fastgaum.models.choice_model import Head, ScoreSessions
 from fastgaum.models.model_file import (
     OwnCode,
     SavedModel,
@@ -41,17 +43,23 @@ from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.prepared import (
     Prepared,
     SpaceOptions,
-    bootstrap_of,
     bootstrap_seed,
     space_options,
 )
 from fastgaum.models.space_state import space_of
 from fastgaum.models.splits import offers_no_click
 from fastgaum.models.start import check_log, config_from, start_from
+from fastgaum.nets.examination import Place
 from fastgaum.nets.histories import Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
-from fastgaum.nets.regularisers import Regulariser, regulariser_of, require_regulariser
+from fastgaum.nets.regularisers import (
+    ChoiceDistribution,
+    Regulariser,
+    regulariser_of,
+    require_regulariser,
+)
 from fastgaum.nets.tables import TableMaker, plain_state
+from fastgaum.nets.tensors import BatchTensors
 from fastgaum.threads import seeded
 
 if TYPE_CHECKING:
@@ -69,9 +77,10 @@ class UserModel(NetworksModel):
         networks: the torch modules; None before `fit`.
         trials: what the last fit compared on the validation split, each with its loss.
         start: the fitted model whose weights each `fit` goes on from; None: the seed draws them.
-        bootstraps: the fits on bootstraps of the training users, `config.worlds` less one. They
-            make a set of worlds (`worlds.world_set.WorldSet`). Every verb of the model itself is
-            that of the fit on all training users.
+        bootstraps: the fits on bootstraps of the training users, `config.members` less one.
+            Probabilities are the mean over all members, utilities too. They make a set of worlds
+            (`worlds.world_set.WorldSet`). The networks, and online users, are those of the fit on
+            all training users.
     """
 
     def __init__(
@@ -234,9 +243,9 @@ class UserModel(NetworksModel):
             self.config = self._compare(settings, prepare, checkpointer, processes)
         else:
             self.config = next(iter(settings.values()), self.asked)
-        if self.config.worlds > 1:
-            self.bootstraps = self._on_bootstraps(log, told, checkpointer, processes)
         chosen = prepare(self.config)
+        if self.config.members > 1:
+            self.bootstraps = self._on_bootstraps(chosen, told, checkpointer, processes)
         prepared.clear()
         rows = self.train_on(chosen, told, checkpointer, processes)
         self.table = pl.DataFrame([row.to_dict() for row in rows])
@@ -286,28 +295,39 @@ class UserModel(NetworksModel):
 
     def _on_bootstraps(
         self,
-        log: SessionLog,
+        of_log: Prepared,
         observers: Observers,
         checkpointer: Checkpointer,
         processes: Processes,
     ) -> tuple[UserModel, ...]:
         """Fit the configuration, as it was chosen on the log itself, on bootstraps of the users.
         Each is a whole fit, with another seed."""
-        config = self.config
-        # a bootstrap may lack all events of one kind
-        no_click = "always" if offers_no_click(log, config.no_click) else "auto"
-        done = [self.like_saved(checkpointer.file, one) for one in checkpointer.bootstraps]
-        for number in range(len(done) + 1, config.worlds):
-            observers.on_bootstrap(number, config.worlds - 1)
-            seed = bootstrap_seed(config.seed, number)
-            model = self._like(config.replace(worlds=1, seed=seed, no_click=no_click))
-            part = bootstrap_of(log, config.seed, number)
+        config, self.space = self.config, of_log.space
+        self.outside = offers_no_click(of_log.log, config.no_click)
+        done = list(self._members(checkpointer.bootstraps))
+        for number in range(len(done) + 1, config.members):
+            observers.on_bootstrap(number, config.members - 1)
+            model = self._like(self._member_config(number))
             model.start = self.start and self.start.bootstraps[number - 1]
-            of_part = Prepared.of(part, model.config, model._former_space)
+            of_part = of_log.bootstrap(config.seed, number)
             model.train_on(of_part, None, checkpointer, processes)
             done.append(model)
-            checkpointer.bootstraps.append(model.state())
+            checkpointer.bootstraps.append(plain_state(model._networks()))
         return tuple(done)
+
+    def _member_config(self, number: int) -> Config:
+        """The configuration of the fit on a bootstrap, numbered from 1."""
+        return self.config.replace(members=1, seed=bootstrap_seed(self.config.seed, number))
+
+    def _members(self, weights: Sequence[dict[str, torch.Tensor]]) -> Iterator[UserModel]:
+        """The fits on bootstraps, from their weights. Raises ValueError for damaged ones."""
+        assert self.space is not None
+        for number, of_member in enumerate(weights, start=1):
+            model = self._like(self._member_config(number))
+            networks = networks_of(model.config, self.space, of_member, self.history)
+            model.networks = networks.to(self.device)
+            model.space, model.outside = self.space, self.outside
+            yield model
 
     def train_on(
         self,
@@ -323,6 +343,7 @@ class UserModel(NetworksModel):
         from fastgaum.game.loop import Trainer
 
         space = of_log.space
+        self.config = self.config.for_items(space.item_counts.displays.tolist())
         sizes = (self.config, space.n_ids, space.n_numbers, self.history)
         if self.tables is None:
             require_room(*sizes, context_sizes(space))
@@ -375,7 +396,7 @@ class UserModel(NetworksModel):
             "own": {what: code_name(code) for what, code in self._own_code().items()},
             "weights": plain_state(self.networks),
             "compared": trials,
-            "bootstraps": [one.state() for one in self.bootstraps],
+            "bootstraps": [plain_state(one._networks()) for one in self.bootstraps],
         }
         return model_state(self.space, self.outside, state)
 
@@ -439,12 +460,12 @@ class UserModel(NetworksModel):
             model.space, model.outside = space_of(saved.space), saved.outside
             networks = networks_of(config, model.space, saved.weights, model.history)
             model.networks = networks.to(model.device)
-            if len(saved.bootstraps) != config.worlds - 1:
+            if len(saved.bootstraps) != config.members - 1:
                 raise ValueError(
                     f"it holds {len(saved.bootstraps)} fits on bootstraps, and its configuration "
-                    f"says worlds = {config.worlds}"
+                    f"says members = {config.members}"
                 )
-        model.bootstraps = tuple(model.like_saved(path, one) for one in saved.bootstraps)
+            model.bootstraps = tuple(model._members(saved.bootstraps))
         return model
 
     def like_saved(self, path: Path | None, state: State) -> UserModel:
@@ -455,3 +476,27 @@ class UserModel(NetworksModel):
         """
         file = path or Path("the first process's checkpoint")
         return self.of_state(file, state, self.device.type, **self._own_code())
+
+    def utility(self, batch: BatchTensors, at_place: Place = "own") -> torch.Tensor:
+        """As the base says; the mean over the members."""
+        each = [super().utility(batch, at_place)]
+        each += [one.utility(batch, at_place) for one in self.bootstraps]
+        return torch.stack(each).mean(0)
+
+    def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
+        """As the base says; the mean over the members."""
+        each = [super().choice_distribution(batch, head)]
+        each += [one.choice_distribution(batch, head) for one in self.bootstraps]
+        if len(each) == 1:
+            return each[0]
+        probs = torch.stack([one.probs for one in each]).mean(0)
+        outside = torch.stack([one.outside_prob for one in each]).mean(0)
+        return ChoiceDistribution(probs, outside, probs.log(), outside.log())
+
+    def _score(self, encoded: EncodedSessions) -> ScoredSessions:
+        return mean_of([super()._score(encoded), *(one._score(encoded) for one in self.bootstraps)])
+
+    def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
+        each = [super()._scorer(n_candidates, at_place)]
+        each += [one._scorer(n_candidates, at_place) for one in self.bootstraps]
+        return lambda encoded: mean_of([score(encoded) for score in each])

@@ -183,8 +183,8 @@ class Users:
             shown: the displays.
             ids: feature ids of the candidates, (n_candidates, n_fields); those that the place
                 decides are written here.
-            numbers: base numbers of the candidates, not standardised, (n_candidates, n_base); what
-                a session decides is written here.
+            numbers: base numbers of the candidates as they are, (n_candidates, n_base), without
+                what a session decides.
             vectors: row of each candidate's vector, where networks read vectors.
             set_size: k where candidates are a pool, of which an average slate of k is meant.
         """
@@ -192,15 +192,13 @@ class Users:
         if len(networks.ids_of_places) > 1:
             places = np.zeros_like(shown.items) if set_size else places_of(offsets)
             ids[:, networks.place_columns] = networks.ids_of_places.take(places, 0, mode="clip")
-        whole = np.empty((len(ids), networks.n_numbers), np.float32)
-        whole[:, : numbers.shape[1]] = numbers
         parts = parts_of(offsets)
-        self.counts.write(shown, whole, parts, set_size)
+        encoded = self.counts.encode(shown, numbers, parts, set_size)
         vector_ids = ids
         if networks.reads_vectors:
             assert vectors is not None
             vector_ids = np.column_stack([ids, vectors + np.int32(networks.n_ids)])
-        batch = DisplayBatch(offsets, ids, whole, parts)
+        batch = DisplayBatch(offsets, ids, encoded, parts)
         return ShownDisplays(shown.users, shown.items, batch, vector_ids)
 
     def pass_by(self, shown: UserDisplays) -> ShownDisplays:

@@ -205,6 +205,8 @@ class BagSizes:
     """numbers of an item's vector, which a table of vectors projects; 0 for none"""
     places: tuple[float, ...] = ()
     """what each place of a display adds to scores at first; none where places are not kept apart"""
+    own: range = range(0)
+    """columns of the numbers that the log itself holds, which tastes read"""
 
 
 def bag_layer(

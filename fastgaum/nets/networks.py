@@ -33,7 +33,7 @@ from fastgaum.nets.histories import (
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tables import OwnTable, TableMaker
 from fastgaum.nets.tensors import Bags, BatchTensors
-from fastgaum.nets.towers import TwoTower, vector_table
+from fastgaum.nets.towers import NO_NUMBERS, TwoTower, vector_table
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -108,13 +108,17 @@ def scorer_of(
     """The scorer that a configuration asks for.
 
     `items` are vectors of the ids that another module owns; None: the scorer has its own.
-    `items_at`: as in `TwoTower`."""
+    `items_at`: as in `TwoTower`. Without towers of ids there are tastes of the log's own numbers,
+    which no dropout blurs."""
     wide = config.wide and not config.tower_dim
     scorer = Scorer(sizes, state_dim, config.hidden, config.activation, dropout, wide, name)
     if config.tower_dim:
         if items is None:
             items = scorer.items = vector_table(sizes, config.tower_dim, f"{name}.items")
-        scorer.tower = TwoTower(items, sizes.n_numbers, state_dim, dropout, items_at)
+        dim, n = config.tower_dim, sizes.n_numbers
+        scorer.tower = TwoTower(items, dim, n, state_dim, dropout, items_at, sizes.own)
+    elif config.tastes and len(sizes.own):
+        scorer.tower = TwoTower(None, config.tastes, 0, state_dim, own=sizes.own)
     if sizes.places:
         scorer.examination = Examination(sizes.places)
     return scorer
@@ -122,13 +126,16 @@ def scorer_of(
 
 @dataclass(frozen=True)
 class ContextSizes:
-    """Sizes of the inputs beside the bags: an event's context, an item's vector."""
+    """Sizes of the inputs beside the bags, an event's context and an item's vector, and where the
+    log's own numbers stand."""
 
     hold_items: tuple[bool, ...] = ()
     """of each field of ids, whether it holds items"""
     n_numbers: int = 0
     vector_dim: int = 0
     """numbers of an item's vector, which a tower of items reads; 0 for none"""
+    own: range = NO_NUMBERS
+    """columns of the candidates' numbers that the log itself holds, which tastes read"""
 
     @property
     def n_fields(self) -> int:
@@ -143,7 +150,7 @@ def context_sizes(space: FeatureSpace) -> ContextSizes:
     """Sizes of the context and the vectors of a feature space."""
     hold_items = tuple(part.source == "context_item" for part in space.context)
     vector_dim = space.vectors.dim if space.vectors.are_read else 0
-    return ContextSizes(hold_items, len(space.context_number_names), vector_dim)
+    return ContextSizes(hold_items, space.context_code.n_numbers, vector_dim, space.own_numbers)
 
 
 def log_rates(space: FeatureSpace) -> tuple[float, ...]:
@@ -256,7 +263,9 @@ class Networks(nn.Module):
         places: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
-        sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables, context.vector_dim, places)
+        sizes = BagSizes(
+            n_ids, n_numbers, config.item_dim, tables, context.vector_dim, places, context.own
+        )
         of_reward = replace(sizes, places=tuple(logit / config.eta for logit in places))
         self.player = RewardPlayer(config, of_reward, context, encoder)
         self.generator: Scorer | None = None

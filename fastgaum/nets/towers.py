@@ -2,6 +2,7 @@
 
     u = [W₂ drop(relu(W₁ x + b₁)) + b₂ + D x ; 1],  x = drop(s)      once per event
     V(a) = Σ_{f ∈ bag(a)} T_f + P v(a)                               once per candidate
+                  + W own(a)
     score(a) = ⟨u, V(a)⟩ + ⟨w, numbers(a)⟩
 
 v(a) is the standardised vector of a's item (text, image), where the log has one: an item that
@@ -10,8 +11,13 @@ training never displayed has the row of unknown items and its own P v.
 An MLP over the sum of a user's and an item's first layers holds no product of the two; on logs
 where items are seen often that costs more than anything else (docs: design log, two towers).
 
-The user's last unit is the constant 1: V's last column is then an item's own bias. Numbers have one
-weight each, for all users: weights that follow the user lost (docs: design log)."""
+own(a) are the numbers that the log itself holds of a candidate (a price, a time): ⟨u, W own(a)⟩ are
+tastes, a coefficient of each that depends on person, context and history (Han, Pereira, Ben-Akiva
+and Zegras, "A Neural-embedded Discrete Choice Model", 2020). Without ids the towers are tastes
+alone. Numbers that training counts have one weight each, for all users: weights that follow the
+user lost (docs: design log).
+
+The user's last unit is the constant 1: V's last column is then an item's own bias."""
 
 from __future__ import annotations
 
@@ -28,6 +34,7 @@ from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tables import drawn
 from fastgaum.nets.tensors import Bags
 
+NO_NUMBERS = range(0)
 STD = 0.1
 """standard deviation of a row's first numbers"""
 
@@ -37,21 +44,27 @@ class TwoTower(nn.Module):
 
     def __init__(
         self,
-        items: BagLinear,
+        items: BagLinear | None,
+        dim: int,
         n_numbers: int,
         state_dim: int,
         dropout: float = 0.0,
         items_at: Sequence[int] = (),
+        own: range = NO_NUMBERS,
     ) -> None:
         """Draw the parameters.
 
-        Another module owns `items`, T, (n_ids, dim). `items_at` says where vectors of items stand
-        in a state: a candidate's likeness to each is a part of its score from the start."""
+        Another module owns `items`, T, (n_ids, dim); None: the towers read no ids. `items_at` says
+        where vectors of items stand in a state: a candidate's likeness to each is a part of its
+        score from the start. `own`: columns of the log's own numbers."""
         super().__init__()
         # in a tuple, which torch does not search for modules: the owner has its parameters
         self._items = (items,)
-        self.dim = dim = items.table.shape[1]
-        self.numbers = nn.Linear(n_numbers, 1, bias=False) if n_numbers else None
+        self.dim, self.own = dim, own
+        self.tastes = nn.Parameter(STD * torch.randn(len(own), dim)) if len(own) else None
+        # tastes hold their weights, for the network beside them has a linear path of its own
+        linear = n_numbers > 0 and items is not None
+        self.numbers = nn.Linear(n_numbers, 1, bias=False) if linear else None
         if self.numbers is not None:
             nn.init.zeros_(self.numbers.weight)
         self.dropout = nn.Dropout(dropout)
@@ -71,24 +84,29 @@ class TwoTower(nn.Module):
         return torch.cat([user, user.new_ones(len(user), 1)], 1)
 
     @property
-    def items(self) -> BagLinear:
+    def items(self) -> BagLinear | None:
         """T."""
         return self._items[0]
 
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
         """Scores (n_candidates,) from states (n_events, state_dim)."""
-        users, vectors = self.users(states), self.items(candidates)
-        expanded = expand_to_candidates(users, display_offsets, candidates.n_bags)
-        scores: Tensor = (expanded * vectors).sum(1)
-        return scores if self.numbers is None else scores + self.numbers(candidates.numbers)[:, 0]
+        users, numbers = self.users(states), candidates.numbers
+        scores = numbers.new_zeros(candidates.n_bags)
+        pairs = [] if self.items is None else [(users, self.items(candidates))]
+        if self.tastes is not None:
+            pairs.append((users @ self.tastes.T, numbers[:, self.own.start : self.own.stop]))
+        for of_user, of_candidate in pairs:
+            expanded = expand_to_candidates(of_user, display_offsets, candidates.n_bags)
+            scores = scores + (expanded * of_candidate).sum(1)
+        return scores if self.numbers is None else scores + self.numbers(numbers)[:, 0]
 
     def scale(self, factor: float) -> None:
         """Multiply all scores by a factor, the table and the projection of the items too."""
-        self.items.table.mul_(factor)
-        if self.items.projection is not None:
-            self.items.projection.mul_(factor)
-        if self.numbers is not None:
-            self.numbers.weight.mul_(factor)
+        numbers = None if self.numbers is None else self.numbers.weight
+        items = [] if self.items is None else [self.items.table, self.items.projection]
+        for weights in (*items, numbers, self.tastes):
+            if weights is not None:
+                weights.mul_(factor)
 
 
 def vector_table(sizes: BagSizes, dim: int, name: str) -> BagLinear:

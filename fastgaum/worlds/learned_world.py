@@ -420,7 +420,7 @@ def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> Floa
     rows = np.append(np.arange(n_trained), np.full(n - n_trained, -1))
     counted = item_numbers(totals_of(space.item_counts, rows), space.prior_rate)
     statistics = _standardised(counted[:, number_columns(ITEM_STATISTICS, TRAINING_NUMBERS)])
-    layer = reward.first if reward.tower is None else reward.tower.items
+    layer = (reward.tower and reward.tower.items) or reward.first
     table = rows_of_table(layer, catalogue.vectors, n + 1)
     own = [at for at, one in enumerate(space.categorical) if one.source not in OF_PLACE]
     vectors = table[catalogue.ids[:n, own]].sum(1)

@@ -1,6 +1,6 @@
 """WorldSet: several learned worlds of one catalogue; each user lives in one of them.
 
-    model = UserModel.from_preset("fastgaum", worlds=5)
+    model = UserModel.from_preset("fastgaum", members=5)
     model.fit(log)
     world = WorldSet.of(model)
 
@@ -81,11 +81,10 @@ class WorldSet(World):
 
     @classmethod
     def of(cls, model: UserModel, **options: Any) -> Self:
-        """The set of a model and its fits on bootstraps; an item that a bootstrap has not seen is a
-        new one there.
+        """The set of a model and its fits on bootstraps.
 
         Args:
-            model: a model that was fitted with `worlds` above 1; `UserModel.load(run)` reads one.
+            model: a model that was fitted with `members` above 1; `UserModel.load(run)` reads one.
             options: those of `LearnedWorld` by name.
 
         Raises:
@@ -95,16 +94,9 @@ class WorldSet(World):
         if not isinstance(model, UserModel) or not model.bootstraps:
             raise ConfigError(
                 "the model has no fits on bootstraps, of which a set of worlds is made: train it "
-                "with --set worlds=5"
+                "with --set members=5"
             )
-        first = LearnedWorld(model, **options)
-        worlds = [first]
-        for one in model.bootstraps:
-            assert one.space is not None
-            unseen = Vocabulary(one.space.categorical[0].values).codes(first.item_ids) < 0
-            own = {**options, "further": first.item_ids.filter(unseen)}
-            worlds.append(LearnedWorld(one, **own))
-        return cls(worlds)
+        return cls([LearnedWorld(one, **options) for one in (model, *model.bootstraps)])
 
     @property
     def catalogue(self) -> Catalogue:
@@ -440,7 +432,7 @@ def require_set(world: World) -> WorldSet:
     if not isinstance(world, WorldSet):
         raise ConfigError(
             "disagreement is that of a set of worlds, and this is one world: train a run with "
-            "--set worlds=5, or leave out disagreement, pessimism and truncate_above"
+            "--set members=5, or leave out disagreement, pessimism and truncate_above"
         )
     return world
 

@@ -25,7 +25,7 @@ def test_policies_in_a_set_of_worlds(
     neither."""
     log, one, _ = runs
     run, table, other = tmp_path / "run", tmp_path / "table.json", tmp_path / "other.json"
-    quick = [*QUICK, "--set", "worlds=2", "--split-by", "user"]
+    quick = [*QUICK, "--set", "members=2", "--split-by", "user"]
     assert main(["train", str(log), "-o", str(run), *quick]) == 0
     assert "bootstrap 1 of 1" in capsys.readouterr().err
     assert len(UserModel.load(run).bootstraps) == 1

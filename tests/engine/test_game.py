@@ -48,6 +48,9 @@ CASES: list[dict[str, Any]] = [
     {"wide": True, "n_places": 4, "weight_decay": 0.05, "generator_steps": 2},
     {"tower_dim": 6, "n_places": 3, "eta": 2.0},
     {"tower_dim": 5, "context": 2, "vector_dim": 4, "weight_decay": 0.05},
+    {"tastes": 4, "wide": True, "n_own": 2},
+    {"tastes": 3, "context": 2, "n_own": 1, "eta": 2.0},
+    {"tower_dim": 6, "context": 1, "vector_dim": 3, "n_own": 2},
     {"actions": True},
     {"actions": True, "history_layers": 2, "wide": True},
     {"actions": True, "tower_dim": 6, "context": 2, "vector_dim": 3},
@@ -60,17 +63,19 @@ def contenders(
     context: int = 0,
     n_places: int = 0,
     vector_dim: int = 0,
+    n_own: int = 0,
     **changes: Any,
 ) -> tuple[ReferenceGame, EngineGame, FeatureSpace, Config]:
     """Both games over equal networks, nothing drawn; so many context fields, and a number for
-    each; so many places examined apart."""
+    each; so many places examined apart; so many numbers are the log's own."""
     space = fit_space(log, protocol, set_context=False)
     config = Config.from_preset(
         "paper-lstm",
         **{"players": "adversarial", "id_dropout": 0.0, "weight_decay": 0.0, **changes},
     )
     torch.manual_seed(0)
-    sizes = ContextSizes((True, False)[:context], context, vector_dim)
+    own = range(space.n_numbers - n_own, space.n_numbers)
+    sizes = ContextSizes((True, False)[:context], context, vector_dim, own)
     networks = Networks(
         config,
         space.n_ids,
@@ -122,7 +127,8 @@ STEPS = [
 @pytest.mark.parametrize(("case", "kind", "no_click"), STEPS)
 def test_steps_agree(case: dict[str, Any], kind: str, no_click: float) -> None:
     log, _ = synthesise(300, preset="sample", no_click=no_click, n_items=30)
-    protocol, case = "bags" if case.get("wide") else "identity", dict(case)
+    counted = case.get("wide") or case.get("n_own")
+    protocol, case = "bags" if counted else "identity", dict(case)
     log = with_drawn_actions(log) if case.pop("actions", False) else log
     reference, fused, space, config = contenders(log, protocol, **case)
     batch = next(whole(log, space, case.get("context", 0), case.get("vector_dim", 0)))

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from fastgaum.features import sessions
 from fastgaum.features.batches import assemble, bags_of_candidates, batches
+from fastgaum.features.moments import Moments
+from fastgaum.features.number_code import standardised
 from fastgaum.features.sessions import ActionBags, EncodedSessions
 from fastgaum.nets.tensors import chosen_bags, to_tensors
 
@@ -26,6 +28,9 @@ def encoded_sessions(draw: st.DrawFn) -> EncodedSessions:
     n, width, n_numbers = sum(sizes), draw(st.integers(1, 3)), draw(st.sampled_from([0, 1, 3, 9]))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     varying = rng.permutation(n_numbers)[: draw(st.integers(0, n_numbers))]
+    raw = Moments()
+    raw.add(rng.standard_normal((9, n_numbers + len(varying))).astype(np.float32))
+    code = standardised(raw, n_numbers + len(varying))
     actions = None
     if draw(st.booleans()):
         before = np.cumsum([0, *rng.integers(0, 3, len(sizes))], dtype=np.int32)
@@ -40,8 +45,7 @@ def encoded_sessions(draw: st.DrawFn) -> EncodedSessions:
         ids=rng.integers(1, 99, (n, width)).astype(np.int32),
         base=rng.standard_normal((n, n_numbers)).astype(np.float32),
         varying=varying,
-        mean=rng.standard_normal(n_numbers + len(varying)).astype(np.float32),
-        scale=rng.uniform(0.5, 2, n_numbers + len(varying)).astype(np.float32),
+        code=code,
         context_ids=rng.integers(1, 99, (len(sizes), width - 1)).astype(np.int32),
         context_numbers=rng.standard_normal((len(sizes), n_numbers // 3)).astype(np.float32),
         actions=actions,
@@ -75,7 +79,7 @@ def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) 
                 for bag in encoded.actions.ids[before].tolist():
                     out["token_candidates"].append(-2)
                     out["token_ids"] += bag
-                    out["token_numbers"].append([0.0] * len(encoded.mean))
+                    out["token_numbers"].append([0.0] * len(encoded.code.start))
                     end = offsets["token_id_offsets"][-1]
                     offsets["token_id_offsets"].append(end + len(bag))
             start, stop = encoded.display_offsets[event : event + 2]
@@ -84,7 +88,7 @@ def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) 
             out["ids"] += encoded.ids[start:stop].tolist()
             base = encoded.base[start:stop]
             less_means = base[:, encoded.varying] - base[:, encoded.varying].mean(0)
-            numbers = (np.hstack([base, less_means]) - encoded.mean) / encoded.scale
+            numbers = (np.hstack([base, less_means]) - encoded.code.start) / encoded.code.scale
             out["numbers"] += numbers.tolist()
             out["choices"].append(choice)
             out["context_ids"].append(encoded.context_ids[event].tolist())
@@ -100,7 +104,7 @@ def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) 
                 bag = out["ids"][chosen] if choice >= 0 else [0]
                 out["token_ids"] += bag
                 out["token_numbers"].append(
-                    out["numbers"][chosen] if choice >= 0 else [0.0] * len(encoded.mean)
+                    out["numbers"][chosen] if choice >= 0 else [0.0] * len(encoded.code.start)
                 )
                 offsets["token_id_offsets"].append(offsets["token_id_offsets"][-1] + len(bag))
             offsets["display_offsets"].append(len(out["ids"]))

@@ -72,15 +72,15 @@ def test_numbers_of_the_context_are_standardised(log: SessionLog) -> None:
     space = fit_space(log)
     assert space.context_number_names == ("hour",)
     train = log.columns["hour"].values[np.repeat(log.split == 0, np.diff(log.session_offsets))]
-    np.testing.assert_allclose(space.context_mean, train.mean(), rtol=1e-6)
-    np.testing.assert_allclose(space.context_scale, train.std(), rtol=1e-6)
+    np.testing.assert_allclose(space.context_code.start, train.mean(), rtol=1e-6)
+    np.testing.assert_allclose(space.context_code.scale, train.std(), rtol=1e-6)
     numbers = Encoder(space, log).encode(all_sessions(log)).context_numbers
     np.testing.assert_allclose(
         numbers[:, 0], (log.columns["hour"].values - train.mean()) / train.std(), rtol=1e-5
     )
     same = np.full(log.n_events, 3, np.float32)
     constant = fit_space(put(log, event={"hour": same}))
-    assert constant.context_scale.tolist() == [1.0]
+    assert constant.context_code.scale.tolist() == [1.0]
 
 
 def test_a_number_that_is_too_large_names_its_event(log: SessionLog) -> None:
@@ -102,7 +102,7 @@ def test_a_candidate_is_the_item_of_the_context(log: SessionLog) -> None:
     assert names == ["same_as_page", "same_as_target"]
     assert space.n_numbers == 2 * len(space.number_names) - len(names) - 2, "it has no copy"
     encoder = Encoder(space, log)
-    numbers = encoder.encode(all_sessions(log)).numbers * space.scale + space.mean
+    numbers = encoder.encode(all_sessions(log)).numbers * space.code.scale + space.code.start
     event = log.event_of_candidate()
     for name in names:
         values = log.columns[name.removeprefix("same_as_")].values[event]
@@ -189,6 +189,12 @@ def with_field(space: FeatureSpace, number: int, **changes: Any) -> FeatureSpace
     return dataclasses.replace(space, context=tuple(context))
 
 
+def with_context_code(space: FeatureSpace, **changes: Any) -> FeatureSpace:
+    return dataclasses.replace(
+        space, context_code=dataclasses.replace(space.context_code, **changes)
+    )
+
+
 def with_pair(space: FeatureSpace, **values: int) -> FeatureSpace:
     """Other values of one pair of the first table."""
     table, *others = space.crossed
@@ -218,12 +224,16 @@ DAMAGES: dict[str, tuple[Callable[[FeatureSpace], FeatureSpace], str]] = {
     ),
     "twice": (lambda space: with_field(space, 2, name="page"), "a context field is given twice"),
     "no scale": (
-        lambda space: dataclasses.replace(space, context_scale=np.zeros(1, np.float32)),
-        "space.context_scale holds a number that is not positive",
+        lambda space: with_context_code(space, scale=np.zeros(1, np.float32)),
+        "space.context_code.scale holds a number that is not positive",
     ),
     "two means": (
-        lambda space: dataclasses.replace(space, context_mean=np.zeros(2, np.float32)),
-        r"space.context_mean has the shape \(2,\), \(1,\) is required",
+        lambda space: with_context_code(space, start=np.zeros(2, np.float32)),
+        r"space.context_code.start has the shape \(2,\), \(1,\) is required",
+    ),
+    "a column that is not there": (
+        lambda space: with_context_code(space, columns=np.full(1, 7)),
+        "reads a column that is none of 1",
     ),
     "another same_as": (
         lambda space: with_numbers(space, "same_as_page", "same_as_kind"),

@@ -126,7 +126,7 @@ def test_numbers_equal_a_slow_twin(
     found = space.relations
     assert found is not None
     assert found.rule.most == most
-    raw = encoded.numbers * space.scale + space.mean
+    raw = encoded.numbers * space.code.scale + space.code.start
     # which pairs are kept for a training session depends on what came before it
     checked = np.repeat((log.split != 0) | (pairs == 1000), sizes)
     for table, names in (
@@ -146,7 +146,10 @@ def test_an_item_that_beats_its_rival_says_so_to_those_that_come_later() -> None
     log = log_of([session] * 4, [0, 0, 1, 2], users=[0, 1, 2, 3])
     space = fit_space(log, "identity", set_context=False, relations=True)
     won = space.number_names.index("rivals_won")
-    raw = Encoder(space, log).encode(log.sessions_in("all")).numbers * space.scale + space.mean
+    raw = (
+        Encoder(space, log).encode(log.sessions_in("all")).numbers * space.code.scale
+        + space.code.start
+    )
     heard = np.array([len(sessions_that_speak(log, row)) for row in range(4)])
     assert heard.tolist() == [1, 0, 2, 2]
     # one of two sessions speaks for both
@@ -155,7 +158,8 @@ def test_an_item_that_beats_its_rival_says_so_to_those_that_come_later() -> None
     alone = log_of([session] * 3, [0, 1, 2], users=[0, 1, 2])
     space = fit_space(alone, "identity", set_context=False, relations=True)
     raw = (
-        Encoder(space, alone).encode(alone.sessions_in("train")).numbers * space.scale + space.mean
+        Encoder(space, alone).encode(alone.sessions_in("train")).numbers * space.code.scale
+        + space.code.start
     )
     assert raw[:, won].tolist() == [0, 0]
 

@@ -71,7 +71,7 @@ def test_numbers_equal_the_slow_twin(shared_users: bool, no_click: float) -> Non
     log = random_log(3, n_sessions=24, no_click=no_click, shared_users=shared_users)
     space = fit_space(log, "bags", set_context=False)
     encoded = Encoder(space, log).encode(log.sessions_in("all"))
-    ours = encoded.numbers * space.scale + space.mean
+    ours = encoded.numbers * space.code.scale + space.code.start
     naive = np.array(
         [row for session in range(log.n_sessions) for row in _naive_numbers(log, session)]
     )
@@ -121,7 +121,7 @@ def test_named_fields_become_ids_and_numbers() -> None:
     assert test.ids[1, 1] == unknown[1]  # its brand is missing
     assert test.ids[1, 2] == unknown[2]  # shelf 'top' is new
     assert test.ids[0, 2] == unknown[2] + 2  # 'mid' is the second known shelf
-    assert (test.numbers * space.scale + space.mean)[:, 0].tolist() == [2.0, 4.0]
+    assert (test.numbers * space.code.scale + space.code.start)[:, 0].tolist() == [2.0, 4.0]
 
 
 def test_a_log_with_other_fields_is_refused() -> None:

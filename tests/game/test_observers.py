@@ -71,7 +71,7 @@ def of_epoch(epoch: int) -> list[tuple[Any, ...]]:
 
 def test_the_calls_of_a_fit_in_their_order(log: SessionLog) -> None:
     notes = Notes()
-    UserModel.from_preset(**TINY, worlds=2).fit(log, [notes])
+    UserModel.from_preset(**TINY, members=2).fit(log, [notes])
     epochs = [call for epoch in (1, 2, 3) for call in of_epoch(epoch)]
     assert notes.calls == [
         ("bootstrap", 1, 1),

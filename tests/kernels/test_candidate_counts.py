@@ -48,14 +48,17 @@ def test_counts_before_an_event_are_a_dictionary_s(sessions: Sessions) -> None:
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 9), st.integers(1, 3))
-def test_numbers_are_standardised(rows: int, n: int) -> None:
+@given(st.integers(0, 9), st.integers(1, 3), st.integers(1, 5))
+def test_numbers_are_read_as_their_code_says(rows: int, n_raw: int, n: int) -> None:
     rng = np.random.default_rng(n)
-    numbers = rng.normal(size=(rows, n)).astype(np.float32)
-    mean, scale = rng.normal(size=(2, n)).astype(np.float32)
-    raw = numbers.copy()
-    candidate_formulas.standardise_rows(mean, np.abs(scale) + np.float32(1), numbers)
-    np.testing.assert_allclose(numbers, (raw - mean) / (np.abs(scale) + 1), rtol=1e-5, atol=1e-6)
+    raw = rng.normal(size=(rows, n_raw)).astype(np.float32)
+    columns = rng.integers(0, n_raw, n)
+    start, scale, low = rng.normal(size=(3, n)).astype(np.float32)
+    scale, high = np.abs(scale) + np.float32(1), low + np.float32(0.5)
+    found = np.empty((rows, n), np.float32)
+    candidate_formulas.encode_rows(raw, columns, start, scale, low, high, found)
+    wanted = np.clip((raw[:, columns] - start) / scale, low, high)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)

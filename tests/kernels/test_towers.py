@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.engine.tables import NamedParts, PartsRoom
+from fastgaum.engine.towers import dense_of, weights_of
 from fastgaum.kernels import towers as kernels
 from fastgaum.kernels._jit import jit_fast
 from fastgaum.kernels.draws import DropoutRule, drop
@@ -17,15 +18,16 @@ from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
 from fastgaum.nets.towers import TwoTower
 
-N_IDS, D, STATE = 7, 5, 3
+N_IDS, D, STATE, N_NUMBERS = 7, 5, 3, 4
 SIZES = st.lists(st.integers(0, 6), min_size=1, max_size=6)
 
 
-def made(sizes: list[int], width: int, n_numbers: int) -> tuple[Any, ...]:
-    """A tower with nothing left at zero, and display sets."""
+def made(sizes: list[int], width: int, own: range) -> tuple[Any, ...]:
+    """A tower with nothing left at zero, and display sets with some numbers; of no ids where bags
+    are empty."""
     torch.manual_seed(len(sizes))
     items = BagLinear(N_IDS, 0, D, 0, 1.0, bias=False).double()
-    tower = TwoTower(items, n_numbers, STATE).double()
+    tower = TwoTower(items if width else None, D, 0, STATE, own=own).double()
     for parameter in tower.parameters():
         torch.nn.init.normal_(parameter)
     n = sum(sizes)
@@ -33,14 +35,11 @@ def made(sizes: list[int], width: int, n_numbers: int) -> tuple[Any, ...]:
     ids = torch.randint(0, N_IDS, (n, width), dtype=torch.int32)
     bags = Bags(
         ids.reshape(-1),
-        torch.arange(0, n * width + 1, width, dtype=torch.int32),
-        torch.randn(n, n_numbers, dtype=torch.float64),
+        width * torch.arange(n + 1, dtype=torch.int32),
+        torch.randn(n, N_NUMBERS, dtype=torch.float64),
     )
     states = torch.randn(len(sizes), STATE, dtype=torch.float64)
     return items, tower, bags, ids, offsets, states
-
-
-CASES = {"sizes": SIZES, "width": st.integers(1, 3), "n_numbers": st.sampled_from([0, 2])}
 
 
 def rule(rate: float, key: int) -> DropoutRule:
@@ -63,12 +62,15 @@ def _drop(row: Any, key: Any, threshold: Any, scale: Any) -> None:
 @settings(max_examples=30, deadline=None)
 @given(
     sizes=SIZES,
-    width=st.integers(1, 3),
+    width=st.integers(0, 3),
+    own=st.sampled_from([range(0), range(1, 3), range(4)]),
     rate=st.sampled_from([0.0, 0.4]),
     cut=st.booleans(),
 )
-def test_scores_and_gradients(sizes: list[int], width: int, rate: float, cut: bool) -> None:
-    items, tower, bags, ids, offsets, states = made(sizes, width, 0)
+def test_scores_and_gradients(
+    sizes: list[int], width: int, own: range, rate: float, cut: bool
+) -> None:
+    items, tower, bags, ids, offsets, states = made(sizes, width, own)
     rules = rule(rate, 3), rule(rate, 4)
     states.requires_grad_()
     x = states * kept(states.shape, rules[0])
@@ -77,9 +79,12 @@ def test_scores_and_gradients(sizes: list[int], width: int, rate: float, cut: bo
     users = torch.cat([of_state, of_state.new_ones(len(sizes), 1)], 1)
     expanded = users.repeat_interleave(torch.tensor(sizes), 0)
     expected = (expanded * items(bags)).sum(1)
+    if tower.tastes is not None:
+        expected = expected + (
+            expanded @ tower.tastes.T * bags.numbers[:, own.start : own.stop]
+        ).sum(1)
     grad = torch.randn(len(expected), dtype=torch.float64)
-    layers = tower.hidden, tower.out, tower.direct
-    parameters = [part for layer in layers for part in layer.parameters()]
+    parameters = dense_of(tower)
     of_states, of_table, *of_dense = torch.autograd.grad(
         expected,
         [states, items.table, *parameters],
@@ -90,8 +95,8 @@ def test_scores_and_gradients(sizes: list[int], width: int, rate: float, cut: bo
 
     n, n_events = len(ids), len(sizes)
     dense = torch.cat([part.detach().reshape(-1) for part in parameters]).numpy()
-    weights = kernels.TowerWeights(items.table.detach().numpy(), dense, 2 * D)
-    displays = kernels.Displays(offsets.numpy(), ids.numpy())
+    weights = weights_of(tower, items.table.detach().numpy(), dense)
+    displays = kernels.Displays(offsets.numpy(), ids.numpy(), bags.numbers.numpy())
     given_states = states.detach().numpy()
     shapes = [(n_events, STATE), (n_events, 2 * D), (n_events, D), (n,)]
     written = kernels.TowerPass(*(np.full(shape, np.nan) for shape in shapes))
@@ -119,3 +124,5 @@ def test_scores_and_gradients(sizes: list[int], width: int, rate: float, cut: bo
     in_all = np.zeros((N_IDS, D))
     np.add.at(in_all, named.rows, rows)
     np.testing.assert_allclose(in_all, of_table.numpy(), atol=1e-11)
+    if rate == 0 and width:
+        torch.testing.assert_close(tower(bags, states, offsets), expected)

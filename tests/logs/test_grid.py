@@ -49,7 +49,7 @@ def test_a_place_has_a_row_and_a_column(grid: int) -> None:
     # a place's number relative to the display says nothing more
     assert space.number_names == PLACE_NUMBERS
     assert encoded.numbers.shape[1] == 2
-    numbers = encoded.numbers * space.scale + space.mean
+    numbers = encoded.numbers * space.code.scale + space.code.start
     np.testing.assert_allclose(numbers[:, 0], places // grid, atol=1e-5)
     np.testing.assert_allclose(numbers[:, 1], places % grid, atol=1e-5)
 

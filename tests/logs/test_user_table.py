@@ -127,7 +127,7 @@ def test_every_reader_of_context_reads_it(tmp_path: Path) -> None:
         )
         for space in spaces[1:]:
             assert space.context_holds == spaces[0].context_holds
-            np.testing.assert_array_equal(space.context_mean, spaces[0].context_mean)
+            np.testing.assert_array_equal(space.context_code.start, spaces[0].context_code.start)
         for name in ("context_ids", "context_numbers", "ids", "numbers"):
             np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
     floors = [floor_table(each) for each in (one, other, saved)]

@@ -14,21 +14,18 @@ import torch
 from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.config import MOST_SEED
 from fastgaum.errors import CheckpointError
-from fastgaum.features.encoder import Encoder
-from fastgaum.features.fitting import fit_space
-from fastgaum.features.sessions import select_sessions
 from fastgaum.game.epochs import Observer
 from fastgaum.game.loop import Trainer
 from fastgaum.interrupts import Interrupted
 from fastgaum.logs.log import SessionLog
 from fastgaum.models import model_file
-from fastgaum.models.prepared import bootstrap_of, bootstrap_seed
+from fastgaum.models.prepared import Prepared, bootstrap_seed
 from fastgaum.models.run_folder import run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
-from tests.builders import factor_of_counts, numbers_of, random_log, sessions_that_speak
+from tests.builders import random_log
 from tests.game.interrupted import check_same, config_of, resume, run
 
-CONFIG = config_of("fastgaum", worlds=3, epochs=2, search=[])
+CONFIG = config_of("fastgaum", members=3, epochs=2, search=[])
 
 
 @pytest.fixture(scope="module")
@@ -56,52 +53,53 @@ def same(one: UserModel, other: UserModel) -> bool:
 
 
 def test_a_bootstrap_draws_users_with_all_their_sessions(log: SessionLog) -> None:
-    training, held = log.sessions_in("train"), log.sessions_in("validation")
-    users = np.unique(log.users[training])
-    sizes = np.bincount(log.users[training], minlength=users.max() + 1)
-    counts = np.zeros(len(sizes))
+    prepared = Prepared.of(log, CONFIG)
+    of_session = prepared.data.train.users
+    users, sizes = np.unique(of_session, return_counts=True)
+    counts = np.zeros(len(users))
     for number in range(1, 201):
-        part = bootstrap_of(log, 7, number)
-        assert not len(part.sessions_in("test"))
-        names = part.session_ids.gather(part.sessions_in("validation")).to_list()
-        assert names == log.session_ids.gather(held).to_list()
-        drawn = np.bincount(part.users[part.sessions_in("train")], minlength=len(sizes))
-        times = drawn[users] / sizes[users]
+        part = prepared.bootstrap(7, number)
+        assert part.space is prepared.space
+        assert part.data.train is prepared.data.train
+        drawn = np.unique(of_session[part.data.drawn], return_counts=True)
+        times = np.zeros(len(users))
+        times[np.searchsorted(users, drawn[0])] = drawn[1]
+        times /= sizes
         assert (times == times.astype(int)).all()
         assert times.sum() == len(users)
-        counts += np.bincount(users, times, minlength=len(sizes))
+        counts += times
     # 200 draws of each user expected: Poisson, seven standard deviations
-    assert np.abs(counts[users] - 200).max() < 7 * np.sqrt(200)
-    again, other = bootstrap_of(log, 7, 1), bootstrap_of(log, 8, 1)
-    assert again.fingerprint == bootstrap_of(log, 7, 1).fingerprint
-    assert again.fingerprint != other.fingerprint
+    assert np.abs(counts - 200).max() < 7 * np.sqrt(200)
+    again, other = prepared.bootstrap(7, 1), prepared.bootstrap(8, 1)
+    np.testing.assert_array_equal(again.data.drawn, prepared.bootstrap(7, 1).data.drawn)
+    assert not np.array_equal(np.sort(again.data.drawn), np.sort(other.data.drawn))
 
 
-def test_the_copies_of_an_event_do_not_tell_its_choice(log: SessionLog) -> None:
-    """A user reads the choices of the users before it alone, whose copies are all its own."""
-    part = bootstrap_of(log, 7, 1)
-    space = fit_space(part, "bags", False, True, False)
-    encoder, training = Encoder(space, part), part.sessions_in("train")
-    column = space.number_names.index("log_choices")
-    users, times = np.unique(part.users[training], return_counts=True)
-    several = users[times > 2][:6]
-    assert len(several) == 6
-    chosen = np.where(part.choices < 0, -1, part.items[part.display_offsets[:-1] + part.choices])
-    for user in several:
-        own = select_sessions(part, training[part.users[training] == user])
-        before = sessions_that_speak(part, int(own.rows[0]))
-        assert not (part.users[before] == user).any()
-        said = chosen[np.isin(part.session_of_event, before)]
-        counts = np.bincount(said[said >= 0], minlength=part.n_items)
-        counts = np.rint(counts * factor_of_counts(part, int(own.rows[0])))
-        found = numbers_of(encoder, own)[:, column]
-        np.testing.assert_allclose(found, np.log1p(counts[part.items[own.candidates]]), atol=1e-6)
+def test_probabilities_are_the_mean_over_the_members(log: SessionLog, whole: Path) -> None:
+    model = UserModel.load(whole)
+    alone = UserModel.load(whole)
+    alone.bootstraps = ()
+    each = [one.predict(log, "test") for one in (alone, *model.bootstraps)]
+    found = model.predict(log, "test")
+    for name in ("probability", "no_click_probability", "generator_probability", "utility"):
+        wanted = np.mean([one[name].to_numpy() for one in each], 0)
+        np.testing.assert_allclose(found[name].to_numpy(), wanted, atol=1e-6)
+    spread = np.std([one["probability"].to_numpy() for one in each], 0)
+    np.testing.assert_allclose(found["probability_sd"].to_numpy(), spread, atol=1e-6)
+    batch = next(model.tensors(log, "test"))
+    probs = model.choice_distribution(batch).probs.numpy()
+    np.testing.assert_allclose(probs, found["probability"].to_numpy()[: len(probs)], atol=1e-5)
+    nll = model.evaluate(log, "test").heads["reward"].nll.mean
+    # Jensen: the mean is never worse than the members are in the mean
+    assert nll < np.mean(
+        [one.evaluate(log, "test").heads["reward"].nll.mean for one in (alone, *model.bootstraps)]
+    )
 
 
 def test_the_model_itself_is_that_of_all_users(
     log: SessionLog, whole: Path, tmp_path: Path
 ) -> None:
-    alone = UserModel(CONFIG.replace(worlds=1))
+    alone = UserModel(CONFIG.replace(members=1))
     alone.fit(log)
     loaded = UserModel.load(whole)
     assert same(alone, loaded)
@@ -109,9 +107,7 @@ def test_the_model_itself_is_that_of_all_users(
     kinds = [alone, *loaded.bootstraps]
     assert not any(same(kinds[i], kinds[j]) for i in range(3) for j in range(i))
     for one in loaded.bootstraps:
-        assert one.config == loaded.config.replace(
-            worlds=1, seed=one.config.seed, no_click="always"
-        )
+        assert one.config == loaded.config.replace(members=1, seed=one.config.seed)
         assert one.outside == loaded.outside
         assert one.evaluate(log, "validation").heads["reward"].nll.mean > 0
     loaded.save(tmp_path / "again.safetensors")
@@ -174,7 +170,7 @@ def test_a_file_that_lost_a_bootstrap_is_damaged(whole: Path, tmp_path: Path) ->
     state = load_state(whole / "model.safetensors", model_file.MODEL_FORMAT, "", State)
     file = tmp_path / "model.safetensors"
     save_state(file, model_file.MODEL_FORMAT, {**state, "bootstraps": state["bootstraps"][:1]})
-    with pytest.raises(CheckpointError, match=r"1 fits on bootstraps, .* worlds = 3"):
+    with pytest.raises(CheckpointError, match=r"1 fits on bootstraps, .* members = 3"):
         UserModel.load(file)
     save_state(file, model_file.MODEL_FORMAT, {**state, "bootstraps": [{}, {}]})
     with pytest.raises(CheckpointError, match="damaged"):

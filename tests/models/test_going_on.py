@@ -115,7 +115,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 def test_each_world_of_a_set_goes_on(
     logs: tuple[SessionLog, SessionLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = run_on(logs[0], tmp_path / "set", worlds=2, epochs=1, warm_start=1)
+    folder = run_on(logs[0], tmp_path / "set", members=2, epochs=1, warm_start=1)
     started: list[UserModel] = []
     monkeypatch.setattr(
         "fastgaum.models.user_model.start_from", lambda *given: started.append(given[2])

@@ -235,7 +235,7 @@ def test_the_command_reports_both_kinds_of_events(
 def test_a_log_without_choices_is_told_how_it_is_predicted(columns: dict[str, str]) -> None:
     rows = {"session": [1, 1], "event": [0, 0], "item": ["sku01", "sku02"], "price": [1, 2]}
     unlabelled = pl.DataFrame(rows)
-    with pytest.raises(LogFormatError, match="predicted with that column 0 in every row"):
+    with pytest.raises(LogFormatError, match="read with --column chosen="):
         fastgaum.read_log(unlabelled, columns=columns)
     labelled = unlabelled.with_columns(pl.lit(0).alias(columns.get("chosen", "chosen")))
     log = fastgaum.read_log(labelled, columns=columns, candidate_fields=["price"])

@@ -44,7 +44,7 @@ def test_gradients_in_float64() -> None:
     """Of the score of two towers, and of a history's input, over one table and projection."""
     torch.manual_seed(1)
     items = vector_table(SIZES, 4, "items").double()
-    tower = TwoTower(items, 0, 2).double()
+    tower = TwoTower(items, 4, 0, 2).double()
     history = SharedBagLinear(items, 0, 6).double()
     candidates, tokens = bags_of([0, 1, 3, 1, 2]), bags_of([3, -1, 0])
     offsets = torch.tensor([0, 2, 5], dtype=torch.int32)

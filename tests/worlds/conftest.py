@@ -40,7 +40,7 @@ def small_model(small_run: Path) -> UserModel:
 @pytest.fixture(scope="session")
 def set_model(small_log: SessionLog) -> UserModel:
     """A short training, and two more on bootstraps of the users."""
-    model = UserModel.from_preset("fastgaum", epochs=2, warm_start=2, catch_up=1, worlds=3)
+    model = UserModel.from_preset("fastgaum", epochs=2, warm_start=2, catch_up=1, members=3)
     model.fit(small_log)
     return model
 

@@ -82,12 +82,14 @@ def test_a_pool_of_k_items_is_the_slate() -> None:
 def test_relative_numbers_of_a_pool_are_their_mean_over_its_slates() -> None:
     world = LearnedWorld(fitted(random_log(4, n_sessions=60, no_click=0.3), relations=False))
     users = moved(world, 1)
-    pool, n_base = np.array([3, 1, 7, 5, 0]), len(world.catalogue.space.number_names)
+    space = world.catalogue.space
+    # of pieces the mean over slates is another: they bend
+    pool, n_base, n_lines = np.array([3, 1, 7, 5, 0]), len(space.number_names), space.n_raw
 
     def numbers(items: Any, set_size: int = 0) -> np.ndarray:
         rows = np.array(items, np.int32)
         shown = UserDisplays(np.zeros(1, np.int32), np.array([0, len(rows)], np.int32), rows)
-        return users._shown(shown, set_size).batch.numbers
+        return users._shown(shown, set_size).batch.numbers[:, :n_lines]
 
     of_pool = numbers(pool, 3)
     for place, item in enumerate(pool):
@@ -142,7 +144,8 @@ def test_beyond_what_training_has_seen_the_nearest_of_it_stands() -> None:
     for t in range(20):
         users.step(slates, keys_of(t, 5))
     numbers = users._show(np.arange(5, dtype=np.int32), slates)[0].batch.numbers
-    raw = numbers * space.scale + space.mean
+    lines = slice(space.n_raw)
+    raw = numbers[:, lines] * space.code.scale[lines] + space.code.start[lines]
     assert users.users.counts.users.events.min() > np.diff(log.session_offsets).max()
     for column in number_columns(SESSION_NUMBERS, space.number_names):
         assert (raw[:, column] <= space.most[column] + 1e-5).all()
@@ -155,12 +158,9 @@ def test_ranges_are_those_of_the_training_sessions() -> None:
     assert space is not None
     made_of = space.protocol, space.set_context, space.relations is not None
     encoded = fit_training(log, *made_of, order=training_order(log))[1].numbers
-    np.testing.assert_allclose(
-        (space.least - space.mean) / space.scale, encoded.min(axis=0), atol=1e-5
-    )
-    np.testing.assert_allclose(
-        (space.most - space.mean) / space.scale, encoded.max(axis=0), atol=1e-5
-    )
+    start, scale = space.code.start[: space.n_raw], space.code.scale[: space.n_raw]
+    np.testing.assert_allclose((space.least - start) / scale, encoded.min(axis=0), atol=1e-5)
+    np.testing.assert_allclose((space.most - start) / scale, encoded.max(axis=0), atol=1e-5)
 
 
 def test_a_slate_of_no_item_is_named() -> None:

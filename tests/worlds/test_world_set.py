@@ -101,14 +101,6 @@ def test_every_user_lives_in_the_member_that_its_key_draws(set_model: UserModel)
         keys = keys_of(100 + t, len(rows))
 
 
-def test_members_know_the_items_that_their_bootstrap_lacks(set_model: UserModel) -> None:
-    """Every member takes an item by its id, whatever its number there is."""
-    world = WorldSet.of(set_model)
-    for one, own_of in zip(world.worlds, world.own_of, strict=True):
-        assert one.item_ids.gather(own_of[:-1]).to_list() == world.item_ids.to_list()
-        assert own_of[-1] == -1
-
-
 def test_the_member_is_as_likely_as_any_other_and_follows_from_the_key_alone(
     set_model: UserModel,
 ) -> None:
@@ -187,7 +179,7 @@ def test_pessimism_pays_less_and_a_truncation_ends_what_members_disagree_about(
         ({"pessimism": -1.0}, "pessimism is -1.0"),
         ({"pessimism": float("nan")}, "pessimism is nan"),
         ({"truncate_above": 1.5}, "truncate_above is 1.5"),
-        ({"disagreement": True}, "train a run with --set worlds=5"),
+        ({"disagreement": True}, "train a run with --set members=5"),
     ],
 )
 def test_what_no_set_can_do_is_refused(options: dict[str, Any], message: str) -> None:

@@ -1,0 +1,82 @@
+"""Numbers as networks read them: standardised, and cut into pieces too.
+
+A number that is cut at its training quantiles b₀ < b₁ < … is also read as the share of each piece
+that lies below it, (x − b_{t−1}) / (b_t − b_{t−1}) within 0 and 1 (Gorishniy et al., "On Embeddings
+for Numerical Features in Tabular Deep Learning", NeurIPS 2022). The first layer's map of it is then
+any line that bends at the quantiles. Weights that are shrunk take the bends away, and leave the
+line (docs: design log)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from fastgaum.arrays import FloatArray, LongArray
+from fastgaum.features.moments import Moments
+from fastgaum.kernels.candidate_formulas import encode_rows
+
+MOST = np.finfo(np.float32).max
+FEWEST_CUTS = 3
+"""distinct quantiles from which a number is cut: two are the ends of a line"""
+
+
+@dataclass(frozen=True)
+class NumberCode:
+    """What each number that networks read is made of: a raw number less `start`, over `scale`, kept
+    within `least` and `most`."""
+
+    columns: LongArray
+    """the raw number's column, shape (n_numbers,)"""
+    start: FloatArray
+    """likewise"""
+    scale: FloatArray
+    """above 0, likewise"""
+    least: FloatArray
+    """likewise"""
+    most: FloatArray
+    """likewise"""
+
+    @property
+    def n_numbers(self) -> int:
+        """How many numbers networks read."""
+        return len(self.columns)
+
+    def write(self, raw: FloatArray, numbers: FloatArray) -> None:
+        """Write raw numbers, (n, n_raw), as networks read them to numbers (n, n_numbers)."""
+        encode_rows(raw, self.columns, self.start, self.scale, self.least, self.most, numbers)
+
+
+def standardised(moments: Moments, n_raw: int) -> NumberCode:
+    """Standard deviations from the training mean, of n_raw numbers; numbers as they are where
+    nothing was counted."""
+    mean, scale = np.zeros(n_raw, np.float32), np.ones(n_raw, np.float32)
+    if moments.count:
+        mean, scale = moments.mean.astype(np.float32), moments.scale()
+    bound = np.full(n_raw, MOST, np.float32)
+    return NumberCode(np.arange(n_raw), mean, scale, -bound, bound)
+
+
+def add_pieces(
+    code: NumberCode, raw: FloatArray, n_pieces: int, columns: Sequence[int]
+) -> NumberCode:
+    """A code of standardised numbers, and after them those of `columns` once more, each cut at its
+    quantiles in `raw`, (n, n_raw), into at most so many pieces, whose mean there is 0; one of few
+    values is not."""
+    if not n_pieces or not len(raw):
+        return code
+    pieces = [_pieces(raw[:, at], at, n_pieces) for at in columns]
+    parts = [code, *(one for one in pieces if one is not None)]
+    names = [field.name for field in fields(NumberCode)]
+    return NumberCode(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _pieces(values: FloatArray, column: int, n_pieces: int) -> NumberCode | None:
+    cuts = np.unique(np.quantile(values, np.linspace(0, 1, n_pieces + 1)).astype(np.float32))
+    if len(cuts) < FEWEST_CUTS:
+        return None
+    start, scale = cuts[:-1], np.diff(cuts)
+    share = np.clip((values[:, None] - start) / scale, 0, 1).mean(0)
+    columns = np.full(len(start), column)
+    return NumberCode(columns, start + share * scale, scale, -share, 1 - share)
