@@ -87,6 +87,7 @@ _PAPER: dict[str, object] = {
 PRESETS: dict[str, dict[str, object]] = {
     "fastgaum": {},
     "fastgaum-exact": {"players": "exact"},
+    "fastgaum-members": {"members": 8},
     "paper-lstm": {**_PAPER, "history": "lstm", "history_dim": 20},
     "paper-pw": {**_PAPER, "history": "pw", "history_window": 20, "history_weights": 4},
     "report": {
@@ -113,6 +114,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "batch_sessions": 64,
     },
 }
-"""`fastgaum-exact`: the same without the game, which shows what the game adds. `paper-*`: the
+"""`fastgaum-exact`: the same without the game, which shows what the game adds. `fastgaum-members`:
+the mean of eight fits. `paper-*`: the
 paper's sizes with exact Shannon players. `report`: the report's architecture, its game made
 right."""

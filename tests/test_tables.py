@@ -96,7 +96,11 @@ def test_page_shows_the_command_of_its_object(name: str) -> None:
     options = dict(re.findall(r"--(\S+) (\S+)", command))
     models = MODELS if options["models"] == "all" else tuple(options["models"].split(","))
     if other:
-        assert {"fastgaum", "logit", "click-rate"} <= set(models) <= {*MODELS, "fastgaum-exact"}
+        assert (
+            {"fastgaum", "logit", "click-rate"}
+            <= set(models)
+            <= {*MODELS, "fastgaum-exact", "fastgaum-members"}
+        )
         assert options["datasets"] == name.removeprefix("logs/")
     if not path_of(name).is_file():
         return
