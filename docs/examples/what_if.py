@@ -44,9 +44,9 @@ def main(source: str | None = None, n: int = 6000, **settings: Any) -> dict[str,
         "worth of time": fg.willingness_to_pay(model, log, "dur", "cost", items=paid),
         "curve": fg.response_curve(model, log, "cost", 6, items=["pt"]),
     }
-    pl.Config.set_tbl_cols(10)
-    for name, frame in found.items():
-        print(name, frame, sep="\n")
+    with pl.Config(tbl_cols=10, tbl_width_chars=160):
+        for name, frame in found.items():
+            print(name, frame, sep="\n")
     return found
 
 

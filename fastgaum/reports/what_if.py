@@ -82,7 +82,7 @@ def what_if(
         items: ids of the items whose fields change; all if none is given.
         drop: ids of items that are no longer displayed.
         refits: the same model, fitted on bootstraps of the training users (`models.prepared.
-            bootstrap_of`; a model of several worlds has them, `model.bootstraps`). Draws of the
+            bootstrap_of`; a `UserModel` of several members has them, `bootstraps`). Draws of the
             intervals read them in turn.
         progress: is told of events scored, and in all, in each pass over the displays.
 
