@@ -42,8 +42,8 @@ from fastgaum.errors import (
 from fastgaum.features.sessions import places_of
 from fastgaum.logs.columns import MOST_NUMBER
 from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import TEST, TRAIN, Column, SessionLog, SplitName
-from fastgaum.metrics.intervals import ratio
+from fastgaum.logs.log import TEST, TRAIN, Column, Of, SessionLog, SplitName
+from fastgaum.metrics.intervals import paired_difference, ratio
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.splits import Progress
 from fastgaum.reports.permutation import draw_users, percentile_interval
@@ -288,6 +288,51 @@ def response_curve(
     return pl.DataFrame({"value": points, "share": share} | figures)
 
 
+def importance(
+    model: ChoiceModel,
+    log: SessionLog,
+    split: SplitName = "test",
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> pl.DataFrame:
+    """By how much the model's NLL rises where a field's values are permuted among the candidates of
+    each display: what the field tells beside all others (Breiman, "Random forests", 2001).
+
+    Args:
+        model, log, split and progress are as of `what_if`.
+        seed: seeds the permutations, one of each field of candidates or items.
+
+    Returns: a row for each field, but for categories of items in a log with actions, whose history
+        reads them; the most important first: `field`, and `nll`, the rise in nats an
+        event, with `nll_low` and `nll_high`.
+
+    Raises:
+        ConfigError, LogFormatError, FeatureMismatchError: as `what_if`.
+    """
+    displays = _displays(model, log, split, (), progress)
+    choices = log.choices[pick_rows(log.session_offsets, log.sessions_in(split))[1]]
+    first = np.flatnonzero(np.diff(displays.display, prepend=-1))
+    rng = np.random.default_rng(seed)
+
+    def nll(of: _Displays) -> Float64Array:
+        chances, none = of.scores(model)
+        likely = np.where(choices >= 0, chances[first + np.maximum(choices, 0)], none[first])
+        return -np.log(np.maximum(likely, np.finfo(np.float32).tiny))
+
+    logged, rows = nll(displays), []
+    for field, column in log.columns_of("candidate", "item").items():
+        if log.actions is not None and (column.of, column.holds) == ("item", "category"):
+            continue  # the actions before the display read it too
+        order = np.lexsort((rng.random(len(displays.shown)), displays.display))
+        values = displays.log.values_at(field)[displays.shown[order]]
+        rise = nll(displays.with_values(field, displays.shown, values)), logged
+        found = paired_difference(*rise, displays.log.users)
+        rows.append({"field": field, "nll": found.mean, "nll_low": found.low})
+        rows[-1]["nll_high"] = found.high
+    return pl.DataFrame(rows).sort("nll", descending=True)
+
+
 @dataclass(frozen=True)
 class _Displays:
     """The displays of a split, each the last event of a session of its own, behind the events that
@@ -356,11 +401,17 @@ class _Displays:
         return self.shown if self.is_of_items(field) else self.log.session_offsets[1:] - 1
 
     def with_numbers(self, field: str, at: AnyInts, change: Change) -> _Displays:
-        """The same with new numbers of a field in some rows. A field of items is then one of
+        """The same with new numbers of a field in some rows."""
+        old = self.log.values_at(field)[at].astype(np.float64)
+        return self.with_values(field, at, _new_numbers(field, change, old))
+
+    def with_values(self, field: str, at: AnyInts, new: npt.NDArray[Any]) -> _Displays:
+        """The same with new values of a field in some rows. A field of items is then one of
         candidates, one of users one of events: the history keeps what it had."""
-        values = np.array(self.log.values_at(field), np.float32)
-        values[at] = _new_numbers(field, change, values[at].astype(np.float64))
-        column = Column("candidate" if self.is_of_items(field) else "event", values)
+        values = np.array(self.log.values_at(field))
+        values[at] = new
+        of: Of = "candidate" if self.is_of_items(field) else "event"
+        column = Column(of, values, self.log.columns[field].texts)
         log = dataclasses.replace(self.log, columns={**self.log.columns, field: column})
         return dataclasses.replace(self, log=log)
 

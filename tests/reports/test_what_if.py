@@ -17,6 +17,7 @@ from fastgaum.errors import ConfigError, FastgaumError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.prepared import bootstrap_of
+from fastgaum.reports.what_if import importance
 from tests.builders import put
 
 MODES = ("drive", "pt", "walk")
@@ -287,3 +288,16 @@ def test_intervals_hold_the_truth() -> None:
             held[name] += bool(low <= truth[name] <= high)
     print(held)
     assert min(held.values()) >= 90
+
+
+def test_a_field_that_says_nothing_is_of_no_importance(log: fg.SessionLog) -> None:
+    idle = np.random.default_rng(1).random(log.n_candidates).astype(np.float32)
+    codes = (np.arange(log.n_candidates) % 3 == 0).astype(np.int32)
+    columns = {**log.columns, "idle": log.columns["price"].with_values(idle)}
+    columns["code"] = fg.logs.log.Column("candidate", codes, pl.Series(["a", "b"]))
+    more = dataclasses.replace(log, columns=columns)
+    found = importance(fitted(more), more)
+    assert found["field"].to_list()[:2] == ["price", "time"]
+    assert found["nll_low"][1] > 0.03
+    (idle_row,) = found.filter(field="idle").rows(named=True)
+    assert abs(idle_row["nll"]) < 0.005
