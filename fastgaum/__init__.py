@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fastgaum.reports.page import write_report
     from fastgaum.reports.what_if import (
         elasticities,
+        importance,
         response_curve,
         what_if,
         willingness_to_pay,
@@ -60,6 +61,7 @@ __all__ = [
     "compare",
     "elasticities",
     "errors",
+    "importance",
     "load",
     "load_log",
     "read_log",
@@ -88,6 +90,7 @@ _HOME = {
     "audit": "fastgaum.logs.audit",
     "compare": "fastgaum.reports.comparison",
     "elasticities": "fastgaum.reports.what_if",
+    "importance": "fastgaum.reports.what_if",
     "load": "fastgaum.logs.read",
     "load_log": "fastgaum.logs.store",
     "read_log": "fastgaum.logs.read",

@@ -299,13 +299,14 @@ def importance(
     """By how much the model's NLL rises where a field's values are permuted among the candidates of
     each display: what the field tells beside all others (Breiman, "Random forests", 2001).
 
-    Args:
-        model, log, split and progress are as of `what_if`.
-        seed: seeds the permutations, one of each field of candidates or items.
+    `model`, `log`, `split` and `progress` are as of `what_if`.
 
-    Returns: a row for each field, but for categories of items in a log with actions, whose history
-        reads them; the most important first: `field`, and `nll`, the rise in nats an
-        event, with `nll_low` and `nll_high`.
+    Args:
+        seed: seeds the permutations, one of each field.
+
+    Returns: a row for each field of candidates or items, the most important first: `field`, and
+        `nll`, the rise in nats an event, with `nll_low` and `nll_high`. In a log with actions,
+        categories of items are left out: the history reads them too.
 
     Raises:
         ConfigError, LogFormatError, FeatureMismatchError: as `what_if`.
@@ -323,7 +324,7 @@ def importance(
     logged, rows = nll(displays), []
     for field, column in log.columns_of("candidate", "item").items():
         if log.actions is not None and (column.of, column.holds) == ("item", "category"):
-            continue  # the actions before the display read it too
+            continue
         order = np.lexsort((rng.random(len(displays.shown)), displays.display))
         values = displays.log.values_at(field)[displays.shown[order]]
         rise = nll(displays.with_values(field, displays.shown, values)), logged

@@ -17,7 +17,6 @@ from fastgaum.errors import ConfigError, FastgaumError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.prepared import bootstrap_of
-from fastgaum.reports.what_if import importance
 from tests.builders import put
 
 MODES = ("drive", "pt", "walk")
@@ -296,7 +295,7 @@ def test_a_field_that_says_nothing_is_of_no_importance(log: fg.SessionLog) -> No
     columns = {**log.columns, "idle": log.columns["price"].with_values(idle)}
     columns["code"] = fg.logs.log.Column("candidate", codes, pl.Series(["a", "b"]))
     more = dataclasses.replace(log, columns=columns)
-    found = importance(fitted(more), more)
+    found = fg.importance(fitted(more), more)
     assert found["field"].to_list()[:2] == ["price", "time"]
     assert found["nll_low"][1] > 0.03
     (idle_row,) = found.filter(field="idle").rows(named=True)
