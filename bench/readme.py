@@ -193,7 +193,15 @@ class Section:
 GRIDS = {"bags": "bags", "identity": "identity", "resplits": "table", "relations": "table"}
 """objects of `fastgaum reproduce` of logs with published figures, and their markers"""
 GRID_PAGES = {"resplits": "docs/resplits.md", "relations": "docs/concepts/relations.md"}
-OTHER_LOGS = ("lpmc", "tastenet", "clara2", "wikispeedia", "search_clicks", "ebnerd", "movielens-small")
+OTHER_LOGS = (
+    "lpmc",
+    "tastenet",
+    "clara2",
+    "wikispeedia",
+    "search_clicks",
+    "ebnerd",
+    "movielens-small",
+)
 FIDELITY = ("yelp", "taobao", "yoochoose", "search_clicks")
 POLICIES = ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")
 """what policies earn; -own: judged where they were trained"""

@@ -30,11 +30,13 @@ class NetworksModel(ChoiceModel):
         config: the configuration of the networks.
         regulariser: that of the best response.
         networks: the torch modules; None before `fit`.
+        bootstraps: the other members, fits on bootstraps of the training users.
     """
 
     config: Config
     regulariser: Regulariser
     networks: Networks | None
+    bootstraps: tuple[NetworksModel, ...] = ()
     _is_training = False
     """whether a fit is on its way, whose game holds the networks' numbers"""
 

@@ -45,6 +45,7 @@ class OnlineModel:
 
     Attributes:
         networks: copies of the model's.
+        members: the other members of a model that has some.
         item_ids: the items that training displayed.
         fields: the fields of candidates that the model reads, and the row of each category; None
             for a field of numbers.
@@ -65,6 +66,7 @@ class OnlineModel:
             ConfigError: the model is not fitted, or lacks the head.
         """
         self.networks = FixedNetworks(model, head)
+        self.members = [OnlineModel(one, head) for one in model.bootstraps]
         self.space = space = self.networks.space
         self.item_ids = space.categorical[0].values
         self.context_fields = space.context_holds
@@ -127,6 +129,7 @@ class OnlineModel:
         if other.catalogue.vectors is not None:
             n = other.catalogue.n_items + 1
             other.networks = self.networks.with_vectors(other.catalogue.vectors, n)
+        other.members = [one.with_item_table(table) for one in self.members]
         return other
 
     def unknown(self, items: Sequence[str | int]) -> list[str | int]:
@@ -239,12 +242,14 @@ class OnlineUser:
     """One user: what it has seen and chosen until now.
 
     A display's probabilities are those of `predict` for the same session of another log than the
-    training log. An item that training did not display is an unknown one (`unknown`). Calls of one
-    user must not overlap; different users may be used on different threads.
+    training log: of a model with members their mean, and so are utilities. An item that training
+    did not display is an unknown one (`unknown`). Calls of one user must not overlap; different
+    users may be used on different threads.
     """
 
     def __init__(self, model: OnlineModel) -> None:
         self.model = model
+        self._others = [OnlineUser(one) for one in model.members]
         # predict scores what there is, however far from what training has seen
         self._users = Users(model.networks, 1, within=False)
         self._further: dict[str, int] = {}
@@ -299,7 +304,8 @@ class OnlineUser:
         scores = self._scores(networks.chooser, items, context, fields)
         offsets = np.array([0, len(scores)], np.int32)
         probs, none = networks.distribution(scores, offsets)
-        return np.append(probs, none) if networks.outside else probs
+        own = np.append(probs, none) if networks.outside else probs
+        return _mean([own, *(one.probabilities(items, context, fields) for one in self._others)])
 
     def utilities(
         self,
@@ -309,7 +315,8 @@ class OnlineUser:
     ) -> FloatArray:
         """The reward model's utility of each item of a display, shape (n,); no click has utility 0.
         Arguments and errors as of `probabilities`."""
-        return self._scores(self.model.networks.reward, items, context, fields)
+        own = self._scores(self.model.networks.reward, items, context, fields)
+        return _mean([own, *(one.utilities(items, context, fields) for one in self._others)])
 
     def chose(self, item: str | int | None) -> None:
         """The user chose an item of the display that was scored last, or, with None, nothing: its
@@ -332,6 +339,8 @@ class OnlineUser:
                 )
             place = items.index(key)
         self._users.move(shown, np.array([place], np.int32))
+        for one in self._others:
+            one.chose(item)
         self._shown = None
         self.n_events += 1
 
@@ -349,6 +358,8 @@ class OnlineUser:
             ConfigError: the model does not know the action, or a field is missing or unknown.
         """
         self._users.act(_ONE, self.model.action_ids(item_key(item), action, fields or {}))
+        for one in self._others:
+            one.acted(item, action, fields)
         self._shown = None
 
     def _scores(
@@ -400,6 +411,10 @@ class OnlineUser:
             )
         self._shown = shown, keys
         return scores
+
+
+def _mean(members: Sequence[FloatArray]) -> FloatArray:
+    return members[0] if len(members) == 1 else np.mean(members, 0, np.float32)
 
 
 def item_key(item: object) -> str:

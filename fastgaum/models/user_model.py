@@ -79,8 +79,7 @@ class UserModel(NetworksModel):
         start: the fitted model whose weights each `fit` goes on from; None: the seed draws them.
         bootstraps: the fits on bootstraps of the training users, `config.members` less one.
             Probabilities are the mean over all members, utilities too. They make a set of worlds
-            (`worlds.world_set.WorldSet`). The networks, and online users, are those of the fit on
-            all training users.
+            (`worlds.world_set.WorldSet`). The networks are those of the fit on all training users.
     """
 
     def __init__(

@@ -89,6 +89,12 @@ def test_probabilities_are_the_mean_over_the_members(log: SessionLog, whole: Pat
     batch = next(model.tensors(log, "test"))
     probs = model.choice_distribution(batch).probs.numpy()
     np.testing.assert_allclose(probs, found["probability"].to_numpy()[: len(probs)], atol=1e-5)
+    # an online user has what predict gives the first display of a session
+    (first,) = found.filter(session=found["session"][0]).partition_by("event", maintain_order=True)[
+        :1
+    ]
+    probs = model.user().probabilities(first["item"].to_list())
+    np.testing.assert_allclose(probs[:-1], first["probability"].to_numpy(), atol=1e-5)
     nll = model.evaluate(log, "test").heads["reward"].nll.mean
     # Jensen: the mean is never worse than the members are in the mean
     assert nll < np.mean(
