@@ -28,7 +28,7 @@ OTHERS = {
 """rows that are always shown beside ours, and what they are called: the paper's models, which are
 fitted by likelihood here, and a linear one"""
 OURS = "fastgaum"
-EXACT = "fastgaum-exact"
+EXACT, MEMBERS = "fastgaum-exact", "fastgaum-members"
 """ours without the game"""
 POOL = "pool"
 """holds our model as a member, so that it is no other model"""
@@ -135,13 +135,15 @@ def _column(result: Json, name: str) -> dict[str, str]:
 
     for model, called in OTHERS.items():
         column[f"{called}, trained here (`{model}`)"] = ours(model)
-    left_out = {OURS, EXACT, POOL, *FLOOR_MODELS.values()}
+    left_out = {OURS, EXACT, MEMBERS, POOL, *FLOOR_MODELS.values()}
     other = next(model for model, _ in rows if model not in left_out)
     column["best other single model, trained here"] = f"{ours(other)} (`{other}`)"
     if (EXACT, "reward") in rows:
         column[f"`{OURS}` without the game: exact players (`{EXACT}`)"] = ours(EXACT)
     for head in ("generator", "reward"):
         column[f"**`{OURS}`, {head}**"] = ours(OURS, head)
+    if (MEMBERS, "reward") in rows:
+        column[f"the mean of eight fits of it (`{MEMBERS}`)"] = ours(MEMBERS)
     if (POOL, "reward") in rows:
         column[f"pool of unlike models, `{OURS}` among them (`{POOL}`)"] = ours(POOL)
     lead = rows[OURS, "reward"]["1"]["vs_best_other"]

@@ -13,7 +13,7 @@ import polars as pl
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.features.sessions import cut_by_candidates
 
-ALIKE = 1e-8
+SINGULAR = 1e-8
 """share of a column's variance within displays below which the columns before it determine it"""
 LEAST_INFORMATION = 1e-6
 """share of the information on a coefficient under uniform choice; below it none is the likeliest"""
@@ -26,7 +26,7 @@ HALF_WIDTH = 1.959964
 _CELLS = 1 << 22
 """cells of the design that are made at a time"""
 
-Rows = Callable[[slice], Float64Array]
+RowReader = Callable[[slice], Float64Array]
 """the design of a run of candidates, (n, n_constants + n_numbers)"""
 
 
@@ -45,7 +45,7 @@ def choice_shares(
 
 
 def coefficient_frame(
-    rows: Rows,
+    rows: RowReader,
     names: Sequence[str],
     n_constants: int,
     offsets: IntArray,
@@ -100,7 +100,7 @@ def coefficient_frame(
     unit = np.sqrt(np.where(np.diag(first) > 0, np.diag(first), 1.0))
     rest, kept = first / np.outer(unit, unit), []
     for column in range(n_columns):
-        if rest[column, column] > ALIKE:
+        if rest[column, column] > SINGULAR:
             kept.append(column)
             rest -= np.outer(rest[:, column], rest[column]) / rest[column, column]
     at = np.ix_(kept, kept)

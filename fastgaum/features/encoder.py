@@ -45,7 +45,6 @@ from fastgaum.logs.log import TRAIN, SessionLog
 
 N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
-NO_NUMBERS = standardised(Moments(), 0)
 _COUNTING = threading.RLock()
 
 
@@ -134,7 +133,7 @@ class Encoder:
             ids=np.empty((n, len(space.categorical)), np.int32),
             base=np.empty((n, len(names)), np.float32),
             varying=varying_columns(names, space.set_context),
-            code=space.code if numbers else NO_NUMBERS,
+            code=space.code if numbers else standardised(Moments(), 0),
             context_ids=coded.context_ids(part.events),
             context_numbers=coded.context_numbers(part.events),
             first_choices=log.first_choices[part.events] if is_successive(log.context) else None,

@@ -44,6 +44,7 @@ from fastgaum.logs.columns import MOST_NUMBER
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TEST, TRAIN, Column, Of, SessionLog, SplitName
 from fastgaum.metrics.intervals import paired_difference, ratio
+from fastgaum.metrics.precision import AnyInts
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.splits import Progress
 from fastgaum.reports.permutation import draw_users, percentile_interval
@@ -54,7 +55,6 @@ MOST_ITEMS = 50
 MOST_CANDIDATES = 1 << 27
 """of all displays together, each with the displays before it in its session"""
 
-AnyInts = npt.NDArray[np.integer]
 Change = Callable[[Float64Array], Any]
 """new numbers of a field, (n,) or one for all, from the old ones, (n,)"""
 
