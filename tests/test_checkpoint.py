@@ -221,7 +221,7 @@ def test_a_file_replaced_while_it_is_read_is_whole(tmp_path: Path) -> None:
 def test_deep_and_long_headers_are_refused(tmp_path: Path) -> None:
     deep = '{"format":"fastgaum-test-1","state":{"a":' + "[" * 5000 + "]" * 5000 + "}}"
     save_file({}, tmp_path / "file", {"fastgaum": deep})
-    with pytest.raises(CheckpointError, match="nested too deeply"):
+    with pytest.raises(CheckpointError, match=r"nested too deeply|is damaged"):
         load_state(tmp_path / "file", FORMAT, "cure", State)
     with pytest.raises(CheckpointError, match="No such file"):
         load_state(tmp_path / "absent", FORMAT, "cure", State)

@@ -15,7 +15,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -273,11 +273,11 @@ class _Search:
         verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)
         try:
-            study = self._study(file)
-            while (n_ended := len(ended := _ended(study))) < n_trials:
-                study.optimize(self._loss, n_trials=1)
-                if on_trial is not None:
-                    on_trial(n_ended + 1, _tuned(_ended(study)[-1]))
+            with self._study(file) as study:
+                while (n_ended := len(ended := _ended(study))) < n_trials:
+                    study.optimize(self._loss, n_trials=1)
+                    if on_trial is not None:
+                        on_trial(n_ended + 1, _tuned(_ended(study)[-1]))
         except StorageInternalError as error:
             cause = error.__cause__ or error
             raise OutputError(
@@ -297,8 +297,10 @@ class _Search:
         found = Tuning(tuned, trials, default, best, self.held_out_difference(tuned))
         return dataclasses.replace(found, config=self.base) if found.default_stands else found
 
-    def _study(self, file: Path) -> Study:
-        """The study of the file, or a new one; its first trials are the default's.
+    @contextmanager
+    def _study(self, file: Path) -> Iterator[Study]:
+        """The study of the file, or a new one; its first trials are the default's. At the end its
+        connections are closed.
 
         Raises:
             CheckpointError: the file is damaged, or holds another search.
@@ -312,38 +314,43 @@ class _Search:
         of_settings = {name: config.to_mapping() for name, config in self.settings.items()}
         facts = [self.log.fingerprint, self.base.to_mapping(), of_settings, self.keys]
         told = json.dumps(facts, sort_keys=True)
-        with _damage_named(file):
-            # a path may hold what a URL cannot: the address names nothing
-            creator = {"creator": lambda: sqlite3.connect(file)}
-            study = create_study(
-                study_name="fastgaum tune",
-                storage=RDBStorage("sqlite:///trials", engine_kwargs=creator),
-                pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=5),
-                load_if_exists=True,
-            )
-            if not study.trials:
-                study.set_user_attr("search", told)
-            of_file = study.user_attrs.get("search")
-            for trial in study.get_trials(states=[TrialState.RUNNING]):
-                # its process was killed
-                study.tell(trial.number, state=TrialState.FAIL)
-            # a stream of its own: one of the same seed would draw the same first values again
-            study.sampler = TPESampler(seed=self.base.seed + len(study.trials))
-            there = study.get_trials(
-                states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING]
-            )
-            asked = {one.user_attrs.get("default") for one in there}
-            for name in self.settings:
-                if name not in asked:
-                    values = {"setting": name, **self.values_of(name)}
-                    study.enqueue_trial(values, user_attrs={"default": name})
-        if of_file != told:
-            raise CheckpointError(
-                f"'{file}' holds the trials of another search (another log, another way to read "
-                "it, or other settings): give that search's options to go on with it, name "
-                "another output, or begin anew (--overwrite)"
-            )
-        return study
+        with ExitStack() as connections, ExitStack() as sessions:
+            with _damage_named(file):
+                # a path may hold what a URL cannot: the address names nothing
+                creator = {
+                    "creator": lambda: connections.enter_context(closing(sqlite3.connect(file)))
+                }
+                storage = RDBStorage("sqlite:///trials", engine_kwargs=creator)
+                sessions.callback(storage.remove_session)
+                study = create_study(
+                    study_name="fastgaum tune",
+                    storage=storage,
+                    pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=5),
+                    load_if_exists=True,
+                )
+                if not study.trials:
+                    study.set_user_attr("search", told)
+                of_file = study.user_attrs.get("search")
+                for trial in study.get_trials(states=[TrialState.RUNNING]):
+                    # its process was killed
+                    study.tell(trial.number, state=TrialState.FAIL)
+                # a stream of its own: one of the same seed would draw the same first values again
+                study.sampler = TPESampler(seed=self.base.seed + len(study.trials))
+                there = study.get_trials(
+                    states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING]
+                )
+                asked = {one.user_attrs.get("default") for one in there}
+                for name in self.settings:
+                    if name not in asked:
+                        values = {"setting": name, **self.values_of(name)}
+                        study.enqueue_trial(values, user_attrs={"default": name})
+            if of_file != told:
+                raise CheckpointError(
+                    f"'{file}' holds the trials of another search (another log, another way to "
+                    "read it, or other settings): give that search's options to go on with it, "
+                    "name another output, or begin anew (--overwrite)"
+                )
+            yield study
 
     def _loss(self, trial: Trial) -> float:
         """The least validation loss of a trial's fit; infinite where it diverges."""
