@@ -1,11 +1,9 @@
 """Reading actions: a table of what users did between displays, and the past of a user in a column
 of the log.
 
-A table has a row for each action: the session or the user, the item, and if they are known the
-action and its time. A row of lists, as EB-NeRD's history.parquet has one for each user, is one row
-for each entry. An action is told before the event that follows it: the first event of its session,
-or of any session of its user, with a later time. An event of the very same time comes first, so
-that the click which a table repeats is never told before its own event. Without times, actions come
+A table has a row for each action: the session or the user, the item and, if known, the action and
+its time; or lists of these. An action is told before the first later event of its session, or of
+any session of its user; an event of the very same time comes first. Without times, actions come
 before the first event of each session."""
 
 from __future__ import annotations
@@ -42,9 +40,8 @@ NAMES = {
     "time": (*ROLE_NAMES["event"], "impression_time_fixed"),
     "action": ("action", "action_type", "event_type", "behavior", "kind", "type"),
 }
-"""accepted column names of each role in a table of actions, the preferred one first"""
+"""accepted column names of each role, the preferred one first"""
 _AT_ONCE = 1 << 18
-"""lists whose items are made distinct at once"""
 
 
 @dataclass(frozen=True)
@@ -55,12 +52,12 @@ class ActionTable:
     of_users: bool
     """whether its actions belong to users, not to sessions"""
     rows: pl.DataFrame
-    """owner, item, kind (text) and, if they are known, time; in the order of the file"""
+    """owner, item, kind and, if known, time; in the order of the file"""
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], schema: LogSchema) -> ActionTable:
         """Read a table in any format that `read_log` takes; the log's own names of columns go
-        before those of NAMES.
+        before NAMES.
 
         Raises LogFormatError for a missing column or value, lists of one row that differ in length,
         and times that are neither numbers nor times."""
@@ -110,8 +107,7 @@ class ActionTable:
         return cls(path, owner == "user", pl.DataFrame([v.alias(k) for k, v in rows.items()]))
 
     def require_some(self, left_out: int, session: str) -> None:
-        """Raise LogFormatError if all actions of the table were left out; session: one of the
-        log's."""
+        """Raise LogFormatError if all actions of the table were left out."""
         if left_out == self.rows.height:
             owner = "user" if self.of_users else "session"
             raise LogFormatError(
@@ -152,11 +148,8 @@ class ActionTable:
 
 
 def past_column(column: pl.Series) -> pl.Series:
-    """The items of users' pasts as lists of text, without gaps.
-
-    Raises:
-        LogFormatError: they are no ids.
-    """
+    """The items of users' pasts as lists of text, without gaps. Raises LogFormatError if they are
+    no ids."""
     lists = as_list(column)
     flat = ids_as_text(lists.explode().alias(column.name), "past item")
     if isinstance(lists.dtype, pl.List) and lists.dtype.inner.is_float():
@@ -170,8 +163,7 @@ def past_column(column: pl.Series) -> pl.Series:
 def with_acted_items(
     items: CodedIds, pasts: pl.Series | None, table: ActionTable | None
 ) -> CodedIds:
-    """The items of a log by texts that hold those of its actions too: of all pasts, and of the
-    whole table."""
+    """The items of a log by texts that hold those of its actions too."""
     if pasts is None and table is None:
         return items
     known = [items.texts]
@@ -193,10 +185,10 @@ def pack_actions(
     table: ActionTable | None,
     has_times: bool,
 ) -> Actions | None:
-    """The actions of a log; None where none are asked for. Raises as `ActionTable.rows_of`.
+    """The actions of a log, if any are asked for. Raises as `ActionTable.rows_of`.
 
     events: session, user, order and row of each, sorted by session and order; pasts: the past of
-    each row, as `past_column` gives it; None: not asked for."""
+    each row, as `past_column` gives it."""
     if pasts is None and table is None:
         return None
     kinds = {PAST} if pasts is not None else set()
@@ -224,8 +216,7 @@ def pack_actions(
 
 
 def check_saved_actions(options: ReadOptions, actions: Actions | None) -> None:
-    """Raise LogFormatError unless a log that was saved with these actions may be what the options
-    ask for."""
+    """Raise LogFormatError unless a saved log has the actions that the options ask for."""
     kinds = [] if actions is None else actions.kind_names.to_list()
     for asked, saved in ((options.past, PAST in kinds), (options.actions, set(kinds) - {PAST})):
         if asked and not saved:
@@ -236,7 +227,6 @@ def check_saved_actions(options: ReadOptions, actions: Actions | None) -> None:
 
 
 def _one_by_one(frame: pl.DataFrame, lists: Sequence[str]) -> pl.DataFrame:
-    """A row for each entry of the columns that hold lists."""
     frame = frame.with_columns(as_list(frame[name]) for name in lists)
     lengths = [frame[name].list.len().fill_null(0) for name in lists]
     row = next((i for n in lengths for i in (n != lengths[0]).arg_true()), None)
@@ -261,8 +251,7 @@ def _times(column: pl.Series) -> pl.Series:
 
 
 def _comparable(order: pl.Series, time: pl.Series, path: Path, has_times: bool) -> list[pl.Series]:
-    """Orders of events and times of actions as one type, both called `order`; times in
-    microseconds of UTC."""
+    """Orders of events and times of actions as one type, both called `order`."""
     found = []
     kinds = []
     for one in (order, time):

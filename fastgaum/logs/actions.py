@@ -1,8 +1,7 @@
-"""What users did between displays: views, carts, plays; and what they had done before the log.
+"""What users did between displays, and had done before the log: views, carts, plays.
 
 An action is told to the user's history before the event that follows it. It has no display and no
-choice, and nothing is learned from it as a choice: the counts of an item's displays and choices do
-not know it."""
+choice, and no count knows it."""
 
 from __future__ import annotations
 
@@ -17,25 +16,23 @@ Codes = npt.NDArray[np.int32]
 PAST = "past"
 """kind of the items that `ReadOptions.past` names"""
 ACTED = "acted"
-"""kind of all actions of a table that does not say it"""
+"""kind of all actions of a table without kinds"""
 
 
 @dataclass(frozen=True)
 class Actions:
-    """The actions of a log, those before an event one after the other in their order."""
+    """The actions of a log, those before an event in their order."""
 
     offsets: Codes
-    """start of each event's actions, those since the session's event before it; shape (n_events +
-    1,)"""
+    """start of the actions before each event, shape (n_events + 1,)"""
     items: Codes
-    """item code of each action; the log need not display the item; shape (n_actions,)"""
+    """item code of each action, shape (n_actions,)"""
     kinds: Codes
     """what was done, a row of `kind_names`, shape (n_actions,)"""
     kind_names: pl.Series
     """kinds of actions as text, sorted"""
     left_out: int = 0
-    """actions that were read and that no event follows: of sessions that the log does not have, or
-    after a session's last event"""
+    """actions that were read and that no event follows"""
 
     @property
     def n_actions(self) -> int:
@@ -50,7 +47,7 @@ class Actions:
         return ", ".join(f"{n:,} {name}" for n, name in named)
 
     def picked(self, offsets: Codes, at: Codes) -> Actions:
-        """The actions of some events; at: which they are, offsets: the start of each event's."""
+        """The actions `at`, of events that begin at `offsets`."""
         return dataclasses.replace(
             self, offsets=offsets, items=self.items[at], kinds=self.kinds[at]
         )

@@ -2,12 +2,10 @@
 why.
 
 A rule is scored by prec@1 on the events with a choice and more than one candidate, ties by exact
-expectation, and compared with the exact random floor, the mean of 1/n. The null hypothesis is the
-floor's own: the choice is uniform in its display set, whatever the rule says. Under it a rule whose
-best score is shared by t of n candidates earns 1/t with probability t/n, so the distribution of the
-sum is known (`audit_rules.tail_probability`). Two things make the verdict careful. Where a user's
-events resemble one another, the excess over the floor is shrunk (`audit_rules.excess_test`). And
-p-values are adjusted by Holm's step-down method over all rules tried on the log, so that a log
+expectation, and compared with the random floor, the mean of 1/n. Under the null the choice is
+uniform in its display set: a rule whose best score is shared by t of n candidates earns 1/t with
+probability t/n (`audit_rules.tail_probability`). Where a user's events resemble one another, the
+excess is shrunk (`audit_rules.excess_test`). p-values are adjusted by Holm over all rules: a log
 without any trap is flagged at most 5 % of the time."""
 
 from __future__ import annotations
@@ -54,15 +52,12 @@ class Finding:
     floor: float
     """prec@1 of a random order on the same events"""
     interval: tuple[float, float]
-    """95 % interval of prec_at_1 on these display sets, its standard error clustered by user"""
+    """95 % interval of prec_at_1, clustered by user"""
     p: float
-    """probability of scoring as high by chance, adjusted for all rules tried; 1 if not above the
-    floor"""
+    """probability of scoring as high by chance, adjusted; 1 if not above the floor"""
     flagged: bool
-    """whether the rule beats the floor by more than chance"""
     test_prec_at_1: float | None
-    """on all test events, single candidates included: comparable with a table of models; None
-    without test events"""
+    """on all test events, single candidates included; None without any"""
     test_floor: float | None
     action: str
     """what the loader does about it"""
@@ -77,21 +72,19 @@ class AuditReport:
     n_users: int
     n_events: int
     n_rule_events: int
-    """events with a choice among several candidates, on which rules are scored"""
+    """events with a choice among several candidates"""
     findings: tuple[Finding, ...]
     facts: tuple[Fact, ...]
     has_rows: bool
-    """whether the raw rows were at hand; without them order and repeats were not looked at"""
+    """whether the raw rows were at hand"""
     context: tuple[ContextField, ...] = ()
-    """the fields of the events, and what they hold"""
     vectors: tuple[tuple[str, int], ...] = ()
-    """columns of vectors of the items, and how many numbers each has"""
+    """columns of vectors of the items, and their lengths"""
     n_actions: int = 0
-    """what users did between displays, counted apart"""
     not_read: tuple[str, ...] = ()
-    """columns of the log that play no role and were not named as fields"""
+    """columns that play no role and are no fields"""
     dependence: DisplayDependence | None = None
-    """whether displays depend on what users clicked; None where nothing can be said"""
+    """None where nothing can be said"""
 
     def __repr__(self) -> str:
         rules = ", ".join(f.rule for f in self.flagged) or "none"
@@ -106,7 +99,7 @@ class AuditReport:
         return tuple(finding for finding in self.findings if finding.flagged)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; NaN, where nothing can be counted, is None."""
+        """Plain values for JSON; NaN is None."""
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return plain
 
@@ -159,10 +152,9 @@ def audit(
     level: float = 0.05,
     progress: Callable[[int, int], None] | None = None,
 ) -> AuditReport:
-    """Audit a log, with the raw rows it was read from (`read.raw_rows`) for what packing
-    drops.
+    """Audit a log, with the raw rows it was read from (`read.raw_rows`) for what packing drops.
 
-    `level` bounds the probability that a log without a trap has any rule flagged. `progress` is
+    level: bounds the probability that a log without a trap has any rule flagged; progress: is
     called with events done and events in all. Raises LogFormatError if the raw rows belong to
     another log, ConfigError for what is no log and a level that is no probability."""
     require_log(log)
@@ -203,7 +195,6 @@ def audit(
 
 
 def _score(rule: AuditRule) -> Finding:
-    """A rule's score on its own display sets; `p` is not adjusted yet."""
     sets = rule.sets
     sizes, clicked = np.diff(sets.offsets), sets.choices >= 0
     ties, is_best = np.empty(len(sizes), np.int32), np.empty(len(sizes), np.bool_)

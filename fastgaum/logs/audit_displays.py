@@ -1,11 +1,9 @@
 """Whether a log's displays depend on what its users clicked: one number, one p.
 
-A display that was drawn without regard to the user shows the item that the user clicked last no
-more often than it shows that item to everybody else. A recommender that answers to clicks does
-otherwise. So of each event after a click in its session it is counted whether it displays the item
-clicked last, less the chance of that: the item's share of the places of all other users' displays,
-times the places of this one. Leaving the own user out makes the difference 0 on average, also
-where few users are known: the display that was clicked is the user's own."""
+A display drawn without regard to the user shows the item clicked last no more often than it shows
+that item to everybody else. Of each event after a click in its session it is counted whether it
+displays the item clicked last, less the chance of that: the item's share of the places of all other
+users' displays, times the places of this one."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.log import SessionLog
 
 LEAST_P = 0.01
-"""displays depend on clicks where p is lower: one log in a hundred of others is taken for one"""
+"""displays depend on clicks where p is lower"""
 MARKS = 1 << 24
 
 
@@ -37,7 +35,7 @@ class DisplayDependence:
     """the difference in standard errors, clustered by user and at least those of independent
     events"""
     p: float
-    """probability of a z as far from 0 where displays do not depend on the user"""
+    """two-sided"""
 
     @property
     def found(self) -> bool:
@@ -56,9 +54,8 @@ class DisplayDependence:
 
 
 def display_dependence(log: SessionLog) -> DisplayDependence | None:
-    """Whether the displays of a log depend on clicks; None with fewer than two users, where chance
-    leaves nothing open, and for successive choices of one display, which are no displays of their
-    own."""
+    """Whether the displays of a log depend on clicks; None with fewer than two users, and for
+    successive choices of one display."""
     if log.n_events == 0 or is_successive(log.context):
         return None
     # events after a click in their session, and the item clicked last
@@ -95,8 +92,7 @@ def display_dependence(log: SessionLog) -> DisplayDependence | None:
 
 
 def _count_own(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Count how often each wanted key is among the keys, at least once, shape of `wanted`: a table
-    of marks leaves out nearly all that are not wanted, before the rest is sorted."""
+    """Count how often each wanted key is among the keys, shape of `wanted`."""
     marked = np.zeros(MARKS, np.bool_)
     marked[wanted % MARKS] = True
     found, counts = np.unique(keys[marked[keys % MARKS]], return_counts=True)

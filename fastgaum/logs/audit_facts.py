@@ -25,7 +25,7 @@ from fastgaum.logs.hashes import Hashes, mix_hashes
 from fastgaum.logs.log import TEST, TRAIN, SessionLog
 
 FIXED, FEWEST = 0.99, 20
-"""share of the choices that a field must tell, and how many of them, before it is flagged"""
+"""share of the choices that a field must tell, and how many, to be flagged"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ def _flagged(name: str, n_true: int, n: int, found: bool, action: str) -> Fact:
 
 
 def facts_of_reading(clicks: ClickFacts, actions: Actions | None) -> Iterator[Fact]:
-    """Count several clicks, clicks outside a display and actions by how reading took them; nothing
-    where these were errors or are not logged."""
+    """Count several clicks, clicks outside a display and actions by how reading took them."""
     several = {
         "first": f"the first counts, {clicks.ignored} later clicks are ignored",
         "each": "each click is a choice event, of what is left of the display",
@@ -140,8 +139,7 @@ def facts_of_log(log: SessionLog) -> Iterator[Fact]:
 
 
 def facts_of_leaks(log: SessionLog) -> Iterator[Fact]:
-    """Count users on both sides of the split, copied sessions, and choices that a field tells; each
-    leak that is found is flagged."""
+    """Count users on both sides of the split, copied sessions, and choices that a field tells."""
     of_train, of_test = log.split == TRAIN, log.split == TEST
     users = np.unique(log.users[of_test])
     n_both = int(np.isin(users, log.users[of_train]).sum())
@@ -188,8 +186,7 @@ def _hash_contents(log: SessionLog) -> Hashes:
 
 
 def _fixed(name: str, counts: pl.DataFrame) -> Fact:
-    """Choices whose item is that of most choices under the same value of a field; counts: how often
-    each item is chosen under each value."""
+    """Choices of the item that is usual under their value of a field."""
     by_value = counts.group_by("value").agg(n=pl.col("len").sum(), most=pl.col("len").max())
     several = by_value.filter(pl.col("n") > 1)
     n, most = int(several["n"].sum()), int(several["most"].sum())

@@ -1,10 +1,8 @@
 """The simple rules that an audit tries on a log, and what chance alone would score.
 
-Each rule ranks candidates without looking at the choice. Order, repeated rows and the numbering of
-items are gone from a packed log on purpose, so the rules about them need the raw rows, in the
-order of the file (`read.raw_rows`), folded to candidates. Rules about ids, earlier displays and
-fields need only the packed log. Chance is the null distribution of a rule's hits, and their
-interval by user."""
+A rule ranks candidates without looking at the choice. Rules about order, repeated rows and the
+numbering of items need the raw rows (`read.raw_rows`), folded to candidates; the others need only
+the packed log."""
 
 from __future__ import annotations
 
@@ -41,7 +39,7 @@ FIELD = (
     "leave it out"
 )
 EARLIER_DISPLAYS = "fewest displays earlier in the session"
-"""the rule that finds the trace of displays made up around a choice"""
+"""finds the trace of displays made up around a choice"""
 KNOWN_BEFORE = (
     "known before the choice, bags count it: in displays that were simulated it is the trace of "
     "their rule"
@@ -75,14 +73,13 @@ class AuditRule:
     """makes the score of each candidate, shape (n_candidates,)"""
     sets: DisplaySets
     action: str
-    """what the loader does about a log in which the rule works"""
+    """what the loader does where the rule works"""
 
 
 def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
     """Fold the raw rows of a log to candidates in the order of their first rows: their display
-    sets, and of each candidate its event, item, first_row and last_row; how many rows it has, the
-    click's own included; views, its rows without a click or the sum of the log's own view counts;
-    whether it was chosen; and appearance, the first row of its item.
+    sets, and of each candidate event, item, first_row, last_row, rows, views, chosen and appearance
+    (the first row of its item).
 
     Raises LogFormatError where `log` was not made of these rows."""
     if not isinstance(raw, Rows):
@@ -117,14 +114,13 @@ def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
 
 
 def counts_views(candidates: pl.DataFrame) -> bool:
-    """Whether view counts of folded rows say anything: in a log of one row per candidate the chosen
-    one never has a view row."""
+    """Whether view counts say anything: with one row per candidate the chosen one never has a
+    view."""
     return bool(candidates.select(pl.max_horizontal("rows", "views").max() > 1).item())
 
 
 def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> list[AuditRule]:
-    """Rules about the order of rows, their number, and the numbering of items by appearance, of
-    folded rows."""
+    """Rules about the order of rows, their number, and the numbering of items by appearance."""
     order, views = ORDER_KEPT if ordered else ORDER_DROPPED, counts_views(candidates)
 
     def rule(name: str, column: str, sign: float, action: str) -> AuditRule:
@@ -146,8 +142,7 @@ def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool)
 
 
 def rules_of_log(log: SessionLog) -> list[AuditRule]:
-    """Rules about item ids and each declared field alone, in both directions, and displays earlier
-    in the session."""
+    """Rules about item ids and declared fields, in both directions, and earlier displays."""
     sessions, items, actions = log.session_of_event, log.items, log.actions
     sets = DisplaySets(
         log.display_offsets, log.choices, log.users[sessions], log.split[sessions] == TEST
@@ -177,8 +172,8 @@ def rules_of_log(log: SessionLog) -> list[AuditRule]:
 
 
 def latest_actions(log: SessionLog, actions: Actions) -> Float64Array:
-    """Number of the latest action on each candidate's item between its event and the one before,
-    from 1, and 0 where there is none; shape (n_candidates,)."""
+    """Number of the latest action on each candidate's item since the event before, from 1; 0: none;
+    shape (n_candidates,)."""
     event = np.repeat(np.arange(log.n_events, dtype=np.int32), np.diff(actions.offsets))
     number = np.arange(1, len(event) + 1) - actions.offsets[event]
     acted = pl.DataFrame({"event": event, "item": actions.items, "number": number})
@@ -214,13 +209,12 @@ def excess_test(
     hits: Float64Array, ties: IntArray, sizes: IntArray, users: IntArray
 ) -> tuple[tuple[float, float], float]:
     """The 95 % interval of the mean of a rule's hits, within [0, 1], and the probability under the
-    null of hits as many or more, 1 if they are not above the floor; each shape (n_events,).
+    null of as many hits or more, 1 if they are not above the floor; each shape (n_events,).
 
     A hit is 1/t or 0, t of n candidates sharing the best score; the excess is the hit less 1/n. The
-    display sets are taken as given. The interval's standard error is clustered by user; a single
-    user says nothing of others: it is then all of [0, 1]. The null's events are independent. Should
-    those of one user resemble one another, the variance of the sum grows by the design effect, sum
-    over users of (their sum)² / sum over events of squares: the excess is shrunk by its root."""
+    interval is clustered by user, all of [0, 1] for a single one. Where events of a user resemble
+    one another, the excess is shrunk by the root of the design effect: sum over users of (their
+    sum)² / sum over events of squares."""
     n = len(hits)
     if not n:
         return (math.nan, math.nan), 1.0
@@ -285,11 +279,8 @@ def tail_probability(
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted by Holm's rule, in the same order; NaN stays NaN and does not count.
 
-    A rule that does not beat its null hypothesis (p = 1) counts as a test too.
-
     >>> holm([0.01, 0.04, 0.03, float("nan")])
-    [0.03, 0.06, 0.06, nan]
-    """
+    [0.03, 0.06, 0.06, nan]"""
     values = np.asarray(p_values, np.float64)
     order = np.argsort(values, kind="stable")  # NaN comes last
     left = np.arange(np.isfinite(values).sum(), 0, -1)

@@ -1,5 +1,4 @@
-"""What reading does with several clicks on one display, and with clicks on items that were not
-displayed."""
+"""How a log's several clicks on one display, and clicks on items not displayed, are read."""
 
 from __future__ import annotations
 
@@ -13,28 +12,24 @@ from fastgaum.errors import ConfigError
 ClickRule = Literal["error", "first", "each"]
 OutsideRule = Literal["error", "none", "append", "drop"]
 CLICKS_SO_FAR = "clicks_so_far"
-"""the context field of successive choices: earlier clicks on the same display"""
+"""context field of successive choices: earlier clicks on the display"""
 
 
 @dataclass(frozen=True)
 class ClickFacts:
-    """Several clicks on a display, and clicks on items that it did not display, as reading a log
-    took them; counts are of the whole log."""
+    """How a log's several clicks and clicks outside a display were read, counted over the log."""
 
     clicks: ClickRule = "error"
-    """the rule of several clicks"""
     outside: OutsideRule = "error"
-    """the rule of items that were not displayed"""
     displays: int = 0
-    """displays that were read, dropped ones included; 0: nothing is known"""
+    """displays that were read, dropped ones included; 0: unknown"""
     several: int = 0
-    """displays with clicks on several of their items"""
+    """displays with several clicks"""
     ignored: int = 0
     """clicks after a display's first that do not count"""
     outside_displays: int = 0
-    """displays with a click on an item that was not displayed"""
+    """displays with a click on an item not displayed"""
     outside_clicks: int = 0
-    """such clicks"""
 
     def plus(self, other: ClickFacts) -> ClickFacts:
         """The facts of two parts of a log that was read by the same rules."""
@@ -58,8 +53,8 @@ def is_successive(fields: Container[str]) -> bool:
 
 
 def refuse_successive(fields: Container[str], what: str) -> None:
-    """Raise ConfigError for a log or a model of successive choices; `what` says who asks for one
-    choice of each display, as a subject and its verb."""
+    """Raise ConfigError for a log or a model of successive choices; `what`: a subject and its
+    verb."""
     if is_successive(fields):
         raise ConfigError(
             f"{what} one choice of each display, and the log was read with --clicks each, by which "

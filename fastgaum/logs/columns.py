@@ -1,5 +1,5 @@
-"""Columns of a log, each turned into the one type that folding needs, or refused with the row at
-fault named."""
+"""Columns of a log, each turned into the type that folding needs, or refused with the row at
+fault."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ SPLIT_CODES: dict[str, int] = {
     **dict.fromkeys(("1", "validation", "valid", "val", "dev"), 1),
     **dict.fromkeys(("2", "test", "tst"), 2),
 }
-"""accepted values of a split column, matched without regard to case"""
+"""accepted values of a split column, without regard to case"""
 
 FLAGS = {"0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True}
-"""accepted values of a chosen column in a long log, matched without regard to case"""
+"""accepted values of a chosen column in a long log"""
 
 MOST_NUMBER = 1e30
-"""largest size of a field's numbers: sums over a display set of any width, and over a log, stay
-finite in float32"""
+"""largest size of a field's numbers: sums over a log stay finite in float32"""
 
 REFUSED = "\x1f"
-"""what a public log's layout puts before the text of a click that its file does not say; no id
-begins so"""
+"""stands before the text of a click that its file does not say; no id begins so"""
 
 Where = Callable[[int], str]
 """names the place of row i in a message: `row 17`, `event 3 of session 'u3'`"""
@@ -40,16 +38,14 @@ Where = Callable[[int], str]
 
 @dataclass(frozen=True)
 class CodedIds:
-    """A column of ids as codes of their sorted texts: few texts are made, however long the column.
+    """A column of ids as codes of their sorted texts.
 
     >>> CodedIds.of(pl.Series([10, 9, None, 10]), "item").codes.tolist()
-    [0, 1, -1, 0]
-    """
+    [0, 1, -1, 0]"""
 
     codes: IntArray
     """code of each id, -1 for a gap, shape (n,)"""
     texts: pl.Series
-    """the text of each code"""
 
     @classmethod
     def of(cls, column: pl.Series, role: str) -> CodedIds:
@@ -70,11 +66,7 @@ class CodedIds:
 
 
 def show(value: object) -> str:
-    """Return a value as a message shows it: text in quotes, anything else bare.
-
-    >>> show("u3"), show(17)
-    ("'u3'", '17')
-    """
+    """Return a value as a message shows it: text in quotes, anything else bare."""
     return repr(value) if isinstance(value, str) else str(value)
 
 
@@ -84,7 +76,7 @@ def row_number(index: int) -> str:
 
 
 def first_true(mask: pl.Series | npt.NDArray[np.bool_]) -> int | None:
-    """Index of the first true entry, or None."""
+    """Index of the first true entry, if any."""
     array = mask.to_numpy() if isinstance(mask, pl.Series) else mask
     return int(array.argmax()) if array.any() else None
 
@@ -93,8 +85,7 @@ def of_several(wrong: pl.Series) -> str:
     """Return how many rows share a fault, and the first of them; empty for one row.
 
     >>> of_several(pl.Series([False, True, True]))
-    ' (one of 2 such rows: 2, 3)'
-    """
+    ' (one of 2 such rows: 2, 3)'"""
     rows = wrong.fill_null(value=False).arg_true()
     if len(rows) < 2:
         return ""
@@ -103,12 +94,11 @@ def of_several(wrong: pl.Series) -> str:
 
 
 def ids_as_text(column: pl.Series, role: str) -> pl.Series:
-    """Ids as text: whole numbers by their decimal digits, text as it stands; NaN and empty text
-    become null.
+    """Ids as text: whole numbers, floats of whole numbers too, by their digits; NaN and empty text
+    are null.
 
-    A float or decimal column of whole numbers is what other tools make of an integer column with
-    gaps, so 12.0 reads as '12'. Raises LogFormatError for a type that is no id (list, struct,
-    bytes), and for floats so large that several ids are one number."""
+    Raises LogFormatError for a type that is no id (list, struct, bytes), and for floats so large
+    that several ids are one number."""
     dtype = column.dtype
     if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object | pl.Duration):
         raise LogFormatError(
@@ -151,7 +141,7 @@ def require_filled(column: pl.Series, role: str, name: str, where: Where = row_n
 
 
 def filled_ids(column: pl.Series, role: str, called: str = "") -> pl.Series:
-    """Ids as text. Raises LogFormatError as `ids_as_text`, and for a gap of what is `called` so."""
+    """Ids as text. Raises LogFormatError as `ids_as_text`, and for a gap."""
     ids = ids_as_text(column, role)
     require_filled(ids, called or role, column.name)
     return ids
@@ -174,8 +164,7 @@ def refuse_at(column: pl.Series, wrong: pl.Series, rule: str) -> None:
 
 
 def parse_flags(column: pl.Series) -> pl.Series:
-    """A long log's chosen column as booleans. Raises LogFormatError for a value other than 0 or
-    1."""
+    """A long log's chosen column as booleans. Raises LogFormatError."""
     if column.dtype == pl.Boolean and not column.null_count():
         return column
     if column.dtype.is_numeric() or column.dtype == pl.String:
@@ -187,8 +176,7 @@ def parse_flags(column: pl.Series) -> pl.Series:
 
 
 def parse_split(column: pl.Series) -> pl.Series:
-    """A split column as 0 train, 1 validation, 2 test (Int8). Raises LogFormatError for any other
-    value."""
+    """A split column as 0 train, 1 validation, 2 test (Int8). Raises LogFormatError."""
     if column.dtype.is_float() or column.dtype.is_decimal():
         column = ids_as_text(column, "split")
     rule = "one of 0, 1, 2, train, validation, test is required"
@@ -264,9 +252,9 @@ def encode_column(
 def context_column(column: pl.Series, untyped: bool) -> pl.Series:
     """A column of one value per event as text, its categories, or as numbers.
 
-    Whole numbers are ids, as an item's are; decimal numbers and booleans are numbers. An `untyped`
-    column (csv) is numbers if every filled value is one and some are not whole. Raises
-    LogFormatError for a type of neither kind."""
+    Whole numbers are ids; decimal numbers and booleans are numbers. An `untyped` column (csv) is
+    numbers if every filled value is one and some are not whole. Raises LogFormatError for a type of
+    neither kind."""
     dtype = column.dtype
     if untyped and dtype == pl.String:
         column = with_points(column)

@@ -1,15 +1,11 @@
-"""The context of events: what a log knows of an event beside its candidates, a field of its own
-or of its user; and what it is found to hold: numbers, categories, or items of the log.
+"""The context of events, of their own or of their user, and what it is found to hold: numbers,
+categories, or items of the log.
 
-A field's values may be ids of the log's items: the page where a display was shown, the item that a
-search started from. Ids alone do not say so: numbers that were made anonymous one by one are ids of
-items by accident. A field is taken to hold items where both are true of the training events:
+A field holds items where both are true of the training events:
 
 - at least 90 % of its values are ids of the log's items;
-- its values are displayed in their own session far more often than chance. Chance is the share of
-  the training items that the session displays; the lift (observed - chance) / (1 - chance) is at
-  least .1.
-"""
+- its values are displayed in their own session far more often than chance, which is the share of
+the training items that the session displays: (observed - chance) / (1 - chance) is at least .1."""
 
 from __future__ import annotations
 
@@ -27,15 +23,14 @@ from fastgaum.logs.vocabulary import Vocabulary
 
 Holds = Literal["numbers", "categories", "items"]
 MOST_OTHERS = 0.1
-"""share of a field's training values that may be no item's id where it holds items"""
+"""share of training values that may be no item's id"""
 LEAST_LIFT = 0.1
-"""by how much its values must be displayed in their own sessions beyond chance"""
+"""of values displayed in their own sessions, beyond chance"""
 
 
 _HOURS = pl.Series("", sorted(str(hour) for hour in range(24)))
 _DAYS = pl.Series("", ["Fri", "Mon", "Sat", "Sun", "Thu", "Tue", "Wed"])
 CATEGORIES_OF_TIME = {"hour": _HOURS, "day": _DAYS}
-"""values of the fields of time that are categories, whichever a log has"""
 
 
 def time_columns(
@@ -45,11 +40,10 @@ def time_columns(
 
     gap is log(1 + seconds) since the event before in its session, 0 for the first; of times that
     are numbers, of the number's own unit. hour and day are those of the clock as written: of text,
-    what stands before the offset from UTC; of a column with a zone, that zone's.
+    before the offset from UTC; of a column with a zone, that zone's.
 
-    events: session and order of each, those of a session in order, and the clock if order does not
-    show it; taken: names of other fields. Raises LogFormatError for a name of `taken`, and without
-    times."""
+    events: session and order of each, sorted, and the clock if order does not show it; taken: names
+    of other fields. Raises LogFormatError for a name of `taken`, and without times."""
     order, session = events["order"], events["session"].to_numpy()
     kind = order.dtype if has_times else pl.String()
     columns: dict[str, Column] = {}
@@ -88,15 +82,11 @@ class ContextField:
     name: str
     holds: Holds
     displayed: float | None = None
-    """share of the training events whose value the own session displays; None: the values are no
-    items' ids, or there are no training events"""
+    """share of the training events whose value the own session displays; None: no items' ids"""
     by_chance: float | None = None
-    """what that share would be by chance"""
     of_user: bool = False
-    """whether it is known of the user, and so the same in all events of a session"""
 
     def __str__(self) -> str:
-        """The field, what it holds, and why."""
         name = f"{self.name} of the user" if self.of_user else self.name
         if self.displayed is None or self.by_chance is None:
             return f"{name} ({self.holds})"
@@ -118,7 +108,7 @@ def context_of(log: SessionLog) -> tuple[ContextField, ...]:
 
 
 def _field_of(log: SessionLog, name: str, displayed: pl.Series) -> ContextField:
-    """A field; displayed: session · n_items + item of what training sessions display, each once."""
+    """displayed: session · n_items + item of what training sessions display, each once."""
     of_user = log.columns[name].of == "user"
     if log.columns[name].texts is None:
         return ContextField(name, "numbers", of_user=of_user)
@@ -139,8 +129,8 @@ def _field_of(log: SessionLog, name: str, displayed: pl.Series) -> ContextField:
 
 
 def item_of_codes(log: SessionLog, name: str) -> IntArray:
-    """Item code of each code of a field's values, -1 for one that is no item; the last entry is
-    that of code -1, a missing value."""
+    """Item code of each code of a field's values, -1 for no item; the last entry is that of code
+    -1."""
     return Vocabulary(log.item_ids).codes_from(Vocabulary(log.columns[name].categories))
 
 

@@ -1,4 +1,4 @@
-"""Packed logs, cut into some of their sessions and joined again."""
+"""Packed logs, cut into some of their sessions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastgaum.errors import LogFormatError
 from fastgaum.logs.log import SessionLog
 
 MAX_ROWS = 2**31 - 1
-"""offsets are int32, so a log holds at most this many candidates"""
+"""offsets are int32"""
 
 
 def check_size(n_rows: int) -> None:
@@ -25,16 +25,12 @@ def check_size(n_rows: int) -> None:
 
 
 def pick_rows(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the picked rows' own offsets, shape (n_rows + 1,), and the flat positions of their
-    entries.
+    """The picked rows' own offsets, shape (n_rows + 1,), and the positions of their entries. Raises
+    IndexError for a row that does not exist.
 
     >>> offsets, rows = np.array([0, 2, 3, 6], np.int32), np.array([2, 0], np.int32)
     >>> [part.tolist() for part in pick_rows(offsets, rows)]
-    [[0, 3, 5], [3, 4, 5, 0, 1]]
-
-    Raises:
-        IndexError: a row does not exist.
-    """
+    [[0, 3, 5], [3, 4, 5, 0, 1]]"""
     rows = np.asarray(rows, np.int32)
     if len(rows) and not (rows.min() >= 0 and rows.max() < len(offsets) - 1):
         raise IndexError(f"a row outside 0 … {len(offsets) - 2} was asked for")
@@ -46,11 +42,7 @@ def pick_rows(offsets: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def stable_order(keys: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """The order that sorts keys of at least 0, equal ones as they come, shape (n_keys,).
-
-    >>> stable_order(np.array([3, 1, 3, 0])).tolist()
-    [3, 1, 0, 2]
-    """
+    """The order that sorts keys of at least 0, equal ones as they come, shape (n_keys,)."""
     if (keys[1:] >= keys[:-1]).all():
         return np.arange(len(keys))
     bits = len(keys).bit_length()
@@ -64,11 +56,8 @@ def stable_order(keys: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
 
 
 def slice_sessions(log: SessionLog, rows: npt.ArrayLike) -> SessionLog:
-    """Return the log of the given sessions, in the given order; items, users and categories keep
-    their codes.
-
-    `rows` are rows of `log`, shape (n_rows,). Raises IndexError for a row that is not in the log.
-    """
+    """Return the log of the given sessions (rows of `log`), in the given order; items, users and
+    categories keep their codes. Raises IndexError for a row that is not in the log."""
     picked = np.asarray(rows)
     if len(picked) and picked.dtype.kind not in "iu":
         raise IndexError(

@@ -1,9 +1,8 @@
 """The order of events: numbers or times, also where a file holds them as text.
 
-Text orders events if all of it reads as numbers, or all of it as times with the year first. Text
-that reads as neither are names, and events keep the order of their rows. What lies between is
-refused: a name among numbers, a time without a date, a date whose day and month can be
-exchanged."""
+Text orders events if all of it reads as numbers, or all as times with the year first. Text that
+reads as neither are names, and events keep the order of their rows. What lies between is refused.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +15,9 @@ from fastgaum.logs.columns import refuse_rounded, show
 from fastgaum.logs.number_text import parse_numbers
 
 FEWEST_ORDERED = 0.1
-"""share of values that read as a number or a time above which the others are faults; a few of the
-random names that computers make look like numbers"""
+"""share of numbers and times above which other values are faults"""
 _DATE = r"^\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[T ]|$)|^\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}(?:[T ,]|$)"
-"""how a date begins"""
 _CLOCK = r"^\d{1,2}:\d{2}(?:\D|$)"
-"""how a time without a date begins"""
 _DAY_AND_MONTH = r"^(\d{1,2})[-/.](\d{1,2})[-/.]\d{4}(?:[T ]|$)"
 """a date that ends in the year"""
 _OFFSET = r"^(.*\d:\d.*?) ?(?:Z|[+-]\d\d(?::?\d\d)?)$"
@@ -29,10 +25,8 @@ _OFFSET = r"^(.*\d:\d.*?) ?(?:Z|[+-]\d\d(?::?\d\d)?)$"
 
 
 def parse_order(column: pl.Series) -> pl.Series | None:
-    """Event order as numbers or times, nulls kept; None if the column is text of neither kind.
-
-    Text is read as whole numbers, else numbers, else times, if every value allows it.
-    Raises LogFormatError for decimal numbers so large that neighbours are one number."""
+    """Event order as whole numbers, else numbers, else times, nulls kept; None for text of neither
+    kind. Raises LogFormatError for decimal numbers so large that neighbours are one number."""
     dtype = column.dtype
     if dtype.is_temporal():
         return column
@@ -56,8 +50,8 @@ def parse_order(column: pl.Series) -> pl.Series | None:
 
 
 def order_of(column: pl.Series) -> pl.Series | None:
-    """The same where the order counts. Raises LogFormatError where some of the text reads as
-    numbers or times and some does not, or the day and the month of a date can be exchanged."""
+    """The same where the order counts. Raises LogFormatError for text that reads as numbers or
+    times in part, and for dates whose day and month can be exchanged."""
     parsed = parse_order(column)
     if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
         text = column.cast(pl.String)
@@ -69,8 +63,8 @@ def order_of(column: pl.Series) -> pl.Series | None:
 
 
 def clock_of(column: pl.Series) -> pl.Series | None:
-    """The times of a column of text as the clock that it was written by showed them, without their
-    offsets from UTC; None where no value has one."""
+    """Times of text as their own clock showed them, without offsets from UTC; None where no value
+    has one."""
     if not isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
         return None
     text = column.cast(pl.String)
@@ -117,7 +111,6 @@ def _refuse_half_read(text: pl.Series) -> None:
 
 
 def _is_time(text: pl.Series) -> pl.Series:
-    """Whether each value reads as a time in the way of most."""
     try:
         return text.str.to_datetime(strict=False, time_zone="UTC").is_not_null()
     except pl.exceptions.PolarsError:

@@ -1,5 +1,4 @@
-"""From rows (one per displayed candidate) to a packed SessionLog, and back: duplicates are folded,
-order is dropped, views are counted, and all is checked."""
+"""From rows (one per displayed candidate) to a packed SessionLog, and back."""
 
 from __future__ import annotations
 
@@ -31,18 +30,15 @@ MAX_VIEWS = 2**16 - 1
 
 @dataclass(frozen=True)
 class Rows:
-    """A log of either layout, one row per displayed candidate, every column already of its final
-    type."""
+    """A log of either layout, one row per displayed candidate, every column of its final type."""
 
     events: pl.DataFrame
     """a line per event, in the order of their first rows: session (text), order (sortable, no
-    null), label (what messages and `event_ids` call the event), and, where the log has them, clock
-    (times as written, where that is not what order says), user (text), split (Int8) and past (lists
-    of items as text)"""
+    null), label and, where the log has them, clock (times as written), user (text), split (Int8)
+    and past (lists of items as text)"""
     event_of_row: IntArray
     """line of each row in `events`, shape (n_rows,)"""
     item: CodedIds
-    """each row's item"""
     chosen: BoolArray
     """whether the row is its event's choice, shape (n_rows,)"""
     fields: Mapping[str, pl.Series]
@@ -50,20 +46,19 @@ class Rows:
     untyped: bool = False
     """whether fields come from a format without types (csv)"""
     views: npt.NDArray[np.integer] | None = None
-    """how many views each row stands for, shape (n_rows,); None: one, and they mean something only
-    where an event repeats an item"""
+    """how many views each row stands for, shape (n_rows,); None: one, which counts only where an
+    event repeats an item"""
     context: Mapping[str, pl.Series] = field(default_factory=dict)
-    """columns of the events by name, text or numbers; as long as `events`"""
+    """columns of the events by name, as long as `events`"""
     has_times: bool = True
-    """whether order compares events of different sessions (a number or a time, not the order of
-    rows)"""
+    """whether order is a number or a time, not the order of rows"""
     click_order: pl.Series | None = None
-    """what sorts the clicks of an event, a number or time for each row, null where there is none;
-    None: the order of rows"""
+    """what sorts the clicks of an event, for each row, null where there is none; None: the order of
+    rows"""
     clicks: ClickFacts = field(default_factory=ClickFacts)
     """clicks on what was not displayed"""
     not_read: tuple[str, ...] = ()
-    """columns of the file or frame that play no role and were not named as fields"""
+    """columns that play no role and are no fields"""
 
     @property
     def n_rows(self) -> int:
@@ -77,12 +72,10 @@ def pack_rows(
     """Pack a log's rows: the log, its split all train unless the rows carry one, and the order
     (time) of each session's first event, length n_sessions.
 
-    Rows of one item in one event fold into one candidate: chosen if any of them is, viewed max(sum
-    of views, 1) times, fields from its first row. The context is the same in all rows of an event.
-    Sessions keep their order of appearance, events are sorted by order (ties by appearance). Item
-    codes follow the sorted item ids, and unless `ordered` so do the candidates of a display set:
-    neither says anything about the order of rows. Of an event's clicks the first is its choice, or
-    by `clicks="each"` all are, one after the other (`logs.successive`).
+    Rows of one item in one event fold into one candidate: chosen if any is, viewed max(sum of
+    views, 1) times, fields from its first row. Sessions keep their order of appearance, events are
+    sorted by order (ties by appearance), item codes follow the sorted item ids, and unless
+    `ordered` so do candidates.
 
     Raises LogFormatError for two choices or two contexts in one event, a session with two users or
     splits, for non-finite fields, and for actions that are not of these events."""
@@ -162,11 +155,7 @@ def pack_rows(
 
 
 def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArray:
-    """Start of each segment in sorted segment codes, shape (n_segments + 1,).
-
-    >>> offsets_of(np.array([0, 0, 0, 1, 1]), 2).tolist()
-    [0, 3, 5]
-    """
+    """Start of each segment in sorted segment codes, shape (n_segments + 1,)."""
     counts = np.bincount(sorted_codes, minlength=n_segments)
     return np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
 
@@ -177,10 +166,10 @@ def fold_rows(
     """Fold the rows of one item in one event to a candidate, those of an event by their items or by
     their first rows.
 
-    event: of each row; distinct: whether it is known that no event repeats an item. Returns event,
-    item, first_row, last_row and number of rows of each candidate, the sum of its views, and the
-    first of its clicks, a number below n_rows by which an event's are sorted, n_rows where it has
-    no place among them; n_rows + 1 where it was not chosen."""
+    event: of each row; distinct: whether no event repeats an item. Returns event, item, first_row,
+    last_row, rows and views of each candidate, and click, the first of its clicks, a number below
+    n_rows by which an event's are sorted, n_rows without a place among them, n_rows + 1 if not
+    chosen."""
     n, item = rows.n_rows, rows.item.codes
     clicked = np.flatnonzero(rows.chosen)
     clicks = np.full(n, n + 1)
@@ -218,8 +207,7 @@ def fold_rows(
 def _per_session(
     frame: pl.DataFrame, session_ids: pl.Series, session_of_row: IntArray
 ) -> tuple[IntArray, npt.NDArray[np.int8], pl.Series]:
-    """User code (by appearance), split and user of each session; a session that has two of either
-    is refused."""
+    """User code (by appearance), split and user of each session; two of either are refused."""
     n_sessions = len(session_ids)
     first_row = np.empty(n_sessions, dtype=np.int64)
     # Written backwards, so that the first row of each session is the one that stays.
@@ -259,9 +247,8 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
     same log.
 
     Columns: session, event (0, 1, … within the session), event_label (only if it tells a session's
-    events apart), item, chosen (0/1), user, split (its name), views (if logged), the
-    candidate fields and the context, that of users too, under their names. In the long layout an
-    event without a click is one whose rows all have chosen = 0."""
+    events apart), item, chosen (0/1; all 0 without a click), user, split (its name), views (if
+    logged), the candidate fields and the context under their names."""
     user_ids = pl.Series(log.users) if log.user_ids is None else log.user_ids
     event_of_candidate = log.event_of_candidate()
     session_of_event = log.session_of_event

@@ -1,4 +1,4 @@
-"""Hashes that are the same on every machine: of users and sessions, which splits are drawn by."""
+"""Hashes of users and sessions that are the same on every machine."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def mix_hashes(hashes: Hashes, others: Hashes) -> Hashes:
 
 
 def mixed_bits(bits: Hashes) -> Hashes:
-    """64 bits that look random of each 64 bits: SplitMix64 (Steele, Lea and Flood 2014), as
-    `kernels.draws.mixed` of a single key."""
+    """SplitMix64 of each 64 bits (Steele, Lea and Flood 2014), as `kernels.draws.mixed`."""
     bits = bits + np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,12 +1,11 @@
 """SessionLog: a log as a ragged two-level structure, session → event → candidate, without padding.
 
-A worked miniature: two sessions, the first of two events (3 and 2 candidates), the second of one.
+Two sessions, the first of two events (3 and 2 candidates), the second of one:
 
     session_offsets [0, 2, 3]               session 0 holds events 0 and 1
     display_offsets [0, 3, 5, 7]            event 0 displays candidates 0, 1, 2
     items           [4, 0, 2, 0, 1, 3, 4]
-    choices         [2, 0, -1]              event 0 chose its third candidate, item 2; event 1 its
-                                            first; event 2 none
+    choices         [2, 0, -1]              events 0 and 1 chose items 2 and 0; event 2 none
 """
 
 from __future__ import annotations
@@ -37,13 +36,12 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 NO_CLICK = -1
 SplitName = Literal["train", "validation", "test", "all"]
 Counted = Literal["sessions", "events", "choices", "candidates", "actions"]
-"""what logs are counted in"""
 Of = Literal["session", "user", "event", "candidate", "item"]
 """what an array of a log has an entry of; one of users has an entry for each session"""
 Kind = Literal["number", "category", "vector"]
 
 MOST_USERS = 2**31 - 1
-"""codes of users are int32, and one more than the largest is counted to"""
+"""codes of users are int32"""
 ALIKE: npt.NDArray[np.float64] = np.ones(1)
 """rates of choices of places whose order says nothing"""
 
@@ -67,15 +65,13 @@ class PackedArrays:
 
     @property
     def event_number(self) -> IntArray:
-        """Events before an event in its session, shape (n_events,): session_offsets [0, 2, 3] → [0,
-        1, 0]."""
+        """Events before an event in its session, shape (n_events,): [0, 2, 3] → [0, 1, 0]."""
         starts = self.session_offsets
         return (np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))).astype(np.int32)
 
     @property
     def chosen_candidates(self) -> npt.NDArray[np.int64]:
-        """Position of each click's candidate, events without a click left out: display_offsets [0,
-        3, 5, 7] and choices [2, 0, -1] → [2, 3]."""
+        """Row of each click's candidate, shape (n_clicks,)."""
         choices = self.choices
         clicked = choices >= 0
         starts = self.display_offsets[:-1]
@@ -87,11 +83,11 @@ class Column:
     """A further column of a log."""
 
     of: Of
-    """a value of each candidate, event, item, or session's user"""
+    """of users: an entry for each session"""
     values: npt.NDArray[Any]
     """float32 numbers or int32 codes, shape (n,); or float32 vectors, shape (n, d)"""
     texts: pl.Series | None = None
-    """the text of each code, distinct; code -1 stands for a missing value; None: numbers"""
+    """the text of each code, distinct; code -1 is a missing value"""
 
     @property
     def holds(self) -> Kind:
@@ -113,10 +109,9 @@ class Column:
 
 @dataclass(frozen=True)
 class SessionLog(PackedArrays):
-    """Sessions of events, each one display set and one choice, packed.
+    """Sessions of events, each one display set and one choice, packed in read-only arrays.
 
-    Order within a display set carries no meaning unless `ordered` is true. Arrays are read-only:
-    the fingerprint is taken once.
+    The order within a display set means nothing unless `ordered` is true.
 
     Raises:
         LogFormatError: arrays disagree: their types, lengths, offsets, codes or choices.
@@ -127,39 +122,34 @@ class SessionLog(PackedArrays):
     display_offsets: IntArray
     """start of each display set in candidates, shape (n_events + 1,)"""
     items: IntArray = field(metadata={"of": "candidate"})
-    """item code of each candidate (a row of `item_ids`), distinct within a display set, shape
-    (n_candidates,)"""
+    """item code of each candidate, distinct within a display set, shape (n_candidates,)"""
     choices: IntArray = field(metadata={"of": "event"})
-    """position of the chosen candidate in its display set, or -1 for no click, shape (n_events,)"""
+    """position of the choice in its display set, -1 for no click, shape (n_events,)"""
     split: npt.NDArray[np.int8] = field(metadata={"of": "session"})
     """0 train, 1 validation, 2 test, shape (n_sessions,)"""
     users: IntArray = field(metadata={"of": "session"})
-    """user of each session (several sessions may share one user), shape (n_sessions,)"""
+    """user of each session, shape (n_sessions,)"""
     session_ids: pl.Series = field(metadata={"of": "session"})
-    """the log's own session ids as text, length n_sessions"""
+    """the log's own ids, length n_sessions"""
     event_ids: pl.Series = field(metadata={"of": "event"})
     """the log's own event labels (order, time), length n_events"""
     item_ids: pl.Series = field(metadata={"of": "item"})
-    """the log's own item ids as text, length n_items; with actions, those of items that are never
-    displayed too"""
+    """the log's own ids, of items that only actions name too, length n_items"""
     views: npt.NDArray[np.uint16] | None = field(default=None, metadata={"of": "candidate"})
-    """rows without a click of each candidate in its display set, at least 1, shape (n_candidates,);
-    None if not logged"""
+    """rows without a click of each candidate, at least 1, shape (n_candidates,)"""
     columns: Mapping[str, Column] = field(default_factory=dict)
     """further columns by name: of items and candidates their fields, of events and users context"""
     ordered: bool = False
-    """whether the display order is real (a position field may then be built)"""
+    """whether the display order is real"""
     grid: int = 0
-    """columns of the grid that a display fills row by row; 0: places have no row and column"""
+    """columns of the grid that a display fills row by row; 0: none"""
     name: str = "log"
-    """what tables and messages call it"""
     clicks: ClickFacts = field(default_factory=ClickFacts)
-    """what was done with several clicks on a display, and with clicks outside it"""
+    """how several clicks and clicks outside a display were read"""
     actions: Actions | None = None
-    """what users did between the displays; None: nothing is logged"""
+    """None: nothing is logged"""
     user_ids: pl.Series | None = field(default=None, metadata={"of": "user"})
-    """the log's own id of each session's user as text, length n_sessions; None: `users` are the
-    ids"""
+    """the log's own id of each session's user, length n_sessions; None: `users` are the ids"""
 
     def __post_init__(self) -> None:
         try:
@@ -203,15 +193,15 @@ class SessionLog(PackedArrays):
         return f"SessionLog('{self.name}', {', '.join(parts)})"
 
     def arrays(self) -> dict[str, tuple[Of, Any]]:
-        """All arrays and texts but the offsets, by name: what each has an entry of, and its values;
-        columns as `candidate.price`."""
+        """All arrays and texts but the offsets, by name: what each has an entry of, and its
+        values."""
         own = {role: (of, getattr(self, role)) for role, of in ROLES.items()}
         given = {role: one for role, one in own.items() if one[1] is not None}
         columns = self.columns.items()
         return given | {f"{one.of}.{name}": (one.of, one.values) for name, one in columns}
 
     def columns_of(self, *kinds: Of) -> dict[str, Column]:
-        """The columns of numbers and categories that are of one of these, in order."""
+        """The columns of numbers and categories that are of one of these."""
         return {
             name: column
             for name, column in self.columns.items()
@@ -232,15 +222,14 @@ class SessionLog(PackedArrays):
     def values_at(
         self, name: str, rows: IntArray | BoolArray | slice = slice(None)
     ) -> npt.NDArray[Any]:
-        """A column at some candidates, or at some events: a column of items has the value of each
-        candidate's item, one of users that of each event's user."""
+        """A column at some candidates, or at some events."""
         column = self.columns[name]
         of_row = {"item": self.items, "user": self.session_of_event}.get(column.of)
         return column.values[rows if of_row is None else of_row[rows]]
 
     def picked(self, **rows: npt.NDArray[np.integer]) -> dict[str, Any]:
-        """The arrays and columns of candidates, events or sessions (`candidate=`, `event=`,
-        `session=`) at these rows, as `dataclasses.replace` takes them."""
+        """Arrays and columns at rows of `candidate=`, `event=` or `session=`, for
+        `dataclasses.replace`."""
         if "session" in rows:
             rows["user"] = rows["session"]
         changes: dict[str, Any] = {
@@ -256,12 +245,12 @@ class SessionLog(PackedArrays):
 
     @property
     def n_candidates(self) -> int:
-        """Number of displayed candidates over all events."""
+        """Number of displayed candidates."""
         return len(self.items)
 
     @property
     def n_items(self) -> int:
-        """Number of distinct items in the vocabulary."""
+        """Number of items in the vocabulary."""
         return len(self.item_ids)
 
     @property
@@ -276,38 +265,36 @@ class SessionLog(PackedArrays):
 
     @cached_property
     def session_of_event(self) -> IntArray:
-        """Session of each event, shape (n_events,): session_offsets [0, 2, 3] → [0, 0, 1]."""
+        """Session of each event, shape (n_events,)."""
         return np.repeat(np.arange(self.n_sessions, dtype=np.int32), np.diff(self.session_offsets))
 
     @property
     def first_choices(self) -> BoolArray:
-        """Whether an event is the first choice of its display, shape (n_events,): all are but those
-        that `clicks="each"` adds."""
+        """Whether an event is the first choice of its display, shape (n_events,); with
+        `clicks="each"` some are not."""
         if not is_successive(self.context):
             return np.ones(self.n_events, np.bool_)
         first: BoolArray = self.columns[CLICKS_SO_FAR].values == 0
         return first
 
     def event_of_candidate(self) -> IntArray:
-        """Event of each candidate, shape (n_candidates,): display_offsets [0, 3, 5] → [0, 0, 0, 1,
-        1]."""
+        """Event of each candidate, shape (n_candidates,)."""
         return np.repeat(np.arange(self.n_events, dtype=np.int32), np.diff(self.display_offsets))
 
     def sessions_in(self, split: SplitName) -> IntArray:
-        """Rows of the sessions of one split, ascending; `all` gives every session."""
+        """Rows of the sessions of one split, ascending."""
         if split == "all":
             return np.arange(self.n_sessions, dtype=np.int32)
         return np.flatnonzero(self.split == SPLITS.index(split)).astype(np.int32)
 
     @cached_property
     def user_hashes(self) -> Hashes:
-        """64-bit hash of the id of each session's user, shape (n_sessions,): what splits are drawn
-        by, and what a model file keeps of the users that trained."""
+        """64-bit hash of the id of each session's user, shape (n_sessions,)."""
         ids = self.user_ids
         return hash_texts(pl.Series(self.users).cast(pl.String) if ids is None else ids)
 
     def with_split(self, split: npt.NDArray[np.int8]) -> SessionLog:
-        """Return the same log with another split, shape (n_sessions,)."""
+        """The same log with another split, shape (n_sessions,)."""
         return dataclasses.replace(self, split=split)
 
     def counts(self) -> dict[str, tuple[int, ...]]:
@@ -333,15 +320,16 @@ class SessionLog(PackedArrays):
         return sum(of_splits) if split == "all" else of_splits[SPLITS.index(split)]
 
     def packed_sessions(self) -> PackedSessions:
-        """The sessions as the kernels read them: memory-mapped arrays without their wrapper."""
+        """The sessions as the kernels read them."""
         from fastgaum.kernels.candidate_counts import PackedSessions
 
         arrays = (self.session_offsets, self.display_offsets, self.items, self.choices)
         return PackedSessions(*(np.asarray(array) for array in arrays))
 
     def training_counts(self, rates: npt.NDArray[np.floating] = ALIKE) -> ItemCounts:
-        """Count the training split's displays and choices of each item; `rates` of choices by
-        place, the last for all further places, shape (n_places,)."""
+        """Count the training split's displays and choices of each item.
+
+        rates: of choices by place, the last for all further places, shape (n_places,)."""
         # numba takes half a second to import, and most users of a log count nothing
         from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 
@@ -352,8 +340,7 @@ class SessionLog(PackedArrays):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 over the packed arrays, columns, split and ids: two logs share it only if they
-        hold the same data."""
+        """A sha256 over the packed arrays, columns, split and ids."""
         parts: dict[str, Any] = {name: values for name, (_, values) in self.arrays().items()}
         for name in ("event_ids", "user_ids"):
             parts.pop(name, None)
@@ -378,11 +365,11 @@ ROLES: dict[str, Of] = {
     for part in dataclasses.fields(SessionLog)
     if "of" in part.metadata
 }
-"""a log's own arrays and texts, and what each has an entry of"""
+"""what each array and text of a log has an entry of"""
 
 
 def require_log(log: object) -> None:
-    """Raise ConfigError for what is no log, or in a forked process that cannot read one."""
+    """Raise ConfigError for what is no log, or in a forked process."""
     require_threads()
     if not isinstance(log, SessionLog):
         raise no_log(log)
@@ -415,8 +402,6 @@ class ItemCounts:
 
 
 def _check_arrays(log: SessionLog) -> None:
-    """Raise ValueError, naming the array and its first wrong value, unless the arrays of a log
-    agree with one another: their types and lengths, offsets, codes, choices."""
     _check_codes("items", log.items, np.int32, log.n_items, "items")
     _check_offsets("display_offsets", log.display_offsets, 1, len(log.items), "candidates")
     _check_offsets("session_offsets", log.session_offsets, 0, log.n_events, "events")
@@ -446,8 +431,7 @@ def _check_arrays(log: SessionLog) -> None:
 
 
 def check_displays(log: SessionLog) -> None:
-    """Raise ValueError unless the candidates of each display set are distinct; most are stored by
-    item, which shows it without sorting them."""
+    """Raise ValueError unless the candidates of each display set are distinct."""
     starts = log.display_offsets[1:-1]
 
     def falls(items: npt.NDArray[Any], compare: np.ufunc) -> bool:
@@ -462,7 +446,6 @@ def check_displays(log: SessionLog) -> None:
 
 
 def _make_read_only(log: SessionLog) -> None:
-    """Replace each array of a log by a view that cannot be written to."""
     for part in dataclasses.fields(log):
         value = getattr(log, part.name)
         if isinstance(value, np.ndarray):
@@ -510,7 +493,6 @@ def _check_where(what: str, values: npt.NDArray[Any], broken: BoolArray, rule: s
 
 
 def _check_offsets(what: str, values: Any, least: int, n: int, of: str) -> None:
-    """They go up from 0 to n, in steps of `least` or more."""
     _check_kind(what, values, np.int32)
     if not len(values) or values[0] != 0:
         raise ValueError(f"{what} begins with {values[:1].tolist()}, 0 is required")
@@ -524,7 +506,7 @@ def _check_offsets(what: str, values: Any, least: int, n: int, of: str) -> None:
 def _check_codes(
     what: str, values: Any, dtype: type[np.generic], n: int, of: str, least: int = 0
 ) -> None:
-    """Each is a row of a table of n rows; -1 stands for a missing one where `least` is -1."""
+    """Each is a row of a table of n rows, or `least`."""
     _check_kind(what, values, dtype)
     # the least and the largest are found at the speed of memory; where one is wrong, each is
     # looked at

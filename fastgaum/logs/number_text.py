@@ -11,27 +11,25 @@ import polars as pl
 from fastgaum.errors import LogFormatError
 
 CONTEXT_KINDS = (pl.Int128(), pl.Float64())
-"""what an untyped column of the context may hold: ids, whose text stays as it is, or numbers"""
+"""of an untyped column of the context: ids, whose text stays, or numbers"""
 FEWEST_NUMBERS = 0.5
 """share of numbers above which text among them is a fault"""
 _GROUPS = r"\d{1,3}(?:[,.' _]\d{3})+"
 _NUMBER = rf"(?:{_GROUPS}|\d+(?:_\d+)*)(?:[.,]\d+)?"
 _SIGN = r"(?:[$€£¥%]|EUR|USD|GBP|CHF)?"
 FaultyNumbers = Literal["all", "decimals", "unread"]
-"""which numbers make text beside them a fault: all; those that are not whole; of these, those that
-do not read as numbers"""
+"""which numbers make text beside them a fault: all; decimals; decimals that do not read as
+numbers"""
 _LIKE = rf"^[+-]?{_SIGN} ?[+-]?{_NUMBER} ?{_SIGN}$"
-"""what a reader takes for a number"""
 _DECIMAL_LIKE = rf"^[+-]?{_SIGN} ?[+-]?(?:{_GROUPS}|\d+)[.,]\d+ ?{_SIGN}$"
-"""what a reader takes for a number that is not whole"""
 _COMMA = r"^[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?$"
 """a number with a decimal comma, or a whole one"""
 _SURE_COMMA = r",\d{1,2}$|,\d{4,}$|\.\d{3},|\d{4},|^[+-]?0\d*,"
 """its comma divides no thousands"""
 MAYBE_THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:\.\d{3})+$"
-"""a number whose points may divide thousands: 1.087"""
+"""its points may divide thousands: 1.087"""
 _POINT = r"^[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?$"
-"""a number with a decimal point and thousands divided by commas"""
+"""decimal point, thousands divided by commas"""
 
 
 def parse_numbers(text: pl.Series) -> pl.Series | None:
@@ -45,21 +43,18 @@ def parse_numbers(text: pl.Series) -> pl.Series | None:
 
 
 def with_points(text: pl.Series) -> pl.Series:
-    """The same text with a decimal point where every filled value is a number with a decimal comma,
-    and one of them at least cannot be anything else: 1.087,46 beside 12.
+    """The same text with a decimal point where all are numbers with a decimal comma, one surely.
 
     >>> with_points(pl.Series(["1.087,46", "12"])).to_list()
     ['1087.46', '12']
     >>> with_points(pl.Series(["1,234", "5,678"])).to_list()
-    ['1,234', '5,678']
-    """
+    ['1,234', '5,678']"""
     commas = text.str.contains(_COMMA).all() and text.str.contains(_SURE_COMMA).any()
     return text.to_frame("").select(pointed(pl.col(""), ",")).to_series() if commas else text
 
 
 def pointed(text: pl.Expr, decimal: str) -> pl.Expr:
-    """Numbers in text as a computer writes them, where `decimal` is their decimal sign; other text
-    stays as it is."""
+    """Numbers in text with a decimal point, where `decimal` is their sign; other text stays."""
     if decimal == ",":
         plain = text.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
         return pl.when(text.str.contains(_COMMA)).then(plain).otherwise(text)

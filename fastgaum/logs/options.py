@@ -1,8 +1,6 @@
 """How a log is read: the options.
 
-All code that reads a log passes `ReadOptions` on whole. A new option is a field of it, used in
-`rows` and `fold`, or in `read`. The command line and a run's reading.json are made of its fields.
-Which column plays which role is said by `logs.schema`."""
+The command line and a run's reading.json are made of the fields of `ReadOptions`."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ SplitRule = Literal["auto", "file", "user", "half", "other-half", "time"]
 
 
 class ReadKeywords(TypedDict, total=False):
-    """The options of reading as keyword arguments: those that are given."""
+    """The options of reading as keyword arguments."""
 
     columns: Mapping[str, str]
     candidate_fields: Sequence[str]
@@ -46,44 +44,39 @@ class ReadKeywords(TypedDict, total=False):
 
 
 def _option(default: Any, what: str) -> Any:
-    """A field of the options, with its help on the command line."""
     return field(default=default, metadata={"help": what})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """The options of reading a log. Raises ConfigError for a rule that does not exist.
-
-    The record knows which options were given. The others may be filled in by what is known of the
-    log: its registry entry, or the run that was trained on it (`over`)."""
+    """The options of reading a log, which know which of them were given. Raises ConfigError for a
+    rule that does not exist."""
 
     columns: Mapping[str, str] = field(
         default_factory=dict,
         metadata={"help": "the column of a role, as role=name: item=sku (repeatable)"},
     )
-    """by role: {"item": "sku", "event": "ts"}; the other roles are found by their names. An empty
-    name of chosen: displays have no choice yet"""
+    """by role: {"item": "sku", "event": "ts"}; an empty name of chosen: displays have no choice
+    yet"""
     candidate_fields: tuple[str, ...] = _option(
         (), "a further column of each candidate to use (repeatable)"
     )
-    """further columns of each candidate: numbers as float32 (NaN, infinite and missing are errors),
-    text as categories (missing is code -1). A csv column is numbers if every filled value is one. A
-    nested log gives a list per event, or one value for the whole display set."""
+    """numbers as float32 (NaN, infinite and missing are errors), text as categories (missing is
+    code -1). A csv column is numbers if every filled value is one. A nested log gives a list per
+    event, or one value for the whole display set."""
     context_fields: tuple[str, ...] = _option(
         (),
         "a column of one value per event to use, a query or a device: whole numbers and text are "
         "categories, decimal numbers are numbers (repeatable)",
     )
-    """what is known of an event beside its candidates: whole numbers and text as categories
-    (missing is code -1), decimal numbers as float32. A csv column is numbers if every filled value
-    is one and some are not whole."""
+    """whole numbers and text as categories (missing is code -1), decimal numbers as float32. A csv
+    column is numbers if every filled value is one and some are not whole."""
     time_fields: tuple[str, ...] = _option(
         (),
         "context made of the times of events: gap, the logarithm of the seconds since the "
         "session's event before; hour of the day; day of the week (repeatable)",
     )
-    """context by names of TIME_FIELDS (`logs.context.time_fields`); hour and day need times, gap
-    takes numbers too, whose unit it has"""
+    """names of TIME_FIELDS; hour and day need times, gap takes numbers too, whose unit it has"""
     item_table: str | None = _option(None, "a file of static item columns, one row per item")
     """missing items and numbers get the column's mean, missing categories code -1"""
     item_vectors: tuple[str, ...] = _option(
@@ -91,32 +84,29 @@ class ReadOptions:
         "a column of the item table that holds a vector of numbers per item: an embedding of its "
         "text or its image (repeatable)",
     )
-    """columns of lists, or arrays, of finite numbers, all of one length; a missing item or list
-    gets the mean of the log's other items. Stored once per item, never per candidate"""
+    """columns of lists of finite numbers, all of one length; a missing one is the mean of the
+    others"""
     user_table: str | None = _option(None, "a file of columns of users, one row per user")
-    """context that a user brings to all its events: every user of the log has a row; kinds as in
-    `context_fields`; missing numbers get the table's mean, missing categories code -1"""
+    """every user of the log has a row; missing numbers get the table's mean, categories code -1"""
     past: str | None = _option(
         None,
         "a column of lists: the items of a user's past, which come before the first event of its "
         "session",
     )
-    """tokens of the history, without a display or a choice: the list of a session's first event,
-    oldest item first. An empty name: none, where a public log has such a column"""
+    """of a session's first event, oldest item first. An empty name: none, where a public log has
+    one"""
     actions: str | None = _option(
         None,
         "a file of what users did between displays: a session or user, an item and, if they are "
         "known, an action and its time",
     )
-    """tokens of the history likewise, each before the event that follows it in time
-    (`logs.action_tables`)"""
+    """each comes before the event that follows it in time (`logs.action_tables`)"""
     ordered: bool = _option(False, "the display order is real, and is kept")
     """whether the order of rows, or of the list, is real; if not, candidates stand by item id"""
     grid: int | None = _option(
         None, "columns of the grid that a display in order fills row by row; 1: a list"
     )
-    """places then have a row and a column, each a category and a number of a candidate, for models
-    that read the place as a field"""
+    """places then have a row and a column, for models that read the place"""
     clicks: ClickRule = _option(
         "error",
         "what to do with a display of several clicks: error; first, the others do not count; each, "
@@ -136,21 +126,21 @@ class ReadOptions:
         "user",
     )
     """user: whole users 50/25/25; time: sessions 50/25/25, by the time of their first event; half
-    and other-half: two runs without a common user (`logs.splits`)"""
+    and other-half: two runs without a common user"""
     split_seed: int = _option(0, "seed of --split-by user, half and other-half")
     delimiter: str | None = _option(
         None, "what divides the columns of a file of text, where its first line leaves that open"
     )
-    """one sign, or the word tab; other formats and tables beside the log do not need it"""
+    """one sign, or the word tab"""
     decimal: str | None = _option(
         None, "the decimal sign of numbers in fields of a file of text: , or ."
     )
-    """the other sign then divides thousands; without it, decimal commas are read where they can be
-    nothing else"""
+    """the other sign then divides thousands; None: decimal commas are read where they are
+    certain"""
     name: str | None = None
-    """what tables and messages call the log; by default the file's name"""
+    """by default the file's name"""
     given: frozenset[str] = field(default=frozenset(), compare=False)
-    """names of the options that were given; by default those that differ from their defaults"""
+    """by default those that differ from their defaults"""
 
     def __post_init__(self) -> None:
         for option in LOG_RULES:
@@ -181,8 +171,8 @@ class ReadOptions:
 
     @classmethod
     def of(cls, **given: Unpack[ReadKeywords]) -> ReadOptions:
-        """The options given as keywords. Raises ConfigError for one that does not exist, or has a
-        value of another type."""
+        """The options given as keywords. Raises ConfigError for one that does not exist or has a
+        wrong type."""
         values: dict[str, Any] = dict(given)
         for name in values:
             if name not in OPTIONS:
@@ -221,7 +211,7 @@ class ReadOptions:
 
     @classmethod
     def from_json(cls, values: object) -> ReadOptions:
-        """The options that `to_json` made. Raises ValueError or ConfigError for any others."""
+        """The options that `to_json` made. Raises ValueError or ConfigError."""
         if not isinstance(values, dict):
             raise ValueError(f"it holds {type(values).__name__}, options by name are required")
         names = {option_name(name): name for name in OPTIONS}
@@ -236,8 +226,7 @@ class ReadOptions:
 
 
 def option_name(field_name: str) -> str:
-    """An option's name on the command line and in JSON: several of one kind are given one by
-    one."""
+    """An option's name on the command line and in JSON."""
     if field_name in ("columns", "candidate_fields", "context_fields", "time_fields"):
         return field_name.removesuffix("s")
     return "split_by" if field_name == "split" else field_name
@@ -255,7 +244,6 @@ def columns_of(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """A keyword's value as the option's type. Raises ConfigError for a value of another type."""
     if name in FILES and isinstance(value, os.PathLike):
         value = os.fspath(value)
     several = typing.get_origin(_TYPES[name]) is tuple
@@ -272,13 +260,10 @@ def _typed(name: str, value: Any) -> Any:
 
 
 TIME_FIELDS = ("gap", "hour", "day")
-"""context that can be made of the times of events"""
+"""context made of the times of events"""
 LOG_RULES = ("clicks", "outside", "split")
 """options that are one of a few words"""
 FILES = {"item_table", "user_table", "actions"}
-"""options that name a file"""
 OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name != "given")
-"""names of all options"""
 _TYPES = typing.get_type_hints(ReadOptions)
 DEFAULT_OPTIONS = ReadOptions()
-"""no option given: everything is found by its name"""

@@ -1,7 +1,6 @@
 """Public logs as they are published: a function for each, from the file's rows to rows of displays.
 
-A log is known by its columns, and a file without a line of column names by its first row. Where the
-formats are described is said on the page "Public logs" of the documentation."""
+A log is known by its columns, and a file without a header by its first row."""
 
 from __future__ import annotations
 
@@ -25,9 +24,9 @@ class NamelessFile:
     """A kind of file without a line of column names."""
 
     first_row: re.Pattern[str]
-    """matches the beginning of such a file, and of no line of column names"""
+    """matches the beginning of such a file, and of no header"""
     columns: tuple[str, ...]
-    """names of its columns, in order; one that begins with _ is not read"""
+    """in order; one that begins with _ is not read"""
     separator: str = "\t"
     cut: bool = False
     """whether further columns of a row are cut, as a tab in a name makes them"""
@@ -60,7 +59,7 @@ NAMELESS_FILES = (
 
 
 def find_nameless(first_row: str) -> NamelessFile | None:
-    """Return the kind of file whose first row this is; None for any other row."""
+    """Return the kind of file whose first row this is, if any."""
     return next((kind for kind in NAMELESS_FILES if kind.first_row.match(first_row)), None)
 
 
@@ -84,7 +83,6 @@ class PublicLog:
     """parts of the file that no model reads"""
 
     def __str__(self) -> str:
-        """Its name, with the options that it brings and what it leaves out."""
         words = []
         for name, value in self.options.to_json().items():
             flag = f"--{name.replace('_', '-')}"
@@ -94,8 +92,7 @@ class PublicLog:
         return self.name + brought + (f"; not read: {self.not_read}" if self.not_read else "")
 
     def options_with(self, given: ReadOptions) -> ReadOptions:
-        """The given options, and where one was not given, this layout's; a role's column
-        likewise."""
+        """The given options, and for the others, roles included, this layout's."""
         instead = {"chosen_index": ("chosen",), "item": ("items", "chosen")}
         left_out = {other for role in given.columns for other in instead.get(role, ())}
         roles = {role: name for role, name in self.options.columns.items() if role not in left_out}
@@ -103,7 +100,7 @@ class PublicLog:
 
 
 PUBLIC_LOGS: list[PublicLog] = []
-"""the logs that are known; the first that fits is taken"""
+"""the first that fits is taken"""
 
 
 def _public(
@@ -122,29 +119,26 @@ def _public(
 
 
 def find_layout(columns: Iterable[str]) -> PublicLog | None:
-    """Return the public log that has such columns; None if there is none."""
+    """Return the public log that has such columns, if any."""
     known = set(columns)
     return next((layout for layout in PUBLIC_LOGS if known.issuperset(layout.columns)), None)
 
 
 def _as_they_are(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows of a file that holds displays already."""
     return rows
 
 
 def _text(column: str) -> pl.Expr:
-    """A column as text: its file may be a csv, whose values are text, or a parquet."""
+    """A column as text: a csv holds text, a parquet may not."""
     return pl.col(column).cast(pl.String)
 
 
 def _number(column: str) -> pl.Expr:
-    """A column as whole numbers, null where it is none."""
     return pl.col(column).cast(pl.Int64, strict=False)
 
 
 def _clicked_alone(flag: str, item: str) -> pl.Expr:
-    """The item of a row that displays one item, null where the flag says that it was not clicked.
-    Reading refuses another flag."""
+    """The item of a row that displays one item, null where it was not clicked."""
     value = _text(flag).str.to_lowercase()
     number = value.cast(pl.Float64, strict=False)
     rule = "0 (displayed) or 1 (clicked) is required: correct it or drop the row"
@@ -158,7 +152,7 @@ def _clicked_alone(flag: str, item: str) -> pl.Expr:
 
 
 def _times(column: str, written: str) -> pl.Expr:
-    """A column as times: written as its publisher does, or times in a frame; null if neither."""
+    """A column as times, written as its publisher does or as a frame does; null if neither."""
     kinds = (written, "%Y-%m-%d %H:%M:%S%.f")
     return pl.coalesce(_text(column).str.to_datetime(kind, strict=False) for kind in kinds)
 
@@ -235,8 +229,8 @@ _public(
     not_read="actions other than click-outs, filters, and click-outs that are withheld",
 )
 def trivago(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Click-outs are displays; the last ones of the test part have no reference: they are what was
-    to be predicted."""
+    """Click-outs are displays; the last ones of the test part are withheld: they have no
+    reference."""
     shown = (_text("action_type") == "clickout item") & pl.col("reference").is_not_null()
     prices = _text("prices").str.split("|")
     return rows.filter(shown).with_columns(
@@ -282,8 +276,8 @@ def kuairand(rows: pl.LazyFrame) -> pl.LazyFrame:
     not_read="propensity_score, unless `fastgaum ope` is told --propensity propensity_score",
 )
 def open_bandit(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """A row is a display of one item. Users have no id, and the three places of a page are rows of
-    their own."""
+    """A row is a display of one item. Users have no id, and a page's three places are three
+    rows."""
     affinities = pl.col(r"^user-item_affinity_\d+$").cast(pl.Float64, strict=False)
     return rows.with_columns(
         session=pl.format("{}/{}", _text("timestamp"), _text("position")),
@@ -354,5 +348,6 @@ _public(
     known_by="userid timestamp artid artname traid traname",
 )
 def lastfm(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows are choices without displays, of artists by their ids, or names where they have none."""
+    """Rows are choices without displays, of artists by their ids, or by names where they have
+    none."""
     return rows.with_columns(item=pl.coalesce("artid", "artname"))

@@ -81,13 +81,10 @@ def read_log(
     published (`logs.public_formats`), or a saved log.
 
     Args:
-        source: a file or a folder; or a frame of polars, pandas, pyarrow or any library that has
-            the Arrow PyCapsule interface (of pandas, named levels of the index are columns).
+        source: a path; or a frame of polars, pandas (named levels of its index are columns),
+            pyarrow or any library that has the Arrow PyCapsule interface.
         options: how to read it.
-        given: single options by name, as fields of `ReadOptions`: `columns`, `candidate_fields`,
-            `context_fields`, `time_fields`, `item_table`, `item_vectors`, `user_table`, `past`,
-            `actions`, `ordered`, `grid`, `clicks`, `outside`, `split`, `split_seed`,
-            `delimiter`, `decimal`, `name`. They come first.
+        given: single options by name, as fields of `ReadOptions`. They come first.
 
     Raises:
         ConfigError: an option does not exist, or has a value that it cannot have; or the process
@@ -111,8 +108,7 @@ def read_log(
 def read_with_rows(
     found: Located, *, options: ReadOptions = DEFAULT_OPTIONS
 ) -> tuple[SessionLog, Rows]:
-    """A log that was found and is not a saved one, and its rows as `raw_rows` gives them: both of
-    one reading. Raises as `load`."""
+    """Read a log that is not a saved one, and its rows as `raw_rows` does. Raises as `load`."""
     found.verify()
     options = options.over(found.options)
     if not found.simulated:
@@ -138,8 +134,7 @@ def read_frame(
     untyped: bool = False,
     **given: Unpack[ReadKeywords],
 ) -> SessionLog:
-    """Read a log that is already a polars frame, as `read_log` does; `untyped`: numbers may be
-    given as text (csv)."""
+    """Read a polars frame as `read_log` does; `untyped`: numbers may be text (csv)."""
     return _read(FileTable.of(frame, untyped), ReadOptions.of(**given).over(options))[0]
 
 
@@ -149,11 +144,8 @@ def raw_rows(
     options: ReadOptions = DEFAULT_OPTIONS,
     **given: Unpack[ReadKeywords],
 ) -> Rows | None:
-    """Read a log's rows as they are in its file or frame, one per displayed candidate, nothing
-    folded or sorted: what an audit looks at.
-
-    Returns None for a saved log, which has no rows any more. Options and errors are those of
-    `read_log`."""
+    """Read a log's rows as an audit looks at them, nothing folded or sorted; None for a saved log.
+    Options and errors are those of `read_log`."""
     options = ReadOptions.of(**given).over(options)
     if isinstance(source, str | os.PathLike) and is_saved_log(source):
         return None
@@ -169,8 +161,6 @@ def raw_rows(
 
 @dataclass(frozen=True)
 class _OpenedLog:
-    """A log's rows, opened: nothing but headers has been read."""
-
     table: FileTable
     schema: LogSchema
     options: ReadOptions
@@ -185,9 +175,6 @@ class _OpenedLog:
 
 
 def _open(source: LogSource | FileTable, options: ReadOptions) -> _OpenedLog:
-    """Open a log's file or folder, or a frame. A public log brings its roles, columns and options;
-    an option that is given comes before them. Raises LogFormatError as `open_table`, and for a role
-    without a column."""
     if isinstance(source, str | os.PathLike):
         table, layout = open_known(Path(source), options.delimiter)
     else:
@@ -209,8 +196,7 @@ def _open(source: LogSource | FileTable, options: ReadOptions) -> _OpenedLog:
 
 
 def _without_choices(table: FileTable, options: ReadOptions) -> tuple[FileTable, ReadOptions]:
-    """The table with a column that says of no candidate that it was chosen, and options that name
-    it."""
+    """Add a column that says of no candidate that it was chosen, and options that name it."""
     others = {role: name for role, name in options.columns.items() if role != "chosen_index"}
     options = dataclasses.replace(options, columns={**others, "chosen": _NO_CHOICE})
     dtypes = {**table.dtypes, _NO_CHOICE: pl.Int8()}
@@ -220,7 +206,6 @@ def _without_choices(table: FileTable, options: ReadOptions) -> tuple[FileTable,
 
 
 def _read(source: LogSource | FileTable, options: ReadOptions) -> tuple[SessionLog, Rows]:
-    """A log that is not a saved one, and its rows."""
     with naming(source):
         opened = _open(source, options)
         frame = opened.table.read(opened.schema.columns())
@@ -234,7 +219,6 @@ def _read(source: LogSource | FileTable, options: ReadOptions) -> tuple[SessionL
 
 
 def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
-    """The log with its item table, its grid and its name."""
     absent = [name for name in options.item_vectors if name not in log.vectors]
     if options.item_table is not None:
         log = attach_item_table(log, options.item_table, options.item_vectors)
@@ -254,7 +238,6 @@ def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
 
 
 def _pack(frame: pl.DataFrame, opened: _OpenedLog) -> tuple[SessionLog, Rows]:
-    """The log with its users, its actions and its split, and its rows."""
     schema, options = opened.schema, opened.options
     rows = candidate_rows(frame, schema, options, untyped=opened.table.untyped)
     actions = None
@@ -285,7 +268,6 @@ def _pack(frame: pl.DataFrame, opened: _OpenedLog) -> tuple[SessionLog, Rows]:
 
 
 def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
-    """A log that was saved, if the options make sense for it."""
     if options.columns:
         raise LogFormatError(
             "a saved log has no columns to name: leave columns out, or read the original"

@@ -1,8 +1,6 @@
-"""Logs that have a name: what `data/registry.toml` says of them, where they stand, and how they are
-brought there.
+"""Logs that have a name, as `data/registry.toml` says: where they stand, and how they are fetched.
 
-A name is looked up in the data folders (`data_folders`). `fetch` brings a log's files into one,
-from its pinned address or a local copy. Every file must have the registry's sha256."""
+A name is looked up in the data folders. Every file must have the registry's sha256."""
 
 from __future__ import annotations
 
@@ -30,9 +28,9 @@ from fastgaum.untrusted import parse_toml
 DATA_DIR = "FASTGAUM_DATA_DIR"
 """environment variable that names a data folder"""
 TIMEOUT = 30.0
-"""seconds without a byte after which a connection counts as cut"""
+"""seconds without a byte: the connection is cut"""
 MOST_DOWNLOAD = 1 << 34
-"""bytes of a download whose size the registry does not know"""
+"""bytes, where the registry does not know the size"""
 _CUT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
@@ -41,13 +39,11 @@ class DataFile:
     """One file of a data set, pinned by its content."""
 
     path: str
-    """where it stands below the data folder, with forward slashes"""
+    """below the data folder, with forward slashes"""
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-    """of its bytes, 64 hexadecimal digits"""
     url: Annotated[str, msgspec.Meta(pattern="^https?://")] | None = None
-    """where it can be downloaded; None: only a local copy can be adopted"""
+    """None: only a local copy can be adopted"""
     bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """its size, if known"""
 
     def below(self, folder: Path) -> Path:
         """Path of the file in a data folder."""
@@ -63,9 +59,9 @@ class Dataset:
     origin: str
     """repository and commit, or the maker"""
     terms: str
-    """under which terms the data stand, as far as stated"""
+    """terms of use, as far as stated"""
     files: Annotated[tuple[DataFile, ...], msgspec.Meta(min_length=1)]
-    """at least one; the first is the log itself"""
+    """the first is the log itself"""
     card: str
     """its file in data/cards"""
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -75,7 +71,7 @@ class Dataset:
     bundled: bool = False
     """whether its files come with FastGAUM"""
     simulated: bool = False
-    """whether its display sets were never recorded, so that reading it makes them up"""
+    """whether reading it makes up its display sets"""
 
 
 def names() -> list[str]:
@@ -95,8 +91,7 @@ def dataset(name: str) -> Dataset:
 
 
 def card(name: str) -> str:
-    """Return a data set's card (markdown): what it is, where from, its terms, its traps. Raises
-    DatasetError."""
+    """Return a data set's card (markdown). Raises DatasetError."""
     return (data_root() / "cards" / dataset(name).card).read_text(encoding="utf-8")
 
 
@@ -112,7 +107,7 @@ def parse_registry(text: str) -> dict[str, Dataset]:
 
 
 def data_root() -> Path:
-    """The folder that holds registry.toml, cards, published tables and the sample (read only)."""
+    """The folder of registry.toml, cards, published tables and the sample (read only)."""
     # fastgaum.data has no __init__.py: a namespace package, found in a checkout (symlink), an
     # editable install and a wheel.
     return Path(str(importlib.resources.files("fastgaum.data") / "registry.toml")).parent
@@ -132,7 +127,7 @@ class Located:
     dataset: Dataset | None = None
     """its registry entry; None for a path"""
     options: ReadOptions = DEFAULT_OPTIONS
-    """what its registry entry says about reading it, its name too"""
+    """options of its registry entry, its name too"""
 
     @property
     def simulated(self) -> bool:
@@ -155,11 +150,8 @@ def cache_folder() -> Path:
 
 
 def data_folders(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Folders that names are looked up in, in order: `data_dir`, $FASTGAUM_DATA_DIR, the user
-    cache.
-
-    Raises DatasetError if `data_dir` is given and is no folder.
-    """
+    """Folders that names are looked up in: `data_dir`, $FASTGAUM_DATA_DIR, the user cache. Raises
+    DatasetError if `data_dir` is no folder."""
     folders = []
     if data_dir is not None:
         if not isinstance(data_dir, str | os.PathLike) or not Path(data_dir).is_dir():
@@ -174,11 +166,8 @@ def data_folders(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
 
 
 def find_log(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """Return where a registry name's log stands, or None if it is absent (or no registry name); its
-    content is not read.
-
-    Raises DatasetError if `data_dir` is given and is no folder.
-    """
+    """Return where a registry name's log stands, or None. Raises DatasetError if `data_dir` is no
+    folder."""
     folders = data_folders(data_dir)
     if name not in names():
         return None
@@ -194,10 +183,7 @@ def resolve(
     name_or_path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None
 ) -> Located:
     """Find a log. A text that is a registry name means that data set, `./yelp` or a Path means a
-    file of that name.
-
-    Raises DatasetError if there is neither, with the cure.
-    """
+    file of that name. Raises DatasetError if there is neither, with the cure."""
     if isinstance(name_or_path, str) and name_or_path in names():
         entry, place = dataset(name_or_path), find_log(name_or_path, data_dir)
         if place is None:
@@ -233,7 +219,7 @@ def verify(file: DataFile, path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file in hexadecimal. Raises DatasetError if it cannot be read."""
+    """Return the sha256 of a file in hexadecimal. Raises DatasetError."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -250,15 +236,11 @@ def fetch(
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Bring a data set's files into `data_dir` (default: the user cache) and return the path of its
-    log.
-
-    A file that is there with the right sha256 stays. Without `from_file` the others are downloaded:
-    beside their place, then renamed. A download that was cut begins anew.
+    log. A file that is there with the right sha256 stays.
 
     Args:
         name: a registry name, or an entry.
-        from_file: a local copy to adopt after its sha256 is checked: a file, which may be any one
-            of the data set's, or a folder that holds them.
+        from_file: a local copy to adopt: one of the data set's files, or a folder that holds them.
         data_dir: where the files go.
 
     Raises:
@@ -304,7 +286,6 @@ def _is_there(file: DataFile, folder: Path) -> bool:
 
 
 def _make_room(file: DataFile, folder: Path) -> Path:
-    """Return where the file will stand; its folder is made."""
     path = file.below(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -316,7 +297,6 @@ def _make_room(file: DataFile, folder: Path) -> Path:
 
 
 def _copies(entry: Dataset, source: Path) -> list[tuple[DataFile, Path]]:
-    """Each of the data set's files, and its local copy; of a single file the one that it is."""
     if source.is_file():
         found = sha256_of(source)
         same = (file for file in entry.files if file.sha256 == found)

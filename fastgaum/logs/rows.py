@@ -1,5 +1,5 @@
-"""From a table of either layout to `Rows`: roles read, types typed, nested events spread over
-their candidates."""
+"""From a table of either layout to `Rows`: roles read, types typed, nested events spread over their
+candidates."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 def candidate_rows(
     table: pl.DataFrame, schema: LogSchema, options: ReadOptions, *, untyped: bool = False
 ) -> Rows:
-    """Turn a table, a row per candidate or per event, into rows of one candidate each; `untyped`:
-    numbers may be given as text (csv). Raises LogFormatError for a value that breaks a rule of the
-    layout."""
+    """Turn a table of either layout into rows of one candidate each. Raises LogFormatError."""
     if table.height == 0:
         raise LogFormatError("the log is empty (no rows): at least one event is required")
     if schema.nested:
@@ -93,7 +91,6 @@ def candidate_rows(
 
 
 def _click_order(table: pl.DataFrame, schema: LogSchema) -> pl.Series | None:
-    """Return the sort keys of a long log's clicks, None without such a column."""
     if schema.click_order is None:
         return None
     column = table[schema.click_order]
@@ -164,7 +161,7 @@ def _event_columns(
 def _check_shared(
     label: pl.Series, session: pl.Series, table: pl.DataFrame, schema: LogSchema
 ) -> None:
-    """Refuse a label that is a row number in disguise: it would make each candidate an event of its
+    """Refuse a label that is a row number in disguise: each candidate would be an event of its
     own."""
     if label.n_unique() < table.height or schema.event is None:
         return
@@ -182,9 +179,7 @@ def _check_shared(
 def _check_several(
     session: pl.Series, event: pl.Series, table: pl.DataFrame, schema: LogSchema
 ) -> None:
-    """Refuse what is called an event and has one value in the whole log, beside times that differ
-    within sessions: the displays of a session would be one. Numbers that differ within displays too
-    are no times of displays, but a field (how long a journey takes)."""
+    """Refuse an event of one value in the whole log beside times that differ within sessions."""
     if schema.time_beside is None or event.n_unique() > 1:
         return
     time = table[schema.time_beside]
@@ -315,8 +310,8 @@ def _spread(
     """A candidate column of a nested log, one value per candidate; a plain column holds for its
     whole display set.
 
-    lengths: candidates of each event; source: which of them each row is, counted over all events, a
-    row beyond them having no value of its own; None: the rows are the candidates."""
+    source: which of the listed candidates each row is, beyond them for a row without a value; None:
+    the rows are the candidates."""
     if not is_list(column.dtype):
         return column.gather(event_of_row)
     lists = as_list(column)
@@ -329,10 +324,8 @@ def _spread(
 
 
 def _read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> pl.DataFrame:
-    """Event and value, the item as text or the position, of the clicks of all events, those of an
-    event in their order; gaps are no clicks.
-
-    Raises LogFormatError where the order of clicks is not one rank or time for each."""
+    """Event and value (item as text, or position) of all clicks, those of an event in their
+    order."""
     value, of_items = table[schema.choice], schema.chosen_index is None
     of_lists = is_list(value.dtype)
     event = np.arange(table.height, dtype=np.int32)
@@ -372,8 +365,6 @@ def _read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> p
 
 
 def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> pl.Series:
-    """Return the sort keys of the clicks of all events, null for those of an event without a list;
-    lengths: clicks of each event."""
     if column.null_count() == len(column):
         return pl.Series([None] * int(lengths.sum()), dtype=pl.Int64)
     if not is_list(column.dtype):
@@ -398,8 +389,7 @@ def _spread_order(column: pl.Series, lengths: pl.Series, name_event: Where) -> p
 
 
 def _rows_of_items(clicks: pl.DataFrame, item: CodedIds, event_of_row: IntArray) -> IntArray:
-    """The click of each row, -1 for none, shape (n_rows,), of clicks that are items: rows of one
-    item of an event have the same."""
+    """The click of each row, -1 for none, shape (n_rows,)."""
     codes, n = Vocabulary(item.texts).codes(clicks["value"]), len(item.texts)
     known = np.flatnonzero(codes >= 0)
     click_keys = clicks["event"].to_numpy()[known].astype(np.int64) * n + codes[known]
@@ -414,9 +404,6 @@ def _rows_of_items(clicks: pl.DataFrame, item: CodedIds, event_of_row: IntArray)
 def _rows_of_positions(
     clicks: pl.DataFrame, lengths: pl.Series, column: str, name_event: Where
 ) -> IntArray:
-    """The click of each row, -1 for none, shape (n_rows,), of clicks that are positions.
-
-    lengths: candidates of each event. Raises LogFormatError for a click that is no position."""
     event, index = clicks["event"].to_numpy(), clicks["value"]
     numbers = index.cast(pl.Float64, strict=False).fill_nan(None)
     unread = numbers.is_null() & index.cast(pl.String).ne("NaN")

@@ -5,9 +5,8 @@ nested  one row per event: session, items (a list), chosen (an item, or a list o
         of the clicks; null: none) or chosen_index (positions in the list from 0; null or -1: no
         click)
 
-Both may add event_label, user, split and click_order, and long adds views. Names are matched
-without regard to case and underscores, so `session_id`, `SessionId` and `sessionID` are one
-name."""
+Both may add event_label, user, split and click_order, and long adds views. Case and underscores of
+names do not count."""
 
 from __future__ import annotations
 
@@ -32,8 +31,7 @@ ROLE_NAMES: dict[str, tuple[str, ...]] = {
     "split": ("split", "tr_val_tst"),
     "views": ("views",),
 }
-"""accepted column names of each role, the preferred one first (the released files' SessionId, Time,
-ItemId, is_click and tr_val_tst are among them)"""
+"""accepted column names of each role, the preferred one first"""
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,8 @@ class LogSchema:
     nested."""
 
     session: str
-    """whose events belong together"""
     event: str | None = None
-    """order or time of the event within its session (null is an error); only nested may lack it:
-    the order of rows"""
+    """order or time within the session; only nested may lack it"""
     item: str | None = None
     """long: the displayed item of a row"""
     items: str | None = None
@@ -55,26 +51,24 @@ class LogSchema:
     chosen_index: str | None = None
     """nested: the chosen item's position in `items`, from 0"""
     click_order: str | None = None
-    """rank or time of a click, read where displays may have several; long: of the row's click;
-    nested: a list beside that of the clicks"""
+    """rank or time of a click; nested: a list beside that of the clicks"""
     event_label: str | None = None
-    """the event's own id where `event` is only a time; in long, rows of one session and label are
-    one event"""
+    """the event's own id where `event` is only a time"""
     user: str | None = None
-    """who the session belongs to; without it each session is its own user"""
+    """without it each session is its own user"""
     split: str | None = None
     """0, 1, 2 or train, validation, test"""
     views: str | None = None
     """long: views of the row's candidate; without it, rows with chosen = 0 are counted"""
     candidate_fields: tuple[str, ...] = ()
-    """further columns of each candidate, as the options name them; no role"""
+    """further columns of each candidate; no role"""
     context_fields: tuple[str, ...] = ()
     """columns of one value per event, likewise"""
     past: str | None = None
-    """the list of items before a session's first event, likewise"""
+    """the list of items before a session's first event"""
     time_beside: str | None = None
-    """a column with another name of `event`, where none was named for it and it is no field: an
-    event that never changes is held against it"""
+    """a column with another name of `event`, where none was named: an event that never changes is
+    held against it"""
 
     @property
     def nested(self) -> bool:
@@ -100,19 +94,15 @@ def _squeezed(name: str) -> str:
 
 
 def find_role(role: str, columns: Iterable[str]) -> str | None:
-    """Return the column that plays `role` by its name, the most preferred name first; None if there
-    is none.
+    """Return the column that plays `role` by its name, if any.
 
     >>> find_role("event", ["SessionId", "Time", "ItemId"])
-    'Time'
-    """
+    'Time'"""
     return find_column(ROLE_NAMES[role], columns)
 
 
 def find_column(names: Iterable[str], columns: Iterable[str]) -> str | None:
-    """Return the column that has one of the names, that of the first name; None if there is none.
-
-    Case and underscores do not count."""
+    """Return the column that has one of the names, the first of them first, if any."""
     by_name = {_squeezed(column): column for column in reversed(list(columns))}
     for name in names:
         if _squeezed(name) in by_name:
@@ -123,11 +113,11 @@ def find_column(names: Iterable[str], columns: Iterable[str]) -> str | None:
 def resolve_schema(
     dtypes: Mapping[str, pl.DataType], options: ReadOptions = DEFAULT_OPTIONS
 ) -> LogSchema:
-    """Decide which column of a log plays which role.
+    """Decide which column of a log plays which role: those that the options name, then those of
+    `ROLE_NAMES`.
 
-    The columns that the options name by role come first, then the names in
-    `ROLE_NAMES`. Raises LogFormatError if a required role has no column or a named column (that of
-    a field too) does not exist, or a field cannot be one."""
+    Raises LogFormatError if a required role has no column, a named column does not exist, or a
+    field cannot be one."""
     explicit = dict(options.columns)
     for role, column in explicit.items():
         if role not in ROLE_NAMES:
@@ -161,7 +151,7 @@ def resolve_schema(
 
 
 def columns_named(names: Iterable[str], columns: Iterable[str]) -> list[str]:
-    """The columns that have one of the names; case and underscores do not count."""
+    """The columns that have one of the names."""
     squeezed = {_squeezed(name) for name in names}
     return [column for column in columns if _squeezed(column) in squeezed]
 
@@ -169,8 +159,8 @@ def columns_named(names: Iterable[str], columns: Iterable[str]) -> list[str]:
 def _refuse_two(
     roles: Mapping[str, str], explicit: Mapping[str, str], dtypes: Iterable[str]
 ) -> None:
-    """Raise LogFormatError where two columns have names of one role. Only of events the more
-    preferred is taken: a number of an event and its time both order events."""
+    """Refuse two columns of one role. Of events the preferred one is taken: a number of an event
+    and its time both order events."""
     free = [column for column in dtypes if column not in explicit.values()]
     for role, column in roles.items():
         if role in explicit or role == "event":
@@ -188,7 +178,7 @@ def _refuse_two(
 def _named_roles(
     dtypes: Mapping[str, pl.DataType], explicit: Mapping[str, str], fields: set[str]
 ) -> dict[str, str]:
-    """Roles by name, leaving out columns that were named for another role."""
+    """Roles by name, without columns that were named for another role."""
     free = [column for column in dtypes if column not in explicit.values()]
     nested = "items" in explicit or ("item" not in explicit and _looks_nested(dtypes, free))
     roles: dict[str, str] = {}
@@ -251,7 +241,7 @@ def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) ->
 
 
 def _cure_of_unlabelled(role: str) -> str:
-    """The cure where a log lacks the column of the choice: displays may have none yet."""
+    """The cure where a log lacks the column of the choice."""
     if role not in ("chosen", "chosen_index"):
         return ""
     return (
@@ -280,10 +270,8 @@ def is_list(dtype: pl.DataType) -> bool:
 def _check_fields(
     options: ReadOptions, choice: Sequence[str | None], dtypes: Mapping[str, pl.DataType]
 ) -> None:
-    """Raise LogFormatError for a field that is no column, or says what was chosen; for a field of
-    the events that is one of the candidates too, or holds lists; and for a past that holds none.
-
-    choice: the columns of the choice."""
+    """Refuse a field that is no column or says what was chosen, a context field that is a candidate
+    field or holds lists, and a past that holds none."""
     for column in options.candidate_fields:
         require_column(column, dtypes, "a candidate field")
         if column in choice:

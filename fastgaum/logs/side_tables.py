@@ -1,5 +1,5 @@
 """Tables beside a log: static columns of its items (category, price), and of its users (country,
-age). One row says what is known of one item or user; the log stores it once, not per candidate."""
+age), stored once per item or user."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 def _read_table(
     path: Path, role: str, column: str | None = None
 ) -> tuple[pl.Series, pl.DataFrame, bool]:
-    """Of a file that `read_log` could read, with one row per item or user: their ids as text,
-    distinct; its other columns; and whether numbers may be given as text (csv). `column` plays the
-    role if the table has it, else the column that is called so."""
+    """Ids of a table's rows, distinct; its other columns; and whether numbers may be text (csv).
+    The ids are `column` if the table has it, else what is called as `role` is."""
     table = open_table(path)
     known = list(table.dtypes)
     found = column if column in known else find_role(role, known)
@@ -72,7 +71,6 @@ def _read_table(
 
 
 def _check_new(columns: Iterable[str], log: SessionLog) -> None:
-    """Raise LogFormatError if a column has the name of one of the log."""
     for name in columns:
         if name in log.columns:
             raise LogFormatError(
@@ -87,10 +85,9 @@ def attach_item_table(
     """Return the log with every other column of an item table as a static item field; `vectors` are
     columns of lists of numbers, one vector per item.
 
-    The table (any format that `read_log` takes) has an item column and one row per item; rows of
-    items that the log never displays are left out. Text becomes categories, code -1 where an item
-    or a value is missing; numbers become float32, and a missing item or value gets the mean of the
-    log's others.
+    The table has an item column and one row per item; rows of items that the log never displays are
+    left out. Text becomes categories, code -1 where one is missing; numbers become float32, and a
+    missing one gets the mean of the log's others.
 
     Raises LogFormatError without an item column, for an item with two rows, a number that is not
     finite, a column named like another field, none of the log's items, and vectors of different
@@ -198,16 +195,11 @@ def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) ->
 def attach_user_table(
     log: SessionLog, path: str | os.PathLike[str], column: str | None = None
 ) -> SessionLog:
-    """Return the log with the columns of a table of users: context that does not change within a
-    session.
+    """Return the log with the columns of a table of users, one row per user, as context.
 
-    The table has one row per user, in any format that `read_log` takes. Whole numbers and text are
-    categories, decimal numbers are numbers, as in all context. A missing category has code -1, a
-    missing number the mean of the table's others. `column` is the log's own name for its users,
-    which the table may have too; None: its sessions are its users.
-
-    Raises LogFormatError without a user column, for a user with two rows, no name or no row, a
-    number that is not finite, and a column named like another field."""
+    column: the log's own name for its users; None: its sessions are its users. Raises
+    LogFormatError without a user column, for a user with two rows, no name or no row, a number that
+    is not finite, and a column named like another field."""
     file, owners = Path(path), log.user_ids
     assert owners is not None
     with naming_table("user table", file):
@@ -242,10 +234,8 @@ def attach_user_table(
 
 
 def check_saved_users(path: str | os.PathLike[str], saved: Mapping[str, Column]) -> None:
-    """Raise LogFormatError unless a table of users may be the one that a saved log was made with.
-
-    A saved log keeps no names of users, so no table can be joined to it. The table must say what
-    the log says: it has the log's columns of users, no others, and all of their values."""
+    """Raise LogFormatError unless a table of users has the columns and all values of a saved log's
+    users, which has no names to join by."""
     with naming_table("user table", path):
         _check_saved(open_table(Path(path)), saved)
 

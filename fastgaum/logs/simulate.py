@@ -1,8 +1,7 @@
 """Made-up display sets, for choices whose displays were never recorded (ratings, plays): the chosen
 item, and the items that other users chose nearest in time.
 
-A session is a user's whole history, in time order; equal times are shuffled by the seed. What a
-model scores on such a log depends on this rule as much as on the users: audit it first."""
+A session is a user's whole history, in time order. Audit such a log first."""
 
 from __future__ import annotations
 
@@ -25,15 +24,13 @@ from fastgaum.logs.vocabulary import Vocabulary
 
 
 def make_displays(choices: LogSource, *, displayed: int = 10, seed: int = 0) -> pl.DataFrame:
-    """Make up a display set for each choice; `read_log` reads what is returned.
-
-    A display holds the chosen item and those that other users chose nearest in time, shuffled.
+    """Make up a display set for each choice: the chosen item and those that other users chose
+    nearest in time, shuffled; `read_log` reads what is returned.
 
     Args:
-        choices: rows of a user, an item and a time, in a frame, in a file, or in the folder of
-            MovieLens or LastFM-1K. Columns are found by the names that they may have in a log.
-        displayed: candidates of a display set, the chosen one among them; fewer only where no more
-            exist.
+        choices: rows of a user, an item and a time, in a frame, a file, or the folder of MovieLens
+            or LastFM-1K. Columns are found by the names that they may have in a log.
+        displayed: candidates of a display set, fewer only where no more exist.
         seed: breaks every tie in time.
 
     Returns:
@@ -113,8 +110,6 @@ def _read_choices(choices: LogSource) -> pl.DataFrame:
 
 
 def _find_columns(known: Iterable[str]) -> list[str]:
-    """The columns of users, times and items. Raises LogFormatError for a table without one, or
-    with display sets."""
     if (chosen := find_role("chosen", known)) is not None:
         raise LogFormatError(
             f"the choices have a column '{chosen}', and so display sets of their own: read the log "

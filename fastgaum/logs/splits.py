@@ -1,10 +1,9 @@
 """Splits of whole users into train, validation and test, and of sessions by time.
 
-A user's part is a hash of the user's id and of the seed, so it depends neither on the order of
-sessions nor on the other users: a log that has grown keeps it. Shares, 50/25/25 if none are given,
-hold in expectation. A log so small that a part stays empty gives it the user whose hash is nearest
-to the part's own. The rules `half` and `other-half` make two runs that share no user: the users of
-one half train (three quarters of them) and validate, those of the other are the test split."""
+A user's part is a hash of the user's id and of the seed: it depends neither on the order of
+sessions nor on other users. Shares hold in expectation; an empty part gets the user whose hash is
+nearest to it. The users of one half train (three quarters) and validate under `half`, and are the
+test split under `other-half`."""
 
 from __future__ import annotations
 
@@ -33,19 +32,18 @@ USER_RULES = ("user", "half", "other-half")
 
 
 def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) -> SessionLog:
-    """Return the log with a new split of whole users: all sessions of a user fall into one part,
-    the same in every order of the sessions, and in a log that has grown.
+    """Return the log with a new split of whole users, the same in every order of the sessions and
+    in a log that has grown.
 
-    `fractions` are the expected shares of users in train, validation and test. Raises ConfigError
-    unless they sum to 1."""
+    fractions: expected shares of users in train, validation and test. Raises ConfigError unless
+    they sum to 1."""
     require_log(log)
     return log.with_split(split_users(log.user_hashes, seed, fractions=fractions))
 
 
 def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
-    """Return the log split by one of USER_RULES, as `train --split-by` does: `half` and
-    `other-half` of one seed share no training or validation user; `user` is `resplit`. Raises
-    ConfigError for no log and for another rule."""
+    """Return the log split by one of USER_RULES: `half` and `other-half` of one seed share no
+    training or validation user. Raises ConfigError for no log and for another rule."""
     require_log(log)
     require_known("rule", rule, USER_RULES)
     return log.with_split(split_users(log.user_hashes, seed, rule))
@@ -54,12 +52,10 @@ def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
 def split_users(
     hashes: Hashes, seed: int, rule: str = "user", fractions: Sequence[float] = FRACTIONS
 ) -> SplitArray:
-    """Split of each session, shape (n_sessions,), by one of USER_RULES; `other-half` swaps the
-    halves of `half`.
+    """Split of each session, shape (n_sessions,), by one of USER_RULES.
 
-    hashes: of each session's user, shape (n_sessions,); fractions: expected shares of users in the
-    parts, by the rule `user`. Raises ConfigError for shares that do not sum to 1 and for a seed
-    that is no whole number."""
+    hashes: of each session's user, shape (n_sessions,); fractions: shares by the rule `user`.
+    Raises ConfigError for shares that do not sum to 1 and a seed that is no whole number."""
     require_whole("seed", seed)
     shares = require_shares(fractions)
     distinct, of_session = np.unique(hashes, return_inverse=True)
@@ -75,8 +71,7 @@ def split_users(
 
 
 def _parts(drawn: Hashes, fractions: Sequence[float]) -> SplitArray:
-    """Part of each distinct user: where its 64 bits, read as a number from 0 to 1, fall among the
-    shares."""
+    """Part of each user: where its 64 bits, read as a number from 0 to 1, fall among the shares."""
     at = (drawn >> np.uint64(11)).astype(np.float64) * 2.0**-53
     bounds = np.array([0.0, fractions[0], fractions[0] + fractions[1], 1.0])
     if fractions[2] == 0:
@@ -93,23 +88,19 @@ def _parts(drawn: Hashes, fractions: Sequence[float]) -> SplitArray:
 
 
 def split_in_order(n: int, fractions: Sequence[float] = FRACTIONS) -> SplitArray:
-    """Parts of n things in order, bounds rounded half up: n = 5 of (0.5, 0.25, 0.25) → [0, 0, 0, 1,
-    2]."""
+    """Parts of n things in order, bounds rounded half up: n = 5 → [0, 0, 0, 1, 2]."""
     bounds = np.floor(np.cumsum(require_shares(fractions)[:2]) * n + 0.5).astype(np.int64)
     return np.searchsorted(bounds, np.arange(n), side="right").astype(np.int8)
 
 
 def shuffled_split(n: int, seed: int, fractions: Sequence[float] = FRACTIONS) -> SplitArray:
-    """Split of n users of a log that is made, not read, shape (n,): the shares are exact."""
+    """Split of n users of a log that is made, shape (n,): the shares are exact."""
     return split_in_order(n, fractions)[np.random.default_rng(seed).permutation(n)]
 
 
 def split_by_time(log: SessionLog, first_order: pl.Series) -> SplitArray:
-    """Split of each session, shape (n_sessions,), by the time of its first event: the earliest
-    sessions train; those of one time come in the order of their ids' hashes.
-
-    Raises LogFormatError if all sessions start at the same value: the event column then counts
-    events within a session and is no time."""
+    """Split of each session, shape (n_sessions,), by the time of its first event, then the hash of
+    its id. Raises LogFormatError if all sessions start at the same value."""
     if len(first_order) > 1 and first_order.n_unique() == 1:
         raise LogFormatError(
             "split='time' needs times that differ between sessions, every session starts at "
@@ -123,8 +114,8 @@ def split_by_time(log: SessionLog, first_order: pl.Series) -> SplitArray:
 
 
 def require_shares(fractions: Sequence[float]) -> tuple[float, ...]:
-    """The shares of train, validation and test. Raises ConfigError unless they are three numbers
-    that sum to 1."""
+    """The shares of train, validation and test. Raises ConfigError unless three numbers sum to
+    1."""
     shares = tuple(fractions) if isinstance(fractions, Sequence | np.ndarray) else (fractions,)
     numbers = all(isinstance(share, int | float) for share in shares)
     if not numbers or len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:

@@ -8,8 +8,8 @@
                                 columns, `event.query`
     LOG/items.MARK.parquet      one row per item, in the order of the codes: its id, and columns
 
-A mark is drawn for each save. The tables of a replacement lie beside those of the former log until
-a new log.json names them, so at any moment the folder holds one of both logs, whole."""
+Each save draws a mark. A new log.json is written last, so the folder always holds one log, whole.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from fastgaum.row_files import READ_ERRORS, one_line
 ABOUT = "log.json"
 WAYS_OUT = "convert the log again, or copy the folder anew"
 _FORMER = "shards.json"
-"""what a folder of an earlier version has in place of log.json"""
+"""log.json of an earlier version"""
 _LEFT_BY_A_KILL = re.compile(
     r"(sessions|events|items)\.[0-9a-f]{16}\.parquet|\.log\.json\.[0-9a-f]+\.part"
 )
@@ -52,7 +52,6 @@ _TABLE_OF: dict[str, TableOfLog] = {
     "candidate": "events",
     "item": "items",
 }
-"""where what has an entry of each of these is stored"""
 
 
 class StoredTable(msgspec.Struct, frozen=True):
@@ -70,7 +69,7 @@ class About(msgspec.Struct, frozen=True):
     grid: int
     clicks: ClickFacts
     categories: dict[str, list[str]]
-    """values of each categorical field, in the order of their codes"""
+    """values of each categorical field, by code"""
     kinds_of_actions: list[str] | None
     """None: the log has no actions"""
     actions_left_out: int
@@ -117,8 +116,7 @@ def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool
 
 
 def check_store_output(folder: Path, overwrite: bool) -> None:
-    """Raise OutputError if something is there that is not to be replaced: a saved log, unless
-    `overwrite`, or anything else. An empty folder is as good as none."""
+    """Raise OutputError if something is there that is not to be replaced."""
     if (folder / ABOUT).is_file():
         if not overwrite:
             raise OutputError(
@@ -134,10 +132,7 @@ def check_store_output(folder: Path, overwrite: bool) -> None:
 
 
 def load_log(folder: str | os.PathLike[str]) -> SessionLog:
-    """Load a saved log into memory.
-
-    Each table's sha256 and each array's bounds are checked, since kernels trust them. A log that is
-    replaced meanwhile is read again.
+    """Load a saved log into memory; each table's sha256 and each array's bounds are checked.
 
     Raises:
         LogFormatError: the folder is no saved log, or a file is damaged.
@@ -191,8 +186,7 @@ def _write_table(path: Path, frame: pl.DataFrame) -> StoredTable:
 
 
 def _remove_unnamed(folder: Path) -> None:
-    """Remove the tables that log.json does not name: those of the log that was replaced, or of a
-    save that failed; without a log the folder too."""
+    """Remove the tables that log.json does not name; without a log the folder too."""
     with suppress(OSError, LogFormatError):
         named = set()
         if (folder / ABOUT).is_file():
@@ -219,7 +213,6 @@ def _to_lists(values: npt.NDArray[np.generic], offsets: IntArray) -> pl.Series:
 
 
 def _read_about(path: Path) -> About:
-    """Read log.json. Raises LogFormatError if it is missing, damaged or of another version."""
     file = path / ABOUT
     if not file.is_file() and (path / _FORMER).is_file():
         raise LogFormatError(
@@ -260,7 +253,6 @@ def _load(path: Path) -> SessionLog:
 
 
 def _check_file(folder: Path, table: StoredTable | None) -> None:
-    """Raise LogFormatError unless a table's file is in the folder and has its sha256."""
     if table is None or Path(table.file).name != table.file:
         raise LogFormatError(
             f"'{folder / ABOUT}' names the file '{table and table.file}', a plain name is "
@@ -280,7 +272,7 @@ def _check_file(folder: Path, table: StoredTable | None) -> None:
 
 
 def _log_of(about: About, frames: Mapping[TableOfLog, pl.DataFrame]) -> SessionLog:
-    """The log of three tables. Raises ValueError, naming what kernels could not trust."""
+    """Raises ValueError, naming what kernels could not trust."""
     events, items = frames["events"], frames["items"]
     offsets, _ = _from_lists(events["items"])
     arrays: dict[str, Any] = {}
@@ -337,7 +329,7 @@ def _offsets(lengths: pl.Series) -> IntArray:
 
 
 def _from_lists(lists: pl.Series) -> tuple[IntArray, npt.NDArray[Any]]:
-    """Return the start of each event's values, and the values one after the other."""
+    """Start of each event's values, and the values one after the other."""
     values = lists.drop_nulls().explode().to_numpy()
     return _offsets(lists.list.len()), values
 

@@ -1,11 +1,9 @@
-"""Several clicks on one display, and clicks on items that were not displayed.
+"""Several clicks on one display, each a choice of what is left (`clicks="each"`).
 
-A display whose items c1, c2, …, cm were clicked in this order is read by `clicks="each"` as m
-choice events. Event j displays what is left of the display, the items clicked so far taken out, and
-chooses c_j. If the log has displays without a click, one more event says that the rest was not
-clicked. All of them have the display's context, and one number of the context more,
-`clicks_so_far`: the events of a display are 0, 1, 2 … one after the other, so the log itself says
-which events are of one display."""
+A display whose items c1, …, cm were clicked in this order becomes m events; event j displays the
+rest without the items clicked so far, and chooses c_j. If the log has displays without a click, one
+more event says that the rest was not clicked. The context `clicks_so_far` is 0, 1, 2 … in the
+events of a display."""
 
 from __future__ import annotations
 
@@ -33,9 +31,9 @@ def choices_of(
 ) -> tuple[IntArray, ClickFacts]:
     """Position of each event's first click, -1 for none, and what there was of clicks.
 
-    clicks: the candidates that were clicked, ascending; the event of each, and its click, a number
-    by which the clicks of an event are sorted, n_rows where it has no place among them. Raises
-    LogFormatError where an event has several clicks, and may not; or their order is not known."""
+    clicks: event, candidate (ascending) and click of each, a number by which an event's are sorted,
+    n_rows for one without a place. Raises LogFormatError where an event has several clicks, and may
+    not; or their order is not known."""
     counts = np.bincount(clicks["event"], minlength=len(display_offsets) - 1)
     several = counts > 1
     wrong = first_true(several)
@@ -58,9 +56,8 @@ def choices_of(
 
 
 def with_each_click(log: SessionLog, clicks: pl.DataFrame, options: ReadOptions) -> SessionLog:
-    """A packed log as the option `clicks` wants it: one of displays, or of successive choices;
-    clicks: as in `choices_of`. Raises LogFormatError where a field is called `clicks_so_far` and is
-    not that."""
+    """A packed log as the option `clicks` wants it; clicks: as in `choices_of`. Raises
+    LogFormatError where a field is called `clicks_so_far` and is not that."""
     if options.clicks != "each":
         check_successive(log)
         return log
@@ -105,8 +102,8 @@ def with_each_click(log: SessionLog, clicks: pl.DataFrame, options: ReadOptions)
 
 
 def check_successive(log: SessionLog) -> None:
-    """Raise LogFormatError unless the field `clicks_so_far` of a log, if there is one, counts the
-    earlier clicks on the same display."""
+    """Raise LogFormatError unless the field `clicks_so_far`, if any, counts the earlier clicks on
+    the same display."""
     if not is_successive(log.context):
         return
     so_far = log.columns[CLICKS_SO_FAR].values

@@ -1,5 +1,4 @@
-"""The synthetic world: users whose reward and choice rule are known, so that what a model recovers
-can be measured.
+"""The synthetic world: users whose reward and choice rule are known.
 
 An item a has a popularity value base[a] and a latent direction z_a of length 1 in `dim` dimensions.
 A session starts in the state s = 0. An event shows a display set, more popular items more often,
@@ -9,15 +8,13 @@ and the user weighs each candidate,
     intercept),
 
 chooses by softmax(eta · u) (`shannon`) or by sparsemax(eta · u) (`l2`), and the state becomes decay
-· s + (1 − decay) · z_chosen, or decay · s without a click. When no click is offered it is an
-outcome of value 0, and the intercept is set so that its mean probability is the share asked for.
+· s + (1 − decay) · z_chosen, or decay · s without a click. No click, if offered, has the value 0;
+the intercept sets its mean probability to the share asked for.
 
-With an `order` other than none displays are ordered, at random or most popular first, and
-`examination` says how much less a user looks at later places: the odds of a candidate at place p
-are multiplied by p^−examination, the usual law of click models. Utilities do not know places.
+With an `order` displays are ordered, at random or most popular first, and the odds of a candidate
+at place p are multiplied by p^−examination. Utilities do not know places.
 
-Everything follows from the seed through numpy's PCG64 streams: the same arguments give the same
-log."""
+All follows from the seed through numpy's PCG64 streams."""
 
 from __future__ import annotations
 
@@ -51,13 +48,11 @@ Order = Literal["none", "random", "popularity"]
 MIN_DISPLAY = 2
 """a display set of one item says nothing about the user"""
 PILOT_EVENTS = 40_000
-"""events of the pilot draw that sets the intercept: the share's standard error is then about 0.1
-points"""
+"""events of the pilot draw that sets the intercept: standard error about 0.1 points"""
 LENGTHS: dict[str, tuple[float, int]] = {"public": (3.5, 12), "zipf": (20.0, 200)}
 """mean and longest session of each length law, where not given"""
 
 _IDS_AT_ONCE = 500_000
-"""the steps to an id each take a column of their own"""
 
 # Streams of one seed. A new use takes a new number, so that nothing drawn before it changes.
 _ITEMS, _SHAPE, _CHOICES, _PILOT_SHAPE, _PILOT_CHOICES = range(5)
@@ -75,8 +70,7 @@ class Truth:
     """true probability of no click, 0 where it is not offered, shape (n_events,)"""
 
     def log_probs(self) -> tuple[Float64Array, Float64Array]:
-        """Natural logarithms of probability (n_candidates,) and outside_probability (n_events,);
-        −inf for 0."""
+        """Natural logarithms of probability (n_candidates,) and outside_probability (n_events,)."""
         with np.errstate(divide="ignore"):
             return np.log(self.probability.astype(np.float64)), np.log(
                 self.outside_probability.astype(np.float64)
@@ -92,25 +86,23 @@ def _require(name: str, value: float, low: float, high: float, kind: type = Real
 
 @dataclass(frozen=True)
 class SyntheticWorld:
-    """A world with a known reward and choice rule; `draw` gives a log of it. Raises ConfigError for
-    impossible values."""
+    """A world with a known reward and choice rule. Raises ConfigError for impossible values."""
 
     n_items: int = 50
-    """size of the catalogue; small, so that 200,000 events pin down every item's truth"""
+    """size of the catalogue"""
     seed: int = 0
-    """the one source of randomness"""
     rule: ChoiceRule = "shannon"
-    """choice rule: shannon (softmax) or l2 (sparsemax: a far worse candidate is never chosen)"""
+    """shannon (softmax) or l2 (sparsemax: a far worse candidate is never chosen)"""
     eta: float = 1.0
     """how decided the user is; what is compared is eta · u"""
     no_click: float = 0.0
-    """share of events without a click, in [0, 1); 0 = no click is not offered"""
+    """share of events without a click, in [0, 1)"""
     length_law: LengthLaw = "public"
-    """events per session: public (geometric, cut off: most sessions short) or zipf (a long tail)"""
+    """events per session: public (geometric, cut off) or zipf (a long tail)"""
     mean_length: float | None = None
-    """mean events per session; None = the law's own (3.5, zipf 20)"""
+    """mean events per session; None: the law's own (3.5, zipf 20)"""
     max_length: int | None = None
-    """longest session; None = the law's own (12, zipf 200)"""
+    """longest session; None: the law's own (12, zipf 200)"""
     mean_display: float = 4.5
     """mean candidates per display set"""
     max_display: int = 10
@@ -118,21 +110,19 @@ class SyntheticWorld:
     dim: int = 2
     """dimensions of the state and of the items' latent directions"""
     popularity: float = 1.5
-    """standard deviation of base over the catalogue; half its variance goes with how often an item
-    is displayed"""
+    """standard deviation of base; half its variance goes with how often an item is displayed"""
     affinity: float = 1.5
-    """weight of the state: what makes sessions matter"""
+    """weight of the state"""
     repeat: float = 0.0
-    """bonus of an item that the session has chosen before"""
+    """bonus of an item chosen before in the session"""
     decay: float = 0.5
     """share of the state that an event leaves, in [0, 1)"""
     skew: float = 2.0
-    """display skew, ≥ 1: the item of popularity rank r is displayed ∝ r^(1/skew − 1); 1 = alike"""
+    """at least 1: the item of popularity rank r is displayed ∝ r^(1/skew − 1); 1 = alike"""
     order: Order = "none"
     """of a display: none (it means nothing), random, or popularity (most displayed items first)"""
     examination: float = 0.0
-    """how fast users stop looking: place p multiplies the odds by p^−examination (needs an order)
-    """
+    """place p multiplies the odds by p^−examination (needs an order)"""
 
     def __post_init__(self) -> None:
         for option, value, known in (
@@ -173,8 +163,8 @@ class SyntheticWorld:
         """Draw a log of exactly `n_events` events and the truth about it; split 50/25/25 by
         session.
 
-        Cost grows with the events (about a second per million), not with the catalogue. Raises
-        ConfigError for n_events < 1, or for more candidates than 32-bit offsets can count."""
+        Raises ConfigError for n_events < 1, or for more candidates than 32-bit offsets can count.
+        """
         _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display), Integral)
         offsets = self._shapes(n_events, _SHAPE)
         # before the large arrays: drawing the split takes room of its own
@@ -213,8 +203,7 @@ class SyntheticWorld:
 
     @cached_property
     def intercept(self) -> float:
-        """The addend of every utility by which no click has its share; found by bisection on a
-        pilot draw."""
+        """The addend of every utility by which no click has its share; bisected on a pilot draw."""
         if self.no_click == 0.0:
             return 0.0
         offsets = self._shapes(PILOT_EVENTS, _PILOT_SHAPE)
@@ -230,8 +219,8 @@ class SyntheticWorld:
         return np.random.Generator(np.random.PCG64([self.seed, *numbers]))
 
     def _shapes(self, n_events: int, *stream: int) -> tuple[IntArray, IntArray]:
-        """Session offsets and display offsets of exactly `n_events` events: the last session is cut
-        to fit."""
+        """Session offsets and display offsets of exactly `n_events` events: the last session is
+        cut."""
         rng = self._stream(*stream)
         mean, longest = self.lengths
         ends = np.zeros(1, dtype=np.int64)
@@ -252,7 +241,7 @@ class SyntheticWorld:
         return ends.astype(np.int32), displays.astype(np.int32)
 
     def utility_law(self, base: Float64Array, latents: FloatArray) -> UtilityLaw:
-        """What makes utilities of items of these bases and directions, as kernels read it."""
+        """Utilities of items of these bases and directions, as kernels read them."""
         laws = float(self.affinity), float(self.repeat), float(self.decay)
         return UtilityLaw(base, latents, *laws)
 
@@ -301,13 +290,11 @@ WORLD_PRESETS: dict[str, SyntheticWorld] = {
     "scale": SyntheticWorld(n_items=1_000_000, mean_length=1.5),
     "tail": SyntheticWorld(n_items=10_000, length_law="zipf"),
 }
-"""default; sample (the bundled log); scale (the released files' short sessions, a huge catalogue);
-tail (long sessions)"""
+"""sample: the bundled log; scale: short sessions, a huge catalogue; tail: long sessions"""
 
 
 def world(preset: str = "default", **changes: Any) -> SyntheticWorld:
-    """Return a preset world with some values changed. Raises ConfigError for an unknown preset,
-    value or type."""
+    """Return a preset world with some values changed. Raises ConfigError."""
     if not isinstance(preset, str) or preset not in WORLD_PRESETS:
         raise ConfigError(
             f"no synthetic world {as_given(preset)}, one of {', '.join(WORLD_PRESETS)} is "
@@ -326,11 +313,8 @@ def world(preset: str = "default", **changes: Any) -> SyntheticWorld:
 def synthesise(
     n_events: int, *, preset: str = "default", **changes: Any
 ) -> tuple[SessionLog, Truth]:
-    """Draw a log of a synthetic world and the truth about it: `world(preset,
-    **changes).draw(n_events)`.
-
-    `changes` are the fields of `SyntheticWorld`: n_items, seed, rule, eta, no_click, mean_length,
-    max_length, length_law, mean_display, … Raises ConfigError."""
+    """Draw a log of a synthetic world and the truth about it; `changes` are fields of
+    `SyntheticWorld`. Raises ConfigError."""
     return world(preset, **changes).draw(n_events)
 
 
@@ -340,7 +324,7 @@ def item_names(n_items: int) -> pl.Series:
 
 
 def _ids(letter: str, n: int) -> pl.Series:
-    """Ids whose order as text is the order of their codes: n = 12 → s00, s01, … s11."""
+    """Ids whose order as text is that of their codes: s00, s01, … s11."""
     width = len(str(n - 1))
 
     def some(start: int) -> pl.Series:
@@ -354,8 +338,7 @@ def _law(kind: str, smallest: int, largest: int, mean: float) -> Float64Array:
     """Inner bounds of the cumulative probabilities of smallest … largest, of the asked mean; shape
     (largest − smallest,).
 
-    P(n) ∝ q^n (`public`, a geometric law cut off) or n^q (`zipf`); q is found by bisection, for the
-    mean grows with it."""
+    P(n) ∝ q^n (`public`, a geometric law cut off) or n^q (`zipf`); q is bisected."""
     support = np.arange(smallest, largest + 1, dtype=np.float64)
     growth = support - smallest if kind == "public" else np.log(support)
     low, high = -60.0, 60.0

@@ -1,5 +1,5 @@
-"""Files of rows (csv, tsv and ndjson, compressed or not, parquet, arrow, or a folder of
-parquet files), opened lazily by polars; and frames in memory."""
+"""Files of rows (csv, tsv and ndjson, compressed or not, parquet, arrow, or a folder of parquet
+files), opened lazily by polars; and frames in memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EXTENSIONS = (*SEPARATORS, *NDJSON, *PARQUET, *ARROW)
 MOST_UTF16 = 1 << 29
 """bytes of a file of UTF-16, which is read whole"""
 LONGEST_LINE = 1 << 20
-"""bytes of a csv line: one of this length may pass, one of twice this length does not"""
+"""bytes; a csv line of twice this length is refused"""
 
 
 _TWICE = re.compile(r"_duplicated_\d+$")
@@ -62,13 +62,12 @@ class FileTable:
     parts: tuple[tuple[Path, pl.LazyFrame], ...]
     """each file and its rows"""
     dtypes: dict[str, pl.DataType]
-    """type of each column"""
     untyped: bool
     """whether every column is text because the format has no types (csv)"""
     stored: tuple[str, ...] = ()
-    """columns of the files, where others are made of them; empty: all are the files' own"""
+    """columns of the files, where others are made of them"""
     separator: str | None = None
-    """what divides the columns of a file of text that says their names"""
+    """what divides the columns of text with a header"""
 
     @classmethod
     def of(cls, frame: pl.DataFrame, untyped: bool = False) -> FileTable:
@@ -76,8 +75,7 @@ class FileTable:
         return cls(((Path("frame"), frame.lazy()),), dict(frame.schema), untyped)
 
     def with_line(self, error: LogFormatError) -> LogFormatError:
-        """An error with the line of its row, where the file has lines, and no row was made or left
-        out."""
+        """Add the line of its row to an error, where the file has lines."""
         if error.row is None or self.separator is None or self.stored:
             return error
         with self.parts[0][0].open(encoding="utf-8", newline="") as file:
@@ -93,9 +91,10 @@ class FileTable:
         return LogFormatError(f"{error} (row {error.row + 1} is line {before + 1} of the file)")
 
     def with_points(self, fields: Sequence[str], decimal: str | None) -> FileTable:
-        """The table with the numbers of some fields written with a point, where their decimal sign
-        is named. Raises LogFormatError where none is and 1.087 may be a thousand: what divides
-        columns by semicolons often writes decimal commas."""
+        """The table with the numbers of some fields written with a point.
+
+        Raises LogFormatError where semicolons divide columns, no decimal sign is named, and 1.087
+        may be a thousand."""
         text = [name for name in fields if self.dtypes.get(name) == pl.String]
         if not self.untyped or not text or (decimal is None and self.separator != ";"):
             return self
@@ -114,8 +113,7 @@ class FileTable:
         return self
 
     def read(self, columns: Sequence[str]) -> pl.DataFrame:
-        """Rows of all parts, in name order, with the given columns. Raises LogFormatError naming a
-        damaged part."""
+        """Rows of all parts, in name order. Raises LogFormatError naming a damaged part."""
         frames = []
         for path, part in self.parts:
             try:
@@ -174,8 +172,7 @@ def _table_of(path: Path, rows: pl.LazyFrame, separator: str | None = None) -> F
 
 
 def open_known(path: Path, delimiter: str | None = None) -> tuple[FileTable, PublicLog | None]:
-    """Open a log's file or folder, and say which public log it is; None if it is none. In a folder
-    that holds more, the file of displays, or of choices, is found by its publisher's name."""
+    """Open a log's file or folder, and say which public log it is, if any."""
     if path.is_dir():
         for layout in PUBLIC_LOGS:
             for file in (path / (name + end) for name in layout.files for end in ("", *COMPRESSED)):
@@ -185,13 +182,12 @@ def open_known(path: Path, delimiter: str | None = None) -> tuple[FileTable, Pub
 
 
 def known_table(table: FileTable) -> tuple[FileTable, PublicLog | None]:
-    """A table as rows of displays, if it is that of a public log, and which one."""
+    """A table as rows of displays, and the public log that it is, if any."""
     found = find_layout(table.dtypes)
     return (table, None) if found is None else (_of_layout(table, found), found)
 
 
 def _of_layout(table: FileTable, layout: PublicLog) -> FileTable:
-    """The rows of displays of a public log's file."""
     parts = tuple((path, layout.displays(rows)) for path, rows in table.parts)
     if all(made is rows for (_, made), (_, rows) in zip(parts, table.parts, strict=True)):
         return table
@@ -200,15 +196,14 @@ def _of_layout(table: FileTable, layout: PublicLog) -> FileTable:
 
 
 class ArrowFrame(Protocol):
-    """A table in memory that hands itself over by the Arrow PyCapsule interface: of polars, pandas,
-    pyarrow, DuckDB …"""
+    """A table in memory that has the Arrow PyCapsule interface."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """The table as a capsule of an Arrow stream."""
 
 
 LogSource = str | os.PathLike[str] | ArrowFrame | pl.LazyFrame
-"""what a log is read from: a path, or a frame in memory"""
+"""a path, or a frame in memory"""
 
 
 @dataclass(frozen=True)
@@ -222,8 +217,8 @@ class _Stream:
 
 
 def frame_of(source: object) -> pl.DataFrame:
-    """The rows of a frame in memory; levels of pandas' index that have names are columns. Raises
-    LogFormatError for no frame, two columns of one name, and a type that a log may not hold."""
+    """The rows of a frame in memory, with named levels of pandas' index. Raises LogFormatError for
+    no frame, two columns of one name, and a type that a log may not hold."""
     kind = type_name(source)
     try:
         if isinstance(source, pl.LazyFrame):
@@ -260,7 +255,7 @@ def stem_of(path: Path) -> str:
 
 @contextmanager
 def naming(source: object) -> Iterator[None]:
-    """Say the file's name in errors of its log; those of opening a file have it already."""
+    """Name the file in errors of its log."""
     try:
         yield
     except LogFormatError as error:
@@ -272,7 +267,7 @@ def naming(source: object) -> Iterator[None]:
 
 @contextmanager
 def naming_table(kind: str, path: str | os.PathLike[str]) -> Iterator[None]:
-    """Say in errors which table beside the log it is."""
+    """Name the table beside the log in errors."""
     try:
         yield
     except LogFormatError as error:
@@ -280,8 +275,7 @@ def naming_table(kind: str, path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def check_lines(path: Path, separator: str) -> None:
-    """Raise LogFormatError for a file of lines whose lines are too long to be any, or too wide;
-    only a page per MB is read."""
+    """Raise LogFormatError for a file whose lines are too long or too wide."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         end = data.find(b"\n", 0, LONGEST_LINE)
         n_columns = data[: LONGEST_LINE if end < 0 else end].count(separator.encode()) + 1
@@ -321,8 +315,7 @@ def _open_folder(path: Path) -> FileTable:
 
 
 def _is_text(path: Path) -> bool:
-    """Whether a file is lines of text, compressed or not; a publisher may give it no extension, or
-    one of its own (MovieLens)."""
+    """Whether a file is lines of text, compressed or not; MovieLens has extensions of its own."""
     return file_kind(path) in ("", ".dat", ".data", *SEPARATORS, *COMPRESSED)
 
 
@@ -359,14 +352,12 @@ def _nameless_rows(path: Path, kind: NamelessFile) -> pl.LazyFrame:
 
 
 def is_utf16(path: Path) -> bool:
-    """Whether a file begins with the mark of UTF-16, as text from Excel does."""
+    """Whether a file begins with the mark of UTF-16."""
     with path.open("rb") as file:
         return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def _utf16_rows(path: Path, delimiter: str | None) -> pl.LazyFrame:
-    """The rows of a file of UTF-16, whole in memory. Raises LogFormatError if it is no such text,
-    or too long."""
     size = path.stat().st_size
     if size > MOST_UTF16:
         raise LogFormatError(
@@ -412,7 +403,6 @@ def _dtypes(path: Path, lazy: pl.LazyFrame) -> dict[str, pl.DataType]:
 
 
 def _check_names(path: Path, names: list[str]) -> None:
-    """Refuse a header of text that gives a name twice, or that is divided by something else."""
     # polars calls the second `item` of a header `item_duplicated_0`
     twice = next((name for name in names if _TWICE.sub("", name) in set(names) - {name}), None)
     if twice is not None:

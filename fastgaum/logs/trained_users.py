@@ -1,5 +1,5 @@
 """Who trained a model, as hashes of users and sessions, and how many users of a split are among
-them: figures of users that trained are no test figures."""
+them."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class SeenUsers:
     n_users: int
     """users of the split"""
     n_seen: int
-    """of them, users with a training session"""
+    """users with a training session"""
     n_leaked: int
-    """of these, users that the split of the log does not have in training, and users of whom a
-    session of this very split trained"""
+    """seen users that the log's own training split lacks, or of whom a session of this split
+    trained"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -76,10 +76,8 @@ class SeenUsers:
 
 
 def count_seen(trained: TrainedUsers, log: SessionLog, split: SplitName) -> SeenUsers:
-    """Count the users of a split that trained.
-
-    A user whom the log's own split has in training too, as a split by time does, is expected to be
-    known; what counts there is whether a session of the scored split trained."""
+    """Count the users of a split that trained. A user whom the log's own split has in training too,
+    as a split by time does, is leaked only where a session of the scored split trained."""
     rows = log.sessions_in(split)
     users = log.user_hashes[rows]
     n_users = len(np.unique(users))

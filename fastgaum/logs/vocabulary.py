@@ -33,20 +33,16 @@ class Vocabulary:
         return cls(texts.drop_nulls().unique().sort())
 
     def __len__(self) -> int:
-        """Number of texts."""
         return len(self.texts)
 
     def codes(self, texts: pl.Series) -> IntArray:
-        """Code of each text, -1 for a gap or a text that is not in the vocabulary; shape
-        (len(texts),)."""
+        """Code of each text, -1 for a gap or an unknown text; shape (len(texts),)."""
         found = texts.cast(pl.Enum(self.texts), strict=False).to_physical()
         return found.cast(pl.Int32).fill_null(NO_CODE).to_numpy().astype(np.int32, copy=False)
 
     def codes_from(self, other: Vocabulary) -> IntArray:
-        """This vocabulary's code of each code of another one; shape (len(other) + 1,).
-
-        The last entry is -1 and belongs to code -1, so that an array of codes is turned by
-        indexing: `ours.codes_from(theirs)[their_codes]`."""
+        """This vocabulary's code of each code of another one, and -1 for code -1 at the end; shape
+        (len(other) + 1,): `ours.codes_from(theirs)[their_codes]`."""
         return np.append(self.codes(other.texts), np.int32(NO_CODE))
 
     def decode(self, codes: npt.NDArray[np.integer]) -> pl.Series:
