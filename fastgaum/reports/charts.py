@@ -67,8 +67,6 @@ def _charts_of(run: Json) -> Iterator[tuple[str, Chart]]:
         groups = run["learned"][name]
         if any(group["n"] for group in groups):
             yield name, _utilities(groups, across)
-    if run["places"]:
-        yield "places", _examination(run["places"])
 
 
 def _standings(rows: Sequence[Json]) -> Chart:
@@ -202,26 +200,3 @@ def _utilities(groups: Sequence[Json], across: str) -> Chart:
     said = "; ".join(f"{one['label']} {one['utility']:.2f}" for one in groups if one["n"])
     what = f"Mean utility against the display set's mean by {across}: {said}"
     return Chart(fill, what, (3.9, 2.4))
-
-
-def _examination(places: Sequence[Json]) -> Chart:
-    """How much each head has users look at each place, and how often places were chosen, the first
-    being 1."""
-
-    def fill(panel: Axes) -> None:
-        x = [one["place"] for one in places]
-        first = places[0]["chosen"]
-        if first:
-            chosen = [one["chosen"] / first for one in places]
-            panel.bar(x, chosen, width=0.62, color=colour("floor"), alpha=0.45, label="chosen")
-        for name in places[0]["examination"]:
-            y = [one["examination"][name] for one in places]
-            dash = "-" if name == "reward" else _DASHED
-            own = colour(name)
-            panel.plot(x, y, linestyle=dash, marker=_MARK[name], color=own, label=name)
-        panel.set(xlabel="place in the display", ylabel="first place = 1", ylim=(0, None))
-        panel.locator_params(axis="x", integer=True)
-        panel.legend(loc="best", handlelength=1.8)
-
-    said = "; ".join(f"{one['place']}: {one['examination']['reward']:.2f}" for one in places)
-    return Chart(fill, f"Examination by place, the first being 1: {said}", (3.9, 2.4))

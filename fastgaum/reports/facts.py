@@ -1,5 +1,5 @@
 """What a page says of runs, as one object for JSON: their figures, what the reward learned, whether
-probabilities come true, a few events in full, and the logs that they were trained on.
+probabilities come true, and the logs that they were trained on.
 
 Only differences within a display set decide a choice among its candidates, and where no click is
 not offered nothing else is learned at all. So what is averaged here is a candidate's utility minus
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,7 @@ from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, bootstrap_mean, cut, paired_difference
-from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.log_facts import log_facts
 from fastgaum.reports.table import Json, finite
@@ -113,8 +112,6 @@ def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: P
         "versus_floor": floor_difference(scored, floors),
         "calibration": calibration_facts(scored),
         "learned": learned_facts(scored, scored.log.training_counts()),
-        "places": place_facts(scored),
-        "displays": example_displays(scored),
         "commands": repeat_commands(run, split),
     }
 
@@ -271,81 +268,6 @@ def _curve(
     return points
 
 
-MOST_SHOWN = 10
-"""candidates listed of a display, those of the largest utility, and the logged choice"""
-HISTORY = 5
-"""choices listed before an example"""
-
-
-def example_displays(scored: SplitScores) -> list[Json]:
-    """A few events by the reward's probability of what happened: expected, typical, a surprise, and
-    one without a click; display sets of several candidates, later events of a session where there
-    are any."""
-    choices, surprise = scored.part.choices, scored.nll("reward")
-    several = scored.sizes > 1
-    later = several & (choices >= 0) & (scored.part.event_number > 0)
-    events = np.flatnonzero(later if later.sum() >= 3 else several & (choices >= 0))
-    picked: dict[int, str] = {}
-    if len(events):
-        order = events[np.argsort(surprise[events], kind="stable")].tolist()
-        for why, event in (
-            ("as expected", order[0]),
-            ("typical", order[(len(order) - 1) // 2]),
-            ("a surprise", order[-1]),
-        ):
-            picked.setdefault(event, why)
-    away = np.flatnonzero((choices < 0) & several)
-    if len(away):
-        order = away[np.argsort(surprise[away], kind="stable")].tolist()
-        picked[order[(len(order) - 1) // 2]] = "without a click"
-    return [_example(scored, event, why) for event, why in picked.items()]
-
-
-def _example(scored: SplitScores, event: int, why: str) -> Json:
-    log, part = scored.log, scored.part
-    start, stop = part.display_offsets[event : event + 2].tolist()
-    choice = int(part.choices[event])
-    session = int(np.searchsorted(part.session_offsets, event, side="right")) - 1
-    first = int(part.session_offsets[session])
-    names = log.item_ids.gather(scored.items[start:stop]).to_list()
-    utility = scored.reward.scores[start:stop].tolist()
-    heads = scored.scores.heads
-    probability = {
-        name: np.exp(head.log_probs[start:stop]).tolist() for name, head in heads.items()
-    }
-    order = np.argsort(-scored.reward.scores[start:stop], kind="stable").tolist()
-    return {
-        "why": why,
-        "session": log.session_ids[int(part.rows[session])],
-        "number": event - first + 1,
-        # None for no click
-        "history": [
-            log.item_ids[int(scored.items[part.display_offsets[one] + part.choices[one]])]
-            if part.choices[one] >= 0
-            else None
-            for one in range(max(first, event - HISTORY), event)
-        ],
-        "n_before": event - first,
-        "candidates": [
-            {
-                "item": names[place],
-                "utility": utility[place],
-                "chosen": place == choice,
-                "probability": {name: of[place] for name, of in probability.items()},
-            }
-            for rank, place in enumerate(order)
-            if rank < MOST_SHOWN or place == choice
-        ],
-        "n_candidates": stop - start,
-        "no_click": {
-            name: float(np.exp(head.outside_log_prob[event])) for name, head in heads.items()
-        }
-        if scored.outside
-        else None,
-        "clicked": choice >= 0,
-    }
-
-
 @dataclass(frozen=True)
 class SplitScores:
     """A split as a run's heads see it."""
@@ -358,8 +280,8 @@ class SplitScores:
     evaluation: Evaluation
     outside: bool
     """whether no click is offered"""
-    examination: dict[str, FloatArray]
-    """of each place by each head, the first being 1; empty where places are not kept apart"""
+    examination: FloatArray | None
+    """of each place by the reward, the first being 1; None where places are not kept apart"""
     eta: float
     """what the reward's utilities are multiplied by in a choice"""
     items: IntArray
@@ -388,7 +310,7 @@ class SplitScores:
             scores,
             evaluate_heads(scores.heads, encoded, model.outside, gap),
             model.outside,
-            {h: by for h in get_args(Head) if (by := model.examination(h)) is not None},
+            model.examination(),
             model.config.eta if isinstance(model, UserModel) else 1.0,
             np.asarray(log.items)[part.candidates],
             *counts_before(log, part).T,
@@ -426,8 +348,8 @@ class SplitScores:
         """Utility, free of place where places are kept apart, minus the mean of its display set,
         shape (n_candidates,): what a choice among rivals depends on."""
         utility = self.reward.scores.astype(np.float64)
-        if self.examination:
-            by_place = np.log(self.examination["reward"].astype(np.float64)) / self.eta
+        if self.examination is not None:
+            by_place = np.log(self.examination.astype(np.float64)) / self.eta
             utility -= by_place[np.minimum(self.part.places, len(by_place) - 1)]
         means = np.add.reduceat(utility, self.part.display_offsets[:-1]) / self.sizes
         return utility - np.repeat(means, self.sizes)
@@ -443,29 +365,6 @@ class SplitScores:
             self.part.choices,
             min_prob=MIN_PROB,
         )
-
-
-def place_facts(scored: SplitScores) -> list[Json]:
-    """Each place that the model examines apart: displays that have it, shares of them that chose it
-    and were expected to, and its examination by each head; none where places are not kept apart."""
-    if not scored.examination:
-        return []
-    n, places = len(scored.examination["reward"]), scored.part.places
-    # places beyond those of the training displays are in no row
-    shown, chosen = (
-        np.bincount(at, minlength=n)[:n] for at in (places, places[scored.part.chosen_candidates])
-    )
-    expected = np.bincount(places, np.exp(scored.reward.log_probs.astype(np.float64)), n)[:n]
-    return [
-        {
-            "place": place + 1,
-            "displays": int(shown[place]),
-            "chosen": chosen[place] / max(shown[place], 1),
-            "expected": expected[place] / max(shown[place], 1),
-            "examination": {head: float(by[place]) for head, by in scored.examination.items()},
-        }
-        for place in range(n)
-    ]
 
 
 def floor_difference(scored: SplitScores, floors: Precisions) -> Json:

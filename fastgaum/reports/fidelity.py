@@ -30,7 +30,6 @@ from fastgaum.reports.permutation import (
     sides,
     values_of,
 )
-from fastgaum.reports.session_states import states_report
 from fastgaum.reports.table import Json
 from fastgaum.worlds.replay import replay, versions, world_of
 from fastgaum.worlds.world import World
@@ -124,9 +123,6 @@ def fidelity(
         **agreement(values, draws, seed),
     }
     tell(total - 1, total)
-    states = None
-    if isinstance(model, UserModel):
-        states = states_report(model, every, 1 + replicas, seed)
     tell(total, total)
     known = np.isin(part.item_ids.to_numpy(), model.space.categorical[0].values.to_numpy())
     return {
@@ -144,7 +140,6 @@ def fidelity(
         "fields_averaged": sorted(part.columns_of("candidate")),
         "statistics": rows,
         "calibration": calibration,
-        "states": states,
         "policies": policies,
     }
 

@@ -43,7 +43,6 @@ SECTIONS = {
     "learning": "Learning",
     "calibration": "Calibration",
     "learned": "Reward",
-    "displays": "Displays",
     "log": "Log",
     "cost": "Cost",
     "repeat": "Repeat it",

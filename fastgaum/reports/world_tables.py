@@ -13,7 +13,7 @@ ALPHA = 0.05
 
 
 def fidelity_blocks(report: Json) -> list[Block]:
-    """The statistics, their groups, the policies and the states of one report."""
+    """The statistics, their groups and the policies of one report."""
     title = (
         f"{report['log']['name']}, {report['split']} split: the world ({report['head']}) against "
         "the log"
@@ -31,26 +31,7 @@ def fidelity_blocks(report: Json) -> list[Block]:
     policies = report["policies"]
     columns = (TableColumn("policy", "name"), *_sides("%"))
     parts.append(table_of("Policies", columns, policies["values"], _policy_notes(report)))
-    states = report["states"]
-    if states is not None:
-        row = {"what": f"{states['states']} states of {states['dim']} numbers", **states}
-        parts.append(table_of("States of sessions", STATES_COLUMNS, [row], STATES_NOTES))
     return parts
-
-
-STATES_COLUMNS = (
-    TableColumn("Fréchet distance", "what"),
-    TableColumn("log", "distance", 3),
-    TableColumn("replica", "expected", 3),
-    TableColumn("95 %", "expected_ci", 3),
-    TableColumn("p", "p", 3, none="-"),
-    TableColumn("halves of the log", "halves", 3, none="-"),
-)
-STATES_NOTES = (
-    "of the log's states from those of all replicas, and of a replica's from those of all other"
-    " versions: what it is where log and world are alike; p: not adjusted",
-    "halves of the log: of two random halves of its users, which have half as many states",
-)
 
 
 def fidelity_markdown(report: Json) -> str:
@@ -72,14 +53,6 @@ def fidelity_summary(reports: Sequence[Json]) -> str:
     rows.append(
         ("calibration error, % (world's own)", *(_ece(report["calibration"]) for report in reports))
     )
-    if any(report["states"] for report in reports):
-        texts = (
-            f"{num(one['distance'], 2)} ({num(one['expected'], 2)}, {span(one['expected_ci'], 2)})"
-            if one
-            else ""
-            for one in (report["states"] for report in reports)
-        )
-        rows.append(("Fréchet distance of states (replica's)", *texts))
     bold = frozenset(
         (i, j + 1)
         for i, name in enumerate(order)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import math
 import shutil
 import statistics
 from collections import defaultdict
@@ -199,51 +198,6 @@ def test_calibration_of_no_click(workshop: Workshop) -> None:
     assert [point["predicted"] for point in points] == sorted(
         point["predicted"] for point in points
     )
-
-
-def test_example_displays(workshop: Workshop) -> None:
-    run = workshop.facts["runs"][0]
-    examples = {one["why"]: one for one in run["displays"]}
-    assert list(examples) == ["as expected", "typical", "a surprise", "without a click"]
-    surprises = []
-    for one in examples.values():
-        utilities = [candidate["utility"] for candidate in one["candidates"]]
-        assert utilities == sorted(utilities, reverse=True)
-        assert one["n_candidates"] == len(one["candidates"]) > 1
-        for head in ("reward", "generator"):
-            total = (
-                sum(candidate["probability"][head] for candidate in one["candidates"])
-                + one["no_click"][head]
-            )
-            assert total == pytest.approx(1, abs=1e-5)
-        # Shannon at eta 1: the probability is what the utilities say, no click's being 0
-        assert one["no_click"]["reward"] == pytest.approx(
-            1 / (1 + sum(map(math.exp, utilities))), rel=1e-4
-        )
-        surprises += [
-            candidate["probability"]["reward"]
-            for candidate in one["candidates"]
-            if candidate["chosen"]
-        ]
-    assert surprises == sorted(surprises, reverse=True)
-    assert len(surprises) == 3
-    assert not examples["without a click"]["clicked"]
-    by_event = {
-        (session, number): (items, choice)
-        for session, number, items, choice in events_of(workshop.log, VALIDATION)
-    }
-    names = workshop.log.session_ids.to_list()
-    for one in examples.values():
-        session = names.index(one["session"])
-        items, choice = by_event[session, one["number"] - 1]
-        assert {candidate["item"] for candidate in one["candidates"]} == set(items)
-        assert [c["item"] for c in one["candidates"] if c["chosen"]] == (
-            [items[choice]] if choice >= 0 else []
-        )
-        before = [by_event[session, number] for number in range(one["number"] - 1)][-5:]
-        assert one["history"] == [
-            items[choice] if choice >= 0 else None for items, choice in before
-        ]
 
 
 def test_figures_are_those_of_evaluate(workshop: Workshop) -> None:

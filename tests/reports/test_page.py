@@ -28,7 +28,7 @@ from fastgaum.reports.facts import report_facts
 from fastgaum.reports.log_facts import best_published, published_models
 from fastgaum.reports.page import standings, to_html, write_report
 from fastgaum.reports.trained_run import open_run
-from tests.reports.workshop import HOSTILE, QUICK, SCRIPT, Workshop
+from tests.reports.workshop import HOSTILE, QUICK, Workshop
 
 pytest.importorskip("matplotlib", reason="charts: install fastgaum[plots]")
 
@@ -73,14 +73,8 @@ def test_names_from_data_stay_text(html: str, workshop: Workshop) -> None:
     text = "".join(page.text)
     assert "<i>first" in text
     assert "<b>log</b>" in text
-    assert f"of session {SCRIPT}" in text
     learned = workshop.facts["runs"][0]["learned"]
     listed = {row["item"] for row in learned["largest"] + learned["smallest"]}
-    listed |= {
-        one["item"]
-        for display in workshop.facts["runs"][0]["displays"]
-        for one in display["candidates"]
-    }
     assert set(HOSTILE) <= listed
     for name in HOSTILE:
         assert name in text
@@ -92,7 +86,7 @@ def test_asks_the_network_for_nothing(name: str, request: pytest.FixtureRequest)
     page = Page(text)
     assert len(text.encode()) < MOST_BYTES
     links = page.values("href")
-    assert len(links) >= 10
+    assert len(links) >= 9
     assert [link for link in links if not link.startswith("#") and link != "data:,"] == []
     assert not {"srcset", "action", "data", "poster", "xlink:href"} & {
         name for _, name, _ in page.attributes
@@ -124,10 +118,7 @@ def test_ids_headings_and_charts(name: str, request: pytest.FixtureRequest) -> N
 
 
 def test_colours_are_the_page_s_own(html: str) -> None:
-    styles = " ".join(re.findall(r'style="([^"]*)"', html))
-    assert "var(--reward)" in styles
-    assert re.findall(r"#[0-9a-fA-F]{6}\b", styles) == []
-    assert set(re.findall(r"var\(--([a-z]+)\)", styles)) <= set(re.findall(r"--([a-z]+):", html))
+    assert 'style="' not in html
     light, dark, _ = palettes_of(html)
     assert {role: (light[role], dark[role]) for role in drawing.COLOURS} == drawing.COLOURS
     drawn = [base64.b64decode(address.partition(",")[2]) for address in Page(html).values("src")]
@@ -179,7 +170,7 @@ def test_the_two_runs_stand_side_by_side(compared: str, html: str) -> None:
     text = "".join(Page(compared).text)
     assert "Paired differences" in text
     assert "Settings that differ" in text
-    assert compared.count('class="runs pair"') == html.count('class="runs"') == 7
+    assert compared.count('class="runs pair"') == html.count('class="runs"') == 6
     assert "No click is not offered" not in text
     assert "None: with exact players" in text
 
