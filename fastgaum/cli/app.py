@@ -51,9 +51,9 @@ COMMANDS = {
     "every batch; after every 16 steps they take the mean of their weights "
     "(--set local_steps=N).",
     "tune": "Search settings for a log; a configuration that `train --config` reads.\n\n"
-    "The default is tried first. What is found is checked on users held out: it is better by more "
-    "than chance, or the default stands. The test split is not read. Trials are kept beside the "
-    "output: a command that was stopped goes on when it is given again.",
+    "The default is tried first, and the trial of the least validation loss is written. The test "
+    "split is not read. Trials are kept beside the output: a command that was stopped goes on when "
+    "it is given again.",
     "evaluate": "Score a trained model on a split of a log.",
     "predict": "Write utilities and choice probabilities of every candidate.",
     "what-if": "Ask a trained model about displays that were never shown: shares after a change, "

@@ -86,7 +86,7 @@ def tune_command(
     facts = {
         **asdict(found),
         "config": found.config.to_mapping(),
-        "default_stands": found.default_stands,
+        "default_stands": found.best is found.default,
         "machine": machine_facts(base.seed),
         "path": str(out),
         "log": log.name,

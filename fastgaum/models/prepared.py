@@ -1,9 +1,7 @@
-"""What a fit reads: a log under one feature space; bootstraps of its training users, and folds of
-them."""
+"""What a fit reads: a log under one feature space; bootstraps of its training users."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -112,27 +110,3 @@ def bootstrap_seed(seed: int, number: int) -> int:
     `Prepared.bootstrap` takes them: runs of neighbouring seeds share none."""
     state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
     return int(state[0]) % MOST_SEED
-
-
-FOLDS = 2
-"""parts of the training users that validate in turn"""
-
-
-def held_out_folds(log: SessionLog, seed: int) -> Iterator[SessionLog]:
-    """The log with each part of its training users as the validation split in turn; the users who
-    validated before train.
-
-    Users who have validation sessions too, as in a log that is split by time, validate only where
-    there are no others. Without two such users there is one fold: the log's own split.
-    """
-    train = np.unique(log.users[log.sessions_in("train")])
-    validation = np.unique(log.users[log.sessions_in("validation")])
-    alone = np.setdiff1d(train, validation)
-    if len(alone) < FOLDS:
-        alone = np.union1d(train, validation)
-    if len(alone) < FOLDS:
-        yield log
-        return
-    drawn = np.random.default_rng([seed, len(alone)]).permutation(alone)
-    for part in np.array_split(drawn, FOLDS):
-        yield log.with_split(np.isin(log.users, part).astype(np.int8))

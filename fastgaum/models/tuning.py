@@ -1,12 +1,8 @@
-"""`tune`: a search of the settings of the preset `fastgaum` for one log, and whether what it finds
-is better than the default.
+"""`tune`: a search of the settings of the preset `fastgaum` for one log.
 
 A trial is a fit with exact players, judged by its least validation loss. The first trials are the
-settings that a fit compares by itself: together they are the default. The best of many trials on
-one validation split owes a part of its loss to chance. So it is checked on sessions by which no
-trial was judged: those of half of the training users validate, then those of the other half, and
-both configurations are fitted whole with other seeds. The test split is never read. Optuna keeps
-the trials in an SQLite database, prunes them and goes on with them."""
+settings that a fit compares by itself: together they are the default. Optuna keeps the trials in an
+SQLite database, prunes them and goes on with them."""
 
 from __future__ import annotations
 
@@ -25,7 +21,6 @@ import numpy as np
 import polars as pl
 import tomli_w
 
-from fastgaum.arrays import FloatArray
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError, OutputError
 from fastgaum.files import atomic, require_writable
@@ -35,8 +30,7 @@ from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.locks import name_lock
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SPLITS, SessionLog
-from fastgaum.metrics.intervals import Interval, paired_difference
-from fastgaum.models.prepared import Prepared, SpaceOptions, held_out_folds, space_options
+from fastgaum.models.prepared import Prepared, SpaceOptions, space_options
 from fastgaum.models.splits import require_validation
 from fastgaum.models.user_model import UserModel
 from fastgaum.untrusted import plain
@@ -92,22 +86,13 @@ class Tuning:
     """The outcome of a search."""
 
     config: Config
-    """to train with: the best trial's, or the default"""
+    """to train with: the best trial's"""
     trials: tuple[TunedTrial, ...]
     """all that have ended, in their order"""
     default: TunedTrial
-    """the default's trial: the best of the settings that a fit compares by itself"""
+    """the best of the settings that a fit compares by itself"""
     best: TunedTrial
-    """the trial of the least validation loss"""
-    difference: Interval | None
-    """NLL of the best trial's configuration less that of the default, nats per event of users who
-    were held out, over users; None where the default itself is best, or a fit diverged"""
-
-    @property
-    def default_stands(self) -> bool:
-        """Whether nothing is better than the default by more than chance."""
-        found = self.difference
-        return found is None or found.n_users < 2 or not found.high < 0
+    """of the least validation loss; where none is better than the default, the default"""
 
     def to_frame(self) -> pl.DataFrame:
         """The trials as a frame, one row each, a column for each value that was varied."""
@@ -129,15 +114,7 @@ class Tuning:
         )
         if self.best is self.default:
             return f"the default stands: {text}, and with no other"
-        text += f", {best} with the best"
-        found = self.difference
-        if found is None:
-            return f"the default stands: {text}, whose fits diverged on users held out"
-        text += (
-            f"; on users held out {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}, "
-            f"{found.n_users} users)"
-        )
-        return f"the default stands: {text}" if self.default_stands else f"tuned: {text}"
+        return f"tuned: {text}, {best} with the best, which was chosen by it"
 
     def __repr__(self) -> str:
         return f"Tuning({self.sentence()})"
@@ -159,8 +136,7 @@ def tune(
     progress: Stage | None = None,
     on_trial: Callable[[int, TunedTrial], None] | None = None,
 ) -> Tuning:
-    """Search settings of the preset `fastgaum` for a log, and write those that are better than the
-    default, or that it stands.
+    """Search settings of the preset `fastgaum` for a log, and write the best.
 
     Args:
         log: a log in memory. Its test split is not read.
@@ -290,12 +266,9 @@ class _Search:
         trials = tuple(map(_tuned, ended))
         of_default = ["default" in one.user_attrs for one in ended]
         default = min(compress(trials, of_default), key=_rank)
-        best = min(trials, key=_rank)
-        if _rank(best) == _rank(default):
-            return Tuning(self.base, trials, default, default, None)
-        tuned = self.config(best.values)
-        found = Tuning(tuned, trials, default, best, self.held_out_difference(tuned))
-        return dataclasses.replace(found, config=self.base) if found.default_stands else found
+        best = min((default, *trials), key=_rank)
+        config = self.base if best is default else self.config(best.values)
+        return Tuning(config, trials, default, best)
 
     @contextmanager
     def _study(self, file: Path) -> Iterator[Study]:
@@ -412,35 +385,6 @@ class _Search:
                 changes[key] = float(f"{value:.3g}") if isinstance(value, float) else value
         return self.settings[str(values["setting"])].replace(**changes)
 
-    def held_out_difference(self, tuned: Config) -> Interval | None:
-        """NLL of `tuned` less that of the default on training users who validate in turn; None
-        where a fit diverged."""
-        differences, users = [], []
-        judged = self.log.split == SPLITS.index("validation")
-        for number, fold in enumerate(held_out_folds(self.log, self.base.seed)):
-            # in a log that is split by time, held-out users have sessions that judged trials
-            again = judged & (fold.split == SPLITS.index("validation"))
-            split = np.where(again, SPLITS.index("test"), fold.split).astype(np.int8)
-            unjudged = fold.with_split(split)
-            if not unjudged.count("sessions", "validation"):
-                continue
-            nll: list[FloatArray] = []
-            for config in (self.base, tuned):
-                self.progress("checking on users held out", 2 * number + len(nll), None)
-                one = config.replace(seed=config.seed + 1 + number, members=1)
-                model = UserModel(one, device=self.device)
-                try:
-                    model.fit(unjudged)
-                except NumericsError:
-                    return None
-                scored = model.evaluate(unjudged, "validation")
-                nll.append(scored.heads["reward"].nll_per_event)
-            differences.append(nll[1] - nll[0])
-            # no user is in two folds
-            users.append(scored.users.astype(np.int64) + number * (int(self.log.users.max()) + 1))
-        difference = np.concatenate(differences)
-        return paired_difference(difference, np.zeros_like(difference), np.concatenate(users))
-
 
 @contextmanager
 def _damage_named(file: Path) -> Iterator[None]:
@@ -477,7 +421,7 @@ def _rank(trial: TunedTrial) -> float:
 
 def _write(file: Path, found: Tuning, fixed: Mapping[str, object], log: SessionLog) -> None:
     """Write the file that a training reads; how it came about stands in comments."""
-    if found.default_stands:
+    if found.best is found.default:
         keys = {"preset": PRESET, **{k: v for k, v in fixed.items() if k != "seed"}}
     else:
         # a run has a seed of its own
@@ -485,8 +429,6 @@ def _write(file: Path, found: Tuning, fixed: Mapping[str, object], log: SessionL
         changed = {k: v for k, v in own.items() if v != usual[k] and k != "seed"}
         keys = {"preset": PRESET, **changed}
     lines = [f"fastgaum tune, log '{log.name}' ({log.fingerprint[:12]})", found.sentence()]
-    if found.default_stands and found.best is not found.default:
-        lines.append(f"the best trial: {found.best.line()}")
     comments = "".join(f"# {plain(line)}\n" for line in lines)
     with atomic(file) as beside:
         beside.write_text(f"{comments}\n{tomli_w.dumps(keys)}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`tune`: a search that goes on where it was, reads no test row, and says when the default stands."""
+"""`tune`: a search that goes on where it was, and reads no test row."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from fastgaum.game.epochs import EpochRow, Observers
 from fastgaum.locks import name_lock
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.metrics.intervals import Interval
 from fastgaum.models import tuning as module
-from fastgaum.models.prepared import held_out_folds
 from fastgaum.models.tuning import TUNED_KEYS, TunedTrial, Tuning, trials_file, tune
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import SIZES
@@ -36,7 +34,6 @@ QUICK = {
 }
 """with this seed a trial is better than the default"""
 N_TRIALS = 7
-BETTER = Interval(-0.1, -0.2, -0.05, 10, 5)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +49,9 @@ class Searched:
 
 @pytest.fixture(scope="module")
 def searched(log: SessionLog, tmp_path_factory: pytest.TempPathFactory) -> Searched:
-    """Seven trials, of which the first four are the default; whether the best is better is decided
-    as if it were on users held out."""
+    """Seven trials, of which the first four are the default."""
     file = tmp_path_factory.mktemp("search") / "best.toml"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module._Search, "held_out_difference", lambda *_: BETTER)
-        return Searched(file, tune(log, file, trials=N_TRIALS, settings=QUICK, device="cpu"))
+    return Searched(file, tune(log, file, trials=N_TRIALS, settings=QUICK, device="cpu"))
 
 
 def copied(searched: Searched, folder: Path) -> Path:
@@ -67,12 +61,9 @@ def copied(searched: Searched, folder: Path) -> Path:
     return file
 
 
-def test_a_search_goes_on_where_it_was(
-    log: SessionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_goes_on_where_it_was(log: SessionLog, tmp_path: Path) -> None:
     """A trial that was cut off, as by a kill, is done again if it is the default's; no other is
     kept, and none that has ended is lost."""
-    monkeypatch.setattr(module._Search, "held_out_difference", lambda *_: BETTER)
     file, ended = tmp_path / "best.toml", list[TunedTrial]()
     for trial, there in ((2, 1), (6, 4)):
 
@@ -106,11 +97,8 @@ def test_a_search_goes_on_where_it_was(
     assert len(more.trials) == N_TRIALS + 1
 
 
-def test_no_test_row_is_read(
-    log: SessionLog, searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_test_row_is_read(log: SessionLog, searched: Searched, tmp_path: Path) -> None:
     """With other choices in the test split the search is the same, and so are its trials."""
-    monkeypatch.setattr(module._Search, "held_out_difference", lambda *_: BETTER)
     test = np.isin(log.session_of_event, log.sessions_in("test"))
     other = np.where(test, (log.choices + 1) % np.diff(log.display_offsets), log.choices)
     changed = dataclasses.replace(log, choices=other.astype(np.int32))
@@ -137,7 +125,6 @@ def test_the_default_comes_first_and_is_what_a_fit_compares(
 
 def test_the_file_is_what_a_training_reads(searched: Searched) -> None:
     found = searched.found
-    assert not found.default_stands
     assert found.best.val_loss is not None
     assert found.best.val_loss < (found.default.val_loss or 0.0)
     assert Config.from_toml(searched.file, seed=0) == found.config
@@ -145,42 +132,8 @@ def test_the_file_is_what_a_training_reads(searched: Searched) -> None:
     assert said.startswith("# fastgaum tune, log 'synthetic' (")
     assert f"# tuned: {N_TRIALS} trials (0 pruned), least validation NLL " in said
     assert {"state", "val_loss", "setting", "hidden", "lr"} <= set(found.to_frame().columns)
-
-
-@pytest.mark.parametrize(
-    "difference", [Interval(-0.1, -0.2, 0.01, 10, 5), Interval(-0.1, -0.1, -0.1, 9, 1), None]
-)
-def test_the_default_stands_unless_the_best_is_better_by_more_than_chance(
-    log: SessionLog,
-    searched: Searched,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    difference: Interval | None,
-) -> None:
-    monkeypatch.setattr(module._Search, "held_out_difference", lambda *_: difference)
-    file = copied(searched, tmp_path)
-    found = tune(log, file, trials=N_TRIALS, settings=QUICK, device="cpu")
-    assert found.default_stands
-    assert found.config == Config.from_toml(file, seed=0) == Config.from_preset("fastgaum", **QUICK)
-    assert "# the default stands: " in file.read_text()
-    assert "# the best trial: validation loss " in file.read_text()
-    assert repr(found).startswith("Tuning(the default stands: ")
+    assert repr(found).startswith("Tuning(tuned: ")
     assert "\n" not in repr(found)
-
-
-def test_the_check_is_on_users_held_out(
-    log: SessionLog, searched: Searched, tmp_path: Path
-) -> None:
-    """Both configurations are fitted on each fold; every training user's events are counted once."""
-    file = copied(searched, tmp_path)
-    found = tune(log, file, trials=N_TRIALS, settings=QUICK, device="cpu")
-    assert found.difference is not None
-    users = np.unique(log.users[log.sessions_in("train")])
-    assert (found.difference.n_events, found.difference.n_users) == (
-        log.count("events", "train"),
-        len(users),
-    )
-    assert found.default_stands == (found.difference.high >= 0)
 
 
 def test_a_trial_that_diverges_is_counted(
@@ -192,7 +145,7 @@ def test_a_trial_that_diverges_is_counted(
     monkeypatch.setattr(UserModel, "train_on", diverge)
     found = tune(log, tmp_path / "b.toml", trials=5, settings=QUICK, device="cpu")
     assert [trial.state for trial in found.trials] == ["diverged"] * 5
-    assert found.default_stands
+    assert found.best is found.default
 
 
 def test_a_trial_worse_than_half_of_those_before_is_pruned(
@@ -212,7 +165,11 @@ def test_a_trial_worse_than_half_of_those_before_is_pruned(
     found = tune(log, tmp_path / "b.toml", trials=N_TRIALS, settings=QUICK, device="cpu")
     assert [one.state for one in found.trials] == ["complete"] * 6 + ["pruned"]
     assert found.trials[-1].epochs < 8
-    assert found.default_stands
+    # as good as the default is not better: the file holds the default
+    assert found.best is found.default
+    assert Config.from_toml(tmp_path / "b.toml", seed=0) == found.config
+    assert found.config == Config.from_preset("fastgaum", **QUICK)
+    assert "# the default stands: " in (tmp_path / "b.toml").read_text()
 
 
 def test_trials_that_cannot_be_kept(
@@ -283,22 +240,3 @@ def test_the_space_holds_the_default_of_every_size(log: SessionLog) -> None:
         trial = study.ask()
         assert search.suggested(trial) == config
         assert ("tower_dim" in trial.params) == (config.tower_dim > 0)
-
-
-def test_folds_hold_out_each_training_user_once(log: SessionLog) -> None:
-    folds = list(held_out_folds(log, 0))
-    training = set(np.unique(log.users[log.sessions_in("train")]).tolist())
-    held = [set(fold.users[fold.sessions_in("validation")].tolist()) for fold in folds]
-    assert held[0] | held[1] == training
-    assert not held[0] & held[1]
-    assert abs(len(held[0]) - len(held[1])) <= 1
-    before = set(log.users[log.sessions_in("validation")].tolist())
-    for fold, out in zip(folds, held, strict=True):
-        assert before <= set(fold.users[fold.sessions_in("train")].tolist())
-        assert not out & set(fold.users[fold.sessions_in("train")].tolist())
-    # by time every user validates too: all take turns; a single user cannot
-    by_time = log.with_split((np.arange(log.n_sessions) % 2).astype(np.int8))
-    by_time = dataclasses.replace(by_time, users=np.arange(log.n_sessions, dtype=np.int32) // 2)
-    assert len(list(held_out_folds(by_time, 0))) == 2
-    (own,) = held_out_folds(dataclasses.replace(by_time, users=np.zeros_like(log.users)), 0)
-    assert (own.split == by_time.split).all()
