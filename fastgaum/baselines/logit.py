@@ -49,7 +49,9 @@ FEW_PENALTY = 0.1
 
 CHUNK_ROWS = 1 << 12
 """rows of numbers that are float64 at a time: they stay in the processor's cache"""
-_CHUNK_EVENTS = 1 << 10
+_CHUNK_EVENTS = 1 << 8
+MOST_TURNED = 2000
+"""weights whose curvature is taken together: it has their number squared entries"""
 SEARCH_EVENTS = 20_000
 """events of training that penalties are compared on: a penalty says how much the weights of a log
 differ, which a part of its events shows as well as all of them"""
@@ -57,6 +59,9 @@ MOST_CONSTANTS = 20
 """values of a field that has constants in a summary"""
 SEARCHED, FINAL = 1e-6, 1e-14
 """tolerances of the weights that penalties are compared by, and of the last ones"""
+
+
+Curvature = tuple[Float64Array, Float64Array]
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,17 @@ class Design:
         for rows in self._chunks():
             of_numbers += (self.numbers[rows].astype(np.float64) ** power).T @ factors[rows]
         own = np.concatenate([np.asarray(self.ids.T @ factors), of_numbers])
-        return np.append(own.T.reshape(-1), np.asarray(self.others.power(power).T @ errors))
+        others = self.others if power == 1 else self.others.power(power)
+        return np.append(own.T.reshape(-1), np.asarray(others.T @ errors))
+
+    def rows(self, at: slice, of_all: bool) -> Float64Array:
+        """The rows of some candidates, (n, n_weights); without `of_all` their numbers times each
+        factor alone."""
+        own = self.numbers[at]
+        if of_all:
+            own = np.hstack([self.ids[at].toarray(), own])
+        times = [own * factor[:, None] for factor in self.factors[at].T]
+        return np.hstack([*times, self.others[at].toarray()] if of_all else times)
 
     def _chunks(self) -> Iterator[slice]:
         return (
@@ -117,22 +132,30 @@ class Problem:
     """whether no click is a choice"""
 
     @cached_property
-    def curvatures(self) -> tuple[Float64Array, list[Float64Array]]:
-        """The curvature of the summed NLL with uniform choices: of each weight alone, (n_weights,),
-        and of the weights of numbers together, (n_numbers, n_numbers) for each of the factors."""
-        design, starts, sizes = self.design, self.display_offsets, np.diff(self.display_offsets)
-        share = 1 / (np.repeat(sizes, sizes) + self.outside)
-        numbers, width = design.numbers, design.factors.shape[1]
-        blocks = [np.zeros((numbers.shape[1],) * 2) for _ in range(width)]
-        for first in range(0, len(sizes), _CHUNK_EVENTS):
+    def turned(self) -> LongArray:
+        """The weights whose steps are measured together: all if they are few, else those of
+        numbers."""
+        design = self.design
+        n_weights = design.factors.shape[1] * design.n_own + design.others.shape[1]
+        if n_weights <= MOST_TURNED:
+            return np.arange(n_weights)
+        of_numbers = np.arange(design.n_own) >= design.ids.shape[1]
+        return np.flatnonzero(np.tile(of_numbers, design.factors.shape[1]))
+
+    def curvature(self, weights: Float64Array) -> Curvature:
+        """The curvature of the summed NLL at some weights: of each weight alone, (n_weights,), and
+        of those that are turned together, (n_turned, n_turned)."""
+        design, starts = self.design, self.display_offsets
+        share = choice_shares(design.times(weights), starts, self.outside)[1]
+        together = np.zeros((len(self.turned),) * 2)
+        for first in range(0, len(starts) - 1, _CHUNK_EVENTS):
             begins = starts[first : first + _CHUNK_EVENTS + 1]
-            rows = slice(begins[0], begins[-1])
-            for k, block in enumerate(blocks):
-                values = numbers[rows] * design.factors[rows, k, None]
-                weighted = values * share[rows, None]
-                means = np.add.reduceat(weighted, begins[:-1] - begins[0])
-                block += weighted.T @ values - means.T @ means
-        return design.transposed_times(share * (1 - share), power=2), blocks
+            at = slice(begins[0], begins[-1])
+            values = design.rows(at, len(self.turned) == len(weights))
+            weighted = values * share[at, None]
+            means = np.add.reduceat(weighted, begins[:-1] - begins[0])
+            together += weighted.T @ values - means.T @ means
+        return design.transposed_times(share * (1 - share), power=2), together
 
     def penalised_nll(
         self, weights: Float64Array, penalties: Float64Array
@@ -146,26 +169,25 @@ class Problem:
         return nll + 0.5 * float(penalties @ weights**2), gradient
 
     def least_penalised(
-        self, penalties: Float64Array, start: Float64Array, tolerance: float
+        self,
+        penalties: Float64Array,
+        start: Float64Array,
+        curvature: Curvature,
+        tolerance: float,
     ) -> Float64Array:
         """The weights of the least `penalised_nll`, found from `start` on, until a step gains less
         than a share `tolerance`, (n_weights,).
 
-        Steps are measured by the curvature. Numbers that say nearly the same would take many steps
+        Steps are measured by a curvature. Numbers that say nearly the same would take many steps
         each by itself: they are turned so that their curvature is the identity."""
-        alone, together = self.curvatures
+        alone, together = curvature
         scale, n_events = 1 / np.sqrt(penalties + alone), len(self.display_offsets) - 1
-        n_ids, n_own = self.design.ids.shape[1], self.design.n_own
-        blocks = [slice(k * n_own + n_ids, (k + 1) * n_own) for k in range(len(together))]
-        roots = [
-            np.linalg.cholesky(curvature + np.diag(penalties[block]))
-            for block, curvature in zip(blocks, together, strict=True)
-        ]
+        block = self.turned
+        root = np.linalg.cholesky(together + np.diag(penalties[block]))
 
         def turn(values: Float64Array, transposed: bool) -> Float64Array:
             turned = scale * values
-            for block, root in zip(blocks, roots, strict=True):
-                turned[block] = solve_triangular(root, values[block], lower=True, trans=transposed)
+            turned[block] = solve_triangular(root, values[block], lower=True, trans=transposed)
             return turned
 
         def turned_nll(values: Float64Array) -> tuple[float, Float64Array]:
@@ -173,8 +195,7 @@ class Problem:
             return value / n_events, turn(gradient, False) / n_events
 
         begin = start / scale
-        for block, root in zip(blocks, roots, strict=True):
-            begin[block] = root.T @ start[block]
+        begin[block] = root.T @ start[block]
         options = {"maxiter": 1000, "ftol": tolerance, "gtol": 1e-7, "maxcor": 20}
         found = minimize(turned_nll, begin, jac=True, method="L-BFGS-B", options=options)
         return turn(found.x, True)
@@ -208,8 +229,9 @@ class ConditionalLogit(Baseline):
         held = self._design(assemble(validation, np.arange(validation.n_sessions, dtype=np.int32)))
         rows, best = list[Values](), np.inf
         found = np.zeros(len(self._penalties(1.0, 1.0)))
+        curvature = problem.curvature(found)
         for values in self.combinations():
-            found = problem.least_penalised(self._penalties(**values), found, SEARCHED)
+            found = problem.least_penalised(self._penalties(**values), found, curvature, SEARCHED)
             scores = held.times(found)
             loss = nll_of_link(scores, validation, self.outside)(Link()) / validation.n_events
             rows.append(
@@ -217,10 +239,18 @@ class ConditionalLogit(Baseline):
             )
             if loss < best:
                 best, chosen, self.weights = loss, values, found
+        curvature = problem.curvature(self.weights)
         if n_part < train.n_sessions:
+            columns, scale = self.crossed, n_events[-1] / n_events[n_part - 1]
             problem = self._problem(train, np.arange(train.n_sessions, dtype=np.int32))
-            self.weights = np.zeros(len(self._penalties(**chosen)))
-        self.weights = problem.least_penalised(self._penalties(**chosen), self.weights, FINAL)
+            if np.array_equal(columns, self.crossed):
+                curvature = curvature[0] * scale, curvature[1] * scale
+            else:
+                self.weights = np.zeros(len(self._penalties(**chosen)))
+                curvature = problem.curvature(self.weights)
+        self.weights = problem.least_penalised(
+            self._penalties(**chosen), self.weights, curvature, FINAL
+        )
         self.settings_tried = len(rows)
         return rows
 
