@@ -1,11 +1,9 @@
-"""The `fastgaum` command: what its subcommands are, and how an error becomes one line and an exit
-code.
+"""The `fastgaum` command: its subcommands, and how an error becomes one line and an exit code.
 
-0 done · 1 a check that the command makes failed, another process of a training is gone, or a bug ·
-2 the input or the options are wrong · 130 interrupted by Ctrl-C, 143 by SIGTERM
+0 done · 1 a check failed, another process of a training is gone, or a bug · 2 the input or the
+options are wrong · 130 interrupted by Ctrl-C, 143 by SIGTERM
 
-Commands are registered by their import path, so that `fastgaum --help` imports neither torch nor
-polars."""
+Commands are registered by their import path: `fastgaum --help` imports neither torch nor polars."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ from fastgaum.untrusted import shown
 DONE, CHECK_FAILED, USER_MISTAKE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
 _LONGEST_SURPRISE = 200
-"""characters kept of an unexpected error: torch's messages may hold a C++ stack"""
+"""of an unexpected error: torch's messages may hold a C++ stack"""
 
 # the help is here and not in the commands' docstrings: the first page would import all of them
 COMMANDS = {
@@ -132,8 +130,7 @@ for _name, _help in COMMANDS.items():
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line (by default the process's own) and return its exit code; nothing escapes
-    as a traceback."""
+    """Run one command line and return its exit code; nothing escapes as a traceback."""
     tokens = read_common(sys.argv[1:] if argv is None else argv)
     try:
         with stop_on_signals():
@@ -157,7 +154,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ending(error: BaseException) -> tuple[int, str]:
-    """The exit code of a command that an error has ended, and the line that says so."""
     if isinstance(error, Interrupted):
         return error.exit_code, f"interrupted{error.cure and f': {error.cure}'}"
     if isinstance(error, KeyboardInterrupt):
@@ -178,7 +174,7 @@ def _ending(error: BaseException) -> tuple[int, str]:
 
 
 def _of_parser(error: CycloptsError) -> str:
-    """The parser's error with its command; what is missing by its name and its meaning."""
+    """The parser's error with its command; a missing argument by its name and its meaning."""
     command, argument = " ".join(["fastgaum", *(error.command_chain or ())]), error.argument
     said = str(error)
     keyword = error.keyword if isinstance(error, MissingArgumentError) else None

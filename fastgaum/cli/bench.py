@@ -1,9 +1,8 @@
-"""`fastgaum bench`: races against rivals on the same data and weights, the table on the terminal
-and as files."""
+"""`fastgaum bench`: races against rivals on the same data and weights."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -19,7 +18,7 @@ def bench_command(
     files: TableFiles = NO_FILES,
     threads: Threads = None,
 ) -> int:
-    """Time ours against its rivals; a speed counts only when the result is right.
+    """Time ours against its rivals.
 
     Args:
         groups: groups of races, or how their names begin; all if not given
@@ -30,35 +29,28 @@ def bench_command(
     json, markdown = files.json, files.markdown
     check_outputs(json, markdown)
     from fastgaum.bench.races import choose, run
-    from fastgaum.bench.report import missed, races_object, to_markdown
-
-    chosen = choose(groups)
-    if list_:
-        if json is not None:
-            write_json(json, {"groups": chosen})
-        for group in chosen:
-            say(group)
-        return 0
-    use_threads(threads)
-    result = races_object(run(chosen, smoke=smoke, say=note))
-    if json is not None:
-        write_json(json, result)
-    if markdown is not None:
-        write_text(markdown, to_markdown(result))
-    _show(result)
-    return 1 if result["failed"] or (strict and missed(result)) else 0
-
-
-def _show(result: dict[str, Any]) -> None:
     from fastgaum.bench.report import (
         COLUMNS,
         FIGURE_COLUMNS,
         figure_rows,
         machine_lines,
         missed,
+        races_object,
         rows_of,
+        to_markdown,
     )
 
+    chosen = choose(groups)
+    if list_:
+        write_json(json, {"groups": chosen})
+        for group in chosen:
+            say(group)
+        return 0
+    use_threads(threads)
+    result = races_object(run(chosen, smoke=smoke, say=note))
+    write_json(json, result)
+    if markdown is not None:
+        write_text(markdown, to_markdown(result))
     for line in machine_lines(result):
         say(line)
     for columns, rows in ((COLUMNS, rows_of(result)), (FIGURE_COLUMNS, figure_rows(result))):
@@ -70,3 +62,4 @@ def _show(result: dict[str, Any]) -> None:
         say(f"failed, no speed counts: {name}")
     for line in missed(result):
         say(f"missed, {line}")
+    return 1 if result["failed"] or (strict and missed(result)) else 0

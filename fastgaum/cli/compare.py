@@ -1,5 +1,4 @@
-"""`fastgaum compare`: models on one's own log, read as it is; and what `fastgaum reproduce` shares
-with it."""
+"""`fastgaum compare`: models on one's own log; and the grid that `fastgaum reproduce` shares."""
 
 from __future__ import annotations
 
@@ -24,14 +23,13 @@ if TYPE_CHECKING:
     from fastgaum.reports.grid import GridPlan, GridRun, RunOutcome
 
 OWN_MODELS = ("fastgaum", "logit", "click-rate")
-"""the models on a log of one's own when none is asked for"""
 NO_FIGURES = FigureFiles()
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Grid:
-    """What is fitted on each log, models × splits × seeds, and where the table goes."""
+    """Models × splits × seeds on each log, and where the table goes."""
 
     models: str | None = None
     """all, or a comma list of baselines and presets; if not given, those named above"""
@@ -48,8 +46,8 @@ class Grid:
     files: FigureFiles = NO_FIGURES
 
     def plan(self, usual: Sequence[str]) -> GridPlan:
-        """The plan; `usual` are the models where none is named. Raises ConfigError or OutputError
-        where an option cannot be read, or an output cannot be written."""
+        """The plan; `usual` are the models where none is named. Raises ConfigError or
+        OutputError."""
         check_outputs(self.files.json, self.files.markdown, self.files.figure)
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"--jobs must be at least 1, got {self.jobs}")
@@ -72,8 +70,7 @@ class Grid:
         paths: Mapping[str, Path],
         reading: Mapping[str, object] | None = None,
     ) -> Comparison:
-        """Fit and score all on the terminal; a log whose truth lies beside its file has an
-        oracle."""
+        """Fit and score all; a log whose truth lies beside its file has an oracle."""
         import torch
 
         from fastgaum.reports.comparison import compare_logs
@@ -91,7 +88,6 @@ class Grid:
         with Bar("training") as progress:
 
             def on_done(run: GridRun, outcome: RunOutcome, done: int) -> None:
-                """Say what a run gave, and on a terminal how much time is left."""
                 split = "" if run.resplit is None else f" split {run.resplit}"
                 progress(done, total)
                 what = f"[{done}/{total}] {run.dataset} {run.model}{split} seed {run.seed}"
@@ -107,8 +103,7 @@ class Grid:
             return compare_logs(logs, plan, oracles=oracles, on_done=on_done, **more)
 
     def show(self, table: Comparison) -> int:
-        """Print a table and write it where the command line says; return the exit code, 1 if a run
-        failed."""
+        """Print a table and write it; return the exit code, 1 if a run failed."""
         from fastgaum.reports.figures import draw_precision
 
         write_tables(self.files, table.result, table.blocks)
@@ -126,8 +121,7 @@ DEFAULT_GRID = Grid()
 def compare_command(
     source: Log, /, *, grid: Grid = DEFAULT_GRID, reading: Reading = AS_IT_IS
 ) -> int:
-    """Train models on one log with every seed; print prec@k and NLL beside the floors, with paired
-    differences. A setting (--set) goes to each model that has it."""
+    """Train models on one log with every seed, and compare them."""
     plan = grid.plan(OWN_MODELS)
     options = reading.options
     if plan.resplits and "split" in options.values:

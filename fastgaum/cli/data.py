@@ -62,10 +62,6 @@ class WorldOptions:
     examination: float | None = None
     """place p multiplies a candidate's odds by p to the power of minus this; needs an order"""
 
-    def options(self) -> dict[str, Any]:
-        """The preset and its changes as `synthesise` takes them."""
-        return given(**dataclasses.asdict(self))
-
 
 DEFAULT_WORLD = WorldOptions()
 
@@ -84,8 +80,7 @@ def data_list_command(*, data_dir: DataDir = None, json: JsonFile = None) -> Non
         at_hand = "bundled" if entry.bundled else "absent" if path is None else str(path.parent)
         events, items = (f"{entry.counts.get(what, 0):,}" for what in ("events", "items"))
         rows.append([entry.name, events, items, at_hand])
-    if json is not None:
-        write_json(json, {"data_sets": facts})
+    write_json(json, {"data_sets": facts})
     show_table(["name", "events", "items", "at hand"], rows)
     finish("`fastgaum data info NAME` says what it is, `fastgaum data get NAME` brings it here")
 
@@ -103,9 +98,8 @@ def data_info_command(
     entry = dataset(name)
     path = find_log(name, data_dir)
     check_outputs(json)
-    if json is not None:
-        place = None if path is None else str(path)
-        write_json(json, {**dataclasses.asdict(entry), "path": place, "card": card(name)})
+    place = None if path is None else str(path)
+    write_json(json, {**dataclasses.asdict(entry), "path": place, "card": card(name)})
     say(f"{entry.name}: {entry.title}")
     say(f"origin: {entry.origin}")
     say(f"terms: {entry.terms}")
@@ -155,11 +149,9 @@ def data_audit_command(
     with Bar("auditing") as progress:
         report = audit_log(log, raw, progress=progress)
     floors = floor_table(log)
-    if json is not None:
-        write_json(json, {**report.to_dict(), "floors": floor_facts(floors)})
+    write_json(json, {**report.to_dict(), "floors": floor_facts(floors)})
     say(report.to_text())
-    texts = floor_texts(floors)
-    if texts:
+    if texts := floor_texts(floors):
         say(f"\nfloors, prec@1 on all test events: {', '.join(texts)}")
 
 
@@ -233,12 +225,11 @@ def data_build_command(
         log = read_frame(frame, name=name, ordered=bool(out.suffix), split_seed=split_seed)
     with Bar(f"writing {out}"):
         write_log(log, out)
-    short = frame.filter(frame["items"].list.len() < displayed).height
-    notes = [
-        f"{short} of {log.n_events} displays have fewer than {displayed} candidates: no more exist"
-    ] * bool(short)
-    for line in notes:
-        note(line)
+    notes = []
+    if short := frame.filter(frame["items"].list.len() < displayed).height:
+        few = f"displays have fewer than {displayed} candidates: no more exist"
+        notes = [f"{short} of {log.n_events} {few}"]
+        note(notes[0])
     audited = f"  `fastgaum data audit {out}` says what the rule gives away"
     finish(f"{out}: {_sizes(log)}\n{audited}", json, {**_facts(out, log), "notes": notes})
 
@@ -257,14 +248,14 @@ def data_synth_command(
     from fastgaum.worlds.truth import oracle_scores, truth_path, write_truth
 
     check_outputs(truth_path(out))
-
     with Bar("drawing"):
-        log, truth = synthesise(events, **world.options())
+        log, truth = synthesise(events, **given(**dataclasses.asdict(world)))
     with Bar(f"writing {out}"):
         write_log(log, out)
-        write_truth(log, truth, truth_path(out))
+        # in the folder that is there now
+        write_truth(log, truth, place := truth_path(out))
         oracle = oracle_scores(log, truth)
-    prec1, place = 100 * oracle.precision[1], truth_path(out)
+    prec1 = 100 * oracle.precision[1]
     text = f"{out}: {log.n_sessions} sessions, {log.n_events} events; {place}: the truth"
     best = f"  the oracle's prec@1 on the test split is {prec1:.1f}, its NLL {oracle.nll:.3f}"
     facts = _facts(out, log)

@@ -14,8 +14,7 @@ from fastgaum.cli.progress import Bar, kernel_cache
 
 
 def doctor_command(*, data_dir: DataDir = None, json: JsonFile = None) -> int:
-    """Print versions, threads, caches and data sets, and run a self-check; exit code 1 if it
-    fails."""
+    """Print versions, threads, caches and data sets, and run a self-check."""
     check_outputs(json)
     facts: dict[str, str] = {}
 

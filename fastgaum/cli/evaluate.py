@@ -48,6 +48,7 @@ def evaluate_command(
         )
     # counts of the log know the items that are hidden from the model
     floors = {} if hide_items else floor_table(log, split)
+    protocol = model.settings.protocol
     if json is not None:
         facts = {
             "machine": machine_facts(model.settings.seed),
@@ -55,32 +56,28 @@ def evaluate_command(
             "log": {"name": log.name, "fingerprint": log.fingerprint},
             "split": split,
             "seen_users": seen.to_dict(),
-            "protocol": model.settings.protocol,
+            "protocol": protocol,
             "preset": name_of(model),
         }
         figures = evaluation.to_dict()
         figures["floors"] |= floor_facts(floors)
         write_json(json, facts | figures)
     columns, rows = figure_rows(evaluation)
-    show_table(
-        columns, rows, title=f"{log.name}, {split} split, protocol {model.settings.protocol}"
-    )
+    show_table(columns, rows, title=f"{log.name}, {split} split, protocol {protocol}")
     gap = "" if evaluation.gap is None else f"; optimality gap {evaluation.gap:.4f}"
     say(
         f"  {evaluation.n_events} events of {evaluation.n_users} users; intervals: 95 %, bootstrap "
         f"over users{gap}"
     )
     say(f"  {seen}")
-    n, hidden = int(evaluation.unseen.sum()), ""
-    if evaluation.hidden:
-        hidden = f" ({evaluation.hidden} items were hidden)"
+    n = int(evaluation.unseen.sum())
+    hidden = f" ({evaluation.hidden} items were hidden)" if evaluation.hidden else ""
     unseen = f"{n} of {evaluation.n_events} events display an item unseen in training{hidden}"
     if not n:
         unseen = f"no unseen item in this split{hidden}: what the model does with one is not "
         unseen += "measured (--hide-items .1 hides some)"
     say(f"  {unseen}")
-    texts = floor_texts(floors)
-    if texts:
+    if texts := floor_texts(floors):
         say(f"  prec@1 of rankings that need no model: {', '.join(texts)}")
 
 
@@ -99,8 +96,7 @@ def floor_facts(floors: Mapping[str, Mapping[int, float]]) -> dict[str, dict[str
 
 
 def figure_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a table with a row per figure and a column per head, the random floor
-    last."""
+    """Columns and rows of a table: a row per figure, a column per head, the random floor last."""
     from fastgaum.metrics.evaluation import figures_of
 
     heads = evaluation.to_dict()["heads"]

@@ -34,7 +34,7 @@ def fidelity_command(
     allow_seen_users: AllowSeenUsers = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Replay a log's sessions with simulated users; compare what they choose with the log.
+    """Replay a log's sessions with simulated users.
 
     Args:
         split: whose sessions to replay

@@ -1,7 +1,4 @@
-"""Examples at the foot of each command's help.
-
-`tests/cli/test_manners.py` hands each example to the command line's parser, so that none outlives
-what it shows."""
+"""Examples at the foot of each command's help; a test hands each to the parser."""
 
 from __future__ import annotations
 
@@ -76,7 +73,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "rl evaluate": ("fastgaum rl evaluate runs/half --in runs/other-half --json table.json",),
     "rl adapt": ("fastgaum rl adapt policies/mine runs/half --in runs/other-half",),
 }
-"""command → command lines, as they can be typed"""
 
 
 def epilogue(command: str) -> str:
@@ -88,8 +84,7 @@ def epilogue(command: str) -> str:
 
 
 def _typed(line: str) -> str:
-    """A command line as it can be copied from 80 columns: broken before an option, where the shell
-    allows it."""
+    """A command line for 80 columns, broken before an option."""
     lines = [" "]
     for part in line.replace(" -", "\n-").split("\n"):
         if len(lines[-1]) + 1 + len(part) > 77:

@@ -1,4 +1,4 @@
-"""`fastgaum ope`: what a policy would have earned, estimated from a log that another one made."""
+"""`fastgaum ope`: what a policy would have earned in a log that another one made."""
 
 from __future__ import annotations
 
@@ -47,8 +47,6 @@ def ope_command(
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Estimate what a policy would have earned in a log's events, from the logged choices.
-
-    One row per estimator with an interval over users, or the reason why the log cannot say.
 
     Args:
         policy: random, popular, greedy, or a folder written by `fastgaum rl train`
@@ -157,7 +155,6 @@ def _with_columns(
 def _numbers(
     log: SessionLog, column: str, of: Literal["event", "candidate"]
 ) -> npt.NDArray[np.float64]:
-    """The values of a column. Raises LogFormatError unless they are numbers."""
     import numpy as np
 
     fields = log.columns_of(of)
@@ -179,7 +176,6 @@ def _numbers(
 
 
 def _pool(file: Path, log: SessionLog) -> IntArray:
-    """Codes of the items of a file that the log knows."""
     import polars as pl
 
     from fastgaum.logs.vocabulary import Vocabulary

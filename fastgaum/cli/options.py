@@ -1,7 +1,4 @@
-"""Options that several commands share: those of every command, and those that make a configuration.
-
-Options that belong together are a record; the help of an option is the docstring of its field.
-Importing this costs nothing: the help is printed from it."""
+"""Options that several commands share; the help of an option is the docstring of its field."""
 
 from __future__ import annotations
 
@@ -24,24 +21,23 @@ COMMON_OPTIONS = {
     "--overwrite": "replace the files and folders that the command writes",
     "--debug": "the traceback of an error",
 }
-"""options that stand anywhere on the command line, and what they mean"""
+"""options that stand anywhere on the command line"""
 FOR_MACHINES = ("--json", "--markdown")
 """options whose file may be stdout"""
 
 
 @dataclass
 class Common:
-    """What one command line says by the options of every command."""
+    """The options of every command."""
 
     quiet: bool = False
     overwrite: bool = False
     debug: bool = False
     text: bool = True
-    """results as text on stdout; off where it has the JSON object"""
+    """whether results are text on stdout, not the JSON object"""
 
 
 COMMON = Common()
-"""what the command line that is running says"""
 
 
 def read_common(tokens: Sequence[str]) -> list[str]:
@@ -61,7 +57,6 @@ def read_common(tokens: Sequence[str]) -> list[str]:
 # -- options of several commands
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-"""an option without a value"""
 RunPath = Annotated[Path, Parameter(help="a run folder, or a model file")]
 HeadOption = Annotated[
     Literal["generator", "reward"] | None,
@@ -145,7 +140,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, object]:
 
 
 def use_threads(threads: int | None) -> None:
-    """Let torch and the kernels use so many threads; None leaves torch's default, all cores."""
+    """Let torch and the kernels use so many threads; None: all cores."""
     if threads is not None:
         from fastgaum.threads import set_threads
 
@@ -155,7 +150,7 @@ def use_threads(threads: int | None) -> None:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ModelOptions:
-    """What makes the configuration of a training: a preset or a file, and changes of it."""
+    """A preset or a file, and changes of it."""
 
     preset: str | None = None
     """named configuration, or the name of another model; fastgaum if not given"""
@@ -168,8 +163,8 @@ class ModelOptions:
     """what a candidate's bag holds"""
 
     def resolve(self) -> Config:
-        """Build a configuration: a preset or a file's, then --seed and --protocol, then --set.
-        Raises ConfigError for an unknown preset or key, or a value that is not allowed."""
+        """A preset or a file's configuration, then --seed and --protocol, then --set. Raises
+        ConfigError."""
         from fastgaum.config import Config as Configuration
 
         changes = self._changes()
@@ -183,8 +178,8 @@ class ModelOptions:
         return Configuration.from_preset(preset or "fastgaum", **changes)
 
     def other_model(self) -> tuple[str, dict[str, object]] | None:
-        """Name and settings of a model that is not one of the three networks' presets; None where
-        the options ask for one of these. Raises ConfigError if no model has this name."""
+        """Name and settings of a model that is not one of the three networks' presets. Raises
+        ConfigError if no model has this name."""
         from fastgaum.config import read_settings
         from fastgaum.presets import PRESETS
 
@@ -201,8 +196,8 @@ class ModelOptions:
         return name, values | changes
 
     def resumed(self, folder: Path, config: Config) -> Config:
-        """The configuration to go on with a run: `config`, as it was asked for, which options may
-        only repeat. Raises ConfigError, naming all options that say otherwise."""
+        """`config`, the configuration of a run to go on with, which options may only repeat. Raises
+        ConfigError, naming all options that say otherwise."""
         changes = self._changes()
         anew = self.preset is not None or self.config is not None or "preset" in changes
         changed = self.resolve() if anew else config.replace(**changes)
@@ -216,8 +211,7 @@ class ModelOptions:
         return config
 
     def going_on(self) -> dict[str, object]:
-        """The changes of a configuration that another run has. Raises ConfigError where a preset or
-        a file is given, which would be another configuration."""
+        """The changes of another run's configuration. Raises ConfigError for a preset or a file."""
         changes = self._changes()
         for option, value in (
             ("--preset", self.preset),

@@ -1,8 +1,6 @@
-"""What commands print and write: text and tables on stdout, files and folders where options say.
+"""Printing and writing of results: text and tables on stdout, files and folders where options say.
 
-One rule holds for every output of every command: what is there already is replaced only with
---overwrite. It is asked before any work. Colours and live displays are for terminals, colours not
-where NO_COLOR is set; both are rich's own rules."""
+What is there already is replaced only with --overwrite, which is asked before any work."""
 
 from __future__ import annotations
 
@@ -41,8 +39,8 @@ _PIPE_WIDTH = 220
 
 
 class _Results(Console):
-    """rich ends the process itself when the reader of a pipe has gone; here the command line says
-    how it ends."""
+    """rich ends the process itself when the reader of a pipe has gone; here the command line
+    does."""
 
     def on_broken_pipe(self) -> None:
         """Raise the BrokenPipeError that is being handled."""
@@ -50,7 +48,7 @@ class _Results(Console):
 
 
 def stdout() -> Console:
-    """Where results go. Made anew for each use: tests and pipes change sys.stdout."""
+    """Where results go, made anew for each use: tests and pipes change sys.stdout."""
     return _Results(
         highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH, quiet=not COMMON.text
     )
@@ -62,20 +60,18 @@ def stderr() -> Console:
 
 
 def say(text: str) -> None:
-    """Print one line or paragraph of results; what a terminal would obey is spelt out."""
+    """Print one line or paragraph of results, control characters spelt out."""
     stdout().print(Text(plain(text, keep="\n")), soft_wrap=True)
 
 
 def note(text: str) -> None:
-    """Print one line about what is going on, beside the results."""
+    """Print one line beside the results."""
     stderr().print(Text(plain(text)), soft_wrap=True)
 
 
 def finish(text: str, json: Path | None = None, facts: Mapping[str, object] | None = None) -> None:
-    """Print the line that ends a command whose result is a file, and write the same as JSON where
-    that was asked for."""
-    if json is not None:
-        write_json(json, facts or {})
+    """Print the line that ends a command whose result is a file, and write facts as JSON."""
+    write_json(json, facts or {})
     if not COMMON.quiet:
         say(text)
 
@@ -86,8 +82,7 @@ def show_table(
     title: str | None = None,
     bold: frozenset[tuple[int, int]] | set[tuple[int, int]] = frozenset(),
 ) -> None:
-    """Print a table; the first column is text, the others are figures; bold cells are named by
-    their row and column."""
+    """Print a table, its first column text, the others figures; bold: row and column of cells."""
     heading = None if title is None else Text(plain(title))
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
@@ -148,7 +143,6 @@ def check_log_output(out: Path) -> None:
 
 
 def _require_new(path: Path) -> None:
-    """The rule. An empty folder is as good as none."""
     there = any(path.iterdir()) if path.is_dir() else path.exists()
     if there and not COMMON.overwrite:
         raise OutputError(
@@ -159,17 +153,17 @@ def _require_new(path: Path) -> None:
 # -- what is written
 
 
-def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Write one JSON object; a figure that does not exist (NaN) is null, which JSON has and NaN is
-    not."""
+def write_json(path: Path | None, value: Mapping[str, object]) -> None:
+    """Write one JSON object, if a path is given; NaN is null."""
+    if path is None:
+        return
     # a file keeps letters as they are; a terminal would obey some that JSON allows
     text = json.dumps(finite(value), indent=2, allow_nan=False, ensure_ascii=path == STDOUT)
     write_text(path, text + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; `-` is stdout, where what a terminal would obey is spelt
-    out."""
+    """Write a file whole or not at all; `-` is stdout, where control characters are spelt out."""
     if path == STDOUT:
         sys.stdout.write(plain(text, keep="\n"))
         return
@@ -179,15 +173,13 @@ def write_text(path: Path, text: str) -> None:
 
 def write_tables(files: TableFiles, facts: Mapping[str, object], blocks: Sequence[Block]) -> None:
     """Write facts as JSON, and their tables as markdown, where the command line asks for it."""
-    if files.json is not None:
-        write_json(files.json, facts)
+    write_json(files.json, facts)
     if files.markdown is not None:
         write_text(files.markdown, blocks_to_markdown(blocks))
 
 
 def write_log(log: SessionLog, out: Path) -> None:
-    """Write a log; `check_log_output` says in which form. Raises OutputError where it cannot be
-    written, or the folder holds something else."""
+    """Write a log as `check_log_output` says. Raises OutputError."""
     from fastgaum.logs.fold import to_frame
     from fastgaum.logs.store import save_log
 
@@ -212,12 +204,8 @@ def write_log(log: SessionLog, out: Path) -> None:
 
 
 def write_frames(frames: Iterator[DataFrame], out: Path) -> int:
-    """Write frames of the same columns one below the other, as .csv or .parquet; return the number
-    of rows.
-
-    The file appears whole or not at all. The frames are taken one at a time, each into a file of
-    its own, which polars streams: the length of the table never enters memory. Raises OutputError
-    where the output cannot be written."""
+    """Write frames of the same columns one below the other, as .csv or .parquet, whole or not at
+    all; return the number of rows. Only one frame is in memory at a time. Raises OutputError."""
     import polars as pl
 
     from fastgaum.row_files import one_line

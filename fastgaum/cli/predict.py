@@ -22,8 +22,7 @@ def predict_command(
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
-    """Write one row per candidate: session, event, item, utility, probability, and the generator's
-    probability. Sessions are scored and written a chunk at a time.
+    """Write utilities and choice probabilities of every candidate, a chunk of sessions at a time.
 
     Args:
         at_place: score all candidates at this place of their displays, from 1, or at none

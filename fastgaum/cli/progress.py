@@ -1,5 +1,5 @@
-"""What shows how far a command is, on stderr: live on a terminal; elsewhere a line an epoch, or
-nothing; never with --quiet."""
+"""Progress on stderr: live on a terminal; elsewhere a line an epoch, or nothing; never with
+--quiet."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from fastgaum.config import Config
     from fastgaum.game.epochs import EpochRow
 
+UNCOUNTED = ("start", "generator")
+"""phases whose rows are no epochs"""
+
 
 class Bar(Progress):
-    """rich's display of one task: how far it is, how long it still takes, and figures; called with
-    done, total, figures. Before the first call it shows that something is going on."""
+    """rich's display of one task; called with done, total, figures."""
 
     def __init__(self, what: str) -> None:
         console = stderr()
@@ -57,22 +59,20 @@ class TrainingProgress(Bar, Observer):
     """Shows epochs as they come; an observer of one run."""
 
     def __init__(self, config: Config, n_settings: int = 0) -> None:
-        """Take the run's configuration, which bounds the number of epochs, and how many settings
-        are compared before."""
         warm_start = 0 if config.players == "exact" else config.warm_start
         self.most_epochs, self.counted, self.figures = config.epochs + warm_start, 0, ""
         super().__init__(f"trying {n_settings} settings" if n_settings > 1 else "reading")
 
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
         """Count the epochs that a former process did."""
-        self.counted = sum(map(_is_counted, rows))
+        self.counted = sum(row.phase not in UNCOUNTED for row in rows)
 
     def on_epoch_begin(self, epoch: int) -> None:
-        """Say which epoch is running."""
+        """Name the epoch."""
         self.update(self.bar, description=f"epoch {epoch}")
 
     def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
-        """Say which world is fitted; the run's own comes last."""
+        """Name the bootstrap."""
         self.line(f"bootstrap {number} of {n_bootstraps}")
 
     def on_batch_end(self, done: int, total: int) -> None:
@@ -81,19 +81,14 @@ class TrainingProgress(Bar, Observer):
 
     def on_epoch_end(self, row: EpochRow) -> None:
         """Show an epoch's figures."""
-        self.counted += _is_counted(row)
+        self.counted += row.phase not in UNCOUNTED
         self.figures = f"prec@1 {row.val_prec1:.1f}"
         if not self.shows:
             note(epoch_line(row))
 
 
-def _is_counted(row: EpochRow) -> bool:
-    return row.phase not in ("start", "generator")
-
-
 def epoch_line(row: EpochRow) -> str:
-    """One epoch as a line: rate, losses, validation prec@1, gap where there is a generator to have
-    one."""
+    """One epoch as a line."""
     parts = [
         f"epoch {row.epoch:>3} {row.phase:<9}",
         "loss      -" if math.isnan(row.loss) else f"loss {row.loss:.4f}",
@@ -109,8 +104,7 @@ def epoch_line(row: EpochRow) -> str:
 
 
 def kernel_cache() -> Path | None:
-    """The folder of compiled kernels; None where there can be none, or where kernels run as plain
-    Python."""
+    """The folder of compiled kernels, if there can be one."""
     from fastgaum.kernels import choice
 
     stats = getattr(choice.choice_probs, "stats", None)
@@ -118,8 +112,7 @@ def kernel_cache() -> Path | None:
 
 
 def note_compiling() -> None:
-    """Say that kernels will be compiled, if none is at hand: nothing else moves for as long as that
-    takes."""
+    """Say that kernels will be compiled, if none is at hand."""
     cache = kernel_cache()
     if cache is not None and not any(cache.glob("*.nbc")):
         note("compiling kernels, once on this machine: a minute, longer on a busy one")
@@ -127,8 +120,7 @@ def note_compiling() -> None:
 
 @contextmanager
 def noting_compilation() -> Iterator[None]:
-    """Say the same, but when a first kernel is about to be compiled in this process: a refused
-    input is one line alone."""
+    """Say so when a first kernel is about to be compiled: a refused input is one line alone."""
     from fastgaum.kernels import _cache
 
     _cache.before_compiling = note_compiling

@@ -1,5 +1,4 @@
-"""The options that every command with a LOG shares: how the log is found and read. A run folder
-remembers them."""
+"""How a log is found and read: the options of every command with a LOG, which a run remembers."""
 
 from __future__ import annotations
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 READING_FILE = "reading.json"
 MOST_EPOCHS_BYTES = 1 << 24
-"""of metrics.jsonl"""
 
 Log = Annotated[
     str,
@@ -37,12 +35,12 @@ Log = Annotated[
 ]
 
 
-def _option_name(field: str) -> str:
-    return option_name(field).replace("_", "-")
-
-
 @Parameter(
-    name="*", group="Reading the log", negative="", show_default=False, name_transform=_option_name
+    name="*",
+    group="Reading the log",
+    negative="",
+    show_default=False,
+    name_transform=lambda field: option_name(field).replace("_", "-"),
 )
 @dataclass(frozen=True, kw_only=True, init=False)
 class GivenOptions(ReadOptions):
@@ -79,15 +77,11 @@ class Reading:
         return Reading(GivenOptions(**options.values), self.data_dir)
 
     def load(self, source: str) -> SessionLog:
-        """Find and read a log.
-
-        Raises:
-            DatasetError, LogFormatError, ConfigError: the name, the log or an option is wrong.
-        """
+        """Find and read a log. Raises DatasetError, LogFormatError or ConfigError."""
         return self.load_with_rows(source)[0]
 
     def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:
-        """As `load`, and the rows of a log that is not a saved one, as `raw_rows` gives them."""
+        """As `load`, and the rows of a log that is not a saved one."""
         from fastgaum.logs.read import load, read_with_rows
         from fastgaum.logs.registry import resolve
         from fastgaum.logs.store import is_saved_log
@@ -103,8 +97,8 @@ class Reading:
         return read
 
     def or_of_run(self, folder: Path) -> Reading:
-        """Fill options that were not given with those that the run in a folder was trained with.
-        Raises CheckpointError if the run's own record of them is damaged."""
+        """Fill options that were not given with those of a run. Raises CheckpointError if its
+        record is damaged."""
         file = folder / READING_FILE
         if not file.is_file():
             return self
@@ -141,17 +135,14 @@ class Reading:
 
 
 AS_IT_IS = Reading()
-"""no option given"""
 
 
 def log_of_run(
     run: Path, source: str, data_dir: Path | None, *, may_lack_choices: bool = False
 ) -> SessionLog:
-    """Read a log as the log of a run was read; one that is saved has its own columns and clicks,
-    and no times to be split by. Raises as `Reading.load` and `or_of_run`.
+    """Read a log as the log of a run was read. Raises as `Reading.load` and `or_of_run`.
 
-    may_lack_choices: whether a file without a column of choices is read as displays that have none
-    yet."""
+    may_lack_choices: whether a file without a column of choices is read as displays without any."""
     from fastgaum.logs.registry import resolve
     from fastgaum.logs.schema import ROLE_NAMES, find_column
     from fastgaum.logs.store import is_saved_log
@@ -181,8 +172,8 @@ def log_of_run(
 def checked_users(
     model: ChoiceModel, log: SessionLog, split: SplitName, allow_seen_users: bool
 ) -> SeenUsers:
-    """How many users of a split trained a model. Raises SeenUsersError if users of the test split
-    did, and that is not allowed."""
+    """Users of a split that trained a model. Raises SeenUsersError for a test split if not
+    allowed."""
     seen = model.seen_users(log, split)
     if not allow_seen_users:
         seen.require_unseen()
@@ -190,14 +181,14 @@ def checked_users(
 
 
 def lasting(source: str) -> str:
-    """What names the same log from any folder: a registry name as it is, a path made absolute."""
+    """A name of the log from any folder: a registry name as it is, a path made absolute."""
     from fastgaum.logs.registry import names
 
     return source if source in names() else str(Path(source).absolute())
 
 
 def note_unfinished(run: Path, source: str) -> None:
-    """Say so if the training of a run has not ended: its model is the best one so far."""
+    """Say so if the training of a run has not ended."""
     from fastgaum.models.run_folder import RESUME_FILE
 
     if not (run / RESUME_FILE).is_file():

@@ -32,8 +32,7 @@ def report_command(
     threads: Threads = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a page on trained runs: results, learning curves, calibration, what the reward learned,
-    audit, cost.
+    """Write a page on trained runs.
 
     Args:
         runs: run folders
@@ -81,11 +80,7 @@ def report_command(
 
 
 def _where(run: TrainedRun) -> str:
-    """Where training found a run's log: what it says itself, or the registry's name.
-
-    Raises:
-        DatasetError: neither is known, or the log is no longer there.
-    """
+    """Where training found a run's log. Raises DatasetError if that is unknown or gone."""
     from fastgaum.logs.registry import names
 
     about = run.machine["log"]

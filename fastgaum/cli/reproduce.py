@@ -1,5 +1,4 @@
-"""`fastgaum reproduce`: data sets × models × splits × seeds, the table on the terminal and as
-files. `fastgaum compare` is the same for one log, read by options."""
+"""`fastgaum reproduce`: data sets × models × splits × seeds, as one table."""
 
 from __future__ import annotations
 
@@ -10,14 +9,12 @@ from fastgaum.cli.output import note
 TABLE_SETS = ("yelp", "taobao", "yoochoose")
 """the logs when none is asked for and the files are at hand"""
 DEFAULT_MODELS = ("paper-lstm", "paper-pw", "fastgaum")
-"""the models when none is asked for"""
 
 
 def reproduce_command(
     *, datasets: str | None = None, grid: Grid = DEFAULT_GRID, data_dir: DataDir = None
 ) -> int:
-    """Train every model on every log with every seed; print prec@k beside the floors and the
-    published figures. A setting (--set) goes to each model that has it.
+    """Train every model on every log with every seed.
 
     Args:
         datasets: comma list of logs; if not given, those at hand, or the sample

@@ -1,4 +1,4 @@
-"""`fastgaum rl`: policies trained in a learned user, what they earn, and how they adapt to new
+"""`fastgaum rl`: policies trained in a learned user, their rewards, and how they adapt to new
 users."""
 
 from __future__ import annotations
@@ -20,14 +20,7 @@ from fastgaum.cli.options import (
     parse_settings,
     use_threads,
 )
-from fastgaum.cli.output import (
-    check_outputs,
-    finish,
-    note,
-    show_block,
-    write_json,
-    write_tables,
-)
+from fastgaum.cli.output import check_outputs, finish, note, show_block, write_json, write_tables
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import log_of_run
 from fastgaum.errors import ConfigError, OutputError
@@ -123,7 +116,7 @@ def rl_train_command(
         raise OutputError(f"'{out}' is a file: a policy needs a folder")
     check_outputs(out / POLICY_FILE)
     use_threads(threads)
-    (world,) = _worlds(play.log, run)
+    world, _ = _worlds(play.log, run)
     setting.pool.check(world.n_items, setting.k)
     if setting.pessimism:
         require_set(world)
@@ -183,8 +176,7 @@ def rl_evaluate_command(
 
     config, names = PolicyConfig.from_mapping(values), chosen_names(policies.split(","))
     use_threads(threads)
-    own, *others = _worlds(play.log, run, *([other] if other else []))
-    judge = others[0] if others else own
+    own, judge = _worlds(play.log, run, other)
     if play.pessimism:
         require_set(own)
     plan = ComparisonPlan(names, sizes, seeds, users, config, own, judge)
@@ -235,8 +227,7 @@ def rl_adapt_command(
     if seeds < 1 or episodes < 1:
         raise ConfigError(f"seeds and episodes must be at least 1, got {seeds} and {episodes}")
     use_threads(threads)
-    own, *others = _worlds(log, run, *([other] if other else []))
-    judge = others[0] if others else own
+    own, judge = _worlds(log, run, other)
     loaded = [load_policy(policy, own) for _ in range(seeds)]
     made, trained = [one.policy for one in loaded], loaded[0].setting
     pool, met = shared_pool(trained.pool, own, judge)
@@ -254,27 +245,29 @@ def rl_adapt_command(
     policies = {"pre-trained": made, "untrained": fresh}
     curve = adaptation(policies, judge, setting, episodes=episodes, n_users=users, own=own)
     rows = adaptation_summary(curve)
-    if json is not None:
-        terms = {name: getattr(setting, name) for name in ("reward", "horizon", "leaving")}
-        judged = None if other is None else str(other)
-        facts = {"policy": str(policy), "run": str(run), "in": judged, **terms}
-        write_json(json, {**facts, "notes": notes, "rows": rows})
+    terms = {name: getattr(setting, name) for name in ("reward", "horizon", "leaving")}
+    judged = None if other is None else str(other)
+    facts = {"policy": str(policy), "run": str(run), "in": judged, **terms}
+    write_json(json, {**facts, "notes": notes, "rows": rows})
     title = f"{made[0].name} in {other or run}, k = {setting.k}, {setting.reward} of "
     title += f"{setting.horizon} steps"
     shown = [{**row, "users": f"{row['users']:,}"} for row in rows]
     show_block(table_of(title, ADAPTATION_COLUMNS, shown))
 
 
-def _worlds(log: str | None, *runs: Path) -> list[LearnedWorld | WorldSet]:
-    """Worlds, or sets of worlds, of runs, which read the log, as the first run does, if a run reads
-    more of one than items and choices."""
+def _worlds(
+    log: str | None, run: Path, other: Path | None = None
+) -> tuple[LearnedWorld | WorldSet, LearnedWorld | WorldSet]:
+    """World, or set of worlds, of a run and of the other one; both read the log as RUN does."""
     from fastgaum.models.user_model import UserModel
     from fastgaum.worlds.world_set import world_of_model
 
-    read, worlds = None if log is None else log_of_run(runs[0], log, None), []
-    for run in runs:
-        model = UserModel.load(run)
+    read, worlds = None if log is None else log_of_run(run, log, None), []
+    for one in (run, other or run):
+        model = UserModel.load(one)
         reads = model.space is not None and model.space.reads_columns
         worlds.append(world_of_model(model, log=read if reads else None))
         worlds[-1].require_contexts()
-    return worlds
+        if other is None:
+            break
+    return worlds[0], worlds[-1]

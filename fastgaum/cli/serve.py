@@ -40,9 +40,7 @@ def serve_command(
     seed: Annotated[int, Parameter(help="seeds what users choose (--mcp)")] = 0,
     json: JsonFile = None,
 ) -> None:
-    """Score displays for the users of clients, until Ctrl-C ends it.
-
-    With `--json` the address goes into a file as soon as the service listens."""
+    """Score displays for the users of clients, until Ctrl-C ends it."""
     check_outputs(json)
     from fastgaum.baselines.registry import load_model
     from fastgaum.logs.tables import open_table

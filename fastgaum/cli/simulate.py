@@ -44,7 +44,7 @@ def simulate_command(
     threads: Threads = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write episodes of a trained user model: session, event, item, chosen, utility, probability.
+    """Write episodes of a trained user model.
 
     Args:
         episodes: how many

@@ -1,5 +1,4 @@
-"""`fastgaum train`: a log in, a run folder out; stopped by a signal or a crash, it goes on where it
-was."""
+"""`fastgaum train`: a log in, a run folder out; a stopped run is resumed."""
 
 from __future__ import annotations
 
@@ -219,7 +218,7 @@ def _fit(
     machine: Machine,
     reading: Reading,
 ) -> None:
-    """Fit a model other than the three networks, a pool or a baseline, and leave a run folder."""
+    """Fit a pool or a baseline, and leave a run folder."""
     from fastgaum.baselines.registry import POOL, check_model, make_model
     from fastgaum.game.averaging import launched
     from fastgaum.machine import device_of
@@ -266,8 +265,7 @@ def _fit(
 
 
 def _follow(source: str, reading: Reading, device: str, processes: Processes) -> None:
-    """Take part in what the first process trains: it knows the run, and it alone writes and
-    speaks."""
+    """Take part in what the first process trains, which alone writes and speaks."""
     from fastgaum.models.run_folder import train_run
     from fastgaum.models.user_model import UserModel
 
@@ -282,8 +280,6 @@ def _follow(source: str, reading: Reading, device: str, processes: Processes) ->
 def _resume_command(
     source: str, folder: Path, reading: Reading, machine: Machine, n_processes: int
 ) -> str:
-    """What goes on with the run: the folder knows all but where this machine keeps its data, and
-    its own parts."""
     own = given(
         data_dir=reading.data_dir,
         device=None if machine.device == "auto" else machine.device,

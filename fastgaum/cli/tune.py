@@ -46,7 +46,7 @@ def tune_command(
     machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Search settings of the preset fastgaum for a log, and write what `train --config` reads."""
+    """Search settings of the preset fastgaum for a log."""
     if resume and COMMON.overwrite:
         raise ConfigError(
             "--resume goes on with a search and --overwrite replaces it: give one of them"

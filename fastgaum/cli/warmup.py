@@ -24,8 +24,7 @@ FITS: dict[str, dict[str, Any]] = {
 
 
 def warmup_command(*, json: JsonFile = None) -> None:
-    """Fit the bundled sample for an epoch, step a world and score an online display: what they
-    compile is kept."""
+    """Fit the bundled sample for an epoch, step a world and score an online display."""
     check_outputs(json)
     import numpy as np
 

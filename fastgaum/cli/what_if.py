@@ -1,5 +1,4 @@
-"""`fastgaum what-if`: shares after a change, elasticities and willingness to pay of a trained
-model."""
+"""`fastgaum what-if`: shares after a change, elasticities and willingness to pay."""
 
 from __future__ import annotations
 
@@ -63,14 +62,14 @@ def what_if_command(
     named = items.split(",") if items else []
     found: dict[str, DataFrame] = {}
     with Bar("scoring") as progress:
-        told: dict[str, Any] = {"items": named, "refits": refits, "progress": progress}
+        asked: dict[str, Any] = {"items": named, "refits": refits, "progress": progress}
         if scales or drop:
             fields = {name: partial(np.multiply, by) for name, by in scales.items()}
-            found["shares"] = what_if(model, log, split, fields=fields, drop=drop, **told)
+            found["shares"] = what_if(model, log, split, fields=fields, drop=drop, **asked)
         for name in elasticity:
-            found[f"elasticity {name}"] = elasticities(model, log, name, split, **told)
+            found[f"elasticity {name}"] = elasticities(model, log, name, split, **asked)
         for name, price in pairs:
-            frame = willingness_to_pay(model, log, name, price, split, **told)
+            frame = willingness_to_pay(model, log, name, price, split, **asked)
             found[f"worth {name}={price}"] = frame
     if json is not None:
         facts: dict[str, object] = {"run": str(run), "split": split, "refits": len(refits)}
