@@ -152,7 +152,7 @@ def log_of_run(
     found = resolve(source, data_dir)
     values: Any = dict(reading.options.values)
     if is_saved_log(found.path):
-        for option in ("columns", "clicks", "outside"):
+        for option in ("columns", "clicks", "outside", "available"):
             values.pop(option, None)
         if values.get("split") == "time":
             del values["split"]

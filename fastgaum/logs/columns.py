@@ -24,7 +24,7 @@ SPLIT_CODES: dict[str, int] = {
 """accepted values of a split column, without regard to case"""
 
 FLAGS = {"0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True}
-"""accepted values of a chosen column in a long log"""
+"""accepted values of a column of 0 and 1, without regard to case"""
 
 MOST_NUMBER = 1e30
 """largest size of a field's numbers: sums over a log stay finite in float32"""
@@ -152,19 +152,19 @@ def as_list(column: pl.Series) -> pl.Series:
     return column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
 
 
-def refuse_at(column: pl.Series, wrong: pl.Series, rule: str) -> None:
+def refuse_at(column: pl.Series, wrong: pl.Series, rule: str, where: Where = row_number) -> None:
     """Raise LogFormatError, naming the first wrong value of a column and how many there are."""
     row = first_true(wrong)
     if row is not None:
+        several = of_several(wrong) if where is row_number else ""
         raise LogFormatError(
-            f"{row_number(row)} has '{column.name}' = {show(column[row])}{of_several(wrong)}, "
-            f"{rule}",
-            row,
+            f"{where(row)} has '{column.name}' = {show(column[row])}{several}, {rule}",
+            row if where is row_number else None,
         )
 
 
-def parse_flags(column: pl.Series) -> pl.Series:
-    """A long log's chosen column as booleans. Raises LogFormatError."""
+def parse_flags(column: pl.Series, rule: str, where: Where = row_number) -> pl.Series:
+    """A column of 0 and 1 as booleans. Raises LogFormatError."""
     if column.dtype == pl.Boolean and not column.null_count():
         return column
     if column.dtype.is_numeric() or column.dtype == pl.String:
@@ -172,7 +172,7 @@ def parse_flags(column: pl.Series) -> pl.Series:
         numbers = column.cast(pl.Float64, strict=False)
         if numbers.is_in([0.0, 1.0]).all() and not numbers.null_count():
             return numbers == 1.0
-    return _by_table(column, FLAGS, pl.Boolean(), "0 (displayed) or 1 (chosen) is required")
+    return _by_table(column, FLAGS, pl.Boolean(), rule, where)
 
 
 def parse_split(column: pl.Series) -> pl.Series:
@@ -184,7 +184,11 @@ def parse_split(column: pl.Series) -> pl.Series:
 
 
 def _by_table(
-    column: pl.Series, table: Mapping[str, bool | int], dtype: pl.DataType, rule: str
+    column: pl.Series,
+    table: Mapping[str, bool | int],
+    dtype: pl.DataType,
+    rule: str,
+    where: Where = row_number,
 ) -> pl.Series:
     if isinstance(column.dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Duration):
         raise LogFormatError(
@@ -192,7 +196,7 @@ def _by_table(
         )
     text = column.cast(pl.String).str.to_lowercase()
     values = text.replace_strict(table, default=None, return_dtype=dtype)
-    refuse_at(column, values.is_null(), f"{rule}: correct or drop it")
+    refuse_at(column, values.is_null(), f"{rule}: correct or drop it", where)
     return values
 
 

@@ -31,6 +31,7 @@ class ReadKeywords(TypedDict, total=False):
     item_vectors: Sequence[str]
     user_table: str | os.PathLike[str] | None
     past: str | None
+    available: str | None
     actions: str | os.PathLike[str] | None
     ordered: bool
     grid: int | None
@@ -95,6 +96,10 @@ class ReadOptions:
     )
     """of a session's first event, oldest item first. An empty name: none, where a public log has
     one"""
+    available: str | None = _option(
+        None, "a column of 0 or 1, or of true or false: a candidate with 0 could not be chosen"
+    )
+    """such a candidate is left out of its display; a nested log has lists"""
     actions: str | None = _option(
         None,
         "a file of what users did between displays: a session or user, an item and, if they are "

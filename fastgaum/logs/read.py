@@ -272,6 +272,11 @@ def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
         raise LogFormatError(
             "a saved log has no columns to name: leave columns out, or read the original"
         )
+    if options.available:
+        raise LogFormatError(
+            "a saved log holds only items that could be chosen: leave available out, or read the "
+            "original"
+        )
     for field in options.candidate_fields:
         require_column(field, log.columns_of("candidate"), "a candidate field")
     for field in (*options.context_fields, *options.time_fields):

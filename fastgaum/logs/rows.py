@@ -36,6 +36,8 @@ from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import LogSchema, is_list
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
+AVAILABLE = "0 (it could not be chosen) or 1 is required"
+
 
 def candidate_rows(
     table: pl.DataFrame, schema: LogSchema, options: ReadOptions, *, untyped: bool = False
@@ -74,9 +76,9 @@ def candidate_rows(
             )
     item = CodedIds.of(table[schema.item], "item")
     _require_items(item, schema.item)
-    chosen = parse_flags(table[schema.chosen])
+    chosen = parse_flags(table[schema.chosen], "0 (displayed) or 1 (chosen) is required")
     views = _views(table[schema.views]) if schema.views else (~chosen).cast(pl.Int64)
-    return Rows(
+    rows = Rows(
         events,
         (np.cumsum(is_start) - 1)[first].astype(np.int32),
         item,
@@ -87,6 +89,60 @@ def candidate_rows(
         views=views.to_numpy(),
         context={name: column.gather(starts) for name, column in context.items()},
         has_times=has_times,
+    )
+    if schema.available is None:
+        return rows
+    return _of_available(rows, parse_flags(table[schema.available], AVAILABLE), schema, options)
+
+
+def _of_available(
+    rows: Rows, available: pl.Series, schema: LogSchema, options: ReadOptions
+) -> Rows:
+    """The rows of candidates that could be chosen; available: of each row. Raises LogFormatError
+    for a choice that is not available, an event of no available item, and a place that would
+    move."""
+    there, column = available.to_numpy(), schema.available
+
+    def refuse(row: int, found: str) -> LogFormatError:
+        session, label = rows.events.select("session", "label").row(int(rows.event_of_row[row]))
+        text = show(rows.item.as_text()[row])
+        return LogFormatError(
+            f"event {show(label)} of session {show(session)} {found.format(text)}"
+        )
+
+    row = first_true(rows.chosen & ~there)
+    if row is not None:
+        raise refuse(
+            row,
+            f"chose item {{}}, whose '{column}' is 0, a choice has to be available: correct one "
+            "of the two, or drop the event",
+        )
+    n_there = np.bincount(rows.event_of_row[there], minlength=rows.events.height)
+    row = first_true(n_there[rows.event_of_row] == 0)
+    if row is not None:
+        raise refuse(
+            row,
+            f"has '{column}' = 0 for item {{}} and all others, at least one available item is "
+            "required: correct the column, or drop the event",
+        )
+    last = np.zeros(rows.events.height, np.int64)
+    last[rows.event_of_row[there]] = np.flatnonzero(there)
+    row = first_true(~there & (np.arange(rows.n_rows) < last[rows.event_of_row]))
+    if options.ordered and row is not None:
+        raise refuse(
+            row,
+            f"displays item {{}}, whose '{column}' is 0, before others: without it their places "
+            "would move, with --ordered (ordered=True) only the last items of a display may be "
+            "unavailable: leave --ordered out, and give places as a column (--candidate-field)",
+        )
+    return dataclasses.replace(
+        rows,
+        event_of_row=rows.event_of_row[there],
+        item=CodedIds.of(rows.item.as_text().filter(available), "item"),
+        chosen=rows.chosen[there],
+        fields={name: values.filter(available) for name, values in rows.fields.items()},
+        views=None if rows.views is None else rows.views[there],
+        click_order=None if rows.click_order is None else rows.click_order.filter(available),
     )
 
 
@@ -223,6 +279,10 @@ def _nested_rows(
         )
     check_size(int(lengths.cast(pl.Int64).sum()))
     event_of_row = np.repeat(np.arange(table.height, dtype=np.int32), lengths.to_numpy())
+    available = None
+    if schema.available is not None:
+        values = _spread(table[schema.available], lengths, event_of_row, None, name_event)
+        available = parse_flags(values, AVAILABLE, lambda row: name_event(int(event_of_row[row])))
     item = CodedIds.of(items.explode(), "item")
     _require_items(item, schema.items, lambda row: name_event(int(event_of_row[row])))
     clicks = _read_clicks(table, schema, name_event)
@@ -266,11 +326,14 @@ def _nested_rows(
         click_of_row = np.concatenate([click_of_row, outside.astype(np.int32)])[source]
         event_of_row = event_of_row[source]
         item = CodedIds.of(texts.gather(source), "item")
+        if available is not None:
+            chosen = pl.repeat(True, len(outside), eager=True)
+            available = pl.concat([available, chosen]).gather(source)
     fields = {
         name: _spread(table[name], lengths, event_of_row, source, name_event)
         for name in schema.candidate_fields
     }
-    return Rows(
+    rows = Rows(
         events,
         event_of_row,
         item,
@@ -287,6 +350,7 @@ def _nested_rows(
         ),
         clicks=facts,
     )
+    return rows if available is None else _of_available(rows, available, schema, options)
 
 
 def _require_lengths(

@@ -66,6 +66,8 @@ class LogSchema:
     """columns of one value per event, likewise"""
     past: str | None = None
     """the list of items before a session's first event"""
+    available: str | None = None
+    """whether a candidate could be chosen"""
     time_beside: str | None = None
     """a column with another name of `event`, where none was named: an event that never changes is
     held against it"""
@@ -84,7 +86,9 @@ class LogSchema:
 
     def columns(self) -> list[str]:
         """Columns that the schema reads, each once."""
-        of_roles = (getattr(self, role) for role in (*ROLE_NAMES, "past", "time_beside"))
+        of_roles = (
+            getattr(self, role) for role in (*ROLE_NAMES, "past", "available", "time_beside")
+        )
         named = (column for column in of_roles if column is not None)
         return list(dict.fromkeys([*named, *self.candidate_fields, *self.context_fields]))
 
@@ -146,6 +150,7 @@ def resolve_schema(
         candidate_fields=options.candidate_fields,
         context_fields=options.context_fields,
         past=options.past or None,
+        available=options.available or None,
         time_beside=beside,
     )
 
@@ -272,12 +277,13 @@ def _check_fields(
 ) -> None:
     """Refuse a field that is no column or says what was chosen, a context field that is a candidate
     field or holds lists, and a past that holds none."""
-    for column in options.candidate_fields:
-        require_column(column, dtypes, "a candidate field")
+    named = [(column, "a candidate field") for column in options.candidate_fields]
+    named += [(options.available, "the availability")] if options.available else []
+    for column, what in named:
+        require_column(column, dtypes, what)
         if column in choice:
             raise LogFormatError(
-                f"column '{column}' is the choice itself, it cannot be a candidate field: leave it "
-                "out"
+                f"column '{column}' is the choice itself, it cannot be {what}: leave it out"
             )
     alike = columns_named((*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"]), dtypes)
     for column in options.context_fields:
