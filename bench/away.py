@@ -47,8 +47,8 @@ from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy, Popular
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
+from fastgaum.reports.grid import side_by_side
 from fastgaum.reports.table import Block, Json, TableColumn, blocks_to_markdown, finite, table_of
-from fastgaum.reports.workers import side_by_side
 from fastgaum.threads import one_thread
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool

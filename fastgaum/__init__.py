@@ -76,32 +76,28 @@ __all__ = [
 ]
 
 _HOME = {
-    "Config": "fastgaum.config",
-    "LearnedWorld": "fastgaum.worlds.learned_world",
-    "MlflowObserver": "fastgaum.game.epochs",
-    "Observer": "fastgaum.game.epochs",
-    "OpinionPool": "fastgaum.baselines.opinion_pool",
-    "SessionLog": "fastgaum.logs.log",
-    "TensorBoardObserver": "fastgaum.game.epochs",
-    "UserEnv": "fastgaum.worlds.single_env",
-    "UserModel": "fastgaum.models.user_model",
-    "UserVectorEnv": "fastgaum.worlds.vector_env",
-    "WorldSet": "fastgaum.worlds.world_set",
-    "audit": "fastgaum.logs.audit",
-    "compare": "fastgaum.reports.comparison",
-    "elasticities": "fastgaum.reports.what_if",
-    "importance": "fastgaum.reports.what_if",
-    "load": "fastgaum.logs.read",
-    "load_log": "fastgaum.logs.store",
-    "read_log": "fastgaum.logs.read",
-    "resplit": "fastgaum.logs.splits",
-    "response_curve": "fastgaum.reports.what_if",
-    "save_log": "fastgaum.logs.store",
-    "synthesise": "fastgaum.logs.synthetic",
-    "tune": "fastgaum.models.tuning",
-    "what_if": "fastgaum.reports.what_if",
-    "willingness_to_pay": "fastgaum.reports.what_if",
-    "write_report": "fastgaum.reports.page",
+    name: f"fastgaum.{module}"
+    for module, names in {
+        "baselines.opinion_pool": "OpinionPool",
+        "config": "Config",
+        "game.epochs": "MlflowObserver Observer TensorBoardObserver",
+        "logs.audit": "audit",
+        "logs.log": "SessionLog",
+        "logs.read": "load read_log",
+        "logs.splits": "resplit",
+        "logs.store": "load_log save_log",
+        "logs.synthetic": "synthesise",
+        "models.tuning": "tune",
+        "models.user_model": "UserModel",
+        "reports.comparison": "compare",
+        "reports.page": "write_report",
+        "reports.what_if": "elasticities importance response_curve what_if willingness_to_pay",
+        "worlds.learned_world": "LearnedWorld",
+        "worlds.single_env": "UserEnv",
+        "worlds.vector_env": "UserVectorEnv",
+        "worlds.world_set": "WorldSet",
+    }.items()
+    for name in names.split()
 }
 
 

@@ -1,18 +1,12 @@
-"""Files of states: a dataclass in one safetensors file, and back. A crash leaves the former file or
-the new one, and what a file holds is not known to be right.
+"""A dataclass in one safetensors file, and back; no pickle.
 
     save_state(path, "fastgaum-run-9", state)
     state = load_state(path, "fastgaum-run-9", "train again", RunState)
 
-A state is a dataclass or a dict of dataclasses, dicts with names as keys, lists, numbers, text,
-true, false and None, and of torch tensors, numpy arrays and polars series of text anywhere among
-them. The file's tensors are the arrays, named by their path in the state:
-`networks/player.first.weight`. All else is one JSON text in the file's metadata, which says where
-the arrays belong. The same state gives the same bytes. No pickle.
-
-Reading, msgspec compares every value with the type that its field declares, and of arrays the
-dtype. The JSON text also holds a sha256 of all that the file says: a file in which one bit has
-changed is refused."""
+A state is made of dataclasses, dicts with names as keys, lists, numbers, text, None, torch tensors,
+numpy arrays and polars series of text. The file's tensors are the arrays, named by their path
+(`networks/player.first.weight`); all else is one JSON text in its metadata, with a sha256 of the
+whole. The same state gives the same bytes."""
 
 from __future__ import annotations
 
@@ -68,8 +62,7 @@ def save_state(path: Path, format: str, state: object) -> None:
 
 
 def load_state(path: Path, format: str, cure: str, kind: type[_T], what: str = "training") -> _T:
-    """Read a state that `save_state` wrote; arrays are fresh copies. Memory is bounded by the
-    file's own size.
+    """Read a state that `save_state` wrote.
 
     Args:
         path: the file.
@@ -79,9 +72,8 @@ def load_state(path: Path, format: str, cure: str, kind: type[_T], what: str = "
         what: what the file should hold, for an error.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another format, its content is not the
-            one that was written, a value has another type than its field, or one of its numbers is
-            not finite.
+        CheckpointError: the file is missing, damaged, changed or of another format, or a value
+            has another type than its field, or is not finite.
     """
     with damage_named(path, what):
         # the size of the opened file: `atomic` may rename another over the path meanwhile
@@ -92,10 +84,8 @@ def load_state(path: Path, format: str, cure: str, kind: type[_T], what: str = "
         if length > most:
             raise ValueError(f"its header declares {length} bytes, at most {most} are possible")
         with safe_open(path, framework="numpy") as opened:
-            metadata = opened.metadata() or {}
-            about = parse_json(metadata.get(_KEY, "{}"))
-            # files of earlier versions name their format by a key of its own
-            found = about.get("format", metadata.get("format")) if isinstance(about, dict) else None
+            about = parse_json((opened.metadata() or {}).get(_KEY, "{}"))
+            found = about.get("format") if isinstance(about, dict) else None
             if found != format:
                 raise CheckpointError(
                     f"'{path}' has format {found or 'unknown'!r}, this version reads {format!r}: "
@@ -113,13 +103,11 @@ def load_state(path: Path, format: str, cure: str, kind: type[_T], what: str = "
 
 
 def state_of(tree: object, kind: type[_T]) -> _T:
-    """The dataclass that a joined state describes. Raises ValueError where a value has another type
-    than its field."""
+    """The dataclass of a joined state. Raises ValueError where a value has another type."""
     return msgspec.convert(tree, kind, dec_hook=_checked)
 
 
 def _checked(kind: Any, found: object) -> object:
-    """A value of a type that msgspec does not know."""
     origin = typing.get_origin(kind) or kind
     if not isinstance(found, origin):
         raise ValueError(f"{type(found).__name__} found, {origin.__name__} is required")
@@ -131,8 +119,8 @@ def _checked(kind: Any, found: object) -> object:
 
 
 def content_sha256(about: Mapping[str, object], arrays: ArraysByName) -> str:
-    """What tells one file from another: a sha256 of its JSON values, and of the name, type, shape
-    and bytes of each array. Raises ValueError for values nested too deeply."""
+    """A sha256 of JSON values, and of the name, type, shape and bytes of each array. Raises
+    ValueError for values nested too deeply."""
     try:
         digest = hashlib.sha256(_json_of(about).encode())
     except RecursionError:
@@ -148,8 +136,7 @@ def _json_of(values: Mapping[str, object]) -> str:
 
 
 def split_state(state: object) -> tuple[State, ArraysByName]:
-    """A state as what JSON holds, and its arrays by name; contiguous arrays on the CPU are the
-    state's own.
+    """A state as JSON values, and its arrays by name.
 
     >>> split_state({"steps": 3, "moments": {"m": np.zeros(2)}})[0]
     {'steps': 3, 'moments': {'m': {'$array': 'moments/m'}}}
@@ -191,8 +178,8 @@ def _number(value: object) -> object:
 
 
 def join_state(tree: object, arrays: ArraysByName) -> State:
-    """The state that `split_state` has split. Raises ValueError for what it never makes, or a
-    number that is not finite."""
+    """The state that `split_state` has split. Raises ValueError for anything else, or a number that
+    is not finite."""
     left = dict(arrays)
 
     def joined(value: object) -> object:
@@ -225,8 +212,7 @@ def join_state(tree: object, arrays: ArraysByName) -> State:
 
 @contextmanager
 def damage_named(file: Path, what: str = "model") -> Iterator[None]:
-    """Turn every error that a crafted or damaged file can cause into one CheckpointError that
-    names the file."""
+    """Turn every error that a damaged file can cause into one CheckpointError that names it."""
     try:
         yield
     except (
@@ -245,11 +231,8 @@ def damage_named(file: Path, what: str = "model") -> Iterator[None]:
 
 
 def check_weights(wanted: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless a file's weights are those of the module `wanted`, which may be on
-    the device `meta`.
-
-    So a configuration that asks for a network larger than its file is refused before any memory is
-    taken for it."""
+    """Raise ValueError unless a file's weights are those of a module, which may be on the device
+    `meta`: a network larger than its file takes no memory."""
     own = wanted.state_dict()
     if own.keys() != weights.keys():
         name = min(own.keys() ^ weights.keys())
@@ -262,8 +245,7 @@ def check_weights(wanted: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def check_like(what: str, found: Any, own: Tensor | npt.NDArray[Any]) -> None:
-    """Raise ValueError unless a value of a file has the shape and type of one's own, of which only
-    these are looked at."""
+    """Raise ValueError unless a value has the class, shape and dtype of one's own."""
     if type(found) is not type(own) or found.shape != own.shape or found.dtype != own.dtype:
         got = f"{found.dtype} of shape {list(found.shape)}" if hasattr(found, "dtype") else "none"
         raise ValueError(f"{what} is {got}, {own.dtype} of shape {list(own.shape)} is required")

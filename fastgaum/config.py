@@ -1,7 +1,5 @@
-"""The configuration of a user model: one frozen dataclass, strict reading, presets.
-
-Every value is checked when a configuration is made, so a run cannot start on an impossible one. A
-field's hint says what it may be: `Annotated[int, Meta(ge=1)]`."""
+"""The configuration of a user model: one frozen dataclass, whose values are checked when it is
+made. A field's hint says what it may be: `Annotated[int, Meta(ge=1)]`."""
 
 from __future__ import annotations
 
@@ -55,7 +53,7 @@ Seed = Annotated[int, Meta(ge=0, le=MOST_SEED)]
 
 
 class CheckedSettings:
-    """Base of a frozen dataclass of settings, of which every value is checked when one is made."""
+    """Base of a frozen dataclass of settings, checked when one is made."""
 
     what: ClassVar[str]
     """what a setting is called in an error"""
@@ -65,25 +63,18 @@ class CheckedSettings:
             object.__setattr__(self, key, checked(key, getattr(self, key), hint))
 
     def replace(self, **changes: object) -> Self:
-        """A copy with some values changed, checked as in `from_mapping`.
-
-        Raises:
-            ConfigError: unknown key, wrong type or impossible value.
-        """
+        """A copy with some values changed. Raises ConfigError as `from_mapping`."""
         return type(self).from_mapping({**self.to_mapping(), **changes})
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values, ready for TOML or JSON; tuples become lists."""
+        """Plain values for TOML or JSON; tuples become lists."""
         values = {key: getattr(self, key) for key in _hints(type(self))}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Self:
-        """Read a mapping strictly: unknown keys, wrong types and impossible values are errors.
-
-        Raises:
-            ConfigError: naming the key, the value and what is allowed.
-        """
+        """Read a mapping strictly. Raises ConfigError for an unknown key, a wrong type or an
+        impossible value."""
         require_type(f"what is set of a {cls.what}", values, Mapping)
         known = _hints(cls)
         for key in values:
@@ -93,14 +84,12 @@ class CheckedSettings:
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    """The fields of a dataclass and their hints, bounds included."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def checked(key: str, value: object, hint: object) -> object:
-    """A plain value brought to a field's type, within its bounds. Raises ConfigError naming key,
-    value and what is allowed."""
+    """A plain value brought to a field's type, within its bounds. Raises ConfigError."""
     try:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError:
@@ -113,7 +102,7 @@ def checked(key: str, value: object, hint: object) -> object:
 
 
 def _rule(hint: Any) -> str:
-    """What a hint allows, in words: a whole number at least 1 and at most 100."""
+    """What a hint allows, in words."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         meta = parts[1]
@@ -304,9 +293,7 @@ class Config(CheckedSettings):
 
     def settings(self, n_sessions: int, n_events: int, n_candidates: int) -> dict[str, Config]:
         """What `fit` compares on a log of so many training sessions, events and candidates, by
-        name: sizes where it grows, else both values of the searched switches, or nothing.
-
-        Relations are counts of pairs: none are tried without counts. `identity` has no counts."""
+        name: sizes where it grows, else both values of the searched switches, or nothing."""
         found: dict[str, Config] = {}
         if self.grows(n_events, n_candidates):
             for name in SIZES if n_candidates < COMPARE_BELOW else list(SIZES)[:1]:
@@ -319,6 +306,7 @@ class Config(CheckedSettings):
         elif self.search:
             for on in itertools.product((True, False), repeat=len(self.search)):
                 switches = dict(zip(self.search, on, strict=True))
+                # relations are counts of pairs, and identity has no counts
                 if switches.get("counts") is False and (
                     switches.get("relations") or self.protocol == "identity"
                 ):
@@ -344,7 +332,7 @@ class Config(CheckedSettings):
         return self.replace(id_dropout=rate)
 
     def warmed(self) -> Config:
-        """Its warm start alone: exact players, for as many epochs."""
+        """Its warm start alone: exact players."""
         changes = {"players": "exact", "states": "logged", "epochs": max(self.warm_start, 1)}
         return self.replace(**changes)
 
@@ -355,16 +343,9 @@ class Config(CheckedSettings):
 
     @classmethod
     def from_preset(cls, name: str, **changes: object) -> Config:
-        """A named preset, with changes.
-
-        Raises:
-            ConfigError: unknown preset, or a change that is not allowed.
-        """
+        """A named preset, with changes. Raises ConfigError for an unknown preset or a change that
+        is not allowed."""
         require_type("the name of a preset", name, str)
-        if name == "large":
-            raise ConfigError(
-                "the preset 'large' is gone: take fastgaum, which sizes itself on a large log"
-            )
         if name not in PRESETS:
             raise ConfigError(
                 f"unknown preset '{name}'{did_you_mean(name, PRESETS)}; presets are "
@@ -381,11 +362,8 @@ class Config(CheckedSettings):
 
     @classmethod
     def from_toml(cls, path: str | Path, **changes: object) -> Config:
-        """Read a TOML file; its `preset` key, when given, names the values it starts from.
-
-        Raises:
-            ConfigError: the file is missing, not TOML, or holds a value that is not allowed.
-        """
+        """Read a TOML file, whose `preset` names the values it starts from. Raises ConfigError
+        where it is missing, not TOML, or holds a value that is not allowed."""
         values = read_settings(path) | changes
         preset = values.pop("preset", "fastgaum")
         if not isinstance(preset, str):
@@ -405,12 +383,8 @@ def read_settings(path: str | Path) -> dict[str, object]:
 
 
 def parse_setting(text: str) -> tuple[str, object]:
-    """Split `key=value` and read the value as TOML, or as text when it is none: `eta=1`,
-    `hidden=[64, 64]`, `history=lstm`.
-
-    Raises:
-        ConfigError: there is no `=`.
-    """
+    """Split `key=value` and read the value as TOML, or as text if it is none: `hidden=[64, 64]`,
+    `history=lstm`. Raises ConfigError without an `=`."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"a setting is written key=value, got '{text}'")

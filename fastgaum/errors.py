@@ -1,5 +1,5 @@
-"""Errors that a user can cause. Each says the rule, the values and the cure; the command line turns
-them into exit 2."""
+"""Errors that a user can cause. Each says the rule, the values and the cure; the command line exits
+with 2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LogFormatError(FastgaumError):
     """A log breaks the schema: a missing column, two choices in one event, an empty display set …
 
     Attributes:
-        row: the first row at fault, from 0, where it is one of the file; else None.
+        row: the first row at fault, from 0; None where it is not one of the file.
     """
 
     def __init__(self, says: str = "", row: int | None = None) -> None:
@@ -51,13 +51,12 @@ class SeenUsersError(FastgaumError):
 
 
 class ActionError(FastgaumError):
-    """An environment is used against its contract: an action, a mask or a seed of another type,
-    shape or range."""
+    """An action, mask or seed of an environment has another type, shape or range."""
 
 
 class RenderModeError(ConfigError, TypeError):
-    """An environment has no such render mode. It is a TypeError too, for Stable-Baselines3 asks for
-    a mode that it may not have, and goes on without one after a TypeError alone."""
+    """An environment has no such render mode. Stable-Baselines3 goes on without one after a
+    TypeError."""
 
 
 class NumericsError(FastgaumError):
@@ -65,8 +64,7 @@ class NumericsError(FastgaumError):
 
 
 class StepRefusedError(NumericsError):
-    """A training step has a loss or a gradient that is not finite: it moved no weight and no
-    optimiser state."""
+    """A training step has a loss or a gradient that is not finite, and was not made."""
 
 
 class LostPeerError(FastgaumError):
@@ -74,7 +72,7 @@ class LostPeerError(FastgaumError):
 
 
 def type_name(value: object) -> str:
-    """What a message calls a value's type, with the package that it is of.
+    """The package and name of a value's type.
 
     >>> type_name(3), type_name(LogFormatError())
     ('int', 'fastgaum.LogFormatError')
@@ -95,7 +93,7 @@ def as_given(value: object) -> str:
 
 
 def no_log(value: object) -> ConfigError:
-    """The error for what is given in place of a log."""
+    """The error for what is given instead of a log."""
     return ConfigError(
         f"a log is required, got {as_given(value)}: fastgaum.load makes one of a name or a path, "
         "fastgaum.read_log of a frame"
@@ -118,7 +116,7 @@ def require_path(what: str, value: object) -> None:
 
 
 def too_long(path: str | bytes) -> ConfigError:
-    """The error for a path of which a name is longer than the system allows."""
+    """The error for a path that is longer than the system allows."""
     return ConfigError(
         f"the path {os.fsdecode(path)[:60]!r}… has a name of more than the 255 bytes that a file's "
         "name may have, or is longer than the system allows: give a shorter one"

@@ -17,12 +17,11 @@ _T = TypeVar("_T")
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a path beside the target to write to; rename it into place on success, remove it on
-    failure. Of a symbolic link the file that it leads to is written, and the link stays.
+    failure. A symbolic link stays, and the file that it leads to is written.
 
     Raises:
         ConfigError: the name is one that no file can have.
-        OutputError: the folder is missing, not writable, or full, or the target is a device, a
-            pipe or another thing that is no file.
+        OutputError: the folder is missing, not writable, or full, or the target is no file.
     """
     _beside(Path(path))
     target = Path(os.path.realpath(path))
@@ -35,7 +34,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield beside
         with open(beside, "rb") as file:
             sync_file(file)
-        os.chmod(beside, 0o666 & ~_umask())
+        # some writers make private files, and a result is as readable as any other file
+        mask = os.umask(0o077)
+        os.umask(mask)
+        os.chmod(beside, 0o666 & ~mask)
         os.replace(beside, target)
         sync_folder(target.parent)
     except OSError as error:
@@ -46,17 +48,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def _beside(target: Path) -> Path:
-    """Where a file is written first. Raises ConfigError if there can be none of its name."""
     beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     require_path("an output", beside)
     return beside
 
 
 def read_whole(path: Path, read: Callable[[], _T]) -> _T:
-    """What `read` makes of a file, again where the file was replaced meanwhile.
-
-    For readers that open a path twice (safetensors does, for the header and for the tensors):
-    between the two, `atomic` may have renamed another file into place."""
+    """What `read` makes of a file, again where `atomic` replaced it meanwhile: safetensors opens a
+    path twice."""
     while True:
         before = _identity(path)
         try:
@@ -78,13 +77,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def sync_file(file: IO[bytes]) -> None:
-    """Make what an open file holds survive a power cut."""
+    """Make the contents of an open file survive a power cut."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, as fsync does for what a file holds."""
+    """Make the names in a folder survive a power cut."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)
@@ -92,16 +91,8 @@ def sync_folder(folder: Path) -> None:
         os.close(opened)
 
 
-def _umask() -> int:
-    """The process's umask: some writers make private files, and a result is as readable as any
-    other file."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
 def require_writable(path: str | Path) -> None:
-    """Fail early, before hours of work: the nearest existing folder above `path` must be writable.
+    """Fail early unless the nearest existing folder above `path` is writable.
 
     Raises:
         ConfigError: the name is one that no file can have.

@@ -1,6 +1,5 @@
-"""Processes that were forked. A fork takes along the memory of a process and none of its threads:
-where polars has begun threads before, a forked process that uses polars waits for ever. So it is
-refused, with the cure."""
+"""Forked processes. A fork takes no threads along: where polars has begun threads before, a forked
+process that uses polars waits for ever, and is refused."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""Ctrl-C and SIGTERM end a command at once; a training goes on from what it saved last.
-
-Only the command line installs handlers, and puts the former ones back. In a program of one's own,
-Ctrl-C is Python's own KeyboardInterrupt."""
+"""Ctrl-C and SIGTERM end a command at once; a training goes on from what it saved last. Only the
+command line installs handlers."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         signum: the signal.
-        cure: what was kept and how to go on, for the user; empty where nothing was.
+        cure: what was kept and how to go on; empty where nothing was.
     """
 
     def __init__(self, signum: int, cure: str = "") -> None:
@@ -32,16 +30,14 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """What shells expect: 130 after Ctrl-C, 143 after SIGTERM."""
+        """130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + self.signum
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise Interrupted within on SIGINT and SIGTERM; afterwards the former handlers are back.
-
-    Outside the main thread, where Python allows no handlers, no signal is handled. An ignored
-    signal stays ignored."""
+    """Raise Interrupted within on SIGINT and SIGTERM; afterwards the former handlers are back. An
+    ignored signal stays ignored, and outside the main thread none is handled."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,5 @@
-"""One process at a time in a folder that is being written.
-
-filelock takes the kernel's lock on a file in the folder: it is gone the moment its process is,
-however that ended. So there is no stale lock: a file that a killed process left behind is not
-locked, and the next process takes it over. The file says who holds it, for the others' error."""
+"""One process at a time in a folder that is being written: filelock takes the kernel's lock on a
+file, which is gone the moment its process is. The file says who holds it, for the others' error."""
 
 from __future__ import annotations
 
@@ -26,8 +23,8 @@ PAUSE = 0.1
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if need be; a folder that was made and is still empty at the end
-    is removed again.
+    """Hold a folder, which is made if need be, and removed if it is made and still empty at the
+    end.
 
     Raises:
         OutputError: another process holds it (it is named), or the folder cannot be written.
@@ -51,8 +48,8 @@ def require_free(folder: Path) -> None:
 
 @contextmanager
 def name_lock(path: Path, waits: bool = True) -> Iterator[None]:
-    """Be the only process that makes, or works at, `path`, a file or a folder that may not be there
-    yet: wait, however long, for another one that does, or refuse.
+    """Be the only process that makes, or works at, `path`, which may not be there yet: wait for
+    another one, or refuse.
 
     Raises:
         OutputError: the folder of `path` cannot be written, or another process has the lock (it is
@@ -91,7 +88,6 @@ def _held(file: Path, waits: bool = False, what: Path | None = None) -> Iterator
 
 
 def _owner(file: Path) -> str:
-    """The owner of a lock in words; its line is not there in the moment after the lock is taken."""
     try:
         owner = parse_json(read_text(file))
         return f"process {owner['pid']} on '{owner['host']}' since {owner['since']}"

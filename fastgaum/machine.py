@@ -1,4 +1,4 @@
-"""The machine: its devices, and what one needs to know of it to repeat a figure."""
+"""The machine: its devices, and the facts that repeat a figure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 
 
 class LogRecord(msgspec.Struct):
-    """What a run's machine.json says of its log."""
+    """A log, as a run's machine.json has it."""
 
     fingerprint: str
     name: str | None = None
@@ -29,7 +29,7 @@ class LogRecord(msgspec.Struct):
 
 
 class CostRecord(msgspec.Struct):
-    """What it says of a fit that has ended."""
+    """Its record of a fit that has ended."""
 
     seconds: Seconds
     peak_memory_bytes: Amount | None
@@ -37,7 +37,7 @@ class CostRecord(msgspec.Struct):
 
 
 class MachineRecord(msgspec.Struct):
-    """What a report reads of machine.json; a run's own file holds more."""
+    """The part of machine.json that a report reads."""
 
     log: LogRecord
     cost: CostRecord | None = None
@@ -52,15 +52,15 @@ class MachineRecord(msgspec.Struct):
 
 
 def checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """What a machine.json holds, with a default for what it lacks. Raises ValueError, naming the
-    place, where a value is of another type or size."""
+    """The values of a machine.json, with a default for those it lacks. Raises ValueError, naming
+    the place, where a value is of another type or size."""
     known: dict[str, Any] = msgspec.to_builtins(msgspec.convert(facts, MachineRecord))
     return known | facts
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name; auto = the card where one is at hand. Raises ConfigError for one
-    that is not."""
+    """The device of that name; auto = the card where one is at hand. Raises ConfigError for an
+    absent one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -73,7 +73,7 @@ def device_of(name: str) -> torch.device:
 
 
 def machine_facts(seed: int | None = None) -> dict[str, Any]:
-    """Versions, threads, processor and commit: what one needs to repeat a figure."""
+    """Versions, threads, processor and commit."""
     packages = ("fastgaum", "torch", "numba", "numpy", "scipy", "polars")
     return {
         "python": platform.python_version(),
@@ -90,8 +90,7 @@ def machine_facts(seed: int | None = None) -> dict[str, Any]:
 
 
 def peak_memory() -> dict[str, int | None]:
-    """Most memory that the process has held so far, torch and the log included, and most on the
-    card, in bytes."""
+    """Most memory that the process, and the card, have held so far, in bytes."""
     said = _line_of("/proc/self/status", "VmHWM")
     card = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
     host = int(said.split()[0]) * 1024 if said else None
@@ -99,7 +98,6 @@ def peak_memory() -> dict[str, int | None]:
 
 
 def _line_of(file: str, name: str) -> str | None:
-    """What a file of Linux says of a name; None elsewhere."""
     with suppress(OSError):
         for line in Path(file).read_text(encoding="utf-8").splitlines():
             if line.partition(":")[0].strip() == name:
@@ -115,8 +113,7 @@ def _version(package: str) -> str:
 
 
 def _blas() -> str | None:
-    """The BLAS that kernels call, and the processor that it takes this one for: an older release
-    may not know it, and $OPENBLAS_CORETYPE may fix another."""
+    """The BLAS that kernels call, and the processor that it takes this one for."""
     import scipy.linalg.cython_blas  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
@@ -128,7 +125,6 @@ def _blas() -> str | None:
 
 
 def _commit() -> str | None:
-    """The checkout's commit when the package runs from one."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None

@@ -1,8 +1,6 @@
-"""Files of rows that somebody else wrote (parquet, arrow, ndjson, text), opened by polars and
-decoded once. Whatever a library raises on damaged contents becomes one line.
-
-A small file may hold billions of rows: files of strangers belong in a container with a memory
-limit."""
+"""Files of rows that somebody else wrote (parquet, arrow, ndjson, text), opened by polars. An error
+of a library on damaged contents becomes one line. A small file may hold billions of rows: files of
+strangers belong in a container with a memory limit."""
 
 from __future__ import annotations
 
@@ -32,8 +30,8 @@ READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError,
 
 
 def one_line(error: BaseException) -> str:
-    """First line of a library's message. A panic's message speaks of polars' code, not of the
-    file."""
+    """First line of a library's message."""
+    # a panic's message speaks of polars' code, not of the file
     if isinstance(error, pl.exceptions.PanicException):
         return "polars fails on its contents"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -50,8 +48,8 @@ def file_kind(path: Path) -> str:
 
 
 def separator_of(kind: str, header: str) -> str:
-    """What divides the columns of a file of text: what its extension says, or where its first line
-    does not have that, the one other sign of SIGNS that it has.
+    """The sign between columns of a file of text: that of its extension, or the one other of SIGNS
+    that its first line has.
 
     >>> separator_of(".csv", "session;event;item"), separator_of(".csv", "session")
     (';', ',')
@@ -62,8 +60,7 @@ def separator_of(kind: str, header: str) -> str:
 
 
 def first_line(path: Path) -> str:
-    """A file's first line without its end, or as much of a longer one as is looked at; of text as
-    it is or compressed. Raises READ_ERRORS."""
+    """A file's first line without its end, or the start of a longer one. Raises READ_ERRORS."""
     if path.suffix.lower() in COMPRESSED:
         lines = lazy_lines(path).head(1).collect()["line"]
         return (lines[0] if len(lines) else None) or ""
@@ -73,9 +70,8 @@ def first_line(path: Path) -> str:
 
 
 def lazy_rows(path: Path, separator: str | None = None) -> pl.LazyFrame:
-    """The rows of a file, of which only the header is read (a stream of arrow has none and is read
-    whole; that of ndjson is all of its keys). `separator` divides the columns of text; None: what
-    its first line says. Raises READ_ERRORS."""
+    """The rows of a file, of which only the header is read, if it has one. `separator` divides the
+    columns of text; None: found in its first line. Raises READ_ERRORS."""
     kind = file_kind(path)
     if kind in SEPARATORS:
         # Everything is read as text: ids keep leading zeros, and a column of mixed types cannot

@@ -1,14 +1,9 @@
-"""One setting of threads for everything: torch's own, which Numba kernels and their BLAS follow.
+"""One setting of threads for everything: torch's own.
 
-Kernels are serial and hold no GIL. Where one call is worth sharing, its rows are cut into parts and
-the parts run on one pool of as many threads as torch has. The cut depends on the data alone, never
-on the number of threads, and sums over parts are taken in their order: one thread and many give the
-same bits.
-
-Torch's random stream is one for the whole process, too. `seeded` lends it to one thread at a time.
-
-Kernels call BLAS (numba's np.dot is scipy's) from those threads, so scipy's own BLAS threads are
-set to one."""
+Kernels are serial and hold no GIL. Where one call is worth sharing, its rows are cut into parts,
+which run on one pool of as many threads as torch has. The cut depends on the data alone and sums
+over parts are taken in their order, so that one thread and many give the same bits. Kernels call
+scipy's BLAS from those threads: its own are set to one."""
 
 from __future__ import annotations
 
@@ -56,9 +51,8 @@ def set_threads(n: int) -> None:
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Within, torch's random stream begins at a seed; afterwards it is the caller's, as it was.
-
-    The stream is one for the process, so a second thread waits here until the first has left."""
+    """Within, torch's random stream, one for the process, begins at a seed; afterwards it is as it
+    was. A second thread waits until the first has left."""
     cards = [device] if device is not None and device.type == "cuda" else []
     with _stream, torch.random.fork_rng(devices=cards):
         torch.manual_seed(seed)
@@ -67,8 +61,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch and the kernels use one thread within: a figure then depends neither on the number
-    of cores nor on what runs beside it."""
+    """Let torch and the kernels use one thread within."""
     with _counting:
         # torch tells a thread that asks first what another one has set last
         _alone.append(_alone[0] if _alone else get_threads())
@@ -82,8 +75,8 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def for_small_networks() -> Iterator[None]:
-    """`one_thread` within, unless `set_threads` has said how many: an operator of a small network
-    is over before a second thread has woken, and waiting threads take the cores from each other."""
+    """`one_thread` within, unless `set_threads` has said how many: waiting threads would take the
+    cores from each other."""
     with nullcontext() if _chosen else one_thread():
         yield
 
@@ -95,10 +88,7 @@ def get_threads() -> int:
 
 def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) -> None:
     """Call function(*part) for each part, on the calling thread and the pool's; an error in one is
-    raised here.
-
-    The function should release the GIL (a kernel does) and parts must write apart from one another.
-    """
+    raised here. Parts must write apart from one another."""
     _one_blas_thread()
     if len(parts) == 1:
         function(*parts[0])
@@ -130,13 +120,12 @@ def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) ->
 
 
 def run_calls(calls: Sequence[Call]) -> None:
-    """Call each function with its arguments, as `run` calls one with its parts."""
+    """Call each function with its arguments, shared over threads as by `run`."""
     run_chains([[call] for call in calls])
 
 
 def run_chains(chains: Sequence[Sequence[Call]]) -> None:
-    """Make the calls of each chain in turn; chains are shared over threads as parts are by
-    `run`."""
+    """Make the calls of each chain in turn, chains shared over threads as by `run`."""
 
     def in_turn(*chain: Call) -> None:
         for function, arguments in chain:
@@ -146,12 +135,8 @@ def run_chains(chains: Sequence[Sequence[Call]]) -> None:
 
 
 def in_order(function: Callable[[Part], _Result], parts: Sequence[Part]) -> list[_Result]:
-    """What function(part) returns for each part, in their order, worked on as by `run`.
-
-    Raises:
-        FastgaumError: that of the first part that the function refuses, whichever thread comes to
-            which part first.
-    """
+    """Return function(part) of each part, in their order, worked on as by `run`. Raises the
+    FastgaumError of the first part that the function refuses."""
     results: dict[int, _Result] = {}
     refused: dict[int, FastgaumError] = {}
 
@@ -173,10 +158,9 @@ def in_order(function: Callable[[Part], _Result], parts: Sequence[Part]) -> list
 def one_thread_each(
     function: Callable[[Part], _Result], parts: Iterable[Part]
 ) -> Iterator[_Result]:
-    """Yield function(part) of each part, in their order. As many parts are worked on at once as
-    torch has threads; whatever shares its work over threads, torch's operators too, has one within.
-
-    Parts are asked for a few ahead. An error is raised where its result would have come."""
+    """Yield function(part) of each part, in their order, as many at once as torch has threads;
+    within, torch and kernels have one. Parts are asked for a few ahead; an error is raised where
+    its result would have come."""
     n = get_threads()
     if n == 1:
         yield from map(function, parts)
@@ -204,7 +188,6 @@ def _next(waiting: Waiting) -> tuple[object, ...] | None:
 
 
 def _help(asked: Asked) -> None:
-    """Work on what is asked for, for ever."""
     while True:
         function, waiting, ended = asked.get()
         while (part := _next(waiting)) is not None:
@@ -221,8 +204,7 @@ def _help(asked: Asked) -> None:
 
 @cache
 def _helpers(n: int) -> Asked:
-    """The queue of n threads that help. A queue of C code wakes a thread in half the time that an
-    executor takes, and a step of training wakes one twenty times."""
+    """The queue of n helping threads; it wakes one in half the time that an executor takes."""
     asked: Asked = queue.SimpleQueue()
     for i in range(n):
         threading.Thread(target=_help, args=(asked,), name=f"fastgaum {i}", daemon=True).start()
@@ -231,7 +213,7 @@ def _helpers(n: int) -> Asked:
 
 @cache
 def _pool_of_single_threads(n: int) -> ThreadPoolExecutor:
-    """Threads on each of which torch takes itself to have one thread."""
+    """Threads on each of which torch has one thread."""
     pool = ThreadPoolExecutor(n, thread_name_prefix="fastgaum-alone")
     all_there = threading.Barrier(n)
 

@@ -1,8 +1,5 @@
 """Files that somebody else wrote: read within bounds, and shown without what a terminal or a page
-would obey.
-
-Every reader of a text that a user hands in goes through `read_text`, `parse_json` and `parse_toml`:
-whatever such a text can hold, the outcome is a value or a ValueError."""
+would obey."""
 
 from __future__ import annotations
 
@@ -29,8 +26,7 @@ def read_text(path: str | os.PathLike[str], most: int = MOST_TEXT) -> str:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Read a JSON text. Raises ValueError for whatever is wrong with it, nesting of any depth
-    included."""
+    """Read a JSON text. Raises ValueError for anything wrong with it, deep nesting included."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -38,8 +34,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Read a TOML text. Raises ValueError for whatever is wrong with it, nesting of any depth
-    included."""
+    """Read a TOML text. Raises ValueError for anything wrong with it, deep nesting included."""
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -53,19 +48,14 @@ def parse_toml(text: str) -> dict[str, Any]:
 def plain(text: str, keep: str = "") -> str:
     r"""Return a text with every character that is not printable spelt out, but those of `keep`.
 
-    Terminals obey escape sequences, and bidirectional controls make a text read as another;
-    str.isprintable knows both.
-
     >>> plain("a\x1b[31mb\u202ec\n")
     'a\\x1b[31mb\\u202ec\\n'
     """
-    if text.isprintable():
-        return text
+    # escape sequences, and bidirectional controls, which make a text read as another
     return "".join(one if one.isprintable() or one in keep else repr(one)[1:-1] for one in text)
 
 
 def shown(text: str) -> str:
-    """Return a message as one line of bounded length: whatever a file made it hold, a terminal
-    shows it as it is."""
+    """Return a message as one line of bounded length, safe in a terminal."""
     line = plain(" ".join(part.strip() for part in text.splitlines() if part.strip()))
     return line if len(line) <= _SHOWN else f"{line[: _SHOWN // 2]} … {line[-_SHOWN // 2 :]}"

@@ -94,8 +94,8 @@ def test_what_is_set_stays(key: str) -> None:
 
 
 def test_unknown_preset() -> None:
-    with pytest.raises(ConfigError, match="'large' is gone: take fastgaum, which sizes itself"):
-        Config.from_preset("large")
+    with pytest.raises(ConfigError, match="unknown preset 'fastgam'; did you mean 'fastgaum'"):
+        Config.from_preset("fastgam")
 
 
 def test_toml_round_trip(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.policies.trajectories import trajectories
+from fastgaum.reports.grid import side_by_side
 from fastgaum.reports.table import Json, blocks_to_markdown, finite
-from fastgaum.reports.workers import side_by_side
 from fastgaum.threads import one_thread
 from fastgaum.worlds.true_world import TrueWorld
 

@@ -187,8 +187,7 @@ class ModelOptions:
         changes = self._changes()
         of_file = values.pop("preset", "fastgaum")
         name = changes.pop("preset", self.preset or of_file)
-        # what became of `large` is `resolve`'s to say
-        if not isinstance(name, str) or name in (*PRESETS, "large"):
+        if not isinstance(name, str) or name in PRESETS:
             return None
         from fastgaum.baselines.registry import check_name
 

@@ -1,8 +1,8 @@
 """Rankings of whole displays: one ranking against the set of all its clicks.
 
 A log that was read with `clicks="each"` has several choice events of one display. The ranking is
-that of the first of them, when nothing was clicked; the clicks are those of all of them. For one
-display with R clicks among n candidates, ranks counted from 1:
+that of the first of them, the clicks are those of all. For one display with R clicks, ranks counted
+from 1:
 
     recall@k  share of the R clicks whose rank is at most k
     MRR       1 / rank of the best-ranked click (reciprocal rank: Voorhees, The TREC-8 Question
@@ -11,10 +11,9 @@ display with R clicks among n candidates, ranks counted from 1:
               (Järvelin & Kekäläinen, Cumulated gain-based evaluation of IR techniques, 2002, with
               gains of 0 and 1, over the whole display)
 
-Ties are counted by their exact expectation over all orders of the tied candidates (McSherry &
-Najork, Computing information retrieval performance measures efficiently in the presence of tied
-scores, 2008), as in prec@k. Denominator: displays with a click. Where every display has one click,
-recall@k is prec@k."""
+Ties are counted by their exact expectation (McSherry & Najork, Computing information retrieval
+performance measures efficiently in the presence of tied scores, 2008). Denominator: displays with a
+click."""
 
 from __future__ import annotations
 
@@ -40,10 +39,8 @@ class DisplayClicks(NamedTuple):
 
 
 def clicks_of_displays(choices: AnyInts, first_choices: BoolArray) -> DisplayClicks:
-    """The clicks of each display.
-
-    Each event displays what is left of the event before, in its order, so a position counts the
-    clicks before it back in.
+    """The clicks of each display. Each event displays what is left of the event before, in its
+    order, so a position counts the clicks before it back in.
 
     Args:
         choices: position of each event's choice, -1 for none, shape (n_events,).
@@ -67,8 +64,8 @@ def clicks_of_displays(choices: AnyInts, first_choices: BoolArray) -> DisplayCli
 
 
 class DisplayRanking(NamedTuple):
-    """Figures of each display, at its first event, NaN at all other events and without a click;
-    shape (n_events,) each, in [0, 1]."""
+    """Figures of each display at its first event, NaN elsewhere and without a click; shape
+    (n_events,), in [0, 1]."""
 
     recall: dict[int, Float64Array]
     mrr: Float64Array
@@ -78,7 +75,7 @@ class DisplayRanking(NamedTuple):
 def rank_displays(
     scores: AnyFloats, display_offsets: AnyInts, clicks: DisplayClicks, ks: Iterable[int]
 ) -> DisplayRanking:
-    """Rank every display once, and find its clicks in the ranking.
+    """Rank every display, and find its clicks in the ranking.
 
     scores (n_candidates,), higher is better; display_offsets (n_events + 1,). Raises NumericsError
     for a score that is not finite.
@@ -132,8 +129,8 @@ def rank_displays(
 
 
 def _best_of_several(better: int, tied: int, n_clicks: int) -> float:
-    """Expected 1 / rank of the best of `n_clicks` clicks that are among `tied` candidates of one
-    score, with `better` candidates before them."""
+    """Expected 1 / rank of the best of `n_clicks` clicks among `tied` candidates of one score, with
+    `better` candidates before them."""
     orders = comb(tied, n_clicks)
     return sum(
         comb(tied - 1 - place, n_clicks - 1) / orders / (better + 1 + place)

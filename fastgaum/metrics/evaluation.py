@@ -1,5 +1,4 @@
-"""One model's figures on one split: ranking, likelihood, calibration, each with its denominator and
-interval."""
+"""One model's figures on one split, each with its denominator and interval."""
 
 from __future__ import annotations
 
@@ -47,8 +46,7 @@ class ScoredHead(Protocol):
 
 @dataclass(frozen=True)
 class DisplayFigures:
-    """How one head ranks displays of several choice events, against all clicks of each
-    (`metrics.displays`)."""
+    """One head's rankings of displays against all clicks of each (`metrics.displays`)."""
 
     recall: dict[int, Interval]
     """percent, over displays with a click"""
@@ -72,7 +70,7 @@ class GroupFigures:
 
 @dataclass(frozen=True)
 class HeadFigures:
-    """Figures of one head. prec@k in percent; NLL in nats, over all events, no click included."""
+    """Figures of one head. prec@k in percent; NLL in nats, over all events."""
 
     precision: dict[int, Interval]
     """micro average over events with a choice"""
@@ -106,8 +104,7 @@ class Figure:
     """One figure of a head: its place in JSON, and how tables show it.
 
     A further figure is a field of `HeadFigures`, computed in `_figures`, and an entry in
-    `figures_of`: `evaluate`, JSON and the report show whatever is there.
-    """
+    `figures_of`."""
 
     path: tuple[str, ...]
     """its keys in the JSON object of a head, from the outside in"""
@@ -136,8 +133,8 @@ class Figure:
         return f"{self.label}, {unit}" if unit else self.label
 
     def text(self, head: Mapping[str, object]) -> tuple[str, str]:
-        """The value and its interval as text, from the JSON object of a head; both empty where it
-        has none."""
+        """The value and its interval as text, from the JSON object of a head; empty where it has
+        none."""
         value: Any = head
         for key in self.path:
             value = None if value is None else value[key]
@@ -252,9 +249,6 @@ class Evaluation:
         """How much higher prec@k is than that of another model on the same events, in points,
         paired, over users.
 
-        What is hard for both cancels out: the interval is narrower than the two single ones
-            suggest.
-
         Raises:
             ConfigError: a head or a k that was not scored, or the two were scored on other events.
         """
@@ -290,7 +284,7 @@ class Evaluation:
 
 
 def _plain(head: HeadFigures) -> dict[str, object]:
-    """A head's figures as plain values for JSON; a group that the head does not have is None."""
+    """A head's figures for JSON; a group that the head does not have is None."""
     plain: dict[str, Any] = {}
     for figure in figures_of(head.precision):
         value = figure.value(head)
@@ -316,11 +310,8 @@ def evaluate_heads(
     gap: float | None,
     ks: tuple[int, ...] = (1, 2),
 ) -> Evaluation:
-    """Compute every head's figures on encoded sessions.
-
-    Raises:
-        NumericsError: a score or probability is not finite.
-    """
+    """Compute every head's figures on encoded sessions. Raises NumericsError for a score or
+    probability that is not finite."""
     return Evaluation(
         heads={name: _figures(head, encoded, outside, ks) for name, head in heads.items()},
         n_events=encoded.n_events,
@@ -369,7 +360,6 @@ def _figures(
 def _of_group(
     group: np.ndarray, precision: Float64Array, nll: Float64Array, users: IntArray
 ) -> GroupFigures | None:
-    """Figures over the events of a group, None for an empty one."""
     if not group.any():
         return None
     both = bootstrap_means([precision[group], nll[group]], users[group])

@@ -1,8 +1,8 @@
-"""Intervals and statistics with the user as the unit: a user's events stand or fall together.
+"""Intervals and statistics with the user as the unit.
 
 An interval is that of a mean over events, from a bootstrap over users (Efron & Tibshirani 1993,
 percentile interval): each draw takes as many users as there are, with replacement, and averages
-over all events of the drawn users. A statistic is kept as sums by user: tests are made of them."""
+over all their events. A statistic is kept as sums by user."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ class Interval:
     n_users: int
 
     def excludes(self, value: float) -> bool:
-        """Whether `value` lies outside the interval: only then may a difference from it be
-        claimed."""
+        """Whether `value` lies outside the interval."""
         return not self.low <= value <= self.high
 
 
@@ -54,9 +53,8 @@ def bootstrap_mean(
     """Return the mean of per_event, shape (n_events,), and its interval; users (n_events,) any
     integer labels.
 
-    NaN events (no choice) are left out. The same seed gives the same interval. Without a counted
-    event all is NaN; with a single user the interval is the mean alone, which says that nothing is
-    known about other users.
+    NaN events are left out. The same seed gives the same interval. Without a counted event all is
+    NaN; with a single user the interval is the mean alone.
 
     >>> bootstrap_mean(np.array([0.5, 0.5, np.nan]), np.array([0, 1, 1]))
     Interval(mean=0.5, low=0.5, high=0.5, n_events=2, n_users=2)
@@ -72,8 +70,8 @@ def bootstrap_means(
     seed: int = 0,
     level: float = 0.95,
 ) -> list[Interval]:
-    """The `bootstrap_mean` of each of some columns, (n_events,) each: those that count events of as
-    many users share their draws, which are made once."""
+    """The `bootstrap_mean` of each of some columns, (n_events,) each; those of as many users share
+    their draws."""
     of_users = [sums_by_user(np.asarray(values, dtype=np.float64), users) for values in columns]
     nothing = Interval(float("nan"), float("nan"), float("nan"), 0, 0)
     found = dict.fromkeys(range(len(columns)), nothing)
@@ -93,7 +91,6 @@ def bootstrap_means(
 
 
 def _sums_of(drawn: npt.NDArray[np.int32], values: Float64Array) -> Float64Array:
-    """Sums of each draw's rows of values, (n_users, k); shape (n_draws, k)."""
     sums = np.empty((len(drawn), values.shape[1]))
     ends = np.linspace(0, len(drawn), BOOTSTRAP_PARTS + 1).astype(int).tolist()
     threads.run(sum_drawn, [(*part, drawn, values, sums) for part in pairwise(ends)])
@@ -109,12 +106,8 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Return the interval of the mean of per_event - other_per_event, two models on the same
-    events.
-
-    The events and users are the same on both sides of every draw, so that what is hard for both
-    cancels out: the interval is narrower than the two single ones suggest. Raises ValueError if the
-    shapes differ.
+    """Return the interval of the mean of per_event − other_per_event, two models on the same
+    events, of the same drawn users on both sides. Raises ValueError if the shapes differ.
 
     >>> paired_difference(np.array([1.0, 0.0]), np.array([0.5, -0.5]), np.array([0, 1])).low
     0.5
@@ -130,8 +123,7 @@ def paired_difference(
 
 
 def _drawn_users(n_users: int, draws: int, seed: int) -> Iterator[npt.NDArray[np.int32]]:
-    """Yield drawn users in chunks, shape (draws in the chunk, n_users), until all draws are
-    made."""
+    """Yield drawn users in chunks, shape (draws in the chunk, n_users)."""
     rng = np.random.default_rng(seed)
     step = max(1, _CHUNK // n_users)
     for start in range(0, draws, step):
@@ -145,11 +137,8 @@ Unit = Literal["%", "nats", "places", "clicks", "log", "ratio"]
 
 @dataclass(frozen=True)
 class Statistic:
-    """Ratios of sums, Σ sums / Σ counts over users, of the log (version 0) and of each replica of
-    it.
-
-    A mean is one such ratio; a distribution, or a mean by group, is one per group.
-    """
+    """Ratios of sums over users, of the log (version 0) and of each replica: a mean is one, a
+    distribution or a mean by group one per group."""
 
     name: str
     what: str
@@ -180,22 +169,21 @@ class Sums:
     def add(
         self, values: AnyArray, rows: AnyArray, groups: AnyArray, n_groups: int
     ) -> Float64Array:
-        """Sums of values (n,) that belong to `rows` and groups; shape (n_versions, n_users,
-        n_groups)."""
+        """Sums of values (n,) by `rows` and groups; shape (n_versions, n_users, n_groups)."""
         flat = np.bincount(
             rows * n_groups + groups, values, self.n_versions * self.n_users * n_groups
         )
         return np.asarray(flat, np.float64).reshape(self.n_versions, self.n_users, n_groups)
 
     def mean(self, name: str, what: str, values: AnyArray, unit: Unit = "%") -> Statistic:
-        """Mean of one value per event, those that are NaN left out."""
+        """Mean of one value per event, NaN left out."""
         one = self.by_group(name, what, values, np.zeros(len(values), np.int64), ("",))
         return dataclasses.replace(one, test="mean", unit=unit)
 
     def by_group(
         self, name: str, what: str, values: AnyArray, groups: AnyArray, labels: tuple[str, ...]
     ) -> Statistic:
-        """Mean of the values of each group of events, those that are NaN left out."""
+        """Mean of the values of each group of events, NaN left out."""
         kept = np.flatnonzero(~np.isnan(values))
         rows, groups = self.rows[kept], groups[kept]
         sums, counts = (
@@ -221,10 +209,7 @@ def ratio(sums: AnyArray, counts: AnyArray) -> Float64Array:
 
 def cut(levels: AnyArray, n: int) -> tuple[AnyArray, tuple[str, ...]]:
     """Cut whole-number levels (n_cases,) into at most n groups of about as many cases; equal levels
-    stay together.
-
-    Returns the largest level of each group but the last, and the groups' labels:
-    `np.searchsorted(edges, level)` is a level's group.
+    stay together. Returns the largest level of each group but the last, and labels.
 
     >>> cut(np.array([0, 0, 0, 1, 2, 3, 9, 9]), 4)
     (array([0, 1, 3]), ('0', '1', '2–3', '9'))

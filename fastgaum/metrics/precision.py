@@ -1,17 +1,13 @@
-"""prec@k: is the chosen candidate among the k best, ties counted by their exact expectation, never
-broken by index.
+"""prec@k: is the chosen candidate among the k best, ties counted by their exact expectation.
 
-Definition, for one event with a choice: let b other candidates score strictly better than the
-chosen one and t others tie with it. A random order of the ties puts the chosen one among the k best
-with probability
+Let b other candidates score strictly better than the chosen one and t tie with it. A random order
+of the ties puts the chosen one among the k best with probability
 
     1                 if b + t + 1 <= k
     0                 if b >= k
     (k - b) / (t + 1) otherwise.
 
-Denominator: events with a choice. No-click is not ranked with the candidates, so an event without a
-choice has no prec@k: its entry is NaN and every mean leaves it out and says how many events it
-kept."""
+Denominator: events with a choice. An event without one is NaN, and left out of every mean."""
 
 from __future__ import annotations
 
@@ -28,10 +24,7 @@ AnyInts = npt.NDArray[np.integer]
 
 def require_finite(scores: AnyFloats, display_offsets: AnyInts, what: str = "score") -> None:
     """Raise NumericsError, naming the event, if a candidate's score is NaN or infinite; scores
-    (n_candidates,).
-
-    A diverged model must fail here: compared as it stands, NaN is better than nothing and would
-    rank first."""
+    (n_candidates,)."""
     finite = np.isfinite(scores)
     if not finite.all():
         candidate = int(np.argmin(finite))
@@ -74,8 +67,7 @@ def precision_at_k(
 
 
 def micro_mean(per_event: Float64Array) -> float:
-    """Mean over the events that count (not NaN), each with the same weight: the paper's average;
-    NaN if none counts.
+    """Mean over the events that are not NaN, each with the same weight; NaN if there are none.
 
     >>> micro_mean(np.array([1.0, 0.0, np.nan]))
     0.5
@@ -85,8 +77,8 @@ def micro_mean(per_event: Float64Array) -> float:
 
 
 def user_mean(per_event: Float64Array, users: AnyInts) -> float:
-    """Mean over users, those with an event that counts, of each user's own mean; users (n_events,)
-    any integer labels.
+    """Mean over users of each user's own mean over events that are not NaN; users (n_events,) any
+    integer labels.
 
     >>> user_mean(np.array([1.0, 1.0, 0.0]), np.array([7, 7, 3]))
     0.5
@@ -96,8 +88,7 @@ def user_mean(per_event: Float64Array, users: AnyInts) -> float:
 
 
 def nontrivial_mean(per_event: Float64Array, display_offsets: AnyInts, k: int) -> float:
-    """Mean over the events with more than k candidates: on the others prec@k is 1 whatever the
-    model says.
+    """Mean over the events with more than k candidates: on the others prec@k is 1.
 
     >>> nontrivial_mean(np.array([1.0, 0.0]), np.array([0, 1, 4]), 1)
     0.0
@@ -106,7 +97,7 @@ def nontrivial_mean(per_event: Float64Array, display_offsets: AnyInts, k: int) -
 
 
 def sums_by_user(per_event: Float64Array, users: AnyInts) -> tuple[Float64Array, Float64Array]:
-    """Sum and number of each user's counted (not NaN) events, both shape (n_users,); users without
+    """Sum and number of each user's events that are not NaN, both shape (n_users,); users without
     one are left out.
 
     >>> values, users = np.array([1.0, 2.0, np.nan, 4.0]), np.array([7, 7, 5, 3])
@@ -122,8 +113,7 @@ def sums_by_user(per_event: Float64Array, users: AnyInts) -> tuple[Float64Array,
 
 
 def random_floor(display_offsets: AnyInts, choices: AnyInts, k: int) -> float:
-    """Exact prec@k of a random order: the mean of min(k, n) / n over events with a choice, n
-    candidates each.
+    """Exact prec@k of a random order: the mean of min(k, n) / n over events with a choice.
 
     >>> random_floor(np.array([0, 1, 5]), np.array([0, 3]), 2)
     0.75

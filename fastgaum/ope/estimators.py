@@ -1,7 +1,7 @@
 """Estimators of a policy's value from another policy's log, their intervals, and support.
 
 An event has the reward r, the importance weight w = π(A) / μ(A) of its logged slate A, the slate
-weight v, and from a world q(A), what it expects of the logged slate, and q(π), of the target's.
+weight v, and from a world q(A), its expectation of the logged slate, and q(π), of the target's.
 
     dr-pi     the world, corrected in the odds          doubly robust with slate weights
     pi        mean of v r                               pseudo-inverse (Swaminathan et al. 2017)
@@ -11,24 +11,22 @@ weight v, and from a world q(A), what it expects of the logged slate, and q(π),
     dm        mean of q(π)                              direct method: the world alone
 
 v = E_π[1_A]ᵀ E_μ[1_A 1_Aᵀ]⁺ 1_A, where 1_A marks the items of A: `pi` is right if a slate earns the
-sum of what its items earn, each whatever is shown beside it. With one place v = w.
+sum of what its items earn. With one place v = w.
 
-Users who choose by softmax make the odds of a click such a sum, not its probability. So `dr-pi`
-asks for sums in the odds. A residual r − q(A) is, to first order, the world's error in the odds
-times (1 − q(A))². With v′ = v (1 − q(π))² / (1 − q(A))², D the mean of q(π) and C that of v′ (r −
-q(A)), the corrected value is D + C to first order. All orders of the mean odds are in
+`dr-pi` asks for sums in the odds, as users who choose by softmax have them. To first order r − q(A)
+is the world's error in the odds times (1 − q(A))². With v′ = v (1 − q(π))² / (1 − q(A))², D the
+mean of q(π) and C that of v′ (r − q(A)), the corrected value is D + C to first order, and of all
+orders of the mean odds
 
     V = (D + t) / (1 + t),    t = C / (1 − D).
 
-More than half of the world's odds taken back, t < −D / 2, is no small error any more: below, V goes
-on along its tangent, (4 D − 3 D² + 4 C) / (2 − D)². Where clicks differ in worth v′ = v and V =
-D + C. So it is for the random part of a target, whose displays are drawn as the log's: there v′ = 1
-has no error of any order, and D, C and V are those of the policy's own displays.
+For t < −D / 2 the error is not small: below, V goes on along its tangent, (4 D − 3 D² + 4 C) / (2 −
+D)². Where clicks differ in worth v′ = v and V = D + C. So it is for the random part of a target,
+where v′ = 1 has no error of any order, and D, C and V are those of the policy's own displays.
 
-The unit of an interval is the user, whose events are not independent: Student's interval of the
-ratio of sums over users, its variance by linearisation. A wrong μ shows: w and v have the mean 1,
-less what the log never shows. Where the interval of that mean says otherwise, nothing that is made
-of the weights has a value. Nor has what no display can earn."""
+An interval is Student's, of the ratio of sums over users, its variance by linearisation. w and v
+have the mean 1, less what the log never shows: where the interval of their mean says otherwise, μ
+is wrong and no weighted estimator has a value."""
 
 from __future__ import annotations
 
@@ -164,8 +162,8 @@ def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
 
 
 def _corrected(events: WeightedEvents, weights: ImportanceWeights) -> Float64Array:
-    """Terms whose mean is V, and whose spread is that of V, by its derivatives in D and C; D and C
-    are those of the policy's own displays, a share s of all."""
+    """Terms whose mean is V, and whose spread is that of V, by its derivatives in D and C of the
+    policy's own displays, a share s of all."""
     residual = events.rewards - events.logged
     even = events.at_random + events.share * residual
     corrections = (weights.values - events.share) * residual
@@ -183,8 +181,8 @@ def _corrected(events: WeightedEvents, weights: ImportanceWeights) -> Float64Arr
 
 
 def _doubt(events: WeightedEvents, weights: ImportanceWeights, known: Float64Array) -> str:
-    """Why weights say nothing of the target; empty where they do. `known` are weights whose mean
-    is 1, less what the log never shows."""
+    """Why weights say nothing of the target; empty where they do. `known` are weights whose mean is
+    1, less what the log never shows."""
     unseen = float(events.unseen.mean())
     if events.refused:
         return events.refused

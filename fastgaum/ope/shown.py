@@ -1,9 +1,7 @@
-"""What a policy would have shown in the events of a log, and what a world says of both slates.
+"""The slates that a policy would have shown in the events of a log, and a world's value of them.
 
-The logged sessions are lived again, event by event. Before each event the policy makes its slate
-for the user as the log has made it; then it sees the logged slate and choice. So states are those
-of the log, and an off-policy value is that of one display: what the policy's displays would
-make of the user later is not in it."""
+Before each event the policy makes its slate for the user as the log has made it; then it sees the
+logged slate and choice. So states are those of the log, and a value is that of one display."""
 
 from __future__ import annotations
 
@@ -54,8 +52,8 @@ class Target:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the target would have shown in each event, and what the world expects of a display;
-    arrays have a row per event of the log, NaN without a world."""
+    """The target's slate in each event, and the world's expectation of a display; a row per event,
+    NaN without a world."""
 
     slates: IntArray
     """the policy's own items, by their codes in the log, -1 after the last, and everywhere in an
@@ -90,15 +88,14 @@ def replay_policy(
 
     Args:
         log: whose sessions are lived again.
-        target: the policy; one that learns learns nothing here.
-        world: what follows the logged users, and values slates; None: nothing does.
-        pool: item codes that slates are made of, the same in every event.
-        item_values: what a click on each item is worth, shape (n_items,).
+        target: the policy; it learns nothing here.
+        world: follows the logged users, and values slates; None: nothing does.
+        pool: item codes that slates are made of.
+        item_values: the worth of a click on each item, shape (n_items,).
         seed: seeds random slates.
 
     Raises:
-        ConfigError: the policy asks for a world and there is none, or the world lacks an item of
-            the log.
+        ConfigError: the policy asks for a world and there is none, or the world lacks an item.
         FeatureMismatchError: the log lacks context fields that the world reads.
     """
     policy, share, sizes = target.policy, target.random_share, np.diff(log.display_offsets)

@@ -1,10 +1,9 @@
 """Off-policy values of a log: the one call, and its table.
 
-A value is the expected clicks (or the expected worth of the click) of one display: of the logged
-users, in the states that the log left them in, under the target policy.
-
-A log without propensities is taken to show random sets of its pool, if displays do not depend on
-what users clicked (`logs.audit_displays`) and items are shown evenly (`weights.judge_evenness`)."""
+A value is the expected clicks (or their worth) of one display, of the logged users in the states
+that the log left them in. A log without propensities is taken to show random sets of its pool, if
+displays do not depend on clicks (`logs.audit_displays`) and items are shown evenly
+(`weights.judge_evenness`)."""
 
 from __future__ import annotations
 
@@ -46,7 +45,7 @@ def off_policy_values(
     item_values: npt.NDArray[np.floating] | None = None,
     seed: int = 0,
 ) -> Json:
-    """Estimate what a policy would have earned in the events of a log.
+    """Estimate the value of a policy in the events of a log.
 
     Args:
         log: all its sessions are read: `slice_sessions(log, log.sessions_in("test"))` has those of
@@ -55,15 +54,14 @@ def off_policy_values(
         propensities: the logged probability of each event's slate, shape (n_events,); None: slates
             are random sets of the pool.
         pool: codes of the items that slates are made of; None: all items of the log.
-        world: users who follow the logged ones; for the direct method, doubly robust values, and
-            policies that read users. None: those have no value. Of a set of worlds, the first.
-        item_values: what a click on each item is worth, shape (n_items,); None: 1.
+        world: users who follow the logged ones; without, dm, dr, dr-pi and policies that read users
+            have no value. Of a set of worlds, the first.
+        item_values: the worth of a click on each item, shape (n_items,); None: 1.
         seed: seeds random slates.
 
     Returns: an object for JSON: `estimates` has a row per estimator; `dependence` whether displays
         depend on clicks; `hidden_unevenness` how much more or less often than the others an item
-        may be displayed and pass the test, as a share, None with propensities; `notes` what is
-        doubtful. `off_policy_block` prints it.
+        may be displayed and pass the test, as a share, None with propensities; `notes` are doubts.
 
     Raises:
         ConfigError: the log holds successive choices of its displays; or the pool, the policy, the
@@ -188,7 +186,6 @@ def off_policy_block(result: Json) -> Block:
 def _notes(
     log: SessionLog, sizes: npt.NDArray[np.integer], world: World | None, target: Target
 ) -> list[str]:
-    """What makes the values doubtful: events that the run or the policy was made of."""
     fitted = np.isin(log.session_of_event, log.sessions_in("train"))
     count = int((fitted & (sizes == (target.k or sizes))).sum())
     notes = []

@@ -1,9 +1,8 @@
-"""Importance weights of the events of a log: what a target shows over what the log showed.
+"""Importance weights of the events of a log.
 
 Slates are sets in a log whose order of displays means nothing, else sequences, each order of a
-random set as likely; slate weights take a place to mean nothing. Of sets of k of m items, drawn at
-random, E[1_A 1_Aᵀ] is a multiple of I + c J. So the slate weight of a logged set that shares o
-items with the policy's own is
+random set as likely. Of sets of k of m items, drawn at random, E[1_A 1_Aᵀ] is a multiple of I + c
+J. So the slate weight of a logged set that shares o items with the policy's own is
 
     v = m (o (m − 1) − k (k − 1)) / (k (m − k)),    1 where k = m,
 
@@ -97,11 +96,11 @@ def weigh_events(
 def _slate_weights(
     s: float, v: Float64Array, square: Float64Array, slope: Float64Array, logged: Float64Array
 ) -> ImportanceWeights:
-    """Weights of the policy's own slates, times a ratio of slopes, and of random ones, which are
-    drawn as the log's, so that their ratio is 1.
+    """Weights of the policy's own slates, times a ratio of slopes, and of random ones, whose ratio
+    is 1.
 
     The log is worth n E[w]² / E[w²] events. Expected squares are of the tops, w times the logged
-    slope; what the division makes of them, the events at hand say."""
+    slope; those of the division are of the events at hand."""
     tops = (1.0 - s) * v * slope + s * logged
     values, plain = tops / logged, (1.0 - s) * v + s
     squares = (1.0 - s) ** 2 * square * slope**2 + (s * logged) ** 2
@@ -115,11 +114,11 @@ def _slate_weights(
 
 def judge_evenness(log: SessionLog, pool: IntArray) -> tuple[str, float]:
     """Why a log's displays are no random sets of the pool, empty where they may be; and how far the
-    rate of display of one item may be from the even rate, as a share of it, if its test is to find
-    it in all but `MISSED` of such logs.
+    rate of one item may be from the even rate, as a share, if its test is to find it in all but
+    `MISSED` of such logs.
 
-    Two tests share the p of `UNEVEN`: a chi-squared test of all items, and a binomial test of each,
-    with Bonferroni's correction."""
+    A chi-squared test of all items and a binomial test of each, with Bonferroni's correction, share
+    the p of `UNEVEN`."""
     k, m = np.diff(log.display_offsets).astype(np.float64), len(pool)
     n, rate = len(k), k.sum() / (len(k) * m)
     spread = float((k * (m - k)).sum()) / (m * max(m - 1.0, 1.0))

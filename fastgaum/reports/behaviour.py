@@ -1,9 +1,7 @@
-"""What users do on given displays, as statistics of a log and its replicas: clicks, repeats,
-novelty, popularity, surprise.
+"""Statistics of a log and its replicas: clicks, repeats, novelty, popularity, surprise.
 
-Everything is computed from the versions of a log (`replay.versions`), the same way for each.
 Popularity is that of the model's training split. What the model says of a session (surprise,
-calibration, rank) it says having read that session's own choices so far, logged or simulated."""
+calibration, rank) it says having read that session's own choices so far."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True)
 class ModelScores:
-    """What a model says of every candidate and event of a log."""
+    """A model's scores of every candidate and event of a log."""
 
     utilities: Float64Array
     """shape (n_candidates,)"""
@@ -43,7 +41,7 @@ class ModelScores:
 
     @classmethod
     def of(cls, model: ChoiceModel, log: SessionLog, head: Head) -> ModelScores:
-        """Read a log as it is, its own choices as history."""
+        """Score a log, its own choices as history."""
         parts: list[list[Float64Array]] = [[], [], []]
         for batch in model.tensors(log):
             for part, values in zip(
@@ -60,7 +58,7 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class LogVersions:
-    """A log's versions and what the statistics read of them."""
+    """A log's versions, and what the statistics read of them."""
 
     log: SessionLog
     """all versions, one below the other"""
@@ -97,11 +95,8 @@ class LogVersions:
 
 
 def statistics_of(c: LogVersions, scored: ModelScores, outside: bool) -> Iterator[Statistic]:
-    """Every statistic, in the order of the table.
-
-    Raises:
-        ConfigError: the log has an event without a click and the model gives it no probability.
-    """
+    """Every statistic, in the order of the table. Raises ConfigError where the log has an event
+    without a click and the model gives it no probability."""
     log, number = c.log, c.log.event_number
     if log.has_no_click and not outside:
         raise ConfigError(
@@ -182,16 +177,16 @@ def _depth(
 
 
 def _groups_of(levels: Float64Array, cases: AnyArray, most: int) -> tuple[AnyArray, Labels]:
-    """Group of each event's whole number, -1 where it is NaN, and the groups' labels; groups have
-    about as many of the cases."""
+    """Group of each event's whole number, -1 where it is NaN, and labels; groups have about as many
+    of the cases."""
     edges, labels = cut(cases.astype(np.int64), most)
     groups = np.searchsorted(edges, np.nan_to_num(levels))
     return np.where(np.isnan(levels), -1, groups), labels
 
 
 def calibration(c: LogVersions, scored: ModelScores) -> Statistic:
-    """Choices that happened per choice that was expected, by tenths of the expected choices in
-    order of probability."""
+    """Choices that happened per expected choice, by tenths of the expected ones in order of
+    probability."""
     labels, happened, expected, _ = _by_bin(c, np.exp(scored.log_probs), c.log.n_events)
     what = (
         "choices that happened, per choice that the model expected, by tenths of those, "
@@ -201,8 +196,7 @@ def calibration(c: LogVersions, scored: ModelScores) -> Statistic:
 
 
 def reliability_curve(c: LogVersions, scored: ModelScores) -> tuple[Float64Array, Statistic]:
-    """The calibration curve on logged histories: mean probability of each tenth, and the share of
-    it that was chosen."""
+    """On logged histories, the mean probability of each tenth, and the share that was chosen."""
     n = c.log.n_events // c.sums.n_versions
     probs = np.exp(scored.log_probs[: c.log.display_offsets[n]])
     labels, happened, expected, cases = _by_bin(c, probs, n)
@@ -230,9 +224,6 @@ def bins_of(probs: Float64Array) -> AnyArray:
     """Cut cases into at most BINS groups of about the same sum of probabilities, in their order;
     equal ones stay together.
 
-    Groups of as many cases would hold next to no expected choice at the lower end, and one choice
-    there would be everything.
-
     >>> bins_of(np.array([0.01, 0.01, 1.0, 1.0])).tolist()
     [0, 0, 1, 1]
     """
@@ -246,8 +237,7 @@ def bins_of(probs: Float64Array) -> AnyArray:
 
 
 def ranks(c: LogVersions, scored: ModelScores) -> Float64Array:
-    """Place of each event's choice by utility, 1 the best, ties counted half; NaN without a
-    click."""
+    """Place of each event's choice by utility, 1 the best, ties half; NaN without a click."""
     offsets, choices = c.log.display_offsets, c.log.choices
     own = np.repeat(c.chosen(scored.utilities), np.diff(offsets))
     with np.errstate(invalid="ignore"):

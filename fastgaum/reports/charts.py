@@ -1,5 +1,5 @@
-"""The charts of a page, each from the facts alone, and which of them a page has. Shape and dash say
-what colour says, for those who see no colour. Two runs that are compared share their axes."""
+"""The charts of a page, each from the facts alone. Shape and dash say what colour says. Two runs
+that are compared share their axes."""
 
 from __future__ import annotations
 
@@ -70,8 +70,7 @@ def _charts_of(run: Json) -> Iterator[tuple[str, Chart]]:
 
 
 def _standings(rows: Sequence[Json]) -> Chart:
-    """prec@1 of everything in the first table, best on top: dots with intervals, floors hollow,
-    published diamonds."""
+    """prec@1 of each row, best on top: dots with intervals, floors hollow, published diamonds."""
     ordered = sorted(rows, key=lambda row: float(row["prec"]["1"]["mean"]))
 
     def fill(panel: Axes) -> None:
@@ -182,8 +181,7 @@ def _reliability(heads: Json, which: str) -> Chart:
 
 
 def _utilities(groups: Sequence[Json], across: str) -> Chart:
-    """Mean utility of each group against its display set's mean, the middle 80 % of its candidates
-    as a band."""
+    """Mean utility of each group against its display set's mean, and the middle 80 % as a band."""
 
     def fill(panel: Axes) -> None:
         panel.axhline(0, color=colour("muted"), linewidth=0.8)

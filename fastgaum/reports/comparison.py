@@ -1,13 +1,9 @@
-"""A comparison of models on one log, or on several: what is fitted, and the table as an object.
+"""A comparison of models on one log, or on several: the fits, and the table as an object.
 
-`reproduce`, `compare` and `fastgaum.compare` are three ways to ask for the same. A row is one
-model's head, its seeds averaged and the test events of its splits pooled. A user may stand in the
-test part of several splits. The pooled mean is over all test events of all splits, and the
-bootstrap draws users with their events from all of them: events of one user never count as
-independent.
-
-The other row of a comparison is always another model's: the heads of one model are one training,
-and the generator that follows its own reward closely is no rival of it."""
+A row is one model's head, its seeds averaged and the test events of its splits pooled. The
+bootstrap draws users with their events from all splits: events of one user never count as
+independent. The other row of a comparison is always another model's, since the heads of one model
+are one training."""
 
 from __future__ import annotations
 
@@ -63,7 +59,7 @@ class Comparison:
 
     @property
     def failed(self) -> list[Json]:
-        """The runs that gave nothing, each with its reason; their models have no cell."""
+        """The runs that gave nothing, each with its reason."""
         return list(self.result["failed"])
 
     @property
@@ -72,8 +68,7 @@ class Comparison:
         return reproduce_blocks(self.result)
 
     def to_frame(self) -> pl.DataFrame:
-        """The cells as a frame, a row per log, model, head and k; an interval is two columns, a
-        paired difference to the best other model is four."""
+        """A row per log, model, head and k; intervals are two columns, paired differences four."""
         rows = []
         for cell in self.cells:
             row = {key: value for key, value in cell.items() if key not in _NESTED}
@@ -124,11 +119,10 @@ def compare(
         models: names of baselines and presets (`fastgaum.baselines.registry.MODELS`).
         seeds: fits of each model on each split; the first seed is `settings["seed"]`, or 0.
         protocol: what a candidate's bag holds: identity, bags or views.
-        resplits: seeds of other splits of whole users, whose test events are pooled, each split
-            once.
+        resplits: seeds of other splits of whole users, whose test events are pooled.
         settings: settings of the models, each for those that have it.
-        jobs: fits side by side, each in a process of its own, with one thread. More than one wants
-            the caller's program below `if __name__ == "__main__":`, as `multiprocessing` does.
+        jobs: fits side by side, each in a process of its own. More than one wants the caller's
+            program below `if __name__ == "__main__":`.
 
     Returns:
         The table: `print(fg.compare(log).to_markdown())`, or `to_frame()`.
@@ -157,8 +151,8 @@ def compare(
 
 
 def title_of(log: SessionLog) -> str:
-    """What a comparison calls a log: its name. A log of one's own that has the name of a data set
-    of the registry is called otherwise: published figures are not of it."""
+    """A log's name; that of a log of one's own is marked if a data set of the registry has the
+    same."""
     if log.name not in names():
         return log.name
     known = dataset(log.name).counts
@@ -178,10 +172,9 @@ def compare_logs(
 ) -> Comparison:
     """Fit what the plan says on every log, and put the figures together.
 
-    `logs` have their own splits. `oracles` holds {"1": prec@1, "2": prec@2, "nll": NLL} of logs
-    whose true choice probabilities are known, pooled over the plan's splits. At most `jobs` runs at
-    a time; how many does not change a figure. `reading` are the options by which the one log was
-    read. A model one of whose runs failed has no cell; `failed` says why.
+    `oracles` holds {"1": prec@1, "2": prec@2, "nll": NLL} of logs whose true choice probabilities
+    are known, pooled over the plan's splits. `reading` are the options by which the one log was
+    read. A model one of whose runs failed has no cell.
 
     Raises:
         ConfigError: as `GridPlan.runs`.
@@ -261,7 +254,7 @@ class Row:
 
     @classmethod
     def of(cls, model: str, head: str, runs: Sequence[RunFigures], seeds: int) -> Row:
-        """The row of a model's head; so many runs of each split, split after split."""
+        """The row of a model's head, of `seeds` runs of each split, split after split."""
         by_split = [runs[start : start + seeds] for start in range(0, len(runs), seeds)]
         figures = [[_per_event(run.test.heads[head]) for run in split] for split in by_split]
         known = set.intersection(*(set(one) for split in figures for one in split))
@@ -272,8 +265,7 @@ class Row:
         return cls(model, head, by_split, by_seed)
 
     def pooled(self, figure: str) -> Float64Array:
-        """A figure of each event, shape (n_events,). It is averaged over seeds: users are what an
-        interval is about, seeds have their own ±."""
+        """A figure of each event, averaged over seeds, shape (n_events,)."""
         return np.asarray(self.by_seed[figure].mean(axis=0), np.float64)
 
 
@@ -292,9 +284,8 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json],
 
     Returns:
         For each row, by figure (prec1, prec2, nll), {vs_best_other, bold}: its paired difference to
-        the best row of another model (for the best row the runner-up), None without one, and
-        whether it is the best by more than chance. And the data set's summary: {best, ours} of
-        each k, ours None where it is not among the rows, and nll, the lowest.
+        the best row of another model, None without one, and whether it is the best by more than
+        chance. And the data set's summary: {best, ours} of each k, and nll, the lowest.
     """
     parts: list[Json] = [{} for _ in rows]
     summary: Json = {}
@@ -399,6 +390,5 @@ def _interval(row: Row, figure: str, name: str, events: PooledEvents) -> Json:
 
 
 def _sd(values: Sequence[float] | Float64Array) -> float:
-    """Standard deviation over seeds (n - 1); 0 for a single seed, whose spread is unknown: see
-    the cell's `seeds`."""
+    """Standard deviation over seeds (n - 1); 0 for a single seed."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -1,10 +1,8 @@
-"""What a page says of runs, as one object for JSON: their figures, what the reward learned, whether
-probabilities come true, and the logs that they were trained on.
+"""The facts of a page on runs, as one object for JSON.
 
-Only differences within a display set decide a choice among its candidates, and where no click is
-not offered nothing else is learned at all. So what is averaged here is a candidate's utility minus
-the mean of its display set, over display sets of several candidates; 1 more multiplies the odds
-against a rival by e^eta under Shannon."""
+Only differences within a display set decide a choice among its candidates. So averages are of a
+candidate's utility minus the mean of its display set, over display sets of several candidates; 1
+more multiplies the odds against a rival by e^eta under Shannon."""
 
 from __future__ import annotations
 
@@ -47,12 +45,9 @@ def report_facts(
     Args:
         runs: opened run folders, in the page's order.
         logs: their logs; each run finds its own by fingerprint.
-        split: the split whose events are scored. Test figures are for the end: every look at them
-            makes them worth less.
-        compare: put two runs side by side, with paired differences: both must be scored on the same
-            events, however each read them.
-        raw: raw rows by a log's fingerprint (`read.raw_rows`), for the part of the audit
-            that needs them.
+        split: the split whose events are scored.
+        compare: put two runs side by side, with paired differences.
+        raw: raw rows by a log's fingerprint (`read.raw_rows`), for a part of the audit.
 
     Raises:
         ConfigError: no run, or not two runs of the same events to compare.
@@ -125,7 +120,7 @@ is taken"""
 
 
 def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
-    """Groups of candidates and extreme items, for JSON; of display sets of several candidates."""
+    """Groups of candidates and extreme items, of display sets of several candidates."""
     sizes, items = scored.sizes, scored.items
     candidates = pl.DataFrame(
         {
@@ -168,8 +163,8 @@ def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
 
 
 def _groups(candidates: pl.DataFrame, groups: Mapping[str, pl.Expr]) -> list[Json]:
-    """Mean utility against the display set with its 10 % and 90 % quantiles, shares chosen and
-    predicted, and n, of each group; None without a case."""
+    """Mean utility with its 10 % and 90 % quantiles, shares chosen and predicted, and n, of each
+    group; None without a case."""
     utility = pl.col("utility")
     figures = {
         "n": pl.len(),
@@ -186,8 +181,7 @@ def _groups(candidates: pl.DataFrame, groups: Mapping[str, pl.Expr]) -> list[Jso
 
 
 def _extremes(candidates: pl.DataFrame, log: SessionLog) -> Json:
-    """The items with the largest and the smallest mean utility, of those displayed often enough to
-    say so."""
+    """The items with the largest and the smallest mean utility, of those displayed often enough."""
     items = candidates.group_by("item").agg(
         pl.col("utility").mean(),
         pl.len().alias("displays"),
@@ -219,11 +213,8 @@ EDGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 def calibration_facts(scored: SplitScores) -> Json:
     """{head: {candidates: points, no_click: points or None}}; a point holds predicted, observed,
-    ci, n; shares in [0, 1].
-
-    Points of candidates are those of a probability between two EDGES, so that they spread over the
-    axis whether displays hold two candidates or two hundred. Points of no click are tenths of the
-    events, as its worst decile is."""
+    ci, n; shares in [0, 1]. Points of candidates are cut at EDGES, those of no click are tenths of
+    the events."""
     part = scored.part
     users = scored.encoded.user_of_event
     outcomes = candidate_outcomes(part.display_offsets, part.choices)
@@ -318,7 +309,7 @@ class SplitScores:
 
     @property
     def reward(self) -> HeadScores:
-        """The reward head: its scores are utilities."""
+        """The reward head, whose scores are utilities."""
         return self.scores.heads["reward"]
 
     @property
@@ -327,8 +318,8 @@ class SplitScores:
         return np.diff(self.part.display_offsets)
 
     def has_events_of(self, other: SplitScores) -> bool:
-        """Whether both hold the same events: sessions, displays and choices by name, in whatever
-        order each log keeps its candidates and whatever fields it has."""
+        """Whether both hold the same sessions, displays and choices by name, in whatever order each
+        log keeps its candidates."""
         mine, theirs = self.part, other.part
         if not (
             np.array_equal(mine.session_offsets, theirs.session_offsets)
@@ -346,7 +337,7 @@ class SplitScores:
 
     def advantage(self) -> Float64Array:
         """Utility, free of place where places are kept apart, minus the mean of its display set,
-        shape (n_candidates,): what a choice among rivals depends on."""
+        shape (n_candidates,)."""
         utility = self.reward.scores.astype(np.float64)
         if self.examination is not None:
             by_place = np.log(self.examination.astype(np.float64)) / self.eta
@@ -368,8 +359,7 @@ class SplitScores:
 
 
 def floor_difference(scored: SplitScores, floors: Precisions) -> Json:
-    """The reward's prec@1 against that of the best floor on the same events: {floor, percent, diff,
-    ci}."""
+    """The reward's prec@1 against that of the best floor: {floor, percent, diff, ci}."""
     means = {name: by_k[1] for name, by_k in means_of(floors).items()}
     if np.isnan(means["random"]):
         return {"floor": None, "percent": None, "diff": None, "ci": [None, None]}
@@ -383,12 +373,8 @@ def floor_difference(scored: SplitScores, floors: Precisions) -> Json:
 
 
 def run_differences(runs: Sequence[TrainedRun], scored: Sequence[SplitScores]) -> Json:
-    """Two runs on the same events: differences first − second of each figure, and the settings that
-    differ.
-
-    Raises:
-        ConfigError: they were scored on different events.
-    """
+    """Differences first − second of each figure, and the settings that differ. Raises ConfigError
+    for runs that were scored on different events."""
     if not scored[0].has_events_of(scored[1]):
         about = [
             f"'{run.folder}' has {one.encoded.n_events} events of log '{one.log.name}' "

@@ -1,10 +1,4 @@
-"""The fidelity report: a world and a log side by side, as one object of plain values.
-
-model = UserModel.load("runs/mine")
-log = fg.load("clicks.csv")
-report = fidelity(model, log, split="validation")
-print(fidelity_markdown(report))                     # `world_tables.py`; `figures.py` draws it
-"""
+"""The fidelity report: a world and a log side by side, as one object of plain values."""
 
 from __future__ import annotations
 
@@ -52,11 +46,10 @@ def fidelity(
     draws: int = DRAWS,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Json:
-    """Replay a split in a world and compare what its users do with the log.
+    """Replay a split in a world and compare its users with the log.
 
     Args:
-        model: by what surprise, calibration and rank are measured; it also makes the world where
-            none is given.
+        model: measures surprise, calibration and rank; it also makes the world where none is given.
         log: the log, with the split and, for policies of another model, its training split.
         world: the world; None = `LearnedWorld(model, head)` over the log's items.
         split: the sessions that are replayed.
@@ -145,8 +138,7 @@ def fidelity(
 
 
 def _part(log: SessionLog, split: SplitName, episodes: int, seed: int) -> tuple[SessionLog, int]:
-    """The sessions to replay, and how many of the split are left out: those of users who are not
-    drawn."""
+    """The sessions to replay, and how many of the split are left out."""
     rows = log.sessions_in(split)
     if len(rows) == 0:
         raise LogFormatError(
@@ -163,8 +155,6 @@ def _part(log: SessionLog, split: SplitName, episodes: int, seed: int) -> tuple[
 
 
 def _calibration(context: LogVersions, scored: ModelScores, draws: int, seed: int) -> Json:
-    """What the model says on logged histories, and what its calibration error is where it is right
-    by construction."""
     c, n_versions = context, context.sums.n_versions
     n_events = c.log.n_events // n_versions
     offsets = c.log.display_offsets

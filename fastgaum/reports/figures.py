@@ -1,5 +1,5 @@
-"""The figures that are kept in files: prec@1 by model with intervals, floors and published values,
-a panel per data set; and a fidelity report's."""
+"""Figures in files: prec@1 by model with intervals, floors and published values, a panel per data
+set; and a fidelity report's."""
 
 from __future__ import annotations
 
@@ -30,11 +30,8 @@ CellRows = Mapping[Key, Mapping[str, Json]]
 
 
 def draw_precision(result: Json, path: Path, *, narrow: bool = False) -> None:
-    """Draw a reproduce object and write it, atomically.
-
-    CellRows are the models, best mean over the data sets first; dots and bars are means and 95 %
-    intervals, diamonds published figures of the same model. The floors are lines. The panels stand
-    side by side; if `narrow`, one below the other, so that a phone shows text of a readable size.
+    """Draw a reproduce object and write it, atomically: models, best mean over the data sets first,
+    floors as lines. Panels stand side by side, or one below the other if `narrow`.
 
     Raises:
         OutputError: it is neither .svg nor .png, or cannot be written.
@@ -59,7 +56,7 @@ def draw_precision(result: Json, path: Path, *, narrow: bool = False) -> None:
 
 
 def _order(tables: Iterable[CellRows]) -> CellKeys:
-    """Rows of all data sets, best mean first; a model that is a floor is a line already."""
+    """Rows of all data sets, best mean first, without those that are lines."""
     means: dict[Key, list[float]] = {}
     for rows in tables:
         for key, by_k in rows.items():
@@ -122,8 +119,7 @@ def _colour(key: Key) -> str:
 
 
 def draw_fidelity(report: Json, path: Path) -> None:
-    """Draw a report and write it, atomically: a panel each, the click rates only where no click is
-    offered.
+    """Draw a fidelity report and write it, atomically; click rates only where no click is offered.
 
     Raises:
         OutputError: it is neither .svg nor .png, or cannot be written.
@@ -148,7 +144,6 @@ def draw_fidelity(report: Json, path: Path) -> None:
 
 
 def _groups(panel: Axes, groups: Sequence[Json], across: str, up: str) -> None:
-    """Logged dots with intervals, simulated bars behind them."""
     at = range(len(groups))
     logged, simulated, ends = (
         percent([one[key] for one in groups]) for key in ("logged", "simulated", "logged_ci")

@@ -1,23 +1,25 @@
-"""The runs of a grid, data sets × models × splits × seeds, every model named and set before
-anything is trained; and how they run, one after the other or side by side in processes.
-
-Each run uses one thread, so that its figures depend on its seed alone: not on how many runs stand
-beside it, nor on how many cores the machine has."""
+"""The runs of a grid, data sets × models × splits × seeds, one after the other or in processes.
+Each run uses one thread, so that its figures depend on its seed alone."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
+import signal
 import tempfile
+import threading
 import time
 import traceback
 import typing
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastgaum.baselines.registry import POOL, check_model, make_model, setting_names
 from fastgaum.config import Protocol
@@ -26,9 +28,10 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.splits import resplit
 from fastgaum.logs.store import load_log, save_log
 from fastgaum.metrics.evaluation import Evaluation
-from fastgaum.reports.workers import side_by_side
 from fastgaum.threads import one_thread
 
+Task = TypeVar("Task")
+_Result = TypeVar("_Result")
 PROTOCOLS: tuple[str, ...] = typing.get_args(Protocol)
 _OWN_OPTION = {"preset": "--models", "protocol": "--protocol"}
 """settings that a grid has an option for: --set would contradict what the table says of itself"""
@@ -54,7 +57,7 @@ class GridRun:
 
 @dataclass(frozen=True)
 class GridPlan:
-    """What is fitted on each log: models × splits × seeds."""
+    """The fits on each log: models × splits × seeds."""
 
     models: Sequence[str]
     """names of baselines and presets"""
@@ -73,8 +76,7 @@ class GridPlan:
         return tuple(self.resplits) or (None,)
 
     def runs(self, logs: Sequence[str]) -> list[GridRun]:
-        """The fits on logs of these names, in the order of the table; the first seed is the one
-        that is set, or 0.
+        """The fits on logs of these names, in the order of the table.
 
         Raises:
             ConfigError: an unknown model or protocol, a setting that no model has or that is
@@ -122,8 +124,8 @@ class GridPlan:
 
 
 def parse_resplits(text: str) -> list[int]:
-    """Read a seed, a range or a list of both: `7`, `1..10`, `1,4,9`; each split once, in the order
-    given. Raises ConfigError for anything else, or a range that falls.
+    """Read a seed, a range or a list of both; each split once, in the order given. Raises
+    ConfigError for anything else, or a range that falls.
 
     >>> parse_resplits("1..3,7")
     [1, 2, 3, 7]
@@ -153,7 +155,7 @@ NO_SELECTION = "—"
 
 @dataclass(frozen=True)
 class RunFigures:
-    """What one run gives."""
+    """The figures of one run."""
 
     test: Evaluation
     train_gap: float | None
@@ -180,10 +182,8 @@ def run_all(
 ) -> Generator[tuple[int, RunOutcome], None, None]:
     """Yield each run's outcome as it ends, with its place in `runs`; at most `jobs` runs at a time.
 
-    `logs` are the logs with their own splits: each run splits its log anew if it says so. A run
-    that diverges, meets a bug of its model, or is ended by the system, is an outcome too: it must
-    not cost those that have ended their figures. Closing the iterator, or a mistake in the input,
-    ends all at once.
+    `logs` have their own splits. A run that diverges, meets a bug of its model, or is ended by the
+    system, is an outcome too. Closing the iterator, or a mistake in the input, ends all at once.
 
     Raises:
         LogFormatError, ConfigError: from a run.
@@ -241,7 +241,7 @@ def run_one(run: GridRun, log: SessionLog, device: str) -> RunOutcome:
 
 
 def split_log(log: SessionLog, seed: int | None) -> SessionLog:
-    """The log with another split of whole users, or with its own; it shares all other arrays."""
+    """The log with another split of whole users, or with its own."""
     return log if seed is None else resplit(log, seed)
 
 
@@ -249,6 +249,59 @@ _log_at = cache(load_log)
 
 
 def _run_saved(task: tuple[GridRun, Path, str]) -> RunOutcome:
-    """Run one in a process that keeps the logs it has read."""
     run, folder, device = task
     return run_one(run, _log_at(folder), device)
+
+
+def side_by_side(
+    function: Callable[[Task], _Result],
+    tasks: Sequence[Task],
+    jobs: int,
+) -> Generator[tuple[int, _Result], None, None]:
+    """Yield function(task) of each task as it ends, with its place in `tasks`; at most `jobs` at a
+    time, begun in their order; one job works in this process. Closing the iterator, or an error in
+    a task, which is raised here, ends all at once. `function` is a module's own."""
+    if jobs == 1:
+        for place, task in enumerate(tasks):
+            yield place, function(task)
+        return
+    # spawned: torch's threads do not survive a fork
+    context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, _end_with_parent)
+    try:
+        with _interrupt_ignored():
+            places = {pool.submit(function, task): i for i, task in enumerate(tasks)}
+        for future in as_completed(places):
+            yield places[future], future.result()
+    except BaseException:
+        # The results are not needed any more: minutes of work need not be finished first.
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _interrupt_ignored() -> Iterator[None]:
+    """Processes started here do not react to Ctrl-C: the parent ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _end_with_parent() -> None:
+    # a parent that was killed cannot end its workers
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,5 +1,4 @@
-"""A log as reports say it: sizes by split, what a display holds, floors, the audit, what the truth
-scores; and other people's figures, which `data/published` holds."""
+"""Facts of a log for reports, and other people's figures, which `data/published` holds."""
 
 from __future__ import annotations
 
@@ -31,9 +30,9 @@ def log_facts(
     log: SessionLog, split: SplitName, floors: Precisions, raw: Rows | None = None
 ) -> Json:
     """Facts of one log, for JSON; with its raw rows the audit also looks at their order. `floors`
-    are those of the split. The audit's own figures of the test split are left out unless the report
-    is of the test split. Raises LogFormatError if the raw rows belong to another log."""
+    are those of the split. Raises LogFormatError if the raw rows belong to another log."""
     found = audit(log, raw).to_dict()
+    # every look at figures of the test split makes them worth less
     if split != "test":
         for finding in found["findings"]:
             finding["test_prec_at_1"] = finding["test_floor"] = None
@@ -91,7 +90,7 @@ class PooledEvents:
 
     @classmethod
     def of(cls, log: SessionLog, resplits: Sequence[int | None]) -> PooledEvents:
-        """Collect them; `log` has its own split, None in `resplits` stands for it."""
+        """Collect them; None in `resplits` stands for the log's own split."""
         users, sizes = [], []
         for seed in resplits:
             split = split_log(log, seed)
@@ -108,8 +107,7 @@ def dataset_facts(
     events: PooledEvents,
     oracle: Mapping[str, float] | None = None,
 ) -> Json:
-    """Facts of a log under its splits, ready for JSON; `oracle` holds what the truth scores, where
-    it is known."""
+    """Facts of a log under its splits, for JSON; `oracle` holds the scores of the truth."""
     splits = [split_log(log, seed) for seed in resplits]
     audits = [audit(split) for split in splits]
     floors = [floor_precisions(split, "test", FLOOR_KS) for split in splits]
@@ -150,8 +148,8 @@ def dataset_facts(
 def pooled_oracle(
     log: SessionLog, truth: Truth, resplits: Sequence[int | None]
 ) -> dict[str, float]:
-    """What the truth scores on the test events of all splits: {"1": prec@1, "2": prec@2} in
-    percent, "nll" in nats."""
+    """Scores of the truth on the test events of all splits: {"1": prec@1, "2": prec@2} in percent,
+    "nll" in nats."""
     scores = [oracle_scores(split_log(log, seed), truth, ks=FLOOR_KS) for seed in resplits]
     choices, events = [one.n_choices for one in scores], [one.n_events for one in scores]
     precision = {
@@ -186,22 +184,20 @@ PRESET_ROWS = {
 
 @cache
 def _published(file: str = "published.csv") -> list[Json]:
-    """Rows of a table in its order: dataset, model, k as text, mean and sd (None if not given) in
-    percent, and of choice models their NLL."""
+    """Rows of a table in its order; mean and sd in percent, and of choice models their NLL."""
     types = {"k": pl.String, "mean": pl.Float64, "sd": pl.Float64, "nll": pl.Float64}
     return pl.read_csv(FOLDER / file, schema_overrides=types).to_dicts()
 
 
 def published_row(model: str, head: str) -> str | None:
-    """The row of the published table that a model's head repeats; None if there is none."""
+    """The row of the published table that a model's head repeats."""
     if model in BASELINES:
         return baseline_class(model).published_name
     return PRESET_ROWS.get((model, head))
 
 
 def published_mean(dataset: str, row: str | None, k: int) -> float | None:
-    """The published prec@k, percent, of a row of the published table; None if it has none for the
-    data set."""
+    """The published prec@k, percent, of a row of the published table; None if it has none."""
     wanted = (dataset, row, str(k))
     found = (r["mean"] for r in _published() if (r["dataset"], r["model"], r["k"]) == wanted)
     return next(found, None)
@@ -232,14 +228,14 @@ def best_published(dataset: str) -> Json:
 
 def published_models(dataset: str) -> list[Json]:
     """Choice models that others fitted to a log: model, mean (prec@1, percent), nll in nats, and
-    source, which says what sets them apart from ours."""
+    source."""
     kept = ("model", "mean", "nll", "source")
     found = (row for row in _published() if row["dataset"] == dataset and row["nll"] is not None)
     return [{name: row[name] for name in kept} for row in found]
 
 
 def authors_code(dataset: str) -> Json:
-    """What the paper authors' own code gives on the released file, run by us: {model: {"1": prec@1,
+    """Figures of the paper authors' own code on the released file, run by us: {model: {"1": prec@1,
     "2": prec@2}}."""
     rows: Json = {}
     for row in _published("authors_code.csv"):
@@ -249,7 +245,6 @@ def authors_code(dataset: str) -> Json:
 
 
 def tuning_budget(file: Path = FOLDER.parent / "tuning.csv") -> Json:
-    """How many settings each model's search compared, and where: {model: {settings_tried, where}};
-    empty if unknown."""
+    """How many settings each model's search compared: {model: {settings_tried, where}}."""
     rows = pl.read_csv(file).to_dicts() if file.is_file() else []
     return {row.pop("model"): row for row in rows}

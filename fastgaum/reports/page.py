@@ -1,12 +1,8 @@
-"""The page: facts of runs and their logs, set by Jinja2 templates into one HTML file that asks for
-nothing else.
+"""The page: facts of runs and their logs, set by Jinja2 templates into one HTML file.
 
-    write_report(["runs/mine"], [log], "report.html")
-
-All that a page says is in the facts, one object for JSON: nothing on the page comes from elsewhere.
-Everything from data is escaped by the templates; what is not (charts, style, script) is made here.
-A content security policy lets the browser run the page's one script, known by its hash, and fetch
-nothing."""
+Everything on the page is in the facts, one object for JSON, and escaped by the templates; charts,
+style and script are made here. A content security policy lets the browser run the page's one
+script, known by its hash, and fetch nothing."""
 
 from __future__ import annotations
 
@@ -68,8 +64,7 @@ def write_report(
         split: the split whose events are scored; test only for final figures.
         compare: put two runs side by side, with paired differences: both must be scored on the same
             events, however each read them.
-        raw: raw rows by a log's fingerprint (`read.raw_rows`), for the part of the audit
-            that needs them.
+        raw: raw rows by a log's fingerprint (`read.raw_rows`), for a part of the audit.
 
     Raises:
         ConfigError: matplotlib is not installed, no run is named, or not two runs of the same
@@ -96,7 +91,7 @@ def write_report(
 
 
 def write_page(facts: Json, out: str | Path) -> None:
-    """Write the page of facts that are at hand. Raises OutputError where it cannot be written."""
+    """Write the page of some facts. Raises OutputError where it cannot be written."""
     html = to_html(facts)
     with atomic(out) as beside:
         beside.write_text(html, encoding="utf-8")
@@ -169,11 +164,8 @@ MOST_FLOORS = 7
 
 
 def standings(facts: Json, log: int) -> list[Json]:
-    """Rows of the first table of one log: heads of its runs, floors, what others published or
-    reached; by prec@1.
-
-    Each has label, note, kind (reward, generator, floor or published), prec by k with or without an
-    interval, and nll where a model has one."""
+    """Rows of the first table of one log, by prec@1: heads of its runs, floors, published figures.
+    Each has label, note, kind (reward, generator, floor or published), prec by k, and nll."""
     about = facts["logs"][log]
     rows = [
         _row(
@@ -224,8 +216,8 @@ def _means(precs: Json) -> Json:
 
 
 def best_runs(facts: Json) -> list[Json]:
-    """The best run on each log by the reward's prec@1, of how many; runs of different logs are not
-    ranked against each other. A log whose events have no choice is left out."""
+    """The best run on each log by the reward's prec@1, of how many; a log whose events have no
+    choice is left out."""
     best = []
     for place, log in enumerate(facts["logs"]):
         ranked = [

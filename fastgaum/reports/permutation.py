@@ -1,23 +1,18 @@
 """Log and world compared: intervals from a bootstrap over users, a permutation test within users,
 and whether both rank policies alike.
 
-The hypothesis is that the logged session is one more draw of the world: given the displays, a
-user's logged choices and those of their replicas are then exchangeable. Each permutation takes, for
-every user independently, one of the user's versions (the log or a replica, all sessions of the user
-together) as the logged one; p is the share of permutations, the log itself among them, whose two
-sides differ at least as much. It is exact for any statistic, small sample or not, and allows
-whatever ties a user's events together.
+If the logged session is one more draw of the world, a user's logged choices and those of their
+replicas are exchangeable. Each permutation takes, for every user, one of the user's versions (the
+log or a replica, all sessions together) as the logged one; p is the share of permutations, the log
+itself among them, whose two sides differ at least as much. It is exact for any statistic.
 
     mean   |difference of the two ratios|
     chi2   Σ over groups of counts · (difference)² / ratio of both sides together: Pearson's, for
            shares and rates
     ks     largest |difference of the cumulated shares|: Kolmogorov and Smirnov's
 
-Policies recommend one of the displayed items. A log's display sets and choices are fixed, so
-"recommend this one of the displayed items, reward 1 if the user chooses it" has a value that is
-seen directly, without any propensity: the share of events whose choice is the recommended item. In
-the world the same policy, which reads the simulated history where it reads one, has the same value
-of simulated choices. Nothing is learned about displays that no log holds."""
+Policies recommend one of the displayed items. Their value is seen in a log without any propensity:
+the share of events whose choice is the recommended item."""
 
 from __future__ import annotations
 
@@ -37,8 +32,7 @@ LEVEL = 0.95
 
 
 def compare_sides(statistic: Statistic, draws: int = 1999, seed: int = 0) -> Json:
-    """Both sides of a statistic, their intervals over users and the test; the same seed gives the
-    same figures.
+    """Both sides of a statistic, their intervals over users and the test.
 
     Returns: `distance`, the test's statistic, and `p`, before Holm's rule, NaN both where a side
         counts nothing; and `groups`, each with its label, `logged`, `simulated` (of all replicas
@@ -75,8 +69,7 @@ def sides(statistic: Statistic, weights: AnyArray) -> tuple[Float64Array, Float6
 
 
 def draw_users(n_users: int, draws: int, seed: int) -> Iterator[Float64Array]:
-    """How often each user is drawn, with replacement, as many as there are; chunks of shape (·,
-    n_users)."""
+    """How often each user is drawn, with replacement; chunks of shape (·, n_users)."""
     rng = np.random.default_rng(seed)
     step = max(1, CHUNK // n_users)
     for start in range(0, draws, step):
@@ -85,8 +78,7 @@ def draw_users(n_users: int, draws: int, seed: int) -> Iterator[Float64Array]:
 
 
 def percentile_interval(values: Float64Array) -> Float64Array:
-    """Percentile interval of draws, (n_draws, ·) → (2, ·); draws that count nothing are left out,
-    NaN if all do."""
+    """Percentile interval of draws, (n_draws, ·) → (2, ·); NaN draws are left out."""
     ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     columns = [column[~np.isnan(column)] for column in values.T]
     nothing = [np.nan, np.nan]
@@ -112,8 +104,7 @@ Side = tuple[AnyArray, AnyArray]
 
 
 def permute_sides(statistic: Statistic, draws: int, seed: int) -> Iterator[tuple[Side, Side]]:
-    """The sides of the log and of the world as they are, then `draws` permutations within users, in
-    chunks."""
+    """The sides of the log and of the world, then of `draws` permutations within users."""
     sums, counts = statistic.sums, statistic.counts
     n_versions, n_users, n_groups = sums.shape
     totals = sums.sum(axis=(0, 1)), counts.sum(axis=(0, 1))
@@ -146,10 +137,8 @@ def distance(logged: Side, simulated: Side, test: Test) -> Float64Array:
 def policies_of(
     context: LogVersions, own: ModelScores, others: Mapping[str, ModelScores]
 ) -> dict[str, Float64Array]:
-    """Probability that each policy recommends a candidate, (n_candidates,), by name.
-
-    `own` is what the world's model says; `others` what models fitted on the training split say, by
-    name."""
+    """Probability that each policy recommends a candidate, (n_candidates,), by name: `own` are the
+    scores of the world's model, `others` those of models fitted on the training split."""
     c, offsets = context, context.log.display_offsets
     sizes = np.diff(offsets)
     scores: dict[str, AnyArray] = {
@@ -194,8 +183,7 @@ def softmax_policy(scores: AnyArray, offsets: IntArray) -> Float64Array:
 
 
 def values_of(context: LogVersions, policies: Mapping[str, AnyArray]) -> Statistic:
-    """Share of events whose choice is what a policy recommends, a group per policy; no click counts
-    as 0."""
+    """Share of events whose choice is what a policy recommends, a group per policy."""
     c, names = context, tuple(policies)
     hits = np.concatenate([np.nan_to_num(c.chosen(one)) for one in policies.values()])
     groups = np.repeat(np.arange(len(names)), c.log.n_events)
@@ -210,9 +198,8 @@ def values_of(context: LogVersions, policies: Mapping[str, AnyArray]) -> Statist
 def agreement(values: Statistic, draws: int = 1999, seed: int = 0) -> dict[str, Json]:
     """Spearman's and Kendall's rank correlation of the logged and simulated values.
 
-    Each has its value, `ci` of the same drawn users on both sides, `expected` and `expected_ci`:
-    its mean if the log were one more draw of the world, noise alone keeps it below 1; and p, the
-    share of permutations within users in which it is as low."""
+    Each has its value, `ci` of the same drawn users on both sides, `expected` and `expected_ci`, of
+    permutations within users, and p, the share of them in which it is as low."""
     n_users = values.sums.shape[1]
     observed = sides(values, np.ones((1, n_users)))
     drawn = [sides(values, weights) for weights in draw_users(n_users, draws, seed)]
@@ -234,8 +221,7 @@ def agreement(values: Statistic, draws: int = 1999, seed: int = 0) -> dict[str, 
 
 
 def spearman(one: Float64Array, other: Float64Array) -> Float64Array:
-    """Spearman's ρ of each row of two arrays, (n, n_policies) → (n,); ties share their mean rank,
-    NaN where all tie."""
+    """Spearman's ρ of each row of two arrays, (n, n_policies) → (n,); NaN where all tie."""
     a, b = (rankdata(part, axis=1) for part in (one, other))
     a, b = (part - part.mean(axis=1, keepdims=True) for part in (a, b))
     return ratio((a * b).sum(axis=1), np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)))

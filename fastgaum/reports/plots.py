@@ -1,7 +1,5 @@
 """How every figure is drawn: by matplotlib, in the style of `templates/figure.mplstyle` and the
-colours of `COLOURS`. An SVG has a style sheet for readers who prefer dark; a viewer that knows no
-media queries shows the light colours. matplotlib is an extra and is imported when something is
-drawn."""
+colours of `COLOURS`. An SVG has a style sheet for readers who prefer dark."""
 
 from __future__ import annotations
 
@@ -76,7 +74,7 @@ def percent(values: Iterable[float | None] | Iterable[Sequence[float | None]]) -
 
 @contextmanager
 def new_figure(size: tuple[float, float], font: float = 9) -> Iterator[Figure]:
-    """Make a figure of a size in inches, and draw it in the one style until the block ends."""
+    """Make a figure of a size in inches, drawn in the one style until the block ends."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -90,8 +88,8 @@ def new_figure(size: tuple[float, float], font: float = 9) -> Iterator[Figure]:
 def panels_in_file(
     path: Path, size: tuple[float, float], n: int, *, narrow: bool = False, font: float = 9
 ) -> Iterator[Sequence[Axes]]:
-    """Yield n panels that share no axis, side by side or, if `narrow`, one below the other; then
-    write them with one legend below all, atomically.
+    """Yield n panels, side by side or, if `narrow`, one below the other; then write them with one
+    legend below all, atomically.
 
     Raises:
         OutputError: the file is neither .svg nor .png, or cannot be written.
@@ -129,7 +127,7 @@ class Chart(NamedTuple):
 
 def picture_of(chart: Chart, others: Sequence[Chart] = ()) -> dict[str, str]:
     """Draw a chart for an <img> of a page: its address, which is the whole SVG, and its label. The
-    axes also hold the points of the others, so that charts side by side can be compared by eye."""
+    axes also hold the points of the others."""
     limits = []
     for one in (*others, chart):
         with new_figure(one.size, 10.5) as figure:

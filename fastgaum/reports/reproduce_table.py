@@ -1,8 +1,4 @@
-"""The table of `reproduce` from its JSON object: blocks of text cells with the lines below them,
-for a terminal or as markdown.
-
-Everything that is printed comes from the object, so that a table can be set again from a JSON
-file."""
+"""The table of `reproduce` from its JSON object: blocks of text cells with the lines below them."""
 
 from __future__ import annotations
 
@@ -43,10 +39,7 @@ ByK = Mapping[str, Json]
 
 def reproduce_blocks(result: Json) -> list[Block]:
     """One block per data set of a reproduce object, and the published table where it has to do with
-    one of them.
-
-    Rows: floors, what others published or reached, models × heads by prec@1, oracle where known.
-    """
+    one of them. Rows: floors, published figures, models × heads by prec@1, oracle where known."""
     parts = [_block(result, name, facts) for name, facts in result["datasets"].items()]
     if "published_table" in result:
         parts.append(published_block(result["published_table"]))
@@ -80,8 +73,7 @@ def published_block(table: Json) -> Block:
 
 
 def rows_by_model(cells: Iterable[Json], dataset: str) -> dict[tuple[str, str], ByK]:
-    """The cells of one data set by (model, head) and k, best prec@1 first, equals in the grid's
-    order."""
+    """The cells of one data set by (model, head) and k, best prec@1 first."""
     rows: dict[tuple[str, str], dict[str, Json]] = {}
     for cell in cells:
         if cell["dataset"] == dataset:
@@ -90,7 +82,7 @@ def rows_by_model(cells: Iterable[Json], dataset: str) -> dict[tuple[str, str], 
 
 
 def label_of(key: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
-    """What a row is called: the model, and its head where it has two."""
+    """The model, and its head where it has two."""
     model, head = key
     return f"{model}, {head}" if sum(name == model for name, _ in rows) > 1 else model
 
@@ -138,12 +130,10 @@ def _block(result: Json, name: str, facts: Json) -> Block:
 
 
 def _precisions(precs: Json) -> Json:
-    """prec@k of what has no interval."""
     return {f"prec{k}": num(precs.get(k)) for k in KS}
 
 
 def _figures(by_k: ByK) -> Json:
-    """The cells of a row after its label."""
     one = by_k["1"]
     row: Json = {key: one[key] for key in ("nll", "nll_ci", "ece", "gap", "seconds") if key in one}
     for k in KS:
@@ -160,7 +150,7 @@ def _figures(by_k: ByK) -> Json:
 
 
 def _difference(part: Json, digits: int = 1, model: str = "") -> str:
-    """A paired difference and its interval, with the other model's name behind it if asked for."""
+    """A paired difference and its interval, and the other model's name if asked for."""
     low, high = (signed(end, digits) for end in part["ci"])
     return f"{signed(part['diff'], digits)} ({low} to {high}{model and f', {model}'})"
 
@@ -172,8 +162,7 @@ def _rank(mean: float | None) -> float:
 def notes_of(
     result: Json, name: str, facts: Json, rows: Mapping[tuple[str, str], ByK], *, marked: bool
 ) -> Iterator[str]:
-    """What a reader must know to read one data set's table; `marked`: a row reads the identity
-    alone."""
+    """The lines below one data set's table; `marked`: a row reads the identity alone."""
     yield _what_was_run(result, facts)
     if "simulated" in facts:
         simulated = facts["simulated"]
@@ -262,7 +251,7 @@ def _against(part: Json, digits: int = 1) -> str:
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> str:
-    """Names by what they share: 'loss (fastgaum, logit), prec@1 (paper-pw)'."""
+    """Names by their values: 'loss (fastgaum, logit), prec@1 (paper-pw)'."""
     groups: dict[str, list[str]] = {}
     for name, value in dict(pairs).items():
         groups.setdefault(value, []).append(name)

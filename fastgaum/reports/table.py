@@ -1,5 +1,5 @@
-"""All tables: columns that say how a figure of a row becomes text, a block of such cells with the
-lines below it, markdown, and values that JSON can hold."""
+"""All tables: columns that set a figure of a row as text, blocks of such cells with the lines
+below, markdown, and values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Block:
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column of a table: which figure of a row it shows, and how."""
+    """A column of a table: a figure of a row, and how it is set."""
 
     title: str
     key: str
@@ -77,8 +77,7 @@ def table_of(
     notes: Iterable[str] = (),
     bold: Callable[[Mapping[str, Any]], Iterable[str]] = lambda row: (),
 ) -> Block:
-    """Set rows as text; `bold` names the keys of a row's bold cells. A frame's rows are
-    `frame.iter_rows(named=True)`."""
+    """Set rows as text; `bold` names the keys of a row's bold cells."""
     found = list(rows)
     return Block(
         title,
@@ -138,7 +137,7 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Text as markdown shows it letter by letter: names of logs, items and fields mark nothing up.
+    r"""Text as markdown shows it letter by letter.
 
     >>> escaped("a|b `c` <script> [d](e)"), escaped("p < 0.05 [1, 2] search_clicks")
     ('a\\|b \\`c\\` &lt;script> [d]\\(e)', 'p < 0.05 [1, 2] search_clicks')
@@ -163,8 +162,7 @@ def rows_to_markdown(rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) 
 
 
 def block_to_markdown(block: Block) -> str:
-    """A block as markdown: a heading, a table, the notes as a list; names from data mark nothing
-    up."""
+    """A block as markdown: a heading, a table, the notes as a list."""
     rows = [[escaped(cell) for cell in row] for row in (block.columns, *block.rows)]
     for i, j in block.bold:
         rows[i + 1][j] = f"**{rows[i + 1][j]}**"
@@ -178,8 +176,7 @@ def blocks_to_markdown(blocks: Iterable[Block]) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The same value with null for a figure that does not exist (NaN), which JSON does not have;
-    keys as text."""
+    """The same value for JSON: null for NaN and infinity, keys as text."""
     if isinstance(value, Mapping):
         return {str(key): finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -1,5 +1,5 @@
-"""A run folder, opened: its model, its training table, what it says of its machine and of reading
-the log, and the commands that repeat it."""
+"""A run folder, opened: its model, training table, machine and options of reading; and the commands
+that repeat it."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ class TrainedRun:
         return trials_as_facts(getattr(self.model, "trials", ()))
 
     def changed(self) -> Json:
-        """The settings that differ from its preset's, with the `size` that it has taken. `search`
-        and `grow` are none: `fit` empties them once they are decided."""
+        """The settings that differ from its preset's, with the `size` that it has taken."""
         config = self.model.settings
         if not isinstance(config, Config):
             usual, ours = type(config)().to_mapping(), config.to_mapping()
             return {key: value for key, value in ours.items() if value != usual[key]}
         size = config.size
         usual, ours = Config.from_preset(config.preset).to_mapping(), config.to_mapping()
+        # `fit` empties both once they are decided
         decided = {"search", "grow"}
         if usual["grow"] and not config.grow and size is not None:
             usual = Config.from_mapping({**usual, **SIZES[size]}).to_mapping()
@@ -89,11 +89,8 @@ class TrainedRun:
 
 
 def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
-    """Open a run folder.
-
-    Raises:
-        CheckpointError: it is no run folder, or one of its files is missing or damaged.
-    """
+    """Open a run folder. Raises CheckpointError if it is none, or one of its files is missing or
+    damaged."""
     if not folder.is_dir():
         raise CheckpointError(
             f"'{folder}' is no run folder: name a folder written by `fastgaum train`"
@@ -125,8 +122,8 @@ def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
 
 
 def log_of(run: TrainedRun, logs: Sequence[SessionLog]) -> SessionLog:
-    """The log among several that a run was trained on; of the same data in a real order and in
-    none, the one that it was read as. Raises DatasetError if it is none of them."""
+    """The log that a run was trained on, and in the order that it was read in. Raises DatasetError
+    if it is none of these."""
     own = [log for log in logs if log.fingerprint == run.fingerprint]
     if own:
         return next((log for log in own if log.ordered == run.ordered), own[0])
@@ -139,7 +136,7 @@ def log_of(run: TrainedRun, logs: Sequence[SessionLog]) -> SessionLog:
 
 
 def _table(folder: Path) -> pl.DataFrame:
-    """The training table; of a run that was interrupted or diverged, the epochs that it has."""
+    """The training table; of a run that was interrupted, the epochs that it has."""
     file = folder / "metrics.parquet"
     file = file if file.exists() else folder / "metrics.jsonl"
     if not file.is_file():
@@ -203,11 +200,7 @@ def _read_object(file: Path) -> Json:
 
 
 def repeat_commands(run: TrainedRun, split: SplitName) -> list[str]:
-    """Lines for a shell: install, in a checkout where the run came from one; train again and
-    evaluate, where the report was made.
-
-    Training starts from the run's resolved configuration, in which a search has been decided.
-    """
+    """Lines for a shell: install, train again from the resolved configuration, and evaluate."""
     machine = run.machine
     log = _shown(machine["log"].get("source") or machine["log"].get("name", "LOG"))
     folder = _shown(str(run.folder.absolute()))
@@ -225,15 +218,14 @@ def repeat_commands(run: TrainedRun, split: SplitName) -> list[str]:
 
 
 def _shown(path: str) -> str:
-    """Relative where it lies below the working folder: a page that is passed on need not tell whose
-    home it was."""
+    """Relative where it lies below the working folder: a page need not tell whose home it was."""
     if os.path.isabs(path) and Path(path).is_relative_to(Path.cwd()):
         return os.path.relpath(path)
     return path
 
 
 def _option(key: str, value: object) -> list[str]:
-    """One option of reading; of a list one for each of its values."""
+    """An option of reading; of a list one for each value."""
     name = f"--{key.replace('_', '-')}"
     if isinstance(value, list):
         return [text for one in value for text in (name, str(one))]

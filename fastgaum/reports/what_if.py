@@ -1,20 +1,15 @@
-"""Questions to a fitted model about displays that were never shown: shares after a change,
-elasticities, willingness to pay, response curves.
+"""Questions to a fitted model about displays that were never shown.
 
-A question changes one display at a time. The history before it is the logged one, with the numbers
-that it had. The logged choice of the changed display is not read, nor anything after it.
-Probabilities are the reward's best responses, those of `predict` where nothing is changed. An
-interval is the 95 % percentile interval of a bootstrap over users; both sides of a difference, or
-of a ratio, are of the same drawn users. By itself it says how much a figure of this model differs
-with the users of the split. With `refits`, fits on bootstraps of the training users, it says also
-how far other training users would have moved the model.
+A question changes one display at a time, behind the logged history; its choice is not read, nor
+anything after it. Probabilities are the reward's best responses. An interval is the 95 % percentile
+interval of a bootstrap over users, both sides of a difference or ratio of the same drawn users;
+with `refits`, fits on bootstraps of the training users, it also holds how far other training users
+would have moved the model.
 
 Derivatives are central finite differences. A marginal utility is the derivative of a candidate's
-log-odds, log P / (1 − P), by a number of its own. Where a utility reads its own candidate's numbers
-alone, this is ∂u/∂x. Unlike ∂u/∂x it does not change with what is added to all utilities of a
-display, which no choice tells. Elasticities of choice probabilities, and willingness to pay as a
-ratio of marginal utilities: Train, Discrete Choice Methods with Simulation, 2nd edition, 2009,
-sections 2.5, 2.6, 3.2 and 3.6."""
+log-odds, log P / (1 − P), by a number of its own: ∂u/∂x where a utility reads its own candidate's
+numbers alone. Elasticities and willingness to pay: Train, Discrete Choice Methods with Simulation,
+2nd edition, 2009, sections 2.5, 2.6, 3.2 and 3.6."""
 
 from __future__ import annotations
 
@@ -76,14 +71,11 @@ def what_if(
         model: any fitted model.
         log: the log, of which the displays of `split` are changed.
         split: "train", "validation", "test" or "all".
-        fields: a function of the values of a field of numbers, by the field's name. A field of
-            candidates or items changes where the item is displayed, one of events or users in each
-            event.
+        fields: a function of the values of a field of numbers, by the field's name.
         items: ids of the items whose fields change; all if none is given.
         drop: ids of items that are no longer displayed.
-        refits: the same model, fitted on bootstraps of the training users (`models.prepared.
-            bootstrap_of`; a `UserModel` of several members has them, `bootstraps`). Draws of the
-            intervals read them in turn.
+        refits: the same model, fitted on bootstraps of the training users
+            (`models.prepared.bootstrap_of`; a `UserModel` of several members has `bootstraps`).
         progress: is told of events scored, and in all, in each pass over the displays.
 
     Returns: a row for each displayed item, and one for no click (item null) if that is a choice:
@@ -128,8 +120,7 @@ def elasticities(
 ) -> pl.DataFrame:
     """Own and cross elasticities: by how many % an item's share grows for each % that a field of
     one item grows, E_ij = Σ_n [P_ni(x_nj (1 + h)) − P_ni(x_nj (1 − h))] / (2 h Σ_n P_ni) over all
-    displays n of the split. This is the mean of the displays' own elasticities, weighted by P_ni.
-    `model`, `log`, `split`, `refits` and `progress` are as of `what_if`.
+    displays n of the split. `model`, `log`, `split`, `refits` and `progress` are as of `what_if`.
 
     Args:
         field: a field of numbers, of candidates or items.
@@ -183,12 +174,11 @@ def willingness_to_pay(
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """The rise of the price that outweighs one unit less of a field: the mean marginal utility of
-    the field over that of the price, by item and over all displayed candidates. A field that users
-    like has its worth with the sign turned.
-    `model`, `log`, `split`, `refits` and `progress` are as of `what_if`.
+    the field over that of the price, by item and over all displayed candidates. `model`, `log`,
+    `split`, `refits` and `progress` are as of `what_if`.
 
     Args:
-        field: a field of numbers, of candidates or items.
+        field: a field of numbers, of candidates or items. If users like it, its worth is negative.
         price: another one.
         items: ids of the items; all that are displayed if none is given.
         step: of the differences, in standard deviations of a field among these candidates. A model
@@ -196,7 +186,7 @@ def willingness_to_pay(
 
     Returns: a row for all candidates (item null), then one for each item: `worth`, the marginal
         utilities `by_field` and `by_price`, and the ends of their intervals, `…_low` and `…_high`.
-        Where that of `by_price` holds 0, the worth has no interval, and its ends are NaN.
+        Where that of `by_price` holds 0, the worth's ends are NaN.
 
     Raises:
         ConfigError, LogFormatError, FeatureMismatchError: as `what_if`; ConfigError for a field
@@ -250,8 +240,8 @@ def response_curve(
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """The mean log-odds of a displayed candidate along the range of a field, the other candidates'
-    numbers left as they are; a field of events or users is set in the whole event.
-    `model`, `log`, `split`, `refits` and `progress` are as of `what_if`.
+    numbers left as they are; a field of events or users is set in the whole event. `model`, `log`,
+    `split`, `refits` and `progress` are as of `what_if`.
 
     Args:
         field: a field of numbers.
@@ -259,8 +249,8 @@ def response_curve(
             or in `split` if the log has no training sessions; equal ones once.
         items: ids of the items; all that are displayed if none is given.
 
-    Returns: a row for each number: `value`; `share`, from 0 to 1, of the numbers that the quantiles
-        are of that are nearest to it; `log_odds`, `log_odds_low`, `log_odds_high`.
+    Returns: a row for each number: `value`; `share`, from 0 to 1, of those numbers that are nearest
+        to it; `log_odds`, `log_odds_low`, `log_odds_high`.
 
     Raises:
         ConfigError, LogFormatError, FeatureMismatchError: as `what_if`; ConfigError for an n below
@@ -297,9 +287,8 @@ def importance(
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """By how much the model's NLL rises where a field's values are permuted among the candidates of
-    each display: what the field tells beside all others (Breiman, "Random forests", 2001).
-
-    `model`, `log`, `split` and `progress` are as of `what_if`.
+    each display (Breiman, "Random forests", 2001). `model`, `log`, `split` and `progress` are as of
+    `what_if`.
 
     Args:
         seed: seeds the permutations, one of each field.
@@ -336,8 +325,7 @@ def importance(
 
 @dataclass(frozen=True)
 class _Displays:
-    """The displays of a split, each the last event of a session of its own, behind the events that
-    were before it."""
+    """The displays of a split, each the last event of a session of its own."""
 
     model: ChoiceModel
     log: SessionLog
@@ -402,13 +390,11 @@ class _Displays:
         return self.shown if self.is_of_items(field) else self.log.session_offsets[1:] - 1
 
     def with_numbers(self, field: str, at: AnyInts, change: Change) -> _Displays:
-        """The same with new numbers of a field in some rows."""
         old = self.log.values_at(field)[at].astype(np.float64)
         return self.with_values(field, at, _new_numbers(field, change, old))
 
     def with_values(self, field: str, at: AnyInts, new: npt.NDArray[Any]) -> _Displays:
-        """The same with new values of a field in some rows. A field of items is then one of
-        candidates, one of users one of events: the history keeps what it had."""
+        """The same with new values of a field in some rows; the history keeps its own."""
         values = np.array(self.log.values_at(field))
         values[at] = new
         of: Of = "candidate" if self.is_of_items(field) else "event"
@@ -477,15 +463,14 @@ class _Displays:
         return [self.sums(one[kept], groups[at], at) for one in (*values, np.ones(kept.shape))]
 
     def sums(self, values: Float64Array, groups: AnyInts, at: AnyInts) -> sparse.csr_array:
-        """Sums by user and group, (n_users, n_items + 1), of values (n,) that belong to the
-        candidates `at` of the displays."""
+        """Sums by user and group, (n_users, n_items + 1), of values (n,) of the candidates `at`."""
         place = self.users[self.display[at]], groups
         shape = self.users.max() + 1, self.log.n_items + 1
         return sparse.coo_array((values, place), shape).tocsr()
 
     def drawn(self, sums_of: Callable[[ChoiceModel], list[sparse.csr_array]]) -> list[Float64Array]:
         """Each sum that is made of a model, (n_users, ·), and the number of displays: of all users
-        in the first row, then of each draw of as many users, (1 + draws, ·)."""
+        in the first row, then of each draw, (1 + draws, ·)."""
         counts, rows = np.bincount(self.users), []
         of_each = -(-DRAWS // max(len(self.refits), 1))
         for number, model in enumerate([self.model, *self.refits]):

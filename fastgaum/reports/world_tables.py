@@ -1,5 +1,4 @@
-"""Tables of worlds from their JSON objects, as blocks of text cells: fidelity reports, alone or
-several beside each other; policies, one block for each size of slates; and adaptation curves."""
+"""Tables of worlds from their JSON objects: fidelity reports, policies, adaptation curves."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ def fidelity_blocks(report: Json) -> list[Block]:
 
 
 def fidelity_markdown(report: Json) -> str:
-    """The same fidelity_blocks as markdown."""
+    """A fidelity report as markdown."""
     return blocks_to_markdown(fidelity_blocks(report))
 
 
@@ -87,7 +86,7 @@ def fidelity_summary(reports: Sequence[Json]) -> str:
 
 
 def _by_name(parts: Sequence[Sequence[Json]]) -> tuple[list[str], list[dict[str, Json]]]:
-    """Names in the order of the longest list, then those that it lacks; and each list by name."""
+    """Names in the order of the longest list, then others; and each list by name."""
     by_name = [{one["name"]: one for one in part} for part in parts]
     longest_first = sorted(by_name, key=len, reverse=True)
     return list(dict.fromkeys(name for part in longest_first for name in part)), by_name
@@ -100,8 +99,8 @@ def differs(one: Json) -> bool:
 
 
 def _correlation(report: Json, name: str) -> tuple[str, str, str]:
-    """A correlation of policies' values in the log and in the world, what it were if the world were
-    true, and its p."""
+    """A correlation of policies' values in the log and in the world, its value were the world true,
+    and its p."""
     one = report["policies"][name]
     value, expected = (
         f"{num(one[key], 2)} ({span(one[ends], 2)})"
@@ -111,7 +110,6 @@ def _correlation(report: Json, name: str) -> tuple[str, str, str]:
 
 
 def _sides(unit: str) -> tuple[TableColumn, ...]:
-    """Columns of both sides and their difference, each with its interval."""
     digits, factor = DIGITS[unit], 100 if unit == "%" else 1
     return tuple(
         TableColumn(title, key, digits, factor, signed=side == "difference", none="-")
@@ -219,8 +217,7 @@ LOWER_BOUND = TableColumn("lower bound", "lower_bound", 3)
 
 
 def policy_blocks(result: Json) -> list[Block]:
-    """One block per k, rows by cumulative reward; bold where the interval of the lead excludes
-    0."""
+    """One block per k, rows by cumulative reward; bold where the lead's interval is above 0."""
     blocks = []
     for k in dict.fromkeys(row["k"] for row in result["rows"]):
         rows = sorted(
@@ -243,7 +240,6 @@ def policy_blocks(result: Json) -> list[Block]:
 
 
 def _with_lead(row: Json) -> Json:
-    """A row with the texts of its lead over the best other policy."""
     versus = row.get("versus")
     if versus is None:
         return row | {"bold": ()}
@@ -255,8 +251,8 @@ def _with_lead(row: Json) -> Json:
 
 
 def adaptation_block(result: Json) -> Block:
-    """The curve of `fastgaum rl adapt`: a row per number of users met, some of them, the
-    pre-trained beside the untrained."""
+    """The curve of `fastgaum rl adapt`: a row per number of users met, the pre-trained beside the
+    untrained."""
     players = ("pre-trained", "untrained")
     met = {(row["policy"], row["users"]): row for row in result["rows"]}
     users = sorted({users for _, users in met})

@@ -8,8 +8,8 @@
     POST   /users/USER/action             {"item": "i3", "action": "cart", "fields": {…}}
     DELETE /users/USER                    forget the user
 
-A client's mistake is answered by a status from 400 to 499 and {"error": "…"}: the rule, the values,
-the cure. One thread answers all: a display takes some 50 µs, so no request waits for another."""
+A client's mistake is answered by a status from 400 to 499 and {"error": "…"}. One thread answers
+all: a display takes some 50 µs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Learned users as tools of the Model Context Protocol: an agent shows a user a slate, and the user
-answers with a choice, drawn from the model's probabilities by the seed, the user and the event."""
+answers with a choice, drawn by the seed, the user and the event."""
 
 from __future__ import annotations
 
