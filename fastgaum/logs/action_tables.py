@@ -2,9 +2,8 @@
 of the log.
 
 A table has a row for each action: the session or the user, the item and, if known, the action and
-its time; or lists of these. An action is told before the first later event of its session, or of
-any session of its user; an event of the very same time comes first. Without times, actions come
-before the first event of each session."""
+its time; or lists of these. An action is told before the first event with a later time; without
+times, before the first event of each session."""
 
 from __future__ import annotations
 
@@ -57,10 +56,8 @@ class ActionTable:
     @classmethod
     def read(cls, path: str | os.PathLike[str], schema: LogSchema) -> ActionTable:
         """Read a table in any format that `read_log` takes; the log's own names of columns go
-        before NAMES.
-
-        Raises LogFormatError for a missing column or value, lists of one row that differ in length,
-        and times that are neither numbers nor times."""
+        before NAMES. Raises LogFormatError for a missing column or value, lists of one row that
+        differ in length, and times that are neither numbers nor times."""
         with naming_table("actions", path):
             return cls._read(Path(path), schema)
 
@@ -121,9 +118,8 @@ class ActionTable:
         """Row of the table, event (a row of `events`), item and kind of each action that an event
         follows.
 
-        events: session, user and order of each, sorted by session and order; has_times: whether
-        orders compare events of different sessions. Raises LogFormatError for times that cannot be
-        compared."""
+        events: session, user and order of each, sorted; has_times: whether orders compare events of
+        different sessions. Raises LogFormatError for times that cannot be compared."""
         owner = "user" if self.of_users else "session"
         events = events.with_row_index("event").with_columns(owner=owner)
         rows = self.rows.with_row_index("row")
@@ -185,10 +181,8 @@ def pack_actions(
     table: ActionTable | None,
     has_times: bool,
 ) -> Actions | None:
-    """The actions of a log, if any are asked for. Raises as `ActionTable.rows_of`.
-
-    events: session, user, order and row of each, sorted by session and order; pasts: the past of
-    each row, as `past_column` gives it."""
+    """The actions of a log, if any are asked for; events: session, user, order and row of each,
+    sorted; pasts: the past of each row. Raises as `ActionTable.rows_of`."""
     if pasts is None and table is None:
         return None
     kinds = {PAST} if pasts is not None else set()

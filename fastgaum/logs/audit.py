@@ -2,11 +2,9 @@
 why.
 
 A rule is scored by prec@1 on the events with a choice and more than one candidate, ties by exact
-expectation, and compared with the random floor, the mean of 1/n. Under the null the choice is
-uniform in its display set: a rule whose best score is shared by t of n candidates earns 1/t with
-probability t/n (`audit_rules.tail_probability`). Where a user's events resemble one another, the
-excess is shrunk (`audit_rules.excess_test`). p-values are adjusted by Holm over all rules: a log
-without any trap is flagged at most 5 % of the time."""
+expectation. Under the null the choice is uniform in its display set: a rule whose best score is
+shared by t of n candidates earns 1/t with probability t/n (`audit_rules.tail_probability`).
+p-values are adjusted by Holm over all rules."""
 
 from __future__ import annotations
 
@@ -156,7 +154,7 @@ def audit(
 
     level: bounds the probability that a log without a trap has any rule flagged; progress: is
     called with events done and events in all. Raises LogFormatError if the raw rows belong to
-    another log, ConfigError for what is no log and a level that is no probability."""
+    another log, ConfigError for no log and no probability."""
     require_log(log)
     if not isinstance(level, float | int) or not 0 < level < 1:
         raise ConfigError(f"level is {as_given(level)}, a probability between 0 and 1 is required")

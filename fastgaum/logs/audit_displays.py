@@ -1,9 +1,8 @@
 """Whether a log's displays depend on what its users clicked: one number, one p.
 
-A display drawn without regard to the user shows the item clicked last no more often than it shows
-that item to everybody else. Of each event after a click in its session it is counted whether it
-displays the item clicked last, less the chance of that: the item's share of the places of all other
-users' displays, times the places of this one."""
+Of each event after a click in its session it is counted whether it displays the item clicked last,
+less the chance of that: the item's share of the places of all other users' displays, times the
+places of this one. Displays drawn without regard to the user make the difference 0 on average."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The simple rules that an audit tries on a log, and what chance alone would score.
 
-A rule ranks candidates without looking at the choice. Rules about order, repeated rows and the
-numbering of items need the raw rows (`read.raw_rows`), folded to candidates; the others need only
-the packed log."""
+A rule ranks candidates without looking at the choice. Rules about order and repeated rows need the
+raw rows (`read.raw_rows`), folded to candidates."""
 
 from __future__ import annotations
 
@@ -78,10 +77,8 @@ class AuditRule:
 
 def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:
     """Fold the raw rows of a log to candidates in the order of their first rows: their display
-    sets, and of each candidate event, item, first_row, last_row, rows, views, chosen and appearance
-    (the first row of its item).
-
-    Raises LogFormatError where `log` was not made of these rows."""
+    sets, and event, item, first_row, last_row, rows, views, chosen and appearance (the item's first
+    row) of each. Raises LogFormatError where `log` was not made of these rows."""
     if not isinstance(raw, Rows):
         raise LogFormatError(
             f"the raw rows of a log are what fastgaum.logs.read.raw_rows gives, got {as_given(raw)}"
@@ -208,13 +205,13 @@ def _rules_of_field(
 def excess_test(
     hits: Float64Array, ties: IntArray, sizes: IntArray, users: IntArray
 ) -> tuple[tuple[float, float], float]:
-    """The 95 % interval of the mean of a rule's hits, within [0, 1], and the probability under the
-    null of as many hits or more, 1 if they are not above the floor; each shape (n_events,).
+    """The 95 % interval of the mean of a rule's hits, and the probability under the null of as many
+    or more, 1 if they are not above the floor; arguments of shape (n_events,).
 
     A hit is 1/t or 0, t of n candidates sharing the best score; the excess is the hit less 1/n. The
-    interval is clustered by user, all of [0, 1] for a single one. Where events of a user resemble
-    one another, the excess is shrunk by the root of the design effect: sum over users of (their
-    sum)² / sum over events of squares."""
+    interval is clustered by user, all of [0, 1] for a single one. The excess is shrunk by the root
+    of the design effect: sum over users of (their sum)² / sum over events of squares, at least 1.
+    """
     n = len(hits)
     if not n:
         return (math.nan, math.nan), 1.0

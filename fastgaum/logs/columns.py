@@ -95,10 +95,8 @@ def of_several(wrong: pl.Series) -> str:
 
 def ids_as_text(column: pl.Series, role: str) -> pl.Series:
     """Ids as text: whole numbers, floats of whole numbers too, by their digits; NaN and empty text
-    are null.
-
-    Raises LogFormatError for a type that is no id (list, struct, bytes), and for floats so large
-    that several ids are one number."""
+    are null. Raises LogFormatError for a type that is no id, and for floats so large that several
+    ids are one number."""
     dtype = column.dtype
     if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object | pl.Duration):
         raise LogFormatError(
@@ -209,9 +207,9 @@ def encode_column(
 ) -> Column:
     """A field as float32 numbers, or as int32 codes and their sorted categories (code -1: missing).
 
-    `untyped` columns (csv) are numbers if they have values and each reads as one. Missing numbers
-    are an error, or with `fill_mean` become the mean of the others. Raises LogFormatError for NaN
-    or infinity and for types of neither kind."""
+    `untyped` columns (csv) are numbers if each value reads as one. Missing numbers are an error, or
+    with `fill_mean` the mean of the others. Raises LogFormatError for NaN, infinity and other
+    types."""
     name, dtype = column.name, column.dtype
     if dtype == pl.String and column.null_count() < len(column):
         numbers = parse_numbers(with_points(column)) if untyped else None
@@ -254,11 +252,9 @@ def encode_column(
 
 
 def context_column(column: pl.Series, untyped: bool) -> pl.Series:
-    """A column of one value per event as text, its categories, or as numbers.
-
-    Whole numbers are ids; decimal numbers and booleans are numbers. An `untyped` column (csv) is
-    numbers if every filled value is one and some are not whole. Raises LogFormatError for a type of
-    neither kind."""
+    """A column of one value per event as text, its categories, or as numbers: whole numbers are
+    ids. An `untyped` column (csv) is numbers if every filled value is one and some are not whole.
+    Raises LogFormatError for other types."""
     dtype = column.dtype
     if untyped and dtype == pl.String:
         column = with_points(column)

@@ -1,11 +1,8 @@
-"""The context of events, of their own or of their user, and what it is found to hold: numbers,
-categories, or items of the log.
+"""The context of events, of their own or of their user, and its kinds: numbers, categories, items.
 
-A field holds items where both are true of the training events:
-
-- at least 90 % of its values are ids of the log's items;
-- its values are displayed in their own session far more often than chance, which is the share of
-the training items that the session displays: (observed - chance) / (1 - chance) is at least .1."""
+A field holds items where at least 90 % of its training values are ids of the log's items, and these
+are displayed in their own session far more often than chance, the share of the training items that
+the session displays: (observed - chance) / (1 - chance) is at least .1."""
 
 from __future__ import annotations
 
@@ -38,12 +35,12 @@ def time_columns(
 ) -> dict[str, Column]:
     """Context made of the times of events, by names of `options.TIME_FIELDS`.
 
-    gap is log(1 + seconds) since the event before in its session, 0 for the first; of times that
-    are numbers, of the number's own unit. hour and day are those of the clock as written: of text,
-    before the offset from UTC; of a column with a zone, that zone's.
+    gap is log(1 + seconds) since the event before in its session, 0 for the first; of numbers, in
+    their own unit. hour and day are those of the clock as written: of text, before the offset from
+    UTC; of a column with a zone, that zone's.
 
-    events: session and order of each, sorted, and the clock if order does not show it; taken: names
-    of other fields. Raises LogFormatError for a name of `taken`, and without times."""
+    events: session and order of each, sorted, and the clock if order does not show it; taken: other
+    fields. Raises LogFormatError for a name of `taken`, and without times."""
     order, session = events["order"], events["session"].to_numpy()
     kind = order.dtype if has_times else pl.String()
     columns: dict[str, Column] = {}

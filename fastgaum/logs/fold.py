@@ -74,11 +74,10 @@ def pack_rows(
 
     Rows of one item in one event fold into one candidate: chosen if any is, viewed max(sum of
     views, 1) times, fields from its first row. Sessions keep their order of appearance, events are
-    sorted by order (ties by appearance), item codes follow the sorted item ids, and unless
-    `ordered` so do candidates.
+    sorted by order, and candidates, unless `ordered`, by item id.
 
-    Raises LogFormatError for two choices or two contexts in one event, a session with two users or
-    splits, for non-finite fields, and for actions that are not of these events."""
+    Raises LogFormatError for two choices or contexts of one event, two users or splits of a
+    session, non-finite fields, and actions that are not of these events."""
     check_size(rows.n_rows)
     pasts = rows.events["past"] if "past" in rows.events.columns else None
     rows = dataclasses.replace(rows, item=with_acted_items(rows.item, pasts, actions))
@@ -163,13 +162,12 @@ def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArr
 def fold_rows(
     rows: Rows, event: npt.NDArray[np.integer], *, by_item: bool, distinct: bool = False
 ) -> pl.DataFrame:
-    """Fold the rows of one item in one event to a candidate, those of an event by their items or by
-    their first rows.
+    """Fold the rows of one item in one event (`event`: of each row) to a candidate; those of an
+    event by their items or by their first rows. distinct: whether no event repeats an item.
 
-    event: of each row; distinct: whether no event repeats an item. Returns event, item, first_row,
-    last_row, rows and views of each candidate, and click, the first of its clicks, a number below
-    n_rows by which an event's are sorted, n_rows without a place among them, n_rows + 1 if not
-    chosen."""
+    Returns event, item, first_row, last_row, rows and views of each candidate, and click, the first
+    of its clicks: what an event's are sorted by, n_rows without a place, n_rows + 1 if not chosen.
+    """
     n, item = rows.n_rows, rows.item.codes
     clicked = np.flatnonzero(rows.chosen)
     clicks = np.full(n, n + 1)
@@ -243,8 +241,7 @@ def two_of_session(role: str, session: str, one: object, other: object) -> LogFo
 
 
 def to_frame(log: SessionLog) -> pl.DataFrame:
-    """Return the log in the long layout, one row per candidate; `read_log` reads it back into the
-    same log.
+    """Return the log in the long layout, one row per candidate, which `read_log` reads back.
 
     Columns: session, event (0, 1, … within the session), event_label (only if it tells a session's
     events apart), item, chosen (0/1; all 0 without a click), user, split (its name), views (if

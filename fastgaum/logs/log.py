@@ -111,11 +111,8 @@ class Column:
 class SessionLog(PackedArrays):
     """Sessions of events, each one display set and one choice, packed in read-only arrays.
 
-    The order within a display set means nothing unless `ordered` is true.
-
-    Raises:
-        LogFormatError: arrays disagree: their types, lengths, offsets, codes or choices.
-    """
+    The order within a display set means nothing unless `ordered` is true. Raises LogFormatError if
+    arrays disagree: their types, lengths, offsets, codes or choices."""
 
     session_offsets: IntArray
     """start of each session in events, shape (n_sessions + 1,)"""

@@ -48,7 +48,7 @@ def load(
     """Read a log by its registry name or its path: the library's front door.
 
     A registry name brings its own options, and its files are checked against their sha256. A data
-    set without display sets (`movielens-small`) gets made-up ones (`logs.simulate`).
+    set without display sets (`movielens-small`) gets made-up ones.
 
     Args:
         name_or_path: a registry name, a file or a folder.
@@ -57,8 +57,7 @@ def load(
         given: single options by name, as in `read_log`. They come first.
 
     Raises:
-        DatasetError: an unknown name, a missing file, a wrong checksum, or a path to choices
-            without display sets.
+        DatasetError: an unknown name, a missing file, or a wrong checksum.
         LogFormatError, ConfigError: as `read_log`.
     """
     require_threads()
@@ -76,9 +75,9 @@ def read_log(
     options: ReadOptions = DEFAULT_OPTIONS,
     **given: Unpack[ReadKeywords],
 ) -> SessionLog:
-    """Read a log: a frame in memory, a file (csv, tsv, txt with tabs and ndjson, as they are or
-    compressed as .gz or .zst; parquet, arrow), a folder of parquet files, a public log as it is
-    published (`logs.public_formats`), or a saved log.
+    """Read a log: a frame in memory, a file (csv, tsv, txt, ndjson, also as .gz or .zst; parquet,
+    arrow), a folder of parquet files, a public log as published (`logs.public_formats`), or a saved
+    log.
 
     Args:
         source: a path; or a frame of polars, pandas (named levels of its index are columns),
@@ -87,8 +86,7 @@ def read_log(
         given: single options by name, as fields of `ReadOptions`. They come first.
 
     Raises:
-        ConfigError: an option does not exist, or has a value that it cannot have; or the process
-            was forked from one that had used polars.
+        ConfigError: an option is wrong, or the process was forked from one that had used polars.
         LogFormatError: the log breaks a rule; the message names the rule, the values and the cure.
     """
     require_threads()

@@ -236,7 +236,7 @@ def fetch(
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Bring a data set's files into `data_dir` (default: the user cache) and return the path of its
-    log. A file that is there with the right sha256 stays.
+    log.
 
     Args:
         name: a registry name, or an entry.
@@ -244,8 +244,8 @@ def fetch(
         data_dir: where the files go.
 
     Raises:
-        DatasetError: the name is unknown, a checksum is wrong, a download fails, or the data set
-            has no address.
+        DatasetError: the name is unknown, a checksum is wrong, a download fails, or there is no
+            address.
         OutputError: the folder cannot be written.
     """
     entry = name if isinstance(name, Dataset) else dataset(name)

@@ -172,8 +172,7 @@ def _event_columns(
     table: pl.DataFrame, schema: LogSchema, options: ReadOptions
 ) -> tuple[pl.DataFrame, bool]:
     """session, order, label and, where the log has them, clock, user, split and past; of a long log
-    the key, which tells the session's events apart; and whether the order is one of numbers or
-    times."""
+    the key that tells a session's events apart; and whether the order is of numbers or times."""
     session = filled_ids(table[schema.session], "session", "session id")
     rows = pl.int_range(table.height, eager=True)
     order, label, parsed, clock = rows, rows, None, None

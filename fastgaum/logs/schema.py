@@ -118,10 +118,7 @@ def resolve_schema(
     dtypes: Mapping[str, pl.DataType], options: ReadOptions = DEFAULT_OPTIONS
 ) -> LogSchema:
     """Decide which column of a log plays which role: those that the options name, then those of
-    `ROLE_NAMES`.
-
-    Raises LogFormatError if a required role has no column, a named column does not exist, or a
-    field cannot be one."""
+    `ROLE_NAMES`. Raises LogFormatError for a missing column, and a field that cannot be one."""
     explicit = dict(options.columns)
     for role, column in explicit.items():
         if role not in ROLE_NAMES:

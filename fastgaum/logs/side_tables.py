@@ -85,13 +85,9 @@ def attach_item_table(
     """Return the log with every other column of an item table as a static item field; `vectors` are
     columns of lists of numbers, one vector per item.
 
-    The table has an item column and one row per item; rows of items that the log never displays are
-    left out. Text becomes categories, code -1 where one is missing; numbers become float32, and a
-    missing one gets the mean of the log's others.
-
-    Raises LogFormatError without an item column, for an item with two rows, a number that is not
-    finite, a column named like another field, none of the log's items, and vectors of different
-    lengths."""
+    The table has one row per item. A missing category is code -1, a missing number the mean of the
+    log's others. Raises LogFormatError for a table without an item column, with two rows of an item
+    or none of the log's items, and for its values."""
     with naming_table("item table", path):
         return _with_items(log, *_read_table(Path(path), "item"), vectors)
 
@@ -135,8 +131,7 @@ def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) ->
     others.
 
     ids: the items of the column's rows; row_of_item: row of each item asked for, -1 for none.
-    Raises LogFormatError for lists that are not of numbers, of one length and finite, and without a
-    vector."""
+    Raises LogFormatError for lists that are not finite numbers of one length."""
     name, dtype = column.name, column.dtype
     if not isinstance(dtype, pl.List | pl.Array) or not dtype.inner.is_numeric():
         raise LogFormatError(
@@ -198,8 +193,8 @@ def attach_user_table(
     """Return the log with the columns of a table of users, one row per user, as context.
 
     column: the log's own name for its users; None: its sessions are its users. Raises
-    LogFormatError without a user column, for a user with two rows, no name or no row, a number that
-    is not finite, and a column named like another field."""
+    LogFormatError for a table without a user column, a user with two rows or none, and for its
+    values."""
     file, owners = Path(path), log.user_ids
     assert owners is not None
     with naming_table("user table", file):

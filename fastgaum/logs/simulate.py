@@ -1,5 +1,4 @@
-"""Made-up display sets, for choices whose displays were never recorded (ratings, plays): the chosen
-item, and the items that other users chose nearest in time.
+"""Made-up display sets, for choices whose displays were never recorded (ratings, plays).
 
 A session is a user's whole history, in time order. Audit such a log first."""
 
@@ -29,7 +28,7 @@ def make_displays(choices: LogSource, *, displayed: int = 10, seed: int = 0) -> 
 
     Args:
         choices: rows of a user, an item and a time, in a frame, a file, or the folder of MovieLens
-            or LastFM-1K. Columns are found by the names that they may have in a log.
+            or LastFM-1K.
         displayed: candidates of a display set, fewer only where no more exist.
         seed: breaks every tie in time.
 

@@ -2,8 +2,8 @@
 
 A user's part is a hash of the user's id and of the seed: it depends neither on the order of
 sessions nor on other users. Shares hold in expectation; an empty part gets the user whose hash is
-nearest to it. The users of one half train (three quarters) and validate under `half`, and are the
-test split under `other-half`."""
+nearest to it. By `half` the users of one half train (three quarters) and validate, by `other-half`
+those of the other."""
 
 from __future__ import annotations
 
@@ -33,10 +33,8 @@ USER_RULES = ("user", "half", "other-half")
 
 def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) -> SessionLog:
     """Return the log with a new split of whole users, the same in every order of the sessions and
-    in a log that has grown.
-
-    fractions: expected shares of users in train, validation and test. Raises ConfigError unless
-    they sum to 1."""
+    in a log that has grown; fractions: expected shares of train, validation and test. Raises
+    ConfigError unless they sum to 1."""
     require_log(log)
     return log.with_split(split_users(log.user_hashes, seed, fractions=fractions))
 
@@ -52,10 +50,9 @@ def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
 def split_users(
     hashes: Hashes, seed: int, rule: str = "user", fractions: Sequence[float] = FRACTIONS
 ) -> SplitArray:
-    """Split of each session, shape (n_sessions,), by one of USER_RULES.
-
-    hashes: of each session's user, shape (n_sessions,); fractions: shares by the rule `user`.
-    Raises ConfigError for shares that do not sum to 1 and a seed that is no whole number."""
+    """Split of each session, shape (n_sessions,), by one of USER_RULES; hashes: of each session's
+    user, shape (n_sessions,). Raises ConfigError for shares that do not sum to 1, and for no whole
+    seed."""
     require_whole("seed", seed)
     shares = require_shares(fractions)
     distinct, of_session = np.unique(hashes, return_inverse=True)

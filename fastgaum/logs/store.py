@@ -86,13 +86,8 @@ def is_saved_log(path: str | os.PathLike[str]) -> bool:
 
 def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Save a log in a folder, which `load_log` loads; return the folder. With `overwrite` a saved
-    log that is there is replaced in one step.
-
-    Raises:
-        ConfigError: no log is given, or the folder can have no such name.
-        OutputError: the folder holds a log and `overwrite` is False, or something else, or cannot
-            be written; what was there then stays.
-    """
+    log that is there is replaced in one step. Raises ConfigError for no log and no name of a
+    folder, OutputError where something is there, which stays, or the folder cannot be written."""
     require_log(log)
     require_path("the folder to save a log in", folder)
     target = Path(folder)
@@ -132,11 +127,8 @@ def check_store_output(folder: Path, overwrite: bool) -> None:
 
 
 def load_log(folder: str | os.PathLike[str]) -> SessionLog:
-    """Load a saved log into memory; each table's sha256 and each array's bounds are checked.
-
-    Raises:
-        LogFormatError: the folder is no saved log, or a file is damaged.
-    """
+    """Load a saved log into memory; each table's sha256 and each array's bounds are checked. Raises
+    LogFormatError if the folder is no saved log, or a file is damaged."""
     require_path("the folder of a log", folder)
     path = Path(folder)
     return read_whole(path / ABOUT, lambda: _load(path))

@@ -31,9 +31,9 @@ def choices_of(
 ) -> tuple[IntArray, ClickFacts]:
     """Position of each event's first click, -1 for none, and what there was of clicks.
 
-    clicks: event, candidate (ascending) and click of each, a number by which an event's are sorted,
-    n_rows for one without a place. Raises LogFormatError where an event has several clicks, and may
-    not; or their order is not known."""
+    clicks: event, candidate (ascending) and click, a number by which an event's are sorted, n_rows
+    for one without a place. Raises LogFormatError where an event may not have several clicks, or
+    their order is not known."""
     counts = np.bincount(clicks["event"], minlength=len(display_offsets) - 1)
     several = counts > 1
     wrong = first_true(several)
@@ -102,8 +102,8 @@ def with_each_click(log: SessionLog, clicks: pl.DataFrame, options: ReadOptions)
 
 
 def check_successive(log: SessionLog) -> None:
-    """Raise LogFormatError unless the field `clicks_so_far`, if any, counts the earlier clicks on
-    the same display."""
+    """Raise LogFormatError unless a field `clicks_so_far` counts the earlier clicks on the same
+    display."""
     if not is_successive(log.context):
         return
     so_far = log.columns[CLICKS_SO_FAR].values

@@ -8,11 +8,8 @@ and the user weighs each candidate,
     intercept),
 
 chooses by softmax(eta · u) (`shannon`) or by sparsemax(eta · u) (`l2`), and the state becomes decay
-· s + (1 − decay) · z_chosen, or decay · s without a click. No click, if offered, has the value 0;
-the intercept sets its mean probability to the share asked for.
-
-With an `order` displays are ordered, at random or most popular first, and the odds of a candidate
-at place p are multiplied by p^−examination. Utilities do not know places.
+· s + (1 − decay) · z_chosen, or decay · s without a click. No click, if offered, has the value 0.
+In ordered displays the odds of a candidate at place p are multiplied by p^−examination.
 
 All follows from the seed through numpy's PCG64 streams."""
 

@@ -129,10 +129,8 @@ class FileTable:
 
 
 def open_table(path: Path, delimiter: str | None = None) -> FileTable:
-    """Open a file, or a folder of parquet shards. Raises LogFormatError if it is missing, unknown
-    or damaged, ConfigError if it can have no such name.
-
-    `delimiter` divides the columns of text; None: what its first line says."""
+    """Open a file, or a folder of parquet shards; `delimiter` divides the columns of text, None: as
+    its first line says. Raises LogFormatError, and ConfigError if it can have no such name."""
     require_path("a table", path)
     if not path.exists():
         near = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
@@ -218,7 +216,7 @@ class _Stream:
 
 def frame_of(source: object) -> pl.DataFrame:
     """The rows of a frame in memory, with named levels of pandas' index. Raises LogFormatError for
-    no frame, two columns of one name, and a type that a log may not hold."""
+    no frame and for columns that a log may not hold."""
     kind = type_name(source)
     try:
         if isinstance(source, pl.LazyFrame):
