@@ -100,7 +100,15 @@ class ActionTable:
             ),
         }
         if "time" in columns:
-            rows["time"] = _times(frame[columns["time"]])
+            column = frame[columns["time"]]
+            if (times := order_of(column)) is None:
+                raise LogFormatError(
+                    f"column '{column.name}' holds {column.dtype}, the times of actions are "
+                    "numbers or times: correct the column, or leave it out, and all actions come "
+                    "before the first event"
+                )
+            require_filled(times, "time", column.name)
+            rows["time"] = times
         return cls(path, owner == "user", pl.DataFrame([v.alias(k) for k, v in rows.items()]))
 
     def require_some(self, left_out: int, session: str) -> None:
@@ -230,18 +238,6 @@ def _one_by_one(frame: pl.DataFrame, lists: Sequence[str]) -> pl.DataFrame:
             f"{row_number(row)} has lists of {each}, one length is required: correct the row"
         )
     return frame.filter(lengths[0] > 0).explode(*lists)
-
-
-def _times(column: pl.Series) -> pl.Series:
-    times = order_of(column)
-    if times is None:
-        raise LogFormatError(
-            f"column '{column.name}' holds {column.dtype}, the times of actions are numbers or "
-            "times: correct the column, or leave it out, and all actions come before the first "
-            "event"
-        )
-    require_filled(times, "time", column.name)
-    return times
 
 
 def _comparable(order: pl.Series, time: pl.Series, path: Path, has_times: bool) -> list[pl.Series]:

@@ -40,16 +40,15 @@ class Fact:
     action: str
 
 
-def _fact(name: str, n_true: int, n: int, action: str) -> Fact:
+def _fact(name: str, n_true: int, n: int, action: str, leaks: bool | None = None) -> Fact:
+    """leaks: whether the action is flagged, or said at all."""
+    if leaks is not None:
+        action = f"FLAG: {action}" if leaks else "-"
     return Fact(name, 100 * n_true / n if n else None, n, action)
 
 
 def _share(name: str, holds: BoolArray, action: str) -> Fact:
     return _fact(name, int(holds.sum()), len(holds), action)
-
-
-def _flagged(name: str, n_true: int, n: int, found: bool, action: str) -> Fact:
-    return _fact(name, n_true, n, f"FLAG: {action}" if found else "-")
 
 
 def facts_of_reading(clicks: ClickFacts, actions: Actions | None) -> Iterator[Fact]:
@@ -144,20 +143,18 @@ def facts_of_leaks(log: SessionLog) -> Iterator[Fact]:
     users = np.unique(log.users[of_test])
     n_both = int(np.isin(users, log.users[of_train]).sum())
     known = "test figures are of users whom a model knows: split by user"
-    yield _flagged(
-        "test users who have training sessions too", n_both, len(users), n_both > 0, known
-    )
+    yield _fact("test users who have training sessions too", n_both, len(users), known, n_both > 0)
     hashes = _hash_contents(log)
     train, test = hashes[of_train], hashes[of_test]
     copies = int(np.isin(test, train).sum())
     times = np.unique(train, return_counts=True)[1]
     by_chance = times[times > 1].sum() / max(len(train), 1) * len(test)
-    yield _flagged(
+    yield _fact(
         "test sessions that equal a training session",
         copies,
         len(test),
-        copies > by_chance + 3 * math.sqrt(by_chance) + 1,
         "more than equal one another in training: copies under other ids are no test",
+        copies > by_chance + 3 * math.sqrt(by_chance) + 1,
     )
     counted = (log.choices >= 0) & (np.diff(log.display_offsets) > 1)
     item = log.items[log.display_offsets[:-1][counted] + log.choices[counted]]
@@ -192,10 +189,10 @@ def _fixed(name: str, counts: pl.DataFrame) -> Fact:
     n, most = int(several["n"].sum()), int(several["most"].sum())
     usual = counts.group_by("item").agg(pl.col("len").sum())["len"].max()
     share = (usual if isinstance(usual, int) else 0) / max(int(by_value["n"].sum()), 1)
-    return _flagged(
+    return _fact(
         f"choices of the item that is usual under their {name}",
         most,
         n,
-        n >= FEWEST and most >= FIXED * n and share < FIXED,
         f"{name} tells the choice: if it is not known before the choice, leave it out",
+        n >= FEWEST and most >= FIXED * n and share < FIXED,
     )

@@ -58,11 +58,6 @@ NAMELESS_FILES = (
 )
 
 
-def find_nameless(first_row: str) -> NamelessFile | None:
-    """Return the kind of file whose first row this is, if any."""
-    return next((kind for kind in NAMELESS_FILES if kind.first_row.match(first_row)), None)
-
-
 MakesDisplays = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
@@ -148,31 +147,24 @@ def raw_rows(
     if isinstance(source, str | os.PathLike) and is_saved_log(source):
         return None
     with naming(source):
-        opened = _open(source, options)
-        schema = dataclasses.replace(
-            opened.schema, candidate_fields=(), context_fields=(), past=None
-        )
-        frame = opened.table.read(schema.columns())
-        rows = candidate_rows(frame, schema, opened.options, untyped=opened.table.untyped)
-    return dataclasses.replace(rows, not_read=opened.not_read)
+        table, schema, options = _open(source, options)
+        roles = dataclasses.replace(schema, candidate_fields=(), context_fields=(), past=None)
+        frame = table.read(roles.columns())
+        rows = candidate_rows(frame, roles, options, untyped=table.untyped)
+    return dataclasses.replace(rows, not_read=_not_read(table, schema))
 
 
-@dataclass(frozen=True)
-class _OpenedLog:
-    table: FileTable
-    schema: LogSchema
-    options: ReadOptions
-    """what was given, and what its layout adds"""
-
-    @property
-    def not_read(self) -> tuple[str, ...]:
-        """Columns that play no role and are no fields. A public log says that itself."""
-        columns = self.table.stored or tuple(self.table.dtypes)
-        read = {*self.schema.columns()} - {self.schema.time_beside}
-        return tuple(one for one in columns if one not in read and find_layout(columns) is None)
+def _not_read(table: FileTable, schema: LogSchema) -> tuple[str, ...]:
+    """Columns that play no role and are no fields. A public log says that itself."""
+    columns = table.stored or tuple(table.dtypes)
+    read = {*schema.columns()} - {schema.time_beside}
+    return tuple(one for one in columns if one not in read and find_layout(columns) is None)
 
 
-def _open(source: LogSource | FileTable, options: ReadOptions) -> _OpenedLog:
+def _open(
+    source: LogSource | FileTable, options: ReadOptions
+) -> tuple[FileTable, LogSchema, ReadOptions]:
+    """Open a log, of which only headers are read; a public log's options come last."""
     if isinstance(source, str | os.PathLike):
         table, layout = open_known(Path(source), options.delimiter)
     else:
@@ -190,7 +182,7 @@ def _open(source: LogSource | FileTable, options: ReadOptions) -> _OpenedLog:
         named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named}") from None
     fields = (*schema.candidate_fields, *schema.context_fields)
-    return _OpenedLog(table.with_points(fields, options.decimal), schema, options)
+    return table.with_points(fields, options.decimal), schema, options
 
 
 def _without_choices(table: FileTable, options: ReadOptions) -> tuple[FileTable, ReadOptions]:
@@ -205,15 +197,16 @@ def _without_choices(table: FileTable, options: ReadOptions) -> tuple[FileTable,
 
 def _read(source: LogSource | FileTable, options: ReadOptions) -> tuple[SessionLog, Rows]:
     with naming(source):
-        opened = _open(source, options)
-        frame = opened.table.read(opened.schema.columns())
+        table, schema, options = _open(source, options)
+        frame = table.read(schema.columns())
         try:
-            log, rows = _pack(frame, opened)
+            rows = candidate_rows(frame, schema, options, untyped=table.untyped)
+            log = _pack(rows, schema, options)
         except LogFormatError as error:
-            raise opened.table.with_line(error) from None
+            raise table.with_line(error) from None
     if isinstance(source, str | os.PathLike):
         log = dataclasses.replace(log, name=stem_of(Path(source)))
-    return _finished(log, opened.options), rows
+    return _finished(log, options), dataclasses.replace(rows, not_read=_not_read(table, schema))
 
 
 def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
@@ -235,12 +228,8 @@ def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
     return dataclasses.replace(log, name=options.name or log.name, grid=options.grid or log.grid)
 
 
-def _pack(frame: pl.DataFrame, opened: _OpenedLog) -> tuple[SessionLog, Rows]:
-    schema, options = opened.schema, opened.options
-    rows = candidate_rows(frame, schema, options, untyped=opened.table.untyped)
-    actions = None
-    if options.actions is not None:
-        actions = ActionTable.read(options.actions, schema)
+def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
+    actions = ActionTable.read(options.actions, schema) if options.actions is not None else None
     log, first_order = pack_rows(rows, options, actions=actions)
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))
@@ -262,7 +251,7 @@ def _pack(frame: pl.DataFrame, opened: _OpenedLog) -> tuple[SessionLog, Rows]:
         log = resplit_by(log, options.split, options.split_seed)
     elif schema.split is None:
         log = resplit(log, options.split_seed)
-    return log, dataclasses.replace(rows, not_read=opened.not_read)
+    return log
 
 
 def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:

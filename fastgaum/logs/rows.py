@@ -65,7 +65,7 @@ def candidate_rows(
                 raise two_of_session(
                     role, lines["session"][row], values[int(first[row])], values[row]
                 )
-    context = _context(table, schema, untyped)
+    context = {name: context_column(table[name], untyped) for name in schema.context_fields}
     for name, column in context.items():
         row = first_true(column.ne_missing(column.gather(first)))
         if row is not None:
@@ -162,10 +162,6 @@ def _click_order(table: pl.DataFrame, schema: LogSchema) -> pl.Series | None:
 def _require_items(item: CodedIds, column: str, where: Where = row_number) -> None:
     if (item.codes == NO_CODE).any():
         require_filled(pl.Series(item.codes).replace(NO_CODE, None), "item", column, where)
-
-
-def _context(table: pl.DataFrame, schema: LogSchema, untyped: bool) -> dict[str, pl.Series]:
-    return {name: context_column(table[name], untyped) for name in schema.context_fields}
 
 
 def _event_columns(
@@ -339,7 +335,7 @@ def _nested_rows(
         click_of_row >= 0,
         fields,
         untyped,
-        context=_context(table, schema, untyped),
+        context={name: context_column(table[name], untyped) for name in schema.context_fields},
         has_times=has_times,
         # an event of a plain column has one click
         click_order=(

@@ -182,7 +182,9 @@ def _named_roles(
 ) -> dict[str, str]:
     """Roles by name, without columns that were named for another role."""
     free = [column for column in dtypes if column not in explicit.values()]
-    nested = "items" in explicit or ("item" not in explicit and _looks_nested(dtypes, free))
+    nested = "items" in explicit
+    if not nested and "item" not in explicit and (items := find_role("items", free)) is not None:
+        nested = is_list(dtypes[items]) or find_role("item", free) is None
     roles: dict[str, str] = {}
     for role in ROLE_NAMES:
         other_layout = ("item", "views") if nested else ("items", "chosen_index")
@@ -199,11 +201,6 @@ def _named_roles(
     if "event" not in named and "event_label" in roles:
         roles["event"] = roles.pop("event_label")
     return roles
-
-
-def _looks_nested(dtypes: Mapping[str, pl.DataType], free: list[str]) -> bool:
-    items = find_role("items", free)
-    return items is not None and (is_list(dtypes[items]) or find_role("item", free) is None)
 
 
 def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) -> None:

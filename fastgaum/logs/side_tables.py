@@ -26,7 +26,7 @@ from fastgaum.logs.columns import (
 from fastgaum.logs.fold import LONG_COLUMNS
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role, is_list, require_column
-from fastgaum.logs.tables import FileTable, naming_table, open_table
+from fastgaum.logs.tables import naming_table, open_table
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 
@@ -89,40 +89,36 @@ def attach_item_table(
     log's others. Raises LogFormatError for a table without an item column, with two rows of an item
     or none of the log's items, and for its values."""
     with naming_table("item table", path):
-        return _with_items(log, *_read_table(Path(path), "item"), vectors)
-
-
-def _with_items(
-    log: SessionLog, ids: pl.Series, table: pl.DataFrame, untyped: bool, vectors: Sequence[str]
-) -> SessionLog:
-    row_of_item = Vocabulary(ids).codes(log.item_ids)
-    if (row_of_item == NO_CODE).all():
-        raise LogFormatError(
-            f"none of the log's {log.n_items} items is in the table (it has {show(ids[0])} "
-            f"…, the log {show(log.item_ids[0])} …): use the same item ids in both"
-        )
-    for name in vectors:
-        require_column(name, table.columns, "item vectors")
-    _check_new(table.columns, log)
-    rows = pl.Series(row_of_item).replace(NO_CODE, None)
-    columns = dict(log.columns)
-    for column in table.iter_columns():
-        name = column.name
-        if name in vectors:
-            columns[name] = Column("item", item_vectors_of(column, ids, row_of_item))
-            continue
-        if is_list(column.dtype):
+        ids, table, untyped = _read_table(Path(path), "item")
+        row_of_item = Vocabulary(ids).codes(log.item_ids)
+        if (row_of_item == NO_CODE).all():
             raise LogFormatError(
-                f"column '{name}' holds lists, a static field has one value per item: if it holds "
-                f"vectors, name it (--item-vectors {name}, item_vectors=['{name}']), else drop it"
+                f"none of the log's {log.n_items} items is in the table (it has {show(ids[0])} "
+                f"…, the log {show(log.item_ids[0])} …): use the same item ids in both"
             )
-        columns[name] = encode_column(
-            column.gather(rows),
-            "item",
-            untyped=untyped,
-            where=lambda item: f"item {show(log.item_ids[item])}",
-            fill_mean=True,
-        )
+        for name in vectors:
+            require_column(name, table.columns, "item vectors")
+        _check_new(table.columns, log)
+        rows = pl.Series(row_of_item).replace(NO_CODE, None)
+        columns = dict(log.columns)
+        for column in table.iter_columns():
+            name = column.name
+            if name in vectors:
+                columns[name] = Column("item", item_vectors_of(column, ids, row_of_item))
+                continue
+            if is_list(column.dtype):
+                raise LogFormatError(
+                    f"column '{name}' holds lists, a static field has one value per item: if it "
+                    f"holds vectors, name it (--item-vectors {name}, item_vectors=['{name}']), "
+                    "else drop it"
+                )
+            columns[name] = encode_column(
+                column.gather(rows),
+                "item",
+                untyped=untyped,
+                where=lambda item: f"item {show(log.item_ids[item])}",
+                fill_mean=True,
+            )
     return replace(log, columns=columns)
 
 
@@ -228,41 +224,38 @@ def attach_user_table(
     return replace(log, columns={**log.columns, **columns})
 
 
-def check_saved_users(path: str | os.PathLike[str], saved: Mapping[str, Column]) -> None:
+def check_saved_users(path: str | os.PathLike[str], fields: Mapping[str, Column]) -> None:
     """Raise LogFormatError unless a table of users has the columns and all values of a saved log's
     users, which has no names to join by."""
     with naming_table("user table", path):
-        _check_saved(open_table(Path(path)), saved)
-
-
-def _check_saved(table: FileTable, fields: Mapping[str, Column]) -> None:
-    again = "read the original with it, or convert that again with it"
-    if not fields.keys() & table.dtypes.keys():
-        raise LogFormatError(
-            "a saved log keeps no names of users, so that a table cannot be joined: " + again
-        )
-    for name in fields:
-        require_column(name, table.dtypes, "a field of users of the saved log")
-    others = [name for name in table.dtypes if name not in fields]
-    if len(others) > 1:
-        raise LogFormatError(
-            f"one of the columns {', '.join(others)} names the users, and the log was saved without"
-            f" the others: {again}"
-        )
-    frame = table.read(list(fields))
-    for name, saved in fields.items():
-        column = context_column(frame[name], table.untyped)
-        if (column.dtype == pl.String) != (saved.texts is not None):
-            held: object = "numbers" if saved.texts is None else "categories"
-        elif saved.texts is not None:
-            other = first_true(Vocabulary.of(column).codes(saved.texts) == NO_CODE)
-            held = None if other is None else saved.texts[other]
-        else:
-            # where the table has gaps, the log has its mean
-            new = saved.values[~np.isin(saved.values, column.to_numpy().astype(np.float32))]
-            held = None if column.null_count() or not len(new) else new[0]
-        if held is not None:
+        table = open_table(Path(path))
+        again = "read the original with it, or convert that again with it"
+        if not fields.keys() & table.dtypes.keys():
             raise LogFormatError(
-                f"the saved log has {held} in the field '{name}' of users, the table does "
-                f"not: it is another table than the log was saved with; {again}"
+                "a saved log keeps no names of users, so that a table cannot be joined: " + again
             )
+        for name in fields:
+            require_column(name, table.dtypes, "a field of users of the saved log")
+        others = [name for name in table.dtypes if name not in fields]
+        if len(others) > 1:
+            raise LogFormatError(
+                f"one of the columns {', '.join(others)} names the users, and the log was saved "
+                f"without the others: {again}"
+            )
+        frame = table.read(list(fields))
+        for name, saved in fields.items():
+            column = context_column(frame[name], table.untyped)
+            if (column.dtype == pl.String) != (saved.texts is not None):
+                held: object = "numbers" if saved.texts is None else "categories"
+            elif saved.texts is not None:
+                other = first_true(Vocabulary.of(column).codes(saved.texts) == NO_CODE)
+                held = None if other is None else saved.texts[other]
+            else:
+                # where the table has gaps, the log has its mean
+                new = saved.values[~np.isin(saved.values, column.to_numpy().astype(np.float32))]
+                held = None if column.null_count() or not len(new) else new[0]
+            if held is not None:
+                raise LogFormatError(
+                    f"the saved log has {held} in the field '{name}' of users, the table does "
+                    f"not: it is another table than the log was saved with; {again}"
+                )

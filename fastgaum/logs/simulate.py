@@ -5,7 +5,6 @@ A session is a user's whole history, in time order. Audit such a log first."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -102,45 +101,39 @@ def _read_choices(choices: LogSource) -> pl.DataFrame:
             table = open_known(Path(choices))[0]
         else:
             table = FileTable.of(frame_of(choices))
-        columns = _find_columns(table.dtypes)
+        if (chosen := find_role("chosen", table.dtypes)) is not None:
+            raise LogFormatError(
+                f"the choices have a column '{chosen}', and so display sets of their own: read the "
+                "log as it is"
+            )
+        columns = []
+        for role in ("user", "item", "event"):
+            column = find_role(role, table.dtypes)
+            if column is None:
+                raise LogFormatError(
+                    f"no {role} column in choices, which are rows of a user, a time and an item "
+                    f"(accepted: {', '.join(ROLE_NAMES[role])}); the columns are "
+                    f"{', '.join(table.dtypes)}: rename it, or give a file of MovieLens or "
+                    "LastFM-1K"
+                )
+            columns.append(column)
         rows = table.read(list(dict.fromkeys(columns)))
         rows = rows.filter(~pl.all_horizontal(pl.all().is_null()))
-        return _typed(*(rows[name] for name in columns))
-
-
-def _find_columns(known: Iterable[str]) -> list[str]:
-    if (chosen := find_role("chosen", known)) is not None:
-        raise LogFormatError(
-            f"the choices have a column '{chosen}', and so display sets of their own: read the log "
-            "as it is"
-        )
-    columns = []
-    for role in ("user", "event", "item"):
-        column = find_role(role, known)
-        if column is None:
+        if rows.height == 0:
+            raise LogFormatError("the choices are empty (no rows): at least one is required")
+        user, item = filled_ids(rows[columns[0]], "user"), filled_ids(rows[columns[1]], "item")
+        times = rows[columns[2]]
+        time = order_of(times)
+        if time is None or time.dtype in (pl.Time, pl.Duration):
             raise LogFormatError(
-                f"no {role} column in choices, which are rows of a user, a time and an item "
-                f"(accepted: {', '.join(ROLE_NAMES[role])}); the columns are {', '.join(known)}: "
-                "rename it, or give a file of MovieLens or LastFM-1K"
+                f"column '{times.name}' holds no times: numbers, or times with a date, are required"
             )
-        columns.append(column)
-    return columns
-
-
-def _typed(users: pl.Series, times: pl.Series, items: pl.Series) -> pl.DataFrame:
-    if len(users) == 0:
-        raise LogFormatError("the choices are empty (no rows): at least one is required")
-    user, item, time = filled_ids(users, "user"), filled_ids(items, "item"), order_of(times)
-    if time is None or time.dtype in (pl.Time, pl.Duration):
-        raise LogFormatError(
-            f"column '{times.name}' holds no times: numbers, or times with a date, are required"
-        )
-    require_filled(time, "time", times.name)
-    if user.n_unique() < 2:
-        raise LogFormatError(
-            "the choices are of 1 user, at least two are required: display sets are made of what "
-            "others chose"
-        )
-    if time.dtype.is_temporal():
-        time = time.dt.epoch("s")
-    return pl.DataFrame({"user": user, "time": time.cast(pl.Int64), "item": item})
+        require_filled(time, "time", times.name)
+        if user.n_unique() < 2:
+            raise LogFormatError(
+                "the choices are of 1 user, at least two are required: display sets are made of "
+                "what others chose"
+            )
+        if time.dtype.is_temporal():
+            time = time.dt.epoch("s")
+        return pl.DataFrame({"user": user, "time": time.cast(pl.Int64), "item": item})

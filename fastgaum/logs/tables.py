@@ -19,11 +19,11 @@ import polars as pl
 from fastgaum.errors import DatasetError, LogFormatError, did_you_mean, require_path, type_name
 from fastgaum.logs.number_text import MAYBE_THOUSANDS, pointed
 from fastgaum.logs.public_formats import (
+    NAMELESS_FILES,
     PUBLIC_LOGS,
     NamelessFile,
     PublicLog,
     find_layout,
-    find_nameless,
 )
 from fastgaum.row_files import (
     ARROW,
@@ -139,9 +139,9 @@ def open_table(path: Path, delimiter: str | None = None) -> FileTable:
         )
     if path.is_dir():
         return _open_folder(path)
-    kind, size, is_text = file_kind(path), path.stat().st_size, _is_text(path)
-    first = _first_line(path) if is_text and size else ""
-    nameless = find_nameless(first)
+    kind, size = file_kind(path), path.stat().st_size
+    first = _first_line(path) if _is_text(path) and size else ""
+    nameless = next((one for one in NAMELESS_FILES if one.first_row.match(first)), None)
     if nameless is None and kind not in EXTENSIONS:
         raise LogFormatError(
             f"'{path.name}' has the extension '{kind}', one of {', '.join(EXTENSIONS)} is required"
@@ -153,19 +153,16 @@ def open_table(path: Path, delimiter: str | None = None) -> FileTable:
     if nameless is not None:
         delimiter = nameless.separator
     if _is_plain(path) and is_utf16(path):
-        return _table_of(path, _utf16_rows(path, delimiter))
-    if _is_plain(path):
-        divides = delimiter or separator_of(kind, first)
-        check_lines(path, divides)
-        separator = divides if nameless is None else None
-    try:
-        lazy = lazy_rows(path, delimiter) if nameless is None else _nameless_rows(path, nameless)
-    except READ_ERRORS as error:
-        raise damaged(path, error) from None
-    return _table_of(path, lazy, separator)
-
-
-def _table_of(path: Path, rows: pl.LazyFrame, separator: str | None = None) -> FileTable:
+        rows = _utf16_rows(path, delimiter)
+    else:
+        if _is_plain(path):
+            divides = delimiter or separator_of(kind, first)
+            check_lines(path, divides)
+            separator = divides if nameless is None else None
+        try:
+            rows = _nameless_rows(path, nameless) if nameless else lazy_rows(path, delimiter)
+        except READ_ERRORS as error:
+            raise damaged(path, error) from None
     return FileTable(((path, rows),), _dtypes(path, rows), _is_text(path), (), separator)
 
 

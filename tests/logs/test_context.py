@@ -39,10 +39,8 @@ def test_a_value_per_event_of_its_kind() -> None:
     assert log.columns["page"].values.tolist() == [0, 1, 0]
     assert log.columns["page"].categories.to_list() == ["7", "9"]
     assert log.columns["hour"].values.tolist() == [0.5, 3.0, 1.0]
-    assert {values.dtype.name for values in values_of(log, "event").values()} == {
-        "int32",
-        "float32",
-    }
+    kinds = {values.dtype.name for values in values_of(log, "event").values()}
+    assert kinds == {"int32", "float32"}
     assert log.columns_of("candidate") == {}
 
 

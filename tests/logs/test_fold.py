@@ -151,13 +151,7 @@ def test_slice_refuses_what_is_no_row(rows) -> None:
 
 
 def folded(rows, **options):
-    columns = {
-        "session": pl.String,
-        "event": pl.Int64,
-        "item": pl.String,
-        "chosen": pl.Int64,
-        "x": pl.Float64,
-    }
+    columns = ["session", "event", "item", "chosen", "x"]
     frame = pl.DataFrame([("s", 0, *row) for row in rows], schema=columns, orient="row")
     return read_frame(frame, candidate_fields=["x"], **options)
 
@@ -167,16 +161,10 @@ def folded(rows, **options):
     [
         ([("a", 0, 1.0), ("a", 0, 2.0), ("b", 0, 3.0)], [2, 1], -1),
         ([("a", 0, 1.0), ("b", 0, 3.0), ("a", 1, 2.0)], [1, 1], 0),
-        (
-            [("b", 0, 3.0), ("a", 1, 1.0)],
-            [1, 1],
-            0,
-        ),  # bought without a view row: the floor hides it
-        (
-            [("a", 1, 1.0), ("a", 1, 1.0), ("b", 0, 3.0)],
-            [1, 1],
-            0,
-        ),  # one item chosen twice is one choice
+        # bought without a view row: the floor hides it
+        ([("b", 0, 3.0), ("a", 1, 1.0)], [1, 1], 0),
+        # one item chosen twice is one choice
+        ([("a", 1, 1.0), ("a", 1, 1.0), ("b", 0, 3.0)], [1, 1], 0),
     ],
 )
 def test_rows_of_one_item_fold_into_one_candidate(rows, views, choice) -> None:

@@ -76,27 +76,6 @@ def test_folder_of_shards_is_read_in_name_order(tmp_path) -> None:
     assert log.name == "mine"
 
 
-@pytest.mark.parametrize(
-    ("name", "counts", "events"),
-    [
-        ("yelp.txt", (1725, 1406, 804), (841, 447, 437)),
-        ("rsc.txt", (2063, 1082, 890), (1051, 519, 493)),
-        ("tb.txt", (2042, 1369, 4042), (1035, 487, 520)),
-    ],
-)
-def test_released_logs(shared_data, name, counts, events) -> None:
-    log = read_log(shared_data(name))
-    assert (log.n_events, log.n_sessions, log.n_items) == counts
-    lengths = np.diff(log.session_offsets)
-    assert tuple(lengths[log.split == part].sum() for part in range(3)) == events
-    assert not log.has_no_click
-    assert log.views is not None
-    assert log.views.min() == 1
-    # Order is gone: a display set is sorted by item code, and codes follow the ids' text.
-    assert (np.diff(log.items)[np.diff(log.event_of_candidate()) == 0] > 0).all()
-    assert log.item_ids.is_sorted()
-
-
 NESTED = pl.DataFrame(
     {
         "session": [7, 7, 8],
@@ -109,11 +88,7 @@ NESTED = pl.DataFrame(
 
 def test_nested_by_item() -> None:
     log = read_frame(NESTED)
-    assert log.event_ids.to_list() == [
-        dt.datetime(2024, 1, 1),
-        dt.datetime(2024, 1, 2),
-        dt.datetime(2024, 1, 1),
-    ]
+    assert log.event_ids.to_list() == [dt.datetime(2024, 1, day) for day in (1, 2, 1)]
     assert log.item_ids.to_list() == ["10", "8", "9"]
     assert log.items.tolist() == [2, 0, 1, 2, 0, 1]
     assert log.choices.tolist() == [-1, 2, 0]
@@ -171,10 +146,8 @@ def test_event_order_by_number_time_or_appearance() -> None:
     assert labels(["10", "9", "100"]) == [9, 10, 100]
     assert labels([1.5, 0.5]) == [0.5, 1.5]
     assert labels(["2024-03-01 10:00:00", "2023-12-31 09:00:00"])[0].year == 2023
-    assert labels([dt.date(2024, 1, 2), dt.date(2024, 1, 1)]) == [
-        dt.date(2024, 1, 1),
-        dt.date(2024, 1, 2),
-    ]
+    days = [dt.date(2024, 1, 2), dt.date(2024, 1, 1)]
+    assert labels(days) == days[::-1]
     assert labels(["second", "tenth", "first"]) == ["second", "tenth", "first"]
 
 
@@ -234,14 +207,8 @@ def test_a_views_column_is_a_count_unless_named_as_a_field() -> None:
 
 def test_split_rules() -> None:
     n = 40
-    frame = pl.DataFrame(
-        {
-            "session": range(n),
-            "time": [n - i for i in range(n)],
-            "item": ["i"] * n,
-            "chosen": [1] * n,
-        }
-    )
+    times = [n - i for i in range(n)]
+    frame = pl.DataFrame({"session": range(n), "time": times, "item": "i", "chosen": 1})
     by_time = read_frame(frame, split="time").split
     assert by_time.tolist() == [2] * 10 + [1] * 10 + [0] * 20
     assert by_time.dtype == np.int8
@@ -259,9 +226,6 @@ def test_split_rules() -> None:
         read_frame(frame, split="file")
     with pytest.raises(ConfigError, match="did you mean 'time'"):
         read_frame(frame, split="tim")
-
-
-def test_split_by_time_needs_times() -> None:
     with pytest.raises(LogFormatError, match="'event' is text"):
         read_frame(LONG.with_columns(pl.Series("event", ["a", "a", "b", "c", "c"])), split="time")
 

@@ -73,42 +73,20 @@ def loaded(name: str, folder: Path) -> SessionLog:
 
 @pytest.fixture
 def real_folder(shared_data: SharedData) -> Path:
-    """The folder of the real logs, looked up before `nowhere` hides the environment."""
+    """The folder of the real logs, looked up before `empty_home` hides the environment."""
     return shared_data("yelp.txt").parent
-
-
-@pytest.fixture
-def nowhere(real_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return _hide(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user without any data; returns the cache folder, which is not made."""
-    return _hide(tmp_path, monkeypatch)
-
-
-def _hide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("FASTGAUM_DATA_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "fastgaum" / "data"
 
 
 def test_every_entry_is_whole() -> None:
-    assert names() == [
-        "yelp",
-        "taobao",
-        "yoochoose",
-        "search_clicks",
-        "ebnerd",
-        "wikispeedia",
-        "clara2",
-        "lpmc",
-        "lpmc-persons",
-        "tastenet",
-        "movielens-small",
-        "sample",
-    ]
+    assert names() == [*REAL, "sample"]
     for entry in map(dataset, names()):
         assert entry.title
         assert entry.origin
@@ -162,15 +140,15 @@ def test_the_sample_needs_no_data_folder(empty_home: Path) -> None:
 
 
 def test_names_are_looked_up_in_order(
-    nowhere: Path, real_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real_folder: Path, empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, named = tmp_path / "given", tmp_path / "named"
-    for folder in (given, named, nowhere):
+    for folder in (given, named, empty_home):
         folder.mkdir(parents=True)
     monkeypatch.setenv("FASTGAUM_DATA_DIR", str(named))
-    assert data_folders(given) == [given, named, nowhere]
+    assert data_folders(given) == [given, named, empty_home]
     assert find_log("yelp", given) is None
-    for folder in (nowhere, named, given):
+    for folder in (empty_home, named, given):
         shutil.copyfile(real_folder / "yelp.txt", folder / "yelp.txt")
         assert find_log("yelp", given) == folder / "yelp.txt"
     assert load("yelp", data_dir=given).n_events == 1725
@@ -199,7 +177,7 @@ def test_options_of_the_caller_come_first(shared_data: SharedData) -> None:
 
 
 def test_a_changed_file_is_refused_by_name_and_read_by_path(
-    nowhere: Path, real_folder: Path, tmp_path: Path
+    real_folder: Path, empty_home: Path, tmp_path: Path
 ) -> None:
     text = (real_folder / "yelp.txt").read_text()
     (tmp_path / "yelp.txt").write_text(text + text.splitlines()[-1] + "\n")
@@ -226,13 +204,10 @@ def test_what_is_not_there(empty_home: Path, name: str, says: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_misspelt_file_finds_its_neighbour(empty_home: Path, tmp_path: Path) -> None:
+def test_a_misspelt_file_finds_its_neighbour_and_a_data_folder_must_be_one(tmp_path: Path) -> None:
     (tmp_path / "clicks.csv").touch()
     with pytest.raises(DatasetError, match=r"did you mean 'clicks\.csv'"):
         resolve(tmp_path / "click.csv")
-
-
-def test_data_folder_must_be_one(tmp_path: Path) -> None:
     for look in (find_log, resolve, load):
         with pytest.raises(DatasetError, match="is not a folder"):
             look("yelp", data_dir=tmp_path / "absent")

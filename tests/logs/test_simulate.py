@@ -154,9 +154,6 @@ def test_impossible_choices(
     with pytest.raises(error) as found:
         make_displays(frame, **options)
     assert says in str(found.value)
-
-
-def test_choices_that_lack_something(choices: pl.DataFrame) -> None:
     with pytest.raises(LogFormatError, match="empty"):
         make_displays(choices[:0])
     for column, role in (("user", "user"), ("time", "event"), ("item", "item")):
@@ -176,10 +173,8 @@ def test_the_registered_log_of_ratings(shared_data: SharedData, tmp_path: Path) 
     assert not {"first position", "last position", "most rows", "fewest rows"} & set(traps)
     assert f"| 93.0 | {traps['smallest item id']:.1f} |" in card("movielens-small")
     movies = real / "ml-latest-small" / "movies.csv"
-    assert sorted(load("movielens-small", data_dir=real, item_table=movies).columns_of("item")) == [
-        "genres",
-        "title",
-    ]
+    log = load("movielens-small", data_dir=real, item_table=movies)
+    assert sorted(log.columns_of("item")) == ["genres", "title"]
     for option in ({"ordered": True}, {"columns": {"item": "movieId"}}):
         with pytest.raises(ConfigError, match="has no recorded display sets"):
             load("movielens-small", data_dir=real, **option)

@@ -134,15 +134,8 @@ def test_by_time_ties_do_not_follow_the_order_of_the_log() -> None:
 
 
 def test_two_splits_of_one_session() -> None:
-    frame = pl.DataFrame(
-        {
-            "session": ["u", "u"],
-            "event": [0, 1],
-            "item": ["a", "a"],
-            "chosen": [1, 1],
-            "split": [0, 2],
-        }
-    )
+    columns = {"session": "u", "event": [0, 1], "item": "a", "chosen": 1, "split": [0, 2]}
+    frame = pl.DataFrame(columns)
     with pytest.raises(LogFormatError, match="session 'u' has the splits 0 and 2, one is required"):
         read_frame(frame)
     assert len(read_frame(frame.drop("split")).split) == 1

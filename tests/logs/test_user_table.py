@@ -87,11 +87,8 @@ def test_the_form_of_the_table_says_nothing(table: Path, tmp_path: Path) -> None
 def test_sessions_are_the_users_of_a_log_without(tmp_path: Path, key: str) -> None:
     pl.DataFrame({key: ["c", "a", "b"], "land": ["x", "y", "z"]}).write_csv(tmp_path / "users.csv")
     log = read_frame(LOG.drop("user"), user_table=tmp_path / "users.csv")
-    assert log.columns["land"].categories.gather(log.columns["land"].values).to_list() == [
-        "y",
-        "z",
-        "x",
-    ]
+    land = log.columns["land"]
+    assert land.categories.gather(land.values).to_list() == ["y", "z", "x"]
 
 
 def test_the_log_is_the_same_saved_and_from_the_long_layout(table: Path, tmp_path: Path) -> None:
