@@ -43,10 +43,8 @@ def sample_frame() -> pl.DataFrame:
 
 def made_trained(log: Path, run: Path) -> Path:
     """A run on a log of these rows."""
-    assert (
-        main(["train", str(log), "-o", str(run), "--candidate-field", "price", "--quiet", *QUICK])
-        == 0
-    )
+    argv = ["train", str(log), "-o", str(run), "--candidate-field", "price", "--quiet", *QUICK]
+    assert main(argv) == 0
     return run
 
 

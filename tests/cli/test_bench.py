@@ -22,9 +22,8 @@ def test_list_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_cannot_be_run_is_refused(fails: Fails) -> None:
     assert "no group of races 'env-4095'; did you mean 'env-4096'?" in fails(["bench", "env-4095"])
-    assert "threads must be at least 1 and at most 1024, got 0" in fails(
-        ["bench", "env-4096", "--threads", "0"]
-    )
+    said = fails(["bench", "env-4096", "--threads", "0"])
+    assert "threads must be at least 1 and at most 1024, got 0" in said
 
 
 def test_one_group_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

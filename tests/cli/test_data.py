@@ -41,9 +41,8 @@ def test_list_names_every_set_and_says_what_is_at_hand(
     yelp_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "list", "--data-dir", str(yelp_file.parent)]) == 0
-    at_hand = {
-        line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.split()
-    }
+    lines = filter(None, map(str.strip, capsys.readouterr().out.splitlines()))
+    at_hand = {line.split()[0]: line for line in lines}
     assert set(names()) <= set(at_hand)
     assert str(yelp_file.parent) in at_hand["yelp"]
     assert "bundled" in at_hand["sample"]
@@ -68,15 +67,10 @@ def test_get_adopts_a_right_copy(tmp_path: Path, yelp_file: Path) -> None:
 def test_traps_in_a_log_are_no_failure(
     frame: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    by_event = ["session", "event"]
-    frame.sort("chosen", maintain_order=True).sort(by_event, maintain_order=True).write_csv(
-        tmp_path / "log.csv"
-    )
+    log = tmp_path / "log.csv"
+    frame.sort("session", "event", "chosen", maintain_order=True).write_csv(log)
     capsys.readouterr()
-    assert (
-        main(["data", "audit", str(tmp_path / "log.csv"), "--json", str(tmp_path / "audit.json")])
-        == 0
-    )
+    assert main(["data", "audit", str(log), "--json", str(tmp_path / "audit.json")]) == 0
     out = capsys.readouterr().out
     assert "last position" in out
     assert re.search(r"floors, prec@1 on all test events: .*\brandom \d", out)
@@ -84,7 +78,7 @@ def test_traps_in_a_log_are_no_failure(
     flagged = [finding["rule"] for finding in report["findings"] if finding["flagged"]]
     assert any("last" in rule for rule in flagged)
     assert report["has_rows"]
-    floors = floor_table(load(tmp_path / "log.csv"))
+    floors = floor_table(load(log))
     assert {name: by_k["1"] for name, by_k in report["floors"].items()} == {
         name.replace(" ", "_"): pytest.approx(by_k[1]) for name, by_k in floors.items()
     }
@@ -92,18 +86,11 @@ def test_traps_in_a_log_are_no_failure(
 
 @pytest.mark.parametrize("out", ["log.parquet", "log.csv", "packed"])
 def test_convert_and_back(log_file: Path, tmp_path: Path, out: str) -> None:
-    assert (
-        main(
-            (
-                f"data convert {log_file} --candidate-field price --context-field query -o "
-                f"{tmp_path / out}"
-            ).split()
-        )
-        == 0
-    )
-    fields = {"candidate_fields": ["price"], "context_fields": ["query"]}
-    log = read_log(log_file, **fields)
-    back = load_log(tmp_path / out) if out == "packed" else read_log(tmp_path / out, **fields)
+    fields = "--candidate-field price --context-field query"
+    assert main(f"data convert {log_file} {fields} -o {tmp_path / out}".split()) == 0
+    given = {"candidate_fields": ["price"], "context_fields": ["query"]}
+    log = read_log(log_file, **given)
+    back = load_log(tmp_path / out) if out == "packed" else read_log(tmp_path / out, **given)
     assert back.columns_of("event").keys() == {"query"}
     assert back.fingerprint == log.fingerprint
 

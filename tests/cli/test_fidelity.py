@@ -17,12 +17,8 @@ def test_report(
     files = {"json": tmp_path / "f.json", "markdown": tmp_path / "f.md", "plot": tmp_path / "f.svg"}
     options = [text for name, path in files.items() for text in (f"--{name}", str(path))]
     capsys.readouterr()
-    assert (
-        main(
-            [*f"fidelity {trained} {log_file} --split validation --episodes 200".split(), *options]
-        )
-        == 0
-    )
+    command = f"fidelity {trained} {log_file} --split validation --episodes 200".split()
+    assert main([*command, *options]) == 0
     out = capsys.readouterr().out
     report = json.loads(files["json"].read_text())
     assert report["replicas"] == 200 // report["sessions"]

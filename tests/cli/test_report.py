@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
+from tests.cli.good_files import QUICK
 
 pytest.importorskip("matplotlib", reason="charts: install fastgaum[plots]")
 
@@ -53,10 +54,9 @@ def test_runs_of_two_logs_and_of_one_log_read_in_two_ways(
     other, page = tmp_path / "other.parquet", tmp_path / "page.html"
     dropped = frame.filter(pl.col("split") == "validation")["session"][0]
     frame.filter(pl.col("session") != dropped).write_parquet(other)
-    quick = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "batch_sessions=256"]
     b, c = str(tmp_path / "b"), str(tmp_path / "c")
     for log, run, how in ((other, b, []), (log_file, c, ["--ordered"])):
-        assert main(["train", str(log), "-o", run, *quick, *how]) == 0
+        assert main(["train", str(log), "-o", run, *QUICK, *how]) == 0
     report = ["report", "-o", str(page), "--overwrite", str(trained)]
     assert main([*report, b]) == 0
     assert page.read_text().count("by split</b>") == 2

@@ -39,17 +39,10 @@ def test_train_then_adapt(
     capsys.readouterr()
     assert main([*adapt, "--json", str(file)]) == 0
     facts = json.loads(file.read_text())
-    assert [facts[name] for name in ("reward", "horizon", "leaving", "notes")] == [
-        *("contrast", 3, 0.1),
-        [],
-    ]
-    rows = facts["rows"]
-    assert [(row["policy"], row["users"]) for row in rows] == [
-        ("pre-trained", 20),
-        ("pre-trained", 40),
-        ("untrained", 20),
-        ("untrained", 40),
-    ]
+    met = {"reward": "contrast", "horizon": 3, "leaving": 0.1, "notes": []}
+    assert facts | met == facts
+    rows = [(row["policy"], row["users"]) for row in facts["rows"]]
+    assert rows == [(name, users) for name in ("pre-trained", "untrained") for users in (20, 40)]
     printed = capsys.readouterr()
     assert "contrast of 3 steps" in printed.out
     assert "trained with" not in printed.err

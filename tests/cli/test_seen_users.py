@@ -175,13 +175,8 @@ def test_users_in_both_parts_of_a_split_by_time_are_said(tmp_path, capsys) -> No
     train(tmp_path / "log.parquet", tmp_path / "run", "--split-by", "time")
     facts = score(tmp_path, "log.parquet")
     assert facts is not None
-    assert facts["seen_users"] == {
-        "log": "log",
-        "split": "test",
-        "n_users": 100,
-        "n_seen": 100,
-        "n_leaked": 0,
-    }
+    counts = {"n_users": 100, "n_seen": 100, "n_leaked": 0}
+    assert facts["seen_users"] == {"log": "log", "split": "test", **counts}
     assert "with other sessions: the log's own split has them" in capsys.readouterr().out
     reverse = LOG.reverse().with_columns(user=user)
     reverse.write_parquet(tmp_path / "reverse.parquet")
@@ -201,9 +196,8 @@ def test_a_file_that_does_not_say_who_trained_is_refused(folder, capsys) -> None
 
 def test_damaged_hashes_are_refused(folder, capsys) -> None:
     state = load_state(folder / "run" / "model.safetensors", MODEL_FORMAT, "", State)
-    state["space"]["base"]["trained"]["users"] = state["space"]["base"]["trained"]["users"][
-        ::-1
-    ].copy()
+    trained = state["space"]["base"]["trained"]
+    trained["users"] = trained["users"][::-1].copy()
     save_state(folder / "damaged", MODEL_FORMAT, state)
     assert score(folder, "log.parquet", run="damaged") is None
     assert "users that trained are not in order" in capsys.readouterr().err

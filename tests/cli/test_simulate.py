@@ -75,11 +75,8 @@ def test_a_policy_by_name_makes_the_slates(
         choices = pl.read_parquet(log).filter(pl.col("chosen") == 1)["item"].value_counts(sort=True)
         assert set(slates[0]) <= set(choices["item"].head(8).cast(pl.String))
     if policy == "greedy":
-        assert (
-            frame.group_by("session", "event")
-            .agg(pl.col("utility").is_sorted(descending=True))["utility"]
-            .all()
-        )
+        falls = pl.col("utility").is_sorted(descending=True)
+        assert frame.group_by("session", "event").agg(falls)["utility"].all()
 
 
 def test_a_trained_policy_makes_the_slates_it_was_trained_for(
@@ -91,11 +88,8 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
     """Its own size of slates, pool and horizon, as it acts when it no longer learns; another
     horizon is said."""
     run, policy, out = plain[1], tmp_path / "policy", tmp_path / "t.parquet"
-    quick = [
-        part
-        for key in ("episodes=1", "users=8", "warm_up=8", "batch=8", "evaluations=1")
-        for part in ("--set", key)
-    ]
+    keys = ("episodes=1", "users=8", "warm_up=8", "batch=8", "evaluations=1")
+    quick = [part for key in keys for part in ("--set", key)]
     pool = ["--pool", "fixed", "--pool-size", "5", "-k", "2", "--horizon", "4"]
     assert main(["rl", "train", run, "-o", str(policy), *pool, *quick]) == 0
     simulate = f"simulate {run} -o {out} --episodes 30 --policy {policy}".split()

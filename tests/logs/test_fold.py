@@ -91,7 +91,7 @@ def as_sets(log: SessionLog) -> dict:
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(SESSIONS, st.booleans(), st.integers(0, 2**32))
 def test_read_and_unpack_is_the_identity(sessions, ordered, seed) -> None:
     options = {"candidate_fields": FIELDS, "context_fields": CONTEXT}
