@@ -29,7 +29,7 @@ from fastgaum.logs.columns import (
 from fastgaum.logs.event_order import order_of
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import ROLE_NAMES, LogSchema, find_column, is_list
-from fastgaum.logs.tables import naming_table, open_table
+from fastgaum.logs.tables import naming, open_table
 from fastgaum.logs.vocabulary import Vocabulary
 
 NAMES = {
@@ -58,7 +58,7 @@ class ActionTable:
         """Read a table in any format that `read_log` takes; the log's own names of columns go
         before NAMES. Raises LogFormatError for a missing column or value, lists of one row that
         differ in length, and times that are neither numbers nor times."""
-        with naming_table("actions", path):
+        with naming(path, "actions"):
             return cls._read(Path(path), schema)
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
@@ -30,12 +29,6 @@ class ClickFacts:
     outside_displays: int = 0
     """displays with a click on an item not displayed"""
     outside_clicks: int = 0
-
-    def plus(self, other: ClickFacts) -> ClickFacts:
-        """The facts of two parts of a log that was read by the same rules."""
-        counts = [one.name for one in dataclasses.fields(self) if one.default == 0]
-        sums = {name: getattr(self, name) + getattr(other, name) for name in counts}
-        return dataclasses.replace(self, **sums)
 
 
 def without_order(event: str, column: str) -> str:

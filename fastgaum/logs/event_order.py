@@ -11,8 +11,8 @@ from typing import Literal
 import polars as pl
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.columns import refuse_rounded, show
-from fastgaum.logs.number_text import parse_numbers
+from fastgaum.logs.columns import refuse_rounded
+from fastgaum.logs.number_text import first_three, parse_numbers
 
 FEWEST_ORDERED = 0.1
 """share of numbers and times above which other values are faults"""
@@ -88,10 +88,6 @@ def _parse_times(text: pl.Series) -> pl.Series | None:
     return times if times.null_count() == text.null_count() else None
 
 
-def _first_three(text: pl.Series) -> str:
-    return ", ".join(show(value) for value in text.unique(maintain_order=True).head(3))
-
-
 def _refuse_half_read(text: pl.Series) -> None:
     filled = text.drop_nulls()
     is_number = filled.cast(pl.Float64, strict=False).is_not_null()
@@ -102,7 +98,7 @@ def _refuse_half_read(text: pl.Series) -> None:
     wrong = filled.filter(is_wrong)
     raise LogFormatError(
         f"{len(wrong)} of the {len(filled)} values of '{text.name}', which orders events, read "
-        f"neither as a number nor as a time as the others do ({_first_three(wrong)}): write all as "
+        f"neither as a number nor as a time as the others do ({first_three(wrong)}): write all as "
         "numbers, or all as times with a date, 2025-01-09 08:30:00, with an offset (+02:00) "
         "everywhere or nowhere; if they are names, begin each with a letter, and events keep the "
         "order of their rows",
@@ -125,7 +121,7 @@ def _refuse_exchangeable(text: pl.Series) -> None:
     if len(wrong):
         raise LogFormatError(
             f"{len(wrong)} of the {len(text)} dates of '{text.name}' do not say which number is "
-            f"the day and which the month ({_first_three(wrong)}): write the year first, "
+            f"the day and which the month ({first_three(wrong)}): write the year first, "
             "2025-01-09",
             is_wrong.fill_null(value=False).arg_max(),
         )

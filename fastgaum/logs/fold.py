@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from polars import selectors as cs
 
 from fastgaum.arrays import BoolArray, IntArray
 from fastgaum.errors import LogFormatError
@@ -118,7 +119,12 @@ def pack_rows(
     users, split, owners = _per_session(rows.events, session_ids, sessions)
     choices, facts = choices_of(clicks, rows.n_rows, display_offsets, options, name_event)
     facts = dataclasses.replace(
-        rows.clicks.plus(facts), clicks=options.clicks, outside=options.outside
+        facts,
+        clicks=options.clicks,
+        outside=options.outside,
+        displays=facts.displays + rows.clicks.displays,
+        outside_displays=rows.clicks.outside_displays,
+        outside_clicks=rows.clicks.outside_clicks,
     )
     order = events.select(
         "order",
@@ -206,29 +212,23 @@ def _per_session(
     frame: pl.DataFrame, session_ids: pl.Series, session_of_row: IntArray
 ) -> tuple[IntArray, npt.NDArray[np.int8], pl.Series]:
     """User code (by appearance), split and user of each session; two of either are refused."""
-    n_sessions = len(session_ids)
-    first_row = np.empty(n_sessions, dtype=np.int64)
-    # Written backwards, so that the first row of each session is the one that stays.
-    first_row[session_of_row[::-1]] = np.arange(frame.height - 1, -1, -1)
-
-    def constant(column: str) -> pl.Series:
-        values = frame[column]
-        first = values.gather(first_row)
-        row = first_true(values != first.gather(session_of_row))
+    firsts = frame.select(~cs.list()).unique("session", keep="first", maintain_order=True)
+    for role in ("user", "split"):
+        if role not in frame.columns:
+            continue
+        row = first_true(frame[role] != firsts[role].gather(session_of_row))
         if row is not None:
             session = int(session_of_row[row])
-            raise two_of_session(column, session_ids[session], first[session], values[row])
-        return first
-
-    users, owners = np.arange(n_sessions, dtype=np.int32), session_ids
+            raise two_of_session(
+                role, session_ids[session], firsts[role][session], frame[role][row]
+            )
+    users, owners = np.arange(len(session_ids), dtype=np.int32), session_ids
     if "user" in frame.columns:
-        owners = constant("user")
+        owners = firsts["user"]
         users = Vocabulary(owners.unique(maintain_order=True)).codes(owners)
-    split = (
-        constant("split").to_numpy()
-        if "split" in frame.columns
-        else np.zeros(n_sessions, dtype=np.int8)
-    )
+    split = np.zeros(len(session_ids), np.int8)
+    if "split" in frame.columns:
+        split = firsts["split"].to_numpy()
     return users, split, owners
 
 

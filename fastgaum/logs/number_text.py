@@ -71,10 +71,14 @@ def refuse_spoilt(text: pl.Series, where: Callable[[int], str], counted: FaultyN
     if not wrong.any() or numbers.sum() <= FEWEST_NUMBERS * (len(text) - text.null_count()):
         return
     values, row = text.filter(wrong), int(wrong.arg_max() or 0)
-    first = ", ".join(repr(value) for value in values.unique(maintain_order=True).head(3))
     raise LogFormatError(
         f"{where(row)} has '{text.name}' = {values[0]!r}, and most values are numbers, which would "
-        f"be read as categories because of it ({len(values)} such values: {first}): write numbers "
-        "as 1234.5 and leave no text among them, or name their decimal sign (--decimal , or "
-        "decimal=','); if they are names, begin each with a letter"
+        f"be read as categories because of it ({len(values)} such values: {first_three(values)}): "
+        "write numbers as 1234.5 and leave no text among them, or name their decimal sign "
+        "(--decimal , or decimal=','); if they are names, begin each with a letter"
     )
+
+
+def first_three(text: pl.Series) -> str:
+    """The first three values, each in quotes."""
+    return ", ".join(map(repr, text.unique(maintain_order=True).head(3)))

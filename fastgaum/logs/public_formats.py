@@ -13,7 +13,7 @@ from typing import Unpack
 import polars as pl
 
 from fastgaum.logs.columns import REFUSED
-from fastgaum.logs.options import ReadKeywords, ReadOptions
+from fastgaum.logs.options import ReadKeywords, ReadOptions, columns_of
 
 _TIME = r"\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d\d:\d\d [AP]M"
 """a time of MIND"""
@@ -99,15 +99,21 @@ PUBLIC_LOGS: list[PublicLog] = []
 
 
 def _public(
-    title: str, *files: str, known_by: str, not_read: str = "", **options: Unpack[ReadKeywords]
+    title: str,
+    *files: str,
+    known_by: str,
+    roles: str = "",
+    not_read: str = "",
+    **options: Unpack[ReadKeywords],
 ) -> Callable[[MakesDisplays], MakesDisplays]:
-    """Return what adds a log to PUBLIC_LOGS; `known_by`: its columns, in one text."""
+    """Return what adds a log to PUBLIC_LOGS; `known_by`: its columns; `roles`: role=column."""
 
     def add(displays: MakesDisplays) -> MakesDisplays:
-        columns = tuple(known_by.split())
-        PUBLIC_LOGS.append(
-            PublicLog(title, files, columns, displays, ReadOptions.of(**options), not_read)
-        )
+        if roles:
+            options["columns"] = columns_of(roles.split())
+        known = tuple(known_by.split())
+        read = ReadOptions.of(**options)
+        PUBLIC_LOGS.append(PublicLog(title, files, known, displays, read, not_read))
         return displays
 
     return add
@@ -156,14 +162,8 @@ def _times(column: str, written: str) -> pl.Expr:
     "MIND",
     "behaviors.tsv",
     known_by="impression_id user_id time history impressions",
-    columns={
-        "session": "user_id",
-        "user": "user_id",
-        "event": "time",
-        "event_label": "impression_id",
-        "items": "items",
-        "chosen": "chosen",
-    },
+    roles="session=user_id user=user_id event=time event_label=impression_id items=items "
+    "chosen=chosen",
     clicks="first",
     past="history",
     not_read="clicks beyond an impression's first (--clicks each reads them)",
@@ -190,15 +190,9 @@ _public(
     "EB-NeRD",
     "behaviors.parquet",
     known_by="user_id impression_time article_ids_inview article_ids_clicked",
-    columns={
-        # their session_id is a browser visit: a reader's impressions in time order are one
-        "session": "user_id",
-        "user": "user_id",
-        "event": "impression_time",
-        "event_label": "impression_id",
-        "items": "article_ids_inview",
-        "chosen": "article_ids_clicked",
-    },
+    # their session_id is a browser visit: a reader's impressions in time order are one
+    roles="session=user_id user=user_id event=impression_time event_label=impression_id "
+    "items=article_ids_inview chosen=article_ids_clicked",
     clicks="first",
     not_read="history.parquet (--actions), clicks beyond an impression's first (--clicks each)",
 )(_as_they_are)
@@ -209,14 +203,8 @@ _public(
     "train.csv",
     known_by="user_id session_id timestamp step action_type reference platform city device "
     "impressions prices",
-    columns={
-        "session": "session_id",
-        "user": "user_id",
-        "event": "timestamp",
-        "event_label": "step",
-        "items": "items",
-        "chosen": "reference",
-    },
+    roles="session=session_id user=user_id event=timestamp event_label=step items=items "
+    "chosen=reference",
     ordered=True,
     outside="drop",
     candidate_fields=("price",),
@@ -240,13 +228,7 @@ def trivago(rows: pl.LazyFrame) -> pl.LazyFrame:
     "KuaiRand",
     "log_standard_….csv",
     known_by="user_id video_id time_ms is_click duration_ms is_rand tab",
-    columns={
-        "session": "user_id",
-        "user": "user_id",
-        "event": "time_ms",
-        "items": "items",
-        "chosen": "chosen",
-    },
+    roles="session=user_id user=user_id event=time_ms items=items chosen=chosen",
     candidate_fields=("duration_ms",),
     context_fields=("tab",),
     not_read="likes, follows, comments, forwards, hates and times of play",
@@ -265,7 +247,7 @@ def kuairand(rows: pl.LazyFrame) -> pl.LazyFrame:
     "all.csv",
     known_by="timestamp item_id position click propensity_score user_feature_0 user_feature_1 "
     "user_feature_2 user_feature_3 user-item_affinity_0",
-    columns={"session": "session", "event": "timestamp", "items": "items", "chosen": "chosen"},
+    roles="session=session event=timestamp items=items chosen=chosen",
     candidate_fields=("affinity",),
     context_fields=("place_on_page", *(f"user_feature_{i}" for i in range(4))),
     not_read="propensity_score, unless `fastgaum ope` is told --propensity propensity_score",
@@ -296,7 +278,7 @@ _public(
     "CLARA2",
     "displays.parquet",
     known_by="session event query items chosen clicked outside",
-    columns={"chosen": "chosen"},
+    roles="chosen=chosen",
     ordered=True,
     context_fields=("query",),
     not_read="clicks outside a list, and clicks beyond its first (which need --column "
@@ -312,7 +294,7 @@ _public(
     "LPMC",
     "trips.parquet",
     known_by=f"person trip household item {_OF_MODES} {_OF_TRIPS}",
-    columns={"session": "trip", "event": "trip", "user": "household"},
+    roles="session=trip event=trip user=household",
     candidate_fields=_OF_MODES.split(),
     context_fields=_OF_TRIPS.split(),
     not_read="the person's earlier trips (--column session=person reads them)",
@@ -322,7 +304,7 @@ _public(
     "TasteNet's toy",
     "choices.parquet",
     known_by="session event item cost time wait income full_time flexible",
-    columns={"session": "session", "event": "event"},
+    roles="session=session event=event",
     candidate_fields=("cost", "time", "wait"),
     context_fields=("income", "full_time", "flexible"),
 )(_as_they_are)

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Annotated, Any
 
 import msgspec
@@ -44,10 +44,6 @@ class DataFile:
     url: Annotated[str, msgspec.Meta(pattern="^https?://")] | None = None
     """None: only a local copy can be adopted"""
     bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
-
-    def below(self, folder: Path) -> Path:
-        """Path of the file in a data folder."""
-        return folder.joinpath(*PurePosixPath(self.path).parts)
 
 
 @dataclass(frozen=True)
@@ -144,9 +140,8 @@ def cache_folder() -> Path:
     """The user's data cache: $XDG_CACHE_HOME/fastgaum/data, by default ~/.cache/fastgaum/data."""
     root = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG rule: a relative path is to be ignored.
-    return (
-        (Path(root) if os.path.isabs(root) else Path("~/.cache").expanduser()) / "fastgaum" / "data"
-    )
+    cache = Path(root) if os.path.isabs(root) else Path("~/.cache").expanduser()
+    return cache / "fastgaum" / "data"
 
 
 def data_folders(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
@@ -173,7 +168,7 @@ def find_log(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path 
         return None
     entry = dataset(name)
     for folder in [data_root()] if entry.bundled else folders:
-        path = entry.files[0].below(folder)
+        path = folder / entry.files[0].path
         if path.is_file():
             return path
     return None
@@ -250,7 +245,7 @@ def fetch(
     """
     entry = name if isinstance(name, Dataset) else dataset(name)
     if entry.bundled:
-        return entry.files[0].below(data_root())
+        return data_root() / entry.files[0].path
     folder = Path(data_dir) if data_dir is not None else cache_folder()
     if from_file is not None:
         copies = _copies(entry, Path(from_file))
@@ -263,7 +258,7 @@ def fetch(
                     shutil.copyfile(copy, beside)
                     # what was checked may have been replaced since
                     verify(file, beside)
-        return copies[0][0].below(folder)
+        return folder / copies[0][0].path
     for file in entry.files:
         if _is_there(file, folder):
             continue
@@ -277,16 +272,16 @@ def fetch(
             # a process that waited for another one finds the file that the other fetched
             if not _is_there(file, folder):
                 _download(file, file.url, target)
-    return entry.files[0].below(folder)
+    return folder / entry.files[0].path
 
 
 def _is_there(file: DataFile, folder: Path) -> bool:
-    path = file.below(folder)
+    path = folder / file.path
     return path.is_file() and sha256_of(path) == file.sha256
 
 
 def _make_room(file: DataFile, folder: Path) -> Path:
-    path = file.below(folder)
+    path = folder / file.path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -307,7 +302,7 @@ def _copies(entry: Dataset, source: Path) -> list[tuple[DataFile, Path]]:
         )
     pairs = []
     for file in entry.files:
-        places = (file.below(source), source / Path(file.path).name)
+        places = (source / file.path, source / Path(file.path).name)
         copy = next((place for place in places if place.is_file()), None)
         if copy is None:
             raise DatasetError(

@@ -26,7 +26,7 @@ from fastgaum.logs.columns import (
 from fastgaum.logs.fold import LONG_COLUMNS
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role, is_list, require_column
-from fastgaum.logs.tables import naming_table, open_table
+from fastgaum.logs.tables import naming, open_table
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 
@@ -88,7 +88,7 @@ def attach_item_table(
     The table has one row per item. A missing category is code -1, a missing number the mean of the
     log's others. Raises LogFormatError for a table without an item column, with two rows of an item
     or none of the log's items, and for its values."""
-    with naming_table("item table", path):
+    with naming(path, "item table"):
         ids, table, untyped = _read_table(Path(path), "item")
         row_of_item = Vocabulary(ids).codes(log.item_ids)
         if (row_of_item == NO_CODE).all():
@@ -193,7 +193,7 @@ def attach_user_table(
     values."""
     file, owners = Path(path), log.user_ids
     assert owners is not None
-    with naming_table("user table", file):
+    with naming(file, "user table"):
         own = column or find_role("session", open_table(file).dtypes)
         ids, table, untyped = _read_table(file, "user", own)
         row_of_session = Vocabulary(ids).codes(owners)
@@ -227,7 +227,7 @@ def attach_user_table(
 def check_saved_users(path: str | os.PathLike[str], fields: Mapping[str, Column]) -> None:
     """Raise LogFormatError unless a table of users has the columns and all values of a saved log's
     users, which has no names to join by."""
-    with naming_table("user table", path):
+    with naming(path, "user table"):
         table = open_table(Path(path))
         again = "read the original with it, or convert that again with it"
         if not fields.keys() & table.dtypes.keys():

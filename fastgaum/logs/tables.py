@@ -249,24 +249,17 @@ def stem_of(path: Path) -> str:
 
 
 @contextmanager
-def naming(source: object) -> Iterator[None]:
-    """Name the file in errors of its log."""
+def naming(source: object, table: str = "") -> Iterator[None]:
+    """Name the file in errors of its log, or of a `table` beside it."""
     try:
         yield
     except LogFormatError as error:
         path = Path(source) if isinstance(source, str | os.PathLike) else None
-        if path is None or f"'{path.name}'" in str(error) or str(path) in str(error):
+        if path is None:
             raise
-        raise LogFormatError(f"{path.name or path}: {error}") from None
-
-
-@contextmanager
-def naming_table(kind: str, path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the table beside the log in errors."""
-    try:
-        yield
-    except LogFormatError as error:
-        raise LogFormatError(f"{kind} {Path(path).name}: {error}") from None
+        if not table and (f"'{path.name}'" in str(error) or str(path) in str(error)):
+            raise
+        raise LogFormatError(f"{table} {path.name or path}: {error}".lstrip()) from None
 
 
 def check_lines(path: Path, separator: str) -> None:
