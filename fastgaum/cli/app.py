@@ -174,7 +174,6 @@ def _ending(error: BaseException) -> tuple[int, str]:
 
 
 def _of_parser(error: CycloptsError) -> str:
-    """The parser's error with its command; a missing argument by its name and its meaning."""
     command, argument = " ".join(["fastgaum", *(error.command_chain or ())]), error.argument
     said = str(error)
     keyword = error.keyword if isinstance(error, MissingArgumentError) else None

@@ -46,8 +46,7 @@ class Grid:
     files: FigureFiles = NO_FIGURES
 
     def plan(self, usual: Sequence[str]) -> GridPlan:
-        """The plan; `usual` are the models where none is named. Raises ConfigError or
-        OutputError."""
+        """The plan; `usual`: the models where none is named. Raises ConfigError or OutputError."""
         check_outputs(self.files.json, self.files.markdown, self.files.figure)
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"--jobs must be at least 1, got {self.jobs}")
@@ -70,7 +69,7 @@ class Grid:
         paths: Mapping[str, Path],
         reading: Mapping[str, object] | None = None,
     ) -> Comparison:
-        """Fit and score all; a log whose truth lies beside its file has an oracle."""
+        """Fit and score all; a log with its truth beside it has an oracle."""
         import torch
 
         from fastgaum.reports.comparison import compare_logs
@@ -103,7 +102,7 @@ class Grid:
             return compare_logs(logs, plan, oracles=oracles, on_done=on_done, **more)
 
     def show(self, table: Comparison) -> int:
-        """Print a table and write it; return the exit code, 1 if a run failed."""
+        """Print and write a table; return the exit code."""
         from fastgaum.reports.figures import draw_precision
 
         write_tables(self.files, table.result, table.blocks)

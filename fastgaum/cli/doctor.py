@@ -39,8 +39,7 @@ def doctor_command(*, data_dir: DataDir = None, json: JsonFile = None) -> int:
 
 
 def unnamed(text: str) -> str:
-    """A text without the user's home folder and name: it will be pasted where everybody reads
-    it."""
+    """A text without the user's home folder and name."""
     for home in {str(Path.home()), str(Path.home().resolve())} - {"/"}:
         text = re.sub(rf"{re.escape(home)}(?=[/\s]|$)", "~", text)
     for name in filter(None, map(os.environ.get, ("USER", "LOGNAME", "USERNAME"))):
@@ -75,7 +74,7 @@ def _facts(data_dir: Path | None) -> Iterator[tuple[str, str]]:
 
 
 def train_shortly() -> None:
-    """Train on a tiny synthetic log for an epoch and rank with the result."""
+    """Train on a tiny synthetic log for an epoch."""
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
 

@@ -96,7 +96,7 @@ def floor_facts(floors: Mapping[str, Mapping[int, float]]) -> dict[str, dict[str
 
 
 def figure_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a table: a row per figure, a column per head, the random floor last."""
+    """Columns and rows: a row per figure, a column per head, the random floor last."""
     from fastgaum.metrics.evaluation import figures_of
 
     heads = evaluation.to_dict()["heads"]

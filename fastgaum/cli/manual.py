@@ -84,7 +84,6 @@ def epilogue(command: str) -> str:
 
 
 def _typed(line: str) -> str:
-    """A command line for 80 columns, broken before an option."""
     lines = [" "]
     for part in line.replace(" -", "\n-").split("\n"):
         if len(lines[-1]) + 1 + len(part) > 77:

@@ -46,7 +46,7 @@ def ope_command(
     allow_seen_users: AllowSeenUsers = False,
     reading: Reading = AS_IT_IS,
 ) -> None:
-    """Estimate what a policy would have earned in a log's events, from the logged choices.
+    """Estimate what a policy would have earned in a log's events.
 
     Args:
         policy: random, popular, greedy, or a folder written by `fastgaum rl train`
@@ -131,7 +131,7 @@ def ope_command(
 def _with_columns(
     reading: Reading, source: str, propensity: str | None, value: str | None
 ) -> Reading:
-    """A reading that reads the propensity and the value too; a saved log holds what it holds."""
+    """Read the propensity and the value too; a saved log holds what it holds."""
     from fastgaum.logs.options import ReadOptions
     from fastgaum.logs.registry import resolve
     from fastgaum.logs.store import is_saved_log

@@ -163,7 +163,7 @@ class ModelOptions:
     """what a candidate's bag holds"""
 
     def resolve(self) -> Config:
-        """A preset or a file's configuration, then --seed and --protocol, then --set. Raises
+        """The configuration: a preset or a file, --seed and --protocol, --set. Raises
         ConfigError."""
         from fastgaum.config import Config as Configuration
 
@@ -178,8 +178,7 @@ class ModelOptions:
         return Configuration.from_preset(preset or "fastgaum", **changes)
 
     def other_model(self) -> tuple[str, dict[str, object]] | None:
-        """Name and settings of a model that is not one of the three networks' presets. Raises
-        ConfigError if no model has this name."""
+        """Name and settings of a baseline or a pool, if that is asked for. Raises ConfigError."""
         from fastgaum.config import read_settings
         from fastgaum.presets import PRESETS
 
@@ -195,8 +194,7 @@ class ModelOptions:
         return name, values | changes
 
     def resumed(self, folder: Path, config: Config) -> Config:
-        """`config`, the configuration of a run to go on with, which options may only repeat. Raises
-        ConfigError, naming all options that say otherwise."""
+        """A resumed run's `config`, which options may only repeat. Raises ConfigError."""
         changes = self._changes()
         anew = self.preset is not None or self.config is not None or "preset" in changes
         changed = self.resolve() if anew else config.replace(**changes)
@@ -210,7 +208,7 @@ class ModelOptions:
         return config
 
     def going_on(self) -> dict[str, object]:
-        """The changes of another run's configuration. Raises ConfigError for a preset or a file."""
+        """The changes of another run's configuration. Raises ConfigError."""
         changes = self._changes()
         for option, value in (
             ("--preset", self.preset),

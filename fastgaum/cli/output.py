@@ -39,16 +39,13 @@ _PIPE_WIDTH = 220
 
 
 class _Results(Console):
-    """rich ends the process itself when the reader of a pipe has gone; here the command line
-    does."""
-
     def on_broken_pipe(self) -> None:
         """Raise the BrokenPipeError that is being handled."""
         raise
 
 
 def stdout() -> Console:
-    """Where results go, made anew for each use: tests and pipes change sys.stdout."""
+    """Where results go, made anew: tests and pipes change sys.stdout."""
     return _Results(
         highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH, quiet=not COMMON.text
     )
@@ -70,7 +67,7 @@ def note(text: str) -> None:
 
 
 def finish(text: str, json: Path | None = None, facts: Mapping[str, object] | None = None) -> None:
-    """Print the line that ends a command whose result is a file, and write facts as JSON."""
+    """Print the line that ends a command, and write its facts as JSON."""
     write_json(json, facts or {})
     if not COMMON.quiet:
         say(text)
@@ -82,7 +79,7 @@ def show_table(
     title: str | None = None,
     bold: frozenset[tuple[int, int]] | set[tuple[int, int]] = frozenset(),
 ) -> None:
-    """Print a table, its first column text, the others figures; bold: row and column of cells."""
+    """Print a table, its first column text, the others figures; bold: (row, column)."""
     heading = None if title is None else Text(plain(title))
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(columns):
@@ -104,8 +101,8 @@ def show_block(block: Block) -> None:
 
 
 def check_outputs(*files: Path | None, resumed: bool = False) -> None:
-    """Raise OutputError, before any work, unless each file can be written and is not there already,
-    but with --overwrite, or where a run goes on with its own (`resumed`)."""
+    """Raise OutputError unless each file can be written and is new, or may be replaced (`resumed`:
+    a run goes on with its own)."""
     for path in files:
         if path is None or path == STDOUT:
             continue
@@ -172,7 +169,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_tables(files: TableFiles, facts: Mapping[str, object], blocks: Sequence[Block]) -> None:
-    """Write facts as JSON, and their tables as markdown, where the command line asks for it."""
+    """Write facts as JSON, and their tables as markdown, where asked for."""
     write_json(files.json, facts)
     if files.markdown is not None:
         write_text(files.markdown, blocks_to_markdown(blocks))
@@ -204,8 +201,8 @@ def write_log(log: SessionLog, out: Path) -> None:
 
 
 def write_frames(frames: Iterator[DataFrame], out: Path) -> int:
-    """Write frames of the same columns one below the other, as .csv or .parquet, whole or not at
-    all; return the number of rows. Only one frame is in memory at a time. Raises OutputError."""
+    """Write frames one below the other, as .csv or .parquet, whole or not at all; return the number
+    of rows. One frame at a time is in memory. Raises OutputError."""
     import polars as pl
 
     from fastgaum.row_files import one_line

@@ -22,7 +22,7 @@ def predict_command(
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
-    """Write utilities and choice probabilities of every candidate, a chunk of sessions at a time.
+    """Write utilities and choice probabilities of every candidate.
 
     Args:
         at_place: score all candidates at this place of their displays, from 1, or at none

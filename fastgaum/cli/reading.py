@@ -97,8 +97,7 @@ class Reading:
         return read
 
     def or_of_run(self, folder: Path) -> Reading:
-        """Fill options that were not given with those of a run. Raises CheckpointError if its
-        record is damaged."""
+        """Fill options that were not given with those of a run. Raises CheckpointError."""
         file = folder / READING_FILE
         if not file.is_file():
             return self
@@ -113,7 +112,7 @@ class Reading:
 
     def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:
         """The options that a run's log was read with. Raises ConfigError where a given one says
-        otherwise, and CheckpointError if the run's own record is damaged."""
+        otherwise, CheckpointError where its record is damaged."""
         try:
             former = ReadOptions.from_json(reading)
         except (ValueError, ConfigError) as error:
@@ -140,9 +139,8 @@ AS_IT_IS = Reading()
 def log_of_run(
     run: Path, source: str, data_dir: Path | None, *, may_lack_choices: bool = False
 ) -> SessionLog:
-    """Read a log as the log of a run was read. Raises as `Reading.load` and `or_of_run`.
-
-    may_lack_choices: whether a file without a column of choices is read as displays without any."""
+    """Read a log as the log of a run was read; `may_lack_choices`: as displays without any. Raises
+    as `Reading.load` and `or_of_run`."""
     from fastgaum.logs.registry import resolve
     from fastgaum.logs.schema import ROLE_NAMES, find_column
     from fastgaum.logs.store import is_saved_log
@@ -172,8 +170,7 @@ def log_of_run(
 def checked_users(
     model: ChoiceModel, log: SessionLog, split: SplitName, allow_seen_users: bool
 ) -> SeenUsers:
-    """Users of a split that trained a model. Raises SeenUsersError for a test split if not
-    allowed."""
+    """Users of a split that trained a model. Raises SeenUsersError."""
     seen = model.seen_users(log, split)
     if not allow_seen_users:
         seen.require_unseen()
@@ -181,7 +178,7 @@ def checked_users(
 
 
 def lasting(source: str) -> str:
-    """A name of the log from any folder: a registry name as it is, a path made absolute."""
+    """A name of the log from any folder."""
     from fastgaum.logs.registry import names
 
     return source if source in names() else str(Path(source).absolute())

@@ -80,7 +80,6 @@ def report_command(
 
 
 def _where(run: TrainedRun) -> str:
-    """Where training found a run's log. Raises DatasetError if that is unknown or gone."""
     from fastgaum.logs.registry import names
 
     about = run.machine["log"]

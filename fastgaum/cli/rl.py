@@ -63,7 +63,7 @@ class Play:
     """a step earns less by so much times the disagreement of the worlds of a set"""
 
     def from_items(self, k: int, items: tuple[int, ...] = ()) -> Setting:
-        """The same as the library takes it; pools are drawn from `items`, or the catalogue."""
+        """The same as the library takes it; `items`: pools are drawn from them."""
         from fastgaum.policies.rollout import Setting
         from fastgaum.worlds.pools import Pool
 
@@ -258,7 +258,7 @@ def rl_adapt_command(
 def _worlds(
     log: str | None, run: Path, other: Path | None = None
 ) -> tuple[LearnedWorld | WorldSet, LearnedWorld | WorldSet]:
-    """World, or set of worlds, of a run and of the other one; both read the log as RUN does."""
+    """Worlds, or sets of them, of a run and the other one; both read the log as RUN does."""
     from fastgaum.models.user_model import UserModel
     from fastgaum.worlds.world_set import world_of_model
 

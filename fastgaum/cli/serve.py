@@ -80,7 +80,6 @@ def serve_command(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ConfigError where there can be none."""
     if not 0 <= port <= 65_535:
         raise ConfigError(f"a port is from 0 (any free one) to 65535, got {port}")
     try:

@@ -218,7 +218,7 @@ def _fit(
     machine: Machine,
     reading: Reading,
 ) -> None:
-    """Fit a pool or a baseline, and leave a run folder."""
+    """Fit a pool or a baseline."""
     from fastgaum.baselines.registry import POOL, check_model, make_model
     from fastgaum.game.averaging import launched
     from fastgaum.machine import device_of
@@ -265,7 +265,7 @@ def _fit(
 
 
 def _follow(source: str, reading: Reading, device: str, processes: Processes) -> None:
-    """Take part in what the first process trains, which alone writes and speaks."""
+    """Take part in what the first process trains."""
     from fastgaum.models.run_folder import train_run
     from fastgaum.models.user_model import UserModel
 

@@ -241,7 +241,7 @@ def _one_by_one(frame: pl.DataFrame, lists: Sequence[str]) -> pl.DataFrame:
 
 
 def _comparable(order: pl.Series, time: pl.Series, path: Path, has_times: bool) -> list[pl.Series]:
-    """Orders of events and times of actions as one type, both called `order`."""
+    """Orders of events and times of actions, both called `order`, as one type."""
     found = []
     kinds = []
     for one in (order, time):

@@ -53,8 +53,7 @@ class DisplayDependence:
 
 
 def display_dependence(log: SessionLog) -> DisplayDependence | None:
-    """Whether the displays of a log depend on clicks; None with fewer than two users, and for
-    successive choices of one display."""
+    """Whether displays depend on clicks; None for one user, and for successive choices."""
     if log.n_events == 0 or is_successive(log.context):
         return None
     # events after a click in their session, and the item clicked last

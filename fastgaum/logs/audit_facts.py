@@ -183,7 +183,6 @@ def _hash_contents(log: SessionLog) -> Hashes:
 
 
 def _fixed(name: str, counts: pl.DataFrame) -> Fact:
-    """Choices of the item that is usual under their value of a field."""
     by_value = counts.group_by("value").agg(n=pl.col("len").sum(), most=pl.col("len").max())
     several = by_value.filter(pl.col("n") > 1)
     n, most = int(several["n"].sum()), int(several["most"].sum())

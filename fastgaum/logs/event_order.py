@@ -25,8 +25,8 @@ _OFFSET = r"^(.*\d:\d.*?) ?(?:Z|[+-]\d\d(?::?\d\d)?)$"
 
 
 def parse_order(column: pl.Series) -> pl.Series | None:
-    """Event order as whole numbers, else numbers, else times, nulls kept; None for text of neither
-    kind. Raises LogFormatError for decimal numbers so large that neighbours are one number."""
+    """Event order as numbers or times, nulls kept; None for text of neither kind. Raises
+    LogFormatError for floats so large that neighbours are one number."""
     dtype = column.dtype
     if dtype.is_temporal():
         return column
@@ -50,8 +50,8 @@ def parse_order(column: pl.Series) -> pl.Series | None:
 
 
 def order_of(column: pl.Series) -> pl.Series | None:
-    """The same where the order counts. Raises LogFormatError for text that reads as numbers or
-    times in part, and for dates whose day and month can be exchanged."""
+    """As `parse_order` where the order counts. Raises LogFormatError for text that reads as numbers
+    or times in part, and for dates whose day and month can be exchanged."""
     parsed = parse_order(column)
     if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
         text = column.cast(pl.String)

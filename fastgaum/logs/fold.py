@@ -211,7 +211,7 @@ def fold_rows(
 def _per_session(
     frame: pl.DataFrame, session_ids: pl.Series, session_of_row: IntArray
 ) -> tuple[IntArray, npt.NDArray[np.int8], pl.Series]:
-    """User code (by appearance), split and user of each session; two of either are refused."""
+    """User code (by appearance), split and user of each session."""
     firsts = frame.select(~cs.list()).unique("session", keep="first", maintain_order=True)
     for role in ("user", "split"):
         if role not in frame.columns:

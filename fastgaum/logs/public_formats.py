@@ -130,7 +130,6 @@ def _as_they_are(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _text(column: str) -> pl.Expr:
-    """A column as text: a csv holds text, a parquet may not."""
     return pl.col(column).cast(pl.String)
 
 
@@ -153,7 +152,6 @@ def _clicked_alone(flag: str, item: str) -> pl.Expr:
 
 
 def _times(column: str, written: str) -> pl.Expr:
-    """A column as times, written as its publisher does or as a frame does; null if neither."""
     kinds = (written, "%Y-%m-%d %H:%M:%S%.f")
     return pl.coalesce(_text(column).str.to_datetime(kind, strict=False) for kind in kinds)
 

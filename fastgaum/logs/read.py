@@ -155,7 +155,7 @@ def raw_rows(
 
 
 def _not_read(table: FileTable, schema: LogSchema) -> tuple[str, ...]:
-    """Columns that play no role and are no fields. A public log says that itself."""
+    """Columns that play no role; a public log names its own."""
     columns = table.stored or tuple(table.dtypes)
     read = {*schema.columns()} - {schema.time_beside}
     return tuple(one for one in columns if one not in read and find_layout(columns) is None)
@@ -186,7 +186,6 @@ def _open(
 
 
 def _without_choices(table: FileTable, options: ReadOptions) -> tuple[FileTable, ReadOptions]:
-    """Add a column that says of no candidate that it was chosen, and options that name it."""
     others = {role: name for role, name in options.columns.items() if role != "chosen_index"}
     options = dataclasses.replace(options, columns={**others, "chosen": _NO_CHOICE})
     dtypes = {**table.dtypes, _NO_CHOICE: pl.Int8()}

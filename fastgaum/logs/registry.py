@@ -145,8 +145,7 @@ def cache_folder() -> Path:
 
 
 def data_folders(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Folders that names are looked up in: `data_dir`, $FASTGAUM_DATA_DIR, the user cache. Raises
-    DatasetError if `data_dir` is no folder."""
+    """Folders of names: `data_dir`, $FASTGAUM_DATA_DIR, the user cache. Raises DatasetError."""
     folders = []
     if data_dir is not None:
         if not isinstance(data_dir, str | os.PathLike) or not Path(data_dir).is_dir():
@@ -161,7 +160,7 @@ def data_folders(data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
 
 
 def find_log(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """Return where a registry name's log stands, or None. Raises DatasetError if `data_dir` is no
+    """Return where a registry name's log stands, if it is at hand. Raises DatasetError for no
     folder."""
     folders = data_folders(data_dir)
     if name not in names():
@@ -177,8 +176,8 @@ def find_log(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path 
 def resolve(
     name_or_path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None
 ) -> Located:
-    """Find a log. A text that is a registry name means that data set, `./yelp` or a Path means a
-    file of that name. Raises DatasetError if there is neither, with the cure."""
+    """Find a log: a text that is a registry name is that data set, `./yelp` or a Path a file.
+    Raises DatasetError with the cure."""
     if isinstance(name_or_path, str) and name_or_path in names():
         entry, place = dataset(name_or_path), find_log(name_or_path, data_dir)
         if place is None:

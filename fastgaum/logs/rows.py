@@ -176,12 +176,11 @@ def _event_columns(
         event = table[schema.event]
         parsed = order_of(event)
         label = ids_as_text(event, "event") if parsed is None else parsed
-        require_filled(
-            label,
-            "event",
-            schema.event,
-            lambda row: f"{row_number(row)} (session {show(session[row])})",
-        )
+
+        def name_row(row: int) -> str:
+            return f"{row_number(row)} (session {show(session[row])})"
+
+        require_filled(label, "event", schema.event, name_row)
         # Text that is neither a number nor a time orders events by appearance.
         order = rows if parsed is None else parsed
         if parsed is not None and parsed.dtype.is_temporal() and options.time_fields:
@@ -212,8 +211,7 @@ def _event_columns(
 def _check_shared(
     label: pl.Series, session: pl.Series, table: pl.DataFrame, schema: LogSchema
 ) -> None:
-    """Refuse a label that is a row number in disguise: each candidate would be an event of its
-    own."""
+    """Refuse a label that is a row number in disguise."""
     if label.n_unique() < table.height or schema.event is None:
         return
     events = pl.DataFrame([session.alias("session"), table[schema.event].alias("event")]).n_unique()
@@ -230,7 +228,7 @@ def _check_shared(
 def _check_several(
     session: pl.Series, event: pl.Series, table: pl.DataFrame, schema: LogSchema
 ) -> None:
-    """Refuse an event of one value in the whole log beside times that differ within sessions."""
+    """Refuse an event that never changes beside times that do."""
     if schema.time_beside is None or event.n_unique() > 1:
         return
     time = table[schema.time_beside]
@@ -315,7 +313,8 @@ def _nested_rows(
         dropped = dataclasses.replace(facts, displays=facts.outside_displays)
         return dataclasses.replace(rest, clicks=dropped)
     if len(outside) and options.outside == "append":
-        texts = pl.concat([item.as_text(), clicks["value"].gather(outside).alias("item")])
+        shown = Vocabulary(item.texts).decode(item.codes)
+        texts = pl.concat([shown, clicks["value"].gather(outside).alias("item")])
         event_of_row = np.concatenate([event_of_row, click_event[outside]])
         source = np.argsort(event_of_row, kind="stable")
         click_of_row = np.concatenate([click_of_row, outside.astype(np.int32)])[source]
@@ -366,11 +365,8 @@ def _spread(
     source: npt.NDArray[np.int64] | None,
     name_event: Where,
 ) -> pl.Series:
-    """A candidate column of a nested log, one value per candidate; a plain column holds for its
-    whole display set.
-
-    source: which of the listed candidates each row is, beyond them for a row without a value; None:
-    the rows are the candidates."""
+    """A candidate column of a nested log, one value per candidate; source: which of the listed
+    candidates each row is, or beyond them; None: the rows are the candidates."""
     if not is_list(column.dtype):
         return column.gather(event_of_row)
     lists = as_list(column)
@@ -383,8 +379,7 @@ def _spread(
 
 
 def _read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> pl.DataFrame:
-    """Event and value (item as text, or position) of all clicks, those of an event in their
-    order."""
+    """Event and value (item as text, or position) of all clicks, in their order."""
     value, of_items = table[schema.choice], schema.chosen_index is None
     of_lists = is_list(value.dtype)
     event = np.arange(table.height, dtype=np.int32)

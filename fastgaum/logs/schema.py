@@ -161,8 +161,7 @@ def columns_named(names: Iterable[str], columns: Iterable[str]) -> list[str]:
 def _refuse_two(
     roles: Mapping[str, str], explicit: Mapping[str, str], dtypes: Iterable[str]
 ) -> None:
-    """Refuse two columns of one role. Of events the preferred one is taken: a number of an event
-    and its time both order events."""
+    """Refuse two columns of one role, but of events, where a number and a time both order."""
     free = [column for column in dtypes if column not in explicit.values()]
     for role, column in roles.items():
         if role in explicit or role == "event":
@@ -180,7 +179,6 @@ def _refuse_two(
 def _named_roles(
     dtypes: Mapping[str, pl.DataType], explicit: Mapping[str, str], fields: set[str]
 ) -> dict[str, str]:
-    """Roles by name, without columns that were named for another role."""
     free = [column for column in dtypes if column not in explicit.values()]
     nested = "items" in explicit
     if not nested and "item" not in explicit and (items := find_role("items", free)) is not None:
@@ -240,7 +238,6 @@ def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) ->
 
 
 def _cure_of_unlabelled(role: str) -> str:
-    """The cure where a log lacks the column of the choice."""
     if role not in ("chosen", "chosen_index"):
         return ""
     return (
@@ -251,8 +248,8 @@ def _cure_of_unlabelled(role: str) -> str:
 
 
 def require_column(column: str, dtypes: Iterable[str], what: str, cure: str = "") -> None:
-    """Raise LogFormatError unless `column` is among a log's columns; `what` says who named it,
-    `cure` what else to do."""
+    """Raise LogFormatError unless a log has a column; `what`: who named it, `cure`: what else to
+    do."""
     if column not in dtypes:
         known = list(dtypes)
         raise LogFormatError(
@@ -269,8 +266,6 @@ def is_list(dtype: pl.DataType) -> bool:
 def _check_fields(
     options: ReadOptions, choice: Sequence[str | None], dtypes: Mapping[str, pl.DataType]
 ) -> None:
-    """Refuse a field that is no column or says what was chosen, a context field that is a candidate
-    field or holds lists, and a past that holds none."""
     named = [(column, "a candidate field") for column in options.candidate_fields]
     named += [(options.available, "the availability")] if options.available else []
     for column, what in named:

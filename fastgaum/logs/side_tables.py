@@ -33,8 +33,8 @@ from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 def _read_table(
     path: Path, role: str, column: str | None = None
 ) -> tuple[pl.Series, pl.DataFrame, bool]:
-    """Ids of a table's rows, distinct; its other columns; and whether numbers may be text (csv).
-    The ids are `column` if the table has it, else what is called as `role` is."""
+    """Ids of a table's rows, in `column` or what is called as `role`; its other columns; and
+    whether numbers may be text (csv)."""
     table = open_table(path)
     known = list(table.dtypes)
     found = column if column in known else find_role(role, known)
@@ -225,8 +225,7 @@ def attach_user_table(
 
 
 def check_saved_users(path: str | os.PathLike[str], fields: Mapping[str, Column]) -> None:
-    """Raise LogFormatError unless a table of users has the columns and all values of a saved log's
-    users, which has no names to join by."""
+    """Raise LogFormatError unless a table has the columns and all values of a saved log's users."""
     with naming(path, "user table"):
         table = open_table(Path(path))
         again = "read the original with it, or convert that again with it"

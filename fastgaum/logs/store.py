@@ -178,7 +178,6 @@ def _write_table(path: Path, frame: pl.DataFrame) -> StoredTable:
 
 
 def _remove_unnamed(folder: Path) -> None:
-    """Remove the tables that log.json does not name; without a log the folder too."""
     with suppress(OSError, LogFormatError):
         named = set()
         if (folder / ABOUT).is_file():
@@ -321,7 +320,6 @@ def _offsets(lengths: pl.Series) -> IntArray:
 
 
 def _from_lists(lists: pl.Series) -> tuple[IntArray, npt.NDArray[Any]]:
-    """Start of each event's values, and the values one after the other."""
     values = lists.drop_nulls().explode().to_numpy()
     return _offsets(lists.list.len()), values
 

@@ -57,7 +57,7 @@ def choices_of(
 
 def with_each_click(log: SessionLog, clicks: pl.DataFrame, options: ReadOptions) -> SessionLog:
     """A packed log as the option `clicks` wants it; clicks: as in `choices_of`. Raises
-    LogFormatError where a field is called `clicks_so_far` and is not that."""
+    LogFormatError."""
     if options.clicks != "each":
         check_successive(log)
         return log
@@ -129,8 +129,7 @@ def check_successive(log: SessionLog) -> None:
 
 
 def _displays_what_is_left(log: SessionLog) -> npt.NDArray[np.bool_]:
-    """Whether each event displays what its session's last event displayed, without what was clicked
-    there; shape (n_events,)."""
+    """Whether each event displays its session's last display less the click, shape (n_events,)."""
     sizes, events = np.diff(log.display_offsets), np.arange(1, log.n_events, dtype=np.int32)
     fits = (log.event_number[1:] > 0) & (log.choices[:-1] >= 0) & (sizes[1:] == sizes[:-1] - 1)
     events = events[fits]

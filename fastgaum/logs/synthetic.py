@@ -216,8 +216,7 @@ class SyntheticWorld:
         return np.random.Generator(np.random.PCG64([self.seed, *numbers]))
 
     def _shapes(self, n_events: int, *stream: int) -> tuple[IntArray, IntArray]:
-        """Session offsets and display offsets of exactly `n_events` events: the last session is
-        cut."""
+        """Session and display offsets of exactly `n_events` events."""
         rng = self._stream(*stream)
         mean, longest = self.lengths
         ends = np.zeros(1, dtype=np.int64)

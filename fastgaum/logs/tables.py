@@ -177,7 +177,7 @@ def open_known(path: Path, delimiter: str | None = None) -> tuple[FileTable, Pub
 
 
 def known_table(table: FileTable) -> tuple[FileTable, PublicLog | None]:
-    """A table as rows of displays, and the public log that it is, if any."""
+    """A table as rows of displays, and which public log it is."""
     found = find_layout(table.dtypes)
     return (table, None) if found is None else (_of_layout(table, found), found)
 
@@ -203,7 +203,7 @@ LogSource = str | os.PathLike[str] | ArrowFrame | pl.LazyFrame
 
 @dataclass(frozen=True)
 class _Stream:
-    """A frame of which polars knows the interface alone: it has ways of its own with pandas."""
+    """Hides a frame's library: polars has ways of its own with pandas."""
 
     frame: ArrowFrame
 
@@ -303,7 +303,6 @@ def _open_folder(path: Path) -> FileTable:
 
 
 def _is_text(path: Path) -> bool:
-    """Whether a file is lines of text, compressed or not; MovieLens has extensions of its own."""
     return file_kind(path) in ("", ".dat", ".data", *SEPARATORS, *COMPRESSED)
 
 

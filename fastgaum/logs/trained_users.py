@@ -76,8 +76,8 @@ class SeenUsers:
 
 
 def count_seen(trained: TrainedUsers, log: SessionLog, split: SplitName) -> SeenUsers:
-    """Count the users of a split that trained. A user whom the log's own split has in training too,
-    as a split by time does, is leaked only where a session of the scored split trained."""
+    """Count the users of a split that trained; one whom the log's own training split has too is
+    leaked only where a session of the scored split trained."""
     rows = log.sessions_in(split)
     users = log.user_hashes[rows]
     n_users = len(np.unique(users))
