@@ -60,6 +60,10 @@ class CodedIds:
             codes = found.fill_null(NO_CODE).to_numpy()
         return cls(codes, vocabulary.texts)
 
+    def as_text(self) -> pl.Series:
+        """The column as text, null for a gap."""
+        return Vocabulary(self.texts).decode(self.codes)
+
 
 def show(value: object) -> str:
     """Return a value as a message shows it: text in quotes, anything else bare."""

@@ -313,8 +313,7 @@ def _nested_rows(
         dropped = dataclasses.replace(facts, displays=facts.outside_displays)
         return dataclasses.replace(rest, clicks=dropped)
     if len(outside) and options.outside == "append":
-        shown = Vocabulary(item.texts).decode(item.codes)
-        texts = pl.concat([shown, clicks["value"].gather(outside).alias("item")])
+        texts = pl.concat([item.as_text(), clicks["value"].gather(outside).alias("item")])
         event_of_row = np.concatenate([event_of_row, click_event[outside]])
         source = np.argsort(event_of_row, kind="stable")
         click_of_row = np.concatenate([click_of_row, outside.astype(np.int32)])[source]

@@ -28,5 +28,5 @@ def test_codes_are_those_of_the_numbers_texts(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         values = data.draw(st.lists(near, min_size=3, max_size=12))
     coded = CodedIds.of(pl.Series("item", values, dtype=dtype), "item")
-    assert coded.texts.gather(coded.codes).to_list() == [str(value) for value in values]
+    assert coded.as_text().to_list() == [str(value) for value in values]
     assert coded.texts.n_unique() == len(coded.texts) == len(set(values))

@@ -17,7 +17,6 @@ from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_frame
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import resolve_schema
-from fastgaum.logs.vocabulary import Vocabulary
 
 
 def raw_frame(frame: pl.DataFrame) -> Rows:
@@ -57,7 +56,7 @@ def table_of(rows: Rows) -> pl.DataFrame:
     return pl.DataFrame(
         [
             *(column.gather(rows.event_of_row) for column in rows.events.iter_columns()),
-            Vocabulary(rows.item.texts).decode(rows.item.codes).alias("item"),
+            rows.item.as_text().alias("item"),
             pl.Series("chosen", rows.chosen),
             pl.Series("views", views),
             *([] if rows.click_order is None else [rows.click_order.alias("click_order")]),
