@@ -15,7 +15,7 @@ import numpy as np
 from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
-from fastgaum.worlds.pools import CHOICE, LEAVE, SLATE, START, Keys, Pool, draw_uniform
+from fastgaum.worlds.pools import CHOICE, LEAVE, POOL, SLATE, START, Keys, Pool, draw_uniform
 from fastgaum.worlds.rules import Leaving, Reward, StepReward, check_pessimism, leaving_rule
 from fastgaum.worlds.world import Population, World
 from fastgaum.worlds.world_set import require_set
@@ -78,7 +78,7 @@ def rollout(
     users.reset(keys.of(START))
     policy.start(n_users, world.past(keys.of(START).copy()))
     leave = leaving_rule(0.0 if setting.leaving is None else setting.leaving)
-    pool_keys = setting.pool.keys(keys)
+    pool_keys = keys.of(POOL).copy()
     pools = setting.pool.draw(pool_keys, world.n_items)
     for step in range(setting.horizon):
         left, next_left = 1 - step / setting.horizon, 1 - (step + 1) / setting.horizon
@@ -95,7 +95,7 @@ def rollout(
         ended = there & (draw_uniform(keys.of(LEAVE)) < leave(response, keys.steps, users.states))
         offered = pools
         if setting.pool.rule == "per_step":
-            pool_keys = setting.pool.keys(keys)
+            pool_keys = keys.of(POOL).copy()
             pools = setting.pool.draw(pool_keys, world.n_items)
         transition = Transition(
             states,

@@ -9,6 +9,7 @@ step. A step costs the same at any time."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -173,41 +174,40 @@ class LearnedWorld(World):
         return iter(()) if self.starts is None else self.starts.past(keys)
 
 
-class LearnedPopulation(Population):
-    """Users of a `LearnedWorld`."""
+class ContextPopulation(Population):
+    """Users whose steps may be given the context of their event.
 
-    def __init__(self, world: LearnedWorld, n: int) -> None:
-        self.world, self.n = world, n
-        self.users = Users(world.networks, n, within=True)
-        self.contexts: UserContexts | None = None
-        if world.context is not None:
-            logged, within = world.logged_contexts, world.starts is not None
-            self.contexts = UserContexts(world.context, logged, within, self.users)
-        self._seen = self.users.states.view()
-        self._seen.flags.writeable = False
+    Attributes:
+        everyone: 0 … n − 1.
+    """
 
-    @property
-    def states(self) -> FloatArray:
-        """The users' states now, shape (n, state_dim); read-only, overwritten by the next `reset`
-        or `step`.
+    world: World
+    everyone: IntArray
 
-        A model that reads the context of events has states that end with the context: the next
-        logged event's where the world has a log, else the one given last.
+    @abstractmethod
+    def take(self, context: Context | None, who: IntArray | None = None) -> None:
+        """Give each user, or each of `who`, a context of n users, which it keeps.
 
         Raises:
-            ConfigError: the model reads context, and a user has none yet.
+            ConfigError: it does not fit; or none is given and a user has none from before.
         """
-        self.take(None)
-        return self._seen
 
-    def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
-        """Start users anew, without history or after a logged prefix that their key draws."""
-        who = self.users.everyone if rows is None else np.asarray(rows, np.int32)
-        self.users.reset(who)
-        if self.world.starts is not None:
-            self.world.starts.play(self.users, who, keys)
-        if self.contexts is not None:
-            self.contexts.reset(who, keys)
+    @abstractmethod
+    def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
+        """Show some users a checked slate each, (len(who), k), and let them choose."""
+
+    @abstractmethod
+    def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
+        """Show some users a checked slate each, (len(who), k), and tell their choices, (len(who),),
+        -1 for nothing."""
+
+    @abstractmethod
+    def value(self, who: IntArray, pools: IntArray, k: int | None) -> FloatArray:
+        """Utilities of some users of checked pools, (len(who), m) or (m,)."""
+
+    @abstractmethod
+    def weigh(self, who: IntArray, slates: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Probabilities of some users of checked slates, (len(who), k)."""
 
     def step(
         self,
@@ -222,16 +222,14 @@ class LearnedPopulation(Population):
             slates: an item, or `NO_ITEM`, at each place.
             keys: one for each user.
             active: who takes part; None: all.
-            context: of this event, made by `LearnedWorld.context_of`; None: the one that the users
+            context: of this event, made by the world's `context_of`; None: the one that the users
                 have, given before or from the log.
 
         Raises:
             ConfigError: the slates are not of n users, or hold a number that is no item; or the
                 model reads context, and an active user has none.
         """
-        slates = checked_slates(slates, self.n, self.world.n_items)
-        who = self._who(active)
-        self.take(context, who)
+        slates, who = self._begin(slates, active, context)
         keys = np.ascontiguousarray(keys, np.uint64)
         if active is None:
             return self.choose(who, slates, keys)
@@ -240,8 +238,97 @@ class LearnedPopulation(Population):
         response.utilities[who] = found.utilities
         return response
 
+    def follow(
+        self,
+        slates: IntArray,
+        places: IntArray,
+        active: BoolArray | None = None,
+        context: Context | None = None,
+    ) -> None:
+        """As the base says. Raises ConfigError as `step`."""
+        slates, who = self._begin(slates, active, context)
+        self.see(who, slates[who], np.asarray(places, np.int32)[who])
+
+    def utilities(
+        self, pools: IntArray, k: int | None = None, context: Context | None = None
+    ) -> FloatArray:
+        """As the base says, 0 at an empty place; `context` as in `step`.
+
+        Raises:
+            ConfigError: the pools are not of n users, hold a number that is no item, or k is not
+                positive; or the model reads context, and a user has none.
+        """
+        if k is not None and k < 1:
+            raise ConfigError(f"a slate has at least 1 item, got k = {k}")
+        pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
+        self.take(context)
+        return self.value(self.everyone, pools, k)
+
+    def probabilities(
+        self, slates: IntArray, context: Context | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """As the base says; `context` as in `step`."""
+        slates = checked_slates(slates, self.n, self.world.n_items)
+        self.take(context)
+        return self.weigh(self.everyone, slates)
+
+    def _begin(
+        self, slates: IntArray, active: BoolArray | None, context: Context | None
+    ) -> tuple[IntArray, IntArray]:
+        slates = checked_slates(slates, self.n, self.world.n_items)
+        who = self.everyone if active is None else np.flatnonzero(active).astype(np.int32)
+        self.take(context, who)
+        return slates, who
+
+
+class LearnedPopulation(ContextPopulation):
+    """Users of a `LearnedWorld`."""
+
+    world: LearnedWorld
+
+    def __init__(self, world: LearnedWorld, n: int) -> None:
+        self.world, self.n = world, n
+        self.users = Users(world.networks, n, within=True)
+        self.everyone = self.users.everyone
+        self.contexts: UserContexts | None = None
+        if world.context is not None:
+            logged, within = world.logged_contexts, world.starts is not None
+            self.contexts = UserContexts(world.context, logged, within, self.users)
+        self._seen = self.users.states.view()
+        self._seen.flags.writeable = False
+
+    @property
+    def states(self) -> FloatArray:
+        """The users' states now, shape (n, state_dim); read-only, overwritten by the next `reset`
+        or `step`. They end with the context that users have, where the model reads context.
+
+        Raises:
+            ConfigError: the model reads context, and a user has none yet.
+        """
+        self.take(None)
+        return self._seen
+
+    def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
+        """Start users anew, without history or after a logged prefix that their key draws."""
+        who = self.everyone if rows is None else np.asarray(rows, np.int32)
+        self.users.reset(who)
+        if self.world.starts is not None:
+            self.world.starts.play(self.users, who, keys)
+        if self.contexts is not None:
+            self.contexts.reset(who, keys)
+
+    def take(self, context: Context | None, who: IntArray | None = None) -> None:
+        """As the base says."""
+        if self.contexts is not None:
+            who = self.everyone if who is None else who
+            if context is not None:
+                self.contexts.put(self.contexts.rows.checked(context, self.n).of(who), who)
+            self.contexts.require(who)
+        elif context is not None:
+            raise ConfigError("a context is given, and the model reads none: leave it out")
+
     def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
-        """Show some users a checked slate each, (len(who), k), and let them choose."""
+        """As the base says."""
         users, networks = self.users, self.world.networks
         shown, items, places = self._show(who, slates)
         scores, offsets = users.scores(networks.chooser, shown), shown.batch.offsets
@@ -259,41 +346,9 @@ class LearnedPopulation(Population):
         self._move(shown, chosen)
         return response
 
-    def take(self, context: Context | None, who: IntArray | None = None) -> None:
-        """Have a context of each user, or each of `who`: the given one, or one from before.
-
-        Raises:
-            ConfigError: it is not one of n users, a user has none, or the model reads none.
-        """
-        if self.contexts is not None:
-            who = self.users.everyone if who is None else who
-            if context is not None:
-                self.contexts.give(context, who)
-            self.contexts.require(who)
-        elif context is not None:
-            raise ConfigError("a context is given, and the model reads none: leave it out")
-
-    def follow(
-        self,
-        slates: IntArray,
-        places: IntArray,
-        active: BoolArray | None = None,
-        context: Context | None = None,
-    ) -> None:
-        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing;
-        states move on, of those in `active`.
-
-        Raises:
-            ConfigError: as `step`.
-        """
-        slates = checked_slates(slates, self.n, self.world.n_items)
-        who = self._who(active)
-        self.take(context, who)
-        self.see(who, slates[who], np.asarray(places, np.int32)[who])
-
     def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
-        """Show some users a checked slate each, (len(who), k), and tell their choices, (len(who),),
-        -1 for nothing."""
+        """As the base says."""
+        # of displays without a choice nothing is scored or read
         for is_read in (True, False):
             part = np.flatnonzero((places >= 0) == is_read)
             if len(part):
@@ -305,7 +360,7 @@ class LearnedPopulation(Population):
                 self._move(shown, chosen)
 
     def acted(self, items: IntArray, action: str) -> None:
-        """As the base says. Raises ConfigError as there."""
+        """As the base says."""
         self.users.act(*self.ids_of_action(items, action))
 
     def ids_of_action(self, items: IntArray, action: str) -> tuple[IntArray, IntArray]:
@@ -318,50 +373,25 @@ class LearnedPopulation(Population):
         who = np.flatnonzero(items != NO_ITEM).astype(np.int32)
         return who, self.world.action_ids.of(items[who], action)
 
-    def utilities(
-        self, pools: IntArray, k: int | None = None, context: Context | None = None
-    ) -> FloatArray:
-        """As the base says, 0 at an empty place. `context` as in `step`; the users keep it.
-
-        Raises:
-            ConfigError: the pools are not of n users, hold a number that is no item, or k is not
-                positive; or the model reads context, and a user has none.
-        """
-        if k is not None and k < 1:
-            raise ConfigError(f"a slate has at least 1 item, got k = {k}")
-        pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
-        self.take(context)
-        return self.value(self.users.everyone, pools, k)
-
-    def value(self, everyone: IntArray, pools: IntArray, k: int | None) -> FloatArray:
-        """Utilities of some users of checked pools, (len(everyone), m) or (m,)."""
+    def value(self, who: IntArray, pools: IntArray, k: int | None) -> FloatArray:
+        """As the base says."""
         m = pools.shape[-1]
-        result = np.zeros((len(everyone), m), np.float32)
+        result = np.zeros((len(who), m), np.float32)
         at_once = max(1, POOL_PLACES // max(m, 1))
-        for first in range(0, len(everyone), at_once):
+        for first in range(0, len(who), at_once):
             part = slice(first, first + at_once)
-            who = everyone[part]
-            of_users = np.broadcast_to(pools if pools.ndim == 1 else pools[part], (len(who), m))
+            some = who[part]
+            of_users = np.broadcast_to(pools if pools.ndim == 1 else pools[part], (len(some), m))
             held = of_users >= 0
             offsets = np.append(0, np.cumsum(held.sum(axis=1))).astype(np.int32)
-            shown = self._shown(UserDisplays(who, offsets, of_users[held]), k or 0)
+            shown = self._shown(UserDisplays(some, offsets, of_users[held]), k or 0)
             result[part][held] = self.users.scores(
                 self.world.networks.reward, shown, examined=not k
             )
         return result
 
-    def probabilities(
-        self, slates: IntArray, context: Context | None = None
-    ) -> tuple[FloatArray, FloatArray]:
-        """Probability of each place of the slates (n, k), and of no click (n,); no history moves.
-
-        `context` as in `step`; the users keep it."""
-        slates = checked_slates(slates, self.n, self.world.n_items)
-        self.take(context)
-        return self.weigh(self.users.everyone, slates)
-
     def weigh(self, who: IntArray, slates: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Probabilities of some users of checked slates, (len(who), k)."""
+        """As the base says."""
         shown, _, places = self._show(who, slates)
         offsets, networks = shown.batch.offsets, self.world.networks
         found, none = networks.distribution(self.users.scores(networks.chooser, shown), offsets)
@@ -369,16 +399,12 @@ class LearnedPopulation(Population):
         probs[np.repeat(np.arange(len(who)), np.diff(offsets)), places[: len(found)]] = found
         return probs, none
 
-    def _who(self, active: BoolArray | None) -> IntArray:
-        """The active users."""
-        return self.users.everyone if active is None else np.flatnonzero(active).astype(np.int32)
-
     def _show(
         self, who: IntArray, slates: IntArray, is_read: bool = True
     ) -> tuple[ShownDisplays, IntArray, IntArray]:
         """What some users are displayed; item and place in the slate of each candidate, then -1.
         Of displays of which nothing is read, only the items are there."""
-        offsets, rows = np.empty(len(who) + 1, np.int32), self.users.everyone[: len(who)]
+        offsets, rows = np.empty(len(who) + 1, np.int32), self.everyone[: len(who)]
         items, places = np.full((2, slates.size + 1), -1, np.int32)
         n_items = self.world.n_items
         n = kernels.find_displayed(slates, rows, n_items, offsets, items, places)
@@ -419,7 +445,10 @@ def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> Floa
     n_trained, n_ids = len(space.item_counts.displays), space.n_ids
     rows = np.append(np.arange(n_trained), np.full(n - n_trained, -1))
     counted = item_numbers(totals_of(space.item_counts, rows), space.prior_rate)
-    statistics = _standardised(counted[:, number_columns(ITEM_STATISTICS, TRAINING_NUMBERS)])
+    counted = counted[:, number_columns(ITEM_STATISTICS, TRAINING_NUMBERS)]
+    scale = counted.std(axis=0)
+    statistics = (counted - counted.mean(axis=0)) / np.where(scale > 1e-6, scale, np.float32(1))
+    statistics = np.asarray(statistics, np.float32)
     layer = (reward.tower and reward.tower.items) or reward.first
     table = rows_of_table(layer, catalogue.vectors, n + 1)
     own = [at for at, one in enumerate(space.categorical) if one.source not in OF_PLACE]
@@ -435,10 +464,3 @@ def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> Floa
     axes = axes[:, :n_components] / np.sqrt(max(float(variances[0]), 1e-12))
     components = (vectors - mean.astype(np.float32)) @ axes.astype(np.float32)
     return np.ascontiguousarray(np.concatenate([components, statistics], axis=1), np.float32)
-
-
-def _standardised(numbers: FloatArray) -> FloatArray:
-    scale = numbers.std(axis=0)
-    return np.asarray(
-        (numbers - numbers.mean(axis=0)) / np.where(scale > 1e-6, scale, np.float32(1)), np.float32
-    )

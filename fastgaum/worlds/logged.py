@@ -63,10 +63,6 @@ class LoggedContexts:
         ids, numbers = coded.context_ids(events), coded.context_numbers(events)
         self.contexts = EncodedContext(ids, items, numbers)
 
-    def at(self, events: LongArray) -> EncodedContext:
-        """The contexts of those events."""
-        return self.contexts.of(events)
-
 
 def drawn_sessions(keys: KeyArray, session_offsets: npt.NDArray[np.integer]) -> LongArray:
     """A session for each key, and how many of its events went before where users do not start
@@ -102,12 +98,7 @@ class UserContexts:
         sessions, before = drawn_sessions(keys, offsets)
         self.events[users] = offsets[sessions] + (before if self.starts else 0)
         self.last_events[users] = offsets[sessions + 1] - 1
-        self.put(self.logged.at(self.events[users]), users)
-
-    def give(self, context: Context, users: IntArray) -> None:
-        """Take the context of an event of all users, for those of `users`. Raises ConfigError for a
-        wrong shape, id or item."""
-        self.put(self.rows.checked(context, len(self.known)).of(users), users)
+        self.put(self.logged.contexts.of(self.events[users]), users)
 
     def put(self, context: EncodedContext, users: IntArray) -> None:
         """Take the contexts of those users, in that order; nothing is checked."""
@@ -137,7 +128,7 @@ class UserContexts:
         users = users[self.events[users] >= 0]
         if self.logged is not None and len(users):
             self.events[users] = np.minimum(self.events[users] + 1, self.last_events[users])
-            self.put(self.logged.at(self.events[users]), users)
+            self.put(self.logged.contexts.of(self.events[users]), users)
 
 
 class LoggedStarts:

@@ -102,7 +102,7 @@ class Observations:
 
     def __init__(self, world: World, pools: UserPools, n: int, options: EnvOptions) -> None:
         """Lay out observations. Raises ConfigError for features of items that have none."""
-        self._kind, self._pools, self._horizon = options.observation, pools, options.horizon
+        self._kind, self._pools = options.observation, pools
         given = options.features
         self._with_features = pools.kind != "fixed" if given is None else given
         table = np.ascontiguousarray(world.item_features, np.float32)
@@ -137,22 +137,13 @@ class Observations:
                 parts["features"] = spaces.Box(low, high, shape, np.float32)
                 self._arrays["features"] = np.zeros((n, *shape), np.float32)
             self.single_space: spaces.Space[object] = spaces.Dict(parts)
-        elif self._with_features or timed:
-            of_items = shape[0] * shape[1] if self._with_features else 0
-            lows, highs = (
-                np.concatenate(
-                    [
-                        np.full(world.state_dim, of_state),
-                        np.full(int(timed), of_time),
-                        np.full(of_items, of_item),
-                    ]
-                ).astype(np.float32)
-                for of_state, of_time, of_item in ((-np.inf, 0.0, low), (np.inf, 1.0, high))
-            )
-            self.single_space = spaces.Box(lows, highs, dtype=np.float32)
-            self._flat = np.zeros((n, len(lows)), np.float32)
         else:
-            self.single_space = state
+            widths = [world.state_dim, timed, self._with_features * shape[0] * shape[1]]
+            lows = np.repeat([-np.inf, 0, low], widths).astype(np.float32)
+            highs = np.repeat([np.inf, 1, high], widths).astype(np.float32)
+            self.single_space = spaces.Box(lows, highs, dtype=np.float32)
+            if self._with_features or timed:
+                self._flat = np.zeros((n, len(lows)), np.float32)
         self._timed = timed
         self.pools_changed(np.arange(n, dtype=np.int32))
 
@@ -169,10 +160,6 @@ class Observations:
                 self._flat[rows, -features[0].size :] = features.reshape(len(rows), -1)
             else:
                 self._arrays["features"][rows] = features
-
-    def left(self, steps: npt.NDArray[np.integer]) -> FloatArray:
-        """Share of the horizon that is left after so many steps, (n,); 1 without a horizon."""
-        return (1 - steps / (self._horizon or np.inf)).astype(np.float32)
 
     def of(self, states: FloatArray, left: FloatArray, copy: bool) -> Observed:
         """Observations of all users in these states, with so much of the episode left, (n,): new
@@ -220,12 +207,11 @@ def rows_apart(observation: Observed, rows: IntArray, n: int) -> npt.NDArray[np.
     """Copies of some users' observations as Gymnasium's `final_obs` has them: objects, None for the
     others, shape (n,)."""
     apart: npt.NDArray[np.object_] = np.full(n, None, dtype=object)
+    copies: Observed
     if isinstance(observation, dict):
         copies = {name: part[rows] for name, part in observation.items()}
-        for i, row in enumerate(rows):
-            apart[row] = {name: part[i] for name, part in copies.items()}
     else:
-        copy = observation[rows]
-        for i, row in enumerate(rows):
-            apart[row] = copy[i]
+        copies = observation[rows]
+    for i, row in enumerate(rows):
+        apart[row] = row_of(copies, i)
     return apart

@@ -49,11 +49,14 @@ class Keys:
         """Give the users of `rows` new streams: those of users first + row of one seed, or of user
         0 under each of many."""
         streams = np.empty_like(self.streams)
-        if isinstance(seed, int):
-            user_streams(_entropy(seed), first, streams)
-        else:
-            for i in rows:
-                user_streams(_entropy(seed[i]), 0, streams[i : i + 1])
+        parts = (
+            [(seed, first, streams)]
+            if isinstance(seed, int)
+            else [(seed[i], 0, streams[i : i + 1]) for i in rows]
+        )
+        for one, user, part in parts:
+            entropy = np.random.SeedSequence(one).generate_state(1, np.uint64)[0]
+            user_streams(np.uint64(entropy), user, part)
         self.streams[rows] = streams[rows]
         self.episodes[rows] = -1
 
@@ -91,10 +94,6 @@ def draw_distinct(keys: KeyArray, n_of: int, k: int) -> IntArray:
     rows, numbers = np.arange(len(keys), dtype=np.int32), np.arange(n_of, dtype=np.int32)
     draw_without_replacement(keys, rows, numbers, swaps, drawn)
     return drawn
-
-
-def _entropy(seed: int) -> np.uint64:
-    return np.uint64(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
 
 
 PoolKind = Literal["fixed", "per_user", "per_step"]
@@ -149,22 +148,15 @@ class Pool:
             )
         return cls("fixed", size, tuple(items.tolist()), seed)
 
-    def shared(self, n_items: int) -> bool:
-        """Whether all users have the same pool at all times."""
-        return self.rule == "fixed" or self.size in (0, len(self.items) or n_items)
-
-    def count(self, n_items: int) -> int:
-        """Items in a pool of a catalogue of so many."""
-        return self.size or len(self.items) or n_items
-
     def among(self, n_items: int) -> IntArray:
         """The items that pools are drawn from, of a catalogue of so many."""
-        return np.array(self.items or range(n_items), np.int32)
+        return np.array(self.items, np.int32) if self.items else np.arange(n_items, dtype=np.int32)
 
     def check(self, n_items: int, k: int) -> None:
         """Raise ConfigError unless a slate of k distinct items can be made of a pool from so many
         items."""
-        among, size = len(self.items) or n_items, self.count(n_items)
+        among = len(self.items) or n_items
+        size = self.size or among
         if self.items and not (
             0 <= min(self.items) <= max(self.items) < n_items and len(set(self.items)) == among
         ):
@@ -182,24 +174,16 @@ class Pool:
                 "larger pool"
             )
 
-    def keys(self, keys: Keys) -> KeyArray:
-        """Keys of the users' pools at their present step, for `draw`, shape (n_users,)."""
-        return keys.of(POOL).copy()
-
-    def fixed_keys(self) -> Keys:
-        """What a fixed pool is drawn by."""
-        keys = Keys(1)
-        keys.seed(self.seed, keys.everyone)
-        return keys
-
     def draw(self, keys: KeyArray, n_items: int) -> IntArray:
         """The pools of some keys: item numbers (m,) where all share one, else (n, m)."""
         among = self.among(n_items)
         if self.size in (0, len(among)):
             return among
-        if self.rule == "fixed":
-            return np.sort(self._drawn(self.fixed_keys().of(POOL), among)[0])
-        return self._drawn(keys, among)
+        if self.rule != "fixed":
+            return among[draw_distinct(keys, len(among), self.size)]
+        own = Keys(1)
+        own.seed(self.seed, own.everyone)
+        return np.sort(among[draw_distinct(own.of(POOL), len(among), self.size)[0]])
 
     def pinned(self, n_items: int) -> Pool:
         """The same pool with its items named, where it is fixed: what is left out of them later
@@ -209,11 +193,6 @@ class Pool:
         return dataclasses.replace(
             self, size=0, items=tuple(self.draw(np.empty(0, np.uint64), n_items).tolist())
         )
-
-    def _drawn(self, keys: KeyArray, among: IntArray) -> IntArray:
-        pools, swaps = np.empty((len(keys), self.size), np.int32), np.empty(self.size, np.int64)
-        draw_without_replacement(keys, np.arange(len(keys), dtype=np.int32), among, swaps, pools)
-        return pools
 
 
 class UserPools:
@@ -230,15 +209,13 @@ class UserPools:
         """Draw a shared pool, or make room for n others. Raises ConfigError for a pool that the
         catalogue cannot fill."""
         pool.check(n_items, 1)
-        self._among, self.size = pool.among(n_items), pool.count(n_items)
-        self.kind: PoolKind = "fixed" if pool.shared(n_items) else pool.rule
+        self._among = pool.among(n_items)
+        self.size = pool.size or len(self._among)
+        self.kind: PoolKind = "fixed" if self.size == len(self._among) else pool.rule
         self._swaps = np.empty(self.size, np.int64)
-        self.items = np.zeros((1 if self.kind == "fixed" else n, self.size), np.int32)
-        if self.size == len(self._among):
-            self.items[0] = self._among
-        elif self.kind == "fixed":
-            keys = pool.fixed_keys()
-            self.draw(keys, keys.everyone)
+        self.items = np.zeros((n, self.size), np.int32)
+        if self.kind == "fixed":
+            self.items = pool.draw(np.empty(0, np.uint64), n_items)[None]
 
     def draw(self, keys: Keys, rows: IntArray) -> None:
         """Draw the pools of some users anew; not for a shared pool."""

@@ -17,10 +17,10 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
+from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld
 from fastgaum.worlds.logged import Context
 from fastgaum.worlds.world import NO_ITEM, Population, World
-from fastgaum.worlds.world_set import SetPopulation, contexts_of
+from fastgaum.worlds.world_set import contexts_of
 
 USERS_AT_ONCE = 8192
 """users of one population, about"""
@@ -102,7 +102,7 @@ def _live(
         if contexts is None:
             response = users.step(*shown)
         else:
-            assert isinstance(users, LearnedPopulation | SetPopulation)
+            assert isinstance(users, ContextPopulation)
             response = users.step(*shown, contexts(np.tile(events, replicas)))
         choices[:, first[active] + t] = response.places.reshape(replicas, n)[:, active]
 

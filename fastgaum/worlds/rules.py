@@ -170,7 +170,7 @@ class StepReward:
         self.name, self._rule = "", None
         if callable(reward):
             self._rule = _checked(reward, "reward", "response, slates, states")
-            self.name = _name_of(reward)
+            self.name = str(getattr(reward, "__name__", type(reward).__name__))
         elif reward in names:
             self.name = reward
         else:
@@ -211,11 +211,6 @@ class StepReward:
         return np.asarray(response.utilities - zero, np.float32)
 
 
-def _name_of(function: Callable[..., object]) -> str:
-    """What a message calls a function."""
-    return str(getattr(function, "__name__", type(function).__name__))
-
-
 def leaving_rule(leaving: Leaving) -> LeavingRule:
     """The rule of a constant probability, of one per step (the last holds for all later ones), or
     the user's own.
@@ -232,11 +227,7 @@ def leaving_rule(leaving: Leaving) -> LeavingRule:
             f"leaving is {leaving!r}: a probability in [0, 1], or a row of them by step, is "
             "required"
         )
-
-    def by_step(response: Response, steps: IntArray, states: FloatArray) -> npt.NDArray[np.generic]:
-        return np.asarray(hazards[np.minimum(steps, len(hazards)) - 1])
-
-    return by_step
+    return lambda response, steps, states: hazards[np.minimum(steps, len(hazards)) - 1]
 
 
 def session_leaving(log: SessionLog, split: SplitName = "train") -> npt.NDArray[np.float64]:
@@ -268,7 +259,7 @@ def _checked(
     Raises:
         ConfigError: it takes other parameters.
     """
-    name = _name_of(rule)
+    name = getattr(rule, "__name__", type(rule).__name__)
     try:
         signature = inspect.signature(rule)
     except (TypeError, ValueError):  # one written in C need not say what it takes

@@ -88,9 +88,8 @@ class TrueWorld(World):
         self.is_bait = np.zeros(world.n_items, bool)
         bonus = 0.0
         if bait is not None:
-            self.is_bait[np.argsort(-base, kind="stable")[: round(bait.share * world.n_items)]] = (
-                True
-            )
+            n_bait = round(bait.share * world.n_items)
+            self.is_bait[np.argsort(-base, kind="stable")[:n_bait]] = True
             bonus = bait.bonus
         self.base: npt.NDArray[np.float64] = base + world.intercept + bonus * self.is_bait
         self.latents = latents
@@ -142,7 +141,6 @@ class TruePopulation(Population):
         self._cuts = [
             (first, min(first + USERS_OF_PART, n)) for first in range(0, n, USERS_OF_PART)
         ]
-        self._everyone = np.ones(n, bool)
 
     @property
     def states(self) -> FloatArray:
@@ -164,9 +162,9 @@ class TruePopulation(Population):
         Raises:
             ConfigError: the slates are not of n users, or hold a number that is no item.
         """
-        slates = self._checked(slates)
+        slates = checked_slates(slates, self.n, self.world.n_items)
         keys = np.ascontiguousarray(keys, np.uint64)
-        who = self._everyone if active is None else active
+        who = np.ones(self.n, bool) if active is None else active
         weights = self.weigh(slates)
         response = Response.none(self.n)
         shown = kernels.ShownSlates(slates, who, keys)
@@ -191,14 +189,14 @@ class TruePopulation(Population):
         """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m),
         0 at an empty place. With rivalry and k an item is one of a slate of k, whose others are
         alike to it as the pool is on average."""
-        pools = self._checked(pools, any_rows=True)
+        pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
         others = pools.shape[-1] - 1
         share = 1.0 if k is None or others < 1 else (k - 1) / others
         return (self._utilities(pools) - share * self._lost(pools)).astype(np.float32)
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """Probability of each place of the slates (n, k), and of no click (n,); no state moves."""
-        weights = self.weigh(self._checked(slates))
+        weights = self.weigh(checked_slates(slates, self.n, self.world.n_items))
         return weights.probs.astype(np.float32), weights.none.astype(np.float32)
 
     def _utilities(self, pools: IntArray) -> npt.NDArray[np.float64]:
@@ -228,6 +226,3 @@ class TruePopulation(Population):
         alike[..., np.arange(slates.shape[-1]), np.arange(slates.shape[-1])] = 0.0
         lost: npt.NDArray[np.float64] = self.world.rivalry * alike.sum(axis=-1) * shown
         return lost
-
-    def _checked(self, slates: IntArray, any_rows: bool = False) -> IntArray:
-        return checked_slates(slates, self.n, self.world.n_items, any_rows)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import Float64Array
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.files import atomic
 from fastgaum.kernels.ranking import rank_counts
@@ -47,24 +45,17 @@ def oracle_scores(
     by = truth.probability if log.ordered else truth.utility
     better, tied = rank_counts(by, log.display_offsets, log.choices)
     chosen = events & (log.choices >= 0)
-    precision = {
-        k: _mean(np.clip((k - better[chosen]) / (tied[chosen] + 1.0), 0.0, 1.0)) for k in ks
-    }
-    nll = -outcome_log_probs(log, truth)[events]
-    return OracleScores(precision, _mean(nll), int(chosen.sum()), int(events.sum()))
-
-
-def outcome_log_probs(log: SessionLog, truth: Truth) -> Float64Array:
-    """Return the log of the true probability of what happened in each event, shape (n_events,)."""
-    candidates, outside = truth.log_probs()
-    values = outside.copy()
-    values[log.choices >= 0] = candidates[log.chosen_candidates]
-    return values
+    hits = {k: np.clip((k - better[chosen]) / (tied[chosen] + 1.0), 0.0, 1.0) for k in ks}
+    of_candidates, of_outcomes = truth.log_probs()
+    of_outcomes = of_outcomes.copy()
+    of_outcomes[log.choices >= 0] = of_candidates[log.chosen_candidates]
+    precision = {k: float(of_k.mean()) if len(of_k) else float("nan") for k, of_k in hits.items()}
+    nll = float(-of_outcomes[events].mean()) if events.any() else float("nan")
+    return OracleScores(precision, nll, int(chosen.sum()), int(events.sum()))
 
 
 def truth_frame(log: SessionLog, truth: Truth) -> pl.DataFrame:
-    """Return the truth as rows: session, event (its position in the session), item, utility,
-    probability."""
+    """Return the truth, a row per candidate: `truth_keys`, utility, probability."""
     return truth_keys(log).with_columns(
         pl.Series("utility", truth.utility), pl.Series("probability", truth.probability)
     )
@@ -149,28 +140,15 @@ def truth_beside(path: str | Path) -> Path | None:
     return sample if path.name == "sample.parquet" and sample.is_file() else None
 
 
-def _mean(values: npt.NDArray[np.floating]) -> float:
-    return float(values.mean()) if len(values) else float("nan")
-
-
-SAMPLE_EVENTS = 2_000
-
-
 def sample_frames() -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the bundled sample (session, event, item, chosen, split) and its truth, both one row
     per candidate."""
-    log, truth = synthesise(SAMPLE_EVENTS, preset="sample")
+    log, truth = synthesise(2_000, preset="sample")
     frame = to_frame(log).select("session", "event", "item", "chosen", "split")
     return frame, truth_frame(log, truth)
 
 
-def write_sample(folder: str | Path) -> None:
-    """Write the bundled sample to `folder`: sample.parquet and truth.parquet. Raises
-    OutputError."""
-    for name, frame in zip(("sample", "truth"), sample_frames(), strict=True):
-        with atomic(Path(folder) / f"{name}.parquet") as path:
-            frame.write_parquet(path, compression="zstd", compression_level=19)
-
-
 if __name__ == "__main__":
-    write_sample(Path(__file__).parents[2] / "data" / "sample")
+    for name, frame in zip(("sample", "truth"), sample_frames(), strict=True):
+        with atomic(Path(__file__).parents[2] / "data" / "sample" / f"{name}.parquet") as path:
+            frame.write_parquet(path, compression="zstd", compression_level=19)

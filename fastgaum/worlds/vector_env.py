@@ -213,8 +213,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         return self._seen(self.options.copy)
 
     def _seen(self, copy: bool) -> Observed:
-        left = self._observations.left(self._keys.steps)
-        return self._observations.of(self.users.states, left, copy)
+        left = 1 - self._keys.steps / (self.options.horizon or np.inf)
+        return self._observations.of(self.users.states, left.astype(np.float32), copy)
 
     def render(self) -> tuple[str, ...] | None:
         """What each user was last shown, its utilities of it before the choice, and what it chose,

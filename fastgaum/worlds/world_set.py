@@ -30,7 +30,7 @@ from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.catalogue import Catalogue
 from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
+from fastgaum.worlds.learned_world import ContextPopulation, LearnedPopulation, LearnedWorld
 from fastgaum.worlds.logged import Context, LoggedContexts, SetContext
 from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World, checked_slates
 
@@ -63,6 +63,10 @@ class WorldSet(World):
         first = self.first = self.worlds[0]
         self.item_ids, self.item_features = first.item_ids, first.item_features
         self.state_dim, self.outside = first.state_dim, first.outside
+        self.catalogue: Catalogue = first.catalogue
+        self.context: ContextRows | None
+        self.context = next((one.context for one in self.worlds if one.context is not None), None)
+        """what reads the context of events in the first member that reads any"""
         self.own_of: list[IntArray] = []
         """number in each member of each item of the set, then of `NO_ITEM`, shape (n_items + 1,)"""
         for number, world in enumerate(self.worlds):
@@ -97,17 +101,6 @@ class WorldSet(World):
                 "with --set members=5"
             )
         return cls([LearnedWorld(one, **options) for one in (model, *model.bootstraps)])
-
-    @property
-    def catalogue(self) -> Catalogue:
-        """The first member's."""
-        return self.first.catalogue
-
-    @property
-    def context(self) -> ContextRows | None:
-        """What reads the context of events in the first member that reads any; None where none
-        does."""
-        return next((one.context for one in self.worlds if one.context is not None), None)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -163,7 +156,7 @@ class WorldSet(World):
         return (draws * len(self.worlds)).astype(np.int32)
 
 
-class SetPopulation(Population):
+class SetPopulation(ContextPopulation):
     """Users of a `WorldSet`, each of whom lives in one member.
 
     Each member is a population of all n users, and computes those who live in it. The first one
@@ -176,11 +169,13 @@ class SetPopulation(Population):
         populations: all n users, as each member takes them to be.
     """
 
+    world: WorldSet
+
     def __init__(self, world: WorldSet, n: int, follow_all: bool = False) -> None:
         self.world, self.n, self.follow_all = world, n, follow_all
         self.members: IntArray = np.zeros(n, np.int32)
         self.populations = [one.population(n) for one in world.worlds]
-        self._everyone: IntArray = np.arange(n, dtype=np.int32)
+        self.everyone = np.arange(n, dtype=np.int32)
         self._following = self.populations[: None if follow_all else 1]
         self._given: BoolArray = np.zeros(n, np.bool_)
         """who was given a context since its reset"""
@@ -204,7 +199,7 @@ class SetPopulation(Population):
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """Start users anew, each in the member that its key draws."""
-        who = self._everyone if rows is None else np.asarray(rows, np.int32)
+        who = self.everyone if rows is None else np.asarray(rows, np.int32)
         self.members[who] = members = self.world.members_of(keys)
         self._given[who] = False
         for active, _ in self.waiting:
@@ -222,7 +217,7 @@ class SetPopulation(Population):
             ConfigError: it was made by another world, is not one of n users, or is given to a
                 member that reads none; or a member reads context, and one of its users has none.
         """
-        who = self._everyone if who is None else who
+        who = self.everyone if who is None else who
         contexts: Sequence[EncodedContext | None] = [None] * len(self.populations)
         if context is not None:
             contexts = self._of_members(context)
@@ -235,47 +230,22 @@ class SetPopulation(Population):
         for number, users in enumerate(self.populations):
             users.take(contexts[number], who[self.members[who] == number])
 
-    def step(
-        self,
-        slates: IntArray,
-        keys: KeyArray,
-        active: BoolArray | None = None,
-        context: Context | None = None,
-    ) -> Response:
-        """Show each user a slate (n, k) and let it choose as its member says. `context`, of
-        `WorldSet.context_of`, as in `LearnedPopulation.step`.
-
-        Raises:
-            ConfigError: as `LearnedPopulation.step`.
-        """
-        slates, who = self._begin(slates, active, context)
-        keys = np.ascontiguousarray(keys, np.uint64)
-        response = Response.none(self.n)
+    def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
+        """As the base says, each user as its member."""
+        response = Response.none(len(who))
         for number, users, mine in self._at_home(who):
-            found = users.choose(mine, self.world.own_of[number][slates[mine]], keys[mine])
+            found = users.choose(who[mine], self.world.own_of[number][slates[mine]], keys[mine])
             response.places[mine], response.utilities[mine] = found.places, found.utilities
         clicked = np.flatnonzero(response.places >= 0)
         response.items[clicked] = slates[clicked, response.places[clicked]]
-        self._follow(slates, response.places.copy(), who)
+        self._follow(who, slates, response.places)
         return response
 
-    def follow(
-        self,
-        slates: IntArray,
-        places: IntArray,
-        active: BoolArray | None = None,
-        context: Context | None = None,
-    ) -> None:
-        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing.
-
-        Raises:
-            ConfigError: as `step`.
-        """
-        slates, who = self._begin(slates, active, context)
-        places = np.array(places, np.int32)
+    def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
+        """As the base says."""
         for number, users, mine in self._at_home(who):
-            users.see(mine, self.world.own_of[number][slates[mine]], places[mine])
-        self._follow(slates, places, who)
+            users.see(who[mine], self.world.own_of[number][slates[mine]], places[mine])
+        self._follow(who, slates, places)
 
     def acted(self, items: IntArray, action: str) -> None:
         """As the base says, of every member. Raises ConfigError as there."""
@@ -291,32 +261,23 @@ class SetPopulation(Population):
             users.acted(own, action)
 
         for number, users, mine in self._at_home(who):
-            act(users, number, mine)
+            act(users, number, who[mine])
         self._show_followers(who, act)
 
-    def utilities(
-        self, pools: IntArray, k: int | None = None, context: Context | None = None
-    ) -> FloatArray:
-        """Each user's utility now of each item of a pool, as its member says, shape (n, m)."""
-        pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
-        self.take(context)
-        result = np.zeros((self.n, pools.shape[-1]), np.float32)
-        for number, users, mine in self._at_home(self._everyone):
+    def value(self, who: IntArray, pools: IntArray, k: int | None) -> FloatArray:
+        """As the base says."""
+        result = np.zeros((len(who), pools.shape[-1]), np.float32)
+        for number, users, mine in self._at_home(who):
             own = self.world.own_of[number][pools if pools.ndim == 1 else pools[mine]]
-            result[mine] = users.value(mine, own, k)
+            result[mine] = users.value(who[mine], own, k)
         return result
 
-    def probabilities(
-        self, slates: IntArray, context: Context | None = None
-    ) -> tuple[FloatArray, FloatArray]:
-        """Probability of each place of the slates (n, k), and of no click (n,), as each user's
-        member says; no history moves."""
-        slates = checked_slates(slates, self.n, self.world.n_items)
-        self.take(context)
-        places, none = np.zeros(slates.shape, np.float32), np.ones(self.n, np.float32)
-        for number, users, mine in self._at_home(self._everyone):
+    def weigh(self, who: IntArray, slates: IntArray) -> tuple[FloatArray, FloatArray]:
+        """As the base says."""
+        places, none = np.zeros(slates.shape, np.float32), np.ones(len(who), np.float32)
+        for number, users, mine in self._at_home(who):
             own = self.world.own_of[number][slates[mine]]
-            places[mine], none[mine] = users.weigh(mine, own)
+            places[mine], none[mine] = users.weigh(who[mine], own)
         return places, none
 
     def disagreement(self, slates: IntArray, context: Context | None = None) -> FloatArray:
@@ -333,28 +294,26 @@ class SetPopulation(Population):
             )
         slates = checked_slates(slates, self.n, self.world.n_items)
         self.take(context)
-        return distance_to_mean(
-            [
-                users.probabilities(own_of[slates])
-                for users, own_of in zip(self._up_to_date(), self.world.own_of, strict=True)
-            ]
-        )
+        found = [
+            np.column_stack(users.probabilities(own_of[slates]))
+            for users, own_of in zip(self._up_to_date(), self.world.own_of, strict=True)
+        ]
+        mean = np.mean(found, axis=0, dtype=np.float64)
+        apart = [0.5 * np.abs(one - mean).sum(axis=1) for one in found]
+        return np.asarray(np.mean(apart, axis=0), np.float32)
 
     def _at_home(self, who: IntArray) -> Iterator[tuple[int, LearnedPopulation, IntArray]]:
-        """The members that some of these users live in, and who does."""
+        """The members that some of these users live in, and at which entries of `who`."""
         for number, users in enumerate(self.populations):
-            mine = who[self.members[who] == number]
+            mine = np.flatnonzero(self.members[who] == number).astype(np.int32)
             if len(mine):
                 yield number, users, mine
 
     def _begin(
         self, slates: IntArray, active: BoolArray | None, context: Context | None
     ) -> tuple[IntArray, IntArray]:
-        """Checked slates, and who sees one. Raises ConfigError, before anybody has moved, unless
-        these users and those who follow them have contexts."""
-        slates = checked_slates(slates, self.n, self.world.n_items)
-        who = self._everyone if active is None else np.flatnonzero(active).astype(np.int32)
-        self.take(context, who)
+        # before a user has moved, those who follow it must have a context too
+        slates, who = super()._begin(slates, active, context)
         for users in self._following:
             logged = users.world.logged_contexts is not None
             if users.contexts is not None and not logged and not self._given[who].all():
@@ -362,12 +321,13 @@ class SetPopulation(Population):
                 users.take(None, who)
         return slates, who
 
-    def _follow(self, slates: IntArray, places: IntArray, who: IntArray) -> None:
-        """Have followers see what was chosen."""
-        slates = slates.copy()
+    def _follow(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
+        """Have followers see what users chose, who are in order."""
+        slates, places = slates.copy(), places.copy()
 
         def follow(users: LearnedPopulation, number: int, some: IntArray) -> None:
-            users.see(some, self.world.own_of[number][slates[some]], places[some])
+            at = np.searchsorted(who, some)
+            users.see(some, self.world.own_of[number][slates[at]], places[at])
 
         self._show_followers(who, follow)
 
@@ -406,25 +366,7 @@ class SetPopulation(Population):
         for one, own in zip(members, context.members, strict=True):
             if own is not None and one.context is not None:
                 one.context.checked(own, self.n)
-        return [None if own is None else own.of(self._everyone) for own in context.members]
-
-
-def distance_to_mean(members: Sequence[tuple[FloatArray, FloatArray]]) -> FloatArray:
-    """How far apart members are about what each of n users would choose now, from 0 to
-    1 − 1/members, shape (n,).
-
-    The total variation between a member's distribution and the mean of all members' distributions;
-    its mean over the members. What a user does next follows from the choice alone, so this is the
-    distance of the members' predictions of the next state (Kidambi et al., "MOReL", 2020), over all
-    of which a penalty is taken as in Yu et al., "MOPO", 2020.
-
-    Args:
-        members: the distribution of each over the places of the slates (n, k), and no click (n,).
-    """
-    found = [np.column_stack(one) for one in members]
-    mean = np.mean(found, axis=0, dtype=np.float64)
-    apart = [0.5 * np.abs(one - mean).sum(axis=1) for one in found]
-    return np.asarray(np.mean(apart, axis=0), np.float32)
+        return [None if own is None else own.of(self.everyone) for own in context.members]
 
 
 def require_set(world: World) -> WorldSet:
@@ -452,14 +394,14 @@ def contexts_of(world: World, log: SessionLog) -> Callable[[LongArray], Context]
 
     if isinstance(world, LearnedWorld):
         logged = of(world)
-        return None if logged is None else logged.at
+        return None if logged is None else logged.contexts.of
     if not isinstance(world, WorldSet) or world.context is None:
         return None
     # members may be one world
     known = {id(one): of(one) for one in world.worlds}
     by_member = [known[id(one)] for one in world.worlds]
     return lambda events: SetContext(
-        tuple(None if one is None else one.at(events) for one in by_member)
+        tuple(None if one is None else one.contexts.of(events) for one in by_member)
     )
 
 

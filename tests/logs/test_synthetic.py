@@ -24,7 +24,6 @@ from fastgaum.worlds.truth import (
     truth_beside,
     truth_frame,
     truth_path,
-    write_sample,
     write_truth,
 )
 
@@ -257,7 +256,7 @@ def test_truth_of_another_log_is_refused(tmp_path: Path) -> None:
     assert truth_beside(tmp_path / "nothing.parquet") is None
 
 
-def test_bundled_sample_is_the_one_that_is_drawn(tmp_path: Path) -> None:
+def test_bundled_sample_is_the_one_that_is_drawn() -> None:
     folder = data_root() / "sample"
     sample, truth = sample_frames()
     assert pl.read_parquet(folder / "sample.parquet").equals(sample)
@@ -268,8 +267,6 @@ def test_bundled_sample_is_the_one_that_is_drawn(tmp_path: Path) -> None:
     # The last bit of exp depends on the machine's mathematical library.
     for column in ("utility", "probability"):
         np.testing.assert_allclose(stored[column].to_numpy(), truth[column].to_numpy(), atol=1e-5)
-    write_sample(tmp_path)
-    assert pl.read_parquet(tmp_path / "sample.parquet").equals(sample)
 
 
 def test_bundled_sample_is_small_and_worth_learning() -> None:

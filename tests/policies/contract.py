@@ -10,7 +10,7 @@ import numpy as np
 from fastgaum import threads
 from fastgaum.policies.base import Policy
 from fastgaum.policies.rollout import Setting, play, rollout
-from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.pools import POOL, Pool
 from fastgaum.worlds.world import World
 from tests.policies.small_world import TiringWorld, keys_at
 
@@ -39,7 +39,7 @@ def _check_slates(policy: Policy, world: World, setting: Setting) -> None:
     for step, transition in enumerate(rollout(world, policy, setting, 9, seed=3)):
         slates = transition.slates
         pools = setting.pool.draw(
-            setting.pool.keys(keys_at(3, 9, step if setting.pool.rule == "per_step" else 0)),
+            keys_at(3, 9, step if setting.pool.rule == "per_step" else 0).of(POOL),
             world.n_items,
         )
         assert slates.shape == (9, setting.k)

@@ -12,7 +12,7 @@ from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import ComparisonPlan, compare_policies
 from fastgaum.policies.rollout import Setting
-from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.pools import POOL, Pool
 from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at
 
 CONFIG = PolicyConfig(episodes=2, users=16, warm_up=16, batch=16, evaluations=1)
@@ -39,7 +39,7 @@ def test_fixed_pools_hold_the_same_items_in_both_worlds(monkeypatch: pytest.Monk
         return Setting(k, 3, Pool("fixed", 5, items))
 
     def keep(setting: Setting, world: TiringWorld, where: str) -> None:
-        pool = setting.pool.draw(setting.pool.keys(keys_at(0, 1)), world.n_items)
+        pool = setting.pool.draw(keys_at(0, 1).of(POOL), world.n_items)
         seen[where] |= set(world.item_ids.gather(pool).to_list())
 
     monkeypatch.setattr(

@@ -24,7 +24,7 @@ from fastgaum.policies.registry import LEARNERS, POLICY_FORMAT, load_policy, sav
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.slateq import SlateQ, SlateSteps, best_slates
 from fastgaum.policies.training import train_policy
-from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.pools import POOL, Pool
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_at, keys_of
 
@@ -297,7 +297,7 @@ def test_the_cascade_is_the_arg_max_place_by_place(towers: tuple[int, ...], pool
     world, k, n = TiringWorld(), 3, 6
     policy = CascadeDqn(world, k, pool, PolicyConfig(width=12, towers=towers))
     states = np.random.default_rng(0).standard_normal((n, policy.n_read)).astype(np.float32)
-    pools = pool.draw(pool.keys(keys_at(1, n)), world.n_items)
+    pools = pool.draw(keys_at(1, n).of(POOL), world.n_items)
     places, values = policy.best_slates(states, pools, policy.networks)
     for user in range(n):
         own = pools if pools.ndim == 1 else pools[user]

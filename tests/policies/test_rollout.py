@@ -17,6 +17,7 @@ from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.worlds.pools import (
     CHOICE,
     LEAVE,
+    POOL,
     START,
     Keys,
     Pool,
@@ -31,11 +32,11 @@ from tests.policies.small_world import TiringWorld, keys_at
 @given(st.sampled_from(["fixed", "per_user", "per_step"]), st.integers(1, 12), st.integers(0, 99))
 def test_pools_are_distinct_items_and_their_key_says_all(rule: str, size: int, seed: int) -> None:
     pool = Pool(rule, size, items=tuple(range(3, 15)))  # type: ignore[arg-type]
-    keys = pool.keys(keys_at(seed, 6, 2, first=10))
+    keys = keys_at(seed, 6, 2, first=10).of(POOL)
     drawn = np.atleast_2d(pool.draw(keys, 20))
     assert all(len(set(row)) == size for row in drawn.tolist())
     assert set(drawn.ravel().tolist()) <= set(range(3, 15))
-    if not pool.shared(20):
+    if rule != "fixed" and size < 12:
         np.testing.assert_array_equal(pool.draw(keys[2:3], 20)[0], drawn[2])
 
 
@@ -116,10 +117,10 @@ def test_leaving_against_users_played_one_by_one(rule: str, leaving: object, rew
         keys.seed(3, keys.everyone, 5 + i)
         keys.start(keys.everyone)
         user.reset(keys.of(START))
-        pool = np.atleast_2d(setting.pool.draw(setting.pool.keys(keys), 12))[0]
+        pool = np.atleast_2d(setting.pool.draw(keys.of(POOL), 12))[0]
         for t in range(horizon):
             if rule == "per_step":
-                pool = setting.pool.draw(setting.pool.keys(keys), 12)[0]
+                pool = setting.pool.draw(keys.of(POOL), 12)[0]
             level = user.utilities(pool).mean() if reward == "contrast" else 0.0
             response = user.step(pool[None, :2], keys.of(CHOICE))
             shown[i, t], clicks[i, t] = True, response.places[0] >= 0

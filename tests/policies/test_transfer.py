@@ -24,7 +24,7 @@ from fastgaum.policies.registry import untrained
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.transfer import TransferPolicy, shared_items, shared_pool
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.pools import POOL, Pool
 from fastgaum.worlds.rules import StepReward
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from fastgaum.worlds.world import Past, Response
@@ -180,7 +180,7 @@ def test_a_pool_is_the_same_in_both_worlds(pool: Pool) -> None:
         [pl.Series(["x", "y"]), own.item_ids.gather([11, 3, 4, 0, 5, 1, 7, 9, 2, 10])]
     )
     mine, theirs = shared_pool(pool, own, other)
-    keys = mine.keys(keys_at(3, 6))
+    keys = keys_at(3, 6).of(POOL)
     names = [
         world.item_ids.gather(np.ravel(drawn.draw(keys, 12))).to_list()
         for world, drawn in ((own, mine), (other, theirs))
