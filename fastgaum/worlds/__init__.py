@@ -1,8 +1,7 @@
-"""The learned user as a world: populations of users that are shown slates and choose from them.
+"""Worlds and their environments.
 
-Importing this package registers `fastgaum/User-v0` with Gymnasium. The name
-"fastgaum.worlds:fastgaum/User-v0" lets Gymnasium import it itself. `import fastgaum` alone
-registers nothing, because it would cost the import of Gymnasium."""
+Importing this package registers `fastgaum/User-v0` with Gymnasium; the name
+"fastgaum.worlds:fastgaum/User-v0" lets Gymnasium import it itself."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
 """A slate chosen place by place, so that an agent of one discrete action (DQN, masked PPO) can
-learn slates.
-
-Choosing k of m items at once has m^k actions; here an action is one item and k of them make a
-slate. The user sees nothing until the slate is full, so the k − 1 steps before pay 0 and end
-nothing. An agent that discounts by γ per step of the user discounts by γ^(1/k) here.
+learn slates. An agent that discounts by γ per step of the user discounts by γ^(1/k) here.
 
     env = CascadeWrapper(gymnasium.make("fastgaum.worlds:fastgaum/User-v0", run="RUN"))
     envs = VectorCascadeWrapper(
@@ -36,12 +32,11 @@ else:
 
 
 class Picks:
-    """The unfinished slates of n users: what was picked, what that adds to an observation, what is
-    still allowed."""
+    """The unfinished slates of n users."""
 
     def __init__(self, env: UserVectorEnv, observe_taken: bool, n: int | None = None) -> None:
-        """Begin slates as those of an environment: for its users, or for n others. Raises
-        ConfigError for a pool smaller than a slate."""
+        """Begin slates for an environment's users, or for n others. Raises ConfigError for a pool
+        smaller than a slate."""
         self.n = env.num_envs if n is None else n
         self.slate_size, self.pool_size = env.slate_size, env.pools.size
         if self.pool_size < self.slate_size:
@@ -125,11 +120,11 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Observed: the environment's, then the place to fill, one-hot (slate_size,), then, with
     `observe_taken`, 1 for each place of the pool that the slate holds already (pool_size,);
-    float32, flat or as keys `place` and `taken` of a dict.
-    Action: Discrete(pool_size). Reward and ends: 0 and False until the slate is full, then the
-        environment's.
-    Info: `action_mask` bool (pool_size,), True for what may be picked; the environment's keys when
-    the slate was full. An item picked twice is displayed once; in a strict environment it is an
+    float32, flat or as keys `place` and `taken` of a dict. Action: Discrete(pool_size).
+
+    Reward and ends: 0 and False until the slate is full, then the environment's. Info:
+    `action_mask` bool (pool_size,), True for what may be picked; the environment's keys when the
+    slate was full. An item picked twice is displayed once; in a strict environment it is an
     error."""
 
     def __init__(self, env: Env[Any, Any], observe_taken: bool = True) -> None:
@@ -174,8 +169,8 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         )
 
     def action_masks(self) -> BoolArray:
-        """What may be picked now, shape (pool_size,); the name is that of sb3-contrib's
-        MaskablePPO."""
+        """What may be picked now, shape (pool_size,); sb3-contrib's MaskablePPO asks by this
+        name."""
         return np.asarray(~self.picks.taken[0])
 
 
@@ -183,8 +178,8 @@ class VectorCascadeWrapper(_VectorWrapper):
     """Many users, one item per user and step; `CascadeWrapper`'s contract with a first axis of n
     users.
 
-    All autoreset modes are kept. Under NEXT_STEP a user whose episode ended starts the next one in
-    one step, while others go on with their slates: users need not be at the same place."""
+    Under NEXT_STEP a user whose episode ended starts the next one in one step, while others go on
+    with their slates."""
 
     def __init__(self, env: UserVectorEnv, observe_taken: bool = True) -> None:
         """Wrap a `UserVectorEnv` itself. Raises ConfigError for another one, or for a pool smaller

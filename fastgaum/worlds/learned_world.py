@@ -1,11 +1,9 @@
 """LearnedWorld: a trained model as users who can be shown slates.
 
-    world = LearnedWorld(UserModel.load("runs/mine"))
-    users = world.population(4096)
+    users = LearnedWorld(UserModel.load("runs/mine")).population(4096)
 
-A user's choice is drawn from the generator's distribution over the displayed places, or from the
-reward's best response under the run's regulariser and eta; then the state advances by one recurrent
-step. A step costs the same at any time."""
+A choice is drawn from the generator's distribution over the displayed places, or from the reward's
+best response under the run's regulariser and eta."""
 
 from __future__ import annotations
 
@@ -41,17 +39,12 @@ Starts = Literal["empty", "logged"]
 POOL_PLACES = 1 << 20
 """places of pools that are scored at once"""
 ITEM_STATISTICS = ("log_displays", "log_choices", "choice_rate")
-"""what a policy may know of an item's training events"""
+"""training numbers of an item that a policy may know"""
 
 
 class LearnedWorld(World):
-    """Users who choose as a fitted `UserModel` does. Its items are those of the training split, and
-    further ones if asked.
-
-    Attributes:
-        model: the model; changing it afterwards changes nothing here.
-        head: whose distribution choices are drawn from.
-    """
+    """Users who choose as a fitted `UserModel` does, over the items of its training and `further`
+    ones. Changing the model afterwards changes nothing here."""
 
     def __init__(
         self,
@@ -67,20 +60,19 @@ class LearnedWorld(World):
         """Copy a model's networks.
 
         Args:
-            model: a fitted model; `UserModel.load(run)` reads one. Of a model with fits on
-                bootstraps it is the world of the fit on all users (`WorldSet` has them all).
-            head: "generator", or "reward" for its best response; None = the generator where the
-                model has one.
-            log: what fields are read from, logged starts, and the contexts that users have if no
-                step is given one; needed if the model reads fields, or for `starts="logged"`.
+            model: a fitted model. Of one with fits on bootstraps it is the world of the fit on all
+                users (`WorldSet` has them all).
+            head: "generator", or "reward" for its best response; None = the generator where there
+                is one.
+            log: where fields, logged starts and contexts are read; needed if the model reads
+                fields, or for `starts="logged"`.
             starts: "empty": users have chosen nothing yet. "logged": each begins after a prefix of
-                a logged session, both drawn by the key that `reset` gets: a session of `split`,
-                then how many of its events, 0 to all but one.
-            split: the log's split that logged starts and contexts are drawn from.
+                a logged session, both drawn by its key: a session of `split`, then how many of its
+                events, 0 to all but one.
+            split: the log's split that starts and contexts are drawn from.
             n_features: width of `item_features`, at least 3.
-            further: ids of items that training never displayed; each is an item of its own, of
-                which the model knows no more than of any new one (and, with a `log`, its static
-                fields).
+            further: ids of items that training never displayed; the model knows no more of them
+                than of any new one (and, with a `log`, their static fields).
 
         Raises:
             ConfigError: the model is not fitted or lacks the head, or a log is needed and none is
@@ -110,11 +102,9 @@ class LearnedWorld(World):
         self.item_ids, self.state_dim = self.catalogue.item_ids, self.networks.state_dim
         self.action_ids = ActionIds(self.catalogue) if model.space.actions else None
         self.item_features = item_features(self.catalogue, model.networks.player.reward, n_features)
-        self.starts = (
-            LoggedStarts(self.catalogue, log, split)
-            if starts == "logged" and log is not None
-            else None
-        )
+        self.starts: LoggedStarts | None = None
+        if starts == "logged" and log is not None:
+            self.starts = LoggedStarts(self.catalogue, log, split)
         self.split = split
         self.context: ContextRows | None = None
         self.logged_contexts: LoggedContexts | None = None
@@ -148,29 +138,21 @@ class LearnedWorld(World):
 
             users.step(slates, keys, context=world.context_of({"page": pages, "hour": hours}))
 
-        A category or item that training did not see, and a missing one, is an unknown one.
-
-        Raises:
-            ConfigError: the model reads no context; a field is missing or unknown, has values of
-                another kind or number than the others, or a number is not finite.
-        """
+        A category or item that training did not see, and a missing one, is an unknown one. Raises
+        ConfigError if the model reads no context, or a field is missing, unknown, of another kind
+        or length, or not finite."""
         if self.context is None:
             raise ConfigError("the model reads no context: it was trained without context fields")
         return self.context.of(values)
 
     def population(self, n: int) -> LearnedPopulation:
-        """Make n users without history.
-
-        Raises:
-            ConfigError: n is not positive.
-        """
+        """Make n users without history. Raises ConfigError unless n is positive."""
         if n < 1:
             raise ConfigError(f"a population has at least one user, got n = {n}")
         return LearnedPopulation(self, n)
 
     def past(self, keys: KeyArray) -> Iterator[Past]:
-        """The logged prefixes that these keys draw, event by event; nothing where users start
-        empty."""
+        """As the base says: the logged prefixes."""
         return iter(()) if self.starts is None else self.starts.past(keys)
 
 
@@ -186,11 +168,8 @@ class ContextPopulation(Population):
 
     @abstractmethod
     def take(self, context: Context | None, who: IntArray | None = None) -> None:
-        """Give each user, or each of `who`, a context of n users, which it keeps.
-
-        Raises:
-            ConfigError: it does not fit; or none is given and a user has none from before.
-        """
+        """Give each user, or each of `who`, a context of n users, which it keeps. Raises
+        ConfigError if it does not fit, or none is given and a user has none."""
 
     @abstractmethod
     def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
@@ -198,8 +177,8 @@ class ContextPopulation(Population):
 
     @abstractmethod
     def see(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
-        """Show some users a checked slate each, (len(who), k), and tell their choices, (len(who),),
-        -1 for nothing."""
+        """Show some users a checked slate each, (len(who), k), and tell their choices, -1 for
+        nothing."""
 
     @abstractmethod
     def value(self, who: IntArray, pools: IntArray, k: int | None) -> FloatArray:
@@ -216,14 +195,8 @@ class ContextPopulation(Population):
         active: BoolArray | None = None,
         context: Context | None = None,
     ) -> Response:
-        """Show each user a slate (n, k) and let them choose; their states move on.
-
-        Args:
-            slates: an item, or `NO_ITEM`, at each place.
-            keys: one for each user.
-            active: who takes part; None: all.
-            context: of this event, made by the world's `context_of`; None: the one that the users
-                have, given before or from the log.
+        """As the base says. `context` is that of this event, by the world's `context_of`; with None
+        users keep theirs, given before or from the log.
 
         Raises:
             ConfigError: the slates are not of n users, or hold a number that is no item; or the
@@ -252,12 +225,8 @@ class ContextPopulation(Population):
     def utilities(
         self, pools: IntArray, k: int | None = None, context: Context | None = None
     ) -> FloatArray:
-        """As the base says, 0 at an empty place; `context` as in `step`.
-
-        Raises:
-            ConfigError: the pools are not of n users, hold a number that is no item, or k is not
-                positive; or the model reads context, and a user has none.
-        """
+        """As the base says, 0 at an empty place; `context` as in `step`. Raises ConfigError as
+        `step`, and unless k is positive."""
         if k is not None and k < 1:
             raise ConfigError(f"a slate has at least 1 item, got k = {k}")
         pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
@@ -299,17 +268,13 @@ class LearnedPopulation(ContextPopulation):
 
     @property
     def states(self) -> FloatArray:
-        """The users' states now, shape (n, state_dim); read-only, overwritten by the next `reset`
-        or `step`. They end with the context that users have, where the model reads context.
-
-        Raises:
-            ConfigError: the model reads context, and a user has none yet.
-        """
+        """As the base says; they end with the context, where the model reads any. Raises
+        ConfigError if a user has none yet."""
         self.take(None)
         return self._seen
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
-        """Start users anew, without history or after a logged prefix that their key draws."""
+        """As the base says; a logged prefix is the one that the key draws."""
         who = self.everyone if rows is None else np.asarray(rows, np.int32)
         self.users.reset(who)
         if self.world.starts is not None:
@@ -402,8 +367,7 @@ class LearnedPopulation(ContextPopulation):
     def _show(
         self, who: IntArray, slates: IntArray, is_read: bool = True
     ) -> tuple[ShownDisplays, IntArray, IntArray]:
-        """What some users are displayed; item and place in the slate of each candidate, then -1.
-        Of displays of which nothing is read, only the items are there."""
+        """What some users are displayed; item and place in the slate of each candidate, then -1."""
         offsets, rows = np.empty(len(who) + 1, np.int32), self.everyone[: len(who)]
         items, places = np.full((2, slates.size + 1), -1, np.int32)
         n_items = self.world.n_items
@@ -425,17 +389,11 @@ class LearnedPopulation(ContextPopulation):
 
 def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> FloatArray:
     """Features of each item, (n_items, ≤ n_features): principal components, then log displays, log
-    choices, choice rate.
+    choices, choice rate, standardised.
 
-    The components are of the rows that the items add to the reward model's first layer, or with
-    towers of their vectors. They are divided by the standard deviation of the first one, so
-    that their relative sizes stay; the entry of largest absolute weight in a component is
-    positive. The statistics are standardised. There are fewer features where the table has fewer
-    columns.
-
-    Raises:
-        ConfigError: fewer features than statistics are asked for.
-    """
+    The components are of the rows that items add to the reward model's first layer, or with towers
+    of their vectors, divided by the first one's standard deviation; the largest weight of each is
+    positive. Raises ConfigError for fewer features than statistics."""
     if n_features < len(ITEM_STATISTICS):
         raise ConfigError(
             f"n_features must be at least {len(ITEM_STATISTICS)}, the training statistics, got "

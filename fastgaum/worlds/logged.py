@@ -1,10 +1,7 @@
-"""Sessions of a log that users of a learned world begin in, and take the contexts of their events
-from.
+"""Sessions of a log, in which users of a learned world begin, and whose contexts they have.
 
-A user's state is what the history says, then what the context of the event now says. A context is
-given with a step. In a world with a log none has to be given: each user draws a logged session by
-its key and takes the contexts of that session's events in order; after the last event it keeps the
-last one."""
+In a world with a log each user draws a logged session by its key and takes the contexts of its
+events in order; it keeps the last one."""
 
 from __future__ import annotations
 
@@ -34,26 +31,22 @@ _SESSION, _LENGTH = np.uint64(1), np.uint64(2)
 
 @dataclass(frozen=True)
 class SetContext:
-    """The context of one event of each of n users, as each member of a set of worlds encodes it;
-    `WorldSet.context_of` makes it of values."""
+    """The context of one event of each of n users, by `WorldSet.context_of`."""
 
     members: tuple[EncodedContext | None, ...]
-    """None for a member whose model reads no context"""
+    """as each member encodes it; None for one whose model reads no context"""
 
 
 Context = EncodedContext | SetContext
 
 
 class LoggedContexts:
-    """The contexts of some sessions of a log, event by event.
-
-    Attributes:
-        session_offsets: start of each session in events, shape (n_sessions + 1,).
-    """
+    """The contexts of some sessions of a log, event by event; `session_offsets` has their starts,
+    shape (n_sessions + 1,)."""
 
     def __init__(self, rows: ContextRows, log: SessionLog, sessions: IntArray) -> None:
-        """Read the sessions' contexts. Raises FeatureMismatchError if the log's fields are not
-        those of the training log, LogFormatError for a number that is not finite."""
+        """Read them. Raises FeatureMismatchError for other fields than the training log's,
+        LogFormatError for a number that is not finite."""
         offsets, events = pick_rows(log.session_offsets, sessions)
         self.session_offsets: LongArray = offsets.astype(np.int64)
         coded = CodedLog(rows.space, log)
@@ -65,8 +58,7 @@ class LoggedContexts:
 
 
 def drawn_sessions(keys: KeyArray, session_offsets: npt.NDArray[np.integer]) -> LongArray:
-    """A session for each key, and how many of its events went before where users do not start
-    empty: 0 … all but one; shape (2, n)."""
+    """A session for each key, and how many of its events go before a logged start; shape (2, n)."""
     keys, draws = np.ascontiguousarray(keys, np.uint64), np.empty((2, len(keys)))
     uniforms(keys, _SESSION, draws[0])
     uniforms(keys, _LENGTH, draws[1])
@@ -80,17 +72,15 @@ class UserContexts:
     def __init__(
         self, rows: ContextRows, logged: LoggedContexts | None, starts: bool, users: Users
     ) -> None:
-        """Make room; contexts come from `logged` if none is given, and users begin within a logged
-        session with `starts`."""
+        """Make room; users begin within their logged session with `starts`."""
         self.rows, self.logged, self.starts, self.users = rows, logged, starts, users
         self.known: BoolArray = np.zeros(users.n, np.bool_)
         self.events: LongArray = np.full(users.n, -1, np.int64)
-        """logged event whose context each user has, -1 where none is drawn"""
+        """logged event that each user is at, -1: none"""
         self.last_events = self.events.copy()
 
     def reset(self, users: IntArray, keys: KeyArray) -> None:
-        """Forget those users' contexts, and draw the session that theirs come from, if there is a
-        log."""
+        """Forget those users' contexts, and draw their sessions if there is a log."""
         self.known[users] = False
         if self.logged is None:
             return
@@ -132,10 +122,8 @@ class UserContexts:
 
 
 class LoggedStarts:
-    """Prefixes of the sessions of one split of a log, encoded once, as the model has them there.
-
-    Numbers and ids of a prefix are exactly the log's, but items that training never displayed are
-    counted as one."""
+    """Prefixes of the sessions of one split of a log; items that training never displayed are
+    one."""
 
     def __init__(self, catalogue: Catalogue, log: SessionLog, split: SplitName) -> None:
         rows = log.sessions_in(split)
@@ -162,10 +150,8 @@ class LoggedStarts:
             sizes = self.display_offsets[events + 1] - starts
             places = np.arange(int(sizes.max()))
             items = self.items[np.minimum(starts[:, None] + places, len(self.items) - 1)]
-            slates, choices = (
-                np.full((len(keys), len(places)), NO_ITEM, np.int32),
-                np.full(len(keys), -1, np.int32),
-            )
+            slates = np.full((len(keys), len(places)), NO_ITEM, np.int32)
+            choices = np.full(len(keys), -1, np.int32)
             slates[now] = np.where(
                 (places < sizes[:, None]) & (items < self.n_known), items, NO_ITEM
             )

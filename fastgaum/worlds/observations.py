@@ -1,5 +1,4 @@
-"""What a policy sees of a user: the state, and what is known of the items of the pool; and what a
-person sees of a step."""
+"""Observations, and the text of a step."""
 
 from __future__ import annotations
 
@@ -32,14 +31,10 @@ Observed = FloatArray | dict[str, npt.NDArray[np.generic]]
 
 
 class UserSessions:
-    """What n users were shown and chose in their sessions until now.
-
-    A user's utilities depend on the state and on counts of the session: how often an item was
-    displayed and chosen, how many events there were, and which choices were the last. The state
-    alone does not hold them."""
+    """Counts of what n users were shown and chose in their sessions, on which utilities depend
+    too."""
 
     def __init__(self, n_items: int, n: int) -> None:
-        """Take n users who have seen nothing of a catalogue."""
         self.n_items, self.n, self.tables = n_items, n, SessionTables(n)
 
     def reset(self, rows: IntArray, past: Iterable[Past] = ()) -> None:
@@ -58,13 +53,11 @@ class UserSessions:
             self.see(slates, items, active)
 
     def see(self, slates: IntArray, items: IntArray, active: npt.NDArray[np.bool_]) -> None:
-        """Count an event of the active users: slates (n, k), and the items chosen, (n,), `NO_ITEM`
-        for none."""
+        """Count an event of the active users: slates (n, k), items chosen (n,), `NO_ITEM` for
+        none."""
         who = np.flatnonzero(active).astype(np.int32)
-        offsets, (shown, places) = (
-            np.empty(len(who) + 1, np.int32),
-            np.empty((2, len(who) * slates.shape[1]), np.int32),
-        )
+        offsets = np.empty(len(who) + 1, np.int32)
+        shown, places = np.empty((2, len(who) * slates.shape[1]), np.int32)
         n = find_displayed(slates, who, self.n_items + 1, offsets, shown, places)
         chosen, events = np.full(len(who), -1, np.int32), np.repeat(who, np.diff(offsets))
         at = np.flatnonzero(shown[:n] == items[events])
@@ -72,10 +65,8 @@ class UserSessions:
         self.tables.count(UserDisplays(who, offsets, shown), chosen)
 
     def of(self, pools: IntArray) -> dict[str, IntArray]:
-        """What the sessions hold, of users whose pools are (n, m): `shown` and `chosen`, how often
-        each item of the pool was, (n, m); `events` until now, (n, 1); `latest`, the items of the
-        last choices, the last one first, (n, 20), −1 where there were fewer, and the number of
-        items for one that the world does not know."""
+        """`shown`, `chosen`, `events` and `latest` of an observation, of users whose pools are (n,
+        m)."""
         counts, users = np.empty((*pools.shape, N_COUNTS), np.int32), self.tables.users
         offsets = np.arange(self.n + 1, dtype=np.int32) * np.int32(pools.shape[1])
         everyone = np.arange(self.n, dtype=np.int32)
@@ -93,11 +84,11 @@ class UserSessions:
 
 
 class Observations:
-    """Builds the observations of n users in buffers made once.
+    """The observations of n users, in buffers made once.
 
     Attributes:
         single_space: the space of one user's observation.
-        sessions: what the users were shown and chose, for a dict; None in a flat observation.
+        sessions: the users' sessions, for a dict.
     """
 
     def __init__(self, world: World, pools: UserPools, n: int, options: EnvOptions) -> None:
@@ -162,8 +153,8 @@ class Observations:
                 self._arrays["features"][rows] = features
 
     def of(self, states: FloatArray, left: FloatArray, copy: bool) -> Observed:
-        """Observations of all users in these states, with so much of the episode left, (n,): new
-        arrays, or views that the next step overwrites."""
+        """Observations of all users in these states, with so much of the episode left, (n,);
+        without `copy` the next step overwrites them."""
         if self.sessions is not None:
             parts = {"state": states, **self._arrays}
             if copy:
@@ -187,8 +178,8 @@ def row_of(observation: Observed, user: int) -> object:
 
 
 def text_of(slate: Sequence[str | None], utilities: FloatArray, place: int) -> str:
-    """A slate as text, a line per item with its utility before the choice; > marks what was chosen,
-    and None is an empty place. An item that stands there twice is displayed once.
+    """A slate as text, a line per item with its utility before the choice; > marks the choice. None
+    is an empty place, and an item that stands there twice is displayed once.
 
     >>> print(text_of(["tea", None, "milk"], np.array([0.25, 0, -1]), 2))
       tea    0.250
@@ -204,8 +195,8 @@ def text_of(slate: Sequence[str | None], utilities: FloatArray, place: int) -> s
 
 
 def rows_apart(observation: Observed, rows: IntArray, n: int) -> npt.NDArray[np.object_]:
-    """Copies of some users' observations as Gymnasium's `final_obs` has them: objects, None for the
-    others, shape (n,)."""
+    """Copies of some users' observations as Gymnasium's `final_obs`: objects, None for others,
+    (n,)."""
     apart: npt.NDArray[np.object_] = np.full(n, None, dtype=object)
     copies: Observed
     if isinstance(observation, dict):

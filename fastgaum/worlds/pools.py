@@ -1,11 +1,4 @@
-"""The items that a slate may be made of: one pool for all, one per user and episode, or one per
-step.
-
-`Pool` is the rule, which policies are trained with; `UserPools` are the pools of an environment's
-users.
-
-The pools of a vector of users, and all else that happens to them, are drawn by keys, which are
-counted by (seed, user, episode, step, use)."""
+"""Pools, which slates are made of, and the keys of all draws: (seed, user, episode, step, use)."""
 
 from __future__ import annotations
 
@@ -27,16 +20,12 @@ from fastgaum.kernels.draws import (
 )
 
 START, CHOICE, POOL, LEAVE, SLATE = (np.uint64(use) for use in range(5))
-"""what a draw is for; a new use takes a new number, so that nothing drawn before it changes"""
+"""what a draw is for; a new use takes a new number, so that no earlier draw changes"""
 
 
 class Keys:
-    """Where each of n users stands in its own stream.
-
-    Attributes:
-        episodes: episode of each user, -1 before the first, shape (n,).
-        steps: steps that this episode has taken, shape (n,).
-    """
+    """Where each of n users stands in its own stream: its episode, -1 before the first, and the
+    steps that this episode has taken, shape (n,)."""
 
     def __init__(self, n: int) -> None:
         self.everyone = np.arange(n, dtype=np.int32)
@@ -46,8 +35,8 @@ class Keys:
         self._keys = np.empty(n, np.uint64)
 
     def seed(self, seed: int | Sequence[int], rows: IntArray, first: int = 0) -> None:
-        """Give the users of `rows` new streams: those of users first + row of one seed, or of user
-        0 under each of many."""
+        """Give the users of `rows` new streams: user first + row of one seed, or user 0 of each
+        seed."""
         streams = np.empty_like(self.streams)
         parts = (
             [(seed, first, streams)]
@@ -66,8 +55,8 @@ class Keys:
         self.steps[rows] = 0
 
     def of(self, use: np.uint64, rows: IntArray | None = None) -> KeyArray:
-        """One key for each user of `rows`, or for all, for one use at this step; overwritten by the
-        next call."""
+        """A key for each user of `rows`, or for all, for one use now; the next call overwrites
+        it."""
         rows = self.everyone if rows is None else rows
         keys = self._keys[: len(rows)]
         counted_keys(self.streams, self.episodes, self.steps, use, rows, keys)
@@ -80,7 +69,7 @@ def draw_uniform(keys: KeyArray) -> npt.NDArray[np.float64]:
 
 
 def draw_uniforms(keys: KeyArray, width: int) -> npt.NDArray[np.float64]:
-    """So many independent numbers in [0, 1) of each key, shape (n, width)."""
+    """Independent numbers in [0, 1) of each key, shape (n, width)."""
     numbers = np.empty((width, len(keys)))
     for stream in range(width):
         uniforms(keys, np.uint64(stream), numbers[stream])
@@ -88,8 +77,8 @@ def draw_uniforms(keys: KeyArray, width: int) -> npt.NDArray[np.float64]:
 
 
 def draw_distinct(keys: KeyArray, n_of: int, k: int) -> IntArray:
-    """k different numbers below n_of for each key, each ordered draw as likely, shape (n, k); k
-    must not exceed n_of."""
+    """k different numbers below n_of ≥ k for each key, each ordered draw as likely, shape (n,
+    k)."""
     drawn, swaps = np.empty((len(keys), k), np.int32), np.empty(k, np.int64)
     rows, numbers = np.arange(len(keys), dtype=np.int32), np.arange(n_of, dtype=np.int32)
     draw_without_replacement(keys, rows, numbers, swaps, drawn)
@@ -104,15 +93,14 @@ class Pool:
     """A rule of candidates. Raises ConfigError for an unknown rule or a negative number."""
 
     rule: PoolKind = "fixed"
-    """fixed: one pool for all; per_user: one for each user, the episode long; per_step: one for
-    each user and step"""
+    """fixed: one pool for all; per_user: one for each user and episode; per_step: one for each user
+    and step"""
     size: int = 0
     """items in a pool; 0 = the whole catalogue, and then the same for all"""
     items: tuple[int, ...] = ()
-    """the items that pools are drawn from; () = all of the catalogue"""
+    """the items that pools are drawn from; () = the catalogue"""
     seed: int = 0
-    """what a fixed pool is drawn by, an environment's `pool_seed`; the others are drawn by their
-    users' keys"""
+    """what a fixed pool is drawn by"""
 
     def __post_init__(self) -> None:
         rules = get_args(PoolKind)
@@ -129,13 +117,8 @@ class Pool:
 
     @classmethod
     def of(cls, pool: PoolKind | Sequence[int] | IntArray | Pool, size: int, seed: int) -> Pool:
-        """The pool of an environment's options: a rule's name, the items themselves, or a pool,
-        which has its size and seed already.
-
-        Raises:
-            ConfigError: an unknown rule, a negative number, or items that are no row of whole
-                numbers.
-        """
+        """The pool of an environment's options: a rule's name, the items themselves, or a `Pool`.
+        Raises ConfigError as `Pool`, and for items that are no row of whole numbers."""
         if isinstance(pool, Pool):
             return pool
         if isinstance(pool, str):
@@ -186,8 +169,8 @@ class Pool:
         return np.sort(among[draw_distinct(own.of(POOL), len(among), self.size)[0]])
 
     def pinned(self, n_items: int) -> Pool:
-        """The same pool with its items named, where it is fixed: what is left out of them later
-        changes no other."""
+        """The same pool with its items named, where it is fixed, so that leaving some out changes
+        no other."""
         if self.rule != "fixed" or self.size == 0:
             return self
         return dataclasses.replace(
@@ -196,18 +179,16 @@ class Pool:
 
 
 class UserPools:
-    """The pools of an environment's users, drawn without replacement.
+    """The pools of an environment's users.
 
     Attributes:
-        items: the pool of each user, shape (n, size), or (1, size) where all share one; never
-            replaced.
+        items: shape (n, size), or (1, size) where all share one; never replaced.
         size: how many items a pool holds.
-        kind: when pools are drawn: once, at an episode's start, or at every step.
+        kind: "fixed" where all share one at all times.
     """
 
     def __init__(self, pool: Pool, n_items: int, n: int) -> None:
-        """Draw a shared pool, or make room for n others. Raises ConfigError for a pool that the
-        catalogue cannot fill."""
+        """Draw a shared pool, or make room for n others. Raises ConfigError as `Pool.check`."""
         pool.check(n_items, 1)
         self._among = pool.among(n_items)
         self.size = pool.size or len(self._among)

@@ -1,5 +1,4 @@
-"""Replay: logged sessions shown again, display set by display set, to simulated users who make
-choices of their own."""
+"""Replay: logged sessions shown again to simulated users who make choices of their own."""
 
 from __future__ import annotations
 
@@ -27,13 +26,8 @@ USERS_AT_ONCE = 8192
 
 
 def world_of(model: UserModel, log: SessionLog, head: Head | None = None) -> LearnedWorld:
-    """The model's users over its training items and every other item of a log, which the model
-    meets as new ones.
-
-    Raises:
-        ConfigError: the model is not fitted or lacks the head.
-        FeatureMismatchError: the log's fields are not the training log's.
-    """
+    """The model's users over its training items and every other item of a log. Raises as
+    `LearnedWorld`."""
     if model.space is None:
         raise ConfigError("the model has not been trained: call fit or load first")
     new = Vocabulary(model.space.categorical[0].values).codes(log.item_ids) < 0
@@ -42,11 +36,7 @@ def world_of(model: UserModel, log: SessionLog, head: Head | None = None) -> Lea
 
 def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> IntArray:
     """Let simulated users live every session of a log, `replicas` times each; choices (replicas,
-    n_events) as in a log.
-
-    Each event shows the logged display set, in its order and context. What was chosen before is
-    what the simulated user chose. The display sets do not answer to that: they are those that the
-    logged user was shown.
+    n_events) as in a log. Each event shows the logged display set, in its order and context.
 
     Raises:
         ConfigError: the log displays an item that the world does not have, or holds successive
@@ -81,7 +71,6 @@ def _live(
     choices: IntArray,
     rng: np.random.Generator,
 ) -> None:
-    """Write the choices of some sessions, all replicas at once."""
     replicas, n, rows = len(choices), len(sessions), items[log.items]
     first, lengths = log.session_offsets[sessions], np.diff(log.session_offsets)[sessions]
     sizes = np.diff(log.display_offsets)
@@ -110,9 +99,8 @@ def _live(
 def tell_logged(
     users: Population, log: SessionLog, codes: IntArray, events: npt.NDArray[np.integer]
 ) -> None:
-    """Tell each user the actions before its event of a log, (n,), -1 for no event.
-
-    codes: the world's number of each of the log's items."""
+    """Tell each user the actions before its event of a log, (n,), -1 for no event; `codes` has the
+    world's number of each of the log's items."""
     actions = log.actions
     if actions is None:
         return
@@ -129,10 +117,7 @@ def tell_logged(
 
 def versions(log: SessionLog, simulated: IntArray) -> SessionLog:
     """The log and its replicas one below the other, as one log of (1 + replicas) × n_sessions
-    sessions.
-
-    Whatever reads the log reads its replicas in the same way: the two sides of a comparison are one
-    function of the data."""
+    sessions."""
     n_versions = 1 + len(simulated)
     every = slice_sessions(log, np.tile(np.arange(log.n_sessions), n_versions))
     choices = np.concatenate([log.choices[None], simulated]).astype(np.int32).reshape(-1)

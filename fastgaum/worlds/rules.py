@@ -1,5 +1,4 @@
-"""The options of an environment; what it pays and when a user leaves: the named rules, and the
-check of a user's own."""
+"""The options of an environment; what it pays and when a user leaves."""
 
 from __future__ import annotations
 
@@ -35,13 +34,11 @@ from fastgaum.worlds.world_set import world_of_run
 ObservationKind = Literal["flat", "dict"]
 End = Literal["truncation", "termination"]
 RewardRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[np.generic]]
-"""reward(response, slates, states): response of n users to slates (n, k) of items, states after it
-(n, state_dim); returns one finite number per user, shape (n,). Arrays are the environment's own:
-read them, keep copies."""
+"""reward(response, slates, states): response of n users to slates (n, k), states after it (n,
+state_dim); returns one finite number per user, (n,). Copy the arrays to keep them."""
 LeavingRule = Callable[[Response, IntArray, FloatArray], npt.NDArray[Any]]
-"""leaving(response, steps, states): response of n users, steps that their episodes have taken with
-this one (n,), states after it (n, state_dim); returns each user's probability of leaving now, shape
-(n,)."""
+"""leaving(response, steps, states): steps of each user's episode with this one, (n,), states after
+it (n, state_dim); returns each user's probability of leaving now, (n,)."""
 RewardName = Literal["utility", "contrast", "click"]
 Reward = RewardName | RewardRule
 Leaving = float | Sequence[float] | npt.NDArray[np.generic] | LeavingRule
@@ -55,21 +52,21 @@ class EnvOptions:
     """places of a slate"""
     pool: PoolKind | Sequence[int] | IntArray | Pool = "fixed"
     """fixed: one for all users and episodes; per_user: one per user and episode; per_step; the item
-    numbers of a fixed pool; or a `Pool`, the rule that policies are trained with"""
+    numbers of a fixed pool; or a `Pool`"""
     pool_size: int | None = None
     """items of a pool; None or 0: the whole catalogue, or all the items given"""
     pool_seed: int = 0
-    """what a fixed pool is drawn by; `reset(seed=…)` does not change it"""
+    """what a fixed pool is drawn by"""
     reward: Reward = "utility"
     """utility: the user's utility of the choice, 0 for none; contrast: the same less the mean
-    utility of the pool's items in the same state, which choices identify even where the log never
-    offers no click and so leaves the zero open; click: 1 for a choice; or a function"""
+    utility of the pool in the same state, which choices identify even where the log never offers no
+    click; click: 1 for a choice; or a function"""
     horizon: int | None = 20
     """steps of an episode; None: until the user leaves"""
     end: End = "truncation"
-    """what the horizon's last step is. truncation: an episode is cut off there, the user would go
-    on, and an agent counts what would have followed. termination: nothing follows, and the flat
-    observation has the time left; it is `time = true` of the learners (`PolicyConfig`)"""
+    """truncation: the horizon cuts the episode off, and an agent counts what would have followed.
+    termination: nothing follows, and the flat observation has the time left; it is `time = true` of
+    the learners (`PolicyConfig`)"""
     leaving: Leaving | None = None
     """probability of leaving after a step; None: no user leaves"""
     observation: ObservationKind = "flat"
@@ -82,11 +79,11 @@ class EnvOptions:
     """return new observations; False: views that the next step overwrites"""
     disagreement: bool = False
     """say in `info` how far the members of a set of worlds disagree about each slate; a step then
-    costs as much as one in each member. The two options below say it too"""
+    costs as much as one in each member, as with the two options below"""
     pessimism: float = 0.0
     """the reward is less by so much times the disagreement"""
     truncate_above: float | None = None
-    """an episode ends, as a truncation, with a step of more disagreement than this"""
+    """a step of more disagreement than this ends the episode, as a truncation"""
 
     def __post_init__(self) -> None:
         require_whole("slate_size", self.slate_size, 1)
@@ -120,8 +117,7 @@ class EnvOptions:
 
 
 class EnvKeywords(TypedDict, total=False):
-    """The fields of `EnvOptions` and the options of `LearnedWorld`, as an environment takes
-    them by name; here for type checkers."""
+    """The fields of `EnvOptions` and the options of `LearnedWorld`, for type checkers."""
 
     slate_size: int
     pool: PoolKind | Sequence[int] | IntArray | Pool
@@ -157,15 +153,10 @@ def check_pessimism(value: float) -> None:
 
 
 class StepReward:
-    """What a step pays, in environments, evaluations and trainings alike.
-
-    Attributes:
-        name: the reward's name; of a function its own.
-    """
+    """The reward of a step; `name` is the reward's, of a function its own."""
 
     def __init__(self, reward: Reward) -> None:
-        """Take a reward. Raises ConfigError for an unknown name, or for a function that does not
-        take (response, slates, states)."""
+        """Take a reward. Raises ConfigError for an unknown name or other parameters."""
         names = get_args(RewardName)
         self.name, self._rule = "", None
         if callable(reward):
@@ -180,7 +171,7 @@ class StepReward:
             )
 
     def zero(self, users: Population, pools: IntArray, k: int) -> FloatArray | float:
-        """What a contrast is taken to, before the choice from slates of k: the mean utility of each
+        """The zero of a contrast, before the choice from slates of k: the mean utility of each
         user's pool, (m,) or (n, m), shape (n,); else 0."""
         if self._rule is not None or self.name != "contrast":
             return 0.0
@@ -193,17 +184,9 @@ class StepReward:
         states: FloatArray,
         zero: FloatArray | float,
     ) -> FloatArray:
-        """Each user's reward, shape (n,); a new array.
-
-        Args:
-            response: of n users.
-            slates: of items, (n, k).
-            states: after the choice, (n, state_dim).
-            zero: what the method of that name gave before the choice.
-
-        Raises:
-            NumericsError: a function does not give one finite number per user.
-        """
+        """Each user's reward, shape (n,), a new array, of items shown (n, k) and states after the
+        choice (n, state_dim). Raises NumericsError unless a function gives one finite number per
+        user."""
         if self._rule is not None:
             return np.array(self._rule(response, slates, states), np.float32)
         if self.name == "click":
@@ -213,11 +196,7 @@ class StepReward:
 
 def leaving_rule(leaving: Leaving) -> LeavingRule:
     """The rule of a constant probability, of one per step (the last holds for all later ones), or
-    the user's own.
-
-    Raises:
-        ConfigError: a probability is not in [0, 1].
-    """
+    the user's own. Raises ConfigError for a probability outside [0, 1]."""
     if callable(leaving):
         return _checked(leaving, "leaving", "response, steps, states")
     hazards = np.atleast_1d(np.asarray(leaving, np.float64))
@@ -231,15 +210,9 @@ def leaving_rule(leaving: Leaving) -> LeavingRule:
 
 
 def session_leaving(log: SessionLog, split: SplitName = "train") -> npt.NDArray[np.float64]:
-    """Learn when users leave from a log: of the sessions with an event t, the share whose last it
-    is.
-
-    Lengths 1, 2, 2 → [1/3, 1]. Raises ConfigError if the split has no session.
-
-    Returns:
-        leaving probability after event 1, 2, … of a session, shape (longest session,): `leaving` of
-        an environment.
-    """
+    """Leaving probability after event 1, 2, … of a log's sessions: the share of those with that
+    event whose last it is. Lengths 1, 2, 2 → [1/3, 1]. Raises ConfigError for a split without a
+    session."""
     lengths = np.diff(log.session_offsets)[log.sessions_in(split)]
     if len(lengths) == 0:
         raise ConfigError(
@@ -254,11 +227,7 @@ def _checked(
     what: str,
     parameters: str,
 ) -> RewardRule:
-    """A user's own rule that raises NumericsError unless it gives one finite number per user.
-
-    Raises:
-        ConfigError: it takes other parameters.
-    """
+    """A user's own rule that raises NumericsError unless it gives one finite number per user."""
     name = getattr(rule, "__name__", type(rule).__name__)
     try:
         signature = inspect.signature(rule)
@@ -299,8 +268,7 @@ def world_of_options(
     options: dict[str, object],
     others: list[str],
 ) -> World:
-    """The world given, or that of a run with these options; `others` are what a misspelt one may
-    have meant beside them."""
+    """The world given, or that of a run with these options; `others` are further known names."""
     if (run is None) == (world is None):
         raise ConfigError(
             "an environment is made of a run or of a world: pass run='RUN' or world=…, one of them"

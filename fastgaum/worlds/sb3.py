@@ -29,13 +29,11 @@ class SB3VecEnv(VecEnv):
     """`PPO("MlpPolicy", SB3VecEnv(envs))`, where `envs` resets in the same step.
 
     Observations and actions are those of `envs`, rewards float32 (n,), dones bool (n,). The info of
-    a user whose episode ended holds `terminal_observation`, `TimeLimit.truncated` (True if it was
-    cut off, so that its value is bootstrapped) and the entries of `final_info`; the others' are
-    empty. Wrap it in SB3's VecMonitor for returns and lengths."""
+    a user whose episode ended holds `terminal_observation`, `TimeLimit.truncated` and the entries
+    of `final_info`; the others' are empty."""
 
     def __init__(self, envs: UserVectorEnv | VectorCascadeWrapper) -> None:
-        """Adapt users, or their cascade. Raises ConfigError unless they reset in the same step, as
-        SB3 expects."""
+        """Adapt users, or their cascade. Raises ConfigError unless they reset in the same step."""
         if envs.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP:
             raise ConfigError(
                 "SB3 expects environments that reset in the same step, these have "
@@ -49,8 +47,7 @@ class SB3VecEnv(VecEnv):
         self._actions: npt.NDArray[np.generic] | None = None
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed the next reset: user i takes the stream (seed, i), so seeds that follow each other
-        share no user."""
+        """Seed the next reset: user i takes the stream (seed, i)."""
         self._seed = seed
         return [seed] * self.num_envs
 
@@ -86,14 +83,14 @@ class SB3VecEnv(VecEnv):
         return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: object, indices: Indices = None) -> None:
-        """Set the vector's own attribute: it is every user's, whichever are asked for."""
+        """Set the vector's own attribute: it is every user's."""
         setattr(self.envs, attr_name, value)
 
     def env_method(
         self, method_name: str, *args: object, indices: Indices = None, **kwargs: object
     ) -> list[Any]:
-        """Call a method of the vector and give each user asked for its row, as MaskablePPO does
-        with `action_masks`."""
+        """Call a method of the vector and give each user asked for its row, as MaskablePPO
+        needs."""
         rows = getattr(self.envs, method_name)(*args, **kwargs)
         return [row_of(rows, user) for user in self._get_indices(indices)]
 
@@ -103,24 +100,22 @@ class SB3VecEnv(VecEnv):
 
 
 class WorldBox(spaces.Box):
-    """A Box whose vectors hold states of one world.
+    """A Box whose vectors hold states of one world, equal to a plain Box and to that of its own
+    world.
 
-    It is equal to a plain Box of its bounds, and to that of its own world. SB3 compares spaces when
-    an agent is given another environment (`set_env`, `load(…, env=…)`): an agent that reads one
-    world's states is so kept from another's, which would look alike and mean something else."""
+    SB3 compares spaces when an agent is given another environment, whose states would mean
+    something else."""
 
     def __init__(self, box: spaces.Box, world: str) -> None:
         super().__init__(box.low, box.high, box.shape, np.float32)
         self.world = world
 
     def __eq__(self, other: object) -> bool:
-        """Whether bounds and world are the same."""
         return super().__eq__(other) and (
             not isinstance(other, WorldBox) or self.world == other.world
         )
 
     def __repr__(self) -> str:
-        """Said by SB3 when an agent is given another world."""
         return (
             f"{super().__repr__()} of the states of world {self.world[:8]} (an agent reads those of"
             " its own world: judge it in another as Sb3Policy)"

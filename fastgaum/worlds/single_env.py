@@ -21,21 +21,8 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
     """One user that is shown slates:
     `gymnasium.make("fastgaum.worlds:fastgaum/User-v0", run="RUN")`.
 
-    The contract is `UserVectorEnv`'s without the first axis:
-
-    Observation:
-        float32 (state_dim,), with the pool's features (state_dim + pool_size · n_features,), or a
-        dict of them.
-    Action:
-        places in the pool, whole numbers, shape (slate_size,).
-    Reward, termination, truncation:
-        a float, a bool, a bool.
-    Info, of a step:
-        `item` int, `place` int, `utility` float; `pool` int32 (pool_size,) when it is new, also at
-        reset. No masks.
-
-    With seed s, the user is user 0 of a vector with seed s.
-    """
+    The contract is `UserVectorEnv`'s without the first axis, and without masks; with seed s, the
+    user is user 0 of a vector with seed s."""
 
     metadata: dict[str, object] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012
 
@@ -47,13 +34,8 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
         render_mode: str | None = None,
         **options: Unpack[EnvKeywords],
     ) -> None:
-        """Make one user; the options are those of `UserVectorEnv` without num_envs, copy and
-        autoreset_mode.
-
-        Raises:
-            ConfigError: an option is unknown or impossible.
-            CheckpointError: the run is damaged.
-        """
+        """Make one user; options and errors as `UserVectorEnv`, without num_envs, copy and
+        autoreset_mode."""
         for name in ("num_envs", "copy", "autoreset_mode"):
             if name in options:
                 raise ConfigError(
@@ -79,12 +61,8 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
         return row_of(observations, 0), _of_one(info)
 
     def step(self, action: npt.NDArray[np.int64]) -> tuple[Any, float, bool, bool, Info]:
-        """Show the user a slate of places in the pool.
-
-        Raises:
-            ActionError: the action has another shape, type or range; the episode is over; no reset
-                yet.
-        """
+        """Show the user a slate of places in the pool. Raises ActionError as
+        `UserVectorEnv.step`."""
         observations, rewards, terminated, truncated, info = self.vector.step(
             np.asarray(action)[None]
         )

@@ -1,16 +1,10 @@
-"""TrueWorld: the users of the synthetic world, whose truth is known, and a variant in which greed
-is short-sighted.
+"""TrueWorld: the users of the synthetic world, and a variant in which greed is short-sighted.
 
     u(s, a) = base[a] + bonus · [a is bait] + affinity ⟨s, z_a⟩ + repeat · [a was chosen before] +
     intercept − cost · boredom
 
-Without bait (`TrueWorld(world)`) these are the users of `SyntheticWorld`, to the last number. With
-it, some items are bait: they please a little more now, and each choice of one leaves the user more
-bored, so that whatever is shown next is worth less beside no click; any other event lets boredom
-fall. A policy that counts only the next click shows bait until no user clicks.
-
-With `rivalry` an item also loses rivalry · Σ_b max(0, ⟨z_a, z_b⟩) over the other items b of the
-slate: items that are alike take from each other, and choices depend on the set."""
+Each choice of a bait leaves the user more bored; any other event lets boredom fall. With `rivalry`
+an item also loses rivalry · Σ_b max(0, ⟨z_a, z_b⟩) over the other items b of the slate."""
 
 from __future__ import annotations
 
@@ -31,12 +25,12 @@ from fastgaum.worlds.world import Population, Response, World, checked_slates
 USERS_OF_PART = 1024
 """users per part"""
 MOST_MARKS = 1 << 30
-"""bytes of marks of what was chosen before, which only `repeat` needs"""
+"""bytes of marks of earlier choices, which only `repeat` needs"""
 
 
 @dataclass(frozen=True)
 class Bait:
-    """Items that are chosen now at the price of later; all alike is `Bait(share=0)`."""
+    """Items that are chosen now at the price of later; `Bait(share=0)`: none."""
 
     share: float = 0.5
     """share of the items that are bait, those of highest base, in [0, 1]"""
@@ -67,22 +61,17 @@ class Bait:
 class TrueWorld(World):
     """The synthetic world's users.
 
-    The state is the taste s and, with bait, boredom behind it: all that decides the future unless
-    `repeat` is not 0, which depends on what was chosen before as well.
+    The state is the taste s and, with bait, boredom: all that decides the future but for `repeat`.
 
     Attributes:
-        world: the synthetic world.
-        bait: what makes greed short-sighted, or None.
         base: base, bonus and intercept of each item's utility, shape (n_items,).
         latents: direction of each item, shape (n_items, dim).
         is_bait: shape (n_items,).
-        rivalry: how much items of a slate that are alike take from each other.
     """
 
     def __init__(
         self, world: SyntheticWorld, bait: Bait | None = None, rivalry: float = 0.0
     ) -> None:
-        """Take a synthetic world, what makes greed short-sighted, and the rivalry within slates."""
         self.world, self.bait, self.rivalry = world, bait, rivalry
         _, base, latents = world.items
         self.is_bait = np.zeros(world.n_items, bool)
@@ -111,12 +100,8 @@ class TrueWorld(World):
         yield self.base.tobytes()
 
     def population(self, n: int) -> TruePopulation:
-        """Make n users without history.
-
-        Raises:
-            ConfigError: n is not positive, or `repeat` would need too much memory for so many users
-                and items.
-        """
+        """Make n users without history. Raises ConfigError unless n is positive, or if `repeat`
+        would need too much memory."""
         if n < 1:
             raise ConfigError(f"a population has at least one user, got n = {n}")
         if self.world.repeat != 0.0 and n * self.n_items > MOST_MARKS:
@@ -144,12 +129,11 @@ class TruePopulation(Population):
 
     @property
     def states(self) -> FloatArray:
-        """Taste, then boredom where there is bait, shape (n, state_dim); read-only, overwritten by
-        `reset` and `step`."""
+        """As the base says: taste, then boredom where there is bait."""
         return self._seen
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
-        """Start users anew, with no taste yet and not bored; nothing is drawn."""
+        """As the base says: no taste yet and not bored; nothing is drawn."""
         users: IntArray | slice = slice(None) if rows is None else rows
         for part in (*self.truth, self._states):
             part[users] = 0
@@ -157,11 +141,7 @@ class TruePopulation(Population):
     def step(
         self, slates: IntArray, keys: KeyArray, active: npt.NDArray[np.bool_] | None = None
     ) -> Response:
-        """Show each user a slate (n, k) and let them choose; their states move on.
-
-        Raises:
-            ConfigError: the slates are not of n users, or hold a number that is no item.
-        """
+        """As the base says. Raises ConfigError as `checked_slates`."""
         slates = checked_slates(slates, self.n, self.world.n_items)
         keys = np.ascontiguousarray(keys, np.uint64)
         who = np.ones(self.n, bool) if active is None else active
@@ -180,22 +160,19 @@ class TruePopulation(Population):
         self._show()
 
     def _show(self) -> None:
-        """What policies see is what is."""
         self._states[:, : self.truth.taste.shape[1]] = self.truth.taste
         if self.world.bait is not None:
             self._states[:, -1] = self.truth.boredom
 
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
-        """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m),
-        0 at an empty place. With rivalry and k an item is one of a slate of k, whose others are
-        alike to it as the pool is on average."""
+        """As the base says, 0 at an empty place."""
         pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
         others = pools.shape[-1] - 1
         share = 1.0 if k is None or others < 1 else (k - 1) / others
         return (self._utilities(pools) - share * self._lost(pools)).astype(np.float32)
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Probability of each place of the slates (n, k), and of no click (n,); no state moves."""
+        """As the base says."""
         weights = self.weigh(checked_slates(slates, self.n, self.world.n_items))
         return weights.probs.astype(np.float32), weights.none.astype(np.float32)
 

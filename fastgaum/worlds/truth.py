@@ -1,5 +1,4 @@
-"""What the truth of the synthetic world scores on its log, how it is written and read; and the
-bundled sample, a log of that world and its truth."""
+"""The truth of the synthetic world: its scores, its file, and the bundled sample."""
 
 from __future__ import annotations
 
@@ -18,29 +17,28 @@ from fastgaum.logs.synthetic import Truth, synthesise
 from fastgaum.row_files import read_small_parquet
 
 CANDIDATE_KEYS = ("session", "event", "item")
-"""what tells the rows of a truth apart"""
+"""these tell the rows of a truth apart"""
 
 
 @dataclass(frozen=True)
 class OracleScores:
-    """What ranking by true utility (of an ordered log: by true probability, which knows the places)
-    and predicting by true probability score: no model can be expected to do better."""
+    """Scores of ranking by true utility (of an ordered log: by true probability, which knows the
+    places) and predicting by true probability: no model can be expected to do better."""
 
     precision: dict[int, float]
-    """share of choices among the k best, ties by exact expectation, in [0, 1], by k"""
+    """share of choices among the k best, ties by exact expectation, by k"""
     nll: float
     """mean −log of the true probability of the outcome, no click included, in nats"""
     n_choices: int
-    """events with a choice: the denominator of precision"""
+    """denominator of precision: events with a choice"""
     n_events: int
-    """events: the denominator of nll"""
+    """denominator of nll: events"""
 
 
 def oracle_scores(
     log: SessionLog, truth: Truth, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
 ) -> OracleScores:
-    """Score the truth on one split of its log; precision is NaN without a choice, nll NaN without
-    an event."""
+    """Score the truth on one split of its log; NaN where the denominator is 0."""
     events = np.isin(log.session_of_event, log.sessions_in(split))
     by = truth.probability if log.ordered else truth.utility
     better, tied = rank_counts(by, log.display_offsets, log.choices)
@@ -74,17 +72,14 @@ def truth_keys(log: SessionLog) -> pl.DataFrame:
 
 
 def write_truth(log: SessionLog, truth: Truth, path: str | Path) -> None:
-    """Write `truth_frame` as parquet, beside the target first and then renamed. Raises
-    OutputError."""
+    """Write `truth_frame` as parquet, atomically. Raises OutputError."""
     frame = truth_frame(log, truth)
     with atomic(path) as beside:
         frame.write_parquet(beside)
 
 
 def read_truth(path: str | Path, log: SessionLog) -> Truth:
-    """Read a truth and lay it out as `log` is, which may hold its sessions in another order, or
-    only some of them.
-
+    """Read a truth for a log, which may hold its sessions in another order, or only some of them.
     No click gets what the candidates leave. Raises DatasetError if the file cannot be read, lacks a
     column, or does not know a candidate of the log."""
     wanted = [*CANDIDATE_KEYS, "utility", "probability"]
@@ -119,19 +114,17 @@ def read_truth(path: str | Path, log: SessionLog) -> Truth:
 
 
 def truth_path(path: str | Path) -> Path:
-    """Where the truth of a log stands: LOG/truth.parquet in a saved log's folder,
-    NAME.truth.parquet beside a file.
+    """LOG/truth.parquet of a folder, NAME.truth.parquet beside a file.
 
     >>> truth_path("logs/world.parquet").as_posix()
-    'logs/world.truth.parquet'
-    """
+    'logs/world.truth.parquet'"""
     path = Path(path)
     return path / "truth.parquet" if path.is_dir() else path.with_name(f"{path.stem}.truth.parquet")
 
 
 def truth_beside(path: str | Path) -> Path | None:
-    """Return the truth file that stands beside a log, or None: `truth_path`, or truth.parquet next
-    to sample.parquet."""
+    """The truth file beside a log: `truth_path`, or truth.parquet next to sample.parquet; None
+    without."""
     path = Path(path)
     named = truth_path(path)
     if named.is_file():
@@ -141,8 +134,7 @@ def truth_beside(path: str | Path) -> Path | None:
 
 
 def sample_frames() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the bundled sample (session, event, item, chosen, split) and its truth, both one row
-    per candidate."""
+    """The bundled sample and its truth, both one row per candidate."""
     log, truth = synthesise(2_000, preset="sample")
     frame = to_frame(log).select("session", "event", "item", "chosen", "split")
     return frame, truth_frame(log, truth)

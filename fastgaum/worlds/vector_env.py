@@ -43,54 +43,46 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
     `gymnasium.make_vec("fastgaum.worlds:fastgaum/User-v0", num_envs=4096, run="RUN")`.
 
     Observed, of n = num_envs users:
-        "flat", without features: the users' states, float32, shape (n, state_dim). "flat", with
-        features: the state, then the pool's item features place by place, float32, shape (n,
-        state_dim + pool_size · n_features). With end = "termination" the share of the horizon that
-        is left stands behind the state. "dict": `state` float32 (n, state_dim); `pool` item numbers
-        int32 (n, pool_size); `shown` and `chosen`, how often the session displayed and chose each
-        of them, int32 (n, pool_size); `events` of the session, int32 (n, 1); `latest`, the items of
-        its last choices, the last one first, −1 where there were fewer, int32 (n, 20); `left`, the
-        share of the horizon, 1 without one, float32 (n, 1); and, with features, `features` float32
-        (n, pool_size, n_features). A state has no bounds; features lie within the catalogue's. A
-        flat observation is not all that utilities depend on, a dict is; in a set of worlds both
-        hide the world that the user lives in.
+        "flat", float32: the states, (n, state_dim); with end = "termination" the share of the
+        horizon left; with features the pool's item features place by place, (n, pool_size ·
+        n_features). "dict": `state` float32 (n, state_dim); `pool` item numbers, `shown` and
+        `chosen`, how often the session displayed and chose each of them, int32 (n, pool_size);
+        `events` of the session, int32 (n, 1); `latest`, the items of its last choices, the last one
+        first, −1 where there were fewer, n_items for an unknown one, int32 (n, 20); `left`, the
+        share of the horizon, 1 without one, float32 (n, 1); with features, `features` float32 (n,
+        pool_size, n_features). A dict is all that utilities depend on, but for the member of a set
+        of worlds; a flat observation is not.
     Action:
         a slate of places in the pool, whole numbers, shape (n, slate_size), each in 0 … pool_size −
-        1. A place of the pool that is named twice is displayed once, where it stands first; with
-        `strict` it is an error.
+        1. A place that is named twice is displayed once, where it stands first; with `strict` it is
+        an error.
     Reward:
-        float32, shape (n,): "utility", the user's utility of the choice before it was made, 0 for
-        no click; "contrast", the same less the mean utility of the user's pool then; "click", 1 for
-        a choice; or your own function (`fastgaum.worlds.rules.RewardRule`) of the response, the
-        slates and the states.
+        float32, shape (n,), by `EnvOptions.reward`.
     Termination:
         bool, shape (n,): the user left, with probability `leaving` after each step: a constant, one
-        per step (`fastgaum.worlds.rules.session_leaving` learns them from a log) or a function
-        (`LeavingRule`). Never without `leaving`, unless end = "termination": then also that the
-        episode took `horizon` steps.
+        per step (`fastgaum.worlds.rules.session_leaving`) or a function (`LeavingRule`). With end =
+        "termination" also that the episode took `horizon` steps.
     Truncation:
-        bool, shape (n,): the episode took `horizon` steps and the user did not leave in the last.
-        Never if horizon is None, or end = "termination". In a set of worlds also a step of more
-        disagreement than `truncate_above`.
+        bool, shape (n,): the episode took `horizon` steps and the user did not leave in the last;
+        not with end = "termination". In a set of worlds also a step of more disagreement than
+        `truncate_above`.
     Info, of a step:
-        `item` int32 (n,), number of the item chosen, −1 for none (`world.item_ids` has its name);
-        `place` int32 (n,), its place in the slate, −1; `utility` float32 (n,); where it is asked
-        for, `disagreement` float32 (n,). `pool` int32 (n, pool_size) whenever a user's pool is new,
-        also at reset. Every key has a mask `_key`, bool
-        (n,): where it is False the entry means nothing. SAME_STEP adds `final_obs`, objects (n,),
-        each a copy of one user's last observation or None, and `final_info`, the keys above for
-        those users.
+        `item` int32 (n,), number of the item chosen, −1 for none; `place` int32 (n,), its place in
+        the slate, −1; `utility` float32 (n,); where it is asked for, `disagreement` float32 (n,).
+        `pool` int32 (n, pool_size) whenever a user's pool is new, also at reset. Every key has a
+        mask `_key`, bool (n,): where it is False the entry means nothing. SAME_STEP adds
+        `final_obs`, objects (n,), each a copy of one user's last observation or None, and
+        `final_info`, the keys above for those users.
 
-    Autoreset: all three modes of Gymnasium, `metadata["autoreset_mode"]` says which. NEXT_STEP
-    (default): the step after an end ignores that user's action, starts an episode and pays 0.
-    SAME_STEP: the ending step returns the new episode's first observation. DISABLED:
-    `reset(options={"reset_mask": mask})`; stepping a user whose episode is over is an error. A mask
-    works in the other modes too.
+    Autoreset: NEXT_STEP (default): the step after an end ignores that user's action, starts an
+    episode and pays 0. SAME_STEP: the ending step returns the new episode's first observation.
+    DISABLED: `reset(options={"reset_mask": mask})`, which works in the other modes too; stepping a
+    user whose episode is over is an error.
 
-    Seeding: `reset(seed=s)` gives user i the stream (s, i); a sequence of seeds gives user i the
-    stream (seeds[i], 0), that of a single environment with that seed. A draw is a hash of stream,
-    episode, step and use: it depends neither on num_envs nor on threads. Without a seed, episodes
-    go on; without any ever, one is taken from the system."""
+    Seeding: `reset(seed=s)` gives user i the stream (s, i); a sequence of seeds the stream
+    (seeds[i], 0), that of a single environment with that seed. A draw depends on stream, episode,
+    step and use alone. Without a seed, episodes go on; without any ever, one is taken from the
+    system."""
 
     metadata: dict[str, object] = {  # noqa: RUF012
         "render_modes": ["ansi"],
@@ -114,11 +106,10 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             num_envs: number of users.
             run: a run folder or model file.
             world: the world itself, instead of a run.
-            autoreset_mode: NEXT_STEP, SAME_STEP or DISABLED, or Gymnasium's names for them.
+            autoreset_mode: NEXT_STEP, SAME_STEP or DISABLED.
             render_mode: "ansi": `render` returns a text for each user; None: it returns None.
             options: the fields of `fastgaum.worlds.rules.EnvOptions` by name, and with a run the
-                options of `LearnedWorld`: head, starts, log, … A run with worlds above 1 is a set
-                of worlds.
+                options of `LearnedWorld`.
 
         Raises:
             ConfigError: an option is unknown or impossible.
@@ -168,12 +159,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self, *, seed: int | Sequence[int] | None = None, options: Info | None = None
     ) -> tuple[Observed, Info]:
         """Start an episode of every user, or of those of `options["reset_mask"]` (bool, shape
-        (n,)); the others go on.
-
-        Raises:
-            ActionError: the mask or the seeds have another type or shape, or a first reset leaves
-                users out.
-        """
+        (n,)). Raises ActionError for other types or shapes, or a first reset that leaves users
+        out."""
         mask = self._reset_mask(options)
         rows = self._keys.everyone if mask is None else _rows(mask)
         if seed is None and not self._started:
@@ -186,17 +173,13 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         return self.observe(), info
 
     def step(self, actions: npt.NDArray[np.generic]) -> Step:
-        """Show every user a slate of places in the pool, shape (n, slate_size).
-
-        Raises:
-            ActionError: an action has another shape, type or range; a user's episode is over
-                (DISABLED); no reset yet.
-        """
+        """Show every user a slate of places in the pool, shape (n, slate_size). Raises ActionError
+        for another shape, type or range, before a reset, or after a user's end (DISABLED)."""
         return self.step_where(actions, None)
 
     def step_where(self, actions: npt.NDArray[np.generic], active: BoolArray | None) -> Step:
-        """`step` for the users of a mask, (n,); the others stay as they are, with reward 0 and no
-        end (None: everyone)."""
+        """`step` for the users of a mask, (n,); the others stay, with reward 0 and no end (None:
+        everyone)."""
         stepping, waiting = self._who(active)
         rewards, terminated, truncated, info = self._advance(self._checked(actions), stepping)
         done = terminated | truncated
@@ -217,8 +200,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         return self._observations.of(self.users.states, left.astype(np.float32), copy)
 
     def render(self) -> tuple[str, ...] | None:
-        """What each user was last shown, its utilities of it before the choice, and what it chose,
-        a text each; None without render_mode="ansi"."""
+        """What each user was last shown, its utilities of it before the choice, and its choice, a
+        text each."""
         if self.render_mode is None:
             return None
         if self._thought is None:
@@ -236,15 +219,16 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
                 f"the mask is {active.dtype} of shape {active.shape}, bool of ({self.num_envs},) "
                 "is required"
             )
-        ended = self._ended if active is None else self._ended & active
+        acting = self._everyone if active is None else active
+        ended = self._ended & acting
         if not ended.any():
-            return (self._everyone if active is None else active), None
+            return acting, None
         if self.autoreset_mode is AutoresetMode.DISABLED:
             raise ActionError(
                 f"the episode of user {ended.argmax()} is over and autoreset is disabled:"
                 " call reset(options={'reset_mask': terminated | truncated}) before the next step"
             )
-        return (self._everyone if active is None else active) & ~ended, ended
+        return acting & ~ended, ended
 
     def _checked(self, actions: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
         actions = np.asarray(actions)
@@ -317,10 +301,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         for name in [name for name in info if name.startswith("_")]:
             info[name] &= ~done
         observation = self._seen(copy=False)
-        info["final_obs"], info["_final_obs"] = (
-            rows_apart(observation, rows, self.num_envs),
-            done.copy(),
-        )
+        info["final_obs"] = rows_apart(observation, rows, self.num_envs)
+        info["_final_obs"] = done.copy()
         info["final_info"], info["_final_info"] = final, done.copy()
         self._begin(rows, info)
 

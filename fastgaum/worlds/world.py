@@ -1,18 +1,13 @@
 """World and Population: users who are shown slates. Nothing here knows Gymnasium.
 
-An environment, a policy's evaluation and a simulation use these verbs only. They do not depend on
-whether the users were learned from a log (`LearnedWorld`) or are those of the synthetic world,
-whose truth is known (`TrueWorld`).
-
-    world = LearnedWorld(model)
     users = world.population(4096)
     users.reset(keys=episode_keys)              # no choice yet, or a logged prefix each
     response = users.step(slates, keys=step_keys)  # (4096, 10) items; one choice or none each
     users.states                                # (4096, state_dim), after that choice
 
 Items are numbered 0 … n_items − 1, the rows of `item_ids`. Randomness comes from keys alone, one
-per user and call: the same key gives the same draw for any other users beside it and any number of
-threads. What a learned user computes of it is the same within 1e-5."""
+per user and call: other users beside it and threads change no draw. What a learned user computes of
+it is the same within 1e-5."""
 
 from __future__ import annotations
 
@@ -56,8 +51,8 @@ class Past:
     """One event that users had behind them when they started."""
 
     slates: IntArray
-    """items shown, `NO_ITEM` at an empty place and for an item that the world does not know, shape
-    (n_users, k)"""
+    """items shown, (n_users, k); `NO_ITEM` at an empty place and for an item unknown to the
+    world"""
     places: IntArray
     """place of the choice in the slate, -1 for no click, shape (n_users,)"""
     active: npt.NDArray[np.bool_]
@@ -69,8 +64,7 @@ class World(ABC):
 
     Attributes:
         item_ids: the log's own item ids as text, length n_items.
-        item_features: what a policy may know of each item without the user, shape (n_items,
-            n_features).
+        item_features: what a policy may know of an item alone, shape (n_items, n_features).
         state_dim: size of a user's state.
         outside: whether a user may choose nothing.
     """
@@ -91,8 +85,8 @@ class World(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells a world from others with other items or states: an agent that reads the states
-        of one is lost in another."""
+        """Hash of the items and states: an agent that reads the states of one world is lost in
+        another."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{type(self).__name__} {self.state_dim}\n".encode())
         digest.update("\n".join(self.item_ids.cast(pl.String)).encode())
@@ -105,8 +99,8 @@ class World(ABC):
         yield np.ascontiguousarray(self.item_features, np.float32).tobytes()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Itself: a world is never changed, and Gymnasium copies what an environment was made of
-        with its every `spec`."""
+        """Itself: a world is never changed, and Gymnasium copies an environment's arguments with
+        its `spec`."""
         return self
 
     @abstractmethod
@@ -114,30 +108,25 @@ class World(ABC):
         """Make n users without history."""
 
     def past(self, keys: KeyArray) -> Iterator[Past]:
-        """What users who are reset with these keys have behind them, event by event; nothing where
-        all start empty."""
+        """The events before a start of users who are reset with these keys; none where all start
+        empty."""
         return iter(())
 
 
 class Population(ABC):
-    """So many users of one world at once; all arrays have a row per user.
-
-    Attributes:
-        n: number of users.
-        states: the users' states now, shape (n, state_dim); read-only, overwritten by the next
-            `reset` or `step`.
-    """
+    """So many users of one world at once; all arrays have a row per user."""
 
     n: int
 
     @property
     @abstractmethod
     def states(self) -> FloatArray:
-        """The users' states now, shape (n, state_dim)."""
+        """The users' states now, shape (n, state_dim); read-only, overwritten by the next `reset`
+        or `step`."""
 
     @property
     def seen(self) -> Population:
-        """What a policy may read of the users; it holds nothing that is hidden from policies."""
+        """What a policy may read of the users."""
         return self
 
     @abstractmethod
@@ -150,17 +139,15 @@ class Population(ABC):
     ) -> Response:
         """Show each user a slate (n, k) and let them choose; their states move on.
 
-        A place may hold `NO_ITEM`; an item that stands in a slate twice is displayed once, at its
-        first place. Users outside `active` see nothing and stay as they are; their response is no
-        click."""
+        An item that stands in a slate twice is displayed once, at its first place. Users outside
+        `active` see nothing; their response is no click."""
 
     @abstractmethod
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m).
 
-        Where utilities depend on what else is displayed, each item is taken as one of a slate of k,
-        its other places filled with what the pool holds on average, and itself at the first place;
-        with None the pool is the display set."""
+        Where utilities depend on what else is displayed, an item stands first in a slate of k, the
+        others being the pool's average; with None the pool is the display set."""
 
     @abstractmethod
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -169,28 +156,16 @@ class Population(ABC):
     def follow(
         self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None
     ) -> None:
-        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing;
-        states move on.
-
-        So a learned user can be kept abreast of a user of another world, about whom a policy
-        trained on learned states has to decide. Users outside `active` stay as they are.
-
-        Raises:
-            ConfigError: these users cannot be told what to choose.
-        """
+        """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing.
+        Raises ConfigError for users who cannot be told what to choose."""
         raise ConfigError(
             f"a {type(self).__name__} cannot follow other users' choices: use one of a learned "
             "world"
         )
 
     def acted(self, items: IntArray, action: str) -> None:
-        """Let each user do something with an item between two slates, (n,), `NO_ITEM` for nothing;
-        its state moves on.
-
-        Raises:
-            ConfigError: the world knows no such action, or none at all; or what is given are no
-                items of n users.
-        """
+        """Let each user do something with an item between two slates, (n,), `NO_ITEM` for nothing.
+        Raises ConfigError for an action that the world does not know, or other shapes or items."""
         raise ConfigError(
             "users of this world know no actions: train its model on a log that has some "
             "(--actions FILE)"
@@ -198,12 +173,9 @@ class Population(ABC):
 
 
 def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = False) -> IntArray:
-    """Slates of n users, (n, k), as kernels read them, which do not check bounds; with `any_rows`
-    one pool (m,) for all too.
-
-    Raises:
-        ConfigError: the shape is another, or an entry is neither an item nor `NO_ITEM`.
-    """
+    """Slates of n users, (n, k), for kernels, which do not check bounds; with `any_rows` also one
+    pool (m,) for all. Raises ConfigError for another shape, or an entry that is no item or
+    `NO_ITEM`."""
     slates = np.ascontiguousarray(slates, np.int32)
     if not (any_rows and slates.ndim == 1) and (slates.ndim != 2 or len(slates) != n):
         raise ConfigError(f"slates of {n} users have the shape ({n}, k), got {slates.shape}")

@@ -4,11 +4,8 @@
     model.fit(log)
     world = WorldSet.of(model)
 
-A model that is fitted on other users errs in other places. A policy that earns in all members has
-found no error of one of them (randomisation over ensembles: Rajeswaran et al., "EPOpt", ICLR 2017).
-Which member a user lives in is drawn by the key of its reset, and hidden. The states that a policy
-reads are those of the first member, which follows every user, as soon as they are asked for: states
-of two members have no common coordinates, and would tell the member."""
+A policy that earns in all members has found no error of one of them (Rajeswaran et al., "EPOpt",
+ICLR 2017). The member that a user lives in is hidden: policies read the states of the first one."""
 
 from __future__ import annotations
 
@@ -35,25 +32,18 @@ from fastgaum.worlds.logged import Context, LoggedContexts, SetContext
 from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World, checked_slates
 
 _MEMBER = np.uint64(3)
-"""the draw of a reset's key that says the member; 1 and 2 are those of logged starts"""
+"""the stream of a reset's key that draws the member; logged starts have 1 and 2"""
 MOST_WAITING = 64
-"""events that followers may have yet to see: most lives are over by then"""
+"""events that followers may have yet to see"""
 
 
 class WorldSet(World):
-    """Users of one of several learned worlds each.
-
-    Attributes:
-        worlds: the members. Items, item features and states are the first one's.
-    """
+    """Users of one of several learned worlds each; items, their features and states are the first
+    one's."""
 
     def __init__(self, worlds: Sequence[LearnedWorld]) -> None:
-        """Take the members.
-
-        Raises:
-            ConfigError: there is none; one lacks an item of the first; or they do not agree
-                whether no click is a choice.
-        """
+        """Take the members. Raises ConfigError if there is none, one lacks an item of the first, or
+        they do not agree whether no click is a choice."""
         self.worlds = tuple(worlds) if isinstance(worlds, Iterable) else ()
         if not all(isinstance(world, LearnedWorld) for world in self.worlds) or not self.worlds:
             raise ConfigError(
@@ -68,7 +58,7 @@ class WorldSet(World):
         self.context = next((one.context for one in self.worlds if one.context is not None), None)
         """what reads the context of events in the first member that reads any"""
         self.own_of: list[IntArray] = []
-        """number in each member of each item of the set, then of `NO_ITEM`, shape (n_items + 1,)"""
+        """number in each member of each item, then of `NO_ITEM`, (n_items + 1,)"""
         for number, world in enumerate(self.worlds):
             own = Vocabulary(world.item_ids).codes(self.item_ids)
             if len(own) and own.min() < 0:
@@ -85,16 +75,8 @@ class WorldSet(World):
 
     @classmethod
     def of(cls, model: UserModel, **options: Any) -> Self:
-        """The set of a model and its fits on bootstraps.
-
-        Args:
-            model: a model that was fitted with `members` above 1; `UserModel.load(run)` reads one.
-            options: those of `LearnedWorld` by name.
-
-        Raises:
-            ConfigError, FeatureMismatchError: as `LearnedWorld`; or the model has no fit on a
-                bootstrap.
-        """
+        """The set of a model and its fits on bootstraps; options as `LearnedWorld`. Raises as
+        `LearnedWorld`, and ConfigError for a model without bootstraps."""
         if not isinstance(model, UserModel) or not model.bootstraps:
             raise ConfigError(
                 "the model has no fits on bootstraps, of which a set of worlds is made: train it "
@@ -115,11 +97,7 @@ class WorldSet(World):
     def context_of(
         self, values: Mapping[str, Sequence[object] | npt.NDArray[np.generic]]
     ) -> SetContext:
-        """The context of one event of each user, of values by field, as each member encodes it.
-
-        Raises:
-            ConfigError: no member reads context; or as `LearnedWorld.context_of`.
-        """
+        """As `LearnedWorld.context_of`, as each member encodes it."""
         fields = {
             name for one in self.worlds if one.context for name in one.context.space.context_holds
         }
@@ -134,14 +112,9 @@ class WorldSet(World):
         return SetContext(tuple(members))
 
     def population(self, n: int, follow_all: bool = False) -> SetPopulation:
-        """Make n users without history, in the first member until they are reset.
-
-        With `follow_all` every member follows every user, which `SetPopulation.disagreement` needs:
-        a step of which it is asked then costs as much as one in each member.
-
-        Raises:
-            ConfigError: n is not positive.
-        """
+        """Make n users without history, in the first member until they are reset; with `follow_all`
+        every member follows every user, for `disagreement`. Raises ConfigError unless n is
+        positive."""
         return SetPopulation(self, n, follow_all)
 
     def past(self, keys: KeyArray) -> Iterator[Past]:
@@ -149,25 +122,18 @@ class WorldSet(World):
         return self.first.past(keys)
 
     def members_of(self, keys: KeyArray) -> IntArray:
-        """The member that each user lives in after a reset with these keys, 0 to n − 1, each as
-        likely."""
+        """The member that users live in after a reset with these keys, each as likely, shape
+        (n,)."""
         keys, draws = np.ascontiguousarray(keys, np.uint64), np.empty(len(keys))
         uniforms(keys, _MEMBER, draws)
         return (draws * len(self.worlds)).astype(np.int32)
 
 
 class SetPopulation(ContextPopulation):
-    """Users of a `WorldSet`, each of whom lives in one member.
+    """Users of a `WorldSet`, each of whom lives in one member (`members`, shape (n,)).
 
-    Each member is a population of all n users, and computes those who live in it. The first one
-    also follows the others, for its states are what policies read; with `follow_all` every member
-    does. Followers see what has happened when they are asked: where states are not read, no user is
-    followed.
-
-    Attributes:
-        members: the member that each user lives in, shape (n,).
-        populations: all n users, as each member takes them to be.
-    """
+    Each member is a population of all n users, and computes those who live in it. The first one, or
+    with `follow_all` every one, follows the others, and sees what has happened when it is asked."""
 
     world: WorldSet
 
@@ -186,19 +152,17 @@ class SetPopulation(ContextPopulation):
 
     @property
     def states(self) -> FloatArray:
-        """The states of the first member, which follows every user, shape (n, state_dim);
-        read-only. Read them anew after a `reset` or `step`: only then are they up to date."""
+        """As the base says, of the first member. Read them anew after a `reset` or `step`."""
         return self._up_to_date()[0].states
 
     @property
     def seen(self) -> Population:
-        """The users as the first member takes them to be, now and at any time after: once they
-        were asked for, they follow at every step."""
+        """The users as the first member takes them to be, now and at any later time."""
         self._most_waiting = 0
         return self._up_to_date()[0]
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
-        """Start users anew, each in the member that its key draws."""
+        """As the base says, each user in the member that its key draws."""
         who = self.everyone if rows is None else np.asarray(rows, np.int32)
         self.members[who] = members = self.world.members_of(keys)
         self._given[who] = False
@@ -210,13 +174,7 @@ class SetPopulation(ContextPopulation):
                 users.reset(np.asarray(keys, np.uint64)[mine], who[mine])
 
     def take(self, context: Context | None, who: IntArray | None = None) -> None:
-        """Have each user, or each of `who`, take a context of `WorldSet.context_of`, and keep it;
-        None: nothing is given.
-
-        Raises:
-            ConfigError: it was made by another world, is not one of n users, or is given to a
-                member that reads none; or a member reads context, and one of its users has none.
-        """
+        """As the base says. Raises ConfigError too for a context of another world."""
         who = self.everyone if who is None else who
         contexts: Sequence[EncodedContext | None] = [None] * len(self.populations)
         if context is not None:
@@ -231,7 +189,7 @@ class SetPopulation(ContextPopulation):
             users.take(contexts[number], who[self.members[who] == number])
 
     def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
-        """As the base says, each user as its member."""
+        """As the base says."""
         response = Response.none(len(who))
         for number, users, mine in self._at_home(who):
             found = users.choose(who[mine], self.world.own_of[number][slates[mine]], keys[mine])
@@ -248,7 +206,7 @@ class SetPopulation(ContextPopulation):
         self._follow(who, slates, places)
 
     def acted(self, items: IntArray, action: str) -> None:
-        """As the base says, of every member. Raises ConfigError as there."""
+        """As the base says, of every member."""
         items = checked_slates(np.reshape(items, (-1, 1)), self.n, self.world.n_items)[:, 0].copy()
         who = np.flatnonzero(items != NO_ITEM).astype(np.int32)
         # every member knows the action, or none is told
@@ -281,12 +239,12 @@ class SetPopulation(ContextPopulation):
         return places, none
 
     def disagreement(self, slates: IntArray, context: Context | None = None) -> FloatArray:
-        """How far apart the members are about what each user would choose now, shape (n,):
-        `distance_to_mean` of their distributions over the slate's places and no click.
+        """How far apart members are about what each user would choose now, from 0 to 1 − 1/members,
+        shape (n,). Raises ConfigError without `follow_all`.
 
-        Raises:
-            ConfigError: the population was made without `follow_all`.
-        """
+        The total variation between a member's distribution over the places of the slates (n, k) and
+        no click, and the mean of all members'; its mean over the members (Kidambi et al., "MOReL",
+        2020; the penalty is that of Yu et al., "MOPO", 2020)."""
         if not self.follow_all:
             raise ConfigError(
                 "a disagreement needs every member to follow every user: make the users with "
@@ -380,13 +338,8 @@ def require_set(world: World) -> WorldSet:
 
 
 def contexts_of(world: World, log: SessionLog) -> Callable[[LongArray], Context] | None:
-    """What makes contexts of events of a log, (n,), for users of the world; None for a world that
-    reads none.
-
-    Raises:
-        FeatureMismatchError: the log's fields are not the training log's.
-        LogFormatError: a number is not finite.
-    """
+    """A function from events of a log, (n,), to contexts of the world's users; None where none are
+    read. Raises as `LoggedContexts`."""
 
     def of(one: LearnedWorld) -> LoggedContexts | None:
         every = log.sessions_in("all")
@@ -406,23 +359,16 @@ def contexts_of(world: World, log: SessionLog) -> Callable[[LongArray], Context]
 
 
 def world_of_model(model: UserModel, **options: Any) -> LearnedWorld | WorldSet:
-    """The set of a model with fits on bootstraps, the world of any other; options as
-    `LearnedWorld`. Raises as `LearnedWorld`."""
+    """The set of a model with fits on bootstraps, or the world of another; options as
+    `LearnedWorld`."""
     many = isinstance(model, UserModel) and model.bootstraps
     return WorldSet.of(model, **options) if many else LearnedWorld(model, **options)
 
 
 def world_of_run(run: str | os.PathLike[str], **options: Any) -> LearnedWorld | WorldSet:
-    """The world, or set of worlds, of a run folder or model file.
-
-    Args:
-        run: the run.
-        options: those of `LearnedWorld` by name; `log` may also be what `fastgaum.load` takes.
-
-    Raises:
-        CheckpointError: the run is damaged.
-        ConfigError, FeatureMismatchError: as `LearnedWorld`.
-    """
+    """The world, or set of worlds, of a run folder or model file; options as `LearnedWorld`, `log`
+    also as `fastgaum.load` takes it. Raises as `LearnedWorld`, and CheckpointError for a damaged
+    run."""
     if isinstance(options.get("log"), str | os.PathLike):
         options["log"] = load(str(options["log"]))
     return world_of_model(UserModel.load(os.fspath(run)), **options)
