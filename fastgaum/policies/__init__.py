@@ -1,1 +1,1 @@
-"""Policies: what a user is shown, learned or not, and what that earns in a world."""
+"""Policies, and what they earn in a world."""

@@ -1,11 +1,4 @@
-"""Policy: a rule that shows slates to many users at once, and may learn from what they did.
-
-    policy.start(n)                             # n users, without history or with a logged one
-    slates = policy.act(observation, k)         # (n, k) item numbers, distinct within a row
-    policy.observe(transition)                  # what came of them
-
-`rollout.rollout` calls these in turn; one policy, one file.
-"""
+"""Policy: a rule that shows slates to many users at once, and may learn from what they did."""
 
 from __future__ import annotations
 
@@ -25,13 +18,12 @@ class Observation:
     """A policy sees this before it acts."""
 
     users: Population
-    """whom slates are for. Most learners read its `states` alone; asking it for utilities or
-    probabilities is reading the simulated users' minds, which the greedy policies and slateq do
-    and whose docstrings say so"""
+    """whom slates are for. Most learners read `states` alone; the greedy policies and slateq read
+    the simulated users' minds: utilities and probabilities"""
     pools: IntArray
-    """the items that may be shown, (m,) the same for all, or (n, m)"""
+    """the items that may be shown, (m,) for all, or (n, m)"""
     keys: KeyArray
-    """a key per user for the policy's own draws at this step, shape (n,)"""
+    """a key per user for the policy's own draws, shape (n,)"""
     left: float
     """share of the episode that is left, 1 at its first step"""
 
@@ -55,17 +47,16 @@ class Transition:
     rewards: FloatArray
     """shape (n,)"""
     next_states: FloatArray
-    """after the choice, shape (n, state_dim)"""
     next_left: float
     """0 after the last step"""
     next_pools: KeyArray
-    """keys of the pools of the next step, for `Pool.draw`, shape (n,)"""
+    """keys of the next step's pools, for `Pool.draw`, shape (n,)"""
     active: BoolArray
-    """who was shown a slate; the others had left, see nothing and earn 0, shape (n,)"""
+    """who was shown a slate, shape (n,); the others earn 0"""
     ended: BoolArray
-    """who left after this step: nothing comes after it, shape (n,)"""
+    """who left after this step, shape (n,)"""
     pools: IntArray
-    """the items that could be shown, (m,) the same for all, or (n, m)"""
+    """the items that could be shown, (m,) for all, or (n, m)"""
 
 
 class Policy(ABC):
@@ -74,7 +65,7 @@ class Policy(ABC):
     name: str
     """its name on the command line"""
     made_in: str = ""
-    """fingerprint of the world whose states it reads; empty for one that reads none"""
+    """fingerprint of the world whose states it reads, or empty"""
 
     def require_world(self, world: World) -> None:
         """Raise ConfigError if it reads the states of another world than this."""
@@ -87,16 +78,14 @@ class Policy(ABC):
             )
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:  # noqa: B027
-        """Meet n users with what they have behind them; a policy that keeps nothing about users
-        does nothing."""
+        """Meet n users with what they have behind them."""
 
     @abstractmethod
     def act(self, observation: Observation, k: int) -> IntArray:
         """Choose a slate of k distinct items of its pool for each user, shape (n, k)."""
 
     def observe(self, transition: Transition) -> None:  # noqa: B027
-        """See what came of the last slates; a policy that neither learns nor follows users does
-        nothing."""
+        """See what came of the last slates."""
 
 
 def items_at(pools: IntArray, places: IntArray) -> IntArray:
@@ -109,8 +98,7 @@ def top_places(scores: FloatArray, k: int) -> IntArray:
     k).
 
     >>> top_places(np.array([[0.0, 2.0, 1.0, 2.0]], np.float32), 3)
-    array([[1, 3, 2]], dtype=int32)
-    """
+    array([[1, 3, 2]], dtype=int32)"""
     scores = np.array(scores, np.float32)
     places = np.empty((len(scores), k), np.int32)
     rows = np.arange(len(scores))

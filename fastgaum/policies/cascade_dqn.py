@@ -1,19 +1,11 @@
-"""CascadeDqn: deep Q-learning of slates, a network per place.
+"""CascadeDqn: deep Q-learning of slates chosen item by item, a network per place (Chen et al.,
+"Generative Adversarial User Model for Reinforcement Learning Based Recommendation System", ICML
+2019, section 4).
 
-Chen et al., "Generative Adversarial User Model for Reinforcement Learning Based Recommendation
-System", ICML 2019, section 4: a slate chosen item by item, with a network per place.
+    a_1* = arg max_a Q^1(s, a),  a_2* = arg max_a Q^2(s, a_1*, a),  …
 
-    a_1* = arg max_a Q^1(s, a),  a_2* = arg max_a Q^2(s, a_1*, a),  …,  a_k* = arg max_a Q^k(s,
-    a_1*, …, a_{k-1}*, a)
-
-costs k scans of the pool instead of one over all slates. That is the best slate if the networks
-satisfy
-
-    Q^j(s, a_1 … a_j) = max_{a_{j+1} … a_k} Q^k(s, a_1 … a_k),
-
-which the paper asks for softly: every Q^j is fitted to the one target y = r + γ Q^k(s', a'_1* …
-a'_k*), the squared errors (y − Q^j(s, a_1 … a_j))² added up. Here a* in y is by the target
-networks."""
+Every Q^j is fitted to y = r + γ Q^k(s', a'_1* … a'_k*), with a* by the target networks; the squared
+errors (y − Q^j(s, a_1 … a_j))² are added up."""
 
 from __future__ import annotations
 
@@ -34,17 +26,17 @@ class CascadeDqn(QLearner):
     name = "cascade-dqn"
 
     def make_networks(self, world: World) -> nn.ModuleList:
-        """Q^1 … Q^k with fresh weights."""
+        """As the base says."""
         return nn.ModuleList(
             QNetwork(world, self.n_read, before, self.config) for before in range(self.k)
         )
 
     def n_layers(self) -> int:
-        """A network per place."""
+        """As the base says."""
         return self.k * super().n_layers()
 
     def best_for(self, observation: Observation) -> IntArray:
-        """Places of the best slates in the pools by the networks that act, shape (n, k)."""
+        """As the base says."""
         states = self.read_states(observation.states, observation.left)
         return self.best_slates(states, observation.pools, self.acting)[0]
 

@@ -27,15 +27,15 @@ class PolicyConfig(CheckedSettings):
     what: ClassVar[str] = "policy setting"
 
     width: Annotated[int, Meta(ge=1, le=1 << 16)] = 32
-    """size of the inner product of the two towers; for pools of more than 20,000 items, where the
-    arg-max takes most of a step, 16 is quicker"""
+    """size of the inner product of the two towers; 16 is quicker for pools of more than 20,000
+    items"""
     towers: Widths = (64,)
     """hidden layers of the user's and the item's tower"""
     gamma: Share = 0.0
     """discount of a step; 0 = 0.97, and for slateq 1 where Q reads the time"""
     time: bool = True
-    """Q also reads the share of the episode that is left, and the last step ends it; false: an
-    episode is a sample of a life without end, whose last step has a future like any other"""
+    """Q also reads the share of the episode that is left, and the last step ends it; false: the
+    last step has a future like any other"""
     users: Annotated[int, Meta(ge=1, le=10**7)] = 256
     """users that are played side by side"""
     episodes: CountFromOne = 60

@@ -1,9 +1,7 @@
-"""Earnings of policies: the policy table, paired differences, and the curve of a policy that meets
-new users.
+"""Earnings of policies, paired differences, and the curve of a policy that meets new users.
 
-Each seed trains every policy once and tests all of them on the same users with the same random
-draws, so that a difference of two policies is a paired one. Intervals are Student's over the seeds'
-means: they hold what a seed changes, training and users both."""
+Each seed trains every policy once and tests all of them on the same users with the same draws.
+Intervals are Student's over the seeds' means."""
 
 from __future__ import annotations
 
@@ -28,16 +26,13 @@ from fastgaum.worlds.pools import START
 from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet
 
-MakeSetting = Callable[[int, tuple[int, ...]], Setting]
-"""(k, items that pools are drawn from) → the setting"""
 JUDGING_SEED = EVALUATION_SEED << 1
-"""seeds of judging users begin here: neither training nor its evaluations met them"""
+"""seeds of judging users begin here"""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % interval; NaN bounds with a single seed, whose spread is not
-    known."""
+    """A mean over seeds with its 95 % interval; NaN bounds with a single seed."""
 
     mean: float
     low: float
@@ -64,12 +59,12 @@ class Earned:
     policy: str
     k: int
     returns: Float64Array
-    """cumulative reward of a user, mean over users, by seed, shape (n_seeds,)"""
+    """cumulative reward, mean over users, by seed, shape (n_seeds,)"""
     click_rates: Float64Array
-    """share of the slates shown with a choice, by seed, shape (n_seeds,)"""
+    """share of the slates shown with a choice, by seed, (n_seeds,)"""
     by_member: Float64Array | None = None
-    """cumulative reward of the users of each member of a set of worlds, mean over them and seeds,
-    shape (n_members,); None in one world"""
+    """cumulative reward in each member of a set of worlds, mean over its users and seeds,
+    (n_members,); None in one world"""
 
     @property
     def lower_bound(self) -> float | None:
@@ -95,12 +90,10 @@ class Earned:
 def lower_bound_of(by_member: Float64Array) -> float | None:
     """A value that the policy exceeds in 95 % of new worlds, if worlds' values are normal: the
     lower prediction bound of one more member, of the members' values, shape (n_members,). None with
-    fewer than two, whose spread is not known.
+    fewer than two.
 
-    It is mean − t(.95, K − 1) · sd · √(1 + 1/K) of K members, with Student's t: the mean and the
-    spread are themselves estimates of K values (Geisser, "Predictive Inference", 1993). With 5
-    members that is 2.3 standard deviations, with 2 it is 7.7. The spread holds the chance of the
-    users who were drawn too, so the bound is the lower."""
+    It is mean − t(.95, K − 1) · sd · √(1 + 1/K) of K members (Geisser, "Predictive Inference",
+    1993)."""
     k = len(by_member)
     if k < 2:
         return None
@@ -115,10 +108,8 @@ def judge(
     n_users: int = 1000,
     own: World | None = None,
 ) -> Earned:
-    """Play one policy's seeds, `policies` in their order, each with users of its own.
-
-    `own` is the world that the policies were made in, where that is not the one they play in: they
-    then see the users through it (`TransferPolicy`).
+    """Play one policy's seeds, `policies` in their order, each with users of its own. `own` is the
+    world that they were made in, where they play in another (`TransferPolicy`).
 
     Raises:
         ConfigError: no policy is given, slates and pools do not fit the world, or a policy reads
@@ -156,11 +147,8 @@ def returns_by_member(
 
 
 def difference(one: Earned, other: Earned) -> Estimate:
-    """The paired difference of two policies' cumulative rewards, over the same seeds.
-
-    Raises:
-        ConfigError: they were judged by different numbers of seeds.
-    """
+    """The paired difference of two policies' cumulative rewards, over the same seeds. Raises
+    ConfigError for different numbers of seeds."""
     if len(one.returns) != len(other.returns):
         raise ConfigError(
             f"{one.policy} was judged by {len(one.returns)} seeds and {other.policy} by "
@@ -180,13 +168,10 @@ def adaptation(
     epsilon: float = 0.05,
 ) -> pl.DataFrame:
     """How policies do while they learn from new users: a row per label, seed and episode with its
-    mean return.
+    mean return, which the users themselves pay.
 
-    Each policy plays `episodes` episodes with `n_users` new users each and learns in them,
-    exploring with a share `epsilon` of places; a pre-trained and an untrained one under two labels
-    give the adaptation curve. In another world than `own` it learns from what a site can see: what
-    the users chose, and what that is worth to the users of `own` who follow them
-    (`TransferPolicy`). The return is what the users themselves pay.
+    Each policy plays `episodes` episodes with `n_users` new users each, exploring with a share
+    `epsilon` of places. In another world than `own` it learns from what a site can see.
 
     Raises:
         ConfigError: slates or pools do not fit the world.
@@ -232,7 +217,6 @@ def adaptation_summary(curve: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _player(policy: Policy, world: World, setting: Setting, own: World | None) -> Policy:
-    """The policy that plays in a world, wrapped where the world is not its own."""
     if own is None or own is world:
         return policy
     return TransferPolicy(policy, own, world, setting.reward)
@@ -243,7 +227,7 @@ class ComparisonPlan:
     """The plan of a comparison. Raises ConfigError without a seed."""
 
     names: Sequence[str]
-    """policies, of `registry.POLICIES`"""
+    """of `registry.POLICIES`"""
     sizes: Sequence[int]
     """items of a slate, each a table of its own"""
     seeds: int
@@ -254,7 +238,7 @@ class ComparisonPlan:
     own: World
     """the world that policies are made in"""
     judge: World
-    """the world that they are judged in; the same, or one fitted on other users"""
+    """the world that they are judged in"""
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -263,12 +247,13 @@ class ComparisonPlan:
 
 def compare_policies(
     plan: ComparisonPlan,
-    setting: MakeSetting,
+    setting: Callable[[int, tuple[int, ...]], Setting],
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, object]:
     """Make, train and judge; returns the table as a JSON object, a row per policy and size.
 
-    `progress` is called with trainings done, trainings in all, and the policy that is at hand.
+    `setting` is called with k and the items that pools are drawn from, `progress` with trainings
+    done, trainings in all, and the present policy.
 
     Raises:
         ConfigError: slates or pools do not fit, or a policy lacks its source.

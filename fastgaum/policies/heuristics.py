@@ -1,8 +1,5 @@
-"""Policies that do not learn: random, popular and greedy.
-
-Greedy reads the users' minds (`Observation.users`): in the world that it was made in it knows what
-a recommender with a perfect one-step model would know. In another world `transfer.TransferPolicy`
-shows it the users of its own world instead."""
+"""Policies that do not learn: random, popular and greedy, which reads the users' minds
+(`Observation.users`)."""
 
 from __future__ import annotations
 
@@ -17,22 +14,19 @@ from fastgaum.worlds.world import World
 
 
 class RandomPolicy(Policy):
-    """Distinct items of the pool, each slate as likely: the floor of every policy table."""
+    """Distinct items of the pool, each slate as likely."""
 
     name = "random"
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        """Draw k distinct items of each user's pool, shape (n, k)."""
+        """As the base says."""
         places = draw_distinct(observation.keys, observation.pools.shape[-1], k)
         return items_at(observation.pools, places)
 
 
 class Popular(Policy):
-    """The items of the pool that were chosen most, the same for every user.
-
-    Attributes:
-        popularity: by item number, shape (n_items,).
-    """
+    """The items of the pool that were chosen most: `popularity` by item number, shape
+    (n_items,)."""
 
     name = "popular"
 
@@ -56,19 +50,19 @@ class Popular(Policy):
         return cls(np.array([by_id.get(item, 0) for item in world.item_ids.to_list()], np.float32))
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        """The k most popular items of each pool, ties to the first in the pool, shape (n, k)."""
+        """As the base says, ties to the first in the pool."""
         pools = observation.pools if observation.pools.ndim == 2 else observation.pools[None]
         slates = items_at(pools, top_places(self.popularity[pools], k))
         return np.array(np.broadcast_to(slates, (observation.users.n, k)))
 
 
 class Greedy(Policy):
-    """The k items of the largest learned utility."""
+    """The k items of the largest learned utility, best first."""
 
     name = "greedy"
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        """The k items of largest utility, best first, shape (n, k)."""
+        """As the base says."""
         return items_at(
             observation.pools, top_places(observation.users.utilities(observation.pools, k), k)
         )

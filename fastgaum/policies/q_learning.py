@@ -1,5 +1,4 @@
-"""QLearner: what cascade-dqn and slateq share: a replay buffer, exploration, target networks and
-updates."""
+"""QLearner: the base of cascade-dqn and slateq."""
 
 from __future__ import annotations
 
@@ -27,15 +26,13 @@ class Steps:
     """Remembered steps, a row each."""
 
     states: FloatArray
-    """state and what else Q reads of the time, shape (n, n_read)"""
+    """with the time, where Q reads it, shape (n, n_read)"""
     slates: IntArray
     """items shown, shape (n, k)"""
     places: IntArray
     """place of the choice, -1 for none, shape (n,)"""
     rewards: FloatArray
-    """shape (n,)"""
     next_states: FloatArray
-    """shape (n, n_read)"""
     ended: FloatArray
     """1 where nothing came after, shape (n,)"""
     pools: KeyArray
@@ -46,14 +43,13 @@ class ReplayBuffer:
     """A ring of steps. A pool is kept as its key, so that memory does not grow with it."""
 
     def __init__(self, capacity: int, like: Steps) -> None:
-        """Make room for so many steps of such shapes."""
         self.capacity, self.size, self.at = capacity, 0, 0
         self.held = type(like)(
             *(np.empty((capacity, *rows.shape[1:]), rows.dtype) for rows in vars(like).values())
         )
 
     def add(self, steps: Steps, active: BoolArray) -> None:
-        """Remember the steps of the users who were there, the oldest ones forgotten."""
+        """Remember the steps of the active users, the oldest ones forgotten."""
         # of more users than there is room for, the last ones stay
         there = np.flatnonzero(active)[-self.capacity :]
         n = len(there)
@@ -64,30 +60,25 @@ class ReplayBuffer:
         self.size = min(self.size + n, self.capacity)
 
     def draw(self, n: int, rng: np.random.Generator) -> Steps:
-        """n remembered steps, each as likely, with replacement."""
+        """Remembered steps, each as likely, with replacement."""
         rows = rng.integers(self.size, size=n)
         return type(self.held)(*(values[rows] for values in vars(self.held).values()))
 
 
 class QLearner(Policy):
-    """Base of the policies that learn, which define networks, the best slate and the loss.
-
-    It learns in `observe`, so that a rollout trains it; the same rollout with `learning = False`
-    evaluates it.
+    """Base of the policies that learn, in `observe`, so that a rollout trains them.
 
     Attributes:
-        config: sizes and training.
-        item_features: those of the world that it was made for, shape (n_items, n_features).
-        gamma: discount of a step.
-        k: items of a slate, for which its networks are made.
-        networks: what is trained.
-        target: their running average. It gives the targets, and it acts when nothing is learned.
+        target: the networks' running average. It gives the targets, and acts when nothing is
+            learned.
         learning: whether `observe` learns and `act` explores.
         progress: share of the training that is done, which sets epsilon and learning rate.
-        fixed_epsilon: an epsilon that replaces the schedule's, for a policy that goes on learning
-            after its training; None: the schedule's.
+        fixed_epsilon: an epsilon that replaces the schedule's, or None.
         loss: mean loss of the last step's updates, NaN before the first.
     """
+
+    undiscounted = False
+    """whether the default discount is none where Q reads the time"""
 
     def __init__(
         self,
@@ -98,13 +89,9 @@ class QLearner(Policy):
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Make networks for a world's items and states: untrained ones, or those of a file, which
-        act and no longer learn.
-
-        Raises:
-            ValueError: `weights` are not what the configuration asks for; nothing was made then.
-        """
+        no longer learn. Raises ValueError for `weights` that the configuration does not ask for."""
         self.k, self.pool, self.config = k, pool, config
-        self.gamma = config.gamma or self.default_gamma()
+        self.gamma = config.gamma or (1.0 if self.undiscounted and config.time else 0.97)
         self.outside, self.n_items, self.made_in = world.outside, world.n_items, world.fingerprint
         self.item_features = np.ascontiguousarray(world.item_features, np.float32)
         self.n_read = world.state_dim + config.time
@@ -132,10 +119,6 @@ class QLearner(Policy):
     def make_networks(self, world: World) -> nn.ModuleList:
         """Networks with fresh weights."""
 
-    def default_gamma(self) -> float:
-        """The discount where none is given."""
-        return 0.97
-
     def n_layers(self) -> int:
         """How many layers its networks have, at least."""
         return 1 + len(self.config.towers)
@@ -146,14 +129,11 @@ class QLearner(Policy):
 
     @abstractmethod
     def update_loss(self, steps: Steps) -> Tensor:
-        """The loss of remembered steps, of which a gradient step is taken."""
+        """The loss of remembered steps."""
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        """The best slate; while learning, each place is filled at random with probability epsilon.
-
-        Raises:
-            ConfigError: it was made for slates of another size.
-        """
+        """As the base says; while it learns, each place is filled at random with probability
+        epsilon. Raises ConfigError for slates of another size."""
         if k != self.k:
             raise ConfigError(
                 f"{self.name} was made for slates of {self.k} items and is asked for {k}: train it "
@@ -162,7 +142,7 @@ class QLearner(Policy):
         return items_at(observation.pools, self.choose_places(observation))
 
     def choose_places(self, observation: Observation) -> IntArray:
-        """Places of the slates that are shown: the best, some of them explored while it learns."""
+        """Places of the slates that are shown."""
         places = self.best_for(observation)
         if not self.learning:
             return places
@@ -170,8 +150,7 @@ class QLearner(Policy):
 
     @property
     def acting(self) -> nn.ModuleList:
-        """The networks that choose slates: the average over the last updates acts more steadily
-        than the last one."""
+        """The networks that choose slates: their average is steadier than the last one."""
         return self.networks if self.learning else self.target
 
     @property
@@ -181,11 +160,8 @@ class QLearner(Policy):
         return self.config.epsilon_at(self.progress) if fixed is None else fixed
 
     def observe(self, transition: Transition) -> None:
-        """Remember the step and take a few gradient steps.
-
-        Raises:
-            NumericsError: a loss is not finite.
-        """
+        """Remember the step and take a few gradient steps. Raises NumericsError for a loss that is
+        not finite."""
         if not self.learning:
             return
         steps = self.steps_of(transition)
@@ -211,11 +187,7 @@ class QLearner(Policy):
         )
 
     def update(self) -> float:
-        """Take one gradient step on remembered steps, and return its loss.
-
-        Raises:
-            NumericsError: the loss is not finite.
-        """
+        """Take one gradient step on remembered steps, and return its loss."""
         assert self.replay is not None
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.lr * (1 - 0.98 * self.progress)

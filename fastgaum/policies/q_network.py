@@ -3,9 +3,7 @@
     Q = base(x) + ⟨U(x), V(f_a)⟩
 
 x = [state; features of the items before], f_a an item's features. U is computed once per user and V
-once per item, so that what is left for each of users × items is one product of `width` units.
-base(x) does not depend on a. The paper's network, one hidden layer over all it reads, earned less
-(design log, Cascading DQN)."""
+once per item."""
 
 from __future__ import annotations
 
@@ -28,7 +26,6 @@ class QNetwork(nn.Module):
     scale: Tensor
 
     def __init__(self, world: World, state_dim: int, before: int, config: PolicyConfig) -> None:
-        """Take the world's item features, which are standardised, and the size of a state."""
         super().__init__()
         features = torch.from_numpy(np.asarray(world.item_features, np.float32))
         self.register_buffer("mean", features.mean(dim=0))

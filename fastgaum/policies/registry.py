@@ -1,6 +1,5 @@
-"""Policies by name, made for a world: what the command line and the policy table choose from; and a
-trained policy on disk, one safetensors file with its weights, name and configuration, and with what
-it was trained for: slates, pool, reward, horizon and leaving. No pickle."""
+"""Policies by name, and a trained policy on disk: one safetensors file with its weights, name,
+configuration, and the slates, pool, reward, horizon and leaving of its training. No pickle."""
 
 from __future__ import annotations
 
@@ -40,8 +39,8 @@ TERMS = ("reward", "horizon", "leaving")
 
 
 def popularity_in(world: World) -> FloatArray | None:
-    """How often the training of a learned world chose each item, shape (n_items,); None of
-    another world, which does not say."""
+    """How often the training of a learned world chose each item, shape (n_items,); None of another
+    world."""
     if not isinstance(world, LearnedWorld | WorldSet):
         return None
     popularity = np.zeros(world.n_items, np.float32)
@@ -52,11 +51,8 @@ def popularity_in(world: World) -> FloatArray | None:
 
 
 def chosen_names(asked: Iterable[str]) -> list[str]:
-    """The policies asked for, or every one for `all`, in the order of the table.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
+    """The policies asked for, or every one for `all`, in the order of the table. Raises ConfigError
+    for an unknown name."""
     names = list(asked)
     for name in names:
         if name not in (*POLICIES, "all"):
@@ -107,10 +103,7 @@ def require_trained(name: str) -> None:
 
 def make_policy(name: str, popularity: FloatArray | None = None) -> Policy:
     """A policy that needs no training; `popularity` of each item, shape (n_items,), for `popular`.
-
-    Raises:
-        ConfigError: a name that is none, or its popularity is not known.
-    """
+    Raises ConfigError for another name, or without the popularity."""
     if name == RandomPolicy.name:
         return RandomPolicy()
     if name == Greedy.name:
@@ -131,14 +124,13 @@ class SavedPolicy:
 
     policy: QLearner
     setting: Setting
-    """what it was trained with, without pessimism; a part that the file does not hold has its
-    default"""
+    """of its training, without pessimism; parts that the file does not hold have their defaults"""
     unknown: tuple[str, ...]
-    """the parts that the file does not hold, of reward and leaving: functions of your own"""
+    """reward or leaving, where it was a function"""
 
     def notes(self, met: Setting, names: Iterable[str] = TERMS) -> list[str]:
-        """A sentence for each of the parts `names` of a setting that differ from those of its
-        training, or of which that is not known."""
+        """A sentence for each of these parts of a setting that differs from its training's, or is
+        unknown."""
         notes = []
         for name in names:
             before, now = (
@@ -156,12 +148,8 @@ class SavedPolicy:
 
 
 def save_policy(policy: QLearner, path: Path, setting: Setting) -> None:
-    """Write a trained policy and what it was trained with, atomically, without what only its
-    training needs. A reward or leaving that is a function of your own is left out.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write a trained policy and its training's setting, atomically; a reward or leaving that is a
+    function is left out. Raises OutputError."""
     leaving = setting.leaving
     if leaving is not None and not callable(leaving):
         leaving = np.asarray(leaving, np.float64).tolist()
@@ -180,11 +168,8 @@ def save_policy(policy: QLearner, path: Path, setting: Setting) -> None:
 
 
 def load_policy(path: str | Path, world: World) -> SavedPolicy:
-    """Read a policy for the world that it was trained in, and what it was trained with.
-
-    Raises:
-        CheckpointError: missing, damaged, of another format, or trained in another world.
-    """
+    """Read a policy for the world that it was trained in. Raises CheckpointError for a file that is
+    missing, damaged, of another format, or trained in another world."""
     file = find_policy(Path(path))
     state = load_state(file, POLICY_FORMAT, "train again", State, "policy")
     with damage_named(file, "policy"):
@@ -195,7 +180,17 @@ def load_policy(path: str | Path, world: World) -> SavedPolicy:
                 )
         config = PolicyConfig.from_mapping(state["config"])
         # before the pool, which another world may not be able to show
-        _require_world(file, state["item_features"], world)
+        features, own = state["item_features"], np.asarray(world.item_features, np.float32)
+        if (
+            not isinstance(features, np.ndarray)
+            or features.dtype != own.dtype
+            or features.shape != own.shape
+            or not np.allclose(own, features, atol=1e-5)
+        ):
+            raise CheckpointError(
+                f"'{file}' was trained in another world, whose items or states are not those of "
+                "this run: load the run it was trained in"
+            )
         setting = _setting(state, world)
         policy = untrained(
             state["policy"], world, setting.k, setting.pool, config, state["weights"]
@@ -205,23 +200,9 @@ def load_policy(path: str | Path, world: World) -> SavedPolicy:
     )
 
 
-def _require_world(file: Path, item_features: object, world: World) -> None:
-    own = np.asarray(world.item_features, np.float32)
-    if (
-        not isinstance(item_features, np.ndarray)
-        or item_features.dtype != own.dtype
-        or item_features.shape != own.shape
-        or not np.allclose(own, item_features, atol=1e-5)
-    ):
-        raise CheckpointError(
-            f"'{file}' was trained in another world, whose items or states are not those of this "
-            "run: load the run it was trained in"
-        )
-
-
 def _setting(state: State, world: World) -> Setting:
-    """The setting of its training. Raises KeyError, TypeError, ValueError or ConfigError unless
-    it is possible, and the world can show such slates."""
+    """The setting of its training. Raises KeyError, TypeError, ValueError or ConfigError unless it
+    is possible in the world."""
     values, k = state["pool"], state["k"]
     terms = {name: state["setting"][name] for name in TERMS if name in state["setting"]}
     horizon = terms.get("horizon", 1)

@@ -1,8 +1,7 @@
-"""Rollout: the one loop in which users and a policy meet, for training and for evaluation.
+"""Rollout: the one loop in which users and a policy meet.
 
-Users are numbered. What a user meets depends on seed and number alone (`worlds.pools.Keys`): two
-policies with one seed meet the same users, pools and random draws, so that their difference is a
-paired one. They are the users of an environment with that seed."""
+Seed and number alone decide what a user meets (`worlds.pools.Keys`): two policies with one seed
+meet the same users, pools and draws, those of an environment with that seed."""
 
 from __future__ import annotations
 
@@ -31,10 +30,9 @@ class Setting:
     """steps of an episode; then it is cut off"""
     pool: Pool = field(default_factory=Pool)
     reward: Reward = "utility"
-    """utility, contrast, click, or a function: what an environment pays by that name
-    (`worlds.rules.EnvOptions`)"""
+    """utility, contrast, click, or a function, as `worlds.rules.EnvOptions`"""
     leaving: Leaving | None = None
-    """probability of leaving after a step, as in an environment; None: all stay to the end"""
+    """probability of leaving after a step; None: all stay"""
     pessimism: float = 0.0
     """a step earns less by so much times the disagreement of a set of worlds about its slate"""
 
@@ -130,11 +128,11 @@ class EpisodeResult:
     """Rewards and clicks of one episode, by user."""
 
     rewards: FloatArray
-    """reward of each step, 0 of a user who has left, shape (n_users, horizon)"""
+    """0 of a user who has left, shape (n_users, horizon)"""
     clicks: IntArray
     """1 where something was chosen, shape (n_users, horizon)"""
     shown: BoolArray
-    """where a slate was shown: not to users who have left, shape (n_users, horizon)"""
+    """where a slate was shown, shape (n_users, horizon)"""
 
     @property
     def returns(self) -> FloatArray:

@@ -1,11 +1,9 @@
 """Sb3Policy: an agent of Stable-Baselines3 as a policy, which `judge` and TransferPolicy play.
 
-    agent = PPO("MlpPolicy", SB3VecEnv(UserVectorEnv(64, world=own, …)))
-    agent.learn(100_000)
-    judge([Sb3Policy(agent)], other, Setting(k=3, pool=pool), own=own)
-
-The agent sees what its environment shows: the observation is built by the environment's own code,
-of the states and pools that the policy is given."""
+agent = PPO("MlpPolicy", SB3VecEnv(UserVectorEnv(64, world=own, …)))
+agent.learn(100_000)
+judge([Sb3Policy(agent)], other, Setting(k=3, pool=pool), own=own)
+"""
 
 from __future__ import annotations
 
@@ -45,29 +43,26 @@ Predict = Callable[..., tuple[npt.NDArray[np.generic], object]]
 
 
 class Sb3Policy(Policy):
-    """An agent of Stable-Baselines3, or of sb3-contrib (with masks, with a memory), that was
-    trained on an `SB3VecEnv`.
+    """An agent of Stable-Baselines3, or of sb3-contrib, that was trained on an `SB3VecEnv`, whose
+    observations it sees.
 
-    It shows whole slates, or picks them item by item where it was trained on a cascade. A place of
-    the pool that it names twice is displayed once. An agent that sees no item features knows a pool
-    by its places alone: it plays from the fixed pool of its training, and from no other."""
+    It shows whole slates, or picks them item by item where it was trained on a cascade. An agent
+    that sees no item features plays from the fixed pool of its training, and from no other."""
 
     def __init__(
         self, agent: BaseAlgorithm, envs: VecEnv | None = None, *, deterministic: bool = True
     ) -> None:
-        """Take a trained agent.
+        """Take a trained agent, which is not changed.
 
         Args:
-            agent: the agent; it is not changed.
-            envs: the environment of its training, or one made alike; None = the one that the agent
-                holds. VecMonitor, VecCheckNan and VecNormalize may be around it.
-            deterministic: the agent's best action; False: drawn from its distribution, by torch's
-                global random state.
+            agent: the agent.
+            envs: the environment of its training, or one made alike, in VecMonitor, VecCheckNan or
+                VecNormalize; None = the one that the agent holds.
+            deterministic: the agent's best action; False: drawn by torch's global random state.
 
         Raises:
-            ConfigError: there is no environment, it is not an `SB3VecEnv`, something is around it
-                that changes observations in another way, or the agent was trained on other
-                observations or in another world.
+            ConfigError: there is no environment, it is not an `SB3VecEnv`, something else is around
+                it, or the agent was trained on other observations or in another world.
         """
         envs = agent.get_env() if envs is None else envs
         self.users, cascade, self._normalisers = _unwrapped(envs)
@@ -82,56 +77,65 @@ class Sb3Policy(Policy):
         self._predict = cast(Predict, agent.predict)
         self._is_masked = "action_masks" in inspect.signature(agent.predict).parameters
         self._observe_taken = None if cascade is None else cascade.picks.observe_taken
-        self._met: _Met | None = None
+        self._observations: Observations | None = None
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:
-        """Meet n users with what they have behind them."""
-        self._met = _Met(self.users, n, self._observe_taken)
-        if self._met.observations.sessions is not None:
-            self._met.observations.sessions.reset(np.arange(n, dtype=np.int32), past)
+        """As the base says."""
+        self._everyone = np.arange(n, dtype=np.int32)
+        self._pools: UserPools = copy.copy(self.users.pools)
+        self._pools.items = np.zeros((n, self._pools.size), np.int32)
+        options, taken = self.users.options, self._observe_taken
+        self._observations = Observations(self.users.world, self._pools, n, options)
+        self._picks = None if taken is None else Picks(self.users, taken, n)
+        self._memory: object = None
+        self._begins = np.ones(n, np.bool_)
+        if self._observations.sessions is not None:
+            self._observations.sessions.reset(self._everyone, past)
 
     def observe(self, transition: Transition) -> None:
-        """See what users were shown and chose, where the agent's observations hold it."""
-        if self._met is not None and self._met.observations.sessions is not None:
-            self._met.observations.sessions.see(
+        """As the base says, where the agent's observations hold sessions."""
+        if self._observations is not None and self._observations.sessions is not None:
+            self._observations.sessions.see(
                 transition.slates, transition.response.items, transition.active
             )
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        """The agent's slates, shape (n, k).
+        """As the base says.
 
         Raises:
             ConfigError: the agent was trained with slates of another size, or cannot tell this pool
                 from that of its training; or it has not met its users.
         """
-        met = self._met
-        if met is None:
+        if self._observations is None:
             raise ConfigError("a policy meets its users in start: call start(n) before act")
         self._check(observation.pools, k)
-        base = met.observe(observation)
-        if met.picks is None:
-            return items_at(observation.pools, self._places(base, met))
-        met.picks.clear()
-        everyone = np.ones(met.n, np.bool_)
+        self._pools.items = np.atleast_2d(observation.pools)
+        self._observations.pools_changed(self._everyone)
+        left = np.full(len(self._everyone), observation.left, np.float32)
+        base = self._observations.of(observation.states, left, copy=True)
+        if self._picks is None:
+            return items_at(observation.pools, self._places(base))
+        self._picks.clear()
         for _ in range(k):
-            met.picks.add(self._places(met.picks.observe(base), met), everyone)
-        return items_at(observation.pools, met.picks.slates.astype(np.int32))
+            picking = np.ones(len(self._everyone), np.bool_)
+            self._picks.add(self._places(self._picks.observe(base)), picking)
+        return items_at(observation.pools, self._picks.slates.astype(np.int32))
 
-    def _places(self, seen: Observed, met: _Met) -> IntArray:
+    def _places(self, seen: Observed) -> IntArray:
         """The agent's actions: places of the pools, (n, k), or a pick each, (n,)."""
         for normaliser in self._normalisers:
             seen = cast(Observed, normaliser.normalize_obs(seen))
         masks = {}
-        if self._is_masked and met.picks is not None:
-            masks = {"action_masks": ~met.picks.taken}
-        actions, met.memory = self._predict(
+        if self._is_masked and self._picks is not None:
+            masks = {"action_masks": ~self._picks.taken}
+        actions, self._memory = self._predict(
             seen,
-            state=met.memory,
-            episode_start=met.begins,
+            state=self._memory,
+            episode_start=self._begins,
             deterministic=self.deterministic,
             **masks,
         )
-        met.begins = np.zeros(met.n, np.bool_)
+        self._begins = np.zeros(len(self._begins), np.bool_)
         return np.asarray(actions, np.int32)
 
     def _check(self, pools: IntArray, k: int) -> None:
@@ -153,26 +157,6 @@ class Sb3Policy(Policy):
                 "this pool has other items than that of its training: train and judge it with one "
                 "pool (shared_pool(pool, own, other)), or train it with features=True"
             )
-
-
-class _Met:
-    """The users that a policy meets, as its environment would show them."""
-
-    def __init__(self, env: UserVectorEnv, n: int, observe_taken: bool | None) -> None:
-        self.n = n
-        self.pools: UserPools = copy.copy(env.pools)
-        self.pools.items = np.zeros((n, env.pools.size), np.int32)
-        self.observations = Observations(env.world, self.pools, n, env.options)
-        self.picks = None if observe_taken is None else Picks(env, observe_taken, n)
-        self.memory: object = None
-        self.begins = np.ones(n, np.bool_)
-
-    def observe(self, observation: Observation) -> Observed:
-        """The environment's observation of these states and pools."""
-        self.pools.items = np.atleast_2d(observation.pools)
-        self.observations.pools_changed(np.arange(self.n, dtype=np.int32))
-        left = np.full(self.n, observation.left, np.float32)
-        return self.observations.of(observation.states, left, copy=True)
 
 
 def _unwrapped(

@@ -1,24 +1,16 @@
 """SlateQ: Ie et al., "SlateQ: A Tractable Decomposition for Reinforcement Learning with
 Recommendation Sets", IJCAI 2019.
 
-A user chooses one item of a slate or none, so the slate's value is the mean of what each outcome is
-worth:
+A user chooses one item of a slate or none, so the slate's value is the mean of the outcomes':
 
     Q(s, A) = P(⊥ | s, A) Q̄(s, ⊥) + Σ_{a ∈ A} P(a | s, A) Q̄(s, a),    P(a | s, A) = w(s, a) /
     (w(⊥) + Σ_{b ∈ A} w(s, b))
 
 Q̄(s, a) is fitted to r + γ Q(s', A') of the steps in which a was chosen, Q̄(s, ⊥) to that of steps
-without a choice. A step's next state follows from state and choice, so these targets hardly vary,
-where those of a whole slate's value vary with the choice.
+without a choice; A' is the best slate by the networks that acted when the step was remembered.
 
-The choice model is not learned anew: the policy's own world knows its users, and w(s, a) =
-exp(c · u(s, a)), w(⊥) = 1 where no click is offered. Only c is fitted, by the likelihood of the
-choices, for it depends on the users' rule. Reading utilities is reading the simulated users' minds,
-as the greedy policies do; in another world `transfer.TransferPolicy` shows the users of the
-policy's own.
-
-A' is the best slate by the networks that acted when the step was remembered, with its utilities:
-so an update scans no pool, and the replay buffer holds k utilities instead of the pool's."""
+The policy's own world knows its users: w(s, a) = exp(c · u(s, a)), w(⊥) = 1 where no click is
+offered. Only c is fitted, by the likelihood of the choices."""
 
 from __future__ import annotations
 
@@ -53,6 +45,8 @@ class SlateQ(QLearner):
     """Long-term values of single choices; how users choose is known."""
 
     name = "slateq"
+    # targets of single choices hardly vary, so they can be those of the return itself
+    undiscounted = True
 
     _users: Population | None = None
     """who was shown the last slates"""
@@ -69,24 +63,19 @@ class SlateQ(QLearner):
         scales = nn.ParameterList([nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))])
         return nn.ModuleList([QNetwork(world, self.n_read, 0, self.config), none, scales])
 
-    def default_gamma(self) -> float:
-        """None of an episode whose end Q reads: targets that hardly vary can be those of the return
-        itself, which the noisier ones of a whole slate's value cannot in every world."""
-        return 1.0 if self.config.time else super().default_gamma()
-
     def start(self, n: int, past: Iterable[Past] = ()) -> None:
-        """Meet n users."""
+        """As the base says."""
         self._users = self._known = None
 
     def best_for(self, observation: Observation) -> IntArray:
-        """Places of the best slates by what the users think of the pools, shape (n, k)."""
+        """As the base says, by the users' utilities."""
         if self._known is None:
             self._known = observation.users.utilities(observation.pools, self.k)
         states = self.read_states(observation.states, observation.left)
         return self._best(states, observation.pools, self._known)
 
     def choose_places(self, observation: Observation) -> IntArray:
-        """Places of the slates that are shown; utilities of them are kept for `observe`."""
+        """As the base says; utilities of them are kept for `observe`."""
         places = super().choose_places(observation)
         assert self._known is not None
         self._shown = np.take_along_axis(self._known, places, axis=1)
@@ -94,11 +83,7 @@ class SlateQ(QLearner):
         return places
 
     def steps_of(self, transition: Transition) -> SlateSteps:
-        """The step as it is remembered, a row for each user, who have moved on by then.
-
-        Raises:
-            ConfigError: it did not choose the slates.
-        """
+        """As the base says. Raises ConfigError unless it chose the slates."""
         if self._users is None:
             raise ConfigError(f"{self.name} learns from slates that it chose: call act first")
         steps = super().steps_of(transition)
@@ -113,8 +98,8 @@ class SlateQ(QLearner):
         )
 
     def _best(self, states: FloatArray, pools: IntArray, utilities: FloatArray) -> IntArray:
-        """Places of the best slates in pools (m,) or (n, m) whose items have such utilities (n, m),
-        shape (n, k)."""
+        """Places of the best slates in pools (m,) or (n, m) whose items have such utilities (n,
+        m)."""
         return best_slates(*self._parts(states, pools, utilities, self.acting), self.k)[0]
 
     def update_loss(self, steps: Steps) -> Tensor:
@@ -130,14 +115,12 @@ class SlateQ(QLearner):
         chosen = torch.from_numpy(self.item_features[steps.slates])[rows, place]
         worth = value(states, chosen[:, None][:, :0], chosen) + scales[1] * utilities[rows, place]
         predicted = torch.where(places >= 0, worth, none(states)[:, 0])
-        return ((y - predicted) ** 2).mean() + self._nll(scales[0] * utilities, places)
-
-    def _nll(self, scores: Tensor, places: Tensor) -> Tensor:
+        scores = scales[0] * utilities
         if self.outside:
-            # no click is one more outcome, of score 0, in the last place: where index -1 points
-            scores = torch.cat([scores, scores.new_zeros(len(scores), 1)], dim=1)
+            # no click is one more outcome, of score 0, in the last place
+            scores = nn.functional.pad(scores, (0, 1))
             places = torch.where(places >= 0, places, self.k)
-        return nn.functional.cross_entropy(scores, places)
+        return ((y - predicted) ** 2).mean() + nn.functional.cross_entropy(scores, places)
 
     @torch.no_grad()
     def _parts(
@@ -161,8 +144,8 @@ class SlateQ(QLearner):
 def slate_values(
     weights: FloatArray, values: FloatArray, none: FloatArray, outside: float
 ) -> FloatArray:
-    """Q of slates, whose items' weights and values are (n, k): (Σ w Q̄ + w(⊥) Q̄(⊥)) / (Σ w + w(⊥)),
-    shape (n,)."""
+    """Q of slates, whose items' weights and values are (n, k): (Σ w Q̄ + w(⊥) Q̄(⊥)) / (Σ w +
+    w(⊥)), shape (n,)."""
     gain = (weights * values).sum(axis=1) + outside * none
     return np.asarray(gain / (weights.sum(axis=1) + outside), np.float32)
 
@@ -172,10 +155,9 @@ def best_slates(
 ) -> tuple[IntArray, FloatArray]:
     """Places of the slates of k items of the largest Q, (n, k), and their Q, (n,).
 
-    A slate is worth more than z if Σ w (Q̄ − z) + w(⊥) (Q̄(⊥) − z) > 0, so the slate that is worth
-    most above z holds the k largest w (Q̄ − z). Each step takes that slate for the z of the last
-    one, until none is worth more (Dinkelbach 1967): Ie et al. solve the same by a linear
-    program."""
+    A slate is worth more than z if Σ w (Q̄ − z) + w(⊥) (Q̄(⊥) − z) > 0, so the best one above z
+    holds the k largest w (Q̄ − z). Each step takes it for the z of the last one, until none is
+    worth more (Dinkelbach 1967); Ie et al. solve a linear program."""
     places = top_places(weights, k)
     worth = _slates_worth(weights, values, none, outside, places)
     rows = np.arange(len(weights))

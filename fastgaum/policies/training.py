@@ -1,4 +1,4 @@
-"""Training of a policy in a world: rollouts in which it learns, and evaluations between them."""
+"""Training of a policy in a world."""
 
 from __future__ import annotations
 
@@ -14,29 +14,23 @@ from fastgaum.threads import for_small_networks
 from fastgaum.worlds.world import World
 
 EVALUATION_SEED = 1 << 40
-"""seeds of evaluations begin here, apart from those of training"""
+"""seeds of evaluations begin here"""
 EVALUATED_USERS = 500
-
-EpisodeProgress = Callable[[int, int, dict[str, object]], None]
-"""called with episodes done, episodes in all, and the last evaluation's row"""
 
 
 @for_small_networks()
 def train_policy(
-    policy: QLearner, world: World, setting: Setting, progress: EpisodeProgress | None = None
+    policy: QLearner,
+    world: World,
+    setting: Setting,
+    progress: Callable[[int, int, dict[str, object]], None] | None = None,
 ) -> pl.DataFrame:
     """Train a policy; returns a row per evaluation: steps, return, click rate, loss, epsilon.
 
-    `return` is the mean cumulative reward of new users under the policy as it is then, without
-    exploration and pessimism; steps are steps of single users. The same seed on the same machine
-    gives the same policy. It takes one thread, unless `fastgaum.threads.set_threads` has said how
-    many.
-
-    Args:
-        policy: the policy, which learns.
-        world: whose users it meets, new ones in every episode.
-        setting: what it meets them with.
-        progress: sees how far the training is, episode by episode.
+    `return` is the mean cumulative reward of new users, without exploration and pessimism; steps
+    are steps of single users. It takes one thread, unless `fastgaum.threads.set_threads` has said
+    how many. `progress` is called with episodes done, episodes in all, and the last evaluation's
+    row.
 
     Raises:
         ConfigError: slates or pools do not fit the world.

@@ -1,9 +1,5 @@
-"""Trajectories: episodes of a policy in a world written down as a log, a row per displayed
-candidate.
-
-The columns are those of the long layout, so that `fastgaum data audit` and `train` read them back,
-and beside them what a log cannot have: each candidate's utility and probability before the choice.
-"""
+"""Trajectories: episodes of a policy in a world as a log in the long layout, with each candidate's
+utility and probability before the choice."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.worlds.world import NO_ITEM, Past, World
 
 WRITTEN_AT_ONCE = 1 << 19
-"""rows made at once; what is written does not depend on it"""
+"""rows made at once"""
 
 
 def trajectories(
@@ -32,22 +28,13 @@ def trajectories(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Play episodes and yield their rows, some episodes at a time: memory does not grow with their
-    number, and episode i is the same whatever the number.
+    """Play episodes and yield their rows, some episodes at a time; episode i is the same whatever
+    their number. A policy does not learn here; by name it is random, greedy, or popular in a
+    learned world. The setting's reward is not read.
 
-    Args:
-        world: whose users.
-        policy: what makes slates; by name random or greedy, or popular in a learned world. A
-            policy that learns does not learn here.
-        setting: size of slates, horizon, pool and leaving; its reward is not read.
-        n_episodes: how many, each of a user of its own.
-        seed: the one source of randomness, apart from that of a fixed pool.
-        progress: called with events done and events at most.
-
-    Returns:
-        frames of session, event, item (as in the world's `item_ids`), chosen (0 or 1), utility,
-        probability; rows in the order of session, event and display. An event without a click has
-        no chosen row.
+    `progress` is called with events done and events at most. Returns frames of session, event, item
+    (as in the world's `item_ids`), chosen (0 or 1), utility, probability; rows in the order of
+    session, event and display.
 
     Raises:
         ConfigError: an unknown policy, a pool that does not fill a slate, no episode, or a negative
@@ -117,7 +104,6 @@ class _Recorder(Policy):
 
 
 def _displayed(slates: IntArray) -> IntArray:
-    """Slates without what is not displayed: a repeated item."""
     slates = np.array(slates, np.int32)
     for place in range(1, slates.shape[1]):
         slates[(slates[:, :place] == slates[:, place, None]).any(axis=1), place] = NO_ITEM

@@ -1,11 +1,7 @@
 """Transfer: a policy that was made in one world plays in another.
 
-A policy trained in a learned world reads that world's states. In another world, fitted on other
-users or true, it has one user of its own world for each user that it meets. This own user follows
-the met user: it sees the same slates and makes the same choices, those of the past included. The
-policy sees its own user's state, utilities and probabilities. Of the other world it sees slates and
-choices only, as a site does: what it learns from is counted anew, of the choices and of what its
-own user thought of them."""
+For each user that it meets it has one user of its own world, who sees the same slates and makes the
+same choices, and whose state, utilities and probabilities it reads."""
 
 from __future__ import annotations
 
@@ -25,21 +21,17 @@ from fastgaum.worlds.world_set import WorldSet
 
 
 class TransferPolicy(Policy):
-    """A policy of the world `own` in the world `other`; items are the same where their ids are.
-
-    Attributes:
-        policy: the policy that decides.
-    """
+    """A policy of the world `own` in the world `other`; items are the same where their ids are."""
 
     def __init__(self, policy: Policy, own: World, other: World, reward: Reward = "click") -> None:
         """Take the policy, its world, and the one that it is to play in.
 
-        reward: what the policy is told that it earned: clicks; or utility, contrast or a function,
-        of its own users' utilities, for no site sees those of the users that it meets.
+        reward: the policy is told that it earned clicks; or utility, contrast or a function, of its
+        own users' utilities, for no site sees those of the users that it meets.
 
         Raises:
             ConfigError: the policy reads the states of another world than its own, or the own world
-                reads the context of events, which users of another world do not have.
+                reads the context of events.
         """
         policy.require_world(own)
         if isinstance(own, LearnedWorld | WorldSet) and own.context is not None:
@@ -56,10 +48,8 @@ class TransferPolicy(Policy):
         self.before: FloatArray | None = None
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:
-        """Meet n users, who have seen and chosen what `past` says.
-
-        Items that the own world does not know are left out of the past, and events of which one was
-        chosen with them."""
+        """Meet n users. Items that the own world does not know are left out of the past, and events
+        of which one was chosen with them."""
         # never reset: the past of these users is that of the met ones, and no key of the own world
         # draws one
         self.users = self.own.population(n).seen
@@ -69,11 +59,8 @@ class TransferPolicy(Policy):
         self.policy.start(n, known)
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        """The policy's slates for its own users, shape (n, k).
-
-        Raises:
-            ConfigError: a pool holds an item that the policy's world does not know.
-        """
+        """As the base says. Raises ConfigError for an item that the policy's world does not
+        know."""
         pools = self.own_of[observation.pools]
         if pools.size and pools.min() < 0:
             raise ConfigError(
@@ -132,19 +119,14 @@ class TransferPolicy(Policy):
 
 
 def item_map(own: World, other: World) -> IntArray:
-    """The number in `own` of each item of `other`, by id, -1 where it is unknown, shape
-    (other.n_items,)."""
+    """The number in `own` of each item of `other`, by id, -1: unknown; shape (other.n_items,)."""
     number = {item: i for i, item in enumerate(own.item_ids.to_list())}
     return np.array([number.get(item, -1) for item in other.item_ids.to_list()], np.int32)
 
 
 def shared_items(own: World, other: World) -> tuple[int, ...]:
-    """The items of `other` that `own` knows too, by their numbers in `other`: what pools may be
-    drawn from.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """The items of `other` that `own` knows too, by their numbers in `other`, for pools. Raises
+    ConfigError if there is none."""
     shared = np.flatnonzero(item_map(own, other) >= 0)
     if len(shared) == 0:
         raise ConfigError(
@@ -155,15 +137,10 @@ def shared_items(own: World, other: World) -> tuple[int, ...]:
 
 
 def shared_pool(pool: Pool, own: World, other: World) -> tuple[Pool, Pool]:
-    """One pool in the numbers of two worlds: what a policy of `own` is trained on, as it is met in
-    `other`.
+    """One pool in the numbers of two worlds: for training in `own`, and for playing in `other`.
 
-    Both hold the same items in one order, so that one key draws the same pool in either. A fixed
-    pool keeps the items it has in `own`; those that `other` does not know are left out of both.
-
-    Raises:
-        ConfigError: no item is left.
-    """
+    One key draws the same items in both. A fixed pool keeps the items it has in `own`; those that
+    `other` does not know are left out of both. Raises ConfigError if no item is left."""
     if own is other:
         return pool, pool
     pool = pool.pinned(own.n_items)
