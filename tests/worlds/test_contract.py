@@ -207,34 +207,6 @@ def test_a_repeated_item_is_displayed_once() -> None:
     assert set(info["place"].tolist()) == {-1, 0}
 
 
-def test_rewards_are_the_utility_of_the_choice_a_click_or_one_s_own() -> None:
-    def own(response: Any, slates: np.ndarray, states: np.ndarray) -> np.ndarray:
-        assert slates.shape == (32, 4)
-        assert states.shape == (32, WORLD.state_dim)
-        return 10.0 * (response.places == 1)
-
-    envs = [
-        UserVectorEnv(32, world=WORLD, slate_size=4, reward=rule)
-        for rule in ("utility", "click", own)
-    ]  # type: ignore[arg-type]
-    actions = np.random.default_rng(0).permuted(np.tile(np.arange(12), (32, 1)), axis=1)[:, :4]
-    results = []
-    for env in envs:
-        env.reset(seed=4)
-        expected = env.users.utilities(actions)
-        _, rewards, _, _, info = env.step(actions)
-        results.append(rewards)
-    clicked = info["place"] >= 0
-    assert 0 < clicked.sum() < 32
-    chosen = expected[np.arange(32), info["place"]]
-    np.testing.assert_allclose(results[0], np.where(clicked, chosen, 0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(results[1], clicked)
-    np.testing.assert_array_equal(results[2], 10.0 * (info["place"] == 1))
-    assert [WORLD.item_ids[int(i)] for i in info["item"][clicked]] == [
-        f"i{actions[row, info['place'][row]]}" for row in np.flatnonzero(clicked)
-    ]
-
-
 def test_a_render_says_what_was_shown_thought_and_chosen() -> None:
     env = UserVectorEnv(30, world=WORLD, slate_size=3, render_mode="ansi")
     env.reset(seed=0)
@@ -314,21 +286,6 @@ def test_a_reward_function_that_does_not_give_a_number_per_user_is_refused(
     env.reset()
     with pytest.raises(NumericsError, match=message):
         env.step(np.tile([0, 1], (4, 1)))
-
-
-def test_users_leave_at_the_rate_that_was_asked_for() -> None:
-    n = 4000
-    env = UserVectorEnv(n, world=WORLD, slate_size=1, horizon=None, leaving=[0.0, 0.25, 1.0])
-    env.reset(seed=0)
-    ended = []
-    for _ in range(3):
-        _, _, terminated, truncated, _ = env.step(np.zeros((n, 1), int))
-        ended.append(int(terminated.sum()))
-        assert not truncated.any()
-    assert ended[0] == 0
-    assert abs(ended[1] - 0.25 * n) < 4 * np.sqrt(n * 0.25 * 0.75)
-    # who left after step 2 started anew in step 3; everyone else left after it
-    assert ended[2] == n - ended[1]
 
 
 def test_a_leaving_function_sees_steps_and_states() -> None:

@@ -14,10 +14,10 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world_set import MOST_WAITING, SetPopulation, WorldSet
-from tests.builders import put, random_log, with_drawn_actions
+from tests.builders import put, with_drawn_actions
 from tests.worlds.simulated import keys_of, random_context, random_slates
 from tests.worlds.test_context import links
-from tests.worlds.test_learned_world import IDENTITY, fitted
+from tests.worlds.test_learned_world import fitted
 
 N, K = 40, 4
 
@@ -98,32 +98,6 @@ def test_what_waits_is_bounded(set_model: UserModel) -> None:
         assert len(users.waiting) == min(t + 1, MOST_WAITING)
 
 
-def test_who_starts_anew_has_nothing_to_see(set_model: UserModel) -> None:
-    world = WorldSet.of(set_model)
-    users, some = world.population(N), np.arange(5, dtype=np.int32)
-    for rows in (None, np.arange(N, dtype=np.int32)[::-1]):
-        users.reset(keys_of(1, N), rows)
-        for t in range(3):
-            users.step(random_slates(world, N, K, t), keys_of(t, N))
-        users.reset(keys_of(2, N), rows)
-        assert not users.states.any()
-    users.step(random_slates(world, N, K, 0), keys_of(0, N))
-    users.reset(keys_of(3, 5), some)
-    assert users.states[5:].any(axis=1).all()
-    assert not users.states[:5].any()
-
-
-def test_who_kept_the_first_member_s_users_sees_every_step(set_model: UserModel) -> None:
-    world = WorldSet.of(set_model)
-    users = world.population(N)
-    users.reset(keys_of(1, N))
-    kept = users.seen
-    before = kept.states.copy()
-    users.step(random_slates(world, N, K, 0), keys_of(0, N))
-    assert not users.waiting
-    assert (kept.states != before).any(axis=1).all()
-
-
 def test_what_a_follower_cannot_take_is_refused_at_once(log: SessionLog) -> None:
     """And nobody has moved."""
     assert log.actions is not None
@@ -141,16 +115,3 @@ def test_what_a_follower_cannot_take_is_refused_at_once(log: SessionLog) -> None
         users.acted(slates[:, 0], str(log.actions.kind_names[0]))
     for ours, theirs in zip(users.probabilities(slates), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-
-
-def test_identity_members_follow_too() -> None:
-    """Without session counts nothing but the state is followed."""
-    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **IDENTITY)
-    world = WorldSet([LearnedWorld(model)] * 2)
-    users, alone = world.population(N), world.first.population(N)
-    for one in (users, alone):
-        one.reset(keys_of(1, N))
-    for t in range(4):
-        slates = random_slates(world, N, K, t)
-        alone.follow(slates, users.step(slates, keys_of(t, N)).places)
-    np.testing.assert_array_equal(users.states, alone.states)

@@ -285,18 +285,6 @@ def test_a_user_s_trajectory_depends_on_its_keys_alone(changes: dict[str, Any]) 
         assert np.array_equal(many.states, again.states)
 
 
-@pytest.mark.parametrize("changes", [{"history_layers": 2}, {"history": "bilstm"}], ids=str)
-def test_users_may_be_named_in_any_order(changes: dict[str, Any]) -> None:
-    world = LearnedWorld(fitted(random_log(4, n_sessions=60, no_click=0.3), **changes))
-    named, plain = world.population(6), world.population(6)
-    order = np.array([3, 0, 5, 1, 4, 2], np.int32)
-    for t in range(3):
-        slates, keys = random_slates(world, 6, 4, t), keys_of(t, 6)
-        found = named.choose(order, slates[order], keys[order])
-        np.testing.assert_array_equal(found.items, plain.step(slates, keys).items[order])
-        np.testing.assert_allclose(named.states, plain.states, atol=1e-5)
-
-
 @pytest.mark.parametrize("changes", [IDENTITY, {}, {"history": "bilstm"}], ids=str)
 def test_users_started_anew_are_new(changes: dict[str, Any]) -> None:
     model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
@@ -339,25 +327,6 @@ def test_an_item_of_a_pool_is_one_of_an_average_slate(changes: dict[str, Any]) -
         assert found[place] == pytest.approx(np.mean(each), abs=1e-5)
 
 
-@pytest.mark.parametrize("changes", [IDENTITY, {"relations": True}], ids=str)
-def test_utilities_of_pools_are_the_utilities_of_slates(changes: dict[str, Any]) -> None:
-    """A pool is a display set: the utility of the item that a step chose from it is the pool's."""
-    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
-    world = LearnedWorld(model)
-    users = world.population(9)
-    users.reset(keys_of(0, 9))
-    play(users, world, steps=2)
-    pool = np.array([3, 1, 7, 5, 10], np.int32)
-    utilities = users.utilities(pool)
-    np.testing.assert_array_equal(utilities, users.utilities(np.tile(pool, (9, 1))))
-    response = users.step(np.tile(pool, (9, 1)), keys_of(1, 9))
-    chose = response.places >= 0
-    np.testing.assert_allclose(
-        response.utilities[chose], utilities[chose, response.places[chose]], atol=1e-6
-    )
-    assert (response.utilities[~chose] == 0).all()
-
-
 def test_item_features_are_few_finite_and_have_one_sign() -> None:
     log = random_log(4, n_sessions=120, n_items=40, no_click=0.3)
     model = fitted(log, hidden=[32, 8])
@@ -396,5 +365,7 @@ def test_what_cannot_be_is_named() -> None:
         users.step(np.zeros((3, 2), np.int32), keys_of(0, 2))
     with pytest.raises(ConfigError, match=f"holds item {world.n_items}"):
         users.utilities(np.full(3, world.n_items, np.int32))
+    with pytest.raises(ConfigError, match="at least 1 item, got k = 0"):
+        users.utilities(np.array([0, 1], np.int32), 0)
     with pytest.raises(ValueError, match="read-only"):
         users.states[0] = 1

@@ -16,7 +16,6 @@ SPEC = (
 )
 ORDERS = {
     "the package alone": "import fastgaum; import sys; assert 'gymnasium' not in sys.modules",
-    "by the name alone": f"import gymnasium; gymnasium.envs.registration._find_spec('fastgaum.worlds:fastgaum/User-v0'); {SPEC}",
     "fastgaum first, and again": f"import fastgaum.worlds, importlib, gymnasium; importlib.reload(fastgaum.worlds); {SPEC}",
 }
 

@@ -106,14 +106,6 @@ def test_users_and_seeds_share_no_stream() -> None:
     assert len(seen) == 20 * 50 * 4
 
 
-def test_a_list_of_seeds_gives_each_user_the_stream_of_a_single_one() -> None:
-    together = trajectory(UserVectorEnv(3, **OPTIONS), 3, seed=[4, 9, 4])
-    for user, seed in enumerate((4, 9, 4)):
-        alone = trajectory(UserVectorEnv(1, **OPTIONS), 1, seed=seed)
-        for a, b in zip(together, alone, strict=True):
-            np.testing.assert_array_equal(a[user], b[0])
-
-
 def test_draws_are_uniform_and_uses_independent() -> None:
     keys = Keys(20_000)
     keys.seed(3, keys.everyone)

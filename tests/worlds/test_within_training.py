@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgaum.errors import ConfigError
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.numbers import number_columns
 from fastgaum.features.ordered import training_order
@@ -20,7 +19,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
 from tests.builders import random_log
 from tests.worlds.simulated import keys_of, play
-from tests.worlds.test_learned_world import IDENTITY, fitted, log_with_fields
+from tests.worlds.test_learned_world import fitted, log_with_fields
 
 PLAIN: dict[str, Any] = {"relations": False, "set_context": False}
 
@@ -161,9 +160,3 @@ def test_ranges_are_those_of_the_training_sessions() -> None:
     start, scale = space.code.start[: space.n_raw], space.code.scale[: space.n_raw]
     np.testing.assert_allclose((space.least - start) / scale, encoded.min(axis=0), atol=1e-5)
     np.testing.assert_allclose((space.most - start) / scale, encoded.max(axis=0), atol=1e-5)
-
-
-def test_a_slate_of_no_item_is_named() -> None:
-    users = LearnedWorld(fitted(random_log(4, n_sessions=60), **IDENTITY)).population(2)
-    with pytest.raises(ConfigError, match="at least 1 item, got k = 0"):
-        users.utilities(np.array([0, 1], np.int32), 0)

@@ -134,15 +134,6 @@ def test_disagreement_is_the_mean_distance_to_the_mean_choice(set_model: UserMod
         world.population(4).disagreement(slates[:4])
 
 
-def test_equal_members_do_not_disagree(set_model: UserModel) -> None:
-    world = WorldSet([LearnedWorld(set_model)] * 3)
-    users = world.population(N, follow_all=True)
-    users.reset(keys_of(1, N))
-    for t in range(3):
-        assert users.disagreement(slates_of(world, t)).max() < 1e-6
-        users.step(slates_of(world, t), keys_of(t, N))
-
-
 def test_pessimism_pays_less_and_a_truncation_ends_what_members_disagree_about(
     set_model: UserModel,
 ) -> None:
