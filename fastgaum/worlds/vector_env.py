@@ -50,7 +50,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         `events` of the session, int32 (n, 1); `latest`, the items of its last choices, the last one
         first, −1 where there were fewer, n_items for an unknown one, int32 (n, 20); `left`, the
         share of the horizon, 1 without one, float32 (n, 1); with features, `features` float32 (n,
-        pool_size, n_features). A dict is all that utilities depend on, but for the member of a set
+        pool_size, n_features). A dict is all that utilities depend on, beside the member of a set
         of worlds; a flat observation is not.
     Action:
         a slate of places in the pool, whole numbers, shape (n, slate_size), each in 0 … pool_size −
