@@ -1,17 +1,13 @@
-"""Baseline: what the published models share, so that each one's file holds the model and nothing
-else.
+"""Baseline: what the published models share.
 
-A baseline ranks candidates by scores of its own scale (similarities, log-odds, margins). The link
-turns them into choice probabilities, softmax(scale · score), with scale (and, where no click is
-offered, a shift) fitted on the validation
-split: so every row of a table has a likelihood and a calibration, and ranking is left as it was.
-"""
+A baseline ranks candidates by scores of its own scale. The link makes them probabilities,
+softmax(scale · score), with scale (and, where no click is offered, a shift) fitted on validation:
+every row of a table has a likelihood, and ranking is left as it was."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,8 +56,8 @@ class Link:
 
     @classmethod
     def fit(cls, scores: Float64Array, encoded: EncodedSessions, outside: bool) -> Self:
-        """Maximum likelihood of the choices; scores (n_candidates,). The scale is kept positive:
-        ranks stay."""
+        """Maximum likelihood of the choices; scores (n_candidates,). The scale is positive: ranks
+        stay."""
         spread = max(float(scores.std()), 1e-9)
         total = nll_of_link(scores, encoded, outside)
 
@@ -85,11 +81,11 @@ class SoftmaxModel(ChoiceModel):
         """Scores that rank a batch's candidates, and their utilities, (n_candidates,) each."""
 
     def utility(self, batch: BatchTensors) -> Tensor:
-        """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0."""
+        """Utilities of a batch's candidates, shape (n_candidates,); no click has 0."""
         return self._ranked(batch)[1]
 
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
-        """The softmax of the utilities over each display set, whatever the head."""
+        """The softmax of the utilities over each display set."""
         return Shannon().best_response(
             self.utility(batch), batch.display_offsets.cpu(), self.outside
         )
@@ -109,11 +105,7 @@ class SoftmaxModel(ChoiceModel):
 
 @dataclass(eq=False)
 class Baseline(SoftmaxModel, CheckedSettings):
-    """Base of the published models. A subclass is a dataclass whose fields are its settings, each
-    with its bounds in its hint.
-
-    It defines `_fit` and `_scores`, and what `save` must keep in `_arrays` and `_restore`.
-    """
+    """Base of the published models: a dataclass whose fields are its settings."""
 
     what: ClassVar[str] = "setting"
     name: ClassVar[str]
@@ -121,16 +113,13 @@ class Baseline(SoftmaxModel, CheckedSettings):
     published_name: ClassVar[str | None] = None
     """the row of the published table that it repeats"""
     reads: ClassVar[tuple[str, ...]] = ("identity", "bags", "views")
-    """protocols whose inputs it can read; with another, it reads the identity alone and the table
-    says so"""
+    """protocols that it can read; with another it reads the identity alone"""
     counts_fields: ClassVar[bool] = False
     """whether it counts values of declared fields (`field_columns`)"""
     reads_once: ClassVar[bool] = False
-    """whether each training session is read once: by a model that counts items itself, and by
-    trees, to which sessions that are read more often than others are fewer"""
+    """whether a session is read once: models that count items themselves, and trees"""
     grids: ClassVar[Grids] = {}
-    """values that are tried for each setting that is left open (None, or "auto" for a word), the
-    published one first"""
+    """values that are tried for a setting left open (None or "auto"), the published one first"""
     fit_link: ClassVar[bool] = True
     """False for models whose scores are utilities already"""
 
@@ -139,8 +128,8 @@ class Baseline(SoftmaxModel, CheckedSettings):
     set_context: bool = True
     """numbers are also given relative to their mean over the display set"""
     relations: bool | None = None
-    """numbers of `features.relations`, as our own model has them; None: under every protocol but
-    identity, by a model that reads more than identities"""
+    """numbers of `features.relations`; None: under every protocol but identity, by a model that
+    reads bags"""
     seed: Seed = 0
     """seeds every random stream"""
 
@@ -154,13 +143,12 @@ class Baseline(SoftmaxModel, CheckedSettings):
         self.training: Training | None = None
 
     def _training_order(self, log: SessionLog) -> TrainingOrder:
-        """In which orders training users are read: once, where training says nothing of items."""
         has_counts = self.protocol != "identity" or bool(self.relations)
         return training_order(log) if has_counts and not self.reads_once else ONCE
 
     def combinations(self) -> list[Values]:
-        """Every combination of the values of the settings in `grids`; one that is not left open has
-        its own value alone."""
+        """Every combination of the values in `grids`; a setting that is not left open has its own
+        alone."""
         values = {
             name: grid
             if getattr(self, name) in (None, "auto")
@@ -175,7 +163,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
 
     @abstractmethod
     def _scores(self, batch: BatchTensors) -> Float64Array:
-        """Score a batch's candidates, shape (n_candidates,), higher is likelier; never looks at the
+        """Score a batch's candidates, shape (n_candidates,), higher is likelier, without the
         event's choice."""
 
     @abstractmethod
@@ -192,8 +180,8 @@ class Baseline(SoftmaxModel, CheckedSettings):
         return self
 
     def fit(self, log: SessionLog, progress: object = None) -> pl.DataFrame:
-        """Train on the training split, choose on the validation split; return a row per epoch or
-        setting tried.
+        """Train on the training split, choose on validation; return a row per epoch or setting
+        tried.
 
         Raises:
             LogFormatError: a split is empty.
@@ -228,7 +216,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
         return scores, torch.from_numpy(utility)
 
     def state(self) -> State:
-        """Settings, link, feature space, and what the fitted model is."""
+        """Settings, link, feature space and the fitted model."""
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit before save")
         own = {
@@ -243,10 +231,11 @@ class Baseline(SoftmaxModel, CheckedSettings):
         return np.concatenate([self._scores(batch) for batch in self._batches(encoded)])
 
 
-def validation_nll(scores: Float64Array, encoded: EncodedSessions, outside: bool) -> float:
-    """NLL of the choices after the best link, nats per event: what settings of score-only models
-    are chosen by."""
-    link = Link.fit(scores, encoded, outside)
+def validation_nll(
+    scores: Float64Array, encoded: EncodedSessions, outside: bool, link: Link | None = None
+) -> float:
+    """NLL of the choices after a link, or the best one, nats per event."""
+    link = link or Link.fit(scores, encoded, outside)
     return nll_of_link(scores, encoded, outside)(link) / encoded.n_events
 
 
@@ -258,7 +247,7 @@ def validation_prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
 
 
 def item_rows(batch: Batch) -> np.ndarray:
-    """Row of each candidate's item among the training items, -1 for an unknown one, shape
+    """Row of each candidate's item among the training items, -1 if unknown, shape
     (n_candidates,)."""
     return batch.ids[:, 0] - N_RESERVED
 
@@ -266,7 +255,7 @@ def item_rows(batch: Batch) -> np.ndarray:
 def nll_of_link(
     scores: Float64Array, encoded: EncodedSessions, outside: bool
 ) -> Callable[[Link], float]:
-    """The summed NLL of the choices as a function of the link, nats: a fit asks a hundred times."""
+    """The summed NLL of the choices as a function of the link, nats."""
     starts, sizes = encoded.display_offsets[:-1], np.diff(encoded.display_offsets)
     clicked = encoded.choices >= 0
     of_choices, n_choices = scores[starts[clicked] + encoded.choices[clicked]].sum(), clicked.sum()
@@ -291,9 +280,8 @@ _T = TypeVar("_T")
 class GridBaseline(Baseline):
     """A baseline that scores with every combination of its open settings after one fit.
 
-    `fit` returns a row for each, the best first; `chosen` holds it. prec@1 chooses; the likelihood
-    decides between equals and is computed for those alone; what then still ties is taken
-    in the order of the grids."""
+    `fit` returns a row for each, the best first; `chosen` holds it. prec@1 chooses, among equals
+    the likelihood, then the order of the grids."""
 
     select: ClassVar[str] = "prec@1"
 
@@ -307,8 +295,7 @@ class GridBaseline(Baseline):
 
     @abstractmethod
     def _scores_with(self, batch: BatchTensors, chosen: Values) -> Float64Array:
-        """Score a batch's candidates under these values of the settings in `grids`, shape
-        (n_candidates,)."""
+        """Score a batch's candidates under these values of `grids`, shape (n_candidates,)."""
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         self._learn(train)
@@ -317,22 +304,19 @@ class GridBaseline(Baseline):
         def scores_with(values: Values) -> Float64Array:
             return np.concatenate([self._scores_with(batch, values) for batch in fixed])
 
-        rows: SettingRows = []
-        for values in self.combinations():
-            # rounded so that equal precisions are equal floats
-            prec1 = round(validation_prec1(scores_with(values), validation), 9)
-            rows.append(values | {"val_loss": None, "val_prec1": prec1})
+        # rounded so that equal precisions are equal floats
+        rows: SettingRows = [
+            values
+            | {"val_loss": None}
+            | {"val_prec1": round(validation_prec1(scores_with(values), validation), 9)}
+            for values in self.combinations()
+        ]
         most = max(row["val_prec1"] for row in rows)
         for row in rows:
             if row["val_prec1"] == most:
                 row["val_loss"] = validation_nll(scores_with(row), validation, self.outside)
         self.memo, self.settings_tried = None, len(rows)
-        rows.sort(
-            key=lambda row: (
-                -row["val_prec1"],
-                math.inf if row["val_loss"] is None else row["val_loss"],
-            )
-        )
+        rows.sort(key=lambda row: (-row["val_prec1"], row["val_loss"] or 0.0))
         self.chosen = {name: rows[0][name] for name in self.grids}
         return rows
 
@@ -350,20 +334,7 @@ class GridBaseline(Baseline):
         return self._scores_with(batch, self.chosen)
 
     def _arrays(self) -> Arrays:
-        # a word is kept as its place in the grid
-        places = {
-            name: grid.index(self.chosen[name])
-            for name, grid in self.grids.items()
-            if isinstance(grid[0], str)
-        }
-        return {
-            f"chosen.{name}": np.array([places.get(name, value)])
-            for name, value in self.chosen.items()
-        }
+        return {"chosen": np.array([self.combinations().index(self.chosen)])}
 
     def _restore(self, arrays: Arrays) -> None:
-        values = {name: arrays[f"chosen.{name}"].item() for name in self.grids}
-        self.chosen = {
-            name: dict(enumerate(grid))[values[name]] if isinstance(grid[0], str) else values[name]
-            for name, grid in self.grids.items()
-        }
+        self.chosen = self.combinations()[int(arrays["chosen"].item())]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from fastgaum.baselines.base import Grids
 from fastgaum.baselines.gradient import (
     GradientBaseline,
-    choice_losses,
     logistic_nll,
     mean_of_choices,
 )
@@ -22,7 +21,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, bag_sum
 from fastgaum.nets.networks import context_sizes
 from fastgaum.nets.segments import expand_to_candidates
-from fastgaum.nets.tensors import Bags, BatchTensors
+from fastgaum.nets.tensors import BatchTensors
 
 
 @dataclass(eq=False)
@@ -30,11 +29,10 @@ class DeepFm(GradientBaseline):
     """score = linear + Σ_{i<j} ⟨v_i, v_j⟩ over the fields + a deep network over the same field
     vectors.
 
-    Fields: each id of the candidate's bag (its embedding), each number (its embedding times its
-    value), the event's context likewise, and the user. Chosen here, since the paper's user columns
-    do not exist in these logs: the user's field is the mean over the choices so far of the sum of
-    their field vectors, from the same embeddings. The paper's loss is logistic; the softmax over
-    the display set is tried too, and validation decides."""
+    Fields: each id of the bag (its embedding), each number (its embedding times its value), the
+    context likewise, and the user. Chosen here: the user's field is the mean over the choices so
+    far of the sum of their field vectors; beside the paper's logistic loss the softmax over the
+    display set is tried."""
 
     name: ClassVar[str] = "dfm"
     published_name: ClassVar[str | None] = "DFM"
@@ -59,16 +57,13 @@ class DeepFm(GradientBaseline):
         return _Network(self.space, self)
 
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
-        return (
-            logistic_nll(scores, batch)
-            if self.chosen["loss"] == "logistic"
-            else choice_losses(scores, batch, self.outside)
-        )
+        logistic = self.chosen["loss"] == "logistic"
+        return logistic_nll(scores, batch) if logistic else super()._losses(scores, batch)
 
 
 class _Network(nn.Module):
-    """Numbers are fields without being built one by one: what they add to a sum over fields is
-    linear in their values."""
+    """Numbers are fields without being built one by one: sums over fields are linear in their
+    values."""
 
     def __init__(self, space: FeatureSpace, settings: DeepFm) -> None:
         super().__init__()
@@ -93,9 +88,12 @@ class _Network(nn.Module):
         """Scores, shape (n_candidates,)."""
         candidates, offsets = batch.candidates, batch.display_offsets
         ids = self.of_ids[candidates.ids.long().view(-1, self.shape[0])]
-        users = mean_of_choices(self._summed(batch.tokens), batch)
+        tokens = bag_sum(self.of_ids, batch.tokens.ids, batch.tokens.offsets, None)
+        users = mean_of_choices(tokens + batch.tokens.numbers @ self.of_numbers, batch)
+        context = self.of_ids[batch.context.ids.long().view(batch.n_events, -1)]
+        numbers = batch.context_numbers[:, :, None] * self.of_context_numbers
         # fields that all candidates of an event share
-        shared = torch.cat([users[:, None], self._context(batch)], 1)
+        shared = torch.cat([users[:, None], context, numbers], 1)
         linear: Tensor = self.linear(candidates).squeeze(1)
         deep: Tensor = self.rest(
             self._first_layer(ids, candidates.numbers, shared, offsets)
@@ -103,18 +101,11 @@ class _Network(nn.Module):
         second = self._second_order(ids, candidates.numbers, expand_to_candidates(shared, offsets))
         return linear + second + deep
 
-    def _context(self, batch: BatchTensors) -> Tensor:
-        """The field vectors of each event's context, (n_events, n_fields, dim)."""
-        ids = self.of_ids[batch.context.ids.long().view(batch.n_events, -1)]
-        numbers = batch.context_numbers[:, :, None] * self.of_context_numbers
-        return torch.cat([ids, numbers], 1)
-
     def _second_order(self, ids: Tensor, numbers: Tensor, shared: Tensor) -> Tensor:
         """Σ_{i<j} ⟨v_i, v_j⟩ over the fields, (n_candidates,): half of (the square of the sum − the
-        sum of squares).
+        sum of squares). Rendle, "Factorization machines", ICDM 2010.
 
-        Rendle, "Factorization machines", ICDM 2010. ids (n_candidates, n_categorical, dim), shared
-        (n_candidates, n_shared, dim)."""
+        ids (n_candidates, n_categorical, dim), shared (n_candidates, n_shared, dim)."""
         total = ids.sum(1) + numbers @ self.of_numbers + shared.sum(1)
         squares = (
             ids.square().sum((1, 2))
@@ -124,8 +115,7 @@ class _Network(nn.Module):
         return 0.5 * (total.square().sum(1) - squares)
 
     def _first_layer(self, ids: Tensor, numbers: Tensor, shared: Tensor, offsets: Tensor) -> Tensor:
-        """The deep part's first layer on the fields side by side, (n_candidates, hidden); shared
-        (n_events, n_shared, dim)."""
+        """The deep part's first layer, (n_candidates, hidden); shared (n_events, n_shared, dim)."""
         blocks = self.first.weight.view(self.first.out_features, -1, self.of_ids.shape[1])
         sizes = [*self.shape, shared.shape[1]]
         of_ids, of_numbers, of_shared = torch.split(blocks, sizes, dim=1)
@@ -134,10 +124,3 @@ class _Network(nn.Module):
         of_events = shared.flatten(1) @ of_shared.flatten(1).T
         first: Tensor = x + expand_to_candidates(of_events, offsets)
         return first
-
-    def _summed(self, tokens: Bags) -> Tensor:
-        """Sum of the field vectors of each token, shape (n_tokens, dim)."""
-        return (
-            bag_sum(self.of_ids, tokens.ids, tokens.offsets, None)
-            + tokens.numbers @ self.of_numbers
-        )

@@ -1,6 +1,5 @@
-"""GradientBaseline: baselines that are torch modules, trained by one short loop with early stop on
-validation; and the choices before an event as fixed-size features, for networks without a recurrent
-state."""
+"""GradientBaseline: torch modules, trained by one loop with early stop on validation; and the
+choices before an event as fixed-size features."""
 
 from __future__ import annotations
 
@@ -19,6 +18,7 @@ from fastgaum.arrays import Float64Array
 from fastgaum.baselines.base import (
     Arrays,
     Baseline,
+    Link,
     SettingRows,
     Values,
     validation_nll,
@@ -30,52 +30,49 @@ from fastgaum.errors import NumericsError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.game.game import exact_loss
 from fastgaum.nets.bags import IdDropout
-from fastgaum.nets.segments import segment_logsumexp
+from fastgaum.nets.regularisers import Shannon
 from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
 
 RATE_OF_FEW = 0.05
 """id dropout of a field of few values at most"""
 FEWEST_STEPS = 4
-"""steps of an epoch at least: a log of 19 long sessions had one, and fits ended before they had
-learned"""
+"""steps of an epoch at least: with one, fits of 19 long sessions ended before they had learned"""
 
 
 @dataclass(eq=False)
 class GradientBaseline(Baseline):
-    """A baseline trained by AdamW, with every combination of its open settings; the one of the
-    lowest validation score is kept. A subclass defines `_network`, and `_losses` unless it is a
-    choice model.
+    """A baseline trained by AdamW with every combination of its open settings; the lowest
+    validation score is kept. A subclass defines `_network`, and `_losses` unless it is a choice
+    model.
 
-    Every id may be replaced by its field's unknown row in training (id dropout), so that unknown
-    items are trained. Ids of fields of few values, each seen often, are dropped seldom: what is
-    dropped often has too small a weight."""
+    Id dropout puts a field's unknown row in an id's place in training, so that unknown items are
+    trained; ids of fields of few values, each seen often, are dropped seldom."""
 
     epochs: CountFromOne = 300
-    """at most so many epochs; `patience` ends a fit long before on most logs"""
+    """at most so many"""
     patience: CountFromOne = 8
     """stop after so many epochs without a better validation score"""
     select: ClassVar[str] = "loss"
     batch_sessions: CountFromOne = 64
-    """sessions per batch; fewer on a log of few sessions, so that an epoch has FEWEST_STEPS"""
+    """sessions per batch; fewer where an epoch would have less than FEWEST_STEPS"""
     lr: Positive = 3e-3
     """learning rate"""
     weight_decay: NotNegative = 0.01
     """decoupled weight decay"""
     id_dropout: Probability | None = 0.3
-    """probability that an id is replaced by its field's unknown row in a training step"""
+    """probability that a training step replaces an id by its field's unknown row"""
     clip: Positive = 5.0
     """largest gradient norm"""
 
     @abstractmethod
     def _network(self) -> nn.Module:
-        """A fresh module for `self.space`; called with a BatchTensors it returns scores, shape
-        (n_candidates,)."""
+        """A fresh module for `self.space`, from a BatchTensors to scores, shape (n_candidates,)."""
 
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
-        """Loss of each event, shape (n_events,); by default the NLL of the choice within its
-        display set (nats)."""
-        return choice_losses(scores, batch, self.outside)
+        """Loss of each event, shape (n_events,); by default the NLL of the choice (nats)."""
+        return exact_loss(scores, batch, Shannon(), 1.0, self.outside)
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         fixed = list(self._batches(validation))
@@ -94,7 +91,7 @@ class GradientBaseline(Baseline):
     def _best_network(
         self, train: EncodedSessions, validation: EncodedSessions, fixed: list[BatchTensors]
     ) -> tuple[nn.Module, SettingRows]:
-        """A network of the best epoch, and a row for each epoch, until `patience` is over."""
+        """The network of the best epoch, and a row for each epoch."""
         assert self.space is not None
         self.network = self._network()
         rate = float(self.chosen.get("id_dropout", self.id_dropout) or 0.0)
@@ -162,17 +159,13 @@ class GradientBaseline(Baseline):
     def _validate(
         self, fixed: list[BatchTensors], validation: EncodedSessions
     ) -> tuple[float, float]:
-        """The score to be minimised and prec@1 in percent. Where scores are no utilities the score
-        is the NLL after the best link: a loss of its own scale says little of how candidates of one
-        display set stand to one another, and nothing across settings that change the loss."""
+        """The score to be minimised, and prec@1 in percent."""
         self.network.eval()
-        outputs = [self.network(batch) for batch in fixed]
-        scores = torch.cat(outputs).double().numpy()
-        prec1 = validation_prec1(scores, validation)
-        if self.fit_link:
-            return validation_nll(scores, validation, self.outside), prec1
-        losses = [self._losses(scores, batch) for scores, batch in zip(outputs, fixed, strict=True)]
-        return float(torch.cat(losses).mean()), prec1
+        scores = torch.cat([self.network(batch) for batch in fixed]).double().numpy()
+        # a loss of its own scale says nothing across settings that change the loss
+        link = None if self.fit_link else Link()
+        nll = validation_nll(scores, validation, self.outside, link)
+        return nll, validation_prec1(scores, validation)
 
     @torch.no_grad()
     def _scores(self, batch: BatchTensors) -> Float64Array:
@@ -193,8 +186,7 @@ class GradientBaseline(Baseline):
 
 
 def dropouts(space: FeatureSpace, rate: float) -> list[IdDropout]:
-    """Id dropouts of training: first of items and of fields of many values, then of fields of
-    few."""
+    """Id dropouts of training: of items and fields of many values, then of fields of few."""
     own, few = np.arange(space.n_ids, dtype=np.int32), ids_of_few(space)
     drops = [(np.where(few, own, space.unknown_of_id), rate)]
     if few.any():
@@ -202,16 +194,8 @@ def dropouts(space: FeatureSpace, rate: float) -> list[IdDropout]:
     return [IdDropout(torch.from_numpy(unknown), of_ids) for unknown, of_ids in drops]
 
 
-def choice_losses(scores: Tensor, batch: BatchTensors, outside: bool) -> Tensor:
-    """−log softmax over the display set of the choice (collaborative competitive filtering), shape
-    (n_events,)."""
-    total = segment_logsumexp(scores, batch.display_offsets, outside)
-    chosen = scores.new_zeros(batch.n_events).index_copy(0, batch.clicked, scores[batch.chosen])
-    return total - chosen
-
-
 def logistic_nll(scores: Tensor, batch: BatchTensors) -> Tensor:
-    """Sum over each display set of the binary cross-entropy of "was chosen", shape (n_events,)."""
+    """Binary cross-entropy of "was chosen", summed over each display set, shape (n_events,)."""
     labels = torch.zeros_like(scores).index_fill(0, batch.chosen, 1.0)
     losses = nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="none")
     sizes = torch.diff(batch.display_offsets).long()
@@ -221,13 +205,9 @@ def logistic_nll(scores: Tensor, batch: BatchTensors) -> Tensor:
 
 def mean_of_choices(embedded: Tensor, batch: BatchTensors) -> Tensor:
     """Mean over the choices before each event of their tokens' vectors, zeros before the first,
-    shape (n_events, d).
+    shape (n_events, d); embedded (n_tokens, d).
 
-    embedded (n_tokens, d). O(n_tokens): running sums, in float64 so that a session does not feel
-    the others before it.
-
-    One session, tokens [1.], [3.] → events 0, 1, 2 read [0.], [1.], [2.].
-    """
+    One session, tokens [1.], [3.] → events 0, 1, 2 read [0.], [1.], [2.]."""
     offsets = batch.token_offsets.long()
     running = torch.cat([embedded.new_zeros(1, embedded.shape[1]), embedded]).double().cumsum(0)
     lengths = torch.diff(offsets)
@@ -239,8 +219,7 @@ def mean_of_choices(embedded: Tensor, batch: BatchTensors) -> Tensor:
 
 
 def last_choices(batch: BatchTensors) -> Tensor:
-    """Item id of the choice before each event (0 is no click), −1 before the first, int64, shape
-    (n_events,)."""
+    """Item id of the choice before each event (0: no click, −1: none), int64, shape (n_events,)."""
     nothing = torch.full((batch.n_events,), -1, dtype=torch.int64)
     return nothing.index_copy(0, batch.later_events, item_ids(batch.tokens))
 

@@ -1,12 +1,10 @@
 """LinUCB: Li et al., "A contextual-bandit approach to personalized news article recommendation",
 WWW 2010.
 
-With x the one-hot of the item followed by z, an intercept, the candidate's numbers, what it is by
-the declared fields, the place and the event's context (`field_columns`), and the products of the
-context's numbers with these, A = λI + Σ x
-xᵀ and b = Σ reward · x over the training candidates: score = x·A⁻¹b + alpha · √(xᵀA⁻¹x). The block
-of A that belongs to the items is diagonal, n_i + λ for an item displayed n_i times, so A⁻¹ is had
-from its Schur complement in the columns of z, however many items."""
+x is the one-hot of the item followed by z: an intercept, the candidate's numbers, the columns of
+`field_columns`, and the products of the context's numbers with these. A = λI + Σ x xᵀ and b = Σ
+reward · x over the training candidates: score = x·A⁻¹b + alpha · √(xᵀA⁻¹x). The items' block of A
+is diagonal, so A⁻¹ is had from its Schur complement in the columns of z."""
 
 from __future__ import annotations
 
@@ -26,26 +24,20 @@ from fastgaum.features.sessions import EncodedSessions
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 _SUMS = ("displays", "choices", "cross", "gram", "response")
-"""what the training log adds up to: of items (n_items + 1,) twice and (n_items + 1, n_z); of z
-(n_z, n_z) and (n_z,)"""
+"""sums over the training log: of items (n_items + 1,) twice and (n_items + 1, n_z); of z (n_z,
+n_z), (n_z,)"""
 _LAST_CHOICES = 10
 """so many of the last choices are compared with a candidate by the declared fields"""
 
 
 @dataclass(eq=False)
 class LinUcb(GridBaseline):
-    """A ridge regression of "was chosen" with an optimist's bonus for what the training log has
-    shown seldom.
+    """A ridge regression of "was chosen" with an optimist's bonus for what training has shown
+    seldom.
 
-    Chosen here: of the paper's two models the hybrid, and of its item-wise part the intercept
-    only, since most items are displayed a few times and could not carry weights of their own;
-    with fewer features it is the disjoint model shrunk to a common mean. The training log is
-    replayed in full: each display set gives reward 1 for its choice and 0 for the others, all of
-    them logged, so nothing is rejected, and the order does not matter, as A and b are sums. After
-    it nothing is learned: histories enter by the numbers of `bags` and `views`, and by how often
-    a field's value is among the last choices. Those of a training event say what users before its
-    own chose; the one-hot cannot. An item that training never displayed has no θ and the
-    largest bonus."""
+    Chosen here: the paper's hybrid model with the intercept alone as its item-wise part; the
+    training log is replayed in full, reward 1 for each choice and 0 for the others; after it
+    nothing is learned. An item that training never displayed has no θ and the largest bonus."""
 
     name: ClassVar[str] = "linucb"
     grids: ClassVar[Grids] = {

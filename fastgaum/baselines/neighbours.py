@@ -1,21 +1,16 @@
 """Neighbourhood models: item kNN, and session kNN in the two forms that the published table names.
 
-In logs of short sessions most events have no earlier choice, and most pairs of items were never
-chosen together. There every candidate has similarity 0: the popularity of the item decides, added
-to the score with a weight.
+Where every candidate has similarity 0, a weighted popularity of the item decides.
 
-Item kNN: Sarwar et al., "Item-based collaborative filtering recommendation algorithms", WWW 2001.
-Similarity and settings as in the Item-KNN of Hidasi et al., "Session-based recommendations with
-recurrent neural networks", ICLR 2016: sim(i, j) = c_ij / √((c_i + λ)(c_j + λ)), where c_ij counts
-the training users who chose both.
+Item kNN: Sarwar et al., "Item-based collaborative filtering recommendation algorithms", WWW 2001;
+sim(i, j) = c_ij / √((c_i + λ)(c_j + λ)), c_ij training users who chose both, as in Hidasi et al.,
+"Session-based recommendations with recurrent neural networks", ICLR 2016.
 
 Session kNN: Jannach & Ludewig, "When recurrent neural networks meet the neighborhood for
-session-based recommendation", RecSys 2017: neighbours of a session are the training sessions that
-share a choice with it, by cosine; an item scores the similarities of the neighbours that chose it;
-in a cascade, their recurrent network re-ranks what the neighbours found. Ludewig & Jannach,
-"Evaluation of session-based recommendation algorithms", User Modeling and User-Adapted Interaction
-28, 2018: V-SKNN, the dot product with the session as a vector whose weights fall linearly with the
-position."""
+session-based recommendation", RecSys 2017: neighbours are the training sessions that share a
+choice, by cosine; an item scores the similarities of the neighbours that chose it. Ludewig &
+Jannach, "Evaluation of session-based recommendation algorithms", User Modeling and User-Adapted
+Interaction 28, 2018: V-SKNN, weights that fall linearly with the position."""
 
 from __future__ import annotations
 
@@ -60,25 +55,20 @@ class NeighbourBaseline(GridBaseline):
     neighbours: CountFromOne = 100
     """at most so many neighbours"""
     popularity: Literal["auto", "rate", "count", "lift"] = "auto"
-    """fallback for candidates without a neighbour, from the training split: choices per display;
-    choices; choices against those expected had every choice been uniform over its display set"""
+    """fallback for candidates without a neighbour (`popularity`)"""
     popularity_weight: NotNegative | None = None
-    """weight in the score of the fallback, a number in [0, 1]: 0.001 only breaks ties"""
+    """weight of the fallback, a number in [0, 1]"""
     unknown: NotNegative | None = None
     """fallback of an item that training never displayed"""
     repeat: Points | None = None
-    """added to a candidate that the session has chosen before: 0 leaves it alone, a negative value
-    filters it"""
+    """added to a candidate that the session has chosen before; a negative value filters it"""
     shrinkage: NotNegative | None = None
     """regularisation λ of the similarities"""
 
     @abstractmethod
     def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
-        """Similarity of each candidate to the choices before its event, shape (n_candidates,); 0
-        without a neighbour."""
-
-    def _learn(self, train: EncodedSessions) -> None:
-        self._read_popularity()
+        """Similarity of each candidate to the earlier choices, shape (n_candidates,); 0: no
+        neighbour."""
 
     def _scores_with(self, batch: BatchTensors, chosen: Values) -> Float64Array:
         similar = self._similar(batch, chosen)
@@ -98,9 +88,9 @@ class NeighbourBaseline(GridBaseline):
 def popularity(space: FeatureSpace, kind: str) -> Float64Array:
     """Popularity of each training item, in [0, 1], shape (n_items,).
 
-    rate (choices + 0.3) / (displays + 1), as the floor of that name; count choices / most choices
-    of an item; lift (choices + ½) / (choices + expected + 1), where a display set of k candidates
-    expects 1/k choices of each."""
+    rate (choices + 0.3) / (displays + 1); count choices / most choices of an item; lift (choices +
+    ½) / (choices + expected + 1), where a display set of k candidates expects 1/k choices of
+    each."""
     choices, displays = space.item_counts.choices, space.item_counts.displays
     if kind == "rate":
         return click_rate(displays, choices)
@@ -113,8 +103,8 @@ def popularity(space: FeatureSpace, kind: str) -> Float64Array:
 
 @dataclass(frozen=True)
 class EarlierChoices:
-    """The choices before each event: one entry for each event and each known item that was chosen
-    before it in its session. A choice of an unknown item ages the others; no click ages nothing."""
+    """One entry for each event and each known item chosen before it in its session. A choice of an
+    unknown item ages the others; no click ages nothing."""
 
     shape: tuple[int, int]
     """events, and items of training"""
@@ -161,8 +151,7 @@ class EarlierChoices:
 
 
 def of_candidates(matrix: sparse.csr_matrix, batch: Batch) -> Float64Array:
-    """The entry of each candidate's event and item, (n_candidates,); 0 for an unknown item. Sums
-    in another order are equal to rounding only: equal candidates tie again."""
+    """The entry of each candidate's event and item, (n_candidates,); 0 for an unknown item."""
     items = item_rows(batch)
     event = np.repeat(np.arange(len(batch.choices)), np.diff(batch.display_offsets))
     values = np.asarray(matrix[event, np.maximum(items, 0)], dtype=np.float64).ravel()
@@ -170,8 +159,7 @@ def of_candidates(matrix: sparse.csr_matrix, batch: Batch) -> Float64Array:
 
 
 def choice_matrix(train: EncodedSessions, n_items: int, rows: np.ndarray) -> sparse.csr_matrix:
-    """Choices of each row of `rows`, which says who has a session, (n_sessions,): ones where an
-    item was chosen, shape (max(rows) + 1, n_items)."""
+    """Ones where a row chose an item, shape (max(rows) + 1, n_items); rows: of each session."""
     items = train.ids[train.chosen_candidates, 0] - N_RESERVED
     who = np.repeat(rows, np.diff(train.session_offsets))[train.choices >= 0]
     matrix = sparse.csr_matrix((np.ones(len(items)), (who, items)), (int(rows.max()) + 1, n_items))
@@ -187,8 +175,8 @@ def arrays_of(name: str, matrix: sparse.csr_matrix) -> Arrays:
 
 
 def matrix_of(name: str, arrays: Arrays, n_items: int) -> sparse.csr_matrix:
-    """The matrix that `arrays_of` described, of n_items columns. Raises ValueError for a damaged
-    one: scipy would read past its end."""
+    """The matrix of `arrays_of`. Raises ValueError for a damaged one: scipy would read past its
+    end."""
     parts = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
     matrix = sparse.csr_matrix(parts, shape=(len(parts[2]) - 1, n_items))
     matrix.check_format(full_check=True)
@@ -199,12 +187,9 @@ def matrix_of(name: str, arrays: Arrays, n_items: int) -> sparse.csr_matrix:
 class ItemKnn(NeighbourBaseline):
     """Ranks candidates by co-choice with the session's earlier choices, then by popularity.
 
-    The report and its paper give the model's name only. Chosen here: score(a) = Σ_j decay^j ·
-    sim(j-th newest choice, a), which with decay 0 reads the last choice alone, as Hidasi et al. do;
-    an item is `repeat` similar to itself (there 0); choices are joined by user, as in Sarwar et
-    al., not by session; items that were displayed together but not chosen are no neighbours (on the
-    public logs that lowered validation likelihood); what has no neighbour is ranked by popularity,
-    where the papers, ranking a whole catalogue, leave it out."""
+    Chosen here: score(a) = Σ_j decay^j · sim(j-th newest choice, a), which with decay 0 reads the
+    last choice alone; an item is `repeat` similar to itself; choices are joined by user, not by
+    session; items displayed together but not chosen are no neighbours."""
 
     name: ClassVar[str] = "iknn"
     published_name: ClassVar[str | None] = "IKNN"
@@ -216,11 +201,10 @@ class ItemKnn(NeighbourBaseline):
     }
 
     decay: Annotated[float, Meta(ge=0, le=1)] | None = None
-    """weight of each earlier choice relative to the next: 0 is the last choice only, 1 all of them
-    alike"""
+    """weight of each earlier choice relative to the next; 0: the last choice only"""
 
     def _learn(self, train: EncodedSessions) -> None:
-        super()._learn(train)
+        self._read_popularity()
         _, users = np.unique(train.users, return_inverse=True)
         matrix = choice_matrix(train, len(self.by_item["rate"]), users)
         self.counts = (matrix.T @ matrix).tocoo()
@@ -240,8 +224,7 @@ class ItemKnn(NeighbourBaseline):
         return np.asarray(similar + chosen["repeat"] * same, dtype=np.float64)
 
     def _nearest(self, shrinkage: float) -> sparse.csr_matrix:
-        """Each item's neighbours and their similarities, (n_items, n_items); of equal ones at the
-        limit the first items stay."""
+        """Each item's neighbours and their similarities, (n_items, n_items)."""
         if shrinkage not in self.nearest:
             counts, support = self.counts, self.counts.diagonal() + shrinkage
             sims = counts.data / np.sqrt(support[counts.row] * support[counts.col])
@@ -272,8 +255,7 @@ EVENTS_AT_ONCE = 512
 
 @dataclass(eq=False)
 class _SessionKnn(NeighbourBaseline):
-    """Neighbours are whole training sessions; their items' shares of the similarity are what
-    candidates score."""
+    """Neighbours are training sessions; candidates score their items' shares of the similarity."""
 
     by_position: ClassVar[bool]
     """later choices weigh more (V-SKNN), or all alike in a cosine"""
@@ -282,7 +264,7 @@ class _SessionKnn(NeighbourBaseline):
     """at most so many neighbours; those that tie with the last are kept"""
 
     def _learn(self, train: EncodedSessions) -> None:
-        super()._learn(train)
+        self._read_popularity()
         self.sessions = choice_matrix(train, len(self.by_item["rate"]), np.arange(train.n_sessions))
 
     def _similar(self, batch: BatchTensors, chosen: Values) -> Float64Array:
@@ -328,14 +310,10 @@ class _SessionKnn(NeighbourBaseline):
 
 @dataclass(eq=False)
 class VectorSessionKnn(_SessionKnn):
-    """SCKNNV, which the report names and does not expand: read here as V-SKNN in a weighted sum
-    with popularity.
+    """SCKNNV, which the report names and does not expand: V-SKNN in a weighted sum with popularity.
 
-    Chosen here: similarities are made shares, score(a) = Σ sim · [a chosen] / (λ + Σ sim), so that
-    they and the popularity have one scale in every session (λ = 0, or no popularity, ranks as the
-    paper does); all training sessions may be neighbours, not the 1,000 most recent, since the logs
-    have no clock; an item chosen before is recommended as any other unless `repeat` says otherwise.
-    """
+    Chosen here: similarities are made shares, score(a) = Σ sim · [a chosen] / (λ + Σ sim); all
+    training sessions may be neighbours, not the 1,000 most recent, since the logs have no clock."""
 
     name: ClassVar[str] = "scknnv"
     by_position: ClassVar[bool] = True
@@ -351,13 +329,10 @@ class CascadeSessionKnn(_SessionKnn):
     """SCKNNC, which the report names and does not expand; its paper calls it the method of Jannach
     & Ludewig that unifies session-based RNN and kNN "by cascading combination".
 
-    Chosen here: the neighbours, by cosine, put candidates that they know first, and the S-RNN,
-    trained beside them with its own defaults, ranks those and the rest; with few candidates per
-    display there is no need to cut the neighbours' list. `cascade` beyond the spread of the S-RNN's
-    scores is their strict cascade, less lets the S-RNN overrule the neighbours. The S-RNN has a
-    bias per item, so popularity may have weight 0. What the neighbours say counts by its sign only:
-    their λ keeps shares below 1, so that repeat = -1 puts items chosen before last, and has no
-    other effect."""
+    Chosen here: the neighbours, by cosine, put candidates that they know first, and an S-RNN with
+    its own defaults ranks those and the rest. `cascade` beyond the spread of the S-RNN's scores is
+    a strict cascade. What the neighbours say counts by its sign only: repeat = -1 puts items chosen
+    before last."""
 
     name: ClassVar[str] = "scknnc"
     published_name: ClassVar[str | None] = "SCKNNC"

@@ -31,15 +31,13 @@ from fastgaum.nets.tensors import Bags, BatchTensors
 @dataclass(eq=False)
 class SessionRnn(GradientBaseline):
     """A GRU over the chosen items; score(a) = state · embedding of a + bias of a, trained to name
-    the next item.
+    the next item among the catalogue by cross-entropy.
 
-    Next-item training never looks at the display set it happened in: the chosen item stands against
-    the catalogue, by cross-entropy. Chosen here, where the papers leave it open or speak of whole
-    catalogues only: an item is a negative as often as it was displayed; with at most `full_items`
-    items each is one, weighted by what sampling would have drawn, else a step draws `negatives`;
-    biases start where they would end without embeddings; a session's first choice is trained and
-    ranked too, from the zero state, so by its bias; batches are whole sessions; all items never
-    seen in training have one score, that of the best validation likelihood."""
+    Chosen here: an item is a negative as often as it was displayed; with at most `full_items` items
+    each is one, weighted by what sampling would have drawn, else a step draws `negatives`; biases
+    start where they would end without embeddings; a session's first choice is trained and ranked
+    from the zero state; all items never seen in training have one score, that of the best
+    validation likelihood."""
 
     name: ClassVar[str] = "s-rnn"
     published_name: ClassVar[str | None] = "S-RNN"
@@ -53,7 +51,7 @@ class SessionRnn(GradientBaseline):
     full_items: Count = 4096
     """up to so many items, all of them are negatives"""
     negatives: CountFromOne = 2048
-    """beyond that, so many are drawn per step and shared by the batch"""
+    """beyond that, so many are drawn per step"""
 
     def _network(self) -> nn.Module:
         assert self.space is not None
@@ -69,32 +67,24 @@ class SessionRnn(GradientBaseline):
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         rows = super()._fit(train, validation)
-        self._place_unknown(validation)
-        return rows
-
-    def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
-        # in training the network returns its losses: they are over the catalogue, not over the
-        # display set
-        return scores
-
-    def _place_unknown(self, validation: EncodedSessions) -> None:
-        """Give unknown items the score of the best validation likelihood, within the range of the
-        known ones."""
         scores = self._all_scores(validation)
         unknown = validation.ids[:, 0] == UNKNOWN_ITEM_ID
-        if unknown.all() or not unknown.any():
-            return
 
         def nll(value: float) -> float:
             return validation_nll(np.where(unknown, value, scores), validation, self.outside)
 
-        low, high = float(scores[~unknown].min()), float(scores[~unknown].max())
-        best = minimize_scalar(
-            nll, bounds=(low - 1, high + 1), method="bounded", options={"maxiter": 25}
-        ).x
-        assert isinstance(self.network, _NextItem)
-        with torch.no_grad():
-            self.network.bias[UNKNOWN_ITEM_ID] = float(best)
+        if unknown.any() and not unknown.all():
+            # within the range of the known ones
+            bounds = float(scores[~unknown].min()) - 1, float(scores[~unknown].max()) + 1
+            best = minimize_scalar(nll, bounds=bounds, method="bounded", options={"maxiter": 25}).x
+            assert isinstance(self.network, _NextItem)
+            with torch.no_grad():
+                self.network.bias[UNKNOWN_ITEM_ID] = float(best)
+        return rows
+
+    def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
+        # in training the network returns its losses over the catalogue
+        return scores
 
 
 class _Gru(HistoryEncoder):
@@ -119,8 +109,7 @@ class _NextItem(nn.Module):
     """Rows are item ids of the feature space: 0 no click, 1 the unknown item, then the items."""
 
     log_weights: Tensor
-    """log of how often each item is drawn as a negative, relative to uniform draws, shape
-    (n_items,)"""
+    """log of each item's share of negatives relative to uniform draws, shape (n_items,)"""
     cumulative: Tensor
     """cumulative probability of each item as a negative, float64, shape (n_items,)"""
 
@@ -141,8 +130,7 @@ class _NextItem(nn.Module):
         self.register_buffer("cumulative", torch.from_numpy(np.cumsum(shares)), persistent=False)
 
     def forward(self, batch: BatchTensors) -> Tensor:
-        """Scores of the candidates (n_candidates,); in training, each event's next-item loss
-        (n_events,)."""
+        """Scores of the candidates (n_candidates,); in training, each event's loss (n_events,)."""
         states = self.dropout(self.history(batch))
         if self.training:
             return self._losses(states, batch)
@@ -175,8 +163,8 @@ class _NextItem(nn.Module):
         return logits, columns
 
     def _scores_of_drawn(self, asking: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of the target in column 0, then of negatives drawn for this step, weighted as if
-        they were as many as the items."""
+        """Scores of the target in column 0, then of drawn negatives, weighted as if they were all
+        items."""
         drawn = torch.searchsorted(self.cumulative, torch.rand(self.negatives, dtype=torch.float64))
         items = drawn.clamp(max=self.n_items - 1) + N_RESERVED
         log_weight = math.log(self.n_items / self.negatives)

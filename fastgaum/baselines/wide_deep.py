@@ -1,10 +1,7 @@
 """Wide & deep, with two losses: Cheng et al., "Wide & deep learning for recommender systems", DLRS
-2016.
-
-W&D-LR scores each item by itself, logistic, as in that paper. W&D-CCF is the same network under
-Yang, Long, Smola, Zha & Zheng, "Collaborative competitive filtering: learning recommender using
-context of user choice", SIGIR 2011: the items of a display compete, softmax over the display set.
-"""
+2016; W&D-CCF under the softmax over the display set of Yang, Long, Smola, Zha & Zheng,
+"Collaborative competitive filtering: learning recommender using context of user choice", SIGIR
+2011."""
 
 from __future__ import annotations
 
@@ -37,10 +34,8 @@ class WideDeep(GradientBaseline):
 
     Wide: linear over the candidate's ids and numbers, and one weight per hashed cross (last choice
     × candidate, event context × candidate). Deep: a ReLU network over the candidate's embedding and
-    numbers beside the user's summary and the event's context. Chosen here, since the papers' user
-    and app columns do not exist in these logs: the user is the mean embedding of the choices so
-    far; one optimiser (AdamW) trains both parts, where the paper has FTRL with L1 for the wide one
-    and AdaGrad for the deep one."""
+    numbers, the user's summary and the event's context. Chosen here: the user is the mean embedding
+    of the choices so far; AdamW trains both parts, where the paper has FTRL with L1 and AdaGrad."""
 
     grids: ClassVar[Grids] = {"id_dropout": (0.8, 0.05)}
 
@@ -62,7 +57,7 @@ class WideDeep(GradientBaseline):
 
 @dataclass(eq=False)
 class WideDeepLr(WideDeep):
-    """W&D-LR: each displayed item is a binary example, chosen or not."""
+    """W&D-LR: each displayed item is a binary example."""
 
     name: ClassVar[str] = "wd-lr"
     published_name: ClassVar[str | None] = "W&D-LR"
@@ -75,7 +70,7 @@ class WideDeepLr(WideDeep):
 
 @dataclass(eq=False)
 class WideDeepCcf(WideDeep):
-    """W&D-CCF: each display set is one example, its candidates compete."""
+    """W&D-CCF: the candidates of a display set compete."""
 
     name: ClassVar[str] = "wd-ccf"
     published_name: ClassVar[str | None] = "W&D-CCF"
@@ -124,9 +119,8 @@ class _Network(nn.Module):
 
 
 class FieldWeights(nn.Module):
-    """Weights of each value of the fields of few values; they learn `SPEED_OF_FEW` times as fast
-    as other weights, since each is seen so often that it is known sooner than the fit of the items
-    has to stop. Nothing where there is no such field."""
+    """Weights of each value of the fields of few values, `SPEED_OF_FEW` times as fast as other
+    weights."""
 
     few: Tensor
 
@@ -150,11 +144,8 @@ N_CROSSES = 1 << 18
 
 
 class ContextCrosses(nn.Module):
-    """A weight of each context field's value with each id of the candidate, hashed; of each
-    context number a linear map of the candidate's bag; and weights of the context by itself, which
-    count against no click. Nothing where the log has no context.
-
-    Weights of a context field of few values learn `SPEED_OF_FEW` times as fast as others."""
+    """A hashed weight of each context value with each id of the candidate; a linear map of its bag
+    for each context number; and the context's own weights, which count against no click."""
 
     speeds: Tensor
 
