@@ -1,12 +1,10 @@
-"""Declared fields, the place and the event's context as plain columns, for models that have no
-table of ids.
+"""Declared fields, the place and the event's context as plain columns, for models without a table
+of ids.
 
-A field of few values is a code, which a tree takes as its own category and a linear model as
-one column a value. Of a field of many values, columns say what the training split says of the
-value: the six numbers that `bags` says of an item. So a value that is displayed seldom is shrunk to
-the mean of all. The context of an event is crossed with the item and with each declared field,
-and training is counted by these pairs too. What a candidate shares with the session's last choices
-is a count for each field."""
+A field of few values is a code; of one of many values, columns are what training says of the value,
+as `bags` of an item. The context is crossed with the item and each declared field, and training is
+counted by these pairs too. What a candidate shares with the last choices is a count for each
+field."""
 
 from __future__ import annotations
 
@@ -33,9 +31,8 @@ from fastgaum.nets.tensors import BatchTensors
 FEW_VALUES = 64
 """a field of more values is read by what training says of them"""
 SPEED_OF_FEW = 10.0
-"""how many times as fast as others the weights of a field of few values learn, where models are
-trained by gradients: each is seen so often that it is known sooner than the fit of the items has to
-stop"""
+"""how many times as fast as others the weights of a field of few values learn: each is seen so
+often that it is known sooner than the fit of the items has to stop"""
 FieldKeys = npt.NDArray[np.int64]
 """what training is counted by, (n_candidates,)"""
 
@@ -69,16 +66,6 @@ class KeyCounts:
     counts: ItemCounts
     """of each key"""
 
-    @classmethod
-    def of(cls, keys: FieldKeys, train: EncodedSessions) -> Self:
-        """Count the candidates of the whole training split by their keys."""
-        unique, groups = np.unique(keys, return_inverse=True)
-        return cls(unique, _count_groups(groups, len(unique), train, np.ones(len(keys), np.bool_)))
-
-    def totals(self, keys: FieldKeys) -> TrainingTotals:
-        """Counts of the candidates' keys; zeros for an unknown one."""
-        return totals_of(self.counts, _find_rows(self.keys, keys))
-
 
 @dataclass(frozen=True)
 class FieldColumns:
@@ -91,8 +78,12 @@ class FieldColumns:
     @classmethod
     def fit(cls, space: FeatureSpace, training: Training) -> Self:
         """Count the training split."""
-        keys = cls(space, ())._keys(training.counted)
-        return cls(space, tuple(KeyCounts.of(one, training.counted) for one in keys))
+        counts, train = list[KeyCounts](), training.counted
+        for keys in cls(space, ())._keys(train):
+            unique, groups = np.unique(keys, return_inverse=True)
+            every = np.ones(len(keys), np.bool_)
+            counts.append(KeyCounts(unique, _count_groups(groups, len(unique), train, every)))
+        return cls(space, tuple(counts))
 
     def places(self, ids: IntArray) -> FloatArray:
         """The candidates' places, (n_candidates, 1); no column where the order is not real."""
@@ -105,7 +96,7 @@ class FieldColumns:
         return _stacked(columns, len(ids))
 
     def codes(self, ids: IntArray) -> FloatArray:
-        """Codes of the fields of few values, NaN for an unknown one, (n_candidates, n_fields)."""
+        """Codes of the fields of few values, NaN if unknown, (n_candidates, n_fields)."""
         columns = [
             np.where(codes < 0, np.nan, codes)
             for part, codes, _ in self._coded(ids)
@@ -114,7 +105,7 @@ class FieldColumns:
         return _stacked(columns, len(ids))
 
     def context_codes(self, source: Batch) -> FloatArray:
-        """Codes of the context fields of few values, NaN for an unknown one, (n_events, ·)."""
+        """Codes of the context fields of few values, NaN if unknown, (n_events, ·)."""
         codes = [
             (source.context_ids[:, column] - np.int32(part.start + 1))
             for column, part in enumerate(self.space.context)
@@ -123,8 +114,8 @@ class FieldColumns:
         return _stacked([np.where(one < 0, np.nan, one) for one in codes], source.n_events)
 
     def indicators(self, ids: IntArray) -> FloatArray:
-        """A column of each value of the fields of few values, the place among them: 1 where the
-        candidate has it, (n_candidates, ·)."""
+        """1 where the candidate has a value of a field of few values or a place, (n_candidates,
+        ·)."""
         columns = [
             (codes == value)
             for part, codes, n_values in self._coded(ids)
@@ -136,14 +127,15 @@ class FieldColumns:
     def numbers(
         self, batch: BatchTensors, window: int, training: Training | None = None
     ) -> FloatArray:
-        """Statistics of keys, and how often each field's value is among the last `window`
-        choices, (n_candidates, ·).
-
-        `training`: the batch holds the training sessions as they are read. Then each candidate
-        reads what the users before its own said (`features.ordered`)."""
+        """Statistics of keys, and how often each field's value is among the last `window` choices,
+        (n_candidates, ·). `training`: the batch holds the training sessions as they are read: each
+        candidate reads what the users before its own said (`features.ordered`)."""
         keys = self._keys(batch.source)
         totals = (
-            [one.totals(key) for one, key in zip(self.counts, keys, strict=True)]
+            [
+                totals_of(one.counts, _find_rows(one.keys, key))
+                for one, key in zip(self.counts, keys, strict=True)
+            ]
             if training is None
             else [
                 _totals_before(counted, key, training)
@@ -164,10 +156,10 @@ class FieldColumns:
 
     @classmethod
     def restore(cls, space: FeatureSpace, arrays: Arrays) -> Self:
-        """The columns that `arrays` described. Raises ValueError where arrays do not belong
-        together."""
+        """The columns that `arrays` described. Raises ValueError for arrays that do not fit."""
         counts = []
-        for at in range(cls(space, ())._n_keys):
+        blank = cls(space, ())
+        for at in range(len(blank._many) + len(space.context) * len(blank._crossed)):
             keys, *totals = (
                 arrays[f"fields.{at}.{name}"]
                 for name in ("keys", "displays", "choices", "expected")
@@ -187,13 +179,9 @@ class FieldColumns:
 
     @property
     def _crossed(self) -> list[int]:
-        """Columns of the ids that the context is crossed with: items and declared fields."""
+        """Columns of the ids that the context is crossed with."""
         fields = enumerate(self.space.categorical)
         return [column for column, part in fields if part.source != "position"]
-
-    @property
-    def _n_keys(self) -> int:
-        return len(self._many) + len(self.space.context) * len(self._crossed)
 
     def _keys(self, source: Batch | EncodedSessions) -> list[FieldKeys]:
         """Each family of keys that training is counted by: fields of many values, then pairs of
@@ -208,8 +196,8 @@ class FieldColumns:
         return [*(ids[:, column] for column in self._many), *pairs]
 
     def _coded(self, ids: IntArray) -> list[tuple[CategoricalField, IntArray, int]]:
-        """Each declared field and the place: the candidates' codes in it, -1 for an unknown value,
-        and how many values it has."""
+        """Each declared field and the place, with candidates' codes (-1: unknown), and how many
+        values."""
         return [
             (part, ids[:, column] - np.int32(part.start + 1), len(part.values))
             for column, part in enumerate(self.space.categorical)
@@ -249,8 +237,8 @@ def chosen_before(batch: BatchTensors, n_ids: int, window: int) -> sparse.csr_ma
 def _count_groups(
     groups: npt.NDArray[np.integer], n: int, train: EncodedSessions, counts: BoolArray
 ) -> ItemCounts:
-    """Displays, choices and expected choices of training candidates by their groups; `counts` says
-    which candidates are counted."""
+    """Displays, choices and expected choices by group of the training candidates that `counts`
+    marks."""
     sizes, chosen = np.diff(train.display_offsets), train.chosen_candidates
     return ItemCounts(
         np.bincount(groups, counts, n).astype(np.int64),
@@ -260,9 +248,8 @@ def _count_groups(
 
 
 def _totals_before(counted: FieldKeys, keys: FieldKeys, training: Training) -> TrainingTotals:
-    """Counts of each read candidate's key over the users before its own.
-
-    counted: the keys of the candidates that are counted; keys: of those that are read."""
+    """Counts of each read candidate's key over the users before its own, in keys that are
+    counted."""
     order, whole = training.order, training.counted
     unique, groups = np.unique(counted, return_inverse=True)
     rows = _find_rows(unique, keys)

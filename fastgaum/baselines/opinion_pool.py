@@ -4,15 +4,12 @@
     p(a) = (1 − ε) q(a) + ε q(click) / n   of n candidates; p(no click) = q(no click)
 
 q is the log-opinion pool of Genest and Zidek, "Combining probability distributions", Statistical
-Science 1986. Its weights are at least 0 and need not sum to 1: their sum is a temperature. The
-lapse ε (Wichmann and Hill, "The psychometric function", 2001) keeps a few choices that no member
-explains from making the weights small. Members are fitted on the training split; weights and lapse
-minimise the NLL of the validation split's choices, and of one lapse more, so that ε is above 0;
-weights are drawn to equal ones."""
+Science 1986, with weights of at least 0, whose sum is a temperature; ε is the lapse of Wichmann and
+Hill, "The psychometric function", 2001. Weights and lapse minimise the NLL of the validation
+split's choices, and of one lapse more, so that ε is above 0; weights are drawn to equal ones."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,13 +39,11 @@ from fastgaum.nets.segments import expand_to_candidates, segment_log_softmax, se
 from fastgaum.nets.tensors import BatchTensors
 
 MEMBERS = ("fastgaum", "logit", "wd-ccf", "xgboost", "scknnc", "linucb")
-"""the members of the model `pool`: a user's state, a linear model, crossed features, trees, the
-nearest sessions, a regression"""
+"""the members of the model `pool`"""
 LEAST_LAPSE, MOST_LAPSE = 1e-9, 0.5
 PULL = 10.0
-"""how strongly weights are drawn to equal ones: members chose their epoch and settings on the
-sessions that weigh them, and the best there is not the best elsewhere. Chosen on other splits of
-the released logs' training and validation users"""
+"""how strongly weights are drawn to equal ones: members chose their settings on the sessions that
+weigh them. Chosen on other splits of the released logs' training and validation users"""
 TABLE = {
     "member": pl.String,
     "weight": pl.Float64,
@@ -103,7 +98,7 @@ class PoolEncoder:
     def encode(self, rows: IntArray) -> PoolSessions:
         """The sessions `rows` as each member reads them."""
         encoded = tuple(encoder.encode(rows) for encoder in self.encoders)
-        return PoolSessions(**_fields(encoded[0]), of_members=encoded)
+        return PoolSessions(**vars(encoded[0]), of_members=encoded)
 
     def encode_items(self, rows: IntArray) -> EncodedSessions:
         """The sessions `rows` with the ids of items alone."""
@@ -173,8 +168,7 @@ class OpinionPool(SoftmaxModel):
     def fit(
         self, log: SessionLog, progress: Callable[[str, int, int], None] | None = None
     ) -> pl.DataFrame:
-        """Fit the members, which choose their epoch and settings on the validation split as they do
-        outside a pool, and weigh them there.
+        """Fit the members, and weigh them on the validation split.
 
         Args:
             log: the log.
@@ -231,8 +225,7 @@ class OpinionPool(SoftmaxModel):
         return self.table
 
     def _agree(self) -> None:
-        """Take over what the fitted members say of the log. Raises ConfigError where none was
-        fitted, or they do not agree on whether no click is a choice."""
+        """Take over what the members say of the log. Raises ConfigError where they do not agree."""
         if not self.models:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
             raise ConfigError(f"no member of the pool could be fitted: {reasons}")
@@ -246,8 +239,7 @@ class OpinionPool(SoftmaxModel):
         self.outside, self.space, self.device = first.outside, first.space, first.device
 
     def _ranked(self, batch: BatchTensors) -> tuple[np.ndarray, Tensor]:
-        """The pool's log-odds of candidates against no click, twice; where no click is no choice,
-        their log-probabilities: utilities up to a constant."""
+        """The pool's log-odds of candidates against no click, twice."""
         assert isinstance(batch, PoolBatch)
         odds = []
         for model, part in zip(self._fitted(), batch.of_members, strict=True):
@@ -316,16 +308,15 @@ class OpinionPool(SoftmaxModel):
         assert isinstance(encoded, PoolSessions)
         members = zip(self._fitted(), encoded.of_members, strict=True)
         for parts in zip(*(one._batches(of, batch_sessions) for one, of in members), strict=True):
-            yield PoolBatch(**_fields(parts[0]), of_members=parts)
+            yield PoolBatch(**vars(parts[0]), of_members=parts)
 
 
 def best_weights(
     odds: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool
 ) -> tuple[Tensor, float]:
     """The weights of at least 0, shape (n_members,), and the lapse above 0 that minimise the NLL of
-    the choices and of one click more, of which only a lapse is known, and `PULL` times the squared
-    distance of the weights from equal ones. The members' odds are of
-    shape (n_candidates, n_members); a choice is -1 for no click."""
+    the choices and one lapse, and `PULL` times the squared distance of the weights from equal ones.
+    odds: (n_candidates, n_members); a choice is -1 for no click."""
 
     def penalised(values: Float64Array) -> tuple[float, Float64Array]:
         at = torch.from_numpy(values).requires_grad_()
@@ -357,8 +348,7 @@ def pooled(
     odds: Tensor, weights: Tensor, lapse: Tensor, display_offsets: Tensor, outside: bool
 ) -> Tensor:
     """The pool's log-odds of each candidate against no click, shape (n_candidates,), of its
-    members', shape (n_candidates, n_members), their weights, shape (n_members,), and the share of
-    the clicks that go to any candidate of the display set alike."""
+    members', shape (n_candidates, n_members), their weights, shape (n_members,), and the lapse."""
     log_probs, no_click = segment_log_softmax(odds @ weights, display_offsets, outside)
     log_click = segment_logsumexp(log_probs, display_offsets, False)
     lapsed = log_click - display_offsets.diff().double().log() + lapse.log()
@@ -369,11 +359,7 @@ def pooled(
 
 
 def _log_odds(log_probs: Tensor, no_click: Tensor, offsets: Tensor, outside: bool) -> Tensor:
-    """Log-odds of each candidate against no click, float64, shape (n_candidates,); the
-    log-probabilities themselves where no click is no choice."""
+    """Log-odds against no click, float64, (n_candidates,); log-probabilities where it is no
+    choice."""
     odds = log_probs.double()
     return (odds - expand_to_candidates(no_click.double(), offsets) if outside else odds).cpu()
-
-
-def _fields(of: EncodedSessions | BatchTensors) -> dict[str, Any]:
-    return {one.name: getattr(of, one.name) for one in dataclasses.fields(of)}

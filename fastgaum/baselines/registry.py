@@ -1,5 +1,4 @@
-"""Every user model by its name: the published ones, one file each, the presets of our own, and the
-pool of several."""
+"""Every user model by its name: published ones, presets of our own, and the pool of several."""
 
 from __future__ import annotations
 
@@ -34,8 +33,7 @@ BASELINES: dict[str, str] = {
     "xgboost": "xgboost_trees:XgboostSoftmax",
     "xgboost-rank": "xgboost_trees:XgboostRank",
 }
-"""file and class of each baseline, imported when it is used: one that needs an extra does not stand
-in others' way"""
+"""file and class of each baseline, imported when it is used: some need an extra"""
 WITHOUT_FIELDS: dict[str, str] = {
     "random": "a floor: every candidate ties",
     "click-rate": "a floor: counts of the item alone",
@@ -45,13 +43,11 @@ WITHOUT_FIELDS: dict[str, str] = {
     "scknnc": "it knows which sessions chose an item, and has no input for what an item is",
     "scknnv": "it knows which sessions chose an item, and has no input for what an item is",
 }
-"""baselines that cannot read declared fields, the place and the context of an event, and why; every
-other one reads them"""
+"""baselines that cannot read declared fields, the place and the context of an event, and why"""
 POOL = "pool"
 """the name of the model that weighs several"""
 GRID_PRESETS = ("paper-pw", "paper-lstm", "fastgaum")
-"""presets that are rows of the table; the others, `report` among them, are made when they are
-named"""
+"""presets that are rows of the table"""
 MODELS = (*BASELINES, *GRID_PRESETS, POOL)
 """rows of `--models all`, in order"""
 
@@ -71,8 +67,7 @@ def baseline_class(name: str) -> type[Baseline]:
 
 
 def check_model(name: str, settings: Mapping[str, object]) -> None:
-    """Raise ConfigError unless `make_model` would take these; nothing is trained and no card is
-    touched."""
+    """Raise ConfigError unless `make_model` would take these; nothing is trained."""
     check_name(name)
     if name in PRESETS:
         Config.from_preset(name, **settings)
@@ -81,8 +76,7 @@ def check_model(name: str, settings: Mapping[str, object]) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raise ConfigError unless a model has this name; whether its library is installed is not
-    asked."""
+    """Raise ConfigError unless a model has this name; its library may be missing."""
     known = (*BASELINES, *PRESETS, POOL)
     if name not in known:
         raise ConfigError(
@@ -92,12 +86,12 @@ def check_name(name: str) -> None:
 
 def setting_names(name: str) -> set[str]:
     """The settings that a model has."""
-    of_model = Config if name in PRESETS else _settings_class(name)
-    return {field.name for field in dataclasses.fields(of_model)}
+    return {field.name for field in dataclasses.fields(_settings_class(name))}
 
 
 def _settings_class(name: str) -> Any:
-    """The class that holds the settings of a model that is no preset."""
+    if name in PRESETS:
+        return Config
     return _found("opinion_pool:PoolSettings") if name == POOL else baseline_class(name)
 
 
@@ -109,8 +103,7 @@ def name_of(model: Any) -> str:
 def make_model(
     name: str, settings: Mapping[str, Any] | None = None, device: str = "auto"
 ) -> ChoiceModel:
-    """An untrained model by its name; `settings` holds protocol, seed and the model's own, and each
-    that it lacks is at its default.
+    """An untrained model by its name; `settings` holds protocol, seed and the model's own.
 
     Raises:
         ConfigError: an unknown name or setting, or an impossible value.
@@ -128,7 +121,7 @@ def make_model(
 
 
 def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
-    """Read whatever model a file or run folder holds.
+    """Read the model that a file or run folder holds.
 
     Raises:
         CheckpointError: the file is missing, damaged, or made by another version.
