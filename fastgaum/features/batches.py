@@ -1,6 +1,4 @@
-"""Batches of whole sessions: packed arrays and the history tokens that the encoder reads.
-
-Which batch comes when is a function of the random generator alone."""
+"""Batches of whole sessions: packed arrays and the history tokens that the encoder reads."""
 
 from __future__ import annotations
 
@@ -40,33 +38,30 @@ class Batch(PackedArrays):
     token_candidates: IntArray
     """candidate chosen at each token, -1 for no click, -2 for an action, shape (n_tokens,)"""
     token_ids: IntArray
-    """the tokens' bags: a choice's are its candidate's ids, no click has the one id 0; shape (nnz,)
-    """
+    """the tokens' bags; no click has the one id 0; shape (nnz,)"""
     token_id_offsets: IntArray
     """start of each token's bag in token_ids, shape (n_tokens + 1,)"""
     token_numbers: FloatArray
-    """the tokens' numbers, zeros where none was chosen, shape (n_tokens, n_numbers)"""
+    """the tokens' numbers, zeros where none was chosen, (n_tokens, n_numbers)"""
     context_ids: IntArray
     """ids of the events' context fields, shape (n_events, n_context_fields)"""
     context_numbers: FloatArray
     """the events' numbers, shape (n_events, n_context_numbers)"""
     later_events: LongArray
-    """events with a token before them in their session, in order, int64"""
+    """events with a token before them in their session, int64"""
     clicked: LongArray
     """events with a choice, int64, shape (n_clicked,)"""
     chosen: LongArray
-    """chosen candidate of each of those events, int64, shape (n_clicked,)"""
+    """chosen candidate of each of those events, int64"""
     vectors: BatchVectors | None = None
-    """of the items, where networks read vectors"""
     read_tokens: LongArray | None = None
-    """last token before each of later_events, int64; None: token i before later_events[i]"""
+    """last token before each of later_events; None: token i before later_events[i]"""
 
 
 def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = False) -> Batch:
     """Make a batch of the given sessions (positions in `encoded`), in the given order.
 
-    `keep_last` keeps each session's last choice as a token, which only a state after the session
-    reads.
+    `keep_last` keeps each session's last choice as a token, which only a state after it reads.
 
     Raises:
         IndexError: a position is not a session of `encoded`.
@@ -111,14 +106,13 @@ def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = Fal
 
 
 def _with_actions(batch: Batch, has_choice: npt.NDArray[np.bool_], before: ActionBags) -> Batch:
-    """The batch with tokens of the actions `before` its events too, in order; has_choice: whether
-    the choice of each event is a token.
+    """The batch with tokens of the actions `before` its events too; has_choice: whether each
+    event's choice is a token.
 
     With actions a a before a session's first event and b between its two events:
 
         tokens     a  a  c0  b
-        read by          e0  e1     each event reads the last token before it
-    """
+        read by          e0  e1     each event reads the last token before it"""
     session_offsets, n_before = batch.session_offsets, np.diff(before.offsets)
     ends = np.cumsum(n_before + has_choice)
     # of each event: its actions, then its choice
@@ -164,8 +158,8 @@ def _with_actions(batch: Batch, has_choice: npt.NDArray[np.bool_], before: Actio
 def bags_of_candidates(
     ids: IntArray, numbers: FloatArray, candidates: IntArray
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Bags of any candidates of those with `ids` and `numbers`, -1 being no click, whose bag is the
-    id 0 and zeros: ids (nnz,), their offsets (n + 1,), numbers (n, n_numbers)."""
+    """Bags of candidates, -1 being no click, whose bag is the id 0 and zeros: ids (nnz,), offsets
+    (n + 1,), numbers (n, n_numbers)."""
     chosen = candidates >= 0
     if chosen.all():
         offsets = np.arange(len(candidates) + 1, dtype=np.int32) * np.int32(ids.shape[1])
@@ -186,11 +180,10 @@ def batches(
     part: slice = slice(None),
     drawn: IntArray | None = None,
 ) -> Iterator[Batch]:
-    """Yield batches of whole sessions, all, or those that are `drawn`: shuffled when a random
-    generator is given, else in order.
+    """Yield batches of whole sessions, all or `drawn` ones: shuffled if a generator is given, else
+    in order.
 
-    With a `part`, one process's sessions of each batch: the batches do not depend on how many
-    processes share them. Where no session is left for it, it takes the first again."""
+    With a `part`, one process's sessions of each batch; where none is left, the first again."""
     order = np.arange(encoded.n_sessions, dtype=np.int32) if drawn is None else drawn.copy()
     if generator is not None:
         generator.shuffle(order)

@@ -1,5 +1,4 @@
-"""A log in the ids of a feature space: what all chunks of its sessions share, and all spaces of the
-same ids, however much they have counted."""
+"""A log in the ids of a feature space: what all chunks of its sessions share."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ class CodedLog:
     @cached_property
     def rows_of_codes(self) -> dict[str, IntArray]:
         """Row of each code of the fields that are columns of the log, by name; the last entry is
-        that of code -1, a missing value."""
+        that of a missing value."""
         return {
             part.name: Vocabulary(part.values).codes_from(
                 Vocabulary(self.log.columns[part.name].categories)
@@ -48,8 +47,8 @@ class CodedLog:
 
     @cached_property
     def _items_of_codes(self) -> list[IntArray]:
-        """Item code of each code of each context field that holds items, -1 for a value that is no
-        item of the log; the last entry likewise."""
+        """Item code of each code of each context field of items, -1 for none; the last entry
+        likewise."""
         return [item_of_codes(self.log, name) for name in self.space.fields_of_items]
 
     @cached_property
@@ -71,8 +70,7 @@ class CodedLog:
             ids[:, columns] = of_places.take(part.places, 0, mode="clip")
 
     def context_rows(self, events: IntArray) -> IntArray:
-        """Row of the value of each context field of categories, -1 for an unknown one, (n_events,
-        n_fields)."""
+        """Row of each context field's category, -1 for an unknown one, (n_events, n_fields)."""
         rows = np.empty((len(events), len(self.space.context)), np.int32)
         for column, part in enumerate(self.space.context):
             codes = self.log.values_at(part.name, events)
@@ -80,8 +78,7 @@ class CodedLog:
         return rows
 
     def context_ids(self, events: IntArray) -> IntArray:
-        """Feature ids of the same fields. A field that holds items has the items' own ids: what is
-        learned of an item as a candidate serves it as context."""
+        """Feature ids of the same fields; a field that holds items has the items' own ids."""
         starts = np.array([part.start + 1 for part in self.space.context], np.int32)
         return self.context_rows(events) + starts
 

@@ -11,8 +11,8 @@ from fastgaum.logs.log import SessionLog
 
 
 def check_columns(space: FeatureSpace, log: SessionLog) -> None:
-    """Raise FeatureMismatchError when a log's declared columns, order, views or actions differ from
-    the training log's."""
+    """Raise FeatureMismatchError when a log's columns, order, views or actions are not the training
+    log's."""
     for fault in _faults(space, log):
         raise FeatureMismatchError(fault)
 

@@ -1,12 +1,11 @@
 """Context crossed with items: what training says of a candidate under the context of its event.
 
 For each context field of categories a candidate has two numbers, `odds_given_` and
-`displays_given_` the field. Where two fields hold items, a candidate is also looked at as a value
-of the one: whether the other's item was displayed there (`leads_`), and how often it was such a
-value (`known_as_`). Where the values of the one fix the display, as a page fixes its links, the
-displays are a graph. A walk on it says how near the candidate is to the other's item: the log
-probability to be there after two and after three steps (`walk2_`, `walk3_`), whether it can be
-after two (`within2_`), and whether the item displays the candidate (`back_`)."""
+`displays_given_` the field. For two fields that hold items, also whether the other's item was
+displayed under the candidate as a value of the one (`leads_`), and how often it was such a value
+(`known_as_`). Where values fix the display, as a page fixes its links, the log probability to walk
+to the other's item in two and in three steps (`walk2_`, `walk3_`), whether two can (`within2_`),
+and whether the item displays the candidate (`back_`)."""
 
 from __future__ import annotations
 
@@ -36,8 +35,8 @@ WALKS = ("walk2_", "walk3_", "within2_", "back_")
 MOST_STEPS = 1e6
 """additions that a walk to an event's item may take in the mean"""
 MOST_CROSSED = 1 << 25
-"""pairs of a field that are kept at most; of a log with more, those displayed seldom are dropped.
-Which are kept never depends on a choice: it would tell the event's own label"""
+"""pairs of a field that are kept at most, those displayed most; choices have no say, which would
+tell the event's own label"""
 
 
 class CrossedField(NamedTuple):
@@ -100,8 +99,7 @@ def no_crossed(n_values: int) -> CrossedCounts:
 
 
 def check_crossed(table: CrossedCounts, n_values: int, n_items: int) -> None:
-    """Raise ValueError unless loops may trust a table: what a file holds is not known to be what
-    was written."""
+    """Raise ValueError unless loops may trust a table that comes from a file."""
     n = len(table.items)
     right = (
         len(table.events) == n_values
@@ -127,8 +125,7 @@ def _keys(table: CrossedCounts, n_items: int) -> LongArray:
 
 
 def most_displayed(table: CrossedCounts, n_items: int) -> CrossedCounts:
-    """A whole log's table, of at most MOST_CROSSED pairs: those displayed most. A part's table
-    keeps all of its pairs."""
+    """A whole log's table, of at most MOST_CROSSED pairs: those displayed most."""
     displays = table.displays
     if len(displays) <= MOST_CROSSED:
         return table
@@ -159,7 +156,7 @@ def displayers(table: CrossedCounts, n_items: int) -> Displayers:
 
 def fixes_display(table: CrossedCounts, by_item: Displayers) -> bool:
     """Whether nearly the same items are displayed in all events of a value (a page and its links),
-    so that an item's own displays say where it leads, and walks over them take moderate time.
+    and walks over them take moderate time.
 
     "Nearly": over the values of two events and more, at most twice as many distinct items as one
     display has."""

@@ -1,6 +1,4 @@
-"""Encoder: a feature space applied to one log, a chunk of sessions at a time.
-
-What all chunks share is made once. A session's bags do not depend on the others."""
+"""Encoder: a feature space applied to one log, a chunk of sessions at a time."""
 
 from __future__ import annotations
 
@@ -81,8 +79,8 @@ class Encoder:
 
     @cached_property
     def _spaces_before(self) -> list[FeatureSpace] | None:
-        """For each block of `ONCE` the space before it, by which the training log's training
-        sessions are encoded; None for another log."""
+        """For each block of `ONCE` the space before it, which the training log's training sessions
+        read; None for another log."""
         space = self.space
         if not space.has_statistics or self.log.fingerprint != space.fingerprint:
             return None
@@ -149,7 +147,7 @@ class Encoder:
         first: int = 0,
     ) -> None:
         """Write ids and base numbers of the sessions `rows`, which stand in `encoded` from `first`
-        on, chunk by chunk on all threads, and count all of their numbers in `moments`."""
+        on, on all threads, and count all of their numbers in `moments`."""
         # made once, not once a thread
         _ = self.coded.rows_of_codes, self.coded.space_rows, self.space.crossed_tables
         ends = encoded.display_offsets[encoded.session_offsets]
@@ -177,8 +175,8 @@ class Encoder:
                 moments.combine(block)
 
     def known_rows(self, part: Selection) -> IntArray:
-        """Space row of each candidate's item, -1 for one that training does not know, or that is
-        hidden; shape (n_candidates,)."""
+        """Space row of each candidate's item, -1 for one that is unknown or hidden; shape
+        (n_candidates,)."""
         items = self.log.items[part.candidates]
         rows: IntArray = self.coded.space_rows[items]
         if self.hiding is not None:

@@ -1,6 +1,5 @@
 """The numbers that candidates have because of their event: its session until then, the display, the
-context. The encoder writes those of a log's events; worlds and online users write those of the
-displays that they show."""
+context. The encoder, worlds and online users write them."""
 
 from __future__ import annotations
 

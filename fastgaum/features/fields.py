@@ -1,5 +1,4 @@
-"""The vocabulary of a feature space: fields of ids, their values as training shows them, and how
-they grow with a further log."""
+"""The vocabulary of a feature space: fields of ids, their training values, and how they grow."""
 
 from __future__ import annotations
 
@@ -22,9 +21,8 @@ class CategoricalField:
 
     name: str
     source: str
-    """"item" (identity), "item_field", "candidate_field", or one of OF_PLACE; of an event
-    "context", or "context_item", whose ids are the items' own; of an action "action", or
-    "acted_item" for items of actions alone"""
+    """item (identity), item_field, candidate_field, or one of OF_PLACE; of an event context, or
+    context_item, whose ids are the items' own; of an action action, or acted_item"""
     start: int
     values: pl.Series
 
@@ -88,8 +86,8 @@ OF_PLACE = ("position", "place_row", "place_column")
 
 
 def ids_of_places(fields: Sequence[CategoricalField], grid: int) -> tuple[slice, IntArray]:
-    """Columns of the fields that the place decides, and their ids at each place, shape (n_places +
-    1, ·); the last are those of any place that no training display has."""
+    """Columns of the fields that the place decides, and their ids at each place, (n_places + 1, ·);
+    the last are those of any place that no training display has."""
     at = [column for column, part in enumerate(fields) if part.source in OF_PLACE]
     if not at:
         return slice(0, 0), np.zeros((1, 0), np.int32)
@@ -105,8 +103,7 @@ def context_fields(
     categorical: Sequence[CategoricalField],
     former: Sequence[CategoricalField] = (),
 ) -> tuple[CategoricalField, ...]:
-    """The fields of events that hold categories or items; ids of their own follow the
-    candidates'.
+    """The fields of events that hold categories or items; their own ids follow the candidates'.
 
     Args:
         log: the log, of which training counts.
@@ -131,8 +128,8 @@ def context_fields(
 
 
 def former_ids(fields: Sequence[CategoricalField], former: Sequence[CategoricalField]) -> IntArray:
-    """The id that each id had in a former space, whose values come first in each field; of a value
-    that it did not know, its field's unknown row. Shape (n_ids,)."""
+    """The id that each id had in a former space; of a value that it did not know, its field's
+    unknown row. Shape (n_ids,)."""
     ids = np.zeros(max(field.stop for field in fields), dtype=np.int32)
     for field, was in zip(fields, former, strict=True):
         ids[field.start : field.stop] = was.start
@@ -142,7 +139,6 @@ def former_ids(fields: Sequence[CategoricalField], former: Sequence[CategoricalF
 
 
 def _add_new(former: pl.Series | None, values: pl.Series) -> pl.Series:
-    """The values, after those that a former log had."""
     if former is None:
         return values
     is_new = Vocabulary(former).codes(values) < 0
@@ -161,8 +157,7 @@ def action_fields(
     log: SessionLog, others: Sequence[CategoricalField], former: Sequence[CategoricalField] = ()
 ) -> tuple[CategoricalField, ...]:
     """The fields of ids that actions alone have: what was done, and items that training does not
-    display. An item that it does display has the id that it has as a candidate: what is learned of
-    it there serves the history. Nothing for a log without actions.
+    display. Nothing for a log without actions.
 
     Args:
         log: the log, of which training counts.
@@ -188,8 +183,7 @@ def action_fields(
 
 
 def ids_of_items(items: CategoricalField, others: CategoricalField, texts: pl.Series) -> IntArray:
-    """Feature id of each item: its own as a candidate, or among the items of actions alone; shape
-    (n,)."""
+    """Feature id of each item, as a candidate or among the items of actions alone; shape (n,)."""
     displayed, acted = (Vocabulary(part.values).codes(texts) for part in (items, others))
     ids = np.where(displayed >= 0, displayed + items.start + 1, acted + others.start + 1)
     return ids.astype(np.int32)

@@ -1,5 +1,5 @@
 """How a feature space is made: counted in the training split of a log, and grown with a further
-log; and the training sessions as a fit reads them."""
+log."""
 
 from __future__ import annotations
 
@@ -152,12 +152,11 @@ def _sample(encoded: EncodedSessions) -> Selection:
 
 
 def grow_training(former: FeatureSpace, log: SessionLog) -> tuple[FeatureSpace, EncodedSessions]:
-    """The space of a former log and a further one, for weights that go on with the further one, and
-    its training sessions as they are read.
+    """The space of a former log and a further one, and its training sessions as they are read.
 
-    Ids keep their order, new items and values follow those of their field. What training said of
-    items, pairs and context is added up over both logs. Numbers are standardised as before, and
-    places have the rates that they had: weights have learned both.
+    Ids keep their order, new values follow those of their field. What training said is added up
+    over both logs. Numbers are standardised as before, and places have the rates that they had:
+    weights have learned both.
 
     Raises:
         FeatureMismatchError: the log's fields are others.
@@ -196,9 +195,9 @@ def _count(
     relations: bool,
     crossed: bool,
 ) -> tuple[FeatureSpace, CodedLog]:
-    """A space with what a former one has counted and what the training split of a log adds, under
-    these of the log's context fields; and the log in its ids. The flags say whether places and
-    actions are fields of ids, and whether pairs and context are counted."""
+    """A space with what a former one has counted and what a log's training split adds, and the log
+    in its ids. The flags say whether places and actions are fields of ids, and whether pairs and
+    context are counted."""
     _require_training(log)
     displays = log.training_counts().displays
     known = np.flatnonzero(displays)
@@ -264,8 +263,8 @@ def names_of_numbers(space: FeatureSpace, log: SessionLog) -> tuple[str, ...]:
 def ordered_blocks(
     encoder: Encoder, order: TrainingOrder, former: FeatureSpace | None = None
 ) -> tuple[IntArray, Iterator[tuple[Encoder, IntArray]]]:
-    """The training sessions of a log as they are read, order by order; and, block by block, an
-    encoder that knows what came before, with the block's sessions."""
+    """The training sessions as they are read, order by order; and, block by block, an encoder that
+    knows what came before, with the block's sessions."""
     space, log = encoder.space, encoder.log
     rows = log.sessions_in("train")
     blocks = [order.blocks(log.users[rows], number) for number in range(order.n_orders)]
@@ -288,8 +287,7 @@ def ordered_blocks(
 def _encode_training(
     encoder: Encoder, order: TrainingOrder | None, former: FeatureSpace | None = None
 ) -> tuple[EncodedSessions, Moments]:
-    """The training sessions of a log as they are read, and the moments of their numbers; former:
-    what was counted before, on another log."""
+    """The training sessions of a log as they are read, and the moments of their numbers."""
     moments = Moments()
     if order is None and not encoder.space.has_statistics:
         return encoder.encode(encoder.log.sessions_in("train"), moments), moments

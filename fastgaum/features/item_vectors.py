@@ -1,9 +1,7 @@
-"""Vectors of items as models read them: standardised over the training items, and gathered once for
-each item that a batch holds.
+"""Vectors of items as models read them: standardised, and gathered once for each item of a batch.
 
-A model with a tower of items projects the vectors by weights that it learns (`nets.towers`). Every
-other model reads their first principal components, as numbers of a candidate: a number of each
-candidate for each entry of a vector would take too much memory, and too many weights."""
+A tower of items projects them (`nets.towers`); other models read their first principal
+components."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from fastgaum.logs.side_tables import item_vectors_of
 N_COMPONENTS = 16
 """principal components that a model without a tower of items reads"""
 SAMPLE = 200_000
-"""vectors that principal axes are found on; more have no say in them but are mapped alike"""
+"""vectors that principal axes are found on"""
 ROWS_AT_ONCE = 16_384
 """vectors that are standardised at once"""
 
@@ -40,8 +38,8 @@ class ItemVectors:
     scale: FloatArray
     """standard deviation of each (1 where it is 0), shape (dim,)"""
     axes: FloatArray
-    """principal axes of the standardised vectors, shape (dim, n_components); no components: the
-    vectors themselves are read"""
+    """principal axes of the standardised vectors, (dim, n_components); none: vectors themselves are
+    read"""
 
     @property
     def dim(self) -> int:
@@ -78,7 +76,7 @@ class ItemVectors:
         return cls(widths, mean, scale, np.ascontiguousarray(axes, np.float32))
 
     def of_table(self, ids: pl.Series, table: pl.DataFrame) -> SessionLog:
-        """A log without a session of the items of a table, which has the columns of vectors.
+        """A log without a session of the items `ids` of a table's rows.
 
         Args:
             ids: the items of the table's rows.
@@ -137,9 +135,7 @@ def _no_axes(dim: int) -> FloatArray:
 
 
 NO_VECTORS = ItemVectors((), np.zeros(0, np.float32), np.ones(0, np.float32), _no_axes(0))
-"""of a log without vectors"""
 COMPONENT = "vector_component_"
-"""what the names of components begin with"""
 
 
 def component_names(vectors: ItemVectors) -> tuple[str, ...]:

@@ -2,9 +2,8 @@
 
 A number that is cut at its training quantiles b₀ < b₁ < … is also read as the share of each piece
 that lies below it, (x − b_{t−1}) / (b_t − b_{t−1}) within 0 and 1 (Gorishniy et al., "On Embeddings
-for Numerical Features in Tabular Deep Learning", NeurIPS 2022). The first layer's map of it is then
-any line that bends at the quantiles. Weights that are shrunk take the bends away, and leave the
-line (docs: design log)."""
+for Numerical Features in Tabular Deep Learning", NeurIPS 2022): the first layer's map of it is any
+line that bends at the quantiles."""
 
 from __future__ import annotations
 
@@ -49,8 +48,8 @@ class NumberCode:
 
 
 def standardised(moments: Moments, n_raw: int) -> NumberCode:
-    """Standard deviations from the training mean, of n_raw numbers; numbers as they are where
-    nothing was counted."""
+    """Standard deviations from the training mean, of n_raw numbers; as they are where nothing was
+    counted."""
     mean, scale = np.zeros(n_raw, np.float32), np.ones(n_raw, np.float32)
     if moments.count:
         mean, scale = moments.mean.astype(np.float32), moments.scale()
@@ -61,9 +60,8 @@ def standardised(moments: Moments, n_raw: int) -> NumberCode:
 def add_pieces(
     code: NumberCode, raw: FloatArray, n_pieces: int, columns: Sequence[int]
 ) -> NumberCode:
-    """A code of standardised numbers, and after them those of `columns` once more, each cut at its
-    quantiles in `raw`, (n, n_raw), into at most so many pieces, whose mean there is 0; one of few
-    values is not."""
+    """A code, and after it the numbers of `columns` once more, each cut at its quantiles in `raw`,
+    (n, n_raw), into at most so many pieces, whose mean there is 0; one of few values is not."""
     if not n_pieces or not len(raw):
         return code
     pieces = [_pieces(raw[:, at], at, n_pieces) for at in columns]

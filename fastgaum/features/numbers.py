@@ -1,10 +1,7 @@
-"""The numbers of a candidate by name: which there are, in which columns they stand, and what those
-of training count.
+"""The numbers of a candidate by name: which there are, and in which columns they stand.
 
-Each formula is written once, in kernels/candidate_formulas.py and kernels/crossed.py. The encoder
-applies it to all candidates of a log at once, for training and evaluation; a world applies it to
-the slate that it shows, step by step. tests/features/test_numbers.py, and with a context
-tests/worlds/test_context.py, hold both to the same numbers."""
+Each formula is written once, in kernels/candidate_formulas.py and kernels/crossed.py; the encoder
+applies it to a log, a world to each slate."""
 
 from __future__ import annotations
 
@@ -51,18 +48,17 @@ COUNTED_NUMBERS = (
 )
 """SESSION_NUMBERS and TRAINING_NUMBERS in the order in which a candidate has them"""
 SAME_FOR_SET = ("log_set_size", "event_number")
-"""numbers that all candidates of a display set share: relative to their mean they are nothing"""
+"""numbers that all candidates of a display set share"""
 LOG_VIEWS = "log_views"
 PLACE_NUMBERS = ("place_row_number", "place_column_number")
 """row and column, from 0, of a candidate's place in a grid"""
 SAME_AS = "same_as_"
-"""a number of this name and a context field's: whether the candidate is the item that the field
-holds"""
+""""candidate is the item that the context field holds" is a number of this name and the field's"""
 
 
 def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
-    """Names of the numbers that are made, in order; those of the context and a log's own numeric
-    fields follow them."""
+    """Names of the numbers that are made, in order; those of the context and the log's own
+    follow."""
     return (
         *(COUNTED_NUMBERS if protocol != "identity" else ()),
         *(RELATION_NUMBERS if relations else ()),
@@ -77,8 +73,7 @@ def number_columns(wanted: Sequence[str], number_names: Sequence[str]) -> LongAr
 
 
 def varying_columns(number_names: Sequence[str], set_context: bool) -> LongArray:
-    """Columns of the numbers that also come less their mean over the display set, in the order of
-    those copies."""
+    """Columns of the numbers that also come less their mean over the display set."""
     # one candidate at most is the context's item: its copy would say the same; places have the same
     # mean in all displays of one length
     without = (*SAME_FOR_SET, *PLACE_NUMBERS)
@@ -92,9 +87,8 @@ def varying_columns(number_names: Sequence[str], set_context: bool) -> LongArray
 
 def place_rates(log: SessionLog) -> FloatArray:
     """Choices per display at each place of the training displays, the first being 1, shape
-    (n_places,); empty where the order of displays means nothing, or no display has a second place.
-
-    Half a choice more at each place: a place that was never chosen may be chosen yet."""
+    (n_places,); empty where order means nothing, or no display has a second place. Each place has
+    half a choice more."""
     training = training_events(log)
     sizes = np.bincount(np.diff(log.display_offsets)[training])
     n = len(sizes) - 1
@@ -129,7 +123,7 @@ def require_moderate(
     log: SessionLog, part: Selection, names: Sequence[str], numbers: FloatArray
 ) -> None:
     """Raise LogFormatError where a number of a part's candidates, (n_candidates, n_names), is not
-    finite or so large that sums of it overflow, naming the event."""
+    finite or so large that sums of it overflow."""
     if numbers.size == 0 or (numbers.min() >= -MOST_NUMBER and numbers.max() <= MOST_NUMBER):
         return
     candidate, column = np.argwhere(~(np.abs(numbers) <= MOST_NUMBER))[0].tolist()

@@ -1,12 +1,10 @@
-"""Ordered statistics: what training says of items, pairs and contexts when a training user is
-encoded is what the users before it said, never what it said itself.
+"""Ordered statistics: a training user reads what training said before it, never what it said
+itself.
 
-A count that leaves out the own choice alone tells it: of two displays of one item the one whose
-rate is lower was chosen (Prokhorenkova et al., "CatBoost", NeurIPS 2018, on target leakage). So
-training users come in a random order, cut into blocks. A block is encoded with what all blocks
-before it said. Validation and test read what all training users said. The first share of an order
-is counted and not encoded, so that training does not read far less than a test. A small log is read
-in several orders."""
+A count that leaves out the own choice alone tells it (Prokhorenkova et al., "CatBoost", NeurIPS
+2018, on target leakage). So training users come in a random order, cut into blocks, each encoded
+with what the blocks before it said. Validation and test read what all said. The first share of an
+order is counted and not encoded. A small log is read in several orders."""
 
 from __future__ import annotations
 
@@ -45,8 +43,7 @@ class TrainingOrder(NamedTuple):
 
 
 FEW, MANY, ONCE = TrainingOrder(3, 0.25, 8), TrainingOrder(2, 0.0, 8), TrainingOrder(1, 0.0, 8)
-"""the orders of a log of fewer than GROW_AT training events, of one of more, and those by which
-training sessions are scored, each once"""
+"""the orders of a log of fewer than GROW_AT training events, of one of more, and of scoring"""
 
 
 def training_order(log: SessionLog) -> TrainingOrder:
@@ -65,17 +62,15 @@ class Training(NamedTuple):
 
 
 class Hiding(NamedTuple):
-    """Items that a training session does not know, as if they were displayed for the first time: no
-    id, no counts, no relations, for themselves and in the numbers of their neighbours. What an item
-    has of itself (price, category, vector, place) stays."""
+    """Items that a training session does not know: no id, no counts, no relations, as if displayed
+    for the first time. What an item has of itself (price, category, vector, place) stays."""
 
     share: float
     number: int
     """of the order: other items are hidden in another one"""
 
     def hides(self, part: Selection, items: IntArray) -> BoolArray:
-        """Whether each candidate's item is hidden in its session; items: their codes. Shape
-        (n_candidates,)."""
+        """Whether each candidate's item (`items`: its code) is hidden, shape (n_candidates,)."""
         starts = part.display_offsets[part.session_offsets]
         keys = mixed_bits(part.rows.astype(np.uint64) * np.uint64(31) + np.uint64(self.number))
         return (
@@ -91,8 +86,8 @@ large log needs no larger share, and each hidden item costs what its counts woul
 
 def share_to_hide(displays: npt.NDArray[np.integer], alone: float) -> float:
     """Share of items to hide, so that training meets FEWEST_NEW candidates whose item is new. In an
-    order where the first share `alone` is not read, an item of n displays is read as new
-    (1 − alone)ⁿ / (n · (1 − alone)) times a display, in the mean.
+    order whose share `alone` is not read, an item of n displays is read as new (1 − alone)ⁿ / (n ·
+    (1 − alone)) times a display, in the mean.
 
     displays: training displays of each item, shape (n_items,)."""
     n = displays[displays > 0].astype(np.float64)
@@ -113,9 +108,9 @@ def spaces_before(
     number: int,
     former: FeatureSpace | None = None,
 ) -> Iterator[FeatureSpace]:
-    """For each block of an order (its number) the space with what the users before the block said,
-    in counts of the size of the whole training split, which `whole` has counted; former: what was
-    counted before on another log."""
+    """For each block of an order the space with what the users before it said, in counts of the
+    size of the whole training split, which `whole` has counted; former: counted before on another
+    log."""
     n_displays = int(whole.item_counts.displays.sum())
     relations, crossed = whole.relations is not None, bool(whole.crossed)
     counter = StatisticsCounter(coded, whole, relations, crossed, former)

@@ -1,7 +1,6 @@
 """Training counts of pairs of items: beside these rivals, and after these choices.
 
-Tables and time are bounded on a log of any size. Which pairs are left out depends on displays
-alone, never on a choice: it would tell the event's own label."""
+Which pairs are left out depends on displays alone: a choice would tell the event's own label."""
 
 from __future__ import annotations
 
@@ -23,33 +22,28 @@ from fastgaum.kernels.relations import (
 )
 
 WINDOW = 20
-"""how many of a session's last choices are looked back at, as many as the paper's position weights
-"""
+"""how many of a session's last choices are looked back at"""
 MOST_COMPARISONS = 1 << 26
-"""training candidates times the rivals that each is compared with: of a log with more, each is
-compared with the rivals displayed most in training"""
+"""training candidates times rivals of each at most; of a larger log the rivals displayed most
+count"""
 MOST_RIVALS = 1 << 10
-"""rivals that a candidate of any log is compared with at most"""
+"""rivals that a candidate is compared with at most"""
 MOST_PAIRS = 1 << 24
-"""pairs of a table at most: of a log with more, those of the items displayed least are dropped"""
+"""pairs of a table at most: those of the items displayed least are dropped"""
 FIRST_SLOTS = 1 << 7
 """so few that a small log's tables grow too: a large log then compiles nothing more"""
 
 
 class Relations(PairTables):
-    """Two tables of ordered pairs of training items, counted over training events: an item beside
-    these rivals, and after these choices.
+    """Two tables of ordered pairs of training items.
 
         rivals   (a, b) in one display set: displays together, choices of a, choices of b
         follows  (h, a), h among the session's last choices, a displayed later: displays, choices
 
-    A choice is made among rivals, so an item that few ever chose may still have beaten the ones it
-    stands beside now; and a choice is made after others, which is what item-to-item neighbours
-    count."""
+    Both are counted over training events."""
 
     def check(self, n_items: int) -> None:
-        """Raise ValueError unless loops may trust the tables: what a file holds is not known to be
-        what was written."""
+        """Raise ValueError unless loops may trust tables that come from a file."""
         ranks, most = self.rule.ranks, self.rule.most
         if not 1 <= most <= MOST_RIVALS or len(ranks) != n_items:
             raise ValueError(f"candidates cannot be compared with {most} rivals each")
@@ -69,8 +63,7 @@ class Relations(PairTables):
                 raise ValueError("a table of item pairs does not fit its items")
 
     def completed(self) -> Relations:
-        """The same with what a file does not hold: the limits of the pairs that are there, and what
-        finds them."""
+        """The same with what a file does not hold: the limits of the pairs, and what finds them."""
         n, ranks = self.rivals.n_items, self.rule.ranks
 
         def complete(table: PairCounts) -> PairCounts:
@@ -127,7 +120,7 @@ def ranks_of(displays: npt.NDArray[np.integer]) -> IntArray:
 
 
 class _Counter:
-    """Counts the pairs of one table (rivals have three counts, follows two), in slots for at most
+    """Counts the pairs of one table (width 3: rivals, 2: follows), in slots for at most
     MOST_PAIRS."""
 
     def __init__(self, width: int, rule: RivalRule) -> None:
@@ -169,8 +162,7 @@ class _Counter:
         return table
 
     def _drop(self) -> None:
-        """Drop pairs of the items displayed least, until half of MOST_PAIRS are left. What stays
-        was counted from the first event on, so that a user's own part can be taken from it."""
+        """Drop pairs of the items displayed least, until half of MOST_PAIRS are left."""
         keys, ranks, n = self.slots.keys, self.rule.ranks, self.slots.n_items
         keys = keys[keys != -1]
         highest = np.maximum(ranks[keys // n], ranks[keys % n])

@@ -1,7 +1,5 @@
-"""SessionCounts: what the sessions of users hold until now, and the numbers that candidates have by
-it.
-
-The encoder counts a log's sessions whole; here they grow event by event, in a world and online."""
+"""SessionCounts: what the sessions of users hold until now, event by event, in a world and
+online."""
 
 from __future__ import annotations
 
@@ -77,9 +75,8 @@ class SessionTables:
 
 
 class SessionCounts(SessionTables):
-    """Counts of n users' sessions; nothing is kept where the model asks for no number of them.
-
-    Items are numbered by their training rows, and unknown ones after them.
+    """Counts of n users' sessions, where the model asks for numbers of them. Items are numbered by
+    their training rows, and unknown ones after them.
 
     Attributes:
         context_items: item of each of the context's fields of items, -1 for none, shape (n, ·); who
@@ -89,8 +86,8 @@ class SessionCounts(SessionTables):
     """
 
     def __init__(self, space: FeatureSpace, n: int, within: bool) -> None:
-        """Make room for n users; `within`: whether numbers of a session stay within what training
-        has seen."""
+        """Make room for n users; `within`: keep numbers of a session within what training has
+        seen."""
         self.space, self.numbers = space, EventNumbers(space)
         self.n_trained = len(space.item_counts.displays)
         self.context_items: IntArray = np.full((n, len(space.fields_of_items)), -1, np.int32)

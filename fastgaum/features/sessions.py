@@ -1,5 +1,4 @@
-"""Whole sessions of a log: picked and encoded as bags; and what their own past says of their
-candidates."""
+"""Whole sessions of a log: picked, and encoded as bags."""
 
 from __future__ import annotations
 
@@ -21,11 +20,9 @@ from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import PackedArrays, SessionLog
 
 CHUNK_EVENTS = 50_000
-"""events that are worked on at once: what a chunk needs besides its results stays within tens of
-megabytes"""
+"""events that are worked on at once: memory beside results stays within tens of megabytes"""
 BATCH_CANDIDATES = 1 << 17
-"""candidates of a batch at most, unless one session alone has more: what a step holds grows with
-them"""
+"""candidates of a batch at most, unless one session alone has more"""
 ENCODED_AT_ONCE = 1 << 13
 """candidates whose numbers one thread makes at a time"""
 CHUNK_BLOCK = 1024
@@ -42,8 +39,7 @@ def places_of(offsets: IntArray) -> IntArray:
 
 @dataclass(frozen=True)
 class Selection(PackedArrays):
-    """Whole sessions picked from a log: their packed offsets and the flat rows of their
-    events and candidates."""
+    """Whole sessions picked from a log: packed offsets and flat rows of events and candidates."""
 
     rows: IntArray
     session_offsets: IntArray
@@ -58,8 +54,7 @@ class Selection(PackedArrays):
         return places_of(self.display_offsets)
 
     def packed(self, items: IntArray) -> kernels.PackedSessions:
-        """The sessions as the kernels read them; items: what stands for each candidate's item,
-        shape (n_candidates,)."""
+        """The sessions as the kernels read them; items: of each candidate, (n_candidates,)."""
         return kernels.PackedSessions(
             self.session_offsets, self.display_offsets, items, self.choices
         )
@@ -79,11 +74,8 @@ def select_sessions(log: PackedArrays, rows: IntArray) -> Selection:
 
 
 def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterator[IntArray]:
-    """Yield the sessions `rows` in order, a run of whole blocks of sessions with about CHUNK_EVENTS
-    events at a time.
-
-    A block of more than BATCH_CANDIDATES candidates comes in the parts of `cut_by_candidates`.
-    """
+    """Yield the sessions `rows` in order, whole blocks of about CHUNK_EVENTS events; a block of
+    more than BATCH_CANDIDATES candidates comes in the parts of `cut_by_candidates`."""
     start, n_events = 0, 0
     offsets, displays = log.session_offsets, work_of(log, log.actions)
     for stop in range(block, len(rows) + block, block):
@@ -103,8 +95,7 @@ def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterato
 
 
 def work_of(packed: PackedArrays, actions: Actions | ActionBags | None) -> IntArray:
-    """Start of each event in what a batch holds of it, its candidates and the actions before it;
-    shape (n_events + 1,)."""
+    """Start of each event in its candidates and the actions before it, shape (n_events + 1,)."""
     displays = packed.display_offsets
     return displays if actions is None else displays + actions.offsets
 
@@ -113,8 +104,7 @@ def cut_by_candidates(sizes: IntArray, most: int | None = None) -> list[slice]:
     """Cut sessions of so many candidates into runs of at most `most` (BATCH_CANDIDATES unless
     given); a larger session is a run of its own.
 
-    With a limit of 9 the sizes [4, 5, 1, 20, 3] give the runs [4, 5], [1], [20], [3].
-    """
+    With a limit of 9 the sizes [4, 5, 1, 20, 3] give the runs [4, 5], [1], [20], [3]."""
     most = BATCH_CANDIDATES if most is None else most
     if int(sizes.sum(dtype=np.int64)) <= most:
         return [slice(0, len(sizes))]
@@ -128,8 +118,7 @@ def cut_by_candidates(sizes: IntArray, most: int | None = None) -> list[slice]:
 
 
 def counts_before(log: SessionLog, part: Selection) -> IntArray:
-    """Displays and choices of each candidate's item in earlier events of its session, shape
-    (n_candidates, 2)."""
+    """Displays and choices of each candidate's item earlier in its session, (n_candidates, 2)."""
     before = np.empty((len(part.candidates), kernels.N_COUNTS), np.int32)
     kernels.count_before(part.packed(log.items[part.candidates]), log.n_items, before)
     return before
@@ -151,10 +140,7 @@ class ActionBags(NamedTuple):
 
 @dataclass(frozen=True)
 class EncodedSessions(PackedArrays):
-    """Some sessions of one log as bags, packed; arrays as in SessionLog.
-
-    Nearly half of a candidate's numbers are others less their mean over the display set: these are
-    made, and all are encoded, when a batch is."""
+    """Some sessions of one log as bags, packed; arrays as in SessionLog."""
 
     rows: IntArray
     """row of each session in the log, shape (n_sessions,)"""
@@ -183,13 +169,12 @@ class EncodedSessions(PackedArrays):
 
     @cached_property
     def largest(self) -> int:
-        """Candidates, and actions, of the session that has most."""
+        """Candidates and actions of the session that has most."""
         return int(np.diff(work_of(self, self.actions)[self.session_offsets]).max(initial=0))
 
     @property
     def numbers(self) -> FloatArray:
-        """Numbers of all candidates as networks read them, shape (n_candidates, n_numbers), made
-        anew."""
+        """Numbers of all candidates as networks read them, (n_candidates, n_numbers), made anew."""
         everything = np.arange(self.n_sessions, dtype=np.int32)
         return self.numbers_of(select_sessions(self, everything))
 
@@ -231,9 +216,8 @@ class EncodedSessions(PackedArrays):
 
 
 def blocks(encoded: EncodedSessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:
-    """Cut sessions, positions in `encoded`, into those of each batch: by their number, and by their
-    candidates where they are so long or so wide that a batch would hold more than
-    BATCH_CANDIDATES."""
+    """Cut sessions, positions in `encoded`, into those of each batch: by their number, and where a
+    batch would hold more than BATCH_CANDIDATES, by their candidates."""
     moderate = encoded.largest * batch_sessions <= BATCH_CANDIDATES
     work = work_of(encoded, encoded.actions)[encoded.session_offsets]
     for start in range(0, len(order), batch_sessions):

@@ -1,12 +1,9 @@
 """FeatureSpace: what the training split says of items and fields.
 
-A candidate's bag holds one id per categorical field (its item, its category …) and one weighted
-entry per number. Every candidate has every number, so that part of the bag is kept as a dense block
-`numbers`; both parts together are the sparse multi-hot vector whose linear map is the scorers'
-first layer.
-
-Ids share one space: 0 is "no click" (only histories use it), then per field one unknown row and its
-values."""
+A candidate's bag holds one id per categorical field and one weighted entry per number, kept as a
+dense block `numbers`; together they are a sparse multi-hot vector, whose linear map is the scorers'
+first layer. Ids share one space: 0 is "no click" (only in histories), then per field one unknown
+row and its values."""
 
 from __future__ import annotations
 
@@ -33,8 +30,8 @@ from fastgaum.logs.trained_users import TrainedUsers
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """Everything that `features.fitting` counts in the training split. With it `features.encoder`
-    turns any log of the same columns into bags.
+    """Everything that `features.fitting` counts in the training split; `features.encoder` applies
+    it.
 
     No field has a default: a file that lacks one, such as the users that trained, is refused."""
 
@@ -46,24 +43,23 @@ class FeatureSpace:
     field_names: tuple[str, ...]
     """declared candidate and item columns, sorted"""
     fingerprint: str
-    """of the training log: its training sessions read what the users before them said, other logs'
-    sessions what all said"""
+    """of the training log: only its training sessions read what the users before them said"""
     trained: TrainedUsers
     """who trained"""
     categorical: tuple[CategoricalField, ...]
     """fields of ids of candidates, the items first"""
     context: tuple[CategoricalField, ...]
-    """what is known of an event beside its candidates: fields of categories, by name"""
+    """fields of categories of events, by name"""
     actions: tuple[CategoricalField, ...]
-    """fields of the tokens that are actions (`features.coded_log`); empty where none are read"""
+    """fields of the tokens that are actions; empty where none are read"""
     vectors: ItemVectors
     """how the vectors of items are read"""
     grid: int
-    """columns of the grid whose rows and columns are fields of the bags; 0: none are"""
+    """columns of the grid whose rows and columns are fields; 0: none are"""
     number_names: tuple[str, ...]
     """base numbers, before the set-relative copies"""
     code: NumberCode
-    """how numbers are read: the base numbers, then those relative to the display set"""
+    """how numbers are read: base numbers, then those relative to the display set"""
     least: FloatArray
     """smallest value of each of these numbers in training, shape (n_raw,)"""
     most: FloatArray
@@ -73,19 +69,18 @@ class FeatureSpace:
     context_code: NumberCode
     """how those numbers are read"""
     item_counts: ItemCounts
-    """what the training split says of each item of the identity field, by space row"""
+    """counts of each item of the identity field, by space row"""
     relations: Relations | None
-    """what pairs of items have been to each other in training; None where numbers about them are
-    not asked for"""
+    """counts of pairs of items; None where numbers about them are not asked for"""
     crossed: tuple[CrossedCounts, ...]
-    """what training says of items under each value of a context field of categories"""
+    """counts of items under each value of a context field of categories"""
     prior_rate: float
     """choices per display in the training split"""
     no_click: bool
     """whether the training split holds an event without a choice"""
     place_rates: FloatArray
     """choices per display at each place that is kept apart from the bags (`nets.examination`), the
-    first being 1, shape (n_places,); empty where order means nothing, or is a field of the bags"""
+    first being 1, shape (n_places,); else empty"""
 
     @cached_property
     def crossed_tables(self) -> tuple[tuple[CrossedCounts, Displayers], ...]:
@@ -100,7 +95,7 @@ class FeatureSpace:
 
     @property
     def numbers_of_context(self) -> tuple[str, ...]:
-        """Names of the numbers that a candidate has because of its event's context."""
+        """Names of a candidate's numbers that its event's context decides."""
         return (
             *(SAME_AS + name for name in self.fields_of_items),
             *crossed_names(self.crossed_fields),
@@ -121,8 +116,7 @@ class FeatureSpace:
 
     @property
     def reads_columns(self) -> bool:
-        """Whether it reads more of a log than items and choices: fields, vectors, context or view
-        counts."""
+        """Whether it reads more of a log than items and choices."""
         columns = self.field_names or self.context_holds or self.vectors.dim
         return bool(columns or self.protocol == "views")
 
@@ -148,12 +142,12 @@ class FeatureSpace:
 
     @property
     def n_raw(self) -> int:
-        """How many numbers there are of a candidate before they are encoded."""
+        """Numbers of a candidate before they are encoded."""
         return len(self.number_names) + len(varying_columns(self.number_names, self.set_context))
 
     @property
     def n_numbers(self) -> int:
-        """How many numbers of a candidate networks read."""
+        """Numbers of a candidate that networks read."""
         return self.code.n_numbers
 
     @property

@@ -1,5 +1,4 @@
-"""Training counts of items, of pairs of items, and of items under a context, for a whole training
-split or for a first part of it."""
+"""Training counts of items, of pairs of items, and of items under a context."""
 
 from __future__ import annotations
 
@@ -29,8 +28,8 @@ from fastgaum.logs.log import ItemCounts
 
 
 class StatisticsCounter:
-    """Counts training sessions under the ids of a space: items, and where they are asked for pairs
-    of items (relations) and items under each context (crossed)."""
+    """Counts training sessions under the ids of a space: items, and where asked for pairs
+    (relations) and items under each context (crossed)."""
 
     def __init__(
         self,
