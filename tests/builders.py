@@ -17,8 +17,7 @@ from safetensors.numpy import save_file
 from fastgaum.arrays import FloatArray
 from fastgaum.checkpoint import content_sha256
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.moments import Moments
-from fastgaum.features.number_code import standardised
+from fastgaum.features.number_code import Moments, standardised
 from fastgaum.features.ordered import ONCE, TrainingOrder
 from fastgaum.features.sessions import Selection
 from fastgaum.logs.actions import Actions

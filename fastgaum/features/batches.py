@@ -13,9 +13,6 @@ from fastgaum.features.item_vectors import BatchVectors
 from fastgaum.features.sessions import ActionBags, EncodedSessions, blocks, select_sessions
 from fastgaum.logs.log import PackedArrays
 
-AN_ACTION = -2
-"""in place of a token's candidate where the token is an action"""
-
 
 @dataclass(frozen=True)
 class Batch(PackedArrays):
@@ -121,7 +118,7 @@ def _with_actions(batch: Batch, has_choice: npt.NDArray[np.bool_], before: Actio
     n_all = int(ends[-1]) if len(ends) else 0
     is_choice = np.zeros(n_all, np.bool_)
     is_choice[of_choices] = True
-    candidates = np.full(n_all, AN_ACTION, np.int32)
+    candidates = np.full(n_all, -2, np.int32)
     candidates[is_choice] = batch.token_candidates
     sizes = np.full(n_all, before.ids.shape[1], np.int64)
     sizes[is_choice] = np.diff(batch.token_id_offsets)

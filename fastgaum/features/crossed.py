@@ -9,14 +9,14 @@ and whether the item displays the candidate (`back_`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import permutations
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastgaum.arrays import FloatArray, IntArray, LongArray
+from fastgaum.features.fields import CategoricalField
 from fastgaum.kernels.crossed import (
     CountedPairs,
     CrossedCounts,
@@ -39,28 +39,17 @@ MOST_CROSSED = 1 << 25
 tell the event's own label"""
 
 
-class CrossedField(NamedTuple):
-    """A context field of categories."""
-
-    name: str
-    n_values: int
-    holds_items: bool
-    """whether its values are the items' rows"""
-    fixes_display: bool
-    """whether nearly the same items are displayed in all events of a value"""
-
-
-def crossed_names(fields: Sequence[CrossedField]) -> tuple[str, ...]:
-    """Names of the numbers, in order."""
+def crossed_names(fields: Sequence[CategoricalField], fixing: Collection[str]) -> tuple[str, ...]:
+    """Names of the numbers, in order; fixing: names of fields whose values fix the display."""
     names = [prefix + field.name for field in fields for prefix in (ODDS, DISPLAYS)]
     for one, other in _pairs(fields):
-        prefixes = (LEADS, KNOWN, *(WALKS if one.fixes_display else ()))
+        prefixes = (LEADS, KNOWN, *(WALKS if one.name in fixing else ()))
         names += [f"{prefix}{one.name}_{other.name}" for prefix in prefixes]
     return tuple(names)
 
 
-def _pairs(fields: Sequence[CrossedField]) -> list[tuple[CrossedField, CrossedField]]:
-    return list(permutations([field for field in fields if field.holds_items], 2))
+def _pairs(fields: Sequence[CategoricalField]) -> Iterator[tuple[CategoricalField, ...]]:
+    return permutations([field for field in fields if field.source == "context_item"], 2)
 
 
 def count_crossed(events: CrossedEvents, n_values: int, n_items: int) -> CrossedCounts:
@@ -176,7 +165,8 @@ def fixes_display(table: CrossedCounts, by_item: Displayers) -> bool:
 
 
 def write_crossed(
-    fields: Sequence[CrossedField],
+    fields: Sequence[CategoricalField],
+    fixing: Collection[str],
     tables: Sequence[tuple[CrossedCounts, Displayers]],
     events: Sequence[CrossedEvents],
     columns: LongArray,
@@ -186,6 +176,7 @@ def write_crossed(
 
     Args:
         fields: the context fields of categories.
+        fixing: names of those whose values fix the display.
         tables: training counts of each, by value and by item.
         events: the part's events under each field.
         columns: where each number stands in `numbers`.
@@ -201,6 +192,6 @@ def write_crossed(
         turns = stable_order(of_other.values + 1)
         lead_numbers(of_other, *tables_of, turns, columns[at : at + 2], numbers)
         at += 2
-        if one.fixes_display:
+        if one.name in fixing:
             walk_numbers(of_other, *tables_of, turns, columns[at : at + 4], numbers)
             at += 4

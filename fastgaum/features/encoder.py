@@ -13,8 +13,7 @@ from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
 from fastgaum.features.item_vectors import component_names
-from fastgaum.features.moments import Moments
-from fastgaum.features.number_code import standardised
+from fastgaum.features.number_code import Moments, standardised
 from fastgaum.features.numbers import (
     LOG_VIEWS,
     number_columns,

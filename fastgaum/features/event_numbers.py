@@ -53,8 +53,9 @@ class EventNumbers:
         # protocol identity has none of them
         same = [SAME_AS + name for name in space.fields_of_items]
         self.same = number_columns([name for name in same if name in names], names)
-        self.crossed_fields = space.crossed_fields if space.crossed else []
-        self.of_crossed = number_columns(crossed_names(self.crossed_fields), names)
+        self.crossed_fields = space.context if space.crossed else ()
+        crossed = crossed_names(self.crossed_fields, space.fixing_fields)
+        self.of_crossed = number_columns(crossed, names)
         self.of_places = number_columns(PLACE_NUMBERS, names)
         self.varying = varying_columns(names, space.set_context)
         self.reads_counts = bool((self.of_session >= 0).any())
@@ -74,8 +75,8 @@ class EventNumbers:
             none = np.full(len(offsets) - 1, -1, np.int32)
             by_field = np.ascontiguousarray(events.context_values.T)
             crossed = [CrossedEvents(offsets, events.rows, none, values) for values in by_field]
-            tables = space.crossed_tables
-            write_crossed(self.crossed_fields, tables, crossed, self.of_crossed, numbers)
+            fixing, tables = space.fixing_fields, space.crossed_tables
+            write_crossed(self.crossed_fields, fixing, tables, crossed, self.of_crossed, numbers)
         if space.relations is not None:
             of_pairs = (events.rows, events.choices, space.relations, set_size, self.of_relations)
             kernels.relation_numbers(offsets, *of_pairs, numbers)

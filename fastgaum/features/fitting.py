@@ -10,8 +10,7 @@ import numpy as np
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError, FeatureMismatchError, LogFormatError
-from fastgaum.features.coded_log import CodedLog
-from fastgaum.features.compatibility import check_columns
+from fastgaum.features.coded_log import CodedLog, check_columns
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fields import (
     OF_PLACE,
@@ -20,8 +19,7 @@ from fastgaum.features.fields import (
     context_fields,
 )
 from fastgaum.features.item_vectors import ItemVectors, component_names
-from fastgaum.features.moments import Moments
-from fastgaum.features.number_code import add_pieces, standardised
+from fastgaum.features.number_code import Moments, add_pieces, standardised
 from fastgaum.features.numbers import (
     PLACE_NUMBERS,
     SAME_AS,

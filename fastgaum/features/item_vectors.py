@@ -14,7 +14,7 @@ import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.features.moments import Moments
+from fastgaum.features.number_code import Moments
 from fastgaum.kernels.optimiser import number_rows
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.side_tables import item_vectors_of
@@ -134,13 +134,9 @@ def _no_axes(dim: int) -> FloatArray:
     return np.zeros((dim, 0), np.float32)
 
 
-NO_VECTORS = ItemVectors((), np.zeros(0, np.float32), np.ones(0, np.float32), _no_axes(0))
-COMPONENT = "vector_component_"
-
-
 def component_names(vectors: ItemVectors) -> tuple[str, ...]:
     """Names of the numbers that are made of vectors, the first component first."""
-    return tuple(f"{COMPONENT}{i + 1}" for i in range(vectors.n_components))
+    return tuple(f"vector_component_{i + 1}" for i in range(vectors.n_components))
 
 
 def principal_axes(

@@ -8,17 +8,56 @@ line that bends at the quantiles."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from fastgaum.arrays import FloatArray, LongArray
-from fastgaum.features.moments import Moments
+from fastgaum.arrays import Float64Array, FloatArray, LongArray
+from fastgaum.kernels.candidate_counts import add_moments
 from fastgaum.kernels.candidate_formulas import encode_rows
 
 MOST = np.finfo(np.float32).max
 FEWEST_CUTS = 3
 """distinct quantiles from which a number is cut: two are the ends of a line"""
+
+
+@dataclass
+class Moments:
+    """Mean, sum of squares, least and most of each column (Chan et al. 1979)."""
+
+    count: int = 0
+    mean: Float64Array = field(default_factory=lambda: np.zeros(0))
+    squares: Float64Array = field(default_factory=lambda: np.zeros(0))
+    least: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    most: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def add(self, numbers: FloatArray) -> None:
+        """Count a block, (n, n_columns)."""
+        if len(numbers):
+            mean, squares = np.zeros((2, numbers.shape[1]))
+            least, most = numbers[0].copy(), numbers[0].copy()
+            add_moments(numbers, mean, squares, least, most)
+            self.combine(Moments(len(numbers), mean, squares, least, most))
+
+    def combine(self, block: Moments) -> None:
+        """Count what another has counted."""
+        if block.count == 0:
+            return
+        if self.count == 0:
+            vars(self).update(vars(block))
+            return
+        shift, total = block.mean - self.mean, self.count + block.count
+        self.mean = self.mean + shift * (block.count / total)
+        between = shift**2 * (self.count * block.count / total)
+        self.squares = self.squares + block.squares + between
+        self.least = np.minimum(self.least, block.least)
+        self.most = np.maximum(self.most, block.most)
+        self.count = total
+
+    def scale(self) -> FloatArray:
+        """Standard deviation of each column, 1 where it is 0."""
+        scale = np.sqrt(self.squares / max(self.count, 1)).astype(np.float32)
+        return np.where(scale > 1e-6, scale, np.float32(1))
 
 
 @dataclass(frozen=True)
@@ -66,7 +105,7 @@ def add_pieces(
         return code
     pieces = [_pieces(raw[:, at], at, n_pieces) for at in columns]
     parts = [code, *(one for one in pieces if one is not None)]
-    names = [field.name for field in fields(NumberCode)]
+    names = [one.name for one in fields(NumberCode)]
     return NumberCode(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 

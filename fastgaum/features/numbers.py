@@ -6,14 +6,11 @@ applies it to a log, a world to each slate."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
 
 import numpy as np
 
 from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.errors import LogFormatError
-from fastgaum.features.crossed import CrossedField, fixes_display
-from fastgaum.features.fields import CategoricalField
 from fastgaum.features.sessions import Selection
 from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.kernels.candidate_formulas import (
@@ -21,26 +18,9 @@ from fastgaum.kernels.candidate_formulas import (
     TRAINING_NUMBERS,
     training_numbers,
 )
-from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.columns import MOST_NUMBER, show
 from fastgaum.logs.context import training_events
 from fastgaum.logs.log import ItemCounts, SessionLog
-
-
-def crossed_fields(
-    context: Sequence[CategoricalField], tables: Sequence[tuple[CrossedCounts, Displayers]] = ()
-) -> list[CrossedField]:
-    """The context fields that are crossed with items; tables: what training says of each."""
-    return [
-        CrossedField(
-            one.name,
-            len(one.values),
-            one.source == "context_item",
-            one.source == "context_item" and counts is not None and fixes_display(*counts),
-        )
-        for one, counts in zip_longest(context, tables)
-    ]
-
 
 COUNTED_NUMBERS = (
     *("displayed_before", "chosen_before", "log_displays", "log_choices", "choice_rate"),

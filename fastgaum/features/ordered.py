@@ -123,5 +123,5 @@ def spaces_before(
         n_counted = int(counted.item_counts.displays.sum())
         space = scale_counts(counted, n_displays / n_counted) if n_counted else counted
         # which numbers a candidate has is the whole log's to say
-        space.__dict__["crossed_fields"] = whole.crossed_fields
+        space.__dict__["fixing_fields"] = whole.fixing_fields
         yield space

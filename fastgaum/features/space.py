@@ -13,18 +13,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.features.crossed import CrossedField, crossed_names, displayers
+from fastgaum.features.crossed import crossed_names, displayers, fixes_display
 from fastgaum.features.fields import CategoricalField
 from fastgaum.features.item_vectors import ItemVectors
 from fastgaum.features.number_code import NumberCode
-from fastgaum.features.numbers import SAME_AS, crossed_fields, varying_columns
+from fastgaum.features.numbers import SAME_AS, varying_columns
 from fastgaum.features.relations import Relations
 from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import Holds
-from fastgaum.logs.log import ALIKE, ItemCounts
+from fastgaum.logs.log import ItemCounts
 from fastgaum.logs.trained_users import TrainedUsers
 
 
@@ -89,16 +88,20 @@ class FeatureSpace:
         return tuple((table, displayers(table, n_items)) for table in self.crossed)
 
     @cached_property
-    def crossed_fields(self) -> list[CrossedField]:
-        """The context fields that are crossed with items."""
-        return crossed_fields(self.context, self.crossed_tables)
+    def fixing_fields(self) -> frozenset[str]:
+        """Names of the context fields of items whose values fix the display."""
+        return frozenset(
+            field.name
+            for field, tables in zip(self.context, self.crossed_tables, strict=False)
+            if field.source == "context_item" and fixes_display(*tables)
+        )
 
     @property
     def numbers_of_context(self) -> tuple[str, ...]:
         """Names of a candidate's numbers that its event's context decides."""
         return (
             *(SAME_AS + name for name in self.fields_of_items),
-            *crossed_names(self.crossed_fields),
+            *crossed_names(self.context, self.fixing_fields),
         )
 
     @property
@@ -136,11 +139,6 @@ class FeatureSpace:
         return (*self.categorical, *self.context, *self.actions)
 
     @property
-    def rates(self) -> npt.NDArray[np.floating]:
-        """Rates of choices by place, as in `SessionLog.training_counts`."""
-        return self.place_rates if len(self.place_rates) else ALIKE
-
-    @property
     def n_raw(self) -> int:
         """Numbers of a candidate before they are encoded."""
         return len(self.number_names) + len(varying_columns(self.number_names, self.set_context))
@@ -173,6 +171,6 @@ class FeatureSpace:
     def with_changes(self, **changes: Any) -> FeatureSpace:
         """The space with other fields than the crossed counts."""
         other = dataclasses.replace(self, **changes)
-        for name in ("crossed_tables", "crossed_fields"):
+        for name in ("crossed_tables", "fixing_fields"):
             other.__dict__[name] = getattr(self, name)
         return other

@@ -17,14 +17,14 @@ from fastgaum.features.crossed import (
     most_displayed,
     no_crossed,
 )
-from fastgaum.features.numbers import crossed_fields, varying_columns
+from fastgaum.features.numbers import varying_columns
 from fastgaum.features.relations import RelationCounter
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, TRAINING_NUMBERS
 from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
-from fastgaum.logs.log import ItemCounts
+from fastgaum.logs.log import ALIKE, ItemCounts
 
 
 class StatisticsCounter:
@@ -54,8 +54,8 @@ class StatisticsCounter:
             if not relations
             else RelationCounter(displays, None if former is None else former.relations)
         )
-        self.fields = crossed_fields(space.context) if crossed else []
-        self.crossed = [no_crossed(field.n_values) for field in self.fields]
+        self.fields = space.context if crossed else ()
+        self.crossed = [no_crossed(len(field.values)) for field in self.fields]
         if former is not None and former.crossed:
             pairs = zip(former.crossed, self.crossed, strict=True)
             self.crossed = [add_crossed(*pair, self.n_items) for pair in pairs]
@@ -70,7 +70,8 @@ class StatisticsCounter:
         whole = np.arange(len(rows), dtype=np.int32)
         # an item at the top is chosen more often for its place: its lift is held against it, counts
         # of pairs are not (clicks over expected clicks, Zhang and Jones, 2007)
-        count_items(whole, packed._replace(items=items), self.space.rates, totals)
+        rates = self.space.place_rates if len(self.space.place_rates) else ALIKE
+        count_items(whole, packed._replace(items=items), rates, totals)
         if self.relations is not None:
             self.relations.add(packed)
         if self.crossed:
@@ -80,7 +81,7 @@ class StatisticsCounter:
                 events = CrossedEvents(
                     packed.display_offsets, packed.items, packed.choices, values[at]
                 )
-                more = count_crossed(events, self.fields[at].n_values, self.n_items)
+                more = count_crossed(events, len(self.fields[at].values), self.n_items)
                 return add_crossed(self.crossed[at], more, self.n_items)
 
             self.crossed = threads.in_order(add, list(range(len(self.fields))))
@@ -128,7 +129,11 @@ def scale_counts(space: FeatureSpace, factor: float) -> FeatureSpace:
 def of_statistics(space: FeatureSpace) -> BoolArray:
     """Whether each number that networks read says what training chose, shape (n_numbers,)."""
     names = space.number_names
-    made = {*TRAINING_NUMBERS, *RELATION_NUMBERS, *crossed_names(space.crossed_fields)}
+    made = {
+        *TRAINING_NUMBERS,
+        *RELATION_NUMBERS,
+        *crossed_names(space.context, space.fixing_fields),
+    }
     base = np.array([name in made for name in names], bool)
     raw = np.concatenate([base, base[varying_columns(names, space.set_context)]])
     return raw[space.code.columns]

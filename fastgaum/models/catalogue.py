@@ -23,7 +23,7 @@ import polars as pl
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.fixed import Vectors
 from fastgaum.errors import ConfigError, did_you_mean
-from fastgaum.features.compatibility import check_columns
+from fastgaum.features.coded_log import check_columns
 from fastgaum.features.fields import OF_PLACE, ids_of_items
 from fastgaum.features.item_vectors import ItemVectors, component_names
 from fastgaum.features.numbers import (

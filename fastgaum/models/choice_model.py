@@ -21,7 +21,7 @@ from fastgaum.arrays import FloatArray
 from fastgaum.checkpoint import State, save_state
 from fastgaum.errors import ConfigError, require_known, require_whole
 from fastgaum.features.batches import batches
-from fastgaum.features.compatibility import check_columns
+from fastgaum.features.coded_log import check_columns
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from fastgaum.features import sessions
 from fastgaum.features.batches import assemble, bags_of_candidates, batches
-from fastgaum.features.moments import Moments
-from fastgaum.features.number_code import standardised
+from fastgaum.features.number_code import Moments, standardised
 from fastgaum.features.sessions import ActionBags, EncodedSessions
 from fastgaum.nets.tensors import chosen_bags, to_tensors
 

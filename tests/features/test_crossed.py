@@ -99,7 +99,7 @@ def test_numbers_are_those_of_counting_pair_by_pair(seed: int) -> None:
 def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
     log = navigation(60, n_items=25, fixed=True)
     space = fit_space(log, "bags", set_context=False)
-    assert [part.name for part in space.crossed_fields if part.fixes_display] == ["page"]
+    assert space.fixing_fields == {"page"}
     numbers = numbers_of(
         Encoder(space, log), select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
     )
@@ -127,7 +127,7 @@ def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
 
 def test_displays_that_vary_are_no_graph() -> None:
     space = fit_space(navigation(seed=1), "bags", set_context=False)
-    assert not any(part.fixes_display for part in space.crossed_fields)
+    assert not space.fixing_fields
 
 
 def test_parts_add_up_to_the_whole() -> None:

@@ -19,7 +19,7 @@ from fastgaum.errors import LogFormatError
 from fastgaum.features import sessions
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space, fit_training
-from fastgaum.features.moments import Moments
+from fastgaum.features.number_code import Moments
 from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.logs.log import SessionLog, SplitName

@@ -16,8 +16,7 @@ from fastgaum.errors import FeatureMismatchError, LogFormatError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fields import former_ids
 from fastgaum.features.fitting import fit_space, grow_training
-from fastgaum.features.moments import Moments
-from fastgaum.features.number_code import standardised
+from fastgaum.features.number_code import Moments, standardised
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.cut import slice_sessions

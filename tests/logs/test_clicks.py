@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import FeatureMismatchError
-from fastgaum.features.compatibility import check_columns
+from fastgaum.features.coded_log import check_columns
 from fastgaum.features.fitting import fit_space
 from fastgaum.logs.audit import audit
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
