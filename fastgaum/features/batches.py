@@ -1,4 +1,4 @@
-"""Batches of whole sessions: packed arrays and the history tokens that the encoder reads."""
+"""Batches of whole sessions: packed arrays and history tokens."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Batch(PackedArrays):
 
 
 def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = False) -> Batch:
-    """Make a batch of the given sessions (positions in `encoded`), in the given order.
+    """Make a batch of sessions (positions in `encoded`), in the given order.
 
-    `keep_last` keeps each session's last choice as a token, which only a state after it reads.
+    `keep_last` keeps each session's last choice as a token, for a state after it.
 
     Raises:
         IndexError: a position is not a session of `encoded`.
@@ -103,13 +103,13 @@ def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = Fal
 
 
 def _with_actions(batch: Batch, has_choice: npt.NDArray[np.bool_], before: ActionBags) -> Batch:
-    """The batch with tokens of the actions `before` its events too; has_choice: whether each
-    event's choice is a token.
+    """The batch with tokens of the actions `before` its events; has_choice: whether an event's
+    choice is one.
 
     With actions a a before a session's first event and b between its two events:
 
         tokens     a  a  c0  b
-        read by          e0  e1     each event reads the last token before it"""
+        read by          e0  e1"""
     session_offsets, n_before = batch.session_offsets, np.diff(before.offsets)
     ends = np.cumsum(n_before + has_choice)
     # of each event: its actions, then its choice
@@ -155,8 +155,8 @@ def _with_actions(batch: Batch, has_choice: npt.NDArray[np.bool_], before: Actio
 def bags_of_candidates(
     ids: IntArray, numbers: FloatArray, candidates: IntArray
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Bags of candidates, -1 being no click, whose bag is the id 0 and zeros: ids (nnz,), offsets
-    (n + 1,), numbers (n, n_numbers)."""
+    """Bags of candidates, -1 being no click (the id 0 and zeros): ids (nnz,), offsets (n + 1,),
+    numbers (n, n_numbers)."""
     chosen = candidates >= 0
     if chosen.all():
         offsets = np.arange(len(candidates) + 1, dtype=np.int32) * np.int32(ids.shape[1])
@@ -177,8 +177,7 @@ def batches(
     part: slice = slice(None),
     drawn: IntArray | None = None,
 ) -> Iterator[Batch]:
-    """Yield batches of whole sessions, all or `drawn` ones: shuffled if a generator is given, else
-    in order.
+    """Yield batches of whole sessions, all or `drawn` ones, shuffled by a generator or in order.
 
     With a `part`, one process's sessions of each batch; where none is left, the first again."""
     order = np.arange(encoded.n_sessions, dtype=np.int32) if drawn is None else drawn.copy()

@@ -26,19 +26,18 @@ class CodedLog:
     """Reads a log's items, categories, context and actions as ids of a space."""
 
     def __init__(self, space: FeatureSpace, log: SessionLog) -> None:
-        """Raises FeatureMismatchError if the log's columns are not those of the training log."""
+        """Raises FeatureMismatchError: the log's columns are not the training log's."""
         check_columns(space, log)
         self.space, self.log = space, log
 
     @cached_property
     def space_rows(self) -> IntArray:
-        """Space row of each of the log's items, -1 for an unknown one, shape (n_items,)."""
+        """Space row of each of the log's items, -1 for an unknown one, (n_items,)."""
         return Vocabulary(self.space.categorical[0].values).codes(self.log.item_ids)
 
     @cached_property
     def rows_of_codes(self) -> dict[str, IntArray]:
-        """Row of each code of the fields that are columns of the log, by name; the last entry is
-        that of a missing value."""
+        """Row of each code of a field that is a column, by name; last, that of a missing value."""
         return {
             part.name: Vocabulary(part.values).codes_from(
                 Vocabulary(self.log.columns[part.name].categories)
@@ -49,18 +48,17 @@ class CodedLog:
 
     @cached_property
     def _items_of_codes(self) -> list[IntArray]:
-        """Item code of each code of each context field of items, -1 for none; the last entry
-        likewise."""
+        """Item code of each code of each context field of items, -1 for none, and last."""
         return [item_of_codes(self.log, name) for name in self.space.fields_of_items]
 
     @cached_property
     def components(self) -> FloatArray:
-        """Components of the vectors of the log's items, (n_items, n_components)."""
+        """Components of items' vectors, (n_items, n_components)."""
         return self.space.vectors.components(self.log)
 
     def write_ids(self, part: Selection, rows: IntArray, ids: IntArray) -> None:
-        """Write the ids of a part's candidates, whose items have these space rows, to
-        (n_candidates, n_categorical)."""
+        """Write the ids of candidates, whose items have these space rows, (n_candidates,
+        n_categorical)."""
         fields = self.space.categorical
         ids[:, 0] = rows + np.int32(fields[0].start + 1)
         for column, field in enumerate(fields):
@@ -72,7 +70,7 @@ class CodedLog:
             ids[:, columns] = of_places.take(part.places, 0, mode="clip")
 
     def context_rows(self, events: IntArray) -> IntArray:
-        """Row of each context field's category, -1 for an unknown one, (n_events, n_fields)."""
+        """Row of each context category, -1 for an unknown one, (n_events, n_fields)."""
         rows = np.empty((len(events), len(self.space.context)), np.int32)
         for column, part in enumerate(self.space.context):
             codes = self.log.values_at(part.name, events)
@@ -80,12 +78,12 @@ class CodedLog:
         return rows
 
     def context_ids(self, events: IntArray) -> IntArray:
-        """Feature ids of the same fields; a field that holds items has the items' own ids."""
+        """Feature ids of the same fields; items have their own ids."""
         starts = np.array([part.start + 1 for part in self.space.context], np.int32)
         return self.context_rows(events) + starts
 
     def context_items(self, events: IntArray) -> IntArray:
-        """Item codes of the events' fields that hold items, -1 for none, (n_events, ·)."""
+        """Item codes of the fields that hold items, -1 for none, (n_events, ·)."""
         items = np.empty((len(events), len(self._items_of_codes)), np.int32)
         for column, name in enumerate(self.space.fields_of_items):
             items[:, column] = self._items_of_codes[column][self.log.values_at(name, events)]
@@ -110,7 +108,7 @@ class CodedLog:
         return self.space.encode_context(numbers)
 
     def vectors_of(self, part: Selection) -> VectorReader | None:
-        """Reads the vectors of a part's items; None where no network does."""
+        """Reader of a part's item vectors; None where no network reads them."""
         if not self.space.vectors.are_read:
             return None
         context = np.full((len(part.events), len(self.space.context)), -1, np.int32)
@@ -120,8 +118,8 @@ class CodedLog:
         return VectorReader(self.space.vectors, self.log, items, context)
 
     def actions_before(self, events: IntArray) -> ActionBags | None:
-        """Bags of the actions before these events; None where none are read. An action's bag holds
-        its item, the item's categories, and what was done; it has no numbers."""
+        """Bags of the actions before these events, of item, its categories and what was done; None
+        without."""
         actions, space = self.log.actions, self.space
         if not space.actions or actions is None:
             return None

@@ -1,11 +1,10 @@
 """Context crossed with items: what training says of a candidate under the context of its event.
 
-For each context field of categories a candidate has two numbers, `odds_given_` and
-`displays_given_` the field. For two fields that hold items, also whether the other's item was
-displayed under the candidate as a value of the one (`leads_`), and how often it was such a value
-(`known_as_`). Where values fix the display, as a page fixes its links, the log probability to walk
-to the other's item in two and in three steps (`walk2_`, `walk3_`), whether two can (`within2_`),
-and whether the item displays the candidate (`back_`)."""
+For each context field of categories `odds_given_` and `displays_given_` it. For two fields of
+items, whether the candidate, as a value of the one, displayed the other's item (`leads_`), and how
+often it was such a value (`known_as_`). Where values fix the display, as a page fixes its links,
+the log probability to walk to the other's item in two and three steps (`walk2_`, `walk3_`), whether
+two can (`within2_`), and whether the item displays the candidate (`back_`)."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ tell the event's own label"""
 
 
 def crossed_names(fields: Sequence[CategoricalField], fixing: Collection[str]) -> tuple[str, ...]:
-    """Names of the numbers, in order; fixing: names of fields whose values fix the display."""
+    """Names of the numbers; fixing: fields whose values fix the display."""
     names = [prefix + field.name for field in fields for prefix in (ODDS, DISPLAYS)]
     for one, other in _pairs(fields):
         prefixes = (LEADS, KNOWN, *(WALKS if one.name in fixing else ()))
@@ -53,7 +52,7 @@ def _pairs(fields: Sequence[CategoricalField]) -> Iterator[tuple[CategoricalFiel
 
 
 def count_crossed(events: CrossedEvents, n_values: int, n_items: int) -> CrossedCounts:
-    """Count the pairs of training events; their values and items are rows."""
+    """Count the pairs of training events; values and items are rows."""
     order = stable_order(events.values + 1)
     n, kinds = len(events.items), (np.int32, np.int32, np.int32, np.int32, np.float32)
     pairs = CountedPairs(*(np.empty(n, kind) for kind in kinds))
@@ -67,7 +66,7 @@ def count_crossed(events: CrossedEvents, n_values: int, n_items: int) -> Crossed
 
 
 def add_crossed(one: CrossedCounts, other: CrossedCounts, n_items: int) -> CrossedCounts:
-    """The counts of two parts of a log together; the first may know fewer values."""
+    """The counts of two parts of a log; the first may know fewer values."""
     events = other.events.copy()
     events[: len(one.events)] += one.events
     keys = np.concatenate([_keys(one, n_items), _keys(other, n_items)])
@@ -81,14 +80,14 @@ def add_crossed(one: CrossedCounts, other: CrossedCounts, n_items: int) -> Cross
 
 
 def no_crossed(n_values: int) -> CrossedCounts:
-    """The counts of a field of so many values before anything is counted."""
+    """The counts of a field of n_values before anything is counted."""
     events, starts = np.zeros(n_values, np.int32), np.zeros(n_values + 1, np.int64)
     kinds = (np.int32, np.int32, np.int32, np.float32)
     return CrossedCounts(events, starts, *(np.zeros(0, kind) for kind in kinds))
 
 
 def check_crossed(table: CrossedCounts, n_values: int, n_items: int) -> None:
-    """Raise ValueError unless loops may trust a table that comes from a file."""
+    """Raise ValueError unless loops may trust a file's table."""
     n = len(table.items)
     right = (
         len(table.events) == n_values
@@ -114,7 +113,7 @@ def _keys(table: CrossedCounts, n_items: int) -> LongArray:
 
 
 def most_displayed(table: CrossedCounts, n_items: int) -> CrossedCounts:
-    """A whole log's table, of at most MOST_CROSSED pairs: those displayed most."""
+    """A whole log's table, of the MOST_CROSSED pairs displayed most."""
     displays = table.displays
     if len(displays) <= MOST_CROSSED:
         return table
@@ -144,10 +143,10 @@ def displayers(table: CrossedCounts, n_items: int) -> Displayers:
 
 
 def fixes_display(table: CrossedCounts, by_item: Displayers) -> bool:
-    """Whether nearly the same items are displayed in all events of a value (a page and its links),
-    and walks over them take moderate time.
+    """Whether nearly the same items are displayed in all events of a value, and walks take moderate
+    time.
 
-    "Nearly": over the values of two events and more, at most twice as many distinct items as one
+    "Nearly": over values of two events and more, at most twice as many distinct items as one
     display has."""
     known, sizes = table.events >= 2, np.diff(table.starts)
     shown = np.add.reduceat(np.append(table.displays, 0), table.starts[:-1]) * (sizes > 0)
@@ -179,8 +178,7 @@ def write_crossed(
         fixing: names of those whose values fix the display.
         tables: training counts of each, by value and by item.
         events: the part's events under each field.
-        columns: where each number stands in `numbers`.
-        numbers: shape (n_candidates, ·).
+        columns: where each number stands in `numbers`, (n_candidates, ·).
     """
     at = 0
     for (table, _), of_field in zip(tables, events, strict=True):

@@ -1,4 +1,4 @@
-"""Encoder: a feature space applied to one log, a chunk of sessions at a time."""
+"""Encoder: a feature space applied to one log."""
 
 from __future__ import annotations
 
@@ -55,13 +55,8 @@ class Encoder:
         coded: CodedLog | None = None,
         hiding: Hiding | None = None,
     ) -> None:
-        """Make what all chunks share.
-
-        Args:
-            space: what training says.
-            log: the log.
-            coded: the log in the same ids, if it is there already.
-            hiding: items that are encoded as unknown ones.
+        """Take a space and a log, coded if it is already, and the items that are encoded as
+        unknown.
 
         Raises:
             FeatureMismatchError: the log's columns are not those of the training log.
@@ -78,8 +73,8 @@ class Encoder:
 
     @cached_property
     def _spaces_before(self) -> list[FeatureSpace] | None:
-        """For each block of `ONCE` the space before it, which the training log's training sessions
-        read; None for another log."""
+        """The space before each block of `ONCE`, for training sessions of the training log; else
+        None."""
         space = self.space
         if not space.has_statistics or self.log.fingerprint != space.fingerprint:
             return None
@@ -88,12 +83,8 @@ class Encoder:
     def encode(
         self, rows: IntArray, moments: Moments | None = None, *, numbers: bool = True
     ) -> EncodedSessions:
-        """The sessions `rows` as bags.
-
-        Args:
-            rows: of the log.
-            moments: counts the numbers before they are standardised.
-            numbers: whether candidates have any.
+        """The sessions `rows` as bags; `moments` counts numbers before they are encoded; candidates
+        may have none.
 
         Raises:
             IndexError: a row does not exist.
@@ -104,7 +95,7 @@ class Encoder:
         return encoded
 
     def encode_items(self, rows: IntArray) -> EncodedSessions:
-        """The sessions `rows` with the ids of their items alone: what metrics read."""
+        """The sessions `rows` with the ids of their items alone."""
         encoded = self.make_room(rows, numbers=False)
         part = select_sessions(self.log, encoded.rows)
         return dataclasses.replace(
@@ -117,7 +108,7 @@ class Encoder:
         )
 
     def make_room(self, rows: IntArray, numbers: bool = True) -> EncodedSessions:
-        """The sessions `rows` with room for ids and numbers of candidates, which `fill` writes."""
+        """The sessions `rows` with room for what `fill` writes."""
         space, log, coded = self.space, self.log, self.coded
         part = select_sessions(log, np.asarray(rows, np.int32))
         names, n = space.number_names if numbers else (), len(part.candidates)
@@ -145,8 +136,8 @@ class Encoder:
         moments: Moments | None = None,
         first: int = 0,
     ) -> None:
-        """Write ids and base numbers of the sessions `rows`, which stand in `encoded` from `first`
-        on, on all threads, and count all of their numbers in `moments`."""
+        """Write ids and base numbers of the sessions `rows`, in `encoded` from `first` on; count
+        numbers in `moments`."""
         # made once, not once a thread
         _ = self.coded.rows_of_codes, self.coded.space_rows, self.space.crossed_tables
         ends = encoded.display_offsets[encoded.session_offsets]
@@ -174,8 +165,7 @@ class Encoder:
                 moments.combine(block)
 
     def known_rows(self, part: Selection) -> IntArray:
-        """Space row of each candidate's item, -1 for one that is unknown or hidden; shape
-        (n_candidates,)."""
+        """Space row of each candidate's item, -1 if unknown or hidden; shape (n_candidates,)."""
         items = self.log.items[part.candidates]
         rows: IntArray = self.coded.space_rows[items]
         if self.hiding is not None:
@@ -183,7 +173,7 @@ class Encoder:
         return rows
 
     def _write_base(self, part: Selection, numbers: FloatArray) -> None:
-        """Write the base numbers of each candidate as they are, (n_candidates, n_base)."""
+        """Write the base numbers of candidates as they are, (n_candidates, n_base)."""
         log, space = self.log, self.space
         train = log.split[part.rows] == TRAIN
         earlier = None
@@ -212,7 +202,6 @@ class Encoder:
         require_moderate(log, part, names, numbers)
 
     def _displayed(self, part: Selection, items: IntArray, rows: IntArray) -> DisplayedEvents:
-        """A part's events; items: code of each candidate's item, rows: its training row."""
         reads, choices = self.event_numbers, NO_CHOICES
         before = np.empty((0, N_COUNTS), np.int32)
         if reads.reads_counts:
@@ -233,7 +222,7 @@ class Encoder:
     def _write_by_blocks(
         self, earlier: list[FeatureSpace], part: Selection, train: BoolArray, numbers: FloatArray
     ) -> None:
-        """Write numbers, training sessions by what the blocks before theirs said."""
+        """Write numbers, of training sessions by what the blocks before said."""
         blocks = ONCE.blocks(self.log.users[part.rows], 0)
         blocks[~train] = len(earlier)
         starts = part.display_offsets[part.session_offsets]

@@ -1,5 +1,4 @@
-"""The numbers that candidates have because of their event: its session until then, the display, the
-context. The encoder, worlds and online users write them."""
+"""Numbers that candidates have because of their event: its session, the display, the context."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from fastgaum.kernels.relations import LatestChoices
 
 
 class DisplayedEvents(NamedTuple):
-    """Events as their candidates' numbers are made of them, before a choice is known."""
+    """Events before a choice is known, as their candidates' numbers are made of them."""
 
     offsets: IntArray
     """start of each display in candidates, shape (n_events + 1,)"""
@@ -44,7 +43,7 @@ class DisplayedEvents(NamedTuple):
 
 
 class EventNumbers:
-    """Writes the numbers of a feature space that events decide."""
+    """Writes the numbers of a space that events decide."""
 
     def __init__(self, space: FeatureSpace) -> None:
         self.space, names = space, space.number_names
@@ -62,7 +61,7 @@ class EventNumbers:
         self.reads_choices = space.relations is not None
 
     def write(self, events: DisplayedEvents, numbers: FloatArray, set_size: int = 0) -> None:
-        """Write those of all candidates to numbers (n_candidates, ·), not standardised.
+        """Write them to numbers (n_candidates, ·), not standardised.
 
         set_size: k where candidates are a pool, each meant as the first of an average set of k."""
         space, offsets = self.space, events.offsets

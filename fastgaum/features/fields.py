@@ -1,4 +1,4 @@
-"""The vocabulary of a feature space: fields of ids, their training values, and how they grow."""
+"""The vocabulary of a feature space: fields of ids, their training values, how they grow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 @dataclass(frozen=True)
 class CategoricalField:
-    """A family of ids: `start` is its unknown row, `start + 1 + i` the i-th value of `values`."""
+    """A family of ids: `start` is its unknown row, `start + 1 + i` the i-th value."""
 
     name: str
     source: str
@@ -49,7 +49,7 @@ def categorical_fields(
         log: the log, of which training counts.
         known_items: codes of the items that training displays.
         places: whether the place in the display is a field.
-        former: the same fields of a former log: their values come first, in their order.
+        former: the same fields of a former log, whose values come first.
     """
     before = {field.name: field.values for field in former}
     fields: list[CategoricalField] = []
@@ -86,8 +86,8 @@ OF_PLACE = ("position", "place_row", "place_column")
 
 
 def ids_of_places(fields: Sequence[CategoricalField], grid: int) -> tuple[slice, IntArray]:
-    """Columns of the fields that the place decides, and their ids at each place, (n_places + 1, ·);
-    the last are those of any place that no training display has."""
+    """Columns of the fields of the place, and their ids at each place, (n_places + 1, ·); the last
+    are those of a place that no training display has."""
     at = [column for column, part in enumerate(fields) if part.source in OF_PLACE]
     if not at:
         return slice(0, 0), np.zeros((1, 0), np.int32)
@@ -103,14 +103,8 @@ def context_fields(
     categorical: Sequence[CategoricalField],
     former: Sequence[CategoricalField] = (),
 ) -> tuple[CategoricalField, ...]:
-    """The fields of events that hold categories or items; their own ids follow the candidates'.
-
-    Args:
-        log: the log, of which training counts.
-        found: its context fields, and what each holds.
-        categorical: the candidates' fields.
-        former: as in `categorical_fields`.
-    """
+    """The fields of events that hold categories (`found`) or items; own ids follow the
+    candidates'."""
     before = {field.name: field.values for field in former}
     items, stop = categorical[0], categorical[-1].stop
     training = training_events(log)
@@ -128,8 +122,7 @@ def context_fields(
 
 
 def former_ids(fields: Sequence[CategoricalField], former: Sequence[CategoricalField]) -> IntArray:
-    """The id that each id had in a former space; of a value that it did not know, its field's
-    unknown row. Shape (n_ids,)."""
+    """The id of each id in a former space, or its field's unknown row, shape (n_ids,)."""
     ids = np.zeros(max(field.stop for field in fields), dtype=np.int32)
     for field, was in zip(fields, former, strict=True):
         ids[field.start : field.stop] = was.start
@@ -157,13 +150,8 @@ def action_fields(
     log: SessionLog, others: Sequence[CategoricalField], former: Sequence[CategoricalField] = ()
 ) -> tuple[CategoricalField, ...]:
     """The fields of ids that actions alone have: what was done, and items that training does not
-    display. Nothing for a log without actions.
-
-    Args:
-        log: the log, of which training counts.
-        others: the fields of candidates and of the context; the first is that of items.
-        former: the same fields of a former log: their values come first, in their order.
-    """
+    display; none without actions. others: fields of candidates and of the context, that of items
+    first."""
     actions = log.actions
     if actions is None:
         return ()
@@ -183,7 +171,7 @@ def action_fields(
 
 
 def ids_of_items(items: CategoricalField, others: CategoricalField, texts: pl.Series) -> IntArray:
-    """Feature id of each item, as a candidate or among the items of actions alone; shape (n,)."""
+    """Feature id of each item, displayed or of actions alone; shape (n,)."""
     displayed, acted = (Vocabulary(part.values).codes(texts) for part in (items, others))
     ids = np.where(displayed >= 0, displayed + items.start + 1, acted + others.start + 1)
     return ids.astype(np.int32)

@@ -1,5 +1,4 @@
-"""How a feature space is made: counted in the training split of a log, and grown with a further
-log."""
+"""How a feature space is counted in the training split of a log, and grown with a further log."""
 
 from __future__ import annotations
 
@@ -76,10 +75,8 @@ def fit_training(
         relations: whether numbers say what pairs of items have been to each other.
         examination: whether the places of an ordered log are kept apart from the bags.
         towers: whether vectors of items are read whole, not as components.
-        pieces: into how many pieces each number is cut (`features.number_code`), with towers those
-            alone that the log itself holds; 0: none is.
-        order: the order in which a model without actions reads training users; None:
-            `training_order`, or as they are where training says nothing of candidates.
+        pieces: into how many pieces each number is cut (with towers those of the log itself).
+        order: in which a model without actions reads training users; None: `training_order`.
 
     Raises:
         ConfigError: protocol `views` on a log without view counts.
@@ -152,9 +149,8 @@ def _sample(encoded: EncodedSessions) -> Selection:
 def grow_training(former: FeatureSpace, log: SessionLog) -> tuple[FeatureSpace, EncodedSessions]:
     """The space of a former log and a further one, and its training sessions as they are read.
 
-    Ids keep their order, new values follow those of their field. What training said is added up
-    over both logs. Numbers are standardised as before, and places have the rates that they had:
-    weights have learned both.
+    New ids follow those of their field, and counts are added up. Numbers are standardised as
+    before, and places have the rates that they had: weights have learned both.
 
     Raises:
         FeatureMismatchError: the log's fields are others.
@@ -193,9 +189,8 @@ def _count(
     relations: bool,
     crossed: bool,
 ) -> tuple[FeatureSpace, CodedLog]:
-    """A space with what a former one has counted and what a log's training split adds, and the log
-    in its ids. The flags say whether places and actions are fields of ids, and whether pairs and
-    context are counted."""
+    """A former space with what a log's training split adds, and the log in its ids. Flags: whether
+    places and actions are fields of ids, and whether pairs and context are counted."""
     _require_training(log)
     displays = log.training_counts().displays
     known = np.flatnonzero(displays)
@@ -261,8 +256,8 @@ def names_of_numbers(space: FeatureSpace, log: SessionLog) -> tuple[str, ...]:
 def ordered_blocks(
     encoder: Encoder, order: TrainingOrder, former: FeatureSpace | None = None
 ) -> tuple[IntArray, Iterator[tuple[Encoder, IntArray]]]:
-    """The training sessions as they are read, order by order; and, block by block, an encoder that
-    knows what came before, with the block's sessions."""
+    """The training sessions as they are read; and by block an encoder that knows what came
+    before."""
     space, log = encoder.space, encoder.log
     rows = log.sessions_in("train")
     blocks = [order.blocks(log.users[rows], number) for number in range(order.n_orders)]
@@ -285,7 +280,7 @@ def ordered_blocks(
 def _encode_training(
     encoder: Encoder, order: TrainingOrder | None, former: FeatureSpace | None = None
 ) -> tuple[EncodedSessions, Moments]:
-    """The training sessions of a log as they are read, and the moments of their numbers."""
+    """Training sessions as they are read, and moments of their numbers."""
     moments = Moments()
     if order is None and not encoder.space.has_statistics:
         return encoder.encode(encoder.log.sessions_in("train"), moments), moments

@@ -1,6 +1,4 @@
-"""Vectors of items as models read them: standardised, and gathered once for each item of a batch.
-
-A tower of items projects them (`nets.towers`); other models read their first principal
+"""Vectors of items, standardised. Towers (`nets.towers`) read them, other models principal
 components."""
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ class ItemVectors:
 
     @property
     def n_components(self) -> int:
-        """Numbers of a candidate that are made of its item's vector."""
+        """Numbers of a candidate made of its vector."""
         return int(self.axes.shape[1])
 
     @property
@@ -58,7 +56,7 @@ class ItemVectors:
 
     @classmethod
     def of(cls, log: SessionLog, items: npt.NDArray[np.integer], components: bool) -> ItemVectors:
-        """Those of a log; items: codes of the training items; `components` asks for axes."""
+        """Those of a log's training items (codes); `components` asks for axes."""
         widths = tuple((name, vectors.shape[1]) for name, vectors in sorted(log.vectors.items()))
         dim = sum(width for _, width in widths)
         none = cls(widths, np.zeros(dim, np.float32), np.ones(dim, np.float32), _no_axes(dim))
@@ -77,10 +75,6 @@ class ItemVectors:
 
     def of_table(self, ids: pl.Series, table: pl.DataFrame) -> SessionLog:
         """A log without a session of the items `ids` of a table's rows.
-
-        Args:
-            ids: the items of the table's rows.
-            table: the table.
 
         Raises:
             ConfigError: a column is missing, holds no vectors, or those of another length.
@@ -106,7 +100,7 @@ class ItemVectors:
         return replace(SessionLog.empty(ids), columns=columns)
 
     def raw(self, log: SessionLog, items: npt.NDArray[np.integer]) -> FloatArray:
-        """The vectors of items as they are in the log, (n, dim)."""
+        """Vectors of items as the log has them, (n, dim)."""
         vectors = np.empty((len(items), self.dim), np.float32)
         at = 0
         for name, width in self.widths:
@@ -115,14 +109,14 @@ class ItemVectors:
         return vectors
 
     def rows(self, log: SessionLog, items: npt.NDArray[np.integer]) -> FloatArray:
-        """The standardised vectors of items, (n, dim)."""
+        """Standardised vectors of items, (n, dim)."""
         vectors = self.raw(log, items)
         vectors -= self.mean
         vectors /= self.scale
         return vectors
 
     def components(self, log: SessionLog) -> FloatArray:
-        """The components of all of a log's items, (n_items, n_components)."""
+        """Components of all of a log's items, (n_items, n_components)."""
         found = np.empty((log.n_items, self.n_components), np.float32)
         for start in range(0, log.n_items, ROWS_AT_ONCE):
             items = np.arange(start, min(start + ROWS_AT_ONCE, log.n_items))
@@ -135,15 +129,15 @@ def _no_axes(dim: int) -> FloatArray:
 
 
 def component_names(vectors: ItemVectors) -> tuple[str, ...]:
-    """Names of the numbers that are made of vectors, the first component first."""
+    """Names of the numbers made of vectors."""
     return tuple(f"vector_component_{i + 1}" for i in range(vectors.n_components))
 
 
 def principal_axes(
     sample: npt.NDArray[np.floating],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean (d,), principal axes (d, d) as columns, and the variance along each (d,), the largest
-    first; the entry of largest absolute weight in an axis is positive."""
+    """Mean (d,), principal axes (d, d) as columns, the variance along each (d,), largest first; an
+    axis's largest entry is positive."""
     values = sample.astype(np.float64)
     mean = values.mean(axis=0)
     values -= mean
@@ -179,8 +173,8 @@ class VectorReader:
     """code of the item in each context field of ids, -1 for none, shape (n_events, n_fields)"""
 
     def of_batch(self, candidates: IntArray, events: IntArray, tokens: IntArray) -> BatchVectors:
-        """The vectors of a batch of these candidates and events; tokens: candidate of the batch
-        that is chosen at each token, -1 for no click, (n_tokens,)."""
+        """The vectors of a batch; tokens: candidate chosen at each token, -1 for no click,
+        (n_tokens,)."""
         items, context = self.items[candidates], self.context[events]
         held = context >= 0
         codes = np.concatenate([items, context[held]])
@@ -199,5 +193,5 @@ class VectorReader:
 
 
 def rows_of_chosen(rows: IntArray, candidates: IntArray) -> IntArray:
-    """The row of each of those candidates, -1 where it is none (no click, an action)."""
+    """The row of each of those candidates, -1 where it is none."""
     return np.append(rows, np.int32(-1))[np.maximum(candidates, -1)]

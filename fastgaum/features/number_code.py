@@ -1,9 +1,8 @@
-"""Numbers as networks read them: standardised, and cut into pieces too.
+"""Numbers as networks read them: standardised, and cut into pieces.
 
-A number that is cut at its training quantiles b₀ < b₁ < … is also read as the share of each piece
-that lies below it, (x − b_{t−1}) / (b_t − b_{t−1}) within 0 and 1 (Gorishniy et al., "On Embeddings
-for Numerical Features in Tabular Deep Learning", NeurIPS 2022): the first layer's map of it is any
-line that bends at the quantiles."""
+Cut at its training quantiles b₀ < b₁ < … a number is also read as the share of each piece below it,
+(x − b_{t−1}) / (b_t − b_{t−1}) within 0 and 1: a linear map of it bends at the quantiles (Gorishniy
+et al., "On Embeddings for Numerical Features in Tabular Deep Learning", NeurIPS 2022)."""
 
 from __future__ import annotations
 
@@ -62,8 +61,8 @@ class Moments:
 
 @dataclass(frozen=True)
 class NumberCode:
-    """What each number that networks read is made of: a raw number less `start`, over `scale`, kept
-    within `least` and `most`."""
+    """A number of networks is a raw number less `start`, over `scale`, within `least` and
+    `most`."""
 
     columns: LongArray
     """the raw number's column, shape (n_numbers,)"""
@@ -82,13 +81,12 @@ class NumberCode:
         return len(self.columns)
 
     def write(self, raw: FloatArray, numbers: FloatArray) -> None:
-        """Write raw numbers, (n, n_raw), as networks read them to numbers (n, n_numbers)."""
+        """Write raw numbers, (n, n_raw), as networks read them, (n, n_numbers)."""
         encode_rows(raw, self.columns, self.start, self.scale, self.least, self.most, numbers)
 
 
 def standardised(moments: Moments, n_raw: int) -> NumberCode:
-    """Standard deviations from the training mean, of n_raw numbers; as they are where nothing was
-    counted."""
+    """Standard deviations from the training mean of n_raw numbers; nothing counted: as they are."""
     mean, scale = np.zeros(n_raw, np.float32), np.ones(n_raw, np.float32)
     if moments.count:
         mean, scale = moments.mean.astype(np.float32), moments.scale()
@@ -99,8 +97,8 @@ def standardised(moments: Moments, n_raw: int) -> NumberCode:
 def add_pieces(
     code: NumberCode, raw: FloatArray, n_pieces: int, columns: Sequence[int]
 ) -> NumberCode:
-    """A code, and after it the numbers of `columns` once more, each cut at its quantiles in `raw`,
-    (n, n_raw), into at most so many pieces, whose mean there is 0; one of few values is not."""
+    """A code, and the numbers of `columns` once more, each cut at its quantiles in `raw`, (n,
+    n_raw), into n_pieces at most, of mean 0; one of few values is not."""
     if not n_pieces or not len(raw):
         return code
     pieces = [_pieces(raw[:, at], at, n_pieces) for at in columns]

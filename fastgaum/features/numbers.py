@@ -1,7 +1,5 @@
-"""The numbers of a candidate by name: which there are, and in which columns they stand.
-
-Each formula is written once, in kernels/candidate_formulas.py and kernels/crossed.py; the encoder
-applies it to a log, a world to each slate."""
+"""The numbers of a candidate by name, and their columns. Formulas are in
+kernels/candidate_formulas.py and kernels/crossed.py."""
 
 from __future__ import annotations
 
@@ -37,8 +35,7 @@ SAME_AS = "same_as_"
 
 
 def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
-    """Names of the numbers that are made, in order; those of the context and the log's own
-    follow."""
+    """Names of the numbers that are made, in order."""
     return (
         *(COUNTED_NUMBERS if protocol != "identity" else ()),
         *(RELATION_NUMBERS if relations else ()),
@@ -47,13 +44,13 @@ def made_numbers(protocol: str, relations: bool) -> tuple[str, ...]:
 
 
 def number_columns(wanted: Sequence[str], number_names: Sequence[str]) -> LongArray:
-    """Column of each wanted number, -1 for one that is not there, shape (len(wanted),)."""
+    """Column of each wanted number, -1 for none, shape (len(wanted),)."""
     at = {name: column for column, name in enumerate(number_names)}
     return np.array([at.get(name, -1) for name in wanted], np.int64)
 
 
 def varying_columns(number_names: Sequence[str], set_context: bool) -> LongArray:
-    """Columns of the numbers that also come less their mean over the display set."""
+    """Columns of numbers that also come less their mean over the display set."""
     # one candidate at most is the context's item: its copy would say the same; places have the same
     # mean in all displays of one length
     without = (*SAME_FOR_SET, *PLACE_NUMBERS)
@@ -66,9 +63,8 @@ def varying_columns(number_names: Sequence[str], set_context: bool) -> LongArray
 
 
 def place_rates(log: SessionLog) -> FloatArray:
-    """Choices per display at each place of the training displays, the first being 1, shape
-    (n_places,); empty where order means nothing, or no display has a second place. Each place has
-    half a choice more."""
+    """Choices (and half a one more) per display at each training place, relative to the first,
+    (n_places,); empty where order means nothing, or no display has a second place."""
     training = training_events(log)
     sizes = np.bincount(np.diff(log.display_offsets)[training])
     n = len(sizes) - 1
@@ -83,7 +79,7 @@ def place_rates(log: SessionLog) -> FloatArray:
 
 
 def totals_of(counts: ItemCounts, space_rows: IntArray) -> TrainingTotals:
-    """Training counts of the items in those rows, (n,) each; zeros for an unknown item, row -1."""
+    """Training counts of the items in those rows, (n,) each; zeros for row -1."""
     known = space_rows >= 0
     return TrainingTotals(
         np.where(known, counts.displays[space_rows], 0),
@@ -102,8 +98,8 @@ def item_numbers(totals: TrainingTotals, prior_rate: float) -> FloatArray:
 def require_moderate(
     log: SessionLog, part: Selection, names: Sequence[str], numbers: FloatArray
 ) -> None:
-    """Raise LogFormatError where a number of a part's candidates, (n_candidates, n_names), is not
-    finite or so large that sums of it overflow."""
+    """Raise LogFormatError, with the event, where numbers (n_candidates, n_names) are not finite or
+    too large."""
     if numbers.size == 0 or (numbers.min() >= -MOST_NUMBER and numbers.max() <= MOST_NUMBER):
         return
     candidate, column = np.argwhere(~(np.abs(numbers) <= MOST_NUMBER))[0].tolist()
@@ -113,7 +109,7 @@ def require_moderate(
 
 
 def out_of_range(log: SessionLog, event: int, name: str, value: float) -> LogFormatError:
-    """The error for a number that is not finite, or so large that sums of it overflow."""
+    """The error for a number that is not finite, or too large."""
     session = int(np.searchsorted(log.session_offsets, event, "right")) - 1
     return LogFormatError(
         f"event {show(log.event_ids[event])} of session {show(log.session_ids[session])} has "

@@ -1,10 +1,8 @@
-"""Ordered statistics: a training user reads what training said before it, never what it said
-itself.
+"""Ordered statistics: a training user reads what training said before it, never what it said itself
+(Prokhorenkova et al., "CatBoost", NeurIPS 2018, on target leakage).
 
-A count that leaves out the own choice alone tells it (Prokhorenkova et al., "CatBoost", NeurIPS
-2018, on target leakage). So training users come in a random order, cut into blocks, each encoded
-with what the blocks before it said. Validation and test read what all said. The first share of an
-order is counted and not encoded. A small log is read in several orders."""
+Training users come in a random order, in blocks, each encoded with what those before it said.
+Validation and test read what all said. A small log is read in several orders."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ class TrainingOrder(NamedTuple):
     """blocks into which the rest is cut"""
 
     def blocks(self, users: IntArray, number: int) -> LongArray:
-        """Block of each user in an order, -1 for one that is only counted; shape (n_users,)."""
+        """Block of each user in an order, -1 if only counted; shape (n_users,)."""
         place = hash_uniformly(
             users.astype(np.uint64) * np.uint64(self.n_orders) + np.uint64(number)
         )
@@ -47,7 +45,7 @@ FEW, MANY, ONCE = TrainingOrder(3, 0.25, 8), TrainingOrder(2, 0.0, 8), TrainingO
 
 
 def training_order(log: SessionLog) -> TrainingOrder:
-    """The orders in which a log's training users are read."""
+    """The orders in which training users are read."""
     return FEW if log.count("events", "train") < GROW_AT else MANY
 
 
@@ -62,15 +60,15 @@ class Training(NamedTuple):
 
 
 class Hiding(NamedTuple):
-    """Items that a training session does not know: no id, no counts, no relations, as if displayed
-    for the first time. What an item has of itself (price, category, vector, place) stays."""
+    """Items that a training session does not know: no id, counts or relations. What an item has of
+    itself (price, category, vector, place) stays."""
 
     share: float
     number: int
     """of the order: other items are hidden in another one"""
 
     def hides(self, part: Selection, items: IntArray) -> BoolArray:
-        """Whether each candidate's item (`items`: its code) is hidden, shape (n_candidates,)."""
+        """Whether each candidate's item (code) is hidden, shape (n_candidates,)."""
         starts = part.display_offsets[part.session_offsets]
         keys = mixed_bits(part.rows.astype(np.uint64) * np.uint64(31) + np.uint64(self.number))
         return (
@@ -85,11 +83,9 @@ large log needs no larger share, and each hidden item costs what its counts woul
 
 
 def share_to_hide(displays: npt.NDArray[np.integer], alone: float) -> float:
-    """Share of items to hide, so that training meets FEWEST_NEW candidates whose item is new. In an
-    order whose share `alone` is not read, an item of n displays is read as new (1 − alone)ⁿ / (n ·
-    (1 − alone)) times a display, in the mean.
-
-    displays: training displays of each item, shape (n_items,)."""
+    """Share of items to hide, so that training meets FEWEST_NEW candidates whose item is new. Where
+    a share `alone` is not read, an item of n displays is read as new (1 − alone)ⁿ / (n · (1 −
+    alone)) times a display. displays: (n_items,)."""
     n = displays[displays > 0].astype(np.float64)
     total = max(n.sum(), 1.0)
     wanted = min(max(FEWEST_NEW / total, LEAST_HIDDEN), MOST_HIDDEN)
@@ -97,7 +93,7 @@ def share_to_hide(displays: npt.NDArray[np.integer], alone: float) -> float:
 
 
 def hash_uniformly(values: npt.NDArray[Any]) -> Float64Array:
-    """A number from 0 to below 1 of each whole number, the same on every machine."""
+    """A number from 0 to below 1 of each whole number, the same everywhere."""
     return (mixed_bits(values.astype(np.uint64)) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
@@ -108,9 +104,8 @@ def spaces_before(
     number: int,
     former: FeatureSpace | None = None,
 ) -> Iterator[FeatureSpace]:
-    """For each block of an order the space with what the users before it said, in counts of the
-    size of the whole training split, which `whole` has counted; former: counted before on another
-    log."""
+    """For each block of an order the space with what users before it said (and former, of another
+    log), in counts of the size of the whole training split."""
     n_displays = int(whole.item_counts.displays.sum())
     relations, crossed = whole.relations is not None, bool(whole.crossed)
     counter = StatisticsCounter(coded, whole, relations, crossed, former)

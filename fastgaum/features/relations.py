@@ -1,6 +1,5 @@
-"""Training counts of pairs of items: beside these rivals, and after these choices.
-
-Which pairs are left out depends on displays alone: a choice would tell the event's own label."""
+"""Training counts of pairs of items: beside these rivals, and after these choices. Displays alone
+say which are left out: a choice would tell the event's own label."""
 
 from __future__ import annotations
 
@@ -40,10 +39,10 @@ class Relations(PairTables):
         rivals   (a, b) in one display set: displays together, choices of a, choices of b
         follows  (h, a), h among the session's last choices, a displayed later: displays, choices
 
-    Both are counted over training events."""
+    Both are of training events."""
 
     def check(self, n_items: int) -> None:
-        """Raise ValueError unless loops may trust tables that come from a file."""
+        """Raise ValueError unless loops may trust a file's tables."""
         ranks, most = self.rule.ranks, self.rule.most
         if not 1 <= most <= MOST_RIVALS or len(ranks) != n_items:
             raise ValueError(f"candidates cannot be compared with {most} rivals each")
@@ -63,7 +62,7 @@ class Relations(PairTables):
                 raise ValueError("a table of item pairs does not fit its items")
 
     def completed(self) -> Relations:
-        """The same with what a file does not hold: the limits of the pairs, and what finds them."""
+        """The same with what a file does not hold: limits, and what finds pairs."""
         n, ranks = self.rivals.n_items, self.rule.ranks
 
         def complete(table: PairCounts) -> PairCounts:
@@ -79,8 +78,7 @@ class RelationCounter:
     """Counts both tables, part by part."""
 
     def __init__(self, displays: npt.NDArray[np.integer], former: Relations | None = None) -> None:
-        """Begin with nothing, or with what was counted before of the first rows; displays: training
-        displays of each item, by its row."""
+        """Begin with nothing or former counts of the first rows; displays: of training, by row."""
         most = min(max(MOST_COMPARISONS // max(int(displays.sum()), 1), 1), MOST_RIVALS)
         self.rule = RivalRule(most, ranks_of(displays))
         # displays, choices of the one and of the other; displays and choices
@@ -105,7 +103,7 @@ def pairs_of(
     limit: int,
     counted: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], IntArray],
 ) -> PairCounts:
-    """Pairs with these starts, keys and counts, for `enter_pairs`."""
+    """Pairs for `enter_pairs`."""
     n = len(counted[1])
     return PairCounts(
         n_items, limit, *counted, np.zeros(n, np.uint16), np.full((2 * n, 2), -1, np.int32)
@@ -113,15 +111,14 @@ def pairs_of(
 
 
 def ranks_of(displays: npt.NDArray[np.integer]) -> IntArray:
-    """Rank of each item, 0 for the one of most displays; of equal ones the first row's is lower."""
+    """Rank of each item, 0 for most displays; of equal ones the first row's is lower."""
     ranks = np.empty(len(displays), np.int32)
     ranks[np.argsort(-displays.astype(np.int64), kind="stable")] = np.arange(len(displays))
     return ranks
 
 
 class _Counter:
-    """Counts the pairs of one table (width 3: rivals, 2: follows), in slots for at most
-    MOST_PAIRS."""
+    """Counts the pairs of one table (width 3: rivals, 2: follows), at most MOST_PAIRS."""
 
     def __init__(self, width: int, rule: RivalRule) -> None:
         self.width, self.rule, self.limit = width, rule, len(rule.ranks)
@@ -141,7 +138,7 @@ class _Counter:
                 self._move(2 * len(self.slots.keys))
 
     def enter(self, former: PairCounts) -> None:
-        """Begin with the pairs of a former table, whose items are the first ones here."""
+        """Begin with a former table, whose items are the first ones here."""
         n, keys = former.n_items, former.keys
         keys = keys // max(n, 1) * len(self.rule.ranks) + keys % max(n, 1)
         used = np.array([len(keys)], np.int64)
@@ -162,7 +159,7 @@ class _Counter:
         return table
 
     def _drop(self) -> None:
-        """Drop pairs of the items displayed least, until half of MOST_PAIRS are left."""
+        """Drop pairs of items displayed least, until half of MOST_PAIRS are left."""
         keys, ranks, n = self.slots.keys, self.rule.ranks, self.slots.n_items
         keys = keys[keys != -1]
         highest = np.maximum(ranks[keys // n], ranks[keys % n])
@@ -183,7 +180,7 @@ NO_CHOICES = LatestChoices(np.empty((0, WINDOW), np.int32), np.empty(0, np.int32
 
 
 def latest_choices(sessions: PackedSessions) -> LatestChoices:
-    """The last choices in its session before each event."""
+    """The last choices before each event."""
     n = len(sessions.choices)
     latest = LatestChoices(np.empty((n, WINDOW), np.int32), np.empty(n, np.int32))
     find_latest_choices(sessions, latest)

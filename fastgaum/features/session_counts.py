@@ -46,8 +46,8 @@ class SessionTables:
             self.users.n_chosen[rows] = 0
 
     def count(self, shown: UserDisplays, chosen: IntArray, parts: Parts | None = None) -> None:
-        """Move counts on: what users were shown, and the candidate that each chose, (n_events,), -1
-        for no click; ranges of events are shared by threads."""
+        """Count what users were shown, and each one's choice, (n_events,), -1 for none; threads
+        share `parts`."""
         if not self.counting or not len(shown.users):
             return
         self._make_room(int(np.diff(shown.offsets).max()))
@@ -58,7 +58,6 @@ class SessionTables:
         threads.run(kernels.count_displays, [(*part, self.users) for part in for_threads])
 
     def _make_room(self, k: int) -> None:
-        """Have room for k more items of each user."""
         room = self.users.keys.shape[1]
         self.most += k
         if 2 * self.most <= room:
@@ -75,19 +74,15 @@ class SessionTables:
 
 
 class SessionCounts(SessionTables):
-    """Counts of n users' sessions, where the model asks for numbers of them. Items are numbered by
-    their training rows, and unknown ones after them.
+    """Counts of n users' sessions. Items are numbered by training rows, then unknown ones.
 
     Attributes:
-        context_items: item of each of the context's fields of items, -1 for none, shape (n, ·); who
-            gives users their context writes them.
-        context_values: row of the value of each of its fields of categories, -1 for an unknown
-            one, shape (n, ·); likewise.
+        context_items: item of each context field of items, -1 for none, (n, ·); others write it.
+        context_values: row of the value of each context category, -1 for an unknown one, (n, ·).
     """
 
     def __init__(self, space: FeatureSpace, n: int, within: bool) -> None:
-        """Make room for n users; `within`: keep numbers of a session within what training has
-        seen."""
+        """Make room for n users; `within`: numbers of a session stay within training's."""
         self.space, self.numbers = space, EventNumbers(space)
         self.n_trained = len(space.item_counts.displays)
         self.context_items: IntArray = np.full((n, len(space.fields_of_items)), -1, np.int32)
@@ -103,8 +98,7 @@ class SessionCounts(SessionTables):
 
         Args:
             shown: what users are shown.
-            base: base numbers, (n_candidates, n_base), of which those are right that no session
-                decides.
+            base: base numbers, (n_candidates, n_base), right but for those of sessions.
             parts: ranges of events that threads share.
             set_size: k where candidates are a pool, of which an average slate of k is meant.
         """

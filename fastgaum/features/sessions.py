@@ -32,14 +32,14 @@ UNKNOWN_ITEM_ID = 1
 
 
 def places_of(offsets: IntArray) -> IntArray:
-    """Place of each candidate in its display, the first being 0, shape (n_candidates,)."""
+    """Place of each candidate in its display, the first being 0, (n_candidates,)."""
     starts = np.repeat(offsets[:-1], np.diff(offsets))
     return np.arange(offsets[0], offsets[-1], dtype=np.int32) - starts.astype(np.int32)
 
 
 @dataclass(frozen=True)
 class Selection(PackedArrays):
-    """Whole sessions picked from a log: packed offsets and flat rows of events and candidates."""
+    """Whole sessions of a log: packed offsets, and flat rows of events and candidates."""
 
     rows: IntArray
     session_offsets: IntArray
@@ -50,11 +50,11 @@ class Selection(PackedArrays):
 
     @property
     def places(self) -> IntArray:
-        """Place of each candidate in its display, the first being 0, shape (n_candidates,)."""
+        """As `places_of`."""
         return places_of(self.display_offsets)
 
     def packed(self, items: IntArray) -> kernels.PackedSessions:
-        """The sessions as the kernels read them; items: of each candidate, (n_candidates,)."""
+        """The sessions as kernels read them; items: of each candidate."""
         return kernels.PackedSessions(
             self.session_offsets, self.display_offsets, items, self.choices
         )
@@ -74,8 +74,8 @@ def select_sessions(log: PackedArrays, rows: IntArray) -> Selection:
 
 
 def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterator[IntArray]:
-    """Yield the sessions `rows` in order, whole blocks of about CHUNK_EVENTS events; a block of
-    more than BATCH_CANDIDATES candidates comes in the parts of `cut_by_candidates`."""
+    """Yield the sessions `rows`, whole blocks of about CHUNK_EVENTS events; a block of more than
+    BATCH_CANDIDATES candidates is cut."""
     start, n_events = 0, 0
     offsets, displays = log.session_offsets, work_of(log, log.actions)
     for stop in range(block, len(rows) + block, block):
@@ -95,14 +95,14 @@ def chunks(log: SessionLog, rows: IntArray, block: int = CHUNK_BLOCK) -> Iterato
 
 
 def work_of(packed: PackedArrays, actions: Actions | ActionBags | None) -> IntArray:
-    """Start of each event in its candidates and the actions before it, shape (n_events + 1,)."""
+    """Start of each event in its candidates and the actions before it, (n_events + 1,)."""
     displays = packed.display_offsets
     return displays if actions is None else displays + actions.offsets
 
 
 def cut_by_candidates(sizes: IntArray, most: int | None = None) -> list[slice]:
-    """Cut sessions of so many candidates into runs of at most `most` (BATCH_CANDIDATES unless
-    given); a larger session is a run of its own.
+    """Cut sessions of so many candidates into runs of at most `most` (BATCH_CANDIDATES); a larger
+    session is a run of its own.
 
     With a limit of 9 the sizes [4, 5, 1, 20, 3] give the runs [4, 5], [1], [20], [3]."""
     most = BATCH_CANDIDATES if most is None else most
@@ -169,17 +169,17 @@ class EncodedSessions(PackedArrays):
 
     @cached_property
     def largest(self) -> int:
-        """Candidates and actions of the session that has most."""
+        """Candidates and actions of the largest session."""
         return int(np.diff(work_of(self, self.actions)[self.session_offsets]).max(initial=0))
 
     @property
     def numbers(self) -> FloatArray:
-        """Numbers of all candidates as networks read them, (n_candidates, n_numbers), made anew."""
+        """Numbers as networks read them, (n_candidates, n_numbers), made anew."""
         everything = np.arange(self.n_sessions, dtype=np.int32)
         return self.numbers_of(select_sessions(self, everything))
 
     def numbers_of(self, part: Selection) -> FloatArray:
-        """Numbers of the candidates of some of the sessions as networks read them."""
+        """Numbers of the candidates of some of the sessions."""
         code, n_base = self.code, self.base.shape[1]
         numbers = np.empty((len(part.candidates), code.n_numbers), np.float32)
         if not code.n_numbers:
@@ -205,7 +205,7 @@ class EncodedSessions(PackedArrays):
 
     @property
     def unseen(self) -> BoolArray:
-        """Whether training never displayed a candidate's item, shape (n_candidates,)."""
+        """Whether training never displayed the item, shape (n_candidates,)."""
         unseen: BoolArray = self.ids[:, 0] == UNKNOWN_ITEM_ID
         return unseen
 
@@ -216,8 +216,8 @@ class EncodedSessions(PackedArrays):
 
 
 def blocks(encoded: EncodedSessions, order: IntArray, batch_sessions: int) -> Iterator[IntArray]:
-    """Cut sessions, positions in `encoded`, into those of each batch: by their number, and where a
-    batch would hold more than BATCH_CANDIDATES, by their candidates."""
+    """Cut sessions, positions in `encoded`, into those of each batch, of at most BATCH_CANDIDATES
+    candidates."""
     moderate = encoded.largest * batch_sessions <= BATCH_CANDIDATES
     work = work_of(encoded, encoded.actions)[encoded.session_offsets]
     for start in range(0, len(order), batch_sessions):

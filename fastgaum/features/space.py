@@ -1,9 +1,7 @@
 """FeatureSpace: what the training split says of items and fields.
 
-A candidate's bag holds one id per categorical field and one weighted entry per number, kept as a
-dense block `numbers`; together they are a sparse multi-hot vector, whose linear map is the scorers'
-first layer. Ids share one space: 0 is "no click" (only in histories), then per field one unknown
-row and its values."""
+A bag holds one id per categorical field and a dense block of numbers. Ids share one space: 0 is "no
+click" (only in histories), then per field one unknown row and its values."""
 
 from __future__ import annotations
 
@@ -29,8 +27,7 @@ from fastgaum.logs.trained_users import TrainedUsers
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """Everything that `features.fitting` counts in the training split; `features.encoder` applies
-    it.
+    """What `features.fitting` counts in the training split; `features.encoder` applies it.
 
     No field has a default: a file that lacks one, such as the users that trained, is refused."""
 
@@ -98,7 +95,7 @@ class FeatureSpace:
 
     @property
     def numbers_of_context(self) -> tuple[str, ...]:
-        """Names of a candidate's numbers that its event's context decides."""
+        """Names of the numbers that the context decides."""
         return (
             *(SAME_AS + name for name in self.fields_of_items),
             *crossed_names(self.context, self.fixing_fields),
@@ -111,7 +108,7 @@ class FeatureSpace:
 
     @property
     def context_holds(self) -> dict[str, Holds]:
-        """Items, categories or numbers: each context field's content, by name."""
+        """Content of each context field (items, categories, numbers), by name."""
         kinds: dict[str, Holds] = dict.fromkeys(self.context_number_names, "numbers")
         for part in self.context:
             kinds[part.name] = "items" if part.source == "context_item" else "categories"
@@ -125,7 +122,7 @@ class FeatureSpace:
 
     @property
     def has_statistics(self) -> bool:
-        """Whether numbers of a candidate say what training chose."""
+        """Whether numbers say what training chose."""
         return self.protocol != "identity" or self.relations is not None
 
     @property
@@ -135,7 +132,7 @@ class FeatureSpace:
 
     @property
     def fields(self) -> tuple[CategoricalField, ...]:
-        """All fields of ids: of candidates, of the context, of actions."""
+        """All fields of ids."""
         return (*self.categorical, *self.context, *self.actions)
 
     @property
@@ -150,19 +147,19 @@ class FeatureSpace:
 
     @property
     def own_numbers(self) -> range:
-        """Columns of the standardised numbers that the log itself holds of candidates."""
+        """Columns of the numbers that the log itself holds of candidates."""
         names, stop = self.number_names, len(self.number_names)
         return range(stop - sum(name in self.field_names for name in names), stop)
 
     def encode_context(self, raw: FloatArray) -> FloatArray:
-        """Numbers of events, (n_events, n_context_names), as networks read them."""
+        """Numbers of events, (n_events, n_names), as networks read them."""
         numbers = np.empty((len(raw), self.context_code.n_numbers), np.float32)
         self.context_code.write(raw, numbers)
         return numbers
 
     @property
     def unknown_of_id(self) -> IntArray:
-        """Unknown row of each id's field, shape (n_ids,): what id dropout puts in its place."""
+        """Unknown row of each id's field, shape (n_ids,)."""
         unknown = np.zeros(self.n_ids, dtype=np.int32)
         for part in self.fields:
             unknown[part.start : part.stop] = part.start

@@ -28,8 +28,8 @@ from fastgaum.logs.log import ALIKE, ItemCounts
 
 
 class StatisticsCounter:
-    """Counts training sessions under the ids of a space: items, and where asked for pairs
-    (relations) and items under each context (crossed)."""
+    """Counts training sessions under the ids of a space: items, and if asked for pairs (relations)
+    and items under each context (crossed)."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class StatisticsCounter:
         crossed: bool,
         former: FeatureSpace | None = None,
     ) -> None:
-        """Begin with nothing, or with what a former space has counted of the first ids. `space` has
-        the displays of each item over all training sessions."""
+        """Begin with nothing, or with a former space's counts; `space` has the displays of all
+        training sessions."""
         self.coded, self.space, displays = coded, space, space.item_counts.displays
         self.n_items = len(displays)
         # unknown items are counted in a last place, and left there
@@ -87,7 +87,7 @@ class StatisticsCounter:
             self.crossed = threads.in_order(add, list(range(len(self.fields))))
 
     def counted(self) -> FeatureSpace:
-        """The space with what has been counted until now."""
+        """The space with what has been counted."""
         items = (total[: self.n_items].copy() for total in vars(self.items).values())
         return dataclasses.replace(
             self.space,
@@ -127,7 +127,7 @@ def scale_counts(space: FeatureSpace, factor: float) -> FeatureSpace:
 
 
 def of_statistics(space: FeatureSpace) -> BoolArray:
-    """Whether each number that networks read says what training chose, shape (n_numbers,)."""
+    """Whether each number of networks says what training chose, shape (n_numbers,)."""
     names = space.number_names
     made = {
         *TRAINING_NUMBERS,
