@@ -337,4 +337,4 @@ class GridBaseline(Baseline):
         return {"chosen": np.array([self.combinations().index(self.chosen)])}
 
     def _restore(self, arrays: Arrays) -> None:
-        self.chosen = self.combinations()[int(arrays["chosen"].item())]
+        self.chosen = dict(enumerate(self.combinations()))[arrays["chosen"].item()]

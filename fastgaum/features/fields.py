@@ -51,33 +51,38 @@ def categorical_fields(
         places: whether the place in the display is a field.
         former: the same fields of a former log, whose values come first.
     """
-    before = {field.name: field.values for field in former}
-    fields: list[CategoricalField] = []
-
-    def add(name: str, source: str, values: pl.Series) -> None:
-        start = fields[-1].stop if fields else 1
-        fields.append(CategoricalField(name, source, start, _add_new(before.get(name), values)))
-
     every = len(known_items) == log.n_items
-    add("item", "item", log.item_ids if every else log.item_ids.gather(known_items))
+    found = [("item", "item", log.item_ids if every else log.item_ids.gather(known_items))]
     for name, column in sorted(log.columns_of("item").items()):
         if column.texts is not None:
-            add(name, "item_field", _values_at(column.texts, column.values[known_items]))
+            values = _values_at(column.texts, column.values[known_items])
+            found.append((name, "item_field", values))
     training, sizes = training_events(log), np.diff(log.display_offsets)
     for name, column in sorted(log.columns_of("candidate").items()):
         if column.texts is not None:
             codes = column.values[np.repeat(training, sizes)]
-            add(name, "candidate_field", _values_at(column.texts, codes))
+            found.append((name, "candidate_field", _values_at(column.texts, codes)))
     if places:
         longest = int(sizes[training].max(initial=0))
-        numbers = {"position": longest}
-        if log.grid:
-            numbers |= {
-                "place_row": -(-longest // log.grid),
-                "place_column": min(longest, log.grid),
-            }
-        for name, n in numbers.items():
-            add(name, name, pl.int_range(n, eager=True).cast(pl.String))
+        # places, and the rows and columns of the grid
+        of_grid = (-(-longest // log.grid), min(longest, log.grid)) if log.grid else ()
+        for name, n in zip(OF_PLACE, (longest, *of_grid), strict=False):
+            found.append((name, name, pl.int_range(n, eager=True).cast(pl.String)))
+    return _numbered(found, 1, former)
+
+
+def _numbered(
+    found: Sequence[tuple[str, str, pl.Series]], start: int, former: Sequence[CategoricalField]
+) -> tuple[CategoricalField, ...]:
+    """Fields of these names, sources and values, with ids from `start` on; the values of the same
+    fields of a former log come first."""
+    before, fields = {field.name: field.values for field in former}, list[CategoricalField]()
+    for name, source, values in found:
+        if name in before:
+            is_new = Vocabulary(before[name]).codes(values) < 0
+            values = pl.concat([before[name], values.filter(pl.Series(is_new))])
+        fields.append(CategoricalField(name, source, start, values))
+        start = fields[-1].stop
     return tuple(fields)
 
 
@@ -105,20 +110,17 @@ def context_fields(
 ) -> tuple[CategoricalField, ...]:
     """The fields of events that hold categories (`found`) or items; own ids follow the
     candidates'."""
-    before = {field.name: field.values for field in former}
-    items, stop = categorical[0], categorical[-1].stop
-    training = training_events(log)
-    fields = []
+    items, training = categorical[0], training_events(log)
+    own = []
+    for one in found:
+        if one.holds == "categories":
+            codes = log.values_at(one.name, training)
+            own.append((one.name, "context", _values_at(log.columns[one.name].categories, codes)))
+    fields = {field.name: field for field in _numbered(own, categorical[-1].stop, former)}
     for one in found:
         if one.holds == "items":
-            fields.append(CategoricalField(one.name, "context_item", items.start, items.values))
-        elif one.holds == "categories":
-            texts = log.columns[one.name].categories
-            values = _values_at(texts, log.values_at(one.name, training))
-            values = _add_new(before.get(one.name), values)
-            fields.append(CategoricalField(one.name, "context", stop, values))
-            stop = fields[-1].stop
-    return tuple(fields)
+            fields[one.name] = CategoricalField(one.name, "context_item", items.start, items.values)
+    return tuple(fields[one.name] for one in found if one.name in fields)
 
 
 def former_ids(fields: Sequence[CategoricalField], former: Sequence[CategoricalField]) -> IntArray:
@@ -129,13 +131,6 @@ def former_ids(fields: Sequence[CategoricalField], former: Sequence[CategoricalF
         n = len(was.values) + 1
         ids[field.start : field.start + n] = was.start + np.arange(n)
     return ids
-
-
-def _add_new(former: pl.Series | None, values: pl.Series) -> pl.Series:
-    if former is None:
-        return values
-    is_new = Vocabulary(former).codes(values) < 0
-    return pl.concat([former, values.filter(pl.Series(is_new))])
 
 
 def _values_at(texts: pl.Series, codes: npt.NDArray[np.integer]) -> pl.Series:
@@ -157,17 +152,10 @@ def action_fields(
         return ()
     training = np.repeat(training_events(log), np.diff(actions.offsets))
     items = _values_at(log.item_ids, actions.items[training])
-    found = {
-        "action": _values_at(actions.kind_names, actions.kinds[training]),
-        "acted_item": items.filter(pl.Series(Vocabulary(others[0].values).codes(items) == NO_CODE)),
-    }
-    before = {field.name: field.values for field in former}
-    stop = max(field.stop for field in others)
-    fields: list[CategoricalField] = []
-    for name, values in found.items():
-        fields.append(CategoricalField(name, name, stop, _add_new(before.get(name), values)))
-        stop = fields[-1].stop
-    return tuple(fields)
+    kinds = _values_at(actions.kind_names, actions.kinds[training])
+    items = items.filter(pl.Series(Vocabulary(others[0].values).codes(items) == NO_CODE))
+    found = [("action", "action", kinds), ("acted_item", "acted_item", items)]
+    return _numbered(found, max(field.stop for field in others), former)
 
 
 def ids_of_items(items: CategoricalField, others: CategoricalField, texts: pl.Series) -> IntArray:

@@ -98,7 +98,7 @@ class SessionCounts(SessionTables):
 
         Args:
             shown: what users are shown.
-            base: base numbers, (n_candidates, n_base), right but for those of sessions.
+            base: base numbers, (n_candidates, n_base), those that sessions decide left open.
             parts: ranges of events that threads share.
             set_size: k where candidates are a pool, of which an average slate of k is meant.
         """
