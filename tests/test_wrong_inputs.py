@@ -83,7 +83,6 @@ CALLS: dict[str, Call] = {
     "options": lambda m, x: fg.read_log(pl.DataFrame(), options=x),
     "resplit": lambda m, x: fg.resplit(x, 0),
     "a seed of resplit": lambda m, x: fg.resplit(LOG, x),
-    "shares": lambda m, x: fg.resplit(LOG, 0, x),
     "save_log": lambda m, x: fg.save_log(x, "never"),
     "a folder to save in": lambda m, x: fg.save_log(LOG, x),
     "synthesise": lambda m, x: fg.synthesise(x),

@@ -28,17 +28,8 @@ def bench_command(
     """
     json, markdown = files.json, files.markdown
     check_outputs(json, markdown)
+    from fastgaum.bench import report
     from fastgaum.bench.races import choose, run
-    from fastgaum.bench.report import (
-        COLUMNS,
-        FIGURE_COLUMNS,
-        figure_rows,
-        machine_lines,
-        missed,
-        races_object,
-        rows_of,
-        to_markdown,
-    )
 
     chosen = choose(groups)
     if list_:
@@ -47,19 +38,22 @@ def bench_command(
             say(group)
         return 0
     use_threads(threads)
-    result = races_object(run(chosen, smoke=smoke, say=note))
+    result = report.races_object(run(chosen, smoke=smoke, say=note))
     write_json(json, result)
     if markdown is not None:
-        write_text(markdown, to_markdown(result))
-    for line in machine_lines(result):
+        write_text(markdown, report.to_markdown(result))
+    for line in report.machine_lines(result):
         say(line)
-    for columns, rows in ((COLUMNS, rows_of(result)), (FIGURE_COLUMNS, figure_rows(result))):
+    for columns, rows in (
+        (report.COLUMNS, report.rows_of(result)),
+        (report.FIGURE_COLUMNS, report.figure_rows(result)),
+    ):
         if rows:
             show_table(columns, rows)
     for skip in result["skipped"]:
         say(f"not run, {skip['race']}: {skip['reason']}")
     for name in result["failed"]:
         say(f"failed, no speed counts: {name}")
-    for line in missed(result):
+    for line in report.missed(result):
         say(f"missed, {line}")
-    return 1 if result["failed"] or (strict and missed(result)) else 0
+    return 1 if result["failed"] or (strict and report.missed(result)) else 0

@@ -60,34 +60,28 @@ def simulate_command(
     """
     check_table_output(out)
     check_outputs(json)
-    from fastgaum.policies.registry import (
-        RULE_NAMES,
-        find_policy,
-        load_policy,
-        make_policy,
-        popularity_in,
-    )
+    from fastgaum.policies import registry
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.trajectories import trajectories
     from fastgaum.worlds.pools import Pool
     from fastgaum.worlds.world_set import world_of_run
 
-    if policy not in RULE_NAMES:
-        find_policy(Path(policy))
+    if policy not in registry.RULE_NAMES:
+        registry.find_policy(Path(policy))
     use_threads(threads)
     read = None if log is None else log_of_run(run, log, data_dir)
     world = world_of_run(run, head=head, starts=starts, log=read)
     world.require_contexts()
     changes = given(k=slate_size, horizon=horizon, leaving=leaving)
-    if pool is not None or pool_size is not None or policy in RULE_NAMES:
+    if pool is not None or pool_size is not None or policy in registry.RULE_NAMES:
         changes["pool"] = Pool(pool or "fixed", pool_size or 0, seed=seed)
     made: Policy
     notes: list[str] = []
-    if policy in RULE_NAMES:
-        made = make_policy(policy, popularity_in(world))
+    if policy in registry.RULE_NAMES:
+        made = registry.make_policy(policy, registry.popularity_in(world))
         setting = replace(Setting(10, 20), **changes)
     else:
-        saved = load_policy(Path(policy), world)
+        saved = registry.load_policy(Path(policy), world)
         made, own = saved.policy, saved.setting
         setting = replace(Setting(own.k, own.horizon, own.pool, leaving=own.leaving), **changes)
         notes = saved.notes(setting, ("horizon", "leaving", "pool"))

@@ -89,16 +89,7 @@ def train_command(
     from fastgaum.game.averaging import launched, n_restarts
     from fastgaum.game.checkpoint import trials_as_facts
     from fastgaum.machine import device_of
-    from fastgaum.models.run_folder import (
-        RESUME_FILE,
-        LogOrigin,
-        check_run_folder,
-        check_same_log,
-        finished_table,
-        resume_run,
-        run_checkpoint,
-        train_run,
-    )
+    from fastgaum.models import run_folder
     from fastgaum.models.user_model import UserModel
 
     use_threads(machine.threads)
@@ -107,11 +98,11 @@ def train_command(
             _follow(source, reading, machine.device, processes)
             return
         # torchrun gives the same command again after a process's death
-        if n_restarts() and (folder / RESUME_FILE).is_file():
+        if n_restarts() and (folder / run_folder.RESUME_FILE).is_file():
             resume, overwrite = True, False
-        check_run_folder(folder, overwrite or resume)
-        finished = finished_table(folder) if resume else None
-        checkpoint = run_checkpoint(folder) if resume and finished is None else None
+        run_folder.check_run_folder(folder, overwrite or resume)
+        finished = run_folder.finished_table(folder) if resume else None
+        checkpoint = run_folder.run_checkpoint(folder) if resume and finished is None else None
         if finished is not None:
             model = UserModel.load(folder, device="cpu")
             config, reading = model.config, reading.or_of_run(folder)
@@ -132,7 +123,7 @@ def train_command(
             config, reading = model.asked, reading.or_of_run(former)
         elif finished is None:
             model = UserModel(config, device=machine.device)
-        origin = LogOrigin(lasting(source), reading.options.to_json())
+        origin = run_folder.LogOrigin(lasting(source), reading.options.to_json())
         about = {"config": config.to_mapping(), "reading": origin.reading}
         processes.agree(about if finished is None else None)
         with Bar(f"reading {source}"):
@@ -142,10 +133,10 @@ def train_command(
             with noting_compilation(), observers[0]:
                 if finished is not None:
                     assert model.space is not None
-                    check_same_log(folder, log, model.space.fingerprint)
+                    run_folder.check_same_log(folder, log, model.space.fingerprint)
                     table = finished
                 elif resume:
-                    table = resume_run(
+                    table = run_folder.resume_run(
                         model,
                         log,
                         folder,
@@ -154,7 +145,7 @@ def train_command(
                         processes=processes,
                     )
                 else:
-                    table = train_run(
+                    table = run_folder.train_run(
                         model,
                         log,
                         folder,

@@ -119,12 +119,10 @@ def counts_views(candidates: pl.DataFrame) -> bool:
 def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> list[AuditRule]:
     """Rules about the order of rows, their number, and the numbering of items by appearance."""
     order, views = ORDER_KEPT if ordered else ORDER_DROPPED, counts_views(candidates)
+    candidates = candidates.with_columns(unviewed=(pl.col("views") == 0).cast(float))
 
     def rule(name: str, column: str, sign: float, action: str) -> AuditRule:
         return AuditRule(name, lambda: sign * candidates[column].to_numpy(), sets, action)
-
-    def unviewed() -> Float64Array:
-        return (candidates["views"] == 0).to_numpy().astype(float)
 
     return [
         rule("first position", "first_row", -1.0, order),
@@ -134,7 +132,7 @@ def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool)
         rule("smallest item number in order of appearance", "appearance", -1.0, IDS),
         rule("most rows", "rows", 1.0, REPEATED_ROWS),
         rule("fewest rows", "rows", -1.0, REPEATED_ROWS),
-        *([AuditRule("zero view rows", unviewed, sets, ONE_VIEW)] if views else []),
+        *([rule("zero view rows", "unviewed", 1.0, ONE_VIEW)] if views else []),
     ]
 
 

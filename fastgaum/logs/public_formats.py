@@ -70,8 +70,8 @@ class PublicLog:
     """names that its publisher gives the file"""
     columns: tuple[str, ...]
     """a file that has all of these is such a log"""
-    displays: MakesDisplays
-    """makes rows of displays from the file's rows"""
+    displays: MakesDisplays | None
+    """makes rows of displays from the file's rows; None: they are"""
     options: ReadOptions
     """how these are read, where the reader says nothing else"""
     not_read: str
@@ -103,30 +103,21 @@ def _public(
     *files: str,
     known_by: str,
     roles: str = "",
+    displays: MakesDisplays | None = None,
     not_read: str = "",
     **options: Unpack[ReadKeywords],
-) -> Callable[[MakesDisplays], MakesDisplays]:
-    """Return what adds a log to PUBLIC_LOGS; `known_by`: its columns; `roles`: role=column."""
-
-    def add(displays: MakesDisplays) -> MakesDisplays:
-        if roles:
-            options["columns"] = columns_of(roles.split())
-        known = tuple(known_by.split())
-        read = ReadOptions.of(**options)
-        PUBLIC_LOGS.append(PublicLog(title, files, known, displays, read, not_read))
-        return displays
-
-    return add
+) -> None:
+    """Add a log to PUBLIC_LOGS; `known_by`: its columns; `roles`: role=column."""
+    if roles:
+        options["columns"] = columns_of(roles.split())
+    read, known = ReadOptions.of(**options), tuple(known_by.split())
+    PUBLIC_LOGS.append(PublicLog(title, files, known, displays, read, not_read))
 
 
 def find_layout(columns: Iterable[str]) -> PublicLog | None:
     """Return the public log that has such columns, if any."""
     known = set(columns)
     return next((layout for layout in PUBLIC_LOGS if known.issuperset(layout.columns)), None)
-
-
-def _as_they_are(rows: pl.LazyFrame) -> pl.LazyFrame:
-    return rows
 
 
 def _text(column: str) -> pl.Expr:
@@ -156,16 +147,6 @@ def _times(column: str, written: str) -> pl.Expr:
     return pl.coalesce(_text(column).str.to_datetime(kind, strict=False) for kind in kinds)
 
 
-@_public(
-    "MIND",
-    "behaviors.tsv",
-    known_by="impression_id user_id time history impressions",
-    roles="session=user_id user=user_id event=time event_label=impression_id items=items "
-    "chosen=chosen",
-    clicks="first",
-    past="history",
-    not_read="clicks beyond an impression's first (--clicks each reads them)",
-)
 def mind(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Impressions are ids, each followed by -1 (clicked) or -0."""
     shown = _text("impressions").str.extract_all(r"\S+")
@@ -185,6 +166,18 @@ def mind(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 _public(
+    "MIND",
+    "behaviors.tsv",
+    known_by="impression_id user_id time history impressions",
+    roles="session=user_id user=user_id event=time event_label=impression_id items=items "
+    "chosen=chosen",
+    clicks="first",
+    past="history",
+    not_read="clicks beyond an impression's first (--clicks each reads them)",
+    displays=mind,
+)
+
+_public(
     "EB-NeRD",
     "behaviors.parquet",
     known_by="user_id impression_time article_ids_inview article_ids_clicked",
@@ -193,22 +186,9 @@ _public(
     "items=article_ids_inview chosen=article_ids_clicked",
     clicks="first",
     not_read="history.parquet (--actions), clicks beyond an impression's first (--clicks each)",
-)(_as_they_are)
-
-
-@_public(
-    "trivago RecSys Challenge 2019",
-    "train.csv",
-    known_by="user_id session_id timestamp step action_type reference platform city device "
-    "impressions prices",
-    roles="session=session_id user=user_id event=timestamp event_label=step items=items "
-    "chosen=reference",
-    ordered=True,
-    outside="drop",
-    candidate_fields=("price",),
-    context_fields=("platform", "city", "device"),
-    not_read="actions other than click-outs, filters, and click-outs that are withheld",
 )
+
+
 def trivago(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Click-outs are displays; the last ones of the test part are withheld: they have no
     reference."""
@@ -222,15 +202,22 @@ def trivago(rows: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-@_public(
-    "KuaiRand",
-    "log_standard_….csv",
-    known_by="user_id video_id time_ms is_click duration_ms is_rand tab",
-    roles="session=user_id user=user_id event=time_ms items=items chosen=chosen",
-    candidate_fields=("duration_ms",),
-    context_fields=("tab",),
-    not_read="likes, follows, comments, forwards, hates and times of play",
+_public(
+    "trivago RecSys Challenge 2019",
+    "train.csv",
+    known_by="user_id session_id timestamp step action_type reference platform city device "
+    "impressions prices",
+    roles="session=session_id user=user_id event=timestamp event_label=step items=items "
+    "chosen=reference",
+    ordered=True,
+    outside="drop",
+    candidate_fields=("price",),
+    context_fields=("platform", "city", "device"),
+    not_read="actions other than click-outs, filters, and click-outs that are withheld",
+    displays=trivago,
 )
+
+
 def kuairand(rows: pl.LazyFrame) -> pl.LazyFrame:
     """A row is a display of one video."""
     return rows.with_columns(
@@ -240,16 +227,18 @@ def kuairand(rows: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-@_public(
-    "Open Bandit",
-    "all.csv",
-    known_by="timestamp item_id position click propensity_score user_feature_0 user_feature_1 "
-    "user_feature_2 user_feature_3 user-item_affinity_0",
-    roles="session=session event=timestamp items=items chosen=chosen",
-    candidate_fields=("affinity",),
-    context_fields=("place_on_page", *(f"user_feature_{i}" for i in range(4))),
-    not_read="propensity_score, unless `fastgaum ope` is told --propensity propensity_score",
+_public(
+    "KuaiRand",
+    "log_standard_….csv",
+    known_by="user_id video_id time_ms is_click duration_ms is_rand tab",
+    roles="session=user_id user=user_id event=time_ms items=items chosen=chosen",
+    candidate_fields=("duration_ms",),
+    context_fields=("tab",),
+    not_read="likes, follows, comments, forwards, hates and times of play",
+    displays=kuairand,
 )
+
+
 def open_bandit(rows: pl.LazyFrame) -> pl.LazyFrame:
     """A row is a display of one item. Users have no id, and a page's three places are three
     rows."""
@@ -266,11 +255,23 @@ def open_bandit(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 _public(
+    "Open Bandit",
+    "all.csv",
+    known_by="timestamp item_id position click propensity_score user_feature_0 user_feature_1 "
+    "user_feature_2 user_feature_3 user-item_affinity_0",
+    roles="session=session event=timestamp items=items chosen=chosen",
+    candidate_fields=("affinity",),
+    context_fields=("place_on_page", *(f"user_feature_{i}" for i in range(4))),
+    not_read="propensity_score, unless `fastgaum ope` is told --propensity propensity_score",
+    displays=open_bandit,
+)
+
+_public(
     "Wikispeedia",
     "choices.parquet",
     known_by="session event page target items chosen",
     context_fields=("page", "target"),
-)(_as_they_are)
+)
 
 _public(
     "CLARA2",
@@ -281,7 +282,7 @@ _public(
     context_fields=("query",),
     not_read="clicks outside a list, and clicks beyond its first (which need --column "
     "chosen=clicked --clicks each)",
-)(_as_they_are)
+)
 
 _OF_MODES = "dur cost access rail bus waiting changes_walk changes charge traffic"
 _OF_TRIPS = (
@@ -296,7 +297,7 @@ _public(
     candidate_fields=_OF_MODES.split(),
     context_fields=_OF_TRIPS.split(),
     not_read="the person's earlier trips (--column session=person reads them)",
-)(_as_they_are)
+)
 
 _public(
     "TasteNet's toy",
@@ -305,7 +306,7 @@ _public(
     roles="session=session event=event",
     candidate_fields=("cost", "time", "wait"),
     context_fields=("income", "full_time", "flexible"),
-)(_as_they_are)
+)
 
 # rows are choices without displays (`simulate`), whatever the stars say
 _public(
@@ -314,15 +315,13 @@ _public(
     "u.data",
     "ratings.csv",
     known_by="userId movieId rating timestamp",
-)(_as_they_are)
+)
 
 
-@_public(
+# rows are choices without displays, of artists by their ids, or by names where they have none
+_public(
     "LastFM-1K",
     "userid-timestamp-artid-artname-traid-traname.tsv",
     known_by="userid timestamp artid artname traid traname",
+    displays=lambda rows: rows.with_columns(item=pl.coalesce("artid", "artname")),
 )
-def lastfm(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows are choices without displays, of artists by their ids, or by names where they have
-    none."""
-    return rows.with_columns(item=pl.coalesce("artid", "artname"))

@@ -13,13 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.errors import (
-    ConfigError,
-    LogFormatError,
-    as_given,
-    require_known,
-    require_whole,
-)
+from fastgaum.errors import LogFormatError, require_known, require_whole
 from fastgaum.logs.columns import show
 from fastgaum.logs.hashes import Hashes, hash_texts, mix_hashes
 from fastgaum.logs.log import TEST, SessionLog, require_log
@@ -31,12 +25,10 @@ USER_RULES = ("user", "half", "other-half")
 """rules that split whole users by a seed"""
 
 
-def resplit(log: SessionLog, seed: int, fractions: Sequence[float] = FRACTIONS) -> SessionLog:
-    """Return the log with a new split of whole users, the same in every order of the sessions and
-    in a log that has grown; fractions: expected shares of train, validation and test. Raises
-    ConfigError unless they sum to 1."""
-    require_log(log)
-    return log.with_split(split_users(log.user_hashes, seed, fractions=fractions))
+def resplit(log: SessionLog, seed: int) -> SessionLog:
+    """Return the log with a new split of whole users, 50/25/25, the same in every order of the
+    sessions and in a log that has grown. Raises ConfigError for no log and no whole seed."""
+    return resplit_by(log, "user", seed)
 
 
 def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
@@ -47,18 +39,14 @@ def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
     return log.with_split(split_users(log.user_hashes, seed, rule))
 
 
-def split_users(
-    hashes: Hashes, seed: int, rule: str = "user", fractions: Sequence[float] = FRACTIONS
-) -> SplitArray:
+def split_users(hashes: Hashes, seed: int, rule: str = "user") -> SplitArray:
     """Split of each session, shape (n_sessions,), by one of USER_RULES; hashes: of each session's
-    user, shape (n_sessions,). Raises ConfigError for shares that do not sum to 1, and for no whole
-    seed."""
+    user, shape (n_sessions,). Raises ConfigError for no whole seed."""
     require_whole("seed", seed)
-    shares = require_shares(fractions)
     distinct, of_session = np.unique(hashes, return_inverse=True)
     drawn = mix_hashes(distinct, np.full(len(distinct), int(seed) % (1 << 64), np.uint64))
     if rule == "user":
-        return _parts(drawn, shares)[of_session]
+        return _parts(drawn, FRACTIONS)[of_session]
     if rule == "other-half":
         drawn = ~drawn
     parts = np.full(len(drawn), TEST, np.int8)
@@ -86,7 +74,7 @@ def _parts(drawn: Hashes, fractions: Sequence[float]) -> SplitArray:
 
 def split_in_order(n: int, fractions: Sequence[float] = FRACTIONS) -> SplitArray:
     """Parts of n things in order, bounds rounded half up: n = 5 → [0, 0, 0, 1, 2]."""
-    bounds = np.floor(np.cumsum(require_shares(fractions)[:2]) * n + 0.5).astype(np.int64)
+    bounds = np.floor(np.cumsum(fractions[:2]) * n + 0.5).astype(np.int64)
     return np.searchsorted(bounds, np.arange(n), side="right").astype(np.int8)
 
 
@@ -108,16 +96,3 @@ def split_by_time(log: SessionLog, first_order: pl.Series) -> SplitArray:
     times = first_order.to_physical().to_numpy()
     split[np.lexsort((hash_texts(log.session_ids), times))] = split_in_order(len(first_order))
     return split
-
-
-def require_shares(fractions: Sequence[float]) -> tuple[float, ...]:
-    """The shares of train, validation and test. Raises ConfigError unless three numbers sum to
-    1."""
-    shares = tuple(fractions) if isinstance(fractions, Sequence | np.ndarray) else (fractions,)
-    numbers = all(isinstance(share, int | float) for share in shares)
-    if not numbers or len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
-        raise ConfigError(
-            f"fractions are {', '.join(map(as_given, shares))}, three shares of train, validation "
-            "and test that sum to 1 are required"
-        )
-    return shares

@@ -183,9 +183,9 @@ def known_table(table: FileTable) -> tuple[FileTable, PublicLog | None]:
 
 
 def _of_layout(table: FileTable, layout: PublicLog) -> FileTable:
-    parts = tuple((path, layout.displays(rows)) for path, rows in table.parts)
-    if all(made is rows for (_, made), (_, rows) in zip(parts, table.parts, strict=True)):
+    if layout.displays is None:
         return table
+    parts = tuple((path, layout.displays(rows)) for path, rows in table.parts)
     dtypes = dict(parts[0][1].collect_schema())
     return replace(table, parts=parts, dtypes=dtypes, stored=tuple(table.dtypes))
 

@@ -151,24 +151,9 @@ def test_a_log_keeps_its_actions_in_every_form(
 
 
 def test_a_saved_log_keeps_a_past_and_a_table(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    n = 60
-    frame = pl.DataFrame(
-        {
-            "session": [f"s{i // 3}" for i in range(n)],
-            "time": np.arange(n) * 10,
-            "items": [rng.choice(9, 3, replace=False).tolist() for _ in range(n)],
-            "past": [[f"p{i % 7}", "q"][: i % 3] for i in range(n)],
-        }
-    ).with_columns(chosen=pl.col("items").list.first())
-    frame.write_parquet(tmp_path / "log.parquet")
-    path = table(
-        tmp_path,
-        session=[f"s{i}" for i in rng.integers(0, 22, 90)],
-        time=rng.integers(0, n * 10, 90),
-        item=rng.integers(0, 15, 90),
-        action=rng.choice(["view", "cart"], 90),
-    )
+    pasts = pl.Series([["p", "q"], ["q"], [], ["p"]])
+    DISPLAYS.with_columns(past=pasts).write_parquet(tmp_path / "log.parquet")
+    path = table(tmp_path, session=["s1", "s2"], time=[12, 3], item=["z", "a"], action="view")
     options = ReadOptions.of(past="past", actions=path)
     log = read_log(tmp_path / "log.parquet", options=options)
     saved = save_log(log, tmp_path / "1")

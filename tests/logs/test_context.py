@@ -119,19 +119,6 @@ def test_what_says_the_choice_is_no_context(name: str) -> None:
     refused(frame, f"column '{name}' says what was chosen", context_fields=[name])
 
 
-def test_names_of_fields_differ(tmp_path: Path) -> None:
-    fields = {"candidate_fields": ["page"], "context_fields": ["page"]}
-    refused(long_log(), "named as a candidate field and as a context field", **fields)
-    pl.DataFrame({"item": ["a"], "page": [1.5]}).write_parquet(tmp_path / "items.parquet")
-    long_log().write_parquet(tmp_path / "log.parquet")
-    refused(
-        tmp_path / "log.parquet",
-        "column 'page' is already a field of the log",
-        context_fields=["page"],
-        item_table=tmp_path / "items.parquet",
-    )
-
-
 def navigation(
     n_sessions: int = 300, n_items: int = 200, seed: int = 0, fixed: bool = False
 ) -> SessionLog:
