@@ -67,6 +67,8 @@ def _charts_of(run: Json) -> Iterator[tuple[str, Chart]]:
         groups = run["learned"][name]
         if any(group["n"] for group in groups):
             yield name, _utilities(groups, across)
+    for field, points in run["fields"]["curves"].items():
+        yield f"response to {field}", _response(field, points)
 
 
 def _standings(rows: Sequence[Json]) -> Chart:
@@ -198,3 +200,31 @@ def _utilities(groups: Sequence[Json], across: str) -> Chart:
     said = "; ".join(f"{one['label']} {one['utility']:.2f}" for one in groups if one["n"])
     what = f"Mean utility against the display set's mean by {across}: {said}"
     return Chart(fill, what, (3.9, 2.4))
+
+
+def _response(field: str, points: Sequence[Json]) -> Chart:
+    """Mean log-odds along a field with its interval as a band, and the density of the data."""
+    keys = ("value", "share", "log_odds", "log_odds_low", "log_odds_high")
+    value, share, mean, low, high = (
+        np.array([point[key] for point in points], np.float64) for key in keys
+    )
+
+    def fill(panel: Axes) -> None:
+        edges = np.concatenate((value[:1], (value[1:] + value[:-1]) / 2, value[-1:]))
+        density = share / np.diff(edges)
+        panel.bar(
+            edges[:-1],
+            0.3 * density / density.max(),
+            np.diff(edges),
+            align="edge",
+            transform=panel.get_xaxis_transform(),
+            color=colour("floor"),
+            alpha=0.35,
+        )
+        panel.fill_between(value, low, high, color=colour("reward"), alpha=0.22, linewidth=0)
+        panel.plot(value, mean, marker="o", markersize=3.5, color=colour("reward"))
+        name = field if len(field) <= 28 else f"{field[:27]}…"
+        panel.set(xlabel=name, ylabel="log-odds")
+
+    said = "; ".join(f"{one['value']:.3g} {one['log_odds']:.2f}" for one in points)
+    return Chart(fill, f"Mean log-odds of a candidate by its {field}: {said}", (3.9, 2.4))

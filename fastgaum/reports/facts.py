@@ -20,7 +20,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
 from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.fold import Rows
-from fastgaum.logs.log import ItemCounts, SessionLog, SplitName
+from fastgaum.logs.log import TEST, VALIDATION, ItemCounts, SessionLog, SplitName
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
 from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
@@ -30,6 +30,7 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.reports.log_facts import log_facts
 from fastgaum.reports.table import Json, finite
 from fastgaum.reports.trained_run import TrainedRun, log_of, repeat_commands
+from fastgaum.reports.what_if import importance, response_curve
 
 
 def report_facts(
@@ -107,6 +108,7 @@ def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: P
         "versus_floor": floor_difference(scored, floors),
         "calibration": calibration_facts(scored),
         "learned": learned_facts(scored, scored.log.training_counts()),
+        "fields": field_facts(run.model, scored.log, split),
         "commands": repeat_commands(run, split),
     }
 
@@ -203,6 +205,44 @@ def _extremes(candidates: pl.DataFrame, log: SessionLog) -> Json:
         "largest": rows(listed.head(n)),
         "smallest": rows(listed.reverse().head(n)),
     }
+
+
+MOST_SESSIONS, MOST_CANDIDATES = 2000, 1 << 17
+"""that questions about fields are asked of: sessions, and candidates of displays with those before
+each in its session"""
+MOST_CURVES, CURVE_POINTS = 6, 16
+LEAST_SHARE = 0.01
+"""of the data, below which a curve leaves out a value: a rare one would stretch the axis"""
+
+
+def field_facts(model: ChoiceModel, log: SessionLog, split: SplitName) -> Json:
+    """Importance of the fields of candidates and items, and response curves of the most important
+    ones of numbers, on some sessions of a split; none where the sessions trained the model."""
+    facts: Json = {"sessions": 0, "importance": [], "curves": {}}
+    fields = log.columns_of("candidate", "item")
+    if not fields or split not in ("validation", "test"):
+        return facts
+    rest = np.diff(log.session_offsets)[log.session_of_event] - log.event_number
+    costs = np.add.reduceat(rest * np.diff(log.display_offsets), log.session_offsets[:-1])
+    sessions = log.sessions_in(split)
+    drawn = np.random.default_rng(0).permutation(sessions)[:MOST_SESSIONS]
+    drawn = drawn[np.cumsum(costs[drawn]) <= MOST_CANDIDATES]
+    if not len(drawn):
+        return facts
+    # sessions that are not drawn leave the split; training, which tells where data lie, stays whole
+    own = np.array(log.split)
+    own[sessions] = TEST if split == "validation" else VALIDATION
+    own[drawn] = VALIDATION if split == "validation" else TEST
+    asked = log.with_split(own)
+    found = importance(model, asked, split).to_dicts()
+    facts |= {"sessions": len(drawn), "importance": found}
+    numbers = [row["field"] for row in found if fields[row["field"]].holds == "number"]
+    for field in numbers[:MOST_CURVES]:
+        curve = response_curve(model, asked, field, CURVE_POINTS, split, sample=1)
+        curve = curve.filter(pl.col("share") >= LEAST_SHARE)
+        if curve.height > 1 and curve["log_odds"].is_finite().all():
+            facts["curves"][field] = curve.to_dicts()
+    return facts
 
 
 BOOTSTRAPS = 300

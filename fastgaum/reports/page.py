@@ -39,6 +39,7 @@ SECTIONS = {
     "learning": "Learning",
     "calibration": "Calibration",
     "learned": "Reward",
+    "fields": "Fields",
     "log": "Log",
     "cost": "Cost",
     "repeat": "Repeat it",
@@ -106,11 +107,12 @@ def to_html(facts: Json) -> str:
     )
     rows = [standings(facts, i) for i in range(len(facts["logs"]))]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    left_out = () if facts["comparison"] else ("compare",)
+    fields = any(run["fields"]["importance"] for run in facts["runs"])
+    shown = {"compare": bool(facts["comparison"]), "fields": fields}
     page = environment.get_template("page.html").render(
         facts=facts,
         compare=facts["comparison"],
-        sections=[(name, text) for name, text in SECTIONS.items() if name not in left_out],
+        sections=[(name, text) for name, text in SECTIONS.items() if shown.get(name, True)],
         several=len(facts["runs"]) > 1,
         standings=rows,
         best=best_runs(facts),

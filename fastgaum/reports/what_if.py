@@ -34,7 +34,6 @@ from fastgaum.errors import (
     require_type,
     require_whole,
 )
-from fastgaum.features.sessions import places_of
 from fastgaum.logs.columns import MOST_NUMBER
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TEST, TRAIN, Column, Of, SessionLog, SplitName
@@ -236,6 +235,7 @@ def response_curve(
     split: SplitName = "test",
     *,
     items: Sequence[object] = (),
+    sample: int | None = None,
     refits: Sequence[ChoiceModel] = (),
     progress: Progress | None = None,
 ) -> pl.DataFrame:
@@ -248,6 +248,8 @@ def response_curve(
         n: numbers that are tried, at least 2: quantiles of the field in the log's training split,
             or in `split` if the log has no training sessions; equal ones once.
         items: ids of the items; all that are displayed if none is given.
+        sample: asks so many of these candidates of each display, drawn at random, one after the
+            other; None: all, which takes long where displays are wide.
 
     Returns: a row for each number: `value`; `share`, from 0 to 1, of those numbers that are nearest
         to it; `log_odds`, `log_odds_low`, `log_odds_high`.
@@ -258,6 +260,8 @@ def response_curve(
     """
     displays = _displays(model, log, split, refits, progress)
     require_whole("n", n, 2)
+    if sample is not None:
+        require_whole("sample", sample, 1)
     rows, codes = displays.rows_of(field), displays.codes("items", items)
     chosen, known = np.isin(displays.items, codes), log.split[log.session_of_event] == TRAIN
     if displays.is_of_items(field):
@@ -266,6 +270,10 @@ def response_curve(
     points = np.unique(np.quantile(values, np.linspace(0, 1, n)).astype(np.float32))
     nearest = np.searchsorted((points[1:] + points[:-1]) / 2, values)
     share = np.bincount(nearest, minlength=len(points)) / len(values)
+    if sample is not None:
+        order = np.random.default_rng(0).permutation(np.flatnonzero(chosen))
+        order = order[np.argsort(displays.display[order], kind="stable")]
+        chosen[order[_ranks(displays.display[order]) >= sample]] = False
 
     def sums_of(model: ChoiceModel) -> list[sparse.csr_array]:
         changes = [partial(np.full_like, fill_value=point) for point in points]
@@ -320,7 +328,9 @@ def importance(
         found = paired_difference(*rise, displays.log.users)
         rows.append({"field": field, "nll": found.mean, "nll_low": found.low})
         rows[-1]["nll_high"] = found.high
-    return pl.DataFrame(rows).sort("nll", descending=True)
+    columns = ("nll", "nll_low", "nll_high")
+    schema = {"field": pl.String, **dict.fromkeys(columns, pl.Float64)}
+    return pl.DataFrame(rows, schema).sort("nll", descending=True)
 
 
 @dataclass(frozen=True)
@@ -431,18 +441,21 @@ class _Displays:
     ) -> Float64Array:
         """The log-odds of each chosen candidate after a change of its number of a field, one
         candidate of a display at a time, (n_chosen,); infinite for probabilities 0 and 1."""
-        rows, found = self.rows_of(field), np.full(len(chosen), np.nan)
-        places, of_items = places_of(self.log.display_offsets)[self.shown], self.is_of_items(field)
+        rows, of_items = self.rows_of(field), self.is_of_items(field)
         if not of_items:
             chances, none = self.with_numbers(field, rows, change).scores(model)
-        for place in np.unique(places[chosen]):
-            one = chosen & (places == place)
+        at = np.flatnonzero(chosen)
+        ranks, found = _ranks(self.display[at]), np.empty(len(at))
+        for rank in range(int(ranks.max(initial=-1)) + 1):
+            one = at[ranks == rank]
             if of_items:
                 chances, none = self.with_numbers(field, rows[one], change).scores(model)
-            others = np.bincount(self.display, np.where(one, 0.0, chances))[self.display[one]]
+            others = np.array(chances)
+            others[one] = 0.0
+            others = np.bincount(self.display, others)[self.display[one]]
             with np.errstate(divide="ignore"):
-                found[one] = np.log(chances[one]) - np.log(others + none[one])
-        return found[chosen]
+                found[ranks == rank] = np.log(chances[one]) - np.log(others + none[one])
+        return found
 
     def shares(self, model: ChoiceModel) -> sparse.csr_array:
         """Sums of probabilities by user and item, those of no click last, (n_users, n_items +
@@ -552,6 +565,11 @@ def _new_numbers(field: str, change: Change, old: Float64Array) -> Float64Array:
             f"largest number is {MOST_NUMBER:g})"
         )
     return new
+
+
+def _ranks(groups: AnyInts) -> AnyInts:
+    """Place of each entry among those of its group, from 0; groups ascend."""
+    return np.arange(len(groups)) - np.searchsorted(groups, groups)
 
 
 def _require_step(step: float) -> None:

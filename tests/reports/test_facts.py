@@ -23,9 +23,10 @@ from fastgaum.logs.splits import resplit
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.facts import EDGES, report_facts
+from fastgaum.reports.facts import CURVE_POINTS, EDGES, report_facts
 from fastgaum.reports.page import to_html
 from fastgaum.reports.trained_run import open_run
+from fastgaum.reports.what_if import importance, response_curve
 from tests.builders import put
 from tests.reports.workshop import QUICK, Workshop
 
@@ -290,7 +291,13 @@ def test_one_log_read_in_two_ways_is_compared_on_its_events(tmp_path: Path) -> N
     means = [run["evaluation"]["heads"]["reward"]["prec"]["1"]["mean"] for run in facts["runs"]]
     assert facts["comparison"]["differences"][0]["diff"] == pytest.approx(means[0] - means[1])
     assert [run["log"] for run in facts["runs"]] == [0, 1]
-    to_html(facts)
+    page, fields = to_html(facts), [run["fields"] for run in facts["runs"]]
+    assert fields[0]["importance"] == []
+    # few sessions: all of them are asked
+    assert fields[1]["importance"] == importance(runs[1].model, logs[1], "validation").to_dicts()
+    curve = response_curve(runs[1].model, logs[1], "price", CURVE_POINTS, "validation", sample=1)
+    assert fields[1]["curves"]["price"] == curve.filter(pl.col("share") >= 0.01).to_dicts()
+    assert "Mean log-odds of a candidate by its price" in page
     # the same data in a real order: the fingerprint alone does not tell the two apart
     same = [plain, dataclasses.replace(plain, ordered=True)]
     train_run(UserModel.from_preset("fastgaum", **QUICK), same[1], tmp_path / "c")

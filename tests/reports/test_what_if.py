@@ -87,6 +87,7 @@ def test_figures_are_those_of_the_law(model: ChoiceModel, log: fg.SessionLog) ->
     assert np.abs(worth["by_price"] / PRICE - 1).max() < 0.1
     curve = fg.response_curve(model, log, "price", 9, items=["pt"])
     assert curve["share"].sum() == pytest.approx(1)
+    assert curve.equals(fg.response_curve(model, log, "price", 9, items=["pt"], sample=1))
     slopes = np.diff(curve["log_odds"]) / np.diff(curve["value"])
     assert np.abs(slopes / PRICE - 1).max() < 0.1
 
@@ -254,6 +255,7 @@ def test_other_wrong_questions(reader: tuple[ChoiceModel, fg.SessionLog]) -> Non
             "field 'comfort' is 2 in all of",
         ),
         (lambda: fg.response_curve(model, log, "price", 1), "at least 2"),
+        (lambda: fg.response_curve(model, log, "price", sample=0), "at least 1"),
     ]
     for ask, says in wrong:
         with pytest.raises(FastgaumError, match=says):
