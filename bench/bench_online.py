@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.bench.races import Bar, Group, Race
-from fastgaum.logs.read import read_frame
+from fastgaum.logs.read import read_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.online import OnlineUser
 from fastgaum.models.user_model import UserModel
@@ -63,7 +63,7 @@ def by_log(model: UserModel, displays: list[list[str]]) -> Callable[[], Mapping[
         chosen = [event < PAST and place == 0 for event in range(PAST + 1) for place in range(K)]
         items = [item for display in displays[: PAST + 1] for item in display]
         frame = pl.DataFrame({"session": "now", "event": events, "item": items, "chosen": chosen})
-        rows = model.predict(read_frame(frame))[-K:]
+        rows = model.predict(read_log(frame))[-K:]
         # a log keeps the items of a display in an order of its own
         found = dict(zip(rows["item"], rows["probability"], strict=True))
         return {"probabilities": torch.tensor([found[item] for item in displays[PAST]])}

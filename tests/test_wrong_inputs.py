@@ -73,7 +73,6 @@ CALLS: dict[str, Call] = {
     "places": lambda m, x: fg.UserEnv(world=fg.LearnedWorld(m), slate_size=x),
     "audit": lambda m, x: fg.audit(x),
     "raw rows": lambda m, x: fg.audit(LOG, x),
-    "level": lambda m, x: fg.audit(LOG, level=x),
     "compare": lambda m, x: fg.compare(x),
     "models to compare": lambda m, x: fg.compare(LOG, x),
     "load by name": lambda m, x: fg.load(x),

@@ -51,7 +51,7 @@ from fastgaum.bench.experiments.transfer_table import transfer_blocks, transfer_
 from fastgaum.config import parse_setting
 from fastgaum.files import atomic
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import read_frame
+from fastgaum.logs.read import read_log
 from fastgaum.logs.splits import shuffled_split
 from fastgaum.machine import machine_facts
 from fastgaum.policies.config import PolicyConfig
@@ -201,7 +201,7 @@ def drawn_log(truth: TrueWorld, setting: Setting, task: Task) -> SessionLog:
     n_sessions = task.events // HORIZON
     frames = trajectories(truth, policy, setting, n_sessions, task.seed)
     frame = pl.concat(frames).select("session", "event", "item", "chosen")
-    log = read_frame(frame, name=f"{task.world}, {task.logging}")
+    log = read_log(frame, name=f"{task.world}, {task.logging}")
     return replace(log, split=shuffled_split(log.n_sessions, task.seed, FITTED))
 
 

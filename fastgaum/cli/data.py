@@ -211,7 +211,7 @@ def data_build_command(
     """Make a log of choices whose display sets were never recorded."""
     check_log_output(out)
     check_outputs(json)
-    from fastgaum.logs.read import read_frame
+    from fastgaum.logs.read import read_log
     from fastgaum.logs.registry import resolve
     from fastgaum.logs.simulate import make_displays
     from fastgaum.logs.tables import stem_of
@@ -222,7 +222,7 @@ def data_build_command(
     with Bar(f"making displays for {choices}"):
         frame = make_displays(found.path, displayed=displayed, seed=seed)
         # rows of a file are in an order that says nothing, which only an ordered log keeps
-        log = read_frame(frame, name=name, ordered=bool(out.suffix), split_seed=split_seed)
+        log = read_log(frame, name=name, ordered=bool(out.suffix), split_seed=split_seed)
     with Bar(f"writing {out}"):
         write_log(log, out)
     notes = []

@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fastgaum.errors import ConfigError, as_given
 from fastgaum.kernels.ranking import best_of_sets
 from fastgaum.logs.audit_displays import DisplayDependence, display_dependence
 from fastgaum.logs.audit_facts import (
@@ -38,6 +37,9 @@ from fastgaum.logs.audit_rules import (
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SessionLog, require_log
+
+LEVEL = 0.05
+"""bounds the probability that a log without a trap has any rule flagged"""
 
 
 @dataclass(frozen=True)
@@ -147,17 +149,12 @@ def audit(
     log: SessionLog,
     raw: Rows | None = None,
     *,
-    level: float = 0.05,
     progress: Callable[[int, int], None] | None = None,
 ) -> AuditReport:
-    """Audit a log, with the raw rows it was read from (`read.raw_rows`) for what packing drops.
-
-    level: bounds the probability that a log without a trap has any rule flagged; progress: is
-    called with events done and events in all. Raises LogFormatError if the raw rows belong to
-    another log, ConfigError for no log and no probability."""
+    """Audit a log, with the raw rows it was read from (`read.raw_rows`) for what packing drops;
+    progress: is called with events done and events in all. Raises LogFormatError if the raw rows
+    belong to another log, ConfigError for no log."""
     require_log(log)
-    if not isinstance(level, float | int) or not 0 < level < 1:
-        raise ConfigError(f"level is {as_given(level)}, a probability between 0 and 1 is required")
     rules, facts = rules_of_log(log), list(facts_of_reading(log.clicks, log.actions))
     if raw is not None:
         sets, candidates = fold_events(raw, log)
@@ -171,7 +168,7 @@ def audit(
             progress(log.n_events * number // len(rules), log.n_events)
     adjusted = holm([one.p for one in findings])
     findings = [
-        dataclasses.replace(one, p=p, flagged=p <= level and one.p < 1)
+        dataclasses.replace(one, p=p, flagged=p <= LEVEL and one.p < 1)
         for one, p in zip(findings, adjusted, strict=True)
     ]
     countable = (log.choices >= 0) & (np.diff(log.display_offsets) > 1)

@@ -124,17 +124,6 @@ def read_with_rows(
     return dataclasses.replace(log, name=options.name or stem_of(found.path)), rows
 
 
-def read_frame(
-    frame: pl.DataFrame,
-    *,
-    options: ReadOptions = DEFAULT_OPTIONS,
-    untyped: bool = False,
-    **given: Unpack[ReadKeywords],
-) -> SessionLog:
-    """Read a polars frame as `read_log` does; `untyped`: numbers may be text (csv)."""
-    return _read(FileTable.of(frame, untyped), ReadOptions.of(**given).over(options))[0]
-
-
 def raw_rows(
     source: LogSource,
     *,
@@ -146,30 +135,15 @@ def raw_rows(
     options = ReadOptions.of(**given).over(options)
     if isinstance(source, str | os.PathLike) and is_saved_log(source):
         return None
-    with naming(source):
-        table, schema, options = _open(source, options)
-        roles = dataclasses.replace(schema, candidate_fields=(), context_fields=(), past=None)
-        frame = table.read(roles.columns())
-        rows = candidate_rows(frame, roles, options, untyped=table.untyped)
-    return dataclasses.replace(rows, not_read=_not_read(table, schema))
+    return _read(source, options)[1]
 
 
-def _not_read(table: FileTable, schema: LogSchema) -> tuple[str, ...]:
-    """Columns that play no role; a public log names its own."""
-    columns = table.stored or tuple(table.dtypes)
-    read = {*schema.columns()} - {schema.time_beside}
-    return tuple(one for one in columns if one not in read and find_layout(columns) is None)
-
-
-def _open(
-    source: LogSource | FileTable, options: ReadOptions
-) -> tuple[FileTable, LogSchema, ReadOptions]:
+def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema, ReadOptions]:
     """Open a log, of which only headers are read; a public log's options come last."""
     if isinstance(source, str | os.PathLike):
         table, layout = open_known(Path(source), options.delimiter)
     else:
-        frame = source if isinstance(source, FileTable) else FileTable.of(frame_of(source))
-        table, layout = known_table(frame)
+        table, layout = known_table(FileTable.of(frame_of(source)))
     if layout is not None:
         options = layout.options_with(options)
     if options.columns.get("chosen") == "":
@@ -194,7 +168,7 @@ def _without_choices(table: FileTable, options: ReadOptions) -> tuple[FileTable,
     return dataclasses.replace(table, parts=parts, dtypes=dtypes), options
 
 
-def _read(source: LogSource | FileTable, options: ReadOptions) -> tuple[SessionLog, Rows]:
+def _read(source: LogSource, options: ReadOptions) -> tuple[SessionLog, Rows]:
     with naming(source):
         table, schema, options = _open(source, options)
         frame = table.read(schema.columns())
@@ -205,7 +179,11 @@ def _read(source: LogSource | FileTable, options: ReadOptions) -> tuple[SessionL
             raise table.with_line(error) from None
     if isinstance(source, str | os.PathLike):
         log = dataclasses.replace(log, name=stem_of(Path(source)))
-    return _finished(log, options), dataclasses.replace(rows, not_read=_not_read(table, schema))
+    # a public log says itself what is not read of it
+    columns = table.stored or tuple(table.dtypes)
+    read = columns if find_layout(columns) else {*schema.columns()} - {schema.time_beside}
+    not_read = tuple(one for one in columns if one not in read)
+    return _finished(log, options), dataclasses.replace(rows, not_read=not_read)
 
 
 def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:

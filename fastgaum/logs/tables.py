@@ -70,9 +70,9 @@ class FileTable:
     """what divides the columns of text with a header"""
 
     @classmethod
-    def of(cls, frame: pl.DataFrame, untyped: bool = False) -> FileTable:
+    def of(cls, frame: pl.DataFrame) -> FileTable:
         """A frame in memory as a table."""
-        return cls(((Path("frame"), frame.lazy()),), dict(frame.schema), untyped)
+        return cls(((Path("frame"), frame.lazy()),), dict(frame.schema), untyped=False)
 
     def with_line(self, error: LogFormatError) -> LogFormatError:
         """Add the line of its row to an error, where the file has lines."""

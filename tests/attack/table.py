@@ -18,7 +18,7 @@ import polars as pl
 
 import fastgaum as fg
 from fastgaum.logs.log import SPLITS, SessionLog
-from fastgaum.logs.read import raw_rows, read_frame
+from fastgaum.logs.read import raw_rows, read_log
 from fastgaum.reports.page import write_report
 from tests.attack.attacks import (
     GOOD,
@@ -542,7 +542,7 @@ def same_split(seeds: Seeds) -> bool:
     """A drawn split does not depend on the order of the rows, nor on users that come later."""
 
     def parts(rows: pl.DataFrame) -> dict[str, str]:
-        found = read_frame(rows.drop("split"), split="user")
+        found = read_log(rows.drop("split"), split="user")
         return dict(zip(found.session_ids, (SPLITS[i] for i in found.split), strict=True))
 
     whole = parts(seeds.frame)
@@ -574,7 +574,7 @@ def names_what_is_not_read(_: Seeds) -> bool:
 
 def hours(**columns: Any) -> list[str]:
     """The hours of four sessions."""
-    found = read_frame(frame(session=[*"abcd"], chosen=1, **columns), time_fields=["hour"])
+    found = read_log(frame(session=[*"abcd"], chosen=1, **columns), time_fields=["hour"])
     return found.columns["hour"].categories.gather(found.columns["hour"].values).to_list()
 
 
@@ -585,13 +585,13 @@ TRUE: dict[str, Attack] = {
     "an audit names what it did not read": IsTrue(names_what_is_not_read),
     "no escape in a page": IsTrue(page_is_clean),
     "semicolons are read": IsTrue(lambda _: bool(Path("log.csv").write_bytes(frame().write_csv(separator=";").encode())) and fg.read_log("log.csv").n_events == 3),
-    "ids 1, 01 and 1.0 are three": IsTrue(lambda _: read_frame(frame(item=["1", "01", "1.0", "1"])).n_items == 3),
-    "strange ids are ids": IsTrue(lambda _: read_frame(frame(item=["-9223372036854775808", "007", "=1+1", "a\x00b"])).n_items == 4),
-    "integers beyond 2^53 are kept": IsTrue(lambda _: read_frame(frame(item=BIG)).n_items == 4),
-    "decimals beyond 2^53 are kept": IsTrue(lambda _: read_frame(frame(event=[Decimal(n) for n in BIG], chosen=1)).n_events == 4),
-    "nanoseconds are kept": IsTrue(lambda _: read_frame(frame(event=[f"2025-01-09 08:30:00.{n:09}" for n in (1, 2, 3, 4)])).n_events == 4),
-    "dates after the 12th are in order": IsTrue(lambda _: read_frame(frame(event=["13/01/2025", "14/01/2025", "02/02/2025", "31/12/2024"])).n_events == 4),
-    "a click on a repeated item is one": IsTrue(lambda _: read_frame(pl.DataFrame(NESTED | {"items": [["a", "a", "b"], ["c"]], "chosen": ["a", None]})).n_candidates == 3),
+    "ids 1, 01 and 1.0 are three": IsTrue(lambda _: read_log(frame(item=["1", "01", "1.0", "1"])).n_items == 3),
+    "strange ids are ids": IsTrue(lambda _: read_log(frame(item=["-9223372036854775808", "007", "=1+1", "a\x00b"])).n_items == 4),
+    "integers beyond 2^53 are kept": IsTrue(lambda _: read_log(frame(item=BIG)).n_items == 4),
+    "decimals beyond 2^53 are kept": IsTrue(lambda _: read_log(frame(event=[Decimal(n) for n in BIG], chosen=1)).n_events == 4),
+    "nanoseconds are kept": IsTrue(lambda _: read_log(frame(event=[f"2025-01-09 08:30:00.{n:09}" for n in (1, 2, 3, 4)])).n_events == 4),
+    "dates after the 12th are in order": IsTrue(lambda _: read_log(frame(event=["13/01/2025", "14/01/2025", "02/02/2025", "31/12/2024"])).n_events == 4),
+    "a click on a repeated item is one": IsTrue(lambda _: read_log(pl.DataFrame(NESTED | {"items": [["a", "a", "b"], ["c"]], "chosen": ["a", None]})).n_candidates == 3),
     "hours are the clock's": IsTrue(lambda _: hours(event=["2024-05-01T08:00:00+02:00"] * 4) == ["8"] * 4),
     "times of a frame are the clock's": IsTrue(lambda _: hours(event=[datetime(2024, 5, 1, 8)] * 4) == ["8"] * 4),
 }

@@ -10,7 +10,7 @@ import pytest
 from fastgaum.baselines.floors import click_rate, floor_table, floors_of
 from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.metrics.precision import random_floor
 from tests.builders import put
 from tests.logs.test_context import navigation
@@ -30,7 +30,7 @@ def small_log(**options: object) -> SessionLog:
             "price": [1.0, 2.0, 3.0, 4.0, 6.0, 5.0, 1.0, 4.0, 3.0, 9.0, 1.0, 2.0, 2.0],
         }
     )
-    return read_frame(frame, **options)  # type: ignore[arg-type]
+    return read_log(frame, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
 from fastgaum.features.fitting import fit_training
 from fastgaum.logs.log import TRAIN, SessionLog
-from fastgaum.logs.read import read_frame
+from fastgaum.logs.read import read_log
 from fastgaum.nets.segments import segment_logsumexp
 from tests.builders import put, random_log
 
@@ -110,7 +110,7 @@ def travel(few_items: bool, *fields: str) -> SessionLog:
     again = frame.filter(pl.col("user") % 2 == 0).with_columns(
         pl.col("session", "user") - 10_000, split=pl.col("split") + 1
     )
-    return read_frame(pl.concat([frame, again]), candidate_fields=fields)
+    return read_log(pl.concat([frame, again]), candidate_fields=fields)
 
 
 @pytest.mark.parametrize("case", STATSMODELS)

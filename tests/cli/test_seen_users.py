@@ -13,7 +13,7 @@ import pytest
 from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.cli.app import main
 from fastgaum.errors import SeenUsersError
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.logs.splits import resplit
 from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.user_model import UserModel
@@ -146,13 +146,13 @@ def test_python_refuses_too(folder) -> None:
     model = UserModel.load(folder / "run")
     reverse = read_log(folder / "reverse.parquet")
     assert model.seen_users(reverse, "test").n_seen == 0
-    for log in (read_frame(LOG, split_seed=7), resplit(reverse, 7)):
+    for log in (read_log(LOG, split_seed=7), resplit(reverse, 7)):
         with pytest.raises(SeenUsersError, match="allow_seen_users=True"):
             model.evaluate(log)
         seen = model.seen_users(log)
-        tested = read_frame(LOG, split_seed=7).split == 2
+        tested = read_log(LOG, split_seed=7).split == 2
         assert seen.n_users == tested.sum()
-        assert seen.n_seen == (tested & (read_frame(LOG).split == 0)).sum()
+        assert seen.n_seen == (tested & (read_log(LOG).split == 0)).sum()
         assert model.evaluate(log, allow_seen_users=True).n_users == seen.n_users
 
 
@@ -163,8 +163,8 @@ def test_going_on_keeps_both_logs_users(folder, tmp_path) -> None:
     assert main([*argv, "--from", str(folder / "run"), "--set", "epochs=1"]) == 0
     model = UserModel.load(folder / "on")
     for frame in (LOG, further):
-        assert model.seen_users(read_frame(frame)).n_seen == 0
-        train = model.seen_users(read_frame(frame), "train")
+        assert model.seen_users(read_log(frame)).n_seen == 0
+        train = model.seen_users(read_log(frame), "train")
         assert train.n_seen == train.n_users > 40
 
 

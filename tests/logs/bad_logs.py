@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import LogFormatError
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 
 GOOD = {
     "session": ["u3", "u3", "u3", "u4"],
@@ -26,9 +26,8 @@ NESTED = {
 
 
 def refused(frame_or_path, message: str, **options) -> str:
-    read = read_frame if isinstance(frame_or_path, pl.DataFrame) else read_log
     with pytest.raises(LogFormatError, match=message) as caught:
-        read(frame_or_path, **options)
+        read_log(frame_or_path, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

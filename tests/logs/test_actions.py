@@ -21,7 +21,7 @@ from fastgaum.logs.audit_rules import latest_actions
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.logs.store import load_log, save_log
 from tests.builders import random_log, with_drawn_actions
 
@@ -63,7 +63,7 @@ def test_an_action_comes_before_the_event_that_follows_it(tmp_path: Path) -> Non
         item=["x", "b", "a", "z", "a", "a"],
         action=["cart", "view", "view", "play", "view", "view"],
     )
-    log = read_frame(DISPLAYS, actions=path)
+    log = read_log(DISPLAYS, actions=path)
     expected: list[Told] = [[("z", "play")], [("a", "view"), ("b", "view")], [], [("a", "view")]]
     assert told(log) == expected
     assert log.actions is not None
@@ -73,7 +73,7 @@ def test_an_action_comes_before_the_event_that_follows_it(tmp_path: Path) -> Non
         for part in range(3)
     )
     # what is displayed and chosen is what it was
-    plain = read_frame(DISPLAYS)
+    plain = read_log(DISPLAYS)
     assert log.item_ids.to_list() == ["a", "b", "c", "x", "z"]
     for name in ("items", "choices", "display_offsets", "session_offsets", "split"):
         assert getattr(log, name).tolist() == getattr(plain, name).tolist()
@@ -84,14 +84,14 @@ def test_an_action_comes_before_the_event_that_follows_it(tmp_path: Path) -> Non
 
 def test_a_user_s_action_goes_to_the_next_of_all_its_sessions(tmp_path: Path) -> None:
     path = table(tmp_path, user_id=["u1", "u1", "u2"], time=[25.5, 5.0, 14.0], item=["p", "q", "r"])
-    log = read_frame(DISPLAYS, actions=path)
+    log = read_log(DISPLAYS, actions=path)
     assert told(log) == [[("q", "acted")], [], [("p", "acted")], [("r", "acted")]]
 
 
 def test_without_times_actions_come_before_the_first_event(tmp_path: Path) -> None:
     path = table(tmp_path, user=["u1", "u1"], item=[7, 8], action=["view", "cart"])
     before = [("7", "view"), ("8", "cart")]
-    assert told(read_frame(DISPLAYS, actions=path)) == [before, [], before, []]
+    assert told(read_log(DISPLAYS, actions=path)) == [before, [], before, []]
 
 
 def test_a_row_of_lists_is_a_row_for_each_entry(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_row_of_lists_is_a_row_for_each_entry(tmp_path: Path) -> None:
         impression_time_fixed=pl.Series(times, dtype=pl.List(pl.Datetime("ms", "UTC"))),
         article_id_fixed=pl.Series([[5, 6], []], dtype=pl.List(pl.Int32)),
     )
-    log = read_frame(displays, actions=path)
+    log = read_log(displays, actions=path)
     assert told(log) == [[("5", "acted")], [("6", "acted")], [], []]
 
 
@@ -116,12 +116,12 @@ def test_a_row_of_lists_is_a_row_for_each_entry(tmp_path: Path) -> None:
 def test_the_past_is_that_of_a_session_s_first_event(kind: pl.List) -> None:
     pasts = pl.Series("seen", [["3"], ["4", "5"], ["6", None, "3"], None]).cast(kind)
     late_first = DISPLAYS.with_columns(pasts)[[1, 0, 2, 3]]
-    log = read_frame(late_first, past="seen")
+    log = read_log(late_first, past="seen")
     past = [[("3", "past")], [], [("6", "past"), ("3", "past")], []]
     assert told(log) == past
     # successive choices of a display are after what came before it
-    every = read_frame(late_first.with_columns(chosen=pl.lit("a")), past="seen", outside="none")
-    each = read_frame(
+    every = read_log(late_first.with_columns(chosen=pl.lit("a")), past="seen", outside="none")
+    each = read_log(
         late_first.with_columns(chosen=pl.lit("a")), past="seen", outside="none", clicks="each"
     )
     assert told(each)[: each.n_events] == [
@@ -190,18 +190,18 @@ def test_what_is_wrong_with_a_table_is_said(
     columns: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(LogFormatError, match=r"actions actions\.parquet: ") as error:
-        read_frame(DISPLAYS, actions=table(tmp_path, **columns))
+        read_log(DISPLAYS, actions=table(tmp_path, **columns))
     assert says in str(error.value)
 
 
 def test_what_is_wrong_with_a_past_is_said(tmp_path: Path) -> None:
     with pytest.raises(LogFormatError, match=r"no column 'seeen' .*did you mean 'seen'"):
-        read_frame(DISPLAYS.with_columns(seen=pl.col("items")), past="seeen")
+        read_log(DISPLAYS.with_columns(seen=pl.col("items")), past="seeen")
     with pytest.raises(LogFormatError, match="'user' holds String, the past of a user is a list"):
-        read_frame(DISPLAYS, past="user")
+        read_log(DISPLAYS, past="user")
     timed = table(tmp_path, session=["s1"], item=["a"], time=[1])
     with pytest.raises(LogFormatError, match="the log's events have no order in time"):
-        read_frame(DISPLAYS.drop("time"), actions=timed)
+        read_log(DISPLAYS.drop("time"), actions=timed)
 
 
 def test_the_audit_counts_actions_apart_and_finds_clicks_among_them(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fastgaum.logs.audit_rules import (
 )
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import raw_rows, read_frame, read_log
+from fastgaum.logs.read import raw_rows, read_log
 from fastgaum.logs.store import save_log
 from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
 from tests.builders import log_of, put
@@ -54,7 +54,7 @@ def shuffled_frame(seed: int, n_users: int = 60, n_items: int = 40) -> pl.DataFr
 def audit_frame(
     frame: pl.DataFrame, fields: tuple[str, ...] = (), **options: object
 ) -> AuditReport:
-    log = read_frame(frame, candidate_fields=fields, **options)
+    log = read_log(frame, candidate_fields=fields, **options)
     return audit(log, raw_frame(frame))
 
 
@@ -157,7 +157,7 @@ def test_a_display_that_repeats_itself_around_the_choice_is_named() -> None:
 
 def test_a_rule_scores_its_exact_precision_against_the_exact_floor() -> None:
     frame = shuffled_frame(11)
-    log = read_frame(frame, candidate_fields=FIELDS)
+    log = read_log(frame, candidate_fields=FIELDS)
     report = audit(log, raw_frame(frame))
     several = (np.diff(log.display_offsets) > 1) & (log.choices >= 0)
     folded = fold_events(raw_frame(frame), log)
@@ -258,7 +258,7 @@ def test_facts_are_shares_counted_by_hand() -> None:
 
 def test_a_saved_log_is_audited_without_its_rows(tmp_path: Path) -> None:
     folder = tmp_path / "log"
-    save_log(read_frame(shuffled_frame(2), candidate_fields=FIELDS), folder)
+    save_log(read_log(shuffled_frame(2), candidate_fields=FIELDS), folder)
     assert raw_rows(folder) is None
     report = audit(read_log(folder), raw_rows(folder))
     assert not report.has_rows
@@ -272,7 +272,7 @@ def test_a_saved_log_is_audited_without_its_rows(tmp_path: Path) -> None:
 
 def test_the_rows_of_another_log_are_refused() -> None:
     with pytest.raises(LogFormatError, match="pass the rows that the log was read from"):
-        audit(read_frame(shuffled_frame(1)), raw_frame(shuffled_frame(2)))
+        audit(read_log(shuffled_frame(1)), raw_frame(shuffled_frame(2)))
 
 
 def test_the_report_is_json_and_text() -> None:
@@ -429,7 +429,7 @@ def fact_of(log: SessionLog, name: str) -> Fact:
 
 
 def read(frame: pl.DataFrame, **options: object) -> SessionLog:
-    return read_frame(frame, candidate_fields=["price"], **options)  # type: ignore[arg-type]
+    return read_log(frame, candidate_fields=["price"], **options)  # type: ignore[arg-type]
 
 
 def test_users_on_both_sides_are_flagged() -> None:
@@ -460,7 +460,7 @@ def test_sessions_that_are_alike_by_nature_are_no_copies() -> None:
     chosen = np.stack([one := rng.integers(0, 2, 200), 1 - one], 1).reshape(-1)
     session = np.repeat(np.arange(200), 2)
     columns = {"session": session, "event": 0, "item": ["a", "b"] * 200, "chosen": chosen}
-    fact = fact_of(read_frame(pl.DataFrame(columns)), "test sessions that equal a training session")
+    fact = fact_of(read_log(pl.DataFrame(columns)), "test sessions that equal a training session")
     assert fact.percent == 100
     assert fact.action == "-"
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from tests.logs.bad_logs import GOOD, long, nested, refused
 
 PRICE: dict[str, Any] = {"candidate_fields": ["price"]}
@@ -162,39 +162,39 @@ def test_strange_ids_work(tmp_path) -> None:
     ],
 )
 def test_chosen_in_other_clothes_works(values) -> None:
-    assert read_frame(long(chosen=values)).choices.tolist() == [0, -1, 0]
+    assert read_log(long(chosen=values)).choices.tolist() == [0, -1, 0]
 
 
 def test_what_the_messages_advise_works() -> None:
     position = nested(chosen=[1, 0])
-    assert read_frame(position, columns={"chosen_index": "chosen"}).choices.tolist() == [1, 0]
+    assert read_log(position, columns={"chosen_index": "chosen"}).choices.tolist() == [1, 0]
     numbered = long(event_id=[1, 2, 3, 4])
-    assert read_frame(numbered, columns={"event": "event", "event_label": "event"}).n_events == 3
-    log = read_frame(long(price=["1", "2", None, "4"]), **PRICE)
+    assert read_log(numbered, columns={"event": "event", "event_label": "event"}).n_events == 3
+    log = read_log(long(price=["1", "2", None, "4"]), **PRICE)
     assert log.columns["price"].values.tolist() == [0, 1, -1, 2]
     two = long().with_columns(pl.col("item").alias("item_id"))
-    assert read_frame(two, columns={"item": "item_id"}).n_events == 3
-    assert read_frame(nested(item=["a", "c"]), columns={"items": "items"}).n_events == 2
+    assert read_log(two, columns={"item": "item_id"}).n_events == 3
+    assert read_log(nested(item=["a", "c"]), columns={"items": "items"}).n_events == 2
 
 
 def test_an_event_that_never_changes_beside_what_is_no_time_of_events() -> None:
     frame = pl.DataFrame({**NEVER, "time": [1, 1, 2, 2]})
-    assert read_frame(frame, columns={"event": "time"}).n_events == 2
-    assert read_frame(frame.drop("event")).n_events == 2
-    assert read_frame(frame, columns={"event": "event"}).n_events == 1
+    assert read_log(frame, columns={"event": "time"}).n_events == 2
+    assert read_log(frame.drop("event")).n_events == 2
+    assert read_log(frame, columns={"event": "event"}).n_events == 1
     # a field is no time of an event, nor is what differs between the rows of a display
-    assert read_frame(frame, candidate_fields=["time"]).n_events == 1
-    assert read_frame(frame.with_columns(time=pl.Series([12.5, 40.0, 9.0, 3.0]))).n_events == 1
+    assert read_log(frame, candidate_fields=["time"]).n_events == 1
+    assert read_log(frame.with_columns(time=pl.Series([12.5, 40.0, 9.0, 3.0]))).n_events == 1
     # one display a session needs no order
-    assert read_frame(frame.with_columns(time=7)).n_events == 1
+    assert read_log(frame.with_columns(time=7)).n_events == 1
 
 
 def test_whole_decimals_are_ids() -> None:
     """What a database calls NUMERIC(10, 2): 12.00 is the item 12, as 12.0 is."""
     texts = ["12", "3", "12", "3"]
-    log = read_frame(long(item=[Decimal(f"{text}.00") for text in texts]))
-    assert log.fingerprint == read_frame(long(item=texts)).fingerprint
-    half = read_frame(long(item=[Decimal("1.50"), Decimal("2.00")] * 2))
+    log = read_log(long(item=[Decimal(f"{text}.00") for text in texts]))
+    assert log.fingerprint == read_log(long(item=texts)).fingerprint
+    half = read_log(long(item=[Decimal("1.50"), Decimal("2.00")] * 2))
     assert half.item_ids.to_list() == ["1.50", "2.00"]
 
 

@@ -21,7 +21,7 @@ from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.read import raw_rows, read_frame, read_log
+from fastgaum.logs.read import raw_rows, read_log
 from fastgaum.logs.store import save_log
 from fastgaum.logs.synthetic import synthesise
 from tests.logs.bad_logs import refused
@@ -118,7 +118,7 @@ def test_each_click_is_a_choice_of_what_is_left(
         sessions = [[(items, clicks or items[-1:]) for items, clicks in s] for s in sessions]
     expected = plain_events(sessions)
     logs = [
-        read_frame(frame, clicks="each", **LONG)
+        read_log(frame, clicks="each", **LONG)
         for frame in (nested_frame(sessions), long_frame(sessions))
     ]
     for log in logs:
@@ -131,7 +131,7 @@ def test_each_click_is_a_choice_of_what_is_left(
         assert queries == [f"q{label}" for label in log.event_ids]
         assert event.max() >= display.max()
     assert logs[0].fingerprint == dataclasses.replace(logs[1], views=None).fingerprint
-    unordered = read_frame(nested_frame(sessions), clicks="each")
+    unordered = read_log(nested_frame(sessions), clicks="each")
     by_id = [[(sorted(left), item, n) for left, item, n in session] for session in expected]
     assert [[(sorted(a), b, c) for a, b, c in s] for s in events_of(unordered)] == by_id
 
@@ -149,9 +149,9 @@ def test_the_first_click_alone(sessions: list[list[Display]]) -> None:
         ignored=sum(len(clicks) - 1 for clicks in several),
     )
     for frame_of in (nested_frame, long_frame):
-        log = read_frame(frame_of(sessions), clicks="first", **LONG)
+        log = read_log(frame_of(sessions), clicks="first", **LONG)
         assert log.clicks == facts
-        assert log.fingerprint == read_frame(frame_of(firsts), **LONG).fingerprint
+        assert log.fingerprint == read_log(frame_of(firsts), **LONG).fingerprint
         if several:
             refused(frame_of(sessions), r"has \d clicks, one is required: pass --clicks first")
 
@@ -178,7 +178,7 @@ def test_clicks_on_what_was_not_displayed(sessions: list[list[Display]], rule: R
     if not kept:
         refused(frame, "with --outside drop no event is left", **options)
         return
-    log = read_frame(frame, **options)
+    log = read_log(frame, **options)
     assert events_of(log) == plain_events(kept)
     assert (log.clicks.displays, log.clicks.outside) == (len(outside), rule)
     assert log.clicks.outside_displays == sum(map(bool, outside))
@@ -186,7 +186,7 @@ def test_clicks_on_what_was_not_displayed(sessions: list[list[Display]], rule: R
     if rule == "append" and any(outside):
         refused(frame, "has no value in column 'price'", candidate_fields=["price"], **options)
     else:
-        read_frame(frame, candidate_fields=["price"], **options)
+        read_log(frame, candidate_fields=["price"], **options)
 
 
 SHOP: list[list[Display]] = [
@@ -200,7 +200,7 @@ SHOP: list[list[Display]] = [
 def test_a_saved_log_remembers_its_rules(tmp_path: Path) -> None:
     frame = nested_frame(SHOP)
     saved = {
-        name: str(save_log(read_frame(frame, **options), tmp_path / name))
+        name: str(save_log(read_log(frame, **options), tmp_path / name))
         for name, options in {
             "each": {"clicks": "each", "outside": "none"},
             "first": {"clicks": "first", "outside": "drop"},
@@ -218,7 +218,7 @@ def test_a_saved_log_remembers_its_rules(tmp_path: Path) -> None:
 
 
 def test_the_long_form_is_read_back(tmp_path: Path) -> None:
-    log = read_frame(nested_frame(inside(SHOP)), clicks="each", **LONG)
+    log = read_log(nested_frame(inside(SHOP)), clicks="each", **LONG)
     to_frame(log).write_parquet(tmp_path / "log.parquet")
     to_frame(log).write_csv(tmp_path / "log.csv")
     fields = {**LONG, "context_fields": ["query", CLICKS_SO_FAR]}
@@ -243,7 +243,7 @@ def test_a_field_of_that_name_counts_clicks(so_far: list[Any], says: str | None)
     frame = pl.DataFrame({**columns, CLICKS_SO_FAR: so_far})
     fields = {"context_fields": [CLICKS_SO_FAR]}
     if says is None:
-        assert read_frame(frame, **fields).first_choices.tolist() == [True, False]
+        assert read_log(frame, **fields).first_choices.tolist() == [True, False]
         refused(frame.with_columns(item=pl.Series([1, 2, 3])), "= 1: 0 is required", **fields)
         refused(frame.with_columns(chosen=pl.Series([0, 1, 0])), "= 1: 0 is required", **fields)
     else:
@@ -283,7 +283,7 @@ def test_the_audit_counts_clicks(tmp_path: Path) -> None:
 def test_a_model_of_displays_may_be_judged_on_successive_choices_and_not_the_other_way() -> None:
     frame = nested_frame(inside(SHOP)).with_columns(split=pl.Series([0, 0, 0, 0, 1, 1, 2]))
     first, each = (
-        read_frame(frame, clicks=clicks, context_fields=["query"]) for clicks in ("first", "each")
+        read_log(frame, clicks=clicks, context_fields=["query"]) for clicks in ("first", "each")
     )
     check_columns(fit_space(first), each)
     space = fit_space(each)
@@ -312,12 +312,12 @@ def test_the_order_of_clicks(changes: dict[str, Any], chosen: list[int]) -> None
     """By rank or time where there is one, else as they are listed."""
     frame = two_clicks(**changes)
     frame = frame.drop("chosen") if changes.get("chosen", 0) is None else frame
-    log = read_frame(frame, clicks="each")
+    log = read_log(frame, clicks="each")
     first = int(log.choices[0])
     second = int(log.choices[1])
     assert [first, second + (second >= first)] == chosen
     assert log.n_events == 2
-    assert read_frame(frame, clicks="first").choices.tolist() == chosen[:1]
+    assert read_log(frame, clicks="first").choices.tolist() == chosen[:1]
 
 
 ROWS = {"session": ["s"] * 3, "event": [1] * 3, "item": ["a", "b", "c"], "chosen": [1, 1, 0]}
@@ -349,7 +349,7 @@ def test_what_is_no_order_of_clicks_is_refused(
 
 def test_a_click_time_is_read_only_where_clicks_are_several() -> None:
     frame = pl.DataFrame({**ROWS, "chosen": [1, 0, 0], "click_time": ["x", "y", None]})
-    assert read_frame(frame).choices.tolist() == [0]
+    assert read_log(frame).choices.tolist() == [0]
 
 
 @pytest.mark.parametrize("dtype", [pl.Null, pl.String, pl.Float64])
@@ -361,10 +361,10 @@ def test_an_order_of_clicks_without_a_value(dtype: pl.DataType) -> None:
     filled = nested.with_columns(session=pl.lit("t"), click_time=pl.lit([2.5]))
     both = pl.concat([gap, filled], how="vertical_relaxed")
     for frame in (nested.cast({"click_time": pl.List(dtype)}), nested.with_columns(empty), both):
-        assert set(read_frame(frame, clicks="first").choices.tolist()) == {1}
+        assert set(read_log(frame, clicks="first").choices.tolist()) == {1}
     long = pl.DataFrame(ROWS).with_columns(empty)
     one = long.with_columns(chosen=pl.Series([1, 0, 0]))
-    assert read_frame(one, clicks="each").choices.tolist() == [0]
+    assert read_log(one, clicks="each").choices.tolist() == [0]
     several = two_clicks().with_columns(click_time=pl.lit(None, dtype=pl.List(dtype)))
     for frame in (long, several):
         refused(frame, "one of them has no value in", clicks="each")

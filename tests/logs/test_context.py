@@ -18,7 +18,7 @@ from fastgaum.errors import LogFormatError
 from fastgaum.logs.audit import audit
 from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.logs.store import load_log, save_log
 from tests.builders import log_of, put, random_log, values_of
 from tests.logs.bad_logs import long, nested, refused
@@ -33,7 +33,7 @@ def long_log(**changes: Any) -> pl.DataFrame:
 
 
 def test_a_value_per_event_of_its_kind() -> None:
-    log = read_frame(long_log(), context_fields=CONTEXT)
+    log = read_log(long_log(), context_fields=CONTEXT)
     assert log.columns["query"].values.tolist() == [0, -1, 1]
     assert log.columns["query"].categories.to_list() == ["q", "r"]
     assert log.columns["page"].values.tolist() == [0, 1, 0]
@@ -59,7 +59,7 @@ def test_a_value_per_event_of_its_kind() -> None:
 )
 def test_whole_numbers_and_text_are_categories(values: Any, categories: list[str] | None) -> None:
     frame = nested().vstack(nested()[:1]).with_columns(page=pl.Series(values))
-    log = read_frame(frame, context_fields=["page"])
+    log = read_log(frame, context_fields=["page"])
     known = log.columns["page"].texts
     assert (None if known is None else known.to_list()) == categories
 
@@ -86,12 +86,12 @@ def test_a_csv_column_is_numbers_if_some_are_not_whole(
 
 
 def test_context_changes_the_fingerprint_and_its_absence_does_not() -> None:
-    plain = read_frame(long_log())
-    assert plain.fingerprint == read_frame(long()).fingerprint
+    plain = read_log(long_log())
+    assert plain.fingerprint == read_log(long()).fingerprint
     seen = {plain.fingerprint}
     for fields in (["query"], ["page"], ["hour"], CONTEXT):
-        seen.add(read_frame(long_log(), context_fields=fields).fingerprint)
-    seen.add(read_frame(long_log(hour=[0.5, 0.5, 3.0, 2.0]), context_fields=CONTEXT).fingerprint)
+        seen.add(read_log(long_log(), context_fields=fields).fingerprint)
+    seen.add(read_log(long_log(hour=[0.5, 0.5, 3.0, 2.0]), context_fields=CONTEXT).fingerprint)
     assert len(seen) == 6
 
 

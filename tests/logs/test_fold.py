@@ -10,7 +10,7 @@ from fastgaum.errors import LogFormatError
 from fastgaum.logs.cut import slice_sessions, stable_order
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import read_frame
+from fastgaum.logs.read import read_log
 
 FIELDS, CONTEXT = ["number", "text"], ["query", "hour"]
 IDS = st.one_of(st.integers(-(2**70), 2**70).map(str), st.text("aB é-,'\"", min_size=1, max_size=4))
@@ -95,7 +95,7 @@ def as_sets(log: SessionLog) -> dict:
 @given(SESSIONS, st.booleans(), st.integers(0, 2**32))
 def test_read_and_unpack_is_the_identity(sessions, ordered, seed) -> None:
     options = {"candidate_fields": FIELDS, "context_fields": CONTEXT}
-    log = read_frame(rows_of(sessions), ordered=ordered, **options)
+    log = read_log(rows_of(sessions), ordered=ordered, **options)
     expected = {
         session: (
             split,
@@ -118,20 +118,20 @@ def test_read_and_unpack_is_the_identity(sessions, ordered, seed) -> None:
     assert log.session_ids.to_list() == [session for session, _, _ in sessions]
 
     # Packed, unpacked and packed again: nothing changes, not even the order.
-    again = read_frame(to_frame(log), ordered=ordered, **options)
+    again = read_log(to_frame(log), ordered=ordered, **options)
     assert again.fingerprint == log.fingerprint
     np.testing.assert_array_equal(again.views, log.views)
     assert again.event_ids.to_list() == log.event_ids.to_list()
 
     # Shuffled rows give the same log up to the order of sessions (and of candidates, if ordered).
-    shuffled = read_frame(rows_of(sessions, np.random.default_rng(seed)), **options)
+    shuffled = read_log(rows_of(sessions, np.random.default_rng(seed)), **options)
     assert as_sets(shuffled) == expected
 
 
 @settings(max_examples=25, deadline=None)
 @given(SESSIONS, st.data())
 def test_slice_is_the_log_of_its_sessions(sessions, data) -> None:
-    log = read_frame(rows_of(sessions), candidate_fields=FIELDS, context_fields=CONTEXT)
+    log = read_log(rows_of(sessions), candidate_fields=FIELDS, context_fields=CONTEXT)
     rows = data.draw(st.lists(st.integers(0, log.n_sessions - 1), unique=True))
     part = slice_sessions(log, np.array(rows, dtype=np.int64))
     whole = as_sets(log)
@@ -143,7 +143,7 @@ def test_slice_is_the_log_of_its_sessions(sessions, data) -> None:
 
 @pytest.mark.parametrize("rows", [[2], [-1], [True, False], [0.0]])
 def test_slice_refuses_what_is_no_row(rows) -> None:
-    log = read_frame(
+    log = read_log(
         rows_of([("a", 0, [([("i", 1, 0.0, None)], 0)]), ("b", 0, [([("i", 1, 0.0, None)], 0)])])
     )
     with pytest.raises(IndexError, match=r"sessions 0 to 1|flatnonzero"):
@@ -153,7 +153,7 @@ def test_slice_refuses_what_is_no_row(rows) -> None:
 def folded(rows, **options):
     columns = ["session", "event", "item", "chosen", "x"]
     frame = pl.DataFrame([("s", 0, *row) for row in rows], schema=columns, orient="row")
-    return read_frame(frame, candidate_fields=["x"], **options)
+    return read_log(frame, candidate_fields=["x"], **options)
 
 
 @pytest.mark.parametrize(
@@ -191,17 +191,17 @@ def test_too_many_rows_for_int32(monkeypatch) -> None:
         folded([("a", 1, 0.0)] * 4)
     nested = pl.DataFrame({"session": [1, 1], "items": [[1, 2], [3, 4]], "chosen": [1, 3]})
     with pytest.raises(LogFormatError, match="has 4 rows, at most 3 fit"):
-        read_frame(nested)
+        read_log(nested)
 
 
 def test_to_frame_leaves_out_labels_that_do_not_tell_events_apart() -> None:
     frame = pl.DataFrame(
         {"session": [1, 1], "time": [5, 5], "items": [["a"], ["a", "b"]], "chosen": ["a", None]}
     )
-    log = read_frame(frame)
+    log = read_log(frame)
     out = to_frame(log)
     assert "event_label" not in out.columns
-    again = read_frame(out)
+    again = read_log(out)
     assert again.display_offsets.tolist() == [0, 1, 3]
     assert again.choices.tolist() == [0, -1]
 

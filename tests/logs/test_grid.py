@@ -16,7 +16,7 @@ from fastgaum.features.fitting import fit_space
 from fastgaum.features.numbers import PLACE_NUMBERS
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.logs.store import load_log, save_log
 from fastgaum.models.space_state import saved_space, space_of
 from tests.builders import random_log
@@ -76,15 +76,15 @@ def test_a_space_asks_for_its_grid_and_is_kept() -> None:
 
 def test_reading_and_keeping(tmp_path: Path) -> None:
     frame = to_frame(LOG)
-    log = read_frame(frame, ordered=True, grid=3)
+    log = read_log(frame, ordered=True, grid=3)
     assert log.grid == 3
-    assert log.fingerprint != read_frame(frame, ordered=True).fingerprint
+    assert log.fingerprint != read_log(frame, ordered=True).fingerprint
     save_log(log, tmp_path / "saved")
     assert load_log(tmp_path / "saved").fingerprint == log.fingerprint
     assert read_log(tmp_path / "saved", ordered=True, grid=5).grid == 5
     assert ReadOptions.from_json(ReadOptions.of(grid=3).to_json()).grid == 3
     with pytest.raises(LogFormatError, match=r"grid=3 .* read it with ordered=True"):
-        read_frame(frame, grid=3)
+        read_log(frame, grid=3)
     for wrong in (0, -1):
         with pytest.raises(ConfigError, match=f"grid is {wrong}, a number of columns, at least 1"):
             ReadOptions.of(grid=wrong)

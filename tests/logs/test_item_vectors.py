@@ -12,7 +12,7 @@ import pytest
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.logs.store import load_log, save_log
 from tests.builders import random_log
 
@@ -35,7 +35,7 @@ def test_a_vector_per_item(tmp_path: Path) -> None:
     """An item without a vector has the mean of the log's others; the table's other items do not
     count, and lists and arrays are alike."""
     file = table(tmp_path, price=[1.0, 2.0, 3.0, 4.0, 5.0])
-    log = read_frame(LOG, item_table=file, item_vectors=["text"])
+    log = read_log(LOG, item_table=file, item_vectors=["text"])
     expected = np.array([[1, 2, 4], [0.5, -2, 0], [1.5, 1, 1], [3, 3, -1]], np.float32)
     found = log.columns["text"].values
     assert (found.dtype, found.shape) == (np.float32, (4, 3))
@@ -44,7 +44,7 @@ def test_a_vector_per_item(tmp_path: Path) -> None:
     assert "item vectors text" in repr(log)
     arrays = pl.read_parquet(file).with_columns(pl.col("text").cast(pl.Array(pl.Float64, 3)))
     arrays.write_parquet(file)
-    again = read_frame(LOG, item_table=file, item_vectors=["text"])
+    again = read_log(LOG, item_table=file, item_vectors=["text"])
     np.testing.assert_array_equal(again.columns["text"].values, expected)
     assert again.fingerprint == log.fingerprint
 
@@ -58,7 +58,7 @@ def test_a_saved_log_keeps_them(tmp_path: Path) -> None:
     save_log(log, tmp_path / "saved")
     saved = load_log(tmp_path / "saved")
     np.testing.assert_array_equal(saved.columns["text"].values, log.columns["text"].values)
-    assert saved.fingerprint == log.fingerprint != read_frame(LOG).fingerprint
+    assert saved.fingerprint == log.fingerprint != read_log(LOG).fingerprint
     assert slice_sessions(log, [0]).columns["text"] is log.columns["text"]
     # a run names its option again, and the saved log has the column already
     assert read_log(tmp_path / "saved", item_vectors=["text"]).fingerprint == log.fingerprint
@@ -91,13 +91,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_errors_name_the_item_and_the_cure(wrong: str, tmp_path: Path) -> None:
     columns, match = WRONG[wrong]
     with pytest.raises(LogFormatError, match=match):
-        read_frame(LOG, item_table=table(tmp_path, **columns), item_vectors=["text"])
+        read_log(LOG, item_table=table(tmp_path, **columns), item_vectors=["text"])
 
 
 def test_a_column_that_there_is_not(tmp_path: Path) -> None:
     with pytest.raises(LogFormatError, match=r"no column 'txt' .*did you mean 'text'"):
-        read_frame(LOG, item_table=table(tmp_path), item_vectors=["txt"])
+        read_log(LOG, item_table=table(tmp_path), item_vectors=["txt"])
     with pytest.raises(
         LogFormatError, match=r"'text' are a column of the item table, and no table"
     ):
-        read_frame(LOG, item_vectors=["text"])
+        read_log(LOG, item_vectors=["text"])

@@ -14,7 +14,7 @@ from fastgaum.logs.audit_rules import DisplaySets, fold_events
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.read import read_frame
+from fastgaum.logs.read import read_log
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import resolve_schema
 
@@ -95,7 +95,7 @@ def test_folded_rows_are_those_of_a_walk_over_all_rows(
         schema=["session", "event", "item", "chosen"],
         orient="row",
     ).with_columns(pl.col("chosen").cast(pl.Int8))
-    log = read_frame(frame, clicks="first")
+    log = read_log(frame, clicks="first")
     order = np.random.default_rng(seed).permutation(len(cells)).tolist()
     places = pl.Series([None if place % 4 == 0 else place for place in order], dtype=pl.Int64)
     raw = dataclasses.replace(raw_frame(frame), click_order=places)

@@ -8,7 +8,7 @@ import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.logs.schema import LogSchema, find_role, resolve_schema
 from fastgaum.logs.side_tables import attach_item_table
 
@@ -87,7 +87,7 @@ NESTED = pl.DataFrame(
 
 
 def test_nested_by_item() -> None:
-    log = read_frame(NESTED)
+    log = read_log(NESTED)
     assert log.event_ids.to_list() == [dt.datetime(2024, 1, day) for day in (1, 2, 1)]
     assert log.item_ids.to_list() == ["10", "8", "9"]
     assert log.items.tolist() == [2, 0, 1, 2, 0, 1]
@@ -100,7 +100,7 @@ def test_nested_by_index(missing) -> None:
     frame = NESTED.drop("chosen").with_columns(
         pl.Series("chosen_index", [1, missing, 1], strict=False)
     )
-    by_index, by_item = read_frame(frame), read_frame(NESTED)
+    by_index, by_item = read_log(frame), read_log(NESTED)
     np.testing.assert_array_equal(by_index.choices, by_item.choices)
     np.testing.assert_array_equal(by_index.items, by_item.items)
 
@@ -116,8 +116,8 @@ def test_nested_with_lists_of_choices_and_fixed_length_arrays() -> None:
         }
     )
     with pytest.raises(LogFormatError, match="event 3 of session 'b' has 2 clicks"):
-        read_frame(frame)
-    log = read_frame(frame, clicks="first")
+        read_log(frame)
+    log = read_log(frame, clicks="first")
     assert log.choices.tolist() == [1, -1, -1, 1]
     assert log.event_ids.to_list() == [0, 1, 2, 3]
 
@@ -128,7 +128,7 @@ def test_nested_fields_per_candidate_and_per_event() -> None:
         pl.Series("tags", [["p", None, "q"], ["p"], ["q", "q"]]),
         pl.Series("device", ["phone", "tv", "phone"]),
     )
-    log = read_frame(frame, candidate_fields=["rank", "tags", "device"])
+    log = read_log(frame, candidate_fields=["rank", "tags", "device"])
     assert log.columns["rank"].values.tolist() == [4, 1, 3, 2, 6, 5]
     assert log.columns["tags"].values.tolist() == [0, 0, 1, -1, 1, 1]
     assert log.columns["device"].values.tolist() == [1, 0, 0, 0, 0, 0]
@@ -140,7 +140,7 @@ def test_event_order_by_number_time_or_appearance() -> None:
         frame = pl.DataFrame(
             {"session": ["s"] * rows, "event": values, "item": ["i"] * rows, "chosen": [0] * rows}
         )
-        return read_frame(frame, **options).event_ids.to_list()
+        return read_log(frame, **options).event_ids.to_list()
 
     assert labels([10, 9, 100]) == [9, 10, 100]
     assert labels(["10", "9", "100"]) == [9, 10, 100]
@@ -161,28 +161,28 @@ def test_an_event_label_tells_events_of_one_time_apart() -> None:
             "chosen": [1, 0, 1, 1],
         }
     )
-    log = read_frame(frame)
+    log = read_log(frame)
     assert log.event_ids.to_list() == ["r", "p", "q"]
     assert log.display_offsets.tolist() == [0, 1, 2, 4]
 
 
 def test_users_may_share_sessions() -> None:
     frame = LONG.with_columns(pl.Series("user", ["ann"] * 5))
-    assert read_frame(frame).users.tolist() == [0, 0]
-    without_session = read_frame(frame.drop("session"))
+    assert read_log(frame).users.tolist() == [0, 0]
+    without_session = read_log(frame.drop("session"))
     assert without_session.session_ids.to_list() == ["ann"]
 
 
 def test_columns_name_roles() -> None:
     frame = LONG.rename({"session": "visitor", "item": "sku"})
-    log = read_frame(frame, columns={"session": "visitor", "item": "sku"})
+    log = read_log(frame, columns={"session": "visitor", "item": "sku"})
     assert log.items.tolist() == [2, 0, 1, 0, 3]
     options = ReadOptions(columns={"session": "visitor", "item": "sku"})
-    assert read_frame(frame, options=options).fingerprint == log.fingerprint
+    assert read_log(frame, options=options).fingerprint == log.fingerprint
     with pytest.raises(LogFormatError, match=r"names the role 'itm'.*did you mean 'item'"):
-        read_frame(frame, columns={"itm": "sku"})
+        read_log(frame, columns={"itm": "sku"})
     with pytest.raises(LogFormatError, match=r"no column 'skus'.*did you mean 'sku'"):
-        read_frame(frame, columns={"item": "skus"})
+        read_log(frame, columns={"item": "skus"})
 
 
 def test_names_ignore_case_and_underscores_and_prefer_the_first() -> None:
@@ -199,8 +199,8 @@ def test_names_ignore_case_and_underscores_and_prefer_the_first() -> None:
 
 def test_a_views_column_is_a_count_unless_named_as_a_field() -> None:
     frame = LONG.with_columns(pl.Series("views", [0, 3, 70_000, 1, 1]))
-    assert read_frame(frame).views.tolist() == [65535, 3, 1, 1, 1]
-    as_field = read_frame(frame, candidate_fields=["views"])
+    assert read_log(frame).views.tolist() == [65535, 3, 1, 1, 1]
+    as_field = read_log(frame, candidate_fields=["views"])
     assert as_field.views.tolist() == [1] * 5
     assert as_field.columns["views"].values.tolist() == [70_000, 3, 0, 1, 1]
 
@@ -209,29 +209,29 @@ def test_split_rules() -> None:
     n = 40
     times = [n - i for i in range(n)]
     frame = pl.DataFrame({"session": range(n), "time": times, "item": "i", "chosen": 1})
-    by_time = read_frame(frame, split="time").split
+    by_time = read_log(frame, split="time").split
     assert by_time.tolist() == [2] * 10 + [1] * 10 + [0] * 20
     assert by_time.dtype == np.int8
     auto, user, other = (
-        read_frame(frame, **o).split
+        read_log(frame, **o).split
         for o in ({}, {"split": "user"}, {"split": "user", "split_seed": 1})
     )
     np.testing.assert_array_equal(auto, user)
     assert (user != other).any()
     marked = frame.with_columns(pl.Series("split", ["Train", "valid", "dev", "TEST"] * 10))
-    assert read_frame(marked).split.tolist() == [0, 1, 1, 2] * 10
-    assert read_frame(marked, split="file").split.tolist() == [0, 1, 1, 2] * 10
-    np.testing.assert_array_equal(read_frame(marked, split="user").split, user)
+    assert read_log(marked).split.tolist() == [0, 1, 1, 2] * 10
+    assert read_log(marked, split="file").split.tolist() == [0, 1, 1, 2] * 10
+    np.testing.assert_array_equal(read_log(marked, split="user").split, user)
     with pytest.raises(LogFormatError, match="needs a split column"):
-        read_frame(frame, split="file")
+        read_log(frame, split="file")
     with pytest.raises(ConfigError, match="did you mean 'time'"):
-        read_frame(frame, split="tim")
+        read_log(frame, split="tim")
     with pytest.raises(LogFormatError, match="'event' is text"):
-        read_frame(LONG.with_columns(pl.Series("event", ["a", "a", "b", "c", "c"])), split="time")
+        read_log(LONG.with_columns(pl.Series("event", ["a", "a", "b", "c", "c"])), split="time")
 
 
 def test_item_table(tmp_path) -> None:
-    log = read_frame(LONG)
+    log = read_log(LONG)
     table = pl.DataFrame(
         {
             "ItemId": ["a", "c", "b", "zz"],
@@ -261,7 +261,7 @@ def test_item_table(tmp_path) -> None:
 )
 def test_bad_item_tables(tmp_path, table, message) -> None:
     pl.DataFrame(table).write_parquet(tmp_path / "items.parquet")
-    log = read_frame(LONG, candidate_fields=["price"])
+    log = read_log(LONG, candidate_fields=["price"])
     with pytest.raises(LogFormatError, match=message):
         attach_item_table(log, tmp_path / "items.parquet")
 
@@ -270,11 +270,11 @@ def test_displays_that_have_no_choice_yet_are_as_without_a_click(tmp_path) -> No
     nested = LONG.group_by("session", "event", maintain_order=True).agg("item")
     nested = nested.rename({"item": "items"})
     for frame, none in ((LONG.drop("chosen"), 0), (nested, pl.lit(None, pl.String))):
-        same = read_frame(frame.with_columns(chosen=none))
+        same = read_log(frame.with_columns(chosen=none))
         for source in (frame, write(frame, tmp_path / "asked.parquet")):
             log = read_log(source, columns={"chosen": ""}, clicks="first")
             assert log.fingerprint == same.fingerprint
         # a column of choices is left out where it is not wanted
-        assert (read_frame(frame.with_columns(chosen_index=0), columns={"chosen": ""})).has_no_click
+        assert (read_log(frame.with_columns(chosen_index=0), columns={"chosen": ""})).has_no_click
         with pytest.raises(LogFormatError, match=r"are read with --column chosen= \(columns="):
-            read_frame(frame)
+            read_log(frame)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SPLITS, SessionLog
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.logs.store import load_log, save_log
 from tests.builders import values_of
 from tests.logs.test_fold import CONTEXT, FIELDS, SESSIONS, as_sets, rows_of
@@ -53,7 +53,7 @@ def nested(log: SessionLog, by_index: bool) -> pl.DataFrame:
 @settings(max_examples=10)
 @given(SESSIONS, st.booleans())
 def test_a_long_file_is_its_log(suffix: str, sessions: Any, ordered: bool) -> None:
-    log = read_frame(rows_of(sessions), **OPTIONS, ordered=ordered)
+    log = read_log(rows_of(sessions), **OPTIONS, ordered=ordered)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"log{suffix}"
         WRITERS[suffix](to_frame(log), path)
@@ -72,7 +72,7 @@ def test_a_long_file_is_its_log(suffix: str, sessions: Any, ordered: bool) -> No
 def test_a_nested_file_is_its_log(
     suffix: str, sessions: Any, by_index: bool, ordered: bool
 ) -> None:
-    log = read_frame(rows_of(sessions), **OPTIONS, ordered=ordered)
+    log = read_log(rows_of(sessions), **OPTIONS, ordered=ordered)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"log{suffix}"
         WRITERS[suffix](nested(log, by_index), path)
@@ -88,7 +88,7 @@ def test_a_nested_file_is_its_log(
 @settings(max_examples=10)
 @given(SESSIONS, st.booleans())
 def test_a_saved_log_is_the_log(sessions: Any, ordered: bool) -> None:
-    log = read_frame(rows_of(sessions), **OPTIONS, ordered=ordered)
+    log = read_log(rows_of(sessions), **OPTIONS, ordered=ordered)
     with tempfile.TemporaryDirectory() as folder:
         loaded = load_log(save_log(log, Path(folder) / "saved"))
         assert_same(loaded, log)

@@ -13,7 +13,7 @@ from fastgaum.errors import LogFormatError, OutputError
 from fastgaum.logs import store
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.logs.store import is_saved_log, load_log, save_log
 from tests.builders import put, random_log
 
@@ -30,7 +30,7 @@ def log() -> SessionLog:
             "brand": ["x", None, "y", "x"],
         }
     )
-    packed = read_frame(frame, candidate_fields=["price/€", "brand"], ordered=True, name="tiny")
+    packed = read_log(frame, candidate_fields=["price/€", "brand"], ordered=True, name="tiny")
     return put(packed, item={"year": np.array([1, 2, 3], dtype=np.float32)})
 
 

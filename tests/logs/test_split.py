@@ -7,7 +7,7 @@ import pytest
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.hashes import hash_texts, mix_hashes
 from fastgaum.logs.log import SPLITS, SessionLog
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.logs.splits import resplit_by, shuffled_split, split_in_order, split_users
 from fastgaum.logs.store import save_log
 from fastgaum.logs.synthetic import synthesise
@@ -39,10 +39,10 @@ def visits(n_users: int) -> pl.DataFrame:
 @pytest.mark.parametrize("rule", ["user", "half", "other-half"])
 def test_a_split_is_free_of_order_and_a_grown_log_keeps_it(rule, tmp_path) -> None:
     frame = visits(200)
-    parts = part_of_users(read_frame(frame, split=rule))
-    reverse = read_frame(frame.reverse(), split=rule)
+    parts = part_of_users(read_log(frame, split=rule))
+    reverse = read_log(frame.reverse(), split=rule)
     assert part_of_users(reverse) == parts
-    grown = part_of_users(read_frame(visits(230).reverse(), split=rule))
+    grown = part_of_users(read_log(visits(230).reverse(), split=rule))
     assert {user: grown[user] for user in parts} == parts
     frame.write_csv(tmp_path / "log.csv")
     assert part_of_users(read_log(tmp_path / "log.csv", split=rule)) == parts
@@ -50,15 +50,15 @@ def test_a_split_is_free_of_order_and_a_grown_log_keeps_it(rule, tmp_path) -> No
     saved = save_log(read_log(tmp_path / "log.parquet", split=rule), tmp_path / "saved")
     assert part_of_users(read_log(saved)) == parts
     assert part_of_users(read_log(saved, split="user", split_seed=4)) == part_of_users(
-        read_frame(frame, split="user", split_seed=4)
+        read_log(frame, split="user", split_seed=4)
     )
 
 
 def test_sessions_are_users_where_a_log_names_none() -> None:
     frame = visits(60).drop("user")
-    parts = part_of_users(read_frame(frame))
+    parts = part_of_users(read_log(frame))
     assert set(parts) == set(frame["session"])
-    assert part_of_users(read_frame(frame.reverse())) == parts
+    assert part_of_users(read_log(frame.reverse())) == parts
 
 
 def test_hashes_are_the_same_everywhere() -> None:
@@ -102,21 +102,21 @@ def test_a_log_that_is_made_has_exact_shares() -> None:
 
 def test_by_time_ties_do_not_follow_the_order_of_the_log() -> None:
     frame = visits(30)
-    log, other = read_frame(frame, split="time"), read_frame(frame.reverse(), split="time")
+    log, other = read_log(frame, split="time"), read_log(frame.reverse(), split="time")
     assert np.bincount(log.split).tolist() == [30, 15, 15]
     assert dict(zip(log.session_ids, log.split, strict=True)) == dict(
         zip(other.session_ids, other.split, strict=True)
     )
     with pytest.raises(LogFormatError, match="every session starts at 4"):
-        read_frame(frame.with_columns(event=4), split="time")
+        read_log(frame.with_columns(event=4), split="time")
 
 
 def test_two_splits_of_one_session() -> None:
     columns = {"session": "u", "event": [0, 1], "item": "a", "chosen": 1, "split": [0, 2]}
     frame = pl.DataFrame(columns)
     with pytest.raises(LogFormatError, match="session 'u' has the splits 0 and 2, one is required"):
-        read_frame(frame)
-    assert len(read_frame(frame.drop("split")).split) == 1
+        read_log(frame)
+    assert len(read_log(frame.drop("split")).split) == 1
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 8, 40, 400])

@@ -11,7 +11,7 @@ import pytest
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.logs.store import save_log
 
 TIMED = pl.DataFrame(
@@ -28,7 +28,7 @@ TIMED = pl.DataFrame(
 def test_fields_are_made_of_times(tmp_path: Path) -> None:
     """Events stand by time: 5 s, 3,604 s and 3,605 s after eleven on a Sunday."""
     names = ["gap", "hour", "day"]
-    log = read_frame(TIMED, time_fields=names)
+    log = read_log(TIMED, time_fields=names)
     np.testing.assert_allclose(
         log.columns["gap"].values, np.log1p([0.0, 3599.0, 1.0, 0.0]).astype(np.float32)
     )
@@ -41,13 +41,13 @@ def test_fields_are_made_of_times(tmp_path: Path) -> None:
     assert read_log(saved, options=options).fingerprint == log.fingerprint
     # a clock of its own zone, and numbers with the unit that they have
     east = TIMED.with_columns(pl.col("time").dt.convert_time_zone("Asia/Tokyo"))
-    moved = read_frame(east, time_fields=names)
+    moved = read_log(east, time_fields=names)
     assert moved.columns["hour"].categories[int(moved.columns["hour"].values[0])] == "8"
-    numbers = read_frame(TIMED.with_columns(time=pl.Series([1, 0, 9, 4])), time_fields=["gap"])
+    numbers = read_log(TIMED.with_columns(time=pl.Series([1, 0, 9, 4])), time_fields=["gap"])
     np.testing.assert_allclose(numbers.columns["gap"].values, np.log1p([0, 3, 5, 0]), rtol=1e-6)
     # successive choices have the time of their display
     every = TIMED.with_columns(chosen=pl.col("items"))
-    each = read_frame(every, time_fields=["gap"], clicks="each")
+    each = read_log(every, time_fields=["gap"], clicks="each")
     assert each.columns["gap"].values.tolist()[2:4] == [log.columns["gap"].values[1]] * 2
 
 
@@ -61,12 +61,12 @@ def test_fields_are_made_of_times(tmp_path: Path) -> None:
 )
 def test_what_has_no_times_is_refused(frame: pl.DataFrame, names: list[str], says: str) -> None:
     with pytest.raises(LogFormatError, match=says):
-        read_frame(frame, time_fields=names)
+        read_log(frame, time_fields=names)
 
 
 def test_a_field_of_time_is_named_once() -> None:
     with pytest.raises(LogFormatError, match="the log has a field 'gap', which --time-field gap"):
-        read_frame(TIMED.with_columns(gap=pl.lit(0.5)), context_fields=["gap"], time_fields=["gap"])
+        read_log(TIMED.with_columns(gap=pl.lit(0.5)), context_fields=["gap"], time_fields=["gap"])
 
 
 OFFSETS = ["2024-10-26T08:00:00+02:00", "2024-10-27T23:30:00+01:00", "2024-10-28T00:30:00+01:00"]

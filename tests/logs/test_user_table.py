@@ -18,7 +18,7 @@ from fastgaum.logs.audit import audit
 from fastgaum.logs.context import context_of
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.fold import to_frame
-from fastgaum.logs.read import read_frame, read_log
+from fastgaum.logs.read import read_log
 from fastgaum.logs.store import load_log, save_log
 from tests.builders import put, values_of
 from tests.logs.test_context import navigation
@@ -52,7 +52,7 @@ def table(tmp_path: Path) -> Path:
 
 def test_a_value_per_session_of_its_kind(table: Path) -> None:
     """Whole numbers and text are categories; a missing number is the mean of the table's others."""
-    log = read_frame(LOG, user_table=table)
+    log = read_log(LOG, user_table=table)
     assert log.session_ids.to_list() == ["a", "b", "c"]
     assert {name: values.tolist() for name, values in values_of(log, "user").items()} == {
         "age": [-1, 0, -1],
@@ -69,11 +69,11 @@ def test_a_value_per_session_of_its_kind(table: Path) -> None:
 
 def test_the_form_of_the_table_says_nothing(table: Path, tmp_path: Path) -> None:
     """Its order, its format, and how the log calls its users."""
-    log = read_frame(LOG, user_table=table)
+    log = read_log(LOG, user_table=table)
     USERS[::-1].rename({"user": "visitor"}).write_csv(tmp_path / "users.csv.gz", compression="gzip")
     renamed = LOG.rename({"user": "visitor"})
     options = {"columns": {"user": "visitor"}, "user_table": tmp_path / "users.csv.gz"}
-    again = read_frame(renamed, **options)
+    again = read_log(renamed, **options)
     # a csv has no type of its own for flags: they are text
     assert again.columns["member"].categories.to_list() == ["false", "true"]
     others = [
@@ -86,7 +86,7 @@ def test_the_form_of_the_table_says_nothing(table: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("key", ["session", "user"])
 def test_sessions_are_the_users_of_a_log_without(tmp_path: Path, key: str) -> None:
     pl.DataFrame({key: ["c", "a", "b"], "land": ["x", "y", "z"]}).write_csv(tmp_path / "users.csv")
-    log = read_frame(LOG.drop("user"), user_table=tmp_path / "users.csv")
+    log = read_log(LOG.drop("user"), user_table=tmp_path / "users.csv")
     land = log.columns["land"]
     assert land.categories.gather(land.values).to_list() == ["y", "z", "x"]
 
@@ -97,7 +97,7 @@ def test_the_log_is_the_same_saved_and_from_the_long_layout(table: Path, tmp_pat
     assert_same(load_log(save_log(log, tmp_path / "one")), log)
     picked = slice_sessions(log, [2, 0])
     assert picked.columns["spent"].values.tolist() == [3.5, 3.5]
-    back = read_frame(to_frame(log), context_fields=["land", "spent"])
+    back = read_log(to_frame(log), context_fields=["land", "spent"])
     assert back.values_at("spent").tolist() == log.values_at("spent").tolist()
     # a run that was trained on the original finds the table's fields in what was saved
     saved = save_log(log, tmp_path / "saved")
@@ -158,15 +158,15 @@ def test_bad_tables(case: str, tmp_path: Path) -> None:
     users.write_parquet(tmp_path / "users.parquet")
     frame = LOG.with_columns(price=1.5)
     with pytest.raises(LogFormatError, match=rf"user table users\.parquet: .*{says}"):
-        read_frame(frame, candidate_fields=["price"], user_table=tmp_path / "users.parquet")
+        read_log(frame, candidate_fields=["price"], user_table=tmp_path / "users.parquet")
 
 
 def test_a_saved_log_takes_no_table(table: Path, tmp_path: Path) -> None:
-    saved = save_log(read_frame(LOG), tmp_path / "saved")
+    saved = save_log(read_log(LOG), tmp_path / "saved")
     with pytest.raises(LogFormatError, match="a saved log keeps no names of users"):
         read_log(saved, user_table=table)
     with pytest.raises(LogFormatError, match="no such file or folder"):
-        read_frame(LOG, user_table=tmp_path / "absent.csv")
+        read_log(LOG, user_table=tmp_path / "absent.csv")
 
 
 OTHER: dict[str, tuple[pl.DataFrame, str | None]] = {
@@ -191,7 +191,7 @@ def test_a_saved_log_is_not_read_with_another_table(case: str, table: Path, tmp_
     """Its values cannot be changed, so a table that says otherwise is refused, not passed over."""
     users, says = OTHER[case]
     users.write_parquet(tmp_path / "other.parquet")
-    log = read_frame(LOG, user_table=table)
+    log = read_log(LOG, user_table=table)
     saved = save_log(log, tmp_path / "saved")
     if says is None:
         again = read_log(saved, user_table=tmp_path / "other.parquet")

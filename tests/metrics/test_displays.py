@@ -15,7 +15,7 @@ from fastgaum.baselines.floors import ClickCountFloor
 from fastgaum.errors import NumericsError
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import read_frame
+from fastgaum.logs.read import read_log
 from fastgaum.metrics.displays import clicks_of_displays, rank_displays
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.reports.comparison import compare_logs
@@ -99,7 +99,7 @@ def browsing(seed: int = 0, n_sessions: int = 60) -> list[list[Display]]:
 
 @pytest.fixture(scope="module")
 def log() -> SessionLog:
-    return read_frame(nested_frame(browsing()), clicks="each", name="browsing")
+    return read_log(nested_frame(browsing()), clicks="each", name="browsing")
 
 
 def test_an_evaluation_has_the_figures_of_displays(log: SessionLog) -> None:
@@ -127,7 +127,7 @@ def test_an_evaluation_has_the_figures_of_displays(log: SessionLog) -> None:
         "ci": [displays.recall[2].low, displays.recall[2].high],
     }
     assert head["ndcg"]["mean"] == displays.ndcg.mean
-    first = read_frame(nested_frame(browsing()), clicks="first", name="browsing")
+    first = read_log(nested_frame(browsing()), clicks="first", name="browsing")
     model.fit(first)
     assert model.evaluate(first, "test").heads["reward"].displays is None, "of one choice a display"
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from fastgaum.logs.log import Column, SessionLog
-from fastgaum.logs.read import read_frame
+from fastgaum.logs.read import read_log
 from fastgaum.models.user_model import UserModel
 
 N_ITEMS, N_DISPLAYED, N_KINDS = 40, 6, 4
@@ -54,7 +54,7 @@ def test_what_was_viewed_last_decides(tmp_path: Path) -> None:
     pl.DataFrame(actions).write_parquet(tmp_path / "actions.parquet")
     rows = {"session": session, "event": time_of, "items": displayed.tolist()}
     frame = pl.DataFrame({**rows, "chosen": displayed[np.arange(n), choice]})
-    log = with_kinds(read_frame(frame, actions=tmp_path / "actions.parquet"))
+    log = with_kinds(read_log(frame, actions=tmp_path / "actions.parquet"))
     assert log.n_actions == 3 * n
     plain: dict[str, Any] = {
         **{"grow": False, "protocol": "identity", "tower_dim": 0, "hidden": (16,)},
@@ -101,7 +101,7 @@ def clicked_log(n: int) -> SessionLog:
         facts = {"session": np.arange(n), "event": np.full(n, display), "items": displayed}
         chosen = pl.Series("chosen", lists, dtype=pl.List(pl.Int64))
         rows.append(pl.DataFrame({**facts, "chosen": chosen}))
-    return with_kinds(read_frame(pl.concat(rows), clicks="each"))
+    return with_kinds(read_log(pl.concat(rows), clicks="each"))
 
 
 def test_clicks_one_after_the_other_are_learned() -> None:
