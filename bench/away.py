@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -36,8 +35,8 @@ from fastgaum.bench.experiments.promises import (
     learner_worlds,
     seeds_figure,
 )
+from fastgaum.bench.report import write_object
 from fastgaum.config import Config
-from fastgaum.files import atomic
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
 from fastgaum.logs.splits import resplit_by
@@ -107,13 +106,9 @@ def away(
     jobs: int = 1,
     observer: Callable[[str], None] = print,
 ) -> Json:
-    """Fit, train and judge; the figures as a JSON object. Each seed of a log uses one thread: the
-    figures do not depend on `jobs`. `observer` is told which seed has ended.
-
-    Raises:
-        ConfigError: the two halves have too few items in common.
-        NumericsError: a training diverged.
-    """
+    """Fit, train and judge; the figures as a JSON object. `observer` is told which seed has ended.
+    Raises ConfigError if the two halves have too few items in common, NumericsError if a training
+    diverged."""
     tasks = [AwayTask(log, seed, plan) for log in logs.values() for seed in range(plan.seeds)]
     found: dict[int, Paid] = {}
     with closing(side_by_side(paid_of, tasks, jobs)) as seeds:
@@ -175,8 +170,7 @@ def recommended(worth: Worth) -> str:
 
 
 def _row(home: str, judge: str, worths: Sequence[Worth]) -> Json:
-    """The figures of policies that were made in one home and judged by one world, of a worth per
-    seed."""
+    """The figures of policies made in one home and judged by one world, of a worth per seed."""
     names = [recommended(one) for one in worths]
     row: Json = {"home": home, "judge": judge, "recommended": names}
     row |= seeds_figure("rank_agreement", np.array([one.agreement for one in worths]))
@@ -266,7 +260,6 @@ def _policies_block(log: Json) -> Block:
 
 
 def main() -> None:
-    """Print the tables, and write the object."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -282,9 +275,7 @@ def main() -> None:
     result = finite(away(logs, AwayPlan(seeds=asked.seeds), asked.jobs, observer))
     print(blocks_to_markdown(away_blocks(result)))
     print(f"{time.perf_counter() - started:.0f} s")
-    if asked.json is not None:
-        with atomic(asked.json) as beside:
-            beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_object(asked.json, result)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,16 @@
 """Race: users of a learned world, shown random slates; user-steps per second.
 
-A step is all of it: what each slate displays (repeats found), the numbers of every displayed item
-and its score by the generator, the softmax, a draw by the user's key, the reward of the choice, and
-the recurrent step of the state. Slates and keys are drawn before the clock starts: 4,096 users,
-slates of 10 of 10,000 items, a model trained on the synthetic world. `env-4096` has the paper's
-sizes, protocol identity, LSTM of 20, scorers 64-64; of the others two have these sizes and what the
-default preset may read, bags and relations, and `env-4096-towers` is what that preset makes of
-itself on a large log. What counts as arithmetic is the second layer of a scorer, 2 · 64² per
-displayed item.
+A step is all of it: repeats, numbers and scores of every displayed item, a draw by the user's key,
+the reward of the choice, and the recurrent step. 4,096 users, slates of 10 of 10,000 items.
+`env-4096` has the paper's sizes, protocol identity, LSTM of 20, scorers 64-64; two others have
+these sizes and bags, relations; `env-4096-towers` is what the preset makes of itself on a large
+log. What counts as arithmetic is the second layer of a scorer, 2 · 64² per displayed item.
 
-A set of worlds races one world: five members, which are the same model copied five times. Its states
-are not read; `states-read` reads them after every step, as an environment does, so that the first
-member follows every user.
+A set of worlds races one world: five members, the same model five times. `states-read` reads states
+after every step, as an environment does.
 
-RecSim runs where $FASTGAUM_PEERS names an environment that holds it (`rivals/peers.py` makes one). RecSim
-NG and SARDINE did, measured elsewhere on two cores of this kind, 178,000 and 12,000 user-steps/s."""
+RecSim runs where $FASTGAUM_PEERS names an environment that holds it (`rivals/peers.py`). RecSim NG
+and SARDINE did, measured elsewhere on two cores of this kind, 178,000 and 12,000 user-steps/s."""
 
 from __future__ import annotations
 
@@ -60,7 +56,8 @@ def world_of(full: bool, **changes: Any) -> LearnedWorld:
 
 
 class Steps:
-    """Users, and the slates and keys of their next steps; with `read`, states are read after each."""
+    """Users, and the slates and keys of their next steps; with `read`, states are read after
+    each."""
 
     def __init__(
         self, world: LearnedWorld | WorldSet, n: int, steps: int = STEPS, read: bool = False
@@ -75,7 +72,6 @@ class Steps:
         self.users.reset(self.keys[0])
 
     def play(self) -> list[float]:
-        """Seconds of each step."""
         seconds = []
         for slates, keys in zip(self.slates, self.keys, strict=True):
             started = time.perf_counter()
@@ -87,7 +83,6 @@ class Steps:
 
 
 def many_users(race: Race) -> None:
-    """Time lives in one world."""
     changes, bar = SETTINGS[race.group]
     n = 4096 if race.full else 40
     steps = checked_steps(Steps(world_of(race.full, **changes), n))
@@ -96,7 +91,6 @@ def many_users(race: Race) -> None:
 
 
 def users_of_a_set(race: Race) -> None:
-    """Time lives in a set of worlds, or in one of them."""
     world, n = world_of(race.full, **SETS[race.group]), 4096 if race.full else 40
     members = [LearnedWorld(world.model, "generator") for _ in range(MEMBERS)]
     users_of = world if race.contender == "one-world" else WorldSet(members)
@@ -106,8 +100,7 @@ def users_of_a_set(race: Race) -> None:
 
 
 def checked_steps(work: Steps) -> Callable[[], None]:
-    """A life of all users. A speed counts only when the result is right: what was chosen is what
-    the probabilities and the keys say."""
+    """A life of all users, whose choices are what the probabilities and the keys say."""
     _check_draws(work)
 
     def steps() -> None:
@@ -129,15 +122,13 @@ def _check_draws(work: Steps) -> None:
 
 
 def single_user(race: Race) -> None:
-    """Record microseconds of a step."""
     work = Steps(world_of(race.full, **IDENTITY), 1, steps=300 if race.full else 5)
     work.play()
     race.record(1e6 * float(np.median(work.play())), "µs per step of one user")
 
 
 def late_steps(race: Race) -> None:
-    """Record steps 181 to 200 against 1 to 20, the same slates and keys in turn: what else the
-    machine does then hits both alike."""
+    """Record steps 181 to 200 against 1 to 20, the same slates and keys in turn."""
     full = race.full
     world, n, edge = world_of(full, **IDENTITY), 4096 if full else 40, 20 if full else 3
     before = Steps(world, n, steps=180 if full else 6)
@@ -158,7 +149,6 @@ def late_steps(race: Race) -> None:
 
 
 def recsim(race: Race) -> None:
-    """Record our rate over RecSim's."""
     theirs = recsim_rate(threads.get_threads())
     if theirs is None:
         raise SkippedError(

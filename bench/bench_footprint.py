@@ -35,14 +35,12 @@ def printed(script: str, *arguments: str) -> dict[str, Any]:
 
 
 def memory(race: Race) -> None:
-    """Record a figure of memory.py."""
     stage, name, unit, at_most = MEMORY[race.group]
     sizes = () if race.full else ("--events=2000", "--items=100", "--epochs=1")
     race.record(printed("memory.py", stage, *sizes)[name], unit, bar=8, at_most=at_most)
 
 
 def cold_start(race: Race) -> None:
-    """Record a figure of coldstart.py."""
     if not race.full:
         raise SkippedError("compiling every kernel anew takes too long for a smoke test")
     name, unit, at_most = COLD[race.group]

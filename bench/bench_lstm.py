@@ -1,18 +1,14 @@
 """Races: the packed LSTM against torch.nn.LSTM, packed and padded, forward and backward, same
 weights.
 
-Lengths are those of the synthetic world `tail`: Zipf, mean 20, at most 200; or all equal, where
-padding costs nothing.
+Lengths are those of the synthetic world `tail`: Zipf, mean 20, at most 200; or all equal.
 
-`lstm-h…`: from items to states and back, as a history encoder does it. torch embeds each item and
-projects it; ours, as in training, gathers the row of a (items × 4H) table, which holds that
-product, inside the recurrence. The gradients of table and weights are turned into those of
-embedding and projection outside the race, and compared. `lstm-dense-h…`: the input is a dense array
-that both project, as between the layers of a deep encoder.
+`lstm-h…`: from items to states and back. torch embeds each item and projects it; ours gathers the
+row of a (items × 4H) table, which holds that product, inside the recurrence; gradients are compared
+outside the race. `lstm-dense-h…`: the input is a dense array that both project.
 
 The arithmetic that counts is 24 H² operations per token: the recurrent product forward (8 H²), its
-transpose and the weights' gradient backward (8 H² each); a projection is left out, so that the
-share of the peak is a low one where there is one."""
+transpose and the weights' gradient backward (8 H² each); a projection is left out."""
 
 from __future__ import annotations
 
@@ -40,9 +36,8 @@ N_SESSIONS = 512
 
 @dataclass(frozen=True)
 class Setting:
-    """One group's size, its rival and the bars.
-
-    Lengths are all at the mean where the rival pads, else those of the world."""
+    """One group's size, its rival and the bars; lengths are all at the mean where the rival
+    pads."""
 
     size: int
     rival: str
@@ -89,7 +84,6 @@ class Work:
 
     @cached_property
     def expected(self) -> dict[str, Tensor]:
-        """States and gradients as nn.LSTM has them."""
         equal = len(set(self.lengths.tolist())) == 1
         found = (torch_padded if equal else torch_packed)(self)()
         assert found is not None
@@ -97,11 +91,9 @@ class Work:
         return {name: value.clone() for name, value in found.items()}
 
     def split(self, rows: Tensor) -> list[Tensor]:
-        """Rows of each sequence."""
         return list(torch.split(rows, self.lengths.tolist()))
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The module's, and the embedding."""
         more = (
             {}
             if self.embedding is None
@@ -110,11 +102,9 @@ class Work:
         return dict(self.module.named_parameters()) | more
 
     def inputs(self, rows: Tensor) -> Tensor:
-        """What the module reads: embedded items, or the rows themselves."""
         return rows if self.embedding is None else self.embedding(rows)
 
     def results(self, states: Tensor) -> dict[str, Tensor]:
-        """States, and each weight's gradient."""
         grads: dict[str, Tensor] = {
             n: weight.grad for n, weight in self.parameters().items() if weight.grad is not None
         }
@@ -126,8 +116,7 @@ def ours(work: Work) -> Step:
 
 
 class FromItems:
-    """The first layer of the engine's history encoder: gather and recurrence, and the sum of each
-    named row's gradient."""
+    """The first layer of the engine's history encoder, and the sum of each named row's gradient."""
 
     def __init__(self, work: Work) -> None:
         self.work, self.room = work, NamedRoom()
@@ -152,8 +141,7 @@ class FromItems:
         self.table.add(self.named, sums)
 
     def found(self) -> dict[str, Tensor]:
-        """What the last call found, as gradients of torch's parameters: the table is embedding ·
-        W_ihᵀ."""
+        """Gradients of torch's parameters: the table is embedding · W_ihᵀ."""
         of_table = np.zeros_like(self.table.values)
         of_table[self.named.rows[: self.named.count]] = self.table.grad
         found = {
@@ -182,7 +170,6 @@ class FromArray:
         self.lstm.backward(self.grad, self.grad_weight, self.grad_bias)
 
     def found(self) -> dict[str, Tensor]:
-        """What the last call found, as gradients of torch's parameters."""
         found = {
             "states": self.states,
             "weight_ih_l0": np.ascontiguousarray(self.grad_weight[:, self.size :]),
@@ -254,7 +241,6 @@ def work_of(size: int, n_sessions: int, equal: bool, dense: bool) -> Work:
 
 
 def passes(race: Race) -> None:
-    """Time a pass forward and backward."""
     setting = SETTINGS[race.group]
     # large states cost most in stock torch
     size, n_sessions = (setting.size, N_SESSIONS) if race.full else (min(setting.size, 96), 24)

@@ -1,11 +1,8 @@
 """Race: one display of ten scored now, for a user who has made twenty choices.
 
-Ours is an online user who was told these choices. The rival does what a service without one does:
-it makes a log of the session and the display, and predicts it. Both read all that the preset reads
-of a log of 200 items, relations among it.
-
-The figures are of a session that goes on: ten other items at each display, then a choice. They are
-times of one call, so that whatever else the machine does is in them."""
+Ours is an online user who was told these choices. The rival makes a log of the session and the
+display, and predicts it. Both read all that the preset reads of a log of 200 items, relations among
+it. The figures are of a session that goes on, times of one call."""
 
 from __future__ import annotations
 
@@ -75,7 +72,6 @@ CONTENDERS = {"ours": online, "log-and-predict": by_log}
 
 
 def one_display(race: Race) -> None:
-    """Time the probabilities of one display."""
     model = model_of(race.full)
     displays = displays_of(model, PAST + 1)
     expected = by_log(model, displays)()

@@ -152,7 +152,6 @@ def hotel(full: bool, no_click: float = 0.33) -> SessionLog:
 
 
 def large_log(race: Race) -> None:
-    """Record seconds until a loss on Wikispeedia, ours and stock torch's."""
     full, record = race.full, race.record
     if not full:
         raise SkippedError("its fits take too long for a smoke test")
@@ -182,7 +181,6 @@ def small_log(race: Race) -> None:
 
 
 def peer(race: Race) -> None:
-    """Record seconds until the loss of torch-choice's logit."""
     full, record = race.full, race.record
     log = hotel(full, no_click=0)
     found = conditional_logit(log, torch.get_num_threads())
@@ -198,7 +196,6 @@ def peer(race: Race) -> None:
 
 
 def rates(race: Race) -> None:
-    """Record candidates per second of training."""
     full, record = race.full, race.record
     if not full:
         raise SkippedError("stock torch's log is not at hand where sizes are small")
@@ -221,7 +218,6 @@ def rates(race: Race) -> None:
 
 
 def evaluation(race: Race) -> None:
-    """Record candidates per second of an evaluation."""
     full, record = race.full, race.record
     model, log = sized(full)
     n_candidates = log.count("candidates", "test")
@@ -235,7 +231,6 @@ def evaluation(race: Race) -> None:
 
 
 def whole_command(race: Race) -> None:
-    """Record seconds of a command."""
     full, record = race.full, race.record
     name = "wikispeedia" if full else "sample"
     public_log(name)

@@ -31,8 +31,6 @@ from fastgaum.nets.tensors import to_tensors
 
 @dataclass(frozen=True)
 class Setting:
-    """One group: on what, with which batches, who races, what ours must reach."""
-
     on: str
     """a synthetic world's preset, or a public log's name"""
     contenders: dict[str, int]
@@ -66,24 +64,18 @@ SETTINGS: dict[str, Setting] = {
 
 @dataclass(frozen=True)
 class Data:
-    """Sessions to train on, and the ids that a table has a row for."""
-
     train: EncodedSessions
     unknown_of_id: torch.Tensor
 
     @property
     def n_ids(self) -> int:
-        """Rows of every table."""
         return len(self.unknown_of_id)
 
 
 @lru_cache(maxsize=2)
 def world(preset: str, n_events: int, n_items: int) -> Data:
     """Training sessions of a synthetic world, their ids spread over a table with a row for every
-    item.
-
-    A space knows only the items that training displays, which on a short log are few. A
-    catalogue's size is that of its table, of which any row may be met next."""
+    item of the catalogue, of which training displays few."""
     log, _ = synthesise(n_events, preset=preset, n_items=n_items)
     space, train = fit_training(log, "identity", set_context=False)
     n_rows = max(space.n_ids, n_items + 2)
@@ -103,8 +95,7 @@ def data_for(setting: Setting, contender: str, full: bool) -> Data:
 
 
 def race_config(batch_sessions: int) -> Config:
-    """The paper's sizes, with what rivals have: nothing is dropped, and one generator step per
-    reward step."""
+    """The paper's sizes, with what rivals have: no dropout, one generator step per reward step."""
     return Config.from_preset(
         "paper-lstm",
         players="adversarial",
@@ -116,8 +107,8 @@ def race_config(batch_sessions: int) -> Config:
 
 
 class Run:
-    """One contender: networks from seed 0, a game, and batches of whole sessions in an order that
-    all contenders share."""
+    """One contender: networks from seed 0, a game, and batches in an order that all contenders
+    share."""
 
     def __init__(self, data: Data, config: Config, game: str) -> None:
         torch.manual_seed(0)
@@ -138,7 +129,6 @@ class Run:
         return float(losses[0])
 
     def n_events(self, steps: int) -> float:
-        """Events of so many batches, on average."""
         train = self.data.train
         n_sessions = min(self.config.batch_sessions, train.n_sessions)
         return steps * n_sessions * train.n_events / train.n_sessions
@@ -156,7 +146,6 @@ GAMES: dict[str, Callable[[Networks, Config, Data], Any]] = {
 
 
 def train(race: Race) -> None:
-    """Time rounds from seed 0."""
     setting, contender, full = SETTINGS[race.group], race.contender, race.full
     data = data_for(setting, contender, full)
     config = race_config(setting.batch_sessions)

@@ -1,7 +1,4 @@
-"""What this machine can do at most, probed in part of a second: matrix products.
-
-A kernel cannot be faster than its arithmetic at the peak of a matrix product, the best of several
-short tries with the threads in use."""
+"""The most that this machine can do: the best of several short tries of matrix products."""
 
 from __future__ import annotations
 
@@ -21,23 +18,19 @@ LEAST_TRIES, SECONDS = 3, 0.15
 
 
 def sgemm(sides: tuple[int, ...] = SIDES) -> float:
-    """Operations per second of the fastest float32 product of square matrices.
-
-    torch shares one product over its threads; kernels call their own BLAS on one product per
-    thread. Which is faster differs between machines, and a ceiling is the higher."""
+    """Operations per second of the fastest float32 product of square matrices: torch shares one
+    product over its threads, kernels call their own BLAS on one product per thread."""
     return max(
         2.0 * side**3 * rate for side in sides for rate in (_torch_rate(side), _kernel_rate(side))
     )
 
 
 def _torch_rate(side: int) -> float:
-    """Products per second."""
     a, b, out = (torch.ones(side, side) for _ in range(3))
     return _best_rate(lambda: torch.mm(a, b, out=out))
 
 
 def _kernel_rate(side: int) -> float:
-    """Products per second, of all threads together."""
     n = threads.get_threads()
     ones = np.ones((side, side), dtype=np.float32)
     parts = [(ones, ones, np.empty_like(ones)) for _ in range(n)]
@@ -58,5 +51,4 @@ def _best_rate(call: Callable[[], object]) -> float:
 
 @jit_fast
 def product(a: Array, b: Array, out: Array) -> None:
-    """Write the matrix product."""
     np.dot(a, b, out)

@@ -1,9 +1,8 @@
 """A log of ranked lists as click models read it: all clicks of a list, and what the session says of
 each result; and what a click model says of a list's first click.
 
-A click model knows one event per place, clicked or not; ours are one choice per list, or none. Both
-speak of the same thing only through the topmost click: it is at place k, or there is none. Our
-choice is the first click in time, which in 3 % of clara2's lists with a click is not the topmost."""
+Click models know one event per place, ours one choice per list; both speak of the topmost click.
+Our choice is the first click in time, which in 3 % of clara2's lists with a click is not that."""
 
 from __future__ import annotations
 
@@ -51,17 +50,14 @@ class ClickLists:
 
     @property
     def topmost(self) -> IntArray:
-        """Place of the topmost click, from 0; -1 for none, shape (n_lists,)."""
         first = self.clicks.argmax(axis=1)
         return np.where(self.clicks.any(axis=1), first, -1).astype(np.int32)
 
     @property
     def n_pairs(self) -> int:
-        """Pairs that training showed."""
         return int(self.pairs.max())
 
     def of(self, split: int) -> ClickLists:
-        """The lists of one split."""
         here = self.split == split
         return ClickLists(**{name: values[here] for name, values in vars(self).items()})
 
@@ -136,9 +132,8 @@ def first_click(log_click: FloatArray) -> FloatArray:
     """Log probability that the topmost click is at each place, and of none: shape (n_lists,
     n_places + 1), the last column for none.
 
-    `log_click` (n_lists, n_places) is the log probability of a click at a place given that no
-    place above was clicked; -inf where the list has ended. PBM's places are independent, so it is
-    examination times attraction; UBM's examination is the one without a click above."""
+    `log_click` (n_lists, n_places) is the log probability of a click at a place given that no place
+    above was clicked; -inf where the list has ended."""
     none_here = np.log1p(-np.exp(np.minimum(log_click, -1e-12)))
     none_above = np.cumsum(none_here, axis=1)
     above = np.concatenate([np.zeros((len(log_click), 1)), none_above[:, :-1]], axis=1)
@@ -159,7 +154,6 @@ CLICK_MODEL_COLUMNS = (
 
 
 def click_models_to_markdown(result: Mapping[str, Any]) -> str:
-    """The rows that `bench/rivals/click_models.py` writes, those of the test lists first."""
     rows = [CLICK_MODEL_COLUMNS] + [
         (
             row["model"],

@@ -1,11 +1,10 @@
 """Cold start: what a new process waits for, with an empty kernel cache and with a warm one: `python
-bench/coldstart.py`.
+bench/coldstart.py` prints one line of JSON.
 
-Prints one line of JSON. Each figure is the wall time of a process of its own; the log is made
-beforehand and read from disk. The clock runs from after the imports to the end of the first round,
-which has by then read and encoded the log, made an epoch of exact steps, scored the validation
-sessions and made one round. Figures are the largest over the presets, those of a warm cache the
-least over the processes of one preset."""
+Each figure is the wall time of a process of its own, from after the imports to the end of the first
+round: it reads and encodes a log, makes an epoch of exact steps, scores the validation sessions and
+makes one round. Figures are the largest over the presets, those of a warm cache the least over the
+processes of one preset."""
 
 from __future__ import annotations
 
@@ -30,7 +29,6 @@ _IMPORT = (
 
 
 def measure() -> dict[str, Any]:
-    """Every figure by name."""
     imports = [float(_python(os.environ, "-c", _IMPORT)) for _ in range(PROCESSES)]
     cold, warm = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +97,6 @@ def held_signatures() -> int:
 
 
 def _process(preset: str, log_path: str) -> None:
-    """Train for an epoch of exact steps and two of rounds; print the figures."""
     import fastgaum.game.loop
     from fastgaum.models.user_model import UserModel
 

@@ -78,14 +78,12 @@ def _value_at(value: Any, steps: Iterable[str]) -> Any:
 
 
 def made_at(result: Json) -> str:
-    """The line below a table that says which code made it."""
     commit = result.get("machine", {}).get("commit")
     return f"Made at commit {commit[:7]}." if commit else "The object does not name its commit."
 
 
 def results_to_markdown(result: Json) -> str:
-    """A reproduce object in a dozen rows, prec@1 / prec@2 by data set: floors, published, authors'
-    code, ours."""
+    """A reproduce object in a dozen rows, prec@1 / prec@2 by data set."""
     names = list(result["datasets"])
     columns = [_column(result, name) for name in names]
     rows = [("", *names)]

@@ -34,7 +34,6 @@ SETTLED = 5
 
 
 def log_and_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Bytes of a log and of its encoding, seven candidates an event."""
     from fastgaum.features.encoder import Encoder
     from fastgaum.features.fitting import fit_training
     from fastgaum.logs.synthetic import synthesise
@@ -47,7 +46,6 @@ def log_and_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def training(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One epoch of rounds at the paper's sizes, row-wise Adagrad for the tables."""
     alone = _torch_alone()
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
@@ -63,10 +61,8 @@ def training(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def growth(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Growth of resident memory over epochs.
-
-    The log is small, so that an epoch is short: what an epoch leaves behind does not depend on
-    that. Each leaves its row of the training table, about half a kilobyte."""
+    """Growth of resident memory over epochs of a small log, after everything made once has been
+    made."""
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
 
@@ -84,8 +80,6 @@ def _torch_alone() -> float:
 
 
 class _Watch(Observer):
-    """Resident memory after each epoch."""
-
     def __init__(self) -> None:
         self.resident: list[float] = []
 
@@ -94,7 +88,6 @@ class _Watch(Observer):
 
 
 def log_bytes(log: SessionLog) -> int:
-    """Bytes of a log's arrays and ids."""
     arrays: list[np.ndarray] = [
         log.session_offsets,
         log.display_offsets,
@@ -109,8 +102,7 @@ def log_bytes(log: SessionLog) -> int:
 
 
 def held_bytes(parts: Sequence[EncodedSessions]) -> int:
-    """Bytes that sessions to train on hold besides the log's own; an array that several share
-    counts once."""
+    """Bytes that sessions to train on hold besides the log's own; a shared array counts once."""
     values = [getattr(part, field.name) for part in parts for field in fields(part)]
     return sum({id(value): value.nbytes for value in values if hasattr(value, "nbytes")}.values())
 

@@ -20,7 +20,6 @@ must hold in 90 of 100 logs, of those that have one. The exit code is 1 where th
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -33,7 +32,7 @@ import numpy as np
 import polars as pl
 
 from fastgaum.arrays import IntArray, KeyArray
-from fastgaum.files import atomic
+from fastgaum.bench.report import write_object
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.splits import shuffled_split
 from fastgaum.logs.synthetic import SyntheticWorld
@@ -82,7 +81,6 @@ class Setting:
     """whether users click on some 40 % of random displays, not on 12 %"""
 
     def world(self) -> TrueWorld:
-        """The users."""
         return TrueWorld(OFTEN if self.often else USERS)
 
     def weights(self, world: TrueWorld) -> np.ndarray | None:
@@ -186,7 +184,6 @@ def fitted_world(world: TrueWorld, weights: np.ndarray | None, n_users: int) -> 
 
 
 def policy_of(setting: Setting, world: TrueWorld) -> Policy:
-    """The target's policy."""
     if setting.target == "random":
         return RandomPolicy()
     # what is popular is known; it need not be counted anew in every log
@@ -325,8 +322,8 @@ def lowest(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def study_to_markdown(result: dict[str, Any]) -> str:
-    """A row for each setting: root of the mean squared error of each estimator, and how many
-    intervals hold the true value; the lowest error in bold."""
+    """A row for each setting: error of each estimator, and how many intervals hold the true
+    value."""
     names = list(dict.fromkeys(one["estimator"] for one in result["rows"]))
     heads = ("log, target (share of random displays)", "events", "true value", *names)
     lines: list[Sequence[str]] = [heads]
@@ -351,34 +348,24 @@ def study_to_markdown(result: dict[str, Any]) -> str:
     )
 
 
-def write(asked: argparse.Namespace, settings: Sequence[Setting], rows: Sequence[Judged]) -> None:
-    """Write the object."""
-    result = {
-        "machine": machine_facts(),
-        **{name: getattr(asked, name) for name in ("logs", "fit_users", "true_users")},
-        "settings": [asdict(one) for one in settings],
-        "rows": [asdict(one) for one in rows],
-    }
-    with atomic(asked.json) as path:
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the study, and write its object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--logs", type=int, default=100, help="of each setting")
     parser.add_argument("--fit-users", type=int, default=FIT_USERS, help="of the world's run")
     parser.add_argument("--true-users", type=int, default=TRUE_USERS, help="of the true value")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--bar", action="store_true", help="judge the 20 settings of the bar")
-    parser.add_argument("--setting", type=int, help="only this one, from 0")
     asked = parser.parse_args(argv)
     set_threads(1)
-    every = BAR if asked.bar else SETTINGS
-    settings = every if asked.setting is None else (every[asked.setting],)
+    settings = BAR if asked.bar else SETTINGS
     rows = study(settings, asked.logs, asked.fit_users, asked.true_users)
-    if asked.json is not None:
-        write(asked, settings, rows)
+    result = {
+        "machine": machine_facts(),
+        **{name: getattr(asked, name) for name in ("logs", "fit_users", "true_users")},
+        "settings": [asdict(one) for one in settings],
+        "rows": [asdict(one) for one in rows],
+    }
+    write_object(asked.json, result)
     if asked.bar and (misses := misses_of(rows)):
         sys.exit("the bar is missed:\n  " + "\n  ".join(misses))
 

@@ -1,26 +1,16 @@
 """What races are made of, which there are, and how they run. A group is ours and its rivals on the
 same work:
 
-    GROUPS = {  # of a file bench_*.py: what runs a group, and its contenders
-        "sums-plain": Group(sums, ("ours", "numpy")),
-        "sums-memory": Group(memory),
-    }
+    GROUPS = {"sums-plain": Group(sums, ("ours", "numpy"))}  # in a file bench_*.py
 
     def sums(race: Race) -> None:
-        work = work_of(race.group, race.full)  # cached: every contender gets the same data and weights
+        work = work_of(race.group, race.full)  # cached: all contenders have the same data and weights
         step = CONTENDERS[race.contender](work)  # step() does the work once, returns named tensors
         race.time(step, work.expected, unit="ids", amount=work.n_ids, bars=[Bar(5.0, "numpy", 3)])
 
-    def memory(race: Race) -> None:
-        race.record(peak / n_events, "bytes/event", bar=8, at_most=64.0)
-
-"ours" is what the others are compared with. The first call is checked against `expected` and
-compiles; at least five are timed. A speed counts only when the result is right: a step that returns
-None, with expected=None, is checked by its function. A rival that cannot run here raises
-`SkippedError`. Small sizes, where `race.full` is False, show that all contenders work.
-
-What becomes of the times, report.py tells. suite.py has the same races as a suite of
-pytest-benchmark."""
+The first call is checked against `expected` and compiles; at least five are timed. A speed counts
+only when the result is right: a step that returns None is checked by its function. A rival that
+cannot run here raises `SkippedError`."""
 
 from __future__ import annotations
 
@@ -62,28 +52,21 @@ class SkippedError(Exception):
 
 @dataclass(frozen=True)
 class Bar:
-    """What ours must reach: at least so much over a rival, of a ceiling, or as a rate.
-
-    >>> Bar(12.0, over="stock-torch")  # 12 times as fast as that contender
-    Bar(at_least=12.0, over='stock-torch', number=None, at_200=None)
-    >>> Bar(0.45, over="sgemm", number=3)  # 45 % of the probed peak
-    Bar(at_least=0.45, over='sgemm', number=3, at_200=None)
-    >>> Bar(600_000, over="rate", number=5)  # units of work per second
-    Bar(at_least=600000, over='rate', number=5, at_200=None)
-    """
+    """What ours must reach: at least so much over a rival, of a ceiling ("sgemm"), or as a
+    "rate"."""
 
     at_least: float
     over: str
     number: int | None = None
     """its number among the project's bars, if it has one"""
     at_200: float | None = None
-    """the share asked for on a machine of 200 GFLOP/s, where `at_least` is of one of 400: what is no
-    product takes a larger part of the time where products are quick. Between them lies a line"""
+    """the share asked for on a machine of 200 GFLOP/s, where `at_least` is of one of 400; between
+    them lies a line"""
 
 
 def times_as_soon(ours: float, theirs: float) -> float:
     """Their seconds until a loss / our seconds: 0 where ours never reached it, infinity where they
-    alone never did. Infinite seconds say that it was never reached."""
+    alone never did."""
     return 0.0 if math.isinf(ours) else theirs / ours
 
 
@@ -100,9 +83,8 @@ def repeat_step(step: Step, rounds: int, calls: int) -> list[float]:
 
 
 def rounds_of(step: Step, first: float, full: bool) -> tuple[int, int]:
-    """Return how many rounds a step has, ROUNDS at least, and how many calls each; `first` are the
-    seconds of a first call. A quick step is called several times in a round, and has as many rounds
-    as fit into a second."""
+    """How many rounds a step has, ROUNDS at least, and how many calls each; `first` are the seconds
+    of a first call."""
     # the first call may have compiled: only another says whether the step itself is slow
     seconds = repeat_step(step, 1, 1)[0] if first >= SLOW else first
     if not full or seconds >= SLOW:
@@ -136,16 +118,13 @@ class Race:
         """Check the step's result, then time it.
 
         Args:
-            step: does the work once and returns what it found, or None if the function has checked
-                it in another way.
-            expected: what it must find, each value within a hundred-thousandth of its largest
-                entry; None if it returns none.
-            unit: what one call works through, in the plural: "tokens", "events".
-            amount: how many of them. Contenders may differ: a slow rival may be given less of the
-                same work.
+            step: does the work once and returns its results, or None if they are checked in another
+                way.
+            expected: each value within a hundred-thousandth of its largest entry.
+            unit: of the work of one call, in the plural: "tokens", "events".
+            amount: how many of them; a slow rival may be given less of the same work.
             bars: what ours must reach; the same, or nothing, from every contender of a group.
-            flops: floating-point operations that one call cannot do without, for the share of the
-                ceiling.
+            flops: floating-point operations that one call cannot do without.
 
         Raises:
             AssertionError: the result is wrong; nothing is timed.
@@ -201,7 +180,7 @@ class Race:
 
 def check(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise AssertionError, with a value's name, if one is not within a hundred-thousandth of its
-    largest entry: sums in another order differ most where they cancel."""
+    largest entry."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         atol = 1e-5 * max(1.0, float(value.abs().max()))
@@ -226,12 +205,8 @@ def groups() -> dict[str, Group]:
 
 
 def choose(names: Sequence[str]) -> list[str]:
-    """The groups that the names stand for: each a group, or the beginning of some (`lstm` is all
-    that begin so); all where none is named.
-
-    Raises:
-        ConfigError: one is neither.
-    """
+    """The groups that the names stand for: each a group, or the beginning of some; all where none
+    is named. Raises ConfigError for another name."""
     known = groups()
     chosen: dict[str, None] = {} if names else dict.fromkeys(known)
     for name in names:

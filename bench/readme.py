@@ -53,7 +53,6 @@ NEAR = 3.0
 
 
 def path_of(name: str) -> Path:
-    """The file of a committed object."""
     return ROOT / "docs" / "tables" / f"{name}.json"
 
 
@@ -68,7 +67,6 @@ def read(name: str) -> Json:
 
 
 def pages() -> list[Path]:
-    """README and all pages of docs."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -87,7 +85,6 @@ def insert(page: str, table: str, marker: str) -> str:
 
 
 def dated(text: str, result: Json) -> str:
-    """A text, and below it which commit made its object."""
     return f"{text}\n\n{made_at(result)}"
 
 
@@ -97,19 +94,17 @@ def each(render: Callable[[Json], str], *results: Json) -> str:
 
 
 def grid_tables(result: Json) -> str:
-    """A comparison's tables; the published one, the same in all of them, stands on a page once."""
+    """A comparison's tables without the published one, which stands on a page once."""
     shown = {name: value for name, value in result.items() if name != "published_table"}
     return blocks_to_markdown(reproduce_blocks(shown))
 
 
 def fidelity_tables(*reports: Json) -> str:
-    """Fidelity reports beside each other, all of one commit."""
     (made,) = {made_at(report) for report in reports}
     return f"{fidelity_summary(reports)}\n\n{made}"
 
 
 def transfer_tables(result: Json) -> str:
-    """What was promised and paid: the trained policy alone, then all of them."""
     return f"{transfer_summary(result)}\n\n{blocks_to_markdown(transfer_blocks(result))}"
 
 
@@ -284,7 +279,6 @@ FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
 
 
 def main() -> None:
-    """Write the pages and the figures."""
     for section in SECTIONS:
         path = ROOT / section.page
         page = insert(path.read_text(encoding="utf-8"), section.text(), section.marker)

@@ -12,11 +12,14 @@ Everything printed comes from the object."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastgaum.bench.races import OURS, RATE, SGEMM, SOONER
+from fastgaum.files import atomic
 from fastgaum.reports.table import Json, rows_to_markdown
 
 COLUMNS = ("bar", "race", "ours", "rival", "ratio", "target", "share of ceiling", "spread", "holds")
@@ -24,8 +27,7 @@ FIGURE_COLUMNS = ("bar", "figure", "value", "target", "holds")
 
 
 def races_object(facts: Mapping[str, Any]) -> Json:
-    """Turn what was measured into the JSON object; groups stand in the order in which they
-    ran."""
+    """Turn what was measured into the JSON object."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for one in facts["times"]:
         groups.setdefault(one["group"], []).append(one)
@@ -67,7 +69,7 @@ def _entries(times: Sequence[Mapping[str, Any]], ceilings: Mapping[str, float]) 
             {
                 "name": one["contender"],
                 **_timed(one),
-                "ratio": _per_unit(one) / _per_unit(ours),
+                "ratio": one["seconds"] / one["amount"] * ours["amount"] / ours["seconds"],
             }
             for one in times
             if one is not ours
@@ -88,7 +90,6 @@ def _entries(times: Sequence[Mapping[str, Any]], ceilings: Mapping[str, float]) 
 
 
 def _target(bar: Mapping[str, Any], ceilings: Mapping[str, float]) -> float:
-    """What a bar asks for on a machine of this peak."""
     at_400: float = bar["at_least"]
     at_200 = bar.get("at_200")
     if at_200 is None or "sgemm_gflops" not in ceilings:
@@ -109,24 +110,16 @@ def _timed(one: Mapping[str, Any]) -> Json:
     }
 
 
-def _per_unit(one: Mapping[str, Any]) -> float:
-    seconds: float = one["seconds"] / one["amount"]
-    return seconds
-
-
 def _reached(common: Mapping[str, Any], over: str | None) -> float | None:
     """What is compared with a bar's target; None if it was not measured."""
-    if over == RATE:
-        rate: float = common["ours"]["rate"]
-        return rate
-    if over == SGEMM:
-        share: float | None = common["ceiling_share"]
-        return share
+    measured = {RATE: common["ours"]["rate"], SGEMM: common["ceiling_share"]}
+    if over in measured:
+        reached: float | None = measured[over]
+        return reached
     return next((rival["ratio"] for rival in common["rivals"] if rival["name"] == over), None)
 
 
 def missed(result: Mapping[str, Any]) -> list[str]:
-    """What lies below its bar or above it, a line each."""
     lines = []
     for race in result["races"]:
         if race["holds"] is False:
@@ -203,7 +196,6 @@ def _row(
 
 
 def figure_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Text cells of the figures that are not times, by FIGURE_COLUMNS."""
     return [
         (
             "" if figure["bar"] is None else str(figure["bar"]),
@@ -246,7 +238,6 @@ def short(value: float) -> str:
 
 
 def machine_lines(result: Mapping[str, Any]) -> list[str]:
-    """Which machine, and what it can do at most."""
     machine, ceilings = result["machine"], result.get("ceilings")
     versions = [f"{name} {machine['versions'][name]}" for name in ("torch", "numba")]
     versions += [machine["blas"]] if machine.get("blas") else []
@@ -261,8 +252,14 @@ def machine_lines(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def write_object(path: Path | None, result: Mapping[str, Any]) -> None:
+    """Write a command's object, atomically, where a file is asked for. Raises OutputError."""
+    if path is not None:
+        with atomic(path) as beside:
+            beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
 def to_markdown(result: Mapping[str, Any]) -> str:
-    """The object as markdown: machine, races, figures, and what did not run."""
     parts = ["  \n".join(machine_lines(result))]
     if races := rows_of(result):
         parts.append(rows_to_markdown([COLUMNS, *races], left=(1, 3)))

@@ -28,7 +28,6 @@ TOLD_APART = 0.05
 
 
 def statistics(site: Site, versions: list[Games]) -> list[Statistic]:
-    """What is compared, of the human games and simulated ones beside each other."""
     paths = np.stack([games.paths for games in versions])
     arrived = np.stack([games.arrived for games in versions])
     clicks = np.stack([games.clicks for games in versions]).astype(np.float64)
@@ -103,8 +102,7 @@ def compare(site: Site, humans: Games, simulated: Games) -> dict[str, Any]:
 
 
 def bars_of(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What one kind of players reaches of each bar, by its name: the value, its interval or the p of
-    its test, and whether it holds."""
+    """What one kind of players reaches of each bar, by its name."""
     human, own = figures["median"]
     clicks, soon = figures["clicks"], figures["soon"]
     mean = clicks["logged"][0]

@@ -39,12 +39,10 @@ class Games:
 
     @property
     def clicks(self) -> IntArray:
-        """Clicks of each game, shape (n_games,)."""
         return np.asarray((self.paths >= 0).sum(axis=1), np.int32)
 
     @property
     def arrived(self) -> npt.NDArray[np.bool_]:
-        """Who reached the target, shape (n_games,)."""
         return np.asarray((self.paths == self.targets[:, None]).any(axis=1))
 
 
@@ -53,8 +51,7 @@ class Site:
     """The games, the graph, and what is known of its pages; test games are left out.
 
     Attributes:
-        log: what models are fitted on: the training games, and every second validation game, by
-            which a fit chooses its epoch.
+        log: the training games, and every second validation game, by which a fit chooses its epoch.
         judged: the other validation games, as humans played them; no fit has seen them.
         ids: every page and link; all numbers of pages are rows of it.
     """
@@ -110,7 +107,6 @@ class Site:
         return np.stack([self.cached[target] for target in targets.tolist()])
 
     def world(self, model: UserModel, head: Head) -> LearnedWorld:
-        """The model's players over every page."""
         assert model.space is not None
         known = model.space.categorical[0].values
         return LearnedWorld(model, head, further=self.ids.filter(~self.ids.is_in(known.implode())))
@@ -132,8 +128,8 @@ class Site:
         return np.asarray(here + anywhere / (1.0 + anywhere.max()), np.float32)
 
     def wander(self, games: Games, seed: int = 0, *, sees_target: bool = False) -> Games:
-        """The same games by players who click any link of a page, all alike; `sees_target`: the
-        target where the page links to it."""
+        """The same games by players who click any link of a page, or with `sees_target` the target
+        where the page links to it."""
         rng, n = np.random.default_rng(seed), len(self.ids)
         links = np.repeat(np.arange(n), self.graph.sizes) * n + self.graph.links
         paths = np.full((len(games.starts), LIMIT), NO_ITEM, np.int32)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,11 +36,10 @@ from fastgaum.bench.experiments.link_graphs import (
     live,
 )
 from fastgaum.bench.experiments.loop_table import loop_to_markdown
+from fastgaum.bench.report import write_object
 from fastgaum.bench.wikispeedia_figures import SOON, bars_of, compare
 from fastgaum.bench.wikispeedia_games import LIMIT, Games, Site
 from fastgaum.errors import ConfigError
-from fastgaum.files import atomic
-from fastgaum.game.epochs import EpochRow, Observer
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.machine import machine_facts
@@ -67,18 +65,6 @@ FLOORS = {"any link": False, "target, else any link": True}
 HALVES = ("half-0", "half-1")
 
 
-class _Told(Observer):
-    """Prints an epoch's figures."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def on_epoch_end(self, row: EpochRow) -> None:
-        """One line."""
-        best = ", the best so far" if row.best else ""
-        print(f"{self.name}, epoch {row.epoch}: loss {row.val_loss:.4f}{best}", flush=True)
-
-
 def fit(folder: Path) -> None:
     """Make the models that the folder lacks."""
     site = Site.read()
@@ -91,7 +77,7 @@ def fit(folder: Path) -> None:
         file, started = folder / f"{name}.safetensors", time.perf_counter()
         if not file.exists():
             model = UserModel.from_preset("fastgaum", **options)
-            model.fit(log, [_Told(name)])
+            model.fit(log)
             model.save(file)
             print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
 
@@ -187,11 +173,7 @@ def _interval(clicks: Float64Array, others: Float64Array) -> list[float]:
 
 
 def play(site: Site, models: dict[str, UserModel], told: Callable[[str], None] = print) -> Json:
-    """All figures of the page.
-
-    Raises:
-        ConfigError: a model is missing.
-    """
+    """All figures of the page. Raises ConfigError if a model is missing."""
     if missing := {*HALVES, *(model for _, model, _ in PLAYERS)} - set(models):
         raise ConfigError(
             f"the folder has no {min(missing)}.safetensors: run `fit` first, until its end"
@@ -220,7 +202,6 @@ def play(site: Site, models: dict[str, UserModel], told: Callable[[str], None] =
 
 
 def main() -> None:
-    """Fit, or play and write the object."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -237,9 +218,7 @@ def main() -> None:
         models = {file.stem: UserModel.load(file) for file in files}
         result = finite(play(Site.read(), models, functools.partial(print, flush=True)))
         print(loop_to_markdown(result))
-        if asked.json is not None:
-            with atomic(asked.json) as beside:
-                beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_object(asked.json, result)
     print(f"{time.perf_counter() - started:.0f} s")
 
 

@@ -1,8 +1,8 @@
-"""Worlds whose truth is known, by name: where what a learned world promises can be compared with
-what the true users pay.
+"""Worlds whose truth is known, by name: what a learned world promises can be compared with what the
+true users pay.
 
-Half of the items are bait in each of them: who shows what pleases most now earns less later. In the
-first three a model of this package can be right. In the others it cannot, each for one reason."""
+Half of the items are bait in each of them. In the first three a model of this package can be right;
+in the others it cannot, each for one reason."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ def short_sighted(n_items: int = 10, seed: int = 0) -> TrueWorld:
     """A small world in which greed is short-sighted and a horizon of any length can be planned
     exactly.
 
-    Half of the items, those of highest base, are bait: worth 1 more now, and each choice of one
-    makes every item worth 1.5 less until two events without bait have passed (boredom at most 3).
-    The taste is that of the last choice (decay 0); no click is offered. Over 20 events and slates
-    of 3 the greedy policy earns 77 % of what is possible (10 items, seed 0)."""
+    Bait is worth 1 more now, and each choice of one makes every item worth 1.5 less until two
+    events without bait have passed. The taste is that of the last choice (decay 0). Over 20 events
+    and slates of 3 the greedy policy earns 77 % of what is possible (10 items, seed 0)."""
     world = SyntheticWorld(
         n_items=n_items,
         seed=seed,
@@ -111,8 +110,7 @@ KNOWN_WORLDS = {
 
 @cache
 def true_users(name: str) -> TrueWorld:
-    """The world of this name; made once, since the share of events without a click is found by
-    simulation."""
+    """The world of this name, made once."""
     return KNOWN_WORLDS[name].make()
 
 

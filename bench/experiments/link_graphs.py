@@ -1,9 +1,5 @@
-"""Lives on a link graph: users see the links of the page that they chose last, and a policy may show
-some of them.
-
-    graph = LinkGraph.of(pl.read_parquet("links.parquet"), world.item_ids)
-    rule = GraphDisplays(world, graph, starts, targets)
-    steps = live(world.population(len(starts)), rule, 50, np.random.default_rng(0))"""
+"""Lives on a link graph: users see the links of the page that they chose last, and a policy may
+show some of them."""
 
 from __future__ import annotations
 
@@ -43,7 +39,7 @@ def live(
     users: Population, rule: GraphDisplays, steps: int, rng: np.random.Generator
 ) -> list[Response]:
     """Let users live on a graph until no user is shown anything, or for so many steps; the response
-    to each display, no click of a user whose life is over."""
+    to each display."""
     responses: list[Response] = []
     for step in range(steps):
         display = rule(step, responses[-1] if responses else None)
@@ -69,10 +65,8 @@ class LinkGraph:
 
     @classmethod
     def of(cls, table: pl.DataFrame, item_ids: pl.Series) -> LinkGraph:
-        """The graph of a table with the columns `page` and `links`, a list; a link that a page
-        has twice counts once.
-
-        Raises ConfigError if a page or a link is no item of `item_ids`."""
+        """The graph of a table with the columns `page` and `links`, a list. Raises ConfigError if
+        one is no item of `item_ids`."""
         pairs = _pairs(table)
         vocabulary = Vocabulary(item_ids)
         pages, links = (vocabulary.codes(pairs[name]) for name in ("page", "links"))
@@ -144,10 +138,7 @@ LinkPolicy = Callable[[Crossing], IntArray]
 
 class GraphDisplays:
     """A display rule: users see the links of the page that they chose last, until that page is
-    their target, or has no link.
-
-    A world that reads context gets the page and the target as its context fields `page` and
-    `target`. Users who choose nothing stay where they are."""
+    their target, or has no link. Users who choose nothing stay where they are."""
 
     def __init__(
         self,
@@ -157,16 +148,15 @@ class GraphDisplays:
         targets: IntArray,
         policy: LinkPolicy | None = None,
     ) -> None:
-        """Take the first page and the target of each user, items of the world, shape (n,); without
-        a policy all links are shown. Raises ConfigError for a world that reads other context fields
-        than page and target."""
+        """Take the first page and the target of each user, shape (n,); without a policy all links
+        are shown. Raises ConfigError for a world that reads other context fields than page and
+        target."""
         self.world, self.graph, self.policy = world, graph, policy
         self.starts, self.targets = (np.asarray(part, np.int32) for part in (starts, targets))
         self.pages = self.starts.copy()
         page_context(world, self.starts, self.targets)
 
     def __call__(self, step: int, last: Response | None) -> Display:
-        """Move on to the pages that were chosen, and show their links."""
         if last is None:
             self.pages = self.starts.copy()
         else:
@@ -180,11 +170,8 @@ class GraphDisplays:
 
 
 def page_context(world: World, pages: IntArray, targets: IntArray) -> Context | None:
-    """The context of users on some pages with some targets; None if the world reads none.
-
-    Raises:
-        ConfigError: the world reads other fields than page and target.
-    """
+    """The context of users on some pages with some targets; None if the world reads none. Raises
+    ConfigError if it reads other fields."""
     if not isinstance(world, LearnedWorld | WorldSet) or world.context is None:
         return None
     ids = world.item_ids
@@ -194,15 +181,12 @@ def page_context(world: World, pages: IntArray, targets: IntArray) -> Context | 
 
 
 class RankedLinks:
-    """A link policy: the k links of a page with the highest number in a table.
-
-    `table` has a number for each link of the graph, shape (n_links,): clicks in training, say."""
+    """A link policy: the k links of a page with the highest number in a table, shape (n_links,)."""
 
     def __init__(self, graph: LinkGraph, table: FloatArray, k: int = 10) -> None:
         self.graph, self.table, self.k = graph, table, k
 
     def __call__(self, at: Crossing) -> IntArray:
-        """The slates, shape (n, k)."""
         places = np.arange(at.links.shape[1])
         rows = np.minimum(self.graph.offsets[at.pages][:, None] + places, len(self.table))
         # one entry more, as in `LinkGraph.shown`
@@ -212,13 +196,9 @@ class RankedLinks:
 class PlannedLinks:
     """A link policy: the k links that bring a learned user soonest to the target.
 
-    The learned user chooses link j with a probability in proportion to w_j, what it is among all
-    links of the page, and link j has d_j clicks to go at least, its distance. Shown are the k links
-    with the least mean distance after the click, Σ w_j d_j / Σ w_j. They are found by Dinkelbach's
-    rule: the k links of least w_j (d_j − λ), with λ the mean of the last ones, until λ stays.
-
-    The learned user is one of a world that the policy brings with it. It follows what is chosen, so
-    the players may be users of another world."""
+    The learned user chooses link j with a probability in proportion to w_j, and link j has d_j
+    clicks to go at least, its distance. Shown are the k links of least Σ w_j d_j / Σ w_j, by
+    Dinkelbach's rule. The user is one of the policy's own world, and follows what is chosen."""
 
     FAR = 20.0
     """clicks to go from where there is no way"""
@@ -242,7 +222,6 @@ class PlannedLinks:
         self.active: BoolArray = np.empty(0, np.bool_)
 
     def __call__(self, at: Crossing) -> IntArray:
-        """The slates, shape (n, k)."""
         if at.last is None:
             self.users.reset(np.zeros(self.users.n, np.uint64))
         else:
@@ -258,9 +237,8 @@ class PlannedLinks:
 
 
 def soonest(links: IntArray, weights: FloatArray, to_go: FloatArray, k: int) -> IntArray:
-    """The k of each row's links with the least Σ weight · to_go / Σ weight; shape (n, k).
-
-    An empty place, `NO_ITEM`, is taken last. Weights are positive."""
+    """The k of each row's links with the least Σ weight · to_go / Σ weight, weights positive; shape
+    (n, k). An empty place, `NO_ITEM`, is taken last."""
     weights = np.maximum(weights, np.float32(1e-12))
     shown = first_places(links, to_go, k, places=True)
     mean = np.full(len(links), np.inf)

@@ -1,8 +1,9 @@
-"""Tables and figure of docs/guide/closed-loop.md, made of docs/tables/wikispeedia-loop.json, the
-object of `bench/wikispeedia_loop.py`."""
+"""Tables and figure of docs/guide/closed-loop.md, made of the object of
+`bench/wikispeedia_loop.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import cycle
 from math import nan
 from pathlib import Path
@@ -30,27 +31,66 @@ def players_block(result: Json) -> Block:
     """Figures of the humans and of each kind of players in the same games, a column each."""
     players: dict[str, Json] = result["players"]
     humans = next(iter(players.values()))
+    soon = int(humans["median"][0])
+
+    def row(
+        title: str, human: str, own: Callable[[Json], str], key: str | None = None
+    ) -> tuple[str, ...]:
+        """With a key the p of its test stands behind a cell."""
+        tests = [f" ({_p(one[key]['p'])})" if key else "" for one in players.values()]
+        cells = map(own, players.values())
+        return (title, human, *(a + b for a, b in zip(cells, tests, strict=True)))
+
+    def first(title: str, key: str, unit: float = 1) -> tuple[str, ...]:
+        def cell(one: Json, side: str) -> str:
+            return num(_times(one[key][side][0], unit), 2)
+
+        return row(title, cell(humans, "logged"), lambda one: cell(one, "simulated"), key)
+
+    def distance(title: str, key: str) -> tuple[str, ...]:
+        return row(f"{title}: distance", "0", lambda one: num(_largest(one[key]), 3), key)
+
+    def mean(title: str, key: str, groups: int | None = None) -> tuple[str, ...]:
+        """Of the groups' numbers, their labels; of the first so many groups alone."""
+
+        def cell(one: Json, side: str) -> str:
+            shares = one[key][side][:groups]
+            if None in shares or not sum(shares):
+                return num(None)
+            numbers = map(int, one[key]["labels"][:groups])
+            return num(sum(a * b for a, b in zip(numbers, shares, strict=True)) / sum(shares), 2)
+
+        return row(title, cell(humans, "logged"), lambda one: cell(one, "simulated"))
+
+    def up_to(one: Json, side: str) -> str:
+        shares = one["clicks, distribution"][side][:soon]
+        return num(None if None in shares else 100 * sum(shares), 1)
+
     rows = [
-        _row("clicks to the target, mean", "clicks", players),
-        (
+        first("clicks to the target, mean", "clicks"),
+        row(
             "clicks to the target, median",
             num(humans["median"][0]),
-            *(num(one["median"][1]) for one in players.values()),
+            lambda one: num(one["median"][1]),
         ),
-        _up_to_row(int(humans["median"][0]), players),
-        _mean_row("clicks of games of at most 10, mean", "clicks, distribution", players, first=10),
-        _distance_row("clicks to the target, distribution", "clicks, distribution", players),
-        _row("arrive within 10 clicks, %", "soon", players, 100),
-        (
+        row(
+            f"at most {soon} clicks, % of arrived games",
+            up_to(humans, "logged"),
+            lambda one: up_to(one, "simulated"),
+        ),
+        mean("clicks of games of at most 10, mean", "clicks, distribution", 10),
+        distance("clicks to the target, distribution", "clicks, distribution"),
+        first("arrive within 10 clicks, %", "soon", 100),
+        row(
             f"arrive within {result['limit']} clicks, %",
             num(100 * result["humans_arrived"], 2),
-            *(num(100 * one["arrived"], 2) for one in players.values()),
+            lambda one: num(100 * one["arrived"], 2),
         ),
-        _row("hubs among pages between, %", "hubs", players, 100),
-        _row("visits to hubs in a game", "hub visits", players),
-        _distance_row("levels of categories", "depth", players),
-        _mean_row("levels of categories, mean", "depth", players),
-        _distance_row("distance to the target by click", "distance", players),
+        first("hubs among pages between, %", "hubs", 100),
+        first("visits to hubs in a game", "hub visits"),
+        distance("levels of categories", "depth"),
+        mean("levels of categories, mean", "depth"),
+        distance("distance to the target by click", "distance"),
     ]
     return Block(
         title=f"{result['games']:,} games that no fit has seen, played by humans and by players",
@@ -64,59 +104,15 @@ def players_block(result: Json) -> Block:
     )
 
 
-def _row(title: str, key: str, players: dict[str, Json], unit: float = 1) -> tuple[str, ...]:
-    humans = next(iter(players.values()))
-    return (
-        title,
-        num(_times(humans[key]["logged"][0], unit), 2),
-        *(
-            f"{num(_times(one[key]['simulated'][0], unit), 2)} ({_p(one[key]['p'])})"
-            for one in players.values()
-        ),
-    )
-
-
 def _times(value: float | None, unit: float) -> float | None:
     return None if value is None else unit * value
 
 
-def _distance_row(title: str, key: str, players: dict[str, Json]) -> tuple[str, ...]:
-    def largest(one: Json) -> float | None:
-        if one[key]["test"] == "ks":
-            return None if one[key]["distance"] is None else float(one[key]["distance"])
-        apart = [abs(value) for value in one[key]["difference"] if value is not None]
-        return max(apart, default=None)
-
-    cells = (f"{num(largest(one), 3)} ({_p(one[key]['p'])})" for one in players.values())
-    return (f"{title}: distance", "0", *cells)
-
-
-def _mean_row(
-    title: str, key: str, players: dict[str, Json], first: int | None = None
-) -> tuple[str, ...]:
-    """The mean of the groups' numbers, their labels; of the `first` so many groups alone."""
-
-    def mean(one: Json, side: str) -> str:
-        shares = one[key][side][:first]
-        if None in shares or not sum(shares):
-            return num(None)
-        numbers = map(int, one[key]["labels"][:first])
-        return num(sum(a * b for a, b in zip(numbers, shares, strict=True)) / sum(shares), 2)
-
-    humans = next(iter(players.values()))
-    return (title, mean(humans, "logged"), *(mean(one, "simulated") for one in players.values()))
-
-
-def _up_to_row(clicks: int, players: dict[str, Json]) -> tuple[str, ...]:
-    """The share of games that arrived with at most so many clicks, of those that arrived."""
-
-    def share(one: Json, side: str) -> str:
-        shares = one["clicks, distribution"][side][:clicks]
-        return num(None if None in shares else 100 * sum(shares), 1)
-
-    humans = next(iter(players.values()))
-    cells = (share(one, "simulated") for one in players.values())
-    return (f"at most {clicks} clicks, % of arrived games", share(humans, "logged"), *cells)
+def _largest(figure: Json) -> float | None:
+    if figure["test"] == "ks":
+        return None if figure["distance"] is None else float(figure["distance"])
+    apart = [abs(value) for value in figure["difference"] if value is not None]
+    return max(apart, default=None)
 
 
 def _p(value: float | None) -> str:
@@ -148,7 +144,6 @@ def bars_block(result: Json) -> Block:
 
 
 def _reached(bar: Json) -> str:
-    """A bar's value as a table says it."""
     if "p" in bar:
         return f"{num(bar['value'], 3)} ({_p(bar['p'])})"
     value = signed(_times(bar["value"], 100))
@@ -193,18 +188,13 @@ def links_block(name: str, links: Json, limit: int) -> Block:
 
 
 def loop_to_markdown(result: Json) -> str:
-    """All tables."""
     links = (links_block(name, one, result["limit"]) for name, one in result["links"].items())
     return blocks_to_markdown([bars_block(result), players_block(result), *links])
 
 
 def draw_loop(result: Json, path: Path) -> None:
-    """Draw how many clicks games take, and the distance to the target by click.
-
-    Raises:
-        OutputError: it is neither .svg nor .png, or cannot be written.
-        ConfigError: matplotlib is not installed.
-    """
+    """Draw how many clicks games take, and the distance to the target by click. Raises OutputError
+    for another ending than .svg or .png, ConfigError without matplotlib."""
     drawn = (
         ("clicks, distribution", "clicks to the target (20: and more)", "games, %", 100.0),
         ("depth", "levels of the category", "pages between, %", 100.0),

@@ -1,15 +1,13 @@
 """The clicks that the best policy earns in a small world whose truth is known, and those of any
 given policy, exactly.
 
-A user of a `TrueWorld` is in one of finitely many states after t events: each event ends with one
-of the items or none. `Planner` walks these states forward, merging those that are equal, and then
+`Planner` walks the finitely many states of a user forward, merging those that are equal, and
 maximises backward over every slate of k different items:
 
     V_t(s) = max_slate Σ_a p(a | s, slate) ([a is a click] + V_{t+1}(s after a))
 
-With `decay = 0` the taste is that of the last choice, boredom takes few values, and the states are
-few at any horizon; otherwise they multiply by the number of items at each event, and only short
-horizons are possible."""
+With `decay = 0` the states are few at any horizon; otherwise they multiply by the number of items
+at each event."""
 
 from __future__ import annotations
 
@@ -20,14 +18,11 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.worlds.true_world import TruePopulation, TrueWorld
 
-Float64Array = npt.NDArray[np.float64]
-SlatePolicy = Callable[[int, FloatArray], IntArray]
-"""(event number, states (m, state_dim)) → slates (m, k)"""
 MOST_STATES = 500_000
 MOST_SLATES = 5_000
 _DECIMALS = 10
@@ -41,28 +36,15 @@ class _Layer:
     taste: Float64Array
     boredom: Float64Array
     after: IntArray
-    """state of the next layer after each item and, last, after no click, shape (n_states, n_items +
-    1)"""
+    """state of the next layer after each item and, last, after no click, (n_states, n_items + 1)"""
 
 
 class Planner:
-    """All states of a small world over a horizon.
-
-    Attributes:
-        n_states: how many states are possible before each event.
-    """
+    """All states of a small world over a horizon."""
 
     def __init__(self, world: TrueWorld, horizon: int, k: int = 3) -> None:
-        """Walk the states.
-
-        Args:
-            world: users who start without history.
-            horizon: events of an episode.
-            k: items of a slate, all different.
-
-        Raises:
-            ConfigError: an impossible value, or more states or slates than can be walked.
-        """
+        """Walk the states of users without history. Raises ConfigError for an impossible value, or
+        more states or slates than can be walked."""
         self.world, self.horizon, self.k = world, horizon, k
         self.pool: IntArray = np.arange(world.n_items, dtype=np.int32)
         if horizon < 1 or not 1 <= k <= world.n_items:
@@ -82,61 +64,36 @@ class Planner:
                 f"{len(self.slates):,} slates are more than {MOST_SLATES:,}: plan with fewer items"
             )
         self.layers = self._walk()
-        self.n_states = [len(layer.taste) for layer in self.layers]
 
     def best(self) -> float:
-        """The best mean return: what no policy can exceed."""
+        """The best mean return."""
         return self._backward(lambda _, values: values.argmax(axis=1))
 
     def greedy(self) -> float:
-        """The mean return of the policy that maximises each event's own probability of a click
-        (ties: the first slate)."""
+        """The mean return of maximising each event's own probability of a click (ties: the first
+        slate)."""
         return self._backward(lambda t, _: self._clicks(self.layers[t]).argmax(axis=1))
 
-    def policy_return(self, policy: SlatePolicy) -> float:
-        """The mean return of a policy that reads states and event number, without any sampling.
-
-        Raises:
-            ConfigError: the policy shows an item outside the catalogue, or slates that are not of k
-                different items.
-        """
+    def policy_return(self, policy: Policy) -> float:
+        """The mean return of a policy that draws nothing, without any sampling; it may read the
+        users' minds. Raises ConfigError unless it shows k different items of the catalogue."""
         order = {tuple(slate): i for i, slate in enumerate(self.slates.tolist())}
 
         def chosen(t: int, _: Float64Array) -> npt.NDArray[np.intp]:
-            slates = policy(t, self.states(t))
-            rows = [tuple(sorted(int(item) for item in slate)) for slate in slates]
-            for slate, row in zip(slates, rows, strict=True):
+            users = self._users(self.layers[t])
+            keys, left = np.zeros(users.n, np.uint64), 1 - t / self.horizon
+            policy.start(users.n)
+            slates = policy.act(Observation(users, self.pool, keys, left), self.k)
+            rows = [tuple(sorted(slate)) for slate in slates.tolist()]
+            for slate, row in zip(slates.tolist(), rows, strict=True):
                 if row not in order:
                     raise ConfigError(
-                        f"the policy shows {np.asarray(slate).tolist()}, {self.k} different items "
-                        "of the catalogue are required"
+                        f"the policy shows {slate}, {self.k} different items of the catalogue are "
+                        "required"
                     )
             return np.array([order[row] for row in rows])
 
         return self._backward(chosen)
-
-    def exact_return(self, policy: Policy) -> float:
-        """The mean return of a policy that draws nothing and reads the users themselves, without
-        sampling. Raises ConfigError as `policy_return`."""
-
-        def slates(t: int, states: FloatArray) -> IntArray:
-            keys, left = np.zeros(len(states), np.uint64), 1 - t / self.horizon
-            policy.start(len(states))
-            return policy.act(Observation(self.users(t), self.pool, keys, left), self.k)
-
-        return self.policy_return(slates)
-
-    def states(self, t: int) -> FloatArray:
-        """The possible states before event t as a policy sees them, shape (n_states[t],
-        state_dim)."""
-        layer = self.layers[t]
-        parts = [layer.taste] if self.world.bait is None else [layer.taste, layer.boredom[:, None]]
-        return np.concatenate(parts, axis=1).astype(np.float32)
-
-    def users(self, t: int) -> TruePopulation:
-        """Users in the possible states before event t, in the order of `states`; a policy that
-        reads users' minds reads theirs."""
-        return self._users(self.layers[t])
 
     def _users(self, layer: _Layer) -> TruePopulation:
         users = self.world.population(len(layer.taste))
@@ -144,8 +101,8 @@ class Planner:
         return users
 
     def _backward(self, choose: Callable[[int, Float64Array], npt.NDArray[np.intp]]) -> float:
-        """Values of the states, from the last event to the first; `choose` gives each state's slate
-        by the event and the slates' values, (n_states, n_slates)."""
+        """The mean return where `choose` gives each state's slate by the event and the slates'
+        values, (n_states, n_slates)."""
         future = np.zeros(int(self.layers[-1].after.max()) + 1)
         for t in range(self.horizon - 1, -1, -1):
             layer = self.layers[t]
@@ -170,7 +127,6 @@ class Planner:
             yield weights.probs, weights.none
 
     def _walk(self) -> list[_Layer]:
-        """Every layer's states and where each outcome leads."""
         taste, boredom = np.zeros((1, self.world.latents.shape[1])), np.zeros(1)
         n_outcomes = self.world.n_items + 1
         layers: list[_Layer] = []
@@ -196,8 +152,8 @@ class Planner:
     def _outcomes(
         self, taste: Float64Array, boredom: Float64Array
     ) -> tuple[Float64Array, Float64Array]:
-        """States after each outcome: taste (n_states, n_items + 1, dim) and boredom (n_states,
-        n_items + 1)."""
+        """Taste (n_states, n_items + 1, dim) and boredom (n_states, n_items + 1) after each
+        outcome."""
         w, n, decay = self.world, self.world.n_items, float(self.world.world.decay)
         bait = w.law
         moved = np.repeat(decay * taste[:, None], n + 1, axis=1)

@@ -1,6 +1,5 @@
-"""What policies are promised by a learned world, and what they are paid among other users: of a
-policy that is trained in that world and of nine others from bad to good, `ten_testers`, by which one
-can see whether two worlds rank policies alike. `Noisy` and `Alternating` are made of other policies.
+"""What policies are promised by a learned world, and what they are paid among other users: a policy
+that is trained in that world, and nine others from bad to good, `ten_testers`.
 
 The users who pay may be true ones, or those of a world that was learned from other users."""
 
@@ -11,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import kendalltau
 
-from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.config import Config
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
@@ -32,7 +30,7 @@ from fastgaum.worlds.world import Past, World
 from fastgaum.worlds.world_set import WorldSet
 
 LOGGING = ("random", "popular", "greedy")
-"""names of policies that log: every slate of the first is random, half of the others' slates are"""
+"""policies that log: every slate of the first is random, half of the others' are"""
 HALF = 0.5
 APART = 3.0
 """standard errors by which the truth tells two policies apart"""
@@ -41,33 +39,27 @@ _NOISE = np.uint64(1)
 
 
 class Noisy(Policy):
-    """Another policy, of whose slates a share is random: each with that probability, apart from
-    the others."""
+    """Another policy, of whose slates a share is random."""
 
     def __init__(self, policy: Policy, share: float = HALF) -> None:
-        """Take the policy and the share."""
         self.policy, self.share, self.chance = policy, share, RandomPolicy()
         self.name = f"{policy.name}, {100 * share:g} % random"
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:
-        """Let the policy meet the users."""
         self.policy.start(n, past)
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        """The policy's slates or random ones, shape (n, k)."""
         noise = draw_uniforms(observation.keys ^ _NOISE, 1) < self.share
         return np.where(
             noise, self.chance.act(observation, k), self.policy.act(observation, k)
         ).astype(np.int32)
 
     def observe(self, transition: Transition) -> None:
-        """Let the policy see what came of all slates."""
         self.policy.observe(transition)
 
 
 class Alternating(Policy):
-    """Two policies in turn: the first shows slates 0, 2, 4, …, the second the others. Made of
-    greedy and the least popular items it gives users a rest from what tires them."""
+    """Two policies in turn. Made of greedy and the least popular items it gives users a rest."""
 
     name = "alternating"
 
@@ -75,31 +67,24 @@ class Alternating(Policy):
         self.policies, self.step = (even, odd), 0
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:
-        """Begin with the first policy, whatever is behind the users."""
         events = list(past)
         self.step = 0
         for policy in self.policies:
             policy.start(n, events)
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        """The slates of the policy whose turn it is, shape (n, k)."""
         return self.policies[self.step % 2].act(observation, k)
 
     def observe(self, transition: Transition) -> None:
-        """Let both see what came of it."""
         self.step += 1
         for policy in self.policies:
             policy.observe(transition)
 
 
 def ten_testers(trained: Policy, popularity: FloatArray) -> list[Policy]:
-    """Ten policies: a trained one, greedy, popular and unpopular slates, each also with half of its
-    slates random, random ones, and greedy in turn with the unpopular.
-
-    Args:
-        trained: a policy that was trained in the world they are made for.
-        popularity: of each item of that world, shape (n_items,).
-    """
+    """A trained policy, greedy, popular and unpopular slates, each also with half of its slates
+    random, random ones, and greedy in turn with the unpopular; `popularity` of each item, shape
+    (n_items,)."""
     unpopular = Popular(-np.asarray(popularity))
     unpopular.name = "unpopular"
     plain: Sequence[Policy] = (trained, Greedy(), Popular(popularity), unpopular)
@@ -115,13 +100,8 @@ def rank_agreement(promised: Sequence[float], paid: Sequence[FloatArray]) -> flo
     """Kendall's tau of promises and of what was paid, over those pairs of policies that the truth
     tells apart: (agreeing − disagreeing) / pairs, NaN without such a pair.
 
-    A pair is told apart where the mean difference of the same users' returns is more than
-    `APART` standard errors: the order of two policies that earn the same means nothing.
-
-    Args:
-        promised: by policy.
-        paid: returns of the same users under each policy, each of shape (n_users,).
-    """
+    A pair is told apart where the mean difference of the same users' returns, (n_users,) by policy,
+    is more than `APART` standard errors."""
     signs = []
     for (one, a), (other, b) in combinations(zip(promised, paid, strict=True), 2):
         difference = np.subtract(a, b, dtype=np.float64)
@@ -132,8 +112,8 @@ def rank_agreement(promised: Sequence[float], paid: Sequence[FloatArray]) -> flo
 
 
 def logging_policy(name: str, popularity: FloatArray) -> Policy:
-    """A policy of `LOGGING` for the users themselves, whose minds it reads; `popularity` is that of
-    their items, shape (n_items,)."""
+    """A policy of `LOGGING` for the users themselves; `popularity` of their items, shape
+    (n_items,)."""
     return {
         "random": RandomPolicy(),
         "popular": Noisy(Popular(popularity)),
@@ -141,7 +121,6 @@ def logging_policy(name: str, popularity: FloatArray) -> Policy:
     }[name]
 
 
-Float64Array = npt.NDArray[np.float64]
 MODEL: dict[str, object] = {"set_context": False, "relations": False}
 """what changes of the preset `fastgaum`: utilities then know no set"""
 ONE_WORLD = "one world"
@@ -175,7 +154,7 @@ class Learner:
 
 @dataclass(frozen=True)
 class Worth:
-    """What policies that were made in one world are worth, by name."""
+    """The worth of policies that were made in one world, by name."""
 
     world: str
     """where they were made: `ONE_WORLD`, a set of so many, or the truth"""
@@ -216,14 +195,8 @@ class Promises:
         setting: Setting,
         learner: Learner,
     ) -> Promises:
-        """Train the learner in the world and play all ten there, with pools of items that `truth`
-        knows too.
-
-        Args:
-            own: what the world is called, the world, and the log that it was learned from.
-            truth: whose users will pay.
-            setting: what policies meet; its pool has no items of its own.
-            learner: what is trained.
+        """Train the learner in the world `own` (its name, itself, its log) and play all ten there,
+        with pools of items that `truth`, whose users will pay, knows too.
 
         Raises:
             ConfigError: too few items are in both worlds.
@@ -245,11 +218,8 @@ class Promises:
         return cls(label, world, items, policies, mean_returns(at_home), bound)
 
     def paid_in(self, truth: World, setting: Setting, learner: Learner) -> Worth:
-        """What the same policies earn among other users, who know the same items.
-
-        Raises:
-            ConfigError: they do not know all items of the pools.
-        """
+        """What the same policies earn among other users. Raises ConfigError unless they know all
+        items."""
         met = _with_items(setting, tuple(item_map(truth, self.own)[list(self.items)].tolist()))
         returns = {
             one.name: learner.returns(TransferPolicy(one, self.own, truth), truth, met)
@@ -271,7 +241,6 @@ def learner_worlds(log: SessionLog, seed: int, members: int) -> dict[str, World]
 
 
 def mean_returns(returns: Mapping[str, FloatArray]) -> dict[str, float]:
-    """The mean of each policy's returns."""
     return {name: float(found.mean(dtype=np.float64)) for name, found in returns.items()}
 
 

@@ -17,7 +17,6 @@ Seeds draw logs, fits, trainings and judging users; the true users are the same 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -48,8 +47,8 @@ from fastgaum.bench.experiments.promises import (
     seeds_figure,
 )
 from fastgaum.bench.experiments.transfer_table import transfer_blocks, transfer_sentence
+from fastgaum.bench.report import write_object
 from fastgaum.config import parse_setting
-from fastgaum.files import atomic
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_log
 from fastgaum.logs.splits import shuffled_split
@@ -146,13 +145,9 @@ def transfer(
     """Train, judge, and return the figures as a JSON object: a setting for each world, logging
     policy and number of events, with a row per policy.
 
-    Every task uses one thread: the figures do not depend on `jobs`. `progress` is called with tasks
-    done, tasks in all, and the task that has ended.
-
-    Raises:
-        ConfigError: a log does not show enough items for the pools.
-        NumericsError: a training diverged.
-    """
+    Every task uses one thread. `progress` is called with tasks done, tasks in all, and the task
+    that has ended. Raises ConfigError if a log does not show enough items for the pools,
+    NumericsError if a training diverged."""
     tasks, found = plan.tasks(), dict[Task, list[Worth]]()
     with closing(side_by_side(worths_of, tasks, jobs)) as worths:
         for place, worth in worths:
@@ -181,7 +176,7 @@ def transfer(
 
 
 def worths_of(task: Task) -> list[Worth]:
-    """Do one task, with one thread; return an entry for each world that policies are made in."""
+    """Do one task, with one thread; an entry for each world that policies are made in."""
     with one_thread():
         known = KNOWN_WORLDS[task.world]
         truth, setting = true_users(known.name), Setting(K, HORIZON, known.pool, "click")
@@ -271,7 +266,6 @@ def _ratio(values: Float64Array, by: Float64Array) -> Float64Array:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the tables and the sentence, and write the object where one is asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -304,9 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = finite(transfer(plan, asked.jobs, progress))
     print(blocks_to_markdown(transfer_blocks(result)))
     print(transfer_sentence(result))
-    if asked.json is not None:
-        with atomic(asked.json) as beside:
-            beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_object(asked.json, result)
 
 
 if __name__ == "__main__":

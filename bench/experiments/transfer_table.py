@@ -1,5 +1,4 @@
-"""What was promised and paid, from its JSON object: a table per setting, a summary of the policies
-that were trained, the sentence of the README, and the figure."""
+"""Promised and paid, from its JSON object: tables, the sentence of the README, and the figure."""
 
 from __future__ import annotations
 
@@ -27,13 +26,12 @@ GREEDY = "greedy"
 
 
 def transfer_blocks(result: Json) -> list[Block]:
-    """A table for each setting, a row per policy; policies of learned worlds come first."""
+    """A table for each setting, a row per policy."""
     return [_block(setting, result) for setting in result["settings"]]
 
 
 def transfer_summary(result: Json) -> str:
-    """The trained policy alone, a row per setting and learned world, as a markdown table without a
-    title."""
+    """The trained policy alone, a row per setting and learned world, without a title."""
     rows = [
         row_in(setting, result["policy"], learned["world"])
         | learned
@@ -51,7 +49,7 @@ def transfer_summary(result: Json) -> str:
 
 def transfer_sentence(result: Json) -> str:
     """What a policy that was trained among learned users earns of what training among the true ones
-    would have given, in each setting; no share where that earns nothing."""
+    would have given, in each setting."""
     parts, world = [], ""
     for setting in result["settings"]:
         world = setting["learned"][-1]["world"]
@@ -93,7 +91,7 @@ def _beside_greedy(settings: Sequence[Json]) -> str:
 
 
 def row_in(setting: Json, policy: str, world: str) -> Json:
-    """The row of a policy that was made in a world, by what the table calls it."""
+    """The row of a policy that was made in a world."""
     row: Json = next(
         row for row in setting["rows"] if (row["policy"], row["world"]) == (policy, world)
     )
@@ -156,13 +154,9 @@ def bound_held(setting: Json, world: str, policy: str | None = None) -> tuple[in
 
 
 def draw_transfer(result: Json, path: Path, *, narrow: bool = False) -> None:
-    """Draw promised against paid and write it, atomically: a panel per setting, a dot per policy;
-    on the diagonal a promise is kept. If `narrow`, panels stand one below the other.
-
-    Raises:
-        OutputError: it is neither .svg nor .png, or cannot be written.
-        ConfigError: matplotlib is not installed.
-    """
+    """Draw promised against paid and write it, atomically: a panel per setting, a dot per policy.
+    If `narrow`, panels stand one below the other. Raises OutputError for another ending than .svg
+    or .png, ConfigError without matplotlib."""
     n = len(result["settings"])
     size = (3.6, 0.6 + 3.0 * n) if narrow else (0.6 + 2.9 * n, 3.4)
     with panels_in_file(path, size, n, narrow=narrow) as panels:

@@ -51,8 +51,6 @@ EPOCHS, PATIENCE, BATCH, LR = 200, 10, 512, 0.02
 
 @dataclass(frozen=True)
 class Setting:
-    """What is chosen on validation."""
-
     model: str
     strength: float
     flags: bool
@@ -85,7 +83,6 @@ def attraction(n_pairs: int, rngs):
 
 
 def batch_of(lists: ClickLists, rows=slice(None), flags: bool = True) -> dict:
-    """What CLAX's models read."""
     import jax.numpy as jnp
 
     return {
@@ -98,7 +95,6 @@ def batch_of(lists: ClickLists, rows=slice(None), flags: bool = True) -> dict:
 
 
 def made(setting: Setting, lists: ClickLists, seed: int):
-    """An untrained model."""
     from clax.models.pbm import PositionBasedModel
     from clax.models.ubm import UserBrowsingModel
     from flax import nnx
@@ -112,7 +108,6 @@ def made(setting: Setting, lists: ClickLists, seed: int):
 
 @functools.cache
 def compiled():
-    """`predict_conditional_clicks`, compiled once."""
     from flax import nnx
 
     return nnx.jit(lambda model, batch: model.predict_conditional_clicks(batch))
@@ -174,7 +169,6 @@ def fit(setting: Setting, train: ClickLists, validation: ClickLists, seed: int):
 
 
 def row_of(setting: Setting, models: list, part: ClickLists, split: str) -> dict:
-    """A row of the table: figures of each seed's model, averaged."""
     probs = [log_probs(model, part, setting.flags) for model in models]
     clicked = part.choices >= 0
     precision = np.full(len(part.choices), np.nan)
@@ -185,20 +179,29 @@ def row_of(setting: Setting, models: list, part: ClickLists, split: str) -> dict
         name: np.array([nll_of(p, places) for p in probs])
         for name, places in {"nll": part.choices, "nll_topmost": part.topmost}.items()
     }
-    interval = bootstrap_mean(by_seed["nll"].mean(axis=0), part.users)
+    nll = bootstrap_mean(by_seed["nll"].mean(axis=0), part.users)
     prec1 = bootstrap_mean(precision, part.users)
-    return {
-        "model": f"CLAX {setting.model}",
-        "split": split,
-        "flags": setting.flags,
+    row = figures_of(f"CLAX {setting.model}", split, setting.flags, prec1, nll)
+    return row | {
         "strength": setting.strength,
         "seeds": len(models),
-        "prec1": prec1.mean,
-        "prec1_ci": [prec1.low, prec1.high],
-        "nll": interval.mean,
-        "nll_ci": [interval.low, interval.high],
         "nll_topmost": float(by_seed["nll_topmost"].mean()),
         "n_events": len(part.choices),
+    }
+
+
+def figures_of(model: str, split: str, flags: bool, prec1, nll) -> dict:
+    return {
+        "model": model,
+        "split": split,
+        "flags": flags,
+        "strength": None,
+        "seeds": 1,
+        "prec1": prec1.mean,
+        "prec1_ci": [prec1.low, prec1.high],
+        "nll": nll.mean,
+        "nll_ci": [nll.low, nll.high],
+        "nll_topmost": None,
     }
 
 
@@ -215,22 +218,8 @@ def logit_rows(log: SessionLog, lists: ClickLists, splits: list[str]) -> list[di
         for split in splits:
             head = model.evaluate(one, split).heads["reward"]
             precision, nll = head.precision[1], head.nll
-            rows.append(
-                {
-                    "model": "our logit",
-                    "split": split,
-                    "flags": flags,
-                    "strength": None,
-                    "seeds": 1,
-                    "prec1": precision.mean,
-                    "prec1_ci": [precision.low, precision.high],
-                    "nll": nll.mean,
-                    "nll_ci": [nll.low, nll.high],
-                    "nll_topmost": None,
-                    "n_events": nll.n_events,
-                    "seconds": seconds,
-                }
-            )
+            row = figures_of("our logit", split, flags, precision, nll)
+            rows.append(row | {"n_events": nll.n_events, "seconds": seconds})
             print(
                 f"our logit flags={flags} {split}: prec@1 {precision.mean:.1f}, NLL {nll.mean:.4f}"
             )
@@ -238,7 +227,6 @@ def logit_rows(log: SessionLog, lists: ClickLists, splits: list[str]) -> list[di
 
 
 def main() -> None:
-    """Fit every setting on the training lists, print and write the chosen ones' rows."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--test", action="store_true", help="read the test lists too, once")
     options.add_argument("--data-dir", default=None, help="folder of the registry's logs")

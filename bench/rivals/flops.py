@@ -1,9 +1,8 @@
 """How much arithmetic one round takes in truth: packed histories, sparse tables.
 
-A multiply-add in a matrix product is 2. A product's backward pass is 2 for each of the two
-gradients, of weights and of inputs. Adding up one row of a table is 1 per entry, forward and again
-backward. An Adam update is 12 per parameter, of the table rows that the batch names and of all else.
-Activations and the softmax are left out."""
+A multiply-add is 2, forward and for each of the two gradients. Adding up one row of a table is 1
+per entry, forward and backward. An Adam update is 12 per parameter, of the rows that the batch
+names and of all else. Activations and the softmax are left out."""
 
 from __future__ import annotations
 
@@ -39,7 +38,6 @@ def round_flops(batch: Batch, config: Config) -> float:
 
 
 def _scorer_flops(batch: Batch, config: Config, state: int) -> tuple[float, float]:
-    """Forward and backward."""
     slots, width = len(batch.ids), config.hidden[0]
     first = slots * width
     from_state = 2 * len(batch.choices) * state * width
@@ -48,7 +46,6 @@ def _scorer_flops(batch: Batch, config: Config, state: int) -> tuple[float, floa
 
 
 def _history_flops(tokens: int, config: Config) -> tuple[float, float]:
-    """Forward and backward."""
     inputs = tokens * 4 * config.history_dim
     recurrent = inputs * 2 * config.history_dim
     return float(inputs + recurrent), float(inputs + 2 * recurrent)

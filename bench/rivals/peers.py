@@ -45,8 +45,7 @@ ALONE = ("torch-choice==1.0.7",)
 
 
 def recsim_rate(threads: int) -> float | None:
-    """User-steps per second of RecSim on so many threads; None where $FASTGAUM_PEERS names no
-    environment."""
+    """User-steps per second of RecSim; None where $FASTGAUM_PEERS names no environment."""
     home = os.environ.get(PEERS)
     return None if home is None else max(_inside(Path(home), "recsim", threads))
 
@@ -95,7 +94,6 @@ def _write_displays(log: SessionLog, folder: Path) -> None:
 
 
 def install(home: Path) -> None:
-    """Make the environment. Raises CalledProcessError."""
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     pip = [str(home / "bin" / "pip"), "install", "--quiet", "--no-cache-dir", "--prefer-binary"]
     subprocess.run([*pip, *PINS], check=True)
@@ -103,7 +101,7 @@ def install(home: Path) -> None:
 
 
 def recsim(threads: int) -> list[float]:
-    """Runs inside the environment: show random slates."""
+    """Runs inside the environment."""
     import numpy as np
     from recsim.environments import interest_evolution
 
@@ -129,7 +127,7 @@ def recsim(threads: int) -> list[float]:
 
 
 def torch_choice(threads: int) -> list[float]:
-    """Runs inside the environment: fit the conditional logit."""
+    """Runs inside the environment."""
     import numpy as np
     import torch
     from torch_choice.data import ChoiceDataset

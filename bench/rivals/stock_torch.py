@@ -1,12 +1,9 @@
 """What a competent torch user writes: embedding bags, a padded nn.LSTM (oneDNN on the CPU), masked
 softmax, fused dense AdamW, one autograd graph per step.
 
-Events are flat rows, padded to the widest display set; sessions are padded for nn.LSTM alone.
-
-Our LSTM has one-hot input: its input projection is a row of 4H gates per item. nn.LSTM insists on a
-product there: it is given the gathered gates and a fixed identity as W_ih. For H = 20 that is 4
-times the recurrence's products. The recurrence written out in a Python loop is spared them, and was
-3 times slower all the same; a packed nn.LSTM was slower too, and so was SparseAdam."""
+Our LSTM has one-hot input: its input projection is a row of 4H gates per item. nn.LSTM is given the
+gathered gates and a fixed identity as W_ih, which for H = 20 is 4 times the recurrence's products.
+A Python loop, a packed nn.LSTM and SparseAdam were slower."""
 
 from __future__ import annotations
 
@@ -63,8 +60,7 @@ def pad(batch: Batch) -> Padded:
 
 
 class StockTorch:
-    """The game of `fastgaum.game.game.Game` with logged histories, as it is usually written, from
-    the weights of networks."""
+    """The game of `fastgaum.game.game.Game` with logged histories, from the weights of networks."""
 
     def __init__(self, networks: Networks, config: Config, outside: bool) -> None:
         """Copy the weights. Raises ValueError for networks that the rival does not have."""
@@ -80,7 +76,6 @@ class StockTorch:
         self.generator_optimiser = _adamw(self.generator, config.generator_lr, 0.0)
 
     def prepare(self, batch: Batch) -> Padded:
-        """Pad a batch."""
         return pad(batch)
 
     def round(self, batch: Padded) -> float:
@@ -150,7 +145,6 @@ class Gathered(nn.Module):
         self.table, self.bias = copy.deepcopy(source.table), copy.deepcopy(source.bias)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return rows plus bias, shape (*ids, out)."""
         bags = functional.embedding_bag(ids.reshape(-1, 1), self.table, mode="sum")
         return (bags + self.bias).view(*ids.shape, self.table.shape[1])
 
@@ -183,8 +177,6 @@ class GatheredLstm(nn.Module):
 
 
 class Scorer(nn.Module):
-    """A player's scorer: an embedding bag over its table, then its other layers."""
-
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
         self.first = Gathered(source.get_submodule("first"))
@@ -193,7 +185,6 @@ class Scorer(nn.Module):
         self.act = copy.deepcopy(source.act)
 
     def forward(self, ids: Tensor, states: Tensor) -> Tensor:
-        """Score of each slot, (E, K); empty slots hold id 0, whose gradient is zero."""
         x = self.first(ids) + self.from_state(states)[:, None]
         for layer in self.rest.children():
             x = layer(self.act(x))

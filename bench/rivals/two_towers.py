@@ -2,10 +2,9 @@
 
     utility(event, a) = <U(context, path), own[a] + shared[a]> + bias[a] + w [the context names a]
 
-U is a network of one hidden layer, with a straight way from the first field. Its inputs are rows of
-`shared`, the table that candidates read too. Training is AdamW on whole displays, 1,024 events a
-step, with dropout. After an epoch that is no better the learning rate is four tenths of what it
-was."""
+U is a network of one hidden layer, with a straight way from the first field; its inputs are rows of
+`shared`. Training is AdamW on whole displays, 1,024 events a step, with dropout; after an epoch
+that is no better the learning rate is four tenths of what it was."""
 
 from __future__ import annotations
 
@@ -26,8 +25,6 @@ MEMORY = 2
 
 @dataclass(frozen=True)
 class Displays:
-    """A log as the network reads it."""
-
     candidates: Tensor
     """items of all displays, shape (n_candidates,)"""
     starts: Tensor
@@ -67,7 +64,6 @@ class Displays:
         )
 
     def events(self, split: int) -> Tensor:
-        """Events of one split."""
         return torch.nonzero(self.split == split).squeeze(1)
 
 
@@ -109,8 +105,6 @@ class TwoTowers(nn.Module):
 
 
 class Training:
-    """A fit that can be watched step by step."""
-
     def __init__(self, displays: Displays, weight_decay: float = 0.02) -> None:
         torch.manual_seed(0)
         self.displays, self.network = displays, TwoTowers(displays)
@@ -119,7 +113,6 @@ class Training:
         )
 
     def step(self, events: Tensor) -> float:
-        """One step; returns the mean loss before it."""
         loss = self.network(events).mean()
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -127,7 +120,6 @@ class Training:
         return float(loss.detach())
 
     def epoch(self) -> None:
-        """All training events, in an order of chance."""
         events = self.displays.events(0)
         for batch in events[torch.randperm(len(events))].split(BATCH):
             self.step(batch)

@@ -8,14 +8,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from fastgaum.bench.experiments.known_worlds import (
-    KNOWN_WORLDS,
-    short_sighted,
-    true_users,
-)
+from fastgaum.arrays import IntArray
+from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, short_sighted, true_users
 from fastgaum.bench.experiments.planning import Planner
 from fastgaum.errors import ConfigError
 from fastgaum.logs.synthetic import SyntheticWorld
+from fastgaum.policies.base import Observation, Policy
+from fastgaum.policies.rollout import Setting, play
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from tests.worlds.simulated import keys_of
 
@@ -72,30 +71,29 @@ def test_a_policy_s_exact_return_is_what_it_earns_when_played() -> None:
     world = short_sighted(n_items=6, seed=1)
     planner = Planner(world, horizon=6)
 
-    def policy(t: int, states: np.ndarray) -> np.ndarray:
-        bored = states[:, -1] > 0.5
-        return np.where(bored[:, None], [0, 1, 2], [5, 4, 3]).astype(np.int32)
+    class Rests(Policy):
+        def act(self, observation: Observation, k: int) -> IntArray:
+            bored = observation.states[:, -1] > 0.5
+            return np.where(bored[:, None], [0, 1, 2], [5, 4, 3]).astype(np.int32)
 
-    exact = planner.policy_return(policy)
-    n, earned = 20_000, np.zeros(20_000)
-    users = world.population(n)
-    users.reset(keys_of(0, n))
-    for t in range(6):
-        earned += users.step(policy(t, users.states), keys_of(t + 1, n)).places >= 0
-    assert exact == pytest.approx(earned.mean(), abs=4 * earned.std() / np.sqrt(n))
+    exact = planner.policy_return(Rests())
+    earned = play(world, Rests(), Setting(3, 6, reward="click"), 20_000, seed=0).returns
+    assert exact == pytest.approx(earned.mean(), abs=4 * earned.std() / np.sqrt(20_000))
     assert exact < planner.best()
 
 
 def test_what_cannot_be_planned_is_named() -> None:
+    class Repeats(Policy):
+        def act(self, observation: Observation, k: int) -> IntArray:
+            return np.zeros((observation.users.n, k), np.int32)
+
     world = TrueWorld(SyntheticWorld(n_items=12, no_click=0.3, decay=0.5))
     with pytest.raises(ConfigError, match="decay = 0"):
         Planner(world, horizon=9, k=1)
     with pytest.raises(ConfigError, match="got horizon 0"):
         Planner(world, horizon=0)
     with pytest.raises(ConfigError, match="3 different items of the catalogue"):
-        Planner(world, horizon=1).policy_return(
-            lambda _, states: np.zeros((len(states), 3), np.int32)
-        )
+        Planner(world, horizon=1).policy_return(Repeats())
     with pytest.raises(ConfigError, match="slates are more than"):
         Planner(TrueWorld(SyntheticWorld(n_items=60)), horizon=1)
     ordered = SyntheticWorld(n_items=12, order="random", examination=1.0)

@@ -38,7 +38,7 @@ def test_a_learner_earns_what_planning_earns_and_greed_does_not(name: str) -> No
     world, setting = short_sighted(), Setting(3, 20, reward="click")
     planner, policy = Planner(world, 20, 3), trained(name, world, setting)
     best = planner.best()
-    assert planner.exact_return(policy) >= SHARE[name] * best
+    assert planner.policy_return(policy) >= SHARE[name] * best
     assert planner.greedy() < 0.9 * best
     lead = difference(
         judge([policy] * 5, world, setting, 200), judge([Greedy()] * 5, world, setting, 200)
@@ -59,4 +59,4 @@ def test_slateq_sees_further_than_greed_with_200_items() -> None:
 def test_a_short_training_is_scored_exactly(name: str) -> None:
     planner, tiny = Planner(short_sighted(6), 10, 2), {"episodes": 2, "users": 32, "warm_up": 32}
     policy = trained(name, planner.world, Setting(2, 10, reward="click"), batch=32, **tiny)
-    assert 0 < planner.exact_return(policy) <= planner.best() + 1e-9
+    assert 0 < planner.policy_return(policy) <= planner.best() + 1e-9
