@@ -60,9 +60,7 @@ JUDGES: dict[str, tuple[str, dict[str, object]]] = {
 }
 """what judges away: a preset, and what changes of it"""
 OTHER_SEEDS = 1000
-"""seeds of the fits away begin here"""
 RIVALS = (Popular.name, Greedy.name)
-"""with which the recommended policy is compared"""
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,12 @@ class AwayPlan:
 
     seeds: int = 10
     members: int = 5
-    """worlds of the set at home"""
     users: int = 1000
-    """users that judge a policy in each world, per seed"""
     k: int = 10
     horizon: int = 5
     pool: int = 40
     """items that a slate is made of, drawn anew for each user and step"""
     config: PolicyConfig = field(default_factory=lambda: PolicyConfig(evaluations=1))
-    """of the policy that is trained"""
 
     def setting(self, log: SessionLog) -> Setting:
         """What all policies meet."""

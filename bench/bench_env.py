@@ -32,7 +32,6 @@ from fastgaum.worlds.world_set import SetPopulation, WorldSet
 
 IDENTITY = {"protocol": "identity", "relations": False, "set_context": False}
 READS = Bar(600_000, RATE, 5)
-"""of whatever the default preset reads"""
 SETTINGS: dict[str, tuple[dict[str, Any], Bar]] = {
     "env-4096": (IDENTITY, Bar(1_200_000, RATE, 5)),
     "env-4096-bags": ({"relations": False}, READS),

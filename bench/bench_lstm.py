@@ -43,7 +43,6 @@ class Setting:
     rival: str
     bars: tuple[Bar, ...]
     dense: bool = False
-    """whether the input is an array, not items"""
 
 
 def _tail(size: int, share: float, at_200: float) -> Setting:

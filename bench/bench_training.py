@@ -32,9 +32,8 @@ from fastgaum.nets.tensors import to_tensors
 @dataclass(frozen=True)
 class Setting:
     on: str
-    """a synthetic world's preset, or a public log's name"""
     contenders: dict[str, int]
-    """steps per call of each"""
+    """steps per call"""
     bars: tuple[Bar, ...]
     batch_sessions: int = 2048
     n_events: int = 1_000_000

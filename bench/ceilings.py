@@ -12,7 +12,6 @@ from fastgaum import threads
 from fastgaum.kernels._jit import Array, jit_fast
 
 SIDES = (768, 1536)
-"""sides of the square matrices that are multiplied"""
 LEAST_TRIES, SECONDS = 3, 0.15
 """tries of one kind: so many at least, and more while so much time has not passed"""
 

@@ -40,11 +40,10 @@ class ClickLists:
     clicks: npt.NDArray[np.float32]
     """1 for each result that was clicked, shape (n_lists, n_places)"""
     flags: npt.NDArray[np.float32]
-    """0 or 1 for each of FLAGS, shape (n_lists, n_places, 4)"""
+    """of FLAGS, shape (n_lists, n_places, 4)"""
     choices: IntArray
     """place of the first click in time, from 0; -1 for none, shape (n_lists,)"""
     users: IntArray
-    """shape (n_lists,)"""
     split: npt.NDArray[np.int8]
     """0 train, 1 validation, 2 test, shape (n_lists,)"""
 

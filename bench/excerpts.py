@@ -18,20 +18,16 @@ from fastgaum.reports.table import escaped, num, rows_to_markdown, signed
 Json = Mapping[str, Any]
 
 PUBLISHED = ("GAN-PW", "GAN-LSTM")
-"""the paper's own two models: their rows of the published table, and of the authors' code where it
-was run"""
+"""the paper's own two models"""
 OTHERS = {
     "paper-pw": "the model of GAN-PW",
     "paper-lstm": "the model of GAN-LSTM",
     "logit": "linear model",
 }
-"""rows that are always shown beside ours, and what they are called: the paper's models, which are
-fitted by likelihood here, and a linear one"""
+"""rows that are always shown beside ours, and what they are called"""
 OURS = "fastgaum"
 EXACT, MEMBERS = "fastgaum-exact", "fastgaum-members"
-"""ours without the game"""
 POOL = "pool"
-"""holds our model as a member, so that it is no other model"""
 NUMBER = re.compile(r"<!--= (\S+) > (.+?) : (\S+) -->.*?<!--/-->")
 """object, steps and format of a number in prose"""
 
@@ -171,8 +167,7 @@ SPEED = {
     "cold-first-step-empty-cache": "first step after an installation",
     "cold-first-step-warm-cache": "first step afterwards",
 }
-"""groups of races and figures that are shown, hits and misses, and what they are called; a group
-that the object lacks is an error"""
+"""groups of races and figures that are shown, and what they are called"""
 RIVALS = {
     "round-scale": ("stock-torch", "stock torch, padded"),
     "lstm-h64-tail": ("torch-packed", "torch's packed LSTM"),

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from fastgaum.game.epochs import EpochRow, Observer
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
 
     from fastgaum.features.sessions import EncodedSessions
@@ -88,17 +87,9 @@ class _Watch(Observer):
 
 
 def log_bytes(log: SessionLog) -> int:
-    arrays: list[np.ndarray] = [
-        log.session_offsets,
-        log.display_offsets,
-        log.items,
-        log.choices,
-        log.split,
-        log.users,
-    ]
-    return sum(array.nbytes for array in arrays) + sum(
-        map(ids_bytes, (log.session_ids, log.event_ids, log.item_ids))
-    )
+    names = ("session_offsets", "display_offsets", "items", "choices", "split", "users")
+    ids = sum(map(ids_bytes, (log.session_ids, log.event_ids, log.item_ids)))
+    return ids + sum(int(getattr(log, name).nbytes) for name in names)
 
 
 def held_bytes(parts: Sequence[EncodedSessions]) -> int:

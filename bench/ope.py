@@ -72,8 +72,8 @@ class Setting:
 
     name: str
     shown: Shown
-    """what drew the log's slates: chance, a law by which popular items come more often, or a greedy
-    recommender that knows its users; the propensities of the last two are logged"""
+    """by chance, by a law of popularity, or by a greedy recommender; the last two log
+    propensities"""
     users: int
     target: Wanted
     epsilon: float
@@ -116,7 +116,6 @@ class Drawn:
 
     log: SessionLog
     slates: IntArray
-    """shape (STEPS, n_users, K)"""
     keys: KeyArray
     """of the choices, shape (STEPS, n_users)"""
     propensities: np.ndarray
@@ -228,7 +227,6 @@ class Judged:
     held: int
     """of these, those whose interval holds the true value"""
     error: float | None
-    """mean error; None without a value"""
     rmse: float | None
     true_value: float
     logs: int

@@ -31,14 +31,11 @@ from torch import Tensor
 from fastgaum.errors import ConfigError, did_you_mean
 
 OURS = "ours"
-"""the contender that all others are compared with"""
 RATE, SGEMM = "rate", "sgemm"
-"""what a bar may be set over besides a rival: the rate itself, or the probed peak of a matrix
-product"""
+"""what a bar may be set over besides a rival"""
 SOONER = "x as soon as"
 """how the unit of a figure begins that is `times_as_soon`"""
 ROUNDS = 5
-"""least number of repeats behind a median"""
 SLOW, ENOUGH, LEAST = 0.2, 1.0, 1e-3
 """seconds of a call from which few rounds must do, of all rounds of a quicker one, and of one round
 at least"""
@@ -58,7 +55,6 @@ class Bar:
     at_least: float
     over: str
     number: int | None = None
-    """its number among the project's bars, if it has one"""
     at_200: float | None = None
     """the share asked for on a machine of 200 GFLOP/s, where `at_least` is of one of 400; between
     them lies a line"""

@@ -10,19 +10,14 @@ would write."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from fastgaum.bench.away import away_blocks
 from fastgaum.bench.click_lists import click_models_to_markdown
-from fastgaum.bench.excerpts import (
-    made_at,
-    results_to_markdown,
-    set_numbers,
-    speed_to_markdown,
-)
+from fastgaum.bench.excerpts import made_at, results_to_markdown, set_numbers, speed_to_markdown
 from fastgaum.bench.experiments.loop_table import draw_loop, loop_to_markdown
 from fastgaum.bench.experiments.transfer_table import (
     draw_transfer,
@@ -37,6 +32,7 @@ from fastgaum.reports.figures import draw_fidelity, draw_precision
 from fastgaum.reports.log_facts import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import (
+    Block,
     Json,
     block_to_markdown,
     blocks_to_markdown,
@@ -82,15 +78,6 @@ def insert(page: str, table: str, marker: str) -> str:
     if not (found and also):
         raise ValueError(f"the page has no place for '{marker}'")
     return f"{head}{begin}\n\n{table.strip()}\n\n{end}{tail}"
-
-
-def dated(text: str, result: Json) -> str:
-    return f"{text}\n\n{made_at(result)}"
-
-
-def each(render: Callable[[Json], str], *results: Json) -> str:
-    """What is made of each object, one below the other."""
-    return "\n\n".join(dated(render(result), result) for result in results)
 
 
 def grid_tables(result: Json) -> str:
@@ -173,22 +160,29 @@ class Section:
 
     page: str
     marker: str
-    objects: tuple[str, ...]
-    """names of its objects"""
+    objects: Sequence[str]
     render: Callable[..., str]
-    """of them"""
+    """of one object, or of all together"""
+    together: bool = False
 
     def text(self) -> str:
         """What is to stand there; before an object is there, that it is not."""
         if not all(path_of(name).is_file() for name in self.objects):
             return NOT_RUN
-        return self.render(*map(read, self.objects))
+        found = [read(name) for name in self.objects]
+        if self.together:
+            return self.render(*found)
+        return "\n\n".join(f"{self.render(one)}\n\n{made_at(one)}" for one in found)
+
+
+def in_blocks(blocks: Callable[[Json], Sequence[Block]]) -> Callable[[Json], str]:
+    return lambda result: blocks_to_markdown(blocks(result))
 
 
 GRIDS = {"bags": "bags", "identity": "identity", "resplits": "table", "relations": "table"}
 """objects of `fastgaum reproduce` of logs with published figures, and their markers"""
 GRID_PAGES = {"resplits": "docs/resplits.md", "relations": "docs/concepts/relations.md"}
-OTHER_LOGS = (
+OTHER_LOGS = [
     "lpmc",
     "tastenet",
     "clara2",
@@ -196,76 +190,59 @@ OTHER_LOGS = (
     "search_clicks",
     "ebnerd",
     "movielens-small",
-)
+]
 FIDELITY = ("yelp", "taobao", "yoochoose", "search_clicks")
 POLICIES = ("yelp", "yelp-own", "taobao", "yoochoose", "search_clicks")
 """what policies earn; -own: judged where they were trained"""
 ADAPTATION = ("yelp-adapt", "yoochoose-adapt")
-TRANSFER = "docs/guide/transfer.md"
 TRANSFERS = {
     "transfer": transfer_page,
     "transfer-logging": transfer_tables,
     "transfer-wrong": transfer_tables,
     "transfer-events": transfer_summary,
 }
+OTHER, POLICY, TRANSFER = (
+    f"docs/{page}.md" for page in ("other-logs", "guide/policies", "guide/transfer")
+)
 SECTIONS = (
     *(
-        Section(
-            GRID_PAGES.get(name, "docs/results.md"), marker, (name,), partial(each, grid_tables)
-        )
+        Section(GRID_PAGES.get(name, "docs/results.md"), marker, [name], grid_tables)
         for name, marker in GRIDS.items()
     ),
-    *(
-        Section("docs/other-logs.md", name, (f"logs/{name}",), partial(each, grid_tables))
-        for name in OTHER_LOGS
-    ),
-    Section(
-        "docs/other-logs.md",
-        "click-models",
-        ("click-models",),
-        partial(each, click_models_to_markdown),
-    ),
+    *(Section(OTHER, name, [f"logs/{name}"], grid_tables) for name in OTHER_LOGS),
+    Section(OTHER, "click-models", ["click-models"], click_models_to_markdown),
     Section(
         "docs/results.md",
         "published",
-        ("bags",),
+        ["bags"],
         lambda result: block_to_markdown(published_block(result["published_table"])),
+        together=True,
     ),
-    Section("README.md", "results", ("bags",), results_to_markdown),
-    Section("docs/published-numbers.md", "verdicts", ("identity", "bags"), verdicts),
+    Section("README.md", "results", ["bags"], results_to_markdown, together=True),
+    Section("docs/published-numbers.md", "verdicts", ["identity", "bags"], verdicts, together=True),
     Section(
         "docs/guide/fidelity.md",
         "fidelity",
-        tuple(f"fidelity/{name}" for name in FIDELITY),
+        [f"fidelity/{name}" for name in FIDELITY],
         fidelity_tables,
+        together=True,
     ),
     Section(
-        "docs/guide/policies.md",
-        "policies",
-        tuple(f"policies/{name}" for name in POLICIES),
-        partial(each, lambda result: blocks_to_markdown(policy_blocks(result))),
+        POLICY, "policies", [f"policies/{name}" for name in POLICIES], in_blocks(policy_blocks)
     ),
     Section(
-        "docs/guide/policies.md",
+        POLICY,
         "adaptation",
-        tuple(f"policies/{name}" for name in ADAPTATION),
-        partial(each, lambda result: block_to_markdown(adaptation_block(result))),
+        [f"policies/{name}" for name in ADAPTATION],
+        in_blocks(lambda result: [adaptation_block(result)]),
     ),
-    *(
-        Section(TRANSFER, name, (name,), partial(each, render))
-        for name, render in TRANSFERS.items()
-    ),
-    Section(
-        TRANSFER,
-        "away",
-        ("away",),
-        partial(each, lambda result: blocks_to_markdown(away_blocks(result))),
-    ),
-    Section("README.md", "transfer", ("transfer",), transfer_excerpt),
-    Section("docs/guide/closed-loop.md", "loop", ("wikispeedia-loop",), partial(each, loop_tables)),
-    Section("docs/guide/off-policy.md", "ope", ("ope",), partial(each, study_to_markdown)),
-    Section("docs/performance.md", "races", ("bench",), partial(each, races_to_markdown)),
-    Section("README.md", "speed", ("bench",), speed_to_markdown),
+    *(Section(TRANSFER, name, [name], render) for name, render in TRANSFERS.items()),
+    Section(TRANSFER, "away", ["away"], in_blocks(away_blocks)),
+    Section("README.md", "transfer", ["transfer"], transfer_excerpt, together=True),
+    Section("docs/guide/closed-loop.md", "loop", ["wikispeedia-loop"], loop_tables),
+    Section("docs/guide/off-policy.md", "ope", ["ope"], study_to_markdown),
+    Section("docs/performance.md", "races", ["bench"], races_to_markdown),
+    Section("README.md", "speed", ["bench"], speed_to_markdown, together=True),
 )
 FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
     "prec1": ("bags", draw_precision),

@@ -15,16 +15,12 @@ from fastgaum.metrics.intervals import Statistic
 from fastgaum.reports.permutation import compare_sides
 
 SOON = 10
-"""clicks within which the share that arrives is counted"""
 CLICKS = 8
-"""clicks whose distance to the target is compared"""
 NEAR, NEAR_SHARE = 0.1, 0.05
-"""bars: what clicks to the target may differ from the humans', as a share of theirs; and what the
-share that arrives soon may"""
+"""largest difference from the humans: of clicks, as a share of theirs; of the share that arrives
+soon"""
 DRAWS = 499
-"""permutations of a test, and draws of an interval"""
 TOLD_APART = 0.05
-"""p below which a test tells players from humans"""
 
 
 def statistics(site: Site, versions: list[Games]) -> list[Statistic]:

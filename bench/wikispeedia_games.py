@@ -25,7 +25,6 @@ from fastgaum.worlds.world import NO_ITEM
 LIMIT = 60
 """clicks after which a game that has not arrived is left, a human's too"""
 N_HUBS = 50
-"""pages with the most links to them"""
 
 
 @dataclass(frozen=True)

@@ -51,15 +51,12 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import NO_ITEM
 
 K = 10
-"""links that a policy shows"""
 AT_ONCE = 1024
-"""players of one population"""
 PLAYERS: tuple[tuple[str, str, Head], ...] = (
     ("behaviour cloning", "exact", "reward"),
     ("generator", "adversarial", "generator"),
     ("adversarial reward", "adversarial", "reward"),
 )
-"""name of a kind of players, its model, and the head that chooses"""
 FLOORS = {"any link": False, "target, else any link": True}
 """players that have learned nothing, and whether they see the target among the links"""
 HALVES = ("half-0", "half-1")
@@ -83,8 +80,7 @@ def fit(folder: Path) -> None:
 
 
 PolicyOf = Callable[[LinkGraph, IntArray, IntArray], LinkPolicy]
-"""policy_of(graph, targets, pages): the world's graph, the targets of some games and each item of
-the world, both as pages of the site"""
+"""policy_of(graph, targets, pages of the world's items)"""
 
 
 def walk(

@@ -21,12 +21,10 @@ class KnownWorld:
 
     name: str
     what: str
-    """in a few words"""
     make: Callable[[], TrueWorld]
     events: int
-    """events of its log, where no other number is asked for"""
+    """of its log"""
     pool: Pool = field(default_factory=Pool)
-    """what slates are made of"""
     planned: bool = False
     """whether the best policy can be computed"""
 
@@ -105,7 +103,6 @@ KNOWN_WORLDS = {
         ),
     )
 }
-"""by name, in the order of the tables"""
 
 
 @cache

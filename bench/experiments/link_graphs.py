@@ -32,7 +32,7 @@ class Display:
     active: BoolArray
     """who is shown anything, shape (n,); the others' lives are over"""
     context: Context | None = None
-    """of this event; None: the users need none, or have one of their world's log"""
+    """None: users need none, or have one of their world's log"""
 
 
 def live(
@@ -121,13 +121,10 @@ class Crossing:
     """Where n players of a link graph stand."""
 
     pages: IntArray
-    """page of each, shape (n,)"""
     targets: IntArray
-    """shape (n,)"""
     links: IntArray
     """all links of the pages, shape (n, m)"""
     active: BoolArray
-    """who plays on, shape (n,)"""
     last: Response | None
     """to the display before, None at the start"""
 

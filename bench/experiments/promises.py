@@ -124,7 +124,6 @@ def logging_policy(name: str, popularity: FloatArray) -> Policy:
 MODEL: dict[str, object] = {"set_context": False, "relations": False}
 """what changes of the preset `fastgaum`: utilities then know no set"""
 ONE_WORLD = "one world"
-"""the learner's world: one fit of the log"""
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,6 @@ class Learner:
     that is not trained."""
 
     policy: str
-    """of `registry.LEARNERS`"""
     config: PolicyConfig
     """of its training; its seed is that of the judging users too"""
     users: int
@@ -165,7 +163,6 @@ class Worth:
     bound: dict[str, float] = field(default_factory=dict)
     """lower bound of the same by a set of worlds; empty of one"""
     agreement: float = float("nan")
-    """`rank_agreement` of the two"""
 
     @property
     def kendall(self) -> float:
@@ -179,7 +176,6 @@ class Promises:
     """Ten policies that were made in one world, and what its users promise of them."""
 
     world: str
-    """as `Worth.world`"""
     own: World
     items: tuple[int, ...]
     """what pools are drawn from, in the numbers of `own`"""

@@ -68,7 +68,6 @@ K, HORIZON = 3, 20
 FITTED = (0.75, 0.25, 0.0)
 """shares of the log's users who train, validate and test: the truth itself is the test"""
 TRUTH = "the truth"
-"""the learner's world: the true users"""
 
 
 @dataclass(frozen=True)
@@ -77,18 +76,14 @@ class TransferPlan:
 
     worlds: Sequence[KnownWorld]
     logging: Sequence[str] = ("random",)
-    """who made the slates of the log, of `LOGGING`"""
     events: Sequence[int] = ()
     """events of the log; () = each world's own number"""
     seeds: int = 3
     users: int = 1000
-    """users that judge a policy in each world, per seed"""
     config: PolicyConfig = field(default_factory=PolicyConfig)
-    """of the policy that is trained"""
     members: int = 5
     """worlds of the set; 1: one world alone"""
     policy: str = SlateQ.name
-    """what is trained, of `registry.LEARNERS`"""
 
     def settings(self) -> list[list[Task]]:
         """Each setting's tasks, a task per seed."""
@@ -121,7 +116,6 @@ class Task:
     events: int
     members: int
     learner: Learner
-    """what is trained, with this seed"""
 
     @property
     def seed(self) -> int:

@@ -39,7 +39,6 @@ PINS = (
     *("tqdm", "tensorboard", "tabulate"),
     "pytorch-lightning<3",
 )
-"""what the peers import, in releases that they still work with"""
 ALONE = ("torch-choice==1.0.7",)
 """installed without what it names: it names more than it imports"""
 

@@ -20,7 +20,6 @@ from fastgaum.logs.vocabulary import Vocabulary
 
 BATCH, LEARNING_RATE, SLOWER = 1024, 3e-3, 0.4
 MEMORY = 2
-"""former values of the last field that are read"""
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,10 @@ class Displays:
     chosen: Tensor
     """position of each event's choice among all candidates, shape (n_events,)"""
     context: Tensor
-    """items of the context, and former values of its last field; `n_items` where there is none,
-    shape (n_events, n_fields + MEMORY)"""
+    """items of the context, and former values of its last field, (n_events, n_fields + MEMORY)"""
     n_fields: int
     n_items: int
     split: Tensor
-    """of each event, shape (n_events,)"""
 
     @classmethod
     def of(cls, log: SessionLog, fields: tuple[str, ...]) -> Displays:
