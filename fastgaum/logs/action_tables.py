@@ -39,7 +39,6 @@ NAMES = {
     "time": (*ROLE_NAMES["event"], "impression_time_fixed"),
     "action": ("action", "action_type", "event_type", "behavior", "kind", "type"),
 }
-"""accepted column names of each role, the preferred one first"""
 _AT_ONCE = 1 << 18
 
 

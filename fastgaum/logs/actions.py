@@ -14,7 +14,6 @@ import polars as pl
 
 Codes = npt.NDArray[np.int32]
 PAST = "past"
-"""kind of the items that `ReadOptions.past` names"""
 ACTED = "acted"
 """kind of all actions of a table without kinds"""
 
@@ -30,7 +29,6 @@ class Actions:
     kinds: Codes
     """what was done, a row of `kind_names`, shape (n_actions,)"""
     kind_names: pl.Series
-    """kinds of actions as text, sorted"""
     left_out: int = 0
     """actions that were read and that no event follows"""
 

@@ -60,7 +60,6 @@ class Finding:
     """on all test events, single candidates included; None without any"""
     test_floor: float | None
     action: str
-    """what the loader does about it"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,6 @@ class AuditReport:
     n_users: int
     n_events: int
     n_rule_events: int
-    """events with a choice among several candidates"""
     findings: tuple[Finding, ...]
     facts: tuple[Fact, ...]
     has_rows: bool
@@ -82,7 +80,6 @@ class AuditReport:
     """columns of vectors of the items, and their lengths"""
     n_actions: int = 0
     not_read: tuple[str, ...] = ()
-    """columns that play no role and are no fields"""
     dependence: DisplayDependence | None = None
     """None where nothing can be said"""
 

@@ -16,7 +16,6 @@ from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.log import SessionLog
 
 LEAST_P = 0.01
-"""displays depend on clicks where p is lower"""
 MARKS = 1 << 24
 
 
@@ -31,8 +30,7 @@ class DisplayDependence:
     expected: float
     """the same share if displays did not depend on the user"""
     z: float
-    """the difference in standard errors, clustered by user and at least those of independent
-    events"""
+    """the difference in standard errors, clustered by user, at least those of independent events"""
     p: float
     """two-sided"""
 

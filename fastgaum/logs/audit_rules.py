@@ -72,7 +72,6 @@ class AuditRule:
     """makes the score of each candidate, shape (n_candidates,)"""
     sets: DisplaySets
     action: str
-    """what the loader does where the rule works"""
 
 
 def fold_events(raw: Rows, log: SessionLog) -> tuple[DisplaySets, pl.DataFrame]:

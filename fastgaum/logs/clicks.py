@@ -23,7 +23,6 @@ class ClickFacts:
     displays: int = 0
     """displays that were read, dropped ones included; 0: unknown"""
     several: int = 0
-    """displays with several clicks"""
     ignored: int = 0
     """clicks after a display's first that do not count"""
     outside_displays: int = 0

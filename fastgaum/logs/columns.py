@@ -21,10 +21,8 @@ SPLIT_CODES: dict[str, int] = {
     **dict.fromkeys(("1", "validation", "valid", "val", "dev"), 1),
     **dict.fromkeys(("2", "test", "tst"), 2),
 }
-"""accepted values of a split column, without regard to case"""
 
 FLAGS = {"0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True}
-"""accepted values of a column of 0 and 1, without regard to case"""
 
 MOST_NUMBER = 1e30
 """largest size of a field's numbers: sums over a log stay finite in float32"""

@@ -47,19 +47,15 @@ class Rows:
     untyped: bool = False
     """whether fields come from a format without types (csv)"""
     views: npt.NDArray[np.integer] | None = None
-    """how many views each row stands for, shape (n_rows,); None: one, which counts only where an
-    event repeats an item"""
+    """views of each row, shape (n_rows,); None: one, which counts only where an event repeats an
+    item"""
     context: Mapping[str, pl.Series] = field(default_factory=dict)
-    """columns of the events by name, as long as `events`"""
     has_times: bool = True
     """whether order is a number or a time, not the order of rows"""
     click_order: pl.Series | None = None
-    """what sorts the clicks of an event, for each row, null where there is none; None: the order of
-    rows"""
+    """sorts the clicks of an event, null where there is none; None: the order of rows"""
     clicks: ClickFacts = field(default_factory=ClickFacts)
-    """clicks on what was not displayed"""
     not_read: tuple[str, ...] = ()
-    """columns that play no role and are no fields"""
 
     @property
     def n_rows(self) -> int:

@@ -41,7 +41,6 @@ Of = Literal["session", "user", "event", "candidate", "item"]
 Kind = Literal["number", "category", "vector"]
 
 MOST_USERS = 2**31 - 1
-"""codes of users are int32"""
 ALIKE: npt.NDArray[np.float64] = np.ones(1)
 """rates of choices of places whose order says nothing"""
 
@@ -83,7 +82,6 @@ class Column:
     """A further column of a log."""
 
     of: Of
-    """of users: an entry for each session"""
     values: npt.NDArray[Any]
     """float32 numbers or int32 codes, shape (n,); or float32 vectors, shape (n, d)"""
     texts: pl.Series | None = None
@@ -137,7 +135,6 @@ class SessionLog(PackedArrays):
     columns: Mapping[str, Column] = field(default_factory=dict)
     """further columns by name: of items and candidates their fields, of events and users context"""
     ordered: bool = False
-    """whether the display order is real"""
     grid: int = 0
     """columns of the grid that a display fills row by row; 0: none"""
     name: str = "log"

@@ -18,8 +18,7 @@ _GROUPS = r"\d{1,3}(?:[,.' _]\d{3})+"
 _NUMBER = rf"(?:{_GROUPS}|\d+(?:_\d+)*)(?:[.,]\d+)?"
 _SIGN = r"(?:[$€£¥%]|EUR|USD|GBP|CHF)?"
 FaultyNumbers = Literal["all", "decimals", "unread"]
-"""which numbers make text beside them a fault: all; decimals; decimals that do not read as
-numbers"""
+"""make text beside them a fault: all; decimals; decimals that do not read as numbers"""
 _LIKE = rf"^[+-]?{_SIGN} ?[+-]?{_NUMBER} ?{_SIGN}$"
 _DECIMAL_LIKE = rf"^[+-]?{_SIGN} ?[+-]?(?:{_GROUPS}|\d+)[.,]\d+ ?{_SIGN}$"
 _COMMA = r"^[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?$"

@@ -85,8 +85,7 @@ class ReadOptions:
         "a column of the item table that holds a vector of numbers per item: an embedding of its "
         "text or its image (repeatable)",
     )
-    """columns of lists of finite numbers, all of one length; a missing one is the mean of the
-    others"""
+    """columns of lists of finite numbers of one length; a missing one is the mean of the others"""
     user_table: str | None = _option(None, "a file of columns of users, one row per user")
     """every user of the log has a row; missing numbers get the table's mean, categories code -1"""
     past: str | None = _option(
@@ -94,8 +93,7 @@ class ReadOptions:
         "a column of lists: the items of a user's past, which come before the first event of its "
         "session",
     )
-    """of a session's first event, oldest item first. An empty name: none, where a public log has
-    one"""
+    """of a session's first event, oldest item first; an empty name: none"""
     available: str | None = _option(
         None, "a column of 0 or 1, or of true or false: a candidate with 0 could not be chosen"
     )
@@ -130,8 +128,8 @@ class ReadOptions:
         "trains and validates, the other is the test split; auto: the file's if it has one, else "
         "user",
     )
-    """user: whole users 50/25/25; time: sessions 50/25/25, by the time of their first event; half
-    and other-half: two runs without a common user"""
+    """user: users 50/25/25; time: sessions, by their first event; half, other-half: share no
+    user"""
     split_seed: int = _option(0, "seed of --split-by user, half and other-half")
     delimiter: str | None = _option(
         None, "what divides the columns of a file of text, where its first line leaves that open"
@@ -140,8 +138,7 @@ class ReadOptions:
     decimal: str | None = _option(
         None, "the decimal sign of numbers in fields of a file of text: , or ."
     )
-    """the other sign then divides thousands; None: decimal commas are read where they are
-    certain"""
+    """the other sign then divides thousands; None: only certain decimal commas are read"""
     name: str | None = None
     """by default the file's name"""
     given: frozenset[str] = field(default=frozenset(), compare=False)
@@ -265,9 +262,7 @@ def _typed(name: str, value: Any) -> Any:
 
 
 TIME_FIELDS = ("gap", "hour", "day")
-"""context made of the times of events"""
 LOG_RULES = ("clicks", "outside", "split")
-"""options that are one of a few words"""
 FILES = {"item_table", "user_table", "actions"}
 OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name != "given")
 _TYPES = typing.get_type_hints(ReadOptions)

@@ -16,7 +16,6 @@ from fastgaum.logs.columns import REFUSED
 from fastgaum.logs.options import ReadKeywords, ReadOptions, columns_of
 
 _TIME = r"\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d\d:\d\d [AP]M"
-"""a time of MIND"""
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,12 @@ class PublicLog:
 
     name: str
     files: tuple[str, ...]
-    """names that its publisher gives the file"""
     columns: tuple[str, ...]
     """a file that has all of these is such a log"""
     displays: MakesDisplays | None
     """makes rows of displays from the file's rows; None: they are"""
     options: ReadOptions
-    """how these are read, where the reader says nothing else"""
     not_read: str
-    """parts of the file that no model reads"""
 
     def __str__(self) -> str:
         words = []

@@ -26,7 +26,6 @@ from fastgaum.logs.options import DEFAULT_OPTIONS, ReadOptions
 from fastgaum.untrusted import parse_toml
 
 DATA_DIR = "FASTGAUM_DATA_DIR"
-"""environment variable that names a data folder"""
 TIMEOUT = 30.0
 """seconds without a byte: the connection is cut"""
 MOST_DOWNLOAD = 1 << 34
@@ -55,15 +54,13 @@ class Dataset:
     origin: str
     """repository and commit, or the maker"""
     terms: str
-    """terms of use, as far as stated"""
     files: Annotated[tuple[DataFile, ...], msgspec.Meta(min_length=1)]
     """the first is the log itself"""
     card: str
-    """its file in data/cards"""
     counts: Mapping[str, int] = field(default_factory=dict)
     """sessions, events, candidates, items of the packed log"""
     read: Mapping[str, Any] = field(default_factory=dict)
-    """options that `read_log` needs for it"""
+    """options of `read_log`"""
     bundled: bool = False
     """whether its files come with FastGAUM"""
     simulated: bool = False
@@ -119,9 +116,8 @@ class Located:
     """A log that was found."""
 
     path: Path
-    """the log's file or folder"""
     dataset: Dataset | None = None
-    """its registry entry; None for a path"""
+    """None for a path"""
     options: ReadOptions = DEFAULT_OPTIONS
     """options of its registry entry, its name too"""
 

@@ -57,20 +57,16 @@ class LogSchema:
     user: str | None = None
     """without it each session is its own user"""
     split: str | None = None
-    """0, 1, 2 or train, validation, test"""
     views: str | None = None
     """long: views of the row's candidate; without it, rows with chosen = 0 are counted"""
     candidate_fields: tuple[str, ...] = ()
-    """further columns of each candidate; no role"""
     context_fields: tuple[str, ...] = ()
-    """columns of one value per event, likewise"""
     past: str | None = None
     """the list of items before a session's first event"""
     available: str | None = None
     """whether a candidate could be chosen"""
     time_beside: str | None = None
-    """a column with another name of `event`, where none was named: an event that never changes is
-    held against it"""
+    """another column with a name of `event`, that an event which never changes is held against"""
 
     @property
     def nested(self) -> bool:

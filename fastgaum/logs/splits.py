@@ -22,7 +22,6 @@ SplitArray = npt.NDArray[np.int8]
 FRACTIONS = (0.5, 0.25, 0.25)
 WITHIN_HALF = (0.75, 0.25, 0.0)
 USER_RULES = ("user", "half", "other-half")
-"""rules that split whole users by a seed"""
 
 
 def resplit(log: SessionLog, seed: int) -> SessionLog:

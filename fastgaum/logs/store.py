@@ -71,7 +71,6 @@ class About(msgspec.Struct, frozen=True):
     categories: dict[str, list[str]]
     """values of each categorical field, by code"""
     kinds_of_actions: list[str] | None
-    """None: the log has no actions"""
     actions_left_out: int
     fingerprint: str
     tables: dict[TableOfLog, StoredTable]

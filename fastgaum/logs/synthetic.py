@@ -43,7 +43,6 @@ ChoiceRule = Literal["shannon", "l2"]
 LengthLaw = Literal["public", "zipf"]
 Order = Literal["none", "random", "popularity"]
 MIN_DISPLAY = 2
-"""a display set of one item says nothing about the user"""
 PILOT_EVENTS = 40_000
 """events of the pilot draw that sets the intercept: standard error about 0.1 points"""
 LENGTHS: dict[str, tuple[float, int]] = {"public": (3.5, 12), "zipf": (20.0, 200)}
@@ -86,7 +85,6 @@ class SyntheticWorld:
     """A world with a known reward and choice rule. Raises ConfigError for impossible values."""
 
     n_items: int = 50
-    """size of the catalogue"""
     seed: int = 0
     rule: ChoiceRule = "shannon"
     """shannon (softmax) or l2 (sparsemax: a far worse candidate is never chosen)"""

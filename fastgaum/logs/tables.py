@@ -60,10 +60,9 @@ class FileTable:
     """An opened file or folder; nothing but its header has been read."""
 
     parts: tuple[tuple[Path, pl.LazyFrame], ...]
-    """each file and its rows"""
     dtypes: dict[str, pl.DataType]
     untyped: bool
-    """whether every column is text because the format has no types (csv)"""
+    """whether the format has no types (csv)"""
     stored: tuple[str, ...] = ()
     """columns of the files, where others are made of them"""
     separator: str | None = None

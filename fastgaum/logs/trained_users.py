@@ -43,7 +43,6 @@ class SeenUsers:
     log: str
     split: SplitName
     n_users: int
-    """users of the split"""
     n_seen: int
     """users with a training session"""
     n_leaked: int
