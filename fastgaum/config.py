@@ -206,7 +206,7 @@ class Config(CheckedSettings):
 
     epochs: CountFromOne = 60
     """at most so many epochs (of adversarial rounds, or of exact steps when players = exact)"""
-    patience: CountFromOne = 8
+    patience: CountFromOne = 4
     """stop after so many epochs without a better validation score; rounds after a warm start stop
     after three of them, or so many if that is less"""
     lr_drops: Count = 1

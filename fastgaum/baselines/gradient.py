@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from fastgaum.arrays import Float64Array
 from fastgaum.baselines.base import (
@@ -30,7 +31,7 @@ from fastgaum.errors import NumericsError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.game import exact_loss
+from fastgaum.game.game import AVERAGES, averaged_share, exact_loss
 from fastgaum.nets.bags import IdDropout
 from fastgaum.nets.regularisers import Shannon
 from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
@@ -100,14 +101,26 @@ class GradientBaseline(Baseline):
             self.network.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
         )
         order, size = np.random.default_rng(self.seed), max(1, train.n_sessions // FEWEST_STEPS)
+        size = min(self.batch_sessions, size)
+        n_batches = -(-train.n_sessions // size)
+        shares = min(AVERAGES, n_batches)
+
+        def averaged(average: Tensor, value: Tensor, before: Tensor | int) -> Tensor:
+            return average.lerp(value, averaged_share(int(before) + 1, shares))
+
+        average = AveragedModel(self.network, avg_fn=averaged)
+        stepped = self.network
         rows: SettingRows = []
         best, weights, waited = math.inf, copy.deepcopy(self.network.state_dict()), 0
         while len(rows) < self.epochs and waited < self.patience:
-            self.network.train()
+            self.network = stepped.train()
             losses, epoch = list[float](), len(rows) + 1
-            for drawn in batches(train, min(self.batch_sessions, size), order):
-                where = f"in epoch {epoch}, batch {len(losses) + 1}"
+            for done, drawn in enumerate(batches(train, size, order), start=1):
+                where = f"in epoch {epoch}, batch {done}"
                 losses.append(self._step(optimiser, drops, to_tensors(drawn), where))
+                if done * shares % n_batches < shares:
+                    average.update_parameters(stepped)
+            self.network = average.module
             value, prec1 = self._validate(fixed, validation)
             if not math.isfinite(value):
                 raise NumericsError(

@@ -27,7 +27,7 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game.epochs import EpochRow
 
-RUN_FORMAT = "fastgaum-run-10"
+RUN_FORMAT = "fastgaum-run-11"
 SHARE = 0.02
 """saving takes at most this share of the time: a save waits until so much has been trained since
 the one before"""
@@ -56,12 +56,15 @@ class TrainingPosition:
     """how often the learning rates may still drop"""
     ended: bool = False
     """whether the phase ended before its most epochs: out of patience, or caught up"""
+    averaged: int = 0
+    """how often weights have entered the average since it began"""
 
     def enter(self, phase: Phase, drops: int) -> bool:
         """Whether a phase is still to run; one that has not begun begins."""
         behind = PHASES.index(phase) - PHASES.index(self.phase)
         if behind > 0:
             self.phase, self.epochs, self.waited, self.drops, self.ended = phase, 0, 0, drops, False
+            self.averaged = 0
         return behind >= 0
 
 
@@ -88,6 +91,8 @@ class TrainerState:
     weights: dict[str, Tensor]
     best: dict[str, Tensor]
     """weights of the best epoch"""
+    average: dict[str, Tensor]
+    """average weights of exact epochs; empty in other phases"""
     optimisers: dict[str, OptimiserState]
     """by player"""
     order: dict[str, Any]
@@ -235,6 +240,11 @@ class KeptWeights:
             # `close` closes it
             self.file = tempfile.TemporaryFile(prefix="fastgaum-weights-")  # noqa: SIM115
         self.copy()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether no file holds the copy."""
+        return self.file is None
 
     def copy(self) -> None:
         """Copy the module's present state.

@@ -32,11 +32,21 @@ from fastgaum.nets.regularisers import (
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import Bags, BatchTensors, chosen_bags
 
+AVERAGED_EPOCHS, AVERAGES = 3, 8
+"""exact epochs that a moving average of weights reaches back, and how often an epoch enters it"""
+
 
 def logged_utility(utility: Tensor, batch: BatchTensors) -> Tensor:
     """r(a_t): the utility of the logged choice, 0 for no click, shape (n_events,)."""
     zeros = utility.new_zeros(batch.n_events)
     return zeros.index_copy(0, batch.clicked, utility[batch.chosen])
+
+
+def averaged_share(n_averaged: int, a_epoch: int) -> float:
+    """The share of the newest weights in a moving average of weights that so many enter an epoch,
+    and `n_averaged` have entered; at first all weigh alike (Polyak & Juditsky, "Acceleration of
+    stochastic approximation by averaging", SIAM J. Control Optim. 1992)."""
+    return max(1 / n_averaged, 1 / (a_epoch * AVERAGED_EPOCHS))
 
 
 def exact_loss(

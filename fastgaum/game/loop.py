@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +26,7 @@ from fastgaum.game.checkpoint import (
     TrainingPosition,
 )
 from fastgaum.game.epochs import EpochRow, Observers
-from fastgaum.game.game import Game
+from fastgaum.game.game import AVERAGES, Game, averaged_share
 from fastgaum.game.guard import Guard, in_words
 from fastgaum.game.scoring import Figures, HeldBatches, figures
 from fastgaum.nets.tensors import BatchTensors, to_tensors
@@ -98,7 +97,8 @@ class Trainer:
         self.rows: list[EpochRow] = []
         self.best_score = math.inf
         self.calibrated = config.select == "calibrated loss"
-        self.best_weights = KeptWeights(networks)
+        self.best_weights, self.latest = KeptWeights(networks), KeptWeights(networks)
+        self.average: KeptWeights | None = None
 
     def run(self) -> list[EpochRow]:
         """Train through all phases; the networks end with the best validated weights.
@@ -123,6 +123,7 @@ class Trainer:
         finally:
             self.game.release()
             self.best_weights.close()
+            self.latest.close()
             self.observers.on_fit_end(self.rows, error)
         return self.rows
 
@@ -142,13 +143,24 @@ class Trainer:
                 self._phase("rounds", self.game.round, self.config.epochs)
 
     def _phase(self, phase: Phase, step: Callable[[BatchTensors], float], epochs: int) -> None:
-        """Epochs of one kind until the validation score stops improving; ends on the best state."""
+        """Epochs of one kind until the validation score stops improving; ends on the best state.
+
+        An exact epoch is validated, and kept where it is best, as a moving average of weights,
+        which the noise of steps hardly moves; steps go on from the latest."""
         at = self.at
         if not at.enter(phase, self.config.lr_drops):
             return
+        if phase == "exact" and self.average is None and self.best_weights.in_memory:
+            self.average = KeptWeights(self.networks)
         self._set_learning_rates(self.config.lr_drops)
         while at.epochs < epochs and not at.ended:
-            best = self._validated(phase, *self._epoch(step)).best
+            loss, rate = self._epoch(step)
+            if self.average is not None:
+                self.latest.copy()
+                self.average.restore()
+            best = self._validated(phase, loss, rate).best
+            if self.average is not None:
+                self.latest.restore()
             at.epochs, at.waited = at.epochs + 1, 0 if best else at.waited + 1
             if at.waited >= self.config.patience:
                 at.ended = at.drops == 0
@@ -158,6 +170,17 @@ class Trainer:
                     self._set_learning_rates(self.config.lr_drops)
             self.checkpointer.after_epoch(self.state, last=at.ended or at.epochs == epochs)
         self._restore()
+        self.average = None
+
+    def _enter_average(self, shares: int) -> None:
+        """Let the present weights enter the average, as one of so many of an epoch."""
+        assert self.average is not None
+        self.game.settle()
+        self.latest.copy()
+        self.at.averaged += 1
+        self.average.leave(averaged_share(self.at.averaged, shares))
+        self.average.copy()
+        self.latest.restore()
 
     def _averaged_rounds(self) -> None:
         """Rounds after a warm start. What is validated, and kept where it is best, is an average of
@@ -167,21 +190,20 @@ class Trainer:
         drops = min(TAKEN_BACK, self.config.patience) - 1
         if not at.enter("rounds", drops):
             return
-        with closing(KeptWeights(self.networks)) as latest:
-            while at.epochs < epochs and not at.ended:
-                self._set_learning_rates(drops)
-                loss, rate = self._epoch(self.game.round)
-                self.game.settle()
-                latest.copy()
-                # the average so far is the best: one that is not was taken back
-                self.best_weights.leave(AVERAGE_SHARE)
-                if self._validated("rounds", loss, rate).best:
-                    latest.restore()
-                else:
-                    self._restore()
-                    at.ended, at.drops = at.drops == 0, max(at.drops - 1, 0)
-                at.epochs += 1
-                self.checkpointer.after_epoch(self.state, last=at.ended or at.epochs == epochs)
+        while at.epochs < epochs and not at.ended:
+            self._set_learning_rates(drops)
+            loss, rate = self._epoch(self.game.round)
+            self.game.settle()
+            self.latest.copy()
+            # the average so far is the best: one that is not was taken back
+            self.best_weights.leave(AVERAGE_SHARE)
+            if self._validated("rounds", loss, rate).best:
+                self.latest.restore()
+            else:
+                self._restore()
+                at.ended, at.drops = at.drops == 0, max(at.drops - 1, 0)
+            at.epochs += 1
+            self.checkpointer.after_epoch(self.state, last=at.ended or at.epochs == epochs)
         self._restore()
 
     def _set_learning_rates(self, drops: int) -> None:
@@ -222,6 +244,8 @@ class Trainer:
         self.averaging.remember()
         data, batch_sessions = self.data, self.config.batch_sessions
         n_batches = -(-data.n_read // batch_sessions)
+        # several processes have the same weights at an epoch's end alone
+        shares = min(AVERAGES, n_batches) if self.processes.size == 1 else 1
         self.observers.on_epoch_begin(epoch)
         drawn = batches(data.train, batch_sessions, self.order, self.processes.part, data.drawn)
         for done, one in enumerate(drawn, start=1):
@@ -235,8 +259,12 @@ class Trainer:
             if of_batch is not None:
                 loss, n_events = loss + of_batch * batch.n_events, n_events + batch.n_events
             self.averaging.after_step()
+            if self.average is not None and done * shares % n_batches < shares and done < n_batches:
+                self._enter_average(shares)
             self.observers.on_batch_end(done, max(done, n_batches))
         self.averaging.end_epoch()
+        if self.average is not None:
+            self._enter_average(shares)
         loss, n_events, n_seen = self.processes.sum([loss, n_events, n_seen])
         mean = loss / n_events if n_events else math.nan
         return mean, n_seen / max(time.perf_counter() - started, 1e-9)
@@ -253,6 +281,7 @@ class Trainer:
             left_out=sorted(self.guard.left_out),
             weights=self.networks.state_dict(),
             best=self.best_weights.tensors(),
+            average={} if self.average is None else self.average.tensors(),
             optimisers={
                 player: OptimiserState(optimiser.counters, optimiser.state())
                 for player, optimiser in self.game.optimisers().items()
@@ -280,6 +309,9 @@ class Trainer:
                 check_like(f"'{player}.{name}'", former.tensors[name], value)
                 value.copy_(former.tensors[name])
             optimiser.set_counters(*former.counters)
+        if state.average:
+            self.networks.load_state_dict(state.average)
+            self.average = KeptWeights(self.networks)
         self.networks.load_state_dict(state.best)
         self.best_weights.copy()
 
@@ -297,6 +329,7 @@ class Trainer:
     def _restore(self) -> None:
         self.game.settle()
         self.best_weights.restore()
+        self.at.averaged = 0
 
     def _validated(self, phase: str, loss: float, rate: float) -> EpochRow:
         self.game.settle()

@@ -111,7 +111,7 @@ def test_rounds_that_lose_are_taken_back(
     """A reward so quick that no round can win: each is taken back, the next has a third of the
     learning rates, and the third is the last, or an earlier one if patience is less."""
     log = random_log(5, n_sessions=120)
-    changes: dict[str, Any] = {"rounds_lr": 300.0, "weight_decay": 0.0, "search": []}
+    changes: dict[str, Any] = {"rounds_lr": 3000.0, "weight_decay": 0.0, "search": []}
     model = UserModel.from_preset(warm_start=12, patience=patience, **changes)
     table = model.fit(log)
     exact, rounds = (table.filter(table["phase"] == phase) for phase in ("exact", "rounds"))
