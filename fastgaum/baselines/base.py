@@ -40,7 +40,6 @@ from fastgaum.threads import seeded
 
 Arrays = dict[str, np.ndarray]
 Values = dict[str, Any]
-"""values of some settings"""
 SettingRows = list[Values]
 """a row per epoch or per setting that was tried"""
 Grids = Mapping[str, tuple[Any, ...]]
@@ -56,8 +55,7 @@ class Link:
 
     @classmethod
     def fit(cls, scores: Float64Array, encoded: EncodedSessions, outside: bool) -> Self:
-        """Maximum likelihood of the choices; scores (n_candidates,). The scale is positive: ranks
-        stay."""
+        """Maximum likelihood of the choices, with a scale above 0; scores (n_candidates,)."""
         spread = max(float(scores.std()), 1e-9)
         total = nll_of_link(scores, encoded, outside)
 
@@ -109,7 +107,6 @@ class Baseline(SoftmaxModel, CheckedSettings):
 
     what: ClassVar[str] = "setting"
     name: ClassVar[str]
-    """the model's name on the command line"""
     published_name: ClassVar[str | None] = None
     """the row of the published table that it repeats"""
     reads: ClassVar[tuple[str, ...]] = ("identity", "bags", "views")
@@ -119,19 +116,16 @@ class Baseline(SoftmaxModel, CheckedSettings):
     reads_once: ClassVar[bool] = False
     """whether a session is read once: models that count items themselves, and trees"""
     grids: ClassVar[Grids] = {}
-    """values that are tried for a setting left open (None or "auto"), the published one first"""
+    """values tried for a setting left open (None or "auto"), the published one first"""
     fit_link: ClassVar[bool] = True
     """False for models whose scores are utilities already"""
 
     protocol: Protocol = "identity"
-    """what a candidate's bag holds"""
     set_context: bool = True
     """numbers are also given relative to their mean over the display set"""
     relations: bool | None = None
-    """numbers of `features.relations`; None: under every protocol but identity, by a model that
-    reads bags"""
+    """numbers of `features.relations`; None: if it reads bags, under all protocols but identity"""
     seed: Seed = 0
-    """seeds every random stream"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,8 +141,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
         return training_order(log) if has_counts and not self.reads_once else ONCE
 
     def combinations(self) -> list[Values]:
-        """Every combination of the values in `grids`; a setting that is not left open has its own
-        alone."""
+        """Every combination of the open settings' values in `grids`."""
         values = {
             name: grid
             if getattr(self, name) in (None, "auto")
@@ -163,8 +156,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
 
     @abstractmethod
     def _scores(self, batch: BatchTensors) -> Float64Array:
-        """Score a batch's candidates, shape (n_candidates,), higher is likelier, without the
-        event's choice."""
+        """Scores of a batch's candidates, shape (n_candidates,), without the events' choices."""
 
     @abstractmethod
     def _arrays(self) -> Arrays:
@@ -240,15 +232,13 @@ def validation_nll(
 
 
 def validation_prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
-    """prec@1 in percent of scores (n_candidates,), ties by their expectation; 0 without a
-    choice."""
+    """prec@1 in percent, ties by their expectation; 0 without a choice."""
     precision = precision_at_k(scores, encoded.display_offsets, encoded.choices, 1)
     return 100 * float(np.nanmean(precision)) if not np.isnan(precision).all() else 0.0
 
 
 def item_rows(batch: Batch) -> np.ndarray:
-    """Row of each candidate's item among the training items, -1 if unknown, shape
-    (n_candidates,)."""
+    """Row of each candidate's item among training items, -1 if unknown, (n_candidates,)."""
     return batch.ids[:, 0] - N_RESERVED
 
 
@@ -280,8 +270,8 @@ _T = TypeVar("_T")
 class GridBaseline(Baseline):
     """A baseline that scores with every combination of its open settings after one fit.
 
-    `fit` returns a row for each, the best first; `chosen` holds it. prec@1 chooses, among equals
-    the likelihood, then the order of the grids."""
+    `fit` returns a row for each, the best first: prec@1 chooses, among equals the likelihood, then
+    the order of the grids."""
 
     select: ClassVar[str] = "prec@1"
 

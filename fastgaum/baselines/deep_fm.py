@@ -30,9 +30,8 @@ class DeepFm(GradientBaseline):
     vectors.
 
     Fields: each id of the bag (its embedding), each number (its embedding times its value), the
-    context likewise, and the user. Chosen here: the user's field is the mean over the choices so
-    far of the sum of their field vectors; beside the paper's logistic loss the softmax over the
-    display set is tried."""
+    context likewise, and the user, chosen here as the mean over the choices so far of the sum of
+    their vectors."""
 
     name: ClassVar[str] = "dfm"
     published_name: ClassVar[str | None] = "DFM"
@@ -48,9 +47,8 @@ class DeepFm(GradientBaseline):
     dim: Width = 16
     """size of the field vectors"""
     hidden: Widths = (64, 64)
-    """widths of the deep part's hidden layers"""
     dropout: Probability = 0.5
-    """dropout in the deep part"""
+    """of the deep part"""
 
     def _network(self) -> nn.Module:
         assert self.space is not None
@@ -62,8 +60,7 @@ class DeepFm(GradientBaseline):
 
 
 class _Network(nn.Module):
-    """Numbers are fields without being built one by one: sums over fields are linear in their
-    values."""
+    """Numbers are fields without being built: sums over fields are linear in their values."""
 
     def __init__(self, space: FeatureSpace, settings: DeepFm) -> None:
         super().__init__()

@@ -31,15 +31,9 @@ from fastgaum.nets.tensors import BatchTensors
 FEW_VALUES = 64
 """a field of more values is read by what training says of them"""
 SPEED_OF_FEW = 10.0
-"""how many times as fast as others the weights of a field of few values learn: each is seen so
-often that it is known sooner than the fit of the items has to stop"""
+"""how many times as fast as others the weights of a field of few values learn"""
 FieldKeys = npt.NDArray[np.int64]
 """what training is counted by, (n_candidates,)"""
-
-
-def has_few_values(field: CategoricalField) -> bool:
-    """Whether a field has at most FEW_VALUES values."""
-    return len(field.values) <= FEW_VALUES
 
 
 def ids_of_few(space: FeatureSpace) -> np.ndarray:
@@ -54,7 +48,7 @@ def ids_of_few(space: FeatureSpace) -> np.ndarray:
 
 def is_few(part: CategoricalField) -> bool:
     """Whether a field other than the items has few values."""
-    return part.source not in ("item", "context_item") and has_few_values(part)
+    return part.source not in ("item", "context_item") and len(part.values) <= FEW_VALUES
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ class KeyCounts:
 
 @dataclass(frozen=True)
 class FieldColumns:
-    """Columns of the declared fields and of the place for a model without a table of ids."""
+    """Columns of the declared fields and of the place."""
 
     space: FeatureSpace
     counts: tuple[KeyCounts, ...]
@@ -86,7 +80,7 @@ class FieldColumns:
         return cls(space, tuple(counts))
 
     def places(self, ids: IntArray) -> FloatArray:
-        """The candidates' places, (n_candidates, 1); no column where the order is not real."""
+        """The places, (n_candidates, 1); no column where the order is not real."""
         columns = [
             # a place beyond those of training is the one after the last
             np.where(codes < 0, n_values, codes)
@@ -100,7 +94,7 @@ class FieldColumns:
         columns = [
             np.where(codes < 0, np.nan, codes)
             for part, codes, _ in self._coded(ids)
-            if has_few_values(part) and part.source != "position"
+            if is_few(part) and part.source != "position"
         ]
         return _stacked(columns, len(ids))
 
@@ -109,17 +103,16 @@ class FieldColumns:
         codes = [
             (source.context_ids[:, column] - np.int32(part.start + 1))
             for column, part in enumerate(self.space.context)
-            if has_few_values(part)
+            if len(part.values) <= FEW_VALUES
         ]
         return _stacked([np.where(one < 0, np.nan, one) for one in codes], source.n_events)
 
     def indicators(self, ids: IntArray) -> FloatArray:
-        """1 where the candidate has a value of a field of few values or a place, (n_candidates,
-        ·)."""
+        """1 where a candidate has a value of a field of few values, (n_candidates, ·)."""
         columns = [
             (codes == value)
             for part, codes, n_values in self._coded(ids)
-            if has_few_values(part)
+            if is_few(part)
             for value in range(n_values)
         ]
         return _stacked(columns, len(ids))
@@ -171,11 +164,9 @@ class FieldColumns:
 
     @property
     def _many(self) -> list[int]:
-        """Columns of the ids of declared fields, or of the place, of many values."""
+        """Columns of the ids of fields of many values."""
         fields = enumerate(self.space.categorical)
-        return [
-            column for column, part in fields if part.source != "item" and not has_few_values(part)
-        ]
+        return [column for column, part in fields if part.source != "item" and not is_few(part)]
 
     @property
     def _crossed(self) -> list[int]:
@@ -184,8 +175,8 @@ class FieldColumns:
         return [column for column, part in fields if part.source != "position"]
 
     def _keys(self, source: Batch | EncodedSessions) -> list[FieldKeys]:
-        """Each family of keys that training is counted by: fields of many values, then pairs of
-        context and candidate."""
+        """Families of keys that training is counted by: fields of many values, pairs of context and
+        candidate."""
         ids = source.ids.astype(np.int64)
         event = np.repeat(np.arange(source.n_events), np.diff(source.display_offsets))
         pairs = [
@@ -196,8 +187,7 @@ class FieldColumns:
         return [*(ids[:, column] for column in self._many), *pairs]
 
     def _coded(self, ids: IntArray) -> list[tuple[CategoricalField, IntArray, int]]:
-        """Each declared field and the place, with candidates' codes (-1: unknown), and how many
-        values."""
+        """Fields other than the item, candidates' codes in each (-1: unknown), how many values."""
         return [
             (part, ids[:, column] - np.int32(part.start + 1), len(part.values))
             for column, part in enumerate(self.space.categorical)
@@ -205,7 +195,7 @@ class FieldColumns:
         ]
 
     def _shared(self, batch: BatchTensors, window: int) -> FloatArray:
-        """How often each declared field's value is among the session's last choices."""
+        """How often each declared field's value is among the last choices."""
         fields = [
             column
             for column, part in enumerate(self.space.categorical)
@@ -221,8 +211,7 @@ class FieldColumns:
 
 
 def chosen_before(batch: BatchTensors, n_ids: int, window: int) -> sparse.csr_matrix:
-    """How often each id is in the last `window` choices before each event, shape (n_events,
-    n_ids)."""
+    """How often each id is in the last `window` choices before each event, (n_events, n_ids)."""
     read, starts = prefixes(batch.token_offsets, window)
     ids = batch.tokens.ids.numpy()
     tokens = sparse.csr_matrix(
@@ -237,8 +226,7 @@ def chosen_before(batch: BatchTensors, n_ids: int, window: int) -> sparse.csr_ma
 def _count_groups(
     groups: npt.NDArray[np.integer], n: int, train: EncodedSessions, counts: BoolArray
 ) -> ItemCounts:
-    """Displays, choices and expected choices by group of the training candidates that `counts`
-    marks."""
+    """Counts by group of the training candidates that `counts` marks."""
     sizes, chosen = np.diff(train.display_offsets), train.chosen_candidates
     return ItemCounts(
         np.bincount(groups, counts, n).astype(np.int64),
@@ -248,8 +236,7 @@ def _count_groups(
 
 
 def _totals_before(counted: FieldKeys, keys: FieldKeys, training: Training) -> TrainingTotals:
-    """Counts of each read candidate's key over the users before its own, in keys that are
-    counted."""
+    """Counts of each read candidate's key over the users before its own."""
     order, whole = training.order, training.counted
     unique, groups = np.unique(counted, return_inverse=True)
     rows = _find_rows(unique, keys)

@@ -29,8 +29,7 @@ from fastgaum.nets.tensors import BatchTensors
 
 Counts = npt.NDArray[np.integer]
 Precisions = dict[str, dict[int, Float64Array]]
-"""prec@k of each event, percent, by the floor's name and k, shape (n_events,), NaN without a
-choice"""
+"""prec@k of each event, percent, by floor and k, shape (n_events,), NaN without a choice"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def floors_of(log: SessionLog) -> list[Floor]:
 def floor_precisions(
     log: SessionLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
 ) -> Precisions:
-    """prec@k of each floor of a log on each event of a split, in the log's order."""
+    """prec@k of each floor on each event of a split, in the log's order."""
     picked = select_sessions(log, log.sessions_in(split))
     precisions: Precisions = {}
     for floor in floors_of(log):
@@ -82,8 +81,8 @@ def floor_precisions(
 def floor_table(
     log: SessionLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
 ) -> dict[str, dict[int, float]]:
-    """{name: {k: prec@k in percent}} of each floor on a split: micro average over events with a
-    choice, ties by exact expectation; NaN if the split has no such event."""
+    """{name: {k: prec@k in percent}}: micro average over events with a choice, ties by exact
+    expectation; NaN without such an event."""
     return means_of(floor_precisions(log, split, ks))
 
 

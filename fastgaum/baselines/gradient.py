@@ -39,7 +39,7 @@ from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
 RATE_OF_FEW = 0.05
 """id dropout of a field of few values at most"""
 FEWEST_STEPS = 4
-"""steps of an epoch at least: with one, fits of 19 long sessions ended before they had learned"""
+"""steps of an epoch at least, or fits of few long sessions end too early"""
 
 
 @dataclass(eq=False)
@@ -59,9 +59,8 @@ class GradientBaseline(Baseline):
     batch_sessions: CountFromOne = 64
     """sessions per batch; fewer where an epoch would have less than FEWEST_STEPS"""
     lr: Positive = 3e-3
-    """learning rate"""
     weight_decay: NotNegative = 0.01
-    """decoupled weight decay"""
+    """decoupled"""
     id_dropout: Probability | None = 0.3
     """probability that a training step replaces an id by its field's unknown row"""
     clip: Positive = 5.0

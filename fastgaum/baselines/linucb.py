@@ -1,10 +1,9 @@
 """LinUCB: Li et al., "A contextual-bandit approach to personalized news article recommendation",
 WWW 2010.
 
-x is the one-hot of the item followed by z: an intercept, the candidate's numbers, the columns of
-`field_columns`, and the products of the context's numbers with these. A = λI + Σ x xᵀ and b = Σ
-reward · x over the training candidates: score = x·A⁻¹b + alpha · √(xᵀA⁻¹x). The items' block of A
-is diagonal, so A⁻¹ is had from its Schur complement in the columns of z."""
+x is the one-hot of the item followed by z: an intercept, numbers, the columns of `field_columns`,
+products of the context's numbers with these. A = λI + Σ x xᵀ, b = Σ reward · x over the training
+candidates: score = x·A⁻¹b + alpha · √(xᵀA⁻¹x). A⁻¹ is had from the Schur complement in z."""
 
 from __future__ import annotations
 
@@ -24,8 +23,7 @@ from fastgaum.features.sessions import EncodedSessions
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 _SUMS = ("displays", "choices", "cross", "gram", "response")
-"""sums over the training log: of items (n_items + 1,) twice and (n_items + 1, n_z); of z (n_z,
-n_z), (n_z,)"""
+"""of items (n_items + 1,) twice and (n_items + 1, n_z); of z (n_z, n_z), (n_z,)"""
 _LAST_CHOICES = 10
 """so many of the last choices are compared with a candidate by the declared fields"""
 
@@ -36,8 +34,8 @@ class LinUcb(GridBaseline):
     seldom.
 
     Chosen here: the paper's hybrid model with the intercept alone as its item-wise part; the
-    training log is replayed in full, reward 1 for each choice and 0 for the others; after it
-    nothing is learned. An item that training never displayed has no θ and the largest bonus."""
+    training log is replayed in full; after it nothing is learned. An item that training never
+    displayed has no θ and the largest bonus."""
 
     name: ClassVar[str] = "linucb"
     grids: ClassVar[Grids] = {
@@ -49,7 +47,7 @@ class LinUcb(GridBaseline):
     reads_once: ClassVar[bool] = True
 
     alpha: NotNegative | None = None
-    """weight of the standard deviation: 0 ranks by the estimate alone"""
+    """weight of the standard deviation"""
     ridge: Positive | None = None
     """λ of the ridge regression; the paper's is 1"""
 

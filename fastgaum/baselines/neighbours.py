@@ -1,16 +1,15 @@
-"""Neighbourhood models: item kNN, and session kNN in the two forms that the published table names.
-
-Where every candidate has similarity 0, a weighted popularity of the item decides.
+"""Neighbourhood models: item kNN and session kNN. Where every candidate has similarity 0, a
+weighted popularity of the item decides.
 
 Item kNN: Sarwar et al., "Item-based collaborative filtering recommendation algorithms", WWW 2001;
 sim(i, j) = c_ij / √((c_i + λ)(c_j + λ)), c_ij training users who chose both, as in Hidasi et al.,
 "Session-based recommendations with recurrent neural networks", ICLR 2016.
 
 Session kNN: Jannach & Ludewig, "When recurrent neural networks meet the neighborhood for
-session-based recommendation", RecSys 2017: neighbours are the training sessions that share a
-choice, by cosine; an item scores the similarities of the neighbours that chose it. Ludewig &
-Jannach, "Evaluation of session-based recommendation algorithms", User Modeling and User-Adapted
-Interaction 28, 2018: V-SKNN, weights that fall linearly with the position."""
+session-based recommendation", RecSys 2017: an item scores the similarities (cosines) of the
+training sessions that share a choice and chose it. Ludewig & Jannach, "Evaluation of session-based
+recommendation algorithms", User Modeling and User-Adapted Interaction 28, 2018: V-SKNN, weights
+that fall linearly with the position."""
 
 from __future__ import annotations
 
@@ -43,12 +42,11 @@ FALLBACK: Grids = {
     "popularity_weight": (0.1, 1.0),
     "unknown": (0.5, 0.75, 1.0),
 }
-"""grids of the fallback's settings"""
 
 
 @dataclass(eq=False)
 class NeighbourBaseline(GridBaseline):
-    """Base of the neighbourhood models: they read identities alone."""
+    """Base of the neighbourhood models."""
 
     reads: ClassVar[tuple[str, ...]] = ("identity",)
 
@@ -89,8 +87,7 @@ def popularity(space: FeatureSpace, kind: str) -> Float64Array:
     """Popularity of each training item, in [0, 1], shape (n_items,).
 
     rate (choices + 0.3) / (displays + 1); count choices / most choices of an item; lift (choices +
-    ½) / (choices + expected + 1), where a display set of k candidates expects 1/k choices of
-    each."""
+    ½) / (choices + expected + 1), 1/k choices of each being expected of k candidates."""
     choices, displays = space.item_counts.choices, space.item_counts.displays
     if kind == "rate":
         return click_rate(displays, choices)
@@ -103,8 +100,8 @@ def popularity(space: FeatureSpace, kind: str) -> Float64Array:
 
 @dataclass(frozen=True)
 class EarlierChoices:
-    """One entry for each event and each known item chosen before it in its session. A choice of an
-    unknown item ages the others; no click ages nothing."""
+    """Entries of known items chosen before each event in its session. A choice of an unknown item
+    ages the others; no click does not."""
 
     shape: tuple[int, int]
     """events, and items of training"""
@@ -115,11 +112,11 @@ class EarlierChoices:
     age: np.ndarray
     """choices since then, 0 for the last one, shape (n_entries,)"""
     length: np.ndarray
-    """choices before the event, those of unknown items included, shape (n_entries,)"""
+    """choices before the event, shape (n_entries,)"""
 
     @classmethod
     def of(cls, batch: BatchTensors, n_items: int) -> Self:
-        """The choices of a batch; at most MOST_EARLIER tokens before an event are read."""
+        """The choices of a batch, of MOST_EARLIER tokens before an event."""
         source = batch.source
         read, starts = prefixes(batch.token_offsets, MOST_EARLIER)
         token, offsets = read.numpy(), starts.numpy()
@@ -139,11 +136,11 @@ class EarlierChoices:
         return cls(shape, event[known], items[known], age[known], length[known])
 
     def matrix(self, weights: Float64Array) -> sparse.csr_matrix:
-        """The entries' weights, those of one event and item added up, (n_events, n_items)."""
+        """The entries' weights, summed, (n_events, n_items)."""
         return sparse.csr_matrix((weights, (self.event, self.item)), shape=self.shape)
 
     def latest(self) -> Self:
-        """The latest entry of each event and item; those of an event come oldest first."""
+        """The latest entry of each event and item, an event's oldest first."""
         pairs = (self.event * self.shape[1] + self.item)[::-1]
         last = len(pairs) - 1 - np.unique(pairs, return_index=True)[1]
         parts = (part[last] for part in (self.event, self.item, self.age, self.length))
@@ -187,9 +184,9 @@ def matrix_of(name: str, arrays: Arrays, n_items: int) -> sparse.csr_matrix:
 class ItemKnn(NeighbourBaseline):
     """Ranks candidates by co-choice with the session's earlier choices, then by popularity.
 
-    Chosen here: score(a) = Σ_j decay^j · sim(j-th newest choice, a), which with decay 0 reads the
-    last choice alone; an item is `repeat` similar to itself; choices are joined by user, not by
-    session; items displayed together but not chosen are no neighbours."""
+    Chosen here: score(a) = Σ_j decay^j · sim(j-th newest choice, a), an item being `repeat` similar
+    to itself; choices are joined by user; items displayed together but not chosen are no
+    neighbours."""
 
     name: ClassVar[str] = "iknn"
     published_name: ClassVar[str | None] = "IKNN"
@@ -250,18 +247,18 @@ class ItemKnn(NeighbourBaseline):
 
 
 EVENTS_AT_ONCE = 512
-"""neighbours are looked for so many events at a time: each may have all of training"""
+"""neighbours are looked for so many events at a time"""
 
 
 @dataclass(eq=False)
 class _SessionKnn(NeighbourBaseline):
-    """Neighbours are training sessions; candidates score their items' shares of the similarity."""
+    """Neighbours are training sessions."""
 
     by_position: ClassVar[bool]
     """later choices weigh more (V-SKNN), or all alike in a cosine"""
 
     neighbours: CountFromOne = 500
-    """at most so many neighbours; those that tie with the last are kept"""
+    """those that tie with the last are kept"""
 
     def _learn(self, train: EncodedSessions) -> None:
         self._read_popularity()
@@ -273,8 +270,8 @@ class _SessionKnn(NeighbourBaseline):
         return np.asarray(shares + chosen["repeat"] * before, dtype=np.float64)
 
     def _neighbours(self, batch: BatchTensors) -> tuple[Float64Array, Float64Array, Float64Array]:
-        """Of each candidate: the similarity of its event's neighbours that chose it, that of all of
-        them, and whether the session chose it before, (n_candidates,) each."""
+        """Of each candidate: the similarity of neighbours that chose it, of all, and whether the
+        session chose it before, (n_candidates,) each."""
         earlier = EarlierChoices.of(batch, self.sessions.shape[1]).latest()
         before = earlier.matrix(np.ones(len(earlier.event)))
         if self.by_position:
@@ -312,8 +309,8 @@ class _SessionKnn(NeighbourBaseline):
 class VectorSessionKnn(_SessionKnn):
     """SCKNNV, which the report names and does not expand: V-SKNN in a weighted sum with popularity.
 
-    Chosen here: similarities are made shares, score(a) = Σ sim · [a chosen] / (λ + Σ sim); all
-    training sessions may be neighbours, not the 1,000 most recent, since the logs have no clock."""
+    Chosen here: similarities are made shares, score(a) = Σ sim · [a chosen] / (λ + Σ sim), of all
+    training sessions, not the 1,000 most recent."""
 
     name: ClassVar[str] = "scknnv"
     by_position: ClassVar[bool] = True
@@ -326,13 +323,12 @@ class VectorSessionKnn(_SessionKnn):
 
 @dataclass(eq=False)
 class CascadeSessionKnn(_SessionKnn):
-    """SCKNNC, which the report names and does not expand; its paper calls it the method of Jannach
-    & Ludewig that unifies session-based RNN and kNN "by cascading combination".
+    """SCKNNC, which the report names and does not expand; its paper: session-based RNN and kNN,
+    unified "by cascading combination".
 
-    Chosen here: the neighbours, by cosine, put candidates that they know first, and an S-RNN with
-    its own defaults ranks those and the rest. `cascade` beyond the spread of the S-RNN's scores is
-    a strict cascade. What the neighbours say counts by its sign only: repeat = -1 puts items chosen
-    before last."""
+    Chosen here: the neighbours, by cosine, put candidates that they know first, by the sign of
+    their share alone, and an S-RNN with its own defaults ranks those and the rest. `cascade` beyond
+    the spread of its scores is a strict cascade; repeat = -1 puts items chosen before last."""
 
     name: ClassVar[str] = "scknnc"
     published_name: ClassVar[str | None] = "SCKNNC"

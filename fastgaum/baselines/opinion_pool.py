@@ -39,11 +39,9 @@ from fastgaum.nets.segments import expand_to_candidates, segment_log_softmax, se
 from fastgaum.nets.tensors import BatchTensors
 
 MEMBERS = ("fastgaum", "logit", "wd-ccf", "xgboost", "scknnc", "linucb")
-"""the members of the model `pool`"""
 LEAST_LAPSE, MOST_LAPSE = 1e-9, 0.5
 PULL = 10.0
-"""how strongly weights are drawn to equal ones: members chose their settings on the sessions that
-weigh them. Chosen on other splits of the released logs' training and validation users"""
+"""how strongly weights are drawn to equal ones; chosen on other splits of the released logs"""
 TABLE = {
     "member": pl.String,
     "weight": pl.Float64,
@@ -51,7 +49,6 @@ TABLE = {
     "seconds": pl.Float64,
     "left_out": pl.String,
 }
-"""columns of the table that a fit returns"""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class PoolSettings(CheckedSettings):
 
     members: tuple[str, ...] = MEMBERS
     protocol: Protocol = "bags"
-    """what a candidate's bag holds, for each member that can read it"""
+    """for each member that can read it"""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -77,14 +74,14 @@ class PoolSettings(CheckedSettings):
 
 @dataclass(frozen=True)
 class PoolSessions(EncodedSessions):
-    """Sessions as each member reads them; the arrays that all share are the first's."""
+    """Sessions as each member reads them, those of the first itself."""
 
     of_members: tuple[EncodedSessions, ...] = ()
 
 
 @dataclass(frozen=True)
 class PoolBatch(BatchTensors):
-    """A batch as each member reads it; the tensors that all share are the first's."""
+    """A batch as each member reads it, that of the first itself."""
 
     of_members: tuple[BatchTensors, ...] = ()
 
@@ -108,8 +105,8 @@ class PoolEncoder:
 class OpinionPool(SoftmaxModel):
     """Several user models as one: `OpinionPool(["fastgaum", "logit", UserModel(config)])`.
 
-    A member that cannot be fitted (a library is missing, its networks do not fit the memory, its
-    loss is not finite) is left out.
+    A member that cannot be fitted (no library, too little memory, a loss that is not finite) is
+    left out.
 
     Attributes:
         weights: the weight of each member that was fitted, by name.
@@ -131,8 +128,7 @@ class OpinionPool(SoftmaxModel):
         """Take models, and names of models; `protocol`, `seed` and `device` are for those named.
 
         Raises:
-            ConfigError: no member, a pool among them, an unknown name, an impossible value, or the
-                device is not available.
+            ConfigError: no member, a pool among them, an unknown name, an impossible value.
         """
         device_of(device)
         several = isinstance(members, Sequence) and not isinstance(members, str)
@@ -154,7 +150,7 @@ class OpinionPool(SoftmaxModel):
 
     @property
     def settings(self) -> PoolSettings:
-        """The members by name, and what those that were named are made with."""
+        """The members by name, and settings of those that were named."""
         return self._settings
 
     def __repr__(self) -> str:
@@ -175,12 +171,11 @@ class OpinionPool(SoftmaxModel):
             progress: receives the member that is fitted, how many were, and how many there are.
 
         Returns:
-            A row per member: weight, its own NLL on the validation split (nats per event; that of
-            the pool in the last row), the seconds of its fit, and why it was left out.
+            A row per member, then the pool: weight, NLL on validation (nats per event), seconds,
+            and why it was left out.
 
         Raises:
-            ConfigError: no member could be fitted, or they do not agree on whether no click is a
-                choice.
+            ConfigError: no member could be fitted, or they do not agree on no click.
             LogFormatError: there is no training or no validation session.
         """
         require_log(log)
@@ -225,7 +220,7 @@ class OpinionPool(SoftmaxModel):
         return self.table
 
     def _agree(self) -> None:
-        """Take over what the members say of the log. Raises ConfigError where they do not agree."""
+        """Take over what the members agree on."""
         if not self.models:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
             raise ConfigError(f"no member of the pool could be fitted: {reasons}")
@@ -239,7 +234,6 @@ class OpinionPool(SoftmaxModel):
         self.outside, self.space, self.device = first.outside, first.space, first.device
 
     def _ranked(self, batch: BatchTensors) -> tuple[np.ndarray, Tensor]:
-        """The pool's log-odds of candidates against no click, twice."""
         assert isinstance(batch, PoolBatch)
         odds = []
         for model, part in zip(self._fitted(), batch.of_members, strict=True):
@@ -254,8 +248,7 @@ class OpinionPool(SoftmaxModel):
         """The members' states and weights.
 
         Raises:
-            ConfigError: it has not been fitted, or a member has code of its own, which no file
-                holds.
+            ConfigError: it has not been fitted, or a member has code of its own.
         """
         self._fitted()
         members = {name: model.state() for name, model in self.models.items()}
@@ -277,7 +270,7 @@ class OpinionPool(SoftmaxModel):
 
     @classmethod
     def of_state(cls, state: State, models: dict[str, ChoiceModel], device: str = "auto") -> Self:
-        """The pool of a state and of its members' models. Raises ValueError for a damaged one."""
+        """The pool of a state and its members. Raises ValueError for a damaged one."""
         settings = PoolSettings.from_mapping(state["settings"])
         pool = cls(settings.members, protocol=settings.protocol, seed=settings.seed, device=device)
         pool.weights = {name: float(weight) for name, weight in state["weights"].items()}
@@ -314,9 +307,9 @@ class OpinionPool(SoftmaxModel):
 def best_weights(
     odds: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool
 ) -> tuple[Tensor, float]:
-    """The weights of at least 0, shape (n_members,), and the lapse above 0 that minimise the NLL of
-    the choices and one lapse, and `PULL` times the squared distance of the weights from equal ones.
-    odds: (n_candidates, n_members); a choice is -1 for no click."""
+    """The weights ≥ 0, (n_members,), and the lapse > 0 that minimise the NLL of the choices and one
+    lapse, and `PULL` times the squared distance of the weights from equal ones. odds:
+    (n_candidates, n_members)."""
 
     def penalised(values: Float64Array) -> tuple[float, Float64Array]:
         at = torch.from_numpy(values).requires_grad_()
@@ -347,8 +340,8 @@ def nll_of_choices(
 def pooled(
     odds: Tensor, weights: Tensor, lapse: Tensor, display_offsets: Tensor, outside: bool
 ) -> Tensor:
-    """The pool's log-odds of each candidate against no click, shape (n_candidates,), of its
-    members', shape (n_candidates, n_members), their weights, shape (n_members,), and the lapse."""
+    """The pool's log-odds of each candidate, (n_candidates,), of its members', (n_candidates,
+    n_members)."""
     log_probs, no_click = segment_log_softmax(odds @ weights, display_offsets, outside)
     log_click = segment_logsumexp(log_probs, display_offsets, False)
     lapsed = log_click - display_offsets.diff().double().log() + lapse.log()
@@ -359,7 +352,6 @@ def pooled(
 
 
 def _log_odds(log_probs: Tensor, no_click: Tensor, offsets: Tensor, outside: bool) -> Tensor:
-    """Log-odds against no click, float64, (n_candidates,); log-probabilities where it is no
-    choice."""
+    """Log-odds against no click, float64, (n_candidates,); without it log-probabilities."""
     odds = log_probs.double()
     return (odds - expand_to_candidates(no_click.double(), offsets) if outside else odds).cpu()

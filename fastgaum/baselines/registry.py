@@ -45,7 +45,6 @@ WITHOUT_FIELDS: dict[str, str] = {
 }
 """baselines that cannot read declared fields, the place and the context of an event, and why"""
 POOL = "pool"
-"""the name of the model that weighs several"""
 GRID_PRESETS = ("paper-pw", "paper-lstm", "fastgaum")
 """presets that are rows of the table"""
 MODELS = (*BASELINES, *GRID_PRESETS, POOL)
@@ -58,8 +57,7 @@ def _found(place: str) -> Any:
 
 
 def baseline_class(name: str) -> type[Baseline]:
-    """The class of a baseline. Raises ConfigError for an unknown name, or where an extra is not
-    installed."""
+    """The class of a baseline. Raises ConfigError for an unknown name or a missing extra."""
     if name not in BASELINES:
         raise ConfigError(f"no baseline is called '{name}'{did_you_mean(name, BASELINES)}")
     found: type[Baseline] = _found(BASELINES[name])

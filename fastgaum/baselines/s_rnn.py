@@ -31,13 +31,12 @@ from fastgaum.nets.tensors import Bags, BatchTensors
 @dataclass(eq=False)
 class SessionRnn(GradientBaseline):
     """A GRU over the chosen items; score(a) = state · embedding of a + bias of a, trained to name
-    the next item among the catalogue by cross-entropy.
+    the next item of the catalogue by cross-entropy.
 
     Chosen here: an item is a negative as often as it was displayed; with at most `full_items` items
-    each is one, weighted by what sampling would have drawn, else a step draws `negatives`; biases
-    start where they would end without embeddings; a session's first choice is trained and ranked
-    from the zero state; all items never seen in training have one score, that of the best
-    validation likelihood."""
+    each is one, weighted by what sampling would have drawn; a session's first choice is trained and
+    ranked from the zero state; all unseen items have one score, that of the best validation
+    likelihood."""
 
     name: ClassVar[str] = "s-rnn"
     published_name: ClassVar[str | None] = "S-RNN"
@@ -106,7 +105,7 @@ class _Gru(HistoryEncoder):
 
 
 class _NextItem(nn.Module):
-    """Rows are item ids of the feature space: 0 no click, 1 the unknown item, then the items."""
+    """Rows are item ids of the feature space."""
 
     log_weights: Tensor
     """log of each item's share of negatives relative to uniform draws, shape (n_items,)"""
@@ -142,8 +141,7 @@ class _NextItem(nn.Module):
         ) * known + self.bias[ids]
 
     def _losses(self, states: Tensor, batch: BatchTensors) -> Tensor:
-        """Cross-entropy of the chosen item against the negatives, 0 for no click, shape
-        (n_events,)."""
+        """Cross-entropy of the chosen item against negatives, 0 for no click, (n_events,)."""
         targets = torch.from_numpy(batch.source.ids[:, 0])[batch.chosen].long()
         asking = states[batch.clicked]
         score = self._scores_of_all if self.n_items <= self.full_items else self._scores_of_drawn
@@ -163,8 +161,7 @@ class _NextItem(nn.Module):
         return logits, columns
 
     def _scores_of_drawn(self, asking: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of the target in column 0, then of drawn negatives, weighted as if they were all
-        items."""
+        """Scores of the target in column 0, then of drawn negatives, weighted as all items."""
         drawn = torch.searchsorted(self.cumulative, torch.rand(self.negatives, dtype=torch.float64))
         items = drawn.clamp(max=self.n_items - 1) + N_RESERVED
         log_weight = math.log(self.n_items / self.negatives)

@@ -32,21 +32,20 @@ from fastgaum.nets.tensors import Bags, BatchTensors
 class WideDeep(GradientBaseline):
     """score = wide + deep, trained together.
 
-    Wide: linear over the candidate's ids and numbers, and one weight per hashed cross (last choice
-    × candidate, event context × candidate). Deep: a ReLU network over the candidate's embedding and
-    numbers, the user's summary and the event's context. Chosen here: the user is the mean embedding
-    of the choices so far; AdamW trains both parts, where the paper has FTRL with L1 and AdaGrad."""
+    Wide: linear over ids and numbers, and a weight per hashed cross (last choice × candidate,
+    context × candidate). Deep: a ReLU network over the candidate, the user's summary and the
+    context. Chosen here: the user is the mean embedding of the choices so far; AdamW trains both
+    parts."""
 
     grids: ClassVar[Grids] = {"id_dropout": (0.8, 0.05)}
 
     id_dropout: Probability | None = None
     weight_decay: NotNegative = 0.1
     dim: Width = 8
-    """size of the embeddings"""
+    """of the embeddings"""
     hidden: Widths = (64, 32)
-    """widths of the deep part's hidden layers"""
     dropout: Probability = 0.5
-    """dropout in the deep part"""
+    """of the deep part"""
     crosses: CountFromOne = 4096
     """rows of the table that crosses are hashed to"""
 
@@ -109,8 +108,7 @@ class _Network(nn.Module):
         return self.of_context.add_to(scores, batch)
 
     def _crossed(self, batch: BatchTensors) -> Tensor:
-        """Weight of each candidate's cross with the last choice, 0 before the first choice, shape
-        (n_candidates,)."""
+        """Weight of each candidate's cross with the last choice, (n_candidates,)."""
         last = torch.repeat_interleave(
             last_choices(batch), torch.diff(batch.display_offsets).long()
         )
@@ -119,8 +117,8 @@ class _Network(nn.Module):
 
 
 class FieldWeights(nn.Module):
-    """Weights of each value of the fields of few values, `SPEED_OF_FEW` times as fast as other
-    weights."""
+    """Weights of the values of fields of few values, which learn `SPEED_OF_FEW` times as fast as
+    others."""
 
     few: Tensor
 
@@ -140,12 +138,11 @@ class FieldWeights(nn.Module):
 
 
 N_CROSSES = 1 << 18
-"""rows of the table that crosses are hashed to"""
 
 
 class ContextCrosses(nn.Module):
-    """A hashed weight of each context value with each id of the candidate; a linear map of its bag
-    for each context number; and the context's own weights, which count against no click."""
+    """A hashed weight of each context value with each id; a linear map of the bag for each context
+    number; the context's own weights, which count against no click."""
 
     speeds: Tensor
 

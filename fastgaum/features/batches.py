@@ -16,20 +16,16 @@ from fastgaum.logs.log import PackedArrays
 
 @dataclass(frozen=True)
 class Batch(PackedArrays):
-    """Whole sessions, packed; nothing is padded."""
+    """Whole sessions, packed, none padded; arrays as in SessionLog."""
 
     rows: IntArray
-    """row of each session in the log, shape (n_sessions,)"""
     session_offsets: IntArray
-    """start of each session in events, shape (n_sessions + 1,)"""
     display_offsets: IntArray
-    """start of each display set in candidates, shape (n_events + 1,)"""
     choices: IntArray
-    """position of the choice, -1 for no click, shape (n_events,)"""
     ids: IntArray
-    """candidates' ids, shape (n_candidates, n_categorical)"""
+    """shape (n_candidates, n_categorical)"""
     numbers: FloatArray
-    """candidates' numbers, shape (n_candidates, n_numbers)"""
+    """shape (n_candidates, n_numbers)"""
     token_offsets: IntArray
     """start of each session in tokens, shape (n_sessions + 1,)"""
     token_candidates: IntArray
@@ -43,7 +39,7 @@ class Batch(PackedArrays):
     context_ids: IntArray
     """ids of the events' context fields, shape (n_events, n_context_fields)"""
     context_numbers: FloatArray
-    """the events' numbers, shape (n_events, n_context_numbers)"""
+    """shape (n_events, n_context_numbers)"""
     later_events: LongArray
     """events with a token before them in their session, int64"""
     clicked: LongArray

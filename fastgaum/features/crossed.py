@@ -34,8 +34,7 @@ WALKS = ("walk2_", "walk3_", "within2_", "back_")
 MOST_STEPS = 1e6
 """additions that a walk to an event's item may take in the mean"""
 MOST_CROSSED = 1 << 25
-"""pairs of a field that are kept at most, those displayed most; choices have no say, which would
-tell the event's own label"""
+"""pairs of a field that are kept at most, whatever was chosen"""
 
 
 def crossed_names(fields: Sequence[CategoricalField], fixing: Collection[str]) -> tuple[str, ...]:

@@ -189,7 +189,18 @@ class Encoder:
             totals = totals_of(space.item_counts, rows)
             columns = number_columns(TRAINING_NUMBERS, names)
             training_numbers(totals, space.prior_rate, columns, numbers)
-        self.event_numbers.write(self._displayed(part, items, rows), numbers)
+        reads, no_counts = self.event_numbers, np.empty((0, N_COUNTS), np.int32)
+        events = DisplayedEvents(
+            part.display_offsets,
+            items,
+            rows,
+            part.event_number,
+            counts_before(log, part) if reads.reads_counts else no_counts,
+            latest_choices(part.packed(rows)) if reads.reads_choices else NO_CHOICES,
+            self.coded.context_items(part.events),
+            self.coded.context_rows(part.events),
+        )
+        reads.write(events, numbers)
         if space.vectors.n_components:
             first = names.index(component_names(space.vectors)[0])
             numbers[:, first : first + space.vectors.n_components] = self.coded.components[items]
@@ -200,24 +211,6 @@ class Encoder:
                 assert log.views is not None
                 numbers[:, column] = np.log(log.views[part.candidates])
         require_moderate(log, part, names, numbers)
-
-    def _displayed(self, part: Selection, items: IntArray, rows: IntArray) -> DisplayedEvents:
-        reads, choices = self.event_numbers, NO_CHOICES
-        before = np.empty((0, N_COUNTS), np.int32)
-        if reads.reads_counts:
-            before = counts_before(self.log, part)
-        if reads.reads_choices:
-            choices = latest_choices(part.packed(rows))
-        return DisplayedEvents(
-            part.display_offsets,
-            items,
-            rows,
-            part.event_number,
-            before,
-            choices,
-            self.coded.context_items(part.events),
-            self.coded.context_rows(part.events),
-        )
 
     def _write_by_blocks(
         self, earlier: list[FeatureSpace], part: Selection, train: BoolArray, numbers: FloatArray

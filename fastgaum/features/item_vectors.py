@@ -18,11 +18,10 @@ from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.side_tables import item_vectors_of
 
 N_COMPONENTS = 16
-"""principal components that a model without a tower of items reads"""
+"""principal components that are read without a tower of items"""
 SAMPLE = 200_000
 """vectors that principal axes are found on"""
 ROWS_AT_ONCE = 16_384
-"""vectors that are standardised at once"""
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,15 @@ class ItemVectors:
         """Those of a log's training items (codes); `components` asks for axes."""
         widths = tuple((name, vectors.shape[1]) for name, vectors in sorted(log.vectors.items()))
         dim = sum(width for _, width in widths)
-        none = cls(widths, np.zeros(dim, np.float32), np.ones(dim, np.float32), _no_axes(dim))
+        no_axes = np.zeros((dim, 0), np.float32)
+        none = cls(widths, np.zeros(dim, np.float32), np.ones(dim, np.float32), no_axes)
         if dim == 0:
             return none
         moments = Moments()
         for start in range(0, len(items), ROWS_AT_ONCE):
             moments.add(none.raw(log, items[start : start + ROWS_AT_ONCE]))
         mean, scale = moments.mean.astype(np.float32), moments.scale()
-        found = cls(widths, mean, scale, _no_axes(dim))
+        found = cls(widths, mean, scale, no_axes)
         if not components:
             return found
         sample = found.rows(log, items[:: -(-len(items) // SAMPLE)])
@@ -122,10 +122,6 @@ class ItemVectors:
             items = np.arange(start, min(start + ROWS_AT_ONCE, log.n_items))
             np.matmul(self.rows(log, items), self.axes, out=found[items[0] : items[-1] + 1])
         return found
-
-
-def _no_axes(dim: int) -> FloatArray:
-    return np.zeros((dim, 0), np.float32)
 
 
 def component_names(vectors: ItemVectors) -> tuple[str, ...]:

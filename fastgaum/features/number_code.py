@@ -65,15 +65,12 @@ class NumberCode:
     `most`."""
 
     columns: LongArray
-    """the raw number's column, shape (n_numbers,)"""
+    """the raw number's column, shape (n_numbers,), as all others"""
     start: FloatArray
-    """likewise"""
     scale: FloatArray
-    """above 0, likewise"""
+    """above 0"""
     least: FloatArray
-    """likewise"""
     most: FloatArray
-    """likewise"""
 
     @property
     def n_numbers(self) -> int:

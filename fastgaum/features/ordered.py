@@ -78,8 +78,8 @@ class Hiding(NamedTuple):
 
 
 FEWEST_NEW, MOST_HIDDEN, LEAST_HIDDEN = 5000, 0.05, 0.005
-"""training candidates of items that are new, and bounds of the share that is hidden for that: a
-large log needs no larger share, and each hidden item costs what its counts would have said"""
+"""training candidates of new items that are wanted, and bounds of the share that is hidden for
+them"""
 
 
 def share_to_hide(displays: npt.NDArray[np.integer], alone: float) -> float:

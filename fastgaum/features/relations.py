@@ -23,14 +23,13 @@ from fastgaum.kernels.relations import (
 WINDOW = 20
 """how many of a session's last choices are looked back at"""
 MOST_COMPARISONS = 1 << 26
-"""training candidates times rivals of each at most; of a larger log the rivals displayed most
-count"""
+"""training candidates times rivals of each at most: rivals displayed most count"""
 MOST_RIVALS = 1 << 10
 """rivals that a candidate is compared with at most"""
 MOST_PAIRS = 1 << 24
 """pairs of a table at most: those of the items displayed least are dropped"""
 FIRST_SLOTS = 1 << 7
-"""so few that a small log's tables grow too: a large log then compiles nothing more"""
+"""so few that a small log's tables grow too, and compile that"""
 
 
 class Relations(PairTables):

@@ -16,7 +16,6 @@ from fastgaum.kernels.candidate_formulas import relate_to_sets
 from fastgaum.kernels.relations import LatestChoices
 
 ROOM = 64
-"""entries that a user's table starts with"""
 Parts = list[tuple[int, int]]
 """ranges of events that threads share"""
 

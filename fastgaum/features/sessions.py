@@ -20,7 +20,7 @@ from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import PackedArrays, SessionLog
 
 CHUNK_EVENTS = 50_000
-"""events that are worked on at once: memory beside results stays within tens of megabytes"""
+"""events that are worked on at once, within tens of megabytes"""
 BATCH_CANDIDATES = 1 << 17
 """candidates of a batch at most, unless one session alone has more"""
 ENCODED_AT_ONCE = 1 << 13
@@ -143,7 +143,6 @@ class EncodedSessions(PackedArrays):
     """Some sessions of one log as bags, packed; arrays as in SessionLog."""
 
     rows: IntArray
-    """row of each session in the log, shape (n_sessions,)"""
     session_offsets: IntArray
     display_offsets: IntArray
     choices: IntArray
@@ -155,7 +154,6 @@ class EncodedSessions(PackedArrays):
     varying: LongArray
     """columns of `base` that also come less their mean over the display set, after all others"""
     code: NumberCode
-    """how all numbers are read"""
     context_ids: IntArray
     """one id per event and categorical context field, shape (n_events, n_context_fields)"""
     context_numbers: FloatArray
@@ -163,9 +161,7 @@ class EncodedSessions(PackedArrays):
     first_choices: BoolArray | None = None
     """whether an event is the first choice of its display, shape (n_events,); None: all are"""
     vectors: VectorReader | None = None
-    """reads the vectors of the items, where networks do"""
     actions: ActionBags | None = None
-    """what users did before each event"""
 
     @cached_property
     def largest(self) -> int:

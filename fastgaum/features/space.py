@@ -39,9 +39,8 @@ class FeatureSpace:
     field_names: tuple[str, ...]
     """declared candidate and item columns, sorted"""
     fingerprint: str
-    """of the training log: only its training sessions read what the users before them said"""
+    """of the training log"""
     trained: TrainedUsers
-    """who trained"""
     categorical: tuple[CategoricalField, ...]
     """fields of ids of candidates, the items first"""
     context: tuple[CategoricalField, ...]
@@ -49,7 +48,6 @@ class FeatureSpace:
     actions: tuple[CategoricalField, ...]
     """fields of the tokens that are actions; empty where none are read"""
     vectors: ItemVectors
-    """how the vectors of items are read"""
     grid: int
     """columns of the grid whose rows and columns are fields; 0: none are"""
     number_names: tuple[str, ...]
@@ -57,13 +55,12 @@ class FeatureSpace:
     code: NumberCode
     """how numbers are read: base numbers, then those relative to the display set"""
     least: FloatArray
-    """smallest value of each of these numbers in training, shape (n_raw,)"""
+    """smallest value of each number in training, shape (n_raw,)"""
     most: FloatArray
-    """largest value of each number in training, likewise"""
+    """largest, likewise"""
     context_number_names: tuple[str, ...]
-    """context fields of numbers, sorted"""
+    """sorted"""
     context_code: NumberCode
-    """how those numbers are read"""
     item_counts: ItemCounts
     """counts of each item of the identity field, by space row"""
     relations: Relations | None
@@ -71,9 +68,9 @@ class FeatureSpace:
     crossed: tuple[CrossedCounts, ...]
     """counts of items under each value of a context field of categories"""
     prior_rate: float
-    """choices per display in the training split"""
+    """choices per display in training"""
     no_click: bool
-    """whether the training split holds an event without a choice"""
+    """whether training holds an event without a choice"""
     place_rates: FloatArray
     """choices per display at each place that is kept apart from the bags (`nets.examination`), the
     first being 1, shape (n_places,); else empty"""

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fastgaum import threads
 from fastgaum.arrays import BoolArray, IntArray
@@ -100,27 +101,23 @@ class StatisticsCounter:
 def scale_counts(space: FeatureSpace, factor: float) -> FeatureSpace:
     """The space with all counts times a factor, whole counts rounded."""
 
-    def scale(record: Any, *names: str) -> dict[str, Any]:
-        values = {name: getattr(record, name) for name in names}
-        return {
-            name: (one * factor if one.dtype.kind == "f" else np.rint(one * factor)).astype(
-                one.dtype
-            )
-            for name, one in values.items()
-        }
+    def scale(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        scaled = values * factor
+        return (scaled if values.dtype.kind == "f" else np.rint(scaled)).astype(values.dtype)
 
     pairs = space.relations
+    if pairs is not None:
+        rivals, follows = (
+            table._replace(counts=scale(table.counts)) for table in (pairs.rivals, pairs.follows)
+        )
+        pairs = pairs._replace(rivals=rivals, follows=follows)
+    names = ("events", "displays", "choices", "expected")
     return dataclasses.replace(
         space,
-        item_counts=ItemCounts(**scale(space.item_counts, *vars(space.item_counts))),
-        relations=None
-        if pairs is None
-        else pairs._replace(
-            rivals=pairs.rivals._replace(**scale(pairs.rivals, "counts")),
-            follows=pairs.follows._replace(**scale(pairs.follows, "counts")),
-        ),
+        item_counts=ItemCounts(*map(scale, vars(space.item_counts).values())),
+        relations=pairs,
         crossed=tuple(
-            table._replace(**scale(table, "events", "displays", "choices", "expected"))
+            table._replace(**{name: scale(getattr(table, name)) for name in names})
             for table in space.crossed
         ),
     )
