@@ -24,16 +24,13 @@ class CascadeDqn(QLearner):
     """Q^1 … Q^k, arg-max item by item."""
 
     name = "cascade-dqn"
+    per_place = True
 
     def make_networks(self, world: World) -> nn.ModuleList:
         """As the base says."""
         return nn.ModuleList(
             QNetwork(world, self.n_read, before, self.config) for before in range(self.k)
         )
-
-    def n_layers(self) -> int:
-        """As the base says."""
-        return self.k * super().n_layers()
 
     def best_for(self, observation: Observation) -> IntArray:
         """As the base says."""

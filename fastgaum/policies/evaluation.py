@@ -1,7 +1,6 @@
 """Earnings of policies, paired differences, and the curve of a policy that meets new users.
 
-Each seed trains every policy once and tests all of them on the same users with the same draws.
-Intervals are Student's over the seeds' means."""
+Each seed trains every policy once and tests all of them on the same users with the same draws."""
 
 from __future__ import annotations
 
@@ -88,9 +87,9 @@ class Earned:
 
 
 def lower_bound_of(by_member: Float64Array) -> float | None:
-    """A value that the policy exceeds in 95 % of new worlds, if worlds' values are normal: the
-    lower prediction bound of one more member, of the members' values, shape (n_members,). None with
-    fewer than two.
+    """The lower prediction bound of one more member, of the members' values, (n_members,): a value
+    that the policy exceeds in 95 % of new worlds, if worlds' values are normal. None with fewer
+    than two.
 
     It is mean − t(.95, K − 1) · sd · √(1 + 1/K) of K members (Geisser, "Predictive Inference",
     1993)."""
@@ -168,10 +167,8 @@ def adaptation(
     epsilon: float = 0.05,
 ) -> pl.DataFrame:
     """How policies do while they learn from new users: a row per label, seed and episode with its
-    mean return, which the users themselves pay.
-
-    Each policy plays `episodes` episodes with `n_users` new users each, exploring with a share
-    `epsilon` of places. In another world than `own` it learns from what a site can see.
+    mean return. Each plays `episodes` episodes with `n_users` new users each, exploring with a
+    share `epsilon` of places. In another world than `own` it learns from what a site can see.
 
     Raises:
         ConfigError: slates or pools do not fit the world.

@@ -79,6 +79,8 @@ class QLearner(Policy):
 
     undiscounted = False
     """whether the default discount is none where Q reads the time"""
+    per_place = False
+    """whether it has a network for each place of a slate"""
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class QLearner(Policy):
         self.item_features = np.ascontiguousarray(world.item_features, np.float32)
         self.n_read = world.state_dim + config.time
         if weights is not None:
-            if self.n_layers() > len(weights):
+            if (1 + len(config.towers)) * (k if self.per_place else 1) > len(weights):
                 raise ValueError(
                     f"the configuration asks for more layers than the {len(weights)} weights of "
                     "the file"
@@ -118,10 +120,6 @@ class QLearner(Policy):
     @abstractmethod
     def make_networks(self, world: World) -> nn.ModuleList:
         """Networks with fresh weights."""
-
-    def n_layers(self) -> int:
-        """How many layers its networks have, at least."""
-        return 1 + len(self.config.towers)
 
     @abstractmethod
     def best_for(self, observation: Observation) -> IntArray:

@@ -1,9 +1,7 @@
 """QNetwork: a value of (state, items already in the slate, one more item), by two towers.
 
-    Q = base(x) + ⟨U(x), V(f_a)⟩
-
-x = [state; features of the items before], f_a an item's features. U is computed once per user and V
-once per item."""
+Q = base(x) + ⟨U(x), V(f_a)⟩,    x = [state; features of the items before]
+"""
 
 from __future__ import annotations
 
@@ -55,8 +53,8 @@ class QNetwork(nn.Module):
     def pool_values(
         self, states: FloatArray, before: FloatArray, features: FloatArray, pools: IntArray
     ) -> FloatArray:
-        """Q of every item of the pools, (m,) or (n, m), shape (n, m); states (n, state_dim),
-        features of the items before (n, j, n_features), and of all items (n_items, n_features)."""
+        """Q of every item of the pools, (m,) or (n, m), shape (n, m), after items of features (n,
+        j, n_features); `features` are those of all items."""
         x = self.read(torch.from_numpy(states), torch.from_numpy(before))
         users, base = self.user(x).numpy(), self.base(x).numpy()
         if pools.ndim == 1:

@@ -71,12 +71,8 @@ def untrained(
     config: PolicyConfig,
     weights: Mapping[str, Tensor] | None = None,
 ) -> QLearner:
-    """A policy that `train_policy` can train, or that has the weights of a file.
-
-    Raises:
-        ConfigError: a name that is none.
-        ValueError: the weights are not those that the configuration asks for.
-    """
+    """A policy that `train_policy` can train, or that has the weights of a file. Raises ConfigError
+    for a name that is none, ValueError for weights that the configuration does not ask for."""
     require_trained(name)
     return LEARNERS[name](world, k, pool, config, weights)
 

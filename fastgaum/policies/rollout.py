@@ -1,7 +1,7 @@
 """Rollout: the one loop in which users and a policy meet.
 
-Seed and number alone decide what a user meets (`worlds.pools.Keys`): two policies with one seed
-meet the same users, pools and draws, those of an environment with that seed."""
+Seed and number alone decide what a user meets (`worlds.pools.Keys`), as in an environment with that
+seed: two policies with one seed meet the same users, pools and draws."""
 
 from __future__ import annotations
 
@@ -56,9 +56,8 @@ class Setting:
 def rollout(
     world: World, policy: Policy, setting: Setting, n_users: int, seed: int, first_user: int = 0
 ) -> Iterator[Transition]:
-    """Play one episode of so many users and yield each step; the policy has observed it by then.
-
-    The episode is over after `horizon` steps, or when the last user has left.
+    """Play one episode and yield each step, which the policy has observed. It is over after
+    `horizon` steps, or when the last user has left.
 
     Raises:
         ConfigError: a slate of k cannot be made of the pool, there is no user, pessimism is asked

@@ -44,10 +44,8 @@ Predict = Callable[..., tuple[npt.NDArray[np.generic], object]]
 
 class Sb3Policy(Policy):
     """An agent of Stable-Baselines3, or of sb3-contrib, that was trained on an `SB3VecEnv`, whose
-    observations it sees.
-
-    It shows whole slates, or picks them item by item where it was trained on a cascade. An agent
-    that sees no item features plays from the fixed pool of its training, and from no other."""
+    observations it sees. It shows whole slates, or picks them item by item on a cascade. One that
+    sees no item features plays from the fixed pool of its training alone."""
 
     def __init__(
         self, agent: BaseAlgorithm, envs: VecEnv | None = None, *, deterministic: bool = True
@@ -100,12 +98,8 @@ class Sb3Policy(Policy):
             )
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        """As the base says.
-
-        Raises:
-            ConfigError: the agent was trained with slates of another size, or cannot tell this pool
-                from that of its training; or it has not met its users.
-        """
+        """As the base says. Raises ConfigError for slates of another size, or a pool that the agent
+        cannot tell from that of its training."""
         if self._observations is None:
             raise ConfigError("a policy meets its users in start: call start(n) before act")
         self._check(observation.pools, k)

@@ -1,16 +1,15 @@
 """SlateQ: Ie et al., "SlateQ: A Tractable Decomposition for Reinforcement Learning with
 Recommendation Sets", IJCAI 2019.
 
-A user chooses one item of a slate or none, so the slate's value is the mean of the outcomes':
+The slate's value is the mean of the values of its outcomes:
 
     Q(s, A) = P(⊥ | s, A) Q̄(s, ⊥) + Σ_{a ∈ A} P(a | s, A) Q̄(s, a),    P(a | s, A) = w(s, a) /
     (w(⊥) + Σ_{b ∈ A} w(s, b))
 
 Q̄(s, a) is fitted to r + γ Q(s', A') of the steps in which a was chosen, Q̄(s, ⊥) to that of steps
-without a choice; A' is the best slate by the networks that acted when the step was remembered.
-
-The policy's own world knows its users: w(s, a) = exp(c · u(s, a)), w(⊥) = 1 where no click is
-offered. Only c is fitted, by the likelihood of the choices."""
+without a choice; A' is the best slate by the networks that acted then. The users are known: w(s, a)
+= exp(c · u(s, a)), w(⊥) = 1 where no click is offered; c is fitted by the likelihood of the
+choices."""
 
 from __future__ import annotations
 
@@ -53,7 +52,7 @@ class SlateQ(QLearner):
     _shown: FloatArray
     """utilities of these slates' items then"""
     _known: FloatArray | None = None
-    """utilities of the present pools, if they were asked for already"""
+    """utilities of the present pools, if known"""
 
     def make_networks(self, world: World) -> nn.ModuleList:
         """Q̄ of items, Q̄(⊥) of the state, and the scales of utilities in choices and in Q̄."""
@@ -72,7 +71,8 @@ class SlateQ(QLearner):
         if self._known is None:
             self._known = observation.users.utilities(observation.pools, self.k)
         states = self.read_states(observation.states, observation.left)
-        return self._best(states, observation.pools, self._known)
+        parts = self._parts(states, observation.pools, self._known, self.acting)
+        return best_slates(*parts, self.k)[0]
 
     def choose_places(self, observation: Observation) -> IntArray:
         """As the base says; utilities of them are kept for `observe`."""
@@ -89,18 +89,14 @@ class SlateQ(QLearner):
         steps = super().steps_of(transition)
         pools = self.pool.draw(transition.next_pools, self.n_items)
         self._known = self._users.utilities(pools, self.k)
-        places = self._best(steps.next_states, pools, self._known)
+        parts = self._parts(steps.next_states, pools, self._known, self.acting)
+        places = best_slates(*parts, self.k)[0]
         return SlateSteps(
             **vars(steps),
             utilities=self._shown,
             next_slates=items_at(pools, places),
             next_utilities=np.take_along_axis(self._known, places, axis=1),
         )
-
-    def _best(self, states: FloatArray, pools: IntArray, utilities: FloatArray) -> IntArray:
-        """Places of the best slates in pools (m,) or (n, m) whose items have such utilities (n,
-        m)."""
-        return best_slates(*self._parts(states, pools, utilities, self.acting), self.k)[0]
 
     def update_loss(self, steps: Steps) -> Tensor:
         """Squared error of the outcome's value, and the choice's negative log-likelihood."""
@@ -155,9 +151,8 @@ def best_slates(
 ) -> tuple[IntArray, FloatArray]:
     """Places of the slates of k items of the largest Q, (n, k), and their Q, (n,).
 
-    A slate is worth more than z if Σ w (Q̄ − z) + w(⊥) (Q̄(⊥) − z) > 0, so the best one above z
-    holds the k largest w (Q̄ − z). Each step takes it for the z of the last one, until none is
-    worth more (Dinkelbach 1967); Ie et al. solve a linear program."""
+    A slate is worth more than z if Σ w (Q̄ − z) + w(⊥) (Q̄(⊥) − z) > 0: each step takes the k
+    largest w (Q̄ − z) for the z of the last slate, until none is worth more (Dinkelbach 1967)."""
     places = top_places(weights, k)
     worth = _slates_worth(weights, values, none, outside, places)
     rows = np.arange(len(weights))

@@ -25,12 +25,11 @@ def train_policy(
     setting: Setting,
     progress: Callable[[int, int, dict[str, object]], None] | None = None,
 ) -> pl.DataFrame:
-    """Train a policy; returns a row per evaluation: steps, return, click rate, loss, epsilon.
+    """Train a policy; returns a row per evaluation: steps of single users, mean return of new users
+    without exploration and pessimism, click rate, loss, epsilon.
 
-    `return` is the mean cumulative reward of new users, without exploration and pessimism; steps
-    are steps of single users. It takes one thread, unless `fastgaum.threads.set_threads` has said
-    how many. `progress` is called with episodes done, episodes in all, and the last evaluation's
-    row.
+    It takes one thread, unless `fastgaum.threads.set_threads` has said how many. `progress` is
+    called with episodes done, episodes in all, and the last evaluation's row.
 
     Raises:
         ConfigError: slates or pools do not fit the world.

@@ -1,7 +1,7 @@
 """Transfer: a policy that was made in one world plays in another.
 
-For each user that it meets it has one user of its own world, who sees the same slates and makes the
-same choices, and whose state, utilities and probabilities it reads."""
+For each user that it meets it has one of its own world, who sees the same slates and makes the same
+choices, and whose state and utilities it reads."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ class TransferPolicy(Policy):
     """A policy of the world `own` in the world `other`; items are the same where their ids are."""
 
     def __init__(self, policy: Policy, own: World, other: World, reward: Reward = "click") -> None:
-        """Take the policy, its world, and the one that it is to play in.
-
-        reward: the policy is told that it earned clicks; or utility, contrast or a function, of its
-        own users' utilities, for no site sees those of the users that it meets.
+        """Take the policy, its world, and the one that it is to play in. The policy is told that it
+        earned `reward`: clicks, or utility, contrast or a function of its own users' utilities.
 
         Raises:
             ConfigError: the policy reads the states of another world than its own, or the own world
@@ -139,8 +137,8 @@ def shared_items(own: World, other: World) -> tuple[int, ...]:
 def shared_pool(pool: Pool, own: World, other: World) -> tuple[Pool, Pool]:
     """One pool in the numbers of two worlds: for training in `own`, and for playing in `other`.
 
-    One key draws the same items in both. A fixed pool keeps the items it has in `own`; those that
-    `other` does not know are left out of both. Raises ConfigError if no item is left."""
+    One key draws the same items in both. Items that `other` does not know are left out of both.
+    Raises ConfigError if no item is left."""
     if own is other:
         return pool, pool
     pool = pool.pinned(own.n_items)

@@ -176,10 +176,8 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 class VectorCascadeWrapper(_VectorWrapper):
     """Many users, one item per user and step; `CascadeWrapper`'s contract with a first axis of n
-    users.
-
-    Under NEXT_STEP a user whose episode ended starts the next one in one step, while others go on
-    with their slates."""
+    users. Under NEXT_STEP a user starts its next episode in one step, while others go on with their
+    slates."""
 
     def __init__(self, env: UserVectorEnv, observe_taken: bool = True) -> None:
         """Wrap a `UserVectorEnv` itself. Raises ConfigError for another one, or for a pool smaller

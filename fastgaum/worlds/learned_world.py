@@ -196,7 +196,7 @@ class ContextPopulation(Population):
         context: Context | None = None,
     ) -> Response:
         """As the base says. `context` is that of this event, by the world's `context_of`; with None
-        users keep theirs, given before or from the log.
+        users keep theirs.
 
         Raises:
             ConfigError: the slates are not of n users, or hold a number that is no item; or the

@@ -35,8 +35,8 @@ def world_of(model: UserModel, log: SessionLog, head: Head | None = None) -> Lea
 
 
 def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> IntArray:
-    """Let simulated users live every session of a log, `replicas` times each; choices (replicas,
-    n_events) as in a log. Each event shows the logged display set, in its order and context.
+    """Let simulated users live every session of a log, `replicas` times each, in its display sets
+    and contexts; choices (replicas, n_events) as in a log.
 
     Raises:
         ConfigError: the log displays an item that the world does not have, or holds successive

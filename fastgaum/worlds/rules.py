@@ -211,7 +211,7 @@ def leaving_rule(leaving: Leaving) -> LeavingRule:
 
 def session_leaving(log: SessionLog, split: SplitName = "train") -> npt.NDArray[np.float64]:
     """Leaving probability after event 1, 2, … of a log's sessions: the share of those with that
-    event whose last it is. Lengths 1, 2, 2 → [1/3, 1]. Raises ConfigError for a split without a
+    event whose last it is (lengths 1, 2, 2 → [1/3, 1]). Raises ConfigError for a split without a
     session."""
     lengths = np.diff(log.session_offsets)[log.sessions_in(split)]
     if len(lengths) == 0:

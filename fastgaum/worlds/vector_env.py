@@ -59,20 +59,18 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
     Reward:
         float32, shape (n,), by `EnvOptions.reward`.
     Termination:
-        bool, shape (n,): the user left, with probability `leaving` after each step: a constant, one
-        per step (`fastgaum.worlds.rules.session_leaving`) or a function (`LeavingRule`). With end =
-        "termination" also that the episode took `horizon` steps.
+        bool, shape (n,): the user left, by `EnvOptions.leaving`; with end = "termination" also that
+        the episode took `horizon` steps.
     Truncation:
-        bool, shape (n,): the episode took `horizon` steps and the user did not leave in the last;
-        not with end = "termination". In a set of worlds also a step of more disagreement than
-        `truncate_above`.
+        bool, shape (n,): the episode took `horizon` steps, without end = "termination", or a step
+        had more disagreement than `truncate_above`, and the user did not leave.
     Info, of a step:
         `item` int32 (n,), number of the item chosen, −1 for none; `place` int32 (n,), its place in
         the slate, −1; `utility` float32 (n,); where it is asked for, `disagreement` float32 (n,).
         `pool` int32 (n, pool_size) whenever a user's pool is new, also at reset. Every key has a
         mask `_key`, bool (n,): where it is False the entry means nothing. SAME_STEP adds
         `final_obs`, objects (n,), each a copy of one user's last observation or None, and
-        `final_info`, the keys above for those users.
+        `final_info`, the keys above.
 
     Autoreset: NEXT_STEP (default): the step after an end ignores that user's action, starts an
     episode and pays 0. SAME_STEP: the ending step returns the new episode's first observation.

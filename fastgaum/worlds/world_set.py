@@ -178,7 +178,16 @@ class SetPopulation(ContextPopulation):
         who = self.everyone if who is None else who
         contexts: Sequence[EncodedContext | None] = [None] * len(self.populations)
         if context is not None:
-            contexts = self._of_members(context)
+            own_worlds = self.world.worlds
+            if not isinstance(context, SetContext) or len(context.members) != len(own_worlds):
+                raise ConfigError(
+                    "users of a set take the context that the set's context_of makes of values, "
+                    f"got a {type(context).__name__}: pass context=world.context_of(…)"
+                )
+            for one, own in zip(own_worlds, context.members, strict=True):
+                if own is not None and one.context is not None:
+                    one.context.checked(own, self.n)
+            contexts = [None if own is None else own.of(self.everyone) for own in context.members]
             self._given[who] = True
 
             def give(users: LearnedPopulation, number: int, followed: IntArray) -> None:
@@ -313,18 +322,6 @@ class SetPopulation(ContextPopulation):
             followed = np.flatnonzero(active & (self.members != number)).astype(np.int32)
             if len(followed):
                 show(users, number, followed)
-
-    def _of_members(self, context: Context) -> Sequence[EncodedContext | None]:
-        members = self.world.worlds
-        if not isinstance(context, SetContext) or len(context.members) != len(members):
-            raise ConfigError(
-                "users of a set take the context that the set's context_of makes of values, got a "
-                f"{type(context).__name__}: pass context=world.context_of(…)"
-            )
-        for one, own in zip(members, context.members, strict=True):
-            if own is not None and one.context is not None:
-                one.context.checked(own, self.n)
-        return [None if own is None else own.of(self.everyone) for own in context.members]
 
 
 def require_set(world: World) -> WorldSet:
