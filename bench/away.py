@@ -1,17 +1,14 @@
 """Policies at home and away, on real logs: `python bench/away.py [yelp yoochoose clara2] [--json
 docs/tables/away.json]`.
 
-The true users of a real log are not known. So its users are cut into two halves: worlds of one half
-train policies and promise, worlds of the other half pay. Ten policies (`promises.ten_testers`) are
-made at home twice, in one world and in a set of worlds. They are judged away twice: by a world of
-the same kind as those at home, and by one of another kind, which knows items by their ids alone. A
-step earns a click where the log has events without one, else a contrast (`rollout.Setting`).
+A log's users are cut into two halves: worlds of one half train policies and promise, worlds of the
+other half pay. Ten policies (`promises.ten_testers`) are made at home twice, in one world and in a
+set of worlds. They are judged away twice: by a world of the same kind, and by one of another kind,
+which knows items by their ids alone. A step earns a click where the log has events without one,
+else a contrast. Among the ten a set recommends that of the highest lower bound, one world that of
+the highest promise; what it is paid away is compared with popular and with greedy slates.
 
-Among the ten a home recommends one: a set that of the highest lower bound, one world that of the
-highest promise. What it is paid away is compared with popular and with greedy slates.
-
-A seed draws the halves, all fits, the training, and the judging users. Halves of two seeds share
-users: an interval over seeds says what another draw from this log would give, not another log."""
+A seed draws the halves, all fits, the training, and the judging users."""
 
 from __future__ import annotations
 

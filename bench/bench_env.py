@@ -1,10 +1,9 @@
 """Race: users of a learned world, shown random slates; user-steps per second.
 
-A step is all of it: repeats, numbers and scores of every displayed item, a draw by the user's key,
-the reward of the choice, and the recurrent step. 4,096 users, slates of 10 of 10,000 items.
-`env-4096` has the paper's sizes, protocol identity, LSTM of 20, scorers 64-64; two others have
-these sizes and bags, relations; `env-4096-towers` is what the preset makes of itself on a large
-log. What counts as arithmetic is the second layer of a scorer, 2 · 64² per displayed item.
+A step is all of it, for 4,096 users and slates of 10 of 10,000 items. `env-4096` has the paper's
+sizes, protocol identity, LSTM of 20, scorers 64-64; two others have these sizes and bags,
+relations; `env-4096-towers` is what the preset makes of itself on a large log. What counts as
+arithmetic is the second layer of a scorer, 2 · 64² per displayed item.
 
 A set of worlds races one world: five members, the same model five times. `states-read` reads states
 after every step, as an environment does.
@@ -27,8 +26,8 @@ from fastgaum.bench.rivals.peers import PEERS, recsim_rate
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import SIZES
-from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
-from fastgaum.worlds.world_set import SetPopulation, WorldSet
+from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld
+from fastgaum.worlds.world_set import WorldSet
 
 IDENTITY = {"protocol": "identity", "relations": False, "set_context": False}
 READS = Bar(600_000, RATE, 5)
@@ -63,7 +62,7 @@ class Steps:
     ) -> None:
         draws = np.random.default_rng(0)
         self.read = read
-        self.users: LearnedPopulation | SetPopulation = world.population(n)
+        self.users: ContextPopulation = world.population(n)
         self.slates = [
             draws.integers(0, world.n_items, (n, K)).astype(np.int32) for _ in range(steps)
         ]

@@ -1,19 +1,16 @@
 """Time to quality, and the rate of what users run: the preset `fastgaum` as `fit` sizes it.
 
-- `quality-wikispeedia`: wall time until the validation NLL is 1.97, of our whole fit, encoding and
-  sizing included (the median of fits after a first one), and of two towers in stock torch
-  (`rivals/two_towers.py`), their training alone, once.
+- `quality-wikispeedia`: wall time until the validation NLL is 1.97, of our whole fit (the median of
+  fits after a first one), and of two towers in stock torch, their training alone, once.
 - `quality-clara2`, `quality-hotel`: wall time until our validation NLL is that which the best of
-  our own baselines in stock torch ends with, and the time of that baseline's fit. `hotel` is a
-  synthetic log of 13,600 events with 25 candidates each, a third of them without a click.
-- `quality-torch-choice`: wall time until our validation NLL is that of torch-choice's conditional
-  logit (`rivals/peers.py`), and the time of its fit, on such a log without such events.
-- `rate-wikispeedia`: candidates per second of exact steps as `fit` sizes the preset there, beside
-  those of the two towers, and the rate of rounds beside that of exact steps.
+  our own baselines ends with, and the time of that baseline's fit. `hotel` is a synthetic log of
+  13,600 events with 25 candidates each, a third of them without a click.
+- `quality-torch-choice`: the same against torch-choice's conditional logit, on such a log without
+  such events.
+- `rate-wikispeedia`: candidates per second of exact steps and of rounds, and of the two towers.
 - `evaluate-wikispeedia`: candidates per second of `model.evaluate` on the test split.
 - `audit-wikispeedia`, `convert-wikispeedia`: seconds of these commands, in processes of their own.
-
-Validation figures stop the clocks; nothing is chosen by them."""
+"""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
-"""Off-policy values where the true value is known: `python bench/ope.py --json docs/tables/ope.json`.
+"""Off-policy values where the true value is known: `python bench/ope.py --json
+docs/tables/ope.json`.
 
-Users of the synthetic world see 5 slates of 3 of 50 items: random ones, sets of which those of
-popular items come more often, or those of a greedy recommender with a random share. The
-propensities of the last two are logged. In each setting so many logs are drawn, and every
-estimator gives the value of one target policy with its 95 % interval. The true value is the mean
-over 20,000 further users of the true probability of a click on what the target would have shown
-them. The world of the direct method and of the doubly robust estimators is a `fastgaum` preset,
-fitted once per kind of log on 500 users who are in no log.
+Users of the synthetic world see 5 slates of 3 of 50 items: random ones, sets by popularity, or
+those of a greedy recommender with a random share; the last two log propensities. In each setting so
+many logs are drawn, and every estimator gives the value of one target policy with its 95 %
+interval. The true value is that of 20,000 further users. The world of the direct method and of the
+doubly robust estimators is a `fastgaum` preset, fitted once per kind of log on 500 users who are in
+no log.
 
 Printed for each estimator: the share of logs with a value, how many intervals hold the true value,
-the mean error, and the root of the mean squared error. The lowest is marked. docs/guide/off-policy.md
-has the table.
+the mean error, and the root of the mean squared error; the lowest is marked.
 
 `--bar` judges 20 other settings: what made the log × how often users click × the target's share of
 random displays. No value or end of an interval may be one that no display can earn, none may be

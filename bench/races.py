@@ -4,13 +4,12 @@ same work:
     GROUPS = {"sums-plain": Group(sums, ("ours", "numpy"))}  # in a file bench_*.py
 
     def sums(race: Race) -> None:
-        work = work_of(race.group, race.full)  # cached: all contenders have the same data and weights
+        work = work_of(race.group, race.full)  # cached: all contenders have the same data
         step = CONTENDERS[race.contender](work)  # step() does the work once, returns named tensors
         race.time(step, work.expected, unit="ids", amount=work.n_ids, bars=[Bar(5.0, "numpy", 3)])
 
-The first call is checked against `expected` and compiles; at least five are timed. A speed counts
-only when the result is right: a step that returns None is checked by its function. A rival that
-cannot run here raises `SkippedError`."""
+The first call is checked and compiles; at least five are timed. A rival that cannot run here raises
+`SkippedError`."""
 
 from __future__ import annotations
 
@@ -111,20 +110,12 @@ class Race:
         bars: Sequence[Bar] = (),
         flops: float | None = None,
     ) -> None:
-        """Check the step's result, then time it.
+        """Check the step's result, each value within a hundred-thousandth of its largest entry
+        (None: it checks itself), then time it.
 
-        Args:
-            step: does the work once and returns its results, or None if they are checked in another
-                way.
-            expected: each value within a hundred-thousandth of its largest entry.
-            unit: of the work of one call, in the plural: "tokens", "events".
-            amount: how many of them; a slow rival may be given less of the same work.
-            bars: what ours must reach; the same, or nothing, from every contender of a group.
-            flops: floating-point operations that one call cannot do without.
-
-        Raises:
-            AssertionError: the result is wrong; nothing is timed.
-        """
+        One call works through `amount` of `unit` ("tokens", "events"), and cannot do without
+        `flops` floating-point operations; `bars` are what ours must reach. Raises AssertionError
+        for a wrong result."""
         started = time.perf_counter()
         found = step()
         first = time.perf_counter() - started

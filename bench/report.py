@@ -31,25 +31,18 @@ def races_object(facts: Mapping[str, Any]) -> Json:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for one in facts["times"]:
         groups.setdefault(one["group"], []).append(one)
-    races = [
-        entry for times in groups.values() for entry in _entries(times, facts["ceilings"] or {})
-    ]
-    if facts["smoke"]:
-        # small sizes say nothing about a bar
-        races = [race | {"holds": None} for race in races]
+    # small sizes say nothing about a bar
+    unsaid = {"holds": None} if facts["smoke"] else {}
+    ceilings = facts["ceilings"] or {}
+    races = [entry | unsaid for times in groups.values() for entry in _entries(times, ceilings)]
     # by bar as far as there is one; sorting is stable
     races.sort(key=lambda race: (race["bar"] is None, race["bar"] or 0))
-    kept = ("machine", "ceilings", "smoke")
-    figures = [
-        figure | {"holds": None} if facts["smoke"] else figure for figure in facts["figures"]
-    ]
-    rest = {
+    return {
+        **{name: facts[name] for name in ("machine", "ceilings", "smoke")},
         "races": races,
-        "figures": figures,
-        "failed": facts["failed"],
-        "skipped": facts["skipped"],
+        "figures": [figure | unsaid for figure in facts["figures"]],
+        **{name: facts[name] for name in ("failed", "skipped")},
     }
-    return {name: facts[name] for name in kept} | rest
 
 
 def _entries(times: Sequence[Mapping[str, Any]], ceilings: Mapping[str, float]) -> Iterator[Json]:

@@ -15,10 +15,10 @@ from scipy.sparse.csgraph import dijkstra
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld
+from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld
 from fastgaum.worlds.logged import Context
 from fastgaum.worlds.world import NO_ITEM, Population, Response, World
-from fastgaum.worlds.world_set import SetPopulation, WorldSet
+from fastgaum.worlds.world_set import WorldSet
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -46,11 +46,11 @@ def live(
         if not display.active.any():
             break
         keys = rng.integers(0, 2**64, users.n, dtype=np.uint64)
-        if isinstance(users, LearnedPopulation | SetPopulation):
-            response = users.step(display.slates, keys, display.active, display.context)
+        shown = display.slates, keys, display.active
+        if isinstance(users, ContextPopulation):
+            responses.append(users.step(*shown, display.context))
         else:
-            response = users.step(display.slates, keys, display.active)
-        responses.append(response)
+            responses.append(users.step(*shown))
     return responses
 
 

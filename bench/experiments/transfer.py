@@ -2,17 +2,14 @@
 earns among the true users of that log, who are known: `python bench/experiments/transfer.py
 [items-10 items-200 items-2000] [--json docs/tables/transfer.json]`.
 
-A seed of a setting draws a log of the true users under a logging policy, fits a user model to it as
-`fastgaum train` does, trains a policy among the learned users, and plays ten policies in both
-worlds. Beside it the same learner is trained among the true users themselves: what it earns is what
-a perfect world would have given.
+A seed of a setting draws a log of the true users under a logging policy, fits a user model to it,
+trains a policy among the learned users, and plays ten policies in both worlds. Beside it the same
+learner is trained among the true users themselves.
 
     optimism = (promised − paid) / paid
 
 With several members the log is also fitted on bootstraps of its users. A policy is then trained in
-the set of all these worlds too, and the set gives a lower bound of what it promises.
-
-Seeds draw logs, fits, trainings and judging users; the true users are the same in all of them."""
+the set of all these worlds too, which gives a lower bound of what it promises."""
 
 from __future__ import annotations
 

@@ -3,15 +3,14 @@
     make click-models                    validation rows, some minutes
     make click-models ARGUMENTS=--test   and the test rows: once, when all is decided
 
-CLAX wants versions of its own, so it has an environment of its own, which the Makefile makes. This
-prints a table and writes docs/tables/click-models.json, or another file.
+It prints a table and writes docs/tables/click-models.json, or another file. CLAX wants versions of
+its own, in an environment that the Makefile makes.
 
 A model is as CLAX defines it, trained on all clicks of the training lists by CLAX's own loss. Its
 attraction is a bias and one number per pair of query and document, pulled to 0 by an L2 prior, and,
 where it has the session flags (`click_lists.FLAGS`), a weight of each. Its trainer does not bring
 back its best epoch, so the loop is here. Strength of the prior, flags and epoch are chosen on the
-validation NLL of the topmost click. Beside them stands our `logit`, under `bags`, without the flags
-and with them as fields of each candidate. Test rows are read with --test alone."""
+validation NLL of the topmost click."""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ from fastgaum.worlds.pools import (
     draw_uniform,
 )
 from fastgaum.worlds.vector_env import UserVectorEnv
-from fastgaum.worlds.world import Response
 from tests.policies.small_world import TiringWorld, keys_at
 
 
@@ -134,15 +133,6 @@ def test_leaving_against_users_played_one_by_one(rule: str, leaving: object, rew
     np.testing.assert_allclose(outcome.returns, rewards.sum(axis=1), atol=1e-5)
     assert outcome.click_rate == pytest.approx(clicks.sum() / shown.sum())
     assert not shown.all()
-
-
-def test_a_reward_of_one_s_own() -> None:
-    def odd(response: Response, slates: np.ndarray, states: np.ndarray) -> np.ndarray:
-        assert (slates.shape, states.shape) == ((40, 2), (40, 1))
-        return (response.items % 2 == 1) * 2.0
-
-    outcome = play(TiringWorld(), RandomPolicy(), Setting(2, 6, reward=odd), 40, seed=1)
-    assert set(np.unique(outcome.rewards)) == {0.0, 2.0}
 
 
 @pytest.mark.parametrize(
