@@ -351,14 +351,14 @@ class Config(CheckedSettings):
                 f"unknown preset '{name}'{did_you_mean(name, PRESETS)}; presets are "
                 f"{', '.join(PRESETS)}"
             )
-        usual: dict[str, Any] = {"search": cls.search, "grow": cls.grow, **PRESETS[name]}
-        values = {**usual, "preset": name, **changes}
-        # what is set is not tried the other way
-        if "search" not in changes:
-            values["search"] = [key for key in usual["search"] if key not in changes]
-        if "grow" not in changes:
-            values["grow"] = usual["grow"] and not any(key in changes for key in GROWTH_DECIDES)
-        return cls.from_mapping(values)
+        return cls.from_mapping({**PRESETS[name], "preset": name}).with_keys(**changes)
+
+    def with_keys(self, **changes: object) -> Config:
+        """As `replace`; a switch that is set is not tried the other way, and a log has no other
+        size where a key of it is set."""
+        search = [key for key in self.search if key not in changes]
+        grow = self.grow and not any(key in changes for key in GROWTH_DECIDES)
+        return self.replace(**{"search": search, "grow": grow, **changes})
 
     @classmethod
     def from_toml(cls, path: str | Path, **changes: object) -> Config:

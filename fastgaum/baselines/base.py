@@ -29,7 +29,9 @@ from fastgaum.features.fitting import fit_training
 from fastgaum.features.ordered import ONCE, Training, TrainingOrder, training_order
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import HeadScores, ScoredSessions
-from fastgaum.logs.log import SessionLog, require_log
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.read import as_log
+from fastgaum.logs.tables import Frame
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.model_file import model_state
@@ -171,14 +173,14 @@ class Baseline(SoftmaxModel, CheckedSettings):
         """Its own fields."""
         return self
 
-    def fit(self, log: SessionLog, progress: object = None) -> pl.DataFrame:
+    def fit(self, log: SessionLog | Frame, progress: object = None) -> pl.DataFrame:
         """Train on the training split, choose on validation; return a row per epoch or setting
         tried.
 
         Raises:
             LogFormatError: a split is empty.
         """
-        require_log(log)
+        log = as_log(log)
         # no baseline reads actions
         order, relations = self._training_order(log), bool(self.relations)
         space, train = fit_training(log, self.protocol, self.set_context, relations, order=order)

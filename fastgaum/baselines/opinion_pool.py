@@ -31,7 +31,9 @@ from fastgaum.errors import ConfigError, NumericsError, as_given
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import SCORING_SESSIONS
-from fastgaum.logs.log import SessionLog, SplitName, require_log
+from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.read import as_log
+from fastgaum.logs.tables import Frame
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.splits import require_validation
@@ -162,7 +164,7 @@ class OpinionPool(SoftmaxModel):
         return f"OpinionPool({', '.join([*texts, f'lapse {self.lapse:.3f}'])}{out})"
 
     def fit(
-        self, log: SessionLog, progress: Callable[[str, int, int], None] | None = None
+        self, log: SessionLog | Frame, progress: Callable[[str, int, int], None] | None = None
     ) -> pl.DataFrame:
         """Fit the members, and weigh them on the validation split.
 
@@ -178,7 +180,7 @@ class OpinionPool(SoftmaxModel):
             ConfigError: no member could be fitted, or they do not agree on no click.
             LogFormatError: there is no training or no validation session.
         """
-        require_log(log)
+        log = as_log(log)
         require_validation(log)
         self.models, self.left_out = {}, {}
         rows: list[dict[str, Any]] = []
@@ -192,7 +194,7 @@ class OpinionPool(SoftmaxModel):
             try:
                 model = make_model(one, named, self.asked_device) if isinstance(one, str) else one
                 model.fit(log)
-                encoded, scored = model.score(log, "validation")
+                encoded, scored = model.score_sessions(log, "validation")
             except (ConfigError, NumericsError) as error:
                 self.left_out[name] = row["left_out"] = str(error)
             else:

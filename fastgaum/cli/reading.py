@@ -141,8 +141,8 @@ def log_of_run(
 ) -> SessionLog:
     """Read a log as the log of a run was read; `may_lack_choices`: as displays without any. Raises
     as `Reading.load` and `or_of_run`."""
+    from fastgaum.logs.read import without_choices
     from fastgaum.logs.registry import resolve
-    from fastgaum.logs.schema import ROLE_NAMES, find_column
     from fastgaum.logs.store import is_saved_log
     from fastgaum.logs.tables import open_known
 
@@ -155,13 +155,11 @@ def log_of_run(
         if values.get("split") == "time":
             del values["split"]
     elif may_lack_choices and not found.simulated:
-        columns = values.get("columns", {})
-        usual = (*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"])
-        named = [columns[role] for role in ("chosen", "chosen_index") if role in columns]
         table = open_known(found.path, values.get("delimiter"))[0]
-        if find_column(named or usual, table.dtypes) is None:
+        options = without_choices(reading.options, table.dtypes)
+        if options is not reading.options:
             note(f"{found.path.name} has no choices: its displays are read as without a click")
-            values["columns"] = {**columns, "chosen": ""}
+            values["columns"] = options.columns
     reading = reading.with_options(ReadOptions.of(**values))
     with Bar(f"reading {source}"):
         return reading.load(source)

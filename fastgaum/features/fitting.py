@@ -204,6 +204,7 @@ def _count(
         actions=action_fields(log, others, former.actions) if actions else (),
         no_click=former.no_click or bool((log.choices[training_events(log)] == NO_CLICK).any()),
         fingerprint=log.fingerprint,
+        reading=None if log.reading is None else log.reading.to_json(),
         trained=former.trained.plus(TrainedUsers.of(log)),
     )
     coded = CodedLog(space, log)

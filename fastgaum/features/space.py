@@ -29,7 +29,8 @@ from fastgaum.logs.trained_users import TrainedUsers
 class FeatureSpace:
     """What `features.fitting` counts in the training split; `features.encoder` applies it.
 
-    No field has a default: a file that lacks one, such as the users that trained, is refused."""
+    No field but the last has a default: a file that lacks one, such as the users that trained, is
+    refused."""
 
     protocol: str
     set_context: bool
@@ -74,6 +75,8 @@ class FeatureSpace:
     place_rates: FloatArray
     """choices per display at each place that is kept apart from the bags (`nets.examination`), the
     first being 1, shape (n_places,); else empty"""
+    reading: dict[str, Any] | None = None
+    """how the training log was read, as `ReadOptions.to_json`; None: not known"""
 
     @cached_property
     def crossed_tables(self) -> tuple[tuple[CrossedCounts, Displayers], ...]:

@@ -80,10 +80,7 @@ def pack_rows(
     rows = dataclasses.replace(rows, item=with_acted_items(rows.item, pasts, actions))
     session_ids = rows.events["session"].unique(maintain_order=True)
     sessions = Vocabulary(session_ids).codes(rows.events["session"])
-    events = rows.events.select("order", session=pl.Series(sessions)).with_row_index("row")
-    events = events.sort("session", "order", "row").with_row_index("event")
-    event_of_line = np.empty(events.height, np.int32)
-    event_of_line[events["row"].to_numpy()] = np.arange(events.height, dtype=np.int32)
+    events, event_of_line = _in_order(rows, sessions)
     in_order = (event_of_line[1:] > event_of_line[:-1]).all()
     of_rows = rows.event_of_row if in_order else event_of_line[rows.event_of_row]
     candidates = fold_rows(rows, of_rows, by_item=not options.ordered)
@@ -153,6 +150,25 @@ def pack_rows(
     orders = events.group_by("session").agg(pl.col("order").first()).sort("session")["order"]
     log = with_each_click(log, clicks, options)
     return log, orders
+
+
+def _in_order(rows: Rows, sessions: IntArray) -> tuple[pl.DataFrame, IntArray]:
+    """Order, session and line (row) of each event of the log, and the event of each line; given the
+    session of each line."""
+    events = rows.events.select("order", session=pl.Series(sessions)).with_row_index("row")
+    events = events.sort("session", "order", "row").with_row_index("event")
+    return events, np.argsort(events["row"].to_numpy()).astype(np.int32)
+
+
+def candidate_of_rows(rows: Rows, log: SessionLog) -> IntArray:
+    """The candidate that each row became in the log of `pack_rows`, of which no event has several
+    clicks, shape (n_rows,)."""
+    sessions = Vocabulary(log.session_ids).codes(rows.events["session"])
+    events = _in_order(rows, sessions)[1][rows.event_of_row].astype(np.int64)
+    items = Vocabulary(log.item_ids).codes(rows.item.texts)[rows.item.codes]
+    keys = log.event_of_candidate().astype(np.int64) * log.n_items + log.items
+    order = np.argsort(keys)
+    return order[np.searchsorted(keys[order], events * log.n_items + items)].astype(np.int32)
 
 
 def offsets_of(sorted_codes: npt.NDArray[np.integer], n_segments: int) -> IntArray:

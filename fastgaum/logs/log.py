@@ -27,6 +27,7 @@ from fastgaum.forks import require_threads
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.clicks import CLICKS_SO_FAR, ClickFacts, is_successive
 from fastgaum.logs.hashes import Hashes, hash_texts
+from fastgaum.logs.options import ReadOptions
 
 if TYPE_CHECKING:
     from fastgaum.kernels.candidate_counts import PackedSessions
@@ -144,6 +145,8 @@ class SessionLog(PackedArrays):
     """None: nothing is logged"""
     user_ids: pl.Series | None = field(default=None, metadata={"of": "user"})
     """the log's own id of each session's user, length n_sessions; None: `users` are the ids"""
+    reading: ReadOptions | None = None
+    """the options it was read with; None for a log that was saved, or made otherwise"""
 
     def __post_init__(self) -> None:
         try:

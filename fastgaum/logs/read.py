@@ -5,29 +5,40 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Unpack
 
 import polars as pl
 
-from fastgaum.errors import ConfigError, LogFormatError, require_path
+from fastgaum.arrays import IntArray
+from fastgaum.errors import ConfigError, LogFormatError, no_log, require_path
 from fastgaum.forks import require_threads
 from fastgaum.logs.action_tables import ActionTable, check_saved_actions
 from fastgaum.logs.clicks import is_successive
-from fastgaum.logs.fold import Rows, pack_rows
+from fastgaum.logs.columns import as_list
+from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.public_formats import find_layout
 from fastgaum.logs.registry import Located, resolve
 from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import LogSchema, require_column, resolve_schema
+from fastgaum.logs.schema import (
+    ROLE_NAMES,
+    LogSchema,
+    find_column,
+    require_column,
+    resolve_schema,
+)
 from fastgaum.logs.side_tables import attach_item_table, attach_user_table, check_saved_users
 from fastgaum.logs.splits import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.logs.store import is_saved_log, load_log
 from fastgaum.logs.tables import (
     FileTable,
+    Frame,
     LogSource,
     frame_of,
+    is_frame,
     known_table,
     naming,
     open_known,
@@ -138,6 +149,71 @@ def raw_rows(
     return _read(source, options)[1]
 
 
+def as_log(source: SessionLog | Frame, options: ReadOptions | None = None) -> SessionLog:
+    """A log as it is, or the log of a frame; without options roles are found by names, and each
+    column must have one.
+
+    Raises:
+        ConfigError: neither of them.
+        LogFormatError: as `read_log`, or a column has no role.
+    """
+    require_threads()
+    if isinstance(source, SessionLog):
+        return source
+    if not is_frame(source):
+        raise no_log(source)
+    log, rows = _read(source, options or DEFAULT_OPTIONS)
+    if rows.not_read and options is None:
+        raise LogFormatError(
+            f"the frame has columns without a role, {', '.join(rows.not_read)}, and a fit reads "
+            "them or not as it is told: drop them, or fit on fastgaum.read_log(frame, "
+            f"candidate_fields=['{rows.not_read[0]}']) or context_fields=…"
+        )
+    return log
+
+
+def read_to_predict(
+    source: Frame, options: ReadOptions
+) -> tuple[pl.DataFrame, SessionLog, IntArray, IntArray | None]:
+    """Read a frame whose rows get predictions; it need not say what was chosen.
+
+    Returns:
+        Its rows; the log; the log's candidate of each displayed candidate in the order of the rows,
+        (n,); and of a nested frame the row of each, (n,).
+
+    Raises:
+        LogFormatError: as `read_log`, or displays are others in the log than in the frame.
+    """
+    require_threads()
+    frame = frame_of(source)
+    options = without_choices(options, frame.columns)
+    table, schema, _ = _open(frame, options)
+    if options.split == "file" and schema.split is None:
+        options = ReadOptions.of(split="user").over(options)
+    log, rows = _read(frame, options)
+    items, n = schema.items, frame.height
+    if schema.nested and items in frame.columns:
+        n = int(as_list(frame[items]).list.len().sum())
+    if table.stored or (rows.n_rows, rows.events.height) != (n, log.n_events):
+        raise LogFormatError(
+            f"the {n} displayed candidates of the frame are {log.n_candidates} of the log, whose "
+            "displays were made as it was read (a public log, clicks='each', outside='append' or "
+            "'drop'): predict a log of it, fastgaum.read_log(frame, options=log.reading)"
+        )
+    row_of_candidate = rows.event_of_row if schema.nested else None
+    return frame, log, candidate_of_rows(rows, log), row_of_candidate
+
+
+def without_choices(options: ReadOptions, columns: Iterable[str]) -> ReadOptions:
+    """Options under which displays have no choice yet, where no column says what was chosen."""
+    given = options.columns
+    named = [given[role] for role in ("chosen", "chosen_index") if role in given]
+    usual = (*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"])
+    if find_column(named or usual, columns) is not None:
+        return options
+    return ReadOptions.of(columns={**given, "chosen": ""}).over(options)
+
+
 def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema, ReadOptions]:
     """Open a log, of which only headers are read; a public log's options come last."""
     if isinstance(source, str | os.PathLike):
@@ -168,9 +244,9 @@ def _without_choices(table: FileTable, options: ReadOptions) -> tuple[FileTable,
     return dataclasses.replace(table, parts=parts, dtypes=dtypes), options
 
 
-def _read(source: LogSource, options: ReadOptions) -> tuple[SessionLog, Rows]:
+def _read(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]:
     with naming(source):
-        table, schema, options = _open(source, options)
+        table, schema, options = _open(source, given)
         frame = table.read(schema.columns())
         try:
             rows = candidate_rows(frame, schema, options, untyped=table.untyped)
@@ -179,6 +255,7 @@ def _read(source: LogSource, options: ReadOptions) -> tuple[SessionLog, Rows]:
             raise table.with_line(error) from None
     if isinstance(source, str | os.PathLike):
         log = dataclasses.replace(log, name=stem_of(Path(source)))
+    log = dataclasses.replace(log, reading=given)
     # a public log says itself what is not read of it
     columns = table.stored or tuple(table.dtypes)
     read = columns if find_layout(columns) else {*schema.columns()} - {schema.time_beside}

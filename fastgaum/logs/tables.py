@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard, cast
 
 import polars as pl
 
@@ -196,7 +196,8 @@ class ArrowFrame(Protocol):
         """The table as a capsule of an Arrow stream."""
 
 
-LogSource = str | os.PathLike[str] | ArrowFrame | pl.LazyFrame
+Frame = ArrowFrame | pl.LazyFrame
+LogSource = str | os.PathLike[str] | Frame
 """a path, or a frame in memory"""
 
 
@@ -210,6 +211,12 @@ class _Stream:
         return self.frame.__arrow_c_stream__(requested_schema)
 
 
+def is_frame(source: object) -> TypeGuard[Frame]:
+    """Whether it is a frame in memory."""
+    has_stream = hasattr(source, "__arrow_c_stream__") and not isinstance(source, type)
+    return has_stream or isinstance(source, pl.LazyFrame)
+
+
 def frame_of(source: object) -> pl.DataFrame:
     """The rows of a frame in memory, with named levels of pandas' index. Raises LogFormatError for
     no frame and for columns that a log may not hold."""
@@ -219,13 +226,13 @@ def frame_of(source: object) -> pl.DataFrame:
             return source.collect()
         if isinstance(source, pl.DataFrame):
             return source
-        if isinstance(source, type) or not hasattr(source, "__arrow_c_stream__"):
+        if not is_frame(source):
             raise LogFormatError(
                 f"a log is a path or a frame (polars, pandas, pyarrow, or another with the Arrow "
                 f"PyCapsule interface), got {kind}: give one of them, "
                 "polars.DataFrame(…) makes a frame of columns by name"
             )
-        frame = pl.DataFrame(_Stream(source))
+        frame = pl.DataFrame(_Stream(cast(ArrowFrame, source)))
     except LogFormatError:
         raise
     except ImportError as error:

@@ -1,16 +1,17 @@
 """ChoiceModel: the verbs that every user model shares, whatever it is inside.
 
-A table, an environment or a policy sees these verbs only and never asks which model it holds.
-"""
+A table, an environment or a policy sees these verbs only and never asks which model it holds."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from fastgaum.arrays import FloatArray
 from fastgaum.checkpoint import State, save_state
-from fastgaum.errors import ConfigError, require_known, require_whole
+from fastgaum.errors import ConfigError, did_you_mean, require_known, require_whole
 from fastgaum.features.batches import batches
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.encoder import Encoder
@@ -27,12 +28,16 @@ from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
 from fastgaum.logs.log import SessionLog, SplitName, require_split
+from fastgaum.logs.options import ReadOptions
+from fastgaum.logs.read import as_log, read_to_predict
+from fastgaum.logs.tables import Frame, is_frame
 from fastgaum.logs.trained_users import SeenUsers, count_seen
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.splits import (
     Progress,
     SessionEncoder,
+    beside_rows,
     candidate_frame,
     checked_scores,
     with_hidden_items,
@@ -57,7 +62,7 @@ class ModelSettings(Protocol):
 
     @property
     def protocol(self) -> str:
-        """What a candidate's bag holds."""
+        """The content of a candidate's bag."""
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, ready for TOML or JSON."""
@@ -66,13 +71,15 @@ class ModelSettings(Protocol):
 class ChoiceModel(ABC):
     """A user model: fit on a log, then it scores display sets and draws choices.
 
+    `fit`, `evaluate`, `predict` and `score` also take a frame (polars, pandas or pyarrow). `fit`
+    finds the roles of its columns by their names; the others read it as the training log was read.
+
     Attributes:
         space: what the training split said of items and fields; None before `fit`.
         outside: whether no click is offered as a choice.
         device: where its tensors live.
         table: the last fit's table, a row per epoch; None before `fit`.
-        settings_tried: how many settings the last fit compared on the validation split; 1 where it
-            took them as given.
+        settings_tried: how many settings the last fit compared on the validation split.
     """
 
     space: FeatureSpace | None = None
@@ -80,16 +87,58 @@ class ChoiceModel(ABC):
     device: torch.device = torch.device("cpu")
     table: pl.DataFrame | None = None
     settings_tried: int = 1
+    _given: dict[str, Any]
+    """the arguments of the constructor, by name"""
+
+    def __new__(cls, *args: Any, **given: Any) -> Self:
+        """Remember the arguments of the constructor."""
+        model = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind(model, *args, **given)
+        bound.apply_defaults()
+        model._given = {name: bound.arguments[name] for name in list(bound.arguments)[1:]}
+        return model
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments of the constructor, by name, as scikit-learn asks for them."""
+        return dict(self._given)
+
+    def set_params(self, **params: Any) -> Self:
+        """Change arguments of the constructor, by names of `get_params`; the model is then one that
+        is not fitted.
+
+        Raises:
+            ConfigError: an unknown name or an impossible value; the model is then as it was.
+        """
+        known = self.get_params()
+        for name in params:
+            if name not in known:
+                raise ConfigError(
+                    f"a {type(self).__name__} has no parameter '{name}'{did_you_mean(name, known)}"
+                    f"; known are {', '.join(known)}"
+                )
+        made = type(self)(**self._arguments(params))
+        self.__dict__.clear()
+        self.__dict__.update(made.__dict__)
+        return self
+
+    def _arguments(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of the constructor with changes."""
+        return self.get_params(deep=False) | params
+
+    def _repr_html_(self) -> str:
+        """Text of a notebook: the model, and the table of its last fit."""
+        table = "" if self.table is None else self.table._repr_html_()
+        return f"<p><code>{html.escape(repr(self))}</code></p>{table}"
 
     @property
     @abstractmethod
     def settings(self) -> ModelSettings:
-        """What the model was asked to be, or is after `fit`."""
+        """Settings as they were asked for, or are after `fit`."""
 
     @abstractmethod
-    def fit(self, log: SessionLog, progress: Any = None) -> pl.DataFrame:
+    def fit(self, log: SessionLog | Frame, progress: Any = None) -> pl.DataFrame:
         """Train on the log's training split, choose on its validation split; return a row per
-        epoch. What is told of its progress, and to whom, each model says."""
+        epoch. Each model says who receives its progress."""
 
     @abstractmethod
     def utility(self, batch: BatchTensors) -> Tensor:
@@ -112,8 +161,8 @@ class ChoiceModel(ABC):
         """Score encoded sessions with every head."""
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, atomically: weights, and in its metadata settings and feature
-        space.
+        """Write one safetensors file, atomically: weights, settings, feature space, and how the
+        training log was read.
 
         Raises:
             ConfigError: the model has not been trained.
@@ -121,13 +170,31 @@ class ChoiceModel(ABC):
         """
         save_state(Path(path), MODEL_FORMAT, self.state())
 
+    @property
+    def reading(self) -> ReadOptions:
+        """The options that the training log was read with.
+
+        Raises:
+            ConfigError: the model has not been trained, or they are not known.
+        """
+        if self.space is not None and self.space.reading is None:
+            raise ConfigError(
+                "how the model's training log was read is not known (it was a saved log, or was "
+                "not read): give a log, of a frame that of fastgaum.read_log with its options"
+            )
+        return ReadOptions.from_json(self._trained_space().reading)
+
+    def _log_of(self, source: SessionLog | Frame) -> SessionLog:
+        """A log, or that of a frame."""
+        return as_log(source, self.reading if is_frame(source) else None)
+
     def examination(self, head: Head = "reward") -> FloatArray | None:
-        """How much users look at each place, the first being 1, shape (n_places,): what a place
-        multiplies a candidate's odds by. None where the model does not keep places apart."""
+        """The factor by which each place multiplies a candidate's odds, the first being 1, shape
+        (n_places,). None where the model does not keep places apart."""
         return None
 
     def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
-        """What scores the parts of so many candidates, several parts at once. Places are of models
+        """A scorer of the parts of so many candidates, several parts at once. Places are of models
         with an examination."""
         return self._score
 
@@ -138,7 +205,7 @@ class ChoiceModel(ABC):
 
     def evaluate(
         self,
-        log: SessionLog,
+        log: SessionLog | Frame,
         split: SplitName = "test",
         progress: Progress | None = None,
         *,
@@ -150,11 +217,11 @@ class ChoiceModel(ABC):
         that training never displayed apart.
 
         Args:
-            log: the log, of which `split` is scored.
+            log: a log or a frame, of which `split` is scored.
             split: "train", "validation", "test" or "all".
-            progress: is told of events done, and in all.
-            hide_items: share of the items, from 0 to below 1, that the model is to meet as if
-                training had never displayed them; their fields and vectors stay.
+            progress: receives events done, and in all.
+            hide_items: share of the items, from 0 to below 1, that the model meets as if training
+                had never displayed them; their fields and vectors stay.
             seed: draws these items, each by a hash of its id.
             allow_seen_users: score a test split whose users trained this model.
 
@@ -164,50 +231,50 @@ class ChoiceModel(ABC):
             SeenUsersError: users of the test split trained this model (`seen_users` counts them).
             ConfigError: `hide_items` is no such share, or is of training sessions.
         """
+        log = self._log_of(log)
         if not allow_seen_users:
             self.seen_users(log, split).require_unseen()
         hidden = 0
         if hide_items != 0:
             log, hidden = self._hidden(log, split, hide_items, seed)
-        encoded, scored = self.score(log, split, progress)
+        encoded, scored = self.score_sessions(log, split, progress)
         gap = float(scored.gap.mean()) if scored.gap is not None else None
         evaluation = evaluate_heads(scored.heads, encoded, self.outside, gap)
         return dataclasses.replace(evaluation, hidden=hidden)
+
+    def score(self, log: SessionLog | Frame, split: SplitName = "test") -> float:
+        """Mean log-likelihood of the choices of a split, no click among them, by the reward's best
+        response: nats per event, higher is better. Arguments and errors as of `evaluate`."""
+        return -self.evaluate(log, split).heads["reward"].nll.mean
 
     def _hidden(
         self, log: SessionLog, split: SplitName, share: float, seed: int
     ) -> tuple[SessionLog, int]:
         """As `with_hidden_items`, of a log that this model can score."""
         self._encoder(log, split)
-        assert self.space is not None
-        if split in ("train", "all") and log.fingerprint == self.space.fingerprint:
+        space = self._trained_space()
+        if split in ("train", "all") and log.fingerprint == space.fingerprint:
             # the log with other ids is another log: nothing would be left out of its counts
             raise ConfigError(
                 f"hide_items is for sessions that did not train, split '{split}' of log "
                 f"'{log.name}' holds the model's training sessions: take split 'test'"
             )
-        return with_hidden_items(log, self.space, share, seed)
+        return with_hidden_items(log, space, share, seed)
 
     def seen_users(self, log: SessionLog, split: SplitName = "test") -> SeenUsers:
         """How many users of a split trained this model; validation users did not, they chose the
-        epoch.
-
-        Raises:
-            ConfigError: the model has not been trained.
-            LogFormatError: the split is empty.
-            FeatureMismatchError: the log's fields are not the training log's.
-        """
+        epoch. Errors as of `score_sessions`."""
         space = self._checked_space(log, split)
         check_columns(space, log)
         return count_seen(space.trained, log, split)
 
-    def score(
+    def score_sessions(
         self, log: SessionLog, split: SplitName = "test", progress: Progress | None = None
     ) -> tuple[EncodedSessions, ScoredSessions]:
-        """The sessions of a split, without their bags, and every head's scores of them; what
-        `evaluate` reads.
+        """The sessions of a split, without their bags, and every head's scores of them.
 
         Raises:
+            ConfigError: the model has not been trained.
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
             NumericsError: a utility is not finite.
@@ -222,15 +289,35 @@ class ChoiceModel(ABC):
         return encoder.encode_items(log.sessions_in(split)), ScoredSessions.joined(parts)
 
     def predict(
-        self, log: SessionLog, split: SplitName = "all", *, at_place: Place = "own"
+        self, log: SessionLog | Frame, split: SplitName = "all", *, at_place: Place = "own"
     ) -> pl.DataFrame:
-        """One row per candidate: session, event, item, whether it is known (training displayed it),
-        utility, probability (reward's best response), with members the standard deviation of that
-        over them, the generator's.
+        """Utilities and probabilities of displayed candidates.
 
-        `no_click_probability` repeats within an event. `predict_parts` gives the same rows in
-        bounded memory; it has the arguments."""
-        return pl.concat(self.predict_parts(log, split, at_place=at_place))
+        Of a log, one row per candidate: session, event and item as text; whether the item is known
+        (training displayed it); utility; probability (reward's best response) and, with members,
+        its standard deviation over them; no_click_probability, the same within an event; the
+        generator's probability.
+
+        Of a frame, its own rows and columns in their order, beside them the same columns; of a
+        nested frame these are lists in the order of the items. It need not say what was chosen.
+
+        `predict_parts` gives the rows of a log in bounded memory; it has the arguments and errors.
+
+        Raises:
+            LogFormatError: the frame's displays are others as they are read, or it has a column of
+                a prediction's name.
+            ConfigError: a frame with another split than all.
+        """
+        if not is_frame(log):
+            return pl.concat(self.predict_parts(as_log(log), split, at_place=at_place))
+        if split != "all":
+            raise ConfigError(
+                f"split is '{split}', of a frame every row is predicted: filter the frame, or give "
+                "a log (fastgaum.read_log)"
+            )
+        frame, read, candidates, rows = read_to_predict(log, self.reading)
+        made: pl.DataFrame = self.predict(read, at_place=at_place)[candidates]
+        return beside_rows(frame, made, rows)
 
     def predict_parts(
         self,
@@ -240,8 +327,7 @@ class ChoiceModel(ABC):
         *,
         at_place: Place = "own",
     ) -> Iterator[pl.DataFrame]:
-        """The rows of `predict` a chunk of sessions at a time, so that a log of any size can be
-        written out.
+        """The rows of `predict` a chunk of sessions at a time.
 
         Args:
             log: the log, of which `split` is scored.
@@ -280,21 +366,18 @@ class ChoiceModel(ABC):
     ) -> pl.DataFrame:
         scored = checked_scores(scorer(encoded), log, encoded)
         reward, generator = scored.heads["reward"], scored.heads.get("generator")
-        frame = candidate_frame(log, encoded).with_columns(
-            known=~encoded.unseen,
-            utility=reward.scores,
-            probability=np.exp(reward.log_probs),
-            no_click_probability=np.exp(
-                np.repeat(reward.outside_log_prob, np.diff(encoded.display_offsets))
-            ),
-        )
+        no_click = np.repeat(reward.outside_log_prob, np.diff(encoded.display_offsets))
+        columns = {
+            "known": ~encoded.unseen,
+            "utility": reward.scores,
+            "probability": np.exp(reward.log_probs),
+            "no_click_probability": np.exp(no_click),
+        }
         if reward.spread is not None:
-            frame = frame.with_columns(probability_sd=reward.spread)
-        return (
-            frame
-            if generator is None
-            else frame.with_columns(generator_probability=np.exp(generator.log_probs))
-        )
+            columns["probability_sd"] = reward.spread
+        if generator is not None:
+            columns["generator_probability"] = np.exp(generator.log_probs)
+        return candidate_frame(log, encoded).with_columns(**columns)
 
     def sample(
         self, log: SessionLog, split: SplitName = "test", seed: int = 0, head: Head = "generator"
@@ -305,11 +388,10 @@ class ChoiceModel(ABC):
         require_known("head", head, ("reward", "generator"))
         draws = torch.Generator().manual_seed(seed)
 
-        def encoded(of: SessionLog, part: EncodedSessions) -> tuple[SessionLog, EncodedSessions]:
-            return of, part
-
         # the draws of a part come after those before it
-        parts = self._parts(self._encoder(log, split), log, split, encoded)
+        parts = self._parts(
+            self._encoder(log, split), log, split, lambda of, encoded: (of, encoded)
+        )
         return pl.concat([self._drawn(of, part, head, draws) for of, part in parts])
 
     def _drawn(
@@ -322,16 +404,11 @@ class ChoiceModel(ABC):
             ).numpy()
             parts.append(np.where(candidates >= 0, candidates + base, -1))
             base += int(batch.display_offsets[-1])
-        chosen = np.concatenate(parts)
+        rows = pl.Series(np.concatenate(parts)).replace(-1, None)
         frame = candidate_frame(log, encoded)
         first = frame[encoded.display_offsets[:-1].tolist()]
-        items = pl.Series(
-            "item", [None if row < 0 else row for row in chosen.tolist()], dtype=pl.Int64
-        )
-        drawn: pl.DataFrame = first.drop("item")
-        return drawn.with_columns(
-            item=frame["item"].gather(items.fill_null(0)).set(items.is_null(), None)
-        )
+        drawn: pl.DataFrame = first.with_columns(item=frame["item"].gather(rows))
+        return drawn
 
     def user(self, head: Head = "reward") -> Any:
         """A new user whose displays are scored one at a time, as a service has them; of `UserModel`
@@ -349,15 +426,13 @@ class ChoiceModel(ABC):
         self, log: SessionLog, split: SplitName = "all", batch_sessions: int = SCORING_SESSIONS
     ) -> Iterator[BatchTensors]:
         """Yield a split as batches of tensors, for `utility` and `choice_log_probs`."""
-        return self._batches(self._encoded(log, split), batch_sessions)
+        encoded = self._encoder(log, split).encode(log.sessions_in(split))
+        return self._batches(encoded, batch_sessions)
 
     def _batches(
         self, encoded: EncodedSessions, batch_sessions: int = SCORING_SESSIONS
     ) -> Iterator[BatchTensors]:
         return (to_tensors(batch, self.device) for batch in batches(encoded, batch_sessions))
-
-    def _encoded(self, log: SessionLog, split: SplitName) -> EncodedSessions:
-        return self._encoder(log, split).encode(log.sessions_in(split))
 
     def _parts(
         self,
@@ -370,13 +445,16 @@ class ChoiceModel(ABC):
         return worked_parts(encoder, log, split, work, progress, self.device.type == "cpu")
 
     def _encoder(self, log: SessionLog, split: SplitName) -> SessionEncoder:
-        """The encoder of a log. It comes before anything else that is done with the log: what is
-        wrong is then said at once."""
+        """The encoder of a log. It comes before anything else that is done with the log: faults are
+        then said at once."""
         return Encoder(self._checked_space(log, split), log)
 
     def _checked_space(self, log: SessionLog, split: SplitName) -> FeatureSpace:
-        """The feature space, for a split that the log has."""
+        space = self._trained_space()
+        require_split(log, split)
+        return space
+
+    def _trained_space(self) -> FeatureSpace:
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit or load first")
-        require_split(log, split)
         return self.space

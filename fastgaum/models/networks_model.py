@@ -1,5 +1,4 @@
-"""NetworksModel: the verbs of a user model whose inside is the three networks. How they are fitted
-is its child's, `models.user_model.UserModel`."""
+"""NetworksModel: the verbs of a user model of three networks; `models.user_model` fits them."""
 
 from __future__ import annotations
 
@@ -24,14 +23,8 @@ MANY = 1 << 20
 
 
 class NetworksModel(ChoiceModel):
-    """A choice model of a history encoder, a reward model and a generator over one feature space.
-
-    Attributes:
-        config: the configuration of the networks.
-        regulariser: that of the best response.
-        networks: the torch modules; None before `fit`.
-        bootstraps: the other members, fits on bootstraps of the training users.
-    """
+    """A choice model of a history encoder, a reward model and a generator; attributes as of
+    `UserModel`."""
 
     config: Config
     regulariser: Regulariser
@@ -53,7 +46,7 @@ class NetworksModel(ChoiceModel):
         )
 
     def examination(self, head: Head = "reward") -> FloatArray | None:
-        """As the base says; None also for the generator of exact players."""
+        """As of `ChoiceModel`; None also for the generator of exact players."""
         networks = self._networks()
         scorer = networks.player.reward if head == "reward" else networks.generator
         if scorer is None or scorer.examination is None:
@@ -88,8 +81,8 @@ class NetworksModel(ChoiceModel):
         )
 
     def _outputs(self, n_candidates: int) -> Outputs:
-        """Return what scores batches of so many candidates in all: the networks, and for many
-        candidates on the processor the engine, a copy on each thread."""
+        """The networks, or for many candidates in all on the CPU the engine, a copy on each
+        thread."""
         networks = self._networks()
         # the engine's kernels take a second to import: few candidates do without
         if self.device.type != "cpu" or n_candidates < MANY or self._is_training:

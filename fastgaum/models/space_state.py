@@ -20,6 +20,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.crossed import CrossedCounts
 from fastgaum.kernels.pairs import PairCounts
 from fastgaum.kernels.relations import RivalRule
+from fastgaum.logs.options import ReadOptions
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def space_of(saved: SavedSpace) -> FeatureSpace:
     """The space that `saved_space` describes. Raises ValueError for one that loops may not
     trust."""
     space = saved.base
+    if space.reading is not None:
+        ReadOptions.from_json(space.reading)
     if not space.categorical or space.categorical[0].source != "item":
         raise ValueError("the first field of ids must be the items")
     items = space.categorical[0]

@@ -152,6 +152,23 @@ def candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
+def beside_rows(
+    frame: pl.DataFrame, made: pl.DataFrame, row_of_candidate: IntArray | None
+) -> pl.DataFrame:
+    """The rows of a frame with the predictions of its candidates beside them; row_of_candidate: of
+    a nested frame, whose rows get lists."""
+    made = made.drop("session", "event", "item")
+    both = [name for name in made.columns if name in frame.columns]
+    if both:
+        raise LogFormatError(
+            f"the frame has a column '{both[0]}', as predictions have: rename or drop it"
+        )
+    if row_of_candidate is not None:
+        rows = made.group_by(pl.Series("row", row_of_candidate), maintain_order=True).agg(pl.all())
+        made = rows.drop("row").with_columns(pl.col("no_click_probability").list.first())
+    return frame.hstack(made)
+
+
 def checked_scores(
     scored: ScoredSessions, log: SessionLog, encoded: EncodedSessions
 ) -> ScoredSessions:

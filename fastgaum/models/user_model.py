@@ -22,11 +22,12 @@ from fastgaum.checkpoint import State, damage_named, state_of
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, NumericsError, require_path, require_type
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.game.scoring import ScoredSessions, mean_of
-from fastgaum.logs.log import SessionLog, require_log
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.read import as_log
+from fastgaum.logs.tables import Frame
 from fastgaum.machine import device_of
 from fastgaum.models.choice_model import Head, ScoreSessions
 from fastgaum.models.model_file import (
@@ -71,15 +72,13 @@ class UserModel(NetworksModel):
     """History encoder, reward model and generator over one feature space.
 
     Attributes:
-        config: the resolved configuration; after `fit` as it is for a log of that size, with the
-            searched switches as they were chosen.
-        asked: the configuration that was asked for, from which each `fit` starts.
-        networks: the torch modules; None before `fit`.
-        trials: what the last fit compared on the validation split, each with its loss.
+        config: the configuration; after `fit` with the size and the switches that were chosen.
+        asked: the configuration from which each `fit` starts.
+        networks: the torch modules, fitted on all training users; None before `fit`.
+        trials: settings that the last fit compared, each with its validation loss.
         start: the fitted model whose weights each `fit` goes on from; None: the seed draws them.
         bootstraps: the fits on bootstraps of the training users, `config.members` less one.
-            Probabilities are the mean over all members, utilities too. They make a set of worlds
-            (`worlds.world_set.WorldSet`). The networks are those of the fit on all training users.
+            Probabilities and utilities are the mean over all members.
     """
 
     def __init__(
@@ -92,12 +91,11 @@ class UserModel(NetworksModel):
         device: str = "auto",
     ) -> None:
         """Take a configuration; a `regulariser` or a history encoder of one's own replaces the
-        configured one.
+        configured one. Both are code, which no file holds: `load` wants them again.
 
         `history` makes an encoder of the configuration, the number of ids and the number of numbers
-        of a bag: a subclass of `nets.histories.HistoryEncoder` will do. Both are code, which no
-        file holds: `load` wants them again. `tables` (`nets.tables.TableMaker`) makes the tables
-        over ids; autograd then trains the model, and what is saved of it is an ordinary model.
+        of a bag: a subclass of `nets.histories.HistoryEncoder` will do. `tables`
+        (`nets.tables.TableMaker`) makes the tables over ids; autograd then trains the model.
 
         Raises:
             ConfigError: the device is not available, or `regulariser` is none.
@@ -131,10 +129,8 @@ class UserModel(NetworksModel):
         device: str = "auto",
         **changes: object,
     ) -> UserModel:
-        """A model with a preset's configuration, with changes.
-
-        `regulariser` and `history` are names, as in the configuration, or code of one's own as in
-        `UserModel`.
+        """A model with a preset's configuration, with changes. `regulariser` and `history` are
+        names, or code of one's own.
 
         Raises:
             ConfigError: unknown preset or key, or an impossible value.
@@ -158,19 +154,15 @@ class UserModel(NetworksModel):
     ) -> UserModel:
         """A model whose `fit` goes on, on a further log, from the weights of a former run.
 
-        Its networks are the run's, over the items and values of both logs; nothing is searched
-        anew. What training said of items is added up over both (`FeatureSpace.grown`), so the
-        further log holds none of the run's events. The run's weights are validated first, and stay
-        where no epoch is better.
+        What training said of items is added up over both logs, so the further log holds none of the
+        run's events. The run's weights are validated first, and stay where no epoch is better.
 
         Args:
             path: a run folder, or a model file.
             regulariser: the run's own one, as in `load`.
             history: the run's own history encoder, likewise.
-            device: where the networks are put.
             changes: keys of `presets.TRAINING_KEYS`, and `no_click`: where no click was a choice
-                of the run, it stays one (`always`), also on a log without such an event; `never`
-                drops it.
+                of the run, it stays one unless this is `never`.
 
         Raises:
             CheckpointError: as `load`; or the run's model is fitted in one go.
@@ -192,7 +184,7 @@ class UserModel(NetworksModel):
 
     def fit(
         self,
-        log: SessionLog,
+        log: SessionLog | Frame,
         observers: Sequence[Observer] = (),
         *,
         checkpointer: Checkpointer | None = None,
@@ -201,20 +193,18 @@ class UserModel(NetworksModel):
         """Train on the log's training split, choose the epoch on its validation split; return a row
         per epoch.
 
-        The caller's torch random state is left as it was. The same seed on the same machine gives
-        the same model. Fits on several threads take turns.
-        Ctrl-C raises KeyboardInterrupt; the model is then of no use until the next `fit`.
+        The same seed on the same machine gives the same model. Fits on several threads take turns.
+        After KeyboardInterrupt the model is of no use until the next `fit`.
 
         Args:
-            log: the log.
+            log: a log, or a frame whose columns have roles by their names.
             observers: see each epoch and each batch.
             checkpointer: saves the run as it goes, and brings it to where a former one was.
-            processes: those that fit this model together (`game.averaging`). Each calls this with
-                the same log, and takes its part of each batch; all end with the same weights.
+            processes: those that fit this model together (`game.averaging`), each on the same log.
 
         Raises:
             LogFormatError: a split is empty, or no click is required and none is in the log; a fit
-                goes on from one on the very same log.
+                goes on from one on the very same log; a frame's column has no role.
             FeatureMismatchError: a fit goes on from one on a log with other fields.
             ConfigError: the networks do not fit memory, or the former fit had no click as no
                 choice, and this log has it.
@@ -223,7 +213,7 @@ class UserModel(NetworksModel):
         from fastgaum.game.averaging import Processes
         from fastgaum.game.checkpoint import Checkpointer
 
-        require_log(log)
+        read = as_log(log)
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
         told = Observers(observers)
         prepared: dict[SpaceOptions, Prepared] = {}
@@ -231,13 +221,14 @@ class UserModel(NetworksModel):
         def prepare(config: Config) -> Prepared:
             made_of = space_options(config)
             if made_of not in prepared:
-                prepared[made_of] = Prepared.of(log, config, self._former_space)
+                former = None if self.start is None else self.start.space
+                prepared[made_of] = Prepared.of(read, config, former)
             return prepared[made_of]
 
         if self.start is not None:
-            check_log(self.start, log, self.asked)
+            check_log(self.start, read, self.asked)
         self.trials, self.bootstraps, self.settings_tried = (), (), 1
-        settings = self.settings_for(log)
+        settings = self.settings_for(read)
         if len(settings) > 1:
             self.config = self._compare(settings, prepare, checkpointer, processes)
         else:
@@ -251,7 +242,7 @@ class UserModel(NetworksModel):
         return self.table
 
     def settings_for(self, log: SessionLog) -> dict[str, Config]:
-        """What `fit` compares on a log, by name."""
+        """Configurations that `fit` compares on a log, by name."""
         n_sessions, n_events = log.count("sessions", "train"), log.count("events", "train")
         return self.asked.settings(n_sessions, n_events, log.count("candidates", "train"))
 
@@ -284,13 +275,7 @@ class UserModel(NetworksModel):
 
     def _like(self, config: Config) -> UserModel:
         """A model that is not fitted, with another configuration and the same code."""
-        return UserModel(
-            config,
-            regulariser=self.regulariser,
-            device=self.device.type,
-            history=self.history,
-            tables=self.tables,
-        )
+        return UserModel(**self._given | {"config": config})
 
     def _on_bootstraps(
         self,
@@ -299,8 +284,7 @@ class UserModel(NetworksModel):
         checkpointer: Checkpointer,
         processes: Processes,
     ) -> tuple[UserModel, ...]:
-        """Fit the configuration, as it was chosen on the log itself, on bootstraps of the users.
-        Each is a whole fit, with another seed."""
+        """Fit the chosen configuration on bootstraps of the users, each with another seed."""
         config, self.space = self.config, of_log.space
         self.outside = offers_no_click(of_log.log, config.no_click)
         done = list(self._members(checkpointer.bootstraps))
@@ -365,17 +349,39 @@ class UserModel(NetworksModel):
                 self._is_training = False
 
     @property
-    def _former_space(self) -> FeatureSpace | None:
-        return None if self.start is None else self.start.space
-
-    @property
     def settings(self) -> Config:
         """The configuration."""
         return self.config
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """As of `ChoiceModel`; `deep`: with the keys of the configuration."""
+        keys: dict[str, Any] = self.asked.to_mapping() if deep else {}
+        return (
+            super().get_params() | keys | {str(what): one for what, one in self._own_code().items()}
+        )
+
+    def _arguments(self, params: dict[str, Any]) -> dict[str, Any]:
+        if self.start is not None:
+            raise ConfigError(
+                "a model that goes on from a run has that run's configuration: give changes to "
+                "UserModel.from_run"
+            )
+        own = self.get_params(deep=False)
+        # a regulariser and a history have names in the configuration, or are code
+        keys = {
+            name: value
+            for name, value in params.items()
+            if name not in own or (isinstance(value, str) and name != "device")
+        }
+        own |= {name: None if name in keys else params[name] for name in params if name in own}
+        if "preset" in keys:
+            own["config"] = Config.from_preset(keys.pop("preset"), **keys)
+        elif keys:
+            own["config"] = (own["config"] or Config()).with_keys(**keys)
+        return own
+
     def user(self, head: Head = "reward") -> OnlineUser:
-        """As the base says. The first user takes longer: the networks are copied, for all of
-        them."""
+        """As the base says. The first user takes longer: the networks are copied."""
         found = self._online.get(head)
         if found is None or found.networks.source is not self.networks:
             found = OnlineModel(self, head)
@@ -385,8 +391,7 @@ class UserModel(NetworksModel):
         return OnlineUser(found)
 
     def state(self) -> State:
-        """Weights, configuration and feature space. A file holds no code: of a regulariser or a
-        history encoder of the user's own it holds the name, and `load` asks for the code."""
+        """As of `ChoiceModel`, with the names of code of the user's own."""
         if self.networks is None or self.space is None:
             raise ConfigError("the model has not been trained: call fit before save")
         trials = [{"name": one.name, "val_loss": one.val_loss} for one in self.trials]

@@ -331,7 +331,7 @@ class SplitScores:
             FeatureMismatchError: the log's fields are not the training log's.
             NumericsError: a score is not finite.
         """
-        encoded, scores = model.score(log, split)
+        encoded, scores = model.score_sessions(log, split)
         gap = float(scores.gap.mean()) if scores.gap is not None else None
         part = select_sessions(log, log.sessions_in(split))
         return cls(

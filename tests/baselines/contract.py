@@ -59,7 +59,7 @@ def check_beats_random(model: Baseline, n_events: int = 3000) -> None:
     """On the synthetic world the paired interval over users excludes a random order."""
     log, _ = synthesise(n_events, preset="sample", seed=3)
     model.fit(log)
-    encoded = model._encoded(log, "test")
+    encoded = model._encoder(log, "test").encode(log.sessions_in("test"))
     ours = precision_at_k(
         model._score(encoded).heads["reward"].scores, encoded.display_offsets, encoded.choices, 1
     )

@@ -30,7 +30,7 @@ class DecidingLog:
 
     def gap(self, model: Baseline) -> float:
         """How far the fitted model's prec@1 on the test split is below the truth's, in points."""
-        encoded = model._encoded(self.log, "test")
+        encoded = model._encoder(self.log, "test").encode(self.log.sessions_in("test"))
         test = np.repeat(self.log.split[self.log.session_of_event] == 2, N_SHOWN)
         ours, best = (
             100 * precision_at_k(scores, encoded.display_offsets, encoded.choices, 1).mean()

@@ -134,7 +134,7 @@ def test_every_verb_says_the_same(pool: OpinionPool, log: SessionLog) -> None:
     np.testing.assert_allclose(
         np.concatenate([candidates.exp() for candidates, _ in parts]), frame["probability"]
     )
-    _, scored = pool.score(log, "test")
+    _, scored = pool.score_sessions(log, "test")
     np.testing.assert_array_equal(scored.heads["reward"].scores, frame["utility"])
     drawn = pool.sample(log, "all", seed=1)
     assert drawn.equals(pool.sample(log, "all", seed=1))

@@ -36,6 +36,8 @@ def log() -> SessionLog:
 
 def assert_same(left: SessionLog, right: SessionLog) -> None:
     for field in dataclasses.fields(SessionLog):
+        if field.name == "reading":
+            continue
         # a log whose users are known by their codes is saved with these as their ids
         name = "user_hashes" if field.name == "user_ids" else field.name
         a, b = getattr(left, name), getattr(right, name)
