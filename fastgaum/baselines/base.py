@@ -34,7 +34,7 @@ from fastgaum.logs.read import as_log
 from fastgaum.logs.tables import Frame
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.models.choice_model import ChoiceModel, Head
-from fastgaum.models.model_file import model_state
+from fastgaum.models.space_state import saved_space
 from fastgaum.models.splits import offers_no_click, require_validation
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.tensors import BatchTensors
@@ -213,13 +213,14 @@ class Baseline(SoftmaxModel, CheckedSettings):
         """Settings, link, feature space and the fitted model."""
         if self.space is None:
             raise ConfigError("the model has not been trained: call fit before save")
-        own = {
+        return {
+            "space": saved_space(self.space),
+            "outside": self.outside,
             "model": self.name,
             "settings": self.to_mapping(),
             "link": dataclasses.astuple(self.link),
             "arrays": self._arrays(),
         }
-        return model_state(self.space, self.outside, own)
 
     def _all_scores(self, encoded: EncodedSessions) -> Float64Array:
         return np.concatenate([self._scores(batch) for batch in self._batches(encoded)])

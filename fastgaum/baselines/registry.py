@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fastgaum.baselines.base import Baseline, Link
-from fastgaum.checkpoint import State, damage_named
+from fastgaum.checkpoint import State, damage_named, state_of
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
 from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.model_file import load_model_state, space_in
+from fastgaum.models.model_file import load_model_state
+from fastgaum.models.space_state import SavedSpace, space_of
 from fastgaum.models.user_model import UserModel
 from fastgaum.presets import PRESETS
 
@@ -146,7 +147,8 @@ def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
             pool: ChoiceModel = _found("opinion_pool:OpinionPool").of_state(state, members, device)
             return pool
         model = baseline_class(name).from_mapping(state["settings"])
-        model.space, model.outside = space_in(state), bool(state["outside"])
+        model.space = space_of(state_of(state["space"], SavedSpace))
+        model.outside = bool(state["outside"])
         model.link = Link(*map(float, state["link"]))
         model._restore(state["arrays"])
     return model

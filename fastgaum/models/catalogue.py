@@ -1,13 +1,11 @@
 """Catalogue: items that can be displayed, each as a candidate before a session says anything of it.
 Worlds and online users show rows of one.
 
-The training split says most of it: ids, and how often each item was displayed and chosen (all of
-it, as for a test user). Fields are columns of a log, which a model does not keep. A world takes
-them from a log: what that has per candidate becomes one value per item, a number its mean over the
-item's training displays, a category the most frequent one (ties: the first in order), view counts
-their mean, rounded; an item that the log's training split never displayed gets the mean over all,
-the unknown category, and one view; an item without a vector gets the mean of all. An online user
-takes them from a table of items, or they are given with each display."""
+A model keeps ids and counts of training, no fields. An online user takes fields from a table of
+items or with each display, a world from a log: of a candidate's number the mean over the item's
+training displays, of a category the most frequent (ties: the first in order), of view counts the
+mean, rounded. An item that the log's training split never displayed gets the mean over all, the
+unknown category, and one view; one without a vector the mean of all."""
 
 from __future__ import annotations
 
@@ -45,8 +43,7 @@ NO_VALUE = -2
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The training items of a feature space, then further ones that training never displayed. One
-    more row stands for an unknown item."""
+    """The training items of a feature space, further ones, and a row for an unknown item."""
 
     space: FeatureSpace
     item_ids: pl.Series
@@ -61,7 +58,7 @@ class Catalogue:
 
     @property
     def n_items(self) -> int:
-        """Number of items, the unknown one not among them."""
+        """Number of items, without the unknown one."""
         return len(self.item_ids)
 
     @cached_property
@@ -73,12 +70,10 @@ class Catalogue:
     def of(
         cls, space: FeatureSpace, log: SessionLog | None = None, further: pl.Series | None = None
     ) -> Catalogue:
-        """The items of a feature space, then `further` ones, as the model meets new items; `log`
-        says what their fields are.
+        """The items of a feature space, then `further` new ones, with fields of a log.
 
         Raises:
-            ConfigError: the space has fields or view counts and no log is given, or a further item
-                is none.
+            ConfigError: fields or view counts need a log, or a further item is a training item.
             FeatureMismatchError: the log's fields are not the training log's.
         """
         of_log = [*space.field_names, *(f"item vectors {name}" for name, _ in space.vectors.widths)]
@@ -110,11 +105,10 @@ class Catalogue:
         values: Mapping[str, npt.NDArray[Any]],
         source: SessionLog | None = None,
     ) -> Catalogue:
-        """The items of a feature space, of its actions and of a table, the last with what the table
-        says of them; all else is given with a display.
+        """The items of a feature space, of its actions and of a table.
 
         Args:
-            space: the space.
+            space: of the model.
             items: the table's items, (n,).
             values: row of each item's category, or its number, by field, (n,).
             source: a log of these items in this order, where the table has their vectors.
@@ -141,7 +135,7 @@ class Catalogue:
         values: Mapping[str, npt.NDArray[Any]],
         of_vectors: tuple[SessionLog, npt.NDArray[np.integer], float] | None,
     ) -> Catalogue:
-        """That of fields by row. of_vectors: a log, its item of each row, and the components of an
+        """values: fields by row; of_vectors: a log, its item of each row, and the components of an
         item that it does not hold."""
         names, components = space.number_names, component_names(space.vectors)
         n_trained, n = len(space.item_counts.displays), len(item_ids) + 1
@@ -174,7 +168,7 @@ class Catalogue:
 def _standardised_vectors(
     vectors: ItemVectors, log: SessionLog, item_of_row: npt.NDArray[np.integer], rows: slice
 ) -> FloatArray:
-    """Those of rows of a catalogue; zeros, the mean, for an item that the log does not hold."""
+    """Vectors of rows; zeros, the mean, for an item that the log does not hold."""
     items = item_of_row[rows]
     found = np.zeros((len(items), vectors.dim), np.float32)
     found[items >= 0] = vectors.rows(log, items[items >= 0])
@@ -191,7 +185,7 @@ class _LogFields:
         part = select_sessions(log, train if len(train) else log.sessions_in("all"))
         self.candidates = part.candidates
         self.items = Vocabulary(item_ids).codes(log.item_ids)
-        """row of each of the log's items, -1 for one that the catalogue does not hold"""
+        """row of each of the log's items, or -1"""
         self.known, self.n = np.flatnonzero(self.items >= 0), len(item_ids) + 1
         self.at = self.items[np.asarray(log.items)[self.candidates]]
 
@@ -246,7 +240,7 @@ class _LogFields:
 
 
 class ActionIds:
-    """Bags of the actions that users may be told, as `features.coded_log` makes them."""
+    """Bags of actions, as `features.coded_log` makes them."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         space = catalogue.space
@@ -256,7 +250,7 @@ class ActionIds:
             for column, part in enumerate(space.categorical)
             if part.source == "item_field"
         }
-        """column of each field of items, which stand behind the item in this order"""
+        """column of each field of items"""
         own = ids_of_items(space.categorical[0], others, catalogue.item_ids)
         self.of_rows: IntArray = np.column_stack(
             [np.append(own, np.int32(others.start)), catalogue.ids[:, list(self.fields.values())]]
@@ -264,7 +258,7 @@ class ActionIds:
         self.of_kinds = {name: kinds.start + 1 + row for row, name in enumerate(kinds.values)}
 
     def of(self, rows: IntArray, action: str) -> IntArray:
-        """Feature ids of an action on the item of each row of the catalogue, (n, ·).
+        """Feature ids of an action on the items of some rows, (n, ·).
 
         Raises:
             ConfigError: training had no such action.

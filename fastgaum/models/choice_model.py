@@ -1,6 +1,4 @@
-"""ChoiceModel: the verbs that every user model shares, whatever it is inside.
-
-A table, an environment or a policy sees these verbs only and never asks which model it holds."""
+"""ChoiceModel: the verbs of every user model; tables, environments and policies use these alone."""
 
 from __future__ import annotations
 
@@ -71,15 +69,14 @@ class ModelSettings(Protocol):
 class ChoiceModel(ABC):
     """A user model: fit on a log, then it scores display sets and draws choices.
 
-    `fit`, `evaluate`, `predict` and `score` also take a frame (polars, pandas or pyarrow). `fit`
-    finds the roles of its columns by their names; the others read it as the training log was read.
+    `fit` reads a frame (polars, pandas or pyarrow) by the names of its columns; `evaluate`,
+    `predict` and `score` read one as the training log was read.
 
     Attributes:
-        space: what the training split said of items and fields; None before `fit`.
-        outside: whether no click is offered as a choice.
-        device: where its tensors live.
-        table: the last fit's table, a row per epoch; None before `fit`.
-        settings_tried: how many settings the last fit compared on the validation split.
+        space: items, fields and counts of the training split; None before `fit`.
+        outside: whether no click is a choice.
+        table: the last fit's, a row per epoch; None before `fit`.
+        settings_tried: number of settings that the last fit compared on validation.
     """
 
     space: FeatureSpace | None = None
@@ -103,8 +100,8 @@ class ChoiceModel(ABC):
         return dict(self._given)
 
     def set_params(self, **params: Any) -> Self:
-        """Change arguments of the constructor, by names of `get_params`; the model is then one that
-        is not fitted.
+        """Change arguments of the constructor, by names of `get_params`; the model is then not
+        fitted.
 
         Raises:
             ConfigError: an unknown name or an impossible value; the model is then as it was.
@@ -122,7 +119,6 @@ class ChoiceModel(ABC):
         return self
 
     def _arguments(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of the constructor with changes."""
         return self.get_params(deep=False) | params
 
     def _repr_html_(self) -> str:
@@ -137,8 +133,7 @@ class ChoiceModel(ABC):
 
     @abstractmethod
     def fit(self, log: SessionLog | Frame, progress: Any = None) -> pl.DataFrame:
-        """Train on the log's training split, choose on its validation split; return a row per
-        epoch. Each model says who receives its progress."""
+        """Train on the training split, choose on validation; return a row per epoch."""
 
     @abstractmethod
     def utility(self, batch: BatchTensors) -> Tensor:
@@ -185,17 +180,15 @@ class ChoiceModel(ABC):
         return ReadOptions.from_json(self._trained_space().reading)
 
     def _log_of(self, source: SessionLog | Frame) -> SessionLog:
-        """A log, or that of a frame."""
         return as_log(source, self.reading if is_frame(source) else None)
 
     def examination(self, head: Head = "reward") -> FloatArray | None:
-        """The factor by which each place multiplies a candidate's odds, the first being 1, shape
-        (n_places,). None where the model does not keep places apart."""
+        """Factor of each place on a candidate's odds, the first being 1, shape (n_places,); None
+        where the model does not keep places apart."""
         return None
 
     def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
-        """A scorer of the parts of so many candidates, several parts at once. Places are of models
-        with an examination."""
+        """A scorer of parts, of so many candidates in all, several at once."""
         return self._score
 
     def choice_log_probs(self, batch: BatchTensors, head: Head = "reward") -> tuple[Tensor, Tensor]:
@@ -217,18 +210,17 @@ class ChoiceModel(ABC):
         that training never displayed apart.
 
         Args:
-            log: a log or a frame, of which `split` is scored.
+            log: a log or a frame.
             split: "train", "validation", "test" or "all".
             progress: receives events done, and in all.
-            hide_items: share of the items, from 0 to below 1, that the model meets as if training
-                had never displayed them; their fields and vectors stay.
-            seed: draws these items, each by a hash of its id.
+            hide_items: share of items, from 0 to below 1, to score under new ids, drawn by `seed`.
+            seed: see `hide_items`.
             allow_seen_users: score a test split whose users trained this model.
 
         Raises:
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
-            SeenUsersError: users of the test split trained this model (`seen_users` counts them).
+            SeenUsersError: users of the test split trained this model.
             ConfigError: `hide_items` is no such share, or is of training sessions.
         """
         log = self._log_of(log)
@@ -243,14 +235,13 @@ class ChoiceModel(ABC):
         return dataclasses.replace(evaluation, hidden=hidden)
 
     def score(self, log: SessionLog | Frame, split: SplitName = "test") -> float:
-        """Mean log-likelihood of the choices of a split, no click among them, by the reward's best
-        response: nats per event, higher is better. Arguments and errors as of `evaluate`."""
+        """Mean log-likelihood of a split's choices by the reward's best response, nats per event;
+        higher is better. Errors as of `evaluate`."""
         return -self.evaluate(log, split).heads["reward"].nll.mean
 
     def _hidden(
         self, log: SessionLog, split: SplitName, share: float, seed: int
     ) -> tuple[SessionLog, int]:
-        """As `with_hidden_items`, of a log that this model can score."""
         self._encoder(log, split)
         space = self._trained_space()
         if split in ("train", "all") and log.fingerprint == space.fingerprint:
@@ -262,8 +253,7 @@ class ChoiceModel(ABC):
         return with_hidden_items(log, space, share, seed)
 
     def seen_users(self, log: SessionLog, split: SplitName = "test") -> SeenUsers:
-        """How many users of a split trained this model; validation users did not, they chose the
-        epoch. Errors as of `score_sessions`."""
+        """How many users of a split trained this model. Errors as of `score_sessions`."""
         space = self._checked_space(log, split)
         check_columns(space, log)
         return count_seen(space.trained, log, split)
@@ -274,9 +264,7 @@ class ChoiceModel(ABC):
         """The sessions of a split, without their bags, and every head's scores of them.
 
         Raises:
-            ConfigError: the model has not been trained.
-            LogFormatError: the split is empty.
-            FeatureMismatchError: the log's fields are not the training log's.
+            LogFormatError, FeatureMismatchError: as `evaluate`.
             NumericsError: a utility is not finite.
         """
 
@@ -293,19 +281,17 @@ class ChoiceModel(ABC):
     ) -> pl.DataFrame:
         """Utilities and probabilities of displayed candidates.
 
-        Of a log, one row per candidate: session, event and item as text; whether the item is known
-        (training displayed it); utility; probability (reward's best response) and, with members,
-        its standard deviation over them; no_click_probability, the same within an event; the
-        generator's probability.
+        Of a log, one row per candidate: session, event, item; whether the item is known (training
+        displayed it); utility; probability (reward's best response) and, with members, its standard
+        deviation over them; no_click_probability, the same within an event; the generator's.
+        `predict_parts` gives these rows in bounded memory; it has the arguments and errors.
 
-        Of a frame, its own rows and columns in their order, beside them the same columns; of a
-        nested frame these are lists in the order of the items. It need not say what was chosen.
-
-        `predict_parts` gives the rows of a log in bounded memory; it has the arguments and errors.
+        Of a frame, its own rows, in their order, with these columns added, lists where it is
+        nested. It need not say what was chosen.
 
         Raises:
-            LogFormatError: the frame's displays are others as they are read, or it has a column of
-                a prediction's name.
+            LogFormatError: the frame's displays change as they are read, or it has a column of a
+                prediction's name.
             ConfigError: a frame with another split than all.
         """
         if not is_frame(log):
@@ -330,15 +316,12 @@ class ChoiceModel(ABC):
         """The rows of `predict` a chunk of sessions at a time.
 
         Args:
-            log: the log, of which `split` is scored.
             at_place: "own": each candidate where the log displays it. A number from 1: as if all
-                were at this place. None: by taste alone, which is the same as at place 1. The last
-                two are of a model that keeps places apart (`examination`).
+                were at this place. None: by taste alone, which is the same as at place 1.
 
         Raises:
-            LogFormatError: the split is empty.
-            FeatureMismatchError: the log's fields are not the training log's.
-            ConfigError: the model does not keep places apart, or does not know this one.
+            LogFormatError, FeatureMismatchError: as `evaluate`.
+            ConfigError: the model does not keep places apart (`examination`), or not this one.
         """
         self._require_place(at_place)
         encoder = self._encoder(log, split)
@@ -382,8 +365,7 @@ class ChoiceModel(ABC):
     def sample(
         self, log: SessionLog, split: SplitName = "test", seed: int = 0, head: Head = "generator"
     ) -> pl.DataFrame:
-        """Draw a choice for every display set, on logged histories: session, event, item (null for
-        no click)."""
+        """Draw a choice of every display, on logged histories: session, event, item or null."""
         require_whole("seed", seed)
         require_known("head", head, ("reward", "generator"))
         draws = torch.Generator().manual_seed(seed)
@@ -411,12 +393,8 @@ class ChoiceModel(ABC):
         return drawn
 
     def user(self, head: Head = "reward") -> Any:
-        """A new user whose displays are scored one at a time, as a service has them; of `UserModel`
-        alone (`models.online.OnlineUser`).
-
-        Raises:
-            ConfigError: the model has no such users, or has not been trained.
-        """
+        """A new `models.online.OnlineUser`, of `UserModel` alone. Raises ConfigError for another
+        model, or one that is not fitted."""
         raise ConfigError(
             f"a {type(self).__name__} scores whole logs (predict): online users are those of a "
             "UserModel, a trained preset"
@@ -445,8 +423,7 @@ class ChoiceModel(ABC):
         return worked_parts(encoder, log, split, work, progress, self.device.type == "cpu")
 
     def _encoder(self, log: SessionLog, split: SplitName) -> SessionEncoder:
-        """The encoder of a log. It comes before anything else that is done with the log: faults are
-        then said at once."""
+        """The encoder of a log; it is made first, and says faults of the log."""
         return Encoder(self._checked_space(log, split), log)
 
     def _checked_space(self, log: SessionLog, split: SplitName) -> FeatureSpace:

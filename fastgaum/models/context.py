@@ -1,5 +1,4 @@
-"""The context of an event: what is known of it beside its candidates, as worlds and online users
-are given it."""
+"""The context of an event, as worlds and online users get it."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ class EncodedContext:
     """the numbers as networks read them, shape (n, n_numbers)"""
 
     def of(self, rows: npt.NDArray[np.integer]) -> EncodedContext:
-        """The contexts of those users or events, in that order."""
+        """The contexts of those users or events."""
         return EncodedContext(self.ids[rows], self.items[rows], self.numbers[rows])
 
 
@@ -54,16 +53,14 @@ class ContextRows:
     def of(
         self, values: Mapping[str, Iterable[object]], further: Mapping[str, int] | None = None
     ) -> EncodedContext:
-        """The context of values by field, one value for each user; a category or item that training
-        did not see, and a missing one, is an unknown one.
+        """Encode values by field, one for each user; new categories and items are unknown ones.
 
         Args:
             values: the values of each field.
             further: numbers of items that the catalogue does not hold.
 
         Raises:
-            ConfigError: a field is missing or unknown, has a value of the wrong kind, or another
-                number of values than the others, or a number is not finite.
+            ConfigError: a field is missing or unknown, or has a wrong value or number of values.
         """
         names, space = self.names, self.space
         for name in values:
@@ -99,11 +96,10 @@ class ContextRows:
         return EncodedContext(rows + (self.starts + 1), items, space.encode_context(numbers))
 
     def checked(self, context: object, n: int) -> EncodedContext:
-        """A context of n users, as it is read without looking at bounds.
+        """The context, if it is one of n users.
 
         Raises:
-            ConfigError: it has another shape, an id or item that there is not, or a number that is
-                not finite.
+            ConfigError: a wrong shape, an unknown id or item, or a number that is not finite.
         """
         space, cure = self.space, "make it with the world's context_of"
         if not isinstance(context, EncodedContext):
@@ -151,7 +147,7 @@ def _listed(name: str, values: object) -> list[object]:
 
 
 def category_of(value: object, name: str) -> str | None:
-    """A category as a log has it; None for a missing one. Raises ConfigError for another value."""
+    """A category as a log has it. Raises ConfigError for another value."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
@@ -162,7 +158,7 @@ def category_of(value: object, name: str) -> str | None:
 
 
 def number_of(value: object, name: str) -> float:
-    """A number as a log has it. Raises ConfigError for another value, and for one too large."""
+    """A number as a log has it. Raises ConfigError for another value."""
     known = isinstance(value, int | float | np.integer | np.floating | np.bool_)
     # compared first: not every whole number has a float
     if known and -MOST_NUMBER <= value <= MOST_NUMBER:  # type: ignore[operator]

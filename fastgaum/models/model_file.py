@@ -1,5 +1,4 @@
-"""Models on disk: one safetensors file that holds weights, configuration and feature space. No
-pickle anywhere."""
+"""Models on disk: one safetensors file of weights, configuration and feature space."""
 
 from __future__ import annotations
 
@@ -12,12 +11,12 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from fastgaum.checkpoint import State, check_weights, load_state, state_of
+from fastgaum.checkpoint import State, check_weights, load_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, did_you_mean, require_path
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
-from fastgaum.models.space_state import SavedSpace, saved_space, space_of
+from fastgaum.models.space_state import SavedSpace
 from fastgaum.nets.histories import Encoders
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
 
@@ -28,7 +27,7 @@ CodeName = Annotated[str, Meta(pattern=r"^[\w<>(). ]{1,200}$")]
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What the file of a `UserModel` holds."""
+    """The file of a `UserModel`."""
 
     config: dict[str, Any]
     own: dict[OwnCode, CodeName]
@@ -42,14 +41,8 @@ class SavedModel:
     """weights of the fits on bootstraps"""
 
 
-def model_state(space: FeatureSpace, outside: bool, state: State) -> State:
-    """A model's state beside what every model has: its feature space, and whether no click is
-    offered as a choice."""
-    return {"space": saved_space(space), "outside": outside, **state}
-
-
 def load_model_state(path: Path) -> tuple[Path, State]:
-    """Read a model file, or `model.safetensors` of a run folder: where it stands, and its state.
+    """Read a model file, or that of a run folder; return its path and its state.
 
     Raises:
         CheckpointError: missing, damaged, or of another format.
@@ -67,14 +60,8 @@ def load_model_state(path: Path) -> tuple[Path, State]:
     return file, load_state(file, MODEL_FORMAT, cure, State, "model")
 
 
-def space_in(state: State) -> FeatureSpace:
-    """The feature space of a model's state. Raises ValueError for a damaged one."""
-    return space_of(state_of(state["space"], SavedSpace))
-
-
 def code_name(code: object) -> str:
-    """What a user writes for a regulariser or an encoder: Custom(square), MyRegulariser(),
-    MyEncoder."""
+    """A regulariser or an encoder as a user writes it: Custom(square), MyEncoder."""
     if hasattr(code, "__name__"):
         return str(code.__name__)
     inner = code_name(code.function) if hasattr(code, "function") else ""

@@ -1,13 +1,10 @@
 """Online users: one user at a time, one display at a time, as a service has them.
 
-    user = model.user()
-    user.probabilities(["i3", "i7", "i1"])    # one for each item, and one for no click
-    user.chose("i7")                          # the state moves on
-    user.acted("i3", "cart")                  # so does it here, of a model that reads actions
-
-A display has the probabilities that `predict` gives it in a log with the same session. An online
-user is a population of one (`models.users`), whose items, fields and context come as Python values;
-the networks are copied once for all users of a model."""
+user = model.user()
+user.probabilities(["i3", "i7", "i1"])    # one for each item, and one for no click
+user.chose("i7")                          # the state moves on
+user.acted("i3", "cart")                  # here too, of a model that reads actions
+"""
 
 from __future__ import annotations
 
@@ -44,27 +41,15 @@ class OnlineModel:
     """A fitted model for single displays; its users (`OnlineUser`) share it.
 
     Attributes:
-        networks: copies of the model's.
-        members: the other members of a model that has some.
         item_ids: the items that training displayed.
-        fields: the fields of candidates that the model reads, and the row of each category; None
-            for a field of numbers.
-        of_items: names of those that an item table has.
+        fields: row of each category, by field of candidates that the model reads; None for numbers.
+        of_items: names of fields that an item table has.
         catalogue: the items as candidates; NaN and 0 where a display has to give a field.
-        context: encodes contexts.
-        actions: the ids of actions; None where the model reads none.
     """
 
     def __init__(self, model: NetworksModel, head: Head = "reward") -> None:
-        """Copy a model's networks; changing it afterwards changes nothing here.
-
-        Args:
-            model: a fitted model.
-            head: "reward" for the reward's best response, or "generator".
-
-        Raises:
-            ConfigError: the model is not fitted, or lacks the head.
-        """
+        """Copy a model's networks. Raises ConfigError for a model that is not fitted, or lacks the
+        head."""
         self.networks = FixedNetworks(model, head)
         self.members = [OnlineModel(one, head) for one in model.bootstraps]
         self.space = space = self.networks.space
@@ -90,8 +75,7 @@ class OnlineModel:
         values: Mapping[str, npt.NDArray[Any]],
         source: SessionLog | None,
     ) -> None:
-        """Have the values of fields, by row of an item table; `source` as in
-        `Catalogue.of_table`."""
+        """Use fields of an item table; arguments as of `Catalogue.of_table`."""
         self.catalogue = Catalogue.of_table(self.space, items, values, source)
         self.of_items = frozenset(values)
         self.with_vector: set[str] = set() if source is None else set(items.to_list())
@@ -99,13 +83,12 @@ class OnlineModel:
         self.actions = ActionIds(self.catalogue) if self.space.actions else None
 
     def with_item_table(self, table: pl.DataFrame) -> OnlineModel:
-        """The model, for displays that need not give the fields of items: a column `item`, and a
-        column for each field that the table has instead, or for the vectors that the model reads.
-        Other columns are not read.
+        """The model for displays without the fields, or vectors, of an item table: a column `item`,
+        and one for each of them. Other columns are not read.
 
         Raises:
-            ConfigError: the table has no such column, an item twice, or a value of the wrong kind;
-                or the model reads vectors of items, and the table has none, or others.
+            ConfigError: the table has no items, one twice, a wrong value, or not the model's
+                vectors.
         """
         if "item" not in table.columns:
             raise ConfigError(
@@ -120,7 +103,7 @@ class OnlineModel:
         for name in (name for name in table.columns if name in self.fields):
             column = table[name]
             if self.fields[name] is None and column.dtype == pl.String:
-                # a file without types; what is no number stays, and is said
+                # a file without types; text that is no number is refused below
                 numbers = parse_numbers(column)
                 column = column if numbers is None else numbers
             of_log = LOG_VIEWS if name == VIEWS else name
@@ -133,7 +116,7 @@ class OnlineModel:
         return other
 
     def unknown(self, items: Sequence[str | int]) -> list[str | int]:
-        """Those of some items that training never displayed. Raises ConfigError for no id."""
+        """The items that training never displayed. Raises ConfigError for no id."""
         rows, n_trained = self.catalogue.rows, len(self.item_ids)
         return [item for item in items if rows.get(item_key(item), n_trained) >= n_trained]
 
@@ -141,11 +124,10 @@ class OnlineModel:
         self, items: Sequence[str], given: Mapping[str, Sequence[object]]
     ) -> tuple[IntArray, IntArray, FloatArray]:
         """Row in the catalogue of each displayed item, ids (n, n_categorical) and base numbers (n,
-        n_base), with the fields that are given.
+        n_base).
 
         Raises:
-            ConfigError: a field is missing or unknown, has another number of values, or one of the
-                wrong kind; or an item has no vector.
+            ConfigError: a field is missing, unknown or wrong, or an item has no vector.
         """
         catalogue = self.catalogue
         rows = np.array([catalogue.rows.get(item, catalogue.n_items) for item in items], np.int32)
@@ -192,7 +174,7 @@ class OnlineModel:
         return rows, ids, numbers
 
     def encoded(self, name: str, values: Sequence[object], n: int) -> npt.NDArray[Any]:
-        """A field's row of a category, or number, of each of n values. Raises ConfigError as
+        """A field's n values as rows of categories, or numbers. Raises ConfigError as
         `candidates`."""
         rows = self.fields[name]
         if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != n:
@@ -239,12 +221,10 @@ class OnlineModel:
 
 
 class OnlineUser:
-    """One user: what it has seen and chosen until now.
+    """One user, with all that it has seen and chosen.
 
-    A display's probabilities are those of `predict` for the same session of another log than the
-    training log: of a model with members their mean, and so are utilities. An item that training
-    did not display is an unknown one (`unknown`). Calls of one user must not overlap; different
-    users may be used on different threads.
+    Probabilities are those of `predict` for the same session of another log than the training log.
+    Calls of one user must not overlap; different users may be used on different threads.
     """
 
     def __init__(self, model: OnlineModel) -> None:
@@ -253,12 +233,12 @@ class OnlineUser:
         # predict scores what there is, however far from what training has seen
         self._users = Users(model.networks, 1, within=False)
         self._further: dict[str, int] = {}
-        """number, behind the catalogue's rows, of each item shown that the catalogue lacks"""
+        """numbers of items that the catalogue lacks, behind its rows"""
         self._seen: set[str] = set()
         self._has_context = not model.context_fields
         self._shown: tuple[ShownDisplays, list[str]] | None = None
         self.n_events = 0
-        """choices that it was told, no click among them"""
+        """choices, no click among them"""
 
     def __repr__(self) -> str:
         told = f"{self.n_events} choices told, {self.n_items} items shown"
@@ -267,18 +247,17 @@ class OnlineUser:
 
     @property
     def unknown(self) -> list[str | int]:
-        """Ids of the display scored last, until its choice, that training never displayed."""
+        """Items of the display scored last, until its choice, that training never displayed."""
         return [] if self._shown is None else self.model.unknown(self._shown[1])
 
     @property
     def n_items(self) -> int:
-        """How many items it was shown."""
+        """Number of items shown."""
         return len(self._seen)
 
     @property
     def state(self) -> FloatArray:
-        """A copy of the user's state, shape (state_dim,): its history, then the context given last,
-        if the model reads any."""
+        """A copy of the user's state, shape (state_dim,): its history, then its last context."""
         return np.array(self._users.states[0], np.float32)
 
     def probabilities(
@@ -288,13 +267,12 @@ class OnlineUser:
         fields: Mapping[str, Sequence[object]] | None = None,
     ) -> FloatArray:
         """Probability of each item of a display, then, where no click is a choice, of that; shape
-        (n,) or (n + 1,). Nothing moves: the display may be another next time.
+        (n,) or (n + 1,). No state moves.
 
         Args:
-            items: ids of the displayed items, in their order.
-            context: a value for each context field that the model reads; None: as at the display
-                before.
-            fields: values of each field of candidates that the model reads, one for each item.
+            items: ids in the order of the display.
+            context: a value for each context field; None: as at the display before.
+            fields: values of each field of candidates, one for each item.
 
         Raises:
             ConfigError: the display is empty, has an item twice, or lacks what the model reads.
@@ -319,8 +297,7 @@ class OnlineUser:
         return _mean([own, *(one.utilities(items, context, fields) for one in self._others)])
 
     def chose(self, item: str | int | None) -> None:
-        """The user chose an item of the display that was scored last, or, with None, nothing: its
-        state moves on.
+        """Choose an item of the display that was scored last, or None; the state moves on.
 
         Raises:
             ConfigError: no display was scored since the last choice, or it did not show the item.
@@ -347,15 +324,15 @@ class OnlineUser:
     def acted(
         self, item: str | int, action: str, fields: Mapping[str, object] | None = None
     ) -> None:
-        """The user did something with an item between two displays: its state moves on.
+        """Act on an item between two displays; the state moves on.
 
         Args:
-            item: the item; it need not have been displayed.
-            action: what was done, one of the kinds that training knew.
-            fields: the item's categories that the model reads, unless an item table has them.
+            item: an item, displayed or not.
+            action: a kind that training knew.
+            fields: the item's categories, unless an item table has them.
 
         Raises:
-            ConfigError: the model does not know the action, or a field is missing or unknown.
+            ConfigError: the action is unknown, or a field is missing or unknown.
         """
         self._users.act(_ONE, self.model.action_ids(item_key(item), action, fields or {}))
         for one in self._others:

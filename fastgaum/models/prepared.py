@@ -18,11 +18,11 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models.splits import require_validation
 
 SpaceOptions = tuple[str, bool, bool, bool, bool, int]
-"""what a feature space is made of: protocol, set_context, relations, examination, towers, pieces"""
+"""protocol, set_context, relations, examination, towers, pieces"""
 
 
 def space_options(config: Config) -> SpaceOptions:
-    """What a configuration's feature space is made of."""
+    """The options of a configuration's feature space."""
     switches = config.set_context, config.relations, config.examination
     protocol = "identity" if config.protocol == "bags" and not config.counts else config.protocol
     return protocol, *switches, config.tower_dim > 0, config.pieces
@@ -43,9 +43,8 @@ class Prepared:
         config: Config,
         former: FeatureSpace | None = None,
     ) -> Prepared:
-        """Count the training split, and make of both splits what batches are made of.
-
-        `former` is the space that a model goes on with.
+        """Count the training split, and encode both splits; `former` is the space that a model goes
+        on with.
 
         Raises:
             LogFormatError: a split is empty, or the log is the former space's.
@@ -67,38 +66,26 @@ class Prepared:
         return cls(log, space, TrainingData(train, validation))
 
     def bootstrap(self, seed: int, number: int) -> Prepared:
-        """The same with training users drawn with replacement (Efron, "Bootstrap methods", 1979):
-        networks read all sessions of each user as often as the user is drawn.
+        """The same with training users drawn with replacement (Efron, "Bootstrap methods", 1979),
+        by the run's seed and the number of the bootstrap, from 1.
 
-        What training says of items stays that of all users: of as many displays a bootstrap has
-        seen a third fewer items, and networks of it say less of a test.
-
-        Args:
-            seed: the run's.
-            number: which bootstrap, from 1.
-        """
+        Counts of items stay those of all users: a bootstrap has seen a third fewer items."""
         everything = np.arange(self.data.train.n_sessions, dtype=np.int32)
         drawn = _drawn(everything, self.data.train.users, seed, number)
         return replace(self, data=replace(self.data, drawn=drawn))
 
 
 def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:
-    """The log of as many training users, drawn with replacement (Efron, "Bootstrap methods", 1979):
-    all training sessions of each user as often as the user is drawn, and the validation sessions as
-    they are.
-
-    Args:
-        log: the log; its test sessions are left out.
-        seed: the run's.
-        number: which bootstrap, from 1.
-    """
+    """The log of as many training users, drawn with replacement (Efron, "Bootstrap methods", 1979),
+    and the validation sessions as they are; no test session. Arguments as of
+    `Prepared.bootstrap`."""
     training = log.sessions_in("train")
     rows = _drawn(training, log.users[training], seed, number)
     return slice_sessions(log, np.concatenate([rows, log.sessions_in("validation")]))
 
 
 def _drawn(sessions: IntArray, users: IntArray, seed: int, number: int) -> IntArray:
-    """The sessions of users who are drawn with replacement, as many as there are."""
+    """Sessions of users who are drawn with replacement, as many as there are."""
     each, of_session = np.unique(users, return_inverse=True)
     rng = np.random.default_rng([seed, number])
     times = np.bincount(rng.integers(0, len(each), len(each)), minlength=len(each))
@@ -106,7 +93,6 @@ def _drawn(sessions: IntArray, users: IntArray, seed: int, number: int) -> IntAr
 
 
 def bootstrap_seed(seed: int, number: int) -> int:
-    """The seed of the fit on a bootstrap, of the run's and the bootstrap's number as
-    `Prepared.bootstrap` takes them: runs of neighbouring seeds share none."""
+    """The seed of the fit on a bootstrap; runs of neighbouring seeds share none."""
     state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
     return int(state[0]) % MOST_SEED

@@ -1,10 +1,8 @@
-"""Run folders: config.toml, machine.json, metrics.jsonl → metrics.parquet, model.safetensors, and
-resume.safetensors
-until the run has ended.
+"""Run folders: config.toml, machine.json, reading.json, metrics.jsonl → metrics.parquet,
+model.safetensors, and resume.safetensors until the run has ended.
 
-Each file is written atomically. resume.safetensors is written first and is the run's truth: where a
-crash has left another file ahead of it, `resume_run` writes that file again. It is removed last: a
-run without it has ended."""
+Each file is written atomically. resume.safetensors is written first: where a crash has left another
+file ahead of it, `resume_run` writes that file again. It is removed last."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ MADE_FILES = (
     "metrics.parquet",
     "model.safetensors",
 )
-"""what can be made from the resume file"""
+"""made from the resume file"""
 RUN_FILES = (*MADE_FILES, RESUME_FILE)
 _PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 """what `atomic` leaves of a file when its process is killed"""
@@ -53,9 +51,9 @@ class LogOrigin:
     """Where a run's log came from."""
 
     source: str | None = None
-    """a registry name or a path: a report looks for the log there"""
+    """a registry name or a path"""
     reading: Mapping[str, object] = field(default_factory=dict)
-    """the options that it was read with: the command line reads them back to evaluate the run"""
+    """the options that it was read with"""
 
 
 def train_run(
@@ -70,25 +68,22 @@ def train_run(
 ) -> pl.DataFrame:
     """Fit a model on a log and leave a run folder; returns the training table.
 
-    The folder gets its first file when the first batch is about to be trained, so that a run
-    refused for its input leaves nothing. After a NumericsError it holds the last good state. Ctrl-C
-    raises KeyboardInterrupt and leaves what was saved after the last epochs.
+    A run refused for its input leaves nothing. After a NumericsError the folder holds the last good
+    state, after Ctrl-C (KeyboardInterrupt) that of the last epoch saved.
 
     Args:
-        model: a model that is not fitted.
-        log: its training and validation splits are used.
-        folder: the run folder.
+        model: not fitted.
+        log: its training and validation splits are read.
+        folder: of the run.
         overwrite: whether a run that is there is replaced.
-        observers: see each epoch and each batch, after the folder's files are written.
-        origin: where the log came from.
-        processes: those that train together; each calls this with the same model and log, and the
-            first alone writes.
+        observers: see each epoch and each batch, after files are written.
+        origin: of the log.
+        processes: train together, each with the same model and log; the first writes.
 
     Raises:
         OutputError: the folder holds a run already, is another process's, or cannot be written.
         NumericsError: training diverged.
-        LogFormatError: the processes have read different logs.
-        LostPeerError: another process is gone.
+        LogFormatError, LostPeerError: the processes have read different logs, or one is gone.
     """
     processes = processes or Processes()
     if not processes.is_first:
@@ -113,18 +108,8 @@ def fit_run(
     progress: object = None,
     origin: LogOrigin | None = None,
 ) -> pl.DataFrame:
-    """Fit any model in one go and leave a run folder, without a file to resume from; returns the
-    table of the fit. Nothing is written before the model is fitted.
-
-    Args:
-        model: a model that is not fitted.
-        name: its name, which config.toml keeps as the preset.
-        log: as in `train_run`, in memory; so are `folder`, `overwrite` and `origin`.
-        progress: what the model's `fit` takes.
-
-    Raises:
-        OutputError: as `train_run`. ConfigError, LogFormatError, NumericsError: as its `fit`.
-    """
+    """Fit any model in one go and leave a run folder; returns the table of the fit. Arguments and
+    errors as of `train_run` and the model's `fit`; `name` is the preset of config.toml."""
     check_run_folder(folder, overwrite)
     origin, started = origin or LogOrigin(), time.perf_counter()
     with folder_lock(folder):
@@ -152,13 +137,12 @@ def resume_run(
     processes: Processes | None = None,
 ) -> pl.DataFrame:
     """Go on with the run in a folder from the last epoch that was saved, to the bytes that it would
-    have had; returns the training table. The arguments are those of `train_run`; the model has the
+    have had; returns the training table. Arguments and errors as of `train_run`; the model has the
     configuration of `run_checkpoint`.
 
     Raises:
         CheckpointError: there is no run to go on with, its file is damaged, or the log or
             configuration is another one.
-        OutputError, NumericsError, LogFormatError, LostPeerError: as `train_run`.
     """
     processes = processes or Processes()
     if not processes.is_first:
@@ -172,7 +156,6 @@ def resume_run(
 
 
 def _follow(model: UserModel, log: SessionLog, processes: Processes) -> pl.DataFrame:
-    """Take part in the run that the first process trains and writes."""
     checkpoint = _of_first(processes, log, None)
     _set_start(model, checkpoint, None)
     return model.fit(log, checkpointer=Checkpointer(None, checkpoint), processes=processes)
@@ -184,11 +167,7 @@ def _set_start(model: UserModel, checkpoint: Checkpoint, file: Path | None) -> N
 
 
 def _of_first(processes: Processes, log: SessionLog, checkpoint: Checkpoint | None) -> Checkpoint:
-    """The first process's checkpoint, in all of them.
-
-    Raises:
-        LogFormatError: they have read different logs.
-    """
+    """The first process's checkpoint, in all of them. Raises LogFormatError for different logs."""
     found = processes.agree(log.fingerprint)
     if len(set(found)) > 1:
         raise LogFormatError(
@@ -207,11 +186,8 @@ def _of_first(processes: Processes, log: SessionLog, checkpoint: Checkpoint | No
 
 
 def run_checkpoint(folder: Path) -> Checkpoint | None:
-    """What the run in a folder was asked for, and how far it is; None where no run has begun.
-
-    Raises:
-        CheckpointError: the folder holds a run that cannot go on.
-    """
+    """The checkpoint of the run in a folder, if one has begun. Raises CheckpointError where it
+    cannot go on."""
     if not any((folder / name).exists() for name in RUN_FILES):
         return None
     if not (folder / RESUME_FILE).is_file():
@@ -222,11 +198,8 @@ def run_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def finished_table(folder: Path) -> pl.DataFrame | None:
-    """The training table of a run that has ended; None for any other.
-
-    Raises:
-        CheckpointError: the table is damaged.
-    """
+    """The training table of a run that has ended; None for any other. Raises CheckpointError for a
+    damaged one."""
     if (folder / RESUME_FILE).exists() or not all((folder / name).is_file() for name in MADE_FILES):
         return None
     try:
@@ -236,8 +209,7 @@ def finished_table(folder: Path) -> pl.DataFrame | None:
 
 
 def check_same_log(folder: Path, log: SessionLog, fingerprint: str) -> None:
-    """Raise CheckpointError unless the log is the one of the run in a folder, whose fingerprint is
-    given."""
+    """Raise CheckpointError unless the log is that of the run in a folder."""
     if log.fingerprint != fingerprint:
         raise CheckpointError(
             f"'{folder}' was trained on a log with the fingerprint {fingerprint[:12]}, "
@@ -247,8 +219,7 @@ def check_same_log(folder: Path, log: SessionLog, fingerprint: str) -> None:
 
 
 def check_run_folder(folder: Path, overwrite: bool) -> None:
-    """Raise OutputError unless a run may be written at `folder`, which no other process may
-    hold."""
+    """Raise OutputError unless a run may be written at `folder`, which no process holds."""
     require_writable(folder)
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"'{folder}' is a file: a run needs a folder")
@@ -274,7 +245,7 @@ def _check_contents(folder: Path, overwrite: bool) -> None:
 
 
 def _is_left_over(name: str) -> bool:
-    """Whether it is what `atomic` was writing when its process was killed."""
+    """Whether `atomic` was writing it when its process was killed."""
     match = _PART.fullmatch(name)
     return match is not None and match[1] in RUN_FILES
 
@@ -325,12 +296,11 @@ class _RunWriter(Observer):
         self.rows: list[EpochRow] = []
 
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
-        """Make the other files say what the resume file says: a crash may have left them ahead of
-        it."""
+        """Bring all files to the state of the resume file, which a crash may have left behind."""
         self.rows = list(rows)
         if self.rows:
             self._write_head()
-            self.write_model()
+            self._write_model()
             self._write_metrics()
             (self.folder / "metrics.parquet").unlink(missing_ok=True)
         else:
@@ -342,20 +312,19 @@ class _RunWriter(Observer):
         self.rows.append(row)
         # the model first: no reader of the metrics misses the best epoch's model
         if row.best:
-            self.write_model()
+            self._write_model()
         self._write_metrics()
 
     def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
-        """The best weights; after losses that are not finite the last good ones."""
         if error is None or (self.rows and isinstance(error, NumericsError)):
-            self.write_model()
+            self._write_model()
 
     def clear(self) -> None:
-        """Remove what no epoch of this run has made: a former run's files."""
+        """Remove a former run's files."""
         for name in MADE_FILES:
             (self.folder / name).unlink(missing_ok=True)
 
-    def write_model(self) -> None:
+    def _write_model(self) -> None:
         self.model.save(self.folder / "model.safetensors")
 
     def _write_metrics(self) -> None:

@@ -1,11 +1,11 @@
-"""A feature space as the record that a model file holds, and back: what a file holds is not known
-to be what was written."""
+"""A feature space as the record of a model file, and back: a file may hold anything."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from fastgaum.logs.options import ReadOptions
 
 @dataclass(frozen=True)
 class SavedPairs:
-    """What a file holds of `PairCounts`."""
+    """`PairCounts` with the types that a file must have."""
 
     starts: LongArray
     keys: LongArray
@@ -34,7 +34,7 @@ class SavedPairs:
 
 @dataclass(frozen=True)
 class SavedCrossed:
-    """`CrossedCounts` with the types that a file must have."""
+    """`CrossedCounts` likewise."""
 
     events: IntArray
     starts: LongArray
@@ -46,7 +46,7 @@ class SavedCrossed:
 
 @dataclass(frozen=True)
 class SavedSpace:
-    """A feature space without what can be made from the rest."""
+    """A feature space, less what the rest says."""
 
     base: FeatureSpace
     """without relations, crossed tables and the values of context fields that hold items"""
@@ -57,7 +57,11 @@ class SavedSpace:
 
 
 def saved_space(space: FeatureSpace) -> SavedSpace:
-    """What a file holds of a space."""
+    """The record of a space."""
+
+    def saved(table: PairCounts) -> SavedPairs:
+        return SavedPairs(table.starts, table.keys, table.counts)
+
     relations = space.relations
     context = [
         dataclasses.replace(one, values=one.values[:0]) if one.source == "context_item" else one
@@ -66,18 +70,13 @@ def saved_space(space: FeatureSpace) -> SavedSpace:
     return SavedSpace(
         dataclasses.replace(space, relations=None, crossed=(), context=tuple(context)),
         tuple(SavedCrossed(**table._asdict()) for table in space.crossed),
-        None if relations is None else (_saved(relations.rivals), _saved(relations.follows)),
+        None if relations is None else (saved(relations.rivals), saved(relations.follows)),
         0 if relations is None else relations.rule.most,
     )
 
 
-def _saved(table: PairCounts) -> SavedPairs:
-    return SavedPairs(table.starts, table.keys, table.counts)
-
-
 def space_of(saved: SavedSpace) -> FeatureSpace:
-    """The space that `saved_space` describes. Raises ValueError for one that loops may not
-    trust."""
+    """The space of a record. Raises ValueError for one that loops may not trust."""
     space = saved.base
     if space.reading is not None:
         ReadOptions.from_json(space.reading)
@@ -90,7 +89,8 @@ def space_of(saved: SavedSpace) -> FeatureSpace:
     ]
     space = dataclasses.replace(space, context=tuple(context))
     n_items = len(items.values)
-    _require_none(_faulty_fields(space), _faulty_shapes(space, n_items))
+    for fault in chain(_faulty_fields(space), _faulty_shapes(space, n_items)):
+        raise ValueError(fault)
     relations = None
     if saved.relations is not None:
         rivals, follows = (
@@ -107,14 +107,9 @@ def space_of(saved: SavedSpace) -> FeatureSpace:
     for table, field in zip(crossed, context, strict=False):
         check_crossed(table, len(field.values), n_items)
     space = dataclasses.replace(space, relations=relations, crossed=crossed)
-    _require_none(_faulty_numbers(space))
+    for fault in _faulty_numbers(space):
+        raise ValueError(fault)
     return space
-
-
-def _require_none(*faults: Iterator[str]) -> None:
-    for each in faults:
-        for fault in each:
-            raise ValueError(fault)
 
 
 def _faulty_fields(space: FeatureSpace) -> Iterator[str]:

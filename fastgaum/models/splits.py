@@ -1,5 +1,4 @@
-"""Splits of a log as models take them: required, encoded and worked on chunk by chunk, and named as
-the log names them."""
+"""Splits of a log: required, encoded and worked on chunk by chunk, and named as the log does."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ from fastgaum.threads import one_thread_each
 
 _T = TypeVar("_T")
 Progress = Callable[[int, int], None]
-"""called with events done and events in all, now and then"""
+"""receives events done and events in all"""
 
 
 class SessionEncoder(Protocol):
-    """What makes a model's input of a log's sessions."""
+    """Makes a model's input of a log's sessions."""
 
     def encode(self, rows: IntArray) -> EncodedSessions:
         """The sessions `rows` as bags."""
@@ -45,15 +44,8 @@ def worked_parts(
     progress: Progress | None,
     on_threads: bool,
 ) -> Iterator[_T]:
-    """Yield what `work` makes of the log and each chunk, in their order. Chunks are cut where
-    batches are: every batch is the one that it would be in the whole.
-
-    Args:
-        encoder: that of the log.
-        log: the log, of which `split` is worked on.
-        progress: is told after each chunk.
-        on_threads: encode and work on several chunks at once, each on a thread of its own.
-    """
+    """Yield the results of `work` on the log and each chunk of a split, in their order. Chunks are
+    cut where batches are. on_threads: several chunks at once, each on a thread of its own."""
     n_events, rows = log.count("events", split), log.sessions_in(split)
 
     def worked_on(chunk: IntArray) -> tuple[int, _T]:
@@ -70,7 +62,7 @@ def worked_parts(
 
 
 def require_validation(log: SessionLog) -> None:
-    """Raise LogFormatError unless the log has a session to choose an epoch or a setting on."""
+    """Raise LogFormatError for a log without a validation session."""
     if log.count("sessions", "validation") == 0:
         raise LogFormatError(
             f"log '{log.name}' has no validation session to choose an epoch on, of "
@@ -95,22 +87,9 @@ def offers_no_click(log: SessionLog, rule: Literal["auto", "always", "never"] = 
 def with_hidden_items(
     log: SessionLog, space: FeatureSpace, share: float, seed: int = 0
 ) -> tuple[SessionLog, int]:
-    """The log with a share of the items that training displayed under ids that it never saw, and
-    how many these are.
-
-    A hidden item keeps its fields, vectors and place; all that training said of it, alone or beside
-    others or as context, is as of an item that was first displayed today. Each item is drawn by a
-    hash of its id and the seed, whatever else the log holds.
-
-    Args:
-        log: the log.
-        space: what training knew.
-        share: probability of each item to be hidden, from 0 to below 1.
-        seed: seeds the hash.
-
-    Raises:
-        ConfigError: another share or seed.
-    """
+    """The log with a share of the training items, from 0 to below 1, under ids that training never
+    saw, and how many these are. Fields, vectors and places stay. Each item is drawn by a hash of
+    the seed and its id. Raises ConfigError for another share or seed."""
     require_whole("seed", seed)
     if isinstance(share, bool) or not (isinstance(share, int | float) and 0 <= share < 1):
         raise ConfigError(f"hide_items is {share!r}, a share from 0 to below 1 is required: try .1")
@@ -135,8 +114,8 @@ def with_hidden_items(
 
 
 def candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
-    """session, event, item of each encoded candidate, as the log names them, and of successive
-    choices clicks_so_far, which tells the events of one display apart."""
+    """session, event, item of each encoded candidate, as the log names them, and clicks_so_far of
+    successive choices."""
     _, events = pick_rows(log.session_offsets, encoded.rows)
     _, candidates = pick_rows(log.display_offsets, events)
     size = np.diff(encoded.display_offsets)
@@ -155,8 +134,8 @@ def candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
 def beside_rows(
     frame: pl.DataFrame, made: pl.DataFrame, row_of_candidate: IntArray | None
 ) -> pl.DataFrame:
-    """The rows of a frame with the predictions of its candidates beside them; row_of_candidate: of
-    a nested frame, whose rows get lists."""
+    """The rows of a frame with predictions of their candidates; those of a nested frame, which has
+    `row_of_candidate`, with lists."""
     made = made.drop("session", "event", "item")
     both = [name for name in made.columns if name in frame.columns]
     if both:
@@ -172,8 +151,7 @@ def beside_rows(
 def checked_scores(
     scored: ScoredSessions, log: SessionLog, encoded: EncodedSessions
 ) -> ScoredSessions:
-    """The scores of a part of a log. Raises NumericsError, with a candidate's names, unless all are
-    finite."""
+    """Raise NumericsError, with a candidate's names, unless all scores are finite."""
     for name, head in scored.heads.items():
         finite = np.isfinite(head.scores)
         if not finite.all():

@@ -49,10 +49,10 @@ TUNED_KEYS: dict[str, tuple[Any, ...]] = {
     "weight_decay": (0.003, 1.0),
     "lr": (0.001, 0.01),
 }
-"""the keys of a configuration that are varied: words, or the least and the largest number; they
-hold the values of the preset and of all its sizes"""
+"""keys that are varied: words, or the least and the largest number; they hold the values of the
+preset and of all its sizes"""
 Stage = Callable[[str, int, int | None], None]
-"""called with what goes on, how much of it is done, and how much there is"""
+"""receives a name, how much is done, and how much there is"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TunedTrial:
     val_loss: float | None
     """least validation loss of its epochs; None where it diverged"""
     values: dict[str, str | float]
-    """what was varied, by key; `hidden` as text, `setting` the name of a compared setting"""
+    """by key; `hidden` as text, `setting` the name of a compared setting"""
     epochs: int
     seconds: float
 
@@ -95,7 +95,7 @@ class Tuning:
     """of the least validation loss; where none is better than the default, the default"""
 
     def to_frame(self) -> pl.DataFrame:
-        """The trials as a frame, one row each, a column for each value that was varied."""
+        """A row per trial, a column for each value that was varied."""
         rows = [dataclasses.asdict(trial) for trial in self.trials]
         return pl.DataFrame(
             [row | row.pop("values") for row in rows], infer_schema_length=None, strict=False
@@ -139,16 +139,15 @@ def tune(
     """Search settings of the preset `fastgaum` for a log, and write the best.
 
     Args:
-        log: a log in memory. Its test split is not read.
-        out: the TOML file, which `fastgaum train --config` and `Config.from_toml` read. Trials are
-            kept beside it, in `trials_file(out)`: called again, the search goes on with them.
+        log: a log. Its test split is not read.
+        out: the TOML file, which `fastgaum train --config` and `Config.from_toml` read. Called
+            again, the search goes on with the trials that are kept in `trials_file(out)`.
         trials: how many in all. The first are those of the default.
-        settings: keys of the configuration that are set, and so not varied; `seed` seeds the
-            search.
+        settings: keys that are set, and so not varied; `seed` seeds the search.
         device: as in `UserModel`.
         overwrite: whether trials that are there are given up.
-        progress: called with the trial that is fitted, its epochs done, and how many at most.
-        on_trial: called with how many trials have ended, and the last of them.
+        progress: receives the trial that is fitted, its epochs done, and how many at most.
+        on_trial: receives how many trials have ended, and the last of them.
 
     Raises:
         ConfigError: Optuna is not installed, a setting is unknown or impossible, or there are too
@@ -182,7 +181,7 @@ def tune(
 
 
 def checked_base(out: Path, fixed: Mapping[str, object]) -> Config:
-    """The default that a search begins with; whatever can be said before the log is read is said.
+    """Check all that can be checked before the log is read; return the default.
 
     Raises:
         ConfigError, OutputError: as `tune`.
@@ -213,8 +212,6 @@ def checked_base(out: Path, fixed: Mapping[str, object]) -> Config:
 
 
 class _Search:
-    """A search that runs."""
-
     def __init__(
         self,
         log: SessionLog,
@@ -272,8 +269,7 @@ class _Search:
 
     @contextmanager
     def _study(self, file: Path) -> Iterator[Study]:
-        """The study of the file, or a new one; its first trials are the default's. At the end its
-        connections are closed.
+        """The study of the file, or a new one; its first trials are the default's.
 
         Raises:
             CheckpointError: the file is damaged, or holds another search.
@@ -366,8 +362,7 @@ class _Search:
         return self.config(trial.params)
 
     def values_of(self, setting: str) -> dict[str, str | float]:
-        """The values, of the keys that mean something in it, of a setting that a fit compares by
-        itself."""
+        """The default values of a setting that a fit compares by itself."""
         config = self.settings[setting]
         keys = [key for key in self.keys if config.tower_dim or key != "tower_dim"]
         values = {key: getattr(config, key) for key in keys}
@@ -388,7 +383,7 @@ class _Search:
 
 @contextmanager
 def _damage_named(file: Path) -> Iterator[None]:
-    """Turn what a crafted or damaged database raises into one CheckpointError that names it."""
+    """Turn every error of a crafted or damaged database into one CheckpointError."""
     try:
         yield
     except Exception as error:
@@ -420,7 +415,6 @@ def _rank(trial: TunedTrial) -> float:
 
 
 def _write(file: Path, found: Tuning, fixed: Mapping[str, object], log: SessionLog) -> None:
-    """Write the file that a training reads; how it came about stands in comments."""
     if found.best is found.default:
         keys = {"preset": PRESET, **{k: v for k, v in fixed.items() if k != "seed"}}
     else:

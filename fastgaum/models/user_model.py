@@ -1,5 +1,4 @@
-"""UserModel: a learned user. Fit on a log; then it scores display sets, draws choices, and moves
-its state on.
+"""UserModel: a learned user.
 
 model = UserModel.from_preset("fastgaum")
 table = model.fit(log)                       # a polars frame, one row per epoch
@@ -20,8 +19,17 @@ import torch
 
 from fastgaum.checkpoint import State, damage_named, state_of
 from fastgaum.config import Config
-from fastgaum.errors import CheckpointError, ConfigError, NumericsError, require_path, require_type
+from fastgaum.errors import (
+    CheckpointError,
+    ConfigError,
+    NumericsError,
+    did_you_mean,
+    require_path,
+    require_type,
+)
+from fastgaum.features.fields import former_ids
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.game.scoring import ScoredSessions, mean_of
@@ -36,7 +44,6 @@ from fastgaum.models.model_file import (
     check_own,
     code_name,
     load_model_state,
-    model_state,
     networks_of,
 )
 from fastgaum.models.networks_model import NetworksModel
@@ -47,9 +54,8 @@ from fastgaum.models.prepared import (
     bootstrap_seed,
     space_options,
 )
-from fastgaum.models.space_state import space_of
+from fastgaum.models.space_state import saved_space, space_of
 from fastgaum.models.splits import offers_no_click
-from fastgaum.models.start import check_log, config_from, start_from
 from fastgaum.nets.examination import Place
 from fastgaum.nets.histories import Encoders, history_encoder
 from fastgaum.nets.networks import Networks, context_sizes, log_rates, require_room
@@ -61,6 +67,7 @@ from fastgaum.nets.regularisers import (
 )
 from fastgaum.nets.tables import TableMaker, plain_state
 from fastgaum.nets.tensors import BatchTensors
+from fastgaum.presets import TRAINING_KEYS
 from fastgaum.threads import seeded
 
 if TYPE_CHECKING:
@@ -72,13 +79,13 @@ class UserModel(NetworksModel):
     """History encoder, reward model and generator over one feature space.
 
     Attributes:
-        config: the configuration; after `fit` with the size and the switches that were chosen.
+        config: as it was chosen by the last `fit`.
         asked: the configuration from which each `fit` starts.
         networks: the torch modules, fitted on all training users; None before `fit`.
         trials: settings that the last fit compared, each with its validation loss.
-        start: the fitted model whose weights each `fit` goes on from; None: the seed draws them.
-        bootstraps: the fits on bootstraps of the training users, `config.members` less one.
-            Probabilities and utilities are the mean over all members.
+        start: the fitted model whose weights each `fit` goes on from, if any.
+        bootstraps: fits on bootstraps of the training users, `config.members` less one; results are
+            means over all members.
     """
 
     def __init__(
@@ -90,12 +97,12 @@ class UserModel(NetworksModel):
         tables: TableMaker | None = None,
         device: str = "auto",
     ) -> None:
-        """Take a configuration; a `regulariser` or a history encoder of one's own replaces the
-        configured one. Both are code, which no file holds: `load` wants them again.
+        """Take a configuration; a `regulariser` and a history encoder of one's own replace the
+        configured ones. They are code, which no file holds: `load` wants them again.
 
-        `history` makes an encoder of the configuration, the number of ids and the number of numbers
-        of a bag: a subclass of `nets.histories.HistoryEncoder` will do. `tables`
-        (`nets.tables.TableMaker`) makes the tables over ids; autograd then trains the model.
+        `history` makes an encoder (`nets.histories.HistoryEncoder`) of the configuration and the
+        numbers of ids and of numbers of a bag. `tables` (`nets.tables.TableMaker`) makes the
+        tables over ids; autograd then trains the model.
 
         Raises:
             ConfigError: the device is not available, or `regulariser` is none.
@@ -154,8 +161,8 @@ class UserModel(NetworksModel):
     ) -> UserModel:
         """A model whose `fit` goes on, on a further log, from the weights of a former run.
 
-        What training said of items is added up over both logs, so the further log holds none of the
-        run's events. The run's weights are validated first, and stay where no epoch is better.
+        Counts of both logs are added up: the further log holds none of the run's events. The run's
+        weights are validated first, and stay where no epoch is better.
 
         Args:
             path: a run folder, or a model file.
@@ -177,7 +184,7 @@ class UserModel(NetworksModel):
                 "(fastgaum)"
             )
         start = cls.of_state(file, state, "cpu", regulariser, history)
-        asked = config_from(start, Path(path), changes)
+        asked = _config_from(start, Path(path), changes)
         model = cls(asked, regulariser=regulariser, history=history, device=device)
         model.start = start
         return model
@@ -200,14 +207,13 @@ class UserModel(NetworksModel):
             log: a log, or a frame whose columns have roles by their names.
             observers: see each epoch and each batch.
             checkpointer: saves the run as it goes, and brings it to where a former one was.
-            processes: those that fit this model together (`game.averaging`), each on the same log.
+            processes: those that fit this model together (`game.averaging`), on the same log.
 
         Raises:
-            LogFormatError: a split is empty, or no click is required and none is in the log; a fit
-                goes on from one on the very same log; a frame's column has no role.
-            FeatureMismatchError: a fit goes on from one on a log with other fields.
-            ConfigError: the networks do not fit memory, or the former fit had no click as no
-                choice, and this log has it.
+            LogFormatError: a split is empty, `no_click` does not fit the log, it is the log of
+                `start`, or a frame's column has no role.
+            FeatureMismatchError: the log has other fields than that of `start`.
+            ConfigError: the networks do not fit memory, or no click was no choice of `start`.
             NumericsError: a loss is not finite; the model then holds the last good state.
         """
         from fastgaum.game.averaging import Processes
@@ -226,7 +232,7 @@ class UserModel(NetworksModel):
             return prepared[made_of]
 
         if self.start is not None:
-            check_log(self.start, read, self.asked)
+            _check_log(self.start, read, self.asked)
         self.trials, self.bootstraps, self.settings_tried = (), (), 1
         settings = self.settings_for(read)
         if len(settings) > 1:
@@ -253,8 +259,8 @@ class UserModel(NetworksModel):
         checkpointer: Checkpointer,
         processes: Processes,
     ) -> Config:
-        """The setting that does best on validation with exact players: sizes by short fits, the
-        searched switches by whole warm starts."""
+        """The best setting on validation with exact players: sizes by short fits, the searched
+        switches by whole warm starts."""
         for name, config in list(settings.items())[len(checkpointer.tried) :]:
             started = time.perf_counter()
             of_log = prepare(config)
@@ -274,7 +280,6 @@ class UserModel(NetworksModel):
         return settings[min(self.trials, key=lambda trial: trial.val_loss).name]
 
     def _like(self, config: Config) -> UserModel:
-        """A model that is not fitted, with another configuration and the same code."""
         return UserModel(**self._given | {"config": config})
 
     def _on_bootstraps(
@@ -299,7 +304,6 @@ class UserModel(NetworksModel):
         return tuple(done)
 
     def _member_config(self, number: int) -> Config:
-        """The configuration of the fit on a bootstrap, numbered from 1."""
         return self.config.replace(members=1, seed=bootstrap_seed(self.config.seed, number))
 
     def _members(self, weights: Sequence[dict[str, torch.Tensor]]) -> Iterator[UserModel]:
@@ -319,8 +323,7 @@ class UserModel(NetworksModel):
         checkpointer: Checkpointer,
         processes: Processes,
     ) -> list[EpochRow]:
-        """Train new networks as `config` says on a log under its feature space; nothing is
-        compared. Errors are those of `fit`."""
+        """Train new networks with `config`, without a comparison. Errors are those of `fit`."""
         # the engine's kernels take a second to import: a loaded model does without
         from fastgaum.engine.dispatch import game_for
         from fastgaum.game.loop import Trainer
@@ -336,7 +339,7 @@ class UserModel(NetworksModel):
             networks = Networks(*sizes, self.tables, context_sizes(space), log_rates(space))
             self.networks = networks.to(self.device)
             if self.start is not None:
-                start_from(self.networks, space, self.start)
+                _start_from(self.networks, space, self.start)
             unknown = torch.from_numpy(space.unknown_of_id)
             game = game_for(self.networks, self.config, self.regulariser, unknown, self.outside)
             trainer = Trainer(
@@ -381,7 +384,7 @@ class UserModel(NetworksModel):
         return own
 
     def user(self, head: Head = "reward") -> OnlineUser:
-        """As the base says. The first user takes longer: the networks are copied."""
+        """As of `ChoiceModel`; the first user takes longer, the networks are copied."""
         found = self._online.get(head)
         if found is None or found.networks.source is not self.networks:
             found = OnlineModel(self, head)
@@ -395,14 +398,15 @@ class UserModel(NetworksModel):
         if self.networks is None or self.space is None:
             raise ConfigError("the model has not been trained: call fit before save")
         trials = [{"name": one.name, "val_loss": one.val_loss} for one in self.trials]
-        state = {
+        return {
+            "space": saved_space(self.space),
+            "outside": self.outside,
             "config": self.config.to_mapping(),
             "own": {what: code_name(code) for what, code in self._own_code().items()},
             "weights": plain_state(self.networks),
             "compared": trials,
             "bootstraps": [plain_state(one._networks()) for one in self.bootstraps],
         }
-        return model_state(self.space, self.outside, state)
 
     def _own_code(self) -> dict[OwnCode, Any]:
         own: dict[OwnCode, Any] = {}
@@ -425,9 +429,8 @@ class UserModel(NetworksModel):
         code again.
 
         Raises:
-            CheckpointError: the file is missing, damaged, or made by another version, or the model
-                had a regulariser or a history encoder of its own, which is not given (or is another
-                one).
+            CheckpointError: the file is missing, damaged, of another version, or with code that is
+                not given.
         """
         require_path("a saved model", path)
         file, state = load_model_state(Path(path))
@@ -448,11 +451,8 @@ class UserModel(NetworksModel):
         regulariser: Regulariser | None = None,
         history: Encoders | None = None,
     ) -> UserModel:
-        """The model of a state that was read from the file `path`; the rest as in `load`.
-
-        Raises:
-            CheckpointError: damaged, or trained with code that is not given.
-        """
+        """The model of a state that was read from the file `path`. Raises CheckpointError as
+        `load`."""
         with damage_named(path):
             saved = state_of(state, SavedModel)
             config = Config.from_mapping(saved.config)
@@ -473,22 +473,19 @@ class UserModel(NetworksModel):
         return model
 
     def like_saved(self, path: Path | None, state: State) -> UserModel:
-        """The model of a state beside this one's, with its code and on its device.
-
-        Raises:
-            CheckpointError: damaged.
-        """
+        """The model of a state, with this one's code and device. Raises CheckpointError for a
+        damaged one."""
         file = path or Path("the first process's checkpoint")
         return self.of_state(file, state, self.device.type, **self._own_code())
 
     def utility(self, batch: BatchTensors, at_place: Place = "own") -> torch.Tensor:
-        """As the base says; the mean over the members."""
+        """The mean over the members."""
         each = [super().utility(batch, at_place)]
         each += [one.utility(batch, at_place) for one in self.bootstraps]
         return torch.stack(each).mean(0)
 
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
-        """As the base says; the mean over the members."""
+        """The mean over the members."""
         each = [super().choice_distribution(batch, head)]
         each += [one.choice_distribution(batch, head) for one in self.bootstraps]
         if len(each) == 1:
@@ -504,3 +501,66 @@ class UserModel(NetworksModel):
         each = [super()._scorer(n_candidates, at_place)]
         each += [one._scorer(n_candidates, at_place) for one in self.bootstraps]
         return lambda encoded: mean_of([score(encoded) for score in each])
+
+
+def _config_from(start: UserModel, path: Path, changes: Mapping[str, object]) -> Config:
+    """The configuration of a fit that goes on. Raises ConfigError for a change of the networks."""
+    former = start.config
+    if start.outside and "no_click" not in changes:
+        changes = {**changes, "no_click": "always"}
+    asked = former.replace(**changes)
+    was, now = former.to_mapping(), asked.to_mapping()
+    allowed = (*TRAINING_KEYS, "no_click")
+    differ = [key for key in was if now[key] != was[key] and key not in allowed]
+    if differ:
+        said = ", ".join(f"{key} = {was[key]}, not {now[key]}" for key in differ)
+        close = did_you_mean(differ[0], allowed)
+        raise ConfigError(
+            f"the run in '{path}' has {said}, and its networks go on as they are{close}: leave the "
+            f"options out, or train anew; what may change is {', '.join(allowed)}"
+        )
+    return asked.replace(grow=False, search=())
+
+
+def _check_log(start: UserModel, log: SessionLog, asked: Config) -> None:
+    """Raise ConfigError where no click is a choice, and was none of the former model."""
+    if not start.outside and offers_no_click(log, asked.no_click):
+        what = (
+            f"log '{log.name}' has events without a choice"
+            if log.has_no_click
+            else "no_click = always makes no click a choice"
+        )
+        raise ConfigError(
+            f"{what}, and the run to go on from had none, so that no click has no place among its "
+            "utilities: train anew"
+        )
+
+
+@torch.no_grad()
+def _start_from(networks: Networks, space: FeatureSpace, start: UserModel) -> None:
+    """Give networks over a grown space the weights of a former fit; a new id has the row of its
+    field's unknown values. Raises ConfigError for weights of a shape that cannot grow."""
+    assert start.networks is not None
+    assert start.space is not None
+    weights, n_former = start.networks.state_dict(), start.space.n_ids
+    ids = torch.from_numpy(former_ids(space.fields, start.space.fields)).long()
+    for name, own in networks.state_dict().items():
+        own.copy_(_grown(name, weights[name], own.shape, ids, n_former))
+
+
+def _grown(
+    name: str, former: torch.Tensor, shape: torch.Size, ids: torch.Tensor, n_former: int
+) -> torch.Tensor:
+    """A former weight in the shape of one over more ids, whose former ids are `ids`."""
+    if former.shape == shape:
+        return former
+    # position weights have several rows for each id
+    per_id = len(former) // n_former if former.ndim else 0
+    rows = [(n * per_id, *shape[1:]) for n in (n_former, len(ids))]
+    if not per_id or [tuple(former.shape), tuple(shape)] != rows:
+        raise ConfigError(
+            f"the history encoder's weight '{name}' has the shape {list(former.shape)} over "
+            f"{n_former} ids and {list(shape)} over {len(ids)}: a fit goes on from weights of one "
+            "shape, or with rows by id"
+        )
+    return former.view(n_former, per_id, -1)[ids].view(shape)

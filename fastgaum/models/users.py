@@ -1,7 +1,4 @@
-"""Users of a fitted model who are shown one display after another: those of a world, and one online
-user. What they are shown is encoded as a log's displays are, and scored by the kernels of training.
-
-`Users.show` reads, `Users.move` moves on."""
+"""Users of a fitted model who are shown one display after another, in a world or online."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ from fastgaum.nets.tensors import Bags
 
 
 class FixedNetworks:
-    """A fitted model's networks, copied for users who are shown one display after another.
+    """A copy of a fitted model's networks; changing the model afterwards changes nothing here.
 
     Attributes:
         head: whose distribution users choose by.
@@ -42,12 +39,8 @@ class FixedNetworks:
     """
 
     def __init__(self, model: NetworksModel, head: Head | None) -> None:
-        """Copy a model's networks; changing it afterwards changes nothing here.
-
-        Args:
-            model: a fitted model.
-            head: "reward" for the reward's best response, or "generator"; None: the generator where
-                there is one.
+        """head: "reward" for the reward's best response, "generator", or None: the generator where
+        there is one.
 
         Raises:
             ConfigError: the model is not fitted, or lacks the head.
@@ -79,7 +72,7 @@ class FixedNetworks:
         self.place_columns, self.ids_of_places = ids_of_places(space.categorical, space.grid)
 
     def with_vectors(self, vectors: Vectors, n_vectors: int) -> FixedNetworks:
-        """The same networks, which read the standardised vectors of n_vectors items."""
+        """The networks with the standardised vectors of n_vectors items."""
         other = copy(self)
         other._copy(vectors, n_vectors)
         return other
@@ -126,15 +119,13 @@ class FixedNetworks:
 
 
 class ShownDisplays(NamedTuple):
-    """What some users are shown, a display each, and what networks read of it."""
+    """A display of each of some users, and what networks read of it."""
 
     users: IntArray
     """each once, shape (n_events,)"""
     items: IntArray
-    """number of each candidate's item, (n_candidates,): its training row, further ones after
-    these"""
+    """training row of each candidate's item, further items after these, (n_candidates,)"""
     batch: DisplayBatch
-    """as a log's displays"""
     vector_ids: IntArray
     """the candidates' ids, and the row of their vectors where networks read vectors"""
 
@@ -145,10 +136,10 @@ class ShownDisplays(NamedTuple):
 
 
 class Users:
-    """n users: what they have behind them.
+    """n users with their histories.
 
     Attributes:
-        states: what each user's history says, then its context, shape (n, state_dim).
+        states: state of each user's history, then its context, shape (n, state_dim).
     """
 
     def __init__(self, networks: FixedNetworks, n: int, within: bool) -> None:
@@ -181,10 +172,10 @@ class Users:
 
         Args:
             shown: the displays.
-            ids: feature ids of the candidates, (n_candidates, n_fields); those that the place
-                decides are written here.
-            numbers: base numbers of the candidates as they are, (n_candidates, n_base), without
-                what a session decides.
+            ids: feature ids of the candidates, (n_candidates, n_fields); those of places are
+                written here.
+            numbers: base numbers of the candidates, (n_candidates, n_base), 0 where a session
+                decides.
             vectors: row of each candidate's vector, where networks read vectors.
             set_size: k where candidates are a pool, of which an average slate of k is meant.
         """
@@ -202,7 +193,7 @@ class Users:
         return ShownDisplays(shown.users, shown.items, batch, vector_ids)
 
     def pass_by(self, shown: UserDisplays) -> ShownDisplays:
-        """What some users are shown of whom none chooses anything: no network reads it."""
+        """Show displays that no network reads and of which nothing is chosen."""
         ids, numbers = (
             np.zeros((0, 1), np.int32),
             np.zeros((0, self.networks.n_numbers), np.float32),
@@ -213,13 +204,13 @@ class Users:
     def scores(
         self, scorer: FixedScorer, shown: ShownDisplays, examined: bool = True
     ) -> FloatArray:
-        """A scorer's scores of what users are shown, (n_candidates,); `examined` as there."""
+        """A scorer's scores of candidates, (n_candidates,)."""
         everyone = _are_all(shown.users, len(self.states))
         states = self.states if everyone else self.states.take(shown.users, 0)
         return scorer.scores(shown.batch, shown.vector_ids, states, examined)
 
     def utilities(self, shown: ShownDisplays, chosen: IntArray) -> FloatArray:
-        """The reward's utility of the candidate that each user chooses, (n_events,), 0 for -1."""
+        """The reward's utility of each chosen candidate, (n_events,), 0 for -1."""
         utilities = np.zeros(len(chosen), np.float32)
         clicked = np.flatnonzero(chosen >= 0).astype(np.int32)
         at, batch, reward = chosen[clicked], shown.batch, self.networks.reward
@@ -235,8 +226,7 @@ class Users:
         return utilities
 
     def move(self, shown: ShownDisplays, chosen: IntArray) -> None:
-        """Move users on by what they were shown, and the candidate that each chose, (n_events,), -1
-        for no click."""
+        """Move users on by the candidate that each chose, (n_events,), -1 for no click."""
         batch = shown.batch
         self.counts.count(shown.counted, chosen, batch.parts)
         ids = shown.vector_ids if self.networks.history_reads_vectors else batch.ids
@@ -296,12 +286,8 @@ class RecurrentHistories:
 
 
 class ReplayedHistories:
-    """Histories whose encoder must read past tokens again: bilstm, position weights, and a user's
-    own encoder.
-
-    While all users move together, one `advance` of the encoder makes a step. When some were started
-    anew or did not move, the encoder reads their tokens again from the first one remembered: the
-    last m for position weights, all for bilstm."""
+    """Histories of any encoder. While all users move together, one `advance` makes a step; when
+    some did not, the encoder reads their last `window` tokens again."""
 
     def __init__(self, encoder: HistoryEncoder, n: int) -> None:
         self.encoder, self.n = encoder, n
@@ -335,7 +321,6 @@ class ReplayedHistories:
 
 
 def _are_all(users: IntArray, n: int) -> bool:
-    """Whether these are all n users, in their order."""
     return len(users) == n and (n == 1 or bool((users[1:] > users[:-1]).all()))
 
 
