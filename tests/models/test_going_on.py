@@ -118,7 +118,7 @@ def test_each_world_of_a_set_goes_on(
     folder = run_on(logs[0], tmp_path / "set", members=2, epochs=1, warm_start=1)
     started: list[UserModel] = []
     monkeypatch.setattr(
-        "fastgaum.models.user_model.start_from", lambda *given: started.append(given[2])
+        "fastgaum.models.user_model._start_from", lambda *given: started.append(given[2])
     )
     further = UserModel.from_run(folder, device="cpu")
     further.fit(logs[1])
