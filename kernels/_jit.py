@@ -1,5 +1,4 @@
-"""The decorators through which every kernel is compiled, and an instruction that numba lacks: to
-ask for a table row before it is needed."""
+"""The decorators that compile every kernel, and prefetching, which numba lacks."""
 
 from __future__ import annotations
 
@@ -20,14 +19,13 @@ from ._cache import KernelCache, folder
 
 Array = npt.NDArray[Any]
 Real = float | np.float32
-"""a number that a kernel takes in either width"""
+"""a number in either width"""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LOOSE = {"reassoc", "contract", "nsz", "arcp"}
 _KERNEL: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-"""what all kernels share; nothing in C calls one, and a wrapper for it would be compiled beside
-each"""
+"""shared by all kernels; C calls none of them"""
 _PART: dict[str, Any] = {
     **_KERNEL,
     "fastmath": _LOOSE,
@@ -40,40 +38,29 @@ _LEAF: dict[str, Any] = {**_PART, "_nrt": False}
 
 def jit(function: F) -> F:
     """Compile a kernel: no Python objects, no GIL, kept on disk between processes.
-
-    Kernels are serial; threads, where used, stand above them. NUMBA_DISABLE_JIT=1 runs them as
-    plain Python."""
+    NUMBA_DISABLE_JIT=1 runs it as plain Python."""
     return _cached(numba.njit(**_KERNEL)(function), function)
 
 
 def jit_fast(function: F) -> F:
-    """Compile a kernel whose sums may be reassociated for vectorisation; NaN and infinities keep
-    their meaning."""
+    """Compile a kernel whose sums may be reassociated; NaN and infinities keep their meaning."""
     return _cached(numba.njit(**_KERNEL, fastmath=_LOOSE)(function), function)
 
 
 def jit_part(function: F) -> F:
-    """Compile, as `jit_fast`, a part that other kernels call: always inlined into them, and kept on
-    disk within them only.
-
-    Left as a function of its own it would be compiled twice, alone and within its caller, with sums
-    in another order; which of the two a process runs would then depend on whether the kernel came
-    from the cache, and so would the last bits."""
+    """Compile, as `jit_fast`, a part that is always inlined into other kernels: compiled alone too,
+    its last bits would depend on whether a kernel came from the cache."""
     return _part(numba.njit(**_PART)(function), function)
 
 
 def jit_leaf(function: F) -> F:
-    """Compile a part, as `jit_part`, that makes no array and returns none: without counts of the
-    references to its arrays.
-
-    Each count is an atomic addition, and a call with a tuple of arrays has one for each of them and
-    one back. In a loop that takes nanoseconds they are what takes the time."""
+    """Compile a part, as `jit_part`, that makes no array and returns none: references to its arrays
+    are not counted, which in a short loop takes most of the time."""
     return _part(numba.njit(**_LEAF)(function), function)
 
 
 class _Part:
-    """A part as kernels see it. Python has no entry to the compiled one, and calls the function:
-    such an entry is a fifth of what a part takes to compile."""
+    """A part as kernels see it; Python calls the function itself."""
 
     def __init__(self, compiled: Any, function: Callable[..., Any]) -> None:
         self.compiled, self.py_func = compiled, function
@@ -94,8 +81,8 @@ def _part(compiled: Any, function: F) -> F:
 
 
 def _cached(kernel: Any, function: F) -> F:
-    """Give a dispatcher its place on disk. A function from elsewhere gets none: the key knows the
-    files here only."""
+    """Give a dispatcher its place on disk, unless the function is of another folder: the key knows
+    the files here only."""
     here = Path(function.__code__.co_filename).parent == Path(__file__).parent
     # without `enable_caching`, numba is disabled and the kernel is plain Python
     if here and hasattr(kernel, "enable_caching") and folder() is not None:
@@ -107,13 +94,12 @@ def _cached(kernel: Any, function: F) -> F:
 # ahead of its use.
 
 AHEAD = 6
-"""how many rows before its use a row is asked for; from 4 to 16 the time is the same"""
+"""rows before its use that a row is asked for; 4 to 16 take the same time"""
 _LINE_FLOATS = 16
 
 
 def _asking(typing_context: object, array: Any, *position: Any) -> Any:
-    """llvm.prefetch of array[position], for reading, into all caches; nothing is read, so any
-    position will do."""
+    """llvm.prefetch of array[position]; nothing is read, so any position will do."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> object:
         kind = signature.args[0]
@@ -142,8 +128,7 @@ def _prefetch_entry(typing_context: object, array: Any, position: Any) -> Any:
 
 
 def prefetch_entry(vector: Array, position: int) -> None:
-    """Ask for the cache line of vector[position]; nothing is read, and nothing happens outside
-    compiled code."""
+    """Ask for the cache line of vector[position]; does nothing in plain Python."""
 
 
 @overload(prefetch_entry, inline="always")
@@ -155,8 +140,7 @@ def _ask_entry(vector: object, position: object) -> object:
 
 
 def prefetch_row(table: Array, row: int) -> None:
-    """Ask for all of table[row], a cache line at a time; nothing is read, and nothing happens
-    outside compiled code."""
+    """Ask for all of table[row], a cache line at a time; does nothing in plain Python."""
 
 
 @overload(prefetch_row, inline="always")

@@ -1,8 +1,5 @@
-"""Activations of the recurrent kernels and of the scorers, and derivatives from the value returned.
-
-Numba has no vector maths library here, so a call of math.tanh or math.exp keeps a loop scalar. For
-float32 a rational function and a polynomial are used, which LLVM vectorises; float64 keeps the
-exact functions, for gradient checks."""
+"""Activations, and their derivatives from the value returned. float32 takes formulas that
+vectorise, as numba has no vector maths library; float64 is exact, for gradient checks."""
 
 from __future__ import annotations
 
@@ -48,10 +45,7 @@ _E5 = np.float32(5.0000001201e-1)
 @jit_leaf
 def rational_tanh(x: np.float32) -> np.float32:
     """Return tanh(x) within 4e-7 for float32 (the 13/6 minimax quotient of Eigen's
-    generic_fast_tanh_float).
-
-    The comparisons are written so that a NaN passes through.
-    """
+    generic_fast_tanh_float); NaN passes through."""
     x = _BOUND if x > _BOUND else x
     x = -_BOUND if x < -_BOUND else x
     y = x * x
@@ -68,29 +62,19 @@ def rational_tanh(x: np.float32) -> np.float32:
 
 
 def tanh(x: np.float32) -> np.float32:
-    """Return tanh(x): `rational_tanh` for float32, exact for float64; a compiled kernel chooses by
-    type."""
+    """Return tanh(x): `rational_tanh` for float32, exact for float64."""
     return rational_tanh(x) if isinstance(x, np.float32) else np.tanh(x)
 
 
-@overload(tanh)
-def _tanh_by_type(x: Any) -> object:
-    def quotient(x: Any) -> np.float32:
-        return rational_tanh(x)
-
-    def exact(x: Any) -> Any:
-        return np.tanh(x)
-
-    return quotient if x == types.float32 else exact
+overload(tanh)(
+    lambda x: (lambda x: rational_tanh(x)) if x == types.float32 else (lambda x: np.tanh(x))
+)
 
 
 @jit_leaf
 def polynomial_exp(x: np.float32) -> Any:
     """Return exp(x) for float32 x <= 0, within 4e-7 relative; below −87 exp(−87), about 1.6e-38
-    (Cephes' expf).
-
-    x = n ln 2 + r with |r| <= ½ ln 2; ln 2 is subtracted in two parts, so that r keeps its bits.
-    """
+    (Cephes' expf). x = n ln 2 + r with |r| <= ½ ln 2."""
     x = _LOWEST if x < _LOWEST else x
     n = np.floor(x * _LOG2E + HALF)
     r = x - n * _LN2_HIGH
@@ -107,26 +91,18 @@ def polynomial_exp(x: np.float32) -> Any:
 
 
 def exp_nonpositive(x: np.float32) -> Any:
-    """Return exp(x) for x <= 0: `polynomial_exp` for float32, exact for float64; a compiled kernel
-    chooses by type."""
+    """Return exp(x) for x <= 0: `polynomial_exp` for float32, exact for float64."""
     return polynomial_exp(x) if isinstance(x, np.float32) else np.exp(x)
 
 
-@overload(exp_nonpositive)
-def _exp_by_type(x: Any) -> object:
-    def polynomial(x: Any) -> Any:
-        return polynomial_exp(x)
-
-    def exact(x: Any) -> Any:
-        return np.exp(x)
-
-    return polynomial if x == types.float32 else exact
+overload(exp_nonpositive)(
+    lambda x: (lambda x: polynomial_exp(x)) if x == types.float32 else (lambda x: np.exp(x))
+)
 
 
 @jit_leaf
 def activate(row: Array, bias: Array, kind: int) -> None:
-    """Replace a row of sums by the activations of row + bias; a NaN stays one (a plain maximum
-    would make it 0)."""
+    """Replace a row of sums by the activations of row + bias; a NaN stays one."""
     if kind == RELU:
         for j in range(len(row)):
             x = row[j] + bias[j]
@@ -142,8 +118,7 @@ def activate(row: Array, bias: Array, kind: int) -> None:
 
 @jit_leaf
 def through_activation(grad: Array, value: Array, kind: int) -> None:
-    """Turn the gradient of activations into that of their sums, in place; `value` holds the
-    activations."""
+    """Turn the gradient of activations `value` into that of their sums, in place."""
     if kind == RELU:
         for j in range(len(grad)):
             grad[j] = grad[j] if value[j] > ZERO else ZERO

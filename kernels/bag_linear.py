@@ -1,5 +1,4 @@
-"""The linear map of a bag, Σ_f E_f (U) + W numbers + b, and its way back: what every history
-encoder starts with."""
+"""The linear map of a bag, Σ_f E_f (U) + W numbers + b, and its gradients."""
 
 from __future__ import annotations
 
@@ -8,41 +7,24 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import Array, jit_fast
-from .products import add, copy
+from .products import add
 
 
 class BagArrays(NamedTuple):
-    """What each bag holds."""
+    """Bags of ids and numbers."""
 
-    ids: Array
-    """bag after bag"""
-    offsets: Array
-    """start of each bag in `ids`, (n_bags + 1,)"""
-    numbers: Array
-    """(n_bags, n_numbers)"""
+    ids: Array  # bag after bag
+    offsets: Array  # start of each bag in `ids`, (n_bags + 1,)
+    numbers: Array  # (n_bags, n_numbers)
 
 
 class BagMap(NamedTuple):
-    """Weights of the map."""
+    """Weights of the map, or their gradients."""
 
-    table: Array
-    """(n_ids, out), or (n_ids, item_dim) with `up`"""
-    up: Array
-    """(item_dim, out), or without a row"""
-    weight: Array
-    """(out, n_numbers)"""
-    bias: Array
-    """(out,)"""
-
-
-class BagMapGrads(NamedTuple):
-    """Gradients of the dense weights, and of each bag's sum of rows where `up` lies between."""
-
-    up: Array
-    weight: Array
-    bias: Array
-    rows: Array
-    """(n_bags, item_dim); not written without `up`: it is then that of the result"""
+    table: Array  # (n_ids, out), or (n_ids, item_dim) with `up`
+    up: Array  # (item_dim, out), or without a row
+    weight: Array  # (out, n_numbers)
+    bias: Array  # (out,)
 
 
 @jit_fast
@@ -87,12 +69,14 @@ def bag_linear_backward(
     grad: Array,
     bags: BagArrays,
     weights: BagMap,
-    grads: BagMapGrads,
+    grads: BagMap,
 ) -> None:
-    """Write the gradients from that of the result, (n_bags, out)."""
+    """Write the gradients from that of the result, (n_bags, out).
+
+    That of `table` is each bag's sum of rows', not written without `up`: it is then `grad`."""
     ids, offsets, numbers = bags
     table, up = weights.table, weights.up
-    grad_up, grad_weight, grad_bias, grad_rows = grads
+    grad_rows, grad_up, grad_weight, grad_bias = grads
     low = table.shape[1]
     grad_bias[:] = 0
     for bag in range(len(grad)):
@@ -110,18 +94,3 @@ def bag_linear_backward(
         np.dot(grad, up.T, grad_rows)
     else:
         grad_up[:] = 0
-
-
-@jit_fast
-def place_rows(rows: Array, positions: Array, result: Array) -> None:
-    """Write result[positions[i]] = rows[i] into zeros."""
-    result[:] = 0
-    for i in range(len(positions)):
-        copy(result[positions[i]], rows[i])
-
-
-@jit_fast
-def take_rows(rows: Array, positions: Array, result: Array) -> None:
-    """Write result[i] = rows[positions[i]]."""
-    for i in range(len(positions)):
-        copy(result[i], rows[positions[i]])

@@ -1,13 +1,8 @@
-"""The formulas of a candidate's numbers, each once: training, evaluation and worlds call these.
+"""The formulas of a candidate's numbers, each once, for training, evaluation and worlds.
 
-A formula takes what has been counted of one candidate and returns its numbers, in the order of the
-names beside it. The loops below give it the counts of the candidates of displays: those of a log,
-and those that users of a world or one online user are shown. `columns` says where each number is
-written, -1 for one not asked for. `set_size` is 0 where candidates are a display set, and k where
-they are a pool of which an average set of k is meant.
-
-To add a number: its name and its value here, its place in `COUNTED_NUMBERS` of
-fastgaum/features/numbers.py, and what it counts, if that is new, in candidate_counts.py."""
+Values are in the order of the names; `columns` says where each is written, -1 for none. `set_size`
+is 0 where candidates are a display set, and k where they are a pool of which an average set of k is
+meant."""
 
 from __future__ import annotations
 
@@ -36,7 +31,7 @@ from .relations import (
 )
 
 SESSION_NUMBERS = ("displayed_before", "chosen_before", "log_set_size", "event_number")
-"""numbers that the session until now and the display decide"""
+"""of the session until now and the display"""
 TRAINING_NUMBERS = (
     "log_displays",
     "log_choices",
@@ -45,7 +40,7 @@ TRAINING_NUMBERS = (
     "never_seen",
     "never_chosen",
 )
-"""numbers that training says of an item"""
+"""of an item in training"""
 RELATION_NUMBERS = (
     "rivals_met",
     "rivals_known",
@@ -59,89 +54,25 @@ displays and choices after the last choices"""
 
 
 LOGS = np.log1p(np.arange(1024))
-"""log(1 + n) of small n: looked up in place of a call"""
+"""log(1 + n) of small n"""
 
 
 @jit_leaf
 def log1p_count(count: float) -> float:
-    """log(1 + count), without a call where the count is 0: of pairs most are."""
+    """Return log(1 + count), without a call where the count is 0."""
     return math.log1p(count) if count > 0 else 0.0
 
 
 @jit_leaf
 def log1p_whole(count: int) -> float:
-    """log(1 + count) of a whole number."""
+    """Return log(1 + count) of a whole number."""
     return float(LOGS[count]) if count < len(LOGS) else math.log1p(count)
 
 
 @jit_leaf
-def numbers_of_event(n_events: int, set_size: int) -> Any:
-    """The SESSION_NUMBERS that the candidates of an event share."""
-    return log1p_whole(set_size - 1), log1p_whole(n_events)
-
-
-@jit_leaf
-def numbers_of_session(counts: Array, of_event: Any) -> Any:
-    """SESSION_NUMBERS of an item; counts: its row in the session until now; of_event: what the
-    event's candidates share."""
-    return log1p_whole(counts[DISPLAYED]), log1p_whole(counts[CHOSEN]), of_event[0], of_event[1]
-
-
-@jit_leaf
 def log_lift(choices: float, expected: float) -> float:
-    """Log of choices beside the expected ones (uniform choice, or the place's rate), half a choice
-    added to both."""
+    """Return the log of choices over the expected ones, half a choice added to both."""
     return math.log((choices + 0.5) / (expected + 0.5))
-
-
-@jit_leaf
-def numbers_of_training(displays: int, choices: int, expected: float, prior_rate: float) -> Any:
-    """TRAINING_NUMBERS of an item; prior_rate: choices per display of all items.
-
-    The rate is that of two more displays, chosen at the prior rate. The lift is choices beside the
-    expected ones (`TrainingTotals.expected`), half a choice added to both."""
-    return (
-        log1p_whole(displays),
-        log1p_whole(choices),
-        (choices + 2 * prior_rate) / (displays + 2),
-        log_lift(choices, expected),
-        1.0 if displays == 0 else 0.0,
-        1.0 if choices == 0 else 0.0,
-    )
-
-
-@jit_leaf
-def numbers_of_relations(sums: Array, n_others: int, share: float) -> Any:
-    """RELATION_NUMBERS of a candidate; sums: what pairs say of it; n_others: how many candidates of
-    its display set it is compared with.
-
-    share: 1 for a display set. The sums over a pool times those of a set of k over n_others are
-    what a set of k, drawn from the pool, has on average."""
-    return (
-        log1p_count(share * sums[TOGETHER]),
-        sums[MET] / max(n_others, 1),
-        log_odds(share * sums[WON], share * sums[LOST]),
-        share * sums[ODDS],
-        log1p_count(sums[SHOWN_AFTER]),
-        log1p_count(sums[CHOSEN_AFTER]),
-    )
-
-
-@jit_leaf
-def less_set_means(block: Array, size: int, varying: Array, share: float) -> None:
-    """Write the columns `varying` less their mean over a display set to the set's last columns.
-
-    block: the set's candidates, (·, n_numbers); size: how many there are. share: 1 for a display
-    set. The difference in a pool of m, times (k - 1) m over k (m - 1), is what a candidate has on
-    average in a set of k drawn from the pool."""
-    n_base = block.shape[1] - len(varying)
-    for i in range(len(varying)):
-        total = 0.0
-        for place in range(len(block)):
-            total += block[place, varying[i]]
-        mean = total / max(size, 1)
-        for place in range(len(block)):
-            block[place, n_base + i] = share * (block[place, varying[i]] - mean)
 
 
 @jit_leaf
@@ -150,13 +81,6 @@ def write_values(values: Any, columns: Array, numbers: Array) -> None:
     for j in range(len(values)):
         if columns[j] >= 0:
             numbers[columns[j]] = values[j]
-
-
-@jit_leaf
-def is_same(item: int, of_context: int) -> float:
-    """1 for a candidate that is the item of its event's context, else 0; of_context: -1 where there
-    is none."""
-    return 1.0 if item == of_context and item >= 0 else 0.0
 
 
 @jit
@@ -170,40 +94,32 @@ def session_numbers(
 ) -> None:
     """Write SESSION_NUMBERS of each candidate to out (n_candidates, ·).
 
-    n_before: events of its session before each event, (n_events,); before: row of counts of each
-    candidate, (n_candidates, N_COUNTS)."""
+    n_before: events of its session before each, (n_events,); before: (n_candidates, N_COUNTS)."""
     for event in range(len(display_offsets) - 1):
         first, last = display_offsets[event], display_offsets[event + 1]
         size = set_size if set_size > 0 else max(last - first, 1)
-        of_event = numbers_of_event(n_before[event], size)
+        log_size, number = log1p_whole(size - 1), log1p_whole(n_before[event])
         for candidate in range(first, last):
-            values = numbers_of_session(before[candidate], of_event)
+            shown, chosen = before[candidate, DISPLAYED], before[candidate, CHOSEN]
+            values = log1p_whole(shown), log1p_whole(chosen), log_size, number
             write_values(values, columns, out[candidate])
 
 
 @jit
 def training_numbers(totals: TrainingTotals, prior_rate: float, columns: Array, out: Array) -> None:
-    """Write TRAINING_NUMBERS of each of n totals to out (n, ·)."""
+    """Write TRAINING_NUMBERS of each of n totals to out (n, ·); prior_rate: choices per display of
+    all items, at which two more displays are chosen."""
     for i in range(len(totals.displays)):
-        values = numbers_of_training(
-            totals.displays[i], totals.choices[i], totals.expected[i], prior_rate
+        displays, choices = totals.displays[i], totals.choices[i]
+        values = (
+            log1p_whole(displays),
+            log1p_whole(choices),
+            (choices + 2 * prior_rate) / (displays + 2),
+            log_lift(choices, totals.expected[i]),
+            1.0 if displays == 0 else 0.0,
+            1.0 if choices == 0 else 0.0,
         )
         write_values(values, columns, out[i])
-
-
-@jit
-def context_numbers(
-    display_offsets: Array, items: Array, of_context: Array, columns: Array, out: Array
-) -> None:
-    """Write `is_same` of each candidate and context field to out (n_candidates, ·).
-
-    items: code of each candidate's item, (n_candidates,); of_context: the events', (n_events,
-    n_fields); columns: where each field's number is written, (n_fields,)."""
-    for event in range(len(display_offsets) - 1):
-        for candidate in range(display_offsets[event], display_offsets[event + 1]):
-            for field in range(len(columns)):
-                same = is_same(items[candidate], of_context[event, field])
-                out[candidate, columns[field]] = same
 
 
 @jit
@@ -234,26 +150,42 @@ def relation_numbers(
             for i in range(min(choices.n[event + 1], window)):
                 ask_for_marks(follows.starts, follows.marks, latest[event + 1, i], ahead.hashes)
         n_others = min(last - first - 1, most)
+        # of a pool, what a set of k has on average
         share = min(set_size - 1, most) / max(n_others, 1) if set_size > 0 else 1.0
         sums = np.zeros((last - first, N_SUMS))
         add_rivals(shown, tables, sums)
         for i in range(min(choices.n[event], window)):
             add_follows(shown, latest[event, i], follows, sums)
         for place in range(last - first):
-            values = numbers_of_relations(sums[place], n_others, share)
+            of_pairs = sums[place]
+            values = (
+                log1p_count(share * of_pairs[TOGETHER]),
+                of_pairs[MET] / max(n_others, 1),
+                log_odds(share * of_pairs[WON], share * of_pairs[LOST]),
+                share * of_pairs[ODDS],
+                log1p_count(of_pairs[SHOWN_AFTER]),
+                log1p_count(of_pairs[CHOSEN_AFTER]),
+            )
             write_values(values, columns, out[first + place])
 
 
 @jit
 def relate_to_sets(display_offsets: Array, varying: Array, set_size: int, out: Array) -> None:
-    """Write each display set's columns `varying` less their mean over it to the last columns of out
-    (n_candidates, n_numbers)."""
+    """Write the columns `varying` less their mean over each display set to the last columns of out
+    (n_candidates, n_numbers); of a pool of m, times (k - 1) m / (k (m - 1))."""
+    n_base = out.shape[1] - len(varying)
     for event in range(len(display_offsets) - 1):
-        first, last = display_offsets[event], display_offsets[event + 1]
-        size, share = last - first, 1.0
+        block = out[display_offsets[event] : display_offsets[event + 1]]
+        size, share = len(block), 1.0
         if set_size > 0:
             share = (set_size - 1) * size / (set_size * max(size - 1, 1))
-        less_set_means(out[first:last], size, varying, share)
+        for i in range(len(varying)):
+            total = 0.0
+            for place in range(size):
+                total += block[place, varying[i]]
+            mean = total / max(size, 1)
+            for place in range(size):
+                block[place, n_base + i] = share * (block[place, varying[i]] - mean)
 
 
 @jit
@@ -266,8 +198,8 @@ def encode_rows(
     most: Array,
     out: Array,
 ) -> None:
-    """Write the numbers of each row, raw (n, n_raw), as networks read them, out (n, n_numbers);
-    all else as in `features.number_code.NumberCode`."""
+    """Write rows raw (n, n_raw) as networks read them, out (n, n_numbers); all else as in
+    `features.number_code.NumberCode`."""
     for i in range(len(out)):
         for j in range(len(columns)):
             value = (raw[i, columns[j]] - start[j]) / scale[j]

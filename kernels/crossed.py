@@ -1,7 +1,5 @@
-"""Counts of pairs (value of a context field, item): what training says of a candidate under the
-context of its event.
-
-The pairs of all training events are sorted by value and item, and once more by item."""
+"""Training counts of pairs (value of a context field, item), sorted by value and item, and once
+more by item."""
 
 from __future__ import annotations
 
@@ -11,115 +9,80 @@ import numpy as np
 
 from ._jit import Array, jit, jit_leaf
 from .candidate_formulas import log1p_whole, log_lift
+from .products import copy
 
 
 class CrossedCounts(NamedTuple):
     """Training counts of the pairs of one context field."""
 
-    events: Array
-    """events that have each value, int32, shape (n_values,)"""
-    starts: Array
-    """start of each value in `items`, int64, shape (n_values + 1,)"""
-    items: Array
-    """rows of items, ascending within a value, int32, shape (n_pairs,)"""
-    displays: Array
-    """int32, shape (n_pairs,)"""
-    choices: Array
-    """int32, shape (n_pairs,)"""
-    expected: Array
-    """choices, had every training choice been uniform, float32, shape (n_pairs,)"""
+    events: Array  # events of each value, int32, (n_values,)
+    starts: Array  # start of each value in `items`, int64, (n_values + 1,)
+    items: Array  # item rows, ascending within a value, int32, (n_pairs,)
+    displays: Array  # int32, (n_pairs,)
+    choices: Array  # int32, (n_pairs,)
+    expected: Array  # choices, had all been uniform, float32, (n_pairs,)
 
 
 class Displayers(NamedTuple):
     """The same pairs by item: the values under which it was displayed."""
 
-    starts: Array
-    """start of each item in `values`, int64, shape (n_items + 1,)"""
-    values: Array
-    """rows of values, ascending within an item, int32, shape (n_pairs,)"""
-    pairs: Array
-    """where each pair stands in the table by value, int64, shape (n_pairs,)"""
+    starts: Array  # start of each item in `values`, int64, (n_items + 1,)
+    values: Array  # rows of values, ascending within an item, int32, (n_pairs,)
+    pairs: Array  # position of each pair by value, int64, (n_pairs,)
 
 
 class CrossedEvents(NamedTuple):
     """Events of a part of the log."""
 
-    display_offsets: Array
-    """start of each display set in `items`, int32, shape (n_events + 1,)"""
-    items: Array
-    """row of each candidate's item, -1 for an unknown one, int32, shape (n_candidates,)"""
-    choices: Array
-    """position of each choice, -1 for none, int32, shape (n_events,)"""
-    values: Array
-    """row of each event's value, -1 for an unknown one, int32, shape (n_events,)"""
-
-
-class CountedPairs(NamedTuple):
-    """Pairs in any order, shape (n_pairs,) each."""
-
-    values: Array
-    items: Array
-    displays: Array
-    choices: Array
-    expected: Array
+    display_offsets: Array  # start of each display set in `items`, int32, (n_events + 1,)
+    items: Array  # row of each item, -1 for unknown, int32, (n_candidates,)
+    choices: Array  # position of each choice, -1 for none, int32, (n_events,)
+    values: Array  # row of each event's value, -1 for unknown, int32, (n_events,)
 
 
 @jit
-def count_pairs(events: CrossedEvents, order: Array, n_items: int, pairs: CountedPairs) -> int:
-    """Count the pairs of events; return how many there are. Those of one value come as their items
-    do.
+def count_pairs(
+    events: CrossedEvents, order: Array, n_items: int, keys: Array, counts: Array, expected: Array
+) -> int:
+    """Count the pairs of events; return how many. Those of one value come as their items do.
 
-    order: the events by value, shape (n_events,); pairs: room for a pair per candidate."""
-    counts = np.zeros((n_items, 3), np.float64)
-    values, first, n = events.values, 0, 0
+    order: the events by value, (n_events,). With room for a pair per candidate: keys, value ·
+    n_items + item, int64; counts, displays and choices, (·, 2); expected choices."""
+    offsets, items, choices, values = events
+    of_item, expected_of_item = np.zeros((n_items, 2), np.int32), np.zeros(n_items)
+    first, n = 0, 0
     while first < len(order):
         value, last = values[order[first]], first + 1
         while last < len(order) and values[order[last]] == value:
             last += 1
-        if value >= 0:
-            for i in range(first, last):
-                _add_display(events, order[i], counts)
-            for i in range(first, last):
-                n = _write_pairs(events, order[i], counts, pairs, n)
+        of_value = order[first : last if value >= 0 else first]
+        for event in of_value:
+            start, stop = offsets[event], offsets[event + 1]
+            for candidate in range(start, stop):
+                item = items[candidate]
+                if item >= 0:
+                    of_item[item, 0] += 1
+                    if choices[event] >= 0:
+                        of_item[item, 1] += candidate - start == choices[event]
+                        expected_of_item[item] += 1 / (stop - start)
+        for event in of_value:
+            for candidate in range(offsets[event], offsets[event + 1]):
+                item = items[candidate]
+                if item >= 0 and of_item[item, 0] > 0:
+                    keys[n] = np.int64(value) * n_items + item
+                    copy(counts[n], of_item[item])
+                    expected[n] = expected_of_item[item]
+                    of_item[item, 0] = of_item[item, 1] = 0
+                    expected_of_item[item] = 0
+                    n += 1
         first = last
     return n
 
 
 @jit_leaf
-def _add_display(events: CrossedEvents, event: int, counts: Array) -> None:
-    """Add displays, choices and expected choices of an event's items to counts, (n_items, 3)."""
-    start, stop = events.display_offsets[event], events.display_offsets[event + 1]
-    choice = events.choices[event]
-    for candidate in range(start, stop):
-        item = events.items[candidate]
-        if item >= 0:
-            counts[item, 0] += 1
-            if choice >= 0:
-                counts[item, 1] += candidate - start == choice
-                counts[item, 2] += 1 / (stop - start)
-
-
-@jit_leaf
-def _write_pairs(
-    events: CrossedEvents, event: int, counts: Array, pairs: CountedPairs, n: int
-) -> int:
-    """Write what has been counted of an event's items, and set it to 0."""
-    for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
-        item = events.items[candidate]
-        if item >= 0 and counts[item, 0] > 0:
-            pairs.values[n], pairs.items[n] = events.values[event], item
-            pairs.displays[n] = counts[item, 0]
-            pairs.choices[n] = counts[item, 1]
-            pairs.expected[n] = counts[item, 2]
-            counts[item, 0] = counts[item, 1] = counts[item, 2] = 0
-            n += 1
-    return n
-
-
-@jit_leaf
 def _place(sorted_items: Array, low: int, high: int, item: int) -> int:
-    """First place from `low` to `high` whose item is not below `item`: steps that double, then
-    halves, for an item that is likely near."""
+    """Return the first place from `low` to `high` whose item is not below `item`, likely near:
+    steps that double, then halves."""
     step = 1
     while low + step < high and sorted_items[low + step] < item:
         low += step
@@ -138,8 +101,8 @@ def _place(sorted_items: Array, low: int, high: int, item: int) -> int:
 def crossed_numbers(
     events: CrossedEvents, table: CrossedCounts, columns: Array, out: Array
 ) -> None:
-    """Write, of each candidate under its event's value, the log odds of its choices against uniform
-    choice and log(1 + displays) to the two `columns` of out (n_candidates, ·)."""
+    """Write each candidate's log lift under its event's value and log(1 + displays) to the two
+    `columns` of out (n_candidates, ·)."""
     for event in range(len(events.values)):
         value, latest, at, end = events.values[event], -1, 0, 0
         for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
@@ -167,10 +130,9 @@ def lead_numbers(
     out: Array,
 ) -> None:
     """Write, of each candidate as a value of the table's field, whether the event's item was
-    displayed there, and log(1 + events of that value), to the two `columns` of out (n_candidates,
-    ·).
+    displayed there, and log(1 + events of that value), to two `columns` of out (n_candidates, ·).
 
-    events: their values are the items of another field, (n_events,); turns: the events by value."""
+    events: their values are the items of another field; turns: the events by value."""
     n_values = len(table.events)
     leads, target = np.zeros(n_values, np.uint8), -1
     for event in turns:
@@ -189,7 +151,6 @@ def lead_numbers(
 
 @jit_leaf
 def _mark(displayers: Displayers, item: int, mark: int, leads: Array) -> None:
-    """Mark the values under which an item was displayed."""
     if item >= 0:
         for i in range(displayers.starts[item], displayers.starts[item + 1]):
             leads[displayers.values[i]] = mark

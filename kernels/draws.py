@@ -1,10 +1,6 @@
-"""Draws by a key: a number is a function of its key alone, so neither neighbours nor threads can
-change it.
-
-A key is a hash of (stream of a user, episode, step, use), by SplitMix64 (Steele, Lea, Flood 2014),
-once per counter. Dropout asks for 32 bits of a key and an entry's position: nothing is stored, and
-the pass back asks again and gets the same answer. One key per pass and step makes a run repeat
-exactly."""
+"""Draws by a key, a hash of (stream of a user, episode, step, use) by SplitMix64 (Steele, Lea,
+Flood 2014): no neighbour and no thread changes a number. Dropout hashes a key and an entry's
+position, the same in both passes."""
 
 from __future__ import annotations
 
@@ -22,20 +18,16 @@ _TO_UNIT = 2.0**-53
 
 
 class DropoutRule(NamedTuple):
-    """What is dropped in one pass."""
+    """Dropout of one pass."""
 
-    key: np.uint32
-    """of the random bits, uint32"""
-    threshold: np.uint32
-    """an entry whose 32 bits lie below is dropped, uint32; 0 for no dropout"""
-    scale: np.float32
-    """of what is kept, in the dtype of the activations"""
+    key: np.uint32  # of the random bits, uint32
+    threshold: np.uint32  # an entry whose 32 bits lie below is dropped; 0: none
+    scale: np.float32  # of kept entries, in the activations' dtype
 
 
 @jit_leaf
 def mixed(key: np.uint64) -> Any:
-    """Return 64 bits that look random, of a 64-bit key: the output of SplitMix64 in the state `key`
-    (Steele et al. 2014)."""
+    """Return the output of SplitMix64 in the state `key`, 64 bits (Steele et al. 2014)."""
     x = np.uint64(np.uint64(key) + _STEP)
     x = np.uint64(np.uint64(x ^ np.uint64(x >> np.uint64(30))) * _FIRST)
     x = np.uint64(np.uint64(x ^ np.uint64(x >> np.uint64(27))) * _SECOND)
@@ -50,10 +42,8 @@ def uniform(key: np.uint64) -> Any:
 
 @jit_leaf
 def pick(draw: float, probs: Array, none: float) -> int:
-    """Return the place that a draw in [0, 1) falls on, −1 for no click, of probability `none`.
-
-    Where rounding leaves the mass a hair below 1 and no click is impossible, the draw falls on the
-    last place that can be chosen."""
+    """Return the place that a draw in [0, 1) falls on, −1 for no click, of probability `none`. Mass
+    that rounding leaves falls on the last place that can be chosen."""
     reached, possible = 0.0, -1
     for place in range(len(probs)):
         reached += probs[place]
@@ -66,8 +56,7 @@ def pick(draw: float, probs: Array, none: float) -> int:
 
 @jit
 def uniforms(keys: Array, stream: np.uint64, out: Array) -> None:
-    """Write a number in [0, 1) for each key; another `stream`, uint64, gives independent numbers of
-    the same keys."""
+    """Write a number in [0, 1) for each key; another `stream`, uint64, gives independent ones."""
     for i in range(len(keys)):
         out[i] = uniform(np.uint64(mixed(keys[i]) ^ np.uint64(stream)))
 
@@ -83,8 +72,7 @@ def user_streams(seed: np.uint64, first: int, streams: Array) -> None:
 def counted_keys(
     streams: Array, episodes: Array, steps: Array, use: np.uint64, rows: Array, keys: Array
 ) -> None:
-    """Write key i of user rows[i]: the hash of its stream, episode and step, and of what the draw
-    is for."""
+    """Write key i of user rows[i]: a hash of its stream, episode and step, and of `use`."""
     for i in range(len(rows)):
         row = rows[i]
         key = mixed(streams[row] + np.uint64(episodes[row]) * _STEP)
@@ -96,12 +84,8 @@ def counted_keys(
 def draw_without_replacement(
     keys: Array, rows: Array, items: Array, at: Array, drawn: Array
 ) -> None:
-    """Write to drawn[rows[i]] as many different entries of `items` as it is wide, in the order of
-    chance, by keys[i].
-
-    The first places of a Fisher-Yates shuffle, swapped back in the end: `items` is as before, and a
-    user costs as many steps as are drawn, however many items there are. `at` holds the swaps, as
-    long as `drawn` is wide."""
+    """Write to drawn[rows[i]] as many different entries of `items` as it is wide, by keys[i]: the
+    first of a Fisher-Yates shuffle, swapped back in the end. `at` is as wide."""
     width, n = drawn.shape[1], len(items)
     for i in range(len(rows)):
         row = rows[i]
@@ -120,7 +104,7 @@ def draw_without_replacement(
 
 @jit_leaf
 def hashed(key: np.uint32, index: np.uint32) -> Any:
-    """Return 32 bits that look random, of a key and a counter (the finaliser of MurmurHash3)."""
+    """Return 32 bits of a key and a counter (the finaliser of MurmurHash3)."""
     x = np.uint32(np.uint32(index) * np.uint32(0x9E3779B9)) ^ np.uint32(key)
     x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0x85EBCA6B))
     x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(13))) * np.uint32(0xC2B2AE35))
@@ -131,8 +115,8 @@ def hashed(key: np.uint32, index: np.uint32) -> Any:
 def drop(
     row: Array, first: np.uint32, key: np.uint32, threshold: np.uint32, scale: np.float32
 ) -> None:
-    """Zero the entries whose bits lie below the threshold, scale the others; `first` is the counter
-    of row[0]."""
+    """Zero the entries whose bits lie below the threshold, scale the others; `first` counts
+    row[0]."""
     for j in range(len(row)):
         kept = hashed(key, np.uint32(first + j)) >= threshold
         row[j] = row[j] * scale if kept else ZERO
@@ -150,9 +134,8 @@ def drop_ids(
 
 @jit
 def sum_drawn(first: int, last: int, drawn: Array, values: Array, sums: Array) -> None:
-    """Write, for draws first to last − 1, the sum of the drawn rows of values.
-
-    drawn: rows, shape (n_draws, n); values: shape (n_rows, k); sums: shape (n_draws, k)."""
+    """Write the sum of the drawn rows, (n_draws, n), of values (n_rows, k), to sums (n_draws, k),
+    draws first to last − 1."""
     for draw in range(first, last):
         total = sums[draw]
         for j in range(len(total)):

@@ -1,5 +1,4 @@
-"""What the places of a display add to scores: e(place), the last place's for all further ones; in
-packed display sets, forward and backward."""
+"""What the places of packed displays add to scores: e(place), the last for all further ones."""
 
 from __future__ import annotations
 

@@ -2,24 +2,14 @@
 
     i, f, o = logistic(q),  g = tanh(q),  q = W_hh h' + b + x,  c = f c' + i g,  h = o tanh(c)
 
-Tokens are session-major; h' and c' are the previous token's, or those that a sequence goes on
-from (a user of a world, whose step is a sequence of one token), or zeros. A tile of sequences
-(`kernels/packing.py`) advances together, time inside the tile: one matrix product for the states of
-a step, then one pass over its rows.
+Tokens are session-major. A tile of sequences (`kernels/packing.py`) advances together: one matrix
+product for a step's states. A token's x is its own row of the array `x`, or row source[token].
+Rows of x are parts of q, (·, 4H), or inputs of a projection, (·, D): the states of a tile are then
+rows [h', x] of `depth` = H + D, and the weights [W_hh, W_ih].
 
-A token's x is its own row of the array `x`, or row source[token] where a `source` is given, so that
-a gather out of a table is never written down. Rows of x are either parts of q already, (·, 4H), or
-the inputs of a projection, (·, D): the states of a tile are then rows [h', x] of `depth` = H + D,
-the weights [W_hh, W_ih], and the projection is part of the same products, forward and back. Without
-a projection `depth` is H.
-
-Weights come in blocks, so that every product is small: BLAS then reads them where they lie, without
-copying them into its own order first. Forward, block b is (depth, 4 · units): column k · units + j
-belongs to gate k of unit b · units + j. Backward, it is (4H, units), `units` columns of [W_hh,
-W_ih]. The last block may be padded with zeros.
-
-Rows of other sequences lie far apart, so the next step's are asked for while this one's product
-runs."""
+Weights come in blocks that BLAS does not copy first. Forward, block b is (depth, 4 · units): column
+k · units + j is gate k of unit b · units + j. Backward, it is (4H, units), columns of [W_hh, W_ih].
+The last block may be padded with zeros."""
 
 from __future__ import annotations
 
@@ -33,80 +23,40 @@ from .packing import Sequences, length_of, now_running, padded, room, still_runn
 from .products import add, copy
 
 
-class Gating(NamedTuple):
-    """What turns sums into gates, (4H,) each: shift + scale · tanh(scale · (sum + bias))."""
-
-    bias: Array
-    scale: Array
-    shift: Array
-
-
 class LstmPass(NamedTuple):
-    """What a forward pass read and what it wrote."""
+    """Arrays that a forward pass reads and writes."""
 
-    x: Array
-    """sums of gates (·, 4H), or inputs of the projection (·, D)"""
-    source: Array
-    """row of x that each token reads, (n_tokens,); of length 0 where it is the token's own"""
-    gates: Array
-    """(n_tokens, 4H)"""
-    h: Array
-    """(n_tokens, H)"""
-    c: Array
-    """(n_tokens, H)"""
-    first_h: Array
-    """h before each sequence, (n_sequences, H), or (0, H) for zeros"""
-    first_c: Array
-    """c likewise"""
+    x: Array  # sums of gates (·, 4H), or inputs of the projection (·, D)
+    source: Array  # row of x of each token, (n_tokens,); (0,): its own
+    gates: Array  # (n_tokens, 4H)
+    h: Array  # (n_tokens, H)
+    c: Array  # (n_tokens, H)
+    first_h: Array  # h before each sequence, (n_sequences, H), or (0, H) for zeros
+    first_c: Array  # c likewise
 
 
 class LstmGrads(NamedTuple):
-    """The gradient that a backward pass reads, `h`, and those that it writes; `x` and `bias` of
-    length 0 are not wanted."""
+    """The gradient that a backward pass reads, `h`, and those it writes; `x` and `bias` of length 0
+    are not wanted."""
 
-    h: Array
-    """(n_tokens, H)"""
-    gates: Array
-    """of q, (n_tokens, 4H); may be the array of the gates itself"""
-    x: Array
-    """of the projection's inputs, (n_tokens, D)"""
-    weight: Array
-    """of these tiles, (n_outer, 4H, outer): `outer` columns of [W_hh, W_ih] in each block"""
-    bias: Array
-    """of these tiles, (4H,)"""
+    h: Array  # (n_tokens, H)
+    gates: Array  # of q, (n_tokens, 4H); may be the array of the gates
+    x: Array  # of the projection's inputs, (n_tokens, D)
+    weight: Array  # of these tiles, (n_outer, 4H, outer): `outer` columns of [W_hh, W_ih] a block
+    bias: Array  # of these tiles, (4H,)
 
 
 @jit_leaf
 def _row_of(token: int, source: Array) -> int:
-    """Row of x that a token reads."""
     return int(source[token]) if len(source) > 0 else int(token)
 
 
 @jit_leaf
-def activate_gates(sums: Array, gating: Gating, gate: Array) -> None:
-    """Write gates: by logistic(q) = ½ + ½ tanh(q / 2) all four are shift + scale · tanh(scale · q),
-    and one loop does."""
-    bias, scale, shift = gating
-    for j in range(len(gate)):
-        gate[j] = shift[j] + scale[j] * tanh(scale[j] * (sums[j] + bias[j]))
-
-
-@jit_leaf
-def advance_units(i: Array, f: Array, g: Array, o: Array, memory: Array, state: Array) -> None:
-    """Turn c' (`memory`) into c and write h."""
-    for j in range(len(memory)):
-        c = f[j] * memory[j] + i[j] * g[j]
-        memory[j] = c
-        state[j] = o[j] * tanh(c)
-
-
-@jit_leaf
 def _cell(
-    unit: int, sums: Array, x: Array, gating: Gating, gate: Array, memory: Array, state: Array
+    unit: int, sums: Array, x: Array, gating: Array, gate: Array, memory: Array, state: Array
 ) -> None:
-    """Take a token's units from `unit` on a step further, from a block's product, (4 · units,); x
-    may be (0,)."""
-    bias, scale, shift = gating
+    """Take a token's units from `unit` on a step further, from a block's product, (4 · units,); c'
+    (`memory`) becomes c. x: (4H,) or (0,); gating: bias, scale and shift, (3, 4H)."""
     size, units = len(memory), len(sums) // 4
     last = min(unit + units, size)
     # a whole row at once, or each gate's share of it
@@ -114,25 +64,21 @@ def _cell(
     for k in range(runs):
         here, start = k * units, k * size + unit
         stop = start + length
-        part = sums[here : here + length]
+        part, own = sums[here : here + length], gate[start:stop]
         if len(x) > 0:
             add(part, x[start:stop])
-        own = Gating(bias[start:stop], scale[start:stop], shift[start:stop])
-        activate_gates(part, own, gate[start:stop])
+        bias, scale, shift = gating[0, start:stop], gating[1, start:stop], gating[2, start:stop]
+        for j in range(len(own)):
+            own[j] = shift[j] + scale[j] * tanh(scale[j] * (part[j] + bias[j]))
     # slices: an index that is a sum of variables is guarded against being negative, and such a loop
     # stays scalar
     i, f = gate[unit:last], gate[size + unit : size + last]
     g, o = gate[2 * size + unit : 2 * size + last], gate[3 * size + unit : 3 * size + last]
-    advance_units(i, f, g, o, memory[unit:last], state[unit:last])
-
-
-@jit_leaf
-def gate_scales(size: int, scale: Array, shift: Array) -> None:
-    """What turns tanh into each gate, (4H,): ½ and ½ for a logistic one, 1 and 0 for g."""
-    for j in range(4 * size):
-        is_g = 2 * size <= j < 3 * size
-        scale[j] = ONE if is_g else HALF
-        shift[j] = ZERO if is_g else HALF
+    now, h = memory[unit:last], state[unit:last]
+    for j in range(len(now)):
+        c = f[j] * now[j] + i[j] * g[j]
+        now[j] = c
+        h[j] = o[j] * tanh(c)
 
 
 @jit_fast
@@ -145,12 +91,7 @@ def lstm_tiles(
 ) -> None:
     """Write gates, h and c of the sequences in order[tiles[k]:tiles[k + 1]], all k.
 
-    Args:
-        tiles: where each tile begins in `order`, and the end of the last.
-        sequences: all of them.
-        weights: blocks of the forward form.
-        bias: (4H,).
-        forward: what is read and written."""
+    weights: blocks of the forward form; bias: (4H,)."""
     x, source, gates, h, c, first_h, first_c = forward
     order, offsets = sequences
     n_blocks, depth, width = weights.shape
@@ -158,9 +99,12 @@ def lstm_tiles(
     projected = depth > size
     states, memory = np.zeros((2, rows, depth), h.dtype), np.empty((rows, size), h.dtype)
     sums, starts = np.empty((rows, width), h.dtype), np.empty(rows, np.int64)
-    scale, shift = np.empty(4 * size, h.dtype), np.empty(4 * size, h.dtype)
-    gate_scales(size, scale, shift)
-    gating = Gating(bias, scale, shift)
+    gating = np.empty((3, 4 * size), h.dtype)
+    for j in range(4 * size):
+        is_g = 2 * size <= j < 3 * size
+        gating[0, j] = bias[j]
+        gating[1, j] = ONE if is_g else HALF
+        gating[2, j] = ZERO if is_g else HALF
     for tile in range(len(tiles) - 1):
         first, active = tiles[tile], tiles[tile + 1] - tiles[tile]
         for rank in range(active):
@@ -202,47 +146,31 @@ def lstm_tiles(
 
 
 @jit_leaf
-def _output_backward(o: Array, c: Array, carry_h: Array, carry_c: Array, grad_o: Array) -> None:
-    for j in range(len(c)):
+def _cell_backward(
+    gate: Array, c_before: Array, c: Array, carry_h: Array, carry_c: Array, grad: Array
+) -> None:
+    """Turn the gradients of a token's h and c (the carries) into those of q, (4H,); carry_c becomes
+    that of c'."""
+    size = len(c)
+    i, f, g, o = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
+    grad_i, grad_f = grad[:size], grad[size : 2 * size]
+    grad_g, grad_o = grad[2 * size : 3 * size], grad[3 * size :]
+    # three loops: for all gates at once, proofs that arrays are apart cost more than the arithmetic
+    for j in range(size):
         squashed = tanh(c[j])
         grad_o[j] = carry_h[j] * squashed * o[j] * (ONE - o[j])
         carry_c[j] += carry_h[j] * o[j] * (ONE - squashed * squashed)
-
-
-@jit_leaf
-def _input_backward(i: Array, g: Array, carry_c: Array, grad_i: Array, grad_g: Array) -> None:
-    for j in range(len(i)):
+    for j in range(size):
         grad_i[j] = carry_c[j] * g[j] * i[j] * (ONE - i[j])
         grad_g[j] = carry_c[j] * i[j] * (ONE - g[j] * g[j])
-
-
-@jit_leaf
-def _forget_backward(f: Array, c_before: Array, carry_c: Array, grad_f: Array) -> None:
-    for j in range(len(f)):
+    for j in range(size):
         grad_f[j] = carry_c[j] * c_before[j] * f[j] * (ONE - f[j])
         carry_c[j] *= f[j]
 
 
 @jit_leaf
-def _cell_backward(
-    gate: Array, c_before: Array, c: Array, carry_h: Array, carry_c: Array, grad: Array
-) -> None:
-    """Turn the gradients of a token's h and c (the carries) into those of q, (4H,); carry_c becomes
-    that of c'.
-
-    Three loops: every array that a vectorised loop touches must first be proved apart from those it
-    writes, which for all gates at once costs more than the arithmetic."""
-    size = len(c)
-    i, f, g, o = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
-    _output_backward(o, c, carry_h, carry_c, grad[3 * size :])
-    _input_backward(i, g, carry_c, grad[:size], grad[2 * size : 3 * size])
-    _forget_backward(f, c_before, carry_c, grad[size : 2 * size])
-
-
-@jit_leaf
 def _spread(row: Array, first: int, at: int, inputs: Array) -> None:
-    """Write a row as columns `first`, `first` + 1, … of row `at` of the inputs, whose columns stand
-    in blocks."""
+    """Write a row as columns `first`, … of row `at` of the inputs, whose columns are in blocks."""
     units, done = inputs.shape[2], 0
     while done < len(row):
         block, column = (first + done) // units, (first + done) % units
@@ -255,7 +183,7 @@ def _spread(row: Array, first: int, at: int, inputs: Array) -> None:
 def _add_products(
     grads: Array, inputs: Array, product: Array, grad_weight: Array, grad_bias: Array
 ) -> None:
-    """Add Σ grads ⊗ inputs, block by block of the inputs' columns, and Σ grads."""
+    """Add Σ grads ⊗ inputs, by blocks of the inputs' columns, and Σ grads."""
     for block in range(len(inputs)):
         np.dot(grads.T, inputs[block, : len(grads)], product)
         for k in range(len(product)):
@@ -276,13 +204,8 @@ def lstm_tiles_backward(
 ) -> None:
     """Write the gradients of the sequences in order[tiles[k]:tiles[k + 1]], all k.
 
-    Args:
-        tiles, sequences: as in the forward pass.
-        weights: blocks of the backward form.
-        depth: columns of [W_hh, W_ih].
-        most: tokens over which the weights' gradient is taken at a time.
-        forward: as the forward pass left it.
-        grads: the gradients."""
+    weights: blocks of the backward form; most: tokens over which their gradient is taken at a
+    time."""
     x, source, gates, h, c, _, _ = forward
     order, offsets = sequences
     grad_h, grad_gates, grad_x, grad_weight, grad_bias = grads

@@ -1,14 +1,14 @@
-"""What others chose at the nearest times: the made-up display sets of a log that has none.
+"""Choices of others at the nearest times: made-up display sets of a log that has none.
 
-The table of choices is sorted by time and cut into groups of one time each. From an event's own
-group the walk takes the earlier or the later group, whichever is nearer, both at once where they
-are equally near.
+Choices are sorted by time, in groups of one time. From an event's own group the walk takes the
+nearer of the earlier and the later one, both at once where equally near.
 
     times   10 12 12 15   group_offsets [0, 1, 3, 4]   group_of_row [0, 1, 1, 2]
-    event at row 3 (time 15): group 2 (distance 0), group 1 (3), group 0 (5)
-"""
+    event at row 3 (time 15): group 2 (distance 0), group 1 (3), group 0 (5)"""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -17,16 +17,11 @@ from ._jit import Array, jit
 
 @jit
 def walk_stride(draw: int, n: int) -> int:
-    """Return a number in [1, n + 1] that has no divisor in common with n, so that steps of it visit
-    all of 0 … n - 1."""
+    """Return a number in [1, n + 1] without a common divisor with n."""
     stride = 1 + draw % n
-    while True:
-        a, b = stride, n
-        while b > 0:
-            a, b = b, a % b
-        if a == 1:
-            return stride
+    while math.gcd(stride, n) != 1:
         stride += 1
+    return stride
 
 
 @jit
@@ -42,20 +37,18 @@ def nearest_others(
     draws: Array,
     displays: Array,
 ) -> None:
-    """Write each event's display set: its own item, then the items that others chose nearest in
-    time, nearest first. A candidate is none of the display yet, and was chosen by another user.
+    """Write each event's display set: its own item, then the distinct items that other users chose
+    nearest in time, nearest first.
 
     Args:
-        events: rows of the table of choices, shape (n_events,).
-        users, items: the table, sorted by time, shape (n_choices,) each.
-        group_of_row: shape (n_choices,).
-        group_offsets: first choice of each group, shape (n_groups + 1,).
-        group_times: shape (n_groups,).
-        sole_user: the only user who chose an item, or -1, shape (n_items,).
-        n_others: how many items others than a user chose, shape (n_users,): a search ends when
-            nothing is left to find.
-        draws: start and stride of each event's walk around rows of equal distance, (n_events, 2).
-        displays: written, (n_events, size); it ends in -1 where no candidate is left."""
+        events: rows of the table of choices, (n_events,).
+        users, items: the table, sorted by time, (n_choices,) each.
+        group_of_row: (n_choices,).
+        group_offsets, group_times: of each group, (n_groups + 1,) and (n_groups,).
+        sole_user: the only user who chose an item, or -1, (n_items,).
+        n_others: how many items others than a user chose, (n_users,).
+        draws: start and stride of each walk around rows of equal distance, (n_events, 2).
+        displays: written, (n_events, size), -1 where no candidate is left."""
     size = displays.shape[1]
     n_groups = len(group_times)
     # the event that displayed an item last

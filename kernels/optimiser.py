@@ -1,12 +1,8 @@
-"""The optimisers' steps: AdamW on dense arrays, and lazy AdamW on the table rows that a batch
-names, and on nothing else of the table.
+"""Steps of AdamW on dense arrays, and of lazy AdamW on the table rows that a batch names:
+`number_rows`, `group_bags`, `add_rows`, then `adam_rows`.
 
-`number_rows` gives the distinct rows of a batch the slots 0, 1, 2 … in order of appearance,
-`group_bags` finds who names each, `add_rows` sums the gradients of each slot in a small buffer; one
-pass then updates those rows. The cost follows the batch, not the table.
-
-A worked miniature: ids [7, 2, 7] → slots [0, 1, 0], rows [7, 2], bags [0, 2] and [1]; gradients a,
-b, c → buffer [a + c, b]."""
+ids [7, 2, 7] → slots [0, 1, 0], rows [7, 2], bags [0, 2] and [1]; gradients a, b, c → [a + c,
+b]."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ from .activations import ONE
 from .products import add, copy
 
 IN_FLIGHT = 512
-"""floats that are asked for ahead: a core keeps some 30 cache lines under way"""
+"""floats asked for ahead: a core keeps some 30 cache lines under way"""
 BLOCK = 1 << 17
 """floats of a part in `sum_of_squares`"""
 
@@ -35,49 +31,29 @@ BLOCK = 1 << 17
 class AdamRates(NamedTuple):
     """The numbers of one step of AdamW."""
 
-    shrink: Real
-    """scales the gradient (clipping)"""
+    shrink: Real  # scales the gradient (clipping)
     lr: Real
-    decay: Real
-    """lr · weight decay; for rows that wait, the logarithm of the decay that every row should have
-    had, this step's included"""
+    decay: Real  # lr · weight decay; for rows that wait, the logarithm of all decay so far
     beta1: Real
     beta2: Real
-    correction1: Real
-    """1 − β1^t"""
-    correction2: Real
-    """√(1 − β2^t)"""
+    correction1: Real  # 1 − β1^t
+    correction2: Real  # √(1 − β2^t)
     eps: Real
 
 
-class AdamWeights(NamedTuple):
-    """Dense weights with their moments, of one shape each."""
-
-    values: Array
-    m: Array
-    v: Array
-
-
 class AdamRows(NamedTuple):
-    """A table with its moments."""
+    """A table with its moments, (n_rows, d) each."""
 
     table: Array
-    """shape (n_rows, d)"""
     m: Array
-    """shape (n_rows, d)"""
     v: Array
-    """shape (n_rows, d)"""
-    shrunk: Array
-    """logarithm of the weight decay that each row has had, shape (n_rows,)"""
+    shrunk: Array  # logarithm of each row's weight decay so far, (n_rows,)
 
 
 @jit
 def number_rows(ids: Array, slot_of: Array, slots: Array, rows: Array) -> int:
     """Write each id's slot, (nnz,), and each slot's row; return how many slots, or −1 − i where
-    ids[i] is no row.
-
-    `slot_of` (n_rows,) is −1 throughout before and after; it alone is as large as the table.
-    """
+    ids[i] is no row. `slot_of` (n_rows,) is −1 throughout before and after."""
     count = 0
     bad = len(ids)
     for i in range(len(ids)):
@@ -99,12 +75,11 @@ def number_rows(ids: Array, slot_of: Array, slots: Array, rows: Array) -> int:
 
 @jit
 def group_bags(slots: Array, offsets: Array, starts: Array, bags: Array) -> None:
-    """Write the bags that name each slot, in their order: slot s is named by
-    bags[starts[s]:starts[s + 1]]; a counting sort.
+    """Write the bags that name each slot, in order: bags[starts[s]:starts[s + 1]]. One that names a
+    slot twice stands twice.
 
-    slots (nnz,) and offsets (n_bags + 1,) → starts (n_slots + 1,), bags (nnz,). A bag that names a
-    slot twice stands twice. slots [0, 1, 0], offsets [0, 2, 3] → starts [0, 2, 3], bags [0, 1, 0]
-    """
+    slots (nnz,), offsets (n_bags + 1,) → starts (n_slots + 1,), bags (nnz,): [0, 1, 0], [0, 2, 3] →
+    [0, 2, 3], [0, 1, 0]"""
     starts[:] = 0
     for i in range(len(slots)):
         starts[slots[i] + 1] += 1
@@ -121,12 +96,8 @@ def group_bags(slots: Array, offsets: Array, starts: Array, bags: Array) -> None
 
 @jit_fast
 def add_rows(grad: Array, starts: Array, bags: Array, first: int, last: int, total: Array) -> None:
-    """Write the sum of grad[bag] over the bags of each slot, slots first to last − 1, in order of
-    the bags.
-
-    grad (n_bags, d); total (n_slots, d). Rows of `grad` are read once, in random order, and asked
-    for ahead of their use; summing bag by bag would read and write rows of `total` in random order
-    instead, each as often as it is named."""
+    """Write the sum of grad[bag], (n_bags, d), over the bags of slots first to last − 1, in order,
+    to total (n_slots, d)."""
     ahead = max(IN_FLIGHT // max(grad.shape[1], 1), 1)
     stop = starts[last]
     for slot in range(first, last):
@@ -142,8 +113,8 @@ def add_rows(grad: Array, starts: Array, bags: Array, first: int, last: int, tot
 
 @jit_fast
 def sum_of_squares(values: Array, part: int, sums: Array) -> None:
-    """Write Σ x² over values[part · BLOCK : (part + 1) · BLOCK] to sums[part]; in the values' own
-    dtype over 256 of them."""
+    """Write Σ x² over values[part · BLOCK : (part + 1) · BLOCK] to sums[part], in float64 of sums
+    over 256."""
     total = 0.0
     for i in range(part * BLOCK, min((part + 1) * BLOCK, len(values)), 256):
         few = values[i] * 0
@@ -154,9 +125,8 @@ def sum_of_squares(values: Array, part: int, sums: Array) -> None:
 
 
 @jit_fast
-def adam_dense(weights: AdamWeights, grad: Array, rates: AdamRates) -> None:
-    """One step of AdamW (Loshchilov & Hutter, ICLR 2019) on flat arrays."""
-    values, m, v = weights
+def adam_dense(values: Array, m: Array, v: Array, grad: Array, rates: AdamRates) -> None:
+    """Take one step of AdamW (Loshchilov & Hutter, ICLR 2019) on flat arrays."""
     shrink, lr, decay, beta1, beta2, correction1, correction2, eps = rates
     step, grow = lr / correction1, ONE / correction2
     for i in range(len(values)):
@@ -175,20 +145,12 @@ def adam_rows(
     last: int,
     rates: AdamRates,
 ) -> None:
-    """Lazy AdamW: the rows named, slots first to last − 1, take an AdamW step; all others, and
-    their moments, wait.
+    """Take one step of lazy AdamW: the rows of slots first to last − 1 move; all others, and their
+    moments, wait.
 
-    Weight decay is not lost while a row waits: `shrunk` holds the logarithm of the decay that a row
-    has had, `rates.decay` of the decay that every row should have had, this step's included. If
-    every row is named in every step this is AdamW; else it differs in that moments neither fade nor
-    move a row in the steps that do not name it.
-
-    Args:
-        weights: the table; the named rows are written.
-        rows: row of each slot.
-        grad: of each slot, (n_slots, d).
-        first, last: the range of slots, the last left out.
-        rates: with the logarithm of all decay so far as `decay`."""
+    A waiting row loses no weight decay: `shrunk` is the logarithm of what it has had, `rates.decay`
+    of what it should have had. If every step names every row this is AdamW. grad: of slots,
+    (n_slots, d)."""
     table, m, v, shrunk = weights
     shrink, lr, log_decay, beta1, beta2, correction1, correction2, eps = rates
     step, grow = lr / correction1, ONE / correction2

@@ -1,14 +1,11 @@
-"""Tiles of sequences of unequal length that advance together.
+"""Tiles of sequences of unequal length that advance together: in any run of the order, the first
+few sequences hold a token at a given step; a tile is a run that the cache holds.
 
-A worked miniature: offsets [0, 1, 4, 4, 6] → lengths 1, 3, 0, 2 → order [1, 3, 0, 2]: in any run of
-the order, the sequences that hold a token at a given step are its first few. A tile is such a run,
-narrow enough to stay in cache."""
+offsets [0, 1, 4, 4, 6] → lengths 1, 3, 0, 2 → order [1, 3, 0, 2]"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
-
-import numpy as np
 
 from ._jit import Array, jit, jit_leaf
 
@@ -16,42 +13,15 @@ from ._jit import Array, jit, jit_leaf
 class Sequences(NamedTuple):
     """Sequences of tokens."""
 
-    order: Array
-    """sequences, the longest first"""
-    offsets: Array
-    """start of each sequence in the tokens, (n_sequences + 1,)"""
-
-
-@jit
-def order_by_length(offsets: Array, order: Array) -> None:
-    """Write the sequences by falling length, (n_sequences,): a stable counting sort."""
-    n_sequences = len(offsets) - 1
-    longest = 0
-    for sequence in range(n_sequences):
-        longest = max(longest, offsets[sequence + 1] - offsets[sequence])
-    # place[length]: how many sequences are longer, and then one more for each of that length placed
-    # before
-    place = np.zeros(longest + 1, np.int32)
-    for sequence in range(n_sequences):
-        length = offsets[sequence + 1] - offsets[sequence]
-        if length > 0:
-            place[length - 1] += 1
-    for length in range(longest - 1, -1, -1):
-        place[length] += place[length + 1]
-    for sequence in range(n_sequences):
-        length = offsets[sequence + 1] - offsets[sequence]
-        order[place[length]] = sequence
-        place[length] += 1
+    order: Array  # sequences, the longest first
+    offsets: Array  # start of each sequence in the tokens, (n_sequences + 1,)
 
 
 @jit
 def cut_tiles(offsets: Array, order: Array, most_rows: int, most_tokens: int, tiles: Array) -> int:
     """Cut `order` into tiles of at most `most_rows` sequences and about `most_tokens` tokens;
-    return how many.
-
-    Tile k is order[tiles[k]:tiles[k + 1]]; `tiles` has room for n_sequences + 1. A tile holds a
-    multiple of four sequences, whatever their length, as long as there are any: the matrix product
-    takes four rows at a time."""
+    return how many. Tile k is order[tiles[k]:tiles[k + 1]], a multiple of four sequences while
+    there are any: the matrix product takes four rows at a time. `tiles`: (n_sequences + 1,)."""
     n_tiles = n_tokens = 0
     tiles[0] = 0
     for rank in range(len(order)):
@@ -71,11 +41,8 @@ def cut_tiles(offsets: Array, order: Array, most_rows: int, most_tokens: int, ti
 
 @jit
 def group_tiles(offsets: Array, order: Array, tiles: Array, n_tokens: int, parts: Array) -> int:
-    """Group neighbouring tiles into parts of at least `n_tokens` tokens (the last may have fewer);
-    return how many.
-
-    Part k is tiles[parts[k]:parts[k + 1]]; `parts` has room for as many entries as `tiles`.
-    """
+    """Group neighbouring tiles into parts of at least `n_tokens` tokens, the last excepted; return
+    how many. Part k is tiles[parts[k]:parts[k + 1]]; `parts` is as long as `tiles`."""
     n_parts = held = 0
     parts[0] = 0
     for tile in range(len(tiles) - 1):
@@ -90,14 +57,13 @@ def group_tiles(offsets: Array, order: Array, tiles: Array, n_tokens: int, parts
 
 @jit_leaf
 def padded(rows: int) -> int:
-    """How many rows to give to the matrix product: three left over of four take longer than
-    four."""
+    """Return how many rows to give to the matrix product: three of four take longer than four."""
     return rows if rows < 3 else (rows + 3) // 4 * 4
 
 
 @jit_leaf
 def room(tiles: Array) -> int:
-    """How many rows the widest tile needs in a buffer of states."""
+    """Return how many rows the widest tile needs in a buffer of states."""
     rows = 0
     for tile in range(len(tiles) - 1):
         rows = max(rows, tiles[tile + 1] - tiles[tile])
@@ -106,7 +72,7 @@ def room(tiles: Array) -> int:
 
 @jit_leaf
 def length_of(rank: int, sequences: Sequences) -> int:
-    """How many tokens the sequence at that place of the order has."""
+    """Return how many tokens the sequence at that place of the order has."""
     order, offsets = sequences
     sequence = order[rank]
     return int(offsets[sequence + 1] - offsets[sequence])
@@ -114,7 +80,7 @@ def length_of(rank: int, sequences: Sequences) -> int:
 
 @jit_leaf
 def still_running(step: int, first: int, active: int, sequences: Sequences) -> int:
-    """How many of order[first:first + active] are longer than `step`; at least one must be."""
+    """Return how many of order[first:first + active] are longer than `step`, at least one."""
     while length_of(first + active - 1, sequences) <= step:
         active -= 1
     return active
@@ -122,7 +88,7 @@ def still_running(step: int, first: int, active: int, sequences: Sequences) -> i
 
 @jit_leaf
 def now_running(step: int, first: int, last: int, active: int, sequences: Sequences) -> int:
-    """The same on the way back, from the `active` that are longer than step + 1."""
+    """Return the same on the way back, from the `active` that are longer than step + 1."""
     while first + active < last and length_of(first + active, sequences) > step:
         active += 1
     return active

@@ -1,14 +1,9 @@
-"""Training counts of ordered pairs of items, and how a pair is found.
+"""Training counts of ordered pairs of items, in rows by their left item. Each row has two parts:
 
-Pairs lie in rows by their left item. Of the pairs that are asked for, few may be there (any two of
-a large catalogue) or all (a training log's own), so each row has two parts that find one:
-
-    marks     16 bits for each pair, of which its right item's hash sets two. A pair without its two
-              is not there, and of those that are not some 2 % have them: a cache line or two answer
-              for a whole display.
-    entries   an open hash of the row's right items, half of it free: where a pair's counts are.
-
-Both parts of a row are as long as the row is."""
+marks     16 bits for each pair, of which its right item's hash sets two; some 2 % of pairs that
+          are not there have them too
+entries   an open hash of the row's right items, half of it free: the place of a pair's counts
+"""
 
 from __future__ import annotations
 
@@ -23,65 +18,45 @@ class PairCounts(NamedTuple):
     """Training counts of ordered pairs of items, by left item."""
 
     n_items: int
-    limit: int
-    """ranks from this one on are in no pair"""
-    starts: Array
-    """start of each left item in keys, shape (n_items + 1,)"""
-    keys: Array
-    """left · n_items + right, ascending, shape (n_pairs,)"""
-    counts: Array
-    """shape (n_pairs, 3) or (n_pairs, 2)"""
-    marks: Array
-    """uint16, shape (n_pairs,)"""
-    entries: Array
-    """right item, -1 in a free entry, and place in keys, int32, shape (2 · n_pairs, 2)"""
+    limit: int  # ranks from this one on are in no pair
+    starts: Array  # start of each left item in keys, (n_items + 1,)
+    keys: Array  # left · n_items + right, ascending, (n_pairs,)
+    counts: Array  # (n_pairs, 3) or (n_pairs, 2)
+    marks: Array  # uint16, (n_pairs,)
+    entries: Array  # right item, -1 in a free entry, and place in keys, int32, (2 · n_pairs, 2)
 
 
 class Hashed(NamedTuple):
     """A display set, and room for what finds its pairs."""
 
-    rows: Array
-    """training row of each candidate, (k,); one outside 0 … n_items − 1 is unknown"""
-    hashes: Array
-    """`hash_of` and `mark_of` each, int64, shape (k, 2)"""
-    all_places: Array
-    """0 … k − 1"""
-    places: Array
-    """room for places, shape (k,)"""
-    marked: Array
-    """likewise"""
+    rows: Array  # training row of each candidate, (k,); outside 0 … n_items − 1: unknown
+    hashes: Array  # `hash_of` and `mark_of` each, int64, (k, 2)
+    all_places: Array  # 0 … k − 1
+    places: Array  # room for places, (k,)
+    marked: Array  # likewise
 
 
 @jit_leaf
 def hash_of(item: int) -> Any:
-    """32 bits of an item, whose upper ones are spread evenly."""
+    """Return 32 bits of an item, whose upper ones are spread evenly."""
     return (np.int64(item) * 0x9E3779B1) & 0xFFFFFFFF
 
 
 @jit_leaf
 def mark_of(hashed: int) -> Any:
-    """The two bits of an item with this hash."""
+    """Return the two bits of an item with this hash."""
     return np.int64(1 << (hashed & 15)) | np.int64(1 << (hashed >> 6 & 15))
 
 
 @jit_part
 def hashed_rows(rows: Array) -> Hashed:
-    """A display set, hashed."""
+    """Return a display set, hashed."""
     k = len(rows)
-    hashed = Hashed(
-        rows, np.empty((k, 2), np.int64), np.arange(k), np.empty(k, np.int64), np.empty(k, np.int64)
-    )
-    hash_again(hashed)
-    return hashed
-
-
-@jit_leaf
-def hash_again(hashed: Hashed) -> None:
-    """Hash the rows that stand there now."""
-    rows, hashes = hashed.rows, hashed.hashes
-    for place in range(len(rows)):
+    hashes = np.empty((k, 2), np.int64)
+    for place in range(k):
         hashes[place, 0] = hash_of(rows[place])
         hashes[place, 1] = mark_of(hashes[place, 0])
+    return Hashed(rows, hashes, np.arange(k), np.empty(k, np.int64), np.empty(k, np.int64))
 
 
 @jit
@@ -103,7 +78,7 @@ def enter_pairs(table: PairCounts) -> None:
 
 @jit_leaf
 def ask_for_marks(starts: Array, marks: Array, left: int, hashes: Array) -> None:
-    """Ask for what `find_marked` will read of a left item; an unknown one has nothing."""
+    """Ask for what `find_marked` will read of a left item."""
     if left < 0 or left >= len(starts) - 1:
         return
     start = starts[left]
@@ -116,8 +91,7 @@ def ask_for_marks(starts: Array, marks: Array, left: int, hashes: Array) -> None
 def find_marked(
     start: int, size: int, marks: Array, hashes: Array, places: Array, marked: Array
 ) -> int:
-    """Write to `marked` those of some places of a display set that a row's marks do not rule out,
-    and return how many; hashes: as in `Hashed`."""
+    """Write to `marked` the places that a row's marks do not rule out; return how many."""
     n = 0
     for i in range(len(places) if size > 0 else 0):
         place = places[i]
@@ -129,8 +103,7 @@ def find_marked(
 
 @jit_leaf
 def find_pair(start: int, size: int, entries: Array, right: int, hashed: int) -> int:
-    """Place in the keys of a pair with the left item of a row that has pairs, or −1; hashed:
-    `hash_of` the right item."""
+    """Return the place in the keys of a pair, or −1; its left item's row has pairs."""
     at = hashed * (2 * size) >> 32
     found = entries[2 * start + at, 0]
     while found >= 0 and found != right:

@@ -33,15 +33,14 @@ def add_columns(rows: Array, total: Array) -> None:
 
 @jit_leaf
 def copy(target: Array, row: Array) -> None:
-    """Copy as many entries of `row` as `target` holds: for short rows quicker than target[:] =
-    row."""
+    """Copy as many entries of `row` as `target` holds: for short rows quicker than a slice."""
     for j in range(len(target)):
         target[j] = row[j]
 
 
 @jit_leaf
 def dot(left: Array, right: Array) -> Any:
-    """Σ left · right over the length of `left`."""
+    """Return Σ left · right over the length of `left`."""
     total = ZERO
     for j in range(len(left)):
         total += left[j] * right[j]
@@ -50,5 +49,5 @@ def dot(left: Array, right: Array) -> Any:
 
 @jit_part
 def matrix(flat: Array, start: int, rows: int, columns: int) -> Array:
-    """The (rows, columns) matrix that begins at `start` of a flat array, a view."""
+    """Return the (rows, columns) matrix that begins at `start` of a flat array, a view."""
     return flat[start : start + rows * columns].reshape(rows, columns)

@@ -1,7 +1,4 @@
-"""Ranks: how many candidates score above the chosen one.
-
-Ties of the chosen candidate are counted and never broken: an exact expectation of prec@k needs
-them."""
+"""Ranks: how many candidates score above the chosen one; ties are counted, never broken."""
 
 from __future__ import annotations
 
@@ -15,14 +12,10 @@ def best_of_sets(
     scores: Array, offsets: Array, choices: Array, n_best: Array, is_best: Array
 ) -> None:
     """Write how many candidates of each display set share its best score, and whether the chosen
-    one does; where none is chosen, the first stands for it.
+    one does, or the first where none is chosen.
 
-    Args:
-        scores: none is NaN, shape (n_candidates,).
-        offsets: start of each display set, none empty, shape (n_events + 1,).
-        choices: place of the choice in its display set, -1 for none, shape (n_events,).
-        n_best, is_best: written, shape (n_events,).
-    """
+    scores: none is NaN, (n_candidates,); offsets: no set is empty; choices: -1 for none; n_best,
+    is_best: (n_events,)."""
     for event in range(len(offsets) - 1):
         first, last = offsets[event], offsets[event + 1]
         best, n = scores[first], 1

@@ -1,8 +1,5 @@
-"""What pairs of items have been to each other in training displays: counting and looking up, by
-loops over ragged arrays.
-
-Pairs are counted in an open hash table. Those of all training events are then rows of
-`pairs.py`."""
+"""What pairs of items have been to each other in training displays: counted in an open hash table,
+looked up in rows of `pairs.py`."""
 
 from __future__ import annotations
 
@@ -20,19 +17,15 @@ from .products import copy
 class RivalRule(NamedTuple):
     """Which candidates of a display set each of the others is compared with."""
 
-    most: int
-    """how many at most; of more, those of the lowest ranks"""
-    ranks: Array
-    """rank of each item by its training displays, 0 for the most, shape (n_items,)"""
+    most: int  # how many at most, those of the lowest ranks
+    ranks: Array  # rank of each item by training displays, from 0, (n_items,)
 
 
 class PairTables(NamedTuple):
     """Both tables of all training events."""
 
-    rivals: PairCounts
-    """(a, b), b compared with a in a display set: displays together, choices of a, choices of b"""
-    follows: PairCounts
-    """(h, a), a displayed after the choice of h: displays, choices"""
+    rivals: PairCounts  # (a, b), b compared with a: displays together, choices of a, of b
+    follows: PairCounts  # (h, a), a displayed after the choice of h: displays, choices
     rule: RivalRule
 
 
@@ -40,12 +33,9 @@ class PairSlots(NamedTuple):
     """Counts of pairs while they grow, by an open hash of (left, right)."""
 
     n_items: int
-    keys: Array
-    """left · n_items + right, -1 for a free slot, int64, shape (n_slots,), a power of 2"""
-    counts: Array
-    """int32, shape (n_slots, 3) or (n_slots, 2)"""
-    used: Array
-    """how many slots are, int64, shape (1,)"""
+    keys: Array  # left · n_items + right, -1 where free, int64, (n_slots,), a power of 2
+    counts: Array  # int32, (n_slots, 3) or (n_slots, 2)
+    used: Array  # how many slots are, int64, (1,)
 
 
 TOGETHER, MET, WON, LOST, ODDS, SHOWN_AFTER, CHOSEN_AFTER = range(7)
@@ -55,7 +45,7 @@ N_SUMS = 7
 
 @jit_leaf
 def _add(slots: PairSlots, key: Any, first: int, second: int) -> None:
-    """Add a display to a pair, and its choices of one or of two kinds."""
+    """Add a display to a pair, and its choices."""
     at = slot(slots.keys, key)
     if slots.keys[at] < 0:
         # a slot stays free, or a search would not end: a crafted file has too few pairs
@@ -89,17 +79,15 @@ def move_pairs(slots: PairSlots, ranks: Array, limit: int, to: PairSlots) -> Non
         at = slot(to.keys, key)
         to.keys[at] = key
         to.used[0] += 1
-        for k in range(slots.counts.shape[1]):
-            to.counts[at, k] = slots.counts[i, k]
+        copy(to.counts[at], slots.counts[i])
 
 
 @jit_leaf
 def find_rivals(rows: Array, rule: RivalRule, places: Array) -> int:
-    """Write to `places` those of a display set's candidates that others are compared with, and
-    return how many: all of up to most + 1, else the most + 1 of the lowest ranks, in order.
+    """Write to `places` the candidates that others of a display set are compared with, and return
+    how many: all, or the most + 1 of the lowest ranks, in order.
 
-    rows: training row of each candidate, (k,), one outside 0 … n_items − 1 is unknown. With one
-    more than `most`, each of them has `most` others too."""
+    rows: training row of each candidate, (k,), outside 0 … n_items − 1 unknown."""
     if len(rows) <= rule.most + 1:
         for place in range(len(rows)):
             places[place] = place
@@ -117,54 +105,8 @@ def find_rivals(rows: Array, rule: RivalRule, places: Array) -> int:
 
 
 @jit_leaf
-def _count_rivals(
-    rows: Array, chosen: int, limit: int, rule: RivalRule, places: Array, slots: PairSlots
-) -> None:
-    """Count a display set in which the place `chosen` was chosen; places: those found by
-    `find_rivals`."""
-    ranks, n_items = rule.ranks, slots.n_items
-    for a in range(len(rows)):
-        left = rule.most if ranks[rows[a]] < limit else 0
-        for i in range(len(places)):
-            b = places[i]
-            if b == a or left == 0:
-                continue
-            left -= 1
-            if ranks[rows[b]] < limit:
-                key = np.int64(rows[a]) * n_items + rows[b]
-                _add(slots, key, a == chosen, b == chosen)
-
-
-@jit_leaf
-def _count_follows(
-    shown: Array, chosen: int, latest: Array, limit: int, ranks: Array, slots: PairSlots
-) -> None:
-    """Count a display set in which the place `chosen` was chosen after the choices `latest`, rows
-    of items in any order."""
-    for h in latest:
-        if ranks[h] >= limit:
-            continue
-        for place in range(len(shown)):
-            if ranks[shown[place]] < limit:
-                key = np.int64(h) * slots.n_items + shown[place]
-                _add(slots, key, place == chosen, 0)
-
-
-@jit_leaf
-def _find_latest(sessions: PackedSessions, start: int, event: int, latest: Array) -> int:
-    """Write the rows chosen last, at most len(latest), before an event of the session that starts
-    at `start`; a choice's place is its number in the session modulo len(latest). Returns how many
-    choices there are."""
-    n_chosen = 0
-    for before in range(start, event):
-        n_chosen = _add_choice(sessions, before, n_chosen, latest)
-    return n_chosen
-
-
-@jit_leaf
 def _add_choice(sessions: PackedSessions, event: int, n_chosen: int, latest: Array) -> int:
-    """Write an event's choice, if there is one, over the oldest in `latest`. Returns how many
-    choices there are then."""
+    """Write an event's choice, if any, over the oldest in `latest`; return how many there are."""
     _, display_offsets, items, choices = sessions
     if choices[event] < 0:
         return n_chosen
@@ -173,12 +115,10 @@ def _add_choice(sessions: PackedSessions, event: int, n_chosen: int, latest: Arr
 
 
 class LatestChoices(NamedTuple):
-    """What was chosen in its session before each event."""
+    """The last choices of its session before each event."""
 
-    items: Array
-    """rows of the last choices: choice number c is at c % window, shape (n_events, window)"""
-    n: Array
-    """choices until then, shape (n_events,)"""
+    items: Array  # rows of items: choice c is at c % window, (n_events, window)
+    n: Array  # choices until then, (n_events,)
 
 
 @jit
@@ -199,18 +139,26 @@ def count_rivals(
     sessions: PackedSessions, event: int, limit: int, rule: RivalRule, slots: PairSlots
 ) -> int:
     """Count, from an event on, every pair (a, b) of a candidate and one that it is compared with:
-    displays, choices of a, choices of b.
-
-    sessions: with training rows as items. Pairs with a rank of `limit` or more are left out.
-    Returns the event before which the slots may become too few, or the number of events."""
+    displays, choices of a, choices of b, but none with a rank of `limit` or more. Items are
+    training rows. Return the event before which the slots may become too few, or the number of
+    events."""
     _, display_offsets, items, choices = sessions
+    ranks = rule.ranks
     while event < len(choices):
         rows = items[display_offsets[event] : display_offsets[event + 1]]
         places = np.empty(len(rows), np.int64)
         n = find_rivals(rows, rule, places)
         if not _has_room(slots, len(rows) * n):
             break
-        _count_rivals(rows, choices[event], limit, rule, places[:n], slots)
+        for a in range(len(rows)):
+            left = rule.most if ranks[rows[a]] < limit else 0
+            for b in places[:n]:
+                if b == a or left == 0:
+                    continue
+                left -= 1
+                if ranks[rows[b]] < limit:
+                    key = np.int64(rows[a]) * slots.n_items + rows[b]
+                    _add(slots, key, a == choices[event], b == choices[event])
         event += 1
     return event
 
@@ -224,14 +172,15 @@ def count_follows(
     slots: PairSlots,
     window: int,
 ) -> int:
-    """Count, from an event on, every pair (h, a), h among the last `window` choices of the session,
-    a displayed after it: displays, choices of a. The rest is as in `count_rivals`."""
+    """Count likewise every pair (h, a), h among the last `window` choices of the session, a
+    displayed after it: displays, choices of a."""
     session_offsets, display_offsets, items, choices = sessions
-    session, latest = 0, np.empty(window, np.int32)
+    ranks, session, n_chosen, latest = rule.ranks, 0, 0, np.empty(window, np.int32)
     # the first event may be within a session
     while event < len(choices) and session_offsets[session + 1] <= event:
         session += 1
-    n_chosen = _find_latest(sessions, session_offsets[session], event, latest)
+    for before in range(session_offsets[session], event):
+        n_chosen = _add_choice(sessions, before, n_chosen, latest)
     while event < len(choices):
         while session_offsets[session + 1] <= event:
             session += 1
@@ -240,7 +189,13 @@ def count_follows(
         known = latest[: min(n_chosen, window)]
         if not _has_room(slots, len(rows) * len(known)):
             break
-        _count_follows(rows, choices[event], known, limit, rule.ranks, slots)
+        for h in known:
+            if ranks[h] >= limit:
+                continue
+            for place in range(len(rows)):
+                if ranks[rows[place]] < limit:
+                    key = np.int64(h) * slots.n_items + rows[place]
+                    _add(slots, key, place == choices[event], 0)
         n_chosen = _add_choice(sessions, event, n_chosen, latest)
         event += 1
     return event
@@ -248,18 +203,14 @@ def count_follows(
 
 @jit_leaf
 def log_odds(wins: float, losses: float) -> float:
-    """log((wins + ½) / (losses + ½)), without a call where they are equal: few pairs have met
-    often, and most of those of a large catalogue never."""
+    """Return log((wins + ½) / (losses + ½)), without a call where they are equal."""
     return math.log((wins + 0.5) / (losses + 0.5)) if wins != losses else 0.0
 
 
 @jit_leaf
 def add_rivals(shown: Hashed, tables: PairTables, sums: Array) -> None:
-    """Add what each candidate of a display set and those that it is compared with have been to each
-    other.
-
-    sums, (k, N_SUMS): TOGETHER is displays together, MET how many were met, WON and LOST choices of
-    the one and of the other, ODDS is Σ log((wins + ½) / (losses + ½)) over them."""
+    """Add to sums, (k, N_SUMS), what each candidate and those it is compared with have been to each
+    other: displays TOGETHER, how many MET, choices WON and LOST, ODDS the sum of `log_odds`."""
     rows, hashes, _, places, marked = shown
     n_items, _, starts, _, counts, marks, entries = tables.rivals
     most = tables.rule.most

@@ -1,15 +1,11 @@
-"""A scorer over packed display sets, forward and backward: nothing of it is an operator between
-other operators.
+"""A scorer over packed display sets, forward and backward, in one kernel.
 
     z0 = Σ_{f in bag} E_f (U, if the embedding is small) + W_x numbers + W_s state + b,  a0 =
     act(z0) … z_l = W_l a_{l−1} + b_l,  score = w a_L + b  (+ Σ_f e_f + w_x numbers + b, the wide
     path)
 
-Events go through in tiles of about TILE candidates. A pass that learns takes a tile forward,
-through the choice probabilities and the loss, and back, while its rows are in cache: no activation
-of a batch is ever kept. The gradients of the tables' rows are summed in the tile too, in a row for
-each id that the range of events names. All dense parameters lie in one flat array; `starts` says
-where each does, `widths` how wide each hidden layer is."""
+A tile of about TILE candidates goes forward, through the loss, and back, while in cache. Dense
+parameters lie in one flat array; `starts` says where, `widths` how wide each hidden layer is."""
 
 from __future__ import annotations
 
@@ -19,73 +15,54 @@ import numpy as np
 
 from ._jit import AHEAD, Array, jit_fast, jit_leaf, jit_part, prefetch_row
 from .activations import RELU, ZERO, activate, through_activation
-from .choice import GIVEN, SCORES, Loss, Softmax, loss_gradient
+from .choice import GIVEN, SCORES, Loss, loss_gradient
 from .draws import DropoutRule, drop
 from .products import add, add_columns, matrix
 
 TILE = 256
-"""candidates of a tile at most, unless one event alone has more"""
+"""candidates of a tile at most, unless one event has more"""
 TURN = 512
-"""candidates from which the layers' weights are transposed first: BLAS takes a quarter longer with
-a transposed matrix"""
+"""candidates from which weights are transposed first, a quarter quicker in BLAS"""
 
 BIAS, NUMBERS, STATE, UP, WIDE, LINEAR, REST = 0, 1, 2, 3, 4, 5, 6
-"""positions in `starts`: first bias, W_x, W_s, U, the wide path's bias and w_x, then each later
-layer (W, then b). Towers have a w_x too, which is read here while the numbers are in cache"""
+"""positions in `starts`: first bias, W_x, W_s, U, the wide path's bias and w_x (or towers' w), then
+each later layer (W, then b)"""
 
 
 class ScorerInputs(NamedTuple):
     """Packed display sets and the states that score them."""
 
-    display_offsets: Array
-    """each event's first candidate, shape (n_events + 1,)"""
-    ids: Array
-    """shape (n_candidates, n_fields)"""
-    numbers: Array
-    """shape (n_candidates, d)"""
-    states: Array
-    """shape (n_events, S)"""
+    display_offsets: Array  # each event's first candidate, (n_events + 1,)
+    ids: Array  # (n_candidates, n_fields)
+    numbers: Array  # (n_candidates, d)
+    states: Array  # (n_events, S)
     slots: Array
-    """row of `ScorerPass.rows` for each id, int32, shape (n_candidates, n_fields). A range of
-    events has slots of its own, numbered in order of appearance. Not read where nothing is learned
-    """
+    """row of `ScorerPass.rows` for each id, int32, (n_candidates, n_fields), numbered for each
+    range of events in order of appearance; not read where nothing is learned"""
 
 
 class ScorerWeights(NamedTuple):
     """All parameters of a scorer."""
 
-    table: Array
-    """shape (n_ids, widths[0]), or (n_ids, item_dim)"""
-    wide_table: Array
-    """of the wide path, shape (n_ids, 1); of length 0 where there is none"""
-    dense: Array
-    """all others, flat"""
-    starts: Array
-    """where each of them begins in `dense`; −1 for one that is not there"""
-    widths: Array
-    """units of each hidden layer"""
-    kind: int
-    """the activation"""
+    table: Array  # (n_ids, widths[0]), or (n_ids, item_dim)
+    wide_table: Array  # of the wide path, (n_ids, 1); of length 0 for none
+    dense: Array  # all others, flat
+    starts: Array  # where each begins in `dense`; −1 for none
+    widths: Array  # units of each hidden layer
+    kind: int  # the activation
 
 
 class ScorerPass(NamedTuple):
-    """What a pass over a range of events writes. With SCORES it writes only the scores; with GIVEN
-    not those, and it reads `grad_scores`."""
+    """Arrays that a pass over a range of events writes: with SCORES only the scores; with GIVEN not
+    those, and `grad_scores` is read."""
 
-    scores: Array
-    """what is added to the scorer's numbers, and then the scores, shape (n_candidates,)"""
-    log_totals: Array
-    """log Σ exp(eta · score), shape (n_events,)"""
-    grad_scores: Array
-    """shape (n_candidates,)"""
-    dense: Array
-    """gradient, as `ScorerWeights.dense`; it belongs to this range of events alone"""
-    rows: Array
-    """gradient of the table's row of each slot, shape (n_slots, width of the table)"""
-    wide_rows: Array
-    """of the wide path's, shape (n_slots, 1), or (0, 1)"""
-    states: Array
-    """gradient, shape (n_events, S), or (0, S) where it is not wanted"""
+    scores: Array  # what is added to the scorer's, then the scores, (n_candidates,)
+    log_totals: Array  # log Σ exp(eta · score), (n_events,)
+    grad_scores: Array  # (n_candidates,)
+    dense: Array  # gradient, as `ScorerWeights.dense`, of this range of events alone
+    rows: Array  # gradient of each slot's row of the table, (n_slots, width)
+    wide_rows: Array  # of the wide path's, (n_slots, 1), or (0, 1)
+    states: Array  # gradient, (n_events, S), or (0, S) where not wanted
 
 
 @jit_fast
@@ -98,15 +75,8 @@ def scorer_pass(
     loss: Loss,
     written: ScorerPass,
 ) -> None:
-    """Score the candidates of events first to last − 1 and learn from them; SCORES scores alone.
-
-    Args:
-        first_event, last_event: the range of events, the last left out; each has a candidate.
-        inputs: of all events.
-        weights: the parameters.
-        dropout: of every hidden layer.
-        loss: what is learned.
-        written: of all events."""
+    """Score the candidates of events first to last − 1, each with one at least, and learn from
+    them; SCORES scores alone. dropout: of every hidden layer."""
     display_offsets, ids, numbers, states, _ = inputs
     table, wide_table, dense, starts, widths, kind = weights
     key, threshold, scale = dropout
@@ -217,8 +187,9 @@ def scorer_pass(
                         scores[candidate] += wide_table[ids[candidate, f], 0]
         if learning:
             if loss.kind != GIVEN:
-                gradient = Softmax(grad_scores, written.log_totals)
-                loss_gradient(event, last, scores, display_offsets, loss, gradient)
+                loss_gradient(
+                    event, last, scores, display_offsets, loss, grad_scores, written.log_totals
+                )
             g = grad_scores[start:stop]
             total_g = ZERO
             for i in range(count):
@@ -287,7 +258,7 @@ def scorer_pass(
 
 @jit_leaf
 def _room(first_event: int, last_event: int, offsets: Array, widths: Array) -> tuple[int, int, int]:
-    """Rows of the largest tile, and the sum and the largest of the widths."""
+    """Return the rows of the largest tile, and the sum and the largest of the widths."""
     total = widest = 0
     for layer in range(len(widths)):
         total += widths[layer]
@@ -300,8 +271,7 @@ def _room(first_event: int, last_event: int, offsets: Array, widths: Array) -> t
 
 @jit_leaf
 def _clear(grad_dense: Array, starts: Array, widths: Array, learned: bool) -> None:
-    """Zero what tiles add to: all but the layers' weights, which the first tile writes; these too
-    if there is none."""
+    """Zero what tiles add to: all but the layers' weights, unless there is no tile."""
     n_layers = len(widths)
     if not learned:
         grad_dense[:] = ZERO
@@ -315,7 +285,7 @@ def _clear(grad_dense: Array, starts: Array, widths: Array, learned: bool) -> No
 
 @jit_part
 def _turned(dense: Array, starts: Array, widths: Array) -> Array:
-    """The transposed weights of the layers between the first and the last, one after another."""
+    """Return the transposed weights of the layers between first and last."""
     total = 0
     for layer in range(1, len(widths)):
         total += widths[layer] * widths[layer - 1]
@@ -336,7 +306,6 @@ def _turned(dense: Array, starts: Array, widths: Array) -> Array:
 
 @jit_leaf
 def _gather(table: Array, ids: Array, start: int, stop: int, bag: Array) -> None:
-    """Sum each candidate's table rows."""
     for candidate in range(start, stop):
         row = bag[candidate - start]
         row[:] = 0
@@ -348,8 +317,7 @@ def _gather(table: Array, ids: Array, start: int, stop: int, bag: Array) -> None
 def _to_sums(
     grad: Array, values: Array, kind: int, dropout: DropoutRule, counter: np.uint32
 ) -> None:
-    """Take a tile's gradient back through dropout and activation, in place; both arrays are flat,
-    `counter` as in `drop`."""
+    """Take a tile's gradient back through dropout and activation, in place; arrays are flat."""
     key, threshold, scale = dropout
     if kind == RELU:
         for j in range(len(grad)):
@@ -368,8 +336,8 @@ def _to_sums(
 def _add_to_slots(
     slots: Array, of_bags: Array, grad_scores: Array, filled: int, written: ScorerPass
 ) -> int:
-    """Add a tile's gradients of bags, and of the wide path, to the slots that the bags name; the
-    slots before `filled` hold something. Returns how many do then."""
+    """Add a tile's gradients to the slots that its bags name; return how many slots, `filled`
+    before, hold something."""
     rows, wide_rows = written.rows, written.wide_rows
     wide = len(wide_rows) > 0
     for i in range(len(of_bags)):

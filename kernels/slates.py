@@ -1,7 +1,4 @@
-"""Slates shown to many users at once: what of them is displayed, and the draw.
-
-A user's slate is a row of k places. What is displayed of it is a display set as in a log: packed,
-without the places that show nothing, and without repeats."""
+"""Slates of many users: rows of k places, displayed as packed sets without repeats."""
 
 from __future__ import annotations
 
@@ -11,18 +8,15 @@ from ._jit import Array, jit
 from .draws import pick, uniform
 
 FEW_PLACES = 32
-"""places of a slate up to which repeats are found by comparing all pairs"""
+"""places up to which repeats are found by comparing pairs"""
 
 
 @jit
 def find_displayed(
     slates: Array, users: Array, n_items: int, offsets: Array, items: Array, places: Array
 ) -> int:
-    """Write what some users are displayed: start of each display, (n_users + 1,), and item and
-    place in the slate of each candidate; return how many there are.
-
-    slates: of all users, (n, k), -1 where nothing is shown. An item that stood earlier in the slate
-    is not displayed again."""
+    """Write the displays of some users: start of each, (n_users + 1,), item and place of each
+    candidate; return how many. slates: of all users, (n, k), -1 where nothing is shown."""
     k, n = slates.shape[1], 0
     seen = np.zeros(n_items if k > FEW_PLACES else 0, np.int32)
     offsets[0] = 0
@@ -61,8 +55,7 @@ def draw_choices(offsets: Array, probs: Array, none: Array, keys: Array, chosen:
 def slates_of(actions: Array, pools: Array, active: Array, strict: bool, slates: Array) -> int:
     """Write slates[i, j] = pools[i, actions[i, j]] of active users; one pool may stand for all.
 
-    Returns -1, or the flat place of the first action that is outside the pool or, if strict, equal
-    to an earlier one of its slate."""
+    Return -1, or the flat place of the first action outside the pool or, if strict, repeated."""
     n_users, width = actions.shape
     size, shared = pools.shape[1], len(pools) == 1
     for i in range(n_users):

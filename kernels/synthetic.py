@@ -1,5 +1,4 @@
-"""The synthetic user. In a log, event by event: draw a display set, weigh it, choose, move the
-state. In a world, shown slates: known utilities, a draw by key, the state moved on."""
+"""The synthetic user, in a log and in a world."""
 
 from __future__ import annotations
 
@@ -16,54 +15,40 @@ SHANNON, L2 = 0, 1
 class UtilityLaw(NamedTuple):
     """Makes utilities; a taste becomes decay · taste + (1 − decay) · latents[chosen]."""
 
-    base: Array
-    """utility without a user, shape (n_items,)"""
-    latents: Array
-    """direction of each item, shape (n_items, dim)"""
-    affinity: float
-    """weight of ⟨taste, latents[item]⟩"""
-    repeat: float
-    """added for an item that was chosen before"""
+    base: Array  # utility without a user, (n_items,)
+    latents: Array  # direction of each item, (n_items, dim)
+    affinity: float  # weight of ⟨taste, latents[item]⟩
+    repeat: float  # added for an item that was chosen before
     decay: float
 
 
 class ChoiceLaw(NamedTuple):
-    """How utilities become choices."""
+    """Turns utilities into choices."""
 
     eta: float
-    rule: int
-    """SHANNON or L2"""
-    outside: bool
-    """whether a user may choose nothing"""
-    log_examination: Array
-    """added to eta · u by place, the last of it at all further places, shape (n_places,)"""
+    rule: int  # SHANNON or L2
+    outside: bool  # whether a user may choose nothing
+    log_examination: Array  # added to eta · u by place, the last for further places, (n_places,)
 
 
 class DisplayDraw(NamedTuple):
-    """How displays are drawn."""
+    """Draws displays."""
 
     skew: float
-    code_of_rank: Array
-    """item of each popularity rank, shape (n_items,)"""
-    sort_keys: Array
-    """displays are sorted by these numbers of their items, all different, shape (n_items,)"""
-    shuffled: bool
-    """whether their order is drawn instead"""
+    code_of_rank: Array  # item of each popularity rank, (n_items,)
+    sort_keys: Array  # displays are sorted by these of their items, all different, (n_items,)
+    shuffled: bool  # whether their order is drawn instead
 
 
 class SimulatedEvents(NamedTuple):
-    """What happens in a log, event by event."""
+    """A log, event by event: (n_candidates,), or (n_events,) for choices and
+    outside_probability."""
 
     items: Array
-    """shape (n_candidates,)"""
     choices: Array
-    """shape (n_events,)"""
     utility: Array
-    """shape (n_candidates,)"""
     probability: Array
-    """shape (n_candidates,)"""
     outside_probability: Array
-    """shape (n_events,)"""
 
 
 @jit
@@ -88,10 +73,7 @@ def l2_probabilities(
     values: Array, size: int, outside: bool, probs: Array, scratch: Array
 ) -> float:
     """Write the Euclidean projection of values[:size] onto the simplex to probs[:size]; return the
-    no-click part.
-
-    Insertion sort, then the threshold of the longest prefix that stays positive: values [1.2, 0.4,
-    -1] → [0.9, 0.1, 0]."""
+    no-click part. [1.2, 0.4, -1] → [0.9, 0.1, 0]"""
     count = size
     for i in range(size):
         scratch[i] = values[i]
@@ -119,8 +101,7 @@ def l2_probabilities(
 def draw_display(rng: np.random.Generator, size: int, law: DisplayDraw, items: Array) -> None:
     """Write `size` distinct item codes, in the order of the law, to items[:size].
 
-    Popularity rank floor(n U^skew) has density ∝ rank^(1/skew − 1): one power per draw however
-    large the catalogue."""
+    Popularity rank floor(n U^skew) has density ∝ rank^(1/skew − 1)."""
     skew, code_of_rank, sort_keys, shuffled = law
     n_items = len(code_of_rank)
     held = 0
@@ -152,9 +133,9 @@ def simulate(
 ) -> None:
     """Fill `events`, in order.
 
-    u(s, a) = base[a] + affinity ⟨s, latents[a]⟩ + repeat · [a was chosen before in the
-    session]; s starts at 0 and becomes decay · s + (1 − decay) · latents[chosen] after an event
-    (decay · s without a click). The law adds what it says of the place to eta · u."""
+    u(s, a) = base[a] + affinity ⟨s, latents[a]⟩ + repeat · [a was chosen before in the session]; s
+    starts at 0 and becomes decay · s + (1 − decay) · latents[chosen] after an event (decay · s
+    without a click)."""
     base, latents, affinity, repeat, decay = utility
     dim, examination = latents.shape[1], law.log_examination
     furthest = len(examination) - 1
@@ -208,61 +189,39 @@ class TrueLaw(NamedTuple):
     """Moves users of a world; boredom rises by 1 after bait, else it falls, within 0 … most."""
 
     utility: UtilityLaw
-    is_bait: Array
-    """shape (n_items,)"""
-    cost: float
-    """taken from every utility per unit of boredom"""
+    is_bait: Array  # (n_items,)
+    cost: float  # taken from every utility per unit of boredom
     recovery: float
     most: float
-
-
-class ShownSlates(NamedTuple):
-    """What users are shown at a step."""
-
-    slates: Array
-    """items, -1 at an empty place, shape (n, k)"""
-    active: Array
-    """whether the user chooses and moves on, shape (n,)"""
-    keys: Array
-    """of the users' draws, shape (n,)"""
 
 
 class TrueUsers(NamedTuple):
     """The users' states."""
 
-    taste: Array
-    """shape (n, dim)"""
-    boredom: Array
-    """shape (n,)"""
-    chosen_before: Array
-    """shape (n, n_items), or (n, 0) where nothing depends on it"""
+    taste: Array  # (n, dim)
+    boredom: Array  # (n,)
+    chosen_before: Array  # (n, n_items), or (n, 0) where nothing depends on it
 
 
 class TrueWeights(NamedTuple):
-    """What slates are to their users."""
+    """Utilities and probabilities of slates."""
 
-    utilities: Array
-    """shape (n, k)"""
-    probs: Array
-    """shape (n, k)"""
-    none: Array
-    """of no click, shape (n,)"""
+    utilities: Array  # (n, k)
+    probs: Array  # (n, k)
+    none: Array  # of no click, (n,)
 
 
 class TrueChoices(NamedTuple):
-    """What users chose."""
+    """The users' choices, (n,) each."""
 
     places: Array
-    """shape (n,)"""
     items: Array
-    """shape (n,)"""
     utilities: Array
-    """shape (n,)"""
 
 
 @jit_leaf
 def _displayed(slate: Array, place: int) -> bool:
-    """Whether a place shows something: an item that does not stand earlier in the slate."""
+    """Whether a place shows an item that does not stand earlier in the slate."""
     shown = bool(slate[place] >= 0)
     for other in range(place):
         shown = shown and slate[other] != slate[place]
@@ -278,7 +237,7 @@ def true_utilities(
     law: TrueLaw,
     out: Array,
 ) -> None:
-    """Write u(user, item), (n, m), 0 at an empty place; pools (n, m), or (1, m) for all users.
+    """Write u(user, item), (n, m), 0 at an empty place; pools (n, m), or (1, m) for all.
 
     u = base + affinity ⟨taste, latents[item]⟩ + repeat · [chosen before] − cost · boredom."""
     taste, boredom, chosen_before = users
@@ -307,8 +266,8 @@ def true_probabilities(
     law: ChoiceLaw,
     weights: TrueWeights,
 ) -> None:
-    """Write the probability of each displayed place, (n, k), 0 for others, and of no click; one
-    where nothing is displayed."""
+    """Write the probability of each displayed place, (n, k), 0 for others, and of no click; 1 where
+    nothing is displayed."""
     utilities, probs, none = weights
     outside, examination = law.outside, law.log_examination
     k, furthest = slates.shape[1], len(examination) - 1
@@ -336,25 +295,22 @@ def true_probabilities(
 
 @jit
 def true_step(
-    first: int,
-    last: int,
-    shown: ShownSlates,
+    rows: Array,
+    slates: Array,
+    keys: Array,
     weights: TrueWeights,
     law: TrueLaw,
     users: TrueUsers,
     choices: TrueChoices,
 ) -> None:
-    """Draw the active users' choices by their keys and move their states. An empty slate is an
-    event without a click."""
-    slates, active, keys = shown
+    """Draw the choices of the users `rows` by their keys, (n,), and move their states. An empty
+    slate is an event without a click."""
     utilities, probs, none = weights
     taste, boredom, chosen_before = users
     places, items, utilities_chosen = choices
     latents, decay = law.utility.latents, law.utility.decay
     _, is_bait, _, recovery, most = law
-    for user in range(first, last):
-        if not active[user]:
-            continue
+    for user in rows:
         choice = pick(uniform(keys[user]), probs[user], none[user])
         for d in range(taste.shape[1]):
             taste[user, d] *= decay

@@ -1,15 +1,9 @@
 """Two towers over packed display sets: the dot product of a user's vector with each candidate's,
-forward and backward.
+forward and backward. What w adds for numbers comes in `scorer.scorer_pass`.
 
     x = drop(state)
     u = [W₂ drop(relu(W₁ x + b₁)) + b₂ + D x ; 1]
-    score(a) = Σ_{f in bag(a)} ⟨u, T_f⟩ + ⟨u, W own(a)⟩
-
-(what w adds for numbers comes in `scorer.scorer_pass`)
-
-u is the event's user vector; a candidate's own vector is never written. A row of the table is read
-once on the way forward, once on the way back, and its gradient is summed there: a range of events
-has a row of its own for each id that it names, so that no two threads write to one row."""
+    score(a) = Σ_{f in bag(a)} ⟨u, T_f⟩ + ⟨u, W own(a)⟩"""
 
 from __future__ import annotations
 
@@ -21,68 +15,33 @@ from ._jit import AHEAD, Array, jit_fast, jit_part, prefetch_row
 from .activations import ONE, RELU, ZERO, activate
 from .draws import DropoutRule, drop
 from .products import add, add_scaled, copy, dot, matrix
-
-
-class Displays(NamedTuple):
-    """Packed display sets."""
-
-    offsets: Array
-    """each event's first candidate, shape (n_events + 1,)"""
-    ids: Array
-    """shape (n_candidates, n_fields)"""
-    numbers: Array
-    """shape (n_candidates, n_numbers)"""
+from .scorer import ScorerInputs, ScorerPass
 
 
 class TowerWeights(NamedTuple):
     """Two towers."""
 
-    table: Array
-    """T, shape (n_ids, d)"""
-    dense: Array
-    """W₁, b₁, W₂, b₂, D and W, flat, one after another"""
-    width: int
-    """units of the user's hidden layer"""
-    first: int
-    """column of the first of own(a) in the numbers"""
+    table: Array  # T, (n_ids, d)
+    dense: Array  # W₁, b₁, W₂, b₂, D and W, flat, one after another
+    width: int  # units of the user's hidden layer
+    first: int  # column of the first of own(a) in the numbers
     n_own: int
-    """how many they are"""
 
 
 class TowerPass(NamedTuple):
-    """What a forward pass writes."""
+    """Arrays that a forward pass writes."""
 
-    x: Array
-    """states after dropout, shape (n_events, S)"""
-    hidden: Array
-    """the user's hidden layer after dropout, shape (n_events, width)"""
-    users: Array
-    """u, shape (n_events, d)"""
-    scores: Array
-    """shape (n_candidates,)"""
-
-
-class TowerGrads(NamedTuple):
-    """What a backward pass over a range of events reads, `scores` and `slots`, and what it
-    writes."""
-
-    scores: Array
-    """gradient, shape (n_candidates,)"""
-    slots: Array
-    """row of `rows` for each id, as in `scorer.ScorerInputs`"""
-    dense: Array
-    """gradient, as `TowerWeights.dense`; it belongs to this range of events alone"""
-    rows: Array
-    """gradient of the row of T of each slot, shape (n_slots, d)"""
-    states: Array
-    """gradient, which is added to, shape (n_events, S), or (0, S) where it is not wanted"""
+    x: Array  # states after dropout, (n_events, S)
+    hidden: Array  # the user's hidden layer after dropout, (n_events, width)
+    users: Array  # u, (n_events, d)
+    scores: Array  # (n_candidates,)
 
 
 @jit_part
 def _matrices(
     dense: Array, state_dim: int, width: int, d: int, n_own: int
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """W₁, b₁, W₂, b₂, D and W of a flat array, as views."""
+    """Return W₁, b₁, W₂, b₂, D and W of a flat array, as views."""
     out = width * state_dim + width
     direct = out + (d - 1) * width + d - 1
     tastes = direct + (d - 1) * state_dim
@@ -100,16 +59,15 @@ def _matrices(
 def tower_forward(
     first_event: int,
     last_event: int,
-    displays: Displays,
-    states: Array,
+    inputs: ScorerInputs,
     weights: TowerWeights,
     dropouts: tuple[DropoutRule, DropoutRule],
     written: TowerPass,
 ) -> None:
     """Write the user vectors of events first to last − 1 and the scores of their candidates.
 
-    states: (n_events, S); dropouts: of the state, and of the user's hidden layer."""
-    offsets, ids, numbers = displays
+    dropouts: of the state, and of the user's hidden layer."""
+    offsets, ids, numbers, states, _ = inputs
     table, dense, width, first, n_own = weights
     n, d, n_fields = last_event - first_event, table.shape[1], ids.shape[1]
     state_dim = states.shape[1]
@@ -157,19 +115,18 @@ def tower_forward(
 def tower_backward(
     first_event: int,
     last_event: int,
-    displays: Displays,
+    inputs: ScorerInputs,
     weights: TowerWeights,
     dropouts: tuple[DropoutRule, DropoutRule],
     written: TowerPass,
-    grads: TowerGrads,
+    grads: ScorerPass,
 ) -> None:
-    """Write the gradients of the dense parameters and of the rows that the events name, and add
-    that of the states.
-
-    displays, weights, dropouts: as the forward pass read them; written: as it wrote it."""
-    offsets, ids, numbers = displays
+    """Write to `grads`, whose `grad_scores` are read, the gradients of the dense parameters and of
+    the slots' rows, and add that of the states."""
+    offsets, ids, numbers, _, slots = inputs
     table, dense, width, first, n_own = weights
-    grad_scores, slots, grad_dense, grad_rows, grad_states = grads
+    grad_scores, grad_dense, grad_rows = grads.grad_scores, grads.dense, grads.rows
+    grad_states = grads.states
     n, d, n_fields = last_event - first_event, table.shape[1], ids.shape[1]
     x, hidden = written.x[first_event:last_event], written.hidden[first_event:last_event]
     state_dim = x.shape[1]

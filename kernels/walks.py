@@ -1,5 +1,5 @@
-"""Walks on the displays of a context field whose values are items: from an item to one of those
-that were displayed under it, each as likely, and on from there."""
+"""Walks on the displays of a context field of items: from an item to one of those displayed under
+it, each as likely, and on from there."""
 
 from __future__ import annotations
 
@@ -24,12 +24,10 @@ def walk_numbers(
     columns: Array,
     out: Array,
 ) -> None:
-    """Write, of each candidate as a value of the table's field, the log of the probability (and
-    FLOOR) that a walk from it is at its event's item after two and after three steps, whether it
-    can be after two, and whether the candidate is displayed under that item, to the four `columns`
-    of out (n_candidates, ·).
-
-    events: their values are the items of another field, (n_events,); turns: the events by value."""
+    """Write, of each candidate as a value of the table's field, to four `columns` of out
+    (n_candidates, ·): the log of the probability (and FLOOR) that a walk from it is at its event's
+    item after two and after three steps, whether it can be after two, and whether that item
+    displays it. events, turns: as in `lead_numbers`."""
     n_values = len(table.events)
     n_items, target = len(displayers.starts) - 1, -1
     # probability to be at the target after two steps from each value, and whether each item is
@@ -37,9 +35,9 @@ def walk_numbers(
     near, back = np.zeros(max(n_values, n_items), np.float32), np.zeros(n_items, np.uint8)
     for event in turns:
         if events.values[event] != target:
-            _forget_walk(table, displayers, target, near, back)
+            _walk_back(table, displayers, target, 0, near, back)
             target = events.values[event]
-            _walk_back(table, displayers, target, near, back)
+            _walk_back(table, displayers, target, 1, near, back)
         for candidate in range(events.display_offsets[event], events.display_offsets[event + 1]):
             item, two, three, leads = events.items[candidate], 0.0, 0.0, 0
             if item >= 0 and target >= 0:
@@ -60,16 +58,16 @@ def _degree(table: CrossedCounts, value: int) -> Any:
 
 @jit_leaf
 def _walk_back(
-    table: CrossedCounts, displayers: Displayers, target: int, near: Array, back: Array
+    table: CrossedCounts, displayers: Displayers, target: int, mark: int, near: Array, back: Array
 ) -> None:
-    """Write the probabilities of two steps to a target, and what is displayed there; all 0 on
-    entry."""
+    """Write the probabilities of two steps to a target, and what is displayed there; with mark 0,
+    set them to 0 again."""
     if target < 0:
         return
     n_items = len(displayers.starts) - 1
     if target < len(table.events):
         for i in range(table.starts[target], table.starts[target + 1]):
-            back[table.items[i]] = 1
+            back[table.items[i]] = mark
     for i in range(displayers.starts[target], displayers.starts[target + 1]):
         middle = displayers.values[i]
         step = np.float32(1) / np.float32(_degree(table, middle))
@@ -77,29 +75,15 @@ def _walk_back(
             continue
         for j in range(displayers.starts[middle], displayers.starts[middle + 1]):
             value = displayers.values[j]
-            near[value] += step / np.float32(_degree(table, value))
-
-
-@jit_leaf
-def _forget_walk(
-    table: CrossedCounts, displayers: Displayers, target: int, near: Array, back: Array
-) -> None:
-    """Set to 0 what `_walk_back` has written."""
-    if target < 0:
-        return
-    if target < len(table.events):
-        for i in range(table.starts[target], table.starts[target + 1]):
-            back[table.items[i]] = 0
-    for i in range(displayers.starts[target], displayers.starts[target + 1]):
-        middle = displayers.values[i]
-        if middle < len(displayers.starts) - 1:
-            for j in range(displayers.starts[middle], displayers.starts[middle + 1]):
-                near[displayers.values[j]] = 0
+            if mark == 0:
+                near[value] = 0
+            else:
+                near[value] += step / np.float32(_degree(table, value))
 
 
 @jit_leaf
 def _mean_of_row(table: CrossedCounts, value: int, near: Array) -> Any:
-    """Mean of the probabilities of two steps over what was displayed under a value."""
+    """Return the mean of the probabilities of two steps over what a value displayed."""
     total = np.float32(0)
     first, last = np.uint64(table.starts[value]), np.uint64(table.starts[value + 1])
     n = _degree(table, value)

@@ -1,5 +1,5 @@
-"""Networks whose weights no longer change, over the kernels of training: scores of displays, and
-histories that go on token by token. Worlds and online users read these; they are copies."""
+"""Networks whose weights no longer change, copied, over the kernels of training: for worlds and
+online users."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ TOKENS = 2048
 
 
 def rows_of_table(layer: BagLinear, vectors: Vectors | None, n_vectors: int) -> FloatArray:
-    """Rows of a layer's table, then what the layer makes of the vectors of items where it reads
-    any, (n_ids, width) or (n_ids + n_vectors, width)."""
+    """Rows of a layer's table, then of the vectors of items, (n_ids + n_vectors, width)."""
     # read once: a table of the user's own may have to be fetched
     table, projection = layer.table.detach(), layer.projection_of_rows
     parts = [_array(table)]
@@ -56,7 +55,6 @@ def _array(value: Tensor | None) -> FloatArray:
 
 
 def _flat(parameters: Iterable[Tensor]) -> tuple[FloatArray, Callable[[Tensor], int]]:
-    """Parameters in one flat array, and where each begins."""
     starts: dict[int, int] = {}
     parts, at = [], 0
     for one in parameters:
@@ -98,8 +96,7 @@ class FixedScorer:
     ) -> FloatArray:
         """Scores of the candidates, (n_candidates,), in states (n_events, state_dim).
 
-        tower_ids: the candidates' ids as towers read them, vectors among them; examined: whether
-        places add to scores: else each candidate is taken to be at the first place."""
+        tower_ids: ids as towers read them; examined: whether places add to scores."""
         scores, (n, state_dim) = np.zeros(len(shown.ids), np.float32), states.shape
         none, offsets = scores[:0], shown.offsets
         inputs = kernels.ScorerInputs(offsets, shown.ids, shown.numbers, states, NO_SLOTS)
@@ -112,8 +109,7 @@ class FixedScorer:
             room = towers.TowerPass(x, hidden, users, scores)
             if not len(self.towers.table):
                 tower_ids = tower_ids[:, :0]
-            displays = towers.Displays(offsets, tower_ids, shown.numbers)
-            of_tower = displays, states, self.towers
+            of_tower = inputs._replace(ids=tower_ids), self.towers
             for chain, part in zip(chains, shown.parts, strict=True):
                 call = (*part, *of_tower, (NO_DROPOUT, NO_DROPOUT), room)
                 chain.append((towers.tower_forward, call))
@@ -126,7 +122,7 @@ class FixedScorer:
 
 
 class FixedRecurrent:
-    """An LSTM that no longer learns, any number of layers."""
+    """An LSTM that no longer learns."""
 
     def __init__(self, encoder: Recurrent, vectors: Vectors | None, n: int) -> None:
         """Copy its weights. vectors: of n items, where it reads a table that has some."""
@@ -155,7 +151,7 @@ class FixedRecurrent:
     def advance(
         self, carries: list[tuple[FloatArray, FloatArray]], tokens: bag_linear.BagArrays
     ) -> list[tuple[FloatArray, FloatArray]]:
-        """h and c of each layer after one more token of each sequence, a bag each."""
+        """h and c of each layer after one more token of each sequence."""
         n = len(tokens.numbers)
         x = np.empty((n, 4 * self.size), np.float32)
         parts = [(first, min(first + TOKENS, n)) for first in range(0, n, TOKENS)]

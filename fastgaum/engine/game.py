@@ -1,9 +1,4 @@
-"""The game by hand: what `game.game.ReferenceGame` does with autograd, over kernels. The two agree
-step by step.
-
-Every loss of the game has a gradient in closed form with respect to the scores of a batch,
-(probability − target) / n_events, so one backward pass through a scorer and a history encoder is
-all that a step needs."""
+"""The game by hand, over kernels, as `game.game.ReferenceGame` plays it with autograd."""
 
 from __future__ import annotations
 
@@ -20,7 +15,7 @@ from fastgaum.config import Config
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.players import EnginePlayer, EngineStates
 from fastgaum.engine.scorer import DisplayBatch, parts_of
-from fastgaum.engine.tables import Buffer, NamedParts, PartsRoom
+from fastgaum.engine.tables import Buffer, NamedParts, NamedRoom
 from fastgaum.errors import StepRefusedError
 from fastgaum.game.game import Game
 from fastgaum.kernels import choice as kernels
@@ -36,8 +31,7 @@ SHARED_SCORES = 1 << 16
 
 
 class EngineGame(Game):
-    """Two players over one set of networks, on the CPU; `runs_by_hand` says for which
-    configurations."""
+    """Two players over one set of networks, on the CPU, where `runs_by_hand` allows."""
 
     def __init__(
         self,
@@ -51,7 +45,7 @@ class EngineGame(Game):
         self.unknown_of_id = unknown_of_id.numpy()
         n_ids = len(self.unknown_of_id)
         self.slot_of = np.full(n_ids, -1, np.int32)
-        self.room = PartsRoom()
+        self.rooms = NamedRoom(), NamedRoom()
         self._targets, self._grad_scores, self._probs, self._totals = (Buffer() for _ in range(4))
         self._whole_states = Buffer()
         self._dropped_ids = {name: Buffer(np.int32) for name in ("candidates", "tokens", "context")}
@@ -86,7 +80,7 @@ class EngineGame(Game):
         return utility, torch.from_numpy(logits.copy())
 
     def release(self) -> None:
-        """Settle, and leave the networks with parameters of their own."""
+        """As the base says."""
         self.settle()
         for optimiser in self.optimisers().values():
             optimiser.release()
@@ -95,12 +89,11 @@ class EngineGame(Game):
         """As the base says."""
         shown, tokens = self.drawn(batch)
         self._take_states(batch, tokens, train=True)
-        eta, offsets, choices = self.config.eta, shown.offsets, batch.source.choices
+        eta, choices = self.config.eta, batch.source.choices
         learned = Loss(CHOICES, np.float32(eta), self.outside, choices, NOTHING)
         utility = self.reward.learn(learned, shown, self.states, self.key)
         totals = self.reward.scorer.log_totals
-        loss = _finite(kernels.mean_exact_loss(utility, eta, totals, offsets, choices))
-        return self._states_step(loss)
+        return self._states_step(_mean_loss(totals, 1 / eta, utility, batch))
 
     def round(self, batch: BatchTensors) -> float:
         """As the base says."""
@@ -113,10 +106,10 @@ class EngineGame(Game):
         played = self._shown(batch, batch.candidates)
         scores = self.generator.forward(played, self.states if whole is None else whole)
         probs = self._softmax(scores, 1.0, batch)[0]
-        offsets, choices = shown.offsets, batch.source.choices
-        loss = _finite(kernels.expected_loss(utility, probs, offsets, choices))
+        loss = _mean_loss(probs, utility, utility, batch)
         grad = self._grad_scores(*probs.shape)
-        kernels.logged_gradient(probs, offsets, choices, grad)
+        np.divide(probs, batch.n_events, out=grad)
+        grad[batch.source.chosen] -= np.float32(1 / batch.n_events)
         self.reward.backward(grad)
         return self._states_step(loss)
 
@@ -130,44 +123,38 @@ class EngineGame(Game):
     def _whole_and_drawn(
         self, batch: BatchTensors
     ) -> tuple[FloatArray | None, tuple[DisplayBatch, Bags]]:
-        """States with no id dropped, None where none ever is; and what `drawn` gives. Neither
-        reads what the other writes, so each has a thread."""
+        """States with no id dropped, None where none ever is, and what `drawn` gives, each in a
+        thread."""
         if self.config.id_dropout == 0:
             return None, self.drawn(batch)
-        drawn, whole = list[tuple[DisplayBatch, Bags]](), list[FloatArray]()
-
-        def draw() -> None:
-            drawn.append(self.drawn(batch))
+        drawn = list[tuple[DisplayBatch, Bags]]()
+        whole = self._whole_states(batch.n_events, self.states_layer.player.state_dim)
 
         def keep_whole() -> None:
-            states = self.states_layer.forward(batch, batch.tokens, batch.context)
-            whole.append(_copied(states, self._whole_states))
+            whole[:] = self.states_layer.forward(batch, batch.tokens, batch.context)
 
-        threads.run_calls([(draw, ()), (keep_whole, ())])
-        return whole[0], drawn[0]
+        threads.run_calls([(lambda: drawn.append(self.drawn(batch)), ()), (keep_whole, ())])
+        return whole, drawn[0]
 
     def _generator_steps(self, batch: BatchTensors, shown: DisplayBatch, steps: int) -> None:
-        """Generator steps under the draws of the reward's pass."""
         assert self.generator is not None
         generator, inputs = self.generator, (shown, self.states, self.key)
-        eta, offsets, choices = self.config.eta, shown.offsets, batch.source.choices
-        utility = self.reward.scorer.scores
+        eta, utility = self.config.eta, self.reward.scorer.scores
         best, totals = self._softmax(utility, eta, batch)
-        _finite(kernels.mean_exact_loss(utility, eta, totals, offsets, choices))
-        target = _copied(best, self._targets)
-        learned = Loss(TARGETS, np.float32(1), self.outside, choices, target)
+        _mean_loss(totals, 1 / eta, utility, batch)
+        target = self._targets(len(best))
+        target[:] = best
+        learned = Loss(TARGETS, np.float32(1), self.outside, batch.source.choices, target)
         for _ in range(steps):
             generator.learn(learned, *inputs)
             generator.optimiser.step()
 
     def _states_step(self, loss: float) -> float:
-        """The rest of the way back, and the step."""
         scorer = self.reward.scorer
         self.states_layer.backward(scorer.grad_states, scorer, self.slot_of)
         return self.reward.optimiser.step(loss)
 
     def _take_states(self, batch: BatchTensors, tokens: Bags, train: bool = False) -> None:
-        """Set the states, and the key of the passes over them."""
         context = batch.context
         if train and len(context.ids):
             context = self._dropped(context, "context")
@@ -175,11 +162,11 @@ class EngineGame(Game):
         self.key = _key() if train and self.reward.scorer.rate > 0 else None
 
     def drawn(self, batch: BatchTensors) -> tuple[DisplayBatch, Bags]:
-        """Display sets and tokens with ids dropped, and the rows that the former name."""
+        """Display sets and tokens with ids dropped."""
         candidates = self._dropped(batch.candidates, "candidates")
         tokens = self._dropped(batch.tokens, "tokens")
         shown = self._shown(batch, candidates)
-        named = NamedParts(shown.ids, shown.offsets, shown.parts, self.slot_of, self.room)
+        named = NamedParts(shown.ids, shown.offsets, shown.parts, self.slot_of, self.rooms)
         return shown._replace(named=named), tokens
 
     def _shown(self, batch: BatchTensors, candidates: Bags) -> DisplayBatch:
@@ -197,16 +184,18 @@ class EngineGame(Game):
     ) -> tuple[FloatArray, FloatArray]:
         probs, totals = self._probs(len(scores)), self._totals(batch.n_events)
         offsets = batch.source.display_offsets
-        written = kernels.Softmax(probs, totals)
-        fixed = scores, np.float32(eta), offsets, self.outside, written
         # a second thread takes some 60 µs to wake: it is not worth that where the first needs a few
         # times as much
         parts = parts_of(offsets) if len(scores) > SHARED_SCORES else [(0, batch.n_events)]
-        threads.run(kernels.choice_probs, [(*part, *fixed) for part in parts])
+        calls = [
+            (scores, np.float32(eta), offsets[a : b + 1], self.outside, probs, totals[a:b])
+            for a, b in parts
+        ]
+        threads.run(kernels.choice_probs, calls)
         return probs, totals
 
     def _dropped(self, bags: Bags, name: str) -> Bags:
-        """Bags with each id replaced by its field's unknown row with probability id_dropout."""
+        """Replace each id by its field's unknown row with probability id_dropout."""
         if self.config.id_dropout == 0:
             return bags
         ids = self._dropped_ids[name](len(bags.ids))
@@ -215,21 +204,18 @@ class EngineGame(Game):
         return dataclasses.replace(bags, ids=torch.from_numpy(ids))
 
 
-def _copied(values: FloatArray, room: Buffer) -> FloatArray:
-    """A copy that the next pass does not overwrite."""
-    copy = room(*values.shape)
-    copy[:] = values
-    return copy
-
-
-def _finite(loss: float) -> float:
-    """The loss, before anything is moved by it. Raises StepRefusedError for one that is not
-    finite."""
+@np.errstate(all="ignore")
+def _mean_loss(
+    values: FloatArray, weights: FloatArray | float, utility: FloatArray, batch: BatchTensors
+) -> float:
+    """Return the mean over events of the weighted values, less the logged choices' utility. Raises
+    StepRefusedError where it is not finite."""
+    total = (values * weights).sum(dtype=np.float64)
+    loss = float(total - utility[batch.source.chosen].sum(dtype=np.float64)) / batch.n_events
     if not math.isfinite(loss):
         raise StepRefusedError(f"the loss is {loss}")
     return loss
 
 
 def _key() -> int:
-    """A key for one pass of dropout, from torch's random stream."""
     return int(torch.randint(2**31, ()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-import torch
 from torch import nn
 
 from fastgaum import threads
@@ -23,8 +22,7 @@ TOKENS_OF_PART = 2048
 
 
 class BagLayer:
-    """One input projection's passes; its table is sparse, the rest is in its player's flat
-    block."""
+    """One input projection's passes."""
 
     def __init__(self, source: BagLinear) -> None:
         self.source, self.shared = source, isinstance(source, SharedBagLinear)
@@ -74,12 +72,11 @@ class BagLayer:
 
     def backward(self, tokens: Bags, grad: FloatArray, named: Named | None) -> None:
         """Leave all gradients where the optimiser reads them, that of a shared table's rows in
-        `grad_rows`; `grad` (n_tokens, width), `named` of the tokens' ids, None for a shared
-        table."""
+        `grad_rows`; grad: (n_tokens, width); named: None for a shared table."""
         up = self.values[0]
         rows = self._rows(len(grad), self.table.width) if len(up) else grad
         weights = kernels.BagMap(self.table.values, *self.values)
-        grads = kernels.BagMapGrads(*self.grads, rows)
+        grads = kernels.BagMap(rows, *self.grads)
         kernels.bag_linear_backward(grad, _arrays(tokens), weights, grads)
         self.grad_rows = rows
         if named is not None:
@@ -91,14 +88,11 @@ def _arrays(bags: Bags) -> kernels.BagArrays:
 
 
 class RecurrentHistory:
-    """`Recurrent`: the input projection a gather of table rows, then the packed recurrence of each
-    layer; states at events, and the way back."""
+    """`Recurrent` by hand: states at events, and the way back."""
 
     def __init__(self, encoder: Recurrent) -> None:
         self.encoder, self.state_dim = encoder, encoder.state_dim
         self.input = BagLayer(encoder.input)
-        self.reads_items = self.input.shared
-        """whether it reads the table of items, which others share"""
         self.room = NamedRoom()
         self._states, self._grad_after = Buffer(), Buffer()
         self._joined = [Buffer() for _ in range(encoder.layers)]
@@ -114,14 +108,9 @@ class RecurrentHistory:
         return self.tables
 
     def share(self, items: SparseTable) -> None:
-        """Read the table of items, whose owner sums its gradient, where the encoder shares it."""
+        """Read the table of items, where it is shared."""
         if self.input.shared:
             self.input.table = items
-
-    def shared_rows(self) -> FloatArray | None:
-        """Of a shared table: the gradient of each token's sum of rows, (n_tokens, ·); None where
-        nothing was read of it."""
-        return self.input.grad_rows if self.reads_items and len(self.later) else None
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block."""
@@ -141,13 +130,15 @@ class RecurrentHistory:
         """State before each event, (n_events, state_dim), zero for a first event."""
         self.later, read = batch.later_events.numpy(), batch.read_tokens
         self.n_tokens, self.read = tokens.n_bags, None if read is None else read.numpy()
-        self.states = states = self._states(batch.n_events, self.state_dim)
+        states = self._states(batch.n_events, self.state_dim)
+        states[:] = 0
         if len(self.later):
-            after = self.after_tokens(tokens, batch.token_offsets)
-            after = after if self.read is None else after[self.read]
-            kernels.place_rows(after, self.later, states)
-        else:
-            states[:] = 0
+            self.tokens, starts = tokens, batch.token_offsets.numpy()
+            bias, x, source = self._first_input(tokens)
+            h = self.lstm[0].forward(starts, self.weights[0][0], bias, x, source)[0]
+            for layer, (hh, ih, own) in zip(self.lstm[1:], self.weights[1:], strict=True):
+                h = layer.forward(starts, np.concatenate([hh, ih], axis=1), own, h)[0]
+            states[self.later] = h if self.read is None else h[self.read]
         return states
 
     def backward(self, grad_states: FloatArray, slot_of: IntArray) -> None:
@@ -157,33 +148,12 @@ class RecurrentHistory:
                 self.optimiser.grad_of(parameter)[...] = 0
             return
         grad = self._grad_after(len(self.later), self.state_dim)
-        kernels.take_rows(grad_states, self.later, grad)
+        np.take(grad_states, self.later, 0, grad, "clip")
         if self.read is not None:
             # a token that no event reads, an action before another one, has none of its own
             of_tokens = np.zeros((self.n_tokens, self.state_dim), np.float32)
             of_tokens[self.read] = grad
             grad = of_tokens
-        self.back_from_tokens(grad, slot_of)
-
-    def after_tokens(self, tokens: Bags, offsets: torch.Tensor) -> FloatArray:
-        """State after each token, (n_tokens, state_dim); `offsets` (n_sessions + 1,)."""
-        self.tokens, starts = tokens, offsets.numpy()
-        bias, x, source = self._first_input(tokens)
-        h = self.lstm[0].forward(starts, self.weights[0][0], bias, x, source)[0]
-        for layer, (hh, ih, own) in zip(self.lstm[1:], self.weights[1:], strict=True):
-            h = layer.forward(starts, np.concatenate([hh, ih], axis=1), own, h)[0]
-        return h
-
-    def _first_input(self, tokens: Bags) -> tuple[FloatArray, FloatArray, IntArray]:
-        """Bias, rows and source of the first LSTM: bags of one id each are gathered inside the
-        recurrence."""
-        up, matrix, bias = self.input.values
-        if len(up) == 0 and matrix.shape[1] == 0 and len(tokens.ids) == tokens.n_bags:
-            return bias, self.tables[0].values, tokens.ids.numpy()
-        return self.no_bias, self.input.forward(tokens), NO_SOURCE
-
-    def back_from_tokens(self, grad: FloatArray, slot_of: IntArray) -> None:
-        """Leave all gradients, from that of the state after each token, (n_tokens, state_dim)."""
         for layer in range(len(self.lstm) - 1, 0, -1):
             of_hh, of_ih, of_bias = self.grads[layer]
             joined = self._joined[layer](len(of_hh), of_hh.shape[1] + of_ih.shape[1])
@@ -195,3 +165,9 @@ class RecurrentHistory:
             ids, offsets = self.tokens.ids.numpy(), self.tokens.offsets.numpy()
             named = Named(ids, offsets, slot_of, self.room)
         self.input.backward(self.tokens, sums, named)
+
+    def _first_input(self, tokens: Bags) -> tuple[FloatArray, FloatArray, IntArray]:
+        up, matrix, bias = self.input.values
+        if len(up) == 0 and matrix.shape[1] == 0 and len(tokens.ids) == tokens.n_bags:
+            return bias, self.tables[0].values, tokens.ids.numpy()
+        return self.no_bias, self.input.forward(tokens), NO_SOURCE

@@ -1,15 +1,15 @@
-"""One player's parameters as the engine trains them: a flat block of the dense ones, and tables by
-touched rows.
-
-AdamW for the block; for tables lazy AdamW (`kernels/optimiser.py` says where it differs from
-dense). The gradient is clipped over all together, as torch.nn.utils.clip_grad_norm_ does."""
+"""One player's parameters as the engine trains them: a flat block of dense ones, with AdamW, and
+tables, with lazy AdamW (`kernels/optimiser.py`); clipped together as by
+torch.nn.utils.clip_grad_norm_."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -21,8 +21,7 @@ from fastgaum.kernels import optimiser as kernels
 
 
 class PlayerOptimiser:
-    """Owns a player's dense parameters in one flat array, of which the modules' own parameters
-    become views."""
+    """Owns a player's dense parameters in one flat array; the modules' become views of it."""
 
     def __init__(
         self,
@@ -33,8 +32,7 @@ class PlayerOptimiser:
         clip: float,
         undecayed: Iterable[nn.Parameter] = (),
     ) -> None:
-        """Take the parameters; dense ones that are `undecayed` stand last in the flat array, and
-        have no weight decay."""
+        """Take the parameters; `undecayed` ones stand last, without weight decay."""
         self.parameters = [*dense, *(free := list(undecayed))]
         self.tables: list[SparseTable] = list(tables)
         self.lr, self.weight_decay, self.clip = lr, weight_decay, clip
@@ -63,12 +61,8 @@ class PlayerOptimiser:
         return self._view(self.grad, parameter)
 
     def step(self, loss: float = 0.0) -> float:
-        """One step with the gradients that stand in the block and in the tables' buffers, of a
-        batch with this loss, which is returned.
-
-        Raises:
-            StepRefusedError: the gradient is not finite; nothing has moved.
-        """
+        """Take a step; return the loss. Raises StepRefusedError, with nothing moved, for a gradient
+        that is not finite."""
         norm = self.norm()
         if not math.isfinite(norm):
             for table in self.tables:
@@ -90,7 +84,7 @@ class PlayerOptimiser:
             *corrections,
             EPS,
         )
-        flat = self.values, self.m, self.v
+        flat = self.values, self.m, self.v, self.grad
         end = self.n_decayed
         cuts = [
             (slice(at, min(at + SHARED_FLOATS, end)), rates) for at in range(0, end, SHARED_FLOATS)
@@ -103,17 +97,15 @@ class PlayerOptimiser:
         for table in self.tables:
             calls += table.moves(shrink, self.lr, self.log_decay, corrections)
         for cut, of_cut in cuts:
-            weights = kernels.AdamWeights(*(part[cut] for part in flat))
-            calls.append((kernels.adam_dense, (weights, self.grad[cut], of_cut)))
+            calls.append((kernels.adam_dense, (*(part[cut] for part in flat), of_cut)))
         _run_worth(calls, moved)
         return loss
 
     def settle(self) -> None:
-        """Bring every table row up to date with its weight decay: before anything reads the whole
-        table."""
+        """Give every table row the weight decay that it has waited for."""
         if self.weight_decay:
             for table in self.tables:
-                table.settle(self.log_decay)
+                kernels.decay_rows(table.values, table.shrunk, 0, table.n_ids, self.log_decay)
 
     @property
     def counters(self) -> tuple[float, float]:
@@ -134,14 +126,14 @@ class PlayerOptimiser:
         return math.sqrt(squares)
 
     def _row_gradients(self) -> list[FloatArray]:
-        """Those of named rows, each flat."""
         return [table.grad.reshape(-1) for table in self.tables if table.named is not None]
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Memory of a step beside the counters, by name; the optimiser's own, to be written to."""
-        arrays = {"m": self.m, "v": self.v}
+        """Memory of a step beside the counters, by name; to be written to."""
+        arrays: dict[str, npt.NDArray[Any]] = {"m": self.m, "v": self.v}
         for i, table in enumerate(self.tables):
-            arrays |= {f"table.{i}.{name}": array for name, array in table.moments().items()}
+            arrays |= {f"table.{i}.m": table.m, f"table.{i}.v": table.v}
+            arrays[f"table.{i}.shrunk"] = table.shrunk
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def release(self) -> None:
@@ -155,7 +147,6 @@ class PlayerOptimiser:
 
 
 def _squares(flat: Sequence[FloatArray]) -> float:
-    """Σ x² over all of them."""
     sums = [np.empty(-(-len(values) // kernels.BLOCK)) for values in flat]
     calls: list[threads.Call] = [
         (kernels.sum_of_squares, (values, part, own))
@@ -167,7 +158,6 @@ def _squares(flat: Sequence[FloatArray]) -> float:
 
 
 def _run_worth(calls: Sequence[threads.Call], read: Sequence[FloatArray]) -> None:
-    """Make the calls, shared over threads where what they read is worth it."""
     if sum(map(len, read)) > SHARED_FLOATS:
         threads.run_calls(calls)
     else:

@@ -21,15 +21,13 @@ from fastgaum.engine.towers import ItemTable, TowerScorerLayer
 from fastgaum.features.item_vectors import BatchVectors
 from fastgaum.kernels import examination as kernels
 from fastgaum.kernels.choice import Loss
-from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.networks import RewardPlayer, Scorer
 from fastgaum.nets.tensors import Bags, BatchTensors
 
 
 class EngineStates:
-    """States of events by hand: of the history, then of the context; and the table of items that
-    both share with the candidates."""
+    """States of events by hand, and the table of items that they share with the candidates."""
 
     def __init__(self, player: RewardPlayer) -> None:
         self.player, self.context = player, player.context
@@ -59,7 +57,7 @@ class EngineStates:
             self.items.take(batch.source.vectors)
             self.items.project()
         self.vectors = None if self.items is None else self.items.vectors
-        if self.items is not None and self.vectors is not None and self.history.reads_items:
+        if self.items is not None and self.vectors is not None and self.history.input.shared:
             tokens = self.items.bags(tokens, self.vectors.tokens)
         states = self.history.forward(batch, tokens)
         if self.context is None:
@@ -76,7 +74,6 @@ class EngineStates:
         return joined
 
     def _context_rows(self, items: ItemTable, context: Bags) -> FloatArray:
-        """Vector of each event's context fields, (n_events · n_fields, d)."""
         rows: FloatArray = items.table.values[context.ids.numpy()]
         if self.vectors is not None:
             held = np.flatnonzero(self.vectors.context.reshape(-1) >= 0)
@@ -87,16 +84,16 @@ class EngineStates:
     def backward(
         self, grad_states: FloatArray, scorer: ScorerLayer | TowerScorerLayer, slot_of: IntArray
     ) -> None:
-        """Leave all gradients where the optimiser reads them; `scorer` has left those of the
-        candidates."""
+        """Leave all gradients where the optimiser reads them, after the `scorer`'s."""
         width = self.history.state_dim
         self.history.backward(np.ascontiguousarray(grad_states[:, :width]), slot_of)
         if self.items is None:
             return
         others: list[tuple[Bags, FloatArray]] = []
         of_vectors: list[tuple[IntArray, FloatArray]] = []
-        vectors, of_history = self.vectors, self.history.shared_rows()
-        if of_history is not None:
+        vectors, history = self.vectors, self.history
+        if history.input.shared and len(history.later):
+            of_history = history.input.grad_rows
             others.append((self.of_tokens, of_history))
             of_vectors += [] if vectors is None else [(vectors.tokens, of_history)]
         if self.context is not None and self.context.sizes.n_fields:
@@ -110,32 +107,8 @@ class EngineStates:
         self.items.add_vectors(named, of_vectors)
 
 
-class ExaminationLayer:
-    """`Examination` by hand."""
-
-    def __init__(self, examination: Examination) -> None:
-        self.later = examination.later
-        n_places = 1 + self.later.numel()
-        self.by_place, self.grad = np.zeros(n_places, np.float32), np.empty(n_places, np.float32)
-
-    def add_to(self, scores: FloatArray, shown: DisplayBatch, optimiser: PlayerOptimiser) -> Chains:
-        """The calls that add e of its place to each candidate's score."""
-        self.offsets = shown.offsets
-        self.by_place[1:] = optimiser.value_of(self.later)
-        return [
-            [(kernels.examine, (shown.offsets[first : last + 1], self.by_place, scores))]
-            for first, last in shown.parts
-        ]
-
-    def backward(self, grad_scores: FloatArray, optimiser: PlayerOptimiser) -> None:
-        """Leave the gradient where the optimiser reads it."""
-        kernels.examination_gradient(self.offsets, grad_scores, self.grad)
-        optimiser.grad_of(self.later)[:] = self.grad[1:]
-
-
 class EnginePlayer:
-    """A scorer, the states it trains (a generator, which reads the reward's, has none), one
-    optimiser."""
+    """A scorer with its examination, the states it trains (None for a generator), one optimiser."""
 
     def __init__(
         self,
@@ -157,10 +130,10 @@ class EnginePlayer:
                 assert isinstance(self.scorer, TowerScorerLayer)
                 self.scorer.items = states.items
             dense += states.dense_parameters()
-        examination, undecayed = scorer.examination, list[nn.Parameter]()
-        self.examination: ExaminationLayer | None = None
-        if examination is not None:
-            self.examination, undecayed = ExaminationLayer(examination), [examination.later]
+        self.later = None if scorer.examination is None else scorer.examination.later
+        undecayed = [] if self.later is None else [self.later]
+        n_places = 1 + sum(one.numel() for one in undecayed)
+        self.by_place, self.of_places = np.zeros((2, n_places), np.float32)
         self.optimiser = PlayerOptimiser(dense, tables, lr, weight_decay, config.clip, undecayed)
         self.scorer.bind(self.optimiser)
         network = self.scorer.deep if isinstance(self.scorer, TowerScorerLayer) else self.scorer
@@ -174,35 +147,39 @@ class EnginePlayer:
             self.scorer.own.take(vectors)
 
     def forward(
-        self, shown: DisplayBatch, states: FloatArray, key: int | None = None
+        self,
+        shown: DisplayBatch,
+        states: FloatArray,
+        key: int | None = None,
+        loss: Loss = ONLY_SCORES,
     ) -> FloatArray:
-        """Scores, (n_candidates,); a `key` turns dropout on. The result stays valid until the next
-        pass that is not `backward`."""
-        return self._run(ONLY_SCORES, shown, states, key)
+        """Scores, (n_candidates,), valid until the next forward pass; a `key` turns dropout on."""
+        scores, self.offsets = self.scorer.begin(shown, states, key), shown.offsets
+        before: Chains | None = None
+        if self.later is not None:
+            self.by_place[1:] = self.optimiser.value_of(self.later)
+            before = [
+                [(kernels.examine, (shown.offsets[first : last + 1], self.by_place, scores))]
+                for first, last in shown.parts
+            ]
+        self.scorer.run(loss, scores, before=before)
+        return scores
 
     def learn(
         self, loss: Loss, shown: DisplayBatch, states: FloatArray, key: int | None = None
     ) -> FloatArray:
-        """Scores, with all gradients left where the optimiser reads them, and that of the states in
+        """Scores; gradients are left where the optimiser reads them, and in
         `scorer.grad_states`."""
-        scores = self._run(loss, shown, states, key)
+        scores = self.forward(shown, states, key, loss)
         self._places_backward()
         return scores
 
     def backward(self, grad_scores: FloatArray) -> None:
-        """Leave the gradients as `learn` does, of the last pass, from that of its scores."""
+        """Leave the gradients of the last pass, from that of its scores."""
         self.scorer.run(GRADIENT_GIVEN, self.scorer.scores, grad_scores)
         self._places_backward()
 
-    def _run(
-        self, loss: Loss, shown: DisplayBatch, states: FloatArray, key: int | None
-    ) -> FloatArray:
-        scores, before = self.scorer.begin(shown, states, key), None
-        if self.examination is not None:
-            before = self.examination.add_to(scores, shown, self.optimiser)
-        self.scorer.run(loss, scores, before=before)
-        return scores
-
     def _places_backward(self) -> None:
-        if self.examination is not None:
-            self.examination.backward(self.scorer.grad_scores, self.optimiser)
+        if self.later is not None:
+            kernels.examination_gradient(self.offsets, self.scorer.grad_scores, self.of_places)
+            self.optimiser.grad_of(self.later)[:] = self.of_places[1:]

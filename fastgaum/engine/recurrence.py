@@ -1,10 +1,8 @@
-"""One layer of an LSTM over ragged sequences: forward, then at most one backward pass.
+"""One layer of an LSTM over ragged sequences: forward, then at most one backward pass. Results stay
+valid until the next pass.
 
-A tile of sequences of similar length advances together (`kernels/packing.py`), its states in cache;
-neighbouring tiles make a part, and parts run on all threads, each from its first token to its last
-without waiting for another. Tiles and parts depend on lengths and hidden size alone, and sums over
-parts are taken in order: any number of threads gives the same bits. Results stay valid until the
-layer's next pass."""
+Parts of tiles (`kernels/packing.py`) run on threads. They depend on lengths and hidden size alone,
+and sums over parts are in order: any number of threads gives the same bits."""
 
 from __future__ import annotations
 
@@ -20,38 +18,35 @@ from fastgaum.kernels import lstm as lstm_kernels
 from fastgaum.kernels import packing
 
 SEQUENCES_OF_TILE = 28
-"""Sequences of a tile; on one core the speed is the same from 16 to 28 at 20, 64 and 128 hidden
-units."""
+"""sequences of a tile; 16 to 28 take the same time"""
 SMALL_PRODUCT = 1_000_000
-"""Multiplications up to which OpenBLAS runs a product without copying the weights first: with 28
-rows on one core, (28, 128) @ (128, 256) then reaches 112 GFLOP/s, where (28, 128) @ (128, 512)
-reaches 70 and torch.mm 84."""
+"""multiplications up to which OpenBLAS does not copy the weights first"""
 SECONDS_OF_PART = 0.1e-3
-"""Seconds of forward pass below which a part is not worth its 5 to 10 µs of dispatch."""
+"""seconds of forward pass that a part is worth"""
 MOST_PARTS = 8
 OUTER_ROWS = 60
-"""Tokens that a product of the weights' gradient takes at least, where its columns are cut for
-that."""
+"""tokens that a product of the weights' gradient takes at least"""
 WIDE_WEIGHTS = 1024
-"""Rows of recurrent weights (gates · H) from which their gradient is taken whole: adding up its
-blocks would cost more."""
+"""rows of recurrent weights from which their gradient is taken whole"""
 
 
 class Plan(NamedTuple):
     """The order in which one batch is worked through."""
 
     order: IntArray
-    """sequences by falling length, int32, shape (n_sequences,)"""
+    """sequences by falling length, int32, (n_sequences,)"""
     parts: list[IntArray]
-    """for each part the starts of its tiles in `order`"""
+    """of each part the starts of its tiles in `order`"""
 
 
 def plan(offsets: IntArray, size: int) -> Plan:
     """Cut sequences of `size` hidden units into tiles and parts."""
     n_sequences, n_tokens = len(offsets) - 1, int(offsets[-1])
-    order, tiles = np.empty(n_sequences, dtype=np.int32), np.empty(n_sequences + 1, dtype=np.int32)
-    packing.order_by_length(offsets, order)
-    count = n_parts(n_tokens, size)
+    order = np.argsort(-np.diff(offsets), kind="stable").astype(np.int32)
+    tiles = np.empty(n_sequences + 1, dtype=np.int32)
+    # a token takes about (H + 125) H · 8e-11 s forward: 0.2 µs at 20, 28 µs at 512
+    seconds = n_tokens * size * (size + 125) * 8e-11
+    count = min(max(int(seconds / SECONDS_OF_PART), 1), MOST_PARTS)
     most_tokens = -(-n_tokens // count)
     tiles = tiles[: packing.cut_tiles(offsets, order, SEQUENCES_OF_TILE, most_tokens, tiles) + 1]
     if count == 1:
@@ -63,18 +58,9 @@ def plan(offsets: IntArray, size: int) -> Plan:
     )
 
 
-def n_parts(n_tokens: int, size: int) -> int:
-    """Parts of at least `SECONDS_OF_PART`: a token takes about (H + 125) H · 8e-11 s forward (0.2
-    µs at 20, 28 µs at 512)."""
-    return min(max(int(n_tokens * size * (size + 125) * 8e-11 / SECONDS_OF_PART), 1), MOST_PARTS)
-
-
 def gate_blocks(weight: FloatArray, n_gates: int, depth: int) -> FloatArray:
-    """(n_gates · H, k) → (n_blocks, k, n_gates · units): each block has all gates of its units,
-    then zeros.
-
-    `depth` is that of the products, k for the weights themselves.
-    """
+    """(n_gates · H, k) → (n_blocks, k, n_gates · units), the last with zeros. `depth`: of the
+    products."""
     size, k = len(weight) // n_gates, weight.shape[1]
     units = _cut(size, n_gates * depth * SEQUENCES_OF_TILE)
     if units == size:
@@ -88,8 +74,7 @@ def gate_blocks(weight: FloatArray, n_gates: int, depth: int) -> FloatArray:
 
 
 def column_blocks(weight: FloatArray) -> FloatArray:
-    """(n_gates · H, depth) → (n_blocks, n_gates · H, units): the columns of each block, then
-    zeros."""
+    """(n_gates · H, depth) → (n_blocks, n_gates · H, units), then zeros."""
     width, depth = weight.shape
     units = _cut(depth, width * SEQUENCES_OF_TILE)
     if units == depth:
@@ -102,7 +87,7 @@ def column_blocks(weight: FloatArray) -> FloatArray:
 
 
 def outer_blocks(width: int, depth: int) -> tuple[int, int, int]:
-    """Blocks, columns of each, and tokens at a time, of the gradient of weights (width, depth)."""
+    """Blocks, their columns, and tokens at a time, of the gradient of weights (width, depth)."""
     tokens = SMALL_PRODUCT // (width * depth)
     if tokens >= OUTER_ROWS:
         return 1, depth, min(tokens, 512)
@@ -113,8 +98,6 @@ def outer_blocks(width: int, depth: int) -> tuple[int, int, int]:
 
 
 def _cut(n: int, others: int) -> int:
-    """Columns in a block of n, as many as keep columns · others small, in blocks of about equal
-    width."""
     most = max(SMALL_PRODUCT // others // 4 * 4, 4)
     if most >= n:
         return n
@@ -129,7 +112,7 @@ class LstmLayer:
     """Gates i, f, g, o as in torch.nn.LSTM; the input comes projected, or is projected here."""
 
     def __init__(self, size: int, dtype: type[np.floating] = np.float32) -> None:
-        """`size`: hidden units H; `dtype`: of all arrays."""
+        """size: hidden units H; dtype: of all arrays."""
         self.size = size
         self._gates, self._h, self._c, self._grad_x = (Buffer(dtype) for _ in range(4))
 
@@ -145,12 +128,10 @@ class LstmLayer:
 
         Args:
             offsets: start of each sequence in the tokens, (n_sequences + 1,).
-            weight: W_hh (4H, H), or [W_hh, W_ih] (4H, H + D) where x are inputs of the projection.
+            weight: W_hh (4H, H), or [W_hh, W_ih] (4H, H + D).
             bias: (4H,).
-            x: sums of gates (·, 4H), overwritten by the gates where no `source` is given, or
-                inputs (·, D).
-            source: row of x that each token reads, (n_tokens,); its own row where none is given.
-        """
+            x: sums of gates (·, 4H), overwritten by the gates without a `source`, or inputs (·, D).
+            source: row of x of each token, (n_tokens,); its own where none is given."""
         n_tokens, size = int(offsets[-1]), self.size
         own_sums = len(source) == 0 and weight.shape[1] == size
         gates = x if own_sums else self._gates(n_tokens, 4 * size)
@@ -170,15 +151,9 @@ class LstmLayer:
         grad_bias: FloatArray,
         of_x: bool = False,
     ) -> tuple[FloatArray, FloatArray]:
-        """Write the gradients of the weights and, unless it is (0,), of the bias; return those of
-        the sums of gates (n_tokens, 4H) and of x.
-
-        Args:
-            grad_h: (n_tokens, H).
-            grad_weight: shaped as `weight`.
-            grad_bias: (4H,) or (0,).
-            of_x: whether the gradient of a projection's inputs is wanted; (0, D) otherwise.
-        """
+        """Write the gradients of the weights and, unless it is (0,), of the bias (4H,); return
+        those of the sums of gates (n_tokens, 4H) and, `of_x`, of a projection's inputs, else (0,
+        D)."""
         gates, h = self.last_pass.gates, self.last_pass.h
         grad_x = self._grad_x(len(h) if of_x else 0, self.last_pass.x.shape[1])
         width, depth = self.weight.shape

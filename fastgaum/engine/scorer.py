@@ -1,5 +1,4 @@
-"""A `Scorer` by hand: forward and backward over packed display sets, shared over threads by
-events."""
+"""A `Scorer` by hand, over packed display sets, shared over threads by events."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ from fastgaum.nets.networks import Scorer
 
 KINDS = {nn.ReLU: 0, nn.ELU: 1, nn.Tanh: 2}
 CANDIDATES_OF_PART = 1024
-"""candidates per part: fewer are not worth a second thread"""
+"""candidates per part that are worth a thread"""
 MOST_SUMMED_PARTS = 4
-"""parts at most, where each has gradients of its own that are worth some time to add up"""
+"""parts at most, whose gradients are added up"""
 WIDE_SCORER = 1 << 14
-"""multiplications per candidate up to which `CANDIDATES_OF_PART` holds: layers of 128"""
+"""multiplications per candidate up to which `CANDIDATES_OF_PART` holds"""
 NO_TABLE: npt.NDArray[np.float32] = np.empty((0, 1), np.float32)
 NO_SLOTS: npt.NDArray[np.int32] = np.empty((0, 1), np.int32)
 NO_DROPOUT = DropoutRule(np.uint32(0), np.uint32(0), np.float32(1))
@@ -58,7 +57,7 @@ GRADIENT_GIVEN = ONLY_SCORES._replace(kind=GIVEN)
 
 
 class ScorerLayer:
-    """One scorer's passes; its dense parameters lie in its player's flat block."""
+    """One scorer's passes."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
@@ -82,8 +81,7 @@ class ScorerLayer:
         return dense_parameters(self.scorer)
 
     def bind(self, optimiser: PlayerOptimiser, linear: Tensor | None = None) -> None:
-        """Find the dense parameters in the flat block. `linear`: weights of the numbers that are
-        not the scorer's own, and lie behind them."""
+        """Find the dense parameters in the flat block. linear: of the numbers, behind them."""
         starts = starts_of(self.scorer, optimiser.place)
         own = sum(part.numel() for part in dense_parameters(self.scorer))
         if linear is not None:
@@ -98,12 +96,12 @@ class ScorerLayer:
         )
 
     def take(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> None:
-        """Take the inputs of the next passes, with dropout where there is a `key`."""
+        """Take the inputs of the next passes."""
         self.shown, self.states, self.dropout = shown, states, dropout_rule(self.rate, key)
 
     def begin(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> FloatArray:
-        """Take the inputs; returns what `run` adds the scores to, (n_candidates,), valid until the
-        next pass that begins."""
+        """Take the inputs, with dropout where there is a `key`; return what `run` adds the scores
+        to, (n_candidates,), valid until the next pass that begins."""
         self.take(shown, states, key)
         scores = self._scores(len(shown.ids))
         scores[:] = 0
@@ -116,11 +114,9 @@ class ScorerLayer:
         grad_scores: FloatArray | None = None,
         before: Chains | None = None,
     ) -> None:
-        """Add the scores to `scores`, and learn what `loss` says: gradients of parameters then lie
-        where the optimiser reads them, those of the scores and of the states in attributes.
-
-        With a loss of kind GIVEN `grad_scores` is read, and scores stay as they are. `before`:
-        calls for each part of the display sets, to be made before it is scored."""
+        """Add the scores to `scores`, and learn by `loss`: gradients of parameters lie where the
+        optimiser reads them, others in attributes. before: calls for each part, before it is
+        scored."""
         calls = self.calls(loss, scores, grad_scores)
         threads.run_chains(joined(before, [[call] for call in calls]))
         self.sum_parts(loss)
@@ -128,8 +124,7 @@ class ScorerLayer:
     def calls(
         self, loss: Loss, scores: FloatArray, grad_scores: FloatArray | None = None
     ) -> list[threads.Call]:
-        """The call for each part of the display sets that does what `run` says; `sum_parts` must
-        follow."""
+        """The call of each part that does what `run` says."""
         shown, states = self.shown, self.states
         if grad_scores is None:
             grad_scores = self._grad_scores(len(scores))
@@ -217,8 +212,7 @@ def starts_of(scorer: Scorer, place: Callable[[Tensor], int]) -> LongArray:
 def parts_of(
     display_offsets: IntArray, least: int = CANDIDATES_OF_PART, most: int = 16
 ) -> list[tuple[int, int]]:
-    """Cut events into at most `most` ranges of about `least` candidates and more; the cut depends
-    on the batch alone."""
+    """Cut events into at most `most` ranges of about `least` candidates and more."""
     n_candidates, n_events = int(display_offsets[-1]), len(display_offsets) - 1
     # an even number: two threads then end together
     n_parts = min(most, n_candidates // least) // 2 * 2
@@ -232,11 +226,7 @@ def parts_of(
 
 
 def part_of_widths(widths: LongArray) -> tuple[int, int]:
-    """`least` and `most` for `parts_of`: wide layers are shared from fewer candidates on, among few
-    parts.
-
-    Each part has gradients of its own for all dense parameters, which for wide layers are
-    megabytes."""
+    """`least` and `most` for `parts_of`."""
     products = sum(a * b for a, b in pairwise(widths.tolist()))
     if products <= WIDE_SCORER:
         return CANDIDATES_OF_PART, MOST_SUMMED_PARTS

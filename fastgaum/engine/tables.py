@@ -1,5 +1,5 @@
-"""Tables over ids as the engine trains them, by the rows that a batch names; and memory that is
-made once and used again, so that a step allocates nothing."""
+"""Tables over ids as the engine trains them, by the rows that a batch names, and memory that is
+used again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from fastgaum.kernels import optimiser as kernels
 
 
 class Buffer:
-    """One array of its owner. It grows when a batch needs more than any before, and never
-    shrinks."""
+    """One array of its owner, that grows and never shrinks."""
 
     def __init__(self, dtype: type[np.generic] = np.float32) -> None:
         self.held: npt.NDArray[np.generic] = np.empty(0, dtype)
@@ -42,12 +41,12 @@ class Buffer:
 
 BETA1, BETA2, EPS = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
 SHARED_FLOATS = 1 << 17
-"""a table update of fewer floats is not worth a second thread"""
+"""floats of a table update that are worth a second thread"""
 TABLE_PARTS = 8
 
 
 class NamedRoom:
-    """Memory of a `Named`, to be used again by the next one."""
+    """Memory of a `Named`, to be used again."""
 
     def __init__(self) -> None:
         self.slots, self.rows, self.starts, self.bags = (Buffer(np.int32) for _ in range(4))
@@ -59,9 +58,8 @@ class Named:
     def __init__(
         self, ids: IntArray, offsets: IntArray, slot_of: IntArray, room: NamedRoom | None = None
     ) -> None:
-        """Number them. `slot_of` (n_ids,) is −1 throughout, and is so again afterwards.
-
-        Raises IndexError for an id that is not one of them."""
+        """Number them. slot_of: (n_ids,), −1. Raises IndexError for an id that is not one of
+        them."""
         self.offsets, self.room = offsets, room or NamedRoom()
         self.slots, self.rows = self.room.slots(len(ids)), self.room.rows(len(ids))
         self.count = int(kernels.number_rows(ids, slot_of, self.slots, self.rows))
@@ -75,15 +73,10 @@ class Named:
         kernels.group_bags(self.slots, self.offsets, starts, bags)
         return starts, bags
 
-    def parts(self, width: int) -> list[tuple[int, int]]:
-        """Cut the slots into ranges named about equally often; each slot's sum is one range's, so
-        the cut changes no bit."""
-        return parts_of_slots(self.bags[0], width)
-
 
 def parts_of_slots(starts: IntArray, width: int) -> list[tuple[int, int]]:
     """Ranges of slots that are named about equally often, of the `starts` of each slot's bags,
-    (n_slots + 1,), and `width` numbers of a row."""
+    (n_slots + 1,)."""
     n_slots, n_named = len(starts) - 1, int(starts[-1])
     if n_named * width <= SHARED_FLOATS:
         return [(0, n_slots)]
@@ -96,16 +89,14 @@ def _unknown(row: int, slot_of: IntArray) -> IndexError:
 
 
 class NamedParts:
-    """The distinct rows that display sets name, numbered for each part of the events alone: a part
-    sums gradients in rows that no other writes to, and each row of a table is then summed over the
-    parts.
+    """The distinct rows that display sets name, numbered for each part of the events alone: no two
+    parts write to one row.
 
     Attributes:
-        slots: number of each id, (n_candidates, n_fields): the first part's, then the next one's.
+        slots: number of each id, (n_candidates, n_fields), ascending over the parts.
         count: how many there are.
         rows: row of each, (count,); a row that two parts name stands twice.
-        whole: the rows of all parts together.
-    """
+        whole: the rows of all parts together."""
 
     def __init__(
         self,
@@ -113,18 +104,19 @@ class NamedParts:
         display_offsets: IntArray,
         parts: list[tuple[int, int]],
         slot_of: IntArray,
-        room: PartsRoom,
+        rooms: tuple[NamedRoom, NamedRoom],
     ) -> None:
-        """As `Named`, of ids (n_candidates, n_fields) and ranges of events."""
+        """As `Named`, of ids (n_candidates, n_fields) and ranges of events; rooms: the parts' and
+        the whole's."""
         flat, width = ids.reshape(-1), ids.shape[1]
         self.alone = len(parts) == 1
         if self.alone:
             # each number of the part is one of the whole: nothing is summed a second time
-            self.whole = Named(flat, flat[:0], slot_of, room.whole)
+            self.whole = Named(flat, flat[:0], slot_of, rooms[1])
             self.slots, self.count = self.whole.slots.reshape(ids.shape), self.whole.count
             self.rows = self.whole.rows[: self.count]
             return
-        slots, rows, self.count = room.parts.slots(len(flat)), room.parts.rows(len(flat)), 0
+        slots, rows, self.count = rooms[0].slots(len(flat)), rooms[0].rows(len(flat)), 0
         for first, last in parts:
             start, stop = (int(display_offsets[event]) * width for event in (first, last))
             own = slots[start:stop]
@@ -135,19 +127,12 @@ class NamedParts:
             self.count += named
         self.slots, self.rows = slots.reshape(ids.shape), rows[: self.count]
         starts = np.arange(self.count + 1, dtype=np.int32)
-        self.whole = Named(self.rows, starts, slot_of, room.whole)
-
-
-class PartsRoom:
-    """Memory of a `NamedParts`, to be used again by the next one."""
-
-    def __init__(self) -> None:
-        self.parts, self.whole = NamedRoom(), NamedRoom()
+        self.whole = Named(self.rows, starts, slot_of, rooms[1])
 
 
 class SparseTable:
-    """A table of one block of rows per id, (n_ids · block, width), of which a step reads and writes
-    the named ids only."""
+    """A table of one block of rows per id, (n_ids · block, width); a step touches named ids
+    only."""
 
     def __init__(self, parameter: nn.Parameter, n_ids: int) -> None:
         self.parameter = parameter
@@ -166,8 +151,7 @@ class SparseTable:
         return self.grad
 
     def rows_after(self, n: int) -> FloatArray:
-        """Room for n rows after those of the ids, (n, width): what a batch adds to the table. They
-        are no weights."""
+        """Room for n rows after those of the ids, (n, width), that are no weights."""
         if len(self.values) < self.n_ids + n:
             room = np.empty((self.n_ids + n + n // 4, self.width), np.float32)
             room[: self.n_ids] = self.values[: self.n_ids]
@@ -180,7 +164,10 @@ class SparseTable:
         total = self.buffer(named)
         threads.run(
             kernels.add_rows,
-            [(grad, *named.bags, *part, total) for part in named.parts(self.width)],
+            [
+                (grad, *named.bags, *part, total)
+                for part in parts_of_slots(named.bags[0], self.width)
+            ],
         )
 
     def rows_of(self, named: NamedParts) -> FloatArray:
@@ -211,12 +198,3 @@ class SparseTable:
         rates = kernels.AdamRates(*steps, BETA1, BETA2, *corrections, EPS)
         self.named = None
         return [(kernels.adam_rows, (state, rows, self.grad, *part, rates)) for part in parts]
-
-    def moments(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what the rows remember, by name: Adam's moments, and each row's weight decay so
-        far."""
-        return {"m": self.m, "v": self.v, "shrunk": self.shrunk}
-
-    def settle(self, log_decay: float) -> None:
-        """Give every row the weight decay that it has waited for."""
-        kernels.decay_rows(self.values, self.shrunk, 0, self.n_ids, log_decay)

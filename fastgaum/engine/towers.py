@@ -1,8 +1,5 @@
 """A `Scorer` with towers by hand, and the table of items that candidates, context and past choices
-share.
-
-Products of an event are taken in the kernels too: numpy's BLAS has threads of its own, which wait
-for each other on busy cores."""
+share."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.engine.scorer import (
     NO_SLOTS,
+    NO_TABLE,
     Chains,
     DisplayBatch,
     ScorerLayer,
@@ -29,7 +27,6 @@ from fastgaum.engine.tables import (
     Named,
     NamedParts,
     NamedRoom,
-    PartsRoom,
     SparseTable,
     parts_of_slots,
 )
@@ -37,32 +34,27 @@ from fastgaum.features.item_vectors import BatchVectors
 from fastgaum.kernels import towers as kernels
 from fastgaum.kernels.choice import GIVEN, SCORES, Loss
 from fastgaum.kernels.optimiser import add_rows, group_bags
+from fastgaum.kernels.scorer import ScorerInputs, ScorerPass
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import Scorer
 from fastgaum.nets.tensors import Bags
 from fastgaum.nets.towers import TwoTower
 
 HIDDEN_KEY = 1
-"""added to a pass's key for the dropout of the user's hidden layer"""
+"""added to a pass's key for the hidden layer's dropout"""
 
 
 class TowerLayer:
-    """Two towers' passes. The table's gradient is written to `rows` of parts, which the owner of
-    the table sums (`ItemTable`)."""
+    """Two towers' passes; the table's owner (`ItemTable`) sums its gradient."""
 
     def __init__(self, tower: TwoTower) -> None:
         self.tower, self.rate = tower, tower.dropout.p
         self._x, self._hidden, self._users, self._scores = (Buffer() for _ in range(4))
         self._blocks = Buffer()
 
-    def dense_parameters(self) -> list[nn.Parameter]:
-        """All parameters but the table and w, in the order of the kernel's `dense`."""
-        return dense_of(self.tower)
-
     def bind(self, optimiser: PlayerOptimiser, table: SparseTable | None) -> None:
-        """Find the dense parameters in the flat block, where they lie side by side. table: None
-        where no ids are read."""
-        own = self.dense_parameters()
+        """Find the dense parameters in the flat block. table: None where no ids are read."""
+        own = dense_of(self.tower)
         start = optimiser.place(own[0])
         end = start + sum(part.numel() for part in own)
         self.grad = optimiser.grad[start:end]
@@ -71,13 +63,14 @@ class TowerLayer:
         self.weights = weights_of(self.tower, rows, optimiser.values[start:end])
 
     def forward(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> Chains:
-        """The calls that write `written.scores`, (n_candidates,); a `key` turns dropout on. They
-        stay valid until the next forward pass."""
+        """The calls that write `written.scores`, (n_candidates,)."""
         self.shown, n_events = shown, len(states)
         # a table that a batch's vectors are added to may have moved
         if self.table is not None:
             self.weights = self.weights._replace(table=self.table.values)
-        self.displays = kernels.Displays(shown.offsets, shown.ids, shown.numbers)
+        named = shown.named
+        slots = NO_SLOTS if named is None else named.slots
+        self.inputs = ScorerInputs(shown.offsets, shown.ids, shown.numbers, states, slots)
         of_hidden = None if key is None else key + HIDDEN_KEY
         self.dropouts = dropout_rule(self.rate, key), dropout_rule(self.rate, of_hidden)
         self.written = kernels.TowerPass(
@@ -86,24 +79,23 @@ class TowerLayer:
             self._users(n_events, self.tower.dim),
             self._scores(len(shown.ids)),
         )
-        fixed = (self.displays, states, self.weights, self.dropouts, self.written)
+        fixed = (self.inputs, self.weights, self.dropouts, self.written)
         return [[(kernels.tower_forward, (*part, *fixed))] for part in shown.parts]
 
     def backward(self, grad_scores: FloatArray, rows: FloatArray, of_states: FloatArray) -> Chains:
         """The calls that leave the gradients of the table's rows in `rows`, (named.count, d), and
-        add that of the states to `of_states`, (n_events, state_dim), unless it is (0, …);
-        `sum_parts` leaves the dense gradients where the optimiser reads them."""
-        parts, named = self.shown.parts, self.shown.named
-        slots = NO_SLOTS if named is None else named.slots
+        add that of the states to `of_states`, (n_events, state_dim) or (0, …); `sum_parts` must
+        follow."""
+        parts, none = self.shown.parts, self.grad[:0]
         blocks = self.grad[None]
         if len(parts) > 1:
             blocks = self._blocks(len(parts), len(self.grad))
         self.blocks = blocks
-        fixed = (self.displays, self.weights, self.dropouts, self.written)
-        grads = [kernels.TowerGrads(grad_scores, slots, block, rows, of_states) for block in blocks]
+        fixed = (self.inputs, self.weights, self.dropouts, self.written)
+        grads = ScorerPass(none, none, grad_scores, none, rows, NO_TABLE, of_states)
         return [
-            [(kernels.tower_backward, (*part, *fixed, own))]
-            for part, own in zip(parts, grads, strict=True)
+            [(kernels.tower_backward, (*part, *fixed, grads._replace(dense=block)))]
+            for part, block in zip(parts, blocks, strict=True)
         ]
 
     def sum_parts(self) -> None:
@@ -135,7 +127,7 @@ class TowerScorerLayer:
         """the table that the towers read, own or not; None: they are tastes alone"""
 
     def own_tables(self, n_ids: int) -> list[SparseTable]:
-        """Make the tables over ids sparse; the tower's too, where no other reads it."""
+        """Make the tables over ids sparse."""
         tables = self.deep.own_tables(n_ids)
         if self.scorer.items is not None:
             self.own = self.items = ItemTable(self.scorer.items, n_ids)
@@ -143,18 +135,18 @@ class TowerScorerLayer:
         return tables
 
     def dense_parameters(self) -> list[nn.Parameter]:
-        """The network's, then w, then the towers', and of the items what no other module has."""
+        """The network's, then w, then the towers', then the items' own."""
         numbers = self.tower.tower.numbers
         own = [] if numbers is None else [cast(nn.Parameter, numbers.weight)]
         items = [] if self.own is None else self.own.dense_parameters()
-        return [*self.deep.dense_parameters(), *own, *self.tower.dense_parameters(), *items]
+        return [*self.deep.dense_parameters(), *own, *dense_of(self.tower.tower), *items]
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
-        """Find the dense parameters in the flat block; `items` is there, or has been set."""
+        """Find the dense parameters in the flat block."""
         numbers = self.tower.tower.numbers
         self.deep.bind(optimiser, None if numbers is None else numbers.weight)
         if self.items is not None:
-            self.items.bind(optimiser)
+            self.items.optimiser = optimiser
         self.tower.bind(optimiser, None if self.items is None else self.items.table)
 
     def begin(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> FloatArray:
@@ -176,7 +168,7 @@ class TowerScorerLayer:
         grad_scores: FloatArray | None = None,
         before: Chains | None = None,
     ) -> None:
-        """As `ScorerLayer.run`; a table that others own gets its gradient from them."""
+        """As `ScorerLayer.run`."""
         chains = [[call] for call in self.deep.calls(loss, scores, grad_scores)]
         self.scores, self.log_totals = scores, self.deep.log_totals
         self.grad_scores, self.grad_states = self.deep.grad_scores, self.deep.grad_states
@@ -198,20 +190,20 @@ class TowerScorerLayer:
 
 
 class ItemTable:
-    """A table of vectors, (n_ids, d), and its gradient over all bags that name its rows.
-
-    Where the log has vectors of items, those of a batch are projected to rows after the ids': bags
-    then name one row more."""
+    """A table of vectors, (n_ids, d), and its gradient over all bags that name its rows; vectors of
+    a batch's items are projected to rows after the ids'."""
 
     vectors: BatchVectors | None = None
-    """of the batch, set by `take`; None where networks read none"""
+    """of the batch, where networks read some"""
     n_others: int | None = None
-    """bags beside the candidates' that may name rows; None: no other ever does"""
+    """bags beside the candidates' that may name rows; None: never"""
+
+    optimiser: PlayerOptimiser
 
     def __init__(self, rows: BagLinear, n_ids: int) -> None:
         self.table = SparseTable(rows.table, n_ids)
         self.projection = rows.projection
-        self.room, self.parts_room = NamedRoom(), PartsRoom()
+        self.room, self.rooms = NamedRoom(), (NamedRoom(), NamedRoom())
         self.slot_of = np.empty(0, np.int32)
         self._ids, self._offsets = Buffer(np.int32), Buffer(np.int32)
         self._rows, self._vector_grads = Buffer(), Buffer()
@@ -220,16 +212,12 @@ class ItemTable:
         """The projection, if there is one."""
         return [] if self.projection is None else [self.projection]
 
-    def bind(self, optimiser: PlayerOptimiser) -> None:
-        """Find the projection in the flat block."""
-        self.optimiser = optimiser
-
     def take(self, vectors: BatchVectors | None) -> None:
         """Read the vectors of the next batch."""
         self.vectors = None if self.projection is None else vectors
 
     def project(self) -> None:
-        """Write the rows of the batch's vectors, by the weights as they are now."""
+        """Write the rows of the batch's vectors."""
         if self.vectors is not None and self.projection is not None:
             values = self.vectors.values
             weights = self.optimiser.value_of(self.projection)
@@ -245,7 +233,7 @@ class ItemTable:
         if named is not None:
             if len(self.slot_of) < n_rows:
                 self.slot_of = np.full(n_rows + n_rows // 4, -1, np.int32)
-            named = NamedParts(ids, shown.offsets, shown.parts, self.slot_of, self.parts_room)
+            named = NamedParts(ids, shown.offsets, shown.parts, self.slot_of, self.rooms)
         return shown._replace(ids=ids, named=named)
 
     def bags(self, bags: Bags, rows: IntArray) -> Bags:
@@ -272,15 +260,8 @@ class ItemTable:
     def add_all(
         self, named: NamedParts | None, others: list[tuple[Bags, FloatArray]], slot_of: IntArray
     ) -> None:
-        """Sum the gradients of the candidates' parts, which stand in `rows_of`, and of all other
-        bags.
-
-        Args:
-            named: the candidates'; None: no candidate reads the table.
-            others: bags, `n_others` or fewer, and the gradient of each one's sum of rows, (n_bags,
-                d).
-            slot_of: as in `Named`.
-        """
+        """Sum the gradients of the candidates' parts, in `rows_of`, and of other bags, each with
+        the gradient of its sum of rows, (n_bags, d)."""
         n = 0 if named is None else named.count
         own, lengths = np.empty(0, np.int32), np.ones(n, np.int32)
         if named is not None:
@@ -304,13 +285,7 @@ class ItemTable:
     def add_vectors(
         self, named: NamedParts | None, others: list[tuple[IntArray, FloatArray]]
     ) -> None:
-        """Leave the gradient of the projection where the optimiser reads it.
-
-        Args:
-            named: the candidates', whose gradients stand in `rows_of`.
-            others: rows of vectors of the bags that are no candidates', (n_bags,), and the gradient
-                of each one's sum of rows, (n_bags, d).
-        """
+        """Leave the gradient of the projection where the optimiser reads it."""
         if self.projection is None:
             return
         grad = self.optimiser.grad_of(self.projection)
@@ -341,12 +316,11 @@ class ItemTable:
 
 
 def with_entries(ids: IntArray, offsets: IntArray, entries: IntArray) -> tuple[IntArray, IntArray]:
-    """Bags that end with one entry more where there is one, -1 being none: ids and offsets.
+    """Bags that end with one entry more, -1 being none: ids and offsets.
 
     >>> ids, offsets = np.array([4, 5, 6], np.int32), np.array([0, 2, 3], np.int32)
     >>> [part.tolist() for part in with_entries(ids, offsets, np.array([9, -1], np.int32))]
-    [[4, 5, 9, 6], [0, 3, 4]]
-    """
+    [[4, 5, 9, 6], [0, 3, 4]]"""
     held = entries >= 0
     after = np.cumsum(held, dtype=np.int32)
     longer = offsets.copy()

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.features.fields import CategoricalField
 from fastgaum.kernels.crossed import (
-    CountedPairs,
     CrossedCounts,
     CrossedEvents,
     Displayers,
@@ -53,15 +52,15 @@ def _pairs(fields: Sequence[CategoricalField]) -> Iterator[tuple[CategoricalFiel
 def count_crossed(events: CrossedEvents, n_values: int, n_items: int) -> CrossedCounts:
     """Count the pairs of training events; values and items are rows."""
     order = stable_order(events.values + 1)
-    n, kinds = len(events.items), (np.int32, np.int32, np.int32, np.int32, np.float32)
-    pairs = CountedPairs(*(np.empty(n, kind) for kind in kinds))
-    n_pairs = count_pairs(events, order, n_items, pairs)
-    values, items, *counts = (part[:n_pairs] for part in pairs)
-    keys = values.astype(np.int64) * n_items + items
-    order = stable_order(keys)
+    n = len(events.items)
+    keys, expected = np.empty(n, np.int64), np.empty(n, np.float32)
+    counts = np.empty((n, 2), np.int32)
+    n_pairs = count_pairs(events, order, n_items, keys, counts, expected)
+    order = stable_order(keys[:n_pairs])
     known = events.values[events.values >= 0]
     of_values = np.bincount(known, minlength=n_values).astype(np.int32)
-    return _table(keys[order], [part[order] for part in counts], of_values, n_items)
+    parts = [part[order] for part in (*counts.T, expected)]
+    return _table(keys[order], parts, of_values, n_items)
 
 
 def add_crossed(one: CrossedCounts, other: CrossedCounts, n_items: int) -> CrossedCounts:

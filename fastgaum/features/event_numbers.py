@@ -69,7 +69,9 @@ class EventNumbers:
             of_session = (events.n_before, events.before, set_size, self.of_session)
             kernels.session_numbers(offsets, *of_session, numbers)
         if len(self.same):
-            kernels.context_numbers(offsets, events.items, events.context_items, self.same, numbers)
+            of_context = events.context_items.repeat(np.diff(offsets), 0)
+            same = (events.items[:, None] == of_context) & (of_context >= 0)
+            numbers[:, self.same] = same
         if self.crossed_fields:
             none = np.full(len(offsets) - 1, -1, np.int32)
             by_field = np.ascontiguousarray(events.context_values.T)

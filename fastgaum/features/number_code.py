@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from fastgaum.arrays import Float64Array, FloatArray, LongArray
-from fastgaum.kernels.candidate_counts import add_moments
 from fastgaum.kernels.candidate_formulas import encode_rows
 
 MOST = np.finfo(np.float32).max
@@ -33,10 +32,9 @@ class Moments:
     def add(self, numbers: FloatArray) -> None:
         """Count a block, (n, n_columns)."""
         if len(numbers):
-            mean, squares = np.zeros((2, numbers.shape[1]))
-            least, most = numbers[0].copy(), numbers[0].copy()
-            add_moments(numbers, mean, squares, least, most)
-            self.combine(Moments(len(numbers), mean, squares, least, most))
+            mean = numbers.mean(0, dtype=np.float64)
+            squares = np.square(numbers - mean).sum(0)
+            self.combine(Moments(len(numbers), mean, squares, numbers.min(0), numbers.max(0)))
 
     def combine(self, block: Moments) -> None:
         """Count what another has counted."""

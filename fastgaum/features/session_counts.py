@@ -61,7 +61,7 @@ class SessionTables:
         self.most += k
         if 2 * self.most <= room:
             return
-        self.most = k + int(kernels.fullest(self.users.keys))
+        self.most = k + int((self.users.keys >= 0).sum(1).max(initial=0))
         while 2 * self.most > room:
             room *= 2
         if room == self.users.keys.shape[1]:

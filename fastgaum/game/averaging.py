@@ -1,12 +1,10 @@
 """Several processes that train one model, each on its part of every batch: local SGD (Stich, "Local
 SGD converges fast and communicates little", ICLR 2019).
 
-Each process takes steps of its own. After every `local_steps` of them, and at an epoch's end, all
-go on from the mean of their weights. At an epoch's end they take the mean of their optimisers'
-moments too: all then hold the same state, and what the first one saves is the state of all.
-
-torchrun starts the processes (`launched`), or a scheduler does that has made torch.distributed's
-default group, as Ray Train does (`Processes.of_group`). What they exchange is numbers and JSON."""
+After every `local_steps` steps, and at an epoch's end, all go on from the mean of their weights; at
+an epoch's end also of their optimisers' moments, so that all hold the same state. torchrun starts
+the processes (`launched`), or a scheduler that has made torch.distributed's default group, as Ray
+Train does (`Processes.of_group`)."""
 
 from __future__ import annotations
 
@@ -29,12 +27,11 @@ from fastgaum.untrusted import parse_json
 
 CPU = torch.device("cpu")
 MOVED = 1e-6
-"""a weight has moved when it has changed by more than this share of itself, beside its decay"""
+"""a weight has moved by more than this share of itself, beside its decay"""
 
 
 @contextmanager
 def _lost_peer_named() -> Iterator[None]:
-    """Name what torch.distributed raises where another process has gone."""
     try:
         yield
     except RuntimeError as error:
@@ -50,14 +47,14 @@ class Processes:
     """The processes of one training. `Processes()` is one that trains alone."""
 
     rank: int = 0
-    """which of them this is; 0 writes and speaks"""
+    """0 writes and speaks"""
     size: int = 1
     device: torch.device = CPU
-    """where messages are made: a card for nccl"""
+    """of messages: a card for nccl"""
 
     @classmethod
     def of_group(cls, device: torch.device = CPU) -> Processes:
-        """The processes of torch.distributed's default group, or this one alone without a group."""
+        """The processes of torch.distributed's default group, or this one alone."""
         grouped = dist.is_available() and dist.is_initialized()
         return cls(dist.get_rank(), dist.get_world_size(), device) if grouped else cls()
 
@@ -68,7 +65,7 @@ class Processes:
 
     @property
     def part(self) -> slice:
-        """Which sessions of a batch, or of a split that is scored, are this process's."""
+        """The sessions of a batch, or of a split that is scored, that are this process's."""
         return slice(self.rank, None, self.size)
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -86,7 +83,7 @@ class Processes:
 
     @_lost_peer_named()
     def bytes_of(self, rank: int, own: bytes) -> bytes:
-        """The bytes of one process, in all of them; the others' are not looked at."""
+        """The bytes of one process, in all of them."""
         if self.size == 1:
             return own
         data = torch.frombuffer(bytearray(own or b" "), dtype=torch.uint8).to(self.device)
@@ -103,12 +100,10 @@ class Processes:
 
 
 class Averaging:
-    """Brings the weights of several processes to their mean, every so many steps of each; does
-    nothing for one process.
+    """Brings the weights of several processes to their mean, every so many steps.
 
-    The mean of a row of a matrix is over the processes that have moved it. Adam moves a row of a
-    table as far for few events as for many, so a row that one process alone has named stays where
-    that process has brought it. A second copy of all weights says which rows have moved."""
+    The mean of a row is over the processes that have moved it: Adam moves a row as far for few
+    events as for many."""
 
     def __init__(self, game: Game, processes: Processes) -> None:
         self.game, self.processes, self.waiting = game, processes, 0
@@ -122,7 +117,7 @@ class Averaging:
         ]
 
     def remember(self) -> None:
-        """Note the weights that all processes have now, and how much decay they have had."""
+        """Note the weights that all processes have now, and their decay so far."""
         if self.processes.size > 1:
             self.game.settle()
             self.former = [
@@ -131,14 +126,14 @@ class Averaging:
             ]
 
     def after_step(self) -> None:
-        """Take the mean if so many steps have been taken. Raises NumericsError as `meet`."""
+        """Take the mean if so many steps have been taken. Raises NumericsError."""
         self.waiting += 1
         if self.waiting == self.game.config.local_steps:
             self.meet()
 
     @torch.no_grad()
     def end_epoch(self) -> None:
-        """Let all processes hold the same weights and moments. Raises NumericsError as `meet`."""
+        """Let all processes hold the same weights and moments. Raises NumericsError."""
         self.meet()
         for optimiser in self.game.optimisers().values() if self.processes.size > 1 else ():
             for value in optimiser.state().values():
@@ -148,8 +143,8 @@ class Averaging:
 
     @torch.no_grad()
     def meet(self, failure: str = "") -> None:
-        """Take the mean; or tell the others, who wait for this process, that it has failed. Raises
-        NumericsError where this process or another has stopped at a step."""
+        """Take the mean, or tell the others that this process has failed. Raises NumericsError
+        where this process or another has stopped at a step."""
         self.waiting = 0
         if self.processes.size == 1:
             return

@@ -1,9 +1,5 @@
 """The checkpoint of a run: one file from which a training goes on, from the end of an epoch, to the
-same bytes.
-
-The file is the run's truth as long as the run has not ended: everything else in a run folder can be
-made from it. It holds what the run was asked for and a trainer's whole state, so that no crash can
-part what belongs together."""
+same bytes. Everything else in a run folder can be made from it."""
 
 from __future__ import annotations
 
@@ -29,8 +25,7 @@ from fastgaum.game.epochs import EpochRow
 
 RUN_FORMAT = "fastgaum-run-11"
 SHARE = 0.02
-"""saving takes at most this share of the time: a save waits until so much has been trained since
-the one before"""
+"""share of the time that saving takes at most"""
 IN_MEMORY_BYTES = 1 << 28
 """best weights above this size are in a temporary file"""
 _ROWS = 1 << 16
@@ -38,8 +33,7 @@ _ROWS = 1 << 16
 
 Phase = Literal["", "start", "exact", "generator", "rounds"]
 PHASES = get_args(Phase)
-"""in the order in which a run goes through them; `start` is of a run that goes on from a former
-one"""
+"""in the order of a run; `start` is of a run that goes on from a former one"""
 
 
 @dataclass
@@ -47,17 +41,17 @@ class TrainingPosition:
     """Where a run is, between two epochs."""
 
     phase: Phase = ""
-    """the running phase; empty before the first"""
+    """empty before the first"""
     epochs: int = 0
-    """epochs that this phase has behind it"""
+    """epochs of this phase so far"""
     waited: int = 0
-    """epochs since the phase's last better validation score"""
+    """epochs since the phase's best"""
     drops: int = 0
     """how often the learning rates may still drop"""
     ended: bool = False
-    """whether the phase ended before its most epochs: out of patience, or caught up"""
+    """whether the phase ended early"""
     averaged: int = 0
-    """how often weights have entered the average since it began"""
+    """how often weights have entered the average"""
 
     def enter(self, phase: Phase, drops: int) -> bool:
         """Whether a phase is still to run; one that has not begun begins."""
@@ -87,7 +81,7 @@ class TrainerState:
     skipped: int
     """batches that were skipped so far"""
     left_out: list[int]
-    """sessions of these, by their rows in the log"""
+    """their sessions, by rows in the log"""
     weights: dict[str, Tensor]
     best: dict[str, Tensor]
     """weights of the best epoch"""
@@ -96,9 +90,9 @@ class TrainerState:
     optimisers: dict[str, OptimiserState]
     """by player"""
     order: dict[str, Any]
-    """state of the random stream of the sessions' order"""
+    """random stream of the sessions' order"""
     random: Tensor
-    """state of torch's random stream, and of the card's where networks are on one"""
+    """torch's random stream, and the card's"""
     random_of_card: Tensor | None
 
 
@@ -110,13 +104,11 @@ class TriedSetting:
     val_loss: float
     """the least of its epochs, with exact players"""
     seconds: float = math.nan
-    """what it took, the log's encoding included where no setting before had the same; NaN in a
-    model that was loaded"""
+    """encoding included where no setting before had the same; NaN in a loaded model"""
 
 
 def trials_as_facts(trials: Sequence[TriedSetting]) -> list[dict[str, Any]]:
-    """Plain values of what was compared, `chosen` among them; seconds where they are known, no loss
-    of one that diverged."""
+    """Plain values of compared settings, `chosen` among them."""
     best = min(trials, key=lambda trial: trial.val_loss, default=None)
     facts: list[dict[str, Any]] = [
         {**dataclasses.asdict(trial), "chosen": trial is best} for trial in trials
@@ -141,19 +133,15 @@ class Checkpoint:
     tried: list[TriedSetting] = field(default_factory=list)
     """the compared settings that are done"""
     trainer: TrainerState | None = None
-    """of the next setting or bootstrap, or of the training proper; None where it had not begun"""
+    """of the next setting or bootstrap, or of the training proper"""
     start: State | None = None
-    """the state of the model that the run goes on from; None where the seed draws the weights"""
+    """the model that the run goes on from"""
     bootstraps: list[dict[str, Tensor]] = field(default_factory=list)
-    """the weights of the fits on bootstraps that are done; they come before the training proper"""
+    """weights of the fits on bootstraps that are done"""
 
     @classmethod
     def load(cls, file: Path) -> Checkpoint:
-        """Read it.
-
-        Raises:
-            CheckpointError: it is missing, damaged, or of another version.
-        """
+        """Read it. Raises CheckpointError where it is missing, damaged, or of another version."""
         if not file.is_file():
             raise CheckpointError(f"there is no '{file}': train again with --overwrite")
         cure = "train again with --overwrite, or use the version that wrote it"
@@ -171,8 +159,7 @@ class Checkpointer:
     Attributes:
         tried: the compared settings that are done.
         bootstraps: the weights of the fits on bootstraps that are done.
-        kept: when the run was last saved, in words.
-    """
+        kept: when the run was last saved, in words."""
 
     def __init__(
         self,
@@ -194,11 +181,8 @@ class Checkpointer:
 
     def begin(self, load: Callable[[TrainerState], None]) -> TrainerState | None:
         """Let the first trainer load where the former run was, and return that; of any other, note
-        that it begins.
-
-        Raises:
-            CheckpointError: the checkpoint is damaged, or of another device.
-        """
+        that it begins. Raises CheckpointError for a checkpoint that is damaged, or of another
+        device."""
         former, self._former = self._former, None
         if former is None:
             self._write(None)
@@ -229,8 +213,7 @@ def _when(state: TrainerState | None) -> str:
 
 
 class KeptWeights:
-    """A copy of a module's state that can be put back, in memory while it is small and in a
-    temporary file above: a second copy of large tables would double a run's memory."""
+    """A copy of a module's state that can be put back, in a temporary file where it is large."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -247,11 +230,7 @@ class KeptWeights:
         return self.file is None
 
     def copy(self) -> None:
-        """Copy the module's present state.
-
-        Raises:
-            OutputError: the folder of temporary files is full.
-        """
+        """Copy the module's present state. Raises OutputError where temporary files do not fit."""
         if self.file is None:
             self.copies = [value.detach().clone() for value in self._values()]
             return
@@ -291,8 +270,8 @@ class KeptWeights:
 
     @torch.no_grad()
     def leave(self, share: float) -> None:
-        """Let the module's state, in place, leave the copied one by only this share of the way:
-        copy + share · (state − copy). What is no floating-point number stays as it is."""
+        """Let the module's floating-point state, in place, leave the copied one by this share of
+        the way: copy + share · (state − copy)."""
         for part, copy in self._parts():
             if part.is_floating_point():
                 part.lerp_(copy.to(part.device), 1 - share)
@@ -306,7 +285,6 @@ class KeptWeights:
         return [value for value in self.module.state_dict().values() if value.numel()]
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The module's state, part by part, each with its copy."""
         if self.file is None:
             yield from zip(self._values(), self.copies, strict=True)
             return
@@ -319,5 +297,4 @@ class KeptWeights:
 
 
 def _bytes_of(value: Tensor) -> memoryview:
-    """A tensor's bytes, in order; its own memory where it is contiguous and on the CPU."""
     return value.detach().cpu().contiguous().numpy().reshape(-1).view("u1").data

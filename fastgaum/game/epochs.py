@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec
 
 from fastgaum.errors import ConfigError
 
@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EpochRow:
-    """One epoch's figures; a training table has one such row per epoch."""
+    """One epoch's figures."""
 
     epoch: int
     phase: str
-    """start (a former run's weights, before any step), exact (best response in closed form),
-    generator (catching up, reward fixed) or rounds (both players)"""
+    """start (a former run's weights), exact (best response in closed form), generator (catching up,
+    reward fixed) or rounds"""
     loss: float
-    """mean training loss of the reward player, dropout on; NaN where the phase does not train
-    it"""
+    """mean training loss of the reward player, dropout on; NaN where it is not trained"""
     val_loss: float
     """mean Fenchel–Young loss of the reward on validation (Shannon: NLL / eta)"""
     val_prec1: float
@@ -38,11 +37,11 @@ class EpochRow:
     val_gap: float
     events_per_second: float
     best: bool
-    """whether this epoch has the best validation score so far"""
+    """whether it has the best validation score so far"""
     skipped: int = 0
     """batches left out because their loss or gradient was not finite"""
     at_fault: str = ""
-    """why and where, of the first few; empty when none was skipped"""
+    """why and where, of the first few"""
     val_calibrated_loss: float = math.nan
     """NLL on validation of the utilities times the scale that suits it best; NaN where it does not
     choose the epoch"""
@@ -52,7 +51,7 @@ class EpochRow:
         return asdict(self)
 
     def figures(self) -> dict[str, float]:
-        """The numbers that this epoch has, by name: what a tracker of experiments draws."""
+        """The finite numbers of this epoch, by name: what a tracker of experiments draws."""
         values = {name: value for name, value in asdict(self).items() if name != "epoch"}
         return {
             name: float(value)
@@ -64,20 +63,17 @@ class EpochRow:
 class Observer:
     """Watches a fit. Each method does nothing: a class of one's own replaces those that it wants.
 
-    `fit` calls them in the process that trains, in this order: `on_bootstrap` before each fit on a
-    bootstrap, `on_fit_begin` once, then for each epoch `on_epoch_begin`, `on_batch_end` and
-    `on_epoch_end`, and `on_fit_end` once, also where an error or a signal ended the fit.
-    """
+    `fit` calls them in the process that trains: `on_bootstrap` before each fit on a bootstrap,
+    `on_fit_begin` once, then for each epoch `on_epoch_begin`, `on_batch_end` and `on_epoch_end`,
+    and `on_fit_end` once, also where an error or a signal ended the fit."""
 
     may_fail: ClassVar[bool] = True
-    """whether the fit goes on when a method raises an Exception: it is then told as a
-    RuntimeWarning, and the observer is called no more. With False the exception ends the fit."""
+    """whether the fit goes on when a method raises an Exception, after a RuntimeWarning and without
+    this observer; with False the exception ends the fit"""
 
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
-        """The networks are made, with the configuration that was chosen.
-
-        `rows`: the epochs so far where a run goes on, whose best weights the networks hold; empty
-        where one begins."""
+        """The networks are made, with the configuration that was chosen. `rows`: the epochs so far
+        where a run goes on, whose best weights the networks hold."""
 
     def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
         """A fit on a bootstrap begins, from 1; its epochs are not told."""
@@ -93,12 +89,14 @@ class Observer:
         epoch's, or, in rounds after a warm start, the average of the epochs so far."""
 
     def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
-        """The fit is over, and the networks hold the best weights.
+        """The fit is over, and the networks hold the best weights. `error`: what ended the fit
+        before its time, if anything."""
 
-        `rows`: all epochs; `error`: what ended the fit before its time, None where nothing did."""
+
+_Told = ParamSpec("_Told")
 
 
-class Observers(Observer):
+class Observers:
     """Several observers as one, in their order."""
 
     def __init__(self, observers: Sequence[Observer] = ()) -> None:
@@ -112,34 +110,13 @@ class Observers(Observer):
                 f"{found}: write observers=[…]"
             )
 
-    def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
-        """Tell all."""
-        self._tell(lambda one: one.on_fit_begin(config, rows))
-
-    def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
-        """Tell all."""
-        self._tell(lambda one: one.on_bootstrap(number, n_bootstraps))
-
-    def on_epoch_begin(self, epoch: int) -> None:
-        """Tell all."""
-        self._tell(lambda one: one.on_epoch_begin(epoch))
-
-    def on_batch_end(self, done: int, total: int) -> None:
-        """Tell all."""
-        self._tell(lambda one: one.on_batch_end(done, total))
-
-    def on_epoch_end(self, row: EpochRow) -> None:
-        """Tell all."""
-        self._tell(lambda one: one.on_epoch_end(row))
-
-    def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
-        """Tell all."""
-        self._tell(lambda one: one.on_fit_end(rows, error))
-
-    def _tell(self, call: Callable[[Observer], None]) -> None:
+    def tell(
+        self, method: Callable[Concatenate[Any, _Told], None], *args: _Told.args, **kw: _Told.kwargs
+    ) -> None:
+        """Call this method of each; one that fails is called no more, if it may fail."""
         for one in list(self.observers):
             try:
-                call(one)
+                getattr(one, method.__name__)(*args, **kw)
             except Exception as error:
                 if not one.may_fail:
                     raise
@@ -159,12 +136,9 @@ class TensorBoardObserver(Observer):
     """Writes each epoch's figures for TensorBoard (the extra `tensorboard`)."""
 
     def __init__(self, folder: str | Path | None = None, *, writer: Any = None) -> None:
-        """Write to a folder of its own, no run folder; or by `writer`, any `SummaryWriter` that is
-        open, of tensorboardX or of torch. It stays open.
-
-        Raises:
-            ConfigError: neither is given, or the extra is not installed.
-        """
+        """Write to a folder of its own, no run folder; or by `writer`, any open `SummaryWriter`, of
+        tensorboardX or of torch, that stays open. Raises ConfigError where neither is given, or the
+        extra is not installed."""
         self.own = writer is None
         if writer is None:
             if folder is None:
@@ -194,15 +168,11 @@ class TensorBoardObserver(Observer):
 
 
 class MlflowObserver(Observer):
-    """Logs a fit as a run of MLflow (the extra `mlflow`), where MLflow's own settings say: the
-    configuration as parameters, each epoch's figures as metrics."""
+    """Logs a fit as a run of MLflow (the extra `mlflow`), where MLflow's own settings say."""
 
     def __init__(self, name: str | None = None) -> None:
-        """Name the run. One that the program has begun is used, and left open.
-
-        Raises:
-            ConfigError: the extra is not installed.
-        """
+        """Name the run. One that the program has begun is used, and left open. Raises ConfigError
+        where the extra is not installed."""
         try:
             import mlflow
         except ImportError as error:
@@ -230,8 +200,6 @@ class MlflowObserver(Observer):
 
     @contextmanager
     def _ended_on_failure(self) -> Iterator[None]:
-        """End a run of its own where a call fails: the observer is called no more, and a later fit
-        of the program would log into it."""
         try:
             yield
         except Exception as error:

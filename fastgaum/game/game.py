@@ -2,10 +2,9 @@
 
     min_θ max_α  E_t [ Σ_a φ_α(a|s_t,A_t) r_θ(s_t,a) − Ω(φ_α)/η − r_θ(s_t,a_t) ]
 
-(Chen et al., ICML 2019). The expectation over a display set is exact, so both players' gradients
-are exact too. Losses are pure functions of utilities and probabilities over ragged display sets:
-utilities (n_candidates,), display offsets (n_events + 1,), results (n_events,). No click has
-utility 0."""
+(Chen et al., ICML 2019). The expectation over a display set is exact, and so are the gradients.
+Losses are functions of ragged display sets: utilities (n_candidates,), display offsets (n_events +
+1,), results (n_events,). No click has utility 0."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ AVERAGED_EPOCHS, AVERAGES = 3, 8
 
 
 def logged_utility(utility: Tensor, batch: BatchTensors) -> Tensor:
-    """r(a_t): the utility of the logged choice, 0 for no click, shape (n_events,)."""
+    """r(a_t): the utility of the logged choice, 0 for no click, (n_events,)."""
     zeros = utility.new_zeros(batch.n_events)
     return zeros.index_copy(0, batch.clicked, utility[batch.chosen])
 
@@ -54,9 +53,8 @@ def exact_loss(
 ) -> Tensor:
     """The reward's loss against the best response, max_φ [⟨φ, r⟩ − Ω(φ)/η] − r(a_t), per event.
 
-    A Fenchel–Young loss over eta, up to the constant Ω(onehot): 0 for Shannon and Tsallis, ½ for
-    L2. For Shannon it is the conditional-logit NLL over eta. Its gradient is φ* − onehot(a_t). Low
-    when the logged choice has the best regularised value."""
+    A Fenchel–Young loss over eta, up to the constant Ω(onehot): 0 for Shannon, of which it is the
+    conditional-logit NLL over eta, and Tsallis, ½ for L2. Its gradient is φ* − onehot(a_t)."""
     return best_value(
         regulariser, eta * utility, batch.display_offsets, outside
     ) / eta - logged_utility(utility, batch)
@@ -85,11 +83,9 @@ def mirror_loss(
     """Ω*(g) − ⟨φ*, g⟩ per event, φ* the best response to the utilities: its gradient is φ_α − φ*,
     φ_α the link of the logits.
 
-    The generator's ascent in the mirror geometry of Ω: the same maximiser as `generator_value`,
-    convex in the logits, and without the flat regions that a sparse link has outside its support.
-    Both distributions come from one function: where they are equal the gradient is 0 to the last
-    bit, which Adam would otherwise blow up to a whole step.
-    """
+    The generator's ascent in the mirror geometry of Ω: the maximiser of `generator_value`, convex
+    in the logits. Both distributions come from one function: where equal, the gradient is 0 to the
+    last bit, which Adam would otherwise blow up to a whole step."""
     offsets = batch.display_offsets
     with torch.no_grad():
         best = regulariser.best_response(eta * utility, offsets, outside)
@@ -101,11 +97,8 @@ def mirror_loss(
 def reward_loss(
     generated_probs: Tensor, generated_states_utility: Tensor, utility: Tensor, batch: BatchTensors
 ) -> Tensor:
-    """⟨φ_α, r⟩ − r(a_t) per event, φ_α fixed: low when logged choices are worth more than generated
-    ones.
-
-    `generated_states_utility` is `utility` itself for logged histories.
-    """
+    """⟨φ_α, r⟩ − r(a_t) per event, φ_α fixed. `generated_states_utility` is `utility` itself for
+    logged histories."""
     return segment_sum(
         generated_probs * generated_states_utility, batch.display_offsets
     ) - logged_utility(utility, batch)
@@ -145,10 +138,8 @@ class Optimiser(Protocol):
 
 
 class Game(ABC):
-    """Two players over one set of networks, and the steps that train them.
-
-    `ReferenceGame` takes the steps by autograd, `engine.game.EngineGame` by kernels;
-    `engine.dispatch.game_for` chooses."""
+    """Two players over one set of networks, and the steps that train them: by autograd in
+    `ReferenceGame`, by kernels in `engine.game.EngineGame`; `engine.dispatch.game_for` chooses."""
 
     def __init__(
         self, networks: Networks, config: Config, regulariser: Regulariser, outside: bool
@@ -158,22 +149,19 @@ class Game(ABC):
 
     @abstractmethod
     def exact_step(self, batch: BatchTensors) -> float:
-        """One reward step against the closed-form best response; returns the mean Fenchel–Young
+        """Take one reward step against the closed-form best response; return the mean Fenchel–Young
         loss (nats for Shannon).
 
         Raises StepRefusedError for a loss or a gradient that is not finite; nothing has moved."""
 
     @abstractmethod
     def round(self, batch: BatchTensors) -> float:
-        """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
-        reward's update. Raises StepRefusedError as `exact_step` does.
-
-        Both players see the same drops when the generator learns what the reward is. What it then
-        plays, φ, is its choice with nothing dropped: the choice that users are compared with."""
+        """Take generator steps, then one reward step; return the mean of ⟨φ, r⟩ − r(a_t) before it,
+        φ with nothing dropped. Raises StepRefusedError as `exact_step` does."""
 
     @abstractmethod
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
-        """Generator steps against the present reward, which stays fixed."""
+        """Take generator steps against the present reward, which stays fixed."""
 
     def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
         """As `Networks.outputs`, of settled networks."""
@@ -191,7 +179,7 @@ class Game(ABC):
             optimiser.lr = factor * (self.config.generator_lr if name == "generator" else own)
 
     def settle(self) -> None:
-        """Bring every table up to date: before the networks are read."""
+        """Bring every table up to date, before the networks are read."""
         for optimiser in self.optimisers().values():
             optimiser.settle()
 
@@ -275,7 +263,6 @@ class ReferenceGame(Game):
     def _generator_steps(
         self, dropped: BatchTensors, states: Tensor, utility: Tensor, draws: Tensor, steps: int
     ) -> None:
-        """Generator steps under the draws of the reward's pass."""
         states, utility = states.detach(), utility.detach()
         assert self.generator_optimiser is not None
         for _ in range(steps):
@@ -294,15 +281,13 @@ class ReferenceGame(Game):
 
     @torch.no_grad()
     def _whole_choice(self, batch: BatchTensors, generated: Bags | None) -> ChoiceDistribution:
-        """The generator's choice with nothing dropped: what it plays against the reward's step."""
         self.networks.eval()
         states = self.networks.player.states(batch, generated)
         return self._dist(batch, self.networks.logits(batch, states))
 
     @torch.no_grad()
     def _generated_tokens(self, batch: BatchTensors) -> Bags | None:
-        """Draw the generator's choice at each token, on the logged state; None for logged
-        histories."""
+        """Draw the generator's choice at each token, on the logged state."""
         if self.config.states == "logged":
             return None
         self.networks.eval()
@@ -320,7 +305,6 @@ class ReferenceGame(Game):
         return self.regulariser.link(logits, batch.display_offsets, self.outside)
 
     def _reward_update(self, loss: Tensor) -> float:
-        """Move the reward player; returns the loss."""
         self.reward_optimiser.zero_grad()
         torch.autograd.backward(loss)
         # read after the backward pass is under way: a card is waited for once
@@ -339,12 +323,10 @@ class ReferenceGame(Game):
 
 
 def _random_state(device: torch.device) -> Tensor:
-    """Where the device's random stream is."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _set_random_state(state: Tensor, device: torch.device) -> None:
-    """Draw again from there."""
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:

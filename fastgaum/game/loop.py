@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from fastgaum.arrays import IntArray
 from fastgaum.checkpoint import check_like
-from fastgaum.errors import NumericsError
+from fastgaum.config import Config
+from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.averaging import Averaging, Processes
@@ -25,24 +27,23 @@ from fastgaum.game.checkpoint import (
     TrainerState,
     TrainingPosition,
 )
-from fastgaum.game.epochs import EpochRow, Observers
+from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.game.game import AVERAGES, Game, averaged_share
-from fastgaum.game.guard import Guard, in_words
 from fastgaum.game.scoring import Figures, HeldBatches, figures
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 
 CATCH_UP_GAP = 2e-3
-"""the generator has caught up when its mean training gap is below this"""
+"""mean training gap below which the generator has caught up"""
 GAP_SESSIONS = 5000
-"""the training gap is taken over so many sessions at most, the same ones in every epoch"""
+"""sessions at most that the training gap is taken over"""
+MOST_NAMED = 5
+"""skipped batches that an epoch's row names"""
 AVERAGE_SHARE = 0.2
-"""what the end of an epoch of rounds weighs in the average of such ends"""
+"""share of an epoch's end of rounds in their average"""
 COLD_RATE = 0.5
-"""share of the learning rates in rounds without a warm start: at whole ones the generator, which
-has farther to go then, is left behind"""
+"""share of the learning rates in rounds without a warm start, or the generator is left behind"""
 TAKEN_BACK = 3
-"""rounds after a warm start end with so many epochs that had to be taken back, or with as many as
-a smaller patience allows"""
+"""epochs taken back that end rounds after a warm start, unless patience is smaller"""
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,69 @@ class TrainingData:
     train: EncodedSessions
     validation: EncodedSessions
     drawn: IntArray | None = None
-    """training sessions, positions in `train`, that an epoch reads; None: each once"""
+    """positions in `train` of sessions that an epoch reads; None: each once"""
 
     @property
     def n_read(self) -> int:
         """How many sessions an epoch reads."""
         return self.train.n_sessions if self.drawn is None else len(self.drawn)
+
+
+class Guard:
+    """Takes the steps of one run: a batch whose loss or gradient is not finite moves nothing.
+
+    Attributes:
+        skipped: batches skipped in the run so far.
+        left_out: sessions of these, by their rows in the log.
+    """
+
+    def __init__(self, networks: nn.Module, config: Config) -> None:
+        self.networks, self.config = networks, config
+        self.skipped, self.left_out = 0, set[int]()
+        self._of_epoch: list[str] = []
+
+    def step(
+        self, step: Callable[[BatchTensors], float], batch: BatchTensors, where: str
+    ) -> float | None:
+        """Take a step on a batch, which an error calls `where`; return its loss, None if it was
+        skipped.
+
+        Raises NumericsError where the batch may not be skipped, or a weight is not finite."""
+        try:
+            return step(batch)
+        except StepRefusedError as refusal:
+            self.check_weights(f"in {where}, where {refusal}")
+            what, stays = f"{refusal} in {where}", "the last good state is kept"
+        if self.config.on_nonfinite == "stop":
+            raise NumericsError(
+                f"{what}; {stays}; check the numbers there, lower lr or clip, or set "
+                "on_nonfinite=skip to leave such batches out"
+            )
+        self.skipped += 1
+        if self.skipped > self.config.most_skipped:
+            raise NumericsError(
+                f"{what}; with it {self.skipped} batches are to be skipped, at most "
+                f"{self.config.most_skipped} are (most_skipped): {stays}; check the numbers, or "
+                "lower lr or clip"
+            )
+        self._of_epoch.append(what)
+        self.left_out.update(batch.source.rows.tolist())
+        return None
+
+    def check_weights(self, when: str) -> None:
+        """Raise NumericsError where a weight is not finite: no batch can cure it then."""
+        for name, weight in self.networks.named_parameters():
+            # a sum is quicker than a look at each; where it overflows, each is looked at
+            if not weight.detach().sum().isfinite() and not weight.detach().isfinite().all():
+                raise NumericsError(
+                    f"the weights '{name}' are not finite {when}: the last good state is kept; "
+                    "lower lr or clip"
+                )
+
+    def end_epoch(self) -> list[str]:
+        """Why and where each batch of the epoch that ends was skipped."""
+        found, self._of_epoch = self._of_epoch, []
+        return found
 
 
 class Trainer:
@@ -75,15 +133,8 @@ class Trainer:
     ) -> None:
         """Prepare a run on the device of the game's networks.
 
-        Args:
-            game: what is trained, and how.
-            data: sessions to train on and to validate on.
-            observers: see each epoch and each batch.
-            checkpointer: saves the run, and brings it to where a former one was.
-            processes: those that train together.
-            starts: whether the networks have a former run's weights, which are validated before
-                the first epoch.
-        """
+        starts: whether the networks have a former run's weights, which are validated before the
+        first epoch."""
         networks, config = game.networks, game.config
         self.game, self.networks, self.config = game, networks, config
         self.data, self.observers = data, observers or Observers()
@@ -103,15 +154,13 @@ class Trainer:
     def run(self) -> list[EpochRow]:
         """Train through all phases; the networks end with the best validated weights.
 
-        Raises:
-            NumericsError: a loss, a gradient or a weight is not finite (or too many batches were
-                skipped for that); the networks then hold the last good state.
-        """
+        Raises NumericsError for a loss, a gradient or a weight that is not finite (or too many
+        batches skipped for that); the networks then hold the last good state."""
         error: BaseException | None = None
         try:
             former = self.checkpointer.begin(self.load_state)
             # an observer sees the best weights so far
-            self.observers.on_fit_begin(self.config, self.rows)
+            self.observers.tell(Observer.on_fit_begin, self.config, self.rows)
             if former is not None:
                 self._load_present(former)
             self._phases()
@@ -124,7 +173,7 @@ class Trainer:
             self.game.release()
             self.best_weights.close()
             self.latest.close()
-            self.observers.on_fit_end(self.rows, error)
+            self.observers.tell(Observer.on_fit_end, self.rows, error)
         return self.rows
 
     def _phases(self) -> None:
@@ -143,10 +192,8 @@ class Trainer:
                 self._phase("rounds", self.game.round, self.config.epochs)
 
     def _phase(self, phase: Phase, step: Callable[[BatchTensors], float], epochs: int) -> None:
-        """Epochs of one kind until the validation score stops improving; ends on the best state.
-
-        An exact epoch is validated, and kept where it is best, as a moving average of weights,
-        which the noise of steps hardly moves; steps go on from the latest."""
+        """Epochs of one kind until the validation score stops improving; an exact one is validated,
+        and kept where it is best, as a moving average of weights."""
         at = self.at
         if not at.enter(phase, self.config.lr_drops):
             return
@@ -183,9 +230,8 @@ class Trainer:
         self.latest.restore()
 
     def _averaged_rounds(self) -> None:
-        """Rounds after a warm start. What is validated, and kept where it is best, is an average of
-        the weights at the epochs' ends. An epoch whose average is no better is taken back, and the
-        learning rates drop: what the warm start has found is not lost."""
+        """Rounds after a warm start: an average of the weights at the epochs' ends is validated; an
+        epoch whose average is no better is taken back, and the learning rates drop."""
         at, epochs = self.at, self.config.epochs
         drops = min(TAKEN_BACK, self.config.patience) - 1
         if not at.enter("rounds", drops):
@@ -207,16 +253,14 @@ class Trainer:
         self._restore()
 
     def _set_learning_rates(self, drops: int) -> None:
-        """As they are after the drops so far, of so many in all."""
         rounds = self.at.phase == "rounds"
         cold = COLD_RATE if rounds and not self.config.warm_start else 1.0
         share = self.config.rounds_lr if rounds else 1.0
         self.game.set_learning_rates(cold * 3.0 ** (self.at.drops - drops), share)
 
     def _catch_up(self) -> None:
-        """Start the generator as the reward's best response. Where that is none (a regulariser of
-        the user's own, tables that cannot be copied), generator steps alone until the gap is
-        small."""
+        """Start the generator as the reward's best response, or take generator steps alone until
+        the gap is small."""
         at, drops = self.at, self.config.lr_drops
         if not at.enter("generator", at.drops if self.config.warm_start else drops):
             return
@@ -238,7 +282,7 @@ class Trainer:
         return 0.0
 
     def _epoch(self, step: Callable[[BatchTensors], float]) -> tuple[float, float]:
-        """One epoch: its mean loss, and events per second."""
+        """Train an epoch; return its mean loss, and events per second."""
         started, epoch = time.perf_counter(), len(self.rows) + 1
         loss, n_events, n_seen = 0.0, 0.0, 0.0
         self.averaging.remember()
@@ -246,7 +290,7 @@ class Trainer:
         n_batches = -(-data.n_read // batch_sessions)
         # several processes have the same weights at an epoch's end alone
         shares = min(AVERAGES, n_batches) if self.processes.size == 1 else 1
-        self.observers.on_epoch_begin(epoch)
+        self.observers.tell(Observer.on_epoch_begin, epoch)
         drawn = batches(data.train, batch_sessions, self.order, self.processes.part, data.drawn)
         for done, one in enumerate(drawn, start=1):
             batch = to_tensors(one, self.device)
@@ -261,7 +305,7 @@ class Trainer:
             self.averaging.after_step()
             if self.average is not None and done * shares % n_batches < shares and done < n_batches:
                 self._enter_average(shares)
-            self.observers.on_batch_end(done, max(done, n_batches))
+            self.observers.tell(Observer.on_batch_end, done, max(done, n_batches))
         self.averaging.end_epoch()
         if self.average is not None:
             self._enter_average(shares)
@@ -270,8 +314,7 @@ class Trainer:
         return mean, n_seen / max(time.perf_counter() - started, 1e-9)
 
     def state(self) -> TrainerState:
-        """The trainer between two epochs. Arrays are its own, not copies: write them before it goes
-        on."""
+        """The trainer between two epochs; arrays are its own, not copies."""
         on_card = self.device.type == "cuda"
         return TrainerState(
             position=self.at,
@@ -295,10 +338,8 @@ class Trainer:
         """Bring a fresh trainer of the same configuration and data to where `state` was taken; its
         networks have the best weights, for observers.
 
-        Raises:
-            KeyError, ValueError, TypeError, RuntimeError: the state is another configuration's or
-                device's.
-        """
+        Raises KeyError, ValueError, TypeError, RuntimeError for another configuration's or device's
+        state."""
         self.at, self.rows, self.best_score = state.position, state.rows, state.best_score
         self.guard.skipped, self.guard.left_out = state.skipped, set(state.left_out)
         self.train, self.order.bit_generator.state = self._held_training(), state.order
@@ -322,7 +363,6 @@ class Trainer:
             torch.cuda.set_rng_state(state.random_of_card, self.device)
 
     def _held_training(self) -> HeldBatches:
-        """The sessions that the training gap is taken over; of skipped batches there is none."""
         held = self.data.train, self.device, GAP_SESSIONS, self.processes.part
         return HeldBatches(*held, without=self.guard.left_out)
 
@@ -363,11 +403,11 @@ class Trainer:
             events_per_second=rate,
             best=best,
             skipped=len(skipped),
-            at_fault=in_words(skipped),
+            at_fault="; ".join(skipped[:MOST_NAMED]) + " …" * (len(skipped) > MOST_NAMED),
             val_calibrated_loss=validation.calibrated_loss,
         )
         self.rows.append(row)
-        self.observers.on_epoch_end(row)
+        self.observers.tell(Observer.on_epoch_end, row)
         return row
 
     def _figures(self, held: HeldBatches, *, calibrated: bool = False) -> Figures:

@@ -1,8 +1,5 @@
-"""The optimiser of a player that autograd trains: AdamW for dense gradients, lazy rows for sparse
-ones; stock torch.
-
-Lazy AdamW is that of `kernels/optimiser.py`, which the engine follows; here it and row-wise Adagrad
-are index operations, on any device."""
+"""The optimiser of a player that autograd trains: AdamW for dense gradients, lazy AdamW (as in
+`kernels/optimiser.py`) or row-wise Adagrad for sparse ones; stock torch."""
 
 from __future__ import annotations
 
@@ -22,11 +19,9 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 @dataclass
 class _Rows:
-    """A table and what its rows remember."""
-
     parameter: nn.Parameter
     shrunk: Tensor
-    """logarithm of the weight decay that each row has had, (n_rows,), float64"""
+    """logarithm of each row's weight decay so far, (n_rows,), float64"""
     moments: tuple[Tensor, ...]
     """Adam's m and v, (n_rows, d) each, or Adagrad's squares, (n_rows,)"""
 
@@ -67,11 +62,8 @@ class StockOptimiser:
 
     @torch.no_grad()
     def step(self, loss: float = 0.0) -> float:
-        """One step with the parameters' gradients, of a batch with this loss, which is returned.
-
-        Raises:
-            StepRefusedError: the gradient is not finite; nothing has moved.
-        """
+        """Take a step; return the loss. Raises StepRefusedError, with nothing moved, for a gradient
+        that is not finite."""
         sparse = [
             (table, table.parameter.grad.coalesce())
             for table in self.tables
@@ -118,7 +110,7 @@ class StockOptimiser:
         self.steps, self.log_decay = int(steps), log_decay
 
     def state(self) -> dict[str, Tensor]:
-        """Memory of a step beside the counters, by name; the optimiser's own, to be written to."""
+        """Memory of a step beside the counters, by name; to be written to."""
         tensors: dict[str, Tensor] = {}
         for i, parameter in enumerate(self.dense):
             tensors |= {
@@ -132,7 +124,6 @@ class StockOptimiser:
         return tensors
 
     def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """AdamW's own state of a parameter, which it makes at its first step, as here."""
         state = self.adam.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)

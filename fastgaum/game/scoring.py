@@ -1,5 +1,4 @@
-"""Scoring sessions with trained networks: utilities and choice log-probabilities of both heads, as
-numpy arrays."""
+"""Scoring sessions with trained networks: utilities and choice log-probabilities of both heads."""
 
 from __future__ import annotations
 
@@ -23,8 +22,7 @@ from fastgaum.nets.tensors import BatchTensors, to_tensors
 SCORING_SESSIONS = 1024
 """sessions per batch when nothing is trained"""
 SCALES = 2.0 ** np.arange(-6, 4.25, 0.25)
-"""scales at which the calibrated loss is looked for: networks that have trained long are up to
-fifty times too sure, at first they are too unsure"""
+"""scales of the calibrated loss: networks are up to fifty times too sure, at first too unsure"""
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,11 @@ class HeadScores:
     """One head's choice distribution; shapes (n_candidates,) and (n_events,)."""
 
     scores: FloatArray
-    """what candidates are ranked by: utilities, logits, or a baseline's own scores"""
+    """utilities, logits, or a baseline's own scores"""
     log_probs: FloatArray
     outside_log_prob: FloatArray
     spread: FloatArray | None = None
-    """standard deviation of a candidate's probability over the members; None of one model"""
+    """standard deviation of a candidate's probability over the members"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class ScoredSessions:
     gap: FloatArray | None = None
     """optimality gap per event; None without a generator"""
     loss: FloatArray | None = None
-    """Fenchel–Young loss of the reward per event; None where nothing asks for it"""
+    """Fenchel–Young loss of the reward per event, where asked for"""
 
     @classmethod
     def joined(cls, parts: Sequence[ScoredSessions]) -> ScoredSessions:
@@ -92,8 +90,7 @@ def mean_of(members: Sequence[ScoredSessions]) -> ScoredSessions:
 Outputs = Callable[[BatchTensors], tuple[Tensor, Tensor | None]]
 """utilities and logits of a batch's candidates, without dropout; no logits without a generator"""
 HELD_EVENTS = 50_000
-"""sessions that are scored after every epoch stay assembled up to so many events; above, they are
-assembled each time"""
+"""events up to which scored sessions stay assembled"""
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,7 @@ class Figures:
 
     loss: float
     calibrated_loss: float
-    """NLL of the reward's utilities times the one scale that suits these events best; NaN if not
-    asked for"""
+    """NLL of the reward's utilities times the best scale for all; NaN if not asked for"""
     prec1: float
     generator_prec1: float
     """NaN without a generator"""
@@ -112,8 +108,7 @@ class Figures:
 
 
 class HeldBatches:
-    """Sessions that are scored again and again, as batches; they stay assembled while they are
-    few."""
+    """Sessions that are scored again and again, as batches; few stay assembled."""
 
     def __init__(
         self,
@@ -152,11 +147,10 @@ def figures(
     *,
     calibrated: bool = False,
 ) -> Figures:
-    """Sum an epoch's figures batch by batch: the scores of a large split are never held at once.
+    """Sum an epoch's figures batch by batch.
 
     `total` sums over the processes that score a part each; `calibrated` asks for the calibrated
-    loss too.
-    """
+    loss too."""
     totals, has_generator = np.zeros(6), False
     of_scales = np.zeros(len(SCALES))
     for batch in batches:
@@ -183,8 +177,6 @@ def figures(
 def _nll_of_scales(
     utility: FloatArray, batch: BatchTensors, outside: bool
 ) -> npt.NDArray[np.float64]:
-    """Sum over a batch's events of the NLL of softmax(scale · utility), for each of SCALES, eta
-    being within the utility; no click keeps utility 0."""
     values = torch.from_numpy(utility).to(batch.display_offsets.device).double()
     losses = [float(exact_loss(values, batch, Shannon(), scale, outside).sum()) for scale in SCALES]
     # a Fenchel–Young loss is the NLL over eta
@@ -192,12 +184,11 @@ def _nll_of_scales(
 
 
 def lowest_between(values: npt.NDArray[np.float64]) -> float:
-    """The least value of a smooth function of which `values` are a row at equal steps: of the
-    parabola through the least of them and its neighbours.
+    """The least value of a smooth function at equal steps: of the parabola through the least of
+    `values` and its neighbours.
 
     >>> lowest_between(np.array([9.0, 4.0, 1.0, 0.0, 1.0])), lowest_between(np.array([0.0, 1.0]))
-    (0.0, 0.0)
-    """
+    (0.0, 0.0)"""
     at = int(np.argmin(values))
     if not 0 < at < len(values) - 1:
         return float(values[at])
@@ -207,7 +198,6 @@ def lowest_between(values: npt.NDArray[np.float64]) -> float:
 
 
 def _hits(scores: FloatArray, batch: BatchTensors) -> float:
-    """Expected hits at 1 over the batch's clicked events."""
     precision = precision_at_k(scores, batch.source.display_offsets, batch.source.choices, 1)
     return float(np.nansum(precision))
 

@@ -294,7 +294,7 @@ class UserModel(NetworksModel):
         self.outside = offers_no_click(of_log.log, config.no_click)
         done = list(self._members(checkpointer.bootstraps))
         for number in range(len(done) + 1, config.members):
-            observers.on_bootstrap(number, config.members - 1)
+            observers.tell(Observer.on_bootstrap, number, config.members - 1)
             model = self._like(self._member_config(number))
             model.start = self.start and self.start.bootstraps[number - 1]
             of_part = of_log.bootstrap(config.seed, number)

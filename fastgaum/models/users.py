@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from copy import copy, deepcopy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from fastgaum.features.session_counts import SessionCounts
 from fastgaum.features.sessions import places_of
 from fastgaum.kernels.bag_linear import BagArrays
 from fastgaum.kernels.candidate_counts import UserDisplays
-from fastgaum.kernels.choice import Softmax, choice_probs
+from fastgaum.kernels.choice import choice_probs
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import EncodedContext
 from fastgaum.models.networks_model import NetworksModel
@@ -103,11 +103,10 @@ class FixedNetworks:
             offsets = np.append(offsets[:-1][filled], offsets[-1])
         none, n = np.ones(len(filled), np.float32), len(offsets) - 1
         if type(rule) is Shannon:
-            softmax = Softmax(np.empty_like(scores), np.empty(n, np.float32))
-            eta: Any = np.float32(self.eta)
-            choice_probs(0, n, scores, eta, offsets, self.outside, softmax)
-            none[filled] = np.exp(-softmax.log_totals) if self.outside else 0
-            return softmax.probs, none
+            probs, totals = np.empty_like(scores), np.empty(n, np.float32)
+            choice_probs(scores, np.float32(self.eta), offsets, self.outside, probs, totals)
+            none[filled] = np.exp(-totals) if self.outside else 0
+            return probs, none
         if n:
             values, starts = torch.from_numpy(self.eta * scores), torch.from_numpy(offsets)
             # a regulariser of the user's own says by itself what a generator's logits mean

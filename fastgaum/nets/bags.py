@@ -18,16 +18,14 @@ from fastgaum.nets.tensors import Bags
 
 @dataclass(frozen=True)
 class IdDropout:
-    """Replaces ids by their field's unknown row, so that the unknown row is trained and never
-    random."""
+    """Replaces ids by their field's unknown row, so that this row is trained."""
 
     unknown_of_id: Tensor
-    """unknown row of each id, int32, shape (n_ids,)"""
+    """unknown row of each id, int32, (n_ids,)"""
     rate: float
 
     def __call__(self, bags: Bags) -> Bags:
-        """Return bags with each id dropped with probability `rate`. Vectors stay: what an item
-        without a row has is learned so."""
+        """Return bags with each id dropped with probability `rate`; vectors stay."""
         if self.rate == 0:
             return bags
         keep = torch.rand(bags.ids.shape, device=bags.ids.device) >= self.rate
@@ -41,8 +39,7 @@ def bag_sum(
     weights: Tensor | None = None,
     sparse_grad: bool = False,
 ) -> Tensor:
-    """Return the weighted sum of each bag's rows, (n_bags, d): multi-hot @ table, whose multi-hot
-    is never built.
+    """Return the weighted sum of each bag's rows, (n_bags, d): multi-hot @ table, never built.
 
     An empty bag is zeros. Differentiable in table and weights.
 
@@ -51,8 +48,7 @@ def bag_sum(
         ids: (nnz,) int32, rows of the table; repeats add up.
         offsets: (n_bags + 1,) int32, the start of each bag in `ids`.
         weights: (nnz,) in the table's dtype; 1 if None.
-        sparse_grad: the table's gradient is a sparse COO tensor of the named rows, not yet
-            coalesced.
+        sparse_grad: whether the table's gradient is a sparse COO tensor, not yet coalesced.
 
     Raises:
         RuntimeError: an id is not a row of the table.
@@ -60,8 +56,7 @@ def bag_sum(
     >>> table = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> bag_sum(table, torch.tensor([0, 1, 1]).int(), torch.tensor([0, 3, 3]).int())
     tensor([[1., 2.],
-            [0., 0.]])
-    """
+            [0., 0.]])"""
     if table.is_cuda and weights is None and has_triton():
         from fastgaum.nets import cuda_ops
 
@@ -83,11 +78,10 @@ def bag_sum(
 
 
 class _AboveTable(nn.Module):
-    """The part of a bag's linear map above its table: vectors of items, up from an embedding,
-    numbers, bias."""
+    """A bag's linear map above its table."""
 
     projection: nn.Parameter | None
-    """P, from an item's vector to a row of the table, (vector_dim, width); None: it reads none"""
+    """P, from an item's vector to a row of the table, (vector_dim, width)"""
 
     def make(self, n_numbers: int, out: int, item_dim: int, bias: bool = True) -> None:
         """Draw the parameters, after the table's."""
@@ -106,7 +100,7 @@ class _AboveTable(nn.Module):
         return self.projection
 
     def add_to(self, x: Tensor, bags: Bags) -> Tensor:
-        """Return the mapped bags, shape (n_bags, out), from the sums of their rows."""
+        """Return the mapped bags, (n_bags, out), from the sums of their rows."""
         if self.projection is not None and bags.vectors is not None:
             x = x + bags.vectors.projected(self.projection)
         if self.up is not None:
@@ -121,11 +115,10 @@ class _AboveTable(nn.Module):
 class BagLinear(_AboveTable):
     """The linear map of a bag: Σ_f E_f + W numbers + b, never through a dense one-hot.
 
-    With `item_dim` > 0 the ids pass through an embedding of that size first, E = U V with U of
-    shape (n_ids, item_dim). Without numbers and bias it is a table alone."""
+    With `item_dim` > 0, E = U V with U of shape (n_ids, item_dim)."""
 
     sparse_grad = False
-    """whether the table's gradient is sparse; an optimiser that takes it sets this"""
+    """whether the table's gradient is sparse, set by an optimiser"""
 
     def __init__(
         self,
@@ -141,7 +134,7 @@ class BagLinear(_AboveTable):
         self.make(n_numbers, out, item_dim, bias)
 
     def forward(self, bags: Bags) -> Tensor:
-        """Return the mapped bags, shape (n_bags, out)."""
+        """Return the mapped bags, (n_bags, out)."""
         return self.add_to(
             bag_sum(self.table, bags.ids, bags.offsets, None, self.sparse_grad), bags
         )
@@ -159,11 +152,11 @@ class OwnBagLinear(_AboveTable):
 
     @property
     def table(self) -> Tensor:
-        """All rows, (n_rows, width), without gradient; slow where they lie elsewhere."""
+        """All rows, (n_rows, width), without gradient; slow where they are elsewhere."""
         return self.rows.weight()
 
     def forward(self, bags: Bags) -> Tensor:
-        """Return the mapped bags, shape (n_bags, out)."""
+        """Return the mapped bags, (n_bags, out)."""
         return self.add_to(self.rows(bags.ids, bags.offsets), bags)
 
 
@@ -187,7 +180,7 @@ class SharedBagLinear(_AboveTable):
         return self._items[0].projection
 
     def forward(self, bags: Bags) -> Tensor:
-        """Return the mapped bags, shape (n_bags, out)."""
+        """Return the mapped bags, (n_bags, out)."""
         return self.add_to(self._items[0](bags), bags)
 
 
@@ -198,15 +191,15 @@ class BagSizes:
     n_ids: int
     n_numbers: int
     item_dim: int = 0
-    """size of an embedding below the first layer; 0 for none"""
+    """size of an embedding below the first layer; 0: none"""
     tables: TableMaker | None = None
-    """makes the tables where they are not to be ours"""
+    """makes the tables where they are not ours"""
     vector_dim: int = 0
-    """numbers of an item's vector, which a table of vectors projects; 0 for none"""
+    """numbers of an item's vector that is projected; 0: none"""
     places: tuple[float, ...] = ()
-    """what each place of a display adds to scores at first; none where places are not kept apart"""
+    """first logit of each place; none: places not kept apart"""
     own: range = range(0)
-    """columns of the numbers that the log itself holds, which tastes read"""
+    """columns of the log's own numbers, which tastes read"""
 
 
 def bag_layer(
@@ -214,8 +207,7 @@ def bag_layer(
 ) -> BagLinear:
     """The linear map of a bag over a table of ours, or over one that `sizes.tables` makes.
 
-    The second is no `BagLinear`, and is declared as one: it has the same attributes, and those who
-    need to write to the table itself, the engine's passes, are not chosen for such networks."""
+    The second is no `BagLinear`, but has its attributes; the engine does not take such networks."""
     n_ids, item_dim = sizes.n_ids, sizes.item_dim
     if sizes.tables is None:
         return BagLinear(n_ids, sizes.n_numbers, out, item_dim, init_std, bias)

@@ -1,10 +1,9 @@
-"""Three operators of a CUDA device, over Triton's kernels: sums of bags, log Σ exp of display sets,
-and a packed LSTM. Autograd differentiates them.
+"""Three operators of a CUDA device, over Triton's kernels, which autograd differentiates: sums of
+bags, log Σ exp of display sets, and a packed LSTM, each a function of `bags`, `segments` or
+`sequences` in plain torch.
 
-Each is what one function of `bags`, `segments` or `sequences` is in plain torch, which takes over
-where Triton is not installed. No two programs write to one number, so a card repeats its own bits.
-Sizes in capitals are known when a kernel is compiled. Tests run in Triton's interpreter; no card
-has run these kernels."""
+No two programs write to one number, so a card repeats its own bits. Tests run in Triton's
+interpreter; no card has run these kernels."""
 
 from __future__ import annotations
 
@@ -17,13 +16,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 PROGRAM_COLUMNS = 64
-"""entries, or columns, that a program holds at a time"""
+"""entries, or columns, of a program at a time"""
 BAGS = 16
 """bags of a program"""
 PROGRAM_SEQUENCES = 16
 """sequences of a program: the least that `tl.dot` takes"""
 UNITS = 32
-"""units, and terms of a product, that a program of the LSTM holds at a time"""
+"""units, and terms of a product, of an LSTM's program at a time"""
 
 
 @triton.jit
@@ -68,7 +67,7 @@ def softmax_events(
     """Write the softmax of each event's scores, and log Σ exp; a program per event.
 
     scores, probs: (n_candidates,); offsets: (n_events + 1,); log_totals: (n_events,). With OUTSIDE
-    no click, of score 0, is one more choice: its probability is what is missing to 1."""
+    no click, of score 0, is one more choice."""
     event = tl.program_id(0)
     first, last = tl.load(offsets + event), tl.load(offsets + event + 1)
     none = tl.zeros((PROGRAM_COLUMNS,), probs.dtype.element_ty)
@@ -122,19 +121,9 @@ def lstm_forward(
 
         i, f, o = logistic(q),  g = tanh(q),  q = W_hh h' + x,  c = f c' + i g,  h = o tanh(c)
 
-    A tile's sequences advance together, of similar length where `order` sorts them: the loop over
-    time is in the program, whatever the lengths of others are.
-
-    Args:
-        x: W_ih x + b of each token, (n_tokens, 4 · size).
-        order: sequences in the order in which they are put into tiles, (n,).
-        offsets: start of each sequence in the tokens, (n + 1,).
-        weight: W_hh, (4 · size, size).
-        gates: written, (n_tokens, 4 · size).
-        h, c: written, (n_tokens, size).
-        n: how many sequences there are.
-        size: units.
-    """
+    x: W_ih x + b of each token, (n_tokens, 4 · size); order: sequences by length, (n,); offsets:
+    start of each in the tokens, (n + 1,); weight: W_hh, (4 · size, size); gates: as x; h, c:
+    (n_tokens, size)."""
     ranks = tl.program_id(0) * PROGRAM_SEQUENCES + tl.arange(0, PROGRAM_SEQUENCES)
     there = ranks < n
     sequence = tl.load(order + ranks, mask=there, other=0)
@@ -202,10 +191,9 @@ def lstm_backward(
     UNITS: tl.constexpr,
     DEPTH: tl.constexpr,
 ) -> None:
-    """Write the gradient of q at each token, (n_tokens, 4 · size); a program per PROGRAM_SEQUENCES.
+    """Write the gradient of q, and of x, at each token, (n_tokens, 4 · size).
 
-    That of x is the same; that of the weights is a product of it with the states, which the caller
-    takes. grad_h: (n_tokens, size); carry: room for the gradient of c', (n, size)."""
+    grad_h: (n_tokens, size); carry: room for the gradient of c', (n, size)."""
     ranks = tl.program_id(0) * PROGRAM_SEQUENCES + tl.arange(0, PROGRAM_SEQUENCES)
     there = ranks < n
     sequence = tl.load(order + ranks, mask=there, other=0)
@@ -347,6 +335,6 @@ class _Lstm(torch.autograd.Function):
 
 
 def lstm_states(gates_x: Tensor, offsets: Tensor, weight_hh: Tensor) -> Tensor:
-    """Return h after each token from zero states, (n_tokens, H): that of `sequences.lstm`."""
+    """Return h after each token from zero states, (n_tokens, H), as `sequences.lstm`."""
     found: Tensor = _Lstm.apply(gates_x, offsets, weight_hh)  # type: ignore[no-untyped-call]
     return found

@@ -2,9 +2,9 @@
 
     logit(a at place p) = u(s, c, a) + e(p),   e(1) = 0
 
-The utility u knows no place. exp(e(p)) multiplies the odds of whatever stands at place p: it is the
-examination of place p beside that of the first one, as click models have it (the position-based
-model, the additive two-tower model). No click has no place, and keeps the logit 0."""
+exp(e(p)) multiplies the odds of whatever stands at place p: the examination of place p beside that
+of the first, as in click models (the position-based model, the additive two-tower model). No click
+has no place, and keeps the logit 0."""
 
 from __future__ import annotations
 
@@ -15,27 +15,22 @@ import torch
 from torch import Tensor, nn
 
 Place = int | Literal["own"] | None
-"""where candidates are scored: each at its own place, all at place number 1, 2, …, or, with None,
-free of place, which is the same as at place 1"""
+"""where candidates are scored: at their own place, all at place 1, 2, …, or, with None, as at 1"""
 
 
 class Examination(nn.Module):
-    """e of each place, shared by all users and items; it has no weight decay, which would draw all
-    places together."""
+    """e of each place, shared by all users and items, without weight decay."""
 
     def __init__(self, start: Sequence[float]) -> None:
-        """e of each place at first, less that of the first; a candidate beyond the last place
-        counts as there.
-
-        From all alike, e would come to its place last: it has a number for each place where
-        utilities have thousands, and each step moves a number as far as any other."""
+        """Start from these logits, less that of the first; a candidate beyond the last place counts
+        as there. From all alike e would come to its place last, a number among thousands."""
         super().__init__()
         self.later = nn.Parameter(torch.tensor([value - start[0] for value in start[1:]]))
         """e of place 2 and on; that of place 1 is 0, or no level of e would be known"""
 
     @property
     def by_place(self) -> Tensor:
-        """e(1), e(2), …, shape (n_places,)."""
+        """e(1), e(2), …, (n_places,)."""
         return torch.cat([self.later.new_zeros(1), self.later])
 
     def forward(self, display_offsets: Tensor, n_candidates: int) -> Tensor:

@@ -1,10 +1,8 @@
-"""History encoders: the choices made before an event, in order, become its state s_t; and the
-actions between them, where a log has some.
+"""History encoders: the choices made before an event, in order, and the actions between them,
+become its state s_t.
 
-The state of a session's first event is zero, unless actions come before it. The state at t never
-contains the choice at t. Every encoder has `forward` (the states of a batch), `branch` (each state
-with its last choice replaced by another) and the single-user verbs `initial` and `advance`, whose
-carry holds all that the next step needs. A class of one's own needs one method."""
+The state of a session's first event is zero, unless actions come before it; the state at t never
+contains the choice at t. A class of one's own needs one method."""
 
 from __future__ import annotations
 
@@ -31,39 +29,36 @@ class HistoryEncoder(nn.Module, ABC):
     """Base: places the states after tokens at the events that read them.
 
     An encoder of one's own gives `state_dim` and `after_tokens`, has at least one parameter, and is
-    made by a call with (config, n_ids, n_numbers): `UserModel(config, history=MyEncoder)`.
-    Everything else here is derived from `after_tokens` by reading the last `window` choices again,
-    O(window) per step (all choices where it is None, O(T²) per session); an encoder that knows
-    better replaces it, `initial`, `advance` and `state_of` together."""
+    made by a call with (config, n_ids, n_numbers): `UserModel(config, history=MyEncoder)`. All else
+    is derived by reading the last `window` choices again; a better encoder replaces it, `initial`,
+    `advance` and `state_of` together."""
 
     state_dim: int
     """numbers of a state"""
     window: int | None = None
-    """how many choices back a state reaches; None: all"""
+    """choices that a state reaches back; None: all"""
 
     @abstractmethod
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """State after each token, shape (n_tokens, state_dim); tokens are session-major, `offsets`
         (n_sessions + 1,).
 
-        A token is the bag of a choice or an action. The state after it depends on that token and
-        those before it in its session."""
+        A token is the bag of a choice or an action. Its state depends on it and those before it
+        alone."""
 
     def last_states(self, tokens: Bags, offsets: Tensor) -> Tensor:
-        """State after the last token of each sequence, none empty, (n_sequences, state_dim)."""
+        """State after the last token of each sequence, (n_sequences, state_dim)."""
         return self.after_tokens(tokens, offsets)[offsets[1:].long() - 1]
 
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
-        """State after each token when that token alone is replaced by the generated one, (n_tokens,
-        state_dim)."""
+        """State after each token, itself replaced by the generated one."""
         rows, starts = prefixes(offsets, self.window)
         replaced = tokens.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
         rows = rows.index_copy(0, starts[1:].long() - 1, replaced)
         return self.last_states(gather_bags(join_bags(tokens, generated), rows), starts)
 
     def initial(self, n: int) -> Carry:
-        """Carry of n users without history: the bags of their choices, none yet, as user offsets,
-        bag offsets, ids, numbers."""
+        """Carry of n users without history."""
         device = next(self.parameters()).device
         users, bags, ids = (
             torch.zeros(size, dtype=torch.int32, device=device) for size in (n + 1, 1, 0)
@@ -71,8 +66,7 @@ class HistoryEncoder(nn.Module, ABC):
         return users, bags, ids, torch.zeros(0, 0, device=device)
 
     def advance(self, carry: Carry, tokens: Bags) -> Carry:
-        """Carry after one more choice of each user, `tokens` holding one bag per user; what lies
-        too far back is forgotten."""
+        """Carry after one more choice of each user, `tokens` holding one bag per user."""
         offsets, bag_offsets, ids, numbers = carry
         old = Bags(ids, bag_offsets, numbers if len(numbers) else tokens.numbers[:0])
         kept = torch.diff(offsets).long()
@@ -89,39 +83,28 @@ class HistoryEncoder(nn.Module, ABC):
         return users, bags.offsets, bags.ids, bags.numbers
 
     def state_of(self, carry: Carry) -> Tensor:
-        """State held by a carry, shape (n, state_dim)."""
+        """State held by a carry, (n, state_dim)."""
         offsets, bag_offsets, ids, numbers = carry
         if len(bag_offsets) == 1:
             return next(self.parameters()).new_zeros(len(offsets) - 1, self.state_dim)
         return self.last_states(Bags(ids, bag_offsets, numbers), offsets)
 
-    def forward(self, batch: BatchTensors) -> Tensor:
-        """State before each event, shape (n_events, state_dim)."""
-        return self._at_events(batch, lambda: self.after_tokens(batch.tokens, batch.token_offsets))
-
-    def branch(self, batch: BatchTensors, generated: Bags) -> Tensor:
-        """State before each event with the last choice replaced by a generated one, shape
-        (n_events, state_dim)."""
-        return self._at_events(
-            batch, lambda: self.branch_tokens(batch.tokens, batch.token_offsets, generated)
-        )
-
-    def _at_events(self, batch: BatchTensors, states: Callable[[], Tensor]) -> Tensor:
-        weight = next(self.parameters())
-        zeros = torch.zeros(
-            batch.n_events, self.state_dim, dtype=weight.dtype, device=weight.device
-        )
+    def forward(self, batch: BatchTensors, generated: Bags | None = None) -> Tensor:
+        """State before each event, (n_events, state_dim), its last choice replaced by the generated
+        one if there are such."""
+        states = next(self.parameters()).new_zeros(batch.n_events, self.state_dim)
         if len(batch.later_events) == 0:
-            return zeros
-        after, read = states(), batch.read_tokens
-        return zeros.index_copy(0, batch.later_events, after if read is None else after[read])
+            return states
+        tokens, offsets, read = batch.tokens, batch.token_offsets, batch.read_tokens
+        if generated is None:
+            after = self.after_tokens(tokens, offsets)
+        else:
+            after = self.branch_tokens(tokens, offsets, generated)
+        return states.index_copy(0, batch.later_events, after if read is None else after[read])
 
 
 class Recurrent(HistoryEncoder):
-    """LSTM over the chosen candidates' bags; weights are named and ordered as torch.nn.LSTM.
-
-    The input projection is a gather from a (features × gates) table; the recurrence is packed.
-    """
+    """LSTM over the chosen candidates' bags; weights are named and ordered as torch.nn.LSTM."""
 
     def __init__(
         self, sizes: BagSizes, dim: int, layers: int = 1, items: BagLinear | None = None
@@ -153,7 +136,7 @@ class Recurrent(HistoryEncoder):
         return h
 
     def run(self, gates: Tensor, offsets: Tensor, carry: Carry) -> list[tuple[Tensor, Tensor]]:
-        """Each layer's h and c, (n_tokens, dim) each, from the first layer's input gates."""
+        """Each layer's h and c, (n_tokens, dim) each."""
         outputs: list[tuple[Tensor, Tensor]] = []
         for layer in range(self.layers):
             weight = self.weight_hh[layer]
@@ -165,7 +148,7 @@ class Recurrent(HistoryEncoder):
         return outputs
 
     def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
-        """One recurrent step from the cached state before each token: O(T) per session."""
+        """One recurrent step from the state before each token."""
         outputs = self.run(self.input(tokens), offsets, self.initial(len(offsets) - 1))
         carry = tuple(shift_within(part, offsets) for layer in outputs for part in layer)
         return self.state_of(self.advance(carry, generated))
@@ -186,10 +169,10 @@ class Recurrent(HistoryEncoder):
 
 
 class PrefixBiLstm(HistoryEncoder):
-    """A bidirectional LSTM over each prefix (over the whole session it would read the future).
+    """A bidirectional LSTM over each prefix (over the whole session it would read the future):
+    O(T²) per session.
 
-    s_t is the forward state at the prefix's last choice beside the backward state at its first. The
-    backward pass differs for every prefix, so this encoder alone costs O(T²) per session."""
+    s_t is the forward state at the prefix's last choice beside the backward state at its first."""
 
     def __init__(self, sizes: BagSizes, dim: int, layers: int = 1) -> None:
         super().__init__()
@@ -215,13 +198,12 @@ class PrefixBiLstm(HistoryEncoder):
         return self._run(forward, backward, starts)
 
     def last_states(self, tokens: Bags, offsets: Tensor) -> Tensor:
-        """State after the last token of each sequence: the other prefixes are not read."""
+        """State after the last token of each sequence."""
         forward, backward = (layer(tokens) for layer in self.inputs)
         return self._run(forward, backward, offsets)
 
     def _run(self, forward: Tensor, backward: Tensor, offsets: Tensor) -> Tensor:
-        """States after whole sequences of input gates. The first layer reads gates, which torch's
-        LSTM cannot; the layers above are torch's."""
+        """States after whole sequences of input gates, which torch's LSTM cannot read."""
         first, last = offsets[:-1].long(), offsets[1:].long() - 1
         mirrored = torch.repeat_interleave(first + last, last - first + 1)
         flip = mirrored - torch.arange(len(mirrored), device=offsets.device)
@@ -243,12 +225,10 @@ class PrefixBiLstm(HistoryEncoder):
 
 class PositionWeight(HistoryEncoder):
     """The position weights of Chen et al. (ICML 2019, §4.1): s_t = vec[σ(F_{t-m:t-1} W + B)], every
-    lag used, W (m, n) learned.
+    lag used, W (m, n) learned; F's column j is the multi-hot vector of the choice j steps back.
 
-    F's column j is the multi-hot vector of the choice j steps back (ids only). The vector s_t has n
-    entries per feature and is never built: the encoder returns its linear readout into `state_dim`
-    units, an embedding bag over the features of the last m choices, so a scorer's W_s follows a
-    linear map and the pair is as expressive as W_s on s_t itself."""
+    s_t has n entries per feature and is never built: the encoder returns its linear readout into
+    `state_dim` units."""
 
     window: int
     sparse_grad = False
@@ -296,8 +276,7 @@ class PositionWeight(HistoryEncoder):
 
 
 Encoders = Callable[[Config, int, int], HistoryEncoder]
-"""what makes an encoder of a configuration, the number of ids and the number of numbers of a bag; a
-class will do"""
+"""makes an encoder of a configuration and the numbers of ids and of numbers of a bag"""
 
 
 def history_encoder(
@@ -307,14 +286,11 @@ def history_encoder(
     tables: TableMaker | None = None,
     items: BagLinear | None = None,
 ) -> HistoryEncoder:
-    """The encoder that a configuration names, over our tables or those that `tables` makes.
+    """The encoder that a configuration names, over our tables or those that `tables` makes. `lstm`
+    reads `items`, a table of vectors that others read too.
 
-    `items` is a table of vectors that the encoder shares with others; `lstm` reads it.
-
-    Raises:
-        ConfigError: position weights, whose table is no sum of rows, are asked for over the user's
-            own tables.
-    """
+    Raises ConfigError for position weights, which are no sum of rows, over the user's own
+    tables."""
     if config.history == "pw":
         if tables is not None:
             raise ConfigError(

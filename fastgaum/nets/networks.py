@@ -1,13 +1,9 @@
-"""The three networks of one user model: history encoder, reward model, generator.
+"""The networks of one user model: history encoder, reward model, generator.
 
-The generator and the reward model are both scorers. One small network with shared weights scores
-every candidate, so permuting a display set permutes its scores. Its first layer on the multi-hot
-vector [state; bag] factorises: W [s; x_a] = W_s s (once per event) + Σ_{f ∈ bag(a)} E_f (a gather)
-+ W_x numbers. With `tower_dim` two towers (`nets.towers`) stand beside that network.
-
-What is known of an event beside its candidates, its context, follows the history in the state. One
-table of vectors, `RewardPlayer.items`, is read by candidates, context and past choices. Where
-the order of displays is real, a scorer adds the `Examination` of each place."""
+The generator and the reward model are scorers: one small network scores every candidate, so
+permuting a display set permutes its scores. Its first layer on [state; bag] factorises: W [s; x_a]
+= W_s s (once per event) + Σ_{f ∈ bag(a)} E_f (a gather) + W_x numbers. Two towers (`nets.towers`)
+may stand beside it. An event's context follows the history in the state."""
 
 from __future__ import annotations
 
@@ -39,15 +35,13 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "tanh
 
 
 class Scorer(nn.Module):
-    """(state, display set) → one number per candidate, by a network, and by two towers beside it
-    where there are some, whose dot product holds the linear path too; no click is pinned at 0 and
-    is not scored."""
+    """(state, display set) → one number per candidate; no click is pinned at 0 and not scored."""
 
     items: BagLinear | None
     """the towers' table of items where it is this scorer's own"""
     tower: TwoTower | None
     examination: Examination | None
-    """what each place adds; None where places are not kept apart"""
+    """None where places are not kept apart"""
 
     def __init__(
         self,
@@ -59,7 +53,7 @@ class Scorer(nn.Module):
         wide: bool = False,
         name: str = "",
     ) -> None:
-        """Draw the parameters; `wide` adds a linear path from bag to score beside the network."""
+        """Draw the parameters; `wide` adds a linear path from bag to score."""
         super().__init__()
         widths = (*hidden, 1)
         self.first = bag_layer(sizes, widths[0], 0.1, f"{name}.first")
@@ -73,7 +67,7 @@ class Scorer(nn.Module):
         self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
-        """Return scores, shape (n_candidates,); `states` has shape (n_events, state_dim)."""
+        """Return scores, (n_candidates,); states: (n_events, state_dim)."""
         tower = None if self.tower is None else self.tower(candidates, states, display_offsets)
         x: Tensor = self.first(candidates) + expand_to_candidates(
             self.from_state(states), display_offsets, candidates.n_bags
@@ -108,8 +102,7 @@ def scorer_of(
     """The scorer that a configuration asks for.
 
     `items` are vectors of the ids that another module owns; None: the scorer has its own.
-    `items_at`: as in `TwoTower`. Without towers of ids there are tastes of the log's own numbers,
-    which no dropout blurs."""
+    `items_at`: as in `TwoTower`."""
     wide = config.wide and not config.tower_dim
     scorer = Scorer(sizes, state_dim, config.hidden, config.activation, dropout, wide, name)
     if config.tower_dim:
@@ -126,16 +119,15 @@ def scorer_of(
 
 @dataclass(frozen=True)
 class ContextSizes:
-    """Sizes of the inputs beside the bags, an event's context and an item's vector, and where the
-    log's own numbers stand."""
+    """Sizes of an event's context and an item's vector, and where the log's own numbers stand."""
 
     hold_items: tuple[bool, ...] = ()
     """of each field of ids, whether it holds items"""
     n_numbers: int = 0
     vector_dim: int = 0
-    """numbers of an item's vector, which a tower of items reads; 0 for none"""
+    """numbers of an item's vector that a tower reads; 0: none"""
     own: range = NO_NUMBERS
-    """columns of the candidates' numbers that the log itself holds, which tastes read"""
+    """columns of the log's own numbers, which tastes read"""
 
     @property
     def n_fields(self) -> int:
@@ -154,7 +146,7 @@ def context_sizes(space: FeatureSpace) -> ContextSizes:
 
 
 def log_rates(space: FeatureSpace) -> tuple[float, ...]:
-    """First logits of the places of a feature space; none where they are not kept apart."""
+    """First logits of the places of a feature space, if they are kept apart."""
     return tuple(np.log(space.place_rates.astype(np.float64)).tolist())
 
 
@@ -163,8 +155,7 @@ CONTEXT_DIM = 8
 
 
 class EventContext(nn.Module):
-    """The context of an event: the rows of its fields' ids, then its numbers; they follow the
-    history's state."""
+    """The context of an event: the rows of its fields' ids, then its numbers."""
 
     def __init__(self, items: BagLinear | None, sizes: ContextSizes) -> None:
         super().__init__()
@@ -177,7 +168,7 @@ class EventContext(nn.Module):
 
     @property
     def items(self) -> BagLinear | None:
-        """The table of the fields' ids; None where there are numbers alone."""
+        """The table of the fields' ids, if there are any."""
         return self._items[0]
 
     def forward(self, ids: Bags, numbers: Tensor) -> Tensor:
@@ -188,12 +179,9 @@ class EventContext(nn.Module):
 
 
 class RewardPlayer(nn.Module):
-    """A history encoder, the event's context and the reward model that reads both; one optimiser
-    trains all.
+    """A history encoder, the event's context and the reward model that reads both.
 
-    `items` is a table of one vector per id, which candidates, context and past choices share; there
-    is one where the scorer has towers or the log has context. With towers it projects the vectors
-    of items, where the log has some."""
+    `items` is a table of one vector per id, which candidates, context and past choices share."""
 
     def __init__(
         self,
@@ -224,33 +212,23 @@ class RewardPlayer(nn.Module):
         )
 
     def states(self, batch: BatchTensors, generated: Bags | None = None) -> Tensor:
-        """State of each event, (n_events, state_dim): of the choices before it, then its context.
+        """State of each event, (n_events, state_dim): of the choices before it, each last one
+        replaced by the `generated` one if given, then its context."""
+        states: Tensor = self.history(batch, generated)
+        if self.context is None:
+            return states
+        return torch.cat([states, self.context(batch.context, batch.context_numbers)], 1)
 
-        With `generated` tokens, each has its last choice replaced by the generated one."""
-        states = self.history(batch) if generated is None else self.history.branch(batch, generated)
-        return (
-            states
-            if self.context is None
-            else torch.cat([states, self.context(batch.context, batch.context_numbers)], 1)
-        )
-
-    def forward(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
-        """Return utilities (n_candidates,) and the states (n_events, state_dim) they were read
-        from.
-
-        With `generated` tokens, each state has its last choice replaced by the generated one.
-        """
-        states = self.states(batch, generated)
+    def forward(self, batch: BatchTensors) -> tuple[Tensor, Tensor]:
+        """Return utilities (n_candidates,) and the states (n_events, state_dim)."""
+        states = self.states(batch)
         utility: Tensor = self.reward(batch.candidates, states, batch.display_offsets)
         return utility, states
 
 
 class Networks(nn.Module):
-    """Both players. The generator reads the reward player's states. `encoder` makes the history
-    encoder.
-
-    `tables` makes the tables over ids where they are not to be ours; autograd then trains the
-    networks."""
+    """Both players; the generator reads the reward player's states. `encoder` makes the history
+    encoder, `tables` the tables over ids where they are not ours."""
 
     def __init__(
         self,
@@ -274,9 +252,9 @@ class Networks(nn.Module):
                 config, sizes, self.player.state_dim, "generator", config.dropout
             )
 
-    def utility(self, batch: BatchTensors, generated: Bags | None = None) -> tuple[Tensor, Tensor]:
-        """Utilities (n_candidates,) and the states (n_events, state_dim) they were read from."""
-        outputs: tuple[Tensor, Tensor] = self.player(batch, generated)
+    def utility(self, batch: BatchTensors) -> tuple[Tensor, Tensor]:
+        """Utilities (n_candidates,) and the states (n_events, state_dim)."""
+        outputs: tuple[Tensor, Tensor] = self.player(batch)
         return outputs
 
     def logits(self, batch: BatchTensors, states: Tensor) -> Tensor:
@@ -288,11 +266,8 @@ class Networks(nn.Module):
     @torch.no_grad()
     def start_generator(self, eta: float) -> None:
         """Make the generator the reward model's own copy, times `eta`: with a link that is ∇Ω*, the
-        best response.
-
-        Tables of the user's own are copied by their parameters. With another `eta`, or parameters
-        that do not match, the generator keeps its values: such a table need not be linear in
-        them."""
+        best response. With another `eta`, or parameters that do not match, tables of the user's own
+        leave the generator as it is."""
         generator, player = self.generator, self.player
         assert generator is not None
         tables = [module for module in generator.modules() if isinstance(module, OwnTable)]
@@ -313,8 +288,7 @@ class Networks(nn.Module):
 
     @torch.no_grad()
     def outputs(self, batch: BatchTensors) -> tuple[Tensor, Tensor | None]:
-        """Utilities and the generator's logits (n_candidates,), without dropout; no logits without
-        a generator."""
+        """Utilities and the generator's logits, if any, (n_candidates,), without dropout."""
         self.eval()
         utility, states = self.utility(batch)
         return utility, None if self.generator is None else self.logits(batch, states)
@@ -323,7 +297,7 @@ class Networks(nn.Module):
     def moved_to(
         self, place: int | None, utility: Tensor, logits: Tensor | None, batch: BatchTensors
     ) -> tuple[Tensor, Tensor | None]:
-        """Utilities and logits of a batch, of networks with an examination, as if all candidates
+        """Utilities and logits, of networks with an examination, as if all candidates of a batch
         stood at one place."""
         offsets, reward = batch.display_offsets, self.player.reward.examination
         assert reward is not None
@@ -340,11 +314,8 @@ def require_room(
     encoder: Encoders = history_encoder,
     context: ContextSizes = NO_CONTEXT,
 ) -> None:
-    """Raise ConfigError, before anything is made, for networks that this machine's memory cannot
-    hold.
-
-    Training holds four numbers for each of theirs: the weight, its gradient and Adam's two means.
-    """
+    """Raise ConfigError for networks that this machine's memory cannot hold in training: the
+    weight, its gradient and Adam's two means."""
     with torch.device("meta"):
         networks = Networks(config, n_ids, n_numbers, encoder, context=context)
     wanted = 16 * sum(value.numel() for value in networks.parameters())

@@ -1,9 +1,9 @@
 """Convex regularisers Ω of the generator, each with its closed forms over ragged display sets.
 
-Ω is a value, not a branch: the game asks it for ∇Ω* (with scores η·r: the best response), for the
-generator's link, for Ω itself, and for Ω* (the best value). Fenchel–Young losses: Blondel, Martins,
-Niculae, JMLR 2020. Every function takes flat values (n_candidates,), display offsets (n_events +
-1,) and `outside`, whether no click, pinned at 0, is one of the choices."""
+The game asks Ω for ∇Ω* (with scores η·r: the best response), the generator's link, Ω itself and Ω*
+(the best value). Fenchel–Young losses: Blondel, Martins, Niculae, JMLR 2020. Every function takes
+flat values (n_candidates,), display offsets (n_events + 1,) and `outside`, whether no click, pinned
+at 0, is one of the choices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastgaum.nets import segments
 from fastgaum.nets.segments import segment_argmax
 
 SMALLEST_PROB = 1e-12
-"""sparse distributions are floored here before a logarithm, so that a NLL stays finite"""
+"""floor of sparse distributions before a logarithm"""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,13 @@ class ChoiceDistribution:
 class Regulariser(Protocol):
     """The functions of Ω that the game calls."""
 
-    def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
+    def best_response(
+        self, scores: Tensor, offsets: Tensor, outside: bool, /
+    ) -> ChoiceDistribution:
         """∇Ω*(scores) = argmax_φ ⟨φ, scores⟩ − Ω(φ): softmax, sparsemax, entmax …"""
 
-    def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
-        """The generator network's distribution, differentiable in its logits; ∇Ω* where that has a
+    def link(self, logits: Tensor, offsets: Tensor, outside: bool, /) -> ChoiceDistribution:
+        """The generator's distribution, differentiable in its logits; ∇Ω* where that has a
         gradient."""
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
@@ -49,11 +51,8 @@ class Regulariser(Protocol):
 
 
 def best_value(regulariser: Regulariser, scores: Tensor, offsets: Tensor, outside: bool) -> Tensor:
-    """Ω*(scores) = max_φ ⟨φ, scores⟩ − Ω(φ) per event, shape (n_events,), differentiable with
-    gradient φ*.
-
-    By Danskin's theorem the maximiser may be held fixed, so the gradient needs no derivative of the
-    closed form."""
+    """Ω*(scores) = max_φ ⟨φ, scores⟩ − Ω(φ) per event, shape (n_events,); its gradient is φ*
+    (Danskin's theorem)."""
     # a subclass may have another Ω
     if type(regulariser) is Shannon:
         return segments.segment_logsumexp(scores, offsets, outside)
@@ -74,9 +73,7 @@ class Shannon:
             log_probs.exp(), outside_log_prob.exp(), log_probs, outside_log_prob
         )
 
-    def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
-        """As the best response."""
-        return self.best_response(logits, offsets, outside)
+    link = best_response
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
         """Σ φ log φ, nats."""
@@ -92,9 +89,7 @@ class L2:
         """Sparsemax."""
         return _with_logs(*segments.segment_entmax(scores, offsets, outside, 2.0))
 
-    def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
-        """As the best response."""
-        return self.best_response(logits, offsets, outside)
+    link = best_response
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
         """½ Σ φ²."""
@@ -114,9 +109,7 @@ class Tsallis:
         """α-entmax: exact for α = 1.5, by bisection otherwise."""
         return _with_logs(*segments.segment_entmax(scores, offsets, outside, self.alpha))
 
-    def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
-        """As the best response."""
-        return self.best_response(logits, offsets, outside)
+    link = best_response
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
         """(Σ φ^α − 1) / (α (α − 1))."""
@@ -131,11 +124,8 @@ class Custom:
     """A user's own Ω, differentiable and convex on the simplex; its best response is found by
     mirror ascent.
 
-    `function(probs, outside_prob, offsets)` returns Ω per event, shape (n_events,). The generator's
-    own distribution is a softmax of its logits.
-
-    Raises:
-        ConfigError: where it is used, if the function returns something else."""
+    `function(probs, outside_prob, offsets)` returns Ω per event, shape (n_events,), or ConfigError
+    is raised."""
 
     function: Callable[[Tensor, Tensor, Tensor], Tensor]
     steps: int = 300
@@ -163,7 +153,7 @@ class Custom:
         return softmax.best_response(mirror, offsets, outside)
 
     def link(self, logits: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
-        """Softmax: any distribution with full support, with a gradient for every Ω."""
+        """Softmax."""
         return Shannon().link(logits, offsets, outside)
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
@@ -216,14 +206,10 @@ def sample_candidates(
     dist: ChoiceDistribution, offsets: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
     """Draw one choice per event: its row among the candidates, or -1 for no click; int64, shape
-    (n_events,).
+    (n_events,). By the Gumbel-max trick; entries of probability 0 are never drawn.
 
-    By the Gumbel-max trick: the arg-max of log-probability plus Gumbel noise is a draw. Entries of
-    probability 0 are never drawn.
-
-    Raises:
-        NumericsError: an event has no distribution: a NaN or +inf among its scores, or −inf alone.
-    """
+    Raises NumericsError for an event without a distribution: a NaN or +inf among its scores, or
+    −inf alone."""
     keys = _gumbel(dist.probs, generator) + dist.probs.log()
     best = segment_argmax(keys, offsets) + offsets[:-1]
     outside = _gumbel(dist.outside_prob, generator) + dist.outside_prob.log()

@@ -1,10 +1,7 @@
-"""LSTM and prefixes of ragged sequences of tokens, each at its own length, without a padded tensor;
-plain torch, any device.
+"""LSTM and prefixes of ragged sequences of tokens, without a padded tensor; plain torch.
 
-Tokens are session-major: sequence i owns rows offsets[i]:offsets[i + 1], in time order; a sequence
-may be empty. In a recurrence `gates_x` already holds the input projection and its bias, so that the
-first layer may be a gather. The longest sequences come first: those that still run at a step are
-then a prefix of the state."""
+Tokens are session-major: sequence i owns rows offsets[i]:offsets[i + 1], in time order, maybe
+none."""
 
 from __future__ import annotations
 
@@ -18,11 +15,11 @@ from fastgaum.nets.segments import segment_ids
 def lstm(
     gates_x: Tensor, offsets: Tensor, weight_hh: Tensor, h0: Tensor, c0: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return h and c after each token, (n_tokens, H) each.
+    """Return h and c after each token, (n_tokens, H) each; formulas and gates, i, f, g, o, are
+    torch.nn.LSTM's.
 
     gates_x (n_tokens, 4H) holds W_ih x + b_ih + b_hh; offsets (n_sequences + 1,) int32; weight_hh
-    (4H, H); h0, c0 (n_sequences, H). Gates are in the order i, f, g, o: weights and formulas are
-    those of torch.nn.LSTM."""
+    (4H, H); h0, c0 (n_sequences, H)."""
     order, running, tokens = time_major(offsets, gates_x.shape[0])
     h, c = h0[order], c0[order]
     h_steps, c_steps = [h[:0]], [c[:0]]
@@ -56,20 +53,15 @@ def time_major(offsets: Tensor, n_tokens: int) -> tuple[Tensor, list[int], Tenso
 
 
 MOST_POSITIONS = 1 << 24
-"""positions of all prefixes of a batch: they are quadratic in a session's length, and gigabytes
-beyond this"""
+"""positions of all prefixes of a batch, quadratic in a session's length"""
 
 
 def prefixes(offsets: Tensor, window: int | None = None) -> tuple[Tensor, Tensor]:
     """Expand sequences, `offsets` (n_sequences + 1,), into their prefixes, each cut to its last
     `window` tokens; return the token of each position, int64, and the start of each prefix in them,
-    int32, (n_tokens + 1,).
+    int32, (n_tokens + 1,). Raises ConfigError above MOST_POSITIONS.
 
-    offsets [0, 2, 3] (tokens a0 a1 | b0) → tokens [0, 0, 1, 2], starts [0, 1, 3, 4]
-
-    Raises:
-        ConfigError: there are more than MOST_POSITIONS.
-    """
+    offsets [0, 2, 3] (tokens a0 a1 | b0) → tokens [0, 0, 1, 2], starts [0, 1, 3, 4]"""
     lengths = torch.diff(offsets).long()
     n_tokens = int(offsets[-1])
     tokens = torch.arange(n_tokens, device=offsets.device)

@@ -1,5 +1,4 @@
-"""Tables with a row per id: how ours are made, and what a table of the user's own must do to stand
-in their place."""
+"""Tables with a row per id: how ours are made, and what a table of the user's own must do."""
 
 from __future__ import annotations
 
@@ -17,21 +16,18 @@ class Table(Protocol):
     """Rows of numbers by id, as a torch module: sharded, quantised, on other machines, whatever is
     yours.
 
-    Autograd trains it. A parameter that gets an ordinary gradient moves with AdamW as all dense
-    ones do; `BagLinear(…, bias=False)` inside it moves by touched rows, as our own tables; one that
-    moves itself in its backward pass and leaves no gradient is left alone, and then neither
-    clipping nor the refusal of a step that is not finite reaches it."""
+    Autograd trains it. A parameter with an ordinary gradient moves with AdamW; `BagLinear(…,
+    bias=False)` inside it moves by touched rows; one that moves itself in its backward pass and
+    leaves no gradient is left alone: neither clipped nor refused where a step is not finite."""
 
     def __call__(self, ids: Tensor, offsets: Tensor) -> Tensor:
         """Sum of each bag's rows: ids int32 (nnz,), bag i being ids[offsets[i]:offsets[i+1]],
-        offsets int32 (n_bags + 1,).
-
-        Returns float32 (n_bags, width), differentiable; zeros for an empty bag.
-        """
+        offsets int32 (n_bags + 1,). Returns float32 (n_bags, width), differentiable; zeros for an
+        empty bag."""
 
     def weight(self) -> Tensor:
-        """All rows in the order of ids, (n_rows, width), without gradient: what a saved model and a
-        world are made of."""
+        """All rows in the order of ids, (n_rows, width), without gradient, for a saved model and a
+        world."""
 
 
 TableMaker = Callable[[str, int, int, float], nn.Module]
@@ -43,8 +39,7 @@ class OwnTable(nn.Module):
     """A table of the user's own, and a check of what it gives."""
 
     def __init__(self, tables: TableMaker, name: str, n_rows: int, width: int, std: float) -> None:
-        """Make it. Raises ConfigError where what was made is no module with the methods of
-        `Table`."""
+        """Make it. Raises ConfigError for what is no module with the methods of `Table`."""
         super().__init__()
         self.name, self.shape = name, (n_rows, width)
         made: object = tables(name, n_rows, width, std)
@@ -64,7 +59,7 @@ class OwnTable(nn.Module):
         )
 
     def weight(self) -> Tensor:
-        """All rows, without gradient. Raises ConfigError for another shape than (n_rows, width)."""
+        """All rows, (n_rows, width), without gradient. Raises ConfigError for another shape."""
         return self._checked(self.own.weight(), self.shape, "rows").detach()
 
     def _checked(self, values: object, shape: tuple[int, int], what: str) -> Tensor:
@@ -78,8 +73,8 @@ class OwnTable(nn.Module):
 
 
 def plain_state(networks: nn.Module) -> dict[str, Tensor]:
-    """A module's state with the rows of tables of the user's own where ours have theirs: what a
-    model file holds."""
+    """A module's state with the rows of the user's own tables where ours have theirs: for a model
+    file."""
     own = {
         name: module for name, module in networks.named_modules() if isinstance(module, OwnTable)
     }
@@ -91,22 +86,14 @@ def plain_state(networks: nn.Module) -> dict[str, Tensor]:
 
 
 def drawn(shape: tuple[int, ...], values: Callable[[], Tensor]) -> nn.Parameter:
-    """Return a parameter with these initial values; on the meta device, where networks are only
-    measured, with none.
-
-    There is nothing to draw there, and to draw it torch would import its compiler: a second of
-    every first training."""
+    """Return a parameter with these initial values, or none on the meta device."""
     room = torch.empty(shape)
     return nn.Parameter(room if room.is_meta else values())
 
 
 def normal_table(n_rows: int, width: int, std: float) -> nn.Parameter:
     """Return a (n_rows, width) table drawn from N(0, std²), the values of `torch.randn(n_rows,
-    width) * std`.
-
-    The memory is numpy's, which asks the kernel for huge pages where torch does not: rows are read
-    at random, and in a table of 250 MB the search for their small pages costs more than the rows
-    themselves."""
+    width) * std`, in numpy's memory, which has huge pages."""
     values = torch.empty(n_rows, width)
     if values.is_meta:
         return nn.Parameter(values)

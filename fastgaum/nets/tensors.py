@@ -20,12 +20,12 @@ class BagVectors:
     """Vectors of the items of bags; each item's once."""
 
     values: Tensor
-    """shape (n_distinct, dim)"""
+    """(n_distinct, dim)"""
     rows: Tensor
-    """row of each bag's item, -1 for a bag without a vector, int32, shape (n_bags,)"""
+    """row of each bag's item, -1 for none, int32, (n_bags,)"""
 
     def projected(self, weight: Tensor) -> Tensor:
-        """Each bag's vector times weights (dim, out), shape (n_bags, out); zeros without one."""
+        """Each bag's vector times weights (dim, out), (n_bags, out); zeros without one."""
         rows = torch.cat(
             [self.values.to(weight.dtype) @ weight, weight.new_zeros(1, weight.shape[1])]
         )
@@ -37,13 +37,13 @@ class Bags:
     """Bags of candidates or tokens."""
 
     ids: Tensor
-    """feature ids, int32, shape (nnz,)"""
+    """feature ids, int32, (nnz,)"""
     offsets: Tensor
-    """start of each bag in ids, int32, shape (n_bags + 1,)"""
+    """start of each bag in ids, int32, (n_bags + 1,)"""
     numbers: Tensor
-    """shape (n_bags, n_numbers)"""
+    """(n_bags, n_numbers)"""
     vectors: BagVectors | None = None
-    """of the items of the bags, where networks read them"""
+    """of the bags' items, where networks read them"""
 
     @property
     def n_bags(self) -> int:
@@ -61,17 +61,17 @@ class BatchTensors:
     tokens: Bags
     token_offsets: Tensor
     context: Bags
-    """one bag of one id per event and context field, n_events · n_fields of them"""
+    """one bag of one id per event and context field"""
     context_numbers: Tensor
-    """the events' numbers, (n_events, n_context_numbers)"""
+    """(n_events, n_context_numbers)"""
     later_events: Tensor
-    """events with a token before them in their session, in order, int64, shape (n_later,)"""
+    """events with a token before them, int64, (n_later,)"""
     read_tokens: Tensor | None
-    """last token before each of those events, int64; None: all tokens, one by one"""
+    """last token before each of those events, int64; None: all"""
     clicked: Tensor
-    """events with a choice, int64, shape (n_clicked,)"""
+    """events with a choice, int64, (n_clicked,)"""
     chosen: Tensor
-    """chosen candidate of each of those events, int64, shape (n_clicked,)"""
+    """chosen candidate of each of those events, int64"""
 
     @property
     def n_events(self) -> int:
@@ -120,7 +120,6 @@ def join_bags(left: Bags, right: Bags) -> Bags:
 
 
 def _joined_vectors(left: BagVectors | None, right: BagVectors | None) -> BagVectors | None:
-    """Vectors of the bags of both; none where one of them has none."""
     if left is None or right is None:
         return None
     if left.values is right.values:
@@ -152,16 +151,13 @@ def chosen_bags(batch: Batch, candidates: IntArray, device: torch.device | str =
 def _one_id_bags(
     to: Callable[[np.ndarray], Tensor], ids: IntArray, vectors: BagVectors | None
 ) -> Bags:
-    """A bag for each entry of `ids`."""
     numbers = np.empty((ids.size, 0), np.float32)
     return Bags(to(ids.reshape(-1)), to(_equal_offsets(ids.size, 1)), to(numbers), vectors)
 
 
 def _mover(device: torch.device | str) -> Callable[[np.ndarray], Tensor]:
-    """Move arrays there; on the CPU nothing is copied."""
     return lambda array: torch.from_numpy(array).to(device)
 
 
 def _equal_offsets(n: int, width: int) -> IntArray:
-    """Starts of n bags of `width` ids: [0, width, … n · width]."""
     return np.arange(0, n * width + 1, width, dtype=np.int32)

@@ -5,19 +5,10 @@
                   + W own(a)
     score(a) = ⟨u, V(a)⟩ + ⟨w, numbers(a)⟩
 
-v(a) is the standardised vector of a's item (text, image), where the log has one: an item that
-training never displayed has the row of unknown items and its own P v.
-
-An MLP over the sum of a user's and an item's first layers holds no product of the two; on logs
-where items are seen often that costs more than anything else (docs: design log, two towers).
-
-own(a) are the numbers that the log itself holds of a candidate (a price, a time): ⟨u, W own(a)⟩ are
-tastes, a coefficient of each that depends on person, context and history (Han, Pereira, Ben-Akiva
-and Zegras, "A Neural-embedded Discrete Choice Model", 2020). Without ids the towers are tastes
-alone. Numbers that training counts have one weight each, for all users: weights that follow the
-user lost (docs: design log).
-
-The user's last unit is the constant 1: V's last column is then an item's own bias."""
+v(a) is the standardised vector of a's item (text, image), where the log has one. own(a) are the
+numbers that the log itself holds of a candidate (a price, a time): ⟨u, W own(a)⟩ are tastes (Han,
+Pereira, Ben-Akiva and Zegras, "A Neural-embedded Discrete Choice Model", 2020); without ids the
+towers are tastes alone. The user's last unit is 1: V's last column is an item's own bias."""
 
 from __future__ import annotations
 
@@ -54,9 +45,9 @@ class TwoTower(nn.Module):
     ) -> None:
         """Draw the parameters.
 
-        Another module owns `items`, T, (n_ids, dim); None: the towers read no ids. `items_at` says
-        where vectors of items stand in a state: a candidate's likeness to each is a part of its
-        score from the start. `own`: columns of the log's own numbers."""
+        Another module owns `items`, T, (n_ids, dim); None: the towers read no ids. `items_at`:
+        where vectors of items stand in a state; likeness to each is a part of the score from the
+        start. `own`: columns of the log's own numbers."""
         super().__init__()
         # in a tuple, which torch does not search for modules: the owner has its parameters
         self._items = (items,)
@@ -101,7 +92,7 @@ class TwoTower(nn.Module):
         return scores if self.numbers is None else scores + self.numbers(numbers)[:, 0]
 
     def scale(self, factor: float) -> None:
-        """Multiply all scores by a factor, the table and the projection of the items too."""
+        """Multiply all scores by a factor."""
         numbers = None if self.numbers is None else self.numbers.weight
         items = [] if self.items is None else [self.items.table, self.items.projection]
         for weights in (*items, numbers, self.tastes):
@@ -110,8 +101,7 @@ class TwoTower(nn.Module):
 
 
 def vector_table(sizes: BagSizes, dim: int, name: str) -> BagLinear:
-    """T: a vector per id, (n_ids, dim), and P: (vector_dim, dim); their last number, the bias,
-    starts at 0."""
+    """T: a vector per id, (n_ids, dim), and P: (vector_dim, dim); their last number starts at 0."""
     items = bag_layer(replace(sizes, n_numbers=0, item_dim=0), dim, STD, name, bias=False)
     if isinstance(items, BagLinear) and not items.table.is_meta:
         with torch.no_grad():
@@ -124,7 +114,6 @@ def vector_table(sizes: BagSizes, dim: int, name: str) -> BagLinear:
 
 
 def _projection(vector_dim: int, dim: int) -> Tensor:
-    """First weights P: they make of a standardised vector what is as large as a first row of T."""
     weights = torch.randn(vector_dim, dim) * (STD / math.sqrt(vector_dim))
     weights[:, -1] = 0
     return weights

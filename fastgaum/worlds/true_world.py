@@ -144,13 +144,12 @@ class TruePopulation(Population):
         """As the base says. Raises ConfigError as `checked_slates`."""
         slates = checked_slates(slates, self.n, self.world.n_items)
         keys = np.ascontiguousarray(keys, np.uint64)
-        who = np.ones(self.n, bool) if active is None else active
+        rows = np.arange(self.n) if active is None else np.flatnonzero(active)
         weights = self.weigh(slates)
         response = Response.none(self.n)
-        shown = kernels.ShownSlates(slates, who, keys)
         choices = kernels.TrueChoices(response.places, response.items, response.utilities)
-        fixed = shown, weights, self.world.law, self.truth, choices
-        threads.run(kernels.true_step, [(*cut, *fixed) for cut in self._cuts])
+        fixed = slates, keys, weights, self.world.law, self.truth, choices
+        threads.run(kernels.true_step, [(rows[a:b], *fixed) for a, b in self._cuts])
         self._show()
         return response
 

@@ -117,25 +117,19 @@ def whole(
         yield to_tensors(dataclasses.replace(batch, vectors=vectors if vector_dim else None))
 
 
-STEPS = [
-    (case, kind, 0.3 * ((number + at) % 2))
-    for number, case in enumerate(CASES)
-    for at, kind in enumerate(("exact_step", "round"))
-]
-
-
-@pytest.mark.parametrize(("case", "kind", "no_click"), STEPS)
-def test_steps_agree(case: dict[str, Any], kind: str, no_click: float) -> None:
-    log, _ = synthesise(300, preset="sample", no_click=no_click, n_items=30)
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_steps_agree(number: int) -> None:
+    case = CASES[number]
+    log, _ = synthesise(300, preset="sample", no_click=0.3 * (number % 2), n_items=30)
     counted = case.get("wide") or case.get("n_own")
     protocol, case = "bags" if counted else "identity", dict(case)
     log = with_drawn_actions(log) if case.pop("actions", False) else log
     reference, fused, space, config = contenders(log, protocol, **case)
     batch = next(whole(log, space, case.get("context", 0), case.get("vector_dim", 0)))
-    for step in range(5):
+    for kind in ("exact_step", "round", "exact_step", "round", "round"):
         losses = []
         for game in (reference, fused):
-            torch.manual_seed(step)
+            torch.manual_seed(0)
             losses.append(getattr(game, kind)(batch))
         assert losses[1] == pytest.approx(losses[0], rel=1e-4, abs=2e-5)
     fused.settle()

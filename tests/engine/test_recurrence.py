@@ -103,52 +103,6 @@ def test_lstm(lengths: list[int], size: int, regime: str, scale: float, projecte
     close([*parts, *[of_weight[:, size:]] * projected], wanted)
 
 
-@pytest.mark.parametrize("depth", [0, 70])
-def test_wide_layers_take_blocks(depth: int) -> None:
-    """125 hidden units: weights in blocks, their gradient too, in float32."""
-    rng, size = np.random.default_rng(0), 125
-    weight = rng.standard_normal((4 * size, size + depth)).astype(np.float32) / size**0.5
-    assert len(recurrence.gate_blocks(weight, 4, size + depth)) > 1
-    bias, n = np.zeros(4 * size, np.float32), OFFSETS[-1]
-    x = rng.standard_normal((n, depth or 4 * size)).astype(np.float32)
-    layer, offsets = LstmLayer(size), np.array(OFFSETS, np.int32)
-    h, _ = layer.forward(offsets, weight, bias, x.copy())
-    leaf = torch.from_numpy(weight).requires_grad_()
-    gates = linear(torch.from_numpy(x), leaf[:, size:]) if depth else torch.from_numpy(x)
-    zeros = torch.zeros(len(OFFSETS) - 1, size)
-    expected, _ = lstm(
-        gates, torch.tensor(OFFSETS, dtype=torch.int32), leaf[:, :size], zeros, zeros
-    )
-    np.testing.assert_allclose(h, expected.detach().numpy(), atol=1e-5)
-    (wanted,) = torch.autograd.grad(expected.sum(), leaf)
-    of_weight = np.empty_like(weight)
-    layer.backward(np.ones_like(h), of_weight, bias[:0])
-    np.testing.assert_allclose(of_weight, wanted.numpy(), atol=2e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("size", [20, 125])
-def test_one_thread_and_two_give_the_same_bits(size: int) -> None:
-    rng = np.random.default_rng(0)
-    offsets = np.concatenate([[0], np.cumsum(rng.zipf(1.5, 60).clip(max=30) - 1)]).astype(np.int32)
-    weight = rng.standard_normal((4 * size, size)).astype(np.float32)
-    bias = rng.standard_normal(4 * size).astype(np.float32)
-    x = rng.standard_normal((int(offsets[-1]), 4 * size)).astype(np.float32)
-    grad = rng.standard_normal((int(offsets[-1]), size)).astype(np.float32)
-    before, found = torch.get_num_threads(), []
-    for n in (1, 2):
-        torch.set_num_threads(n)
-        layer = LstmLayer(size)
-        of_weight, of_bias = np.empty_like(weight), np.empty_like(bias)
-        with walked("parts"):
-            assert len(recurrence.plan(offsets, size).parts) > 1
-            h = layer.forward(offsets, weight, bias, x.copy())
-            back = layer.backward(grad, of_weight, of_bias)
-        found.append([*h, *back, of_weight, of_bias])
-    torch.set_num_threads(before)
-    for one, two in zip(*found, strict=True):
-        np.testing.assert_array_equal(one, two)
-
-
 @pytest.mark.parametrize("projected", [False, True])
 @pytest.mark.parametrize("regime", list(REGIMES))
 def test_rows_of_a_table_are_gathered(regime: str, projected: bool) -> None:

@@ -4,21 +4,17 @@ the item that the context holds."""
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fastgaum.errors import FeatureMismatchError, LogFormatError
 from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.space import FeatureSpace
-from fastgaum.kernels.candidate_formulas import context_numbers
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.space_state import saved_space, space_of
 from tests.builders import permuted_within_sets, put, values_of
@@ -109,25 +105,6 @@ def test_a_candidate_is_the_item_of_the_context(log: SessionLog) -> None:
         found = numbers[:, space.number_names.index(name)]
         np.testing.assert_allclose(found, log.items == values, atol=1e-5)
         assert 0 < found.sum() < log.n_candidates
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000))
-def test_the_kernel_writes_one_for_the_same_item(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    sizes = rng.integers(1, 4, rng.integers(1, 5))
-    n_fields = int(rng.integers(1, 4))
-    offsets = np.cumsum([0, *sizes]).astype(np.int32)
-    items = rng.integers(0, 4, offsets[-1]).astype(np.int32)
-    of_context = rng.integers(-1, 4, (len(sizes), n_fields)).astype(np.int32)
-    columns = rng.permutation(n_fields + 1)[:n_fields]
-    out = np.full((len(items), n_fields + 1), 7, np.float32)
-    context_numbers(offsets, items, of_context, columns, out)
-    expected = np.full_like(out, 7)
-    for event, (first, last) in enumerate(itertools.pairwise(offsets)):
-        for field, column in enumerate(columns):
-            expected[first:last, column] = items[first:last] == of_context[event, field]
-    np.testing.assert_array_equal(out, expected)
 
 
 def test_the_order_of_candidates_changes_no_context(log: SessionLog) -> None:

@@ -104,7 +104,7 @@ def factors(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize(("patience", "taken_back"), [(8, 3), (2, 2), (1, 1)])
+@pytest.mark.parametrize(("patience", "taken_back"), [(8, 3), (1, 1)])
 def test_rounds_that_lose_are_taken_back(
     factors: list[float], patience: int, taken_back: int
 ) -> None:
@@ -135,15 +135,11 @@ def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
     assert gaps[-1] < gaps[0]
 
 
-SCORERS: list[dict[str, Any]] = [
-    {},
-    {"wide": False, "item_dim": 4},
-    {"tower_dim": 6},
-]
-KINDS = [
-    *((kind, changes) for kind in (ReferenceGame, EngineGame) for changes in SCORERS),
-    # the engine takes the LSTM alone
+KINDS: list[tuple[type[ReferenceGame] | type[EngineGame], dict[str, Any]]] = [
+    (ReferenceGame, {}),
     (ReferenceGame, {"tower_dim": 6, "history": "pw"}),
+    (EngineGame, {"wide": False, "item_dim": 4}),
+    (EngineGame, {"tower_dim": 6}),
 ]
 
 
@@ -178,18 +174,19 @@ def test_the_reward_meets_the_generator_with_nothing_dropped(
         game.round(batch)
     game.settle()
     met: list[Tensor] = []
-    loss_of, expected = game_module.reward_loss, engine_module.kernels.expected_loss
+    loss_of, mean_loss = game_module.reward_loss, engine_module._mean_loss
 
     def loss(probs: Tensor, *rest: Any) -> Tensor:
         met.append(probs.clone())
         return loss_of(probs, *rest)
 
-    def expected_loss(utility: Any, probs: Any, *rest: Any) -> float:
-        met.append(torch.from_numpy(probs.copy()))
-        return float(expected(utility, probs, *rest))
+    def mean(values: Any, *rest: Any) -> float:
+        if len(values) == len(rest[1]):
+            met.append(torch.from_numpy(values.copy()))
+        return mean_loss(values, *rest)
 
     monkeypatch.setattr(game_module, "reward_loss", loss)
-    monkeypatch.setattr(engine_module.kernels, "expected_loss", expected_loss)
+    monkeypatch.setattr(engine_module, "_mean_loss", mean)
     batch = tensors[0]
     with torch.no_grad():
         states = game.networks.eval().player.states(batch).clone()
@@ -199,10 +196,12 @@ def test_the_reward_meets_the_generator_with_nothing_dropped(
     torch.testing.assert_close(met[0], whole, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("regulariser", ["shannon", "l2", "tsallis"])
-@pytest.mark.parametrize("changes", SCORERS, ids=str)
+@pytest.mark.parametrize(
+    ("regulariser", "changes"),
+    [("shannon", {"tower_dim": 6}), ("l2", {"wide": False, "item_dim": 4}), ("tsallis", {})],
+)
 def test_the_generator_starts_as_the_best_response(
-    changes: dict[str, Any], regulariser: str
+    regulariser: str, changes: dict[str, Any]
 ) -> None:
     game, tensors = _game(regulariser=regulariser, eta=2.5, **changes)
     for _ in range(30):

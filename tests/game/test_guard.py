@@ -82,9 +82,9 @@ def everything(game: Any) -> list[np.ndarray]:
     return held
 
 
-@pytest.mark.parametrize(("kind", "case"), CASES)
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_refused_step_moves_nothing(kind: str, case: dict[str, Any], value: float) -> None:
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_a_refused_step_moves_nothing(number: int) -> None:
+    (kind, case), value = CASES[number], (math.nan, math.inf)[number % 2]
     game, encoded, config = made(kind, **case)
     good = to_tensors(assemble(encoded, np.arange(6, dtype=np.int32)))
     bad = to_tensors(assemble(poisoned(encoded, 2, value), np.arange(6, dtype=np.int32)))
@@ -103,9 +103,9 @@ def test_a_refused_step_moves_nothing(kind: str, case: dict[str, Any], value: fl
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
 def test_a_gradient_that_is_not_finite_is_refused_where_the_loss_is(bad: float) -> None:
     fused, stock = (made(kind)[0] for kind in GAMES)
+    batch = to_tensors(assemble(made("engine")[1], np.arange(4, dtype=np.int32)))
     for game in (fused, stock):
-        for batch in [to_tensors(assemble(made("engine")[1], np.arange(4, dtype=np.int32)))]:
-            game.exact_step(batch)
+        game.exact_step(batch)
     fused.reward.optimiser.grad[3] = bad
     gradient = stock.reward_optimiser.dense[0].grad
     assert gradient is not None

@@ -1,4 +1,4 @@
-"""The linear map of a bag, and rows placed and taken, against dense products in float64."""
+"""The linear map of a bag against dense products in float64."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def test_bags_are_mapped_as_their_multi_hot(
     np.testing.assert_allclose(result, dense @ table @ lift + numbers @ weight.T + bias, atol=1e-12)
 
     grad = rng.normal(size=(len(bags), out))
-    shapes = {"up": up, "weight": weight, "bias": bias, "rows": np.empty((len(bags), low))}
+    shapes = {"rows": np.empty((len(bags), low)), "up": up, "weight": weight, "bias": bias}
     found = {name: np.full_like(value, np.nan) for name, value in shapes.items()}
-    kernels.bag_linear_backward(grad, arrays, weights, kernels.BagMapGrads(*found.values()))
+    kernels.bag_linear_backward(grad, arrays, weights, kernels.BagMap(*found.values()))
     expected = {
         "up": (dense @ table).T @ grad,
         "weight": grad.T @ numbers,
@@ -54,16 +54,3 @@ def test_bags_are_mapped_as_their_multi_hot(
     }
     for name in ("up", "weight", "bias", "rows") if low else ("weight", "bias"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-12, err_msg=name)
-
-
-@given(st.lists(st.integers(0, 9), unique=True, max_size=10), st.integers(1, 3))
-def test_rows_that_are_placed_can_be_taken(positions: list[int], width: int) -> None:
-    rows, at = (
-        np.random.default_rng(0).normal(size=(len(positions), width)),
-        np.array(positions, np.int32),
-    )
-    placed, taken = np.full((10, width), np.nan), np.full_like(rows, np.nan)
-    kernels.place_rows(rows, at, placed)
-    kernels.take_rows(placed, at, taken)
-    assert np.array_equal(taken, rows)
-    assert not placed[np.setdiff1d(np.arange(10), at)].any()

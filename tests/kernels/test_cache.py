@@ -26,11 +26,11 @@ KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 
 PROGRAM = """
 import numpy as np
-from fastgaum.kernels.choice import Softmax, choice_probs
+from fastgaum.kernels.choice import choice_probs
 rng = np.random.default_rng(0)
 scores, offsets = rng.standard_normal(2000).astype(np.float32), np.arange(0, 2001, 8, dtype=np.int32)
 probs, totals = np.empty(2000, np.float32), np.empty(250, np.float32)
-choice_probs(0, 250, scores, 1.3, offsets, True, Softmax(probs, totals))
+choice_probs(scores, 1.3, offsets, True, probs, totals)
 print(probs.tobytes().hex(), totals.tobytes().hex())
 """
 

@@ -59,19 +59,3 @@ def test_numbers_are_read_as_their_code_says(rows: int, n_raw: int, n: int) -> N
     candidate_formulas.encode_rows(raw, columns, start, scale, low, high, found)
     wanted = np.clip((raw[:, columns] - start) / scale, low, high)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
-
-
-@settings(max_examples=30, deadline=None)
-@given(rows=st.integers(1, 20), width=st.integers(1, 4), seed=st.integers(0, 99))
-def test_moments_equal_those_of_numpy(rows: int, width: int, seed: int) -> None:
-    numbers = np.random.default_rng(seed).normal(3, 2, (rows, width)).astype(np.float32)
-    mean, squares = np.zeros((2, width))
-    least, most = numbers[0].copy(), numbers[0].copy()
-    candidate_counts.add_moments(numbers, mean, squares, least, most)
-    np.testing.assert_allclose(mean, numbers.mean(axis=0, dtype=np.float64))
-    spread = rows * numbers.var(axis=0, dtype=np.float64)
-    np.testing.assert_allclose(squares, spread, atol=1e-12)
-    assert (least.tolist(), most.tolist()) == (
-        numbers.min(axis=0).tolist(),
-        numbers.max(axis=0).tolist(),
-    )

@@ -1,5 +1,4 @@
-"""Context crossed with items, and a candidate that is its event's item: the kernels against counts
-pair by pair, on drawn shapes."""
+"""Context crossed with items: the kernels against counts pair by pair, on drawn shapes."""
 
 from __future__ import annotations
 
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.features.crossed import count_crossed, displayers
-from fastgaum.kernels import candidate_formulas as formulas
 from fastgaum.kernels import crossed as kernels
 from fastgaum.logs.cut import stable_order
 
@@ -80,14 +78,3 @@ def test_numbers_equal_counting_pair_by_pair(events: list[Any]) -> None:
             ]
             np.testing.assert_allclose(out[row], wanted, atol=1e-5)
             row += 1
-
-
-@settings(max_examples=20, deadline=None)
-@given(events=EVENTS)
-def test_a_candidate_that_is_the_item_of_its_event(events: list[Any]) -> None:
-    part = packed(events)
-    of_context = np.array([[value] for _, _, value in events], np.int32)
-    out, column = np.full((len(part.items), 1), np.nan), np.array([0])
-    formulas.context_numbers(part.display_offsets, part.items, of_context, column, out)
-    wanted = [float(item == value and item >= 0) for items, _, value in events for item in items]
-    assert out[:, 0].tolist() == wanted

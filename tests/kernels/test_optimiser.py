@@ -96,10 +96,9 @@ def test_rows_that_are_named_move_and_the_others_wait(
 def test_a_dense_step_is_adamw_by_its_formula(n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values, grad, m, v = rng.normal(size=n), rng.normal(size=n), rng.normal(size=n), rng.random(n)
-    found = kernels.AdamWeights(values.copy(), m.copy(), v.copy())
-    kernels.adam_dense(
-        found, grad, kernels.AdamRates(0.5, 2**-7, 2**-5, 0.875, 0.96875, 0.25, 0.5, 2**-26)
-    )
+    found = values.copy(), m.copy(), v.copy()
+    rates = kernels.AdamRates(0.5, 2**-7, 2**-5, 0.875, 0.96875, 0.25, 0.5, 2**-26)
+    kernels.adam_dense(*found, grad, rates)
     g = 0.5 * grad
     m, v = 0.875 * m + 0.125 * g, 0.96875 * v + 0.03125 * g**2
     moved = values * (1 - 2**-5) - 2**-7 * (m / 0.25) / (np.sqrt(v) / 0.5 + 2**-26)

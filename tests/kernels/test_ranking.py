@@ -65,13 +65,14 @@ def test_a_nan_never_improves_a_rank(scores: list[float], better: int, tied: int
     assert [int(count[0]) for count in counts] == [better, tied]
 
 
-def test_a_choice_outside_its_display_set_is_named() -> None:
-    with pytest.raises(ValueError, match="event 1 chooses position 2 of 2 candidates"):
-        rank_counts(np.zeros(5), np.array([0, 3, 5], np.int32), np.array([2, 2], np.int32))
-    with pytest.raises(ValueError, match="event 0 chooses position -2 of 3"):
-        rank_counts(np.zeros(5), np.array([0, 3, 5], np.int32), np.array([-2, 1], np.int32))
-
-
-def test_arrays_that_do_not_belong_together_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 candidates, but there are 2 choices and 4 scores"):
-        rank_counts(np.zeros(4), np.array([0, 3, 5], np.int32), np.array([2, 1], np.int32))
+@pytest.mark.parametrize(
+    ("n", "choices", "message"),
+    [
+        (5, [2, 2], "event 1 chooses position 2 of 2 candidates"),
+        (5, [-2, 1], "event 0 chooses position -2 of 3"),
+        (4, [2, 1], "5 candidates, but there are 2 choices and 4 scores"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(n: int, choices: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rank_counts(np.zeros(n), np.array([0, 3, 5], np.int32), np.array(choices, np.int32))

@@ -24,14 +24,6 @@ def offsets_of(lengths: list[int]) -> list[int]:
     return [0, *np.cumsum(lengths, dtype=int).tolist()]
 
 
-@given(LENGTHS)
-def test_order_by_length_is_a_stable_sort(lengths: list[int]) -> None:
-    offsets = offsets_of(lengths)
-    order = np.full(len(offsets) - 1, -7, dtype=np.int32)
-    packing.order_by_length(np.array(offsets, dtype=np.int32), order)
-    assert order.tolist() == naive.order_by_length(offsets)
-
-
 @settings(max_examples=200)
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 9), st.integers(1, 40))
 def test_tiles_and_parts_hold_every_sequence_once(

@@ -234,15 +234,6 @@ def test_gradients_are_those_of_autograd(
         np.testing.assert_allclose(found.states, states, rtol=1e-8, atol=1e-9)
 
 
-def test_float32_is_close_to_float64() -> None:
-    case = Case(3, [3, 200, 1, 40], [64, 64], 2, 1, 0, True, 1)
-    low, high = (
-        case.run([(0, 4)], case.loss(choice.SCORES, dtype=dtype), dtype=dtype).scores
-        for dtype in (np.float32, np.float64)
-    )
-    np.testing.assert_allclose(low, high, rtol=1e-4, atol=1e-3)
-
-
 @jit_fast
 def _exp(x: Array) -> Array:
     result = np.empty_like(x)

@@ -172,9 +172,9 @@ def test_a_step_moves_active_users_by_what_they_chose(
     places, items, of_choice = np.full(n, -1, np.int32), np.full(n, -1, np.int32), np.zeros(n)
     keys, utilities = rng.integers(0, 2**63, n).astype(np.uint64), rng.normal(size=(n, k))
     synthetic.true_step(
-        0,
-        n,
-        synthetic.ShownSlates(slates, active, keys),
+        np.flatnonzero(active),
+        slates,
+        keys,
         synthetic.TrueWeights(utilities, probs, none),
         synthetic.TrueLaw(
             synthetic.UtilityLaw(np.zeros(6), latents, 0.8, 0.0, 0.7), bait, 1.0, 0.25, 1.5

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.engine.tables import NamedParts, PartsRoom
+from fastgaum.engine.tables import NamedParts, NamedRoom
 from fastgaum.engine.towers import dense_of, weights_of
 from fastgaum.kernels import towers as kernels
 from fastgaum.kernels._jit import jit_fast
 from fastgaum.kernels.draws import DropoutRule, drop
+from fastgaum.kernels.scorer import ScorerInputs, ScorerPass
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.tensors import Bags
 from fastgaum.nets.towers import TwoTower
@@ -96,25 +97,30 @@ def test_scores_and_gradients(
     n, n_events = len(ids), len(sizes)
     dense = torch.cat([part.detach().reshape(-1) for part in parameters]).numpy()
     weights = weights_of(tower, items.table.detach().numpy(), dense)
-    displays = kernels.Displays(offsets.numpy(), ids.numpy(), bags.numbers.numpy())
-    given_states = states.detach().numpy()
     shapes = [(n_events, STATE), (n_events, 2 * D), (n_events, D), (n,)]
     written = kernels.TowerPass(*(np.full(shape, np.nan) for shape in shapes))
     parts = [(0, 1), (1, n_events)] if cut and n_events > 1 else [(0, n_events)]
     named = NamedParts(
-        ids.numpy(), offsets.numpy(), parts, np.full(N_IDS, -1, np.int32), PartsRoom()
+        ids.numpy(),
+        offsets.numpy(),
+        parts,
+        np.full(N_IDS, -1, np.int32),
+        (NamedRoom(), NamedRoom()),
     )
-    total = np.zeros_like(dense)
+    inputs = ScorerInputs(
+        offsets.numpy(), ids.numpy(), bags.numbers.numpy(), states.detach().numpy(), named.slots
+    )
+    total, none = np.zeros_like(dense), np.empty(0)
     found_states, unwanted = np.ones((n_events, STATE)), np.empty((0, STATE))
     with np.errstate(over="ignore"):
         for part in parts:
-            kernels.tower_forward(*part, displays, given_states, weights, rules, written)
+            kernels.tower_forward(*part, inputs, weights, rules, written)
         for states_wanted in (found_states, unwanted):
             total[:], rows = 0, np.full((named.count, D), np.nan)
             for part in parts:
                 found = np.full_like(dense, np.nan)
-                grads = kernels.TowerGrads(grad.numpy(), named.slots, found, rows, states_wanted)
-                kernels.tower_backward(*part, displays, weights, rules, written, grads)
+                grads = ScorerPass(none, none, grad.numpy(), found, rows, none, states_wanted)
+                kernels.tower_backward(*part, inputs, weights, rules, written, grads)
                 total += found
     np.testing.assert_allclose(written.users, users.detach().numpy(), atol=1e-12)
     np.testing.assert_allclose(written.scores, expected.detach().numpy(), atol=1e-12)

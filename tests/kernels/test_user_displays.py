@@ -178,7 +178,7 @@ def test_counts_survive_a_larger_table(room: int, seed: int, k: int, steps: int)
     larger = no_sessions(4, room)
     counting.move_counts(users.keys, users.counts, larger.keys, larger.counts)
     held = [len(set(user.displayed)) for user in told]
-    assert counting.fullest(larger.keys) == counting.fullest(users.keys) == max(held)
+    assert (larger.keys >= 0).sum(1).tolist() == held
     for user, one in enumerate(told):
         counts = {
             int(key): tuple(row.tolist())

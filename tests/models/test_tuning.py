@@ -13,7 +13,7 @@ import pytest
 import fastgaum as fg
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, LogFormatError, NumericsError, OutputError
-from fastgaum.game.epochs import EpochRow, Observers
+from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.locks import name_lock
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
@@ -158,7 +158,7 @@ def test_a_trial_worse_than_half_of_those_before_is_pruned(
         loss = 0.5 if next(fits) < 6 else 0.6
         rows = [dataclasses.replace(row, epoch=epoch, val_loss=loss) for epoch in range(1, 9)]
         for one in rows:
-            observers.on_epoch_end(one)
+            observers.tell(Observer.on_epoch_end, one)
         return rows
 
     monkeypatch.setattr(UserModel, "train_on", train)
