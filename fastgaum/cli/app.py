@@ -3,7 +3,7 @@
 0 done · 1 a check failed, another process of a training is gone, or a bug · 2 the input or the
 options are wrong · 130 interrupted by Ctrl-C, 143 by SIGTERM
 
-Commands are registered by their import path: `fastgaum --help` imports neither torch nor polars."""
+Commands are registered by their import path: the help imports neither torch nor polars."""
 
 from __future__ import annotations
 

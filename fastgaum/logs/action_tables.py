@@ -1,9 +1,8 @@
-"""Reading actions: a table of what users did between displays, and the past of a user in a column
-of the log.
+"""Reading actions: a table of what users did between displays, and the past of a user in a column.
 
 A table has a row for each action: the session or the user, the item and, if known, the action and
 its time; or lists of these. An action is told before the first event with a later time; without
-times, before the first event of each session."""
+times, before a session's first event."""
 
 from __future__ import annotations
 
@@ -55,8 +54,7 @@ class ActionTable:
     @classmethod
     def read(cls, path: str | os.PathLike[str], schema: LogSchema) -> ActionTable:
         """Read a table in any format that `read_log` takes; the log's own names of columns go
-        before NAMES. Raises LogFormatError for a missing column or value, lists of one row that
-        differ in length, and times that are neither numbers nor times."""
+        before NAMES. Raises LogFormatError."""
         with naming(path, "actions"):
             return cls._read(Path(path), schema)
 
@@ -188,8 +186,8 @@ def pack_actions(
     table: ActionTable | None,
     has_times: bool,
 ) -> Actions | None:
-    """The actions of a log, if any are asked for; events: session, user, order and row of each,
-    sorted; pasts: the past of each row. Raises as `ActionTable.rows_of`."""
+    """The actions of a log, if any; events: session, user, order and row of each, sorted; pasts: of
+    each row. Raises as `ActionTable.rows_of`."""
     if pasts is None and table is None:
         return None
     kinds = {PAST} if pasts is not None else set()

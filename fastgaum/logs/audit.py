@@ -38,7 +38,7 @@ from fastgaum.logs.context import ContextField, context_of
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SessionLog, require_log
 
-LEVEL = 0.05
+FLAG_LEVEL = 0.05
 """bounds the probability that a log without a trap has any rule flagged"""
 
 
@@ -148,9 +148,9 @@ def audit(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> AuditReport:
-    """Audit a log, with the raw rows it was read from (`read.raw_rows`) for what packing drops;
-    progress: is called with events done and events in all. Raises LogFormatError if the raw rows
-    belong to another log, ConfigError for no log."""
+    """Audit a log, with the raw rows it was read from (`read.raw_rows`); progress: is called with
+    events done and events in all. Raises LogFormatError for rows of another log, ConfigError for no
+    log."""
     require_log(log)
     rules, facts = rules_of_log(log), list(facts_of_reading(log.clicks, log.actions))
     if raw is not None:
@@ -165,7 +165,7 @@ def audit(
             progress(log.n_events * number // len(rules), log.n_events)
     adjusted = holm([one.p for one in findings])
     findings = [
-        dataclasses.replace(one, p=p, flagged=p <= LEVEL and one.p < 1)
+        dataclasses.replace(one, p=p, flagged=p <= FLAG_LEVEL and one.p < 1)
         for one, p in zip(findings, adjusted, strict=True)
     ]
     countable = (log.choices >= 0) & (np.diff(log.display_offsets) > 1)

@@ -205,10 +205,9 @@ def excess_test(
     """The 95 % interval of the mean of a rule's hits, and the probability under the null of as many
     or more, 1 if they are not above the floor; arguments of shape (n_events,).
 
-    A hit is 1/t or 0, t of n candidates sharing the best score; the excess is the hit less 1/n. The
-    interval is clustered by user, all of [0, 1] for a single one. The excess is shrunk by the root
-    of the design effect: sum over users of (their sum)² / sum over events of squares, at least 1.
-    """
+    A hit is 1/t or 0, t of n candidates sharing the best score; the excess is the hit less 1/n,
+    shrunk by the root of the design effect: sum over users of (their sum)² / sum over events of
+    squares, at least 1. The interval is clustered by user, all of [0, 1] for a single one."""
     n = len(hits)
     if not n:
         return (math.nan, math.nan), 1.0

@@ -93,8 +93,7 @@ def of_several(wrong: pl.Series) -> str:
 
 def ids_as_text(column: pl.Series, role: str) -> pl.Series:
     """Ids as text: whole numbers, floats of whole numbers too, by their digits; NaN and empty text
-    are null. Raises LogFormatError for a type that is no id, and for floats so large that several
-    ids are one number."""
+    are null. Raises LogFormatError for other types and rounded floats."""
     dtype = column.dtype
     if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object | pl.Duration):
         raise LogFormatError(
@@ -204,10 +203,8 @@ def encode_column(
     column: pl.Series, of: Of, *, untyped: bool, where: Where, fill_mean: bool = False
 ) -> Column:
     """A field as float32 numbers, or as int32 codes and their sorted categories (code -1: missing).
-
     `untyped` columns (csv) are numbers if each value reads as one. Missing numbers are an error, or
-    with `fill_mean` the mean of the others. Raises LogFormatError for NaN, infinity and other
-    types."""
+    with `fill_mean` the mean of the others. Raises LogFormatError."""
     name, dtype = column.name, column.dtype
     if dtype == pl.String and column.null_count() < len(column):
         numbers = parse_numbers(with_points(column)) if untyped else None

@@ -1,8 +1,7 @@
 """The order of events: numbers or times, also where a file holds them as text.
 
-Text orders events if all of it reads as numbers, or all as times with the year first. Text that
-reads as neither are names, and events keep the order of their rows. What lies between is refused.
-"""
+Text orders events if all of it reads as numbers, or all as times with the year first. Names leave
+events in the order of their rows. What lies between is refused."""
 
 from __future__ import annotations
 

@@ -71,10 +71,8 @@ def pack_rows(
 
     Rows of one item in one event fold into one candidate: chosen if any is, viewed max(sum of
     views, 1) times, fields from its first row. Sessions keep their order of appearance, events are
-    sorted by order, and candidates, unless `ordered`, by item id.
-
-    Raises LogFormatError for two choices or contexts of one event, two users or splits of a
-    session, non-finite fields, and actions that are not of these events."""
+    sorted by order, and candidates, unless `ordered`, by item id. Raises LogFormatError for values
+    that contradict one another or are not finite."""
     check_size(rows.n_rows)
     pasts = rows.events["past"] if "past" in rows.events.columns else None
     rows = dataclasses.replace(rows, item=with_acted_items(rows.item, pasts, actions))
@@ -181,11 +179,10 @@ def fold_rows(
     rows: Rows, event: npt.NDArray[np.integer], *, by_item: bool, distinct: bool = False
 ) -> pl.DataFrame:
     """Fold the rows of one item in one event (`event`: of each row) to a candidate; those of an
-    event by their items or by their first rows. distinct: whether no event repeats an item.
+    event by items or first rows. distinct: whether no event repeats an item.
 
-    Returns event, item, first_row, last_row, rows and views of each candidate, and click, the first
-    of its clicks: what an event's are sorted by, n_rows without a place, n_rows + 1 if not chosen.
-    """
+    Returns event, item, first_row, last_row, rows, views and click of each, the first of its
+    clicks, which sorts an event's: n_rows without a place, n_rows + 1 if not chosen."""
     n, item = rows.n_rows, rows.item.codes
     clicked = np.flatnonzero(rows.chosen)
     clicks = np.full(n, n + 1)
@@ -256,8 +253,8 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
     """Return the log in the long layout, one row per candidate, which `read_log` reads back.
 
     Columns: session, event (0, 1, … within the session), event_label (only if it tells a session's
-    events apart), item, chosen (0/1; all 0 without a click), user, split (its name), views (if
-    logged), the candidate fields and the context under their names."""
+    events apart), item, chosen (0/1), user, split (its name), views (if logged), the candidate
+    fields and the context."""
     user_ids = pl.Series(log.users) if log.user_ids is None else log.user_ids
     event_of_candidate = log.event_of_candidate()
     session_of_event = log.session_of_event

@@ -55,16 +55,16 @@ def load(
     options: ReadOptions = DEFAULT_OPTIONS,
     **given: Unpack[ReadKeywords],
 ) -> SessionLog:
-    """Read a log by its registry name or its path: the library's front door.
+    """Read a log by its registry name or its path.
 
-    A registry name brings its own options, and its files are checked against their sha256. A data
-    set without display sets (`movielens-small`) gets made-up ones.
+    A registry name brings its own options, and its files must have their sha256. A data set without
+    display sets (`movielens-small`) gets made-up ones.
 
     Args:
         name_or_path: a registry name, a file or a folder.
         data_dir: where names are looked up first; then in $FASTGAUM_DATA_DIR and the user cache.
         options: how to read it.
-        given: single options by name, as in `read_log`. They come first.
+        given: single options, as in `read_log`.
 
     Raises:
         DatasetError: an unknown name, a missing file, or a wrong checksum.
@@ -86,18 +86,17 @@ def read_log(
     **given: Unpack[ReadKeywords],
 ) -> SessionLog:
     """Read a log: a frame in memory, a file (csv, tsv, txt, ndjson, also as .gz or .zst; parquet,
-    arrow), a folder of parquet files, a public log as published (`logs.public_formats`), or a saved
-    log.
+    arrow), a folder of parquet files, a public log as published, or a saved log.
 
     Args:
         source: a path; or a frame of polars, pandas (named levels of its index are columns),
             pyarrow or any library that has the Arrow PyCapsule interface.
         options: how to read it.
-        given: single options by name, as fields of `ReadOptions`. They come first.
+        given: single options, fields of `ReadOptions`. They come first.
 
     Raises:
         ConfigError: an option is wrong, or the process was forked from one that had used polars.
-        LogFormatError: the log breaks a rule; the message names the rule, the values and the cure.
+        LogFormatError: the log breaks a rule; the message names rule, values and cure.
     """
     require_threads()
     options = ReadOptions.of(**given).over(options)

@@ -234,8 +234,7 @@ def fetch(
         data_dir: where the files go.
 
     Raises:
-        DatasetError: the name is unknown, a checksum is wrong, a download fails, or there is no
-            address.
+        DatasetError: the name, a checksum, a download or the address is wrong.
         OutputError: the folder cannot be written.
     """
     entry = name if isinstance(name, Dataset) else dataset(name)

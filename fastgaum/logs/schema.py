@@ -1,9 +1,8 @@
 """Which column of a log plays which role, in one of two layouts:
 
 long    one row per displayed candidate: session, event, item, chosen (0/1)
-nested  one row per event: session, items (a list), chosen (an item, or a list of items in the order
-        of the clicks; null: none) or chosen_index (positions in the list from 0; null or -1: no
-        click)
+nested  one row per event: session, items (a list), chosen (an item, or a list in the order of the
+        clicks; null: none) or chosen_index (positions in the list from 0; null or -1: no click)
 
 Both may add event_label, user, split and click_order, and long adds views. Case and underscores of
 names do not count."""

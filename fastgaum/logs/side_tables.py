@@ -82,12 +82,9 @@ def _check_new(columns: Iterable[str], log: SessionLog) -> None:
 def attach_item_table(
     log: SessionLog, path: str | os.PathLike[str], vectors: Sequence[str] = ()
 ) -> SessionLog:
-    """Return the log with every other column of an item table as a static item field; `vectors` are
-    columns of lists of numbers, one vector per item.
-
-    The table has one row per item. A missing category is code -1, a missing number the mean of the
-    log's others. Raises LogFormatError for a table without an item column, with two rows of an item
-    or none of the log's items, and for its values."""
+    """Return the log with the other columns of an item table, one row per item, as static item
+    fields; `vectors` are columns of lists of numbers. A missing category is code -1, a missing
+    number the mean of the log's others. Raises LogFormatError."""
     with naming(path, "item table"):
         ids, table, untyped = _read_table(Path(path), "item")
         row_of_item = Vocabulary(ids).codes(log.item_ids)
@@ -124,10 +121,8 @@ def attach_item_table(
 
 def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) -> FloatArray:
     """The vectors of items, (n_items, d), of a column of lists; a missing one is the mean of the
-    others.
-
-    ids: the items of the column's rows; row_of_item: row of each item asked for, -1 for none.
-    Raises LogFormatError for lists that are not finite numbers of one length."""
+    others. ids: of the column's rows; row_of_item: row of each item, -1 for none. Raises
+    LogFormatError."""
     name, dtype = column.name, column.dtype
     if not isinstance(dtype, pl.List | pl.Array) or not dtype.inner.is_numeric():
         raise LogFormatError(
@@ -186,11 +181,8 @@ def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) ->
 def attach_user_table(
     log: SessionLog, path: str | os.PathLike[str], column: str | None = None
 ) -> SessionLog:
-    """Return the log with the columns of a table of users, one row per user, as context.
-
-    column: the log's own name for its users; None: its sessions are its users. Raises
-    LogFormatError for a table without a user column, a user with two rows or none, and for its
-    values."""
+    """Return the log with the columns of a table of users, one row per user, as context; column:
+    the log's own name for its users, None: its sessions are its users. Raises LogFormatError."""
     file, owners = Path(path), log.user_ids
     assert owners is not None
     with naming(file, "user table"):

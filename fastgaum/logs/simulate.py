@@ -23,7 +23,7 @@ from fastgaum.logs.vocabulary import Vocabulary
 
 def make_displays(choices: LogSource, *, displayed: int = 10, seed: int = 0) -> pl.DataFrame:
     """Make up a display set for each choice: the chosen item and those that other users chose
-    nearest in time, shuffled; `read_log` reads what is returned.
+    nearest in time, shuffled; `read_log` reads them.
 
     Args:
         choices: rows of a user, an item and a time, in a frame, a file, or the folder of MovieLens
@@ -32,8 +32,7 @@ def make_displays(choices: LogSource, *, displayed: int = 10, seed: int = 0) -> 
         seed: breaks every tie in time.
 
     Returns:
-        session and user (sorted), event (seconds, or the file's own numbers), items (a list) and
-        chosen, a row per choice.
+        session and user, event (seconds, or the file's own numbers), items (a list) and chosen.
 
     Raises:
         ConfigError: a display of fewer than 2, or a negative seed.

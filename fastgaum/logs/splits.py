@@ -1,9 +1,8 @@
 """Splits of whole users into train, validation and test, and of sessions by time.
 
-A user's part is a hash of the user's id and of the seed: it depends neither on the order of
-sessions nor on other users. Shares hold in expectation; an empty part gets the user whose hash is
-nearest to it. By `half` the users of one half train (three quarters) and validate, by `other-half`
-those of the other."""
+A user's part is a hash of its id and of the seed, free of the order of sessions and of other users.
+Shares hold in expectation; an empty part gets the nearest user. By `half` the users of one half
+train (three quarters) and validate, by `other-half` those of the other."""
 
 from __future__ import annotations
 
@@ -26,13 +25,13 @@ USER_RULES = ("user", "half", "other-half")
 
 def resplit(log: SessionLog, seed: int) -> SessionLog:
     """Return the log with a new split of whole users, 50/25/25, the same in every order of the
-    sessions and in a log that has grown. Raises ConfigError for no log and no whole seed."""
+    sessions and in a log that has grown. Raises ConfigError."""
     return resplit_by(log, "user", seed)
 
 
 def resplit_by(log: SessionLog, rule: str, seed: int) -> SessionLog:
     """Return the log split by one of USER_RULES: `half` and `other-half` of one seed share no
-    training or validation user. Raises ConfigError for no log and for another rule."""
+    training or validation user. Raises ConfigError."""
     require_log(log)
     require_known("rule", rule, USER_RULES)
     return log.with_split(split_users(log.user_hashes, seed, rule))

@@ -1,15 +1,12 @@
 """A log on disk: a folder of three parquet tables and one json.
 
     LOG/log.json                name, order, grid, clicks, categories, and the sha256 of each table
-    LOG/sessions.MARK.parquet   one row per session: its id, user, part of the split, number of
-                                events; columns of its user, `user.age`
-    LOG/events.MARK.parquet     one row per event: label, choice, lists of items and of what else
-                                candidates have, `candidate.price`; actions before it; its own
-                                columns, `event.query`
-    LOG/items.MARK.parquet      one row per item, in the order of the codes: its id, and columns
+    LOG/sessions.MARK.parquet   a session: id, user, split, number of events; `user.age`
+    LOG/events.MARK.parquet     an event: label, choice, actions before it; lists of items and of
+                                what else candidates have, `candidate.price`; `event.query`
+    LOG/items.MARK.parquet      an item, in the order of the codes: id, and columns
 
-Each save draws a mark. A new log.json is written last, so the folder always holds one log, whole.
-"""
+Each save draws a mark. log.json is written last, so the folder always holds one log, whole."""
 
 from __future__ import annotations
 
@@ -85,8 +82,8 @@ def is_saved_log(path: str | os.PathLike[str]) -> bool:
 
 def save_log(log: SessionLog, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Save a log in a folder, which `load_log` loads; return the folder. With `overwrite` a saved
-    log that is there is replaced in one step. Raises ConfigError for no log and no name of a
-    folder, OutputError where something is there, which stays, or the folder cannot be written."""
+    log is replaced in one step. Raises ConfigError for no log and no name of a folder, OutputError
+    where something is there, or the folder cannot be written."""
     require_log(log)
     require_path("the folder to save a log in", folder)
     target = Path(folder)

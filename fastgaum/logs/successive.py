@@ -1,9 +1,8 @@
 """Several clicks on one display, each a choice of what is left (`clicks="each"`).
 
-A display whose items c1, …, cm were clicked in this order becomes m events; event j displays the
-rest without the items clicked so far, and chooses c_j. If the log has displays without a click, one
-more event says that the rest was not clicked. The context `clicks_so_far` is 0, 1, 2 … in the
-events of a display."""
+A display of clicks c1, …, cm becomes m events; event j displays the rest without c1 … cj−1, and
+chooses cj. If the log has displays without a click, one more says that the rest was not clicked.
+The context `clicks_so_far` numbers a display's events from 0."""
 
 from __future__ import annotations
 
@@ -29,11 +28,9 @@ def choices_of(
     options: ReadOptions,
     name_event: Where,
 ) -> tuple[IntArray, ClickFacts]:
-    """Position of each event's first click, -1 for none, and what there was of clicks.
-
-    clicks: event, candidate (ascending) and click, a number by which an event's are sorted, n_rows
-    for one without a place. Raises LogFormatError where an event may not have several clicks, or
-    their order is not known."""
+    """Position of each event's first click, -1 for none, and facts of clicks; clicks: event,
+    candidate (ascending) and click, which sorts an event's, n_rows without a place. Raises
+    LogFormatError where an event may not have several, or their order is not known."""
     counts = np.bincount(clicks["event"], minlength=len(display_offsets) - 1)
     several = counts > 1
     wrong = first_true(several)
