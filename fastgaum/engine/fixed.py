@@ -23,7 +23,7 @@ from fastgaum.engine.scorer import (
     widths_of,
 )
 from fastgaum.engine.towers import dense_of, weights_of
-from fastgaum.kernels import bag_linear, lstm, packing, towers
+from fastgaum.kernels import bag_linear, lstm, towers
 from fastgaum.kernels import scorer as kernels
 from fastgaum.kernels.examination import examine
 from fastgaum.nets.bags import BagLinear
@@ -157,12 +157,12 @@ class FixedRecurrent:
         parts = [(first, min(first + TOKENS, n)) for first in range(0, n, TOKENS)]
         threads.run(bag_linear.bag_linear, [(*part, tokens, self.input, x) for part in parts])
         offsets, after, source = np.arange(n + 1, dtype=np.int32), [], NO_SOURCE
-        cut, gates = plan(offsets, self.size), x
+        (sequences, cut), gates = plan(offsets, self.size), x
         for (blocks, bias), (first_h, first_c) in zip(self.layers, carries, strict=True):
             h, c = np.empty_like(first_h), np.empty_like(first_c)
             layer = lstm.LstmPass(x, source, gates, h, c, first_h, first_c)
-            fixed = (packing.Sequences(cut.order, offsets), blocks, bias, layer)
-            threads.run(lstm.lstm_tiles, [(tiles, *fixed) for tiles in cut.parts])
+            fixed = (sequences, blocks, bias, layer)
+            threads.run(lstm.lstm_tiles, [(tiles, *fixed) for tiles in cut])
             after.append((h, c))
             x = h
         return after

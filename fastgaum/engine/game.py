@@ -159,7 +159,7 @@ class EngineGame(Game):
         if train and len(context.ids):
             context = self._dropped(context, "context")
         self.states = self.states_layer.forward(batch, tokens, context)
-        self.key = _key() if train and self.reward.scorer.rate > 0 else None
+        self.key = int(torch.randint(2**31, ())) if train and self.reward.scorer.rate > 0 else None
 
     def drawn(self, batch: BatchTensors) -> tuple[DisplayBatch, Bags]:
         """Display sets and tokens with ids dropped."""
@@ -200,7 +200,13 @@ class EngineGame(Game):
             return bags
         ids = self._dropped_ids[name](len(bags.ids))
         threshold = np.uint32(self.config.id_dropout * 2**32)
-        drop_ids(bags.ids.numpy(), self.unknown_of_id, np.uint32(_key()), threshold, ids)
+        drop_ids(
+            bags.ids.numpy(),
+            self.unknown_of_id,
+            np.uint32(int(torch.randint(2**31, ()))),
+            threshold,
+            ids,
+        )
         return dataclasses.replace(bags, ids=torch.from_numpy(ids))
 
 
@@ -215,7 +221,3 @@ def _mean_loss(
     if not math.isfinite(loss):
         raise StepRefusedError(f"the loss is {loss}")
     return loss
-
-
-def _key() -> int:
-    return int(torch.randint(2**31, ()))

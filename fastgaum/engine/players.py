@@ -41,7 +41,8 @@ class EngineStates:
         if self.player.items is None:
             return self.history.own_tables(n_ids)
         self.items = ItemTable(self.player.items, n_ids)
-        self.history.share(self.items.table)
+        if self.history.shared:
+            self.history.table = self.items.table
         return [*self.history.own_tables(n_ids), self.items.table]
 
     def dense_parameters(self) -> list[nn.Parameter]:
@@ -57,7 +58,7 @@ class EngineStates:
             self.items.take(batch.source.vectors)
             self.items.project()
         self.vectors = None if self.items is None else self.items.vectors
-        if self.items is not None and self.vectors is not None and self.history.input.shared:
+        if self.items is not None and self.vectors is not None and self.history.shared:
             tokens = self.items.bags(tokens, self.vectors.tokens)
         states = self.history.forward(batch, tokens)
         if self.context is None:
@@ -92,8 +93,8 @@ class EngineStates:
         others: list[tuple[Bags, FloatArray]] = []
         of_vectors: list[tuple[IntArray, FloatArray]] = []
         vectors, history = self.vectors, self.history
-        if history.input.shared and len(history.later):
-            of_history = history.input.grad_rows
+        if history.shared and len(history.later):
+            of_history = history.grad_rows
             others.append((self.of_tokens, of_history))
             of_vectors += [] if vectors is None else [(vectors.tokens, of_history)]
         if self.context is not None and self.context.sizes.n_fields:
@@ -102,7 +103,7 @@ class EngineStates:
             rows = grad_states[:, width:end].reshape(-1, d)
             others.append((self.of_context, rows))
             of_vectors += [] if vectors is None else [(vectors.context.reshape(-1), rows)]
-        named = scorer.tower.shown.named if isinstance(scorer, TowerScorerLayer) else None
+        named = scorer.shown.named if isinstance(scorer, TowerScorerLayer) else None
         self.items.add_all(named, others, slot_of)
         self.items.add_vectors(named, of_vectors)
 

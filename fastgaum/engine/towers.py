@@ -44,66 +44,6 @@ HIDDEN_KEY = 1
 """added to a pass's key for the hidden layer's dropout"""
 
 
-class TowerLayer:
-    """Two towers' passes; the table's owner (`ItemTable`) sums its gradient."""
-
-    def __init__(self, tower: TwoTower) -> None:
-        self.tower, self.rate = tower, tower.dropout.p
-        self._x, self._hidden, self._users, self._scores = (Buffer() for _ in range(4))
-        self._blocks = Buffer()
-
-    def bind(self, optimiser: PlayerOptimiser, table: SparseTable | None) -> None:
-        """Find the dense parameters in the flat block. table: None where no ids are read."""
-        own = dense_of(self.tower)
-        start = optimiser.place(own[0])
-        end = start + sum(part.numel() for part in own)
-        self.grad = optimiser.grad[start:end]
-        self.table = table
-        rows = np.empty((0, self.tower.dim), np.float32) if table is None else table.values
-        self.weights = weights_of(self.tower, rows, optimiser.values[start:end])
-
-    def forward(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> Chains:
-        """The calls that write `written.scores`, (n_candidates,)."""
-        self.shown, n_events = shown, len(states)
-        # a table that a batch's vectors are added to may have moved
-        if self.table is not None:
-            self.weights = self.weights._replace(table=self.table.values)
-        named = shown.named
-        slots = NO_SLOTS if named is None else named.slots
-        self.inputs = ScorerInputs(shown.offsets, shown.ids, shown.numbers, states, slots)
-        of_hidden = None if key is None else key + HIDDEN_KEY
-        self.dropouts = dropout_rule(self.rate, key), dropout_rule(self.rate, of_hidden)
-        self.written = kernels.TowerPass(
-            self._x(*states.shape),
-            self._hidden(n_events, self.weights.width),
-            self._users(n_events, self.tower.dim),
-            self._scores(len(shown.ids)),
-        )
-        fixed = (self.inputs, self.weights, self.dropouts, self.written)
-        return [[(kernels.tower_forward, (*part, *fixed))] for part in shown.parts]
-
-    def backward(self, grad_scores: FloatArray, rows: FloatArray, of_states: FloatArray) -> Chains:
-        """The calls that leave the gradients of the table's rows in `rows`, (named.count, d), and
-        add that of the states to `of_states`, (n_events, state_dim) or (0, …); `sum_parts` must
-        follow."""
-        parts, none = self.shown.parts, self.grad[:0]
-        blocks = self.grad[None]
-        if len(parts) > 1:
-            blocks = self._blocks(len(parts), len(self.grad))
-        self.blocks = blocks
-        fixed = (self.inputs, self.weights, self.dropouts, self.written)
-        grads = ScorerPass(none, none, grad_scores, none, rows, NO_TABLE, of_states)
-        return [
-            [(kernels.tower_backward, (*part, *fixed, grads._replace(dense=block)))]
-            for part, block in zip(parts, blocks, strict=True)
-        ]
-
-    def sum_parts(self) -> None:
-        """Sum over the parts what they have learned."""
-        if len(self.blocks) > 1:
-            np.add.reduce(self.blocks, axis=0, out=self.grad)
-
-
 def dense_of(tower: TwoTower) -> list[nn.Parameter]:
     """All parameters but the table and w, in the order of the kernel's `dense`."""
     own = [part for one in (tower.hidden, tower.out, tower.direct) for part in one.parameters()]
@@ -120,8 +60,10 @@ class TowerScorerLayer:
     """A scorer of two towers with a network beside them."""
 
     def __init__(self, scorer: Scorer, tower: TwoTower) -> None:
-        self.scorer, self.deep, self.tower = scorer, ScorerLayer(scorer), TowerLayer(tower)
-        self.rate, self.share = max(self.tower.rate, self.deep.rate), self.deep.share
+        self.scorer, self.tower, self.deep = scorer, tower, ScorerLayer(scorer)
+        self.rate, self.share = max(tower.dropout.p, self.deep.rate), self.deep.share
+        self._x, self._hidden, self._users, self._scores = (Buffer() for _ in range(4))
+        self._blocks = Buffer()
         self.own: ItemTable | None = None
         self.items: ItemTable | None = None
         """the table that the towers read, own or not; None: they are tastes alone"""
@@ -136,18 +78,24 @@ class TowerScorerLayer:
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """The network's, then w, then the towers', then the items' own."""
-        numbers = self.tower.tower.numbers
+        numbers = self.tower.numbers
         own = [] if numbers is None else [cast(nn.Parameter, numbers.weight)]
         items = [] if self.own is None else self.own.dense_parameters()
-        return [*self.deep.dense_parameters(), *own, *dense_of(self.tower.tower), *items]
+        return [*self.deep.dense_parameters(), *own, *dense_of(self.tower), *items]
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
         """Find the dense parameters in the flat block."""
-        numbers = self.tower.tower.numbers
+        numbers = self.tower.numbers
         self.deep.bind(optimiser, None if numbers is None else numbers.weight)
+        own = dense_of(self.tower)
+        start = optimiser.place(own[0])
+        end = start + sum(part.numel() for part in own)
+        self.grad = optimiser.grad[start:end]
+        rows = np.empty((0, self.tower.dim), np.float32)
         if self.items is not None:
             self.items.optimiser = optimiser
-        self.tower.bind(optimiser, None if self.items is None else self.items.table)
+            rows = self.items.table.values
+        self.weights = weights_of(self.tower, rows, optimiser.values[start:end])
 
     def begin(self, shown: DisplayBatch, states: FloatArray, key: int | None = None) -> FloatArray:
         """As `ScorerLayer.begin`."""
@@ -155,11 +103,26 @@ class TowerScorerLayer:
         self.deep.take(shown, states, None if key is None else key ^ 0x5BD1E995)
         if self.own is not None:
             self.own.project()
-        read = shown._replace(ids=shown.ids[:, :0], named=None)
+        self.shown = shown = (
+            shown._replace(ids=shown.ids[:, :0], named=None)
+            if self.items is None
+            else self.items.read_by(shown)
+        )
+        # a table that a batch's vectors are added to may have moved
         if self.items is not None:
-            read = self.items.read_by(shown)
-        self.towers_first = self.tower.forward(read, states, key)
-        return self.tower.written.scores
+            self.weights = self.weights._replace(table=self.items.table.values)
+        slots = NO_SLOTS if shown.named is None else shown.named.slots
+        inputs = ScorerInputs(shown.offsets, shown.ids, shown.numbers, states, slots)
+        rate, of_hidden = self.tower.dropout.p, None if key is None else key + HIDDEN_KEY
+        written = kernels.TowerPass(
+            self._x(*states.shape),
+            self._hidden(len(states), self.weights.width),
+            self._users(len(states), self.tower.dim),
+            self._scores(len(shown.ids)),
+        )
+        dropouts = dropout_rule(rate, key), dropout_rule(rate, of_hidden)
+        self.fixed = inputs, self.weights, dropouts, written
+        return written.scores
 
     def run(
         self,
@@ -168,22 +131,31 @@ class TowerScorerLayer:
         grad_scores: FloatArray | None = None,
         before: Chains | None = None,
     ) -> None:
-        """As `ScorerLayer.run`."""
+        """As `ScorerLayer.run`; a table that others own gets its gradient from them."""
+        parts, named = self.shown.parts, self.shown.named
         chains = [[call] for call in self.deep.calls(loss, scores, grad_scores)]
         self.scores, self.log_totals = scores, self.deep.log_totals
         self.grad_scores, self.grad_states = self.deep.grad_scores, self.deep.grad_states
         if loss.kind != GIVEN:
-            chains = joined(self.towers_first, before, chains)
+            first: Chains = [[(kernels.tower_forward, (*part, *self.fixed))] for part in parts]
+            chains = joined(first, before, chains)
         if loss.kind == SCORES:
             threads.run_chains(chains)
             return
-        named, rows = self.tower.shown.named, self.tower.weights.table[:0]
+        rows, none, blocks = self.weights.table[:0], self.grad[:0], self.grad[None]
         if self.items is not None and named is not None:
             rows = self.items.rows_of(named)
-        back = self.tower.backward(self.grad_scores, rows, self.grad_states)
+        if len(parts) > 1:
+            blocks = self._blocks(len(parts), len(self.grad))
+        grads = ScorerPass(none, none, self.grad_scores, none, rows, NO_TABLE, self.grad_states)
+        back: Chains = [
+            [(kernels.tower_backward, (*part, *self.fixed, grads._replace(dense=block)))]
+            for part, block in zip(parts, blocks, strict=True)
+        ]
         threads.run_chains(joined(chains, back))
         self.deep.sum_parts(loss)
-        self.tower.sum_parts()
+        if len(blocks) > 1:
+            np.add.reduce(blocks, axis=0, out=self.grad)
         if self.own is not None and named is not None:
             self.own.add(named)
             self.own.add_vectors(named, [])

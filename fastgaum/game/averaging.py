@@ -2,9 +2,8 @@
 SGD converges fast and communicates little", ICLR 2019).
 
 After every `local_steps` steps, and at an epoch's end, all go on from the mean of their weights; at
-an epoch's end also of their optimisers' moments, so that all hold the same state. torchrun starts
-the processes (`launched`), or a scheduler that has made torch.distributed's default group, as Ray
-Train does (`Processes.of_group`)."""
+an epoch's end also of their optimisers' moments. torchrun starts the processes (`launched`), or a
+scheduler that has made torch.distributed's default group, as Ray Train does."""
 
 from __future__ import annotations
 
@@ -65,7 +64,7 @@ class Processes:
 
     @property
     def part(self) -> slice:
-        """The sessions of a batch, or of a split that is scored, that are this process's."""
+        """The sessions of a batch, or of a scored split, that are this process's."""
         return slice(self.rank, None, self.size)
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -177,7 +176,7 @@ def n_restarts() -> int:
 
 @contextmanager
 def launched(device: torch.device) -> Iterator[Processes]:
-    """The processes that torchrun has started: by nccl, a card each, or by gloo; or one alone."""
+    """The processes that torchrun has started, by nccl, a card each, or by gloo; or one alone."""
     if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
         yield Processes()
         return

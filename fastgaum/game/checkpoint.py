@@ -1,5 +1,5 @@
 """The checkpoint of a run: one file from which a training goes on, from the end of an epoch, to the
-same bytes. Everything else in a run folder can be made from it."""
+same bytes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class OptimiserState:
 
 @dataclass
 class TrainerState:
-    """All that a trainer needs to go on with its next epoch to the same bytes."""
+    """All that a trainer needs to go on to the same bytes."""
 
     position: TrainingPosition
     rows: list[EpochRow]
@@ -167,10 +167,8 @@ class Checkpointer:
         checkpoint: Checkpoint | None = None,
         on_begin: Callable[[], None] = lambda: None,
     ) -> None:
-        """Save to `file`; without one another process writes, or nothing is saved.
-
-        `checkpoint` is where the run goes on, or says what it was asked for. `on_begin` is called
-        when the file of a new run is there."""
+        """Save to `file`, if given. `checkpoint` is where the run goes on, or says what it was
+        asked for; `on_begin` is called when the file of a new run is there."""
         self.file, self.on_begin = file, on_begin
         self.tried: list[TriedSetting] = [] if checkpoint is None else list(checkpoint.tried)
         self.bootstraps = [] if checkpoint is None else list(checkpoint.bootstraps)
@@ -180,9 +178,8 @@ class Checkpointer:
         self._due, self.kept = 0.0, _when(self._former)
 
     def begin(self, load: Callable[[TrainerState], None]) -> TrainerState | None:
-        """Let the first trainer load where the former run was, and return that; of any other, note
-        that it begins. Raises CheckpointError for a checkpoint that is damaged, or of another
-        device."""
+        """Let the first trainer load where the former run was, and return that. Raises
+        CheckpointError for a checkpoint that is damaged, or of another device."""
         former, self._former = self._former, None
         if former is None:
             self._write(None)

@@ -65,7 +65,7 @@ class Observer:
 
     `fit` calls them in the process that trains: `on_bootstrap` before each fit on a bootstrap,
     `on_fit_begin` once, then for each epoch `on_epoch_begin`, `on_batch_end` and `on_epoch_end`,
-    and `on_fit_end` once, also where an error or a signal ended the fit."""
+    and `on_fit_end` once, also after an error or a signal."""
 
     may_fail: ClassVar[bool] = True
     """whether the fit goes on when a method raises an Exception, after a RuntimeWarning and without
@@ -73,7 +73,7 @@ class Observer:
 
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
         """The networks are made, with the configuration that was chosen. `rows`: the epochs so far
-        where a run goes on, whose best weights the networks hold."""
+        where a run goes on."""
 
     def on_bootstrap(self, number: int, n_bootstraps: int) -> None:
         """A fit on a bootstrap begins, from 1; its epochs are not told."""
@@ -85,8 +85,8 @@ class Observer:
         """So many batches of the epoch's total are done."""
 
     def on_epoch_end(self, row: EpochRow) -> None:
-        """An epoch is validated. The networks hold the weights that its figures are of: the
-        epoch's, or, in rounds after a warm start, the average of the epochs so far."""
+        """An epoch is validated. The networks hold the weights that its figures are of, maybe an
+        average."""
 
     def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
         """The fit is over, and the networks hold the best weights. `error`: what ended the fit
@@ -136,9 +136,8 @@ class TensorBoardObserver(Observer):
     """Writes each epoch's figures for TensorBoard (the extra `tensorboard`)."""
 
     def __init__(self, folder: str | Path | None = None, *, writer: Any = None) -> None:
-        """Write to a folder of its own, no run folder; or by `writer`, any open `SummaryWriter`, of
-        tensorboardX or of torch, that stays open. Raises ConfigError where neither is given, or the
-        extra is not installed."""
+        """Write to a folder of its own, no run folder; or by `writer`, any open `SummaryWriter`,
+        which stays open. Raises ConfigError where neither is given, or without the extra."""
         self.own = writer is None
         if writer is None:
             if folder is None:
@@ -172,7 +171,7 @@ class MlflowObserver(Observer):
 
     def __init__(self, name: str | None = None) -> None:
         """Name the run. One that the program has begun is used, and left open. Raises ConfigError
-        where the extra is not installed."""
+        without the extra."""
         try:
             import mlflow
         except ImportError as error:

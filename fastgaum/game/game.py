@@ -2,9 +2,8 @@
 
     min_θ max_α  E_t [ Σ_a φ_α(a|s_t,A_t) r_θ(s_t,a) − Ω(φ_α)/η − r_θ(s_t,a_t) ]
 
-(Chen et al., ICML 2019). The expectation over a display set is exact, and so are the gradients.
-Losses are functions of ragged display sets: utilities (n_candidates,), display offsets (n_events +
-1,), results (n_events,). No click has utility 0."""
+(Chen et al., ICML 2019). Losses are functions of ragged display sets: utilities (n_candidates,),
+display offsets (n_events + 1,), results (n_events,). No click has utility 0."""
 
 from __future__ import annotations
 
@@ -42,19 +41,19 @@ def logged_utility(utility: Tensor, batch: BatchTensors) -> Tensor:
 
 
 def averaged_share(n_averaged: int, a_epoch: int) -> float:
-    """The share of the newest weights in a moving average of weights that so many enter an epoch,
-    and `n_averaged` have entered; at first all weigh alike (Polyak & Juditsky, "Acceleration of
-    stochastic approximation by averaging", SIAM J. Control Optim. 1992)."""
+    """The share of the newest weights in a moving average of weights that `a_epoch` enter an epoch,
+    and `n_averaged` have entered (Polyak & Juditsky, SIAM J. Control Optim. 1992)."""
     return max(1 / n_averaged, 1 / (a_epoch * AVERAGED_EPOCHS))
 
 
 def exact_loss(
     utility: Tensor, batch: BatchTensors, regulariser: Regulariser, eta: float, outside: bool
 ) -> Tensor:
-    """The reward's loss against the best response, max_φ [⟨φ, r⟩ − Ω(φ)/η] − r(a_t), per event.
+    """max_φ [⟨φ, r⟩ − Ω(φ)/η] − r(a_t) per event: the reward's loss against the best response, with
+    gradient φ* − onehot(a_t).
 
     A Fenchel–Young loss over eta, up to the constant Ω(onehot): 0 for Shannon, of which it is the
-    conditional-logit NLL over eta, and Tsallis, ½ for L2. Its gradient is φ* − onehot(a_t)."""
+    conditional-logit NLL over eta, and Tsallis, ½ for L2."""
     return best_value(
         regulariser, eta * utility, batch.display_offsets, outside
     ) / eta - logged_utility(utility, batch)
@@ -83,9 +82,9 @@ def mirror_loss(
     """Ω*(g) − ⟨φ*, g⟩ per event, φ* the best response to the utilities: its gradient is φ_α − φ*,
     φ_α the link of the logits.
 
-    The generator's ascent in the mirror geometry of Ω: the maximiser of `generator_value`, convex
-    in the logits. Both distributions come from one function: where equal, the gradient is 0 to the
-    last bit, which Adam would otherwise blow up to a whole step."""
+    The generator's ascent in the mirror geometry of Ω. Both distributions come from one function:
+    where equal, the gradient is 0 to the last bit, which Adam would otherwise blow up to a whole
+    step."""
     offsets = batch.display_offsets
     with torch.no_grad():
         best = regulariser.best_response(eta * utility, offsets, outside)
@@ -172,14 +171,14 @@ class Game(ABC):
         """Every player's optimiser, by name: "reward" and "generator"."""
 
     def set_learning_rates(self, factor: float, reward_share: float = 1.0) -> None:
-        """Set both players' learning rates to the configured ones times `factor`, the reward's also
-        times its share."""
+        """Set the learning rates to the configured ones times `factor`, the reward's also times its
+        share."""
         for name, optimiser in self.optimisers().items():
             own = self.config.lr * reward_share
             optimiser.lr = factor * (self.config.generator_lr if name == "generator" else own)
 
     def settle(self) -> None:
-        """Bring every table up to date, before the networks are read."""
+        """Bring every table up to date."""
         for optimiser in self.optimisers().values():
             optimiser.settle()
 

@@ -131,10 +131,8 @@ class Trainer:
         *,
         starts: bool = False,
     ) -> None:
-        """Prepare a run on the device of the game's networks.
-
-        starts: whether the networks have a former run's weights, which are validated before the
-        first epoch."""
+        """Prepare a run on the device of the game's networks. starts: whether they have a former
+        run's weights, which are validated before the first epoch."""
         networks, config = game.networks, game.config
         self.game, self.networks, self.config = game, networks, config
         self.data, self.observers = data, observers or Observers()
@@ -154,8 +152,8 @@ class Trainer:
     def run(self) -> list[EpochRow]:
         """Train through all phases; the networks end with the best validated weights.
 
-        Raises NumericsError for a loss, a gradient or a weight that is not finite (or too many
-        batches skipped for that); the networks then hold the last good state."""
+        Raises NumericsError for a loss, a gradient or a weight that is not finite, or too many
+        skipped batches; the networks then hold the last good state."""
         error: BaseException | None = None
         try:
             former = self.checkpointer.begin(self.load_state)
@@ -220,7 +218,6 @@ class Trainer:
         self.average = None
 
     def _enter_average(self, shares: int) -> None:
-        """Let the present weights enter the average, as one of so many of an epoch."""
         assert self.average is not None
         self.game.settle()
         self.latest.copy()
@@ -335,10 +332,8 @@ class Trainer:
         )
 
     def load_state(self, state: TrainerState) -> None:
-        """Bring a fresh trainer of the same configuration and data to where `state` was taken; its
-        networks have the best weights, for observers.
-
-        Raises KeyError, ValueError, TypeError, RuntimeError for another configuration's or device's
+        """Bring a fresh trainer of the same configuration and data to where `state` was taken, with
+        the best weights. Raises KeyError, ValueError, TypeError, RuntimeError for another's
         state."""
         self.at, self.rows, self.best_score = state.position, state.rows, state.best_score
         self.guard.skipped, self.guard.left_out = state.skipped, set(state.left_out)

@@ -147,10 +147,7 @@ def figures(
     *,
     calibrated: bool = False,
 ) -> Figures:
-    """Sum an epoch's figures batch by batch.
-
-    `total` sums over the processes that score a part each; `calibrated` asks for the calibrated
-    loss too."""
+    """Sum an epoch's figures batch by batch. `total` sums over processes that score a part each."""
     totals, has_generator = np.zeros(6), False
     of_scales = np.zeros(len(SCALES))
     for batch in batches:

@@ -1,5 +1,4 @@
-"""Bags of feature ids: their sums of table rows, and the linear map that every network reads them
-through; plain torch, any device."""
+"""Bags of feature ids: sums of table rows, and the linear map that networks read them through."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ class IdDropout:
     rate: float
 
     def __call__(self, bags: Bags) -> Bags:
-        """Return bags with each id dropped with probability `rate`; vectors stay."""
+        """Return bags with each id dropped with probability `rate`."""
         if self.rate == 0:
             return bags
         keep = torch.rand(bags.ids.shape, device=bags.ids.device) >= self.rate
@@ -41,8 +40,6 @@ def bag_sum(
 ) -> Tensor:
     """Return the weighted sum of each bag's rows, (n_bags, d): multi-hot @ table, never built.
 
-    An empty bag is zeros. Differentiable in table and weights.
-
     Args:
         table: (n_rows, d), float32 or float64.
         ids: (nnz,) int32, rows of the table; repeats add up.
@@ -50,8 +47,7 @@ def bag_sum(
         weights: (nnz,) in the table's dtype; 1 if None.
         sparse_grad: whether the table's gradient is a sparse COO tensor, not yet coalesced.
 
-    Raises:
-        RuntimeError: an id is not a row of the table.
+    Raises RuntimeError for an id that is not a row of the table.
 
     >>> table = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> bag_sum(table, torch.tensor([0, 1, 1]).int(), torch.tensor([0, 3, 3]).int())
@@ -96,7 +92,7 @@ class _AboveTable(nn.Module):
 
     @property
     def projection_of_rows(self) -> nn.Parameter | None:
-        """The projection from vectors of items to rows of its table."""
+        """The projection from vectors of items to its table's rows."""
         return self.projection
 
     def add_to(self, x: Tensor, bags: Bags) -> Tensor:
@@ -113,9 +109,8 @@ class _AboveTable(nn.Module):
 
 
 class BagLinear(_AboveTable):
-    """The linear map of a bag: Σ_f E_f + W numbers + b, never through a dense one-hot.
-
-    With `item_dim` > 0, E = U V with U of shape (n_ids, item_dim)."""
+    """The linear map of a bag: Σ_f E_f + W numbers + b; with `item_dim` > 0, E = U V, U (n_ids,
+    item_dim)."""
 
     sparse_grad = False
     """whether the table's gradient is sparse, set by an optimiser"""
@@ -152,7 +147,7 @@ class OwnBagLinear(_AboveTable):
 
     @property
     def table(self) -> Tensor:
-        """All rows, (n_rows, width), without gradient; slow where they are elsewhere."""
+        """All rows, (n_rows, width), without gradient; maybe slow."""
         return self.rows.weight()
 
     def forward(self, bags: Bags) -> Tensor:
@@ -161,7 +156,7 @@ class OwnBagLinear(_AboveTable):
 
 
 class SharedBagLinear(_AboveTable):
-    """`BagLinear` over rows that another module owns and that others read too."""
+    """`BagLinear` over rows of another module."""
 
     def __init__(self, items: BagLinear, n_numbers: int, out: int) -> None:
         super().__init__()
@@ -205,9 +200,8 @@ class BagSizes:
 def bag_layer(
     sizes: BagSizes, out: int, init_std: float, name: str, bias: bool = True
 ) -> BagLinear:
-    """The linear map of a bag over a table of ours, or over one that `sizes.tables` makes.
-
-    The second is no `BagLinear`, but has its attributes; the engine does not take such networks."""
+    """The linear map of a bag over a table of ours, or over one that `sizes.tables` makes, which
+    has the attributes of a `BagLinear`."""
     n_ids, item_dim = sizes.n_ids, sizes.item_dim
     if sizes.tables is None:
         return BagLinear(n_ids, sizes.n_numbers, out, item_dim, init_std, bias)

@@ -1,6 +1,5 @@
-"""Three operators of a CUDA device, over Triton's kernels, which autograd differentiates: sums of
-bags, log Σ exp of display sets, and a packed LSTM, each a function of `bags`, `segments` or
-`sequences` in plain torch.
+"""Three operators of a CUDA device, over Triton's kernels: sums of bags, log Σ exp of display sets,
+and a packed LSTM, as in plain torch in `bags`, `segments` and `sequences`.
 
 No two programs write to one number, so a card repeats its own bits. Tests run in Triton's
 interpreter; no card has run these kernels."""
@@ -38,7 +37,7 @@ def bag_sums(
 ) -> None:
     """Write the sum of each bag's rows, (n_bags, width); programs (bags, columns).
 
-    table: (n_rows, width); ids: (nnz,); offsets: start of each bag in `ids`, (n_bags + 1,)."""
+    table: (n_rows, width); ids: (nnz,); offsets: (n_bags + 1,)."""
     own = tl.program_id(0) * BAGS + tl.arange(0, BAGS)
     columns = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     there, inside = own < n_bags, columns < width
@@ -66,8 +65,7 @@ def softmax_events(
 ) -> None:
     """Write the softmax of each event's scores, and log Σ exp; a program per event.
 
-    scores, probs: (n_candidates,); offsets: (n_events + 1,); log_totals: (n_events,). With OUTSIDE
-    no click, of score 0, is one more choice."""
+    scores, probs: (n_candidates,); offsets: (n_events + 1,); log_totals: (n_events,)."""
     event = tl.program_id(0)
     first, last = tl.load(offsets + event), tl.load(offsets + event + 1)
     none = tl.zeros((PROGRAM_COLUMNS,), probs.dtype.element_ty)
@@ -246,7 +244,7 @@ class _BagSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        """A row's gradient is again the sum of a bag: of the bags that name the row."""
+        """A row's gradient is the sum of the bags that name it."""
         ids, offsets = ctx.saved_tensors
         bags = torch.arange(len(offsets) - 1, device=ids.device).repeat_interleave(
             offsets.diff(), output_size=len(ids)
@@ -263,7 +261,7 @@ class _BagSum(torch.autograd.Function):
 
 
 def sum_bags(table: Tensor, ids: Tensor, offsets: Tensor, sparse_grad: bool = False) -> Tensor:
-    """Return the sum of each bag's rows, (n_bags, d), as `bags.bag_sum` without weights."""
+    """Return the sum of each bag's rows, (n_bags, d), as `bags.bag_sum`."""
     found: Tensor = _BagSum.apply(table, ids, offsets, sparse_grad)  # type: ignore[no-untyped-call]
     return found
 

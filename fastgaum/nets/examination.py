@@ -2,9 +2,8 @@
 
     logit(a at place p) = u(s, c, a) + e(p),   e(1) = 0
 
-exp(e(p)) multiplies the odds of whatever stands at place p: the examination of place p beside that
-of the first, as in click models (the position-based model, the additive two-tower model). No click
-has no place, and keeps the logit 0."""
+exp(e(p)) multiplies the odds of whatever stands at place p, as in click models (the position-based
+model, the additive two-tower model). No click has no place, and keeps the logit 0."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ class Examination(nn.Module):
 
     def __init__(self, start: Sequence[float]) -> None:
         """Start from these logits, less that of the first; a candidate beyond the last place counts
-        as there. From all alike e would come to its place last, a number among thousands."""
+        as there."""
         super().__init__()
         self.later = nn.Parameter(torch.tensor([value - start[0] for value in start[1:]]))
         """e of place 2 and on; that of place 1 is 0, or no level of e would be known"""

@@ -1,8 +1,6 @@
 """History encoders: the choices made before an event, in order, and the actions between them,
-become its state s_t.
-
-The state of a session's first event is zero, unless actions come before it; the state at t never
-contains the choice at t. A class of one's own needs one method."""
+become its state s_t, which never contains the choice at t. A session's first is zero, unless
+actions come before it."""
 
 from __future__ import annotations
 
@@ -30,8 +28,8 @@ class HistoryEncoder(nn.Module, ABC):
 
     An encoder of one's own gives `state_dim` and `after_tokens`, has at least one parameter, and is
     made by a call with (config, n_ids, n_numbers): `UserModel(config, history=MyEncoder)`. All else
-    is derived by reading the last `window` choices again; a better encoder replaces it, `initial`,
-    `advance` and `state_of` together."""
+    reads the last `window` choices again; a better encoder replaces it, `initial`, `advance` and
+    `state_of` together."""
 
     state_dim: int
     """numbers of a state"""
@@ -66,7 +64,7 @@ class HistoryEncoder(nn.Module, ABC):
         return users, bags, ids, torch.zeros(0, 0, device=device)
 
     def advance(self, carry: Carry, tokens: Bags) -> Carry:
-        """Carry after one more choice of each user, `tokens` holding one bag per user."""
+        """Carry after one more choice of each user, a bag each."""
         offsets, bag_offsets, ids, numbers = carry
         old = Bags(ids, bag_offsets, numbers if len(numbers) else tokens.numbers[:0])
         kept = torch.diff(offsets).long()
@@ -91,7 +89,7 @@ class HistoryEncoder(nn.Module, ABC):
 
     def forward(self, batch: BatchTensors, generated: Bags | None = None) -> Tensor:
         """State before each event, (n_events, state_dim), its last choice replaced by the generated
-        one if there are such."""
+        one, if any."""
         states = next(self.parameters()).new_zeros(batch.n_events, self.state_dim)
         if len(batch.later_events) == 0:
             return states
@@ -104,7 +102,7 @@ class HistoryEncoder(nn.Module, ABC):
 
 
 class Recurrent(HistoryEncoder):
-    """LSTM over the chosen candidates' bags; weights are named and ordered as torch.nn.LSTM."""
+    """LSTM over the chosen candidates' bags; weights as in torch.nn.LSTM."""
 
     def __init__(
         self, sizes: BagSizes, dim: int, layers: int = 1, items: BagLinear | None = None
@@ -159,7 +157,7 @@ class Recurrent(HistoryEncoder):
         return tuple(zeros.clone() for _ in range(2 * self.layers))
 
     def advance(self, carry: Carry, tokens: Bags) -> Carry:
-        """One recurrent step; `tokens` holds one bag per user."""
+        """One recurrent step."""
         ones = torch.arange(tokens.n_bags + 1, dtype=torch.int32, device=tokens.ids.device)
         return tuple(part for layer in self.run(self.input(tokens), ones, carry) for part in layer)
 
@@ -169,10 +167,8 @@ class Recurrent(HistoryEncoder):
 
 
 class PrefixBiLstm(HistoryEncoder):
-    """A bidirectional LSTM over each prefix (over the whole session it would read the future):
-    O(T²) per session.
-
-    s_t is the forward state at the prefix's last choice beside the backward state at its first."""
+    """A bidirectional LSTM over each prefix, O(T²) per session: the forward state at the prefix's
+    last choice beside the backward state at its first."""
 
     def __init__(self, sizes: BagSizes, dim: int, layers: int = 1) -> None:
         super().__init__()
@@ -225,10 +221,8 @@ class PrefixBiLstm(HistoryEncoder):
 
 class PositionWeight(HistoryEncoder):
     """The position weights of Chen et al. (ICML 2019, §4.1): s_t = vec[σ(F_{t-m:t-1} W + B)], every
-    lag used, W (m, n) learned; F's column j is the multi-hot vector of the choice j steps back.
-
-    s_t has n entries per feature and is never built: the encoder returns its linear readout into
-    `state_dim` units."""
+    lag used, W (m, n) learned; F's column j is the multi-hot vector of the choice j steps back. The
+    encoder returns a linear readout of s_t, which is never built, into `state_dim` units."""
 
     window: int
     sparse_grad = False
@@ -287,10 +281,8 @@ def history_encoder(
     items: BagLinear | None = None,
 ) -> HistoryEncoder:
     """The encoder that a configuration names, over our tables or those that `tables` makes. `lstm`
-    reads `items`, a table of vectors that others read too.
-
-    Raises ConfigError for position weights, which are no sum of rows, over the user's own
-    tables."""
+    reads `items`, a table of vectors that others read too. Raises ConfigError for position weights,
+    which are no sum of rows, over the user's own tables."""
     if config.history == "pw":
         if tables is not None:
             raise ConfigError(

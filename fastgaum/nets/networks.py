@@ -3,7 +3,7 @@
 The generator and the reward model are scorers: one small network scores every candidate, so
 permuting a display set permutes its scores. Its first layer on [state; bag] factorises: W [s; x_a]
 = W_s s (once per event) + Σ_{f ∈ bag(a)} E_f (a gather) + W_x numbers. Two towers (`nets.towers`)
-may stand beside it. An event's context follows the history in the state."""
+may stand beside it."""
 
 from __future__ import annotations
 
@@ -99,10 +99,8 @@ def scorer_of(
     items: BagLinear | None = None,
     items_at: Sequence[int] = (),
 ) -> Scorer:
-    """The scorer that a configuration asks for.
-
-    `items` are vectors of the ids that another module owns; None: the scorer has its own.
-    `items_at`: as in `TwoTower`."""
+    """The scorer that a configuration asks for. `items`: vectors of the ids that another module
+    owns; `items_at`: as in `TwoTower`."""
     wide = config.wide and not config.tower_dim
     scorer = Scorer(sizes, state_dim, config.hidden, config.activation, dropout, wide, name)
     if config.tower_dim:
@@ -119,7 +117,7 @@ def scorer_of(
 
 @dataclass(frozen=True)
 class ContextSizes:
-    """Sizes of an event's context and an item's vector, and where the log's own numbers stand."""
+    """Sizes of an event's context and an item's vector."""
 
     hold_items: tuple[bool, ...] = ()
     """of each field of ids, whether it holds items"""
@@ -155,7 +153,8 @@ CONTEXT_DIM = 8
 
 
 class EventContext(nn.Module):
-    """The context of an event: the rows of its fields' ids, then its numbers."""
+    """The context of an event: the rows of its fields' ids, then its numbers, after the history in
+    the state."""
 
     def __init__(self, items: BagLinear | None, sizes: ContextSizes) -> None:
         super().__init__()
@@ -172,7 +171,7 @@ class EventContext(nn.Module):
         return self._items[0]
 
     def forward(self, ids: Bags, numbers: Tensor) -> Tensor:
-        """Return (n_events, dim); `ids` holds one bag of one id per event and field."""
+        """Return (n_events, dim); `ids`: one bag of one id per event and field."""
         if self.items is None:
             return numbers
         return torch.cat([self.items(ids).reshape(len(numbers), -1), numbers], 1)
@@ -227,8 +226,8 @@ class RewardPlayer(nn.Module):
 
 
 class Networks(nn.Module):
-    """Both players; the generator reads the reward player's states. `encoder` makes the history
-    encoder, `tables` the tables over ids where they are not ours."""
+    """Both players; the generator reads the reward player's states. `tables` makes the tables over
+    ids where they are not ours."""
 
     def __init__(
         self,
@@ -266,8 +265,7 @@ class Networks(nn.Module):
     @torch.no_grad()
     def start_generator(self, eta: float) -> None:
         """Make the generator the reward model's own copy, times `eta`: with a link that is ∇Ω*, the
-        best response. With another `eta`, or parameters that do not match, tables of the user's own
-        leave the generator as it is."""
+        best response. Tables of the user's own may forbid it."""
         generator, player = self.generator, self.player
         assert generator is not None
         tables = [module for module in generator.modules() if isinstance(module, OwnTable)]
@@ -297,8 +295,7 @@ class Networks(nn.Module):
     def moved_to(
         self, place: int | None, utility: Tensor, logits: Tensor | None, batch: BatchTensors
     ) -> tuple[Tensor, Tensor | None]:
-        """Utilities and logits, of networks with an examination, as if all candidates of a batch
-        stood at one place."""
+        """Utilities and logits, of networks with an examination, as if all stood at one place."""
         offsets, reward = batch.display_offsets, self.player.reward.examination
         assert reward is not None
         if self.generator is not None and logits is not None:
@@ -314,8 +311,7 @@ def require_room(
     encoder: Encoders = history_encoder,
     context: ContextSizes = NO_CONTEXT,
 ) -> None:
-    """Raise ConfigError for networks that this machine's memory cannot hold in training: the
-    weight, its gradient and Adam's two means."""
+    """Raise ConfigError for networks that this machine's memory cannot hold in training."""
     with torch.device("meta"):
         networks = Networks(config, n_ids, n_numbers, encoder, context=context)
     wanted = 16 * sum(value.numel() for value in networks.parameters())

@@ -1,9 +1,8 @@
-"""Convex regularisers Ω of the generator, each with its closed forms over ragged display sets.
+"""Convex regularisers Ω of the generator, each with its closed forms over ragged display sets
+(Fenchel–Young losses: Blondel, Martins, Niculae, JMLR 2020).
 
-The game asks Ω for ∇Ω* (with scores η·r: the best response), the generator's link, Ω itself and Ω*
-(the best value). Fenchel–Young losses: Blondel, Martins, Niculae, JMLR 2020. Every function takes
-flat values (n_candidates,), display offsets (n_events + 1,) and `outside`, whether no click, pinned
-at 0, is one of the choices."""
+Every function takes flat values (n_candidates,), display offsets (n_events + 1,) and `outside`,
+whether no click, pinned at 0, is one of the choices."""
 
 from __future__ import annotations
 
@@ -43,8 +42,7 @@ class Regulariser(Protocol):
         """∇Ω*(scores) = argmax_φ ⟨φ, scores⟩ − Ω(φ): softmax, sparsemax, entmax …"""
 
     def link(self, logits: Tensor, offsets: Tensor, outside: bool, /) -> ChoiceDistribution:
-        """The generator's distribution, differentiable in its logits; ∇Ω* where that has a
-        gradient."""
+        """The generator's distribution, differentiable in its logits."""
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
         """Ω of each event's distribution, shape (n_events,)."""
@@ -206,10 +204,10 @@ def sample_candidates(
     dist: ChoiceDistribution, offsets: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
     """Draw one choice per event: its row among the candidates, or -1 for no click; int64, shape
-    (n_events,). By the Gumbel-max trick; entries of probability 0 are never drawn.
+    (n_events,). Entries of probability 0 are never drawn.
 
-    Raises NumericsError for an event without a distribution: a NaN or +inf among its scores, or
-    −inf alone."""
+    Raises NumericsError for an event without a distribution: NaN or +inf among its scores, or −inf
+    alone."""
     keys = _gumbel(dist.probs, generator) + dist.probs.log()
     best = segment_argmax(keys, offsets) + offsets[:-1]
     outside = _gumbel(dist.outside_prob, generator) + dist.outside_prob.log()

@@ -1,7 +1,5 @@
-"""LSTM and prefixes of ragged sequences of tokens, without a padded tensor; plain torch.
-
-Tokens are session-major: sequence i owns rows offsets[i]:offsets[i + 1], in time order, maybe
-none."""
+"""LSTM and prefixes of ragged sequences of tokens; plain torch. Sequence i owns rows
+offsets[i]:offsets[i + 1], in time order, maybe none."""
 
 from __future__ import annotations
 
@@ -35,11 +33,8 @@ def lstm(
 
 
 def time_major(offsets: Tensor, n_tokens: int) -> tuple[Tensor, list[int], Tensor]:
-    """Return sequences by falling length, the number still running at each step, and the tokens in
-    step order.
-
-    offsets [0, 1, 4, 4, 6] → order [1, 3, 0, 2], running [3, 2, 1], tokens [1, 4, 0, 2, 5, 3].
-    """
+    """Return sequences by falling length, the number running at each step, and the tokens in step
+    order: offsets [0, 1, 4, 4, 6] → [1, 3, 0, 2], [3, 2, 1], [1, 4, 0, 2, 5, 3]."""
     order = torch.argsort(offsets.diff(), descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
@@ -58,8 +53,8 @@ MOST_POSITIONS = 1 << 24
 
 def prefixes(offsets: Tensor, window: int | None = None) -> tuple[Tensor, Tensor]:
     """Expand sequences, `offsets` (n_sequences + 1,), into their prefixes, each cut to its last
-    `window` tokens; return the token of each position, int64, and the start of each prefix in them,
-    int32, (n_tokens + 1,). Raises ConfigError above MOST_POSITIONS.
+    `window` tokens; return the token of each position, int64, and the start of each prefix, int32,
+    (n_tokens + 1,). Raises ConfigError above MOST_POSITIONS.
 
     offsets [0, 2, 3] (tokens a0 a1 | b0) → tokens [0, 0, 1, 2], starts [0, 1, 3, 4]"""
     lengths = torch.diff(offsets).long()

@@ -1,4 +1,4 @@
-"""Tables with a row per id: how ours are made, and what a table of the user's own must do."""
+"""Tables with a row per id: ours, and what one of the user's own must do."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ from fastgaum.errors import ConfigError
 
 
 class Table(Protocol):
-    """Rows of numbers by id, as a torch module: sharded, quantised, on other machines, whatever is
-    yours.
+    """Rows of numbers by id, as a torch module that autograd trains: sharded, quantised, whatever
+    is yours.
 
-    Autograd trains it. A parameter with an ordinary gradient moves with AdamW; `BagLinear(…,
-    bias=False)` inside it moves by touched rows; one that moves itself in its backward pass and
-    leaves no gradient is left alone: neither clipped nor refused where a step is not finite."""
+    A parameter with an ordinary gradient moves with AdamW; `BagLinear(…, bias=False)` inside it
+    moves by touched rows; one that moves itself in its backward pass and leaves no gradient is left
+    alone."""
 
     def __call__(self, ids: Tensor, offsets: Tensor) -> Tensor:
-        """Sum of each bag's rows: ids int32 (nnz,), bag i being ids[offsets[i]:offsets[i+1]],
-        offsets int32 (n_bags + 1,). Returns float32 (n_bags, width), differentiable; zeros for an
-        empty bag."""
+        """Sum of each bag's rows, float32 (n_bags, width), zeros for an empty bag: ids int32
+        (nnz,), bag i being ids[offsets[i]:offsets[i+1]], offsets int32 (n_bags + 1,)."""
 
     def weight(self) -> Tensor:
-        """All rows in the order of ids, (n_rows, width), without gradient, for a saved model and a
-        world."""
+        """All rows in the order of ids, (n_rows, width), without gradient."""
 
 
 TableMaker = Callable[[str, int, int, float], nn.Module]
@@ -73,8 +71,7 @@ class OwnTable(nn.Module):
 
 
 def plain_state(networks: nn.Module) -> dict[str, Tensor]:
-    """A module's state with the rows of the user's own tables where ours have theirs: for a model
-    file."""
+    """A module's state for a model file, with rows of own tables where ours have theirs."""
     own = {
         name: module for name, module in networks.named_modules() if isinstance(module, OwnTable)
     }
@@ -92,8 +89,8 @@ def drawn(shape: tuple[int, ...], values: Callable[[], Tensor]) -> nn.Parameter:
 
 
 def normal_table(n_rows: int, width: int, std: float) -> nn.Parameter:
-    """Return a (n_rows, width) table drawn from N(0, std²), the values of `torch.randn(n_rows,
-    width) * std`, in numpy's memory, which has huge pages."""
+    """Return a (n_rows, width) table drawn from N(0, std²), as `torch.randn(n_rows, width) * std`
+    is, in numpy's memory, which has huge pages."""
     values = torch.empty(n_rows, width)
     if values.is_meta:
         return nn.Parameter(values)

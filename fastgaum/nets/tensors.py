@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastgaum.arrays import IntArray
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.batches import Batch, bags_of_candidates
 from fastgaum.features.item_vectors import rows_of_chosen
 from fastgaum.logs.cut import pick_rows
@@ -86,21 +86,17 @@ def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchTensors
     if batch.vectors is not None:
         values, *rows = map(to, batch.vectors)
         of_candidates, of_tokens, of_context = (BagVectors(values, one.reshape(-1)) for one in rows)
-    width = batch.ids.shape[1]
+    context_ids = batch.context_ids.reshape(-1, 1)
+    nothing = np.empty((len(context_ids), 0), np.float32)
     return BatchTensors(
         source=batch,
-        candidates=Bags(
-            to(batch.ids.reshape(-1)),
-            to(_equal_offsets(len(batch.ids), width)),
-            to(batch.numbers),
-            of_candidates,
-        ),
+        candidates=_equal_bags(to, batch.ids, batch.numbers, of_candidates),
         display_offsets=to(batch.display_offsets),
         tokens=Bags(
             to(batch.token_ids), to(batch.token_id_offsets), to(batch.token_numbers), of_tokens
         ),
         token_offsets=to(batch.token_offsets),
-        context=_one_id_bags(to, batch.context_ids, of_context),
+        context=_equal_bags(to, context_ids, nothing, of_context),
         context_numbers=to(batch.context_numbers),
         later_events=to(batch.later_events),
         read_tokens=None if batch.read_tokens is None else to(batch.read_tokens),
@@ -148,16 +144,16 @@ def chosen_bags(batch: Batch, candidates: IntArray, device: torch.device | str =
     return Bags(ids, offsets, numbers, vectors)
 
 
-def _one_id_bags(
-    to: Callable[[np.ndarray], Tensor], ids: IntArray, vectors: BagVectors | None
+def _equal_bags(
+    to: Callable[[np.ndarray], Tensor],
+    ids: IntArray,
+    numbers: FloatArray,
+    vectors: BagVectors | None,
 ) -> Bags:
-    numbers = np.empty((ids.size, 0), np.float32)
-    return Bags(to(ids.reshape(-1)), to(_equal_offsets(ids.size, 1)), to(numbers), vectors)
+    """Bags of as many ids each, (n_bags, width)."""
+    offsets = np.arange(len(ids) + 1, dtype=np.int32) * np.int32(ids.shape[1])
+    return Bags(to(ids.reshape(-1)), to(offsets), to(numbers), vectors)
 
 
 def _mover(device: torch.device | str) -> Callable[[np.ndarray], Tensor]:
     return lambda array: torch.from_numpy(array).to(device)
-
-
-def _equal_offsets(n: int, width: int) -> IntArray:
-    return np.arange(0, n * width + 1, width, dtype=np.int32)

@@ -43,11 +43,10 @@ class TwoTower(nn.Module):
         items_at: Sequence[int] = (),
         own: range = NO_NUMBERS,
     ) -> None:
-        """Draw the parameters.
+        """Draw the parameters. Another module owns `items`, T, (n_ids, dim), if there are any.
 
-        Another module owns `items`, T, (n_ids, dim); None: the towers read no ids. `items_at`:
-        where vectors of items stand in a state; likeness to each is a part of the score from the
-        start. `own`: columns of the log's own numbers."""
+        `items_at`: where vectors of items stand in a state; likeness to each is a part of the score
+        from the start. `own`: columns of the log's own numbers."""
         super().__init__()
         # in a tuple, which torch does not search for modules: the owner has its parameters
         self._items = (items,)
