@@ -121,10 +121,8 @@ class ActionTable:
 
     def rows_of(self, events: pl.DataFrame, has_times: bool) -> pl.DataFrame:
         """Row of the table, event (a row of `events`), item and kind of each action that an event
-        follows.
-
-        events: session, user and order of each, sorted; has_times: whether orders compare events of
-        different sessions. Raises LogFormatError for times that cannot be compared."""
+        follows; events: session, user and order of each, sorted; has_times: whether orders compare
+        sessions. Raises LogFormatError for times that cannot be compared."""
         owner = "user" if self.of_users else "session"
         events = events.with_row_index("event").with_columns(owner=owner)
         rows = self.rows.with_row_index("row")

@@ -247,9 +247,9 @@ def encode_column(
 
 
 def context_column(column: pl.Series, untyped: bool) -> pl.Series:
-    """A column of one value per event as text, its categories, or as numbers: whole numbers are
-    ids. An `untyped` column (csv) is numbers if every filled value is one and some are not whole.
-    Raises LogFormatError for other types."""
+    """A column of one value per event as text, its categories (whole numbers too), or as numbers.
+    An `untyped` column (csv) is numbers if all filled values are and some are not whole. Raises
+    LogFormatError for other types."""
     dtype = column.dtype
     if untyped and dtype == pl.String:
         column = with_points(column)

@@ -36,11 +36,10 @@ def time_columns(
     """Context made of the times of events, by names of `options.TIME_FIELDS`.
 
     gap is log(1 + seconds) since the event before in its session, 0 for the first; of numbers, in
-    their own unit. hour and day are those of the clock as written: of text, before the offset from
-    UTC; of a column with a zone, that zone's.
-
-    events: session and order of each, sorted, and the clock if order does not show it; taken: other
-    fields. Raises LogFormatError for a name of `taken`, and without times."""
+    their own unit. hour and day are the written clock's: of text, before its offset from UTC; of a
+    column with a zone, the zone's. events: session and order of each, sorted, and the clock if
+    order does not show it; taken: other fields. Raises LogFormatError for a name of `taken`, and
+    without times."""
     order, session = events["order"], events["session"].to_numpy()
     kind = order.dtype if has_times else pl.String()
     columns: dict[str, Column] = {}

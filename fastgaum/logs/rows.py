@@ -176,11 +176,12 @@ def _event_columns(
         event = table[schema.event]
         parsed = order_of(event)
         label = ids_as_text(event, "event") if parsed is None else parsed
-
-        def name_row(row: int) -> str:
-            return f"{row_number(row)} (session {show(session[row])})"
-
-        require_filled(label, "event", schema.event, name_row)
+        require_filled(
+            label,
+            "event",
+            schema.event,
+            lambda row: f"{row_number(row)} (session {show(session[row])})",
+        )
         # Text that is neither a number nor a time orders events by appearance.
         order = rows if parsed is None else parsed
         if parsed is not None and parsed.dtype.is_temporal() and options.time_fields:

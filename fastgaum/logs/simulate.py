@@ -63,7 +63,7 @@ def make_displays(choices: LogSource, *, displayed: int = 10, seed: int = 0) -> 
 
     is_start = np.diff(times, prepend=times[0] - 1) != 0
     starts = np.flatnonzero(is_start)
-    sole_user = np.empty(len(item_ids), dtype=np.int32)
+    sole_user = np.empty(len(item_ids.texts), dtype=np.int32)
     sole_user[items] = users
     sole_user[items[users != sole_user[items]]] = -1
     exclusive = np.bincount(sole_user[sole_user >= 0], minlength=len(user_ids))
@@ -76,7 +76,7 @@ def make_displays(choices: LogSource, *, displayed: int = 10, seed: int = 0) -> 
         np.append(starts, n),
         times[starts],
         sole_user,
-        len(item_ids) - exclusive,
+        len(item_ids.texts) - exclusive,
         np.random.default_rng([seed, 1]).integers(2**31, size=(n, 2)),
         displays,
     )

@@ -156,10 +156,7 @@ class SyntheticWorld:
 
     def draw(self, n_events: int) -> tuple[SessionLog, Truth]:
         """Draw a log of exactly `n_events` events and the truth about it; split 50/25/25 by
-        session.
-
-        Raises ConfigError for n_events < 1, or for more candidates than 32-bit offsets can count.
-        """
+        session. Raises ConfigError for n_events that 32-bit offsets cannot count."""
         _require("n_events", n_events, 1, int((2**31 - 1) / self.max_display), Integral)
         offsets = self._shapes(n_events, _SHAPE)
         # before the large arrays: drawing the split takes room of its own

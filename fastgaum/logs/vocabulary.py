@@ -32,9 +32,6 @@ class Vocabulary:
         rows."""
         return cls(texts.drop_nulls().unique().sort())
 
-    def __len__(self) -> int:
-        return len(self.texts)
-
     def codes(self, texts: pl.Series) -> IntArray:
         """Code of each text, -1 for a gap or an unknown text; shape (len(texts),)."""
         found = texts.cast(pl.Enum(self.texts), strict=False).to_physical()
