@@ -91,8 +91,8 @@ def lower_bound_of(by_member: Float64Array) -> float | None:
     that the policy exceeds in 95 % of new worlds, if worlds' values are normal. None with fewer
     than two.
 
-    It is mean − t(.95, K − 1) · sd · √(1 + 1/K) of K members (Geisser, "Predictive Inference",
-    1993)."""
+    mean − t(.95, K − 1) · sd · √(1 + 1/K) of K members (Geisser, "Predictive Inference", 1993).
+    """
     k = len(by_member)
     if k < 2:
         return None
@@ -199,18 +199,11 @@ def adaptation(
 def adaptation_summary(curve: pl.DataFrame) -> list[dict[str, Any]]:
     """Means over seeds of an adaptation's frame, with intervals: a row per policy and number of
     users met."""
-    rows = []
-    for (label, users), part in curve.group_by(["policy", "users"], maintain_order=True):
-        estimate = Estimate.of(part["return"].to_numpy())
-        rows.append(
-            {
-                "policy": label,
-                "users": users,
-                "return": estimate.mean,
-                "ci": [estimate.low, estimate.high],
-            }
-        )
-    return rows
+    return [
+        {"policy": label, "users": users, "return": mean.mean, "ci": [mean.low, mean.high]}
+        for (label, users), part in curve.group_by(["policy", "users"], maintain_order=True)
+        for mean in [Estimate.of(part["return"].to_numpy())]
+    ]
 
 
 def _player(policy: Policy, world: World, setting: Setting, own: World | None) -> Policy:

@@ -100,10 +100,8 @@ def require_trained(name: str) -> None:
 def make_policy(name: str, popularity: FloatArray | None = None) -> Policy:
     """A policy that needs no training; `popularity` of each item, shape (n_items,), for `popular`.
     Raises ConfigError for another name, or without the popularity."""
-    if name == RandomPolicy.name:
-        return RandomPolicy()
-    if name == Greedy.name:
-        return Greedy()
+    if name in (RandomPolicy.name, Greedy.name):
+        return RandomPolicy() if name == RandomPolicy.name else Greedy()
     if name == Popular.name:
         if popularity is None:
             raise ConfigError("popular needs a popularity per item, and this world has none")

@@ -266,7 +266,7 @@ def test_impossible_configurations_are_named(values: dict[str, object]) -> None:
 
 def test_adaptation_starts_from_what_was_learned() -> None:
     world, setting = TiringWorld(), Setting(3, 20)
-    trained = SlateQ(world, 3, setting.pool, PolicyConfig(episodes=6, users=128, evaluations=1))
+    trained = SlateQ(world, 3, setting.pool, PolicyConfig(episodes=6, users=64, evaluations=1))
     train_policy(trained, world, setting)
     fresh = SlateQ(world, 3, setting.pool, PolicyConfig(seed=1))
     curve = adaptation(

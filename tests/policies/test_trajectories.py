@@ -14,16 +14,14 @@ from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.audit import audit
 from fastgaum.logs.read import read_log
-from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.policies import trajectories as module
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
-from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import NO_ITEM, World
-from tests.worlds.small_world import SmallWorld
+from tests.worlds.small_world import SmallWorld, true_world
 
 WORLD = SmallWorld()
 
@@ -37,8 +35,8 @@ def played(
 
 @pytest.fixture(params=["small", "true", "learned", "logged starts"])
 def any_world(request: pytest.FixtureRequest, learned: LearnedWorld, begun: LearnedWorld) -> World:
-    worlds = {"small": WORLD, "learned": learned, "logged starts": begun}
-    return worlds.get(request.param) or TrueWorld(SyntheticWorld(n_items=20, no_click=0.3))
+    worlds = {"small": WORLD, "learned": learned, "logged starts": begun, "true": true_world()}
+    return worlds[request.param]
 
 
 def test_rows_are_the_choices_of_the_world(any_world: World) -> None:

@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.synthetic import SyntheticWorld, synthesise
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet
 from tests.logs.test_context import navigation
-from tests.worlds.small_world import SmallWorld
+from tests.worlds.small_world import SmallWorld, true_world
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +53,9 @@ def context_world() -> LearnedWorld:
     return LearnedWorld(model, log=log)
 
 
-@pytest.fixture(params=["small", "true", "learned", "set", "logged starts", "context"])
+@pytest.fixture(
+    scope="session", params=["small", "true", "learned", "set", "logged starts", "context"]
+)
 def any_world(request: pytest.FixtureRequest, small_run: Path, small_log: SessionLog) -> World:
     if request.param == "set":
         return WorldSet.of(request.getfixturevalue("set_model"))
@@ -64,6 +65,6 @@ def any_world(request: pytest.FixtureRequest, small_run: Path, small_log: Sessio
     if request.param == "small":
         return SmallWorld()
     if request.param == "true":
-        return TrueWorld(SyntheticWorld(n_items=20, no_click=0.3))
+        return true_world()
     starts = {"starts": "logged", "log": small_log} if request.param == "logged starts" else {}
     return LearnedWorld(UserModel.load(small_run), **starts)  # type: ignore[arg-type]

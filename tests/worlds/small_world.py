@@ -3,12 +3,22 @@ with no click at 0."""
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray, KeyArray
+from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.worlds.pools import draw_uniform
+from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import NO_ITEM, Population, Response, World
+
+
+@cache
+def true_world() -> TrueWorld:
+    """Made once: the share of events without a click is found by simulation."""
+    return TrueWorld(SyntheticWorld(n_items=20, no_click=0.3))
 
 
 class SmallWorld(World):

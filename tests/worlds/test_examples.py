@@ -13,15 +13,14 @@ from typing import Any
 
 import pytest
 
-from fastgaum.logs.synthetic import SyntheticWorld
-from fastgaum.worlds.true_world import TrueWorld
+from tests.worlds.small_world import true_world
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "examples"
 SIZES: dict[str, dict[str, Any]] = {
-    "sb3_dqn": {"steps": 6_000},
-    "sb3_ppo": {"steps": 6_400},
+    "sb3_dqn": {"steps": 3_000},
+    "sb3_ppo": {"steps": 2_560},
     "cleanrl_ppo": {"updates": 8},
-    "policy_gradient": {"updates": 60, "n": 512},
+    "policy_gradient": {"updates": 30, "n": 512},
 }
 OTHERS = {"torchrec_tables", "ray_train"}
 """tested elsewhere: tests/models/test_own_tables.py, tests/parallel/test_ray.py"""
@@ -42,7 +41,7 @@ def test_an_example_s_agent_earns_more_than_chance(name: str) -> None:
     any."""
     if name.startswith("sb3"):
         pytest.importorskip("stable_baselines3", reason="the agents: install fastgaum[rl]")
-    world = TrueWorld(SyntheticWorld(n_items=20, no_click=0.3))
+    world = true_world()
     random, learned = module_of(name).main(world=world, **SIZES[name])
     assert -2 < random < 1
     assert learned > random + 8
