@@ -41,15 +41,6 @@ class AdamRates(NamedTuple):
     eps: Real
 
 
-class AdamRows(NamedTuple):
-    """A table with its moments, (n_rows, d) each."""
-
-    table: Array
-    m: Array
-    v: Array
-    shrunk: Array  # logarithm of each row's weight decay so far, (n_rows,)
-
-
 @jit
 def number_rows(ids: Array, slot_of: Array, slots: Array, rows: Array) -> int:
     """Write each id's slot, (nnz,), and each slot's row; return how many slots, or −1 − i where
@@ -138,25 +129,18 @@ def adam_dense(values: Array, m: Array, v: Array, grad: Array, rates: AdamRates)
 
 @jit_fast
 def adam_rows(
-    weights: AdamRows,
-    rows: Array,
-    grad: Array,
-    first: int,
-    last: int,
-    rates: AdamRates,
+    table: Array, m: Array, v: Array, shrunk: Array, rows: Array, grad: Array, rates: AdamRates
 ) -> None:
-    """Take one step of lazy AdamW: the rows of slots first to last − 1 move; all others, and their
-    moments, wait.
+    """Take one step of lazy AdamW: the `rows` of a table (n_rows, d) move by their gradients,
+    (len(rows), d); all others, and their moments, wait.
 
-    A waiting row loses no weight decay: `shrunk` is the logarithm of what it has had, `rates.decay`
-    of what it should have had. If every step names every row this is AdamW. grad: of slots,
-    (n_slots, d)."""
-    table, m, v, shrunk = weights
+    A waiting row loses no weight decay: `shrunk`, (n_rows,), is the logarithm of what it has had,
+    `rates.decay` of what it should have had. If every step names every row this is AdamW."""
     shrink, lr, log_decay, beta1, beta2, correction1, correction2, eps = rates
     step, grow = lr / correction1, ONE / correction2
-    for slot in range(first, last):
+    for slot in range(len(rows)):
         row = rows[slot]
-        if slot + AHEAD < last:
+        if slot + AHEAD < len(rows):
             prefetch_row(table, rows[slot + AHEAD])
             prefetch_row(m, rows[slot + AHEAD])
             prefetch_row(v, rows[slot + AHEAD])
@@ -175,9 +159,9 @@ def adam_rows(
 
 
 @jit_fast
-def decay_rows(table: Array, shrunk: Array, first: int, last: int, log_decay: Real) -> None:
-    """Give rows first to last − 1 the weight decay that they have waited for."""
-    for row in range(first, last):
+def decay_rows(table: Array, shrunk: Array, log_decay: Real) -> None:
+    """Give every row the weight decay that it has waited for; shrunk: (n_rows,)."""
+    for row in range(len(shrunk)):
         if shrunk[row] != log_decay:
             keep = table.dtype.type(np.exp(log_decay - shrunk[row]))
             for j in range(table.shape[1]):

@@ -105,7 +105,7 @@ class PlayerOptimiser:
         """Give every table row the weight decay that it has waited for."""
         if self.weight_decay:
             for table in self.tables:
-                kernels.decay_rows(table.values, table.shrunk, 0, table.n_ids, self.log_decay)
+                kernels.decay_rows(table.values, table.shrunk, self.log_decay)
 
     @property
     def counters(self) -> tuple[float, float]:

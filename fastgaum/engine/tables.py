@@ -187,14 +187,11 @@ class SparseTable:
         """The calls that move the named rows."""
         if self.named is None:
             return []
-        count = self.named.count
-        parts = [(0, count)]
-        if count * self.width > SHARED_FLOATS:
-            size = math.ceil(count / 8)
-            parts = [(first, min(first + size, count)) for first in range(0, count, size)]
-        rows, small = self.named.rows, np.float32
-        state = kernels.AdamRows(self.values, self.m, self.v, self.shrunk)
-        steps = small(shrink), small(lr), log_decay
-        rates = kernels.AdamRates(*steps, BETA1, BETA2, *corrections, EPS)
-        self.named = None
-        return [(kernels.adam_rows, (state, rows, self.grad, *part, rates)) for part in parts]
+        count, rows, small = self.named.count, self.named.rows, np.float32
+        size = count if count * self.width <= SHARED_FLOATS else math.ceil(count / 8)
+        rates = kernels.AdamRates(
+            small(shrink), small(lr), log_decay, BETA1, BETA2, *corrections, EPS
+        )
+        self.named, state = None, (self.values, self.m, self.v, self.shrunk)
+        cuts = [slice(at, min(at + size, count)) for at in range(0, count, max(size, 1))]
+        return [(kernels.adam_rows, (*state, rows[cut], self.grad[cut], rates)) for cut in cuts]

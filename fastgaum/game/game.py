@@ -282,26 +282,20 @@ class ReferenceGame(Game):
     def _whole_choice(self, batch: BatchTensors, generated: Bags | None) -> ChoiceDistribution:
         self.networks.eval()
         states = self.networks.player.states(batch, generated)
-        return self._dist(batch, self.networks.logits(batch, states))
+        logits = self.networks.logits(batch, states)
+        return self.regulariser.link(logits, batch.display_offsets, self.outside)
 
     @torch.no_grad()
     def _generated_tokens(self, batch: BatchTensors) -> Bags | None:
         """Draw the generator's choice at each token, on the logged state."""
         if self.config.states == "logged":
             return None
-        self.networks.eval()
-        states = self.networks.player.states(batch)
         try:
-            drawn = sample_candidates(
-                self._dist(batch, self.networks.logits(batch, states)), batch.display_offsets
-            )
+            drawn = sample_candidates(self._whole_choice(batch, None), batch.display_offsets)
         except NumericsError as error:
             raise StepRefusedError(f"a score is not finite: {error}") from error
         # a session's later events read the choice of the event before them
         return chosen_bags(batch.source, drawn[batch.later_events - 1].cpu().numpy(), drawn.device)
-
-    def _dist(self, batch: BatchTensors, logits: Tensor) -> ChoiceDistribution:
-        return self.regulariser.link(logits, batch.display_offsets, self.outside)
 
     def _reward_update(self, loss: Tensor) -> float:
         self.reward_optimiser.zero_grad()

@@ -69,11 +69,10 @@ def test_rows_that_are_named_move_and_the_others_wait(
         2**-26,
     )
     adam, m1, v1, waits = table.copy(), m.copy(), v.copy(), shrunk.copy()
-    for part in ((0, cut), (cut, named)):
+    for part in (slice(cut), slice(cut, named)):
         betas = (beta1, beta2, correction1, correction2, eps)
         rates = kernels.AdamRates(shrink, lr, log_decay, *betas)
-        weights = kernels.AdamRows(adam, m1, v1, waits)
-        kernels.adam_rows(weights, rows, grad, *part, rates)
+        kernels.adam_rows(adam, m1, v1, waits, rows[part], grad[part], rates)
     by_adam = table.copy()
     for row, g in zip(rows, grad * shrink, strict=True):
         keep = np.exp(log_decay - shrunk[row])
@@ -83,7 +82,7 @@ def test_rows_that_are_named_move_and_the_others_wait(
         )
     for found, wanted in ((adam, by_adam), (m1, m), (v1, v)):
         np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
-    kernels.decay_rows(adam, waits, 0, 12, log_decay)
+    kernels.decay_rows(adam, waits, log_decay)
     by_adam[np.setdiff1d(np.arange(12), rows)] *= np.exp(log_decay - shrunk)[
         np.setdiff1d(np.arange(12), rows), None
     ]
