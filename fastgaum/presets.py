@@ -20,7 +20,7 @@ GROW_AT = 20_000
 COMPARE_BELOW = 2_000_000
 """training candidates below which sizes are compared; a log of more has the first one. A fit of a
 part of its sessions would mislead: towers gain more from sessions than the network does"""
-SHORT_VISITS, FEWEST_EPOCHS = 8_000_000, 4
+SHORT_VISITS, FEWEST_EPOCHS = 1_500_000, 6
 """training candidates times epochs of a short fit at most, and its epochs at least"""
 TOWERS_AT = 50_000
 """training events from which a log of so many candidates has towers"""
