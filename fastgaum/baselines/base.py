@@ -142,14 +142,18 @@ class Baseline(SoftmaxModel, CheckedSettings):
         has_counts = self.protocol != "identity" or bool(self.relations)
         return training_order(log) if has_counts and not self.reads_once else ONCE
 
-    def combinations(self) -> list[Values]:
-        """Every combination of the open settings' values in `grids`."""
-        values = {
+    def open_grids(self) -> dict[str, tuple[Any, ...]]:
+        """Values of each setting in `grids`: its grid where it is open, else its own alone."""
+        return {
             name: grid
             if getattr(self, name) in (None, "auto")
             else (type(grid[0])(getattr(self, name)),)
             for name, grid in self.grids.items()
         }
+
+    def combinations(self) -> list[Values]:
+        """Every combination of the open settings' values in `grids`."""
+        values = self.open_grids()
         return [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
 
     @abstractmethod

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.base import Grids
+from fastgaum.baselines.base import Grids, Values
 from fastgaum.baselines.gradient import (
     GradientBaseline,
     logistic_nll,
@@ -38,21 +38,23 @@ class DeepFm(GradientBaseline):
     grids: ClassVar[Grids] = {
         "loss": ("logistic", "choice"),
         "id_dropout": (0.8, 0.05),
+        "dim": (16, 8, 32, 64),
+        "dropout": (0.5, 0.3),
     }
 
     id_dropout: Probability | None = None
     loss: Literal["auto", "logistic", "choice"] = "auto"
     """logistic: each displayed item is an example; choice: each display set is one"""
     weight_decay: NotNegative = 0.1
-    dim: Width = 16
+    dim: Width | None = None
     """size of the field vectors"""
     hidden: Widths = (64, 64)
-    dropout: Probability = 0.5
+    dropout: Probability | None = None
     """of the deep part"""
 
     def _network(self) -> nn.Module:
         assert self.space is not None
-        return _Network(self.space, self)
+        return _Network(self.space, self, self.chosen)
 
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
         logistic = self.chosen["loss"] == "logistic"
@@ -62,21 +64,22 @@ class DeepFm(GradientBaseline):
 class _Network(nn.Module):
     """Numbers are fields without being built: sums over fields are linear in their values."""
 
-    def __init__(self, space: FeatureSpace, settings: DeepFm) -> None:
+    def __init__(self, space: FeatureSpace, settings: DeepFm, chosen: Values) -> None:
         super().__init__()
         n_ids, n_numbers, context = space.n_ids, space.n_numbers, context_sizes(space)
+        dim = chosen["dim"]
         self.shape = (len(space.categorical), n_numbers)
         n_context = context.n_fields + context.n_numbers
         self.linear = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
-        self.of_ids = nn.Parameter(torch.randn(n_ids, settings.dim) * 0.1)
-        self.of_numbers = nn.Parameter(torch.randn(n_numbers, settings.dim) * 0.1)
+        self.of_ids = nn.Parameter(torch.randn(n_ids, dim) * 0.1)
+        self.of_numbers = nn.Parameter(torch.randn(n_numbers, dim) * 0.1)
         widths = (*settings.hidden, 1)
-        self.of_context_numbers = nn.Parameter(torch.randn(context.n_numbers, settings.dim) * 0.1)
+        self.of_context_numbers = nn.Parameter(torch.randn(context.n_numbers, dim) * 0.1)
         # reads the field vectors side by side: ids, numbers, user, context
         n_fields = sum(self.shape) + 1 + n_context
-        self.first = nn.Linear(n_fields * settings.dim, widths[0])
+        self.first = nn.Linear(n_fields * dim, widths[0])
         rest = [
-            (nn.ReLU(), nn.Dropout(settings.dropout), nn.Linear(below, above))
+            (nn.ReLU(), nn.Dropout(chosen["dropout"]), nn.Linear(below, above))
             for below, above in itertools.pairwise(widths)
         ]
         self.rest = nn.Sequential(*itertools.chain(*rest))

@@ -44,9 +44,8 @@ FEWEST_STEPS = 4
 
 @dataclass(eq=False)
 class GradientBaseline(Baseline):
-    """A baseline trained by AdamW with every combination of its open settings; the lowest
-    validation score is kept. A subclass defines `_network`, and `_losses` unless it is a choice
-    model.
+    """A baseline trained by AdamW, whose open settings are chosen by the lowest validation score. A
+    subclass defines `_network`, and `_losses` unless it is a choice model.
 
     Id dropout puts a field's unknown row in an id's place in training, so that unknown items are
     trained; ids of fields of few values, each seen often, are dropped seldom."""
@@ -75,17 +74,23 @@ class GradientBaseline(Baseline):
         return exact_loss(scores, batch, Shannon(), 1.0, self.outside)
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
-        fixed = list(self._batches(validation))
-        rows, best, self.settings_tried = list[Values](), math.inf, 0
-        for values in self.combinations():
-            self.chosen, self.settings_tried = values, self.settings_tried + 1
-            torch.manual_seed(self.seed)
-            network, epochs = self._best_network(train, validation, fixed)
-            value = min(row["val_loss"] for row in epochs)
-            if value < best:
-                best, kept, chosen = value, network, values
-            rows += [values | row for row in epochs]
-        self.network, self.chosen = kept, chosen
+        """Choose one setting after the other, each with the others as they are best so far."""
+        fixed, rows, tried = list(self._batches(validation)), list[Values](), list[Values]()
+        best, grids = math.inf, self.open_grids()
+        chosen = {name: grid[0] for name, grid in grids.items()}
+        for name, grid in grids.items() or [("", (None,))]:
+            for value in grid:
+                self.chosen = chosen | ({name: value} if name else {})
+                if self.chosen in tried:
+                    continue
+                tried.append(self.chosen)
+                torch.manual_seed(self.seed)
+                network, epochs = self._best_network(train, validation, fixed)
+                rows += [self.chosen | row for row in epochs]
+                least = min(row["val_loss"] for row in epochs)
+                if least < best:
+                    best, kept, chosen = least, network, self.chosen
+        self.network, self.chosen, self.settings_tried = kept, chosen, len(tried)
         return [row | {"best": row["val_loss"] == best} for row in rows]
 
     def _best_network(
@@ -185,9 +190,14 @@ class GradientBaseline(Baseline):
         return scores.double().numpy()
 
     def _arrays(self) -> Arrays:
-        return {f"net.{name}": value.numpy() for name, value in self.network.state_dict().items()}
+        at = [grid.index(self.chosen[name]) for name, grid in self.open_grids().items()]
+        weights = {name: value.numpy() for name, value in self.network.state_dict().items()}
+        return {"chosen": np.array(at), **{f"net.{name}": value for name, value in weights.items()}}
 
     def _restore(self, arrays: Arrays) -> None:
+        grids = self.open_grids().items()
+        at = arrays["chosen"].tolist()
+        self.chosen = {name: grid[i] for i, (name, grid) in zip(at, grids, strict=True)}
         self.network = self._network()
         state = {
             name[4:]: torch.from_numpy(value)

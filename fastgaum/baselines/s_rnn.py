@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from fastgaum.arrays import Float64Array
-from fastgaum.baselines.base import SettingRows, validation_nll
+from fastgaum.baselines.base import Grids, SettingRows, Values, validation_nll
 from fastgaum.baselines.gradient import GradientBaseline, item_ids
 from fastgaum.config import Count, CountFromOne, Probability, Width
 from fastgaum.features.encoder import N_RESERVED
@@ -42,10 +42,12 @@ class SessionRnn(GradientBaseline):
     published_name: ClassVar[str | None] = "S-RNN"
     reads: ClassVar[tuple[str, ...]] = ("identity",)
 
+    grids: ClassVar[Grids] = {"dim": (16, 32, 64), "dropout": (0.5, 0.2)}
+
     id_dropout: Probability | None = 0.1
-    dim: Width = 16
+    dim: Width | None = None
     """size of the state and of the output embeddings"""
-    dropout: Probability = 0.5
+    dropout: Probability | None = None
     """dropout of the state before it is scored"""
     full_items: Count = 4096
     """up to so many items, all of them are negatives"""
@@ -56,7 +58,7 @@ class SessionRnn(GradientBaseline):
         assert self.space is not None
         counts = self.space.item_counts
         shares = counts.displays.astype(np.float64)
-        network = _NextItem(shares / shares.sum(), self)
+        network = _NextItem(shares / shares.sum(), self, self.chosen)
         # the best biases without embeddings, smoothed as the click-rate floor: log choices per
         # expected negative
         with torch.no_grad():
@@ -112,17 +114,18 @@ class _NextItem(nn.Module):
     cumulative: Tensor
     """cumulative probability of each item as a negative, float64, shape (n_items,)"""
 
-    def __init__(self, shares: Float64Array, settings: SessionRnn) -> None:
+    def __init__(self, shares: Float64Array, settings: SessionRnn, chosen: Values) -> None:
         super().__init__()
         self.n_items = len(shares)
-        self.full_items, self.negatives, dim = settings.full_items, settings.negatives, settings.dim
+        self.full_items, self.negatives = settings.full_items, settings.negatives
+        dim = chosen["dim"]
         self.history = _Gru(self.n_items + N_RESERVED, dim)
         # small, as the shared table starts: the bias is learned first
         self.output = nn.Parameter(
             0.5 / math.sqrt(dim) * torch.randn(self.n_items + N_RESERVED, dim)
         )
         self.bias = nn.Parameter(torch.zeros(self.n_items + N_RESERVED))
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = nn.Dropout(chosen["dropout"])
         with np.errstate(divide="ignore"):
             log_weights = np.log(shares * self.n_items).astype(np.float32)
         self.register_buffer("log_weights", torch.from_numpy(log_weights), persistent=False)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.base import Grids
+from fastgaum.baselines.base import Grids, Values
 from fastgaum.baselines.field_columns import SPEED_OF_FEW, ids_of_few, is_few
 from fastgaum.baselines.gradient import (
     GradientBaseline,
@@ -37,21 +37,25 @@ class WideDeep(GradientBaseline):
     context. Chosen here: the user is the mean embedding of the choices so far; AdamW trains both
     parts."""
 
-    grids: ClassVar[Grids] = {"id_dropout": (0.8, 0.05)}
+    grids: ClassVar[Grids] = {
+        "id_dropout": (0.8, 0.05),
+        "dim": (8, 4, 32, 64),
+        "dropout": (0.5, 0.3),
+    }
 
     id_dropout: Probability | None = None
     weight_decay: NotNegative = 0.1
-    dim: Width = 8
+    dim: Width | None = None
     """of the embeddings"""
     hidden: Widths = (64, 32)
-    dropout: Probability = 0.5
+    dropout: Probability | None = None
     """of the deep part"""
     crosses: CountFromOne = 4096
     """rows of the table that crosses are hashed to"""
 
     def _network(self) -> nn.Module:
         assert self.space is not None
-        return _Network(self.space, self)
+        return _Network(self.space, self, self.chosen)
 
 
 @dataclass(eq=False)
@@ -75,26 +79,23 @@ class WideDeepCcf(WideDeep):
     published_name: ClassVar[str | None] = "W&D-CCF"
     fit_link: ClassVar[bool] = False
 
-    dim: Width = 4
-    dropout: Probability = 0.3
-
 
 class _Network(nn.Module):
-    def __init__(self, space: FeatureSpace, settings: WideDeep) -> None:
+    def __init__(self, space: FeatureSpace, settings: WideDeep, chosen: Values) -> None:
         super().__init__()
-        n_ids, n_numbers = space.n_ids, space.n_numbers
+        n_ids, n_numbers, dim = space.n_ids, space.n_numbers, chosen["dim"]
         self.wide = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
         self.of_fields = FieldWeights(space)
         self.of_context = ContextCrosses(space)
         self.crosses = nn.Parameter(torch.zeros(settings.crosses))
-        self.user = BagLinear(n_ids, n_numbers, settings.dim, 0, init_std=0.1)
+        self.user = BagLinear(n_ids, n_numbers, dim, 0, init_std=0.1)
         context = context_sizes(space)
         self.deep = Scorer(
-            BagSizes(n_ids, n_numbers, settings.dim),
-            settings.dim * (1 + context.n_fields) + context.n_numbers,
+            BagSizes(n_ids, n_numbers, dim),
+            dim * (1 + context.n_fields) + context.n_numbers,
             settings.hidden,
             "relu",
-            dropout=settings.dropout,
+            dropout=chosen["dropout"],
         )
 
     def forward(self, batch: BatchTensors) -> Tensor:

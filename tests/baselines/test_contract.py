@@ -24,6 +24,8 @@ SHORT = {"epochs": 8, "rounds": 15}
 """settings that make the contract quick, for models that have them"""
 ONE: dict[str, object] = {
     "id_dropout": 0.8,
+    "dim": 16,
+    "dropout": 0.5,
     "loss": "logistic",
     "depth": 4,
     "eta": 0.2,
