@@ -149,13 +149,8 @@ def raw_rows(
 
 
 def as_log(source: SessionLog | Frame, options: ReadOptions | None = None) -> SessionLog:
-    """A log as it is, or the log of a frame; without options roles are found by names, and each
-    column must have one.
-
-    Raises:
-        ConfigError: neither of them.
-        LogFormatError: as `read_log`, or a column has no role.
-    """
+    """A log as it is, or the log of a frame. Without options each column has a role by its name.
+    Raises ConfigError for neither of them, LogFormatError as `read_log`."""
     require_threads()
     if isinstance(source, SessionLog):
         return source
@@ -174,15 +169,11 @@ def as_log(source: SessionLog | Frame, options: ReadOptions | None = None) -> Se
 def read_to_predict(
     source: Frame, options: ReadOptions
 ) -> tuple[pl.DataFrame, SessionLog, IntArray, IntArray | None]:
-    """Read a frame whose rows get predictions; it need not say what was chosen.
+    """Read a frame, of choices or without, whose rows get predictions.
 
-    Returns:
-        Its rows; the log; the log's candidate of each displayed candidate in the order of the rows,
-        (n,); and of a nested frame the row of each, (n,).
-
-    Raises:
-        LogFormatError: as `read_log`, or displays are others in the log than in the frame.
-    """
+    Returns its rows; the log; the log's candidate of each displayed candidate in the order of the
+    rows, (n,); and of a nested frame the row of each, (n,). Raises LogFormatError as `read_log`,
+    and where displays change as they are read."""
     require_threads()
     frame = frame_of(source)
     options = without_choices(options, frame.columns)

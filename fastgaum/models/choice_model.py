@@ -106,20 +106,16 @@ class ChoiceModel(ABC):
         Raises:
             ConfigError: an unknown name or an impossible value; the model is then as it was.
         """
-        known = self.get_params()
         for name in params:
-            if name not in known:
+            if name not in self._given:
                 raise ConfigError(
-                    f"a {type(self).__name__} has no parameter '{name}'{did_you_mean(name, known)}"
-                    f"; known are {', '.join(known)}"
+                    f"a {type(self).__name__} has no parameter '{name}'"
+                    f"{did_you_mean(name, self._given)}; known are {', '.join(self._given)}"
                 )
-        made = type(self)(**self._arguments(params))
+        made = type(self)(**self._given | params)
         self.__dict__.clear()
         self.__dict__.update(made.__dict__)
         return self
-
-    def _arguments(self, params: dict[str, Any]) -> dict[str, Any]:
-        return self.get_params(deep=False) | params
 
     def _repr_html_(self) -> str:
         """Text of a notebook: the model, and the table of its last fit."""
@@ -179,9 +175,6 @@ class ChoiceModel(ABC):
             )
         return ReadOptions.from_json(self._trained_space().reading)
 
-    def _log_of(self, source: SessionLog | Frame) -> SessionLog:
-        return as_log(source, self.reading if is_frame(source) else None)
-
     def examination(self, head: Head = "reward") -> FloatArray | None:
         """Factor of each place on a candidate's odds, the first being 1, shape (n_places,); None
         where the model does not keep places apart."""
@@ -223,7 +216,7 @@ class ChoiceModel(ABC):
             SeenUsersError: users of the test split trained this model.
             ConfigError: `hide_items` is no such share, or is of training sessions.
         """
-        log = self._log_of(log)
+        log = as_log(log, self.reading if is_frame(log) else None)
         if not allow_seen_users:
             self.seen_users(log, split).require_unseen()
         hidden = 0

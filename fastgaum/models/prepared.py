@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastgaum.arrays import IntArray
-from fastgaum.config import MOST_SEED, Config
+from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_training, grow_training
@@ -90,9 +90,3 @@ def _drawn(sessions: IntArray, users: IntArray, seed: int, number: int) -> IntAr
     rng = np.random.default_rng([seed, number])
     times = np.bincount(rng.integers(0, len(each), len(each)), minlength=len(each))
     return np.repeat(sessions, times[of_session])
-
-
-def bootstrap_seed(seed: int, number: int) -> int:
-    """The seed of the fit on a bootstrap; runs of neighbouring seeds share none."""
-    state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
-    return int(state[0]) % MOST_SEED

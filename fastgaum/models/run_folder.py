@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import tomli_w
@@ -93,8 +94,7 @@ def train_run(
     with folder_lock(folder):
         _check_contents(folder, overwrite)
         start = None if model.start is None else model.start.state()
-        reading = dict(origin.reading)
-        checkpoint = Checkpoint(model.asked, reading, log.fingerprint, start=start)
+        checkpoint = Checkpoint(model.asked, dict(origin.reading), log.fingerprint, start=start)
         return _run(model, log, folder, checkpoint, observers, origin.source, processes)
 
 
@@ -118,10 +118,9 @@ def fit_run(
         for file in RUN_FILES:
             (folder / file).unlink(missing_ok=True)
         settings = {"preset": name} | model.settings.to_mapping()
-        _write_head(folder, settings, origin)
         model.save(folder / "model.safetensors")
         cost = {"seconds": time.perf_counter() - started, "resumed": False, **peak_memory()}
-        _write_machine(folder, model.settings.seed, log, origin, {"cost": cost})
+        _write_about(folder, settings, log, origin, {"cost": cost})
         with atomic(folder / "metrics.parquet") as beside:
             table.write_parquet(beside)
     return table
@@ -279,7 +278,7 @@ def _run(
     cost = {"seconds": seconds, "resumed": resumed, **peak_memory()}
     if processes.size > 1:
         cost["processes"] = processes.size
-    writer.write_machine({"cost": cost, "compared": trials_as_facts(model.trials)})
+    writer.write_about({"cost": cost, "compared": trials_as_facts(model.trials)})
     with atomic(folder / "metrics.parquet") as beside:
         table.write_parquet(beside)
     file.unlink()
@@ -299,8 +298,8 @@ class _RunWriter(Observer):
         """Bring all files to the state of the resume file, which a crash may have left behind."""
         self.rows = list(rows)
         if self.rows:
-            self._write_head()
-            self._write_model()
+            self.write_about({})
+            self.model.save(self.folder / "model.safetensors")
             self._write_metrics()
             (self.folder / "metrics.parquet").unlink(missing_ok=True)
         else:
@@ -308,59 +307,52 @@ class _RunWriter(Observer):
 
     def on_epoch_end(self, row: EpochRow) -> None:
         if not self.rows:
-            self._write_head()
+            self.write_about({})
         self.rows.append(row)
         # the model first: no reader of the metrics misses the best epoch's model
         if row.best:
-            self._write_model()
+            self.model.save(self.folder / "model.safetensors")
         self._write_metrics()
 
     def on_fit_end(self, rows: Sequence[EpochRow], error: BaseException | None) -> None:
         if error is None or (self.rows and isinstance(error, NumericsError)):
-            self._write_model()
+            self.model.save(self.folder / "model.safetensors")
 
     def clear(self) -> None:
         """Remove a former run's files."""
         for name in MADE_FILES:
             (self.folder / name).unlink(missing_ok=True)
 
-    def _write_model(self) -> None:
-        self.model.save(self.folder / "model.safetensors")
-
     def _write_metrics(self) -> None:
-        lines = "".join(json.dumps(_finite(one.to_dict())) + "\n" for one in self.rows)
+        # JSON has no NaN: a figure that a phase does not have is null
+        rows = (
+            {key: None if value != value else value for key, value in one.to_dict().items()}
+            for one in self.rows
+        )
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
         with atomic(self.folder / "metrics.jsonl") as beside:
             beside.write_text(lines)
 
-    def write_machine(self, more: Mapping[str, object]) -> None:
-        _write_machine(self.folder, self.model.config.seed, self.log, self.origin, more)
-
-    def _write_head(self) -> None:
-        _write_head(self.folder, self.model.config.to_mapping(), self.origin)
-        self.write_machine({})
+    def write_about(self, more: Mapping[str, object]) -> None:
+        """Write config.toml, reading.json and machine.json."""
+        settings = self.model.config.to_mapping()
+        _write_about(self.folder, settings, self.log, self.origin, more)
 
 
-def _write_machine(
-    folder: Path, seed: int, log: SessionLog, origin: LogOrigin, more: Mapping[str, object]
+def _write_about(
+    folder: Path,
+    settings: Mapping[str, Any],
+    log: SessionLog,
+    origin: LogOrigin,
+    more: Mapping[str, object],
 ) -> None:
-    about = {"name": log.name, "fingerprint": log.fingerprint, "events": log.n_events}
-    facts = machine_facts(seed) | {"log": about | {"source": origin.source}, **more}
-    with atomic(folder / "machine.json") as beside:
-        beside.write_text(json.dumps(facts, indent=2) + "\n")
-
-
-def _write_head(folder: Path, settings: Mapping[str, object], origin: LogOrigin) -> None:
     # TOML has no null: a setting that is left open is not written
     kept = {key: value for key, value in settings.items() if value is not None}
     with atomic(folder / "config.toml") as beside:
         beside.write_text(tomli_w.dumps(kept))
-    with atomic(folder / "reading.json") as beside:
-        beside.write_text(json.dumps(dict(origin.reading), indent=2) + "\n")
-
-
-def _finite(row: dict[str, object]) -> dict[str, object]:
-    """JSON has no NaN: a figure that a phase does not have is null."""
-    return {
-        key: None if isinstance(value, float) and value != value else value
-        for key, value in row.items()
-    }
+    about = {"name": log.name, "fingerprint": log.fingerprint, "events": log.n_events}
+    about |= {"source": origin.source}
+    facts = machine_facts(settings["seed"]) | {"log": about, **more}
+    for file, values in (("reading", dict(origin.reading)), ("machine", facts)):
+        with atomic(folder / f"{file}.json") as beside:
+            beside.write_text(json.dumps(values, indent=2) + "\n")

@@ -12,13 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import polars as pl
 import torch
 
 from fastgaum.checkpoint import State, damage_named, state_of
-from fastgaum.config import Config
+from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import (
     CheckpointError,
     ConfigError,
@@ -51,7 +52,6 @@ from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.prepared import (
     Prepared,
     SpaceOptions,
-    bootstrap_seed,
     space_options,
 )
 from fastgaum.models.space_state import saved_space, space_of
@@ -295,7 +295,7 @@ class UserModel(NetworksModel):
         done = list(self._members(checkpointer.bootstraps))
         for number in range(len(done) + 1, config.members):
             observers.tell(Observer.on_bootstrap, number, config.members - 1)
-            model = self._like(self._member_config(number))
+            model = self._like(member_config(self.config, number))
             model.start = self.start and self.start.bootstraps[number - 1]
             of_part = of_log.bootstrap(config.seed, number)
             model.train_on(of_part, None, checkpointer, processes)
@@ -303,14 +303,11 @@ class UserModel(NetworksModel):
             checkpointer.bootstraps.append(plain_state(model._networks()))
         return tuple(done)
 
-    def _member_config(self, number: int) -> Config:
-        return self.config.replace(members=1, seed=bootstrap_seed(self.config.seed, number))
-
     def _members(self, weights: Sequence[dict[str, torch.Tensor]]) -> Iterator[UserModel]:
         """The fits on bootstraps, from their weights. Raises ValueError for damaged ones."""
         assert self.space is not None
         for number, of_member in enumerate(weights, start=1):
-            model = self._like(self._member_config(number))
+            model = self._like(member_config(self.config, number))
             networks = networks_of(model.config, self.space, of_member, self.history)
             model.networks = networks.to(self.device)
             model.space, model.outside = self.space, self.outside
@@ -363,25 +360,28 @@ class UserModel(NetworksModel):
             super().get_params() | keys | {str(what): one for what, one in self._own_code().items()}
         )
 
-    def _arguments(self, params: dict[str, Any]) -> dict[str, Any]:
+    def set_params(self, **params: Any) -> Self:
+        """As of `ChoiceModel`; also keys of the configuration."""
         if self.start is not None:
             raise ConfigError(
                 "a model that goes on from a run has that run's configuration: give changes to "
                 "UserModel.from_run"
             )
-        own = self.get_params(deep=False)
-        # a regulariser and a history have names in the configuration, or are code
-        keys = {
-            name: value
-            for name, value in params.items()
-            if name not in own or (isinstance(value, str) and name != "device")
-        }
-        own |= {name: None if name in keys else params[name] for name in params if name in own}
+        own: dict[str, Any] = {}
+        keys: dict[str, Any] = {}
+        for name, value in params.items():
+            # a regulariser and a history have names in the configuration, or are code
+            is_key = name not in self._given or (isinstance(value, str) and name != "device")
+            if is_key:
+                keys[name] = value
+            if name in self._given:
+                own[name] = None if is_key else value
+        config = own.get("config") or self.asked
         if "preset" in keys:
-            own["config"] = Config.from_preset(keys.pop("preset"), **keys)
+            config = Config.from_preset(keys.pop("preset"), **keys)
         elif keys:
-            own["config"] = (own["config"] or Config()).with_keys(**keys)
-        return own
+            config = config.with_keys(**keys)
+        return super().set_params(**own | {"config": config})
 
     def user(self, head: Head = "reward") -> OnlineUser:
         """As of `ChoiceModel`; the first user takes longer, the networks are copied."""
@@ -501,6 +501,13 @@ class UserModel(NetworksModel):
         each = [super()._scorer(n_candidates, at_place)]
         each += [one._scorer(n_candidates, at_place) for one in self.bootstraps]
         return lambda encoded: mean_of([score(encoded) for score in each])
+
+
+def member_config(config: Config, number: int) -> Config:
+    """The configuration of the fit on a bootstrap, numbered from 1; runs of neighbouring seeds
+    share no seed."""
+    state = np.random.SeedSequence([config.seed, number]).generate_state(1, np.uint64)
+    return config.replace(members=1, seed=int(state[0]) % MOST_SEED)
 
 
 def _config_from(start: UserModel, path: Path, changes: Mapping[str, object]) -> Config:

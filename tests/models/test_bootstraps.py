@@ -19,9 +19,9 @@ from fastgaum.game.loop import Trainer
 from fastgaum.interrupts import Interrupted
 from fastgaum.logs.log import SessionLog
 from fastgaum.models import model_file
-from fastgaum.models.prepared import Prepared, bootstrap_seed
+from fastgaum.models.prepared import Prepared
 from fastgaum.models.run_folder import run_checkpoint, train_run
-from fastgaum.models.user_model import UserModel
+from fastgaum.models.user_model import UserModel, member_config
 from tests.builders import random_log
 from tests.game.interrupted import check_same, config_of, resume, run
 
@@ -124,11 +124,13 @@ def test_the_model_itself_is_that_of_all_users(
 
 def test_runs_of_neighbouring_seeds_share_no_seed_of_a_fit(whole: Path) -> None:
     runs, members = range(20), range(1, 100)
-    drawn = [bootstrap_seed(run, number) for run in runs for number in members]
+    drawn = [
+        member_config(CONFIG.replace(seed=run), number).seed for run in runs for number in members
+    ]
     assert len({*runs, *drawn}) == len(runs) * 100
     assert 0 <= min(drawn) <= max(drawn) < MOST_SEED
     fitted = [one.config.seed for one in UserModel.load(whole).bootstraps]
-    assert fitted == [bootstrap_seed(CONFIG.seed, number) for number in (1, 2)]
+    assert fitted == [member_config(CONFIG, number).seed for number in (1, 2)]
 
 
 class Told(Observer):

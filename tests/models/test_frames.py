@@ -170,7 +170,7 @@ def test_parameters_are_those_of_the_constructor() -> None:
     floor = make_model("logit").set_params(seed=5)
     assert floor.settings.seed == floor.get_params()["seed"] == 5
     for one in (model, floor, make_model("pool")):
-        with pytest.raises(ConfigError, match="has no parameter 'sed'; did you mean 'seed'"):
+        with pytest.raises(ConfigError, match=r"'sed'.* did you mean 'seed'"):
             one.set_params(sed=1)
         with pytest.raises(ConfigError):
             one.set_params(seed=-1)
