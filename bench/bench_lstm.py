@@ -1,14 +1,12 @@
 """Races: the packed LSTM against torch.nn.LSTM, packed and padded, forward and backward, same
 weights.
 
-Lengths are those of the synthetic world `tail`: Zipf, mean 20, at most 200; or all equal.
-
-`lstm-h…`: from items to states and back. torch embeds each item and projects it; ours gathers the
-row of a (items × 4H) table, which holds that product, inside the recurrence; gradients are compared
-outside the race. `lstm-dense-h…`: the input is a dense array that both project.
+Lengths are Zipf, mean 20, at most 200; or all equal. `lstm-h…`: from items to states and back.
+torch embeds each item and projects it; ours gathers the row of a (items × 4H) table, which holds
+that product, inside the recurrence. `lstm-dense-h…`: a dense array that both project.
 
 The arithmetic that counts is 24 H² operations per token: the recurrent product forward (8 H²), its
-transpose and the weights' gradient backward (8 H² each); a projection is left out."""
+transpose and the weights' gradient backward (8 H² each)."""
 
 from __future__ import annotations
 

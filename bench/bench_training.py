@@ -86,13 +86,6 @@ def world(preset: str, n_events: int, n_items: int) -> Data:
     return Data(replace(train, ids=ids[train.ids]), torch.from_numpy(unknown))
 
 
-def data_for(setting: Setting, contender: str, full: bool) -> Data:
-    if not full:
-        return world(setting.on, 400, 50)
-    n_items = 10_000 if contender == "10k-items" else setting.n_items
-    return world(setting.on, setting.n_events, n_items)
-
-
 def race_config(batch_sessions: int) -> Config:
     """The paper's sizes, with what rivals have: no dropout, one generator step per reward step."""
     return Config.from_preset(
@@ -146,7 +139,8 @@ GAMES: dict[str, Callable[[Networks, Config, Data], Any]] = {
 
 def train(race: Race) -> None:
     setting, contender, full = SETTINGS[race.group], race.contender, race.full
-    data = data_for(setting, contender, full)
+    n_items = 10_000 if contender == "10k-items" else setting.n_items
+    data = world(setting.on, setting.n_events, n_items) if full else world(setting.on, 400, 50)
     config = race_config(setting.batch_sessions)
     game = contender if contender in GAMES else "ours"
     steps = setting.contenders[contender] if full else 1

@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import IntArray
+from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.logs.log import SessionLog
 from fastgaum.reports.table import num, rows_to_markdown
 
-FloatArray = npt.NDArray[np.float64]
 FLAGS = (
     "displayed before in the session",
     "clicked before in the session",
@@ -127,7 +126,7 @@ def _flags(
     return flags
 
 
-def first_click(log_click: FloatArray) -> FloatArray:
+def first_click(log_click: Float64Array) -> Float64Array:
     """Log probability that the topmost click is at each place, and of none: shape (n_lists,
     n_places + 1), the last column for none.
 

@@ -2,9 +2,8 @@
 bench/coldstart.py` prints one line of JSON.
 
 Each figure is the wall time of a process of its own, from after the imports to the end of the first
-round: it reads and encodes a log, makes an epoch of exact steps, scores the validation sessions and
-makes one round. Figures are the largest over the presets, those of a warm cache the least over the
-processes of one preset."""
+round. Figures are the largest over the presets, those of a warm cache the least over the processes
+of one preset."""
 
 from __future__ import annotations
 

@@ -4,9 +4,8 @@
     python bench/memory.py training                      # peak of an epoch of rounds
     python bench/memory.py growth --epochs 100           # growth over epochs (a soak)
 
-The log is the synthetic world `scale`. Resident sizes are MB above what `import torch` alone takes;
-peaks are those of this process, so run it in one of its own. Linux only (it reads
-/proc/self/status)."""
+Resident sizes are MB above what `import torch` alone takes; peaks are those of this process, so run
+it in one of its own, on Linux."""
 
 from __future__ import annotations
 
@@ -45,7 +44,9 @@ def log_and_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def training(arguments: argparse.Namespace) -> dict[str, Any]:
-    alone = _torch_alone()
+    import torch  # noqa: F401
+
+    alone = status_mb("VmRSS")
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.user_model import UserModel
 
@@ -70,12 +71,6 @@ def growth(arguments: argparse.Namespace) -> dict[str, Any]:
     model = UserModel.from_preset("paper-lstm", epochs=epochs, patience=epochs, search=[], **ROUNDS)
     model.fit(log, [watch])
     return {"growth_mb": watch.resident[-1] - watch.resident[SETTLED - 1]}
-
-
-def _torch_alone() -> float:
-    import torch  # noqa: F401
-
-    return status_mb("VmRSS")
 
 
 class _Watch(Observer):

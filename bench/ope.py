@@ -181,13 +181,6 @@ def fitted_world(world: TrueWorld, weights: np.ndarray | None, n_users: int) -> 
     return world_of(model, log)
 
 
-def policy_of(setting: Setting, world: TrueWorld) -> Policy:
-    if setting.target == "random":
-        return RandomPolicy()
-    # what is popular is known; it need not be counted anew in every log
-    return Greedy() if setting.target == "greedy" else Popular(world.base.astype(np.float32))
-
-
 def true_value(
     world: TrueWorld,
     target: Target,
@@ -238,7 +231,13 @@ def judge_setting(
 ) -> Iterator[Judged]:
     """Every estimator's figures over so many logs."""
     weights = setting.weights(world := setting.world())
-    target = Target(policy_of(setting, world), setting.epsilon)
+    policies: dict[Wanted, Policy] = {
+        "random": RandomPolicy(),
+        "greedy": Greedy(),
+        # what is popular is known; it need not be counted anew in every log
+        "popular": Popular(world.base.astype(np.float32)),
+    }
+    target = Target(policies[setting.target], setting.epsilon)
     truth = true_value(world, target, learned, weights, true_users)
     found: dict[str, list[tuple[float, float, float]]] = {}
     wrong: Counter[str] = Counter()

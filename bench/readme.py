@@ -1,11 +1,9 @@
 """Set the pages' tables and figures again from the committed JSON of their commands: `python
 bench/readme.py`.
 
-Each page shows the command that writes its object, docs/tables/NAME.json. This puts what `SECTIONS`
-makes of the objects between the page's markers, the lines <!-- MARKER:begin --> and
-<!-- MARKER:end -->, draws `FIGURES` (extra `plots`), and sets numbers in the prose of all pages that
-stand between comments of `excerpts.NUMBER`. tests/test_tables.py fails when a page is not what this
-would write."""
+It puts what `SECTIONS` makes of docs/tables/NAME.json between the lines <!-- MARKER:begin --> and
+<!-- MARKER:end --> of a page, draws `FIGURES` (extra `plots`), and sets numbers in the prose that
+stand between comments of `excerpts.NUMBER`. tests/test_tables.py fails when a page is not that."""
 
 from __future__ import annotations
 

@@ -1,14 +1,12 @@
 """From what a run of the races measured to the JSON object of `fastgaum bench`, and from that to
 tables.
 
-- seconds: median over at least five repeats of one call
-- spread: (third quartile − first) / median
-- ratio: rival's seconds / our seconds, for the same amount of work
-- ceiling_share: least seconds that the probed ceiling allows / our seconds
+- seconds: median over at least five repeats of one call - spread: (third quartile − first) / median
+- ratio: rival's seconds / our seconds, for the same amount of work - ceiling_share: least seconds
+that the probed ceiling allows / our seconds
 
-An entry of `races` is one bar of one group, or the group alone where it has no bar. `over` says
-what its target is set over: a rival's name (a ratio), a ceiling's (a share), or the rate.
-Everything printed comes from the object."""
+An entry of `races` is one bar of one group, or the group alone. `over` says what its target is set
+over: a rival's name (a ratio), a ceiling's (a share), or the rate."""
 
 from __future__ import annotations
 

@@ -3,15 +3,13 @@
     python bench/wikispeedia_loop.py fit MODELS          # four fits, each kept in the folder
     python bench/wikispeedia_loop.py play MODELS --json docs/tables/wikispeedia-loop.json
 
-Every second validation game is judged: it gives a start, a target and a human path, and no fit sees
-it. By the other validation games fits choose their epoch. Test games are not read. Every game of the
-log was finished, so a simulated game that has not arrived after `LIMIT` clicks is left out of all
-figures but the share that arrives. Players never give up.
+Every second validation game is judged, and no fit sees it; by the others fits choose their epoch.
+Test games are not read. Players never give up: a game that has not arrived after `LIMIT` clicks is
+left out of all figures but the share that arrives.
 
 `fit` makes: exact, with exact players (behaviour cloning is its reward head's best response);
 adversarial, the preset's rounds; and half-0, half-1: exact players on every second of those games,
-for link policies that are made of one half and judged in the other. A model that the folder holds is
-not fitted again. `play` adds players that click any link, as floors."""
+for link policies that are made of one half and judged in the other."""
 
 from __future__ import annotations
 

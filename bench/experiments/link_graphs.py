@@ -12,15 +12,13 @@ import polars as pl
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
-from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld
 from fastgaum.worlds.logged import Context
 from fastgaum.worlds.world import NO_ITEM, Population, Response, World
 from fastgaum.worlds.world_set import WorldSet
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

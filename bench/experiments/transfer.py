@@ -172,12 +172,14 @@ def worths_of(task: Task) -> list[Worth]:
         known = KNOWN_WORLDS[task.world]
         truth, setting = true_users(known.name), Setting(K, HORIZON, known.pool, "click")
         if task.logging == TRUTH:
-            return [_worth_of_truth(task, truth, setting)]
+            made = [task.learner.trained(truth, setting), Greedy(), RandomPolicy()]
+            returns = {one.name: task.learner.returns(one, truth, setting) for one in made}
+            return [Worth(TRUTH, mean_returns(returns))]
         log = drawn_log(truth, setting, task)
         worths = []
         for label, world in learner_worlds(log, task.seed, task.members).items():
-            made = Promises.of((label, world, log), truth, setting, task.learner)
-            worths.append(made.paid_in(truth, setting, task.learner))
+            promises = Promises.of((label, world, log), truth, setting, task.learner)
+            worths.append(promises.paid_in(truth, setting, task.learner))
         return worths
 
 
@@ -189,12 +191,6 @@ def drawn_log(truth: TrueWorld, setting: Setting, task: Task) -> SessionLog:
     frame = pl.concat(frames).select("session", "event", "item", "chosen")
     log = read_log(frame, name=f"{task.world}, {task.logging}")
     return replace(log, split=shuffled_split(log.n_sessions, task.seed, FITTED))
-
-
-def _worth_of_truth(task: Task, truth: TrueWorld, setting: Setting) -> Worth:
-    policies = [task.learner.trained(truth, setting), Greedy(), RandomPolicy()]
-    returns = {one.name: task.learner.returns(one, truth, setting) for one in policies}
-    return Worth(TRUTH, mean_returns(returns))
 
 
 def _setting_figures(

@@ -1,14 +1,12 @@
-"""Speed of other libraries, in one virtual environment of their own.
+"""Speed of other libraries, in one virtual environment of their own, which $FASTGAUM_PEERS names.
 
-    python bench/rivals/peers.py DIR --install        # makes the environment, about 1.5 GB, from PyPI
+    python bench/rivals/peers.py DIR --install        # makes the environment, about 1.5 GB
 
-The races run the peers where $FASTGAUM_PEERS names such an environment.
-
-- `recsim`: RecSim's interest-evolution users with random slates of ten. It simulates one user at a
-  time, with a choice model written by hand. Candidates are as many as two slates and stay the same,
-  its quickest setting. User-steps per second, the best of five runs.
-- `torch-choice`: its conditional logit on the numbers that candidates have under `bags`, display
-  sets padded, by L-BFGS over all training events. Seconds of the fit, and its validation NLL."""
+- `recsim`: RecSim's interest-evolution users with random slates of ten of twenty candidates that
+  stay the same, its quickest setting. User-steps per second, the best of five runs.
+- `torch-choice`: its conditional logit on the numbers that candidates have under `bags`, by L-BFGS
+  over all training events. Seconds of the fit, and its validation NLL.
+"""
 
 from __future__ import annotations
 

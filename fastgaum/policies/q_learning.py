@@ -219,7 +219,7 @@ class QLearner(Policy):
 
 def explore(places: IntArray, keys: KeyArray, n_pool: int, epsilon: float) -> IntArray:
     """Slates whose places are each replaced with probability epsilon, by random ones that the rest
-    of the slate does not hold, shape (n, k)."""
+    of the slate does not hold."""
     k = places.shape[1]
     chance = draw_uniforms(keys ^ np.uint64(1), k) < epsilon
     drawn = draw_distinct(keys, n_pool, min(2 * k, n_pool))

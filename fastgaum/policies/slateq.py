@@ -140,8 +140,8 @@ class SlateQ(QLearner):
 def slate_values(
     weights: FloatArray, values: FloatArray, none: FloatArray, outside: float
 ) -> FloatArray:
-    """Q of slates, whose items' weights and values are (n, k): (Σ w Q̄ + w(⊥) Q̄(⊥)) / (Σ w +
-    w(⊥)), shape (n,)."""
+    """(Σ w Q̄ + w(⊥) Q̄(⊥)) / (Σ w + w(⊥)) of slates, whose items' weights and values are (n, k);
+    shape (n,)."""
     gain = (weights * values).sum(axis=1) + outside * none
     return np.asarray(gain / (weights.sum(axis=1) + outside), np.float32)
 

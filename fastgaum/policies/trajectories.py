@@ -30,11 +30,11 @@ def trajectories(
 ) -> Iterator[pl.DataFrame]:
     """Play episodes and yield their rows, some episodes at a time; episode i is the same whatever
     their number. A policy does not learn here; by name it is random, greedy, or popular in a
-    learned world. The setting's reward is not read.
+    learned world.
 
     `progress` is called with events done and events at most. Returns frames of session, event, item
     (as in the world's `item_ids`), chosen (0 or 1), utility, probability; rows in the order of
-    session, event and display.
+    display.
 
     Raises:
         ConfigError: an unknown policy, a pool that does not fill a slate, no episode, or a negative

@@ -122,10 +122,9 @@ class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     `observe_taken`, 1 for each place of the pool that the slate holds already (pool_size,);
     float32, flat or as keys `place` and `taken` of a dict. Action: Discrete(pool_size).
 
-    Reward and ends: 0 and False until the slate is full, then the environment's. Info:
-    `action_mask` bool (pool_size,), True for what may be picked; the environment's keys when the
-    slate was full. An item picked twice is displayed once; in a strict environment it is an
-    error."""
+    Reward and ends: 0 and False until the slate is full, then the environment's. Info: its keys
+    then, and `action_mask` bool (pool_size,), True for what may be picked. An item picked twice is
+    displayed once; in a strict environment it is an error."""
 
     def __init__(self, env: Env[Any, Any], observe_taken: bool = True) -> None:
         """Wrap a `UserEnv`. Raises ConfigError for another environment, or for a pool smaller than

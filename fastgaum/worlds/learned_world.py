@@ -389,11 +389,11 @@ class LearnedPopulation(ContextPopulation):
 
 def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> FloatArray:
     """Features of each item, (n_items, ≤ n_features): principal components, then log displays, log
-    choices, choice rate, standardised.
+    choices, choice rate, standardised. Raises ConfigError for fewer features than statistics.
 
     The components are of the rows that items add to the reward model's first layer, or with towers
     of their vectors, divided by the first one's standard deviation; the largest weight of each is
-    positive. Raises ConfigError for fewer features than statistics."""
+    positive."""
     if n_features < len(ITEM_STATISTICS):
         raise ConfigError(
             f"n_features must be at least {len(ITEM_STATISTICS)}, the training statistics, got "

@@ -1,7 +1,5 @@
-"""Sessions of a log, in which users of a learned world begin, and whose contexts they have.
-
-In a world with a log each user draws a logged session by its key and takes the contexts of its
-events in order; it keeps the last one."""
+"""Sessions of a log, in which users of a learned world begin, and whose contexts they have: those
+of the events of a session that the user's key draws, in order, then the last one."""
 
 from __future__ import annotations
 
@@ -72,7 +70,6 @@ class UserContexts:
     def __init__(
         self, rows: ContextRows, logged: LoggedContexts | None, starts: bool, users: Users
     ) -> None:
-        """Make room; users begin within their logged session with `starts`."""
         self.rows, self.logged, self.starts, self.users = rows, logged, starts, users
         self.known: BoolArray = np.zeros(users.n, np.bool_)
         self.events: LongArray = np.full(users.n, -1, np.int64)

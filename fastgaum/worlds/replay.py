@@ -116,7 +116,7 @@ def tell_logged(
 
 
 def versions(log: SessionLog, simulated: IntArray) -> SessionLog:
-    """The log and its replicas one below the other, as one log of (1 + replicas) × n_sessions
+    """The log and its replicas, one below the other, as one log of (1 + replicas) × n_sessions
     sessions."""
     n_versions = 1 + len(simulated)
     every = slice_sessions(log, np.tile(np.arange(log.n_sessions), n_versions))

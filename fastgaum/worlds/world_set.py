@@ -132,8 +132,8 @@ class WorldSet(World):
 class SetPopulation(ContextPopulation):
     """Users of a `WorldSet`, each of whom lives in one member (`members`, shape (n,)).
 
-    Each member is a population of all n users, and computes those who live in it. The first one, or
-    with `follow_all` every one, follows the others, and sees what has happened when it is asked."""
+    Each member is a population of all n users. The first one, or with `follow_all` every one,
+    follows the users of the others, and sees what has happened when it is asked."""
 
     world: WorldSet
 

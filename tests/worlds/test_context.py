@@ -408,27 +408,10 @@ def test_a_replay_in_a_set_is_in_the_logged_contexts(log: SessionLog, model: Use
     )
 
 
-def test_an_environment_of_a_set_takes_contexts_from_the_log(
-    log: SessionLog, model: UserModel
-) -> None:
-    world = LearnedWorld(model, log=log)
-    lives = []
-    for one in (world, WorldSet([world, world])):
-        envs = UserVectorEnv(20, world=one, slate_size=3, leaving=0.3)
-        rng, seen = np.random.default_rng(0), [envs.reset(seed=1)[0].copy()]
-        for _ in range(6):
-            observation, reward, *_ = envs.step(rng.integers(0, world.n_items, (20, 3)))
-            seen += [observation.copy(), reward]
-        lives.append(seen)
-    for its, ours in zip(*lives, strict=True):
-        np.testing.assert_allclose(ours, its, atol=1e-5)
-    lacking = WorldSet([world, LearnedWorld(model)])
-    with pytest.raises(ConfigError, match="reads the context fields"):
-        lacking.require_contexts()
-
-
-def test_what_is_no_context_of_a_set(model: UserModel) -> None:
+def test_what_is_no_context_of_a_set(log: SessionLog, model: UserModel) -> None:
     one = LearnedWorld(model)
+    with pytest.raises(ConfigError, match="reads the context fields"):
+        WorldSet([LearnedWorld(model, log=log), one]).require_contexts()
     world, plain = (
         WorldSet([one, one]),
         LearnedWorld(fitted(random_log(4, no_click=0.3), **IDENTITY)),
