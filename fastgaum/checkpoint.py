@@ -36,12 +36,12 @@ State = dict[str, Any]
 ArraysByName = dict[str, npt.NDArray[Any]]
 _T = TypeVar("_T")
 MOST_HEADER = 1 << 22
-"""bytes of names, shapes and JSON; ours have some thousands, tables of text are arrays"""
+"""bytes of names, shapes and JSON"""
 _KEY = "fastgaum"
-"""the one key of the metadata: the library writes several in an order that differs each time"""
+"""the library writes several keys in an order that differs each time"""
 _SHA = "sha256"
 _TENSOR, _ARRAY, _TEXTS = "$tensor", "$array", "$texts"
-"""marks of the places of arrays in the JSON text, by the type that they come back as"""
+"""marks of the places of arrays in the JSON text, by their type"""
 
 
 def save_state(path: Path, format: str, state: object) -> None:

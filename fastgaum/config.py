@@ -102,7 +102,6 @@ def checked(key: str, value: object, hint: object) -> object:
 
 
 def _rule(hint: Any) -> str:
-    """What a hint allows, in words."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         meta = parts[1]
@@ -143,10 +142,10 @@ class Config(CheckedSettings):
     preset: str = "fastgaum"
     """the preset these values started from"""
     protocol: Protocol = "bags"
-    """what a candidate's bag holds (docs: reading the table)"""
+    """what a candidate's bag holds"""
 
     history: HistoryKind = "lstm"
-    """history encoder: lstm, bilstm (over each prefix), or pw (position weights)"""
+    """history encoder: lstm, bilstm, or pw (position weights)"""
     history_dim: Width = 8
     """size of the state per direction"""
     history_layers: Annotated[int, Meta(ge=1, le=100)] = 1
@@ -160,29 +159,23 @@ class Config(CheckedSettings):
     activation: Literal["elu", "relu", "tanh"] = "relu"
     """activation of the scorers' hidden layers"""
     wide: bool = True
-    """scorers also have a linear path from bag to score, beside the network (wide & deep)"""
+    """scorers also have a linear path from bag to score (wide & deep)"""
     tower_dim: Annotated[int, Meta(ge=0, le=1 << 12)] = 0
-    """size of the vectors of user and item whose dot product is part of a score; 0 = none"""
+    """size of the vectors of user and item whose product is part of a score; 0 = none"""
     tastes: Annotated[int, Meta(ge=0, le=1 << 12)] = 16
-    """without towers of ids: size of the user's vector that weighs the numbers which the log itself
-    holds of candidates; 0 = they weigh the same for all users"""
+    """size of the user's vector that weighs a log's own numbers; 0 = the same for all users"""
     item_dim: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
-    """size of the id embeddings below the first layers; 0 = each id maps straight into the first
-    layer (one-hot linear)"""
+    """size of id embeddings below the first layers; 0 = ids map straight into the first layer"""
     set_context: bool = True
-    """numbers are also given relative to their mean over the display set (a symmetric summary)"""
+    """numbers are also given relative to their mean over the display set"""
     pieces: Annotated[int, Meta(ge=0, le=1000)] = 6
-    """pieces into which each number is cut at its training quantiles, so that a network's first
-    layer bends there; with towers those alone that the log itself holds; 0: none is cut"""
+    """pieces into which numbers are cut at their training quantiles; 0: none is cut"""
     relations: bool = True
-    """numbers of what the training split says of a candidate beside its rivals and after the
-    choices so far"""
+    """training counts of a candidate beside its rivals and after the choices so far"""
     counts: bool = True
-    """numbers of what the training split says of a candidate's item, alone and under the context;
-    without, the bags of protocol bags are those of identity"""
+    """training counts of a candidate's item, alone and under the context"""
     examination: bool = True
-    """where the order of displays is real, each place adds a number of its own to a utility that
-    knows no place; without, the place is a field of the bags"""
+    """where the order of displays is real, each place adds a number to a utility without it"""
     regulariser: RegulariserKind = "shannon"
     """the generator's convex regulariser: Shannon (softmax), L2 (sparsemax), Tsallis (entmax)"""
     tsallis_alpha: Annotated[float, Meta(gt=1, le=10)] = 1.5
@@ -194,37 +187,30 @@ class Config(CheckedSettings):
     players: Literal["exact", "adversarial"] = "adversarial"
     """exact: the generator is its closed form; adversarial: three networks"""
     states: Literal["logged", "generated"] = "logged"
-    """histories in the generator's term: logged, or with the last choice replaced by a generated
-    one"""
+    """histories in the generator's term: logged, or with a generated last choice"""
     warm_start: Count = 40
-    """at most so many epochs with exact players before the adversarial rounds (early stop applies)
-    """
+    """at most so many epochs with exact players before the adversarial rounds"""
     catch_up: Count = 60
-    """at most so many epochs of generator steps alone before the rounds, where the generator cannot
-    start as the best response (a regulariser of your own; tables of your own that cannot be
-    copied), until its gap is small"""
+    """at most so many epochs of generator steps alone, where it cannot start as the best
+    response"""
 
     epochs: CountFromOne = 60
-    """at most so many epochs (of adversarial rounds, or of exact steps when players = exact)"""
+    """at most so many epochs of rounds, or of exact steps"""
     patience: CountFromOne = 4
-    """stop after so many epochs without a better validation score; rounds after a warm start stop
-    after three of them, or so many if that is less"""
+    """stop after so many epochs without a better validation score; in rounds after three"""
     lr_drops: Count = 1
-    """how often a phase that has lost its patience goes on from its best epoch with a third of the
-    learning rates"""
+    """how often a phase goes on from its best epoch with a third of the learning rates"""
     select: Literal["loss", "calibrated loss"] = "loss"
-    """the validation score that chooses the epoch: the reward's Fenchel–Young loss (Shannon: NLL /
-    eta), or the NLL once all utilities are multiplied by the one number that suits them best"""
+    """the validation score that chooses the epoch; calibrated: utilities scaled by their best
+    number"""
     batch_sessions: CountFromOne = 64
     """sessions per batch"""
     local_steps: CountFromOne = 16
-    """of several processes, each takes so many steps before all take the mean of their weights
-    (local SGD)"""
+    """steps of each of several processes between two means of their weights (local SGD)"""
     lr: Rate = 3e-3
-    """learning rate of the reward player (history encoder and reward model)"""
+    """learning rate of the reward player"""
     rounds_lr: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
-    """the reward player's learning rate in the rounds, as a share of lr: a large reward must not
-    outrun its generator"""
+    """the reward player's learning rate in the rounds, as a share of lr"""
     generator_lr: Rate = 3e-3
     """learning rate of the generator"""
     generator_steps: CountFromOne = 2
@@ -232,29 +218,23 @@ class Config(CheckedSettings):
     weight_decay: NotNegative = 0.1
     """decoupled weight decay of the reward player"""
     table_optimiser: Literal["adam", "adagrad"] = "adam"
-    """how tables over ids move: lazy AdamW, or row-wise Adagrad (a third of the memory); both touch
-    a batch's rows only"""
+    """of tables over ids: lazy AdamW, or row-wise Adagrad (a third of the memory)"""
     dropout: Probability = 0.5
     """dropout in the reward player's scorer"""
     id_dropout: Probability = 0.5
-    """probability that an id is replaced by its field's unknown row in a training step, at most:
-    where training displays an item n times in the mean, it is 50 / n, and at least .02"""
+    """most probability that an id is replaced by its field's unknown row in a step"""
     clip: Annotated[float, Meta(gt=0, le=MOST_CLIP)] = 5.0
     """largest gradient norm per player"""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """a batch whose loss or gradient is not finite: stop at the last good state, or skip the batch
-    and go on"""
+    """a loss or gradient that is not finite: stop, or skip the batch"""
     most_skipped: Count = 10
-    """with on_nonfinite = skip: one skipped batch more than so many in a run, and training stops"""
+    """with on_nonfinite = skip: training stops after more skipped batches"""
     grow: bool = True
-    """a large log has one of `presets.SIZES` (docs: how fastgaum sizes itself), unless one of the
-    keys of `presets.GROWTH_DECIDES` is set"""
+    """a large log has one of `presets.SIZES`, unless one of `presets.GROWTH_DECIDES` is set"""
     search: tuple[str, ...] = ("relations", "counts")
-    """switches that `fit` tries both ways with exact players; the better validation loss decides,
-    training goes on with it"""
+    """switches that `fit` tries both ways; the better validation loss decides"""
     members: Annotated[int, Meta(ge=1, le=100)] = 1
-    """fits of which probabilities are the mean, and of which a set of worlds is made: this one, the
-    others on bootstraps of the training users"""
+    """fits of which probabilities are the mean, all but one on bootstraps of users"""
     seed: Seed = 0
     """seeds every random stream of the run"""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from fastgaum.errors import ConfigError
 
 _TASKS = Path("/proc/self/task")
-"""a folder for each thread of this process, on Linux, where multiprocessing forks"""
+"""a folder for each thread of this process, on Linux"""
 _POOL = re.compile(r"polars-\d+\n")
 _has_begun = _is_lost = False
 

@@ -12,8 +12,7 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DOUBLED_SECONDS = 0.2
-"""a second signal within so many seconds is the first one: timeout(1) sends it to the process and
-again to its group"""
+"""timeout(1) sends a signal to the process and again to its group"""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -18,7 +18,7 @@ from fastgaum.untrusted import parse_json, read_text
 
 LOCK_FILE = ".lock"
 PAUSE = 0.1
-"""seconds between two looks at whether a lock that is waited for is free"""
+"""seconds between two looks at a lock"""
 
 
 @contextmanager

@@ -31,13 +31,12 @@ Asked = queue.SimpleQueue[
     tuple[Callable[..., object], Waiting, queue.SimpleQueue[BaseException | None]]
 ]
 MOST_THREADS = 1024
-"""more than a machine's cores are of no use, and a thread takes memory"""
 _chosen = False
 _stream = threading.RLock()
 """held by the thread that draws from torch's random stream"""
 _counting = threading.Lock()
 _alone: list[int] = []
-"""threads that torch had before the first of those that are within `one_thread`, an entry each"""
+"""threads of torch before the first `one_thread` of those that are within it, an entry each"""
 
 
 def set_threads(n: int) -> None:

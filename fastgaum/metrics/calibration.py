@@ -89,7 +89,6 @@ def _of_outcome(
     display_offsets: AnyInts,
     choices: AnyInts,
 ) -> Float64Array:
-    """The value of each event's outcome, (n_events,)."""
     choices = np.asarray(choices)
     clicked = choices >= 0
     if no_click_values is None and not clicked.all():
@@ -149,8 +148,7 @@ class NoClickCalibration:
     error: float
     """|predicted - observed| over all events"""
     decile_errors: tuple[float, ...]
-    """|mean predicted - share observed| in each tenth of the events, by rising predicted
-    probability"""
+    """|mean predicted − share observed| in each tenth of the events, by rising prediction"""
 
     @property
     def worst_decile(self) -> float:

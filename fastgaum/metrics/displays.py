@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import comb
-from typing import NamedTuple
 
 import numpy as np
 
@@ -29,18 +28,10 @@ from fastgaum.logs.cut import pick_rows
 from fastgaum.metrics.precision import AnyFloats, AnyInts, require_finite
 
 
-class DisplayClicks(NamedTuple):
-    """All clicks of displays, each found in the first event of its display; shape (n_clicks,)."""
-
-    events: IntArray
-    """first event of the click's display, ascending"""
-    positions: IntArray
-    """position of the clicked candidate in that event"""
-
-
-def clicks_of_displays(choices: AnyInts, first_choices: BoolArray) -> DisplayClicks:
-    """The clicks of each display. Each event displays what is left of the event before, in its
-    order, so a position counts the clicks before it back in.
+def clicks_of_displays(choices: AnyInts, first_choices: BoolArray) -> tuple[IntArray, IntArray]:
+    """The first event of each click's display, ascending, and the position of the clicked candidate
+    there, (n_clicks,) each. An event displays what is left of the event before, so a position
+    counts the clicks before it back in.
 
     Args:
         choices: position of each event's choice, -1 for none, shape (n_events,).
@@ -49,7 +40,7 @@ def clicks_of_displays(choices: AnyInts, first_choices: BoolArray) -> DisplayCli
     The third of four candidates is clicked, and then the third of the other three:
 
     >>> choices, first = np.array([2, 2, -1]), np.array([True, False, False])
-    >>> clicks_of_displays(choices, first).positions.tolist()
+    >>> clicks_of_displays(choices, first)[1].tolist()
     [2, 3]
     """
     starts = np.flatnonzero(first_choices)
@@ -60,40 +51,37 @@ def clicks_of_displays(choices: AnyInts, first_choices: BoolArray) -> DisplayCli
     for number in range(int(before.max(initial=0)) - 1, -1, -1):
         later = np.flatnonzero(before > number)
         positions[later] += positions[later] >= np.asarray(choices)[first[later] + number]
-    return DisplayClicks(first.astype(np.int32), positions)
-
-
-class DisplayRanking(NamedTuple):
-    """Figures of each display at its first event, NaN elsewhere and without a click; shape
-    (n_events,), in [0, 1]."""
-
-    recall: dict[int, Float64Array]
-    mrr: Float64Array
-    ndcg: Float64Array
+    return first.astype(np.int32), positions
 
 
 def rank_displays(
-    scores: AnyFloats, display_offsets: AnyInts, clicks: DisplayClicks, ks: Iterable[int]
-) -> DisplayRanking:
-    """Rank every display, and find its clicks in the ranking.
+    scores: AnyFloats,
+    display_offsets: AnyInts,
+    events: IntArray,
+    positions: IntArray,
+    ks: Iterable[int],
+) -> dict[str, Float64Array]:
+    """Rank every display, and find its clicks in the ranking: {"recall1": …, "mrr": …, "ndcg": …},
+    in [0, 1], at the display's first event, NaN elsewhere and without a click, (n_events,) each.
 
-    scores (n_candidates,), higher is better; display_offsets (n_events + 1,). Raises NumericsError
+    scores (n_candidates,), higher is better; display_offsets (n_events + 1,); `events` and
+    `positions` as of `clicks_of_displays`. Raises NumericsError
     for a score that is not finite.
 
     Two of four candidates are clicked, the best and the third:
 
     >>> scores, offsets = np.array([4.0, 3.0, 2.0, 1.0]), np.array([0, 4])
-    >>> clicks = DisplayClicks(np.array([0, 0], np.int32), np.array([0, 2], np.int32))
-    >>> found = rank_displays(scores, offsets, clicks, [2])
-    >>> [float(part[0].round(3)) for part in (found.recall[2], found.mrr, found.ndcg)]
-    [0.5, 1.0, 0.92]
+    >>> clicks = np.array([0, 0], np.int32), np.array([0, 2], np.int32)
+    >>> found = rank_displays(scores, offsets, *clicks, [2])
+    >>> {name: float(values[0].round(3)) for name, values in found.items()}
+    {'recall2': 0.5, 'mrr': 1.0, 'ndcg': 0.92}
     """
     require_finite(scores, display_offsets)
-    offsets, candidates = pick_rows(np.asarray(display_offsets, np.int32), clicks.events)
+    offsets, candidates = pick_rows(np.asarray(display_offsets, np.int32), events)
     better, tied = rank_counts(
-        np.ascontiguousarray(scores[candidates], np.float64), offsets, clicks.positions
+        np.ascontiguousarray(scores[candidates], np.float64), offsets, positions
     )
-    displays, first, of_click = np.unique(clicks.events, return_index=True, return_inverse=True)
+    displays, first, of_click = np.unique(events, return_index=True, return_inverse=True)
     n_clicks = np.bincount(of_click)
     n_events, longest = len(display_offsets) - 1, int(np.diff(display_offsets).max(initial=0))
     ranks = np.arange(1.0, longest + 1)
@@ -105,13 +93,9 @@ def rank_displays(
         every[displays] = values
         return every
 
-    def summed(values: Float64Array) -> Float64Array:
-        return np.asarray(np.bincount(of_click, values, len(displays)), np.float64)
-
     # a click has each of the ranks better + 1 … better + tied + 1 alike
     last = better + tied + 1
     gains = (discounts[last] - discounts[better]) / (tied + 1)
-    recall = {k: np.clip((k - better) / (tied + 1.0), 0, 1) for k in ks}
     best = np.minimum.reduceat(better, first) if len(first) else better
     at_best = better == best[of_click]
     n_best = np.bincount(of_click[at_best], minlength=len(displays))
@@ -121,11 +105,12 @@ def rank_displays(
     for display in np.flatnonzero(n_best > 1):
         numbers = (int(of[display]) for of in (best, width, n_best))
         mrr[display] = _best_of_several(*numbers)
-    return DisplayRanking(
-        {k: at_events(summed(values) / n_clicks) for k, values in recall.items()},
-        at_events(mrr),
-        at_events(summed(gains) / discounts[n_clicks]),
-    )
+    found = {
+        f"recall{k}": np.bincount(of_click, np.clip((k - better) / (tied + 1.0), 0, 1)) / n_clicks
+        for k in ks
+    }
+    found |= {"mrr": mrr, "ndcg": np.bincount(of_click, gains) / discounts[n_clicks]}
+    return {name: at_events(values) for name, values in found.items()}
 
 
 def _best_of_several(better: int, tied: int, n_clicks: int) -> float:

@@ -19,13 +19,12 @@ from fastgaum.metrics.calibration import (
     expected_calibration_error,
     no_click_calibration,
 )
-from fastgaum.metrics.displays import DisplayRanking, clicks_of_displays, rank_displays
+from fastgaum.metrics.displays import clicks_of_displays, rank_displays
 from fastgaum.metrics.intervals import Interval, bootstrap_means, paired_difference
-from fastgaum.metrics.precision import nontrivial_mean, precision_at_k, random_floor, user_mean
+from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor, user_mean
 
 MIN_PROB = 1e-6
-"""smaller probabilities count as this one in a NLL, so that a sparse distribution's is finite; it
-is below any softmax seen"""
+"""the least probability in a NLL, so that a sparse distribution's is finite"""
 
 
 class ScoredHead(Protocol):
@@ -54,8 +53,8 @@ class DisplayFigures:
     """in [0, 1], likewise"""
     ndcg: Interval
     """in [0, 1], likewise"""
-    per_event: DisplayRanking = field(repr=False)
-    """kept for paired differences: recall in percent"""
+    per_event: dict[str, Float64Array] = field(repr=False)
+    """kept for paired differences: recall1 and so on in percent, mrr, ndcg"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class GroupFigures:
 
     n_events: int
     precision: Interval
-    """prec@1, micro average over those with a choice; NaN where there are none"""
+    """prec@1; NaN without a choice"""
     nll: Interval
 
 
@@ -88,9 +87,9 @@ class HeadFigures:
     nll_per_event: np.ndarray = field(repr=False)
     """kept for the same, nats, shape (n_events,)"""
     displays: DisplayFigures | None = None
-    """rankings of whole displays; None where each has one choice event, whose recall@k is prec@k"""
+    """None where each display has one choice event"""
     known_items: GroupFigures | None = None
-    """events without an item that training never displayed; None if there are none, or no others"""
+    """events without an unseen item; None if there are none, or no others"""
     unseen_items: GroupFigures | None = None
     """events with such an item; None if there are none"""
 
@@ -107,7 +106,7 @@ class Figure:
     `figures_of`."""
 
     path: tuple[str, ...]
-    """its keys in the JSON object of a head, from the outside in"""
+    """its keys in the JSON object of a head"""
     label: str
     attribute: str
     """where `HeadFigures` holds it, by k if `k` is given"""
@@ -151,74 +150,48 @@ class Figure:
 
 def figures_of(ks: Collection[int] = (1, 2)) -> list[Figure]:
     """The figures of every head, in the order of tables."""
-    ranking = [
-        figure
-        for k in ks
-        for figure in (
-            Figure(("prec", str(k)), f"prec@{k}", "precision", k=k),
+    found = []
+    for k in ks:
+        more = f"events with more than {k} candidate{'s' if k > 1 else ''} only"
+        name, own = f"prec@{k}", "mean over users of their own"
+        found += [
+            Figure(("prec", str(k)), name, "precision", k=k),
             Figure(
                 ("prec_nontrivial", str(k)),
                 f"prec@{k}, long displays",
                 "nontrivial",
-                note=f"events with more than {k} candidate{'s' if k > 1 else ''} only",
+                note=more,
                 k=k,
             ),
-            Figure(
-                ("prec_per_user", str(k)),
-                f"prec@{k} by user",
-                "per_user",
-                note="mean over users of their own",
-                k=k,
-            ),
-        )
-    ]
-    displays = [
-        *(
-            Figure(
-                ("recall", str(k)),
-                f"recall@{k} of displays",
-                "displays.recall",
-                note="share of all clicks of a display",
-                k=k,
-            )
-            for k in ks
-        ),
+            Figure(("prec_per_user", str(k)), f"{name} by user", "per_user", note=own, k=k),
+        ]
+    for k in ks:
+        what = "share of all clicks of a display"
+        where = ("recall", str(k))
+        found.append(Figure(where, f"recall@{k} of displays", "displays.recall", note=what, k=k))
+    distance = "mean distance of predicted and observed shares, candidates"
+    found += [
         Figure(("mrr",), "MRR of displays", "displays.mrr", "", 3, "the best-ranked click"),
         Figure(("ndcg",), "NDCG of displays", "displays.ndcg", "", 3, "all clicks of a display"),
+        Figure(("nll",), "negative log-likelihood", "nll", "nats", 3, "per event"),
+        Figure(("brier",), "Brier score", "brier", "", 3, "0 is best, 2 worst"),
+        Figure(("ece",), "expected calibration error", "ece", "share", note=distance),
     ]
-    no_click = [
-        Figure(("no_click", name), f"no click, {label}", f"no_click.{name}", "share")
-        for name, label in (
-            ("predicted", "predicted"),
-            ("observed", "observed"),
-            ("error", "difference"),
-            ("worst_decile", "worst tenth"),
-        )
-    ]
-    apart = [
-        figure
-        for name, which in (("known_items", "all items known"), ("unseen_items", "an unseen item"))
-        for figure in (
+    for name, label in (
+        ("predicted", "predicted"),
+        ("observed", "observed"),
+        ("error", "difference"),
+        ("worst_decile", "worst tenth"),
+    ):
+        where = ("no_click", name)
+        found.append(Figure(where, f"no click, {label}", f"no_click.{name}", "share"))
+    for name, which in (("known_items", "all items known"), ("unseen_items", "an unseen item")):
+        found += [
             Figure((name, "n_events"), f"events, {which}", f"{name}.n_events", "", 0),
             Figure((name, "prec", "1"), f"prec@1, {which}", f"{name}.precision"),
             Figure((name, "nll"), f"NLL, {which}", f"{name}.nll", "nats", 3),
-        )
-    ]
-    return [
-        *ranking,
-        *displays,
-        Figure(("nll",), "negative log-likelihood", "nll", "nats", 3, "per event"),
-        Figure(("brier",), "Brier score", "brier", "", 3, "0 is best, 2 worst"),
-        Figure(
-            ("ece",),
-            "expected calibration error",
-            "ece",
-            "share",
-            note="mean distance of predicted and observed shares, candidates",
-        ),
-        *no_click,
-        *apart,
-    ]
+        ]
+    return found
 
 
 @dataclass(frozen=True)
@@ -284,7 +257,6 @@ class Evaluation:
 
 
 def _plain(head: HeadFigures) -> dict[str, object]:
-    """A head's figures for JSON; a group that the head does not have is None."""
     plain: dict[str, Any] = {}
     for figure in figures_of(head.precision):
         value = figure.value(head)
@@ -327,7 +299,7 @@ def _figures(
     head: ScoredHead, encoded: EncodedSessions, outside: bool, ks: tuple[int, ...]
 ) -> HeadFigures:
     offsets, choices, users = encoded.display_offsets, encoded.choices, encoded.user_of_event
-    unseen = encoded.holds_unseen
+    unseen, sizes = encoded.holds_unseen, np.diff(offsets)
     per_event = {k: 100 * precision_at_k(head.scores, offsets, choices, k) for k in ks}
     probs = np.exp(head.log_probs)
     no_click_probs = np.exp(head.outside_log_prob) if outside else None
@@ -342,7 +314,7 @@ def _figures(
     return HeadFigures(
         precision=dict(zip(ks, of_ks, strict=True)),
         per_user={k: user_mean(values, users) for k, values in per_event.items()},
-        nontrivial={k: nontrivial_mean(values, offsets, k) for k, values in per_event.items()},
+        nontrivial={k: micro_mean(values[sizes > k]) for k, values in per_event.items()},
         nll=of_nll,
         brier=float(brier_score(probs, no_click_probs, offsets, choices).mean()),
         ece=expected_calibration_error(probs, candidate_outcomes(offsets, choices)),
@@ -373,12 +345,7 @@ def _of_displays(
     if first is None:
         return None
     clicks = clicks_of_displays(encoded.choices, first)
-    recall, mrr, ndcg = rank_displays(head.scores, encoded.display_offsets, clicks, ks)
-    recall = {k: 100 * values for k, values in recall.items()}
-    *of_ks, of_mrr, of_ndcg = bootstrap_means([*recall.values(), mrr, ndcg], users)
-    return DisplayFigures(
-        dict(zip(ks, of_ks, strict=True)),
-        of_mrr,
-        of_ndcg,
-        DisplayRanking(recall, mrr, ndcg),
-    )
+    ranked = rank_displays(head.scores, encoded.display_offsets, *clicks, ks)
+    ranked |= {f"recall{k}": 100 * ranked[f"recall{k}"] for k in ks}
+    *of_ks, mrr, ndcg = bootstrap_means(list(ranked.values()), users)
+    return DisplayFigures(dict(zip(ks, of_ks, strict=True)), mrr, ndcg, ranked)

@@ -37,10 +37,6 @@ class Interval:
     n_events: int
     n_users: int
 
-    def excludes(self, value: float) -> bool:
-        """Whether `value` lies outside the interval."""
-        return not self.low <= value <= self.high
-
 
 def bootstrap_mean(
     per_event: Float64Array,
@@ -123,7 +119,6 @@ def paired_difference(
 
 
 def _drawn_users(n_users: int, draws: int, seed: int) -> Iterator[npt.NDArray[np.int32]]:
-    """Yield drawn users in chunks, shape (draws in the chunk, n_users)."""
     rng = np.random.default_rng(seed)
     step = max(1, _CHUNK // n_users)
     for start in range(0, draws, step):

@@ -87,15 +87,6 @@ def user_mean(per_event: Float64Array, users: AnyInts) -> float:
     return float((sums / counts).mean()) if len(sums) else float("nan")
 
 
-def nontrivial_mean(per_event: Float64Array, display_offsets: AnyInts, k: int) -> float:
-    """Mean over the events with more than k candidates: on the others prec@k is 1.
-
-    >>> nontrivial_mean(np.array([1.0, 0.0]), np.array([0, 1, 4]), 1)
-    0.0
-    """
-    return micro_mean(per_event[np.diff(display_offsets) > k])
-
-
 def sums_by_user(per_event: Float64Array, users: AnyInts) -> tuple[Float64Array, Float64Array]:
     """Sum and number of each user's events that are not NaN, both shape (n_users,); users without
     one are left out.

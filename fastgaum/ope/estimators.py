@@ -10,23 +10,20 @@ weight v, and from a world q(A), its expectation of the logged slate, and q(π),
     ips       mean of w r                               unbiased, if μ is right
     dm        mean of q(π)                              direct method: the world alone
 
-v = E_π[1_A]ᵀ E_μ[1_A 1_Aᵀ]⁺ 1_A, where 1_A marks the items of A: `pi` is right if a slate earns the
-sum of what its items earn. With one place v = w.
+v = E_π[1_A]ᵀ E_μ[1_A 1_Aᵀ]⁺ 1_A, where 1_A marks the items of A. With one place v = w.
 
-`dr-pi` asks for sums in the odds, as users who choose by softmax have them. To first order r − q(A)
-is the world's error in the odds times (1 − q(A))². With v′ = v (1 − q(π))² / (1 − q(A))², D the
-mean of q(π) and C that of v′ (r − q(A)), the corrected value is D + C to first order, and of all
-orders of the mean odds
+To first order r − q(A) is the world's error in the odds, a sum over items, times (1 − q(A))². With
+v′ = v (1 − q(π))² / (1 − q(A))², D the mean of q(π) and C that of v′ (r − q(A)), the corrected
+value is D + C to first order, and of all orders of the mean odds
 
     V = (D + t) / (1 + t),    t = C / (1 − D).
 
-For t < −D / 2 the error is not small: below, V goes on along its tangent, (4 D − 3 D² + 4 C) / (2 −
-D)². Where clicks differ in worth v′ = v and V = D + C. So it is for the random part of a target,
-where v′ = 1 has no error of any order, and D, C and V are those of the policy's own displays.
+For t < −D / 2, V goes on along its tangent, (4 D − 3 D² + 4 C) / (2 − D)². Where clicks differ in
+worth, and for the random part of a target, v′ = v and V = D + C.
 
 An interval is Student's, of the ratio of sums over users, its variance by linearisation. w and v
-have the mean 1, less what the log never shows: where the interval of their mean says otherwise, μ
-is wrong and no weighted estimator has a value."""
+have the mean 1, less what the log never shows: where the interval of their mean says otherwise,
+μ is wrong."""
 
 from __future__ import annotations
 
@@ -41,14 +38,14 @@ from fastgaum.arrays import Float64Array
 from fastgaum.metrics.precision import sums_by_user
 
 LEAST_EFFECTIVE = 50.0
-"""events that the weighted log must be worth: n / E[w²]; below, no interval holds"""
+"""events that the weighted log must be worth"""
 MOST_UNSEEN = 0.05
 """share of the target's displays with an item that the log never shows, at most"""
 OFTEN = 0.25
-"""share of clicked displays above which `pi`, which adds probabilities, is said to be too high"""
+"""share of clicked displays above which `pi` is said to be too high"""
 TOO_FEW = "no support: the log is worth"
 ROUNDING = 1e-3
-"""how far off 1 a mean weight may be: a log keeps propensities as float32, or with few digits"""
+"""how far off 1 a mean weight may be by rounding of propensities"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class ImportanceWeights:
     values: Float64Array
     """shape (n_events,)"""
     effective: float
-    """how many events without weights are worth as much: n / E[w²]"""
+    """worth in events without weights: n / E[w²]"""
 
 
 @dataclass(frozen=True)
@@ -76,21 +73,21 @@ class WeightedEvents:
     residual_weights: ImportanceWeights | None
     """v′; None likewise"""
     own: Float64Array
-    """the part of q(π) that the policy's own slates add; NaN without a world"""
+    """the part of q(π) of the policy's own slates; NaN without a world"""
     at_random: Float64Array
     """the part that random sets add"""
     logged: Float64Array
     """q(A); NaN without a world"""
     share: float = 0.0
-    """of the target's displays that are random sets, which v′ holds as they are"""
+    """of the target's displays that are random sets"""
     clicks: bool = True
-    """whether rewards are clicks, whose odds can be added; not where clicks differ in worth"""
+    """whether rewards are clicks, whose odds can be added"""
     rewards_within: tuple[float, float] = (0.0, 1.0)
     """the least and the most that a display can earn"""
     refused: str = ""
-    """why no weights are right, whatever they say themselves; empty where they may be"""
+    """why no weights are right; empty where they may be"""
     matches: float = math.inf
-    """events whose logged slate is the policy's own; infinite where hardly any slate is to be"""
+    """events whose logged slate is the policy's own; infinite if nearly all are random"""
 
 
 @dataclass(frozen=True)

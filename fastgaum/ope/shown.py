@@ -34,11 +34,11 @@ class Target:
 
     policy: Policy
     epsilon: float = 0.0
-    """probability that a display is a random set of the pool instead of the policy's"""
+    """probability that a display is a random set of the pool"""
     k: int | None = None
-    """size of the displays that are read, for a policy that makes no others; None: all"""
+    """size of the displays that are read; None: all"""
     pool: IntArray | None = None
-    """codes of the items that the policy chooses from, where these are not all of the pool"""
+    """codes of the items that the policy chooses from; None: those of the log's pool"""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.epsilon <= 1.0:
@@ -56,8 +56,8 @@ class Shown:
     NaN without a world."""
 
     slates: IntArray
-    """the policy's own items, by their codes in the log, -1 after the last, and everywhere in an
-    event that is left out or where all displays are random, shape (n_events, widest)"""
+    """the policy's own items by their codes in the log, -1 after the last and in events that are
+    left out, shape (n_events, widest)"""
     own: Float64Array
     """of the policy's own slate; 0 where all displays are random"""
     random: Float64Array

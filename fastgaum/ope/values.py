@@ -48,8 +48,7 @@ def off_policy_values(
     """Estimate the value of a policy in the events of a log.
 
     Args:
-        log: all its sessions are read: `slice_sessions(log, log.sessions_in("test"))` has those of
-            a split.
+        log: all its sessions are read: `slice_sessions(log, log.sessions_in("test"))`.
         target: whose value is asked for.
         propensities: the logged probability of each event's slate, shape (n_events,); None: slates
             are random sets of the pool.
@@ -61,7 +60,7 @@ def off_policy_values(
 
     Returns: an object for JSON: `estimates` has a row per estimator; `dependence` whether displays
         depend on clicks; `hidden_unevenness` how much more or less often than the others an item
-        may be displayed and pass the test, as a share, None with propensities; `notes` are doubts.
+        may be displayed and pass the test, None with propensities; `notes` are doubts.
 
     Raises:
         ConfigError: the log holds successive choices of its displays; or the pool, the policy, the

@@ -22,9 +22,9 @@ from fastgaum.ope.shown import Shown, Target, logged_slates
 UNEVEN = 1e-3
 """p below which displays are no random sets"""
 MISSED = 0.05
-"""share of logs with an item that is shown too often in which the test may miss it"""
+"""share of logs in which the test may miss an item that is shown too often"""
 MOST_HIDDEN = 1.0
-"""a test that an item passes which is shown twice as often as the others, or never, says nothing"""
+"""a test that passes an item shown twice as often as the others says nothing"""
 LEAST_NONE = 0.01
 """the least probability of no click that a slope is made of"""
 

@@ -1,7 +1,5 @@
-"""Statistics of a log and its replicas: clicks, repeats, novelty, popularity, surprise.
-
-Popularity is that of the model's training split. What the model says of a session (surprise,
-calibration, rank) it says having read that session's own choices so far."""
+"""Statistics of a log and its replicas. Popularity is that of the model's training split;
+surprise, calibration and rank are read after the session's own choices so far."""
 
 from __future__ import annotations
 
@@ -167,7 +165,6 @@ def statistics_of(c: LogVersions, scored: ModelScores, outside: bool) -> Iterato
 def _depth(
     c: LogVersions, name: str, what: str, depth: Float64Array, unit: Unit
 ) -> list[Statistic]:
-    """Mean and distribution of whole numbers, (n_events,), NaN where there is none."""
     # cut by all versions: which of them is the log does not count
     groups, labels = _groups_of(depth, depth[~np.isnan(depth)], LEVELS)
     return [
@@ -177,8 +174,7 @@ def _depth(
 
 
 def _groups_of(levels: Float64Array, cases: AnyArray, most: int) -> tuple[AnyArray, Labels]:
-    """Group of each event's whole number, -1 where it is NaN, and labels; groups have about as many
-    of the cases."""
+    """Group of each event's whole number, -1 where it is NaN, and the groups' labels."""
     edges, labels = cut(cases.astype(np.int64), most)
     groups = np.searchsorted(edges, np.nan_to_num(levels))
     return np.where(np.isnan(levels), -1, groups), labels
@@ -207,8 +203,8 @@ def reliability_curve(c: LogVersions, scored: ModelScores) -> tuple[Float64Array
 def _by_bin(
     c: LogVersions, probs: Float64Array, n_events: int
 ) -> tuple[tuple[str, ...], Float64Array, Float64Array, Float64Array]:
-    """Labels of the bins of the first events' candidates, and in each bin the choices, the sum of
-    the probabilities and the candidates, shape (n_versions, n_users, n_bins)."""
+    """Labels of the bins of the first events' candidates; their choices, sums of probabilities
+    and candidates, shape (n_versions, n_users, n_bins)."""
     offsets, choices = c.log.display_offsets[: n_events + 1], c.log.choices[:n_events]
     bins = bins_of(probs)
     n_bins = int(bins.max()) + 1

@@ -29,7 +29,7 @@ _LEARNING = {
     "prec": ("prec@1, %", {"reward": "val_prec1", "generator": "val_generator_prec1"}),
     "gap": ("optimality gap", {"training": "gap", "validation": "val_gap"}),
 }
-"""of a chart by epoch, its axis and the column of each line"""
+"""axis, and the column of each line, of a chart by epoch"""
 _LINE = {
     "training": ("muted", _DASHED),
     "validation": ("reward", "-"),
@@ -56,7 +56,6 @@ def page_charts(facts: Json, standings: Sequence[Sequence[Json]]) -> Json:
 
 
 def _charts_of(run: Json) -> Iterator[tuple[str, Chart]]:
-    """The charts of a run by name, those that have something to show."""
     for name in _LEARNING if run["epochs"] else ():
         if name != "gap" or any((row["gap"] or 0) > 0 for row in run["epochs"]):
             yield name, _by_epoch(run["epochs"], run["best_epoch"], name)
@@ -72,7 +71,6 @@ def _charts_of(run: Json) -> Iterator[tuple[str, Chart]]:
 
 
 def _standings(rows: Sequence[Json]) -> Chart:
-    """prec@1 of each row, best on top: dots with intervals, floors hollow, published diamonds."""
     ordered = sorted(rows, key=lambda row: float(row["prec"]["1"]["mean"]))
 
     def fill(panel: Axes) -> None:
@@ -111,7 +109,6 @@ def _standings(rows: Sequence[Json]) -> Chart:
 
 
 def _by_epoch(epochs: Sequence[Json], best: int | None, name: str) -> Chart:
-    """One figure by epoch; phases are named at the top, the kept epoch is marked."""
     up, columns = _LEARNING[name]
 
     def fill(panel: Axes) -> None:
@@ -140,7 +137,6 @@ def _by_epoch(epochs: Sequence[Json], best: int | None, name: str) -> Chart:
 
 
 def _phases(panel: Axes, epochs: Sequence[Json]) -> None:
-    """A line where a phase ends, its name above."""
     starts = [i for i, row in enumerate(epochs) if i == 0 or row["phase"] != epochs[i - 1]["phase"]]
     for start, end in zip(starts, [*starts[1:], len(epochs)], strict=True):
         first, last = epochs[start]["epoch"], epochs[end - 1]["epoch"]
@@ -162,9 +158,6 @@ def _phases(panel: Axes, epochs: Sequence[Json]) -> None:
 
 
 def _reliability(heads: Json, which: str) -> Chart:
-    """Predicted probability against the share that came true, both heads, 95 % intervals over
-    users."""
-
     def fill(panel: Axes) -> None:
         for name, curves in heads.items():
             x, y = (percent(one[key] for one in curves[which]) for key in ("predicted", "observed"))
@@ -203,7 +196,6 @@ def _utilities(groups: Sequence[Json], across: str) -> Chart:
 
 
 def _response(field: str, points: Sequence[Json]) -> Chart:
-    """Mean log-odds along a field with its interval as a band, and the density of the data."""
     keys = ("value", "share", "log_odds", "log_odds_low", "log_odds_high")
     value, share, mean, low, high = (
         np.array([point[key] for point in points], np.float64) for key in keys

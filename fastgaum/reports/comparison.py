@@ -1,9 +1,8 @@
-"""A comparison of models on one log, or on several: the fits, and the table as an object.
+"""A comparison of models on one log, or on several.
 
-A row is one model's head, its seeds averaged and the test events of its splits pooled. The
-bootstrap draws users with their events from all splits: events of one user never count as
-independent. The other row of a comparison is always another model's, since the heads of one model
-are one training."""
+A row is one model's head, its seeds averaged and the test events of its splits pooled; the
+bootstrap draws users with their events from all splits. The other row of a comparison is always
+another model's: heads of one model are one training."""
 
 from __future__ import annotations
 
@@ -28,7 +27,6 @@ from fastgaum.reports.log_facts import (
     FLOOR_KS,
     PooledEvents,
     dataset_facts,
-    published_datasets,
     published_mean,
     published_row,
     published_table,
@@ -111,8 +109,7 @@ def compare(
     settings: Mapping[str, object] | None = None,
     jobs: int = 1,
 ) -> Comparison:
-    """Fit models on one log and compare them on its test split: floors, intervals over users,
-    paired differences.
+    """Fit models on one log and compare them on its test split.
 
     Args:
         log: a log in memory, with its own split.
@@ -121,11 +118,8 @@ def compare(
         protocol: what a candidate's bag holds: identity, bags or views.
         resplits: seeds of other splits of whole users, whose test events are pooled.
         settings: settings of the models, each for those that have it.
-        jobs: fits side by side, each in a process of its own. More than one wants the caller's
-            program below `if __name__ == "__main__":`.
-
-    Returns:
-        The table: `print(fg.compare(log).to_markdown())`, or `to_frame()`.
+        jobs: fits side by side, each in a process. More than one wants the caller's program below
+            `if __name__ == "__main__":`.
 
     Raises:
         ConfigError: an unknown model, setting or protocol, an impossible value, or no seed.
@@ -172,9 +166,8 @@ def compare_logs(
 ) -> Comparison:
     """Fit what the plan says on every log, and put the figures together.
 
-    `oracles` holds {"1": prec@1, "2": prec@2, "nll": NLL} of logs whose true choice probabilities
-    are known, pooled over the plan's splits. `reading` are the options by which the one log was
-    read. A model one of whose runs failed has no cell.
+    `oracles` holds {"1": prec@1, "2": prec@2, "nll": NLL} of logs whose law is known, pooled over
+    splits; `reading` the options of the one log. A model one of whose runs failed has no cell.
 
     Raises:
         ConfigError: as `GridPlan.runs`.
@@ -232,10 +225,11 @@ def compare_logs(
         for row, versus in zip(rows, best_others, strict=True):
             result["cells"] += cells_of(row, name, plan, events, facts, versus)
     # settings were tried on the logs of the published table: of others there is nothing to say
-    if published_datasets() & set(logs):
+    table = published_table()
+    if any(name in row for row in table["rows"].values() for name in logs):
         budget = tuning_budget()
         result["tuning"] = {name: facts for name, facts in budget.items() if name in plan.models}
-        result["published_table"] = published_table()
+        result["published_table"] = table
     return Comparison(result)
 
 
@@ -248,9 +242,7 @@ class Row:
     runs: Sequence[Sequence[RunFigures]]
     """by split, then by seed"""
     by_seed: Mapping[str, Float64Array]
-    """figures of each event, splits one after the other, each of shape (n_seeds, n_events): prec1
-    and prec2 in percent, nll in nats; recall1, recall2, mrr and ndcg where displays have several
-    choices"""
+    """figures of each event by name, (n_seeds, n_events) each, splits one after the other"""
 
     @classmethod
     def of(cls, model: str, head: str, runs: Sequence[RunFigures], seeds: int) -> Row:
@@ -273,9 +265,7 @@ def _per_event(head: HeadFigures) -> dict[str, Float64Array]:
     found = {f"prec{k}": head.precision_per_event[k] for k in FLOOR_KS}
     found["nll"] = head.nll_per_event
     if head.displays is not None:
-        ranked = head.displays.per_event
-        found |= {f"recall{k}": ranked.recall[k] for k in FLOOR_KS}
-        found |= {"mrr": ranked.mrr, "ndcg": ranked.ndcg}
+        found |= head.displays.per_event
     return found
 
 
@@ -283,9 +273,9 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json],
     """Compare the rows of one data set by prec@1, prec@2 and NLL.
 
     Returns:
-        For each row, by figure (prec1, prec2, nll), {vs_best_other, bold}: its paired difference to
-        the best row of another model, None without one, and whether it is the best by more than
-        chance. And the data set's summary: {best, ours} of each k, and nll, the lowest.
+        Of each row {vs_best_other, bold} by figure (prec1, prec2, nll): its paired difference to
+        the best row of another model, and whether it is the best by more than chance; and the
+        summary, {best, ours} of each k, and nll, the lowest.
     """
     parts: list[Json] = [{} for _ in rows]
     summary: Json = {}
@@ -382,7 +372,6 @@ def cells_of(
 
 
 def _interval(row: Row, figure: str, name: str, events: PooledEvents) -> Json:
-    """A figure under its name in a cell, with its interval over users; None where it is unknown."""
     if figure not in row.by_seed:
         return {name: None, f"{name}_ci": None}
     found = bootstrap_mean(row.pooled(figure), events.users)
@@ -390,5 +379,4 @@ def _interval(row: Row, figure: str, name: str, events: PooledEvents) -> Json:
 
 
 def _sd(values: Sequence[float] | Float64Array) -> float:
-    """Standard deviation over seeds (n - 1); 0 for a single seed."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -1,8 +1,8 @@
 """The facts of a page on runs, as one object for JSON.
 
-Only differences within a display set decide a choice among its candidates. So averages are of a
-candidate's utility minus the mean of its display set, over display sets of several candidates; 1
-more multiplies the odds against a rival by e^eta under Shannon."""
+Averages are of a candidate's utility minus the mean of its display set, over display sets of
+several candidates: only differences decide a choice. 1 more multiplies the odds against a rival
+by e^eta under Shannon."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
+from fastgaum.game.checkpoint import trials_as_facts
 from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import TEST, VALIDATION, ItemCounts, SessionLog, SplitName
@@ -41,14 +42,7 @@ def report_facts(
     compare: bool = False,
     raw: Mapping[str, Rows | None] | None = None,
 ) -> Json:
-    """Gather the facts of runs and of the logs that they were trained on.
-
-    Args:
-        runs: opened run folders, in the page's order.
-        logs: their logs; each run finds its own by fingerprint.
-        split: the split whose events are scored.
-        compare: put two runs side by side, with paired differences.
-        raw: raw rows by a log's fingerprint (`read.raw_rows`), for a part of the audit.
+    """Gather the facts of opened run folders and of their logs. Arguments are as of `write_report`.
 
     Raises:
         ConfigError: no run, or not two runs of the same events to compare.
@@ -89,8 +83,8 @@ def report_facts(
         ],
         "comparison": run_differences(runs, scored) if compare else None,
     }
-    facts = finite(facts)
-    return facts
+    found: Json = finite(facts)
+    return found
 
 
 def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: Precisions) -> Json:
@@ -98,7 +92,7 @@ def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: P
     return {
         "config": run.settings,
         "changed": run.changed(),
-        "compared": run.compared(),
+        "compared": trials_as_facts(getattr(run.model, "trials", ())),
         "machine": run.machine,
         "reading": run.reading,
         "epochs": run.table.to_dicts(),
@@ -117,8 +111,7 @@ TENTHS = 10
 EXTREMES = 8
 """items listed at each end"""
 LEAST_DISPLAYS = (10, 5, 3, 2, 1)
-"""an item is listed if it was displayed so often on the split; the first that leaves enough items
-is taken"""
+"""displays on the split from which items are listed; the first that leaves enough counts"""
 
 
 def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
@@ -165,8 +158,6 @@ def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
 
 
 def _groups(candidates: pl.DataFrame, groups: Mapping[str, pl.Expr]) -> list[Json]:
-    """Mean utility with its 10 % and 90 % quantiles, shares chosen and predicted, and n, of each
-    group; None without a case."""
     utility = pl.col("utility")
     figures = {
         "n": pl.len(),
@@ -183,7 +174,6 @@ def _groups(candidates: pl.DataFrame, groups: Mapping[str, pl.Expr]) -> list[Jso
 
 
 def _extremes(candidates: pl.DataFrame, log: SessionLog) -> Json:
-    """The items with the largest and the smallest mean utility, of those displayed often enough."""
     items = candidates.group_by("item").agg(
         pl.col("utility").mean(),
         pl.len().alias("displays"),
@@ -194,30 +184,26 @@ def _extremes(candidates: pl.DataFrame, log: SessionLog) -> Json:
     enough = (i for i, listed in enumerate(often) if listed.height >= 2 * EXTREMES)
     place = next(enough, len(often) - 1)
     listed = often[place].sort("utility", "item", descending=[True, False])
+    listed = listed.with_columns(item=log.item_ids.gather(listed["item"]))
     n = min(EXTREMES, listed.height // 2)
-
-    def rows(ends: pl.DataFrame) -> list[Json]:
-        return [row | {"item": log.item_ids[row["item"]]} for row in ends.iter_rows(named=True)]
-
     return {
         "least_displays": LEAST_DISPLAYS[place],
         "n_items": listed.height,
-        "largest": rows(listed.head(n)),
-        "smallest": rows(listed.reverse().head(n)),
+        "largest": listed.head(n).to_dicts(),
+        "smallest": listed.reverse().head(n).to_dicts(),
     }
 
 
 MOST_SESSIONS, MOST_CANDIDATES = 2000, 1 << 17
-"""that questions about fields are asked of: sessions, and candidates of displays with those before
-each in its session"""
+"""sessions, and candidates with those before in the session, that fields are asked of"""
 MOST_CURVES, CURVE_POINTS = 6, 16
 LEAST_SHARE = 0.01
-"""of the data, below which a curve leaves out a value: a rare one would stretch the axis"""
+"""of the data, below which a curve leaves out a value"""
 
 
 def field_facts(model: ChoiceModel, log: SessionLog, split: SplitName) -> Json:
-    """Importance of the fields of candidates and items, and response curves of the most important
-    ones of numbers, on some sessions of a split; none where the sessions trained the model."""
+    """Importance of the fields of candidates and items, and response curves of the most
+    important numbers, on some sessions of a split; none where the sessions trained the model."""
     facts: Json = {"sessions": 0, "importance": [], "curves": {}}
     fields = log.columns_of("candidate", "item")
     if not fields or split not in ("validation", "test"):
@@ -248,7 +234,7 @@ def field_facts(model: ChoiceModel, log: SessionLog, split: SplitName) -> Json:
 BOOTSTRAPS = 300
 """of the bootstrap over users, for each point of a curve"""
 EDGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""where the points of a candidates' curve are cut; an edge belongs to the point above it"""
+"""cuts of a candidates' curve; an edge belongs to the point above it"""
 
 
 def calibration_facts(scored: SplitScores) -> Json:
@@ -312,7 +298,7 @@ class SplitScores:
     outside: bool
     """whether no click is offered"""
     examination: FloatArray | None
-    """of each place by the reward, the first being 1; None where places are not kept apart"""
+    """of each place by the reward, the first being 1"""
     eta: float
     """what the reward's utilities are multiplied by in a choice"""
     items: IntArray

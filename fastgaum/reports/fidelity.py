@@ -30,8 +30,7 @@ from fastgaum.worlds.world import World
 
 EPISODES, DRAWS = 20_000, 1999
 RIVAL = "logit"
-"""the model, fitted on the log's own training split, whose scores make policies that the world's
-model has no part in"""
+"""the model of policies that the world's model has no part in"""
 
 
 def fidelity(
@@ -49,13 +48,13 @@ def fidelity(
     """Replay a split in a world and compare its users with the log.
 
     Args:
-        model: measures surprise, calibration and rank; it also makes the world where none is given.
+        model: measures surprise, calibration and rank.
         log: the log, with the split and, for policies of another model, its training split.
         world: the world; None = `LearnedWorld(model, head)` over the log's items.
         split: the sessions that are replayed.
         head: whose distribution users choose by; None = the generator where the model has one.
-        episodes: simulated sessions, about: every session is replayed so often. Of a split of more
-            sessions, so many are drawn, by whole users.
+        episodes: simulated sessions, about. Of a split of more sessions, so many are drawn, by
+            whole users.
         seed: seeds users, draws and permutations.
         draws: of the bootstrap, and permutations of each test.
         progress: called with steps done and steps in all (None: not known yet).
@@ -88,7 +87,7 @@ def fidelity(
     tell(0, None)
     scored = ModelScores.of(model, every, read_by)
     statistics = list(statistics_of(context, scored, model.outside))
-    total = len(statistics) + 3
+    total = len(statistics) + 2
     compared = []
     for done, one in enumerate(statistics):
         tell(done, total)
@@ -109,13 +108,12 @@ def fidelity(
         others[RIVAL] = ModelScores.of(rival, every, "reward")
     values = values_of(context, policies_of(context, scored, others))
     calibration = _calibration(context, scored, draws, seed)
-    tell(total - 2, total)
+    tell(total - 1, total)
     valued = compare_sides(values, draws, seed)["groups"]
     policies = {
         "values": [{"name": one.pop("label"), **one} for one in valued],
         **agreement(values, draws, seed),
     }
-    tell(total - 1, total)
     tell(total, total)
     known = np.isin(part.item_ids.to_numpy(), model.space.categorical[0].values.to_numpy())
     return {
@@ -138,7 +136,6 @@ def fidelity(
 
 
 def _part(log: SessionLog, split: SplitName, episodes: int, seed: int) -> tuple[SessionLog, int]:
-    """The sessions to replay, and how many of the split are left out."""
     rows = log.sessions_in(split)
     if len(rows) == 0:
         raise LogFormatError(

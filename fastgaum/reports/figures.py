@@ -56,7 +56,6 @@ def draw_precision(result: Json, path: Path, *, narrow: bool = False) -> None:
 
 
 def _order(tables: Iterable[CellRows]) -> CellKeys:
-    """Rows of all data sets, best mean first, without those that are lines."""
     means: dict[Key, list[float]] = {}
     for rows in tables:
         for key, by_k in rows.items():

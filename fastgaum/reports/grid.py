@@ -34,7 +34,7 @@ Task = TypeVar("Task")
 _Result = TypeVar("_Result")
 PROTOCOLS: tuple[str, ...] = typing.get_args(Protocol)
 _OWN_OPTION = {"preset": "--models", "protocol": "--protocol"}
-"""settings that a grid has an option for: --set would contradict what the table says of itself"""
+"""settings that a grid has an option for"""
 _RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?")
 
 
@@ -47,7 +47,7 @@ class GridRun:
     settings: Mapping[str, Any]
     """protocol, seed, and the model's own that were set"""
     resplit: int | None = None
-    """seed of the split of whole users; None: the log's own split"""
+    """seed of the split of whole users; None: the log's own"""
 
     @property
     def seed(self) -> int:
@@ -66,7 +66,7 @@ class GridPlan:
     protocol: str = "bags"
     """what a candidate's bag holds"""
     resplits: Sequence[int] = ()
-    """seeds of splits of whole users, which are pooled; none: the log's own split"""
+    """seeds of splits of whole users, which are pooled"""
     settings: Mapping[str, object] = field(default_factory=dict)
     """settings, each for the models that have it"""
 
@@ -163,11 +163,11 @@ class RunFigures:
     seconds: float
     """wall time of fit and evaluation"""
     protocol: str
-    """the protocol whose inputs the model read: identity for one that can read nothing else"""
+    """whose inputs the model read: identity for one that can read nothing else"""
     select: str
     """the validation score that chose the epoch; — where there is none"""
     settings_tried: int | None
-    """settings that the fit itself compared on the validation split; None where it compared none"""
+    """settings that the fit itself compared; None where it compared none"""
 
 
 RunOutcome = RunFigures | str
@@ -182,8 +182,8 @@ def run_all(
 ) -> Generator[tuple[int, RunOutcome], None, None]:
     """Yield each run's outcome as it ends, with its place in `runs`; at most `jobs` runs at a time.
 
-    `logs` have their own splits. A run that diverges, meets a bug of its model, or is ended by the
-    system, is an outcome too. Closing the iterator, or a mistake in the input, ends all at once.
+    `logs` have their own splits. A run that diverges, meets a bug, or is ended by the system, is an
+    outcome too. Closing the iterator, or a mistake in the input, ends all at once.
 
     Raises:
         LogFormatError, ConfigError: from a run.
@@ -258,9 +258,9 @@ def side_by_side(
     tasks: Sequence[Task],
     jobs: int,
 ) -> Generator[tuple[int, _Result], None, None]:
-    """Yield function(task) of each task as it ends, with its place in `tasks`; at most `jobs` at a
-    time, begun in their order; one job works in this process. Closing the iterator, or an error in
-    a task, which is raised here, ends all at once. `function` is a module's own."""
+    """Yield function(task) of each task as it ends, with its place; at most `jobs` at a time,
+    one in this process. Closing the iterator, or an error, which is raised here, ends all at
+    once. `function` is a module's own."""
     if jobs == 1:
         for place, task in enumerate(tasks):
             yield place, function(task)
@@ -285,7 +285,6 @@ def side_by_side(
 
 @contextmanager
 def _interrupt_ignored() -> Iterator[None]:
-    """Processes started here do not react to Ctrl-C: the parent ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -29,8 +29,8 @@ from fastgaum.worlds.truth import oracle_scores
 def log_facts(
     log: SessionLog, split: SplitName, floors: Precisions, raw: Rows | None = None
 ) -> Json:
-    """Facts of one log, for JSON; with its raw rows the audit also looks at their order. `floors`
-    are those of the split. Raises LogFormatError if the raw rows belong to another log."""
+    """Facts of one log, for JSON; with its raw rows the audit also looks at their order. Raises
+    LogFormatError if the raw rows belong to another log."""
     found = audit(log, raw).to_dict()
     # every look at figures of the test split makes them worth less
     if split != "test":
@@ -171,20 +171,18 @@ def weighted_mean(values: Sequence[float], counts: Sequence[int]) -> float:
 
 FOLDER = Path(__file__).parents[1] / "data" / "published"
 NOT_RELEASED = ("ant-financial",)
-"""data sets of the published table that were never released: their column is published figures
-only"""
+"""data sets of the published table without a released file"""
 PRESET_ROWS = {
     ("paper-lstm", "reward"): "GAN-LSTM",
     ("paper-pw", "reward"): "GAN-PW",
     ("report", "reward"): "report: reward greedy",
     ("report", "generator"): "report: generator",
 }
-"""the published row that a preset's head repeats; a baseline's class names its own"""
+"""the published row of a preset's head"""
 
 
 @cache
 def _published(file: str = "published.csv") -> list[Json]:
-    """Rows of a table in its order; mean and sd in percent, and of choice models their NLL."""
     types = {"k": pl.String, "mean": pl.Float64, "sd": pl.Float64, "nll": pl.Float64}
     return pl.read_csv(FOLDER / file, schema_overrides=types).to_dicts()
 
@@ -201,11 +199,6 @@ def published_mean(dataset: str, row: str | None, k: int) -> float | None:
     wanted = (dataset, row, str(k))
     found = (r["mean"] for r in _published() if (r["dataset"], r["model"], r["k"]) == wanted)
     return next(found, None)
-
-
-def published_datasets() -> set[str]:
-    """Names of the data sets of the paper's table."""
-    return {row["dataset"] for row in _published() if row["nll"] is None}
 
 
 def published_table() -> Json:

@@ -1,8 +1,6 @@
-"""The page: facts of runs and their logs, set by Jinja2 templates into one HTML file.
-
-Everything on the page is in the facts, one object for JSON, and escaped by the templates; charts,
-style and script are made here. A content security policy lets the browser run the page's one
-script, known by its hash, and fetch nothing."""
+"""The page: facts of runs and their logs, set by Jinja2 templates, which escape them, into one
+HTML file. A content security policy lets the browser run the page's one script, known by its
+hash, and fetch nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = "fastgaum.reports"
 _CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
-"""characters that a terminal obeys, and those that make a text read as another"""
+"""characters that a terminal obeys, and those that turn text round"""
 SECTIONS = {
     "result": "Result",
     "compare": "Differences",
@@ -60,11 +58,10 @@ def write_report(
 
     Args:
         runs: run folders.
-        logs: the logs that they were trained on, each run's found by its fingerprint.
+        logs: the logs that they were trained on, found by fingerprint.
         out: the HTML file to write.
         split: the split whose events are scored; test only for final figures.
-        compare: put two runs side by side, with paired differences: both must be scored on the same
-            events, however each read them.
+        compare: put two runs side by side, with paired differences.
         raw: raw rows by a log's fingerprint (`read.raw_rows`), for a part of the audit.
 
     Raises:
@@ -138,9 +135,7 @@ def _environment() -> Environment:
     )
 
     def figure(form: str, factor: float = 1, unit: str = "") -> Callable[..., str]:
-        """A figure with a true minus sign, thousands apart by thin spaces; a dash where there is
-        none."""
-
+        # a true minus sign, thousands apart by thin spaces
         def text(value: float | None, digits: int = 1) -> str:
             if value is None:
                 return "–"
@@ -169,8 +164,18 @@ def standings(facts: Json, log: int) -> list[Json]:
     """Rows of the first table of one log, by prec@1: heads of its runs, floors, published figures.
     Each has label, note, kind (reward, generator, floor or published), prec by k, and nll."""
     about = facts["logs"][log]
+
+    def row(label: str, kind: str, prec: Json, note: str = "", nll: Json | None = None) -> Json:
+        # a figure that has no interval is a number
+        known = {k: prec.get(k) for k in ("1", "2")}
+        prec = {
+            k: one if isinstance(one, dict) else {"mean": one, "ci": None}
+            for k, one in known.items()
+        }
+        return {"label": label, "note": note, "kind": kind, "prec": prec, "nll": nll}
+
     rows = [
-        _row(
+        row(
             f"{run['name']}, {head}" if len(run["evaluation"]["heads"]) > 1 else run["name"],
             head,
             figures["prec"],
@@ -184,37 +189,25 @@ def standings(facts: Json, log: int) -> list[Json]:
     # of many declared numbers, those that say most; the JSON has them all
     shown = [floor for floor in floors if floor[0] != "random"][: MOST_FLOORS - 1]
     rows += [
-        _row(f"floor: {name}", "floor", _means(precs))
+        row(f"floor: {name}", "floor", precs)
         for name, precs in floors
         if name == "random" or (name, precs) in shown
     ]
     best, others = about["published_best"], about["published_models"]
     note = "" if facts["split"] == "test" else "on the test split"
     for one in others:
-        means = _means({"1": one["mean"]})
-        label = f"published: {one['model']}"
-        rows.append(_row(label, "published", means, note, {"mean": one["nll"]}))
+        nll = {"mean": one["nll"]}
+        rows.append(row(f"published: {one['model']}", "published", {"1": one["mean"]}, note, nll))
     if best and not others:
         names = " / ".join(dict.fromkeys(one["model"] for one in best.values()))
-        means = _means({k: one["mean"] for k, one in best.items()})
-        rows.append(_row(f"published: {names}", "published", means, note))
+        means = {k: one["mean"] for k, one in best.items()}
+        rows.append(row(f"published: {names}", "published", means, note))
         rows += [
-            _row(f"authors’ code: {model}", "published", _means(precs), note)
+            row(f"authors’ code: {model}", "published", precs, note)
             for model, precs in about["authors_code"].items()
         ]
-    return sorted(
-        (row for row in rows if row["prec"]["1"]["mean"] is not None),
-        key=lambda row: -row["prec"]["1"]["mean"],
-    )
-
-
-def _row(label: str, kind: str, prec: Json, note: str = "", nll: Json | None = None) -> Json:
-    return {"label": label, "note": note, "kind": kind, "prec": prec, "nll": nll}
-
-
-def _means(precs: Json) -> Json:
-    """prec by k of what has no interval."""
-    return {k: {"mean": precs.get(k), "ci": None} for k in ("1", "2")}
+    ranked = [one for one in rows if one["prec"]["1"]["mean"] is not None]
+    return sorted(ranked, key=lambda one: -one["prec"]["1"]["mean"])
 
 
 def best_runs(facts: Json) -> list[Json]:

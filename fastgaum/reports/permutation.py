@@ -1,18 +1,17 @@
 """Log and world compared: intervals from a bootstrap over users, a permutation test within users,
 and whether both rank policies alike.
 
-If the logged session is one more draw of the world, a user's logged choices and those of their
-replicas are exchangeable. Each permutation takes, for every user, one of the user's versions (the
-log or a replica, all sessions together) as the logged one; p is the share of permutations, the log
-itself among them, whose two sides differ at least as much. It is exact for any statistic.
+If the log is one more draw of the world, a user's logged choices and those of their replicas are
+exchangeable. Each permutation takes, for every user, one version as the logged one; p is the share
+of permutations, the log itself among them, whose two sides differ at least as much:
 
     mean   |difference of the two ratios|
     chi2   Σ over groups of counts · (difference)² / ratio of both sides together: Pearson's, for
            shares and rates
     ks     largest |difference of the cumulated shares|: Kolmogorov and Smirnov's
 
-Policies recommend one of the displayed items. Their value is seen in a log without any propensity:
-the share of events whose choice is the recommended item."""
+A policy recommends one of the displayed items; its value is the share of events whose choice is
+that item."""
 
 from __future__ import annotations
 
@@ -34,10 +33,9 @@ LEVEL = 0.95
 def compare_sides(statistic: Statistic, draws: int = 1999, seed: int = 0) -> Json:
     """Both sides of a statistic, their intervals over users and the test.
 
-    Returns: `distance`, the test's statistic, and `p`, before Holm's rule, NaN both where a side
-        counts nothing; and `groups`, each with its label, `logged`, `simulated` (of all replicas
-        together), `difference` (simulated − logged), and their ends `…_ci`, of the same drawn users
-        on both sides.
+    Returns: `distance` and `p`, before Holm's rule, NaN where a side counts nothing; and `groups`,
+        each with its label, `logged`, `simulated` (of all replicas together), `difference`
+        (simulated − logged), and their ends `…_ci`, of the same drawn users on both sides.
     """
     n_users = statistic.sums.shape[1]
     weights = [np.ones((1, n_users)), *draw_users(n_users, draws, seed)]

@@ -32,7 +32,7 @@ COLOURS = {
     "floor": ("#66717c", "#98a4b0"),
     "accent": ("#0b6e66", "#52d0bd"),
 }
-"""colour of each role on light and on dark ground; a figure has no others"""
+"""colour of each role on light and on dark ground"""
 FORMATS = (".svg", ".png")
 """of a figure in a file"""
 

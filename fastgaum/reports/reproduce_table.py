@@ -15,8 +15,7 @@ FLOOR_MODELS = {
     "train_click_rate": "click-rate",
     "train_click_count": "click-count",
 }
-"""the model that is a floor with a row's figures: its row stands among the floors, once, and is
-never bold"""
+"""models that are floors with a row's figures"""
 RESULT_COLUMNS = (
     TableColumn("model", "label"),
     TableColumn("prec@1", "prec1"),
@@ -150,7 +149,6 @@ def _figures(by_k: ByK) -> Json:
 
 
 def _difference(part: Json, digits: int = 1, model: str = "") -> str:
-    """A paired difference and its interval, and the other model's name if asked for."""
     low, high = (signed(end, digits) for end in part["ci"])
     return f"{signed(part['diff'], digits)} ({low} to {high}{model and f', {model}'})"
 
@@ -251,7 +249,6 @@ def _against(part: Json, digits: int = 1) -> str:
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> str:
-    """Names by their values: 'loss (fastgaum, logit), prec@1 (paper-pw)'."""
     groups: dict[str, list[str]] = {}
     for name, value in dict(pairs).items():
         groups.setdefault(value, []).append(name)

@@ -40,7 +40,7 @@ class TableColumn:
     """factor of the figure: 100 for a share in percent"""
     signed: bool = False
     ends: Literal["", "brackets", "half"] = ""
-    """how the interval `key`_ci stands behind the figure: its ends in brackets, or ± half of it"""
+    """how the interval `key`_ci stands behind the figure"""
     none: str = ""
     """stands for a figure that does not exist; a row without the key has an empty cell"""
 

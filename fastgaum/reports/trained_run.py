@@ -8,13 +8,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from fastgaum.baselines.registry import load_model, name_of
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, DatasetError, LogFormatError
-from fastgaum.game.checkpoint import trials_as_facts
 from fastgaum.game.epochs import EpochRow
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.machine import checked_facts
@@ -44,9 +44,9 @@ class TrainedRun:
     reading: Json
     """the options of reading that its log was read with"""
     table: pl.DataFrame
-    """a row per epoch, columns as in `EpochRow`; none for a model that is fitted in one go"""
+    """a row per epoch, columns as in `EpochRow`"""
     fits: pl.DataFrame
-    """the table of such a model's fit; no row for one with epochs"""
+    """the table of a model that is fitted in one go"""
 
     @property
     def fingerprint(self) -> str:
@@ -63,29 +63,22 @@ class TrainedRun:
         """The model's settings, its name as their preset."""
         return {"preset": name_of(self.model)} | self.model.settings.to_mapping()
 
-    def compared(self) -> list[Json]:
-        """The settings that the fit compared, as plain values."""
-        return trials_as_facts(getattr(self.model, "trials", ()))
-
     def changed(self) -> Json:
         """The settings that differ from its preset's, with the `size` that it has taken."""
-        config = self.model.settings
-        if not isinstance(config, Config):
-            usual, ours = type(config)().to_mapping(), config.to_mapping()
-            return {key: value for key, value in ours.items() if value != usual[key]}
-        size = config.size
-        usual, ours = Config.from_preset(config.preset).to_mapping(), config.to_mapping()
-        # `fit` empties both once they are decided
-        decided = {"search", "grow"}
-        if usual["grow"] and not config.grow and size is not None:
-            usual = Config.from_mapping({**usual, **SIZES[size]}).to_mapping()
-            decided.add("batch_sessions")
+        config, taken = self.model.settings, dict[str, Any]()
+        ours, decided = config.to_mapping(), set[str]()
+        if isinstance(config, Config):
+            # `fit` empties both once they are decided
+            decided = {"search", "grow"}
+            usual = Config.from_preset(config.preset).to_mapping()
+            if usual["grow"] and not config.grow and config.size is not None:
+                usual = Config.from_mapping({**usual, **SIZES[config.size]}).to_mapping()
+                decided.add("batch_sessions")
+                taken = {"size": config.size}
         else:
-            size = None
-        changed = {
-            key: value for key, value in ours.items() if value != usual[key] and key not in decided
-        }
-        return {**({"size": size} if size else {}), **changed}
+            usual = type(config)().to_mapping()
+        changed = {k: v for k, v in ours.items() if v != usual[k] and k not in decided}
+        return taken | changed
 
 
 def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
@@ -136,7 +129,6 @@ def log_of(run: TrainedRun, logs: Sequence[SessionLog]) -> SessionLog:
 
 
 def _table(folder: Path) -> pl.DataFrame:
-    """The training table; of a run that was interrupted, the epochs that it has."""
     file = folder / "metrics.parquet"
     file = file if file.exists() else folder / "metrics.jsonl"
     if not file.is_file():
@@ -165,7 +157,6 @@ def _table(folder: Path) -> pl.DataFrame:
 
 
 def _epochs(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
-    """The columns of `EpochRow`, checked."""
     missing = [name for name in EPOCH_COLUMNS if name not in table.columns]
     if missing:
         raise CheckpointError(f"the table in '{folder}' has no {missing[0]}: train again")
@@ -218,14 +209,13 @@ def repeat_commands(run: TrainedRun, split: SplitName) -> list[str]:
 
 
 def _shown(path: str) -> str:
-    """Relative where it lies below the working folder: a page need not tell whose home it was."""
+    # a page that is passed on need not tell whose home it was
     if os.path.isabs(path) and Path(path).is_relative_to(Path.cwd()):
         return os.path.relpath(path)
     return path
 
 
 def _option(key: str, value: object) -> list[str]:
-    """An option of reading; of a list one for each value."""
     name = f"--{key.replace('_', '-')}"
     if isinstance(value, list):
         return [text for one in value for text in (name, str(one))]

@@ -2,14 +2,12 @@
 
 A question changes one display at a time, behind the logged history; its choice is not read, nor
 anything after it. Probabilities are the reward's best responses. An interval is the 95 % percentile
-interval of a bootstrap over users, both sides of a difference or ratio of the same drawn users;
-with `refits`, fits on bootstraps of the training users, it also holds how far other training users
-would have moved the model.
+interval of a bootstrap over users, both sides of a difference of the same draws; with `refits` it
+also holds how far other training users would have moved the model.
 
-Derivatives are central finite differences. A marginal utility is the derivative of a candidate's
-log-odds, log P / (1 − P), by a number of its own: ∂u/∂x where a utility reads its own candidate's
-numbers alone. Elasticities and willingness to pay: Train, Discrete Choice Methods with Simulation,
-2nd edition, 2009, sections 2.5, 2.6, 3.2 and 3.6."""
+Derivatives are central finite differences; a marginal utility is that of a candidate's log-odds,
+log P / (1 − P), by a number of its own. Elasticities and willingness to pay: Train, Discrete
+Choice Methods with Simulation, 2nd edition, 2009, sections 2.5, 2.6, 3.2 and 3.6."""
 
 from __future__ import annotations
 
@@ -45,9 +43,9 @@ from fastgaum.reports.permutation import draw_users, percentile_interval
 
 DRAWS = 1000
 MOST_ITEMS = 50
-"""items of which elasticities are found at once: each takes two passes over the displays"""
+"""of elasticities at once: each takes two passes over the displays"""
 MOST_CANDIDATES = 1 << 27
-"""of all displays together, each with the displays before it in its session"""
+"""of all displays, each with those before it in its session"""
 
 Change = Callable[[Float64Array], Any]
 """new numbers of a field, (n,) or one for all, from the old ones, (n,)"""
@@ -239,24 +237,22 @@ def response_curve(
     refits: Sequence[ChoiceModel] = (),
     progress: Progress | None = None,
 ) -> pl.DataFrame:
-    """The mean log-odds of a displayed candidate along the range of a field, the other candidates'
-    numbers left as they are; a field of events or users is set in the whole event. `model`, `log`,
-    `split`, `refits` and `progress` are as of `what_if`.
+    """The mean log-odds of a displayed candidate along the range of a field, all else left as it
+    is; a field of events or users is set in the whole event. `model`, `log`, `split`, `refits` and
+    `progress` are as of `what_if`.
 
     Args:
         field: a field of numbers.
         n: numbers that are tried, at least 2: quantiles of the field in the log's training split,
             or in `split` if the log has no training sessions; equal ones once.
         items: ids of the items; all that are displayed if none is given.
-        sample: asks so many of these candidates of each display, drawn at random, one after the
-            other; None: all, which takes long where displays are wide.
+        sample: asks so many of these candidates of each display, drawn at random; None: all.
 
     Returns: a row for each number: `value`; `share`, from 0 to 1, of those numbers that are nearest
         to it; `log_odds`, `log_odds_low`, `log_odds_high`.
 
     Raises:
-        ConfigError, LogFormatError, FeatureMismatchError: as `what_if`; ConfigError for an n below
-            2.
+        ConfigError, LogFormatError, FeatureMismatchError: as `what_if`.
     """
     displays = _displays(model, log, split, refits, progress)
     require_whole("n", n, 2)
@@ -361,11 +357,9 @@ class _Displays:
 
     @cached_property
     def names(self) -> list[str | None]:
-        """The item of each code, and None for no click."""
         return [*self.log.item_ids.to_list(), None]
 
     def codes(self, what: str, items: Sequence[object]) -> AnyInts:
-        """The codes of items that are named, ascending; of all that are displayed if none is."""
         codes = np.unique(self.items)
         known = {self.names[code]: code for code in codes.tolist()}
         names = [str(one) for one in ([items] if isinstance(items, str) else items)]
@@ -378,12 +372,10 @@ class _Displays:
         return np.unique([known[name] for name in names]) if names else codes
 
     def is_of_items(self, field: str) -> bool:
-        """Whether a field has a number of each candidate, and not of each event."""
         return self.log.columns[field].of in ("candidate", "item")
 
     def rows_of(self, field: str, of_items: bool = False) -> AnyInts:
-        """Rows of the log, of candidates or events, whose numbers of a field are the displays'.
-        Raises ConfigError unless the field holds numbers, with `of_items` of each candidate."""
+        """Rows of the log, of candidates or events, whose numbers of a field are the displays'."""
         columns = self.log.columns_of("candidate", "item", "event", "user")
         require_known("field", field, columns)
         if columns[field].holds != "number":
@@ -413,7 +405,6 @@ class _Displays:
         return dataclasses.replace(self, log=log)
 
     def without(self, codes: AnyInts) -> _Displays:
-        """The same without some items. Raises ConfigError where no candidate is left."""
         log, kept = self.log, np.ones(self.log.n_candidates, np.bool_)
         kept[self.shown] = ~np.isin(self.items, codes)
         sizes = np.add.reduceat(kept, log.display_offsets[:-1], dtype=np.int64)
@@ -429,8 +420,7 @@ class _Displays:
         return dataclasses.replace(self, log=log, shown=shown)
 
     def scores(self, model: ChoiceModel) -> tuple[Float64Array, Float64Array]:
-        """The probability of each candidate of the displays, and that of no click there, (n_shown,)
-        each."""
+        """Probabilities of the displays' candidates, and of no click there, (n_shown,) each."""
         parts = model.predict_parts(self.log, "all", self.progress)
         columns = [part.select("probability", "no_click_probability") for part in parts]
         chances, none = pl.concat(columns)[self.shown].cast(pl.Float64).to_numpy().T
@@ -439,8 +429,8 @@ class _Displays:
     def log_odds(
         self, model: ChoiceModel, field: str, chosen: BoolArray, change: Change
     ) -> Float64Array:
-        """The log-odds of each chosen candidate after a change of its number of a field, one
-        candidate of a display at a time, (n_chosen,); infinite for probabilities 0 and 1."""
+        """The log-odds of each chosen candidate after a change of its number, one candidate of a
+        display at a time, (n_chosen,); infinite for probabilities 0 and 1."""
         rows, of_items = self.rows_of(field), self.is_of_items(field)
         if not of_items:
             chances, none = self.with_numbers(field, rows, change).scores(model)
@@ -458,8 +448,7 @@ class _Displays:
         return found
 
     def shares(self, model: ChoiceModel) -> sparse.csr_array:
-        """Sums of probabilities by user and item, those of no click last, (n_users, n_items +
-        1)."""
+        """Sums of probabilities, (n_users, n_items + 1), those of no click last."""
         chances, none = self.scores(model)
         first = np.flatnonzero(np.diff(self.display, prepend=-1))
         groups = np.append(self.items, np.full(len(first), self.log.n_items))
@@ -469,8 +458,8 @@ class _Displays:
     def finite_sums(
         self, values: Sequence[Float64Array], chosen: BoolArray, groups: AnyInts
     ) -> list[sparse.csr_array]:
-        """`sums` of each of some values of the chosen candidates, (n_chosen,), and their number;
-        candidates without a finite one are left out."""
+        """`sums` of values of the chosen candidates, (n_chosen,) each, and their number, where
+        all are finite."""
         kept = np.isfinite(values).all(axis=0)
         at = np.flatnonzero(chosen)[kept]
         return [self.sums(one[kept], groups[at], at) for one in (*values, np.ones(kept.shape))]
@@ -482,7 +471,7 @@ class _Displays:
         return sparse.coo_array((values, place), shape).tocsr()
 
     def drawn(self, sums_of: Callable[[ChoiceModel], list[sparse.csr_array]]) -> list[Float64Array]:
-        """Each sum that is made of a model, (n_users, ·), and the number of displays: of all users
+        """Sums that are made of a model, (n_users, ·), and the number of displays: of all users
         in the first row, then of each draw, (1 + draws, ·)."""
         counts, rows = np.bincount(self.users), []
         of_each = -(-DRAWS // max(len(self.refits), 1))
@@ -503,7 +492,6 @@ def _displays(
     refits: Sequence[ChoiceModel],
     progress: Progress | None,
 ) -> _Displays:
-    """The displays of a split, whose choices say nothing. Raises as `what_if`."""
     for one in (model, *refits):
         require_type("model", one, ChoiceModel)
     model.seen_users(log, split)
@@ -543,8 +531,6 @@ def _displays(
 
 
 def _new_numbers(field: str, change: Change, old: Float64Array) -> Float64Array:
-    """The numbers that a change makes of old ones. Raises ConfigError unless they are finite, and
-    as many."""
     if not callable(change):
         raise ConfigError(
             f"the change of field '{field}' is {as_given(change)}, a function of its values is "
@@ -578,7 +564,6 @@ def _require_step(step: float) -> None:
 
 
 def _figures(drawn: Mapping[str, Float64Array]) -> dict[str, Any]:
-    """Columns of figures and the ends of their intervals, from (1 + draws, n) each."""
     columns = dict[str, Any]()
     for name, values in drawn.items():
         low, high = percentile_interval(values[1:])

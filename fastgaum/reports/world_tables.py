@@ -86,7 +86,6 @@ def fidelity_summary(reports: Sequence[Json]) -> str:
 
 
 def _by_name(parts: Sequence[Sequence[Json]]) -> tuple[list[str], list[dict[str, Json]]]:
-    """Names in the order of the longest list, then others; and each list by name."""
     by_name = [{one["name"]: one for one in part} for part in parts]
     longest_first = sorted(by_name, key=len, reverse=True)
     return list(dict.fromkeys(name for part in longest_first for name in part)), by_name
@@ -99,8 +98,6 @@ def differs(one: Json) -> bool:
 
 
 def _correlation(report: Json, name: str) -> tuple[str, str, str]:
-    """A correlation of policies' values in the log and in the world, its value were the world true,
-    and its p."""
     one = report["policies"][name]
     value, expected = (
         f"{num(one[key], 2)} ({span(one[ends], 2)})"

@@ -60,8 +60,8 @@ def test_every_order_of_ties(displays: list[list[float]], k: int, data: st.DataO
             expected += [(np.nan,) * 3] * (number > 0)
             left = [item for item in left if item != click]
     clicks = clicks_of_displays(np.array(choices), np.array(first))
-    ranked = rank_displays(np.array(scores), np.array(offsets, np.int32), clicks, [k])
-    values = np.stack([ranked.recall[k], ranked.mrr, ranked.ndcg], 1)
+    ranked = rank_displays(np.array(scores), np.array(offsets, np.int32), *clicks, [k])
+    values = np.stack(list(ranked.values()), 1)
     np.testing.assert_allclose(values, np.array(expected), rtol=1e-9)
 
 
@@ -73,16 +73,16 @@ def test_one_click_a_display_has_the_recall_of_prec_at_k() -> None:
     scores = rng.integers(0, 3, offsets[-1]).astype(np.float32)
     clicks = clicks_of_displays(choices, np.ones(50, np.bool_))
     for k in (1, 2, 3):
-        recall = rank_displays(scores, offsets, clicks, [k]).recall[k]
+        recall = rank_displays(scores, offsets, *clicks, [k])[f"recall{k}"]
         np.testing.assert_allclose(recall, precision_at_k(scores, offsets, choices, k))
 
 
 def test_a_log_without_clicks_and_a_score_that_is_not_finite() -> None:
     clicks = clicks_of_displays(np.array([-1]), np.array([True]))
-    ranked = rank_displays(np.zeros(2), np.array([0, 2]), clicks, [1])
-    assert np.isnan([ranked.recall[1][0], ranked.mrr[0], ranked.ndcg[0]]).all()
+    ranked = rank_displays(np.zeros(2), np.array([0, 2]), *clicks, [1])
+    assert np.isnan(list(ranked.values())).all()
     with pytest.raises(NumericsError, match="event 0 has the score nan"):
-        rank_displays(np.array([np.nan, 0.0]), np.array([0, 2]), clicks, [1])
+        rank_displays(np.array([np.nan, 0.0]), np.array([0, 2]), *clicks, [1])
 
 
 def browsing(seed: int = 0, n_sessions: int = 60) -> list[list[Display]]:

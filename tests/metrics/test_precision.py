@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from fastgaum.errors import NumericsError
 from fastgaum.metrics.precision import (
     micro_mean,
-    nontrivial_mean,
     precision_at_k,
     sums_by_user,
     user_mean,
@@ -62,8 +61,5 @@ def test_averages_state_their_denominators() -> None:
     users = np.array([4, 4, 9, 9, 2])
     assert user_mean(values, users) == pytest.approx((0.5 + 1 + 1) / 3)
     assert sums_by_user(values, users)[1].tolist() == [1.0, 2.0, 1.0]
-    # Sizes 1, 2, 3, 5, 2: above two candidates only events 2 and 3, of which 3 has no choice.
-    assert nontrivial_mean(values, np.array([0, 1, 3, 6, 11, 13]), 2) == 1.0
-    assert nontrivial_mean(values, np.array([0, 1, 3, 6, 11, 13]), 1) == pytest.approx(2 / 3)
     nothing = np.array([np.nan])
     assert np.isnan([micro_mean(nothing), user_mean(nothing, np.array([0]))]).all()
