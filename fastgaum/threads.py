@@ -118,11 +118,6 @@ def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) ->
             raise error
 
 
-def run_calls(calls: Sequence[Call]) -> None:
-    """Call each function with its arguments, shared over threads as by `run`."""
-    run_chains([[call] for call in calls])
-
-
 def run_chains(chains: Sequence[Sequence[Call]]) -> None:
     """Make the calls of each chain in turn, chains shared over threads as by `run`."""
 

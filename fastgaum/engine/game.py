@@ -133,7 +133,7 @@ class EngineGame(Game):
         def keep_whole() -> None:
             whole[:] = self.states_layer.forward(batch, batch.tokens, batch.context)
 
-        threads.run_calls([(lambda: drawn.append(self.drawn(batch)), ()), (keep_whole, ())])
+        threads.run_chains([[(lambda: drawn.append(self.drawn(batch)), ())], [(keep_whole, ())]])
         return whole, drawn[0]
 
     def _generator_steps(self, batch: BatchTensors, shown: DisplayBatch, steps: int) -> None:

@@ -159,7 +159,7 @@ def _squares(flat: Sequence[FloatArray]) -> float:
 
 def _run_worth(calls: Sequence[threads.Call], read: Sequence[FloatArray]) -> None:
     if sum(map(len, read)) > SHARED_FLOATS:
-        threads.run_calls(calls)
+        threads.run_chains([[call] for call in calls])
     else:
         for function, arguments in calls:
             function(*arguments)

@@ -51,11 +51,14 @@ def published_block(table: Json) -> Block:
     datasets = list(dict.fromkeys(dataset for row in rows.values() for dataset in row))
     columns = [f"{name} (not released)" if name in missing else name for name in datasets]
 
-    def both(by_k: ByK) -> str:
-        return " / ".join(spread(by_k[k]["mean"], by_k[k]["sd"]) for k in KS if k in by_k)
-
     cells = [
-        (model, *(both(row.get(dataset, {})) for dataset in datasets))
+        (
+            model,
+            *(
+                " / ".join(spread(by_k[k]["mean"], by_k[k]["sd"]) for k in KS if k in by_k)
+                for by_k in (row.get(dataset, {}) for dataset in datasets)
+            ),
+        )
         for model, row in rows.items()
     ]
     return Block(
@@ -148,9 +151,10 @@ def _figures(by_k: ByK) -> Json:
     return row
 
 
-def _difference(part: Json, digits: int = 1, model: str = "") -> str:
+def _difference(part: Json, digits: int = 1, *, named: bool = False) -> str:
     low, high = (signed(end, digits) for end in part["ci"])
-    return f"{signed(part['diff'], digits)} ({low} to {high}{model and f', {model}'})"
+    other = f", {part['model']}" if named else ""
+    return f"{signed(part['diff'], digits)} ({low} to {high}{other})"
 
 
 def _rank(mean: float | None) -> float:
@@ -195,12 +199,15 @@ def notes_of(
             k: one for k, part in by_k.items() if (one := part["ours"]) and one["vs_best_other"]
         }
         if ours:
-            texts = [f"prec@{k} {_against(one['vs_best_other'])}" for k, one in ours.items()]
-            model = next(iter(ours.values()))["model"]
-            yield f"{model} against the best other model: {', '.join(texts)}"
+            texts = [
+                f"prec@{k} {_difference(one['vs_best_other'], named=True)}"
+                for k, one in ours.items()
+            ]
+
+            yield f"{OURS[0]} against the best other model: {', '.join(texts)}"
     lowest = comparison.get("nll")
     if lowest is not None and lowest["vs_best_other"] is not None:
-        yield f"lowest NLL: {lowest['model']} {_against(lowest['vs_best_other'], 4)}"
+        yield f"lowest NLL: {lowest['model']} {_difference(lowest['vs_best_other'], 4, named=True)}"
     cells = [by_k["1"] for by_k in rows.values()]
     chosen = [(cell["model"], cell["selection"]) for cell in cells if cell["selection"] != "—"]
     if chosen:
@@ -242,10 +249,6 @@ def _what_was_run(result: Json, facts: Json) -> str:
         " ± standard deviation over seeds, 95 % interval from a bootstrap over users, gap on the "
         "training split"
     )
-
-
-def _against(part: Json, digits: int = 1) -> str:
-    return _difference(part, digits, part["model"])
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> str:

@@ -38,7 +38,7 @@ def test_each_part_runs_once_and_may_share_work_of_its_own(n: int) -> None:
         threads.run(one, [(i, j) for j in range(40)])
 
     for _ in range(20):
-        threads.run_calls([(many, (i,)) for i in range(6)])
+        threads.run_chains([[(many, (i,))] for i in range(6)])
     assert (done == 20).all()
 
 
