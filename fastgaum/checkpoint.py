@@ -3,10 +3,10 @@
     save_state(path, "fastgaum-run-9", state)
     state = load_state(path, "fastgaum-run-9", "train again", RunState)
 
-A state is made of dataclasses, dicts with names as keys, lists, numbers, text, None, torch tensors,
-numpy arrays and polars series of text. The file's tensors are the arrays, named by their path
-(`networks/player.first.weight`); all else is one JSON text in its metadata, with a sha256 of the
-whole. The same state gives the same bytes."""
+A state is made of dataclasses, dicts with names as keys, lists, numbers, text, None, and arrays:
+torch tensors, numpy arrays, polars series of text. Arrays are the file's tensors, named by their
+path (`networks/player.first.weight`); all else is one JSON text, with a sha256 of the whole. The
+same state gives the same bytes."""
 
 from __future__ import annotations
 
@@ -119,8 +119,7 @@ def _checked(kind: Any, found: object) -> object:
 
 
 def content_sha256(about: Mapping[str, object], arrays: ArraysByName) -> str:
-    """A sha256 of JSON values, and of the name, type, shape and bytes of each array. Raises
-    ValueError for values nested too deeply."""
+    """A sha256 of JSON values and arrays. Raises ValueError for values nested too deeply."""
     try:
         digest = hashlib.sha256(_json_of(about).encode())
     except RecursionError:
@@ -178,8 +177,7 @@ def _number(value: object) -> object:
 
 
 def join_state(tree: object, arrays: ArraysByName) -> State:
-    """The state that `split_state` has split. Raises ValueError for anything else, or a number that
-    is not finite."""
+    """The state that `split_state` has split. Raises ValueError for anything else."""
     left = dict(arrays)
 
     def joined(value: object) -> object:
@@ -212,7 +210,7 @@ def join_state(tree: object, arrays: ArraysByName) -> State:
 
 @contextmanager
 def damage_named(file: Path, what: str = "model") -> Iterator[None]:
-    """Turn every error that a damaged file can cause into one CheckpointError that names it."""
+    """Turn every error of a damaged file into one CheckpointError that names it."""
     try:
         yield
     except (
@@ -231,8 +229,7 @@ def damage_named(file: Path, what: str = "model") -> Iterator[None]:
 
 
 def check_weights(wanted: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless a file's weights are those of a module, which may be on the device
-    `meta`: a network larger than its file takes no memory."""
+    """Raise ValueError unless a file's weights are those of a module, which may be on `meta`."""
     own = wanted.state_dict()
     if own.keys() != weights.keys():
         name = min(own.keys() ^ weights.keys())
@@ -245,7 +242,7 @@ def check_weights(wanted: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def check_like(what: str, found: Any, own: Tensor | npt.NDArray[Any]) -> None:
-    """Raise ValueError unless a value has the class, shape and dtype of one's own."""
+    """Raise ValueError unless a value has the class, shape and dtype of another."""
     if type(found) is not type(own) or found.shape != own.shape or found.dtype != own.dtype:
         got = f"{found.dtype} of shape {list(found.shape)}" if hasattr(found, "dtype") else "none"
         raise ValueError(f"{what} is {got}, {own.dtype} of shape {list(own.shape)} is required")

@@ -73,8 +73,7 @@ class CheckedSettings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Self:
-        """Read a mapping strictly. Raises ConfigError for an unknown key, a wrong type or an
-        impossible value."""
+        """Read a mapping strictly. Raises ConfigError for an unknown key or an impossible value."""
         require_type(f"what is set of a {cls.what}", values, Mapping)
         known = _hints(cls)
         for key in values:
@@ -265,15 +264,15 @@ class Config(CheckedSettings):
             )
 
     def grows(self, n_events: int, n_candidates: int) -> bool:
-        """Whether a log of so many training events and candidates has one of the sizes."""
+        """Whether a log of so many training events and candidates has a size."""
         usual = Config()
         changed = any(getattr(self, key) != getattr(usual, key) for key in GROWTH_DECIDES)
         least = GROW_AT if n_candidates < COMPARE_BELOW else TOWERS_AT
         return self.grow and n_events >= least and not changed
 
     def settings(self, n_sessions: int, n_events: int, n_candidates: int) -> dict[str, Config]:
-        """What `fit` compares on a log of so many training sessions, events and candidates, by
-        name: sizes where it grows, else both values of the searched switches, or nothing."""
+        """The configurations by name that `fit` compares on so much training: sizes where it
+        grows, else both values of the searched switches."""
         found: dict[str, Config] = {}
         if self.grows(n_events, n_candidates):
             for name in SIZES if n_candidates < COMPARE_BELOW else list(SIZES)[:1]:
@@ -323,8 +322,7 @@ class Config(CheckedSettings):
 
     @classmethod
     def from_preset(cls, name: str, **changes: object) -> Config:
-        """A named preset, with changes. Raises ConfigError for an unknown preset or a change that
-        is not allowed."""
+        """A named preset, with changes. Raises ConfigError for an unknown preset or value."""
         require_type("the name of a preset", name, str)
         if name not in PRESETS:
             raise ConfigError(
@@ -342,8 +340,7 @@ class Config(CheckedSettings):
 
     @classmethod
     def from_toml(cls, path: str | Path, **changes: object) -> Config:
-        """Read a TOML file, whose `preset` names the values it starts from. Raises ConfigError
-        where it is missing, not TOML, or holds a value that is not allowed."""
+        """Read a TOML file, whose `preset` names the values it starts from. Raises ConfigError."""
         values = read_settings(path) | changes
         preset = values.pop("preset", "fastgaum")
         if not isinstance(preset, str):

@@ -1,5 +1,5 @@
-"""Errors that a user can cause. Each says the rule, the values and the cure; the command line exits
-with 2."""
+"""Errors that a user can cause: the rule, the values and the cure. The command line exits with
+2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LogFormatError(FastgaumError):
     """A log breaks the schema: a missing column, two choices in one event, an empty display set …
 
     Attributes:
-        row: the first row at fault, from 0; None where it is not one of the file.
+        row: the first row of the file at fault, from 0, or None.
     """
 
     def __init__(self, says: str = "", row: int | None = None) -> None:

@@ -35,8 +35,8 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise Interrupted within on SIGINT and SIGTERM; afterwards the former handlers are back. An
-    ignored signal stays ignored, and outside the main thread none is handled."""
+    """Raise Interrupted within on SIGINT and SIGTERM, unless these are ignored; then put the
+    former handlers back. Only the main thread handles signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,5 +1,5 @@
-"""One process at a time in a folder that is being written: filelock takes the kernel's lock on a
-file, which is gone the moment its process is. The file says who holds it, for the others' error."""
+"""One process at a time in a folder: filelock takes the kernel's lock on a file, which is gone
+the moment its process is. The file says who holds it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ PAUSE = 0.1
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if need be, and removed if it is made and still empty at the
-    end.
+    """Hold a folder, which is made if need be, and removed if it was and is empty at the end.
 
     Raises:
         OutputError: another process holds it (it is named), or the folder cannot be written.
@@ -48,8 +47,7 @@ def require_free(folder: Path) -> None:
 
 @contextmanager
 def name_lock(path: Path, waits: bool = True) -> Iterator[None]:
-    """Be the only process that makes, or works at, `path`, which may not be there yet: wait for
-    another one, or refuse.
+    """Be the only process that makes, or works at, `path`, which may not be there yet.
 
     Raises:
         OutputError: the folder of `path` cannot be written, or another process has the lock (it is

@@ -15,8 +15,10 @@ import torch
 from msgspec import Meta
 
 from fastgaum.errors import ConfigError
+from fastgaum.threads import kernel_blas
 
 Amount = Annotated[int, Meta(ge=0, le=1 << 62)]
+_BLAS = ("internal_api", "version", "architecture")
 Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 
 
@@ -52,8 +54,8 @@ class MachineRecord(msgspec.Struct):
 
 
 def checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """The values of a machine.json, with a default for those it lacks. Raises ValueError, naming
-    the place, where a value is of another type or size."""
+    """The values of a machine.json, with defaults. Raises ValueError, naming the place, where
+    one is of another type or size."""
     known: dict[str, Any] = msgspec.to_builtins(msgspec.convert(facts, MachineRecord))
     return known | facts
 
@@ -74,12 +76,14 @@ def device_of(name: str) -> torch.device:
 
 def machine_facts(seed: int | None = None) -> dict[str, Any]:
     """Versions, threads, processor and commit."""
+    blas = [library.info() for library in kernel_blas()]
     packages = ("fastgaum", "torch", "numba", "numpy", "scipy", "polars")
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
         "processor": _line_of("/proc/cpuinfo", "model name") or platform.processor(),
-        "blas": _blas(),
+        # its architecture too: an older release may take the processor for another
+        "blas": " ".join(str(blas[0][key]) for key in _BLAS) if blas else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -110,18 +114,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _blas() -> str | None:
-    """The BLAS that kernels call, and the processor that it takes this one for."""
-    import scipy.linalg.cython_blas  # noqa: F401
-    from threadpoolctl import ThreadpoolController
-
-    for library in ThreadpoolController().select(user_api="blas").info():
-        if "scipy.libs" in library["filepath"]:
-            parts = (library[key] for key in ("internal_api", "version", "architecture"))
-            return " ".join(str(part) for part in parts)
-    return None
 
 
 def _commit() -> str | None:

@@ -1,6 +1,6 @@
-"""Files of rows that somebody else wrote (parquet, arrow, ndjson, text), opened by polars. An error
-of a library on damaged contents becomes one line. A small file may hold billions of rows: files of
-strangers belong in a container with a memory limit."""
+"""Files of rows that somebody else wrote (parquet, arrow, ndjson, text), opened by polars. A
+small file may hold billions of rows: files of strangers belong in a container with a memory
+limit."""
 
 from __future__ import annotations
 

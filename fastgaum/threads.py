@@ -1,9 +1,8 @@
 """One setting of threads for everything: torch's own.
 
 Kernels are serial and hold no GIL. Where one call is worth sharing, its rows are cut into parts,
-which run on one pool of as many threads as torch has. The cut depends on the data alone and sums
-over parts are taken in their order, so that one thread and many give the same bits. Kernels call
-scipy's BLAS from those threads: its own are set to one."""
+which run on one pool. The cut depends on the data alone and sums over parts are taken in their
+order: one thread and many give the same bits. scipy's BLAS, which kernels call, has one thread."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from functools import cache
 from typing import TypeVar
 
 import torch
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import LibController, ThreadpoolController
 
 from fastgaum.errors import ConfigError, FastgaumError
 
@@ -74,8 +73,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def for_small_networks() -> Iterator[None]:
-    """`one_thread` within, unless `set_threads` has said how many: waiting threads would take the
-    cores from each other."""
+    """`one_thread` within, unless `set_threads` has said how many."""
     with nullcontext() if _chosen else one_thread():
         yield
 
@@ -86,8 +84,8 @@ def get_threads() -> int:
 
 
 def run(function: Callable[..., object], parts: Sequence[tuple[object, ...]]) -> None:
-    """Call function(*part) for each part, on the calling thread and the pool's; an error in one is
-    raised here. Parts must write apart from one another."""
+    """Call function(*part) for each part, on the calling thread and the pool's; an error in one
+    is raised here."""
     _one_blas_thread()
     if len(parts) == 1:
         function(*parts[0])
@@ -153,8 +151,7 @@ def one_thread_each(
     function: Callable[[Part], _Result], parts: Iterable[Part]
 ) -> Iterator[_Result]:
     """Yield function(part) of each part, in their order, as many at once as torch has threads;
-    within, torch and kernels have one. Parts are asked for a few ahead; an error is raised where
-    its result would have come."""
+    within, torch and kernels have one. Parts are asked for a few ahead."""
     n = get_threads()
     if n == 1:
         yield from map(function, parts)
@@ -198,7 +195,7 @@ def _help(asked: Asked) -> None:
 
 @cache
 def _helpers(n: int) -> Asked:
-    """The queue of n helping threads; it wakes one in half the time that an executor takes."""
+    # a queue of C code wakes a thread in half the time that an executor takes
     asked: Asked = queue.SimpleQueue()
     for i in range(n):
         threading.Thread(target=_help, args=(asked,), name=f"fastgaum {i}", daemon=True).start()
@@ -236,11 +233,15 @@ if hasattr(os, "register_at_fork"):
 
 
 @cache
-def _one_blas_thread() -> None:
-    # numba calls the BLAS that scipy brings; numpy's own is a second library and stays as its user
-    # set it
+def kernel_blas() -> list[LibController]:
+    """The BLAS that numba calls, which is scipy's; numpy's own is a second library."""
     import scipy.linalg.cython_blas  # noqa: F401
 
-    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
-        if "scipy.libs" in library.filepath:
-            library.set_num_threads(1)
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [library for library in found if "scipy.libs" in library.filepath]
+
+
+@cache
+def _one_blas_thread() -> None:
+    for library in kernel_blas():
+        library.set_num_threads(1)

@@ -16,6 +16,9 @@ from fastgaum.arrays import Float64Array
 from fastgaum.errors import NumericsError
 from fastgaum.metrics.precision import AnyFloats, AnyInts, require_finite
 
+MIN_PROB = 1e-6
+"""the least probability in a NLL, so that a sparse distribution's is finite"""
+
 
 def choice_nll(
     candidate_log_probs: AnyFloats,
@@ -23,14 +26,13 @@ def choice_nll(
     display_offsets: AnyInts,
     choices: AnyInts,
     *,
-    min_prob: float = 0.0,
+    min_prob: float = MIN_PROB,
 ) -> Float64Array:
     """Return the negative log-likelihood of each event's outcome in nats, shape (n_events,).
 
-    log-probabilities (n_candidates,) and (n_events,); choices (n_events,), position or -1.
-    `min_prob` replaces probabilities below it; without, the NLL of an outcome of probability 0 is
-    infinite. Raises NumericsError for NaN, for a log-probability above 0 (by more than rounding),
-    and for no click without one.
+    log-probabilities (n_candidates,) and (n_events,); choices (n_events,), position or -1. Raises
+    NumericsError for NaN, for a log-probability above 0 (by more than rounding), and for no click
+    without one.
 
     >>> halves = np.log(np.array([0.5, 0.25, 0.25]))
     >>> choice_nll(halves, None, np.array([0, 3]), np.array([0])).round(3).tolist()

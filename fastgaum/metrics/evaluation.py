@@ -23,9 +23,6 @@ from fastgaum.metrics.displays import clicks_of_displays, rank_displays
 from fastgaum.metrics.intervals import Interval, bootstrap_means, paired_difference
 from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor, user_mean
 
-MIN_PROB = 1e-6
-"""the least probability in a NLL, so that a sparse distribution's is finite"""
-
 
 class ScoredHead(Protocol):
     """A choice distribution and what candidates are ranked by."""
@@ -100,10 +97,8 @@ class HeadFigures:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a head: its place in JSON, and how tables show it.
-
-    A further figure is a field of `HeadFigures`, computed in `_figures`, and an entry in
-    `figures_of`."""
+    """One figure of a head. A further one is a field of `HeadFigures`, computed in `_figures`,
+    and an entry in `figures_of`."""
 
     path: tuple[str, ...]
     """its keys in the JSON object of a head"""
@@ -282,8 +277,7 @@ def evaluate_heads(
     gap: float | None,
     ks: tuple[int, ...] = (1, 2),
 ) -> Evaluation:
-    """Compute every head's figures on encoded sessions. Raises NumericsError for a score or
-    probability that is not finite."""
+    """Compute every head's figures. Raises NumericsError for a value that is not finite."""
     return Evaluation(
         heads={name: _figures(head, encoded, outside, ks) for name, head in heads.items()},
         n_events=encoded.n_events,
@@ -303,13 +297,8 @@ def _figures(
     per_event = {k: 100 * precision_at_k(head.scores, offsets, choices, k) for k in ks}
     probs = np.exp(head.log_probs)
     no_click_probs = np.exp(head.outside_log_prob) if outside else None
-    nll = choice_nll(
-        head.log_probs,
-        head.outside_log_prob if outside else None,
-        offsets,
-        choices,
-        min_prob=MIN_PROB,
-    )
+    no_click_log_probs = head.outside_log_prob if outside else None
+    nll = choice_nll(head.log_probs, no_click_log_probs, offsets, choices)
     *of_ks, of_nll = bootstrap_means([*per_event.values(), nll], users)
     return HeadFigures(
         precision=dict(zip(ks, of_ks, strict=True)),

@@ -39,12 +39,7 @@ class Interval:
 
 
 def bootstrap_mean(
-    per_event: Float64Array,
-    users: AnyInts,
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    per_event: Float64Array, users: AnyInts, *, draws: int = 1000, seed: int = 0
 ) -> Interval:
     """Return the mean of per_event, shape (n_events,), and its interval; users (n_events,) any
     integer labels.
@@ -55,16 +50,11 @@ def bootstrap_mean(
     >>> bootstrap_mean(np.array([0.5, 0.5, np.nan]), np.array([0, 1, 1]))
     Interval(mean=0.5, low=0.5, high=0.5, n_events=2, n_users=2)
     """
-    return bootstrap_means([per_event], users, draws=draws, seed=seed, level=level)[0]
+    return bootstrap_means([per_event], users, draws=draws, seed=seed)[0]
 
 
 def bootstrap_means(
-    columns: Sequence[Float64Array],
-    users: AnyInts,
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    columns: Sequence[Float64Array], users: AnyInts, *, draws: int = 1000, seed: int = 0
 ) -> list[Interval]:
     """The `bootstrap_mean` of each of some columns, (n_events,) each; those of as many users share
     their draws."""
@@ -78,7 +68,7 @@ def bootstrap_means(
             [_sums_of(drawn, stacked) for drawn in _drawn_users(n_users, draws, seed)]
         )
         means = totals[:, ::2] / totals[:, 1::2]
-        ends = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        ends = np.quantile(means, [0.025, 0.975], axis=0)
         for i, (low, high) in zip(alike, ends.T.tolist(), strict=True):
             sums, counts = of_users[i]
             mean, n_events = float(sums.sum() / counts.sum()), int(counts.sum())
@@ -100,7 +90,6 @@ def paired_difference(
     *,
     draws: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Interval:
     """Return the interval of the mean of per_event − other_per_event, two models on the same
     events, of the same drawn users on both sides. Raises ValueError if the shapes differ.
@@ -113,9 +102,7 @@ def paired_difference(
             f"the two models were scored on {len(per_event)} and {len(other_per_event)} events: "
             "pass the same events"
         )
-    return bootstrap_mean(
-        np.asarray(per_event) - other_per_event, users, draws=draws, seed=seed, level=level
-    )
+    return bootstrap_mean(np.asarray(per_event) - other_per_event, users, draws=draws, seed=seed)
 
 
 def _drawn_users(n_users: int, draws: int, seed: int) -> Iterator[npt.NDArray[np.int32]]:
@@ -132,8 +119,7 @@ Unit = Literal["%", "nats", "places", "clicks", "log", "ratio"]
 
 @dataclass(frozen=True)
 class Statistic:
-    """Ratios of sums over users, of the log (version 0) and of each replica: a mean is one, a
-    distribution or a mean by group one per group."""
+    """Ratios of sums over users, one per group, of the log (version 0) and of each replica."""
 
     name: str
     what: str

@@ -42,10 +42,7 @@ def precision_at_k(
     """Return prec@k of each event, shape (n_events,), in [0, 1]; NaN for an event without a choice.
 
     scores (n_candidates,), higher is better; display_offsets (n_events + 1,); choices (n_events,),
-    position or -1. Raises NumericsError for a score that is not finite, ValueError for k < 1 or
-    shapes that do not fit.
-
-    Three candidates, the chosen one ties with another below the best: b = 1, t = 1.
+    position or -1. Raises NumericsError for a score that is not finite, ValueError for k < 1.
 
     >>> scores, offsets, choices = np.array([2.0, 1.0, 1.0]), np.array([0, 3]), np.array([2])
     >>> [float(precision_at_k(scores, offsets, choices, k)[0]) for k in (1, 2, 3)]

@@ -113,7 +113,6 @@ def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
     def estimate(
         name: str, weights: ImportanceWeights | None, doubt: str, *terms: Float64Array
     ) -> ValueEstimate:
-        """`terms`: whose mean is the value, or those of a ratio's top and bottom."""
         tells = weights is not None and (not doubt or doubt.startswith(TOO_FEW))
         effective = weights.effective if weights is not None and tells else None
         why = (worldless if name.startswith("d") else "") or doubt

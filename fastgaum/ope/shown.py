@@ -1,7 +1,6 @@
 """The slates that a policy would have shown in the events of a log, and a world's value of them.
-
-Before each event the policy makes its slate for the user as the log has made it; then it sees the
-logged slate and choice. So states are those of the log, and a value is that of one display."""
+Before each event the policy makes its slate for the user as the log has made it; then it sees
+the logged slate and choice."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def weigh_events(
     """Weights of the events of the size that the target makes.
 
     Args:
-        log, target, shown, pool: as in `replay_policy`, and what it returned.
+        log, target, shown, pool: as in `replay_policy`, and its result.
         rewards: of each event of the log, shape (n_events,).
         propensities: of each event's slate, likewise; None: slates are random sets of the pool.
         clicks: whether rewards are clicks, whose odds a world knows.

@@ -16,7 +16,6 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
-from fastgaum.metrics.evaluation import MIN_PROB
 from fastgaum.metrics.intervals import AnyArray, Statistic, Sums, Unit, cut, ratio
 from fastgaum.models.choice_model import ChoiceModel, Head
 
@@ -93,8 +92,8 @@ class LogVersions:
 
 
 def statistics_of(c: LogVersions, scored: ModelScores, outside: bool) -> Iterator[Statistic]:
-    """Every statistic, in the order of the table. Raises ConfigError where the log has an event
-    without a click and the model gives it no probability."""
+    """Every statistic, in the order of the table. Raises ConfigError where an event has no click
+    and the model gives that no probability."""
     log, number = c.log, c.log.event_number
     if log.has_no_click and not outside:
         raise ConfigError(
@@ -154,7 +153,7 @@ def statistics_of(c: LogVersions, scored: ModelScores, outside: bool) -> Iterato
     yield c.sums.mean("popularity, mean log", what, np.log1p(levels), "log")
     no_click = scored.outside_log_prob if outside else None
     sets = log.display_offsets, log.choices
-    nll = choice_nll(scored.log_probs, no_click, *sets, min_prob=MIN_PROB)
+    nll = choice_nll(scored.log_probs, no_click, *sets)
     what = "−log of the model's probability of what happened, mean over all events"
     yield c.sums.mean("surprise", what, nll, "nats")
     yield calibration(c, scored)

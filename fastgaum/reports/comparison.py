@@ -145,8 +145,7 @@ def compare(
 
 
 def title_of(log: SessionLog) -> str:
-    """A log's name; that of a log of one's own is marked if a data set of the registry has the
-    same."""
+    """A log's name, marked if it is that of another data set of the registry."""
     if log.name not in names():
         return log.name
     known = dataset(log.name).counts

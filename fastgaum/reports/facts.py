@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import Float64Array, FloatArray, IntArray
+from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
@@ -24,7 +24,7 @@ from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import TEST, VALIDATION, ItemCounts, SessionLog, SplitName
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
-from fastgaum.metrics.evaluation import MIN_PROB, Evaluation, evaluate_heads
+from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.metrics.intervals import Interval, bootstrap_mean, cut, paired_difference
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
@@ -202,8 +202,8 @@ LEAST_SHARE = 0.01
 
 
 def field_facts(model: ChoiceModel, log: SessionLog, split: SplitName) -> Json:
-    """Importance of the fields of candidates and items, and response curves of the most
-    important numbers, on some sessions of a split; none where the sessions trained the model."""
+    """Importance of fields of candidates and items, and curves of the most important numbers, on
+    some sessions of a split."""
     facts: Json = {"sessions": 0, "importance": [], "curves": {}}
     fields = log.columns_of("candidate", "item")
     if not fields or split not in ("validation", "test"):
@@ -239,8 +239,7 @@ EDGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 def calibration_facts(scored: SplitScores) -> Json:
     """{head: {candidates: points, no_click: points or None}}; a point holds predicted, observed,
-    ci, n; shares in [0, 1]. Points of candidates are cut at EDGES, those of no click are tenths of
-    the events."""
+    ci, n. Candidates are cut at EDGES, no clicks into tenths of the events."""
     part = scored.part
     users = scored.encoded.user_of_event
     outcomes = candidate_outcomes(part.display_offsets, part.choices)
@@ -297,10 +296,8 @@ class SplitScores:
     evaluation: Evaluation
     outside: bool
     """whether no click is offered"""
-    examination: FloatArray | None
-    """of each place by the reward, the first being 1"""
-    eta: float
-    """what the reward's utilities are multiplied by in a choice"""
+    by_place: Float64Array | None
+    """what each place adds to utilities; None where places are not kept apart"""
     items: IntArray
     """item of each candidate, shape (n_candidates,)"""
     displayed_before: IntArray
@@ -310,15 +307,13 @@ class SplitScores:
 
     @classmethod
     def of(cls, model: ChoiceModel, log: SessionLog, split: SplitName) -> SplitScores:
-        """Score a split once.
-
-        Raises:
-            LogFormatError: the split is empty.
-            FeatureMismatchError: the log's fields are not the training log's.
-            NumericsError: a score is not finite.
-        """
+        """Score a split once. Raises LogFormatError, FeatureMismatchError, NumericsError."""
         encoded, scores = model.score_sessions(log, split)
         gap = float(scores.gap.mean()) if scores.gap is not None else None
+        by_place, examination = None, model.examination()
+        if examination is not None:
+            eta = model.config.eta if isinstance(model, UserModel) else 1.0
+            by_place = np.log(examination.astype(np.float64)) / eta
         part = select_sessions(log, log.sessions_in(split))
         return cls(
             log,
@@ -327,8 +322,7 @@ class SplitScores:
             scores,
             evaluate_heads(scores.heads, encoded, model.outside, gap),
             model.outside,
-            model.examination(),
-            model.config.eta if isinstance(model, UserModel) else 1.0,
+            by_place,
             np.asarray(log.items)[part.candidates],
             *counts_before(log, part).T,
         )
@@ -344,8 +338,7 @@ class SplitScores:
         return np.diff(self.part.display_offsets)
 
     def has_events_of(self, other: SplitScores) -> bool:
-        """Whether both hold the same sessions, displays and choices by name, in whatever order each
-        log keeps its candidates."""
+        """Whether both hold the same sessions, displays and choices by name."""
         mine, theirs = self.part, other.part
         if not (
             np.array_equal(mine.session_offsets, theirs.session_offsets)
@@ -365,23 +358,16 @@ class SplitScores:
         """Utility, free of place where places are kept apart, minus the mean of its display set,
         shape (n_candidates,)."""
         utility = self.reward.scores.astype(np.float64)
-        if self.examination is not None:
-            by_place = np.log(self.examination.astype(np.float64)) / self.eta
-            utility -= by_place[np.minimum(self.part.places, len(by_place) - 1)]
+        if self.by_place is not None:
+            utility -= self.by_place[np.minimum(self.part.places, len(self.by_place) - 1)]
         means = np.add.reduceat(utility, self.part.display_offsets[:-1]) / self.sizes
         return utility - np.repeat(means, self.sizes)
 
     def nll(self, head: str) -> Float64Array:
         """Negative log-likelihood of what happened, in nats, shape (n_events,)."""
-        scores = self.scores.heads[head]
+        scores, part = self.scores.heads[head], self.part
         outside = scores.outside_log_prob if self.outside else None
-        return choice_nll(
-            scores.log_probs,
-            outside,
-            self.part.display_offsets,
-            self.part.choices,
-            min_prob=MIN_PROB,
-        )
+        return choice_nll(scores.log_probs, outside, part.display_offsets, part.choices)
 
 
 def floor_difference(scored: SplitScores, floors: Precisions) -> Json:

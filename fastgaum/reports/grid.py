@@ -1,5 +1,5 @@
 """The runs of a grid, data sets × models × splits × seeds, one after the other or in processes.
-Each run uses one thread, so that its figures depend on its seed alone."""
+Each has one thread, so that its figures depend on its seed alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ from typing import Any, TypeVar
 
 from fastgaum.baselines.registry import POOL, check_model, make_model, setting_names
 from fastgaum.config import Protocol
-from fastgaum.errors import ConfigError, FastgaumError, NumericsError, did_you_mean
+from fastgaum.errors import (
+    ConfigError,
+    FastgaumError,
+    NumericsError,
+    did_you_mean,
+    require_known,
+)
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.splits import resplit
 from fastgaum.logs.store import load_log, save_log
@@ -84,11 +90,7 @@ class GridPlan:
         """
         if not self.models:
             raise ConfigError("models is an empty list, at least one name is required")
-        if self.protocol not in PROTOCOLS:
-            raise ConfigError(
-                f"protocol is '{self.protocol}', one of {', '.join(PROTOCOLS)} is "
-                f"required{did_you_mean(self.protocol, PROTOCOLS)}"
-            )
+        require_known("protocol", self.protocol, PROTOCOLS)
         for seed in (self.seeds, *self.resplits):
             if type(seed) is not int or seed < 0:
                 raise ConfigError(
@@ -259,8 +261,8 @@ def side_by_side(
     jobs: int,
 ) -> Generator[tuple[int, _Result], None, None]:
     """Yield function(task) of each task as it ends, with its place; at most `jobs` at a time,
-    one in this process. Closing the iterator, or an error, which is raised here, ends all at
-    once. `function` is a module's own."""
+    one in this process. Closing the iterator, or an error, ends all at once. `function` is a
+    module's own."""
     if jobs == 1:
         for place, task in enumerate(tasks):
             yield place, function(task)

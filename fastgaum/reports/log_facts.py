@@ -1,4 +1,4 @@
-"""Facts of a log for reports, and other people's figures, which `data/published` holds."""
+"""Facts of a log for reports, and other people's figures (`data/published`)."""
 
 from __future__ import annotations
 

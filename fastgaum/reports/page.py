@@ -161,8 +161,8 @@ MOST_FLOORS = 7
 
 
 def standings(facts: Json, log: int) -> list[Json]:
-    """Rows of the first table of one log, by prec@1: heads of its runs, floors, published figures.
-    Each has label, note, kind (reward, generator, floor or published), prec by k, and nll."""
+    """Rows of the first table of one log, by prec@1. Each has label, note, kind (reward,
+    generator, floor or published), prec by k, and nll."""
     about = facts["logs"][log]
 
     def row(label: str, kind: str, prec: Json, note: str = "", nll: Json | None = None) -> Json:
@@ -211,8 +211,7 @@ def standings(facts: Json, log: int) -> list[Json]:
 
 
 def best_runs(facts: Json) -> list[Json]:
-    """The best run on each log by the reward's prec@1, of how many; a log whose events have no
-    choice is left out."""
+    """The best run on each log by the reward's prec@1, of how many."""
     best = []
     for place, log in enumerate(facts["logs"]):
         ranked = [

@@ -135,8 +135,8 @@ def distance(logged: Side, simulated: Side, test: Test) -> Float64Array:
 def policies_of(
     context: LogVersions, own: ModelScores, others: Mapping[str, ModelScores]
 ) -> dict[str, Float64Array]:
-    """Probability that each policy recommends a candidate, (n_candidates,), by name: `own` are the
-    scores of the world's model, `others` those of models fitted on the training split."""
+    """Probability that each policy recommends a candidate, (n_candidates,), by name; `others`
+    are models fitted on the training split."""
     c, offsets = context, context.log.display_offsets
     sizes = np.diff(offsets)
     scores: dict[str, AnyArray] = {
@@ -194,10 +194,8 @@ def values_of(context: LogVersions, policies: Mapping[str, AnyArray]) -> Statist
 
 
 def agreement(values: Statistic, draws: int = 1999, seed: int = 0) -> dict[str, Json]:
-    """Spearman's and Kendall's rank correlation of the logged and simulated values.
-
-    Each has its value, `ci` of the same drawn users on both sides, `expected` and `expected_ci`, of
-    permutations within users, and p, the share of them in which it is as low."""
+    """Spearman's and Kendall's rank correlation of the logged and simulated values: each its
+    value and `ci`, and of permutations within users `expected`, `expected_ci`, and p."""
     n_users = values.sums.shape[1]
     observed = sides(values, np.ones((1, n_users)))
     drawn = [sides(values, weights) for weights in draw_users(n_users, draws, seed)]

@@ -89,7 +89,7 @@ def panels_in_file(
     path: Path, size: tuple[float, float], n: int, *, narrow: bool = False, font: float = 9
 ) -> Iterator[Sequence[Axes]]:
     """Yield n panels, side by side or, if `narrow`, one below the other; then write them with one
-    legend below all, atomically.
+    legend, atomically.
 
     Raises:
         OutputError: the file is neither .svg nor .png, or cannot be written.
@@ -126,8 +126,8 @@ class Chart(NamedTuple):
 
 
 def picture_of(chart: Chart, others: Sequence[Chart] = ()) -> dict[str, str]:
-    """Draw a chart for an <img> of a page: its address, which is the whole SVG, and its label. The
-    axes also hold the points of the others."""
+    """Draw a chart for an <img>: its address, which is the whole SVG, and its label. The axes
+    also hold the points of the others."""
     limits = []
     for one in (*others, chart):
         with new_figure(one.size, 10.5) as figure:

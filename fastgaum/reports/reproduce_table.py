@@ -37,8 +37,8 @@ ByK = Mapping[str, Json]
 
 
 def reproduce_blocks(result: Json) -> list[Block]:
-    """One block per data set of a reproduce object, and the published table where it has to do with
-    one of them. Rows: floors, published figures, models × heads by prec@1, oracle where known."""
+    """One block per data set of a reproduce object, and the published table where it has to do
+    with one."""
     parts = [_block(result, name, facts) for name, facts in result["datasets"].items()]
     if "published_table" in result:
         parts.append(published_block(result["published_table"]))

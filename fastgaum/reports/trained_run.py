@@ -115,8 +115,7 @@ def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
 
 
 def log_of(run: TrainedRun, logs: Sequence[SessionLog]) -> SessionLog:
-    """The log that a run was trained on, and in the order that it was read in. Raises DatasetError
-    if it is none of these."""
+    """The log that a run was trained on, in the order that it was read in. Raises DatasetError."""
     own = [log for log in logs if log.fingerprint == run.fingerprint]
     if own:
         return next((log for log in own if log.ordered == run.ordered), own[0])

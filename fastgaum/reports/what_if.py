@@ -117,7 +117,7 @@ def elasticities(
 ) -> pl.DataFrame:
     """Own and cross elasticities: by how many % an item's share grows for each % that a field of
     one item grows, E_ij = Σ_n [P_ni(x_nj (1 + h)) − P_ni(x_nj (1 − h))] / (2 h Σ_n P_ni) over all
-    displays n of the split. `model`, `log`, `split`, `refits` and `progress` are as of `what_if`.
+    displays n of the split. Other arguments are as of `what_if`.
 
     Args:
         field: a field of numbers, of candidates or items.
@@ -171,8 +171,8 @@ def willingness_to_pay(
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """The rise of the price that outweighs one unit less of a field: the mean marginal utility of
-    the field over that of the price, by item and over all displayed candidates. `model`, `log`,
-    `split`, `refits` and `progress` are as of `what_if`.
+    the field over that of the price, by item and over all displayed candidates. Other arguments are
+    as of `what_if`.
 
     Args:
         field: a field of numbers, of candidates or items. If users like it, its worth is negative.
@@ -238,8 +238,7 @@ def response_curve(
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """The mean log-odds of a displayed candidate along the range of a field, all else left as it
-    is; a field of events or users is set in the whole event. `model`, `log`, `split`, `refits` and
-    `progress` are as of `what_if`.
+    is; a field of events or users is set in the whole event. Other arguments are as of `what_if`.
 
     Args:
         field: a field of numbers.
@@ -375,7 +374,6 @@ class _Displays:
         return self.log.columns[field].of in ("candidate", "item")
 
     def rows_of(self, field: str, of_items: bool = False) -> AnyInts:
-        """Rows of the log, of candidates or events, whose numbers of a field are the displays'."""
         columns = self.log.columns_of("candidate", "item", "event", "user")
         require_known("field", field, columns)
         if columns[field].holds != "number":
@@ -429,8 +427,8 @@ class _Displays:
     def log_odds(
         self, model: ChoiceModel, field: str, chosen: BoolArray, change: Change
     ) -> Float64Array:
-        """The log-odds of each chosen candidate after a change of its number, one candidate of a
-        display at a time, (n_chosen,); infinite for probabilities 0 and 1."""
+        """The log-odds of each chosen candidate, one changed at a time, (n_chosen,); infinite
+        for probabilities 0 and 1."""
         rows, of_items = self.rows_of(field), self.is_of_items(field)
         if not of_items:
             chances, none = self.with_numbers(field, rows, change).scores(model)
@@ -471,8 +469,8 @@ class _Displays:
         return sparse.coo_array((values, place), shape).tocsr()
 
     def drawn(self, sums_of: Callable[[ChoiceModel], list[sparse.csr_array]]) -> list[Float64Array]:
-        """Sums that are made of a model, (n_users, ·), and the number of displays: of all users
-        in the first row, then of each draw, (1 + draws, ·)."""
+        """Sums that are made of a model, (n_users, ·), and the number of displays: of all users,
+        then of each draw, (1 + draws, ·)."""
         counts, rows = np.bincount(self.users), []
         of_each = -(-DRAWS // max(len(self.refits), 1))
         for number, model in enumerate([self.model, *self.refits]):

@@ -28,7 +28,7 @@ def test_nll_reads_the_outcome_and_brier_its_squared_distance(choices: list[int]
 def test_nll_of_a_sparse_distribution_is_infinite_unless_floored() -> None:
     log_probs = np.array([0.0, -np.inf])
     choices = np.array([1])
-    assert choice_nll(log_probs, None, np.array([0, 2]), choices)[0] == np.inf
+    assert choice_nll(log_probs, None, np.array([0, 2]), choices, min_prob=0)[0] == np.inf
     assert choice_nll(log_probs, None, np.array([0, 2]), choices, min_prob=1e-3)[
         0
     ] == pytest.approx(np.log(1e3))

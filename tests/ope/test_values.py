@@ -103,23 +103,6 @@ def test_a_policy_meets_the_users_as_the_log_left_them() -> None:
     assert shown.logged[1] == pytest.approx(users.probabilities(np.array([[3, 2, 1]]))[0].sum())
 
 
-def test_how_many_sessions_are_lived_at_once_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rng = np.random.default_rng(0)
-    sessions = [
-        [(rng.choice(ITEMS, 2, replace=False).tolist(), 0)] * int(length)
-        for length in rng.integers(1, 4, 20)
-    ]
-    log, pool = log_of(sessions), np.arange(ITEMS, dtype=np.int32)
-    log = dataclasses.replace(log, item_ids=TiringWorld(ITEMS).item_ids.rename("item"))
-    asked = log, Target(RandomPolicy()), FollowedWorld(ITEMS), pool, np.ones(ITEMS)
-    random = replay_policy(*asked).random
-    assert (replay_policy(*asked, seed=1).random != random).all()
-    monkeypatch.setattr("fastgaum.ope.shown.UTILITIES_AT_ONCE", 3 * ITEMS)
-    np.testing.assert_array_equal(replay_policy(*asked).random, random)
-
-
 def test_clicks_may_differ_in_worth() -> None:
     """Rewards and what a world expects are worths, which are added as they are; an item of the
     pool without a worth is refused."""
