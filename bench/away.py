@@ -170,19 +170,12 @@ def _row(home: str, judge: str, worths: Sequence[Worth]) -> Json:
     for rival in RIVALS:
         leads = [one.paid[name] - one.paid[rival] for name, one in zip(names, worths, strict=True)]
         row |= seeds_figure(f"lead_over_{rival}", np.array(leads))
-    row["policies"] = [
-        {
-            "policy": name,
-            **seeds_figure("promised", np.array([one.promised[name] for one in worths])),
-            **(
-                seeds_figure("bound", np.array([one.bound[name] for one in worths]))
-                if worths[0].bound
-                else {}
-            ),
-            **seeds_figure("paid", np.array([one.paid[name] for one in worths])),
-        }
-        for name in worths[0].promised
-    ]
+    row["policies"] = [{"policy": name} for name in worths[0].promised]
+    for one in row["policies"]:
+        for figure in ("promised", "bound", "paid"):
+            if getattr(worths[0], figure):
+                values = [getattr(worth, figure)[one["policy"]] for worth in worths]
+                one |= seeds_figure(figure, np.array(values))
     return row
 
 

@@ -99,16 +99,6 @@ def users_of_a_set(race: Race) -> None:
 
 def checked_steps(work: Steps) -> Callable[[], None]:
     """A life of all users, whose choices are what the probabilities and the keys say."""
-    _check_draws(work)
-
-    def steps() -> None:
-        work.users.reset(work.keys[0])
-        work.play()
-
-    return steps
-
-
-def _check_draws(work: Steps) -> None:
     probabilities, none = work.users.probabilities(work.slates[0])
     np.testing.assert_allclose(probabilities.sum(axis=1) + none, 1, atol=1e-5)
     response = work.users.step(work.slates[0], work.keys[0])
@@ -117,6 +107,12 @@ def _check_draws(work: Steps) -> None:
     # the share of clicks is a mean of independent draws of known probabilities
     spread = np.sqrt((none * (1 - none)).sum())
     assert abs((~clicked).sum() - none.sum()) < 5 * spread + 1
+
+    def steps() -> None:
+        work.users.reset(work.keys[0])
+        work.play()
+
+    return steps
 
 
 def single_user(race: Race) -> None:

@@ -162,7 +162,6 @@ def large_log(race: Race) -> None:
 
 
 def small_log(race: Race) -> None:
-    """Record seconds until the loss of the best of our own baselines."""
     full, record = race.full, race.record
     log = public_log("clara2") if full and race.group == "quality-clara2" else hotel(full)
     ended = []

@@ -103,26 +103,27 @@ def results_to_markdown(result: Json) -> str:
 
 
 def _column(result: Json, name: str) -> dict[str, str]:
-    """One data set's cells by the row's label, in the order of the rows."""
     facts, rows = result["datasets"][name], rows_by_model(result["cells"], name)
     floors, best = facts["floors"], facts["published_best"]
     floor = max((one for one in floors if one != "random"), key=lambda one: float(floors[one]["1"]))
     published = escaped(" / ".join(dict.fromkeys(best[k]["model"] for k in KS)))
     column = {
-        "floor: random order": _pair(num(floors["random"][k]) for k in KS),
-        "floor: best by counting": _pair(num(floors[floor][k]) for k in KS)
+        "floor: random order": " / ".join(num(floors["random"][k]) for k in KS),
+        "floor: best by counting": " / ".join(num(floors[floor][k]) for k in KS)
         + f" ({floor.removeprefix('train_').replace('_', ' ')})",
     }
     for model in PUBLISHED:
         cells = result["published_table"]["rows"][model][name]
-        column[f"{model}, published"] = _pair(num(cells[k]["mean"]) for k in KS)
-        column[f"{model}, authors' code"] = _pair(num(facts["authors_code"][model][k]) for k in KS)
+        column[f"{model}, published"] = " / ".join(num(cells[k]["mean"]) for k in KS)
+        column[f"{model}, authors' code"] = " / ".join(
+            num(facts["authors_code"][model][k]) for k in KS
+        )
     column["best published of nine models"] = (
-        _pair(num(best[k]["mean"]) for k in KS) + f" ({published})"
+        " / ".join(num(best[k]["mean"]) for k in KS) + f" ({published})"
     )
 
     def ours(model: str, head: str = "reward") -> str:
-        return _pair(
+        return " / ".join(
             f"**{num(cell['mean'])}**" if cell["bold"] else num(cell["mean"])
             for cell in (rows[model, head][k] for k in KS)
         )
@@ -146,10 +147,6 @@ def _column(result: Json, name: str) -> dict[str, str]:
         f"{signed(lead['diff'])} ({low} to {high}, `{lead['model']}`)"
     )
     return column
-
-
-def _pair(texts: Iterable[str]) -> str:
-    return " / ".join(texts)
 
 
 SPEED = {

@@ -94,14 +94,12 @@ def transfer_tables(result: Json) -> str:
 
 
 def transfer_page(result: Json) -> str:
-    """The same with the figure."""
     figure = f"![{PROMISED}](../transfer.svg)"
     tables = blocks_to_markdown(transfer_blocks(result))
     return f"{transfer_summary(result)}\n\n{figure}\n\n{tables}"
 
 
 def transfer_excerpt(result: Json) -> str:
-    """README's figure and sentence."""
     return (
         '<picture><source media="(max-width: 44em)" srcset="docs/transfer-narrow.svg"><img '
         f'src="docs/transfer.svg" alt="{PROMISED}"></picture>\n\n{transfer_sentence(result)} '
@@ -111,7 +109,6 @@ def transfer_excerpt(result: Json) -> str:
 
 
 def loop_tables(result: Json) -> str:
-    """What players do on their own, with the figure."""
     return f"![{WALKED}](../closed-loop.svg)\n\n{loop_to_markdown(result)}"
 
 

@@ -90,15 +90,8 @@ def _target(bar: Mapping[str, Any], ceilings: Mapping[str, float]) -> float:
 
 
 def _timed(one: Mapping[str, Any]) -> Json:
-    seconds = one["seconds"]
-    rate = one["amount"] / seconds
-    return {
-        "seconds": seconds,
-        "spread": one["spread"],
-        "rounds": one["rounds"],
-        "rate": rate,
-        "unit": f"{one['unit']}/s",
-    }
+    kept = {name: one[name] for name in ("seconds", "spread", "rounds")}
+    return kept | {"rate": one["amount"] / one["seconds"], "unit": f"{one['unit']}/s"}
 
 
 def _reached(common: Mapping[str, Any], over: str | None) -> float | None:

@@ -153,7 +153,6 @@ def _reached(bar: Json) -> str:
 
 
 def links_block(name: str, links: Json, limit: int) -> Block:
-    """What each link policy makes of the clicks of a judging world's players."""
     rows = []
     for policy, one in links["policies"].items():
         mean, *ends = one["saved by the planned"]
@@ -209,7 +208,6 @@ def draw_loop(result: Json, path: Path) -> None:
 
 
 def _lines(panel: Axes, players: dict[str, Json], key: str, unit: float) -> None:
-    """Humans as dots, each kind of players as a line."""
     one = next(iter(players.values()))[key]
     at = range(1, len(one["labels"]) + 1)
     logged = [nan if v is None else unit * v for v in one["logged"]]

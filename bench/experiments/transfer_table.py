@@ -91,7 +91,6 @@ def _beside_greedy(settings: Sequence[Json]) -> str:
 
 
 def row_in(setting: Json, policy: str, world: str) -> Json:
-    """The row of a policy that was made in a world."""
     row: Json = next(
         row for row in setting["rows"] if (row["policy"], row["world"]) == (policy, world)
     )

@@ -112,16 +112,11 @@ def compiled():
     return nnx.jit(lambda model, batch: model.predict_conditional_clicks(batch))
 
 
-def conditional(model, batch) -> np.ndarray:
-    """Log probability of a click at each place given the clicks above, (n_lists, n_places)."""
-    return np.asarray(compiled()(model, batch), dtype=np.float64)
-
-
 def log_probs(model, lists: ClickLists, flags: bool) -> np.ndarray:
     """Log probability of each place of the topmost click, and of none, (n_lists, n_places + 1)."""
     batch = batch_of(lists, flags=flags)
     batch["clicks"] = 0 * batch["clicks"]
-    return first_click(conditional(model, batch))
+    return first_click(np.asarray(compiled()(model, batch), dtype=np.float64))
 
 
 def nll_of(log_probs: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -98,7 +98,6 @@ def install(home: Path) -> None:
 
 
 def recsim(threads: int) -> list[float]:
-    """Runs inside the environment."""
     import numpy as np
     from recsim.environments import interest_evolution
 
@@ -124,7 +123,6 @@ def recsim(threads: int) -> list[float]:
 
 
 def torch_choice(threads: int) -> list[float]:
-    """Runs inside the environment."""
     import numpy as np
     import torch
     from torch_choice.data import ChoiceDataset
