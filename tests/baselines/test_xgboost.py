@@ -27,8 +27,6 @@ from fastgaum.nets.segments import segment_logsumexp
 from fastgaum.nets.tensors import to_tensors
 from tests.builders import random_log
 
-BOTH = pytest.mark.parametrize("model", [XgboostSoftmax, XgboostRank])
-
 
 def encoded_log(no_click: float = 0.3) -> EncodedSessions:
     log = random_log(3, n_sessions=30, no_click=no_click)

@@ -16,7 +16,6 @@ from fastgaum.errors import FeatureMismatchError, LogFormatError
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
-from fastgaum.features.item_vectors import principal_axes
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.splits import resplit
@@ -99,14 +98,6 @@ def test_components_are_those_of_the_training_items() -> None:
     np.testing.assert_allclose(np.abs(found.numbers), np.abs(expected), atol=2e-3)
     largest = np.abs(space.vectors.axes).argmax(0)
     assert (space.vectors.axes[largest, np.arange(6)] > 0).all()
-
-
-def test_the_first_axis_has_the_largest_variance() -> None:
-    sample = np.random.default_rng(0).normal(size=(500, 3)) * [1, 5, 2]
-    mean, axes, variances = principal_axes(sample)
-    np.testing.assert_allclose(mean, sample.mean(0))
-    assert np.abs(axes).argmax(0).tolist() == [1, 2, 0]
-    np.testing.assert_allclose(np.sqrt(variances), [5, 2, 1], rtol=0.1)
 
 
 @pytest.mark.parametrize("towers", [True, False])

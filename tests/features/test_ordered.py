@@ -199,26 +199,6 @@ def test_choices_change_no_number_of_their_user_nor_of_an_earlier_one(
         np.testing.assert_array_equal(ours[checked], theirs[checked])
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_blocks_are_of_equal_size(order: TrainingOrder) -> None:
-    users = np.arange(40_000, dtype=np.int32)
-    for number in range(order.n_orders):
-        blocks = order.blocks(users, number)
-        shares = np.bincount(blocks + 1, minlength=order.n_blocks + 1) / len(users)
-        assert shares[0] == pytest.approx(order.alone, abs=0.01)
-        np.testing.assert_allclose(shares[1:], (1 - order.alone) / order.n_blocks, atol=0.006)
-        np.testing.assert_array_equal(order.blocks(users[::7], number), blocks[::7])
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_each_order_reads_its_share_of_users(order: TrainingOrder) -> None:
-    log = log_with_context(2)
-    _, train = fit_training(log, "bags", True, True, order=order)
-    rows = log.sessions_in("train")
-    read = [order.blocks(log.users[rows], number) >= 0 for number in range(order.n_orders)]
-    assert sorted(train.rows.tolist()) == sorted(np.concatenate([rows[one] for one in read]))
-
-
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5])
 def test_an_item_is_hidden_from_whole_sessions(share: float) -> None:
     log = log_of_chance()
