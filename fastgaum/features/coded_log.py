@@ -11,11 +11,10 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import FeatureMismatchError
 from fastgaum.features.fields import ids_of_items, ids_of_places
 from fastgaum.features.item_vectors import VectorReader
-from fastgaum.features.numbers import out_of_range
+from fastgaum.features.numbers import require_moderate
 from fastgaum.features.sessions import ActionBags, Selection
 from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.clicks import CLICKS_SO_FAR
-from fastgaum.logs.columns import MOST_NUMBER
 from fastgaum.logs.context import item_of_codes
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
@@ -99,12 +98,7 @@ class CodedLog:
         numbers = np.empty((len(events), len(names)), np.float32)
         for column, name in enumerate(names):
             numbers[:, column] = self.log.values_at(name, events)
-        wrong = ~(np.abs(numbers) <= MOST_NUMBER)
-        if wrong.any():
-            column, row = np.argwhere(wrong.T)[0].tolist()
-            raise out_of_range(
-                self.log, int(events[row]), names[column], float(numbers[row, column])
-            )
+        require_moderate(self.log, names, numbers, events)
         return self.space.encode_context(numbers)
 
     def vectors_of(self, part: Selection) -> VectorReader | None:

@@ -80,18 +80,15 @@ class Encoder:
             return None
         return list(spaces_before(self.coded, space, ONCE, 0))
 
-    def encode(
-        self, rows: IntArray, moments: Moments | None = None, *, numbers: bool = True
-    ) -> EncodedSessions:
-        """The sessions `rows` as bags; `moments` counts numbers before they are encoded; candidates
-        may have none.
+    def encode(self, rows: IntArray, *, numbers: bool = True) -> EncodedSessions:
+        """The sessions `rows` as bags; candidates may have no numbers.
 
         Raises:
             IndexError: a row does not exist.
             LogFormatError: a number is not finite, or too large.
         """
         encoded = self.make_room(rows, numbers)
-        self.fill(encoded, encoded.rows, moments)
+        self.fill(encoded, encoded.rows)
         return encoded
 
     def encode_items(self, rows: IntArray) -> EncodedSessions:
@@ -210,7 +207,7 @@ class Encoder:
             elif name == LOG_VIEWS:
                 assert log.views is not None
                 numbers[:, column] = np.log(log.views[part.candidates])
-        require_moderate(log, part, names, numbers)
+        require_moderate(log, names, numbers, part.events, part.display_offsets)
 
     def _write_by_blocks(
         self, earlier: list[FeatureSpace], part: Selection, train: BoolArray, numbers: FloatArray

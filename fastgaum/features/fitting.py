@@ -282,10 +282,10 @@ def _encode_training(
     encoder: Encoder, order: TrainingOrder | None, former: FeatureSpace | None = None
 ) -> tuple[EncodedSessions, Moments]:
     """Training sessions as they are read, and moments of their numbers."""
-    moments = Moments()
-    if order is None and not encoder.space.has_statistics:
-        return encoder.encode(encoder.log.sessions_in("train"), moments), moments
-    rows, blocks = ordered_blocks(encoder, order or training_order(encoder.log), former)
+    moments, rows = Moments(), encoder.log.sessions_in("train")
+    blocks = iter([(encoder, rows)])
+    if order is not None or encoder.space.has_statistics:
+        rows, blocks = ordered_blocks(encoder, order or training_order(encoder.log), former)
     encoded, first = encoder.make_room(rows), 0
     for of_block, of_rows in blocks:
         of_block.fill(encoded, of_rows, moments, first)

@@ -9,7 +9,6 @@ import numpy as np
 
 from fastgaum.arrays import FloatArray, IntArray, LongArray
 from fastgaum.errors import LogFormatError
-from fastgaum.features.sessions import Selection
 from fastgaum.kernels.candidate_counts import TrainingTotals
 from fastgaum.kernels.candidate_formulas import (
     RELATION_NUMBERS,
@@ -96,23 +95,21 @@ def item_numbers(totals: TrainingTotals, prior_rate: float) -> FloatArray:
 
 
 def require_moderate(
-    log: SessionLog, part: Selection, names: Sequence[str], numbers: FloatArray
+    log: SessionLog,
+    names: Sequence[str],
+    numbers: FloatArray,
+    events: IntArray,
+    offsets: IntArray | None = None,
 ) -> None:
-    """Raise LogFormatError, with the event, where numbers (n_candidates, n_names) are not finite or
-    too large."""
+    """Raise LogFormatError, with the event, where a number is not finite, or so large that sums of
+    it overflow; numbers (n, n_names), of events, or of candidates from `offsets` on."""
     if numbers.size == 0 or (numbers.min() >= -MOST_NUMBER and numbers.max() <= MOST_NUMBER):
         return
-    candidate, column = np.argwhere(~(np.abs(numbers) <= MOST_NUMBER))[0].tolist()
-    event = int(np.searchsorted(part.display_offsets, candidate, "right")) - 1
-    value = float(numbers[candidate, column])
-    raise out_of_range(log, int(part.events[event]), names[column], value)
-
-
-def out_of_range(log: SessionLog, event: int, name: str, value: float) -> LogFormatError:
-    """The error for a number that is not finite, or too large."""
+    row, column = np.argwhere(~(np.abs(numbers) <= MOST_NUMBER))[0].tolist()
+    event = int(events[row if offsets is None else np.searchsorted(offsets, row, "right") - 1])
     session = int(np.searchsorted(log.session_offsets, event, "right")) - 1
-    return LogFormatError(
+    raise LogFormatError(
         f"event {show(log.event_ids[event])} of session {show(log.session_ids[session])} has "
-        f"{value:g} in '{name}', a number between -{MOST_NUMBER:g} and {MOST_NUMBER:g} is "
-        "required: correct it, drop the event, or leave the column out"
+        f"{numbers[row, column]:g} in '{names[column]}', a number between -{MOST_NUMBER:g} and "
+        f"{MOST_NUMBER:g} is required: correct it, drop the event, or leave the column out"
     )

@@ -33,12 +33,7 @@ FIRST_SLOTS = 1 << 7
 
 
 class Relations(PairTables):
-    """Two tables of ordered pairs of training items.
-
-        rivals   (a, b) in one display set: displays together, choices of a, choices of b
-        follows  (h, a), h among the session's last choices, a displayed later: displays, choices
-
-    Both are of training events."""
+    """The tables of pairs of training items, which a file may hold."""
 
     def check(self, n_items: int) -> None:
         """Raise ValueError unless loops may trust a file's tables."""
@@ -73,28 +68,10 @@ class Relations(PairTables):
         return Relations(complete(self.rivals), complete(self.follows), self.rule)
 
 
-class RelationCounter:
-    """Counts both tables, part by part."""
-
-    def __init__(self, displays: npt.NDArray[np.integer], former: Relations | None = None) -> None:
-        """Begin with nothing or former counts of the first rows; displays: of training, by row."""
-        most = min(max(MOST_COMPARISONS // max(int(displays.sum()), 1), 1), MOST_RIVALS)
-        self.rule = RivalRule(most, ranks_of(displays))
-        # displays, choices of the one and of the other; displays and choices
-        self.counters = [_Counter(width, self.rule) for width in (3, 2)]
-        if former is not None:
-            self.counters[0].enter(former.rivals)
-            self.counters[1].enter(former.follows)
-
-    def add(self, sessions: PackedSessions) -> None:
-        """Count sessions, which have space rows as items."""
-        for counter in self.counters:
-            counter.add(sessions)
-
-    def relations(self) -> Relations:
-        """The tables of all that has been counted."""
-        rivals, follows = (counter.table() for counter in self.counters)
-        return Relations(rivals, follows, self.rule)
+def rule_of(displays: npt.NDArray[np.integer]) -> RivalRule:
+    """Which rivals count, by the training displays of each item's row."""
+    most = min(max(MOST_COMPARISONS // max(int(displays.sum()), 1), 1), MOST_RIVALS)
+    return RivalRule(most, ranks_of(displays))
 
 
 def pairs_of(
@@ -116,12 +93,20 @@ def ranks_of(displays: npt.NDArray[np.integer]) -> IntArray:
     return ranks
 
 
-class _Counter:
+class PairCounter:
     """Counts the pairs of one table (width 3: rivals, 2: follows), at most MOST_PAIRS."""
 
-    def __init__(self, width: int, rule: RivalRule) -> None:
-        self.width, self.rule, self.limit = width, rule, len(rule.ranks)
+    def __init__(self, width: int, rule: RivalRule, former: PairCounts | None = None) -> None:
+        """Begin with nothing, or with a former table, whose items are the first ones here."""
+        n_items = len(rule.ranks)
+        self.width, self.rule, self.limit = width, rule, n_items
         self.slots = self._empty(FIRST_SLOTS)
+        if former is not None:
+            n, keys = max(former.n_items, 1), former.keys
+            keys = keys // n * n_items + keys % n
+            self.slots = PairSlots(n_items, keys, former.counts, np.array([len(keys)], np.int64))
+            # a power of 2 of which half is free
+            self._move(max(FIRST_SLOTS, 1 << int(2 * len(keys)).bit_length()))
 
     def add(self, sessions: PackedSessions) -> None:
         """Count the pairs of sessions."""
@@ -135,15 +120,6 @@ class _Counter:
                 self._drop()
             else:
                 self._move(2 * len(self.slots.keys))
-
-    def enter(self, former: PairCounts) -> None:
-        """Begin with a former table, whose items are the first ones here."""
-        n, keys = former.n_items, former.keys
-        keys = keys // max(n, 1) * len(self.rule.ranks) + keys % max(n, 1)
-        used = np.array([len(keys)], np.int64)
-        self.slots = PairSlots(len(self.rule.ranks), keys, former.counts, used)
-        # a power of 2 of which half is free
-        self._move(max(FIRST_SLOTS, 1 << int(2 * len(keys)).bit_length()))
 
     def table(self) -> PairCounts:
         """The pairs, sorted."""

@@ -19,7 +19,7 @@ from fastgaum.features.crossed import (
     no_crossed,
 )
 from fastgaum.features.numbers import varying_columns
-from fastgaum.features.relations import RelationCounter
+from fastgaum.features.relations import PairCounter, Relations, rule_of
 from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
@@ -50,16 +50,16 @@ class StatisticsCounter:
             for name, total in vars(self.items).items():
                 before = getattr(former.item_counts, name)
                 total[: len(before)] = before
-        self.relations = (
-            None
-            if not relations
-            else RelationCounter(displays, None if former is None else former.relations)
-        )
+        self.pairs = list[PairCounter]()
+        if relations:
+            rule, of_former = rule_of(displays), None if former is None else former.relations
+            tables = (None, None) if of_former is None else (of_former.rivals, of_former.follows)
+            self.pairs = [PairCounter(3, rule, tables[0]), PairCounter(2, rule, tables[1])]
         self.fields = space.context if crossed else ()
         self.crossed = [no_crossed(len(field.values)) for field in self.fields]
         if former is not None and former.crossed:
-            pairs = zip(former.crossed, self.crossed, strict=True)
-            self.crossed = [add_crossed(*pair, self.n_items) for pair in pairs]
+            both = zip(former.crossed, self.crossed, strict=True)
+            self.crossed = [add_crossed(*pair, self.n_items) for pair in both]
 
     def add(self, rows: IntArray) -> None:
         """Count the sessions `rows` of the log."""
@@ -73,8 +73,8 @@ class StatisticsCounter:
         # of pairs are not (clicks over expected clicks, Zhang and Jones, 2007)
         rates = self.space.place_rates if len(self.space.place_rates) else ALIKE
         count_items(whole, packed._replace(items=items), rates, totals)
-        if self.relations is not None:
-            self.relations.add(packed)
+        for pairs in self.pairs:
+            pairs.add(packed)
         if self.crossed:
             values = np.ascontiguousarray(self.coded.context_rows(picked.events).T)
 
@@ -90,10 +90,14 @@ class StatisticsCounter:
     def counted(self) -> FeatureSpace:
         """The space with what has been counted."""
         items = (total[: self.n_items].copy() for total in vars(self.items).values())
+        relations = None
+        if self.pairs:
+            rivals, follows = (pairs.table() for pairs in self.pairs)
+            relations = Relations(rivals, follows, self.pairs[0].rule)
         return dataclasses.replace(
             self.space,
             item_counts=ItemCounts(*items),
-            relations=None if self.relations is None else self.relations.relations(),
+            relations=relations,
             crossed=tuple(most_displayed(one, self.n_items) for one in self.crossed),
         )
 
