@@ -179,11 +179,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
 
     def fit(self, log: SessionLog | Frame, progress: object = None) -> pl.DataFrame:
         """Train on the training split, choose on validation; return a row per epoch or setting
-        tried.
-
-        Raises:
-            LogFormatError: a split is empty.
-        """
+        tried. Raises LogFormatError: a split is empty."""
         log = as_log(log)
         # no baseline reads actions
         order, relations = self._training_order(log), bool(self.relations)

@@ -114,6 +114,8 @@ class GradientBaseline(Baseline):
 
         average = AveragedModel(self.network, avg_fn=averaged)
         stepped = self.network
+        # a loss of its own scale says nothing across settings that change the loss
+        link = None if self.fit_link else Link()
         rows: SettingRows = []
         best, weights, waited = math.inf, copy.deepcopy(self.network.state_dict()), 0
         while len(rows) < self.epochs and waited < self.patience:
@@ -125,7 +127,8 @@ class GradientBaseline(Baseline):
                 if done * shares % n_batches < shares:
                     average.update_parameters(stepped)
             self.network = average.module
-            value, prec1 = self._validate(fixed, validation)
+            scores = np.concatenate([self._scores(batch) for batch in fixed])
+            value = validation_nll(scores, validation, self.outside, link)
             if not math.isfinite(value):
                 raise NumericsError(
                     f"the validation loss of '{self.name}' is {value} after epoch {epoch}: "
@@ -135,7 +138,9 @@ class GradientBaseline(Baseline):
             if value < best:
                 best, weights, waited = value, copy.deepcopy(self.network.state_dict()), 0
             row = {"epoch": epoch, "loss": sum(losses) / train.n_events}
-            rows.append(row | {"val_loss": value, "val_prec1": prec1})
+            rows.append(
+                row | {"val_loss": value, "val_prec1": validation_prec1(scores, validation)}
+            )
         self.network.load_state_dict(weights)
         return self.network, rows
 
@@ -146,11 +151,8 @@ class GradientBaseline(Baseline):
         batch: BatchTensors,
         where: str,
     ) -> float:
-        """Take one step; returns the summed loss.
-
-        Raises:
-            NumericsError: the loss or the gradient is not finite; nothing has moved.
-        """
+        """Take one step; returns the summed loss. Raises NumericsError: the loss or the gradient is
+        not finite; nothing has moved."""
         dropped = batch
         for drop in drops:
             dropped = replace(
@@ -171,18 +173,6 @@ class GradientBaseline(Baseline):
                 )
         optimiser.step()
         return float(loss.detach()) * batch.n_events
-
-    @torch.no_grad()
-    def _validate(
-        self, fixed: list[BatchTensors], validation: EncodedSessions
-    ) -> tuple[float, float]:
-        """The score to be minimised, and prec@1 in percent."""
-        self.network.eval()
-        scores = torch.cat([self.network(batch) for batch in fixed]).double().numpy()
-        # a loss of its own scale says nothing across settings that change the loss
-        link = None if self.fit_link else Link()
-        nll = validation_nll(scores, validation, self.outside, link)
-        return nll, validation_prec1(scores, validation)
 
     @torch.no_grad()
     def _scores(self, batch: BatchTensors) -> Float64Array:

@@ -128,10 +128,7 @@ class OpinionPool(SoftmaxModel):
         device: str = "auto",
     ) -> None:
         """Take models, and names of models; `protocol`, `seed` and `device` are for those named.
-
-        Raises:
-            ConfigError: no member, a pool among them, an unknown name, an impossible value.
-        """
+        Raises ConfigError: no member, a pool among them, an unknown name, an impossible value."""
         device_of(device)
         several = isinstance(members, Sequence) and not isinstance(members, str)
         if not several or not all(isinstance(one, ChoiceModel | str) for one in members):
@@ -247,11 +244,8 @@ class OpinionPool(SoftmaxModel):
         return utilities.numpy(), utilities
 
     def state(self) -> State:
-        """The members' states and weights.
-
-        Raises:
-            ConfigError: it has not been fitted, or a member has code of its own.
-        """
+        """The members' states and weights. Raises ConfigError: it has not been fitted, or a member
+        has code of its own."""
         self._fitted()
         members = {name: model.state() for name, model in self.models.items()}
         own = [name for name, state in members.items() if state.get("own")]

@@ -102,11 +102,8 @@ def name_of(model: Any) -> str:
 def make_model(
     name: str, settings: Mapping[str, Any] | None = None, device: str = "auto"
 ) -> ChoiceModel:
-    """An untrained model by its name; `settings` holds protocol, seed and the model's own.
-
-    Raises:
-        ConfigError: an unknown name or setting, or an impossible value.
-    """
+    """An untrained model by its name; `settings` holds protocol, seed and the model's own. Raises
+    ConfigError: an unknown name or setting, or an impossible value."""
     settings = settings or {}
     check_model(name, settings)
     if name in PRESETS:
@@ -120,20 +117,14 @@ def make_model(
 
 
 def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
-    """Read the model that a file or run folder holds.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or made by another version.
-    """
+    """Read the model that a file or run folder holds. Raises CheckpointError: the file is missing,
+    damaged, or made by another version."""
     return model_of(*load_model_state(Path(path)), device)
 
 
 def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
-    """The model of a state that was read from `file`.
-
-    Raises:
-        CheckpointError: the state is damaged, or made by another version.
-    """
+    """The model of a state that was read from `file`. Raises CheckpointError: the state is damaged,
+    or made by another version."""
     if "model" not in state:
         return UserModel.of_state(file, state, device)
     with damage_named(file):

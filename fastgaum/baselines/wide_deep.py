@@ -104,17 +104,13 @@ class _Network(nn.Module):
         context = self.user.table[batch.context.ids.long()].reshape(batch.n_events, -1)
         states = torch.cat([users, context, batch.context_numbers], 1)
         scores: Tensor = self.deep(batch.candidates, states, batch.display_offsets)
-        wide: Tensor = self.wide(batch.candidates).squeeze(1) + self._crossed(batch)
+        # a cross with the last choice, none before the first
+        sizes = torch.diff(batch.display_offsets).long()
+        last = torch.repeat_interleave(last_choices(batch), sizes)
+        row = cross_rows(last, item_ids(batch.candidates), len(self.crosses))
+        wide: Tensor = self.wide(batch.candidates).squeeze(1) + self.crosses[row] * (last >= 0)
         scores = self.of_fields.add_to(scores + wide, batch.candidates)
         return self.of_context.add_to(scores, batch)
-
-    def _crossed(self, batch: BatchTensors) -> Tensor:
-        """Weight of each candidate's cross with the last choice, (n_candidates,)."""
-        last = torch.repeat_interleave(
-            last_choices(batch), torch.diff(batch.display_offsets).long()
-        )
-        row = cross_rows(last, item_ids(batch.candidates), len(self.crosses))
-        return self.crosses[row] * (last >= 0)
 
 
 class FieldWeights(nn.Module):

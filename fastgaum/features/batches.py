@@ -54,11 +54,8 @@ class Batch(PackedArrays):
 def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = False) -> Batch:
     """Make a batch of sessions (positions in `encoded`), in the given order.
 
-    `keep_last` keeps each session's last choice as a token, for a state after it.
-
-    Raises:
-        IndexError: a position is not a session of `encoded`.
-    """
+    `keep_last` keeps each session's last choice as a token, for a state after it. Raises
+    IndexError: a position is not a session of `encoded`."""
     part = select_sessions(encoded, np.asarray(sessions, np.int32))
     offsets, displays, choices = part.session_offsets, part.display_offsets, part.choices
     ids, numbers = encoded.ids[part.candidates], encoded.numbers_of(part)

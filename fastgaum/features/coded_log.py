@@ -89,11 +89,8 @@ class CodedLog:
         return items
 
     def context_numbers(self, events: IntArray) -> FloatArray:
-        """The events' numbers as networks read them, (n_events, n_numbers).
-
-        Raises:
-            LogFormatError: a number is not finite, or too large.
-        """
+        """The events' numbers as networks read them, (n_events, n_numbers). Raises LogFormatError:
+        a number is not finite, or too large."""
         names = self.space.context_number_names
         numbers = np.empty((len(events), len(names)), np.float32)
         for column, name in enumerate(names):

@@ -56,11 +56,8 @@ class Encoder:
         hiding: Hiding | None = None,
     ) -> None:
         """Take a space and a log, coded if it is already, and the items that are encoded as
-        unknown.
-
-        Raises:
-            FeatureMismatchError: the log's columns are not those of the training log.
-        """
+        unknown. Raises FeatureMismatchError: the log's columns are not those of the training
+        log."""
         self.space, self.log, self.hiding = space, log, hiding
         self.coded = CodedLog(space, log) if coded is None else coded
         self.event_numbers = EventNumbers(space)
@@ -81,12 +78,8 @@ class Encoder:
         return list(spaces_before(self.coded, space, ONCE, 0))
 
     def encode(self, rows: IntArray, *, numbers: bool = True) -> EncodedSessions:
-        """The sessions `rows` as bags; candidates may have no numbers.
-
-        Raises:
-            IndexError: a row does not exist.
-            LogFormatError: a number is not finite, or too large.
-        """
+        """The sessions `rows` as bags; candidates may have no numbers. Raises IndexError: a row
+        does not exist. Raises LogFormatError: a number is not finite, or too large."""
         encoded = self.make_room(rows, numbers)
         self.fill(encoded, encoded.rows)
         return encoded

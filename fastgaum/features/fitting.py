@@ -150,12 +150,9 @@ def grow_training(former: FeatureSpace, log: SessionLog) -> tuple[FeatureSpace, 
     """The space of a former log and a further one, and its training sessions as they are read.
 
     New ids follow those of their field, and counts are added up. Numbers are standardised as
-    before, and places have the rates that they had: weights have learned both.
-
-    Raises:
-        FeatureMismatchError: the log's fields are others.
-        LogFormatError: the log has no training session, or is the very log of the former space.
-    """
+    before, and places have the rates that they had: weights have learned both. Raises
+    FeatureMismatchError: the log's fields are others. Raises LogFormatError: the log has no
+    training session, or is the very log of the former space."""
     check_columns(former, log)
     if log.fingerprint == former.fingerprint:
         raise LogFormatError(
@@ -230,11 +227,8 @@ def _require_training(log: SessionLog) -> None:
 
 
 def names_of_numbers(space: FeatureSpace, log: SessionLog) -> tuple[str, ...]:
-    """Names of all numbers of a log's candidates.
-
-    Raises:
-        LogFormatError: a field has the name of such a number, or two numbers have one name.
-    """
+    """Names of all numbers of a log's candidates. Raises LogFormatError: a field has the name of
+    such a number, or two numbers have one name."""
     names = made_numbers(space.protocol, space.relations is not None)
     others = (*(PLACE_NUMBERS if space.grid else ()), *component_names(space.vectors))
     of_context = space.numbers_of_context

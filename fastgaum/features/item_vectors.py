@@ -74,11 +74,8 @@ class ItemVectors:
         return cls(widths, mean, scale, np.ascontiguousarray(axes, np.float32))
 
     def of_table(self, ids: pl.Series, table: pl.DataFrame) -> SessionLog:
-        """A log without a session of the items `ids` of a table's rows.
-
-        Raises:
-            ConfigError: a column is missing, holds no vectors, or those of another length.
-        """
+        """A log without a session of the items `ids` of a table's rows. Raises ConfigError: a
+        column is missing, holds no vectors, or those of another length."""
         columns = {}
         for name, width in self.widths:
             if name not in table.columns:

@@ -61,11 +61,8 @@ class Selection(PackedArrays):
 
 
 def select_sessions(log: PackedArrays, rows: IntArray) -> Selection:
-    """Pick the sessions `rows` of a log, or of encoded sessions.
-
-    Raises:
-        IndexError: a row does not exist.
-    """
+    """Pick the sessions `rows` of a log, or of encoded sessions. Raises IndexError: a row does not
+    exist."""
     session_offsets, events = pick_rows(log.session_offsets, rows)
     display_offsets, candidates = pick_rows(log.display_offsets, events)
     return Selection(
