@@ -163,20 +163,11 @@ class OpinionPool(SoftmaxModel):
     def fit(
         self, log: SessionLog | Frame, progress: Callable[[str, int, int], None] | None = None
     ) -> pl.DataFrame:
-        """Fit the members, and weigh them on the validation split.
-
-        Args:
-            log: the log.
-            progress: receives the member that is fitted, how many were, and how many there are.
-
-        Returns:
-            A row per member, then the pool: weight, NLL on validation (nats per event), seconds,
-            and why it was left out.
-
-        Raises:
-            ConfigError: no member could be fitted, or they do not agree on no click.
-            LogFormatError: there is no training or no validation session.
-        """
+        """Fit the members, and weigh them on the validation split; `progress` receives the member
+        that is fitted, how many were, and how many there are. Returns a row per member, then the
+        pool: weight, NLL on validation (nats per event), seconds, and why it was left out. Raises
+        ConfigError: no member could be fitted, or they do not agree on no click. Raises
+        LogFormatError: there is no training or no validation session."""
         log = as_log(log)
         require_validation(log)
         self.models, self.left_out = {}, {}

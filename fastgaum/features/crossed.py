@@ -169,15 +169,9 @@ def write_crossed(
     columns: LongArray,
     numbers: FloatArray,
 ) -> None:
-    """Write the numbers of `crossed_names`.
-
-    Args:
-        fields: the context fields of categories.
-        fixing: names of those whose values fix the display.
-        tables: training counts of each, by value and by item.
-        events: the part's events under each field.
-        columns: where each number stands in `numbers`, (n_candidates, ·).
-    """
+    """Write the numbers of `crossed_names` to `columns` of numbers (n_candidates, ·), by each
+    field's tables (by value and by item) and events; `fixing` names the fields that fix the
+    display."""
     at = 0
     for (table, _), of_field in zip(tables, events, strict=True):
         crossed_numbers(of_field, table, columns[at : at + 2], numbers)

@@ -43,14 +43,9 @@ def categorical_fields(
     places: bool,
     former: Sequence[CategoricalField] = (),
 ) -> tuple[CategoricalField, ...]:
-    """The candidates' fields of ids.
-
-    Args:
-        log: the log, of which training counts.
-        known_items: codes of the items that training displays.
-        places: whether the place in the display is a field.
-        former: the same fields of a former log, whose values come first.
-    """
+    """The candidates' fields of ids. known_items: codes of the items that training displays;
+    places: whether the place is a field; former: fields of a former log, whose values come
+    first."""
     every = len(known_items) == log.n_items
     found = [("item", "item", log.item_ids if every else log.item_ids.gather(known_items))]
     for name, column in sorted(log.columns_of("item").items()):

@@ -93,14 +93,9 @@ class SessionCounts(SessionTables):
     def encode(
         self, shown: UserDisplays, base: FloatArray, parts: Parts, set_size: int = 0
     ) -> FloatArray:
-        """Numbers of displayed candidates as networks read them, (n_candidates, n_numbers).
-
-        Args:
-            shown: what users are shown.
-            base: base numbers, (n_candidates, n_base), those that sessions decide left open.
-            parts: ranges of events that threads share.
-            set_size: k where candidates are a pool, of which an average slate of k is meant.
-        """
+        """Numbers of displayed candidates as networks read them, (n_candidates, n_numbers). base:
+        base numbers, (n_candidates, n_base), those that sessions decide open; set_size: k where
+        candidates are a pool, of which an average slate of k is meant; threads share `parts`."""
         numbers = np.empty((len(base), self.space.n_numbers), np.float32)
         if not numbers.shape[1]:
             return numbers

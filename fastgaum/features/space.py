@@ -145,12 +145,6 @@ class FeatureSpace:
         """Numbers of a candidate that networks read."""
         return self.code.n_numbers
 
-    @property
-    def own_numbers(self) -> range:
-        """Columns of the numbers that the log itself holds of candidates."""
-        names, stop = self.number_names, len(self.number_names)
-        return range(stop - sum(name in self.field_names for name in names), stop)
-
     def encode_context(self, raw: FloatArray) -> FloatArray:
         """Numbers of events, (n_events, n_names), as networks read them."""
         numbers = np.empty((len(raw), self.context_code.n_numbers), np.float32)

@@ -140,7 +140,9 @@ def context_sizes(space: FeatureSpace) -> ContextSizes:
     """Sizes of the context and the vectors of a feature space."""
     hold_items = tuple(part.source == "context_item" for part in space.context)
     vector_dim = space.vectors.dim if space.vectors.are_read else 0
-    return ContextSizes(hold_items, space.context_code.n_numbers, vector_dim, space.own_numbers)
+    stop = len(space.number_names)
+    own = range(stop - sum(name in space.field_names for name in space.number_names), stop)
+    return ContextSizes(hold_items, space.context_code.n_numbers, vector_dim, own)
 
 
 def log_rates(space: FeatureSpace) -> tuple[float, ...]:

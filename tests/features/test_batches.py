@@ -112,7 +112,7 @@ def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) 
     return out | offsets
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(encoded_sessions(), st.data(), st.booleans())
 def test_a_batch_is_what_a_plain_reading_gives(
     encoded: EncodedSessions, data: st.DataObject, keep_last: bool
@@ -151,7 +151,7 @@ def test_a_batch_is_what_a_plain_reading_gives(
         assert getattr(tensors, name).tolist() == expected[name]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(encoded_sessions(), st.data())
 def test_bags_of_any_candidates(encoded: EncodedSessions, data: st.DataObject) -> None:
     batch = assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
@@ -164,7 +164,7 @@ def test_bags_of_any_candidates(encoded: EncodedSessions, data: st.DataObject) -
     assert torch.equal(chosen_bags(batch, np.array(rows, np.int32)).ids, torch.from_numpy(ids))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(encoded_sessions(), st.integers(1, 4), st.integers(0, 99))
 def test_every_session_comes_once_in_an_order_of_the_seed(
     encoded: EncodedSessions, size: int, seed: int
@@ -181,7 +181,7 @@ def test_every_session_comes_once_in_an_order_of_the_seed(
             assemble(encoded, np.array([0, wrong], np.int32))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=30), st.integers(1, 60))
 def test_runs_hold_no_more_than_a_batch_may(sizes: list[int], most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -51,7 +51,7 @@ def replayed(catalogue: Catalogue, log: SessionLog, within: bool) -> np.ndarray:
     return result
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     protocol=st.sampled_from(["identity", "bags", "views"]),
     relations=st.booleans(),
