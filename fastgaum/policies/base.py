@@ -68,7 +68,7 @@ class Policy(ABC):
     """fingerprint of the world whose states it reads, or empty"""
 
     def require_world(self, world: World) -> None:
-        """Raise ConfigError if it reads the states of another world than this."""
+        """Raise ConfigError if it reads the states of another world."""
         if self.made_in and self.made_in != world.fingerprint:
             raise ConfigError(
                 f"{self.name} reads the states of the world that it was made in, and the "

@@ -134,8 +134,8 @@ def judge(
 def returns_by_member(
     world: WorldSet, by_seed: Sequence[FloatArray], first_seed: int = 0
 ) -> Float64Array:
-    """Mean return of the users of each member that has some, over all seeds; `by_seed` are the
-    returns of the users that judge, each of shape (n_users,)."""
+    """Mean return of the users of each member that has some, over all seeds, of the returns of the
+    users that judge, each of shape (n_users,)."""
     members = [
         world.members_of(first_keys(len(returns), JUDGING_SEED + seed).of(START))
         for seed, returns in enumerate(by_seed, start=first_seed)

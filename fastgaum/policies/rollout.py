@@ -56,8 +56,7 @@ class Setting:
 def rollout(
     world: World, policy: Policy, setting: Setting, n_users: int, seed: int, first_user: int = 0
 ) -> Iterator[Transition]:
-    """Play one episode and yield each step, which the policy has observed. It is over after
-    `horizon` steps, or when the last user has left.
+    """Play one episode and yield each step, which the policy has observed.
 
     Raises:
         ConfigError: a slate of k cannot be made of the pool, there is no user, pessimism is asked

@@ -26,11 +26,8 @@ class TransferPolicy(Policy):
     def __init__(self, policy: Policy, own: World, other: World, reward: Reward = "click") -> None:
         """Take the policy, its world, and the one that it is to play in. The policy is told that it
         earned `reward`: clicks, or utility, contrast or a function of its own users' utilities.
-
-        Raises:
-            ConfigError: the policy reads the states of another world than its own, or the own world
-                reads the context of events.
-        """
+        Raises ConfigError if it reads the states of another world than its own, or that reads the
+        context of events."""
         policy.require_world(own)
         if isinstance(own, LearnedWorld | WorldSet) and own.context is not None:
             raise ConfigError(

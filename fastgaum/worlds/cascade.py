@@ -1,7 +1,6 @@
 """A slate chosen place by place, so that an agent of one discrete action (DQN, masked PPO) can
 learn slates. An agent that discounts by γ per step of the user discounts by γ^(1/k) here.
 
-    env = CascadeWrapper(gymnasium.make("fastgaum.worlds:fastgaum/User-v0", run="RUN"))
     envs = VectorCascadeWrapper(
         gymnasium.make_vec("fastgaum.worlds:fastgaum/User-v0", num_envs=64, run="RUN")
     )

@@ -60,8 +60,7 @@ class LearnedWorld(World):
         """Copy a model's networks.
 
         Args:
-            model: a fitted model. Of one with fits on bootstraps it is the world of the fit on all
-                users (`WorldSet` has them all).
+            model: a fitted model; of one with fits on bootstraps the fit on all users counts.
             head: "generator", or "reward" for its best response; None = the generator where there
                 is one.
             log: where fields, logged starts and contexts are read; needed if the model reads

@@ -101,10 +101,7 @@ class SB3VecEnv(VecEnv):
 
 class WorldBox(spaces.Box):
     """A Box whose vectors hold states of one world, equal to a plain Box and to that of its own
-    world.
-
-    SB3 compares spaces when an agent is given another environment, whose states would mean
-    something else."""
+    world: SB3 compares spaces when an agent is given another environment."""
 
     def __init__(self, box: spaces.Box, world: str) -> None:
         super().__init__(box.low, box.high, box.shape, np.float32)

@@ -59,9 +59,7 @@ class Bait:
 
 
 class TrueWorld(World):
-    """The synthetic world's users.
-
-    The state is the taste s and, with bait, boredom: all that decides the future without `repeat`.
+    """The synthetic world's users. The state is the taste s and, with bait, boredom.
 
     Attributes:
         base: base, bonus and intercept of each item's utility, shape (n_items,).
