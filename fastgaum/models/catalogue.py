@@ -1,11 +1,9 @@
-"""Catalogue: items that can be displayed, each as a candidate before a session says anything of it.
-Worlds and online users show rows of one.
+"""Catalogue: items that worlds and online users can show, each as a candidate without a session.
 
-A model keeps ids and counts of training, no fields. An online user takes fields from a table of
-items or with each display, a world from a log: of a candidate's number the mean over the item's
-training displays, of a category the most frequent (ties: the first in order), of view counts the
-mean, rounded. An item that the log's training split never displayed gets the mean over all, the
-unknown category, and one view; one without a vector the mean of all."""
+A model keeps no fields. An online user takes them from an item table or with each display, a world
+from a log: the mean of a candidate's number over the item's training displays, the most frequent
+category (ties: the first in order), the mean view count, rounded. An item that training did not
+display gets the mean over all, the unknown category, and one view; without a vector the mean."""
 
 from __future__ import annotations
 
@@ -176,8 +174,6 @@ def _standardised_vectors(
 
 
 class _LogFields:
-    """A log's fields by item of a catalogue, the unknown item last."""
-
     def __init__(self, space: FeatureSpace, log: SessionLog, item_ids: pl.Series) -> None:
         check_columns(space, log)
         self.log, self.space = log, space
@@ -190,7 +186,6 @@ class _LogFields:
         self.at = self.items[np.asarray(log.items)[self.candidates]]
 
     def values(self) -> dict[str, npt.NDArray[Any]]:
-        """Row of each item's category, or its number, by field."""
         values: dict[str, npt.NDArray[Any]] = {
             part.name: self._rows(part.name, part.values)
             for part in self.space.categorical

@@ -203,18 +203,16 @@ class ChoiceModel(ABC):
         that training never displayed apart.
 
         Args:
-            log: a log or a frame.
             split: "train", "validation", "test" or "all".
             progress: receives events done, and in all.
             hide_items: share of items, from 0 to below 1, to score under new ids, drawn by `seed`.
-            seed: see `hide_items`.
             allow_seen_users: score a test split whose users trained this model.
 
         Raises:
             LogFormatError: the split is empty.
             FeatureMismatchError: the log's fields are not the training log's.
             SeenUsersError: users of the test split trained this model.
-            ConfigError: `hide_items` is no such share, or is of training sessions.
+            ConfigError: `hide_items` is no share, or is of training sessions.
         """
         log = as_log(log, self.reading if is_frame(log) else None)
         if not allow_seen_users:
@@ -274,13 +272,13 @@ class ChoiceModel(ABC):
     ) -> pl.DataFrame:
         """Utilities and probabilities of displayed candidates.
 
-        Of a log, one row per candidate: session, event, item; whether the item is known (training
-        displayed it); utility; probability (reward's best response) and, with members, its standard
-        deviation over them; no_click_probability, the same within an event; the generator's.
-        `predict_parts` gives these rows in bounded memory; it has the arguments and errors.
+        Of a log, a row per candidate: session, event, item; known (training displayed the item);
+        utility; probability (reward's best response) and, with members, its standard deviation;
+        no_click_probability, the same within an event; the generator's. `predict_parts` gives these
+        rows in bounded memory; it has the arguments and errors.
 
-        Of a frame, its own rows, in their order, with these columns added, lists where it is
-        nested. It need not say what was chosen.
+        Of a frame, which need not say what was chosen, its rows with these columns added, lists
+        where it is nested.
 
         Raises:
             LogFormatError: the frame's displays change as they are read, or it has a column of a

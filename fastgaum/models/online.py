@@ -75,7 +75,6 @@ class OnlineModel:
         values: Mapping[str, npt.NDArray[Any]],
         source: SessionLog | None,
     ) -> None:
-        """Use fields of an item table; arguments as of `Catalogue.of_table`."""
         self.catalogue = Catalogue.of_table(self.space, items, values, source)
         self.of_items = frozenset(values)
         self.with_vector: set[str] = set() if source is None else set(items.to_list())
@@ -346,7 +345,6 @@ class OnlineUser:
         context: Mapping[str, object] | None,
         fields: Mapping[str, Sequence[object]] | None,
     ) -> FloatArray:
-        """A scorer's score of each item of a display, (n,)."""
         model, n_items = self.model, self.model.catalogue.n_items
         if isinstance(items, str) or not isinstance(items, Iterable):
             raise ConfigError(f"a display is a row of item ids, got {items!r}: give a list of them")

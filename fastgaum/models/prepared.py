@@ -85,7 +85,6 @@ def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:
 
 
 def _drawn(sessions: IntArray, users: IntArray, seed: int, number: int) -> IntArray:
-    """Sessions of users who are drawn with replacement, as many as there are."""
     each, of_session = np.unique(users, return_inverse=True)
     rng = np.random.default_rng([seed, number])
     times = np.bincount(rng.integers(0, len(each), len(each)), minlength=len(each))

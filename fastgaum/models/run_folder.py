@@ -258,7 +258,6 @@ def _run(
     source: str | None,
     processes: Processes,
 ) -> pl.DataFrame:
-    """Fit from where the checkpoint is; the folder's lock is held."""
     for path in list(folder.iterdir()):
         if _is_left_over(path.name):
             path.unlink()

@@ -322,7 +322,6 @@ class _Search:
             yield study
 
     def _loss(self, trial: Trial) -> float:
-        """The least validation loss of a trial's fit; infinite where it diverges."""
         from optuna import TrialPruned
 
         progress, config = self.progress, self.suggested(trial)
@@ -349,7 +348,6 @@ class _Search:
         return min(row.val_loss for row in rows)
 
     def suggested(self, trial: Trial) -> Config:
-        """The configuration that a trial is to fit."""
         setting = trial.suggest_categorical("setting", list(self.settings))
         for key in self.values_of(setting):
             span = TUNED_KEYS[key]
@@ -362,7 +360,6 @@ class _Search:
         return self.config(trial.params)
 
     def values_of(self, setting: str) -> dict[str, str | float]:
-        """The default values of a setting that a fit compares by itself."""
         config = self.settings[setting]
         keys = [key for key in self.keys if config.tower_dim or key != "tower_dim"]
         values = {key: getattr(config, key) for key in keys}
@@ -371,7 +368,6 @@ class _Search:
         return values
 
     def config(self, values: Mapping[str, str | float]) -> Config:
-        """The configuration of a trial's values."""
         changes: dict[str, object] = {}
         for key, value in values.items():
             if key == "hidden":

@@ -166,8 +166,8 @@ class UserModel(NetworksModel):
 
         Args:
             path: a run folder, or a model file.
-            regulariser: the run's own one, as in `load`.
-            history: the run's own history encoder, likewise.
+            regulariser: as in `load`.
+            history: as in `load`.
             changes: keys of `presets.TRAINING_KEYS`, and `no_click`: where no click was a choice
                 of the run, it stays one unless this is `never`.
 

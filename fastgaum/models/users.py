@@ -171,10 +171,8 @@ class Users:
 
         Args:
             shown: the displays.
-            ids: feature ids of the candidates, (n_candidates, n_fields); those of places are
-                written here.
-            numbers: base numbers of the candidates, (n_candidates, n_base), 0 where a session
-                decides.
+            ids: feature ids, (n_candidates, n_fields); those of places are written here.
+            numbers: base numbers, (n_candidates, n_base), 0 where a session decides.
             vectors: row of each candidate's vector, where networks read vectors.
             set_size: k where candidates are a pool, of which an average slate of k is meant.
         """
