@@ -42,6 +42,7 @@ _TOWERS: dict[str, object] = {
     "id_dropout": 0.02,
     "weight_decay": 0.15,
     "patience": 2,
+    "lr_drops": 0,
 }
 SIZES: dict[str, dict[str, object]] = {
     "towers": _TOWERS,

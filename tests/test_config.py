@@ -78,7 +78,14 @@ def test_a_large_log_compares_sizes() -> None:
 SET: dict[str, Any] = {
     **{"tower_dim": 8, "history_dim": 9, "set_context": False, "relations": False},
     **{"counts": False, "search": [], "dropout": 0.1, "id_dropout": 0.1, "weight_decay": 0.01},
-    **{"patience": 3, "batch_sessions": 512, "hidden": [8], "activation": "elu", "item_dim": 4},
+    **{
+        "lr_drops": 2,
+        "patience": 3,
+        "batch_sessions": 512,
+        "hidden": [8],
+        "activation": "elu",
+        "item_dim": 4,
+    },
     **{"wide": False, "grow": False},
 }
 
@@ -122,4 +129,4 @@ def test_settings() -> None:
 
 def test_a_short_fit_has_few_epochs_on_many_candidates() -> None:
     epochs = [Config().short(n_candidates).epochs for n_candidates in (10**5, 10**6, 10**7)]
-    assert epochs == [Config().warm_start, 8, 4]
+    assert epochs == [15, 6, 6]
