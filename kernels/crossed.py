@@ -28,7 +28,6 @@ class Displayers(NamedTuple):
 
     starts: Array  # start of each item in `values`, int64, (n_items + 1,)
     values: Array  # rows of values, ascending within an item, int32, (n_pairs,)
-    pairs: Array  # position of each pair by value, int64, (n_pairs,)
 
 
 class CrossedEvents(NamedTuple):

@@ -47,7 +47,7 @@ class EngineStates:
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """The history's, then the projection of the items' vectors."""
-        items = [] if self.items is None else self.items.dense_parameters()
+        items = [] if self.items is None else self.items.dense
         return [*self.history.dense_parameters(), *items]
 
     def forward(self, batch: BatchTensors, tokens: Bags, context: Bags) -> FloatArray:

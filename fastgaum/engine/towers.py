@@ -80,7 +80,7 @@ class TowerScorerLayer:
         """The network's, then w, then the towers', then the items' own."""
         numbers = self.tower.numbers
         own = [] if numbers is None else [cast(nn.Parameter, numbers.weight)]
-        items = [] if self.own is None else self.own.dense_parameters()
+        items = [] if self.own is None else self.own.dense
         return [*self.deep.dense_parameters(), *own, *dense_of(self.tower), *items]
 
     def bind(self, optimiser: PlayerOptimiser) -> None:
@@ -175,14 +175,11 @@ class ItemTable:
     def __init__(self, rows: BagLinear, n_ids: int) -> None:
         self.table = SparseTable(rows.table, n_ids)
         self.projection = rows.projection
+        self.dense = [] if rows.projection is None else [rows.projection]
         self.room, self.rooms = NamedRoom(), (NamedRoom(), NamedRoom())
         self.slot_of = np.empty(0, np.int32)
         self._ids, self._offsets = Buffer(np.int32), Buffer(np.int32)
         self._rows, self._vector_grads = Buffer(), Buffer()
-
-    def dense_parameters(self) -> list[nn.Parameter]:
-        """The projection, if there is one."""
-        return [] if self.projection is None else [self.projection]
 
     def take(self, vectors: BatchVectors | None) -> None:
         """Read the vectors of the next batch."""

@@ -137,7 +137,7 @@ def displayers(table: CrossedCounts, n_items: int) -> Displayers:
     order = stable_order(table.items.astype(np.int64))
     values = np.repeat(np.arange(len(table.events), dtype=np.int32), np.diff(table.starts))
     starts = np.searchsorted(table.items[order], np.arange(n_items + 1))
-    return Displayers(starts.astype(np.int64), values[order], order)
+    return Displayers(starts.astype(np.int64), values[order])
 
 
 def fixes_display(table: CrossedCounts, by_item: Displayers) -> bool:

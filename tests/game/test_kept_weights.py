@@ -1,5 +1,4 @@
-"""Kept weights come back as they were, from memory and from a file, and average with later ones;
-sessions that are scored again and again."""
+"""Kept weights come back as they were, from memory and from a file, and average with later ones."""
 
 from __future__ import annotations
 
@@ -8,10 +7,7 @@ import torch
 from torch import nn
 
 from fastgaum.errors import OutputError
-from fastgaum.features.encoder import Encoder
-from fastgaum.features.fitting import fit_space
-from fastgaum.game import checkpoint, scoring
-from fastgaum.logs.synthetic import synthesise
+from fastgaum.game import checkpoint
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -57,23 +53,3 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputError, match="No space left on device; free space or set TMPDIR"):
         best.copy()
     best.close()
-
-
-@pytest.mark.parametrize("held", [True, False])
-def test_scored_sessions_are_the_same_whether_held_or_assembled(
-    held: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scoring, "HELD_EVENTS", 10**6 if held else 0)
-    monkeypatch.setattr(scoring, "SCORING_SESSIONS", 16)
-    log, _ = synthesise(300, preset="sample")
-    space = fit_space(log, "identity", set_context=False)
-    encoded = Encoder(space, log).encode(log.sessions_in("train"))
-    whole = scoring.HeldBatches(encoded, torch.device("cpu"))
-    assert (whole.held is not None) == held
-    for _ in range(2):
-        assert sum(batch.n_events for batch in whole) == encoded.n_events
-    few = scoring.HeldBatches(encoded, torch.device("cpu"), 10)
-    rows = [row for batch in few for row in batch.source.rows.tolist()]
-    assert len(rows) == len(set(rows)) == 10
-    # spread over all sessions
-    assert max(rows) > encoded.rows[-1] * 0.8
