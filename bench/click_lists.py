@@ -170,8 +170,9 @@ def click_models_to_markdown(result: Mapping[str, Any]) -> str:
     lists = ", ".join(
         f"{n} {split}" for split, n in {r["split"]: r["n_events"] for r in result["rows"]}.items()
     )
+    units = result.get("intervals", "sessions")
     notes = (
-        f"lists: {lists}; in brackets 95 % intervals from a bootstrap over sessions; seconds of one fit",
+        f"lists: {lists}; in brackets 95 % intervals from a bootstrap over {units}; seconds of one fit",
         f"epoch, and strength of the L2 prior (of {tried}), chosen on the validation lists, whose own "
         "rows are therefore a little too good",
     )

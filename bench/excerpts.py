@@ -91,7 +91,7 @@ def results_to_markdown(result: Json) -> str:
     notes = (
         f"prec@1 / prec@2, %; {result['seeds']} seeds, protocol `{result['protocol']}`, the logs' "
         f"own split, tested on {tested}",
-        "bold: its paired 95 % interval over users lies above 0 against every other model",
+        "bold: its paired 95 % interval lies above 0 against every other model",
         "GAN-PW and GAN-LSTM as published, and the authors' code, read item identities alone; rows "
         "trained here also read counts of each item, and their models of GAN-PW and GAN-LSTM are "
         "fitted by likelihood, without a game",

@@ -164,17 +164,15 @@ def fit(setting: Setting, train: ClickLists, validation: ClickLists, seed: int):
 
 def row_of(setting: Setting, models: list, part: ClickLists, split: str) -> dict:
     probs = [log_probs(model, part, setting.flags) for model in models]
-    clicked = part.choices >= 0
-    precision = np.full(len(part.choices), np.nan)
     # no two places tie: each has another examination
-    hits = [(p[:, :-1].argmax(axis=1) == part.choices)[clicked] for p in probs]
-    precision[clicked] = 100 * np.mean(hits, axis=0)
+    hits = np.array([100.0 * (p[:, :-1].argmax(axis=1) == part.choices) for p in probs])
+    hits[:, part.choices < 0] = np.nan
     by_seed = {
         name: np.array([nll_of(p, places) for p in probs])
         for name, places in {"nll": part.choices, "nll_topmost": part.topmost}.items()
     }
-    nll = bootstrap_mean(by_seed["nll"].mean(axis=0), part.users)
-    prec1 = bootstrap_mean(precision, part.users)
+    nll = bootstrap_mean(by_seed["nll"], part.users)
+    prec1 = bootstrap_mean(hits, part.users)
     row = figures_of(f"CLAX {setting.model}", split, setting.flags, prec1, nll)
     return row | {
         "strength": setting.strength,
@@ -254,6 +252,7 @@ def main() -> None:
             )
     result = {
         "machine": machine_facts(),
+        "intervals": "sessions and seeds",
         "dataset": "clara2",
         "fingerprint": log.fingerprint,
         "rows": rows,

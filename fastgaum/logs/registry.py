@@ -61,6 +61,8 @@ class Dataset:
     """sessions, events, candidates, items of the packed log"""
     read: Mapping[str, Any] = field(default_factory=dict)
     """options of `read_log`"""
+    unit: str = "users"
+    """what a user of the log is, in the plural; intervals are over them"""
     bundled: bool = False
     """whether its files come with FastGAUM"""
     simulated: bool = False

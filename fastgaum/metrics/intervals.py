@@ -2,7 +2,9 @@
 
 An interval is that of a mean over events, from a bootstrap over users (Efron & Tibshirani 1993,
 percentile interval): each draw takes as many users as there are, with replacement, and averages
-over all their events. A statistic is kept as sums by user."""
+over all their events. Of several seeds a draw takes one fewer, with replacement and apart from the
+users (Owen 2007): as many would make the interval of few seeds too narrow (Rao & Wu 1988). A
+statistic is kept as sums by user."""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ import numpy.typing as npt
 from fastgaum import threads
 from fastgaum.arrays import Float64Array
 from fastgaum.kernels.draws import sum_drawn
-from fastgaum.metrics.precision import AnyInts, sums_by_user
+from fastgaum.metrics.precision import AnyInts, micro_mean, sums_by_user
 
 # At most this many drawn users at a time: 1,000 draws of a million users would need gigabytes at
 # once.
@@ -29,7 +31,7 @@ BOOTSTRAP_PARTS = 8
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over events with its percentile interval over users."""
+    """A mean over events with its percentile interval over users and, of several seeds, seeds."""
 
     mean: float
     low: float
@@ -41,11 +43,11 @@ class Interval:
 def bootstrap_mean(
     per_event: Float64Array, users: AnyInts, *, draws: int = 1000, seed: int = 0
 ) -> Interval:
-    """Return the mean of per_event, shape (n_events,), and its interval; users (n_events,) any
-    integer labels.
+    """Return the mean of per_event, shape (n_events,) or (n_seeds, n_events), and its interval;
+    users (n_events,) any integer labels.
 
-    NaN events are left out. The same seed gives the same interval. Without a counted event all is
-    NaN; with a single user the interval is the mean alone.
+    Events that are NaN under a seed are left out. The same `seed` gives the same interval. Without
+    a counted event all is NaN; with a single user and seed the interval is the mean alone.
 
     >>> bootstrap_mean(np.array([0.5, 0.5, np.nan]), np.array([0, 1, 1]))
     Interval(mean=0.5, low=0.5, high=0.5, n_events=2, n_users=2)
@@ -56,23 +58,41 @@ def bootstrap_mean(
 def bootstrap_means(
     columns: Sequence[Float64Array], users: AnyInts, *, draws: int = 1000, seed: int = 0
 ) -> list[Interval]:
-    """The `bootstrap_mean` of each of some columns, (n_events,) each; those of as many users share
-    their draws."""
-    of_users = [sums_by_user(np.asarray(values, dtype=np.float64), users) for values in columns]
+    """The `bootstrap_mean` of each of some columns, (n_events,) or (n_seeds, n_events) each; those
+    of as many users share their draws."""
+    return _intervals([[np.atleast_2d(values)] for values in columns], users, draws, seed)
+
+
+def _intervals(
+    columns: Sequence[Sequence[Float64Array]], users: AnyInts, draws: int, seed: int
+) -> list[Interval]:
+    """The interval of each column, a sum of parts, (n_seeds, n_events) each: the seeds of each part
+    are drawn on their own."""
+    of_users, weights, means = [], [], []
+    for parts in columns:
+        rows = np.concatenate(parts, dtype=np.float64)
+        rows[:, np.isnan(rows).any(axis=0)] = np.nan
+        pairs = [sums_by_user(row, users) for row in rows]
+        means.append(micro_mean(np.sum([part.mean(axis=0) for part in parts], axis=0)))
+        of_users.append(np.stack([*(sums for sums, _ in pairs), pairs[0][1]], axis=1))
+        drawn = []
+        for number, n_seeds in enumerate(map(len, parts), 1):
+            n, even = max(1, n_seeds - 1), np.full(n_seeds, 1 / n_seeds)
+            drawn.append(np.random.default_rng([seed, number]).multinomial(n, even, draws) / n)
+        weights.append(np.concatenate(drawn, axis=1))
     nothing = Interval(float("nan"), float("nan"), float("nan"), 0, 0)
     found = dict.fromkeys(range(len(columns)), nothing)
-    for n_users in {len(sums) for sums, _ in of_users} - {0}:
-        alike = [i for i, (sums, _) in enumerate(of_users) if len(sums) == n_users]
-        stacked = np.stack([part for i in alike for part in of_users[i]], axis=1)
+    for n_users in {len(table) for table in of_users} - {0}:
+        alike = [i for i, table in enumerate(of_users) if len(table) == n_users]
+        stacked = np.concatenate([of_users[i] for i in alike], axis=1)
         totals = np.concatenate(
             [_sums_of(drawn, stacked) for drawn in _drawn_users(n_users, draws, seed)]
         )
-        means = totals[:, ::2] / totals[:, 1::2]
-        ends = np.quantile(means, [0.025, 0.975], axis=0)
-        for i, (low, high) in zip(alike, ends.T.tolist(), strict=True):
-            sums, counts = of_users[i]
-            mean, n_events = float(sums.sum() / counts.sum()), int(counts.sum())
-            found[i] = Interval(mean, low, high, n_events, n_users)
+        ends = np.cumsum([of_users[i].shape[1] for i in alike])[:-1]
+        for i, part in zip(alike, np.split(totals, ends, axis=1), strict=True):
+            values = (part[:, :-1] * weights[i]).sum(axis=1) / part[:, -1]
+            low, high = np.quantile(values, [0.025, 0.975]).tolist()
+            found[i] = Interval(means[i], low, high, int(of_users[i][:, -1].sum()), n_users)
     return list(found.values())
 
 
@@ -92,17 +112,21 @@ def paired_difference(
     seed: int = 0,
 ) -> Interval:
     """Return the interval of the mean of per_event − other_per_event, two models on the same
-    events, of the same drawn users on both sides. Raises ValueError if the shapes differ.
+    events, (n_events,) or (n_seeds, n_events) each: of the same drawn users on both sides, and
+    each side's own drawn seeds. Raises ValueError if the events differ.
 
     >>> paired_difference(np.array([1.0, 0.0]), np.array([0.5, -0.5]), np.array([0, 1])).low
     0.5
     """
-    if np.shape(per_event) != np.shape(other_per_event):
+    ours, theirs = np.atleast_2d(per_event), np.atleast_2d(other_per_event)
+    if ours.shape[1] != theirs.shape[1]:
         raise ValueError(
-            f"the two models were scored on {len(per_event)} and {len(other_per_event)} events: "
+            f"the two models were scored on {ours.shape[1]} and {theirs.shape[1]} events: "
             "pass the same events"
         )
-    return bootstrap_mean(np.asarray(per_event) - other_per_event, users, draws=draws, seed=seed)
+    mean = theirs.mean(axis=0)
+    parts = [ours - mean] if len(theirs) == 1 else [ours - mean, mean - theirs]
+    return _intervals([parts], users, draws, seed)[0]
 
 
 def _drawn_users(n_users: int, draws: int, seed: int) -> Iterator[npt.NDArray[np.int32]]:

@@ -1,8 +1,8 @@
 """A comparison of models on one log, or on several.
 
 A row is one model's head, its seeds averaged and the test events of its splits pooled; the
-bootstrap draws users with their events from all splits. The other row of a comparison is always
-another model's: heads of one model are one training."""
+bootstrap draws seeds, and users with their events from all splits. The other row of a comparison
+is always another model's: heads of one model are one training."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json],
 
 
 def _difference(row: Row, other: Row, figure: str, events: PooledEvents) -> Json:
-    found = paired_difference(row.pooled(figure), other.pooled(figure), events.users)
+    found = paired_difference(row.by_seed[figure], other.by_seed[figure], events.users)
     ends = [found.low, found.high]
     return {"model": other.model, "head": other.head, "diff": found.mean, "ci": ends}
 
@@ -341,7 +341,7 @@ def cells_of(
     }
     for k in FLOOR_KS:
         values = row.pooled(f"prec{k}")
-        interval = bootstrap_mean(values, events.users)
+        interval = bootstrap_mean(row.by_seed[f"prec{k}"], events.users)
         way = None
         if "oracle" in facts:
             floor = facts["floors"]["random"][str(k)]
@@ -373,7 +373,7 @@ def cells_of(
 def _interval(row: Row, figure: str, name: str, events: PooledEvents) -> Json:
     if figure not in row.by_seed:
         return {name: None, f"{name}_ci": None}
-    found = bootstrap_mean(row.pooled(figure), events.users)
+    found = bootstrap_mean(row.by_seed[figure], events.users)
     return {name: found.mean, f"{name}_ci": [found.low, found.high]}
 
 

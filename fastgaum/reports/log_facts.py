@@ -116,7 +116,12 @@ def dataset_facts(
         n = [part.n for part in parts]
         percent = weighted_mean([part.percent or 0.0 for part in parts], n)
         shares[parts[0].name] = {"percent": percent if sum(n) else None, "n": sum(n)}
+    entry = dataset(name) if name in names() else None
     facts: Json = {
+        "unit": "users" if entry is None else entry.unit,
+        "n_train_events": round(np.mean([one.count("events", "train") for one in splits])),
+        "display_size": log.n_candidates / log.n_events,
+        "holds": log_holds(log),
         "n_test_events": len(events.users),
         "n_test_users": len(np.unique(events.users)),
         "fingerprint": log.fingerprint,
@@ -132,7 +137,7 @@ def dataset_facts(
         "published_models": published_models(name),
         "authors_code": authors_code(name),
     }
-    if name in names() and dataset(name).simulated:
+    if entry is not None and entry.simulated:
         # what the rule's trace alone scores: fewest displays earlier in the session
         traces = [
             (one.test_prec_at_1, len(split.sessions_in("test")))
@@ -143,6 +148,21 @@ def dataset_facts(
         trace = weighted_mean([value for value, _ in traces], [n for _, n in traces])
         facts["simulated"] = {"rule": "nearest", "trace": trace}
     return facts if oracle is None else facts | {"oracle": dict(oracle)}
+
+
+def log_holds(log: SessionLog) -> list[str]:
+    """What a log holds beside identities, in words."""
+    kinds = {column.holds for column in log.columns_of("candidate", "item").values()}
+    found = {
+        "context": log.context,
+        "numbers": "number" in kinds,
+        "categories": "category" in kinds,
+        "vectors": log.vectors,
+        "order": log.ordered,
+        "no click": log.has_no_click,
+        "actions": log.n_actions,
+    }
+    return [what for what, there in found.items() if there]
 
 
 def pooled_oracle(

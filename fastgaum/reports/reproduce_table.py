@@ -192,7 +192,7 @@ def notes_of(
     if any(part["best"]["vs_best_other"] for part in by_k.values()):
         yield (
             "vs best other: paired difference of prec@1 to the best row of another model, with its "
-            "95 % interval over users; bold: the best of its column, its interval above 0 against "
+            "95 % interval; bold: the best of its column, its interval above 0 against "
             "every other model"
         )
         ours = {
@@ -227,11 +227,14 @@ def notes_of(
     ]
     if shares:
         yield "; ".join(shares)
+    # seeds are drawn since objects name the unit
+    seeds = " and seeds" if "unit" in facts and result["seeds"] > 1 else ""
+    yield f"intervals: 95 %, from a bootstrap over {facts.get('unit', 'users')}{seeds}"
 
 
 def _what_was_run(result: Json, facts: Json) -> str:
     seeds, resplit = result["seeds"], result["resplit"]
-    events = f"{facts['n_test_events']} test events of {facts['n_test_users']} users"
+    units = f"{facts['n_test_users']} {facts.get('unit', 'users')}"
     counted = f"{seeds} seed{'s' if seeds > 1 else ''}"
     reading = result.get("reading", {})
     rule = reading.get("split_by", "auto")
@@ -245,9 +248,8 @@ def _what_was_run(result: Json, facts: Json) -> str:
     else:
         split = f"pooled over {len(resplit)} splits of the users anew (seeds {ranges(resplit)})"
     return (
-        f"{events}, {counted}, {split};"
-        " ± standard deviation over seeds, 95 % interval from a bootstrap over users, gap on the "
-        "training split"
+        f"{facts['n_test_events']} test events of {units}, {counted}, {split};"
+        " ± standard deviation over seeds, gap on the training split"
     )
 
 

@@ -11,7 +11,6 @@ from fastgaum.metrics.intervals import (
     bootstrap_means,
     paired_difference,
 )
-from fastgaum.metrics.precision import sums_by_user
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -48,34 +47,75 @@ def test_no_events_and_unequal_lengths() -> None:
         paired_difference(np.zeros(2), np.zeros(3), np.zeros(2, dtype=int))
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 99))
-def test_draws_are_those_of_users_with_all_their_events(
-    n_events: int, n_labels: int, seed: int
+def drawn_means(
+    rows: np.ndarray, users: np.ndarray, draws: int, seed: int, part: int = 1
+) -> list[float]:
+    """The mean of each draw of users and seeds, (n_seeds, n_events), every draw written out."""
+    counted = ~np.isnan(rows).any(axis=0)
+    distinct, n = np.unique(users[counted]), max(1, len(rows) - 1)
+    rng = np.random.default_rng(seed)
+    drawn_users = rng.integers(len(distinct), size=(draws, len(distinct)), dtype=np.int32)
+    even = np.full(len(rows), 1 / len(rows))
+    times = np.random.default_rng([seed, part]).multinomial(n, even, draws)
+    means = []
+    for some, often in zip(drawn_users, times, strict=True):
+        drawn_seeds = np.repeat(rows, often, axis=0)
+        values = [drawn_seeds[:, counted & (users == distinct[user])] for user in some]
+        means.append(float(np.concatenate(values, axis=1).mean()))
+    return means
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 4), st.integers(0, 99))
+def test_draws_are_those_of_users_with_all_their_events_and_of_seeds(
+    n_events: int, n_labels: int, n_seeds: int, seed: int
 ) -> None:
-    """Against every draw written out. Columns that count other users are drawn on their own."""
+    """Columns that count other users are drawn on their own; two models' seeds too."""
     rng = np.random.default_rng(seed)
     users = rng.integers(0, n_labels, n_events)
     columns = [
-        np.where(rng.random(n_events) < missing, np.nan, rng.normal(size=n_events))
-        for missing in (0, 0, 0.5, 1)
+        np.where(rng.random(n_events) < missing, np.nan, rng.normal(size=(n, n_events)))
+        for missing, n in ((0, n_seeds), (0, 1), (0.5, n_seeds), (1, 2))
     ]
-    found = bootstrap_means(columns, users, draws=40, seed=seed)
+    given = [rows[0] if len(rows) == 1 else rows for rows in columns]
+    found = bootstrap_means(given, users, draws=40, seed=seed)
     assert repr(found) == repr(
-        [bootstrap_mean(values, users, draws=40, seed=seed) for values in columns]
+        [bootstrap_mean(values, users, draws=40, seed=seed) for values in given]
     )
-    for values, interval in zip(columns, found, strict=True):
-        sums, counts = sums_by_user(values, users)
-        assert (interval.n_users, interval.n_events) == (len(sums), counts.sum())
-        if not len(sums):
+    for rows, interval in zip(columns, found, strict=True):
+        counted = ~np.isnan(rows).any(axis=0)
+        expected = (len(np.unique(users[counted])), counted.sum())
+        assert (interval.n_users, interval.n_events) == expected
+        if not counted.any():
             assert np.isnan([interval.mean, interval.low, interval.high]).all()
             continue
-        draws = np.random.default_rng(seed).integers(
-            len(sums), size=(40, len(sums)), dtype=np.int32
-        )
-        means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+        means = drawn_means(rows, users, 40, seed)
         np.testing.assert_allclose(
             [interval.mean, interval.low, interval.high],
-            [np.nanmean(values), *np.quantile(means, [0.025, 0.975])],
+            [rows[:, counted].mean(), *np.quantile(means, [0.025, 0.975])],
             atol=1e-12,
         )
+    ours, theirs = rng.normal(size=(2, n_seeds, n_events))
+    paired = paired_difference(ours, theirs, users, draws=40, seed=seed)
+    sides = [drawn_means(one, users, 40, seed, part) for part, one in ((1, ours), (2, theirs))]
+    ends = np.quantile(np.subtract(*sides), [0.025, 0.975])
+    np.testing.assert_allclose([paired.low, paired.high], ends, atol=1e-12)
+
+
+def test_seeds_that_differ_widen_an_interval_as_much_as_they_differ() -> None:
+    """Users alike: the interval is that of a mean of four seeds, and of their difference to
+    another model's, whose seeds are others."""
+    rng = np.random.default_rng(0)
+    users, seeds = np.repeat(np.arange(100), 3), np.array([[0.0], [1.0], [2.0], [5.0]])
+    rows = 0.01 * rng.random(300) + seeds
+    over_users, both = (bootstrap_mean(one, users, draws=4000) for one in (rows.mean(axis=0), rows))
+    assert over_users.mean == pytest.approx(both.mean)
+    assert over_users.high - over_users.low < 0.01
+    spread = np.std(seeds, ddof=1) / 2
+    assert both.high - both.low == pytest.approx(2 * 1.96 * spread, rel=0.2)
+    apart = paired_difference(rows, rows, users, draws=4000)
+    assert apart.mean == 0
+    assert apart.high - apart.low == pytest.approx(2 * 1.96 * spread * np.sqrt(2), rel=0.2)
+    alike = np.repeat(rows[:1], 4, axis=0)
+    single = bootstrap_mean(rows[0], users)
+    assert bootstrap_mean(alike, users).low == pytest.approx(single.low)

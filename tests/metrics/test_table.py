@@ -85,7 +85,12 @@ def test_published_figures_stand_beside_ours() -> None:
     assert (row["gap"], row["vs best other"]) == ("", "-1.2 (-2.0 to +0.0)")
     assert "users split anew with seed 3" in block.notes[0]
     assert "released split" in block.notes[1]
-    assert block.notes[-1] == "test events whose user has no earlier event: 81 %"
+    assert block.notes[-2] == "test events whose user has no earlier event: 81 %"
+    assert block.notes[-1] == "intervals: 95 %, from a bootstrap over users"
+    facts = result["datasets"]["yelp"]
+    (block,) = reproduce_blocks({**result, "datasets": {"yelp": facts | {"unit": "households"}}})
+    assert "437 test events of 352 households" in block.notes[0]
+    assert block.notes[-1] == "intervals: 95 %, from a bootstrap over households and seeds"
     assert "random → oracle" not in block.columns
     assert "| paper-lstm † | 76.0 ±0.5 | 71.0 to 79.0 |" in blocks_to_markdown(
         reproduce_blocks(result)

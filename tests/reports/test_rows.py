@@ -70,7 +70,9 @@ def compared(rows: list[Row]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return [part["prec1"] for part in parts], summary["1"]
 
 
-def test_pooled_interval_is_a_bootstrap_over_users_with_their_events_of_all_splits() -> None:
+def test_pooled_interval_is_a_bootstrap_over_seeds_and_users_with_their_events_of_all_splits() -> (
+    None
+):
     """Against a naive twin that gathers a drawn user's events split by split."""
     rng = np.random.default_rng(3)
     users = [
@@ -81,15 +83,20 @@ def test_pooled_interval_is_a_bootstrap_over_users_with_their_events_of_all_spli
     values = [[100.0 * (rng.random(len(one)) < 0.6) for _ in range(2)] for one in users]
     cell = cell_of([[run_of(seed) for seed in split] for split in values], users)
 
-    by_user: dict[int, list[float]] = {}
+    by_user: dict[int, list[tuple[float, float]]] = {}
     for split_users, seeds in zip(users, values, strict=True):
-        for user, first, second in zip(split_users, *seeds, strict=True):
-            by_user.setdefault(user, []).append((first + second) / 2)
+        for user, *both in zip(split_users, *seeds, strict=True):
+            by_user.setdefault(user, []).append((both[0], both[1]))
     distinct = sorted(by_user)
     draws = np.random.default_rng(0).integers(
         len(distinct), size=(1000, len(distinct)), dtype=np.int32
     )
-    means = [np.mean([value for i in drawn for value in by_user[distinct[i]]]) for drawn in draws]
+    # one of the two seeds a draw
+    of_seed = np.random.default_rng([0, 1]).multinomial(1, [0.5, 0.5], 1000).argmax(axis=1)
+    means = [
+        np.mean([value[seed] for i in drawn for value in by_user[distinct[i]]])
+        for drawn, seed in zip(draws, of_seed, strict=True)
+    ]
     assert cell["mean"] == pytest.approx(
         np.mean([value for one in by_user.values() for value in one])
     )
