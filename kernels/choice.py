@@ -1,5 +1,5 @@
 """Choice probabilities of ragged display sets, and gradients of the game's losses: each is, in a
-candidate's score, (probability − target) / n_events."""
+candidate's score, (probability − target) · weight of the event / n_events."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Loss(NamedTuple):
     outside: bool  # whether no click, of score 0, is a choice
     choices: Array  # positions of the logged choices, −1 for no click, (n_events,)
     targets: Array  # probabilities, (n_candidates,); read for TARGETS
+    weights: Array  # of the events, (n_events,); (0,): all are 1
 
 
 @jit_leaf
@@ -70,9 +71,13 @@ def loss_gradient(
     if loss.kind == TARGETS:
         for i in range(offsets[first], offsets[last]):
             grad[i] = (grad[i] - loss.targets[i]) * share
-        return
-    for i in range(offsets[first], offsets[last]):
-        grad[i] *= share
-    for event in range(first, last):
-        if loss.choices[event] >= 0:
-            grad[offsets[event] + loss.choices[event]] -= share
+    else:
+        for i in range(offsets[first], offsets[last]):
+            grad[i] *= share
+        for event in range(first, last):
+            if loss.choices[event] >= 0:
+                grad[offsets[event] + loss.choices[event]] -= share
+    if len(loss.weights):
+        for event in range(first, last):
+            for i in range(offsets[event], offsets[event + 1]):
+                grad[i] *= loss.weights[event]

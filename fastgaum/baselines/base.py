@@ -32,7 +32,7 @@ from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import as_log
 from fastgaum.logs.tables import Frame
-from fastgaum.metrics.precision import precision_at_k
+from fastgaum.metrics.precision import micro_mean, precision_at_k
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.space_state import saved_space
 from fastgaum.models.splits import offers_no_click, require_validation
@@ -119,6 +119,8 @@ class Baseline(SoftmaxModel, CheckedSettings):
     """whether a session is read once: models that count items themselves, and trees"""
     grids: ClassVar[Grids] = {}
     """values tried for a setting left open (None or "auto"), the published one first"""
+    reads_weights: ClassVar[bool] = True
+    """whether its fit can weigh events"""
     fit_link: ClassVar[bool] = True
     """False for models whose scores are utilities already"""
 
@@ -177,10 +179,20 @@ class Baseline(SoftmaxModel, CheckedSettings):
         """Its own fields."""
         return self
 
+    @classmethod
+    def check_weights(cls, log: SessionLog) -> None:
+        """Raise ConfigError for weights of events that the fit would not read."""
+        if log.weights is not None and not cls.reads_weights:
+            raise ConfigError(
+                f"'{cls.name}' counts every event once, and log '{log.name}' has weights of events:"
+                " leave the model out, or read the log without them (--weight '', weight='')"
+            )
+
     def fit(self, log: SessionLog | Frame, progress: object = None) -> pl.DataFrame:
         """Train on the training split, choose on validation; return a row per epoch or setting
         tried. Raises LogFormatError: a split is empty."""
         log = as_log(log)
+        self.check_weights(log)
         # no baseline reads actions
         order, relations = self._training_order(log), bool(self.relations)
         space, train = fit_training(log, self.protocol, self.set_context, relations, order=order)
@@ -237,7 +249,8 @@ def validation_nll(
 def validation_prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
     """prec@1 in percent, ties by their expectation; 0 without a choice."""
     precision = precision_at_k(scores, encoded.display_offsets, encoded.choices, 1)
-    return 100 * float(np.nanmean(precision)) if not np.isnan(precision).all() else 0.0
+    found = 100 * micro_mean(precision, encoded.weights)
+    return 0.0 if np.isnan(found) else found
 
 
 def item_rows(batch: Batch) -> np.ndarray:
@@ -251,7 +264,9 @@ def nll_of_link(
     """The summed NLL of the choices as a function of the link, nats."""
     starts, sizes = encoded.display_offsets[:-1], np.diff(encoded.display_offsets)
     clicked = encoded.choices >= 0
-    of_choices, n_choices = scores[starts[clicked] + encoded.choices[clicked]].sum(), clicked.sum()
+    weights = encoded.weight_of_event
+    of_choices = scores[encoded.chosen_candidates] @ weights[clicked]
+    n_choices = weights[clicked].sum()
     top = np.maximum.reduceat(scores, starts)
     below = scores - np.repeat(top, sizes)
 
@@ -261,7 +276,7 @@ def nll_of_link(
         sums += link.scale * top + shift
         if outside:
             sums = np.logaddexp(sums, 0.0)
-        return float(sums.sum() - link.scale * of_choices - shift * n_choices)
+        return float(sums @ weights - link.scale * of_choices - shift * n_choices)
 
     return total
 

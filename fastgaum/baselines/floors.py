@@ -19,15 +19,16 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fastgaum.arrays import Float64Array
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.baselines.base import Arrays, Baseline, SettingRows, item_rows
-from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
+from fastgaum.features.encoder import N_RESERVED
+from fastgaum.features.sessions import EncodedSessions, Selection, event_weights, select_sessions
 from fastgaum.logs.context import context_of, item_of_codes
-from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.logs.log import PackedArrays, SessionLog, SplitName
 from fastgaum.metrics.precision import micro_mean, precision_at_k
 from fastgaum.nets.tensors import BatchTensors
 
-Counts = npt.NDArray[np.integer]
+Counts = npt.NDArray[np.number]
 Precisions = dict[str, dict[int, Float64Array]]
 """prec@k of each event, percent, by floor and k, shape (n_events,), NaN without a choice"""
 
@@ -43,15 +44,17 @@ class Floor:
 
 def floors_of(log: SessionLog) -> list[Floor]:
     """The floors of a log, in the order of the table."""
-    counts = log.training_counts()
+    train = select_sessions(log, log.sessions_in("train"))
+    weights = event_weights(log, train.events)
+    displays, choices = _counts(log.items[train.candidates], train, weights, log.n_items)
     floors = [Floor("random", lambda part: np.zeros(len(part.candidates)))]
-    trained = bool(counts.displays.any())
-    rate = click_rate(counts.displays, counts.choices)
+    trained = bool(displays.any())
+    rate = click_rate(displays, choices)
     if trained:
         by_item = {
             "train click rate": rate,
-            "train click count": counts.choices.astype(np.float64),
-            "fewest train displays": -counts.displays.astype(np.float64),
+            "train click count": choices,
+            "fewest train displays": -displays,
         }
         floors += [_by_item(log, name, scores) for name, scores in by_item.items()]
     if log.ordered:
@@ -83,13 +86,14 @@ def floor_table(
 ) -> dict[str, dict[int, float]]:
     """{name: {k: prec@k in percent}}: micro average over events with a choice, ties by exact
     expectation; NaN without such an event."""
-    return means_of(floor_precisions(log, split, ks))
+    events = select_sessions(log, log.sessions_in(split)).events
+    return means_of(floor_precisions(log, split, ks), log.weight_of_event[events])
 
 
-def means_of(precisions: Precisions) -> dict[str, dict[int, float]]:
-    """The mean over events with a choice of each floor's precisions."""
+def means_of(precisions: Precisions, weights: Float64Array) -> dict[str, dict[int, float]]:
+    """The mean over events with a choice of each floor's precisions, by the events' weights."""
     return {
-        name: {k: micro_mean(values) for k, values in by_k.items()}
+        name: {k: micro_mean(values, weights) for k, values in by_k.items()}
         for name, by_k in precisions.items()
     }
 
@@ -100,6 +104,16 @@ def click_rate(displays: Counts, choices: Counts) -> Float64Array:
     27.7/46.1)."""
     # One division of whole numbers: equal rates are equal floats, so ties stay ties.
     return np.asarray((10 * choices + 3) / (10 * (displays + 1)), dtype=np.float64)
+
+
+def _counts(
+    items: IntArray, part: PackedArrays, weights: FloatArray | None, n_items: int
+) -> tuple[Float64Array, Float64Array]:
+    """Displays and choices of each item, by the weights of the events, (n_items,) each."""
+    own = np.ones(part.n_events) if weights is None else weights
+    shown, chosen = np.repeat(own, np.diff(part.display_offsets)), items[part.chosen_candidates]
+    displays = np.bincount(items, shown, n_items).astype(np.float64)
+    return displays, np.bincount(chosen, own[part.choices >= 0], n_items).astype(np.float64)
 
 
 def _by_item(log: SessionLog, name: str, scores: Float64Array) -> Floor:
@@ -127,7 +141,7 @@ def _of_number(log: SessionLog, name: str) -> Floor:
     largest, smallest = (
         precision_at_k(sign * values, train.display_offsets, train.choices, 1) for sign in (1, -1)
     )
-    sign = 1 if float(np.nansum(largest - smallest)) >= 0 else -1
+    sign = -1 if micro_mean(largest - smallest, log.weight_of_event[train.events]) < 0 else 1
     return Floor(
         f"{name} alone",
         lambda part: sign * log.values_at(name, part.candidates).astype(np.float64),
@@ -142,12 +156,13 @@ class _ItemFloor(Baseline):
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         assert self.space is not None
-        counts = self.space.item_counts
-        displays, choices = np.append(counts.displays, 0), np.append(counts.choices, 0)
+        n_rows = len(self.space.item_counts.displays) + 1
+        items = train.ids[:, 0] - N_RESERVED
+        displays, choices = _counts(items, train, train.weights, n_rows)
         self.by_item = {
-            "random": np.zeros(len(displays)),
+            "random": np.zeros(n_rows),
             "click-rate": click_rate(displays, choices),
-            "click-count": choices.astype(np.float64),
+            "click-count": choices,
         }[self.name]
         return []
 

@@ -161,7 +161,7 @@ class GradientBaseline(Baseline):
                 tokens=drop(dropped.tokens),
                 context=drop(dropped.context),
             )
-        loss = self._losses(self.network(dropped), batch).mean()
+        loss = batch.weighted(self._losses(self.network(dropped), batch)).mean()
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)

@@ -62,12 +62,14 @@ class LinUcb(GridBaseline):
         # a hidden item is the unknown one, whose row is the last
         items = np.where(train.unseen, n_rows - 1, train.ids[:, 0] - N_RESERVED)
         context = self._context(everything, self.training)
+        shown = np.repeat(train.weight_of_event, np.diff(train.display_offsets))
         reward = np.zeros(len(items))
-        reward[train.chosen_candidates] = 1.0
-        self.displays = np.bincount(items, minlength=n_rows).astype(np.float64)
+        reward[train.chosen_candidates] = shown[train.chosen_candidates]
+        self.displays = np.bincount(items, shown, n_rows)
         self.choices = np.bincount(items, reward, n_rows)
-        self.cross = np.stack([np.bincount(items, column, n_rows) for column in context.T], axis=1)
-        self.gram, self.response = context.T @ context, context.T @ reward
+        weighted = context * shown[:, None]
+        self.cross = np.stack([np.bincount(items, column, n_rows) for column in weighted.T], axis=1)
+        self.gram, self.response = context.T @ weighted, context.T @ reward
 
     def _scores_with(self, batch: BatchTensors, chosen: Values) -> Float64Array:
         ridge = chosen["ridge"]

@@ -130,6 +130,13 @@ class Problem:
     """chosen candidate of each event that has one, shape (n_clicked,)"""
     outside: bool
     """whether no click is a choice"""
+    weights: Float64Array
+    """of the events, shape (n_events,)"""
+
+    @cached_property
+    def of_candidates(self) -> Float64Array:
+        """The weight of each candidate's event, (n_candidates,)."""
+        return np.repeat(self.weights, np.diff(self.display_offsets))
 
     @cached_property
     def turned(self) -> LongArray:
@@ -154,17 +161,21 @@ class Problem:
             values = design.rows(at, len(self.turned) == len(weights))
             weighted = values * share[at, None]
             means = np.add.reduceat(weighted, begins[:-1] - begins[0])
-            together += weighted.T @ values - means.T @ means
-        return design.transposed_times(share * (1 - share), power=2), together
+            of_events = self.weights[first : first + len(means), None]
+            together += (weighted * self.of_candidates[at, None]).T @ values
+            together -= (means * of_events).T @ means
+        return design.transposed_times(self.of_candidates * share * (1 - share), power=2), together
 
     def penalised_nll(
         self, weights: Float64Array, penalties: Float64Array
     ) -> tuple[float, Float64Array]:
-        """The summed NLL and ½ Σ penalty · weight², and the gradient, shape (n_weights,)."""
-        utility = self.design.times(weights)
+        """The summed NLL, each event's times its weight, and ½ Σ penalty · weight², and the
+        gradient, shape (n_weights,)."""
+        utility, own = self.design.times(weights), self.of_candidates
         totals, error = choice_shares(utility, self.display_offsets, self.outside)
-        nll = float(totals.sum() - utility[self.chosen].sum())
+        nll = float(totals @ self.weights - utility[self.chosen] @ own[self.chosen])
         error[self.chosen] -= 1
+        error *= own
         gradient = self.design.transposed_times(error) + penalties * weights
         return nll + 0.5 * float(penalties @ weights**2), gradient
 
@@ -324,13 +335,21 @@ class ConditionalLogit(Baseline):
             batch.choices,
             np.repeat(users, np.diff(train.session_offsets)).astype(np.int32),
             self.outside,
+            train.weight_of_event,
         )
 
     def _problem(self, train: EncodedSessions, sessions: IntArray) -> Problem:
         """The problem of some sessions; only what they displayed together is crossed."""
         batch = assemble(train, sessions)
         self.crossed = np.unique(self._cross_keys(batch))
-        return Problem(self._design(batch), batch.display_offsets, batch.chosen, self.outside)
+        weights = np.ones(batch.n_events) if batch.weights is None else batch.weights
+        return Problem(
+            self._design(batch),
+            batch.display_offsets,
+            batch.chosen,
+            self.outside,
+            weights.astype(np.float64),
+        )
 
     def _scores(self, batch: BatchTensors) -> Float64Array:
         return self._design(batch.source).times(self.weights)

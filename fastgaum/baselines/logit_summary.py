@@ -52,6 +52,7 @@ def coefficient_frame(
     choices: IntArray,
     users: IntArray,
     outside: bool,
+    of_events: Float64Array,
 ) -> pl.DataFrame:
     """A row per number: name, coefficient, standard_error, z, low, high; null where constants and
     earlier numbers determine it within every display, or where no finite coefficient is the
@@ -65,6 +66,7 @@ def coefficient_frame(
         choices: position of each choice, -1 for no click, shape (n_events,).
         users: number of each event's user, shape (n_events,).
         outside: whether no click is a choice.
+        of_events: weight of each event, shape (n_events,).
     """
     n_columns = n_constants + len(names)
     penalty = np.where(np.arange(n_columns) < n_constants, CONSTANT_PENALTY, 0.0)
@@ -88,11 +90,12 @@ def coefficient_frame(
         for part in parts:
             x, utility, totals, share, chosen = shares(part)
             starts = offsets[part] - offsets[part.start]
-            weighted = x * share[:, None]
+            own = np.repeat(of_events[part], np.diff(offsets[part.start : part.stop + 1]))
+            weighted, of_part = x * share[:, None], of_events[part]
             means = np.add.reduceat(weighted, starts)
-            nll += float(totals.sum() - utility[chosen].sum())
-            gradient += means.sum(0) - x[chosen].sum(0)
-            curvature += weighted.T @ x - means.T @ means
+            nll += float(totals @ of_part - utility[chosen] @ own[chosen])
+            gradient += of_part @ means - own[chosen] @ x[chosen]
+            curvature += (weighted * own[:, None]).T @ x - (means * of_part[:, None]).T @ means
         return nll, gradient, curvature
 
     nll, gradient, curvature = sums()
@@ -125,10 +128,8 @@ def coefficient_frame(
     for part in parts:
         x, _, _, error, chosen = shares(part)
         error[chosen] -= 1
-        of_events = np.add.reduceat(
-            x[:, kept] * error[:, None], offsets[part] - offsets[part.start]
-        )
-        np.add.at(influence, users[part], of_events @ inverse)
+        slopes = np.add.reduceat(x[:, kept] * error[:, None], offsets[part] - offsets[part.start])
+        np.add.at(influence, users[part], of_events[part, None] * slopes @ inverse)
     coefficient, deviation = np.full((2, n_columns), np.nan)
     coefficient[of_numbers] = weights[of_numbers]
     deviation[of_numbers] = np.sqrt((influence**2).sum(0))

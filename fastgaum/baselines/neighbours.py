@@ -49,6 +49,7 @@ class NeighbourBaseline(GridBaseline):
     """Base of the neighbourhood models."""
 
     reads: ClassVar[tuple[str, ...]] = ("identity",)
+    reads_weights: ClassVar[bool] = False
 
     neighbours: CountFromOne = 100
     """at most so many neighbours"""

@@ -188,19 +188,20 @@ class OpinionPool(SoftmaxModel):
             else:
                 self.models[name], head = model, scored.heads["reward"]
                 offsets, choices = map(torch.from_numpy, (encoded.display_offsets, encoded.choices))
+                of_events = torch.from_numpy(encoded.weight_of_event)
                 log_probs = torch.from_numpy(head.log_probs)
                 no_click = torch.from_numpy(head.outside_log_prob)
                 opinions.append(_log_odds(log_probs, no_click, offsets, model.outside))
                 row["val_nll"] = float(
-                    nll_of_choices(opinions[-1], offsets, choices, model.outside)
+                    nll_of_choices(opinions[-1], offsets, choices, model.outside, of_events)
                 )
             rows.append(row | {"seconds": time.perf_counter() - started})
         self._agree()
         odds = torch.stack(opinions, dim=1)
-        weights, self.lapse = best_weights(odds, offsets, choices, self.outside)
+        weights, self.lapse = best_weights(odds, offsets, choices, self.outside, of_events)
         self.weights = dict(zip(self.models, weights.tolist(), strict=True))
         together = pooled(odds, weights, torch.tensor(self.lapse).double(), offsets, self.outside)
-        nll = float(nll_of_choices(together, offsets, choices, self.outside))
+        nll = float(nll_of_choices(together, offsets, choices, self.outside, of_events))
         seconds = sum(row["seconds"] for row in rows)
         rows = [row | {"weight": self.weights.get(row["member"])} for row in rows]
         rows.append({"member": POOL, "val_nll": nll, "seconds": seconds})
@@ -292,7 +293,7 @@ class OpinionPool(SoftmaxModel):
 
 
 def best_weights(
-    odds: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool
+    odds: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool, of_events: Tensor
 ) -> tuple[Tensor, float]:
     """The weights ≥ 0, (n_members,), and the lapse > 0 that minimise the NLL of the choices and one
     lapse, and `PULL` times the squared distance of the weights from equal ones. odds:
@@ -301,7 +302,7 @@ def best_weights(
     def penalised(values: Float64Array) -> tuple[float, Float64Array]:
         at = torch.from_numpy(values).requires_grad_()
         utilities = pooled(odds, at[:-1], at[-1], display_offsets, outside)
-        nll = nll_of_choices(utilities, display_offsets, choices, outside)
+        nll = nll_of_choices(utilities, display_offsets, choices, outside, of_events)
         pull = PULL * (at[:-1] - 1 / n).square().sum()
         loss = nll + (pull - at[-1].log()) / len(choices)
         return float(loss.detach()), torch.autograd.grad(loss, at)[0].numpy()
@@ -315,13 +316,13 @@ def best_weights(
 
 
 def nll_of_choices(
-    utilities: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool
+    utilities: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool, of_events: Tensor
 ) -> Tensor:
-    """NLL of the choices, nats per event."""
+    """NLL of the choices, nats per event, by weights `of_events`, (n_events,), of mean 1."""
     clicked = choices >= 0
     chosen = (display_offsets[:-1][clicked] + choices[clicked]).long()
     sums = segment_logsumexp(utilities, display_offsets, outside)
-    return (sums.sum() - utilities[chosen].sum()) / len(choices)
+    return (sums @ of_events - utilities[chosen] @ of_events[clicked]) / len(choices)
 
 
 def pooled(

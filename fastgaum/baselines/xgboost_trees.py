@@ -176,8 +176,11 @@ class BoostedTrees(Baseline):
         everything = to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
         label = np.zeros(len(encoded.ids), dtype=np.float32)
         label[everything.chosen.numpy()] = 1
-        sizes = np.diff(encoded.display_offsets)
-        return self._matrix(everything, counts, training, label=label, group=sizes)
+        labels = {"label": label, "group": np.diff(encoded.display_offsets)}
+        if encoded.weights is not None:
+            # of the groups: the library's own objective weighs them, ours does itself
+            labels["weight"] = encoded.weights
+        return self._matrix(everything, counts, training, **labels)
 
     def _matrix(
         self,
@@ -242,9 +245,12 @@ class XgboostSoftmax(BoostedTrees):
 
     def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, object], Objective | None]:
         def objective(margins: np.ndarray, data: DMatrix) -> tuple[np.ndarray, np.ndarray]:
-            return softmax_gradient(
-                margins, data.get_label(), encoded.display_offsets, self.outside
-            )
+            shown = encoded.display_offsets
+            slopes = softmax_gradient(margins, data.get_label(), shown, self.outside)
+            if encoded.weights is None:
+                return slopes
+            of_candidates = np.repeat(encoded.weights, np.diff(shown))
+            return slopes[0] * of_candidates, slopes[1] * of_candidates
 
         return {}, objective
 
@@ -275,12 +281,10 @@ class XgboostRank(BoostedTrees):
         gains = np.append(
             0.0, np.cumsum(1 / np.log2(2 + np.arange(np.diff(encoded.display_offsets).max())))
         )
+        weights = encoded.weights if encoded.weights is None else encoded.weights[better >= 0]
         better, tied = better[better >= 0], tied[better >= 0]
-        return (
-            -float(((gains[better + tied + 1] - gains[better]) / (tied + 1)).mean())
-            if len(better)
-            else 0.0
-        )
+        ndcg = (gains[better + tied + 1] - gains[better]) / (tied + 1)
+        return -float(np.average(ndcg, weights=weights)) if len(better) else 0.0
 
 
 def softmax_gradient(

@@ -37,6 +37,7 @@ def evaluate_command(
     from fastgaum.baselines.floors import floor_table
     from fastgaum.baselines.registry import load_model, name_of
     from fastgaum.machine import machine_facts
+    from fastgaum.reports.reproduce_table import WEIGHTED
 
     model = load_model(run, device=device)
     note_unfinished(run, source)
@@ -69,6 +70,8 @@ def evaluate_command(
         f"  {evaluation.n_events} events of {evaluation.n_users} users; intervals: 95 %, bootstrap "
         f"over users{gap}"
     )
+    if evaluation.weights is not None:
+        say(f"  {WEIGHTED}")
     say(f"  {seen}")
     n = int(evaluation.unseen.sum())
     hidden = f" ({evaluation.hidden} items were hidden)" if evaluation.hidden else ""

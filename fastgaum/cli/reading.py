@@ -150,7 +150,7 @@ def log_of_run(
     found = resolve(source, data_dir)
     values: Any = dict(reading.options.values)
     if is_saved_log(found.path):
-        for option in ("columns", "clicks", "outside", "available"):
+        for option in ("columns", "clicks", "outside", "available", "weight"):
             values.pop(option, None)
         if values.get("split") == "time":
             del values["split"]
@@ -159,7 +159,7 @@ def log_of_run(
         options = without_choices(reading.options, table.dtypes)
         if options is not reading.options:
             note(f"{found.path.name} has no choices: its displays are read as without a click")
-            values["columns"] = options.columns
+            values = dict(options.values)
     reading = reading.with_options(ReadOptions.of(**values))
     with Bar(f"reading {source}"):
         return reading.load(source)

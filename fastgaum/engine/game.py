@@ -89,8 +89,8 @@ class EngineGame(Game):
         """As the base says."""
         shown, tokens = self.drawn(batch)
         self._take_states(batch, tokens, train=True)
-        eta, choices = self.config.eta, batch.source.choices
-        learned = Loss(CHOICES, np.float32(eta), self.outside, choices, NOTHING)
+        eta, choices, weights = self.config.eta, batch.source.choices, _weights_of(batch)
+        learned = Loss(CHOICES, np.float32(eta), self.outside, choices, NOTHING, weights)
         utility = self.reward.learn(learned, shown, self.states, self.key)
         totals = self.reward.scorer.log_totals
         return self._states_step(_mean_loss(totals, 1 / eta, utility, batch))
@@ -110,6 +110,8 @@ class EngineGame(Game):
         grad = self._grad_scores(*probs.shape)
         np.divide(probs, batch.n_events, out=grad)
         grad[batch.source.chosen] -= np.float32(1 / batch.n_events)
+        if batch.source.weights is not None:
+            grad *= np.repeat(batch.source.weights, np.diff(batch.source.display_offsets))
         self.reward.backward(grad)
         return self._states_step(loss)
 
@@ -142,9 +144,10 @@ class EngineGame(Game):
         eta, utility = self.config.eta, self.reward.scorer.scores
         best, totals = self._softmax(utility, eta, batch)
         _mean_loss(totals, 1 / eta, utility, batch)
-        target = self._targets(len(best))
+        target, weights = self._targets(len(best)), _weights_of(batch)
         target[:] = best
-        learned = Loss(TARGETS, np.float32(1), self.outside, batch.source.choices, target)
+        choices = batch.source.choices
+        learned = Loss(TARGETS, np.float32(1), self.outside, choices, target, weights)
         for _ in range(steps):
             generator.learn(learned, *inputs)
             generator.optimiser.step()
@@ -210,14 +213,26 @@ class EngineGame(Game):
         return dataclasses.replace(bags, ids=torch.from_numpy(ids))
 
 
+def _weights_of(batch: BatchTensors) -> FloatArray:
+    """Weights of the events as kernels read them, (n_events,), or (0,) without any."""
+    return NOTHING if batch.source.weights is None else batch.source.weights
+
+
 @np.errstate(all="ignore")
 def _mean_loss(
-    values: FloatArray, weights: FloatArray | float, utility: FloatArray, batch: BatchTensors
+    values: FloatArray, factors: FloatArray | float, utility: FloatArray, batch: BatchTensors
 ) -> float:
-    """Return the mean over events of the weighted values, less the logged choices' utility. Raises
-    StepRefusedError where it is not finite."""
-    total = (values * weights).sum(dtype=np.float64)
-    loss = float(total - utility[batch.source.chosen].sum(dtype=np.float64)) / batch.n_events
+    """Return the mean over events of values, of each event or candidate, times factors, less the
+    logged choices' utility, by the events' weights. Raises StepRefusedError where it is not
+    finite."""
+    terms, chosen, weights = values * factors, utility[batch.source.chosen], batch.source.weights
+    if weights is not None:
+        of_events = len(terms) == batch.n_events
+        sizes = np.diff(batch.source.display_offsets)
+        terms = terms * (weights if of_events else np.repeat(weights, sizes))
+        chosen = chosen * weights[batch.source.clicked]
+    total = terms.sum(dtype=np.float64)
+    loss = float(total - chosen.sum(dtype=np.float64)) / batch.n_events
     if not math.isfinite(loss):
         raise StepRefusedError(f"the loss is {loss}")
     return loss

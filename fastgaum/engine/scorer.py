@@ -52,7 +52,8 @@ class DisplayBatch(NamedTuple):
     """the rows that `ids` name, where something is learned"""
 
 
-ONLY_SCORES = Loss(SCORES, np.float32(1), False, np.empty(0, np.int32), np.empty(0, np.float32))
+_NONE = np.empty(0, np.float32)
+ONLY_SCORES = Loss(SCORES, np.float32(1), False, np.empty(0, np.int32), _NONE, _NONE)
 GRADIENT_GIVEN = ONLY_SCORES._replace(kind=GIVEN)
 
 

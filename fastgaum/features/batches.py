@@ -47,6 +47,8 @@ class Batch(PackedArrays):
     chosen: LongArray
     """chosen candidate of each of those events, int64"""
     vectors: BatchVectors | None = None
+    weights: FloatArray | None = None
+    """of each event, 1 on average over all batches"""
     read_tokens: LongArray | None = None
     """last token before each of later_events; None: token i before later_events[i]"""
 
@@ -81,6 +83,7 @@ def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = Fal
         token_numbers=token_numbers,
         context_ids=encoded.context_ids[part.events],
         context_numbers=encoded.context_numbers[part.events],
+        weights=None if encoded.weights is None else encoded.weights[part.events],
         later_events=np.flatnonzero(part.event_number > 0),
         clicked=clicked,
         chosen=chosen,

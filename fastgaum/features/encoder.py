@@ -28,6 +28,7 @@ from fastgaum.features.sessions import (
     Selection,
     chunks,
     counts_before,
+    event_weights,
     select_sessions,
 )
 from fastgaum.features.space import FeatureSpace
@@ -117,6 +118,7 @@ class Encoder:
             first_choices=log.first_choices[part.events] if is_successive(log.context) else None,
             vectors=coded.vectors_of(part),
             actions=coded.actions_before(part.events),
+            weights=event_weights(log, part.events),
         )
 
     def fill(

@@ -37,6 +37,14 @@ def places_of(offsets: IntArray) -> IntArray:
     return np.arange(offsets[0], offsets[-1], dtype=np.int32) - starts.astype(np.int32)
 
 
+def event_weights(log: SessionLog, events: IntArray) -> FloatArray | None:
+    """Weights of some of a log's events, 1 on average over them; None if the log has none."""
+    if log.weights is None:
+        return None
+    weights = log.weights[events].astype(np.float64)
+    return (weights / weights.mean() if len(weights) else weights).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Selection(PackedArrays):
     """Whole sessions of a log: packed offsets, and flat rows of events and candidates."""
@@ -159,6 +167,8 @@ class EncodedSessions(PackedArrays):
     """whether an event is the first choice of its display, shape (n_events,); None: all are"""
     vectors: VectorReader | None = None
     actions: ActionBags | None = None
+    weights: FloatArray | None = None
+    """of each event, 1 on average over these sessions, shape (n_events,); None: all alike"""
 
     @cached_property
     def largest(self) -> int:

@@ -222,7 +222,7 @@ class ReferenceGame(Game):
         self.networks.train()
         utility, _ = self.networks.player(self._dropped(batch))
         loss = exact_loss(utility, batch, self.regulariser, self.config.eta, self.outside)
-        return self._reward_update(loss.mean())
+        return self._reward_update(batch.weighted(loss).mean())
 
     def round(self, batch: BatchTensors) -> float:
         """As the base says."""
@@ -245,7 +245,8 @@ class ReferenceGame(Game):
             _set_random_state(draws, states.device)
             utility = player.reward(dropped.candidates, states, dropped.display_offsets)
         probs = self._whole_choice(batch, generated).probs
-        return self._reward_update(reward_loss(probs, generated_utility, utility, batch).mean())
+        loss = reward_loss(probs, generated_utility, utility, batch)
+        return self._reward_update(batch.weighted(loss).mean())
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
         """As the base says."""
@@ -266,16 +267,16 @@ class ReferenceGame(Game):
         assert self.generator_optimiser is not None
         for _ in range(steps):
             _set_random_state(draws, states.device)
-            loss = mirror_loss(
+            losses = mirror_loss(
                 self.networks.logits(dropped, states),
                 utility,
                 dropped,
                 self.regulariser,
                 self.config.eta,
                 self.outside,
-            ).mean()
+            )
             self.generator_optimiser.zero_grad()
-            torch.autograd.backward(loss)
+            torch.autograd.backward(dropped.weighted(losses).mean())
             self.generator_optimiser.step()
 
     @torch.no_grad()

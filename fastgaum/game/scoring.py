@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastgaum.arrays import FloatArray
+from fastgaum.arrays import Float64Array, FloatArray
 from fastgaum.features.batches import assemble
 from fastgaum.features.sessions import EncodedSessions, blocks
 from fastgaum.game.game import exact_loss, optimality_gap
@@ -152,22 +152,23 @@ def figures(
     of_scales = np.zeros(len(SCALES))
     for batch in batches:
         scores = score(outputs, [batch], regulariser, eta, outside)
-        totals[4:] += batch.n_events, len(batch.clicked)
+        weights = batch.source.weight_of_event
+        totals[4:] += weights.sum(), weights[batch.source.clicked].sum()
         utility = scores.heads["reward"].scores
         if calibrated:
             of_scales += _nll_of_scales(eta * utility, batch, outside)
         if scores.loss is not None:
-            totals[0] += scores.loss.sum(dtype=np.float64)
-        totals[1] += _hits(utility, batch)
+            totals[0] += scores.loss @ weights
+        totals[1] += _hits(utility, batch, weights)
         if scores.gap is not None:
             has_generator = True
-            totals[2] += _hits(scores.heads["generator"].log_probs, batch)
-            totals[3] += scores.gap.sum(dtype=np.float64)
+            totals[2] += _hits(scores.heads["generator"].log_probs, batch, weights)
+            totals[3] += scores.gap @ weights
     sums = total([*totals.tolist(), *of_scales.tolist()])
-    of_loss, hits, of_generator, of_gap, n_events, n_clicked = sums[: len(totals)]
-    loss, gap = of_loss / n_events, of_gap / n_events
-    prec1, generator_prec1 = (100 * one / max(n_clicked, 1) for one in (hits, of_generator))
-    lowest = lowest_between(np.array(sums[-len(SCALES) :]) / n_events) if calibrated else math.nan
+    of_loss, hits, of_generator, of_gap, of_all, of_clicked = sums[: len(totals)]
+    loss, gap = of_loss / of_all, of_gap / of_all
+    prec1, generator_prec1 = (100 * one / (of_clicked or 1) for one in (hits, of_generator))
+    lowest = lowest_between(np.array(sums[-len(SCALES) :]) / of_all) if calibrated else math.nan
     return Figures(loss, lowest, prec1, generator_prec1 if has_generator else math.nan, gap)
 
 
@@ -175,7 +176,10 @@ def _nll_of_scales(
     utility: FloatArray, batch: BatchTensors, outside: bool
 ) -> npt.NDArray[np.float64]:
     values = torch.from_numpy(utility).to(batch.display_offsets.device).double()
-    losses = [float(exact_loss(values, batch, Shannon(), scale, outside).sum()) for scale in SCALES]
+    losses = [
+        float(batch.weighted(exact_loss(values, batch, Shannon(), scale, outside)).sum())
+        for scale in SCALES
+    ]
     # a Fenchel–Young loss is the NLL over eta
     return np.asarray(SCALES * np.array(losses, np.float64), dtype=np.float64)
 
@@ -194,9 +198,9 @@ def lowest_between(values: npt.NDArray[np.float64]) -> float:
     return float(here - (after - before) ** 2 / (8 * bend) if bend > 0 else here)
 
 
-def _hits(scores: FloatArray, batch: BatchTensors) -> float:
+def _hits(scores: FloatArray, batch: BatchTensors, weights: Float64Array) -> float:
     precision = precision_at_k(scores, batch.source.display_offsets, batch.source.choices, 1)
-    return float(np.nansum(precision))
+    return float(np.nansum(precision * weights))
 
 
 @torch.no_grad()

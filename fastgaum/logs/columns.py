@@ -170,6 +170,22 @@ def parse_flags(column: pl.Series, rule: str, where: Where = row_number) -> pl.S
     return _by_table(column, FLAGS, pl.Boolean(), rule, where)
 
 
+def parse_weights(column: pl.Series) -> pl.Series:
+    """A column of weights as Float32. Raises LogFormatError for what is no finite number above
+    0."""
+    if not (column.dtype.is_numeric() or column.dtype == pl.String):
+        raise LogFormatError(
+            f"column '{column.name}' holds {column.dtype}, weights are numbers: cast it, or name "
+            "another column"
+        )
+    text = with_points(column) if column.dtype == pl.String else column
+    numbers = text.cast(pl.Float32, strict=False)
+    right = (numbers > 0) & (numbers <= MOST_NUMBER)
+    rule = "a finite weight above 0 is required: correct it, or drop the event"
+    refuse_at(column, ~right.fill_null(value=False), rule)
+    return numbers
+
+
 def parse_split(column: pl.Series) -> pl.Series:
     """A split column as 0 train, 1 validation, 2 test (Int8). Raises LogFormatError."""
     if column.dtype.is_float() or column.dtype.is_decimal():

@@ -104,6 +104,7 @@ def pack_rows(
     for name, column in rows.context.items():
         values = column.gather(events["row"])
         columns[name] = encode_column(values, "event", untyped=False, where=name_event)
+    weights = columns.pop(options.weight).values if options.weight else None
     if "clock" in rows.events.columns:
         events = events.with_columns(rows.events["clock"].gather(events["row"]))
     columns |= time_columns(options.time_fields, events, rows.has_times, columns)
@@ -138,6 +139,7 @@ def pack_rows(
             if rows.views is not None or candidates.height < rows.n_rows
             else None
         ),
+        weights=weights,
         columns=columns,
         ordered=options.ordered,
         name=options.name or "log",
@@ -253,8 +255,8 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
     """Return the log in the long layout, one row per candidate, which `read_log` reads back.
 
     Columns: session, event (0, 1, … within the session), event_label (only if it tells a session's
-    events apart), item, chosen (0/1), user, split (its name), views (if logged), the candidate
-    fields and the context."""
+    events apart), item, chosen (0/1), user, split (its name), views (if logged), weight (likewise;
+    event_weight where a field is called so), the candidate fields and the context."""
     user_ids = pl.Series(log.users) if log.user_ids is None else log.user_ids
     event_of_candidate = log.event_of_candidate()
     session_of_event = log.session_of_event
@@ -274,6 +276,11 @@ def to_frame(log: SessionLog) -> pl.DataFrame:
         columns["event_label"] = log.event_ids.gather(event_of_candidate)
     if log.views is not None:
         columns["views"] = log.views
+    if log.weights is not None:
+        name = "weight"
+        while name in log.columns:
+            name = f"event_{name}"
+        columns[name] = log.weights[event_of_candidate]
     of_candidate = {"event": event_of_candidate, "user": session_of_candidate}
     for name, column in log.columns_of("candidate", "event", "user").items():
         values = pl.Series(column.values)

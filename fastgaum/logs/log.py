@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import BoolArray, FloatArray, IntArray
+from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray
 from fastgaum.errors import LogFormatError, as_given, no_log, require_known
 from fastgaum.forks import require_threads
 from fastgaum.logs.actions import Actions
@@ -52,6 +52,13 @@ class PackedArrays:
     session_offsets: IntArray
     display_offsets: IntArray
     choices: IntArray
+    weights: FloatArray | None = None
+
+    @property
+    def weight_of_event(self) -> Float64Array:
+        """Weight of each event, 1 without any, shape (n_events,)."""
+        weights = self.weights
+        return np.ones(self.n_events) if weights is None else weights.astype(np.float64)
 
     @property
     def n_sessions(self) -> int:
@@ -133,6 +140,8 @@ class SessionLog(PackedArrays):
     """the log's own ids, of items that only actions name too, length n_items"""
     views: npt.NDArray[np.uint16] | None = field(default=None, metadata={"of": "candidate"})
     """rows without a click of each candidate, at least 1, shape (n_candidates,)"""
+    weights: FloatArray | None = field(default=None, metadata={"of": "event"})
+    """of each event in fits and figures, finite and above 0, shape (n_events,); None: all alike"""
     columns: Mapping[str, Column] = field(default_factory=dict)
     """further columns by name: of items and candidates their fields, of events and users context"""
     ordered: bool = False
@@ -183,6 +192,7 @@ class SessionLog(PackedArrays):
         sizes = ("sessions", "events", "candidates", "items")
         parts = [f"{getattr(self, f'n_{what}'):,} {what}" for what in sizes]
         parts += [] if self.actions is None else [f"{self.n_actions:,} actions"]
+        parts += [] if self.weights is None else ["event weights"]
         for of in ("candidate", "event", "user", "item"):
             names = ", ".join(self.columns_of(of))
             parts += [f"{of} fields {names}"] if names else []
@@ -416,6 +426,10 @@ def _check_arrays(log: SessionLog) -> None:
     if log.views is not None:
         _check_kind("views", log.views, np.uint16)
         _check_where("views", log.views, log.views < 1, "at least 1 is required")
+    if log.weights is not None:
+        _check_kind("weights", log.weights, np.float32)
+        wrong = ~((log.weights > 0) & np.isfinite(log.weights))
+        _check_where("weights", log.weights, wrong, "a finite number above 0 is required")
     for name, column in log.columns.items():
         _check_column(f"{column.of}.{name}", column)
     if log.actions is not None:

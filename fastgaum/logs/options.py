@@ -32,6 +32,7 @@ class ReadKeywords(TypedDict, total=False):
     user_table: str | os.PathLike[str] | None
     past: str | None
     available: str | None
+    weight: str | None
     actions: str | os.PathLike[str] | None
     ordered: bool
     grid: int | None
@@ -98,6 +99,11 @@ class ReadOptions:
         None, "a column of 0 or 1, or of true or false: a candidate with 0 could not be chosen"
     )
     """such a candidate is left out of its display; a nested log has lists"""
+    weight: str | None = _option(
+        None,
+        "a column of the weight of each event, above 0: fits and figures are weighted means",
+    )
+    """one value per event; only how weights compare matters. An empty name: none"""
     actions: str | None = _option(
         None,
         "a file of what users did between displays: a session or user, an item and, if they are "

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Unpack
 
@@ -194,14 +194,16 @@ def read_to_predict(
     return frame, log, candidate_of_rows(rows, log), row_of_candidate
 
 
-def without_choices(options: ReadOptions, columns: Iterable[str]) -> ReadOptions:
-    """Options under which displays have no choice yet, where no column says what was chosen."""
+def without_choices(options: ReadOptions, columns: Collection[str]) -> ReadOptions:
+    """Options under which displays have no choice, nor a weight, yet, where no column says what was
+    chosen."""
     given = options.columns
     named = [given[role] for role in ("chosen", "chosen_index") if role in given]
     usual = (*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"])
     if find_column(named or usual, columns) is not None:
         return options
-    return ReadOptions.of(columns={**given, "chosen": ""}).over(options)
+    weight = options.weight if options.weight in columns else ""
+    return ReadOptions.of(columns={**given, "chosen": ""}, weight=weight).over(options)
 
 
 def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema, ReadOptions]:
@@ -221,7 +223,7 @@ def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema
             raise
         named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named}") from None
-    fields = (*schema.candidate_fields, *schema.context_fields)
+    fields = (*schema.candidate_fields, *schema.context_fields, schema.weight or "")
     return table.with_points(fields, options.decimal), schema, options
 
 
@@ -308,6 +310,13 @@ def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
             "a saved log holds only items that could be chosen: leave available out, or read the "
             "original"
         )
+    if options.weight and log.weights is None:
+        raise LogFormatError(
+            f"the log was saved without weights: read the original with --weight {options.weight} "
+            "(weight=…), or leave the option out"
+        )
+    if "weight" in options.given and not options.weight:
+        log = dataclasses.replace(log, weights=None)
     for field in options.candidate_fields:
         require_column(field, log.columns_of("candidate"), "a candidate field")
     for field in (*options.context_fields, *options.time_fields):

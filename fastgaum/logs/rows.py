@@ -24,6 +24,7 @@ from fastgaum.logs.columns import (
     ids_as_text,
     parse_flags,
     parse_split,
+    parse_weights,
     refuse_at,
     require_filled,
     row_number,
@@ -65,14 +66,17 @@ def candidate_rows(
                 raise two_of_session(
                     role, lines["session"][row], values[int(first[row])], values[row]
                 )
-    context = {name: context_column(table[name], untyped) for name in schema.context_fields}
+    context = _context(table, schema, untyped)
     for name, column in context.items():
         row = first_true(column.ne_missing(column.gather(first)))
         if row is not None:
+            is_weight = name == schema.weight
+            cure = "" if is_weight else ", or pass it as a candidate field"
             raise LogFormatError(
                 f"event {show(lines['label'][row])} of session {show(lines['session'][row])} has "
                 f"{show(column[int(first[row])])} and {show(column[row])} in column '{name}', a "
-                "context field has one value per event: correct it, or pass it as a candidate field"
+                f"{'weight' if is_weight else 'context field'} has one value per event: correct "
+                f"it{cure}"
             )
     item = CodedIds.of(table[schema.item], "item")
     _require_items(item, schema.item)
@@ -162,6 +166,14 @@ def _click_order(table: pl.DataFrame, schema: LogSchema) -> pl.Series | None:
 def _require_items(item: CodedIds, column: str, where: Where = row_number) -> None:
     if (item.codes == NO_CODE).any():
         require_filled(pl.Series(item.codes).replace(NO_CODE, None), "item", column, where)
+
+
+def _context(table: pl.DataFrame, schema: LogSchema, untyped: bool) -> dict[str, pl.Series]:
+    """The columns of events by name, the weight among them."""
+    context = {name: context_column(table[name], untyped) for name in schema.context_fields}
+    if schema.weight is not None:
+        context[schema.weight] = parse_weights(table[schema.weight])
+    return context
 
 
 def _event_columns(
@@ -334,7 +346,7 @@ def _nested_rows(
         click_of_row >= 0,
         fields,
         untyped,
-        context={name: context_column(table[name], untyped) for name in schema.context_fields},
+        context=_context(table, schema, untyped),
         has_times=has_times,
         # an event of a plain column has one click
         click_order=(

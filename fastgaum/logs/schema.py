@@ -64,6 +64,8 @@ class LogSchema:
     """the list of items before a session's first event"""
     available: str | None = None
     """whether a candidate could be chosen"""
+    weight: str | None = None
+    """the weight of an event"""
     time_beside: str | None = None
     """another column with a name of `event`, that an event which never changes is held against"""
 
@@ -82,7 +84,8 @@ class LogSchema:
     def columns(self) -> list[str]:
         """Columns that the schema reads, each once."""
         of_roles = (
-            getattr(self, role) for role in (*ROLE_NAMES, "past", "available", "time_beside")
+            getattr(self, role)
+            for role in (*ROLE_NAMES, "past", "available", "weight", "time_beside")
         )
         named = (column for column in of_roles if column is not None)
         return list(dict.fromkeys([*named, *self.candidate_fields, *self.context_fields]))
@@ -143,6 +146,7 @@ def resolve_schema(
         context_fields=options.context_fields,
         past=options.past or None,
         available=options.available or None,
+        weight=options.weight or None,
         time_beside=beside,
     )
 
@@ -263,6 +267,7 @@ def _check_fields(
 ) -> None:
     named = [(column, "a candidate field") for column in options.candidate_fields]
     named += [(options.available, "the availability")] if options.available else []
+    named += [(options.weight, "the weight")] if options.weight else []
     for column, what in named:
         require_column(column, dtypes, what)
         if column in choice:
@@ -288,6 +293,11 @@ def _check_fields(
                 f"column '{column}' holds lists, a context field has one value per event: name a "
                 "plain column, or pass it as a candidate field if it has one value per candidate"
             )
+    if options.weight in (*options.candidate_fields, *options.context_fields):
+        raise LogFormatError(
+            f"column '{options.weight}' is named as the weight and as a field, one is required: "
+            "leave one out, or copy the column"
+        )
     if options.past:
         require_column(options.past, dtypes, "the past")
         if not is_list(dtypes[options.past]):

@@ -119,13 +119,16 @@ def candidate_outcomes(display_offsets: AnyInts, choices: AnyInts) -> Float64Arr
     return outcomes
 
 
-def expected_calibration_error(probs: AnyFloats, outcomes: AnyFloats, bins: int = 15) -> float:
+def expected_calibration_error(
+    probs: AnyFloats, outcomes: AnyFloats, bins: int = 15, weights: AnyFloats | None = None
+) -> float:
     """Return the mean over cases of |mean probability − share that came true| of the case's bin, in
     [0, 1].
 
     probs and outcomes (0 or 1), both shape (n,); for candidates a case each. At most `bins` bins
     hold equally many cases, in order of probability (Naeini et al. 2015 with equal mass). Tie rule:
     cases of one probability share their mean outcome. Denominator: all cases; 0 cases give NaN.
+    With weights, (n,), means are weighted, and bins have equal sums of weights.
     Raises NumericsError for a probability outside [0, 1].
 
     >>> expected_calibration_error(np.array([0.5, 0.5, 1.0]), np.array([0, 1, 1]), bins=1)
@@ -135,8 +138,8 @@ def expected_calibration_error(probs: AnyFloats, outcomes: AnyFloats, bins: int 
     """
     if not len(probs):
         return float("nan")
-    gaps, sizes = _gaps(probs, outcomes, bins)
-    return float((np.abs(gaps) * sizes).sum() / len(probs))
+    gaps, sizes = _gaps(probs, outcomes, bins, weights)
+    return float((np.abs(gaps) * sizes).sum() / sizes.sum())
 
 
 @dataclass(frozen=True)
@@ -159,10 +162,13 @@ class NoClickCalibration:
 
 
 def no_click_calibration(
-    no_click_probs: AnyFloats, choices: AnyInts, deciles: int = 10
+    no_click_probs: AnyFloats,
+    choices: AnyInts,
+    deciles: int = 10,
+    weights: AnyFloats | None = None,
 ) -> NoClickCalibration:
-    """Compare predicted no-click probabilities with choices, -1 being no click; shape (n_events,)
-    each.
+    """Compare predicted no-click probabilities with choices, -1 being no click, by weighted means;
+    shape (n_events,) each.
 
     Denominator: all events. Tie rule as in `expected_calibration_error`. Raises NumericsError for a
     probability outside [0, 1].
@@ -174,17 +180,18 @@ def no_click_calibration(
     outcomes = (np.asarray(choices) < 0).astype(np.float64)
     if not len(outcomes):
         return NoClickCalibration(float("nan"), float("nan"), float("nan"), ())
-    gaps, _ = _gaps(no_click_probs, outcomes, deciles)
-    predicted, observed = float(np.mean(no_click_probs, dtype=np.float64)), float(outcomes.mean())
+    gaps, _ = _gaps(no_click_probs, outcomes, deciles, weights)
+    sides = np.asarray(no_click_probs, np.float64), outcomes
+    predicted, observed = (float(np.average(side, weights=weights)) for side in sides)
     return NoClickCalibration(
         predicted, observed, abs(predicted - observed), tuple(np.abs(gaps).tolist())
     )
 
 
 def _gaps(
-    probs: AnyFloats, outcomes: AnyFloats, bins: int
-) -> tuple[Float64Array, npt.NDArray[np.int64]]:
-    """Mean probability minus mean outcome of each equal-mass bin, and how many cases it holds."""
+    probs: AnyFloats, outcomes: AnyFloats, bins: int, weights: AnyFloats | None
+) -> tuple[Float64Array, AnyFloats | AnyInts]:
+    """Mean probability minus mean outcome of each equal-mass bin, and its cases or their weight."""
     probs, outcomes = np.asarray(probs), np.asarray(outcomes, dtype=np.float64)
     # Softmax in float32 may leave 1 + 1e-7; NaN fails both comparisons and is caught with the rest.
     wrong = ~((probs >= -1e-5) & (probs <= 1 + 1e-5))
@@ -194,6 +201,14 @@ def _gaps(
             f"case {case} has the probability {probs[case]}, a number from 0 to 1 is required: the "
             "model has diverged"
         )
+    n_bins = min(bins, len(probs))
+    if weights is not None:
+        levels, level = np.unique(probs, return_inverse=True)
+        masses = np.bincount(level, weights)
+        rises = masses * levels - np.bincount(level, weights * outcomes)
+        sizes, sums = (np.append(0.0, np.cumsum(one)) for one in (masses, rises))
+        ends = np.linspace(0, sizes[-1], n_bins + 1)
+        return np.diff(np.interp(ends, sizes, sums)) / np.diff(ends), np.diff(ends)
     # Numbers are sorted ten times as fast as their order is found, so only the cases with an
     # outcome are looked up.
     came_true, ordered = np.flatnonzero(outcomes), np.sort(probs)
@@ -201,7 +216,6 @@ def _gaps(
     of_levels = np.bincount(level, outcomes[came_true], len(levels))
     first = np.searchsorted(ordered, levels)
     sizes = np.searchsorted(ordered, levels, side="right") - first
-    n_bins = min(bins, len(probs))
     # 15 bins over 100 cases: edges 0, 6, 13, …, 100; no bin is empty because n_bins <= cases.
     edges = np.arange(n_bins + 1) * len(probs) // n_bins
     # what lies before an edge, where the cases of one probability share their outcomes evenly

@@ -206,6 +206,8 @@ class Evaluation:
     """whether an event displays an item that training never displayed, shape (n_events,)"""
     hidden: int = 0
     """items that were hidden from the model (`hide_items`)"""
+    weights: FloatArray | None = field(default=None, repr=False)
+    """of the events, by which all figures are weighted means, shape (n_events,); None: all alike"""
 
     def __repr__(self) -> str:
         heads = "; ".join(f"{name} {head}" for name, head in self.heads.items())
@@ -236,7 +238,7 @@ class Evaluation:
             self.heads[head].precision_per_event[k],
             other.heads[other_head].precision_per_event[k],
         )
-        return paired_difference(ours, theirs, self.users)
+        return paired_difference(ours, theirs, self.users, self.weights)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -245,6 +247,7 @@ class Evaluation:
             "n_users": self.n_users,
             "n_unseen_events": int(np.count_nonzero(self.unseen)),
             "n_hidden_items": self.hidden,
+            "weighted": self.weights is not None,
             "gap": self.gap,
             "floors": {"random": {str(k): v for k, v in self.random.items()}},
             "heads": {name: _plain(head) for name, head in self.heads.items()},
@@ -274,18 +277,21 @@ def evaluate_heads(
     heads: Mapping[str, ScoredHead],
     encoded: EncodedSessions,
     outside: bool,
-    gap: float | None,
+    gap: FloatArray | None,
     ks: tuple[int, ...] = (1, 2),
 ) -> Evaluation:
-    """Compute every head's figures. Raises NumericsError for a value that is not finite."""
+    """Compute every head's figures; gap: (n_events,). Raises NumericsError for a value that is not
+    finite."""
+    shown = encoded.display_offsets, encoded.choices
     return Evaluation(
         heads={name: _figures(head, encoded, outside, ks) for name, head in heads.items()},
         n_events=encoded.n_events,
         n_users=len(np.unique(encoded.users)),
-        random={k: 100 * random_floor(encoded.display_offsets, encoded.choices, k) for k in ks},
-        gap=gap,
+        random={k: 100 * random_floor(*shown, k, encoded.weights) for k in ks},
+        gap=None if gap is None else micro_mean(gap.astype(np.float64), encoded.weights),
         users=encoded.user_of_event,
         unseen=encoded.holds_unseen,
+        weights=encoded.weights,
     )
 
 
@@ -293,37 +299,50 @@ def _figures(
     head: ScoredHead, encoded: EncodedSessions, outside: bool, ks: tuple[int, ...]
 ) -> HeadFigures:
     offsets, choices, users = encoded.display_offsets, encoded.choices, encoded.user_of_event
-    unseen, sizes = encoded.holds_unseen, np.diff(offsets)
+    unseen, sizes, weights = encoded.holds_unseen, np.diff(offsets), encoded.weights
     per_event = {k: 100 * precision_at_k(head.scores, offsets, choices, k) for k in ks}
     probs = np.exp(head.log_probs)
     no_click_probs = np.exp(head.outside_log_prob) if outside else None
     no_click_log_probs = head.outside_log_prob if outside else None
     nll = choice_nll(head.log_probs, no_click_log_probs, offsets, choices)
-    *of_ks, of_nll = bootstrap_means([*per_event.values(), nll], users)
+    of_candidates = None if weights is None else np.repeat(weights, sizes)
+    apart = per_event[1], nll, users, weights
+    *of_ks, of_nll = bootstrap_means([*per_event.values(), nll], users, weights)
     return HeadFigures(
         precision=dict(zip(ks, of_ks, strict=True)),
-        per_user={k: user_mean(values, users) for k, values in per_event.items()},
-        nontrivial={k: micro_mean(values[sizes > k]) for k, values in per_event.items()},
+        per_user={k: user_mean(values, users, weights) for k, values in per_event.items()},
+        nontrivial={
+            k: micro_mean(np.where(sizes > k, values, np.nan), weights)
+            for k, values in per_event.items()
+        },
         nll=of_nll,
-        brier=float(brier_score(probs, no_click_probs, offsets, choices).mean()),
-        ece=expected_calibration_error(probs, candidate_outcomes(offsets, choices)),
-        no_click=no_click_calibration(no_click_probs, choices)
+        brier=micro_mean(brier_score(probs, no_click_probs, offsets, choices), weights),
+        ece=expected_calibration_error(
+            probs, candidate_outcomes(offsets, choices), weights=of_candidates
+        ),
+        no_click=no_click_calibration(no_click_probs, choices, weights=weights)
         if no_click_probs is not None
         else None,
         precision_per_event=per_event,
         nll_per_event=nll,
         displays=_of_displays(head, encoded, ks),
-        known_items=_of_group(~unseen, per_event[1], nll, users) if unseen.any() else None,
-        unseen_items=_of_group(unseen, per_event[1], nll, users),
+        known_items=_of_group(~unseen, *apart) if unseen.any() else None,
+        unseen_items=_of_group(unseen, *apart),
     )
 
 
 def _of_group(
-    group: np.ndarray, precision: Float64Array, nll: Float64Array, users: IntArray
+    group: np.ndarray,
+    precision: Float64Array,
+    nll: Float64Array,
+    users: IntArray,
+    weights: FloatArray | None,
 ) -> GroupFigures | None:
     if not group.any():
         return None
-    both = bootstrap_means([precision[group], nll[group]], users[group])
+    both = bootstrap_means(
+        [np.where(group, one, np.nan) for one in (precision, nll)], users, weights
+    )
     return GroupFigures(int(group.sum()), *both)
 
 
@@ -336,5 +355,5 @@ def _of_displays(
     clicks = clicks_of_displays(encoded.choices, first)
     ranked = rank_displays(head.scores, encoded.display_offsets, *clicks, ks)
     ranked |= {f"recall{k}": 100 * ranked[f"recall{k}"] for k in ks}
-    *of_ks, mrr, ndcg = bootstrap_means(list(ranked.values()), users)
+    *of_ks, mrr, ndcg = bootstrap_means(list(ranked.values()), users, encoded.weights)
     return DisplayFigures(dict(zip(ks, of_ks, strict=True)), mrr, ndcg, ranked)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from fastgaum import threads
 from fastgaum.arrays import Float64Array
 from fastgaum.kernels.draws import sum_drawn
-from fastgaum.metrics.precision import AnyInts, micro_mean, sums_by_user
+from fastgaum.metrics.precision import AnyFloats, AnyInts, micro_mean, sums_by_user
 
 # At most this many drawn users at a time: 1,000 draws of a million users would need gigabytes at
 # once.
@@ -41,10 +41,15 @@ class Interval:
 
 
 def bootstrap_mean(
-    per_event: Float64Array, users: AnyInts, *, draws: int = 1000, seed: int = 0
+    per_event: Float64Array,
+    users: AnyInts,
+    weights: AnyFloats | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> Interval:
     """Return the mean of per_event, shape (n_events,) or (n_seeds, n_events), and its interval;
-    users (n_events,) any integer labels.
+    users (n_events,) any integer labels; weights of the events, (n_events,), or None: all alike.
 
     Events that are NaN under a seed are left out. The same `seed` gives the same interval. Without
     a counted event all is NaN; with a single user and seed the interval is the mean alone.
@@ -52,34 +57,44 @@ def bootstrap_mean(
     >>> bootstrap_mean(np.array([0.5, 0.5, np.nan]), np.array([0, 1, 1]))
     Interval(mean=0.5, low=0.5, high=0.5, n_events=2, n_users=2)
     """
-    return bootstrap_means([per_event], users, draws=draws, seed=seed)[0]
+    return bootstrap_means([per_event], users, weights, draws=draws, seed=seed)[0]
 
 
 def bootstrap_means(
-    columns: Sequence[Float64Array], users: AnyInts, *, draws: int = 1000, seed: int = 0
+    columns: Sequence[Float64Array],
+    users: AnyInts,
+    weights: AnyFloats | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> list[Interval]:
     """The `bootstrap_mean` of each of some columns, (n_events,) or (n_seeds, n_events) each; those
     of as many users share their draws."""
-    return _intervals([[np.atleast_2d(values)] for values in columns], users, draws, seed)
+    return _intervals([[np.atleast_2d(values)] for values in columns], users, weights, draws, seed)
 
 
 def _intervals(
-    columns: Sequence[Sequence[Float64Array]], users: AnyInts, draws: int, seed: int
+    columns: Sequence[Sequence[Float64Array]],
+    users: AnyInts,
+    weights: AnyFloats | None,
+    draws: int,
+    seed: int,
 ) -> list[Interval]:
     """The interval of each column, a sum of parts, (n_seeds, n_events) each: the seeds of each part
     are drawn on their own."""
-    of_users, weights, means = [], [], []
+    of_users, of_seeds, means, counts = [], [], [], []
     for parts in columns:
         rows = np.concatenate(parts, dtype=np.float64)
         rows[:, np.isnan(rows).any(axis=0)] = np.nan
-        pairs = [sums_by_user(row, users) for row in rows]
-        means.append(micro_mean(np.sum([part.mean(axis=0) for part in parts], axis=0)))
+        pairs = [sums_by_user(row, users, weights) for row in rows]
+        means.append(micro_mean(np.sum([part.mean(axis=0) for part in parts], axis=0), weights))
+        counts.append(int((~np.isnan(rows[0])).sum()))
         of_users.append(np.stack([*(sums for sums, _ in pairs), pairs[0][1]], axis=1))
         drawn = []
         for number, n_seeds in enumerate(map(len, parts), 1):
             n, even = max(1, n_seeds - 1), np.full(n_seeds, 1 / n_seeds)
             drawn.append(np.random.default_rng([seed, number]).multinomial(n, even, draws) / n)
-        weights.append(np.concatenate(drawn, axis=1))
+        of_seeds.append(np.concatenate(drawn, axis=1))
     nothing = Interval(float("nan"), float("nan"), float("nan"), 0, 0)
     found = dict.fromkeys(range(len(columns)), nothing)
     for n_users in {len(table) for table in of_users} - {0}:
@@ -90,9 +105,9 @@ def _intervals(
         )
         ends = np.cumsum([of_users[i].shape[1] for i in alike])[:-1]
         for i, part in zip(alike, np.split(totals, ends, axis=1), strict=True):
-            values = (part[:, :-1] * weights[i]).sum(axis=1) / part[:, -1]
+            values = (part[:, :-1] * of_seeds[i]).sum(axis=1) / part[:, -1]
             low, high = np.quantile(values, [0.025, 0.975]).tolist()
-            found[i] = Interval(means[i], low, high, int(of_users[i][:, -1].sum()), n_users)
+            found[i] = Interval(means[i], low, high, counts[i], n_users)
     return list(found.values())
 
 
@@ -107,6 +122,7 @@ def paired_difference(
     per_event: Float64Array,
     other_per_event: Float64Array,
     users: AnyInts,
+    weights: AnyFloats | None = None,
     *,
     draws: int = 1000,
     seed: int = 0,
@@ -126,7 +142,7 @@ def paired_difference(
         )
     mean = theirs.mean(axis=0)
     parts = [ours - mean] if len(theirs) == 1 else [ours - mean, mean - theirs]
-    return _intervals([parts], users, draws, seed)[0]
+    return _intervals([parts], users, weights, draws, seed)[0]
 
 
 def _drawn_users(n_users: int, draws: int, seed: int) -> Iterator[npt.NDArray[np.int32]]:

@@ -63,30 +63,37 @@ def precision_at_k(
     return values
 
 
-def micro_mean(per_event: Float64Array) -> float:
-    """Mean over the events that are not NaN, each with the same weight; NaN if there are none.
+def micro_mean(per_event: Float64Array, weights: AnyFloats | None = None) -> float:
+    """Mean over the events that are not NaN, each with its weight, (n_events,), or with the same
+    one; NaN if there are none.
 
     >>> micro_mean(np.array([1.0, 0.0, np.nan]))
     0.5
     """
-    counted = per_event[~np.isnan(per_event)]
-    return float(counted.mean()) if len(counted) else float("nan")
+    counted = ~np.isnan(per_event)
+    if not counted.any():
+        return float("nan")
+    return float(
+        np.average(per_event[counted], None, None if weights is None else weights[counted])
+    )
 
 
-def user_mean(per_event: Float64Array, users: AnyInts) -> float:
-    """Mean over users of each user's own mean over events that are not NaN; users (n_events,) any
-    integer labels.
+def user_mean(per_event: Float64Array, users: AnyInts, weights: AnyFloats | None = None) -> float:
+    """Mean over users of each user's own mean over events that are not NaN, with their weights;
+    users (n_events,) any integer labels.
 
     >>> user_mean(np.array([1.0, 1.0, 0.0]), np.array([7, 7, 3]))
     0.5
     """
-    sums, counts = sums_by_user(per_event, users)
+    sums, counts = sums_by_user(per_event, users, weights)
     return float((sums / counts).mean()) if len(sums) else float("nan")
 
 
-def sums_by_user(per_event: Float64Array, users: AnyInts) -> tuple[Float64Array, Float64Array]:
-    """Sum and number of each user's events that are not NaN, both shape (n_users,); users without
-    one are left out.
+def sums_by_user(
+    per_event: Float64Array, users: AnyInts, weights: AnyFloats | None = None
+) -> tuple[Float64Array, Float64Array]:
+    """Weighted sum of each user's events that are not NaN, and sum of their weights (their number
+    without weights), both shape (n_users,); users without one are left out.
 
     >>> values, users = np.array([1.0, 2.0, np.nan, 4.0]), np.array([7, 7, 5, 3])
     >>> [part.tolist() for part in sums_by_user(values, users)]
@@ -94,13 +101,14 @@ def sums_by_user(per_event: Float64Array, users: AnyInts) -> tuple[Float64Array,
     """
     counted = ~np.isnan(per_event)
     distinct, rows = np.unique(np.asarray(users)[counted], return_inverse=True)
-    sums = np.asarray(
-        np.bincount(rows, weights=per_event[counted], minlength=len(distinct)), dtype=np.float64
-    )
-    return sums, np.bincount(rows, minlength=len(distinct)).astype(np.float64)
+    own = np.ones(len(rows)) if weights is None else weights[counted].astype(np.float64)
+    sums = np.bincount(rows, own * per_event[counted], len(distinct))
+    return np.asarray(sums, np.float64), np.asarray(np.bincount(rows, own), np.float64)
 
 
-def random_floor(display_offsets: AnyInts, choices: AnyInts, k: int) -> float:
+def random_floor(
+    display_offsets: AnyInts, choices: AnyInts, k: int, weights: AnyFloats | None = None
+) -> float:
     """Exact prec@k of a random order: the mean of min(k, n) / n over events with a choice.
 
     >>> random_floor(np.array([0, 1, 5]), np.array([0, 3]), 2)
@@ -108,4 +116,4 @@ def random_floor(display_offsets: AnyInts, choices: AnyInts, k: int) -> float:
     """
     sizes = np.diff(display_offsets)
     floor = np.minimum(k, sizes) / sizes
-    return micro_mean(np.where(np.asarray(choices) >= 0, floor, np.nan))
+    return micro_mean(np.where(np.asarray(choices) >= 0, floor, np.nan), weights)

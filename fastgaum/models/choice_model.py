@@ -221,8 +221,7 @@ class ChoiceModel(ABC):
         if hide_items != 0:
             log, hidden = self._hidden(log, split, hide_items, seed)
         encoded, scored = self.score_sessions(log, split, progress)
-        gap = float(scored.gap.mean()) if scored.gap is not None else None
-        evaluation = evaluate_heads(scored.heads, encoded, self.outside, gap)
+        evaluation = evaluate_heads(scored.heads, encoded, self.outside, scored.gap)
         return dataclasses.replace(evaluation, hidden=hidden)
 
     def score(self, log: SessionLog | Frame, split: SplitName = "test") -> float:

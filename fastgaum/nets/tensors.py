@@ -72,11 +72,17 @@ class BatchTensors:
     """events with a choice, int64, (n_clicked,)"""
     chosen: Tensor
     """chosen candidate of each of those events, int64"""
+    weights: Tensor | None = None
+    """(n_events,); None: all alike"""
 
     @property
     def n_events(self) -> int:
         """Number of events."""
         return self.display_offsets.shape[0] - 1
+
+    def weighted(self, per_event: Tensor) -> Tensor:
+        """A number of each event times its weight, shape (n_events,)."""
+        return per_event if self.weights is None else self.weights * per_event
 
 
 def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchTensors:
@@ -102,6 +108,7 @@ def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchTensors
         read_tokens=None if batch.read_tokens is None else to(batch.read_tokens),
         clicked=to(batch.clicked),
         chosen=to(batch.chosen),
+        weights=None if batch.weights is None else to(batch.weights),
     )
 
 

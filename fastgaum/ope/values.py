@@ -69,6 +69,11 @@ def off_policy_values(
             event has a choice and no worth of clicks is given.
     """
     refuse_successive(log.context, "off-policy values are of")
+    if log.weights is not None:
+        raise ConfigError(
+            f"off-policy values weigh events by their propensities, and log '{log.name}' has "
+            "weights of events too: read it without them (--weight '', weight='')"
+        )
     if log.n_events == 0:
         raise LogFormatError(
             f"log '{log.name}' has no event to estimate from: choose another split"

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from fastgaum.arrays import Float64Array
+from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.errors import ConfigError, LogFormatError, as_given, require_type
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.registry import dataset, names
@@ -174,6 +175,9 @@ def compare_logs(
     """
     runs = plan.runs(list(logs))
     # before anything is fitted
+    for name in (name for name in plan.models if name in BASELINES):
+        for log in logs.values():
+            baseline_class(name).check_weights(log)
     for log in () if plan.resplits else logs.values():
         empty = [name for i, name in enumerate(SPLITS) if not (log.split == i).any()]
         if empty:
@@ -280,7 +284,7 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json],
     summary: Json = {}
     for figure in ("prec1", "prec2", "nll") if rows else ():
         sign = 1 if figure == "nll" else -1
-        means = [micro_mean(row.pooled(figure)) for row in rows]
+        means = [micro_mean(row.pooled(figure), events.weights) for row in rows]
         order = sorted(
             range(len(rows)), key=lambda i: math.inf if math.isnan(means[i]) else sign * means[i]
         )
@@ -308,7 +312,8 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json],
 
 
 def _difference(row: Row, other: Row, figure: str, events: PooledEvents) -> Json:
-    found = paired_difference(row.by_seed[figure], other.by_seed[figure], events.users)
+    both = row.by_seed[figure], other.by_seed[figure]
+    found = paired_difference(*both, events.users, events.weights)
     ends = [found.low, found.high]
     return {"model": other.model, "head": other.head, "diff": found.mean, "ci": ends}
 
@@ -331,7 +336,7 @@ def cells_of(
         "seeds": plan.seeds,
         "splits": len(row.runs),
         **_interval(row, "nll", "nll", events),
-        "nll_sd": _sd(row.by_seed["nll"].mean(axis=1)),
+        "nll_sd": _sd([micro_mean(seed, events.weights) for seed in row.by_seed["nll"]]),
         "ece": float(ece.mean()),
         "brier": float(brier.mean()),
         "gap": float(np.mean(gaps)) if gaps else None,
@@ -341,7 +346,7 @@ def cells_of(
     }
     for k in FLOOR_KS:
         values = row.pooled(f"prec{k}")
-        interval = bootstrap_mean(row.by_seed[f"prec{k}"], events.users)
+        interval = bootstrap_mean(row.by_seed[f"prec{k}"], events.users, events.weights)
         way = None
         if "oracle" in facts:
             floor = facts["floors"]["random"][str(k)]
@@ -353,12 +358,14 @@ def cells_of(
             "head": row.head,
             "k": k,
             "mean": interval.mean,
-            "sd": _sd([micro_mean(seed) for seed in row.by_seed[f"prec{k}"]]),
+            "sd": _sd([micro_mean(seed, events.weights) for seed in row.by_seed[f"prec{k}"]]),
             "ci": [interval.low, interval.high],
             "published": published_mean(dataset, published_row(row.model, row.head), k),
             "n_events": interval.n_events,
-            "prec_nontrivial": micro_mean(values[events.sizes > k]),
-            "prec_per_user": user_mean(values, events.users),
+            "prec_nontrivial": micro_mean(
+                np.where(events.sizes > k, values, np.nan), events.weights
+            ),
+            "prec_per_user": user_mean(values, events.users, events.weights),
             "way_to_oracle": way,
             "by_split": dict(zip(map(str, plan.resplits), means, strict=True))
             if plan.resplits
@@ -373,7 +380,7 @@ def cells_of(
 def _interval(row: Row, figure: str, name: str, events: PooledEvents) -> Json:
     if figure not in row.by_seed:
         return {name: None, f"{name}_ci": None}
-    found = bootstrap_mean(row.by_seed[figure], events.users)
+    found = bootstrap_mean(row.by_seed[figure], events.users, events.weights)
     return {name: found.mean, f"{name}_ci": [found.low, found.high]}
 
 

@@ -241,7 +241,7 @@ def calibration_facts(scored: SplitScores) -> Json:
     """{head: {candidates: points, no_click: points or None}}; a point holds predicted, observed,
     ci, n. Candidates are cut at EDGES, no clicks into tenths of the events."""
     part = scored.part
-    users = scored.encoded.user_of_event
+    users, weights = scored.encoded.user_of_event, scored.encoded.weight_of_event
     outcomes = candidate_outcomes(part.display_offsets, part.choices)
     facts: Json = {}
     for name, head in scored.scores.heads.items():
@@ -251,6 +251,7 @@ def calibration_facts(scored: SplitScores) -> Json:
                 probs,
                 outcomes,
                 np.repeat(users, scored.sizes),
+                np.repeat(weights, scored.sizes),
                 np.searchsorted(EDGES, probs, side="right"),
             ),
             "no_click": None,
@@ -259,7 +260,7 @@ def calibration_facts(scored: SplitScores) -> Json:
             away = np.exp(head.outside_log_prob.astype(np.float64))
             no_click = (part.choices < 0).astype(np.float64)
             tenths = np.searchsorted(np.quantile(away, np.arange(1, TENTHS) / TENTHS), away)
-            facts[name]["no_click"] = _curve(away, no_click, users, tenths)
+            facts[name]["no_click"] = _curve(away, no_click, users, weights, tenths)
     return facts
 
 
@@ -267,15 +268,16 @@ def _curve(
     probs: Float64Array,
     outcomes: Float64Array,
     users: IntArray,
+    weights: Float64Array,
     bins: npt.NDArray[np.integer],
 ) -> list[Json]:
     points = []
     for group in np.unique(bins):
         cases = bins == group
-        share = bootstrap_mean(outcomes[cases], users[cases], draws=BOOTSTRAPS)
+        share = bootstrap_mean(outcomes[cases], users[cases], weights[cases], draws=BOOTSTRAPS)
         points.append(
             {
-                "predicted": float(probs[cases].mean()),
+                "predicted": float(np.average(probs[cases], weights=weights[cases])),
                 "observed": share.mean,
                 "ci": [share.low, share.high],
                 "n": int(cases.sum()),
@@ -309,7 +311,6 @@ class SplitScores:
     def of(cls, model: ChoiceModel, log: SessionLog, split: SplitName) -> SplitScores:
         """Score a split once. Raises LogFormatError, FeatureMismatchError, NumericsError."""
         encoded, scores = model.score_sessions(log, split)
-        gap = float(scores.gap.mean()) if scores.gap is not None else None
         by_place, examination = None, model.examination()
         if examination is not None:
             eta = model.config.eta if isinstance(model, UserModel) else 1.0
@@ -320,7 +321,7 @@ class SplitScores:
             part,
             encoded,
             scores,
-            evaluate_heads(scores.heads, encoded, model.outside, gap),
+            evaluate_heads(scores.heads, encoded, model.outside, scores.gap),
             model.outside,
             by_place,
             np.asarray(log.items)[part.candidates],
@@ -372,7 +373,8 @@ class SplitScores:
 
 def floor_difference(scored: SplitScores, floors: Precisions) -> Json:
     """The reward's prec@1 against that of the best floor: {floor, percent, diff, ci}."""
-    means = {name: by_k[1] for name, by_k in means_of(floors).items()}
+    weights = scored.encoded.weight_of_event
+    means = {name: by_k[1] for name, by_k in means_of(floors, weights).items()}
     if np.isnan(means["random"]):
         return {"floor": None, "percent": None, "diff": None, "ci": [None, None]}
     best = max(means, key=lambda name: means[name])
@@ -380,7 +382,7 @@ def floor_difference(scored: SplitScores, floors: Precisions) -> Json:
     return {
         "floor": best,
         "percent": means[best],
-        **_plain(paired_difference(ours, floors[best][1], scored.encoded.user_of_event)),
+        **_plain(paired_difference(ours, floors[best][1], scored.encoded.user_of_event, weights)),
     }
 
 
@@ -407,7 +409,8 @@ def run_differences(runs: Sequence[TrainedRun], scored: Sequence[SplitScores]) -
                 else one.evaluation.heads[head].precision_per_event[int(figure[-1])]
                 for one in scored
             )
-            found = paired_difference(ours, theirs, scored[0].encoded.user_of_event)
+            encoded = scored[0].encoded
+            found = paired_difference(ours, theirs, encoded.user_of_event, encoded.weights)
             low, high = (-found.high, -found.low) if is_nll else (found.low, found.high)
             differences.append(
                 {

@@ -124,6 +124,7 @@ def fidelity(
         "events": part.n_events,
         "users": context.sums.n_users,
         "left_out_sessions": left_out,
+        "weighted": log.weights is not None,
         "replicas": replicas,
         "draws": draws,
         "seed": seed,

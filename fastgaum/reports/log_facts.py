@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from fastgaum.arrays import IntArray
+from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.features.sessions import select_sessions
@@ -36,6 +36,7 @@ def log_facts(
     if split != "test":
         for finding in found["findings"]:
             finding["test_prec_at_1"] = finding["test_floor"] = None
+    part = select_sessions(log, log.sessions_in(split))
     return {
         "name": log.name,
         "fingerprint": log.fingerprint,
@@ -46,9 +47,10 @@ def log_facts(
         "fields": sorted(log.columns),
         "views": log.views is not None,
         "ordered": log.ordered,
+        "weighted": log.weights is not None,
         "floors": {
             name: {str(k): value for k, value in by_k.items()}
-            for name, by_k in means_of(floors).items()
+            for name, by_k in means_of(floors, log.weight_of_event[part.events]).items()
         },
         "published_best": best_published(log.name),
         "published_models": published_models(log.name),
@@ -87,17 +89,21 @@ class PooledEvents:
     """candidates of each event, shape (n_events,)"""
     counts: tuple[int, ...]
     """events of each split"""
+    weights: Float64Array
+    """of each event, shape (n_events,)"""
 
     @classmethod
     def of(cls, log: SessionLog, resplits: Sequence[int | None]) -> PooledEvents:
         """Collect them; None in `resplits` stands for the log's own split."""
-        users, sizes = [], []
+        users, sizes, weights = [], [], []
         for seed in resplits:
             split = split_log(log, seed)
             part = select_sessions(split, split.sessions_in("test"))
             users.append(np.repeat(split.users[part.rows], np.diff(part.session_offsets)))
             sizes.append(np.diff(part.display_offsets))
-        return cls(np.concatenate(users), np.concatenate(sizes), tuple(map(len, users)))
+            weights.append(log.weight_of_event[part.events])
+        joined = [np.concatenate(parts) for parts in (users, sizes, weights)]
+        return cls(joined[0], joined[1], tuple(map(len, users)), joined[2])
 
 
 def dataset_facts(
@@ -124,10 +130,13 @@ def dataset_facts(
         "holds": log_holds(log),
         "n_test_events": len(events.users),
         "n_test_users": len(np.unique(events.users)),
+        "weighted": log.weights is not None,
         "fingerprint": log.fingerprint,
         "floors": {
             floor.replace(" ", "_"): {
-                str(k): micro_mean(np.concatenate([part[floor][k] for part in floors]))
+                str(k): micro_mean(
+                    np.concatenate([part[floor][k] for part in floors]), events.weights
+                )
                 for k in FLOOR_KS
             }
             for floor in floors[0]

@@ -31,6 +31,7 @@ RESULT_COLUMNS = (
 )
 ORACLE = TableColumn("random → oracle", "way")
 IDENTITY_MARK = " †"
+WEIGHTED = "figures are means weighted by the log's weights of events"
 
 ByK = Mapping[str, Json]
 """the cells of one row by k"""
@@ -166,6 +167,8 @@ def notes_of(
 ) -> Iterator[str]:
     """The lines below one data set's table; `marked`: a row reads the identity alone."""
     yield _what_was_run(result, facts)
+    if facts.get("weighted"):
+        yield WEIGHTED
     if "simulated" in facts:
         simulated = facts["simulated"]
         yield (

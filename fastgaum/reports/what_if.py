@@ -32,6 +32,7 @@ from fastgaum.errors import (
     require_type,
     require_whole,
 )
+from fastgaum.features.sessions import event_weights
 from fastgaum.logs.columns import MOST_NUMBER
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TEST, TRAIN, Column, Of, SessionLog, SplitName
@@ -248,7 +249,7 @@ def response_curve(
         sample: asks so many of these candidates of each display, drawn at random; None: all.
 
     Returns: a row for each number: `value`; `share`, from 0 to 1, of those numbers that are nearest
-        to it; `log_odds`, `log_odds_low`, `log_odds_high`.
+        to it, each counted once; `log_odds`, `log_odds_low`, `log_odds_high`.
 
     Raises:
         ConfigError, LogFormatError, FeatureMismatchError: as `what_if`.
@@ -320,7 +321,7 @@ def importance(
         order = np.lexsort((rng.random(len(displays.shown)), displays.display))
         values = displays.log.values_at(field)[displays.shown[order]]
         rise = nll(displays.with_values(field, displays.shown, values)), logged
-        found = paired_difference(*rise, displays.log.users)
+        found = paired_difference(*rise, displays.log.users, displays.weights)
         rows.append({"field": field, "nll": found.mean, "nll_low": found.low})
         rows[-1]["nll_high"] = found.high
     columns = ("nll", "nll_low", "nll_high")
@@ -353,6 +354,12 @@ class _Displays:
     def users(self) -> AnyInts:
         """User of each display, from 0, shape (n_displays,)."""
         return np.unique(self.log.users, return_inverse=True)[1]
+
+    @cached_property
+    def weights(self) -> Float64Array:
+        """Weight of each display, 1 on average, (n_displays,)."""
+        of_events = event_weights(self.log, self.log.session_offsets[1:] - 1)
+        return np.ones(len(self.users)) if of_events is None else of_events.astype(np.float64)
 
     @cached_property
     def names(self) -> list[str | None]:
@@ -463,15 +470,17 @@ class _Displays:
         return [self.sums(one[kept], groups[at], at) for one in (*values, np.ones(kept.shape))]
 
     def sums(self, values: Float64Array, groups: AnyInts, at: AnyInts) -> sparse.csr_array:
-        """Sums by user and group, (n_users, n_items + 1), of values (n,) of the candidates `at`."""
-        place = self.users[self.display[at]], groups
+        """Sums by user and group, (n_users, n_items + 1), of values (n,) of the candidates `at`,
+        times the weights of their displays."""
+        display = self.display[at]
+        place, values = (self.users[display], groups), values * self.weights[display]
         shape = self.users.max() + 1, self.log.n_items + 1
         return sparse.coo_array((values, place), shape).tocsr()
 
     def drawn(self, sums_of: Callable[[ChoiceModel], list[sparse.csr_array]]) -> list[Float64Array]:
         """Sums that are made of a model, (n_users, ·), and the number of displays: of all users,
         then of each draw, (1 + draws, ·)."""
-        counts, rows = np.bincount(self.users), []
+        counts, rows = np.bincount(self.users, self.weights), []
         of_each = -(-DRAWS // max(len(self.refits), 1))
         for number, model in enumerate([self.model, *self.refits]):
             sums = [*sums_of(model), sparse.csr_array(counts[:, None])]

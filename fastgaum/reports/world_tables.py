@@ -149,6 +149,8 @@ def _fidelity_notes(report: Json) -> Iterator[str]:
         f"each session replayed {report['replicas']} times on the displays that the log shows; "
         "rates in percent"
     )
+    if report.get("weighted"):
+        yield "each event counts once on both sides: the log's weights of events are not read"
     if report["left_out_sessions"]:
         yield (
             f"{report['left_out_sessions']} sessions of the split are of users who were not drawn: "

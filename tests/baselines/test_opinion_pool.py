@@ -52,7 +52,8 @@ def drawn(seed: int, outside: bool, n_members: int = 3, n_events: int = 12) -> t
 def nll_of(weights: np.ndarray, lapse: float, parts: tuple[Tensor, ...], outside: bool) -> float:
     odds, offsets, choices = parts
     at = torch.from_numpy(weights), torch.tensor(lapse).double()
-    return float(nll_of_choices(pooled(odds, *at, offsets, outside), offsets, choices, outside))
+    together, ones = pooled(odds, *at, offsets, outside), torch.ones(len(choices)).double()
+    return float(nll_of_choices(together, offsets, choices, outside, ones))
 
 
 @given(st.integers(0, 10_000), st.booleans(), st.sampled_from([0.0, 0.001, 0.4]))
@@ -73,7 +74,7 @@ def test_the_formula_event_by_event(seed: int, outside: bool, lapse: float) -> N
 @pytest.mark.parametrize("outside", [False, True])
 def test_no_other_weights_are_better(outside: bool) -> None:
     parts = drawn(3, outside, n_events=60)
-    best, lapse = best_weights(*parts, outside)
+    best, lapse = best_weights(*parts, outside, torch.ones(len(parts[2])).double())
     assert (best >= 0).all()
 
     def penalised(weights: np.ndarray, lapse: float) -> float:
@@ -92,7 +93,8 @@ def test_a_lapse_that_was_never_seen_is_rare_and_never_0(n_events: int) -> None:
     click more costs log ε: least at 2 / (n + 1)."""
     offsets = torch.arange(0, 2 * n_events + 1, 2, dtype=torch.int32)
     sure = torch.tensor([[9.0], [-9.0]], dtype=torch.float64).repeat(n_events, 1)
-    lapse = best_weights(sure, offsets, torch.zeros(n_events, dtype=torch.int32), False)[1]
+    choices, ones = torch.zeros(n_events, dtype=torch.int32), torch.ones(n_events).double()
+    lapse = best_weights(sure, offsets, choices, False, ones)[1]
     assert lapse == pytest.approx(2 / (n_events + 1), rel=0.02)
 
 

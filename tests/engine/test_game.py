@@ -54,6 +54,8 @@ CASES: list[dict[str, Any]] = [
     {"actions": True},
     {"actions": True, "history_layers": 2, "wide": True},
     {"actions": True, "tower_dim": 6, "context": 2, "vector_dim": 3},
+    {"weighted": True, "wide": True, "generator_steps": 2},
+    {"weighted": True, "tower_dim": 6, "eta": 2.0},
 ]
 
 
@@ -124,6 +126,9 @@ def test_steps_agree(number: int) -> None:
     counted = case.get("wide") or case.get("n_own")
     protocol, case = "bags" if counted else "identity", dict(case)
     log = with_drawn_actions(log) if case.pop("actions", False) else log
+    if case.pop("weighted", False):
+        drawn = np.random.default_rng(0).uniform(0.1, 5, log.n_events).astype(np.float32)
+        log = dataclasses.replace(log, weights=drawn)
     reference, fused, space, config = contenders(log, protocol, **case)
     batch = next(whole(log, space, case.get("context", 0), case.get("vector_dim", 0)))
     for kind in ("exact_step", "round", "exact_step", "round", "round"):

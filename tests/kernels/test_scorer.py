@@ -154,7 +154,8 @@ class Case:
         rng, sizes = np.random.default_rng(7), np.diff(self.offsets)
         choices = np.array([rng.integers(-1 if outside else 0, n) for n in sizes], np.int32)
         targets = rng.random(len(self.ids)).astype(dtype)
-        return choice.Loss(kind, dtype(eta), outside, choices, targets)
+        weights = rng.random(len(sizes) * int(rng.integers(2))).astype(dtype)
+        return choice.Loss(kind, dtype(eta), outside, choices, targets, weights)
 
     def parts(self) -> list[tuple[int, int]]:
         n_events = len(self.states)
@@ -220,7 +221,10 @@ def test_gradients_are_those_of_autograd(
         events = (eta * scores).split(np.diff(case.offsets).tolist())
         totals = torch.stack([torch.cat([*nothing, one]).logsumexp(0) for one in events])
         np.testing.assert_allclose(found.log_totals, totals.detach(), rtol=1e-9, atol=1e-9)
-        value = (totals.sum() / eta - targets @ scores) / len(case.states)
+        weights = torch.from_numpy(loss.weights) if len(loss.weights) else torch.ones(len(totals))
+        of_candidates = weights.repeat_interleave(torch.from_numpy(np.diff(case.offsets)))
+        value = totals @ weights.double() / eta - (of_candidates * targets) @ scores
+        value = value / len(case.states)
         (of_scores,) = torch.autograd.grad(value, scores, retain_graph=True)
         np.testing.assert_allclose(found.grad_scores, of_scores, rtol=1e-9, atol=1e-12)
     leaves = [case.states, case.table, case.wide_table, *case.dense.values()]

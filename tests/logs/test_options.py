@@ -25,6 +25,7 @@ GIVEN = st.fixed_dictionaries(
         "time_fields": st.lists(st.sampled_from(["gap", "hour", "day"]), max_size=3),
         "past": st.sampled_from(["history", "", None]),
         "available": st.sampled_from(["could", "", None]),
+        "weight": st.sampled_from(["share", "", None]),
         "actions": st.sampled_from(["/actions.csv", None]),
         "item_table": st.sampled_from(["/items.csv", None]),
         "user_table": st.sampled_from(["/users.csv", None]),

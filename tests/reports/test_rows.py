@@ -44,7 +44,8 @@ def run_of(
 def events_of(users: list[list[int]]) -> PooledEvents:
     """Test events by split, each of two candidates, by their users."""
     every = np.concatenate([np.array(one, np.int32) for one in users])
-    return PooledEvents(every, np.full(len(every), 2, np.int32), tuple(map(len, users)))
+    sizes = np.full(len(every), 2, np.int32)
+    return PooledEvents(every, sizes, tuple(map(len, users)), np.ones(len(every)))
 
 
 def row(
