@@ -52,7 +52,7 @@ class GradientBaseline(Baseline):
 
     epochs: CountFromOne = 300
     """at most so many"""
-    patience: CountFromOne = 8
+    patience: CountFromOne = 4
     """stop after so many epochs without a better validation score"""
     select: ClassVar[str] = "loss"
     batch_sessions: CountFromOne = 64
