@@ -28,6 +28,11 @@ OTHERS = {
 OURS = "fastgaum"
 EXACT, MEMBERS = "fastgaum-exact", "fastgaum-members"
 POOL = "pool"
+WHICH_MODEL = (
+    *("log", "training events", "shown", "holds", "lowest NLL", f"`{OURS}`, NLL less the best's"),
+    *("highest prec@1", f"`{OURS}`, prec@1 less the best's", f"seconds of `{OURS}`", "take"),
+)
+"""columns of the table of logs"""
 NUMBER = re.compile(r"<!--= (\S+) > (.+?) : (\S+) -->.*?<!--/-->")
 """object, steps and format of a number in prose"""
 
@@ -100,6 +105,51 @@ def results_to_markdown(result: Json) -> str:
     )
     lines = [rows_to_markdown(rows), "", *(f"- {note}" for note in notes)]
     return "\n".join([*lines, "", made_at(result)])
+
+
+def which_model_to_markdown(*results: Json) -> str:
+    """A row per log of comparisons: its facts, the best rows, and the cheapest that none beats."""
+    rows = [
+        (name, facts, [c for c in result["cells"] if (c["dataset"], c["k"]) == (name, 1)])
+        for result in results
+        for name, facts in result["datasets"].items()
+    ]
+    lines = [WHICH_MODEL]
+    for name, facts, cells in sorted(rows, key=lambda row: row[1].get("n_train_events", 0)):
+        by_model = {cell["model"]: cell for cell in cells if cell["head"] == "reward"}
+        single = [cell for model, cell in by_model.items() if model not in (POOL, MEMBERS)]
+        likeliest = min(single, key=lambda cell: cell["nll"])
+        sharpest = max(single, key=lambda cell: cell["mean"])
+        # nothing beats a row whose interval to the best other model reaches 0
+        level = [c for c in by_model.values() if c["nll_vs_best_other"]["ci"][0] <= 0]
+        holds = facts.get("holds", ["?"]) + ["displays made up"] * ("simulated" in facts)
+        line = [name, f"{facts['n_train_events']:,}" if "n_train_events" in facts else "?"]
+        line += [num(facts["display_size"]) if "display_size" in facts else "?"]
+        line += [", ".join(holds) or "ids alone", _timed(likeliest, "nll", 3)]
+        line += [_to_best(by_model[OURS]["nll_vs_best_other"], 3), _timed(sharpest, "mean", 1)]
+        line += [_to_best(by_model[OURS]["vs_best_other"], 1), num(by_model[OURS]["seconds"])]
+        take = min(level, key=lambda cell: cell["seconds"])
+        lines.append((*line, f"`{take['model']}` ({num(take['seconds'])} s)"))
+    notes = (
+        f"lowest, highest: of one model, not of `{POOL}` or `{MEMBERS}`; in brackets seconds of a "
+        "fit with its evaluation",
+        f"less the best's: paired difference to the best row of another model, `{POOL}` and "
+        f"`{MEMBERS}` too, with its 95 % interval; shown: items of a display on average",
+        "take: the cheapest row in seconds whose NLL no other model's beats by that interval",
+        "?: the object does not say it",
+    )
+    made = " ".join(dict.fromkeys(map(made_at, results)))
+    notes_text = "\n".join(f"- {note}" for note in notes)
+    return f"{rows_to_markdown(lines, left=(0, 3, 4, 6, 9))}\n\n{notes_text}\n\n{made}"
+
+
+def _timed(cell: Json, figure: str, digits: int) -> str:
+    return f"`{cell['model']}` {num(cell[figure], digits)} ({num(cell['seconds'])} s)"
+
+
+def _to_best(versus: Json, digits: int) -> str:
+    low, high = (signed(end, digits) for end in versus["ci"])
+    return f"{signed(versus['diff'], digits)} ({low} to {high}, `{versus['model']}`)"
 
 
 def _column(result: Json, name: str) -> dict[str, str]:

@@ -15,7 +15,14 @@ from pathlib import Path
 
 from fastgaum.bench.away import away_blocks
 from fastgaum.bench.click_lists import click_models_to_markdown
-from fastgaum.bench.excerpts import made_at, results_to_markdown, set_numbers, speed_to_markdown
+from fastgaum.bench.excerpts import (
+    made_at,
+    results_to_markdown,
+    set_numbers,
+    speed_to_markdown,
+    which_model_to_markdown,
+)
+from fastgaum.bench.experiments.learning_curve import curves_to_markdown, draw_curves
 from fastgaum.bench.experiments.loop_table import draw_loop, loop_to_markdown
 from fastgaum.bench.experiments.transfer_table import (
     draw_transfer,
@@ -196,8 +203,9 @@ TRANSFERS = {
     "transfer-wrong": transfer_tables,
     "transfer-events": transfer_summary,
 }
-OTHER, POLICY, TRANSFER = (
-    f"docs/{page}.md" for page in ("other-logs", "guide/policies", "guide/transfer")
+OTHER, POLICY, TRANSFER, WHICH = (
+    f"docs/{page}.md"
+    for page in ("other-logs", "guide/policies", "guide/transfer", "guide/which-model")
 )
 SECTIONS = (
     *(
@@ -205,6 +213,17 @@ SECTIONS = (
         for name, marker in GRIDS.items()
     ),
     *(Section(OTHER, name, [f"logs/{name}"], grid_tables) for name in OTHER_LOGS),
+    Section(
+        WHICH,
+        "which-model",
+        [
+            "bags",
+            *(f"logs/{path.stem}" for path in sorted(path_of("logs/*").parent.glob("*.json"))),
+        ],
+        which_model_to_markdown,
+        together=True,
+    ),
+    Section(WHICH, "learning-curve", ["learning-curve"], curves_to_markdown),
     Section(OTHER, "click-models", ["click-models"], click_models_to_markdown),
     Section(
         "docs/results.md",
@@ -246,6 +265,7 @@ FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
     "transfer": ("transfer", draw_transfer),
     "transfer-narrow": ("transfer", partial(draw_transfer, narrow=True)),
     "closed-loop": ("wikispeedia-loop", draw_loop),
+    "learning-curve": ("learning-curve", draw_curves),
 }
 """by the name of its file, a figure's object and what draws it; narrow: on a phone"""
 

@@ -20,8 +20,10 @@ from fastgaum.bench.excerpts import (
     results_to_markdown,
     set_numbers,
     speed_to_markdown,
+    which_model_to_markdown,
 )
 from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED
+from fastgaum.bench.experiments.learning_curve import LOGS as CURVE_LOGS
 from fastgaum.bench.ope import SETTINGS
 from fastgaum.bench.readme import (
     ADAPTATION,
@@ -29,6 +31,7 @@ from fastgaum.bench.readme import (
     FIGURES,
     GRID_PAGES,
     GRIDS,
+    NOT_RUN,
     OTHER_LOGS,
     POLICIES,
     ROOT,
@@ -178,7 +181,8 @@ def test_a_table_says_which_commit_made_it() -> None:
             re.MULTILINE | re.DOTALL,
         )
         for name, block in blocks:
-            assert name in DATA or "Made at commit " in block or UNNAMED in block, (page, name)
+            said = any(text in block for text in ("Made at commit ", UNNAMED, NOT_RUN))
+            assert name in DATA or said, (page, name)
     assert made_at({"machine": {"commit": "0123456789"}}) == "Made at commit 0123456."
     assert made_at({}) == UNNAMED == made_at({"machine": {"commit": None}})
 
@@ -269,6 +273,10 @@ def test_other_studies_are_of_the_commands_of_their_pages() -> None:
         assert list(result["bars"]) == list(result["players"])
         # every second of the log's 12,825 validation games
         assert (result["games"], result["limit"]) == (6_413, LIMIT)
+    command = f"learning_curve.py {' '.join(CURVE_LOGS)} --json docs/tables/learning-curve.json\n"
+    assert command in page_of("docs/guide/which-model.md")
+    if path_of("learning-curve").is_file():
+        assert {row["log"] for row in read("learning-curve")["rows"]} == set(CURVE_LOGS)
     command = "python bench/ope.py --json docs/tables/ope.json\n"
     assert command in page_of("docs/guide/off-policy.md")
     if path_of("ope").is_file():
@@ -322,6 +330,29 @@ def test_excerpts_hide_nothing() -> None:
     ]
     assert f"{sum(held)} of {len(held)} targets are met." in text
     assert all(held) or "| no |" in text
+
+
+def test_which_model_takes_the_cheapest_that_no_other_beats() -> None:
+    def cell(model: str, nll: float, low: float, seconds: float) -> dict[str, Any]:
+        versus = {"model": "pool", "diff": low + 0.1, "ci": [low, low + 0.2]}
+        figures = {"nll": nll, "mean": -nll, "seconds": seconds, "vs_best_other": versus}
+        named = {"dataset": "mine", "model": model, "head": "reward", "k": 1}
+        return {**named, **figures, "nll_vs_best_other": versus}
+
+    cells = [
+        *(cell("pool", 0.4, -0.1, 9.0), cell("fastgaum", 0.5, -0.05, 3.0)),
+        *(cell("logit", 0.6, 0.0, 2.0), cell("click-rate", 0.7, 0.1, 0.1)),
+    ]
+    facts: dict[str, Any] = {"n_train_events": 1500, "display_size": 4.25, "holds": ["order"]}
+    table = which_model_to_markdown({"datasets": {"mine": facts}, "cells": cells})
+    assert (
+        "| mine | 1,500 | 4.2 | order | `fastgaum` 0.500 (3.0 s) | +0.050 (-0.050 to +0.150, `pool`) |"
+        in table
+    )
+    assert "| `logit` (2.0 s) |" in table
+    assert UNNAMED in table
+    old = which_model_to_markdown({"datasets": {"mine": {"simulated": {}}}, "cells": cells})
+    assert "| mine | ? | ? | ?, displays made up |" in old
 
 
 def test_an_excerpt_says_that_ours_never_reached_a_loss() -> None:
