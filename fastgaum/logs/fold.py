@@ -69,8 +69,8 @@ def pack_rows(
     """Pack a log's rows: the log, its split all train unless the rows carry one, and the order
     (time) of each session's first event, length n_sessions.
 
-    Rows of one item in one event fold into one candidate: chosen if any is, viewed max(sum of
-    views, 1) times, fields from its first row. Sessions keep their order of appearance, events are
+    Rows of one item in one event, whose fields are alike, fold into one candidate: chosen if any
+    is, viewed max(sum of views, 1) times. Sessions keep their order of appearance, events are
     sorted by order, and candidates, unless `ordered`, by item id. Raises LogFormatError for values
     that contradict one another or are not finite."""
     check_size(rows.n_rows)
@@ -82,6 +82,8 @@ def pack_rows(
     in_order = (event_of_line[1:] > event_of_line[:-1]).all()
     of_rows = rows.event_of_row if in_order else event_of_line[rows.event_of_row]
     candidates = fold_rows(rows, of_rows, by_item=not options.ordered)
+    if candidates.height < rows.n_rows:
+        _refuse_unlike(rows, of_rows)
     clicks = candidates.with_row_index("candidate").filter(pl.col("click") <= rows.n_rows)
 
     labels = rows.events["label"].gather(events["row"])
@@ -217,6 +219,24 @@ def fold_rows(
             rows=ends - starts,
         )
     return frame if by_item else frame.sort("event", "first_row")
+
+
+def _refuse_unlike(rows: Rows, event: npt.NDArray[np.integer]) -> None:
+    """Raise LogFormatError for a field that differs among the rows of one item in one event."""
+    if not rows.fields:
+        return
+    frame = pl.DataFrame({"event": event, "item": rows.item.codes}).with_row_index("row")
+    first = frame.select(pl.col("row").min().over("event", "item"))["row"]
+    for name, column in rows.fields.items():
+        row = first_true(~column.eq_missing(column.gather(first)))
+        if row is not None:
+            item = show(rows.item.texts[int(rows.item.codes[row])])
+            values = f"{show(column[int(first[row])])} and {show(column[row])}"
+            raise LogFormatError(
+                f"item {item} has rows of one event with '{name}' = {values}, one value is "
+                "required, since an item is displayed once in an event: name what differs as items "
+                "of their own (a rate of a room, a seat of a flight), or leave the field out"
+            )
 
 
 def _per_session(

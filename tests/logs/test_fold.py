@@ -159,8 +159,8 @@ def folded(rows, **options):
 @pytest.mark.parametrize(
     ("rows", "views", "choice"),
     [
-        ([("a", 0, 1.0), ("a", 0, 2.0), ("b", 0, 3.0)], [2, 1], -1),
-        ([("a", 0, 1.0), ("b", 0, 3.0), ("a", 1, 2.0)], [1, 1], 0),
+        ([("a", 0, 1.0), ("a", 0, 1.0), ("b", 0, 3.0)], [2, 1], -1),
+        ([("a", 0, 1.0), ("b", 0, 3.0), ("a", 1, 1.0)], [1, 1], 0),
         # bought without a view row: the floor hides it
         ([("b", 0, 3.0), ("a", 1, 1.0)], [1, 1], 0),
         # one item chosen twice is one choice
@@ -176,7 +176,7 @@ def test_rows_of_one_item_fold_into_one_candidate(rows, views, choice) -> None:
 
 
 def test_ordered_keeps_first_appearances_and_unordered_forgets_them() -> None:
-    rows = [("c", 0, 0.0), ("a", 0, 1.0), ("c", 1, 2.0), ("b", 0, 3.0)]
+    rows = [("c", 0, 2.0), ("a", 0, 1.0), ("c", 1, 2.0), ("b", 0, 3.0)]
     shown, forgotten = folded(rows, ordered=True), folded(rows)
     assert shown.items.tolist() == [2, 0, 1]
     assert shown.choices.tolist() == [0]
