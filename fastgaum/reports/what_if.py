@@ -184,7 +184,8 @@ def willingness_to_pay(
 
     Returns: a row for all candidates (item null), then one for each item: `worth`, the marginal
         utilities `by_field` and `by_price`, and the ends of their intervals, `…_low` and `…_high`.
-        Where that of `by_price` holds 0, the worth's ends are NaN.
+        The worth and its ends are NaN unless the interval of `by_price` lies below 0: a price that
+        does not lower utility buys nothing.
 
     Raises:
         ConfigError, LogFormatError, FeatureMismatchError: as `what_if`; ConfigError for a field
@@ -221,9 +222,8 @@ def willingness_to_pay(
         {"worth": worth, "by_field": ratio(by_field, counts), "by_price": ratio(by_price, counts)}
     )
     frame = pl.DataFrame({"item": [None, *(displays.names[code] for code in codes)]} | figures)
-    unsure = (pl.col("by_price_low") <= 0) & (pl.col("by_price_high") >= 0)
-    ends = pl.col("worth_low", "worth_high")
-    return frame.with_columns(pl.when(unsure).then(float("nan")).otherwise(ends).name.keep())
+    worth = pl.when(pl.col("by_price_high") < 0).then(pl.col("^worth.*$")).otherwise(float("nan"))
+    return frame.with_columns(worth.name.keep())
 
 
 def response_curve(

@@ -210,6 +210,7 @@ def test_a_price_that_may_be_worth_nothing_has_no_worth(log: fg.SessionLog) -> N
     found = fg.willingness_to_pay(model, small, "time", "idle", refits=refits)
     assert (found["by_price_low"] < 0).all()
     assert (found["by_price_high"] > 0).all()
+    assert found["worth"].is_nan().all()
     assert found["worth_low"].is_nan().all()
     assert found["by_field_high"].max() < 0
 
