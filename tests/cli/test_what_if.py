@@ -22,7 +22,8 @@ def test_all_questions_at_once(
     assert main([*argv, "--json", str(facts)]) == 0
     out = capsys.readouterr().out
     assert "difference, points" in out
-    assert re.search(r" all +1\.000 ", out)
+    # the prices of this log are drawn at random: nobody pays
+    assert re.search(r" all +- +[-+]?0\.", out)
     found = json.loads(facts.read_text())
     (gone,) = (row for row in found["shares"] if row["item"] == "i10")
     assert gone["after"] == 0 < gone["before_low"] < gone["before"] < gone["before_high"]
