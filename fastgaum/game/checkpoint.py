@@ -221,11 +221,6 @@ class KeptWeights:
             self.file = tempfile.TemporaryFile(prefix="fastgaum-weights-")  # noqa: SIM115
         self.copy()
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether no file holds the copy."""
-        return self.file is None
-
     def copy(self) -> None:
         """Copy the module's present state. Raises OutputError where temporary files do not fit."""
         if self.file is None:

@@ -195,7 +195,7 @@ class Trainer:
         at = self.at
         if not at.enter(phase, self.config.lr_drops):
             return
-        if phase == "exact" and self.average is None and self.best_weights.in_memory:
+        if phase == "exact" and self.average is None and self.best_weights.file is None:
             self.average = KeptWeights(self.networks)
         self._set_learning_rates(self.config.lr_drops)
         while at.epochs < epochs and not at.ended:
