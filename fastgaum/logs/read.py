@@ -188,7 +188,8 @@ def read_to_predict(
         raise LogFormatError(
             f"the {n} displayed candidates of the frame are {log.n_candidates} of the log, whose "
             "displays were made as it was read (a public log, clicks='each', outside='append' or "
-            "'drop'): predict a log of it, fastgaum.read_log(frame, options=log.reading)"
+            "'drop', items that were not available): leave out rows that were not available, or "
+            "predict a log of it, fastgaum.read_log(frame, options=model.reading)"
         )
     row_of_candidate = rows.event_of_row if schema.nested else None
     return frame, log, candidate_of_rows(rows, log), row_of_candidate

@@ -175,3 +175,14 @@ def test_parameters_are_those_of_the_constructor() -> None:
         with pytest.raises(ConfigError):
             one.set_params(seed=-1)
     assert model.asked.seed == 4
+
+
+def test_rows_that_were_not_available_get_no_prediction(frame: pl.DataFrame) -> None:
+    offered = frame.with_columns(offered=1)
+    model = make_model("click-rate")
+    model.fit(fg.read_log(offered, columns=NAMES, available="offered"))
+    assert model.predict(offered.head(6)).height == 6
+    ignored = offered.filter(pl.col("clicked") == 0).with_columns(offered=0).head(1)
+    chosen = offered.filter(pl.col("session") == ignored["session"][0], pl.col("clicked") == 1)
+    with pytest.raises(LogFormatError, match="leave out rows that were not available"):
+        model.predict(pl.concat([ignored, chosen]))
