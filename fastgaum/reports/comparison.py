@@ -276,11 +276,13 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json],
     """Compare the rows of one data set by prec@1, prec@2 and NLL.
 
     Returns:
-        Of each row {vs_best_other, bold} by figure (prec1, prec2, nll): its paired difference to
-        the best row of another model, and whether it is the best by more than chance; and the
-        summary, {best, ours} of each k, and nll, the lowest.
+        Of each row {vs_best_other, vs_logit, bold} by figure (prec1, prec2, nll): its paired
+        difference to the best row of another model and to the linear one, where it is another row,
+        and whether it is the best by more than chance; and the summary, {best, ours} of each k, and
+        nll, the lowest.
     """
     parts: list[Json] = [{} for _ in rows]
+    linear = next((row for row in rows if row.model == "logit"), None)
     summary: Json = {}
     for figure in ("prec1", "prec2", "nll") if rows else ():
         sign = 1 if figure == "nll" else -1
@@ -303,6 +305,8 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json],
             parts[i][figure] = {"vs_best_other": versus, "bold": bool(bold)}
             named.append({"model": row.model, "head": row.head, "mean": means[i]})
             named[-1] |= parts[i][figure]
+            if linear is not None and row is not linear:
+                parts[i][figure]["vs_logit"] = _difference(row, linear, figure, events)
         if figure == "nll":
             summary["nll"] = {k: value for k, value in named[order[0]].items() if k != "bold"}
         else:
@@ -374,6 +378,7 @@ def cells_of(
             **shared,
             **versus[f"prec{k}"],
             "nll_vs_best_other": versus["nll"]["vs_best_other"],
+            "nll_vs_logit": versus["nll"].get("vs_logit"),
         }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastgaum.arrays import Float64Array
+from fastgaum.errors import ConfigError
 from fastgaum.reports.plots import colour, panels_in_file, percent
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, label_of, rows_by_model
 from fastgaum.reports.table import Json
@@ -53,6 +54,42 @@ def draw_precision(result: Json, path: Path, *, narrow: bool = False) -> None:
             )
             for text, key in zip(panel.get_yticklabels(), keys, strict=True):
                 text.set_color(_colour(key))
+
+
+def draw_leads(
+    result: Json, path: Path, models: Sequence[str], *, narrow: bool = False
+) -> None:
+    """Draw how far the prec@1 of some models lies above that of `logit`, in points, with paired
+    95 % intervals and one scale for all data sets; panels as `draw_precision`.
+
+    Raises:
+        OutputError: it is neither .svg nor .png, or cannot be written.
+        ConfigError: matplotlib is not installed, or a model is not compared with `logit`.
+    """
+    names, rows = list(result["datasets"]), range(len(models))
+    found = {
+        (cell["dataset"], cell["model"]): cell["vs_logit"]
+        for cell in result["cells"]
+        if cell["k"] == 1 and cell["head"] == "reward" and cell.get("vs_logit")
+    }
+    if lacking := [f"{m} ({n})" for n in names for m in models if (n, m) not in found]:
+        raise ConfigError(
+            f"the table does not compare {', '.join(lacking)} with logit: make it with both models"
+        )
+    n, high = len(names), 0.25 * len(models)
+    size = (4.2, 0.8 + n * (0.6 + high)) if narrow else (1.8 + 2.5 * n, 1.1 + high)
+    ends = [end for name in names for model in models for end in found[name, model]["ci"]]
+    with panels_in_file(path, size, n, narrow=narrow) as panels:
+        for place, (panel, name) in enumerate(zip(panels, names, strict=True)):
+            panel.axvline(0, color=colour("floor"), linewidth=1, label="linear model (logit)")
+            for at, model in zip(rows, models, strict=True):
+                own = colour("reward" if model.startswith(OURS[0]) else "muted")
+                panel.hlines(at, *found[name, model]["ci"], color=own, linewidth=2, alpha=0.45)
+                panel.plot(found[name, model]["diff"], at, "o", color=own, markersize=5)
+            panel.set(ylim=(len(models) - 0.4, -0.6), xlim=(min(ends) - 1, max(ends) + 1))
+            panel.set_yticks(rows, models if narrow or place == 0 else [""] * len(models))
+            panel.set_title(name)
+            panel.set_xlabel("points of prec@1 above the linear model")
 
 
 def _order(tables: Iterable[CellRows]) -> CellKeys:

@@ -58,6 +58,20 @@ def test_svg_shows_every_model_floor_and_data_set(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_leads_over_the_linear_model_share_a_scale(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
+    result = table(3)
+    models = ["model-0", "model-2"]
+    with pytest.raises(ConfigError, match=r"does not compare model-0 \(yelp\), .* with logit"):
+        figures.draw_leads(result, tmp_path / "t.svg", models)
+    for cell in result["cells"]:
+        cell["vs_logit"] = {"diff": 2.0, "ci": [-1.0, 4.0]}
+    figures.draw_leads(result, tmp_path / "t.svg", models)
+    texts = re.findall(r">([^<>\n]+)</text>", (tmp_path / "t.svg").read_text())
+    assert {*models, "yelp", "taobao", "sample", "linear model (logit)"} <= set(texts)
+    assert "model-1" not in texts
+
+
 def test_png_and_a_table_without_rows(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
     figures.draw_precision(table(0), tmp_path / "t.png")

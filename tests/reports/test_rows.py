@@ -170,6 +170,7 @@ def test_the_best_is_compared_with_the_runner_up_and_others_with_the_best() -> N
     assert (column["best"]["model"], column["best"]["bold"], column["ours"]) == ("dfm", True, None)
     expected = paired_difference(GOOD, HALF, np.array(USERS))
     assert parts[1]["vs_best_other"]["ci"] == [expected.low, expected.high]
+    assert [part.get("vs_logit", {}).get("diff") for part in parts] == [None, 50, -50]
 
 
 def test_the_interval_must_exclude_zero() -> None:
