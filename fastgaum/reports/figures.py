@@ -56,9 +56,7 @@ def draw_precision(result: Json, path: Path, *, narrow: bool = False) -> None:
                 text.set_color(_colour(key))
 
 
-def draw_leads(
-    result: Json, path: Path, models: Sequence[str], *, narrow: bool = False
-) -> None:
+def draw_leads(result: Json, path: Path, models: Sequence[str], *, narrow: bool = False) -> None:
     """Draw how far the prec@1 of some models lies above that of `logit`, in points, with paired
     95 % intervals and one scale for all data sets; panels as `draw_precision`.
 
