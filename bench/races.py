@@ -149,14 +149,15 @@ class Race:
         at_most: float | None = None,
     ) -> None:
         """Keep a value that is not the time of a step: bytes, seconds of a cold start, a share."""
-        target = at_most if at_least is None else at_least
+        # a numpy scalar compares to a numpy bool, which JSON cannot hold
+        value, target = float(value), at_most if at_least is None else at_least
         holds = None if target is None else value <= target if at_least is None else value >= target
         sense = None if target is None else "at most" if at_least is None else "at least"
         self.facts["figures"].append(
             {
                 "bar": bar,
                 "group": self.group,
-                "value": float(value),
+                "value": value,
                 "unit": unit,
                 "target": target,
                 "sense": sense,

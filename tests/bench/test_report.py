@@ -3,8 +3,10 @@ times."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastgaum.bench.races import SOONER, Bar, Race, times_as_soon
@@ -97,11 +99,12 @@ def test_rows_stand_by_rival_and_bar() -> None:
 
 def test_figures_have_bounds() -> None:
     figures = figures_of(
-        (65.0, "bytes/event", {"bar": 8, "at_most": 64.0}),
+        (np.float64(65.0), "bytes/event", {"bar": 8, "at_most": 64.0}),
         (12e6, "events/s", {"bar": 7, "at_least": 10e6}),
         (1234.0, "×", {}),
     )
     assert [figure["holds"] for figure in figures] == [False, True, None]
+    assert json.loads(json.dumps(figures)) == figures
     result = races_object(facts(figures=figures))
     assert figure_rows(result) == [
         ("8", "g", "65 bytes/event", "≤ 64", "no"),
