@@ -134,7 +134,9 @@ class SessionCounts(SessionTables):
             self.context_items[users],
             self.context_values[users],
         )
-        raw = np.empty((len(base), space.n_raw), np.float32)
+        # not space.n_raw, which reads every name again
+        n_raw = base.shape[1] + len(self.numbers.varying)
+        raw = np.empty((len(base), n_raw), np.float32)
         raw[:, : base.shape[1]] = base
         self.numbers.write(events, raw, set_size)
         if len(kept := self.kept):
