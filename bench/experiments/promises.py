@@ -223,10 +223,11 @@ class Promises:
         at_home = {one.name: learner.returns(one, world, home) for one in policies}
         bound: dict[str, float] = {}
         members = judging_members(world, learner.users, [learner.config.seed])
-        for name, found in at_home.items() if members is not None else ():
-            least = lower_bound_of(member_means(found, members))
-            # few judging users may all live in one member
-            bound[name] = float("nan") if least is None else least
+        if members is not None:
+            for name, found in at_home.items():
+                least = lower_bound_of(member_means(found, members))
+                # few judging users may all live in one member
+                bound[name] = float("nan") if least is None else least
         two = {name: at_home[name] for name in (trained.name, Greedy.name)}
         chosen = recommend(two, None if members is None else members[0])
         return cls(label, world, items, policies, mean_returns(at_home), bound, chosen)

@@ -191,7 +191,7 @@ def play(
         np.zeros(n_items, np.bool_),
     )
     lengths = np.linalg.norm(world.item_features, axis=1, keepdims=True)
-    vectors = world.item_features / np.where(lengths > 0, lengths, 1)
+    vectors = np.asarray(world.item_features / np.where(lengths > 0, lengths, 1), np.float32)
     for t, step in enumerate(steps):
         outcome.rewards[:, t] = step.rewards
         outcome.clicks[:, t] = step.active & (step.response.places >= 0)
