@@ -169,12 +169,12 @@ def test_every_preset_role_run_file_and_command_is_documented() -> None:
 
     text = {
         name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-        for name in ("faq", "concepts/game", "guide/command-line", "guide/runs")
+        for name in ("guide/which-model", "concepts/game", "commands")
     }
-    assert [one for one in RUN_FILES if f"`{one}`" not in text["guide/runs"]] == []
+    assert [one for one in RUN_FILES if f"`{one}`" not in text["commands"]] == []
     groups = [one for one in COMMANDS if " " not in one]
-    assert [one for one in groups if f"`{one}`" not in text["guide/command-line"]] == []
-    assert [one for one in PRESETS if f"`{one}`" not in text["faq"]] == []
+    assert [one for one in groups if f"`{one}`" not in text["commands"]] == []
+    assert [one for one in PRESETS if f"`{one}`" not in text["guide/which-model"]] == []
     assert [one for one in PRESETS if f"| `{one}` |" not in text["concepts/game"]] == []
     page = (ROOT / "docs/guide/your-own-log.md").read_text(encoding="utf-8")
     rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
@@ -211,7 +211,7 @@ def test_the_api_page_has_every_public_name_and_every_name_that_a_page_imports()
 
 
 def test_the_page_on_citing_says_what_the_citation_file_says() -> None:
-    page = (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
     said = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     version, title = (
         re.search(rf"^{key}: (.+)$", said, re.MULTILINE) for key in ("version", "title")
