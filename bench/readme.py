@@ -181,9 +181,8 @@ def in_blocks(blocks: Callable[[Json], Sequence[Block]]) -> Callable[[Json], str
     return lambda result: blocks_to_markdown(blocks(result))
 
 
-GRIDS = {"bags": "bags", "identity": "identity", "resplits": "table", "relations": "table"}
-"""objects of `fastgaum reproduce` of logs with published figures, and their markers"""
-GRID_PAGES = {"resplits": "docs/resplits.md", "relations": "docs/concepts/relations.md"}
+GRIDS = ("bags", "identity", "resplits", "relations")
+"""objects of `fastgaum reproduce` of logs with published figures"""
 OTHER_LOGS = [
     "lpmc",
     "tastenet",
@@ -208,10 +207,7 @@ OTHER, POLICY, TRANSFER, WHICH = (
     for page in ("other-logs", "guide/policies", "guide/transfer", "guide/which-model")
 )
 SECTIONS = (
-    *(
-        Section(GRID_PAGES.get(name, "docs/results.md"), marker, [name], grid_tables)
-        for name, marker in GRIDS.items()
-    ),
+    *(Section("docs/results.md", name, [name], grid_tables) for name in GRIDS),
     *(Section(OTHER, name, [f"logs/{name}"], grid_tables) for name in OTHER_LOGS),
     Section(
         WHICH,
@@ -226,7 +222,7 @@ SECTIONS = (
     Section(WHICH, "learning-curve", ["learning-curve"], curves_to_markdown),
     Section(OTHER, "click-models", ["click-models"], click_models_to_markdown),
     Section(
-        "docs/results.md",
+        "docs/published-numbers.md",
         "published",
         ["bags"],
         lambda result: block_to_markdown(published_block(result["published_table"])),

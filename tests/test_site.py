@@ -84,7 +84,7 @@ def address(site: Path) -> Iterator[str]:
 
 LOOKED_AT = (
     *("", "guide/quick-start/", "guide/policies/", "concepts/game/", "results/", "api/", "faq/"),
-    *("design-log/", "resplits/", "other-logs/", "guide/which-model/", "performance/"),
+    *("design-log/", "published-numbers/", "other-logs/", "guide/which-model/", "performance/"),
 )
 BROKEN = "[...document.images].filter(o => !o.complete || o.naturalWidth === 0).map(o => o.src)"
 CUT = (

@@ -29,7 +29,6 @@ from fastgaum.bench.readme import (
     ADAPTATION,
     FIDELITY,
     FIGURES,
-    GRID_PAGES,
     GRIDS,
     NOT_RUN,
     OTHER_LOGS,
@@ -91,7 +90,7 @@ def test_page_shows_the_command_of_its_object(name: str) -> None:
     """Its models, protocol and seeds: a table from another command would mislead whoever repeats
     it."""
     other = name.startswith("logs/")
-    page = "docs/other-logs.md" if other else GRID_PAGES.get(name, "docs/results.md")
+    page = "docs/other-logs.md" if other else "docs/results.md"
     file = re.escape(f"docs/tables/{name}.json")
     (command,) = re.findall(
         rf"^fastgaum reproduce .*--json {file} --overwrite$", page_of(page), re.MULTILINE
@@ -152,7 +151,6 @@ BY_HAND = {
         "README.md",
         "docs/index.md",
         "docs/results.md",
-        "docs/resplits.md",
         "docs/other-logs.md",
         "docs/guide/which-model.md",
     ],
