@@ -53,7 +53,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     # a page for each source, and the one for what is not found
-    assert len(pages) == len(list((ROOT / "docs").rglob("*.md"))) + 1
+    sources = [file for kind in ("md", "ipynb") for file in (ROOT / "docs").rglob(f"*.{kind}")]
+    assert len(pages) == len(sources) + 1
     fetched: list[str] = []
     for page in pages:
         fetched += FETCHED.findall(page.read_text(encoding="utf-8"))

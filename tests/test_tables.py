@@ -152,6 +152,7 @@ BY_HAND = {
         "docs/index.md",
         "docs/results.md",
         "docs/other-logs.md",
+        "docs/performance.md",
         "docs/guide/which-model.md",
     ],
 )
