@@ -1,7 +1,8 @@
-"""Shows each notebook of docs/notebooks as a page of the site; `python docs/notebook_files.py` runs them anew.
+"""Shows each notebook of docs/notebooks as a page of the site; `python docs/notebook_files.py`
+runs them anew.
 
-A notebook is one .ipynb file, with what it printed and drew. Links lead to that file, so that they work in the repository
-too; in the site they lead to its page."""
+A notebook is one .ipynb file, with what it printed and drew. Links lead to that file, so that they
+work in the repository too; in the site they lead to its page."""
 
 from __future__ import annotations
 
