@@ -5,10 +5,11 @@ A log's users are cut into two halves: worlds of one half train policies and pro
 other half pay. Ten policies (`promises.ten_testers`) are made at home twice, in one world and in a
 set of worlds. They are judged away twice: by a world of the same kind, and by one of another kind,
 which knows items by their ids alone. A step earns a click where the log has events without one,
-else a contrast. Among the ten a set recommends that of the highest lower bound, one world that of
-the highest promise; what it is paid away is compared with popular and with greedy slates.
+else a contrast. A set recommends the trained policy or greedy slates (`recommend`), one world
+greedy slates; what that is paid away is compared with popular and with greedy slates.
 
-A seed draws the halves, all fits, the training, and the judging users."""
+A pair of halves has a seed, which draws the halves, all fits, the training, and the judging
+users."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ RIVALS = (Popular.name, Greedy.name)
 class AwayPlan:
     """What is compared."""
 
-    seeds: int = 10
+    pairs: int = 10
+    """of halves"""
     members: int = 5
     users: int = 1000
     k: int = 10
@@ -81,7 +83,7 @@ class AwayPlan:
 
 @dataclass(frozen=True)
 class AwayTask:
-    """One seed of one log."""
+    """One pair of halves of one log."""
 
     log: SessionLog
     seed: int
@@ -101,7 +103,7 @@ def away(
     """Fit, train and judge; the figures as a JSON object. `observer` is told which seed has ended.
     Raises ConfigError if the two halves have too few items in common, NumericsError if a training
     diverged."""
-    tasks = [AwayTask(log, seed, plan) for log in logs.values() for seed in range(plan.seeds)]
+    tasks = [AwayTask(log, seed, plan) for log in logs.values() for seed in range(plan.pairs)]
     found: dict[int, Paid] = {}
     with closing(side_by_side(paid_of, tasks, jobs)) as seeds:
         for place, paid in seeds:
@@ -114,7 +116,7 @@ def away(
     }
     return {
         "machine": machine_facts(plan.config.seed),
-        **{name: getattr(plan, name) for name in ("seeds", "members", "users", "k", "horizon")},
+        **{name: getattr(plan, name) for name in ("pairs", "members", "users", "k", "horizon")},
         "pool": plan.pool,
         "policy": SlateQ.name,
         "config": plan.config.to_mapping(),
@@ -155,15 +157,9 @@ def paid_of(task: AwayTask) -> Paid:
     return found
 
 
-def recommended(worth: Worth) -> str:
-    """The policy of the highest lower bound in a set, of the highest promise in one world."""
-    by_name = worth.bound or worth.promised
-    return max(by_name, key=lambda name: np.nan_to_num(by_name[name], nan=-np.inf))
-
-
 def _row(home: str, judge: str, worths: Sequence[Worth]) -> Json:
     """The figures of policies made in one home and judged by one world, of a worth per seed."""
-    names = [recommended(one) for one in worths]
+    names = [one.deployed for one in worths]
     row: Json = {"home": home, "judge": judge, "recommended": names}
     row |= seeds_figure("rank_agreement", np.array([one.agreement for one in worths]))
     row |= seeds_figure("kendall", np.array([one.kendall for one in worths]))
@@ -197,24 +193,25 @@ def away_blocks(result: Json) -> list[Block]:
         TableColumn("log, made in", "made"),
         TableColumn("judged by", "judge"),
         TableColumn("rank agreement", "rank_agreement", 2, ends="brackets", none="-"),
-        TableColumn("recommended (seeds)", "names"),
+        TableColumn("recommended (pairs)", "names"),
         *(TableColumn(f"above {one}", f"lead_over_{one}", 3, ends="brackets") for one in RIVALS),
-    )
-    notes = (
-        f"{result['horizon']} slates of {result['k']}, each from a new pool of {result['pool']} "
-        f"items; {result['seeds']} seeds of {result['users']} users; in brackets the 95 % "
-        "interval, Student's over seeds",
-        "rank agreement: Kendall's tau of promised and paid over the pairs of ten policies that "
-        "the judge tells apart by three standard errors",
-        "recommended: by a set the policy of the highest lower bound, by one world that of the "
-        "highest promise; above popular, above greedy: what it is paid more than those slates on the "
-        "same users; bold: below them by more than chance",
     )
 
     def below(row: Mapping[str, Any]) -> list[str]:
         leads = [f"lead_over_{rival}" for rival in RIVALS]
         return [one for one in leads if None not in row[f"{one}_ci"] and row[f"{one}_ci"][1] < 0]
 
+    notes = (
+        f"{result['horizon']} slates of {result['k']}, each from a new pool of {result['pool']} "
+        f"items; {result['pairs']} pairs of halves, {result['users']} users each; in brackets the 95 "
+        "% interval, Student's over pairs",
+        "rank agreement: Kendall's tau of promised and paid over the pairs of ten policies that "
+        "the judge tells apart by three standard errors",
+        "recommended: by a set the trained policy, where the lower bound of its lead over greedy "
+        "slates is above 0, else greedy slates, as by one world; above popular, above greedy: what "
+        "it is paid more than those slates on the same users; bold: below them by more than chance, "
+        f"in {sum(bool(below(row)) for row in rows)} of {len(rows)} rows",
+    )
     ranks = table_of("Ranks at home and away", columns, rows, notes, below)
     return [ranks, *(_policies_block(log) for log in result["logs"])]
 
@@ -249,15 +246,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("logs", nargs="*", default=LOGS)
-    parser.add_argument("--seeds", type=int, default=AwayPlan.seeds)
-    parser.add_argument("--jobs", type=int, default=2, help="seeds side by side")
+    parser.add_argument("--pairs", type=int, default=AwayPlan.pairs, help="of halves of a log")
+    parser.add_argument("--jobs", type=int, default=2, help="pairs side by side")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     started = time.perf_counter()
     # the users of another world have no query
     logs = {name: load(name, context_fields=()) for name in asked.logs}
     observer = functools.partial(print, flush=True)
-    result = finite(away(logs, AwayPlan(seeds=asked.seeds), asked.jobs, observer))
+    result = finite(away(logs, AwayPlan(pairs=asked.pairs), asked.jobs, observer))
     print(blocks_to_markdown(away_blocks(result)))
     print(f"{time.perf_counter() - started:.0f} s")
     write_object(asked.json, result)

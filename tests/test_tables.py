@@ -262,7 +262,7 @@ def test_other_studies_are_of_the_commands_of_their_pages() -> None:
     if path_of("away").is_file():
         result, plan = read("away"), AwayPlan()
         assert tuple(log["log"] for log in result["logs"]) == LOGS
-        names = ("seeds", "members", "users", "k", "horizon", "pool")
+        names = ("pairs", "members", "users", "k", "horizon", "pool")
         assert [result[name] for name in names] == [getattr(plan, name) for name in names]
     written = "--json docs/tables/wikispeedia-loop.json\n"
     command = f"python bench/wikispeedia_loop.py play runs/wikispeedia {written}"
