@@ -249,7 +249,7 @@ SECTIONS = (
     *(Section(TRANSFER, name, [name], render) for name, render in TRANSFERS.items()),
     Section(TRANSFER, "away", ["away"], in_blocks(away_blocks)),
     Section("README.md", "transfer", ["transfer"], transfer_excerpt, together=True),
-    Section("docs/guide/closed-loop.md", "loop", ["wikispeedia-loop"], loop_tables),
+    Section("docs/guide/fidelity.md", "loop", ["wikispeedia-loop"], loop_tables),
     Section("docs/guide/off-policy.md", "ope", ["ope"], study_to_markdown),
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
     Section("README.md", "speed", ["bench"], speed_to_markdown, together=True),

@@ -266,7 +266,7 @@ def test_other_studies_are_of_the_commands_of_their_pages() -> None:
         assert [result[name] for name in names] == [getattr(plan, name) for name in names]
     written = "--json docs/tables/wikispeedia-loop.json\n"
     command = f"python bench/wikispeedia_loop.py play runs/wikispeedia {written}"
-    assert command in page_of("docs/guide/closed-loop.md")
+    assert command in page_of("docs/guide/fidelity.md")
     if path_of("wikispeedia-loop").is_file():
         result = read("wikispeedia-loop")
         assert list(result["bars"]) == list(result["players"])

@@ -1,4 +1,4 @@
-"""Tables and figure of docs/guide/closed-loop.md, made of the object of
+"""Tables and figure of docs/guide/fidelity.md, made of the object of
 `bench/wikispeedia_loop.py`."""
 
 from __future__ import annotations
