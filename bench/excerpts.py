@@ -13,7 +13,8 @@ from typing import Any
 
 from fastgaum.bench.report import machine_lines, never_reached, short, with_unit
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, KS, rows_by_model
-from fastgaum.reports.table import escaped, num, rows_to_markdown, signed
+from fastgaum.reports.table import num, rows_to_markdown, signed
+from fastgaum.untrusted import escaped
 
 Json = Mapping[str, Any]
 
@@ -96,7 +97,7 @@ def results_to_markdown(result: Json) -> str:
     notes = (
         f"prec@1 / prec@2, %; {result['seeds']} seeds, protocol `{result['protocol']}`, the logs' "
         f"own split, tested on {tested}",
-        "bold: its paired 95 % interval lies above 0 against every other model",
+        "bold: better than every other model by a paired 95 % interval",
         "GAN-PW and GAN-LSTM as published, and the authors' code, read item identities alone; rows "
         "trained here also read counts of each item, and their models of GAN-PW and GAN-LSTM are "
         "fitted by likelihood, without a game",
@@ -200,12 +201,12 @@ def _column(result: Json, name: str) -> dict[str, str]:
 
 
 SPEED = {
-    "quality-wikispeedia": "Wikispeedia, from the log to validation NLL 1.97",
+    "quality-wikispeedia": "time to a validation NLL of 1.97 on Wikispeedia",
     "round-scale": "training of both players, 10 M events and 1 M items",
     "lstm-h64-tail": "LSTM of 64 over ragged sessions, both ways",
     "env-4096": "world: 4,096 users, slates of 10, the paper's sizes",
-    "env-4096-relations": "the same with all that the preset reads",
-    "rate-wikispeedia": "the default preset's exact steps on Wikispeedia",
+    "env-4096-relations": "simulated users of the default model",
+    "rate-wikispeedia": "training speed of the default model on Wikispeedia",
     "evaluate-wikispeedia": "candidates of a split evaluated",
     "online-session": "one display of ten, scored online",
     "audit-wikispeedia": "audit of 16.5 M candidates",

@@ -3,11 +3,13 @@ bench/readme.py`.
 
 It puts what `SECTIONS` makes of docs/tables/NAME.json between the lines <!-- MARKER:begin --> and
 <!-- MARKER:end --> of a page, draws `FIGURES` (extra `plots`), and sets numbers in the prose that
-stand between comments of `excerpts.NUMBER`. tests/test_tables.py fails when a page is not that."""
+stand between comments of `excerpts.NUMBER`. It prints how old each object is, in commits.
+tests/test_tables.py fails when a page is not that."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -266,6 +268,15 @@ FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
 """by the name of its file, a figure's object and what draws it; narrow: on a phone"""
 
 
+def later_commits(result: Json) -> int | None:
+    """How many commits have changed the package since an object was made; None where git does not
+    know its commit."""
+    since = f"{result.get('machine', {}).get('commit')}..HEAD"
+    command = ["git", "-C", str(ROOT), "rev-list", "--count", since, "--", "fastgaum", "kernels"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return None if done.returncode else int(done.stdout)
+
+
 def main() -> None:
     for section in SECTIONS:
         path = ROOT / section.page
@@ -276,6 +287,9 @@ def main() -> None:
             draw(read(of), ROOT / "docs" / f"{name}.svg")
     for path in pages():
         path.write_text(set_numbers(path.read_text(encoding="utf-8"), read), encoding="utf-8")
+    for name in sorted({name for section in SECTIONS for name in section.objects}):
+        if path_of(name).is_file():
+            print(f"{name}: the package has changed since in {later_commits(read(name))} commits")
 
 
 if __name__ == "__main__":

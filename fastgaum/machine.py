@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -75,10 +76,12 @@ def device_of(name: str) -> torch.device:
 
 
 def machine_facts(seed: int | None = None) -> dict[str, Any]:
-    """Versions, threads, processor and commit."""
+    """What repeats a figure: the command, versions, threads, processor, commit and seed."""
+    program = Path(sys.argv[0]).name
     blas = [library.info() for library in kernel_blas()]
     packages = ("fastgaum", "torch", "numba", "numpy", "scipy", "polars")
     return {
+        "argv": ["fastgaum" if program == "__main__.py" else program, *sys.argv[1:]],
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
         "processor": _line_of("/proc/cpuinfo", "model name") or platform.processor(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,18 @@ def shown(text: str) -> str:
     """Return a message as one line of bounded length, safe in a terminal."""
     line = plain(" ".join(part.strip() for part in text.splitlines() if part.strip()))
     return line if len(line) <= _SHOWN else f"{line[: _SHOWN // 2]} … {line[-_SHOWN // 2 :]}"
+
+
+_MARKUP = re.compile(r"[\\`|*]|(?<=\])(?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+"""what would start code, a cell, emphasis, a link's address, a tag or an entity"""
+
+
+def escaped(text: str) -> str:
+    r"""Text as markdown shows it letter by letter.
+
+    >>> escaped("a|b `c` <script> [d](e)"), escaped("p < 0.05 [1, 2] search_clicks")
+    ('a\\|b \\`c\\` &lt;script> [d]\\(e)', 'p < 0.05 [1, 2] search_clicks')
+    """
+    return _MARKUP.sub(
+        lambda found: {"<": "&lt;", "&": "&amp;"}.get(found[0], "\\" + found[0]), plain(text)
+    )

@@ -17,9 +17,11 @@ from fastgaum.errors import NumericsError
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.reports.comparison import compare_logs
 from fastgaum.reports.grid import GridPlan
+from fastgaum.reports.other_rows import read_rows, rows_schema
 
 QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256}
 SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
+SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "rows.schema.json"
 CELL = {
     "dataset": str,
     "model": str,
@@ -214,3 +216,35 @@ def test_no_arguments_run_the_sample_when_no_data_is_at_hand(
     assert "oracle" in out
     # nobody published figures of the sample
     assert "Published figures" not in out
+
+
+def test_rows_of_others_stand_above_the_models(tmp_path: Path) -> None:
+    log = synthesise(120, preset="sample")[0]
+    rows = [
+        {"dataset": "sample", "model": "th|eirs", "source": "a paper", "prec1": 61.0, "nll": 1.5}
+    ]
+    rows.append({**rows[0], "model": "known", "prec2": 80.0, "fingerprint": log.fingerprint[:12]})
+    rows.append({**rows[0], "dataset": "another log"})
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": rows}))
+    found = read_rows(tmp_path / "rows.json", ["sample"])
+    table = compare_logs({"sample": log}, GridPlan(["click-rate"], 1), others=found)
+    own = [row for row in table.blocks[0].rows if row[0].startswith("others")]
+    assert [row[0] for row in own] == ["others: th|eirs", "others: known"]
+    assert [(row[1], row[3], row[6]) for row in own] == [
+        ("61.0", "-", "1.500"),
+        ("61.0", "80.0", "1.500"),
+    ]
+    unknown = "whether it is of these test events is not known"
+    notes = table.blocks[0].notes
+    assert f"others, th|eirs: a paper; {unknown}" in notes
+    assert "others, known: a paper" in notes
+    assert "others: th\\|eirs" in table.to_markdown()
+
+
+def test_the_schema_of_rows_is_the_documented_one() -> None:
+    """Made anew by `python -m tests.test_reproduce`."""
+    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == rows_schema()
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(json.dumps(rows_schema(), indent=2) + "\n", encoding="utf-8")

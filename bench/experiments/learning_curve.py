@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,7 +47,7 @@ def fit_parts(
     """Fit what the object at `path` lacks, one seed after the other. A fit that fails is named in
     `failed`, and the others go on."""
     rows = json.loads(path.read_text("utf-8"))["rows"] if path and path.is_file() else []
-    facts: Json = {"machine": machine_facts(), "argv": sys.argv[1:], "rows": rows, "failed": []}
+    facts: Json = {"machine": machine_facts(), "rows": rows, "failed": []}
     fits = [(n, m, p, s) for s in range(seeds) for n in logs for p in PARTS for m in models]
     for number, fit in enumerate(fits, 1):
         if any(fit == tuple(row[key] for key in FIT) for row in rows):

@@ -28,67 +28,63 @@ _LONGEST_SURPRISE = 200
 
 # the help is here and not in the commands' docstrings: the first page would import all of them
 COMMANDS = {
-    "data": "Logs: list, info, get, audit, convert, build, synth.",
-    "data list": "List the logs that have a name, and whether they are at hand.",
-    "data info": "Say what a log is: origin, terms, counts, checksums, and its card.",
-    "data get": "Download a log, or adopt a local copy; either way its sha256 must be the "
-    "registry's.",
-    "data audit": "Try simple label-free rules on a log, and name each that finds the clicked item "
-    "more often than chance; print the floors that a model has to beat.\n\n"
-    "Traps in a log are a finding, not a failure: the exit code is 0.",
-    "data convert": "Read a log, check it, and write it: as a file in the long layout, or packed "
-    "into a folder that loads at once.",
-    "data build": "Make a log of choices whose display sets were never recorded: a display is made "
-    "up of the chosen item and those that other users chose nearest in time.",
-    "data synth": "Draw a log of a world whose reward and choice rule are known, and write the "
-    "truth beside it.",
-    "train": "Train a user model on a log and leave a run folder.\n\n"
-    "Ctrl-C, SIGTERM and crashes leave the run as it was saved after an epoch; --resume goes on "
-    "from there to the same bytes. More epochs of a run that has ended: --from.\n\n"
-    "Several processes: `torchrun --nproc-per-node K -m fastgaum train …`, each on its part of "
-    "every batch; after every 16 steps they take the mean of their weights "
-    "(--set local_steps=N).",
-    "tune": "Search settings for a log; a configuration that `train --config` reads.\n\n"
-    "The default is tried first, and the trial of the least validation loss is written. The test "
-    "split is not read. Trials are kept beside the output: a command that was stopped goes on when "
-    "it is given again.",
+    "data": "Find, check, convert and make logs.",
+    "data list": "List the logs that have a name, and whether they are on this machine.",
+    "data info": "Describe a log: origin, terms of use, sizes, checksums, and its card.",
+    "data get": "Download a log, or copy one that you have. Its sha256 must be the registry's.",
+    "data audit": "Look for traps in a log: simple rules that find the clicked item without "
+    "knowing the user. Also print the floors, which a model has to beat.\n\nA trap is a finding, "
+    "not a failure: the exit code is 0.",
+    "data convert": "Read a log, check it, and write it: as one file in the long layout, or as a "
+    "folder that loads at once.",
+    "data build": "Make a log from choices whose displays were not recorded. Each display holds "
+    "the chosen item and the items that other users chose nearest in time.",
+    "data synth": "Draw a log from a synthetic world. The truth is known and written beside the "
+    "log.",
+    "train": "Train a user model on a log and write a run folder.\n\nAfter Ctrl-C, SIGTERM or a "
+    "crash the run is kept as it was last saved, and --resume continues it: the result is "
+    "identical to an uninterrupted run. To train more after a run has ended, use --from.\n\nWith "
+    "several processes, `torchrun --nproc-per-node K -m fastgaum train …`, each takes its part of "
+    "every batch. After every 16 steps they average their weights (--set local_steps=N).",
+    "tune": "Search settings for a log and write a configuration for `train --config`.\n\nThe "
+    "default is tried first, and the trial with the lowest validation loss is written. The test "
+    "split is not read. Trials are kept beside the output: the same command continues a search "
+    "that was stopped.",
     "evaluate": "Score a trained model on a split of a log.",
-    "predict": "Write utilities and choice probabilities of every candidate.",
+    "predict": "Write the utility and the choice probability of every candidate.",
     "what-if": "Ask a trained model about displays that were never shown: shares after a change, "
-    "elasticities, willingness to pay.\n\n"
-    "Each display changes by itself, behind the history that was logged.",
-    "simulate": "Write episodes of a trained user model, as a log to read back.\n\n"
-    "An episode is the same whatever the number of them. A policy that was trained plays what it "
-    "was trained with, and learns no more.",
-    "serve": "Users of a trained model as a service: over HTTP, or as tools of an agent (MCP).\n\n"
-    "Displays are scored one at a time, and each user remembers. It needs `pip install "
-    "'fastgaum[serve]'`.",
-    "fidelity": "Does a trained user model behave as a log: replay and compare.",
-    "report": "A page on runs: results, curves, calibration, what was learned.\n\n"
-    "One HTML file that asks the network for nothing.",
-    "rl": "Policies in a learned user: train, evaluate, adapt.",
-    "rl train": "Train a policy in a run's world and leave policy.safetensors and curve.parquet."
-    "\n\nA training that is cut off leaves neither: the same command begins anew.",
-    "rl evaluate": "Train each policy in a run's world, seed by seed, and print what they earn "
-    "there, or in another run's world (--in).",
-    "rl adapt": "Let a policy trained in RUN's world learn from new users, beside an untrained "
-    "one: the adaptation curve.\n\n"
-    "Both meet what the policy was trained with: its reward, horizon, leaving and pool, less what "
-    "the other world (--in) does not know of it. They learn from what a site can see: choices, and "
-    "what the users of RUN's world who follow them think of these.",
-    "ope": "What a policy would have earned in a log: off-policy values.",
-    "compare": "Models on your own log, read as it is: floors, intervals, paired differences.\n\n"
-    "One table of the test split, of fastgaum, logit and click-rate if no --models are given. Exit "
-    "code 1 if a run failed: the others' figures are kept.",
-    "reproduce": "Data sets × models × seeds: the prec@k table.\n\n"
-    "It runs on the data sets at hand, or on the bundled sample, and never needs the network; "
-    "fastgaum, paper-lstm and paper-pw if no --models are given. Exit code 1 if a run failed: the "
-    "others' figures are kept.",
-    "bench": "Races against rivals on this machine: speeds, ratios, shares of its ceilings.\n\n"
-    "Exit code 1 if a contender's result was wrong; with --strict also if a bar was missed.",
-    "warmup": "Compile the kernels of fits, worlds and online users now, as an install step.",
-    "doctor": "Versions, caches and a self-check, to paste into a bug report.\n\nHome folders and "
-    "user names are left out. Exit code 1 if a check fails.",
+    "elasticities, willingness to pay.\n\nEach display changes on its own. The history before it "
+    "stays as it was logged.",
+    "simulate": "Simulate sessions of a trained user model and write them as a log.\n\nThe first "
+    "N episodes are the same, however many you ask for. A trained policy plays with the settings "
+    "of its training and does not learn.",
+    "serve": "Serve a trained model over HTTP, or as tools of an agent (MCP).\n\nIt scores one "
+    "display at a time and remembers each user. It needs `pip install 'fastgaum[serve]'`.",
+    "fidelity": "Compare simulated users with the log.",
+    "report": "Write an HTML report of one or more runs: results, curves, calibration, what was "
+    "learned.\n\nThe report is one file and needs no network.",
+    "rl": "Train and test policies on simulated users.",
+    "rl train": "Train a policy on the users of a run; write policy.safetensors and "
+    "curve.parquet.\n\nA training that is stopped writes neither: start it again.",
+    "rl evaluate": "Train each policy on the users of a run, once per seed, and print what it "
+    "earns from them, or from the users of another run (--in).",
+    "rl adapt": "Let a trained policy learn from new users, beside an untrained one, and print "
+    "what both earn after how many users.\n\nBoth have the reward, horizon, leaving and pool of "
+    "the policy's training, as far as the other run (--in) knows its items. They learn from "
+    "choices, and from what the model of RUN thinks of these users: a site could see as much.",
+    "ope": "Estimate what a policy would have earned in a log (off-policy evaluation).",
+    "compare": "Compare models on your own log: floors, intervals, paired differences.\n\nIt "
+    "prints one table of the test split. Without --models it compares fastgaum, logit and "
+    "click-rate. If a run fails, the others keep their figures and the exit code is 1.",
+    "reproduce": "Print the prec@k table: data sets × models × seeds.\n\nIt uses the data sets on "
+    "this machine, or the bundled sample, and never the network. Without --models it compares "
+    "fastgaum, paper-lstm and paper-pw. If a run fails, the others keep their figures and the "
+    "exit code is 1.",
+    "bench": "Measure speeds on this machine, beside other libraries.\n\nExit code 1 if a result "
+    "was wrong; with --strict also if a target was missed.",
+    "warmup": "Compile all kernels now, as a step of the installation.",
+    "doctor": "Print versions and caches and run a self-check, for a bug report.\n\nHome folders "
+    "and user names are left out. Exit code 1 if a check fails.",
     "completion": "Print the script that completes commands, options and names in bash, zsh or "
     "fish.",
 }
@@ -104,8 +100,7 @@ def _version() -> str:
 
 app = App(
     name="fastgaum",
-    help="Learn a user from recommender logs: history encoder, generator and reward model, "
-    "trained against each other.",
+    help="Learn how users choose from recommender logs: predict, explain and simulate choices.",
     help_epilogue=epilogue(""),
     # markdown would take a quarter of the time that the help takes
     help_format="plaintext",
@@ -116,7 +111,8 @@ app = App(
 for _name, _help in COMMANDS.items():
     if _name in READ_AS_THE_RUN:
         _help += (
-            "\n\nThe log is read as the run's was; one that needs other options: `data convert`."
+            "\n\nThe log is read with the options of the run. If it needs others, convert it first "
+            "(`fastgaum data convert`)."
         )
     _group, _, _word = _name.rpartition(" ")
     _foot = epilogue(_name)

@@ -21,10 +21,10 @@ def bench_command(
     """Time ours against its rivals.
 
     Args:
-        groups: groups of races, or how their names begin; all if not given
-        list_: name the groups and stop
-        strict: exit code 1 also when a bar is missed
-        smoke: small sizes: shows that everything runs, the figures mean nothing
+        groups: groups to run, or the first letters of their names; all if not given
+        list_: print the names of the groups and stop
+        strict: exit code 1 also if a target is missed
+        smoke: use small sizes, to see that everything runs; the figures mean nothing
     """
     json, markdown = files.json, files.markdown
     check_outputs(json, markdown)

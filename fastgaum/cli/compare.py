@@ -6,11 +6,11 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import Device, FigureFiles, Settings, parse_settings
+from fastgaum.cli.options import Device, FigureFiles, ProtocolOption, Settings, parse_settings
 from fastgaum.cli.output import check_outputs, say, show_block, write_tables
 from fastgaum.cli.progress import Bar, note_compiling
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
@@ -33,17 +33,18 @@ class Grid:
     """Models × splits × seeds on each log, and where the table goes."""
 
     models: str | None = None
-    """all, or a comma list of baselines and presets; if not given, those named above"""
-    protocol: Literal["identity", "bags", "views"] = "bags"
-    """what a candidate's bag holds"""
+    """names of models, separated by commas, or all"""
+    protocol: ProtocolOption = "bags"
     seeds: int = 5
-    """runs of each model on each split"""
+    """fits of each model on each split"""
     resplit: str | None = None
-    """draw other splits of whole users, by seed: 7, 1..10 or 1,4,9; several are pooled"""
+    """seeds of other splits of the users: 7, 1..10 or 1,4,9; several are pooled"""
     settings: Settings = ()
     jobs: int | None = None
-    """runs side by side, one thread each; all cores if not given"""
+    """fits side by side, one thread each; all cores if not given"""
     device: Device = "auto"
+    add: Path | None = None
+    """rows of other people's models to show, a JSON file (docs/rows.schema.json)"""
     files: FigureFiles = NO_FIGURES
 
     def plan(self, usual: Sequence[str]) -> GridPlan:
@@ -75,8 +76,10 @@ class Grid:
 
         from fastgaum.reports.comparison import compare_logs
         from fastgaum.reports.log_facts import pooled_oracle
+        from fastgaum.reports.other_rows import read_rows
         from fastgaum.worlds.truth import read_truth, truth_beside
 
+        others = [] if self.add is None else read_rows(self.add, list(logs))
         oracles = {}
         for name, log in logs.items():
             if (truth := truth_beside(paths[name])) is not None:
@@ -100,6 +103,7 @@ class Grid:
 
             jobs = self.jobs or (1 if on_card else os.cpu_count() or 1)
             more: dict[str, Any] = {"jobs": jobs, "device": self.device, "reading": reading}
+            more["others"] = others
             return compare_logs(logs, plan, oracles=oracles, on_done=on_done, **more)
 
     def show(self, table: Comparison) -> int:

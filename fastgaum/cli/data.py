@@ -42,25 +42,25 @@ class WorldOptions:
     preset: str = "default"
     """the world to start from: default, sample, scale, tail"""
     n_items: Annotated[int | None, Parameter(name="--items")] = None
-    """size of the catalogue"""
+    """number of items"""
     seed: int | None = None
-    """the one source of randomness"""
+    """seed of everything random"""
     rule: Literal["shannon", "l2"] | None = None
-    """softmax or sparsemax choices"""
+    """how users choose: softmax (shannon) or sparsemax (l2)"""
     eta: float | None = None
-    """how decided the user is"""
+    """how much users prefer the best item: 0 is chance"""
     no_click: float | None = None
-    """share of events without a click"""
+    """share of displays without a click"""
     mean_length: float | None = None
-    """mean events per session"""
+    """mean displays of a session"""
     max_length: int | None = None
     """longest session"""
     mean_display: float | None = None
-    """mean candidates per display set"""
+    """mean items of a display"""
     order: Literal["none", "random", "popularity"] | None = None
-    """order of the candidates of a display set; none if not given"""
+    """order of the items of a display; none if not given"""
     examination: float | None = None
-    """place p multiplies a candidate's odds by p to the power of minus this; needs an order"""
+    """how much lower places lose: place p divides the odds of an item by p to this power"""
 
 
 DEFAULT_WORLD = WorldOptions()
@@ -119,10 +119,10 @@ def data_get_command(
     *,
     from_: Annotated[
         Path | None,
-        Parameter(name="--from", help="adopt a local copy: a file, or a folder of files"),
+        Parameter(name="--from", help="copy a file, or a folder of files, that you have"),
     ] = None,
     data_dir: Annotated[
-        Path | None, Parameter(help="where to put it; the user cache if not given")
+        Path | None, Parameter(help="the folder to put it in; the user cache if not given")
     ] = None,
     json: JsonFile = None,
 ) -> None:
@@ -202,9 +202,9 @@ def data_build_command(
     /,
     *,
     out: LogPath,
-    displayed: Annotated[int, Parameter(help="candidates of a display set")] = 10,
-    seed: Annotated[int, Parameter(help="breaks ties in time")] = 0,
-    split_seed: Annotated[int, Parameter(help="seed of the split of whole users, 50/25/25")] = 0,
+    displayed: Annotated[int, Parameter(help="items of a display")] = 10,
+    seed: Annotated[int, Parameter(help="seed of the order of choices at the same time")] = 0,
+    split_seed: Annotated[int, Parameter(help="seed of the split of users, 50/25/25")] = 0,
     data_dir: DataDir = None,
     json: JsonFile = None,
 ) -> None:
@@ -237,7 +237,7 @@ def data_build_command(
 def data_synth_command(
     *,
     out: LogPath,
-    events: Annotated[int, Parameter(help="events to draw")] = 2000,
+    events: Annotated[int, Parameter(help="number of displays")] = 2000,
     world: WorldOptions = DEFAULT_WORLD,
     json: JsonFile = None,
 ) -> None:

@@ -30,8 +30,9 @@ def evaluate_command(
     """Score a trained model on a split of a log.
 
     Args:
-        hide_items: share of the items that the model meets as if it had never displayed them
-        seed: draws these items
+        hide_items: share of the items that are hidden: the model scores them as items that it has
+            never seen
+        seed: seed of the choice of these items
     """
     check_outputs(json)
     from fastgaum.baselines.floors import floor_table

@@ -34,12 +34,12 @@ def fidelity_command(
     allow_seen_users: AllowSeenUsers = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Replay a log's sessions with simulated users.
+    """Replay the sessions of a log with simulated users.
 
     Args:
-        split: whose sessions to replay
-        episodes: simulated sessions: each session is replayed so often
-        seed: seeds users, draws and permutations
+        split: the split whose sessions are replayed
+        episodes: number of simulated sessions; each logged session is replayed as often
+        seed: seed of everything random
     """
     check_outputs(files.json, files.markdown, files.plot)
     from fastgaum.reports.plots import check_figure

@@ -50,13 +50,13 @@ def ope_command(
 
     Args:
         policy: random, popular, greedy, or a folder written by `fastgaum rl train`
-        run: a run folder, or a model file: the world
-        epsilon: probability that a display is a random set of the pool instead of the policy's
-        propensity: the column that holds the probability of each event's slate; random sets if not
-            given
-        pool: a file of item ids, one a line, that slates are made of; all if not given
-        value: the column whose mean over an item's displays a click on it is worth; 1 if not given
-        seed: seeds random slates
+        run: a run folder or a model file, whose users add a model to the estimates
+        epsilon: probability that the policy shows a random set of the pool instead of its own
+        propensity: the column with the probability that the log showed each display; if not given,
+            displays are taken for random sets
+        pool: a file of the items to choose from, one id per line; all items if not given
+        value: the column with what a click is worth, averaged by item; 1 if not given
+        seed: seed of random displays
     """
     check_outputs(files.json, files.markdown)
     import numpy as np

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 # -- options of every command
 
 COMMON_OPTIONS = {
-    "--quiet": "errors and what was asked for: no progress, no notes",
-    "--overwrite": "replace the files and folders that the command writes",
-    "--debug": "the traceback of an error",
+    "--quiet": "print errors and results only, no progress and no notes",
+    "--overwrite": "replace files and folders that are there already",
+    "--debug": "print the traceback of an error",
 }
 """options that stand anywhere on the command line"""
 FOR_MACHINES = ("--json", "--markdown")
@@ -60,37 +60,48 @@ Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 RunPath = Annotated[Path, Parameter(help="a run folder, or a model file")]
 HeadOption = Annotated[
     Literal["generator", "reward"] | None,
-    Parameter(help="who chooses; the generator if the run has one"),
+    Parameter(help="the network that chooses; the generator if the run has one"),
 ]
 ScoredSplit = Annotated[
-    Literal["train", "validation", "test", "all"], Parameter(help="whose events to score")
+    Literal["train", "validation", "test", "all"], Parameter(help="the split to score")
 ]
 AllowSeenUsers = Annotated[
     bool,
     Parameter(
-        negative="", show_default=False, help="score a test split whose users trained this model"
+        negative="",
+        show_default=False,
+        help="score the test split even if its users trained the model",
     ),
 ]
-DataDir = Annotated[Path | None, Parameter(help="where registry names are looked up first")]
+DataDir = Annotated[
+    Path | None, Parameter(help="the folder in which names of logs are looked up first")
+]
 TablePath = Annotated[
     Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")
 ]
 JsonFile = Annotated[
     Path | None,
-    Parameter(help="also write the result as one JSON object; -: print it, instead of text"),
+    Parameter(help="also write the result as a JSON object; -: print it instead of text"),
 ]
 Markdown = Annotated[Path | None, Parameter(help="also write the table as markdown")]
 Device = Annotated[str, Parameter(help="cpu, cuda or auto")]
 Threads = Annotated[int | None, Parameter(help="threads to use; all cores if not given")]
 FewThreads = Annotated[
-    int, Parameter(help="threads to use: networks this small are slower on more than one")
+    int, Parameter(help="threads to use; so small networks are slower on more than one")
 ]
 ONE_THREAD = 1
+ProtocolOption = Annotated[
+    Literal["identity", "bags", "views"],
+    Parameter(
+        help="what a model reads of an item: its id; also fields and counts (bags); also how often "
+        "the display shows it (views)"
+    ),
+]
 Settings = Annotated[
     tuple[str, ...],
     Parameter(
         name="--set",
-        help="a configuration key: epochs=3 (repeatable)",
+        help="set a key of the configuration: epochs=3 (repeatable)",
         negative="",
         show_default=False,
     ),
@@ -115,7 +126,7 @@ class PlotFiles(TableFiles):
     """The same, and where it is drawn."""
 
     plot: Path | None = None
-    """also draw it, as .svg or .png"""
+    """also draw a figure: .svg or .png"""
 
 
 @Parameter(name="*")
@@ -124,7 +135,7 @@ class FigureFiles(TableFiles):
     """The same, and where prec@1 is drawn."""
 
     figure: Path | None = None
-    """also draw prec@1 by model, as .svg or .png"""
+    """also draw prec@1 by model: .svg or .png"""
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -153,14 +164,13 @@ class ModelOptions:
     """A preset or a file, and changes of it."""
 
     preset: str | None = None
-    """named configuration, or the name of another model; fastgaum if not given"""
+    """name of a preset or of another model; fastgaum if not given"""
     config: Path | None = None
-    """a TOML file of configuration keys"""
+    """a TOML file with the configuration"""
     settings: Settings = ()
     seed: int | None = None
-    """seeds every random stream of the run"""
-    protocol: Literal["identity", "bags", "views"] | None = None
-    """what a candidate's bag holds"""
+    """seed of everything random in the run"""
+    protocol: ProtocolOption | None = None
 
     def resolve(self) -> Config:
         """The configuration: a preset or a file, --seed and --protocol, --set. Raises

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
 STDOUT = Path("-")
 
-# Wide enough for the widest table: a file or a pipe has no width of its own, and wrapped cells
-# cannot be searched.
-_PIPE_WIDTH = 220
+_PIPE_WIDTH = 120
+"""columns of a file or a pipe, which has no width of its own"""
+_BETWEEN = 3
+"""columns between two cells of a row"""
 
 
 # -- what is printed
@@ -79,15 +81,25 @@ def show_table(
     title: str | None = None,
     bold: frozenset[tuple[int, int]] | set[tuple[int, int]] = frozenset(),
 ) -> None:
-    """Print a table, its first column text, the others figures; bold: (row, column)."""
-    heading = None if title is None else Text(plain(title))
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(Text(plain(column)), justify="left" if i == 0 else "right")
-    for i, row in enumerate(rows):
-        cells = (Text(plain(cell), "bold" if (i, j) in bold else "") for j, cell in enumerate(row))
-        table.add_row(*cells)
-    stdout().print(table)
+    """Print a table, its first column text, the others figures; bold: (row, column). An empty
+    column is left out. Columns that find no room follow in a table below, beside the first one."""
+    cells = [columns, *rows]
+    widths = [max(cell_len(plain(row[i])) for row in cells) for i in range(len(columns))]
+    shown = [i for i in range(1, len(columns)) if not rows or any(row[i] for row in rows)]
+    parts: list[list[int]] = [[0]]
+    for i in shown:
+        used = sum(widths[j] + _BETWEEN for j in (*parts[-1], i))
+        if used > stdout().width and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(i)
+    for part in parts:
+        heading = None if title is None or part is not parts[0] else Text(plain(title))
+        table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for i in part:
+            table.add_column(Text(plain(columns[i])), justify="right" if i else "left")
+        for n, row in enumerate(rows):
+            table.add_row(*(Text(plain(row[i]), "bold" if (n, i) in bold else "") for i in part))
+        stdout().print(table)
 
 
 def show_block(block: Block) -> None:

@@ -25,7 +25,8 @@ def predict_command(
     """Write utilities and choice probabilities of every candidate.
 
     Args:
-        at_place: score all candidates at this place of their displays, from 1, or at none
+        at_place: score each candidate at its own place of the display, at this place (from 1), or
+            without a place
     """
     check_table_output(out)
     check_outputs(json)

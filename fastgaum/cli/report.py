@@ -38,8 +38,8 @@ def report_command(
         runs: run folders
         out: the page to write
         compare: put two runs of one log side by side
-        log: where the runs' log is (repeatable); where training found it if not given
-        split: whose events to score; test for final figures, once
+        log: where the runs' log is (repeatable); if not given, where the training found it
+        split: the split to score; use test once, for final figures
     """
     check_outputs(out, json)
     from fastgaum.reports.plots import require_plots

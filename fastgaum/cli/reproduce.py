@@ -17,7 +17,8 @@ def reproduce_command(
     """Train every model on every log with every seed.
 
     Args:
-        datasets: comma list of logs; if not given, those at hand, or the sample
+        datasets: names of logs, separated by commas; if not given, those on this machine, or the
+            sample
     """
     named = None if datasets is None else names_of(datasets, "--datasets")
     plan = grid.plan(DEFAULT_MODELS)

@@ -36,7 +36,7 @@ Other = Annotated[
     Path | None,
     Parameter(
         name="--in",
-        help="a run fitted on other users, in whose world policies play; RUN if not given",
+        help="a run of other users, on whom policies are tested; RUN if not given",
     ),
 ]
 RewardOption = Literal["utility", "contrast", "click"]
@@ -50,17 +50,18 @@ class Play:
     horizon: int = 20
     """steps of an episode"""
     reward: RewardOption = "utility"
-    """what a step earns; contrast: utility less the mean of the pool in the same state"""
+    """what a step earns: the utility of the choice; the same less the mean utility of the pool
+    (contrast); 1 for a click"""
     leaving: float | None = None
     """probability that a user leaves after a step; 0 if not given"""
     log: str | None = None
-    """the run's log: for a run that reads further fields or context"""
+    """the run's log, if the run reads fields or context"""
     pool: Literal["fixed", "per_user", "per_step"] = "fixed"
-    """whether all share one pool of items, or when it is drawn"""
+    """the items to choose from: the same for all, or drawn for each user, or for each step"""
     pool_size: int = 0
-    """items of a pool; 0: the whole catalogue"""
+    """items of a pool; 0: all items"""
     pessimism: float = 0.0
-    """a step earns less by so much times the disagreement of the worlds of a set"""
+    """penalty on slates about which the models of a set disagree (0: none)"""
 
     def from_items(self, k: int, items: tuple[int, ...] = ()) -> Setting:
         """The same as the library takes it; `items`: pools are drawn from them."""
@@ -98,7 +99,7 @@ def rl_train_command(
     Args:
         policy: slateq or cascade-dqn
         k: items of a slate
-        seed: seeds every random stream
+        seed: seed of everything random
     """
     check_outputs(json)
     from fastgaum.files import atomic
@@ -162,16 +163,16 @@ def rl_evaluate_command(
     """Train and judge policies.
 
     Args:
-        policies: names, by comma, or all
-        k: sizes of slates, by comma
-        seeds: how often each policy is trained and judged
-        users: users that judge a policy, per seed
+        policies: names, separated by commas, or all
+        k: sizes of slates, separated by commas
+        seeds: how often each policy is trained and tested
+        users: users on whom a policy is tested, per seed
     """
     values = parse_settings(settings)
     try:
         sizes = [int(part) for part in k.split(",")]
     except ValueError as error:
-        raise ConfigError(f"-k takes whole numbers by comma (3,5), got '{k}'") from error
+        raise ConfigError(f"-k takes whole numbers separated by commas (3,5), got '{k}'") from error
     if min(sizes) < 1:
         raise ConfigError(f"slates have at least 1 item, got -k {k}")
     check_outputs(files.json, files.markdown)
@@ -219,15 +220,16 @@ def rl_adapt_command(
     """Let a policy learn from new users.
 
     Args:
-        episodes: episodes, each with new users
-        users: new users per episode
-        seeds: how often the users are drawn
+        episodes: number of episodes, each with new users
+        users: users of an episode
+        seeds: number of repetitions, each with other users
         horizon: steps of an episode; the policy's own if not given
         reward: what a step earns; the policy's own if not given
         leaving: probability that a user leaves after a step; the policy's own if not given
-        log: the run's log: for a run that reads further fields or context
+        log: the run's log, if the run reads fields or context
     """
     check_outputs(json)
+    from fastgaum.machine import machine_facts
     from fastgaum.policies.evaluation import adaptation, adaptation_summary
     from fastgaum.policies.registry import load_policy, untrained
     from fastgaum.policies.transfer import shared_pool
@@ -255,7 +257,8 @@ def rl_adapt_command(
     rows = adaptation_summary(curve)
     terms = {name: getattr(setting, name) for name in ("reward", "horizon", "leaving")}
     judged = None if other is None else str(other)
-    facts = {"policy": str(policy), "run": str(run), "in": judged, **terms}
+    facts = {"machine": machine_facts(made[0].config.seed), "policy": str(policy), "run": str(run)}
+    facts |= {"in": judged, "seeds": seeds, "users": users, "episodes": episodes, **terms}
     write_json(json, {**facts, "notes": notes, "rows": rows})
     title = f"{made[0].name} in {other or run}, k = {setting.k}, {setting.reward} of "
     title += f"{setting.horizon} steps"

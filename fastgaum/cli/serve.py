@@ -25,19 +25,19 @@ def serve_command(
     ] = None,
     mcp: Annotated[
         Flag,
-        Parameter(help="serve tools of an agent (MCP) on stdin and stdout instead"),
+        Parameter(help="serve tools of an agent (MCP) on stdin and stdout, in place of HTTP"),
     ] = False,
     host: Annotated[
-        str, Parameter(help="the address to listen on; who reaches it can use the service")
+        str, Parameter(help="the address to listen on; everyone who reaches it can use the service")
     ] = LOCAL[0],
     head: Annotated[
-        Literal["reward", "generator"], Parameter(help="whose probabilities displays have")
+        Literal["reward", "generator"], Parameter(help="the network whose probabilities are served")
     ] = "reward",
     item_table: Annotated[
         Path | None,
-        Parameter(help="a file with a column item, and one for each field that it knows"),
+        Parameter(help="a table of further items: a column item, and one for each field"),
     ] = None,
-    seed: Annotated[int, Parameter(help="seeds what users choose (--mcp)")] = 0,
+    seed: Annotated[int, Parameter(help="seed of the choices of simulated users (--mcp)")] = 0,
     json: JsonFile = None,
 ) -> None:
     """Score displays for the users of clients, until Ctrl-C ends it."""

@@ -47,16 +47,18 @@ def simulate_command(
     """Write episodes of a trained user model.
 
     Args:
-        episodes: how many
-        slate_size: items of a slate; 10, or a trained policy's own, if not given
-        horizon: steps of an episode at most; 20, or a trained policy's own, if not given
-        leaving: probability that a user leaves after a step; 0, or a policy's own, if not given
-        pool: whether all share one pool of items, or when it is drawn; fixed, or a policy's own
-        pool_size: items of a pool; 0 or not given: the whole catalogue
-        policy: makes slates: random, popular, greedy, or a folder written by `fastgaum rl train`
-        starts: users begin without history, or within a session of --log
-        log: for logged starts, or a run that reads further fields or context
-        seed: seeds everything
+        episodes: number of episodes
+        slate_size: items of a slate; if not given 10, or as the policy was trained
+        horizon: most steps of an episode; if not given 20, or as the policy was trained
+        leaving: probability that a user leaves after a step; if not given 0, or as the policy was
+            trained
+        pool: the items to choose from: the same for all, or drawn for each user, or for each step;
+            if not given fixed, or as the policy was trained
+        pool_size: items of a pool; 0 or not given: all items
+        policy: what is shown: random, popular, greedy, or a folder written by `fastgaum rl train`
+        starts: where users start: without a history, or within a session of --log
+        log: a log for logged starts, and for a run that reads fields or context
+        seed: seed of everything random
     """
     check_table_output(out)
     check_outputs(json)

@@ -58,10 +58,9 @@ def train_command(
     """Train a user model on a log and leave a run folder.
 
     Args:
-        resume: go on with the run that is there, from the last epoch that was saved: its options,
-            and the very bytes it would have had
-        former: begin with the weights of another run, whose configuration and reading options are
-            taken over; LOG holds what is new
+        resume: continue the run in --out; the result is identical to an uninterrupted run
+        former: start from the weights of another run, with its configuration and its options of
+            reading; LOG holds the new data
     """
     overwrite = COMMON.overwrite
     if resume and former is not None:
@@ -230,16 +229,20 @@ def _fit(
         log = reading.load(source)
     origin = LogOrigin(lasting(source), reading.options.to_json())
     with noting_compilation(), Bar(f"fitting {name}") as progress:
-        table = fit_run(
+
+        def begin(member: str, done: int, total: int) -> None:
+            progress.line(f"member {done + 1} of {total}: {member}")
+            progress.stage(member, done, total)
+
+        table, head = fit_run(
             model,
             name,
             log,
             folder,
             overwrite=COMMON.overwrite,
-            progress=progress.stage if name == POOL else None,
+            progress=begin if name == POOL else None,
             origin=origin,
         )
-    head = model.evaluate(log, "validation").heads["reward"]
     figures = f"validation prec@1 {head.precision[1].mean:.1f}, NLL {head.nll.mean:.3f}"
     text = f"{folder}: {repr(model) if name == POOL else name}, {figures}"
     for row in table.to_dicts():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -12,6 +12,7 @@ from fastgaum.cli.options import (
     COMMON,
     Flag,
     JsonFile,
+    ProtocolOption,
     Settings,
     given,
     parse_settings,
@@ -30,18 +31,13 @@ def tune_command(
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="the configuration to write: .toml")],
-    trials: Annotated[
-        int, Parameter(help="fits in all, those that were done before included")
-    ] = 30,
+    trials: Annotated[int, Parameter(help="fits in all, earlier ones included")] = 30,
     resume: Annotated[
-        Flag, Parameter(help="go on with a search that has ended, for more trials")
+        Flag, Parameter(help="continue a search that has ended, with more trials")
     ] = False,
     settings: Settings = (),
-    seed: Annotated[int | None, Parameter(help="seeds the search, and every fit of it")] = None,
-    protocol: Annotated[
-        Literal["identity", "bags", "views"] | None,
-        Parameter(help="what a candidate's bag holds"),
-    ] = None,
+    seed: Annotated[int | None, Parameter(help="seed of the search and of its fits")] = None,
+    protocol: ProtocolOption | None = None,
     json: JsonFile = None,
     machine: Machine = THIS_MACHINE,
     reading: Reading = AS_IT_IS,

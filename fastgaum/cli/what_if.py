@@ -38,11 +38,11 @@ def what_if_command(
     """Ask a trained model about other displays.
 
     Args:
-        scale: a field and what its numbers are multiplied by: cost=.9 (repeatable)
-        items: the items that --scale, --elasticity and --worth change, all if not given: a,b
-        drop: an item that is no longer displayed (repeatable)
-        elasticity: own and cross elasticities by this field (repeatable)
-        worth: a field and the price that its units are worth: time=cost (repeatable)
+        scale: multiply the numbers of a field: cost=.9 (repeatable)
+        items: change these items only, separated by commas: a,b
+        drop: remove an item from all displays (repeatable)
+        elasticity: print own and cross elasticities by a field (repeatable)
+        worth: print what a unit of a field is worth in units of a price: time=cost (repeatable)
     """
     check_outputs(json)
     scales = {name: _number(name, text) for name, text in map(_pair, scale)}

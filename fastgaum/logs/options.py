@@ -56,43 +56,42 @@ class ReadOptions:
 
     columns: Mapping[str, str] = field(
         default_factory=dict,
-        metadata={"help": "the column of a role, as role=name: item=sku (repeatable)"},
+        metadata={"help": "the column of a role: item=sku, chosen=clicked (repeatable)"},
     )
     """by role: {"item": "sku", "event": "ts"}; an empty name of chosen: displays have no choice
     yet"""
     candidate_fields: tuple[str, ...] = _option(
-        (), "a further column of each candidate to use (repeatable)"
+        (), "a column of the candidates to read, such as a price (repeatable)"
     )
     """numbers as float32 (NaN, infinite and missing are errors), text as categories (missing is
     code -1). A csv column is numbers if every filled value is one. A nested log gives a list per
     event, or one value for the whole display set."""
     context_fields: tuple[str, ...] = _option(
         (),
-        "a column of one value per event to use, a query or a device: whole numbers and text are "
-        "categories, decimal numbers are numbers (repeatable)",
+        "a column of the events to read, such as a query or a device (repeatable); whole numbers "
+        "and text are categories, decimal numbers are numbers",
     )
     """whole numbers and text as categories (missing is code -1), decimal numbers as float32. A csv
     column is numbers if every filled value is one and some are not whole."""
     time_fields: tuple[str, ...] = _option(
         (),
-        "context made of the times of events: gap, the logarithm of the seconds since the "
-        "session's event before; hour of the day; day of the week (repeatable)",
+        "what to read of the times of events (repeatable). gap: logarithm of the seconds since the "
+        "event before in the session. hour: hour of the day. day: day of the week",
     )
     """names of TIME_FIELDS; hour and day need times, gap takes numbers too, whose unit it has"""
-    item_table: str | None = _option(None, "a file of static item columns, one row per item")
+    item_table: str | None = _option(None, "a file of columns of items, one row per item")
     """missing items and numbers get the column's mean, missing categories code -1"""
     item_vectors: tuple[str, ...] = _option(
         (),
-        "a column of the item table that holds a vector of numbers per item: an embedding of its "
-        "text or its image (repeatable)",
+        "a column of the item table with a vector of numbers per item, such as an embedding of its "
+        "text or image (repeatable)",
     )
     """columns of lists of finite numbers of one length; a missing one is the mean of the others"""
     user_table: str | None = _option(None, "a file of columns of users, one row per user")
     """every user of the log has a row; missing numbers get the table's mean, categories code -1"""
     past: str | None = _option(
         None,
-        "a column of lists: the items of a user's past, which come before the first event of its "
-        "session",
+        "a column of lists: items of the user's past, before the first event of the session",
     )
     """of a session's first event, oldest item first; an empty name: none"""
     available: str | None = _option(
@@ -101,49 +100,47 @@ class ReadOptions:
     """such a candidate is left out of its display; a nested log has lists"""
     weight: str | None = _option(
         None,
-        "a column of the weight of each event, above 0: fits and figures are weighted means",
+        "a column with the weight of each event, above 0, in fits and figures",
     )
     """one value per event; only how weights compare matters. An empty name: none"""
     actions: str | None = _option(
         None,
-        "a file of what users did between displays: a session or user, an item and, if they are "
-        "known, an action and its time",
+        "a file of what users did between displays: a session or a user, an item and, if known, an "
+        "action and its time",
     )
     """each comes before the event that follows it in time (`logs.action_tables`)"""
-    ordered: bool = _option(False, "the display order is real, and is kept")
+    ordered: bool = _option(False, "the order of the items in a display is real: keep it")
     """whether the order of rows, or of the list, is real; if not, candidates stand by item id"""
     grid: int | None = _option(
-        None, "columns of the grid that a display in order fills row by row; 1: a list"
+        None, "columns of the grid that an ordered display fills row by row; 1: a list"
     )
     """places then have a row and a column, for models that read the place"""
     clicks: ClickRule = _option(
         "error",
-        "what to do with a display of several clicks: error; first, the others do not count; each, "
-        "every click is a choice of what is left of the display",
+        "displays with several clicks. error: refuse them. first: only the first click counts. "
+        "each: every click is a choice from what is left of the display",
     )
     """of a display with several clicks; by "each" see `logs.successive`"""
     outside: OutsideRule = _option(
         "error",
-        "what to do with a click on an item that was not displayed: error; none, it does not "
-        "count; append, the item counts as displayed last; drop, the display is left out",
+        "clicks on an item that was not displayed. error: refuse them. none: they do not count. "
+        "append: the item becomes the last of the display. drop: the display is left out",
     )
     """of a click on an item that was not displayed, in a nested log"""
     split: SplitRule = _option(
         "auto",
-        "the file's split, drawn by user, or cut by time; half, other-half: one half of the users "
-        "trains and validates, the other is the test split; auto: the file's if it has one, else "
-        "user",
+        "how the log is split. file: as the file says. user: whole users, 50/25/25. time: by time. "
+        "half, other-half: one half of the users trains and validates, the other is tested. auto: "
+        "file if the file has a split, else user",
     )
     """user: users 50/25/25; time: sessions, by their first event; half, other-half: share no
     user"""
     split_seed: int = _option(0, "seed of --split-by user, half and other-half")
     delimiter: str | None = _option(
-        None, "what divides the columns of a file of text, where its first line leaves that open"
+        None, "the sign between columns of a text file, if its first line does not show it"
     )
     """one sign, or the word tab"""
-    decimal: str | None = _option(
-        None, "the decimal sign of numbers in fields of a file of text: , or ."
-    )
+    decimal: str | None = _option(None, "the decimal sign of numbers in a text file: , or .")
     """the other sign then divides thousands; None: only certain decimal commas are read"""
     name: str | None = None
     """by default the file's name"""

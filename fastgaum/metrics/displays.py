@@ -1,8 +1,8 @@
 """Rankings of whole displays: one ranking against the set of all its clicks.
 
 A log that was read with `clicks="each"` has several choice events of one display. The ranking is
-that of the first of them, the clicks are those of all. For one display with R clicks, ranks counted
-from 1:
+that of the first of them, the clicks are those of all. For one display with R clicks among n
+candidates, ranks counted from 1:
 
     recall@k  share of the R clicks whose rank is at most k
     MRR       1 / rank of the best-ranked click (reciprocal rank: Voorhees, The TREC-8 Question
@@ -10,6 +10,9 @@ from 1:
     NDCG      sum over clicks of 1 / log2(1 + rank), over the same sum for the ranks 1 … R
               (Järvelin & Kekäläinen, Cumulated gain-based evaluation of IR techniques, 2002, with
               gains of 0 and 1, over the whole display)
+    AUC       share of the R (n - R) pairs of a click and another candidate in which the click
+              ranks higher (Hanley & McNeil, The meaning and use of the area under a receiver
+              operating characteristic curve, 1982); none where all are clicked
 
 Ties are counted by their exact expectation (McSherry & Najork, Computing information retrieval
 performance measures efficiently in the presence of tied scores, 2008). Denominator: displays with a
@@ -61,8 +64,9 @@ def rank_displays(
     positions: IntArray,
     ks: Iterable[int],
 ) -> dict[str, Float64Array]:
-    """Rank every display, and find its clicks in the ranking: {"recall1": …, "mrr": …, "ndcg": …},
-    in [0, 1], at the display's first event, NaN elsewhere and without a click, (n_events,) each.
+    """Rank every display, and find its clicks in the ranking: {"recall1": …, "mrr": …, "ndcg": …,
+    "auc": …}, in [0, 1], at the display's first event, NaN elsewhere and without a click,
+    (n_events,) each.
 
     scores (n_candidates,), higher is better; display_offsets (n_events + 1,); `events` and
     `positions` as of `clicks_of_displays`. Raises NumericsError
@@ -74,7 +78,7 @@ def rank_displays(
     >>> clicks = np.array([0, 0], np.int32), np.array([0, 2], np.int32)
     >>> found = rank_displays(scores, offsets, *clicks, [2])
     >>> {name: float(values[0].round(3)) for name, values in found.items()}
-    {'recall2': 0.5, 'mrr': 1.0, 'ndcg': 0.92}
+    {'recall2': 0.5, 'mrr': 1.0, 'ndcg': 0.92, 'auc': 0.75}
     """
     require_finite(scores, display_offsets)
     offsets, candidates = pick_rows(np.asarray(display_offsets, np.int32), events)
@@ -109,7 +113,13 @@ def rank_displays(
         f"recall{k}": np.bincount(of_click, np.clip((k - better) / (tied + 1.0), 0, 1)) / n_clicks
         for k in ks
     }
+    # a click is above those that follow it and half of those that tie; two clicks make one pair
+    # that each order ranks rightly
+    above = np.bincount(of_click, np.diff(offsets) - 1 - better - tied / 2)
+    pairs = n_clicks * (np.diff(display_offsets)[displays] - n_clicks)
+    right = above - n_clicks * (n_clicks - 1) / 2
     found |= {"mrr": mrr, "ndcg": np.bincount(of_click, gains) / discounts[n_clicks]}
+    found["auc"] = np.divide(right, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
     return {name: at_events(values) for name, values in found.items()}
 
 

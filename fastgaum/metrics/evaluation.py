@@ -45,13 +45,15 @@ class DisplayFigures:
     """One head's rankings of displays against all clicks of each (`metrics.displays`)."""
 
     recall: dict[int, Interval]
-    """percent, over displays with a click"""
+    """percent, over displays with a click; empty where each has one choice event: it is prec@k"""
     mrr: Interval
     """in [0, 1], likewise"""
     ndcg: Interval
     """in [0, 1], likewise"""
+    auc: Interval
+    """in [0, 1], over displays with a click and another candidate"""
     per_event: dict[str, Float64Array] = field(repr=False)
-    """kept for paired differences: recall1 and so on in percent, mrr, ndcg"""
+    """kept for paired differences: recall1 and so on in percent, mrr, ndcg, auc"""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,7 @@ class HeadFigures:
     """kept for paired differences, shape (n_events,), NaN without a choice"""
     nll_per_event: np.ndarray = field(repr=False)
     """kept for the same, nats, shape (n_events,)"""
-    displays: DisplayFigures | None = None
-    """None where each display has one choice event"""
+    displays: DisplayFigures
     known_items: GroupFigures | None = None
     """events without an unseen item; None if there are none, or no others"""
     unseen_items: GroupFigures | None = None
@@ -117,7 +118,9 @@ class Figure:
         found: Any = head
         for name in self.attribute.split("."):
             found = None if found is None else getattr(found, name)
-        value: Interval | float | None = found if self.k is None or found is None else found[self.k]
+        value: Interval | float | None = (
+            found if self.k is None or found is None else found.get(self.k)
+        )
         return value
 
     @property
@@ -166,8 +169,9 @@ def figures_of(ks: Collection[int] = (1, 2)) -> list[Figure]:
         found.append(Figure(where, f"recall@{k} of displays", "displays.recall", note=what, k=k))
     distance = "mean distance of predicted and observed shares, candidates"
     found += [
-        Figure(("mrr",), "MRR of displays", "displays.mrr", "", 3, "the best-ranked click"),
-        Figure(("ndcg",), "NDCG of displays", "displays.ndcg", "", 3, "all clicks of a display"),
+        Figure(("mrr",), "MRR", "displays.mrr", "", 3, "1 / rank of a display's best click"),
+        Figure(("ndcg",), "NDCG", "displays.ndcg", "", 3, "all clicks of a display"),
+        Figure(("auc",), "AUC", "displays.auc", "", 3, "pairs of a click and another candidate"),
         Figure(("nll",), "negative log-likelihood", "nll", "nats", 3, "per event"),
         Figure(("brier",), "Brier score", "brier", "", 3, "0 is best, 2 worst"),
         Figure(("ece",), "expected calibration error", "ece", "share", note=distance),
@@ -307,15 +311,19 @@ def _figures(
     nll = choice_nll(head.log_probs, no_click_log_probs, offsets, choices)
     of_candidates = None if weights is None else np.repeat(weights, sizes)
     apart = per_event[1], nll, users, weights
-    *of_ks, of_nll = bootstrap_means([*per_event.values(), nll], users, weights)
+    ranked = _rank_displays(head, encoded, ks)
+    names, columns = [*ks, "nll", *ranked], [*per_event.values(), nll, *ranked.values()]
+    found: dict[Any, Interval] = dict(
+        zip(names, bootstrap_means(columns, users, weights), strict=True)
+    )
     return HeadFigures(
-        precision=dict(zip(ks, of_ks, strict=True)),
+        precision={k: found[k] for k in ks},
         per_user={k: user_mean(values, users, weights) for k, values in per_event.items()},
         nontrivial={
             k: micro_mean(np.where(sizes > k, values, np.nan), weights)
             for k, values in per_event.items()
         },
-        nll=of_nll,
+        nll=found["nll"],
         brier=micro_mean(brier_score(probs, no_click_probs, offsets, choices), weights),
         ece=expected_calibration_error(
             probs, candidate_outcomes(offsets, choices), weights=of_candidates
@@ -325,7 +333,11 @@ def _figures(
         else None,
         precision_per_event=per_event,
         nll_per_event=nll,
-        displays=_of_displays(head, encoded, ks),
+        displays=DisplayFigures(
+            {k: found[f"recall{k}"] for k in ks if f"recall{k}" in ranked},
+            *(found[name] for name in ("mrr", "ndcg", "auc")),
+            ranked,
+        ),
         known_items=_of_group(~unseen, *apart) if unseen.any() else None,
         unseen_items=_of_group(unseen, *apart),
     )
@@ -346,14 +358,13 @@ def _of_group(
     return GroupFigures(int(group.sum()), *both)
 
 
-def _of_displays(
+def _rank_displays(
     head: ScoredHead, encoded: EncodedSessions, ks: tuple[int, ...]
-) -> DisplayFigures | None:
-    first, users = encoded.first_choices, encoded.user_of_event
-    if first is None:
-        return None
-    clicks = clicks_of_displays(encoded.choices, first)
-    ranked = rank_displays(head.scores, encoded.display_offsets, *clicks, ks)
-    ranked |= {f"recall{k}": 100 * ranked[f"recall{k}"] for k in ks}
-    *of_ks, mrr, ndcg = bootstrap_means(list(ranked.values()), users, encoded.weights)
-    return DisplayFigures(dict(zip(ks, of_ks, strict=True)), mrr, ndcg, ranked)
+) -> dict[str, Float64Array]:
+    first = encoded.first_choices
+    alone = np.ones(encoded.n_events, np.bool_) if first is None else first
+    clicks = clicks_of_displays(encoded.choices, alone)
+    ranked = rank_displays(
+        head.scores, encoded.display_offsets, *clicks, () if first is None else ks
+    )
+    return {k: 100 * of if k.startswith("recall") else of for k, of in ranked.items()}

@@ -1,5 +1,5 @@
 """Run folders: config.toml, machine.json, reading.json, metrics.jsonl → metrics.parquet,
-model.safetensors, and resume.safetensors until the run has ended.
+model.safetensors, resume.safetensors until the run has ended, and then README.md, the model card.
 
 Each file is written atomically. resume.safetensors is written first: where a crash has left another
 file ahead of it, `resume_run` writes that file again. It is removed last."""
@@ -28,12 +28,15 @@ from fastgaum.interrupts import Interrupted
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.log import SessionLog
 from fastgaum.machine import machine_facts, peak_memory
+from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
 from fastgaum.row_files import read_small_parquet
+from fastgaum.untrusted import escaped
 
-RESUME_FILE = "resume.safetensors"
+RESUME_FILE, CARD_FILE = "resume.safetensors", "README.md"
 MADE_FILES = (
+    CARD_FILE,
     "config.toml",
     "machine.json",
     "reading.json",
@@ -107,14 +110,16 @@ def fit_run(
     overwrite: bool = False,
     progress: object = None,
     origin: LogOrigin | None = None,
-) -> pl.DataFrame:
-    """Fit any model in one go and leave a run folder; returns the table of the fit. Arguments and
-    errors as of `train_run` and the model's `fit`; `name` is the preset of config.toml."""
+) -> tuple[pl.DataFrame, HeadFigures]:
+    """Fit any model in one go and leave a run folder; returns the table of the fit, and the figures
+    on the validation split. Arguments and errors as of `train_run` and the model's `fit`; `name` is
+    the preset of config.toml."""
     check_run_folder(folder, overwrite)
     origin, started = origin or LogOrigin(), time.perf_counter()
     with folder_lock(folder):
         _check_contents(folder, overwrite)
         table = model.fit(log, progress)
+        head = model.evaluate(log, "validation").heads["reward"]
         for file in RUN_FILES:
             (folder / file).unlink(missing_ok=True)
         settings = {"preset": name} | model.settings.to_mapping()
@@ -123,7 +128,9 @@ def fit_run(
         _write_about(folder, settings, log, origin, {"cost": cost})
         with atomic(folder / "metrics.parquet") as beside:
             table.write_parquet(beside)
-    return table
+        figures = {"prec@1, %": head.precision[1].mean, "negative log-likelihood": head.nll.mean}
+        _write_card(folder, model, settings, log, origin, figures)
+    return table, head
 
 
 def resume_run(
@@ -187,7 +194,7 @@ def _of_first(processes: Processes, log: SessionLog, checkpoint: Checkpoint | No
 def run_checkpoint(folder: Path) -> Checkpoint | None:
     """The checkpoint of the run in a folder, if one has begun. Raises CheckpointError where it
     cannot go on."""
-    if not any((folder / name).exists() for name in RUN_FILES):
+    if not any((folder / name).exists() for name in RUN_FILES if name != CARD_FILE):
         return None
     if not (folder / RESUME_FILE).is_file():
         raise CheckpointError(
@@ -199,7 +206,9 @@ def run_checkpoint(folder: Path) -> Checkpoint | None:
 def finished_table(folder: Path) -> pl.DataFrame | None:
     """The training table of a run that has ended; None for any other. Raises CheckpointError for a
     damaged one."""
-    if (folder / RESUME_FILE).exists() or not all((folder / name).is_file() for name in MADE_FILES):
+    # an earlier version wrote no card
+    wanted = (folder / name for name in MADE_FILES if name != CARD_FILE)
+    if (folder / RESUME_FILE).exists() or not all(file.is_file() for file in wanted):
         return None
     try:
         return read_small_parquet(folder / "metrics.parquet")
@@ -228,14 +237,14 @@ def check_run_folder(folder: Path, overwrite: bool) -> None:
 
 def _check_contents(folder: Path, overwrite: bool) -> None:
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    if any(name in RUN_FILES for name in names) and not overwrite:
+    # a README.md alone is another's
+    ours = RUN_FILES if set(names) & {*RUN_FILES} - {CARD_FILE} else ()
+    if ours and not overwrite:
         raise OutputError(
             f"'{folder}' holds a run already: choose another folder, pass --resume to go on with "
             "it, or --overwrite"
         )
-    foreign = [
-        name for name in names if name not in (*RUN_FILES, LOCK_FILE) and not _is_left_over(name)
-    ]
+    foreign = [name for name in names if name not in (*ours, LOCK_FILE) and not _is_left_over(name)]
     if foreign:
         raise OutputError(
             f"'{folder}' holds other files ({', '.join(sorted(foreign)[:3])} …): a run needs a "
@@ -280,6 +289,7 @@ def _run(
     writer.write_about({"cost": cost, "compared": trials_as_facts(model.trials)})
     with atomic(folder / "metrics.parquet") as beside:
         table.write_parquet(beside)
+    writer.write_card(table)
     file.unlink()
     return table
 
@@ -300,7 +310,8 @@ class _RunWriter(Observer):
             self.write_about({})
             self.model.save(self.folder / "model.safetensors")
             self._write_metrics()
-            (self.folder / "metrics.parquet").unlink(missing_ok=True)
+            for name in ("metrics.parquet", CARD_FILE):
+                (self.folder / name).unlink(missing_ok=True)
         else:
             self.clear()
 
@@ -337,6 +348,18 @@ class _RunWriter(Observer):
         settings = self.model.config.to_mapping()
         _write_about(self.folder, settings, self.log, self.origin, more)
 
+    def write_card(self, table: pl.DataFrame) -> None:
+        """Write README.md, with the figures of the epoch that was kept."""
+        best = table.filter("best").row(-1, named=True)
+        figures = {
+            "prec@1, %": best["val_prec1"],
+            "prec@1 of the generator, %": best["val_generator_prec1"],
+            "loss (Fenchel–Young)": best["val_loss"],
+            "optimality gap of the generator": best["val_gap"],
+        }
+        settings = self.model.config.to_mapping()
+        _write_card(self.folder, self.model, settings, self.log, self.origin, figures)
+
 
 def _write_about(
     folder: Path,
@@ -355,3 +378,62 @@ def _write_about(
     for file, values in (("reading", dict(origin.reading)), ("machine", facts)):
         with atomic(folder / f"{file}.json") as beside:
             beside.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _write_card(
+    folder: Path,
+    model: ChoiceModel,
+    settings: Mapping[str, Any],
+    log: SessionLog,
+    origin: LogOrigin,
+    figures: Mapping[str, float],
+) -> None:
+    """Write for people what the model is, what it was fitted on and what it is not for (Mitchell et
+    al., Model cards for model reporting, 2019)."""
+    name, size = escaped(settings["preset"]), (folder / "model.safetensors").stat().st_size / 1e6
+    known = [k for k in ("preset", "size", "protocol", "seed") if settings.get(k) is not None]
+    read = (f"{key} {value}" for key, value in origin.reading.items())
+    reads = [*log.columns_of("candidate", "item", "event", "user"), *log.vectors]
+    rows = [
+        ("log", escaped(log.name)),
+        ("fingerprint of the log", f"`{log.fingerprint}`"),
+        ("read with", escaped(", ".join(read)) or "no option"),
+        (
+            "training",
+            f"{log.count('events', 'train'):,} events, {log.count('sessions', 'train'):,} "
+            f"sessions, {log.n_items:,} items in all splits",
+        ),
+        ("model", ", ".join(f"{key} {settings[key]}" for key in known)),
+        ("fields that it may read", escaped(", ".join(reads)) or "none"),
+        ("no click", "a choice, like an item" if model.outside else "never: users always choose"),
+        ("size", f"{size:.1f} MB"),
+        *((f"validation: {what}", f"{v:.4g}") for what, v in figures.items() if v == v),
+        ("test", "not read: `fastgaum evaluate RUN LOG --split test`"),
+    ]
+    text = CARD.format(name=name, rows="\n".join(f"| {key} | {value} |" for key, value in rows))
+    with atomic(folder / CARD_FILE) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+CARD = """# {name}: a user model
+
+It gives the probability that a user chooses each item of a display. `config.toml` has every
+setting, `machine.json` the versions and the machine, `metrics.parquet` the training.
+
+```python
+from fastgaum.baselines.registry import load_model
+
+model = load_model("RUN")  # this folder
+```
+
+| | |
+| :-- | :-- |
+{rows}
+
+## Limits
+
+- The validation split chose the epoch and some settings: its figures flatter the model a little.
+- It knows displays like those of its log. What it says of others is a guess.
+- Only differences of utilities within a display mean something, and they have no unit.
+- It holds item ids and how often each was chosen: pass it on only where you may pass on the log.
+"""

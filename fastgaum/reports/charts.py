@@ -93,7 +93,6 @@ def _standings(rows: Sequence[Json]) -> Chart:
                 xytext=(9, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=10,
             )
         labels = [row["label"] for row in ordered]
         short = [label if len(label) <= 28 else f"{label[:27]}…" for label in labels]
@@ -104,7 +103,7 @@ def _standings(rows: Sequence[Json]) -> Chart:
         panel.grid(False)
 
     said = "; ".join(f"{row['label']} {row['prec']['1']['mean']:.1f}" for row in reversed(ordered))
-    size = (4.3, 0.6 + 0.29 * len(ordered))
+    size = (3.6, 0.6 + 0.26 * len(ordered))
     return Chart(fill, f"prec@1 in percent, best first: {said}", size)
 
 
@@ -113,15 +112,21 @@ def _by_epoch(epochs: Sequence[Json], best: int | None, name: str) -> Chart:
 
     def fill(panel: Axes) -> None:
         if name == "gap":
+            from matplotlib.ticker import LogFormatter
+
             # epochs of exact players have no gap: a logarithmic axis leaves them out
             panel.set_yscale("log", nonpositive="mask")
             panel.yaxis.set_major_formatter("{x:g}")
-            panel.yaxis.set_minor_formatter("")
+            # less than a decade may hold no power of ten
+            panel.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
         for label, column in columns.items():
             role, dash = _LINE[label]
+            # in rounds the training loss is the game's value, which is on another scale
+            left_out = "rounds" if column == "loss" else ""
+            values = [None if row["phase"] == left_out else row[column] for row in epochs]
             panel.plot(
                 [row["epoch"] for row in epochs],
-                np.array([row[column] for row in epochs], np.float64),
+                np.array(values, np.float64),
                 linestyle=dash,
                 marker="o" if len(epochs) < 3 else "",
                 color=colour(role),
@@ -131,7 +136,7 @@ def _by_epoch(epochs: Sequence[Json], best: int | None, name: str) -> Chart:
         if best is not None:
             panel.axvline(best, color=colour("accent"), linewidth=1, linestyle=_DOTTED)
         panel.set(xlabel="epoch", ylabel=up)
-        panel.legend(loc="best", handlelength=1.8)
+        panel.figure.legend(loc="outside lower center", ncols=2, handlelength=1.8)
 
     return Chart(fill, f"{up} by epoch; epoch {best} is the one kept")
 
@@ -150,7 +155,6 @@ def _phases(panel: Axes, epochs: Sequence[Json]) -> None:
                 transform=panel.get_xaxis_transform(),
                 ha="center",
                 va="bottom",
-                fontsize=9.5,
                 color=colour("muted"),
             )
     panel.set_xlim(epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5)
@@ -169,10 +173,10 @@ def _reliability(heads: Json, which: str) -> Chart:
         up = "no click, %" if which == "no_click" else "chosen, %"
         panel.set(xlim=(low, high), ylim=(low, high), xlabel="predicted probability, %", ylabel=up)
         panel.axline((0, 0), slope=1, color=colour("muted"), linewidth=0.8)
-        panel.legend(loc="upper left", handlelength=1)
+        panel.figure.legend(loc="outside lower center", ncols=2, handlelength=1)
 
     what = "no click" if which == "no_click" else "a candidate's choice"
-    return Chart(fill, f"Calibration of {what}: predicted against observed", (3.9, 3.1))
+    return Chart(fill, f"Calibration of {what}: predicted against observed")
 
 
 def _utilities(groups: Sequence[Json], across: str) -> Chart:
@@ -192,7 +196,7 @@ def _utilities(groups: Sequence[Json], across: str) -> Chart:
 
     said = "; ".join(f"{one['label']} {one['utility']:.2f}" for one in groups if one["n"])
     what = f"Mean utility against the display set's mean by {across}: {said}"
-    return Chart(fill, what, (3.9, 2.4))
+    return Chart(fill, what)
 
 
 def _response(field: str, points: Sequence[Json]) -> Chart:
@@ -219,4 +223,4 @@ def _response(field: str, points: Sequence[Json]) -> Chart:
         panel.set(xlabel=name, ylabel="log-odds")
 
     said = "; ".join(f"{one['value']:.3g} {one['log_odds']:.2f}" for one in points)
-    return Chart(fill, f"Mean log-odds of a candidate by its {field}: {said}", (3.9, 2.4))
+    return Chart(fill, f"Mean log-odds of a candidate by its {field}: {said}")

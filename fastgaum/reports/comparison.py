@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -33,11 +34,12 @@ from fastgaum.reports.log_facts import (
     published_table,
     tuning_budget,
 )
+from fastgaum.reports.other_rows import OtherRow
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, reproduce_blocks
 from fastgaum.reports.table import Block, Json, blocks_to_markdown
 
-_NESTED = ("ci", "nll_ci", "vs_best_other", "nll_vs_best_other", "by_split")
-"""what a cell holds beside plain values"""
+_NESTED = ("vs_best_other", "nll_vs_best_other", "by_split")
+"""what a cell holds beside plain values and intervals"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,9 +72,13 @@ class Comparison:
         """A row per log, model, head and k; intervals are two columns, paired differences four."""
         rows = []
         for cell in self.cells:
-            row = {key: value for key, value in cell.items() if key not in _NESTED}
-            for name, key in (("", "ci"), ("nll_", "nll_ci")):
-                row |= {f"{name}low": cell[key][0], f"{name}high": cell[key][1]}
+            row = {}
+            for key, value in cell.items():
+                if key.endswith("ci"):
+                    low, high = value or (None, None)
+                    row |= {f"{key[:-2]}low": low, f"{key[:-2]}high": high}
+                elif key not in _NESTED:
+                    row[key] = value
             for key in ("vs_best_other", "nll_vs_best_other"):
                 versus = cell.get(key) or {"diff": None, "ci": (None, None), "model": None}
                 row |= {key: versus["diff"], f"{key}_low": versus["ci"][0]}
@@ -162,15 +168,17 @@ def compare_logs(
     jobs: int = 1,
     device: str = "auto",
     reading: Mapping[str, object] | None = None,
+    others: Sequence[OtherRow] = (),
     on_done: Callable[[GridRun, RunOutcome, int], None] = lambda run, outcome, done: None,
 ) -> Comparison:
     """Fit what the plan says on every log, and put the figures together.
 
     `oracles` holds {"1": prec@1, "2": prec@2, "nll": NLL} of logs whose law is known, pooled over
-    splits; `reading` the options of the one log. A model one of whose runs failed has no cell.
+    splits; `reading` the options of the one log; `others` rows that were measured elsewhere. A
+    model one of whose runs failed has no cell.
 
     Raises:
-        ConfigError: as `GridPlan.runs`.
+        ConfigError: as `GridPlan.runs`, or a row of `others` is of another log or split.
         LogFormatError: a log has an empty split, or does not suit a model.
     """
     runs = plan.runs(list(logs))
@@ -178,6 +186,14 @@ def compare_logs(
     for name in (name for name in plan.models if name in BASELINES):
         for log in logs.values():
             baseline_class(name).check_weights(log)
+    for one in others:
+        wanted = logs[one.dataset].fingerprint
+        if one.fingerprint is not None and not wanted.startswith(one.fingerprint):
+            raise ConfigError(
+                f"the row '{one.model}' was measured on a log with the fingerprint "
+                f"{one.fingerprint[:12]}, '{one.dataset}' has {wanted[:12]}: read and split the "
+                "log as that row's, or leave the row out"
+            )
     for log in () if plan.resplits else logs.values():
         empty = [name for i, name in enumerate(SPLITS) if not (log.split == i).any()]
         if empty:
@@ -223,6 +239,7 @@ def compare_logs(
                 rows += [Row.of(model, head, done_runs, plan.seeds) for head in heads]
         events, oracle = PooledEvents.of(log, plan.splits), (oracles or {}).get(name)
         facts = dataset_facts(name, log, plan.splits, events, oracle)
+        facts["others"] = [msgspec.to_builtins(one) for one in others if one.dataset == name]
         result["datasets"][name] = facts
         best_others, result["comparison"][name] = compare_rows(rows, events)
         for row, versus in zip(rows, best_others, strict=True):
@@ -267,9 +284,7 @@ class Row:
 def _per_event(head: HeadFigures) -> dict[str, Float64Array]:
     found = {f"prec{k}": head.precision_per_event[k] for k in FLOOR_KS}
     found["nll"] = head.nll_per_event
-    if head.displays is not None:
-        found |= head.displays.per_event
-    return found
+    return found | head.displays.per_event
 
 
 def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json], Json]:
@@ -347,6 +362,7 @@ def cells_of(
         "seconds": float(np.mean([run.seconds for run in runs])),
         **_interval(row, "mrr", "mrr", events),
         **_interval(row, "ndcg", "ndcg", events),
+        **_interval(row, "auc", "auc", events),
     }
     for k in FLOOR_KS:
         values = row.pooled(f"prec{k}")

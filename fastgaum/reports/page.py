@@ -151,7 +151,9 @@ def _environment() -> Environment:
         "count": figure(",.0f"),
         "bytes": figure(",.0f", 1e-6, " MB"),
         # as TOML writes it, text without its quotes
-        "setting": lambda value: value if isinstance(value, str) else json.dumps(value),
+        "setting": lambda value: (
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        ),
     }
     return environment
 

@@ -121,8 +121,8 @@ class Chart(NamedTuple):
     """draws it on a panel"""
     label: str
     """for a screen reader"""
-    size: tuple[float, float] = (3.9, 2.5)
-    """in inches"""
+    size: tuple[float, float] = (3.2, 2.6)
+    """in inches; a page shows it so large where there is room, with letters of one size"""
 
 
 def picture_of(chart: Chart, others: Sequence[Chart] = ()) -> dict[str, str]:
@@ -130,7 +130,7 @@ def picture_of(chart: Chart, others: Sequence[Chart] = ()) -> dict[str, str]:
     also hold the points of the others."""
     limits = []
     for one in (*others, chart):
-        with new_figure(one.size, 10.5) as figure:
+        with new_figure(one.size) as figure:
             figure.patch.set_visible(False)
             panel = figure.subplots()
             panel.patch.set_visible(False)

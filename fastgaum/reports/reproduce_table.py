@@ -110,6 +110,9 @@ def _block(result: Json, name: str, facts: Json) -> Block:
         lines.append({"label": f"best published: {' / '.join(models)}", **figures})
     for model, precs in (facts.get("authors_code") or {}).items():
         lines.append({"label": f"authors' code: {model}", **_precisions(precs)})
+    for one in facts.get("others", ()):
+        figures = _precisions({"1": one["prec1"], "2": one["prec2"]})
+        lines.append({"label": f"others: {one['model']}", "nll": one["nll"], **figures})
     for key, by_k in rows.items():
         if by_k not in floors.values():
             mark = IDENTITY_MARK if by_k["1"]["protocol"] != result["protocol"] else ""
@@ -178,6 +181,10 @@ def notes_of(
         )
     for source in dict.fromkeys(one["source"] for one in facts.get("published_models", [])):
         yield f"published: {source}"
+    for one in facts.get("others", ()):
+        known = one["fingerprint"] and not result["resplit"]
+        unknown = "" if known else "; whether it is of these test events is not known"
+        yield f"others, {one['model']}: {one['source']}{unknown}"
     # `compare` reads a log as its user says
     if facts.get("published_best") and (result["resplit"] or "reading" in result):
         yield "the published figures are of the released split: compare with care"

@@ -4,12 +4,11 @@ below, markdown, and values that JSON can hold."""
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastgaum.untrusted import plain
+from fastgaum.untrusted import escaped
 
 Json = dict[str, Any]
 """a JSON object"""
@@ -93,10 +92,6 @@ def table_of(
     )
 
 
-_MARKUP = re.compile(r"[\\`|*]|(?<=\])(?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
-"""what would start code, a cell, emphasis, a link's address, a tag or an entity"""
-
-
 def num(value: float | None, digits: int = 1) -> str:
     """A figure with so many digits after the point; - where there is none."""
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
@@ -134,17 +129,6 @@ def ranges(numbers: Sequence[int]) -> str:
         else:
             parts.append([number])
     return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in parts)
-
-
-def escaped(text: str) -> str:
-    r"""Text as markdown shows it letter by letter.
-
-    >>> escaped("a|b `c` <script> [d](e)"), escaped("p < 0.05 [1, 2] search_clicks")
-    ('a\\|b \\`c\\` &lt;script> [d]\\(e)', 'p < 0.05 [1, 2] search_clicks')
-    """
-    return _MARKUP.sub(
-        lambda found: {"<": "&lt;", "&": "&amp;"}.get(found[0], "\\" + found[0]), plain(text)
-    )
 
 
 def rows_to_markdown(rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:

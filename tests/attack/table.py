@@ -43,6 +43,13 @@ def long_line(path: Path) -> None:
     os.truncate(path, 2 << 30)
 
 
+def others(says: str, text: str = "", **changes: object) -> Refused:
+    """A file of rows of others: the text, or one row with changes."""
+    row = {"dataset": "sample", "model": "theirs", "source": "a paper", "prec1": 70.0, **changes}
+    command = "reproduce --datasets sample --models random --add rows.json"
+    return Refused(command, says, {"rows.json": text or json.dumps({"rows": [row]})})
+
+
 # fmt: off
 LONG = "a" * 300
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -289,6 +296,15 @@ RUNS: dict[str, Attack] = {
     "host with a NUL": Refused("serve {run} --host 'a\0b'", "host is an address or a name"),
     "host that is no IDNA": Refused(f"serve {{run}} --host {'ü' * 100}", "host is an address or a name"),
     "port of 70000": Refused("serve {run} --http 70000", "from 0 (any free one) to 65535"),
+    "rows of others that are no JSON": others("docs/rows.schema.json says", "{"),
+    "rows of others nested without end": others("nested too deeply", DEEP),
+    "no row of others": others("Expected `array` of length >= 1", '{"rows": []}'),
+    "a figure of others that is a text": others("Expected `float`, got `str` - at `$.rows[0].prec1`", prec1="70"),
+    "a share of others above 100 %": others("<= 100.0 - at `$.rows[0].prec1`", prec1=700),
+    "a likelihood of others that is no number": others(">= 0.0 - at `$.rows[0].nll`", nll=float("nan")),
+    "a field of others that does not exist": others("unknown field `recall`", recall=3),
+    "rows of others of another log": others("rows of yelp, and the table is of sample", dataset="yelp"),
+    "a row of others on another split": others("fingerprint aaaaaaaaaaaa, 'sample' has ", fingerprint="a" * 64),
     "a comparison without a test split": Refused("compare log.csv", "--split-by user or --resplit", {"log.csv": pl.DataFrame(GOOD | {"split": ["train"] * 3 + ["validation"]})}),
 }
 # fmt: on
@@ -402,6 +418,7 @@ ASKED: dict[str, Attack] = {
         asked("reproduce --datasets sample --models ,", "--models is an empty list"),
         asked("reproduce --datasets sample --set ep=1", "unknown configuration key 'ep'"),
         asked("compare {log} --models logti", "did you mean 'logit'"),
+        asked("compare {log} --models click-rate --add absent.json", "No such file"),
         asked("compare {log} --context-field qury", "did you mean 'query'"),
         asked("compare {log} --split-by half --resplit 1", "give one of them"),
         asked("tune {log} -o b.toml --set drpout=0.1", "did you mean 'dropout'"),

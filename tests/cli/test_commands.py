@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,45 @@ def test_train_leaves_a_run_folder(trained: Path) -> None:
     assert json.loads((trained / "reading.json").read_text()) == {"candidate_field": ["price"]}
     lines = (trained / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == pl.read_parquet(trained / "metrics.parquet").height
+
+
+def test_a_run_has_a_card_for_people(trained: Path, log_file: Path, tmp_path: Path) -> None:
+    """Of a preset and of a model that is fitted in one go; ids of a log start no markup."""
+    card = (trained / "README.md").read_text(encoding="utf-8")
+    about = json.loads((trained / "machine.json").read_text())
+    best = pl.read_parquet(trained / "metrics.parquet").filter("best").row(-1, named=True)
+    for said in (
+        "# fastgaum: a user model",
+        f"`{about['log']['fingerprint']}`",
+        "| fields that it may read | price |",
+        f"| validation: prec@1, % | {best['val_prec1']:.4g} |",
+        "`fastgaum evaluate RUN LOG --split test`",
+    ):
+        assert said in card
+    odd = tmp_path / "a|b <i>.parquet"
+    shutil.copy(log_file, odd)
+    run = tmp_path / "run"
+    assert main(["train", str(odd), "-o", str(run), "--preset", "click-rate"]) == 0
+    card = (run / "README.md").read_text(encoding="utf-8")
+    assert "| log | a\\|b &lt;i> |" in card
+    assert "| validation: negative log-likelihood | " in card
+    # a code block of the card is code
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    exec(code.replace("RUN", str(run)), names := {})
+    assert names["model"].name == "click-rate"
+
+
+def test_a_folder_with_a_readme_alone_is_another_s(
+    log_file: Path, tmp_path: Path, fails: Callable[[list[str]], str], trained: Path
+) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    argv = ["train", str(log_file), "-o", str(tmp_path), "--overwrite"]
+    assert "holds other files (README.md …)" in fails(argv)
+    # a run of an earlier version has no card, and has ended all the same
+    older = tmp_path / "older"
+    shutil.copytree(trained, older)
+    (older / "README.md").unlink()
+    assert main(["train", str(log_file), "-o", str(older), "--resume", *QUICK]) == 0
 
 
 def test_train_reads_a_run_s_own_config(trained: Path, log_file: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastgaum.cli.app import main
+from fastgaum.cli.output import show_table
 
 # command → its options that name an output
 OUTPUTS = {
@@ -97,3 +98,20 @@ def test_stdout_and_an_empty_folder_are_free(
     (tmp_path / "log").mkdir()
     assert main(["data", "convert", str(log_file), "-o", str(tmp_path / "log"), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["events"] == 300
+
+
+def test_a_wide_table_goes_on_below_and_an_empty_column_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every line fits 120 columns, every cell is whole, and the first column names each row."""
+    columns = ["model", *(f"figure {i}" for i in range(9)), "nothing"]
+    rows = [[f"row {n}", *(f"{n}{i}" * 10 for i in range(9)), ""] for n in range(3)]
+    show_table(columns, rows, title="a table", bold={(1, 8)})
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 120
+    assert shown.count("a table") == 1
+    assert "nothing" not in shown
+    assert all(cell in shown.split() for row in rows for cell in row[1:-1])
+    assert shown.count("row 2") == shown.count("model") == 3
+    show_table(columns, [])
+    assert "nothing" in capsys.readouterr().out

@@ -40,6 +40,8 @@ def test_train_then_adapt(
     assert main([*adapt, "--json", str(file)]) == 0
     facts = json.loads(file.read_text())
     met = {"reward": "contrast", "horizon": 3, "leaving": 0.1, "notes": []}
+    met |= {"seeds": 2, "users": 20, "episodes": 2}
+    assert {"argv", "commit", "processor", "versions"} <= set(facts["machine"])
     assert facts | met == facts
     rows = [(row["policy"], row["users"]) for row in facts["rows"]]
     assert rows == [(name, users) for name in ("pre-trained", "untrained") for users in (20, 40)]

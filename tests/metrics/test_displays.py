@@ -25,8 +25,8 @@ from tests.logs.test_clicks import Display, nested_frame
 SCORES = st.lists(st.sampled_from([0.0, 1.0, 2.0, 1e4]), min_size=1, max_size=5)
 
 
-def by_every_order(scores: list[float], clicked: list[int], k: int) -> tuple[float, float, float]:
-    """Recall@k, reciprocal rank of the best click and NDCG, means over the orders that sort by
+def by_every_order(scores: list[float], clicked: list[int], k: int) -> tuple[float, ...]:
+    """Recall@k, reciprocal rank of the best click, NDCG and AUC, means over the orders that sort by
     score."""
     found = []
     for order in itertools.permutations(range(len(scores))):
@@ -36,7 +36,10 @@ def by_every_order(scores: list[float], clicked: list[int], k: int) -> tuple[flo
         gains = [1 / math.log2(1 + rank) for rank in ranks]
         best = [1 / math.log2(1 + rank) for rank in range(1, len(ranks) + 1)]
         recall = sum(rank <= k for rank in ranks) / len(ranks)
-        found.append((recall, 1 / ranks[0], sum(gains) / sum(best)))
+        others = [rank for rank in range(1, len(order) + 1) if rank not in ranks]
+        pairs = [rank < other for rank in ranks for other in others]
+        auc = sum(pairs) / len(pairs) if pairs else np.nan
+        found.append((recall, 1 / ranks[0], sum(gains) / sum(best), auc))
     return tuple(np.mean(found, axis=0).tolist())
 
 
@@ -50,14 +53,14 @@ def test_every_order_of_ties(displays: list[list[float]], k: int, data: st.DataO
         n = len(display)
         clicked = data.draw(st.lists(st.integers(0, n - 1), unique=True, max_size=n))
         left = list(range(n))
-        expected.append(by_every_order(display, clicked, k) if clicked else (np.nan,) * 3)
+        expected.append(by_every_order(display, clicked, k) if clicked else (np.nan,) * 4)
         for number, click in enumerate([*clicked, None][: len(left)]):
             first.append(number == 0)
             choices.append(-1 if click is None else left.index(click))
             # later events may score as they like: the first one ranks the display
             scores += display if number == 0 else [9.0] * len(left)
             offsets.append(len(scores))
-            expected += [(np.nan,) * 3] * (number > 0)
+            expected += [(np.nan,) * 4] * (number > 0)
             left = [item for item in left if item != click]
     clicks = clicks_of_displays(np.array(choices), np.array(first))
     ranked = rank_displays(np.array(scores), np.array(offsets, np.int32), *clicks, [k])
@@ -107,7 +110,6 @@ def test_an_evaluation_has_the_figures_of_displays(log: SessionLog) -> None:
     model.fit(log)
     evaluation = model.evaluate(log, "test")
     displays = evaluation.heads["reward"].displays
-    assert displays is not None
     counts, expected = log.training_counts().choices, []
     sessions = {f"s{i}": session for i, session in enumerate(browsing())}
     rows = {item: int(count) for item, count in zip(log.item_ids.cast(int), counts, strict=True)}
@@ -116,9 +118,9 @@ def test_an_evaluation_has_the_figures_of_displays(log: SessionLog) -> None:
             if clicks:
                 scores = [float(rows[item]) for item in items]
                 expected.append(by_every_order(scores, [items.index(i) for i in clicks], 2))
-    means = np.mean(expected, axis=0)
-    figures = (displays.recall[2], displays.mrr, displays.ndcg)
-    np.testing.assert_allclose([one.mean for one in figures], means * [100, 1, 1])
+    means = np.nanmean(expected, axis=0)
+    figures = (displays.recall[2], displays.mrr, displays.ndcg, displays.auc)
+    np.testing.assert_allclose([one.mean for one in figures], means * [100, 1, 1, 1])
     assert {one.n_events for one in figures} == {len(expected)}
     assert all(one.low < one.mean < one.high for one in figures)
     head = evaluation.to_dict()["heads"]["reward"]
@@ -129,7 +131,20 @@ def test_an_evaluation_has_the_figures_of_displays(log: SessionLog) -> None:
     assert head["ndcg"]["mean"] == displays.ndcg.mean
     first = read_log(nested_frame(browsing()), clicks="first", name="browsing")
     model.fit(first)
-    assert model.evaluate(first, "test").heads["reward"].displays is None, "of one choice a display"
+    evaluation = model.evaluate(first, "test")
+    displays = evaluation.heads["reward"].displays
+    assert displays.recall == {}, "of one choice a display it is prec@k"
+    counts, expected = first.training_counts().choices, []
+    for event in np.flatnonzero(first.choices >= 0):
+        if first.split[first.session_of_event[event]] == 2:
+            shown = first.items[slice(*first.display_offsets[event : event + 2])]
+            scores = counts[shown].astype(float).tolist()
+            expected.append(by_every_order(scores, [int(first.choices[event])], 1))
+    figures = (evaluation.heads["reward"].precision[1], displays.mrr, displays.ndcg, displays.auc)
+    np.testing.assert_allclose(
+        [one.mean for one in figures], np.mean(expected, axis=0) * [100, 1, 1, 1]
+    )
+    assert evaluation.to_dict()["heads"]["reward"]["recall"] is None
 
 
 def test_a_table_has_them_too(log: SessionLog) -> None:
@@ -137,11 +152,11 @@ def test_a_table_has_them_too(log: SessionLog) -> None:
     model = ClickCountFloor()
     model.fit(log)
     displays = model.evaluate(log, "test").heads["reward"].displays
-    assert displays is not None
     for cell in cells:
         recall = displays.recall[cell["k"]]
         assert (cell["recall"], cell["recall_ci"]) == (recall.mean, [recall.low, recall.high])
         assert (cell["mrr"], cell["ndcg"]) == (displays.mrr.mean, displays.ndcg.mean)
+        assert cell["auc_ci"] == [displays.auc.low, displays.auc.high]
 
 
 def test_predictions_tell_the_events_of_a_display_apart(log: SessionLog) -> None:

@@ -13,6 +13,8 @@ pytest.importorskip("matplotlib", reason="charts: install fastgaum[plots]")
 
 ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts" / "report"
 PHONE, DESKTOP = {"width": 360, "height": 740}, {"width": 1280, "height": 800}
+SCREENS = (390, 1024, 1440)
+"""widths at which every page is looked at, light and dark"""
 MOST_BYTES = 3_000_000
 OPEN_DETAILS = "for (const one of document.querySelectorAll('details')) one.open = true"
 
@@ -135,6 +137,38 @@ def test_no_card_is_cut(browser: Any, files: dict[str, Path], name: str, width: 
         "one.clientWidth])"
     )
     assert cut == []
+
+
+LETTERS = (
+    """[...document.querySelectorAll('figure img')].map(one => one.width / one.naturalWidth)"""
+)
+CUT = """[...document.querySelectorAll('body, body *')].filter(one => {
+  const style = getComputedStyle(one);
+  return one.scrollWidth > one.clientWidth + 1 && style.display != 'inline' && one.clientWidth > 0
+    && !['auto', 'scroll'].includes(style.overflowX);
+}).map(one => one.outerHTML.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", SCREENS)
+def test_nothing_is_cut_off(browser: Any, files: dict[str, Path], width: int, scheme: str) -> None:
+    """The page is as wide as the screen, text stays in its box, and letters of all charts have one
+    size."""
+    viewport = {"width": width, "height": 900}
+    page = opened(browser, files["one"], viewport=viewport, color_scheme=scheme).page
+    keep(page, f"one-{width}-{scheme}")
+    page.evaluate(OPEN_DETAILS)
+    wide, seen = page.evaluate("(e => [e.scrollWidth, e.clientWidth])(document.documentElement)")
+    assert wide <= seen == width
+    assert page.evaluate(CUT) == []
+    letters = page.evaluate(LETTERS)
+    assert min(letters) > 0.9
+    assert max(letters) == 1
+    heights = page.evaluate(
+        "[...document.querySelectorAll('.grid')].map(grid => [...grid.querySelectorAll(':scope > "
+        "figure img')].map(one => one.naturalHeight))"
+    )
+    assert all(max(row) - min(row) <= 1 for row in heights if row)
 
 
 def brightness(page: Any) -> float:

@@ -24,6 +24,7 @@ from fastgaum.logs.read import read_log
 from fastgaum.models.run_folder import train_run
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports import plots as drawing
+from fastgaum.reports.charts import _by_epoch
 from fastgaum.reports.facts import report_facts
 from fastgaum.reports.log_facts import best_published, published_models
 from fastgaum.reports.page import standings, to_html, write_report
@@ -128,6 +129,40 @@ def test_colours_are_the_page_s_own(html: str) -> None:
         assert set(re.findall(r"#[0-9a-f]{6}\b", rest)) <= set(light.values())
 
 
+def tick_labels(svg: str, axis: str) -> list[str]:
+    found = re.findall(rf'<g id="{axis}tick_\d+">.*?<text[^>]*>([^<]*)</text>', svg, re.DOTALL)
+    return [label for label in found if label.strip()]
+
+
+@pytest.mark.parametrize("name", ["html", "compared"])
+def test_every_axis_has_labels(name: str, request: pytest.FixtureRequest) -> None:
+    for address in Page(request.getfixturevalue(name)).values("src"):
+        svg = base64.b64decode(address.partition(",")[2]).decode()
+        assert min(len(tick_labels(svg, axis)) for axis in "xy") >= 2
+
+
+def test_losses_and_gaps_fill_their_axes() -> None:
+    """The game's value, far below the losses, does not stretch their axis; a gap that moves within a
+    decade has labels."""
+    rows = [
+        ("exact", 0.9, 0.0),
+        ("exact", 0.8, 0.0),
+        ("rounds", -80.0, 0.021),
+        ("rounds", -90.0, 0.028),
+    ]
+    epochs = [
+        {"epoch": i, "phase": phase, "loss": loss, "val_loss": 0.85, "gap": gap, "val_gap": gap}
+        for i, (phase, loss, gap) in enumerate(rows, 1)
+    ]
+    with drawing.new_figure((3, 2)) as figure:
+        panel = figure.subplots()
+        _by_epoch(epochs, 2, "loss").fill(panel)
+        assert panel.get_ylim()[0] > 0.7
+    with drawing.new_figure((3, 2)) as figure:
+        _by_epoch(epochs, 2, "gap").fill(figure.subplots())
+        assert len(tick_labels(drawing.svg_of(figure), "y")) >= 2
+
+
 def palettes_of(html: str) -> list[dict[str, str]]:
     """Colours by role: light, dark and print."""
     return [
@@ -198,6 +233,13 @@ def test_choice_models_of_others_stand_beside_ours(workshop: Workshop) -> None:
     assert page.count(f"Published: {others[0]['source']}.") == 1
     assert page.count('class="key published"') == len(others)
     assert "published models read items" not in page
+
+
+def test_letters_of_all_languages_stay(workshop: Workshop) -> None:
+    facts = copy.deepcopy(workshop.facts)
+    facts["runs"][0]["reading"] = {"candidate_field": ["größe", "цена"]}
+    assert "größe" in (page := "".join(Page(to_html(facts)).text))
+    assert "цена" in page
 
 
 def test_what_a_terminal_obeys_is_spelt_out(workshop: Workshop) -> None:

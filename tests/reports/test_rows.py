@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastgaum.logs.splits import resplit
-from fastgaum.metrics.evaluation import Evaluation, HeadFigures
+from fastgaum.metrics.evaluation import DisplayFigures, Evaluation, HeadFigures
 from fastgaum.metrics.intervals import Interval, paired_difference
 from fastgaum.reports.comparison import Row, cells_of, compare_rows
 from fastgaum.reports.grid import GridPlan, RunFigures
@@ -36,6 +36,7 @@ def run_of(
         no_click=None,
         precision_per_event={1: values, 2: values},
         nll_per_event=np.full(len(values), nll),
+        displays=DisplayFigures({}, precision, precision, precision, {}),
     )
     test = Evaluation(dict.fromkeys(heads, head), len(values), 1, {1: 0.0, 2: 0.0}, None)
     return RunFigures(test, None, 1.0, "bags", "loss", None)
