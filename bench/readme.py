@@ -268,13 +268,13 @@ FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
 """by the name of its file, a figure's object and what draws it; narrow: on a phone"""
 
 
-def later_commits(result: Json) -> int | None:
-    """How many commits have changed the package since an object was made; None where git does not
-    know its commit."""
+def later_commits(result: Json) -> str:
+    """How many commits have changed the package since an object was made; ? where git does not know
+    its commit."""
     since = f"{result.get('machine', {}).get('commit')}..HEAD"
     command = ["git", "-C", str(ROOT), "rev-list", "--count", since, "--", "fastgaum", "kernels"]
     done = subprocess.run(command, capture_output=True, text=True)
-    return None if done.returncode else int(done.stdout)
+    return "?" if done.returncode else done.stdout.strip()
 
 
 def main() -> None:
@@ -289,7 +289,7 @@ def main() -> None:
         path.write_text(set_numbers(path.read_text(encoding="utf-8"), read), encoding="utf-8")
     for name in sorted({name for section in SECTIONS for name in section.objects}):
         if path_of(name).is_file():
-            print(f"{name}: the package has changed since in {later_commits(read(name))} commits")
+            print(f"{name}: {later_commits(read(name))} commits have changed the package since")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def test_commands_of_pages_are_those_of_their_objects() -> None:
     }
     assert set(shown) >= {"bags", "logs/wikispeedia", "ope", "away", "transfer"}
     for name, command in shown.items():
-        argv = read(name)["machine"].get("argv") if path_of(name).is_file() else None
+        argv = read(name).get("machine", {}).get("argv") if path_of(name).is_file() else None
         assert argv is None or words_of(command) == words_of(shlex.join(argv)), name
 
 
