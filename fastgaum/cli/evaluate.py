@@ -30,8 +30,7 @@ def evaluate_command(
     """Score a trained model on a split of a log.
 
     Args:
-        hide_items: share of the items that are hidden: the model scores them as items that it has
-            never seen
+        hide_items: share of the items to score as if the model had never seen them
         seed: seed of the choice of these items
     """
     check_outputs(json)

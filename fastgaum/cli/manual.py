@@ -43,7 +43,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum compare clicks.csv --models logit,wd-ccf,fastgaum --seeds 3 --markdown table.md",
         "fastgaum compare shop.parquet --column item=sku --candidate-field price --resplit 1..5",
     ),
-    "reproduce": ("fastgaum reproduce --datasets yelp,taobao --models all --json table.json",),
+    "reproduce": (
+        "fastgaum reproduce --datasets yelp,taobao --models all --json table.json",
+        "fastgaum reproduce --datasets yelp --models fastgaum,logit --add rows.json",
+    ),
     "bench": (
         "fastgaum bench --list",
         "fastgaum bench lstm round --threads 2 --json bench.json",

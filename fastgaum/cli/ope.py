@@ -50,10 +50,9 @@ def ope_command(
 
     Args:
         policy: random, popular, greedy, or a folder written by `fastgaum rl train`
-        run: a run folder or a model file, whose users add a model to the estimates
+        run: a run folder or a model file: more estimates, by its users
         epsilon: probability that the policy shows a random set of the pool instead of its own
-        propensity: the column with the probability that the log showed each display; if not given,
-            displays are taken for random sets
+        propensity: the column with the probability of each display; random sets if not given
         pool: a file of the items to choose from, one id per line; all items if not given
         value: the column with what a click is worth, averaged by item; 1 if not given
         seed: seed of random displays

@@ -25,8 +25,7 @@ def predict_command(
     """Write utilities and choice probabilities of every candidate.
 
     Args:
-        at_place: score each candidate at its own place of the display, at this place (from 1), or
-            without a place
+        at_place: the place of the display to score all candidates at, from 1
     """
     check_table_output(out)
     check_outputs(json)

@@ -17,8 +17,7 @@ def reproduce_command(
     """Train every model on every log with every seed.
 
     Args:
-        datasets: names of logs, separated by commas; if not given, those on this machine, or the
-            sample
+        datasets: names of logs, separated by commas; those on this machine if not given
     """
     named = None if datasets is None else names_of(datasets, "--datasets")
     plan = grid.plan(DEFAULT_MODELS)

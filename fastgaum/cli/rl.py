@@ -50,8 +50,7 @@ class Play:
     horizon: int = 20
     """steps of an episode"""
     reward: RewardOption = "utility"
-    """what a step earns: the utility of the choice; the same less the mean utility of the pool
-    (contrast); 1 for a click"""
+    """what a step earns: the utility; the same less the mean of the pool (contrast); a click"""
     leaving: float | None = None
     """probability that a user leaves after a step; 0 if not given"""
     log: str | None = None

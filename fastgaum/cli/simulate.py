@@ -50,10 +50,8 @@ def simulate_command(
         episodes: number of episodes
         slate_size: items of a slate; if not given 10, or as the policy was trained
         horizon: most steps of an episode; if not given 20, or as the policy was trained
-        leaving: probability that a user leaves after a step; if not given 0, or as the policy was
-            trained
-        pool: the items to choose from: the same for all, or drawn for each user, or for each step;
-            if not given fixed, or as the policy was trained
+        leaving: probability of leaving after a step; if not given 0, or as the policy was trained
+        pool: the items to choose from: the same for all, or drawn for each user, or for each step
         pool_size: items of a pool; 0 or not given: all items
         policy: what is shown: random, popular, greedy, or a folder written by `fastgaum rl train`
         starts: where users start: without a history, or within a session of --log

@@ -59,8 +59,7 @@ def train_command(
 
     Args:
         resume: continue the run in --out; the result is identical to an uninterrupted run
-        former: start from the weights of another run, with its configuration and its options of
-            reading; LOG holds the new data
+        former: start from the weights of another run; LOG holds the new data
     """
     overwrite = COMMON.overwrite
     if resume and former is not None:
