@@ -256,8 +256,8 @@ def rl_adapt_command(
     rows = adaptation_summary(curve)
     terms = {name: getattr(setting, name) for name in ("reward", "horizon", "leaving")}
     judged = None if other is None else str(other)
-    facts = {"machine": machine_facts(made[0].config.seed), "policy": str(policy), "run": str(run)}
-    facts |= {"in": judged, "seeds": seeds, "users": users, "episodes": episodes, **terms}
+    facts = {"policy": str(policy), "run": str(run), "in": judged, "seeds": seeds, **terms}
+    facts |= {"users": users, "episodes": episodes, "machine": machine_facts(made[0].config.seed)}
     write_json(json, {**facts, "notes": notes, "rows": rows})
     title = f"{made[0].name} in {other or run}, k = {setting.k}, {setting.reward} of "
     title += f"{setting.horizon} steps"

@@ -334,9 +334,9 @@ def _figures(
         precision_per_event=per_event,
         nll_per_event=nll,
         displays=DisplayFigures(
-            {k: found[f"recall{k}"] for k in ks if f"recall{k}" in ranked},
-            *(found[name] for name in ("mrr", "ndcg", "auc")),
-            ranked,
+            recall={k: found[f"recall{k}"] for k in ks if f"recall{k}" in ranked},
+            **{name: found[name] for name in ("mrr", "ndcg", "auc")},
+            per_event=ranked,
         ),
         known_items=_of_group(~unseen, *apart) if unseen.any() else None,
         unseen_items=_of_group(unseen, *apart),

@@ -72,7 +72,7 @@ class Comparison:
         """A row per log, model, head and k; intervals are two columns, paired differences four."""
         rows = []
         for cell in self.cells:
-            row = {}
+            row: Json = {}
             for key, value in cell.items():
                 if key.endswith("ci"):
                     low, high = value or (None, None)
