@@ -207,10 +207,8 @@ def away_blocks(result: Json) -> list[Block]:
         "% interval, Student's over pairs",
         "rank agreement: Kendall's tau of promised and paid over the pairs of ten policies that "
         "the judge tells apart by three standard errors",
-        "recommended: by a set the trained policy, where the lower bound of its lead over greedy "
-        "slates is above 0, else greedy slates, as by one world; above popular, above greedy: what "
-        "it is paid more than those slates on the same users; bold: below them by more than chance, "
-        f"in {sum(bool(below(row)) for row in rows)} of {len(rows)} rows",
+        "above popular, above greedy: what the recommended policy is paid more than those slates on "
+        f"the same users; bold: below them by more than chance, in {sum(bool(below(row)) for row in rows)} of {len(rows)} rows",
     )
     ranks = table_of("Ranks at home and away", columns, rows, notes, below)
     return [ranks, *(_policies_block(log) for log in result["logs"])]

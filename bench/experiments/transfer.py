@@ -44,7 +44,11 @@ from fastgaum.bench.experiments.promises import (
     mean_returns,
     seeds_figure,
 )
-from fastgaum.bench.experiments.transfer_table import transfer_blocks, transfer_sentence
+from fastgaum.bench.experiments.transfer_table import (
+    transfer_blocks,
+    transfer_sentence,
+    transfer_summary,
+)
 from fastgaum.bench.report import write_object
 from fastgaum.config import parse_setting
 from fastgaum.logs.log import SessionLog
@@ -296,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"[{done}/{total}] {task}", file=sys.stderr, flush=True)
 
     result = finite(transfer(plan, asked.jobs, progress))
-    print(blocks_to_markdown(transfer_blocks(result)))
+    print(transfer_summary(result), blocks_to_markdown(transfer_blocks(result)), sep="\n\n")
     print(transfer_sentence(result))
     write_object(asked.json, result)
 

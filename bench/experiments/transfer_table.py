@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,7 @@ def transfer_blocks(result: Json) -> list[Block]:
 
 def transfer_summary(result: Json) -> str:
     """The trained policy alone, a row per setting and learned world, without a title; and how often
-    bounds held and recommendations were right."""
+    recommendations were right."""
     rows = []
     for setting in result["settings"]:
         for learned in setting["learned"]:
@@ -58,51 +58,31 @@ def transfer_summary(result: Json) -> str:
         *FIGURES[1:-1],
         AGREEMENT,
     )
-    block = table_of("", columns, rows, [_gap_note(result), *_counts(result)])
+    block = table_of("", columns, rows, [_gap_note(result), *_advice_notes(result)])
     return "\n".join(block_to_markdown(block).splitlines()[2:]).strip()
 
 
 def _gap_note(result: Json) -> str:
     return (
         f"gap closed: 0 is what random slates are paid, 100 what {result['policy']} is that was "
-        "trained on the truth; -: it is paid no more than random slates, or may be"
+        "trained on the truth; -: that may be paid no more than random slates"
     )
 
 
-def _counts(result: Json) -> Iterator[str]:
-    """How often lower bounds of sets held, and recommendations were right."""
-    worlds = [(one, learned["world"]) for one in result["settings"] for learned in one["learned"]]
-    all_held, times = _total(bound_held(*where) for where in worlds)
-    held, trained = _total(bound_held(*where, result["policy"]) for where in worlds)
-    if times:
-        yield (
-            f"a set's lower bound was at most what was paid in {all_held} of {times} cases, a policy "
-            f"and a seed each; of {result['policy']}, which was trained in the set, in {held} of "
-            f"{trained}"
-        )
-    advised = [
-        learned
-        for one in result["settings"]
-        for learned in one["learned"]
-        if "recommended" in learned
+def _advice_notes(result: Json) -> Iterator[str]:
+    """In how many settings what a set recommends was paid no less, by the interval over seeds."""
+    learned = [one for setting in result["settings"] for one in setting["learned"]]
+    highs = [
+        [one["recommended_lead"], *one["recommended_lead_ci"]]
+        for one in learned
+        if one.get("recommended")
     ]
-    if advised:
+    if highs:
+        right = sum(max(end for end in ends if end is not None) >= 0 for ends in highs)
         yield (
             f"what a set recommends, {result['policy']} or greedy slates, was paid as much as the "
-            f"other, or less by no more than chance, in {sum(map(_no_worse, advised))} of "
-            f"{len(advised)} settings"
+            f"other, or less by no more than chance, in {right} of {len(highs)} settings"
         )
-
-
-def _total(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    held, times = zip(*pairs, strict=True)
-    return sum(held), sum(times)
-
-
-def _no_worse(learned: Json) -> bool:
-    """Whether what a set recommends is paid no less than the other, by the interval over seeds."""
-    high = learned["recommended_lead_ci"][1]
-    return bool(learned["recommended_lead"] >= 0 or (high is not None and high >= 0))
 
 
 def transfer_sentence(result: Json) -> str:
