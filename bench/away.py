@@ -208,7 +208,8 @@ def away_blocks(result: Json) -> list[Block]:
         "rank agreement: Kendall's tau of promised and paid over the pairs of ten policies that "
         "the judge tells apart by three standard errors",
         "above popular, above greedy: what the recommended policy is paid more than those slates on "
-        f"the same users; bold: below them by more than chance, in {sum(bool(below(row)) for row in rows)} of {len(rows)} rows",
+        "the same users; bold: below them by more than chance, in "
+        f"{sum(bool(below(row)) for row in rows)} of {len(rows)} rows",
     )
     ranks = table_of("Ranks at home and away", columns, rows, notes, below)
     return [ranks, *(_policies_block(log) for log in result["logs"])]
