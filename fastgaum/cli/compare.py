@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +109,7 @@ class Grid:
         """Print and write a table; return the exit code."""
         from fastgaum.reports.figures import draw_precision
 
-        write_tables(self.files, {**table.result, "argv": sys.argv[1:]}, table.blocks)
+        write_tables(self.files, table.result, table.blocks)
         if self.files.figure is not None:
             draw_precision(table.result, self.files.figure)
         for block in table.blocks:
