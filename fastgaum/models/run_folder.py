@@ -34,7 +34,8 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.row_files import read_small_parquet
 from fastgaum.untrusted import escaped
 
-RESUME_FILE, CARD_FILE = "resume.safetensors", "README.md"
+RESUME_FILE = "resume.safetensors"
+CARD_FILE = "README.md"
 MADE_FILES = (
     CARD_FILE,
     "config.toml",
