@@ -41,17 +41,26 @@ def uniform(key: np.uint64) -> Any:
 
 
 @jit_leaf
-def pick(draw: float, probs: Array, none: float) -> int:
-    """Return the place that a draw in [0, 1) falls on, −1 for no click, of probability `none`. Mass
-    that rounding leaves falls on the last place that can be chosen."""
-    reached, possible = 0.0, -1
+def choose(key: np.uint64, items: Array, probs: Array, none: float) -> int:
+    """Return the place that a key chooses, −1 for no click, of probability `none`.
+
+    The smallest E / p wins, E ~ Exp(1) drawn for the key and the item alone, or for no click: place
+    i wins with probability p_i / Σ p. −log E is the Gumbel term of softmax's utilities (Yellott
+    1977; Maddison, Tarlow, Minka, "A* Sampling", 2014). What is shown beside an item, and where,
+    changes its p alone."""
+    least, chosen = np.inf, -1
+    if none > 0.0:
+        least = -np.log(1.0 - uniform(key)) / none
     for place in range(len(probs)):
-        reached += probs[place]
-        if probs[place] > 0.0:
-            possible = place
-        if draw < reached:
-            return place
-    return -1 if none > 0.0 else possible
+        share = np.float64(probs[place])
+        if share > 0.0:
+            # −log(1 − u) ≥ u: most items lose without a logarithm
+            draw = uniform(key + np.uint64(np.int64(items[place]) + 1) * _STEP)
+            if draw < least * share:
+                time = -np.log(1.0 - draw) / share
+                if time < least:
+                    least, chosen = time, place
+    return chosen
 
 
 @jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import Array, jit
-from .draws import pick, uniform
+from .draws import choose
 
 FEW_PLACES = 32
 """places up to which repeats are found by comparing pairs"""
@@ -41,13 +41,15 @@ def find_displayed(
 
 
 @jit
-def draw_choices(offsets: Array, probs: Array, none: Array, keys: Array, chosen: Array) -> None:
+def draw_choices(
+    offsets: Array, items: Array, probs: Array, none: Array, keys: Array, chosen: Array
+) -> None:
     """Draw the candidate that each user chooses by its key, (n_events,), -1 for no click.
 
-    probs: of each candidate; none: of no click, (n_events,)."""
+    items, probs: of each candidate; none: of no click, (n_events,)."""
     for event in range(len(keys)):
-        start = offsets[event]
-        place = pick(uniform(keys[event]), probs[start : offsets[event + 1]], none[event])
+        start, end = offsets[event], offsets[event + 1]
+        place = choose(keys[event], items[start:end], probs[start:end], none[event])
         chosen[event] = start + place if place >= 0 else -1
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import Array, jit, jit_leaf
-from .draws import pick, uniform
+from .draws import choose
 
 SHANNON, L2 = 0, 1
 
@@ -121,6 +121,20 @@ def draw_display(rng: np.random.Generator, size: int, law: DisplayDraw, items: A
         items[last], items[other] = items[other], items[last]
 
 
+@jit_leaf
+def _pick(draw: float, probs: Array, none: float) -> int:
+    """The place that a draw in [0, 1) falls on, −1 for no click; mass that rounding leaves falls on
+    the last that is possible. A log's, whose draws come one after the other: it has no keys."""
+    reached, possible = 0.0, -1
+    for place in range(len(probs)):
+        reached += probs[place]
+        if probs[place] > 0.0:
+            possible = place
+        if draw < reached:
+            return place
+    return -1 if none > 0.0 else possible
+
+
 @jit
 def simulate(
     rng: np.random.Generator,
@@ -174,7 +188,7 @@ def simulate(
             for i in range(size):
                 events.probability[start + i] = probs[i]
             events.outside_probability[event] = none
-            choice = pick(rng.random(), probs[:size], none)
+            choice = _pick(rng.random(), probs[:size], none)
             events.choices[event] = choice
             for d in range(dim):
                 state[d] *= decay
@@ -311,7 +325,7 @@ def true_step(
     latents, decay = law.utility.latents, law.utility.decay
     _, is_bait, _, recovery, most = law
     for user in rows:
-        choice = pick(uniform(keys[user]), probs[user], none[user])
+        choice = choose(keys[user], slates[user], probs[user], none[user])
         for d in range(taste.shape[1]):
             taste[user, d] *= decay
         step = -recovery

@@ -1,7 +1,8 @@
 """Earnings of policies, paired differences, which policy to deploy, and the curve of a policy that
 meets new users.
 
-Each seed trains every policy once and tests all of them on the same users with the same draws."""
+Each seed trains every policy once and tests all of them on the same users with the same draws: a
+user's difference between two policies is paired."""
 
 from __future__ import annotations
 
@@ -33,24 +34,30 @@ JUDGING_SEED = EVALUATION_SEED << 1
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % interval; NaN bounds with a single seed."""
+    """A mean over seeds, or over the users of one, with its 95 % interval; NaN bounds of a single
+    number."""
 
     mean: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, means: Sequence[float] | Float64Array) -> Estimate:
-        """Student's interval of independent seeds' means.
+    def of(cls, values: Sequence[float] | Float64Array | FloatArray) -> Estimate:
+        """Student's interval of independent seeds' values, (n_seeds,), or of their users',
+        (n_seeds, n_users).
+
+        Two-stage sampling (Cochran, "Sampling Techniques", 1977, ch. 10): the variance of seeds'
+        means is that of seeds plus that of n_users users, σ_seed² + σ_user² / n_users. One seed has
+        its users alone, and says nothing of other trainings.
 
         >>> Estimate.of([1.0, 2.0, 3.0]).mean
         2.0
         """
-        values = np.asarray(means, np.float64)
-        if len(values) < 2:
-            return cls(float(values.mean()), float("nan"), float("nan"))
-        half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-        return cls(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
+        drawn = np.asarray(values, np.float64)
+        drawn = drawn[0].ravel() if len(drawn) == 1 else drawn.reshape(len(drawn), -1).mean(axis=1)
+        mean, n = float(drawn.mean()), len(drawn)
+        half = student.ppf(0.975, n - 1) * drawn.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+        return cls(mean, float(mean - half), float(mean + half))
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Earned:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        reward, clicks = Estimate.of(self.returns), Estimate.of(self.click_rates)
+        reward, clicks = Estimate.of(self.by_user), Estimate.of(self.click_rates)
         displays = {name: Estimate.of(values) for name, values in self.displays.items()}
         return {
             "policy": self.policy,
@@ -227,14 +234,15 @@ def gap_closed(paid: Float64Array, chance: Float64Array, best: Float64Array) -> 
 
 
 def difference(one: Earned, other: Earned) -> Estimate:
-    """The paired difference of two policies' cumulative rewards, over the same seeds. Raises
-    ConfigError for different numbers of seeds."""
-    if len(one.returns) != len(other.returns):
+    """The difference of two policies' cumulative rewards, paired by user, of the same seeds. Raises
+    ConfigError for different numbers of seeds or users."""
+    if one.by_user.shape != other.by_user.shape:
         raise ConfigError(
-            f"{one.policy} was judged by {len(one.returns)} seeds and {other.policy} by "
-            f"{len(other.returns)}: use the same"
+            "{} was judged by {} seeds of {} users and {} by {} of {}: use the same".format(
+                one.policy, *one.by_user.shape, other.policy, *other.by_user.shape
+            )
         )
-    return Estimate.of(one.returns - other.returns)
+    return Estimate.of(one.by_user - other.by_user)
 
 
 def adaptation(

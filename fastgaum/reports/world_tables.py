@@ -238,7 +238,8 @@ def policy_blocks(result: Json) -> list[Block]:
         columns = [*POLICY_COLUMNS]
         notes = [
             f"reward: {result['reward']}, {result['horizon']} steps, pool {result['pool']}, "
-            f"{result['seeds']} seeds of {result['users']} users; intervals: Student's, over seeds",
+            f"{result['seeds']} seeds of {result['users']} users; intervals: Student's, over "
+            + ("seeds" if result["seeds"] > 1 else "the users of one training"),
             "vs best other: paired difference of cumulative reward on the same users; bold: its "
             "interval lies above 0",
         ]

@@ -4,12 +4,14 @@ answers with a choice, drawn by the seed, the user and the event."""
 from __future__ import annotations
 
 import itertools
+from zlib import crc32
 
 import numpy as np
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
 from fastgaum.errors import FastgaumError
+from fastgaum.kernels.slates import draw_choices
 from fastgaum.models.online import OnlineModel, OnlineUser
 
 MOST_FOUND = 100
@@ -61,12 +63,16 @@ def mcp_server(model: OnlineModel, seed: int = 0) -> MCPServer[dict[str, object]
         """
         shown = find(user)
         try:
-            shares = shown.probabilities(items, context, fields).astype(float)
+            shares = shown.probabilities(items, context, fields)
         except FastgaumError as error:
             # the SDK sends the agent the text of no other error
             raise ToolError(str(error)) from None
-        rng = np.random.default_rng([seed, int(user), shown.n_events])
-        choice = [*items, None][rng.choice(len(shares), p=shares / shares.sum())]
+        key = np.random.SeedSequence([seed, int(user), shown.n_events]).generate_state(1, np.uint64)
+        numbers = np.array([crc32(str(item).encode()) >> 1 for item in items], np.int32)
+        ends, chosen = np.array([0, len(items)], np.int32), np.empty(1, np.int32)
+        none = shares[len(items) :].sum(keepdims=True)
+        draw_choices(ends, numbers, shares[: len(items)], none, key, chosen)
+        choice = None if chosen[0] < 0 else items[chosen[0]]
         unknown = shown.unknown
         shown.chose(choice)
         found: dict[str, object] = {"choice": choice, "event": shown.n_events, "unknown": unknown}

@@ -298,7 +298,7 @@ class LearnedPopulation(ContextPopulation):
         scores, offsets = users.scores(networks.chooser, shown), shown.batch.offsets
         probs, none = networks.distribution(scores, offsets)
         chosen = np.empty(len(who), np.int32)
-        kernels.draw_choices(offsets, probs, none, keys, chosen)
+        kernels.draw_choices(offsets, items, probs, none, keys, chosen)
         # the entry behind the last candidate's is that of no click
         response = Response(
             places[chosen],

@@ -18,7 +18,7 @@ from fastgaum.errors import CheckpointError, ConfigError, NumericsError
 from fastgaum.policies.cascade_dqn import CascadeDqn
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import Estimate, adaptation, difference, judge
-from fastgaum.policies.heuristics import RandomPolicy
+from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.q_learning import Steps, explore
 from fastgaum.policies.registry import LEARNERS, POLICY_FORMAT, load_policy, save_policy, untrained
 from fastgaum.policies.rollout import Setting, play, rollout
@@ -281,13 +281,27 @@ def test_intervals_of_seeds() -> None:
     estimate = Estimate.of([1.0, 2.0, 4.0])
     # t(0.975, 2) = 4.3027, sd = 1.5275
     assert estimate.high - estimate.mean == pytest.approx(4.3027 * 1.5275 / 3**0.5, rel=1e-3)
+    assert Estimate.of(np.array([[0.0, 2.0], [1.0, 3.0], [6.0, 2.0]])) == estimate
     assert np.isnan(Estimate.of([1.0]).low)
     world, setting = TiringWorld(), Setting(3, 5)
-    with pytest.raises(ConfigError, match="3 seeds"):
+    with pytest.raises(ConfigError, match="3 seeds of 10 users and random by 2 of 10"):
         difference(
             judge([RandomPolicy()] * 3, world, setting, 10),
             judge([RandomPolicy()] * 2, world, setting, 10),
         )
+
+
+def test_users_of_one_seed_have_an_interval() -> None:
+    """Of a difference: over users' own differences."""
+    world, setting, n = TiringWorld(), Setting(3, 5), 50
+    greedy, chance = (judge([one], world, setting, n) for one in (Greedy(), RandomPolicy()))
+    apart = greedy.by_user[0].astype(float) - chance.by_user[0]
+    lead = difference(greedy, chance)
+    assert lead.mean == pytest.approx(greedy.returns[0] - chance.returns[0], abs=1e-5)
+    # t(0.975, 49) = 2.0096
+    half = 2.0096 * apart.std(ddof=1) / np.sqrt(n)
+    assert (lead.low, lead.high) == pytest.approx((lead.mean - half, lead.mean + half), rel=1e-3)
+    assert np.isfinite(greedy.to_dict()["return_ci"]).all()
 
 
 @pytest.mark.parametrize("towers", [(), (7,)])

@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import anyio
 import numpy as np
@@ -17,6 +18,7 @@ from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.serve.mcp import mcp_server
 from tests.builders import random_log
 from tests.models.online_users import model_of
+from tests.worlds.simulated import naive_choice
 from tests.worlds.test_learned_world import IDENTITY, fitted
 
 CONTEXT = {"hour": 0.5, "kind": "i1", "page": "i2", "target": "i3"}
@@ -59,8 +61,9 @@ def test_a_user_chooses_by_the_seed_and_remembers() -> None:
         shares = user.probabilities(slate, CONTEXT)
         np.testing.assert_allclose([*answer["probabilities"], answer["no_click"]], shares)
         assert answer["unknown"] == [item for item in slate if item == "new"]
-        p = shares.astype(float) / shares.sum(dtype=float)
-        place = np.random.default_rng([3, 1, event]).choice(len(p), p=p)
+        key = np.random.SeedSequence([3, 1, event]).generate_state(1, np.uint64)
+        numbers = [crc32(item.encode()) >> 1 for item in slate]
+        place = naive_choice(int(key[0]), numbers, shares[:-1], float(shares[-1]))
         assert answer["choice"] == [*slate, None][place]
         user.chose(answer["choice"])
     assert called(mcp_server(model, seed=3), calls)[1:] == shown

@@ -38,6 +38,26 @@ def keys_of(seed: int, shape: Any) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 2**64, shape, dtype=np.uint64)
 
 
+def naive_choice(key: int, items: Any, probs: Any, none: float) -> int:
+    """The place whose clock, Exp(1) of the key and the item over its probability, rings first; -1:
+    that of no click."""
+    clocks = [(-np.log1p(-naive_uniform(key)) / none, -1)] if none > 0 else [(np.inf, -1)]
+    for place, (item, share) in enumerate(zip(items, probs, strict=True)):
+        if share > 0:
+            drawn = naive_uniform(key + (int(item) + 1) * 0x9E3779B97F4A7C15)
+            clocks.append((-np.log1p(-drawn) / float(share), place))
+    return min(clocks)[1]
+
+
+def naive_uniform(key: int) -> float:
+    """SplitMix64 in whole numbers."""
+    most = 2**64 - 1
+    x = (key + 0x9E3779B97F4A7C15) & most
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & most
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & most
+    return ((x ^ (x >> 31)) >> 11) / 2**53
+
+
 def random_slates(world: World, n: int, k: int, seed: int, empty: float = 0.1) -> np.ndarray:
     """Slates of any items, repeats and empty places among them, at least one item each."""
     rng = np.random.default_rng(seed)

@@ -12,7 +12,8 @@ from fastgaum import threads
 from fastgaum.errors import ActionError
 from fastgaum.worlds.pools import CHOICE, LEAVE, Keys, draw_uniform
 from fastgaum.worlds.vector_env import UserVectorEnv
-from fastgaum.worlds.world import World
+from fastgaum.worlds.world import NO_ITEM, World
+from tests.worlds.simulated import keys_of
 from tests.worlds.small_world import SmallWorld
 
 WORLD = SmallWorld()
@@ -88,6 +89,26 @@ def test_episodes_go_on_without_a_seed() -> None:
     # without any seed ever, one is taken from the system
     one, other = (trajectory(UserVectorEnv(4, **OPTIONS), 4) for _ in range(2))
     assert not np.array_equal(one[0], other[0])
+
+
+def test_a_slate_in_another_order_changes_no_choice(any_world: World) -> None:
+    """Nor does an empty place, or an item's second place."""
+    if isinstance(any_world, SmallWorld):
+        pytest.skip("draws its users' choices itself")
+    n, rng = 300, np.random.default_rng(2)
+    twins = any_world.population(n), any_world.population(n)
+    for users in twins:
+        users.reset(keys_of(1, n))
+    for t in range(4):
+        slates = rng.permuted(np.tile(np.arange(any_world.n_items), (n, 1)), axis=1)[:, :4]
+        turned = np.column_stack([slates[:, ::-1], np.full(n, NO_ITEM), slates[:, 1]])
+        one, other = (
+            users.step(shown.astype(np.int32), keys_of(t, n))
+            for users, shown in zip(twins, (slates, turned), strict=True)
+        )
+        np.testing.assert_array_equal(one.items, other.items)
+        np.testing.assert_allclose(one.utilities, other.utilities, atol=1e-4)
+        assert len(np.unique(one.places)) >= 4
 
 
 def test_users_and_seeds_share_no_stream() -> None:
