@@ -44,13 +44,14 @@ def uniform(key: np.uint64) -> Any:
 def choose(key: np.uint64, items: Array, probs: Array, none: float) -> int:
     """Return the place that a key chooses, −1 for no click, of probability `none`.
 
-    The smallest E / p wins, E ~ Exp(1) drawn for the key and the item alone, or for no click: place
-    i wins with probability p_i / Σ p. −log E is the Gumbel term of softmax's utilities (Yellott
-    1977; Maddison, Tarlow, Minka, "A* Sampling", 2014). What is shown beside an item, and where,
-    changes its p alone."""
+    One draw of the key says whether there is a click. Then the smallest E / p wins, E ~ Exp(1) of
+    the key and the item alone: place i with probability p_i / Σ p. −log E is the Gumbel term of
+    softmax's utilities (Yellott 1977; Maddison, Tarlow, Minka, "A* Sampling", 2014). What is shown
+    beside an item, and where, changes its p alone. No click has no E of its own: two slates
+    would then disagree about a click far more often than their probabilities do."""
     least, chosen = np.inf, -1
-    if none > 0.0:
-        least = -np.log(1.0 - uniform(key)) / none
+    if uniform(key) < none:
+        return chosen
     for place in range(len(probs)):
         share = np.float64(probs[place])
         if share > 0.0:

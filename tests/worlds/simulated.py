@@ -40,8 +40,8 @@ def keys_of(seed: int, shape: Any) -> np.ndarray:
 
 def naive_choice(key: int, items: Any, probs: Any, none: float) -> int:
     """The place whose clock, Exp(1) of the key and the item over its probability, rings first; -1:
-    that of no click."""
-    clocks = [(-np.log1p(-naive_uniform(key)) / none, -1)] if none > 0 else [(np.inf, -1)]
+    no click."""
+    clocks = [(np.inf if naive_uniform(key) >= none else -1.0, -1)]
     for place, (item, share) in enumerate(zip(items, probs, strict=True)):
         if share > 0:
             drawn = naive_uniform(key + (int(item) + 1) * 0x9E3779B97F4A7C15)
