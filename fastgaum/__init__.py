@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.tuning import tune
     from fastgaum.models.user_model import UserModel
+    from fastgaum.policies.explore import Explore
     from fastgaum.reports.comparison import compare
     from fastgaum.reports.page import write_report
     from fastgaum.reports.what_if import (
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Config",
+    "Explore",
     "LearnedWorld",
     "MlflowObserver",
     "Observer",
@@ -89,6 +91,7 @@ _HOME = {
         "logs.synthetic": "synthesise",
         "models.tuning": "tune",
         "models.user_model": "UserModel",
+        "policies.explore": "Explore",
         "reports.comparison": "compare",
         "reports.page": "write_report",
         "reports.what_if": "elasticities importance response_curve what_if willingness_to_pay",
