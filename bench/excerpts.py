@@ -1,5 +1,5 @@
-"""What pages show of the committed objects beside whole tables: the README's two short tables,
-misses included, single numbers in prose, and the commit that made an object.
+"""What pages show of the committed objects beside whole tables: the README's short tables, single
+numbers in prose, and the commit that made an object.
 
 A number in prose stands between two comments, which a reader does not see:
 `<!--= logs/wikispeedia > cells > model=fastgaum > head=reward > k=1 > nll : .3f -->1.763<!--/-->`.
@@ -12,22 +12,24 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastgaum.bench.report import machine_lines, never_reached, short, with_unit
-from fastgaum.reports.reproduce_table import FLOOR_MODELS, KS, rows_by_model
+from fastgaum.reports.reproduce_table import KS, rows_by_model
 from fastgaum.reports.table import num, rows_to_markdown, signed
-from fastgaum.untrusted import escaped
 
 Json = Mapping[str, Any]
 
-PUBLISHED = ("GAN-PW", "GAN-LSTM")
-"""the paper's own two models"""
-OTHERS = {
-    "paper-pw": "the model of GAN-PW",
-    "paper-lstm": "the model of GAN-LSTM",
+PUBLISHED = {"GAN-PW": "paper-pw", "GAN-LSTM": "paper-lstm"}
+"""the paper's own two models, and the presets that are these models"""
+SHOWN = {
     "logit": "linear model",
+    "xgboost": "boosted trees",
+    "wd-ccf": "wide & deep",
+    "paper-lstm": "the paper's networks",
+    "fastgaum": "FastGAUM, one fit",
+    "fastgaum-members": "FastGAUM, mean of eight fits",
 }
-"""rows that are always shown beside ours, and what they are called"""
+"""models of the README's table, and what they are called"""
 OURS = "fastgaum"
-EXACT, MEMBERS = "fastgaum-exact", "fastgaum-members"
+MEMBERS = "fastgaum-members"
 POOL = "pool"
 WHICH_MODEL = (
     *("log", "training events", "shown", "holds", "lowest NLL", f"`{OURS}`, NLL less the best's"),
@@ -84,28 +86,53 @@ def made_at(result: Json) -> str:
     return f"Made at commit {commit[:7]}." if commit else "The object does not name its commit."
 
 
-def results_to_markdown(result: Json) -> str:
-    """A reproduce object in a dozen rows, prec@1 / prec@2 by data set."""
+def paper_to_markdown(result: Json) -> str:
+    """The paper's two models under its own protocol: as published, the authors' code, and ours."""
     names = list(result["datasets"])
-    columns = [_column(result, name) for name in names]
-    rows = [("", *names)]
-    rows += [(label, *(column[label] for column in columns)) for label in columns[0]]
-    tested = ", ".join(
-        f"{facts['n_test_events']} events of {facts['n_test_users']} users ({name})"
-        for name, facts in result["datasets"].items()
+    rows = [("prec@1 / prec@2, %", *names)]
+    for model, own in PUBLISHED.items():
+        published = result["published_table"]["rows"][model]
+        of_log = [(result["datasets"][name], published[name]) for name in names]
+        ours = [rows_by_model(result["cells"], name)[own, "reward"] for name in names]
+        rows += [
+            (f"{model}, published", *(_both(cells, "mean") for _, cells in of_log)),
+            (f"{model}, authors' code", *(_both(f["authors_code"][model]) for f, _ in of_log)),
+            (f"{model}, here (`{own}`)", *(_both(cells, "mean") for cells in ours)),
+        ]
+    note = f"Models read item ids alone; mean of {result['seeds']} seeds."
+    return f"{rows_to_markdown(rows)}\n\n{note} {made_at(result)}"
+
+
+def _both(by_k: Json, figure: str | None = None) -> str:
+    return " / ".join(num(by_k[k] if figure is None else by_k[k][figure]) for k in KS)
+
+
+def results_to_markdown(*results: Json) -> str:
+    """prec@1 and NLL of a few models on the logs of several objects, where all read everything."""
+    logs = [(result, name) for result in results for name in result["datasets"]]
+    rows = [("prec@1, % / NLL, nats", *(name for _, name in logs))]
+    tables = [rows_by_model(result["cells"], name) for result, name in logs]
+    for model, called in SHOWN.items():
+        cells = [table.get((model, "reward"), {}).get("1") for table in tables]
+        rows.append((f"{called} (`{model}`)", *map(_scores, cells)))
+    units = ", ".join(
+        f"{name} {facts['n_test_events']:,} of {facts['n_test_users']:,} users"
+        for result, name in logs
+        for facts in [result["datasets"][name]]
     )
     notes = (
-        f"prec@1 / prec@2, %; {result['seeds']} seeds, protocol `{result['protocol']}`, the logs' "
-        f"own split, tested on {tested}",
-        "bold: better than every other model by a paired 95 % interval",
-        "GAN-PW and GAN-LSTM as published, and the authors' code, read item identities alone; rows "
-        "trained here also read counts of each item, and their models of GAN-PW and GAN-LSTM are "
-        "fitted by likelihood, without a game",
-        "every row that reads counts also reads relations (counts of pairs of items); what a row's "
-        "settings leave out, and rows of identities alone, the whole table says",
+        "Bold: better in prec@1 than every other row of its log's whole table, by a paired 95 % "
+        f"interval. –: not in that table. Test events: {units}; of wikispeedia a user is one game."
     )
-    lines = [rows_to_markdown(rows), "", *(f"- {note}" for note in notes)]
-    return "\n".join([*lines, "", made_at(result)])
+    made = " ".join(dict.fromkeys(map(made_at, results)))
+    return f"{rows_to_markdown(rows)}\n\n{notes} {made}"
+
+
+def _scores(cell: Json | None) -> str:
+    if cell is None:
+        return "–"
+    precision = f"**{num(cell['mean'])}**" if cell["bold"] else num(cell["mean"])
+    return f"{precision} / {num(cell['nll'], 3)}"
 
 
 def which_model_to_markdown(*results: Json) -> str:
@@ -153,118 +180,43 @@ def _to_best(versus: Json, digits: int) -> str:
     return f"{signed(versus['diff'], digits)} ({low} to {high}, `{versus['model']}`)"
 
 
-def _column(result: Json, name: str) -> dict[str, str]:
-    facts, rows = result["datasets"][name], rows_by_model(result["cells"], name)
-    floors, best = facts["floors"], facts["published_best"]
-    floor = max((one for one in floors if one != "random"), key=lambda one: float(floors[one]["1"]))
-    published = escaped(" / ".join(dict.fromkeys(best[k]["model"] for k in KS)))
-    column = {
-        "floor: random order": " / ".join(num(floors["random"][k]) for k in KS),
-        "floor: best by counting": " / ".join(num(floors[floor][k]) for k in KS)
-        + f" ({floor.removeprefix('train_').replace('_', ' ')})",
-    }
-    for model in PUBLISHED:
-        cells = result["published_table"]["rows"][model][name]
-        column[f"{model}, published"] = " / ".join(num(cells[k]["mean"]) for k in KS)
-        column[f"{model}, authors' code"] = " / ".join(
-            num(facts["authors_code"][model][k]) for k in KS
-        )
-    column["best published of nine models"] = (
-        " / ".join(num(best[k]["mean"]) for k in KS) + f" ({published})"
-    )
-
-    def ours(model: str, head: str = "reward") -> str:
-        return " / ".join(
-            f"**{num(cell['mean'])}**" if cell["bold"] else num(cell["mean"])
-            for cell in (rows[model, head][k] for k in KS)
-        )
-
-    for model, called in OTHERS.items():
-        column[f"{called}, trained here (`{model}`)"] = ours(model)
-    left_out = {OURS, EXACT, MEMBERS, POOL, *FLOOR_MODELS.values()}
-    other = next(model for model, _ in rows if model not in left_out)
-    column["best other single model, trained here"] = f"{ours(other)} (`{other}`)"
-    if (EXACT, "reward") in rows:
-        column[f"`{OURS}` without the game: exact players (`{EXACT}`)"] = ours(EXACT)
-    for head in ("generator", "reward"):
-        column[f"**`{OURS}`, {head}**"] = ours(OURS, head)
-    if (MEMBERS, "reward") in rows:
-        column[f"the mean of eight fits of it (`{MEMBERS}`)"] = ours(MEMBERS)
-    if (POOL, "reward") in rows:
-        column[f"pool of unlike models, `{OURS}` among them (`{POOL}`)"] = ours(POOL)
-    lead = rows[OURS, "reward"]["1"]["vs_best_other"]
-    low, high = map(signed, lead["ci"])
-    column["lead of its reward over the best other model, in points of prec@1"] = (
-        f"{signed(lead['diff'])} ({low} to {high}, `{lead['model']}`)"
-    )
-    return column
-
-
 SPEED = {
-    "quality-wikispeedia": "time to a validation NLL of 1.97 on Wikispeedia",
-    "round-scale": "training of both players, 10 M events and 1 M items",
-    "lstm-h64-tail": "LSTM of 64 over ragged sessions, both ways",
-    "env-4096": "world: 4,096 users, slates of 10, the paper's sizes",
-    "env-4096-relations": "simulated users of the default model",
-    "rate-wikispeedia": "training speed of the default model on Wikispeedia",
-    "evaluate-wikispeedia": "candidates of a split evaluated",
-    "online-session": "one display of ten, scored online",
-    "audit-wikispeedia": "audit of 16.5 M candidates",
-    "convert-wikispeedia": "the same log converted",
-    "memory-bytes-per-event": "memory of a log in training",
-    "cold-first-step-empty-cache": "first step after an installation",
-    "cold-first-step-warm-cache": "first step afterwards",
+    "quality-wikispeedia": "a log of 254,000 events, from the file to a loss of 1.97",
+    "round-scale": "training of both networks, 10 M events and 1 M items",
+    "evaluate-wikispeedia": "evaluation of a trained model",
+    "env-4096": "environment of 4,096 users, slates of 10 items",
+    "online-session": "probabilities of one display, online",
 }
-"""groups of races and figures that are shown, and what they are called"""
-RIVALS = {
-    "round-scale": ("stock-torch", "stock torch, padded"),
-    "lstm-h64-tail": ("torch-packed", "torch's packed LSTM"),
-}
+"""groups of races and figures that the README shows, and what they are called"""
+RIVALS = {"round-scale": ("stock-torch", "stock torch, padded")}
 """whose ratio is shown of a race, and what that rival is called; of others the rate alone"""
 
 
 def speed_to_markdown(result: Json) -> str:
-    """A bench object in a dozen rows, the machine above it and how many of all targets are met
-    below."""
+    """Five figures of a bench object, and the machine."""
     # the first of a group has its bar
     figures = {figure["group"]: figure for figure in reversed(result["figures"])}
-    rows: list[tuple[str, ...]] = [("what", "ours", "against", "ratio", "target", "met")]
+    rows: list[tuple[str, ...]] = [("what", "here", "beside")]
     for group, what in SPEED.items():
         races = [race for race in result["races"] if race["group"] == group]
         row = _figure_row(figures[group]) if group in figures else _race_row(races)
         rows.append((what, *row))
-    held = [
-        entry["holds"]
-        for entry in (*result["races"], *result["figures"])
-        if entry["holds"] is not None
-    ]
-    table = rows_to_markdown(rows, left=(0, 2))
-    met = f"{sum(held)} of {len(held)} targets are met. {made_at(result)}"
-    return f"{machine_lines(result)[0]}.\n\n{table}\n\n{met}"
+    return f"{rows_to_markdown(rows, left=(0, 2))}\n\n{machine_lines(result)[0]}. {made_at(result)}"
 
 
-def _race_row(races: list[Json]) -> tuple[str, ...]:
-    """A race by its ratio over a rival, or by its rate; the bar is that one's, if it has one."""
+def _race_row(races: list[Json]) -> tuple[str, str]:
+    """A race by its rate, and its ratio over a rival if there is one."""
     first = races[0]
-    rival, against = RIVALS.get(first["group"], ("rate", ""))
-    bar = next((race for race in races if race["over"] == rival), None)
-    ratios = [f"{short(one['ratio'])} ×" for one in first["rivals"] if one["name"] == rival]
-    asked = "" if bar is None else f"≥ {short(bar['target'])}" + (" ×" if against else "")
-    rate = f"{short(first['ours']['rate'])} {first['ours']['unit']}"
-    return (rate, against, "".join(ratios), asked, _met(bar))
+    rival, against = RIVALS.get(first["group"], ("", ""))
+    ratios = [
+        f"{short(one['ratio'])} × {against}" for one in first["rivals"] if one["name"] == rival
+    ]
+    return f"{short(first['ours']['rate'])} {first['ours']['unit']}", "".join(ratios)
 
 
-def _figure_row(figure: Json) -> tuple[str, ...]:
-    """A figure: its unit says what it is over, where it is a ratio ("x RecSim's user-steps/s")."""
-    unit, target = figure["unit"], figure["target"]
-    times = unit.startswith("x ")
-    sense = "≤" if figure["sense"] == "at most" else "≥"
-    asked = "" if target is None else f"{sense} {short(target)}" + (" ×" if times else "")
-    if not times:
-        return (with_unit(figure), "", "", asked, _met(figure))
+def _figure_row(figure: Json) -> tuple[str, str]:
+    """A figure with its unit; or a ratio and what it is over ("x RecSim's user-steps/s")."""
+    if not figure["unit"].startswith("x "):
+        return with_unit(figure), ""
     ratio = never_reached(figure) or f"{short(figure['value'])} ×"
-    return ("", unit[2:], ratio, asked, _met(figure))
-
-
-def _met(bar: Json | None) -> str:
-    return "" if bar is None or bar["holds"] is None else "yes" if bar["holds"] else "no"
+    return ratio, figure["unit"][2:]

@@ -9,6 +9,7 @@ tests/test_tables.py fails when a page is not that."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from fastgaum.bench.away import away_blocks
 from fastgaum.bench.click_lists import click_models_to_markdown
 from fastgaum.bench.excerpts import (
     made_at,
+    paper_to_markdown,
     results_to_markdown,
     set_numbers,
     speed_to_markdown,
@@ -30,7 +32,6 @@ from fastgaum.bench.experiments.rounds import draw_rounds, rounds_block
 from fastgaum.bench.experiments.transfer_table import (
     draw_transfer,
     transfer_blocks,
-    transfer_sentence,
     transfer_summary,
 )
 from fastgaum.bench.ope import study_to_markdown
@@ -89,6 +90,13 @@ def insert(page: str, table: str, marker: str) -> str:
     return f"{head}{begin}\n\n{table.strip()}\n\n{end}{tail}"
 
 
+def index_of(readme: str) -> str:
+    """The first page of the site: the README, with links as they are there; what lies outside of
+    the site is named only."""
+    text = re.sub(r'(\]\(|src="|srcset=")docs/', r"\1", readme)
+    return re.sub(r"\[([^\]]+)\]\([A-Z]+\.md\)", r"\1", text)
+
+
 def grid_tables(result: Json) -> str:
     """A comparison's tables without the published one, which stands on a page once."""
     shown = {name: value for name, value in result.items() if name != "published_table"}
@@ -108,15 +116,6 @@ def transfer_page(result: Json) -> str:
     figure = f"![{PROMISED}](../transfer.svg)"
     tables = blocks_to_markdown(transfer_blocks(result))
     return f"{transfer_summary(result)}\n\n{figure}\n\n{tables}"
-
-
-def transfer_excerpt(result: Json) -> str:
-    return (
-        '<picture><source media="(max-width: 44em)" srcset="docs/transfer-narrow.svg"><img '
-        f'src="docs/transfer.svg" alt="{PROMISED}"></picture>\n\n{transfer_sentence(result)} '
-        "Points below the line: the learned world was too optimistic. [Promised and paid]"
-        f"(docs/guide/transfer.md) has the tables. {made_at(result)}"
-    )
 
 
 def rounds_page(result: Json) -> str:
@@ -237,7 +236,14 @@ SECTIONS = (
         lambda result: block_to_markdown(published_block(result["published_table"])),
         together=True,
     ),
-    Section("README.md", "results", ["bags"], results_to_markdown, together=True),
+    Section("README.md", "paper", ["identity"], paper_to_markdown, together=True),
+    Section(
+        "README.md",
+        "results",
+        ["bags", "logs/wikispeedia", "logs/lpmc"],
+        results_to_markdown,
+        together=True,
+    ),
     Section("docs/published-numbers.md", "verdicts", ["identity", "bags"], verdicts, together=True),
     Section(
         "docs/guide/fidelity.md",
@@ -257,7 +263,6 @@ SECTIONS = (
     ),
     *(Section(TRANSFER, name, [name], render) for name, render in TRANSFERS.items()),
     Section(TRANSFER, "away", ["away"], in_blocks(away_blocks)),
-    Section("README.md", "transfer", ["transfer"], transfer_excerpt, together=True),
     Section("docs/guide/rounds.md", "rounds", ["rounds"], rounds_page),
     Section("docs/guide/fidelity.md", "loop", ["wikispeedia-loop"], loop_tables),
     Section("docs/guide/off-policy.md", "ope", ["ope"], study_to_markdown),
@@ -296,9 +301,8 @@ def main() -> None:
             draw(read(of), ROOT / "docs" / f"{name}.svg")
     for path in pages():
         path.write_text(set_numbers(path.read_text(encoding="utf-8"), read), encoding="utf-8")
-    for name in sorted({name for section in SECTIONS for name in section.objects}):
-        if path_of(name).is_file():
-            print(f"{name}: {later_commits(read(name))} commits have changed the package since")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (ROOT / "docs" / "index.md").write_text(index_of(readme), encoding="utf-8")
 
 
 if __name__ == "__main__":
