@@ -85,7 +85,14 @@ def address(site: Path) -> Iterator[str]:
 
 LOOKED_AT = (
     *("", "guide/quick-start/", "guide/policies/", "concepts/game/", "results/", "api/", "faq/"),
-    *("design-log/", "published-numbers/", "other-logs/", "guide/which-model/", "performance/"),
+    *(
+        "guide/transfer/",
+        "design-log/",
+        "published-numbers/",
+        "other-logs/",
+        "guide/which-model/",
+        "performance/",
+    ),
 )
 BROKEN = "[...document.images].filter(o => !o.complete || o.naturalWidth === 0).map(o => o.src)"
 CUT = (
@@ -95,14 +102,16 @@ CUT = (
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "scheme"), [(1024, 800, "light"), (390, 740, "dark")], ids=["desk", "phone"]
+    ("width", "height", "scheme"),
+    [(390, 740, "dark"), (1024, 800, "light"), (1440, 900, "light")],
+    ids=["phone", "tablet", "desk"],
 )
 def test_pages_in_a_browser(
     browser: Any, address: str, site: Path, width: int, height: int, scheme: str
 ) -> None:
-    """They say nothing, ask nobody else, and are as wide as the screen; on a desk the last column of
-    every table is seen without scrolling; the figure's text is 9 pixels high or more; axe-core finds
-    nothing serious."""
+    """They say nothing, ask nobody else, and are as wide as the screen, light and dark; but for phones
+    the last column of every table is seen without scrolling; the figure's text is 9 pixels high or
+    more; axe-core finds nothing serious."""
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe-core: install fastgaum[browser]"
     )
@@ -115,13 +124,16 @@ def test_pages_in_a_browser(
     page.on("request", lambda request: asked.append(request.url))
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     for where in LOOKED_AT:
-        page.goto(address + where, wait_until="load")
         name = where.rstrip("/").replace("/", "-") or "home"
-        page.screenshot(path=ARTEFACTS / f"{name}-{width}-{scheme}.png")
-        wide, seen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        assert wide <= seen == width, where
-        assert page.evaluate(BROKEN) == [], where
-        if scheme == "light":
+        for shown in ({"light": "dark", "dark": "light"}[scheme], scheme):
+            # the palette is chosen as the page loads
+            page.emulate_media(color_scheme=shown)
+            page.goto(address + where, wait_until="load")
+            page.screenshot(path=ARTEFACTS / f"{name}-{width}-{shown}.png")
+            wide, seen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+            assert wide <= seen == width, where
+            assert page.evaluate(BROKEN) == [], where
+        if width > 390:
             assert page.evaluate(CUT) == [], where
         if where in ("", "results/"):
             source, across = page.evaluate(
