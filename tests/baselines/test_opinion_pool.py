@@ -190,7 +190,9 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     run = str(tmp_path / "run")
     members = ["--set", 'members=["click-rate", "iknn"]']
     assert main(["train", "sample", "--preset", "pool", *members, "-o", run]) == 0
-    assert "OpinionPool(" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "OpinionPool(" in printed.out
+    assert "member 1 of " in printed.err
     for command in (["evaluate", run, "sample"], ["predict", run, "sample", "-o", f"{run}.csv"]):
         assert main([*command, "--split", "validation"]) == 0
     _check_page(Path(run))
