@@ -225,12 +225,14 @@ def draw_rounds(result: Json, path: Path) -> None:
             panels, ("gap closed, %", "optimism, %"), (100, 0), strict=True
         ):
             panel.axhline(goal, color=colour("line"), linewidth=1)
-            panel.set(xlabel="events logged", ylabel=title)
+            panel.set(xlabel="events logged, thousands", ylabel=title)
         for (place, key, role, name), (log, style) in product(
             lines, ((IN_ROUNDS, "o-"), (AT_RANDOM, "s"))
         ):
             rows = [row for row in result["rows"] if row["log"] == log]
-            events, values = [row["events"] for row in rows], percent(row[key] for row in rows)
+            # beside the last round's, so that both are seen
+            events = np.array([row["events"] for row in rows]) / 1000 + (log == AT_RANDOM)
+            values = percent(row[key] for row in rows)
             half = percent(row[f"{key}_ci"][1] for row in rows) - values
             line = panels[place].errorbar(events, values, half, fmt=style, color=colour(role))
             line.set_label(f"{name}, {log}")
