@@ -210,9 +210,8 @@ TRANSFERS = {
     "transfer-wrong": transfer_tables,
     "transfer-events": transfer_summary,
 }
-OTHER, POLICY, TRANSFER, WHICH = (
-    f"docs/{page}.md"
-    for page in ("other-logs", "guide/policies", "guide/transfer", "guide/which-model")
+OTHER, TRANSFER, WHICH = (
+    f"docs/{page}.md" for page in ("other-logs", "guide/transfer", "guide/which-model")
 )
 SECTIONS = (
     *(Section("docs/results.md", name, [name], grid_tables) for name in GRIDS),
@@ -253,10 +252,10 @@ SECTIONS = (
         together=True,
     ),
     Section(
-        POLICY, "policies", [f"policies/{name}" for name in POLICIES], in_blocks(policy_blocks)
+        TRANSFER, "policies", [f"policies/{name}" for name in POLICIES], in_blocks(policy_blocks)
     ),
     Section(
-        POLICY,
+        TRANSFER,
         "adaptation",
         [f"policies/{name}" for name in ADAPTATION],
         in_blocks(lambda result: [adaptation_block(result)]),

@@ -84,7 +84,7 @@ def address(site: Path) -> Iterator[str]:
 
 
 LOOKED_AT = (
-    *("", "guide/quick-start/", "guide/policies/", "concepts/game/", "results/", "api/", "faq/"),
+    *("", "guide/quick-start/", "guide/environment/", "concepts/game/", "results/", "api/", "faq/"),
     *(
         "guide/transfer/",
         "design-log/",
@@ -145,7 +145,7 @@ def test_pages_in_a_browser(
             assert min(sizes) * across / drawn >= 9, where
     assert said == []
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
-    for where in ("", "faq/", "results/", "guide/policies/"):
+    for where in ("", "faq/", "results/", "guide/environment/"):
         page.goto(address + where, wait_until="load")
         found = axe.Axe().run(page).response
         assert len(found["passes"]) > 20

@@ -254,7 +254,7 @@ def test_policies_are_judged_by_users_that_training_did_not_fit() -> None:
         assert {row["policy"] for row in result["rows"]} == {"pre-trained", "untrained"}
     (command,) = re.findall(
         rf"^fastgaum rl evaluate .*--json docs/tables/policies/{POLICIES[0]}.json$",
-        page_of("docs/guide/policies.md"),
+        page_of("docs/guide/transfer.md"),
         re.MULTILINE,
     )
     options = dict(re.findall(r"(-k|--\S+) +([^- ]\S*)", command))
