@@ -26,6 +26,7 @@ from fastgaum.bench.excerpts import (
     speed_to_markdown,
     which_model_to_markdown,
 )
+from fastgaum.bench.experiments.foreign import foreign_blocks
 from fastgaum.bench.experiments.learning_curve import curves_to_markdown, draw_curves
 from fastgaum.bench.experiments.loop_table import draw_loop, loop_to_markdown
 from fastgaum.bench.experiments.rounds import draw_rounds, rounds_block
@@ -260,6 +261,10 @@ SECTIONS = (
         [f"policies/{name}" for name in ADAPTATION],
         in_blocks(lambda result: [adaptation_block(result)]),
     ),
+    Section(
+        "docs/guide/environment.md", "agents", ["policies/yelp-agents"], in_blocks(policy_blocks)
+    ),
+    Section(TRANSFER, "foreign", ["foreign"], in_blocks(foreign_blocks)),
     *(Section(TRANSFER, name, [name], render) for name, render in TRANSFERS.items()),
     Section(TRANSFER, "away", ["away"], in_blocks(away_blocks)),
     Section("docs/guide/rounds.md", "rounds", ["rounds"], rounds_page),

@@ -41,11 +41,7 @@ def trajectories(
         ConfigError: an unknown policy, a pool that does not fill a slate, no episode, or a negative
             seed.
     """
-    if n_episodes < 1 or seed < 0:
-        raise ConfigError(
-            f"at least 1 episode and a seed from 0 are required, got {n_episodes} episodes and "
-            f"seed {seed}"
-        )
+    require_episodes(n_episodes, seed)
     if isinstance(policy, str):
         policy = make_policy(policy, popularity_in(world))
     if isinstance(policy, QLearner):
@@ -60,6 +56,15 @@ def trajectories(
         yield recorder.frame(world, first)
         if progress is not None:
             progress(last * setting.horizon, n_episodes * setting.horizon)
+
+
+def require_episodes(n_episodes: int, seed: int) -> None:
+    """Raise ConfigError unless there is an episode, and a seed that is not negative."""
+    if n_episodes < 1 or seed < 0:
+        raise ConfigError(
+            f"at least 1 episode and a seed from 0 are required, got {n_episodes} episodes and "
+            f"seed {seed}"
+        )
 
 
 class _Recorder(Policy):
