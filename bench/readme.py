@@ -38,7 +38,7 @@ from fastgaum.bench.experiments.transfer_table import (
 from fastgaum.bench.ope import study_to_markdown
 from fastgaum.bench.races import groups
 from fastgaum.bench.report import to_markdown as races_to_markdown
-from fastgaum.reports.figures import draw_fidelity, draw_precision
+from fastgaum.reports.figures import draw_fidelity, draw_leads
 from fastgaum.reports.log_facts import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import (
@@ -273,9 +273,14 @@ SECTIONS = (
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
     Section("README.md", "speed", ["bench"], speed_to_markdown, together=True),
 )
+FIGURE_ROWS = (
+    *("paper-pw", "paper-lstm", "wd-ccf", "dfm", "xgboost"),
+    *("fastgaum", "fastgaum-members", "pool"),
+)
+"""models of the README's figure"""
 FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
-    "prec1": ("bags", draw_precision),
-    "prec1-narrow": ("bags", partial(draw_precision, narrow=True)),
+    "leads": ("bags", partial(draw_leads, models=FIGURE_ROWS)),
+    "leads-narrow": ("bags", partial(draw_leads, models=FIGURE_ROWS, narrow=True)),
     "fidelity": ("fidelity/search_clicks", draw_fidelity),
     "transfer": ("transfer", draw_transfer),
     "transfer-narrow": ("transfer", partial(draw_transfer, narrow=True)),

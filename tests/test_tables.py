@@ -313,7 +313,7 @@ def test_other_studies_are_of_the_commands_of_their_pages() -> None:
         assert list(result["bars"]) == list(result["players"])
         # every second of the log's 12,825 validation games
         assert (result["games"], result["limit"]) == (6_413, LIMIT)
-    command = f"learning_curve.py {' '.join(CURVE_LOGS)} --json docs/tables/learning-curve.json\n"
+    command = f"learning_curve.py {' '.join(CURVE_LOGS)} --seeds 1 --json docs/tables/learning-curve.json\n"
     assert command in page_of("docs/guide/which-model.md")
     if path_of("learning-curve").is_file():
         assert {row["log"] for row in read("learning-curve")["rows"]} == set(CURVE_LOGS)
@@ -341,6 +341,11 @@ def test_other_studies_are_of_the_commands_of_their_pages() -> None:
         today: dict[str, Any] = {one.name: dataclasses.asdict(one) for one in SETTINGS}
         for one in result["settings"]:
             assert today.get(one["name"], {}).items() <= one.items()
+
+
+def test_figure_names_the_rows_of_its_object() -> None:
+    texts = set(re.findall(r">([^<>\n]+)</text>", page_of("docs/leads.svg")))
+    assert {*read(FIGURES["leads"][0])["datasets"], *FIGURE_ROWS} <= texts
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -1,5 +1,5 @@
 """NLL on validation against the number of training sessions: `python
-bench/experiments/learning_curve.py [wikispeedia lpmc clara2] --json docs/tables/learning-curve.json`.
+bench/experiments/learning_curve.py [yelp clara2 lpmc] --json docs/tables/learning-curve.json`.
 
 A seed draws an order of the training users, of whom a part is the first 1/16, 1/4 or all. Sessions
 of the others count as test sessions, and no test session is read. Every fit is written as it ends;
@@ -24,7 +24,7 @@ from fastgaum.machine import machine_facts
 from fastgaum.reports.plots import colour, panels_in_file
 from fastgaum.reports.table import Json, rows_to_markdown, spread
 
-LOGS = ("wikispeedia", "lpmc", "clara2")
+LOGS = ("yelp", "clara2", "lpmc")
 MODELS = {"fastgaum": "reward", "logit": "floor", "wd-ccf": "published", "xgboost": "generator"}
 """the models, and the role whose colour their lines have"""
 PARTS = (16, 4, 1)
