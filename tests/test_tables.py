@@ -31,6 +31,7 @@ from fastgaum.bench.ope import SETTINGS
 from fastgaum.bench.readme import (
     ADAPTATION,
     FIDELITY,
+    FIGURE_ROWS,
     FIGURES,
     GRIDS,
     NOT_RUN,
