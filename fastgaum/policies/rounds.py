@@ -1,7 +1,5 @@
-"""Rounds: deploy, log, refit, retrain, judge, and again.
-
-A log of random slates does not show the states that a plan leads to. So the plan is shown to users,
-with some exploration, and what they did teaches the next world."""
+"""Rounds: deploy, log, refit, retrain, judge, and again. A log of random slates does not show the
+states that a plan leads to."""
 
 from __future__ import annotations
 
@@ -42,10 +40,9 @@ from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet, world_of_model
 
 ShowSlates = Callable[[Policy, World | None, int, int], pl.DataFrame]
-"""A site: shows the slates of a policy to new users and returns their log. It is called with the
-policy, the learned world whose users it reads (None in a first round of random slates), a number of
-sessions and a seed, and returns a frame of session, event, item, chosen, and of what else it likes,
-such as `Policy.propensities`."""
+"""A site, called with a policy, the learned world whose users it reads (None for random slates), a
+number of sessions and a seed; returns a frame of session, event, item, chosen, and of more if it
+likes."""
 ROWS = ("session", "event", "item", "chosen")
 PLAN = "plan"
 MODEL: dict[str, object] = {"set_context": False, "relations": False, "members": 3}
@@ -85,9 +82,8 @@ class Round:
     """returns of new users of the site, also of `random` slates; empty where that is no world"""
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures for JSON: events so far, clicks of a session of this round, and by policy what is
-        promised, its lower bound (`lower_bound_of` the members of a set) and what was paid, each a
-        mean return; `recommended`: plan, or greedy, which to deploy (`recommend`)."""
+        """Figures for JSON: events so far, clicks of a session of this round, and by policy the mean
+        return that is promised, its `lower_bound_of` the members, and the one that was paid."""
         bound = {}
         if self.members is not None:
             for name, returns in self.at_home.items():
