@@ -82,8 +82,8 @@ class Round:
     """returns of new users of the site, also of `random` slates; empty where that is no world"""
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures for JSON: events so far, clicks of a session of this round, and by policy the mean
-        return that is promised, its `lower_bound_of` the members, and the one that was paid."""
+        """Figures for JSON: events so far, clicks of a session of this round, and by policy the
+        mean return that is promised, its `lower_bound_of` the members, and what was paid."""
         bound = {}
         if self.members is not None:
             for name, returns in self.at_home.items():

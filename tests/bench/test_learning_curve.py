@@ -52,6 +52,6 @@ def test_fits_are_written_as_they_end_and_not_made_again(
     text = curves_to_markdown(again)
     assert "| log | training sessions | `logit` |" in text
     assert text.count("| sample | ") == 2
-    assert "over seeds (2)" in text
+    assert "deviation over 2 seeds" in text
     draw_curves(again, tmp_path / "curve.svg")
     assert "logit" in (tmp_path / "curve.svg").read_text()
