@@ -121,8 +121,9 @@ def results_to_markdown(*results: Json) -> str:
         for facts in [result["datasets"][name]]
     )
     notes = (
-        "Bold: better in prec@1 than every other row of its log's whole table, by a paired 95 % "
-        f"interval. –: not in that table. Test events: {units}; of wikispeedia a user is one game."
+        "A row that is better in prec@1 than every other of its log's whole table, by a paired 95 % "
+        f"interval, is bold{'' if '**' in str(rows) else '; none is'}. –: that table has no such row. "
+        f"Test events: {units}. A user of wikispeedia is one game."
     )
     made = " ".join(dict.fromkeys(map(made_at, results)))
     return f"{rows_to_markdown(rows)}\n\n{notes} {made}"
@@ -185,7 +186,7 @@ SPEED = {
     "round-scale": "training of both networks, 10 M events and 1 M items",
     "evaluate-wikispeedia": "evaluation of a trained model",
     "env-4096": "environment of 4,096 users, slates of 10 items",
-    "online-session": "probabilities of one display, online",
+    "online-display": "probabilities of one display, online",
 }
 """groups of races and figures that the README shows, and what they are called"""
 RIVALS = {"round-scale": ("stock-torch", "stock torch, padded")}

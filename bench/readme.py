@@ -271,7 +271,7 @@ SECTIONS = (
     Section("docs/guide/fidelity.md", "loop", ["wikispeedia-loop"], loop_tables),
     Section("docs/guide/off-policy.md", "ope", ["ope"], study_to_markdown),
     Section("docs/performance.md", "races", ["bench"], races_to_markdown),
-    Section("README.md", "speed", ["bench"], speed_to_markdown, together=True),
+    Section("README.md", "speed", ["bench-short"], speed_to_markdown, together=True),
 )
 FIGURE_ROWS = (
     *("paper-pw", "paper-lstm", "wd-ccf", "dfm", "xgboost"),
