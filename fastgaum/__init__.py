@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from fastgaum.logs.synthetic import synthesise
     from fastgaum.models.tuning import tune
     from fastgaum.models.user_model import UserModel
+    from fastgaum.policies.explore import Explore
+    from fastgaum.policies.rounds import rounds
     from fastgaum.reports.comparison import compare
     from fastgaum.reports.page import write_report
     from fastgaum.reports.what_if import (
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Config",
+    "Explore",
     "LearnedWorld",
     "MlflowObserver",
     "Observer",
@@ -67,6 +70,7 @@ __all__ = [
     "read_log",
     "resplit",
     "response_curve",
+    "rounds",
     "save_log",
     "synthesise",
     "tune",
@@ -89,6 +93,8 @@ _HOME = {
         "logs.synthetic": "synthesise",
         "models.tuning": "tune",
         "models.user_model": "UserModel",
+        "policies.explore": "Explore",
+        "policies.rounds": "rounds",
         "reports.comparison": "compare",
         "reports.page": "write_report",
         "reports.what_if": "elasticities importance response_curve what_if willingness_to_pay",

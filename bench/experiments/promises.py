@@ -19,13 +19,13 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import JUDGING_SEED, Estimate, lower_bound_of, returns_by_member
+from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.registry import require_trained, untrained
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.policies.training import train_policy
 from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.pools import draw_uniforms
 from fastgaum.worlds.world import Past, World
 from fastgaum.worlds.world_set import WorldSet
 
@@ -34,28 +34,6 @@ LOGGING = ("random", "popular", "greedy")
 HALF = 0.5
 APART = 3.0
 """standard errors by which the truth tells two policies apart"""
-_NOISE = np.uint64(1)
-"""flips the keys of the noise: policies draw by the keys themselves"""
-
-
-class Noisy(Policy):
-    """Another policy, of whose slates a share is random."""
-
-    def __init__(self, policy: Policy, share: float = HALF) -> None:
-        self.policy, self.share, self.chance = policy, share, RandomPolicy()
-        self.name = f"{policy.name}, {100 * share:g} % random"
-
-    def start(self, n: int, past: Iterable[Past] = ()) -> None:
-        self.policy.start(n, past)
-
-    def act(self, observation: Observation, k: int) -> IntArray:
-        noise = draw_uniforms(observation.keys ^ _NOISE, 1) < self.share
-        return np.where(
-            noise, self.chance.act(observation, k), self.policy.act(observation, k)
-        ).astype(np.int32)
-
-    def observe(self, transition: Transition) -> None:
-        self.policy.observe(transition)
 
 
 class Alternating(Policy):
@@ -90,7 +68,7 @@ def ten_testers(trained: Policy, popularity: FloatArray) -> list[Policy]:
     plain: Sequence[Policy] = (trained, Greedy(), Popular(popularity), unpopular)
     return [
         *plain,
-        *map(Noisy, plain),
+        *(Explore(one, HALF) for one in plain),
         RandomPolicy(),
         Alternating(Greedy(), unpopular),
     ]
@@ -116,8 +94,8 @@ def logging_policy(name: str, popularity: FloatArray) -> Policy:
     (n_items,)."""
     return {
         "random": RandomPolicy(),
-        "popular": Noisy(Popular(popularity)),
-        "greedy": Noisy(Greedy()),
+        "popular": Explore(Popular(popularity), HALF),
+        "greedy": Explore(Greedy(), HALF),
     }[name]
 
 

@@ -86,6 +86,8 @@ COMMANDS = {
     "others' figures are kept.",
     "bench": "Races against rivals on this machine: speeds, ratios, shares of its ceilings.\n\n"
     "Exit code 1 if a contender's result was wrong; with --strict also if a bar was missed.",
+    "bench transfer": "Promised and paid, round by round: deploy, log, refit, retrain and judge "
+    "among users who are known, beside random slates of as many events.",
     "warmup": "Compile the kernels of fits, worlds and online users now, as an install step.",
     "doctor": "Versions, caches and a self-check, to paste into a bug report.\n\nHome folders and "
     "user names are left out. Exit code 1 if a check fails.",

@@ -27,7 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "simulate": (
         "fastgaum simulate runs/mine -o episodes.parquet --episodes 5000 --slate-size 5",
-        "fastgaum simulate runs/mine -o trained.parquet --policy policies/mine",
+        "fastgaum simulate runs/mine -o trained.parquet --policy policies/mine --explore 0.1",
     ),
     "serve": ("fastgaum serve runs/shop --http 8080 --item-table items.csv",),
     "fidelity": ("fastgaum fidelity runs/mine clicks.csv --plot fidelity.svg",),
@@ -48,6 +48,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "fastgaum bench --list",
         "fastgaum bench lstm round --threads 2 --json bench.json",
     ),
+    "bench transfer": ("fastgaum bench transfer items-200 --rounds 8 --json rounds.json",),
     "warmup": ("fastgaum warmup",),
     "doctor": ("fastgaum doctor --json doctor.json",),
     "completion": (

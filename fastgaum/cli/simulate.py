@@ -36,6 +36,7 @@ def simulate_command(
     pool: Literal["fixed", "per_user", "per_step"] | None = None,
     pool_size: int | None = None,
     policy: str = "random",
+    explore: float = 0.0,
     head: HeadOption = None,
     starts: Literal["empty", "logged"] = "empty",
     log: str | None = None,
@@ -54,6 +55,7 @@ def simulate_command(
         pool: whether all share one pool of items, or when it is drawn; fixed, or a policy's own
         pool_size: items of a pool; 0 or not given: the whole catalogue
         policy: makes slates: random, popular, greedy, or a folder written by `fastgaum rl train`
+        explore: share of the slates that are random sets of the pool instead
         starts: users begin without history, or within a session of --log
         log: for logged starts, or a run that reads further fields or context
         seed: seeds everything
@@ -61,6 +63,7 @@ def simulate_command(
     check_table_output(out)
     check_outputs(json)
     from fastgaum.policies import registry
+    from fastgaum.policies.explore import Explore
     from fastgaum.policies.rollout import Setting
     from fastgaum.policies.trajectories import trajectories
     from fastgaum.worlds.pools import Pool
@@ -87,6 +90,8 @@ def simulate_command(
         notes = saved.notes(setting, ("horizon", "leaving", "pool"))
         for text in notes:
             note(text)
+    if explore:
+        made = Explore(made, explore)
     with Bar("simulating") as progress:
         frames = trajectories(world, made, setting, episodes, seed, progress)
         n_rows = write_frames(frames, out)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
+from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
 from fastgaum.worlds.world import Past, Population, Response, World
 
@@ -83,6 +83,14 @@ class Policy(ABC):
     @abstractmethod
     def act(self, observation: Observation, k: int) -> IntArray:
         """Choose a slate of k distinct items of its pool for each user, shape (n, k)."""
+
+    def propensities(
+        self, observation: Observation, own: IntArray, slates: IntArray
+    ) -> Float64Array:
+        """Probability with which each user was shown a set of items, (n, k), in a step in which
+        `act` has just made `own` of the observation; shape (n,). A policy that draws has its
+        own."""
+        return np.asarray((np.sort(own) == np.sort(slates)).all(axis=1), np.float64)
 
     def observe(self, transition: Transition) -> None:  # noqa: B027
         """See what came of the last slates."""

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import comb
 
-from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.policies.base import Observation, Policy, items_at, top_places
@@ -22,6 +23,12 @@ class RandomPolicy(Policy):
         """As the base says."""
         places = draw_distinct(observation.keys, observation.pools.shape[-1], k)
         return items_at(observation.pools, places)
+
+    def propensities(
+        self, observation: Observation, own: IntArray, slates: IntArray
+    ) -> Float64Array:
+        """As the base says."""
+        return np.full(len(slates), 1 / comb(observation.pools.shape[-1], slates.shape[1]))
 
 
 class Popular(Policy):

@@ -144,7 +144,9 @@ class QLearner(Policy):
         places = self.best_for(observation)
         if not self.learning:
             return places
-        return explore(places, observation.keys, observation.pools.shape[-1], self.epsilon)
+        keys, n_pool = observation.keys, observation.pools.shape[-1]
+        drawn = draw_distinct(keys, n_pool, min(2 * self.k, n_pool))
+        return explore(places, drawn, keys, self.epsilon)
 
     @property
     def acting(self) -> nn.ModuleList:
@@ -217,14 +219,12 @@ class QLearner(Policy):
         return torch.from_numpy(steps.rewards + self.gamma * (1 - steps.ended) * next_values)
 
 
-def explore(places: IntArray, keys: KeyArray, n_pool: int, epsilon: float) -> IntArray:
-    """Slates whose places are each replaced with probability epsilon, by random ones that the rest
-    of the slate does not hold."""
-    k = places.shape[1]
-    chance = draw_uniforms(keys ^ np.uint64(1), k) < epsilon
-    drawn = draw_distinct(keys, n_pool, min(2 * k, n_pool))
-    rest = np.where(chance, -1, places)
+def explore(slates: IntArray, drawn: IntArray, keys: KeyArray, epsilon: float) -> IntArray:
+    """Slates whose places are each replaced with probability epsilon, by the first of the `drawn`
+    ones, (n, 2k) or the whole pool in random order, that the rest of the slate does not hold."""
+    chance = draw_uniforms(keys ^ np.uint64(1), slates.shape[1]) < epsilon
+    rest = np.where(chance, -1, slates)
     held = (drawn[:, :, None] == rest[:, None, :]).any(axis=2)
     free = np.take_along_axis(drawn, np.argsort(held, axis=1, kind="stable"), axis=1)
     which = np.maximum(chance.cumsum(axis=1) - 1, 0)
-    return np.where(chance, np.take_along_axis(free, which, axis=1), places)
+    return np.where(chance, np.take_along_axis(free, which, axis=1), slates)

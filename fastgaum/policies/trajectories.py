@@ -1,5 +1,5 @@
 """Trajectories: episodes of a policy in a world as a log in the long layout, with each candidate's
-utility and probability before the choice."""
+utility and probability before the choice, and each slate's propensity."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def trajectories(
     learned world.
 
     `progress` is called with events done and events at most. Returns frames of session, event, item
-    (as in the world's `item_ids`), chosen (0 or 1), utility, probability; rows in the order of
-    display.
+    (as in the world's `item_ids`), chosen (0 or 1), utility, probability (of the user's choice),
+    propensity (the probability with which the policy showed the event's set of items, as
+    `fastgaum ope --propensity propensity` reads it); rows in the order of display.
 
     Raises:
         ConfigError: an unknown policy, a pool that does not fill a slate, no episode, or a negative
@@ -70,12 +71,15 @@ class _Recorder(Policy):
         self.items: IntArray = np.full(shape, NO_ITEM, np.int32)
         self.chosen = np.zeros(shape, np.int8)
         self.utility, self.probability = np.zeros((2, *shape), np.float32)
+        self.propensity = np.zeros(shape[:2])
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:
         self.policy.start(n, past)
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        slates = _displayed(self.policy.act(observation, k))
+        made = self.policy.act(observation, k)
+        self.propensity[:, self.step] = self.policy.propensities(observation, made, made)
+        slates = _displayed(made)
         self.utility[:, self.step] = observation.users.utilities(slates)
         self.probability[:, self.step] = observation.users.probabilities(slates)[0]
         return slates
@@ -99,6 +103,7 @@ class _Recorder(Policy):
                 "chosen": self.chosen[session, event, place],
                 "utility": self.utility[session, event, place],
                 "probability": self.probability[session, event, place],
+                "propensity": self.propensity[session, event],
             }
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from fastgaum.arrays import FloatArray, IntArray
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -65,6 +65,15 @@ class TransferPolicy(Policy):
             )
         own = dataclasses.replace(observation, users=self._users(), pools=pools)
         return self.other_of[self.policy.act(own, k)]
+
+    def propensities(
+        self, observation: Observation, own: IntArray, slates: IntArray
+    ) -> Float64Array:
+        """As the base says."""
+        seen = dataclasses.replace(
+            observation, users=self._users(), pools=self.own_of[observation.pools]
+        )
+        return self.policy.propensities(seen, self._own(own), self._own(slates))
 
     def observe(self, transition: Transition) -> None:
         """Let its own users choose what was chosen, and the policy see what came of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def test_trajectories_are_audited_and_trained_on(
     out = tmp_path / f"t{suffix}"
     assert main(["simulate", plain[1], "-o", str(out), *SMALL]) == 0
     frame = pl.read_parquet(out) if suffix == ".parquet" else pl.read_csv(out)
-    assert frame.columns == ["session", "event", "item", "chosen", "utility", "probability"]
+    columns = ["session", "event", "item", "chosen", "utility", "probability", "propensity"]
+    assert frame.columns == columns
     assert frame.height == 30 * 4 * 3
     assert frame["session"].n_unique() == 30
     assert main(["data", "audit", str(out)]) == 0
@@ -114,3 +116,15 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
     assert main([*simulate, "--horizon", "6", "--overwrite"]) == 0
     assert pl.read_parquet(out).height == 30 * 6 * 2
     assert "trained with horizon 4 and meets horizon 6" in capsys.readouterr().err
+
+
+def test_what_was_explored_has_values_off_policy(plain: tuple[str, str], tmp_path: Path) -> None:
+    """`ope` reads the propensities that `simulate` writes."""
+    out, values = tmp_path / "explored.parquet", tmp_path / "values.json"
+    simulate = f"simulate {plain[1]} -o {out} --episodes 400 --slate-size 2 --horizon 5"
+    assert main([*simulate.split(), "--policy", "popular", "--explore", "0.5"]) == 0
+    assert pl.read_parquet(out)["propensity"].n_unique() == 2
+    ask = f"ope {out} --policy random --propensity propensity --split all --json {values}"
+    assert main(ask.split()) == 0
+    found = {one["estimator"]: one for one in json.loads(values.read_text())["estimates"]}
+    assert found["ips"]["value"] is not None

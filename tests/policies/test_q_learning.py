@@ -24,7 +24,7 @@ from fastgaum.policies.registry import LEARNERS, POLICY_FORMAT, load_policy, sav
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.slateq import SlateQ, SlateSteps, best_slates
 from fastgaum.policies.training import train_policy
-from fastgaum.worlds.pools import POOL, Pool
+from fastgaum.worlds.pools import POOL, Pool, draw_distinct
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_at, keys_of
 
@@ -323,7 +323,9 @@ def test_exploration_keeps_slates_distinct(k: int, more: int, epsilon: float, se
     n_pool = k + more
     rng = np.random.default_rng(seed)
     places = np.array([rng.permutation(n_pool)[:k] for _ in range(20)], np.int32)
-    result = explore(places, keys_of(seed, 20), n_pool, epsilon)
+    keys = keys_of(seed, 20)
+    drawn = draw_distinct(keys, n_pool, min(2 * k, n_pool))
+    result = explore(places, drawn, keys, epsilon)
     assert all(len(set(row)) == k for row in result.tolist())
     assert result.min() >= 0
     assert result.max() < n_pool
@@ -333,7 +335,8 @@ def test_exploration_keeps_slates_distinct(k: int, more: int, epsilon: float, se
 
 def test_exploration_fills_the_share_asked_for() -> None:
     places = np.tile(np.arange(3, dtype=np.int32), (20_000, 1))
-    result = explore(places, keys_of(1, 20_000), 50, 0.3)
+    keys = keys_of(1, 20_000)
+    result = explore(places, draw_distinct(keys, 50, 6), keys, 0.3)
     assert (result != places).mean() == pytest.approx(0.3, abs=0.02)
 
 

@@ -42,7 +42,15 @@ def any_world(request: pytest.FixtureRequest, learned: LearnedWorld, begun: Lear
 def test_rows_are_the_choices_of_the_world(any_world: World) -> None:
     """Utilities and probabilities are those of the users; choices follow the probabilities."""
     frame = played(any_world, n=600)
-    assert frame.columns == ["session", "event", "item", "chosen", "utility", "probability"]
+    assert frame.columns == [
+        "session",
+        "event",
+        "item",
+        "chosen",
+        "utility",
+        "probability",
+        "propensity",
+    ]
     assert frame.height == 600 * 5 * 4
     events = frame.group_by("session", "event", maintain_order=True)
     assert set(events.agg(pl.col("item").n_unique())["item"]) == {4}

@@ -1,0 +1,272 @@
+"""Rounds: deploy, log, refit, retrain, judge, and again.
+
+A log of random slates does not show the states that a plan leads to. So the plan is shown to users,
+with some exploration, and what they did teaches the next world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fastgaum.arrays import FloatArray
+from fastgaum.config import Config
+from fastgaum.errors import ConfigError, LogFormatError, as_given
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.read import read_log
+from fastgaum.logs.splits import shuffled_split
+from fastgaum.models.user_model import UserModel
+from fastgaum.policies.base import Policy
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.evaluation import (
+    JUDGING_SEED,
+    judging_members,
+    lower_bound_of,
+    member_means,
+    recommend,
+)
+from fastgaum.policies.explore import Explore, OwnItems, SideBySide
+from fastgaum.policies.heuristics import Greedy, RandomPolicy
+from fastgaum.policies.q_learning import QLearner
+from fastgaum.policies.registry import require_trained, untrained
+from fastgaum.policies.rollout import Setting, play
+from fastgaum.policies.slateq import SlateQ
+from fastgaum.policies.training import train_policy
+from fastgaum.policies.trajectories import trajectories
+from fastgaum.policies.transfer import TransferPolicy, item_map
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.world import World
+from fastgaum.worlds.world_set import WorldSet, world_of_model
+
+ShowSlates = Callable[[Policy, World | None, int, int], pl.DataFrame]
+"""A site: shows the slates of a policy to new users and returns their log. It is called with the
+policy, the learned world whose users it reads (None in a first round of random slates), a number of
+sessions and a seed, and returns a frame of session, event, item, chosen, and of what else it likes,
+such as `Policy.propensities`."""
+ROWS = ("session", "event", "item", "chosen")
+PLAN = "plan"
+MODEL: dict[str, object] = {"set_context": False, "relations": False, "members": 3}
+"""what changes of the preset `fastgaum`"""
+OWN_ITEMS = 6
+"""items of a session's own, of which its slates are drawn in a first round"""
+FEW = 4
+"""while a plan is deployed, half of the sessions choose from a pool so many times smaller"""
+SHORTER = 3
+"""trainings before the last round have so many times fewer episodes"""
+FITTED = (0.75, 0.25, 0.0)
+"""shares of the log's users who train, validate and test: the next round is the test"""
+APART = 32
+"""bits by which seeds of rounds lie apart"""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round has seen, made and measured. Returns are by policy: `plan`, the trained one,
+    and `greedy` slates, of the same users, each (users,)."""
+
+    number: int
+    """from 1"""
+    shown: pl.DataFrame
+    """what the site returned in this round"""
+    log: SessionLog
+    """of all rounds so far"""
+    world: LearnedWorld | WorldSet
+    policy: QLearner
+    """trained in the world, with `setting`"""
+    setting: Setting
+    at_home: Mapping[str, FloatArray]
+    """returns of the world's own new users"""
+    at_site: Mapping[str, FloatArray]
+    """returns of new users of the site, also of `random` slates; empty where that is no world"""
+    seed: int
+    """of the judging users"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures for JSON: events so far, clicks of a session of this round, and by policy what is
+        promised, its lower bound (`lower_bound_of` the members of a set) and what was paid, each a
+        mean return; `recommended`: plan, or greedy, which to deploy (`recommend`)."""
+        members = judging_members(self.world, len(self.at_home[PLAN]), [self.seed])
+        bound, advice = {}, None
+        if members is not None:
+            bound = {
+                name: lower_bound_of(member_means(returns, members[0]))
+                for name, returns in self.at_home.items()
+            }
+            rivals = {name: self.at_home[name] for name in (PLAN, Greedy.name)}
+            advice = recommend(rivals, members[0])
+        return {
+            "round": self.number,
+            "events": self.log.n_events,
+            "clicks": float(self.shown["chosen"].sum() / self.shown["session"].n_unique()),
+            "promised": {name: _mean(returns) for name, returns in self.at_home.items()},
+            "bound": bound,
+            "paid": {name: _mean(returns) for name, returns in self.at_site.items()},
+            "recommended": Greedy.name if advice is None else advice.policy,
+        }
+
+
+def rounds(
+    site: World | ShowSlates,
+    setting: Setting,
+    *,
+    n_rounds: int = 8,
+    round_events: int = 5000,
+    explore: float = 0.1,
+    own_items: int = OWN_ITEMS,
+    log: pl.DataFrame | None = None,
+    model: Config | None = None,
+    learner: str = SlateQ.name,
+    training: PolicyConfig | None = None,
+    users: int = 1000,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> Iterator[Round]:
+    """Deploy, log, refit, retrain and judge, so many times; yields a record per round.
+
+        for one in fastgaum.rounds(world, Setting(k=3, reward="click")):
+            print(one.to_dict())
+
+    Args:
+        site: whose users are met: a world, or a function (`ShowSlates`) that shows slates to users
+            of one's own and returns the log.
+        setting: terms of training and judging; of a function's site, pools name no items.
+        n_rounds: how many.
+        round_events: events of a round, in sessions of the setting's horizon.
+        explore: share of the places that are random while the plan is deployed.
+        own_items: slates of the first round are random ones of so many items of each session's
+            own; 0: of all.
+        log: what has been logged before, in place of the first round's random slates.
+        model: what is fitted to all that was logged; the preset `fastgaum` without set context and
+            relations, as a set of three worlds, if not given.
+        learner: slateq or cascade-dqn.
+        training: of the policy.
+        users: that judge, in the learned world and at the site.
+        seed: of all logs, fits, trainings and judging users.
+        progress: is called with rounds done, rounds in all, and what is done now.
+
+    Raises:
+        ConfigError: a number is impossible, or slates or pools do not fit the site.
+        LogFormatError: the site returned no log.
+        NumericsError: a fit or a training diverged.
+    """
+    if n_rounds < 1 or round_events < setting.horizon or users < 1 or seed < 0:
+        raise ConfigError(
+            f"at least 1 round of {setting.horizon} events (a session), 1 user and a seed from 0 "
+            f"are required, got {n_rounds} rounds of {round_events} events, {users} users and "
+            f"seed {seed}"
+        )
+    require_trained(learner)
+    if isinstance(site, World):
+        setting.pool.check(site.n_items, setting.k)
+        show = shows_in(site, setting)
+    elif callable(site):
+        show = site
+    else:
+        raise ConfigError(f"a site is a world or a function that shows, got {as_given(site)}")
+    # a share that is none is refused before anything is shown
+    Explore(RandomPolicy(), explore)
+    config = (model or Config.from_preset("fastgaum", **MODEL)).replace(seed=seed)
+    lessons = (training or PolicyConfig(evaluations=1)).replace(seed=seed)
+    short = lessons.replace(episodes=max(1, lessons.episodes // SHORTER))
+    judges = users, JUDGING_SEED + seed
+
+    def play_rounds() -> Iterator[Round]:
+        deployed: Policy = RandomPolicy()
+        if own_items:
+            deployed = OwnItems(deployed, own_items)
+        own: LearnedWorld | WorldSet | None = None
+        frames: list[pl.DataFrame] = []
+        chance = {}
+        if isinstance(site, World):
+            chance = returns_of({RandomPolicy.name: RandomPolicy()}, site, site, setting, judges)
+        for number in range(1, n_rounds + 1):
+            progress(number - 1, n_rounds, "showing slates")
+            if log is not None and number == 1:
+                shown = log
+            else:
+                n_sessions, at = round_events // setting.horizon, (number - 1) << APART
+                shown = show(deployed, own, n_sessions, seed + at)
+            frames.append(logged_rows(shown, number))
+            read = read_log(pl.concat(frames), name=f"{number} rounds")
+            read = replace(read, split=shuffled_split(read.n_sessions, seed, FITTED))
+            progress(number - 1, n_rounds, f"fitting {read.n_events:,} events")
+            fitted = UserModel(config)
+            fitted.fit(read)
+            own, home = world_at(site, fitted, setting)
+            progress(number - 1, n_rounds, "training")
+            plan = untrained(
+                learner, own, setting.k, home.pool, lessons if number == n_rounds else short
+            )
+            train_policy(plan, own, home)
+            few = max(2 * setting.k, (home.pool.size or len(home.pool.items) or own.n_items) // FEW)
+            deployed = Explore(SideBySide([plan, OwnItems(plan, few)]), explore, "place")
+            progress(number - 1, n_rounds, "judging")
+            judged = {PLAN: plan, Greedy.name: Greedy()}
+            at_home = returns_of(judged, own, own, home, judges)
+            at_site = dict(chance)
+            if isinstance(site, World):
+                at_site |= returns_of(judged, own, site, setting, judges)
+            yield Round(number, shown, read, own, plan, home, at_home, at_site, seed)
+        progress(n_rounds, n_rounds, "done")
+
+    return play_rounds()
+
+
+def returns_of(
+    policies: Mapping[str, Policy], own: World, world: World, setting: Setting, judges: tuple[int, int]
+) -> dict[str, FloatArray]:
+    """Returns of the same new users of a world, by policy, each (users,); `judges` are their number
+    and their seed."""
+    found = {}
+    for name, policy in policies.items():
+        player = policy if world is own else TransferPolicy(policy, own, world)
+        found[name] = play(world, player, setting, *judges).returns
+    return found
+
+
+def shows_in(world: World, setting: Setting) -> ShowSlates:
+    """A site whose users are those of a world."""
+
+    def show(policy: Policy, own: World | None, n_sessions: int, seed: int) -> pl.DataFrame:
+        player = policy if own is None else TransferPolicy(policy, own, world)
+        return pl.concat(trajectories(world, player, setting, n_sessions, seed))
+
+    return show
+
+
+def logged_rows(shown: pl.DataFrame, number: int) -> pl.DataFrame:
+    """The rows of a round, whose sessions are others than those of any other round. Raises
+    LogFormatError for anything else than a frame with these columns."""
+    missing = [name for name in ROWS if name not in getattr(shown, "columns", ())]
+    if missing:
+        raise LogFormatError(
+            f"the site returned {as_given(shown)} without {', '.join(missing)} in round {number}: "
+            f"return a polars frame of {', '.join(ROWS)}"
+        )
+    return shown.select(
+        pl.format("{}: {}", pl.lit(number), "session").alias("session"),
+        pl.col("event").cast(pl.Int64),
+        pl.col("item").cast(pl.String),
+        pl.col("chosen").cast(pl.Int8),
+    )
+
+
+def world_at(
+    site: World | ShowSlates, fitted: UserModel, setting: Setting
+) -> tuple[LearnedWorld | WorldSet, Setting]:
+    """The learned world of a site, and the setting in its numbers of items. It knows every item of
+    a site that is a world, those too that were not shown yet."""
+    if not isinstance(site, World):
+        return world_of_model(fitted), setting
+    new = ~site.item_ids.is_in(LearnedWorld(fitted).item_ids.implode())
+    own = world_of_model(fitted, further=site.item_ids.filter(new))
+    among = setting.pool.among(site.n_items)
+    items = tuple(item_map(own, site)[among].tolist())
+    return own, replace(setting, pool=replace(setting.pool, items=items))
+
+
+def _mean(returns: FloatArray) -> float:
+    return float(returns.mean(dtype=np.float64))

@@ -1,0 +1,259 @@
+"""Policies of which a share is random, and several side by side: what they show, and whether they
+know how probable it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from fastgaum.arrays import IntArray
+from fastgaum.errors import ConfigError
+from fastgaum.logs.read import read_log
+from fastgaum.ope.shown import Target
+from fastgaum.ope.values import off_policy_values
+from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.policies.explore import Explore, OwnItems, SideBySide
+from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
+from fastgaum.policies.rollout import Setting, rollout
+from fastgaum.policies.trajectories import trajectories
+from fastgaum.policies.transfer import TransferPolicy
+from fastgaum.worlds.world import Past
+from tests.policies.contract import check_policy
+from tests.policies.small_world import TiringWorld, keys_of
+
+BYS: Any = ("place", "slate", "session")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda world, k, by=by: Explore(Greedy(), 0.4, by) for by in BYS),
+        lambda world, k: OwnItems(Greedy(), 6),
+        lambda world, k: SideBySide([Greedy(), RandomPolicy(), Explore(Greedy(), 0.3)]),
+    ],
+    ids=[*BYS, "own items", "side by side"],
+)
+def test_contract(make: Any) -> None:
+    check_policy(make)
+
+
+@given(
+    st.integers(1, 4),
+    st.integers(0, 4),
+    st.floats(0, 1),
+    st.sampled_from(BYS),
+    st.sampled_from(["popular", "random", "both", "explore"]),
+    st.integers(0, 99),
+)
+def test_propensities_of_all_sets_sum_to_one(
+    k: int, more: int, share: float, by: Any, within: str, seed: int
+) -> None:
+    """Over all sets of a pool, whatever is within."""
+    world = TiringWorld(k + more)
+    popular = Popular(world.appeal)
+    policy: Policy = {
+        "popular": popular,
+        "random": RandomPolicy(),
+        "both": SideBySide([popular, RandomPolicy()]),
+        "explore": Explore(popular, 0.3),
+    }[within]
+    sets = np.array([*combinations(range(k + more), k)], np.int32)
+    users = world.population(len(sets))
+    # one key for all: the same draws within
+    keys = np.repeat(keys_of(seed, 1), len(sets))
+    explorer = Explore(policy, share, by)
+    explorer.start(len(sets))
+    seen = Observation(users, np.arange(k + more, dtype=np.int32), keys, 1.0)
+    own = explorer.act(seen, k)
+    found = explorer.propensities(seen, own, sets)
+    assert found.sum() == pytest.approx(1, rel=1e-9)
+    assert (found >= 0).all()
+
+
+@pytest.mark.parametrize("by", [*BYS, "side by side", "in another world"])
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_propensities_are_frequencies(by: Any, share: float) -> None:
+    """How often each sequence of two sets is shown, against the product of its propensities."""
+    world = TiringWorld(5)
+    popular, rare = Popular(world.appeal), Popular(-world.appeal)
+    policy: Policy
+    if by == "side by side":
+        # whose session it is, is given: of each policy the propensities are those of its sessions
+        policy = SideBySide([popular, popular, Explore(popular, share, "session")])
+    elif by == "in another world":
+        policy = TransferPolicy(Explore(popular, share, "session"), Followed(5), world)
+    else:
+        policy = Explore(Turns(popular, rare), share, by)
+    frame = pl.concat(trajectories(world, policy, Setting(2, 2), 40_000, 1))
+    events = frame.group_by("session", "event", maintain_order=True).agg(
+        pl.col("item").sort().str.join("+"), pl.col("propensity").unique()
+    )
+    assert (events["propensity"].list.len() == 1).all()
+    sessions = events.group_by("session", maintain_order=True).agg(
+        pl.col("item").str.join(" "), pl.col("propensity").explode().product()
+    )
+    if by == "side by side":
+        mine = sessions.filter(pl.col("propensity") < 1)
+        # two of three sessions are popular's, which shows its set for sure
+        assert mine.height == pytest.approx(40_000 / 3, rel=0.05)
+        sessions = mine
+    expected = dict(zip(sessions["item"], sessions["propensity"], strict=True))
+    for item, propensity in zip(sessions["item"], sessions["propensity"], strict=True):
+        assert propensity == pytest.approx(expected[item], rel=1e-9)
+    assert sum(expected.values()) == pytest.approx(1, abs=0.02)
+    counts = Counter(sessions["item"].to_list())
+    observed = np.array([counts[item] for item in expected], float)
+    model = np.array([*expected.values()]) * sessions.height
+    often = model >= 5
+    told = np.append(model[often], max(sessions.height - model[often].sum(), 1e-9))
+    seen = np.append(observed[often], sessions.height - observed[often].sum())
+    assert chisquare(seen, told * seen.sum() / told.sum()).pvalue > 1e-4
+
+
+def test_a_share_of_the_slates_is_random() -> None:
+    """The others are the policy's own; random ones are those of a random policy with the same
+    keys. By session all slates of a user are one or the other; by place, so many places."""
+    world, setting = TiringWorld(), Setting(3, 4)
+    popular = Popular(world.appeal)
+
+    def shown(policy: Policy) -> IntArray:
+        return np.stack([step.slates for step in rollout(world, policy, setting, 2000, 3)])
+
+    plain, chance = shown(popular), shown(RandomPolicy())
+    for share in (0.0, 0.3, 1.0):
+        by = {name: shown(Explore(popular, share, name)) for name in BYS}
+        for name in ("slate", "session"):
+            own, random = (by[name] == plain).all(axis=2), (by[name] == chance).all(axis=2)
+            assert (own | random).all()
+            # a random slate is the popular one in 1 of 1,320 events
+            assert abs(random.mean() - share) < 0.04
+        own = (by["session"] == plain).all(axis=2)
+        if share < 1:
+            assert set(own.sum(axis=0).tolist()) <= {0, 1, 4}
+            assert own.all(axis=0).mean() == pytest.approx(1 - share, abs=0.04)
+        # of 12 items a random place holds its own in 1 of 10 draws or so
+        assert (by["place"] != plain).mean() == pytest.approx(share * 0.9, abs=0.03)
+
+
+def test_a_session_keeps_its_items() -> None:
+    world, policy = TiringWorld(30), OwnItems(RandomPolicy(), 6)
+    slates = np.stack([step.slates for step in rollout(world, policy, Setting(3, 20), 300, 0)])
+    own = [set(user.ravel().tolist()) for user in slates.transpose(1, 0, 2)]
+    assert {len(items) for items in own} == {6}
+    assert len(set().union(*own)) == 30
+    frame = pl.concat(trajectories(world, policy, Setting(3, 2), 5, 0))
+    assert frame["propensity"].to_list() == pytest.approx([1 / 20] * frame.height)
+
+
+def test_a_log_of_it_gives_the_right_values() -> None:
+    """`ope` with the column against the known users' own chances in the logged states."""
+    world = TiringWorld(6)
+    # so many more appear than are chosen that a wrong propensity would show
+    popular = Popular(world.appeal)
+    for by in BYS:
+        targets = {"random": RandomPolicy(), "popular": popular}
+        watched = Watched(Explore(Greedy(), 0.5, by), targets)
+        frame = pl.concat(trajectories(world, watched, Setting(2, 5), 4000, 2))
+        log = read_log(frame.select("session", "event", "item", "chosen"))
+        propensity = frame.group_by("session", "event", maintain_order=True).first()["propensity"]
+        for name, target in targets.items():
+            result = off_policy_values(
+                log, Target(target), propensities=propensity.to_numpy(), pool=None
+            )
+            values = {one["estimator"]: one for one in result["estimates"]}
+            truth = float(np.mean(watched.worth[name]))
+            for estimator in ("ips", "snips"):
+                low, high = values[estimator]["ci"]
+                slack = 0.5 * (high - low)
+                assert low - slack < truth < high + slack, (by, name, estimator)
+                assert high - low < 0.1
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Explore(Greedy(), 1.5), "a share from 0 to 1 is explored, got 1.5"),
+        (lambda: Explore(Greedy(), 0.5, "slat"), "did you mean 'slate'"),  # type: ignore[arg-type]
+        (lambda: SideBySide([]), "at least one policy plays"),
+        (lambda: OwnItems(Greedy(), 0), "at least 1 item"),
+        (
+            lambda: next(rollout(TiringWorld(), OwnItems(Greedy(), 2), Setting(3, 1), 1, 0)),
+            "take at least 3",
+        ),
+    ],
+)
+def test_what_is_refused(make: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make()
+
+
+def test_states_of_two_worlds_are_refused() -> None:
+    one, other = Popular(np.zeros(12)), Popular(np.zeros(12))
+    one.made_in, other.made_in = "one", "other"
+    with pytest.raises(ConfigError, match="states of 2 worlds"):
+        SideBySide([one, other])
+    with pytest.raises(ConfigError, match="judge it with own="):
+        next(rollout(TiringWorld(), Explore(one, 0.5), Setting(3, 1), 1, 0))
+
+
+class Turns(Policy):
+    """The one policy at the first step, the other at the second."""
+
+    name = "turns"
+
+    def __init__(self, *policies: Policy) -> None:
+        self.policies = policies
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        return self.policies[int(observation.left < 1)].act(observation, k)
+
+
+class Followed(TiringWorld):
+    """Users who can be told what to choose."""
+
+    def population(self, n: int) -> Any:
+        users = super().population(n)
+        users.follow = lambda slates, places, active=None: None  # type: ignore[method-assign]
+        return users
+
+
+class Watched(Policy):
+    """Another policy; notes what those who are met would do with the targets' slates."""
+
+    def __init__(self, policy: Policy, targets: dict[str, Policy]) -> None:
+        self.policy, self.targets, self.name = policy, targets, policy.name
+        self.worth: dict[str, list[np.ndarray]] = {name: [] for name in targets}
+
+    def start(self, n: int, past: Iterable[Past] = ()) -> None:
+        self.policy.start(n, past)
+        for target in self.targets.values():
+            target.start(n, past)
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        users, pool = observation.users, observation.pools
+        for name, target in self.targets.items():
+            if name == "random":
+                every = [*combinations(pool.tolist(), k)]
+            else:
+                every = [tuple(target.act(observation, k)[0].tolist())]
+            found = [
+                users.probabilities(np.tile(np.array(one, np.int32), (users.n, 1)))[0].sum(axis=1)
+                for one in every
+            ]
+            self.worth[name].append(np.mean(found, axis=0))
+        return self.policy.act(observation, k)
+
+    def propensities(self, observation: Observation, own: IntArray, slates: IntArray) -> Any:
+        return self.policy.propensities(observation, own, slates)
+
+    def observe(self, transition: Transition) -> None:
+        self.policy.observe(transition)
