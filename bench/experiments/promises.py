@@ -18,7 +18,15 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import JUDGING_SEED, Estimate, lower_bound_of, returns_by_member
+from fastgaum.policies.evaluation import (
+    JUDGING_SEED,
+    Estimate,
+    Recommendation,
+    judging_members,
+    lower_bound_of,
+    member_means,
+    recommend,
+)
 from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.registry import require_trained, untrained
@@ -141,6 +149,13 @@ class Worth:
     bound: dict[str, float] = field(default_factory=dict)
     """lower bound of the same by a set of worlds; empty of one"""
     agreement: float = float("nan")
+    recommended: Recommendation | None = None
+    """the trained policy or greedy slates, by a set; None of one world"""
+
+    @property
+    def deployed(self) -> str:
+        """What is recommended: greedy slates by one world, which cannot say how wrong it is."""
+        return Greedy.name if self.recommended is None else self.recommended.policy
 
     @property
     def kendall(self) -> float:
@@ -160,6 +175,7 @@ class Promises:
     policies: Sequence[Policy]
     promised: dict[str, float]
     bound: dict[str, float]
+    recommended: Recommendation | None
 
     @classmethod
     def of(
@@ -184,12 +200,14 @@ class Promises:
         policies = ten_testers(trained, Popular.of_log(world, log).popularity)
         at_home = {one.name: learner.returns(one, world, home) for one in policies}
         bound: dict[str, float] = {}
-        if isinstance(world, WorldSet):
-            for name, found in at_home.items():
-                least = lower_bound_of(returns_by_member(world, [found], learner.config.seed))
-                # few judging users may all live in one member
-                bound[name] = float("nan") if least is None else least
-        return cls(label, world, items, policies, mean_returns(at_home), bound)
+        members = judging_members(world, learner.users, [learner.config.seed])
+        for name, found in at_home.items() if members is not None else ():
+            least = lower_bound_of(member_means(found, members))
+            # few judging users may all live in one member
+            bound[name] = float("nan") if least is None else least
+        two = {name: at_home[name] for name in (trained.name, Greedy.name)}
+        chosen = recommend(two, None if members is None else members[0])
+        return cls(label, world, items, policies, mean_returns(at_home), bound, chosen)
 
     def paid_in(self, truth: World, setting: Setting, learner: Learner) -> Worth:
         """What the same policies earn among other users. Raises ConfigError unless they know all
@@ -200,7 +218,8 @@ class Promises:
             for one in self.policies
         }
         agreement = rank_agreement(list(self.promised.values()), list(returns.values()))
-        return Worth(self.world, mean_returns(returns), self.promised, self.bound, agreement)
+        paid = mean_returns(returns)
+        return Worth(self.world, paid, self.promised, self.bound, agreement, self.recommended)
 
 
 def learner_worlds(log: SessionLog, seed: int, members: int) -> dict[str, World]:

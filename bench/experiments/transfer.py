@@ -6,10 +6,11 @@ A seed of a setting draws a log of the true users under a logging policy, fits a
 trains a policy among the learned users, and plays ten policies in both worlds. Beside it the same
 learner is trained among the true users themselves.
 
+    gap closed = (paid − random) / (trained on the truth − random)
     optimism = (promised − paid) / paid
 
 With several members the log is also fitted on bootstraps of its users. A policy is then trained in
-the set of all these worlds too, which gives a lower bound of what it promises."""
+the set of all these worlds too, which gives a lower bound of what it promises, and recommends that policy or greedy slates."""
 
 from __future__ import annotations
 
@@ -51,6 +52,7 @@ from fastgaum.logs.read import read_log
 from fastgaum.logs.splits import shuffled_split
 from fastgaum.machine import machine_facts
 from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.evaluation import gap_closed
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.slateq import SlateQ
@@ -201,7 +203,10 @@ def _setting_figures(
     optimum = float("nan")
     if known.planned:
         optimum = Planner(true_users(known.name), HORIZON, K).best()
-    ceiling = np.array([worths[0].paid[task.learner.policy] for worths in truths])
+    ceiling, chance = (
+        np.array([worths[0].paid[name] for worths in truths])
+        for name in (task.learner.policy, RandomPolicy.name)
+    )
     rows: list[Json] = []
     learned: list[Json] = []
     for worths in (*zip(*by_seed, strict=True), *zip(*truths, strict=True)):
@@ -220,6 +225,7 @@ def _setting_figures(
                     row |= seeds_figure(figure, values[name])
                     row |= seeds_figure(optimism, _ratio(values[name] - paid[name], paid[name]))
             row |= seeds_figure("paid", paid[name])
+            row |= seeds_figure("gap_closed", gap_closed(paid[name], chance, ceiling))
             row |= seeds_figure("of_truth", _ratio(paid[name], ceiling))
             if known.planned:
                 row |= seeds_figure("of_optimum", paid[name] / optimum)
@@ -233,6 +239,13 @@ def _setting_figures(
                 "rank_agreement": np.array([one.agreement for one in worths]),
             }
             learned.append({"world": where})
+            advice = [one.recommended for one in worths]
+            if all(advice):
+                learned[-1]["recommended"] = [one.deployed for one in worths]
+                leads = np.array([one.leads[task.learner.policy] for one in advice if one])
+                figures |= {"promised_lead": leads[:, 0], "lead_bound": leads[:, 1]}
+                took = np.array([one.deployed == task.learner.policy for one in worths])
+                figures["recommended_lead"] = np.where(took, 1, -1) * figures["lead_over_greedy"]
             for name, of_seeds in figures.items():
                 learned[-1] |= seeds_figure(name, of_seeds)
     return {

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgaum.reports.plots import colour, panels_in_file
-from fastgaum.reports.table import Block, Json, TableColumn, block_to_markdown, num, table_of
+from fastgaum.reports.table import Block, Json, TableColumn, block_to_markdown, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+GAP = TableColumn("gap closed, %", "gap_closed", 1, 100, ends="half", none="-")
+SHARE = TableColumn("of the truth's, %", "of_truth", 1, 100, ends="half")
 FIGURES = (
+    GAP,
     TableColumn("promised", "promised", 2, ends="half"),
     TableColumn("lower bound", "bound", 2, ends="half"),
     TableColumn("paid", "paid", 2, ends="half"),
     TableColumn("optimism, %", "optimism", 1, 100, ends="half"),
     TableColumn("of the bound, %", "bound_optimism", 1, 100, ends="half"),
-    TableColumn("of the truth's, %", "of_truth", 1, 100, ends="half"),
+    SHARE,
     TableColumn("of the optimum, %", "of_optimum", 1, 100, ends="half"),
 )
 AGREEMENT = TableColumn("rank agreement", "rank_agreement", 2, ends="half")
-GREEDY = "greedy"
+FRAME = ("popular", "greedy")
+"""slates of a learned world that stand between random ones and training on the truth"""
+GREEDY = FRAME[-1]
 
 
 def transfer_blocks(result: Json) -> list[Block]:
@@ -31,42 +38,92 @@ def transfer_blocks(result: Json) -> list[Block]:
 
 
 def transfer_summary(result: Json) -> str:
-    """The trained policy alone, a row per setting and learned world, without a title."""
-    rows = [
-        row_in(setting, result["policy"], learned["world"])
-        | learned
-        | {
-            "where": f"{setting['world']}, {learned['world']}",
-            "log": f"{setting['events']:,} events, {setting['logging']}",
-        }
-        for setting in result["settings"]
-        for learned in setting["learned"]
-    ]
-    named = (TableColumn("true users, learner's world", "where"), TableColumn("log", "log"))
-    block = table_of("", (*named, *FIGURES[:-1], AGREEMENT), rows)
+    """The trained policy alone, a row per setting and learned world, without a title; and how often
+    bounds held and recommendations were right."""
+    rows = []
+    for setting in result["settings"]:
+        for learned in setting["learned"]:
+            row = row_in(setting, result["policy"], learned["world"]) | learned
+            row["where"] = f"{setting['world']}, {learned['world']}"
+            row["log"] = f"{setting['events']:,} events, {setting['logging']}"
+            for name in FRAME:
+                of_frame = row_in(setting, name, learned["world"])
+                row |= {name: of_frame[GAP.key], f"{name}_ci": of_frame[f"{GAP.key}_ci"]}
+            rows.append(row)
+    columns = (
+        TableColumn("true users, learner's world", "where"),
+        TableColumn("log", "log"),
+        GAP,
+        *(replace(GAP, title=f"{name} slates'", key=name) for name in FRAME),
+        *FIGURES[1:-1],
+        AGREEMENT,
+    )
+    block = table_of("", columns, rows, [_gap_note(result), *_counts(result)])
     return "\n".join(block_to_markdown(block).splitlines()[2:]).strip()
 
 
+def _gap_note(result: Json) -> str:
+    return (
+        f"gap closed: 0 is what random slates are paid, 100 what {result['policy']} is that was "
+        "trained on the truth; -: it is paid no more than random slates, or may be"
+    )
+
+
+def _counts(result: Json) -> Iterator[str]:
+    """How often lower bounds of sets held, and recommendations were right."""
+    worlds = [(one, learned["world"]) for one in result["settings"] for learned in one["learned"]]
+    all_held, times = _total(bound_held(*where) for where in worlds)
+    held, trained = _total(bound_held(*where, result["policy"]) for where in worlds)
+    if times:
+        yield (
+            f"a set's lower bound was at most what was paid in {all_held} of {times} cases, a policy "
+            f"and a seed each; of {result['policy']}, which was trained in the set, in {held} of "
+            f"{trained}"
+        )
+    advised = [
+        learned
+        for one in result["settings"]
+        for learned in one["learned"]
+        if "recommended" in learned
+    ]
+    if advised:
+        yield (
+            f"what a set recommends, {result['policy']} or greedy slates, was paid as much as the "
+            f"other, or less by no more than chance, in {sum(map(_no_worse, advised))} of "
+            f"{len(advised)} settings"
+        )
+
+
+def _total(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    held, times = zip(*pairs, strict=True)
+    return sum(held), sum(times)
+
+
+def _no_worse(learned: Json) -> bool:
+    """Whether what a set recommends is paid no less than the other, by the interval over seeds."""
+    high = learned["recommended_lead_ci"][1]
+    return bool(learned["recommended_lead"] >= 0 or (high is not None and high >= 0))
+
+
 def transfer_sentence(result: Json) -> str:
-    """What a policy that was trained among learned users earns of what training among the true ones
-    would have given, in each setting."""
+    """How much of the gap between random slates and training among the true users a policy closes
+    that was trained among learned users, in each setting."""
     parts, world = [], ""
     for setting in result["settings"]:
         world = setting["learned"][-1]["world"]
         row = row_in(setting, result["policy"], world)
-        of_best = (
-            f", {num(100 * row['of_optimum'])} % of the optimum" if "of_optimum" in row else ""
-        )
-        share = f"{FIGURES[-2].text(row)} %" if row["of_truth"] is not None else "no share"
+        greedy = row_in(setting, GREEDY, world)
         parts.append(
-            f"{share} with {setting['what']} ({setting['events']:,} events, "
-            f"{setting['logging']} slates{of_best})"
+            f"{GAP.text(row)} % with {setting['what']}, {setting['events']:,} events of "
+            f"{setting['logging']} slates ({GAP.text(greedy)} %; {SHARE.text(row)} %)"
         )
     policy, seeds = result["policy"], result["seeds"]
     return (
-        f"A policy ({policy}) trained among learned users ({world}) earns, among the true ones, "
-        "this share of what the same training among the true ones gives: "
-        f"{'; '.join(parts)}. Mean of {seeds} seeds. {_beside_greedy(result['settings'])}"
+        f"A policy ({policy}) trained among learned users ({world}) closes, among the true ones, "
+        "this share of the gap between random slates and the same training among the true ones (in "
+        "brackets: the share that greedy slates of the learned utilities close; what the policy is "
+        "paid, as a share of what that training is paid): "
+        f"{', '.join(parts)}. Mean of {seeds} seeds. {_beside_greedy(result['settings'])}"
     )
 
 
@@ -113,6 +170,7 @@ def _notes(setting: Json, result: Json) -> Iterator[str]:
         f"clicks of {result['horizon']} slates of {result['k']}, mean of {result['seeds']} seeds "
         f"of {result['users']} users; ±: half of the 95 % interval, Student's over seeds"
     )
+    yield _gap_note(result)
     for learned in setting["learned"]:
         regret, lead, kendall = (
             TableColumn("", name, 2, ends="half").text(learned)
@@ -134,6 +192,17 @@ def _notes(setting: Json, result: Json) -> Iterator[str]:
                 f"{learned['world']}: the lower bound was at most what was paid in {held} of "
                 f"{times} cases, a policy and a seed each; of {result['policy']}, which was "
                 f"trained in the set, in {trained} of {of_trained}"
+            )
+        if "recommended" in learned:
+            names = Counter(learned["recommended"]).most_common()
+            losses = [max(0.0, -lead) for lead in learned["recommended_lead_by_seed"]]
+            right = sum(loss == 0.0 for loss in losses)
+            lead, low = learned["promised_lead"], learned["lead_bound"]
+            yield (
+                f"{learned['world']}: recommends {', '.join(f'{a} ({n})' for a, n in names)} by its "
+                f"own users, where {result['policy']} earns {lead:.2f} more than greedy slates, "
+                f"lower bound {low:.2f}; right in {right} of {len(losses)} seeds, paid "
+                f"{sum(losses) / len(losses):.2f} less than the better of the two"
             )
     if any("of_optimum" in row for row in setting["rows"]):
         yield f"the best policy there is earns {setting['optimum']:.3f}"
@@ -169,11 +238,18 @@ def _panel(panel: Axes, setting: Json, trained: str) -> None:
     values = [row[key] for row in rows for key in ("promised", "paid")]
     low, high = min(values), max(values)
     panel.plot([low, high], [low, high], color=colour("line"), linewidth=1, label="promised = paid")
-    truth = next(
-        row["paid"]
-        for row in setting["rows"]
-        if row["world"] not in made_in and row["policy"] == trained
-    )
+    of_truth = {
+        row["policy"]: row["paid"] for row in setting["rows"] if row["world"] not in made_in
+    }
+    truth, chance = of_truth[trained], of_truth["random"]
+    if truth > chance:
+        panel.secondary_yaxis(
+            "right",
+            functions=(
+                lambda paid: 100 * (paid - chance) / (truth - chance),
+                lambda share: chance + share * (truth - chance) / 100,
+            ),
+        ).set_ylabel("gap closed, %")
     panel.axhline(
         truth, color=colour("floor"), linestyle="--", linewidth=1, label="trained on the truth"
     )

@@ -3,7 +3,7 @@ users."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -104,9 +104,11 @@ def rl_train_command(
     from fastgaum.files import atomic
     from fastgaum.locks import folder_lock, require_free
     from fastgaum.policies.config import PolicyConfig
+    from fastgaum.policies.evaluation import judge, recommend
+    from fastgaum.policies.heuristics import Greedy
     from fastgaum.policies.registry import POLICY_FILE, require_trained, save_policy, untrained
     from fastgaum.policies.training import train_policy
-    from fastgaum.worlds.world_set import require_set
+    from fastgaum.worlds.world_set import WorldSet, require_set
 
     require_trained(policy)
     setting = play.from_items(k)
@@ -134,7 +136,13 @@ def rl_train_command(
     last = table.row(-1, named=True)
     figures = f"cumulative reward {last['return']:.3f}, click rate {last['click_rate']:.3f}"
     facts = {"path": str(out), "run": str(run), "policy": policy, "k": k, "last": last}
-    finish(f"{out}: {policy}, {last['steps']:,} steps: {figures}", json, facts)
+    advice = "one world cannot say whether greedy slates earn more: train a run with members=5"
+    if isinstance(world, WorldSet):
+        rows = [judge([one], world, setting) for one in (made, Greedy())]
+        chosen = recommend({row.policy: row.by_user for row in rows}, rows[0].members)
+        assert chosen is not None
+        facts["recommended"], advice = asdict(chosen), chosen.to_text()
+    finish(f"{out}: {policy}, {last['steps']:,} steps: {figures}; {advice}", json, facts)
 
 
 def rl_evaluate_command(

@@ -167,13 +167,13 @@ def off_policy_block(result: Json) -> Block:
         result[name] for name in ("logged_value", "dependence", "hidden_unevenness")
     )
     notes = [
+        "whether displays depend on clicks cannot be told: too few follow a click"
+        if dependence is None
+        else DisplayDependence(**dependence).to_text(),
         f"{result['events']:,} events of {result['users']:,} users, who earned "
         f"{num(logged['value'], 4)} a display ({span(logged['ci'], 4)})",
         f"propensities: {result['propensities']}, pool of {result['pool_items']:,} items; wrong "
         "propensities make every value wrong but dm",
-        "whether displays depend on clicks cannot be told: too few follow a click"
-        if dependence is None
-        else DisplayDependence(**dependence).to_text(),
     ]
     if hidden is not None:
         notes.append(

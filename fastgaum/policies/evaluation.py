@@ -1,21 +1,23 @@
-"""Earnings of policies, paired differences, and the curve of a policy that meets new users.
+"""Earnings of policies, paired differences, which policy to deploy, and the curve of a policy that
+meets new users.
 
 Each seed trains every policy once and tests all of them on the same users with the same draws."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 from scipy.stats import t as student
 
-from fastgaum.arrays import Float64Array, FloatArray
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import LEARNERS, make_policy, popularity_in, untrained
 from fastgaum.policies.rollout import EpisodeResult, Setting, first_keys, play
@@ -57,13 +59,25 @@ class Earned:
 
     policy: str
     k: int
-    returns: Float64Array
-    """cumulative reward, mean over users, by seed, shape (n_seeds,)"""
+    by_user: FloatArray
+    """cumulative reward of each user who judged, by seed, shape (n_seeds, n_users)"""
     click_rates: Float64Array
     """share of the slates shown with a choice, by seed, (n_seeds,)"""
-    by_member: Float64Array | None = None
-    """cumulative reward in each member of a set of worlds, mean over its users and seeds,
-    (n_members,); None in one world"""
+    members: IntArray | None = None
+    """the member of a set of worlds that each of them lives in, likewise; None of one world"""
+    displays: Mapping[str, Float64Array] = field(default_factory=dict)
+    """`EpisodeResult.display_figures`, by seed, each (n_seeds,)"""
+
+    @property
+    def returns(self) -> Float64Array:
+        """Cumulative reward, mean over users, by seed, (n_seeds,)."""
+        return np.asarray(self.by_user.mean(axis=1, dtype=np.float64))
+
+    @property
+    def by_member(self) -> Float64Array | None:
+        """Cumulative reward in each member of a set of worlds that has users, mean over its users
+        and seeds; None in one world."""
+        return None if self.members is None else member_means(self.by_user, self.members)
 
     @property
     def lower_bound(self) -> float | None:
@@ -73,6 +87,7 @@ class Earned:
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         reward, clicks = Estimate.of(self.returns), Estimate.of(self.click_rates)
+        displays = {name: Estimate.of(values) for name, values in self.displays.items()}
         return {
             "policy": self.policy,
             "k": self.k,
@@ -82,6 +97,8 @@ class Earned:
             "return_by_seed": self.returns.tolist(),
             "click_rate": clicks.mean,
             "click_rate_ci": [clicks.low, clicks.high],
+            **{name: one.mean for name, one in displays.items()},
+            **{f"{name}_ci": [one.low, one.high] for name, one in displays.items()},
             **({} if self.lower_bound is None else {"lower_bound": self.lower_bound}),
         }
 
@@ -123,26 +140,90 @@ def judge(
             policy.learning = False
         player = _player(policy, world, setting, own)
         outcomes.append(play(world, player, plain, n_users, JUDGING_SEED + seed))
-    returns = np.array([outcome.returns.mean(dtype=np.float64) for outcome in outcomes])
     clicks = np.array([outcome.click_rate for outcome in outcomes])
-    by_member = None
-    if isinstance(world, WorldSet):
-        by_member = returns_by_member(world, [outcome.returns for outcome in outcomes])
-    return Earned(policies[0].name, setting.k, returns, clicks, by_member)
+    by_user = np.array([outcome.returns for outcome in outcomes])
+    members = judging_members(world, n_users, range(len(policies)))
+    shown = [outcome.display_figures for outcome in outcomes]
+    displays = {name: np.array([one[name] for one in shown]) for name in shown[0]}
+    return Earned(policies[0].name, setting.k, by_user, clicks, members, displays)
 
 
-def returns_by_member(
-    world: WorldSet, by_seed: Sequence[FloatArray], first_seed: int = 0
-) -> Float64Array:
-    """Mean return of the users of each member that has some, over all seeds, of the returns of the
-    users that judge, each of shape (n_users,)."""
-    members = [
-        world.members_of(first_keys(len(returns), JUDGING_SEED + seed).of(START))
-        for seed, returns in enumerate(by_seed, start=first_seed)
-    ]
-    counts = np.bincount(np.concatenate(members), minlength=len(world.worlds))
-    sums = np.bincount(np.concatenate(members), np.concatenate(by_seed), len(world.worlds))
+def judging_members(world: World, n_users: int, seeds: Iterable[int]) -> IntArray | None:
+    """The member of a set that each user lives in who judges with a seed, (n_seeds, n_users); None
+    of one world."""
+    if not isinstance(world, WorldSet):
+        return None
+    keys = [first_keys(n_users, JUDGING_SEED + seed).of(START).copy() for seed in seeds]
+    return np.array([world.members_of(one) for one in keys])
+
+
+def member_means(values: FloatArray, members: IntArray) -> Float64Array:
+    """The mean value of the users of each member that has some; `members` has the values' shape."""
+    counts = np.bincount(members.ravel())
+    sums = np.bincount(members.ravel(), values.ravel())
     return np.asarray(sums[counts > 0] / counts[counts > 0], np.float64)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The policy to deploy, of several that a set of worlds has judged."""
+
+    policy: str
+    over: str
+    """what is deployed if nothing is better by its bound"""
+    leads: Mapping[str, tuple[float, float]]
+    """of each other policy its mean lead over that one, and the lower bound of the lead"""
+
+    def to_text(self) -> str:
+        """One line that says which, and why."""
+        leads = [
+            f"{name} is promised {mean:+.3f} beside {self.over}, lower bound {low:+.3f}"
+            for name, (mean, low) in self.leads.items()
+        ]
+        return f"recommended: {self.policy}, by the set's own users; {'; '.join(leads)}"
+
+
+def recommend(
+    returns: Mapping[str, FloatArray], members: IntArray | None, default: str = Greedy.name
+) -> Recommendation | None:
+    """Choose the policy to deploy by the returns of one and the same users: those of each policy,
+    and the members of a set that the users live in, all of one shape. None of one world, or of
+    users of a single member: it cannot say how wrong it is.
+
+    It is the policy whose lead over the default has the highest lower bound over the members
+    (`lower_bound_of` the members' mean leads, each of its users), if that is above 0; else the
+    default. Of two policies without a default the one that is promised more would always win, and a
+    trained policy's promise is the one that is too high.
+
+    Raises:
+        ConfigError: the default is not among the policies.
+    """
+    if members is None or len(np.unique(members)) < 2:
+        return None
+    if default not in returns:
+        raise ConfigError(
+            f"a recommendation compares policies with {default}, and {', '.join(returns)} were "
+            f"judged: judge {default} too"
+        )
+    leads: dict[str, tuple[float, float]] = {}
+    for name in [one for one in returns if one != default]:
+        by_member = member_means(returns[name] - returns[default], members)
+        low = lower_bound_of(by_member)
+        assert low is not None
+        leads[name] = float(by_member.mean()), low
+    better = [name for name, (_, low) in leads.items() if low > 0]
+    return Recommendation(
+        max(better, key=lambda name: leads[name][1], default=default), default, leads
+    )
+
+
+def gap_closed(paid: Float64Array, chance: Float64Array, best: Float64Array) -> Float64Array:
+    """The share of the way from random slates to the best that was trained: (paid − chance) / (best
+    − chance) by seed, each (n_seeds,). NaN where chance may be as good as the best, by the interval
+    over seeds."""
+    way = best - chance
+    low = Estimate.of(way).low if len(way) > 1 else way[0]
+    return np.asarray((paid - chance) / way if low > 0 else np.full(len(way), np.nan))
 
 
 def difference(one: Earned, other: Earned) -> Estimate:
@@ -277,6 +358,7 @@ def compare_policies(
                 policies.append(learner)
             table.append(judge(policies, plan.judge, judged, plan.users, plan.own))
     some = settings[0][1]
+    chosen = {k: _recommended([row for row in table if row.k == k]) for k in plan.sizes}
     return {
         "rows": [row.to_dict() | {"versus": _versus_best(row, table)} for row in table],
         "seeds": plan.seeds,
@@ -285,7 +367,13 @@ def compare_policies(
         "horizon": some.horizon,
         "pool": f"{some.pool.rule} of {some.pool.size or 'all'}",
         "config": plan.config.to_mapping(),
+        "recommended": [{"k": k, **asdict(one)} for k, one in chosen.items() if one],
     }
+
+
+def _recommended(rows: Sequence[Earned]) -> Recommendation | None:
+    returns = {row.policy: row.by_user for row in rows}
+    return recommend(returns, rows[0].members) if Greedy.name in returns else None
 
 
 def _versus_best(row: Earned, table: Sequence[Earned]) -> dict[str, object] | None:

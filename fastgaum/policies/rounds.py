@@ -216,7 +216,11 @@ def rounds(
 
 
 def returns_of(
-    policies: Mapping[str, Policy], own: World, world: World, setting: Setting, judges: tuple[int, int]
+    policies: Mapping[str, Policy],
+    own: World,
+    world: World,
+    setting: Setting,
+    judges: tuple[int, int],
 ) -> dict[str, FloatArray]:
     """Returns of the same new users of a world, by policy, each (users,); `judges` are their number
     and their seed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fastgaum.policies.evaluation import Recommendation
 from fastgaum.reports.table import Block, Json, TableColumn, blocks_to_markdown, num, span, table_of
 
 DIGITS = {"%": 1, "nats": 3, "places": 2, "clicks": 2, "log": 2, "ratio": 2}
@@ -213,10 +214,21 @@ POLICY_COLUMNS = (
 )
 LOWER_BOUND = TableColumn("lower bound", "lower_bound", 3)
 """of a table that was made in a set of worlds"""
+DISPLAY_COLUMNS = (
+    TableColumn("policy", "policy"),
+    TableColumn("diversity", "diversity", 3, none="-"),
+    TableColumn("coverage, %", "coverage", 1, 100),
+    TableColumn("Gini", "gini", 3),
+)
+DISPLAY_NOTE = (
+    "diversity: mean cosine distance of two items of a slate, by the items' features; coverage: "
+    "share of the pools' items that were shown; Gini: of how often each of them was, 0: all alike"
+)
 
 
 def policy_blocks(result: Json) -> list[Block]:
-    """One block per k, rows by cumulative reward; bold where the lead's interval is above 0."""
+    """Two blocks per k, rows by cumulative reward: what was earned, bold where the lead's interval
+    is above 0, and what was shown."""
     blocks = []
     for k in dict.fromkeys(row["k"] for row in result["rows"]):
         rows = sorted(
@@ -233,8 +245,15 @@ def policy_blocks(result: Json) -> list[Block]:
         if all("lower_bound" in row for row in rows):
             columns.append(LOWER_BOUND)
             notes.append("lower bound: exceeded in 95 % of new worlds, by the spread of the set's")
+        notes += [
+            Recommendation(one["policy"], one["over"], one["leads"]).to_text()
+            for one in result.get("recommended", ())
+            if one["k"] == k
+        ]
         title = f"{result['world']}, k = {k}"
         blocks.append(table_of(title, columns, rows, notes, lambda row: row["bold"]))
+        if all("gini" in row for row in rows):
+            blocks.append(table_of(f"displays, k = {k}", DISPLAY_COLUMNS, rows, [DISPLAY_NOTE]))
     return blocks
 
 

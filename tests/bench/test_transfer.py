@@ -26,8 +26,10 @@ from fastgaum.bench.experiments.transfer_table import (
     bound_held,
     row_in,
     transfer_blocks,
+    transfer_summary,
 )
 from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.evaluation import Estimate, gap_closed
 from fastgaum.policies.rollout import Setting
 from fastgaum.reports.table import finite
 from fastgaum.untrusted import parse_json
@@ -55,7 +57,11 @@ def result() -> dict[str, Any]:
 
 def test_figures_follow_from_those_of_the_seeds(result: dict[str, Any]) -> None:
     (setting,) = result["settings"]
-    ceiling = np.array(row_in(setting, "cascade-dqn", TRUTH)["paid_by_seed"])
+    ceiling, chance = (
+        np.array(row_in(setting, name, TRUTH)["paid_by_seed"]) for name in ("cascade-dqn", "random")
+    )
+    # of two seeds the interval is wide: the toy may have learned nothing
+    way = Estimate.of(ceiling - chance)
     for world in (ONE_WORLD, SET):
         learned = [row for row in setting["rows"] if row["world"] == world]
         assert len(learned) == len({row["policy"] for row in learned}) == 10
@@ -64,6 +70,8 @@ def test_figures_follow_from_those_of_the_seeds(result: dict[str, Any]) -> None:
         assert row["paid"] == pytest.approx(paid.mean())
         assert row["paid_ci"][0] <= row["paid"] <= row["paid_ci"][1]
         assert row["of_truth"] == pytest.approx((paid / ceiling).mean())
+        share = ((paid - chance) / (ceiling - chance)).mean() if way.low > 0 else None
+        assert row["gap_closed"] == (share and pytest.approx(share))
         # 60 users a seed: chance may lift a policy above the best by so much
         assert row["of_optimum"] == pytest.approx(paid.mean() / setting["optimum"])
         assert 0.5 < row["of_optimum"] < 1.1
@@ -84,6 +92,21 @@ def test_figures_follow_from_those_of_the_seeds(result: dict[str, Any]) -> None:
     assert figures["regret"] == pytest.approx((ceiling - trained).mean())
     assert figures["lead_over_greedy"] == pytest.approx((trained - greedy).mean())
     assert -1 <= figures["kendall"] <= 1
+    assert "recommended" not in figures
+    for seed, name in enumerate(of_set["recommended"]):
+        lead = of_set["lead_over_greedy_by_seed"][seed]
+        assert name == ("cascade-dqn" if of_set["lead_bound_by_seed"][seed] > 0 else "greedy")
+        promised = of_set["promised_lead_by_seed"][seed]
+        own = [
+            row_in(setting, one, SET)["promised_by_seed"][seed] for one in ("cascade-dqn", "greedy")
+        ]
+        # members weigh the same, however many users they have
+        assert promised == pytest.approx(own[0] - own[1], abs=0.5)
+        other = -lead if name == "greedy" else lead
+        assert of_set["recommended_lead_by_seed"][seed] == pytest.approx(other)
+    notes = "\n".join(block_notes(result, setting))
+    assert "set of 2: recommends " in notes
+    assert " of 1 settings" in transfer_summary(result)
 
 
 def test_seeds_draw_logs_that_differ_and_have_no_test_split() -> None:
@@ -146,6 +169,22 @@ def test_pages_count_how_often_a_lower_bound_held() -> None:
     assert counts["all"].tolist() == [374, 400, 31, 40]
 
 
+@pytest.mark.parametrize("name", ["transfer", "transfer-logging", "transfer-wrong"])
+def test_gaps_of_the_pages_are_those_of_their_seeds(name: str) -> None:
+    root = Path(__file__).resolve().parents[2] / "docs"
+    found = parse_json((root / "tables" / f"{name}.json").read_text(encoding="utf-8"))
+    for setting in found["settings"]:
+        best, chance = (
+            np.array(row_in(setting, one, TRUTH)["paid_by_seed"])
+            for one in (found["policy"], "random")
+        )
+        for row in setting["rows"]:
+            gap = gap_closed(np.array(row["paid_by_seed"]), chance, best).mean()
+            assert row["gap_closed"] == (None if np.isnan(gap) else pytest.approx(gap))
+        # where the plan fails on the truth itself there is no gap to close
+        assert (row["gap_closed"] is None) == (setting["world"] == "rivalry")
+
+
 def block_notes(found: Any, setting: Any) -> list[str]:
     return [*transfer_blocks(found)[found["settings"].index(setting)].notes]
 
@@ -157,7 +196,7 @@ def test_the_script_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     script.main([*toy.split(), *sets.split(), f"--json={file}"])
     shown = capsys.readouterr()
     assert "items-10: 10 items; 400 events of random slates" in shown.out
-    assert "A policy (cascade-dqn) trained among learned users (one world) earns" in shown.out
+    assert "A policy (cascade-dqn) trained among learned users (one world) closes" in shown.out
     assert "[2/2] items-10, the truth, seed 0" in shown.err
     assert parse_json(file.read_text())["config"]["episodes"] == 1
     with pytest.raises(SystemExit):

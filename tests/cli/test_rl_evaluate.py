@@ -33,14 +33,26 @@ def test_policies_in_a_set_of_worlds(
     assert main([*train, "--pessimism", "0.5"]) == 0
     policy = load_policy(tmp_path / "wary", WorldSet.of(UserModel.load(run))).policy
     assert policy.name == "slateq"
+    assert "; recommended: " in capsys.readouterr().out
     judged = ["--policies", "random,greedy,popular", "-k", "2", "--seeds", "2", "--users", "40"]
-    capsys.readouterr()
     assert main(["rl", "evaluate", str(run), *judged, "--json", str(table), *SMALL, *SHORT]) == 0
-    assert "lower bound" in capsys.readouterr().out
-    rows = json.loads(table.read_text())["rows"]
+    shown = capsys.readouterr().out
+    assert "lower bound" in shown
+    assert "recommended: " in shown
+    assert "coverage" in shown
+    result = json.loads(table.read_text())
+    rows = result["rows"]
+    (advice,) = result["recommended"]
+    assert (advice["k"], advice["over"], set(advice["leads"])) == (
+        2,
+        "greedy",
+        {"random", "popular"},
+    )
     assert all(row["lower_bound"] < row["return"] for row in rows)
     assert main(["rl", "evaluate", str(one), *judged, "--json", str(other), *SMALL, *SHORT]) == 0
-    assert "lower bound" not in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "lower bound" not in shown
+    assert "recommended" not in shown
     assert not any("lower_bound" in row for row in json.loads(other.read_text())["rows"])
     alone = ["rl", "train", str(one), "-o", str(tmp_path / "none"), *SMALL, *SHORT]
     assert "this is one world" in fails([*alone, "--pessimism", "0.5"])
@@ -66,4 +78,4 @@ def test_evaluate_prints_every_policy_in_another_world(
         assert row["return_ci"][0] <= row["return"] <= row["return_ci"][1]
         assert len(row["return_by_seed"]) == 2
         assert row["versus"]["policy"] != row["policy"]
-    assert text.read_text().count("| random |") == 2
+    assert text.read_text().count("| random |") == 4

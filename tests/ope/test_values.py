@@ -165,7 +165,7 @@ def test_a_log_gives_one_table() -> None:
     assert rows["dm"]["why"] == "no world (--run)"
     block = off_policy_block(result)
     assert [row[0] for row in block.rows] == list(rows)
-    assert "1,200 events of 600 users" in block.notes[0]
+    assert "1,200 events of 600 users" in block.notes[1]
     (note,) = result["notes"]
     assert "400 of these events are of the training split. popular is made of their" in note
     assert off_policy_values(log, Target(BEST, k=2))["left_out_events"] == 0

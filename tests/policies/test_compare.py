@@ -9,7 +9,14 @@ import pytest
 from fastgaum.errors import ConfigError
 from fastgaum.policies import evaluation as module
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import ComparisonPlan, Earned, compare_policies
+from fastgaum.policies.evaluation import (
+    ComparisonPlan,
+    Earned,
+    compare_policies,
+    gap_closed,
+    lower_bound_of,
+    recommend,
+)
 from fastgaum.policies.rollout import Setting
 from fastgaum.worlds.pools import POOL, Pool
 from tests.policies.small_world import TiringWorld, keys_at
@@ -26,7 +33,9 @@ def test_fixed_pools_hold_the_same_items_in_both_worlds(monkeypatch: pytest.Monk
         met.append(Setting(k, 3, Pool("fixed", 5, items)))
         return met[-1]
 
-    monkeypatch.setattr(module, "judge", lambda *_: Earned("random", 2, *np.ones((2, 1))))
+    monkeypatch.setattr(
+        module, "judge", lambda *_: Earned("random", 2, np.ones((1, 1)), np.ones(1))
+    )
     compare_policies(ComparisonPlan(["random"], [2], 1, 10, CONFIG, own, judge), setting)
     keys = keys_at(0, 1).of(POOL)
     names = [
@@ -46,5 +55,44 @@ def test_each_size_and_seed_has_its_row() -> None:
     ]
     cascade = result["rows"][1]["return_by_seed"]
     assert cascade[0] != cascade[1]
+    for row in result["rows"]:
+        assert 0 < row["coverage"] <= 1
+        assert 0 <= row["gini"] <= 1
+        assert row["diversity_ci"][0] <= row["diversity"] <= row["diversity_ci"][1]
+    assert result["recommended"] == []
     with pytest.raises(ConfigError, match="at least 1 seed"):
         ComparisonPlan(["greedy"], [2], 0, 10, CONFIG, world, world)
+
+
+def test_a_plan_is_recommended_where_its_lead_is_sure_in_all_members() -> None:
+    members = np.arange(60) % 3
+    rng = np.random.default_rng(0)
+    greedy = rng.normal(5, 3, 60)
+    sure, unsure = (greedy + np.array(leads)[members] for leads in ([1, 1.2, 0.8], [4, 0.5, -0.5]))
+    chosen = recommend({"sure": sure, "greedy": greedy}, members)
+    assert chosen is not None
+    assert (chosen.policy, chosen.over) == ("sure", "greedy")
+    assert chosen.leads["sure"] == pytest.approx((1, lower_bound_of(np.array([1, 1.2, 0.8]))))
+    both = recommend({"greedy": greedy, "unsure": unsure, "sure": sure}, members)
+    assert both is not None
+    assert both.policy == "sure"
+    assert "unsure is promised +1.333 beside greedy, lower bound -" in both.to_text()
+    # promised more, and not by its bound
+    less = recommend({"greedy": greedy, "unsure": unsure}, members)
+    assert less is not None
+    assert less.policy == "greedy"
+    # users of one world cannot say how wrong it is
+    assert recommend({"greedy": greedy, "sure": sure}, None) is None
+    assert recommend({"greedy": greedy, "sure": sure}, 0 * members) is None
+    with pytest.raises(ConfigError, match="judge greedy too"):
+        recommend({"sure": sure}, members)
+
+
+def test_the_gap_closed_is_0_for_chance_and_1_for_the_best() -> None:
+    chance, best = np.array([8.0, 8.2, 7.9]), np.array([12.0, 12.4, 11.9])
+    assert gap_closed(chance, chance, best).tolist() == [0, 0, 0]
+    assert gap_closed(best, chance, best).tolist() == [1, 1, 1]
+    assert gap_closed(chance - 1, chance, best) == pytest.approx([-1 / 4, -1 / 4.2, -1 / 4])
+    # the best may be no better than chance
+    assert np.isnan(gap_closed(best, chance, chance + np.array([1.0, -0.5, 0.2]))).all()
+    assert np.isnan(gap_closed(best[:1], chance[:1], chance[:1])).all()

@@ -54,6 +54,37 @@ def test_a_rollout_tells_what_happened() -> None:
         np.testing.assert_array_equal(step.response.items[clicked], chosen)
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.sampled_from(["fixed", "per_user", "per_step"]), st.integers(1, 4), st.floats(0, 0.6))
+def test_what_was_shown_is_described_as_its_definitions_say(
+    rule: str, k: int, leaving: float
+) -> None:
+    world = TiringWorld()
+    world.item_features[3] = 0
+    pool = Pool(rule, 6, items=tuple(range(1, 11)))  # type: ignore[arg-type]
+    setting = Setting(k, 3, pool, leaving=leaving)
+    distances, counts, offered = [], np.zeros(world.n_items), set()
+    for step in rollout(world, FirstItems(), setting, 8, seed=2):
+        offered |= set(step.pools.ravel().tolist())
+        for slate in step.slates[step.active].tolist():
+            counts[slate] += 1
+            of_slate = []
+            for one, other in itertools.combinations(world.item_features[slate], 2):
+                lengths = np.linalg.norm(one) * np.linalg.norm(other)
+                of_slate.append(1 - (one @ other / lengths if lengths else 0))
+            distances.append(np.mean(of_slate) if of_slate else np.nan)
+    found = play(world, FirstItems(), setting, 8, seed=2).display_figures
+    shown = counts[sorted(offered)]
+    n = len(shown)
+    # half the mean difference of two items' counts, over their mean
+    apart = np.abs(np.subtract.outer(shown, shown)).sum() / (n * (n - 1)) / 2 / shown.mean()
+    assert found == pytest.approx(
+        {"diversity": np.mean(distances), "coverage": np.mean(shown > 0), "gini": apart},
+        abs=1e-6,
+        nan_ok=True,
+    )
+
+
 def test_users_are_those_of_an_environment() -> None:
     """The same seed: the same luck, the same pools and the same leaving as in the Gymnasium
     environment."""

@@ -21,7 +21,13 @@ from fastgaum.worlds.world import World
 
 TOY = PolicyConfig(episodes=2, users=16, warm_up=16, batch=16, updates=1, evaluations=1)
 SETTING = Setting(3, 5, reward="click")
-SMALL: dict[str, Any] = {"n_rounds": 3, "round_events": 200, "users": 40, "training": TOY, "seed": 4}
+SMALL: dict[str, Any] = {
+    "n_rounds": 3,
+    "round_events": 200,
+    "users": 40,
+    "training": TOY,
+    "seed": 4,
+}
 
 
 def model(members: int = 2) -> Config:
