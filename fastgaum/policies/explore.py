@@ -38,7 +38,8 @@ class Explore(Policy):
                    is a random one
 
     P(S) is that of the policy within: 1 for its own set if it is deterministic. By place, what a
-    policy within draws is taken as given."""
+    policy within draws is taken as given. By session, a log says little of random slates: a session
+    that has shown the policy's own ones is hardly ever random."""
 
     def __init__(self, policy: Policy, share: float, by: ExploreBy = "slate") -> None:
         """Take the policy and the share. Raises ConfigError for a share outside [0, 1], or another

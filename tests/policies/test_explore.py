@@ -3,6 +3,7 @@ know how probable it was."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from itertools import combinations
@@ -154,28 +155,29 @@ def test_a_session_keeps_its_items() -> None:
     assert frame["propensity"].to_list() == pytest.approx([1 / 20] * frame.height)
 
 
-def test_a_log_of_it_gives_the_right_values() -> None:
+@pytest.mark.parametrize("by", BYS)
+def test_a_log_of_it_gives_the_right_values(by: Any) -> None:
     """`ope` with the column against the known users' own chances in the logged states."""
     world = TiringWorld(6)
-    # so many more appear than are chosen that a wrong propensity would show
-    popular = Popular(world.appeal)
-    for by in BYS:
-        targets = {"random": RandomPolicy(), "popular": popular}
-        watched = Watched(Explore(Greedy(), 0.5, by), targets)
-        frame = pl.concat(trajectories(world, watched, Setting(2, 5), 4000, 2))
-        log = read_log(frame.select("session", "event", "item", "chosen"))
-        propensity = frame.group_by("session", "event", maintain_order=True).first()["propensity"]
-        for name, target in targets.items():
-            result = off_policy_values(
-                log, Target(target), propensities=propensity.to_numpy(), pool=None
-            )
-            values = {one["estimator"]: one for one in result["estimates"]}
-            truth = float(np.mean(watched.worth[name]))
-            for estimator in ("ips", "snips"):
-                low, high = values[estimator]["ci"]
-                slack = 0.5 * (high - low)
-                assert low - slack < truth < high + slack, (by, name, estimator)
-                assert high - low < 0.1
+    targets = {"popular": Popular(world.appeal), "random": RandomPolicy()}
+    watched = Watched(Explore(Greedy(), 0.5, by), targets)
+    frame = pl.concat(trajectories(world, watched, Setting(2, 5), 4000, 2))
+    log = read_log(frame, context_fields=("propensity",))
+    told = np.asarray(log.columns_of("event")["propensity"].values, np.float64)
+    log = dataclasses.replace(log, columns={})
+    for name, target in targets.items():
+        result = off_policy_values(log, Target(target), propensities=told)
+        values = {one["estimator"]: one for one in result["estimates"]}
+        truth = float(np.mean(watched.worth[name]))
+        for estimator in ("ips", "snips"):
+            if by == "session" and name == "random":
+                # sessions that are not random say nothing of random slates, and this is said
+                assert values[estimator]["value"] is None
+                continue
+            low, high = values[estimator]["ci"]
+            assert high - low < 0.07
+            # within twice the interval: the seed is fixed, the last bits are not
+            assert abs(values[estimator]["value"] - truth) < high - low
 
 
 @pytest.mark.parametrize(
