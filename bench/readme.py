@@ -22,6 +22,7 @@ from fastgaum.bench.excerpts import (
     speed_to_markdown,
     which_model_to_markdown,
 )
+from fastgaum.bench.experiments.foreign import foreign_blocks
 from fastgaum.bench.experiments.learning_curve import curves_to_markdown, draw_curves
 from fastgaum.bench.experiments.loop_table import draw_loop, loop_to_markdown
 from fastgaum.bench.experiments.transfer_table import (
@@ -250,6 +251,10 @@ SECTIONS = (
         [f"policies/{name}" for name in ADAPTATION],
         in_blocks(lambda result: [adaptation_block(result)]),
     ),
+    Section(
+        "docs/guide/own-agent.md", "agents", ["policies/yelp-agents"], in_blocks(policy_blocks)
+    ),
+    Section(TRANSFER, "foreign", ["foreign"], in_blocks(foreign_blocks)),
     *(Section(TRANSFER, name, [name], render) for name, render in TRANSFERS.items()),
     Section(TRANSFER, "away", ["away"], in_blocks(away_blocks)),
     Section("README.md", "transfer", ["transfer"], transfer_excerpt, together=True),

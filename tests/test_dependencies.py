@@ -47,7 +47,17 @@ def used(*rooms: str, outside: tuple[str, ...] = ()) -> set[str]:
 
 
 def test_the_package_needs_what_it_imports() -> None:
-    extras = ("baselines", "cuda", "plots", "rl", "serve", "tensorboard", "mlflow", "tune")
+    extras = (
+        "baselines",
+        "cuda",
+        "minari",
+        "plots",
+        "rl",
+        "serve",
+        "tensorboard",
+        "mlflow",
+        "tune",
+    )
     optional = set().union(*map(names, extras))
     assert used(outside=("bench",)) - BROUGHT == (names() | optional) - FOR_USERS
     assert used("bench") - RIVALS <= names() | names("bench") | names("plots")
@@ -58,7 +68,10 @@ def test_the_package_needs_what_it_imports() -> None:
 def test_an_extra_is_imported_inside_functions_only() -> None:
     """The package works without its extras: whoever asks for what needs one is told which."""
     extras = {"stable_baselines3"}.union(
-        *map(names, ("baselines", "cuda", "plots", "serve", "tensorboard", "mlflow", "tune"))
+        *map(
+            names,
+            ("baselines", "cuda", "minari", "plots", "serve", "tensorboard", "mlflow", "tune"),
+        )
     )
     eager = {
         one.file.name

@@ -28,6 +28,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "simulate": (
         "fastgaum simulate runs/mine -o episodes.parquet --episodes 5000 --slate-size 5",
         "fastgaum simulate runs/mine -o trained.parquet --policy policies/mine",
+        "fastgaum simulate runs/mine -o trained.minari --policy policies/mine",
     ),
     "serve": ("fastgaum serve runs/shop --http 8080 --item-table items.csv",),
     "fidelity": ("fastgaum fidelity runs/mine clicks.csv --plot fidelity.svg",),

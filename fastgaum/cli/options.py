@@ -75,6 +75,12 @@ DataDir = Annotated[Path | None, Parameter(help="where registry names are looked
 TablePath = Annotated[
     Path, Parameter(name=["--out", "-o"], help="the table to write: .parquet or .csv")
 ]
+EpisodesPath = Annotated[
+    Path,
+    Parameter(
+        name=["--out", "-o"], help="the table to write: .parquet or .csv; or a .minari folder"
+    ),
+]
 JsonFile = Annotated[
     Path | None,
     Parameter(help="also write the result as one JSON object; -: print it, instead of text"),

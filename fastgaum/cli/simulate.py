@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from fastgaum.cli.options import (
     DataDir,
+    EpisodesPath,
     HeadOption,
     JsonFile,
     RunPath,
-    TablePath,
     Threads,
     given,
     use_threads,
@@ -23,12 +23,15 @@ from fastgaum.cli.reading import log_of_run
 if TYPE_CHECKING:
     from fastgaum.policies.base import Policy
 
+MINARI = ".minari"
+"""ending of a folder for Minari"""
+
 
 def simulate_command(
     run: RunPath,
     /,
     *,
-    out: TablePath,
+    out: EpisodesPath,
     episodes: int = 1000,
     slate_size: int | None = None,
     horizon: int | None = None,
@@ -58,7 +61,7 @@ def simulate_command(
         log: for logged starts, or a run that reads further fields or context
         seed: seeds everything
     """
-    check_table_output(out)
+    check_table_output(out, MINARI)
     check_outputs(json)
     from fastgaum.policies import registry
     from fastgaum.policies.rollout import Setting
@@ -83,13 +86,18 @@ def simulate_command(
     else:
         saved = registry.load_policy(Path(policy), world)
         made, own = saved.policy, saved.setting
-        setting = replace(Setting(own.k, own.horizon, own.pool, leaving=own.leaving), **changes)
+        setting = replace(own, **changes)
         notes = saved.notes(setting, ("horizon", "leaving", "pool"))
         for text in notes:
             note(text)
     with Bar("simulating") as progress:
-        frames = trajectories(world, made, setting, episodes, seed, progress)
-        n_rows = write_frames(frames, out)
+        if out.suffix == MINARI:
+            from fastgaum.policies.minari_export import write_minari
+
+            n, what = write_minari(world, made, setting, episodes, out, seed, progress), "steps"
+        else:
+            frames = trajectories(world, made, setting, episodes, seed, progress)
+            n, what = write_frames(frames, out), "candidates"
     facts = {"path": str(out), "run": str(run), "policy": policy, "episodes": episodes}
-    facts |= {"candidates": n_rows, "horizon": setting.horizon, "notes": notes}
-    finish(f"{out}: {episodes} episodes, {n_rows} candidates", json, facts)
+    facts |= {what: n, "horizon": setting.horizon, "notes": notes}
+    finish(f"{out}: {episodes} episodes, {n} {what}", json, facts)

@@ -5,7 +5,7 @@ Each seed trains every policy once and tests all of them on the same users with 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -229,6 +229,9 @@ class ComparisonPlan:
     """the world that policies are made in"""
     judge: World
     """the world that they are judged in"""
+    agents: Mapping[str, Callable[[Setting, int], Policy]] = field(default_factory=dict)
+    """further policies, by what progress calls them: each is made for a setting in `own` and a
+    seed"""
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -260,14 +263,18 @@ def compare_policies(
         met.pool.check(plan.own.n_items, met.k)
         judged.pool.check(plan.judge.n_items, judged.k)
     table: list[Earned] = []
-    trained, total = 0, len(plan.sizes) * len(plan.names) * plan.seeds
+    names = [*plan.names, *plan.agents]
+    trained, total = 0, len(plan.sizes) * len(names) * plan.seeds
     for met, judged in settings:
-        for name in plan.names:
+        for name in names:
             policies: list[Policy] = []
             for seed in range(plan.seeds):
                 if progress is not None:
                     progress(trained, total, f"{name}, k = {met.k}")
                 trained += 1
+                if name in plan.agents:
+                    policies.append(plan.agents[name](met, plan.config.seed + seed))
+                    continue
                 if name not in LEARNERS:
                     policies.append(make_policy(name, popularity_in(plan.own)))
                     continue

@@ -50,6 +50,23 @@ def test_the_same_seed_writes_the_same_file(plain: tuple[str, str], tmp_path: Pa
     assert not frames[0].equals(frames[2])
 
 
+def test_a_folder_for_minari_is_written_whole_and_replaces_no_other(
+    plain: tuple[str, str], tmp_path: Path
+) -> None:
+    minari = pytest.importorskip("minari", reason="install fastgaum[minari]")
+    out = tmp_path / "e.minari"
+    argv = ["simulate", plain[1], "-o", str(out), "--slate-size", "3", "--horizon", "4"]
+    assert main([*argv, "--episodes", "7"]) == 0
+    assert main([*argv, "--episodes", "8"]) == 2
+    assert minari.MinariDataset(out).total_episodes == 7
+    assert main([*argv, "--episodes", "8", "--overwrite"]) == 0
+    assert minari.MinariDataset(out).total_steps == 8 * 4
+    assert [one.name for one in tmp_path.iterdir()] == ["e.minari"]
+    (out / "metadata.json").unlink()
+    assert main([*argv, "--overwrite"]) == 2
+    assert (out / "main_data.hdf5").is_file()
+
+
 def test_users_may_begin_within_a_logged_session(plain: tuple[str, str], tmp_path: Path) -> None:
     log, run = plain
     frames = []

@@ -22,8 +22,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "cleanrl_ppo": {"updates": 8},
     "policy_gradient": {"updates": 30, "n": 512},
 }
-OTHERS = {"torchrec_tables", "ray_train"}
-"""tested elsewhere: tests/models/test_own_tables.py, tests/parallel/test_ray.py"""
+OTHERS = {"torchrec_tables", "ray_train", "sb3_table"}
+"""tested elsewhere: tests/models/test_own_tables.py, tests/parallel/test_ray.py, and below"""
 
 
 def module_of(name: str) -> ModuleType:
@@ -45,3 +45,15 @@ def test_an_example_s_agent_earns_more_than_chance(name: str) -> None:
     random, learned = module_of(name).main(world=world, **SIZES[name])
     assert -2 < random < 1
     assert learned > random + 8
+
+
+def test_agents_stand_in_the_table_of_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They learn from as many slates as slateq, and more than chance."""
+    pytest.importorskip("sb3_contrib", reason="the agents: install fastgaum[rl]")
+    world, module = true_world(), module_of("sb3_table")
+    # users whose truth is known have no popular items
+    monkeypatch.setattr(module, "NAMES", ("random", "slateq"))
+    result = module.main(world, world, 1, 200, episodes=6, users=64, warm_up=64)
+    earned = {row["policy"]: row["return"] for row in result["rows"]}
+    assert list(earned) == ["random", "slateq", "ppo", "maskableppo"]
+    assert min(earned[name] for name in ("ppo", "maskableppo")) > earned["random"]

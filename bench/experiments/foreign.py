@@ -1,0 +1,361 @@
+"""Promised and paid among users that others wrote, of RecSim's interest evolution and of SARDINE:
+`pip install recsim-no-tf sardine-rec`, then `python bench/experiments/foreign.py [recsim] [sardine]
+[--json docs/tables/foreign.json]`.
+
+A seed logs them, fits a user model, trains a policy among the learned users, and plays it, greedy,
+popular and random slates among the package's own, who choose, change and leave by its own code. The
+same learner is trained among these too, on the truth.
+
+    gap closed = (paid − random) / (trained on the truth − random)"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import tempfile
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
+from fastgaum.bench.experiments.promises import MODEL, Learner, logging_policy, seeds_figure
+from fastgaum.bench.report import write_object
+from fastgaum.config import Config, parse_setting
+from fastgaum.errors import ConfigError
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.read import read_log
+from fastgaum.logs.splits import shuffled_split
+from fastgaum.machine import machine_facts
+from fastgaum.models.user_model import UserModel
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
+from fastgaum.policies.rollout import Setting
+from fastgaum.policies.trajectories import trajectories
+from fastgaum.policies.transfer import TransferPolicy, shared_pool
+from fastgaum.reports.table import Block, Json, TableColumn, blocks_to_markdown, finite, table_of
+from fastgaum.threads import one_thread
+from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.rules import session_leaving
+from fastgaum.worlds.world import Population, Response, World, checked_slates
+
+N_ITEMS, FITTED = 200, (0.75, 0.25, 0.0)
+LEARNER, LEARNED, TRUTH = "slateq", "learned world", "truth"
+Figures = dict[tuple[str, str], dict[str, float]]
+"""of one seed, by policy and where it was made"""
+
+
+def foreign(module: str) -> Any:
+    """A module of another package. Raises ConfigError where it is not installed."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"{error}: pip install recsim-no-tf sardine-rec") from error
+
+
+class ForeignWorld(World):
+    """Users of another package, an object of it each, over items that stay the same. They choose by
+    a softmax over the items of a slate and no click."""
+
+    package: ClassVar[str]
+    outside = True
+    observed: FloatArray
+    """what the package shows its agents of an item, (n_items, d)"""
+
+    @abstractmethod
+    def user(self, key: int) -> Any:
+        """A new user."""
+
+    @abstractmethod
+    def choose(self, user: Any, slate: list[int], key: int) -> int:
+        """The place of the user's choice, or -1; the user moves on."""
+
+    @abstractmethod
+    def state(self, user: Any) -> npt.NDArray[np.floating]:
+        """What a learner on the truth reads of a user, (state_dim,)."""
+
+    @abstractmethod
+    def log_odds(self, states: FloatArray) -> npt.NDArray[np.floating]:
+        """Of each item against no click, (n, n_items)."""
+
+    def population(self, n: int) -> Population:
+        return ForeignUsers(self, n)
+
+
+class ForeignUsers(Population):
+    """Users of a `ForeignWorld`; slates hold different items."""
+
+    def __init__(self, world: ForeignWorld, n: int) -> None:
+        self.world, self.n, self.users = world, n, np.empty(n, object)
+        self._states = np.zeros((n, world.state_dim), np.float32)
+
+    @property
+    def states(self) -> FloatArray:
+        return self._states
+
+    def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
+        for row, key in zip(np.arange(self.n) if rows is None else rows, keys, strict=True):
+            self.users[row] = self.world.user(int(key))
+            self._states[row] = self.world.state(self.users[row])
+
+    def step(self, slates: IntArray, keys: KeyArray, active: BoolArray | None = None) -> Response:
+        slates = checked_slates(slates, self.n, self.world.n_items)
+        thought, response = self.utilities(slates), Response.none(self.n)
+        for row in np.flatnonzero(np.ones(self.n) if active is None else active):
+            place = self.world.choose(self.users[row], slates[row].tolist(), int(keys[row]))
+            if place >= 0:
+                response.places[row], response.items[row] = place, slates[row, place]
+                response.utilities[row] = thought[row, place]
+            self._states[row] = self.world.state(self.users[row])
+        return response
+
+    def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
+        every = self.world.log_odds(self._states).astype(np.float32)
+        pools = np.broadcast_to(pools, (self.n, np.shape(pools)[-1]))
+        return np.take_along_axis(every, pools, axis=1)
+
+    def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
+        odds = np.exp(self.utilities(slates))
+        total = 1 + odds.sum(axis=1, keepdims=True)
+        return odds / total, 1 / total[:, 0]
+
+
+class RecSim(ForeignWorld):
+    """RecSim's interest evolution. A click moves the interest in the document's topic; a document
+    of high quality takes little of the time that a session has, one of low quality much.
+
+    The package draws candidates for each slate; here they are `N_ITEMS` documents that its sampler
+    drew once. State: interests in 20 topics, and the share of the time that is left."""
+
+    package = "recsim-no-tf"
+
+    def __init__(self) -> None:
+        self.code = foreign("recsim.environments.interest_evolution")
+        self.law = foreign("recsim.choice_model").MultinomialProportionalChoiceModel
+        sampler = self.code.UtilityModelVideoSampler(seed=0)
+        self.documents = [sampler.sample_document() for _ in range(N_ITEMS)]
+        self.item_ids = pl.Series("item", [f"d{one.doc_id()}" for one in self.documents])
+        self.observed = np.array([one.create_observation() for one in self.documents], np.float32)
+        quality = np.array([[one.quality] for one in self.documents], np.float32)
+        self.item_features = np.concatenate([self.observed, quality], axis=1)
+        self.time, self.state_dim = self.user(0)._user_state.time_budget, 21
+
+    def user(self, key: int) -> Any:
+        return self.code.IEvUserModel(N_ITEMS, self.law, seed=key >> 32)
+
+    def choose(self, user: Any, slate: list[int], key: int) -> int:
+        np.random.seed(key >> 32)  # noqa: NPY002  the package draws by numpy's global state
+        documents = [self.documents[item] for item in slate]
+        responses = user.simulate_response(documents)
+        user.update_state(documents, responses)
+        return next((place for place, one in enumerate(responses) if one.clicked), -1)
+
+    def state(self, user: Any) -> npt.NDArray[np.floating]:
+        return np.append(user.create_observation(), user._user_state.time_budget / self.time)
+
+    def log_odds(self, states: FloatArray) -> npt.NDArray[np.floating]:
+        # proportional to interest + 1, where no click is 1 + 1
+        return np.log(np.maximum(states[:, :-1] @ self.observed.T + 1, 1e-3) / 2)
+
+
+class Sardine(ForeignWorld):
+    """SARDINE's SingleItem-BoredInf-v0. Five clicks on one topic within five steps bore a user, who
+    then wants nothing for five steps; each click moves the taste.
+
+    `N_ITEMS` of its 1,000 items are candidates. State: the package's own `IdealState`."""
+
+    package = "sardine-rec"
+
+    def __init__(self) -> None:
+        foreign("sardine")
+        self.env = foreign("gymnasium").make("sardine/SingleItem-BoredInf-v0").unwrapped
+        self.numbers = np.random.default_rng(0).permutation(self.env.num_items)[:N_ITEMS]
+        self.item_ids = pl.Series("item", [f"s{number}" for number in self.numbers])
+        self.observed = self.item_features = self.env.item_embedd[self.numbers].astype(np.float32)
+        self.state_dim = 3 * self.env.num_topics
+
+    def user(self, key: int) -> Any:
+        user = copy.copy(self.env)
+        user.ideal_state = user.reset(seed=key)[1]["user_state"]
+        return user
+
+    def choose(self, user: Any, slate: list[int], key: int) -> int:
+        user.np_random = np.random.default_rng(key)
+        _, clicks, _, _, info = user.step(self.numbers[slate])
+        user.ideal_state = info["user_state"]
+        return 0 if clicks else -1
+
+    def state(self, user: Any) -> npt.NDArray[np.floating]:
+        return np.asarray(user.ideal_state)
+
+    def log_odds(self, states: FloatArray) -> npt.NDArray[np.floating]:
+        scores = states[:, : self.env.num_topics] @ self.observed.T / self.env.max_score
+        # up to 65, which a learner reads: more than 8 is as good as certain
+        return np.clip(self.env.slope * (scores - self.env.offset), -8, 8)
+
+
+def no_time_left(response: Response, steps: IntArray, states: FloatArray) -> FloatArray:
+    """Leaving of RecSim's users."""
+    return (states[:, -1] <= 0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is logged and played among users of a package."""
+
+    what: str
+    make: type[ForeignWorld]
+    setting: Setting
+    sessions: int
+    """of the log"""
+    logging: str = "random"
+
+
+WHOLE = Setting(3, 300, reward="click", leaving=no_time_left)
+ONE_BY_ONE = "SARDINE, 100 slates of 1", Sardine, Setting(1, 100, reward="click"), 200
+CASES = (
+    Case("RecSim, 20 slates of 3", RecSim, Setting(3, 20, reward="click"), 500),
+    Case("RecSim, slates of 3 until no time is left", RecSim, WHOLE, 150),
+    Case(*ONE_BY_ONE),
+    Case(*ONE_BY_ONE, "greedy"),
+)
+PACKAGES = {"recsim": RecSim, "sardine": Sardine}
+
+
+@cache
+def world_of(make: type[ForeignWorld]) -> ForeignWorld:
+    return make()
+
+
+def drawn_log(case: Case, seed: int) -> SessionLog:
+    """Sessions of the package's users, with what it shows of items, split by user."""
+    world = world_of(case.make)
+    policy = logging_policy(case.logging, np.zeros(world.n_items, np.float32))
+    frames = trajectories(world, policy, case.setting, case.sessions, seed)
+    frame = pl.concat(frames).select("session", "event", "item", "chosen")
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "items.parquet"
+        pl.DataFrame({"item": world.item_ids, "seen": world.observed}).write_parquet(table)
+        log = read_log(frame, item_table=table, item_vectors=["seen"], name=case.what)
+    return replace(log, split=shuffled_split(log.n_sessions, seed, FITTED))
+
+
+@cache
+def of_truth(make: type[ForeignWorld], setting: Setting, learner: Learner) -> dict[str, float]:
+    """What policies that were made among the package's own users are paid."""
+    world = world_of(make)
+    made = (Greedy(), learner.trained(world, setting))
+    return {one.name: float(learner.returns(one, world, setting).mean()) for one in made}
+
+
+def figures_of(case: Case, learner: Learner) -> Figures:
+    """One seed."""
+    truth, log = world_of(case.make), drawn_log(case, learner.config.seed)
+    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=learner.config.seed))
+    model.fit(log)
+    own = LearnedWorld(model, log=log)
+    mine, theirs = shared_pool(case.setting.pool, own, truth)
+    met = replace(case.setting, pool=theirs)
+    # all that the log says of leaving
+    leaving = None if met.leaving is None else session_leaving(log)
+    home = replace(met, pool=mine, leaving=leaving)
+    popular, trained = Popular.of_log(own, log), learner.trained(own, home)
+    found: Figures = {}
+    for one in (RandomPolicy(), popular, Greedy(), trained):
+        promised = float(learner.returns(one, own, home).mean())
+        paid = float(learner.returns(TransferPolicy(one, own, truth), truth, met).mean())
+        figures = {"promised": promised, "paid": paid, "optimism": promised / paid - 1}
+        found[one.name, LEARNED] = figures
+    for name, reward in of_truth(case.make, case.setting, learner).items():
+        found[name, TRUTH] = {"paid": reward}
+    chance, best = found["random", LEARNED]["paid"], found[LEARNER, TRUTH]["paid"]
+    for figures in found.values():
+        figures["gap_closed"] = (figures["paid"] - chance) / (best - chance)
+    return found
+
+
+def case_object(case: Case, by_seed: Sequence[Figures]) -> Json:
+    """A case's part of the result."""
+
+    def of(made: tuple[str, str], figure: str) -> npt.NDArray[np.float64]:
+        return np.array([one[made][figure] for one in by_seed])
+
+    rows: list[Json] = [{"made": ", ".join(made)} for made in by_seed[0]]
+    for row, (made, figures) in zip(rows, by_seed[0].items(), strict=True):
+        for figure in figures:
+            row |= seeds_figure(figure, of(made, figure))
+    lead = of((LEARNER, LEARNED), "gap_closed") - of(("greedy", LEARNED), "gap_closed")
+    package = f"{case.make.package} {metadata.version(case.make.package)}"
+    facts = {name: getattr(case, name) for name in ("what", "sessions", "logging")}
+    return {"package": package, **facts, "rows": rows, **seeds_figure("lead_over_greedy", lead)}
+
+
+COLUMNS = (
+    TableColumn("policy, made in", "made"),
+    TableColumn("promised", "promised", 2, ends="half"),
+    TableColumn("paid", "paid", 2, ends="half"),
+    TableColumn("optimism, %", "optimism", 1, 100, ends="half"),
+    TableColumn("gap closed, %", "gap_closed", 0, 100, ends="half"),
+)
+LEAD = TableColumn("", "lead_over_greedy", 0, 100, signed=True, ends="half")
+
+
+def foreign_blocks(result: Json) -> list[Block]:
+    """A table for each case, a row per policy."""
+    over = (
+        f"clicks of a session, mean of {result['seeds']} seeds of {result['users']} users; ±: half "
+        "of the 95 % interval, Student's over seeds"
+    )
+    blocks = []
+    for one in result["cases"]:
+        log = f"{one['sessions']} sessions of {one['logging']} slates"
+        lead = f"{LEARNER} closes {LEAD.text(one)} points more of the gap than greedy slates"
+        title = f"{one['what']} ({one['package']}); {log}"
+        blocks.append(table_of(title, COLUMNS, one["rows"], (over, lead)))
+    return blocks
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("packages", nargs="*", default=[*PACKAGES], help=" or ".join(PACKAGES))
+    for name, default in (("seeds", 5), ("seed", 101), ("users", 300)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the training")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args(arguments)
+    if unknown := {*asked.packages} - {*PACKAGES}:
+        parser.error(f"no package '{min(unknown)}'; there are {', '.join(PACKAGES)}")
+    given = dict(map(parse_setting, asked.set))
+    config = PolicyConfig.from_mapping({"evaluations": 1, "episodes": 30, "users": 128, **given})
+    result: Json = {"machine": machine_facts(asked.seed), "users": asked.users, "model": MODEL}
+    chosen = {PACKAGES[name] for name in asked.packages}
+    found: Mapping[Case, list[Figures]] = {case: [] for case in CASES if case.make in chosen}
+    # written after each seed: all take an hour
+    for result["seeds"] in range(1, asked.seeds + 1):
+        seed = asked.seed + result["seeds"] - 1
+        for case, figures in found.items():
+            print(f"seed {seed}: {case.what}, {case.logging}", file=sys.stderr, flush=True)
+            try:
+                with one_thread():
+                    learner = Learner(LEARNER, config.replace(seed=seed), asked.users)
+                    figures.append(figures_of(case, learner))
+            except ConfigError as error:
+                parser.error(str(error))
+        cases = [case_object(*one) for one in found.items()]
+        result |= {"config": config.to_mapping(), "cases": cases}
+        write_object(asked.json, finite(result))
+    print(blocks_to_markdown(foreign_blocks(finite(result))))
+
+
+if __name__ == "__main__":
+    main()
