@@ -47,7 +47,9 @@ from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.rules import session_leaving
 from fastgaum.worlds.world import Population, Response, World, checked_slates
 
-N_ITEMS, FITTED = 200, (0.75, 0.25, 0.0)
+N_ITEMS, FITTED, SLATES = 200, (0.75, 0.25, 0.0), 64_000
+"""of a catalogue; shares of a log that train, validate and test; slates of a training"""
+TRAINING = {"evaluations": 1, "users": 64, "updates": 2, "batch": 256}
 LEARNER, LEARNED, TRUTH = "slateq", "learned world", "truth"
 Figures = dict[tuple[str, str], dict[str, float]]
 """of one seed, by policy and where it was made"""
@@ -276,10 +278,11 @@ def figures_of(case: Case, learner: Learner) -> Figures:
         found[one.name, LEARNED] = figures
     for name, reward in of_truth(case.make, case.setting, learner).items():
         found[name, TRUTH] = {"paid": reward}
-    chance, best = found["random", LEARNED]["paid"], found[LEARNER, TRUTH]["paid"]
-    for figures in found.values():
-        figures["gap_closed"] = (figures["paid"] - chance) / (best - chance)
     return found
+
+
+def gap_closed(paid: Any, chance: Any, best: Any) -> Any:
+    return (paid - chance) / (best - chance)
 
 
 def case_object(case: Case, by_seed: Sequence[Figures]) -> Json:
@@ -288,11 +291,14 @@ def case_object(case: Case, by_seed: Sequence[Figures]) -> Json:
     def of(made: tuple[str, str], figure: str) -> npt.NDArray[np.float64]:
         return np.array([one[made][figure] for one in by_seed])
 
-    rows: list[Json] = [{"made": ", ".join(made)} for made in by_seed[0]]
-    for row, (made, figures) in zip(rows, by_seed[0].items(), strict=True):
+    chance, best = of(("random", LEARNED), "paid"), of((LEARNER, TRUTH), "paid")
+    closed = {made: gap_closed(of(made, "paid"), chance, best) for made in by_seed[0]}
+    rows: list[Json] = []
+    for made, figures in by_seed[0].items():
+        rows.append({"made": ", ".join(made), **seeds_figure("gap_closed", closed[made])})
         for figure in figures:
-            row |= seeds_figure(figure, of(made, figure))
-    lead = of((LEARNER, LEARNED), "gap_closed") - of(("greedy", LEARNED), "gap_closed")
+            rows[-1] |= seeds_figure(figure, of(made, figure))
+    lead = closed[LEARNER, LEARNED] - closed["greedy", LEARNED]
     package = f"{case.make.package} {metadata.version(case.make.package)}"
     facts = {name: getattr(case, name) for name in ("what", "sessions", "logging")}
     return {"package": package, **facts, "rows": rows, **seeds_figure("lead_over_greedy", lead)}
@@ -328,7 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("packages", nargs="*", default=[*PACKAGES], help=" or ".join(PACKAGES))
-    for name, default in (("seeds", 5), ("seed", 101), ("users", 300)):
+    for name, default in (("seeds", 5), ("seed", 101), ("users", 200)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the training")
     parser.add_argument("--json", type=Path)
@@ -336,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := {*asked.packages} - {*PACKAGES}:
         parser.error(f"no package '{min(unknown)}'; there are {', '.join(PACKAGES)}")
     given = dict(map(parse_setting, asked.set))
-    config = PolicyConfig.from_mapping({"evaluations": 1, "episodes": 30, "users": 128, **given})
+    config = PolicyConfig.from_mapping({**TRAINING, **given})
     result: Json = {"machine": machine_facts(asked.seed), "users": asked.users, "model": MODEL}
     chosen = {PACKAGES[name] for name in asked.packages}
     found: Mapping[Case, list[Figures]] = {case: [] for case in CASES if case.make in chosen}
@@ -347,7 +353,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"seed {seed}: {case.what}, {case.logging}", file=sys.stderr, flush=True)
             try:
                 with one_thread():
-                    learner = Learner(LEARNER, config.replace(seed=seed), asked.users)
+                    episodes = max(1, SLATES // config.users // case.setting.horizon)
+                    own = config.replace(seed=seed, episodes=episodes)
+                    learner = Learner(LEARNER, own, asked.users)
                     figures.append(figures_of(case, learner))
             except ConfigError as error:
                 parser.error(str(error))

@@ -24,7 +24,7 @@ def test_minari_reads_the_episodes_of_trajectories(
 ) -> None:
     minari = pytest.importorskip("minari", reason=MISSING)
     # two parts: episodes are the same however many are played at once
-    monkeypatch.setattr("fastgaum.policies.minari_export.WRITTEN_AT_ONCE", 20 * 5 * 3)
+    monkeypatch.setattr("fastgaum.policies.minari_export.PLAYED_AT_ONCE", 20)
     setting, out = (
         Setting(k=3, horizon=5, reward="click", leaving=0.2),
         tmp_path / "new" / "e.minari",
