@@ -29,7 +29,7 @@ import polars as pl
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
 from fastgaum.bench.experiments.promises import MODEL, Learner, logging_policy, seeds_figure
 from fastgaum.bench.report import write_object
-from fastgaum.config import Config, parse_setting
+from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_log
@@ -49,7 +49,7 @@ from fastgaum.worlds.world import Population, Response, World, checked_slates
 
 N_ITEMS, FITTED, SLATES = 200, (0.75, 0.25, 0.0), 64_000
 """of a catalogue; shares of a log that train, validate and test; slates of a training"""
-TRAINING = {"evaluations": 1, "users": 64, "updates": 2, "batch": 256}
+TRAINING = PolicyConfig(evaluations=1, users=64, updates=2, batch=256)
 LEARNER, LEARNED, TRUTH = "slateq", "learned world", "truth"
 Figures = dict[tuple[str, str], dict[str, float]]
 """of one seed, by policy and where it was made"""
@@ -204,11 +204,6 @@ class Sardine(ForeignWorld):
         return np.clip(self.env.slope * (scores - self.env.offset), -8, 8)
 
 
-def no_time_left(response: Response, steps: IntArray, states: FloatArray) -> FloatArray:
-    """Leaving of RecSim's users."""
-    return (states[:, -1] <= 0).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class Case:
     """What is logged and played among users of a package."""
@@ -221,7 +216,7 @@ class Case:
     logging: str = "random"
 
 
-WHOLE = Setting(3, 300, reward="click", leaving=no_time_left)
+WHOLE = Setting(3, 300, reward="click", leaving=lambda response, steps, states: states[:, -1] <= 0)
 ONE_BY_ONE = "SARDINE, 100 slates of 1", Sardine, Setting(1, 100, reward="click"), 200
 CASES = (
     Case("RecSim, 20 slates of 3", RecSim, Setting(3, 20, reward="click"), 500),
@@ -258,10 +253,12 @@ def of_truth(make: type[ForeignWorld], setting: Setting, learner: Learner) -> di
     return {one.name: float(learner.returns(one, world, setting).mean()) for one in made}
 
 
-def figures_of(case: Case, learner: Learner) -> Figures:
-    """One seed."""
-    truth, log = world_of(case.make), drawn_log(case, learner.config.seed)
-    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=learner.config.seed))
+def figures_of(case: Case, seed: int, users: int) -> Figures:
+    """One seed, judged by so many users."""
+    truth, log = world_of(case.make), drawn_log(case, seed)
+    episodes = max(1, SLATES // TRAINING.users // case.setting.horizon)
+    learner = Learner(LEARNER, TRAINING.replace(seed=seed, episodes=episodes), users)
+    model = UserModel(Config.from_preset("fastgaum", **MODEL, seed=seed))
     model.fit(log)
     own = LearnedWorld(model, log=log)
     mine, theirs = shared_pool(case.setting.pool, own, truth)
@@ -336,13 +333,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("packages", nargs="*", default=[*PACKAGES], help=" or ".join(PACKAGES))
     for name, default in (("seeds", 5), ("seed", 101), ("users", 200)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the training")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args(arguments)
     if unknown := {*asked.packages} - {*PACKAGES}:
         parser.error(f"no package '{min(unknown)}'; there are {', '.join(PACKAGES)}")
-    given = dict(map(parse_setting, asked.set))
-    config = PolicyConfig.from_mapping({**TRAINING, **given})
     result: Json = {"machine": machine_facts(asked.seed), "users": asked.users, "model": MODEL}
     chosen = {PACKAGES[name] for name in asked.packages}
     found: Mapping[Case, list[Figures]] = {case: [] for case in CASES if case.make in chosen}
@@ -353,14 +347,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"seed {seed}: {case.what}, {case.logging}", file=sys.stderr, flush=True)
             try:
                 with one_thread():
-                    episodes = max(1, SLATES // config.users // case.setting.horizon)
-                    own = config.replace(seed=seed, episodes=episodes)
-                    learner = Learner(LEARNER, own, asked.users)
-                    figures.append(figures_of(case, learner))
+                    figures.append(figures_of(case, seed, asked.users))
             except ConfigError as error:
                 parser.error(str(error))
         cases = [case_object(*one) for one in found.items()]
-        result |= {"config": config.to_mapping(), "cases": cases}
+        result |= {"config": TRAINING.to_mapping(), "cases": cases}
         write_object(asked.json, finite(result))
     print(blocks_to_markdown(foreign_blocks(finite(result))))
 

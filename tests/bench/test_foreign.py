@@ -15,9 +15,8 @@ import pytest
 from fastgaum.arrays import FloatArray
 from fastgaum.bench.experiments import foreign as script
 from fastgaum.bench.experiments import promises
-from fastgaum.bench.experiments.foreign import Case, ForeignWorld, RecSim, Sardine, no_time_left
-from fastgaum.policies.heuristics import RandomPolicy
-from fastgaum.policies.rollout import Setting, first_keys, play
+from fastgaum.bench.experiments.foreign import Case, ForeignWorld, RecSim, Sardine
+from fastgaum.policies.rollout import Setting, first_keys
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.untrusted import parse_json
 from fastgaum.worlds.pools import CHOICE, START
@@ -88,25 +87,19 @@ def test_a_user_depends_on_its_own_keys_alone(world: ForeignWorld) -> None:
     np.testing.assert_array_equal(every.states[there], some.states[there])
 
 
-def test_recsim_s_session_ends_when_its_time_is_spent() -> None:
-    pytest.importorskip("recsim", reason="pip install recsim-no-tf")
-    setting = Setting(3, 300, reward="click", leaving=no_time_left)
-    steps = play(script.world_of(RecSim), RandomPolicy(), setting, 40, 0).shown.sum(axis=1)
-    # a click costs at most 4 (1 + .9 / 3.4 · 3.3) of 200 minutes, no click .5
-    assert 200 / 7.5 < steps.min() < steps.max() < 300
-
-
 def test_a_seed_s_figures_follow_from_what_was_paid(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick = {"epochs": 1, "warm_start": 1, "search": ()}
     monkeypatch.setattr(script, "MODEL", {**promises.MODEL, **quick})
-    setting = Setting(2, 12, reward="click", leaving=no_time_left)
+    tiny = script.TRAINING.replace(users=16, warm_up=16, batch=16)
+    monkeypatch.setattr(script, "TRAINING", tiny)
+    monkeypatch.setattr(script, "SLATES", 1000)
+    setting = Setting(2, 12, reward="click", leaving=script.WHOLE.leaving)
     monkeypatch.setattr(script, "CASES", [Case("made up", MadeUp, setting, 60, "greedy")])
     monkeypatch.setitem(script.PACKAGES, "recsim", MadeUp)
-    out, sizes = tmp_path / "f.json", ["episodes=1", "users=16", "warm_up=16", "batch=16"]
-    options = [word for size in sizes for word in ("--set", size)]
-    script.main(["recsim", "--seeds", "2", "--users", "50", "--json", str(out), *options])
+    out = tmp_path / "f.json"
+    script.main(["recsim", "--seeds", "2", "--users", "50", "--json", str(out)])
     result = parse_json(out.read_text(encoding="utf-8"))
     (case,) = result["cases"]
     rows = {row["made"]: row for row in case["rows"]}
