@@ -22,6 +22,7 @@ from fastgaum.bench.excerpts import (
     speed_to_markdown,
     which_model_to_markdown,
 )
+from fastgaum.bench.experiments.foreign import CASES
 from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, WELL_SPECIFIED
 from fastgaum.bench.experiments.learning_curve import LOGS as CURVE_LOGS
 from fastgaum.bench.ope import SETTINGS
@@ -277,6 +278,21 @@ def test_other_studies_are_of_the_commands_of_their_pages() -> None:
     assert command in page_of("docs/guide/which-model.md")
     if path_of("learning-curve").is_file():
         assert {row["log"] for row in read("learning-curve")["rows"]} == set(CURVE_LOGS)
+    command = "foreign.py recsim sardine --json docs/tables/foreign.json\n"
+    assert command in page_of("docs/guide/transfer.md")
+    if path_of("foreign").is_file():
+        result = read("foreign")
+        assert result["seeds"] >= 5
+        assert [(one["what"], one["sessions"], one["logging"]) for one in result["cases"]] == [
+            (one.what, one.sessions, one.logging) for one in CASES
+        ]
+    runs = "runs/yelp-half runs/yelp-other-half docs/tables/policies/yelp-agents.json\n"
+    assert f"python docs/examples/sb3_table.py {runs}" in page_of("docs/guide/own-agent.md")
+    if path_of("policies/yelp-agents").is_file():
+        result = read("policies/yelp-agents")
+        assert {"slateq", "ppo", "maskableppo"} < {row["policy"] for row in result["rows"]}
+        assert result["world"] == "runs/yelp-other-half, policies of runs/yelp-half"
+        assert result["seeds"] >= 3
     command = "python bench/ope.py --json docs/tables/ope.json\n"
     assert command in page_of("docs/guide/off-policy.md")
     if path_of("ope").is_file():
