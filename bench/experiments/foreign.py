@@ -2,9 +2,9 @@
 `pip install recsim-no-tf sardine-rec`, then `python bench/experiments/foreign.py [recsim] [sardine]
 [--json docs/tables/foreign.json]`.
 
-A seed logs them, fits a user model, trains a policy among the learned users, and plays it, greedy,
-popular and random slates among the package's own, who choose, change and leave by its own code. The
-same learner is trained among these too, on the truth.
+A seed logs them with random slates, fits a user model, trains a policy among the learned users, and
+plays it, greedy, popular and random slates among the package's own, who choose, change and leave by
+its code. The same learner is trained among these too, on the truth, where it reads their minds.
 
     gap closed = (paid − random) / (trained on the truth − random)"""
 
@@ -15,7 +15,7 @@ import copy
 import sys
 import tempfile
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module, metadata
@@ -27,7 +27,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
-from fastgaum.bench.experiments.promises import MODEL, Learner, logging_policy, seeds_figure
+from fastgaum.bench.experiments.promises import MODEL, Learner, seeds_figure
 from fastgaum.bench.report import write_object
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
@@ -36,6 +36,7 @@ from fastgaum.logs.read import read_log
 from fastgaum.logs.splits import shuffled_split
 from fastgaum.machine import machine_facts
 from fastgaum.models.user_model import UserModel
+from fastgaum.policies.base import Observation, Policy, Transition, top_places
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.rollout import Setting
@@ -44,10 +45,11 @@ from fastgaum.policies.transfer import TransferPolicy, shared_pool
 from fastgaum.reports.table import Block, Json, TableColumn, blocks_to_markdown, finite, table_of
 from fastgaum.threads import one_thread
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.pools import draw_uniforms
 from fastgaum.worlds.rules import session_leaving
-from fastgaum.worlds.world import Population, Response, World, checked_slates
+from fastgaum.worlds.world import Past, Population, Response, World, checked_slates
 
-N_ITEMS, FITTED, SLATES = 200, (0.75, 0.25, 0.0), 64_000
+N_ITEMS, FITTED, SLATES = 200, (0.75, 0.25, 0.0), 32_000
 """of a catalogue; shares of a log that train, validate and test; slates of a training"""
 TRAINING = PolicyConfig(evaluations=1, users=64, updates=2, batch=256)
 LEARNER, LEARNED, TRUTH = "slateq", "learned world", "truth"
@@ -69,8 +71,12 @@ class ForeignWorld(World):
 
     package: ClassVar[str]
     outside = True
-    observed: FloatArray
-    """what the package shows its agents of an item, (n_items, d)"""
+    topics: IntArray
+    """main topic of each item, (n_items,)"""
+    table: pl.DataFrame
+    """what the log says of items: what the package shows its agents"""
+    vectors: Sequence[str] = ()
+    """its columns of vectors"""
 
     @abstractmethod
     def user(self, key: int) -> Any:
@@ -145,9 +151,12 @@ class RecSim(ForeignWorld):
         sampler = self.code.UtilityModelVideoSampler(seed=0)
         self.documents = [sampler.sample_document() for _ in range(N_ITEMS)]
         self.item_ids = pl.Series("item", [f"d{one.doc_id()}" for one in self.documents])
-        self.observed = np.array([one.create_observation() for one in self.documents], np.float32)
+        topics = np.array([one.create_observation() for one in self.documents], np.float32)
         quality = np.array([[one.quality] for one in self.documents], np.float32)
-        self.item_features = np.concatenate([self.observed, quality], axis=1)
+        self.item_features = np.concatenate([topics, quality], axis=1)
+        self.topics = topics.argmax(axis=1)
+        named = [f"topic {topic}" for topic in self.topics]
+        self.table = pl.DataFrame({"item": self.item_ids, "topic": named})
         self.time, self.state_dim = self.user(0)._user_state.time_budget, 21
 
     def user(self, key: int) -> Any:
@@ -165,7 +174,7 @@ class RecSim(ForeignWorld):
 
     def log_odds(self, states: FloatArray) -> npt.NDArray[np.floating]:
         # proportional to interest + 1, where no click is 1 + 1
-        return np.log(np.maximum(states[:, :-1] @ self.observed.T + 1, 1e-3) / 2)
+        return np.log(np.maximum(states[:, self.topics] + 1, 1e-3) / 2)
 
 
 class Sardine(ForeignWorld):
@@ -174,14 +183,16 @@ class Sardine(ForeignWorld):
 
     `N_ITEMS` of its 1,000 items are candidates. State: the package's own `IdealState`."""
 
-    package = "sardine-rec"
+    package, vectors = "sardine-rec", ("embedding",)
 
     def __init__(self) -> None:
         foreign("sardine")
         self.env = foreign("gymnasium").make("sardine/SingleItem-BoredInf-v0").unwrapped
         self.numbers = np.random.default_rng(0).permutation(self.env.num_items)[:N_ITEMS]
         self.item_ids = pl.Series("item", [f"s{number}" for number in self.numbers])
-        self.observed = self.item_features = self.env.item_embedd[self.numbers].astype(np.float32)
+        self.item_features = self.env.item_embedd[self.numbers].astype(np.float32)
+        self.topics = self.env.item_comp[self.numbers]
+        self.table = pl.DataFrame({"item": self.item_ids, "embedding": self.item_features})
         self.state_dim = 3 * self.env.num_topics
 
     def user(self, key: int) -> Any:
@@ -199,9 +210,33 @@ class Sardine(ForeignWorld):
         return np.asarray(user.ideal_state)
 
     def log_odds(self, states: FloatArray) -> npt.NDArray[np.floating]:
-        scores = states[:, : self.env.num_topics] @ self.observed.T / self.env.max_score
+        scores = states[:, : self.env.num_topics] @ self.item_features.T / self.env.max_score
         # up to 65, which a learner reads: more than 8 is as good as certain
         return np.clip(self.env.slope * (scores - self.env.offset), -8, 8)
+
+
+class CountedTopics(Policy):
+    """Items of the topics whose share of choices is highest for a user, (choices + .5) / (displays
+    + 3): what a site can do that knows topics, reads no mind and learns from no log."""
+
+    name = "counted topics"
+
+    def __init__(self, topics: IntArray) -> None:
+        self.topics = topics
+
+    def start(self, n: int, past: Iterable[Past] = ()) -> None:
+        self.chosen, self.shown = np.zeros((2, n, self.topics.max() + 1))
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        share = ((self.chosen + 0.5) / (self.shown + 3))[:, self.topics]
+        ties = draw_uniforms(observation.keys, len(self.topics))
+        return top_places((share + 1e-3 * ties).astype(np.float32), k)
+
+    def observe(self, transition: Transition) -> None:
+        users, items = np.arange(len(transition.slates))[:, None], transition.response.items
+        np.add.at(self.shown, (users, self.topics[transition.slates]), 1)
+        clicked = np.flatnonzero(items >= 0)
+        self.chosen[clicked, self.topics[items[clicked]]] += 1
 
 
 @dataclass(frozen=True)
@@ -213,16 +248,13 @@ class Case:
     setting: Setting
     sessions: int
     """of the log"""
-    logging: str = "random"
 
 
-WHOLE = Setting(3, 300, reward="click", leaving=lambda response, steps, states: states[:, -1] <= 0)
-ONE_BY_ONE = "SARDINE, 100 slates of 1", Sardine, Setting(1, 100, reward="click"), 200
+WHOLE = Setting(3, 150, reward="click", leaving=lambda response, steps, states: states[:, -1] <= 0)
 CASES = (
     Case("RecSim, 20 slates of 3", RecSim, Setting(3, 20, reward="click"), 500),
     Case("RecSim, slates of 3 until no time is left", RecSim, WHOLE, 150),
-    Case(*ONE_BY_ONE),
-    Case(*ONE_BY_ONE, "greedy"),
+    Case("SARDINE, 50 slates of 1", Sardine, Setting(1, 50, reward="click"), 200),
 )
 PACKAGES = {"recsim": RecSim, "sardine": Sardine}
 
@@ -233,15 +265,14 @@ def world_of(make: type[ForeignWorld]) -> ForeignWorld:
 
 
 def drawn_log(case: Case, seed: int) -> SessionLog:
-    """Sessions of the package's users, with what it shows of items, split by user."""
+    """Sessions of the package's users under random slates, split by user."""
     world = world_of(case.make)
-    policy = logging_policy(case.logging, np.zeros(world.n_items, np.float32))
-    frames = trajectories(world, policy, case.setting, case.sessions, seed)
+    frames = trajectories(world, RandomPolicy(), case.setting, case.sessions, seed)
     frame = pl.concat(frames).select("session", "event", "item", "chosen")
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "items.parquet"
-        pl.DataFrame({"item": world.item_ids, "seen": world.observed}).write_parquet(table)
-        log = read_log(frame, item_table=table, item_vectors=["seen"], name=case.what)
+        world.table.write_parquet(table)
+        log = read_log(frame, item_table=table, item_vectors=world.vectors, name=case.what)
     return replace(log, split=shuffled_split(log.n_sessions, seed, FITTED))
 
 
@@ -249,7 +280,7 @@ def drawn_log(case: Case, seed: int) -> SessionLog:
 def of_truth(make: type[ForeignWorld], setting: Setting, learner: Learner) -> dict[str, float]:
     """What policies that were made among the package's own users are paid."""
     world = world_of(make)
-    made = (Greedy(), learner.trained(world, setting))
+    made = (CountedTopics(world.topics), Greedy(), learner.trained(world, setting))
     return {one.name: float(learner.returns(one, world, setting).mean()) for one in made}
 
 
@@ -274,7 +305,7 @@ def figures_of(case: Case, seed: int, users: int) -> Figures:
         figures = {"promised": promised, "paid": paid, "optimism": promised / paid - 1}
         found[one.name, LEARNED] = figures
     for name, reward in of_truth(case.make, case.setting, learner).items():
-        found[name, TRUTH] = {"paid": reward}
+        found[name, "by hand" if name == CountedTopics.name else TRUTH] = {"paid": reward}
     return found
 
 
@@ -297,8 +328,8 @@ def case_object(case: Case, by_seed: Sequence[Figures]) -> Json:
             rows[-1] |= seeds_figure(figure, of(made, figure))
     lead = closed[LEARNER, LEARNED] - closed["greedy", LEARNED]
     package = f"{case.make.package} {metadata.version(case.make.package)}"
-    facts = {name: getattr(case, name) for name in ("what", "sessions", "logging")}
-    return {"package": package, **facts, "rows": rows, **seeds_figure("lead_over_greedy", lead)}
+    facts = {"what": case.what, "sessions": case.sessions, "package": package}
+    return {**facts, "rows": rows, **seeds_figure("lead_over_greedy", lead)}
 
 
 COLUMNS = (
@@ -319,7 +350,7 @@ def foreign_blocks(result: Json) -> list[Block]:
     )
     blocks = []
     for one in result["cases"]:
-        log = f"{one['sessions']} sessions of {one['logging']} slates"
+        log = f"{one['sessions']} sessions of random slates"
         lead = f"{LEARNER} closes {LEAD.text(one)} points more of the gap than greedy slates"
         title = f"{one['what']} ({one['package']}); {log}"
         blocks.append(table_of(title, COLUMNS, one["rows"], (over, lead)))
@@ -344,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for result["seeds"] in range(1, asked.seeds + 1):
         seed = asked.seed + result["seeds"] - 1
         for case, figures in found.items():
-            print(f"seed {seed}: {case.what}, {case.logging}", file=sys.stderr, flush=True)
+            print(f"seed {seed}: {case.what}", file=sys.stderr, flush=True)
             try:
                 with one_thread():
                     figures.append(figures_of(case, seed, asked.users))
