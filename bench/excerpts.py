@@ -121,8 +121,9 @@ def results_to_markdown(*results: Json) -> str:
         for facts in [result["datasets"][name]]
     )
     notes = (
-        "A row that is better in prec@1 than every other of its log's whole table, by a paired 95 % "
-        f"interval, is bold{'' if '**' in str(rows) else '; none is'}. –: that table has no such row. "
+        "A row is bold if its prec@1 is better than that of every other row in the whole table of "
+        f"its log, by a paired 95 % interval{'' if '**' in str(rows) else '; no row is'}. –: that "
+        "table has no such row. "
         f"Test events: {units}. A user of wikispeedia is one game."
     )
     made = " ".join(dict.fromkeys(map(made_at, results)))
