@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -53,7 +54,8 @@ def test_the_first_clock_chooses(sizes: list[int], outside: bool, seed: int) -> 
         assert chosen[event] == (start + place if place >= 0 else -1)
 
 
-N = 1_000_000
+# plain Python takes minutes for a million
+N = 20_000 if numba.config.DISABLE_JIT else 1_000_000
 
 
 def drawn(
