@@ -222,6 +222,7 @@ class CountedTopics(Policy):
     + 3): what a site can do that knows topics, reads no mind and learns from no log."""
 
     name = "counted topics"
+    deterministic = True
 
     def __init__(self, topics: IntArray) -> None:
         self.topics = topics

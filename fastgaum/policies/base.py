@@ -66,6 +66,8 @@ class Policy(ABC):
     """its name on the command line"""
     made_in: str = ""
     """fingerprint of the world whose states it reads, or empty"""
+    deterministic: bool = False
+    """whether one observation always gets the same slate"""
 
     def require_world(self, world: World) -> None:
         """Raise ConfigError if it reads the states of another world."""
@@ -88,8 +90,10 @@ class Policy(ABC):
         self, observation: Observation, own: IntArray, slates: IntArray
     ) -> Float64Array:
         """Probability with which each user was shown a set of items, (n, k), in a step in which
-        `act` has just made `own` of the observation; shape (n,). A policy that draws has its
-        own."""
+        `act` has just made `own` of the observation; shape (n,). NaN, not known, unless the policy
+        is deterministic or has its own rule."""
+        if not self.deterministic:
+            return np.full(len(own), np.nan)
         return np.asarray((np.sort(own) == np.sort(slates)).all(axis=1), np.float64)
 
     def observe(self, transition: Transition) -> None:  # noqa: B027

@@ -36,6 +36,7 @@ class Popular(Policy):
     (n_items,)."""
 
     name = "popular"
+    deterministic = True
 
     def __init__(self, popularity: FloatArray) -> None:
         """Take a popularity per item. Raises ConfigError unless it is a vector of finite
@@ -67,6 +68,7 @@ class Greedy(Policy):
     """The k items of the largest learned utility, best first."""
 
     name = "greedy"
+    deterministic = True
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """As the base says."""

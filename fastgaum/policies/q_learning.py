@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
+from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, KeyArray
 from fastgaum.checkpoint import check_weights
 from fastgaum.errors import ConfigError, NumericsError
 from fastgaum.policies.base import Observation, Policy, Transition, items_at
@@ -77,6 +77,7 @@ class QLearner(Policy):
         loss: mean loss of the last step's updates, NaN before the first.
     """
 
+    deterministic = True
     undiscounted = False
     """whether the default discount is none where Q reads the time"""
     per_place = False
@@ -138,6 +139,14 @@ class QLearner(Policy):
                 f"for {k}"
             )
         return items_at(observation.pools, self.choose_places(observation))
+
+    def propensities(
+        self, observation: Observation, own: IntArray, slates: IntArray
+    ) -> Float64Array:
+        """As the base says; not known while it learns, for then it explores."""
+        if self.learning:
+            return np.full(len(own), np.nan)
+        return super().propensities(observation, own, slates)
 
     def choose_places(self, observation: Observation) -> IntArray:
         """Places of the slates that are shown."""

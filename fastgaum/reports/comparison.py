@@ -38,8 +38,8 @@ from fastgaum.reports.other_rows import OtherRow
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, reproduce_blocks
 from fastgaum.reports.table import Block, Json, blocks_to_markdown
 
-_NESTED = ("vs_best_other", "nll_vs_best_other", "by_split")
-"""what a cell holds beside plain values and intervals"""
+_VERSUS = ("vs_best_other", "nll_vs_best_other", "vs_logit", "nll_vs_logit")
+"""paired differences of a cell"""
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,9 +77,9 @@ class Comparison:
                 if key.endswith("ci"):
                     low, high = value or (None, None)
                     row |= {f"{key[:-2]}low": low, f"{key[:-2]}high": high}
-                elif key not in _NESTED:
+                elif key not in (*_VERSUS, "by_split"):
                     row[key] = value
-            for key in ("vs_best_other", "nll_vs_best_other"):
+            for key in _VERSUS:
                 versus = cell.get(key) or {"diff": None, "ci": (None, None), "model": None}
                 row |= {key: versus["diff"], f"{key}_low": versus["ci"][0]}
                 row |= {f"{key}_high": versus["ci"][1], f"{key}_model": versus["model"]}

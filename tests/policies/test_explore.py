@@ -22,8 +22,10 @@ from fastgaum.logs.read import read_log
 from fastgaum.ope.shown import Target
 from fastgaum.ope.values import off_policy_values
 from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.explore import Explore, OwnItems
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
+from fastgaum.policies.registry import untrained
 from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.policies.transfer import TransferPolicy
@@ -209,10 +211,39 @@ def test_states_of_another_world_are_refused() -> None:
             next(rollout(TiringWorld(), policy, Setting(3, 1), 1, 0))
 
 
+class Drawing(Policy):
+    """A policy of one's own that draws, and does not say how."""
+
+    name = "drawing"
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        return RandomPolicy().act(observation, k)
+
+
+def test_a_policy_that_does_not_say_how_it_draws_has_no_propensity() -> None:
+    """None is guessed: 1 would make a value that `ope` reads wrong in silence."""
+    world, setting = TiringWorld(), Setting(3, 2)
+    learning = untrained("slateq", world, 3, setting.pool, PolicyConfig())
+    learning.learning = True
+    for policy in (
+        Drawing(),
+        Explore(Drawing(), 0.5),
+        OwnItems(Drawing(), 4),
+        Explore(learning, 0.1),
+    ):
+        found = pl.concat(trajectories(world, policy, setting, 4))["propensity"]
+        assert found.is_nan().all(), policy.name
+    learning.learning = False
+    for policy in (learning, Greedy(), OwnItems(Greedy(), 4), Explore(Drawing(), 0.5, "place")):
+        found = pl.concat(trajectories(world, policy, setting, 4))["propensity"]
+        assert found.is_between(0, 1, closed="right").all(), policy.name
+
+
 class Turns(Policy):
     """The one policy at the first step, the other at the second."""
 
     name = "turns"
+    deterministic = True
 
     def __init__(self, *policies: Policy) -> None:
         self.policies = policies

@@ -89,7 +89,12 @@ def test_a_comparison_is_a_frame_and_a_line(table: Comparison) -> None:
         assert [row["nll_vs_best_other_low"], row["nll_vs_best_other_high"]] == cell[
             "nll_vs_best_other"
         ]["ci"]
-    assert not any(isinstance(kind, pl.Struct | pl.List) for kind in frame.dtypes)
+    linear = {"model": "logit", "head": "reward", "diff": 1.5, "ci": [0.5, 2.5]}
+    cells = [{**cell, "vs_logit": linear, "nll_vs_logit": None} for cell in table.cells]
+    beside = Comparison({**table.result, "cells": cells}).to_frame()
+    assert beside.select("vs_logit", "vs_logit_low", "vs_logit_high").row(0) == (1.5, 0.5, 2.5)
+    for one in (frame, beside):
+        assert not any(isinstance(kind, pl.Struct | pl.List) for kind in one.dtypes)
     assert "floor: random" in table.to_markdown()
     line = repr(table)
     assert line.startswith("Comparison(2 models on 'yelp (another log)', lowest NLL ")
