@@ -124,7 +124,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
     fit_link: ClassVar[bool] = True
     """False for models whose scores are utilities already"""
 
-    protocol: Protocol = "identity"
+    protocol: Protocol = "bags"
     set_context: bool = True
     """numbers are also given relative to their mean over the display set"""
     relations: bool | None = None
