@@ -81,9 +81,12 @@ def _value_at(value: Any, steps: Iterable[str]) -> Any:
     return value
 
 
-def made_at(result: Json) -> str:
-    commit = result.get("machine", {}).get("commit")
-    return f"Made at commit {commit[:7]}." if commit else "The object does not name its commit."
+def made_at(*results: Json) -> str:
+    commits = [result.get("machine", {}).get("commit") for result in results]
+    if not all(commits):
+        return "The object does not name its commit."
+    named = list(dict.fromkeys(commit[:7] for commit in commits))
+    return f"Made at commit{'s' * (len(named) > 1)} {', '.join(named)}."
 
 
 def paper_to_markdown(result: Json) -> str:
@@ -99,7 +102,7 @@ def paper_to_markdown(result: Json) -> str:
             (f"{model}, authors' code", *(_both(f["authors_code"][model]) for f, _ in of_log)),
             (f"{model}, here (`{own}`)", *(_both(cells, "mean") for cells in ours)),
         ]
-    note = f"Models read item ids alone; mean of {result['seeds']} seeds."
+    note = f"Models here read item ids alone; mean of {result['seeds']} seeds."
     return f"{rows_to_markdown(rows)}\n\n{note} {made_at(result)}"
 
 
@@ -121,13 +124,11 @@ def results_to_markdown(*results: Json) -> str:
         for facts in [result["datasets"][name]]
     )
     notes = (
-        "A row is bold if its prec@1 is better than that of every other row in the whole table of "
-        f"its log, by a paired 95 % interval{'' if '**' in str(rows) else '; no row is'}. –: that "
-        "table has no such row. "
+        "Bold: prec@1 is better than that of every other row in the whole table of its log, by a "
+        f"paired 95 % interval{'' if '**' in str(rows) else ' (no row)'}. –: not in that table. "
         f"Test events: {units}. A user of wikispeedia is one game."
     )
-    made = " ".join(dict.fromkeys(map(made_at, results)))
-    return f"{rows_to_markdown(rows)}\n\n{notes} {made}"
+    return f"{rows_to_markdown(rows)}\n\n{notes} {made_at(*results)}"
 
 
 def _scores(cell: Json | None) -> str:
@@ -168,9 +169,8 @@ def which_model_to_markdown(*results: Json) -> str:
         "take: the cheapest row in seconds whose NLL no other model's beats by that interval",
         "?: the object does not say it",
     )
-    made = " ".join(dict.fromkeys(map(made_at, results)))
     notes_text = "\n".join(f"- {note}" for note in notes)
-    return f"{rows_to_markdown(lines, left=(0, 3, 4, 6, 9))}\n\n{notes_text}\n\n{made}"
+    return f"{rows_to_markdown(lines, left=(0, 3, 4, 6, 9))}\n\n{notes_text}\n\n{made_at(*results)}"
 
 
 def _timed(cell: Json, figure: str, digits: int) -> str:
@@ -186,7 +186,7 @@ SPEED = {
     "quality-wikispeedia": "a log of 254,000 events, from the file to a loss of 1.97",
     "round-scale": "training of both networks, 10 M events and 1 M items",
     "evaluate-wikispeedia": "evaluation of a trained model",
-    "env-4096": "environment of 4,096 users, slates of 10 items",
+    "env-4096": "world of 4,096 learned users, slates of 10 items, ids alone",
     "online-display": "probabilities of one display, online",
 }
 """groups of races and figures that the README shows, and what they are called"""
@@ -221,4 +221,4 @@ def _figure_row(figure: Json) -> tuple[str, str]:
     if not figure["unit"].startswith("x "):
         return with_unit(figure), ""
     ratio = never_reached(figure) or f"{short(figure['value'])} ×"
-    return ratio, figure["unit"][2:]
+    return ratio, figure["unit"][2:].replace("as soon as", "sooner than")

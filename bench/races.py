@@ -212,7 +212,7 @@ def run(names: Sequence[str], *, smoke: bool, say: Callable[[str], None]) -> dic
     """Run the groups; return what was measured, as `report.races_object` reads it. `say` receives a
     line for each contender."""
     # only `fastgaum bench` has a machine to speak of
-    from fastgaum.bench.ceilings import sgemm
+    from fastgaum.bench.roofline import sgemm
     from fastgaum.machine import machine_facts
 
     facts: dict[str, list[Any]] = {"times": [], "figures": [], "failed": [], "skipped": []}

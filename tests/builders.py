@@ -18,7 +18,7 @@ from fastgaum.arrays import FloatArray
 from fastgaum.checkpoint import content_sha256
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.number_code import Moments, standardised
-from fastgaum.features.ordered import ONCE, TrainingOrder
+from fastgaum.features.ordered_counts import ONCE, TrainingOrder
 from fastgaum.features.sessions import Selection
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.log import Column, Of, SessionLog

@@ -222,9 +222,12 @@ def test_a_table_says_which_commit_made_it() -> None:
             re.MULTILINE | re.DOTALL,
         )
         for name, block in blocks:
-            said = any(text in block for text in ("Made at commit ", UNNAMED, NOT_RUN))
+            said = any(text in block for text in ("Made at commit", UNNAMED, NOT_RUN))
             assert name in DATA or said, (page, name)
-    assert made_at({"machine": {"commit": "0123456789"}}) == "Made at commit 0123456."
+    one, other = ({"machine": {"commit": commit}} for commit in ("0123456789", "abcdef0123"))
+    assert made_at(one) == "Made at commit 0123456." == made_at(one, one)
+    assert made_at(one, other) == "Made at commits 0123456, abcdef0."
+    assert made_at(one, {}) == UNNAMED
     assert made_at({}) == UNNAMED == made_at({"machine": {"commit": None}})
 
 

@@ -26,13 +26,13 @@ import numpy as np
 import polars as pl
 
 from fastgaum.arrays import Float64Array
+from fastgaum.bench.experiments.exact_planning import Planner
 from fastgaum.bench.experiments.known_worlds import (
     KNOWN_WORLDS,
     WELL_SPECIFIED,
     KnownWorld,
     true_users,
 )
-from fastgaum.bench.experiments.planning import Planner
 from fastgaum.bench.experiments.promises import (
     LOGGING,
     MODEL,

@@ -26,7 +26,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.features.fitting import fit_training
-from fastgaum.features.ordered import ONCE, Training, TrainingOrder, training_order
+from fastgaum.features.ordered_counts import ONCE, Training, TrainingOrder, training_order
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.scoring import HeadScores, ScoredSessions
 from fastgaum.logs.log import SessionLog

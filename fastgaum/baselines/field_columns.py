@@ -20,7 +20,7 @@ from fastgaum.baselines.base import Arrays
 from fastgaum.features.batches import Batch
 from fastgaum.features.fields import CategoricalField
 from fastgaum.features.numbers import item_numbers, totals_of
-from fastgaum.features.ordered import Training
+from fastgaum.features.ordered_counts import Training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import TrainingTotals
@@ -122,7 +122,7 @@ class FieldColumns:
     ) -> FloatArray:
         """Statistics of keys, and how often each field's value is among the last `window` choices,
         (n_candidates, ·). `training`: the batch holds the training sessions as they are read: each
-        candidate reads what the users before its own said (`features.ordered`)."""
+        candidate reads what the users before its own said (`features.ordered_counts`)."""
         keys = self._keys(batch.source)
         totals = (
             [

@@ -18,7 +18,7 @@ from fastgaum.baselines.field_columns import FieldColumns
 from fastgaum.config import NotNegative, Positive
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import N_RESERVED
-from fastgaum.features.ordered import Training
+from fastgaum.features.ordered_counts import Training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 

@@ -32,7 +32,7 @@ from fastgaum.baselines.field_columns import FieldColumns, chosen_before
 from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
-from fastgaum.features.ordered import Training
+from fastgaum.features.ordered_counts import Training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.statistics import of_statistics
 from fastgaum.kernels.ranking import rank_counts

@@ -21,7 +21,7 @@ from fastgaum.features.numbers import (
     totals_of,
     varying_columns,
 )
-from fastgaum.features.ordered import ONCE, Hiding, spaces_before
+from fastgaum.features.ordered_counts import ONCE, Hiding, spaces_before
 from fastgaum.features.relations import NO_CHOICES, latest_choices
 from fastgaum.features.sessions import (
     EncodedSessions,

@@ -25,7 +25,7 @@ from fastgaum.features.numbers import (
     made_numbers,
     place_rates,
 )
-from fastgaum.features.ordered import (
+from fastgaum.features.ordered_counts import (
     Hiding,
     TrainingOrder,
     share_to_hide,

@@ -10,7 +10,7 @@ from fastgaum.baselines.linucb import LinUcb
 from fastgaum.config import Protocol
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_training
-from fastgaum.features.ordered import ONCE
+from fastgaum.features.ordered_counts import ONCE
 from tests.baselines.contract import scores_of
 from tests.builders import log_of, random_log
 

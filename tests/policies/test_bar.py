@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
+from fastgaum.bench.experiments.exact_planning import Planner
 from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, short_sighted, true_users
-from fastgaum.bench.experiments.planning import Planner
 from fastgaum.policies.base import Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import difference, judge

@@ -12,7 +12,7 @@ import pytest
 
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.numbers import number_columns
-from fastgaum.features.ordered import training_order
+from fastgaum.features.ordered_counts import training_order
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
 from fastgaum.models.user_model import UserModel

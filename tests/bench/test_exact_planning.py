@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fastgaum.arrays import IntArray
+from fastgaum.bench.experiments.exact_planning import Planner
 from fastgaum.bench.experiments.known_worlds import KNOWN_WORLDS, short_sighted, true_users
-from fastgaum.bench.experiments.planning import Planner
 from fastgaum.errors import ConfigError
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.policies.base import Observation, Policy

@@ -19,7 +19,7 @@ import fastgaum
 from fastgaum.arrays import FloatArray
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space, fit_training, ordered_blocks
-from fastgaum.features.ordered import (
+from fastgaum.features.ordered_counts import (
     FEW,
     MANY,
     ONCE,
