@@ -38,8 +38,8 @@ from fastgaum.bench.experiments.transfer_table import (
 from fastgaum.bench.ope import study_to_markdown
 from fastgaum.bench.races import groups
 from fastgaum.bench.report import to_markdown as races_to_markdown
-from fastgaum.reports.figures import draw_fidelity, draw_leads
-from fastgaum.reports.log_facts import published_row
+from fastgaum.reports.charts import draw_fidelity, draw_leads
+from fastgaum.reports.others import published_row
 from fastgaum.reports.reproduce_table import published_block, reproduce_blocks
 from fastgaum.reports.table import (
     Block,

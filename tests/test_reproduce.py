@@ -17,7 +17,7 @@ from fastgaum.errors import NumericsError
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.reports.comparison import compare_logs
 from fastgaum.reports.grid import GridPlan
-from fastgaum.reports.other_rows import read_rows, rows_schema
+from fastgaum.reports.others import read_rows, rows_schema
 
 QUICK = {"epochs": 2, "warm_start": 2, "batch_sessions": 256}
 SET = [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]

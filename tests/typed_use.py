@@ -46,7 +46,7 @@ def write_what_is_right() -> None:
     assert_type(model.fit(log), pl.DataFrame)
     evaluation = model.evaluate(log, split="test")
     assert_type(evaluation.heads["reward"].precision[1].mean, float)
-    assert_type(evaluation.lead(evaluation, k=2, other_head="generator").low, float)
+    assert_type(evaluation.lead(evaluation, k=2).low, float)
     assert_type(model.predict(log), pl.DataFrame)
     assert_type(model.sample(log, seed=1), pl.DataFrame)
     model.save("user.safetensors")

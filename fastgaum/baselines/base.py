@@ -28,10 +28,11 @@ from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.ordered_counts import ONCE, Training, TrainingOrder, training_order
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.game.scoring import HeadScores, ScoredSessions
+from fastgaum.game.scoring import ScoredSessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import as_log
 from fastgaum.logs.tables import Frame
+from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.precision import micro_mean, precision_at_k
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.space_state import saved_space

@@ -75,7 +75,7 @@ class Grid:
 
         from fastgaum.reports.comparison import compare_logs
         from fastgaum.reports.log_facts import pooled_oracle
-        from fastgaum.reports.other_rows import read_rows
+        from fastgaum.reports.others import read_rows
         from fastgaum.worlds.truth import read_truth, truth_beside
 
         others = [] if self.add is None else read_rows(self.add, list(logs))
@@ -107,7 +107,7 @@ class Grid:
 
     def show(self, table: Comparison) -> int:
         """Print and write a table; return the exit code."""
-        from fastgaum.reports.figures import draw_precision
+        from fastgaum.reports.charts import draw_precision
 
         write_tables(self.files, table.result, table.blocks)
         if self.files.figure is not None:

@@ -47,8 +47,8 @@ def fidelity_command(
     check_figure(files.plot, "--plot")
     from fastgaum.machine import machine_facts
     from fastgaum.models.user_model import UserModel
+    from fastgaum.reports.charts import draw_fidelity
     from fastgaum.reports.fidelity import fidelity as report_of
-    from fastgaum.reports.figures import draw_fidelity
     from fastgaum.reports.table import finite
     from fastgaum.reports.world_tables import fidelity_blocks
 

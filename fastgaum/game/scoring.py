@@ -15,6 +15,7 @@ from fastgaum.arrays import Float64Array, FloatArray
 from fastgaum.features.batches import assemble
 from fastgaum.features.sessions import EncodedSessions, blocks
 from fastgaum.game.game import exact_loss, optimality_gap
+from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.precision import precision_at_k
 from fastgaum.nets.regularisers import Regulariser, Shannon
 from fastgaum.nets.tensors import BatchTensors, to_tensors
@@ -23,18 +24,6 @@ SCORING_SESSIONS = 1024
 """sessions per batch when nothing is trained"""
 SCALES = 2.0 ** np.arange(-6, 4.25, 0.25)
 """scales of the calibrated loss: networks are up to fifty times too sure, at first too unsure"""
-
-
-@dataclass(frozen=True)
-class HeadScores:
-    """One head's choice distribution; shapes (n_candidates,) and (n_events,)."""
-
-    scores: FloatArray
-    """utilities, logits, or a baseline's own scores"""
-    log_probs: FloatArray
-    outside_log_prob: FloatArray
-    spread: FloatArray | None = None
-    """standard deviation of a candidate's probability over the members"""
 
 
 @dataclass(frozen=True)

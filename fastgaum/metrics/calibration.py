@@ -25,8 +25,6 @@ def choice_nll(
     no_click_log_probs: AnyFloats | None,
     display_offsets: AnyInts,
     choices: AnyInts,
-    *,
-    min_prob: float = MIN_PROB,
 ) -> Float64Array:
     """Return the negative log-likelihood of each event's outcome in nats, shape (n_events,).
 
@@ -47,11 +45,9 @@ def choice_nll(
             "most 0 is required:"
             " pass normalised log-probabilities; if they were, the model has diverged"
         )
-    with np.errstate(divide="ignore"):
-        lowest = np.log(np.float64(min_prob))
     # min(…, 0) first: rounding may leave log-probabilities a hair above 0, and -0.0 is no nice
     # figure in a table.
-    return np.abs(np.maximum(np.minimum(chosen, 0.0), lowest))
+    return np.abs(np.maximum(np.minimum(chosen, 0.0), np.log(MIN_PROB)))
 
 
 def brier_score(
@@ -152,13 +148,8 @@ class NoClickCalibration:
     """share of events without a click"""
     error: float
     """|predicted - observed| over all events"""
-    decile_errors: tuple[float, ...]
-    """|mean predicted − share observed| in each tenth of the events, by rising prediction"""
-
-    @property
-    def worst_decile(self) -> float:
-        """The largest of the decile errors."""
-        return max(self.decile_errors, default=float("nan"))
+    worst_decile: float
+    """the largest |mean predicted − share observed| of a tenth of the events, by prediction"""
 
 
 def no_click_calibration(
@@ -174,18 +165,17 @@ def no_click_calibration(
     probability outside [0, 1].
 
     >>> choices = np.array([-1, 2, 0, 1])
-    >>> no_click_calibration(np.full(4, 0.5), choices, deciles=1).decile_errors
-    (0.25,)
+    >>> no_click_calibration(np.full(4, 0.5), choices, deciles=1).worst_decile
+    0.25
     """
     outcomes = (np.asarray(choices) < 0).astype(np.float64)
     if not len(outcomes):
-        return NoClickCalibration(float("nan"), float("nan"), float("nan"), ())
+        return NoClickCalibration(*[float("nan")] * 4)
     gaps, _ = _gaps(no_click_probs, outcomes, deciles, weights)
     sides = np.asarray(no_click_probs, np.float64), outcomes
     predicted, observed = (float(np.average(side, weights=weights)) for side in sides)
-    return NoClickCalibration(
-        predicted, observed, abs(predicted - observed), tuple(np.abs(gaps).tolist())
-    )
+    worst = float(np.abs(gaps).max())
+    return NoClickCalibration(predicted, observed, abs(predicted - observed), worst)
 
 
 def _gaps(

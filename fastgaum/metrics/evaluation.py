@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,20 +24,16 @@ from fastgaum.metrics.intervals import Interval, bootstrap_means, paired_differe
 from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor, user_mean
 
 
-class ScoredHead(Protocol):
-    """A choice distribution and what candidates are ranked by."""
+@dataclass(frozen=True)
+class HeadScores:
+    """One head's choice distribution; shapes (n_candidates,) and (n_events,)."""
 
-    @property
-    def scores(self) -> FloatArray:
-        """Ranking scores, shape (n_candidates,)."""
-
-    @property
-    def log_probs(self) -> FloatArray:
-        """Shape (n_candidates,)."""
-
-    @property
-    def outside_log_prob(self) -> FloatArray:
-        """Shape (n_events,)."""
+    scores: FloatArray
+    """utilities, logits, or a baseline's own scores"""
+    log_probs: FloatArray
+    outside_log_prob: FloatArray
+    spread: FloatArray | None = None
+    """standard deviation of a candidate's probability over the members"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,11 @@ class GroupFigures:
     precision: Interval
     """prec@1; NaN without a choice"""
     nll: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        prec = {"1": self.precision.to_dict()}
+        return {"n_events": self.n_events, "prec": prec, "nll": self.nll.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -95,33 +96,39 @@ class HeadFigures:
         parts = [f"prec@{k} {found.mean:.1f}" for k, found in self.precision.items()]
         return ", ".join([*parts, f"NLL {self.nll.mean:.3f}"])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; None for what the head does not have."""
+        shown, known, unseen = self.displays, self.known_items, self.unseen_items
+        return {
+            "prec": {str(k): one.to_dict() for k, one in self.precision.items()},
+            "prec_nontrivial": {str(k): one for k, one in self.nontrivial.items()},
+            "prec_per_user": {str(k): one for k, one in self.per_user.items()},
+            "recall": {str(k): one.to_dict() for k, one in shown.recall.items()} or None,
+            "mrr": shown.mrr.to_dict(),
+            "ndcg": shown.ndcg.to_dict(),
+            "auc": shown.auc.to_dict(),
+            "nll": self.nll.to_dict(),
+            "brier": self.brier,
+            "ece": self.ece,
+            "no_click": None if self.no_click is None else asdict(self.no_click),
+            "known_items": None if known is None else known.to_dict(),
+            "unseen_items": None if unseen is None else unseen.to_dict(),
+        }
+
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a head. A further one is a field of `HeadFigures`, computed in `_figures`,
-    and an entry in `figures_of`."""
+    """How tables show a figure of a head. A further one is a field of `HeadFigures`, computed in
+    `_figures`, a key of `HeadFigures.to_dict` and an entry in `figures_of`."""
 
     path: tuple[str, ...]
     """its keys in the JSON object of a head"""
     label: str
-    attribute: str
-    """where `HeadFigures` holds it, by k if `k` is given"""
     unit: Literal["%", "share", "nats", ""] = "%"
     """a share is a number in [0, 1], which tables show in percent"""
     digits: int = 1
     note: str = ""
     """what a reader must know, shown below the label"""
-    k: int | None = None
-
-    def value(self, head: HeadFigures) -> Interval | float | None:
-        """The figure of a head; None where the head does not have it."""
-        found: Any = head
-        for name in self.attribute.split("."):
-            found = None if found is None else getattr(found, name)
-        value: Interval | float | None = (
-            found if self.k is None or found is None else found.get(self.k)
-        )
-        return value
 
     @property
     def title(self) -> str:
@@ -151,44 +158,32 @@ def figures_of(ks: Collection[int] = (1, 2)) -> list[Figure]:
     found = []
     for k in ks:
         more = f"events with more than {k} candidate{'s' if k > 1 else ''} only"
-        name, own = f"prec@{k}", "mean over users of their own"
+        own = "mean over users of their own"
         found += [
-            Figure(("prec", str(k)), name, "precision", k=k),
-            Figure(
-                ("prec_nontrivial", str(k)),
-                f"prec@{k}, long displays",
-                "nontrivial",
-                note=more,
-                k=k,
-            ),
-            Figure(("prec_per_user", str(k)), f"{name} by user", "per_user", note=own, k=k),
+            Figure(("prec", str(k)), f"prec@{k}"),
+            Figure(("prec_nontrivial", str(k)), f"prec@{k}, long displays", note=more),
+            Figure(("prec_per_user", str(k)), f"prec@{k} by user", note=own),
         ]
-    for k in ks:
-        what = "share of all clicks of a display"
-        where = ("recall", str(k))
-        found.append(Figure(where, f"recall@{k} of displays", "displays.recall", note=what, k=k))
+    clicks = "share of all clicks of a display"
+    found += [Figure(("recall", str(k)), f"recall@{k} of displays", note=clicks) for k in ks]
     distance = "mean distance of predicted and observed shares, candidates"
     found += [
-        Figure(("mrr",), "MRR", "displays.mrr", "", 3, "1 / rank of a display's best click"),
-        Figure(("ndcg",), "NDCG", "displays.ndcg", "", 3, "all clicks of a display"),
-        Figure(("auc",), "AUC", "displays.auc", "", 3, "pairs of a click and another candidate"),
-        Figure(("nll",), "negative log-likelihood", "nll", "nats", 3, "per event"),
-        Figure(("brier",), "Brier score", "brier", "", 3, "0 is best, 2 worst"),
-        Figure(("ece",), "expected calibration error", "ece", "share", note=distance),
+        Figure(("mrr",), "MRR", "", 3, "1 / rank of a display's best click"),
+        Figure(("ndcg",), "NDCG", "", 3, "all clicks of a display"),
+        Figure(("auc",), "AUC", "", 3, "pairs of a click and another candidate"),
+        Figure(("nll",), "negative log-likelihood", "nats", 3, "per event"),
+        Figure(("brier",), "Brier score", "", 3, "0 is best, 2 worst"),
+        Figure(("ece",), "expected calibration error", "share", note=distance),
+        Figure(("no_click", "predicted"), "no click, predicted", "share"),
+        Figure(("no_click", "observed"), "no click, observed", "share"),
+        Figure(("no_click", "error"), "no click, difference", "share"),
+        Figure(("no_click", "worst_decile"), "no click, worst tenth", "share"),
     ]
-    for name, label in (
-        ("predicted", "predicted"),
-        ("observed", "observed"),
-        ("error", "difference"),
-        ("worst_decile", "worst tenth"),
-    ):
-        where = ("no_click", name)
-        found.append(Figure(where, f"no click, {label}", f"no_click.{name}", "share"))
     for name, which in (("known_items", "all items known"), ("unseen_items", "an unseen item")):
         found += [
-            Figure((name, "n_events"), f"events, {which}", f"{name}.n_events", "", 0),
-            Figure((name, "prec", "1"), f"prec@1, {which}", f"{name}.precision"),
-            Figure((name, "nll"), f"NLL, {which}", f"{name}.nll", "nats", 3),
+            Figure((name, "n_events"), f"events, {which}", "", 0),
+            Figure((name, "prec", "1"), f"prec@1, {which}"),
+            Figure((name, "nll"), f"NLL, {which}", "nats", 3),
         ]
     return found
 
@@ -217,32 +212,20 @@ class Evaluation:
         heads = "; ".join(f"{name} {head}" for name, head in self.heads.items())
         return f"Evaluation({self.n_events} events of {self.n_users} users: {heads})"
 
-    def lead(
-        self, other: Evaluation, k: int = 1, *, head: str = "reward", other_head: str = "reward"
-    ) -> Interval:
-        """How much higher prec@k is than that of another model on the same events, in points,
-        paired, over users.
-
-        Raises:
-            ConfigError: a head or a k that was not scored, or the two were scored on other events.
+    def lead(self, other: Evaluation, k: int = 1) -> Interval:
+        """How much higher the reward's prec@k is than that of another model on the same events, in
+        points, paired, over users. Raises ConfigError for a k that was not scored, or other events.
         """
-        for evaluation, name in ((self, head), (other, other_head)):
-            if name not in evaluation.heads or k not in evaluation.heads[name].precision:
-                raise ConfigError(
-                    f"there is no prec@{k} of '{name}': heads are {', '.join(evaluation.heads)}, "
-                    "with k of"
-                    f" {', '.join(map(str, next(iter(evaluation.heads.values())).precision))}"
-                )
         if not np.array_equal(self.users, other.users):
             raise ConfigError(
                 f"the two models were scored on other events ({self.n_events} and "
                 f"{other.n_events}): evaluate both on one split of one log"
             )
-        ours, theirs = (
-            self.heads[head].precision_per_event[k],
-            other.heads[other_head].precision_per_event[k],
-        )
-        return paired_difference(ours, theirs, self.users, self.weights)
+        ours, theirs = (one.heads["reward"].precision_per_event for one in (self, other))
+        if k not in ours or k not in theirs:
+            known = ", ".join(map(str, sorted(ours.keys() & theirs.keys())))
+            raise ConfigError(f"there is no prec@{k} of both models: they have k = {known}")
+        return paired_difference(ours[k], theirs[k], self.users, self.weights)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -254,31 +237,12 @@ class Evaluation:
             "weighted": self.weights is not None,
             "gap": self.gap,
             "floors": {"random": {str(k): v for k, v in self.random.items()}},
-            "heads": {name: _plain(head) for name, head in self.heads.items()},
+            "heads": {name: head.to_dict() for name, head in self.heads.items()},
         }
 
 
-def _plain(head: HeadFigures) -> dict[str, object]:
-    plain: dict[str, Any] = {}
-    for figure in figures_of(head.precision):
-        value = figure.value(head)
-        if value is None:
-            plain[figure.path[0]] = None
-            continue
-        *groups, key = figure.path
-        place = plain
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[key] = (
-            {"mean": value.mean, "ci": [value.low, value.high]}
-            if isinstance(value, Interval)
-            else value
-        )
-    return plain
-
-
 def evaluate_heads(
-    heads: Mapping[str, ScoredHead],
+    heads: Mapping[str, HeadScores],
     encoded: EncodedSessions,
     outside: bool,
     gap: FloatArray | None,
@@ -300,7 +264,7 @@ def evaluate_heads(
 
 
 def _figures(
-    head: ScoredHead, encoded: EncodedSessions, outside: bool, ks: tuple[int, ...]
+    head: HeadScores, encoded: EncodedSessions, outside: bool, ks: tuple[int, ...]
 ) -> HeadFigures:
     offsets, choices, users = encoded.display_offsets, encoded.choices, encoded.user_of_event
     unseen, sizes, weights = encoded.holds_unseen, np.diff(offsets), encoded.weights
@@ -359,7 +323,7 @@ def _of_group(
 
 
 def _rank_displays(
-    head: ScoredHead, encoded: EncodedSessions, ks: tuple[int, ...]
+    head: HeadScores, encoded: EncodedSessions, ks: tuple[int, ...]
 ) -> dict[str, Float64Array]:
     first = encoded.first_choices
     alone = np.ones(encoded.n_events, np.bool_) if first is None else first

@@ -39,6 +39,10 @@ class Interval:
     n_events: int
     n_users: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """The mean and the ends, for JSON."""
+        return {"mean": self.mean, "ci": [self.low, self.high]}
+
 
 def bootstrap_mean(
     per_event: Float64Array,

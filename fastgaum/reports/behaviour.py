@@ -39,13 +39,10 @@ class ModelScores:
     @classmethod
     def of(cls, model: ChoiceModel, log: SessionLog, head: Head) -> ModelScores:
         """Score a log, its own choices as history."""
-        parts: list[list[Float64Array]] = [[], [], []]
-        for batch in model.tensors(log):
-            for part, values in zip(
-                parts, (model.utility(batch), *model.choice_log_probs(batch, head)), strict=True
-            ):
-                part.append(values.cpu().numpy().astype(np.float64))
-        return cls(*(np.concatenate(part) for part in parts))
+        heads = model.score_sessions(log, "all")[1].heads
+        own = heads[head]
+        parts = heads["reward"].scores, own.log_probs, own.outside_log_prob
+        return cls(*(part.astype(np.float64) for part in parts))
 
     def entropy(self, display_offsets: IntArray) -> Float64Array:
         """Entropy of each event's distribution, no click included, in nats, shape (n_events,)."""

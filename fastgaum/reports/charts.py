@@ -1,21 +1,26 @@
-"""The charts of a page, each from the facts alone. Shape and dash say what colour says. Two runs
-that are compared share their axes."""
+"""All charts: those of a page, each from the facts alone, and those in files. Shape and dash say
+what colour says. Two runs that are compared share their axes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgaum.reports.plots import Chart, colour, percent, picture_of
+from fastgaum.arrays import Float64Array
+from fastgaum.errors import ConfigError
+from fastgaum.reports.others import rows_of_others
+from fastgaum.reports.plots import Chart, colour, panels_in_file, percent, picture_of
+from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, label_of, rows_by_model
 from fastgaum.reports.table import Json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MARK = {"reward": "o", "generator": "s", "floor": "|", "published": "D"}
+_MARK = {"reward": "o", "generator": "s", "baseline": "o", "floor": "|", "published": "D"}
 _DASHED, _DOTTED = (0, (4, 1.5)), (0, (1, 1.5))
 
 ACROSS = {
@@ -76,14 +81,15 @@ def _standings(rows: Sequence[Json]) -> Chart:
     def fill(panel: Axes) -> None:
         for place, row in enumerate(ordered):
             one, role = row["prec"]["1"], row["kind"]
+            own = colour("muted" if role == "baseline" else role)
             if one["ci"]:
-                panel.hlines(place, *one["ci"], color=colour(role), linewidth=2)
+                panel.hlines(place, *one["ci"], color=own, linewidth=2)
             panel.plot(
                 one["mean"],
                 place,
                 _MARK[role],
-                color=colour(role),
-                markerfacecolor="none" if role == "published" else colour(role),
+                color=own,
+                markerfacecolor="none" if role == "published" else own,
                 markersize=6,
                 markeredgewidth=2 if role == "floor" else 1.5,
             )
@@ -94,9 +100,7 @@ def _standings(rows: Sequence[Json]) -> Chart:
                 textcoords="offset points",
                 va="center",
             )
-        labels = [row["label"] for row in ordered]
-        short = [label if len(label) <= 28 else f"{label[:27]}…" for label in labels]
-        panel.set_yticks(range(len(ordered)), short)
+        panel.set_yticks(range(len(ordered)), [_short(row["label"]) for row in ordered])
         for text, row in zip(panel.get_yticklabels(), ordered, strict=True):
             text.set_color(colour("ink" if row["kind"] in ("reward", "generator") else "muted"))
         panel.set(xmargin=0.15, ylim=(-0.6, len(ordered) - 0.4), xlabel="prec@1, %")
@@ -105,6 +109,10 @@ def _standings(rows: Sequence[Json]) -> Chart:
     said = "; ".join(f"{row['label']} {row['prec']['1']['mean']:.1f}" for row in reversed(ordered))
     size = (3.6, 0.6 + 0.26 * len(ordered))
     return Chart(fill, f"prec@1 in percent, best first: {said}", size)
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 28 else f"{label[:27]}…"
 
 
 def _by_epoch(epochs: Sequence[Json], best: int | None, name: str) -> Chart:
@@ -164,10 +172,8 @@ def _phases(panel: Axes, epochs: Sequence[Json]) -> None:
 def _reliability(heads: Json, which: str) -> Chart:
     def fill(panel: Axes) -> None:
         for name, curves in heads.items():
-            x, y = (percent(one[key] for one in curves[which]) for key in ("predicted", "observed"))
-            low, high = percent(one["ci"] for one in curves[which]).T
-            panel.vlines(x, low, high, color=colour(name), linewidth=1.2, alpha=0.6)
-            panel.plot(x, y, _MARK[name], color=colour(name), markersize=5, label=name)
+            curve = {key: [one[key] for one in curves[which]] for key in curves[which][0]}
+            _points(panel, curve, name, name)
         ends = [*panel.get_xlim(), *panel.get_ylim()]
         low, high = max(-2.0, min(ends)), min(102.0, max(ends))
         up = "no click, %" if which == "no_click" else "chosen, %"
@@ -219,8 +225,100 @@ def _response(field: str, points: Sequence[Json]) -> Chart:
         )
         panel.fill_between(value, low, high, color=colour("reward"), alpha=0.22, linewidth=0)
         panel.plot(value, mean, marker="o", markersize=3.5, color=colour("reward"))
-        name = field if len(field) <= 28 else f"{field[:27]}…"
-        panel.set(xlabel=name, ylabel="log-odds")
+        panel.set(xlabel=_short(field), ylabel="log-odds")
 
     said = "; ".join(f"{one['value']:.3g} {one['log_odds']:.2f}" for one in points)
     return Chart(fill, f"Mean log-odds of a candidate by its {field}: {said}")
+
+
+def _points(panel: Axes, curve: Json, role: str, label: str) -> None:
+    """Draw the observed shares of a curve against the predicted ones, with their intervals."""
+    x, y, ends = (percent(curve[key]) for key in ("predicted", "observed", "ci"))
+    panel.vlines(x, *ends.T, color=colour(role), linewidth=1.2, alpha=0.6)
+    panel.plot(x, y, _MARK[role], color=colour(role), markersize=4, label=label)
+
+
+def draw_precision(result: Json, path: Path) -> None:
+    """Draw prec@1 of the models, floors and published figures of a reproduce object, a panel per
+    data set, and write it as `panels_in_file`."""
+    standings = {}
+    for name, facts in result["datasets"].items():
+        rows = rows_by_model(result["cells"], name)
+        found = [*rows_of_others(facts)]
+        for key, by_k in rows.items():
+            kind = "reward" if key[0] == OURS[0] else "baseline"
+            if key[0] not in FLOOR_MODELS.values():
+                found.append({"label": label_of(key, rows), "kind": kind, "prec": by_k})
+        standings[name] = _standings([one for one in found if one["prec"]["1"]["mean"] is not None])
+    n, high = max(len(standings), 1), max((one.size[1] for one in standings.values()), default=1.0)
+    with panels_in_file(path, (3.8 * n, high + 0.3), n) as panels:
+        for panel, (name, chart) in zip(panels, standings.items(), strict=False):
+            chart.fill(panel)
+            panel.set_title(name)
+
+
+def draw_leads(result: Json, path: Path, models: Sequence[str], *, narrow: bool = False) -> None:
+    """Draw how far the prec@1 of some models lies above that of `logit`, in points, with paired
+    95 % intervals and one scale for all data sets, and write it as `panels_in_file`. Raises
+    ConfigError where the object compares a model not with `logit`."""
+    names, rows = list(result["datasets"]), range(len(models))
+    found = {
+        (cell["dataset"], cell["model"]): cell["vs_logit"]
+        for cell in result["cells"]
+        if cell["k"] == 1 and cell["head"] == "reward" and cell.get("vs_logit")
+    }
+    if lacking := [f"{m} ({n})" for n in names for m in models if (n, m) not in found]:
+        raise ConfigError(
+            f"the table does not compare {', '.join(lacking)} with logit: make it with both models"
+        )
+    n, high = len(names), 0.25 * len(models)
+    size = (4.2, 0.8 + n * (0.6 + high)) if narrow else (1.8 + 2.5 * n, 1.1 + high)
+    ends = [end for name in names for model in models for end in found[name, model]["ci"]]
+    with panels_in_file(path, size, n, narrow=narrow) as panels:
+        for place, (panel, name) in enumerate(zip(panels, names, strict=True)):
+            panel.axvline(0, color=colour("floor"), linewidth=1, label="linear model (logit)")
+            for at, model in zip(rows, models, strict=True):
+                own = colour("reward" if model.startswith(OURS[0]) else "muted")
+                panel.hlines(at, *found[name, model]["ci"], color=own, linewidth=2, alpha=0.45)
+                panel.plot(found[name, model]["diff"], at, "o", color=own, markersize=5)
+            panel.set(ylim=(len(models) - 0.4, -0.6), xlim=(min(ends) - 1, max(ends) + 1))
+            panel.set_yticks(rows, models if narrow or place == 0 else [""] * len(models))
+            panel.set(title=name, xlabel="points of prec@1 above the linear model")
+
+
+def draw_fidelity(report: Json, path: Path) -> None:
+    """Draw a fidelity report and write it as `panels_in_file`; click rates only where no click is
+    offered."""
+    statistics = {one["name"]: one for one in report["statistics"]}
+    grouped = [
+        (statistics[name]["groups"], across, up)
+        for name, across, up in (
+            ("click rate by event", "event of the session", "click rate, %"),
+            ("popularity, tenths", "training choices of the item", "clicks, %"),
+        )
+        if name in statistics
+    ]
+    n, ours = len(grouped) + 2, "log, 95 % over users"
+    with panels_in_file(path, (2.7 * n, 2.7), n, font=8) as panels:
+        for panel, (groups, across, up) in zip(panels, grouped, strict=False):
+            at, logged, simulated, ends = range(len(groups)), *_both(groups)
+            panel.bar(at, simulated, color=colour("reward"), alpha=0.35, label="world")
+            panel.vlines(at, *ends.T, color=colour("generator"), linewidth=1)
+            panel.plot(at, logged, "o", color=colour("generator"), markersize=3, label=ours)
+            panel.set_xticks(at, [one["label"] for one in groups], rotation=45, ha="right")
+            panel.set(xlabel=across, ylabel=up)
+        curve, (predicted, policies) = report["calibration"]["curve"], panels[-2:]
+        _points(predicted, curve, "generator", "")
+        predicted.set(xlabel="predicted probability, %", ylabel="chosen in the log, %")
+        logged, simulated, ends = _both(report["policies"]["values"])
+        policies.hlines(simulated, *ends.T, color=colour("generator"), linewidth=1, alpha=0.5)
+        policies.plot(logged, simulated, "o", color=colour("reward"), markersize=3)
+        policies.set(xlabel="value of a policy in the log, %", ylabel="in the world, %")
+        for panel in (predicted, policies):
+            panel.axline((0, 0), slope=1, color=colour("floor"), linewidth=1)
+        panels[0].set_title(f"{report['log']['name']}, {report['split']} split", loc="left")
+
+
+def _both(groups: Sequence[Json]) -> Iterator[Float64Array]:
+    """Logged and simulated shares, and the intervals of the logged ones."""
+    return (percent([one[key] for one in groups]) for key in ("logged", "simulated", "logged_ci"))

@@ -17,7 +17,7 @@ import polars as pl
 
 from fastgaum.arrays import Float64Array
 from fastgaum.baselines.registry import BASELINES, baseline_class
-from fastgaum.errors import ConfigError, LogFormatError, as_given, require_type
+from fastgaum.errors import ConfigError, LogFormatError, as_given, require_type, require_whole
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.logs.registry import dataset, names
 from fastgaum.machine import machine_facts
@@ -25,16 +25,14 @@ from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
 from fastgaum.metrics.precision import micro_mean, user_mean
 from fastgaum.reports.grid import GridPlan, GridRun, RunFigures, RunOutcome, run_all
-from fastgaum.reports.log_facts import (
-    FLOOR_KS,
-    PooledEvents,
-    dataset_facts,
+from fastgaum.reports.log_facts import FLOOR_KS, PooledEvents, dataset_facts
+from fastgaum.reports.others import (
+    OtherRow,
     published_mean,
     published_row,
     published_table,
     tuning_budget,
 )
-from fastgaum.reports.other_rows import OtherRow
 from fastgaum.reports.reproduce_table import FLOOR_MODELS, OURS, reproduce_blocks
 from fastgaum.reports.table import Block, Json, blocks_to_markdown
 
@@ -81,8 +79,8 @@ class Comparison:
                     row[key] = value
             for key in _VERSUS:
                 versus = cell.get(key) or {"diff": None, "ci": (None, None), "model": None}
-                row |= {key: versus["diff"], f"{key}_low": versus["ci"][0]}
-                row |= {f"{key}_high": versus["ci"][1], f"{key}_model": versus["model"]}
+                names = (key, f"{key}_low", f"{key}_high", f"{key}_model")
+                row |= zip(names, (versus["diff"], *versus["ci"], versus["model"]), strict=True)
             rows.append(row)
         return pl.DataFrame(rows, infer_schema_length=None)
 
@@ -140,8 +138,7 @@ def compare(
     several = isinstance(models, Iterable) and not isinstance(models, str | pl.DataFrame)
     if not several or not all(isinstance(model, str) for model in models):
         raise ConfigError(f"models is {as_given(models)}, a list of names is required")
-    if type(jobs) is not int or jobs < 1:
-        raise ConfigError(f"jobs must be a whole number of at least 1, got {as_given(jobs)}")
+    require_whole("jobs", jobs, 1)
     if not isinstance(resplits, Iterable):
         raise ConfigError(f"resplits is {as_given(resplits)}, a list of seeds is required")
     require_type("settings", {} if settings is None else settings, Mapping)

@@ -19,12 +19,11 @@ from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
 from fastgaum.game.checkpoint import trials_as_facts
-from fastgaum.game.scoring import HeadScores, ScoredSessions
+from fastgaum.game.scoring import ScoredSessions
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import TEST, VALIDATION, ItemCounts, SessionLog, SplitName
-from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
-from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
+from fastgaum.metrics.calibration import candidate_outcomes
+from fastgaum.metrics.evaluation import Evaluation, HeadScores, evaluate_heads
 from fastgaum.metrics.intervals import Interval, bootstrap_mean, cut, paired_difference
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
@@ -117,6 +116,7 @@ LEAST_DISPLAYS = (10, 5, 3, 2, 1)
 def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
     """Groups of candidates and extreme items, of display sets of several candidates."""
     sizes, items = scored.sizes, scored.items
+    displayed, chosen = counts_before(scored.log, scored.part).T
     candidates = pl.DataFrame(
         {
             "item": items,
@@ -125,8 +125,8 @@ def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
             "predicted": np.exp(scored.reward.log_probs.astype(np.float64)),
             "training_displays": counts.displays[items],
             "training_choices": counts.choices[items],
-            "shown": scored.displayed_before > 0,
-            "picked": scored.chosen_before > 0,
+            "shown": displayed > 0,
+            "picked": chosen > 0,
             "later": np.repeat(scored.part.event_number > 0, sizes),
         }
     ).filter(np.repeat(sizes > 1, sizes))
@@ -300,12 +300,6 @@ class SplitScores:
     """whether no click is offered"""
     by_place: Float64Array | None
     """what each place adds to utilities; None where places are not kept apart"""
-    items: IntArray
-    """item of each candidate, shape (n_candidates,)"""
-    displayed_before: IntArray
-    """displays of a candidate's item earlier in its session, shape (n_candidates,)"""
-    chosen_before: IntArray
-    """choices of a candidate's item earlier in its session, shape (n_candidates,)"""
 
     @classmethod
     def of(cls, model: ChoiceModel, log: SessionLog, split: SplitName) -> SplitScores:
@@ -324,8 +318,6 @@ class SplitScores:
             evaluate_heads(scores.heads, encoded, model.outside, scores.gap),
             model.outside,
             by_place,
-            np.asarray(log.items)[part.candidates],
-            *counts_before(log, part).T,
         )
 
     @property
@@ -334,26 +326,27 @@ class SplitScores:
         return self.scores.heads["reward"]
 
     @property
+    def items(self) -> IntArray:
+        """Item of each candidate, shape (n_candidates,)."""
+        return self.log.items[self.part.candidates]
+
+    @property
     def sizes(self) -> IntArray:
         """Candidates of each event, shape (n_events,)."""
         return np.diff(self.part.display_offsets)
 
-    def has_events_of(self, other: SplitScores) -> bool:
-        """Whether both hold the same sessions, displays and choices by name."""
-        mine, theirs = self.part, other.part
-        if not (
-            np.array_equal(mine.session_offsets, theirs.session_offsets)
-            and np.array_equal(mine.display_offsets, theirs.display_offsets)
-            and np.array_equal(mine.choices < 0, theirs.choices < 0)
-            and self.log.session_ids[mine.rows].equals(other.log.session_ids[theirs.rows])
-        ):
-            return False
-        code = Vocabulary(self.log.item_ids).codes(other.log.item_ids)[other.items]
-        event = np.repeat(np.arange(mine.n_events), self.sizes)
-        # display sets in whatever order, choices in the order of the events
-        return np.array_equal(
-            self.items[np.lexsort((self.items, event))], code[np.lexsort((code, event))]
-        ) and np.array_equal(self.items[mine.chosen_candidates], code[theirs.chosen_candidates])
+    def events(self) -> pl.DataFrame:
+        """A row per displayed candidate, by names, in no order within a display."""
+        part, sizes = self.part, self.sizes
+        sessions = np.repeat(np.repeat(part.rows, np.diff(part.session_offsets)), sizes)
+        return pl.DataFrame(
+            {
+                "event": np.repeat(np.arange(part.n_events), sizes),
+                "session": self.log.session_ids.gather(sessions),
+                "item": self.log.item_ids.gather(self.items),
+                "chosen": candidate_outcomes(part.display_offsets, part.choices),
+            }
+        ).sort("event", "item", "chosen")
 
     def advantage(self) -> Float64Array:
         """Utility, free of place where places are kept apart, minus the mean of its display set,
@@ -363,12 +356,6 @@ class SplitScores:
             utility -= self.by_place[np.minimum(self.part.places, len(self.by_place) - 1)]
         means = np.add.reduceat(utility, self.part.display_offsets[:-1]) / self.sizes
         return utility - np.repeat(means, self.sizes)
-
-    def nll(self, head: str) -> Float64Array:
-        """Negative log-likelihood of what happened, in nats, shape (n_events,)."""
-        scores, part = self.scores.heads[head], self.part
-        outside = scores.outside_log_prob if self.outside else None
-        return choice_nll(scores.log_probs, outside, part.display_offsets, part.choices)
 
 
 def floor_difference(scored: SplitScores, floors: Precisions) -> Json:
@@ -389,7 +376,7 @@ def floor_difference(scored: SplitScores, floors: Precisions) -> Json:
 def run_differences(runs: Sequence[TrainedRun], scored: Sequence[SplitScores]) -> Json:
     """Differences first − second of each figure, and the settings that differ. Raises ConfigError
     for runs that were scored on different events."""
-    if not scored[0].has_events_of(scored[1]):
+    if not scored[0].events().equals(scored[1].events()):
         about = [
             f"'{run.folder}' has {one.encoded.n_events} events of log '{one.log.name}' "
             f"(fingerprint {run.fingerprint[:12]})"
@@ -399,31 +386,20 @@ def run_differences(runs: Sequence[TrainedRun], scored: Sequence[SplitScores]) -
             f"--compare needs two runs that are scored on the same events: {' and '.join(about)}: "
             "train both on one log with one split, or leave --compare out"
         )
-    differences = []
+    differences, encoded = [], scored[0].encoded
     for head in (head for head in scored[0].scores.heads if head in scored[1].scores.heads):
-        for figure in ("prec@1", "prec@2", "NLL"):
-            is_nll = figure == "NLL"
-            ours, theirs = (
-                one.nll(head)
-                if is_nll
-                else one.evaluation.heads[head].precision_per_event[int(figure[-1])]
-                for one in scored
-            )
-            encoded = scored[0].encoded
+        figures = [one.evaluation.heads[head] for one in scored]
+        for figure, unit, (ours, theirs) in (
+            ("prec@1", "points", [one.precision_per_event[1] for one in figures]),
+            ("prec@2", "points", [one.precision_per_event[2] for one in figures]),
+            ("NLL", "nats", [one.nll_per_event for one in figures]),
+        ):
             found = paired_difference(ours, theirs, encoded.user_of_event, encoded.weights)
-            low, high = (-found.high, -found.low) if is_nll else (found.low, found.high)
+            low, high = (found.low, found.high) if unit == "points" else (-found.high, -found.low)
+            verdict = "first is better" if low > 0 else "second is better"
             differences.append(
-                {
-                    "head": head,
-                    "figure": figure,
-                    "unit": "nats" if is_nll else "points",
-                    **_plain(found),
-                    "verdict": "first is better"
-                    if low > 0
-                    else "second is better"
-                    if high < 0
-                    else "not told apart",
-                }
+                {"head": head, "figure": figure, "unit": unit, **_plain(found)}
+                | {"verdict": verdict if low > 0 or high < 0 else "not told apart"}
             )
     first, second = (run.settings for run in runs)
     return {

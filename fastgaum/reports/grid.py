@@ -29,6 +29,7 @@ from fastgaum.errors import (
     NumericsError,
     did_you_mean,
     require_known,
+    require_whole,
 )
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.splits import resplit
@@ -91,11 +92,9 @@ class GridPlan:
         if not self.models:
             raise ConfigError("models is an empty list, at least one name is required")
         require_known("protocol", self.protocol, PROTOCOLS)
-        for seed in (self.seeds, *self.resplits):
-            if type(seed) is not int or seed < 0:
-                raise ConfigError(
-                    f"seeds and resplits are whole numbers of at least 0, got {seed!r}"
-                )
+        require_whole("seeds", self.seeds)
+        for seed in self.resplits:
+            require_whole("a seed of resplits", seed)
         if self.seeds < 1:
             raise ConfigError(f"--seeds must be at least 1, got {self.seeds}")
         for key in self.settings:
@@ -177,10 +176,7 @@ RunOutcome = RunFigures | str
 
 
 def run_all(
-    logs: Mapping[str, SessionLog],
-    runs: Sequence[GridRun],
-    jobs: int,
-    device: str,
+    logs: Mapping[str, SessionLog], runs: Sequence[GridRun], jobs: int, device: str
 ) -> Generator[tuple[int, RunOutcome], None, None]:
     """Yield each run's outcome as it ends, with its place in `runs`; at most `jobs` runs at a time.
 
@@ -194,32 +190,35 @@ def run_all(
     order = sorted(
         range(len(runs)), key=lambda i: (runs[i].model != POOL, -logs[runs[i].dataset].n_events)
     )
-    if jobs <= 1 or len(runs) == 1:
-        for i in order:
-            yield i, run_one(runs[i], logs[runs[i].dataset], device)
-        return
+    jobs = min(jobs, len(runs))
+    lost = dict.fromkeys(order)
     with tempfile.TemporaryDirectory(prefix="fastgaum-") as folder:
-        # Workers read the logs from disk: a pipe would carry a copy for each of them.
-        folders = {
-            name: save_log(log, Path(folder) / str(i)) for i, (name, log) in enumerate(logs.items())
-        }
-        tasks = [(runs[i], folders[runs[i].dataset], device) for i in order]
-        lost = set(order)
-        with closing(side_by_side(_run_saved, tasks, jobs)) as outcomes:
+        given: dict[str, SessionLog | Path] = dict(logs)
+        if jobs > 1:
+            # Workers read the logs from disk: a pipe would carry a copy for each of them.
+            for i, (name, log) in enumerate(logs.items()):
+                given[name] = save_log(log, Path(folder) / str(i))
+        tasks = [(runs[i], given[runs[i].dataset], device) for i in order]
+        with closing(side_by_side(_run_one, tasks, jobs)) as outcomes:
             try:
                 for place, outcome in outcomes:
-                    lost.remove(order[place])
+                    del lost[order[place]]
                     yield order[place], outcome
             except BrokenProcessPool:
-                for i in sorted(lost):
+                for i in lost:
                     yield i, LOST
 
 
-def run_one(run: GridRun, log: SessionLog, device: str) -> RunOutcome:
-    """Train and evaluate with one thread; `log` has its own split."""
+_log_at = cache(load_log)
+
+
+def _run_one(task: tuple[GridRun, SessionLog | Path, str]) -> RunOutcome:
+    """Train and evaluate with one thread; the log, or the one in the folder, has its own split."""
+    run, given, device = task
     started = time.process_time()
     try:
         with one_thread():
+            log = given if isinstance(given, SessionLog) else _log_at(given)
             log = split_log(log, run.resplit)
             model = make_model(run.model, run.settings, device)
             model.fit(log)
@@ -247,18 +246,8 @@ def split_log(log: SessionLog, seed: int | None) -> SessionLog:
     return log if seed is None else resplit(log, seed)
 
 
-_log_at = cache(load_log)
-
-
-def _run_saved(task: tuple[GridRun, Path, str]) -> RunOutcome:
-    run, folder, device = task
-    return run_one(run, _log_at(folder), device)
-
-
 def side_by_side(
-    function: Callable[[Task], _Result],
-    tasks: Sequence[Task],
-    jobs: int,
+    function: Callable[[Task], _Result], tasks: Sequence[Task], jobs: int
 ) -> Generator[tuple[int, _Result], None, None]:
     """Yield function(task) of each task as it ends, with its place; at most `jobs` at a time,
     one in this process. Closing the iterator, or an error, ends all at once. `function` is a

@@ -1,18 +1,14 @@
-"""Facts of a log for reports, and other people's figures (`data/published`)."""
+"""Facts of a log for reports."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
-from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
@@ -22,6 +18,7 @@ from fastgaum.logs.registry import dataset, names
 from fastgaum.logs.synthetic import Truth
 from fastgaum.metrics.precision import micro_mean
 from fastgaum.reports.grid import split_log
+from fastgaum.reports.others import facts_of_others
 from fastgaum.reports.table import Json
 from fastgaum.worlds.truth import oracle_scores
 
@@ -52,9 +49,7 @@ def log_facts(
             name: {str(k): value for k, value in by_k.items()}
             for name, by_k in means_of(floors, log.weight_of_event[part.events]).items()
         },
-        "published_best": best_published(log.name),
-        "published_models": published_models(log.name),
-        "authors_code": authors_code(log.name),
+        **facts_of_others(log.name),
         "audit": found,
     }
 
@@ -142,9 +137,7 @@ def dataset_facts(
             for floor in floors[0]
         },
         "shares": shares,
-        "published_best": best_published(name),
-        "published_models": published_models(name),
-        "authors_code": authors_code(name),
+        **facts_of_others(name),
     }
     if entry is not None and entry.simulated:
         # what the rule's trace alone scores: fewest displays earlier in the session
@@ -196,77 +189,3 @@ def weighted_mean(values: Sequence[float], counts: Sequence[int]) -> float:
     pairs = [(value, n) for value, n in zip(values, counts, strict=True) if n > 0]
     total = sum(n for _, n in pairs)
     return sum(value * n for value, n in pairs) / total if total else float("nan")
-
-
-FOLDER = Path(__file__).parents[1] / "data" / "published"
-NOT_RELEASED = ("ant-financial",)
-"""data sets of the published table without a released file"""
-PRESET_ROWS = {
-    ("paper-lstm", "reward"): "GAN-LSTM",
-    ("paper-pw", "reward"): "GAN-PW",
-    ("report", "reward"): "report: reward greedy",
-    ("report", "generator"): "report: generator",
-}
-"""the published row of a preset's head"""
-
-
-@cache
-def _published(file: str = "published.csv") -> list[Json]:
-    types = {"k": pl.String, "mean": pl.Float64, "sd": pl.Float64, "nll": pl.Float64}
-    return pl.read_csv(FOLDER / file, schema_overrides=types).to_dicts()
-
-
-def published_row(model: str, head: str) -> str | None:
-    """The row of the published table that a model's head repeats."""
-    if model in BASELINES:
-        return baseline_class(model).published_name
-    return PRESET_ROWS.get((model, head))
-
-
-def published_mean(dataset: str, row: str | None, k: int) -> float | None:
-    """The published prec@k, percent, of a row of the published table; None if it has none."""
-    wanted = (dataset, row, str(k))
-    found = (r["mean"] for r in _published() if (r["dataset"], r["model"], r["k"]) == wanted)
-    return next(found, None)
-
-
-def published_table() -> Json:
-    """The paper's whole table: {not_released, rows: {model: {dataset: {"1": {mean, sd}, "2":
-    …}}}}, in its order."""
-    rows: Json = {}
-    for row in (row for row in _published() if row["nll"] is None):
-        by_k = rows.setdefault(row["model"], {}).setdefault(row["dataset"], {})
-        by_k[row["k"]] = {"mean": row["mean"], "sd": row["sd"]}
-    return {"not_released": list(NOT_RELEASED), "rows": rows}
-
-
-def best_published(dataset: str) -> Json:
-    """The best published model by k: {"1": {model, mean, sd}}; empty if there are no published
-    figures."""
-    own = [row for row in reversed(_published()) if row["dataset"] == dataset]
-    own.sort(key=lambda row: (row["k"], row["mean"]))
-    return {row["k"]: {name: row[name] for name in ("model", "mean", "sd")} for row in own}
-
-
-def published_models(dataset: str) -> list[Json]:
-    """Choice models that others fitted to a log: model, mean (prec@1, percent), nll in nats, and
-    source."""
-    kept = ("model", "mean", "nll", "source")
-    found = (row for row in _published() if row["dataset"] == dataset and row["nll"] is not None)
-    return [{name: row[name] for name in kept} for row in found]
-
-
-def authors_code(dataset: str) -> Json:
-    """Figures of the paper authors' own code on the released file, run by us: {model: {"1": prec@1,
-    "2": prec@2}}."""
-    rows: Json = {}
-    for row in _published("authors_code.csv"):
-        if row["dataset"] == dataset:
-            rows.setdefault(row["model"], {})[row["k"]] = row["mean"]
-    return rows
-
-
-def tuning_budget(file: Path = FOLDER.parent / "tuning.csv") -> Json:
-    """How many settings each model's search compared: {model: {settings_tried, where}}."""
-    rows = pl.read_csv(file).to_dicts() if file.is_file() else []
-    return {row.pop("model"): row for row in rows}

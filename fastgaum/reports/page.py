@@ -20,6 +20,7 @@ from fastgaum.logs.log import SessionLog, SplitName, require_log
 from fastgaum.metrics.evaluation import figures_of
 from fastgaum.reports.charts import page_charts
 from fastgaum.reports.facts import report_facts
+from fastgaum.reports.others import rows_of_others
 from fastgaum.reports.plots import require_plots
 from fastgaum.reports.table import Json
 from fastgaum.reports.trained_run import open_run
@@ -158,58 +159,28 @@ def _environment() -> Environment:
     return environment
 
 
-MOST_FLOORS = 7
-"""floors that the first table shows"""
+MOST_FLOORS = 6
+"""floors that the first table shows beside the random one; the JSON has them all"""
 
 
 def standings(facts: Json, log: int) -> list[Json]:
     """Rows of the first table of one log, by prec@1. Each has label, note, kind (reward,
     generator, floor or published), prec by k, and nll."""
-    about = facts["logs"][log]
-
-    def row(label: str, kind: str, prec: Json, note: str = "", nll: Json | None = None) -> Json:
-        # a figure that has no interval is a number
-        known = {k: prec.get(k) for k in ("1", "2")}
-        prec = {
-            k: one if isinstance(one, dict) else {"mean": one, "ci": None}
-            for k, one in known.items()
-        }
-        return {"label": label, "note": note, "kind": kind, "prec": prec, "nll": nll}
-
-    rows = [
-        row(
-            f"{run['name']}, {head}" if len(run["evaluation"]["heads"]) > 1 else run["name"],
-            head,
-            figures["prec"],
-            nll=figures["nll"],
-        )
-        for run in facts["runs"]
-        if run["log"] == log
-        for head, figures in run["evaluation"]["heads"].items()
-    ]
-    floors = sorted(about["floors"].items(), key=lambda floor: -(floor[1]["1"] or 0.0))
-    # of many declared numbers, those that say most; the JSON has them all
-    shown = [floor for floor in floors if floor[0] != "random"][: MOST_FLOORS - 1]
-    rows += [
-        row(f"floor: {name}", "floor", precs)
-        for name, precs in floors
-        if name == "random" or (name, precs) in shown
-    ]
-    best, others = about["published_best"], about["published_models"]
     note = "" if facts["split"] == "test" else "on the test split"
-    for one in others:
-        nll = {"mean": one["nll"]}
-        rows.append(row(f"published: {one['model']}", "published", {"1": one["mean"]}, note, nll))
-    if best and not others:
-        names = " / ".join(dict.fromkeys(one["model"] for one in best.values()))
-        means = {k: one["mean"] for k, one in best.items()}
-        rows.append(row(f"published: {names}", "published", means, note))
-        rows += [
-            row(f"authors’ code: {model}", "published", precs, note)
-            for model, precs in about["authors_code"].items()
-        ]
+    rows = [
+        one | {"note": note if one["kind"] == "published" else ""}
+        for one in rows_of_others(facts["logs"][log])
+    ]
+    for run in facts["runs"]:
+        heads = run["evaluation"]["heads"].items() if run["log"] == log else ()
+        for head, figures in heads:
+            label = f"{run['name']}, {head}" if len(heads) > 1 else run["name"]
+            own = {key: figures[key] for key in ("prec", "nll")}
+            rows.append({"label": label, "note": "", "kind": head, **own})
     ranked = [one for one in rows if one["prec"]["1"]["mean"] is not None]
-    return sorted(ranked, key=lambda one: -one["prec"]["1"]["mean"])
+    ranked.sort(key=lambda one: -one["prec"]["1"]["mean"])
+    floors = [one for one in ranked if one["kind"] == "floor" and one["label"] != "floor: random"]
+    return [one for one in ranked if one not in floors[MOST_FLOORS:]]
 
 
 def best_runs(facts: Json) -> list[Json]:

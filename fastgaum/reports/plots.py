@@ -106,7 +106,8 @@ def panels_in_file(
             for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
         }
         columns = 2 if narrow else min(4, max(2, n + 1))
-        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=columns)
+        if shown:
+            figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=columns)
         with atomic(path) as part:
             if path.suffix == ".svg":
                 part.write_text(svg_of(figure), encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
+from fastgaum.reports.others import rows_of_others
 from fastgaum.reports.table import Block, Json, TableColumn, num, ranges, signed, spread, table_of
 
 KS = ("1", "2")
@@ -47,7 +48,7 @@ def reproduce_blocks(result: Json) -> list[Block]:
 
 
 def published_block(table: Json) -> Block:
-    """The whole published table, prec@1 / prec@2, as `log_facts.published_table` gives it."""
+    """The whole published table, prec@1 / prec@2, as `others.published_table` gives it."""
     rows, missing = table["rows"], table["not_released"]
     datasets = list(dict.fromkeys(dataset for row in rows.values() for dataset in row))
     columns = [f"{name} (not released)" if name in missing else name for name in datasets]
@@ -92,27 +93,18 @@ def label_of(key: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
 
 def _block(result: Json, name: str, facts: Json) -> Block:
     rows = rows_by_model(result["cells"], name)
-    floors = {floor: rows.get((FLOOR_MODELS.get(floor, ""), "reward")) for floor in facts["floors"]}
-    lines: list[Json] = [
-        {"label": f"floor: {floor.replace('_', ' ')}"}
-        | (_precisions(facts["floors"][floor]) if by_k is None else _figures(by_k))
-        for floor, by_k in floors.items()
-    ]
-    others = facts.get("published_models", [])
-    for one in others:
-        precs = _precisions({"1": one["mean"]})
-        lines.append({"label": f"published: {one['model']}", "nll": one["nll"], **precs})
-    best = facts.get("published_best") or {}
-    if best and not others:
-        published = {k: best[k] for k in KS if k in best}
-        models = dict.fromkeys(one["model"] for one in published.values())
-        figures = {f"prec{k}": spread(one["mean"], one["sd"]) for k, one in published.items()}
-        lines.append({"label": f"best published: {' / '.join(models)}", **figures})
-    for model, precs in (facts.get("authors_code") or {}).items():
-        lines.append({"label": f"authors' code: {model}", **_precisions(precs)})
-    for one in facts.get("others", ()):
-        figures = _precisions({"1": one["prec1"], "2": one["prec2"]})
-        lines.append({"label": f"others: {one['model']}", "nll": one["nll"], **figures})
+    floors = {
+        f"floor: {floor.replace('_', ' ')}": rows.get((model, "reward"))
+        for floor, model in FLOOR_MODELS.items()
+        if floor in facts["floors"]
+    }
+    lines: list[Json] = []
+    for one in rows_of_others(facts):
+        by_k = floors.get(one["label"])
+        line = _precisions(one["prec"]) if by_k is None else _figures(by_k)
+        if one["nll"] is not None:
+            line["nll"] = one["nll"]["mean"]
+        lines.append(line | {"label": one["label"]})
     for key, by_k in rows.items():
         if by_k not in floors.values():
             mark = IDENTITY_MARK if by_k["1"]["protocol"] != result["protocol"] else ""
@@ -122,7 +114,8 @@ def _block(result: Json, name: str, facts: Json) -> Block:
     columns = [*RESULT_COLUMNS]
     if facts.get("oracle") is not None:
         oracle = facts["oracle"]
-        lines.append({"label": "oracle", "nll": oracle["nll"], **_precisions(oracle)})
+        precs = {f"prec{k}": num(oracle[k]) for k in KS}
+        lines.append({"label": "oracle", "nll": oracle["nll"], **precs})
         columns.append(ORACLE)
     marked = any(line["label"].endswith(IDENTITY_MARK) for line in lines)
     notes = [*notes_of(result, name, facts, rows, marked=marked)]
@@ -135,15 +128,14 @@ def _block(result: Json, name: str, facts: Json) -> Block:
     return table_of(title, columns, lines, notes, lambda line: line.get("bold", ()))
 
 
-def _precisions(precs: Json) -> Json:
-    return {f"prec{k}": num(precs.get(k)) for k in KS}
+def _precisions(by_k: ByK) -> Json:
+    return {f"prec{k}": spread(by_k[k]["mean"], by_k[k]["sd"]) for k in KS}
 
 
 def _figures(by_k: ByK) -> Json:
     one = by_k["1"]
     row: Json = {key: one[key] for key in ("nll", "nll_ci", "ece", "gap", "seconds") if key in one}
-    for k in KS:
-        row |= {f"prec{k}": spread(by_k[k]["mean"], by_k[k]["sd"]), f"ci{k}": by_k[k]["ci"]}
+    row |= _precisions(by_k) | {f"ci{k}": by_k[k]["ci"] for k in KS}
     versus, way = one.get("vs_best_other"), one.get("way_to_oracle")
     if versus is not None:
         row["versus"] = _difference(versus)

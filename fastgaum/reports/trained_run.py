@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +136,12 @@ def _table(folder: Path) -> pl.DataFrame:
             f"'{folder}' has no metrics.parquet and no metrics.jsonl that is a file: it is no "
             "whole run, train again"
         )
-    if file.suffix == ".jsonl" and file.stat().st_size > MOST_LINES_BYTES:
-        raise CheckpointError(f"'{file}' has more than {MOST_LINES_BYTES} bytes: train again")
     try:
-        table = (
-            read_small_parquet(file)
-            if file.suffix == ".parquet"
-            else pl.read_ndjson(file, infer_schema_length=None)
-        )
+        if file.suffix == ".parquet":
+            table = read_small_parquet(file)
+        else:
+            lines = StringIO(read_text(file, MOST_LINES_BYTES))
+            table = pl.read_ndjson(lines, infer_schema_length=None)
     except (LogFormatError, *READ_ERRORS) as error:
         raise CheckpointError(f"'{file}' is damaged ({one_line(error)}): train again") from None
     if not table.height:

@@ -118,7 +118,7 @@ def elasticities(
 ) -> pl.DataFrame:
     """Own and cross elasticities: by how many % an item's share grows for each % that a field of
     one item grows, E_ij = Σ_n [P_ni(x_nj (1 + h)) − P_ni(x_nj (1 − h))] / (2 h Σ_n P_ni) over all
-    displays n of the split. Other arguments are as of `what_if`.
+    displays n of the split. Other arguments and errors are as of `what_if`.
 
     Args:
         field: a field of numbers, of candidates or items.
@@ -127,9 +127,6 @@ def elasticities(
 
     Returns: a row for each `changed` item j and `item` i, and one for no click (item null) if that
         is a choice: `elasticity`, `elasticity_low`, `elasticity_high`.
-
-    Raises:
-        ConfigError, LogFormatError, FeatureMismatchError: as `what_if`.
     """
     displays = _displays(model, log, split, refits, progress)
     shown, codes = displays.rows_of(field, of_items=True), displays.codes("items", items)
@@ -172,8 +169,8 @@ def willingness_to_pay(
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """The rise of the price that outweighs one unit less of a field: the mean marginal utility of
-    the field over that of the price, by item and over all displayed candidates. Other arguments are
-    as of `what_if`.
+    the field over that of the price, by item and over all displayed candidates. Other arguments and
+    errors are as of `what_if`; a field that has one value is an error too.
 
     Args:
         field: a field of numbers, of candidates or items. If users like it, its worth is negative.
@@ -186,10 +183,6 @@ def willingness_to_pay(
         utilities `by_field` and `by_price`, and the ends of their intervals, `…_low` and `…_high`.
         The worth and its ends are NaN unless the interval of `by_price` lies below 0: a price that
         does not lower utility buys nothing.
-
-    Raises:
-        ConfigError, LogFormatError, FeatureMismatchError: as `what_if`; ConfigError for a field
-            that has one value too.
     """
     displays = _displays(model, log, split, refits, progress)
     _require_step(step)
@@ -239,7 +232,8 @@ def response_curve(
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """The mean log-odds of a displayed candidate along the range of a field, all else left as it
-    is; a field of events or users is set in the whole event. Other arguments are as of `what_if`.
+    is; a field of events or users is set in the whole event. Other arguments and errors are as of
+    `what_if`.
 
     Args:
         field: a field of numbers.
@@ -250,9 +244,6 @@ def response_curve(
 
     Returns: a row for each number: `value`; `share`, from 0 to 1, of those numbers that are nearest
         to it, each counted once; `log_odds`, `log_odds_low`, `log_odds_high`.
-
-    Raises:
-        ConfigError, LogFormatError, FeatureMismatchError: as `what_if`.
     """
     displays = _displays(model, log, split, refits, progress)
     require_whole("n", n, 2)
@@ -291,18 +282,12 @@ def importance(
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """By how much the model's NLL rises where a field's values are permuted among the candidates of
-    each display (Breiman, "Random forests", 2001). `model`, `log`, `split` and `progress` are as of
-    `what_if`.
-
-    Args:
-        seed: seeds the permutations, one of each field.
+    each display (Breiman, "Random forests", 2001); `seed` seeds the permutations, one of each
+    field. Other arguments and errors are as of `what_if`.
 
     Returns: a row for each field of candidates or items, the most important first: `field`, and
         `nll`, the rise in nats an event, with `nll_low` and `nll_high`. In a log with actions,
         categories of items are left out: the history reads them too.
-
-    Raises:
-        ConfigError, LogFormatError, FeatureMismatchError: as `what_if`.
     """
     displays = _displays(model, log, split, (), progress)
     choices = log.choices[pick_rows(log.session_offsets, log.sessions_in(split))[1]]
@@ -322,11 +307,10 @@ def importance(
         values = displays.log.values_at(field)[displays.shown[order]]
         rise = nll(displays.with_values(field, displays.shown, values)), logged
         found = paired_difference(*rise, displays.log.users, displays.weights)
-        rows.append({"field": field, "nll": found.mean, "nll_low": found.low})
-        rows[-1]["nll_high"] = found.high
+        rows.append((field, found.mean, found.low, found.high))
     columns = ("nll", "nll_low", "nll_high")
     schema = {"field": pl.String, **dict.fromkeys(columns, pl.Float64)}
-    return pl.DataFrame(rows, schema).sort("nll", descending=True)
+    return pl.DataFrame(rows, schema, orient="row").sort("nll", descending=True)
 
 
 @dataclass(frozen=True)

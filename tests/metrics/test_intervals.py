@@ -26,18 +26,6 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     assert 180 <= covered <= 198
 
 
-def test_a_paired_difference_is_narrower_than_two_single_intervals() -> None:
-    rng = np.random.default_rng(6)
-    hard = rng.random(400)
-    users = rng.integers(0, 150, 400)
-    first, second = hard + 0.01 * rng.random(400) + 0.02, hard + 0.01 * rng.random(400)
-    difference = paired_difference(first, second, users)
-    assert difference.low > 0
-    assert difference.mean == pytest.approx((first - second).mean())
-    single = bootstrap_mean(first, users)
-    assert difference.high - difference.low < (single.high - single.low) / 10
-
-
 def test_no_events_and_unequal_lengths() -> None:
     nothing = bootstrap_mean(np.array([np.nan]), np.array([0]))
     assert np.isnan(nothing.mean)

@@ -25,19 +25,13 @@ def test_nll_reads_the_outcome_and_brier_its_squared_distance(choices: list[int]
     np.testing.assert_allclose(brier_score(PROBS, NO_CLICK, OFFSETS, np.array(choices)), expected)
 
 
-def test_nll_of_a_sparse_distribution_is_infinite_unless_floored() -> None:
-    log_probs = np.array([0.0, -np.inf])
-    choices = np.array([1])
-    assert choice_nll(log_probs, None, np.array([0, 2]), choices, min_prob=0)[0] == np.inf
-    assert choice_nll(log_probs, None, np.array([0, 2]), choices, min_prob=1e-3)[
-        0
-    ] == pytest.approx(np.log(1e3))
-
-
-def test_nll_is_never_negative_from_rounding() -> None:
-    nll = choice_nll(np.array([1e-7], dtype=np.float32), None, np.array([0, 1]), np.array([0]))
-    assert nll[0] == 0.0
-    assert not np.signbit(nll[0])
+@pytest.mark.parametrize(("log_prob", "nll"), [(1e-7, 0.0), (-np.inf, np.log(1e6))])
+def test_nll_is_never_negative_from_rounding_and_has_a_largest_value(
+    log_prob: float, nll: float
+) -> None:
+    found = choice_nll(np.array([log_prob], np.float32), None, np.array([0, 1]), np.array([0]))
+    assert found[0] == pytest.approx(nll)
+    assert not np.signbit(found[0])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.5])

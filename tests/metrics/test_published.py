@@ -9,7 +9,7 @@ import pytest
 
 from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.errors import ConfigError
-from fastgaum.reports.log_facts import (
+from fastgaum.reports.others import (
     authors_code,
     best_published,
     published_mean,

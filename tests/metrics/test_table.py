@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastgaum.reports.log_facts import (
+from fastgaum.reports.others import (
     authors_code,
     best_published,
     published_models,

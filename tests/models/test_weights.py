@@ -30,11 +30,10 @@ from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.game.game import ReferenceGame
-from fastgaum.game.scoring import HeadScores, figures, score
+from fastgaum.game.scoring import figures, score
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
-from fastgaum.metrics.evaluation import evaluate_heads, figures_of
-from fastgaum.metrics.intervals import Interval
+from fastgaum.metrics.evaluation import HeadScores, evaluate_heads, figures_of
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Shannon, regulariser_of
 from fastgaum.nets.segments import segment_log_softmax
@@ -140,11 +139,13 @@ def test_figures_are_those_of_the_repeated_log(seed: int, outside: bool) -> None
     assert ours.random == pytest.approx(theirs.random)
     # bins of calibration are cut between cases of the repeated log, within those of the weighted
     for figure in figures_of():
-        one, other = (figure.value(part.heads["reward"]) for part in found)
+        one, other = (part.heads["reward"].to_dict() for part in found)
+        for key in figure.path:
+            one, other = (one and one[key], other and other[key])
         if figure.path[-1] == "n_events" or one is None or other is None:
             continue
-        if isinstance(one, Interval) and isinstance(other, Interval):
-            one, other = [one.mean, one.low, one.high], [other.mean, other.low, other.high]
+        if isinstance(one, dict) and isinstance(other, dict):
+            one, other = [one["mean"], *one["ci"]], [other["mean"], *other["ci"]]
         rough = figure.path[0] == "ece" or figure.path[-1] == "worst_decile"
         assert one == pytest.approx(other, abs=0.03 if rough else 1e-5, nan_ok=True), figure.path
     assert ours.lead(ours).mean == 0

@@ -128,11 +128,11 @@ def test_mistakes_in_python() -> None:
             "protocol is 'bag', one of identity, bags, views",
         ),
         (lambda: fg.compare(log, seeds=0), "--seeds must be at least 1, got 0"),
-        (lambda: fg.compare(log, resplits=[-1]), "whole numbers of at least 0, got -1"),
+        (lambda: fg.compare(log, resplits=[-1]), "a seed of resplits is -1, a whole number"),
         (lambda: fg.compare(log, resplits=3), "resplits is 3, a list of seeds"),  # type: ignore[arg-type]
         (lambda: fg.compare(log, settings=[1]), "settings"),  # type: ignore[arg-type]
-        (lambda: fg.compare(log, jobs="2"), "at least 1, got '2'"),  # type: ignore[arg-type]
-        (lambda: fg.compare(log, jobs=0), "jobs must be a whole number of at least 1, got 0"),
+        (lambda: fg.compare(log, jobs="2"), "jobs is '2', a whole number of at least 1"),  # type: ignore[arg-type]
+        (lambda: fg.compare(log, jobs=0), "jobs is 0, a whole number of at least 1"),
         (lambda: fg.compare(log, settings={"epocs": 1}), "did you mean 'epochs'"),
     ):
         with pytest.raises(ConfigError, match=says):

@@ -258,23 +258,6 @@ def test_two_runs_compared(workshop: Workshop) -> None:
     }
 
 
-def test_two_logs_have_a_section_each(workshop: Workshop, tmp_path: Path) -> None:
-    other = synthesise(300, preset="sample", n_items=15, seed=5)[0]
-    train_run(UserModel.from_preset("fastgaum", **QUICK), other, tmp_path / "third")
-    runs = [open_run(run) for run in (*workshop.runs, tmp_path / "third")]
-    facts = report_facts(runs, [other, workshop.log])
-    assert [run["log"] for run in facts["runs"]] == [0, 0, 1]
-    assert [log["name"] for log in facts["logs"]] == [workshop.log.name, other.name]
-    assert [log["runs"] for log in facts["logs"]] == [["<i>first", "second"], ["third"]]
-    page = to_html(facts)
-    assert page.count("by split</b>") == 2
-    assert f"On {other.name}, third ranks the chosen item first" in " ".join(page.split())
-    with pytest.raises(
-        ConfigError, match=r"scored on the same events: .*first' has .* and .*third'"
-    ):
-        report_facts(runs[::2], [workshop.log, other], compare=True)
-
-
 def test_one_log_read_in_two_ways_is_compared_on_its_events(tmp_path: Path) -> None:
     """A field more, or a real order, is another log by fingerprint, with the same events."""
     plain = synthesise(300, preset="sample", n_items=15, seed=5)[0]

@@ -16,8 +16,8 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.user_model import UserModel
+from fastgaum.reports.charts import draw_fidelity
 from fastgaum.reports.fidelity import fidelity
-from fastgaum.reports.figures import draw_fidelity
 from fastgaum.reports.table import finite
 from fastgaum.reports.world_tables import (
     differs,

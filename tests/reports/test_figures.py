@@ -1,4 +1,4 @@
-"""The figure is drawn, says what it shows, and is refused in time where it cannot be."""
+"""Charts in files are drawn, say what they show, and are refused in time where they cannot be."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fastgaum.errors import ConfigError, OutputError
-from fastgaum.reports import figures, plots
-from fastgaum.reports.log_facts import best_published
+from fastgaum.reports import charts, plots
+from fastgaum.reports.others import best_published
 from fastgaum.reports.plots import COLOURS
 
 
@@ -23,59 +23,51 @@ def table(n_models: int = 18) -> dict[str, Any]:
             "k": k,
             "mean": 50.0 + i,
             "ci": [45.0, 60.0 + i],
-            "published": 40.0 if i == 3 else None,
+            "vs_logit": {"diff": 2.0, "ci": [-1.0, 4.0]} if i else None,
         }
-        for dataset in ("yelp", "taobao", "sample")
+        for dataset in ("yelp", "sample")
         for i in range(n_models)
         for k in (1, 2)
     ]
     floors = {"random": {"1": 30.0}, "train_click_rate": {"1": 40.0}}
     facts = {
         name: {"floors": floors, "published_best": best_published(name)}
-        for name in ("yelp", "taobao", "sample")
+        for name in ("yelp", "sample")
     }
     return {"datasets": facts, "cells": cells}
+
+
+def texts_of(path: Path) -> set[str]:
+    return set(re.findall(r">([^<>\n]+)</text>", path.read_text()))
 
 
 def test_svg_shows_every_model_floor_and_data_set(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
     path = tmp_path / "t.svg"
-    figures.draw_precision(table(), path)
-    texts = re.findall(r">([^<>\n]+)</text>", path.read_text())
-    assert {*(f"model-{i}" for i in range(18)), "yelp", "taobao", "sample"} <= set(texts)
-    assert {
-        "floor: random",
-        "floor: train click rate",
-        "best published",
-        "published, same model",
-    } <= set(texts)
+    charts.draw_precision(table(), path)
+    shown = texts_of(path)
+    assert {*(f"model-{i}" for i in range(18)), "yelp", "sample", "floor: random"} <= shown
+    assert {"floor: train click rate", "best published: W&amp;D-CCF / G…"} <= shown
     drawn, _, rest = path.read_text().partition("</style>")
     assert "prefers-color-scheme: dark" in drawn
     assert set(re.findall(r"#[0-9a-f]{6}\b", rest)) <= {light for light, _ in COLOURS.values()}
     first = path.read_bytes()
-    figures.draw_precision(table(), path)
+    charts.draw_precision(table(), path)
     assert path.read_bytes() == first
     assert list(tmp_path.iterdir()) == [path]
+    charts.draw_precision(table(0), tmp_path / "t.png")
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_leads_over_the_linear_model_share_a_scale(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
-    result = table(3)
-    models = ["model-0", "model-2"]
+    result, models = table(4), ["model-1", "model-3"]
     with pytest.raises(ConfigError, match=r"does not compare model-0 \(yelp\), .* with logit"):
-        figures.draw_leads(result, tmp_path / "t.svg", models)
-    for cell in result["cells"]:
-        cell["vs_logit"] = {"diff": 2.0, "ci": [-1.0, 4.0]}
-    figures.draw_leads(result, tmp_path / "t.svg", models)
-    texts = re.findall(r">([^<>\n]+)</text>", (tmp_path / "t.svg").read_text())
-    assert {*models, "yelp", "taobao", "sample", "linear model (logit)"} <= set(texts)
-    assert "model-1" not in texts
-
-
-def test_png_and_a_table_without_rows(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="figures: install fastgaum[plots]")
-    figures.draw_precision(table(0), tmp_path / "t.png")
-    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+        charts.draw_leads(result, tmp_path / "t.svg", ["model-0"])
+    charts.draw_leads(result, tmp_path / "t.svg", models)
+    shown = texts_of(tmp_path / "t.svg")
+    assert {*models, "yelp", "sample", "linear model (logit)"} <= shown
+    assert "model-2" not in shown
 
 
 def test_what_cannot_be_drawn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from fastgaum.logs.synthetic import world as synthetic
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.behaviour import ModelScores
 from fastgaum.worlds import replay as module
-from fastgaum.worlds.replay import replay, versions, world_of
+from fastgaum.worlds.replay import replay, world_of
 from fastgaum.worlds.true_world import TrueWorld
 from fastgaum.worlds.world import Population, Response, World
 from tests.builders import random_log
@@ -112,16 +112,6 @@ def test_draws_follow_the_world_and_the_seed() -> None:
     shares = np.bincount(choices[:, 0] + 1, minlength=size + 1) / len(choices)
     expected = np.append(truth.outside_probability[0], truth.probability[:size])
     assert np.abs(shares - expected).max() < 4 * 0.5 / np.sqrt(len(choices))
-
-
-def test_versions_are_the_log_and_its_replicas() -> None:
-    log = random_log(3, no_click=0.2)
-    simulated = np.stack([np.zeros(log.n_events, np.int32), np.full(log.n_events, -1, np.int32)])
-    every = versions(log, simulated)
-    assert every.n_sessions == 3 * log.n_sessions
-    assert every.choices.reshape(3, -1).tolist() == [log.choices.tolist(), *simulated.tolist()]
-    assert every.items.reshape(3, -1).tolist() == [log.items.tolist()] * 3
-    assert every.users.tolist() == log.users.tolist() * 3
 
 
 @pytest.mark.parametrize(
