@@ -21,7 +21,7 @@ from fastgaum.metrics.calibration import (
 )
 from fastgaum.metrics.displays import clicks_of_displays, rank_displays
 from fastgaum.metrics.intervals import Interval, bootstrap_means, paired_difference
-from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor, user_mean
+from fastgaum.metrics.precision import micro_mean, precision_at_k, user_mean
 
 
 @dataclass(frozen=True)
@@ -250,12 +250,13 @@ def evaluate_heads(
 ) -> Evaluation:
     """Compute every head's figures; gap: (n_events,). Raises NumericsError for a value that is not
     finite."""
-    shown = encoded.display_offsets, encoded.choices
+    # where all candidates tie, prec@k is that of a random order
+    ties = np.zeros(encoded.display_offsets[-1]), encoded.display_offsets, encoded.choices
     return Evaluation(
         heads={name: _figures(head, encoded, outside, ks) for name, head in heads.items()},
         n_events=encoded.n_events,
         n_users=len(np.unique(encoded.users)),
-        random={k: 100 * random_floor(*shown, k, encoded.weights) for k in ks},
+        random={k: 100 * micro_mean(precision_at_k(*ties, k), encoded.weights) for k in ks},
         gap=None if gap is None else micro_mean(gap.astype(np.float64), encoded.weights),
         users=encoded.user_of_event,
         unseen=encoded.holds_unseen,

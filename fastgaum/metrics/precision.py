@@ -104,16 +104,3 @@ def sums_by_user(
     own = np.ones(len(rows)) if weights is None else weights[counted].astype(np.float64)
     sums = np.bincount(rows, own * per_event[counted], len(distinct))
     return np.asarray(sums, np.float64), np.asarray(np.bincount(rows, own), np.float64)
-
-
-def random_floor(
-    display_offsets: AnyInts, choices: AnyInts, k: int, weights: AnyFloats | None = None
-) -> float:
-    """Exact prec@k of a random order: the mean of min(k, n) / n over events with a choice.
-
-    >>> random_floor(np.array([0, 1, 5]), np.array([0, 3]), 2)
-    0.75
-    """
-    sizes = np.diff(display_offsets)
-    floor = np.minimum(k, sizes) / sizes
-    return micro_mean(np.where(np.asarray(choices) >= 0, floor, np.nan), weights)

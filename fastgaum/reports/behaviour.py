@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import entr
 
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import ConfigError
@@ -16,6 +15,7 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
+from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.intervals import AnyArray, Statistic, Sums, Unit, cut, ratio
 from fastgaum.models.choice_model import ChoiceModel, Head
 
@@ -25,29 +25,17 @@ TENTHS, LEVELS, BINS = 10, 50, 10
 Labels = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ModelScores:
-    """A model's scores of every candidate and event of a log."""
-
-    utilities: Float64Array
-    """shape (n_candidates,)"""
-    log_probs: Float64Array
-    """shape (n_candidates,)"""
-    outside_log_prob: Float64Array
-    """of no click, −inf where it is not offered, shape (n_events,)"""
-
-    @classmethod
-    def of(cls, model: ChoiceModel, log: SessionLog, head: Head) -> ModelScores:
-        """Score a log, its own choices as history."""
-        heads = model.score_sessions(log, "all")[1].heads
-        own = heads[head]
-        parts = heads["reward"].scores, own.log_probs, own.outside_log_prob
-        return cls(*(part.astype(np.float64) for part in parts))
-
-    def entropy(self, display_offsets: IntArray) -> Float64Array:
-        """Entropy of each event's distribution, no click included, in nats, shape (n_events,)."""
-        entropies = np.add.reduceat(entr(np.exp(self.log_probs)), display_offsets[:-1])
-        return np.asarray(entropies + entr(np.exp(self.outside_log_prob)), np.float64)
+def score_log(model: ChoiceModel, log: SessionLog, head: Head) -> HeadScores:
+    """Score a log, its own choices as history: probabilities of a head, and utilities."""
+    batches = [
+        (model.utility(batch), *model.choice_log_probs(batch, head)) for batch in model.tensors(log)
+    ]
+    return HeadScores(
+        *(
+            np.concatenate([one.cpu().numpy().astype(np.float64) for one in part])
+            for part in zip(*batches, strict=True)
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,7 @@ class LogVersions:
         return result if where is None else np.where(where, result, np.nan)
 
 
-def statistics_of(c: LogVersions, scored: ModelScores, outside: bool) -> Iterator[Statistic]:
+def statistics_of(c: LogVersions, scored: HeadScores, outside: bool) -> Iterator[Statistic]:
     """Every statistic, in the order of the table. Raises ConfigError where an event has no click
     and the model gives that no probability."""
     log, number = c.log, c.log.event_number
@@ -176,7 +164,7 @@ def _groups_of(levels: Float64Array, cases: AnyArray, most: int) -> tuple[AnyArr
     return np.where(np.isnan(levels), -1, groups), labels
 
 
-def calibration(c: LogVersions, scored: ModelScores) -> Statistic:
+def calibration(c: LogVersions, scored: HeadScores) -> Statistic:
     """Choices that happened per expected choice, by tenths of the expected ones in order of
     probability."""
     labels, happened, expected, _ = _by_bin(c, np.exp(scored.log_probs), c.log.n_events)
@@ -187,7 +175,7 @@ def calibration(c: LogVersions, scored: ModelScores) -> Statistic:
     return Statistic("calibration", what, "chi2", labels, happened, expected, "ratio")
 
 
-def reliability_curve(c: LogVersions, scored: ModelScores) -> tuple[Float64Array, Statistic]:
+def reliability_curve(c: LogVersions, scored: HeadScores) -> tuple[Float64Array, Statistic]:
     """On logged histories, the mean probability of each tenth, and the share that was chosen."""
     n = c.log.n_events // c.sums.n_versions
     probs = np.exp(scored.log_probs[: c.log.display_offsets[n]])
@@ -228,12 +216,10 @@ def bins_of(probs: Float64Array) -> AnyArray:
     return np.asarray(np.unique(groups[level], return_inverse=True)[1])
 
 
-def ranks(c: LogVersions, scored: ModelScores) -> Float64Array:
+def ranks(c: LogVersions, scored: HeadScores) -> Float64Array:
     """Place of each event's choice by utility, 1 the best, ties half; NaN without a click."""
     offsets, choices = c.log.display_offsets, c.log.choices
-    own = np.repeat(c.chosen(scored.utilities), np.diff(offsets))
+    own = np.repeat(c.chosen(scored.scores), np.diff(offsets))
     with np.errstate(invalid="ignore"):
-        better = np.add.reduceat(
-            (scored.utilities > own) + 0.5 * (scored.utilities == own), offsets[:-1]
-        )
+        better = np.add.reduceat((scored.scores > own) + 0.5 * (scored.scores == own), offsets[:-1])
     return np.where(choices >= 0, better + 0.5, np.nan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.special import entr
 
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError, LogFormatError
@@ -12,9 +13,10 @@ from fastgaum.logs.audit_rules import holm
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes, expected_calibration_error
+from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.behaviour import LogVersions, ModelScores, reliability_curve, statistics_of
+from fastgaum.reports.behaviour import LogVersions, reliability_curve, score_log, statistics_of
 from fastgaum.reports.permutation import (
     agreement,
     compare_sides,
@@ -85,7 +87,7 @@ def fidelity(
     context = LogVersions.of(every, 1 + replicas, model.space)
     tell = progress or (lambda done, total: None)
     tell(0, None)
-    scored = ModelScores.of(model, every, read_by)
+    scored = score_log(model, every, read_by)
     statistics = list(statistics_of(context, scored, model.outside))
     total = len(statistics) + 2
     compared = []
@@ -105,7 +107,7 @@ def fidelity(
     if len(log.sessions_in("train")) and len(log.sessions_in("validation")):
         rival = make_model(RIVAL, {"protocol": model.space.protocol, "seed": 0})
         rival.fit(log)
-        others[RIVAL] = ModelScores.of(rival, every, "reward")
+        others[RIVAL] = score_log(rival, every, "reward")
     values = values_of(context, policies_of(context, scored, others))
     calibration = _calibration(context, scored, draws, seed)
     tell(total - 1, total)
@@ -152,7 +154,7 @@ def _part(log: SessionLog, split: SplitName, episodes: int, seed: int) -> tuple[
     return slice_sessions(log, kept), len(rows) - len(kept)
 
 
-def _calibration(context: LogVersions, scored: ModelScores, draws: int, seed: int) -> Json:
+def _calibration(context: LogVersions, scored: HeadScores, draws: int, seed: int) -> Json:
     c, n_versions = context, context.sums.n_versions
     n_events = c.log.n_events // n_versions
     offsets = c.log.display_offsets
@@ -164,7 +166,8 @@ def _calibration(context: LogVersions, scored: ModelScores, draws: int, seed: in
             probs.reshape(n_versions, -1), outcomes.reshape(n_versions, -1), strict=True
         )
     ]
-    entropy = scored.entropy(offsets)
+    none = np.exp(scored.outside_log_prob)
+    entropy = np.add.reduceat(entr(probs), offsets[:-1]) + entr(none)
     predicted, curve = reliability_curve(c, scored)
     shares = np.concatenate(
         [sides(curve, weights)[0] for weights in draw_users(c.sums.n_users, draws, seed)]
@@ -174,7 +177,7 @@ def _calibration(context: LogVersions, scored: ModelScores, draws: int, seed: in
         "ece_simulated": [float(value) for value in np.quantile(errors[1:], [0.025, 0.5, 0.975])],
         "entropy": float(entropy[:n_events].mean()),
         "entropy_simulated": float(entropy[n_events:].mean()),
-        "no_click": float(np.exp(scored.outside_log_prob[:n_events]).mean()),
+        "no_click": float(none[:n_events].mean()),
         "curve": {
             "predicted": predicted.tolist(),
             "observed": sides(curve, np.ones((1, c.sums.n_users)))[0][0].tolist(),

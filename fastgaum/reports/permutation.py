@@ -21,8 +21,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from fastgaum.arrays import Float64Array, IntArray
+from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.intervals import AnyArray, Statistic, Test, ratio
-from fastgaum.reports.behaviour import LogVersions, ModelScores
+from fastgaum.reports.behaviour import LogVersions
 from fastgaum.reports.table import Json
 
 CHUNK = 1 << 22
@@ -133,7 +134,7 @@ def distance(logged: Side, simulated: Side, test: Test) -> Float64Array:
 
 
 def policies_of(
-    context: LogVersions, own: ModelScores, others: Mapping[str, ModelScores]
+    context: LogVersions, own: HeadScores, others: Mapping[str, HeadScores]
 ) -> dict[str, Float64Array]:
     """Probability that each policy recommends a candidate, (n_candidates,), by name; `others`
     are models fitted on the training split."""
@@ -152,10 +153,10 @@ def policies_of(
     policies: dict[str, Float64Array] = {"uniform": 1.0 / np.repeat(sizes, sizes)}
     policies |= {name: greedy_policy(values, offsets) for name, values in scores.items()}
     for name, scored in others.items():
-        policies[f"{name}, greedy"] = greedy_policy(scored.utilities, offsets)
+        policies[f"{name}, greedy"] = greedy_policy(scored.scores, offsets)
         for t in (1, 3):
-            policies[f"{name}, softmax at {t}"] = softmax_policy(scored.utilities / t, offsets)
-    policies["the model, greedy"] = greedy_policy(own.utilities, offsets)
+            policies[f"{name}, softmax at {t}"] = softmax_policy(scored.scores / t, offsets)
+    policies["the model, greedy"] = greedy_policy(own.scores, offsets)
     policies["the model, as it chooses"] = softmax_policy(own.log_probs, offsets)
     return policies
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from fastgaum.reports.others import rows_of_others
-from fastgaum.reports.table import Block, Json, TableColumn, num, ranges, signed, spread, table_of
+from fastgaum.reports.table import Block, Json, TableColumn, num, signed, spread, table_of
 
 KS = ("1", "2")
 OURS = ("fastgaum", "reward")
@@ -248,7 +248,9 @@ def _what_was_run(result: Json, facts: Json) -> str:
     elif len(resplit) == 1:
         split = f"users split anew with seed {resplit[0]}"
     else:
-        split = f"pooled over {len(resplit)} splits of the users anew (seeds {ranges(resplit)})"
+        in_a_row = resplit == list(range(resplit[0], resplit[0] + len(resplit)))
+        seeds_of = f"{resplit[0]}..{resplit[-1]}" if in_a_row else ", ".join(map(str, resplit))
+        split = f"pooled over {len(resplit)} splits of the users anew (seeds {seeds_of})"
     return (
         f"{facts['n_test_events']} test events of {units}, {counted}, {split};"
         " ± standard deviation over seeds, gap on the training split"

@@ -116,21 +116,6 @@ def span(ends: Sequence[float | None], digits: int = 1) -> str:
     return TableColumn("", "ends", digits).text({"ends": ends})
 
 
-def ranges(numbers: Sequence[int]) -> str:
-    """Whole numbers, neighbours joined.
-
-    >>> ranges([1, 2, 3, 7, 9, 10])
-    '1..3, 7, 9..10'
-    """
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in parts)
-
-
 def rows_to_markdown(rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
     """Rows of cells, which are markdown already, as a table; the first names the columns, of which
     those of `left` stand to the left.

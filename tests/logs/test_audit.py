@@ -22,7 +22,7 @@ from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import raw_rows, read_log
 from fastgaum.logs.store import save_log
-from fastgaum.metrics.precision import micro_mean, precision_at_k, random_floor
+from fastgaum.metrics.precision import micro_mean, precision_at_k
 from tests.builders import log_of, put
 from tests.logs.test_raw_events import raw_frame
 
@@ -172,8 +172,8 @@ def test_a_rule_scores_its_exact_precision_against_the_exact_floor() -> None:
         assert finding(report, rule.name).test_prec_at_1 == pytest.approx(
             100 * micro_mean(values[rule.sets.is_test])
         )
-    floor = random_floor(log.display_offsets, np.where(several, log.choices, -1), 1)
-    assert report.findings[0].floor == pytest.approx(100 * floor)
+    chance = 1 / np.diff(log.display_offsets)[several & (log.choices >= 0)]
+    assert report.findings[0].floor == pytest.approx(100 * chance.mean())
     assert report.n_rule_events == (several & (log.choices >= 0)).sum()
 
 

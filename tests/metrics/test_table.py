@@ -149,7 +149,7 @@ def test_notes_say_splits_budget_and_failures() -> None:
         cell |= {"settings_tried": 12, "selection": "—"}
     result = object_of(cells, resplit=[1, 2, 3, 7], failed=failed, tuning=tuning)
     (block,) = reproduce_blocks(result)
-    assert "pooled over 4 splits of the users anew (seeds 1..3, 7)" in block.notes[0]
+    assert "pooled over 4 splits of the users anew (seeds 1, 2, 3, 7)" in block.notes[0]
     for says in (
         "epoch chosen on validation by loss (fastgaum, logit)",
         "settings tried on validation folds per model: 24 (fastgaum, logit), 6 (iknn)",

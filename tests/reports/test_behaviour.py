@@ -13,8 +13,9 @@ import pytest
 from fastgaum.baselines.registry import make_model
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
+from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.intervals import Statistic, cut
-from fastgaum.reports.behaviour import LogVersions, ModelScores, reliability_curve, statistics_of
+from fastgaum.reports.behaviour import LogVersions, reliability_curve, score_log, statistics_of
 from fastgaum.reports.permutation import policies_of, sides, values_of
 from fastgaum.worlds.replay import versions
 from tests.builders import random_log
@@ -25,7 +26,7 @@ REPLICAS = 2
 @pytest.fixture(
     scope="module", params=[0.0, 0.3], ids=["every event has a click", "no click is offered"]
 )
-def setting(request: pytest.FixtureRequest) -> tuple[SessionLog, LogVersions, ModelScores, bool]:
+def setting(request: pytest.FixtureRequest) -> tuple[SessionLog, LogVersions, HeadScores, bool]:
     log = random_log(
         5, n_sessions=80, n_items=14, max_length=9, no_click=request.param, shared_users=True
     )
@@ -41,12 +42,12 @@ def setting(request: pytest.FixtureRequest) -> tuple[SessionLog, LogVersions, Mo
     return (
         every,
         LogVersions.of(every, 1 + REPLICAS, model.space),
-        ModelScores.of(model, every, "reward"),
+        score_log(model, every, "reward"),
         model.outside,
     )
 
 
-def told(log: SessionLog, scored: ModelScores) -> list[dict[str, Any]]:
+def told(log: SessionLog, scored: HeadScores) -> list[dict[str, Any]]:
     """What each event was, version by version, read one session at a time; `log` is all
     versions."""
     n_sessions = log.n_sessions // (1 + REPLICAS)
@@ -68,7 +69,7 @@ def told(log: SessionLog, scored: ModelScores) -> list[dict[str, Any]]:
             a, b = log.display_offsets[event : event + 2]
             items, choice = log.items[a:b].tolist(), int(log.choices[event])
             item = items[choice] if choice >= 0 else None
-            utilities = scored.utilities[a:b].tolist()
+            utilities = scored.scores[a:b].tolist()
             probs = np.exp(scored.log_probs[a:b])
             p = (
                 float(probs[choice])
@@ -115,7 +116,7 @@ def ratios(statistic: Statistic) -> np.ndarray:
 
 
 def test_means_are_those_told_event_by_event(
-    setting: tuple[SessionLog, LogVersions, ModelScores, bool],
+    setting: tuple[SessionLog, LogVersions, HeadScores, bool],
 ) -> None:
     log, context, scored, outside = setting
     found = {one.name: one for one in statistics_of(context, scored, outside)}
@@ -149,7 +150,7 @@ def test_means_are_those_told_event_by_event(
 
 
 def test_depths_are_counted_session_by_session(
-    setting: tuple[SessionLog, LogVersions, ModelScores, bool],
+    setting: tuple[SessionLog, LogVersions, HeadScores, bool],
 ) -> None:
     """Clicks per session where no click is offered, places where displays have an order."""
     log, context, scored, outside = setting
@@ -180,7 +181,7 @@ def test_depths_are_counted_session_by_session(
             assert ratios(spread)[version] == pytest.approx(shares), name
 
 
-def test_distributions(setting: tuple[SessionLog, LogVersions, ModelScores, bool]) -> None:
+def test_distributions(setting: tuple[SessionLog, LogVersions, HeadScores, bool]) -> None:
     log, context, scored, outside = setting
     found = {one.name: one for one in statistics_of(context, scored, outside)}
     events = [event for event in told(log, scored) if event["clicked"]]
@@ -198,7 +199,7 @@ def test_distributions(setting: tuple[SessionLog, LogVersions, ModelScores, bool
 
 
 def test_calibration_counts_what_happened_per_what_was_expected(
-    setting: tuple[SessionLog, LogVersions, ModelScores, bool],
+    setting: tuple[SessionLog, LogVersions, HeadScores, bool],
 ) -> None:
     log, context, scored, outside = setting
     found = next(
@@ -233,7 +234,7 @@ def test_calibration_counts_what_happened_per_what_was_expected(
     )
 
 
-def test_values_of_policies(setting: tuple[SessionLog, LogVersions, ModelScores, bool]) -> None:
+def test_values_of_policies(setting: tuple[SessionLog, LogVersions, HeadScores, bool]) -> None:
     log, context, scored, _ = setting
     policies = policies_of(context, scored, {"other": scored})
     values = ratios(values_of(context, policies))
@@ -268,4 +269,4 @@ def test_no_click_without_a_probability_is_refused() -> None:
     with pytest.raises(
         ConfigError, match="which the model does not offer: train with no_click = always"
     ):
-        list(statistics_of(context, ModelScores.of(model, every, "reward"), model.outside))
+        list(statistics_of(context, score_log(model, every, "reward"), model.outside))

@@ -16,7 +16,7 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import world as synthetic
 from fastgaum.models.user_model import UserModel
-from fastgaum.reports.behaviour import ModelScores
+from fastgaum.reports.behaviour import score_log
 from fastgaum.worlds import replay as module
 from fastgaum.worlds.replay import replay, world_of
 from fastgaum.worlds.true_world import TrueWorld
@@ -143,7 +143,7 @@ def test_new_items_are_items_of_their_own_and_unknown_to_the_model(
     choices = replay(_Overheard(world, said), test, 1, seed=4)[0]
     told = dataclasses.replace(test, choices=choices)
     monkeypatch.setattr("fastgaum.models.choice_model.Encoder", Within)
-    scored = ModelScores.of(model, told, world.head)
+    scored = score_log(model, told, world.head)
     at = told.display_offsets[:-1] + choices
     assert sorted(p for one in said for p in one) == pytest.approx(
         sorted(np.exp(scored.log_probs[at])), abs=1e-5
