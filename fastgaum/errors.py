@@ -15,15 +15,7 @@ class FastgaumError(Exception):
 
 
 class LogFormatError(FastgaumError):
-    """A log breaks the schema: a missing column, two choices in one event, an empty display set …
-
-    Attributes:
-        row: the first row of the file at fault, from 0, or None.
-    """
-
-    def __init__(self, says: str = "", row: int | None = None) -> None:
-        super().__init__(says)
-        self.row = row
+    """A log breaks the schema: a missing column, two choices in one event, an empty display …"""
 
 
 class ConfigError(FastgaumError):

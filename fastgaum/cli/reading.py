@@ -82,19 +82,17 @@ class Reading:
 
     def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:
         """As `load`, and the rows of a log that is not a saved one."""
-        from fastgaum.logs.read import load, read_with_rows
+        from fastgaum.logs.read import read_with_rows
         from fastgaum.logs.registry import resolve
-        from fastgaum.logs.store import is_saved_log
         from fastgaum.logs.tables import open_known
 
         found = resolve(source, self.data_dir)
-        if is_saved_log(found.path):
-            return load(source, data_dir=self.data_dir, options=self.options), None
-        read = read_with_rows(found, options=self.options)
-        layout = None if found.dataset else open_known(found.path, self.options.delimiter)[1]
-        if layout is not None:
-            note(f"{found.path.name} is read as {layout}")
-        return read
+        log, rows = read_with_rows(found, options=self.options)
+        if rows is not None and not found.dataset:
+            layout = open_known(found.path, self.options.delimiter)[1]
+            if layout is not None:
+                note(f"{found.path.name} is read as {layout}")
+        return log, rows
 
     def or_of_run(self, folder: Path) -> Reading:
         """Fill options that were not given with those of a run. Raises CheckpointError."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.errors import LogFormatError
 from fastgaum.logs.actions import ACTED, PAST, Actions
 from fastgaum.logs.columns import (
     CodedIds,
@@ -26,8 +26,7 @@ from fastgaum.logs.columns import (
     show,
 )
 from fastgaum.logs.event_order import order_of
-from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.schema import ROLE_NAMES, LogSchema, find_column, is_list
+from fastgaum.logs.schema import ROLE_NAMES, LogSchema, find_column, is_list, no_column
 from fastgaum.logs.tables import naming, open_table
 from fastgaum.logs.vocabulary import Vocabulary
 
@@ -76,10 +75,7 @@ class ActionTable:
             if found[role] is None:
                 wanted = "an item" if role == "item" else "a session or user"
                 names = NAMES[role] if role == "item" else (*NAMES["session"], *NAMES["user"])
-                raise LogFormatError(
-                    f"a table of actions needs {wanted} column (accepted: {', '.join(names)}); the "
-                    f"columns are {', '.join(known)}{did_you_mean(role, known)}: rename it"
-                )
+                raise no_column(f"a table of actions needs {wanted} column", role, names, known)
         roles = (owner, "item", "time", "action")
         columns = {role: name for role in roles if (name := found[role]) is not None}
         frame = table.read(list(dict.fromkeys(columns.values())))
@@ -210,17 +206,6 @@ def pack_actions(
         names.texts,
         left_out,
     )
-
-
-def check_saved_actions(options: ReadOptions, actions: Actions | None) -> None:
-    """Raise LogFormatError unless a saved log has the actions that the options ask for."""
-    kinds = [] if actions is None else actions.kind_names.to_list()
-    for asked, saved in ((options.past, PAST in kinds), (options.actions, set(kinds) - {PAST})):
-        if asked and not saved:
-            raise LogFormatError(
-                f"the log was saved without the actions of '{asked}': read the original with them, "
-                "or convert that again"
-            )
 
 
 def _one_by_one(frame: pl.DataFrame, lists: Sequence[str]) -> pl.DataFrame:

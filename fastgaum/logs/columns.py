@@ -130,8 +130,7 @@ def require_filled(column: pl.Series, role: str, name: str, where: Where = row_n
     if row is not None:
         raise LogFormatError(
             f"{where(row)} has no {role}{of_several(column.is_null())}: column '{name}' is empty "
-            "there; fill it in or drop the row",
-            row,
+            "there; fill it in or drop the row"
         )
 
 
@@ -153,8 +152,7 @@ def refuse_at(column: pl.Series, wrong: pl.Series, rule: str, where: Where = row
     if row is not None:
         several = of_several(wrong) if where is row_number else ""
         raise LogFormatError(
-            f"{where(row)} has '{column.name}' = {show(column[row])}{several}, {rule}",
-            row if where is row_number else None,
+            f"{where(row)} has '{column.name}' = {show(column[row])}{several}, {rule}"
         )
 
 

@@ -93,15 +93,13 @@ def _refuse_half_read(text: pl.Series) -> None:
     is_time = filled.str.contains(f"{_DATE}|{_CLOCK}")
     if int((is_number | is_time).sum()) <= FEWEST_ORDERED * len(filled):
         return
-    is_wrong = ~(is_number if is_number.sum() >= is_time.sum() else _is_time(filled))
-    wrong = filled.filter(is_wrong)
+    wrong = filled.filter(~(is_number if is_number.sum() >= is_time.sum() else _is_time(filled)))
     raise LogFormatError(
         f"{len(wrong)} of the {len(filled)} values of '{text.name}', which orders events, read "
         f"neither as a number nor as a time as the others do ({first_three(wrong)}): write all as "
         "numbers, or all as times with a date, 2025-01-09 08:30:00, with an offset (+02:00) "
         "everywhere or nowhere; if they are names, begin each with a letter, and events keep the "
-        "order of their rows",
-        None if text.null_count() else is_wrong.arg_max(),
+        "order of their rows"
     )
 
 
@@ -115,12 +113,10 @@ def _is_time(text: pl.Series) -> pl.Series:
 def _refuse_exchangeable(text: pl.Series) -> None:
     parts = text.str.extract_groups(_DAY_AND_MONTH).struct.unnest().cast(pl.Int64)
     first, second = (parts[name] for name in parts.columns)
-    is_wrong = (first <= 12) & (second <= 12) & (first != second)
-    wrong = text.filter(is_wrong)
+    wrong = text.filter((first <= 12) & (second <= 12) & (first != second))
     if len(wrong):
         raise LogFormatError(
             f"{len(wrong)} of the {len(text)} dates of '{text.name}' do not say which number is "
             f"the day and which the month ({first_three(wrong)}): write the year first, "
-            "2025-01-09",
-            is_wrong.fill_null(value=False).arg_max(),
+            "2025-01-09"
         )

@@ -110,7 +110,7 @@ def pack_rows(
     if "clock" in rows.events.columns:
         events = events.with_columns(rows.events["clock"].gather(events["row"]))
     columns |= time_columns(options.time_fields, events, rows.has_times, columns)
-    users, split, owners = _per_session(rows.events, session_ids, sessions)
+    users, split, owners = _per_session(rows.events, session_ids)
     choices, facts = choices_of(clicks, rows.n_rows, display_offsets, options, name_event)
     facts = dataclasses.replace(
         facts,
@@ -240,19 +240,10 @@ def _refuse_unlike(rows: Rows, event: npt.NDArray[np.integer]) -> None:
 
 
 def _per_session(
-    frame: pl.DataFrame, session_ids: pl.Series, session_of_row: IntArray
+    frame: pl.DataFrame, session_ids: pl.Series
 ) -> tuple[IntArray, npt.NDArray[np.int8], pl.Series]:
     """User code (by appearance), split and user of each session."""
     firsts = frame.select(~cs.list()).unique("session", keep="first", maintain_order=True)
-    for role in ("user", "split"):
-        if role not in frame.columns:
-            continue
-        row = first_true(frame[role] != firsts[role].gather(session_of_row))
-        if row is not None:
-            session = int(session_of_row[row])
-            raise two_of_session(
-                role, session_ids[session], firsts[role][session], frame[role][row]
-            )
     users, owners = np.arange(len(session_ids), dtype=np.int32), session_ids
     if "user" in frame.columns:
         owners = firsts["user"]
@@ -261,14 +252,6 @@ def _per_session(
     if "split" in frame.columns:
         split = firsts["split"].to_numpy()
     return users, split, owners
-
-
-def two_of_session(role: str, session: str, one: object, other: object) -> LogFormatError:
-    """The error for a session with two users or splits."""
-    return LogFormatError(
-        f"session {show(session)} has the {role}s {show(one)} and {show(other)}, one is required: "
-        f"give each {role}'s part its own session id"
-    )
 
 
 def to_frame(log: SessionLog) -> pl.DataFrame:

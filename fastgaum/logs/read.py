@@ -14,7 +14,8 @@ import polars as pl
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError, LogFormatError, no_log, require_path
 from fastgaum.forks import require_threads
-from fastgaum.logs.action_tables import ActionTable, check_saved_actions
+from fastgaum.logs.action_tables import ActionTable
+from fastgaum.logs.actions import PAST
 from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.columns import as_list
 from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
@@ -72,11 +73,7 @@ def load(
     """
     require_threads()
     options = ReadOptions.of(**given).over(options)
-    found = resolve(name_or_path, data_dir)
-    if found.simulated:
-        return read_with_rows(found, options=options)[0]
-    found.verify()
-    return read_log(found.path, options=options.over(found.options))
+    return read_with_rows(resolve(name_or_path, data_dir), options=options)[0]
 
 
 def read_log(
@@ -100,22 +97,15 @@ def read_log(
     """
     require_threads()
     options = ReadOptions.of(**given).over(options)
-    if not isinstance(source, str | os.PathLike):
-        return _read(source, options)[0]
-    require_path("a log", source)
-    if not is_saved_log(source):
-        return _read(source, options)[0]
-    with naming(source):
-        log = _as_saved(load_log(source), options)
-        if options.split in USER_RULES:
-            log = resplit_by(log, options.split, options.split_seed)
-    return _finished(log, options)
+    if isinstance(source, str | os.PathLike):
+        require_path("a log", source)
+    return _read(source, options)[0]
 
 
 def read_with_rows(
     found: Located, *, options: ReadOptions = DEFAULT_OPTIONS
-) -> tuple[SessionLog, Rows]:
-    """Read a log that is not a saved one, and its rows as `raw_rows` does. Raises as `load`."""
+) -> tuple[SessionLog, Rows | None]:
+    """Read a log, and its rows as `raw_rows` does. Raises as `load`."""
     found.verify()
     options = options.over(found.options)
     if not found.simulated:
@@ -130,7 +120,7 @@ def read_with_rows(
                 "how to read some: leave the option out"
             )
     with naming(found.path):
-        log, rows = _read(make_displays(found.path), options)
+        log, rows = _read_rows(make_displays(found.path), options)
     return dataclasses.replace(log, name=options.name or stem_of(found.path)), rows
 
 
@@ -143,8 +133,6 @@ def raw_rows(
     """Read a log's rows as an audit looks at them, nothing folded or sorted; None for a saved log.
     Options and errors are those of `read_log`."""
     options = ReadOptions.of(**given).over(options)
-    if isinstance(source, str | os.PathLike) and is_saved_log(source):
-        return None
     return _read(source, options)[1]
 
 
@@ -156,7 +144,7 @@ def as_log(source: SessionLog | Frame, options: ReadOptions | None = None) -> Se
         return source
     if not is_frame(source):
         raise no_log(source)
-    log, rows = _read(source, options or DEFAULT_OPTIONS)
+    log, rows = _read_rows(source, options or DEFAULT_OPTIONS)
     if rows.not_read and options is None:
         raise LogFormatError(
             f"the frame has columns without a role, {', '.join(rows.not_read)}, and a fit reads "
@@ -180,7 +168,7 @@ def read_to_predict(
     table, schema, _ = _open(frame, options)
     if options.split == "file" and schema.split is None:
         options = ReadOptions.of(split="user").over(options)
-    log, rows = _read(frame, options)
+    log, rows = _read_rows(frame, options)
     items, n = schema.items, frame.height
     if schema.nested and items in frame.columns:
         n = int(as_list(frame[items]).list.len().sum())
@@ -237,15 +225,22 @@ def _without_choices(table: FileTable, options: ReadOptions) -> tuple[FileTable,
     return dataclasses.replace(table, parts=parts, dtypes=dtypes), options
 
 
-def _read(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]:
+def _read(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows | None]:
+    if not isinstance(source, str | os.PathLike) or not is_saved_log(source):
+        return _read_rows(source, given)
+    with naming(source):
+        log = _as_saved(load_log(source), given)
+        if given.split in USER_RULES:
+            log = resplit_by(log, given.split, given.split_seed)
+    return _finished(log, given), None
+
+
+def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]:
     with naming(source):
         table, schema, options = _open(source, given)
         frame = table.read(schema.columns())
-        try:
-            rows = candidate_rows(frame, schema, options, untyped=table.untyped)
-            log = _pack(rows, schema, options)
-        except LogFormatError as error:
-            raise table.with_line(error) from None
+        rows = candidate_rows(frame, schema, options, untyped=table.untyped)
+        log = _pack(rows, schema, options)
     if isinstance(source, str | os.PathLike):
         log = dataclasses.replace(log, name=stem_of(Path(source)))
     log = dataclasses.replace(log, reading=given)
@@ -302,20 +297,34 @@ def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
 
 
 def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
-    if options.columns:
-        raise LogFormatError(
-            "a saved log has no columns to name: leave columns out, or read the original"
-        )
-    if options.available:
-        raise LogFormatError(
-            "a saved log holds only items that could be chosen: leave available out, or read the "
-            "original"
-        )
-    if options.weight and log.weights is None:
-        raise LogFormatError(
-            f"the log was saved without weights: read the original with --weight {options.weight} "
-            "(weight=…), or leave the option out"
-        )
+    """A saved log, if options do not ask for another one. Raises LogFormatError."""
+    was = log.clicks
+    # a log without a display of several clicks is the same by "first"
+    same = {was.clicks, "first" if was.clicks == "error" else was.clicks}
+    if options.clicks == "each" and is_successive(log.context):
+        same = {"each"}
+    kinds = set() if log.actions is None else set(log.actions.kind_names)
+    other_clicks = "clicks" in options.given and options.clicks not in same
+    other_outside = "outside" in options.given and options.outside != was.outside
+    for asked, found in (
+        (options.columns, "has no columns to name"),
+        (options.available, "holds only items that could be chosen"),
+        (options.weight and log.weights is None, "was saved without weights"),
+        (options.past and PAST not in kinds, "was saved without the past of its users"),
+        (options.actions and not kinds - {PAST}, "was saved without actions"),
+        (other_clicks, f"was saved with --clicks {was.clicks}, not {options.clicks}"),
+        (
+            other_outside and was.outside_clicks,
+            f"was saved with --outside {was.outside}, which {was.outside_clicks} clicks met, not "
+            f"{options.outside}",
+        ),
+        (options.ordered and not log.ordered, "was saved without its display order"),
+        (options.split == "time", "keeps no times, split='time' needs them"),
+    ):
+        if asked:
+            raise LogFormatError(
+                f"the saved log {found}: read the original, or leave the option out"
+            )
     if "weight" in options.given and not options.weight:
         log = dataclasses.replace(log, weights=None)
     for field in options.candidate_fields:
@@ -325,28 +334,4 @@ def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
     if options.user_table is not None:
         # a run names the table that its log was read with: a saved log may hold it already
         check_saved_users(options.user_table, log.columns_of("user"))
-    check_saved_actions(options, log.actions)
-    was, again = log.clicks, "read the original log, or leave the option out"
-    # a log without a display of several clicks is the same by "first"
-    same = {was.clicks, "first" if was.clicks == "error" else was.clicks}
-    if options.clicks == "each" and is_successive(log.context):
-        same = {"each"}
-    if "clicks" in options.given and options.clicks not in same:
-        raise LogFormatError(
-            f"the log was saved with --clicks {was.clicks}, not {options.clicks}: {again}"
-        )
-    if "outside" in options.given and was.outside_clicks and options.outside != was.outside:
-        raise LogFormatError(
-            f"the log was saved with --outside {was.outside}, which {was.outside_clicks} clicks "
-            f"met, not {options.outside}: {again}"
-        )
-    if options.ordered and not log.ordered:
-        raise LogFormatError(
-            "the log was saved without its display order: read the original with ordered=True"
-        )
-    if options.split == "time":
-        raise LogFormatError(
-            "a saved log keeps no times, split='time' needs them: read the original, or use "
-            "split='user'"
-        )
     return log

@@ -32,7 +32,7 @@ from fastgaum.logs.columns import (
 )
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import clock_of, order_of, parse_order
-from fastgaum.logs.fold import Rows, two_of_session
+from fastgaum.logs.fold import Rows
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.schema import LogSchema, is_list
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
@@ -58,14 +58,6 @@ def candidate_rows(
     is_start = first == np.arange(table.height)
     starts = np.flatnonzero(is_start)
     events = lines[starts].drop("key").with_columns(*firsts.drop("row")[starts])
-    for role in ("user", "split"):
-        if role in lines.columns:
-            values = lines[role]
-            row = first_true(values != values.gather(first))
-            if row is not None:
-                raise two_of_session(
-                    role, lines["session"][row], values[int(first[row])], values[row]
-                )
     context = _context(table, schema, untyped)
     for name, column in context.items():
         row = first_true(column.ne_missing(column.gather(first)))
@@ -218,7 +210,18 @@ def _event_columns(
         columns["split"] = parse_split(table[schema.split])
     if schema.past is not None:
         columns["past"] = past_column(table[schema.past])
-    return pl.DataFrame(columns), parsed is not None
+    lines = pl.DataFrame(columns)
+    for role in ("user", "split"):
+        if role in columns:
+            values, first = lines[role], lines.select(pl.col(role).first().over("session"))[role]
+            row = first_true(values != first)
+            if row is not None:
+                raise LogFormatError(
+                    f"session {show(session[row])} has the {role}s {show(first[row])} and "
+                    f"{show(values[row])}, one is required: give each {role}'s part its own "
+                    "session id"
+                )
+    return lines, parsed is not None
 
 
 def _check_shared(

@@ -135,7 +135,12 @@ def resolve_schema(
         roles.pop("click_order", None)
     choice = [roles.get(role) for role in ("chosen", "chosen_index", "click_order")]
     _check_fields(options, choice, dtypes)
-    _refuse_two(roles, explicit, [column for column in dtypes if column not in fields])
+    free = [column for column in dtypes if column not in {*explicit.values(), *fields}]
+    # but of events, where a number and a time both order
+    for role, column in roles.items():
+        if role not in explicit and role != "event":
+            names = ROLE_NAMES[role] + (ROLE_NAMES["item"] if role == "items" else ())
+            refuse_two(role, column, names, free)
     beside = None
     if "event" in roles and "event" not in explicit:
         others = set(dtypes) - {*roles.values(), *fields}
@@ -157,22 +162,24 @@ def columns_named(names: Iterable[str], columns: Iterable[str]) -> list[str]:
     return [column for column in columns if _squeezed(column) in squeezed]
 
 
-def _refuse_two(
-    roles: Mapping[str, str], explicit: Mapping[str, str], dtypes: Iterable[str]
-) -> None:
-    """Refuse two columns of one role, but of events, where a number and a time both order."""
-    free = [column for column in dtypes if column not in explicit.values()]
-    for role, column in roles.items():
-        if role in explicit or role == "event":
-            continue
-        other = ROLE_NAMES["item"] if role == "items" else ()
-        two = columns_named((*ROLE_NAMES[role], *other), free)
-        if column in two and len(two) > 1:
-            raise LogFormatError(
-                f"the columns {' and '.join(map(repr, two))} are both called as the {role} column "
-                f"is, one is required: name it, --column {role}={column} "
-                f"(columns={{'{role}': '{column}'}}), or another of them"
-            )
+def refuse_two(role: str, column: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise LogFormatError where a second column is called as that of a role."""
+    two = columns_named(names, known)
+    if column in two and len(two) > 1:
+        raise LogFormatError(
+            f"the columns {' and '.join(map(repr, two))} are both called as the {role} column "
+            f"is, one is required: name it, --column {role}={column} "
+            f"(columns={{'{role}': '{column}'}}), or rename the other"
+        )
+
+
+def no_column(what: str, role: str, names: Iterable[str], known: Iterable[str]) -> LogFormatError:
+    """The error for a table that has no column with one of the names; `what`: what it needs."""
+    known = list(known)
+    return LogFormatError(
+        f"{what} (accepted: {', '.join(names)}); the columns are {', '.join(known) or 'none'}"
+        f"{did_you_mean(role, known)}: rename it"
+    )
 
 
 def _named_roles(
@@ -265,39 +272,37 @@ def is_list(dtype: pl.DataType) -> bool:
 def _check_fields(
     options: ReadOptions, choice: Sequence[str | None], dtypes: Mapping[str, pl.DataType]
 ) -> None:
-    named = [(column, "a candidate field") for column in options.candidate_fields]
-    named += [(options.available, "the availability")] if options.available else []
-    named += [(options.weight, "the weight")] if options.weight else []
-    for column, what in named:
-        require_column(column, dtypes, what)
-        if column in choice:
-            raise LogFormatError(
-                f"column '{column}' is the choice itself, it cannot be {what}: leave it out"
-            )
+    named: dict[str, str] = {}
+    for what, columns in (
+        ("a candidate field", options.candidate_fields),
+        ("a context field", options.context_fields),
+        ("the weight", [options.weight or ""]),
+        ("the availability", [options.available or ""]),
+    ):
+        for column in filter(None, columns):
+            require_column(column, dtypes, what)
+            if column in choice:
+                raise LogFormatError(
+                    f"column '{column}' is the choice itself, it cannot be {what}: leave it out"
+                )
+            if named.setdefault(column, what) != what and what != "the availability":
+                raise LogFormatError(
+                    f"column '{column}' is named as {named[column]} and as {what}, one is "
+                    "required: context if an event has one value, candidate if its candidates "
+                    "have their own; or copy the column"
+                )
     alike = columns_named((*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"]), dtypes)
     for column in options.context_fields:
-        require_column(column, dtypes, "a context field")
-        if column in choice or column in alike:
+        if column in alike:
             raise LogFormatError(
                 f"column '{column}' says what was chosen, it cannot be a context field: leave it "
                 "out, or rename it if it means something else"
-            )
-        if column in options.candidate_fields:
-            raise LogFormatError(
-                f"column '{column}' is named as a candidate field and as a context field, one is "
-                "required: context if an event has one value, candidate if its candidates have "
-                "their own"
             )
         if is_list(dtypes[column]):
             raise LogFormatError(
                 f"column '{column}' holds lists, a context field has one value per event: name a "
                 "plain column, or pass it as a candidate field if it has one value per candidate"
             )
-    if options.weight in (*options.candidate_fields, *options.context_fields):
-        raise LogFormatError(
-            f"column '{options.weight}' is named as the weight and as a field, one is required: "
-            "leave one out, or copy the column"
-        )
     if options.past:
         require_column(options.past, dtypes, "the past")
         if not is_list(dtypes[options.past]):

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.errors import LogFormatError, did_you_mean
+from fastgaum.errors import LogFormatError
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.logs.columns import (
     MOST_NUMBER,
@@ -25,7 +25,14 @@ from fastgaum.logs.columns import (
 )
 from fastgaum.logs.fold import LONG_COLUMNS
 from fastgaum.logs.log import Column, SessionLog
-from fastgaum.logs.schema import ROLE_NAMES, columns_named, find_role, is_list, require_column
+from fastgaum.logs.schema import (
+    ROLE_NAMES,
+    find_role,
+    is_list,
+    no_column,
+    refuse_two,
+    require_column,
+)
 from fastgaum.logs.tables import naming, open_table
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
@@ -40,17 +47,10 @@ def _read_table(
     found = column if column in known else find_role(role, known)
     article = "an" if role[0] in "aeio" else "a"
     if found is None:
-        raise LogFormatError(
-            f"{article} {role} table needs {article} {role} column (accepted: "
-            f"{', '.join(ROLE_NAMES[role])}); the columns are {', '.join(known)}"
-            f"{did_you_mean(role, known)}: rename it"
-        )
-    two = columns_named(ROLE_NAMES[role], known)
-    if found != column and len(two) > 1:
-        raise LogFormatError(
-            f"the columns {' and '.join(map(repr, two))} are both called as the {role} column "
-            "is, one is required: rename the other"
-        )
+        needs = f"{article} {role} table needs {article} {role} column"
+        raise no_column(needs, role, ROLE_NAMES[role], known)
+    if found != column:
+        refuse_two(role, found, ROLE_NAMES[role], known)
     frame = table.read(known)
     ids = filled_ids(frame[found], role)
     if frame.height == 0:

@@ -16,7 +16,7 @@ from fastgaum.logs.columns import filled_ids, require_filled
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import order_of
 from fastgaum.logs.number_text import parse_numbers
-from fastgaum.logs.schema import ROLE_NAMES, find_role
+from fastgaum.logs.schema import ROLE_NAMES, find_role, no_column
 from fastgaum.logs.tables import FileTable, LogSource, frame_of, naming, open_known
 from fastgaum.logs.vocabulary import Vocabulary
 
@@ -109,12 +109,8 @@ def _read_choices(choices: LogSource) -> pl.DataFrame:
         for role in ("user", "item", "event"):
             column = find_role(role, table.dtypes)
             if column is None:
-                raise LogFormatError(
-                    f"no {role} column in choices, which are rows of a user, a time and an item "
-                    f"(accepted: {', '.join(ROLE_NAMES[role])}); the columns are "
-                    f"{', '.join(table.dtypes)}: rename it, or give a file of MovieLens or "
-                    "LastFM-1K"
-                )
+                what = f"no {role} column in choices, which are rows of a user, a time and an item"
+                raise no_column(what, role, ROLE_NAMES[role], table.dtypes)
             columns.append(column)
         rows = table.read(list(dict.fromkeys(columns)))
         rows = rows.filter(~pl.all_horizontal(pl.all().is_null()))

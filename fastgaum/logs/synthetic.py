@@ -40,13 +40,10 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.splits import shuffled_split
 
 ChoiceRule = Literal["shannon", "l2"]
-LengthLaw = Literal["public", "zipf"]
 Order = Literal["none", "random", "popularity"]
 MIN_DISPLAY = 2
 PILOT_EVENTS = 40_000
 """events of the pilot draw that sets the intercept: standard error about 0.1 points"""
-LENGTHS: dict[str, tuple[float, int]] = {"public": (3.5, 12), "zipf": (20.0, 200)}
-"""mean and longest session of each length law, where not given"""
 
 _IDS_AT_ONCE = 500_000
 
@@ -92,12 +89,10 @@ class SyntheticWorld:
     """how decided the user is; what is compared is eta · u"""
     no_click: float = 0.0
     """share of events without a click, in [0, 1)"""
-    length_law: LengthLaw = "public"
-    """events per session: public (geometric, cut off) or zipf (a long tail)"""
-    mean_length: float | None = None
-    """mean events per session; None: the law's own (3.5, zipf 20)"""
-    max_length: int | None = None
-    """longest session; None: the law's own (12, zipf 200)"""
+    mean_length: float = 3.5
+    """mean events per session; the law is geometric, cut off"""
+    max_length: int = 12
+    """longest session"""
     mean_display: float = 4.5
     """mean candidates per display set"""
     max_display: int = 10
@@ -122,7 +117,6 @@ class SyntheticWorld:
     def __post_init__(self) -> None:
         for option, value, known in (
             ("rule", self.rule, ("shannon", "l2")),
-            ("length_law", self.length_law, tuple(LENGTHS)),
             ("order", self.order, ("none", "random", "popularity")),
         ):
             require_known(option, value, known)
@@ -132,9 +126,8 @@ class SyntheticWorld:
         _require("eta", self.eta, 1e-6, 1e6)
         _require("no_click", self.no_click, 0.0, 0.95)
         _require("mean_display", self.mean_display, MIN_DISPLAY, self.max_display)
-        if self.max_length is not None:
-            _require("max_length", self.max_length, 1, 10_000, Integral)
-        _require("mean_length", self.lengths[0], 1.0, self.lengths[1])
+        _require("max_length", self.max_length, 1, 10_000, Integral)
+        _require("mean_length", self.mean_length, 1.0, self.max_length)
         _require("dim", self.dim, 1, 1000, Integral)
         _require("decay", self.decay, 0.0, 1.0 - 1e-9)
         _require("skew", self.skew, 1.0, 100.0)
@@ -146,13 +139,6 @@ class SyntheticWorld:
                 f"examination is {self.examination}, and displays have no order: set order to "
                 "random or popularity"
             )
-
-    @property
-    def lengths(self) -> tuple[float, int]:
-        """Mean and longest session, the law's own where not given."""
-        mean, longest = LENGTHS[self.length_law]
-        longest = longest if self.max_length is None else self.max_length
-        return min(mean, float(longest)) if self.mean_length is None else self.mean_length, longest
 
     def draw(self, n_events: int) -> tuple[SessionLog, Truth]:
         """Draw a log of exactly `n_events` events and the truth about it; split 50/25/25 by
@@ -213,20 +199,16 @@ class SyntheticWorld:
     def _shapes(self, n_events: int, *stream: int) -> tuple[IntArray, IntArray]:
         """Session and display offsets of exactly `n_events` events."""
         rng = self._stream(*stream)
-        mean, longest = self.lengths
         ends = np.zeros(1, dtype=np.int64)
-        law = _law(self.length_law, 1, longest, mean)
+        law = _law(1, self.max_length, self.mean_length)
         while ends[-1] < n_events:
-            wanted = int((n_events - ends[-1]) / mean * 1.05) + 16
+            wanted = int((n_events - ends[-1]) / self.mean_length * 1.05) + 16
             lengths = np.searchsorted(law, rng.random(wanted), side="right") + 1
             ends = np.concatenate((ends, ends[-1] + np.cumsum(lengths)))
         ends = ends[: int(np.searchsorted(ends, n_events)) + 1]
         ends[-1] = n_events
-        sizes = np.searchsorted(
-            _law("public", MIN_DISPLAY, self.max_display, self.mean_display),
-            rng.random(n_events),
-            side="right",
-        )
+        law = _law(MIN_DISPLAY, self.max_display, self.mean_display)
+        sizes = np.searchsorted(law, rng.random(n_events), side="right")
         displays = np.zeros(n_events + 1, dtype=np.int64)
         np.cumsum(sizes + MIN_DISPLAY, out=displays[1:])
         return ends.astype(np.int32), displays.astype(np.int32)
@@ -279,7 +261,7 @@ WORLD_PRESETS: dict[str, SyntheticWorld] = {
     "default": SyntheticWorld(),
     "sample": SyntheticWorld(n_items=60, affinity=2.0, repeat=1.5),
     "scale": SyntheticWorld(n_items=1_000_000, mean_length=1.5),
-    "tail": SyntheticWorld(n_items=10_000, length_law="zipf"),
+    "tail": SyntheticWorld(n_items=10_000, mean_length=20.0, max_length=200),
 }
 """sample: the bundled log; scale: short sessions, a huge catalogue; tail: long sessions"""
 
@@ -325,18 +307,17 @@ def _ids(letter: str, n: int) -> pl.Series:
     return pl.concat([some(start) for start in range(0, n, _IDS_AT_ONCE)])
 
 
-def _law(kind: str, smallest: int, largest: int, mean: float) -> Float64Array:
+def _law(smallest: int, largest: int, mean: float) -> Float64Array:
     """Inner bounds of the cumulative probabilities of smallest … largest, of the asked mean; shape
     (largest − smallest,).
 
-    P(n) ∝ q^n (`public`, a geometric law cut off) or n^q (`zipf`); q is bisected."""
+    P(n) ∝ q^n, a geometric law cut off; q is bisected."""
     support = np.arange(smallest, largest + 1, dtype=np.float64)
-    growth = support - smallest if kind == "public" else np.log(support)
     low, high = -60.0, 60.0
     weights = np.ones_like(support)
     for _ in range(80):
         middle = 0.5 * (low + high)
-        exponents = middle * growth
+        exponents = middle * (support - smallest)
         weights = np.exp(exponents - exponents.max())
         low, high = (middle, high) if weights @ support < mean * weights.sum() else (low, middle)
     return np.asarray(np.cumsum(weights / weights.sum())[:-1])

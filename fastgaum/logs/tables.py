@@ -4,7 +4,6 @@ files), opened lazily by polars; and frames in memory."""
 from __future__ import annotations
 
 import codecs
-import csv
 import mmap
 import os
 import re
@@ -44,8 +43,6 @@ from fastgaum.row_files import (
 
 EXTENSIONS = (*SEPARATORS, *NDJSON, *PARQUET, *ARROW)
 
-MOST_UTF16 = 1 << 29
-"""bytes of a file of UTF-16, which is read whole"""
 LONGEST_LINE = 1 << 20
 """bytes; a csv line of twice this length is refused"""
 
@@ -72,22 +69,6 @@ class FileTable:
     def of(cls, frame: pl.DataFrame) -> FileTable:
         """A frame in memory as a table."""
         return cls(((Path("frame"), frame.lazy()),), dict(frame.schema), untyped=False)
-
-    def with_line(self, error: LogFormatError) -> LogFormatError:
-        """Add the line of its row to an error, where the file has lines."""
-        if error.row is None or self.separator is None or self.stored:
-            return error
-        with self.parts[0][0].open(encoding="utf-8", newline="") as file:
-            records = csv.reader(file, delimiter=self.separator)
-            head = next((record for record in records if record), [])
-            before = records.line_num if error.row == 0 and head else None
-            for number, _ in enumerate(records, start=1):
-                if number == error.row:
-                    before = records.line_num
-                    break
-        if before is None:
-            return error
-        return LogFormatError(f"{error} (row {error.row + 1} is line {before + 1} of the file)")
 
     def with_points(self, fields: Sequence[str], decimal: str | None) -> FileTable:
         """The table with the numbers of some fields written with a point.
@@ -151,17 +132,14 @@ def open_table(path: Path, delimiter: str | None = None) -> FileTable:
     separator = None
     if nameless is not None:
         delimiter = nameless.separator
-    if _is_plain(path) and is_utf16(path):
-        rows = _utf16_rows(path, delimiter)
-    else:
-        if _is_plain(path):
-            divides = delimiter or separator_of(kind, first)
-            check_lines(path, divides)
-            separator = divides if nameless is None else None
-        try:
-            rows = _nameless_rows(path, nameless) if nameless else lazy_rows(path, delimiter)
-        except READ_ERRORS as error:
-            raise damaged(path, error) from None
+    if _is_plain(path):
+        _refuse_utf16(path)
+        separator = delimiter or separator_of(kind, first)
+        check_lines(path, separator)
+    try:
+        rows = _nameless_rows(path, nameless) if nameless else lazy_rows(path, delimiter)
+    except READ_ERRORS as error:
+        raise damaged(path, error) from None
     return FileTable(((path, rows),), _dtypes(path, rows), _is_text(path), (), separator)
 
 
@@ -344,37 +322,13 @@ def _nameless_rows(path: Path, kind: NamelessFile) -> pl.LazyFrame:
     return rows.filter(~pl.all_horizontal(pl.all().is_null()))
 
 
-def is_utf16(path: Path) -> bool:
-    """Whether a file begins with the mark of UTF-16."""
+def _refuse_utf16(path: Path) -> None:
     with path.open("rb") as file:
-        return file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-
-def _utf16_rows(path: Path, delimiter: str | None) -> pl.LazyFrame:
-    size = path.stat().st_size
-    if size > MOST_UTF16:
-        raise LogFormatError(
-            f"'{path.name}' is UTF-16 of {size} bytes, at most {MOST_UTF16} are read: convert it, "
-            f"for example `iconv -f utf-16 -t utf-8 {path.name}`"
-        )
-    try:
-        text = path.read_bytes().decode("utf-16")
-    except UnicodeDecodeError as error:
-        raise LogFormatError(
-            f"'{path.name}' begins as UTF-16 and is none from byte {error.start} on: save it again "
-            "as UTF-8"
-        ) from None
-    header = text.partition("\n")[0]
-    separator = delimiter or separator_of(file_kind(path), header)
-    if header.count(separator) >= MOST_COLUMNS:
-        raise LogFormatError(
-            f"'{path.name}' has more than {MOST_COLUMNS} columns, at most that many are read: keep "
-            "those that you need"
-        )
-    try:
-        return pl.scan_csv(text.encode(), separator=separator, infer_schema=False)
-    except READ_ERRORS as error:
-        raise damaged(path, error) from None
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise LogFormatError(
+                f"'{path.name}' is UTF-16, UTF-8 is required: save it so (CSV UTF-8 of a "
+                f"spreadsheet), or convert it: `iconv -f utf-16 -t utf-8 {path.name}`"
+            )
 
 
 def _dtypes(path: Path, lazy: pl.LazyFrame) -> dict[str, pl.DataType]:
@@ -412,8 +366,7 @@ def _check_names(path: Path, names: list[str]) -> None:
 def damaged(path: Path, error: BaseException) -> LogFormatError:
     """The clearest text for a file that polars refused."""
     if _is_plain(path):
-        place = _first_non_utf8(path) if not is_utf16(path) else None
-        if place is not None:
+        if (place := _first_non_utf8(path)) is not None:
             line, byte = place
             return LogFormatError(
                 f"'{path.name}' is not UTF-8: line {line} has the byte 0x{byte:02x};"

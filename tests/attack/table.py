@@ -102,7 +102,7 @@ READ: dict[str, Attack] = {
     "a header alone": raw("log.csv", b"session,event,item,chosen\n", "the log is empty"),
     "not UTF-8": raw("log.csv", b"session,event,item,chosen\nu,1,\xff,1\n", "UTF-8"),
     "a NUL in a name": raw("log.csv", b"session,event,it\0em,chosen\nu,1,a,1\n", "no item column"),
-    "UTF-16 that is none": raw("log.csv", b"\xff\xfeabc", "log.csv"),
+    "UTF-16": raw("log.csv", "session,event".encode("utf-16"), "is UTF-16, UTF-8 is required"),
     "a row too long": raw("log.csv", b"session,event,item,chosen\nu,1,a,1,9,9\n", "log.csv"),
     "a quote that does not end": raw("log.csv", b'session,event,item,chosen\nu,1,"a,1\n', "log.csv"),
     "truncated parquet": raw("log.parquet", b"PAR1" + bytes(40), "no readable parquet file"),

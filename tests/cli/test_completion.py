@@ -15,13 +15,6 @@ CHECKS = {
     "zsh": ["zsh", "-f", "-n"],
     "fish": ["fish", "--no-config", "--no-execute"],
 }
-BASH = """
-source ./script
-COMP_WORDS=(fastgaum "$@")
-COMP_CWORD=$#
-_fastgaum
-printf '%s\\n' "${COMPREPLY[@]}"
-"""
 
 
 @pytest.mark.parametrize("shell", CHECKS)
@@ -35,27 +28,3 @@ def test_the_script_is_one_of_its_shell(
         pytest.skip(f"no {shell} here")
     (tmp_path / "script").write_text(script)
     subprocess.run([*CHECKS[shell], str(tmp_path / "script")], check=True, timeout=60)
-
-
-@pytest.mark.parametrize(
-    ("words", "offered", "not_offered"),
-    [
-        (["data", ""], {"list", "synth"}, {"train"}),
-        (["train", "x", "--protocol", ""], {"bags", "identity", "views"}, {"clicks.csv"}),
-    ],
-)
-def test_bash_completes(
-    words: list[str],
-    offered: set[str],
-    not_offered: set[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    (tmp_path / "clicks.csv").touch()
-    assert main(["completion", "bash"]) == 0
-    (tmp_path / "script").write_text(capsys.readouterr().out)
-    command = ["bash", "--norc", "-c", BASH, "bash", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    found = set(done.stdout.split())
-    assert offered <= found, done
-    assert not not_offered & found

@@ -161,7 +161,7 @@ def test_a_saved_log_keeps_a_past_and_a_table(tmp_path: Path) -> None:
     assert read_log(saved, options=options).fingerprint == log.fingerprint
     plain = save_log(read_log(tmp_path / "log.parquet"), tmp_path / "plain")
     for asked in ({"past": "past"}, {"actions": str(path)}):
-        with pytest.raises(LogFormatError, match="saved without the actions of"):
+        with pytest.raises(LogFormatError, match=r"saved without (the past|actions)"):
             read_log(plain, options=ReadOptions.of(**asked))  # type: ignore[arg-type]
 
 

@@ -93,6 +93,6 @@ def test_an_item_that_is_appended_could_be_chosen() -> None:
 
 def test_a_saved_log_holds_what_could_be_chosen(tmp_path: Any) -> None:
     save_log(read_log(pl.DataFrame(GOOD)), tmp_path / "log")
-    with pytest.raises(LogFormatError, match="a saved log holds only items that could be chosen"):
+    with pytest.raises(LogFormatError, match="the saved log holds only items that could be"):
         read_log(tmp_path / "log", available="could")
     assert read_log(pl.DataFrame(NESTED), available="").n_candidates == 3
