@@ -47,16 +47,8 @@ class WorldOptions:
     """seed of everything random"""
     rule: Literal["shannon", "l2"] | None = None
     """how users choose: softmax (shannon) or sparsemax (l2)"""
-    eta: float | None = None
-    """how much users prefer the best item: 0 is chance"""
     no_click: float | None = None
     """share of displays without a click"""
-    mean_length: float | None = None
-    """mean displays of a session"""
-    max_length: int | None = None
-    """longest session"""
-    mean_display: float | None = None
-    """mean items of a display"""
     order: Literal["none", "random", "popularity"] | None = None
     """order of the items of a display; none if not given"""
     examination: float | None = None
@@ -169,26 +161,16 @@ def data_convert_command(
         log = reading.load(source)
     with Bar(f"writing {out}"):
         write_log(log, out)
-    finish(f"{out}: {_sizes(log)}", json, _facts(out, log))
+    facts, line = _facts(out, log)
+    finish(line, json, facts)
 
 
-def _facts(out: Path, log: SessionLog) -> dict[str, Any]:
-    counts = {
-        "sessions": log.n_sessions,
-        "events": log.n_events,
-        "candidates": log.n_candidates,
-        "items": log.n_items,
-        **({} if log.actions is None else {"actions": log.n_actions}),
-    }
-    return {"path": str(out), "name": log.name, **counts}
-
-
-def _sizes(log: SessionLog) -> str:
-    actions = "" if log.actions is None else f", {log.n_actions} actions"
-    return (
-        f"{log.n_sessions} sessions, {log.n_events} events, {log.n_candidates} candidates"
-        f" of {log.n_items} items{actions}"
-    )
+def _facts(out: Path, log: SessionLog) -> tuple[dict[str, Any], str]:
+    """Facts of a log that was written, and its sizes as a line."""
+    kinds = ["sessions", "events", "candidates", "items", *(["actions"] if log.actions else [])]
+    counts = {kind: getattr(log, f"n_{kind}") for kind in kinds}
+    line = f"{out}: {', '.join(f'{n} {kind}' for kind, n in counts.items())}"
+    return {"path": str(out), "name": log.name, **counts}, line
 
 
 def data_build_command(
@@ -204,7 +186,6 @@ def data_build_command(
     out: LogPath,
     displayed: Annotated[int, Parameter(help="items of a display")] = 10,
     seed: Annotated[int, Parameter(help="seed of the order of choices at the same time")] = 0,
-    split_seed: Annotated[int, Parameter(help="seed of the split of users, 50/25/25")] = 0,
     data_dir: DataDir = None,
     json: JsonFile = None,
 ) -> None:
@@ -222,7 +203,7 @@ def data_build_command(
     with Bar(f"making displays for {choices}"):
         frame = make_displays(found.path, displayed=displayed, seed=seed)
         # rows of a file are in an order that says nothing, which only an ordered log keeps
-        log = read_log(frame, name=name, ordered=bool(out.suffix), split_seed=split_seed)
+        log = read_log(frame, name=name, ordered=bool(out.suffix))
     with Bar(f"writing {out}"):
         write_log(log, out)
     notes = []
@@ -231,7 +212,8 @@ def data_build_command(
         notes = [f"{short} of {log.n_events} {few}"]
         note(notes[0])
     audited = f"  `fastgaum data audit {out}` says what the rule gives away"
-    finish(f"{out}: {_sizes(log)}\n{audited}", json, {**_facts(out, log), "notes": notes})
+    facts, line = _facts(out, log)
+    finish(f"{line}\n{audited}", json, facts | {"notes": notes})
 
 
 def data_synth_command(
@@ -256,10 +238,9 @@ def data_synth_command(
         write_truth(log, truth, place := truth_path(out))
         oracle = oracle_scores(log, truth)
     prec1 = 100 * oracle.precision[1]
-    text = f"{out}: {log.n_sessions} sessions, {log.n_events} events; {place}: the truth"
+    facts, line = _facts(out, log)
     best = f"  the oracle's prec@1 on the test split is {prec1:.1f}, its NLL {oracle.nll:.3f}"
-    facts = _facts(out, log)
     facts |= {"truth": str(place), "oracle": {"prec@1": prec1, "nll": oracle.nll}}
     if log.ordered and out.suffix:
         best += "\n  the order of its displays is real: read it with --ordered"
-    finish(f"{text}\n{best}", json, facts)
+    finish(f"{line}; {place}: the truth\n{best}", json, facts)

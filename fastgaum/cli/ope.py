@@ -78,7 +78,7 @@ def ope_command(
         )
     use_threads(threads)
     model = None if run is None else UserModel.load(run, device="cpu")
-    reading = reading if run is None else reading.or_of_run(run)
+    reading = reading if run is None else reading.or_of_run(run, source)
     with Bar(f"reading {source}"):
         whole = _with_columns(reading, source, propensity, value).load(source)
     # a model reads the two columns only if it was told to

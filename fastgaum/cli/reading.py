@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from fastgaum.models.choice_model import ChoiceModel
 
 READING_FILE = "reading.json"
-MOST_EPOCHS_BYTES = 1 << 24
+_SAVED_BY = (
+    *("columns", "clicks", "outside", "available", "weight", "past", "actions", "user_table"),
+)
+"""options that a saved log was saved by"""
 
 Log = Annotated[
     str,
@@ -94,8 +97,12 @@ class Reading:
                 note(f"{found.path.name} is read as {layout}")
         return log, rows
 
-    def or_of_run(self, folder: Path) -> Reading:
-        """Fill options that were not given with those of a run. Raises CheckpointError."""
+    def or_of_run(self, folder: Path, source: str) -> Reading:
+        """Fill options that were not given with those of a run, less those that the log, if it is a
+        saved one, was saved by. Raises CheckpointError, or DatasetError for no log."""
+        from fastgaum.logs.registry import resolve
+        from fastgaum.logs.store import is_saved_log
+
         file = folder / READING_FILE
         if not file.is_file():
             return self
@@ -106,7 +113,12 @@ class Reading:
                 f"'{file}' is damaged ({error}): train again, or remove it and give the options of "
                 "reading yourself"
             ) from error
-        return self.with_options(self.options.over(former))
+        values: Any = dict(former.values)
+        if is_saved_log(resolve(source, self.data_dir).path):
+            values = {name: value for name, value in values.items() if name not in _SAVED_BY}
+            if values.get("split") == "time":
+                del values["split"]
+        return self.with_options(self.options.over(ReadOptions.of(**values)))
 
     def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:
         """The options that a run's log was read with. Raises ConfigError where a given one says
@@ -144,21 +156,14 @@ def log_of_run(
     from fastgaum.logs.store import is_saved_log
     from fastgaum.logs.tables import open_known
 
-    reading = Reading(data_dir=data_dir).or_of_run(run)
+    reading = Reading(data_dir=data_dir).or_of_run(run, source)
     found = resolve(source, data_dir)
-    values: Any = dict(reading.options.values)
-    if is_saved_log(found.path):
-        for option in ("columns", "clicks", "outside", "available", "weight"):
-            values.pop(option, None)
-        if values.get("split") == "time":
-            del values["split"]
-    elif may_lack_choices and not found.simulated:
-        table = open_known(found.path, values.get("delimiter"))[0]
+    if may_lack_choices and not found.simulated and not is_saved_log(found.path):
+        table = open_known(found.path, reading.options.delimiter)[0]
         options = without_choices(reading.options, table.dtypes)
         if options is not reading.options:
             note(f"{found.path.name} has no choices: its displays are read as without a click")
-            values = dict(options.values)
-    reading = reading.with_options(ReadOptions.of(**values))
+            reading = reading.with_options(options)
     with Bar(f"reading {source}"):
         return reading.load(source)
 
@@ -184,15 +189,9 @@ def note_unfinished(run: Path, source: str) -> None:
     """Say so if the training of a run has not ended."""
     from fastgaum.models.run_folder import RESUME_FILE
 
-    if not (run / RESUME_FILE).is_file():
-        return
-    try:
-        last = read_text(run / "metrics.jsonl", MOST_EPOCHS_BYTES).splitlines()[-1]
-        phase = str(parse_json(last)["phase"])
-    except (OSError, ValueError, LookupError, TypeError):
-        phase = "unknown"
-    note(
-        f"{run}: its training has not ended (phase {phase!r}; a generator is trained in 'rounds' "
-        "alone), this is its best epoch so far; go on with: fastgaum train "
-        f"{shlex.quote(source)} -o {shlex.quote(str(run))} --resume"
-    )
+    if (run / RESUME_FILE).is_file():
+        note(
+            f"{run}: its training has not ended, this is its best epoch so far (its generator is "
+            f"trained last); go on with: fastgaum train {shlex.quote(source)} -o "
+            f"{shlex.quote(str(run))} --resume"
+        )

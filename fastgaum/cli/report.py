@@ -56,8 +56,8 @@ def report_command(
     read: set[tuple[str, bool]] = set()
     with Bar("reading logs"):
         for run in opened:
-            own = Reading(data_dir=data_dir).or_of_run(run.folder)
             for name in log or (_where(run),):
+                own = Reading(data_dir=data_dir).or_of_run(run.folder, name)
                 if (run.fingerprint, run.ordered) not in read:
                     found, rows = own.load_with_rows(name)
                     logs.append(found)

@@ -103,7 +103,7 @@ def train_command(
         checkpoint = run_folder.run_checkpoint(folder) if resume and finished is None else None
         if finished is not None:
             model = UserModel.load(folder, device="cpu")
-            config, reading = model.config, reading.or_of_run(folder)
+            config, reading = model.config, reading.or_of_run(folder, source)
             if options != DEFAULT_MODEL:
                 note(
                     f"{folder}: its run has ended, options of training are not looked at; --from "
@@ -118,7 +118,7 @@ def train_command(
         resume, checkpoint = checkpoint is not None, None
         if former is not None and not resume:
             model = UserModel.from_run(former, device=machine.device, **changes)
-            config, reading = model.asked, reading.or_of_run(former)
+            config, reading = model.asked, reading.or_of_run(former, source)
         elif finished is None:
             model = UserModel(config, device=machine.device)
         origin = run_folder.LogOrigin(lasting(source), reading.options.to_json())

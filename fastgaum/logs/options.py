@@ -71,8 +71,7 @@ class ReadOptions:
         "a column of the events to read, such as a query or a device (repeatable); whole numbers "
         "and text are categories, decimal numbers are numbers",
     )
-    """whole numbers and text as categories (missing is code -1), decimal numbers as float32. A csv
-    column is numbers if every filled value is one and some are not whole."""
+    """missing is code -1. A csv column is numbers if every value is one and some are not whole."""
     time_fields: tuple[str, ...] = _option(
         (),
         "what to read of the times of events (repeatable). gap: logarithm of the seconds since the "
@@ -86,7 +85,6 @@ class ReadOptions:
         "a column of the item table with a vector of numbers per item, such as an embedding of its "
         "text or image (repeatable)",
     )
-    """columns of lists of finite numbers of one length; a missing one is the mean of the others"""
     user_table: str | None = _option(None, "a file of columns of users, one row per user")
     """every user of the log has a row; missing numbers get the table's mean, categories code -1"""
     past: str | None = _option(
@@ -97,49 +95,39 @@ class ReadOptions:
     available: str | None = _option(
         None, "a column of 0 or 1, or of true or false: a candidate with 0 could not be chosen"
     )
-    """such a candidate is left out of its display; a nested log has lists"""
     weight: str | None = _option(
         None,
         "a column with the weight of each event, above 0, in fits and figures",
     )
-    """one value per event; only how weights compare matters. An empty name: none"""
     actions: str | None = _option(
         None,
         "a file of what users did between displays: a session or a user, an item and, if known, an "
         "action and its time",
     )
-    """each comes before the event that follows it in time (`logs.action_tables`)"""
     ordered: bool = _option(False, "the order of the items in a display is real: keep it")
-    """whether the order of rows, or of the list, is real; if not, candidates stand by item id"""
     grid: int | None = _option(
         None, "columns of the grid that an ordered display fills row by row; 1: a list"
     )
-    """places then have a row and a column, for models that read the place"""
     clicks: ClickRule = _option(
         "error",
         "displays with several clicks. error: refuse them. first: only the first click counts. "
         "each: every click is a choice from what is left of the display",
     )
-    """of a display with several clicks; by "each" see `logs.successive`"""
     outside: OutsideRule = _option(
         "error",
         "clicks on an item that was not displayed. error: refuse them. none: they do not count. "
         "append: the item becomes the last of the display. drop: the display is left out",
     )
-    """of a click on an item that was not displayed, in a nested log"""
     split: SplitRule = _option(
         "auto",
         "how the log is split. file: as the file says. user: whole users, 50/25/25. time: by time. "
         "half, other-half: one half of the users trains and validates, the other is tested. auto: "
         "file if the file has a split, else user",
     )
-    """user: users 50/25/25; time: sessions, by their first event; half, other-half: share no
-    user"""
     split_seed: int = _option(0, "seed of --split-by user, half and other-half")
     delimiter: str | None = _option(
         None, "the sign between columns of a text file, if its first line does not show it"
     )
-    """one sign, or the word tab"""
     decimal: str | None = _option(None, "the decimal sign of numbers in a text file: , or .")
     """the other sign then divides thousands; None: only certain decimal commas are read"""
     name: str | None = None

@@ -15,8 +15,6 @@ from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError, LogFormatError, no_log, require_path
 from fastgaum.forks import require_threads
 from fastgaum.logs.action_tables import ActionTable
-from fastgaum.logs.actions import PAST
-from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.columns import as_list
 from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
 from fastgaum.logs.log import SessionLog
@@ -31,7 +29,7 @@ from fastgaum.logs.schema import (
     require_column,
     resolve_schema,
 )
-from fastgaum.logs.side_tables import attach_item_table, attach_user_table, check_saved_users
+from fastgaum.logs.side_tables import attach_item_table, attach_user_table
 from fastgaum.logs.splits import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.logs.store import is_saved_log, load_log
 from fastgaum.logs.tables import (
@@ -298,40 +296,26 @@ def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
 
 def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
     """A saved log, if options do not ask for another one. Raises LogFormatError."""
-    was = log.clicks
-    # a log without a display of several clicks is the same by "first"
-    same = {was.clicks, "first" if was.clicks == "error" else was.clicks}
-    if options.clicks == "each" and is_successive(log.context):
-        same = {"each"}
-    kinds = set() if log.actions is None else set(log.actions.kind_names)
-    other_clicks = "clicks" in options.given and options.clicks not in same
-    other_outside = "outside" in options.given and options.outside != was.outside
+    was, given = log.clicks, options.given
     for asked, found in (
-        (options.columns, "has no columns to name"),
-        (options.available, "holds only items that could be chosen"),
-        (options.weight and log.weights is None, "was saved without weights"),
-        (options.past and PAST not in kinds, "was saved without the past of its users"),
-        (options.actions and not kinds - {PAST}, "was saved without actions"),
-        (other_clicks, f"was saved with --clicks {was.clicks}, not {options.clicks}"),
-        (
-            other_outside and was.outside_clicks,
-            f"was saved with --outside {was.outside}, which {was.outside_clicks} clicks met, not "
-            f"{options.outside}",
-        ),
-        (options.ordered and not log.ordered, "was saved without its display order"),
-        (options.split == "time", "keeps no times, split='time' needs them"),
+        (options.columns, "it has no columns to name"),
+        (options.available, "it holds only items that could be chosen"),
+        (options.user_table, "it has the columns of its users, and not their names"),
+        (options.past or options.actions, "it has its actions, or was saved without"),
+        (options.weight and log.weights is None, "it was saved without weights"),
+        ("clicks" in given and options.clicks != was.clicks, f"it has --clicks {was.clicks}"),
+        ("outside" in given and options.outside != was.outside, f"it has --outside {was.outside}"),
+        (options.ordered and not log.ordered, "it was saved without its display order"),
+        (options.split == "time", "it keeps no times, split='time' needs them"),
     ):
         if asked:
             raise LogFormatError(
-                f"the saved log {found}: read the original, or leave the option out"
+                f"a saved log was read before, {found}: read the original, or leave the option out"
             )
-    if "weight" in options.given and not options.weight:
+    if "weight" in given and not options.weight:
         log = dataclasses.replace(log, weights=None)
     for field in options.candidate_fields:
         require_column(field, log.columns_of("candidate"), "a candidate field")
     for field in (*options.context_fields, *options.time_fields):
         require_column(field, log.columns_of("event"), "a context field")
-    if options.user_table is not None:
-        # a run names the table that its log was read with: a saved log may hold it already
-        check_saved_users(options.user_table, log.columns_of("user"))
     return log

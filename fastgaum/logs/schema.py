@@ -273,6 +273,8 @@ def _check_fields(
     options: ReadOptions, choice: Sequence[str | None], dtypes: Mapping[str, pl.DataType]
 ) -> None:
     named: dict[str, str] = {}
+    names = (*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"])
+    alike = {*choice, *columns_named(names, dtypes)}
     for what, columns in (
         ("a candidate field", options.candidate_fields),
         ("a context field", options.context_fields),
@@ -281,9 +283,10 @@ def _check_fields(
     ):
         for column in filter(None, columns):
             require_column(column, dtypes, what)
-            if column in choice:
+            if column in (alike if what == "a context field" else choice):
                 raise LogFormatError(
-                    f"column '{column}' is the choice itself, it cannot be {what}: leave it out"
+                    f"column '{column}' says what was chosen, it cannot be {what}: leave it out, "
+                    "or rename it if it means something else"
                 )
             if named.setdefault(column, what) != what and what != "the availability":
                 raise LogFormatError(
@@ -291,13 +294,7 @@ def _check_fields(
                     "required: context if an event has one value, candidate if its candidates "
                     "have their own; or copy the column"
                 )
-    alike = columns_named((*ROLE_NAMES["chosen"], *ROLE_NAMES["chosen_index"]), dtypes)
     for column in options.context_fields:
-        if column in alike:
-            raise LogFormatError(
-                f"column '{column}' says what was chosen, it cannot be a context field: leave it "
-                "out, or rename it if it means something else"
-            )
         if is_list(dtypes[column]):
             raise LogFormatError(
                 f"column '{column}' holds lists, a context field has one value per event: name a "

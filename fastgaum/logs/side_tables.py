@@ -4,7 +4,7 @@ age), stored once per item or user."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,39 +214,3 @@ def attach_user_table(
             )
         _check_new(columns, log)
     return replace(log, columns={**log.columns, **columns})
-
-
-def check_saved_users(path: str | os.PathLike[str], fields: Mapping[str, Column]) -> None:
-    """Raise LogFormatError unless a table has the columns and all values of a saved log's users."""
-    with naming(path, "user table"):
-        table = open_table(Path(path))
-        again = "read the original with it, or convert that again with it"
-        if not fields.keys() & table.dtypes.keys():
-            raise LogFormatError(
-                "a saved log keeps no names of users, so that a table cannot be joined: " + again
-            )
-        for name in fields:
-            require_column(name, table.dtypes, "a field of users of the saved log")
-        others = [name for name in table.dtypes if name not in fields]
-        if len(others) > 1:
-            raise LogFormatError(
-                f"one of the columns {', '.join(others)} names the users, and the log was saved "
-                f"without the others: {again}"
-            )
-        frame = table.read(list(fields))
-        for name, saved in fields.items():
-            column = context_column(frame[name], table.untyped)
-            if (column.dtype == pl.String) != (saved.texts is not None):
-                held: object = "numbers" if saved.texts is None else "categories"
-            elif saved.texts is not None:
-                other = first_true(Vocabulary.of(column).codes(saved.texts) == NO_CODE)
-                held = None if other is None else saved.texts[other]
-            else:
-                # where the table has gaps, the log has its mean
-                new = saved.values[~np.isin(saved.values, column.to_numpy().astype(np.float32))]
-                held = None if column.null_count() or not len(new) else new[0]
-            if held is not None:
-                raise LogFormatError(
-                    f"the saved log has {held} in the field '{name}' of users, the table does "
-                    f"not: it is another table than the log was saved with; {again}"
-                )

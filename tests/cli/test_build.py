@@ -42,7 +42,7 @@ def test_build_writes_a_log(
     argv = f"data build {ratings} -o {tmp_path / out} --displayed 5 --seed 3".split()
     assert main(argv) == 0
     printed = capsys.readouterr()
-    assert "30 sessions, 400 events, 2000 candidates of 40 items" in printed.out
+    assert "30 sessions, 400 events, 2000 candidates, 40 items" in printed.out
     assert f"fastgaum data audit {tmp_path / out}" in printed.out
     assert printed.err == ""
     expected = read_log(make_displays(ratings, displayed=5, seed=3))

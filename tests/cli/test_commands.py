@@ -213,9 +213,7 @@ def test_displays_without_a_choice_yet_are_predicted(
     assert "--column chosen= (columns={'chosen': ''})" in capsys.readouterr().err
 
 
-def test_predict_at_a_place(
-    trained: Path, log_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_at_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["data", "synth", "--events", "300", "--items", "12", "--order", "random"]
     assert main([*argv, "--examination", "1", "-o", str(tmp_path / "ranked")]) == 0
     options = ["--set", "epochs=1", "--set", "warm_start=1", "--set", "search=[]"]
@@ -230,14 +228,9 @@ def test_predict_at_a_place(
     assert not utilities["own"].equals(utilities["none"])
     out = str(tmp_path / "p.csv")
     capsys.readouterr()
-    for place, model, of, says in (
-        ("0", run, log, "places 1 to 10"),
-        ("1", str(trained), str(log_file), "does not keep places apart from taste"),
-        ("first", run, log, "at-place"),
-    ):
-        assert main(["predict", model, of, "-o", out, "--at-place", place]) == 2
-        assert says in capsys.readouterr().err
-        assert not Path(out).exists()
+    assert main(["predict", run, log, "-o", out, "--at-place", "0"]) == 2
+    assert "places 1 to 10" in capsys.readouterr().err
+    assert not Path(out).exists()
 
 
 def test_doctor_reports_what_fails(

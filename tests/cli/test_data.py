@@ -58,12 +58,6 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert not any(line.endswith(" ") for line in out.splitlines())
 
 
-def test_get_adopts_a_right_copy(tmp_path: Path, yelp_file: Path) -> None:
-    assert main(["data", "get", "yelp", "--from", str(yelp_file), "--data-dir", str(tmp_path)]) == 0
-    assert (tmp_path / "yelp.txt").read_bytes() == yelp_file.read_bytes()
-    assert load("yelp", data_dir=tmp_path).n_events == 1725
-
-
 def test_traps_in_a_log_are_no_failure(
     frame: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

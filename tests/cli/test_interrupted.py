@@ -163,7 +163,7 @@ def test_a_run_that_has_not_ended_is_said_where_it_is_scored(
     for argv in (["evaluate", str(stopped), str(log_file), "--split", "validation"], predict):
         assert main(argv) == 0
         said = capsys.readouterr().err
-        assert "its training has not ended (phase 'exact';" in said
+        assert "its training has not ended, this is" in said
         assert f"-o {stopped} --resume" in said
 
 

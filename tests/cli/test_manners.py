@@ -1,11 +1,9 @@
 """What a person meets on the command line: examples that work, --quiet, --json -, names that are
-nearly right, no colours in pipes."""
+nearly right."""
 
 from __future__ import annotations
 
 import json
-import os
-import pty
 import shlex
 import subprocess
 import sys
@@ -94,30 +92,6 @@ def test_quiet_leaves_results_and_errors(
     # the next command line speaks again
     assert main(["data", "convert", str(log_file), "-o", str(tmp_path / "log.csv")]) == 0
     assert "300 events" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("no_color", [False, True])
-def test_colours_are_for_terminals_that_want_them(no_color: bool) -> None:
-    env = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "NO_COLOR")}
-    env |= {"TERM": "xterm-256color", "COLUMNS": "80"} | ({"NO_COLOR": "1"} if no_color else {})
-    command = [sys.executable, "-m", "fastgaum", "--help"]
-    piped = subprocess.run(command, capture_output=True, env=env, timeout=60)
-    assert b"\x1b" not in piped.stdout
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=env) as process:
-        os.close(theirs)
-        shown = b""
-        # a terminal whose last process has ended answers with an error
-        try:
-            while part := os.read(ours, 65536):
-                shown += part
-        except OSError:
-            pass
-        process.wait(timeout=60)
-    os.close(ours)
-    assert b"Examples:" in shown
-    coloured = any(f"\x1b[3{i}m".encode() in shown or f";3{i}m".encode() in shown for i in range(8))
-    assert coloured is not no_color
 
 
 def test_the_doctor_names_nobody(

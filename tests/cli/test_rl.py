@@ -6,15 +6,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies import evaluation as evaluate
 from fastgaum.policies.registry import load_policy
 from fastgaum.worlds.learned_world import LearnedWorld
 from tests.cli.rl_runs import SHORT, SMALL
@@ -50,37 +47,6 @@ def test_train_then_adapt(
     assert "trained with" not in printed.err
     assert main([*adapt, "--reward", "click"]) == 0
     assert "trained with reward contrast and meets reward click" in capsys.readouterr().err
-
-
-def test_adapt_meets_the_pool_of_the_training(
-    runs: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A fixed pool of 6: the other world shows the same six items, by their ids, less those it does
-    not know."""
-    _, run, other = runs
-    out = tmp_path / "policy"
-    pool = ["--pool", "fixed", "--pool-size", "6"]
-    assert main(["rl", "train", str(run), "-o", str(out), "-k", "2", *pool, *SMALL, *SHORT]) == 0
-    own, judge = (LearnedWorld(UserModel.load(folder)) for folder in (run, other))
-    trained_on = load_policy(out, own).setting.pool
-    shown: set[str] = set()
-    learned: set[str] = set()
-    real = evaluate.adaptation
-
-    def watched(policies: Any, world: Any, setting: Any, **rest: Any) -> Any:
-        shown.update(
-            world.item_ids.gather(setting.pool.draw(np.zeros(1, np.uint64), world.n_items))
-        )
-        for made in [*policies["pre-trained"], *policies["untrained"]]:
-            learned.update(own.item_ids.gather(made.pool.draw(np.zeros(1, np.uint64), own.n_items)))
-        return real(policies, world, setting, **rest)
-
-    monkeypatch.setattr(evaluate, "adaptation", watched)
-    adapt = f"rl adapt {out} {run} --in {other} --episodes 1 --users 5 --seeds 1".split()
-    assert main([*adapt, *SHORT]) == 0
-    trained = set(own.item_ids.gather(trained_on.draw(np.zeros(1, np.uint64), own.n_items)))
-    assert len(trained) == 6
-    assert shown == learned == trained & set(judge.item_ids)
 
 
 def test_a_policy_of_another_world_is_refused(

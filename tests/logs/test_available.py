@@ -61,7 +61,7 @@ def test_the_log_is_the_one_without_what_could_not_be_chosen(
         (long(could=[1, 2, 1, 1]), "row 2 has 'could' = 2, 0 .it could not be chosen. or 1", {}),
         (long(could=[1, None, 1, 1]), "row 2 has 'could' = None, 0", {}),
         (long(), "no column 'could'", {}),
-        (long(), "'chosen' is the choice itself", {"available": "chosen"}),
+        (long(), "'chosen' says what was chosen", {"available": "chosen"}),
         (nested(could=[[1, 1], [2]]), "event 18 of session 'u3' has 'could' = 2, 0", {}),
         (nested(could=[[1], [1]]), "event 17 of .* has 1 values in 'could' for 2 candidates", {}),
         (nested(could=[[0, 1], [1]]), "event 17 of .* chose item 'a', whose 'could' is 0", {}),
@@ -93,6 +93,6 @@ def test_an_item_that_is_appended_could_be_chosen() -> None:
 
 def test_a_saved_log_holds_what_could_be_chosen(tmp_path: Any) -> None:
     save_log(read_log(pl.DataFrame(GOOD)), tmp_path / "log")
-    with pytest.raises(LogFormatError, match="the saved log holds only items that could be"):
+    with pytest.raises(LogFormatError, match="holds only items that could be chosen"):
         read_log(tmp_path / "log", available="could")
     assert read_log(pl.DataFrame(NESTED), available="").n_candidates == 3

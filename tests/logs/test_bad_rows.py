@@ -77,7 +77,7 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
         "no column 'prise' .*candidate field.*did you mean 'price'",
         {"candidate_fields": ["prise"]},
     ),
-    (long(), "column 'chosen' is the choice itself", {"candidate_fields": ["chosen"]}),
+    (long(), "column 'chosen' says what was chosen", {"candidate_fields": ["chosen"]}),
     (nested(price=[[1, 2], [1, 2]]), "event 18 .* has 2 values in 'price' for 1 cand", PRICE),
     (long(user=["p", "q", "p", "r"]), "session 'u3' has the users 'p' and 'q', one is req", {}),
     (
@@ -159,14 +159,6 @@ def test_whole_decimals_are_ids() -> None:
     assert log.fingerprint == read_log(long(item=texts)).fingerprint
     half = read_log(long(item=[Decimal("1.50"), Decimal("2.00")] * 2))
     assert half.item_ids.to_list() == ["1.50", "2.00"]
-
-
-@pytest.mark.parametrize("values", [["$3.50", "$4.25", "$1.00", "$2.75"], ["12", "14", "n/a", "1"]])
-def test_numbers_that_would_be_categories(values: list[str], tmp_path: Path) -> None:
-    """In a table of items; in logs: tests/attack/table.py."""
-    pl.DataFrame({"item": [*"abcd"], "price": values}).write_csv(tmp_path / "items.csv")
-    says = "item table items.csv: item '.' has 'price'"
-    refused(long(item=[*"abcd"]).drop("price"), says, item_table=tmp_path / "items.csv")
 
 
 def test_names_with_digits_are_categories(tmp_path: Path) -> None:

@@ -213,13 +213,6 @@ def test_a_misspelt_file_finds_its_neighbour_and_a_data_folder_must_be_one(tmp_p
             look("yelp", data_dir=tmp_path / "absent")
 
 
-def test_unknown_names() -> None:
-    assert find_log("nothing") is None
-    for ask in (dataset, card):
-        with pytest.raises(DatasetError, match="did you mean 'taobao'"):
-            ask("taobo")
-
-
 @pytest.mark.parametrize(
     "text", ["[a", "[a]\ntitle = 'x'", "a = 1", "[a]\nfiles = []", "[a]\nfiles = [{path = 'x'}]"]
 )

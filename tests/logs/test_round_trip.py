@@ -1,5 +1,4 @@
-"""Whatever the layout and the file, a log that is written and read is the log; and so is one that
-is saved and loaded."""
+"""Whatever the layout and the file, a log that is written and read is the log."""
 
 from __future__ import annotations
 
@@ -15,12 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.logs.fold import to_frame
-from fastgaum.logs.log import SPLITS, SessionLog
+from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_log
-from fastgaum.logs.store import load_log, save_log
 from tests.builders import values_of
 from tests.logs.test_fold import CONTEXT, FIELDS, SESSIONS, as_sets, rows_of
-from tests.logs.test_saved_log import assert_same
 
 OPTIONS: dict[str, Any] = {"candidate_fields": FIELDS, "context_fields": CONTEXT}
 WRITERS = {
@@ -83,15 +80,3 @@ def test_a_nested_file_is_its_log(
         np.testing.assert_array_equal(again.columns[name].values, values)
     np.testing.assert_array_equal(again.items, log.items)
     np.testing.assert_array_equal(again.choices, log.choices)
-
-
-@settings(max_examples=10)
-@given(SESSIONS, st.booleans())
-def test_a_saved_log_is_the_log(sessions: Any, ordered: bool) -> None:
-    log = read_log(rows_of(sessions), **OPTIONS, ordered=ordered)
-    with tempfile.TemporaryDirectory() as folder:
-        loaded = load_log(save_log(log, Path(folder) / "saved"))
-        assert_same(loaded, log)
-        assert loaded.fingerprint == log.fingerprint
-        assert loaded.split.max() < len(SPLITS)
-        del loaded

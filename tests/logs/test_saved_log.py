@@ -113,7 +113,10 @@ def test_read_log_takes_a_saved_log(tmp_path, log) -> None:
     assert kinds.values.tolist() == [0, -1, -1]
     with pytest.raises(LogFormatError, match=r"no column 'brnd'.*did you mean 'brand'"):
         read_log(folder, candidate_fields=["brnd"])
-    with pytest.raises(LogFormatError, match="the saved log has no columns to name"):
+    with pytest.raises(
+        LogFormatError,
+        match="a saved log was read before, it has no columns to name: read the original, or leave",
+    ):
         read_log(folder, columns={"item": "sku"})
     with pytest.raises(LogFormatError, match="keeps no times"):
         read_log(folder, split="time")

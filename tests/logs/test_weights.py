@@ -98,7 +98,7 @@ def test_refusals(frame: pl.DataFrame, says: str) -> None:
 
 
 def test_a_weight_is_no_field_and_no_choice() -> None:
-    refused(long(), "'chosen' is the choice itself, it cannot be the weight", weight="chosen")
+    refused(long(), "'chosen' says what was chosen, it cannot be the weight", weight="chosen")
     for field in ("candidate_fields", "context_fields"):
         says = "'price' is named as a .* field and as the weight"
         refused(long(), says, weight="price", **{field: ["price"]})
