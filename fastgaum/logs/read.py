@@ -15,6 +15,7 @@ from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError, LogFormatError, no_log, require_path
 from fastgaum.forks import require_threads
 from fastgaum.logs.action_tables import ActionTable
+from fastgaum.logs.actions import PAST
 from fastgaum.logs.columns import as_list
 from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
 from fastgaum.logs.log import SessionLog
@@ -297,11 +298,13 @@ def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
 def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
     """A saved log, if options do not ask for another one. Raises LogFormatError."""
     was, given = log.clicks, options.given
+    kinds = set() if log.actions is None else set(log.actions.kind_names)
     for asked, found in (
         (options.columns, "it has no columns to name"),
         (options.available, "it holds only items that could be chosen"),
         (options.user_table, "it has the columns of its users, and not their names"),
-        (options.past or options.actions, "it has its actions, or was saved without"),
+        (options.past and PAST not in kinds, "it was saved without the past of its users"),
+        (options.actions and not kinds - {PAST}, "it was saved without actions"),
         (options.weight and log.weights is None, "it was saved without weights"),
         ("clicks" in given and options.clicks != was.clicks, f"it has --clicks {was.clicks}"),
         ("outside" in given and options.outside != was.outside, f"it has --outside {was.outside}"),
