@@ -5,8 +5,6 @@
 - `quality-clara2`, `quality-hotel`: wall time until our validation NLL is that which the best of
   our own baselines ends with, and the time of that baseline's fit. `hotel` is a synthetic log of
   13,600 events with 25 candidates each, a third of them without a click.
-- `quality-torch-choice`: the same against torch-choice's conditional logit, on such a log without
-  such events.
 - `rate-wikispeedia`: candidates per second of exact steps and of rounds, and of the two towers.
 - `evaluate-wikispeedia`: candidates per second of `model.evaluate` on the test split.
 - `audit-wikispeedia`, `convert-wikispeedia`: seconds of these commands, in processes of their own.
@@ -29,7 +27,6 @@ import torch
 
 from fastgaum.baselines.registry import make_model
 from fastgaum.bench.races import SOONER, Group, Race, SkippedError, times_as_soon
-from fastgaum.bench.rivals.peers import PEERS, conditional_logit
 from fastgaum.bench.rivals.two_towers import BATCH, Displays, Training
 from fastgaum.engine.dispatch import game_for
 from fastgaum.features.batches import Batch, batches
@@ -140,11 +137,11 @@ def public_log(name: str) -> SessionLog:
     return load(name)
 
 
-def hotel(full: bool, no_click: float = 0.33) -> SessionLog:
+def hotel(full: bool) -> SessionLog:
     sizes: dict[str, Any] = (
         {"n_items": 2_000, "max_display": 25, "mean_display": 25} if full else {"n_items": 20}
     )
-    log, _ = synthesise(13_600 if full else 300, no_click=no_click, seed=1, **sizes)
+    log, _ = synthesise(13_600 if full else 300, no_click=0.33, seed=1, **sizes)
     return log
 
 
@@ -173,21 +170,6 @@ def small_log(race: Race) -> None:
     ours = seconds_until(log, loss, full)
     ratio = times_as_soon(ours, theirs)
     record(ratio, f"{SOONER} {name} at its best NLL, {loss:.3f}", bar=1, at_least=8.0)
-    record(ours, f"s until NLL {loss:.3f}")
-
-
-def peer(race: Race) -> None:
-    full, record = race.full, race.record
-    log = hotel(full, no_click=0)
-    found = conditional_logit(log, torch.get_num_threads())
-    if found is None:
-        raise SkippedError(
-            f"${PEERS} names no environment with it: bench/rivals/peers.py makes one"
-        )
-    theirs, loss = found
-    ours = seconds_until(log, loss, full)
-    ratio = times_as_soon(ours, theirs)
-    record(ratio, f"{SOONER} torch-choice's logit at its NLL, {loss:.3f}", bar=13)
     record(ours, f"s until NLL {loss:.3f}")
 
 
@@ -246,7 +228,6 @@ GROUPS = {
     "quality-wikispeedia": Group(large_log),
     "quality-clara2": Group(small_log),
     "quality-hotel": Group(small_log),
-    "quality-torch-choice": Group(peer),
     "rate-wikispeedia": Group(rates),
     "evaluate-wikispeedia": Group(evaluation),
     **dict.fromkeys(COMMANDS, Group(whole_command)),

@@ -3,14 +3,12 @@ bench/readme.py`.
 
 It puts what `SECTIONS` makes of docs/tables/NAME.json between the lines <!-- MARKER:begin --> and
 <!-- MARKER:end --> of a page, draws `FIGURES` (extra `plots`), and sets numbers in the prose that
-stand between comments of `excerpts.NUMBER`. It prints how old each object is, in commits.
-tests/test_tables.py fails when a page is not that."""
+stand between comments of `excerpts.NUMBER`. tests/test_tables.py fails when a page is not that."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -289,15 +287,6 @@ FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
     "learning-curve": ("learning-curve", draw_curves),
 }
 """by the name of its file, a figure's object and what draws it; narrow: on a phone"""
-
-
-def later_commits(result: Json) -> str:
-    """How many commits have changed the package since an object was made; ? where git does not know
-    its commit."""
-    since = f"{result.get('machine', {}).get('commit')}..HEAD"
-    command = ["git", "-C", str(ROOT), "rev-list", "--count", since, "--", "fastgaum", "kernels"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return "?" if done.returncode else done.stdout.strip()
 
 
 def main() -> None:

@@ -74,7 +74,6 @@ def write_what_is_wrong() -> None:
     fg.UserModel(fg.Config(epoch=3))  # type: ignore[call-arg]
     fg.UserModel(regulariser="shannon")  # type: ignore[arg-type]
     fg.UserVectorEnv("many", run="runs/mine", slate_size=3)  # type: ignore[arg-type]
-    fg.UserVectorEnv(8, run="runs/mine", slate_size="three")  # type: ignore[arg-type]
 
     def entropy(probs: Tensor) -> Tensor:
         return probs

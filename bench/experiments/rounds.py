@@ -155,7 +155,6 @@ def played(task: RoundsTask) -> list[Json]:
             n_rounds=plan.n_rounds if in_rounds else 1,
             round_events=plan.round_events if in_rounds else total,
             explore=plan.explore,
-            own_items=None if in_rounds else 0,
             model=Config.from_preset("fastgaum", **MODEL, members=plan.members),
             learner=plan.policy,
             training=config,

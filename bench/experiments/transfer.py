@@ -10,7 +10,8 @@ learner is trained among the true users themselves.
     optimism = (promised − paid) / paid
 
 With several members the log is also fitted on bootstraps of its users. A policy is then trained in
-the set of all these worlds too, which gives a lower bound of what it promises, and recommends that policy or greedy slates."""
+the set of all these worlds too, which gives a
+lower bound of what it promises, and recommends that policy or greedy slates."""
 
 from __future__ import annotations
 
@@ -46,7 +47,6 @@ from fastgaum.bench.experiments.promises import (
 )
 from fastgaum.bench.experiments.transfer_table import (
     transfer_blocks,
-    transfer_sentence,
     transfer_summary,
 )
 from fastgaum.bench.report import write_object
@@ -301,7 +301,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     result = finite(transfer(plan, asked.jobs, progress))
     print(transfer_summary(result), blocks_to_markdown(transfer_blocks(result)), sep="\n\n")
-    print(transfer_sentence(result))
     write_object(asked.json, result)
 
 

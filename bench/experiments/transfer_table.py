@@ -1,9 +1,9 @@
-"""Promised and paid, from its JSON object: tables, the sentence of the README, and the figure."""
+"""Promised and paid, from its JSON object: tables and the figure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,48 +83,6 @@ def _advice_notes(result: Json) -> Iterator[str]:
             f"what a set recommends, {result['policy']} or greedy slates, was paid as much as the "
             f"other, or less by no more than chance, in {right} of {len(highs)} settings"
         )
-
-
-def transfer_sentence(result: Json) -> str:
-    """How much of the gap between random slates and training among the true users a policy closes
-    that was trained among learned users, in each setting."""
-    parts, world = [], ""
-    for setting in result["settings"]:
-        world = setting["learned"][-1]["world"]
-        row = row_in(setting, result["policy"], world)
-        greedy = row_in(setting, GREEDY, world)
-        parts.append(
-            f"{GAP.text(row)} % with {setting['what']}, {setting['events']:,} events of "
-            f"{setting['logging']} slates ({GAP.text(greedy)} %; {SHARE.text(row)} %)"
-        )
-    policy, seeds = result["policy"], result["seeds"]
-    return (
-        f"A policy ({policy}) trained among learned users ({world}) closes, among the true ones, "
-        "this share of the gap between random slates and the same training among the true ones (in "
-        "brackets: the share that greedy slates of the learned utilities close; what the policy is "
-        "paid, as a share of what that training is paid): "
-        f"{', '.join(parts)}. Mean of {seeds} seeds. {_beside_greedy(result['settings'])}"
-    )
-
-
-def _beside_greedy(settings: Sequence[Json]) -> str:
-    """Where the trained policy earns more or less than greedy slates, by its interval over
-    seeds."""
-    found: dict[str, list[str]] = {"more": [], "less": [], "neither more nor less": []}
-    for setting in settings:
-        low, high = setting["learned"][-1]["lead_over_greedy_ci"]
-        known = low is not None and high is not None
-        verdict = "more" if known and low > 0 else "less" if known and high < 0 else None
-        found[verdict or "neither more nor less"].append(setting["what"])
-    said = [
-        f"{verdict} with {', and with '.join(worlds)}"
-        for verdict, worlds in found.items()
-        if worlds
-    ]
-    return (
-        "By the interval over seeds it earns, beside greedy slates of the learned utilities, "
-        f"{'; '.join(said)}."
-    )
 
 
 def row_in(setting: Json, policy: str, world: str) -> Json:

@@ -42,11 +42,7 @@ class Padded:
 
 
 def pad(batch: Batch) -> Padded:
-    """Pad a batch. Raises ValueError for bags of more than one id."""
-    if batch.ids.shape[1] != 1 or batch.numbers.shape[1]:
-        raise ValueError(
-            "the rival races under the protocol identity: one id per candidate and no numbers"
-        )
+    """Pad a batch of the protocol identity."""
     lengths, sizes = np.diff(batch.session_offsets), np.diff(batch.display_offsets)
     row = np.repeat(np.arange(len(lengths)), lengths)
     step = np.arange(len(sizes)) - np.repeat(batch.session_offsets[:-1], lengths)
@@ -63,8 +59,7 @@ class StockTorch:
     """The game of `fastgaum.game.game.Game` with logged histories, from the weights of networks."""
 
     def __init__(self, networks: Networks, config: Config, outside: bool) -> None:
-        """Copy the weights. Raises ValueError for networks that the rival does not have."""
-        _check(config)
+        """Copy the weights of plain networks: Shannon, one LSTM over logged histories, no dropout."""
         self.config, self.outside = config, outside
         player, generator = networks.player, networks.generator
         assert isinstance(player.history, Recurrent)
@@ -189,14 +184,3 @@ class Scorer(nn.Module):
         for layer in self.rest.children():
             x = layer(self.act(x))
         return x[..., 0]
-
-
-def _check(config: Config) -> None:
-    plain = config.item_dim == 0 and not config.wide and config.regulariser == "shannon"
-    one_lstm = (config.history, config.history_layers, config.states) == ("lstm", 1, "logged")
-    whole = config.dropout == config.id_dropout == 0 and config.players == "adversarial"
-    if not (plain and one_lstm and whole):
-        raise ValueError(
-            "the rival races three plain networks (item_dim 0, no wide path, one LSTM layer over "
-            "logged histories, Shannon, players adversarial) without dropout"
-        )

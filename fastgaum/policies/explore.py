@@ -1,9 +1,8 @@
-"""What is deployed to learn from: policies of which a share is random, or that have few items in
-some sessions. They know how probable each set was that they show (`Policy.propensities`)."""
+"""Explore: what is deployed to learn from, a policy of which a share is random. It knows how
+probable each set was that it shows (`Policy.propensities`)."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterable
 from typing import Literal, get_args
@@ -12,54 +11,44 @@ import numpy as np
 from scipy.special import comb
 
 from fastgaum.arrays import Float64Array, IntArray
-from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.errors import ConfigError, require_known
 from fastgaum.policies.base import Observation, Policy, Transition, items_at
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.q_learning import explore
 from fastgaum.worlds.pools import draw_distinct, draw_uniforms
 from fastgaum.worlds.world import Past
 
-ExploreBy = Literal["place", "slate", "session"]
-_COIN, _WHOSE, _OWN = np.uint64(1), np.uint64(2), np.uint64(3)
-"""flip keys: policies draw by the keys themselves"""
+ExploreBy = Literal["place", "slate"]
+_COIN = np.uint64(1)
+"""flips keys: policies draw by the keys themselves"""
 _INNER = np.uint64(0x9E3779B97F4A7C15)
 """added to the keys of the policy within, which may flip coins too"""
 
 
 class Explore(Policy):
-    """Another policy, of whose places, slates or sessions a share is random.
+    """Another policy, of whose places or slates a share is random.
 
     Random sets of the pool are each as likely; a random place holds an item that the kept places do
     not. The propensity of a set S of k of m items, which shares o items with the policy's own:
 
         place      Σ_i C(o, i) (1 − s)^i s^(k − i) / C(m − i, k − i),    i ≤ o of its items kept
         slate      s / C(m, k) + (1 − s) P(S)
-        session    the same, where s is the probability, after the slates so far, that the session
-                   is a random one
 
     P(S) is that of the policy within: 1 for its own set if it is deterministic. By place, what a
-    policy within draws is taken as given. By session, a log says little of random slates: a session
-    that has shown the policy's own ones is hardly ever random."""
+    policy within draws is taken as given."""
 
     def __init__(self, policy: Policy, share: float, by: ExploreBy = "slate") -> None:
         """Take the policy and the share. Raises ConfigError for a share outside [0, 1], or another
         `by`."""
         if not 0.0 <= share <= 1.0:
             raise ConfigError(f"a share from 0 to 1 is explored, got {share!r}")
-        if by not in get_args(ExploreBy):
-            raise ConfigError(
-                f"by is '{by}'{did_you_mean(str(by), get_args(ExploreBy))}, one of "
-                f"{', '.join(get_args(ExploreBy))} is required"
-            )
+        require_known("by", by, get_args(ExploreBy))
         self.policy, self.share, self.by, self.chance = policy, share, by, RandomPolicy()
         what = "random" if by == "slate" else f"of {by}s random"
         self.name, self.made_in = f"{policy.name}, {100 * share:g} % {what}", policy.made_in
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:
         """As the base says."""
-        self._at_random: Float64Array = np.full(n, float(self.share))
-        """probability that a user's slate is random, as its slates so far say"""
-        self._coins: Float64Array | None = None
         self.policy.start(n, past)
 
     def act(self, observation: Observation, k: int) -> IntArray:
@@ -71,91 +60,23 @@ class Explore(Policy):
         if self.by == "place":
             drawn = draw_distinct(keys, m, min(2 * k, m))
             return explore(own, items_at(observation.pools, drawn), keys, self.share)
-        if self._coins is None or self.by == "slate":
-            self._coins = draw_uniforms(keys ^ _COIN, 1)
         random = self.chance.act(observation, k)
-        return np.where(self._coins < self.share, random, own).astype(np.int32)
+        return np.where(draw_uniforms(keys ^ _COIN, 1) < self.share, random, own).astype(np.int32)
 
     def propensities(
         self, observation: Observation, own: IntArray, slates: IntArray
     ) -> Float64Array:
         """As the base says."""
         within, own = self._acted
-        m, k = observation.pools.shape[-1], slates.shape[1]
-        if self.by == "place":
-            shared = (own[:, :, None] == slates[:, None, :]).sum(axis=(1, 2))
-            kept = np.arange(k + 1)
-            each = (1 - self.share) ** kept * self.share ** (k - kept) / comb(m - kept, k - kept)
-            return np.asarray((comb(shared[:, None], kept) * each).sum(axis=1))
-        plain = self.policy.propensities(within, own, slates)
-        s = self._at_random
-        return np.asarray(s / comb(m, k) + (1 - s) * plain)
+        m, k, share = observation.pools.shape[-1], slates.shape[1], self.share
+        if self.by == "slate":
+            plain = self.policy.propensities(within, own, slates)
+            return np.asarray(share / comb(m, k) + (1 - share) * plain)
+        shared = (own[:, :, None] == slates[:, None, :]).sum(axis=(1, 2))
+        kept = np.arange(k + 1)
+        each = (1 - share) ** kept * share ** (k - kept) / comb(m - kept, k - kept)
+        return np.asarray((comb(shared[:, None], kept) * each).sum(axis=1))
 
     def observe(self, transition: Transition) -> None:
         """As the base says."""
-        if self.by == "session":
-            within, own = self._acted
-            shown = self.propensities(within, own, transition.slates)
-            random = self._at_random / comb(within.pools.shape[-1], transition.slates.shape[1])
-            known = transition.active & (shown > 0)
-            self._at_random = np.divide(random, shown, out=self._at_random.copy(), where=known)
         self.policy.observe(transition)
-
-
-class OwnItems(Policy):
-    """Another policy, which in a share of the sessions chooses from a few random items of the
-    session's own.
-
-    With `RandomPolicy` within, the same items come again and again, and a log says more of what
-    choices do to a user. With a trained policy, what it would show next to its best is shown too. A
-    slate's propensity is that of the policy within, given the session's items."""
-
-    def __init__(self, policy: Policy, n_items: int, share: float = 1.0) -> None:
-        """Take the policy, how many items a session has (all, where a pool has no more), and the
-        share. Raises ConfigError unless there is an item and the share is one."""
-        if n_items < 1 or not 0.0 <= share <= 1.0:
-            raise ConfigError(
-                f"at least 1 item in a share from 0 to 1 of the sessions, got {n_items} and {share}"
-            )
-        # a policy that remembers its last slates does so once for each kind of session
-        self.whole, self.few = policy, copy.copy(policy)
-        self.n_items, self.share, self.made_in = n_items, share, policy.made_in
-        self.name = f"{policy.name}, {n_items} items in {100 * share:g} % of sessions"
-
-    def start(self, n: int, past: Iterable[Past] = ()) -> None:
-        """As the base says."""
-        self._places: IntArray | None = None
-        events = list(past)
-        self.whole.start(n, events)
-        self.few.start(n, events)
-
-    def act(self, observation: Observation, k: int) -> IntArray:
-        """As the base says. Raises ConfigError for slates of more items than a session has."""
-        keys, m = observation.keys, observation.pools.shape[-1]
-        if k > self.n_items:
-            raise ConfigError(
-                f"slates of {k} items are asked for, and a session has {self.n_items} items of its "
-                f"own: take at least {k}"
-            )
-        if self._places is None:
-            self._has_few = draw_uniforms(keys ^ _WHOSE, 1) >= 1 - self.share
-            self._places = draw_distinct(keys ^ _OWN, m, min(self.n_items, m))
-        few, whole = self.few.act(self._of_session(observation), k), self.whole.act(observation, k)
-        return np.where(self._has_few, few, whole).astype(np.int32)
-
-    def propensities(
-        self, observation: Observation, own: IntArray, slates: IntArray
-    ) -> Float64Array:
-        """As the base says."""
-        few = self.few.propensities(self._of_session(observation), own, slates)
-        whole = self.whole.propensities(observation, own, slates)
-        return np.where(self._has_few[:, 0], few, whole)
-
-    def observe(self, transition: Transition) -> None:
-        """As the base says."""
-        self.whole.observe(transition)
-        self.few.observe(transition)
-
-    def _of_session(self, observation: Observation) -> Observation:
-        assert self._places is not None
-        return dataclasses.replace(observation, pools=items_at(observation.pools, self._places))

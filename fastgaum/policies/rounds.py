@@ -26,7 +26,7 @@ from fastgaum.policies.evaluation import (
     member_means,
     recommend,
 )
-from fastgaum.policies.explore import Explore, OwnItems
+from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import require_trained, untrained
@@ -47,12 +47,6 @@ ROWS = ("session", "event", "item", "chosen")
 PLAN = "plan"
 MODEL: dict[str, object] = {"set_context": False, "relations": False, "members": 3}
 """what changes of the preset `fastgaum`"""
-OWN = 2
-"""slates' worth of items that a session of the first round has for itself"""
-HALF, FEW = 0.5, 4
-"""while a plan is deployed, this share of the sessions chooses from a pool so many times smaller"""
-SHORTER = 3
-"""trainings before the last round have so many times fewer episodes"""
 FITTED = (0.75, 0.25, 0.0)
 """shares of the log's users who train, validate and test: the next round is the test"""
 APART = 32
@@ -107,7 +101,6 @@ def rounds(
     n_rounds: int = 8,
     round_events: int = 5000,
     explore: float = 0.1,
-    own_items: int | None = None,
     log: pl.DataFrame | None = None,
     model: Config | None = None,
     learner: str = SlateQ.name,
@@ -128,8 +121,6 @@ def rounds(
         n_rounds: how many.
         round_events: events of a round, in sessions of the setting's horizon.
         explore: share of the places that are random while the plan is deployed.
-        own_items: slates of the first round are random ones of so many items of each session's
-            own; twice the slate's if not given, 0: of all.
         log: what has been logged before, in place of the first round's random slates.
         model: what is fitted to all that was logged; the preset `fastgaum` without set context and
             relations, as a set of three worlds, if not given.
@@ -162,13 +153,10 @@ def rounds(
     Explore(RandomPolicy(), explore)
     config = (model or Config.from_preset("fastgaum", **MODEL)).replace(seed=seed)
     lessons = (training or PolicyConfig(evaluations=1)).replace(seed=seed)
-    short = lessons.replace(episodes=max(1, lessons.episodes // SHORTER))
     judges, met = (users, JUDGING_SEED + seed), replace(setting, pessimism=0.0)
 
     def play_rounds() -> Iterator[Round]:
         deployed: Policy = RandomPolicy()
-        if own_items != 0:
-            deployed = OwnItems(deployed, OWN * setting.k if own_items is None else own_items)
         own: LearnedWorld | WorldSet | None = None
         frames: list[pl.DataFrame] = []
         chance = {}
@@ -189,12 +177,9 @@ def rounds(
             fitted.fit(read)
             own, home = world_at(site, fitted, setting)
             progress(number - 1, n_rounds, "training")
-            taught = lessons if number == n_rounds else short
-            plan = untrained(learner, own, setting.k, home.pool, taught)
+            plan = untrained(learner, own, setting.k, home.pool, lessons)
             train_policy(plan, own, home)
-            among = home.pool.size or len(home.pool.items) or own.n_items
-            few = max(OWN * setting.k, among // FEW)
-            deployed = Explore(OwnItems(plan, few, HALF), explore, "place")
+            deployed = Explore(plan, explore, "place")
             progress(number - 1, n_rounds, "judging")
             judged = {PLAN: plan, Greedy.name: Greedy()}
             at_home = returns_of(judged, own, own, replace(home, pessimism=0.0), judges)

@@ -106,7 +106,7 @@ class Sb3Policy(Policy):
         self._pools.items = np.atleast_2d(observation.pools)
         self._observations.pools_changed(self._everyone)
         left = np.full(len(self._everyone), observation.left, np.float32)
-        base = self._observations.of(observation.states, left, copy=True)
+        base = self._observations.of(observation.states, left)
         if self._picks is None:
             return items_at(observation.pools, self._places(base))
         self._picks.clear()

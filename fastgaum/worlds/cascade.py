@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from gymnasium import Env, Wrapper, spaces
-from gymnasium.utils import RecordConstructorArgs
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from fastgaum.arrays import BoolArray
 from fastgaum.errors import ActionError, ConfigError
 from fastgaum.worlds.observations import Info, Observed, row_of
-from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import Step, UserVectorEnv
 
 if TYPE_CHECKING:
@@ -114,68 +112,17 @@ class Picks:
         self.taken[where] = False
 
 
-class CascadeWrapper(Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """One user, one item per step.
+class VectorCascadeWrapper(_VectorWrapper):
+    """n users, one item per user and step.
 
-    Observed: the environment's, then the place to fill, one-hot (slate_size,), then, with
-    `observe_taken`, 1 for each place of the pool that the slate holds already (pool_size,);
-    float32, flat or as keys `place` and `taken` of a dict. Action: Discrete(pool_size).
+    Observed: the environment's, then the place to fill, one-hot (n, slate_size), then, with
+    `observe_taken`, 1 for each place of the pool that the slate holds already (n, pool_size);
+    float32, flat or as keys `place` and `taken` of a dict. Action: Discrete(pool_size) for each.
 
     Reward and ends: 0 and False until the slate is full, then the environment's. Info: its keys
-    then, and `action_mask` bool (pool_size,), True for what may be picked. An item picked twice is
-    displayed once; in a strict environment it is an error."""
-
-    def __init__(self, env: Env[Any, Any], observe_taken: bool = True) -> None:
-        """Wrap a `UserEnv`. Raises ConfigError for another environment, or for a pool smaller than
-        a slate."""
-        if not isinstance(env.unwrapped, UserEnv):
-            raise ConfigError(
-                f"a cascade wraps fastgaum/User-v0, got {type(env.unwrapped).__name__}"
-            )
-        RecordConstructorArgs.__init__(self, observe_taken=observe_taken)
-        super().__init__(env)
-        self.picks = Picks(env.unwrapped.vector, observe_taken)
-        self.observation_space = self.picks.space(env.observation_space)
-        self.action_space = spaces.Discrete(self.picks.pool_size)
-        self._base: Any = None
-
-    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
-        """Start an episode with an empty slate."""
-        self._base, info = self.env.reset(seed=seed, options=options)
-        self.picks.clear()
-        return self.picks.observe_one(self._base), info | {"action_mask": self.action_masks()}
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
-        """Pick one item. Raises ActionError for one outside the pool, or taken in a strict
-        environment."""
-        if self._base is None:
-            raise ActionError("no episode has begun: call reset() before step()")
-        reward: Any = 0.0
-        terminated = truncated = False
-        info: Info = {}
-        if self.picks.add(np.asarray(action).reshape(1), np.ones(1, np.bool_))[0]:
-            self._base, reward, terminated, truncated, info = self.env.step(
-                self.picks.slates[0].copy()
-            )
-            self.picks.clear()
-        return (
-            self.picks.observe_one(self._base),
-            reward,
-            terminated,
-            truncated,
-            info | {"action_mask": self.action_masks()},
-        )
-
-    def action_masks(self) -> BoolArray:
-        """What may be picked now, shape (pool_size,); sb3-contrib's MaskablePPO asks by this
-        name."""
-        return np.asarray(~self.picks.taken[0])
-
-
-class VectorCascadeWrapper(_VectorWrapper):
-    """Many users, one item per user and step; `CascadeWrapper`'s contract with a first axis of n
-    users. Under NEXT_STEP a user starts its next episode in one step, while others go on with their
-    slates."""
+    then, and `action_mask` bool (n, pool_size), True for what may be picked. An item picked twice
+    is displayed once; in a strict environment it is an error. Under NEXT_STEP a user starts its
+    next episode in one step, while others go on with their slates."""
 
     def __init__(self, env: UserVectorEnv, observe_taken: bool = True) -> None:
         """Wrap a `UserVectorEnv` itself. Raises ConfigError for another one, or for a pool smaller
@@ -202,7 +149,8 @@ class VectorCascadeWrapper(_VectorWrapper):
         return self.picks.observe(base), info | self._masks(mask)
 
     def step(self, actions: npt.NDArray[Any]) -> Step:
-        """Pick one item per user, shape (n,). Raises ActionError as `CascadeWrapper.step`."""
+        """Pick one item per user, shape (n,). Raises ActionError for one outside the pool, or
+        taken in a strict environment."""
         picking = ~self._ended
         acting = self.picks.add(np.asarray(actions), picking) | self._ended
         base, rewards, terminated, truncated, info = self.users.step_where(
@@ -218,7 +166,8 @@ class VectorCascadeWrapper(_VectorWrapper):
         return self.picks.observe(base), rewards, terminated, truncated, info | self._masks(None)
 
     def action_masks(self) -> BoolArray:
-        """What each user may pick now, shape (n, pool_size)."""
+        """What each user may pick now, shape (n, pool_size); sb3-contrib's MaskablePPO asks by this
+        name."""
         return ~self.picks.taken
 
     def _masks(self, users: BoolArray | None) -> Info:

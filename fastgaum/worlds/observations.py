@@ -152,22 +152,20 @@ class Observations:
             else:
                 self._arrays["features"][rows] = features
 
-    def of(self, states: FloatArray, left: FloatArray, copy: bool) -> Observed:
-        """Observations of all users in these states, with so much of the episode left, (n,);
-        without `copy` the next step overwrites them."""
+    def of(self, states: FloatArray, left: FloatArray) -> Observed:
+        """Observations of all users in these states, with so much of the episode left, (n,); new
+        arrays."""
         if self.sessions is not None:
-            parts = {"state": states, **self._arrays}
-            if copy:
-                parts = {name: part.copy() for name, part in parts.items()}
+            parts = {name: part.copy() for name, part in {"state": states, **self._arrays}.items()}
             of_sessions = self.sessions.of(cast(IntArray, self._arrays["pool"]))
             return {**parts, **of_sessions, "left": left[:, None].copy()}
         if self._flat is None:
-            return states.copy() if copy else states
+            return states.copy()
         width = states.shape[1]
         self._flat[:, :width] = states
         if self._timed:
             self._flat[:, width] = left
-        return self._flat.copy() if copy else self._flat
+        return self._flat.copy()
 
 
 def row_of(observation: Observed, user: int) -> object:
@@ -195,14 +193,8 @@ def text_of(slate: Sequence[str | None], utilities: FloatArray, place: int) -> s
 
 
 def rows_apart(observation: Observed, rows: IntArray, n: int) -> npt.NDArray[np.object_]:
-    """Copies of some users' observations as Gymnasium's `final_obs`: objects, None for others,
-    (n,)."""
+    """Some users' observations as Gymnasium's `final_obs`: objects, None for others, (n,)."""
     apart: npt.NDArray[np.object_] = np.full(n, None, dtype=object)
-    copies: Observed
-    if isinstance(observation, dict):
-        copies = {name: part[rows] for name, part in observation.items()}
-    else:
-        copies = observation[rows]
-    for i, row in enumerate(rows):
-        apart[row] = row_of(copies, i)
+    for row in rows:
+        apart[row] = row_of(observation, row)
     return apart

@@ -116,20 +116,20 @@ class Pool:
                 )
 
     @classmethod
-    def of(cls, pool: PoolKind | Sequence[int] | IntArray | Pool, size: int, seed: int) -> Pool:
+    def of(cls, pool: PoolKind | Sequence[int] | IntArray | Pool, size: int) -> Pool:
         """The pool of an environment's options: a rule's name, the items themselves, or a `Pool`.
         Raises ConfigError as `Pool`, and for items that are no row of whole numbers."""
         if isinstance(pool, Pool):
             return pool
         if isinstance(pool, str):
-            return cls(pool, size, seed=seed)
+            return cls(pool, size)
         items = np.asarray(pool)
         if items.ndim != 1 or len(items) == 0 or not np.issubdtype(items.dtype, np.integer):
             raise ConfigError(
                 f"a pool given as items is one row of whole numbers, got {items.dtype} of shape "
                 f"{items.shape}"
             )
-        return cls("fixed", size, tuple(items.tolist()), seed)
+        return cls("fixed", size, tuple(items.tolist()))
 
     def among(self, n_items: int) -> IntArray:
         """The items that pools are drawn from, of a catalogue of so many."""

@@ -6,11 +6,10 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 from gymnasium.vector import AutoresetMode
 
 from fastgaum.arrays import FloatArray, IntArray
@@ -25,7 +24,6 @@ from fastgaum.errors import (
     require_whole,
 )
 from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.models.choice_model import Head
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool, PoolKind
 from fastgaum.worlds.world import Population, Response, World
@@ -55,8 +53,6 @@ class EnvOptions:
     numbers of a fixed pool; or a `Pool`"""
     pool_size: int | None = None
     """items of a pool; None or 0: the whole catalogue, or all the items given"""
-    pool_seed: int = 0
-    """what a fixed pool is drawn by"""
     reward: Reward = "utility"
     """utility: the user's utility of the choice, 0 for none; contrast: the same less the mean
     utility of the pool in the same state, which choices identify even where the log never offers no
@@ -75,15 +71,11 @@ class EnvOptions:
     """observe the pool's item features; None: if pools are not fixed"""
     strict: bool = False
     """a place named twice in a slate is an error"""
-    copy: bool = True
-    """return new observations; False: views that the next step overwrites"""
     disagreement: bool = False
     """say in `info` how far the members of a set of worlds disagree about each slate; a step then
-    costs as much as one in each member, as with the two options below"""
+    costs as much as one in each member, as with `pessimism`"""
     pessimism: float = 0.0
     """the reward is less by so much times the disagreement"""
-    truncate_above: float | None = None
-    """a step of more disagreement than this ends the episode, as a truncation"""
 
     def __post_init__(self) -> None:
         require_whole("slate_size", self.slate_size, 1)
@@ -97,58 +89,22 @@ class EnvOptions:
             require_known(name, getattr(self, name), get_args(kind))
         if self.end == "termination" and self.horizon is None:
             raise ConfigError("end is termination and horizon is None: give the steps after which")
-        for name in ("pessimism", "truncate_above"):
-            if not isinstance(getattr(self, name), int | float | None):
-                raise ConfigError(
-                    f"{name} is {as_given(getattr(self, name))}, a number is required"
-                )
         StepReward(self.reward)
         check_pessimism(self.pessimism)
-        if self.truncate_above is not None and not 0 <= self.truncate_above <= 1:
-            raise ConfigError(
-                f"truncate_above is {self.truncate_above}, and a disagreement is from 0 to 1: give "
-                "such a number"
-            )
 
     @property
     def follow_all(self) -> bool:
         """Whether the disagreement of a set of worlds is needed."""
-        return self.disagreement or self.pessimism > 0 or self.truncate_above is not None
-
-
-class EnvKeywords(TypedDict, total=False):
-    """The fields of `EnvOptions` and the options of `LearnedWorld`, for type checkers."""
-
-    slate_size: int
-    pool: PoolKind | Sequence[int] | IntArray | Pool
-    pool_size: int | None
-    pool_seed: int
-    reward: Reward
-    horizon: int | None
-    end: End
-    leaving: Leaving | None
-    observation: ObservationKind
-    features: bool | None
-    strict: bool
-    copy: bool
-    disagreement: bool
-    pessimism: float
-    truncate_above: float | None
-    head: Head | None
-    log: str | os.PathLike[str] | SessionLog | None
-    starts: Literal["empty", "logged"]
-    split: SplitName
-    n_features: int
-    further: pl.Series | None
+        return self.disagreement or self.pessimism > 0
 
 
 def check_pessimism(value: float) -> None:
     """Raise ConfigError unless it is a finite number of at least 0."""
     # a NaN fails the comparison
-    if not 0 <= value < np.inf:
+    if not isinstance(value, int | float) or not 0 <= value < np.inf:
         raise ConfigError(
-            f"pessimism is {value}, a number of at least 0 is required: what a step loses per unit "
-            "of disagreement"
+            f"pessimism is {as_given(value)}, a number of at least 0 is required: what a step "
+            "loses per unit of disagreement"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,6 @@ from gymnasium.vector import AutoresetMode
 
 from fastgaum.errors import ConfigError
 from fastgaum.worlds.observations import Info, row_of
-from fastgaum.worlds.rules import EnvKeywords
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import World
 
@@ -32,11 +31,11 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
         run: str | os.PathLike[str] | None = None,
         world: World | None = None,
         render_mode: str | None = None,
-        **options: Unpack[EnvKeywords],
+        **options: Any,
     ) -> None:
-        """Make one user; options and errors as `UserVectorEnv`, without num_envs, copy and
+        """Make one user; options and errors as `UserVectorEnv`, without num_envs and
         autoreset_mode."""
-        for name in ("num_envs", "copy", "autoreset_mode"):
+        for name in ("num_envs", "autoreset_mode"):
             if name in options:
                 raise ConfigError(
                     f"one user has no {name}: leave it out, or use gymnasium.make_vec"

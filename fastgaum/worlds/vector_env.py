@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,6 @@ from fastgaum.kernels.slates import slates_of
 from fastgaum.worlds.observations import Info, Observations, Observed, rows_apart, text_of
 from fastgaum.worlds.pools import CHOICE, LEAVE, START, Keys, Pool, UserPools, draw_uniform
 from fastgaum.worlds.rules import (
-    EnvKeywords,
     EnvOptions,
     StepReward,
     leaving_rule,
@@ -62,8 +61,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         bool, shape (n,): the user left, by `EnvOptions.leaving`; with end = "termination" also that
         the episode took `horizon` steps.
     Truncation:
-        bool, shape (n,): the episode took `horizon` steps, without end = "termination", or a step
-        had more disagreement than `truncate_above`, and the user did not leave.
+        bool, shape (n,): the episode took `horizon` steps, without end = "termination", and the
+        user did not leave.
     Info, of a step:
         `item` int32 (n,), number of the item chosen, −1 for none; `place` int32 (n,), its place in
         the slate, −1; `utility` float32 (n,); where it is asked for, `disagreement` float32 (n,).
@@ -96,7 +95,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         world: World | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
-        **options: Unpack[EnvKeywords],
+        **options: Any,
     ) -> None:
         """Make users of a trained run, or of a world.
 
@@ -132,7 +131,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         leaving = self.options.leaving
         self._leaving = None if leaving is None else leaving_rule(leaving)
 
-        pool = Pool.of(self.options.pool, self.options.pool_size or 0, self.options.pool_seed)
+        pool = Pool.of(self.options.pool, self.options.pool_size or 0)
         self.pools = UserPools(pool, self.world.n_items, num_envs)
         self._followed = None
         if self.options.follow_all:
@@ -191,11 +190,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
 
     def observe(self) -> Observed:
         """The observations now; no state moves."""
-        return self._seen(self.options.copy)
-
-    def _seen(self, copy: bool) -> Observed:
         left = 1 - self._keys.steps / (self.options.horizon or np.inf)
-        return self._observations.of(self.users.states, left.astype(np.float32), copy)
+        return self._observations.of(self.users.states, left.astype(np.float32))
 
     def render(self) -> tuple[str, ...] | None:
         """What each user was last shown, its utilities of it before the choice, and its choice, a
@@ -269,9 +265,6 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
             over |= steps >= self.options.horizon
         if apart is not None:
             rewards -= np.float32(self.options.pessimism) * apart
-            most = self.options.truncate_above
-            if most is not None:
-                truncated |= apart > most
         if active is not None:
             rewards[~stepping] = 0.0
             terminated &= stepping
@@ -298,8 +291,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         }
         for name in [name for name in info if name.startswith("_")]:
             info[name] &= ~done
-        observation = self._seen(copy=False)
-        info["final_obs"] = rows_apart(observation, rows, self.num_envs)
+        info["final_obs"] = rows_apart(self.observe(), rows, self.num_envs)
         info["_final_obs"] = done.copy()
         info["final_info"], info["_final_info"] = final, done.copy()
         self._begin(rows, info)

@@ -10,7 +10,6 @@ ICLR 2017). The member that a user lives in is hidden: policies read the states 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -33,8 +32,6 @@ from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World, ch
 
 _MEMBER = np.uint64(3)
 """the stream of a reset's key that draws the member; logged starts have 1 and 2"""
-MOST_WAITING = 64
-"""events that followers may have yet to see"""
 
 
 class WorldSet(World):
@@ -133,7 +130,7 @@ class SetPopulation(ContextPopulation):
     """Users of a `WorldSet`, each of whom lives in one member (`members`, shape (n,)).
 
     Each member is a population of all n users. The first one, or with `follow_all` every one,
-    follows the users of the others, and sees what has happened when it is asked."""
+    follows the users of the others."""
 
     world: WorldSet
 
@@ -142,34 +139,25 @@ class SetPopulation(ContextPopulation):
         self.members: IntArray = np.zeros(n, np.int32)
         self.populations = [one.population(n) for one in world.worlds]
         self.everyone = np.arange(n, dtype=np.int32)
-        self._following = self.populations[: None if follow_all else 1]
-        self._given: BoolArray = np.zeros(n, np.bool_)
-        """who was given a context since its reset"""
-        self.waiting: deque[tuple[BoolArray, Callable[[LearnedPopulation, int, IntArray], None]]]
-        self.waiting = deque()
-        """who of the followers has something to see, and what shows it to those of a member"""
-        self._most_waiting = MOST_WAITING
+        self.n_following = len(self.populations) if follow_all else 1
+        """how many members, the first ones, follow all users"""
 
     @property
     def states(self) -> FloatArray:
-        """As the base says, of the first member. Read them anew after a `reset` or `step`."""
-        return self._up_to_date()[0].states
+        """As the base says, of the first member."""
+        return self.populations[0].states
 
     @property
     def seen(self) -> Population:
-        """The users as the first member takes them to be, now and at any later time."""
-        self._most_waiting = 0
-        return self._up_to_date()[0]
+        """The users as the first member takes them to be."""
+        return self.populations[0]
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """As the base says, each user in the member that its key draws."""
         who = self.everyone if rows is None else np.asarray(rows, np.int32)
-        self.members[who] = members = self.world.members_of(keys)
-        self._given[who] = False
-        for active, _ in self.waiting:
-            active[who] = False
+        self.members[who] = self.world.members_of(keys)
         for number, users in enumerate(self.populations):
-            mine = (members == number) | (number < len(self._following))
+            mine = self._meets(number, who)
             if mine.any():
                 users.reset(np.asarray(keys, np.uint64)[mine], who[mine])
 
@@ -187,15 +175,12 @@ class SetPopulation(ContextPopulation):
             for one, own in zip(own_worlds, context.members, strict=True):
                 if own is not None and one.context is not None:
                     one.context.checked(own, self.n)
-            contexts = [None if own is None else own.of(self.everyone) for own in context.members]
-            self._given[who] = True
-
-            def give(users: LearnedPopulation, number: int, followed: IntArray) -> None:
-                users.take(contexts[number], followed)
-
-            self._show_followers(who, give)
+            contexts = context.members
         for number, users in enumerate(self.populations):
-            users.take(contexts[number], who[self.members[who] == number])
+            lives = self.members[who] == number
+            users.take(
+                contexts[number], who[lives if context is None else self._meets(number, who)]
+            )
 
     def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
         """As the base says."""
@@ -221,15 +206,10 @@ class SetPopulation(ContextPopulation):
         # every member knows the action, or none is told
         for users, own_of in zip(self.populations, self.world.own_of, strict=True):
             users.ids_of_action(own_of[items], action)
-
-        def act(users: LearnedPopulation, number: int, some: IntArray) -> None:
-            own = np.full(self.n, NO_ITEM, np.int32)
+        for number, users in enumerate(self.populations):
+            own, some = np.full(self.n, NO_ITEM, np.int32), who[self._meets(number, who)]
             own[some] = self.world.own_of[number][items[some]]
             users.acted(own, action)
-
-        for number, users, mine in self._at_home(who):
-            act(users, number, who[mine])
-        self._show_followers(who, act)
 
     def value(self, who: IntArray, pools: IntArray, k: int | None) -> FloatArray:
         """As the base says."""
@@ -263,7 +243,7 @@ class SetPopulation(ContextPopulation):
         self.take(context)
         found = [
             np.column_stack(users.probabilities(own_of[slates]))
-            for users, own_of in zip(self._up_to_date(), self.world.own_of, strict=True)
+            for users, own_of in zip(self.populations, self.world.own_of, strict=True)
         ]
         mean = np.mean(found, axis=0, dtype=np.float64)
         apart = [0.5 * np.abs(one - mean).sum(axis=1) for one in found]
@@ -276,52 +256,26 @@ class SetPopulation(ContextPopulation):
             if len(mine):
                 yield number, users, mine
 
+    def _meets(self, number: int, who: IntArray) -> BoolArray:
+        """Which of these users live in a member, or are followed by it."""
+        return np.asarray((self.members[who] == number) | (number < self.n_following))
+
     def _begin(
         self, slates: IntArray, active: BoolArray | None, context: Context | None
     ) -> tuple[IntArray, IntArray]:
         # before a user has moved, those who follow it must have a context too
         slates, who = super()._begin(slates, active, context)
-        for users in self._following:
-            logged = users.world.logged_contexts is not None
-            if users.contexts is not None and not logged and not self._given[who].all():
-                self._up_to_date()
-                users.take(None, who)
+        for users in self.populations[: self.n_following]:
+            users.take(None, who)
         return slates, who
 
     def _follow(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
-        """Have followers see what users chose, who are in order."""
-        slates, places = slates.copy(), places.copy()
-
-        def follow(users: LearnedPopulation, number: int, some: IntArray) -> None:
-            at = np.searchsorted(who, some)
-            users.see(some, self.world.own_of[number][slates[at]], places[at])
-
-        self._show_followers(who, follow)
-
-    def _show_followers(
-        self, who: IntArray, show: Callable[[LearnedPopulation, int, IntArray], None]
-    ) -> None:
-        """Have those who follow these users see something, when they are asked."""
-        if len(self.populations) > 1:
-            active = np.zeros(self.n, np.bool_)
-            active[who] = True
-            self.waiting.append((active, show))
-        while len(self.waiting) > self._most_waiting:
-            self._see_oldest()
-
-    def _up_to_date(self) -> list[LearnedPopulation]:
-        """The members that follow every user, once they have seen everything."""
-        while self.waiting:
-            self._see_oldest()
-        return self._following
-
-    def _see_oldest(self) -> None:
-        active, show = self.waiting.popleft()
-        for number, users in enumerate(self._following):
-            # a user who was reset since then has nothing to see: its member is still the same
-            followed = np.flatnonzero(active & (self.members != number)).astype(np.int32)
-            if len(followed):
-                show(users, number, followed)
+        """Have followers see what users chose."""
+        for number, users in enumerate(self.populations[: self.n_following]):
+            away = np.flatnonzero(self.members[who] != number)
+            if len(away):
+                own = self.world.own_of[number][slates[away]]
+                users.see(who[away], own, places[away])
 
 
 def require_set(world: World) -> WorldSet:
@@ -329,7 +283,7 @@ def require_set(world: World) -> WorldSet:
     if not isinstance(world, WorldSet):
         raise ConfigError(
             "disagreement is that of a set of worlds, and this is one world: train a run with "
-            "--set members=5, or leave out disagreement, pessimism and truncate_above"
+            "--set members=5, or leave out disagreement and pessimism"
         )
     return world
 

@@ -196,7 +196,6 @@ def test_the_script_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     script.main([*toy.split(), *sets.split(), f"--json={file}"])
     shown = capsys.readouterr()
     assert "items-10: 10 items; 400 events of random slates" in shown.out
-    assert "A policy (cascade-dqn) trained among learned users (one world) closes" in shown.out
     assert "[2/2] items-10, the truth, seed 0" in shown.err
     assert parse_json(file.read_text())["config"]["episodes"] == 1
     with pytest.raises(SystemExit):

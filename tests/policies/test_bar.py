@@ -53,10 +53,3 @@ def test_slateq_sees_further_than_greed_with_200_items() -> None:
     policy = trained("slateq", world, setting, episodes=40)
     ours, greedy = (judge([one], world, setting, 2_000) for one in (policy, Greedy()))
     assert ours.returns.mean() >= 1.05 * greedy.returns.mean()
-
-
-@pytest.mark.parametrize("name", SHARE)
-def test_a_short_training_is_scored_exactly(name: str) -> None:
-    planner, tiny = Planner(short_sighted(6), 10, 2), {"episodes": 2, "users": 32, "warm_up": 32}
-    policy = trained(name, planner.world, Setting(2, 10, reward="click"), batch=32, **tiny)
-    assert 0 < planner.policy_return(policy) <= planner.best() + 1e-9

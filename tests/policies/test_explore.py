@@ -1,5 +1,4 @@
-"""Policies of which a share is random, and several side by side: what they show, and whether they
-know how probable it was."""
+"""Policies of which a share is random: what they show, and whether they know how probable it was."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from fastgaum.ope.shown import Target
 from fastgaum.ope.values import off_policy_values
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.explore import Explore, OwnItems
+from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.registry import untrained
 from fastgaum.policies.rollout import Setting, rollout
@@ -33,20 +32,12 @@ from fastgaum.worlds.world import Past
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_of
 
-BYS: Any = ("place", "slate", "session")
+BYS: Any = ("place", "slate")
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        *(lambda world, k, by=by: Explore(Greedy(), 0.4, by) for by in BYS),
-        lambda world, k: OwnItems(Greedy(), 6),
-        lambda world, k: OwnItems(Explore(Greedy(), 0.3), 6, 0.5),
-    ],
-    ids=[*BYS, "own items", "in half of the sessions"],
-)
-def test_contract(make: Any) -> None:
-    check_policy(make)
+@pytest.mark.parametrize("by", BYS)
+def test_contract(by: Any) -> None:
+    check_policy(lambda world, k: Explore(Greedy(), 0.4, by))
 
 
 @given(
@@ -54,7 +45,7 @@ def test_contract(make: Any) -> None:
     st.integers(0, 4),
     st.floats(0, 1),
     st.sampled_from(BYS),
-    st.sampled_from(["popular", "random", "few", "explore"]),
+    st.sampled_from(["popular", "random", "explore"]),
     st.integers(0, 99),
 )
 def test_propensities_of_all_sets_sum_to_one(
@@ -66,7 +57,6 @@ def test_propensities_of_all_sets_sum_to_one(
     policy: Policy = {
         "popular": popular,
         "random": RandomPolicy(),
-        "few": OwnItems(popular, k + 1, 0.5),
         "explore": Explore(popular, 0.3),
     }[within]
     sets = np.array([*combinations(range(k + more), k)], np.int32)
@@ -90,7 +80,7 @@ def test_propensities_are_frequencies(by: Any, share: float) -> None:
     popular, rare = Popular(world.appeal), Popular(-world.appeal)
     policy: Policy
     if by == "in another world":
-        policy = TransferPolicy(Explore(popular, share, "session"), Followed(5), world)
+        policy = TransferPolicy(Explore(popular, share), Followed(5), world)
     else:
         policy = Explore(Turns(popular, rare), share, by)
     frame = pl.concat(trajectories(world, policy, Setting(2, 2), 40_000, 1))
@@ -116,7 +106,7 @@ def test_propensities_are_frequencies(by: Any, share: float) -> None:
 
 def test_a_share_of_the_slates_is_random() -> None:
     """The others are the policy's own; random ones are those of a random policy with the same
-    keys. By session all slates of a user are one or the other; by place, so many places."""
+    keys. By place, so many places are."""
     world, setting = TiringWorld(), Setting(3, 4)
     popular = Popular(world.appeal)
 
@@ -126,38 +116,12 @@ def test_a_share_of_the_slates_is_random() -> None:
     plain, chance = shown(popular), shown(RandomPolicy())
     for share in (0.0, 0.3, 1.0):
         by = {name: shown(Explore(popular, share, name)) for name in BYS}
-        for name in ("slate", "session"):
-            own, random = (by[name] == plain).all(axis=2), (by[name] == chance).all(axis=2)
-            assert (own | random).all()
-            # a random slate is the popular one in 1 of 1,320 events
-            assert abs(random.mean() - share) < 0.04
-        own = (by["session"] == plain).all(axis=2)
-        if share < 1:
-            assert set(own.sum(axis=0).tolist()) <= {0, 1, 4}
-            assert own.all(axis=0).mean() == pytest.approx(1 - share, abs=0.04)
+        own, random = ((by["slate"] == one).all(axis=2) for one in (plain, chance))
+        assert (own | random).all()
+        # a random slate is the popular one in 1 of 1,320 events
+        assert abs(random.mean() - share) < 0.04
         # of 12 items a random place holds its own in 1 of 10 draws or so
         assert (by["place"] != plain).mean() == pytest.approx(share * 0.9, abs=0.03)
-
-
-def test_some_sessions_keep_to_a_few_items() -> None:
-    policy = OwnItems(RandomPolicy(), 6, 0.4)
-    frame = pl.concat(trajectories(TiringWorld(30), policy, Setting(3, 20), 2000, 0))
-    sessions = frame.group_by("session").agg(
-        pl.col("item").n_unique(),
-        pl.col("propensity").first(),
-        pl.col("propensity").n_unique().alias("n"),
-    )
-    assert set(sessions["n"]) == {1}
-    few = sessions.filter(pl.col("item") <= 6)
-    assert few.height == pytest.approx(0.4 * 2000, rel=0.1)
-    np.testing.assert_allclose(few["propensity"], 1 / 20)
-    others = sessions.filter(pl.col("item") > 6)
-    np.testing.assert_allclose(others["propensity"], 1 / 4060)
-    own = (
-        frame.join(few, on="session", how="semi").group_by("item").agg(pl.col("session").n_unique())
-    )
-    # each item is as likely one of them
-    assert chisquare(own["session"]).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("by", BYS)
@@ -175,10 +139,6 @@ def test_a_log_of_it_gives_the_right_values(by: Any) -> None:
         values = {one["estimator"]: one for one in result["estimates"]}
         truth = float(np.mean(watched.worth[name]))
         for estimator in ("ips", "snips"):
-            if by == "session" and name == "random":
-                # sessions that are not random say nothing of random slates, and this is said
-                assert values[estimator]["value"] is None
-                continue
             low, high = values[estimator]["ci"]
             assert high - low < 0.07
             # within twice the interval: the seed is fixed, the last bits are not
@@ -190,12 +150,6 @@ def test_a_log_of_it_gives_the_right_values(by: Any) -> None:
     [
         (lambda: Explore(Greedy(), 1.5), "a share from 0 to 1 is explored, got 1.5"),
         (lambda: Explore(Greedy(), 0.5, "slat"), "did you mean 'slate'"),  # type: ignore[arg-type]
-        (lambda: OwnItems(Greedy(), 3, 2.0), "got 3 and 2.0"),
-        (lambda: OwnItems(Greedy(), 0), "at least 1 item"),
-        (
-            lambda: next(rollout(TiringWorld(), OwnItems(Greedy(), 2), Setting(3, 1), 1, 0)),
-            "take at least 3",
-        ),
     ],
 )
 def test_what_is_refused(make: Any, says: str) -> None:
@@ -206,9 +160,8 @@ def test_what_is_refused(make: Any, says: str) -> None:
 def test_states_of_another_world_are_refused() -> None:
     one = Popular(np.zeros(12))
     one.made_in = "another"
-    for policy in (Explore(one, 0.5), OwnItems(one, 4)):
-        with pytest.raises(ConfigError, match="judge it with own="):
-            next(rollout(TiringWorld(), policy, Setting(3, 1), 1, 0))
+    with pytest.raises(ConfigError, match="judge it with own="):
+        next(rollout(TiringWorld(), Explore(one, 0.5), Setting(3, 1), 1, 0))
 
 
 class Drawing(Policy):
@@ -228,13 +181,12 @@ def test_a_policy_that_does_not_say_how_it_draws_has_no_propensity() -> None:
     for policy in (
         Drawing(),
         Explore(Drawing(), 0.5),
-        OwnItems(Drawing(), 4),
         Explore(learning, 0.1),
     ):
         found = pl.concat(trajectories(world, policy, setting, 4))["propensity"]
         assert found.is_nan().all(), policy.name
     learning.learning = False
-    for policy in (learning, Greedy(), OwnItems(Greedy(), 4), Explore(Drawing(), 0.5, "place")):
+    for policy in (learning, Greedy(), Explore(Drawing(), 0.5, "place")):
         found = pl.concat(trajectories(world, policy, setting, 4))["propensity"]
         assert found.is_between(0, 1, closed="right").all(), policy.name
 

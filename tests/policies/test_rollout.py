@@ -23,7 +23,6 @@ from fastgaum.worlds.pools import (
     Pool,
     draw_uniform,
 )
-from fastgaum.worlds.vector_env import UserVectorEnv
 from tests.policies.small_world import TiringWorld, keys_at
 
 
@@ -83,36 +82,6 @@ def test_what_was_shown_is_described_as_its_definitions_say(
         abs=1e-6,
         nan_ok=True,
     )
-
-
-def test_users_are_those_of_an_environment() -> None:
-    """The same seed: the same luck, the same pools and the same leaving as in the Gymnasium
-    environment."""
-    world = TiringWorld()
-    envs = UserVectorEnv(
-        30,
-        world=world,
-        slate_size=3,
-        pool="per_user",
-        pool_size=6,
-        leaving=0.2,
-        horizon=5,
-        observation="dict",
-        autoreset_mode="DISABLED",
-    )
-    observation, _ = envs.reset(seed=4)
-    setting = Setting(3, 5, Pool("per_user", 6), leaving=0.2)
-    there = np.ones(30, np.bool_)
-    for step in rollout(world, FirstItems(), setting, 30, seed=4):
-        np.testing.assert_array_equal(step.active, there)
-        np.testing.assert_array_equal(step.slates, observation["pool"][:, :3])
-        observation, rewards, terminated, _, _ = envs.step_where(
-            np.tile(np.arange(3), (30, 1)), there
-        )
-        np.testing.assert_array_equal(step.rewards, rewards)
-        np.testing.assert_array_equal(step.ended, terminated)
-        there = there & ~terminated
-    assert not there.all()
 
 
 class FirstItems(Policy):

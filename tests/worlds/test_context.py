@@ -29,7 +29,7 @@ from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld, Start
 from fastgaum.worlds.replay import replay, world_of
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world_set import WorldSet
-from tests.builders import put, random_log, values_of, with_vectors
+from tests.builders import put, random_log, values_of, with_drawn_actions, with_vectors
 from tests.logs.test_context import navigation
 from tests.worlds.simulated import Within, keys_of, random_context, random_slates
 from tests.worlds.test_learned_world import HEADS, IDENTITY, check_same_as_encoder, fitted
@@ -434,3 +434,21 @@ def test_what_is_no_context_of_a_set(log: SessionLog, model: UserModel) -> None:
         users.probabilities(slates)
     with pytest.raises(ConfigError, match="the model reads no context"):
         WorldSet([plain, plain]).context_of(GOOD)
+
+
+def test_what_a_follower_cannot_take_is_refused_at_once(log: SessionLog) -> None:
+    """And nobody has moved."""
+    told = with_drawn_actions(log, 4)
+    assert told.actions is not None
+    world = WorldSet([LearnedWorld(fitted(one)) for one in (log, put(told, event={}))])
+    users = world.population(1)
+    seed = next(s for s in range(99) if world.members_of(keys_of(s, 1)).tolist() == [1])
+    users.reset(keys_of(seed, 1))
+    slates = random_slates(world, 1, 4, 0)
+    before = users.probabilities(slates)
+    with pytest.raises(ConfigError, match="user 0 has no context"):
+        users.step(slates, keys_of(0, 1))
+    with pytest.raises(ConfigError, match="users of this world know no actions"):
+        users.acted(slates[:, 0], str(told.actions.kind_names[0]))
+    for ours, theirs in zip(users.probabilities(slates), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -285,26 +285,6 @@ def test_a_user_s_trajectory_depends_on_its_keys_alone(changes: dict[str, Any]) 
         assert np.array_equal(many.states, again.states)
 
 
-@pytest.mark.parametrize("changes", [IDENTITY, {}, {"history": "bilstm"}], ids=str)
-def test_users_started_anew_are_new(changes: dict[str, Any]) -> None:
-    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
-    world = LearnedWorld(model)
-    users, fresh = world.population(6), world.population(2)
-    users.reset(keys_of(0, 6))
-    fresh.reset(keys_of(0, 2))
-    play(users, world, steps=3)
-    kept = users.states.copy()
-    rows = np.array([4, 1], np.int32)
-    users.reset(keys_of(1, 2), rows)
-    assert (users.states[rows] == 0).all()
-    assert np.array_equal(users.states[[0, 2, 3, 5]], kept[[0, 2, 3, 5]])
-    for t in range(3):
-        slates, keys = random_slates(world, 6, 4, 50 + t), keys_of(60 + t, 6)
-        items = users.step(slates, keys).items
-        assert np.array_equal(fresh.step(slates[rows], keys[rows]).items, items[rows])
-        np.testing.assert_allclose(fresh.states, users.states[rows], atol=1e-6)
-
-
 @pytest.mark.parametrize("changes", [{}, {"protocol": "bags", "set_context": True}], ids=str)
 def test_an_item_of_a_pool_is_one_of_an_average_slate(changes: dict[str, Any]) -> None:
     """The mean over all slates of k that hold the item: exact, as scores are linear in the set."""

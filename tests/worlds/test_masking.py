@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import ActionError, ConfigError
-from fastgaum.worlds.cascade import CascadeWrapper, VectorCascadeWrapper
+from fastgaum.worlds.cascade import VectorCascadeWrapper
 from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
 from tests.worlds.small_world import SmallWorld
@@ -100,22 +100,25 @@ def test_a_cascade_shows_the_slate_that_was_picked() -> None:
         np.testing.assert_array_equal(info["item"], other["item"])
 
 
-def test_one_user_s_cascade() -> None:
-    env = CascadeWrapper(UserEnv(world=WORLD, slate_size=2, observation="dict", horizon=1))
+def test_a_cascade_of_dicts() -> None:
+    users = UserVectorEnv(1, world=WORLD, slate_size=2, observation="dict", horizon=1)
+    env = VectorCascadeWrapper(users)
     with pytest.raises(ActionError, match="call reset"):
-        env.step(0)
+        env.step(np.array([0]))
     observation, info = env.reset(seed=0)
     of_user = {"state", "pool", "shown", "chosen", "events", "latest", "left"}
     assert set(observation) == {*of_user, "place", "taken"}
-    observation, reward, terminated, truncated, info = env.step(3)
+    observation, reward, terminated, truncated, info = env.step(np.array([3]))
     assert (reward, terminated, truncated, "item" in info) == (0.0, False, False, False)
-    np.testing.assert_array_equal(np.flatnonzero(~info["action_mask"]), [3])
-    np.testing.assert_array_equal(observation["place"], [0, 1])
-    observation, reward, terminated, truncated, info = env.step(3)
+    np.testing.assert_array_equal(np.flatnonzero(~info["action_mask"][0]), [3])
+    np.testing.assert_array_equal(observation["place"], [[0, 1]])  # type: ignore[call-overload]
+    # an item that is picked twice is displayed once
+    observation, reward, terminated, truncated, info = env.step(np.array([3]))
     assert truncated
     assert info["item"] in (-1, 3)
+    env.reset()
     with pytest.raises(ActionError, match="place of the pool from 0 to 11"):
-        env.step(12)
+        env.step(np.array([12]))
 
 
 def test_what_is_no_mask_or_has_no_cascade_is_refused() -> None:

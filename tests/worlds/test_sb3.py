@@ -16,7 +16,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.policies.evaluation import judge
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.sb3 import Sb3Policy
-from fastgaum.worlds.cascade import CascadeWrapper, VectorCascadeWrapper
+from fastgaum.worlds.cascade import VectorCascadeWrapper
 from fastgaum.worlds.sb3 import SB3VecEnv
 from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
@@ -80,12 +80,10 @@ def test_methods_and_attributes_are_given_by_user() -> None:
     assert envs.get_attr("closed") == [True] * 5
 
 
-@pytest.mark.parametrize("cascade", [False, True], ids=["slates", "cascade"])
 @pytest.mark.parametrize("observation", ["flat", "dict"])
 @pytest.mark.filterwarnings("ignore:.*unconventional shape:UserWarning")
-def test_sb3_s_checker_passes(observation: str, cascade: bool) -> None:
-    env = UserEnv(world=WORLD, slate_size=2, observation=observation, horizon=4)  # type: ignore[arg-type]
-    check_env(CascadeWrapper(env) if cascade else env)
+def test_sb3_s_checker_passes(observation: str) -> None:
+    check_env(UserEnv(world=WORLD, slate_size=2, observation=observation, horizon=4))
 
 
 @pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array' that is not in the possible")
