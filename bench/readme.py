@@ -17,6 +17,7 @@ from pathlib import Path
 from fastgaum.bench.away import away_blocks
 from fastgaum.bench.click_lists import click_models_to_markdown
 from fastgaum.bench.excerpts import (
+    NUMBER,
     made_at,
     paper_to_markdown,
     results_to_markdown,
@@ -289,6 +290,18 @@ FIGURES: dict[str, tuple[str, Callable[[Json, Path], None]]] = {
 """by the name of its file, a figure's object and what draws it; narrow: on a phone"""
 
 
+def uses_of_numbers() -> dict[str, dict[str, list[str]]]:
+    """Pages of each number in prose, by its object and steps, then by how they say it."""
+    uses: dict[str, dict[str, list[str]]] = {}
+    for path in pages():
+        for found in NUMBER.finditer(path.read_text(encoding="utf-8")):
+            name, steps, _ = found.groups()
+            text = found[0].split("-->")[1].removesuffix("<!--/")
+            said = uses.setdefault(f"{name} > {steps}", {}).setdefault(text, [])
+            said.append(str(path.relative_to(ROOT)))
+    return uses
+
+
 def main() -> None:
     for section in SECTIONS:
         path = ROOT / section.page
@@ -301,6 +314,8 @@ def main() -> None:
         path.write_text(set_numbers(path.read_text(encoding="utf-8"), read), encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (ROOT / "docs" / "index.md").write_text(index_of(readme), encoding="utf-8")
+    for key, said in sorted(uses_of_numbers().items()):
+        print(key, *(f"  {text}: {', '.join(places)}" for text, places in said.items()), sep="\n")
 
 
 if __name__ == "__main__":
