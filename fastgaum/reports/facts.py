@@ -17,9 +17,8 @@ import polars as pl
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.errors import ConfigError
-from fastgaum.features.sessions import EncodedSessions, Selection, counts_before, select_sessions
+from fastgaum.features.sessions import Selection, counts_before, select_sessions
 from fastgaum.game.checkpoint import trials_as_facts
-from fastgaum.game.scoring import ScoredSessions
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import TEST, VALIDATION, ItemCounts, SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes
@@ -87,16 +86,17 @@ def report_facts(
 
 
 def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: Precisions) -> Json:
-    best = run.table.filter(pl.col("best"))
+    rows, by_epoch = run.table.to_dicts(), isinstance(run.model, UserModel)
+    best = [row["epoch"] for row in rows if by_epoch and row["best"]]
     return {
         "config": run.settings,
         "changed": run.changed(),
         "compared": trials_as_facts(getattr(run.model, "trials", ())),
         "machine": run.machine,
         "reading": run.reading,
-        "epochs": run.table.to_dicts(),
-        "fits": run.fits.to_dicts(),
-        "best_epoch": int(best["epoch"][-1]) if best.height else None,
+        "epochs": rows if by_epoch else [],
+        "fits": [] if by_epoch else rows,
+        "best_epoch": best[-1] if best else None,
         "evaluation": scored.evaluation.to_dict(),
         "versus_floor": floor_difference(scored, floors),
         "calibration": calibration_facts(scored),
@@ -122,7 +122,7 @@ def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
             "item": items,
             "utility": scored.advantage(),
             "chosen": candidate_outcomes(scored.part.display_offsets, scored.part.choices),
-            "predicted": np.exp(scored.reward.log_probs.astype(np.float64)),
+            "predicted": np.exp(scored.heads["reward"].log_probs.astype(np.float64)),
             "training_displays": counts.displays[items],
             "training_choices": counts.choices[items],
             "shown": displayed > 0,
@@ -240,11 +240,11 @@ EDGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 def calibration_facts(scored: SplitScores) -> Json:
     """{head: {candidates: points, no_click: points or None}}; a point holds predicted, observed,
     ci, n. Candidates are cut at EDGES, no clicks into tenths of the events."""
-    part = scored.part
-    users, weights = scored.encoded.user_of_event, scored.encoded.weight_of_event
+    part, users = scored.part, scored.evaluation.users
+    weights = scored.weights
     outcomes = candidate_outcomes(part.display_offsets, part.choices)
     facts: Json = {}
-    for name, head in scored.scores.heads.items():
+    for name, head in scored.heads.items():
         probs = np.exp(head.log_probs.astype(np.float64))
         facts[name] = {
             "candidates": _curve(
@@ -256,7 +256,7 @@ def calibration_facts(scored: SplitScores) -> Json:
             ),
             "no_click": None,
         }
-        if scored.outside:
+        if scored.evaluation.heads[name].no_click is not None:
             away = np.exp(head.outside_log_prob.astype(np.float64))
             no_click = (part.choices < 0).astype(np.float64)
             tenths = np.searchsorted(np.quantile(away, np.arange(1, TENTHS) / TENTHS), away)
@@ -293,11 +293,9 @@ class SplitScores:
     log: SessionLog
     part: Selection
     """the split's sessions"""
-    encoded: EncodedSessions
-    scores: ScoredSessions
+    heads: Mapping[str, HeadScores]
+    """the scores of the reward are utilities"""
     evaluation: Evaluation
-    outside: bool
-    """whether no click is offered"""
     by_place: Float64Array | None
     """what each place adds to utilities; None where places are not kept apart"""
 
@@ -309,26 +307,23 @@ class SplitScores:
         if examination is not None:
             eta = model.config.eta if isinstance(model, UserModel) else 1.0
             by_place = np.log(examination.astype(np.float64)) / eta
-        part = select_sessions(log, log.sessions_in(split))
         return cls(
             log,
-            part,
-            encoded,
-            scores,
+            select_sessions(log, log.sessions_in(split)),
+            scores.heads,
             evaluate_heads(scores.heads, encoded, model.outside, scores.gap),
-            model.outside,
             by_place,
         )
-
-    @property
-    def reward(self) -> HeadScores:
-        """The reward head, whose scores are utilities."""
-        return self.scores.heads["reward"]
 
     @property
     def items(self) -> IntArray:
         """Item of each candidate, shape (n_candidates,)."""
         return self.log.items[self.part.candidates]
+
+    @property
+    def weights(self) -> Float64Array:
+        """Weight of each event, shape (n_events,)."""
+        return self.log.weight_of_event[self.part.events]
 
     @property
     def sizes(self) -> IntArray:
@@ -351,7 +346,7 @@ class SplitScores:
     def advantage(self) -> Float64Array:
         """Utility, free of place where places are kept apart, minus the mean of its display set,
         shape (n_candidates,)."""
-        utility = self.reward.scores.astype(np.float64)
+        utility = self.heads["reward"].scores.astype(np.float64)
         if self.by_place is not None:
             utility -= self.by_place[np.minimum(self.part.places, len(self.by_place) - 1)]
         means = np.add.reduceat(utility, self.part.display_offsets[:-1]) / self.sizes
@@ -360,7 +355,7 @@ class SplitScores:
 
 def floor_difference(scored: SplitScores, floors: Precisions) -> Json:
     """The reward's prec@1 against that of the best floor: {floor, percent, diff, ci}."""
-    weights = scored.encoded.weight_of_event
+    users, weights = scored.evaluation.users, scored.weights
     means = {name: by_k[1] for name, by_k in means_of(floors, weights).items()}
     if np.isnan(means["random"]):
         return {"floor": None, "percent": None, "diff": None, "ci": [None, None]}
@@ -369,7 +364,7 @@ def floor_difference(scored: SplitScores, floors: Precisions) -> Json:
     return {
         "floor": best,
         "percent": means[best],
-        **_plain(paired_difference(ours, floors[best][1], scored.encoded.user_of_event, weights)),
+        **_plain(paired_difference(ours, floors[best][1], users, weights)),
     }
 
 
@@ -378,7 +373,7 @@ def run_differences(runs: Sequence[TrainedRun], scored: Sequence[SplitScores]) -
     for runs that were scored on different events."""
     if not scored[0].events().equals(scored[1].events()):
         about = [
-            f"'{run.folder}' has {one.encoded.n_events} events of log '{one.log.name}' "
+            f"'{run.folder}' has {one.part.n_events} events of log '{one.log.name}' "
             f"(fingerprint {run.fingerprint[:12]})"
             for run, one in zip(runs, scored, strict=True)
         ]
@@ -386,15 +381,15 @@ def run_differences(runs: Sequence[TrainedRun], scored: Sequence[SplitScores]) -
             f"--compare needs two runs that are scored on the same events: {' and '.join(about)}: "
             "train both on one log with one split, or leave --compare out"
         )
-    differences, encoded = [], scored[0].encoded
-    for head in (head for head in scored[0].scores.heads if head in scored[1].scores.heads):
+    differences, of_both = [], scored[0].evaluation
+    for head in (head for head in scored[0].heads if head in scored[1].heads):
         figures = [one.evaluation.heads[head] for one in scored]
         for figure, unit, (ours, theirs) in (
             ("prec@1", "points", [one.precision_per_event[1] for one in figures]),
             ("prec@2", "points", [one.precision_per_event[2] for one in figures]),
             ("NLL", "nats", [one.nll_per_event for one in figures]),
         ):
-            found = paired_difference(ours, theirs, encoded.user_of_event, encoded.weights)
+            found = paired_difference(ours, theirs, of_both.users, of_both.weights)
             low, high = (found.low, found.high) if unit == "points" else (-found.high, -found.low)
             verdict = "first is better" if low > 0 else "second is better"
             differences.append(

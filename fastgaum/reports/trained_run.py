@@ -45,9 +45,7 @@ class TrainedRun:
     reading: Json
     """the options of reading that its log was read with"""
     table: pl.DataFrame
-    """a row per epoch, columns as in `EpochRow`"""
-    fits: pl.DataFrame
-    """the table of a model that is fitted in one go"""
+    """of a `UserModel` a row per epoch, columns as in `EpochRow`; of others their own"""
 
     @property
     def fingerprint(self) -> str:
@@ -105,14 +103,14 @@ def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
     reading = _read_object(folder / "reading.json") if (folder / "reading.json").exists() else {}
     table = _table(folder)
     if isinstance(model, UserModel):
-        return TrainedRun(folder, model, machine, reading, _epochs(table, folder), table.clear())
+        return TrainedRun(folder, model, machine, reading, _epochs(table, folder))
     for name, kind in table.schema.items():
         if not (kind.is_numeric() or kind in (pl.String, pl.Boolean, pl.Null)):
             raise CheckpointError(
                 f"the table in '{folder}' has {name} of type {kind}, numbers and text are "
                 "required: train again"
             )
-    return TrainedRun(folder, model, machine, reading, pl.DataFrame(schema=EPOCH_COLUMNS), table)
+    return TrainedRun(folder, model, machine, reading, table)
 
 
 def log_of(run: TrainedRun, logs: Sequence[SessionLog]) -> SessionLog:

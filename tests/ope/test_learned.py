@@ -15,12 +15,12 @@ from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.ope.shown import Target, replay_policy
 from fastgaum.ope.values import off_policy_block, off_policy_values
-from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.world_set import WorldSet
 from tests.builders import put
+from tests.ope.test_values import Watcher
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +66,6 @@ def test_followed_users_are_those_of_the_model(
     assert held_out.sum() > 60
 
 
-class First(Policy):
-    """Shows the first items of the pool always."""
-
-    name = "first"
-
-    def act(self, observation: Observation, k: int) -> IntArray:
-        return np.tile(observation.pools[:k], (observation.users.n, 1))
-
-
 def test_a_set_is_valued_by_its_first_member(log: SessionLog, model: UserModel) -> None:
     test = slice_sessions(log, log.sessions_in("test"))
     many = WorldSet.of(model, log=log)
@@ -99,21 +90,6 @@ def test_events_that_the_run_was_fitted_on_are_warned_of(
     assert off_policy_values(log, target)["notes"] == [], "no run"
 
 
-class Watcher(First):
-    """Keeps the last number of the states that it reads."""
-
-    def __init__(self) -> None:
-        self.read: list[np.ndarray] = []
-        self.told: list[Transition] = []
-
-    def act(self, observation: Observation, k: int) -> IntArray:
-        self.read.append(observation.states[:, -1].copy())
-        return super().act(observation, k)
-
-    def observe(self, transition: Transition) -> None:
-        self.told.append(transition)
-
-
 def test_policies_read_users_in_the_logged_contexts(log: SessionLog, world: LearnedWorld) -> None:
     """Before an event its own; not those that a world draws itself."""
     policy = Watcher()
@@ -131,4 +107,4 @@ def test_policies_read_users_in_the_logged_contexts(log: SessionLog, world: Lear
         events = log.session_offsets[sessions] + t
         np.testing.assert_allclose(told.states[plays, -1], encoded[events[plays]], atol=1e-6)
     before = [told.states[:, -1].tolist() for told in policy.told]
-    assert all(read.tolist() in before for read in policy.read)
+    assert all(read[:, -1].tolist() in before for read in policy.read)

@@ -50,10 +50,10 @@ class Watcher(Policy):
 
     def __init__(self) -> None:
         self.told: list[Transition] = []
-        self.moods: list[np.ndarray] = []
+        self.read: list[np.ndarray] = []
 
     def act(self, observation: Observation, k: int) -> IntArray:
-        self.moods.append(observation.states[:, 0].copy())
+        self.read.append(observation.states.copy())
         return np.tile(observation.pools[-k:], (observation.users.n, 1))
 
     def observe(self, transition: Transition) -> None:
@@ -91,7 +91,7 @@ def test_a_policy_meets_the_users_as_the_log_left_them() -> None:
     shown = replay_policy(log, Target(policy), world, np.arange(6, dtype=np.int32), np.ones(6))
     assert shown.slates.tolist() == [[4, 5, -1], [3, 4, 5], [4, 5, -1]]
     # item 1 is the world's number 4, of effect -1; the other session is over after one event
-    np.testing.assert_allclose(policy.moods[-1][0], -0.2)
+    np.testing.assert_allclose(policy.read[-1][0, 0], -0.2)
     first, second = policy.told
     assert first.slates.tolist() == [[5, 4], [2, 0]]
     assert first.response.items.tolist() == [4, 2]
