@@ -173,7 +173,7 @@ def _reliability(heads: Json, which: str) -> Chart:
     def fill(panel: Axes) -> None:
         for name, curves in heads.items():
             curve = {key: [one[key] for one in curves[which]] for key in curves[which][0]}
-            _points(panel, curve, name, name)
+            _points(panel, curve, name, _MARK[name], name)
         ends = [*panel.get_xlim(), *panel.get_ylim()]
         low, high = max(-2.0, min(ends)), min(102.0, max(ends))
         up = "no click, %" if which == "no_click" else "chosen, %"
@@ -231,11 +231,11 @@ def _response(field: str, points: Sequence[Json]) -> Chart:
     return Chart(fill, f"Mean log-odds of a candidate by its {field}: {said}")
 
 
-def _points(panel: Axes, curve: Json, role: str, label: str) -> None:
+def _points(panel: Axes, curve: Json, role: str, mark: str, label: str = "") -> None:
     """Draw the observed shares of a curve against the predicted ones, with their intervals."""
     x, y, ends = (percent(curve[key]) for key in ("predicted", "observed", "ci"))
     panel.vlines(x, *ends.T, color=colour(role), linewidth=1.2, alpha=0.6)
-    panel.plot(x, y, _MARK[role], color=colour(role), markersize=4, label=label)
+    panel.plot(x, y, mark, color=colour(role), markersize=4, label=label)
 
 
 def draw_precision(result: Json, path: Path) -> None:
@@ -251,7 +251,7 @@ def draw_precision(result: Json, path: Path) -> None:
                 found.append({"label": label_of(key, rows), "kind": kind, "prec": by_k})
         standings[name] = _standings([one for one in found if one["prec"]["1"]["mean"] is not None])
     n, high = max(len(standings), 1), max((one.size[1] for one in standings.values()), default=1.0)
-    with panels_in_file(path, (3.8 * n, high + 0.3), n) as panels:
+    with panels_in_file(path, (4.2 * n, high + 0.3), n) as panels:
         for panel, (name, chart) in zip(panels, standings.items(), strict=False):
             chart.fill(panel)
             panel.set_title(name)
@@ -308,7 +308,7 @@ def draw_fidelity(report: Json, path: Path) -> None:
             panel.set_xticks(at, [one["label"] for one in groups], rotation=45, ha="right")
             panel.set(xlabel=across, ylabel=up)
         curve, (predicted, policies) = report["calibration"]["curve"], panels[-2:]
-        _points(predicted, curve, "generator", "")
+        _points(predicted, curve, "generator", "o")
         predicted.set(xlabel="predicted probability, %", ylabel="chosen in the log, %")
         logged, simulated, ends = _both(report["policies"]["values"])
         policies.hlines(simulated, *ends.T, color=colour("generator"), linewidth=1, alpha=0.5)

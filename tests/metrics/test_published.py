@@ -13,7 +13,6 @@ from fastgaum.reports.others import (
     authors_code,
     best_published,
     published_mean,
-    published_models,
     published_row,
     published_table,
     tuning_budget,
@@ -45,20 +44,6 @@ def test_rows_that_models_repeat_are_in_the_table() -> None:
 )
 def test_best_published(dataset: str, best: tuple[float, ...]) -> None:
     assert tuple(row["mean"] for row in best_published(dataset).values()) == best
-
-
-def test_choice_models_of_others_have_an_nll() -> None:
-    """They are no part of the paper's table."""
-    names = {name: [one["model"] for one in published_models(name)] for name in ("lpmc", "yelp")}
-    assert names == {"lpmc": ["MNL", "SVM", "RF", "XGBoost", "NN", "DNN"], "yelp": []}
-    alone, persons = published_models("lpmc"), published_models("lpmc-persons")
-    assert [one["nll"] for one in alone] == [one["nll"] for one in persons]
-    assert (alone[3]["mean"], alone[3]["nll"]) == (74.72, 0.6568)
-    assert published_models("tastenet")[0]["nll"] == 0.44655
-    assert best_published("lpmc")["1"]["model"] == "XGBoost"
-    rows = published_table()["rows"]
-    assert not any({"lpmc", "lpmc-persons", "tastenet"} & set(row) for row in rows.values())
-    assert "MNL" not in rows
 
 
 def test_tuning_budget(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""How a table reads: rows in order, what is marked, what is bold, and what stands below."""
+"""How a table reads: what is marked, and what stands below. Whole tables, with rows of every kind in
+their order, are held by tests/test_tables.py: the pages are what the objects give."""
 
 from __future__ import annotations
 
@@ -10,11 +11,10 @@ import pytest
 from fastgaum.reports.others import (
     authors_code,
     best_published,
-    published_models,
     published_table,
 )
 from fastgaum.reports.reproduce_table import reproduce_blocks
-from fastgaum.reports.table import Block, blocks_to_markdown, finite
+from fastgaum.reports.table import blocks_to_markdown, finite
 
 
 def cells_of(model: str, mean: float, *, head: str = "reward", **more: Any) -> list[dict[str, Any]]:
@@ -44,33 +44,6 @@ def object_of(cells: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     return {**usual, "datasets": {"yelp": facts}, "cells": cells, **more}
 
 
-def labels(block: Block) -> list[str]:
-    return [row[0] for row in block.rows]
-
-
-def test_rows_are_floors_then_published_then_models_by_prec_at_1() -> None:
-    heads = [
-        cell
-        for head, mean in (("reward", 80.0), ("generator", 82.0))
-        for cell in cells_of("fastgaum", mean, head=head)
-    ]
-    (block,) = reproduce_blocks(
-        object_of([*heads, *cells_of("dfm", 81.0), *cells_of("logit", 81.0)])
-    )
-    assert labels(block) == [
-        "floor: random",
-        "floor: train click rate",
-        "best published: W&D-CCF / GAN-PW",
-        "authors' code: GAN-LSTM",
-        "authors' code: GAN-PW",
-        "authors' code: GAN-LSTM, selected by validation NLL",
-        "fastgaum, generator",
-        "dfm",
-        "logit",
-        "fastgaum, reward",
-    ]
-
-
 def test_published_figures_stand_beside_ours() -> None:
     cells = cells_of("paper-lstm", 75.0)
     cells[0]["published"], cells[1]["published"] = 73.0, 88.7
@@ -97,48 +70,6 @@ def test_published_figures_stand_beside_ours() -> None:
     )
 
 
-def test_choice_models_of_others_have_rows_and_say_what_sets_them_apart() -> None:
-    result = object_of(cells_of("logit", 70.0))
-    facts = {"published_best": best_published("lpmc"), "published_models": published_models("lpmc")}
-    result["datasets"]["yelp"] |= facts | {"authors_code": {}}
-    (block,) = reproduce_blocks(result)
-    rows = [dict(zip(block.columns, row, strict=True)) for row in block.rows if "pub" in row[0]]
-    assert [row["model"] for row in rows][3:] == [
-        "published: XGBoost",
-        "published: NN",
-        "published: DNN",
-    ]
-    assert [rows[3][key] for key in ("prec@1", "prec@2", "NLL")] == ["74.7", "-", "0.657"]
-    assert [note for note in block.notes if note.startswith("published: Martín-Baos")] == [
-        f"published: {facts['published_models'][0]['source']}"
-    ]
-
-
-def test_a_model_that_is_a_floor_has_one_row_and_rows_of_the_identity_alone_are_marked() -> None:
-    cells = [*cells_of("click-rate", 61.8, protocol="identity"), *cells_of("logit", 70.0)]
-    (block,) = reproduce_blocks(object_of(cells))
-    assert labels(block).count("floor: train click rate") == 1
-    assert "click-rate" not in labels(block)
-    row = block.rows[labels(block).index("floor: train click rate")]
-    assert row[1:3] == ("62.8 ±0.5", "71.0 to 79.0")
-    assert not any("†" in note for note in block.notes)
-    (block,) = reproduce_blocks(object_of([*cells, *cells_of("iknn", 60.0, protocol="identity")]))
-    assert labels(block)[-2:] == ["logit", "iknn †"]
-    assert any(note.startswith("†: reads the identity alone") for note in block.notes)
-
-
-def test_only_what_is_bold_in_the_object_is_bold() -> None:
-    cells = [*cells_of("fastgaum", 80.0), *cells_of("logit", 70.0)]
-    cells[1]["bold"] = True
-    result = object_of(cells)
-    (block,) = reproduce_blocks(result)
-    assert block.bold == {(labels(block).index("fastgaum"), 3)}
-    assert blocks_to_markdown(reproduce_blocks(result)).count("**") == 2
-    assert "| fastgaum | 81.0 ±0.5 | 71.0 to 79.0 | **82.0 ±0.5** |" in blocks_to_markdown(
-        reproduce_blocks(result)
-    )
-
-
 def test_notes_say_splits_budget_and_failures() -> None:
     why = "the loss is not finite"
     failed = [{"dataset": "yelp", "model": "dfm", "resplit": 2, "seed": 1, "reason": why}]
@@ -157,43 +88,6 @@ def test_notes_say_splits_budget_and_failures() -> None:
     ):
         assert says in block.notes
     assert block.notes[-1] == f"failed, so without a row: dfm (split 2, seed 1): {why}"
-
-
-def test_a_table_of_displays_that_were_made_up_says_so() -> None:
-    result = object_of(cells_of("fastgaum", 95.0))
-    result["datasets"]["yelp"]["simulated"] = {"rule": "nearest", "trace": 93.04}
-    (block,) = reproduce_blocks(result)
-    assert (
-        'by the rule nearest, and "fewest displays earlier in the session" alone scores prec@1 93.0'
-        in block.notes[1]
-    )
-
-
-def test_our_row_is_compared_in_words() -> None:
-    versus = {"model": "xgboost", "head": "reward", "diff": 0.31, "ci": [-0.84, 1.3]}
-    part = {"model": "fastgaum", "head": "reward", "mean": 84.0, "bold": False}
-    part["vs_best_other"] = versus
-    says = "fastgaum against the best other model: prec@1 +0.3 (-0.8 to +1.3, xgboost)"
-    for best, ours in ((part, part), ({**part, "model": "dfm"}, None)):
-        compared = {"yelp": {"1": {"best": best, "ours": ours}}}
-        notes = reproduce_blocks(object_of(cells_of("dfm", 83.0), comparison=compared))[0].notes
-        assert (says in notes) == (ours is not None)
-        assert any("against the best other" in note for note in notes) == (ours is not None)
-
-
-def test_the_whole_published_table_stands_below() -> None:
-    table, published = reproduce_blocks(
-        object_of(cells_of("logit", 70.0), published_table=published_table())
-    )
-    assert table.title == "yelp, protocol bags"
-    logs = ("movielens", "lastfm", "yelp", "taobao", "yoochoose", "ant-financial (not released)")
-    assert published.columns == ("model", *logs)
-    rows = {row[0]: row[1:] for row in published.rows}
-    assert len(rows) == 13
-    assert rows["GAN-LSTM"][0] == "67.4 ±0.5 / 76.3 ±1.2"
-    assert rows["GAN-LSTM"][5] == "42.1 ±0.2 / 65.9 ±0.2"
-    assert rows["report: generator"] == ("", "", "3.4", "9.8", "2.7", "")
-    assert "ant-financial was never released" in published.notes[1]
 
 
 def test_a_table_set_again_from_its_file_is_the_same() -> None:
