@@ -41,7 +41,7 @@ def check_choice_model(model: ChoiceModel, log: SessionLog, head: Head = "reward
 def _batch(model: ChoiceModel, log: SessionLog, rows: np.ndarray) -> BatchTensors:
     assert model.space is not None
     encoded = Encoder(model.space, log).encode(rows)
-    return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
+    return to_tensors(assemble(encoded))
 
 
 def _check_normalised(model: ChoiceModel, log: SessionLog, head: Head) -> None:

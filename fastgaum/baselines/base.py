@@ -19,24 +19,26 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from fastgaum.arrays import Float64Array
+from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.checkpoint import State
 from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch
 from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.features.fitting import fit_training
-from fastgaum.features.ordered_counts import ONCE, Training, TrainingOrder, training_order
+from fastgaum.features.ordered_counts import ONCE, Training, training_order
 from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import ScoredSessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import as_log
 from fastgaum.logs.tables import Frame
 from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.precision import micro_mean, precision_at_k
-from fastgaum.models.choice_model import ChoiceModel, Head
+from fastgaum.models.choice_model import ChoiceModel, Head, ScoreSessions
 from fastgaum.models.space_state import saved_space
 from fastgaum.models.splits import offers_no_click, require_validation
+from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, Shannon
 from fastgaum.nets.tensors import BatchTensors
 from fastgaum.threads import seeded
@@ -91,6 +93,9 @@ class SoftmaxModel(ChoiceModel):
             self.utility(batch), batch.display_offsets.cpu(), self.outside
         )
 
+    def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
+        return self._score
+
     def _score(self, encoded: EncodedSessions) -> ScoredSessions:
         parts = []
         for batch in self._batches(encoded):
@@ -115,9 +120,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
     reads: ClassVar[tuple[str, ...]] = ("identity", "bags", "views")
     """protocols that it can read; with another it reads the identity alone"""
     counts_fields: ClassVar[bool] = False
-    """whether it counts values of declared fields (`field_columns`)"""
-    reads_once: ClassVar[bool] = False
-    """whether a session is read once: models that count items themselves, and trees"""
+    """whether it counts values of declared fields (`field_columns`); a session is then read once"""
     grids: ClassVar[Grids] = {}
     """values tried for a setting left open (None or "auto"), the published one first"""
     reads_weights: ClassVar[bool] = True
@@ -126,8 +129,6 @@ class Baseline(SoftmaxModel, CheckedSettings):
     """False for models whose scores are utilities already"""
 
     protocol: Protocol = "bags"
-    set_context: bool = True
-    """numbers are also given relative to their mean over the display set"""
     relations: bool | None = None
     """numbers of `features.relations`; None: if it reads bags, under all protocols but identity"""
     seed: Seed = 0
@@ -139,11 +140,15 @@ class Baseline(SoftmaxModel, CheckedSettings):
         if self.relations is None or "bags" not in self.reads:
             self.relations = self.protocol != "identity" and "bags" in self.reads
         self.link = Link()
+        self.chosen: Values = {}
         self.training: Training | None = None
 
-    def _training_order(self, log: SessionLog) -> TrainingOrder:
-        has_counts = self.protocol != "identity" or bool(self.relations)
-        return training_order(log) if has_counts and not self.reads_once else ONCE
+    def _read_training(self, log: SessionLog) -> tuple[FeatureSpace, EncodedSessions]:
+        """Count the training split, and read it."""
+        relations = bool(self.relations)
+        counts = self.protocol != "identity" or relations
+        order = training_order(log) if counts and not self.counts_fields else ONCE
+        return fit_training(log, self.protocol, relations=relations, order=order)
 
     def open_grids(self) -> dict[str, tuple[Any, ...]]:
         """Values of each setting in `grids`: its grid where it is open, else its own alone."""
@@ -195,13 +200,12 @@ class Baseline(SoftmaxModel, CheckedSettings):
         log = as_log(log)
         self.check_weights(log)
         # no baseline reads actions
-        order, relations = self._training_order(log), bool(self.relations)
-        space, train = fit_training(log, self.protocol, self.set_context, relations, order=order)
+        space, train = self._read_training(log)
         require_validation(log)
         self.space, self.outside = space, offers_no_click(log)
         if self.counts_fields:
             counted = Encoder(space, log).encode(log.sessions_in("train"), numbers=False)
-            self.training = Training(order, counted, train)
+            self.training = Training(counted, train)
         validation = Encoder(space, log).encode(log.sessions_in("validation"))
         with seeded(self.seed):
             try:
@@ -209,11 +213,9 @@ class Baseline(SoftmaxModel, CheckedSettings):
             finally:
                 # it holds the log
                 self.training = None
-        self.link = (
-            Link.fit(self._all_scores(validation), validation, self.outside)
-            if self.fit_link
-            else Link()
-        )
+        self.link = Link()
+        if self.fit_link:
+            self.link = Link.fit(self._all_scores(validation), validation, self.outside)
         self.table = pl.DataFrame(rows or [{"epoch": 1}])
         return self.table
 
@@ -232,6 +234,7 @@ class Baseline(SoftmaxModel, CheckedSettings):
             "model": self.name,
             "settings": self.to_mapping(),
             "link": dataclasses.astuple(self.link),
+            "chosen": self.chosen,
             "arrays": self._arrays(),
         }
 
@@ -254,9 +257,15 @@ def validation_prec1(scores: np.ndarray, encoded: EncodedSessions) -> float:
     return 0.0 if np.isnan(found) else found
 
 
-def item_rows(batch: Batch) -> np.ndarray:
+def inner_arrays(name: str, arrays: Arrays) -> Arrays:
+    """The arrays of a part: those whose names begin with its name and a dot, without that."""
+    start = f"{name}."
+    return {key[len(start) :]: one for key, one in arrays.items() if key.startswith(start)}
+
+
+def item_rows(shown: Batch | EncodedSessions) -> IntArray:
     """Row of each candidate's item among training items, -1 if unknown, (n_candidates,)."""
-    return batch.ids[:, 0] - N_RESERVED
+    return shown.ids[:, 0] - np.int32(N_RESERVED)
 
 
 def nll_of_link(
@@ -341,9 +350,3 @@ class GridBaseline(Baseline):
 
     def _scores(self, batch: BatchTensors) -> Float64Array:
         return self._scores_with(batch, self.chosen)
-
-    def _arrays(self) -> Arrays:
-        return {"chosen": np.array([self.combinations().index(self.chosen)])}
-
-    def _restore(self, arrays: Arrays) -> None:
-        self.chosen = dict(enumerate(self.combinations()))[arrays["chosen"].item()]

@@ -20,7 +20,7 @@ from fastgaum.baselines.base import Arrays
 from fastgaum.features.batches import Batch
 from fastgaum.features.fields import CategoricalField
 from fastgaum.features.numbers import item_numbers, totals_of
-from fastgaum.features.ordered_counts import Training
+from fastgaum.features.ordered_counts import ONCE, Training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import TrainingTotals
@@ -124,17 +124,12 @@ class FieldColumns:
         (n_candidates, ·). `training`: the batch holds the training sessions as they are read: each
         candidate reads what the users before its own said (`features.ordered_counts`)."""
         keys = self._keys(batch.source)
-        totals = (
-            [
-                totals_of(one.counts, _find_rows(one.keys, key))
-                for one, key in zip(self.counts, keys, strict=True)
-            ]
-            if training is None
-            else [
-                _totals_before(counted, key, training)
-                for counted, key in zip(self._keys(training.counted), keys, strict=True)
-            ]
-        )
+        if training is None:
+            families = zip(self.counts, keys, strict=True)
+            totals = [totals_of(one.counts, _find_rows(one.keys, key)) for one, key in families]
+        else:
+            counted = zip(self._keys(training.counted), keys, strict=True)
+            totals = [_totals_before(own, key, training) for own, key in counted]
         of_keys = [item_numbers(one, self.space.prior_rate) for one in totals]
         columns = np.column_stack([*of_keys, self._shared(batch, window)])
         return columns.astype(np.float32, copy=False)
@@ -178,7 +173,7 @@ class FieldColumns:
         """Families of keys that training is counted by: fields of many values, pairs of context and
         candidate."""
         ids = source.ids.astype(np.int64)
-        event = np.repeat(np.arange(source.n_events), np.diff(source.display_offsets))
+        event = source.event_of_candidate()
         pairs = [
             context[event] * self.space.n_ids + ids[:, column]
             for context in source.context_ids.T.astype(np.int64)
@@ -205,7 +200,7 @@ class FieldColumns:
         if not fields:
             return np.empty((len(ids), 0), np.float32)
         before = chosen_before(batch, self.space.n_ids, window)
-        event = np.repeat(np.arange(batch.n_events), np.diff(batch.source.display_offsets))
+        event = batch.source.event_of_candidate()
         counts = [np.asarray(before[event, ids[:, column]]).ravel() for column in fields]
         return _stacked(counts, len(ids))
 
@@ -237,22 +232,17 @@ def _count_groups(
 
 def _totals_before(counted: FieldKeys, keys: FieldKeys, training: Training) -> TrainingTotals:
     """Counts of each read candidate's key over the users before its own."""
-    order, whole = training.order, training.counted
+    whole, read = training.counted, training.read
     unique, groups = np.unique(counted, return_inverse=True)
-    rows = _find_rows(unique, keys)
-    sizes, read = (
-        np.diff(one.display_offsets[one.session_offsets]) for one in (whole, training.read)
-    )
-    session, first, found = 0, 0, list[TrainingTotals]()
-    for number in range(order.n_orders):
-        blocks = order.blocks(whole.users, number)
-        for block in range(order.n_blocks):
-            before = _count_groups(groups, len(unique), whole, np.repeat(blocks < block, sizes))
-            # the sessions of an order are read block by block
-            stop = session + int((blocks == block).sum())
-            last = first + int(read[session:stop].sum())
-            found.append(totals_of(before, rows[first:last]))
-            session, first = stop, last
+    rows, sizes = _find_rows(unique, keys), np.diff(whole.display_offsets[whole.session_offsets])
+    blocks, ends = ONCE.blocks(whole.users, 0), read.display_offsets[read.session_offsets]
+    session, found = 0, list[TrainingTotals]()
+    for block in range(ONCE.n_blocks):
+        before = _count_groups(groups, len(unique), whole, np.repeat(blocks < block, sizes))
+        # sessions are read block by block
+        stop = session + int((blocks == block).sum())
+        found.append(totals_of(before, rows[ends[session] : ends[stop]]))
+        session = stop
     return TrainingTotals(*map(np.concatenate, zip(*found, strict=True)))
 
 

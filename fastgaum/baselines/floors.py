@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.baselines.base import Arrays, Baseline, SettingRows, item_rows
-from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import EncodedSessions, Selection, event_weights, select_sessions
 from fastgaum.logs.context import context_of, item_of_codes
 from fastgaum.logs.log import PackedArrays, SessionLog, SplitName
@@ -29,41 +28,36 @@ from fastgaum.metrics.precision import micro_mean, precision_at_k
 from fastgaum.nets.tensors import BatchTensors
 
 Counts = npt.NDArray[np.number]
+Ranking = Callable[[Selection], Float64Array]
+"""scores each picked candidate of its log, higher first, shape (n_candidates,)"""
 Precisions = dict[str, dict[int, Float64Array]]
 """prec@k of each event, percent, by floor and k, shape (n_events,), NaN without a choice"""
 
 
-@dataclass(frozen=True)
-class Floor:
-    """A ranking that needs no model."""
-
-    name: str
-    scores: Callable[[Selection], Float64Array]
-    """score of each picked candidate of its log, higher first, shape (n_candidates,)"""
-
-
-def floors_of(log: SessionLog) -> list[Floor]:
-    """The floors of a log, in the order of the table."""
+def floors_of(log: SessionLog) -> dict[str, Ranking]:
+    """The floors of a log by name, in the order of the table."""
     train = select_sessions(log, log.sessions_in("train"))
     weights = event_weights(log, train.events)
     displays, choices = _counts(log.items[train.candidates], train, weights, log.n_items)
-    floors = [Floor("random", lambda part: np.zeros(len(part.candidates)))]
-    trained = bool(displays.any())
-    rate = click_rate(displays, choices)
+
+    def by_item(scores: Float64Array) -> Ranking:
+        return lambda part: scores[log.items[part.candidates]]
+
+    floors: dict[str, Ranking] = {"random": lambda part: np.zeros(len(part.candidates))}
+    trained, rate = bool(displays.any()), click_rate(displays, choices)
     if trained:
-        by_item = {
-            "train click rate": rate,
-            "train click count": choices,
-            "fewest train displays": -displays,
-        }
-        floors += [_by_item(log, name, scores) for name, scores in by_item.items()]
+        floors["train click rate"] = by_item(rate)
+        floors["train click count"] = by_item(choices)
+        floors["fewest train displays"] = by_item(-displays)
     if log.ordered:
-        floors.append(Floor("first place", lambda part: -part.places.astype(np.float64)))
+        floors["first place"] = lambda part: -part.places.astype(np.float64)
     if trained:
-        of_items = [field.name for field in context_of(log) if field.holds == "items"]
-        floors += [_of_context(log, name, rate) for name in of_items]
-        fields = log.columns_of("item") | log.columns_of("candidate")
-        floors += [_of_number(log, name) for name, one in fields.items() if one.texts is None]
+        for field in context_of(log):
+            if field.holds == "items":
+                floors[f"{field.name}, else click rate"] = _by_context(log, field.name, rate)
+        for name, column in (log.columns_of("item") | log.columns_of("candidate")).items():
+            if column.texts is None:
+                floors[f"{name} alone"] = _by_number(log, name, train)
     return floors
 
 
@@ -73,9 +67,9 @@ def floor_precisions(
     """prec@k of each floor on each event of a split, in the log's order."""
     picked = select_sessions(log, log.sessions_in(split))
     precisions: Precisions = {}
-    for floor in floors_of(log):
-        scores = floor.scores(picked)
-        precisions[floor.name] = {
+    for name, ranking in floors_of(log).items():
+        scores = ranking(picked)
+        precisions[name] = {
             k: 100 * precision_at_k(scores, picked.display_offsets, picked.choices, k) for k in ks
         }
     return precisions
@@ -116,36 +110,31 @@ def _counts(
     return displays, np.bincount(chosen, own[part.choices >= 0], n_items).astype(np.float64)
 
 
-def _by_item(log: SessionLog, name: str, scores: Float64Array) -> Floor:
-    return Floor(name, lambda part: scores[log.items[part.candidates]])
-
-
-def _of_context(log: SessionLog, name: str, rate: Float64Array) -> Floor:
+def _by_context(log: SessionLog, name: str, rate: Float64Array) -> Ranking:
     """The candidate that is the event's context first, then by click rate."""
     item_of_code = item_of_codes(log, name)
 
     def scores(part: Selection) -> Float64Array:
         items = log.items[part.candidates]
         of_events = item_of_code[log.values_at(name, part.events)]
-        same = items == np.repeat(of_events, np.diff(part.display_offsets))
-        return np.where(same, 1 + rate.max(), rate[items])
+        return np.where(items == of_events[part.event_of_candidate()], 1 + rate.max(), rate[items])
 
-    return Floor(f"{name}, else click rate", scores)
+    return scores
 
 
-def _of_number(log: SessionLog, name: str) -> Floor:
+def _by_number(log: SessionLog, name: str, train: Selection) -> Ranking:
     """By a declared number, in the direction that ranks the training choices better; of two that
     rank them alike, largest first."""
-    train = select_sessions(log, log.sessions_in("train"))
-    values = log.values_at(name, train.candidates).astype(np.float64)
+
+    def values(part: Selection) -> Float64Array:
+        return log.values_at(name, part.candidates).astype(np.float64)
+
     largest, smallest = (
-        precision_at_k(sign * values, train.display_offsets, train.choices, 1) for sign in (1, -1)
+        precision_at_k(scores, train.display_offsets, train.choices, 1)
+        for scores in (values(train), -values(train))
     )
-    sign = -1 if micro_mean(largest - smallest, log.weight_of_event[train.events]) < 0 else 1
-    return Floor(
-        f"{name} alone",
-        lambda part: sign * log.values_at(name, part.candidates).astype(np.float64),
-    )
+    better = micro_mean(largest - smallest, log.weight_of_event[train.events])
+    return (lambda part: -values(part)) if better < 0 else values
 
 
 @dataclass(eq=False)
@@ -157,8 +146,7 @@ class _ItemFloor(Baseline):
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         assert self.space is not None
         n_rows = len(self.space.item_counts.displays) + 1
-        items = train.ids[:, 0] - N_RESERVED
-        displays, choices = _counts(items, train, train.weights, n_rows)
+        displays, choices = _counts(item_rows(train), train, train.weights, n_rows)
         self.by_item = {
             "random": np.zeros(n_rows),
             "click-rate": click_rate(displays, choices),

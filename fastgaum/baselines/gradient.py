@@ -34,12 +34,18 @@ from fastgaum.features.space import FeatureSpace
 from fastgaum.game.game import AVERAGES, averaged_share, exact_loss
 from fastgaum.nets.bags import IdDropout
 from fastgaum.nets.regularisers import Shannon
+from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import Bags, BatchTensors, to_tensors
 
 RATE_OF_FEW = 0.05
 """id dropout of a field of few values at most"""
-FEWEST_STEPS = 4
-"""steps of an epoch at least, or fits of few long sessions end too early"""
+BATCH_SESSIONS, FEWEST_STEPS = 64, 4
+"""sessions of a batch; fewer where an epoch would have fewer steps: fits of few long sessions would
+end too early"""
+PATIENCE = 4
+"""epochs without a better validation score, after which a fit stops"""
+LARGEST_NORM = 5.0
+"""of a gradient"""
 
 
 @dataclass(eq=False)
@@ -52,18 +58,12 @@ class GradientBaseline(Baseline):
 
     epochs: CountFromOne = 300
     """at most so many"""
-    patience: CountFromOne = 4
-    """stop after so many epochs without a better validation score"""
     select: ClassVar[str] = "loss"
-    batch_sessions: CountFromOne = 64
-    """sessions per batch; fewer where an epoch would have less than FEWEST_STEPS"""
     lr: Positive = 3e-3
     weight_decay: NotNegative = 0.01
     """decoupled"""
     id_dropout: Probability | None = 0.3
     """probability that a training step replaces an id by its field's unknown row"""
-    clip: Positive = 5.0
-    """largest gradient norm"""
 
     @abstractmethod
     def _network(self) -> nn.Module:
@@ -104,8 +104,8 @@ class GradientBaseline(Baseline):
         optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
         )
-        order, size = np.random.default_rng(self.seed), max(1, train.n_sessions // FEWEST_STEPS)
-        size = min(self.batch_sessions, size)
+        order = np.random.default_rng(self.seed)
+        size = min(BATCH_SESSIONS, max(1, train.n_sessions // FEWEST_STEPS))
         n_batches = -(-train.n_sessions // size)
         shares = min(AVERAGES, n_batches)
 
@@ -118,7 +118,7 @@ class GradientBaseline(Baseline):
         link = None if self.fit_link else Link()
         rows: SettingRows = []
         best, weights, waited = math.inf, copy.deepcopy(self.network.state_dict()), 0
-        while len(rows) < self.epochs and waited < self.patience:
+        while len(rows) < self.epochs and waited < PATIENCE:
             self.network = stepped.train()
             losses, epoch = list[float](), len(rows) + 1
             for done, drawn in enumerate(batches(train, size, order), start=1):
@@ -131,16 +131,13 @@ class GradientBaseline(Baseline):
             value = validation_nll(scores, validation, self.outside, link)
             if not math.isfinite(value):
                 raise NumericsError(
-                    f"the validation loss of '{self.name}' is {value} after epoch {epoch}: "
-                    "lower lr or clip"
+                    f"the validation loss of '{self.name}' is {value} after epoch {epoch}: lower lr"
                 )
             waited += 1
             if value < best:
                 best, weights, waited = value, copy.deepcopy(self.network.state_dict()), 0
-            row = {"epoch": epoch, "loss": sum(losses) / train.n_events}
-            rows.append(
-                row | {"val_loss": value, "val_prec1": validation_prec1(scores, validation)}
-            )
+            row = {"epoch": epoch, "loss": sum(losses) / train.n_events, "val_loss": value}
+            rows.append(row | {"val_prec1": validation_prec1(scores, validation)})
         self.network.load_state_dict(weights)
         return self.network, rows
 
@@ -164,12 +161,12 @@ class GradientBaseline(Baseline):
         loss = batch.weighted(self._losses(self.network(dropped), batch)).mean()
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_NORM)
         for name, value in (("loss", loss.detach()), ("norm of the gradient", norm)):
             if not value.isfinite():
                 raise NumericsError(
                     f"the {name} of '{self.name}' is {float(value)} {where}: check the numbers of "
-                    "the log, or lower lr or clip"
+                    "the log, or lower lr"
                 )
         optimiser.step()
         return float(loss.detach()) * batch.n_events
@@ -180,21 +177,11 @@ class GradientBaseline(Baseline):
         return scores.double().numpy()
 
     def _arrays(self) -> Arrays:
-        at = [grid.index(self.chosen[name]) for name, grid in self.open_grids().items()]
-        weights = {name: value.numpy() for name, value in self.network.state_dict().items()}
-        return {"chosen": np.array(at), **{f"net.{name}": value for name, value in weights.items()}}
+        return {name: value.numpy() for name, value in self.network.state_dict().items()}
 
     def _restore(self, arrays: Arrays) -> None:
-        grids = self.open_grids().items()
-        at = arrays["chosen"].tolist()
-        self.chosen = {name: grid[i] for i, (name, grid) in zip(at, grids, strict=True)}
         self.network = self._network()
-        state = {
-            name[4:]: torch.from_numpy(value)
-            for name, value in arrays.items()
-            if name.startswith("net.")
-        }
-        self.network.load_state_dict(state)
+        self.network.load_state_dict({name: torch.from_numpy(one) for name, one in arrays.items()})
 
 
 def dropouts(space: FeatureSpace, rate: float) -> list[IdDropout]:
@@ -210,9 +197,7 @@ def logistic_nll(scores: Tensor, batch: BatchTensors) -> Tensor:
     """Binary cross-entropy of "was chosen", summed over each display set, shape (n_events,)."""
     labels = torch.zeros_like(scores).index_fill(0, batch.chosen, 1.0)
     losses = nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="none")
-    sizes = torch.diff(batch.display_offsets).long()
-    event = torch.repeat_interleave(torch.arange(batch.n_events), sizes)
-    return losses.new_zeros(batch.n_events).index_add(0, event, losses)
+    return segment_sum(losses, batch.display_offsets)
 
 
 def mean_of_choices(embedded: Tensor, batch: BatchTensors) -> Tensor:

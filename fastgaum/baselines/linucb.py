@@ -17,7 +17,6 @@ from fastgaum.baselines.base import Arrays, GridBaseline, Grids, Values, item_ro
 from fastgaum.baselines.field_columns import FieldColumns
 from fastgaum.config import NotNegative, Positive
 from fastgaum.features.batches import assemble
-from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.ordered_counts import Training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.nets.tensors import BatchTensors, to_tensors
@@ -44,7 +43,6 @@ class LinUcb(GridBaseline):
     }
 
     counts_fields: ClassVar[bool] = True
-    reads_once: ClassVar[bool] = True
 
     alpha: NotNegative | None = None
     """weight of the standard deviation"""
@@ -56,13 +54,12 @@ class LinUcb(GridBaseline):
         assert self.space is not None
         # the last row is an unknown item's: never displayed, never chosen
         n_rows = len(self.space.item_counts.choices) + 1
-        everything = to_tensors(assemble(train, np.arange(train.n_sessions, dtype=np.int32)))
         assert self.training is not None
         self.fields = FieldColumns.fit(self.space, self.training)
         # a hidden item is the unknown one, whose row is the last
-        items = np.where(train.unseen, n_rows - 1, train.ids[:, 0] - N_RESERVED)
-        context = self._context(everything, self.training)
-        shown = np.repeat(train.weight_of_event, np.diff(train.display_offsets))
+        items = np.where(train.unseen, n_rows - 1, item_rows(train))
+        context = self._context(to_tensors(assemble(train)), self.training)
+        shown = train.weight_of_event[train.event_of_candidate()]
         reward = np.zeros(len(items))
         reward[train.chosen_candidates] = shown[train.chosen_candidates]
         self.displays = np.bincount(items, shown, n_rows)
@@ -91,10 +88,9 @@ class LinUcb(GridBaseline):
 
     def _arrays(self) -> Arrays:
         sums = {f"sum.{name}": getattr(self, name) for name in _SUMS}
-        return super()._arrays() | sums | self.fields.arrays()
+        return sums | self.fields.arrays()
 
     def _restore(self, arrays: Arrays) -> None:
-        super()._restore(arrays)
         assert self.space is not None
         self.fields = FieldColumns.restore(self.space, arrays)
         for name in _SUMS:
@@ -103,18 +99,8 @@ class LinUcb(GridBaseline):
     def _context(self, batch: BatchTensors, training: Training | None = None) -> Float64Array:
         """z, (n_candidates, n_z). `training`: as in `FieldColumns.numbers`."""
         source = batch.source
-        indicators = self.fields.indicators(source.ids)
-        event = np.repeat(np.arange(batch.n_events), np.diff(source.display_offsets))
-        products = [
-            number[event, None] * np.column_stack([source.numbers, indicators])
-            for number in source.context_numbers.T
-        ]
-        return np.column_stack(
-            [
-                np.ones(len(source.ids)),
-                source.numbers.astype(np.float64),
-                indicators,
-                self.fields.numbers(batch, _LAST_CHOICES, training),
-                *products,
-            ]
-        )
+        event, ones = source.event_of_candidate(), np.ones(len(source.ids))
+        own = np.column_stack([source.numbers, self.fields.indicators(source.ids)])
+        of_fields = self.fields.numbers(batch, _LAST_CHOICES, training)
+        products = [own * number[event, None] for number in source.context_numbers.T]
+        return np.column_stack([ones, own, of_fields, *products]).astype(np.float64)

@@ -29,7 +29,7 @@ from fastgaum.baselines.base import (
     Link,
     SettingRows,
     Values,
-    nll_of_link,
+    validation_nll,
     validation_prec1,
 )
 from fastgaum.baselines.field_columns import ids_of_few, is_few
@@ -37,7 +37,6 @@ from fastgaum.baselines.logit_summary import choice_shares, coefficient_frame
 from fastgaum.config import Positive
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch, assemble
-from fastgaum.features.fitting import fit_training
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
@@ -237,31 +236,29 @@ class ConditionalLogit(Baseline):
         n_events = np.cumsum(np.diff(train.session_offsets)[sessions])
         n_part = max(int(np.searchsorted(n_events, SEARCH_EVENTS, "right")), 1)
         problem = self._problem(train, np.sort(sessions[:n_part]).astype(np.int32))
-        held = self._design(assemble(validation, np.arange(validation.n_sessions, dtype=np.int32)))
+        held = self._design(assemble(validation))
         rows, best = list[Values](), np.inf
         found = np.zeros(len(self._penalties(1.0, 1.0)))
         curvature = problem.curvature(found)
         for values in self.combinations():
             found = problem.least_penalised(self._penalties(**values), found, curvature, SEARCHED)
             scores = held.times(found)
-            loss = nll_of_link(scores, validation, self.outside)(Link()) / validation.n_events
-            rows.append(
-                values | {"val_loss": loss, "val_prec1": validation_prec1(scores, validation)}
-            )
+            loss = validation_nll(scores, validation, self.outside, Link())
+            prec1 = validation_prec1(scores, validation)
+            rows.append(values | {"val_loss": loss, "val_prec1": prec1})
             if loss < best:
-                best, chosen, self.weights = loss, values, found
+                best, self.chosen, self.weights = loss, values, found
         curvature = problem.curvature(self.weights)
         if n_part < train.n_sessions:
             columns, scale = self.crossed, n_events[-1] / n_events[n_part - 1]
-            problem = self._problem(train, np.arange(train.n_sessions, dtype=np.int32))
+            problem = self._problem(train)
             if np.array_equal(columns, self.crossed):
                 curvature = curvature[0] * scale, curvature[1] * scale
             else:
-                self.weights = np.zeros(len(self._penalties(**chosen)))
+                self.weights = np.zeros(len(self._penalties(**self.chosen)))
                 curvature = problem.curvature(self.weights)
-        self.weights = problem.least_penalised(
-            self._penalties(**chosen), self.weights, curvature, FINAL
-        )
+        penalties = self._penalties(**self.chosen)
+        self.weights = problem.least_penalised(penalties, self.weights, curvature, FINAL)
         self.settings_tried = len(rows)
         return rows
 
@@ -298,11 +295,8 @@ class ConditionalLogit(Baseline):
                 f"candidates of log '{log.name}' have no number, whose coefficients a summary is: "
                 "read some (candidate_fields=…, --candidate-field)"
             )
-        order = self._training_order(log)
-        _, train = fit_training(
-            log, self.protocol, self.set_context, bool(self.relations), order=order
-        )
-        batch = assemble(train, np.arange(train.n_sessions, dtype=np.int32))
+        _, train = self._read_training(log)
+        batch = assemble(train)
         events = pick_rows(log.session_offsets, train.rows)[1]
         context = [
             log.values_at(name, events).astype(np.float64) for name in space.context_number_names
@@ -317,7 +311,7 @@ class ConditionalLogit(Baseline):
         # where no click is a choice, its constants follow the crosses
         others = np.append(crossed, np.ones(design.others.shape[1] - len(crossed), bool))
         numbers = train.base.astype(np.float64) - train.base.mean(0, np.float64)
-        event = np.repeat(np.arange(len(events)), np.diff(batch.display_offsets))
+        event = batch.event_of_candidate()
 
         def rows(at: slice) -> Float64Array:
             times = by[event[at]].T[:, :, None]
@@ -326,29 +320,25 @@ class ConditionalLogit(Baseline):
             return np.hstack([*constants, *(numbers[at] * z for z in times)])
 
         mixed = ("", *(f" × {name}" for name in space.context_number_names))
-        users = np.unique(log.users[train.rows], return_inverse=True)[1]
         return coefficient_frame(
             rows,
             [name + other for other in mixed for name in space.number_names],
             len(by[0]) * int(own.sum()) + int(others.sum()),
-            batch.display_offsets,
-            batch.choices,
-            np.repeat(users, np.diff(train.session_offsets)).astype(np.int32),
+            batch,
+            np.unique(train.user_of_event, return_inverse=True)[1],
             self.outside,
-            train.weight_of_event,
         )
 
-    def _problem(self, train: EncodedSessions, sessions: IntArray) -> Problem:
-        """The problem of some sessions; only what they displayed together is crossed."""
+    def _problem(self, train: EncodedSessions, sessions: IntArray | None = None) -> Problem:
+        """The problem of some sessions, or all; only what they displayed together is crossed."""
         batch = assemble(train, sessions)
         self.crossed = np.unique(self._cross_keys(batch))
-        weights = np.ones(batch.n_events) if batch.weights is None else batch.weights
         return Problem(
             self._design(batch),
             batch.display_offsets,
             batch.chosen,
             self.outside,
-            weights.astype(np.float64),
+            batch.weight_of_event,
         )
 
     def _scores(self, batch: BatchTensors) -> Float64Array:
@@ -366,7 +356,7 @@ class ConditionalLogit(Baseline):
         """A key for each context field's value and each id of a candidate, int64, (n_candidates,
         n_context_fields · n_categorical)."""
         assert self.space is not None
-        event = np.repeat(np.arange(len(batch.choices)), np.diff(batch.display_offsets))
+        event = batch.event_of_candidate()
         context = batch.context_ids.astype(np.int64)[event] * self.space.n_ids
         keys: np.ndarray = (context[:, :, None] + batch.ids[:, None, :]).reshape(len(event), -1)
         return keys
@@ -375,7 +365,7 @@ class ConditionalLogit(Baseline):
         """The design of a batch's candidates, whose columns are those of `_penalties`."""
         assert self.space is not None
         n, n_ids = len(batch.ids), self.space.n_ids
-        event = np.repeat(np.arange(len(batch.choices)), np.diff(batch.display_offsets))
+        event = batch.event_of_candidate()
         context = batch.context_numbers.astype(np.float64)[event]
         keys = self._cross_keys(batch)
         columns = np.searchsorted(self.crossed, keys)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 
-from fastgaum.arrays import Float64Array, IntArray
+from fastgaum.arrays import Float64Array, IntArray, LongArray
+from fastgaum.features.batches import Batch
 from fastgaum.features.sessions import cut_by_candidates
 
 SINGULAR = 1e-8
@@ -48,11 +49,9 @@ def coefficient_frame(
     rows: RowReader,
     names: Sequence[str],
     n_constants: int,
-    offsets: IntArray,
-    choices: IntArray,
-    users: IntArray,
+    shown: Batch,
+    users: LongArray,
     outside: bool,
-    of_events: Float64Array,
 ) -> pl.DataFrame:
     """A row per number: name, coefficient, standard_error, z, low, high; null where constants and
     earlier numbers determine it within every display, or where no finite coefficient is the
@@ -62,12 +61,11 @@ def coefficient_frame(
         rows: the design; constants stand first.
         names: of its numbers.
         n_constants: how many constants it has.
-        offsets: start of each display in candidates, shape (n_events + 1,).
-        choices: position of each choice, -1 for no click, shape (n_events,).
+        shown: the displays and choices.
         users: number of each event's user, shape (n_events,).
         outside: whether no click is a choice.
-        of_events: weight of each event, shape (n_events,).
     """
+    offsets, of_events = shown.display_offsets, shown.weight_of_event
     n_columns = n_constants + len(names)
     penalty = np.where(np.arange(n_columns) < n_constants, CONSTANT_PENALTY, 0.0)
     parts = cut_by_candidates(np.diff(offsets), max(_CELLS // n_columns, 1))
@@ -78,7 +76,7 @@ def coefficient_frame(
     ) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array, IntArray]:
         """The design of some events, utilities, logs of sums of odds, probabilities, choices."""
         of_part = offsets[part.start : part.stop + 1]
-        x, chosen = rows(slice(of_part[0], of_part[-1])), choices[part]
+        x, chosen = rows(slice(of_part[0], of_part[-1])), shown.choices[part]
         utility = x @ weights
         totals, share = choice_shares(utility, of_part, outside)
         return x, utility, totals, share, (of_part[:-1] - of_part[0] + chosen)[chosen >= 0]

@@ -22,12 +22,19 @@ from msgspec import Meta
 from scipy import sparse
 
 from fastgaum.arrays import Float64Array
-from fastgaum.baselines.base import Arrays, GridBaseline, Grids, SettingRows, Values, item_rows
+from fastgaum.baselines.base import (
+    Arrays,
+    GridBaseline,
+    Grids,
+    SettingRows,
+    Values,
+    inner_arrays,
+    item_rows,
+)
 from fastgaum.baselines.floors import click_rate
 from fastgaum.baselines.s_rnn import SessionRnn
 from fastgaum.config import CountFromOne, NotNegative
 from fastgaum.features.batches import Batch
-from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.sequences import prefixes
@@ -76,7 +83,6 @@ class NeighbourBaseline(GridBaseline):
         return np.asarray(similar + chosen["popularity_weight"] * fallback, dtype=np.float64)
 
     def _restore(self, arrays: Arrays) -> None:
-        super()._restore(arrays)
         self._read_popularity()
 
     def _read_popularity(self) -> None:
@@ -151,14 +157,14 @@ class EarlierChoices:
 def of_candidates(matrix: sparse.csr_matrix, batch: Batch) -> Float64Array:
     """The entry of each candidate's event and item, (n_candidates,); 0 for an unknown item."""
     items = item_rows(batch)
-    event = np.repeat(np.arange(len(batch.choices)), np.diff(batch.display_offsets))
-    values = np.asarray(matrix[event, np.maximum(items, 0)], dtype=np.float64).ravel()
+    found = matrix[batch.event_of_candidate(), np.maximum(items, 0)]
+    values = np.asarray(found, dtype=np.float64).ravel()
     return np.where(items >= 0, np.round(values, 10), 0.0)
 
 
 def choice_matrix(train: EncodedSessions, n_items: int, rows: np.ndarray) -> sparse.csr_matrix:
     """Ones where a row chose an item, shape (max(rows) + 1, n_items); rows: of each session."""
-    items = train.ids[train.chosen_candidates, 0] - N_RESERVED
+    items = item_rows(train)[train.chosen_candidates]
     who = np.repeat(rows, np.diff(train.session_offsets))[train.choices >= 0]
     matrix = sparse.csr_matrix((np.ones(len(items)), (who, items)), (int(rows.max()) + 1, n_items))
     matrix.sum_duplicates()
@@ -166,16 +172,18 @@ def choice_matrix(train: EncodedSessions, n_items: int, rows: np.ndarray) -> spa
     return matrix
 
 
+_PARTS = ("data", "indices", "indptr")
+
+
 def arrays_of(name: str, matrix: sparse.csr_matrix) -> Arrays:
     """A sparse matrix as named arrays."""
-    parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
-    return {f"{name}.{part}": values for part, values in parts.items()}
+    return {f"{name}.{part}": getattr(matrix, part) for part in _PARTS}
 
 
 def matrix_of(name: str, arrays: Arrays, n_items: int) -> sparse.csr_matrix:
     """The matrix of `arrays_of`. Raises ValueError for a damaged one: scipy would read past its
     end."""
-    parts = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
+    parts = tuple(arrays[f"{name}.{part}"] for part in _PARTS)
     matrix = sparse.csr_matrix(parts, shape=(len(parts[2]) - 1, n_items))
     matrix.check_format(full_check=True)
     return matrix
@@ -237,7 +245,7 @@ class ItemKnn(NeighbourBaseline):
         return self.nearest[shrinkage]
 
     def _arrays(self) -> Arrays:
-        return super()._arrays() | arrays_of("near", self._nearest(self.chosen["shrinkage"]))
+        return arrays_of("near", self._nearest(self.chosen["shrinkage"]))
 
     def _restore(self, arrays: Arrays) -> None:
         super()._restore(arrays)
@@ -299,7 +307,7 @@ class _SessionKnn(NeighbourBaseline):
         return of_candidates(together, batch.source), total, of_candidates(before, batch.source)
 
     def _arrays(self) -> Arrays:
-        return super()._arrays() | arrays_of("sessions", self.sessions)
+        return arrays_of("sessions", self.sessions)
 
     def _restore(self, arrays: Arrays) -> None:
         super()._restore(arrays)
@@ -361,13 +369,12 @@ class CascadeSessionKnn(_SessionKnn):
         return np.asarray(chosen["cascade"] * known + ranked, dtype=np.float64)
 
     def _arrays(self) -> Arrays:
-        return super()._arrays() | {
-            f"rnn.{name}": value for name, value in self.rnn._arrays().items()
-        }
+        of_rnn = {f"rnn.{name}": value for name, value in self.rnn._arrays().items()}
+        setting = np.array([self.rnn.combinations().index(self.rnn.chosen)])
+        return super()._arrays() | of_rnn | {"rnn_setting": setting}
 
     def _restore(self, arrays: Arrays) -> None:
         super()._restore(arrays)
         self.rnn = self._fresh_rnn()
-        self.rnn._restore(
-            {name[4:]: value for name, value in arrays.items() if name.startswith("rnn.")}
-        )
+        self.rnn.chosen = self.rnn.combinations()[arrays["rnn_setting"].item()]
+        self.rnn._restore(inner_arrays("rnn", arrays))

@@ -30,8 +30,8 @@ from fastgaum.config import CheckedSettings, Protocol, Seed
 from fastgaum.errors import ConfigError, NumericsError, as_given
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions
-from fastgaum.game.scoring import SCORING_SESSIONS
-from fastgaum.logs.log import SessionLog, SplitName
+from fastgaum.features.space import FeatureSpace
+from fastgaum.logs.log import PackedArrays, SessionLog, SplitName
 from fastgaum.logs.read import as_log
 from fastgaum.logs.tables import Frame
 from fastgaum.machine import device_of
@@ -88,20 +88,18 @@ class PoolBatch(BatchTensors):
     of_members: tuple[BatchTensors, ...] = ()
 
 
-@dataclass(frozen=True)
-class PoolEncoder:
+class PoolEncoder(Encoder):
     """The members' encoders of one log."""
 
-    encoders: tuple[Encoder, ...]
+    def __init__(self, spaces: Sequence[FeatureSpace], log: SessionLog) -> None:
+        super().__init__(spaces[0], log)
+        self.others = [Encoder(space, log) for space in spaces[1:]]
 
-    def encode(self, rows: IntArray) -> PoolSessions:
+    def encode(self, rows: IntArray, *, numbers: bool = True) -> PoolSessions:
         """The sessions `rows` as each member reads them."""
-        encoded = tuple(encoder.encode(rows) for encoder in self.encoders)
-        return PoolSessions(**vars(encoded[0]), of_members=encoded)
-
-    def encode_items(self, rows: IntArray) -> EncodedSessions:
-        """The sessions `rows` with the ids of items alone."""
-        return self.encoders[0].encode_items(rows)
+        first = super().encode(rows, numbers=numbers)
+        others = (one.encode(rows, numbers=numbers) for one in self.others)
+        return PoolSessions(**vars(first), of_members=(first, *others))
 
 
 class OpinionPool(SoftmaxModel):
@@ -118,6 +116,8 @@ class OpinionPool(SoftmaxModel):
     """
 
     name: ClassVar[str] = POOL
+    settings: PoolSettings = PoolSettings()
+    """the members by name, and settings of those that were named"""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class OpinionPool(SoftmaxModel):
                 f"members is {as_given(members)}, a list of models and of their names is required"
             )
         names = [one if isinstance(one, str) else name_of(one) for one in members]
-        self._settings = PoolSettings(tuple(names), protocol, seed)
+        self.settings = PoolSettings(tuple(names), protocol, seed)
         self.asked = {
             name if name not in names[:i] else f"{name} {i + 1}": one
             for i, (name, one) in enumerate(zip(names, members, strict=True))
@@ -146,11 +146,6 @@ class OpinionPool(SoftmaxModel):
         self.weights: dict[str, float] = {}
         self.lapse = 0.0
         self.left_out: dict[str, str] = {}
-
-    @property
-    def settings(self) -> PoolSettings:
-        """The members by name, and settings of those that were named."""
-        return self._settings
 
     def __repr__(self) -> str:
         if not self.weights:
@@ -187,24 +182,19 @@ class OpinionPool(SoftmaxModel):
                 self.left_out[name] = row["left_out"] = str(error)
             else:
                 self.models[name], head = model, scored.heads["reward"]
-                offsets, choices = map(torch.from_numpy, (encoded.display_offsets, encoded.choices))
-                of_events = torch.from_numpy(encoded.weight_of_event)
-                log_probs = torch.from_numpy(head.log_probs)
-                no_click = torch.from_numpy(head.outside_log_prob)
-                opinions.append(_log_odds(log_probs, no_click, offsets, model.outside))
-                row["val_nll"] = float(
-                    nll_of_choices(opinions[-1], offsets, choices, model.outside, of_events)
-                )
+                choices = Choices.of(encoded, model.outside)
+                parts = map(torch.from_numpy, (head.log_probs, head.outside_log_prob))
+                opinions.append(choices.log_odds(*parts))
+                row["val_nll"] = float(choices.nll(opinions[-1]))
             rows.append(row | {"seconds": time.perf_counter() - started})
         self._agree()
         odds = torch.stack(opinions, dim=1)
-        weights, self.lapse = best_weights(odds, offsets, choices, self.outside, of_events)
+        weights, self.lapse = best_weights(odds, choices)
         self.weights = dict(zip(self.models, weights.tolist(), strict=True))
-        together = pooled(odds, weights, torch.tensor(self.lapse).double(), offsets, self.outside)
-        nll = float(nll_of_choices(together, offsets, choices, self.outside, of_events))
+        nll = choices.nll(choices.pooled(odds, weights, torch.tensor(self.lapse).double()))
         seconds = sum(row["seconds"] for row in rows)
         rows = [row | {"weight": self.weights.get(row["member"])} for row in rows]
-        rows.append({"member": POOL, "val_nll": nll, "seconds": seconds})
+        rows.append({"member": POOL, "val_nll": float(nll), "seconds": seconds})
         self.settings_tried = sum(model.settings_tried for model in self.models.values())
         self.models = {name: one for name, one in self.models.items() if self.weights[name] > 0}
         self.table = pl.DataFrame(rows, schema=TABLE)
@@ -226,19 +216,20 @@ class OpinionPool(SoftmaxModel):
 
     def _ranked(self, batch: BatchTensors) -> tuple[np.ndarray, Tensor]:
         assert isinstance(batch, PoolBatch)
-        odds = []
-        for model, part in zip(self._fitted(), batch.of_members, strict=True):
-            log_probs, no_click = model.choice_log_probs(part)
-            odds.append(_log_odds(log_probs, no_click, part.display_offsets, self.outside))
+        choices = Choices.of(batch.source, self.outside)
+        odds = [
+            choices.log_odds(*model.choice_log_probs(part))
+            for model, part in zip(self.models.values(), batch.of_members, strict=True)
+        ]
         weights = torch.tensor([self.weights[name] for name in self.models], dtype=torch.float64)
-        lapse, offsets = torch.tensor(self.lapse, dtype=torch.float64), batch.display_offsets.cpu()
-        utilities = pooled(torch.stack(odds, dim=1), weights, lapse, offsets, self.outside)
+        lapse = torch.tensor(self.lapse, dtype=torch.float64)
+        utilities = choices.pooled(torch.stack(odds, dim=1), weights, lapse)
         return utilities.numpy(), utilities
 
     def state(self) -> State:
         """The members' states and weights. Raises ConfigError: it has not been fitted, or a member
         has code of its own."""
-        self._fitted()
+        self._trained_space()
         members = {name: model.state() for name, model in self.models.items()}
         own = [name for name, state in members.items() if state.get("own")]
         if own:
@@ -272,39 +263,74 @@ class OpinionPool(SoftmaxModel):
         pool._agree()
         return pool
 
-    def _fitted(self) -> list[ChoiceModel]:
-        if not self.models:
-            raise ConfigError("the model has not been trained: call fit or load first")
-        return list(self.models.values())
-
     def _encoder(self, log: SessionLog, split: SplitName) -> PoolEncoder:
-        # what is wrong with a log is the first member's to say
-        super()._encoder(log, split)
-        spaces = [model.space for model in self._fitted()]
-        return PoolEncoder(tuple(Encoder(space, log) for space in spaces if space is not None))
+        self._checked_space(log, split)
+        return PoolEncoder([model._trained_space() for model in self.models.values()], log)
 
-    def _batches(
-        self, encoded: EncodedSessions, batch_sessions: int = SCORING_SESSIONS
-    ) -> Iterator[BatchTensors]:
+    def _batches(self, encoded: EncodedSessions) -> Iterator[BatchTensors]:
         assert isinstance(encoded, PoolSessions)
-        members = zip(self._fitted(), encoded.of_members, strict=True)
-        for parts in zip(*(one._batches(of, batch_sessions) for one, of in members), strict=True):
+        members = zip(self.models.values(), encoded.of_members, strict=True)
+        for parts in zip(*(one._batches(of) for one, of in members), strict=True):
             yield PoolBatch(**vars(parts[0]), of_members=parts)
 
 
-def best_weights(
-    odds: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool, of_events: Tensor
-) -> tuple[Tensor, float]:
+@dataclass(frozen=True)
+class Choices:
+    """The choices of some events, among what they displayed."""
+
+    offsets: Tensor
+    """start of each display, (n_events + 1,)"""
+    choices: Tensor
+    """-1 for no click, (n_events,)"""
+    outside: bool
+    of_events: Tensor
+    """weight of each event, of mean 1, float64, (n_events,)"""
+
+    @classmethod
+    def of(cls, shown: PackedArrays, outside: bool) -> Self:
+        """Those of a log, of encoded sessions or of a batch."""
+        offsets, choices, weights = map(
+            torch.from_numpy, (shown.display_offsets, shown.choices, shown.weight_of_event)
+        )
+        return cls(offsets, choices, outside, weights)
+
+    def nll(self, utilities: Tensor) -> Tensor:
+        """NLL of the choices, nats per event."""
+        clicked = self.choices >= 0
+        chosen = (self.offsets[:-1][clicked] + self.choices[clicked]).long()
+        sums = segment_logsumexp(utilities, self.offsets, self.outside)
+        of_choices = utilities[chosen] @ self.of_events[clicked]
+        return (sums @ self.of_events - of_choices) / len(self.choices)
+
+    def pooled(self, odds: Tensor, weights: Tensor, lapse: Tensor) -> Tensor:
+        """The pool's log-odds of each candidate, (n_candidates,), of its members', (n_candidates,
+        n_members)."""
+        log_probs, no_click = segment_log_softmax(odds @ weights, self.offsets, self.outside)
+        log_click = segment_logsumexp(log_probs, self.offsets, False)
+        lapsed = log_click - self.offsets.diff().double().log() + lapse.log()
+        log_probs = torch.logaddexp(
+            log_probs + torch.log1p(-lapse), expand_to_candidates(lapsed, self.offsets)
+        )
+        return self.log_odds(log_probs, no_click)
+
+    def log_odds(self, log_probs: Tensor, no_click: Tensor) -> Tensor:
+        """Log-odds against no click, float64, (n_candidates,); without it log-probabilities."""
+        odds = log_probs.cpu().double()
+        if not self.outside:
+            return odds
+        return odds - expand_to_candidates(no_click.cpu().double(), self.offsets)
+
+
+def best_weights(odds: Tensor, choices: Choices) -> tuple[Tensor, float]:
     """The weights ≥ 0, (n_members,), and the lapse > 0 that minimise the NLL of the choices and one
     lapse, and `PULL` times the squared distance of the weights from equal ones. odds:
     (n_candidates, n_members)."""
 
     def penalised(values: Float64Array) -> tuple[float, Float64Array]:
         at = torch.from_numpy(values).requires_grad_()
-        utilities = pooled(odds, at[:-1], at[-1], display_offsets, outside)
-        nll = nll_of_choices(utilities, display_offsets, choices, outside, of_events)
+        nll = choices.nll(choices.pooled(odds, at[:-1], at[-1]))
         pull = PULL * (at[:-1] - 1 / n).square().sum()
-        loss = nll + (pull - at[-1].log()) / len(choices)
+        loss = nll + (pull - at[-1].log()) / len(choices.choices)
         return float(loss.detach()), torch.autograd.grad(loss, at)[0].numpy()
 
     n = odds.shape[1]
@@ -313,33 +339,3 @@ def best_weights(
     # where no member says anything of any candidate, one is kept
     weights = found[:-1] if found[:-1].any() else np.eye(n)[0]
     return torch.from_numpy(weights), float(found[-1])
-
-
-def nll_of_choices(
-    utilities: Tensor, display_offsets: Tensor, choices: Tensor, outside: bool, of_events: Tensor
-) -> Tensor:
-    """NLL of the choices, nats per event, by weights `of_events`, (n_events,), of mean 1."""
-    clicked = choices >= 0
-    chosen = (display_offsets[:-1][clicked] + choices[clicked]).long()
-    sums = segment_logsumexp(utilities, display_offsets, outside)
-    return (sums @ of_events - utilities[chosen] @ of_events[clicked]) / len(choices)
-
-
-def pooled(
-    odds: Tensor, weights: Tensor, lapse: Tensor, display_offsets: Tensor, outside: bool
-) -> Tensor:
-    """The pool's log-odds of each candidate, (n_candidates,), of its members', (n_candidates,
-    n_members)."""
-    log_probs, no_click = segment_log_softmax(odds @ weights, display_offsets, outside)
-    log_click = segment_logsumexp(log_probs, display_offsets, False)
-    lapsed = log_click - display_offsets.diff().double().log() + lapse.log()
-    log_probs = torch.logaddexp(
-        log_probs + torch.log1p(-lapse), expand_to_candidates(lapsed, display_offsets)
-    )
-    return log_probs - expand_to_candidates(no_click, display_offsets) if outside else log_probs
-
-
-def _log_odds(log_probs: Tensor, no_click: Tensor, offsets: Tensor, outside: bool) -> Tensor:
-    """Log-odds against no click, float64, (n_candidates,); without it log-probabilities."""
-    odds = log_probs.double()
-    return (odds - expand_to_candidates(no_click.double(), offsets) if outside else odds).cpu()

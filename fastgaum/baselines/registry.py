@@ -35,16 +35,6 @@ BASELINES: dict[str, str] = {
     "xgboost-rank": "xgboost_trees:XgboostRank",
 }
 """file and class of each baseline, imported when it is used: some need an extra"""
-WITHOUT_FIELDS: dict[str, str] = {
-    "random": "a floor: every candidate ties",
-    "click-rate": "a floor: counts of the item alone",
-    "click-count": "a floor: counts of the item alone",
-    "iknn": "it knows which items one user chose, and has no input for what an item is",
-    "s-rnn": "it predicts the next item of the catalogue, whose only input is the items before",
-    "scknnc": "it knows which sessions chose an item, and has no input for what an item is",
-    "scknnv": "it knows which sessions chose an item, and has no input for what an item is",
-}
-"""baselines that cannot read declared fields, the place and the context of an event, and why"""
 POOL = "pool"
 GRID_PRESETS = ("paper-pw", "paper-lstm", "fastgaum")
 """presets that are rows of the table"""
@@ -141,5 +131,8 @@ def model_of(file: Path, state: State, device: str = "auto") -> ChoiceModel:
         model.space = space_of(state_of(state["space"], SavedSpace))
         model.outside = bool(state["outside"])
         model.link = Link(*map(float, state["link"]))
+        model.chosen = dict(state["chosen"])
+        if model.chosen not in model.combinations():
+            raise ValueError("the settings that were chosen are none of the model's")
         model._restore(state["arrays"])
     return model

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from fastgaum.arrays import Float64Array
-from fastgaum.baselines.base import Grids, SettingRows, Values, validation_nll
+from fastgaum.baselines.base import Grids, SettingRows, validation_nll
 from fastgaum.baselines.gradient import GradientBaseline, item_ids
-from fastgaum.config import Count, CountFromOne, Probability, Width
+from fastgaum.config import Probability, Width
 from fastgaum.features.encoder import N_RESERVED
 from fastgaum.features.sessions import UNKNOWN_ITEM_ID, EncodedSessions
 from fastgaum.nets.histories import HistoryEncoder
@@ -27,13 +27,16 @@ from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.sequences import time_major
 from fastgaum.nets.tensors import Bags, BatchTensors
 
+ALL_ITEMS, NEGATIVES = 4096, 2048
+"""items up to which all are negatives of each choice, and how many are drawn of more"""
+
 
 @dataclass(eq=False)
 class SessionRnn(GradientBaseline):
     """A GRU over the chosen items; score(a) = state · embedding of a + bias of a, trained to name
     the next item of the catalogue by cross-entropy.
 
-    Chosen here: an item is a negative as often as it was displayed; with at most `full_items` items
+    Chosen here: an item is a negative as often as it was displayed; with at most ALL_ITEMS items
     each is one, weighted by what sampling would have drawn; a session's first choice is trained and
     ranked from the zero state; all unseen items have one score, that of the best validation
     likelihood."""
@@ -49,16 +52,12 @@ class SessionRnn(GradientBaseline):
     """size of the state and of the output embeddings"""
     dropout: Probability | None = None
     """dropout of the state before it is scored"""
-    full_items: Count = 4096
-    """up to so many items, all of them are negatives"""
-    negatives: CountFromOne = 2048
-    """beyond that, so many are drawn per step"""
 
     def _network(self) -> nn.Module:
         assert self.space is not None
         counts = self.space.item_counts
         shares = counts.displays.astype(np.float64)
-        network = _NextItem(shares / shares.sum(), self, self.chosen)
+        network = _NextItem(shares / shares.sum(), **self.chosen)
         # the best biases without embeddings, smoothed as the click-rate floor: log choices per
         # expected negative
         with torch.no_grad():
@@ -114,18 +113,16 @@ class _NextItem(nn.Module):
     cumulative: Tensor
     """cumulative probability of each item as a negative, float64, shape (n_items,)"""
 
-    def __init__(self, shares: Float64Array, settings: SessionRnn, chosen: Values) -> None:
+    def __init__(self, shares: Float64Array, dim: int, dropout: float) -> None:
         super().__init__()
         self.n_items = len(shares)
-        self.full_items, self.negatives = settings.full_items, settings.negatives
-        dim = chosen["dim"]
         self.history = _Gru(self.n_items + N_RESERVED, dim)
         # small, as the shared table starts: the bias is learned first
         self.output = nn.Parameter(
             0.5 / math.sqrt(dim) * torch.randn(self.n_items + N_RESERVED, dim)
         )
         self.bias = nn.Parameter(torch.zeros(self.n_items + N_RESERVED))
-        self.dropout = nn.Dropout(chosen["dropout"])
+        self.dropout = nn.Dropout(dropout)
         with np.errstate(divide="ignore"):
             log_weights = np.log(shares * self.n_items).astype(np.float32)
         self.register_buffer("log_weights", torch.from_numpy(log_weights), persistent=False)
@@ -139,15 +136,14 @@ class _NextItem(nn.Module):
         ids = item_ids(batch.candidates)
         # an unknown item has no embedding that training could reach as an output: its bias alone
         known = (ids != UNKNOWN_ITEM_ID).to(states.dtype)
-        return (expand_to_candidates(states, batch.display_offsets) * self.output[ids]).sum(
-            1
-        ) * known + self.bias[ids]
+        of_candidates = expand_to_candidates(states, batch.display_offsets)
+        return (of_candidates * self.output[ids]).sum(1) * known + self.bias[ids]
 
     def _losses(self, states: Tensor, batch: BatchTensors) -> Tensor:
         """Cross-entropy of the chosen item against negatives, 0 for no click, (n_events,)."""
         targets = torch.from_numpy(batch.source.ids[:, 0])[batch.chosen].long()
         asking = states[batch.clicked]
-        score = self._scores_of_all if self.n_items <= self.full_items else self._scores_of_drawn
+        score = self._scores_of_all if self.n_items <= ALL_ITEMS else self._scores_of_drawn
         logits, columns = score(asking, targets)
         losses = nn.functional.cross_entropy(logits, columns, reduction="none")
         return states.new_zeros(batch.n_events).index_copy(0, batch.clicked, losses)
@@ -165,9 +161,9 @@ class _NextItem(nn.Module):
 
     def _scores_of_drawn(self, asking: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of the target in column 0, then of drawn negatives, weighted as all items."""
-        drawn = torch.searchsorted(self.cumulative, torch.rand(self.negatives, dtype=torch.float64))
+        drawn = torch.searchsorted(self.cumulative, torch.rand(NEGATIVES, dtype=torch.float64))
         items = drawn.clamp(max=self.n_items - 1) + N_RESERVED
-        log_weight = math.log(self.n_items / self.negatives)
+        log_weight = math.log(self.n_items / NEGATIVES)
         against = torch.addmm(self.bias[items] + log_weight, asking, self.output[items].T)
         against = against.masked_fill(items == targets[:, None], -torch.inf)
         positive = (asking * self.output[targets]).sum(1) + self.bias[targets]

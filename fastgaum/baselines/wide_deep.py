@@ -20,12 +20,15 @@ from fastgaum.baselines.gradient import (
     logistic_nll,
     mean_of_choices,
 )
-from fastgaum.config import CountFromOne, NotNegative, Positive, Probability, Width, Widths
+from fastgaum.config import NotNegative, Positive, Probability, Width, Widths
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, BagSizes, bag_sum
 from fastgaum.nets.networks import Scorer, context_sizes
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors
+
+CROSSES_OF_LAST, CROSSES_OF_CONTEXT = 4096, 1 << 18
+"""rows of the tables that crosses are hashed to"""
 
 
 @dataclass(eq=False)
@@ -50,8 +53,6 @@ class WideDeep(GradientBaseline):
     hidden: Widths = (64, 32)
     dropout: Probability | None = None
     """of the deep part"""
-    crosses: CountFromOne = 4096
-    """rows of the table that crosses are hashed to"""
 
     def _network(self) -> nn.Module:
         assert self.space is not None
@@ -87,7 +88,7 @@ class _Network(nn.Module):
         self.wide = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
         self.of_fields = FieldWeights(space)
         self.of_context = ContextCrosses(space)
-        self.crosses = nn.Parameter(torch.zeros(settings.crosses))
+        self.crosses = nn.Parameter(torch.zeros(CROSSES_OF_LAST))
         self.user = BagLinear(n_ids, n_numbers, dim, 0, init_std=0.1)
         context = context_sizes(space)
         self.deep = Scorer(
@@ -105,8 +106,7 @@ class _Network(nn.Module):
         states = torch.cat([users, context, batch.context_numbers], 1)
         scores: Tensor = self.deep(batch.candidates, states, batch.display_offsets)
         # a cross with the last choice, none before the first
-        sizes = torch.diff(batch.display_offsets).long()
-        last = torch.repeat_interleave(last_choices(batch), sizes)
+        last = expand_to_candidates(last_choices(batch), batch.display_offsets)
         row = cross_rows(last, item_ids(batch.candidates), len(self.crosses))
         wide: Tensor = self.wide(batch.candidates).squeeze(1) + self.crosses[row] * (last >= 0)
         scores = self.of_fields.add_to(scores + wide, batch.candidates)
@@ -134,9 +134,6 @@ class FieldWeights(nn.Module):
         return scores + sums.view(scores.shape)
 
 
-N_CROSSES = 1 << 18
-
-
 class ContextCrosses(nn.Module):
     """A hashed weight of each context value with each id; a linear map of the bag for each context
     number; the context's own weights, which count against no click."""
@@ -150,7 +147,7 @@ class ContextCrosses(nn.Module):
         self.register_buffer("speeds", torch.tensor(few), persistent=False)
         self.crosses = self.of_ids = self.by_number = self.of_numbers = None
         if sizes.n_fields:
-            self.crosses = nn.Parameter(torch.zeros(N_CROSSES))
+            self.crosses = nn.Parameter(torch.zeros(CROSSES_OF_CONTEXT))
             self.of_ids = nn.Parameter(torch.zeros(space.n_ids))
         if sizes.n_numbers:
             self.by_number = BagLinear(space.n_ids, space.n_numbers, sizes.n_numbers, 0, 0.0)
@@ -162,12 +159,12 @@ class ContextCrosses(nn.Module):
         offsets = batch.display_offsets
         if self.crosses is not None and self.of_ids is not None:
             context = batch.context.ids.long().view(batch.n_events, -1)
-            of_event = (self.of_ids[context] * self.speeds).sum(1)
+            of_events = (self.of_ids[context] * self.speeds).sum(1)
             ids = batch.candidates.ids.long().view(-1, 1, self.n_columns)
             left = expand_to_candidates(context, offsets)[:, :, None]
-            weights = self.crosses[cross_rows(left, ids, N_CROSSES)].sum(2)
+            weights = self.crosses[cross_rows(left, ids, CROSSES_OF_CONTEXT)].sum(2)
             scores = scores + (weights * self.speeds).sum(1)
-            scores = scores + expand_to_candidates(of_event[:, None], offsets).squeeze(1)
+            scores = scores + expand_to_candidates(of_events, offsets)
         if self.by_number is not None and self.of_numbers is not None:
             numbers = expand_to_candidates(batch.context_numbers, offsets)
             weights = self.by_number(batch.candidates) + self.of_numbers

@@ -25,7 +25,7 @@ from fastgaum.baselines.base import (
     Link,
     SettingRows,
     Values,
-    nll_of_link,
+    validation_nll,
     validation_prec1,
 )
 from fastgaum.baselines.field_columns import FieldColumns, chosen_before
@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     Objective = Callable[[np.ndarray, DMatrix], tuple[np.ndarray, np.ndarray]]
 
 ShareAboveZero = Annotated[float, Meta(gt=0, le=1)]
+PATIENCE = 50
+"""trees without a better validation score, after which boosting stops"""
+WINDOW = 10
+"""so many of the last choices are read as id columns"""
 
 
 @dataclass(eq=False)
@@ -58,11 +62,10 @@ class BoostedTrees(Baseline):
     validation score, of all combinations in `grids`, each stopped early on it. A field of few
     values is one of the library's own categories, of one of many values the trees read what
     training says of the value (`field_columns`). Where the protocol makes no numbers, items are a
-    category too, and how often each id is in the last `window` choices are columns."""
+    category too, and how often each id is in the last WINDOW choices are columns."""
 
     published_name: ClassVar[str | None] = "XGBOOST"
     counts_fields: ClassVar[bool] = True
-    reads_once: ClassVar[bool] = True
     grids: ClassVar[Grids] = {
         "depth": (2, 4),
         "eta": (0.05, 0.2),
@@ -71,22 +74,12 @@ class BoostedTrees(Baseline):
 
     rounds: CountFromOne = 500
     """at most so many trees"""
-    patience: CountFromOne = 50
-    """stop after so many trees without a better validation score"""
     depth: CountFromOne | None = None
-    """depth of the trees; None chooses it on validation"""
+    """of the trees"""
     eta: ShareAboveZero | None = None
-    """learning rate; None chooses it on validation"""
-    window: CountFromOne = 10
-    """so many of the last choices are read as id columns"""
+    """learning rate"""
     min_child_weight: NotNegative | None = None
-    """least sum of hessians in a leaf; None chooses it on validation"""
-    l2: NotNegative = 1.0
-    """L2 penalty of the leaves"""
-    subsample: ShareAboveZero = 0.8
-    """share of candidates drawn for each tree"""
-    columns: ShareAboveZero = 0.8
-    """share of columns drawn for each tree"""
+    """least sum of hessians in a leaf"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,6 +114,7 @@ class BoostedTrees(Baseline):
                 losses.append(loss)
                 if loss < best:
                     best, self.booster, self.reads_counts = loss, booster, counts
+                    self.chosen = tried
             # the first setting decides whether trees read what training chose
             inputs = [inputs[int(np.argmin(losses))]]
         self.settings_tried = len(rows)
@@ -140,9 +134,9 @@ class BoostedTrees(Baseline):
             "max_depth": tried["depth"],
             "eta": tried["eta"],
             "min_child_weight": tried["min_child_weight"],
-            "lambda": self.l2,
-            "subsample": self.subsample,
-            "colsample_bytree": self.columns,
+            "lambda": 1.0,
+            "subsample": 0.8,
+            "colsample_bytree": 0.8,
             "tree_method": "hist",
             "base_score": 0.0,
             "disable_default_eval_metric": 1,
@@ -154,6 +148,7 @@ class BoostedTrees(Baseline):
         def metric(margins: np.ndarray, held: DMatrix) -> tuple[str, float]:
             return "loss", self._loss(margins.astype(np.float64), validation)
 
+        stop = _xgboost().callback.EarlyStopping(rounds=PATIENCE, save_best=True, maximize=False)
         booster: Booster = _xgboost().train(
             parameters,
             data,
@@ -162,25 +157,20 @@ class BoostedTrees(Baseline):
             obj=objective,
             custom_metric=metric,
             verbose_eval=False,
-            callbacks=[
-                _xgboost().callback.EarlyStopping(
-                    rounds=self.patience, save_best=True, maximize=False
-                )
-            ],
+            callbacks=[stop],
         )
         return booster
 
     def _data(
         self, encoded: EncodedSessions, counts: bool, training: Training | None = None
     ) -> DMatrix:
-        everything = to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
         label = np.zeros(len(encoded.ids), dtype=np.float32)
-        label[everything.chosen.numpy()] = 1
+        label[encoded.chosen_candidates] = 1
         labels = {"label": label, "group": np.diff(encoded.display_offsets)}
         if encoded.weights is not None:
             # of the groups: the library's own objective weighs them, ours does itself
             labels["weight"] = encoded.weights
-        return self._matrix(everything, counts, training, **labels)
+        return self._matrix(to_tensors(assemble(encoded)), counts, training, **labels)
 
     def _matrix(
         self,
@@ -193,11 +183,10 @@ class BoostedTrees(Baseline):
         the item itself. `training`: as in `FieldColumns.numbers`."""
         space, source = self.space, batch.source
         assert space is not None
-        event = np.repeat(np.arange(batch.n_events), np.diff(source.display_offsets))
-        of_bags = source.numbers
-        of_fields = self.fields.numbers(batch, self.window, training)
+        event, of_bags = source.event_of_candidate(), source.numbers
         if not counts:
             of_bags = of_bags[:, ~of_statistics(space)]
+        of_fields = self.fields.numbers(batch, WINDOW, training)
         numbers = np.column_stack(
             [of_bags, self.fields.places(source.ids), of_fields, source.context_numbers[event]]
         )
@@ -211,7 +200,7 @@ class BoostedTrees(Baseline):
             # missing value
             codes = source.ids - np.array([part.start for part in space.categorical])
             codes = np.column_stack([codes, np.nan_to_num(of_context + 1)]).astype(np.float32)
-            before = chosen_before(batch, space.n_ids, self.window)
+            before = chosen_before(batch, space.n_ids, WINDOW)
             columns = sparse.hstack([codes, before[event], _every_entry(numbers)], format="csr")
             types = ["c"] * codes.shape[1] + ["q"] * (space.n_ids + numbers.shape[1])
         matrix: DMatrix = _xgboost().DMatrix(
@@ -244,19 +233,18 @@ class XgboostSoftmax(BoostedTrees):
     fit_link: ClassVar[bool] = False
 
     def _objective(self, encoded: EncodedSessions) -> tuple[dict[str, object], Objective | None]:
+        shown = encoded.display_offsets
+        of_candidates = encoded.weight_of_event[encoded.event_of_candidate()]
+
         def objective(margins: np.ndarray, data: DMatrix) -> tuple[np.ndarray, np.ndarray]:
-            shown = encoded.display_offsets
-            slopes = softmax_gradient(margins, data.get_label(), shown, self.outside)
-            if encoded.weights is None:
-                return slopes
-            of_candidates = np.repeat(encoded.weights, np.diff(shown))
-            return slopes[0] * of_candidates, slopes[1] * of_candidates
+            slope, bend = softmax_gradient(margins, data.get_label(), shown, self.outside)
+            return slope * of_candidates, bend * of_candidates
 
         return {}, objective
 
     def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
         """NLL, nats per event."""
-        return nll_of_link(scores, encoded, self.outside)(Link()) / encoded.n_events
+        return validation_nll(scores, encoded, self.outside, Link())
 
 
 @dataclass(eq=False)
@@ -281,7 +269,7 @@ class XgboostRank(BoostedTrees):
         gains = np.append(
             0.0, np.cumsum(1 / np.log2(2 + np.arange(np.diff(encoded.display_offsets).max())))
         )
-        weights = encoded.weights if encoded.weights is None else encoded.weights[better >= 0]
+        weights = encoded.weight_of_event[better >= 0]
         better, tied = better[better >= 0], tied[better >= 0]
         ndcg = (gains[better + tied + 1] - gains[better]) / (tied + 1)
         return -float(np.average(ndcg, weights=weights)) if len(better) else 0.0
@@ -299,8 +287,7 @@ def softmax_gradient(
 
 def shuffled_within_sets(encoded: EncodedSessions, seed: int) -> EncodedSessions:
     """The same sessions with the candidates of each display set in a random order."""
-    sizes = np.diff(encoded.display_offsets)
-    event = np.repeat(np.arange(encoded.n_events), sizes)
+    event = encoded.event_of_candidate()
     order = np.lexsort((np.random.default_rng(seed).random(len(event)), event))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))

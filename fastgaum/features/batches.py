@@ -53,11 +53,11 @@ class Batch(PackedArrays):
     """last token before each of later_events; None: token i before later_events[i]"""
 
 
-def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = False) -> Batch:
-    """Make a batch of sessions (positions in `encoded`), in the given order.
-
-    `keep_last` keeps each session's last choice as a token, for a state after it. Raises
-    IndexError: a position is not a session of `encoded`."""
+def assemble(encoded: EncodedSessions, sessions: IntArray | None = None) -> Batch:
+    """Make a batch of sessions (positions in `encoded`), in the given order; None: all of them.
+    Raises IndexError: a position is not a session of `encoded`."""
+    if sessions is None:
+        sessions = np.arange(encoded.n_sessions, dtype=np.int32)
     part = select_sessions(encoded, np.asarray(sessions, np.int32))
     offsets, displays, choices = part.session_offsets, part.display_offsets, part.choices
     ids, numbers = encoded.ids[part.candidates], encoded.numbers_of(part)
@@ -65,8 +65,7 @@ def assemble(encoded: EncodedSessions, sessions: IntArray, keep_last: bool = Fal
     of_events = np.full(part.n_events, -1, np.int32)
     of_events[clicked] = chosen
     is_token = np.ones(part.n_events, np.bool_)
-    if not keep_last:
-        is_token[offsets[1:][np.diff(offsets) > 0] - 1] = False
+    is_token[offsets[1:][np.diff(offsets) > 0] - 1] = False
     tokens = of_events[is_token]
     token_ids, token_id_offsets, token_numbers = bags_of_candidates(ids, numbers, tokens)
     batch = Batch(

@@ -50,13 +50,12 @@ def training_order(log: SessionLog) -> TrainingOrder:
 
 
 class Training(NamedTuple):
-    """The training split as a fit reads it."""
+    """The training split as a fit reads it, once."""
 
-    order: TrainingOrder
     counted: EncodedSessions
     """all of its sessions, without numbers"""
     read: EncodedSessions
-    """its sessions in the order in which they are read"""
+    """its sessions in the order in which they are read, that of ONCE"""
 
 
 class Hiding(NamedTuple):

@@ -76,6 +76,10 @@ class PackedArrays:
         starts = self.session_offsets
         return (np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))).astype(np.int32)
 
+    def event_of_candidate(self) -> IntArray:
+        """Event of each candidate, shape (n_candidates,)."""
+        return np.repeat(np.arange(self.n_events, dtype=np.int32), np.diff(self.display_offsets))
+
     @property
     def chosen_candidates(self) -> npt.NDArray[np.int64]:
         """Row of each click's candidate, shape (n_clicks,)."""
@@ -283,10 +287,6 @@ class SessionLog(PackedArrays):
             return np.ones(self.n_events, np.bool_)
         first: BoolArray = self.columns[CLICKS_SO_FAR].values == 0
         return first
-
-    def event_of_candidate(self) -> IntArray:
-        """Event of each candidate, shape (n_candidates,)."""
-        return np.repeat(np.arange(self.n_events, dtype=np.int32), np.diff(self.display_offsets))
 
     def sessions_in(self, split: SplitName) -> IntArray:
         """Rows of the sessions of one split, ascending."""

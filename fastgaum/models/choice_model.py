@@ -16,13 +16,13 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from fastgaum.arrays import FloatArray
+from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.checkpoint import State, save_state
 from fastgaum.errors import ConfigError, did_you_mean, require_known, require_whole
 from fastgaum.features.batches import batches
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.encoder import Encoder
-from fastgaum.features.sessions import EncodedSessions
+from fastgaum.features.sessions import EncodedSessions, chunks
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
 from fastgaum.logs.log import SessionLog, SplitName, require_split
@@ -33,20 +33,20 @@ from fastgaum.logs.trained_users import SeenUsers, count_seen
 from fastgaum.metrics.evaluation import Evaluation, evaluate_heads
 from fastgaum.models.model_file import MODEL_FORMAT
 from fastgaum.models.splits import (
-    Progress,
-    SessionEncoder,
     beside_rows,
     candidate_frame,
     checked_scores,
     with_hidden_items,
-    worked_parts,
 )
 from fastgaum.nets.examination import Place
 from fastgaum.nets.regularisers import ChoiceDistribution, sample_candidates
 from fastgaum.nets.tensors import BatchTensors, to_tensors
+from fastgaum.threads import one_thread_each
 
 _T = TypeVar("_T")
 Head = Literal["reward", "generator"]
+Progress = Callable[[int, int], None]
+"""receives events done and events in all"""
 ScoreSessions = Callable[[EncodedSessions], ScoredSessions]
 """scores a part of a log with every head"""
 
@@ -148,8 +148,8 @@ class ChoiceModel(ABC):
         """
 
     @abstractmethod
-    def _score(self, encoded: EncodedSessions) -> ScoredSessions:
-        """Score encoded sessions with every head."""
+    def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
+        """A scorer of parts, of so many candidates in all, several at once."""
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically: weights, settings, feature space, and how the
@@ -179,10 +179,6 @@ class ChoiceModel(ABC):
         """Factor of each place on a candidate's odds, the first being 1, shape (n_places,); None
         where the model does not keep places apart."""
         return None
-
-    def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
-        """A scorer of parts, of so many candidates in all, several at once."""
-        return self._score
 
     def choice_log_probs(self, batch: BatchTensors, head: Head = "reward") -> tuple[Tensor, Tensor]:
         """Log-probabilities of candidates (n_candidates,) and of no click (n_events,)."""
@@ -219,7 +215,15 @@ class ChoiceModel(ABC):
             self.seen_users(log, split).require_unseen()
         hidden = 0
         if hide_items != 0:
-            log, hidden = self._hidden(log, split, hide_items, seed)
+            self._encoder(log, split)
+            space = self._trained_space()
+            if split in ("train", "all") and log.fingerprint == space.fingerprint:
+                # the log with other ids is another log: nothing would be left out of its counts
+                raise ConfigError(
+                    f"hide_items is for sessions that did not train, split '{split}' of log "
+                    f"'{log.name}' holds the model's training sessions: take split 'test'"
+                )
+            log, hidden = with_hidden_items(log, space, hide_items, seed)
         encoded, scored = self.score_sessions(log, split, progress)
         evaluation = evaluate_heads(scored.heads, encoded, self.outside, scored.gap)
         return dataclasses.replace(evaluation, hidden=hidden)
@@ -228,19 +232,6 @@ class ChoiceModel(ABC):
         """Mean log-likelihood of a split's choices by the reward's best response, nats per event;
         higher is better. Errors as of `evaluate`."""
         return -self.evaluate(log, split).heads["reward"].nll.mean
-
-    def _hidden(
-        self, log: SessionLog, split: SplitName, share: float, seed: int
-    ) -> tuple[SessionLog, int]:
-        self._encoder(log, split)
-        space = self._trained_space()
-        if split in ("train", "all") and log.fingerprint == space.fingerprint:
-            # the log with other ids is another log: nothing would be left out of its counts
-            raise ConfigError(
-                f"hide_items is for sessions that did not train, split '{split}' of log "
-                f"'{log.name}' holds the model's training sessions: take split 'test'"
-            )
-        return with_hidden_items(log, space, share, seed)
 
     def seen_users(self, log: SessionLog, split: SplitName = "test") -> SeenUsers:
         """How many users of a split trained this model. Errors as of `score_sessions`."""
@@ -258,12 +249,12 @@ class ChoiceModel(ABC):
             NumericsError: a utility is not finite.
         """
 
-        def scored(of: SessionLog, part: EncodedSessions) -> ScoredSessions:
-            return checked_scores(scorer(part), of, part)
+        def scored(part: EncodedSessions) -> ScoredSessions:
+            return checked_scores(scorer(part), log, part)
 
         encoder = self._encoder(log, split)
         scorer = self._scorer(log.count("candidates", split))
-        parts = list(self._parts(encoder, log, split, scored, progress))
+        parts = list(self._parts(encoder, split, scored, progress))
         return encoder.encode_items(log.sessions_in(split)), ScoredSessions.joined(parts)
 
     def predict(
@@ -316,7 +307,7 @@ class ChoiceModel(ABC):
         self._require_place(at_place)
         encoder = self._encoder(log, split)
         scorer = self._scorer(log.count("candidates", split), at_place)
-        return self._parts(encoder, log, split, partial(self._predicted, scorer), progress)
+        return self._parts(encoder, split, partial(self._predicted, scorer, log), progress)
 
     def _require_place(self, place: Place) -> None:
         if place == "own" or self.space is None:
@@ -360,27 +351,21 @@ class ChoiceModel(ABC):
         require_known("head", head, ("reward", "generator"))
         draws = torch.Generator().manual_seed(seed)
 
-        # the draws of a part come after those before it
-        parts = self._parts(
-            self._encoder(log, split), log, split, lambda of, encoded: (of, encoded)
-        )
-        return pl.concat([self._drawn(of, part, head, draws) for of, part in parts])
+        def drawn(encoded: EncodedSessions) -> pl.DataFrame:
+            chosen, base = [], 0
+            for batch in self._batches(encoded):
+                dist = self.choice_distribution(batch, head)
+                candidates = sample_candidates(dist, batch.display_offsets, draws).numpy()
+                chosen.append(np.where(candidates >= 0, candidates + base, -1))
+                base += int(batch.display_offsets[-1])
+            rows = pl.Series(np.concatenate(chosen)).replace(-1, None)
+            frame = candidate_frame(log, encoded)
+            first: pl.DataFrame = frame[encoded.display_offsets[:-1].tolist()]
+            return first.with_columns(item=frame["item"].gather(rows))
 
-    def _drawn(
-        self, log: SessionLog, encoded: EncodedSessions, head: Head, draws: torch.Generator
-    ) -> pl.DataFrame:
-        parts, base = [], 0
-        for batch in self._batches(encoded):
-            candidates = sample_candidates(
-                self.choice_distribution(batch, head), batch.display_offsets, draws
-            ).numpy()
-            parts.append(np.where(candidates >= 0, candidates + base, -1))
-            base += int(batch.display_offsets[-1])
-        rows = pl.Series(np.concatenate(parts)).replace(-1, None)
-        frame = candidate_frame(log, encoded)
-        first = frame[encoded.display_offsets[:-1].tolist()]
-        drawn: pl.DataFrame = first.with_columns(item=frame["item"].gather(rows))
-        return drawn
+        # the draws of a part come after those before it
+        parts = self._parts(self._encoder(log, split), split, lambda encoded: encoded)
+        return pl.concat([drawn(part) for part in parts])
 
     def user(self, head: Head = "reward") -> Any:
         """A new `models.online.OnlineUser`, of `UserModel` alone. Raises ConfigError for another
@@ -390,29 +375,38 @@ class ChoiceModel(ABC):
             "UserModel, a trained preset"
         )
 
-    def tensors(
-        self, log: SessionLog, split: SplitName = "all", batch_sessions: int = SCORING_SESSIONS
-    ) -> Iterator[BatchTensors]:
+    def tensors(self, log: SessionLog, split: SplitName = "all") -> Iterator[BatchTensors]:
         """Yield a split as batches of tensors, for `utility` and `choice_log_probs`."""
-        encoded = self._encoder(log, split).encode(log.sessions_in(split))
-        return self._batches(encoded, batch_sessions)
+        return self._batches(self._encoder(log, split).encode(log.sessions_in(split)))
 
-    def _batches(
-        self, encoded: EncodedSessions, batch_sessions: int = SCORING_SESSIONS
-    ) -> Iterator[BatchTensors]:
-        return (to_tensors(batch, self.device) for batch in batches(encoded, batch_sessions))
+    def _batches(self, encoded: EncodedSessions) -> Iterator[BatchTensors]:
+        return (to_tensors(batch, self.device) for batch in batches(encoded, SCORING_SESSIONS))
 
     def _parts(
         self,
-        encoder: SessionEncoder,
-        log: SessionLog,
+        encoder: Encoder,
         split: SplitName,
-        work: Callable[[SessionLog, EncodedSessions], _T],
+        work: Callable[[EncodedSessions], _T],
         progress: Progress | None = None,
     ) -> Iterator[_T]:
-        return worked_parts(encoder, log, split, work, progress, self.device.type == "cpu")
+        """Yield the results of `work` on each chunk of a split, in their order; on the CPU several
+        at once, each on a thread of its own. Chunks are cut where batches are."""
+        log = encoder.log
+        n_events, rows = log.count("events", split), log.sessions_in(split)
 
-    def _encoder(self, log: SessionLog, split: SplitName) -> SessionEncoder:
+        def worked_on(chunk: IntArray) -> tuple[int, _T]:
+            encoded = encoder.encode(chunk)
+            return encoded.n_events, work(encoded)
+
+        done, cut = 0, chunks(log, rows, SCORING_SESSIONS) if len(rows) else iter(())
+        on_threads = self.device.type == "cpu"
+        for n, result in (one_thread_each if on_threads else map)(worked_on, cut):
+            done += n
+            if progress is not None:
+                progress(done, n_events)
+            yield result
+
+    def _encoder(self, log: SessionLog, split: SplitName) -> Encoder:
         """The encoder of a log; it is made first, and says faults of the log."""
         return Encoder(self._checked_space(log, split), log)
 

@@ -34,16 +34,10 @@ class NetworksModel(ChoiceModel):
     """whether a fit is on its way, whose game holds the networks' numbers"""
 
     @torch.no_grad()
-    def utility(self, batch: BatchTensors, at_place: Place = "own") -> torch.Tensor:
-        """Utilities of a batch's candidates, shape (n_candidates,); no click has utility 0.
-
-        With what their places add, or `at_place` as in `predict_parts`."""
-        self._require_place(at_place)
-        networks = self._networks().eval()
-        utility = networks.utility(batch)[0]
-        return (
-            utility if at_place == "own" else networks.moved_to(at_place, utility, None, batch)[0]
-        )
+    def utility(self, batch: BatchTensors) -> torch.Tensor:
+        """Utilities of a batch's candidates, with what their places add, (n_candidates,); no click
+        has utility 0."""
+        return self._networks().eval().utility(batch)[0]
 
     def examination(self, head: Head = "reward") -> FloatArray | None:
         """As of `ChoiceModel`; None also for the generator of exact players."""
@@ -68,9 +62,6 @@ class NetworksModel(ChoiceModel):
         return self.regulariser.link(
             networks.logits(batch, states), batch.display_offsets, self.outside
         )
-
-    def _score(self, encoded: EncodedSessions) -> ScoredSessions:
-        return self._scored_by(self._outputs(0), encoded)
 
     def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
         networks, outputs = self._networks(), self._outputs(n_candidates)

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.engine.fixed import FixedScorer
 from fastgaum.errors import ConfigError, NumericsError, did_you_mean
 from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import component_names
@@ -278,22 +277,12 @@ class OnlineUser:
             NumericsError: a score is not finite.
         """
         networks = self.model.networks
-        scores = self._scores(networks.chooser, items, context, fields)
+        scores = self._scores(items, context, fields)
         offsets = np.array([0, len(scores)], np.int32)
         probs, none = networks.distribution(scores, offsets)
         own = np.append(probs, none) if networks.outside else probs
-        return _mean([own, *(one.probabilities(items, context, fields) for one in self._others)])
-
-    def utilities(
-        self,
-        items: Sequence[str | int],
-        context: Mapping[str, object] | None = None,
-        fields: Mapping[str, Sequence[object]] | None = None,
-    ) -> FloatArray:
-        """The reward model's utility of each item of a display, shape (n,); no click has utility 0.
-        Arguments and errors as of `probabilities`."""
-        own = self._scores(self.model.networks.reward, items, context, fields)
-        return _mean([own, *(one.utilities(items, context, fields) for one in self._others)])
+        others = [one.probabilities(items, context, fields) for one in self._others]
+        return np.mean([own, *others], 0, np.float32) if others else own
 
     def chose(self, item: str | int | None) -> None:
         """Choose an item of the display that was scored last, or None; the state moves on.
@@ -340,7 +329,6 @@ class OnlineUser:
 
     def _scores(
         self,
-        scorer: FixedScorer,
         items: Sequence[str | int],
         context: Mapping[str, object] | None,
         fields: Mapping[str, Sequence[object]] | None,
@@ -374,7 +362,7 @@ class OnlineUser:
         self._seen.update(keys)
         offsets = np.array([0, len(keys)], np.int32)
         shown = self._users.show(UserDisplays(_ONE, offsets, shown_items), ids, numbers, rows)
-        scores = self._users.scores(scorer, shown)
+        scores = self._users.scores(model.networks.chooser, shown)
         # what was never scored has no choice
         self._shown = None
         if not np.isfinite(scores).all():
@@ -386,10 +374,6 @@ class OnlineUser:
             )
         self._shown = shown, keys
         return scores
-
-
-def _mean(members: Sequence[FloatArray]) -> FloatArray:
-    return members[0] if len(members) == 1 else np.mean(members, 0, np.float32)
 
 
 def item_key(item: object) -> str:

@@ -17,16 +17,6 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.splits import require_validation
 
-SpaceOptions = tuple[str, bool, bool, bool, bool, int]
-"""protocol, set_context, relations, examination, towers, pieces"""
-
-
-def space_options(config: Config) -> SpaceOptions:
-    """The options of a configuration's feature space."""
-    switches = config.set_context, config.relations, config.examination
-    protocol = "identity" if config.protocol == "bags" and not config.counts else config.protocol
-    return protocol, *switches, config.tower_dim > 0, config.pieces
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -36,35 +26,6 @@ class Prepared:
     space: FeatureSpace
     data: TrainingData
 
-    @classmethod
-    def of(
-        cls,
-        log: SessionLog,
-        config: Config,
-        former: FeatureSpace | None = None,
-    ) -> Prepared:
-        """Count the training split, and encode both splits; `former` is the space that a model goes
-        on with.
-
-        Raises:
-            LogFormatError: a split is empty, or the log is the former space's.
-            FeatureMismatchError: the log has other fields than the former space's.
-            ConfigError: the configuration does not go with actions.
-        """
-        made_of = space_options(config)
-        if config.states == "generated" and log.actions is not None:
-            raise ConfigError(
-                "states = generated replaces the last choice by a drawn one, and the log has "
-                "actions after its choices: use states = logged"
-            )
-        if former is None:
-            space, train = fit_training(log, *made_of)
-        else:
-            space, train = grow_training(former, log)
-        require_validation(log)
-        validation = Encoder(space, log).encode(log.sessions_in("validation"))
-        return cls(log, space, TrainingData(train, validation))
-
     def bootstrap(self, seed: int, number: int) -> Prepared:
         """The same with training users drawn with replacement (Efron, "Bootstrap methods", 1979),
         by the run's seed and the number of the bootstrap, from 1.
@@ -73,6 +34,42 @@ class Prepared:
         everything = np.arange(self.data.train.n_sessions, dtype=np.int32)
         drawn = _drawn(everything, self.data.train.users, seed, number)
         return replace(self, data=replace(self.data, drawn=drawn))
+
+
+class PreparedLog:
+    """A log under the feature space of each configuration that a fit compares, made once each."""
+
+    def __init__(self, log: SessionLog, former: FeatureSpace | None = None) -> None:
+        """Take a log, and the feature space that a model goes on with."""
+        self.log, self.former = log, former
+        self._made: dict[tuple[object, ...], Prepared] = {}
+
+    def __call__(self, config: Config) -> Prepared:
+        """Count the training split, and encode both splits.
+
+        Raises:
+            LogFormatError: a split is empty, or the log is the former space's.
+            FeatureMismatchError: the log has other fields than the former space's.
+            ConfigError: the configuration does not go with actions.
+        """
+        log, switches = self.log, (config.set_context, config.relations, config.examination)
+        if config.states == "generated" and log.actions is not None:
+            raise ConfigError(
+                "states = generated replaces the last choice by a drawn one, and the log has "
+                "actions after its choices: use states = logged"
+            )
+        bags = config.protocol != "bags" or config.counts
+        protocol = config.protocol if bags else "identity"
+        made_of = (protocol, *switches, config.tower_dim > 0, config.pieces)
+        if made_of not in self._made:
+            if self.former is None:
+                space, train = fit_training(log, *made_of)
+            else:
+                space, train = grow_training(self.former, log)
+            require_validation(log)
+            validation = Encoder(space, log).encode(log.sessions_in("validation"))
+            self._made[made_of] = Prepared(log, space, TrainingData(train, validation))
+        return self._made[made_of]
 
 
 def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:

@@ -121,16 +121,14 @@ def fit_run(
         _check_contents(folder, overwrite)
         table = model.fit(log, progress)
         head = model.evaluate(log, "validation").heads["reward"]
-        for file in RUN_FILES:
-            (folder / file).unlink(missing_ok=True)
-        settings = {"preset": name} | model.settings.to_mapping()
+        writer = _RunWriter(model, name, log, folder, origin)
+        writer.clear()
+        (folder / RESUME_FILE).unlink(missing_ok=True)
         model.save(folder / "model.safetensors")
-        cost = {"seconds": time.perf_counter() - started, "resumed": False, **peak_memory()}
-        _write_about(folder, settings, log, origin, {"cost": cost})
-        with atomic(folder / "metrics.parquet") as beside:
-            table.write_parquet(beside)
+        seconds = time.perf_counter() - started
+        writer.write_about({"cost": {"seconds": seconds, "resumed": False, **peak_memory()}})
         figures = {"prec@1, %": head.precision[1].mean, "negative log-likelihood": head.nll.mean}
-        _write_card(folder, model, settings, log, origin, figures)
+        writer.write_end(table, figures)
     return table, head
 
 
@@ -271,7 +269,8 @@ def _run(
     for path in list(folder.iterdir()):
         if _is_left_over(path.name):
             path.unlink()
-    writer = _RunWriter(model, log, folder, LogOrigin(source, checkpoint.reading))
+    origin = LogOrigin(source, checkpoint.reading)
+    writer = _RunWriter(model, model.config.preset, log, folder, origin)
     started, file = time.perf_counter(), folder / RESUME_FILE
     checkpointer = Checkpointer(file, _of_first(processes, log, checkpoint), on_begin=writer.clear)
     resumed = checkpoint.trainer is not None
@@ -288,9 +287,14 @@ def _run(
     if processes.size > 1:
         cost["processes"] = processes.size
     writer.write_about({"cost": cost, "compared": trials_as_facts(model.trials)})
-    with atomic(folder / "metrics.parquet") as beside:
-        table.write_parquet(beside)
-    writer.write_card(table)
+    best = table.filter("best").row(-1, named=True)
+    figures = {
+        "prec@1, %": best["val_prec1"],
+        "prec@1 of the generator, %": best["val_generator_prec1"],
+        "loss (Fenchel–Young)": best["val_loss"],
+        "optimality gap of the generator": best["val_gap"],
+    }
+    writer.write_end(table, figures)
     file.unlink()
     return table
 
@@ -300,8 +304,10 @@ class _RunWriter(Observer):
 
     may_fail = False
 
-    def __init__(self, model: UserModel, log: SessionLog, folder: Path, origin: LogOrigin) -> None:
-        self.model, self.log, self.folder, self.origin = model, log, folder, origin
+    def __init__(
+        self, model: ChoiceModel, name: str, log: SessionLog, folder: Path, origin: LogOrigin
+    ) -> None:
+        self.model, self.name, self.log, self.folder, self.origin = model, name, log, folder, origin
         self.rows: list[EpochRow] = []
 
     def on_fit_begin(self, config: Config, rows: Sequence[EpochRow]) -> None:
@@ -344,76 +350,56 @@ class _RunWriter(Observer):
         with atomic(self.folder / "metrics.jsonl") as beside:
             beside.write_text(lines)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of config.toml, the name of the preset or model among them."""
+        return {"preset": self.name} | self.model.settings.to_mapping()
+
     def write_about(self, more: Mapping[str, object]) -> None:
         """Write config.toml, reading.json and machine.json."""
-        settings = self.model.config.to_mapping()
-        _write_about(self.folder, settings, self.log, self.origin, more)
+        # TOML has no null: a setting that is left open is not written
+        kept = {key: value for key, value in self.settings.items() if value is not None}
+        with atomic(self.folder / "config.toml") as beside:
+            beside.write_text(tomli_w.dumps(kept))
+        log, source = self.log, self.origin.source
+        about = {"name": log.name, "fingerprint": log.fingerprint, "events": log.n_events}
+        about |= {"source": source}
+        facts = {**machine_facts(self.model.settings.seed), "log": about, **more}
+        for file, values in (("reading", dict(self.origin.reading)), ("machine", facts)):
+            with atomic(self.folder / f"{file}.json") as beside:
+                beside.write_text(json.dumps(values, indent=2) + "\n")
 
-    def write_card(self, table: pl.DataFrame) -> None:
-        """Write README.md, with the figures of the epoch that was kept."""
-        best = table.filter("best").row(-1, named=True)
-        figures = {
-            "prec@1, %": best["val_prec1"],
-            "prec@1 of the generator, %": best["val_generator_prec1"],
-            "loss (Fenchel–Young)": best["val_loss"],
-            "optimality gap of the generator": best["val_gap"],
-        }
-        settings = self.model.config.to_mapping()
-        _write_card(self.folder, self.model, settings, self.log, self.origin, figures)
-
-
-def _write_about(
-    folder: Path,
-    settings: Mapping[str, Any],
-    log: SessionLog,
-    origin: LogOrigin,
-    more: Mapping[str, object],
-) -> None:
-    # TOML has no null: a setting that is left open is not written
-    kept = {key: value for key, value in settings.items() if value is not None}
-    with atomic(folder / "config.toml") as beside:
-        beside.write_text(tomli_w.dumps(kept))
-    about = {"name": log.name, "fingerprint": log.fingerprint, "events": log.n_events}
-    about |= {"source": origin.source}
-    facts = machine_facts(settings["seed"]) | {"log": about, **more}
-    for file, values in (("reading", dict(origin.reading)), ("machine", facts)):
-        with atomic(folder / f"{file}.json") as beside:
-            beside.write_text(json.dumps(values, indent=2) + "\n")
-
-
-def _write_card(
-    folder: Path,
-    model: ChoiceModel,
-    settings: Mapping[str, Any],
-    log: SessionLog,
-    origin: LogOrigin,
-    figures: Mapping[str, float],
-) -> None:
-    """Write for people what the model is, what it was fitted on and what it is not for (Mitchell et
-    al., Model cards for model reporting, 2019)."""
-    name, size = escaped(settings["preset"]), (folder / "model.safetensors").stat().st_size / 1e6
-    known = [k for k in ("preset", "size", "protocol", "seed") if settings.get(k) is not None]
-    read = (f"{key} {value}" for key, value in origin.reading.items())
-    reads = [*log.columns_of("candidate", "item", "event", "user"), *log.vectors]
-    rows = [
-        ("log", escaped(log.name)),
-        ("fingerprint of the log", f"`{log.fingerprint}`"),
-        ("read with", escaped(", ".join(read)) or "no option"),
-        (
-            "training",
-            f"{log.count('events', 'train'):,} events, {log.count('sessions', 'train'):,} "
-            f"sessions, {log.n_items:,} items in all splits",
-        ),
-        ("model", ", ".join(f"{key} {settings[key]}" for key in known)),
-        ("fields that it may read", escaped(", ".join(reads)) or "none"),
-        ("no click", "a choice, like an item" if model.outside else "never: users always choose"),
-        ("size", f"{size:.1f} MB"),
-        *((f"validation: {what}", f"{v:.4g}") for what, v in figures.items() if v == v),
-        ("test", "not read: `fastgaum evaluate RUN LOG --split test`"),
-    ]
-    text = CARD.format(name=name, rows="\n".join(f"| {key} | {value} |" for key, value in rows))
-    with atomic(folder / CARD_FILE) as beside:
-        beside.write_text(text, encoding="utf-8")
+    def write_end(self, table: pl.DataFrame, figures: Mapping[str, float]) -> None:
+        """Write metrics.parquet, and README.md: for people, what the model is, what it was fitted
+        on and what it is not for (Mitchell et al., Model cards for model reporting, 2019)."""
+        with atomic(self.folder / "metrics.parquet") as beside:
+            table.write_parquet(beside)
+        log, settings = self.log, self.settings
+        size = (self.folder / "model.safetensors").stat().st_size / 1e6
+        known = [key for key in ("preset", "protocol", "seed") if key in settings]
+        read = (f"{key} {value}" for key, value in self.origin.reading.items())
+        reads = [*log.columns_of("candidate", "item", "event", "user"), *log.vectors]
+        n_events, n_sessions = log.count("events", "train"), log.count("sessions", "train")
+        outside = "a choice, like an item" if self.model.outside else "never: users always choose"
+        rows = [
+            ("log", escaped(log.name)),
+            ("fingerprint of the log", f"`{log.fingerprint}`"),
+            ("read with", escaped(", ".join(read)) or "no option"),
+            (
+                "training",
+                f"{n_events:,} events, {n_sessions:,} sessions, {log.n_items:,} items in all "
+                "splits",
+            ),
+            ("model", ", ".join(f"{key} {settings[key]}" for key in known)),
+            ("fields that it may read", escaped(", ".join(reads)) or "none"),
+            ("no click", outside),
+            ("size", f"{size:.1f} MB"),
+            *((f"validation: {what}", f"{v:.4g}") for what, v in figures.items() if v == v),
+            ("test", "not read: `fastgaum evaluate RUN LOG --split test`"),
+        ]
+        text = "\n".join(f"| {key} | {value} |" for key, value in rows)
+        with atomic(self.folder / CARD_FILE) as beside:
+            beside.write_text(CARD.format(name=escaped(self.name), rows=text), encoding="utf-8")
 
 
 CARD = """# {name}: a user model

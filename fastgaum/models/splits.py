@@ -1,64 +1,22 @@
-"""Splits of a log: required, encoded and worked on chunk by chunk, and named as the log does."""
+"""Splits of a log: what fits require of them, and their rows as the log names them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError, LogFormatError, NumericsError, require_whole
-from fastgaum.features.sessions import EncodedSessions, chunks
+from fastgaum.features.sessions import EncodedSessions, select_sessions
 from fastgaum.features.space import FeatureSpace
-from fastgaum.game.scoring import SCORING_SESSIONS, ScoredSessions
+from fastgaum.game.scoring import ScoredSessions
 from fastgaum.logs.clicks import CLICKS_SO_FAR, is_successive
 from fastgaum.logs.columns import show
-from fastgaum.logs.cut import pick_rows
-from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.threads import one_thread_each
-
-_T = TypeVar("_T")
-Progress = Callable[[int, int], None]
-"""receives events done and events in all"""
-
-
-class SessionEncoder(Protocol):
-    """Makes a model's input of a log's sessions."""
-
-    def encode(self, rows: IntArray) -> EncodedSessions:
-        """The sessions `rows` as bags."""
-
-    def encode_items(self, rows: IntArray) -> EncodedSessions:
-        """The same with the ids of items alone."""
-
-
-def worked_parts(
-    encoder: SessionEncoder,
-    log: SessionLog,
-    split: SplitName,
-    work: Callable[[SessionLog, EncodedSessions], _T],
-    progress: Progress | None,
-    on_threads: bool,
-) -> Iterator[_T]:
-    """Yield the results of `work` on the log and each chunk of a split, in their order. Chunks are
-    cut where batches are. on_threads: several chunks at once, each on a thread of its own."""
-    n_events, rows = log.count("events", split), log.sessions_in(split)
-
-    def worked_on(chunk: IntArray) -> tuple[int, _T]:
-        encoded = encoder.encode(chunk)
-        return encoded.n_events, work(log, encoded)
-
-    done = 0
-    found = chunks(log, rows, SCORING_SESSIONS) if len(rows) else iter(())
-    for n, result in (one_thread_each if on_threads else map)(worked_on, found):
-        done += n
-        if progress is not None:
-            progress(done, n_events)
-        yield result
+from fastgaum.logs.log import SessionLog
 
 
 def require_validation(log: SessionLog) -> None:
@@ -116,18 +74,15 @@ def with_hidden_items(
 def candidate_frame(log: SessionLog, encoded: EncodedSessions) -> pl.DataFrame:
     """session, event, item of each encoded candidate, as the log names them, and clicks_so_far of
     successive choices."""
-    _, events = pick_rows(log.session_offsets, encoded.rows)
-    _, candidates = pick_rows(log.display_offsets, events)
-    size = np.diff(encoded.display_offsets)
-    sessions = np.repeat(encoded.rows, np.diff(encoded.display_offsets[encoded.session_offsets]))
+    part = select_sessions(log, encoded.rows)
+    of_candidates = part.events[part.event_of_candidate()]
     columns: dict[str, Any] = {
-        "session": log.session_ids.gather(sessions),
-        "event": log.event_ids.gather(np.repeat(events, size)),
-        "item": log.item_ids.gather(np.asarray(log.items)[candidates]),
+        "session": log.session_ids.gather(log.session_of_event[of_candidates]),
+        "event": log.event_ids.gather(of_candidates),
+        "item": log.item_ids.gather(log.items[part.candidates]),
     }
     if is_successive(log.context):
-        so_far = log.values_at(CLICKS_SO_FAR, events)
-        columns[CLICKS_SO_FAR] = np.repeat(so_far.astype(np.int32), size)
+        columns[CLICKS_SO_FAR] = log.values_at(CLICKS_SO_FAR, of_candidates).astype(np.int32)
     return pl.DataFrame(columns)
 
 

@@ -30,7 +30,7 @@ from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.locks import name_lock
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SPLITS, SessionLog
-from fastgaum.models.prepared import Prepared, SpaceOptions, space_options
+from fastgaum.models.prepared import PreparedLog
 from fastgaum.models.splits import require_validation
 from fastgaum.models.user_model import UserModel
 from fastgaum.untrusted import plain
@@ -235,31 +235,29 @@ class _Search:
         most = {key: TUNED_KEYS[key][1] for key in ("lr", "weight_decay") if key in self.keys}
         for config in self.settings.values():
             config.replace(**most)
-        self.prepared: dict[SpaceOptions, Prepared] = {}
+        self.prepared = PreparedLog(log)
 
     def run(
         self, file: Path, n_trials: int, on_trial: Callable[[int, TunedTrial], None] | None
     ) -> Tuning:
-        from optuna import logging
-        from optuna.exceptions import StorageInternalError
+        import optuna
 
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity(logging.ERROR)
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             with self._study(file) as study:
-                while (n_ended := len(ended := _ended(study))) < n_trials:
+                while len(ended := _ended(study)) < n_trials:
                     study.optimize(self._loss, n_trials=1)
                     if on_trial is not None:
-                        on_trial(n_ended + 1, _tuned(_ended(study)[-1]))
-        except StorageInternalError as error:
+                        on_trial(len(ended) + 1, _tuned(_ended(study)[-1]))
+        except optuna.exceptions.StorageInternalError as error:
             cause = error.__cause__ or error
             raise OutputError(
                 f"cannot write '{file}': {str(cause).splitlines()[0]}: make room, or end the "
                 "program that holds it; the same command goes on with the trials that have ended"
             ) from error
         finally:
-            logging.set_verbosity(verbosity)
-        self.prepared.clear()
+            optuna.logging.set_verbosity(verbosity)
         trials = tuple(map(_tuned, ended))
         of_default = ["default" in one.user_attrs for one in ended]
         default = min(compress(trials, of_default), key=_rank)
@@ -274,10 +272,7 @@ class _Search:
         Raises:
             CheckpointError: the file is damaged, or holds another search.
         """
-        from optuna import create_study
-        from optuna.pruners import MedianPruner
-        from optuna.samplers import TPESampler
-        from optuna.storages import RDBStorage
+        import optuna
         from optuna.trial import TrialState
 
         of_settings = {name: config.to_mapping() for name, config in self.settings.items()}
@@ -289,12 +284,12 @@ class _Search:
                 creator = {
                     "creator": lambda: connections.enter_context(closing(sqlite3.connect(file)))
                 }
-                storage = RDBStorage("sqlite:///trials", engine_kwargs=creator)
+                storage = optuna.storages.RDBStorage("sqlite:///trials", engine_kwargs=creator)
                 sessions.callback(storage.remove_session)
-                study = create_study(
+                study = optuna.create_study(
                     study_name="fastgaum tune",
                     storage=storage,
-                    pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=5),
+                    pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5),
                     load_if_exists=True,
                 )
                 if not study.trials:
@@ -304,10 +299,9 @@ class _Search:
                     # its process was killed
                     study.tell(trial.number, state=TrialState.FAIL)
                 # a stream of its own: one of the same seed would draw the same first values again
-                study.sampler = TPESampler(seed=self.base.seed + len(study.trials))
-                there = study.get_trials(
-                    states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING]
-                )
+                seed = self.base.seed + len(study.trials)
+                study.sampler = optuna.samplers.TPESampler(seed=seed)
+                there = (*_ended(study), *study.get_trials(states=[TrialState.WAITING]))
                 asked = {one.user_attrs.get("default") for one in there}
                 for name in self.settings:
                     if name not in asked:
@@ -337,12 +331,9 @@ class _Search:
                 if "default" not in trial.user_attrs and trial.should_prune():
                     raise TrialPruned
 
-        made_of = space_options(config)
-        if made_of not in self.prepared:
-            self.prepared[made_of] = Prepared.of(self.log, config)
         model, watch = UserModel(config, device=self.device), Observers([Watch()])
         try:
-            rows = model.train_on(self.prepared[made_of], watch, Checkpointer(), Processes())
+            rows = model.train_on(self.prepared(config), watch, Checkpointer(), Processes())
         except NumericsError:
             return math.inf
         return min(row.val_loss for row in rows)
@@ -402,7 +393,7 @@ def _tuned(trial: FrozenTrial) -> TunedTrial:
     if trial.value is not None and math.isinf(trial.value):
         state = "diverged"
     loss = None if state == "diverged" else min(losses.values())
-    seconds = 0.0 if duration is None else duration.total_seconds()
+    seconds = duration.total_seconds() if duration else 0.0
     return TunedTrial(state, loss, dict(trial.params), len(losses), seconds)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,11 +29,10 @@ from fastgaum.errors import (
     require_type,
 )
 from fastgaum.features.fields import former_ids
-from fastgaum.features.sessions import EncodedSessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
 from fastgaum.game.epochs import EpochRow, Observer, Observers
-from fastgaum.game.scoring import ScoredSessions, mean_of
+from fastgaum.game.scoring import mean_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import as_log
 from fastgaum.logs.tables import Frame
@@ -49,11 +48,7 @@ from fastgaum.models.model_file import (
 )
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.online import OnlineModel, OnlineUser
-from fastgaum.models.prepared import (
-    Prepared,
-    SpaceOptions,
-    space_options,
-)
+from fastgaum.models.prepared import Prepared, PreparedLog
 from fastgaum.models.space_state import saved_space, space_of
 from fastgaum.models.splits import offers_no_click
 from fastgaum.nets.examination import Place
@@ -222,15 +217,7 @@ class UserModel(NetworksModel):
         read = as_log(log)
         checkpointer, processes = checkpointer or Checkpointer(), processes or Processes()
         told = Observers(observers)
-        prepared: dict[SpaceOptions, Prepared] = {}
-
-        def prepare(config: Config) -> Prepared:
-            made_of = space_options(config)
-            if made_of not in prepared:
-                former = None if self.start is None else self.start.space
-                prepared[made_of] = Prepared.of(read, config, former)
-            return prepared[made_of]
-
+        prepare = PreparedLog(read, None if self.start is None else self.start.space)
         if self.start is not None:
             _check_log(self.start, read, self.asked)
         self.trials, self.bootstraps, self.settings_tried = (), (), 1
@@ -242,7 +229,7 @@ class UserModel(NetworksModel):
         chosen = prepare(self.config)
         if self.config.members > 1:
             self.bootstraps = self._on_bootstraps(chosen, told, checkpointer, processes)
-        prepared.clear()
+        del prepare
         rows = self.train_on(chosen, told, checkpointer, processes)
         self.table = pl.DataFrame([row.to_dict() for row in rows])
         return self.table
@@ -255,7 +242,7 @@ class UserModel(NetworksModel):
     def _compare(
         self,
         settings: Mapping[str, Config],
-        prepare: Callable[[Config], Prepared],
+        prepare: PreparedLog,
         checkpointer: Checkpointer,
         processes: Processes,
     ) -> Config:
@@ -478,10 +465,9 @@ class UserModel(NetworksModel):
         file = path or Path("the first process's checkpoint")
         return self.of_state(file, state, self.device.type, **self._own_code())
 
-    def utility(self, batch: BatchTensors, at_place: Place = "own") -> torch.Tensor:
+    def utility(self, batch: BatchTensors) -> torch.Tensor:
         """The mean over the members."""
-        each = [super().utility(batch, at_place)]
-        each += [one.utility(batch, at_place) for one in self.bootstraps]
+        each = [super().utility(batch), *(one.utility(batch) for one in self.bootstraps)]
         return torch.stack(each).mean(0)
 
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
@@ -493,9 +479,6 @@ class UserModel(NetworksModel):
         probs = torch.stack([one.probs for one in each]).mean(0)
         outside = torch.stack([one.outside_prob for one in each]).mean(0)
         return ChoiceDistribution(probs, outside, probs.log(), outside.log())
-
-    def _score(self, encoded: EncodedSessions) -> ScoredSessions:
-        return mean_of([super()._score(encoded), *(one._score(encoded) for one in self.bootstraps)])
 
     def _scorer(self, n_candidates: int, at_place: Place = "own") -> ScoreSessions:
         each = [super()._scorer(n_candidates, at_place)]

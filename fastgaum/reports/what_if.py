@@ -38,8 +38,7 @@ from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TEST, TRAIN, Column, Of, SessionLog, SplitName
 from fastgaum.metrics.intervals import paired_difference, ratio
 from fastgaum.metrics.precision import AnyInts
-from fastgaum.models.choice_model import ChoiceModel
-from fastgaum.models.splits import Progress
+from fastgaum.models.choice_model import ChoiceModel, Progress
 from fastgaum.reports.permutation import draw_users, percentile_interval
 
 DRAWS = 1000

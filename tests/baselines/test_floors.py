@@ -44,8 +44,7 @@ def small_log(**options: object) -> SessionLog:
 )
 def test_scores_count_the_train_split_only(name: str, expected: list[float]) -> None:
     log = small_log(ordered=True)
-    (floor,) = [floor for floor in floors_of(log) if floor.name == name]
-    scores = floor.scores(select_sessions(log, log.sessions_in("test")))
+    scores = floors_of(log)[name](select_sessions(log, log.sessions_in("test")))
     np.testing.assert_allclose(scores, expected)
 
 
@@ -61,9 +60,8 @@ def test_a_number_ranks_in_the_direction_of_the_training_choices() -> None:
     # the smallest first: the new item at 1 is chosen; then two of one price
     assert table["price alone"][1] == pytest.approx(100 * (1 + 0.5) / 2)
     train = select_sessions(log, log.sessions_in("train"))
-    (floor,) = [floor for floor in floors_of(log) if floor.name == "price alone"]
     prices = np.asarray(log.columns["price"].values)[train.candidates]
-    np.testing.assert_array_equal(floor.scores(train), -prices)
+    np.testing.assert_array_equal(floors_of(log)["price alone"](train), -prices)
     dearer = log.columns["price"].values * np.float32(-1)
     turned = put(log, candidate={"price": dearer})
     assert floor_table(turned)["price alone"] == table["price alone"]
@@ -108,13 +106,13 @@ def test_a_context_that_holds_items_is_a_floor(tmp_path: Path) -> None:
     """The candidate that is the context, where it is displayed; else the click rate."""
     log = navigation(400)
     names = ["page, else click rate", "target, else click rate"]
-    floors = {floor.name: floor for floor in floors_of(log)}
+    floors = floors_of(log)
     assert list(floors)[-2:] == names
     test = select_sessions(log, log.sessions_in("test"))
-    rate = floors["train click rate"].scores(test)
+    rate = floors["train click rate"](test)
     event = np.repeat(test.events, np.diff(test.display_offsets))
     for name in ("page", "target"):
-        scores = floors[f"{name}, else click rate"].scores(test)
+        scores = floors[f"{name}, else click rate"](test)
         same = log.items[test.candidates] == log.columns[name].values[event]
         assert same.any()
         np.testing.assert_array_equal(scores[~same], rate[~same])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastgaum.baselines import s_rnn
 from fastgaum.baselines.deep_fm import DeepFm
 from fastgaum.baselines.gradient import last_choices, mean_of_choices
 from fastgaum.baselines.s_rnn import SessionRnn
@@ -29,7 +30,7 @@ def test_the_user_is_the_mean_of_the_earlier_choices() -> None:
     """Against a loop over events."""
     log = random_log(3, n_sessions=30, no_click=0.3)
     encoded = Encoder(fit_space(log), log).encode(log.sessions_in("all"))
-    source = assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
+    source = assemble(encoded)
     batch = to_tensors(source)
     embedded = torch.randn(batch.tokens.n_bags, 3)
     means, last = mean_of_choices(embedded, batch), last_choices(batch)
@@ -83,7 +84,7 @@ def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None
     model.fit(log)
     assert model.space is not None
     encoded = Encoder(model.space, log).encode(log.sessions_in("all"))
-    batch = to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
+    batch = to_tensors(assemble(encoded))
     network = model.network.eval()
     with torch.no_grad():
         candidates, tokens = batch.candidates, batch.tokens
@@ -106,8 +107,10 @@ def test_the_network_is_the_papers_with_every_field_built(protocol: str) -> None
         torch.testing.assert_close(network(batch), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_contract_with_drawn_negatives() -> None:
-    check_baseline(SessionRnn(full_items=2, negatives=8, epochs=10))
+def test_contract_with_drawn_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s_rnn, "ALL_ITEMS", 2)
+    monkeypatch.setattr(s_rnn, "NEGATIVES", 8)
+    check_baseline(SessionRnn(epochs=10))
 
 
 def fitted(**settings: object) -> tuple[SessionRnn, BatchTensors]:
@@ -150,7 +153,9 @@ def test_the_loss_is_of_the_next_item_not_of_the_display_set() -> None:
     torch.testing.assert_close(full, alone)
 
 
-def test_drawn_negatives_give_the_full_softmax_in_expectation() -> None:
+def test_drawn_negatives_give_the_full_softmax_in_expectation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """exp(loss) − 1 is the negatives' weight relative to the choice: its mean over draws is that of
     all items."""
     model, batch = fitted(dropout=0.0)
@@ -158,7 +163,8 @@ def test_drawn_negatives_give_the_full_softmax_in_expectation() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         full = network(batch).exp() - 1
-        network.full_items, network.negatives = 0, 512  # type: ignore[assignment]
+        monkeypatch.setattr(s_rnn, "ALL_ITEMS", 0)
+        monkeypatch.setattr(s_rnn, "NEGATIVES", 512)
         drawn = torch.stack([network(batch).exp() - 1 for _ in range(200)]).mean(0)
     torch.testing.assert_close(drawn, full, rtol=0.03, atol=1e-4)
 

@@ -48,7 +48,7 @@ def test_what_was_seldom_displayed_has_the_larger_bonus() -> None:
     train = [[([0, 1], 1), ([0, 1], 0)]] * 4 + [[([0, 2], 1), ([0, 2], 0)]]
     last = [([1, 2, 3], 1)]
     log = log_of([*train, last, last], [0] * 5 + [1, 2])
-    model = LinUcb(alpha=2.0, ridge=1.0)
+    model = LinUcb(protocol="identity", alpha=2.0, ridge=1.0)
     model.fit(log)
     known, rare, unknown = scores_of(model, log, log.sessions_in("test"))
     assert known < rare < unknown

@@ -11,7 +11,6 @@ from torch import Tensor
 from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import assemble
-from fastgaum.features.fitting import fit_training
 from fastgaum.logs.log import TRAIN, SessionLog
 from fastgaum.logs.read import read_log
 from fastgaum.nets.segments import segment_logsumexp
@@ -38,9 +37,8 @@ def test_the_gradient_is_zero_at_the_weights(protocol: str, no_click: float) -> 
     model.fit(log)
     assert model.space is not None
     # a fit reads training sessions in orders, each of them with what was counted before
-    order = model._training_order(log)
-    _, encoded = fit_training(log, protocol, relations=bool(model.relations), order=order)
-    batch = assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
+    _, encoded = model._read_training(log)
+    batch = assemble(encoded)
     rows = model._design(batch)
     dense = np.column_stack([rows.times(unit) for unit in np.eye(len(model.weights))])
     errors = np.random.default_rng(0).standard_normal(len(dense))
@@ -116,7 +114,7 @@ def travel(few_items: bool, *fields: str) -> SessionLog:
 @pytest.mark.parametrize("case", STATSMODELS)
 def test_coefficients_and_clustered_errors_are_those_of_statsmodels(case: str) -> None:
     log = travel(case == "constants of items", "cost", "time")
-    model = ConditionalLogit()
+    model = ConditionalLogit(protocol="identity")
     model.fit(log)
     found = model.summary(log)
     coefficients, errors = STATSMODELS[case]
@@ -132,7 +130,7 @@ def test_coefficients_and_errors_are_those_of_newton_s_method_by_hand() -> None:
     price = rng.normal(900, 2, log.n_candidates).astype(np.float32)
     age = rng.normal(40, 9, log.n_events).astype(np.float32)
     log = put(log, candidate={"price": price}, event={"age": age})
-    model = ConditionalLogit()
+    model = ConditionalLogit(protocol="identity")
     model.fit(log)
     events = np.flatnonzero(log.split[log.session_of_event] == TRAIN)
     older = age.astype(np.float64) - age[events].mean(dtype=np.float64)
@@ -167,7 +165,7 @@ def test_coefficients_and_errors_are_those_of_newton_s_method_by_hand() -> None:
 
 def test_what_has_no_coefficient_is_null_or_refused() -> None:
     log, other = travel(True, "cost", "time", "both"), travel(True, "cost", "answer")
-    model = ConditionalLogit()
+    model = ConditionalLogit(protocol="identity")
     with pytest.raises(ConfigError, match="has not been trained"):
         model.summary(log)
     model.fit(log)

@@ -26,7 +26,7 @@ modest = settings(max_examples=8, deadline=None)
 def all_sessions(log: SessionLog) -> BatchTensors:
     space = fit_space(log)
     encoded = Encoder(space, log).encode(log.sessions_in("all"))
-    return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
+    return to_tensors(assemble(encoded))
 
 
 def events_of(log: SessionLog) -> Iterator[tuple[list[int], list[int]]]:
@@ -139,9 +139,7 @@ def test_sessions_equal_their_twin(
     np.testing.assert_allclose(similar, expected, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("near.indices", 10**6), ("near.indptr", 10**6), ("chosen", -1)]
-)
+@pytest.mark.parametrize(("name", "value"), [("near.indices", 10**6), ("near.indptr", 10**6)])
 def test_a_damaged_file_is_never_read(name: str, value: int) -> None:
     log = co_choice_log(2)
     model = ItemKnn(popularity="rate")

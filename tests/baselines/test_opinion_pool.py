@@ -14,7 +14,7 @@ from torch import Tensor
 
 import fastgaum as fg
 from fastgaum.baselines.neighbours import ItemKnn
-from fastgaum.baselines.opinion_pool import PULL, OpinionPool, best_weights, nll_of_choices, pooled
+from fastgaum.baselines.opinion_pool import PULL, Choices, OpinionPool, best_weights
 from fastgaum.baselines.registry import load_model, make_model
 from fastgaum.cli.app import main
 from fastgaum.errors import CheckpointError, ConfigError
@@ -39,47 +39,45 @@ def pool(log: SessionLog) -> OpinionPool:
     return pool
 
 
-def drawn(seed: int, outside: bool, n_members: int = 3, n_events: int = 12) -> tuple[Tensor, ...]:
-    """Opinions, display offsets and choices of chance."""
+def drawn(seed: int, outside: bool, n_events: int = 12) -> tuple[Tensor, Choices]:
+    """Opinions of three members, and choices of chance."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 6, n_events)
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-    choices = rng.integers(-1 if outside else 0, sizes).astype(np.int32)
-    odds = torch.from_numpy(2 * rng.standard_normal((offsets[-1], n_members)))
-    return odds, torch.from_numpy(offsets), torch.from_numpy(choices)
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32))
+    choices = torch.from_numpy(rng.integers(-1 if outside else 0, sizes).astype(np.int32))
+    odds = torch.from_numpy(2 * rng.standard_normal((int(offsets[-1]), 3)))
+    return odds, Choices(offsets, choices, outside, torch.ones(n_events).double())
 
 
-def nll_of(weights: np.ndarray, lapse: float, parts: tuple[Tensor, ...], outside: bool) -> float:
-    odds, offsets, choices = parts
+def nll_of(weights: np.ndarray, lapse: float, odds: Tensor, choices: Choices) -> float:
     at = torch.from_numpy(weights), torch.tensor(lapse).double()
-    together, ones = pooled(odds, *at, offsets, outside), torch.ones(len(choices)).double()
-    return float(nll_of_choices(together, offsets, choices, outside, ones))
+    return float(choices.nll(choices.pooled(odds, *at)))
 
 
 @given(st.integers(0, 10_000), st.booleans(), st.sampled_from([0.0, 0.001, 0.4]))
 def test_the_formula_event_by_event(seed: int, outside: bool, lapse: float) -> None:
-    odds, offsets, choices = parts = drawn(seed, outside)
+    odds, of = drawn(seed, outside)
     weights, total = np.random.default_rng(seed).random(3), 0.0
-    for event, choice in enumerate(choices.tolist()):
-        each = np.exp(odds[offsets[event] : offsets[event + 1]].numpy() @ weights)
+    for event, choice in enumerate(of.choices.tolist()):
+        each = np.exp(odds[of.offsets[event] : of.offsets[event + 1]].numpy() @ weights)
         whole = each.sum() + (1 if outside else 0)
         if choice < 0:
             total -= np.log(1 / whole)
         else:
             click = each.sum() / whole
             total -= np.log((1 - lapse) * each[choice] / whole + lapse * click / len(each))
-    assert nll_of(weights, lapse, parts, outside) == pytest.approx(total / len(choices), rel=1e-6)
+    assert nll_of(weights, lapse, odds, of) == pytest.approx(total / len(of.choices), rel=1e-6)
 
 
 @pytest.mark.parametrize("outside", [False, True])
 def test_no_other_weights_are_better(outside: bool) -> None:
-    parts = drawn(3, outside, n_events=60)
-    best, lapse = best_weights(*parts, outside, torch.ones(len(parts[2])).double())
+    odds, choices = drawn(3, outside, n_events=60)
+    best, lapse = best_weights(odds, choices)
     assert (best >= 0).all()
 
     def penalised(weights: np.ndarray, lapse: float) -> float:
         pull = PULL * np.square(weights - 1 / 3).sum()
-        return nll_of(weights, lapse, parts, outside) + (pull - np.log(lapse)) / 60
+        return nll_of(weights, lapse, odds, choices) + (pull - np.log(lapse)) / 60
 
     least = penalised(best.numpy(), lapse)
     others = [*np.eye(3), *np.random.default_rng(0).random((20, 3))]
@@ -94,7 +92,7 @@ def test_a_lapse_that_was_never_seen_is_rare_and_never_0(n_events: int) -> None:
     offsets = torch.arange(0, 2 * n_events + 1, 2, dtype=torch.int32)
     sure = torch.tensor([[9.0], [-9.0]], dtype=torch.float64).repeat(n_events, 1)
     choices, ones = torch.zeros(n_events, dtype=torch.int32), torch.ones(n_events).double()
-    lapse = best_weights(sure, offsets, choices, False, ones)[1]
+    lapse = best_weights(sure, Choices(offsets, choices, False, ones))[1]
     assert lapse == pytest.approx(2 / (n_events + 1), rel=0.02)
 
 

@@ -58,7 +58,7 @@ def test_softmax_gradient_is_autograd(outside: bool) -> None:
 def test_choices_so_far_as_columns() -> None:
     """Against a loop, with a window of two."""
     encoded = encoded_log()
-    source = assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
+    source = assemble(encoded)
     batch = to_tensors(source)
     n_ids = int(encoded.ids.max()) + 1
     columns = chosen_before(batch, n_ids, window=2).toarray()

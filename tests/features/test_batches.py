@@ -51,7 +51,7 @@ def encoded_sessions(draw: st.DrawFn) -> EncodedSessions:
     )
 
 
-def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) -> dict[str, list]:
+def naive_batch(encoded: EncodedSessions, sessions: list[int]) -> dict[str, list]:
     """The batch as lists, one session, event and candidate at a time."""
     names = (
         *("rows", "choices", "ids", "numbers", "context_ids", "context_numbers", "clicked"),
@@ -98,7 +98,7 @@ def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) 
             if choice >= 0:
                 out["clicked"].append(here)
                 out["chosen"].append(chosen)
-            if event < last - 1 or keep_last:
+            if event < last - 1:
                 out["token_candidates"].append(chosen)
                 bag = out["ids"][chosen] if choice >= 0 else [0]
                 out["token_ids"] += bag
@@ -113,18 +113,18 @@ def naive_batch(encoded: EncodedSessions, sessions: list[int], keep_last: bool) 
 
 
 @settings(deadline=None, max_examples=60)
-@given(encoded_sessions(), st.data(), st.booleans())
+@given(encoded_sessions(), st.data())
 def test_a_batch_is_what_a_plain_reading_gives(
-    encoded: EncodedSessions, data: st.DataObject, keep_last: bool
+    encoded: EncodedSessions, data: st.DataObject
 ) -> None:
     sessions = data.draw(st.lists(st.integers(0, encoded.n_sessions - 1), max_size=8))
-    batch = assemble(encoded, np.array(sessions, np.int32), keep_last)
-    expected = naive_batch(encoded, sessions, keep_last)
+    batch = assemble(encoded, np.array(sessions, np.int32))
+    expected = naive_batch(encoded, sessions)
     read = expected.pop("read_tokens")
     if encoded.actions is None:
         # each token is read by one event, in order
         assert batch.read_tokens is None
-        assert keep_last or read == list(range(len(read)))
+        assert read == list(range(len(read)))
     else:
         assert batch.read_tokens is not None
         assert batch.read_tokens.tolist() == read

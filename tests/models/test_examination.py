@@ -13,15 +13,12 @@ import torch
 from fastgaum.baselines.registry import make_model
 from fastgaum.engine.optimiser import PlayerOptimiser
 from fastgaum.errors import CheckpointError, ConfigError, FeatureMismatchError
-from fastgaum.features.batches import assemble
-from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.networks import Networks
-from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.builders import change_state, log_of, permuted_within_sets, put, random_log
 
 SMALL: dict[str, Any] = {
@@ -47,14 +44,6 @@ def fitted(log: SessionLog, **changes: Any) -> UserModel:
     return model
 
 
-def batch_of(model: UserModel, log: SessionLog) -> BatchTensors:
-    """The test sessions: a permuted log is another log, whose training sessions are not left out of
-    what is counted of them."""
-    assert model.space is not None
-    encoded = Encoder(model.space, log).encode(log.sessions_in("test"))
-    return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -71,8 +60,8 @@ def test_utilities_know_no_place_and_places_add_their_own(changes: dict[str, Any
     assert by_place is not None
     assert by_place[0] == 1
     assert np.abs(np.log(by_place[1:])).min() > 1e-3, "nothing was learned of the places"
-    batch = batch_of(model, log)
-    free, own = model.utility(batch, None), model.utility(batch)
+    frames = {at: model.predict(log, "test", at_place=at) for at in ("own", None, 1, 3)}  # type: ignore[arg-type]
+    free, own = (frames[at]["utility"].to_numpy() for at in (None, "own"))
     # with the places that they have, candidates in another order are another display; free of
     # place they are the same
     permuted, order = permuted_within_sets(log)
@@ -80,20 +69,15 @@ def test_utilities_know_no_place_and_places_add_their_own(changes: dict[str, Any
     offsets, candidates = pick_rows(log.display_offsets, events)
     row_of = np.full(log.n_candidates, -1)
     row_of[candidates] = np.arange(len(candidates))
-    np.testing.assert_allclose(
-        model.utility(batch_of(model, permuted), None),
-        free.numpy()[row_of[order[candidates]]],
-        atol=2e-5,
-    )
+    moved = model.predict(permuted, "test", at_place=None)["utility"]
+    np.testing.assert_allclose(moved, free[row_of[order[candidates]]], atol=2e-5)
     place = np.arange(len(candidates)) - np.repeat(offsets[:-1], np.diff(offsets))
     # by_place multiplies the odds of a choice, in which a utility counts eta times
     of_places = np.log(by_place) / model.config.eta
     added = of_places[np.minimum(place, len(by_place) - 1)]
     np.testing.assert_allclose(own - free, added, atol=2e-5)
-    frames = {at: model.predict(log, "test", at_place=at) for at in ("own", None, 1, 3)}  # type: ignore[arg-type]
     assert frames[None].equals(frames[1]), "the first place adds nothing"
-    np.testing.assert_allclose(frames["own"]["utility"], own, atol=2e-5)
-    np.testing.assert_allclose(frames[3]["utility"], free.numpy() + of_places[2], atol=2e-5)
+    np.testing.assert_allclose(frames[3]["utility"], free + of_places[2], atol=2e-5)
     for at, frame in frames.items():
         sums = np.add.reduceat(frame["probability"].to_numpy(), offsets[:-1])
         none = frame["no_click_probability"].to_numpy()[offsets[:-1]]

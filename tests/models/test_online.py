@@ -16,7 +16,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.game.epochs import EpochRow, Observer
 from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.user_model import UserModel
-from tests.builders import log_of, values_of
+from tests.builders import log_of
 from tests.models.online_users import (
     MODELS,
     item_table,
@@ -42,21 +42,6 @@ def test_a_session_told_display_by_display_is_as_predicted(
     np.testing.assert_allclose(
         replayed(model, log, "generator")[0], predicted["generator_probability"], atol=1e-5
     )
-
-
-def test_utilities_are_the_reward_s_before_the_choice() -> None:
-    model, log = model_of("context, towers"), log_of_kind("context", 6, 2)
-    user = model.user("generator")
-    span = slice(*log.display_offsets[:2].tolist())
-    items = log.item_ids.gather(log.items[span]).to_list()
-    context = {name: of[0] for name, of in values_of(log, "event").items()}
-    context |= {
-        name: log.columns[name].categories[int(context[name])]
-        for name in context
-        if log.columns[name].texts is not None
-    }
-    predicted = model.predict(log)["utility"].to_numpy()[span]
-    np.testing.assert_allclose(user.utilities(items, context), predicted, atol=2e-5)
 
 
 def test_nothing_moves_until_a_choice_is_told() -> None:

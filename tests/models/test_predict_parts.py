@@ -3,15 +3,11 @@ once."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features import sessions
-from fastgaum.features.encoder import Encoder
-from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
@@ -53,18 +49,3 @@ def test_what_is_wrong_is_said_before_the_first_part(log: SessionLog, model: Use
     untested = log.with_split(log.split * 0)
     with pytest.raises(LogFormatError, match="no session in split 'test'"):
         model.predict_parts(untested, "test")
-
-
-@pytest.mark.parametrize("verb", ["evaluate", "predict", "sample"])
-def test_a_log_has_one_encoder(
-    log: SessionLog, model: UserModel, verb: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = []
-
-    def counted(space: FeatureSpace, *of: Any) -> Encoder:
-        made.append(space)
-        return Encoder(space, *of)
-
-    monkeypatch.setattr("fastgaum.models.choice_model.Encoder", counted)
-    getattr(model, verb)(log, "test")
-    assert made == [model.space]

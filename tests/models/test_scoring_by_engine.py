@@ -96,7 +96,7 @@ def test_parts_on_several_threads_have_the_same_bits(
     """Each thread has a copy of its own; a copy used by two would mix their batches."""
     model = fitted(log, search=())
     monkeypatch.setattr(networks_model, "MANY", 0)
-    monkeypatch.setattr("fastgaum.models.splits.SCORING_SESSIONS", 4)
+    monkeypatch.setattr("fastgaum.models.choice_model.SCORING_SESSIONS", 4)
     monkeypatch.setattr("fastgaum.features.sessions.CHUNK_EVENTS", 1)
     before = torch.get_num_threads()
     try:

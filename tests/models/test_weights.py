@@ -19,7 +19,7 @@ from fastgaum.baselines.floors import ClickCountFloor, floor_table
 from fastgaum.baselines.linucb import LinUcb
 from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.baselines.neighbours import ItemKnn
-from fastgaum.baselines.opinion_pool import nll_of_choices
+from fastgaum.baselines.opinion_pool import Choices
 from fastgaum.baselines.wide_deep import WideDeepCcf
 from fastgaum.baselines.xgboost_trees import XgboostRank, XgboostSoftmax
 from fastgaum.config import Config
@@ -71,7 +71,7 @@ def encoded_of(log: SessionLog, space: Any, split: Any = "train") -> EncodedSess
 
 
 def whole(encoded: EncodedSessions) -> BatchTensors:
-    return to_tensors(assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32)))
+    return to_tensors(assemble(encoded))
 
 
 @pytest.mark.parametrize("kind", ["exact_step", "round"])
@@ -191,8 +191,8 @@ def test_logit_learns_as_from_the_repeated_log() -> None:
 def test_baselines_learn_as_from_the_repeated_log() -> None:
     """Ridge 2 of as many events twice over is ridge 1; counts are those of weights of mean 1."""
     weighted, repeated = both(5, price=False)
-    linear = LinUcb(alpha=0.0, ridge=1.0), LinUcb(alpha=0.0, ridge=2.0)
-    counts = ClickCountFloor(), ClickCountFloor()
+    linear = [LinUcb(protocol="identity", alpha=0.0, ridge=ridge) for ridge in (1.0, 2.0)]
+    counts = [ClickCountFloor(), ClickCountFloor()]
     for models in (linear, counts):
         scores = []
         for model, log in zip(models, (weighted, repeated), strict=True):
@@ -238,10 +238,8 @@ def test_trees_and_networks_weigh_events() -> None:
     assert 2 * ours == pytest.approx(theirs, rel=1e-5)
     found = []
     for log in (weighted, repeated):
-        shown, choices = map(torch.tensor, (log.display_offsets, log.choices))
-        odds = torch.from_numpy(log.items % 5.0)
-        of_events = torch.from_numpy(encoded_of(log, trees.space, "all").weight_of_event)
-        found.append(float(nll_of_choices(odds, shown, choices, True, of_events)))
+        choices = Choices.of(encoded_of(log, trees.space, "all"), True)
+        found.append(float(choices.nll(torch.from_numpy(log.items % 5.0))))
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
