@@ -10,13 +10,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from fastgaum.baselines.base import Grids, Values
+from fastgaum.baselines.base import Grids
 from fastgaum.baselines.gradient import (
     GradientBaseline,
     logistic_nll,
     mean_of_choices,
 )
-from fastgaum.config import NotNegative, Probability, Width, Widths
+from fastgaum.config import NotNegative, Probability, Width
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, bag_sum
 from fastgaum.nets.networks import context_sizes
@@ -48,13 +48,12 @@ class DeepFm(GradientBaseline):
     weight_decay: NotNegative = 0.1
     dim: Width | None = None
     """size of the field vectors"""
-    hidden: Widths = (64, 64)
     dropout: Probability | None = None
     """of the deep part"""
 
     def _network(self) -> nn.Module:
         assert self.space is not None
-        return _Network(self.space, self, self.chosen)
+        return _Network(self.space, self.chosen["dim"], self.chosen["dropout"])
 
     def _losses(self, scores: Tensor, batch: BatchTensors) -> Tensor:
         logistic = self.chosen["loss"] == "logistic"
@@ -64,22 +63,21 @@ class DeepFm(GradientBaseline):
 class _Network(nn.Module):
     """Numbers are fields without being built: sums over fields are linear in their values."""
 
-    def __init__(self, space: FeatureSpace, settings: DeepFm, chosen: Values) -> None:
+    def __init__(self, space: FeatureSpace, dim: int, dropout: float) -> None:
         super().__init__()
         n_ids, n_numbers, context = space.n_ids, space.n_numbers, context_sizes(space)
-        dim = chosen["dim"]
         self.shape = (len(space.categorical), n_numbers)
         n_context = context.n_fields + context.n_numbers
         self.linear = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
         self.of_ids = nn.Parameter(torch.randn(n_ids, dim) * 0.1)
         self.of_numbers = nn.Parameter(torch.randn(n_numbers, dim) * 0.1)
-        widths = (*settings.hidden, 1)
+        widths = (64, 64, 1)
         self.of_context_numbers = nn.Parameter(torch.randn(context.n_numbers, dim) * 0.1)
         # reads the field vectors side by side: ids, numbers, user, context
         n_fields = sum(self.shape) + 1 + n_context
         self.first = nn.Linear(n_fields * dim, widths[0])
         rest = [
-            (nn.ReLU(), nn.Dropout(chosen["dropout"]), nn.Linear(below, above))
+            (nn.ReLU(), nn.Dropout(dropout), nn.Linear(below, above))
             for below, above in itertools.pairwise(widths)
         ]
         self.rest = nn.Sequential(*itertools.chain(*rest))

@@ -20,7 +20,7 @@ from fastgaum.baselines.gradient import (
     logistic_nll,
     mean_of_choices,
 )
-from fastgaum.config import NotNegative, Positive, Probability, Width, Widths
+from fastgaum.config import NotNegative, Positive, Probability, Width
 from fastgaum.features.space import FeatureSpace
 from fastgaum.nets.bags import BagLinear, BagSizes, bag_sum
 from fastgaum.nets.networks import Scorer, context_sizes
@@ -50,13 +50,12 @@ class WideDeep(GradientBaseline):
     weight_decay: NotNegative = 0.1
     dim: Width | None = None
     """of the embeddings"""
-    hidden: Widths = (64, 32)
     dropout: Probability | None = None
     """of the deep part"""
 
     def _network(self) -> nn.Module:
         assert self.space is not None
-        return _Network(self.space, self, self.chosen)
+        return _Network(self.space, self.chosen)
 
 
 @dataclass(eq=False)
@@ -82,7 +81,7 @@ class WideDeepCcf(WideDeep):
 
 
 class _Network(nn.Module):
-    def __init__(self, space: FeatureSpace, settings: WideDeep, chosen: Values) -> None:
+    def __init__(self, space: FeatureSpace, chosen: Values) -> None:
         super().__init__()
         n_ids, n_numbers, dim = space.n_ids, space.n_numbers, chosen["dim"]
         self.wide = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
@@ -94,7 +93,7 @@ class _Network(nn.Module):
         self.deep = Scorer(
             BagSizes(n_ids, n_numbers, dim),
             dim * (1 + context.n_fields) + context.n_numbers,
-            settings.hidden,
+            (64, 32),
             "relu",
             dropout=chosen["dropout"],
         )

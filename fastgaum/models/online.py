@@ -113,11 +113,6 @@ class OnlineModel:
         other.members = [one.with_item_table(table) for one in self.members]
         return other
 
-    def unknown(self, items: Sequence[str | int]) -> list[str | int]:
-        """The items that training never displayed. Raises ConfigError for no id."""
-        rows, n_trained = self.catalogue.rows, len(self.item_ids)
-        return [item for item in items if rows.get(item_key(item), n_trained) >= n_trained]
-
     def candidates(
         self, items: Sequence[str], given: Mapping[str, Sequence[object]]
     ) -> tuple[IntArray, IntArray, FloatArray]:
@@ -239,19 +234,16 @@ class OnlineUser:
         """choices, no click among them"""
 
     def __repr__(self) -> str:
-        told = f"{self.n_events} choices told, {self.n_items} items shown"
+        told = f"{self.n_events} choices told, {len(self._seen)} items shown"
         model = self.model
         return f"OnlineUser({model.networks.head} of {len(model.item_ids)} items: {told})"
 
     @property
-    def unknown(self) -> list[str | int]:
+    def unknown(self) -> list[str]:
         """Items of the display scored last, until its choice, that training never displayed."""
-        return [] if self._shown is None else self.model.unknown(self._shown[1])
-
-    @property
-    def n_items(self) -> int:
-        """Number of items shown."""
-        return len(self._seen)
+        rows, n_trained = self.model.catalogue.rows, len(self.model.item_ids)
+        shown = [] if self._shown is None else self._shown[1]
+        return [item for item in shown if rows.get(item, n_trained) >= n_trained]
 
     @property
     def state(self) -> FloatArray:

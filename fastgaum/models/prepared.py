@@ -42,7 +42,7 @@ class PreparedLog:
     def __init__(self, log: SessionLog, former: FeatureSpace | None = None) -> None:
         """Take a log, and the feature space that a model goes on with."""
         self.log, self.former = log, former
-        self._made: dict[tuple[object, ...], Prepared] = {}
+        self._made: dict[tuple[str, bool, bool, bool, bool, int], Prepared] = {}
 
     def __call__(self, config: Config) -> Prepared:
         """Count the training split, and encode both splits.

@@ -136,7 +136,6 @@ def test_trees_read_place_and_category_together() -> None:
     ("name", "setting"),
     [
         ("wd-lr", {"dim": 0}),
-        ("wd-lr", {"hidden": [0]}),
         ("dfm", {"loss": "hinge"}),
         ("iknn", {"neighbours": 0}),
         ("iknn", {"shrinkage": "many"}),

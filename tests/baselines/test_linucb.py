@@ -12,7 +12,7 @@ from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_training
 from fastgaum.features.ordered_counts import ONCE
 from tests.baselines.contract import scores_of
-from tests.builders import log_of, random_log
+from tests.builders import random_log
 
 PROTOCOLS: tuple[Protocol, ...] = ("identity", "bags")
 
@@ -41,14 +41,3 @@ def test_the_dense_regression_gives_the_same_scores(protocol: Protocol) -> None:
     theta, y = inverse @ x.T @ rewards, features(test)
     expected = y @ theta + 0.7 * np.sqrt(np.einsum("ni,ij,nj->n", y, inverse, y))
     np.testing.assert_allclose(scores_of(model, log, log.sessions_in("test")), expected, rtol=1e-6)
-
-
-def test_what_was_seldom_displayed_has_the_larger_bonus() -> None:
-    """1 and 2 are chosen at the same rate, 2 is displayed less, 3 not at all."""
-    train = [[([0, 1], 1), ([0, 1], 0)]] * 4 + [[([0, 2], 1), ([0, 2], 0)]]
-    last = [([1, 2, 3], 1)]
-    log = log_of([*train, last, last], [0] * 5 + [1, 2])
-    model = LinUcb(protocol="identity", alpha=2.0, ridge=1.0)
-    model.fit(log)
-    known, rare, unknown = scores_of(model, log, log.sessions_in("test"))
-    assert known < rare < unknown

@@ -104,13 +104,6 @@ def test_a_row_for_each_member_and_for_the_pool(pool: OpinionPool) -> None:
     assert set(pool.models) == {name for name, weight in pool.weights.items() if weight > 0}
 
 
-def test_a_member_is_the_model_fitted_alone(pool: OpinionPool, log: SessionLog) -> None:
-    for name, model in pool.models.items():
-        alone = make_model(name, {"protocol": "bags"})
-        alone.fit(log)
-        assert model.predict(log, "test").equals(alone.predict(log, "test"))
-
-
 def test_probabilities_are_the_formula(pool: OpinionPool, log: SessionLog) -> None:
     """Of the predictions of members, by hand."""
     frames = {name: model.predict(log, "test") for name, model in pool.models.items()}

@@ -19,7 +19,7 @@ from fastgaum.game.loop import Trainer
 from fastgaum.interrupts import Interrupted
 from fastgaum.logs.log import SessionLog
 from fastgaum.models import model_file
-from fastgaum.models.prepared import Prepared
+from fastgaum.models.prepared import PreparedLog
 from fastgaum.models.run_folder import run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel, member_config
 from tests.builders import random_log
@@ -53,7 +53,7 @@ def same(one: UserModel, other: UserModel) -> bool:
 
 
 def test_a_bootstrap_draws_users_with_all_their_sessions(log: SessionLog) -> None:
-    prepared = Prepared.of(log, CONFIG)
+    prepared = PreparedLog(log)(CONFIG)
     of_session = prepared.data.train.users
     users, sizes = np.unique(of_session, return_counts=True)
     counts = np.zeros(len(users))

@@ -14,10 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastgaum.engine.game import EngineGame
 from fastgaum.errors import ConfigError
-from fastgaum.game.game import ReferenceGame
-from fastgaum.game.loop import Trainer
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.run_folder import train_run
@@ -93,30 +90,6 @@ def test_a_split_table_trains_as_the_whole_one(log: SessionLog, changes: dict[st
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
     assert theirs.networks is not None
     assert any(isinstance(module, Split) for module in theirs.networks.modules())
-
-
-def test_autograd_trains_them_and_names_differ(
-    log: SessionLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names, games = [], []
-
-    def named(name: str, n_rows: int, width: int, std: float) -> nn.Module:
-        names.append((name, width))
-        return Split(name, n_rows, width, std)
-
-    former = Trainer.run
-    monkeypatch.setattr(Trainer, "run", lambda self: games.append(type(self.game)) or former(self))
-    for tables in (None, named):
-        UserModel.from_preset(device="cpu", tables=tables, **PLAIN | {"epochs": 1}).fit(log)
-    assert games == [EngineGame, ReferenceGame]
-    assert dict(names) == {
-        "history.input": 16,
-        "reward.first": 8,
-        "reward.wide": 1,
-        "generator.first": 8,
-        "generator.wide": 1,
-    }
-    assert len(names) == 5
 
 
 def test_what_is_saved_is_an_ordinary_model_and_a_world(log: SessionLog, tmp_path: Path) -> None:
