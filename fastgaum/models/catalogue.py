@@ -90,10 +90,13 @@ class Catalogue:
                 )
         if log is None:
             return cls._of_values(space, item_ids, {}, None)
-        fields = _LogFields(space, log, item_ids)
+        check_columns(space, log)
+        row_of_item = Vocabulary(item_ids).codes(log.item_ids)
+        known = np.flatnonzero(row_of_item >= 0)
         item_of_row = np.full(len(item_ids) + 1, -1, np.int32)
-        item_of_row[fields.items[fields.known]] = fields.known
-        return cls._of_values(space, item_ids, fields.values(), (log, item_of_row, 0.0))
+        item_of_row[row_of_item[known]] = known
+        values = _values_of_log(space, log, row_of_item, len(item_ids) + 1)
+        return cls._of_values(space, item_ids, values, (log, item_of_row, 0.0))
 
     @classmethod
     def of_table(
@@ -173,65 +176,58 @@ def _standardised_vectors(
     return found
 
 
-class _LogFields:
-    def __init__(self, space: FeatureSpace, log: SessionLog, item_ids: pl.Series) -> None:
-        check_columns(space, log)
-        self.log, self.space = log, space
-        train = log.sessions_in("train")
-        part = select_sessions(log, train if len(train) else log.sessions_in("all"))
-        self.candidates = part.candidates
-        self.items = Vocabulary(item_ids).codes(log.item_ids)
-        """row of each of the log's items, or -1"""
-        self.known, self.n = np.flatnonzero(self.items >= 0), len(item_ids) + 1
-        self.at = self.items[np.asarray(log.items)[self.candidates]]
+def _values_of_log(
+    space: FeatureSpace, log: SessionLog, row_of_item: IntArray, n: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Fields of n rows: those of the log's items, or of their training displays."""
+    train = log.sessions_in("train")
+    shown = select_sessions(log, train if len(train) else log.sessions_in("all")).candidates
+    of_shown = row_of_item[log.items[shown]]
 
-    def values(self) -> dict[str, npt.NDArray[Any]]:
-        values: dict[str, npt.NDArray[Any]] = {
-            part.name: self._rows(part.name, part.values)
-            for part in self.space.categorical
-            if part.source in ("item_field", "candidate_field")
-        }
-        for name in self.space.number_names:
-            if name in self.space.field_names:
-                values[name] = self._numbers(name)
-        if LOG_VIEWS in self.space.number_names:
-            assert self.log.views is not None
-            views = self._means(self.log.views[self.candidates].astype(np.float64), 1.0)
-            values[LOG_VIEWS] = np.log(np.maximum(np.rint(views), 1)).astype(np.float32)
-        return values
+    def seen(name: str) -> tuple[IntArray, npt.NDArray[Any]]:
+        column = log.columns[name]
+        of_items = column.of == "item"
+        return (row_of_item, column.values) if of_items else (of_shown, column.values[shown])
 
-    def _numbers(self, name: str) -> FloatArray:
-        column = self.log.columns[name]
-        if column.of == "item":
-            result = np.full(self.n, column.values.mean(), np.float32)
-            result[self.items[self.known]] = column.values[self.known]
-            return result
-        return self._means(column.values[self.candidates], None)
+    values: dict[str, npt.NDArray[Any]] = {}
+    for part in space.categorical:
+        if part.source in ("item_field", "candidate_field"):
+            rows, codes = seen(part.name)
+            of_log = Vocabulary(log.columns[part.name].categories)
+            found = Vocabulary(part.values).codes_from(of_log)[codes]
+            values[part.name] = _most_frequent(rows, found, n, len(part.values) + 1)
+    for name in set(space.number_names) & set(space.field_names):
+        values[name] = _means(*seen(name), n)
+    if LOG_VIEWS in space.number_names:
+        assert log.views is not None
+        views = _means(of_shown, log.views[shown].astype(np.float64), n, 1.0)
+        values[LOG_VIEWS] = np.log(np.maximum(np.rint(views), 1)).astype(np.float32)
+    return values
 
-    def _rows(self, name: str, values: pl.Series) -> IntArray:
-        """Row of an item's category among `values`, -1 for an unknown one."""
-        column = self.log.columns[name]
-        row_of_code = Vocabulary(values).codes_from(Vocabulary(column.categories))
-        result = np.full(self.n, -1, np.int32)
-        if column.of == "item":
-            result[self.items[self.known]] = row_of_code[column.values[self.known]]
-            return result
-        width = len(values) + 1
-        code = row_of_code[column.values[self.candidates]]
-        pairs, counts = np.unique(self.at.astype(np.int64) * width + code + 1, return_counts=True)
-        # by rising count, and among equals by falling code: what is written last is the most
-        # frequent, ties the first
-        order = np.lexsort((-pairs, counts))
-        pairs = pairs[order][pairs[order] >= 0]
-        result[pairs // width] = pairs % width - 1
-        return result
 
-    def _means(self, values: npt.NDArray[np.generic], missing: float | None) -> FloatArray:
-        known = self.at >= 0
-        counts = np.bincount(self.at[known], minlength=self.n)
-        sums = np.bincount(self.at[known], weights=values[known], minlength=self.n)
-        other = missing if missing is not None else float(values.mean())
-        return np.where(counts > 0, sums / np.maximum(counts, 1), other).astype(np.float32)
+def _most_frequent(
+    rows: IntArray, codes: npt.NDArray[np.integer], n: int, width: int
+) -> npt.NDArray[np.integer]:
+    """The most frequent code of each of n rows, below width - 1, the first of several; -1 of an
+    unknown category, or without one."""
+    pairs, counts = np.unique(rows.astype(np.int64) * width + codes + 1, return_counts=True)
+    # by rising count, and among equals by falling code: what is written last is the most frequent,
+    # ties the first
+    order = np.lexsort((-pairs, counts))
+    pairs, result = pairs[order][pairs[order] >= 0], np.full(n, -1, np.int32)
+    result[pairs // width] = pairs % width - 1
+    return result
+
+
+def _means(
+    rows: IntArray, values: npt.NDArray[Any], n: int, missing: float | None = None
+) -> FloatArray:
+    """The mean value of each of n rows; `missing`, or the mean of all, where there is none."""
+    known = rows >= 0
+    counts = np.bincount(rows[known], minlength=n)
+    sums = np.bincount(rows[known], weights=values[known], minlength=n)
+    other = float(values.mean()) if missing is None else missing
+    return np.where(counts > 0, sums / np.maximum(counts, 1), other).astype(np.float32)
 
 
 class ActionIds:

@@ -63,13 +63,12 @@ class ContextRows:
             ConfigError: a field is missing or unknown, or has a wrong value or number of values.
         """
         names, space = self.names, self.space
-        for name in values:
+        for name in (*values, *names):
             if name not in names:
                 raise ConfigError(
                     f"the context has the field '{name}', those that the model reads are: "
                     f"{', '.join(names) or 'none'}{did_you_mean(name, names)}"
                 )
-        for name in names:
             if name not in values:
                 raise ConfigError(
                     f"the context has no field '{name}': give each of {', '.join(names)}"
@@ -137,8 +136,6 @@ class ContextRows:
 def _listed(name: str, values: object) -> list[object]:
     if isinstance(values, np.ndarray):
         values = values.tolist()
-    if isinstance(values, list):
-        return values
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise ConfigError(
             f"the context field '{name}' takes a row of values, one for each user, got {values!r}"

@@ -168,7 +168,10 @@ def _follow(model: UserModel, log: SessionLog, processes: Processes) -> pl.DataF
 
 def _set_start(model: UserModel, checkpoint: Checkpoint, file: Path | None) -> None:
     if checkpoint.start is not None and model.start is None:
-        model.start = model.like_saved(file, checkpoint.start)
+        place = file or Path("the first process's checkpoint")
+        model.start = UserModel.of_state(
+            place, checkpoint.start, model.device.type, **model._own_code()
+        )
 
 
 def _of_first(processes: Processes, log: SessionLog, checkpoint: Checkpoint | None) -> Checkpoint:
@@ -205,9 +208,8 @@ def run_checkpoint(folder: Path) -> Checkpoint | None:
 def finished_table(folder: Path) -> pl.DataFrame | None:
     """The training table of a run that has ended; None for any other. Raises CheckpointError for a
     damaged one."""
-    # an earlier version wrote no card
-    wanted = (folder / name for name in MADE_FILES if name != CARD_FILE)
-    if (folder / RESUME_FILE).exists() or not all(file.is_file() for file in wanted):
+    made = all((folder / name).is_file() for name in MADE_FILES)
+    if (folder / RESUME_FILE).exists() or not made:
         return None
     try:
         return read_small_parquet(folder / "metrics.parquet")

@@ -52,12 +52,12 @@ def with_hidden_items(
     if isinstance(share, bool) or not (isinstance(share, int | float) and 0 <= share < 1):
         raise ConfigError(f"hide_items is {share!r}, a share from 0 to below 1 is required: try .1")
     known = space.categorical[0].values
-    drawn = []
-    for one in known.to_list():
-        digest = hashlib.blake2b(f"{seed}:{one}".encode(), digest_size=6).digest()
-        if int.from_bytes(digest) < share * 2**48:
-            drawn.append(one)
-    hidden = log.item_ids.filter(log.item_ids.is_in(drawn))
+
+    def is_drawn(item: str) -> bool:
+        digest = hashlib.blake2b(f"{seed}:{item}".encode(), digest_size=6).digest()
+        return int.from_bytes(digest) < share * 2**48
+
+    hidden = log.item_ids.filter(log.item_ids.is_in(list(filter(is_drawn, known))))
     mark = "hidden "
     while log.item_ids.str.starts_with(mark).any() or known.str.starts_with(mark).any():
         mark = f"_{mark}"

@@ -459,12 +459,6 @@ class UserModel(NetworksModel):
             model.bootstraps = tuple(model._members(saved.bootstraps))
         return model
 
-    def like_saved(self, path: Path | None, state: State) -> UserModel:
-        """The model of a state, with this one's code and device. Raises CheckpointError for a
-        damaged one."""
-        file = path or Path("the first process's checkpoint")
-        return self.of_state(file, state, self.device.type, **self._own_code())
-
     def utility(self, batch: BatchTensors) -> torch.Tensor:
         """The mean over the members."""
         each = [super().utility(batch), *(one.utility(batch) for one in self.bootstraps)]
