@@ -54,11 +54,8 @@ def fit_parts(
             continue
         name, model, part, seed = fit
         log, row = part_of(logs[name], part, seed), dict(zip(FIT, fit, strict=True))
-        print(
-            f"[{number}/{len(fits)}] {name}, {model}, 1/{part} of the users, seed {seed}",
-            end=": ",
-            flush=True,
-        )
+        what = f"{name}, {model}, 1/{part} of the users, seed {seed}"
+        print(f"[{number}/{len(fits)}] {what}", end=": ", flush=True)
         started = time.perf_counter()
         try:
             # as in a comparison: the default of baselines is the identity alone
@@ -109,10 +106,8 @@ def draw_curves(result: Json, path: Path) -> None:
     with panels_in_file(path, (2.7 * len(logs), 2.9), len(logs), font=8) as panels:
         for panel, name in zip(panels, logs, strict=True):
             for model, role in MODELS.items():
-                rows, hue = (
-                    found.filter(log=name, model=model).to_dict(as_series=False),
-                    colour(role),
-                )
+                rows = found.filter(log=name, model=model).to_dict(as_series=False)
+                hue = colour(role)
                 if rows["nll"]:
                     bars = [sd or 0.0 for sd in rows["sd"]]
                     line = panel.errorbar(

@@ -15,10 +15,9 @@ from scipy.sparse.csgraph import dijkstra
 from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.vocabulary import Vocabulary
+from fastgaum.models.context import EncodedContext
 from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld
-from fastgaum.worlds.logged import Context
 from fastgaum.worlds.world import NO_ITEM, Population, Response, World
-from fastgaum.worlds.world_set import WorldSet
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Display:
     """items, `NO_ITEM` at an empty place, shape (n, k)"""
     active: BoolArray
     """who is shown anything, shape (n,); the others' lives are over"""
-    context: Context | None = None
+    context: EncodedContext | None = None
     """None: users need none, or have one of their world's log"""
 
 
@@ -164,10 +163,10 @@ class GraphDisplays:
         return Display(slates, active, page_context(self.world, self.pages, self.targets))
 
 
-def page_context(world: World, pages: IntArray, targets: IntArray) -> Context | None:
+def page_context(world: World, pages: IntArray, targets: IntArray) -> EncodedContext | None:
     """The context of users on some pages with some targets; None if the world reads none. Raises
     ConfigError if it reads other fields."""
-    if not isinstance(world, LearnedWorld | WorldSet) or world.context is None:
+    if not isinstance(world, LearnedWorld) or world.context is None:
         return None
     ids = world.item_ids
     return world.context_of(

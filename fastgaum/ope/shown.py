@@ -16,10 +16,9 @@ from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.policies.base import Observation, Policy, Transition, top_places
 from fastgaum.policies.heuristics import Popular, RandomPolicy
 from fastgaum.policies.q_learning import QLearner
-from fastgaum.worlds.learned_world import LearnedPopulation
+from fastgaum.worlds.learned_world import LearnedPopulation, contexts_of
 from fastgaum.worlds.pools import draw_distinct
 from fastgaum.worlds.world import NO_ITEM, Population, Response, World
-from fastgaum.worlds.world_set import contexts_of
 
 UTILITIES_AT_ONCE = 1 << 23
 """users times items of the pool that are lived at once"""

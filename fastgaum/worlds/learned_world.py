@@ -8,14 +8,14 @@ best response under the run's regulariser and eta."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray, LongArray
 from fastgaum.engine.fixed import rows_of_table
 from fastgaum.errors import ConfigError
 from fastgaum.features.fields import OF_PLACE
@@ -32,7 +32,7 @@ from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.user_model import UserModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
 from fastgaum.nets.networks import Scorer
-from fastgaum.worlds.logged import Context, LoggedContexts, LoggedStarts, UserContexts
+from fastgaum.worlds.logged import LoggedContexts, LoggedStarts, UserContexts
 from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World, checked_slates
 
 Starts = Literal["empty", "logged"]
@@ -166,7 +166,7 @@ class ContextPopulation(Population):
     everyone: IntArray
 
     @abstractmethod
-    def take(self, context: Context | None, who: IntArray | None = None) -> None:
+    def take(self, context: EncodedContext | None, who: IntArray | None = None) -> None:
         """Give each user, or each of `who`, a context of n users, which it keeps. Raises
         ConfigError if it does not fit, or none is given and a user has none."""
 
@@ -192,7 +192,7 @@ class ContextPopulation(Population):
         slates: IntArray,
         keys: KeyArray,
         active: BoolArray | None = None,
-        context: Context | None = None,
+        context: EncodedContext | None = None,
     ) -> Response:
         """As the base says. `context` is that of this event, by the world's `context_of`; with None
         users keep theirs.
@@ -215,14 +215,14 @@ class ContextPopulation(Population):
         slates: IntArray,
         places: IntArray,
         active: BoolArray | None = None,
-        context: Context | None = None,
+        context: EncodedContext | None = None,
     ) -> None:
         """As the base says. Raises ConfigError as `step`."""
         slates, who = self._begin(slates, active, context)
         self.see(who, slates[who], np.asarray(places, np.int32)[who])
 
     def utilities(
-        self, pools: IntArray, k: int | None = None, context: Context | None = None
+        self, pools: IntArray, k: int | None = None, context: EncodedContext | None = None
     ) -> FloatArray:
         """As the base says, 0 at an empty place; `context` as in `step`. Raises ConfigError as
         `step`, and unless k is positive."""
@@ -233,7 +233,7 @@ class ContextPopulation(Population):
         return self.value(self.everyone, pools, k)
 
     def probabilities(
-        self, slates: IntArray, context: Context | None = None
+        self, slates: IntArray, context: EncodedContext | None = None
     ) -> tuple[FloatArray, FloatArray]:
         """As the base says; `context` as in `step`."""
         slates = checked_slates(slates, self.n, self.world.n_items)
@@ -241,7 +241,7 @@ class ContextPopulation(Population):
         return self.weigh(self.everyone, slates)
 
     def _begin(
-        self, slates: IntArray, active: BoolArray | None, context: Context | None
+        self, slates: IntArray, active: BoolArray | None, context: EncodedContext | None
     ) -> tuple[IntArray, IntArray]:
         slates = checked_slates(slates, self.n, self.world.n_items)
         who = self.everyone if active is None else np.flatnonzero(active).astype(np.int32)
@@ -281,7 +281,7 @@ class LearnedPopulation(ContextPopulation):
         if self.contexts is not None:
             self.contexts.reset(who, keys)
 
-    def take(self, context: Context | None, who: IntArray | None = None) -> None:
+    def take(self, context: EncodedContext | None, who: IntArray | None = None) -> None:
         """As the base says."""
         if self.contexts is not None:
             who = self.everyone if who is None else who
@@ -384,6 +384,14 @@ class LearnedPopulation(ContextPopulation):
         self.users.move(shown, chosen)
         if self.contexts is not None:
             self.contexts.move_on(shown.users)
+
+
+def contexts_of(world: World, log: SessionLog) -> Callable[[LongArray], EncodedContext] | None:
+    """A function from events of a log, (n,), to contexts of the world's users; None where none are
+    read. Raises as `LoggedContexts`."""
+    if not isinstance(world, LearnedWorld) or world.context is None:
+        return None
+    return LoggedContexts(world.context, log, log.sessions_in("all")).contexts.of
 
 
 def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> FloatArray:

@@ -4,7 +4,6 @@ of the events of a session that the user's key draws, in order, then the last on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +24,6 @@ from fastgaum.worlds.world import NO_ITEM, Past
 
 _SESSION, _LENGTH = np.uint64(1), np.uint64(2)
 """streams of a reset's key"""
-
-
-@dataclass(frozen=True)
-class SetContext:
-    """The context of one event of each of n users, by `WorldSet.context_of`."""
-
-    members: tuple[EncodedContext | None, ...]
-    """as each member encodes it; None for one whose model reads no context"""
-
-
-Context = EncodedContext | SetContext
 
 
 class LoggedContexts:

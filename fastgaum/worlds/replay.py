@@ -15,11 +15,10 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.choice_model import Head
+from fastgaum.models.context import EncodedContext
 from fastgaum.models.user_model import UserModel
-from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld
-from fastgaum.worlds.logged import Context
+from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld, contexts_of
 from fastgaum.worlds.world import NO_ITEM, Population, World
-from fastgaum.worlds.world_set import contexts_of
 
 USERS_AT_ONCE = 8192
 """users of one population, about"""
@@ -66,7 +65,7 @@ def _live(
     world: World,
     log: SessionLog,
     items: IntArray,
-    contexts: Callable[[LongArray], Context] | None,
+    contexts: Callable[[LongArray], EncodedContext] | None,
     sessions: np.ndarray,
     choices: IntArray,
     rng: np.random.Generator,

@@ -10,24 +10,21 @@ ICLR 2017). The member that a user lives in is hidden: policies read the states 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray, LongArray
+from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError, as_given
 from fastgaum.kernels.draws import uniforms
-from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.catalogue import Catalogue
 from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import ContextPopulation, LearnedPopulation, LearnedWorld
-from fastgaum.worlds.logged import Context, LoggedContexts, SetContext
 from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World, checked_slates
 
 _MEMBER = np.uint64(3)
@@ -91,27 +88,11 @@ class WorldSet(World):
         for one in self.worlds:
             one.require_contexts()
 
-    def context_of(
-        self, values: Mapping[str, Sequence[object] | npt.NDArray[np.generic]]
-    ) -> SetContext:
-        """As `LearnedWorld.context_of`, as each member encodes it."""
-        fields = {
-            name for one in self.worlds if one.context for name in one.context.space.context_holds
-        }
-        if not fields:
-            return SetContext(tuple(one.context_of(values) for one in self.worlds))
-        members = []
-        for one in self.worlds:
-            own = set() if one.context is None else set(one.context.space.context_holds)
-            # a field that no member knows is told to all: they say so
-            given = {name: values[name] for name in values if name in own or name not in fields}
-            members.append(one.context_of(given) if own or given else None)
-        return SetContext(tuple(members))
-
     def population(self, n: int, follow_all: bool = False) -> SetPopulation:
         """Make n users without history, in the first member until they are reset; with `follow_all`
         every member follows every user, for `disagreement`. Raises ConfigError unless n is
-        positive."""
+        positive, and for members that read contexts and were made without a log of them."""
+        self.require_contexts()
         return SetPopulation(self, n, follow_all)
 
     def past(self, keys: KeyArray) -> Iterator[Past]:
@@ -130,7 +111,7 @@ class SetPopulation(ContextPopulation):
     """Users of a `WorldSet`, each of whom lives in one member (`members`, shape (n,)).
 
     Each member is a population of all n users. The first one, or with `follow_all` every one,
-    follows the users of the others."""
+    follows the users of the others. Contexts are those of the members' logs."""
 
     world: WorldSet
 
@@ -161,26 +142,16 @@ class SetPopulation(ContextPopulation):
             if mine.any():
                 users.reset(np.asarray(keys, np.uint64)[mine], who[mine])
 
-    def take(self, context: Context | None, who: IntArray | None = None) -> None:
-        """As the base says. Raises ConfigError too for a context of another world."""
-        who = self.everyone if who is None else who
-        contexts: Sequence[EncodedContext | None] = [None] * len(self.populations)
+    def take(self, context: EncodedContext | None, who: IntArray | None = None) -> None:
+        """As the base says. Raises ConfigError for any context: members encode it each in its own
+        way."""
         if context is not None:
-            own_worlds = self.world.worlds
-            if not isinstance(context, SetContext) or len(context.members) != len(own_worlds):
-                raise ConfigError(
-                    "users of a set take the context that the set's context_of makes of values, "
-                    f"got a {type(context).__name__}: pass context=world.context_of(…)"
-                )
-            for one, own in zip(own_worlds, context.members, strict=True):
-                if own is not None and one.context is not None:
-                    one.context.checked(own, self.n)
-            contexts = context.members
-        for number, users in enumerate(self.populations):
-            lives = self.members[who] == number
-            users.take(
-                contexts[number], who[lives if context is None else self._meets(number, who)]
+            raise ConfigError(
+                "users of a set of worlds have the contexts of its members' logs: leave context "
+                "out, or give it to users of one world"
             )
+        for _, users, mine in self._at_home(self.everyone if who is None else who):
+            users.take(None, mine if who is None else who[mine])
 
     def choose(self, who: IntArray, slates: IntArray, keys: KeyArray) -> Response:
         """As the base says."""
@@ -227,7 +198,7 @@ class SetPopulation(ContextPopulation):
             places[mine], none[mine] = users.weigh(who[mine], own)
         return places, none
 
-    def disagreement(self, slates: IntArray, context: Context | None = None) -> FloatArray:
+    def disagreement(self, slates: IntArray) -> FloatArray:
         """How far apart members are about what each user would choose now, from 0 to 1 − 1/members,
         shape (n,). Raises ConfigError without `follow_all`.
 
@@ -240,7 +211,6 @@ class SetPopulation(ContextPopulation):
                 "population(n, follow_all=True)"
             )
         slates = checked_slates(slates, self.n, self.world.n_items)
-        self.take(context)
         found = [
             np.column_stack(users.probabilities(own_of[slates]))
             for users, own_of in zip(self.populations, self.world.own_of, strict=True)
@@ -260,15 +230,6 @@ class SetPopulation(ContextPopulation):
         """Which of these users live in a member, or are followed by it."""
         return np.asarray((self.members[who] == number) | (number < self.n_following))
 
-    def _begin(
-        self, slates: IntArray, active: BoolArray | None, context: Context | None
-    ) -> tuple[IntArray, IntArray]:
-        # before a user has moved, those who follow it must have a context too
-        slates, who = super()._begin(slates, active, context)
-        for users in self.populations[: self.n_following]:
-            users.take(None, who)
-        return slates, who
-
     def _follow(self, who: IntArray, slates: IntArray, places: IntArray) -> None:
         """Have followers see what users chose."""
         for number, users in enumerate(self.populations[: self.n_following]):
@@ -286,27 +247,6 @@ def require_set(world: World) -> WorldSet:
             "--set members=5, or leave out disagreement and pessimism"
         )
     return world
-
-
-def contexts_of(world: World, log: SessionLog) -> Callable[[LongArray], Context] | None:
-    """A function from events of a log, (n,), to contexts of the world's users; None where none are
-    read. Raises as `LoggedContexts`."""
-
-    def of(one: LearnedWorld) -> LoggedContexts | None:
-        every = log.sessions_in("all")
-        return None if one.context is None else LoggedContexts(one.context, log, every)
-
-    if isinstance(world, LearnedWorld):
-        logged = of(world)
-        return None if logged is None else logged.contexts.of
-    if not isinstance(world, WorldSet) or world.context is None:
-        return None
-    # members may be one world
-    known = {id(one): of(one) for one in world.worlds}
-    by_member = [known[id(one)] for one in world.worlds]
-    return lambda events: SetContext(
-        tuple(None if one is None else one.contexts.of(events) for one in by_member)
-    )
 
 
 def world_of_model(model: UserModel, **options: Any) -> LearnedWorld | WorldSet:

@@ -24,9 +24,7 @@ from fastgaum.bench.experiments.link_graphs import (
 )
 from fastgaum.models.context import EncodedContext
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.logged import SetContext
 from fastgaum.worlds.world import NO_ITEM, Response, World
-from fastgaum.worlds.world_set import WorldSet
 from tests.builders import put
 from tests.logs.test_context import navigation
 from tests.worlds.small_world import SmallWorld
@@ -87,24 +85,6 @@ def test_a_graph_without_a_link_ends_every_life() -> None:
         rule = GraphDisplays(world, graph, pages, pages[::-1], policy)
         assert live(world.population(2), rule, 5, np.random.default_rng(0)) == []
         assert rule(0, None).slates.tolist() == [[-1], [-1]]
-
-
-def test_users_of_a_set_are_told_their_page_and_target(world: LearnedWorld) -> None:
-    """Equal members walk as one world does."""
-    graph = LinkGraph.of(random_table(world.item_ids, 4), world.item_ids)
-    starts, targets = np.random.default_rng(0).integers(0, world.n_items, (2, 20)).astype(np.int32)
-    many = WorldSet([world, world])
-    rule = GraphDisplays(many, graph, starts, targets)
-    told = rule(0, None).context
-    assert isinstance(told, SetContext)
-    one = GraphDisplays(world, graph, starts, targets)
-    expected = live(world.population(20), one, 5, np.random.default_rng(7))
-    users = many.population(20)
-    users.reset(np.random.default_rng(1).integers(0, 2**64, 20, dtype=np.uint64))
-    assert set(users.members) == {0, 1}
-    for ours, its in zip(live(users, rule, 5, np.random.default_rng(7)), expected, strict=True):
-        np.testing.assert_array_equal(ours.items, its.items)
-        np.testing.assert_allclose(ours.utilities, its.utilities, atol=1e-5)
 
 
 @settings(max_examples=25, deadline=None)

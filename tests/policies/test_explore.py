@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
@@ -17,10 +15,7 @@ from scipy.stats import chisquare
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
-from fastgaum.logs.read import read_log
-from fastgaum.ope.shown import Target
-from fastgaum.ope.values import off_policy_values
-from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
@@ -28,7 +23,6 @@ from fastgaum.policies.registry import untrained
 from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.policies.transfer import TransferPolicy
-from fastgaum.worlds.world import Past
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_of
 
@@ -124,27 +118,6 @@ def test_a_share_of_the_slates_is_random() -> None:
         assert (by["place"] != plain).mean() == pytest.approx(share * 0.9, abs=0.03)
 
 
-@pytest.mark.parametrize("by", BYS)
-def test_a_log_of_it_gives_the_right_values(by: Any) -> None:
-    """`ope` with the column against the known users' own chances in the logged states."""
-    world = TiringWorld(6)
-    targets = {"popular": Popular(world.appeal), "random": RandomPolicy()}
-    watched = Watched(Explore(Greedy(), 0.5, by), targets)
-    frame = pl.concat(trajectories(world, watched, Setting(2, 5), 4000, 2))
-    log = read_log(frame, context_fields=("propensity",))
-    told = np.asarray(log.columns_of("event")["propensity"].values, np.float64)
-    log = dataclasses.replace(log, columns={})
-    for name, target in targets.items():
-        result = off_policy_values(log, Target(target), propensities=told)
-        values = {one["estimator"]: one for one in result["estimates"]}
-        truth = float(np.mean(watched.worth[name]))
-        for estimator in ("ips", "snips"):
-            low, high = values[estimator]["ci"]
-            assert high - low < 0.07
-            # within twice the interval: the seed is fixed, the last bits are not
-            assert abs(values[estimator]["value"] - truth) < high - low
-
-
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -211,36 +184,3 @@ class Followed(TiringWorld):
         users = super().population(n)
         users.follow = lambda slates, places, active=None: None  # type: ignore[method-assign]
         return users
-
-
-class Watched(Policy):
-    """Another policy; notes what those who are met would do with the targets' slates."""
-
-    def __init__(self, policy: Policy, targets: dict[str, Policy]) -> None:
-        self.policy, self.targets, self.name = policy, targets, policy.name
-        self.worth: dict[str, list[np.ndarray]] = {name: [] for name in targets}
-
-    def start(self, n: int, past: Iterable[Past] = ()) -> None:
-        self.policy.start(n, past)
-        for target in self.targets.values():
-            target.start(n, past)
-
-    def act(self, observation: Observation, k: int) -> IntArray:
-        users, pool = observation.users, observation.pools
-        for name, target in self.targets.items():
-            if name == "random":
-                every = [*combinations(pool.tolist(), k)]
-            else:
-                every = [tuple(target.act(observation, k)[0].tolist())]
-            found = [
-                users.probabilities(np.tile(np.array(one, np.int32), (users.n, 1)))[0].sum(axis=1)
-                for one in every
-            ]
-            self.worth[name].append(np.mean(found, axis=0))
-        return self.policy.act(observation, k)
-
-    def propensities(self, observation: Observation, own: IntArray, slates: IntArray) -> Any:
-        return self.policy.propensities(observation, own, slates)
-
-    def observe(self, transition: Transition) -> None:
-        self.policy.observe(transition)

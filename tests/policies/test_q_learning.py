@@ -321,13 +321,6 @@ def test_exploration_keeps_slates_distinct(k: int, more: int, epsilon: float, se
         assert (result == places).all()
 
 
-def test_exploration_fills_the_share_asked_for() -> None:
-    places = np.tile(np.arange(3, dtype=np.int32), (20_000, 1))
-    keys = keys_of(1, 20_000)
-    result = explore(places, draw_distinct(keys, 50, 6), keys, 0.3)
-    assert (result != places).mean() == pytest.approx(0.3, abs=0.02)
-
-
 def test_a_file_says_what_the_policy_was_trained_with(tmp_path: Path) -> None:
     """Where it meets users with something else, that is said; functions of one's own are not
     known."""

@@ -3,7 +3,6 @@ nothing kept in memory."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,6 @@ import pytest
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
-from fastgaum.logs.audit import audit
-from fastgaum.logs.read import read_log
 from fastgaum.policies import trajectories as module
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.rollout import Setting
@@ -99,18 +96,6 @@ def test_a_policy_of_one_s_own_may_leave_places_empty_and_repeat_items() -> None
     frame = played(policy=Own())
     assert frame.height == 40 * 5 * 2
     assert frame["item"].unique().sort().to_list() == ["i3", "i5"]
-
-
-def test_the_file_is_a_log(tmp_path: Path) -> None:
-    frame = played(n=300)
-    frame.write_parquet(tmp_path / "log.parquet")
-    log = read_log(tmp_path / "log.parquet")
-    assert (log.n_sessions, log.n_events, log.n_candidates) == (300, 1500, 6000)
-    assert int((log.choices >= 0).sum()) == frame["chosen"].sum()
-    report = audit(log)
-    assert report.n_events == 1500
-    (silent,) = [fact.percent for fact in report.facts if fact.name == "events without a click"]
-    assert silent == pytest.approx(100 - 100 * frame["chosen"].sum() / 1500)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
@@ -17,10 +16,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.base import Transition
-from fastgaum.policies.config import PolicyConfig
-from fastgaum.policies.evaluation import adaptation
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
-from fastgaum.policies.registry import untrained
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.transfer import TransferPolicy, shared_items, shared_pool
 from fastgaum.worlds.learned_world import LearnedWorld
@@ -106,19 +102,6 @@ def test_a_policy_elsewhere_learns_from_what_a_site_can_see(
         expected = np.where(one.active, pays.of(response, one.slates, users.states, zero), 0)
         np.testing.assert_allclose(one.rewards, expected, atol=1e-5)
     assert any((one.rewards != 0).any() for one in told[0])
-
-
-def test_adaptation_does_not_read_the_minds_of_new_users(learned: LearnedWorld) -> None:
-    """A policy that learns among users of another scale of utility ends with the same weights."""
-    setting, config = Setting(2, 3, reward="utility"), PolicyConfig(users=16, warm_up=16, batch=8)
-    weights = []
-    for scale in (1.0, 40.0):
-        policy = untrained("cascade-dqn", learned, 2, Pool(), config)
-        world = Rescaled(learned.item_ids, scale)
-        adaptation({"one": [policy]}, world, setting, episodes=2, n_users=20, own=learned)
-        weights.append(policy.target.state_dict())
-    for name, one in weights[0].items():
-        assert torch.equal(one, weights[1][name])
 
 
 def test_a_follower_knows_what_its_user_had_behind_it(
