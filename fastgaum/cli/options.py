@@ -178,36 +178,37 @@ class ModelOptions:
     """seed of everything random in the run"""
     protocol: ProtocolOption | None = None
 
+    def named(self) -> tuple[str, dict[str, object]]:
+        """Name of a preset or of another model, and its settings: those of the file, then --seed
+        and --protocol, then --set. Raises ConfigError."""
+        from fastgaum.config import read_settings
+
+        values = {} if self.config is None else read_settings(self.config)
+        # `--set preset=x` means the preset's values, not its label alone
+        values |= given(preset=self.preset) | self._changes()
+        name = values.pop("preset", "fastgaum")
+        if not isinstance(name, str):
+            raise ConfigError(f"preset must be a name, got {name!r}")
+        return name, values
+
     def resolve(self) -> Config:
-        """The configuration: a preset or a file, --seed and --protocol, --set. Raises
-        ConfigError."""
+        """The configuration of a preset. Raises ConfigError."""
         from fastgaum.config import Config as Configuration
 
-        changes = self._changes()
-        # `--set preset=x` means the preset's values, not its label alone.
-        preset = changes.pop("preset", self.preset)
-        if preset is not None and not isinstance(preset, str):
-            raise ConfigError(f"preset must be a name, got {preset!r}")
-        if self.config is not None:
-            named = {} if preset is None else {"preset": preset}
-            return Configuration.from_toml(self.config, **changes, **named)
-        return Configuration.from_preset(preset or "fastgaum", **changes)
+        name, values = self.named()
+        return Configuration.from_preset(name, **values)
 
     def other_model(self) -> tuple[str, dict[str, object]] | None:
         """Name and settings of a baseline or a pool, if that is asked for. Raises ConfigError."""
-        from fastgaum.config import read_settings
         from fastgaum.presets import PRESETS
 
-        values = {} if self.config is None else read_settings(self.config)
-        changes = self._changes()
-        of_file = values.pop("preset", "fastgaum")
-        name = changes.pop("preset", self.preset or of_file)
-        if not isinstance(name, str) or name in PRESETS:
+        name, values = self.named()
+        if name in PRESETS:
             return None
         from fastgaum.baselines.registry import check_name
 
         check_name(name)
-        return name, values | changes
+        return name, values
 
     def resumed(self, folder: Path, config: Config) -> Config:
         """A resumed run's `config`, which options may only repeat. Raises ConfigError."""

@@ -6,7 +6,6 @@ times, before a session's first event."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from fastgaum.logs.columns import (
 )
 from fastgaum.logs.event_order import order_of
 from fastgaum.logs.schema import ROLE_NAMES, LogSchema, find_column, is_list, no_column
-from fastgaum.logs.tables import naming, open_table
+from fastgaum.logs.tables import open_table
 from fastgaum.logs.vocabulary import Vocabulary
 
 NAMES = {
@@ -51,14 +50,9 @@ class ActionTable:
     """owner, item, kind and, if known, time; in the order of the file"""
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], schema: LogSchema) -> ActionTable:
+    def read(cls, path: Path, schema: LogSchema) -> ActionTable:
         """Read a table in any format that `read_log` takes; the log's own names of columns go
         before NAMES. Raises LogFormatError."""
-        with naming(path, "actions"):
-            return cls._read(Path(path), schema)
-
-    @classmethod
-    def _read(cls, path: Path, schema: LogSchema) -> ActionTable:
         table = open_table(path)
         known = list(table.dtypes)
         items = schema.item or schema.items

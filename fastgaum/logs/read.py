@@ -211,7 +211,7 @@ def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema
             raise
         named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named}") from None
-    fields = (*schema.candidate_fields, *schema.context_fields, schema.weight or "")
+    fields = (*options.candidate_fields, *options.context_fields, options.weight or "")
     return table.with_points(fields, options.decimal), schema, options
 
 
@@ -237,7 +237,7 @@ def _read(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows | Non
 def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]:
     with naming(source):
         table, schema, options = _open(source, given)
-        frame = table.read(schema.columns())
+        frame = table.read(schema.columns(options))
         rows = candidate_rows(frame, schema, options, untyped=table.untyped)
         log = _pack(rows, schema, options)
     if isinstance(source, str | os.PathLike):
@@ -245,7 +245,7 @@ def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]
     log = dataclasses.replace(log, reading=given)
     # a public log says itself what is not read of it
     columns = table.stored or tuple(table.dtypes)
-    read = columns if find_layout(columns) else {*schema.columns()} - {schema.time_beside}
+    read = columns if find_layout(columns) else {*schema.columns(options)} - {schema.time_beside}
     not_read = tuple(one for one in columns if one not in read)
     return _finished(log, options), dataclasses.replace(rows, not_read=not_read)
 
@@ -270,7 +270,10 @@ def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
 
 
 def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
-    actions = ActionTable.read(options.actions, schema) if options.actions is not None else None
+    actions = None
+    if options.actions is not None:
+        with naming(options.actions, "actions"):
+            actions = ActionTable.read(Path(options.actions), schema)
     log, first_order = pack_rows(rows, options, actions=actions)
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))

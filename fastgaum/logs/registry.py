@@ -28,8 +28,6 @@ from fastgaum.untrusted import parse_toml
 DATA_DIR = "FASTGAUM_DATA_DIR"
 TIMEOUT = 30.0
 """seconds without a byte: the connection is cut"""
-MOST_DOWNLOAD = 1 << 34
-"""bytes, where the registry does not know the size"""
 _CUT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
@@ -40,9 +38,9 @@ class DataFile:
     path: str
     """below the data folder, with forward slashes"""
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
     url: Annotated[str, msgspec.Meta(pattern="^https?://")] | None = None
     """None: only a local copy can be adopted"""
-    bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 @dataclass(frozen=True)
@@ -313,7 +311,6 @@ def _download(file: DataFile, url: str, target: Path) -> None:
     # of downloads that were killed; the lock says that no other is under way
     for left in target.parent.glob(f".{target.name}.*.part"):
         left.unlink(missing_ok=True)
-    most = MOST_DOWNLOAD if file.bytes is None else file.bytes
     request = urllib.request.Request(url, headers={"User-Agent": "fastgaum"})
     cure = "run the same command again, or use --from FILE with a local copy"
     with atomic(target) as beside:
@@ -325,9 +322,9 @@ def _download(file: DataFile, url: str, target: Path) -> None:
                 held = 0
                 while block := answer.read(1 << 16):
                     held += len(block)
-                    if held > most:
+                    if held > file.bytes:
                         raise DatasetError(
-                            f"the address sends more than the {most} bytes of the file: use "
+                            f"the address sends more than the {file.bytes} bytes of the file: use "
                             "--from FILE with a good copy"
                         )
                     output.write(block)

@@ -58,11 +58,11 @@ def candidate_rows(
     is_start = first == np.arange(table.height)
     starts = np.flatnonzero(is_start)
     events = lines[starts].drop("key").with_columns(*firsts.drop("row")[starts])
-    context = _context(table, schema, untyped)
+    context = _context(table, options, untyped)
     for name, column in context.items():
         row = first_true(column.ne_missing(column.gather(first)))
         if row is not None:
-            is_weight = name == schema.weight
+            is_weight = name == options.weight
             cure = "" if is_weight else ", or pass it as a candidate field"
             raise LogFormatError(
                 f"event {show(lines['label'][row])} of session {show(lines['session'][row])} has "
@@ -79,25 +79,23 @@ def candidate_rows(
         (np.cumsum(is_start) - 1)[first].astype(np.int32),
         item,
         chosen.to_numpy(),
-        fields={name: table[name] for name in schema.candidate_fields},
+        fields={name: table[name] for name in options.candidate_fields},
         untyped=untyped,
         click_order=_click_order(table, schema),
         views=views.to_numpy(),
         context={name: column.gather(starts) for name, column in context.items()},
         has_times=has_times,
     )
-    if schema.available is None:
+    if not options.available:
         return rows
-    return _of_available(rows, parse_flags(table[schema.available], AVAILABLE), schema, options)
+    return _of_available(rows, parse_flags(table[options.available], AVAILABLE), options)
 
 
-def _of_available(
-    rows: Rows, available: pl.Series, schema: LogSchema, options: ReadOptions
-) -> Rows:
+def _of_available(rows: Rows, available: pl.Series, options: ReadOptions) -> Rows:
     """The rows of candidates that could be chosen; available: of each row. Raises LogFormatError
     for a choice that is not available, an event of no available item, and a place that would
     move."""
-    there, column = available.to_numpy(), schema.available
+    there, column = available.to_numpy(), options.available
 
     def refuse(row: int, found: str) -> LogFormatError:
         session, label = rows.events.select("session", "label").row(int(rows.event_of_row[row]))
@@ -160,11 +158,11 @@ def _require_items(item: CodedIds, column: str, where: Where = row_number) -> No
         require_filled(pl.Series(item.codes).replace(NO_CODE, None), "item", column, where)
 
 
-def _context(table: pl.DataFrame, schema: LogSchema, untyped: bool) -> dict[str, pl.Series]:
+def _context(table: pl.DataFrame, options: ReadOptions, untyped: bool) -> dict[str, pl.Series]:
     """The columns of events by name, the weight among them."""
-    context = {name: context_column(table[name], untyped) for name in schema.context_fields}
-    if schema.weight is not None:
-        context[schema.weight] = parse_weights(table[schema.weight])
+    context = {name: context_column(table[name], untyped) for name in options.context_fields}
+    if options.weight:
+        context[options.weight] = parse_weights(table[options.weight])
     return context
 
 
@@ -208,8 +206,8 @@ def _event_columns(
         columns["user"] = filled_ids(table[schema.user], "user", "user id")
     if schema.split is not None:
         columns["split"] = parse_split(table[schema.split])
-    if schema.past is not None:
-        columns["past"] = past_column(table[schema.past])
+    if options.past:
+        columns["past"] = past_column(table[options.past])
     lines = pl.DataFrame(columns)
     for role in ("user", "split"):
         if role in columns:
@@ -289,8 +287,8 @@ def _nested_rows(
     check_size(int(lengths.cast(pl.Int64).sum()))
     event_of_row = np.repeat(np.arange(table.height, dtype=np.int32), lengths.to_numpy())
     available = None
-    if schema.available is not None:
-        values = _spread(table[schema.available], lengths, event_of_row, None, name_event)
+    if options.available:
+        values = _spread(table[options.available], lengths, event_of_row, None, name_event)
         available = parse_flags(values, AVAILABLE, lambda row: name_event(int(event_of_row[row])))
     item = CodedIds.of(items.explode(), "item")
     _require_items(item, schema.items, lambda row: name_event(int(event_of_row[row])))
@@ -340,7 +338,7 @@ def _nested_rows(
             available = pl.concat([available, chosen]).gather(source)
     fields = {
         name: _spread(table[name], lengths, event_of_row, source, name_event)
-        for name in schema.candidate_fields
+        for name in options.candidate_fields
     }
     rows = Rows(
         events,
@@ -349,7 +347,7 @@ def _nested_rows(
         click_of_row >= 0,
         fields,
         untyped,
-        context=_context(table, schema, untyped),
+        context=_context(table, options, untyped),
         has_times=has_times,
         # an event of a plain column has one click
         click_order=(
@@ -359,7 +357,7 @@ def _nested_rows(
         ),
         clicks=facts,
     )
-    return rows if available is None else _of_available(rows, available, schema, options)
+    return rows if available is None else _of_available(rows, available, options)
 
 
 def _require_lengths(

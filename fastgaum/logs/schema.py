@@ -58,14 +58,6 @@ class LogSchema:
     split: str | None = None
     views: str | None = None
     """long: views of the row's candidate; without it, rows with chosen = 0 are counted"""
-    candidate_fields: tuple[str, ...] = ()
-    context_fields: tuple[str, ...] = ()
-    past: str | None = None
-    """the list of items before a session's first event"""
-    available: str | None = None
-    """whether a candidate could be chosen"""
-    weight: str | None = None
-    """the weight of an event"""
     time_beside: str | None = None
     """another column with a name of `event`, that an event which never changes is held against"""
 
@@ -81,14 +73,12 @@ class LogSchema:
         assert column is not None
         return column
 
-    def columns(self) -> list[str]:
-        """Columns that the schema reads, each once."""
-        of_roles = (
-            getattr(self, role)
-            for role in (*ROLE_NAMES, "past", "available", "weight", "time_beside")
-        )
-        named = (column for column in of_roles if column is not None)
-        return list(dict.fromkeys([*named, *self.candidate_fields, *self.context_fields]))
+    def columns(self, options: ReadOptions) -> list[str]:
+        """Columns that are read, each once."""
+        of_roles = [getattr(self, role) for role in (*ROLE_NAMES, "time_beside")]
+        others = [options.past, options.available, options.weight]
+        fields = [*options.candidate_fields, *options.context_fields]
+        return list(dict.fromkeys(filter(None, [*of_roles, *others, *fields])))
 
 
 def _squeezed(name: str) -> str:
@@ -147,11 +137,6 @@ def resolve_schema(
         beside = find_role("event", [column for column in dtypes if column in others])
     return LogSchema(
         **roles,
-        candidate_fields=options.candidate_fields,
-        context_fields=options.context_fields,
-        past=options.past or None,
-        available=options.available or None,
-        weight=options.weight or None,
         time_beside=beside,
     )
 

@@ -79,7 +79,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def entry(server: Server) -> Dataset:
-    file = DataFile("sub/mine.bin", SHA, f"{server.url}/file", len(CONTENT))
+    file = DataFile("sub/mine.bin", SHA, len(CONTENT), f"{server.url}/file")
     return Dataset("mine", "t", "o", "MIT", (file,), "c.md")
 
 
@@ -126,7 +126,6 @@ def test_a_good_file(
         ("/to-disk", CONTENT, None, "file:"),
     ],
 )
-@pytest.mark.parametrize("size", [len(CONTENT), None])
 def test_what_is_not_the_file_leaves_nothing(
     server: Server,
     entry: Dataset,
@@ -136,11 +135,10 @@ def test_what_is_not_the_file_leaves_nothing(
     sent: bytes,
     cut: int | None,
     says: str,
-    size: int | None,
 ) -> None:
     server.content, server.cuts = sent, [] if cut is None else [cut]
     with pytest.raises(DatasetError, match=says):
-        fetch(_from(entry, url=f"{server.url}{path}", bytes=size))
+        fetch(_from(entry, url=f"{server.url}{path}"))
     assert len(server.asked) == 1
     server.content = CONTENT * 2
     with pytest.raises(DatasetError, match="sends more than"):
@@ -168,9 +166,8 @@ def test_adopting_a_folder_takes_every_file(
     entry: Dataset, fetch: Callable[..., Path], tmp_path: Path
 ) -> None:
     other = b"history"
-    both = dataclasses.replace(
-        entry, files=(*entry.files, DataFile("sub/other.bin", hashlib.sha256(other).hexdigest()))
-    )
+    file = DataFile("sub/other.bin", hashlib.sha256(other).hexdigest(), len(other))
+    both = dataclasses.replace(entry, files=(*entry.files, file))
     (tmp_path / "from").mkdir()
     (tmp_path / "from" / "mine.bin").write_bytes(CONTENT)
     with pytest.raises(DatasetError, match=r"has no other\.bin"):
