@@ -57,6 +57,7 @@ def read_common(tokens: Sequence[str]) -> list[str]:
 # -- options of several commands
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+Repeated = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 RunPath = Annotated[Path, Parameter(help="a run folder, or a model file")]
 HeadOption = Annotated[
     Literal["generator", "reward"] | None,
@@ -66,12 +67,7 @@ ScoredSplit = Annotated[
     Literal["train", "validation", "test", "all"], Parameter(help="the split to score")
 ]
 AllowSeenUsers = Annotated[
-    bool,
-    Parameter(
-        negative="",
-        show_default=False,
-        help="score the test split even if its users trained the model",
-    ),
+    Flag, Parameter(help="score the test split even if its users trained the model")
 ]
 DataDir = Annotated[
     Path | None, Parameter(help="the folder in which names of logs are looked up first")

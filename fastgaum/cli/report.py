@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from fastgaum.cli.options import AllowSeenUsers, DataDir, Flag, JsonFile, Threads, use_threads
+from fastgaum.cli.options import (
+    AllowSeenUsers,
+    DataDir,
+    Flag,
+    JsonFile,
+    Repeated,
+    Threads,
+    use_threads,
+)
 from fastgaum.cli.output import check_outputs, finish, note
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import Reading, checked_users
@@ -25,7 +33,7 @@ def report_command(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("report.html"),
     compare: Flag = False,
-    log: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    log: Repeated = (),
     split: Literal["train", "validation", "test"] = "validation",
     allow_seen_users: AllowSeenUsers = False,
     json: JsonFile = None,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
-from fastgaum.cli.options import DataDir, Device, JsonFile, RunPath, ScoredSplit
+from fastgaum.cli.options import DataDir, Device, JsonFile, Repeated, RunPath, ScoredSplit
 from fastgaum.cli.output import check_outputs, show_block, write_json
 from fastgaum.cli.progress import Bar
 from fastgaum.cli.reading import Log, log_of_run, note_unfinished
@@ -16,8 +14,6 @@ from fastgaum.reports.table import TableColumn, finite, table_of
 
 if TYPE_CHECKING:
     from polars import DataFrame
-
-Repeated = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 
 
 def what_if_command(

@@ -58,7 +58,6 @@ class Finding:
     flagged: bool
     test_prec_at_1: float | None
     """on all test events, single candidates included; None without any"""
-    test_floor: float | None
     action: str
 
 
@@ -202,6 +201,5 @@ def _score(rule: AuditRule) -> Finding:
         p=p,
         flagged=False,
         test_prec_at_1=100 * float(hits[test].mean()) if test.any() else None,
-        test_floor=100 * float(floor[test].mean()) if test.any() else None,
         action=rule.action,
     )

@@ -32,7 +32,7 @@ def log_facts(
     # every look at figures of the test split makes them worth less
     if split != "test":
         for finding in found["findings"]:
-            finding["test_prec_at_1"] = finding["test_floor"] = None
+            finding["test_prec_at_1"] = None
     part = select_sessions(log, log.sessions_in(split))
     return {
         "name": log.name,
