@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastgaum.cli.options import COMMON, TableFiles
-from fastgaum.errors import OutputError
+from fastgaum.errors import ConfigError, OutputError
 from fastgaum.files import atomic, require_writable
 from fastgaum.reports.table import blocks_to_markdown, finite
 from fastgaum.untrusted import plain
@@ -114,7 +114,11 @@ def show_block(block: Block) -> None:
 
 def check_outputs(*files: Path | None, resumed: bool = False) -> None:
     """Raise OutputError unless each file can be written and is new, or may be replaced (`resumed`:
-    a run goes on with its own)."""
+    a run or a search goes on with its own). Raises ConfigError where it is to be replaced too."""
+    if resumed and COMMON.overwrite:
+        raise ConfigError(
+            "--resume goes on with what is there and --overwrite replaces it: give one of them"
+        )
     for path in files:
         if path is None or path == STDOUT:
             continue

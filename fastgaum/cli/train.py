@@ -67,10 +67,6 @@ def train_command(
             "--from begins a run with the weights of another one, --resume goes on with the run "
             "that is there and knows where it began: give one of them"
         )
-    if resume and overwrite:
-        raise ConfigError(
-            "--resume goes on with a run and --overwrite replaces it: give one of them"
-        )
     check_outputs(json, resumed=resume)
     changes: dict[str, Any] = {} if former is None else options.going_on()
     other = options.other_model() if former is None else None

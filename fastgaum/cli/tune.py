@@ -22,7 +22,6 @@ from fastgaum.cli.output import check_outputs, finish
 from fastgaum.cli.progress import Bar, noting_compilation
 from fastgaum.cli.reading import AS_IT_IS, Log, Reading
 from fastgaum.cli.train import THIS_MACHINE, Machine
-from fastgaum.errors import ConfigError
 from fastgaum.interrupts import Interrupted
 
 
@@ -43,10 +42,6 @@ def tune_command(
     reading: Reading = AS_IT_IS,
 ) -> None:
     """Search settings of the preset fastgaum for a log."""
-    if resume and COMMON.overwrite:
-        raise ConfigError(
-            "--resume goes on with a search and --overwrite replaces it: give one of them"
-        )
     check_outputs(out, json, resumed=resume)
     fixed = given(seed=seed, protocol=protocol) | parse_settings(settings)
     from fastgaum.machine import device_of, machine_facts
