@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import polars as pl
@@ -154,11 +154,6 @@ class OtherRows(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Rows of other people's models."""
 
     rows: Annotated[list[OtherRow], Meta(min_length=1)]
-
-
-def rows_schema() -> dict[str, Any]:
-    """The JSON schema of such a file."""
-    return msgspec.json.schema(OtherRows)
 
 
 def read_rows(path: Path, datasets: Collection[str]) -> list[OtherRow]:

@@ -28,7 +28,6 @@ from fastgaum.reports.table import Json
 
 CHUNK = 1 << 22
 """entries that are gathered at once"""
-LEVEL = 0.95
 
 
 def compare_sides(statistic: Statistic, draws: int = 1999, seed: int = 0) -> Json:
@@ -77,11 +76,10 @@ def draw_users(n_users: int, draws: int, seed: int) -> Iterator[Float64Array]:
 
 
 def percentile_interval(values: Float64Array) -> Float64Array:
-    """Percentile interval of draws, (n_draws, ·) → (2, ·); NaN draws are left out."""
-    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    """95 % percentile interval of draws, (n_draws, ·) → (2, ·); NaN draws are left out."""
     columns = [column[~np.isnan(column)] for column in values.T]
-    nothing = [np.nan, np.nan]
-    return np.array([np.quantile(one, ends) if len(one) else nothing for one in columns]).T
+    ends = [np.quantile(one, [0.025, 0.975]) if len(one) else [np.nan] * 2 for one in columns]
+    return np.array(ends).T
 
 
 def permutation_test(statistic: Statistic, draws: int, seed: int) -> tuple[float, float]:

@@ -121,13 +121,11 @@ def test_mistakes_in_python() -> None:
     for call, says in (
         (lambda: fg.compare("sample"), "compare needs a log in memory, got str"),  # type: ignore[arg-type]
         (lambda: fg.compare(log, "logit"), "models is 'logit', a list"),
-        (lambda: fg.compare(log, ["logti"]), "did you mean 'logit'"),
         (lambda: fg.compare(log, []), "models is an empty list"),
         (
             lambda: fg.compare(log, protocol="bag"),
             "protocol is 'bag', one of identity, bags, views",
         ),
-        (lambda: fg.compare(log, seeds=0), "--seeds must be at least 1, got 0"),
         (lambda: fg.compare(log, resplits=[-1]), "a seed of resplits is -1, a whole number"),
         (lambda: fg.compare(log, resplits=3), "resplits is 3, a list of seeds"),  # type: ignore[arg-type]
         (lambda: fg.compare(log, settings=[1]), "settings"),  # type: ignore[arg-type]
