@@ -53,9 +53,6 @@ class Work:
         # the module's gradients are its own from the next call on
         return {name: value.clone() for name, value in found.items()}
 
-    def split(self, rows: Tensor) -> list[Tensor]:
-        return list(torch.split(rows, self.lengths.tolist()))
-
     def parameters(self) -> dict[str, Tensor]:
         return {**dict(self.module.named_parameters()), "embedding": self.embedding.weight}
 
@@ -107,8 +104,8 @@ class FromItems:
 
 def torch_packed(work: Work) -> Step:
     # Packing and unpacking are outside the race: the rival's best case.
-    x = pack_sequence(work.split(work.items), enforce_sorted=False)
-    grad = pack_sequence(work.split(work.grad), enforce_sorted=False).data
+    parts = (torch.split(rows, work.lengths.tolist()) for rows in (work.items, work.grad))
+    x, grad = (pack_sequence(list(part), enforce_sorted=False) for part in parts)
     rows = unpacked_rows(x)
 
     def step() -> dict[str, Tensor]:
@@ -118,7 +115,7 @@ def torch_packed(work: Work) -> Step:
             work.embedding(x.data), x.batch_sizes, x.sorted_indices, x.unsorted_indices
         )
         packed, _ = work.module(inputs)
-        torch.autograd.backward(packed.data, grad)
+        torch.autograd.backward(packed.data, grad.data)
         return work.results(packed.data[rows])
 
     return step

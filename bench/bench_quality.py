@@ -146,16 +146,15 @@ def hotel(full: bool) -> SessionLog:
 
 
 def large_log(race: Race) -> None:
-    full, record = race.full, race.record
-    if not full:
+    if not race.full:
         raise SkippedError("its fits take too long for a smoke test")
     log = public_log("wikispeedia")
-    ours = seconds_until(log, ASKED, full)
+    ours = seconds_until(log, ASKED, True)
     theirs = Training(Displays.of(log, ("target", "page"))).seconds_until(ASKED)
     ratio = times_as_soon(ours, theirs)
-    record(ratio, f"{SOONER} stock torch at NLL {ASKED}", bar=1, at_least=8.0)
-    record(ours, f"s until NLL {ASKED}, encoding and all")
-    record(theirs, f"s of stock torch until NLL {ASKED}, training alone")
+    race.record(ratio, f"{SOONER} stock torch at NLL {ASKED}", bar=1, at_least=8.0)
+    race.record(ours, f"s until NLL {ASKED}, encoding and all")
+    race.record(theirs, f"s of stock torch until NLL {ASKED}, training alone")
 
 
 def small_log(race: Race) -> None:
@@ -196,24 +195,22 @@ def rates(race: Race) -> None:
 
 
 def evaluation(race: Race) -> None:
-    full, record = race.full, race.record
-    model, log = sized(full)
+    model, log = sized(race.full)
     n_candidates = log.count("candidates", "test")
 
     def evaluate() -> int:
         model.evaluate(log, "test")
         return n_candidates
 
-    rate = rate_of(evaluate, 5 if full else 1)
-    record(rate, "candidates/s", bar=7, at_least=5e6)
+    rate = rate_of(evaluate, 5 if race.full else 1)
+    race.record(rate, "candidates/s", bar=7, at_least=5e6)
 
 
 def whole_command(race: Race) -> None:
-    full, record = race.full, race.record
-    name = "wikispeedia" if full else "sample"
+    name = "wikispeedia" if race.full else "sample"
     public_log(name)
     seconds = []
-    for _ in range(5 if full else 1):
+    for _ in range(5 if race.full else 1):
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "fastgaum", *COMMANDS[race.group], name]
             if race.group.startswith("convert"):
@@ -221,7 +218,7 @@ def whole_command(race: Race) -> None:
             started = time.perf_counter()
             subprocess.run(command, capture_output=True, check=True)
             seconds.append(time.perf_counter() - started)
-    record(median(seconds), "s, wall", bar=7, at_most=6.0)
+    race.record(median(seconds), "s, wall", bar=7, at_most=6.0)
 
 
 GROUPS = {

@@ -44,10 +44,6 @@ class Data:
     train: EncodedSessions
     unknown_of_id: torch.Tensor
 
-    @property
-    def n_ids(self) -> int:
-        return len(self.unknown_of_id)
-
 
 @lru_cache(maxsize=2)
 def world(n_events: int, n_items: int) -> Data:
@@ -71,7 +67,7 @@ class Run:
     def __init__(self, data: Data, config: Config, game: str) -> None:
         torch.manual_seed(0)
         self.data, self.config = data, config
-        networks = Networks(config, data.n_ids, 0)
+        networks = Networks(config, len(data.unknown_of_id), 0)
         self.game = GAMES[game](networks, config, data)
         self.prepare: Callable[[Batch], Any] = getattr(self.game, "prepare", to_tensors)
         self.waiting = self._batches()
@@ -121,7 +117,7 @@ def train(race: Race) -> None:
     if contender == "one-thread":
         threads.set_threads(1)
     try:
-        if data.n_ids < 1_000_000:
+        if len(data.unknown_of_id) < 1_000_000:
             # the same data and weights give the same first loss
             losses = [Run(data, config, name).steps(1) for name in (game, "reference")]
             assert abs(losses[0] - losses[1]) <= 1e-4

@@ -62,7 +62,12 @@ class Planner:
     def greedy(self) -> float:
         """The mean return of maximising each event's own probability of a click (ties: the first
         slate)."""
-        return self._backward(lambda t, _: self._clicks(self.layers[t]).argmax(axis=1))
+
+        def likeliest(t: int, _: Float64Array) -> npt.NDArray[np.intp]:
+            clicks = [probs.sum(axis=1) for probs, _ in self._choices(self.layers[t])]
+            return np.asarray(np.argmax(clicks, axis=0))
+
+        return self._backward(likeliest)
 
     def policy_return(self, policy: Policy) -> float:
         """The mean return of a policy that draws nothing, without any sampling; it may read the
@@ -96,10 +101,6 @@ class Planner:
                 values[:, number] = (probs * (1 + later_of_items)).sum(axis=1) + none * later[:, -1]
             future = values[np.arange(len(values)), choose(t, values)]
         return float(future[0])
-
-    def _clicks(self, layer: _Layer) -> Float64Array:
-        """Probability of a click on each slate in each state, (n_states, n_slates)."""
-        return np.stack([probs.sum(axis=1) for probs, _ in self._choices(layer)], axis=1)
 
     def _choices(self, layer: _Layer) -> Iterator[tuple[Float64Array, Float64Array]]:
         """Of every slate: probabilities of its items, (n_states, k), and of no click."""

@@ -42,6 +42,7 @@ from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import gap_closed
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from fastgaum.policies.rollout import Setting
+from fastgaum.policies.rounds import FITTED
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.policies.transfer import TransferPolicy, shared_pool
 from fastgaum.reports.table import Block, Json, TableColumn, blocks_to_markdown, finite, table_of
@@ -51,8 +52,8 @@ from fastgaum.worlds.pools import draw_uniforms
 from fastgaum.worlds.rules import session_leaving
 from fastgaum.worlds.world import Past, Population, Response, World, checked_slates
 
-N_ITEMS, FITTED, SLATES = 200, (0.75, 0.25, 0.0), 32_000
-"""of a catalogue; shares of a log that train, validate and test; slates of a training"""
+N_ITEMS, SLATES = 200, 32_000
+"""of a catalogue; slates of a training"""
 TRAINING = PolicyConfig(evaluations=1, users=64, updates=2, batch=256)
 LEARNER, LEARNED, TRUTH = "slateq", "learned world", "truth"
 Figures = dict[tuple[str, str], dict[str, float]]

@@ -59,6 +59,7 @@ from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import gap_closed
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting
+from fastgaum.policies.rounds import FITTED
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.reports.grid import side_by_side
@@ -68,8 +69,6 @@ from fastgaum.worlds.true_world import TrueWorld
 
 K, HORIZON = 3, 20
 """items of a slate, events of an episode and of a logged session"""
-FITTED = (0.75, 0.25, 0.0)
-"""shares of the log's users who train, validate and test: the truth itself is the test"""
 TRUTH = "the truth"
 
 

@@ -70,8 +70,7 @@ class StockTorch:
         self.reward_optimiser = _adamw(self.reward, config.lr, config.weight_decay)
         self.generator_optimiser = _adamw(self.generator, config.generator_lr, 0.0)
 
-    def prepare(self, batch: Batch) -> Padded:
-        return pad(batch)
+    prepare = staticmethod(pad)
 
     def round(self, batch: Padded) -> float:
         """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
