@@ -163,8 +163,6 @@ class Config(CheckedSettings):
     """size of the vectors of user and item whose product is part of a score; 0 = none"""
     tastes: Annotated[int, Meta(ge=0, le=1 << 12)] = 16
     """size of the user's vector that weighs a log's own numbers; 0 = the same for all users"""
-    item_dim: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
-    """size of id embeddings below the first layers; 0 = ids map straight into the first layer"""
     set_context: bool = True
     """numbers are also given relative to their mean over the display set"""
     pieces: Annotated[int, Meta(ge=0, le=1000)] = 6

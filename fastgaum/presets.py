@@ -53,7 +53,7 @@ SIZES: dict[str, dict[str, object]] = {
 }
 """what the `fastgaum` preset may be on a log of GROW_AT training events and more, by name; a fit
 tries them in this order (docs: how fastgaum sizes itself)"""
-GROWTH_DECIDES = (*_TOWERS, "counts", "search", "batch_sessions", "activation", "item_dim", "wide")
+GROWTH_DECIDES = (*_TOWERS, "counts", "search", "batch_sessions", "activation", "wide")
 """keys that a size sets, or that mean nothing in one: where one is set, a log of any number of
 events is fitted as the configuration says"""
 
@@ -73,7 +73,6 @@ _PAPER: dict[str, object] = {
     "regulariser": "shannon",
     "hidden": (64, 64),
     "activation": "elu",
-    "item_dim": 0,
     "dropout": 0.0,
     "id_dropout": 0.1,
     "weight_decay": 0.01,
@@ -94,7 +93,6 @@ PRESETS: dict[str, dict[str, object]] = {
     "report": {
         **_PLAIN,
         "protocol": "identity",
-        "item_dim": 0,
         "history": "bilstm",
         "history_dim": 512,
         "history_layers": 8,

@@ -21,8 +21,8 @@ class BagArrays(NamedTuple):
 class BagMap(NamedTuple):
     """Weights of the map, or their gradients."""
 
-    table: Array  # (n_ids, out), or (n_ids, item_dim) with `up`
-    up: Array  # (item_dim, out), or without a row
+    table: Array  # (n_ids, out), or (n_ids, width) with `up`
+    up: Array  # (width, out), or without a row
     weight: Array  # (out, n_numbers)
     bias: Array  # (out,)
 

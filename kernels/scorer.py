@@ -1,8 +1,7 @@
 """A scorer over packed display sets, forward and backward, in one kernel.
 
-    z0 = Σ_{f in bag} E_f (U, if the embedding is small) + W_x numbers + W_s state + b,  a0 =
-    act(z0) … z_l = W_l a_{l−1} + b_l,  score = w a_L + b  (+ Σ_f e_f + w_x numbers + b, the wide
-    path)
+    z0 = Σ_{f in bag} E_f + W_x numbers + W_s state + b,  a0 = act(z0) … z_l = W_l a_{l−1} + b_l,
+    score = w a_L + b  (+ Σ_f e_f + w_x numbers + b, the wide path)
 
 A tile of about TILE candidates goes forward, through the loss, and back, while in cache. Dense
 parameters lie in one flat array; `starts` says where, `widths` how wide each hidden layer is."""
@@ -24,8 +23,8 @@ TILE = 256
 TURN = 512
 """candidates from which weights are transposed first, a quarter quicker in BLAS"""
 
-BIAS, NUMBERS, STATE, UP, WIDE, LINEAR, REST = 0, 1, 2, 3, 4, 5, 6
-"""positions in `starts`: first bias, W_x, W_s, U, the wide path's bias and w_x (or towers' w), then
+BIAS, NUMBERS, STATE, WIDE, LINEAR, REST = 0, 1, 2, 3, 4, 5
+"""positions in `starts`: first bias, W_x, W_s, the wide path's bias and w_x (or towers' w), then
 each later layer (W, then b)"""
 
 
@@ -44,7 +43,7 @@ class ScorerInputs(NamedTuple):
 class ScorerWeights(NamedTuple):
     """All parameters of a scorer."""
 
-    table: Array  # (n_ids, widths[0]), or (n_ids, item_dim)
+    table: Array  # (n_ids, widths[0])
     wide_table: Array  # of the wide path, (n_ids, 1); of length 0 for none
     dense: Array  # all others, flat
     starts: Array  # where each begins in `dense`; −1 for none
@@ -89,8 +88,6 @@ def scorer_pass(
     from_numbers = matrix(dense, starts[NUMBERS], width, n_numbers).T
     turning = end - begin >= TURN
     turned = _turned(dense, starts, widths) if turning else dense[:0]
-    item_dim = table.shape[1] if starts[UP] >= 0 else 0
-    up = matrix(dense, max(starts[UP], 0), item_dim, width)
     # taken out of the loops: what is read through an index inside one is not known to stay the
     # same, and costs a factor 2
     linear_start, linear = max(starts[LINEAR], 0), starts[LINEAR] >= 0 and n_numbers > 0
@@ -104,11 +101,9 @@ def scorer_pass(
 
     rows, total, widest = _room(first_event, last_event, display_offsets, widths)
     activations, tile_scores = np.empty(rows * total, dense.dtype), np.empty(rows, dense.dtype)
-    bag = np.empty((rows, item_dim), dense.dtype)
-    lifted = np.empty((rows if item_dim > 0 else 0, width), dense.dtype)
     backward = rows * widest if learning else 0
     grad, other = np.empty(backward, dense.dtype), np.empty(backward, dense.dtype)
-    product = np.empty(widest * max(widest, n_numbers, item_dim) + n_numbers, dense.dtype)
+    product = np.empty(widest * max(widest, n_numbers) + n_numbers, dense.dtype)
     sums = np.empty((n_events, width), dense.dtype)
     grad_sums = np.zeros((n_events if learning else 0, width), dense.dtype)
     np.dot(
@@ -138,9 +133,6 @@ def scorer_pass(
             np.dot(numbers[start:stop], from_numbers, values)
         else:
             values[:] = ZERO
-        if item_dim > 0:
-            _gather(table, ids, start, stop, bag)
-            np.dot(bag[:count], up, lifted[:count])
         for i in range(event, last):
             of_event = sums[i - first_event]
             for candidate in range(display_offsets[i], display_offsets[i + 1]):
@@ -148,11 +140,8 @@ def scorer_pass(
                     for f in range(n_fields):
                         prefetch_row(table, ids[candidate + AHEAD, f])
                 row = values[candidate - start]
-                if item_dim > 0:
-                    add(row, lifted[candidate - start])
-                else:
-                    for f in range(n_fields):
-                        add(row, table[ids[candidate, f]])
+                for f in range(n_fields):
+                    add(row, table[ids[candidate, f]])
                 activate(row, of_event, kind)
         if dropping:
             drop(activations[: count * width], start * width, key, threshold, scale)
@@ -239,13 +228,7 @@ def scorer_pass(
                 of_event = grad_sums[i - first_event]
                 for candidate in range(display_offsets[i], display_offsets[i + 1]):
                     add(of_event, out[candidate - start])
-            of_bags = out
-            if item_dim > 0:
-                np.dot(bag[:count].T, out, matrix(product, 0, item_dim, width))
-                add(grad_dense[starts[UP] : starts[UP] + item_dim * width], product)
-                np.dot(out, up.T, bag[:count])
-                of_bags = bag[:count]
-            filled = _add_to_slots(inputs.slots[start:stop], of_bags, g, filled, written)
+            filled = _add_to_slots(inputs.slots[start:stop], out, g, filled, written)
         event = last
     if learning:
         add_columns(grad_sums, grad_dense[starts[BIAS] : starts[BIAS] + width])
@@ -302,15 +285,6 @@ def _turned(dense: Array, starts: Array, widths: Array) -> Array:
                 target[j, i] = source[i, j]
         at += after * before
     return result
-
-
-@jit_leaf
-def _gather(table: Array, ids: Array, start: int, stop: int, bag: Array) -> None:
-    for candidate in range(start, stop):
-        row = bag[candidate - start]
-        row[:] = 0
-        for f in range(ids.shape[1]):
-            add(row, table[ids[candidate, f]])
 
 
 @jit_leaf

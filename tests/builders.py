@@ -23,8 +23,8 @@ from fastgaum.features.sessions import Selection
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.log import Column, Of, SessionLog
 
-NARROW: dict[str, Any] = {"preset": "paper-lstm", "players": "adversarial", "item_dim": 8}
-"""settings of three networks over identities with embeddings, in which no number is"""
+NARROW: dict[str, Any] = {"preset": "paper-lstm", "players": "adversarial"}
+"""settings of three networks over identities, in which no number is"""
 
 
 def log_of(

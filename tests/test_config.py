@@ -84,7 +84,6 @@ SET: dict[str, Any] = {
         "batch_sessions": 512,
         "hidden": [8],
         "activation": "elu",
-        "item_dim": 4,
     },
     **{"wide": False, "grow": False},
 }

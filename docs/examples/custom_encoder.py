@@ -22,7 +22,7 @@ class MeanOfChoices(HistoryEncoder):
     def __init__(self, config: fg.Config, n_ids: int, n_numbers: int) -> None:
         super().__init__()
         self.state_dim = config.history_dim
-        self.embedding = BagLinear(n_ids, n_numbers, self.state_dim, config.item_dim, init_std=0.1)
+        self.embedding = BagLinear(n_ids, n_numbers, self.state_dim, init_std=0.1)
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         """Tokens are choices, session after session; session i's are those from offsets[i] to

@@ -68,7 +68,7 @@ class _Network(nn.Module):
         n_ids, n_numbers, context = space.n_ids, space.n_numbers, context_sizes(space)
         self.shape = (len(space.categorical), n_numbers)
         n_context = context.n_fields + context.n_numbers
-        self.linear = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
+        self.linear = BagLinear(n_ids, n_numbers, 1, init_std=0.0)
         self.of_ids = nn.Parameter(torch.randn(n_ids, dim) * 0.1)
         self.of_numbers = nn.Parameter(torch.randn(n_numbers, dim) * 0.1)
         widths = (64, 64, 1)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from fastgaum.baselines.gradient import (
 )
 from fastgaum.config import NotNegative, Positive, Probability, Width
 from fastgaum.features.space import FeatureSpace
-from fastgaum.nets.bags import BagLinear, BagSizes, bag_sum
+from fastgaum.nets.bags import BagLinear, BagSizes, SharedBagLinear, bag_sum
 from fastgaum.nets.networks import Scorer, context_sizes
 from fastgaum.nets.segments import expand_to_candidates
 from fastgaum.nets.tensors import Bags, BatchTensors
@@ -84,18 +84,22 @@ class _Network(nn.Module):
     def __init__(self, space: FeatureSpace, chosen: Values) -> None:
         super().__init__()
         n_ids, n_numbers, dim = space.n_ids, space.n_numbers, chosen["dim"]
-        self.wide = BagLinear(n_ids, n_numbers, 1, 0, init_std=0.0)
+        self.wide = BagLinear(n_ids, n_numbers, 1, init_std=0.0)
         self.of_fields = FieldWeights(space)
         self.of_context = ContextCrosses(space)
         self.crosses = nn.Parameter(torch.zeros(CROSSES_OF_LAST))
-        self.user = BagLinear(n_ids, n_numbers, dim, 0, init_std=0.1)
+        self.user = BagLinear(n_ids, n_numbers, dim, init_std=0.1)
         context = context_sizes(space)
+        self.embedding = BagLinear(n_ids, 0, dim, init_std=0.1, bias=False)
+        hidden = (64, 32)
+        first = SharedBagLinear(self.embedding, n_numbers, hidden[0])
         self.deep = Scorer(
-            BagSizes(n_ids, n_numbers, dim),
+            BagSizes(n_ids, n_numbers),
             dim * (1 + context.n_fields) + context.n_numbers,
-            (64, 32),
+            hidden,
             "relu",
             dropout=chosen["dropout"],
+            first=cast(BagLinear, first),
         )
 
     def forward(self, batch: BatchTensors) -> Tensor:
@@ -149,7 +153,7 @@ class ContextCrosses(nn.Module):
             self.crosses = nn.Parameter(torch.zeros(CROSSES_OF_CONTEXT))
             self.of_ids = nn.Parameter(torch.zeros(space.n_ids))
         if sizes.n_numbers:
-            self.by_number = BagLinear(space.n_ids, space.n_numbers, sizes.n_numbers, 0, 0.0)
+            self.by_number = BagLinear(space.n_ids, space.n_numbers, sizes.n_numbers, 0.0)
             self.by_number_of_few = FieldWeights(space, sizes.n_numbers)
             self.of_numbers = nn.Parameter(torch.zeros(sizes.n_numbers))
 

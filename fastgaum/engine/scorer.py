@@ -185,7 +185,6 @@ def dense_parameters(scorer: Scorer) -> list[nn.Parameter]:
         _bias(first),
         None if first.numbers is None else first.numbers.weight,
         scorer.from_state.weight,
-        first.up,
     ]
     if wide is not None:
         parts += [_bias(wide), None if wide.numbers is None else wide.numbers.weight]
@@ -202,7 +201,6 @@ def starts_of(scorer: Scorer, place: Callable[[Tensor], int]) -> LongArray:
         place(_bias(first)),
         numbers,
         place(scorer.from_state.weight),
-        -1 if first.up is None else place(first.up),
     ]
     starts.append(-1 if wide is None else place(_bias(wide)))
     starts.append(-1 if wide is None or wide.numbers is None else place(wide.numbers.weight))

@@ -23,7 +23,7 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game.epochs import EpochRow
 
-RUN_FORMAT = "fastgaum-run-11"
+RUN_FORMAT = "fastgaum-run-12"
 SHARE = 0.02
 """share of the time that saving takes at most"""
 IN_MEMORY_BYTES = 1 << 28

@@ -74,19 +74,19 @@ def bag_sum(
 
 
 class _AboveTable(nn.Module):
-    """A bag's linear map above its table."""
+    """A bag's linear map above its table: + W numbers + b."""
 
     projection: nn.Parameter | None
     """P, from an item's vector to a row of the table, (vector_dim, width)"""
+    up: nn.Parameter | None
+    """U, from a shared row to the result, (width, out)"""
 
-    def make(self, n_numbers: int, out: int, item_dim: int, bias: bool = True) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.projection = self.up = None
+
+    def make(self, n_numbers: int, out: int, bias: bool = True) -> None:
         """Draw the parameters, after the table's."""
-        self.projection = None
-        self.up: nn.Parameter | None = None
-        if item_dim:
-            self.up = drawn(
-                (item_dim, out), lambda: torch.randn(item_dim, out) / math.sqrt(item_dim)
-            )
         self.numbers = nn.Linear(n_numbers, out) if n_numbers else None
         self.bias = nn.Parameter(torch.zeros(out)) if bias and not n_numbers else None
 
@@ -99,8 +99,6 @@ class _AboveTable(nn.Module):
         """Return the mapped bags, (n_bags, out), from the sums of their rows."""
         if self.projection is not None and bags.vectors is not None:
             x = x + bags.vectors.projected(self.projection)
-        if self.up is not None:
-            x = x @ self.up
         if self.numbers is not None:
             x = x + self.numbers(bags.numbers)
         if self.bias is not None:
@@ -109,24 +107,17 @@ class _AboveTable(nn.Module):
 
 
 class BagLinear(_AboveTable):
-    """The linear map of a bag: Σ_f E_f + W numbers + b; with `item_dim` > 0, E = U V, U (n_ids,
-    item_dim)."""
+    """The linear map of a bag: Σ_f E_f + W numbers + b."""
 
     sparse_grad = False
     """whether the table's gradient is sparse, set by an optimiser"""
 
     def __init__(
-        self,
-        n_ids: int,
-        n_numbers: int,
-        out: int,
-        item_dim: int,
-        init_std: float,
-        bias: bool = True,
+        self, n_ids: int, n_numbers: int, out: int, init_std: float, bias: bool = True
     ) -> None:
         super().__init__()
-        self.table = normal_table(n_ids, item_dim or out, init_std)
-        self.make(n_numbers, out, item_dim, bias)
+        self.table = normal_table(n_ids, out, init_std)
+        self.make(n_numbers, out, bias)
 
     def forward(self, bags: Bags) -> Tensor:
         """Return the mapped bags, (n_bags, out)."""
@@ -138,12 +129,10 @@ class BagLinear(_AboveTable):
 class OwnBagLinear(_AboveTable):
     """`BagLinear` over a table of the user's own."""
 
-    def __init__(
-        self, rows: OwnTable, n_numbers: int, out: int, item_dim: int, bias: bool = True
-    ) -> None:
+    def __init__(self, rows: OwnTable, n_numbers: int, out: int, bias: bool = True) -> None:
         super().__init__()
         self.rows = rows
-        self.make(n_numbers, out, item_dim, bias)
+        self.make(n_numbers, out, bias)
 
     @property
     def table(self) -> Tensor:
@@ -156,17 +145,21 @@ class OwnBagLinear(_AboveTable):
 
 
 class SharedBagLinear(_AboveTable):
-    """`BagLinear` over rows of another module."""
+    """`BagLinear` over rows of another module, which U maps to the result's width."""
+
+    up: nn.Parameter
 
     def __init__(self, items: BagLinear, n_numbers: int, out: int) -> None:
         super().__init__()
         # in a tuple, which torch does not search for modules: the owner has its parameters
         self._items = (items,)
-        self.make(n_numbers, out, items.table.shape[1])
+        width = items.table.shape[1]
+        self.up = drawn((width, out), lambda: torch.randn(width, out) / math.sqrt(width))
+        self.make(n_numbers, out)
 
     @property
     def table(self) -> Tensor:
-        """All rows, (n_ids, item_dim)."""
+        """All rows, (n_ids, width)."""
         return self._items[0].table
 
     @property
@@ -176,7 +169,7 @@ class SharedBagLinear(_AboveTable):
 
     def forward(self, bags: Bags) -> Tensor:
         """Return the mapped bags, (n_bags, out)."""
-        return self.add_to(self._items[0](bags), bags)
+        return self.add_to(self._items[0](bags) @ self.up, bags)
 
 
 @dataclass(frozen=True)
@@ -185,8 +178,6 @@ class BagSizes:
 
     n_ids: int
     n_numbers: int
-    item_dim: int = 0
-    """size of an embedding below the first layer; 0: none"""
     tables: TableMaker | None = None
     """makes the tables where they are not ours"""
     vector_dim: int = 0
@@ -202,8 +193,7 @@ def bag_layer(
 ) -> BagLinear:
     """The linear map of a bag over a table of ours, or over one that `sizes.tables` makes, which
     has the attributes of a `BagLinear`."""
-    n_ids, item_dim = sizes.n_ids, sizes.item_dim
     if sizes.tables is None:
-        return BagLinear(n_ids, sizes.n_numbers, out, item_dim, init_std, bias)
-    rows = OwnTable(sizes.tables, name, n_ids, item_dim or out, init_std)
-    return cast(BagLinear, OwnBagLinear(rows, sizes.n_numbers, out, item_dim, bias))
+        return BagLinear(sizes.n_ids, sizes.n_numbers, out, init_std, bias)
+    rows = OwnTable(sizes.tables, name, sizes.n_ids, out, init_std)
+    return cast(BagLinear, OwnBagLinear(rows, sizes.n_numbers, out, bias))

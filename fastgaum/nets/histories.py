@@ -292,7 +292,7 @@ def history_encoder(
         return PositionWeight(
             n_ids, config.history_window, config.history_weights, config.hidden[0]
         )
-    sizes = BagSizes(n_ids, n_numbers, config.item_dim, tables)
+    sizes = BagSizes(n_ids, n_numbers, tables)
     if config.history == "bilstm":
         return PrefixBiLstm(sizes, config.history_dim, config.history_layers)
     return Recurrent(sizes, config.history_dim, config.history_layers, items)

@@ -52,15 +52,16 @@ class Scorer(nn.Module):
         dropout: float = 0.0,
         wide: bool = False,
         name: str = "",
+        first: BagLinear | None = None,
     ) -> None:
-        """Draw the parameters; `wide` adds a linear path from bag to score."""
+        """Draw the parameters; `wide` adds a linear path from bag to score; `first` is another map
+        of bags to the first layer."""
         super().__init__()
         widths = (*hidden, 1)
-        self.first = bag_layer(sizes, widths[0], 0.1, f"{name}.first")
+        self.first = bag_layer(sizes, widths[0], 0.1, f"{name}.first") if first is None else first
         self.from_state = nn.Linear(state_dim, widths[0], bias=False)
         # starts at 0: the network leads, the linear path adds what it lacks
-        linear = replace(sizes, item_dim=0)
-        self.wide = bag_layer(linear, 1, 0.0, f"{name}.wide") if wide else None
+        self.wide = bag_layer(sizes, 1, 0.0, f"{name}.wide") if wide else None
         self.act = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
         self.items = self.tower = self.examination = None
@@ -242,9 +243,7 @@ class Networks(nn.Module):
         places: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
-        sizes = BagSizes(
-            n_ids, n_numbers, config.item_dim, tables, context.vector_dim, places, context.own
-        )
+        sizes = BagSizes(n_ids, n_numbers, tables, context.vector_dim, places, context.own)
         of_reward = replace(sizes, places=tuple(logit / config.eta for logit in places))
         self.player = RewardPlayer(config, of_reward, context, encoder)
         self.generator: Scorer | None = None
@@ -322,5 +321,5 @@ def require_room(
         raise ConfigError(
             f"networks of this configuration take {wanted / 1e9:,.1f} GB to train over {n_ids} "
             f"ids, this machine has {memory / 1e9:,.1f} GB: lower hidden, history_dim or "
-            "history_weights, or set item_dim"
+            "history_weights"
         )

@@ -101,7 +101,7 @@ class TwoTower(nn.Module):
 
 def vector_table(sizes: BagSizes, dim: int, name: str) -> BagLinear:
     """T: a vector per id, (n_ids, dim), and P: (vector_dim, dim); their last number starts at 0."""
-    items = bag_layer(replace(sizes, n_numbers=0, item_dim=0), dim, STD, name, bias=False)
+    items = bag_layer(replace(sizes, n_numbers=0), dim, STD, name, bias=False)
     if isinstance(items, BagLinear) and not items.table.is_meta:
         with torch.no_grad():
             items.table[:, -1] = 0

@@ -420,8 +420,6 @@ def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> Floa
     vectors = table[catalogue.ids[:n, own]].sum(1)
     if len(table) > n_ids:
         vectors += table[n_ids : n_ids + n]
-    if layer.up is not None:
-        vectors = vectors @ layer.up.detach().cpu().numpy()
     n_components = min(n_features - len(ITEM_STATISTICS), vectors.shape[1])
     if n_components == 0:
         return statistics

@@ -138,7 +138,7 @@ def test_a_generator_that_cannot_be_the_best_response_catches_up() -> None:
 KINDS: list[tuple[type[ReferenceGame] | type[EngineGame], dict[str, Any]]] = [
     (ReferenceGame, {}),
     (ReferenceGame, {"tower_dim": 6, "history": "pw"}),
-    (EngineGame, {"wide": False, "item_dim": 4}),
+    (EngineGame, {"wide": False}),
     (EngineGame, {"tower_dim": 6}),
 ]
 
@@ -198,7 +198,7 @@ def test_the_reward_meets_the_generator_with_nothing_dropped(
 
 @pytest.mark.parametrize(
     ("regulariser", "changes"),
-    [("shannon", {"tower_dim": 6}), ("l2", {"wide": False, "item_dim": 4}), ("tsallis", {})],
+    [("shannon", {"tower_dim": 6}), ("l2", {"wide": False}), ("tsallis", {})],
 )
 def test_the_generator_starts_as_the_best_response(
     regulariser: str, changes: dict[str, Any]

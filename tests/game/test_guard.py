@@ -35,7 +35,7 @@ GAMES = {"engine": EngineGame, "autograd": ReferenceGame}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("engine", {}),
     ("engine", {"activation": "elu", "history_layers": 2}),
-    ("engine", {"activation": "tanh", "wide": False, "item_dim": 4}),
+    ("engine", {"activation": "tanh", "wide": False}),
     ("autograd", {}),
     ("autograd", {"history": "bilstm", "regulariser": "l2"}),
     ("autograd", {"states": "generated", "table_optimiser": "adagrad"}),
@@ -206,7 +206,7 @@ def test_clipping_is_torchs_in_both_paths(size: float, clip: float) -> None:
     for twin, grad in zip(twins, grads, strict=True):
         twin.grad = torch.from_numpy(grad).double()
     norm = float(torch.nn.utils.clip_grad_norm_(twins, clip))
-    layer, rows = BagLinear(n, 0, width, 0, 0.0), np.arange(n + 1, dtype=np.int32)
+    layer, rows = BagLinear(n, 0, width, 0.0), np.arange(n + 1, dtype=np.int32)
     assert layer.bias is not None
     table = SparseTable(layer.table, n)
     ours = PlayerOptimiser([layer.bias], [table], 0.01, 0.0, clip)
@@ -214,7 +214,7 @@ def test_clipping_is_torchs_in_both_paths(size: float, clip: float) -> None:
     table.add(Named(rows[:-1], rows, np.full(n, -1, np.int32)), grads[0])
     assert ours.norm() == pytest.approx(norm, rel=1e-5, abs=1e-18)
     ours.step()
-    other = BagLinear(n, 0, width, 0, 0.0)
+    other = BagLinear(n, 0, width, 0.0)
     theirs = StockOptimiser(other, 0.01, 0.0, clip, "adam")
     assert other.bias is not None
     other.table.grad = torch.from_numpy(grads[0]).to_sparse(1)

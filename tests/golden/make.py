@@ -50,7 +50,7 @@ CONFIGURATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sample-paper-pw": ("sample", "paper-pw", _EXACT),
     "made-game": ("made", "fastgaum", _GAME),
     "made-no-relations": ("made", "fastgaum", {**_EXACT, "relations": False, "hidden": (32,)}),
-    "made-identity": ("made", "fastgaum", {**_EXACT, "protocol": "identity", "item_dim": 8}),
+    "made-identity": ("made", "fastgaum", {**_EXACT, "protocol": "identity"}),
     "made-towers": ("made", "fastgaum", {**_TOWERS, "relations": False}),
     "made-towers-game": ("made", "fastgaum", {**_TOWERS, **_GAME, "players": "adversarial"}),
     "made-paper-lstm": ("made", "paper-lstm", _EXACT),

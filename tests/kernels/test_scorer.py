@@ -34,7 +34,6 @@ class Case:
         hidden: list[int],
         n_numbers: int,
         n_fields: int,
-        item_dim: int,
         wide: bool,
         kind: int,
         linear: bool = False,
@@ -47,14 +46,13 @@ class Case:
         self.event = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
         self.ids = torch.randint(0, N_IDS, (n, n_fields), dtype=torch.int32)
         self.numbers, self.states = drawn(n, n_numbers).detach(), drawn(len(sizes), STATE)
-        self.table = drawn(N_IDS, item_dim or hidden[0])
+        self.table = drawn(N_IDS, hidden[0])
         self.wide_table = drawn(N_IDS if wide else 0, 1)
         shapes: dict[str, tuple[int, ...]] = {
             "bias": (hidden[0],),
             "numbers": (hidden[0], n_numbers),
             "state": (hidden[0], STATE),
         }
-        shapes |= {"up": (item_dim, hidden[0])} if item_dim else {}
         shapes |= {"wide": (1,)} if wide else {}
         shapes |= {"linear": (n_numbers,)} if wide else {}
         for i, (before, after) in enumerate(zip(hidden, [*hidden[1:], 1], strict=True)):
@@ -63,7 +61,7 @@ class Case:
         self.dense = {name: drawn(*shape) for name, shape in shapes.items()}
         ends = np.cumsum([0, *(part.numel() for part in self.dense.values())])
         start = dict(zip(self.dense, ends.tolist(), strict=False))
-        names = ["bias", "numbers", "state", "up", "wide", "linear"]
+        names = ["bias", "numbers", "state", "wide", "linear"]
         names += [f"rest{i}" for i in range(len(hidden))]
         self.starts = np.array([start.get(name, -1) for name in names])
         self.grad, self.base = drawn(n).detach(), drawn(n).detach()
@@ -72,7 +70,6 @@ class Case:
         """Those of plain torch."""
         part, ids = self.dense, self.ids.long()
         x = self.table[ids].sum(1)
-        x = x @ part["up"] if "up" in part else x
         x = x + part["bias"] + self.numbers @ part["numbers"].T
         x = x + (self.states @ part["state"].T)[self.event]
         for i in range(len(self.hidden)):
@@ -174,7 +171,6 @@ CASES = st.builds(
     hidden=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     n_numbers=st.integers(0, 3),
     n_fields=st.integers(1, 2),
-    item_dim=st.sampled_from([0, 2]),
     wide=st.booleans(),
     kind=st.sampled_from([0, 1, 2]),
     linear=st.booleans(),

@@ -27,7 +27,7 @@ def made(sizes: list[int], width: int, own: range) -> tuple[Any, ...]:
     """A tower with nothing left at zero, and display sets with some numbers; of no ids where bags
     are empty."""
     torch.manual_seed(len(sizes))
-    items = BagLinear(N_IDS, 0, D, 0, 1.0, bias=False).double()
+    items = BagLinear(N_IDS, 0, D, 1.0, bias=False).double()
     tower = TwoTower(items if width else None, D, 0, STATE, own=own).double()
     for parameter in tower.parameters():
         torch.nn.init.normal_(parameter)

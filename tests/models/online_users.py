@@ -50,7 +50,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "a grid, position weights": ("grid", {**IDENTITY, "examination": False, "history": "pw"}),
     "fields, towers, places": ("fields", {"tower_dim": 5, "set_context": False}),
     "context, towers": ("context", {"tower_dim": 6, "relations": True}),
-    "context, network": ("context", {"item_dim": 3, "relations": False}),
+    "context, network": ("context", {"relations": False}),
     "vectors, towers": ("vectors", {"tower_dim": 6, "relations": False}),
     "vectors, towers, position weights": ("vectors", {**IDENTITY, "tower_dim": 4, "history": "pw"}),
     "vectors, actions": ("vectors, actions", {**IDENTITY, "tower_dim": 4}),

@@ -49,7 +49,7 @@ def former(logs: tuple[SessionLog, SessionLog], tmp_path_factory: pytest.TempPat
 @pytest.mark.parametrize(
     ("changes", "log"),
     [
-        ({"history": "lstm", "item_dim": 4}, random_log(1, 120, 90)),
+        ({"history": "lstm"}, random_log(1, 120, 90)),
         # position weights read two unknown choices as one item twice: here there is but one
         ({"history": "pw", "wide": False}, random_log(1, 120, 90, max_length=2)),
         ({"tower_dim": 4, "history_layers": 2}, navigation(120, n_items=300, seed=1)),

@@ -36,7 +36,7 @@ class SumOfAll(HistoryEncoder):
     def __init__(self, config: Config, n_ids: int, n_numbers: int) -> None:
         super().__init__()
         self.state_dim = 4
-        self.embedding = BagLinear(n_ids, n_numbers, 4, 0, 0.3)
+        self.embedding = BagLinear(n_ids, n_numbers, 4, 0.3)
 
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         embedded = self.embedding(tokens)

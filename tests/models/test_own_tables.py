@@ -46,7 +46,7 @@ class Split(nn.Module):
             whole[:, -1] = 0
         with torch.random.fork_rng():
             self.parts = nn.ModuleList(
-                BagLinear(len(whole[part::3]), 0, width, 0, 0.0, bias=False) for part in range(3)
+                BagLinear(len(whole[part::3]), 0, width, 0.0, bias=False) for part in range(3)
             )
         for part, table in enumerate(self.parts):
             table.table.data.copy_(whole[part::3])
@@ -80,7 +80,7 @@ def losses(table: Any) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"item_dim": 3, "table_optimiser": "adagrad"}, {"history": "bilstm"}, {"tower_dim": 6}],
+    [{"table_optimiser": "adagrad"}, {"history": "bilstm"}, {"tower_dim": 6}],
     ids=["embeddings", "bilstm", "towers"],
 )
 def test_a_split_table_trains_as_the_whole_one(log: SessionLog, changes: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ def test_torchrec_s_collections_train(
             from_lengths_sync=lambda keys, values, lengths: (values, lengths)
         )
         monkeypatch.setitem(sys.modules, "torchrec", made)
-    settings = PLAIN | {"item_dim": 4, "batch_sessions": 1000, "epochs": 4}
+    settings = PLAIN | {"batch_sessions": 1000, "epochs": 4}
     theirs, table = module_of("torchrec_tables").main(log, **settings)
     assert table["val_loss"].min() < table["val_loss"][0]
     theirs.save(tmp_path / "user.safetensors")

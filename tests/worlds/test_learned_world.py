@@ -82,7 +82,7 @@ def check_same_as_encoder(
 HEADS: tuple[Head, ...] = ("generator", "reward")
 VARIANTS: list[dict[str, Any]] = [
     IDENTITY,
-    {**IDENTITY, "item_dim": 3, "activation": "elu"},
+    {**IDENTITY, "activation": "elu"},
     {**IDENTITY, "wide": False, "history_layers": 2},
     {"relations": False},
     {"relations": True},
@@ -92,7 +92,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"history": "bilstm"},
     {"regulariser": "l2"},
     {"regulariser": "tsallis", "tsallis_alpha": 1.7},
-    {"eta": 2.0, "history_layers": 2, "item_dim": 2},
+    {"eta": 2.0, "history_layers": 2},
     {"tower_dim": 6},
     {"tower_dim": 5, "relations": False},
     {**IDENTITY, "tower_dim": 5, "history": "pw"},
