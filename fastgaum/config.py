@@ -183,8 +183,6 @@ class Config(CheckedSettings):
     """whether no click is offered as a choice; auto = when the training log holds one"""
     players: Literal["exact", "adversarial"] = "adversarial"
     """exact: the generator is its closed form; adversarial: three networks"""
-    states: Literal["logged", "generated"] = "logged"
-    """histories in the generator's term: logged, or with a generated last choice"""
     warm_start: Count = 40
     """at most so many epochs with exact players before the adversarial rounds"""
     catch_up: Count = 60
@@ -256,10 +254,6 @@ class Config(CheckedSettings):
             raise ConfigError(
                 "tower_dim must be 0, or at least 2, got 1: one of its numbers is the item's bias"
             )
-        if self.states == "generated" and self.players == "exact":
-            raise ConfigError(
-                "states = generated needs players = adversarial: exact players generate no history"
-            )
 
     def grows(self, n_events: int, n_candidates: int) -> bool:
         """Whether a log of so many training events and candidates has a size."""
@@ -310,8 +304,7 @@ class Config(CheckedSettings):
 
     def warmed(self) -> Config:
         """Its warm start alone: exact players."""
-        changes = {"players": "exact", "states": "logged", "epochs": max(self.warm_start, 1)}
-        return self.replace(**changes)
+        return self.replace(players="exact", epochs=max(self.warm_start, 1))
 
     def short(self, n_candidates: int) -> Config:
         """A short fit with exact players on so many training candidates."""

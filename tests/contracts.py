@@ -14,7 +14,7 @@ from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
-from fastgaum.nets.tensors import BatchTensors, chosen_bags, to_tensors
+from fastgaum.nets.tensors import BatchTensors, gather_bags, to_tensors
 from tests.builders import permuted_within_sets, random_log
 
 
@@ -132,6 +132,4 @@ def _check_advance_equals_encoding(model: UserModel, log: SessionLog) -> None:
         state = history.state_of(carries)
         np.testing.assert_allclose(state.numpy()[0], encoded[t].numpy(), atol=1e-5)
         if t + 1 < batch.n_events:
-            carries = history.advance(
-                carries, chosen_bags(batch.source, batch.source.token_candidates[t : t + 1])
-            )
+            carries = history.advance(carries, gather_bags(batch.tokens, torch.tensor([t])))

@@ -2,8 +2,7 @@
 
 The reference (`game.game.ReferenceGame`: plain torch and autograd) takes every network and every
 option on every device. The engine (`engine.game.EngineGame`: kernels and gradients in closed form)
-takes, on the processor, `lstm` and `shannon` themselves, tables of ours with adam, states of the
-logged choices, and float32."""
+takes, on the processor, `lstm` and `shannon` themselves, tables of ours with adam, and float32."""
 
 from __future__ import annotations
 
@@ -46,7 +45,7 @@ def runs_by_hand(
 ) -> bool:
     """Whether the engine takes these networks and this game."""
     known = type(networks.player.history) is Recurrent and type(regulariser) is Shannon
-    usual = config.states == "logged" and config.table_optimiser == "adam"
+    usual = config.table_optimiser == "adam"
     plain = not any(isinstance(module, OwnTable) for module in networks.modules())
     single = all(value.dtype is torch.float32 for value in networks.parameters())
     return known and usual and plain and single and device.type == "cpu"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.config import Config
-from fastgaum.errors import NumericsError, StepRefusedError
+from fastgaum.errors import StepRefusedError
 from fastgaum.game.optimisers import StockOptimiser
 from fastgaum.nets.bags import IdDropout
 from fastgaum.nets.networks import Networks
@@ -25,10 +25,9 @@ from fastgaum.nets.regularisers import (
     ChoiceDistribution,
     Regulariser,
     best_value,
-    sample_candidates,
 )
 from fastgaum.nets.segments import segment_sum
-from fastgaum.nets.tensors import Bags, BatchTensors, chosen_bags
+from fastgaum.nets.tensors import BatchTensors
 
 AVERAGED_EPOCHS, AVERAGES = 3, 8
 """exact epochs that a moving average of weights reaches back, and how often an epoch enters it"""
@@ -67,8 +66,8 @@ def generator_value(
     eta: float,
 ) -> Tensor:
     """⟨φ_α, r⟩ − Ω(φ_α)/η per event: what the generator maximises."""
-    generated_utility = segment_sum(dist.probs * utility, batch.display_offsets)
-    return generated_utility - regulariser.omega(dist, batch.display_offsets) / eta
+    mean_utility = segment_sum(dist.probs * utility, batch.display_offsets)
+    return mean_utility - regulariser.omega(dist, batch.display_offsets) / eta
 
 
 def mirror_loss(
@@ -93,14 +92,10 @@ def mirror_loss(
     return segment_sum((own.probs - best.probs) * logits, offsets) - omega
 
 
-def reward_loss(
-    generated_probs: Tensor, generated_states_utility: Tensor, utility: Tensor, batch: BatchTensors
-) -> Tensor:
-    """⟨φ_α, r⟩ − r(a_t) per event, φ_α fixed. `generated_states_utility` is `utility` itself for
-    logged histories."""
-    return segment_sum(
-        generated_probs * generated_states_utility, batch.display_offsets
-    ) - logged_utility(utility, batch)
+def reward_loss(probs: Tensor, utility: Tensor, batch: BatchTensors) -> Tensor:
+    """⟨φ_α, r⟩ − r(a_t) per event, φ_α fixed."""
+    mean_utility = segment_sum(probs * utility, batch.display_offsets)
+    return mean_utility - logged_utility(utility, batch)
 
 
 def optimality_gap(
@@ -226,36 +221,21 @@ class ReferenceGame(Game):
 
     def round(self, batch: BatchTensors) -> float:
         """As the base says."""
-        generated = self._generated_tokens(batch)
         self.networks.train()
         player, dropped = self.networks.player, self._dropped(batch)
         states = player.states(dropped)
-        generated_states = (
-            states if generated is None else player.states(dropped, self.drop_ids(generated))
-        )
         draws = _random_state(states.device)
-        generated_utility = player.reward(
-            dropped.candidates, generated_states, dropped.display_offsets
-        )
-        self._generator_steps(
-            dropped, generated_states, generated_utility, draws, self.config.generator_steps
-        )
-        utility = generated_utility
-        if generated is not None:
-            _set_random_state(draws, states.device)
-            utility = player.reward(dropped.candidates, states, dropped.display_offsets)
-        probs = self._whole_choice(batch, generated).probs
-        loss = reward_loss(probs, generated_utility, utility, batch)
+        utility = player.reward(dropped.candidates, states, dropped.display_offsets)
+        self._generator_steps(dropped, states, utility, draws, self.config.generator_steps)
+        loss = reward_loss(self._whole_choice(batch).probs, utility, batch)
         return self._reward_update(batch.weighted(loss).mean())
 
     def generator_turn(self, batch: BatchTensors, steps: int) -> None:
         """As the base says."""
-        generated = self._generated_tokens(batch)
         self.networks.train()
         player, dropped = self.networks.player, self._dropped(batch)
         with torch.no_grad():
-            tokens = None if generated is None else self.drop_ids(generated)
-            states = player.states(dropped, tokens)
+            states = player.states(dropped)
             draws = _random_state(states.device)
             utility = player.reward(dropped.candidates, states, dropped.display_offsets)
         self._generator_steps(dropped, states, utility, draws, steps)
@@ -280,23 +260,10 @@ class ReferenceGame(Game):
             self.generator_optimiser.step()
 
     @torch.no_grad()
-    def _whole_choice(self, batch: BatchTensors, generated: Bags | None) -> ChoiceDistribution:
+    def _whole_choice(self, batch: BatchTensors) -> ChoiceDistribution:
         self.networks.eval()
-        states = self.networks.player.states(batch, generated)
-        logits = self.networks.logits(batch, states)
+        logits = self.networks.logits(batch, self.networks.player.states(batch))
         return self.regulariser.link(logits, batch.display_offsets, self.outside)
-
-    @torch.no_grad()
-    def _generated_tokens(self, batch: BatchTensors) -> Bags | None:
-        """Draw the generator's choice at each token, on the logged state."""
-        if self.config.states == "logged":
-            return None
-        try:
-            drawn = sample_candidates(self._whole_choice(batch, None), batch.display_offsets)
-        except NumericsError as error:
-            raise StepRefusedError(f"a score is not finite: {error}") from error
-        # a session's later events read the choice of the event before them
-        return chosen_bags(batch.source, drawn[batch.later_events - 1].cpu().numpy(), drawn.device)
 
     def _reward_update(self, loss: Tensor) -> float:
         self.reward_optimiser.zero_grad()

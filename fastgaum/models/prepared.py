@@ -8,7 +8,6 @@ import numpy as np
 
 from fastgaum.arrays import IntArray
 from fastgaum.config import Config
-from fastgaum.errors import ConfigError
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_training, grow_training
 from fastgaum.features.space import FeatureSpace
@@ -50,14 +49,8 @@ class PreparedLog:
         Raises:
             LogFormatError: a split is empty, or the log is the former space's.
             FeatureMismatchError: the log has other fields than the former space's.
-            ConfigError: the configuration does not go with actions.
         """
         log, switches = self.log, (config.set_context, config.relations, config.examination)
-        if config.states == "generated" and log.actions is not None:
-            raise ConfigError(
-                "states = generated replaces the last choice by a drawn one, and the log has "
-                "actions after its choices: use states = logged"
-            )
         bags = config.protocol != "bags" or config.counts
         protocol = config.protocol if bags else "identity"
         made_of = (protocol, *switches, config.tower_dim > 0, config.pieces)

@@ -48,13 +48,6 @@ class HistoryEncoder(nn.Module, ABC):
         """State after the last token of each sequence, (n_sequences, state_dim)."""
         return self.after_tokens(tokens, offsets)[offsets[1:].long() - 1]
 
-    def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
-        """State after each token, itself replaced by the generated one."""
-        rows, starts = prefixes(offsets, self.window)
-        replaced = tokens.n_bags + torch.arange(tokens.n_bags, device=offsets.device)
-        rows = rows.index_copy(0, starts[1:].long() - 1, replaced)
-        return self.last_states(gather_bags(join_bags(tokens, generated), rows), starts)
-
     def initial(self, n: int) -> Carry:
         """Carry of n users without history."""
         device = next(self.parameters()).device
@@ -87,17 +80,12 @@ class HistoryEncoder(nn.Module, ABC):
             return next(self.parameters()).new_zeros(len(offsets) - 1, self.state_dim)
         return self.last_states(Bags(ids, bag_offsets, numbers), offsets)
 
-    def forward(self, batch: BatchTensors, generated: Bags | None = None) -> Tensor:
-        """State before each event, (n_events, state_dim), its last choice replaced by the generated
-        one, if any."""
+    def forward(self, batch: BatchTensors) -> Tensor:
+        """State before each event, (n_events, state_dim)."""
         states = next(self.parameters()).new_zeros(batch.n_events, self.state_dim)
         if len(batch.later_events) == 0:
             return states
-        tokens, offsets, read = batch.tokens, batch.token_offsets, batch.read_tokens
-        if generated is None:
-            after = self.after_tokens(tokens, offsets)
-        else:
-            after = self.branch_tokens(tokens, offsets, generated)
+        read, after = batch.read_tokens, self.after_tokens(batch.tokens, batch.token_offsets)
         return states.index_copy(0, batch.later_events, after if read is None else after[read])
 
 
@@ -144,12 +132,6 @@ class Recurrent(HistoryEncoder):
                 )
             outputs.append(lstm(gates, offsets, weight, carry[2 * layer], carry[2 * layer + 1]))
         return outputs
-
-    def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
-        """One recurrent step from the state before each token."""
-        outputs = self.run(self.input(tokens), offsets, self.initial(len(offsets) - 1))
-        carry = tuple(shift_within(part, offsets) for layer in outputs for part in layer)
-        return self.state_of(self.advance(carry, generated))
 
     def initial(self, n: int) -> Carry:
         """Zeros: h and c of each layer."""
@@ -300,10 +282,3 @@ def history_encoder(
 
 def _uniform(bound: float, *shape: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
-
-
-def shift_within(values: Tensor, offsets: Tensor) -> Tensor:
-    """Rows one step earlier within each sequence, zeros first: [a0, a1, b0] → [0, a0, 0]."""
-    shifted = torch.cat([values.new_zeros(1, values.shape[1]), values[:-1]])
-    first = offsets[:-1][offsets[1:] > offsets[:-1]].long()
-    return shifted.index_fill(0, first, 0.0)

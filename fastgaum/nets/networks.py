@@ -213,10 +213,10 @@ class RewardPlayer(nn.Module):
             config, sizes, self.state_dim, "reward", config.dropout, shared, items_at
         )
 
-    def states(self, batch: BatchTensors, generated: Bags | None = None) -> Tensor:
-        """State of each event, (n_events, state_dim): of the choices before it, each last one
-        replaced by the `generated` one if given, then its context."""
-        states: Tensor = self.history(batch, generated)
+    def states(self, batch: BatchTensors) -> Tensor:
+        """State of each event, (n_events, state_dim): of the choices before it, then its
+        context."""
+        states: Tensor = self.history(batch)
         if self.context is None:
             return states
         return torch.cat([states, self.context(batch.context, batch.context_numbers)], 1)

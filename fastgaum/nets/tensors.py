@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.features.batches import Batch, bags_of_candidates
-from fastgaum.features.item_vectors import rows_of_chosen
+from fastgaum.features.batches import Batch
 from fastgaum.logs.cut import pick_rows
 
 
@@ -138,17 +137,6 @@ def gather_bags(bags: Bags, rows: Tensor) -> Bags:
     vectors = bags.vectors and BagVectors(bags.vectors.values, bags.vectors.rows[rows])
     offsets_there = torch.from_numpy(offsets).to(rows.device)
     return Bags(bags.ids[flat], offsets_there, bags.numbers[rows], vectors)
-
-
-def chosen_bags(batch: Batch, candidates: IntArray, device: torch.device | str = "cpu") -> Bags:
-    """Bags of any candidates of a batch; -1 stands for no click."""
-    to = _mover(device)
-    vectors = None
-    if batch.vectors is not None:
-        rows = rows_of_chosen(batch.vectors.candidates, candidates)
-        vectors = BagVectors(to(batch.vectors.values), to(rows))
-    ids, offsets, numbers = map(to, bags_of_candidates(batch.ids, batch.numbers, candidates))
-    return Bags(ids, offsets, numbers, vectors)
 
 
 def _equal_bags(

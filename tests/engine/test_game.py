@@ -201,7 +201,6 @@ def test_dropout_has_its_rate_and_repeats() -> None:
     "changes",
     [
         {},
-        {"states": "generated", "players": "adversarial"},
         {"history": "bilstm"},
         {"history": "pw"},
         {"regulariser": "l2"},

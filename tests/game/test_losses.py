@@ -137,7 +137,7 @@ def test_at_the_best_response_the_reward_loss_has_the_exact_loss_gradient() -> N
     batch = _batch()
     utility = _utility(batch)
     best = Shannon().best_response(utility.detach(), batch.display_offsets, True)
-    (two,) = torch.autograd.grad(reward_loss(best.probs, utility, utility, batch).sum(), utility)
+    (two,) = torch.autograd.grad(reward_loss(best.probs, utility, batch).sum(), utility)
     (one,) = torch.autograd.grad(exact_loss(utility, batch, Shannon(), 1.0, True).sum(), utility)
     torch.testing.assert_close(two, one)
 

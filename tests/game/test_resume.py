@@ -42,7 +42,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("fastgaum", {"patience": 1, "lr_drops": 2, "epochs": 6, "lr": 0.5}),
     ("fastgaum", {"warm_start": 0, "table_optimiser": "adagrad"}),
     # autograd trains this
-    ("fastgaum", {"states": "generated", "history_layers": 2, "patience": 1}),
+    ("fastgaum", {"regulariser": "l2", "history_layers": 2, "patience": 1}),
 ]
 
 

@@ -19,7 +19,7 @@ from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.logs.fold import to_frame
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.bags import BagLinear, BagSizes
-from fastgaum.nets.histories import HistoryEncoder, PositionWeight, Recurrent
+from fastgaum.nets.histories import HistoryEncoder, Recurrent
 from fastgaum.nets.regularisers import L2, Custom, Shannon, best_value
 from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import Bags
@@ -64,9 +64,6 @@ class Louder(Recurrent):
     def after_tokens(self, tokens: Bags, offsets: Tensor) -> Tensor:
         return 3 * super().after_tokens(tokens, offsets)
 
-    def branch_tokens(self, tokens: Bags, offsets: Tensor, generated: Bags) -> Tensor:
-        return 3 * super().branch_tokens(tokens, offsets, generated)
-
     def state_of(self, carry: tuple[Tensor, ...]) -> Tensor:
         return 3 * super().state_of(carry)
 
@@ -79,39 +76,15 @@ def other(probs: Tensor, outside: Tensor, offsets: Tensor) -> Tensor:
     return square(probs, outside, offsets)
 
 
-@pytest.mark.parametrize(
-    ("encoder", "changes"),
-    [(SumOfAll, {}), (SumOfThree, {"states": "generated"}), (Louder, {"states": "generated"})],
-)
-def test_an_encoder_of_ones_own_keeps_the_contract(encoder: Any, changes: dict[str, Any]) -> None:
-    model = UserModel.from_preset(**{**SMALL, **changes}, history=encoder)
+@pytest.mark.parametrize("encoder", [SumOfAll, SumOfThree, Louder])
+def test_an_encoder_of_ones_own_keeps_the_contract(encoder: Any) -> None:
+    model = UserModel.from_preset(**SMALL, history=encoder)
     check_user_model(model)
     assert model.networks is not None
     assert type(model.networks.player.history) is encoder
     # the engine stands back
     cpu = torch.device("cpu")
     assert not runs_by_hand(model.networks, model.config, model.regulariser, cpu)
-
-
-def test_generated_choices_reach_the_states_by_the_base_as_by_hand() -> None:
-    """The base's branch, and its carry, against position weights, which leave all of it to the
-    base, read token by token."""
-    torch.manual_seed(0)
-    encoder = PositionWeight(9, 3, 2, 4)
-    rng = np.random.default_rng(0)
-
-    def bags(n: int) -> Bags:
-        ids = torch.from_numpy(rng.integers(0, 9, 2 * n).astype(np.int32))
-        return Bags(ids, torch.arange(0, 2 * n + 1, 2, dtype=torch.int32), torch.zeros(n, 0))
-
-    tokens, generated = bags(7), bags(7)
-    offsets = torch.tensor([0, 5, 5, 7], dtype=torch.int32)
-    branched = encoder.branch_tokens(tokens, offsets, generated)
-    for at in range(7):
-        ids = tokens.ids.clone()
-        ids[2 * at : 2 * at + 2] = generated.ids[2 * at : 2 * at + 2]
-        alone = encoder.after_tokens(Bags(ids, tokens.offsets, tokens.numbers), offsets)
-        torch.testing.assert_close(branched[at], alone[at])
 
 
 @pytest.mark.parametrize("encoder", [SumOfThree, Louder])

@@ -28,7 +28,7 @@ SMALL = {**NARROW, "warm_start": 1, "catch_up": 1, "batch_sessions": 32, "local_
 CONFIGS: dict[str, Config] = {
     "engine": Config.from_preset("fastgaum", **SMALL, epochs=3, dropout=0.1),
     # autograd trains this
-    "stock": Config.from_preset("fastgaum", **SMALL, epochs=1, states="generated"),
+    "stock": Config.from_preset("fastgaum", **SMALL, epochs=1, regulariser="l2"),
     "alone": Config.from_preset("fastgaum", **{**SMALL, "local_steps": 100}, epochs=2),
 }
 
