@@ -220,10 +220,6 @@ class Config(CheckedSettings):
     """most probability that an id is replaced by its field's unknown row in a step"""
     clip: Annotated[float, Meta(gt=0, le=MOST_CLIP)] = 5.0
     """largest gradient norm per player"""
-    on_nonfinite: Literal["stop", "skip"] = "stop"
-    """a loss or gradient that is not finite: stop, or skip the batch"""
-    most_skipped: Count = 10
-    """with on_nonfinite = skip: training stops after more skipped batches"""
     grow: bool = True
     """a large log has one of `presets.SIZES`, unless one of `presets.GROWTH_DECIDES` is set"""
     search: tuple[str, ...] = ("relations", "counts")

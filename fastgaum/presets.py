@@ -60,8 +60,7 @@ events is fitted as the configuration says"""
 TRAINING_KEYS = (
     *("warm_start", "catch_up", "epochs", "patience", "lr_drops", "select", "batch_sessions"),
     *("local_steps", "lr", "rounds_lr", "generator_lr", "generator_steps"),
-    *("weight_decay", "table_optimiser", "dropout", "id_dropout", "clip", "on_nonfinite"),
-    *("most_skipped", "seed"),
+    *("weight_decay", "table_optimiser", "dropout", "id_dropout", "clip", "seed"),
 )
 """keys that say how networks are trained, not what they are: a run that goes on from another may
 change these"""

@@ -98,8 +98,6 @@ def epoch_line(row: EpochRow) -> str:
     if not math.isnan(row.val_generator_prec1):
         parts += [f"generator {row.val_generator_prec1:.1f}", f"gap {row.gap:.4f}"]
     parts.append(f"{row.events_per_second:,.0f} events/s")
-    if row.skipped:
-        parts.append(f"{row.skipped} batches skipped ({row.at_fault})")
     return " · ".join(parts) + (" · best" if row.best else "")
 
 

@@ -147,14 +147,9 @@ class Averaging:
         self.waiting = 0
         if self.processes.size == 1:
             return
-        optimisers = self.game.optimisers().values()
-        counted = [list(optimiser.counters) for optimiser in optimisers]
-        failures, of_all = zip(*self.processes.agree([failure, counted]), strict=True)
+        failures = self.processes.agree(failure)
         if any(failures):
             raise NumericsError(next(filter(None, failures)))
-        for optimiser, counters in zip(optimisers, zip(*of_all, strict=True), strict=True):
-            # a process that has skipped a step counts as the others do
-            optimiser.set_counters(*max(counters))
         self.game.settle()
         for (optimiser, weight), (former, decay) in zip(self.weights, self.former, strict=True):
             now, before = torch.atleast_1d(weight.detach()), torch.atleast_1d(former)

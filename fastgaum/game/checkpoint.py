@@ -78,10 +78,6 @@ class TrainerState:
     position: TrainingPosition
     rows: list[EpochRow]
     best_score: float
-    skipped: int
-    """batches that were skipped so far"""
-    left_out: list[int]
-    """their sessions, by rows in the log"""
     weights: dict[str, Tensor]
     best: dict[str, Tensor]
     """weights of the best epoch"""

@@ -38,10 +38,6 @@ class EpochRow:
     events_per_second: float
     best: bool
     """whether it has the best validation score so far"""
-    skipped: int = 0
-    """batches left out because their loss or gradient was not finite"""
-    at_fault: str = ""
-    """why and where, of the first few"""
     val_calibrated_loss: float = math.nan
     """NLL on validation of the utilities times the scale that suits it best; NaN where it does not
     choose the epoch"""

@@ -14,7 +14,6 @@ from torch import nn
 
 from fastgaum.arrays import IntArray
 from fastgaum.checkpoint import check_like
-from fastgaum.config import Config
 from fastgaum.errors import NumericsError, StepRefusedError
 from fastgaum.features.batches import batches
 from fastgaum.features.sessions import EncodedSessions
@@ -36,8 +35,6 @@ CATCH_UP_GAP = 2e-3
 """mean training gap below which the generator has caught up"""
 GAP_SESSIONS = 5000
 """sessions at most that the training gap is taken over"""
-MOST_NAMED = 5
-"""skipped batches that an epoch's row names"""
 AVERAGE_SHARE = 0.2
 """share of an epoch's end of rounds in their average"""
 COLD_RATE = 0.5
@@ -61,61 +58,15 @@ class TrainingData:
         return self.train.n_sessions if self.drawn is None else len(self.drawn)
 
 
-class Guard:
-    """Takes the steps of one run: a batch whose loss or gradient is not finite moves nothing.
-
-    Attributes:
-        skipped: batches skipped in the run so far.
-        left_out: sessions of these, by their rows in the log.
-    """
-
-    def __init__(self, networks: nn.Module, config: Config) -> None:
-        self.networks, self.config = networks, config
-        self.skipped, self.left_out = 0, set[int]()
-        self._of_epoch: list[str] = []
-
-    def step(
-        self, step: Callable[[BatchTensors], float], batch: BatchTensors, where: str
-    ) -> float | None:
-        """Take a step on a batch, which an error calls `where`; return its loss, None if it was
-        skipped.
-
-        Raises NumericsError where the batch may not be skipped, or a weight is not finite."""
-        try:
-            return step(batch)
-        except StepRefusedError as refusal:
-            self.check_weights(f"in {where}, where {refusal}")
-            what, stays = f"{refusal} in {where}", "the last good state is kept"
-        if self.config.on_nonfinite == "stop":
+def require_finite_weights(networks: nn.Module, when: str) -> None:
+    """Raise NumericsError where a weight is not finite."""
+    for name, weight in networks.named_parameters():
+        # a sum is quicker than a look at each; where it overflows, each is looked at
+        if not weight.detach().sum().isfinite() and not weight.detach().isfinite().all():
             raise NumericsError(
-                f"{what}; {stays}; check the numbers there, lower lr or clip, or set "
-                "on_nonfinite=skip to leave such batches out"
-            )
-        self.skipped += 1
-        if self.skipped > self.config.most_skipped:
-            raise NumericsError(
-                f"{what}; with it {self.skipped} batches are to be skipped, at most "
-                f"{self.config.most_skipped} are (most_skipped): {stays}; check the numbers, or "
+                f"the weights '{name}' are not finite {when}: the last good state is kept; "
                 "lower lr or clip"
             )
-        self._of_epoch.append(what)
-        self.left_out.update(batch.source.rows.tolist())
-        return None
-
-    def check_weights(self, when: str) -> None:
-        """Raise NumericsError where a weight is not finite: no batch can cure it then."""
-        for name, weight in self.networks.named_parameters():
-            # a sum is quicker than a look at each; where it overflows, each is looked at
-            if not weight.detach().sum().isfinite() and not weight.detach().isfinite().all():
-                raise NumericsError(
-                    f"the weights '{name}' are not finite {when}: the last good state is kept; "
-                    "lower lr or clip"
-                )
-
-    def end_epoch(self) -> list[str]:
-        """Why and where each batch of the epoch that ends was skipped."""
-        found, self._of_epoch = self._of_epoch, []
-        return found
 
 
 class Trainer:
@@ -139,10 +90,11 @@ class Trainer:
         self.processes, self.checkpointer = processes or Processes(), checkpointer or Checkpointer()
         self.starts = starts
         self.device = next(networks.parameters()).device
-        self.guard, self.averaging = Guard(networks, config), Averaging(game, self.processes)
+        self.averaging = Averaging(game, self.processes)
         self.order, self.at = np.random.default_rng(config.seed), TrainingPosition()
-        self.train = self._held_training()
-        self.validation = HeldBatches(data.validation, self.device, part=self.processes.part)
+        part = self.processes.part
+        self.train = HeldBatches(data.train, self.device, GAP_SESSIONS, part)
+        self.validation = HeldBatches(data.validation, self.device, part=part)
         self.rows: list[EpochRow] = []
         self.best_score = math.inf
         self.calibrated = config.select == "calibrated loss"
@@ -152,8 +104,8 @@ class Trainer:
     def run(self) -> list[EpochRow]:
         """Train through all phases; the networks end with the best validated weights.
 
-        Raises NumericsError for a loss, a gradient or a weight that is not finite, or too many
-        skipped batches; the networks then hold the last good state."""
+        Raises NumericsError for a loss, a gradient or a weight that is not finite; the networks
+        then hold the last good state."""
         error: BaseException | None = None
         try:
             former = self.checkpointer.begin(self.load_state)
@@ -281,7 +233,7 @@ class Trainer:
     def _epoch(self, step: Callable[[BatchTensors], float]) -> tuple[float, float]:
         """Train an epoch; return its mean loss, and events per second."""
         started, epoch = time.perf_counter(), len(self.rows) + 1
-        loss, n_events, n_seen = 0.0, 0.0, 0.0
+        loss, n_events = 0.0, 0.0
         self.averaging.remember()
         data, batch_sessions = self.data, self.config.batch_sessions
         n_batches = -(-data.n_read // batch_sessions)
@@ -292,13 +244,11 @@ class Trainer:
         for done, one in enumerate(drawn, start=1):
             batch = to_tensors(one, self.device)
             try:
-                of_batch = self.guard.step(step, batch, f"epoch {epoch}, batch {done}")
+                loss += self._step(step, batch, f"epoch {epoch}, batch {done}") * batch.n_events
             except NumericsError as error:
                 self.averaging.meet(str(error))
                 raise
-            n_seen += batch.n_events
-            if of_batch is not None:
-                loss, n_events = loss + of_batch * batch.n_events, n_events + batch.n_events
+            n_events += batch.n_events
             self.averaging.after_step()
             if self.average is not None and done * shares % n_batches < shares and done < n_batches:
                 self._enter_average(shares)
@@ -306,9 +256,22 @@ class Trainer:
         self.averaging.end_epoch()
         if self.average is not None:
             self._enter_average(shares)
-        loss, n_events, n_seen = self.processes.sum([loss, n_events, n_seen])
-        mean = loss / n_events if n_events else math.nan
-        return mean, n_seen / max(time.perf_counter() - started, 1e-9)
+        loss, n_events = self.processes.sum([loss, n_events])
+        return loss / n_events, n_events / max(time.perf_counter() - started, 1e-9)
+
+    def _step(
+        self, step: Callable[[BatchTensors], float], batch: BatchTensors, where: str
+    ) -> float:
+        """Take a step; return its loss. Raises NumericsError where it is refused, which names
+        `where`, or the weights if they are at fault."""
+        try:
+            return step(batch)
+        except StepRefusedError as refusal:
+            require_finite_weights(self.networks, f"in {where}, where {refusal}")
+            raise NumericsError(
+                f"{refusal} in {where}; the last good state is kept; check the numbers there, or "
+                "lower lr or clip"
+            ) from refusal
 
     def state(self) -> TrainerState:
         """The trainer between two epochs; arrays are its own, not copies."""
@@ -317,8 +280,6 @@ class Trainer:
             position=self.at,
             rows=self.rows,
             best_score=self.best_score,
-            skipped=self.guard.skipped,
-            left_out=sorted(self.guard.left_out),
             weights=self.networks.state_dict(),
             best=self.best_weights.tensors(),
             average={} if self.average is None else self.average.tensors(),
@@ -336,8 +297,7 @@ class Trainer:
         the best weights. Raises KeyError, ValueError, TypeError, RuntimeError for another's
         state."""
         self.at, self.rows, self.best_score = state.position, state.rows, state.best_score
-        self.guard.skipped, self.guard.left_out = state.skipped, set(state.left_out)
-        self.train, self.order.bit_generator.state = self._held_training(), state.order
+        self.order.bit_generator.state = state.order
         self._load_present(state)
         for player, optimiser in self.game.optimisers().items():
             former = state.optimisers[player]
@@ -357,10 +317,6 @@ class Trainer:
         if state.random_of_card is not None:
             torch.cuda.set_rng_state(state.random_of_card, self.device)
 
-    def _held_training(self) -> HeldBatches:
-        held = self.data.train, self.device, GAP_SESSIONS, self.processes.part
-        return HeldBatches(*held, without=self.guard.left_out)
-
     def _restore(self) -> None:
         self.game.settle()
         self.best_weights.restore()
@@ -368,9 +324,6 @@ class Trainer:
 
     def _validated(self, phase: str, loss: float, rate: float) -> EpochRow:
         self.game.settle()
-        skipped = [one for found in self.processes.agree(self.guard.end_epoch()) for one in found]
-        if skipped:
-            self.train = self._held_training()
         validation = self._figures(self.validation, calibrated=self.calibrated)
         has_generator = self.networks.generator is not None
         adversarial = has_generator and phase in ("generator", "rounds")
@@ -383,7 +336,7 @@ class Trainer:
             )
         best = value < self.best_score
         if best:
-            self.guard.check_weights(f"after epoch {len(self.rows) + 1}")
+            require_finite_weights(self.networks, f"after epoch {len(self.rows) + 1}")
             self.best_score = value
             self.best_weights.copy()
         row = EpochRow(
@@ -397,8 +350,6 @@ class Trainer:
             val_gap=validation.gap if adversarial else 0.0,
             events_per_second=rate,
             best=best,
-            skipped=len(skipped),
-            at_fault="; ".join(skipped[:MOST_NAMED]) + " …" * (len(skipped) > MOST_NAMED),
             val_calibrated_loss=validation.calibrated_loss,
         )
         self.rows.append(row)

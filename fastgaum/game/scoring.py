@@ -105,14 +105,12 @@ class HeldBatches:
         device: torch.device,
         most_sessions: int | None = None,
         part: slice = slice(None),
-        without: Iterable[int] = (),
     ) -> None:
         self.encoded, self.device = encoded, device
         n = min(encoded.n_sessions, most_sessions or encoded.n_sessions)
         # spread over the log: its order may be that of time
         spread = np.linspace(0, encoded.n_sessions, n, endpoint=False)
         self.positions = spread.astype(np.int64)[part]
-        self.without = list(without)
         few = encoded.n_events * (len(self.positions) / max(encoded.n_sessions, 1)) <= HELD_EVENTS
         self.held = list(self._assembled()) if few else None
 
@@ -120,9 +118,7 @@ class HeldBatches:
         return iter(self.held) if self.held is not None else self._assembled()
 
     def _assembled(self) -> Iterator[BatchTensors]:
-        positions = self.positions.astype(np.int32)
-        right = positions[~np.isin(self.encoded.rows[positions], self.without)]
-        for picked in blocks(self.encoded, right, SCORING_SESSIONS):
+        for picked in blocks(self.encoded, self.positions.astype(np.int32), SCORING_SESSIONS):
             yield to_tensors(assemble(self.encoded, picked), self.device)
 
 

@@ -138,7 +138,7 @@ def test_tensorboard_has_each_figure_of_each_epoch(log: SessionLog) -> None:
     # exact players have no generator: NaN is left out
     assert ("val_generator_prec1", 1) not in scalars
     assert ("val_generator_prec1", 3) in scalars
-    assert not {"epoch", "phase", "at_fault"} & {name for name, _ in scalars}
+    assert not {"epoch", "phase"} & {name for name, _ in scalars}
     # the caller's writer is the caller's to close
     writer.close.assert_not_called()
 

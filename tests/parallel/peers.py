@@ -40,7 +40,6 @@ def averaged(processes: Processes) -> list[Any]:
     player.table = nn.Parameter(torch.full((processes.size + 2, 2), 8.0))
     player.vector = nn.Parameter(torch.zeros(3))
     optimiser = SimpleNamespace(counters=(0.0, 0.0))
-    optimiser.set_counters = lambda *counters: setattr(optimiser, "counters", counters)
     game: Any = SimpleNamespace(
         networks=SimpleNamespace(player=player, generator=None),
         optimisers=lambda: {"reward": optimiser},
@@ -57,13 +56,11 @@ def averaged(processes: Processes) -> list[Any]:
     averaging = Averaging(game, processes)
     averaging.remember()
     averaging.after_step()
-    optimiser.counters = (2.0 - processes.rank, float(np.log(0.5)))
+    optimiser.counters = (2.0, float(np.log(0.5)))
     player.table.data[[0, 1 + processes.rank]] += 2.0 * (1 + processes.rank)
     player.vector.data += 1 + processes.rank
     averaging.after_step()
-    return processes.agree(
-        [player.table.data[:, 0].tolist(), player.vector.data.tolist(), list(optimiser.counters)]
-    )
+    return processes.agree([player.table.data[:, 0].tolist(), player.vector.data.tolist()])
 
 
 def fitted(processes: Processes, name: str) -> dict[str, Any]:
@@ -79,8 +76,8 @@ def fitted(processes: Processes, name: str) -> dict[str, Any]:
 
 
 def refused(processes: Processes) -> list[Any]:
-    """The last process meets losses that are not finite: all stop, or all go on."""
-    step, found = EngineGame.exact_step, []
+    """The last process meets losses that are not finite: all stop."""
+    step, said = EngineGame.exact_step, ""
 
     def bad(game: EngineGame, batch: BatchTensors) -> float:
         if processes.rank == processes.size - 1 and batch.source.rows.min() < 40:
@@ -89,15 +86,13 @@ def refused(processes: Processes) -> list[Any]:
 
     EngineGame.exact_step = bad  # type: ignore[method-assign]
     log = synthesise(600, preset="sample", seed=1)[0]
-    for rule in ("stop", "skip"):
-        config = CONFIGS["alone"].replace(on_nonfinite=rule, players="exact", most_skipped=999)
-        try:
-            rows = UserModel(config, device="cpu").fit(log, processes=processes)
-            found.append(rows["skipped"].to_list())
-        except NumericsError as error:
-            found.append(str(error))
+    try:
+        config = CONFIGS["alone"].replace(players="exact")
+        UserModel(config, device="cpu").fit(log, processes=processes)
+    except NumericsError as error:
+        said = str(error)
     EngineGame.exact_step = step  # type: ignore[method-assign]
-    return processes.agree(found)
+    return processes.agree(said)
 
 
 def main() -> None:

@@ -40,11 +40,10 @@ def test_the_mean_of_a_row_is_over_those_who_moved_it(found: dict[str, Any]) -> 
     """A row that one has moved stays where that one brought it; one that nobody moved has decayed."""
     first, *others = found["averaged"]
     assert all(one == first for one in others)
-    table, vector, counters = first
+    table, vector = first
     moves = [2.0 * (1 + rank) / 2 for rank in range(N)]
     np.testing.assert_allclose(table, [4 + np.mean(moves), *(4 + np.array(moves)), 4], rtol=1e-6)
     np.testing.assert_allclose(vector, [1 + np.mean(range(N))] * 3)
-    assert counters == [2.0, np.log(0.5)]
 
 
 @pytest.mark.parametrize("name", ["engine", "stock"])
@@ -61,9 +60,7 @@ def test_all_end_with_the_same_weights_and_about_the_loss_of_one(
     assert table[-1]["val_loss"] <= table[0]["val_loss"] + 1e-6
 
 
-def test_a_refused_step_stops_all_or_is_counted_by_all(found: dict[str, Any]) -> None:
+def test_a_refused_step_stops_all(found: dict[str, Any]) -> None:
     first, *others = found["refused"]
     assert all(one == first for one in others)
-    stopped, skipped = first
-    assert "made up in epoch 1, batch " in stopped
-    assert min(skipped) >= 1
+    assert "made up in epoch 1, batch " in first
