@@ -174,9 +174,7 @@ class Config(CheckedSettings):
     examination: bool = True
     """where the order of displays is real, each place adds a number to a utility without it"""
     regulariser: RegulariserKind = "shannon"
-    """the generator's convex regulariser: Shannon (softmax), L2 (sparsemax), Tsallis (entmax)"""
-    tsallis_alpha: Annotated[float, Meta(gt=1, le=10)] = 1.5
-    """alpha of the Tsallis regulariser; 1 would be Shannon's"""
+    """the generator's convex regulariser: Shannon, L2 (sparsemax), Tsallis (1.5-entmax)"""
     eta: Positive = 1.0
     """exploration scale: the best response is ∇Ω*(eta · utility)"""
     no_click: Literal["auto", "always", "never"] = "auto"

@@ -27,7 +27,6 @@ from fastgaum.presets import COMPARE_BELOW, GROW_AT, GROWTH_DECIDES, PRESETS, SI
         ({"hidden": "64"}, "hidden must be a list"),
         ({"hidden": []}, "hidden must be a list of 1 to 100 values, .* got \\[\\]"),
         ({"dropout": 1.0}, "dropout must be a number at least 0 and below 1"),
-        ({"tsallis_alpha": 1.0}, "tsallis_alpha must be a number greater than 1 and at most 10"),
         ({"tower_dim": 1}, "tower_dim must be 0, or at least 2"),
         ({"search": ["grow"]}, "'grow' is none"),
         ({"clip": 1e16}, "clip must be a number greater than 0 and at most 1e"),

@@ -98,23 +98,19 @@ class L2:
 
 @dataclass(frozen=True)
 class Tsallis:
-    """Ω = (Σ φ^α − 1) / (α (α − 1)): the distribution is α-entmax (Peters, Niculae, Martins, ACL
+    """Ω = 4/3 (Σ φ^1.5 − 1): the distribution is 1.5-entmax (Peters, Niculae, Martins, ACL
     2019)."""
 
-    alpha: float = 1.5
-
     def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
-        """α-entmax: exact for α = 1.5, by bisection otherwise."""
-        return _with_logs(*segments.segment_entmax(scores, offsets, outside, self.alpha))
+        """1.5-entmax."""
+        return _with_logs(*segments.segment_entmax(scores, offsets, outside, 1.5))
 
     link = best_response
 
     def omega(self, dist: ChoiceDistribution, offsets: Tensor) -> Tensor:
-        """(Σ φ^α − 1) / (α (α − 1))."""
-        power = segments.segment_sum(dist.probs.pow(self.alpha), offsets) + dist.outside_prob.pow(
-            self.alpha
-        )
-        return (power - 1) / (self.alpha * (self.alpha - 1))
+        """4/3 (Σ φ^1.5 − 1)."""
+        inside = segments.segment_sum(dist.probs.pow(1.5), offsets)
+        return (inside + dist.outside_prob.pow(1.5) - 1) / 0.75
 
 
 @dataclass(frozen=True)
@@ -187,7 +183,7 @@ def regulariser_of(config: Config) -> Regulariser:
     """The regulariser that a configuration names."""
     if config.regulariser == "shannon":
         return Shannon()
-    return L2() if config.regulariser == "l2" else Tsallis(config.tsallis_alpha)
+    return L2() if config.regulariser == "l2" else Tsallis()
 
 
 def _with_logs(probs: Tensor, outside_prob: Tensor) -> ChoiceDistribution:

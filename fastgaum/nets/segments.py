@@ -92,30 +92,15 @@ def segment_log_softmax(values: Tensor, offsets: Tensor, outside: bool) -> tuple
     return _split(log_probs, values.shape[0], n_events, outside, -torch.inf)
 
 
-def segment_softmax(values: Tensor, offsets: Tensor, outside: bool) -> tuple[Tensor, Tensor]:
-    """Return probabilities of the candidates (n_candidates,) and of no click (n_events,), 0 without
-    that option."""
-    n_events = offsets.shape[0] - 1
-    entries, segments = _entries(values, offsets, outside)
-    shares = _shifted(entries, segments, n_events).exp()
-    probs = shares / _sum(shares, segments, n_events)[segments]
-    return _split(probs, values.shape[0], n_events, outside, 0.0)
-
-
 def segment_entmax(
     values: Tensor, offsets: Tensor, outside: bool, alpha: float
 ) -> tuple[Tensor, Tensor]:
     """Return α-entmax of each event (the Tsallis regulariser's best response), shaped as by
-    `segment_softmax`.
+    `segment_log_softmax`; no click has 0 where it is not offered.
 
-    α = 2 is sparsemax, the Euclidean projection onto the simplex (Martins & Astudillo, ICML 2016);
-    2 and 1.5 are exact, by sorting (Peters, Niculae & Martins, ACL 2019), any other α by bisection
-    to rounding. Not differentiable in α, nor twice. Raises ValueError unless α is above 1."""
-    if not 1.0 < alpha < float("inf"):
-        raise ValueError(
-            f"alpha is {alpha}, but α-entmax needs a finite alpha above 1: use segment_softmax for "
-            "1"
-        )
+    α is 2, sparsemax, the Euclidean projection onto the simplex (Martins & Astudillo, ICML 2016),
+    or 1.5; both are exact, by sorting (Peters, Niculae & Martins, ACL 2019). Not differentiable in
+    α, nor twice."""
     n_events = offsets.shape[0] - 1
     entries, segments = _entries(values, offsets, outside)
     probs: Tensor
@@ -193,10 +178,7 @@ class _Entmax(torch.autograd.Function):
         damaged = _sum(z.isnan().double(), segments, n_events)[segments] > 0.0
         z = torch.where(damaged, 0.0, z.clamp_min(-1.0))
         sizes = torch.bincount(segments, minlength=n_events)
-        by_sorting = alpha in (1.5, 2.0)
-        tau = (_thresholds_by_sorting if by_sorting else _thresholds_by_bisection)(
-            z, segments, sizes, alpha
-        )
+        tau = _thresholds(z, segments, sizes, alpha)
         shares = (z - tau[segments]).clamp_min(0.0) ** (1.0 / (alpha - 1.0))
         probs = torch.where(damaged, torch.nan, shares / _sum(shares, segments, n_events)[segments])
         probs = probs.to(entries.dtype)
@@ -218,7 +200,7 @@ class _Entmax(torch.autograd.Function):
         return torch.where(off, 0.0, s * (grad - mean[segments])), None, None, None
 
 
-def _thresholds_by_sorting(z: Tensor, segments: Tensor, sizes: Tensor, alpha: float) -> Tensor:
+def _thresholds(z: Tensor, segments: Tensor, sizes: Tensor, alpha: float) -> Tensor:
     """Return τ per event in float64, for α = 2 or 1.5; z ∈ [−1, 0], where entries at −1 are never
     in the support."""
     order = z.argsort(descending=True, stable=True)
@@ -245,15 +227,3 @@ def _thresholds_by_sorting(z: Tensor, segments: Tensor, sizes: Tensor, alpha: fl
 def _above(z: Tensor, starts: Tensor, segments: Tensor) -> Tensor:
     running = torch.cat((z.new_zeros(1), z.cumsum(0)))
     return running[:-1] - running[starts][segments]
-
-
-def _thresholds_by_bisection(z: Tensor, segments: Tensor, sizes: Tensor, alpha: float) -> Tensor:
-    """Return τ per event in float64 for any α > 1: 55 halvings of [−1, −size^(1−α)]."""
-    low = z.new_full(sizes.shape, -1.0)
-    high = -(sizes.double() ** (1.0 - alpha))
-    power = 1.0 / (alpha - 1.0)
-    for _ in range(55):
-        tau = 0.5 * (low + high)
-        mass = _sum((z - tau[segments]).clamp_min(0.0) ** power, segments, sizes.shape[0])
-        low, high = torch.where(mass >= 1.0, tau, low), torch.where(mass >= 1.0, high, tau)
-    return low

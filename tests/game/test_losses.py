@@ -31,7 +31,7 @@ from fastgaum.nets.segments import segment_sum
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 from tests.builders import random_log
 
-REGULARISERS: list[Regulariser] = [Shannon(), L2(), Tsallis(1.5), Tsallis(1.3)]
+REGULARISERS: list[Regulariser] = [Shannon(), L2(), Tsallis()]
 
 
 def _batch(no_click: float = 0.3, n_sessions: int = 16) -> BatchTensors:

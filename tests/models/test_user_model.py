@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     [
         {"players": "exact"},
         {"regulariser": "l2"},
-        {"regulariser": "tsallis", "tsallis_alpha": 1.7},
+        {"regulariser": "tsallis"},
         {"history": "pw"},
         {"history": "bilstm"},
         {"history_layers": 2},

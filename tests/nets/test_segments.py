@@ -20,7 +20,7 @@ from tests import naive_segments as naive
 
 INF = float("inf")
 VALUES = st.one_of(st.sampled_from([1e4, -1e4, 9999.5, -INF, 0.0]), st.floats(-3, 3, width=32))
-ALPHAS = {"softmax": 1.0, "sparsemax": 2.0, "entmax-1.5": 1.5, "entmax-1.3": 1.3, "entmax-2.5": 2.5}
+ALPHAS = {"sparsemax": 2.0, "entmax-1.5": 1.5}
 # event 1 is empty, event 2 has one candidate
 OFFSETS = torch.tensor([0, 4, 4, 5, 12, 15], dtype=torch.int32)
 quick = settings(max_examples=40, deadline=None)
@@ -66,8 +66,6 @@ def distribution(
 ) -> tuple[Tensor, Tensor]:
     if name == "log_softmax":
         return ops.segment_log_softmax(values, offsets, outside)
-    if name == "softmax":
-        return ops.segment_softmax(values, offsets, outside)
     return ops.segment_entmax(values, offsets, outside, ALPHAS[name])
 
 
@@ -83,12 +81,11 @@ def test_distributions_and_their_gradients(name: str, case: tuple[Tensor, Tensor
         naive.softmax if alpha == 1.0 else naive.entmax(alpha)
     )
     probs, outside_prob = naive.per_event(twin, values.numpy(), offsets.numpy(), outside)
-    loose = {"rtol": 1e-6, "atol": 2e-6 if alpha > 2 else 1e-9}
     values.requires_grad_()
     outputs = distribution(name, values, offsets, outside)
     for output, expected in zip(outputs, (probs, outside_prob), strict=True):
         found = output.detach().exp() if name == "log_softmax" else output.detach()
-        np.testing.assert_allclose(found.numpy(), expected, **loose)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-9)
     grads = (
         torch.linspace(-1, 1, len(values)).double(),
         torch.linspace(1, 2, len(offsets) - 1).double(),
@@ -148,7 +145,7 @@ def test_argmax(case: tuple[Tensor, Tensor, bool]) -> None:
     )
 
 
-@pytest.mark.parametrize("regulariser", [Shannon(), L2(), Tsallis(1.5), Tsallis(1.3)])
+@pytest.mark.parametrize("regulariser", [Shannon(), L2(), Tsallis()])
 @quick
 @given(case=ragged(), seed=st.integers(0, 99))
 def test_sampling_draws_what_is_possible(
@@ -183,9 +180,10 @@ def test_float32_at_ten_thousand(scale: float) -> None:
     """What training runs in."""
     offsets = torch.tensor([0, 3, 5, 6], dtype=torch.int32)
     values = torch.tensor([scale, -scale, -INF, scale, scale, -scale])
-    for name in ("softmax", "sparsemax", "entmax-1.5"):
+    for name in ("log_softmax", *ALPHAS):
         leaf = values.clone().requires_grad_()
         probs, _ = distribution(name, leaf, offsets, False)
+        probs = probs.exp() if name == "log_softmax" else probs
         torch.testing.assert_close(
             probs.detach(), torch.tensor([1, 0, 0, 0.5, 0.5, 1]), atol=0.2, rtol=0
         )
@@ -209,22 +207,8 @@ def test_gradients_of_sums() -> None:
 def test_wrong_arguments_are_named() -> None:
     values = torch.zeros(15)
     with pytest.raises(ValueError, match="offsets end at 15, but there are 14 rows"):
-        ops.segment_softmax(values[:14], OFFSETS, True)
+        ops.segment_log_softmax(values[:14], OFFSETS, True)
     with pytest.raises(ValueError, match=r"shape \(15, 1\), a flat"):
-        ops.segment_softmax(values[:, None], OFFSETS, True)
+        ops.segment_log_softmax(values[:, None], OFFSETS, True)
     with pytest.raises(ValueError, match="3 rows for 5 events"):
         ops.expand_to_candidates(values[:3], OFFSETS)
-    with pytest.raises(ValueError, match=r"alpha is 1\.0"):
-        ops.segment_entmax(values, OFFSETS, True, 1.0)
-
-
-@pytest.mark.parametrize("alpha", [1.5, 2.0])
-def test_sorting_and_bisection_agree_on_long_segments(alpha: float) -> None:
-    draws = torch.Generator().manual_seed(0)
-    values = 0.3 * torch.randn(3000, dtype=torch.float64, generator=draws)
-    offsets = torch.tensor([0, 1000, 1000, 3000], dtype=torch.int32)
-    exact, near = (
-        ops.segment_entmax(values, offsets, True, value)[0] for value in (alpha, alpha + 1e-9)
-    )
-    torch.testing.assert_close(exact, near, atol=1e-7, rtol=0)
-    assert 20 < int((exact > 0).sum()) < 3000

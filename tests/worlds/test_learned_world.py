@@ -91,7 +91,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"history": "pw", "history_window": 3},
     {"history": "bilstm"},
     {"regulariser": "l2"},
-    {"regulariser": "tsallis", "tsallis_alpha": 1.7},
+    {"regulariser": "tsallis"},
     {"eta": 2.0, "history_layers": 2},
     {"tower_dim": 6},
     {"tower_dim": 5, "relations": False},
