@@ -16,68 +16,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastgaum import errors
-    from fastgaum.baselines.opinion_pool import OpinionPool
-    from fastgaum.config import Config
-    from fastgaum.game.epochs import MlflowObserver, Observer, TensorBoardObserver
-    from fastgaum.logs.audit import audit
-    from fastgaum.logs.log import SessionLog
-    from fastgaum.logs.read import load, read_log
-    from fastgaum.logs.splits import resplit
-    from fastgaum.logs.store import load_log, save_log
-    from fastgaum.logs.synthetic import synthesise
-    from fastgaum.models.tuning import tune
-    from fastgaum.models.user_model import UserModel
-    from fastgaum.policies.explore import Explore
-    from fastgaum.policies.rounds import rounds
-    from fastgaum.reports.comparison import compare
-    from fastgaum.reports.page import write_report
-    from fastgaum.reports.what_if import (
-        elasticities,
-        importance,
-        response_curve,
-        what_if,
-        willingness_to_pay,
-    )
-    from fastgaum.worlds.learned_world import LearnedWorld
-    from fastgaum.worlds.single_env import UserEnv
-    from fastgaum.worlds.vector_env import UserVectorEnv
-    from fastgaum.worlds.world_set import WorldSet
+    from fastgaum import errors as errors
+    from fastgaum.baselines.opinion_pool import OpinionPool as OpinionPool
+    from fastgaum.config import Config as Config
+    from fastgaum.game.epochs import MlflowObserver as MlflowObserver
+    from fastgaum.game.epochs import Observer as Observer
+    from fastgaum.game.epochs import TensorBoardObserver as TensorBoardObserver
+    from fastgaum.logs.audit import audit as audit
+    from fastgaum.logs.log import SessionLog as SessionLog
+    from fastgaum.logs.read import load as load
+    from fastgaum.logs.read import read_log as read_log
+    from fastgaum.logs.splits import resplit as resplit
+    from fastgaum.logs.store import load_log as load_log
+    from fastgaum.logs.store import save_log as save_log
+    from fastgaum.logs.synthetic import synthesise as synthesise
+    from fastgaum.models.tuning import tune as tune
+    from fastgaum.models.user_model import UserModel as UserModel
+    from fastgaum.policies.explore import Explore as Explore
+    from fastgaum.policies.rounds import rounds as rounds
+    from fastgaum.reports.comparison import compare as compare
+    from fastgaum.reports.page import write_report as write_report
+    from fastgaum.reports.what_if import elasticities as elasticities
+    from fastgaum.reports.what_if import importance as importance
+    from fastgaum.reports.what_if import response_curve as response_curve
+    from fastgaum.reports.what_if import what_if as what_if
+    from fastgaum.reports.what_if import willingness_to_pay as willingness_to_pay
+    from fastgaum.worlds.learned_world import LearnedWorld as LearnedWorld
+    from fastgaum.worlds.single_env import UserEnv as UserEnv
+    from fastgaum.worlds.vector_env import UserVectorEnv as UserVectorEnv
+    from fastgaum.worlds.world_set import WorldSet as WorldSet
 
     __version__: str
-
-__all__ = [
-    "Config",
-    "Explore",
-    "LearnedWorld",
-    "MlflowObserver",
-    "Observer",
-    "OpinionPool",
-    "SessionLog",
-    "TensorBoardObserver",
-    "UserEnv",
-    "UserModel",
-    "UserVectorEnv",
-    "WorldSet",
-    "__version__",
-    "audit",
-    "compare",
-    "elasticities",
-    "errors",
-    "importance",
-    "load",
-    "load_log",
-    "read_log",
-    "resplit",
-    "response_curve",
-    "rounds",
-    "save_log",
-    "synthesise",
-    "tune",
-    "what_if",
-    "willingness_to_pay",
-    "write_report",
-]
 
 _HOME = {
     name: f"fastgaum.{module}"
@@ -105,6 +74,7 @@ _HOME = {
     }.items()
     for name in names.split()
 }
+__all__ = ["__version__", "errors", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
