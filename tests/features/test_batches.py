@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.features import sessions
-from fastgaum.features.batches import assemble, bags_of_candidates, batches
+from fastgaum.features.batches import assemble, batches
 from fastgaum.features.number_code import Moments, standardised
 from fastgaum.features.sessions import ActionBags, EncodedSessions
 from fastgaum.nets.tensors import to_tensors
@@ -148,18 +148,6 @@ def test_a_batch_is_what_a_plain_reading_gives(
     assert tensors.tokens.n_bags == len(expected["token_candidates"])
     for name in ("display_offsets", "token_offsets", "later_events", "clicked", "chosen"):
         assert getattr(tensors, name).tolist() == expected[name]
-
-
-@settings(deadline=None, max_examples=25)
-@given(encoded_sessions(), st.data())
-def test_bags_of_any_candidates(encoded: EncodedSessions, data: st.DataObject) -> None:
-    batch = assemble(encoded, np.arange(encoded.n_sessions, dtype=np.int32))
-    rows = data.draw(st.lists(st.integers(-1, len(batch.ids) - 1), max_size=8))
-    ids, offsets, numbers = bags_of_candidates(batch.ids, batch.numbers, np.array(rows, np.int64))
-    bags = [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)]
-    assert bags == [batch.ids[row].tolist() if row >= 0 else [0] for row in rows]
-    for row, given_numbers in zip(rows, numbers, strict=True):
-        np.testing.assert_array_equal(given_numbers, batch.numbers[row] if row >= 0 else 0)
 
 
 @settings(deadline=None, max_examples=25)

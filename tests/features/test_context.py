@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 
 from fastgaum.errors import FeatureMismatchError, LogFormatError
@@ -237,13 +236,3 @@ def test_a_damaged_context_is_refused(log: SessionLog, damage: str) -> None:
     change, says = DAMAGES[damage]
     with pytest.raises(ValueError, match=says):
         space_of(saved_space(change(fit_space(log))))
-
-
-def test_a_log_without_context_has_none() -> None:
-    log = put(navigation(20), event={}, categories={})
-    space = fit_space(log)
-    assert (space.context, space.context_holds) == ((), {})
-    assert space.n_ids == space.categorical[-1].stop
-    encoded = Encoder(space, log).encode(all_sessions(log))
-    assert encoded.context_ids.shape == encoded.context_numbers.shape == (log.n_events, 0)
-    assert pl.Series(space.number_names).str.starts_with("same_as_").sum() == 0

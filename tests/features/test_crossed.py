@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -128,29 +127,6 @@ def test_walks_are_those_on_the_pages_that_earlier_users_saw() -> None:
 def test_displays_that_vary_are_no_graph() -> None:
     space = fit_space(navigation(seed=1), "bags", set_context=False)
     assert not space.fixing_fields
-
-
-def test_parts_add_up_to_the_whole() -> None:
-    rng = np.random.default_rng(0)
-    sizes = rng.integers(1, 5, 30)
-    offsets = np.r_[0, np.cumsum(sizes)].astype(np.int32)
-    items = rng.integers(-1, 6, offsets[-1]).astype(np.int32)
-    choices = np.minimum(rng.integers(-1, 4, 30), sizes - 1).astype(np.int32)
-    values = rng.integers(-1, 3, 30).astype(np.int32)
-    whole = count_crossed(CrossedEvents(offsets, items, choices, values), 3, 6)
-    parts = []
-    for first, last in pairwise([0, 11, 30]):
-        candidates = slice(offsets[first], offsets[last])
-        cut = CrossedEvents(
-            (offsets[first : last + 1] - offsets[first]).astype(np.int32),
-            items[candidates],
-            choices[first:last],
-            values[first:last],
-        )
-        parts.append(count_crossed(cut, 3, 6))
-    for one, other in zip(whole, add_crossed(*parts, n_items=6), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6)
-    assert whole.displays.sum() == ((items >= 0) & np.repeat(values >= 0, sizes)).sum()
 
 
 def test_pairs_are_dropped_by_their_displays_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from fastgaum.features import sessions
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space, fit_training
 from fastgaum.features.number_code import Moments
-from fastgaum.features.sessions import EncodedSessions, chunks
+from fastgaum.features.sessions import EncodedSessions
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.splits import resplit
@@ -136,25 +136,6 @@ def test_moments_of_blocks_combine_to_those_of_all(sizes: list[int], seed: int) 
         )
         np.testing.assert_array_equal(moments.least, everything.min(0))
         np.testing.assert_array_equal(moments.most, everything.max(0))
-
-
-def test_chunks_hold_whole_blocks_and_every_session_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = random_log(3, n_sessions=50)
-    rows = log.sessions_in("all")[::-1].copy()
-    monkeypatch.setattr(sessions, "CHUNK_EVENTS", 20)
-    parts = list(chunks(log, rows, 4))
-    np.testing.assert_array_equal(np.concatenate(parts), rows)
-    assert len(parts) > 3
-    assert all(len(part) % 4 == 0 for part in parts[:-1])
-    assert list(chunks(log, rows[:0], 4)) == []
-
-
-def test_rows_that_do_not_exist_are_refused() -> None:
-    log = random_log(3)
-    space = fit_space(log)
-    for wrong in (-1, log.n_sessions):
-        with pytest.raises(IndexError, match="outside 0"):
-            Encoder(space, log).encode(np.array([0, wrong], np.int32))
 
 
 RATES = np.array([1.0, 0.5, 0.25])

@@ -8,11 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.engine.scorer import parts_of
-from fastgaum.features import numbers as named
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.features.session_counts import SessionCounts
-from fastgaum.kernels import candidate_formulas
 from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
@@ -75,15 +73,3 @@ def test_a_replayed_log_has_the_encoder_s_numbers(
     expected = encoder(space, other).encode(other.sessions_in("all")).numbers
     found = replayed(catalogue, other, bounded)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_every_number_has_one_formula_and_one_place() -> None:
-    made = named.made_numbers("views", relations=True)
-    written = (
-        *candidate_formulas.SESSION_NUMBERS,
-        *candidate_formulas.TRAINING_NUMBERS,
-        *candidate_formulas.RELATION_NUMBERS,
-    )
-    assert len(set(made)) == len(made)
-    assert {*written, named.LOG_VIEWS} == set(made)
-    assert set(named.SAME_FOR_SET) <= set(made)

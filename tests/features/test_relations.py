@@ -19,7 +19,7 @@ from fastgaum.features.relations import Relations
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.space_state import saved_space, space_of
-from tests.builders import factor_of_counts, log_of, random_log, sessions_that_speak
+from tests.builders import factor_of_counts, random_log, sessions_that_speak
 
 
 def naive_numbers(
@@ -139,29 +139,6 @@ def test_numbers_equal_a_slow_twin(
         for name in names:
             ours = raw[checked, RELATION_NUMBERS.index(name)]
             np.testing.assert_allclose(ours, expected[name][checked], atol=1e-4, err_msg=name)
-
-
-def test_an_item_that_beats_its_rival_says_so_to_those_that_come_later() -> None:
-    session = [([0, 1], 0)]
-    log = log_of([session] * 4, [0, 0, 1, 2], users=[0, 1, 2, 3])
-    space = fit_space(log, "identity", set_context=False, relations=True)
-    won = space.number_names.index("rivals_won")
-    raw = (
-        Encoder(space, log).encode(log.sessions_in("all")).numbers * space.code.scale
-        + space.code.start
-    )
-    heard = np.array([len(sessions_that_speak(log, row)) for row in range(4)])
-    assert heard.tolist() == [1, 0, 2, 2]
-    # one of two sessions speaks for both
-    wins = np.array([2, 0, 2, 2])
-    np.testing.assert_allclose(raw[:, won].reshape(4, 2)[:, 0], np.log(2 * wins + 1), rtol=1e-5)
-    alone = log_of([session] * 3, [0, 1, 2], users=[0, 1, 2])
-    space = fit_space(alone, "identity", set_context=False, relations=True)
-    raw = (
-        Encoder(space, alone).encode(alone.sessions_in("train")).numbers * space.code.scale
-        + space.code.start
-    )
-    assert raw[:, won].tolist() == [0, 0]
 
 
 def test_tables_that_do_not_fit_their_items_are_refused() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import polars as pl
 import pytest
@@ -84,16 +82,6 @@ def test_items_unseen_in_training_have_the_unknown_row() -> None:
     ids = Encoder(space, log).encode(log.sessions_in("test")).ids[:, 0]
     assert ids.tolist() == [3, 1]
     assert space.unknown_of_id.tolist() == [0, 1, 1, 1]
-
-
-def test_items_are_matched_by_id_across_logs() -> None:
-    log = log_of([[([0, 1, 2], 0)]])
-    other = dataclasses.replace(log, item_ids=log.item_ids.reverse(), items=2 - log.items)
-    space = fit_space(log, "identity")
-    rows = np.array([0], np.int32)
-    np.testing.assert_array_equal(
-        Encoder(space, log).encode(rows).ids, Encoder(space, other).encode(rows).ids
-    )
 
 
 def test_named_fields_become_ids_and_numbers() -> None:
