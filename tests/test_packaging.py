@@ -166,23 +166,6 @@ def test_the_wheel_s_library_and_command_work(built: Built, tmp_path: Path) -> N
         assert not (built.target / name).exists()
 
 
-def test_the_wheel_imports_where_nothing_else_is_installed(built: Built, tmp_path: Path) -> None:
-    """`import fastgaum` needs no other package; a name that does says which one is missing."""
-    bare = f"""
-import sys
-sys.path.insert(0, {str(built.target)!r})
-import fastgaum
-print(fastgaum.__version__, fastgaum.errors.FastgaumError.__name__, "UserModel" in dir(fastgaum))
-try:
-    fastgaum.UserModel
-except ModuleNotFoundError as error:
-    print(error.name)
-"""
-    printed = python("-I", "-S", "-c", bare, cwd=tmp_path).splitlines()
-    assert printed[0] == f"{PROJECT['version']} FastgaumError True"
-    assert printed[1] in {"polars", "torch", "numpy"}
-
-
 def test_metadata_is_what_an_index_takes(built: Built) -> None:
     packaging = pytest.importorskip("packaging.metadata", reason="comes with pytest")
     raw, unknown = packaging.parse_email(built.metadata)

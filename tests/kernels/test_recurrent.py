@@ -1,23 +1,15 @@
-"""The recurrent kernels, and how sequences are packed for them, against slow twins."""
+"""How sequences are packed for the recurrent kernels, whose test is tests/engine/test_recurrence.py;
+and their tanh."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastgaum.kernels import activations, lstm, packing
-from tests import naive_recurrent as naive
-
-LENGTHS = st.lists(st.integers(0, 6), max_size=8)
-DTYPES = [np.float32, np.float64]
-
-
-def _tolerance(dtype: type) -> float:
-    return 2e-6 if dtype is np.float32 else 1e-13
+from fastgaum.kernels import activations, packing
 
 
 def offsets_of(lengths: list[int]) -> list[int]:
@@ -56,34 +48,3 @@ def test_rational_tanh_is_close_for_float32_and_exact_for_float64() -> None:
     double = np.array([activations.tanh(value) for value in x])
     assert np.abs(double - np.tanh(x)).max() < 1e-15
     assert np.isnan(activations.tanh(np.float32(np.nan)))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=25)
-@given(LENGTHS, st.integers(1, 9))
-def test_tile_kernels_equal_their_twins(dtype: type, lengths: list[int], size: int) -> None:
-    rng, offsets = np.random.default_rng(0), offsets_of(lengths)
-    array = np.array(offsets, dtype=np.int32)
-    n_sequences, n_tokens = len(offsets) - 1, offsets[-1]
-    order = np.array(naive.order_by_length(offsets), dtype=np.int32)
-    tiles = np.array(sorted({0, n_sequences // 2, n_sequences}), dtype=np.int32)
-    # a sequence begins at zeros, or goes on from a state
-    start, first = np.zeros((n_sequences, size), dtype), np.zeros((0, size), dtype)
-    if len(lengths) % 2:
-        start = first = rng.standard_normal((n_sequences, size)).astype(dtype)
-    gates_x = rng.standard_normal((n_tokens, 4 * size)).astype(dtype)
-    weight = rng.standard_normal((4 * size, size)).astype(dtype)
-    gates, h, c = (
-        np.empty_like(gates_x),
-        np.empty((n_tokens, size), dtype),
-        np.empty((n_tokens, size), dtype),
-    )
-
-    block = np.ascontiguousarray(weight.T)[None]
-    zeros, own = np.zeros(4 * size, dtype), np.empty(0, np.int32)
-    run = lstm.LstmPass(gates_x, own, gates, h, c, first, first)
-    sequences = packing.Sequences(order, array)
-    lstm.lstm_tiles(tiles, sequences, block, zeros, run)
-    expected_h, expected_c = naive.lstm(gates_x, array, weight, start, start)
-    np.testing.assert_allclose(h, expected_h, atol=_tolerance(dtype))
-    np.testing.assert_allclose(c, expected_c, atol=_tolerance(dtype))

@@ -18,7 +18,6 @@ from fastgaum.kernels.relations import (
     LatestChoices,
     PairTables,
     RivalRule,
-    find_latest_choices,
 )
 from tests import naive_candidate_formulas as naive
 
@@ -134,27 +133,6 @@ def test_numbers_of_pairs(seed: int, k: int, steps: int, set_size: int, most: in
         part = slice(*shown.offsets[event : event + 2])
         expected = naive.relations(told[user], items, pairs, set_size)
         np.testing.assert_allclose(out[part, 1:], expected, atol=1e-5)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.integers(-1, 2), max_size=7), min_size=1, max_size=4))
-def test_the_latest_choices_of_a_log(sessions: list[list[int]]) -> None:
-    """Each event displays the items 5, 6 and 7; a choice's number says where it is kept."""
-    choices = np.array([choice for session in sessions for choice in session], np.int32)
-    offsets = np.cumsum([0, *map(len, sessions)]).astype(np.int32)
-    displays = np.arange(len(choices) + 1, dtype=np.int32) * np.int32(3)
-    items = np.tile(np.array([5, 6, 7], np.int32), len(choices))
-    packed = counting.PackedSessions(offsets, displays, items, choices)
-    latest = LatestChoices(
-        np.full((len(choices), 2), -7, np.int32), np.empty(len(choices), np.int32)
-    )
-    find_latest_choices(packed, latest)
-    events = ((session, t) for session in sessions for t in range(len(session)))
-    for event, (session, t) in enumerate(events):
-        chosen = [5 + choice for choice in session[:t] if choice >= 0]
-        assert latest.n[event] == len(chosen)
-        for number in range(max(len(chosen) - 2, 0), len(chosen)):
-            assert latest.items[event, number % 2] == chosen[number]
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,6 @@ from torch import Tensor
 
 from fastgaum.nets.histories import PositionWeight
 from fastgaum.nets.tensors import Bags
-from tests import naive_recurrent as naive
 
 N_IDS, WINDOW, N = 6, 3, 2
 SESSIONS = st.lists(
@@ -37,6 +38,27 @@ def made() -> PositionWeight:
     return encoder
 
 
+def dense_position_weight(
+    offsets: list[int],
+    bags: list[list[int]],
+    n_ids: int,
+    lag_weights: np.ndarray,
+    bias: np.ndarray,
+) -> np.ndarray:
+    """The paper's dense state tanh(F W + B) after each token, (n_tokens, n_ids, n)."""
+    window = len(lag_weights)
+    states = []
+    for first, last in pairwise(offsets):
+        for row in range(first, last):
+            F = np.zeros((n_ids, window))
+            for lag in range(1, window + 1):
+                if row - lag + 1 >= first:
+                    for feature in bags[row - lag + 1]:
+                        F[feature, lag - 1] += 1
+            states.append(np.tanh(F @ lag_weights + bias))
+    return np.array(states).reshape(-1, n_ids, len(bias))
+
+
 @settings(max_examples=40, deadline=None)
 @given(sessions=SESSIONS)
 def test_the_readout_is_that_of_the_dense_state_less_its_constant(
@@ -49,7 +71,7 @@ def test_the_readout_is_that_of_the_dense_state_less_its_constant(
     lag_weights, bias, table = (
         one.detach().numpy() for one in (encoder.lag_weights, encoder.bias, encoder.table)
     )
-    dense = naive.dense_position_weight(offsets, bags, N_IDS, lag_weights, bias)
+    dense = dense_position_weight(offsets, bags, N_IDS, lag_weights, bias)
     dense = (dense - np.tanh(bias)).reshape(len(bags), N_IDS * N)
     np.testing.assert_allclose(found.detach().numpy(), dense @ table, atol=1e-12)
 
