@@ -197,7 +197,7 @@ def _with_logs(probs: Tensor, outside_prob: Tensor) -> ChoiceDistribution:
 
 @torch.no_grad()
 def sample_candidates(
-    dist: ChoiceDistribution, offsets: Tensor, generator: torch.Generator | None = None
+    dist: ChoiceDistribution, offsets: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Draw one choice per event: its row among the candidates, or -1 for no click; int64, shape
     (n_events,). Entries of probability 0 are never drawn.
@@ -220,6 +220,6 @@ def sample_candidates(
     return torch.where(outside > keys[best], -1, best)
 
 
-def _gumbel(like: Tensor, generator: torch.Generator | None) -> Tensor:
+def _gumbel(like: Tensor, generator: torch.Generator) -> Tensor:
     uniform = torch.rand(like.shape, dtype=like.dtype, device=like.device, generator=generator)
     return -torch.log(-torch.log(uniform.clamp(min=1e-20, max=1 - 1e-7)))

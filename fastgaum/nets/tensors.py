@@ -112,31 +112,19 @@ def to_tensors(batch: Batch, device: torch.device | str = "cpu") -> BatchTensors
 
 
 def join_bags(left: Bags, right: Bags) -> Bags:
-    """The bags of `left` followed by those of `right`."""
+    """The bags of `left` followed by those of `right`, without vectors."""
     return Bags(
         torch.cat([left.ids, right.ids]),
         torch.cat([left.offsets, right.offsets[1:] + left.offsets[-1]]),
         torch.cat([left.numbers, right.numbers]),
-        _joined_vectors(left.vectors, right.vectors),
     )
 
 
-def _joined_vectors(left: BagVectors | None, right: BagVectors | None) -> BagVectors | None:
-    if left is None or right is None:
-        return None
-    if left.values is right.values:
-        return BagVectors(left.values, torch.cat([left.rows, right.rows]))
-    shifted = torch.where(right.rows < 0, right.rows, right.rows + len(left.values))
-    return BagVectors(torch.cat([left.values, right.values]), torch.cat([left.rows, shifted]))
-
-
 def gather_bags(bags: Bags, rows: Tensor) -> Bags:
-    """Bags of the given rows, in the given order."""
+    """Bags of the given rows, in the given order, without vectors."""
     offsets, index = pick_rows(bags.offsets.cpu().numpy(), rows.cpu().numpy().astype(np.int32))
     flat = torch.from_numpy(index).long().to(rows.device)
-    vectors = bags.vectors and BagVectors(bags.vectors.values, bags.vectors.rows[rows])
-    offsets_there = torch.from_numpy(offsets).to(rows.device)
-    return Bags(bags.ids[flat], offsets_there, bags.numbers[rows], vectors)
+    return Bags(bags.ids[flat], torch.from_numpy(offsets).to(rows.device), bags.numbers[rows])
 
 
 def _equal_bags(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastgaum.engine.towers import with_entries
 from fastgaum.nets.bags import BagSizes, IdDropout, SharedBagLinear
-from fastgaum.nets.tensors import Bags, BagVectors, gather_bags, join_bags
+from fastgaum.nets.tensors import Bags, BagVectors
 from fastgaum.nets.towers import TwoTower, vector_table
 
 SIZES = BagSizes(n_ids=5, n_numbers=0, vector_dim=3)
@@ -66,21 +66,12 @@ def test_gradients_in_float64() -> None:
     torch.testing.assert_close(outputs(*inputs), whole)
 
 
-def test_bags_that_drop_ids_are_joined_and_gathered_keep_their_vectors() -> None:
+def test_bags_that_drop_ids_keep_their_vectors() -> None:
     """An item that is dropped has the row of unknown ones and its own vector: as a new item has."""
     bags = bags_of([0, 1, -1])
     dropped = IdDropout(torch.zeros(5, dtype=torch.int32), rate=1.0)(bags)
     assert dropped.ids.tolist() == [0, 0, 0]
     assert dropped.vectors is bags.vectors
-    items = vector_table(SIZES, 4, "items").double()
-    left, right = bags_of([1, -1]), bags_of([0, 3, -1])
-    both = join_bags(left, right)
-    torch.testing.assert_close(items(both), torch.cat([items(left), items(right)]))
-    same = join_bags(left, left)
-    assert same.vectors is not None
-    assert same.vectors.values is left.vectors.values  # type: ignore[union-attr]
-    rows = torch.tensor([3, 0, 4])
-    torch.testing.assert_close(items(gather_bags(both, rows)), items(both)[rows])
 
 
 @given(
