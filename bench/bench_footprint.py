@@ -15,6 +15,7 @@ MEMORY = {
     # the bar is set at seven candidates per event, the world's own mean is below five
     "memory-bytes-per-event": ("log", "resident_bytes_per_event", "bytes/event", 64.0),
     "memory-training-scale": ("training", "training_peak_mb", "MB above torch", 2_000.0),
+    "memory-growth-over-100-epochs": ("growth", "growth_mb", "MB", 8.0),
 }
 COLD = {
     "cold-import": ("import_seconds_above_torch", "s above torch", 0.2),
@@ -35,7 +36,7 @@ def printed(script: str, *arguments: str) -> dict[str, Any]:
 
 def memory(race: Race) -> None:
     stage, name, unit, at_most = MEMORY[race.group]
-    sizes = () if race.full else ("--events=2000", "--items=100")
+    sizes = () if race.full else ("--events=2000", "--items=100", "--epochs=1")
     race.record(printed("memory.py", stage, *sizes)[name], unit, bar=8, at_most=at_most)
 
 

@@ -5,6 +5,8 @@
 - `quality-clara2`, `quality-hotel`: wall time until our validation NLL is that which the best of
   our own baselines ends with, and the time of that baseline's fit. `hotel` is a synthetic log of
   13,600 events with 25 candidates each, a third of them without a click.
+- `quality-torch-choice`: the same against torch-choice's conditional logit, on such a log without
+  such events.
 - `rate-wikispeedia`: candidates per second of exact steps and of rounds, and of the two towers.
 - `evaluate-wikispeedia`: candidates per second of `model.evaluate` on the test split.
 - `audit-wikispeedia`, `convert-wikispeedia`: seconds of these commands, in processes of their own.
@@ -27,6 +29,7 @@ import torch
 
 from fastgaum.baselines.registry import make_model
 from fastgaum.bench.races import SOONER, Group, Race, SkippedError, times_as_soon
+from fastgaum.bench.rivals.peers import PEERS, conditional_logit
 from fastgaum.bench.rivals.two_towers import BATCH, Displays, Training
 from fastgaum.engine.dispatch import game_for
 from fastgaum.features.batches import Batch, batches
@@ -137,24 +140,25 @@ def public_log(name: str) -> SessionLog:
     return load(name)
 
 
-def hotel(full: bool) -> SessionLog:
+def hotel(full: bool, no_click: float = 0.33) -> SessionLog:
     sizes: dict[str, Any] = (
         {"n_items": 2_000, "max_display": 25, "mean_display": 25} if full else {"n_items": 20}
     )
-    log, _ = synthesise(13_600 if full else 300, no_click=0.33, seed=1, **sizes)
+    log, _ = synthesise(13_600 if full else 300, no_click=no_click, seed=1, **sizes)
     return log
 
 
 def large_log(race: Race) -> None:
-    if not race.full:
+    full, record = race.full, race.record
+    if not full:
         raise SkippedError("its fits take too long for a smoke test")
     log = public_log("wikispeedia")
-    ours = seconds_until(log, ASKED, True)
+    ours = seconds_until(log, ASKED, full)
     theirs = Training(Displays.of(log, ("target", "page"))).seconds_until(ASKED)
     ratio = times_as_soon(ours, theirs)
-    race.record(ratio, f"{SOONER} stock torch at NLL {ASKED}", bar=1, at_least=8.0)
-    race.record(ours, f"s until NLL {ASKED}, encoding and all")
-    race.record(theirs, f"s of stock torch until NLL {ASKED}, training alone")
+    record(ratio, f"{SOONER} stock torch at NLL {ASKED}", bar=1, at_least=8.0)
+    record(ours, f"s until NLL {ASKED}, encoding and all")
+    record(theirs, f"s of stock torch until NLL {ASKED}, training alone")
 
 
 def small_log(race: Race) -> None:
@@ -169,6 +173,21 @@ def small_log(race: Race) -> None:
     ours = seconds_until(log, loss, full)
     ratio = times_as_soon(ours, theirs)
     record(ratio, f"{SOONER} {name} at its best NLL, {loss:.3f}", bar=1, at_least=8.0)
+    record(ours, f"s until NLL {loss:.3f}")
+
+
+def peer(race: Race) -> None:
+    full, record = race.full, race.record
+    log = hotel(full, no_click=0)
+    found = conditional_logit(log, torch.get_num_threads())
+    if found is None:
+        raise SkippedError(
+            f"${PEERS} names no environment with it: bench/rivals/peers.py makes one"
+        )
+    theirs, loss = found
+    ours = seconds_until(log, loss, full)
+    ratio = times_as_soon(ours, theirs)
+    record(ratio, f"{SOONER} torch-choice's logit at its NLL, {loss:.3f}", bar=13)
     record(ours, f"s until NLL {loss:.3f}")
 
 
@@ -195,22 +214,24 @@ def rates(race: Race) -> None:
 
 
 def evaluation(race: Race) -> None:
-    model, log = sized(race.full)
+    full, record = race.full, race.record
+    model, log = sized(full)
     n_candidates = log.count("candidates", "test")
 
     def evaluate() -> int:
         model.evaluate(log, "test")
         return n_candidates
 
-    rate = rate_of(evaluate, 5 if race.full else 1)
-    race.record(rate, "candidates/s", bar=7, at_least=5e6)
+    rate = rate_of(evaluate, 5 if full else 1)
+    record(rate, "candidates/s", bar=7, at_least=5e6)
 
 
 def whole_command(race: Race) -> None:
-    name = "wikispeedia" if race.full else "sample"
+    full, record = race.full, race.record
+    name = "wikispeedia" if full else "sample"
     public_log(name)
     seconds = []
-    for _ in range(5 if race.full else 1):
+    for _ in range(5 if full else 1):
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "fastgaum", *COMMANDS[race.group], name]
             if race.group.startswith("convert"):
@@ -218,13 +239,14 @@ def whole_command(race: Race) -> None:
             started = time.perf_counter()
             subprocess.run(command, capture_output=True, check=True)
             seconds.append(time.perf_counter() - started)
-    race.record(median(seconds), "s, wall", bar=7, at_most=6.0)
+    record(median(seconds), "s, wall", bar=7, at_most=6.0)
 
 
 GROUPS = {
     "quality-wikispeedia": Group(large_log),
     "quality-clara2": Group(small_log),
     "quality-hotel": Group(small_log),
+    "quality-torch-choice": Group(peer),
     "rate-wikispeedia": Group(rates),
     "evaluate-wikispeedia": Group(evaluation),
     **dict.fromkeys(COMMANDS, Group(whole_command)),

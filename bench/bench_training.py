@@ -15,6 +15,7 @@ import torch
 
 from fastgaum import threads
 from fastgaum.bench.races import Bar, Group, Race
+from fastgaum.bench.rivals.flops import round_flops
 from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.config import Config
 from fastgaum.engine.dispatch import game_for
@@ -27,16 +28,37 @@ from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import to_tensors
 
-CONTENDERS = {
-    "round-scale": {"ours": 40, "one-thread": 20, "stock-torch": 1},
-    "catalogue-1m-against-10k": {"ours": 40, "10k-items": 40},
+
+@dataclass(frozen=True)
+class Setting:
+    on: str
+    contenders: dict[str, int]
+    """steps per call"""
+    bars: tuple[Bar, ...]
+    batch_sessions: int = 2048
+    n_events: int = 1_000_000
+    n_items: int = 1_000_000
+
+
+SETTINGS: dict[str, Setting] = {
+    "round-scale": Setting(
+        "scale",
+        {"ours": 40, "one-thread": 20, "stock-torch": 1},
+        (Bar(0.45, "sgemm", 3), Bar(1.85, "one-thread", 3)),
+        n_events=10_000_000,
+    ),
+    "catalogue-1m-against-10k": Setting(
+        "scale", {"ours": 40, "10k-items": 40}, (Bar(1 / 1.25, "10k-items", 9),)
+    ),
+    "round-tail": Setting(
+        "tail",
+        {"ours": 20, "stock-torch": 2},
+        (),
+        batch_sessions=64,
+        n_events=200_000,
+        n_items=10_000,
+    ),
 }
-"""of each group, and the steps of a call"""
-SETTINGS = {
-    "round-scale": (10_000_000, Bar(1.85, "one-thread", 3)),
-    "catalogue-1m-against-10k": (1_000_000, Bar(1 / 1.25, "10k-items", 9)),
-}
-"""events, and what ours must reach"""
 
 
 @dataclass(frozen=True)
@@ -44,12 +66,16 @@ class Data:
     train: EncodedSessions
     unknown_of_id: torch.Tensor
 
+    @property
+    def n_ids(self) -> int:
+        return len(self.unknown_of_id)
+
 
 @lru_cache(maxsize=2)
-def world(n_events: int, n_items: int) -> Data:
+def world(preset: str, n_events: int, n_items: int) -> Data:
     """Training sessions of a synthetic world, their ids spread over a table with a row for every
     item of the catalogue, of which training displays few."""
-    log, _ = synthesise(n_events, preset="scale", n_items=n_items)
+    log, _ = synthesise(n_events, preset=preset, n_items=n_items)
     space, train = fit_training(log, "identity", set_context=False)
     n_rows = max(space.n_ids, n_items + 2)
     rows = 1 + np.random.default_rng(0).permutation(n_rows - 1)[: space.n_ids - 1]
@@ -60,6 +86,18 @@ def world(n_events: int, n_items: int) -> Data:
     return Data(replace(train, ids=ids[train.ids]), torch.from_numpy(unknown))
 
 
+def race_config(batch_sessions: int) -> Config:
+    """The paper's sizes, with what rivals have: no dropout, one generator step per reward step."""
+    return Config.from_preset(
+        "paper-lstm",
+        players="adversarial",
+        generator_steps=1,
+        id_dropout=0.0,
+        dropout=0.0,
+        batch_sessions=batch_sessions,
+    )
+
+
 class Run:
     """One contender: networks from seed 0, a game, and batches in an order that all contenders
     share."""
@@ -67,7 +105,7 @@ class Run:
     def __init__(self, data: Data, config: Config, game: str) -> None:
         torch.manual_seed(0)
         self.data, self.config = data, config
-        networks = Networks(config, len(data.unknown_of_id), 0)
+        networks = Networks(config, data.n_ids, 0)
         self.game = GAMES[game](networks, config, data)
         self.prepare: Callable[[Batch], Any] = getattr(self.game, "prepare", to_tensors)
         self.waiting = self._batches()
@@ -100,36 +138,36 @@ GAMES: dict[str, Callable[[Networks, Config, Data], Any]] = {
 
 
 def train(race: Race) -> None:
-    (n_events, bar), contender, full = SETTINGS[race.group], race.contender, race.full
-    n_items = 10_000 if contender == "10k-items" else 1_000_000
-    data = world(n_events, n_items) if full else world(400, 50)
-    # the paper's sizes, with what rivals have: no dropout, one generator step per reward step
-    plain: dict[str, object] = {
-        "players": "adversarial",
-        "generator_steps": 1,
-        "id_dropout": 0.0,
-        "dropout": 0.0,
-    }
-    config = Config.from_preset("paper-lstm", **plain, batch_sessions=2048)
+    setting, contender, full = SETTINGS[race.group], race.contender, race.full
+    n_items = 10_000 if contender == "10k-items" else setting.n_items
+    data = world(setting.on, setting.n_events, n_items) if full else world(setting.on, 400, 50)
+    config = race_config(setting.batch_sessions)
     game = contender if contender in GAMES else "ours"
-    steps = CONTENDERS[race.group][contender] if full else 1
+    steps = setting.contenders[contender] if full else 1
     count = threads.get_threads()
     if contender == "one-thread":
         threads.set_threads(1)
     try:
-        if len(data.unknown_of_id) < 1_000_000:
+        if data.n_ids < 1_000_000:
             # the same data and weights give the same first loss
             losses = [Run(data, config, name).steps(1) for name in (game, "reference")]
             assert abs(losses[0] - losses[1]) <= 1e-4
         run = Run(data, config, game)
+        flops = round_flops(next(run.waiting), config) * steps
 
         def step() -> None:
             run.steps(steps)
 
-        amount = run.n_events(steps)
-        race.time(step, None, unit="events", amount=amount, bars=(bar,))
+        race.time(
+            step,
+            None,
+            unit="events",
+            amount=run.n_events(steps),
+            bars=setting.bars,
+            flops=flops if game == "ours" else None,
+        )
     finally:
         threads.set_threads(count)
 
 
-GROUPS = {name: Group(train, tuple(some)) for name, some in CONTENDERS.items()}
+GROUPS = {name: Group(train, tuple(setting.contenders)) for name, setting in SETTINGS.items()}

@@ -217,7 +217,7 @@ def _race_row(races: list[Json]) -> tuple[str, str]:
 
 
 def _figure_row(figure: Json) -> tuple[str, str]:
-    """A figure with its unit; or a ratio and what it is over ("x as soon as stock torch")."""
+    """A figure with its unit; or a ratio and what it is over ("x RecSim's user-steps/s")."""
     if not figure["unit"].startswith("x "):
         return with_unit(figure), ""
     ratio = never_reached(figure) or f"{short(figure['value'])} ×"

@@ -2,6 +2,7 @@
 
     python bench/memory.py log --events 10_000_000       # bytes an event of a log and its encoding
     python bench/memory.py training                      # peak of an epoch of rounds
+    python bench/memory.py growth --epochs 100           # growth over epochs (a soak)
 
 Resident sizes are MB above what `import torch` alone takes; peaks are those of this process, so run
 it in one of its own, on Linux."""
@@ -15,6 +16,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastgaum.game.epochs import EpochRow, Observer
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 VIEW_BYTES, INLINE_BYTES = 16, 12
 """polars holds a text as a view, with its bytes inside up to 12 of them"""
+ROUNDS: dict[str, Any] = {"players": "adversarial", "warm_start": 0, "catch_up": 0}
+SETTLED = 5
+"""epochs after which everything that is made once has been made"""
 
 
 def log_and_encoding(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -46,14 +52,33 @@ def training(arguments: argparse.Namespace) -> dict[str, Any]:
 
     log = synthesise(arguments.events, preset="scale", n_items=arguments.items)[0]
     restart_peak()
-    rounds: dict[str, Any] = {
-        "players": "adversarial",
-        "warm_start": 0,
-        "catch_up": 0,
-        "batch_sessions": 2048,
+    rounds = {**ROUNDS, "batch_sessions": 2048}
+    table = UserModel.from_preset("paper-lstm", epochs=1, **rounds).fit(log)
+    return {
+        "training_peak_mb": status_mb("VmHWM") - alone,
+        "events_per_second": table["events_per_second"][0],
     }
-    UserModel.from_preset("paper-lstm", epochs=1, **rounds).fit(log)
-    return {"training_peak_mb": status_mb("VmHWM") - alone}
+
+
+def growth(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Growth of resident memory over epochs of a small log, after everything made once has been
+    made."""
+    from fastgaum.logs.synthetic import synthesise
+    from fastgaum.models.user_model import UserModel
+
+    log, _ = synthesise(4_000, preset="scale", n_items=1_000)
+    epochs, watch = SETTLED + arguments.epochs, _Watch()
+    model = UserModel.from_preset("paper-lstm", epochs=epochs, patience=epochs, search=[], **ROUNDS)
+    model.fit(log, [watch])
+    return {"growth_mb": watch.resident[-1] - watch.resident[SETTLED - 1]}
+
+
+class _Watch(Observer):
+    def __init__(self) -> None:
+        self.resident: list[float] = []
+
+    def on_epoch_end(self, row: EpochRow) -> None:
+        self.resident.append(status_mb("VmRSS"))
 
 
 def log_bytes(log: SessionLog) -> int:
@@ -95,6 +120,7 @@ def restart_peak() -> None:
 STAGES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "log": log_and_encoding,
     "training": training,
+    "growth": growth,
 }
 
 if __name__ == "__main__":
@@ -104,5 +130,6 @@ if __name__ == "__main__":
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--epochs", type=int, default=100)
     asked = parser.parse_args()
     print(json.dumps(STAGES[asked.stage](asked)))

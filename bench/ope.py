@@ -10,15 +10,20 @@ no log.
 
 Printed for each estimator: the share of logs with a value, how many intervals hold the true value,
 the mean error, and the root of the mean squared error; the lowest is marked.
-"""
+
+`--bar` judges 20 other settings: what made the log × how often users click × the target's share of
+random displays. No value or end of an interval may be one that no display can earn, none may be
+printed where the mean weight says that the propensities are wrong, and the intervals of `dr-pi`
+must hold in 90 of 100 logs, of those that have one. The exit code is 1 where that fails."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +37,7 @@ from fastgaum.logs.splits import shuffled_split
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.machine import machine_facts
 from fastgaum.models.user_model import UserModel
+from fastgaum.ope.estimators import ROUNDING
 from fastgaum.ope.shown import Target, replay_policy
 from fastgaum.ope.values import off_policy_values
 from fastgaum.policies.base import Policy, top_places
@@ -49,9 +55,12 @@ STEPS, K = 5, 3
 USERS = SyntheticWorld(
     n_items=50, seed=1, no_click=0.8, decay=0.6, affinity=1.5, popularity=1.0, max_display=10
 )
+OFTEN = replace(USERS, no_click=0.4)
 FIT_USERS, TRUE_USERS = 500, 20_000
 NOISE = 0.3
 """share of a greedy logger's displays that are random sets"""
+LEAST_HELD = 0.9
+"""share of the printed intervals of dr-pi that must hold"""
 MOST_LOGS = 0.8
 """share of the logs for which the best estimator must have a value"""
 
@@ -67,6 +76,11 @@ class Setting:
     users: int
     target: Wanted
     epsilon: float
+    often: bool = False
+    """whether users click on some 40 % of random displays, not on 12 %"""
+
+    def world(self) -> TrueWorld:
+        return TrueWorld(OFTEN if self.often else USERS)
 
     def weights(self, world: TrueWorld) -> np.ndarray | None:
         """The law's weight of each item; None of a greedy recommender."""
@@ -80,6 +94,18 @@ SETTINGS = (
     Setting("popular log, random target", "popular", 6000, "random", 1.0),
     Setting("greedy log, random target", "greedy", 6000, "random", 1.0),
     Setting("random log, few events", "random", 400, "greedy", 0.7),
+)
+TARGETS: tuple[tuple[Shown, Wanted, float], ...] = (
+    *(("random", "greedy", epsilon) for epsilon in (0.2, 0.5, 0.8)),
+    *(("popular", "greedy", epsilon) for epsilon in (0.5, 0.8)),
+    *(("greedy", "popular", epsilon) for epsilon in (0.2, 0.5, 0.8)),
+    ("popular", "random", 1.0),
+    ("greedy", "random", 1.0),
+)
+BAR = tuple(
+    Setting(f"{shown}, {target} {epsilon:g}{word}", shown, 2000, target, epsilon, often)
+    for shown, target, epsilon in TARGETS
+    for often, word in ((False, ""), (True, ", frequent clicks"))
 )
 
 
@@ -196,13 +222,15 @@ class Judged:
     rmse: float | None
     true_value: float
     logs: int
+    wrong: int
+    """logs with a value, or an end of its interval, that should not have been printed"""
 
 
 def judge_setting(
     setting: Setting, learned: LearnedWorld, n_logs: int, true_users: int
 ) -> Iterator[Judged]:
     """Every estimator's figures over so many logs."""
-    weights = setting.weights(world := TrueWorld(USERS))
+    weights = setting.weights(world := setting.world())
     policies: dict[Wanted, Policy] = {
         "random": RandomPolicy(),
         "greedy": Greedy(),
@@ -212,6 +240,7 @@ def judge_setting(
     target = Target(policies[setting.target], setting.epsilon)
     truth = true_value(world, target, learned, weights, true_users)
     found: dict[str, list[tuple[float, float, float]]] = {}
+    wrong: Counter[str] = Counter()
     for seed in range(n_logs):
         drawn = draw_log(world, weights, setting.users, seed)
         logged = None if setting.shown == "random" else drawn.propensities
@@ -220,6 +249,7 @@ def judge_setting(
             rows = found.setdefault(one["estimator"], [])
             if one["value"] is not None:
                 rows.append((one["value"], *one["ci"]))
+                wrong[one["estimator"]] += should_not_be_printed(result, one)
         if (seed + 1) % 10 == 0:
             print(f"{setting.name}: {seed + 1} of {n_logs} logs", file=sys.stderr, flush=True)
     for name, rows in found.items():
@@ -227,21 +257,32 @@ def judge_setting(
         held = int(((low <= truth) & (truth <= high)).sum())
         error = float((values - truth).mean()) if len(rows) else None
         rmse = float(np.sqrt(((values - truth) ** 2).mean())) if len(rows) else None
-        yield Judged(setting.name, name, len(rows), held, error, rmse, truth, n_logs)
+        yield Judged(setting.name, name, len(rows), held, error, rmse, truth, n_logs, wrong[name])
+
+
+def should_not_be_printed(result: dict[str, Any], one: dict[str, Any]) -> bool:
+    """Whether an estimate says what no display can earn, or is made of weights whose mean is not 1,
+    less what the log never shows, by its interval."""
+    if not 0.0 <= min(one["value"], *one["ci"]) <= max(one["value"], *one["ci"]) <= 1.0:
+        return True
+    if one["estimator"] == "dm":
+        return False
+    low, high = result["mean_slate_weight" if "pi" in one["estimator"] else "mean_weight"]["ci"]
+    return bool(low > 1.0 + ROUNDING or high < 1.0 - result["unseen"] - ROUNDING)
 
 
 def study(
     settings: Sequence[Setting], n_logs: int, fit_users: int, true_users: int
 ) -> list[Judged]:
     """All settings, printed as they are done."""
-    learned: dict[str, LearnedWorld] = {}
+    learned: dict[tuple[str, bool], LearnedWorld] = {}
     judged: list[Judged] = []
     for setting in settings:
         started = time.perf_counter()
-        if setting.shown not in learned:
-            world = TrueWorld(USERS)
-            learned[setting.shown] = fitted_world(world, setting.weights(world), fit_users)
-        rows = list(judge_setting(setting, learned[setting.shown], n_logs, true_users))
+        if (kind := (setting.shown, setting.often)) not in learned:
+            world = setting.world()
+            learned[kind] = fitted_world(world, setting.weights(world), fit_users)
+        rows = list(judge_setting(setting, learned[kind], n_logs, true_users))
         best = lowest([asdict(one) for one in rows])
         print(
             f"{setting.name}: true value {rows[0].true_value:.4f}, {setting.users * STEPS:,} "
@@ -251,11 +292,23 @@ def study(
             print(
                 f"  {one.estimator:8}{one.supported:5} of {n_logs} logs{one.held:5} hold"
                 f"{signed(one.error, 4):>9}{num(one.rmse, 4):>9}"
-                f"{'  lowest' if one.estimator == best else ''}",
+                f"{'  lowest' if one.estimator == best else ''}"
+                f"{f'  {one.wrong} should not be printed' if one.wrong else ''}",
                 flush=True,
             )
         judged += rows
     return judged
+
+
+def misses_of(judged: Sequence[Judged]) -> list[str]:
+    """Where the bar is missed, a line each."""
+    found = []
+    for one in judged:
+        if one.wrong:
+            found.append(f"{one.setting}: {one.wrong} of {one.estimator} should not be printed")
+        if one.estimator == "dr-pi" and one.held < LEAST_HELD * one.supported:
+            found.append(f"{one.setting}: {one.held} of {one.supported} intervals of dr-pi hold")
+    return found
 
 
 def lowest(rows: Sequence[dict[str, Any]]) -> str:
@@ -297,16 +350,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fit-users", type=int, default=FIT_USERS, help="of the world's run")
     parser.add_argument("--true-users", type=int, default=TRUE_USERS, help="of the true value")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--bar", action="store_true", help="judge the 20 settings of the bar")
     asked = parser.parse_args(argv)
     set_threads(1)
-    rows = study(SETTINGS, asked.logs, asked.fit_users, asked.true_users)
+    settings = BAR if asked.bar else SETTINGS
+    rows = study(settings, asked.logs, asked.fit_users, asked.true_users)
     result = {
         "machine": machine_facts(),
         **{name: getattr(asked, name) for name in ("logs", "fit_users", "true_users")},
-        "settings": [asdict(one) for one in SETTINGS],
+        "settings": [asdict(one) for one in settings],
         "rows": [asdict(one) for one in rows],
     }
     write_object(asked.json, result)
+    if asked.bar and (misses := misses_of(rows)):
+        sys.exit("the bar is missed:\n  " + "\n  ".join(misses))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,9 @@ class Bar:
     at_least: float
     over: str
     number: int | None = None
+    at_200: float | None = None
+    """the share asked for on a machine of 200 GFLOP/s, where `at_least` is of one of 400; between
+    them lies a line"""
 
 
 def times_as_soon(ours: float, theirs: float) -> float:
@@ -94,6 +97,8 @@ class Race:
     full: bool
     """whether sizes are those of the figures; small ones make a smoke test"""
     facts: dict[str, list[Any]]
+    repeat: Callable[[Step, int, int], list[float]] = repeat_step
+    """times so many rounds of so many calls; returns the seconds per call of each round"""
 
     def time(
         self,
@@ -117,7 +122,7 @@ class Race:
         if expected is not None:
             assert found is not None
             check(found, expected)
-        seconds = repeat_step(step, *rounds_of(step, first, self.full))
+        seconds = self.repeat(step, *rounds_of(step, first, self.full))
         low, median, high = np.percentile(seconds, [25, 50, 75]).tolist()
         self.facts["times"].append(
             {

@@ -18,14 +18,15 @@ IMPORT_NAMES = {
     "stable-baselines3": "stable_baselines3",
     "sb3-contrib": "sb3_contrib",
     "mlflow-skinny": "mlflow",
+    "pytest-benchmark": "pytest_benchmark",
 }
 FOR_USERS = {"sb3_contrib"}
 """not imported by the package: agents for its users, which tests train"""
 BROUGHT = {"llvmlite"}
 """numba is made of it, pins its version, and is all that is compiled with it"""
-RIVALS = {"clax", "flax", "jax", "optax"}
+RIVALS = {"clax", "flax", "jax", "optax", "pandas", "torch_choice", "recsim"}
 """measured against where they are installed; each wants versions of its own, so no extra of ours
-installs them"""
+installs them (pandas is one of the extra `frames`)"""
 
 
 def names(group: str | None = None) -> set[str]:
@@ -59,7 +60,7 @@ def test_the_package_needs_what_it_imports() -> None:
     )
     optional = set().union(*map(names, extras))
     assert used(outside=("bench",)) - BROUGHT == (names() | optional) - FOR_USERS
-    assert used("bench") - RIVALS <= names() | names("plots")
+    assert used("bench") - RIVALS <= names() | names("bench") | names("plots")
     requires = importlib.metadata.requires("numba") or []
     assert any(one.startswith(tuple(BROUGHT)) for one in requires), requires
 

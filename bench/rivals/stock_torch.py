@@ -42,7 +42,11 @@ class Padded:
 
 
 def pad(batch: Batch) -> Padded:
-    """Pad a batch of the protocol identity."""
+    """Pad a batch. Raises ValueError for bags of more than one id."""
+    if batch.ids.shape[1] != 1 or batch.numbers.shape[1]:
+        raise ValueError(
+            "the rival races under the protocol identity: one id per candidate and no numbers"
+        )
     lengths, sizes = np.diff(batch.session_offsets), np.diff(batch.display_offsets)
     row = np.repeat(np.arange(len(lengths)), lengths)
     step = np.arange(len(sizes)) - np.repeat(batch.session_offsets[:-1], lengths)
@@ -59,7 +63,8 @@ class StockTorch:
     """The game of `fastgaum.game.game.Game` with logged histories, from the weights of networks."""
 
     def __init__(self, networks: Networks, config: Config, outside: bool) -> None:
-        """Copy the weights of plain networks: Shannon, one LSTM over logged histories, no dropout."""
+        """Copy the weights. Raises ValueError for networks that the rival does not have."""
+        _check(config)
         self.config, self.outside = config, outside
         player, generator = networks.player, networks.generator
         assert isinstance(player.history, Recurrent)
@@ -70,7 +75,8 @@ class StockTorch:
         self.reward_optimiser = _adamw(self.reward, config.lr, config.weight_decay)
         self.generator_optimiser = _adamw(self.generator, config.generator_lr, 0.0)
 
-    prepare = staticmethod(pad)
+    def prepare(self, batch: Batch) -> Padded:
+        return pad(batch)
 
     def round(self, batch: Padded) -> float:
         """Generator steps, then one reward step; returns the mean of ⟨φ, r⟩ − r(a_t) before the
@@ -183,3 +189,14 @@ class Scorer(nn.Module):
         for layer in self.rest.children():
             x = layer(self.act(x))
         return x[..., 0]
+
+
+def _check(config: Config) -> None:
+    plain = not config.wide and config.regulariser == "shannon"
+    one_lstm = (config.history, config.history_layers) == ("lstm", 1)
+    whole = config.dropout == config.id_dropout == 0 and config.players == "adversarial"
+    if not (plain and one_lstm and whole):
+        raise ValueError(
+            "the rival races three plain networks (no wide path, one LSTM layer, Shannon, players "
+            "adversarial) without dropout"
+        )

@@ -18,7 +18,7 @@ from fastgaum.policies.q_learning import explore
 from fastgaum.worlds.pools import draw_distinct, draw_uniforms
 from fastgaum.worlds.world import Past
 
-ExploreBy = Literal["place", "slate"]
+ExploreBy = Literal["place", "slate", "session"]
 _COIN = np.uint64(1)
 """flips keys: policies draw by the keys themselves"""
 _INNER = np.uint64(0x9E3779B97F4A7C15)
@@ -26,16 +26,19 @@ _INNER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Explore(Policy):
-    """Another policy, of whose places or slates a share is random.
+    """Another policy, of whose places, slates or sessions a share is random.
 
     Random sets of the pool are each as likely; a random place holds an item that the kept places do
     not. The propensity of a set S of k of m items, which shares o items with the policy's own:
 
         place      Σ_i C(o, i) (1 − s)^i s^(k − i) / C(m − i, k − i),    i ≤ o of its items kept
         slate      s / C(m, k) + (1 − s) P(S)
+        session    the same, where s is the probability, after the slates so far, that the session
+                   is a random one
 
     P(S) is that of the policy within: 1 for its own set if it is deterministic. By place, what a
-    policy within draws is taken as given."""
+    policy within draws is taken as given. By session, a log says little of random slates: a session
+    that has shown the policy's own ones is hardly ever random."""
 
     def __init__(self, policy: Policy, share: float, by: ExploreBy = "slate") -> None:
         """Take the policy and the share. Raises ConfigError for a share outside [0, 1], or another
@@ -49,6 +52,9 @@ class Explore(Policy):
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:
         """As the base says."""
+        self._at_random: Float64Array = np.full(n, float(self.share))
+        """probability that a user's slate is random, as its slates so far say"""
+        self._coins: Float64Array | None = None
         self.policy.start(n, past)
 
     def act(self, observation: Observation, k: int) -> IntArray:
@@ -60,23 +66,32 @@ class Explore(Policy):
         if self.by == "place":
             drawn = draw_distinct(keys, m, min(2 * k, m))
             return explore(own, items_at(observation.pools, drawn), keys, self.share)
+        if self._coins is None or self.by == "slate":
+            self._coins = draw_uniforms(keys ^ _COIN, 1)
         random = self.chance.act(observation, k)
-        return np.where(draw_uniforms(keys ^ _COIN, 1) < self.share, random, own).astype(np.int32)
+        return np.where(self._coins < self.share, random, own).astype(np.int32)
 
     def propensities(
         self, observation: Observation, own: IntArray, slates: IntArray
     ) -> Float64Array:
         """As the base says."""
         within, own = self._acted
-        m, k, share = observation.pools.shape[-1], slates.shape[1], self.share
-        if self.by == "slate":
-            plain = self.policy.propensities(within, own, slates)
-            return np.asarray(share / comb(m, k) + (1 - share) * plain)
-        shared = (own[:, :, None] == slates[:, None, :]).sum(axis=(1, 2))
-        kept = np.arange(k + 1)
-        each = (1 - share) ** kept * share ** (k - kept) / comb(m - kept, k - kept)
-        return np.asarray((comb(shared[:, None], kept) * each).sum(axis=1))
+        m, k = observation.pools.shape[-1], slates.shape[1]
+        if self.by == "place":
+            shared = (own[:, :, None] == slates[:, None, :]).sum(axis=(1, 2))
+            kept = np.arange(k + 1)
+            each = (1 - self.share) ** kept * self.share ** (k - kept) / comb(m - kept, k - kept)
+            return np.asarray((comb(shared[:, None], kept) * each).sum(axis=1))
+        plain = self.policy.propensities(within, own, slates)
+        s = self._at_random
+        return np.asarray(s / comb(m, k) + (1 - s) * plain)
 
     def observe(self, transition: Transition) -> None:
         """As the base says."""
+        if self.by == "session":
+            within, own = self._acted
+            shown = self.propensities(within, own, transition.slates)
+            random = self._at_random / comb(within.pools.shape[-1], transition.slates.shape[1])
+            known = transition.active & (shown > 0)
+            self._at_random = np.divide(random, shown, out=self._at_random.copy(), where=known)
         self.policy.observe(transition)

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from fastgaum.bench import ope
-from fastgaum.bench.ope import SETTINGS, USERS, draw_log, main, study_to_markdown
+from fastgaum.bench.ope import (
+    BAR,
+    SETTINGS,
+    USERS,
+    Judged,
+    draw_log,
+    main,
+    misses_of,
+    should_not_be_printed,
+    study_to_markdown,
+)
 from fastgaum.worlds.true_world import TrueWorld
 
 
@@ -37,6 +47,38 @@ def test_the_study_at_a_small_size(
     assert f" {best['rmse']:.4f}, {best['held']} of 3 |" in study_to_markdown(result)
     best |= {"supported": 0, "held": 0, "rmse": None}
     assert " | - |" in study_to_markdown(result)
+
+
+def test_the_bar_at_a_small_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A greedy log hardly shows what another policy does; random displays have values."""
+    popular, random = BAR[10], BAR[18]
+    small = [dataclasses.replace(one, users=400) for one in (popular, random)]
+    monkeypatch.setattr(ope, "BAR", tuple(small))
+    file = tmp_path / "bar.json"
+    argv = ["--logs", "3", "--fit-users", "60", "--true-users", "500", "--json", str(file)]
+    main(["--bar", *argv])
+    rows = json.loads(file.read_text())["rows"]
+    found = {(one["setting"], one["estimator"]): one["supported"] for one in rows}
+    for name in ("dr-pi", "pi", "dr", "snips", "ips"):
+        assert found[popular.name, name] == 0
+    assert found[popular.name, "dm"] == 3
+    assert found[random.name, "ips"] >= 2
+    assert len(BAR) == len({one.name for one in BAR}) == 20
+
+
+def test_what_misses_the_bar_is_named() -> None:
+    right = Judged("popular", "dr-pi", 100, 90, 0.0, 0.1, 0.5, 100, 0)
+    assert misses_of([right]) == []
+    low, wrong = dataclasses.replace(right, held=89), dataclasses.replace(right, wrong=2)
+    assert misses_of([low, wrong]) == [
+        "popular: 89 of 100 intervals of dr-pi hold",
+        "popular: 2 of dr-pi should not be printed",
+    ]
+    one = {"estimator": "ips", "value": 0.5, "ci": [0.4, 0.6]}
+    result = {"mean_weight": {"ci": [0.9, 1.1]}, "unseen": 0.0}
+    assert not should_not_be_printed(result, one)
+    assert should_not_be_printed(result, one | {"ci": [0.4, 1.1]})
+    assert should_not_be_printed({"mean_weight": {"ci": [4.9, 5.2]}, "unseen": 0.0}, one)
 
 
 def test_a_log_is_what_its_users_chose() -> None:

@@ -28,7 +28,7 @@ def test_a_right_result_is_timed(race: Race) -> None:
     )
     assert time["seconds"] > 0
     assert time["rounds"] == ROUNDS
-    assert time["bars"] == [{"at_least": 2.0, "over": "other", "number": 3}]
+    assert time["bars"] == [{"at_least": 2.0, "over": "other", "number": 3, "at_200": None}]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,16 @@ def test_ratio_share_and_rate_of_a_race() -> None:
     assert missed(result) == ["bar 5, g: 40% of sgemm where 50% of sgemm is asked for"]
 
 
+@pytest.mark.parametrize(
+    ("peak", "asked"), [(100.0, 0.7), (200.0, 0.7), (300.0, 0.6), (400.0, 0.5), (900.0, 0.5)]
+)
+def test_a_share_is_asked_for_by_the_peak_of_the_machine(peak: float, asked: float) -> None:
+    ours = timed("ours", 0.5, bars=[Bar(0.5, "sgemm", 4, at_200=0.7)])
+    (race,) = races_object(facts(ours, ceilings={"sgemm_gflops": peak}))["races"]
+    assert race["target"] == pytest.approx(asked)
+    assert race["holds"] == (4.0 / peak >= asked)
+
+
 def figures_of(*figures: tuple[float, str, dict[str, Any]]) -> list[dict[str, Any]]:
     """What a race records, of values, units and bounds."""
     race = Race("g", "ours", True, {"figures": []})

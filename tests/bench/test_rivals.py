@@ -3,21 +3,24 @@ ours."""
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
+from fastgaum.bench.rivals.flops import round_flops
 from fastgaum.bench.rivals.stock_torch import StockTorch
 from fastgaum.bench.rivals.two_towers import Displays, TwoTowers
 from fastgaum.config import Config
-from fastgaum.features.batches import batches
+from fastgaum.features.batches import Batch, assemble, batches
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_space
 from fastgaum.game.game import ReferenceGame
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import regulariser_of
 from fastgaum.nets.tensors import to_tensors
-from tests.builders import put, random_log
+from tests.builders import log_of, put, random_log
 
 PLAIN = {"players": "adversarial", "dropout": 0.0, "id_dropout": 0.0}
 
@@ -52,6 +55,31 @@ def test_stock_torch_takes_our_steps(no_click: float) -> None:
         # steps.
         if no_click or not (name.endswith("bias") and ".rest." in name):
             assert float((value - twins[name]).abs().max()) < 1e-4, name
+
+
+def _batch(lengths: list[int], size: int) -> Batch:
+    """Sessions of the given lengths; every display set has `size` new items, of which the first is
+    chosen."""
+    items = itertools.count()
+    log = log_of([[([next(items) for _ in range(size)], 0) for _ in range(n)] for n in lengths])
+    everything = np.arange(len(lengths), dtype=np.int32)
+    space = fit_space(log, "identity", set_context=False)
+    return assemble(Encoder(space, log).encode(everything), everything)
+
+
+def test_flops_of_a_round_counted_by_hand() -> None:
+    """One session of two events, one candidate each, LSTM of 2, one hidden layer of 3."""
+    config = Config.from_preset("paper-lstm", history_dim=2, hidden=[3], generator_steps=1, **PLAIN)
+    # two gathered rows, W_s s twice, the last layer twice
+    score = 2 * 3 + 2 * (2 * 2 * 3) + 2 * (2 * 3)
+    score_back = 2 * 3 + 2 * (2 * (2 * 2 * 3) + 2 * (2 * 3))
+    # one token: a row of gates and one recurrent product
+    encode, encode_back = 8 + 2 * 2 * 8, 8 + 2 * 2 * 2 * 8
+    # two rows of a scorer's table, one row of the history's
+    scorer, history = 12 * (2 * 3 + 3 + 6 + 3 + 1), 12 * (8 + 8 + 16)
+    reward = encode + encode_back + score + score_back + scorer + history
+    generator = score + score_back + scorer
+    assert round_flops(_batch([2], 1), config) == reward + generator + encode + 2 * score
 
 
 @torch.no_grad()

@@ -19,20 +19,20 @@ def test_list_names_every_group(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_one_group_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--json", str(tmp_path / "b.json"), "--markdown", str(tmp_path / "b.md")]
-    assert main(["bench", "lstm-h64-tail", "--smoke", "--threads", "1", *files]) == 0
+    assert main(["bench", "lstm-h64-equal", "--smoke", "--threads", "1", *files]) == 0
     out, err = capsys.readouterr()
     result = json.loads((tmp_path / "b.json").read_text())
     (race,) = result["races"]
-    assert race["group"] == "lstm-h64-tail"
+    assert race["group"] == "lstm-h64-equal"
     assert race["ours"]["unit"] == "tokens/s"
     assert race["ours"]["rounds"] >= 5
     (rival,) = race["rivals"]
-    assert rival["name"] == "torch-packed"
+    assert rival["name"] == "torch-padded"
     assert rival["ratio"] == pytest.approx(rival["seconds"] / race["ours"]["seconds"])
     assert result["ceilings"]["sgemm_gflops"] > 0
     assert result["machine"]["threads"] == race["threads"] == 1
     assert result["failed"] == result["skipped"] == []
-    assert "lstm-h64-tail" in out
+    assert "lstm-h64-equal" in out
     assert "small sizes" in out
-    assert "lstm-h64-tail, torch-packed" in err
-    assert "| lstm-h64-tail |" in (tmp_path / "b.md").read_text()
+    assert "lstm-h64-equal, torch-padded" in err
+    assert "| lstm-h64-equal |" in (tmp_path / "b.md").read_text()

@@ -1,8 +1,11 @@
-"""Policies of which a share is random: what they show, and whether they know how probable it was."""
+"""Policies of which a share is random, and several side by side: what they show, and whether they
+know how probable it was."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
@@ -15,7 +18,10 @@ from scipy.stats import chisquare
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
-from fastgaum.policies.base import Observation, Policy
+from fastgaum.logs.read import read_log
+from fastgaum.ope.shown import Target
+from fastgaum.ope.values import off_policy_values
+from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
@@ -23,15 +29,22 @@ from fastgaum.policies.registry import untrained
 from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.policies.transfer import TransferPolicy
+from fastgaum.worlds.world import Past
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_of
 
-BYS: Any = ("place", "slate")
+BYS: Any = ("place", "slate", "session")
 
 
-@pytest.mark.parametrize("by", BYS)
-def test_contract(by: Any) -> None:
-    check_policy(lambda world, k: Explore(Greedy(), 0.4, by))
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda world, k, by=by: Explore(Greedy(), 0.4, by) for by in BYS),
+    ],
+    ids=BYS,
+)
+def test_contract(make: Any) -> None:
+    check_policy(make)
 
 
 @given(
@@ -74,7 +87,7 @@ def test_propensities_are_frequencies(by: Any, share: float) -> None:
     popular, rare = Popular(world.appeal), Popular(-world.appeal)
     policy: Policy
     if by == "in another world":
-        policy = TransferPolicy(Explore(popular, share), Followed(5), world)
+        policy = TransferPolicy(Explore(popular, share, "session"), Followed(5), world)
     else:
         policy = Explore(Turns(popular, rare), share, by)
     frame = pl.concat(trajectories(world, policy, Setting(2, 2), 40_000, 1))
@@ -100,7 +113,7 @@ def test_propensities_are_frequencies(by: Any, share: float) -> None:
 
 def test_a_share_of_the_slates_is_random() -> None:
     """The others are the policy's own; random ones are those of a random policy with the same
-    keys. By place, so many places are."""
+    keys. By session all slates of a user are one or the other; by place, so many places."""
     world, setting = TiringWorld(), Setting(3, 4)
     popular = Popular(world.appeal)
 
@@ -110,12 +123,42 @@ def test_a_share_of_the_slates_is_random() -> None:
     plain, chance = shown(popular), shown(RandomPolicy())
     for share in (0.0, 0.3, 1.0):
         by = {name: shown(Explore(popular, share, name)) for name in BYS}
-        own, random = ((by["slate"] == one).all(axis=2) for one in (plain, chance))
-        assert (own | random).all()
-        # a random slate is the popular one in 1 of 1,320 events
-        assert abs(random.mean() - share) < 0.04
+        for name in ("slate", "session"):
+            own, random = (by[name] == plain).all(axis=2), (by[name] == chance).all(axis=2)
+            assert (own | random).all()
+            # a random slate is the popular one in 1 of 1,320 events
+            assert abs(random.mean() - share) < 0.04
+        own = (by["session"] == plain).all(axis=2)
+        if share < 1:
+            assert set(own.sum(axis=0).tolist()) <= {0, 1, 4}
+            assert own.all(axis=0).mean() == pytest.approx(1 - share, abs=0.04)
         # of 12 items a random place holds its own in 1 of 10 draws or so
         assert (by["place"] != plain).mean() == pytest.approx(share * 0.9, abs=0.03)
+
+
+@pytest.mark.parametrize("by", BYS)
+def test_a_log_of_it_gives_the_right_values(by: Any) -> None:
+    """`ope` with the column against the known users' own chances in the logged states."""
+    world = TiringWorld(6)
+    targets = {"popular": Popular(world.appeal), "random": RandomPolicy()}
+    watched = Watched(Explore(Greedy(), 0.5, by), targets)
+    frame = pl.concat(trajectories(world, watched, Setting(2, 5), 4000, 2))
+    log = read_log(frame, context_fields=("propensity",))
+    told = np.asarray(log.columns_of("event")["propensity"].values, np.float64)
+    log = dataclasses.replace(log, columns={})
+    for name, target in targets.items():
+        result = off_policy_values(log, Target(target), propensities=told)
+        values = {one["estimator"]: one for one in result["estimates"]}
+        truth = float(np.mean(watched.worth[name]))
+        for estimator in ("ips", "snips"):
+            if by == "session" and name == "random":
+                # sessions that are not random say nothing of random slates, and this is said
+                assert values[estimator]["value"] is None
+                continue
+            low, high = values[estimator]["ci"]
+            assert high - low < 0.07
+            # within twice the interval: the seed is fixed, the last bits are not
+            assert abs(values[estimator]["value"] - truth) < high - low
 
 
 @pytest.mark.parametrize(
@@ -184,3 +227,36 @@ class Followed(TiringWorld):
         users = super().population(n)
         users.follow = lambda slates, places, active=None: None  # type: ignore[method-assign]
         return users
+
+
+class Watched(Policy):
+    """Another policy; notes what those who are met would do with the targets' slates."""
+
+    def __init__(self, policy: Policy, targets: dict[str, Policy]) -> None:
+        self.policy, self.targets, self.name = policy, targets, policy.name
+        self.worth: dict[str, list[np.ndarray]] = {name: [] for name in targets}
+
+    def start(self, n: int, past: Iterable[Past] = ()) -> None:
+        self.policy.start(n, past)
+        for target in self.targets.values():
+            target.start(n, past)
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        users, pool = observation.users, observation.pools
+        for name, target in self.targets.items():
+            if name == "random":
+                every = [*combinations(pool.tolist(), k)]
+            else:
+                every = [tuple(target.act(observation, k)[0].tolist())]
+            found = [
+                users.probabilities(np.tile(np.array(one, np.int32), (users.n, 1)))[0].sum(axis=1)
+                for one in every
+            ]
+            self.worth[name].append(np.mean(found, axis=0))
+        return self.policy.act(observation, k)
+
+    def propensities(self, observation: Observation, own: IntArray, slates: IntArray) -> Any:
+        return self.policy.propensities(observation, own, slates)
+
+    def observe(self, transition: Transition) -> None:
+        self.policy.observe(transition)
