@@ -124,8 +124,8 @@ def results_to_markdown(*results: Json) -> str:
         for facts in [result["datasets"][name]]
     )
     notes = (
-        "Bold: prec@1 is better than that of every other row in the whole table of its log, by a "
-        f"paired 95 % interval{'' if '**' in str(rows) else ' (no row)'}. –: not in that table. "
+        f"{'A bold prec@1 is' if '**' in str(rows) else 'No prec@1 is'} better than that of every "
+        "other row of its log by a paired 95 % interval. –: this model was not fitted there. "
         f"Test events: {units}. A user of wikispeedia is one game."
     )
     return f"{rows_to_markdown(rows)}\n\n{notes} {made_at(*results)}"
@@ -221,4 +221,4 @@ def _figure_row(figure: Json) -> tuple[str, str]:
     if not figure["unit"].startswith("x "):
         return with_unit(figure), ""
     ratio = never_reached(figure) or f"{short(figure['value'])} ×"
-    return ratio, figure["unit"][2:].replace("as soon as", "sooner than")
+    return ratio, figure["unit"][2:].replace("as soon as", "as fast as")
