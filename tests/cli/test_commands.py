@@ -56,16 +56,11 @@ def test_a_run_has_a_card_for_people(trained: Path, log_file: Path, tmp_path: Pa
 
 
 def test_a_folder_with_a_readme_alone_is_another_s(
-    log_file: Path, tmp_path: Path, fails: Callable[[list[str]], str], trained: Path
+    log_file: Path, tmp_path: Path, fails: Callable[[list[str]], str]
 ) -> None:
     (tmp_path / "README.md").write_text("mine")
     argv = ["train", str(log_file), "-o", str(tmp_path), "--overwrite"]
     assert "holds other files (README.md …)" in fails(argv)
-    # a run of an earlier version has no card, and has ended all the same
-    older = tmp_path / "older"
-    shutil.copytree(trained, older)
-    (older / "README.md").unlink()
-    assert main(["train", str(log_file), "-o", str(older), "--resume", *QUICK]) == 0
 
 
 def test_train_reads_a_run_s_own_config(trained: Path, log_file: Path, tmp_path: Path) -> None:
