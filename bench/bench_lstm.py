@@ -1,7 +1,7 @@
 """Races: the packed LSTM against torch.nn.LSTM, packed and padded, forward and backward, same
 weights.
 
-Lengths are Zipf, mean 20, at most 200; or all equal. `lstm-h…`: from items to states and back.
+Lengths are geometric, mean 20, at most 200; or all equal. `lstm-h…`: from items to states and back.
 torch embeds each item and projects it; ours gathers the row of a (items × 4H) table, which holds
 that product, inside the recurrence. `lstm-dense-h…`: a dense array that both project.
 
