@@ -34,10 +34,10 @@ from fastgaum.bench.rivals.two_towers import BATCH, Displays, Training
 from fastgaum.engine.dispatch import game_for
 from fastgaum.features.batches import Batch, batches
 from fastgaum.features.encoder import Encoder
-from fastgaum.game.epochs import EpochRow, Observer
+from fastgaum.game.observers import EpochRow, Observer
+from fastgaum.logs.datasets import find_log
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
-from fastgaum.logs.registry import find_log
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.histories import history_encoder

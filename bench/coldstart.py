@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import fastgaum
-from fastgaum.game.epochs import EpochRow, Observer
+from fastgaum.game.observers import EpochRow, Observer
 
 PRESETS = ("fastgaum", "paper-lstm", "paper-pw")
 N_EVENTS, N_ITEMS, PROCESSES = 2_000, 500, 3

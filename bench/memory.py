@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastgaum.game.epochs import EpochRow, Observer
+from fastgaum.game.observers import EpochRow, Observer
 
 if TYPE_CHECKING:
     import polars as pl

@@ -38,7 +38,7 @@ from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.machine import machine_facts
 from fastgaum.models.user_model import UserModel
 from fastgaum.ope.estimators import ROUNDING
-from fastgaum.ope.shown import Target, replay_policy
+from fastgaum.ope.replay import Target, replay_policy
 from fastgaum.ope.values import off_policy_values
 from fastgaum.policies.base import Policy, top_places
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy

@@ -12,7 +12,7 @@ from fastgaum.arrays import Float64Array
 from fastgaum.bench.experiments.link_graphs import PlannedLinks
 from fastgaum.bench.wikispeedia_games import N_HUBS, Games, Site
 from fastgaum.metrics.intervals import Statistic
-from fastgaum.reports.permutation import compare_sides
+from fastgaum.reports.permutation_test import compare_sides
 
 SOON = 10
 CLICKS = 8

@@ -13,9 +13,9 @@ from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.bench.experiments.link_graphs import LinkGraph, linked_items
 from fastgaum.errors import DatasetError
 from fastgaum.logs.cut import slice_sessions
+from fastgaum.logs.datasets import find_log
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
-from fastgaum.logs.registry import find_log
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel

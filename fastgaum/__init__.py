@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from fastgaum import errors as errors
     from fastgaum.baselines.opinion_pool import OpinionPool as OpinionPool
     from fastgaum.config import Config as Config
-    from fastgaum.game.epochs import MlflowObserver as MlflowObserver
-    from fastgaum.game.epochs import Observer as Observer
-    from fastgaum.game.epochs import TensorBoardObserver as TensorBoardObserver
+    from fastgaum.game.observers import MlflowObserver as MlflowObserver
+    from fastgaum.game.observers import Observer as Observer
+    from fastgaum.game.observers import TensorBoardObserver as TensorBoardObserver
     from fastgaum.logs.audit import audit as audit
     from fastgaum.logs.log import SessionLog as SessionLog
     from fastgaum.logs.read import load as load
@@ -53,7 +53,7 @@ _HOME = {
     for module, names in {
         "baselines.opinion_pool": "OpinionPool",
         "config": "Config",
-        "game.epochs": "MlflowObserver Observer TensorBoardObserver",
+        "game.observers": "MlflowObserver Observer TensorBoardObserver",
         "logs.audit": "audit",
         "logs.log": "SessionLog",
         "logs.read": "load read_log",

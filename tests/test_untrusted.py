@@ -10,7 +10,7 @@ import pytest
 
 from fastgaum.cli.output import STDOUT, note, say, show_block, show_table, write_json, write_text
 from fastgaum.errors import DatasetError
-from fastgaum.logs.registry import _Redirects
+from fastgaum.logs.datasets import _Redirects
 from fastgaum.reports.table import Block, block_to_markdown
 from fastgaum.row_files import one_line
 from fastgaum.untrusted import parse_json, parse_toml, plain, read_text, shown

@@ -32,9 +32,9 @@ from fastgaum.bench.click_lists import (
     click_lists,
     first_click,
 )
+from fastgaum.logs.datasets import resolve
 from fastgaum.logs.log import Column, SessionLog
 from fastgaum.logs.read import load
-from fastgaum.logs.registry import resolve
 from fastgaum.machine import machine_facts
 from fastgaum.metrics.intervals import bootstrap_mean
 

@@ -133,7 +133,7 @@ def compare_command(
             "one of them"
         )
     plan.runs([source])
-    from fastgaum.logs.registry import resolve
+    from fastgaum.logs.datasets import resolve
     from fastgaum.logs.splits import resplit_by
     from fastgaum.reports.comparison import title_of
 

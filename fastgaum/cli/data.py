@@ -60,7 +60,7 @@ DEFAULT_WORLD = WorldOptions()
 
 def data_list_command(*, data_dir: DataDir = None, json: JsonFile = None) -> None:
     """List the logs that have a name."""
-    from fastgaum.logs.registry import dataset, find_log, names
+    from fastgaum.logs.datasets import dataset, find_log, names
 
     check_outputs(json)
     rows, facts = [], []
@@ -85,7 +85,7 @@ def data_info_command(
     json: JsonFile = None,
 ) -> None:
     """Describe a log."""
-    from fastgaum.logs.registry import card, dataset, find_log
+    from fastgaum.logs.datasets import card, dataset, find_log
 
     entry = dataset(name)
     path = find_log(name, data_dir)
@@ -120,7 +120,7 @@ def data_get_command(
 ) -> None:
     """Download a log, or adopt a local copy."""
     check_outputs(json)
-    from fastgaum.logs.registry import fetch
+    from fastgaum.logs.datasets import fetch
 
     with Bar(f"downloading {name}" if from_ is None else f"copying and checking {from_}"):
         path = fetch(name, from_file=from_, data_dir=data_dir)
@@ -192,8 +192,8 @@ def data_build_command(
     """Make a log of choices whose display sets were never recorded."""
     check_log_output(out)
     check_outputs(json)
+    from fastgaum.logs.datasets import resolve
     from fastgaum.logs.read import read_log
-    from fastgaum.logs.registry import resolve
     from fastgaum.logs.simulate import make_displays
     from fastgaum.logs.tables import stem_of
 

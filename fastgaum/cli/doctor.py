@@ -49,7 +49,7 @@ def unnamed(text: str) -> str:
 
 
 def _facts(data_dir: Path | None) -> Iterator[tuple[str, str]]:
-    from fastgaum.logs.registry import data_folders, find_log, names
+    from fastgaum.logs.datasets import data_folders, find_log, names
     from fastgaum.machine import machine_facts
 
     facts = machine_facts()

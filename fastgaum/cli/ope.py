@@ -64,7 +64,7 @@ def ope_command(
     from fastgaum.logs.vocabulary import Vocabulary
     from fastgaum.machine import machine_facts
     from fastgaum.models.user_model import UserModel
-    from fastgaum.ope.shown import Target
+    from fastgaum.ope.replay import Target
     from fastgaum.ope.values import off_policy_block, off_policy_values
     from fastgaum.policies.heuristics import Popular
     from fastgaum.policies.registry import RULE_NAMES, load_policy, make_policy
@@ -131,8 +131,8 @@ def _with_columns(
     reading: Reading, source: str, propensity: str | None, value: str | None
 ) -> Reading:
     """Read the propensity and the value too; a saved log holds what it holds."""
+    from fastgaum.logs.datasets import resolve
     from fastgaum.logs.options import ReadOptions
-    from fastgaum.logs.registry import resolve
     from fastgaum.logs.store import is_saved_log
     from fastgaum.logs.tables import open_known
 

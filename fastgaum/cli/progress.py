@@ -14,12 +14,12 @@ from rich.progress import Progress, TextColumn
 from rich.text import Text
 
 from fastgaum.cli.output import note, stderr
-from fastgaum.game.epochs import Observer
+from fastgaum.game.observers import Observer
 from fastgaum.untrusted import plain
 
 if TYPE_CHECKING:
     from fastgaum.config import Config
-    from fastgaum.game.epochs import EpochRow
+    from fastgaum.game.observers import EpochRow
 
 UNCOUNTED = ("start", "generator")
 """phases whose rows are no epochs"""

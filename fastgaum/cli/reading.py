@@ -83,8 +83,8 @@ class Reading:
 
     def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:
         """As `load`, and the rows of a log that is not a saved one."""
+        from fastgaum.logs.datasets import resolve
         from fastgaum.logs.read import read_with_rows
-        from fastgaum.logs.registry import resolve
         from fastgaum.logs.tables import open_known
 
         found = resolve(source, self.data_dir)
@@ -98,7 +98,7 @@ class Reading:
     def or_of_run(self, folder: Path, source: str) -> Reading:
         """Fill options that were not given with those of a run, less those that the log, if it is a
         saved one, was saved by. Raises CheckpointError, or DatasetError for no log."""
-        from fastgaum.logs.registry import resolve
+        from fastgaum.logs.datasets import resolve
         from fastgaum.logs.store import is_saved_log
 
         file = folder / READING_FILE
@@ -149,8 +149,8 @@ def log_of_run(
 ) -> SessionLog:
     """Read a log as the log of a run was read; `may_lack_choices`: as displays without any. Raises
     as `Reading.load` and `or_of_run`."""
+    from fastgaum.logs.datasets import resolve
     from fastgaum.logs.read import without_choices
-    from fastgaum.logs.registry import resolve
     from fastgaum.logs.store import is_saved_log
     from fastgaum.logs.tables import open_known
 
@@ -178,7 +178,7 @@ def checked_users(
 
 def lasting(source: str) -> str:
     """A name of the log from any folder."""
-    from fastgaum.logs.registry import names
+    from fastgaum.logs.datasets import names
 
     return source if source in names() else str(Path(source).absolute())
 

@@ -88,7 +88,7 @@ def report_command(
 
 
 def _where(run: TrainedRun) -> str:
-    from fastgaum.logs.registry import names
+    from fastgaum.logs.datasets import names
 
     about = run.machine["log"]
     if about.get("name") in names() and not about.get("source"):

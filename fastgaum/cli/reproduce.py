@@ -21,8 +21,8 @@ def reproduce_command(
     """
     named = None if datasets is None else names_of(datasets, "--datasets")
     plan = grid.plan(DEFAULT_MODELS)
+    from fastgaum.logs.datasets import find_log, resolve
     from fastgaum.logs.read import load
-    from fastgaum.logs.registry import find_log, resolve
 
     names = named or [name for name in TABLE_SETS if find_log(name, data_dir) is not None]
     if not names:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fastgaum.checkpoint import State, damage_named, load_state, save_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
-from fastgaum.game.epochs import EpochRow
+from fastgaum.game.observers import EpochRow
 
 RUN_FORMAT = "fastgaum-run-12"
 SHARE = 0.02

@@ -26,8 +26,8 @@ from fastgaum.game.checkpoint import (
     TrainerState,
     TrainingPosition,
 )
-from fastgaum.game.epochs import EpochRow, Observer, Observers
 from fastgaum.game.game import AVERAGES, Game, averaged_share
+from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.game.scoring import Figures, HeldBatches, figures
 from fastgaum.nets.tensors import BatchTensors, to_tensors
 

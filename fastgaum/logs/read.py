@@ -17,11 +17,11 @@ from fastgaum.forks import require_threads
 from fastgaum.logs.action_tables import ActionTable
 from fastgaum.logs.actions import PAST
 from fastgaum.logs.columns import as_list
+from fastgaum.logs.datasets import Located, resolve
 from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.public_formats import find_layout
-from fastgaum.logs.registry import Located, resolve
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.schema import (
     ROLE_NAMES,

@@ -169,7 +169,7 @@ class Statistic:
     what: str
     """its definition and denominator"""
     test: Test
-    """what two sides are compared by: see `reports/permutation.py`"""
+    """what two sides are compared by: see `reports/permutation_test.py`"""
     labels: tuple[str, ...]
     """name of each group, one for a mean"""
     sums: Float64Array

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.logs.columns import MOST_NUMBER
-from fastgaum.models.catalogue import Catalogue
+from fastgaum.models.item_catalogue import Catalogue
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.number_text import parse_numbers
-from fastgaum.models.catalogue import ActionIds, Catalogue
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import ContextRows, category_of, number_of
+from fastgaum.models.item_catalogue import ActionIds, Catalogue
 from fastgaum.models.networks_model import NetworksModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
 

@@ -23,7 +23,7 @@ from fastgaum.errors import CheckpointError, LogFormatError, NumericsError, Outp
 from fastgaum.files import atomic, require_writable
 from fastgaum.game.averaging import Processes
 from fastgaum.game.checkpoint import Checkpoint, Checkpointer, trials_as_facts
-from fastgaum.game.epochs import EpochRow, Observer
+from fastgaum.game.observers import EpochRow, Observer
 from fastgaum.interrupts import Interrupted
 from fastgaum.locks import LOCK_FILE, folder_lock, require_free
 from fastgaum.logs.log import SessionLog

@@ -26,7 +26,7 @@ from fastgaum.errors import CheckpointError, ConfigError, NumericsError, OutputE
 from fastgaum.files import atomic, require_writable
 from fastgaum.game.averaging import Processes
 from fastgaum.game.checkpoint import Checkpointer
-from fastgaum.game.epochs import EpochRow, Observer, Observers
+from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.locks import name_lock
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SPLITS, SessionLog

@@ -31,7 +31,7 @@ from fastgaum.errors import (
 from fastgaum.features.fields import former_ids
 from fastgaum.features.space import FeatureSpace
 from fastgaum.game.checkpoint import TriedSetting
-from fastgaum.game.epochs import EpochRow, Observer, Observers
+from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.game.scoring import mean_of
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import as_log

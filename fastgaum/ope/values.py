@@ -18,8 +18,8 @@ from fastgaum.logs.audit_displays import DisplayDependence, display_dependence
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog
 from fastgaum.ope.estimators import ratio_interval, value_estimates
-from fastgaum.ope.shown import Target, replay_policy
-from fastgaum.ope.weights import judge_evenness, weigh_events
+from fastgaum.ope.importance_weights import judge_evenness, weigh_events
+from fastgaum.ope.replay import Target, replay_policy
 from fastgaum.policies.heuristics import Popular
 from fastgaum.reports.table import Block, Json, TableColumn, num, span, table_of
 from fastgaum.worlds.learned_world import LearnedWorld

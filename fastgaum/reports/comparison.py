@@ -18,8 +18,8 @@ import polars as pl
 from fastgaum.arrays import Float64Array
 from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.errors import ConfigError, LogFormatError, as_given, require_type, require_whole
+from fastgaum.logs.datasets import dataset, names
 from fastgaum.logs.log import SPLITS, SessionLog
-from fastgaum.logs.registry import dataset, names
 from fastgaum.machine import machine_facts
 from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.metrics.intervals import bootstrap_mean, paired_difference

@@ -17,7 +17,7 @@ from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.behaviour import LogVersions, reliability_curve, score_log, statistics_of
-from fastgaum.reports.permutation import (
+from fastgaum.reports.permutation_test import (
     agreement,
     compare_sides,
     draw_users,

@@ -12,9 +12,9 @@ from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.features.sessions import select_sessions
 from fastgaum.logs.audit import audit
 from fastgaum.logs.audit_rules import EARLIER_DISPLAYS
+from fastgaum.logs.datasets import dataset, names
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SPLITS, SessionLog, SplitName
-from fastgaum.logs.registry import dataset, names
 from fastgaum.logs.synthetic import Truth
 from fastgaum.metrics.precision import micro_mean
 from fastgaum.reports.grid import split_log

@@ -16,7 +16,7 @@ import polars as pl
 from fastgaum.baselines.registry import load_model, name_of
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, DatasetError, LogFormatError
-from fastgaum.game.epochs import EpochRow
+from fastgaum.game.observers import EpochRow
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.machine import checked_facts
 from fastgaum.models.choice_model import ChoiceModel

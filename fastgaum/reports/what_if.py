@@ -39,7 +39,7 @@ from fastgaum.logs.log import TEST, TRAIN, Column, Of, SessionLog, SplitName
 from fastgaum.metrics.intervals import paired_difference, ratio
 from fastgaum.metrics.precision import AnyInts
 from fastgaum.models.choice_model import ChoiceModel, Progress
-from fastgaum.reports.permutation import draw_users, percentile_interval
+from fastgaum.reports.permutation_test import draw_users, percentile_interval
 
 DRAWS = 1000
 MOST_ITEMS = 50

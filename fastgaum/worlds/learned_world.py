@@ -26,9 +26,9 @@ from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.kernels.candidate_formulas import TRAINING_NUMBERS
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog, SplitName, require_log
-from fastgaum.models.catalogue import ActionIds, Catalogue
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import ContextRows, EncodedContext
+from fastgaum.models.item_catalogue import ActionIds, Catalogue
 from fastgaum.models.user_model import UserModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
 from fastgaum.nets.networks import Scorer

@@ -17,8 +17,8 @@ from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.models.catalogue import Catalogue
 from fastgaum.models.context import ContextRows, EncodedContext
+from fastgaum.models.item_catalogue import Catalogue
 from fastgaum.models.users import ShownDisplays, Users
 from fastgaum.worlds.world import NO_ITEM, Past
 

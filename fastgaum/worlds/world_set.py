@@ -21,8 +21,8 @@ from fastgaum.errors import ConfigError, as_given
 from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.read import load
 from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.models.catalogue import Catalogue
 from fastgaum.models.context import ContextRows, EncodedContext
+from fastgaum.models.item_catalogue import Catalogue
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import ContextPopulation, LearnedPopulation, LearnedWorld
 from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World, checked_slates

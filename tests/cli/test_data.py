@@ -13,8 +13,8 @@ import pytest
 
 from fastgaum.baselines.floors import floor_table
 from fastgaum.cli.app import main
+from fastgaum.logs.datasets import names
 from fastgaum.logs.read import load, read_log
-from fastgaum.logs.registry import names
 from fastgaum.logs.store import load_log
 from fastgaum.worlds.truth import read_truth
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fastgaum.cli.progress import Bar, TrainingProgress
 from fastgaum.config import Config
-from fastgaum.game.epochs import EpochRow
+from fastgaum.game.observers import EpochRow
 
 ROW = EpochRow(
     epoch=12,

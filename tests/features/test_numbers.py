@@ -15,7 +15,7 @@ from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.models.catalogue import Catalogue
+from fastgaum.models.item_catalogue import Catalogue
 from tests.builders import put, random_log
 from tests.worlds.simulated import Within
 

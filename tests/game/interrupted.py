@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastgaum.config import Config
-from fastgaum.game.epochs import EpochRow, Observer
+from fastgaum.game.observers import EpochRow, Observer
 from fastgaum.interrupts import Interrupted
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import resume_run, train_run

@@ -13,7 +13,7 @@ import pytest
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
-from fastgaum.game.epochs import EpochRow, MlflowObserver, Observer, TensorBoardObserver
+from fastgaum.game.observers import EpochRow, MlflowObserver, Observer, TensorBoardObserver
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import resume_run, train_run
 from fastgaum.models.user_model import UserModel

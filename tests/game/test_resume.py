@@ -16,8 +16,8 @@ from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, OutputError
 from fastgaum.game import checkpoint
-from fastgaum.game.epochs import Observer
 from fastgaum.game.loop import Trainer
+from fastgaum.game.observers import Observer
 from fastgaum.interrupts import Interrupted
 from fastgaum.logs.log import SessionLog
 from fastgaum.models.run_folder import finished_table, run_checkpoint, train_run

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from fastgaum.errors import DatasetError, OutputError
-from fastgaum.logs import registry
-from fastgaum.logs.registry import DataFile, Dataset, find_log
+from fastgaum.logs import datasets
+from fastgaum.logs.datasets import DataFile, Dataset, find_log
 
 CONTENT = bytes(range(256)) * 1200
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -89,10 +89,10 @@ def _from(entry: Dataset, **changes: Any) -> Dataset:
 
 @pytest.fixture
 def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    monkeypatch.setattr(registry, "TIMEOUT", 5.0)
+    monkeypatch.setattr(datasets, "TIMEOUT", 5.0)
 
     def run(entry: Dataset, **options: Any) -> Path:
-        return registry.fetch(entry, data_dir=tmp_path / "data", **options)
+        return datasets.fetch(entry, data_dir=tmp_path / "data", **options)
 
     return run
 
@@ -149,7 +149,7 @@ def test_what_is_not_the_file_leaves_nothing(
 def test_no_address(entry: Dataset, fetch: Callable[..., Path]) -> None:
     with pytest.raises(DatasetError, match="--from FILE"):
         fetch(_from(entry, url=None))
-    assert registry.fetch("sample") == find_log("sample"), "it is bundled"
+    assert datasets.fetch("sample") == find_log("sample"), "it is bundled"
 
 
 def test_adopting_a_file(
@@ -201,7 +201,7 @@ def test_a_folder_that_cannot_be_made(
 def test_who_waited_for_another_finds_its_file(
     entry: Dataset, fetch: Callable[..., Path], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = registry.name_lock
+    lock = datasets.name_lock
 
     @contextmanager
     def late(target: Path) -> Iterator[None]:
@@ -209,6 +209,6 @@ def test_who_waited_for_another_finds_its_file(
             target.write_bytes(CONTENT)
             yield
 
-    monkeypatch.setattr(registry, "name_lock", late)
+    monkeypatch.setattr(datasets, "name_lock", late)
     assert fetch(entry).read_bytes() == CONTENT
     assert server.asked == []

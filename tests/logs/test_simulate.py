@@ -12,8 +12,8 @@ import pytest
 
 from fastgaum.errors import ConfigError, DatasetError, FastgaumError, LogFormatError
 from fastgaum.logs.audit import audit
+from fastgaum.logs.datasets import card, resolve
 from fastgaum.logs.read import load, read_log, read_with_rows
-from fastgaum.logs.registry import card, resolve
 from fastgaum.logs.simulate import make_displays
 
 SharedData = Callable[[str], Path]

@@ -12,9 +12,9 @@ import pytest
 
 from fastgaum.errors import ConfigError, DatasetError
 from fastgaum.logs.cut import slice_sessions
+from fastgaum.logs.datasets import data_root, dataset
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
-from fastgaum.logs.registry import data_root, dataset
 from fastgaum.logs.store import load_log, save_log
 from fastgaum.logs.synthetic import SyntheticWorld, synthesise, world
 from fastgaum.worlds.truth import (

@@ -14,8 +14,8 @@ import torch
 from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.config import MOST_SEED
 from fastgaum.errors import CheckpointError
-from fastgaum.game.epochs import Observer
 from fastgaum.game.loop import Trainer
+from fastgaum.game.observers import Observer
 from fastgaum.interrupts import Interrupted
 from fastgaum.logs.log import SessionLog
 from fastgaum.models import model_file

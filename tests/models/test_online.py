@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError
-from fastgaum.game.epochs import EpochRow, Observer
+from fastgaum.game.observers import EpochRow, Observer
 from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.user_model import UserModel
 from tests.builders import log_of

@@ -13,7 +13,7 @@ import pytest
 import fastgaum as fg
 from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, LogFormatError, NumericsError, OutputError
-from fastgaum.game.epochs import EpochRow, Observer, Observers
+from fastgaum.game.observers import EpochRow, Observer, Observers
 from fastgaum.locks import name_lock
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise

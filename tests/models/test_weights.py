@@ -38,7 +38,7 @@ from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Shannon, regulariser_of
 from fastgaum.nets.segments import segment_log_softmax
 from fastgaum.nets.tensors import BatchTensors, to_tensors
-from fastgaum.ope.shown import Target
+from fastgaum.ope.replay import Target
 from fastgaum.ope.values import off_policy_values
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.reports.comparison import compare

@@ -13,7 +13,7 @@ from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
-from fastgaum.ope.shown import Target, replay_policy
+from fastgaum.ope.replay import Target, replay_policy
 from fastgaum.ope.values import off_policy_block, off_policy_values
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.worlds.learned_world import LearnedWorld

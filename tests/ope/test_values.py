@@ -12,13 +12,13 @@ from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.clicks import CLICKS_SO_FAR
 from fastgaum.ope.estimators import ValueEstimate, value_estimates
-from fastgaum.ope.shown import Target, replay_policy
+from fastgaum.ope.importance_weights import weigh_events
+from fastgaum.ope.replay import Target, replay_policy
 from fastgaum.ope.values import off_policy_block, off_policy_values
-from fastgaum.ope.weights import weigh_events
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.heuristics import Greedy, Popular, RandomPolicy
 from tests.builders import log_of, put
-from tests.ope.test_weights import BEST, ITEMS, every_slate
+from tests.ope.test_importance_weights import BEST, ITEMS, every_slate
 from tests.policies.small_world import TiringPopulation, TiringWorld
 
 

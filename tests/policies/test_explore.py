@@ -19,7 +19,7 @@ from scipy.stats import chisquare
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.read import read_log
-from fastgaum.ope.shown import Target
+from fastgaum.ope.replay import Target
 from fastgaum.ope.values import off_policy_values
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.policies.config import PolicyConfig

@@ -12,7 +12,7 @@ from scipy import stats
 
 from fastgaum.logs.audit_rules import holm
 from fastgaum.metrics.intervals import Statistic, cut
-from fastgaum.reports.permutation import (
+from fastgaum.reports.permutation_test import (
     agreement,
     compare_sides,
     distance,

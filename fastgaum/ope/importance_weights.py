@@ -17,7 +17,7 @@ from scipy.stats import beta, binom, chi2
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.logs.log import SessionLog
 from fastgaum.ope.estimators import MOST_UNSEEN, ImportanceWeights, WeightedEvents
-from fastgaum.ope.shown import Shown, Target, logged_slates
+from fastgaum.ope.replay import Shown, Target, logged_slates
 
 UNEVEN = 1e-3
 """p below which displays are no random sets"""

@@ -11,9 +11,9 @@ import pytest
 
 from fastgaum.logs.log import SessionLog
 from fastgaum.ope.estimators import WeightedEvents
-from fastgaum.ope.shown import Target, replay_policy
+from fastgaum.ope.importance_weights import judge_evenness, weigh_events
+from fastgaum.ope.replay import Target, replay_policy
 from fastgaum.ope.values import off_policy_block, off_policy_values
-from fastgaum.ope.weights import judge_evenness, weigh_events
 from fastgaum.policies.heuristics import Popular, RandomPolicy
 from tests.builders import log_of
 

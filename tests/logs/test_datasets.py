@@ -14,9 +14,7 @@ import pytest
 from fastgaum.baselines.floors import floor_table
 from fastgaum.errors import DatasetError, LogFormatError
 from fastgaum.logs.context import context_of
-from fastgaum.logs.log import SessionLog
-from fastgaum.logs.read import load
-from fastgaum.logs.registry import (
+from fastgaum.logs.datasets import (
     card,
     data_folders,
     data_root,
@@ -27,6 +25,8 @@ from fastgaum.logs.registry import (
     resolve,
     sha256_of,
 )
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.read import load
 
 SharedData = Callable[[str], Path]
 REAL = {
