@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     Objective = Callable[[np.ndarray, DMatrix], tuple[np.ndarray, np.ndarray]]
 
 ShareAboveZero = Annotated[float, Meta(gt=0, le=1)]
-PATIENCE = 50
+TREES_PATIENCE = 50
 """trees without a better validation score, after which boosting stops"""
-WINDOW = 10
+TREES_WINDOW = 10
 """so many of the last choices are read as id columns"""
 
 
@@ -62,15 +62,11 @@ class BoostedTrees(Baseline):
     validation score, of all combinations in `grids`, each stopped early on it. A field of few
     values is one of the library's own categories, of one of many values the trees read what
     training says of the value (`field_columns`). Where the protocol makes no numbers, items are a
-    category too, and how often each id is in the last WINDOW choices are columns."""
+    category too, and how often each id is in the last TREES_WINDOW choices are columns."""
 
     published_name: ClassVar[str | None] = "XGBOOST"
     counts_fields: ClassVar[bool] = True
-    grids: ClassVar[Grids] = {
-        "depth": (2, 4),
-        "eta": (0.05, 0.2),
-        "min_child_weight": (1.0, 0.2),
-    }
+    grids: ClassVar[Grids] = {"depth": (2, 4), "eta": (0.05, 0.2), "min_child_weight": (1.0, 0.2)}
 
     rounds: CountFromOne = 500
     """at most so many trees"""
@@ -148,7 +144,9 @@ class BoostedTrees(Baseline):
         def metric(margins: np.ndarray, held: DMatrix) -> tuple[str, float]:
             return "loss", self._loss(margins.astype(np.float64), validation)
 
-        stop = _xgboost().callback.EarlyStopping(rounds=PATIENCE, save_best=True, maximize=False)
+        stop = _xgboost().callback.EarlyStopping(
+            rounds=TREES_PATIENCE, save_best=True, maximize=False
+        )
         booster: Booster = _xgboost().train(
             parameters,
             data,
@@ -186,7 +184,7 @@ class BoostedTrees(Baseline):
         event, of_bags = source.event_of_candidate(), source.numbers
         if not counts:
             of_bags = of_bags[:, ~of_statistics(space)]
-        of_fields = self.fields.numbers(batch, WINDOW, training)
+        of_fields = self.fields.numbers(batch, TREES_WINDOW, training)
         numbers = np.column_stack(
             [of_bags, self.fields.places(source.ids), of_fields, source.context_numbers[event]]
         )
@@ -200,7 +198,7 @@ class BoostedTrees(Baseline):
             # missing value
             codes = source.ids - np.array([part.start for part in space.categorical])
             codes = np.column_stack([codes, np.nan_to_num(of_context + 1)]).astype(np.float32)
-            before = chosen_before(batch, space.n_ids, WINDOW)
+            before = chosen_before(batch, space.n_ids, TREES_WINDOW)
             columns = sparse.hstack([codes, before[event], _every_entry(numbers)], format="csr")
             types = ["c"] * codes.shape[1] + ["q"] * (space.n_ids + numbers.shape[1])
         matrix: DMatrix = _xgboost().DMatrix(

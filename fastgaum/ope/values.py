@@ -3,7 +3,7 @@
 A value is the expected clicks (or their worth) of one display, of the logged users in the states
 that the log left them in. A log without propensities is taken to show random sets of its pool, if
 displays do not depend on clicks (`logs.audit_displays`) and items are shown evenly
-(`weights.judge_evenness`)."""
+(`uniform_logging.judge_evenness`)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from fastgaum.logs.audit_displays import DisplayDependence, display_dependence
 from fastgaum.logs.clicks import refuse_successive
 from fastgaum.logs.log import SessionLog
 from fastgaum.ope.estimators import ratio_interval, value_estimates
-from fastgaum.ope.importance_weights import judge_evenness, weigh_events
+from fastgaum.ope.importance_weights import weigh_events
 from fastgaum.ope.replay import Target, replay_policy
+from fastgaum.ope.uniform_logging import judge_evenness
 from fastgaum.policies.heuristics import Popular
 from fastgaum.reports.table import Block, Json, TableColumn, num, span, table_of
 from fastgaum.worlds.learned_world import LearnedWorld

@@ -37,11 +37,7 @@ BYS: Any = ("place", "slate", "session")
 
 
 @pytest.mark.parametrize(
-    "make",
-    [
-        *(lambda world, k, by=by: Explore(Greedy(), 0.4, by) for by in BYS),
-    ],
-    ids=BYS,
+    "make", [*(lambda world, k, by=by: Explore(Greedy(), 0.4, by) for by in BYS)], ids=BYS
 )
 def test_contract(make: Any) -> None:
     check_policy(make)
@@ -194,11 +190,7 @@ def test_a_policy_that_does_not_say_how_it_draws_has_no_propensity() -> None:
     world, setting = TiringWorld(), Setting(3, 2)
     learning = untrained("slateq", world, 3, setting.pool, PolicyConfig())
     learning.learning = True
-    for policy in (
-        Drawing(),
-        Explore(Drawing(), 0.5),
-        Explore(learning, 0.1),
-    ):
+    for policy in (Drawing(), Explore(Drawing(), 0.5), Explore(learning, 0.1)):
         found = pl.concat(trajectories(world, policy, setting, 4))["propensity"]
         assert found.is_nan().all(), policy.name
     learning.learning = False

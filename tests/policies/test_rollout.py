@@ -14,15 +14,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
-from fastgaum.worlds.pools import (
-    CHOICE,
-    LEAVE,
-    POOL,
-    START,
-    Keys,
-    Pool,
-    draw_uniform,
-)
+from fastgaum.worlds.pools import CHOICE, LEAVE, POOL, START, Keys, Pool, draw_uniform
 from tests.policies.small_world import TiringWorld, keys_at
 
 
