@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, NumericsError, as_given
 from fastgaum.nets import segments
-from fastgaum.nets.segments import segment_argmax
 
 SMALLEST_PROB = 1e-12
 """floor of sparse distributions before a logarithm"""
@@ -85,7 +85,7 @@ class L2:
 
     def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
         """Sparsemax."""
-        return _with_logs(*segments.segment_entmax(scores, offsets, outside, 2.0))
+        return _with_logs(*segment_entmax(scores, offsets, outside, 2.0))
 
     link = best_response
 
@@ -103,7 +103,7 @@ class Tsallis:
 
     def best_response(self, scores: Tensor, offsets: Tensor, outside: bool) -> ChoiceDistribution:
         """1.5-entmax."""
-        return _with_logs(*segments.segment_entmax(scores, offsets, outside, 1.5))
+        return _with_logs(*segment_entmax(scores, offsets, outside, 1.5))
 
     link = best_response
 
@@ -111,6 +111,22 @@ class Tsallis:
         """4/3 (Σ φ^1.5 − 1)."""
         inside = segments.segment_sum(dist.probs.pow(1.5), offsets)
         return (inside + dist.outside_prob.pow(1.5) - 1) / 0.75
+
+
+def segment_entmax(
+    values: Tensor, offsets: Tensor, outside: bool, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """Return α-entmax of each event (the Tsallis regulariser's best response), shaped as by
+    `segments.segment_log_softmax`; no click has 0 where it is not offered.
+
+    α is 2, sparsemax, the Euclidean projection onto the simplex (Martins & Astudillo, ICML 2016),
+    or 1.5; both are exact, by sorting (Peters, Niculae & Martins, ACL 2019). Not differentiable in
+    α, nor twice."""
+    n_events = offsets.shape[0] - 1
+    entries, event_of = segments.entries_of(values, offsets, outside)
+    probs: Tensor
+    probs = _Entmax.apply(entries, event_of, n_events, alpha)  # type: ignore[no-untyped-call]
+    return segments.split_entries(probs, values.shape[0], n_events, outside, 0.0)
 
 
 @dataclass(frozen=True)
@@ -186,6 +202,67 @@ def regulariser_of(config: Config) -> Regulariser:
     return L2() if config.regulariser == "l2" else Tsallis()
 
 
+class _Entmax(torch.autograd.Function):
+    """α-entmax of entries and the event of each, whose threshold autograd cannot see through."""
+
+    @staticmethod
+    def forward(ctx: Any, entries: Tensor, event_of: Tensor, n_events: int, alpha: float) -> Tensor:
+        # a −inf or NaN as the greatest entry makes the whole event NaN: −inf − (−inf)
+        z = (alpha - 1.0) * (
+            entries.double() - segments.max_entries(entries, event_of, n_events).double()[event_of]
+        )
+        damaged = segments.sum_entries(z.isnan().double(), event_of, n_events)[event_of] > 0.0
+        z = torch.where(damaged, 0.0, z.clamp_min(-1.0))
+        sizes = torch.bincount(event_of, minlength=n_events)
+        tau = _thresholds(z, event_of, sizes, alpha)
+        shares = (z - tau[event_of]).clamp_min(0.0) ** (1.0 / (alpha - 1.0))
+        totals = segments.sum_entries(shares, event_of, n_events)
+        probs = torch.where(damaged, torch.nan, shares / totals[event_of]).to(entries.dtype)
+        ctx.save_for_backward(probs, event_of)
+        ctx.n_events, ctx.alpha = n_events, alpha
+        return probs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        """s · (grad − ⟨s, grad⟩ / Σ s), s = p^(2−α) on the support."""
+        probs, event_of = ctx.saved_tensors
+        # the added zero keeps a NaN a NaN where the power is 0
+        s = torch.where(probs == 0.0, 0.0, probs ** (2.0 - ctx.alpha) + 0.0 * probs)
+        off = s == 0.0
+        total = segments.sum_entries(s, event_of, ctx.n_events)
+        inner = segments.sum_entries(torch.where(off, 0.0, s * grad), event_of, ctx.n_events)
+        return torch.where(off, 0.0, s * (grad - (inner / total)[event_of])), None, None, None
+
+
+def _thresholds(z: Tensor, event_of: Tensor, sizes: Tensor, alpha: float) -> Tensor:
+    """Return τ per event in float64, for α = 2 or 1.5; z ∈ [−1, 0], where entries at −1 are never
+    in the support."""
+    order = z.argsort(descending=True, stable=True)
+    order = order[event_of[order].argsort(stable=True)]
+    z, event_of = z[order], event_of[order]
+    starts = sizes.cumsum(0) - sizes
+    # sums over the entries above each one in its event: a running sum less its value at its start
+    position = torch.arange(z.shape[0], device=z.device)
+    count = (position - starts[event_of]).double()
+    above = _above(z, starts, event_of)
+    squares = _above(z * z, starts, event_of)
+    mass = above - count * z if alpha == 2.0 else squares - 2.0 * z * above + count * z * z
+    support = (mass < 1.0).double()
+    size = segments.sum_entries(support, event_of, sizes.shape[0])
+    total = segments.sum_entries(support * z, event_of, sizes.shape[0])
+    if alpha == 2.0:
+        return (total - 1.0) / size
+    mean = total / size
+    spread = segments.sum_entries(support * z * z, event_of, sizes.shape[0]) - total * mean
+    return mean - ((1.0 - spread) / size).clamp_min(0.0).sqrt()
+
+
+def _above(z: Tensor, starts: Tensor, event_of: Tensor) -> Tensor:
+    running = torch.cat((z.new_zeros(1), z.cumsum(0)))
+    return running[:-1] - running[starts][event_of]
+
+
 def _with_logs(probs: Tensor, outside_prob: Tensor) -> ChoiceDistribution:
     return ChoiceDistribution(
         probs,
@@ -205,7 +282,7 @@ def sample_candidates(
     Raises NumericsError for an event without a distribution: NaN or +inf among its scores, or −inf
     alone."""
     keys = _gumbel(dist.probs, generator) + dist.probs.log()
-    best = segment_argmax(keys, offsets) + offsets[:-1]
+    best = segments.segment_argmax(keys, offsets) + offsets[:-1]
     outside = _gumbel(dist.outside_prob, generator) + dist.outside_prob.log()
     highest = torch.maximum(keys[best], outside)
     # −inf: every entry has probability 0; a NaN comes through argmax and maximum

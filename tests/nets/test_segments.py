@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fastgaum.errors import NumericsError
+from fastgaum.nets import regularisers
 from fastgaum.nets import segments as ops
-from fastgaum.nets.regularisers import L2, Regulariser, Shannon, Tsallis, sample_candidates
 from tests import naive_segments as naive
 
 INF = float("inf")
@@ -66,7 +66,7 @@ def distribution(
 ) -> tuple[Tensor, Tensor]:
     if name == "log_softmax":
         return ops.segment_log_softmax(values, offsets, outside)
-    return ops.segment_entmax(values, offsets, outside, ALPHAS[name])
+    return regularisers.segment_entmax(values, offsets, outside, ALPHAS[name])
 
 
 @pytest.mark.parametrize("name", ["log_softmax", *ALPHAS])
@@ -145,11 +145,13 @@ def test_argmax(case: tuple[Tensor, Tensor, bool]) -> None:
     )
 
 
-@pytest.mark.parametrize("regulariser", [Shannon(), L2(), Tsallis()])
+@pytest.mark.parametrize(
+    "regulariser", [regularisers.Shannon(), regularisers.L2(), regularisers.Tsallis()]
+)
 @quick
 @given(case=ragged(), seed=st.integers(0, 99))
 def test_sampling_draws_what_is_possible(
-    regulariser: Regulariser, case: tuple[Tensor, Tensor, bool], seed: int
+    regulariser: regularisers.Regulariser, case: tuple[Tensor, Tensor, bool], seed: int
 ) -> None:
     """An entry of probability 0 is never drawn; a set without a distribution is a named error,
     never a draw."""
@@ -163,9 +165,9 @@ def test_sampling_draws_what_is_possible(
         with pytest.raises(
             NumericsError, match=f"event {impossible.index(True)} of the batch has no distribution"
         ):
-            sample_candidates(dist, offsets, draws)
+            regularisers.sample_candidates(dist, offsets, draws)
         return
-    drawn = sample_candidates(dist, offsets, draws)
+    drawn = regularisers.sample_candidates(dist, offsets, draws)
     for event, candidate in enumerate(drawn.tolist()):
         if candidate < 0:
             assert outside
