@@ -73,7 +73,7 @@ class Earned:
     members: IntArray | None = None
     """the member of a set of worlds that each of them lives in, likewise; None of one world"""
     displays: Mapping[str, Float64Array] = field(default_factory=dict)
-    """`EpisodeResult.display_figures`, by seed, each (n_seeds,)"""
+    """of `measure_displays`, by seed, each (n_seeds,)"""
 
     @property
     def returns(self) -> Float64Array:
@@ -150,9 +150,42 @@ def judge(
     clicks = np.array([outcome.click_rate for outcome in outcomes])
     by_user = np.array([outcome.returns for outcome in outcomes])
     members = judging_members(world, n_users, range(len(policies)))
-    shown = [outcome.display_figures for outcome in outcomes]
+    shown = [measure_displays(outcome, world) for outcome in outcomes]
     displays = {name: np.array([one[name] for one in shown]) for name in shown[0]}
     return Earned(policies[0].name, setting.k, by_user, clicks, members, displays)
+
+
+def measure_displays(outcome: EpisodeResult, world: World) -> dict[str, float]:
+    """What an episode in a world has shown: diversity, the mean of the slates' (NaN where all hold
+    one item); coverage, the share of the pools' items that were shown at all (Ge,
+    Delgado-Battenfeld & Jannach, RecSys 2010); gini, Σ_j (2j − n − 1) p_j / (n − 1) of these n
+    items' shares p of the displays in ascending order, from 0 (each as often) to 1 (a single one)
+    (Shani & Gunawardana, "Evaluating Recommendation Systems", 2011)."""
+    lengths = np.linalg.norm(world.item_features, axis=1, keepdims=True)
+    vectors = np.asarray(world.item_features / np.where(lengths > 0, lengths, 1), np.float32)
+    shown = outcome.shown[:, : len(outcome.slates)]
+    diversity = np.stack([slate_diversity(vectors, one) for one in outcome.slates], axis=1)
+    known = diversity[shown & ~np.isnan(diversity)]
+    items = np.concatenate([one[there] for one, there in zip(outcome.slates, shown.T, strict=True)])
+    displays = np.bincount(items[items >= 0], minlength=world.n_items)
+    shares = np.sort(displays[outcome.offered]) / displays.sum()
+    n = len(shares)
+    return {
+        "diversity": float(known.mean(dtype=np.float64)) if len(known) else float("nan"),
+        "coverage": float((shares > 0).mean()),
+        "gini": float((2 * np.arange(n) + 1 - n) @ shares / max(n - 1, 1)),
+    }
+
+
+def slate_diversity(vectors: FloatArray, slates: IntArray) -> FloatArray:
+    """Intra-list diversity of slates (n, k) of items with vectors (n_items, d), each of length 1:
+    the mean cosine distance of two items of a slate, from 0 to 2, NaN with fewer than two, shape
+    (n,) (Smyth & McClave, "Similarity vs. Diversity", ICCBR 2001)."""
+    held = slates >= 0
+    own, counts = vectors[slates] * held[:, :, None], held.sum(axis=1)
+    similar = (own.sum(axis=1) ** 2).sum(axis=1) - (own**2).sum(axis=(1, 2))
+    pairs = np.where(counts > 1, counts * (counts - 1.0), np.nan)
+    return np.asarray(1 - similar / pairs, np.float32)
 
 
 def judging_members(world: World, n_users: int, seeds: Iterable[int]) -> IntArray | None:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray
+from fastgaum.arrays import BoolArray, FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.worlds.pools import CHOICE, LEAVE, POOL, SLATE, START, Keys, Pool, draw_uniform
@@ -123,7 +123,7 @@ def first_keys(n_users: int, seed: int, first_user: int = 0) -> Keys:
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """Rewards, clicks and displays of one episode."""
+    """Rewards, clicks and slates of one episode."""
 
     rewards: FloatArray
     """0 of a user who has left, shape (n_users, horizon)"""
@@ -131,10 +131,8 @@ class EpisodeResult:
     """1 where something was chosen, shape (n_users, horizon)"""
     shown: BoolArray
     """where a slate was shown, shape (n_users, horizon)"""
-    diversity: FloatArray
-    """`slate_diversity` of each slate, shape (n_users, horizon)"""
-    displays: Float64Array
-    """how often each item was shown, shape (n_items,)"""
+    slates: list[IntArray]
+    """items of the slates of each step that had users, each of shape (n_users, k)"""
     offered: BoolArray
     """which items the pools held, shape (n_items,)"""
 
@@ -148,56 +146,24 @@ class EpisodeResult:
         """Share of the slates shown of which something was chosen."""
         return float(self.clicks.sum() / self.shown.sum())
 
-    @property
-    def display_figures(self) -> dict[str, float]:
-        """What was shown: diversity, the mean of the slates' (NaN where all hold one item);
-        coverage, the share of the pools' items that were shown at all (Ge, Delgado-Battenfeld &
-        Jannach, RecSys 2010); gini, Σ_j (2j − n − 1) p_j / (n − 1) of these n items' shares p of
-        the displays in ascending order, from 0 (each as often) to 1 (a single one) (Shani &
-        Gunawardana, "Evaluating Recommendation Systems", 2011)."""
-        known = self.diversity[self.shown & ~np.isnan(self.diversity)]
-        shares = np.sort(self.displays[self.offered]) / self.displays.sum()
-        n = len(shares)
-        return {
-            "diversity": float(known.mean(dtype=np.float64)) if len(known) else float("nan"),
-            "coverage": float((shares > 0).mean()),
-            "gini": float((2 * np.arange(n) + 1 - n) @ shares / max(n - 1, 1)),
-        }
-
-
-def slate_diversity(vectors: FloatArray, slates: IntArray) -> FloatArray:
-    """Intra-list diversity of slates (n, k) of items with vectors (n_items, d), each of length 1:
-    the mean cosine distance of two items of a slate, from 0 to 2, NaN with fewer than two, shape
-    (n,) (Smyth & McClave, "Similarity vs. Diversity", ICCBR 2001)."""
-    held = slates >= 0
-    own, counts = vectors[slates] * held[:, :, None], held.sum(axis=1)
-    similar = (own.sum(axis=1) ** 2).sum(axis=1) - (own**2).sum(axis=(1, 2))
-    pairs = np.where(counts > 1, counts * (counts - 1.0), np.nan)
-    return np.asarray(1 - similar / pairs, np.float32)
-
 
 def play(
     world: World, policy: Policy, setting: Setting, n_users: int, seed: int, first_user: int = 0
 ) -> EpisodeResult:
     """Play one episode to its end. Raises ConfigError as `rollout`."""
     steps = rollout(world, policy, setting, n_users, seed, first_user)
-    shape, n_items = (n_users, setting.horizon), world.n_items
+    shape = (n_users, setting.horizon)
     outcome = EpisodeResult(
         np.zeros(shape, np.float32),
         np.zeros(shape, np.int32),
         np.zeros(shape, np.bool_),
-        np.zeros(shape, np.float32),
-        np.zeros(n_items),
-        np.zeros(n_items, np.bool_),
+        [],
+        np.zeros(world.n_items, np.bool_),
     )
-    lengths = np.linalg.norm(world.item_features, axis=1, keepdims=True)
-    vectors = np.asarray(world.item_features / np.where(lengths > 0, lengths, 1), np.float32)
     for t, step in enumerate(steps):
         outcome.rewards[:, t] = step.rewards
         outcome.clicks[:, t] = step.active & (step.response.places >= 0)
         outcome.shown[:, t] = step.active
-        outcome.diversity[:, t] = slate_diversity(vectors, step.slates)
-        items = step.slates[step.active]
-        outcome.displays[:] += np.bincount(items[items >= 0], minlength=n_items)
+        outcome.slates.append(step.slates.copy())
         outcome.offered[step.pools] = True
     return outcome

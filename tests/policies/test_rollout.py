@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy
+from fastgaum.policies.evaluation import measure_displays
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.worlds.pools import CHOICE, LEAVE, POOL, START, Keys, Pool, draw_uniform
@@ -64,7 +65,7 @@ def test_what_was_shown_is_described_as_its_definitions_say(
                 lengths = np.linalg.norm(one) * np.linalg.norm(other)
                 of_slate.append(1 - (one @ other / lengths if lengths else 0))
             distances.append(np.mean(of_slate) if of_slate else np.nan)
-    found = play(world, FirstItems(), setting, 8, seed=2).display_figures
+    found = measure_displays(play(world, FirstItems(), setting, 8, seed=2), world)
     shown = counts[sorted(offered)]
     n = len(shown)
     # half the mean difference of two items' counts, over their mean
