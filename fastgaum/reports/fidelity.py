@@ -17,15 +17,8 @@ from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.models.choice_model import ChoiceModel, Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.reports.behaviour import LogVersions, reliability_curve, score_log, statistics_of
-from fastgaum.reports.permutation_test import (
-    agreement,
-    compare_sides,
-    draw_users,
-    percentile_interval,
-    policies_of,
-    sides,
-    values_of,
-)
+from fastgaum.reports.permutation_test import compare_sides, draw_users, percentile_interval, sides
+from fastgaum.reports.rank_agreement import agreement, policies_of, values_of
 from fastgaum.reports.table import Json
 from fastgaum.worlds.replay import replay, versions, world_of
 from fastgaum.worlds.world import World

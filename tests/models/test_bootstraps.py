@@ -145,11 +145,7 @@ class Told(Observer):
 
 @pytest.mark.parametrize("n_done", [1, 2])
 def test_a_run_stopped_in_any_of_its_fits_goes_on(
-    log: SessionLog,
-    whole: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    n_done: int,
+    log: SessionLog, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_done: int
 ) -> None:
     """In the first bootstrap, in the second, and in the fit of all users."""
     told, folder, epoch = Told(), tmp_path / "run", Trainer._epoch

@@ -39,8 +39,7 @@ def _check_slates(policy: Policy, world: World, setting: Setting) -> None:
     for step, transition in enumerate(rollout(world, policy, setting, 9, seed=3)):
         slates = transition.slates
         pools = setting.pool.draw(
-            keys_at(3, 9, step if setting.pool.rule == "per_step" else 0).of(POOL),
-            world.n_items,
+            keys_at(3, 9, step if setting.pool.rule == "per_step" else 0).of(POOL), world.n_items
         )
         assert slates.shape == (9, setting.k)
         assert slates.dtype == np.int32

@@ -258,8 +258,7 @@ def test_a_slate_of_another_size_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
-    [{"gama": 1.0}, {"lr": 0.0}, {"gamma": 1.5}, {"width": -1}, {"towers": "x"}],
+    "values", [{"gama": 1.0}, {"lr": 0.0}, {"gamma": 1.5}, {"width": -1}, {"towers": "x"}]
 )
 def test_impossible_configurations_are_named(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):

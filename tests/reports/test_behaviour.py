@@ -16,7 +16,8 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.intervals import Statistic, cut
 from fastgaum.reports.behaviour import LogVersions, reliability_curve, score_log, statistics_of
-from fastgaum.reports.permutation_test import policies_of, sides, values_of
+from fastgaum.reports.permutation_test import sides
+from fastgaum.reports.rank_agreement import policies_of, values_of
 from fastgaum.worlds.replay import versions
 from tests.builders import random_log
 

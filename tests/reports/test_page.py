@@ -223,10 +223,7 @@ def test_test_figures_are_named_as_such(workshop: Workshop, html: str) -> None:
 def test_choice_models_of_others_stand_beside_ours(workshop: Workshop) -> None:
     facts = copy.deepcopy(workshop.facts)
     others = published_models("lpmc")
-    facts["logs"][0] |= {
-        "published_best": best_published("lpmc"),
-        "published_models": others,
-    }
+    facts["logs"][0] |= {"published_best": best_published("lpmc"), "published_models": others}
     row = next(row for row in standings(facts, 0) if row["label"] == "published: XGBoost")
     assert (row["prec"]["1"]["mean"], row["nll"]["mean"]) == (74.72, 0.6568)
     page = to_html(facts)
