@@ -100,7 +100,7 @@ def paper_to_markdown(result: Json) -> str:
         rows += [
             (f"{model}, published", *(_both(cells, "mean") for _, cells in of_log)),
             (f"{model}, authors' code", *(_both(f["authors_code"][model]) for f, _ in of_log)),
-            (f"{model}, here (`{own}`)", *(_both(cells, "mean") for cells in ours)),
+            (f"`{own}` here, likelihood alone", *(_both(cells, "mean") for cells in ours)),
         ]
     note = f"Models here read item ids alone; mean of {result['seeds']} seeds."
     return f"{rows_to_markdown(rows)}\n\n{note} {made_at(result)}"
@@ -220,5 +220,5 @@ def _figure_row(figure: Json) -> tuple[str, str]:
     """A figure with its unit; or a ratio and what it is over ("x RecSim's user-steps/s")."""
     if not figure["unit"].startswith("x "):
         return with_unit(figure), ""
-    ratio = never_reached(figure) or f"{short(figure['value'])} ×"
-    return ratio, figure["unit"][2:].replace("as soon as", "as fast as")
+    never, rival = never_reached(figure), figure["unit"][2:].replace("as soon as", "as fast as")
+    return (never, rival) if never else ("–", f"{short(figure['value'])} × {rival}")
