@@ -125,8 +125,8 @@ def results_to_markdown(*results: Json) -> str:
     )
     notes = (
         f"{'A bold prec@1 is' if '**' in str(rows) else 'No prec@1 is'} better than that of every "
-        "other row of its log by a paired 95 % interval. –: this model was not fitted there. "
-        f"Test events: {units}. A user of wikispeedia is one game."
+        "other model of its log, `fastgaum-exact` too, by a paired 95 % interval. –: not fitted "
+        f"there. Test events: {units}. A user of wikispeedia is one game."
     )
     return f"{rows_to_markdown(rows)}\n\n{notes} {made_at(*results)}"
 
