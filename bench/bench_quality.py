@@ -109,7 +109,7 @@ def our_rate(model: UserModel, log: SessionLog, kind: str, n_calls: int) -> floa
     assert model.space is not None
     space, config = model.space, model.config.replace(players="adversarial")
     torch.manual_seed(0)
-    sizes = (config, space.n_ids, space.n_numbers, history_encoder, None)
+    sizes = (config, space.n_ids, space.n_numbers, history_encoder)
     networks = Networks(*sizes, context_sizes(space), log_rates(space))
     unknown = torch.from_numpy(space.unknown_of_id)
     game = game_for(networks, config, regulariser_of(config), unknown, model.outside)

@@ -2,7 +2,7 @@
 
 The reference (`game.game.ReferenceGame`: plain torch and autograd) takes every network and every
 option on every device. The engine (`engine.game.EngineGame`: kernels and gradients in closed form)
-takes, on the processor, `lstm` and `shannon` themselves, tables of ours with adam, and float32."""
+takes, on the processor, `lstm` and `shannon` themselves, adam, and float32."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from fastgaum.game.scoring import Outputs
 from fastgaum.nets.histories import Recurrent
 from fastgaum.nets.networks import Networks
 from fastgaum.nets.regularisers import Regulariser, Shannon
-from fastgaum.nets.tables import OwnTable
 
 MOST_COPIED = 1 << 22
 """numbers of networks copied to be scored with"""
@@ -46,9 +45,8 @@ def runs_by_hand(
     """Whether the engine takes these networks and this game."""
     known = type(networks.player.history) is Recurrent and type(regulariser) is Shannon
     usual = config.table_optimiser == "adam"
-    plain = not any(isinstance(module, OwnTable) for module in networks.modules())
     single = all(value.dtype is torch.float32 for value in networks.parameters())
-    return known and usual and plain and single and device.type == "cpu"
+    return known and usual and single and device.type == "cpu"
 
 
 def outputs_by_hand(

@@ -39,9 +39,8 @@ TOKENS = 2048
 
 def rows_of_table(layer: BagLinear, vectors: Vectors | None, n_vectors: int) -> FloatArray:
     """Rows of a layer's table, then of the vectors of items, (n_ids + n_vectors, width)."""
-    # read once: a table of the user's own may have to be fetched
-    table, projection = layer.table.detach(), layer.projection_of_rows
-    parts = [_array(table)]
+    projection = layer.projection_of_rows
+    parts = [_array(layer.table)]
     for start in range(0, n_vectors, VECTORS_AT_ONCE):
         if projection is not None and vectors is not None:
             part = vectors(slice(start, min(start + VECTORS_AT_ONCE, n_vectors)))

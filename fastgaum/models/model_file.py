@@ -99,7 +99,7 @@ def networks_of(
             f"the configuration asks for more layers than the {len(weights)} weights of the file"
         )
     places = log_rates(space)
-    sizes = (config, space.n_ids, space.n_numbers, encoder, None, context_sizes(space), places)
+    sizes = (config, space.n_ids, space.n_numbers, encoder, context_sizes(space), places)
     with torch.device("meta"):
         check_weights(Networks(*sizes), weights)
     networks = Networks(*sizes)

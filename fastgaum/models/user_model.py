@@ -60,7 +60,6 @@ from fastgaum.nets.regularisers import (
     regulariser_of,
     require_regulariser,
 )
-from fastgaum.nets.tables import TableMaker, plain_state
 from fastgaum.nets.tensors import BatchTensors
 from fastgaum.presets import TRAINING_KEYS
 from fastgaum.threads import seeded
@@ -89,15 +88,13 @@ class UserModel(NetworksModel):
         *,
         regulariser: Regulariser | None = None,
         history: Encoders | None = None,
-        tables: TableMaker | None = None,
         device: str = "auto",
     ) -> None:
         """Take a configuration; a `regulariser` and a history encoder of one's own replace the
         configured ones. They are code, which no file holds: `load` wants them again.
 
         `history` makes an encoder (`nets.histories.HistoryEncoder`) of the configuration and the
-        numbers of ids and of numbers of a bag. `tables` (`nets.tables.TableMaker`) makes the
-        tables over ids; autograd then trains the model.
+        numbers of ids and of numbers of a bag.
 
         Raises:
             ConfigError: the device is not available, or `regulariser` is none.
@@ -108,7 +105,6 @@ class UserModel(NetworksModel):
             require_regulariser(regulariser)
         self.regulariser: Regulariser = regulariser or regulariser_of(self.config)
         self.history: Encoders = history or history_encoder
-        self.tables = tables
         self.device = device_of(device)
         self.networks: Networks | None = None
         self.trials: tuple[TriedSetting, ...] = ()
@@ -127,7 +123,6 @@ class UserModel(NetworksModel):
         *,
         regulariser: Regulariser | str | None = None,
         history: Encoders | str | None = None,
-        tables: TableMaker | None = None,
         device: str = "auto",
         **changes: object,
     ) -> UserModel:
@@ -142,7 +137,7 @@ class UserModel(NetworksModel):
         if isinstance(regulariser, str):
             changes["regulariser"], regulariser = regulariser, None
         asked = Config.from_preset(name, **changes)
-        return cls(asked, regulariser=regulariser, history=history, tables=tables, device=device)
+        return cls(asked, regulariser=regulariser, history=history, device=device)
 
     @classmethod
     def from_run(
@@ -287,7 +282,7 @@ class UserModel(NetworksModel):
             of_part = of_log.bootstrap(config.seed, number)
             model.train_on(of_part, None, checkpointer, processes)
             done.append(model)
-            checkpointer.bootstraps.append(plain_state(model._networks()))
+            checkpointer.bootstraps.append(model._networks().state_dict())
         return tuple(done)
 
     def _members(self, weights: Sequence[dict[str, torch.Tensor]]) -> Iterator[UserModel]:
@@ -314,13 +309,12 @@ class UserModel(NetworksModel):
 
         space = of_log.space
         self.config = self.config.for_items(space.item_counts.displays.tolist())
-        sizes = (self.config, space.n_ids, space.n_numbers, self.history)
-        if self.tables is None:
-            require_room(*sizes, context_sizes(space))
+        sizes = (self.config, space.n_ids, space.n_numbers, self.history, context_sizes(space))
+        require_room(*sizes)
         self.space = space
         self.outside = offers_no_click(of_log.log, self.config.no_click)
         with seeded(self.config.seed, self.device):
-            networks = Networks(*sizes, self.tables, context_sizes(space), log_rates(space))
+            networks = Networks(*sizes, log_rates(space))
             self.networks = networks.to(self.device)
             if self.start is not None:
                 _start_from(self.networks, space, self.start)
@@ -390,9 +384,9 @@ class UserModel(NetworksModel):
             "outside": self.outside,
             "config": self.config.to_mapping(),
             "own": {what: code_name(code) for what, code in self._own_code().items()},
-            "weights": plain_state(self.networks),
+            "weights": self.networks.state_dict(),
             "compared": trials,
-            "bootstraps": [plain_state(one._networks()) for one in self.bootstraps],
+            "bootstraps": [one._networks().state_dict() for one in self.bootstraps],
         }
 
     def _own_code(self) -> dict[OwnCode, Any]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fastgaum.nets.segments import has_triton, segment_sum
-from fastgaum.nets.tables import OwnTable, TableMaker, drawn, normal_table
 from fastgaum.nets.tensors import Bags
 
 
@@ -73,6 +73,23 @@ def bag_sum(
     return segment_sum(rows if weights is None else rows * weights[:, None], offsets)
 
 
+def drawn(shape: tuple[int, ...], values: Callable[[], Tensor]) -> nn.Parameter:
+    """Return a parameter with these initial values, or none on the meta device."""
+    room = torch.empty(shape)
+    return nn.Parameter(room if room.is_meta else values())
+
+
+def normal_table(n_rows: int, width: int, std: float) -> nn.Parameter:
+    """Return a (n_rows, width) table drawn from N(0, std²), as `torch.randn(n_rows, width) * std`
+    is, in numpy's memory, which has huge pages."""
+    values = torch.empty(n_rows, width)
+    if values.is_meta:
+        return nn.Parameter(values)
+    if values.device.type == "cpu" and values.dtype is torch.float32:
+        values = torch.from_numpy(np.empty((n_rows, width), np.float32))
+    return nn.Parameter(values.normal_().mul_(std))
+
+
 class _AboveTable(nn.Module):
     """A bag's linear map above its table: + W numbers + b."""
 
@@ -126,24 +143,6 @@ class BagLinear(_AboveTable):
         )
 
 
-class OwnBagLinear(_AboveTable):
-    """`BagLinear` over a table of the user's own."""
-
-    def __init__(self, rows: OwnTable, n_numbers: int, out: int, bias: bool = True) -> None:
-        super().__init__()
-        self.rows = rows
-        self.make(n_numbers, out, bias)
-
-    @property
-    def table(self) -> Tensor:
-        """All rows, (n_rows, width), without gradient; maybe slow."""
-        return self.rows.weight()
-
-    def forward(self, bags: Bags) -> Tensor:
-        """Return the mapped bags, (n_bags, out)."""
-        return self.add_to(self.rows(bags.ids, bags.offsets), bags)
-
-
 class SharedBagLinear(_AboveTable):
     """`BagLinear` over rows of another module, which U maps to the result's width."""
 
@@ -174,26 +173,13 @@ class SharedBagLinear(_AboveTable):
 
 @dataclass(frozen=True)
 class BagSizes:
-    """Contents of a network's bags, and its tables over ids."""
+    """Contents of a network's bags."""
 
     n_ids: int
     n_numbers: int
-    tables: TableMaker | None = None
-    """makes the tables where they are not ours"""
     vector_dim: int = 0
     """numbers of an item's vector that is projected; 0: none"""
     places: tuple[float, ...] = ()
     """first logit of each place; none: places not kept apart"""
     own: range = range(0)
     """columns of the log's own numbers, which tastes read"""
-
-
-def bag_layer(
-    sizes: BagSizes, out: int, init_std: float, name: str, bias: bool = True
-) -> BagLinear:
-    """The linear map of a bag over a table of ours, or over one that `sizes.tables` makes, which
-    has the attributes of a `BagLinear`."""
-    if sizes.tables is None:
-        return BagLinear(sizes.n_ids, sizes.n_numbers, out, init_std, bias)
-    rows = OwnTable(sizes.tables, name, sizes.n_ids, out, init_std)
-    return cast(BagLinear, OwnBagLinear(rows, sizes.n_numbers, out, bias))

@@ -13,11 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from fastgaum.config import Config
-from fastgaum.errors import ConfigError
-from fastgaum.nets.bags import BagLinear, BagSizes, SharedBagLinear, bag_layer, bag_sum
+from fastgaum.nets.bags import (
+    BagLinear,
+    BagSizes,
+    SharedBagLinear,
+    bag_sum,
+    drawn,
+    normal_table,
+)
 from fastgaum.nets.segments import has_triton, segment_ids
 from fastgaum.nets.sequences import lstm, prefixes, time_major
-from fastgaum.nets.tables import TableMaker, drawn, normal_table
 from fastgaum.nets.tensors import Bags, BatchTensors, gather_bags, join_bags
 
 Carry = tuple[Tensor, ...]
@@ -101,7 +106,7 @@ class Recurrent(HistoryEncoder):
         self.layers = layers
         bound = 1 / math.sqrt(dim)
         if items is None:
-            self.input = bag_layer(sizes, 4 * dim, bound / 2, "history.input")
+            self.input = BagLinear(sizes.n_ids, sizes.n_numbers, 4 * dim, bound / 2)
         else:
             self.input = cast(BagLinear, SharedBagLinear(items, sizes.n_numbers, 4 * dim))
         self.weight_hh = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(layers))
@@ -158,8 +163,7 @@ class PrefixBiLstm(HistoryEncoder):
         self.dim = dim
         std = 0.5 / math.sqrt(dim)
         self.inputs = nn.ModuleList(
-            bag_layer(sizes, 4 * dim, std, f"history.inputs.{way}")
-            for way in ("forward", "backward")
+            BagLinear(sizes.n_ids, sizes.n_numbers, 4 * dim, std) for _ in range(2)
         )
         bound = 1 / math.sqrt(dim)
         self.weight_hh = nn.ParameterList(_uniform(bound, 4 * dim, dim) for _ in range(2 * layers))
@@ -256,25 +260,15 @@ Encoders = Callable[[Config, int, int], HistoryEncoder]
 
 
 def history_encoder(
-    config: Config,
-    n_ids: int,
-    n_numbers: int,
-    tables: TableMaker | None = None,
-    items: BagLinear | None = None,
+    config: Config, n_ids: int, n_numbers: int, items: BagLinear | None = None
 ) -> HistoryEncoder:
-    """The encoder that a configuration names, over our tables or those that `tables` makes. `lstm`
-    reads `items`, a table of vectors that others read too. Raises ConfigError for position weights,
-    which are no sum of rows, over the user's own tables."""
+    """The encoder that a configuration names. `lstm` reads `items`, a table of vectors that others
+    read too."""
     if config.history == "pw":
-        if tables is not None:
-            raise ConfigError(
-                "history = pw weighs its table's rows by their lag, which a table of your own is "
-                "not asked to do: use lstm or bilstm"
-            )
         return PositionWeight(
             n_ids, config.history_window, config.history_weights, config.hidden[0]
         )
-    sizes = BagSizes(n_ids, n_numbers, tables)
+    sizes = BagSizes(n_ids, n_numbers)
     if config.history == "bilstm":
         return PrefixBiLstm(sizes, config.history_dim, config.history_layers)
     return Recurrent(sizes, config.history_dim, config.history_layers, items)

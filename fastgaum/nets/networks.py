@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError
 from fastgaum.features.space import FeatureSpace
-from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer
+from fastgaum.nets.bags import BagLinear, BagSizes
 from fastgaum.nets.examination import Examination
 from fastgaum.nets.histories import (
     Encoders,
@@ -27,7 +27,6 @@ from fastgaum.nets.histories import (
     history_encoder,
 )
 from fastgaum.nets.segments import expand_to_candidates
-from fastgaum.nets.tables import OwnTable, TableMaker
 from fastgaum.nets.tensors import Bags, BatchTensors
 from fastgaum.nets.towers import NO_NUMBERS, TwoTower, vector_table
 
@@ -51,17 +50,17 @@ class Scorer(nn.Module):
         activation: str,
         dropout: float = 0.0,
         wide: bool = False,
-        name: str = "",
         first: BagLinear | None = None,
     ) -> None:
         """Draw the parameters; `wide` adds a linear path from bag to score; `first` is another map
         of bags to the first layer."""
         super().__init__()
         widths = (*hidden, 1)
-        self.first = bag_layer(sizes, widths[0], 0.1, f"{name}.first") if first is None else first
+        of_bag = sizes.n_ids, sizes.n_numbers
+        self.first = BagLinear(*of_bag, widths[0], 0.1) if first is None else first
         self.from_state = nn.Linear(state_dim, widths[0], bias=False)
         # starts at 0: the network leads, the linear path adds what it lacks
-        self.wide = bag_layer(sizes, 1, 0.0, f"{name}.wide") if wide else None
+        self.wide = BagLinear(*of_bag, 1, 0.0) if wide else None
         self.act = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
         self.items = self.tower = self.examination = None
@@ -95,20 +94,18 @@ def scorer_of(
     config: Config,
     sizes: BagSizes,
     state_dim: int,
-    name: str,
-    dropout: float = 0.0,
     items: BagLinear | None = None,
     items_at: Sequence[int] = (),
 ) -> Scorer:
     """The scorer that a configuration asks for. `items`: vectors of the ids that another module
     owns; `items_at`: as in `TwoTower`."""
     wide = config.wide and not config.tower_dim
-    scorer = Scorer(sizes, state_dim, config.hidden, config.activation, dropout, wide, name)
+    scorer = Scorer(sizes, state_dim, config.hidden, config.activation, config.dropout, wide)
     if config.tower_dim:
         if items is None:
-            items = scorer.items = vector_table(sizes, config.tower_dim, f"{name}.items")
+            items = scorer.items = vector_table(sizes, config.tower_dim)
         dim, n = config.tower_dim, sizes.n_numbers
-        scorer.tower = TwoTower(items, dim, n, state_dim, dropout, items_at, sizes.own)
+        scorer.tower = TwoTower(items, dim, n, state_dim, config.dropout, items_at, sizes.own)
     elif config.tastes and len(sizes.own):
         scorer.tower = TwoTower(None, config.tastes, 0, state_dim, own=sizes.own)
     if sizes.places:
@@ -195,10 +192,10 @@ class RewardPlayer(nn.Module):
         super().__init__()
         self.items: BagLinear | None = None
         if config.tower_dim or context.n_fields:
-            self.items = vector_table(sizes, config.tower_dim or CONTEXT_DIM, "items")
+            self.items = vector_table(sizes, config.tower_dim or CONTEXT_DIM)
         shared = self.items if config.tower_dim else None
         self.history: HistoryEncoder = (
-            history_encoder(config, sizes.n_ids, sizes.n_numbers, sizes.tables, shared)
+            history_encoder(config, sizes.n_ids, sizes.n_numbers, shared)
             if encoder is history_encoder
             else encoder(config, sizes.n_ids, sizes.n_numbers)
         )
@@ -209,9 +206,7 @@ class RewardPlayer(nn.Module):
         self.state_dim = self.history.state_dim + context_dim
         start, dim = self.history.state_dim, config.tower_dim
         items_at = [start + dim * i for i, held in enumerate(context.hold_items) if held]
-        self.reward = scorer_of(
-            config, sizes, self.state_dim, "reward", config.dropout, shared, items_at
-        )
+        self.reward = scorer_of(config, sizes, self.state_dim, shared, items_at)
 
     def states(self, batch: BatchTensors) -> Tensor:
         """State of each event, (n_events, state_dim): of the choices before it, then its
@@ -229,8 +224,7 @@ class RewardPlayer(nn.Module):
 
 
 class Networks(nn.Module):
-    """Both players; the generator reads the reward player's states. `tables` makes the tables over
-    ids where they are not ours."""
+    """Both players; the generator reads the reward player's states."""
 
     def __init__(
         self,
@@ -238,19 +232,16 @@ class Networks(nn.Module):
         n_ids: int,
         n_numbers: int,
         encoder: Encoders = history_encoder,
-        tables: TableMaker | None = None,
         context: ContextSizes = NO_CONTEXT,
         places: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
-        sizes = BagSizes(n_ids, n_numbers, tables, context.vector_dim, places, context.own)
+        sizes = BagSizes(n_ids, n_numbers, context.vector_dim, places, context.own)
         of_reward = replace(sizes, places=tuple(logit / config.eta for logit in places))
         self.player = RewardPlayer(config, of_reward, context, encoder)
         self.generator: Scorer | None = None
         if config.players == "adversarial":
-            self.generator = scorer_of(
-                config, sizes, self.player.state_dim, "generator", config.dropout
-            )
+            self.generator = scorer_of(config, sizes, self.player.state_dim)
 
     def utility(self, batch: BatchTensors) -> tuple[Tensor, Tensor]:
         """Utilities (n_candidates,) and the states (n_events, state_dim)."""
@@ -266,20 +257,12 @@ class Networks(nn.Module):
     @torch.no_grad()
     def start_generator(self, eta: float) -> None:
         """Make the generator the reward model's own copy, times `eta`: with a link that is ∇Ω*, the
-        best response. Tables of the user's own may forbid it."""
+        best response."""
         generator, player = self.generator, self.player
         assert generator is not None
-        tables = [module for module in generator.modules() if isinstance(module, OwnTable)]
-        own = len(tables) > 0
-        # rows that are no parameters cannot be copied
-        kept = all(any(True for _ in table.parameters()) for table in tables)
         values = dict(player.reward.named_parameters())
         if player.items is not None:
             values |= {f"items.{name}": rows for name, rows in player.items.named_parameters()}
-        shapes = {name: parameter.shape for name, parameter in generator.named_parameters()}
-        alike = all(name in values and values[name].shape == shapes[name] for name in shapes)
-        if own and (eta != 1 or not alike or not kept):
-            return
         for name, parameter in generator.named_parameters():
             parameter.copy_(values[name])
         if eta != 1:
@@ -314,7 +297,7 @@ def require_room(
 ) -> None:
     """Raise ConfigError for networks that this machine's memory cannot hold in training."""
     with torch.device("meta"):
-        networks = Networks(config, n_ids, n_numbers, encoder, context=context)
+        networks = Networks(config, n_ids, n_numbers, encoder, context)
     wanted = 16 * sum(value.numel() for value in networks.parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if wanted > memory:

@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastgaum.nets.bags import BagLinear, BagSizes, bag_layer
+from fastgaum.nets.bags import BagLinear, BagSizes, drawn
 from fastgaum.nets.segments import expand_to_candidates
-from fastgaum.nets.tables import drawn
 from fastgaum.nets.tensors import Bags
 
 NO_NUMBERS = range(0)
@@ -99,12 +97,11 @@ class TwoTower(nn.Module):
                 weights.mul_(factor)
 
 
-def vector_table(sizes: BagSizes, dim: int, name: str) -> BagLinear:
+def vector_table(sizes: BagSizes, dim: int) -> BagLinear:
     """T: a vector per id, (n_ids, dim), and P: (vector_dim, dim); their last number starts at 0."""
-    items = bag_layer(replace(sizes, n_numbers=0), dim, STD, name, bias=False)
-    if isinstance(items, BagLinear) and not items.table.is_meta:
-        with torch.no_grad():
-            items.table[:, -1] = 0
+    items = BagLinear(sizes.n_ids, 0, dim, STD, bias=False)
+    with torch.no_grad():
+        items.table[:, -1] = 0
     if sizes.vector_dim:
         items.projection = drawn(
             (sizes.vector_dim, dim), lambda: _projection(sizes.vector_dim, dim)

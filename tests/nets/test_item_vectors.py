@@ -28,7 +28,7 @@ def bags_of(rows: list[int], n_vectors: int = 4) -> Bags:
 
 def test_a_bag_is_its_rows_and_its_projected_vector() -> None:
     torch.manual_seed(0)
-    items = vector_table(SIZES, 4, "items").double()
+    items = vector_table(SIZES, 4).double()
     bags = bags_of([2, -1, 0, 2])
     assert items.projection is not None
     assert bags.vectors is not None
@@ -43,7 +43,7 @@ def test_a_bag_is_its_rows_and_its_projected_vector() -> None:
 def test_gradients_in_float64() -> None:
     """Of the score of two towers, and of a history's input, over one table and projection."""
     torch.manual_seed(1)
-    items = vector_table(SIZES, 4, "items").double()
+    items = vector_table(SIZES, 4).double()
     tower = TwoTower(items, 4, 0, 2).double()
     history = SharedBagLinear(items, 0, 6).double()
     candidates, tokens = bags_of([0, 1, 3, 1, 2]), bags_of([3, -1, 0])

@@ -22,8 +22,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "cleanrl_ppo": {"updates": 8},
     "policy_gradient": {"updates": 30, "n": 512},
 }
-OTHERS = {"torchrec_tables", "ray_train", "sb3_table"}
-"""tested elsewhere: tests/models/test_own_tables.py, tests/parallel/test_ray.py, and below"""
+OTHERS = {"ray_train", "sb3_table"}
+"""tested elsewhere: tests/parallel/test_ray.py, and below"""
 
 
 def module_of(name: str) -> ModuleType:
