@@ -155,7 +155,7 @@ class Config(CheckedSettings):
     """pw: number of position-weight columns n"""
     hidden: Annotated[tuple[Width, ...], Meta(min_length=1, max_length=100)] = (64, 64)
     """widths of both scorers' hidden layers"""
-    activation: Literal["elu", "relu", "tanh"] = "relu"
+    activation: Literal["elu", "relu"] = "relu"
     """activation of the scorers' hidden layers"""
     wide: bool = True
     """scorers also have a linear path from bag to score (wide & deep)"""

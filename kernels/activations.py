@@ -1,5 +1,5 @@
-"""Activations, and their derivatives from the value returned. float32 takes formulas that
-vectorise, as numba has no vector maths library; float64 is exact, for gradient checks."""
+"""Activations: float32 takes formulas that vectorise, as numba has no vector maths library; float64
+is exact, for gradient checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numba.extending import overload
 
 from ._jit import Array, jit_leaf
 
-RELU, ELU, TANH = 0, 1, 2
+RELU = 0  # any other kind is ELU
 
 # Constants are float32 scalars: a Python float or int beside a float32 would silently lift the loop
 # to float64.
@@ -107,24 +107,7 @@ def activate(row: Array, bias: Array, kind: int) -> None:
         for j in range(len(row)):
             x = row[j] + bias[j]
             row[j] = ZERO if x < ZERO else x
-    elif kind == ELU:
+    else:
         for j in range(len(row)):
             x = row[j] + bias[j]
             row[j] = (ZERO if x < ZERO else x) + (exp_nonpositive(min(x, ZERO)) - ONE)
-    else:
-        for j in range(len(row)):
-            row[j] = tanh(row[j] + bias[j])
-
-
-@jit_leaf
-def through_activation(grad: Array, value: Array, kind: int) -> None:
-    """Turn the gradient of activations `value` into that of their sums, in place."""
-    if kind == RELU:
-        for j in range(len(grad)):
-            grad[j] = grad[j] if value[j] > ZERO else ZERO
-    elif kind == ELU:
-        for j in range(len(grad)):
-            grad[j] *= min(value[j], ZERO) + ONE
-    else:
-        for j in range(len(grad)):
-            grad[j] *= ONE - value[j] * value[j]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._jit import AHEAD, Array, jit_fast, jit_leaf, jit_part, prefetch_row
-from .activations import RELU, ZERO, activate, through_activation
+from .activations import ONE, RELU, ZERO, activate
 from .choice import GIVEN, SCORES, Loss, loss_gradient
 from .draws import DropoutRule, drop
 from .products import add, add_columns, matrix
@@ -303,7 +303,8 @@ def _to_sums(
         drop(grad, counter, key, threshold, scale)
         for j in range(len(values)):
             values[j] /= scale
-    through_activation(grad, values, kind)
+    for j in range(len(grad)):
+        grad[j] *= min(values[j], ZERO) + ONE
 
 
 @jit_leaf

@@ -21,7 +21,7 @@ from fastgaum.kernels.draws import DropoutRule
 from fastgaum.nets.bags import BagLinear
 from fastgaum.nets.networks import Scorer
 
-KINDS = {nn.ReLU: 0, nn.ELU: 1, nn.Tanh: 2}
+KINDS = {nn.ReLU: 0, nn.ELU: 1}
 CANDIDATES_OF_PART = 1024
 """candidates per part that are worth a thread"""
 MOST_SUMMED_PARTS = 4

@@ -35,7 +35,6 @@ from tests.builders import with_drawn_actions
 CASES: list[dict[str, Any]] = [
     {},
     {"history_layers": 2, "wide": True},
-    {"activation": "tanh"},
     {"activation": "relu", "eta": 2.0},
     {"hidden": (24,), "generator_steps": 3, "weight_decay": 0.05},
     {"hidden": (16, 24, 8), "wide": True, "clip": 0.1},

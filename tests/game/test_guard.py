@@ -34,7 +34,7 @@ GAMES = {"engine": EngineGame, "autograd": ReferenceGame}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("engine", {}),
     ("engine", {"activation": "elu", "history_layers": 2}),
-    ("engine", {"activation": "tanh", "wide": False}),
+    ("engine", {"wide": False}),
     ("autograd", {}),
     ("autograd", {"history": "bilstm", "regulariser": "l2"}),
     ("autograd", {"table_optimiser": "adagrad"}),

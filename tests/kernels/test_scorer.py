@@ -16,7 +16,7 @@ from fastgaum.kernels import activations, choice, draws, scorer
 from fastgaum.kernels import optimiser as rows_kernels
 from fastgaum.kernels._jit import Array, jit_fast
 
-KINDS = {0: torch.relu, 1: torch.nn.functional.elu, 2: torch.tanh}
+KINDS = {0: torch.relu, 1: torch.nn.functional.elu}
 N_IDS, STATE, KEY = 11, 3, 5
 
 
@@ -172,7 +172,7 @@ CASES = st.builds(
     n_numbers=st.integers(0, 3),
     n_fields=st.integers(1, 2),
     wide=st.booleans(),
-    kind=st.sampled_from([0, 1, 2]),
+    kind=st.sampled_from([0, 1]),
     linear=st.booleans(),
 )
 RATES = st.sampled_from([0.0, 0.3])

@@ -87,7 +87,6 @@ VARIANTS: list[dict[str, Any]] = [
     {"relations": False},
     {"relations": True},
     {"relations": True, "set_context": False, "history_layers": 2},
-    {"activation": "tanh"},
     {"history": "pw", "history_window": 3},
     {"history": "bilstm"},
     {"regulariser": "l2"},
