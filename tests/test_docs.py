@@ -185,7 +185,7 @@ def test_relative_links_lead_somewhere(name: str) -> None:
 
 
 def test_every_preset_role_run_file_and_command_is_documented() -> None:
-    from fastgaum.logs.schema import ROLE_NAMES
+    from fastgaum.logs.column_roles import ROLE_NAMES
     from fastgaum.models.run_folder import RUN_FILES
 
     text = {

@@ -5,7 +5,7 @@ import sys
 import torch
 from torch import nn
 
-from fastgaum.worlds.cascade import VectorCascadeWrapper
+from fastgaum.worlds.item_by_item import VectorCascadeWrapper
 from fastgaum.worlds.vector_env import UserVectorEnv
 
 K, STEPS, LAMBDA = 3, 30, 0.95

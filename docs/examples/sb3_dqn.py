@@ -10,7 +10,7 @@ import numpy as np
 from stable_baselines3 import DQN
 from stable_baselines3.common.vec_env import VecMonitor
 
-from fastgaum.worlds.cascade import VectorCascadeWrapper
+from fastgaum.worlds.item_by_item import VectorCascadeWrapper
 from fastgaum.worlds.sb3 import SB3VecEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
 

@@ -20,7 +20,7 @@ from fastgaum.policies.rollout import Setting
 from fastgaum.policies.sb3 import Sb3Policy
 from fastgaum.reports.table import blocks_to_markdown, finite
 from fastgaum.reports.world_tables import policy_blocks
-from fastgaum.worlds.cascade import VectorCascadeWrapper
+from fastgaum.worlds.item_by_item import VectorCascadeWrapper
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.sb3 import SB3VecEnv
 from fastgaum.worlds.vector_env import UserVectorEnv

@@ -193,8 +193,8 @@ def data_build_command(
     check_log_output(out)
     check_outputs(json)
     from fastgaum.logs.datasets import resolve
+    from fastgaum.logs.made_up_displays import make_displays
     from fastgaum.logs.read import read_log
-    from fastgaum.logs.simulate import make_displays
     from fastgaum.logs.tables import stem_of
 
     found = resolve(choices, data_dir)
@@ -227,7 +227,7 @@ def data_synth_command(
     check_outputs(json)
     check_log_output(out)
     from fastgaum.logs.synthetic import synthesise
-    from fastgaum.worlds.truth import oracle_scores, truth_path, write_truth
+    from fastgaum.worlds.oracle import oracle_scores, truth_path, write_truth
 
     check_outputs(truth_path(out))
     with Bar("drawing"):

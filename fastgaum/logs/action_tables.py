@@ -15,6 +15,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.actions import ACTED, PAST, Actions
+from fastgaum.logs.column_roles import ROLE_NAMES, LogSchema, find_column, is_list, no_column
 from fastgaum.logs.columns import (
     CodedIds,
     as_list,
@@ -25,7 +26,6 @@ from fastgaum.logs.columns import (
     show,
 )
 from fastgaum.logs.event_order import order_of
-from fastgaum.logs.schema import ROLE_NAMES, LogSchema, find_column, is_list, no_column
 from fastgaum.logs.tables import open_table
 from fastgaum.logs.vocabulary import Vocabulary
 

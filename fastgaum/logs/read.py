@@ -16,6 +16,13 @@ from fastgaum.errors import ConfigError, LogFormatError, no_log, require_path
 from fastgaum.forks import require_threads
 from fastgaum.logs.action_tables import ActionTable
 from fastgaum.logs.actions import PAST
+from fastgaum.logs.column_roles import (
+    ROLE_NAMES,
+    LogSchema,
+    find_column,
+    require_column,
+    resolve_schema,
+)
 from fastgaum.logs.columns import as_list
 from fastgaum.logs.datasets import Located, resolve
 from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
@@ -23,13 +30,6 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.public_formats import find_layout
 from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import (
-    ROLE_NAMES,
-    LogSchema,
-    find_column,
-    require_column,
-    resolve_schema,
-)
 from fastgaum.logs.side_tables import attach_item_table, attach_user_table
 from fastgaum.logs.splits import USER_RULES, resplit, resplit_by, split_by_time
 from fastgaum.logs.store import is_saved_log, load_log
@@ -110,7 +110,7 @@ def read_with_rows(
     if not found.simulated:
         return _read(found.path, options)
     # its kernels take half a second to import
-    from fastgaum.logs.simulate import make_displays
+    from fastgaum.logs.made_up_displays import make_displays
 
     for option in ("columns", "ordered"):
         if getattr(options, option):

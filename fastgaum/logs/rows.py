@@ -13,6 +13,7 @@ from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import past_column
 from fastgaum.logs.clicks import ClickFacts, without_order
+from fastgaum.logs.column_roles import LogSchema, is_list
 from fastgaum.logs.columns import (
     REFUSED,
     CodedIds,
@@ -34,7 +35,6 @@ from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import clock_of, order_of, parse_order
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.options import ReadOptions
-from fastgaum.logs.schema import LogSchema, is_list
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 AVAILABLE = "0 (it could not be chosen) or 1 is required"

@@ -14,6 +14,14 @@ import polars as pl
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.clicks import CLICKS_SO_FAR
+from fastgaum.logs.column_roles import (
+    ROLE_NAMES,
+    find_role,
+    is_list,
+    no_column,
+    refuse_two,
+    require_column,
+)
 from fastgaum.logs.columns import (
     MOST_NUMBER,
     as_list,
@@ -25,14 +33,6 @@ from fastgaum.logs.columns import (
 )
 from fastgaum.logs.fold import LONG_COLUMNS
 from fastgaum.logs.log import Column, SessionLog
-from fastgaum.logs.schema import (
-    ROLE_NAMES,
-    find_role,
-    is_list,
-    no_column,
-    refuse_two,
-    require_column,
-)
 from fastgaum.logs.tables import naming, open_table
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition, items_at
-from fastgaum.worlds.cascade import Picks, VectorCascadeWrapper
+from fastgaum.worlds.item_by_item import Picks, VectorCascadeWrapper
 from fastgaum.worlds.observations import Observations, Observed
 from fastgaum.worlds.pools import UserPools
 from fastgaum.worlds.sb3 import SB3VecEnv

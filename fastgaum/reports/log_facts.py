@@ -20,7 +20,7 @@ from fastgaum.metrics.precision import micro_mean
 from fastgaum.reports.grid import split_log
 from fastgaum.reports.others import facts_of_others
 from fastgaum.reports.table import Json
-from fastgaum.worlds.truth import oracle_scores
+from fastgaum.worlds.oracle import oracle_scores
 
 
 def log_facts(

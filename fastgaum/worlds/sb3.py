@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from fastgaum.errors import ConfigError
-from fastgaum.worlds.cascade import VectorCascadeWrapper
+from fastgaum.worlds.item_by_item import VectorCascadeWrapper
 from fastgaum.worlds.observations import Info, row_of
 from fastgaum.worlds.vector_env import UserVectorEnv
 

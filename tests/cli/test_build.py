@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from fastgaum.cli.app import main
+from fastgaum.logs.made_up_displays import make_displays
 from fastgaum.logs.read import read_log
-from fastgaum.logs.simulate import make_displays
 from fastgaum.logs.store import load_log
 
 Fails = Callable[[list[str]], str]

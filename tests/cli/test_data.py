@@ -16,7 +16,7 @@ from fastgaum.cli.app import main
 from fastgaum.logs.datasets import names
 from fastgaum.logs.read import load, read_log
 from fastgaum.logs.store import load_log
-from fastgaum.worlds.truth import read_truth
+from fastgaum.worlds.oracle import read_truth
 
 Fails = Callable[[list[str]], str]
 

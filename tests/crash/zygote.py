@@ -15,7 +15,9 @@ from pathlib import Path
 from fastgaum.cli.app import main
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["fastgaum.cli.train", "fastgaum.cli.data", "fastgaum.worlds.truth"])
+CONTEXT.set_forkserver_preload(
+    ["fastgaum.cli.train", "fastgaum.cli.data", "fastgaum.worlds.oracle"]
+)
 
 
 class Zygote:

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fastgaum.kernels.nearest import walk_stride
-from fastgaum.logs.simulate import make_displays
+from fastgaum.logs.made_up_displays import make_displays
 
 ROWS = st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 7))
 """time, user and item: most distances are ties, and some items are of one user alone"""

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastgaum.logs.audit_rules import DisplaySets, fold_events
+from fastgaum.logs.column_roles import resolve_schema
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_log
 from fastgaum.logs.rows import candidate_rows
-from fastgaum.logs.schema import resolve_schema
 
 
 def raw_frame(frame: pl.DataFrame) -> Rows:

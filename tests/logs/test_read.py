@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError, LogFormatError
+from fastgaum.logs.column_roles import LogSchema, find_role, resolve_schema
 from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_log
-from fastgaum.logs.schema import LogSchema, find_role, resolve_schema
 from fastgaum.logs.side_tables import attach_item_table
 
 LONG = pl.DataFrame(

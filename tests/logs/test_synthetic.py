@@ -17,7 +17,7 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import load
 from fastgaum.logs.store import load_log, save_log
 from fastgaum.logs.synthetic import SyntheticWorld, synthesise, world
-from fastgaum.worlds.truth import (
+from fastgaum.worlds.oracle import (
     oracle_scores,
     read_truth,
     sample_frames,

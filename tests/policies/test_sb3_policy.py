@@ -22,7 +22,7 @@ from fastgaum.policies.registry import LEARNERS, untrained
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.sb3 import Sb3Policy
 from fastgaum.policies.transfer import TransferPolicy
-from fastgaum.worlds.cascade import VectorCascadeWrapper
+from fastgaum.worlds.item_by_item import VectorCascadeWrapper
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.sb3 import SB3VecEnv

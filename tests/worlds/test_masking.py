@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastgaum.errors import ActionError, ConfigError
-from fastgaum.worlds.cascade import VectorCascadeWrapper
+from fastgaum.worlds.item_by_item import VectorCascadeWrapper
 from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
 from tests.worlds.small_world import SmallWorld

@@ -16,7 +16,7 @@ from fastgaum.errors import ConfigError
 from fastgaum.policies.evaluation import judge
 from fastgaum.policies.rollout import Setting
 from fastgaum.policies.sb3 import Sb3Policy
-from fastgaum.worlds.cascade import VectorCascadeWrapper
+from fastgaum.worlds.item_by_item import VectorCascadeWrapper
 from fastgaum.worlds.sb3 import SB3VecEnv
 from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import UserVectorEnv

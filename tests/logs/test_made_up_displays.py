@@ -13,8 +13,8 @@ import pytest
 from fastgaum.errors import ConfigError, DatasetError, FastgaumError, LogFormatError
 from fastgaum.logs.audit import audit
 from fastgaum.logs.datasets import card, resolve
+from fastgaum.logs.made_up_displays import make_displays
 from fastgaum.logs.read import load, read_log, read_with_rows
-from fastgaum.logs.simulate import make_displays
 
 SharedData = Callable[[str], Path]
 LASTFM = "userid-timestamp-artid-artname-traid-traname.tsv"
