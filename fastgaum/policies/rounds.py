@@ -41,8 +41,8 @@ from fastgaum.worlds.world_set import WorldSet, world_of_model
 
 ShowSlates = Callable[[Policy, World | None, int, int], pl.DataFrame]
 """A site, called with a policy, the learned world whose users it reads (None for random slates), a
-number of sessions and a seed; returns a frame of session, event, item, chosen, and of more if it
-likes."""
+number of sessions and a seed; returns a frame of session, event, item, chosen, of user if users
+come again, and of more if it likes."""
 ROWS = ("session", "event", "item", "chosen")
 PLAN = "plan"
 MODEL: dict[str, object] = {"set_context": False, "relations": False, "members": 3}
@@ -169,9 +169,10 @@ def rounds(
             else:
                 n_sessions, at = round_events // setting.horizon, (number - 1) << APART
                 shown = show(deployed, own, n_sessions, seed + at)
-            frames.append(logged_rows(shown, number))
+            frames.append(logged_rows(shown, number, frames[0].columns if frames else None))
             read = read_log(pl.concat(frames, how="vertical_relaxed"), name=f"{number} rounds")
-            read = replace(read, split=shuffled_split(read.n_sessions, seed, FITTED))
+            of_users = shuffled_split(int(read.users.max()) + 1, seed, FITTED)
+            read = replace(read, split=of_users[read.users])
             progress(number - 1, n_rounds, f"fitting {read.n_events:,} events")
             fitted = UserModel(config)
             fitted.fit(read)
@@ -219,20 +220,29 @@ def shows_in(world: World, setting: Setting) -> ShowSlates:
     return show
 
 
-def logged_rows(shown: pl.DataFrame, number: int) -> pl.DataFrame:
-    """The rows of a round, whose sessions are others than those of any other round. Raises
-    LogFormatError for anything else than a frame with these columns."""
-    missing = [name for name in ROWS if name not in getattr(shown, "columns", ())]
+def logged_rows(shown: pl.DataFrame, number: int, former: list[str] | None) -> pl.DataFrame:
+    """The rows of a round, whose sessions are others than those of any other round, and whose users
+    stay who they are; `former`: columns of the rounds before. Raises LogFormatError for anything
+    else than a frame with these columns."""
+    columns = getattr(shown, "columns", ())
+    wanted = former or [*ROWS, *(["user"] if "user" in columns else [])]
+    missing = [name for name in wanted if name not in columns]
     if missing:
         raise LogFormatError(
             f"the site returned {as_given(shown)} without {', '.join(missing)} in round {number}: "
-            f"return a polars frame of {', '.join(ROWS)}"
+            f"return a polars frame of {', '.join(wanted)}"
+        )
+    if "user" in columns and "user" not in wanted:
+        raise LogFormatError(
+            f"the site returned a column user in round {number} and none before: name users in "
+            "each round, or in none"
         )
     return shown.select(
         pl.format("{}: {}", pl.lit(number), "session").alias("session"),
         "event",
         pl.col("item").cast(pl.String),
         "chosen",
+        *[pl.col(name).cast(pl.String) for name in wanted if name == "user"],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,35 @@ def test_a_site_of_one_s_own_is_a_function() -> None:
     begun = rounds(later, SETTING, model=model(1), log=found[0].shown, **(SMALL | {"n_rounds": 2}))
     assert next(begun).to_dict() == found[0].to_dict()
     assert later.calls == []
+
+
+def with_users(named: Callable[[int], bool]) -> Callable[..., pl.DataFrame]:
+    """A shop to which twenty users come again, in rounds that `named` accepts."""
+    shop, calls = Shop(), list[int]()
+
+    def show(*call: Any) -> pl.DataFrame:
+        calls.append(1)
+        shown = shop(*call)
+        user = (pl.col("session") % 20).alias("user")
+        return shown.with_columns(user) if named(len(calls)) else shown
+
+    return show
+
+
+def test_sessions_of_a_user_stay_in_one_part() -> None:
+    site = with_users(lambda number: True)
+    *_, last = rounds(site, SETTING, model=model(1), **(SMALL | {"n_rounds": 2}))
+    assert len({*last.log.users.tolist()}) == 20 < last.log.n_sessions
+    parts = {(user, part) for user, part in zip(last.log.users, last.log.split, strict=True)}
+    assert len(parts) == 20
+
+
+@pytest.mark.parametrize(("first", "says"), [(1, "without user in round 2"), (2, "none before")])
+def test_users_are_named_in_each_round_or_in_none(first: int, says: str) -> None:
+    begun = rounds(with_users(lambda n: n == first), SETTING, model=model(1), **SMALL)
+    next(begun)
+    with pytest.raises(LogFormatError, match=says):
+        next(begun)
 
 
 def test_items_that_no_round_has_shown_are_known() -> None:
