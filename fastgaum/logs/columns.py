@@ -165,6 +165,12 @@ def parse_flags(column: pl.Series, rule: str, where: Where = row_number) -> pl.S
         numbers = column.cast(pl.Float64, strict=False)
         if numbers.is_in([0.0, 1.0]).all() and not numbers.null_count():
             return numbers == 1.0
+    two = column.unique().drop_nulls().sort().to_list() if column.dtype == pl.String else []
+    if len(two) == 2 and not {value.lower() for value in two} & FLAGS.keys():
+        raise LogFormatError(
+            f"column '{column.name}' has two values, {two[0]!r} and {two[1]!r}; "
+            f"{rule}: replace them by 0 and 1"
+        )
     return _by_table(column, FLAGS, pl.Boolean(), rule, where)
 
 

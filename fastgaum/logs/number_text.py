@@ -27,6 +27,8 @@ _SURE_COMMA = r",\d{1,2}$|,\d{4,}$|\.\d{3},|\d{4},|^[+-]?0\d*,"
 """its comma divides no thousands"""
 MAYBE_THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:\.\d{3})+$"
 """its points may divide thousands: 1.087"""
+_SURE_POINT = r"^[+-]?\d+\.(?:\d{1,2}|\d{4,})$"
+"""its point divides no thousands"""
 _POINT = r"^[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?$"
 """decimal point, thousands divided by commas"""
 
@@ -59,6 +61,20 @@ def pointed(text: pl.Expr, decimal: str) -> pl.Expr:
         return pl.when(text.str.contains(_COMMA)).then(plain).otherwise(text)
     plain = text.str.replace_all(",", "", literal=True)
     return pl.when(text.str.contains(_POINT)).then(plain).otherwise(text)
+
+
+def refuse_other_sign(text: pl.Series, decimal: str) -> None:
+    """Raise LogFormatError for numbers whose decimal sign is surely not the one that is named."""
+    other = text.str.contains(_SURE_POINT)
+    if decimal == ".":
+        other = text.str.contains(_COMMA) & text.str.contains(_SURE_COMMA)
+    values = text.filter(other.fill_null(value=False))
+    if len(values):
+        raise LogFormatError(
+            f"column '{text.name}' has {values[0]!r} ({len(values)} such values: "
+            f"{first_three(values)}), and its decimal sign was said to be '{decimal}': name the "
+            "right one (--decimal, decimal=), or write all numbers with one sign"
+        )
 
 
 def refuse_spoilt(text: pl.Series, where: Callable[[int], str], counted: FaultyNumbers) -> None:

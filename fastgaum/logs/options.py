@@ -110,7 +110,8 @@ class ReadOptions:
     )
     clicks: ClickRule = _option(
         "error",
-        "displays with several clicks. error: refuse them. first: only the first click counts. "
+        "displays with several clicks. error: refuse them. first: only the first click counts, by "
+        "click_order, else by the order of rows. "
         "each: every click is a choice from what is left of the display",
     )
     outside: OutsideRule = _option(

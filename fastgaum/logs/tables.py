@@ -16,7 +16,7 @@ from typing import Protocol, TypeGuard, cast
 import polars as pl
 
 from fastgaum.errors import DatasetError, LogFormatError, did_you_mean, require_path, type_name
-from fastgaum.logs.number_text import MAYBE_THOUSANDS, pointed
+from fastgaum.logs.number_text import MAYBE_THOUSANDS, pointed, refuse_other_sign
 from fastgaum.logs.public_formats import (
     NAMELESS_FILES,
     PUBLIC_LOGS,
@@ -73,12 +73,14 @@ class FileTable:
     def with_points(self, fields: Sequence[str], decimal: str | None) -> FileTable:
         """The table with the numbers of some fields written with a point.
 
-        Raises LogFormatError where semicolons divide columns, no decimal sign is named, and 1.087
-        may be a thousand."""
+        Raises LogFormatError where numbers surely have the other sign; or where semicolons divide
+        columns, no decimal sign is named, and 1.087 may be a thousand."""
         text = [name for name in fields if self.dtypes.get(name) == pl.String]
         if not self.untyped or not text or (decimal is None and self.separator != ";"):
             return self
         if decimal is not None:
+            for values in self.read(text).iter_columns():
+                refuse_other_sign(values, decimal)
             own = [pointed(pl.col(name), decimal) for name in text]
             parts = tuple((path, rows.with_columns(own)) for path, rows in self.parts)
             return replace(self, parts=parts)

@@ -365,6 +365,11 @@ class _Displays:
 
     def rows_of(self, field: str, of_items: bool = False) -> AnyInts:
         columns = self.log.columns_of("candidate", "item", "event", "user")
+        if not columns:
+            raise ConfigError(
+                f"field is '{field}', and the log was read without fields: train with it, "
+                "--candidate-field NAME (candidate_fields=['NAME'])"
+            )
         require_known("field", field, columns)
         if columns[field].holds != "number":
             numbers = [name for name, one in columns.items() if one.holds == "number"]

@@ -33,6 +33,11 @@ NEVER = {
 }
 
 
+def test_two_words_are_no_flags() -> None:
+    rows = long().with_columns(chosen=pl.Series([["nein", "ja"][one] for one in long()["chosen"]]))
+    refused(rows, "column 'chosen' has two values, 'ja' and 'nein'; 0 .* replace them by 0 and 1")
+
+
 def by_index(*positions: Any) -> pl.DataFrame:
     column = pl.Series("chosen_index", positions, strict=False)
     return nested().drop("chosen").with_columns(column)

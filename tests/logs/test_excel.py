@@ -55,6 +55,21 @@ def test_what_is_open_is_named(tmp_path: Path) -> None:
     assert named.n_events == 3
 
 
+@pytest.mark.parametrize(
+    ("decimal", "prices", "says"),
+    [
+        (".", ["40,9", "27,26", "12", "0,5"], r"'40,9' \(3 such values.*said to be '\.'"),
+        (",", ["40.9", "27.26", "12", "0.5"], r"'40.9' \(3 such values.*said to be ','"),
+    ],
+)
+def test_numbers_of_the_other_sign_are_refused(
+    decimal: str, prices: list[str], says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text_of(";", prices))
+    refused(path, says, candidate_fields=["price"], decimal=decimal)
+
+
 @pytest.mark.parametrize("wrong", [{"delimiter": ";;"}, {"delimiter": "\n"}, {"decimal": ";"}])
 def test_signs_that_divide_nothing(wrong: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is required"):

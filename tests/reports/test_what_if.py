@@ -263,6 +263,13 @@ def test_other_wrong_questions(reader: tuple[ChoiceModel, fg.SessionLog]) -> Non
             ask()
 
 
+def test_a_log_without_fields_says_how_to_read_them(log: fg.SessionLog) -> None:
+    plain, model = dataclasses.replace(log, columns={}), make_model("click-rate")
+    model.fit(plain)
+    with pytest.raises(ConfigError, match="was read without fields: train with it, --candidate-"):
+        fg.elasticities(model, plain, "price")
+
+
 @pytest.mark.slow
 def test_intervals_hold_the_truth() -> None:
     """Of a hundred logs; the truth is that of the law over very many displays. Without refits they
