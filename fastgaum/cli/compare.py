@@ -138,7 +138,7 @@ def compare_command(
     from fastgaum.reports.comparison import title_of
 
     with Bar(f"reading {source}"):
-        log = reading.load(source)
+        log = reading.load_to_train(source)
     title, path = title_of(log), resolve(source, reading.data_dir).path
     read_with = options.to_json()
     drawn = resplit_by(log, "user", options.split_seed).split

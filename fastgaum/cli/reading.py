@@ -81,6 +81,15 @@ class Reading:
         """Find and read a log. Raises DatasetError, LogFormatError or ConfigError."""
         return self.load_with_rows(source)[0]
 
+    def load_to_train(self, source: str) -> SessionLog:
+        """As `load`, with notes that say what was read, what was not, and what reading decided."""
+        from fastgaum.logs.audit_facts import say_reading
+
+        log, rows = self.load_with_rows(source)
+        for text in say_reading(log, rows):
+            note(text)
+        return log
+
     def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:
         """As `load`, and the rows of a log that is not a saved one."""
         from fastgaum.logs.datasets import resolve

@@ -121,7 +121,7 @@ def train_command(
         about = {"config": config.to_mapping(), "reading": origin.reading}
         processes.agree(about if finished is None else None)
         with Bar(f"reading {source}"):
-            log = reading.load(source)
+            log = reading.load_to_train(source)
         observers = [TrainingProgress(config, len(model.settings_for(log)))]
         try:
             with noting_compilation(), observers[0]:
@@ -221,7 +221,7 @@ def _fit(
             )
     model = make_model(name, settings, machine.device)
     with Bar(f"reading {source}"):
-        log = reading.load(source)
+        log = reading.load_to_train(source)
     origin = LogOrigin(lasting(source), reading.options.to_json())
     with noting_compilation(), Bar(f"fitting {name}") as progress:
 

@@ -51,7 +51,7 @@ def tune_command(
     device_of(machine.device)
     use_threads(machine.threads)
     with Bar(f"reading {source}"):
-        log = reading.load(source)
+        log = reading.load_to_train(source)
     try:
         with noting_compilation(), Bar("tuning") as progress:
 

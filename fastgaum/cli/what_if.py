@@ -46,6 +46,7 @@ def what_if_command(
     if not (scales or drop or elasticity or pairs):
         raise ConfigError("nothing is asked: give --scale, --drop, --elasticity or --worth")
     import numpy as np
+    import polars as pl
 
     from fastgaum.baselines.registry import load_model
     from fastgaum.models.user_model import UserModel
@@ -74,6 +75,12 @@ def what_if_command(
         write_json(json, facts | {name: frame.to_dicts() for name, frame in found.items()})
     note = "95 % intervals, bootstrap over users of the split"
     note += f", and {len(refits)} fits on bootstraps of training users" if refits else ""
+    if "shares" in found:
+        # items that were asked about come first
+        first = pl.col("item").is_in([*named, *drop])
+        relative = pl.col("difference") / pl.col("before")
+        shares = found["shares"].with_columns(relative=relative.fill_nan(None))
+        found["shares"] = shares.sort(first, descending=True, maintain_order=True)
     for name, frame in found.items():
         rows = [
             row
@@ -94,12 +101,13 @@ COLUMNS = (
     TableColumn("before, %", "before", 2, 100, ends="brackets"),
     TableColumn("after, %", "after", 2, 100, ends="brackets"),
     TableColumn("difference, points", "difference", 2, 100, signed=True, ends="brackets"),
+    TableColumn("of its share, %", "relative", 1, 100, signed=True, none="-"),
     TableColumn("elasticity", "elasticity", 3, signed=True, ends="brackets"),
     TableColumn("worth", "worth", 3, ends="brackets", none="-"),
     TableColumn("marginal utility of the field", "by_field", 4, ends="brackets", none="-"),
     TableColumn("of the price", "by_price", 4, ends="brackets", none="-"),
 )
-FIGURES = {column.key for column in COLUMNS} - {"changed", "item"}
+FIGURES = {column.key for column in COLUMNS if column.ends == "brackets"}
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -21,8 +21,9 @@ from fastgaum.logs.audit_rules import (
     counts_views,
 )
 from fastgaum.logs.clicks import ClickFacts
+from fastgaum.logs.fold import Rows
 from fastgaum.logs.hashes import Hashes, mix_hashes
-from fastgaum.logs.log import TEST, TRAIN, SessionLog
+from fastgaum.logs.log import SPLITS, TEST, TRAIN, SessionLog
 
 FIXED, FEWEST = 0.99, 20
 """share of the choices that a field must tell, and how many, to be flagged"""
@@ -75,6 +76,40 @@ def facts_of_reading(clicks: ClickFacts, actions: Actions | None) -> Iterator[Fa
             actions.n_actions + actions.left_out,
             "left out: of a session that the log does not have, or after its last event",
         )
+
+
+def say_reading(log: SessionLog, rows: Rows | None) -> Iterator[str]:
+    """Say in sentences how a log was read, to a person who trains on it; rows: as read, None for a
+    saved log."""
+    no_click = f"{100 * float((log.choices < 0).mean()):.1f} % without a click"
+    sizes = [
+        f"{log.n_sessions:,} sessions of {len(np.unique(log.users)):,} users",
+        f"{log.n_events:,} events ({no_click})",
+        f"{log.n_candidates:,} displayed items of {log.n_items:,}",
+    ]
+    parts = [f"{int((log.split == part).sum()):,} {name}" for part, name in enumerate(SPLITS)]
+    yield f"{log.name}: {', '.join(sizes)}; sessions: {', '.join(parts)}"
+    fields = [
+        f"{name} ({'numbers' if column.texts is None else 'categories'} of the {column.of})"
+        for name, column in log.columns_of("candidate", "event", "user", "item").items()
+    ]
+    yield f"fields read: {', '.join(fields) or 'none'}"
+    if rows is None:
+        return
+    if rows.not_read:
+        yield (
+            f"columns not read: {', '.join(rows.not_read)} (--candidate-field, --context-field or "
+            "--column reads one)"
+        )
+    if "user" not in rows.events.columns:
+        yield "no column of users: each session counts as a user of its own"
+    if not rows.has_times:
+        yield "no numbers or times order the events: they are in the order of their rows"
+    if getattr(rows.events["order"].dtype, "time_zone", None) is not None:
+        yield "times order events by UTC; a time without an offset counts as UTC"
+    for fact in facts_of_reading(log.clicks, log.actions):
+        if fact.percent:
+            yield f"{fact.name}: {fact.percent:.1f} % of {fact.n:,}; {fact.action}"
 
 
 def facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool) -> Iterator[Fact]:

@@ -79,7 +79,8 @@ def test_train_prints_a_plain_line_per_epoch_and_setting(
     assert main(["train", str(log_file), "-o", str(tmp_path / "run"), *QUICK]) == 0
     out, err = capsys.readouterr()
     n_epochs = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
-    epochs, compared = err.splitlines()[:n_epochs], err.splitlines()[n_epochs:]
+    read, lines = 3, err.splitlines()
+    epochs, compared = lines[read : read + n_epochs], lines[read + n_epochs :]
     assert all("val prec@1" in line and "events/s" in line for line in epochs)
     assert [line.split(" · ")[0] for line in compared] == [
         "compared: relations = true, counts = true",
@@ -89,6 +90,35 @@ def test_train_prints_a_plain_line_per_epoch_and_setting(
     assert sum(line.endswith(" s · chosen") for line in compared) == 1
     assert "gap" in err
     assert f"{n_epochs} epochs" in out
+
+
+def test_train_says_how_it_read_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["visit;at;item;price;stock;clicked"]
+    for visit in range(40):
+        for display in range(3):
+            at = f"2026-03-{visit % 28 + 1:02} 06:0{display}:00+01:00"
+            clicks = {0: "110", 1: "010", 2: "000"}[display]
+            lines += [
+                f"{visit};{at};i{(visit + place) % 7};{place},5;9;{clicks[place]}"
+                for place in range(3)
+            ]
+    (tmp_path / "shop.csv").write_text("\n".join(lines) + "\n")
+    named = ["session=visit", "event=at", "chosen=clicked"]
+    roles = [part for name in named for part in ("--column", name)]
+    read = ["--decimal", ",", "--candidate-field", "price", "--clicks", "first"]
+    argv = ["train", str(tmp_path / "shop.csv"), "-o", str(tmp_path / "run"), *QUICK]
+    assert main([*argv, *roles, *read]) == 0
+    err = capsys.readouterr().err
+    for said in (
+        "shop: 40 sessions of 40 users, 120 events (33.3 % without a click), 360 displayed items "
+        "of 7; sessions: ",
+        "fields read: price (numbers of the candidate)\n",
+        "columns not read: stock (",
+        "no column of users: each session counts as a user of its own\n",
+        "times order events by UTC; a time without an offset counts as UTC\n",
+        "displays with several clicks: 33.3 % of 120; the first counts, 40 later clicks",
+    ):
+        assert said in err
 
 
 def test_a_run_remembers_the_context(

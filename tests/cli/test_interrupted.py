@@ -92,7 +92,7 @@ def test_before_the_first_batch_nothing_is_left(
     def interrupted(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("fastgaum.cli.reading.Reading.load", interrupted)
+    monkeypatch.setattr("fastgaum.cli.reading.Reading.load_with_rows", interrupted)
     assert main(["train", str(log_file), "-o", str(tmp_path / "run")]) == 143
     assert capsys.readouterr().err == "fastgaum: interrupted\n"
     assert list(tmp_path.iterdir()) == []
