@@ -33,7 +33,7 @@ class DisplayedEvents(NamedTuple):
     n_before: IntArray
     """events of its session before each event, shape (n_events,)"""
     before: IntArray
-    """displays and choices of each candidate's item before, shape (n_candidates, N_COUNTS)"""
+    """row of counts of each candidate's item before, shape (n_candidates, N_COUNTS)"""
     choices: LatestChoices
     """of training rows"""
     context_items: IntArray

@@ -123,7 +123,8 @@ def cut_by_candidates(sizes: IntArray, most: int | None = None) -> list[slice]:
 
 
 def counts_before(log: SessionLog, part: Selection) -> IntArray:
-    """Displays and choices of each candidate's item earlier in its session, (n_candidates, 2)."""
+    """The row of counts of each candidate's item in earlier events of its session, (n_candidates,
+    N_COUNTS)."""
     before = np.empty((len(part.candidates), kernels.N_COUNTS), np.int32)
     kernels.count_before(part.packed(log.items[part.candidates]), log.n_items, before)
     return before

@@ -12,6 +12,7 @@ from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import counts_before, select_sessions
 from fastgaum.features.space import FeatureSpace
+from fastgaum.kernels.candidate_counts import CHOSEN, DISPLAYED
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
@@ -58,7 +59,8 @@ class LogVersions:
     def of(cls, log: SessionLog, n_versions: int, space: FeatureSpace) -> LogVersions:
         """Read the versions of a log, `space` being the model's."""
         part = select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
-        displayed, chosen = counts_before(log, part).T
+        before = counts_before(log, part)
+        displayed, chosen = before[:, DISPLAYED], before[:, CHOSEN]
         known = Vocabulary(space.categorical[0].values).codes(log.item_ids)
         displays, choices = (
             np.where(known >= 0, counts[known], 0)[log.items]

@@ -19,6 +19,7 @@ from fastgaum.baselines.floors import Precisions, floor_precisions, means_of
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import Selection, counts_before, select_sessions
 from fastgaum.game.checkpoint import trials_as_facts
+from fastgaum.kernels.candidate_counts import CHOSEN, DISPLAYED
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.log import TEST, VALIDATION, ItemCounts, SessionLog, SplitName
 from fastgaum.metrics.calibration import candidate_outcomes
@@ -116,7 +117,8 @@ LEAST_DISPLAYS = (10, 5, 3, 2, 1)
 def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
     """Groups of candidates and extreme items, of display sets of several candidates."""
     sizes, items = scored.sizes, scored.items
-    displayed, chosen = counts_before(scored.log, scored.part).T
+    before = counts_before(scored.log, scored.part)
+    displayed, chosen = before[:, DISPLAYED], before[:, CHOSEN]
     candidates = pl.DataFrame(
         {
             "item": items,
