@@ -68,13 +68,13 @@ class EngineStates:
         joined[:, :width] = states
         numbers = batch.source.context_numbers
         if self.items is not None and self.context.sizes.n_fields:
-            rows = self._context_rows(self.items, context).reshape(n, -1)
+            rows = self._table_rows(self.items, context).reshape(n, -1)
             joined[:, width : width + rows.shape[1]] = rows
             width += rows.shape[1]
         joined[:, width:] = numbers
         return joined
 
-    def _context_rows(self, items: ItemTable, context: Bags) -> FloatArray:
+    def _table_rows(self, items: ItemTable, context: Bags) -> FloatArray:
         rows: FloatArray = items.table.values[context.ids.numpy()]
         if self.vectors is not None:
             held = np.flatnonzero(self.vectors.context.reshape(-1) >= 0)

@@ -49,6 +49,14 @@ def _pairs(fields: Sequence[CategoricalField]) -> Iterator[tuple[CategoricalFiel
     return permutations([field for field in fields if field.source == "context_item"], 2)
 
 
+def events_by_field(
+    offsets: IntArray, items: IntArray, choices: IntArray, context_rows: IntArray
+) -> list[CrossedEvents]:
+    """The events under each context field; context_rows: row of each value, (n_events, ·)."""
+    # a copy: kernels read each field's rows as one run of memory
+    return [CrossedEvents(offsets, items, choices, rows) for rows in context_rows.T.copy()]
+
+
 def count_crossed(events: CrossedEvents, n_values: int, n_items: int) -> CrossedCounts:
     """Count the pairs of training events; values and items are rows."""
     order = stable_order(events.values + 1)

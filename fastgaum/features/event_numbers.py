@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.features.crossed import crossed_names, write_crossed
+from fastgaum.features.crossed import crossed_names, events_by_field, write_crossed
 from fastgaum.features.numbers import (
     PLACE_NUMBERS,
     SAME_AS,
@@ -17,7 +17,6 @@ from fastgaum.features.numbers import (
 from fastgaum.features.sessions import places_of
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels import candidate_formulas as kernels
-from fastgaum.kernels.crossed import CrossedEvents
 from fastgaum.kernels.relations import LatestChoices
 
 
@@ -38,7 +37,7 @@ class DisplayedEvents(NamedTuple):
     """of training rows"""
     context_items: IntArray
     """item of each context field of items, as in `items`, -1 for none, shape (n_events, ·)"""
-    context_values: IntArray
+    context_rows: IntArray
     """row of the value of each context field of categories, -1 for an unknown one, likewise"""
 
 
@@ -74,8 +73,7 @@ class EventNumbers:
             numbers[:, self.same] = same
         if self.crossed_fields:
             none = np.full(len(offsets) - 1, -1, np.int32)
-            by_field = np.ascontiguousarray(events.context_values.T)
-            crossed = [CrossedEvents(offsets, events.rows, none, values) for values in by_field]
+            crossed = events_by_field(offsets, events.rows, none, events.context_rows)
             fixing, tables = space.fixing_fields, space.crossed_tables
             write_crossed(self.crossed_fields, fixing, tables, crossed, self.of_crossed, numbers)
         if space.relations is not None:

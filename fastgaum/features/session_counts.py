@@ -77,7 +77,7 @@ class SessionCounts(SessionTables):
 
     Attributes:
         context_items: item of each context field of items, -1 for none, (n, ·); others write it.
-        context_values: row of the value of each context category, -1 for an unknown one, (n, ·).
+        context_rows: row of the value of each context category, -1 for an unknown one, (n, ·).
     """
 
     def __init__(self, space: FeatureSpace, n: int, within: bool) -> None:
@@ -85,7 +85,7 @@ class SessionCounts(SessionTables):
         self.space, self.numbers = space, EventNumbers(space)
         self.n_trained = len(space.item_counts.displays)
         self.context_items: IntArray = np.full((n, len(space.fields_of_items)), -1, np.int32)
-        self.context_values: IntArray = np.full((n, len(space.context)), -1, np.int32)
+        self.context_rows: IntArray = np.full((n, len(space.context)), -1, np.int32)
         columns = self.numbers.of_session
         self.kept = columns[columns >= 0] if within else columns[:0]
         super().__init__(n, self.numbers.reads_counts or self.numbers.reads_choices)
@@ -132,7 +132,7 @@ class SessionCounts(SessionTables):
             before,
             LatestChoices(latest, count),
             self.context_items[users],
-            self.context_values[users],
+            self.context_rows[users],
         )
         # not space.n_raw, which reads every name again
         n_raw = base.shape[1] + len(self.numbers.varying)

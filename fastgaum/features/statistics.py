@@ -15,6 +15,7 @@ from fastgaum.features.crossed import (
     add_crossed,
     count_crossed,
     crossed_names,
+    events_by_field,
     most_displayed,
     no_crossed,
 )
@@ -24,7 +25,7 @@ from fastgaum.features.sessions import select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import TrainingTotals, count_items
 from fastgaum.kernels.candidate_formulas import RELATION_NUMBERS, TRAINING_NUMBERS
-from fastgaum.kernels.crossed import CrossedCounts, CrossedEvents
+from fastgaum.kernels.crossed import CrossedCounts
 from fastgaum.logs.log import ALIKE, ItemCounts
 
 
@@ -76,13 +77,11 @@ class StatisticsCounter:
         for pairs in self.pairs:
             pairs.add(packed)
         if self.crossed:
-            values = np.ascontiguousarray(self.coded.context_rows(picked.events).T)
+            of_sessions = packed.display_offsets, packed.items, packed.choices
+            events = events_by_field(*of_sessions, self.coded.context_rows(picked.events))
 
             def add(at: int) -> CrossedCounts:
-                events = CrossedEvents(
-                    packed.display_offsets, packed.items, packed.choices, values[at]
-                )
-                more = count_crossed(events, len(self.fields[at].values), self.n_items)
+                more = count_crossed(events[at], len(self.fields[at].values), self.n_items)
                 return add_crossed(self.crossed[at], more, self.n_items)
 
             self.crossed = threads.in_order(add, list(range(len(self.fields))))

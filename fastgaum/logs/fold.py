@@ -104,8 +104,8 @@ def pack_rows(
         for name, column in rows.fields.items()
     }
     for name, column in rows.context.items():
-        values = column.gather(events["row"])
-        columns[name] = encode_column(values, "event", untyped=False, where=name_event)
+        column = column.gather(events["row"])
+        columns[name] = encode_column(column, "event", untyped=False, where=name_event)
     weights = columns.pop(options.weight).values if options.weight else None
     if "clock" in rows.events.columns:
         events = events.with_columns(rows.events["clock"].gather(events["row"]))

@@ -11,7 +11,10 @@ import numpy.typing as npt
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.features.coded_log import CodedLog
 from fastgaum.logs.columns import MOST_NUMBER
+from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.item_catalogue import Catalogue
 
 
@@ -93,6 +96,15 @@ class ContextRows:
         for at, name in enumerate(space.context_number_names):
             numbers[:, at] = [number_of(value, name) for value in columns[name]]
         return EncodedContext(rows + (self.starts + 1), items, space.encode_context(numbers))
+
+    def of_log(self, log: SessionLog, events: IntArray) -> EncodedContext:
+        """Encode the context of events of a log. Raises FeatureMismatchError for other fields than
+        the training log's, LogFormatError for a number that is not finite."""
+        coded = CodedLog(self.space, log)
+        row_of_item = Vocabulary(self.catalogue.item_ids).codes(log.item_ids)
+        # one entry more: a value that is no item of the log
+        items = np.append(row_of_item, np.int32(-1))[coded.context_items(events)]
+        return EncodedContext(coded.context_ids(events), items, coded.context_numbers(events))
 
     def checked(self, context: object, n: int) -> EncodedContext:
         """The context, if it is one of n users.

@@ -253,7 +253,7 @@ class Users:
         rows = rows.reshape(len(rows), rows.shape[1] * rows.shape[2])
         self.states[users, networks.history_dim :] = np.concatenate([rows, context.numbers], 1)
         self.counts.context_items[users] = context.items
-        self.counts.context_values[users] = context.ids - networks.context_starts
+        self.counts.context_rows[users] = context.ids - networks.context_starts
 
 
 class RecurrentHistories:

@@ -388,10 +388,10 @@ class LearnedPopulation(ContextPopulation):
 
 def contexts_of(world: World, log: SessionLog) -> Callable[[LongArray], EncodedContext] | None:
     """A function from events of a log, (n,), to contexts of the world's users; None where none are
-    read. Raises as `LoggedContexts`."""
+    read. Raises as `ContextRows.of_log`."""
     if not isinstance(world, LearnedWorld) or world.context is None:
         return None
-    return LoggedContexts(world.context, log, log.sessions_in("all")).contexts.of
+    return world.context.of_log(log, np.arange(log.n_events, dtype=np.int32)).of
 
 
 def item_features(catalogue: Catalogue, reward: Scorer, n_features: int) -> FloatArray:

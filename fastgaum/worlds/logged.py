@@ -11,12 +11,10 @@ import numpy.typing as npt
 from fastgaum.arrays import BoolArray, IntArray, KeyArray, LongArray
 from fastgaum.engine.scorer import DisplayBatch, parts_of
 from fastgaum.errors import ConfigError, LogFormatError
-from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.encoder import N_RESERVED, Encoder
 from fastgaum.kernels.draws import uniforms
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog, SplitName
-from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.item_catalogue import Catalogue
 from fastgaum.models.users import ShownDisplays, Users
@@ -31,16 +29,10 @@ class LoggedContexts:
     shape (n_sessions + 1,)."""
 
     def __init__(self, rows: ContextRows, log: SessionLog, sessions: IntArray) -> None:
-        """Read them. Raises FeatureMismatchError for other fields than the training log's,
-        LogFormatError for a number that is not finite."""
+        """Read them. Raises as `ContextRows.of_log`."""
         offsets, events = pick_rows(log.session_offsets, sessions)
         self.session_offsets: LongArray = offsets.astype(np.int64)
-        coded = CodedLog(rows.space, log)
-        item_of_code = Vocabulary(rows.catalogue.item_ids).codes(log.item_ids)
-        # one entry more: a value that is no item of the log
-        items = np.append(item_of_code, np.int32(-1))[coded.context_items(events)]
-        ids, numbers = coded.context_ids(events), coded.context_numbers(events)
-        self.contexts = EncodedContext(ids, items, numbers)
+        self.contexts = rows.of_log(log, events)
 
 
 def drawn_sessions(keys: KeyArray, session_offsets: npt.NDArray[np.integer]) -> LongArray:
