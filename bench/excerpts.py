@@ -125,10 +125,14 @@ def results_to_markdown(*results: Json) -> str:
         for result, name in logs
         for facts in [result["datasets"][name]]
     )
+    bold = (
+        "A bold prec@1 is the highest of its log, and better"
+        if "**" in str(rows)
+        else "No prec@1 is better"
+    )
     notes = (
-        f"{'A bold prec@1 is' if '**' in str(rows) else 'No prec@1 is'} better than that of every "
-        "other model of its log by a paired 95 % interval; rows of FastGAUM are not compared with "
-        f"one another. –: not fitted there. Means over fits: {seeds}. Test events: {units}. A user of wikispeedia is one game."
+        f"{bold} than that of every row that is not FastGAUM's, by a paired 95 % interval. –: not fitted there. "
+        f"Fits: {seeds}. Test events: {units}. A user of wikispeedia is one game."
     )
     return f"{rows_to_markdown(rows)}\n\n{notes} {made_at(*results)}"
 
