@@ -90,21 +90,26 @@ def made_at(*results: Json) -> str:
     return f"Made at commit{'s' * (len(named) > 1)} {', '.join(named)}."
 
 
-def paper_to_markdown(result: Json) -> str:
-    """The paper's two models under its own protocol: as published, the authors' code, and ours."""
+def paper_to_markdown(result: Json, game: Json) -> str:
+    """The paper's two models under its own protocol: as published, the authors' code, and ours,
+    without the game and with it."""
     names = list(result["datasets"])
     rows = [("prec@1 / prec@2, %", *names)]
     for model, own in PUBLISHED.items():
         published = result["published_table"]["rows"][model]
         of_log = [(result["datasets"][name], published[name]) for name in names]
-        ours = [rows_by_model(result["cells"], name)[own, "reward"] for name in names]
+        ours, played = (
+            [rows_by_model(one["cells"], name)[own, "reward"] for name in names]
+            for one in (result, game)
+        )
         rows += [
             (f"{model}, published", *(_both(cells, "mean") for _, cells in of_log)),
             (f"{model}, authors' code", *(_both(f["authors_code"][model]) for f, _ in of_log)),
             (f"`{own}` here, likelihood alone", *(_both(cells, "mean") for cells in ours)),
+            (f"`{own}` here, with the game", *(_both(cells, "mean") for cells in played)),
         ]
     note = f"Models here read item ids alone; mean of {result['seeds']} seeds."
-    return f"{rows_to_markdown(rows)}\n\n{note} {made_at(result)}"
+    return f"{rows_to_markdown(rows)}\n\n{note} {made_at(result, game)}"
 
 
 def _both(by_k: Json, figure: str | None = None) -> str:

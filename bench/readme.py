@@ -235,7 +235,7 @@ SECTIONS = (
         lambda result: block_to_markdown(published_block(result["published_table"])),
         together=True,
     ),
-    Section("README.md", "paper", ["identity"], paper_to_markdown, together=True),
+    Section("README.md", "paper", ["identity", "identity-game"], paper_to_markdown, together=True),
     Section(
         "README.md",
         "results",

@@ -378,7 +378,7 @@ def test_short_tables_are_of_their_objects() -> None:
             found = rows[f"{called} (`{model}`)"][place].replace("**", "")
             one = by_model.get(model)
             assert found == ("–" if one is None else f"{one['mean']:.1f} / {one['nll']:.3f}")
-    paper = paper_to_markdown(read("identity"))
+    paper = paper_to_markdown(read("identity"), read("identity-game"))
     for model, own in PUBLISHED.items():
         for row in (f"| {model}, published |", f"| `{own}` here, likelihood alone |"):
             assert row in paper

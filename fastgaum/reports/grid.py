@@ -147,8 +147,8 @@ def parse_resplits(text: str) -> list[int]:
 
 
 LOST = (
-    "the system ended a process beside it or its own, most likely because memory ran out: give "
-    "--jobs 1, or fewer models"
+    "the system ended its process, also when no other run was beside it, most likely because "
+    "memory ran out: leave the model out"
 )
 NO_SELECTION = "—"
 """stands for the selection of a model that chooses no epoch"""
@@ -191,7 +191,7 @@ def run_all(
         range(len(runs)), key=lambda i: (runs[i].model != POOL, -logs[runs[i].dataset].n_events)
     )
     jobs = min(jobs, len(runs))
-    lost = dict.fromkeys(order)
+    lost = dict.fromkeys(range(len(runs)))
     with tempfile.TemporaryDirectory(prefix="fastgaum-") as folder:
         given: dict[str, SessionLog | Path] = dict(logs)
         if jobs > 1:
@@ -199,14 +199,24 @@ def run_all(
             for i, (name, log) in enumerate(logs.items()):
                 given[name] = save_log(log, Path(folder) / str(i))
         tasks = [(runs[i], given[runs[i].dataset], device) for i in order]
-        with closing(side_by_side(_run_one, tasks, jobs)) as outcomes:
+        beside = jobs > 1
+        while lost:
+            left = list(lost)
             try:
-                for place, outcome in outcomes:
-                    del lost[order[place]]
-                    yield order[place], outcome
+                with closing(
+                    side_by_side(_run_one, [tasks[i] for i in left], jobs, beside)
+                ) as outcomes:
+                    for place, outcome in outcomes:
+                        del lost[left[place]]
+                        yield order[left[place]], outcome
             except BrokenProcessPool:
-                for i in lost:
-                    yield i, LOST
+                # one of several runs was ended, and the pool does not say which: from here one
+                # after the other
+                if jobs == 1:
+                    ended = next(iter(lost))
+                    del lost[ended]
+                    yield order[ended], LOST
+                jobs = 1
 
 
 _log_at = cache(load_log)
@@ -247,12 +257,12 @@ def split_log(log: SessionLog, seed: int | None) -> SessionLog:
 
 
 def side_by_side(
-    function: Callable[[Task], _Result], tasks: Sequence[Task], jobs: int
+    function: Callable[[Task], _Result], tasks: Sequence[Task], jobs: int, beside: bool = False
 ) -> Generator[tuple[int, _Result], None, None]:
     """Yield function(task) of each task as it ends, with its place; at most `jobs` at a time,
-    one in this process. Closing the iterator, or an error, ends all at once. `function` is a
-    module's own."""
-    if jobs == 1:
+    one in this process unless `beside`. Closing the iterator, or an error, ends all at once.
+    `function` is a module's own."""
+    if jobs == 1 and not beside:
         for place, task in enumerate(tasks):
             yield place, function(task)
         return
