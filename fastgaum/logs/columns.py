@@ -92,13 +92,13 @@ def of_several(wrong: pl.Series) -> str:
 
 
 def ids_as_text(column: pl.Series, role: str) -> pl.Series:
-    """Ids as text: whole numbers, floats of whole numbers too, by their digits; NaN and empty text
-    are null. Raises LogFormatError for other types and rounded floats."""
+    """Ids as text: text, numbers by their digits (floats of whole numbers as whole numbers),
+    booleans, times; NaN and empty text are null. Raises LogFormatError for lists, records, bytes
+    and durations, and for rounded floats."""
     dtype = column.dtype
     if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object | pl.Duration):
         raise LogFormatError(
-            f"the {role} column '{column.name}' holds {dtype}, ids are required: whole numbers or "
-            "text"
+            f"the {role} column '{column.name}' holds {dtype}, ids are required: text or numbers"
         )
     if dtype.is_float() or dtype.is_decimal():
         if dtype.is_float():
