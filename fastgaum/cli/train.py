@@ -103,7 +103,7 @@ def train_command(
             if options != DEFAULT_MODEL:
                 note(
                     f"{folder}: its run has ended, options of training are not looked at; --from "
-                    f"{folder} begins another run with its weights"
+                    f"{folder} begins another run on new data with its weights"
                 )
         elif checkpoint is not None:
             config = options.resumed(folder, checkpoint.config)

@@ -157,7 +157,7 @@ def grow_training(former: FeatureSpace, log: SessionLog) -> tuple[FeatureSpace, 
     if log.fingerprint == former.fingerprint:
         raise LogFormatError(
             f"log '{log.name}' is the one that the model was trained on, its counts would "
-            "double: give what is new (train --resume gives a run more epochs on its log)"
+            "double: give what is new, or train again with more epochs"
         )
     found = [ContextField(name, holds) for name, holds in former.context_holds.items()]
     has_places = any(field.source == "position" for field in former.categorical)

@@ -9,7 +9,7 @@
     DELETE /users/USER                    forget the user
 
 A client's mistake is answered by a status from 400 to 499 and {"error": "…"}. One thread answers
-all: a display takes some 50 µs."""
+all: a display takes less than 100 µs."""
 
 from __future__ import annotations
 
