@@ -94,11 +94,19 @@ LOOKED_AT = (
         "performance/",
     ),
 )
+PALETTE = {"light": "default", "dark": "slate"}
 BROKEN = "[...document.images].filter(o => !o.complete || o.naturalWidth === 0).map(o => o.src)"
 CUT = (
     "[...document.querySelectorAll('.md-typeset__scrollwrap')].filter(o => o.scrollWidth > "
     "o.clientWidth + 1).map(o => o.textContent.trim().slice(0, 40))"
 )
+
+LEAVING = """[...document.querySelectorAll('text')].filter(text => {
+  const own = text.getBBox(), middle = own.y + own.height / 2;
+  return [...document.querySelectorAll('rect')].map(o => o.getBBox()).some(box =>
+    box.x <= own.x && own.x < box.x + box.width && box.y < middle && middle < box.y + box.height
+    && own.x + own.width > box.x + box.width);
+}).map(text => text.textContent)"""
 
 
 @pytest.mark.parametrize(
@@ -126,9 +134,12 @@ def test_pages_in_a_browser(
     for where in LOOKED_AT:
         name = where.rstrip("/").replace("/", "-") or "home"
         for shown in ({"light": "dark", "dark": "light"}[scheme], scheme):
-            # the palette is chosen as the page loads
+            # the palette is chosen as the page loads, and remembered
             page.emulate_media(color_scheme=shown)
             page.goto(address + where, wait_until="load")
+            page.evaluate("localStorage.clear()")
+            page.reload(wait_until="load")
+            assert page.locator("body").get_attribute("data-md-color-scheme") == PALETTE[shown]
             page.screenshot(path=ARTEFACTS / f"{name}-{width}-{shown}.png")
             wide, seen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
             assert wide <= seen == width, where
@@ -152,6 +163,13 @@ def test_pages_in_a_browser(
         grave = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
         assert [(one["id"], one["nodes"][0]["html"][:200]) for one in grave] == [], where
     context.close()
+
+
+def test_no_text_of_the_drawing_leaves_its_box(browser: Any, address: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}overview.svg")
+    assert page.locator("text").count() > 10
+    assert page.evaluate(LEAVING) == []
 
 
 def test_search_finds_without_the_network(browser: Any, address: str) -> None:
