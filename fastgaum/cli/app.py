@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError
 
 from fastgaum.cli.manual import epilogue
 from fastgaum.cli.options import COMMON, read_common
+from fastgaum.cli.output import take_notes
 from fastgaum.errors import FastgaumError, LostPeerError, too_long
 from fastgaum.interrupts import Interrupted, stop_on_signals
 from fastgaum.untrusted import shown
@@ -149,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         # tests run several command lines in a process
         read_common(())
+        take_notes()
 
 
 def _ending(error: BaseException) -> tuple[int, str]:

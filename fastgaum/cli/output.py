@@ -64,12 +64,30 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print one line beside the results."""
-    stderr().print(Text(plain(text)), soft_wrap=True)
+    """Print one line beside the results, after those that wait."""
+    for one in (*take_notes(), text):
+        stderr().print(Text(plain(one)), soft_wrap=True)
+
+
+_waiting: list[str] = []
+
+
+def note_later(text: str) -> None:
+    """Print a line when work is under way: a mistake that is found before is one line alone."""
+    _waiting.append(text)
+
+
+def take_notes() -> list[str]:
+    """Lines that wait; none waits afterwards."""
+    taken = _waiting[:]
+    _waiting.clear()
+    return taken
 
 
 def finish(text: str, json: Path | None = None, facts: Mapping[str, object] | None = None) -> None:
     """Print the line that ends a command, and write its facts as JSON."""
+    for waiting in take_notes():
+        note(waiting)
     write_json(json, facts or {})
     if not COMMON.quiet:
         say(text)

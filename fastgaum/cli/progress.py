@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress, TextColumn
 from rich.text import Text
 
-from fastgaum.cli.output import note, stderr
+from fastgaum.cli.output import note, stderr, take_notes
 from fastgaum.game.observers import Observer
 from fastgaum.untrusted import plain
 
@@ -50,7 +50,8 @@ class Bar(Progress):
     def line(self, text: str) -> None:
         """Print a line for good, above the live display."""
         if self.shows:
-            self.console.print(Text(plain(text)), soft_wrap=True)
+            for one in (*take_notes(), text):
+                self.console.print(Text(plain(one)), soft_wrap=True)
         else:
             note(text)
 
@@ -69,6 +70,8 @@ class TrainingProgress(Bar, Observer):
 
     def on_epoch_begin(self, epoch: int) -> None:
         """Name the epoch."""
+        for waiting in take_notes():
+            self.line(waiting)
         self.update(self.bar, description=f"epoch {epoch}")
 
     def on_bootstrap(self, number: int, n_bootstraps: int) -> None:

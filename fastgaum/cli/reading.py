@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fastgaum.cli.options import DataDir
-from fastgaum.cli.output import note
+from fastgaum.cli.output import note, note_later
 from fastgaum.cli.progress import Bar
 from fastgaum.errors import CheckpointError, ConfigError
 from fastgaum.logs.options import ReadOptions, columns_of, option_name
@@ -82,12 +82,12 @@ class Reading:
         return self.load_with_rows(source)[0]
 
     def load_to_train(self, source: str) -> SessionLog:
-        """As `load`, with notes that say what was read, what was not, and what reading decided."""
+        """As `load`; notes say later what was read, what was not, and what reading decided."""
         from fastgaum.logs.audit_facts import say_reading
 
         log, rows = self.load_with_rows(source)
         for text in say_reading(log, rows):
-            note(text)
+            note_later(text)
         return log
 
     def load_with_rows(self, source: str) -> tuple[SessionLog, Rows | None]:

@@ -42,13 +42,9 @@ def test_attack(
         # of the file descriptors, where libraries of other languages write too
         out, err = capfd.readouterr()
         assert (code, out) == (2, ""), err
-        # a log that was read before the mistake is found is described: at most six lines
-        *notes, error = err[:-1].split("\n")
-        assert error.startswith("fastgaum: error: ")
+        assert err.startswith("fastgaum: error: ")
         assert err.endswith("\n")
-        assert len(notes) <= 6
-        assert not notes or "; sessions: " in notes[0]
-        assert all(line.isprintable() for line in (*notes, error))
-        assert attack.says in error
+        assert err[:-1].isprintable()
+        assert attack.says in err
         assert tree(seeds.folder) == before
     assert time.process_time() - started < MOST_SECONDS
