@@ -136,8 +136,8 @@ def results_to_markdown(*results: Json) -> str:
         else "No prec@1 is better"
     )
     notes = (
-        f"{bold} than that of every row that is not FastGAUM's, by a paired 95 % interval. –: not fitted there. "
-        f"Fits: {seeds}. Test events: {units}. A user of wikispeedia is one game."
+        f"{bold} than that of every row that is not FastGAUM's, by a paired 95 % interval. "
+        f"–: not fitted there. Fits: {seeds}. Test events: {units}. A user of wikispeedia is one game."
     )
     return f"{rows_to_markdown(rows)}\n\n{notes} {made_at(*results)}"
 

@@ -81,18 +81,16 @@ def facts_of_reading(clicks: ClickFacts, actions: Actions | None) -> Iterator[Fa
 def say_reading(log: SessionLog, rows: Rows | None) -> Iterator[str]:
     """Say in sentences how a log was read, to a person who trains on it; rows: as read, None for a
     saved log."""
-    no_click = f"{100 * float((log.choices < 0).mean()):.1f} % without a click"
+    no_click = 100 * int((log.choices < 0).sum()) / max(log.n_events, 1)
     sizes = [
         f"{log.n_sessions:,} sessions of {len(np.unique(log.users)):,} users",
-        f"{log.n_events:,} events ({no_click})",
+        f"{log.n_events:,} events ({no_click:.1f} % without a click)",
         f"{log.n_candidates:,} displayed items of {log.n_items:,}",
     ]
     parts = [f"{int((log.split == part).sum()):,} {name}" for part, name in enumerate(SPLITS)]
     yield f"{log.name}: {', '.join(sizes)}; sessions: {', '.join(parts)}"
-    fields = [
-        f"{name} ({'numbers' if column.texts is None else 'categories'} of the {column.of})"
-        for name, column in log.columns_of("candidate", "event", "user", "item").items()
-    ]
+    fields = [f"{name} ({one.holds}, of the {one.of})" for name, one in log.columns.items()]
+    fields += [] if log.weights is None else ["weights of the events"]
     yield f"fields read: {', '.join(fields) or 'none'}"
     if rows is None:
         return

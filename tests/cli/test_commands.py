@@ -112,7 +112,7 @@ def test_train_says_how_it_read_the_log(tmp_path: Path, capsys: pytest.CaptureFi
     for said in (
         "shop: 40 sessions of 40 users, 120 events (33.3 % without a click), 360 displayed items "
         "of 7; sessions: ",
-        "fields read: price (numbers of the candidate)\n",
+        "fields read: price (number, of the candidate)\n",
         "columns not read: stock (",
         "no column of users: each session counts as a user of its own\n",
         "times order events by UTC; a time without an offset counts as UTC\n",
