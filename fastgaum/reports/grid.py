@@ -191,7 +191,7 @@ def run_all(
         range(len(runs)), key=lambda i: (runs[i].model != POOL, -logs[runs[i].dataset].n_events)
     )
     jobs = min(jobs, len(runs))
-    lost = dict.fromkeys(range(len(runs)))
+    left = dict.fromkeys(range(len(runs)))
     with tempfile.TemporaryDirectory(prefix="fastgaum-") as folder:
         given: dict[str, SessionLog | Path] = dict(logs)
         if jobs > 1:
@@ -200,21 +200,21 @@ def run_all(
                 given[name] = save_log(log, Path(folder) / str(i))
         tasks = [(runs[i], given[runs[i].dataset], device) for i in order]
         beside = jobs > 1
-        while lost:
-            left = list(lost)
+        while left:
+            begun = list(left)
             try:
                 with closing(
-                    side_by_side(_run_one, [tasks[i] for i in left], jobs, beside)
+                    side_by_side(_run_one, [tasks[i] for i in begun], jobs, beside)
                 ) as outcomes:
                     for place, outcome in outcomes:
-                        del lost[left[place]]
-                        yield order[left[place]], outcome
+                        del left[begun[place]]
+                        yield order[begun[place]], outcome
             except BrokenProcessPool:
                 # one of several runs was ended, and the pool does not say which: from here one
                 # after the other
                 if jobs == 1:
-                    ended = next(iter(lost))
-                    del lost[ended]
+                    ended = next(iter(left))
+                    del left[ended]
                     yield order[ended], LOST
                 jobs = 1
 
@@ -273,8 +273,17 @@ def side_by_side(
     try:
         with _interrupt_ignored():
             places = {pool.submit(function, task): i for i, task in enumerate(tasks)}
+        broken = None
         for future in as_completed(places):
-            yield places[future], future.result()
+            try:
+                result = future.result()
+            except BrokenProcessPool as error:
+                # those that had ended come first
+                broken = error
+            else:
+                yield places[future], result
+        if broken is not None:
+            raise broken
     except BaseException:
         # The results are not needed any more: minutes of work need not be finished first.
         for worker in set(multiprocessing.active_children()) - others:
