@@ -380,12 +380,8 @@ def test_short_tables_are_of_their_objects() -> None:
             assert found == ("–" if one is None else f"{one['mean']:.1f} / {one['nll']:.3f}")
     paper = paper_to_markdown(read("identity"), read("identity-game"))
     for model, own in PUBLISHED.items():
-        whose = (
-            f"{model}, published",
-            f"`{own}` here, likelihood alone",
-            f"`{own}` here, with the game",
-        )
-        assert all(f"| {one} |" in paper for one in whose)
+        for row in ("{0}, published", "`{1}` here, likelihood alone", "`{1}` here, with the game"):
+            assert f"| {row.format(model, own)} |" in paper
     text = speed_to_markdown(read("bench-short"))
     assert all(f"| {what} |" in text for what in SPEED.values())
 
