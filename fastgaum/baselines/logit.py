@@ -285,7 +285,7 @@ class ConditionalLogit(Baseline):
                 number.
         """
         space = self._checked_space(log, "train")
-        if log.fingerprint != space.fingerprint:
+        if log.fingerprint != space.fingerprint or log.ordered != space.ordered:
             raise ConfigError(
                 f"the model was not trained on log '{log.name}': its summary is of the log that it "
                 "was trained on, read alike"

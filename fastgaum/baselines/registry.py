@@ -11,7 +11,7 @@ from typing import Any
 from fastgaum.baselines.base import Baseline, Link
 from fastgaum.checkpoint import State, damage_named, state_of
 from fastgaum.config import Config
-from fastgaum.errors import CheckpointError, ConfigError, did_you_mean
+from fastgaum.errors import CheckpointError, ConfigError, did_you_mean, require_path
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.model_file import load_model_state
 from fastgaum.models.space_state import SavedSpace, space_of
@@ -69,7 +69,8 @@ def check_name(name: str) -> None:
     known = (*BASELINES, *PRESETS, POOL)
     if name not in known:
         raise ConfigError(
-            f"no model is called '{name}'{did_you_mean(name, known)}; models are {', '.join(known)}"
+            f"no model is called '{name}'{did_you_mean(str(name), known)}; models are "
+            f"{', '.join(known)}"
         )
 
 
@@ -109,6 +110,7 @@ def make_model(
 def load_model(path: str | Path, *, device: str = "auto") -> ChoiceModel:
     """Read the model that a file or run folder holds. Raises CheckpointError: the file is missing,
     damaged, or made by another version."""
+    require_path("path", path)
     return model_of(*load_model_state(Path(path)), device)
 
 

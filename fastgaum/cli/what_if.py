@@ -42,6 +42,8 @@ def what_if_command(
     """
     check_outputs(json)
     scales = {name: _number(name, text) for name, text in map(_pair, scale)}
+    if len(scales) < len(scale):
+        raise ConfigError(f"--scale names each field once, got {', '.join(scale)}")
     pairs = [_pair(text) for text in worth]
     if not (scales or drop or elasticity or pairs):
         raise ConfigError("nothing is asked: give --scale, --drop, --elasticity or --worth")

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastgaum import threads
 from fastgaum.arrays import BoolArray, FloatArray, IntArray
+from fastgaum.errors import ConfigError
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.features.event_numbers import DisplayedEvents, EventNumbers
 from fastgaum.features.item_vectors import component_names
@@ -72,10 +73,16 @@ class Encoder:
     @cached_property
     def _spaces_before(self) -> list[FeatureSpace] | None:
         """The space before each block of `ONCE`, for training sessions of the training log; else
-        None."""
+        None. Raises ConfigError where the space holds the counts of a former log too."""
         space = self.space
         if not space.has_statistics or self.log.fingerprint != space.fingerprint:
             return None
+        if space.item_counts.displays.sum() > self.log.training_counts().displays.sum():
+            raise ConfigError(
+                f"the model went on from an older one with log '{self.log.name}', and the counts "
+                "that it had before the log's training sessions are not kept: take split "
+                "'validation' or 'test', or a frame of other displays"
+            )
         return list(spaces_before(self.coded, space, ONCE, 0))
 
     def encode(self, rows: IntArray, *, numbers: bool = True) -> EncodedSessions:

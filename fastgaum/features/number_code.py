@@ -52,9 +52,10 @@ class Moments:
         self.count = total
 
     def scale(self) -> FloatArray:
-        """Standard deviation of each column, 1 where it is 0."""
+        """Standard deviation of each column, 1 where it is 0: a rounding of its largest value."""
         scale = np.sqrt(self.squares / max(self.count, 1)).astype(np.float32)
-        return np.where(scale > 1e-6, scale, np.float32(1))
+        largest = np.maximum(np.abs(self.least), np.abs(self.most)) if self.count else scale
+        return np.where(scale > 1e-6 * np.minimum(largest, 1), scale, np.float32(1))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
-from fastgaum.errors import ConfigError
+from fastgaum.errors import ConfigError, require_type
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.metrics.calibration import (
     NoClickCalibration,
@@ -201,6 +201,8 @@ class Evaluation:
     """mean optimality gap; None without a generator"""
     users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32), repr=False)
     """user of each event, kept for paired differences, shape (n_events,)"""
+    choices: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32), repr=False)
+    """chosen position of each event, likewise"""
     unseen: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_), repr=False)
     """whether an event displays an item that training never displayed, shape (n_events,)"""
     hidden: int = 0
@@ -216,7 +218,9 @@ class Evaluation:
         """How much higher the reward's prec@k is than that of another model on the same events, in
         points, paired, over users. Raises ConfigError for a k that was not scored, or other events.
         """
-        if not np.array_equal(self.users, other.users):
+        require_type("other", other, Evaluation)
+        same = (np.array_equal(getattr(self, a), getattr(other, a)) for a in ("users", "choices"))
+        if not all(same):
             raise ConfigError(
                 f"the two models were scored on other events ({self.n_events} and "
                 f"{other.n_events}): evaluate both on one split of one log"
@@ -259,6 +263,7 @@ def evaluate_heads(
         random={k: 100 * micro_mean(precision_at_k(*ties, k), encoded.weights) for k in ks},
         gap=None if gap is None else micro_mean(gap.astype(np.float64), encoded.weights),
         users=encoded.user_of_event,
+        choices=encoded.choices,
         unseen=encoded.holds_unseen,
         weights=encoded.weights,
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.checkpoint import State, save_state
-from fastgaum.errors import ConfigError, did_you_mean, require_known, require_whole
+from fastgaum.errors import ConfigError, did_you_mean, require_known, require_path, require_whole
 from fastgaum.features.batches import batches
 from fastgaum.features.coded_log import check_columns
 from fastgaum.features.encoder import Encoder
@@ -159,6 +159,7 @@ class ChoiceModel(ABC):
             ConfigError: the model has not been trained.
             OutputError: the file cannot be written.
         """
+        require_path("path", path)
         save_state(Path(path), MODEL_FORMAT, self.state())
 
     @property

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray
-from fastgaum.errors import ConfigError, NumericsError, did_you_mean
+from fastgaum.errors import ConfigError, NumericsError, did_you_mean, require_type
 from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import component_names
 from fastgaum.features.numbers import LOG_VIEWS
@@ -88,6 +88,7 @@ class OnlineModel:
             ConfigError: the table has no items, one twice, a wrong value, or not the model's
                 vectors.
         """
+        require_type("table", table, pl.DataFrame)
         if "item" not in table.columns:
             raise ConfigError(
                 f"an item table has a column 'item', got {', '.join(table.columns)}: rename yours"
@@ -314,6 +315,7 @@ class OnlineUser:
         Raises:
             ConfigError: the action is unknown, or a field is missing or unknown.
         """
+        require_type("fields", fields or {}, Mapping)
         self._users.act(_ONE, self.model.action_ids(item_key(item), action, fields or {}))
         for one in self._others:
             one.acted(item, action, fields)
@@ -326,6 +328,8 @@ class OnlineUser:
         fields: Mapping[str, Sequence[object]] | None,
     ) -> FloatArray:
         model, n_items = self.model, self.model.catalogue.n_items
+        require_type("fields", fields or {}, Mapping)
+        require_type("context", context or {}, Mapping)
         if isinstance(items, str) or not isinstance(items, Iterable):
             raise ConfigError(f"a display is a row of item ids, got {items!r}: give a list of them")
         keys = [item if type(item) is str else item_key(item) for item in items]

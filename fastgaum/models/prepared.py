@@ -8,6 +8,7 @@ import numpy as np
 
 from fastgaum.arrays import IntArray
 from fastgaum.config import Config
+from fastgaum.errors import require_whole
 from fastgaum.features.encoder import Encoder
 from fastgaum.features.fitting import fit_training, grow_training
 from fastgaum.features.space import FeatureSpace
@@ -69,6 +70,8 @@ def bootstrap_of(log: SessionLog, seed: int, number: int) -> SessionLog:
     """The log of as many training users, drawn with replacement (Efron, "Bootstrap methods", 1979),
     and the validation sessions as they are; no test session. Arguments as of
     `Prepared.bootstrap`."""
+    require_whole("seed", seed)
+    require_whole("number", number)
     training = log.sessions_in("train")
     rows = _drawn(training, log.users[training], seed, number)
     return slice_sessions(log, np.concatenate([rows, log.sessions_in("validation")]))

@@ -22,7 +22,14 @@ import polars as pl
 import tomli_w
 
 from fastgaum.config import Config
-from fastgaum.errors import CheckpointError, ConfigError, NumericsError, OutputError
+from fastgaum.errors import (
+    CheckpointError,
+    ConfigError,
+    NumericsError,
+    OutputError,
+    require_path,
+    require_type,
+)
 from fastgaum.files import atomic, require_writable
 from fastgaum.game.averaging import Processes
 from fastgaum.game.checkpoint import Checkpointer
@@ -156,6 +163,8 @@ def tune(
         CheckpointError: the trials that are there are damaged, or those of another search.
         OutputError: the file cannot be written, or another process is at it.
     """
+    require_path("out", out)
+    require_type("settings", settings or {}, Mapping)
     fixed, file = dict(settings or {}), Path(out)
     base = checked_base(file, fixed)
     if not isinstance(log, SessionLog):

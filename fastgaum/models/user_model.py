@@ -24,6 +24,7 @@ from fastgaum.errors import (
     CheckpointError,
     ConfigError,
     NumericsError,
+    as_given,
     did_you_mean,
     require_path,
     require_type,
@@ -105,6 +106,10 @@ class UserModel(NetworksModel):
             require_regulariser(regulariser)
         self.regulariser: Regulariser = regulariser or regulariser_of(self.config)
         self.history: Encoders = history or history_encoder
+        if not callable(self.history):
+            raise ConfigError(
+                f"history is {as_given(history)}, a function that makes an encoder is required"
+            )
         self.device = device_of(device)
         self.networks: Networks | None = None
         self.trials: tuple[TriedSetting, ...] = ()

@@ -130,6 +130,7 @@ def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
             "shown": displayed > 0,
             "picked": chosen > 0,
             "later": np.repeat(scored.part.event_number > 0, sizes),
+            "weight": np.repeat(scored.weights, sizes),
         }
     ).filter(np.repeat(sizes > 1, sizes))
     displays, choices = pl.col("training_displays"), pl.col("training_choices")
@@ -160,14 +161,14 @@ def learned_facts(scored: SplitScores, counts: ItemCounts) -> Json:
 
 
 def _groups(candidates: pl.DataFrame, groups: Mapping[str, pl.Expr]) -> list[Json]:
-    utility = pl.col("utility")
+    utility, weight = pl.col("utility"), pl.col("weight")
     figures = {
         "n": pl.len(),
-        "utility": utility.mean(),
+        "utility": (utility * weight).sum() / weight.sum(),
         "low": utility.quantile(0.1, "linear"),
         "high": utility.quantile(0.9, "linear"),
-        "chosen": pl.col("chosen").mean(),
-        "predicted": pl.col("predicted").mean(),
+        "chosen": (pl.col("chosen") * weight).sum() / weight.sum(),
+        "predicted": (pl.col("predicted") * weight).sum() / weight.sum(),
     }
     return [
         {"label": label, **candidates.filter(which).select(**figures).row(0, named=True)}
@@ -177,7 +178,7 @@ def _groups(candidates: pl.DataFrame, groups: Mapping[str, pl.Expr]) -> list[Jso
 
 def _extremes(candidates: pl.DataFrame, log: SessionLog) -> Json:
     items = candidates.group_by("item").agg(
-        pl.col("utility").mean(),
+        (pl.col("utility") * pl.col("weight")).sum() / pl.col("weight").sum(),
         pl.len().alias("displays"),
         pl.col("chosen").sum().cast(pl.Int64),
         pl.col("training_displays", "training_choices").first(),
@@ -208,7 +209,7 @@ def field_facts(model: ChoiceModel, log: SessionLog, split: SplitName) -> Json:
     some sessions of a split."""
     facts: Json = {"sessions": 0, "importance": [], "curves": {}}
     fields = log.columns_of("candidate", "item")
-    if not fields or split not in ("validation", "test"):
+    if not fields or split not in ("validation", "test") or model.seen_users(log, split).n_leaked:
         return facts
     rest = np.diff(log.session_offsets)[log.session_of_event] - log.event_number
     costs = np.add.reduceat(rest * np.diff(log.display_offsets), log.session_offsets[:-1])

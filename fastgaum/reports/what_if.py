@@ -12,7 +12,7 @@ Choice Methods with Simulation, 2nd edition, 2009, sections 2.5, 2.6, 3.2 and 3.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -36,6 +36,7 @@ from fastgaum.features.sessions import event_weights
 from fastgaum.logs.columns import MOST_NUMBER
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import TEST, TRAIN, Column, Of, SessionLog, SplitName
+from fastgaum.metrics.calibration import choice_nll
 from fastgaum.metrics.intervals import paired_difference, ratio
 from fastgaum.metrics.precision import AnyInts
 from fastgaum.models.choice_model import ChoiceModel, Progress
@@ -86,6 +87,9 @@ def what_if(
         FeatureMismatchError: the log's fields are not the training log's.
     """
     displays = _displays(model, log, split, refits, progress)
+    require_type("fields", fields or {}, Mapping)
+    require_type("items", items, Collection)
+    require_type("drop", drop, Collection)
     if not fields and not len(drop):
         raise ConfigError("nothing changes: give fields={'price': lambda p: .9 * p}, or drop=[…]")
     changed = displays
@@ -288,6 +292,7 @@ def importance(
         `nll`, the rise in nats an event, with `nll_low` and `nll_high`. In a log with actions,
         categories of items are left out: the history reads them too.
     """
+    require_whole("seed", seed)
     displays = _displays(model, log, split, (), progress)
     choices = log.choices[pick_rows(log.session_offsets, log.sessions_in(split))[1]]
     first = np.flatnonzero(np.diff(displays.display, prepend=-1))
@@ -295,8 +300,9 @@ def importance(
 
     def nll(of: _Displays) -> Float64Array:
         chances, none = of.scores(model)
-        likely = np.where(choices >= 0, chances[first + np.maximum(choices, 0)], none[first])
-        return -np.log(np.maximum(likely, np.finfo(np.float32).tiny))
+        with np.errstate(divide="ignore"):
+            away = np.log(none[first]) if model.outside else None
+            return choice_nll(np.log(chances), away, np.append(first, len(chances)), choices)
 
     logged, rows = nll(displays), []
     for field, column in log.columns_of("candidate", "item").items():
@@ -349,6 +355,7 @@ class _Displays:
         return [*self.log.item_ids.to_list(), None]
 
     def codes(self, what: str, items: Sequence[object]) -> AnyInts:
+        require_type(what, items, Collection)
         codes = np.unique(self.items)
         known = {self.names[code]: code for code in codes.tolist()}
         names = [str(one) for one in ([items] if isinstance(items, str) else items)]
@@ -487,15 +494,16 @@ def _displays(
     refits: Sequence[ChoiceModel],
     progress: Progress | None,
 ) -> _Displays:
+    require_type("refits", refits, Sequence)
     for one in (model, *refits):
         require_type("model", one, ChoiceModel)
-    model.seen_users(log, split)
-    assert model.space is not None
-    if split in ("train", "all") and log.fingerprint == model.space.fingerprint:
+    seen = model.seen_users(log, split)
+    if seen.n_leaked:
         # the changed log is another log: nothing would be left out of the counts of training
         raise ConfigError(
-            f"displays that did not train are required, split '{split}' of log '{log.name}' holds "
-            "the model's training sessions: take split 'test'"
+            f"users that did not train are required, {seen.n_leaked:,} of {seen.n_users:,} users "
+            f"of split '{split}' of log '{log.name}' trained the model: take split 'test' of a log "
+            "that is split as for training"
         )
     _, events = pick_rows(log.session_offsets, log.sessions_in(split))
     lengths = log.event_number[events].astype(np.int64) + 1

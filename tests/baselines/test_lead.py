@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -32,3 +34,9 @@ def test_a_lead_is_the_paired_difference_over_users() -> None:
         ours.lead(theirs, k=5)
     with pytest.raises(ConfigError, match="other events"):
         ours.lead(model.evaluate(log, split="train"))
+    with pytest.raises(ConfigError, match="other is None, a Evaluation"):
+        ours.lead(None)  # type: ignore[arg-type]
+    # another log, whose users have the same numbers
+    first = dataclasses.replace(log, choices=np.minimum(log.choices, 0))
+    with pytest.raises(ConfigError, match="other events"):
+        ours.lead(model.evaluate(first, split="test", allow_seen_users=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import pytest
@@ -163,6 +165,17 @@ def test_coefficients_and_errors_are_those_of_newton_s_method_by_hand() -> None:
     assert (z, low + high, high - low) == pytest.approx(by_hand)
 
 
+def test_units_of_a_number_change_nothing() -> None:
+    log = travel(True, "cost", "time")
+    small = log.columns["cost"].with_values(np.float32(1e-8) * log.columns["cost"].values)
+    figures = []
+    for one in (log, dataclasses.replace(log, columns={**log.columns, "cost": small})):
+        model = ConditionalLogit(protocol="identity")
+        model.fit(one)
+        figures.append(model.evaluate(one, "validation").heads["reward"].nll.mean)
+    assert figures[0] == pytest.approx(figures[1], abs=1e-5)
+
+
 def test_what_has_no_coefficient_is_null_or_refused() -> None:
     log, other = travel(True, "cost", "time", "both"), travel(True, "cost", "answer")
     model = ConditionalLogit(protocol="identity")
@@ -173,6 +186,8 @@ def test_what_has_no_coefficient_is_null_or_refused() -> None:
     assert model.summary(log).row(2) == ("time", *[None] * 5)
     with pytest.raises(ConfigError, match="was not trained on log 'log'"):
         model.summary(other)
+    with pytest.raises(ConfigError, match="was not trained on log 'log'"):
+        model.summary(dataclasses.replace(log, ordered=not log.ordered))
     model.fit(other)
     # no finite coefficient is the likeliest
     assert model.summary(other).row(0) == ("answer", *[None] * 5)

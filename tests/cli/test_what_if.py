@@ -39,6 +39,7 @@ def test_all_questions_at_once(
         ("--scale price", "'price' is not FIELD=VALUE"),
         ("--scale price=half", "--scale price=half: a number is required"),
         ("--scale price=nan", "makes nan of"),
+        ("--scale price=.9 --scale price=.1", "--scale names each field once"),
         ("--worth price", "time=cost for --worth"),
         ("--elasticity prize", "did you mean 'price'"),
         ("--drop i11 --split train", "take split 'test'"),

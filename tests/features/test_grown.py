@@ -112,8 +112,12 @@ def test_the_label_of_an_event_of_the_further_log_is_in_none_of_its_numbers() ->
         choices = second.choices.copy()
         choices[event] = choice
         other = dataclasses.replace(second, choices=choices)
-        found.append(numbers(grow_training(former, other)[0], other, row)[:size])
+        read = grow_training(former, other)[1]
+        first = read.display_offsets[read.session_offsets[:-1][read.rows == row[0]]]
+        plain = dataclasses.replace(read, code=standardised(Moments(), former.n_raw)).numbers
+        found.append(plain[first[:, None] + np.arange(size)])
     assert size > 1
+    assert len(found[0])
     for one in found[1:]:
         # but for the rate of all choices, which is the same
         np.testing.assert_array_equal(one, found[0])

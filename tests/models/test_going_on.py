@@ -82,10 +82,14 @@ def test_the_first_weights_say_what_the_former_model_says(
 def test_weights_stay_where_no_epoch_is_better(
     former: Path, logs: tuple[SessionLog, SessionLog]
 ) -> None:
+    """What the model knew before its training sessions is not kept: they are not scored."""
     start = UserModel.load(former, device="cpu").networks
     rates = {"lr": 100.0, "generator_lr": 100.0, "weight_decay": 0.0}
     further = UserModel.from_run(former, device="cpu", **rates)
     assert further.fit(logs[1]).filter("best")["phase"].to_list() == ["start"]
+    assert further.predict(logs[1], "test").height
+    with pytest.raises(ConfigError, match=r"the counts that it had before .* are not kept"):
+        further.predict(logs[1])
     assert start is not None
     assert further.networks is not None
     now = further.networks.player.reward.rest.state_dict()

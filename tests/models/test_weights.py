@@ -42,6 +42,7 @@ from fastgaum.ope.replay import Target
 from fastgaum.ope.values import off_policy_values
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.reports.comparison import compare
+from fastgaum.reports.facts import SplitScores, learned_facts
 from fastgaum.reports.what_if import what_if
 from tests.builders import NARROW, put, random_log
 
@@ -111,6 +112,20 @@ def test_gradients_of_the_reference_are_equal() -> None:
         gradients.append([one.to_dense() for one in found if one is not None])
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_groups_of_the_report_are_those_of_the_repeated_log() -> None:
+    weighted, repeated = both(3)
+    model = ConditionalLogit(protocol="identity", penalty=1.0, number_penalty=1.0)
+    model.fit(weighted)
+    counts, names = weighted.training_counts(), ("utility", "chosen", "predicted")
+    ours, theirs = (
+        learned_facts(SplitScores.of(model, log, "all"), counts) for log in (weighted, repeated)
+    )
+    pairs = zip(ours["in_training"], theirs["in_training"], strict=True)
+    found = [[[row[name] or 0.0 for name in names] for row in pair] for pair in pairs]
+    np.testing.assert_allclose(*np.swapaxes(found, 0, 1), atol=1e-6)
+    assert ours["largest"][0]["utility"] == pytest.approx(theirs["largest"][0]["utility"])
 
 
 @settings(deadline=None, max_examples=15)

@@ -3,6 +3,7 @@ what is refused."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,9 @@ import polars as pl
 import pytest
 
 import fastgaum as fg
+from fastgaum.baselines.logit import ConditionalLogit
 from fastgaum.baselines.registry import make_model
-from fastgaum.errors import ConfigError, FastgaumError
+from fastgaum.errors import ConfigError, FastgaumError, NumericsError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.models.choice_model import ChoiceModel
 from fastgaum.models.prepared import bootstrap_of
@@ -226,6 +228,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "nothing left": ({"drop": MODES}, "displays would lose their last item"),
     "training": ({"drop": ["pt"], "split": "train"}, "take split 'test'"),
     "unknown split": ({"drop": ["pt"], "split": "tests"}, "split is 'tests'"),
+    "no list": ({"drop": 5}, "drop is 5, a Collection"),
+    "no items": ({"fields": {"price": abs}, "items": None}, "items is None, a Collection"),
+    "no names": ({"fields": ["price"]}, "fields is a list, a Mapping"),
+    "no refits": ({"drop": ["pt"], "refits": None}, "refits is None, a Sequence"),
     "no model": ({"drop": ["pt"], "model": "logit"}, "model is 'logit', a ChoiceModel"),
     "untrained": ({"drop": ["pt"], "model": make_model("logit")}, "has not been trained"),
 }
@@ -261,6 +267,33 @@ def test_other_wrong_questions(reader: tuple[ChoiceModel, fg.SessionLog]) -> Non
     for ask, says in wrong:
         with pytest.raises(FastgaumError, match=says):
             ask()
+
+
+def test_users_that_trained_are_not_asked(log: fg.SessionLog, model: ChoiceModel) -> None:
+    again = fg.resplit(log, 9)
+    asked: list[Callable[[], object]] = [
+        lambda: fg.what_if(model, again, drop=["pt"]),
+        lambda: fg.importance(model, again),
+        lambda: fg.elasticities(model, again, "price", "all"),
+    ]
+    for ask in asked:
+        with pytest.raises(ConfigError, match="users that did not train are required"):
+            ask()
+
+
+def test_importance_has_the_nll_of_evaluate(log: fg.SessionLog, model: ChoiceModel) -> None:
+    """A permuted price may make a choice impossible: its probability counts as 1e-6. A model that
+    knows no click as no choice says nothing of an event without a click."""
+    model = copy.deepcopy(model)
+    assert isinstance(model, ConditionalLogit)
+    model.weights = 1e3 * model.weights
+    found = fg.importance(model, log)
+    assert found["nll"].max() < -np.log(1e-6)
+    away = dataclasses.replace(log, choices=np.where(np.arange(log.n_events) % 2, log.choices, -1))
+    with pytest.raises(NumericsError, match="ends without a click"):
+        fg.importance(model, away)
+    with pytest.raises(ConfigError, match="seed is -1"):
+        fg.importance(model, log, seed=-1)
 
 
 def test_a_log_without_fields_says_how_to_read_them(log: fg.SessionLog) -> None:
