@@ -212,6 +212,7 @@ def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema
         named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named}") from None
     fields = (*options.candidate_fields, *options.context_fields, options.weight or "")
+    fields += (schema.event or "", schema.click_order or "")
     return table.with_points(fields, options.decimal), schema, options
 
 
@@ -253,7 +254,7 @@ def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]
 def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
     absent = [name for name in options.item_vectors if name not in log.vectors]
     if options.item_table is not None:
-        log = attach_item_table(log, options.item_table, options.item_vectors)
+        log = attach_item_table(log, options.item_table, options.item_vectors, options.decimal)
     elif absent:
         known = f" (the saved log has {', '.join(log.vectors)})" if log.vectors else ""
         raise LogFormatError(
@@ -278,7 +279,7 @@ def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))
     if options.user_table is not None:
-        log = attach_user_table(log, options.user_table, schema.user)
+        log = attach_user_table(log, options.user_table, schema.user, options.decimal)
     if options.split == "file" and schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use "

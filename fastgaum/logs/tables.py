@@ -85,12 +85,13 @@ class FileTable:
             parts = tuple((path, rows.with_columns(own)) for path, rows in self.parts)
             return replace(self, parts=parts)
         for values in self.read(text).iter_columns():
-            value = values.drop_nulls().first()
-            if value is not None and values.str.contains(MAYBE_THOUSANDS).all():
+            open_to_both = values.filter(values.str.contains(MAYBE_THOUSANDS))
+            if len(open_to_both) and values.str.contains(rf"{MAYBE_THOUSANDS}|^[+-]?\d+$").all():
                 raise LogFormatError(
-                    f"'{values.name}' has values such as {value!r} alone, in a file of semicolons: "
-                    "does the point divide thousands or decimals? Name the decimal sign, --decimal "
-                    ", (decimal=',') or --decimal . (decimal='.')"
+                    f"'{values.name}' has values such as {open_to_both[0]!r} alone, or beside "
+                    "whole numbers, in a file of semicolons: does the point divide thousands or "
+                    "decimals? Name the decimal sign, --decimal , (decimal=',') or --decimal . "
+                    "(decimal='.')"
                 )
         return self
 

@@ -58,7 +58,11 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
         for at in (2, -2, 0.5)
     ),
     (by_index("a", None), "event 17 of session 'u3' has 'chosen_index' = 'a'", {}),
-    (long(event=[17, float("nan"), 18, 1]), "row 2 .session 'u3'. has no event", {}),
+    *(
+        (long().with_columns(event=pl.Series(event)), "row 2 .session 'u3'. has no event", {})
+        for bad in ("NaN", "inf", "-inf")
+        for event in (["17", bad, "18", "1"], [17.0, float(bad), 18.0, 1.0])
+    ),
     (nested(event=[None, 18]), "row 1 .session 'u3'. has no event", {}),
     (nested(items=[["a", None], ["c"]]), "event 17 of session 'u3' has no item", {}),
     (long(user=["p", "p", None, "q"]), "row 3 has no user id", {}),
