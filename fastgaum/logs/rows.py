@@ -259,9 +259,13 @@ def _check_several(
 
 
 def _views(column: pl.Series) -> pl.Series:
+    cure = "correct it, or rename the column if it means something else"
+    if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean)):
+        raise LogFormatError(
+            f"column '{column.name}' holds {column.dtype}, a count of views is required: {cure}"
+        )
     counts = column.cast(pl.Int64, strict=False)
     wrong = counts.is_null() | (counts < 0).fill_null(True)
-    cure = "correct it, or rename the column if it means something else"
     refuse_at(column, wrong, f"a count of views is required: {cure}")
     return counts
 
@@ -426,6 +430,15 @@ def _read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> p
             of_click = name_event(int(wrong["event"][0]))
             raise LogFormatError(without_order(of_click, schema.click_order or ""))
         frame = frame.sort("event", "order", maintain_order=True)
+    if not of_items:
+        sizes = as_list(table[schema.items or ""]).list.len()
+        of_each = of_lists and (lengths == sizes).all() and bool((sizes > 2).any())
+        numbers = frame["value"].cast(pl.Float64, strict=False)
+        if frame["value"].dtype == pl.Boolean or (of_each and numbers.is_in([0.0, 1.0]).all()):
+            raise LogFormatError(
+                f"'{schema.chosen_index}' says yes or no of each candidate, the positions of the "
+                "clicks are required: write them, or one row per displayed candidate"
+            )
     if of_lists:
         frame = frame.unique(["event", "value"], keep="first", maintain_order=True)
     return frame.select("event", "value")
