@@ -112,6 +112,20 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
         ".*columns={'event': 'event', 'event_label': 'event'}",
         {},
     ),
+    (
+        # a row that is there twice
+        long(event_id=[1, 2, 3, 4])[[0, 1, 2, 3, 3]],
+        "the event label 'event_id' differs in each of the 4 rows while session and 'event' make 3",
+        {},
+    ),
+    *(
+        (
+            nested(**{name: [5, 6]}).drop("event" if name == "impression_id" else [])[[0, 1, 0]],
+            "event 5 of session 'u3' has two rows, alike in items and choice .1 rows are such",
+            {},
+        )
+        for name in ("event_id", "impression_id")
+    ),
     (long(item=["a", "b", "", "b"]), "row 3 has no item.*: column 'item' is empty there", {}),
     (long(split=[0, 0, 0, None]), "row 4 has 'split' = None, one of 0, 1, 2, train", {}),
     (long(views=[1, 2, -3, 0]), "row 3 has 'views' = -3, a count of views is required", {}),
