@@ -275,6 +275,9 @@ def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
     if options.actions is not None:
         with naming(options.actions, "actions"):
             actions = ActionTable.read(Path(options.actions), schema)
+    of_times = rows.has_times and (options.time_fields or options.split == "time")
+    if of_times and schema.time_beside is not None:
+        _refuse_counter(rows.events["order"], schema.event or "", schema.time_beside)
     log, first_order = pack_rows(rows, options, actions=actions)
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))
@@ -297,6 +300,18 @@ def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
     elif schema.split is None:
         log = resplit(log, options.split_seed)
     return log
+
+
+def _refuse_counter(order: pl.Series, event: str, beside: str) -> None:
+    """Raise LogFormatError where events are ordered by a number that may be no time, beside a
+    column that may be one."""
+    counts = find_column(["event"], [event]) is not None and order.dtype.is_numeric()
+    if counts and find_column(["step"], [beside]) is None:
+        raise LogFormatError(
+            f"times of events are needed, '{event}' orders them by {order.dtype} and '{beside}' "
+            f"stands beside it: name the one with the times, --column event={beside} "
+            f"(columns={{'event': '{beside}'}}), or '{event}' if it is that"
+        )
 
 
 def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -64,6 +65,16 @@ def test_fields_are_made_of_times(tmp_path: Path) -> None:
 def test_what_has_no_times_is_refused(frame: pl.DataFrame, names: list[str], says: str) -> None:
     with pytest.raises(LogFormatError, match=says):
         read_log(frame, time_fields=names)
+
+
+@pytest.mark.parametrize("options", [{"time_fields": ["gap"]}, {"split": "time"}])
+def test_a_counter_beside_times_is_no_time(options: dict[str, Any]) -> None:
+    frame = TIMED.with_columns(event=pl.Series([4, 0, 2, 1]))
+    with pytest.raises(LogFormatError, match=r"'event' orders them by Int64 .* --column event=tim"):
+        read_log(frame, **options)
+    for named in ("event", "time"):
+        assert read_log(frame, columns={"event": named}, **options).n_events == 4
+    assert read_log(frame.rename({"time": "step"}), **options).n_events == 4
 
 
 def test_whole_numbers_of_128_bits_are_times() -> None:
