@@ -27,7 +27,7 @@ from fastgaum.logs.columns import as_list
 from fastgaum.logs.datasets import Located, resolve
 from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
+from fastgaum.logs.options import DEFAULT_OPTIONS, FORMER_SEED, ReadKeywords, ReadOptions
 from fastgaum.logs.public_formats import find_layout
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.side_tables import attach_item_table, attach_user_table
@@ -232,6 +232,8 @@ def _read(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows | Non
         log = _as_saved(load_log(source), given)
         if given.split in USER_RULES:
             log = resplit_by(log, given.split, given.split_seed)
+        else:
+            _refuse_seed(given, "the saved log has its own")
     return _finished(log, given), None
 
 
@@ -294,12 +296,23 @@ def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
             raise LogFormatError(
                 f"split='time' needs an event column of numbers or times, {found}: use split='user'"
             )
+        _refuse_seed(options, "a split by time has none")
         log = log.with_split(split_by_time(log, first_order))
     elif options.split in USER_RULES:
         log = resplit_by(log, options.split, options.split_seed)
     elif schema.split is None:
         log = resplit(log, options.split_seed)
+    else:
+        _refuse_seed(options, f"the log has its own, '{schema.split}'")
     return log
+
+
+def _refuse_seed(options: ReadOptions, found: str) -> None:
+    if "split_seed" in options.given and FORMER_SEED not in options.given:
+        raise ConfigError(
+            f"split_seed is {options.split_seed}, it draws a split of users, and {found}: leave it "
+            "out, or draw one, --split-by user (split='user')"
+        )
 
 
 def _refuse_counter(order: pl.Series, event: str, beside: str) -> None:
