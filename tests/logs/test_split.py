@@ -119,7 +119,7 @@ def test_a_seed_that_splits_nothing_is_refused(tmp_path) -> None:
     seed, rule = {"split_seed": 7}, {"split": "user"}
     record = ReadOptions.from_json(ReadOptions.of(**seed).to_json())  # type: ignore[arg-type]
     for source, more in ((own, {}), (saved, {}), (frame, {"split": "time"})):
-        with pytest.raises(ConfigError, match="split_seed is 7, .*--split-by user"):
+        with pytest.raises(ConfigError, match=r"split_seed is 7, .*--split-by user"):
             read_log(source, **seed, **more)  # type: ignore[arg-type]
         # but a run remembers the seed of another log
         assert (
