@@ -127,11 +127,12 @@ def compare_command(
     """Train models on one log with every seed, and compare them."""
     plan = grid.plan(OWN_MODELS)
     options = reading.options
-    if plan.resplits and "split" in options.values:
-        raise ConfigError(
-            f"--split-by {options.split} splits the log in one way and --resplit in others: give "
-            "one of them"
-        )
+    for option, flag in (("split", "--split-by"), ("split_seed", "--split-seed")):
+        if plan.resplits and option in options.given:
+            raise ConfigError(
+                f"{flag} {getattr(options, option)} splits the log in one way and --resplit in "
+                "others: give one of them"
+            )
     plan.runs([source])
     from fastgaum.logs.datasets import resolve
     from fastgaum.logs.splits import resplit_by

@@ -219,6 +219,8 @@ def write_tables(files: TableFiles, facts: Mapping[str, object], blocks: Sequenc
 
 def write_log(log: SessionLog, out: Path) -> None:
     """Write a log as `check_log_output` says. Raises OutputError."""
+    from polars import Duration
+
     from fastgaum.logs.fold import to_frame
     from fastgaum.logs.store import save_log
 
@@ -235,6 +237,10 @@ def write_log(log: SessionLog, out: Path) -> None:
             "convert into a folder"
         )
     frame = to_frame(log)
+    if out.suffix == ".csv" and Duration in frame.dtypes:
+        raise OutputError(
+            f"'{out}' cannot hold the durations that order this log's events: name a .parquet file"
+        )
     with atomic(out) as beside:
         if out.suffix == ".csv":
             frame.write_csv(beside)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,7 +59,7 @@ class GivenOptions(ReadOptions):
         columns = given.get("columns")
         if isinstance(columns, tuple):
             given["columns"] = columns_of(columns)
-        super().__init__(**given, given=frozenset(given))
+        super().__init__(**{"given": frozenset(given), **given})
 
 
 NO_OPTIONS = GivenOptions()
@@ -75,7 +75,7 @@ class Reading:
 
     def with_options(self, options: ReadOptions) -> Reading:
         """The same with other options."""
-        return Reading(GivenOptions(**options.values), self.data_dir)
+        return Reading(GivenOptions(**options.values, given=options.given), self.data_dir)
 
     def load(self, source: str) -> SessionLog:
         """Find and read a log. Raises DatasetError, LogFormatError or ConfigError."""
@@ -120,12 +120,10 @@ class Reading:
                 f"'{file}' is damaged ({error}): train again, or remove it and give the options of "
                 "reading yourself"
             ) from error
-        values: Any = dict(former.values)
+        kept = former.given
         if is_saved_log(resolve(source, self.data_dir).path):
-            values = {name: value for name, value in values.items() if name not in _SAVED_BY}
-            if values.get("split") == "time":
-                del values["split"]
-        return self.with_options(self.options.over(ReadOptions.of(**values)))
+            kept -= {*_SAVED_BY, *(["split"] if former.split == "time" else [])}
+        return self.with_options(self.options.over(replace(former, given=kept)))
 
     def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:
         """The options that a run's log was read with. Raises ConfigError where a given one says
@@ -147,7 +145,7 @@ class Reading:
                 f"the log of the run in '{folder}' was read otherwise: {'; '.join(differ)}: leave "
                 "the options out, the folder has them"
             )
-        return self.with_options(former)
+        return self.with_options(self.options.over(former))
 
 
 AS_IT_IS = Reading()

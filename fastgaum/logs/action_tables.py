@@ -218,17 +218,24 @@ def _comparable(order: pl.Series, time: pl.Series, path: Path, has_times: bool) 
     """Orders of events and times of actions, both called `order`, as one type."""
     found = []
     kinds = []
+    zones = [getattr(one.dtype, "time_zone", None) or "none" for one in (order, time)]
     for one in (order, time):
         if isinstance(one.dtype, pl.Datetime) and one.dtype.time_zone is not None:
             one = one.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        temporal = one.dtype.is_temporal()
-        kinds.append("times" if temporal else "numbers" if one.dtype.is_numeric() else "text")
-        found.append((one.cast(pl.Datetime("us")) if temporal else one).alias("order"))
+        dated = isinstance(one.dtype, pl.Datetime | pl.Date)
+        other = "numbers" if one.dtype.is_numeric() else str(one.dtype.base_type())
+        kinds.append("times" if dated else other)
+        found.append((one.cast(pl.Datetime("us")) if dated else one).alias("order"))
     if not has_times or kinds[0] != kinds[1]:
         held = kinds[0] if has_times else "no order in time"
         raise LogFormatError(
             f"actions {path.name}: their times are {kinds[1]}, the log's events have {held}: give "
             "both as numbers of one clock, or as times; or leave the times of actions out, and "
             "all come before the first event"
+        )
+    if "none" in zones and {*zones} - {"none", "UTC"}:
+        raise LogFormatError(
+            f"actions {path.name}: the zone of their times is {zones[1]}, that of the log's events "
+            f"is {zones[0]}: give both a zone, or neither"
         )
     return found

@@ -92,6 +92,11 @@ def say_reading(log: SessionLog, rows: Rows | None) -> Iterator[str]:
     fields = [f"{name} ({one.holds}, of the {one.of})" for name, one in log.columns.items()]
     fields += [] if log.weights is None else ["weights of the events"]
     yield f"fields read: {', '.join(fields) or 'none'}"
+    if 0 < log.n_candidates == log.n_events:
+        yield (
+            "every event displays one item; if rows of one display have times of their own, name "
+            "what they share (--column event=NAME)"
+        )
     if rows is None:
         return
     if rows.not_read:

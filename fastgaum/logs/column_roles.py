@@ -204,6 +204,12 @@ def _check_roles(roles: Mapping[str, str], dtypes: Mapping[str, pl.DataType]) ->
             f"column '{roles['items']}' holds {dtypes[roles['items']]}, a list of items is "
             "required: save a nested log as parquet or arrow, or write one row per candidate"
         )
+    if "item" in roles and "chosen_index" in roles:
+        raise LogFormatError(
+            f"'{roles['chosen_index']}' is named as a position in a list of items, and this log "
+            "has one row per displayed candidate: name a column of 0 and 1, --column chosen=NAME "
+            "(columns={'chosen': 'NAME'})"
+        )
     if "chosen" in roles and "chosen_index" in roles:
         raise LogFormatError(
             f"both '{roles['chosen']}' (the chosen item) and '{roles['chosen_index']}' (its "

@@ -30,6 +30,10 @@ MOST_NUMBER = 1e30
 REFUSED = "\x1f"
 """stands before the text of a click that its file does not say; no id begins so"""
 
+# polars before 1.36 has no types of others, such as the periods of pandas
+_OTHERS = getattr(pl, "BaseExtension", pl.Object)
+_NO_TEXT = (pl.List, pl.Array, pl.Struct, pl.Binary, pl.Object, pl.Duration, _OTHERS)
+
 Where = Callable[[int], str]
 """names the place of row i in a message: `row 17`, `event 3 of session 'u3'`"""
 
@@ -93,10 +97,10 @@ def of_several(wrong: pl.Series) -> str:
 
 def ids_as_text(column: pl.Series, role: str) -> pl.Series:
     """Ids as text: text, numbers by their digits (floats of whole numbers as whole numbers),
-    booleans, times; NaN and empty text are null. Raises LogFormatError for lists, records, bytes
-    and durations, and for rounded floats."""
+    booleans, times; NaN and empty text are null. Raises LogFormatError for lists, records, bytes,
+    durations and pandas' own types, and for rounded floats."""
     dtype = column.dtype
-    if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Object | pl.Duration):
+    if isinstance(dtype, _NO_TEXT):
         raise LogFormatError(
             f"the {role} column '{column.name}' holds {dtype}, ids are required: text or numbers"
         )
@@ -205,7 +209,7 @@ def _by_table(
     rule: str,
     where: Where = row_number,
 ) -> pl.Series:
-    if isinstance(column.dtype, pl.List | pl.Array | pl.Struct | pl.Binary | pl.Duration):
+    if isinstance(column.dtype, _NO_TEXT):
         raise LogFormatError(
             f"column '{column.name}' holds {column.dtype}, {rule}: correct the column"
         )

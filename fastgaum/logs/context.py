@@ -49,16 +49,17 @@ def time_columns(
                 f"the log has a field '{name}', which --time-field {name} makes: rename that "
                 "column, or leave the option out"
             )
-        if not (kind.is_temporal() or (kind.is_numeric() and name == "gap")):
+        dated = isinstance(kind, pl.Datetime | pl.Date)
+        if not (dated or (kind.is_numeric() and name == "gap")):
             raise LogFormatError(
                 f"--time-field {name} needs events with times, the log's are ordered by {kind}: "
                 "name a time column (--column event=NAME), or leave the option out"
             )
         if name == "gap":
             seconds = order
-            if kind.is_temporal():
+            if dated:
                 seconds = order.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
-            steps = np.diff(seconds.to_numpy().astype(np.float64), prepend=0.0)
+            steps = np.diff(seconds.cast(pl.Float64).to_numpy(), prepend=0.0)
             steps[np.append(True, session[1:] != session[:-1])] = 0.0
             gaps = np.log1p(np.maximum(steps, 0.0)).astype(np.float32)
             columns[name] = Column("event", gaps)

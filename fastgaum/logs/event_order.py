@@ -11,7 +11,7 @@ import polars as pl
 
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.columns import refuse_rounded
-from fastgaum.logs.number_text import first_three, parse_numbers
+from fastgaum.logs.number_text import first_three, parse_numbers, with_points
 
 FEWEST_ORDERED = 0.1
 """share of numbers and times above which other values are faults"""
@@ -39,12 +39,12 @@ def parse_order(column: pl.Series) -> pl.Series | None:
         is_whole = whole.null_count() == column.null_count() and bool((whole == column).all())
         return whole if is_whole else _exact(column.cast(pl.Float64))
     if dtype.is_numeric():
-        return _exact(column.fill_nan(None)) if dtype.is_float() else column
+        return _exact(column)
     if isinstance(dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
     if column.dtype != pl.String:
         return None
-    numbers = parse_numbers(column)
+    numbers = parse_numbers(with_points(column))
     return _parse_times(column) if numbers is None else _exact(numbers)
 
 
@@ -73,9 +73,11 @@ def clock_of(column: pl.Series) -> pl.Series | None:
 
 
 def _exact(numbers: pl.Series) -> pl.Series:
-    if numbers.dtype.is_float():
-        refuse_rounded(numbers, "orders of events")
-    return numbers
+    """The numbers; NaN and infinities are missing."""
+    if not numbers.dtype.is_float():
+        return numbers
+    refuse_rounded(numbers, "orders of events")
+    return numbers.set(~numbers.is_finite(), None)
 
 
 def _parse_times(text: pl.Series) -> pl.Series | None:

@@ -13,7 +13,7 @@ import polars as pl
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.kernels.nearest import nearest_others
 from fastgaum.logs.column_roles import ROLE_NAMES, find_role, no_column
-from fastgaum.logs.columns import filled_ids, require_filled
+from fastgaum.logs.columns import filled_ids, refuse_at, require_filled
 from fastgaum.logs.cut import check_size
 from fastgaum.logs.event_order import order_of
 from fastgaum.logs.number_text import parse_numbers
@@ -131,4 +131,7 @@ def _read_choices(choices: LogSource) -> pl.DataFrame:
             )
         if time.dtype.is_temporal():
             time = time.dt.epoch("s")
-        return pl.DataFrame({"user": user, "time": time.cast(pl.Int64), "item": item})
+        whole = time.cast(pl.Int64, strict=False)
+        rule = "a whole number below 2^63 is required: write times in a smaller unit, or as dates"
+        refuse_at(times, (whole != time).fill_null(value=True), rule)
+        return pl.DataFrame({"user": user, "time": whole, "item": item})

@@ -17,6 +17,10 @@ import msgspec
 from fastgaum.errors import ConfigError, as_given, did_you_mean, require_known
 from fastgaum.logs.clicks import ClickRule, OutsideRule
 
+FORMER_SEED = "the seed of a record"
+"""among `given`: a split_seed of a run's record, which a log with a split of its own passes over"""
+_OTHER_ROLE = {"chosen": "chosen_index", "chosen_index": "chosen", "item": "items", "items": "item"}
+
 SplitRule = Literal["auto", "file", "user", "half", "other-half", "time"]
 
 
@@ -183,13 +187,20 @@ class ReadOptions:
         return {name: getattr(self, name) for name in OPTIONS if name in self.given}
 
     def over(self, base: ReadOptions) -> ReadOptions:
-        """These options, and where one was not given, that of `base`."""
+        """These options, and where one, or the column of a role, was not given, that of `base`."""
         if not isinstance(base, ReadOptions):
             raise ConfigError(
                 f"options is {as_given(base)}, a fastgaum.logs.options.ReadOptions is required: "
                 "give single options by name"
             )
-        return ReadOptions.of(**{**base.values, **self.values})
+        merged = {**base.values, **self.values}
+        if "columns" in self.given & base.given:
+            others = {_OTHER_ROLE.get(role) for role in self.columns}
+            former = {role: one for role, one in base.columns.items() if role not in others}
+            merged["columns"] = {**former, **self.columns}
+        seed_of = self if "split_seed" in self.given else base
+        given = frozenset(merged) | seed_of.given & {FORMER_SEED}
+        return dataclasses.replace(ReadOptions.of(**merged), given=given)
 
     def to_json(self) -> dict[str, object]:
         """The options that were given, as plain values under their names on the command line."""
@@ -216,7 +227,7 @@ class ReadOptions:
             name = names[key]
             is_columns = name == "columns"
             given[name] = columns_of(msgspec.convert(value, list[str])) if is_columns else value
-        return cls.of(**given)
+        return dataclasses.replace(cls.of(**given), given=frozenset({*given, FORMER_SEED}))
 
 
 def option_name(field_name: str) -> str:

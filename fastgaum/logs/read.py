@@ -27,7 +27,7 @@ from fastgaum.logs.columns import as_list
 from fastgaum.logs.datasets import Located, resolve
 from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
+from fastgaum.logs.options import DEFAULT_OPTIONS, FORMER_SEED, ReadKeywords, ReadOptions
 from fastgaum.logs.public_formats import find_layout
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.side_tables import attach_item_table, attach_user_table
@@ -212,6 +212,7 @@ def _open(source: LogSource, options: ReadOptions) -> tuple[FileTable, LogSchema
         named = f"; it is read as {layout.name}: --column ROLE=COLUMN names another"
         raise LogFormatError(f"{error}{named}") from None
     fields = (*options.candidate_fields, *options.context_fields, options.weight or "")
+    fields += (schema.event or "", schema.click_order or "")
     return table.with_points(fields, options.decimal), schema, options
 
 
@@ -231,6 +232,8 @@ def _read(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows | Non
         log = _as_saved(load_log(source), given)
         if given.split in USER_RULES:
             log = resplit_by(log, given.split, given.split_seed)
+        else:
+            _refuse_seed(given, "the saved log has its own")
     return _finished(log, given), None
 
 
@@ -253,7 +256,7 @@ def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]
 def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
     absent = [name for name in options.item_vectors if name not in log.vectors]
     if options.item_table is not None:
-        log = attach_item_table(log, options.item_table, options.item_vectors)
+        log = attach_item_table(log, options.item_table, options.item_vectors, options.decimal)
     elif absent:
         known = f" (the saved log has {', '.join(log.vectors)})" if log.vectors else ""
         raise LogFormatError(
@@ -274,11 +277,14 @@ def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
     if options.actions is not None:
         with naming(options.actions, "actions"):
             actions = ActionTable.read(Path(options.actions), schema)
+    of_times = rows.has_times and (options.time_fields or options.split == "time")
+    if of_times and schema.time_beside is not None:
+        _refuse_counter(rows.events["order"], schema.event or "", schema.time_beside)
     log, first_order = pack_rows(rows, options, actions=actions)
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))
     if options.user_table is not None:
-        log = attach_user_table(log, options.user_table, schema.user)
+        log = attach_user_table(log, options.user_table, schema.user, options.decimal)
     if options.split == "file" and schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use "
@@ -290,12 +296,35 @@ def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
             raise LogFormatError(
                 f"split='time' needs an event column of numbers or times, {found}: use split='user'"
             )
+        _refuse_seed(options, "a split by time has none")
         log = log.with_split(split_by_time(log, first_order))
     elif options.split in USER_RULES:
         log = resplit_by(log, options.split, options.split_seed)
     elif schema.split is None:
         log = resplit(log, options.split_seed)
+    else:
+        _refuse_seed(options, f"the log has its own, '{schema.split}'")
     return log
+
+
+def _refuse_seed(options: ReadOptions, found: str) -> None:
+    if "split_seed" in options.given and FORMER_SEED not in options.given:
+        raise ConfigError(
+            f"split_seed is {options.split_seed}, it draws a split of users, and {found}: leave it "
+            "out, or draw one, --split-by user (split='user')"
+        )
+
+
+def _refuse_counter(order: pl.Series, event: str, beside: str) -> None:
+    """Raise LogFormatError where events are ordered by a number that may be no time, beside a
+    column that may be one."""
+    counts = find_column(["event"], [event]) is not None and order.dtype.is_numeric()
+    if counts and find_column(["step"], [beside]) is None:
+        raise LogFormatError(
+            f"times of events are needed, '{event}' orders them by {order.dtype} and '{beside}' "
+            f"stands beside it: name the one with the times, --column event={beside} "
+            f"(columns={{'event': '{beside}'}}), or '{event}' if it is that"
+        )
 
 
 def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:

@@ -13,7 +13,7 @@ from fastgaum.arrays import IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.action_tables import past_column
 from fastgaum.logs.clicks import ClickFacts, without_order
-from fastgaum.logs.column_roles import LogSchema, is_list
+from fastgaum.logs.column_roles import LogSchema, find_role, is_list
 from fastgaum.logs.columns import (
     REFUSED,
     CodedIds,
@@ -196,6 +196,8 @@ def _event_columns(
         require_filled(label, "event label", schema.event_label)
         if not schema.nested:
             _check_shared(label, session, table, schema)
+    if schema.nested and (schema.event_label or find_role("event_label", [schema.event or ""])):
+        _refuse_copies(label, session, table, schema)
     columns = {"session": session, "order": order, "label": label}
     if not schema.nested:
         # a row of a nested log is an event of its own, whatever it is called
@@ -226,16 +228,36 @@ def _check_shared(
     label: pl.Series, session: pl.Series, table: pl.DataFrame, schema: LogSchema
 ) -> None:
     """Refuse a label that is a row number in disguise."""
-    if label.n_unique() < table.height or schema.event is None:
+    labels = label.n_unique()
+    # less is counted where the labels are surely shared
+    if schema.event is None or 2 * labels < table.height:
         return
-    events = pl.DataFrame([session.alias("session"), table[schema.event].alias("event")]).n_unique()
-    if events < table.height:
+    named = pl.DataFrame({"session": session, "event": table[schema.event], "label": label})
+    rows = named.with_columns(table[schema.item or ""].alias("item")).drop("event").n_unique()
+    events = named.drop("label").n_unique()
+    if events < labels == rows:
         raise LogFormatError(
-            f"the event label '{schema.event_label}' differs in each of the {table.height} rows "
+            f"the event label '{schema.event_label}' differs in each of the {rows} rows "
             f"while session and '{schema.event}' make {events} events, a label is shared by an "
             f"event's rows: to leave it out pass --column event={schema.event} --column "
             f"event_label={schema.event} (columns={{'event': '{schema.event}', "
             f"'event_label': '{schema.event}'}})"
+        )
+
+
+def _refuse_copies(
+    label: pl.Series, session: pl.Series, table: pl.DataFrame, schema: LogSchema
+) -> None:
+    """Refuse rows of a nested log that are copies of others: the second would follow the choice."""
+    names = {schema.session, schema.event, schema.event_label} - {None}
+    alike = table.select(names).is_duplicated().arg_true()
+    rows = table[alike].select(names | {schema.items, schema.choice})
+    row = first_true(rows.is_duplicated())
+    if row is not None:
+        raise LogFormatError(
+            f"event {show(label[alike[row]])} of session {show(session[alike[row]])} has two rows, "
+            f"alike in items and choice ({rows.height - rows.n_unique()} rows are such copies), an "
+            "event is one row: drop the copies"
         )
 
 
@@ -259,9 +281,13 @@ def _check_several(
 
 
 def _views(column: pl.Series) -> pl.Series:
+    cure = "correct it, or rename the column if it means something else"
+    if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean)):
+        raise LogFormatError(
+            f"column '{column.name}' holds {column.dtype}, a count of views is required: {cure}"
+        )
     counts = column.cast(pl.Int64, strict=False)
     wrong = counts.is_null() | (counts < 0).fill_null(True)
-    cure = "correct it, or rename the column if it means something else"
     refuse_at(column, wrong, f"a count of views is required: {cure}")
     return counts
 
@@ -426,6 +452,15 @@ def _read_clicks(table: pl.DataFrame, schema: LogSchema, name_event: Where) -> p
             of_click = name_event(int(wrong["event"][0]))
             raise LogFormatError(without_order(of_click, schema.click_order or ""))
         frame = frame.sort("event", "order", maintain_order=True)
+    if not of_items:
+        sizes = as_list(table[schema.items or ""]).list.len()
+        of_each = of_lists and (lengths == sizes).all() and bool((sizes > 2).any())
+        numbers = frame["value"].cast(pl.Float64, strict=False)
+        if frame["value"].dtype == pl.Boolean or (of_each and numbers.is_in([0.0, 1.0]).all()):
+            raise LogFormatError(
+                f"'{schema.chosen_index}' says yes or no of each candidate, the positions of the "
+                "clicks are required: write them, or one row per displayed candidate"
+            )
     if of_lists:
         frame = frame.unique(["event", "value"], keep="first", maintain_order=True)
     return frame.select("event", "value")

@@ -38,7 +38,7 @@ from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
 
 def _read_table(
-    path: Path, role: str, column: str | None = None
+    path: Path, role: str, column: str | None, decimal: str | None
 ) -> tuple[pl.Series, pl.DataFrame, bool]:
     """Ids of a table's rows, in `column` or what is called as `role`; its other columns; and
     whether numbers may be text (csv)."""
@@ -51,7 +51,7 @@ def _read_table(
         raise no_column(needs, role, ROLE_NAMES[role], known)
     if found != column:
         refuse_two(role, found, ROLE_NAMES[role], known)
-    frame = table.read(known)
+    frame = table.with_points([name for name in known if name != found], decimal).read(known)
     ids = filled_ids(frame[found], role)
     if frame.height == 0:
         raise LogFormatError(f"the table is empty (no rows): one row per {role} is required")
@@ -80,13 +80,16 @@ def _check_new(columns: Iterable[str], log: SessionLog) -> None:
 
 
 def attach_item_table(
-    log: SessionLog, path: str | os.PathLike[str], vectors: Sequence[str] = ()
+    log: SessionLog,
+    path: str | os.PathLike[str],
+    vectors: Sequence[str] = (),
+    decimal: str | None = None,
 ) -> SessionLog:
     """Return the log with the other columns of an item table, one row per item, as static item
     fields; `vectors` are columns of lists of numbers. A missing category is code -1, a missing
     number the mean of the log's others. Raises LogFormatError."""
     with naming(path, "item table"):
-        ids, table, untyped = _read_table(Path(path), "item")
+        ids, table, untyped = _read_table(Path(path), "item", None, decimal)
         row_of_item = Vocabulary(ids).codes(log.item_ids)
         if (row_of_item == NO_CODE).all():
             raise LogFormatError(
@@ -179,7 +182,10 @@ def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) ->
 
 
 def attach_user_table(
-    log: SessionLog, path: str | os.PathLike[str], column: str | None = None
+    log: SessionLog,
+    path: str | os.PathLike[str],
+    column: str | None = None,
+    decimal: str | None = None,
 ) -> SessionLog:
     """Return the log with the columns of a table of users, one row per user, as context; column:
     the log's own name for its users, None: its sessions are its users. Raises LogFormatError."""
@@ -187,7 +193,7 @@ def attach_user_table(
     assert owners is not None
     with naming(file, "user table"):
         own = column or find_role("session", open_table(file).dtypes)
-        ids, table, untyped = _read_table(file, "user", own)
+        ids, table, untyped = _read_table(file, "user", own, decimal)
         row_of_session = Vocabulary(ids).codes(owners)
         columns = {}
         for one in table.iter_columns():

@@ -91,6 +91,6 @@ def split_by_time(log: SessionLog, first_order: pl.Series) -> SplitArray:
             "(columns={'event': 'NAME'}), or use --split-by user (split='user')"
         )
     split = np.empty(len(first_order), np.int8)
-    times = first_order.to_physical().to_numpy()
+    times = first_order.rank("dense").to_numpy()
     split[np.lexsort((hash_texts(log.session_ids), times))] = split_in_order(len(first_order))
     return split

@@ -85,12 +85,13 @@ class FileTable:
             parts = tuple((path, rows.with_columns(own)) for path, rows in self.parts)
             return replace(self, parts=parts)
         for values in self.read(text).iter_columns():
-            value = values.drop_nulls().first()
-            if value is not None and values.str.contains(MAYBE_THOUSANDS).all():
+            open_to_both = values.filter(values.str.contains(MAYBE_THOUSANDS))
+            if len(open_to_both) and values.str.contains(rf"{MAYBE_THOUSANDS}|^[+-]?\d+$").all():
                 raise LogFormatError(
-                    f"'{values.name}' has values such as {value!r} alone, in a file of semicolons: "
-                    "does the point divide thousands or decimals? Name the decimal sign, --decimal "
-                    ", (decimal=',') or --decimal . (decimal='.')"
+                    f"'{values.name}' has values such as {open_to_both[0]!r} alone, or beside "
+                    "whole numbers, in a file of semicolons: does the point divide thousands or "
+                    "decimals? Name the decimal sign, --decimal , (decimal=',') or --decimal . "
+                    "(decimal='.')"
                 )
         return self
 
@@ -102,12 +103,32 @@ class FileTable:
                 frames.append(part.select(columns).collect())
             except READ_ERRORS as error:
                 raise damaged(path, error) from None
+        for name in frames[0].columns:
+            held = {_kind_of(frame[name].dtype): frame[name].dtype for frame in frames}
+            held.pop("nothing", None)
+            if len(held) > 1 and ("times" in held or {"decimals", "text"} <= {*held}):
+                raise LogFormatError(
+                    f"column '{name}' is {' in one shard, '.join(map(str, held.values()))} in "
+                    "another: write the shards alike"
+                )
         try:
             return frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical_relaxed")
         except pl.exceptions.PolarsError as error:
             raise LogFormatError(
                 f"the shards' columns differ in type ({one_line(error)}): write them alike"
             ) from None
+
+
+def _kind_of(dtype: pl.DataType) -> str:
+    """The kind of a column's values, or of those of its lists."""
+    dtype = getattr(dtype, "inner", dtype)
+    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
+        return "text"
+    if dtype.is_temporal():
+        return "times"
+    if dtype.is_float() or dtype.is_decimal():
+        return "decimals"
+    return "nothing" if dtype == pl.Null else "others"
 
 
 def open_table(path: Path, delimiter: str | None = None) -> FileTable:
@@ -279,11 +300,13 @@ def _open_folder(path: Path) -> FileTable:
     parts = tuple(part for shard in shards for part in open_table(shard).parts)
     dtypes = _dtypes(*parts[0])
     for shard, lazy in parts[1:]:
-        missing = [column for column in dtypes if column not in _dtypes(shard, lazy)]
+        own = _dtypes(shard, lazy)
+        missing = [name for name in (*dtypes, *own) if name not in dtypes or name not in own]
         if missing:
+            lacks, has = (shard, shards[0]) if missing[0] in dtypes else (shards[0], shard)
             raise LogFormatError(
-                f"shard '{shard.name}' lacks the column '{missing[0]}' that '{shards[0].name}' has:"
-                " all shards need the same columns"
+                f"shard '{lacks.name}' lacks the column '{missing[0]}' that '{has.name}' has: "
+                "all shards need the same columns"
             )
     return FileTable(parts, dtypes, untyped=False)
 

@@ -421,6 +421,7 @@ ASKED: dict[str, Attack] = {
         asked("compare {log} --models click-rate --add absent.json", "No such file"),
         asked("compare {log} --context-field qury", "did you mean 'query'"),
         asked("compare {log} --split-by half --resplit 1", "give one of them"),
+        asked("compare {log} --split-seed 7 --resplit 1", "--split-seed 7 splits the log"),
         asked("tune {log} -o b.toml --set drpout=0.1", "did you mean 'dropout'"),
         asked("tune {log} -o b.tml", "ends in '.tml', a configuration is written as .toml"),
         asked("tune {log} -o b.toml --trials 2", "at least 4 are required"),

@@ -119,6 +119,11 @@ def test_train_says_how_it_read_the_log(tmp_path: Path, capsys: pytest.CaptureFi
         "displays with several clicks: 33.3 % of 120; the first counts, 40 later clicks",
     ):
         assert said in err
+    lines = [f"{line};{number}" for number, line in enumerate(lines)]
+    (tmp_path / "shop.csv").write_text("\n".join(lines).replace("clicked;0", "clicked;row") + "\n")
+    roles = [one.replace("event=at", "event=row") for one in roles]
+    assert main([*argv, *roles, *read, "--overwrite"]) == 0
+    assert "every event displays one item; if rows of" in capsys.readouterr().err
 
 
 def test_a_run_remembers_the_context(

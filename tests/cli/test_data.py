@@ -89,6 +89,13 @@ def test_convert_and_back(log_file: Path, tmp_path: Path, out: str) -> None:
     assert back.fingerprint == log.fingerprint
 
 
+def test_durations_are_no_csv(frame: pl.DataFrame, tmp_path: Path, fails: Fails) -> None:
+    frame.with_columns(event=pl.duration(hours="event")).write_parquet(tmp_path / "log.parquet")
+    argv = ["data", "convert", str(tmp_path / "log.parquet"), "-o"]
+    assert "cannot hold the durations that order" in fails([*argv, str(tmp_path / "log.csv")])
+    assert main([*argv, str(tmp_path / "new.parquet")]) == 0
+
+
 @pytest.mark.parametrize(
     ("out", "truth"), [("w.parquet", "w.truth.parquet"), ("w", "w/truth.parquet")]
 )

@@ -194,6 +194,20 @@ def test_what_is_wrong_with_a_table_is_said(
     assert says in str(error.value)
 
 
+def test_times_of_two_kinds_are_refused(tmp_path: Path) -> None:
+    """A zone beside none; hours without a day are compared with their like alone."""
+    local = pl.Series([dt.datetime(2025, 7, 1, hour) for hour in range(8, 12)])
+    berlin, clock = local.dt.replace_time_zone("Europe/Berlin"), local.dt.time()
+    path = table(tmp_path, session=["s1"] * 4, item=list("abab"), time=local)
+    with pytest.raises(LogFormatError, match=r"is none, .* events is Europe/Berlin: give both"):
+        read_log(DISPLAYS.with_columns(time=berlin), actions=path)
+    with pytest.raises(LogFormatError, match="their times are times, the log's events have Time"):
+        read_log(DISPLAYS.with_columns(time=clock), actions=path)
+    for times in (local, berlin, clock, clock.cast(pl.Duration("us"))):
+        path = table(tmp_path, session=["s1"] * 4, item=list("abab"), time=times)
+        assert len(told(read_log(DISPLAYS.with_columns(time=times), actions=path))[1]) == 1
+
+
 def test_what_is_wrong_with_a_past_is_said(tmp_path: Path) -> None:
     with pytest.raises(LogFormatError, match=r"no column 'seeen' .*did you mean 'seen'"):
         read_log(DISPLAYS.with_columns(seen=pl.col("items")), past="seeen")

@@ -3,6 +3,7 @@ line that says the rule, the values and the cure."""
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,13 @@ def test_directory_with_one_bad_shard(tmp_path) -> None:
     long().write_parquet(tmp_path / "part-0.parquet")
     long().drop("item").write_parquet(tmp_path / "part-1.parquet")
     refused(tmp_path, "shard 'part-1.parquet' lacks the column 'item' that 'part-0.parquet' has")
+    long(user=[1, 1, 1, 2]).write_parquet(tmp_path / "part-1.parquet")
+    refused(tmp_path, "shard 'part-0.parquet' lacks the column 'user' that 'part-1.parquet' has")
+    for values, other in (([1.0, 2.0] * 2, ["1", "2"] * 2), ([date(2025, 1, 1)] * 4, [1, 2] * 2)):
+        long(item=values).write_parquet(tmp_path / "part-0.parquet")
+        long(item=other).write_parquet(tmp_path / "part-1.parquet")
+        refused(tmp_path, "column 'item' is .* in one shard, .* in another")
+    long().write_parquet(tmp_path / "part-0.parquet")
     long(item=[[1], [2], [3], [4]]).write_parquet(tmp_path / "part-1.parquet")
     refused(tmp_path, "the shards' columns differ in type")
 

@@ -57,8 +57,26 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
         (by_index(at, None), f"event 17 of .* has 'chosen_index' = {at} for 2 .*{AS_POSITION}", {})
         for at in (2, -2, 0.5)
     ),
+    *(
+        (by_index(*each), "'chosen_index' says yes or no of each candidate, the positions", {})
+        for each in ([True, False], [[True, False], [False]])
+    ),
+    (
+        by_index([0, 1, 0], [1, 0]).with_columns(items=pl.Series([[*"abc"], [*"ab"]])),
+        "'chosen_index' says yes or no",
+        {"clicks": "first"},
+    ),
+    (
+        long(at=[1, 0, 0, 1]),
+        "'at' is named as a position .* one row per .*name a column of 0 and 1",
+        {"columns": {"chosen_index": "at"}},
+    ),
     (by_index("a", None), "event 17 of session 'u3' has 'chosen_index' = 'a'", {}),
-    (long(event=[17, float("nan"), 18, 1]), "row 2 .session 'u3'. has no event", {}),
+    *(
+        (long().with_columns(event=pl.Series(event)), "row 2 .session 'u3'. has no event", {})
+        for bad in ("NaN", "inf", "-inf")
+        for event in (["17", bad, "18", "1"], [17.0, float(bad), 18.0, 1.0])
+    ),
     (nested(event=[None, 18]), "row 1 .session 'u3'. has no event", {}),
     (nested(items=[["a", None], ["c"]]), "event 17 of session 'u3' has no item", {}),
     (long(user=["p", "p", None, "q"]), "row 3 has no user id", {}),
@@ -94,9 +112,24 @@ ROWS: list[tuple[pl.DataFrame, str, dict[str, Any]]] = [
         ".*columns={'event': 'event', 'event_label': 'event'}",
         {},
     ),
+    (
+        # a row that is there twice
+        long(event_id=[1, 2, 3, 4])[[0, 1, 2, 3, 3]],
+        "the event label 'event_id' differs in each of the 4 rows while session and 'event' make 3",
+        {},
+    ),
+    *(
+        (
+            nested(**{name: [5, 6]}).drop("event" if name == "impression_id" else [])[[0, 1, 0]],
+            "event 5 of session 'u3' has two rows, alike in items and choice .1 rows are such",
+            {},
+        )
+        for name in ("event_id", "impression_id")
+    ),
     (long(item=["a", "b", "", "b"]), "row 3 has no item.*: column 'item' is empty there", {}),
     (long(split=[0, 0, 0, None]), "row 4 has 'split' = None, one of 0, 1, 2, train", {}),
     (long(views=[1, 2, -3, 0]), "row 3 has 'views' = -3, a count of views is required", {}),
+    (long(views=[[1]] * 4), "column 'views' holds List.Int64., a count of views is requ", {}),
     # the displays of a session would be one
     (nested(event=["view"] * 2, time=["2025-01-09", "2025-01-08"]), "in all 2 rows", {}),
 ]

@@ -49,6 +49,8 @@ def test_what_is_open_is_named(tmp_path: Path) -> None:
     for decimal, first in ((",", 1234.0), (".", 1.234)):
         log = read_log(path, candidate_fields=["price"], decimal=decimal)
         assert log.columns["price"].values[0] == np.float32(first)
+    path.write_text(text_of(";", ["950", "1.087", "1.250", "890"]))
+    refused(path, "'price' has values such as '1.087' alone, or", candidate_fields=["price"])
     path.write_text(text_of("|", GERMAN).replace("item", "it;em"))
     refused(path, "has one column, .*: name what divides columns, --delimiter ';'")
     named = read_log(path, delimiter="|", columns={"item": "it;em"})
@@ -68,6 +70,25 @@ def test_numbers_of_the_other_sign_are_refused(
     path = tmp_path / "log.csv"
     path.write_text(text_of(";", prices))
     refused(path, says, candidate_fields=["price"], decimal=decimal)
+
+
+@pytest.mark.parametrize("options", [{}, {"decimal": ","}])
+def test_times_have_decimal_commas(options: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text_of(";", GERMAN).replace("u1;0", "u1;2,5"))
+    assert read_log(path, **options).event_ids.to_list() == [1.0, 2.5, 0.0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("of", ["item", "user"])
+def test_tables_beside_a_log_have_the_same_sign(of: str, tmp_path: Path) -> None:
+    path, table = tmp_path / "log.csv", tmp_path / "table.csv"
+    path.write_text(text_of(";", GERMAN).replace("session", "user"))
+    names = ("a", "b") if of == "item" else ("u1", "u2")
+    table.write_text(f"{of};size\n{names[0]};12,500\n{names[1]};950\n")
+    log = read_log(path, **{f"{of}_table": table}, decimal=",")  # type: ignore[arg-type]
+    assert log.columns["size"].values.tolist() == [12.5, 950.0]
+    table.write_text(table.read_text().replace(",", "."))
+    refused(path, "table.csv: 'size' has values such as '12.500'", **{f"{of}_table": table})
 
 
 @pytest.mark.parametrize("wrong", [{"delimiter": ";;"}, {"delimiter": "\n"}, {"decimal": ";"}])

@@ -42,6 +42,16 @@ class Foreign:
         return self.frame.__arrow_c_stream__(requested_schema)
 
 
+@pytest.mark.parametrize("role", ["event", "user", "chosen"])
+def test_periods_and_intervals_of_pandas_are_refused(role: str) -> None:
+    pandas = pytest.importorskip("pandas", reason=ABSENT)
+    pytest.importorskip("pyarrow", reason=ABSENT)
+    frame = pandas.DataFrame({"session": [1], "event": [1], "item": ["a"], "chosen": [1]})
+    for values in (pandas.period_range("2025-01", periods=1), pandas.cut([1], [0, 2])):
+        with pytest.raises(LogFormatError, match=f"column '{role}' holds Extension"):
+            read_log(frame.assign(**{role: values}))
+
+
 def pandas_of(frame: pl.DataFrame) -> Any:
     pytest.importorskip("pyarrow", reason=ABSENT)
     return pytest.importorskip("pandas", reason=ABSENT).DataFrame(frame.to_dict(as_series=False))

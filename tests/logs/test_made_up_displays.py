@@ -140,6 +140,11 @@ def test_what_is_made_is_a_log(choices: pl.DataFrame, tmp_path: Path) -> None:
         ({"user": [1]}, {}, LogFormatError, "of 1 user, at least two"),
         ({"time": ["then"]}, {}, LogFormatError, "column 'time' holds no times"),
         ({"time": [None]}, {}, LogFormatError, "row 1 has no time"),
+        *(
+            ({"time": [time]}, {}, LogFormatError, f"row 1 has 'time' = {time}")
+            for time in (0.5, 2**63)
+        ),
+        ({"time": [float("inf")]}, {}, LogFormatError, "row 1 has no time"),
         ({"chosen": [1]}, {}, LogFormatError, "display sets of their own"),
     ],
 )

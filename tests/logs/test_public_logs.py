@@ -222,7 +222,8 @@ def test_a_damaged_value_is_named(
 def test_mind_s_long_lines_and_its_part_without_clicks(tmp_path: Path) -> None:
     history = " ".join(f"N{i}" for i in range(12_000))
     path = tmp_path / "any.txt"
-    path.write_text(f"7\tU1\t12/1/2019 12:00:01 AM\t{history}\tN1-0 N2-1\r\n" * 2)
+    line = f"\tU1\t12/1/2019 12:00:01 AM\t{history}\tN1-0 N2-1\r\n"
+    path.write_text(f"7{line}8{line}")
     log = read_log(path)
     assert events_of(log) == [("U1", frozenset({"N1", "N2"}), "N2")] * 2
     path.write_text("7\tU1\t12/1/2019 12:00:01 AM\t\tN1 N2\n")

@@ -7,6 +7,7 @@ import pytest
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.logs.hashes import hash_texts, mix_hashes
 from fastgaum.logs.log import SPLITS, SessionLog
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_log
 from fastgaum.logs.splits import resplit_by, shuffled_split, split_in_order, split_users
 from fastgaum.logs.store import save_log
@@ -109,6 +110,23 @@ def test_by_time_ties_do_not_follow_the_order_of_the_log() -> None:
     )
     with pytest.raises(LogFormatError, match="every session starts at 4"):
         read_log(frame.with_columns(event=4), split="time")
+
+
+def test_a_seed_that_splits_nothing_is_refused(tmp_path) -> None:
+    frame = visits(30)
+    own = frame.with_columns(split=0)
+    saved = save_log(read_log(frame), tmp_path / "saved")
+    seed, rule = {"split_seed": 7}, {"split": "user"}
+    record = ReadOptions.from_json(ReadOptions.of(**seed).to_json())  # type: ignore[arg-type]
+    for source, more in ((own, {}), (saved, {}), (frame, {"split": "time"})):
+        with pytest.raises(ConfigError, match=r"split_seed is 7, .*--split-by user"):
+            read_log(source, **seed, **more)  # type: ignore[arg-type]
+        # but a run remembers the seed of another log
+        assert (
+            read_log(source, options=record, **more).split == read_log(source, **more).split
+        ).all()  # type: ignore[arg-type]
+        drawn = read_log(source, options=record, **rule).split  # type: ignore[arg-type]
+        assert (drawn == read_log(frame, **seed).split).all()  # type: ignore[arg-type]
 
 
 def test_two_splits_of_one_session() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -57,11 +58,29 @@ def test_fields_are_made_of_times(tmp_path: Path) -> None:
         (TIMED.drop("time"), ["gap"], "--time-field gap needs events with times"),
         (TIMED.with_columns(time=pl.int_range(4)), ["hour"], "are ordered by Int64: name a time"),
         (TIMED.with_columns(time=pl.lit("x")), ["gap"], "are ordered by String"),
+        (TIMED.with_columns(pl.col("time").dt.time()), ["gap"], "are ordered by Time: name a"),
+        (TIMED.with_columns(pl.col("time") - pl.col("time")), ["hour"], "ordered by Duration"),
     ],
 )
 def test_what_has_no_times_is_refused(frame: pl.DataFrame, names: list[str], says: str) -> None:
     with pytest.raises(LogFormatError, match=says):
         read_log(frame, time_fields=names)
+
+
+@pytest.mark.parametrize("options", [{"time_fields": ["gap"]}, {"split": "time"}])
+def test_a_counter_beside_times_is_no_time(options: dict[str, Any]) -> None:
+    frame = TIMED.with_columns(event=pl.Series([4, 0, 2, 1]))
+    with pytest.raises(LogFormatError, match=r"'event' orders them by Int64 .* --column event=tim"):
+        read_log(frame, **options)
+    for named in ("event", "time"):
+        assert read_log(frame, columns={"event": named}, **options).n_events == 4
+    assert read_log(frame.rename({"time": "step"}), **options).n_events == 4
+
+
+def test_whole_numbers_of_128_bits_are_times() -> None:
+    frame = TIMED.with_columns(time=pl.Series([2**70, 3, 5, 9], dtype=pl.Int128))
+    log = read_log(frame, time_fields=["gap"], split="time")
+    assert log.columns["gap"].values.argmax() == 2
 
 
 def test_a_field_of_time_is_named_once() -> None:
