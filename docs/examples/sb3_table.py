@@ -59,7 +59,7 @@ def main(own: World, other: World, seeds: int = 3, judges: int = 1000, **sizes: 
     """Train and judge; return the table as a JSON object."""
     learner = PolicyConfig.from_mapping({**LEARNER, **sizes})
     n, slates = learner.users, HORIZON * learner.users * learner.episodes
-    agents = {kind.__name__: agent(kind, own, slates, n) for kind in (PPO, MaskablePPO)}
+    agents = {kind.__name__.lower(): agent(kind, own, slates, n) for kind in (PPO, MaskablePPO)}
     plan = ComparisonPlan(NAMES, [3], seeds, judges, learner, own, other, agents)
     return compare_policies(
         plan, lambda k, items: Setting(k, HORIZON, Pool("per_step", 20, items), "contrast")

@@ -4,6 +4,7 @@ users."""
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -62,12 +63,12 @@ class Play:
     pessimism: float = 0.0
     """penalty on slates about which the models of a set disagree (0: none)"""
 
-    def from_items(self, k: int, items: tuple[int, ...] = ()) -> Setting:
-        """The same as the library takes it; `items`: pools are drawn from them."""
+    def from_items(self, seed: int, k: int, items: tuple[int, ...] = ()) -> Setting:
+        """The same as the library takes it; `seed` draws a fixed pool, others from `items`."""
         from fastgaum.policies.rollout import Setting
         from fastgaum.worlds.pools import Pool
 
-        pool = Pool(self.pool, self.pool_size, items)
+        pool = Pool(self.pool, self.pool_size, items, seed)
         return Setting(k, self.horizon, pool, self.reward, self.leaving, self.pessimism)
 
 
@@ -111,8 +112,8 @@ def rl_train_command(
     from fastgaum.worlds.world_set import WorldSet, require_set
 
     require_trained(policy)
-    setting = play.from_items(k)
     config = PolicyConfig.from_mapping(parse_settings(settings) | given(seed=seed))
+    setting = play.from_items(config.seed, k)
     require_free(out)
     if out.is_file():
         raise OutputError(f"'{out}' is a file: a policy needs a folder")
@@ -169,7 +170,8 @@ def rl_evaluate_command(
     """
     values = parse_settings(settings)
     try:
-        sizes = [int(part) for part in k.split(",")]
+        # each once
+        sizes = [*dict.fromkeys(int(part) for part in k.split(","))]
     except ValueError as error:
         raise ConfigError(f"-k takes whole numbers separated by commas (3,5), got '{k}'") from error
     if min(sizes) < 1:
@@ -189,7 +191,7 @@ def rl_evaluate_command(
         require_set(own)
     plan = ComparisonPlan(names, sizes, seeds, users, config, own, judge)
     with Bar("policies") as progress:
-        result = compare_policies(plan, play.from_items, progress)
+        result = compare_policies(plan, partial(play.from_items, config.seed), progress)
     result |= {
         "world": str(run) if other is None else f"{other}, policies of {run}",
         "machine": machine_facts(config.seed),

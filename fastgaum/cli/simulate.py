@@ -79,17 +79,19 @@ def simulate_command(
     world = world_of_run(run, head=head, starts=starts, log=read)
     world.require_contexts()
     changes = given(k=slate_size, horizon=horizon, leaving=leaving)
-    if pool is not None or pool_size is not None or policy in registry.RULE_NAMES:
-        changes["pool"] = Pool(pool or "fixed", pool_size or 0, seed=seed)
+
+    def asked(own: Setting) -> Setting:
+        pool_asked = replace(own.pool, **given(rule=pool, size=pool_size))
+        return replace(own, pool=pool_asked, **changes)
+
     made: Policy
     notes: list[str] = []
     if policy in registry.RULE_NAMES:
         made = registry.make_policy(policy, registry.popularity_in(world))
-        setting = replace(Setting(10, 20), **changes)
+        setting = asked(Setting(10, 20, Pool(seed=seed)))
     else:
         saved = registry.load_policy(Path(policy), world)
-        made, own = saved.policy, saved.setting
-        setting = replace(own, **changes)
+        made, setting = saved.policy, asked(saved.setting)
         notes = saved.notes(setting, ("horizon", "leaving", "pool"))
         for text in notes:
             note(text)

@@ -13,11 +13,12 @@ from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.vocabulary import Vocabulary
-from fastgaum.policies.base import Observation, Policy, Transition, top_places
+from fastgaum.policies.base import Observation, Policy, Transition, repeats, top_places
 from fastgaum.policies.heuristics import Popular, RandomPolicy
 from fastgaum.policies.q_learning import QLearner
-from fastgaum.worlds.learned_world import LearnedPopulation, contexts_of
+from fastgaum.worlds.learned_world import LearnedPopulation, LearnedWorld, contexts_of
 from fastgaum.worlds.pools import draw_distinct
+from fastgaum.worlds.replay import tell_logged
 from fastgaum.worlds.world import NO_ITEM, Population, Response, World
 
 UTILITIES_AT_ONCE = 1 << 23
@@ -93,7 +94,8 @@ def replay_policy(
         seed: seeds random slates.
 
     Raises:
-        ConfigError: the policy asks for a world and there is none, or the world lacks an item.
+        ConfigError: the policy asks for a world and there is none, or shows an item twice; or the
+            world lacks an item, or does not know an action.
         FeatureMismatchError: the log lacks context fields that the world reads.
     """
     policy, share, sizes = target.policy, target.random_share, np.diff(log.display_offsets)
@@ -149,6 +151,8 @@ def replay_policy(
         for t in range(int(lengths.max(initial=0))):
             # a session that is over names its last event
             events, active = first + np.minimum(t, lengths - 1), lengths > t
+            if isinstance(world, LearnedWorld) and world.action_ids is not None:
+                tell_logged(users, log, number[:-1], np.where(active, events, -1))
             if contexts is not None:
                 assert isinstance(users, LearnedPopulation)
                 users.take(contexts(events.astype(np.int64)))
@@ -162,6 +166,12 @@ def replay_policy(
                 if share < 1.0:
                     seen = Observation(users.seen, number[own_pool], draws[0, events], 1.0)
                     own = policy.act(seen, k)
+                    if repeats(own[who]).any():
+                        raise ConfigError(
+                            f"{policy.name} shows an item twice in a slate, and a log's displays "
+                            "hold different items: make its slates item by item "
+                            "(VectorCascadeWrapper, with the masks of MaskablePPO)"
+                        )
                     slates[rows, :k] = code[own[who]]
                     shown.own[rows] = value(users, own)[who]
                 for keys in draws[1:, events] if share > 0.0 else ():

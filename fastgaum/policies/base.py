@@ -10,7 +10,7 @@ import numpy as np
 
 from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
-from fastgaum.worlds.world import Past, Population, Response, World
+from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Observation:
     """a key per user for the policy's own draws, shape (n,)"""
     left: float
     """share of the episode that is left, 1 at its first step"""
+    met: Population | None = None
+    """those who choose, for who writes down their minds: of a set of worlds `users` are what they
+    are taken to be"""
 
     @property
     def states(self) -> FloatArray:
@@ -103,6 +106,22 @@ class Policy(ABC):
 def items_at(pools: IntArray, places: IntArray) -> IntArray:
     """The items at places of the pools, (n, k), for pools (m,) or (n, m)."""
     return pools[places] if pools.ndim == 1 else np.take_along_axis(pools, places, axis=1)
+
+
+def repeats(slates: IntArray) -> BoolArray:
+    """Where an item stands again in its slate, shape (n, k).
+
+    >>> repeats(np.array([[4, 2, 4]]))
+    array([[False, False,  True]])"""
+    again = np.zeros(slates.shape, np.bool_)
+    for place in range(1, slates.shape[1]):
+        again[:, place] = (slates[:, :place] == slates[:, place, None]).any(axis=1)
+    return again & (slates >= 0)
+
+
+def displayed(slates: IntArray) -> IntArray:
+    """What is displayed of slates: `NO_ITEM` where an item stands again; a copy."""
+    return np.where(repeats(slates), NO_ITEM, slates).astype(np.int32)
 
 
 def top_places(scores: FloatArray, k: int) -> IntArray:

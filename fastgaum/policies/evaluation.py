@@ -15,8 +15,8 @@ import polars as pl
 from scipy.stats import t as student
 
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
-from fastgaum.errors import ConfigError
-from fastgaum.policies.base import Policy
+from fastgaum.errors import ConfigError, as_given
+from fastgaum.policies.base import Policy, displayed
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy
 from fastgaum.policies.q_learning import QLearner
@@ -138,8 +138,11 @@ def judge(
         ConfigError: no policy is given, slates and pools do not fit the world, or a policy reads
             the states of another world than `own`, or than `world` without it.
     """
-    if not policies:
-        raise ConfigError("a policy is judged by at least one seed of it, none was given")
+    if not isinstance(policies, Sequence) or not policies:
+        raise ConfigError(
+            "a policy is judged by a list of its seeds, at least one ([policy]), got "
+            f"{as_given(policies)}"
+        )
     plain = replace(setting, pessimism=0.0)
     outcomes: list[EpisodeResult] = []
     for seed, policy in enumerate(policies):
@@ -160,13 +163,15 @@ def measure_displays(outcome: EpisodeResult, world: World) -> dict[str, float]:
     one item); coverage, the share of the pools' items that were shown at all (Ge,
     Delgado-Battenfeld & Jannach, RecSys 2010); gini, Σ_j (2j − n − 1) p_j / (n − 1) of these n
     items' shares p of the displays in ascending order, from 0 (each as often) to 1 (a single one)
-    (Shani & Gunawardana, "Evaluating Recommendation Systems", 2011)."""
+    (Shani & Gunawardana, "Evaluating Recommendation Systems", 2011). An item that stands in a slate
+    twice is displayed once."""
     lengths = np.linalg.norm(world.item_features, axis=1, keepdims=True)
     vectors = np.asarray(world.item_features / np.where(lengths > 0, lengths, 1), np.float32)
     shown = outcome.shown[:, : len(outcome.slates)]
-    diversity = np.stack([slate_diversity(vectors, one) for one in outcome.slates], axis=1)
+    slates = [displayed(one) for one in outcome.slates]
+    diversity = np.stack([slate_diversity(vectors, one) for one in slates], axis=1)
     known = diversity[shown & ~np.isnan(diversity)]
-    items = np.concatenate([one[there] for one, there in zip(outcome.slates, shown.T, strict=True)])
+    items = np.concatenate([one[there] for one, there in zip(slates, shown.T, strict=True)])
     displays = np.bincount(items[items >= 0], minlength=world.n_items)
     shares = np.sort(displays[outcome.offered]) / displays.sum()
     n = len(shares)
@@ -293,13 +298,15 @@ def adaptation(
     share `epsilon` of places. In another world than `own` it learns from what a site can see.
 
     Raises:
-        ConfigError: slates or pools do not fit the world.
+        ConfigError: slates or pools do not fit the world, or a policy was made for another pool.
         NumericsError: learning diverged.
     """
     rows = []
     for label, seeds in policies.items():
         for seed, policy in enumerate(seeds):
             player = _player(policy, world, setting, own)
+            if player is policy:
+                policy.require_pool(setting.pool)
             for episode in range(episodes):
                 policy.learning, policy.fixed_epsilon = True, epsilon
                 outcome = play(
@@ -336,7 +343,8 @@ def _player(policy: Policy, world: World, setting: Setting, own: World | None) -
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """The plan of a comparison. Raises ConfigError without a seed."""
+    """The plan of a comparison. Raises ConfigError without a seed, and for a policy or a size that
+    is named twice."""
 
     names: Sequence[str]
     """of `registry.POLICIES`"""
@@ -352,12 +360,18 @@ class ComparisonPlan:
     judge: World
     """the world that they are judged in"""
     agents: Mapping[str, Callable[[Setting, int], Policy]] = field(default_factory=dict)
-    """further policies, by what progress calls them: each is made for a setting in `own` and a
-    seed"""
+    """further policies, by what rows and progress call them: each is made for a setting in `own`
+    and a seed"""
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ConfigError(f"a comparison has at least 1 seed, got {self.seeds}")
+        for what, named in (("policy", [*self.names, *self.agents]), ("size", [*self.sizes])):
+            if len({*named}) < len(named):
+                raise ConfigError(
+                    f"a {what} of a comparison is named twice in {', '.join(map(str, named))}: "
+                    "give each a name of its own"
+                )
 
 
 def compare_policies(
@@ -404,7 +418,8 @@ def compare_policies(
                 learner = untrained(name, plan.own, met.k, met.pool, config)
                 train_policy(learner, plan.own, met)
                 policies.append(learner)
-            table.append(judge(policies, plan.judge, judged, plan.users, plan.own))
+            earned = judge(policies, plan.judge, judged, plan.users, plan.own)
+            table.append(replace(earned, policy=name))
     some = settings[0][1]
     chosen = {k: _recommended([row for row in table if row.k == k]) for k in plan.sizes}
     return {

@@ -12,7 +12,7 @@ from scipy.special import comb
 
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import ConfigError, require_known
-from fastgaum.policies.base import Observation, Policy, Transition, items_at
+from fastgaum.policies.base import Observation, Policy, Transition, items_at, repeats
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.q_learning import explore
 from fastgaum.worlds.pools import draw_distinct, draw_uniforms
@@ -37,8 +37,9 @@ class Explore(Policy):
                    is a random one
 
     P(S) is that of the policy within: 1 for its own set if it is deterministic. By place, what a
-    policy within draws is taken as given. By session, a log says little of random slates: a session
-    that has shown the policy's own ones is hardly ever random."""
+    policy within draws is taken as given; nothing is known (NaN) where its slate repeats an item.
+    By session, a log says little of random slates: a session that has shown the policy's own ones
+    is hardly ever random."""
 
     def __init__(self, policy: Policy, share: float, by: ExploreBy = "slate") -> None:
         """Take the policy and the share. Raises ConfigError for a share outside [0, 1], or another
@@ -59,6 +60,8 @@ class Explore(Policy):
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """As the base says."""
+        if not hasattr(self, "_coins"):
+            raise ConfigError("a policy meets its users in start: call start(n) before act")
         within = dataclasses.replace(observation, keys=observation.keys + _INNER)
         own = self.policy.act(within, k)
         self._acted = within, own
@@ -81,17 +84,22 @@ class Explore(Policy):
             shared = (own[:, :, None] == slates[:, None, :]).sum(axis=(1, 2))
             kept = np.arange(k + 1)
             each = (1 - self.share) ** kept * self.share ** (k - kept) / comb(m - kept, k - kept)
-            return np.asarray((comb(shared[:, None], kept) * each).sum(axis=1))
+            found = (comb(shared[:, None], kept) * each).sum(axis=1)
+            return np.where(repeats(own).any(axis=1), np.nan, found)
         plain = self.policy.propensities(within, own, slates)
-        s = self._at_random
-        return np.asarray(s / comb(m, k) + (1 - s) * plain)
+        return np.asarray(self._by_chance(m, slates) + (1 - self._at_random) * plain)
 
     def observe(self, transition: Transition) -> None:
         """As the base says."""
         if self.by == "session":
             within, own = self._acted
             shown = self.propensities(within, own, transition.slates)
-            random = self._at_random / comb(within.pools.shape[-1], transition.slates.shape[1])
+            random = self._by_chance(within.pools.shape[-1], transition.slates)
             known = transition.active & (shown > 0)
             self._at_random = np.divide(random, shown, out=self._at_random.copy(), where=known)
         self.policy.observe(transition)
+
+    def _by_chance(self, m: int, slates: IntArray) -> Float64Array:
+        # a random set repeats no item
+        sets = self._at_random / comb(m, slates.shape[1])
+        return np.where(repeats(slates).any(axis=1), 0.0, sets)

@@ -130,6 +130,14 @@ class QLearner(Policy):
     def update_loss(self, steps: Steps) -> Tensor:
         """The loss of remembered steps."""
 
+    def require_pool(self, pool: Pool) -> None:
+        """Raise ConfigError for another pool than its own, by which it learns."""
+        if not pool.draws_as(self.pool):
+            raise ConfigError(
+                f"{self.name} was made for a pool {self.pool} and is to learn from {pool}: make it "
+                "for the setting's pool (untrained(name, world, k, setting.pool, config))"
+            )
+
     def act(self, observation: Observation, k: int) -> IntArray:
         """As the base says; while it learns, each place is filled at random with probability
         epsilon. Raises ConfigError for slates of another size."""

@@ -127,16 +127,14 @@ class SavedPolicy:
         unknown."""
         notes = []
         for name in names:
-            before, now = (
-                value.rule if isinstance(value, Pool) else str(value)
-                for value in (getattr(self.setting, name), getattr(met, name))
-            )
+            before, now = getattr(self.setting, name), getattr(met, name)
+            same = now.draws_as(before) if name == "pool" else str(before) == str(now)
             if name in self.unknown:
                 notes.append(
                     f"the policy's file does not say the {name} that it was trained with: it meets "
                     f"{name} {now}"
                 )
-            elif before != now:
+            elif not same:
                 notes.append(f"the policy was trained with {name} {before} and meets {name} {now}")
         return notes
 

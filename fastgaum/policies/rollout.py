@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from fastgaum.arrays import BoolArray, FloatArray, IntArray
-from fastgaum.errors import ConfigError
+from fastgaum.errors import ConfigError, require_whole
 from fastgaum.policies.base import Observation, Policy, Transition
 from fastgaum.worlds.pools import CHOICE, LEAVE, POOL, SLATE, START, Keys, Pool, draw_uniform
 from fastgaum.worlds.rules import Leaving, Reward, StepReward, check_pessimism, leaving_rule
@@ -37,11 +37,10 @@ class Setting:
     """a step earns less by so much times the disagreement of a set of worlds about its slate"""
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.horizon < 1:
-            raise ConfigError(
-                f"a slate has at least 1 item and an episode 1 step, got k = {self.k} and horizon "
-                f"{self.horizon}"
-            )
+        require_whole("k", self.k, 1)
+        require_whole("horizon", self.horizon, 1)
+        # as an environment takes it: also a rule's name, or the items
+        object.__setattr__(self, "pool", Pool.of(self.pool, 0))
         StepReward(self.reward)
         if self.leaving is not None:
             leaving_rule(self.leaving)
@@ -59,8 +58,9 @@ def rollout(
     """Play one episode and yield each step, which the policy has observed.
 
     Raises:
-        ConfigError: a slate of k cannot be made of the pool, there is no user, pessimism is asked
-            of one world, or the policy reads the states of another world.
+        ConfigError: a slate of k cannot be made of the pool, there is no user, the seed is no whole
+            number from 0, pessimism is asked of one world, the policy reads the states of another
+            world, or users start within logged sessions and `leaving` is a row.
     """
     setting.pool.check(world.n_items, setting.k)
     policy.require_world(world)
@@ -73,14 +73,15 @@ def rollout(
     there = np.ones(n_users, np.bool_)
     users.reset(keys.of(START))
     policy.start(n_users, world.past(keys.of(START).copy()))
-    leave = leaving_rule(0.0 if setting.leaving is None else setting.leaving)
+    leave = leaving_rule(0.0 if setting.leaving is None else setting.leaving, world)
     pool_keys = keys.of(POOL).copy()
     pools = setting.pool.draw(pool_keys, world.n_items)
     for step in range(setting.horizon):
         left, next_left = 1 - step / setting.horizon, 1 - (step + 1) / setting.horizon
         states = users.states.copy()
         zero = setting.pays.zero(users, pools, setting.k)
-        slates = policy.act(Observation(users.seen, pools, keys.of(SLATE).copy(), left), setting.k)
+        seen = Observation(users.seen, pools, keys.of(SLATE).copy(), left, users)
+        slates = policy.act(seen, setting.k)
         apart = None if followed is None else followed.disagreement(slates)
         response = users.step(slates, keys.of(CHOICE), None if there.all() else there)
         keys.steps += 1
@@ -115,8 +116,9 @@ def rollout(
 
 def first_keys(n_users: int, seed: int, first_user: int = 0) -> Keys:
     """Where the users of a rollout stand at their start."""
+    require_whole("seed", seed)
     keys = Keys(n_users)
-    keys.seed(seed, keys.everyone, first_user)
+    keys.seed(int(seed), keys.everyone, first_user)
     keys.start(keys.everyone)
     return keys
 
@@ -134,7 +136,7 @@ class EpisodeResult:
     slates: list[IntArray]
     """items of the slates of each step that had users, each of shape (n_users, k)"""
     offered: BoolArray
-    """which items the pools held, shape (n_items,)"""
+    """which items the pools of users who were there held, shape (n_items,)"""
 
     @property
     def returns(self) -> FloatArray:
@@ -165,5 +167,5 @@ def play(
         outcome.clicks[:, t] = step.active & (step.response.places >= 0)
         outcome.shown[:, t] = step.active
         outcome.slates.append(step.slates.copy())
-        outcome.offered[step.pools] = True
+        outcome.offered[step.pools if step.pools.ndim == 1 else step.pools[step.active]] = True
     return outcome

@@ -105,7 +105,9 @@ class Sb3Policy(Policy):
         self._check(observation.pools, k)
         self._pools.items = np.atleast_2d(observation.pools)
         self._observations.pools_changed(self._everyone)
-        left = np.full(len(self._everyone), observation.left, np.float32)
+        # as in its environment, where without a horizon all is left at all times
+        share = observation.left if self.users.options.horizon else 1.0
+        left = np.full(len(self._everyone), share, np.float32)
         base = self._observations.of(observation.states, left)
         if self._picks is None:
             return items_at(observation.pools, self._places(base))

@@ -32,9 +32,10 @@ def train_policy(
     called with episodes done, episodes in all, and the last evaluation's row.
 
     Raises:
-        ConfigError: slates or pools do not fit the world.
+        ConfigError: slates or pools do not fit the world, or the policy was made for another pool.
         NumericsError: training diverged.
     """
+    policy.require_pool(setting.pool)
     config = policy.config
     every = max(1, config.episodes // config.evaluations)
     plain = dataclasses.replace(setting, pessimism=0.0)

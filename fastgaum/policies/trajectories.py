@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from fastgaum.arrays import IntArray
-from fastgaum.errors import ConfigError
-from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.errors import require_whole
+from fastgaum.policies.base import Observation, Policy, Transition, displayed
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import make_policy, popularity_in
 from fastgaum.policies.rollout import Setting, rollout
@@ -60,11 +60,8 @@ def trajectories(
 
 def require_episodes(n_episodes: int, seed: int) -> None:
     """Raise ConfigError unless there is an episode, and a seed that is not negative."""
-    if n_episodes < 1 or seed < 0:
-        raise ConfigError(
-            f"at least 1 episode and a seed from 0 are required, got {n_episodes} episodes and "
-            f"seed {seed}"
-        )
+    require_whole("the number of episodes", n_episodes, 1)
+    require_whole("seed", seed)
 
 
 class _Recorder(Policy):
@@ -84,9 +81,9 @@ class _Recorder(Policy):
     def act(self, observation: Observation, k: int) -> IntArray:
         made = self.policy.act(observation, k)
         self.propensity[:, self.step] = self.policy.propensities(observation, made, made)
-        slates = _displayed(made)
-        self.utility[:, self.step] = observation.users.utilities(slates)
-        self.probability[:, self.step] = observation.users.probabilities(slates)[0]
+        slates, users = displayed(made), observation.met or observation.users
+        self.utility[:, self.step] = users.utilities(slates)
+        self.probability[:, self.step] = users.probabilities(slates)[0]
         return slates
 
     def observe(self, transition: Transition) -> None:
@@ -111,10 +108,3 @@ class _Recorder(Policy):
                 "propensity": self.propensity[session, event],
             }
         )
-
-
-def _displayed(slates: IntArray) -> IntArray:
-    slates = np.array(slates, np.int32)
-    for place in range(1, slates.shape[1]):
-        slates[(slates[:, :place] == slates[:, place, None]).any(axis=1), place] = NO_ITEM
-    return slates

@@ -84,9 +84,10 @@ class TransferPolicy(Policy):
         pools = self._own(transition.pools)
         zero = self.pays.zero(users, pools, slates.shape[1])
         thought = users.utilities(slates)[np.arange(len(slates)), places]
-        users.follow(slates, places, transition.active)
+        items = self._own(transition.response.items)
+        users.follow(slates, np.where(items >= 0, places, -1), transition.active)
         utilities = np.where(places >= 0, thought, np.float32(0))
-        response = Response(places, self._own(transition.response.items), utilities)
+        response = Response(places, items, utilities)
         rewards = self.pays.of(response, slates, users.states, zero)
         self.policy.observe(
             dataclasses.replace(

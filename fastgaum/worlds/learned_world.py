@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import polars as pl
 
 from fastgaum.arrays import BoolArray, FloatArray, IntArray, KeyArray, LongArray
 from fastgaum.engine.fixed import rows_of_table
-from fastgaum.errors import ConfigError
+from fastgaum.errors import ConfigError, require_known, require_type
 from fastgaum.features.fields import OF_PLACE
 from fastgaum.features.item_vectors import SAMPLE, principal_axes
 from fastgaum.features.numbers import item_numbers, number_columns, totals_of
@@ -33,7 +33,16 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.models.users import FixedNetworks, ShownDisplays, Users
 from fastgaum.nets.networks import Scorer
 from fastgaum.worlds.logged import LoggedContexts, LoggedStarts, UserContexts
-from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World, checked_slates
+from fastgaum.worlds.world import (
+    NO_ITEM,
+    Past,
+    Population,
+    Response,
+    World,
+    checked_rows,
+    checked_slates,
+    first_places,
+)
 
 Starts = Literal["empty", "logged"]
 POOL_PLACES = 1 << 20
@@ -91,6 +100,9 @@ class LearnedWorld(World):
             refuse_successive(fields, "a world asks its users for")
         if starts not in ("empty", "logged"):
             raise ConfigError(f"starts must be empty or logged, got '{starts}'")
+        require_known("split", split, get_args(SplitName))
+        if further is not None:
+            require_type("further", further, pl.Series)
         if starts == "logged" and log is None:
             raise ConfigError("logged starts need a log to draw them from: pass --log LOG (log=…)")
         self.catalogue = Catalogue.of(model.space, log, further)
@@ -198,11 +210,11 @@ class ContextPopulation(Population):
         users keep theirs.
 
         Raises:
-            ConfigError: the slates are not of n users, or hold a number that is no item; or the
-                model reads context, and an active user has none.
+            ConfigError: slates, keys or `active` are not of n users, or a slate holds a number that
+                is no item; or the model reads context, and an active user has none.
         """
+        keys = np.ascontiguousarray(checked_rows("keys", keys, self.n), np.uint64)
         slates, who = self._begin(slates, active, context)
-        keys = np.ascontiguousarray(keys, np.uint64)
         if active is None:
             return self.choose(who, slates, keys)
         found, response = self.choose(who, slates[who], keys[who]), Response.none(self.n)
@@ -219,7 +231,7 @@ class ContextPopulation(Population):
     ) -> None:
         """As the base says. Raises ConfigError as `step`."""
         slates, who = self._begin(slates, active, context)
-        self.see(who, slates[who], np.asarray(places, np.int32)[who])
+        self.see(who, slates[who], first_places(places, slates, who))
 
     def utilities(
         self, pools: IntArray, k: int | None = None, context: EncodedContext | None = None
@@ -244,7 +256,10 @@ class ContextPopulation(Population):
         self, slates: IntArray, active: BoolArray | None, context: EncodedContext | None
     ) -> tuple[IntArray, IntArray]:
         slates = checked_slates(slates, self.n, self.world.n_items)
-        who = self.everyone if active is None else np.flatnonzero(active).astype(np.int32)
+        who = self.everyone
+        if active is not None:
+            there = checked_rows("active users", active, self.n, "b")
+            who = np.flatnonzero(there).astype(np.int32)
         self.take(context, who)
         return slates, who
 

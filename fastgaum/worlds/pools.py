@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastgaum.arrays import IntArray, KeyArray
-from fastgaum.errors import ConfigError, did_you_mean
+from fastgaum.errors import ConfigError, did_you_mean, require_whole
 from fastgaum.kernels.draws import (
     counted_keys,
     draw_without_replacement,
@@ -90,7 +90,8 @@ PoolKind = Literal["fixed", "per_user", "per_step"]
 
 @dataclass(frozen=True)
 class Pool:
-    """A rule of candidates. Raises ConfigError for an unknown rule or a negative number."""
+    """A rule of candidates. Raises ConfigError for an unknown rule, or what is no whole number from
+    0."""
 
     rule: PoolKind = "fixed"
     """fixed: one pool for all; per_user: one for each user and episode; per_step: one for each user
@@ -110,26 +111,40 @@ class Pool:
                 f"required{did_you_mean(str(self.rule), rules)}"
             )
         for name in ("size", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(
-                    f"the {name} of a pool is {getattr(self, name)}, at least 0 is required"
-                )
-
-    @classmethod
-    def of(cls, pool: PoolKind | Sequence[int] | IntArray | Pool, size: int) -> Pool:
-        """The pool of an environment's options: a rule's name, the items themselves, or a `Pool`.
-        Raises ConfigError as `Pool`, and for items that are no row of whole numbers."""
-        if isinstance(pool, Pool):
-            return pool
-        if isinstance(pool, str):
-            return cls(pool, size)
-        items = np.asarray(pool)
-        if items.ndim != 1 or len(items) == 0 or not np.issubdtype(items.dtype, np.integer):
+            require_whole(f"the {name} of a pool", getattr(self, name))
+        items = np.asarray(self.items)
+        if items.ndim != 1 or (items.size and items.dtype.kind not in "iu"):
             raise ConfigError(
                 f"a pool given as items is one row of whole numbers, got {items.dtype} of shape "
                 f"{items.shape}"
             )
-        return cls("fixed", size, tuple(items.tolist()))
+        object.__setattr__(self, "items", tuple(items.tolist()))
+
+    def __str__(self) -> str:
+        among = f" of {len(self.items)} items ({self.items[0]} …)" if self.items else ""
+        seed = f", seed {self.seed}" if self.rule == "fixed" and self.size else ""
+        return f"{self.rule} of {self.size or 'all'}{among}{seed}"
+
+    def draws_as(self, other: Pool) -> bool:
+        """Whether one key draws the same of both."""
+        return (str(self), self.items) == (str(other), other.items)
+
+    @classmethod
+    def of(cls, pool: PoolKind | Sequence[int] | IntArray | Pool, size: int) -> Pool:
+        """The pool of an environment's options: a rule's name, the items themselves, or a `Pool`.
+        Raises ConfigError as `Pool`, for no item, and for a `Pool` and a size."""
+        if isinstance(pool, Pool):
+            if size:
+                raise ConfigError(
+                    f"pool is a Pool and pool_size is {size}: give the size to the Pool (size=…)"
+                )
+            return pool
+        if isinstance(pool, str):
+            return cls(pool, size)
+        made = cls("fixed", size, pool)  # type: ignore[arg-type]
+        if not made.items:
+            raise ConfigError("a pool given as items has at least 1 item, got none")
+        return made
 
     def among(self, n_items: int) -> IntArray:
         """The items that pools are drawn from, of a catalogue of so many."""

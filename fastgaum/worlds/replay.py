@@ -99,7 +99,7 @@ def tell_logged(
     users: Population, log: SessionLog, codes: IntArray, events: npt.NDArray[np.integer]
 ) -> None:
     """Tell each user the actions before its event of a log, (n,), -1 for no event; `codes` has the
-    world's number of each of the log's items."""
+    world's number of each of the log's items. Raises ConfigError for an item without one."""
     actions = log.actions
     if actions is None:
         return
@@ -111,6 +111,12 @@ def tell_logged(
         for kind in np.unique(actions.kinds[at[lengths > number]]).tolist():
             now = (lengths > number) & (actions.kinds[at] == kind)
             items = np.where(now, codes[actions.items[at]], NO_ITEM).astype(np.int32)
+            if (items[now] < 0).any():
+                unknown = log.item_ids[int(actions.items[at][now & (items < 0)][0])]
+                raise ConfigError(
+                    f"log '{log.name}' has actions on items that the world does not have "
+                    f"('{unknown}' …): make the world with them (further=…)"
+                )
             users.acted(items, str(actions.kind_names[kind]))
 
 

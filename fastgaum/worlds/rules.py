@@ -27,7 +27,7 @@ from fastgaum.logs.log import SessionLog, SplitName
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool, PoolKind
 from fastgaum.worlds.world import Population, Response, World
-from fastgaum.worlds.world_set import world_of_run
+from fastgaum.worlds.world_set import WorldSet, world_of_run
 
 ObservationKind = Literal["flat", "dict"]
 End = Literal["truncation", "termination"]
@@ -150,17 +150,28 @@ class StepReward:
         return np.asarray(response.utilities - zero, np.float32)
 
 
-def leaving_rule(leaving: Leaving) -> LeavingRule:
+def leaving_rule(leaving: Leaving, world: World | None = None) -> LeavingRule:
     """The rule of a constant probability, of one per step (the last holds for all later ones), or
-    the user's own. Raises ConfigError for a probability outside [0, 1]."""
+    the user's own. Raises ConfigError for a probability outside [0, 1], and for one per step where
+    the world's users start within logged sessions."""
     if callable(leaving):
         return _checked(leaving, "leaving", "response, steps, states")
-    hazards = np.atleast_1d(np.asarray(leaving, np.float64))
+    try:
+        hazards = np.atleast_1d(np.asarray(leaving, np.float64))
+    except (TypeError, ValueError):
+        hazards = np.full(1, np.nan)
     # a NaN fails the comparison
     if hazards.ndim != 1 or len(hazards) == 0 or not np.all((hazards >= 0) & (hazards <= 1)):
         raise ConfigError(
             f"leaving is {leaving!r}: a probability in [0, 1], or a row of them by step, is "
             "required"
+        )
+    first = world.first if isinstance(world, WorldSet) else world
+    if len(hazards) > 1 and isinstance(first, LearnedWorld) and first.starts is not None:
+        raise ConfigError(
+            f"leaving is a row of {len(hazards)} probabilities by step, and users start within "
+            "logged sessions, whose events are no steps: make the world with starts='empty', or "
+            "give one probability or a function"
         )
     return lambda response, steps, states: hazards[np.minimum(steps, len(hazards)) - 1]
 
@@ -183,7 +194,8 @@ def _checked(
     what: str,
     parameters: str,
 ) -> RewardRule:
-    """A user's own rule that raises NumericsError unless it gives one finite number per user."""
+    """A user's own rule that raises NumericsError unless it gives one finite number per user, of
+    leaving a probability."""
     name = getattr(rule, "__name__", type(rule).__name__)
     try:
         signature = inspect.signature(rule)
@@ -207,11 +219,13 @@ def _checked(
                 f"the {what} function returned shape {values.shape}, one number per user, ({n},), "
                 "is required"
             )
-        if not np.isfinite(values).all():
-            user = int(np.flatnonzero(~np.isfinite(values))[0])
+        fits, kind = np.isfinite(values), "finite one"
+        if what == "leaving":
+            fits, kind = (values >= 0) & (values <= 1), "probability in [0, 1]"
+        if not fits.all():
+            user = int(fits.argmin())
             raise NumericsError(
-                f"the {what} function returned {values[user]} for user {user}, a finite one is "
-                "required"
+                f"the {what} function returned {values[user]} for user {user}, a {kind} is required"
             )
         return values
 

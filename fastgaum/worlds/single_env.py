@@ -54,9 +54,9 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
         self.action_space = self.vector.single_action_space
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
-        """Start an episode. Raises ActionError for a negative seed."""
-        super().reset(seed=seed)
+        """Start an episode. Raises ActionError for a seed that is no whole number from 0."""
         observations, info = self.vector.reset(seed=seed)
+        super().reset(seed=None if seed is None else int(seed))
         return row_of(observations, 0), _of_one(info)
 
     def step(self, action: npt.NDArray[np.int64]) -> tuple[Any, float, bool, bool, Info]:

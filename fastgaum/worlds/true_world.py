@@ -20,7 +20,7 @@ from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
 from fastgaum.kernels import synthetic as kernels
 from fastgaum.logs.synthetic import SyntheticWorld, item_names
-from fastgaum.worlds.world import Population, Response, World, checked_slates
+from fastgaum.worlds.world import Population, Response, World, checked_rows, checked_slates
 
 USERS_OF_PART = 1024
 """users per part"""
@@ -139,10 +139,12 @@ class TruePopulation(Population):
     def step(
         self, slates: IntArray, keys: KeyArray, active: npt.NDArray[np.bool_] | None = None
     ) -> Response:
-        """As the base says. Raises ConfigError as `checked_slates`."""
+        """As the base says. Raises ConfigError for another shape, or what is no item."""
         slates = checked_slates(slates, self.n, self.world.n_items)
-        keys = np.ascontiguousarray(keys, np.uint64)
-        rows = np.arange(self.n) if active is None else np.flatnonzero(active)
+        keys = np.ascontiguousarray(checked_rows("keys", keys, self.n), np.uint64)
+        rows = np.arange(self.n)
+        if active is not None:
+            rows = np.flatnonzero(checked_rows("active users", active, self.n, "b"))
         weights = self.weigh(slates)
         response = Response.none(self.n)
         choices = kernels.TrueChoices(response.places, response.items, response.utilities)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -129,7 +130,7 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self.num_envs, self.slate_size = num_envs, self.options.slate_size
         self._reward = StepReward(self.options.reward)
         leaving = self.options.leaving
-        self._leaving = None if leaving is None else leaving_rule(leaving)
+        self._leaving = None if leaving is None else leaving_rule(leaving, self.world)
 
         pool = Pool.of(self.options.pool, self.options.pool_size or 0)
         self.pools = UserPools(pool, self.world.n_items, num_envs)
@@ -156,8 +157,8 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self, *, seed: int | Sequence[int] | None = None, options: Info | None = None
     ) -> tuple[Observed, Info]:
         """Start an episode of every user, or of those of `options["reset_mask"]` (bool, shape
-        (n,)). Raises ActionError for other types or shapes, or a first reset that leaves users
-        out."""
+        (n,)). Raises ActionError for other types, shapes or options, or a first reset that leaves
+        users out."""
         mask = self._reset_mask(options)
         rows = self._keys.everyone if mask is None else _rows(mask)
         if seed is None and not self._started:
@@ -314,22 +315,24 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         info.setdefault("_pool", np.zeros(self.num_envs, np.bool_))[rows] = True
 
     def _seed(self, seed: int | Sequence[int], rows: IntArray) -> None:
-        if isinstance(seed, int | np.integer):
-            first = seed = int(seed)
-        elif len(seed) != self.num_envs:
+        is_one = np.ndim(seed) == 0
+        seeds: list[Any] = [seed] if is_one else list(cast(Sequence[int], seed))
+        if not all(isinstance(one, numbers.Integral) and int(one) >= 0 for one in seeds):
+            raise ActionError(f"seed is {seed!r}, whole numbers from 0 are required")
+        if not is_one and len(seeds) != self.num_envs:
             raise ActionError(
-                f"{len(seed)} seeds for {self.num_envs} users: pass one number, or one for each "
+                f"{len(seeds)} seeds for {self.num_envs} users: pass one number, or one for each "
                 "user"
             )
-        else:
-            seed = [int(one) for one in seed]
-            first = seed[0]
-        if min([seed] if isinstance(seed, int) else seed) < 0:
-            raise ActionError(f"seed is {seed}, numbers from 0 are required")
-        super().reset(seed=first)
-        self._keys.seed(seed, rows)
+        seeds = [int(one) for one in seeds]
+        super().reset(seed=seeds[0])
+        self._keys.seed(seeds[0] if is_one else seeds, rows)
 
     def _reset_mask(self, options: Info | None) -> BoolArray | None:
+        if options is not None and not isinstance(options, dict):
+            raise ActionError(f"options are {as_given(options)}, a dict is required")
+        if wrong := [name for name in options or () if name != "reset_mask"]:
+            raise ActionError(f"a reset has no option {wrong[0]!r}: it takes reset_mask alone")
         mask = None if options is None else options.get("reset_mask")
         if mask is None:
             return None

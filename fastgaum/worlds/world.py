@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -157,7 +157,8 @@ class Population(ABC):
         self, slates: IntArray, places: IntArray, active: npt.NDArray[np.bool_] | None = None
     ) -> None:
         """Let each user see a slate and choose as somebody else did, place (n,) or -1 for nothing.
-        Raises ConfigError for users who cannot be told what to choose."""
+        Raises ConfigError for users who cannot be told what to choose, or a place without an
+        item."""
         raise ConfigError(
             f"a {type(self).__name__} cannot follow other users' choices: use one of a learned "
             "world"
@@ -170,6 +171,36 @@ class Population(ABC):
             "users of this world know no actions: train its model on a log that has some "
             "(--actions FILE)"
         )
+
+
+def checked_rows(what: str, values: object, n: int, kind: str = "iu") -> npt.NDArray[Any]:
+    """A whole number, or bool, of each of n users, for kernels, which do not check bounds. Raises
+    ConfigError for another shape or type."""
+    found = np.asarray(values)
+    if found.shape != (n,) or found.dtype.kind not in kind:
+        raise ConfigError(
+            f"{what} are {found.dtype} of shape {found.shape}, "
+            f"{'bools' if kind == 'b' else 'whole numbers'} of shape ({n},) are required"
+        )
+    return found
+
+
+def first_places(places: IntArray, slates: IntArray, who: IntArray) -> IntArray:
+    """The places of the choices of some users, (len(who),), of places of all, (n,), in checked
+    slates (n, k): of an item that stands twice the first. Raises ConfigError for a place that shows
+    no item and is not -1."""
+    k, places = slates.shape[1], checked_rows("places", places, len(slates))[who]
+    shown = np.insert(slates[who], k, NO_ITEM, axis=1)
+    chosen = shown[np.arange(len(who)), np.clip(places, -1, k)]
+    wrong = (places != -1) & (chosen < 0)
+    if wrong.any():
+        user = int(wrong.argmax())
+        raise ConfigError(
+            f"user {who[user]} is told place {places[user]}, which shows no item: a slate's places "
+            f"are 0 to {k - 1}, and -1 is no choice"
+        )
+    first = (shown == chosen[:, None]).argmax(axis=1)
+    return np.where(places < 0, -1, first).astype(np.int32)
 
 
 def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = False) -> IntArray:

@@ -14,6 +14,7 @@ from fastgaum.cli.app import main
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.registry import load_policy
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.pools import Pool
 from tests.cli.rl_runs import SHORT, SMALL
 
 
@@ -23,11 +24,13 @@ def test_train_then_adapt(
     _, run, other = runs
     out = tmp_path / "policy"
     options = ["-k", "2", "--seed", "3", "--reward", "contrast", "--leaving", "0.1"]
+    options += ["--pool-size", "10"]
     assert main(["rl", "train", str(run), "-o", str(out), *options, *SMALL, *SHORT]) == 0
     saved = load_policy(out, LearnedWorld(UserModel.load(run)))
     assert saved.policy.name == "slateq"
     setting = saved.setting
     assert (setting.reward, setting.horizon, setting.leaving) == ("contrast", 3, 0.1)
+    assert setting.pool == Pool(size=10, seed=3)
     curve = pl.read_parquet(out / "curve.parquet")
     assert curve.columns == ["steps", "return", "click_rate", "loss", "epsilon"]
     assert 16 < curve["steps"].item() <= 48

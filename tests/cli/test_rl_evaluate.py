@@ -34,7 +34,8 @@ def test_policies_in_a_set_of_worlds(
     policy = load_policy(tmp_path / "wary", WorldSet.of(UserModel.load(run))).policy
     assert policy.name == "slateq"
     assert "; recommended: " in capsys.readouterr().out
-    judged = ["--policies", "random,greedy,popular", "-k", "2", "--seeds", "2", "--users", "40"]
+    # a size that is named twice has one table
+    judged = ["--policies", "random,greedy,popular", "-k", "2,2", "--seeds", "2", "--users", "40"]
     assert main(["rl", "evaluate", str(run), *judged, "--json", str(table), *SMALL, *SHORT]) == 0
     shown = capsys.readouterr().out
     assert "lower bound" in shown
@@ -42,6 +43,7 @@ def test_policies_in_a_set_of_worlds(
     assert "coverage" in shown
     result = json.loads(table.read_text())
     rows = result["rows"]
+    assert len(rows) == 3
     (advice,) = result["recommended"]
     assert (advice["k"], advice["over"], set(advice["leads"])) == (
         2,

@@ -111,7 +111,7 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
     run, policy, out = plain[1], tmp_path / "policy", tmp_path / "t.parquet"
     keys = ("episodes=1", "users=8", "warm_up=8", "batch=8", "evaluations=1")
     quick = [part for key in keys for part in ("--set", key)]
-    pool = ["--pool", "fixed", "--pool-size", "5", "-k", "2", "--horizon", "4"]
+    pool = ["--pool", "fixed", "--pool-size", "5", "-k", "2", "--horizon", "4", "--seed", "3"]
     assert main(["rl", "train", run, "-o", str(policy), *pool, *quick]) == 0
     simulate = f"simulate {run} -o {out} --episodes 30 --policy {policy}".split()
     assert main(simulate) == 0
@@ -135,6 +135,8 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
     assert main([*simulate, "--horizon", "6", "--overwrite"]) == 0
     assert pl.read_parquet(out).height == 30 * 6 * 2
     assert "trained with horizon 4 and meets horizon 6" in capsys.readouterr().err
+    assert main([*simulate, "--pool-size", "4", "--overwrite"]) == 0
+    assert "pool fixed of 5, seed 3 and meets pool fixed of 4, seed 3" in capsys.readouterr().err
 
 
 def test_what_was_explored_has_values_off_policy(plain: tuple[str, str], tmp_path: Path) -> None:

@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 
 from fastgaum.arrays import IntArray
+from fastgaum.errors import ConfigError
 from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.ope.replay import Target, replay_policy
 from fastgaum.ope.values import off_policy_block, off_policy_values
+from fastgaum.policies.base import Observation
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.world_set import WorldSet
-from tests.builders import put
+from tests.builders import put, with_drawn_actions
 from tests.ope.test_values import Watcher
+from tests.worlds.test_learned_world import IDENTITY, SMALL
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,34 @@ def test_followed_users_are_those_of_the_model(
     near = np.abs(chances - shown.logged)[held_out] < 1e-5
     assert near.mean() > 0.95
     assert held_out.sum() > 60
+
+
+def test_followed_users_are_told_what_the_logged_ones_did(log: SessionLog) -> None:
+    log = with_drawn_actions(put(log, event={}))
+    model = UserModel.from_preset("fastgaum", players="exact", **{**SMALL, **IDENTITY})
+    model.fit(log)
+    test = slice_sessions(log, log.sessions_in("test"))
+    one = replay_policy(
+        test, Target(Greedy()), world_of(model, test), pool_of(log), np.ones(log.n_items)
+    )
+    chances = model.predict(test, "all")["probability"].to_numpy()
+    chances = np.add.reduceat(chances, test.display_offsets[:-1])
+    assert (np.abs(chances - one.logged) < 1e-5).mean() > 0.95
+    with pytest.raises(ConfigError, match="has actions on items that the world does not have"):
+        replay_policy(
+            test, Target(Greedy()), LearnedWorld(model), pool_of(log)[:12], np.ones(log.n_items)
+        )
+
+
+def test_a_policy_that_shows_an_item_twice_has_no_value(
+    log: SessionLog, world: LearnedWorld
+) -> None:
+    class Twice(Greedy):
+        def act(self, observation: Observation, k: int) -> IntArray:
+            return np.repeat(super().act(observation, 1), k, axis=1)
+
+    with pytest.raises(ConfigError, match=r"greedy shows an item twice in a slate.*MaskablePPO"):
+        replay_policy(log, Target(Twice()), world, pool_of(log), np.ones(log.n_items))
 
 
 def test_a_set_is_valued_by_its_first_member(log: SessionLog, model: UserModel) -> None:

@@ -17,6 +17,7 @@ from fastgaum.policies.evaluation import (
     lower_bound_of,
     recommend,
 )
+from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting
 from fastgaum.worlds.pools import POOL, Pool
 from tests.policies.small_world import TiringWorld, keys_at
@@ -62,6 +63,16 @@ def test_each_size_and_seed_has_its_row() -> None:
     assert result["recommended"] == []
     with pytest.raises(ConfigError, match="at least 1 seed"):
         ComparisonPlan(["greedy"], [2], 0, 10, CONFIG, world, world)
+
+
+def test_agents_are_told_apart_by_their_keys() -> None:
+    world = TiringWorld()
+    agents = {name: lambda setting, seed: RandomPolicy() for name in ("one", "two")}
+    plan = ComparisonPlan(["random"], [2], 1, 10, CONFIG, world, world, agents)
+    result = compare_policies(plan, lambda k, items: Setting(k, 3))
+    assert [row["policy"] for row in result["rows"]] == ["random", "one", "two"]
+    with pytest.raises(ConfigError, match="named twice in one, one"):
+        ComparisonPlan(["one"], [2], 1, 10, CONFIG, world, world, {"one": agents["one"]})
 
 
 def test_a_plan_is_recommended_where_its_lead_is_sure_in_all_members() -> None:

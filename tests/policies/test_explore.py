@@ -199,6 +199,25 @@ def test_a_policy_that_does_not_say_how_it_draws_has_no_propensity() -> None:
         assert found.is_between(0, 1, closed="right").all(), policy.name
 
 
+class Twice(Greedy):
+    """The best item in all places but the last, which holds the second."""
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        best = super().act(observation, 2)
+        return np.column_stack([*[best[:, 0]] * (k - 1), best[:, 1]])
+
+
+def test_a_slate_that_repeats_an_item_is_no_random_set() -> None:
+    for by in BYS:
+        frames = trajectories(TiringWorld(), Explore(Twice(), 0.25, by), Setting(3, 1), 400)
+        shown = pl.concat(frames).group_by("session").agg("item", pl.col("propensity").first())
+        own = shown.filter(pl.col("item").list.len() == 2)["propensity"]
+        assert len(own) > 100
+        assert own.is_nan().all() if by == "place" else (own == 0.75).all()
+    with pytest.raises(ConfigError, match=r"call start\(n\)"):
+        Explore(Greedy(), 0.5).act(None, 3)  # type: ignore[arg-type]
+
+
 class Turns(Policy):
     """The one policy at the first step, the other at the second."""
 

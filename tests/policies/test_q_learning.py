@@ -320,6 +320,18 @@ def test_exploration_keeps_slates_distinct(k: int, more: int, epsilon: float, se
         assert (result == places).all()
 
 
+@pytest.mark.parametrize("name", LEARNERS)
+def test_it_learns_from_its_own_pool_alone(name: str) -> None:
+    world, one = TiringWorld(), Pool(items=(0, 1, 2))
+    policy = untrained(name, world, 2, one, TINY)
+    for met in (Pool(), Pool(items=(3, 4, 5)), Pool("per_step", 2, (0, 1, 2))):
+        setting = Setting(2, 5, met)
+        with pytest.raises(ConfigError, match="was made for a pool fixed of all of 3 items"):
+            train_policy(policy, world, setting)
+        with pytest.raises(ConfigError, match="is to learn from"):
+            adaptation({"one": [policy]}, world, setting)
+
+
 def test_a_file_says_what_the_policy_was_trained_with(tmp_path: Path) -> None:
     """Where it meets users with something else, that is said; functions of one's own are not
     known."""
@@ -334,8 +346,9 @@ def test_a_file_says_what_the_policy_was_trained_with(tmp_path: Path) -> None:
     assert saved.notes(other, ("horizon", "reward", "leaving", "pool")) == [
         "the policy was trained with horizon 5 and meets horizon 20",
         "the policy was trained with reward contrast and meets reward utility",
-        "the policy was trained with pool per_user and meets pool fixed",
+        "the policy was trained with pool per_user of 6 and meets pool fixed of all",
     ]
+    assert saved.notes(dataclasses.replace(setting, pool=Pool("per_user", 7)), ["pool"])
     save_policy(policy, file, Setting(2, 5, reward=lambda response, slates, states: slates[:, 0]))
     assert load_policy(file, world).unknown == ("reward",)
     assert load_policy(file, world).notes(Setting(2, 5)) == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy
-from fastgaum.policies.evaluation import measure_displays
+from fastgaum.policies.evaluation import judge, measure_displays
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.worlds.pools import CHOICE, LEAVE, POOL, START, Keys, Pool, draw_uniform
@@ -57,7 +58,8 @@ def test_what_was_shown_is_described_as_its_definitions_say(
     setting = Setting(k, 3, pool, leaving=leaving)
     distances, counts, offered = [], np.zeros(world.n_items), set()
     for step in rollout(world, FirstItems(), setting, 8, seed=2):
-        offered |= set(step.pools.ravel().tolist())
+        pools = np.broadcast_to(step.pools, (8, step.pools.shape[-1]))
+        offered |= set(pools[step.active].ravel().tolist())
         for slate in step.slates[step.active].tolist():
             counts[slate] += 1
             of_slate = []
@@ -75,6 +77,24 @@ def test_what_was_shown_is_described_as_its_definitions_say(
         abs=1e-6,
         nan_ok=True,
     )
+
+
+def test_what_is_shown_twice_or_to_nobody_is_not_displayed() -> None:
+    """An item's second place in a slate is none; a pool of users who have left is offered to
+    none."""
+
+    class Twice(FirstItems):
+        def act(self, observation: Observation, k: int) -> IntArray:
+            return super().act(observation, k - 1)[:, [0, *range(k - 1)]]
+
+    world, setting = TiringWorld(100), Setting(2, 5, Pool("per_step", 3), leaving=0.5)
+    once = play(world, FirstItems(), setting, 4, 3)
+    twice = play(world, Twice(), dataclasses.replace(setting, k=3), 4, 3)
+    assert measure_displays(twice, world) == measure_displays(once, world)
+    pools = np.zeros(100, bool)
+    for step in rollout(world, FirstItems(), setting, 4, 3):
+        pools[step.pools[step.active]] = True
+    assert (once.offered == pools).all()
 
 
 class FirstItems(Policy):
@@ -128,11 +148,26 @@ def test_leaving_against_users_played_one_by_one(rule: str, leaving: object, rew
     assert not shown.all()
 
 
+def test_numpy_s_numbers_and_an_environment_s_pools_are_taken() -> None:
+    world, same = TiringWorld(), Setting(2, 3, Pool(items=(0, 1, 2)))
+    assert Setting(2, 3, np.arange(3)) == Setting(2, 3, [0, 1, 2]) == same  # type: ignore[arg-type]
+    assert Setting(2, 3, "per_step").pool == Pool("per_step")  # type: ignore[arg-type]
+    plays = [play(world, RandomPolicy(), same, 4, seed).rewards for seed in (3, np.int64(3))]  # type: ignore[arg-type]
+    np.testing.assert_array_equal(*plays)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: Setting(horizon=0), "horizon"),
         (lambda: Setting(reward="likes"), "likes"),  # type: ignore[arg-type]
+        (lambda: Setting(k="3"), "k is '3', a whole number"),  # type: ignore[arg-type]
+        (lambda: Setting(horizon=5.0), "horizon is 5.0"),  # type: ignore[arg-type]
+        (lambda: Setting(leaving="often"), "leaving is 'often'"),  # type: ignore[arg-type]
+        (lambda: Pool(size=5.0), "size of a pool is 5.0"),  # type: ignore[arg-type]
+        (lambda: Pool(items=(1.5, 2.7)), "whole numbers"),  # type: ignore[arg-type]
+        (lambda: play(TiringWorld(), RandomPolicy(), Setting(), 4, -1), "seed is -1"),
+        (lambda: judge(RandomPolicy(), TiringWorld(), Setting()), r"\[policy\]"),  # type: ignore[arg-type]
         (lambda: Pool("weekly"), "weekly"),  # type: ignore[arg-type]
         (lambda: Pool(size=-1), "size of a pool"),
         (lambda: Pool(seed=-1), "seed of a pool"),

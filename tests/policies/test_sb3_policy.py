@@ -125,6 +125,14 @@ class Watching:
         return action_masks.shape[1] - 1 - action_masks[:, ::-1].argmax(axis=1), (state or 0) + 1
 
 
+def test_without_a_horizon_all_of_the_episode_is_left() -> None:
+    agent = PPO("MultiInputPolicy", made(2, horizon=None, leaving=0.1, observation="dict"), **SMALL)
+    policy, left = Sb3Policy(agent), []
+    policy._predict = lambda seen, **_: (left.append(seen["left"]), agent.predict(seen))[1]
+    play(WORLD, policy, Setting(K, HORIZON), N, seed=1)
+    assert (np.array(left) == 1.0).all()
+
+
 def test_masks_and_memory_are_handed_on() -> None:
     agent = Watching(made(2, cascade=True))
     policy: Any = Sb3Policy(agent)  # type: ignore[arg-type]

@@ -11,13 +11,16 @@ import pytest
 
 from fastgaum.arrays import IntArray
 from fastgaum.errors import ConfigError
+from fastgaum.logs.log import SessionLog
+from fastgaum.models.user_model import UserModel
 from fastgaum.policies import trajectories as module
 from fastgaum.policies.base import Observation, Policy
-from fastgaum.policies.rollout import Setting
+from fastgaum.policies.rollout import Setting, first_keys
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.worlds.learned_world import LearnedWorld
-from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.pools import START, Pool
 from fastgaum.worlds.world import NO_ITEM, World
+from fastgaum.worlds.world_set import WorldSet
 from tests.worlds.small_world import SmallWorld, true_world
 
 WORLD = SmallWorld()
@@ -64,6 +67,24 @@ def test_rows_are_the_choices_of_the_world(any_world: World) -> None:
         assert abs(chosen[part].sum() - probability[part].sum()) < 4.5 * spread + 1e-9
 
 
+def test_in_a_set_they_are_those_of_the_user_s_own_member(
+    learned: LearnedWorld, learned_log: SessionLog
+) -> None:
+    other = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], seed=1)
+    other.fit(learned_log)
+    world = WorldSet([learned, LearnedWorld(other)])
+    users, keys = world.population(40), first_keys(40, 0).of(START)
+    users.reset(keys)
+    frame = played(world, horizon=1)
+    codes = {item: number for number, item in enumerate(world.item_ids)}
+    slates = np.array([codes[item] for item in frame["item"]], np.int32).reshape(40, 4)
+    found, _ = users.probabilities(slates)
+    assert np.unique(users.members).size == 2
+    np.testing.assert_allclose(frame["probability"].to_numpy(), found.ravel(), atol=1e-6)
+    thought = users.utilities(slates).ravel()
+    np.testing.assert_allclose(frame["utility"].to_numpy(), thought, atol=1e-5)
+
+
 @pytest.mark.parametrize("rule", ["fixed", "per_user", "per_step"])
 def test_an_episode_does_not_depend_on_how_many_there_are(
     rule: Any, monkeypatch: pytest.MonkeyPatch
@@ -101,8 +122,9 @@ def test_a_policy_of_one_s_own_may_leave_places_empty_and_repeat_items() -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 0}, "at least 1 episode"),
-        ({"seed": -1}, "seed -1"),
+        ({"n": 0}, "the number of episodes is 0, a whole number of at least 1"),
+        ({"seed": -1}, "seed is -1, a whole number"),
+        ({"seed": None}, "seed is None, a whole number"),
         ({"policy": "slateq"}, "is trained"),
         ({"policy": "popular"}, "popularity"),
         ({"k": 13}, "slate of 13 items cannot be made of a pool of 12"),

@@ -92,6 +92,10 @@ def test_a_mask_that_is_none_is_refused(mask: Any, message: str) -> None:
     env.reset()
     with pytest.raises(ActionError, match=message):
         env.reset(options={"reset_mask": mask})
+    with pytest.raises(ActionError, match="no option 'mask': it takes reset_mask"):
+        env.reset(options={"mask": np.array([True, False, True])})
+    with pytest.raises(ActionError, match="options are a list"):
+        env.reset(options=[1])
 
 
 @pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])

@@ -342,6 +342,14 @@ def test_a_leaving_function_sees_steps_and_states() -> None:
     assert ends == [False, False, True, False, False, False, True, False]
 
 
+@pytest.mark.parametrize("chance", [5.0, -5.0, np.nan])
+def test_a_leaving_function_gives_probabilities(chance: float) -> None:
+    env = UserVectorEnv(2, world=WORLD, slate_size=1, leaving=lambda *_: np.full(2, chance))
+    env.reset(seed=0)
+    with pytest.raises(NumericsError, match=r"for user 0, a probability in \[0, 1\]"):
+        env.step(np.zeros((2, 1), int))
+
+
 def test_leaving_is_learned_from_a_log_s_sessions() -> None:
     event = ([0, 1], 0)
     log = log_of([[event], [event] * 2, [event] * 2, [event] * 7], [0, 0, 0, 1])
@@ -361,6 +369,10 @@ def test_leaving_is_learned_from_a_log_s_sessions() -> None:
         ({"world": WORLD, "slate_size": 0}, "whole number of at least 1"),
         ({"world": WORLD, "pool": "per_users"}, "did you mean 'per_user'"),
         ({"world": WORLD, "pool_size": 13}, "larger than the 12"),
+        ({"world": WORLD, "pool_size": "4"}, "size of a pool is '4'"),
+        ({"world": WORLD, "pool": Pool("per_user"), "pool_size": 4}, "give the size to the Pool"),
+        ({"world": WORLD, "pool": []}, "at least 1 item"),
+        ({"world": WORLD, "leaving": "often"}, "leaving is 'often'"),
         ({"world": WORLD, "pool": [0, 12]}, "distinct and 0 to 11"),
         ({"world": WORLD, "pool": [3, 1, 3]}, "distinct and 0 to 11"),
         ({"world": WORLD, "pool": [3, 1], "pool_size": 3}, "larger than the 2"),

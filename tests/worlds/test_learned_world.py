@@ -20,9 +20,14 @@ from fastgaum.logs.log import SessionLog
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import to_tensors
+from fastgaum.policies.heuristics import RandomPolicy
+from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.threads import set_threads
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.logged import drawn_sessions
+from fastgaum.worlds.rules import session_leaving
+from fastgaum.worlds.vector_env import UserVectorEnv
+from fastgaum.worlds.world import NO_ITEM
 from tests.builders import put, random_log, with_drawn_actions
 from tests.worlds.simulated import as_log, encoded, keys_of, play, random_slates
 
@@ -324,6 +329,27 @@ def test_item_features_are_few_finite_and_have_one_sign() -> None:
         LearnedWorld(model, n_features=2)
 
 
+def test_a_repeated_item_that_is_followed_stands_in_its_first_place() -> None:
+    world = LearnedWorld(fitted(random_log(4, n_sessions=60, no_click=0.3)))
+    states = []
+    for place in (0, 1, -1):
+        users = world.population(1)
+        users.follow(np.array([[3, 3, 2]]), np.array([place]))
+        states.append(users.states.copy())
+    np.testing.assert_array_equal(states[0], states[1])
+    assert (states[0] != states[2]).any()
+
+
+def test_a_row_of_leaving_is_not_for_users_who_start_within_sessions() -> None:
+    log = random_log(4, n_sessions=60, no_click=0.3)
+    world, leaving = LearnedWorld(fitted(log), log=log, starts="logged"), session_leaving(log)
+    with pytest.raises(ConfigError, match="make the world with starts='empty'"):
+        UserVectorEnv(2, world=world, slate_size=2, leaving=leaving)
+    with pytest.raises(ConfigError, match="make the world with starts='empty'"):
+        list(rollout(world, RandomPolicy(), Setting(2, 3, leaving=leaving), 2, 0))
+    UserVectorEnv(2, world=world, slate_size=2, leaving=0.5)
+
+
 def test_what_cannot_be_is_named() -> None:
     log = random_log(4, n_sessions=60, no_click=0.3)
     exact = fitted(log, players="exact")
@@ -335,6 +361,10 @@ def test_what_cannot_be_is_named() -> None:
         LearnedWorld(exact, starts="logged")
     with pytest.raises(ConfigError, match="starts must be empty or logged, got 'cold'"):
         LearnedWorld(exact, starts="cold")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="did you mean 'test'"):
+        LearnedWorld(exact, split="tset")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="further is a list"):
+        LearnedWorld(exact, further=["zz"])  # type: ignore[arg-type]
     world = LearnedWorld(exact)
     assert world.head == "reward"
     with pytest.raises(ConfigError, match="at least one user, got n = 0"):
@@ -344,6 +374,21 @@ def test_what_cannot_be_is_named() -> None:
         users.step(np.zeros((3, 2), np.int32), keys_of(0, 2))
     with pytest.raises(ConfigError, match=f"holds item {world.n_items}"):
         users.utilities(np.full(3, world.n_items, np.int32))
+    slates = np.array([[0, 1, NO_ITEM], [1, 2, 3]])
+    for wrong, says in (
+        ([3, 0], "user 0 is told place 3"),
+        ([-7, 0], "told place -7"),
+        ([2, 0], "told place 2, which shows no item"),
+        ([0], r"places are int64 of shape \(1,\)"),
+        ([0.0, 1.0], "places are float64"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            users.follow(slates, np.array(wrong))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"keys are uint64 of shape \(1,\), whole"):
+        users.step(slates, keys_of(0, 1))
+    for active in ([0, 1], [True], [True, False, True]):
+        with pytest.raises(ConfigError, match=r"bools of shape \(2,\) are required"):
+            users.step(slates, keys_of(0, 2), np.array(active))
     with pytest.raises(ConfigError, match="at least 1 item, got k = 0"):
         users.utilities(np.array([0, 1], np.int32), 0)
     with pytest.raises(ValueError, match="read-only"):

@@ -11,6 +11,7 @@ import pytest
 from fastgaum import threads
 from fastgaum.errors import ActionError
 from fastgaum.worlds.pools import CHOICE, LEAVE, Keys, draw_uniform
+from fastgaum.worlds.single_env import UserEnv
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world import NO_ITEM, World
 from tests.worlds.simulated import keys_of
@@ -142,11 +143,16 @@ def test_draws_are_uniform_and_uses_independent() -> None:
 
 @pytest.mark.parametrize(
     ("seed", "message"),
-    [([1, 2], "2 seeds for 3 users"), (-1, "numbers from 0"), ([1, -2, 3], "numbers from 0")],
+    [
+        ([1, 2], "2 seeds for 3 users"),
+        *[(seed, "numbers from 0") for seed in (-1, [1, -2, 3], 1.5, "abc", [1.5, 2.5, 3.5])],
+    ],
 )
 def test_a_seed_that_is_none_is_refused(seed: Any, message: str) -> None:
     with pytest.raises(ActionError, match=message):
         UserVectorEnv(3, **OPTIONS).reset(seed=seed)
+    with pytest.raises(ActionError, match="numbers from 0"):
+        UserEnv(**OPTIONS).reset(seed=1.5)  # type: ignore[arg-type]
 
 
 def test_a_seed_may_be_as_large_as_gymnasium_s_own() -> None:
