@@ -154,16 +154,20 @@ def grow_training(former: FeatureSpace, log: SessionLog) -> tuple[FeatureSpace, 
     FeatureMismatchError: the log's fields are others. Raises LogFormatError: the log has no
     training session, or is the very log of the former space."""
     check_columns(former, log)
-    if log.fingerprint == former.fingerprint:
-        raise LogFormatError(
-            f"log '{log.name}' is the one that the model was trained on, its counts would "
-            "double: give what is new, or train again with more epochs"
-        )
     found = [ContextField(name, holds) for name, holds in former.context_holds.items()]
     has_places = any(field.source == "position" for field in former.categorical)
     relations, crossed = former.relations is not None, bool(former.crossed)
     acts = bool(former.actions)
     space, coded = _count(former, log, found, has_places, acts, relations, crossed)
+    # in another order of rows too, which has another fingerprint
+    if log.fingerprint == former.fingerprint or all(
+        np.array_equal(getattr(space.item_counts, name), 2 * getattr(former.item_counts, name))
+        for name in ("displays", "choices")
+    ):
+        raise LogFormatError(
+            f"log '{log.name}' is the one that the model was trained on, its counts would "
+            "double: give what is new, or train again with more epochs"
+        )
     if space.number_names != former.number_names:
         differ = sorted({*space.number_names} ^ {*former.number_names})
         raise FeatureMismatchError(

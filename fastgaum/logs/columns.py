@@ -270,7 +270,7 @@ def encode_column(
     return Column(of, values)
 
 
-def context_column(column: pl.Series, untyped: bool) -> pl.Series:
+def context_column(column: pl.Series, untyped: bool, where: Where = row_number) -> pl.Series:
     """A column of one value per event as text, its categories (whole numbers too), or as numbers.
     An `untyped` column (csv) is numbers if all filled values are and some are not whole. Raises
     LogFormatError for other types."""
@@ -282,7 +282,7 @@ def context_column(column: pl.Series, untyped: bool) -> pl.Series:
         if whole.null_count() > missing == numbers.null_count():
             return numbers
         if whole.null_count() > missing:
-            refuse_spoilt(column, row_number, "decimals")
+            refuse_spoilt(column, where, "decimals")
     elif not (dtype.is_integer() or isinstance(dtype, pl.String | pl.Categorical | pl.Enum)):
         if dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null):
             return column.cast(pl.Float64)

@@ -195,21 +195,6 @@ def attach_user_table(
         own = column or find_role("session", open_table(file).dtypes)
         ids, table, untyped = _read_table(file, "user", own, decimal)
         row_of_session = Vocabulary(ids).codes(owners)
-        columns = {}
-        for one in table.iter_columns():
-            of_rows = encode_column(
-                context_column(one, untyped),
-                "user",
-                untyped=False,
-                where=lambda row: f"user {show(ids[row])}",
-                fill_mean=True,
-            )
-            columns[one.name] = of_rows.with_values(of_rows.values[row_of_session])
-            if one.name in (*LONG_COLUMNS, CLICKS_SO_FAR):
-                raise LogFormatError(
-                    f"column '{one.name}' plays a role in logs, a field of users has another name: "
-                    "rename it"
-                )
         unknown = first_true(row_of_session < 0)
         if unknown is not None:
             missing = owners.filter(row_of_session < 0).n_unique()
@@ -218,5 +203,26 @@ def attach_user_table(
                 f"{owners.n_unique()} users have none; the table has {show(ids[0])} …), one "
                 "row per user is required: add it, its cells may be empty"
             )
+        # users that are not the log's decide no kind, mean or code
+        rows, row_of_session = np.unique(row_of_session, return_inverse=True)
+        columns, ids = {}, ids.gather(rows)
+
+        def name_user(row: int) -> str:
+            return f"user {show(ids[row])}"
+
+        for one in table[rows].iter_columns():
+            of_rows = encode_column(
+                context_column(one, untyped, name_user),
+                "user",
+                untyped=False,
+                where=name_user,
+                fill_mean=True,
+            )
+            columns[one.name] = of_rows.with_values(of_rows.values[row_of_session])
+            if one.name in (*LONG_COLUMNS, CLICKS_SO_FAR):
+                raise LogFormatError(
+                    f"column '{one.name}' plays a role in logs, a field of users has another name: "
+                    "rename it"
+                )
         _check_new(columns, log)
     return replace(log, columns={**log.columns, **columns})

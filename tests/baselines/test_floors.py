@@ -54,6 +54,16 @@ def test_equal_rates_tie_exactly() -> None:
     assert len(set(click_rate(displays, choices).tolist())) == 1
 
 
+@pytest.mark.parametrize(("a", "b"), [((1, 1, 1), (3,)), ((1, 6), (3, 4))])
+def test_equal_sums_of_weights_tie_exactly(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    n = len(a) + len(b)
+    columns = {"item": ["a"] * len(a) + ["b"] * len(b) + ["a", "b"], "chosen": [1] * n + [1, 0]}
+    frame = pl.DataFrame({"session": [*range(n), n, n], "times": [*a, *b, 1, 1], **columns})
+    frame = frame.with_columns(event=0, split=pl.col("session") // n * 2)
+    for name, by_k in floor_table(read_log(frame, weight="times")).items():
+        assert by_k[1] == pytest.approx(50), name
+
+
 def test_a_number_ranks_in_the_direction_of_the_training_choices() -> None:
     log = small_log(candidate_fields=["price"])
     table = floor_table(log)

@@ -155,6 +155,8 @@ def test_what_cannot_grow_is_refused() -> None:
     former = fit_space(first)
     with pytest.raises(LogFormatError, match="is the one that the model was trained on"):
         grow_training(former, first)
+    with pytest.raises(LogFormatError, match="is the one that the model was trained on"):
+        grow_training(former, slice_sessions(first, np.arange(first.n_sessions)[::-1]))
     with pytest.raises(FeatureMismatchError, match="trained on context fields"):
         grow_training(former, put(second, event={}, categories={}))
     with pytest.raises(LogFormatError, match="no training session"):
