@@ -107,7 +107,9 @@ def _counts(
     own = np.ones(part.n_events) if weights is None else weights
     shown, chosen = np.repeat(own, np.diff(part.display_offsets)), items[part.chosen_candidates]
     displays = np.bincount(items, shown, n_items).astype(np.float64)
-    return displays, np.bincount(chosen, own[part.choices >= 0], n_items).astype(np.float64)
+    choices = np.bincount(chosen, own[part.choices >= 0], n_items).astype(np.float64)
+    # weights are float32: three of 1 and one of 3 would be no tie
+    return displays.round(4), choices.round(4)
 
 
 def _by_context(log: SessionLog, name: str, rate: Float64Array) -> Ranking:
