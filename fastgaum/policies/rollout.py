@@ -37,7 +37,7 @@ class Setting:
     """a step earns less by so much times the disagreement of a set of worlds about its slate"""
 
     def __post_init__(self) -> None:
-        require_whole("k", self.k, 1)
+        require_whole("k, the items of a slate,", self.k, 1)
         require_whole("horizon", self.horizon, 1)
         # as an environment takes it: also a rule's name, or the items
         object.__setattr__(self, "pool", Pool.of(self.pool, 0))
