@@ -13,7 +13,8 @@ from fastgaum.cli.app import main
 from fastgaum.errors import ConfigError
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.reports.comparison import Comparison, title_of
+from fastgaum.reports.comparison import Comparison
+from fastgaum.reports.log_facts import log_facts, title_of
 
 MODELS = ["click-rate", "click-count"]
 
@@ -101,9 +102,11 @@ def test_a_comparison_is_a_frame_and_a_line(table: Comparison) -> None:
     assert "\n" not in line
 
 
-def test_published_figures_are_of_the_published_log_alone(table: Comparison) -> None:
+def test_published_figures_are_of_the_published_log_alone(table: Comparison, renamed: Path) -> None:
     assert table.result["datasets"]["yelp (another log)"]["published_best"] == {}
     assert "published_table" not in table.result
+    log = fg.read_log(renamed, columns={"item": "sku"})
+    assert log_facts(log, "test", {})["published_best"] == {}
     assert title_of(fg.load("sample")) == "sample"
 
 
