@@ -135,15 +135,19 @@ def compare(
             "fastgaum.load or fastgaum.read_log"
         )
     several = isinstance(models, Iterable) and not isinstance(models, str | pl.DataFrame)
-    if not several or not all(isinstance(model, str) for model in models):
+    named = tuple(models) if several else ()
+    if not several or not all(isinstance(model, str) for model in named):
         raise ConfigError(f"models is {as_given(models)}, a list of names is required")
     require_whole("jobs", jobs, 1)
     if not isinstance(resplits, Iterable):
         raise ConfigError(f"resplits is {as_given(resplits)}, a list of seeds is required")
     require_type("settings", {} if settings is None else settings, Mapping)
+    seeds_of_splits = tuple(resplits)
+    for seed in seeds_of_splits:
+        require_whole("a seed of resplits", seed)
     # a split that is pooled twice would make intervals too narrow
-    splits = tuple(dict.fromkeys(resplits))
-    plan = GridPlan(tuple(models), seeds, protocol, splits, settings or {})
+    splits = tuple(dict.fromkeys(seeds_of_splits))
+    plan = GridPlan(named, seeds, protocol, splits, settings or {})
     return compare_logs({title_of(log): log}, plan, jobs=jobs, reading={})
 
 

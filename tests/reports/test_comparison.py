@@ -131,7 +131,10 @@ def test_mistakes_in_python() -> None:
         ),
         (lambda: fg.compare(log, resplits=[-1]), "a seed of resplits is -1, a whole number"),
         (lambda: fg.compare(log, resplits=3), "resplits is 3, a list of seeds"),  # type: ignore[arg-type]
+        (lambda: fg.compare(log, resplits=[[1]]), "a seed of resplits is a list"),  # type: ignore[list-item]
         (lambda: fg.compare(log, settings=[1]), "settings"),  # type: ignore[arg-type]
+        (lambda: fg.compare(log, settings={1: 2}), "unknown configuration key '1'"),  # type: ignore[dict-item]
+        (lambda: fg.compare(log, iter(["logti"])), "did you mean 'logit'"),  # type: ignore[arg-type]
         (lambda: fg.compare(log, jobs="2"), "jobs is '2', a whole number of at least 1"),  # type: ignore[arg-type]
         (lambda: fg.compare(log, jobs=0), "jobs is 0, a whole number of at least 1"),
         (lambda: fg.compare(log, settings={"epocs": 1}), "did you mean 'epochs'"),
