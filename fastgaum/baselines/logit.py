@@ -37,6 +37,8 @@ from fastgaum.baselines.logit_summary import choice_shares, coefficient_frame
 from fastgaum.config import Positive
 from fastgaum.errors import ConfigError
 from fastgaum.features.batches import Batch, assemble
+from fastgaum.features.fitting import fit_training
+from fastgaum.features.ordered_counts import ONCE
 from fastgaum.features.sessions import EncodedSessions
 from fastgaum.logs.cut import pick_rows
 from fastgaum.logs.log import SessionLog
@@ -295,7 +297,9 @@ class ConditionalLogit(Baseline):
                 f"candidates of log '{log.name}' have no number, whose coefficients a summary is: "
                 "read some (candidate_fields=…, --candidate-field)"
             )
-        _, train = self._read_training(log)
+        # each session once, with all its items
+        once = ONCE._replace(hides=False)
+        _, train = fit_training(log, self.protocol, relations=bool(self.relations), order=once)
         batch = assemble(train)
         events = pick_rows(log.session_offsets, train.rows)[1]
         context = [

@@ -136,7 +136,7 @@ def compare_command(
     plan.runs([source])
     from fastgaum.logs.datasets import resolve
     from fastgaum.logs.splits import resplit_by
-    from fastgaum.reports.comparison import title_of
+    from fastgaum.reports.log_facts import title_of
 
     with Bar(f"reading {source}"):
         log = reading.load_to_train(source)

@@ -263,7 +263,7 @@ def ordered_blocks(
     read = [[rows[of_order == block] for block in range(order.n_blocks)] for of_order in blocks]
 
     def encoders() -> Iterator[tuple[Encoder, IntArray]]:
-        share = share_to_hide(space.item_counts.displays, order.alone)
+        share = share_to_hide(space.item_counts.displays, order.alone) if order.hides else 0.0
         for number, of_order in enumerate(read):
             if not space.has_statistics:
                 yield from ((encoder, of_block) for of_block in of_order if len(of_block))

@@ -30,6 +30,8 @@ class TrainingOrder(NamedTuple):
     """share of each order that is counted and not encoded"""
     n_blocks: int
     """blocks into which the rest is cut"""
+    hides: bool = True
+    """whether items are hidden"""
 
     def blocks(self, users: IntArray, number: int) -> LongArray:
         """Block of each user in an order, -1 if only counted; shape (n_users,)."""

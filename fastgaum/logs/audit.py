@@ -156,7 +156,7 @@ def audit(
         sets, candidates = fold_events(raw, log)
         rules = [*rules_of_rows(sets, candidates, ordered=log.ordered), *rules]
         facts += facts_of_rows(sets, candidates, ordered=log.ordered)
-    facts += [*facts_of_log(log), *facts_of_leaks(log)]
+    facts += [*facts_of_log(log, raw), *facts_of_leaks(log)]
     findings = []
     for number, rule in enumerate(rules, start=1):
         findings.append(_score(rule))

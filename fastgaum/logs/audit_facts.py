@@ -24,6 +24,7 @@ from fastgaum.logs.clicks import ClickFacts
 from fastgaum.logs.fold import Rows
 from fastgaum.logs.hashes import Hashes, mix_hashes
 from fastgaum.logs.log import SPLITS, TEST, TRAIN, SessionLog
+from fastgaum.logs.vocabulary import Vocabulary
 
 FIXED, FEWEST = 0.99, 20
 """share of the choices that a field must tell, and how many, to be flagged"""
@@ -135,8 +136,9 @@ def facts_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool)
         yield _share("clicked items without a view row", unviewed, ONE_VIEW)
 
 
-def facts_of_log(log: SessionLog) -> Iterator[Fact]:
-    """Count actions, events without a click, and test events that say less than others."""
+def facts_of_log(log: SessionLog, raw: Rows | None) -> Iterator[Fact]:
+    """Count actions, events without a click, and test events that say less than others; with its
+    raw rows also what came first."""
     shown = log.training_counts().displays > 0
     if log.actions is not None:
         yield _share(
@@ -160,10 +162,18 @@ def facts_of_log(log: SessionLog) -> Iterator[Fact]:
         (np.diff(log.display_offsets) == 1)[test],
         "a free hit: prec@k is reported with and without them",
     )
+    order, in_file = np.arange(log.n_events), ""
+    if raw is not None and raw.has_times:
+        sessions = raw.events.sort("order", maintain_order=True)["session"]
+        begun = Vocabulary(sessions.unique(maintain_order=True)).codes(log.session_ids)
+        order = np.argsort(begun[log.session_of_event], kind="stable")
+    elif np.isin(log.users[log.split == TEST], log.users[log.split != TEST]).any():
+        in_file = " in the file"
     is_first = np.zeros(log.n_events, np.bool_)
-    is_first[np.unique(log.users[log.session_of_event], return_index=True)[1]] = True
+    of_users = log.users[log.session_of_event[order]]
+    is_first[order[np.unique(of_users, return_index=True)[1]]] = True
     yield _share(
-        "test events whose user has no earlier event",
+        f"test events whose user has no earlier event{in_file}",
         is_first[test],
         "the share is printed beside the table",
     )
@@ -205,19 +215,18 @@ def facts_of_leaks(log: SessionLog) -> Iterator[Fact]:
 
 def _hash_contents(log: SessionLog) -> Hashes:
     """A hash of what each session displays and chooses, with its fields, shape (n_sessions,)."""
-    if not log.n_sessions:
-        return np.zeros(0, np.uint64)
     number, of_candidate = log.event_number.astype(np.uint64), log.event_of_candidate()
     chosen = np.zeros(log.n_candidates, np.uint64)
     chosen[log.chosen_candidates] = 1
     hashes = mix_hashes(number[of_candidate] * np.uint64(2) + chosen, log.items.astype(np.uint64))
     for column in log.columns_of("candidate").values():
         hashes = mix_hashes(hashes, column.values.view(np.uint32).astype(np.uint64))
-    starts = log.session_offsets[:-1]
-    whole = np.add.reduceat(hashes, log.display_offsets[starts])
+    whole = np.zeros(log.n_sessions, np.uint64)
+    np.add.at(whole, log.session_of_event[of_candidate], hashes)
     for column in log.columns_of("event").values():
         number = mix_hashes(number, column.values.view(np.uint32).astype(np.uint64))
-    return whole + np.add.reduceat(number, starts)
+    np.add.at(whole, log.session_of_event, number)
+    return whole
 
 
 def _fixed(name: str, counts: pl.DataFrame) -> Fact:

@@ -94,18 +94,34 @@ def replay_policy(
         seed: seeds random slates.
 
     Raises:
-        ConfigError: the policy asks for a world and there is none, or shows an item twice; or the
-            world lacks an item, or does not know an action.
+        ConfigError: the policy asks for a world and there is none, shows an item twice, or cannot
+            choose from its own pool; or the world lacks an item, or does not know an action.
         FeatureMismatchError: the log lacks context fields that the world reads.
     """
     policy, share, sizes = target.policy, target.random_share, np.diff(log.display_offsets)
+    own_pool = pool if target.pool is None else np.asarray(target.pool)
+    if not len(own_pool) or not np.isin(own_pool, pool).all():
+        raise ConfigError(
+            f"{policy.name} chooses from items that the pool lacks: give a pool that holds them"
+        )
+    most = int(sizes.max(initial=1)) if target.k is None else target.k
+    if (n := len(np.unique(own_pool))) < max(most, len(own_pool)):
+        raise ConfigError(
+            f"{policy.name} chooses {most} of {len(own_pool)} items, {n} of them different: give "
+            f"at least {most} different items, each once"
+        )
+    if isinstance(policy, RandomPolicy) and len(own_pool) < len(pool):
+        raise ConfigError(
+            f"{policy.name} chooses from {len(own_pool)} items and random sets are of the "
+            f"{len(pool)} of the pool: give it no pool of its own"
+        )
     slates = np.full((log.n_events, int(sizes.max(initial=1))), NO_ITEM, np.int32)
     shown = Shown(slates, *np.full((3, log.n_events), np.nan if world is None else 0.0))
     if world is None:
         if isinstance(policy, Popular):
-            for k in np.unique(sizes).tolist():
-                best = top_places(policy.popularity[pool][None], k)[0]
-                slates[sizes == k, :k] = pool[best]
+            for k in np.unique(sizes[sizes <= most]).tolist():
+                best = top_places(policy.popularity[own_pool][None], k)[0]
+                slates[sizes == k, :k] = own_pool[best]
         elif not isinstance(policy, RandomPolicy):
             raise ConfigError("this policy asks learned users what they like: give a run (--run)")
         return shown
@@ -125,11 +141,6 @@ def replay_policy(
     worth = np.zeros(world.n_items + 1)
     worth[number[known]] = item_values[known]
     number = np.append(number, NO_ITEM).astype(np.int32)
-    own_pool = pool if target.pool is None else target.pool
-    if not len(own_pool) or not np.isin(own_pool, pool).all():
-        raise ConfigError(
-            f"{policy.name} chooses from items that the pool lacks: give a pool that holds them"
-        )
     draws = np.random.default_rng(seed).integers(
         1 << 64, size=(1 + RANDOM_SLATES, log.n_events), dtype=np.uint64
     )

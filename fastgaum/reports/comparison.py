@@ -18,14 +18,13 @@ import polars as pl
 from fastgaum.arrays import Float64Array
 from fastgaum.baselines.registry import BASELINES, baseline_class
 from fastgaum.errors import ConfigError, LogFormatError, as_given, require_type, require_whole
-from fastgaum.logs.datasets import dataset, names
 from fastgaum.logs.log import SPLITS, SessionLog
 from fastgaum.machine import machine_facts
 from fastgaum.metrics.evaluation import HeadFigures
 from fastgaum.metrics.intervals import bootstrap_mean, paired_difference
 from fastgaum.metrics.precision import micro_mean, user_mean
 from fastgaum.reports.grid import GridPlan, GridRun, RunFigures, RunOutcome, run_all
-from fastgaum.reports.log_facts import FLOOR_KS, PooledEvents, dataset_facts
+from fastgaum.reports.log_facts import FLOOR_KS, PooledEvents, dataset_facts, title_of
 from fastgaum.reports.others import (
     OtherRow,
     published_mean,
@@ -136,25 +135,20 @@ def compare(
             "fastgaum.load or fastgaum.read_log"
         )
     several = isinstance(models, Iterable) and not isinstance(models, str | pl.DataFrame)
-    if not several or not all(isinstance(model, str) for model in models):
+    named = tuple(models) if several else ()
+    if not several or not all(isinstance(model, str) for model in named):
         raise ConfigError(f"models is {as_given(models)}, a list of names is required")
     require_whole("jobs", jobs, 1)
     if not isinstance(resplits, Iterable):
         raise ConfigError(f"resplits is {as_given(resplits)}, a list of seeds is required")
     require_type("settings", {} if settings is None else settings, Mapping)
+    seeds_of_splits = tuple(resplits)
+    for seed in seeds_of_splits:
+        require_whole("a seed of resplits", seed)
     # a split that is pooled twice would make intervals too narrow
-    splits = tuple(dict.fromkeys(resplits))
-    plan = GridPlan(tuple(models), seeds, protocol, splits, settings or {})
+    splits = tuple(dict.fromkeys(seeds_of_splits))
+    plan = GridPlan(named, seeds, protocol, splits, settings or {})
     return compare_logs({title_of(log): log}, plan, jobs=jobs, reading={})
-
-
-def title_of(log: SessionLog) -> str:
-    """A log's name, marked if it is that of another data set of the registry."""
-    if log.name not in names():
-        return log.name
-    known = dataset(log.name).counts
-    same = all(getattr(log, f"n_{what}", None) == n for what, n in known.items())
-    return log.name if same else f"{log.name} (another log)"
 
 
 def compare_logs(
@@ -238,7 +232,7 @@ def compare_logs(
         facts = dataset_facts(name, log, plan.splits, events, oracle)
         facts["others"] = [msgspec.to_builtins(one) for one in others if one.dataset == name]
         result["datasets"][name] = facts
-        best_others, result["comparison"][name] = compare_rows(rows, events)
+        best_others, result["comparison"][name] = compare_rows(rows, events, facts)
         for row, versus in zip(rows, best_others, strict=True):
             result["cells"] += cells_of(row, name, plan, events, facts, versus)
     # settings were tried on the logs of the published table: of others there is nothing to say
@@ -284,14 +278,14 @@ def _per_event(head: HeadFigures) -> dict[str, Float64Array]:
     return found | head.displays.per_event
 
 
-def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json], Json]:
-    """Compare the rows of one data set by prec@1, prec@2 and NLL.
+def compare_rows(rows: Sequence[Row], events: PooledEvents, facts: Json) -> tuple[list[Json], Json]:
+    """Compare the rows of one data set, of these facts, by prec@1, prec@2 and NLL.
 
     Returns:
         Of each row {vs_best_other, vs_logit, bold} by figure (prec1, prec2, nll): its paired
         difference to the best row of another model and to the linear one, where it is another row,
-        and whether it is the best by more than chance; and the summary, {best, ours} of each k, and
-        nll, the lowest.
+        and whether it is the best by more than chance, and no floor or row of others is above it;
+        and the summary, {best, ours} of each k, and nll, the lowest.
     """
     parts: list[Json] = [{} for _ in rows]
     linear = next((row for row in rows if row.model == "logit"), None)
@@ -303,6 +297,9 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json],
             range(len(rows)), key=lambda i: math.inf if math.isnan(means[i]) else sign * means[i]
         )
         named = []
+        floors = () if figure == "nll" else facts["floors"].values()
+        rivals = [by_k[figure[-1]] for by_k in floors]
+        rivals += [one[figure] for one in facts.get("others", ()) if one[figure] is not None]
         for i, row in enumerate(rows):
             # a preset and the same with exact players are one model
             own = row.model.removesuffix("-exact")
@@ -314,6 +311,7 @@ def compare_rows(rows: Sequence[Row], events: PooledEvents) -> tuple[list[Json],
             # may still be level with the best when the runner-up is not. A floor is never bold
             bold = may_be_bold and row.model not in FLOOR_MODELS.values()
             bold = bold and all(_difference(row, o, figure, events)["ci"][0] > 0 for o in others)
+            bold = bold and not any(one > means[i] for one in rivals)
             parts[i][figure] = {"vs_best_other": versus, "bold": bool(bold)}
             named.append({"model": row.model, "head": row.head, "mean": means[i]})
             named[-1] |= parts[i][figure]
@@ -342,7 +340,7 @@ def cells_of(
     heads = [[run.test.heads[row.head] for run in split] for split in row.runs]
     gaps = [run.train_gap for run in runs if run.train_gap is not None]
     ece, brier = (
-        np.average([[getattr(one, name) for one in split] for split in heads], 0, events.counts)
+        np.average([[getattr(one, name) for one in split] for split in heads], 0, events.totals)
         for name in ("ece", "brier")
     )
     shared = {
@@ -366,8 +364,10 @@ def cells_of(
         interval = bootstrap_mean(row.by_seed[f"prec{k}"], events.users, events.weights)
         way = None
         if "oracle" in facts:
-            floor = facts["floors"]["random"][str(k)]
-            way = (interval.mean - floor) / (facts["oracle"][str(k)] - floor)
+            floor, oracle = facts["floors"]["random"][str(k)], facts["oracle"][str(k)]
+            # nothing is to be gained where no display is larger than k
+            if not math.isclose(oracle, floor):
+                way = (interval.mean - floor) / (oracle - floor)
         means = [float(np.mean([one.precision[k].mean for one in split])) for split in heads]
         yield {
             "dataset": dataset,

@@ -108,7 +108,7 @@ class GridPlan:
             if key not in every:
                 raise ConfigError(
                     f"unknown configuration key '{key}': no model of the grid "
-                    f"({', '.join(known)}) has it{did_you_mean(key, every)}"
+                    f"({', '.join(known)}) has it{did_you_mean(str(key), every)}"
                 )
         own: dict[str, dict[str, Any]] = {}
         for model, names in known.items():

@@ -23,6 +23,15 @@ from fastgaum.reports.table import Json
 from fastgaum.worlds.oracle import oracle_scores
 
 
+def title_of(log: SessionLog) -> str:
+    """A log's name, marked if it is that of another data set of the registry."""
+    if log.name not in names():
+        return log.name
+    known = dataset(log.name).counts
+    same = all(getattr(log, f"n_{what}", None) == n for what, n in known.items())
+    return log.name if same else f"{log.name} (another log)"
+
+
 def log_facts(
     log: SessionLog, split: SplitName, floors: Precisions, raw: Rows | None = None
 ) -> Json:
@@ -49,7 +58,7 @@ def log_facts(
             name: {str(k): value for k, value in by_k.items()}
             for name, by_k in means_of(floors, log.weight_of_event[part.events]).items()
         },
-        **facts_of_others(log.name),
+        **facts_of_others(title_of(log)),
         "audit": found,
     }
 
@@ -86,6 +95,11 @@ class PooledEvents:
     """events of each split"""
     weights: Float64Array
     """of each event, shape (n_events,)"""
+
+    @property
+    def totals(self) -> list[float]:
+        """The summed weights of each split."""
+        return [one.sum() for one in np.split(self.weights, np.cumsum(self.counts)[:-1])]
 
     @classmethod
     def of(cls, log: SessionLog, resplits: Sequence[int | None]) -> PooledEvents:
@@ -142,7 +156,7 @@ def dataset_facts(
     if entry is not None and entry.simulated:
         # what the rule's trace alone scores: fewest displays earlier in the session
         traces = [
-            (one.test_prec_at_1, len(split.sessions_in("test")))
+            (one.test_prec_at_1, split.count("choices", "test"))
             for split, found in zip(splits, audits, strict=True)
             for one in found.findings
             if one.rule.startswith(EARLIER_DISPLAYS) and one.test_prec_at_1 is not None

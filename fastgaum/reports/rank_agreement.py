@@ -90,12 +90,14 @@ def agreement(values: Statistic, draws: int = 1999, seed: int = 0) -> dict[str, 
         bootstrap = np.concatenate([correlation(*pair) for pair in drawn])
         # the first is the log itself
         expected = np.concatenate([correlation(*pair) for pair in worlds])[1:]
+        # a permutation without a value is no evidence
+        n_above, told = np.count_nonzero(expected > value + 1e-9), ~np.isnan(expected)
         result[name] = {
             "value": value,
             "ci": percentile_interval(bootstrap[:, None])[:, 0].tolist(),
-            "expected": float(np.nanmean(expected)),
+            "expected": float(ratio(expected[told].sum(), told.sum())),
             "expected_ci": percentile_interval(expected[:, None])[:, 0].tolist(),
-            "p": float((1 + np.count_nonzero(expected <= value + 1e-9)) / (1 + draws)),
+            "p": value if np.isnan(value) else float((1 + draws - n_above) / (1 + draws)),
         }
     return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from fastgaum.baselines.logit import ConditionalLogit
+from fastgaum.baselines.logit_summary import coefficient_frame
 from fastgaum.errors import ConfigError
-from fastgaum.features.batches import assemble
+from fastgaum.features.batches import Batch, assemble
+from fastgaum.features.encoder import N_RESERVED
 from fastgaum.logs.log import TRAIN, SessionLog
 from fastgaum.logs.read import read_log
 from fastgaum.nets.segments import segment_logsumexp
@@ -163,6 +166,23 @@ def test_coefficients_and_errors_are_those_of_newton_s_method_by_hand() -> None:
     value, error, z, low, high = found.row(0)[1:]
     by_hand = (value / error, 2 * value, 3.919928 * error)
     assert (z, low + high, high - low) == pytest.approx(by_hand)
+
+
+def test_a_summary_reads_each_session_once_and_hides_no_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, read = travel(True, "cost", "time"), list[Batch]()
+
+    def spy(*args: Any) -> pl.DataFrame:
+        read.append(args[3])
+        return coefficient_frame(*args)
+
+    monkeypatch.setattr("fastgaum.baselines.logit.coefficient_frame", spy)
+    model = ConditionalLogit(protocol="bags")
+    model.fit(log)
+    model.summary(log)
+    items = log.items[: log.display_offsets[log.count("events", "train")]]
+    np.testing.assert_array_equal(np.sort(read[0].ids[:, 0] - N_RESERVED), np.sort(items))
 
 
 def test_units_of_a_number_change_nothing() -> None:

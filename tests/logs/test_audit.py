@@ -441,6 +441,20 @@ def test_users_on_both_sides_are_flagged() -> None:
     assert both.action.startswith("FLAG: ")
 
 
+def test_the_first_event_of_a_user_is_that_of_times_not_of_the_file() -> None:
+    name = "test events whose user has no earlier event"
+    frame = visits().with_columns(user=pl.col("session") % 40, event=pl.col("session"))
+    for one, of_file in ((frame, 0), (frame.reverse(), 40 / 60 * 100)):
+        log = read(one)
+        assert share(audit(log, raw_rows(one, candidate_fields=["price"])), name) == 0
+        assert fact_of(log, f"{name} in the file").percent == pytest.approx(of_file)
+
+
+def test_an_empty_session_is_no_copy_of_its_neighbour() -> None:
+    log = log_of([[([0, 1], 0)], [], [([0, 1], 0)], []], split=[1, 2, 0, 1])
+    assert fact_of(log, "test sessions that equal a training session").percent == 0
+
+
 def test_copied_sessions_are_flagged() -> None:
     name = "test sessions that equal a training session"
     assert fact_of(read(visits()), name).percent == 0

@@ -184,6 +184,9 @@ def test_a_log_gives_one_table() -> None:
         ({"pool": np.array([0, 1])}, "displays 1 items that the pool"),
         ({"item_values": np.ones(2)}, r"\(3,\) is required"),
         ({"target": Target(BEST, k=5)}, "no display of 5 items, which popular makes"),
+        ({"target": Target(BEST, pool=np.array([0, 1]))}, "popular chooses 3 of 2 items, 2 of"),
+        ({"target": Target(BEST, pool=np.array([0, 1, 2, 2]))}, "chooses 3 of 4 items, 3 of"),
+        ({"target": Target(BEST, pool=np.array([1, 2, 3]))}, "from items that the pool lacks"),
     ],
 )
 def test_what_does_not_fit_is_said(change: dict[str, object], says: str) -> None:
@@ -191,6 +194,14 @@ def test_what_does_not_fit_is_said(change: dict[str, object], says: str) -> None
     asked = {"target": Target(RandomPolicy()), **change}
     with pytest.raises((ConfigError, LogFormatError), match=says):
         off_policy_values(log, **asked)  # type: ignore[arg-type]
+
+
+def test_a_policy_chooses_from_its_own_pool_without_a_world_too() -> None:
+    log, pool = every_slate(2), np.arange(ITEMS, dtype=np.int32)
+    shown = replay_policy(log, Target(BEST, pool=pool[[2, 4, 5]]), None, pool, np.ones(ITEMS))
+    assert (shown.slates == [2, 4]).all()
+    with pytest.raises(ConfigError, match="random sets are of the 6 of the pool"):
+        replay_policy(log, Target(RandomPolicy(), pool=pool[:3]), None, pool, np.ones(ITEMS))
 
 
 def test_successive_choices_are_no_slates() -> None:

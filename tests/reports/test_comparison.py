@@ -13,7 +13,8 @@ from fastgaum.cli.app import main
 from fastgaum.errors import ConfigError
 from fastgaum.logs.fold import to_frame
 from fastgaum.logs.synthetic import synthesise
-from fastgaum.reports.comparison import Comparison, title_of
+from fastgaum.reports.comparison import Comparison
+from fastgaum.reports.log_facts import log_facts, title_of
 
 MODELS = ["click-rate", "click-count"]
 
@@ -101,9 +102,11 @@ def test_a_comparison_is_a_frame_and_a_line(table: Comparison) -> None:
     assert "\n" not in line
 
 
-def test_published_figures_are_of_the_published_log_alone(table: Comparison) -> None:
+def test_published_figures_are_of_the_published_log_alone(table: Comparison, renamed: Path) -> None:
     assert table.result["datasets"]["yelp (another log)"]["published_best"] == {}
     assert "published_table" not in table.result
+    log = fg.read_log(renamed, columns={"item": "sku"})
+    assert log_facts(log, "test", {})["published_best"] == {}
     assert title_of(fg.load("sample")) == "sample"
 
 
@@ -128,7 +131,10 @@ def test_mistakes_in_python() -> None:
         ),
         (lambda: fg.compare(log, resplits=[-1]), "a seed of resplits is -1, a whole number"),
         (lambda: fg.compare(log, resplits=3), "resplits is 3, a list of seeds"),  # type: ignore[arg-type]
+        (lambda: fg.compare(log, resplits=[[1]]), "a seed of resplits is a list"),  # type: ignore[list-item]
         (lambda: fg.compare(log, settings=[1]), "settings"),  # type: ignore[arg-type]
+        (lambda: fg.compare(log, settings={1: 2}), "unknown configuration key '1'"),  # type: ignore[dict-item]
+        (lambda: fg.compare(log, iter(["logti"])), "did you mean 'logit'"),  # type: ignore[arg-type]
         (lambda: fg.compare(log, jobs="2"), "jobs is '2', a whole number of at least 1"),  # type: ignore[arg-type]
         (lambda: fg.compare(log, jobs=0), "jobs is 0, a whole number of at least 1"),
         (lambda: fg.compare(log, settings={"epocs": 1}), "did you mean 'epochs'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -48,6 +49,19 @@ def test_agreement_knows_what_noise_alone_would_give() -> None:
     assert turned["value"] == -1.0
     assert turned["expected"] > 0.9
     assert turned["p"] == 1 / 301
+
+
+def test_policies_that_are_all_worth_the_same_have_no_order() -> None:
+    some = drawn(0, n_versions=9, n_users=40, n_groups=6)
+    some.sums[:], some.counts[:] = 0.0, 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nothing = agreement(some, draws=9)["spearman"]
+    assert np.isnan([nothing[one] for one in ("value", "expected", "p")]).all()
+    # most permutations have a side without a click
+    some.sums[:2, 0] = np.arange(6), np.arange(6)[::-1]
+    found = agreement(some, draws=99)["kendall"]
+    assert (found["value"], found["p"]) == (-1.0, 1.0)
 
 
 @settings(max_examples=30, deadline=None)

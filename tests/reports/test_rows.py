@@ -20,7 +20,7 @@ RANDOM = {"1": 50.0, "2": 100.0}
 
 
 def run_of(
-    values: np.ndarray, nll: float = 1.0, heads: tuple[str, ...] = ("reward",)
+    values: np.ndarray, nll: float = 1.0, heads: tuple[str, ...] = ("reward",), brier: float = 0.5
 ) -> RunFigures:
     """A run with these prec@1 per event, percent, NaN without a choice; prec@2 is the same."""
     counted = ~np.isnan(values)
@@ -31,7 +31,7 @@ def run_of(
         per_user={},
         nontrivial={},
         nll=Interval(nll, nll, nll, len(values), 1),
-        brier=0.5,
+        brier=brier,
         ece=0.1,
         no_click=None,
         precision_per_event={1: values, 2: values},
@@ -42,11 +42,12 @@ def run_of(
     return RunFigures(test, None, 1.0, "bags", "loss", None)
 
 
-def events_of(users: list[list[int]]) -> PooledEvents:
+def events_of(users: list[list[int]], weights: list[float] | None = None) -> PooledEvents:
     """Test events by split, each of two candidates, by their users."""
     every = np.concatenate([np.array(one, np.int32) for one in users])
     sizes = np.full(len(every), 2, np.int32)
-    return PooledEvents(every, sizes, tuple(map(len, users)), np.ones(len(every)))
+    of_events = np.ones(len(every)) if weights is None else np.array(weights)
+    return PooledEvents(every, sizes, tuple(map(len, users)), of_events)
 
 
 def row(
@@ -57,18 +58,29 @@ def row(
     return [Row.of(model, head, [run], 1) for head in heads]
 
 
-def cell_of(runs: list[list[RunFigures]], users: list[list[int]], **facts: Any) -> dict[str, Any]:
+def cell_of(
+    runs: list[list[RunFigures]],
+    users: list[list[int]],
+    weights: list[float] | None = None,
+    **facts: Any,
+) -> dict[str, Any]:
     """The cell at k = 1 of a model's runs by split, then by seed; splits have the seeds 1, 2, …"""
     row = Row.of("logit", "reward", [run for split in runs for run in split], len(runs[0]))
     plan = GridPlan(["logit"], len(runs[0]), resplits=range(1, len(runs) + 1))
-    events = events_of(users)
+    events = events_of(users, weights)
     about = {"floors": {"random": RANDOM}, **facts}
-    return next(cells_of(row, "world", plan, events, about, compare_rows([row], events)[0][0]))
+    return next(
+        cells_of(row, "world", plan, events, about, compare_rows([row], events, about)[0][0])
+    )
 
 
-def compared(rows: list[Row]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def compared(
+    rows: list[Row], floor: float = 50.0, others: tuple[float | None, ...] = ()
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """What is said of prec@1 of each row, and of the data set."""
-    parts, summary = compare_rows(rows, EVENTS)
+    rivals = [{"prec1": one, "prec2": one, "nll": None} for one in others]
+    facts = {"floors": {"random": {"1": floor, "2": floor}}, "others": rivals}
+    parts, summary = compare_rows(rows, EVENTS, facts)
     return [part["prec1"] for part in parts], summary["1"]
 
 
@@ -129,10 +141,16 @@ def test_events_without_a_choice_count_in_the_nll_only() -> None:
     assert cell_of(runs, [[0, 0, 0], [3]])["nll_ci"] == [1.0, 5.0]
 
 
+def test_figures_of_whole_splits_are_pooled_by_the_weights_of_their_events() -> None:
+    runs = [[run_of(GOOD[:2], brier=0.0)], [run_of(GOOD[:1], brier=1.0)]]
+    assert cell_of(runs, [[0, 1], [2]], [1.0, 1.0, 6.0])["brier"] == pytest.approx(0.75)
+
+
 def test_way_to_the_oracle() -> None:
     runs = [[run_of(np.array([100.0, 50.0]))]]
     cell = cell_of(runs, [[0, 1]], oracle={"1": 80.0, "2": 110.0})
     assert cell["way_to_oracle"] == pytest.approx((75 - 50) / (80 - 50))
+    assert cell_of(runs, [[0, 1]], oracle={"1": 50.0, "2": 100.0})["way_to_oracle"] is None
 
 
 def test_events_and_facts_of_several_splits() -> None:
@@ -155,6 +173,13 @@ def test_events_and_facts_of_several_splits() -> None:
     )
     low, high = sorted(facts["floors"]["train_click_rate"]["1"] for facts in (one, two))
     assert low <= both["floors"]["train_click_rate"]["1"] <= high
+    *traces, pooled = (
+        dataset_facts("movielens-small", log, seeds, PooledEvents.of(log, seeds))["simulated"]
+        for seeds in ([None], [2], [None, 2])
+    )
+    clicks = [one.count("choices", "test") for one in (log, again)]
+    trace = np.average([one["trace"] for one in traces], weights=clicks)
+    assert pooled["trace"] == pytest.approx(trace)
 
 
 USERS = list(range(40))
@@ -193,6 +218,12 @@ def test_the_best_must_be_ahead_of_the_third_too() -> None:
     assert parts[0]["vs_best_other"]["model"] == "b"
     assert parts[0]["vs_best_other"]["ci"][0] > 0
     assert not parts[0]["bold"]
+
+
+def test_what_is_below_another_figure_of_its_column_is_not_bold() -> None:
+    rows = [*row("logit", HALF), *row("dfm", BAD)]
+    for floor, others, bold in ((np.nan, (None, 50.0), True), (51.0, (), False), (0, (51,), False)):
+        assert compared(rows, floor, others)[0][0]["bold"] == bold
 
 
 def test_floors_are_never_bold() -> None:
