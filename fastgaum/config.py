@@ -309,6 +309,11 @@ class Config(CheckedSettings):
     def from_preset(cls, name: str, **changes: object) -> Config:
         """A named preset, with changes. Raises ConfigError for an unknown preset or value."""
         require_type("the name of a preset", name, str)
+        if changes.pop("preset", name) != name:
+            raise ConfigError(
+                f"two presets are named, '{name}' and another one: from_preset(NAME) takes the name "
+                "first"
+            )
         if name not in PRESETS:
             raise ConfigError(
                 f"unknown preset '{name}'{did_you_mean(name, PRESETS)}; presets are "

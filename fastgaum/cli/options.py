@@ -180,8 +180,14 @@ class ModelOptions:
         from fastgaum.config import read_settings
 
         values = {} if self.config is None else read_settings(self.config)
-        # `--set preset=x` means the preset's values, not its label alone
-        values |= given(preset=self.preset) | self._changes()
+        changes = given(preset=self.preset) | self._changes()
+        # a name means the preset's values, which a file of all keys would replace
+        if {"preset"} <= changes.keys() & values.keys() and changes["preset"] != values["preset"]:
+            raise ConfigError(
+                f"'{self.config}' has the preset {values['preset']}, and {changes['preset']} is "
+                "asked for: leave one of them out"
+            )
+        values |= changes
         name = values.pop("preset", "fastgaum")
         if not isinstance(name, str):
             raise ConfigError(f"preset must be a name, got {name!r}")

@@ -105,16 +105,23 @@ class Reading:
         return log, rows
 
     def or_of_run(self, folder: Path, source: str) -> Reading:
-        """Fill options that were not given with those of a run, less those that the log, if it is a
-        saved one, was saved by. Raises CheckpointError, or DatasetError for no log."""
+        """Fill options that were not given with those of a run, or of a model file, less those that
+        the log, if it is a saved one, was saved by. Raises CheckpointError, or DatasetError for no
+        log."""
+        from fastgaum.baselines.registry import load_model
         from fastgaum.logs.datasets import resolve
         from fastgaum.logs.store import is_saved_log
 
         file = folder / READING_FILE
-        if not file.is_file():
-            return self
         try:
-            former = ReadOptions.from_json(parse_json(read_text(file)))
+            if folder.is_file():
+                file, space = folder, load_model(folder, device="cpu").space
+                record = None if space is None else space.reading
+            else:
+                record = parse_json(read_text(file)) if file.is_file() else None
+            if record is None:
+                return self
+            former = ReadOptions.from_json(record)
         except (OSError, ValueError, ConfigError) as error:
             raise CheckpointError(
                 f"'{file}' is damaged ({error}): train again, or remove it and give the options of "

@@ -159,7 +159,7 @@ def train_command(
         figures += f", the generator's {best['val_generator_prec1']:.1f}, gap {best['gap']:.4f}"
     text = (
         f"{folder}: {table.height} epochs{', finished before' if finished is not None else ''}, "
-        f"best {best['epoch']}: {figures}"
+        f"best {best['epoch']}: {figures}{', of the first member' if model.bootstraps else ''}"
     )
     for one in trials_as_facts(model.trials):
         loss = one["val_loss"]

@@ -185,7 +185,7 @@ def tune(
         if overwrite:
             trials_file(file).unlink(missing_ok=True)
         found = search.run(trials_file(file), trials, on_trial)
-        _write(file, found, fixed, visible)
+        _write(file, found, fixed, log)
     return found
 
 

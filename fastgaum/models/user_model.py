@@ -220,8 +220,10 @@ class UserModel(NetworksModel):
         prepare = PreparedLog(read, None if self.start is None else self.start.space)
         if self.start is not None:
             _check_log(self.start, read, self.asked)
-        self.trials, self.bootstraps, self.settings_tried = (), (), 1
         settings = self.settings_for(read)
+        # what is refused leaves the model as it was
+        prepare(next(iter(settings.values()), self.asked))
+        self.trials, self.bootstraps, self.settings_tried = (), (), 1
         if len(settings) > 1:
             self.config = self._compare(settings, prepare, checkpointer, processes)
         else:

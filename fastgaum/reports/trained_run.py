@@ -201,7 +201,9 @@ def repeat_commands(run: TrainedRun, split: SplitName) -> list[str]:
     install = f"pip install {shlex.quote(f'fastgaum=={version}' if version else 'fastgaum')}"
     if machine.get("commit"):
         install = f"git checkout {shlex.quote(machine['commit'])} && pip install ."
-    return [install, shlex.join(train), shlex.join(evaluate)]
+    begun = [one for one in machine.get("argv", []) if str(one).split("=")[0] == "--from"]
+    note = ["# its weights began as those of another run (--from), which these lines leave out"]
+    return [install, *(note if begun else []), shlex.join(train), shlex.join(evaluate)]
 
 
 def _shown(path: str) -> str:
