@@ -336,20 +336,14 @@ def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
         (options.available, "it holds only items that could be chosen"),
         (options.user_table, "it has the columns of its users, and not their names"),
         (options.past and PAST not in kinds, "it was saved without the past of its users"),
-        (options.past == "" and PAST in kinds, "it was saved with the past of its users"),
+        (options.past == "" and PAST in kinds, "it has the past of its users"),
         (options.actions and not kinds - {PAST}, "it was saved without actions"),
         (options.weight and log.weights is None, "it was saved without weights"),
-        (
-            options.weight and weighted and options.weight != weighted,
-            f"its weights are those of the column '{weighted}'",
-        ),
+        (options.weight and weighted not in ("", options.weight), f"it has --weight {weighted}"),
         ("clicks" in given and options.clicks != was.clicks, f"it has --clicks {was.clicks}"),
         ("outside" in given and options.outside != was.outside, f"it has --outside {was.outside}"),
         (options.ordered and not log.ordered, "it was saved without its display order"),
-        (
-            "ordered" in given and log.ordered and not options.ordered,
-            "it was saved with its display order",
-        ),
+        ("ordered" in given and not options.ordered and log.ordered, "it has its display order"),
         (options.split == "time", "it keeps no times, split='time' needs them"),
     ):
         if asked:

@@ -114,7 +114,7 @@ def attach_item_table(
                     f"holds vectors, name it (--item-vectors {name}, item_vectors=['{name}']), "
                     "else drop it"
                 )
-            # of which kind a column is, no choice of items decides
+            # the whole column decides whether it holds numbers
             column = read_numbers(column, untyped, lambda row: f"item {show(ids[row])}")
             columns[name] = encode_column(
                 _of_items(column, rows),
@@ -127,15 +127,18 @@ def attach_item_table(
 
 
 def _of_items(column: pl.Series, rows: pl.Series) -> pl.Series:
-    """The values of items; where none has a number, the mean of the table's. Raises LogFormatError
-    where it has none."""
+    """The values of items; if none has a number, the mean of the table's. Raises LogFormatError
+    where there is none."""
     found, dtype = column.gather(rows), column.dtype
     is_number = dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)
     if found.null_count() < len(found) or not is_number:
         return found
-    mean = column.cast(pl.Float64).mean()
+    numbers = column.cast(pl.Float64)
+    mean = numbers.filter(numbers.is_finite()).mean()
     if mean is None:
-        raise LogFormatError(f"column '{column.name}' has no value: fill it in, or drop the column")
+        raise LogFormatError(
+            f"column '{column.name}' has no number: fill it in, or drop the column"
+        )
     return found.cast(pl.Float64).fill_null(mean)
 
 

@@ -108,7 +108,7 @@ class OnlineModel:
             if self.fields[name] is None and name != VIEWS and column.null_count():
                 if column.null_count() == len(column):
                     raise ConfigError(
-                        f"the item table has no value in column '{name}': fill it in, or drop the "
+                        f"the item table has no number in column '{name}': fill it in, or drop the "
                         "column and give the field with each display"
                     )
                 if isinstance(mean := column.mean(), float):

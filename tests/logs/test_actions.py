@@ -228,7 +228,7 @@ def test_what_is_wrong_with_a_past_is_said(tmp_path: Path) -> None:
     with pytest.raises(LogFormatError, match=r"no column 'seeen' .*did you mean 'seen'"):
         read_log(DISPLAYS.with_columns(seen=pl.col("items")), past="seeen")
     save_log(read_log(DISPLAYS.with_columns(seen=pl.col("items")), past="seen"), tmp_path / "log")
-    with pytest.raises(LogFormatError, match="it was saved with the past of its users"):
+    with pytest.raises(LogFormatError, match="it has the past of its users"):
         read_log(tmp_path / "log", past="")
     with pytest.raises(LogFormatError, match="'user' holds String, the past of a user is a list"):
         read_log(DISPLAYS, past="user")

@@ -263,7 +263,7 @@ def test_no_choice_of_items_decides_what_a_column_of_the_table_holds(tmp_path, s
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"item": ["a", "x"], "x": [None, None]}, "column 'x' has no value: fill it in, or drop"),
+        ({"item": ["a", "x"], "x": [None, None]}, "column 'x' has no number: fill it in, or drop"),
         ({"itm": ["a"], "x": [1]}, "needs an item column.*did you mean 'itm'"),
         ({"item": ["a"]}, "the only column is 'item'"),
         ({"item": ["a"], "x": [float("inf")]}, "item 'a' has inf in column 'x'"),

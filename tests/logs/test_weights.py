@@ -56,7 +56,7 @@ def test_a_saved_log_keeps_them(tmp_path: Path) -> None:
     assert read_log(tmp_path / "weighted").fingerprint == weighted.fingerprint
     assert read_log(tmp_path / "weighted", weight="share").weights is not None
     assert read_log(tmp_path / "weighted", weight="").weights is None
-    refused(tmp_path / "weighted", "its weights are those of the column 'share'", weight="any")
+    refused(tmp_path / "weighted", "it has --weight share: read", weight="any")
     # a log of an earlier version does not say which
     about = tmp_path / "weighted" / "log.json"
     about.write_text(about.read_text().replace('"weighted_by": "share",', ""))

@@ -130,7 +130,7 @@ def test_fields_come_from_an_item_table() -> None:
         sizes = online.with_item_table(gap).catalogue
         at = [sizes.rows[item] for item in gap["item"]]
         np.testing.assert_allclose(sizes.fixed[at, online.columns["size"]], [0.1, 0.2, 0.3])
-    with pytest.raises(ConfigError, match="item table has no value in column 'size': fill it in"):
+    with pytest.raises(ConfigError, match="item table has no number in column 'size': fill it in"):
         online.with_item_table(table.with_columns(size=None))
     other = values | {"size": [9.0, 9.0]}
     assert not np.array_equal(OnlineUser(online).probabilities(items, fields=other), given_all)
