@@ -311,8 +311,7 @@ class Config(CheckedSettings):
         require_type("the name of a preset", name, str)
         if changes.pop("preset", name) != name:
             raise ConfigError(
-                f"two presets are named, '{name}' and another one: from_preset(NAME) takes the name "
-                "first"
+                f"two presets are named, '{name}' and another one: name one, from_preset(NAME)"
             )
         if name not in PRESETS:
             raise ConfigError(

@@ -106,10 +106,11 @@ class Reading:
 
     def or_of_run(self, folder: Path, source: str) -> Reading:
         """Fill options that were not given with those of a run, or of a model file, less those that
-        the log, if it is a saved one, was saved by. Raises CheckpointError, or DatasetError for no
-        log."""
+        the log, if it is a saved one, was saved by. Raises CheckpointError, DatasetError for no
+        log, or LogFormatError for its item table."""
         from fastgaum.baselines.registry import load_model
         from fastgaum.logs.datasets import resolve
+        from fastgaum.logs.side_tables import has_item_table
         from fastgaum.logs.store import is_saved_log
 
         file = folder / READING_FILE
@@ -128,8 +129,11 @@ class Reading:
                 "reading yourself"
             ) from error
         kept = former.given
-        if is_saved_log(resolve(source, self.data_dir).path):
+        path = resolve(source, self.data_dir).path
+        if is_saved_log(path):
             kept -= {*_SAVED_BY, *(["split"] if former.split == "time" else [])}
+            if former.item_table is not None and has_item_table(path, former.item_table):
+                kept -= {"item_table"}
         return self.with_options(self.options.over(replace(former, given=kept)))
 
     def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:

@@ -37,6 +37,7 @@ NAMES = {
     "action": ("action", "action_type", "event_type", "behavior", "kind", "type"),
 }
 _AT_ONCE = 1 << 18
+_NANOSECONDS = {"ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,12 @@ def _comparable(order: pl.Series, time: pl.Series, path: Path, has_times: bool) 
         dated = isinstance(one.dtype, pl.Datetime | pl.Date)
         other = "numbers" if one.dtype.is_numeric() else str(one.dtype.base_type())
         kinds.append("times" if dated else other)
-        found.append((one.cast(pl.Datetime("us")) if dated else one).alias("order"))
+        if dated:
+            unit = one.dtype.time_unit if isinstance(one.dtype, pl.Datetime) else "us"
+            # nanoseconds of the year 9999 need more than 64 bits
+            long = pl.Series([_NANOSECONDS[unit]], dtype=pl.Int128)
+            one = one.cast(pl.Datetime(unit)).to_physical().cast(pl.Int128) * long
+        found.append(one.alias("order"))
     if not has_times or kinds[0] != kinds[1]:
         held = kinds[0] if has_times else "no order in time"
         raise LogFormatError(

@@ -223,6 +223,17 @@ def _of_values(n: int) -> str:
     return f" (one of {n} such values)" if n > 1 else ""
 
 
+def read_numbers(column: pl.Series, untyped: bool, where: Where) -> pl.Series:
+    """A column whose text, if `untyped`, is numbers where each value reads as one. Raises
+    LogFormatError as `refuse_spoilt`."""
+    if column.dtype != pl.String or column.null_count() == len(column):
+        return column
+    numbers = parse_numbers(with_points(column)) if untyped else None
+    if numbers is None:
+        refuse_spoilt(column, where, "all" if untyped else "unread")
+    return column if numbers is None else numbers
+
+
 def encode_column(
     column: pl.Series, of: Of, *, untyped: bool, where: Where, fill_mean: bool = False
 ) -> Column:
@@ -230,11 +241,7 @@ def encode_column(
     `untyped` columns (csv) are numbers if each value reads as one. Missing numbers are an error, or
     with `fill_mean` the mean of the others. Raises LogFormatError."""
     name, dtype = column.name, column.dtype
-    if dtype == pl.String and column.null_count() < len(column):
-        numbers = parse_numbers(with_points(column)) if untyped else None
-        if numbers is None:
-            refuse_spoilt(column, where, "all" if untyped else "unread")
-        column = column if numbers is None else numbers
+    column = read_numbers(column, untyped, where)
     if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
         # sorted, so that codes do not depend on the order of rows
         categories = Vocabulary.of(column.cast(pl.String))

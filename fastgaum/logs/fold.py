@@ -142,6 +142,7 @@ def pack_rows(
             else None
         ),
         weights=weights,
+        weighted_by=options.weight or "",
         columns=columns,
         ordered=options.ordered,
         name=options.name or "log",

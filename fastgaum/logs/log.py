@@ -146,6 +146,8 @@ class SessionLog(PackedArrays):
     """rows without a click of each candidate, at least 1, shape (n_candidates,)"""
     weights: FloatArray | None = field(default=None, metadata={"of": "event"})
     """of each event in fits and figures, finite and above 0, shape (n_events,); None: all alike"""
+    weighted_by: str = ""
+    """column that weights were read from; empty: unknown"""
     columns: Mapping[str, Column] = field(default_factory=dict)
     """further columns by name: of items and candidates their fields, of events and users context"""
     ordered: bool = False

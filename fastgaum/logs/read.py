@@ -329,18 +329,21 @@ def _refuse_counter(order: pl.Series, event: str, beside: str) -> None:
 
 def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
     """A saved log, if options do not ask for another one. Raises LogFormatError."""
-    was, given = log.clicks, options.given
+    was, given, weighted = log.clicks, options.given, log.weighted_by
     kinds = set() if log.actions is None else set(log.actions.kind_names)
     for asked, found in (
         (options.columns, "it has no columns to name"),
         (options.available, "it holds only items that could be chosen"),
         (options.user_table, "it has the columns of its users, and not their names"),
         (options.past and PAST not in kinds, "it was saved without the past of its users"),
+        (options.past == "" and PAST in kinds, "it has the past of its users"),
         (options.actions and not kinds - {PAST}, "it was saved without actions"),
         (options.weight and log.weights is None, "it was saved without weights"),
+        (options.weight and weighted not in ("", options.weight), f"it has --weight {weighted}"),
         ("clicks" in given and options.clicks != was.clicks, f"it has --clicks {was.clicks}"),
         ("outside" in given and options.outside != was.outside, f"it has --outside {was.outside}"),
         (options.ordered and not log.ordered, "it was saved without its display order"),
+        ("ordered" in given and not options.ordered and log.ordered, "it has its display order"),
         (options.split == "time", "it keeps no times, split='time' needs them"),
     ):
         if asked:
@@ -348,7 +351,7 @@ def _as_saved(log: SessionLog, options: ReadOptions) -> SessionLog:
                 f"a saved log was read before, {found}: read the original, or leave the option out"
             )
     if "weight" in given and not options.weight:
-        log = dataclasses.replace(log, weights=None)
+        log = dataclasses.replace(log, weights=None, weighted_by="")
     for field in options.candidate_fields:
         require_column(field, log.columns_of("candidate"), "a candidate field")
     for field in (*options.context_fields, *options.time_fields):

@@ -29,10 +29,12 @@ from fastgaum.logs.columns import (
     encode_column,
     filled_ids,
     first_true,
+    read_numbers,
     show,
 )
 from fastgaum.logs.fold import LONG_COLUMNS
 from fastgaum.logs.log import Column, SessionLog
+from fastgaum.logs.store import item_columns
 from fastgaum.logs.tables import naming, open_table
 from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
 
@@ -87,7 +89,7 @@ def attach_item_table(
 ) -> SessionLog:
     """Return the log with the other columns of an item table, one row per item, as static item
     fields; `vectors` are columns of lists of numbers. A missing category is code -1, a missing
-    number the mean of the log's others. Raises LogFormatError."""
+    number the mean of the log's others, or else of the table's. Raises LogFormatError."""
     with naming(path, "item table"):
         ids, table, untyped = _read_table(Path(path), "item", None, decimal)
         row_of_item = Vocabulary(ids).codes(log.item_ids)
@@ -112,14 +114,39 @@ def attach_item_table(
                     f"holds vectors, name it (--item-vectors {name}, item_vectors=['{name}']), "
                     "else drop it"
                 )
+            # the whole column decides whether it holds numbers
+            column = read_numbers(column, untyped, lambda row: f"item {show(ids[row])}")
             columns[name] = encode_column(
-                column.gather(rows),
+                _of_items(column, rows),
                 "item",
-                untyped=untyped,
+                untyped=False,
                 where=lambda item: f"item {show(log.item_ids[item])}",
                 fill_mean=True,
             )
     return replace(log, columns=columns)
+
+
+def _of_items(column: pl.Series, rows: pl.Series) -> pl.Series:
+    """The values of items; if none has a number, the mean of the table's. Raises LogFormatError
+    where there is none."""
+    found, dtype = column.gather(rows), column.dtype
+    is_number = dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)
+    if found.null_count() < len(found) or not is_number:
+        return found
+    numbers = column.cast(pl.Float64)
+    mean = numbers.filter(numbers.is_finite()).mean()
+    if mean is None:
+        raise LogFormatError(
+            f"column '{column.name}' has no number: fill it in, or drop the column"
+        )
+    return found.cast(pl.Float64).fill_null(mean)
+
+
+def has_item_table(folder: Path, path: str) -> bool:
+    """Whether a saved log has the columns of an item table. Raises LogFormatError."""
+    with naming(path, "item table"):
+        known = open_table(Path(path)).dtypes
+    return {*known} - {find_role("item", list(known))} <= item_columns(folder)
 
 
 def item_vectors_of(column: pl.Series, ids: pl.Series, row_of_item: IntArray) -> FloatArray:

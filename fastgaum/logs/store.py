@@ -71,6 +71,7 @@ class About(msgspec.Struct, frozen=True):
     actions_left_out: int
     fingerprint: str
     tables: dict[TableOfLog, StoredTable]
+    weighted_by: str = ""
     format: Literal["fastgaum-log"] = "fastgaum-log"
     version: Literal[2] = 2
 
@@ -130,6 +131,14 @@ def load_log(folder: str | os.PathLike[str]) -> SessionLog:
     return read_whole(path / ABOUT, lambda: _load(path))
 
 
+def item_columns(folder: Path) -> set[str]:
+    """Names of a saved log's columns of items; none of a damaged one, which `load_log` refuses."""
+    with suppress(KeyError, LogFormatError, *READ_ERRORS):
+        names = pl.read_parquet_schema(folder / _read_about(folder).tables["items"].file)
+        return {name.removeprefix("item.") for name in names if name != "item_ids"}
+    return set()
+
+
 def _write(log: SessionLog, folder: Path) -> None:
     mark = secrets.token_hex(8)
     columns: dict[TableOfLog, dict[str, Any]] = {
@@ -157,6 +166,7 @@ def _write(log: SessionLog, folder: Path) -> None:
         kinds_of_actions=None if log.actions is None else log.actions.kind_names.to_list(),
         actions_left_out=0 if log.actions is None else log.actions.left_out,
         fingerprint=log.fingerprint,
+        weighted_by=log.weighted_by,
         tables={
             name: _write_table(folder / f"{name}.{mark}.parquet", pl.DataFrame(of_table))
             for name, of_table in columns.items()
@@ -306,6 +316,7 @@ def _log_of(about: About, frames: Mapping[TableOfLog, pl.DataFrame]) -> SessionL
         grid=about.grid,
         name=about.name,
         clicks=about.clicks,
+        weighted_by=about.weighted_by,
         actions=actions,
         **arrays,
     )

@@ -87,6 +87,10 @@ def with_each_click(log: SessionLog, clicks: pl.DataFrame, options: ReadOptions)
     choices = np.full(len(so_far), -1, np.int32)
     choices[event[chosen]] = chosen - offsets[event[chosen]]
     taken = log.picked(event=display_of_event, candidate=candidates)
+    if "gap" in options.time_fields:
+        gap = taken["columns"]["gap"]
+        # further clicks are on the display that is there
+        taken["columns"]["gap"] = gap.with_values(gap.values * (so_far == 0))
     taken["columns"][CLICKS_SO_FAR] = Column("event", so_far.astype(np.float32))
     return dataclasses.replace(
         log,

@@ -105,6 +105,15 @@ class OnlineModel:
                 # a file without types; text that is no number is refused below
                 numbers = parse_numbers(column)
                 column = column if numbers is None else numbers
+            if self.fields[name] is None and name != VIEWS and column.null_count():
+                if column.null_count() == len(column):
+                    raise ConfigError(
+                        f"the item table has no number in column '{name}': fill it in, or drop the "
+                        "column and give the field with each display"
+                    )
+                if isinstance(mean := column.mean(), float):
+                    # as reading a log does
+                    column = column.cast(pl.Float64).fill_null(mean)
             of_log = LOG_VIEWS if name == VIEWS else name
             values[of_log] = self.encoded(name, column.to_list(), len(ids))
         other._use_table(ids, values, vectors.of_table(ids, table) if vectors.dim else None)

@@ -201,6 +201,26 @@ def test_a_run_whose_columns_were_named_scores_a_saved_log(log_file: Path, tmp_p
     assert figures[0] == figures[1]
 
 
+def test_a_run_with_an_item_table_scores_a_saved_log(log_file: Path, tmp_path: Path) -> None:
+    """Converted with the table, whose values may have changed since, or without."""
+    run, table, kept, plain = (tmp_path / name for name in ("run", "items.csv", "kept", "plain"))
+    ids = pl.read_parquet(log_file)["item"].unique().sort()
+    items = pl.DataFrame({"item": ids, "weight": pl.int_range(len(ids), eager=True) + 0.5})
+    items.write_csv(table)
+    option, figures = ["--item-table", str(table)], []
+    train = ["train", str(log_file), "-o", str(run), *option, "--preset", "logit"]
+    assert main(train) == 0
+    assert main(["data", "convert", str(log_file), "-o", str(kept), *option]) == 0
+    assert main(["data", "convert", str(log_file), "-o", str(plain)]) == 0
+    for source in (log_file, plain, kept):
+        if source == kept:
+            items.with_columns(weight=pl.lit(1.5)).write_csv(table)
+        facts = tmp_path / "facts.json"
+        assert main(["evaluate", str(run), str(source), "--json", str(facts), "--overwrite"]) == 0
+        figures.append(json.loads(facts.read_text())["heads"])
+    assert figures[0] == figures[1] == figures[2]
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 def test_predict_writes_distributions(
     trained: Path, log_file: Path, tmp_path: Path, suffix: str

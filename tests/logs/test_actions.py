@@ -112,6 +112,22 @@ def test_a_row_of_lists_is_a_row_for_each_entry(tmp_path: Path) -> None:
     assert told(log) == [[("5", "acted")], [("6", "acted")], [], []]
 
 
+def test_times_are_compared_to_the_nanosecond(tmp_path: Path) -> None:
+    """Also with dates that nanoseconds of 64 bits do not reach."""
+    times = pl.Series([0, 500, 0, 0]).cast(pl.Datetime("ns"))
+    displays = DISPLAYS.with_columns(time=times)
+    path = table(
+        tmp_path,
+        session=["s1", "s1"],
+        time=pl.Series([400, 900]).cast(pl.Datetime("ns")),
+        item=["p", "q"],
+    )
+    assert told(read_log(displays, actions=path)) == [[], [("p", "acted")], [], []]
+    late = [dt.date(1970, 1, 1), dt.date(9999, 12, 31)]
+    path = table(tmp_path, session=["s1", "s1"], time=late, item=["p", "q"])
+    assert told(read_log(displays, actions=path)) == [[], [("p", "acted")], [], []]
+
+
 @pytest.mark.parametrize("kind", [pl.List(pl.Int32), pl.List(pl.Float64), pl.List(pl.String)])
 def test_the_past_is_that_of_a_session_s_first_event(kind: pl.List) -> None:
     pasts = pl.Series("seen", [["3"], ["4", "5"], ["6", None, "3"], None]).cast(kind)
@@ -211,6 +227,9 @@ def test_times_of_two_kinds_are_refused(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_past_is_said(tmp_path: Path) -> None:
     with pytest.raises(LogFormatError, match=r"no column 'seeen' .*did you mean 'seen'"):
         read_log(DISPLAYS.with_columns(seen=pl.col("items")), past="seeen")
+    save_log(read_log(DISPLAYS.with_columns(seen=pl.col("items")), past="seen"), tmp_path / "log")
+    with pytest.raises(LogFormatError, match="it has the past of its users"):
+        read_log(tmp_path / "log", past="")
     with pytest.raises(LogFormatError, match="'user' holds String, the past of a user is a list"):
         read_log(DISPLAYS, past="user")
     timed = table(tmp_path, session=["s1"], item=["a"], time=[1])

@@ -250,9 +250,20 @@ def test_item_table(tmp_path) -> None:
     assert via_read.columns["year"].values.tolist() == [2000, 2005, 2010, 2005]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_no_choice_of_items_decides_what_a_column_of_the_table_holds(tmp_path, suffix) -> None:
+    """Items without a number have the table's mean, codes beside names are categories."""
+    table = pl.DataFrame({"item": ["a", "b", "x", "y"], "year": [None, None, 1.5, 2.0]})
+    table = table.with_columns(code=pl.Series(["7", None, "A", "B"]))
+    columns = attach_item_table(read_log(LONG), write(table, tmp_path / f"items{suffix}")).columns
+    assert columns["year"].values.tolist() == [1.75] * 4
+    assert columns["code"].categories.to_list() == ["7"]
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
+        ({"item": ["a", "x"], "x": [None, None]}, "column 'x' has no number: fill it in, or drop"),
         ({"itm": ["a"], "x": [1]}, "needs an item column.*did you mean 'itm'"),
         ({"item": ["a"]}, "the only column is 'item'"),
         ({"item": ["a"], "x": [float("inf")]}, "item 'a' has inf in column 'x'"),

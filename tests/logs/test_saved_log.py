@@ -123,6 +123,8 @@ def test_read_log_takes_a_saved_log(tmp_path, log) -> None:
     unordered = save_log(dataclasses.replace(log, ordered=False), tmp_path / "unordered")
     with pytest.raises(LogFormatError, match="saved without its display order"):
         read_log(unordered, ordered=True)
+    with pytest.raises(LogFormatError, match="it has its display order: read the original"):
+        read_log(folder, ordered=False)
 
 
 def test_saving_replaces_a_log_and_leaves_nothing_beside(tmp_path, log) -> None:

@@ -54,8 +54,13 @@ def test_a_saved_log_keeps_them(tmp_path: Path) -> None:
     save_log(weighted, tmp_path / "weighted")
     save_log(read_log(long(), name="log"), tmp_path / "plain")
     assert read_log(tmp_path / "weighted").fingerprint == weighted.fingerprint
-    assert read_log(tmp_path / "weighted", weight="any").weights is not None
+    assert read_log(tmp_path / "weighted", weight="share").weights is not None
     assert read_log(tmp_path / "weighted", weight="").weights is None
+    refused(tmp_path / "weighted", "it has --weight share: read", weight="any")
+    # a log of an earlier version does not say which
+    about = tmp_path / "weighted" / "log.json"
+    about.write_text(about.read_text().replace('"weighted_by": "share",', ""))
+    assert read_log(tmp_path / "weighted", weight="any").weights is not None
     with pytest.raises(LogFormatError, match="saved without weights: read the original"):
         read_log(tmp_path / "plain", weight="share")
 

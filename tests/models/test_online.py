@@ -124,6 +124,14 @@ def test_fields_come_from_an_item_table() -> None:
     assert np.array_equal(OnlineUser(untyped).probabilities(items, fields=values), given_all)
     with pytest.raises(ConfigError, match="'size' takes a number"):
         online.with_item_table(table.with_columns(size=pl.lit("large")))
+    # an empty number is the mean of the others, as in a log
+    more = pl.DataFrame({"item": ["i1", "i2", "i3"], "size": [0.1, None, 0.3], "brand": "a"})
+    for gap in (more, more.cast(pl.String)):
+        sizes = online.with_item_table(gap).catalogue
+        at = [sizes.rows[item] for item in gap["item"]]
+        np.testing.assert_allclose(sizes.fixed[at, online.columns["size"]], [0.1, 0.2, 0.3])
+    with pytest.raises(ConfigError, match="item table has no number in column 'size': fill it in"):
+        online.with_item_table(table.with_columns(size=None))
     other = values | {"size": [9.0, 9.0]}
     assert not np.array_equal(OnlineUser(online).probabilities(items, fields=other), given_all)
     with pytest.raises(
