@@ -231,7 +231,7 @@ def attach_user_table(
                 "row per user is required: add it, its cells may be empty"
             )
         # users that are not the log's decide no kind, mean or code
-        rows, row_of_session = np.unique(row_of_session, return_inverse=True)
+        rows, at = np.unique(row_of_session, return_inverse=True)
         columns, ids = {}, ids.gather(rows)
 
         def name_user(row: int) -> str:
@@ -245,7 +245,7 @@ def attach_user_table(
                 where=name_user,
                 fill_mean=True,
             )
-            columns[one.name] = of_rows.with_values(of_rows.values[row_of_session])
+            columns[one.name] = of_rows.with_values(of_rows.values[at])
             if one.name in (*LONG_COLUMNS, CLICKS_SO_FAR):
                 raise LogFormatError(
                     f"column '{one.name}' plays a role in logs, a field of users has another name: "

@@ -55,6 +55,21 @@ def test_a_run_has_a_card_for_people(trained: Path, log_file: Path, tmp_path: Pa
     assert names["model"].name == "click-rate"
 
 
+def test_a_model_file_brings_the_reading_of_its_run(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"session": range(40), "times": [1.0, 3.0] * 20, "event": 0})
+    frame = frame.join(pl.DataFrame({"item": ["a", "b"]}), how="cross")
+    frame = frame.with_columns(pl.Series("chosen", [1, 0, 0, 1] * 20))
+    frame.write_parquet(tmp_path / "log.parquet")
+    log, run, found = str(tmp_path / "log.parquet"), tmp_path / "run", []
+    assert main(["train", log, "-o", str(run), "--preset", "click-rate", "--weight", "times"]) == 0
+    for one in (run, run / "model.safetensors"):
+        out = tmp_path / f"{one.name}.json"
+        assert main(["evaluate", str(one), log, "--json", str(out)]) == 0
+        found.append(json.loads(out.read_text()))
+    assert found[0]["weighted"]
+    assert found[0]["heads"] == found[1]["heads"]
+
+
 def test_a_folder_with_a_readme_alone_is_another_s(
     log_file: Path, tmp_path: Path, fails: Callable[[list[str]], str]
 ) -> None:
@@ -63,13 +78,18 @@ def test_a_folder_with_a_readme_alone_is_another_s(
     assert "holds other files (README.md …)" in fails(argv)
 
 
-def test_train_reads_a_run_s_own_config(trained: Path, log_file: Path, tmp_path: Path) -> None:
+def test_train_reads_a_run_s_own_config(
+    trained: Path, log_file: Path, tmp_path: Path, fails: Callable[[list[str]], str]
+) -> None:
     argv = ["train", str(log_file), "-o", str(tmp_path / "run")]
     argv += ["--config", str(trained / "config.toml")]
     assert main([*argv, "--seed", "5", "--set", "lr=0.01"]) == 0
     former = tomllib.loads((trained / "config.toml").read_text())
     config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
     assert config == former | {"seed": 5, "lr": 0.01}
+    # the file has all keys: another preset would be a name alone
+    argv[3] = str(tmp_path / "other")
+    assert "report is asked for: leave one" in fails([*argv, "--preset", "report"])
 
 
 def test_train_prints_a_plain_line_per_epoch_and_setting(

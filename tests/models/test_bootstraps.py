@@ -13,7 +13,7 @@ import torch
 
 from fastgaum.checkpoint import State, load_state, save_state
 from fastgaum.config import MOST_SEED
-from fastgaum.errors import CheckpointError
+from fastgaum.errors import CheckpointError, LogFormatError
 from fastgaum.game.loop import Trainer
 from fastgaum.game.observers import Observer
 from fastgaum.interrupts import Interrupted
@@ -50,6 +50,18 @@ def same(one: UserModel, other: UserModel) -> bool:
     return first.keys() == second.keys() and all(
         torch.equal(value, second[name]) for name, value in first.items()
     )
+
+
+def test_a_refused_log_leaves_the_model_as_it_was(whole: Path, log: SessionLog) -> None:
+    """The card of the run has the figures of all members."""
+    model = UserModel.load(whole, device="cpu")
+    figures = model.evaluate(log, "validation").heads
+    for name, head in figures.items():
+        said = f"| validation: prec@1 of the {name}, % | {head.precision[1].mean:.4g} |"
+        assert said in (whole / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(LogFormatError, match="validation"):
+        model.fit(log.with_split(np.zeros(log.n_sessions, np.int8)))
+    assert len(model.bootstraps) == 2
 
 
 def test_a_bootstrap_draws_users_with_all_their_sessions(log: SessionLog) -> None:
