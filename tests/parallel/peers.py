@@ -24,7 +24,8 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import BatchTensors
 from tests.builders import NARROW
 
-SMALL = {**NARROW, "warm_start": 1, "catch_up": 1, "batch_sessions": 32, "local_steps": 3}
+SMALL = {name: value for name, value in NARROW.items() if name != "preset"}
+SMALL |= {"warm_start": 1, "catch_up": 1, "batch_sessions": 32, "local_steps": 3}
 CONFIGS: dict[str, Config] = {
     "engine": Config.from_preset("fastgaum", **SMALL, epochs=3, dropout=0.1),
     # autograd trains this

@@ -161,7 +161,7 @@ def test_numpy_s_numbers_and_an_environment_s_pools_are_taken() -> None:
     [
         (lambda: Setting(horizon=0), "horizon"),
         (lambda: Setting(reward="likes"), "likes"),  # type: ignore[arg-type]
-        (lambda: Setting(k="3"), "k is '3', a whole number"),  # type: ignore[arg-type]
+        (lambda: Setting(k="3"), "items of a slate, is '3', a whole"),  # type: ignore[arg-type]
         (lambda: Setting(horizon=5.0), "horizon is 5.0"),  # type: ignore[arg-type]
         (lambda: Setting(leaving="often"), "leaving is 'often'"),  # type: ignore[arg-type]
         (lambda: Pool(size=5.0), "size of a pool is 5.0"),  # type: ignore[arg-type]
