@@ -130,10 +130,10 @@ def fit_training(
     space = space.with_changes(code=as_they_are, least=zeros, most=zeros)
     train, moments = _encode_training(Encoder(space, log, coded), order)
     if moments.count:
-        code = standardised(moments, space.n_raw)
+        own = np.flatnonzero(np.isin(space.number_names, space.field_names))
+        columns = [*own, *np.flatnonzero(np.isin(train.varying, own)) + len(space.number_names)]
+        code = standardised(moments, space.n_raw, columns)
         if pieces:
-            own = np.flatnonzero(np.isin(space.number_names, space.field_names))
-            columns = [*own, *np.flatnonzero(np.isin(train.varying, own)) + len(space.number_names)]
             raw = train.numbers_of(_sample(train))
             code = add_pieces(code, raw, pieces, columns if towers else range(space.n_raw))
         space = space.with_changes(code=code, least=moments.least, most=moments.most)

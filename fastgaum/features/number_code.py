@@ -81,11 +81,17 @@ class NumberCode:
         encode_rows(raw, self.columns, self.start, self.scale, self.least, self.most, numbers)
 
 
-def standardised(moments: Moments, n_raw: int) -> NumberCode:
-    """Standard deviations from the training mean of n_raw numbers; nothing counted: as they are."""
+def standardised(
+    moments: Moments, n_raw: int, own: Sequence[int] | LongArray | None = None
+) -> NumberCode:
+    """Standard deviations from the training mean of n_raw numbers; nothing counted: as they are.
+    `own`: columns that the log has, in units of any size; None: all. Others are made of rounded
+    numbers: below 1e-6 they are rounding."""
     mean, scale = np.zeros(n_raw, np.float32), np.ones(n_raw, np.float32)
     if moments.count:
         mean, scale = moments.mean.astype(np.float32), moments.scale()
+        if own is not None:
+            scale[~np.isin(np.arange(n_raw), own) & (scale <= 1e-6)] = 1
     bound = np.full(n_raw, MOST, np.float32)
     return NumberCode(np.arange(n_raw), mean, scale, -bound, bound)
 

@@ -102,6 +102,17 @@ def test_components_are_those_of_the_training_items() -> None:
     assert (space.vectors.axes[largest, np.arange(6)] > 0).all()
 
 
+def test_components_that_are_rounding_stay_so() -> None:
+    """Vectors of rank 2, in a small unit that changes nothing."""
+    log, rng = random_log(3), np.random.default_rng(0)
+    flat = rng.normal(size=(log.n_items, 2)) @ rng.normal(size=(2, 5))
+    for unit in (1.0, 1e-9):
+        space = fit_space(put(log, vector={"text": (unit * flat).astype(np.float32)}), "identity")
+        of_set = space.n_raw - 5
+        assert (space.code.scale[[0, 1, of_set, of_set + 1]] > 0.1).all()
+        assert (space.code.scale[[2, 3, 4, of_set + 2, of_set + 3, of_set + 4]] == 1).all()
+
+
 @pytest.mark.parametrize("towers", [True, False])
 def test_a_space_is_kept_in_files_and_asks_for_the_same_vectors(towers: bool) -> None:
     log = log_of_kind(1, False, more=0)
