@@ -54,6 +54,7 @@ class GivenOptions(ReadOptions):
     given: Annotated[frozenset[str], Parameter(parse=False)] = field(
         default=frozenset(), compare=False
     )
+    recorded_seed: Annotated[bool, Parameter(parse=False)] = field(default=False, compare=False)
 
     def __init__(self, **given: Any) -> None:
         columns = given.get("columns")
@@ -75,7 +76,8 @@ class Reading:
 
     def with_options(self, options: ReadOptions) -> Reading:
         """The same with other options."""
-        return Reading(GivenOptions(**options.values, given=options.given), self.data_dir)
+        about = {"given": options.given, "recorded_seed": options.recorded_seed}
+        return Reading(GivenOptions(**options.values, **about), self.data_dir)
 
     def load(self, source: str) -> SessionLog:
         """Find and read a log. Raises DatasetError, LogFormatError or ConfigError."""

@@ -41,6 +41,7 @@ from fastgaum.kernels.candidate_formulas import (
 )
 from fastgaum.logs.clicks import is_successive
 from fastgaum.logs.log import TRAIN, SessionLog
+from fastgaum.logs.trained_users import TrainedUsers
 
 N_RESERVED = 2
 """feature ids before the first item's: the item of row r has the feature id r + N_RESERVED"""
@@ -71,11 +72,27 @@ class Encoder:
         return other
 
     @cached_property
+    def reads_training_log(self) -> bool:
+        """Whether the log is the one that the space counted last, in any order of its sessions."""
+        space, log = self.space, self.log
+        if log.fingerprint == space.fingerprint:
+            return True
+        # quick for a log that is much smaller, as those that are predicted are
+        trained = space.trained.sessions
+        if log.count("sessions", "train") < len(trained):
+            return False
+        rows, displays = self.coded.space_rows, log.training_counts().displays
+        known, counted = rows >= 0, space.item_counts.displays
+        return np.array_equal(
+            np.bincount(rows[known], displays[known], len(counted)), counted
+        ) and np.array_equal(TrainedUsers.of(log).sessions, trained)
+
+    @cached_property
     def _spaces_before(self) -> list[FeatureSpace] | None:
         """The space before each block of `ONCE`, for training sessions of the training log; else
         None. Raises ConfigError where the space holds the counts of a former log too."""
         space = self.space
-        if not space.has_statistics or self.log.fingerprint != space.fingerprint:
+        if not space.has_statistics or not self.reads_training_log:
             return None
         if space.item_counts.displays.sum() > self.log.training_counts().displays.sum():
             raise ConfigError(

@@ -17,8 +17,6 @@ import msgspec
 from fastgaum.errors import ConfigError, as_given, did_you_mean, require_known
 from fastgaum.logs.clicks import ClickRule, OutsideRule
 
-FORMER_SEED = "the seed of a record"
-"""among `given`: a split_seed of a run's record, which a log with a split of its own passes over"""
 _OTHER_ROLE = {"chosen": "chosen_index", "chosen_index": "chosen", "item": "items", "items": "item"}
 
 SplitRule = Literal["auto", "file", "user", "half", "other-half", "time"]
@@ -139,6 +137,9 @@ class ReadOptions:
     """by default the file's name"""
     given: frozenset[str] = field(default=frozenset(), compare=False)
     """by default those that differ from their defaults"""
+    recorded_seed: bool = field(default=False, compare=False)
+    """whether split_seed is that of a run's record, which a log with a split of its own passes
+    over"""
 
     def __post_init__(self) -> None:
         for option in LOG_RULES:
@@ -161,9 +162,10 @@ class ReadOptions:
                     f"{did_you_mean(str(name), TIME_FIELDS)}"
                 )
         if not self.given:
-            fields = dataclasses.fields(self)
             changed = (
-                one.name for one in fields if getattr(self, one.name) not in (one.default, {})
+                one.name
+                for one in dataclasses.fields(self)
+                if one.name in OPTIONS and getattr(self, one.name) not in (one.default, {})
             )
             object.__setattr__(self, "given", frozenset(changed))
 
@@ -199,8 +201,7 @@ class ReadOptions:
             former = {role: one for role, one in base.columns.items() if role not in others}
             merged["columns"] = {**former, **self.columns}
         seed_of = self if "split_seed" in self.given else base
-        given = frozenset(merged) | seed_of.given & {FORMER_SEED}
-        return dataclasses.replace(ReadOptions.of(**merged), given=given)
+        return dataclasses.replace(ReadOptions.of(**merged), recorded_seed=seed_of.recorded_seed)
 
     def to_json(self) -> dict[str, object]:
         """The options that were given, as plain values under their names on the command line."""
@@ -227,7 +228,7 @@ class ReadOptions:
             name = names[key]
             is_columns = name == "columns"
             given[name] = columns_of(msgspec.convert(value, list[str])) if is_columns else value
-        return dataclasses.replace(cls.of(**given), given=frozenset({*given, FORMER_SEED}))
+        return dataclasses.replace(cls.of(**given), recorded_seed=True)
 
 
 def option_name(field_name: str) -> str:
@@ -267,6 +268,7 @@ def _typed(name: str, value: Any) -> Any:
 TIME_FIELDS = ("gap", "hour", "day")
 LOG_RULES = ("clicks", "outside", "split")
 FILES = {"item_table", "user_table", "actions"}
-OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name != "given")
+_ABOUT = ("given", "recorded_seed")
+OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name not in _ABOUT)
 _TYPES = typing.get_type_hints(ReadOptions)
 DEFAULT_OPTIONS = ReadOptions()

@@ -27,7 +27,7 @@ from fastgaum.logs.columns import as_list
 from fastgaum.logs.datasets import Located, resolve
 from fastgaum.logs.fold import Rows, candidate_of_rows, pack_rows
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.options import DEFAULT_OPTIONS, FORMER_SEED, ReadKeywords, ReadOptions
+from fastgaum.logs.options import DEFAULT_OPTIONS, ReadKeywords, ReadOptions
 from fastgaum.logs.public_formats import find_layout
 from fastgaum.logs.rows import candidate_rows
 from fastgaum.logs.side_tables import attach_item_table, attach_user_table
@@ -308,7 +308,7 @@ def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
 
 
 def _refuse_seed(options: ReadOptions, found: str) -> None:
-    if "split_seed" in options.given and FORMER_SEED not in options.given:
+    if "split_seed" in options.given and not options.recorded_seed:
         raise ConfigError(
             f"split_seed is {options.split_seed}, it draws a split of users, and {found}: leave it "
             "out, or draw one, --split-by user (split='user')"

@@ -216,15 +216,14 @@ class ChoiceModel(ABC):
             self.seen_users(log, split).require_unseen()
         hidden = 0
         if hide_items != 0:
-            self._encoder(log, split)
-            space = self._trained_space()
-            if split in ("train", "all") and log.fingerprint == space.fingerprint:
+            encoder = self._encoder(log, split)
+            if split in ("train", "all") and encoder.reads_training_log:
                 # the log with other ids is another log: nothing would be left out of its counts
                 raise ConfigError(
                     f"hide_items is for sessions that did not train, split '{split}' of log "
                     f"'{log.name}' holds the model's training sessions: take split 'test'"
                 )
-            log, hidden = with_hidden_items(log, space, hide_items, seed)
+            log, hidden = with_hidden_items(log, encoder.space, hide_items, seed)
         encoded, scored = self.score_sessions(log, split, progress)
         evaluation = evaluate_heads(scored.heads, encoded, self.outside, scored.gap)
         return dataclasses.replace(evaluation, hidden=hidden)

@@ -384,7 +384,9 @@ class _RunWriter(Observer):
         log, settings = self.log, self.settings
         size = (self.folder / "model.safetensors").stat().st_size / 1e6
         known = [key for key in ("preset", "protocol", "seed") if key in settings]
-        read = (f"{key} {value}" for key, value in self.origin.reading.items())
+        # a public log has options of its own beside those that were given
+        reading = self.origin.reading if log.reading is None else log.reading.to_json()
+        read = (f"{key} {value}" for key, value in reading.items() if key != "name")
         reads = [*log.columns_of("candidate", "item", "event", "user"), *log.vectors]
         n_events, n_sessions = log.count("events", "train"), log.count("sessions", "train")
         outside = "a choice, like an item" if self.model.outside else "never: users always choose"

@@ -4,11 +4,14 @@ answers with a choice, drawn by the seed, the user and the event."""
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 
 from fastgaum.errors import FastgaumError
 from fastgaum.kernels.slates import draw_choices
@@ -28,9 +31,6 @@ def mcp_server(model: OnlineModel, seed: int = 0) -> MCPServer[dict[str, object]
     """
     users: dict[str, OnlineUser] = {}
     numbers = itertools.count(1)
-    server: MCPServer[dict[str, object]] = MCPServer(
-        "fastgaum", instructions=_instructions(model), log_level="WARNING"
-    )
 
     def find(user: str) -> OnlineUser:
         if user not in users:
@@ -102,9 +102,20 @@ def mcp_server(model: OnlineModel, seed: int = 0) -> MCPServer[dict[str, object]
         del users[user]
         return {"users": len(users)}
 
-    for tool in (new_user, show_slate, find_items, end_user):
-        server.add_tool(tool)
-    return server
+    tools = [_strict(tool) for tool in (new_user, show_slate, find_items, end_user)]
+    return MCPServer(
+        "fastgaum", instructions=_instructions(model), log_level="WARNING", tools=tools
+    )
+
+
+def _strict(function: Callable[..., Any]) -> Tool:
+    """A tool that refuses arguments it does not have; the SDK's own pass over them."""
+    tool = Tool.from_function(function)
+    arguments = tool.fn_metadata.arg_model
+    arguments.model_config["extra"] = "forbid"
+    arguments.model_rebuild(force=True)
+    tool.parameters = arguments.model_json_schema(by_alias=True)
+    return tool
 
 
 def _instructions(model: OnlineModel) -> str:

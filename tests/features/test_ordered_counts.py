@@ -30,6 +30,7 @@ from fastgaum.features.ordered_counts import (
 )
 from fastgaum.features.sessions import EncodedSessions, Selection, select_sessions
 from fastgaum.kernels.candidate_formulas import SESSION_NUMBERS
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
 from tests.builders import log_of, numbers_of, put
 from tests.features.test_crossed import log_with_context
@@ -258,3 +259,22 @@ def test_training_is_scored_as_it_came_and_others_by_all_that_was_said() -> None
     others = np.flatnonzero(log.split != 0).astype(np.int32)
     wanted = numbers_of(encoder.with_space(space, None), select_sessions(log, others))
     np.testing.assert_array_equal(found[np.isin(of_candidate, others)], wanted)
+
+
+def test_the_training_log_in_another_order_is_scored_without_its_own_choices() -> None:
+    log = log_with_context(4)
+    space = fit_space(log, "bags", True, True)
+    order = np.random.default_rng(0).permutation(log.n_sessions)
+    other = slice_sessions(log, order)
+    assert other.fingerprint != log.fingerprint
+    encoder = Encoder(space, other)
+    assert encoder.reads_training_log
+    # users keep their codes here, and with them their blocks
+    rows = other.sessions_in("train")
+    found = numbers_of(encoder, select_sessions(other, rows))
+    wanted = numbers_of(Encoder(space, log), select_sessions(log, order[rows].astype(np.int32)))
+    np.testing.assert_array_equal(found, wanted)
+    # a part of it, and another log of as many sessions, did not train alone
+    without_one = order[order != log.sessions_in("train")[0]]
+    for less in (slice_sessions(log, without_one), log_with_context(5)):
+        assert not Encoder(space, less).reads_training_log

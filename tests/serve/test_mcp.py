@@ -73,6 +73,19 @@ def test_a_user_chooses_by_the_seed_and_remembers() -> None:
     assert len({answer["choice"] for answer in one}) > 1
 
 
+def test_an_argument_that_a_tool_does_not_have_is_refused() -> None:
+    """The SDK passes over it: a context under a wrong name would be none."""
+    calls: list[Call] = [
+        ("new_user", {}),
+        ("show_slate", {"user": "1", "items": ["i1", "i2"], "contxt": CONTEXT}),
+        show("1", ["i1", "i2"], context=CONTEXT),
+    ]
+    _, refused, answered = called(mcp_server(of_model("context, network"), seed=3), calls)
+    assert "contxt" in refused
+    assert "not permitted" in refused
+    assert answered["event"] == 1, "a refused call showed the user a slate"
+
+
 def test_calls_of_one_user_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls that a client makes at once are answered one after the other, by one thread."""
     threads: set[int] = set()
