@@ -21,7 +21,7 @@ from scipy import sparse
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
-from fastgaum.arrays import Float64Array, FloatArray, IntArray, LongArray
+from fastgaum.arrays import BoolArray, Float64Array, FloatArray, IntArray, LongArray
 from fastgaum.baselines.base import (
     Arrays,
     Baseline,
@@ -219,19 +219,23 @@ class ConditionalLogit(Baseline):
     ½ Σ penalty · weight², which is convex, by L-BFGS.
 
     Penalties are chosen on validation: one of ids (items, and values of fields of many values),
-    which keeps rare items' weights from standing in for the numbers, and one of numbers."""
+    which keeps rare items' weights from standing in for the numbers, and one of numbers; then,
+    beside the best of these, that of pairs of two fields of few values: such pairs are many."""
 
     name: ClassVar[str] = "logit"
     fit_link: ClassVar[bool] = False
     grids: ClassVar[Grids] = {
         "penalty": (100.0, 10.0, 1.0, 0.1),
         "number_penalty": (100.0, 10.0, 1.0),
+        "cross_penalty": (100.0, 10.0, 1.0, 0.1),
     }
 
     penalty: Positive | None = None
     """of the weights of ids"""
     number_penalty: Positive | None = None
     """of the weights of numbers, which are standardised"""
+    cross_penalty: Positive | None = None
+    """of the weights of pairs of a context's and a candidate's value, of fields of few values"""
 
     def _fit(self, train: EncodedSessions, validation: EncodedSessions) -> SettingRows:
         sessions = np.random.default_rng(self.seed).permutation(train.n_sessions)
@@ -240,9 +244,9 @@ class ConditionalLogit(Baseline):
         problem = self._problem(train, np.sort(sessions[:n_part]).astype(np.int32))
         held = self._design(assemble(validation))
         rows, best = list[Values](), np.inf
-        found = np.zeros(len(self._penalties(1.0, 1.0)))
+        found = np.zeros(len(self._penalties()))
         curvature = problem.curvature(found)
-        for values in self.combinations():
+        for values in self._to_compare():
             found = problem.least_penalised(self._penalties(**values), found, curvature, SEARCHED)
             scores = held.times(found)
             loss = validation_nll(scores, validation, self.outside, Link())
@@ -333,6 +337,17 @@ class ConditionalLogit(Baseline):
             self.outside,
         )
 
+    def _to_compare(self) -> Iterator[Values]:
+        """The combinations of the largest penalty of crosses, by which they hardly count, then its
+        others beside the best: with all of one small one, thousands of pairs decide the rest."""
+        combinations = self.combinations()
+        first = combinations[0]["cross_penalty"]
+        yield from (one for one in combinations if one["cross_penalty"] == first)
+        if self._few_crosses().any():
+            best = self.chosen
+            others = (one for one in combinations if one["cross_penalty"] != first)
+            yield from (one for one in others if one | {"cross_penalty": first} == best)
+
     def _problem(self, train: EncodedSessions, sessions: IntArray | None = None) -> Problem:
         """The problem of some sessions, or all; only what they displayed together is crossed."""
         batch = assemble(train, sessions)
@@ -353,7 +368,7 @@ class ConditionalLogit(Baseline):
 
     def _restore(self, arrays: Arrays) -> None:
         self.weights, self.crossed = arrays["weights"], arrays["crossed"]
-        if self.weights.shape != self._penalties(1.0, 1.0).shape:
+        if self.weights.shape != self._penalties().shape:
             raise ValueError("the weights are not those of the feature space")
 
     def _cross_keys(self, batch: Batch) -> np.ndarray:
@@ -385,20 +400,33 @@ class ConditionalLogit(Baseline):
         factors = np.concatenate([np.ones((n, 1)), context], axis=1)
         return Design(_indicators(batch.ids, n_ids), batch.numbers, factors, others)
 
-    def _penalties(self, penalty: float, number_penalty: float) -> Float64Array:
+    def _few_crosses(self) -> BoolArray:
+        """Whether both values of each cross are of a field of few values, (n_crossed,)."""
+        assert self.space is not None
+        space, of_context = self.space, np.zeros(self.space.n_ids, dtype=bool)
+        for part in space.context:
+            of_context[part.start : part.stop] = is_few(part)
+        context, own = np.divmod(self.crossed, space.n_ids)
+        few: BoolArray = of_context[context] & ids_of_few(space)[own]
+        return few
+
+    def _penalties(
+        self,
+        penalty: float = 1.0,
+        number_penalty: float = 1.0,
+        cross_penalty: float = 1.0,
+    ) -> Float64Array:
         """The penalty of each column of `_design`."""
         assert self.space is not None
         space = self.space
         of_ids = np.where(ids_of_few(space), FEW_PENALTY, penalty)
         own = np.append(of_ids, np.full(space.n_numbers, number_penalty))
         context_numbers = context_sizes(space).n_numbers
-        # a pair is of few values where both of its values are
-        few_context = np.zeros(space.n_ids, dtype=bool)
-        for part in space.context:
-            few_context[part.start : part.stop] = is_few(part)
-        left, right = self.crossed // space.n_ids, self.crossed % space.n_ids
-        few = few_context[left] & ids_of_few(space)[right]
-        parts = [own, *[own] * context_numbers, np.where(few, FEW_PENALTY, penalty)]
+        parts = [
+            own,
+            *[own] * context_numbers,
+            np.where(self._few_crosses(), cross_penalty, penalty),
+        ]
         if self.outside:
             parts += [np.full(1 + context_numbers, FEW_PENALTY), np.full(space.n_ids, penalty)]
         return np.concatenate(parts)

@@ -71,7 +71,8 @@ def test_the_gradient_is_zero_at_the_weights(protocol: str, no_click: float) -> 
 
 def test_penalties_are_chosen_on_validation() -> None:
     table = ConditionalLogit(number_penalty=1.0).fit(random_log(7, n_sessions=80))
-    assert table.columns == ["penalty", "number_penalty", "val_loss", "val_prec1"]
+    named = ["penalty", "number_penalty", "cross_penalty"]
+    assert table.columns == [*named, "val_loss", "val_prec1"]
     assert table["number_penalty"].unique().to_list() == [1.0]
     assert table["penalty"].n_unique() == table.height > 1
 
@@ -215,3 +216,28 @@ def test_what_has_no_coefficient_is_null_or_refused() -> None:
     model.fit(bare)
     with pytest.raises(ConfigError, match="no number"):
         model.summary(bare)
+
+
+def test_pairs_of_values_that_say_nothing_cost_nothing() -> None:
+    """A query that decides nothing, crossed with brands that decide all: 225 pairs, 560 choices."""
+    rng = np.random.default_rng(1)
+    n, k, n_values = 1000, 4, 15
+    brands, worth = rng.integers(0, n_values, (n, k)), rng.normal(0, 1, n_values)
+    chosen = (worth[brands] + rng.gumbel(size=(n, k))).argmax(1)
+    rows = pl.DataFrame(
+        {
+            "session": np.repeat(np.arange(n), k),
+            "event": 0,
+            "item": np.concatenate([rng.permutation(12)[:k] for _ in range(n)]),
+            "chosen": (chosen[:, None] == np.arange(k)).astype(int).ravel(),
+            "query": pl.Series(np.repeat(rng.integers(0, n_values, n), k)).cast(pl.String),
+            "brand": pl.Series(brands.ravel()).cast(pl.String) + "b",
+        }
+    )
+    losses = []
+    for context in ((), ("query",)):
+        log = read_log(rows, candidate_fields=["brand"], context_fields=context)
+        tried = ConditionalLogit(penalty=100.0, number_penalty=100.0).fit(log)
+        losses.append(tried["val_loss"].min())
+    assert losses[1] < losses[0] + 0.02
+    assert tried.filter(pl.col("cross_penalty") == 0.1)["val_loss"].item() > losses[0] + 0.1
