@@ -50,7 +50,7 @@ def rows_of_table(layer: BagLinear, vectors: Vectors | None, n_vectors: int) -> 
 
 def _array(value: Tensor | None) -> FloatArray:
     assert value is not None
-    return np.ascontiguousarray(value.detach().cpu().numpy(), np.float32)
+    return np.array(value.detach().cpu().numpy(), np.float32, order="C")
 
 
 def _flat(parameters: Iterable[Tensor]) -> tuple[FloatArray, Callable[[Tensor], int]]:

@@ -207,7 +207,8 @@ class Users:
         return scorer.scores(shown.batch, shown.vector_ids, states, examined)
 
     def utilities(self, shown: ShownDisplays, chosen: IntArray) -> FloatArray:
-        """The reward's utility of each chosen candidate, (n_events,), 0 for -1."""
+        """The reward's utility of each chosen candidate, without the examination of its place,
+        (n_events,), 0 for -1."""
         utilities = np.zeros(len(chosen), np.float32)
         clicked = np.flatnonzero(chosen >= 0).astype(np.int32)
         at, batch, reward = chosen[clicked], shown.batch, self.networks.reward
@@ -215,11 +216,7 @@ class Users:
             offsets = np.arange(len(at) + 1, dtype=np.int32)
             alone = DisplayBatch(offsets, batch.ids[at], batch.numbers[at], parts_of(offsets))
             states = self.states[shown.users[clicked]]
-            found = reward.scores(alone, shown.vector_ids[at], states, False)
-            if reward.by_place is not None:
-                places = np.minimum(at - batch.offsets[clicked], len(reward.by_place) - 1)
-                found += reward.by_place[places]
-            utilities[clicked] = found
+            utilities[clicked] = reward.scores(alone, shown.vector_ids[at], states, False)
         return utilities
 
     def move(self, shown: ShownDisplays, chosen: IntArray) -> None:

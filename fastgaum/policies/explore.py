@@ -21,8 +21,9 @@ from fastgaum.worlds.world import Past
 ExploreBy = Literal["place", "slate", "session"]
 _COIN = np.uint64(1)
 """flips keys: policies draw by the keys themselves"""
-_INNER = np.uint64(0x9E3779B97F4A7C15)
-"""added to the keys of the policy within, which may flip coins too"""
+_INNER = np.uint64(0xD1342543DE82EF95)
+"""added to the keys of the policy within, which may flip coins too; a draw adds another number for
+its next one"""
 
 
 class Explore(Policy):

@@ -32,7 +32,7 @@ RULE_NAMES = (RandomPolicy.name, Popular.name, Greedy.name)
 """policies that need no training"""
 POLICIES = (*RULE_NAMES, *LEARNERS)
 """all names, in the order of the table"""
-POLICY_FORMAT = "fastgaum-policy-7"
+POLICY_FORMAT = "fastgaum-policy-8"
 POLICY_FILE = "policy.safetensors"
 TERMS = ("reward", "horizon", "leaving")
 """what a policy's file holds of its training's `Setting` beside slates and pools"""
@@ -153,6 +153,7 @@ def save_policy(policy: QLearner, path: Path, setting: Setting) -> None:
         "setting": {name: value for name, value in terms.items() if not callable(value)},
         "config": policy.config.to_mapping(),
         "item_features": policy.item_features,
+        "made_in": policy.made_in,
         # the running average is what acts
         "weights": dict(policy.target.state_dict()),
     }
@@ -178,6 +179,7 @@ def load_policy(path: str | Path, world: World) -> SavedPolicy:
             or features.dtype != own.dtype
             or features.shape != own.shape
             or not np.allclose(own, features, atol=1e-5)
+            or state["made_in"] != world.fingerprint
         ):
             raise CheckpointError(
                 f"'{file}' was trained in another world, whose items or states are not those of "

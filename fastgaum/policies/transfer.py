@@ -27,13 +27,25 @@ class TransferPolicy(Policy):
         """Take the policy, its world, and the one that it is to play in. The policy is told that it
         earned `reward`: clicks, or utility, contrast or a function of its own users' utilities.
         Raises ConfigError if it reads the states of another world than its own, or that reads the
-        context of events."""
+        context of events, or actions where users of the other start after some."""
         policy.require_world(own)
         if isinstance(own, LearnedWorld | WorldSet) and own.context is not None:
             raise ConfigError(
                 f"{policy.name} reads states of a model with context fields "
                 f"({', '.join(own.context.space.context_holds)}), which the users of another world "
                 "do not have: train its model without them"
+            )
+        home, met = (one.first if isinstance(one, WorldSet) else one for one in (own, other))
+        if (
+            isinstance(home, LearnedWorld)
+            and home.action_ids is not None
+            and isinstance(met, LearnedWorld)
+            and met.starts is not None
+            and met.starts.actions is not None
+        ):
+            raise ConfigError(
+                f"{policy.name} reads states of a model with actions, and users of the other world "
+                "start after actions that it is not told: make that world with starts='empty'"
             )
         self.policy, self.own, self.pays = policy, own, StepReward(reward)
         self.name = policy.name

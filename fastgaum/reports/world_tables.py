@@ -202,7 +202,7 @@ def _policy_notes(report: Json | None) -> tuple[str, ...]:
 
 
 SHOWN_COUNTS = (1, 2, 5, 10)
-"""episodes of an adaptation curve that its table shows"""
+"""episodes of an adaptation curve that its table shows, beside the last"""
 POLICY_COLUMNS = (
     TableColumn("policy", "policy"),
     TableColumn("cumulative reward", "return", 3),
@@ -279,7 +279,8 @@ def adaptation_block(result: Json) -> Block:
         {"users": f"{at:,}"}
         | {name: met[name, at]["return"] for name in players}
         | {f"{name}_ci": met[name, at]["ci"] for name in players}
-        for at in (users[episode - 1] for episode in SHOWN_COUNTS if episode <= len(users))
+        for at in users
+        if users.index(at) + 1 in (*SHOWN_COUNTS, len(users))
     ]
     columns = [
         TableColumn("users met", "users"),

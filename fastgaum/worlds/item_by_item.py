@@ -151,6 +151,8 @@ class VectorCascadeWrapper(_VectorWrapper):
     def step(self, actions: npt.NDArray[Any]) -> Step:
         """Pick one item per user, shape (n,). Raises ActionError for one outside the pool, or
         taken in a strict environment."""
+        # refused before a pick is kept
+        self.users.require_going(self._ended)
         picking = ~self._ended
         acting = self.picks.add(np.asarray(actions), picking) | self._ended
         base, rewards, terminated, truncated, info = self.users.step_where(

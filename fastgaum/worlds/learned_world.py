@@ -39,6 +39,7 @@ from fastgaum.worlds.world import (
     Population,
     Response,
     World,
+    checked_reset,
     checked_rows,
     checked_slates,
     first_places,
@@ -86,6 +87,8 @@ class LearnedWorld(World):
             ConfigError: the model is not fitted or lacks the head, or a log is needed and none is
                 given.
             FeatureMismatchError: the log's fields are not the training log's.
+            LogFormatError: logged starts from an empty split, or with events without a choice for a
+                model without no click.
         """
         if not isinstance(model, UserModel):
             raise ConfigError(
@@ -115,7 +118,7 @@ class LearnedWorld(World):
         self.item_features = item_features(self.catalogue, model.networks.player.reward, n_features)
         self.starts: LoggedStarts | None = None
         if starts == "logged" and log is not None:
-            self.starts = LoggedStarts(self.catalogue, log, split)
+            self.starts = LoggedStarts(self.catalogue, log, split, model.outside)
         self.split = split
         self.context: ContextRows | None = None
         self.logged_contexts: LoggedContexts | None = None
@@ -124,6 +127,12 @@ class LearnedWorld(World):
             sessions = np.empty(0, np.int32) if log is None else log.sessions_in(split)
             if log is not None and len(sessions):
                 self.logged_contexts = LoggedContexts(self.context, log, sessions)
+        self.begins: tuple[str, ...] = (starts,)
+        """how users begin, and the split and log of their sessions, if they are drawn"""
+        if log is not None and (self.starts is not None or self.logged_contexts is not None):
+            self.begins = (starts, split, log.fingerprint)
+        # made now: the model may change
+        _ = self.fingerprint
 
     def _marks(self) -> Iterator[bytes]:
         # the weights as they are in the file
@@ -236,8 +245,8 @@ class ContextPopulation(Population):
     def utilities(
         self, pools: IntArray, k: int | None = None, context: EncodedContext | None = None
     ) -> FloatArray:
-        """As the base says, 0 at an empty place; `context` as in `step`. Raises ConfigError as
-        `step`, and unless k is positive."""
+        """As the base says, 0 at an empty place and where an item stands again; `context` as in
+        `step`. Raises ConfigError as `step`, and unless k is positive."""
         if k is not None and k < 1:
             raise ConfigError(f"a slate has at least 1 item, got k = {k}")
         pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
@@ -288,8 +297,9 @@ class LearnedPopulation(ContextPopulation):
         return self._seen
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
-        """As the base says; a logged prefix is the one that the key draws."""
-        who = self.everyone if rows is None else np.asarray(rows, np.int32)
+        """As the base says; a logged prefix is the one that the key draws. Raises ConfigError as
+        the base."""
+        keys, who = checked_reset(keys, rows, self.n)
         self.users.reset(who)
         if self.world.starts is not None:
             self.world.starts.play(self.users, who, keys)
@@ -315,13 +325,7 @@ class LearnedPopulation(ContextPopulation):
         chosen = np.empty(len(who), np.int32)
         kernels.draw_choices(offsets, items, probs, none, keys, chosen)
         # the entry behind the last candidate's is that of no click
-        response = Response(
-            places[chosen],
-            items[chosen],
-            np.append(scores, np.float32(0))[chosen]
-            if networks.chooser is networks.reward
-            else users.utilities(shown, chosen),
-        )
+        response = Response(places[chosen], items[chosen], users.utilities(shown, chosen))
         self._move(shown, chosen)
         return response
 
@@ -361,12 +365,10 @@ class LearnedPopulation(ContextPopulation):
             part = slice(first, first + at_once)
             some = who[part]
             of_users = np.broadcast_to(pools if pools.ndim == 1 else pools[part], (len(some), m))
-            held = of_users >= 0
-            offsets = np.append(0, np.cumsum(held.sum(axis=1))).astype(np.int32)
-            shown = self._shown(UserDisplays(some, offsets, of_users[held]), k or 0)
-            result[part][held] = self.users.scores(
-                self.world.networks.reward, shown, examined=not k
-            )
+            shown, _, places = self._show(some, np.ascontiguousarray(of_users), set_size=k or 0)
+            rows = np.repeat(np.arange(len(some)), np.diff(shown.batch.offsets))
+            found = self.users.scores(self.world.networks.reward, shown, examined=False)
+            result[part][rows, places[: len(rows)]] = found
         return result
 
     def weigh(self, who: IntArray, slates: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -379,7 +381,7 @@ class LearnedPopulation(ContextPopulation):
         return probs, none
 
     def _show(
-        self, who: IntArray, slates: IntArray, is_read: bool = True
+        self, who: IntArray, slates: IntArray, is_read: bool = True, set_size: int = 0
     ) -> tuple[ShownDisplays, IntArray, IntArray]:
         """What some users are displayed; item and place in the slate of each candidate, then -1."""
         offsets, rows = np.empty(len(who) + 1, np.int32), self.everyone[: len(who)]
@@ -387,7 +389,7 @@ class LearnedPopulation(ContextPopulation):
         n_items = self.world.n_items
         n = kernels.find_displayed(slates, rows, n_items, offsets, items, places)
         displays = UserDisplays(who, offsets, items[:n])
-        shown = self._shown(displays, 0) if is_read else self.users.pass_by(displays)
+        shown = self._shown(displays, set_size) if is_read else self.users.pass_by(displays)
         return shown, items, places
 
     def _shown(self, displays: UserDisplays, set_size: int) -> ShownDisplays:

@@ -102,13 +102,22 @@ class LoggedStarts:
     """Prefixes of the sessions of one split of a log; items that training never displayed are
     one."""
 
-    def __init__(self, catalogue: Catalogue, log: SessionLog, split: SplitName) -> None:
+    def __init__(
+        self, catalogue: Catalogue, log: SessionLog, split: SplitName, outside: bool
+    ) -> None:
+        """Read them; `outside`: whether no click is a choice. Raises LogFormatError for a split
+        without a session, and for events without a choice where that is none."""
         rows = log.sessions_in(split)
         if len(rows) == 0:
             raise LogFormatError(
                 f"log '{log.name}' has no session in split '{split}' to start users from"
             )
         encoded = Encoder(catalogue.space, log).encode(rows)
+        if not outside and (encoded.choices < 0).any():
+            raise LogFormatError(
+                f"log '{log.name}' has events without a choice, and the model gives no click no "
+                "probability: train it with no_click='auto' or 'always'"
+            )
         self.session_offsets = encoded.session_offsets
         self.display_offsets = encoded.display_offsets
         self.choices, self.ids, self.numbers = encoded.choices, encoded.ids, encoded.numbers

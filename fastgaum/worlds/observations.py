@@ -189,6 +189,8 @@ def text_of(slate: Sequence[str | None], utilities: FloatArray, place: int) -> s
         for at, name in enumerate(slate)
         if name is not None and at == slate.index(name)
     ]
+    if not lines:
+        return "nothing was shown yet"
     return "\n".join([*lines, *(["> nothing"] if place < 0 else [])])
 
 

@@ -19,6 +19,7 @@ from fastgaum.models.context import EncodedContext
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import ContextPopulation, LearnedWorld, contexts_of
 from fastgaum.worlds.world import NO_ITEM, Population, World
+from fastgaum.worlds.world_set import SetPopulation
 
 USERS_AT_ONCE = 8192
 """users of one population, about"""
@@ -35,7 +36,7 @@ def world_of(model: UserModel, log: SessionLog, head: Head | None = None) -> Lea
 
 def replay(world: World, log: SessionLog, replicas: int = 1, seed: int = 0) -> IntArray:
     """Let simulated users live every session of a log, `replicas` times each, in its display sets
-    and contexts; choices (replicas, n_events) as in a log.
+    and contexts; choices (replicas, n_events) as in a log. Users of a set live in a member each.
 
     Raises:
         ConfigError: the log displays an item that the world does not have, or holds successive
@@ -77,6 +78,10 @@ def _live(
     places = np.arange(widest)
 
     users = world.population(replicas * n)
+    if isinstance(users, SetPopulation):
+        # no reset, which may begin within logged sessions
+        keys = rng.integers(0, 2**64, users.n, dtype=np.uint64)
+        users.members[:] = users.world.members_of(keys)
     for t in range(int(lengths.max())):
         active = lengths > t
         tell_logged(users, log, items, np.tile(np.where(active, first + t, -1), replicas))

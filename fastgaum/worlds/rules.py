@@ -131,6 +131,7 @@ class StepReward:
         user's pool, (m,) or (n, m), shape (n,); else 0."""
         if self._rule is not None or self.name != "contrast":
             return 0.0
+        k = min(k, pools.shape[-1])
         return np.asarray(users.utilities(pools, k).mean(axis=1, dtype=np.float64), np.float32)
 
     def of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -54,8 +54,8 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
         self.action_space = self.vector.single_action_space
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
-        """Start an episode. Raises ActionError for a seed that is no whole number from 0."""
-        observations, info = self.vector.reset(seed=seed)
+        """Start an episode. Raises ActionError as `UserVectorEnv.reset`."""
+        observations, info = self.vector.reset(seed=seed, options=options)
         super().reset(seed=None if seed is None else int(seed))
         return row_of(observations, 0), _of_one(info)
 
@@ -72,6 +72,11 @@ class UserEnv(Env[Any, npt.NDArray[np.int64]]):
             bool(truncated[0]),
             _of_one(info),
         )
+
+    @property
+    def np_random_seed(self) -> int:
+        """The seed of the user's draws."""
+        return cast(int, self.vector.np_random_seed)
 
     def render(self) -> str | None:
         """`UserVectorEnv.render` of the user: a text, or None."""

@@ -20,7 +20,14 @@ from fastgaum.arrays import FloatArray, IntArray, KeyArray
 from fastgaum.errors import ConfigError
 from fastgaum.kernels import synthetic as kernels
 from fastgaum.logs.synthetic import SyntheticWorld, item_names
-from fastgaum.worlds.world import Population, Response, World, checked_rows, checked_slates
+from fastgaum.worlds.world import (
+    Population,
+    Response,
+    World,
+    checked_reset,
+    checked_rows,
+    checked_slates,
+)
 
 USERS_OF_PART = 1024
 """users per part"""
@@ -132,7 +139,7 @@ class TruePopulation(Population):
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """As the base says: no taste yet and not bored; nothing is drawn."""
-        users: IntArray | slice = slice(None) if rows is None else rows
+        _, users = checked_reset(keys, rows, self.n)
         for part in (*self.truth, self._states):
             part[users] = 0
 
@@ -166,9 +173,7 @@ class TruePopulation(Population):
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
         """As the base says, 0 at an empty place."""
         pools = checked_slates(pools, self.n, self.world.n_items, any_rows=True)
-        others = pools.shape[-1] - 1
-        share = 1.0 if k is None or others < 1 else (k - 1) / others
-        return (self._utilities(pools) - share * self._lost(pools)).astype(np.float32)
+        return (self._utilities(pools) - self._lost(pools, k)).astype(np.float32)
 
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
         """As the base says."""
@@ -190,8 +195,9 @@ class TruePopulation(Population):
         threads.run(kernels.true_probabilities, [(*cut, *fixed) for cut in self._cuts])
         return weights
 
-    def _lost(self, slates: IntArray) -> npt.NDArray[np.float64] | float:
-        """What rivalry takes from each place of slates (…, m), 0 at a place that shows nothing."""
+    def _lost(self, slates: IntArray, k: int | None = None) -> npt.NDArray[np.float64] | float:
+        """What rivalry takes from each place of slates (…, m), 0 at a place that shows nothing; of
+        pools what it takes on average in a slate of k."""
         if self.world.rivalry == 0.0:
             return 0.0
         shown = slates >= 0
@@ -201,4 +207,7 @@ class TruePopulation(Population):
         alike = np.maximum(latents @ latents.swapaxes(-1, -2), 0.0) * shown[..., None, :]
         alike[..., np.arange(slates.shape[-1]), np.arange(slates.shape[-1])] = 0.0
         lost: npt.NDArray[np.float64] = self.world.rivalry * alike.sum(axis=-1) * shown
+        if k is not None:
+            others = np.maximum(shown.sum(axis=-1, keepdims=True) - 1, 1)
+            lost *= np.minimum((k - 1) / others, 1.0)
         return lost

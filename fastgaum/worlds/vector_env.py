@@ -32,7 +32,7 @@ from fastgaum.worlds.rules import (
     mode_of,
     world_of_options,
 )
-from fastgaum.worlds.world import Population, World
+from fastgaum.worlds.world import NO_ITEM, Population, World
 from fastgaum.worlds.world_set import require_set
 
 Step = tuple[Observed, npt.NDArray[np.float32], BoolArray, BoolArray, Info]
@@ -145,9 +145,9 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
         self._keys = Keys(num_envs)
-        self._slates = np.zeros((num_envs, self.slate_size), np.int32)
+        self._slates = np.full((num_envs, self.slate_size), NO_ITEM, np.int32)
         self._places = np.full(num_envs, -1, np.int32)
-        self._thought: FloatArray | None = None
+        self._thought: FloatArray = np.zeros(self._slates.shape, np.float32)
         self._everyone = np.ones(num_envs, np.bool_)
         self._none = np.zeros(num_envs, np.bool_)
         self._ended = self._none.copy()
@@ -199,31 +199,32 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         text each."""
         if self.render_mode is None:
             return None
-        if self._thought is None:
-            return ("nothing was shown yet",) * self.num_envs
         names = [*self.world.item_ids.cast(pl.String), None]
         slates = [[names[item] for item in slate] for slate in self._slates]
         return tuple(map(text_of, slates, self._thought, self._places.tolist()))
 
-    def _who(self, active: BoolArray | None) -> tuple[BoolArray, BoolArray | None]:
-        """Who takes a step, and who starts an episode instead (None: no user)."""
+    def require_going(self, users: BoolArray) -> None:
+        """Raise ActionError before a reset, and where one of these users ended (DISABLED)."""
         if not self._started:
             raise ActionError("no episode has begun: call reset() before step()")
+        ended = self._ended & users
+        if self.autoreset_mode is AutoresetMode.DISABLED and ended.any():
+            raise ActionError(
+                f"the episode of user {ended.argmax()} is over and autoreset is disabled:"
+                " call reset(options={'reset_mask': terminated | truncated}) before the next step"
+            )
+
+    def _who(self, active: BoolArray | None) -> tuple[BoolArray, BoolArray | None]:
+        """Who takes a step, and who starts an episode instead (None: no user)."""
         if active is not None and (active.shape != self._ended.shape or active.dtype != np.bool_):
             raise ActionError(
                 f"the mask is {active.dtype} of shape {active.shape}, bool of ({self.num_envs},) "
                 "is required"
             )
         acting = self._everyone if active is None else active
+        self.require_going(acting)
         ended = self._ended & acting
-        if not ended.any():
-            return acting, None
-        if self.autoreset_mode is AutoresetMode.DISABLED:
-            raise ActionError(
-                f"the episode of user {ended.argmax()} is over and autoreset is disabled:"
-                " call reset(options={'reset_mask': terminated | truncated}) before the next step"
-            )
-        return acting & ~ended, ended
+        return (acting & ~ended, ended) if ended.any() else (acting, None)
 
     def _checked(self, actions: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
         actions = np.asarray(actions)
@@ -249,11 +250,11 @@ class UserVectorEnv(VectorEnv[Any, Any, Any]):
         pools = self.pools.items[0] if len(self.pools.items) == 1 else self.pools.items
         zero = self._reward.zero(self.users, pools, self.slate_size)
         if self.render_mode is not None:
-            self._thought = self.users.utilities(self._slates)
+            self._thought[stepping] = self.users.utilities(self._slates)[stepping]
         response = self.users.step(self._slates, self._keys.of(CHOICE), active)
         if self._observations.sessions is not None:
             self._observations.sessions.see(self._slates, response.items, stepping)
-        self._places = response.places
+        self._places[stepping] = response.places[stepping]
         self._keys.steps += stepping
         states, steps = self.users.states, self._keys.steps
         rewards = self._reward.of(response, self._slates, states, zero)

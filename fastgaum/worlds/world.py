@@ -131,7 +131,8 @@ class Population(ABC):
 
     @abstractmethod
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
-        """Start users anew: all, or those of `rows` (then `keys` has as many entries)."""
+        """Start users anew: all, or those of `rows` (then `keys` has as many entries). Raises
+        ConfigError unless each user is one of these, with one key."""
 
     @abstractmethod
     def step(
@@ -144,10 +145,13 @@ class Population(ABC):
 
     @abstractmethod
     def utilities(self, pools: IntArray, k: int | None = None) -> FloatArray:
-        """Each user's utility now of each item of a pool, (n, m) or one for all (m,); shape (n, m).
+        """Each user's utility now of each item of a pool, (n, m) or one for all (m,), without the
+        examination of its place; shape (n, m).
 
         Where utilities depend on what else is displayed, an item stands first in a slate of k, the
-        others being the pool's average; with None the pool is the display set."""
+        others being the pool's average. Counts of pairs are averaged before their logarithms and
+        bounds: with `relations` this is only near the mean over random slates. With None the pool
+        is the display set."""
 
     @abstractmethod
     def probabilities(self, slates: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -185,6 +189,17 @@ def checked_rows(what: str, values: object, n: int, kind: str = "iu") -> npt.NDA
     return found
 
 
+def checked_reset(keys: KeyArray, rows: IntArray | None, n: int) -> tuple[KeyArray, IntArray]:
+    """A key of each user to be started anew, and these users, of n: all, or `rows`. Raises
+    ConfigError for other shapes or types, as a mask, and for a row that is no user."""
+    who = np.arange(n) if rows is None else checked_rows("rows", rows, np.size(rows))
+    if who.size and not 0 <= who.min() <= who.max() < n:
+        wrong = who[(who < 0) | (who >= n)][0]
+        raise ConfigError(f"rows hold user {wrong}, a whole number from 0 to {n - 1} is required")
+    keys = np.ascontiguousarray(checked_rows("keys", keys, len(who)), np.uint64)
+    return keys, who.astype(np.int32)
+
+
 def first_places(places: IntArray, slates: IntArray, who: IntArray) -> IntArray:
     """The places of the choices of some users, (len(who),), of places of all, (n,), in checked
     slates (n, k): of an item that stands twice the first. Raises ConfigError for a place that shows
@@ -205,9 +220,11 @@ def first_places(places: IntArray, slates: IntArray, who: IntArray) -> IntArray:
 
 def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = False) -> IntArray:
     """Slates of n users, (n, k), for kernels, which do not check bounds; with `any_rows` also one
-    pool (m,) for all. Raises ConfigError for another shape, or an entry that is no item or
+    pool (m,) for all. Raises ConfigError for another shape or type, or an entry that is no item or
     `NO_ITEM`."""
-    slates = np.ascontiguousarray(slates, np.int32)
+    slates = np.asarray(slates)
+    if slates.size and slates.dtype.kind not in "iu":
+        raise ConfigError(f"slates are {slates.dtype}, whole numbers are required: items' numbers")
     if not (any_rows and slates.ndim == 1) and (slates.ndim != 2 or len(slates) != n):
         raise ConfigError(f"slates of {n} users have the shape ({n}, k), got {slates.shape}")
     if slates.size and (slates.min() < NO_ITEM or slates.max() >= n_items):
@@ -216,4 +233,4 @@ def checked_slates(slates: IntArray, n: int, n_items: int, any_rows: bool = Fals
             f"a slate holds item {wrong}, the world's are 0 … {n_items - 1} ({NO_ITEM}: an empty "
             "place)"
         )
-    return slates
+    return np.ascontiguousarray(slates, np.int32)

@@ -25,7 +25,15 @@ from fastgaum.models.context import ContextRows, EncodedContext
 from fastgaum.models.item_catalogue import Catalogue
 from fastgaum.models.user_model import UserModel
 from fastgaum.worlds.learned_world import ContextPopulation, LearnedPopulation, LearnedWorld
-from fastgaum.worlds.world import NO_ITEM, Past, Population, Response, World, checked_slates
+from fastgaum.worlds.world import (
+    NO_ITEM,
+    Past,
+    Population,
+    Response,
+    World,
+    checked_reset,
+    checked_slates,
+)
 
 _MEMBER = np.uint64(3)
 """the stream of a reset's key that draws the member; logged starts have 1 and 2"""
@@ -37,7 +45,7 @@ class WorldSet(World):
 
     def __init__(self, worlds: Sequence[LearnedWorld]) -> None:
         """Take the members. Raises ConfigError if there is none, one lacks an item of the first, or
-        they do not agree whether no click is a choice."""
+        they do not agree whether no click is a choice, or how users begin."""
         self.worlds = tuple(worlds) if isinstance(worlds, Iterable) else ()
         if not all(isinstance(world, LearnedWorld) for world in self.worlds) or not self.worlds:
             raise ConfigError(
@@ -46,7 +54,8 @@ class WorldSet(World):
             )
         first = self.first = self.worlds[0]
         self.item_ids, self.item_features = first.item_ids, first.item_features
-        self.state_dim, self.outside = first.state_dim, first.outside
+        self.state_dim, self.outside, self.head = first.state_dim, first.outside, first.head
+        self.begins = first.begins
         self.catalogue: Catalogue = first.catalogue
         self.context: ContextRows | None
         self.context = next((one.context for one in self.worlds if one.context is not None), None)
@@ -65,6 +74,13 @@ class WorldSet(World):
                     f"members 0 and {number} do not agree whether no click is a choice: fit them "
                     "with one value of no_click"
                 )
+            # a member that draws no session fits one that draws contexts alone
+            if any(a != b for a, b in zip(self.begins, world.begins, strict=False)):
+                raise ConfigError(
+                    f"users of member {number} begin {' '.join(world.begins)}, those before it "
+                    f"{' '.join(self.begins)}: make all members with one starts, split and log"
+                )
+            self.begins = max(self.begins, world.begins, key=len)
             self.own_of.append(np.append(own, np.int32(NO_ITEM)).astype(np.int32))
 
     @classmethod
@@ -135,12 +151,12 @@ class SetPopulation(ContextPopulation):
 
     def reset(self, keys: KeyArray, rows: IntArray | None = None) -> None:
         """As the base says, each user in the member that its key draws."""
-        who = self.everyone if rows is None else np.asarray(rows, np.int32)
+        keys, who = checked_reset(keys, rows, self.n)
         self.members[who] = self.world.members_of(keys)
         for number, users in enumerate(self.populations):
             mine = self._meets(number, who)
             if mine.any():
-                users.reset(np.asarray(keys, np.uint64)[mine], who[mine])
+                users.reset(keys[mine], who[mine])
 
     def take(self, context: EncodedContext | None, who: IntArray | None = None) -> None:
         """As the base says. Raises ConfigError for any context: members encode it each in its own

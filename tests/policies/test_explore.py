@@ -107,6 +107,40 @@ def test_propensities_are_frequencies(by: Any, share: float) -> None:
     assert chisquare(seen, told * seen.sum() / told.sum()).pvalue > 1e-4
 
 
+class Noted(Policy):
+    """Another policy; keeps what it chose last."""
+
+    name = "noted"
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def start(self, n: int, past: Iterable[Past] = ()) -> None:
+        self.policy.start(n, past)
+
+    def act(self, observation: Observation, k: int) -> IntArray:
+        self.own = self.policy.act(observation, k)
+        return self.own
+
+
+@pytest.mark.parametrize("within", [RandomPolicy(), Explore(RandomPolicy(), 0.5, "place")])
+def test_random_places_do_not_follow_the_draws_of_the_policy_within(within: Policy) -> None:
+    """After each set that the policy within draws, all sets are as frequent as their propensities
+    say."""
+    n, pool, sets = 60_000, np.arange(5, dtype=np.int32), [*combinations(range(5), 2)]
+    noted = Noted(within)
+    explorer = Explore(noted, 0.5, "place")
+    explorer.start(n)
+    seen = Observation(TiringWorld(5).population(n), pool, keys_of(0, n), 1.0)
+    shown = np.sort(explorer.act(seen, 2))
+    own = np.sort(noted.own)
+    every = [explorer.propensities(seen, own, np.tile(one, (n, 1))) for one in sets]
+    for first in sets:
+        mine = (own == first).all(axis=1)
+        counts = [(shown[mine] == one).all(axis=1).sum() for one in sets]
+        assert chisquare(counts, [one[mine].sum() for one in every]).pvalue > 1e-4
+
+
 def test_a_share_of_the_slates_is_random() -> None:
     """The others are the policy's own; random ones are those of a random policy with the same
     keys. By session all slates of a user are one or the other; by place, so many places."""

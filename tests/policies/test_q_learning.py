@@ -54,6 +54,11 @@ def test_training_is_repeatable_and_a_file_keeps_it(name: str, tmp_path: Path) -
     for n_items in (10, 5):
         with pytest.raises(CheckpointError, match="another world"):
             load_policy(tmp_path, TiringWorld(n_items))
+    # the same items, and states that mean something else
+    other = TiringWorld(12)
+    other.fingerprint = "another"
+    with pytest.raises(CheckpointError, match="another world"):
+        load_policy(tmp_path, other)
 
 
 def steps(n: int = 5, k: int = 3) -> Steps:

@@ -24,6 +24,7 @@ from fastgaum.worlds.pools import POOL, Pool
 from fastgaum.worlds.rules import StepReward
 from fastgaum.worlds.true_world import Bait, TrueWorld
 from fastgaum.worlds.world import Past, Response
+from tests.builders import random_log, with_drawn_actions
 from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at
 
 
@@ -123,6 +124,17 @@ def test_a_follower_knows_what_its_user_had_behind_it(
     homeless.start(50)
     assert homeless.users is not None
     assert not homeless.users.states.any()
+
+
+def test_a_past_with_actions_is_refused_where_states_depend_on_them() -> None:
+    """A past holds no actions: the follower's states would not be its user's."""
+    log = with_drawn_actions(random_log(4, n_sessions=60, no_click=0.3), 4)
+    model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], hidden=[4])
+    model.fit(log)
+    own, begun = LearnedWorld(model), LearnedWorld(model, log=log, starts="logged")
+    with pytest.raises(ConfigError, match="start after actions that it is not told"):
+        TransferPolicy(RandomPolicy(), own, begun)
+    TransferPolicy(RandomPolicy(), begun, own)
 
 
 def test_a_past_is_told_in_the_items_of_the_own_world(learned: LearnedWorld) -> None:

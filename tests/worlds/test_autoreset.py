@@ -51,6 +51,22 @@ def test_disabled_leaves_the_reset_to_the_caller() -> None:
     assert not env.step(SLATES)[3].any()
 
 
+def test_a_pick_that_is_refused_is_not_kept() -> None:
+    """Of no user, where one's episode is over or none has begun."""
+    env = made("DISABLED", leaving=lambda response, steps, states: np.array([1.0, 0.0, 0.0]))
+    cascade = VectorCascadeWrapper(env)
+    with pytest.raises(ActionError, match="no episode has begun"):
+        cascade.step(np.array([4, 4, 4]))
+    assert not cascade.picks.places.any()
+    cascade.reset(seed=1)
+    for _ in range(2):
+        cascade.step(np.array([0, 1, 2]))
+    with pytest.raises(ActionError, match="the episode of user 0 is over"):
+        cascade.step(np.array([5, 6, 7]))
+    assert not cascade.picks.places.any()
+    assert cascade.action_masks().all()
+
+
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize("wrap", [False, True], ids=["slates", "cascade"])
 def test_a_mask_resets_some_and_leaves_the_others(mode: AutoresetMode, wrap: bool) -> None:

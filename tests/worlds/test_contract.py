@@ -256,6 +256,37 @@ def test_a_render_says_what_was_shown_thought_and_chosen() -> None:
     assert str(one.render()).count("i") == 10
 
 
+def test_a_render_keeps_what_a_user_was_shown_while_others_go_on() -> None:
+    """User 0 leaves at its first step and spends the next one on its restart."""
+    leaving = np.array([1.0, 0.0])
+    env = UserVectorEnv(
+        2, world=WORLD, slate_size=2, render_mode="ansi", leaving=lambda *_: leaving
+    )
+    env.reset(seed=0)
+    env.step_where(np.array([[0, 1], [2, 3]]), np.array([True, False]))
+    first = env.render()
+    assert first is not None
+    assert first[1] == "nothing was shown yet"
+    env.step(np.array([[4, 5], [6, 7]]))
+    later = env.render()
+    assert later is not None
+    assert later[0] == first[0]
+    assert [f"i{item}" in later[1] for item in (2, 3, 6, 7)] == [False, False, True, True]
+
+
+def test_a_single_user_s_seed_is_the_one_in_use() -> None:
+    env, again = (UserEnv(world=WORLD, slate_size=3, pool="per_user", pool_size=6) for _ in "ab")
+    for given in (None, 7):
+        env.reset(seed=given)
+        again.reset(seed=env.np_random_seed)
+        items = [[one.step(np.arange(3))[4]["item"] for _ in range(8)] for one in (env, again)]
+        assert items[0] == items[1]
+        np.testing.assert_array_equal(env.pool, again.pool)
+    assert env.np_random_seed == 7
+    with pytest.raises(ActionError, match="a reset has no option 'foo'"):
+        env.reset(options={"foo": 3})
+
+
 def test_a_picture_is_refused_as_sb3_expects() -> None:
     for make in (UserVectorEnv, UserEnv):
         with pytest.raises(ConfigError, match="render_mode is 'human', None or 'ansi'") as refused:

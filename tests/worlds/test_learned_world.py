@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import torch
 
-from fastgaum.errors import ConfigError
+from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.logs.log import SessionLog
@@ -74,11 +74,15 @@ def check_same_as_encoder(
     np.testing.assert_allclose(
         had["none"], none.exp().numpy() if world.outside else 0 * had["none"], atol=1e-5
     )
-    np.testing.assert_allclose(
-        had["utility"], model.utility(batch).numpy()[had["chosen"]], rtol=1e-4, atol=2e-5
-    )
-    assert len(had["chosen"]) > 5
-    sizes = np.diff(log.display_offsets)
+    chosen, sizes = had["chosen"], np.diff(log.display_offsets)
+    utilities = model.utility(batch).numpy()[chosen]
+    assert model.networks is not None
+    if (examination := model.networks.player.reward.examination) is not None:
+        by_place = examination.by_place.detach().numpy()
+        places = np.concatenate([np.arange(size) for size in sizes])[chosen]
+        utilities = utilities - by_place[np.minimum(places, len(by_place) - 1)]
+    np.testing.assert_allclose(had["utility"], utilities, rtol=1e-4, atol=2e-5)
+    assert len(chosen) > 5
     assert had["probability"][np.repeat(sizes, sizes) > 1].std() > 1e-3, (
         "nothing was learned: everything equals everything"
     )
@@ -167,6 +171,71 @@ def test_places_in_a_grid(changes: dict[str, Any]) -> None:
     log = dataclasses.replace(log, ordered=True, grid=2)
     model = fitted(log, examination=False, **changes)
     check_same_as_encoder(model, LearnedWorld(model), log)
+
+
+def test_a_reward_has_no_part_of_the_place() -> None:
+    """Users look more at the first places: the order of a slate moves probabilities, and neither
+    utilities nor what a choice pays, which is the utility of the item in a pool."""
+    log = dataclasses.replace(random_log(4, n_sessions=60, no_click=0.3), ordered=True)
+    model = fitted(log, **IDENTITY, examination=True)
+    for head in HEADS:
+        users = LearnedWorld(model, head).population(200)
+        slates = np.tile(np.array([[3, 1, 5, 0]], np.int32), (200, 1))
+        utilities = users.utilities(slates)
+        np.testing.assert_allclose(users.utilities(slates[:, ::-1])[:, ::-1], utilities, atol=1e-6)
+        turned = users.probabilities(slates[:, ::-1])[0][:, ::-1]
+        assert np.abs(turned - users.probabilities(slates)[0]).max() > 1e-3
+        np.testing.assert_allclose(users.utilities(slates[0], 4), utilities, atol=1e-6)
+        found = users.step(slates, keys_of(2, 200))
+        clicked = np.flatnonzero(found.places >= 0)
+        assert set(found.places[clicked]) == {0, 1, 2, 3}
+        paid = utilities[clicked, found.places[clicked]]
+        np.testing.assert_allclose(found.utilities[clicked], paid, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"history": "bilstm"}, {"history": "pw"}, {"tower_dim": 6}])
+def test_changing_the_model_afterwards_changes_no_world(changes: dict[str, Any]) -> None:
+    model = fitted(random_log(4, n_sessions=60, no_click=0.3), **changes)
+    world, mark = LearnedWorld(model), LearnedWorld(deepcopy(model)).fingerprint
+
+    def lived() -> list[np.ndarray]:
+        users = world.population(5)
+        users.reset(keys_of(0, 5))
+        played = play(users, world, steps=4)
+        return [*played.probabilities, *played.utilities, users.states.copy()]
+
+    before = lived()
+    assert model.networks is not None
+    with torch.no_grad():
+        for weight in model.networks.parameters():
+            weight.mul_(0.5).add_(0.3)
+    for ours, former in zip(lived(), before, strict=True):
+        np.testing.assert_array_equal(ours, former)
+    assert world.fingerprint == mark != LearnedWorld(model).fingerprint
+
+
+def test_an_item_that_stands_twice_in_a_slate_is_no_rival_of_the_others() -> None:
+    users = LearnedWorld(fitted(random_log(4, n_sessions=60, no_click=0.3))).population(1)
+    again, once = (users.utilities(np.array([one])) for one in ([3, 3, 5], [3, NO_ITEM, 5]))
+    np.testing.assert_array_equal(again, once)
+    assert np.abs(users.utilities(np.array([[3, 2, 5]])) - once)[0, 2] > 1e-4
+
+
+def test_a_contrast_is_of_what_is_displayed() -> None:
+    """Slates of ten places of a pool of three: at most three items are displayed."""
+    world = LearnedWorld(fitted(random_log(4, n_sessions=60, no_click=0.3)))
+    paid = []
+    for k in (3, 10):
+        env = UserVectorEnv(50, world=world, slate_size=k, pool=[4, 0, 2], reward="contrast")
+        env.reset(seed=1)
+        paid.append(env.step(np.tile(np.arange(k) % 3, (50, 1)))[1])
+    np.testing.assert_allclose(*paid, atol=1e-6)
+
+
+def test_logged_starts_without_a_choice_need_users_who_may_choose_nothing() -> None:
+    log = random_log(4, n_sessions=60, no_click=0.3)
+    with pytest.raises(LogFormatError, match="events without a choice, and the model gives no"):
+        LearnedWorld(fitted(random_log(5, n_sessions=60)), log=log, starts="logged")
 
 
 def test_candidate_fields_are_the_item_s_mean_and_most_frequent_value() -> None:
@@ -374,6 +443,9 @@ def test_what_cannot_be_is_named() -> None:
         users.step(np.zeros((3, 2), np.int32), keys_of(0, 2))
     with pytest.raises(ConfigError, match=f"holds item {world.n_items}"):
         users.utilities(np.full(3, world.n_items, np.int32))
+    for pool, says in (([0.9, 1.9], "slates are float64, whole"), ([2**32 + 3], "item 4294967299")):
+        with pytest.raises(ConfigError, match=says):
+            users.utilities(np.array(pool))
     slates = np.array([[0, 1, NO_ITEM], [1, 2, 3]])
     for wrong, says in (
         ([3, 0], "user 0 is told place 3"),

@@ -10,19 +10,23 @@ import polars as pl
 import pytest
 
 from fastgaum.errors import ConfigError
+from fastgaum.logs.cut import slice_sessions
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.synthetic import synthesise
 from fastgaum.models.user_model import UserModel
 from fastgaum.policies.evaluation import judge, lower_bound_of
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.transfer import TransferPolicy
+from fastgaum.reports.fidelity import fidelity
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.replay import replay
 from fastgaum.worlds.vector_env import UserVectorEnv
 from fastgaum.worlds.world_set import WorldSet, world_of_model
 from tests.builders import random_log
 from tests.worlds.simulated import keys_of
-from tests.worlds.small_world import SmallWorld
+from tests.worlds.small_world import SmallWorld, true_world
 
 N = 300
 
@@ -169,6 +173,29 @@ def test_what_no_set_can_do_is_refused(options: dict[str, Any], message: str) ->
         UserVectorEnv(3, world=SmallWorld(), slate_size=3, **options)
 
 
+def test_sessions_are_replayed_by_users_of_all_members(
+    set_model: UserModel, small_log: SessionLog
+) -> None:
+    """As many users in each member, none in its former one: a set of one is that world."""
+    part, made = slice_sessions(small_log, np.arange(60)), []
+
+    class Counted(WorldSet):
+        def population(self, n: int, follow_all: bool = False) -> Any:
+            made.append(super().population(n, follow_all))
+            return made[-1]
+
+    world = Counted(WorldSet.of(set_model).worlds)
+    choices = replay(world, part, 20)
+    counts = np.bincount(made[0].members)
+    assert ((counts - 400) ** 2 / 400).sum() < 14  # chi square, 2 degrees, p < 0.001
+    alone = [replay(one, part, 20) for one in world.worlds]
+    first = part.session_offsets[:-1]
+    clicked = [(one[:, first] >= 0).mean() for one in (choices, *alone)]
+    assert clicked[0] == pytest.approx(np.mean(clicked[1:]), abs=0.06)
+    found = fidelity(set_model, part, world=world, split="all", episodes=60, draws=9)
+    assert found["head"] == LearnedWorld(set_model).head == "generator"
+
+
 def test_a_policy_reads_the_first_member_alone(set_model: UserModel) -> None:
     """Greedy slates in a set are those of the plain fit, which knows no member; the other members
     are strange to it."""
@@ -230,6 +257,41 @@ def test_the_lower_bound_is_exceeded_in_95_of_100_new_worlds(members: int) -> No
     # four standard errors
     assert lower_bound_of(np.array([3.0])) is None
     assert (values[:, 0] > bounds).mean() == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / n))
+
+
+def test_a_reset_takes_a_key_of_each_of_its_users(set_model: UserModel) -> None:
+    keys, mask = keys_of(0, 4), np.array([False, False, True, True])
+    for world in (LearnedWorld(set_model), WorldSet.of(set_model), true_world()):
+        users = world.population(4)
+        for given, rows, says in (
+            (keys[:1], None, r"keys are uint64 of shape \(1,\), whole numbers of shape \(4,\)"),
+            (keys / 2, None, "keys are float64"),
+            (keys[:2], mask, "rows are bool"),
+            (keys[:2], np.array([2, 4]), "rows hold user 4, a whole number from 0 to 3"),
+            (keys[:1], np.array([-1]), "rows hold user -1"),
+            (keys[:3], np.array([2, 3]), r"of shape \(2,\) are required"),
+        ):
+            with pytest.raises(ConfigError, match=says):
+                users.reset(given, rows)  # type: ignore[arg-type]
+        users.step(slates_of(world, 0, n=4), keys)
+        before = users.states.copy()
+        users.reset(keys[:2], np.flatnonzero(mask))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(users.states[:2], before[:2])
+        assert not users.states[2:].any()
+
+
+def test_users_of_all_members_begin_in_one_way(set_model: UserModel, small_log: SessionLog) -> None:
+    other = synthesise(600, preset="sample", seed=4, n_items=20, no_click=0.3)[0]
+    begun: Any = {"log": small_log, "starts": "logged"}
+    worlds = [LearnedWorld(set_model), LearnedWorld(set_model, **begun)]
+    worlds += [LearnedWorld(set_model, **begun, split="test")]
+    worlds += [LearnedWorld(set_model, starts="logged", log=other, further=None)]
+    for number, one in enumerate(worlds):
+        for another in worlds[number + 1 :]:
+            for pair in ([one, another], [another, one]):
+                with pytest.raises(ConfigError, match="with one starts, split and log"):
+                    WorldSet(pair)
+    assert WorldSet([LearnedWorld(set_model, **begun), worlds[1]]).head == "generator"
 
 
 def test_members_that_make_no_set_are_refused(set_model: UserModel) -> None:
