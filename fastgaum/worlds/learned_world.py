@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -124,6 +125,11 @@ class LearnedWorld(World):
             sessions = np.empty(0, np.int32) if log is None else log.sessions_in(split)
             if log is not None and len(sessions):
                 self.logged_contexts = LoggedContexts(self.context, log, sessions)
+
+    @cached_property
+    def trained_fingerprint(self) -> str:
+        """The fingerprint of this world without further items."""
+        return self._hash(self.catalogue.space.categorical[0].values)
 
     def _marks(self) -> Iterator[bytes]:
         # the weights as they are in the file
