@@ -99,8 +99,9 @@ def ope_command(
     seen = None if model is None else checked_users(model, log, split, allow_seen_users)
     world = None if model is None else world_of(model, log, head)
     if policy in RULE_NAMES or model is None:
-        popularity = Popular.of_log(log if world is None else world, log).popularity
-        target = Target(make_policy(policy, popularity), epsilon)
+        catalogue = log if world is None else world
+        made = Popular.of_log(catalogue, log) if policy == Popular.name else make_policy(policy)
+        target = Target(made, epsilon)
     else:
         # what the log knows of the policy's pool; further items of the log come last in its world
         own = LearnedWorld(model, head, log=log)

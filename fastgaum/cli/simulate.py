@@ -95,6 +95,12 @@ def simulate_command(
         notes = saved.notes(setting, ("horizon", "leaving", "pool"))
         for text in notes:
             note(text)
+    if starts == "logged" and out.suffix != MINARI:
+        notes.append(
+            "the rows begin behind each user's logged start, which is not written: a fit, predict "
+            "or ope on them takes every user for a new one"
+        )
+        note(notes[-1])
     if explore:
         made = Explore(made, explore)
     with Bar("simulating") as progress:

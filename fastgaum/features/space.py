@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.features.crossed import crossed_names, displayers, fixes_display
@@ -23,6 +24,7 @@ from fastgaum.kernels.crossed import CrossedCounts, Displayers
 from fastgaum.logs.context import Holds
 from fastgaum.logs.log import ItemCounts
 from fastgaum.logs.trained_users import TrainedUsers
+from fastgaum.logs.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,12 @@ class FeatureSpace:
     first being 1, shape (n_places,); else empty"""
     reading: dict[str, Any] | None = None
     """how the training log was read, as `ReadOptions.to_json`; None: not known"""
+
+    def counts_of(self, item_ids: pl.Series) -> ItemCounts:
+        """Training counts of items, 0 of those that no training display held."""
+        rows = Vocabulary(self.categorical[0].values).codes(item_ids)
+        counts = vars(self.item_counts).values()
+        return ItemCounts(*(np.where(rows >= 0, one[rows], 0) for one in counts))
 
     @cached_property
     def crossed_tables(self) -> tuple[tuple[CrossedCounts, Displayers], ...]:

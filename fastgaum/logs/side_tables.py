@@ -117,7 +117,7 @@ def attach_item_table(
             # the whole column decides whether it holds numbers
             column = read_numbers(column, untyped, lambda row: f"item {show(ids[row])}")
             columns[name] = encode_column(
-                _of_items(column, rows),
+                _of_rows(column, rows),
                 "item",
                 untyped=False,
                 where=lambda item: f"item {show(log.item_ids[item])}",
@@ -126,9 +126,9 @@ def attach_item_table(
     return replace(log, columns=columns)
 
 
-def _of_items(column: pl.Series, rows: pl.Series) -> pl.Series:
-    """The values of items; if none has a number, the mean of the table's. Raises LogFormatError
-    where there is none."""
+def _of_rows(column: pl.Series, rows: pl.Series) -> pl.Series:
+    """The values of items or users; if none has a number, the mean of the table's. Raises
+    LogFormatError where there is none."""
     found, dtype = column.gather(rows), column.dtype
     is_number = dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)
     if found.null_count() < len(found) or not is_number:
@@ -230,19 +230,16 @@ def attach_user_table(
                 f"{owners.n_unique()} users have none; the table has {show(ids[0])} …), one "
                 "row per user is required: add it, its cells may be empty"
             )
-        # users that are not the log's decide no kind, mean or code
         rows, at = np.unique(row_of_session, return_inverse=True)
-        columns, ids = {}, ids.gather(rows)
-
-        def name_user(row: int) -> str:
-            return f"user {show(ids[row])}"
-
-        for one in table[rows].iter_columns():
+        columns = {}
+        for one in table.iter_columns():
+            # the whole column decides whether it holds numbers, the log's users its mean and codes
+            values = context_column(one, untyped, lambda row: f"user {show(ids[row])}")
             of_rows = encode_column(
-                context_column(one, untyped, name_user),
+                _of_rows(values, pl.Series(rows)),
                 "user",
                 untyped=False,
-                where=name_user,
+                where=lambda row: f"user {show(ids[int(rows[row])])}",
                 fill_mean=True,
             )
             columns[one.name] = of_rows.with_values(of_rows.values[at])

@@ -54,13 +54,13 @@ class ContextRows:
         self.of_items = np.array([one is catalogue.rows for one in self.row_of], np.bool_)
 
     def of(
-        self, values: Mapping[str, Iterable[object]], further: Mapping[str, int] | None = None
+        self, values: Mapping[str, Iterable[object]], further: dict[str, int] | None = None
     ) -> EncodedContext:
         """Encode values by field, one for each user; new categories and items are unknown ones.
 
         Args:
             values: the values of each field.
-            further: numbers of items that the catalogue does not hold.
+            further: numbers of items that the catalogue does not hold; takes those of new ones.
 
         Raises:
             ConfigError: a field is missing or unknown, or has a wrong value or number of values.
@@ -85,17 +85,23 @@ class ContextRows:
         n = len(columns[names[0]]) if names else 1
         rows = np.empty((n, len(space.context)), np.int32)
         for at, (part, row_of) in enumerate(zip(space.context, self.row_of, strict=True)):
-            texts = [category_of(value, part.name) or "" for value in columns[part.name]]
-            rows[:, at] = [row_of.get(text, -1) for text in texts]
-            if further and self.of_items[at]:
-                unknown = np.flatnonzero(rows[:, at] < 0)
-                rows[unknown, at] = [further.get(texts[row], -1) for row in unknown]
+            texts = [category_of(value, part.name) for value in columns[part.name]]
+            rows[:, at] = [-1 if text is None else row_of.get(text, -1) for text in texts]
+            if further is not None and self.of_items[at]:
+                for row, text in enumerate(texts):
+                    if text is not None and rows[row, at] < 0:
+                        # a display may show it while the context is kept
+                        rows[row, at] = self.number_of_further(text, further)
         items = rows[:, self.of_items]
         rows[:, self.of_items] = np.where(items < self.n_trained, items, -1)
         numbers = np.empty((n, len(space.context_number_names)), np.float32)
         for at, name in enumerate(space.context_number_names):
             numbers[:, at] = [number_of(value, name) for value in columns[name]]
         return EncodedContext(rows + (self.starts + 1), items, space.encode_context(numbers))
+
+    def number_of_further(self, item: str, further: dict[str, int]) -> int:
+        """The number of an item that the catalogue does not hold, behind its rows."""
+        return further.setdefault(item, self.catalogue.n_items + 1 + len(further))
 
     def of_log(self, log: SessionLog, events: IntArray) -> EncodedContext:
         """Encode the context of events of a log. Raises FeatureMismatchError for other fields than

@@ -85,8 +85,8 @@ class OnlineModel:
         and one for each of them. Other columns are not read.
 
         Raises:
-            ConfigError: the table has no items, one twice, a wrong value, or not the model's
-                vectors.
+            ConfigError: the table has no items, one twice, a wrong value, a missing number, or not
+                the model's vectors.
         """
         require_type("table", table, pl.DataFrame)
         if "item" not in table.columns:
@@ -105,15 +105,12 @@ class OnlineModel:
                 # a file without types; text that is no number is refused below
                 numbers = parse_numbers(column)
                 column = column if numbers is None else numbers
-            if self.fields[name] is None and name != VIEWS and column.null_count():
-                if column.null_count() == len(column):
-                    raise ConfigError(
-                        f"the item table has no number in column '{name}': fill it in, or drop the "
-                        "column and give the field with each display"
-                    )
-                if isinstance(mean := column.mean(), float):
-                    # as reading a log does
-                    column = column.cast(pl.Float64).fill_null(mean)
+            if self.fields[name] is None and (missing := column.null_count()):
+                raise ConfigError(
+                    f"the item table lacks {missing:,} of {len(column):,} numbers in column "
+                    f"'{name}', and the mean that training took for them is not known: fill them "
+                    "in, or drop the column and give the field with each display"
+                )
             of_log = LOG_VIEWS if name == VIEWS else name
             values[of_log] = self.encoded(name, column.to_list(), len(ids))
         other._use_table(ids, values, vectors.of_table(ids, table) if vectors.dim else None)
@@ -185,8 +182,9 @@ class OnlineModel:
                 f"the field '{name}' has one value for each of {n} items, got {values!r}"
             )
         if rows is not None:
+            texts = [category_of(value, name) for value in values]
             return np.array(
-                [rows.get(category_of(value, name) or "", -1) for value in values], np.int32
+                [-1 if text is None else rows.get(text, -1) for text in texts], np.int32
             )
         numbers = np.array([number_of(value, name) for value in values], np.float32)
         if name != VIEWS:
@@ -354,7 +352,7 @@ class OnlineUser:
         if rows.max() == n_items:
             shown_items = rows.copy()
             for at in np.flatnonzero(rows == n_items).tolist():
-                shown_items[at] = further.setdefault(keys[at], n_items + 1 + len(further))
+                shown_items[at] = model.context.number_of_further(keys[at], further)
         if context is not None:
             values = {name: [value] for name, value in context.items()}
             self._users.give_context(_ONE, model.context.of(values, further))

@@ -389,6 +389,18 @@ class _RunWriter(Observer):
         read = (f"{key} {value}" for key, value in reading.items() if key != "name")
         reads = [*log.columns_of("candidate", "item", "event", "user"), *log.vectors]
         n_events, n_sessions = log.count("events", "train"), log.count("sessions", "train")
+        start = self.model.start if isinstance(self.model, UserModel) else None
+        begun = []
+        if start is not None and start.space is not None and self.model.space is not None:
+            seen = (
+                len(self.model.space.trained.sessions),
+                len(self.model.space.item_counts.displays),
+            )
+            text = (
+                f"a run on the log with the fingerprint `{start.space.fingerprint}` (--from): with "
+                f"what trained it, {seen[0]:,} training sessions that displayed {seen[1]:,} items"
+            )
+            begun = [("began as", text)]
         outside = "a choice, like an item" if self.model.outside else "never: users always choose"
         rows = [
             ("log", escaped(log.name)),
@@ -399,6 +411,7 @@ class _RunWriter(Observer):
                 f"{n_events:,} events, {n_sessions:,} sessions, {log.n_items:,} items in all "
                 "splits",
             ),
+            *begun,
             ("model", ", ".join(f"{key} {settings[key]}" for key in known)),
             ("fields that it may read", escaped(", ".join(reads)) or "none"),
             ("no click", outside),

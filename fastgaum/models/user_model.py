@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from fastgaum.arrays import FloatArray
 from fastgaum.checkpoint import State, damage_named, state_of
 from fastgaum.config import MOST_SEED, Config
 from fastgaum.errors import (
@@ -464,6 +465,12 @@ class UserModel(NetworksModel):
         """The mean over the members."""
         each = [super().utility(batch), *(one.utility(batch) for one in self.bootstraps)]
         return torch.stack(each).mean(0)
+
+    def examination(self, head: Head = "reward") -> FloatArray | None:
+        """As of `ChoiceModel`: as utilities are, the mean over the members in the logarithm."""
+        each = [super().examination(head), *(one.examination(head) for one in self.bootstraps)]
+        found = [np.log(one) for one in each if one is not None]
+        return np.asarray(np.exp(np.mean(found, axis=0)), np.float32) if found else None
 
     def choice_distribution(self, batch: BatchTensors, head: Head = "reward") -> ChoiceDistribution:
         """The mean over the members."""

@@ -132,7 +132,7 @@ def value_estimates(events: WeightedEvents) -> tuple[ValueEstimate, ...]:
             )
         # without an interval (a single user) the ends are NaN, and stay so
         return ValueEstimate(
-            name, value, (np.fmax(low, least), np.fmin(high, most)), effective, why
+            name, value, (np.maximum(low, least), np.minimum(high, most)), effective, why
         )
 
     sets = _doubt(e, e.weights, w)
@@ -189,8 +189,11 @@ def _doubt(events: WeightedEvents, weights: ImportanceWeights, known: Float64Arr
             f"{TOO_FEW} {weights.effective:.1f} events of this policy, {LEAST_EFFECTIVE:.0f} are "
             "required"
         )
-    mean, low, high = ratio_interval(known, None, events.users)
-    if np.isnan(low) or (low <= 1.0 + ROUNDING and high >= 1.0 - unseen - ROUNDING):
+    # of a single user the events are the unit: given those before, each weight has the mean 1
+    alone = (events.users == events.users[0]).all()
+    units = np.arange(len(known)) if alone else events.users
+    mean, low, high = ratio_interval(known, None, units)
+    if low <= 1.0 + ROUNDING and high >= 1.0 - unseen - ROUNDING:
         return ""
     least = "" if unseen < ROUNDING else f"{1.0 - unseen:.3f} to "
     cause = "" if low > 1.0 else "the log lacks what the policy shows, or "

@@ -88,14 +88,16 @@ def replay_policy(
     Args:
         log: whose sessions are lived again.
         target: the policy; it learns nothing here.
-        world: follows the logged users, and values slates; None: nothing does.
+        world: follows the logged users from their first event, whatever its `starts`, and values
+            slates; None: nothing does.
         pool: item codes that slates are made of.
         item_values: the worth of a click on each item, shape (n_items,).
         seed: seeds random slates.
 
     Raises:
-        ConfigError: the policy asks for a world and there is none, shows an item twice, or cannot
-            choose from its own pool; or the world lacks an item, or does not know an action.
+        ConfigError: the policy asks for a world and there is none, reads the states of another one,
+            shows an item twice, or cannot choose from its own pool; or the world lacks an item, or
+            does not know an action.
         FeatureMismatchError: the log lacks context fields that the world reads.
     """
     policy, share, sizes = target.policy, target.random_share, np.diff(log.display_offsets)
@@ -127,6 +129,9 @@ def replay_policy(
         return shown
     if isinstance(policy, QLearner):
         policy.learning = False
+    # further items change no state
+    if not isinstance(world, LearnedWorld) or policy.made_in != world.trained_fingerprint:
+        policy.require_world(world)
     number = Vocabulary(world.item_ids).codes(log.item_ids)
     missing = np.union1d(log.items, pool)
     missing = missing[number[missing] < 0]
@@ -157,7 +162,6 @@ def replay_policy(
         some = order[start : start + step]
         first, lengths = log.session_offsets[some], all_lengths[some]
         users = world.population(len(first))
-        users.reset(draws[0, first])
         policy.start(len(first))
         for t in range(int(lengths.max(initial=0))):
             # a session that is over names its last event

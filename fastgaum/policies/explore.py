@@ -12,7 +12,7 @@ from scipy.special import comb
 
 from fastgaum.arrays import Float64Array, IntArray
 from fastgaum.errors import ConfigError, require_known
-from fastgaum.policies.base import Observation, Policy, Transition, items_at, repeats
+from fastgaum.policies.base import Observation, Policy, Transition, displayed, items_at
 from fastgaum.policies.heuristics import RandomPolicy
 from fastgaum.policies.q_learning import explore
 from fastgaum.worlds.pools import draw_distinct, draw_uniforms
@@ -38,9 +38,9 @@ class Explore(Policy):
                    is a random one
 
     P(S) is that of the policy within: 1 for its own set if it is deterministic. By place, what a
-    policy within draws is taken as given; nothing is known (NaN) where its slate repeats an item.
-    By session, a log says little of random slates: a session that has shown the policy's own ones
-    is hardly ever random."""
+    policy within draws is taken as given; nothing is known (NaN) where its slate repeats an item or
+    has an empty place. By session, a log says little of random slates: a session that has shown the
+    policy's own ones is hardly ever random."""
 
     def __init__(self, policy: Policy, share: float, by: ExploreBy = "slate") -> None:
         """Take the policy and the share. Raises ConfigError for a share outside [0, 1], or another
@@ -79,14 +79,15 @@ class Explore(Policy):
         self, observation: Observation, own: IntArray, slates: IntArray
     ) -> Float64Array:
         """As the base says."""
-        within, own = self._acted
+        within = self._acted[0]
+        own, slates = displayed(self._acted[1]), displayed(slates)
         m, k = observation.pools.shape[-1], slates.shape[1]
         if self.by == "place":
             shared = (own[:, :, None] == slates[:, None, :]).sum(axis=(1, 2))
             kept = np.arange(k + 1)
             each = (1 - self.share) ** kept * self.share ** (k - kept) / comb(m - kept, k - kept)
             found = (comb(shared[:, None], kept) * each).sum(axis=1)
-            return np.where(repeats(own).any(axis=1), np.nan, found)
+            return np.where((own < 0).any(axis=1), np.nan, found)
         plain = self.policy.propensities(within, own, slates)
         return np.asarray(self._by_chance(m, slates) + (1 - self._at_random) * plain)
 
@@ -95,12 +96,12 @@ class Explore(Policy):
         if self.by == "session":
             within, own = self._acted
             shown = self.propensities(within, own, transition.slates)
-            random = self._by_chance(within.pools.shape[-1], transition.slates)
+            random = self._by_chance(within.pools.shape[-1], displayed(transition.slates))
             known = transition.active & (shown > 0)
             self._at_random = np.divide(random, shown, out=self._at_random.copy(), where=known)
         self.policy.observe(transition)
 
     def _by_chance(self, m: int, slates: IntArray) -> Float64Array:
-        # a random set repeats no item
+        # a random set repeats no item, and has no empty place
         sets = self._at_random / comb(m, slates.shape[1])
-        return np.where(repeats(slates).any(axis=1), 0.0, sets)
+        return np.where((slates < 0).any(axis=1), 0.0, sets)

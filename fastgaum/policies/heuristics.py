@@ -49,13 +49,21 @@ class Popular(Policy):
 
     @classmethod
     def of_log(cls, world: World | SessionLog, log: SessionLog) -> Popular:
-        """Popularity = how often the log's training split chose each item of a world, or log."""
+        """Popularity = how often the log's training split chose each item of a world, or log.
+        Raises ConfigError where it chose none of them."""
         sessions = log.sessions_in("train")
         events = np.isin(log.session_of_event, sessions) & (np.asarray(log.choices) >= 0)
         chosen = np.asarray(log.items)[(np.asarray(log.display_offsets)[:-1] + log.choices)[events]]
         counts = np.bincount(chosen, minlength=len(log.item_ids))
         by_id = dict(zip(log.item_ids.cast(str).to_list(), counts.tolist(), strict=True))
-        return cls(np.array([by_id.get(item, 0) for item in world.item_ids.to_list()], np.float32))
+        popularity = np.array([by_id.get(item, 0) for item in world.item_ids.to_list()], np.float32)
+        if not popularity.any():
+            raise ConfigError(
+                f"popular shows what training chose most, and the {len(sessions):,} training "
+                f"sessions of log '{log.name}' chose none of the {len(popularity):,} items: split "
+                "the log (--split-by user, split='user'), or take another policy"
+            )
+        return cls(popularity)
 
     def act(self, observation: Observation, k: int) -> IntArray:
         """As the base says, ties to the first in the pool."""

@@ -30,7 +30,8 @@ def trajectories(
 ) -> Iterator[pl.DataFrame]:
     """Play episodes and yield their rows, some episodes at a time; episode i is the same whatever
     their number. A policy does not learn here; by name it is random, greedy, or popular in a
-    learned world.
+    learned world. A logged start is not written: of users who start within logged sessions the rows
+    begin behind it, and what is fitted on them takes each user for a new one.
 
     `progress` is called with events done and events at most. Returns frames of session, event, item
     (as in the world's `item_ids`), chosen (0 or 1), utility, probability (of the user's choice),
@@ -38,8 +39,8 @@ def trajectories(
     `fastgaum ope --propensity propensity` reads it); rows in the order of display.
 
     Raises:
-        ConfigError: an unknown policy, a pool that does not fill a slate, no episode, or a negative
-            seed.
+        ConfigError: an unknown policy, one that reads the states of another world, a pool that does
+            not fill a slate, no episode, or a negative seed.
     """
     require_episodes(n_episodes, seed)
     if isinstance(policy, str):
@@ -69,7 +70,7 @@ class _Recorder(Policy):
 
     def __init__(self, policy: Policy, shape: tuple[int, int, int]) -> None:
         self.policy, self.step = policy, 0
-        self.name = policy.name
+        self.name, self.made_in = policy.name, policy.made_in
         self.items: IntArray = np.full(shape, NO_ITEM, np.int32)
         self.chosen = np.zeros(shape, np.int8)
         self.utility, self.probability = np.zeros((2, *shape), np.float32)

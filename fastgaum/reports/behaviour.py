@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgaum.arrays import Float64Array, IntArray
+from fastgaum.arrays import Float64Array, IntArray, LongArray
 from fastgaum.errors import ConfigError
 from fastgaum.features.sessions import counts_before, select_sessions
 from fastgaum.features.space import FeatureSpace
 from fastgaum.kernels.candidate_counts import CHOSEN, DISPLAYED
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.vocabulary import Vocabulary
 from fastgaum.metrics.calibration import candidate_outcomes, choice_nll
 from fastgaum.metrics.evaluation import HeadScores
 from fastgaum.metrics.intervals import AnyArray, Statistic, Sums, Unit, cut, ratio
@@ -50,9 +49,9 @@ class LogVersions:
     """displays of a candidate's item earlier in its session, shape (n_candidates,)"""
     chosen_before: IntArray
     """choices of a candidate's item earlier in its session, shape (n_candidates,)"""
-    training_displays: IntArray
+    training_displays: LongArray
     """displays of a candidate's item in training, shape (n_candidates,)"""
-    training_choices: IntArray
+    training_choices: LongArray
     """choices of a candidate's item in training, shape (n_candidates,)"""
 
     @classmethod
@@ -61,11 +60,8 @@ class LogVersions:
         part = select_sessions(log, np.arange(log.n_sessions, dtype=np.int32))
         before = counts_before(log, part)
         displayed, chosen = before[:, DISPLAYED], before[:, CHOSEN]
-        known = Vocabulary(space.categorical[0].values).codes(log.item_ids)
-        displays, choices = (
-            np.where(known >= 0, counts[known], 0)[log.items]
-            for counts in (space.item_counts.displays, space.item_counts.choices)
-        )
+        counts = space.counts_of(log.item_ids)
+        displays, choices = counts.displays[log.items], counts.choices[log.items]
         n_events = log.n_events // n_versions
         users = log.users[log.session_of_event[:n_events]]
         return cls(log, Sums(n_versions, users), displayed, chosen, displays, choices)

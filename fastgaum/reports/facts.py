@@ -88,6 +88,7 @@ def report_facts(
 
 def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: Precisions) -> Json:
     rows, by_epoch = run.table.to_dicts(), isinstance(run.model, UserModel)
+    assert run.model.space is not None
     best = [row["epoch"] for row in rows if by_epoch and row["best"]]
     return {
         "config": run.settings,
@@ -101,7 +102,7 @@ def _run_facts(run: TrainedRun, scored: SplitScores, split: SplitName, floors: P
         "evaluation": scored.evaluation.to_dict(),
         "versus_floor": floor_difference(scored, floors),
         "calibration": calibration_facts(scored),
-        "learned": learned_facts(scored, scored.log.training_counts()),
+        "learned": learned_facts(scored, run.model.space.counts_of(scored.log.item_ids)),
         "fields": field_facts(run.model, scored.log, split),
         "commands": repeat_commands(run, split),
     }

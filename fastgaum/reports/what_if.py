@@ -173,7 +173,8 @@ def willingness_to_pay(
 ) -> pl.DataFrame:
     """The rise of the price that outweighs one unit less of a field: the mean marginal utility of
     the field over that of the price, by item and over all displayed candidates. Other arguments and
-    errors are as of `what_if`; a field that has one value is an error too.
+    errors are as of `what_if`; a field of one value is an error too, and a step too small for its
+    numbers.
 
     Args:
         field: a field of numbers, of candidates or items. If users like it, its worth is negative.
@@ -193,20 +194,29 @@ def willingness_to_pay(
     chosen = np.isin(displays.items, codes)
     for name in (field, price):
         old = displays.log.values_at(name)[displays.rows_of(name, of_items=True)][chosen]
-        steps.append((name, step * float(old.std(dtype=np.float64))))
-        if steps[-1][1] == 0:
+        by = step * float(old.std(dtype=np.float64))
+        if by == 0:
             raise ConfigError(
                 f"field '{name}' is {old[0]:g} in all of {len(old)} candidates, a derivative needs "
                 "several values: choose other items, or another field"
+            )
+        # what a log, which holds float32, makes of twice the step
+        more, less = (np.asarray(old + np.float64(one), np.float32) for one in (by, -by))
+        steps.append((name, by, more.astype(np.float64) - less))
+        if not steps[-1][2].all():
+            raise ConfigError(
+                f"step {step:g} changes field '{name}' by {by:g}, less than its numbers, up to "
+                f"{np.abs(old).max():g}, can hold: give a larger step, or take a constant off the "
+                "field"
             )
 
     def sums_of(model: ChoiceModel) -> list[sparse.csr_array]:
         slopes = [
             displays.log_odds(model, name, chosen, partial(np.add, by))
             - displays.log_odds(model, name, chosen, partial(np.add, -by))
-            for name, by in steps
+            for name, by, _ in steps
         ]
-        slopes = [slope / (2 * by) for slope, (_, by) in zip(slopes, steps, strict=True)]
+        slopes = [slope / made for slope, (_, _, made) in zip(slopes, steps, strict=True)]
         return [one[:, codes] for one in displays.finite_sums(slopes, chosen, displays.items)]
 
     *parts, _ = displays.drawn(sums_of)

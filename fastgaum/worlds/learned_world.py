@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -133,6 +134,11 @@ class LearnedWorld(World):
             self.begins = (starts, split, log.fingerprint)
         # made now: the model may change
         _ = self.fingerprint
+
+    @cached_property
+    def trained_fingerprint(self) -> str:
+        """The fingerprint of this world without further items."""
+        return self._hash(self.catalogue.space.categorical[0].values)
 
     def _marks(self) -> Iterator[bytes]:
         # the weights as they are in the file

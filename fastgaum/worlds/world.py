@@ -87,9 +87,12 @@ class World(ABC):
     def fingerprint(self) -> str:
         """Hash of the items and states: an agent that reads the states of one world is lost in
         another."""
+        return self._hash(self.item_ids)
+
+    def _hash(self, item_ids: pl.Series) -> str:
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{type(self).__name__} {self.state_dim}\n".encode())
-        digest.update("\n".join(self.item_ids.cast(pl.String)).encode())
+        digest.update("\n".join(item_ids.cast(pl.String)).encode())
         for part in self._marks():
             digest.update(part)
         return digest.hexdigest()

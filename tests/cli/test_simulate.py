@@ -71,7 +71,9 @@ def test_a_folder_for_minari_is_written_whole_and_replaces_no_other(
     assert (out / "main_data.hdf5").is_file()
 
 
-def test_users_may_begin_within_a_logged_session(plain: tuple[str, str], tmp_path: Path) -> None:
+def test_users_may_begin_within_a_logged_session(
+    plain: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log, run = plain
     frames = []
     for name, more in (("empty", []), ("logged", ["--starts", "logged", "--log", log])):
@@ -79,6 +81,7 @@ def test_users_may_begin_within_a_logged_session(plain: tuple[str, str], tmp_pat
         frames.append(pl.read_parquet(tmp_path / f"{name}.parquet").filter(pl.col("event") == 0))
     assert frames[0]["item"].equals(frames[1]["item"])
     assert not frames[0]["utility"].equals(frames[1]["utility"])
+    assert capsys.readouterr().err.count("logged start, which is not written") == 1
 
 
 @pytest.mark.parametrize("policy", ["popular", "greedy"])

@@ -72,6 +72,23 @@ def test_a_value_per_session_of_its_kind(table: Path) -> None:
     assert read_log(LOG, user_table=table).fingerprint == log.fingerprint
 
 
+def test_a_log_of_few_users_has_the_columns_of_a_log_of_all(tmp_path: Path) -> None:
+    """Whole decimals, or no number, of one user: the table tells the kind, and a number."""
+    users = pl.DataFrame(
+        {"user": ["u2", "u5", "u9"], "income": ["2.5", "4.5", "3"], "age": ["1.5", "2", None]}
+    )
+    users.write_csv(tmp_path / "users.csv")
+    for kept in (["u2", "u9"], ["u2"], ["u9"]):
+        frame = LOG.filter(pl.col("user").is_in(kept))
+        log = read_log(frame, user_table=tmp_path / "users.csv")
+        assert {name: one.holds for name, one in log.columns.items()} == {
+            "income": "number",
+            "age": "number",
+        }
+    # of u9 alone the log has no age: the mean of the table's
+    assert log.columns["age"].values.tolist() == [1.75, 1.75]
+
+
 def test_the_form_of_the_table_says_nothing(table: Path, tmp_path: Path) -> None:
     """Its order, its format, and how the log calls its users."""
     log = read_log(LOG, user_table=table)

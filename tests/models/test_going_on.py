@@ -15,7 +15,7 @@ from fastgaum.config import Config
 from fastgaum.errors import CheckpointError, ConfigError, FeatureMismatchError, LogFormatError
 from fastgaum.interrupts import Interrupted
 from fastgaum.logs.fold import to_frame
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import TRAIN, SessionLog
 from fastgaum.models.run_folder import resume_run, run_checkpoint, train_run
 from fastgaum.models.user_model import UserModel
 from tests.builders import put, random_log
@@ -100,7 +100,7 @@ def test_weights_stay_where_no_epoch_is_better(
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     former: Path, logs: tuple[SessionLog, SessionLog], tmp_path: Path
 ) -> None:
-    """It needs the former run no more."""
+    """It needs the former run no more; its card says what trained it."""
     train_run(UserModel.from_run(former, device="cpu"), logs[1], tmp_path / "whole")
     folder = tmp_path / "stopped"
     with pytest.raises(Interrupted):
@@ -114,6 +114,20 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert checkpoint is not None
     resume_run(UserModel(checkpoint.config, device="cpu"), logs[1], folder)
     check_same(tmp_path / "whole", folder)
+    items = {item for log in logs for item in shown_in_training(log)}
+    sessions = sum(len(log.sessions_in("train")) for log in logs)
+    said = f"{sessions} training sessions that displayed {len(items)} items"
+    for run in ("whole", "stopped"):
+        card = (tmp_path / run / "README.md").read_text(encoding="utf-8")
+        assert f"| began as | a run on the log with the fingerprint `{logs[0].fingerprint}`" in card
+        assert said in card
+    assert "began as" not in (former / "README.md").read_text(encoding="utf-8")
+
+
+def shown_in_training(log: SessionLog) -> list[str]:
+    """Ids of the items of training displays, one by one."""
+    shown = log.split[log.session_of_event[log.event_of_candidate()]] == TRAIN
+    return log.item_ids.gather(log.items[shown]).to_list()
 
 
 def test_each_world_of_a_set_goes_on(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fastgaum.errors import ConfigError
 from fastgaum.game.observers import EpochRow, Observer
+from fastgaum.logs.read import read_log
 from fastgaum.models.online import OnlineModel, OnlineUser
 from fastgaum.models.user_model import UserModel
 from tests.builders import log_of
@@ -73,6 +74,41 @@ def test_a_long_session_keeps_its_counts() -> None:
     np.testing.assert_allclose(items, model.predict(log)["probability"], atol=1e-5)
 
 
+def test_a_kept_context_is_the_context_given_again() -> None:
+    """Also where its page is new, and displayed later."""
+    model = model_of("context, network")
+    context = {"page": "new", "target": "i1", "kind": "i2", "hour": 0.5}
+    found = []
+    for again in (None, context):
+        user = model.user()
+        user.probabilities(["i1", "i2"], context)
+        user.chose("i1")
+        found.append(user.probabilities(["i3", "new", "i4"], again))
+    np.testing.assert_array_equal(*found)
+    page = model.user()
+    page.probabilities(["i1", "i2"], context | {"page": "newer"})
+    page.chose("i1")
+    assert not np.array_equal(page.probabilities(["i3", "new", "i4"]), found[0])
+
+
+def test_a_missing_category_is_not_the_empty_text() -> None:
+    rng, texts = np.random.default_rng(0), ["red", "", None]
+    frame = pl.DataFrame(
+        [
+            (s, f"i{item}", int(place == s % 2), texts[rng.integers(3)], texts[s % 3])
+            for s in range(90)
+            for place, item in enumerate(rng.permutation(6)[:2])
+        ],
+        schema=["session", "item", "chosen", "colour", "mood"],
+        orient="row",
+    ).with_columns(event=pl.lit(0))
+    log = read_log(frame, candidate_fields=["colour"], context_fields=["mood"])
+    model = fitted(log, **IDENTITY)
+    np.testing.assert_allclose(
+        replayed(model, log, "reward")[0], model.predict(log, "all")["probability"], atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("regulariser", ["shannon", "l2"])
 def test_a_model_and_its_user_can_be_pickled(regulariser: str) -> None:
     model = fitted(plain_log(4, 60), **IDENTITY, regulariser=regulariser, epochs=1)
@@ -124,14 +160,11 @@ def test_fields_come_from_an_item_table() -> None:
     assert np.array_equal(OnlineUser(untyped).probabilities(items, fields=values), given_all)
     with pytest.raises(ConfigError, match="'size' takes a number"):
         online.with_item_table(table.with_columns(size=pl.lit("large")))
-    # an empty number is the mean of the others, as in a log
+    # a log's mean is that of its own items, which no table tells
     more = pl.DataFrame({"item": ["i1", "i2", "i3"], "size": [0.1, None, 0.3], "brand": "a"})
-    for gap in (more, more.cast(pl.String)):
-        sizes = online.with_item_table(gap).catalogue
-        at = [sizes.rows[item] for item in gap["item"]]
-        np.testing.assert_allclose(sizes.fixed[at, online.columns["size"]], [0.1, 0.2, 0.3])
-    with pytest.raises(ConfigError, match="item table has no number in column 'size': fill it in"):
-        online.with_item_table(table.with_columns(size=None))
+    for gap in (more, more.cast(pl.String), more.with_columns(size=None)):
+        with pytest.raises(ConfigError, match="numbers in column 'size', and the mean"):
+            online.with_item_table(gap)
     other = values | {"size": [9.0, 9.0]}
     assert not np.array_equal(OnlineUser(online).probabilities(items, fields=other), given_all)
     with pytest.raises(

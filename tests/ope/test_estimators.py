@@ -138,6 +138,16 @@ def test_weights_of_another_mean_than_1_give_no_value(factor: float) -> None:
         assert f"the mean weight is {factor:.3f} (" in found[name].why
 
 
+def test_a_single_user_has_values_without_intervals_unless_weights_are_wrong() -> None:
+    """A scale of the weights is doubted as that of several users is."""
+    events = dataclasses.replace(events_of(2000), users=np.zeros(2000, np.int64))
+    found = by_name(events)["ips"]
+    assert found.value is not None
+    assert np.isnan(found.ci).all()
+    wrong = ImportanceWeights(events.weights.values * 2, 1000.0)
+    assert "mean weight is 2.0" in by_name(dataclasses.replace(events, weights=wrong))["ips"].why
+
+
 def test_what_the_log_never_shows_may_lack_in_the_mean_weight() -> None:
     events = events_of(2000)
     less = ImportanceWeights(0.96 * events.weights.values, 1000.0)

@@ -4,8 +4,10 @@ and policies read the users in the logged contexts."""
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from fastgaum.arrays import IntArray
@@ -17,8 +19,11 @@ from fastgaum.models.user_model import UserModel
 from fastgaum.ope.replay import Target, replay_policy
 from fastgaum.ope.values import off_policy_block, off_policy_values
 from fastgaum.policies.base import Observation
+from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
+from fastgaum.policies.registry import untrained
 from fastgaum.worlds.learned_world import LearnedWorld
+from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.replay import world_of
 from fastgaum.worlds.world_set import WorldSet
 from tests.builders import put, with_drawn_actions
@@ -104,6 +109,35 @@ def test_a_set_is_valued_by_its_first_member(log: SessionLog, model: UserModel) 
         off_policy_values(test, Target(Greedy(), 0.5), world=world) for world in (many, many.first)
     )
     assert of_set == of_first
+
+
+def test_logged_users_have_their_own_past_alone(log: SessionLog, model: UserModel) -> None:
+    """Whatever the world's users start with."""
+    test = slice_sessions(log, log.sessions_in("test"))
+    for kind in (LearnedWorld, WorldSet.of):
+        empty, logged = (
+            off_policy_values(
+                test, Target(Greedy(), 0.5), world=kind(model, log=log, starts=starts)
+            )
+            for starts in ("empty", "logged")
+        )
+        assert empty == logged
+
+
+def test_a_policy_that_reads_states_needs_its_own_world(
+    log: SessionLog, model: UserModel, world: LearnedWorld
+) -> None:
+    """Further items do not make another one."""
+    more = LearnedWorld(model, log=log, further=pl.Series(["new"]))
+    other = LearnedWorld(model.bootstraps[0], log=log)
+    pool = Pool(items=tuple(range(6)))
+    asked: dict[str, Any] = {"pool": pool_of(log), "item_values": np.ones(log.n_items)}
+    policy = untrained("slateq", world, 3, pool, PolicyConfig())
+    target = Target(policy, k=3, pool=pool_of(log)[:6])
+    found = [replay_policy(log, target, one, **asked).own for one in (world, more)]
+    np.testing.assert_allclose(*found, atol=1e-5)
+    with pytest.raises(ConfigError, match="reads the states of the world that it was made in"):
+        replay_policy(log, target, other, **asked)
 
 
 def test_events_that_the_run_was_fitted_on_are_warned_of(

@@ -182,6 +182,8 @@ def test_a_log_gives_one_table() -> None:
         ({"propensities": np.ones(2)}, r"\(1,\) is required"),
         ({"propensities": np.zeros(1)}, "propensity of event 0 is 0.0"),
         ({"pool": np.array([0, 1])}, "displays 1 items that the pool"),
+        ({"pool": np.array([0, 1, 2, -1])}, "codes -1 … 2, those of log .* are 0 … 2"),
+        ({"pool": np.array([0, 1, 2, 3])}, "codes 0 … 3, those of log .* are 0 … 2"),
         ({"item_values": np.ones(2)}, r"\(3,\) is required"),
         ({"target": Target(BEST, k=5)}, "no display of 5 items, which popular makes"),
         ({"target": Target(BEST, pool=np.array([0, 1]))}, "popular chooses 3 of 2 items, 2 of"),

@@ -29,7 +29,8 @@ from fastgaum.policies.registry import untrained
 from fastgaum.policies.rollout import Setting, rollout
 from fastgaum.policies.trajectories import trajectories
 from fastgaum.policies.transfer import TransferPolicy
-from fastgaum.worlds.world import Past
+from fastgaum.worlds.pools import Pool
+from fastgaum.worlds.world import NO_ITEM, Past
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_of
 
@@ -206,8 +207,9 @@ def test_what_is_refused(make: Any, says: str) -> None:
 def test_states_of_another_world_are_refused() -> None:
     one = Popular(np.zeros(12))
     one.made_in = "another"
-    with pytest.raises(ConfigError, match="judge it with own="):
-        next(rollout(TiringWorld(), Explore(one, 0.5), Setting(3, 1), 1, 0))
+    for play in (rollout, trajectories):
+        with pytest.raises(ConfigError, match="judge it with own="):
+            next(play(TiringWorld(), Explore(one, 0.5), Setting(3, 1), 1, 0))
 
 
 class Drawing(Policy):
@@ -250,6 +252,43 @@ def test_a_slate_that_repeats_an_item_is_no_random_set() -> None:
         assert own.is_nan().all() if by == "place" else (own == 0.75).all()
     with pytest.raises(ConfigError, match=r"call start\(n\)"):
         Explore(Greedy(), 0.5).act(None, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by", ["slate", "session"])
+@pytest.mark.parametrize("first", [[0, 0, 1], [1, 0, NO_ITEM]])
+def test_a_slate_with_a_gap_is_the_policy_s_own(by: Any, first: list[int]) -> None:
+    """A session that begins with it is no random one; another one is."""
+
+    class Opens(Policy):
+        name, deterministic = "opens", True
+
+        def act(self, observation: Observation, k: int) -> IntArray:
+            own = first if observation.left == 1 else [0, 1, 2]
+            return np.tile(np.array(own, np.int32), (observation.users.n, 1))
+
+    explorer, setting = Explore(Opens(), 0.5, by), Setting(3, 2, Pool(items=(0, 1, 2, 3)))
+    frame = pl.concat(trajectories(TiringWorld(), explorer, setting, 400))
+    shown = frame.group_by("session", "event", maintain_order=True).agg(
+        pl.col("item").sort().str.join(), pl.col("propensity").first()
+    )
+    begun, then = (shown.filter(pl.col("event") == event) for event in (0, 1))
+    for event in (begun, then) if by == "slate" else (begun,):
+        one_each = event.unique("item")["propensity"]
+        assert one_each.sum() == pytest.approx(1)
+    assert (begun.filter(item="i00i01")["propensity"] == 0.5).all()
+    if by == "session":
+        opened = begun["item"] == "i00i01"
+        assert (then.filter(opened)["propensity"] == 1).all()
+        assert then.filter(~opened)["propensity"].to_numpy() == pytest.approx(1 / 4)
+
+
+def test_by_place_nothing_is_known_of_a_slate_with_a_gap() -> None:
+    class Short(Greedy):
+        def act(self, observation: Observation, k: int) -> IntArray:
+            return np.where(np.arange(k) < k - 1, super().act(observation, k), NO_ITEM)
+
+    frames = trajectories(TiringWorld(), Explore(Short(), 0.5, "place"), Setting(3, 1), 40)
+    assert pl.concat(frames)["propensity"].is_nan().all()
 
 
 class Turns(Policy):

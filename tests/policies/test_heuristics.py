@@ -59,6 +59,14 @@ def test_popular_counts_choices_of_the_training_split_by_id() -> None:
     assert Popular.of_log(world, log).popularity.tolist() == [1, 2, 0, 0]
 
 
+def test_popular_of_no_choice_is_refused() -> None:
+    log = log_of([[([0, 1], 0)], [([1, 2], -1)]], [2, 0])
+    with pytest.raises(
+        ConfigError, match=r"1 training sessions of log .* chose none of the 3 item"
+    ):
+        Popular.of_log(log, log)
+
+
 def test_popular_needs_a_number_per_item() -> None:
     with pytest.raises(ConfigError, match="finite number per item"):
         Popular(np.array([1.0, np.nan]))

@@ -27,7 +27,8 @@ from fastgaum.reports.facts import CURVE_POINTS, EDGES, SplitScores, report_fact
 from fastgaum.reports.page import to_html
 from fastgaum.reports.trained_run import open_run
 from fastgaum.reports.what_if import importance, response_curve
-from tests.builders import put
+from tests.builders import put, random_log
+from tests.features.test_grown import in_two
 from tests.reports.workshop import QUICK, Workshop
 
 
@@ -327,13 +328,37 @@ def test_a_run_that_was_interrupted_is_read_from_its_lines(
         open_run(copy)
 
 
-def test_utilities_on_the_page_are_free_of_place(tmp_path: Path) -> None:
+def test_a_run_that_went_on_was_trained_on_both_logs(tmp_path: Path) -> None:
+    first, second = in_two(random_log(4, n_sessions=160, n_items=60, no_click=0.2), 110, 0)
+    train_run(UserModel.from_preset("fastgaum", **QUICK), first, tmp_path / "former")
+    further = UserModel.from_run(tmp_path / "former", device="cpu")
+    train_run(further, second, tmp_path / "run")
+    (run,) = report_facts([open_run(tmp_path / "run")], [second])["runs"]
+    shown, chosen = set[str](), set[str]()
+    for log in (first, second):
+        for _, _, items, choice in events_of(log, TRAIN):
+            shown |= {*items}
+            chosen |= {items[choice]} if choice >= 0 else set()
+    met = [
+        item for _, _, items, _ in events_of(second, VALIDATION) for item in items if len(items) > 1
+    ]
+    wanted = {
+        "never displayed": sum(item not in shown for item in met),
+        "displayed, never chosen": sum(item in shown - chosen for item in met),
+        "chosen": sum(item in chosen for item in met),
+    }
+    assert {one["label"]: one["n"] for one in run["learned"]["in_training"]} == wanted
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_utilities_on_the_page_are_free_of_place(tmp_path: Path, members: int) -> None:
     log, _ = synthesise(400, n_items=12, order="random", examination=1.0, no_click=0.3)
     log = dataclasses.replace(log, name="ranked")
-    train_run(UserModel.from_preset("fastgaum", eta=2.0, **QUICK), log, tmp_path / "run")
-    model = open_run(tmp_path / "run").model
-    scored = SplitScores.of(model, log, "validation")
-    taste = model.predict(log, "validation", at_place=None)["utility"].to_numpy()
+    model = UserModel.from_preset("fastgaum", eta=2.0, members=members, **QUICK)
+    train_run(model, log, tmp_path / "run")
+    loaded = open_run(tmp_path / "run").model
+    scored = SplitScores.of(loaded, log, "validation")
+    taste = loaded.predict(log, "validation", at_place=None)["utility"].to_numpy()
     means = np.add.reduceat(taste, scored.part.display_offsets[:-1]) / scored.sizes
     np.testing.assert_allclose(
         scored.advantage(), taste - np.repeat(means, scored.sizes), atol=1e-5

@@ -203,6 +203,25 @@ def test_histories_keep_what_is_dropped(reader: tuple[ChoiceModel, fg.SessionLog
         assert len(frame) in (6, 4, 3)
 
 
+@pytest.mark.parametrize(("constant", "step"), [(1e5, 0.01), (1e6, 0.3)])
+def test_numbers_far_from_0_have_the_same_worth(
+    log: fg.SessionLog, constant: float, step: float
+) -> None:
+    """By the step that float32 makes of the one that is asked for."""
+    small, found = slice_sessions(log, np.arange(900)), []
+    # whole sixteenths, which float32 holds there too
+    time = np.round(small.columns["time"].values * 16) / 16
+    for moved in (time, time + np.float32(constant)):
+        columns = {**small.columns, "time": small.columns["time"].with_values(moved)}
+        shifted = dataclasses.replace(small, columns=columns)
+        model = fitted(shifted)
+        found.append(fg.willingness_to_pay(model, shifted, "time", "price", step=step))
+    np.testing.assert_allclose(found[1]["worth"], found[0]["worth"], rtol=0.01)
+    if constant == 1e6:
+        with pytest.raises(ConfigError, match=r"step 0\.01 changes field 'time' by 0\.00\d+, less"):
+            fg.willingness_to_pay(model, shifted, "time", "price")
+
+
 def test_a_price_that_may_be_worth_nothing_has_no_worth(log: fg.SessionLog) -> None:
     idle = np.random.default_rng(1).random(log.n_candidates).astype(np.float32)
     columns = {**log.columns, "idle": log.columns["price"].with_values(idle)}
