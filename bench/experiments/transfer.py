@@ -125,8 +125,10 @@ class Task:
         return self.learner.config.seed
 
     def of_truth(self) -> Task:
-        """The task of the same seed among the true users."""
-        return replace(self, logging=TRUTH, events=0)
+        """The task of the same seed among the true users, with the default discount."""
+        # a world that is right needs no shorter horizon
+        learner = replace(self.learner, config=self.learner.config.replace(gamma=0.0))
+        return replace(self, logging=TRUTH, events=0, learner=learner)
 
     def __str__(self) -> str:
         of = TRUTH if self.logging == TRUTH else f"{self.events:,} events, {self.logging}"

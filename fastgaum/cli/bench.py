@@ -13,6 +13,7 @@ from fastgaum.cli.options import (
     Settings,
     TableFiles,
     Threads,
+    given,
     parse_settings,
     use_threads,
 )
@@ -88,7 +89,7 @@ def bench_transfer_command(
     members: int = 3,
     policy: str = "slateq",
     seeds: int = 5,
-    seed: int = 0,
+    seed: int | None = None,
     users: int = 1000,
     settings: Settings = (),
     jobs: int = 1,
@@ -112,7 +113,8 @@ def bench_transfer_command(
     from fastgaum.bench.experiments.rounds import RoundsPlan, rounds_against_random, rounds_block
     from fastgaum.policies.config import PolicyConfig
 
-    config = PolicyConfig.from_mapping({"evaluations": 1, **parse_settings(settings), "seed": seed})
+    asked = {"evaluations": 1} | parse_settings(settings) | given(seed=seed)
+    config = PolicyConfig.from_mapping(asked)
     plan = RoundsPlan(world, rounds, round_events, explore, members, seeds, users, config, policy)
     with Bar("rounds") as progress:
         result = rounds_against_random(plan, jobs, progress)

@@ -106,7 +106,7 @@ def ope_command(
         # what the log knows of the policy's pool; further items of the log come last in its world
         own = LearnedWorld(model, head, log=log)
         saved = load_policy(policy, own)
-        known = saved.setting.pool.pinned(own.n_items).items or range(own.n_items)
+        known = saved.setting.pool.pinned(own.n_items).items
         codes = Vocabulary(log.item_ids).codes(own.item_ids.gather(list(known)))
         target = Target(saved.policy, epsilon, saved.setting.k, codes[codes >= 0])
     with Bar("estimating"):

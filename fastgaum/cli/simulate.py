@@ -92,7 +92,8 @@ def simulate_command(
     else:
         saved = registry.load_policy(Path(policy), world)
         made, setting = saved.policy, asked(saved.setting)
-        notes = saved.notes(setting, ("horizon", "leaving", "pool"))
+        rewards = ("reward",) if out.suffix == MINARI else ()
+        notes = saved.notes(setting, ("horizon", "leaving", "pool", *rewards))
         for text in notes:
             note(text)
     if starts == "logged" and out.suffix != MINARI:

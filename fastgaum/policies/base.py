@@ -68,18 +68,18 @@ class Policy(ABC):
     name: str
     """its name on the command line"""
     made_in: str = ""
-    """fingerprint of the world whose states it reads, or empty"""
+    """fingerprint of the only world that it plays in, or empty"""
     deterministic: bool = False
     """whether one observation always gets the same slate"""
 
     def require_world(self, world: World) -> None:
-        """Raise ConfigError if it reads the states of another world."""
+        """Raise ConfigError if it reads the states, or the numbers of items, of another world."""
         if self.made_in and self.made_in != world.fingerprint:
             raise ConfigError(
                 f"{self.name} reads the states of the world that it was made in, and the "
                 f"{type(world).__name__} has others: judge it with own=…, its world "
                 "(judge(policies, world, setting, own=own)), or play TransferPolicy(policy, own, "
-                "world)"
+                "world), which plays in that world alone and is judged without own"
             )
 
     def start(self, n: int, past: Iterable[Past] = ()) -> None:  # noqa: B027

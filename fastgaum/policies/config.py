@@ -52,8 +52,8 @@ class PolicyConfig(CheckedSettings):
     """Adam's learning rate at the start; it falls linearly to a fiftieth"""
     clip: Positive = 10.0
     """largest gradient norm"""
-    target_rate: Share = 0.02
-    """share of the networks that enters the target network with each update"""
+    target_rate: Annotated[float, Meta(gt=0, le=1)] = 0.02
+    """share of the networks that enters the target network, which acts, with each update"""
     epsilon: Share = 1.0
     """share of places filled at random at the start"""
     last_epsilon: Share = 0.1
@@ -71,6 +71,11 @@ class PolicyConfig(CheckedSettings):
             raise ConfigError(
                 "gamma is 1 and time is false: the value of a life without end is a sum without "
                 "end; set gamma below 1, as 0.97, or time = true"
+            )
+        if self.replay < self.warm_up:
+            raise ConfigError(
+                f"replay is {self.replay:,} and warm_up {self.warm_up:,}: the first update waits "
+                "for warm_up remembered steps; set replay to at least warm_up"
             )
 
     def epsilon_at(self, progress: float) -> float:

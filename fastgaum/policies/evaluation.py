@@ -6,6 +6,7 @@ user's difference between two policies is paired."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -23,7 +24,7 @@ from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.registry import LEARNERS, make_policy, popularity_in, untrained
 from fastgaum.policies.rollout import EpisodeResult, Setting, first_keys, play
 from fastgaum.policies.training import EVALUATION_SEED, train_policy
-from fastgaum.policies.transfer import TransferPolicy, item_map, shared_items
+from fastgaum.policies.transfer import TransferPolicy, item_map, setting_in, shared_items
 from fastgaum.worlds.pools import START
 from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet
@@ -295,22 +296,28 @@ def adaptation(
 ) -> pl.DataFrame:
     """How policies do while they learn from new users: a row per label, seed and episode with its
     mean return. Each plays `episodes` episodes with `n_users` new users each, exploring with a
-    share `epsilon` of places. In another world than `own` it learns from what a site can see.
+    share `epsilon` of places. In another world than `own` it learns from what a site can see. It is
+    a copy that learns, from these users alone; returns are without pessimism.
 
     Raises:
         ConfigError: slates or pools do not fit the world, or a policy was made for another pool.
         NumericsError: learning diverged.
     """
-    rows = []
+    plain, rows = replace(setting, pessimism=0.0), []
+    plain.pool.check(world.n_items, plain.k)
     for label, seeds in policies.items():
-        for seed, policy in enumerate(seeds):
-            player = _player(policy, world, setting, own)
-            if player is policy:
-                policy.require_pool(setting.pool)
+        for seed, made in enumerate(seeds):
+            policy = copy.deepcopy(made)
+            policy.replay, policy.learning, policy.fixed_epsilon = None, True, epsilon
+            player, pool = _player(policy, world, plain, own), plain.pool
+            if isinstance(player, TransferPolicy):
+                pool = pool.pinned(world.n_items)
+                items = player.own_of[list(pool.items)]
+                pool = replace(pool, items=tuple(items[items >= 0].tolist()))
+            policy.require_pool(pool)
             for episode in range(episodes):
-                policy.learning, policy.fixed_epsilon = True, epsilon
                 outcome = play(
-                    world, player, setting, n_users, JUDGING_SEED + seed, episode * n_users
+                    world, player, plain, n_users, JUDGING_SEED + seed, episode * n_users
                 )
                 rows.append(
                     {
@@ -321,7 +328,6 @@ def adaptation(
                         "click_rate": outcome.click_rate,
                     }
                 )
-            policy.learning = False
     return pl.DataFrame(rows)
 
 
@@ -381,8 +387,9 @@ def compare_policies(
 ) -> dict[str, object]:
     """Make, train and judge; returns the table as a JSON object, a row per policy and size.
 
-    `setting` is called with k and the items that pools are drawn from, `progress` with trainings
-    done, trainings in all, and the present policy.
+    `setting` is called with k and the items that pools are drawn from, and its functions of reward
+    and leaving with the items' numbers in the plan's `judge`; `progress` with trainings done,
+    trainings in all, and the present policy.
 
     Raises:
         ConfigError: slates or pools do not fit, or a policy lacks its source.
@@ -394,7 +401,10 @@ def compare_policies(
         # in one order, so that a fixed pool holds the same items in both
         items = shared_items(plan.own, plan.judge)
         own_items = tuple(item_map(plan.own, plan.judge)[list(items)].tolist())
-    settings = [(setting(k, own_items), setting(k, items)) for k in plan.sizes]
+    settings = [
+        (setting_in(plan.own, setting(k, own_items), plan.judge), setting(k, items))
+        for k in plan.sizes
+    ]
     for met, judged in settings:
         met.pool.check(plan.own.n_items, met.k)
         judged.pool.check(plan.judge.n_items, judged.k)

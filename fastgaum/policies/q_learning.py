@@ -132,10 +132,12 @@ class QLearner(Policy):
 
     def require_pool(self, pool: Pool) -> None:
         """Raise ConfigError for another pool than its own, by which it learns."""
-        if not pool.draws_as(self.pool):
+        n = self.n_items
+        if not (pool.draws_as(self.pool) or pool.pinned(n).draws_as(self.pool.pinned(n))):
             raise ConfigError(
                 f"{self.name} was made for a pool {self.pool} and is to learn from {pool}: make it "
-                "for the setting's pool (untrained(name, world, k, setting.pool, config))"
+                "for the setting's pool (untrained(name, world, k, setting.pool, config)); in "
+                "another world take one pool for both (shared_pool(pool, own, other))"
             )
 
     def act(self, observation: Observation, k: int) -> IntArray:

@@ -141,7 +141,14 @@ class SavedPolicy:
 
 def save_policy(policy: QLearner, path: Path, setting: Setting) -> None:
     """Write a trained policy and its training's setting, atomically; a reward or leaving that is a
-    function is left out. Raises OutputError."""
+    function is left out. Raises ConfigError for slates or a pool that are not the policy's,
+    OutputError."""
+    if setting.k != policy.k or not setting.pool.draws_as(policy.pool):
+        raise ConfigError(
+            f"{policy.name} was made for slates of {policy.k} from a pool {policy.pool}, and the "
+            f"setting has slates of {setting.k} from {setting.pool}: save it with its training's "
+            "setting"
+        )
     leaving = setting.leaving
     if leaving is not None and not callable(leaving):
         leaving = np.asarray(leaving, np.float64).tolist()

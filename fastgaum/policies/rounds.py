@@ -13,6 +13,7 @@ import polars as pl
 from fastgaum.arrays import FloatArray, IntArray
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, LogFormatError, as_given
+from fastgaum.logs.columns import parse_flags
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_log
 from fastgaum.logs.splits import shuffled_split
@@ -34,7 +35,7 @@ from fastgaum.policies.rollout import Setting, play
 from fastgaum.policies.slateq import SlateQ
 from fastgaum.policies.training import train_policy
 from fastgaum.policies.trajectories import trajectories
-from fastgaum.policies.transfer import TransferPolicy, item_map
+from fastgaum.policies.transfer import TransferPolicy, item_map, setting_in
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.world import World
 from fastgaum.worlds.world_set import WorldSet, world_of_model
@@ -83,10 +84,11 @@ class Round:
             for name, returns in self.at_home.items():
                 bound[name] = lower_bound_of(member_means(returns, self.members))
         advice = recommend(self.at_home, self.members)
+        clicks = parse_flags(self.shown["chosen"], "0 or 1 is required").sum()
         return {
             "round": self.number,
             "events": self.log.n_events,
-            "clicks": float(self.shown["chosen"].sum() / self.shown["session"].n_unique()),
+            "clicks": float(clicks / self.shown["session"].n_unique()),
             "promised": _means(self.at_home),
             "bound": bound,
             "paid": _means(self.at_site),
@@ -117,7 +119,9 @@ def rounds(
     Args:
         site: whose users are met: a world, or a function (`ShowSlates`) that shows slates to users
             of one's own and returns the log.
-        setting: terms of training and judging; of a function's site, pools name no items.
+        setting: terms of training and judging, whose functions of reward and leaving are told a
+            world's own numbers of items, and among learned users the learned world's states. Of a
+            function's site pools name no items, and numbers are the learned world's too.
         n_rounds: how many.
         round_events: events of a round, in sessions of the setting's horizon.
         explore: share of the places that are random while the plan is deployed.
@@ -145,6 +149,11 @@ def rounds(
     if isinstance(site, World):
         setting.pool.check(site.n_items, setting.k)
         show = shows_in(site, setting)
+    elif callable(site) and setting.pool.items:
+        raise ConfigError(
+            f"the setting's pool names {len(setting.pool.items)} items by number, and a site that "
+            "is a function has no numbers: leave items out, or give a world as the site"
+        )
     elif callable(site):
         show = site
     else:
@@ -257,7 +266,8 @@ def world_at(
     own = world_of_model(fitted, further=site.item_ids.filter(new))
     among = setting.pool.among(site.n_items)
     items = tuple(item_map(own, site)[among].tolist())
-    return own, replace(setting, pool=replace(setting.pool, items=items))
+    home = setting_in(own, setting, site)
+    return own, replace(home, pool=replace(setting.pool, items=items))
 
 
 def _means(returns: Mapping[str, FloatArray]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
+from fastgaum.errors import ConfigError
 from fastgaum.policies.q_learning import QLearner
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.threads import for_small_networks
@@ -32,7 +33,8 @@ def train_policy(
     called with episodes done, episodes in all, and the last evaluation's row.
 
     Raises:
-        ConfigError: slates or pools do not fit the world, or the policy was made for another pool.
+        ConfigError: slates or pools do not fit the world, the policy was made for another pool, or
+            users took fewer steps than `warm_up`, so that it learned nothing.
         NumericsError: training diverged.
     """
     policy.require_pool(setting.pool)
@@ -40,7 +42,7 @@ def train_policy(
     every = max(1, config.episodes // config.evaluations)
     plain = dataclasses.replace(setting, pessimism=0.0)
     rows: list[dict[str, object]] = []
-    steps = 0
+    steps, before = 0, policy.n_updates
     for episode in range(config.episodes):
         losses = []
         users = rollout(world, policy, setting, config.users, config.seed, episode * config.users)
@@ -66,4 +68,9 @@ def train_policy(
             )
         if progress is not None:
             progress(episode + 1, config.episodes, rows[-1] if rows else {})
+    if policy.n_updates == before:
+        raise ConfigError(
+            f"{policy.name} learned nothing: its users took {steps:,} steps, and the first update "
+            f"waits for warm_up = {config.warm_up:,}: lower warm_up, or play more users or episodes"
+        )
     return pl.DataFrame(rows)

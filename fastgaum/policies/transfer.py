@@ -6,13 +6,16 @@ choices, and whose state and utilities it reads."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import ConfigError
 from fastgaum.policies.base import Observation, Policy, Transition
+from fastgaum.policies.rollout import Setting
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool
 from fastgaum.worlds.rules import Reward, StepReward
@@ -25,9 +28,10 @@ class TransferPolicy(Policy):
 
     def __init__(self, policy: Policy, own: World, other: World, reward: Reward = "click") -> None:
         """Take the policy, its world, and the one that it is to play in. The policy is told that it
-        earned `reward`: clicks, or utility, contrast or a function of its own users' utilities.
-        Raises ConfigError if it reads the states of another world than its own, or that reads the
-        context of events, or actions where users of the other start after some."""
+        earned `reward`: clicks, or utility, contrast or a function of its own users' utilities and
+        states and of the items' numbers in `other`. Raises ConfigError if it reads the states of
+        another world than its own, or that reads the context of events, or actions where users of
+        the other start after some."""
         policy.require_world(own)
         if isinstance(own, LearnedWorld | WorldSet) and own.context is not None:
             raise ConfigError(
@@ -48,7 +52,7 @@ class TransferPolicy(Policy):
                 "start after actions that it is not told: make that world with starts='empty'"
             )
         self.policy, self.own, self.pays = policy, own, StepReward(reward)
-        self.name = policy.name
+        self.name, self.made_in = policy.name, other.fingerprint
         self.own_of = item_map(own, other)
         self.other_of = item_map(other, own)
         self.users: Population | None = None
@@ -76,7 +80,7 @@ class TransferPolicy(Policy):
                 " pools from Pool(items=shared_items(own, other))"
             )
         own = dataclasses.replace(observation, users=self._users(), pools=pools)
-        return self.other_of[self.policy.act(own, k)]
+        return renumbered(self.policy.act(own, k), self.other_of)
 
     def propensities(
         self, observation: Observation, own: IntArray, slates: IntArray
@@ -100,7 +104,8 @@ class TransferPolicy(Policy):
         users.follow(slates, np.where(items >= 0, places, -1), transition.active)
         utilities = np.where(places >= 0, thought, np.float32(0))
         response = Response(places, items, utilities)
-        rewards = self.pays.of(response, slates, users.states, zero)
+        met = dataclasses.replace(transition.response, utilities=utilities)
+        rewards = self.pays.of(met, transition.slates, users.states, zero)
         self.policy.observe(
             dataclasses.replace(
                 transition,
@@ -114,8 +119,7 @@ class TransferPolicy(Policy):
         )
 
     def _own(self, items: IntArray) -> IntArray:
-        """Numbers in the own world of items of the other, `NO_ITEM` where there is none."""
-        return np.where(items >= 0, self.own_of[items], NO_ITEM).astype(np.int32)
+        return renumbered(items, self.own_of)
 
     def _known(self, past: Iterable[Past]) -> Iterator[Past]:
         for event in past:
@@ -141,6 +145,35 @@ def item_map(own: World, other: World) -> IntArray:
     return np.array([number.get(item, -1) for item in other.item_ids.to_list()], np.int32)
 
 
+def renumbered(items: IntArray, numbers: IntArray) -> IntArray:
+    """The `numbers` of items, of any shape, `NO_ITEM` where there is none."""
+    return np.where(items >= 0, numbers[items], NO_ITEM).astype(np.int32)
+
+
+def setting_in(own: World, setting: Setting, other: World) -> Setting:
+    """A setting of `other` for `own`, whose functions of reward and leaving are told the items'
+    numbers in `other` there too."""
+    if own is other:
+        return setting
+    numbers = item_map(other, own)
+
+    def told(rule: Callable[..., Any], with_slates: bool) -> Callable[..., Any]:
+        @functools.wraps(rule)
+        def of_other(response: Response, second: IntArray, states: FloatArray) -> Any:
+            items = renumbered(response.items, numbers)
+            second = renumbered(second, numbers) if with_slates else second
+            return rule(dataclasses.replace(response, items=items), second, states)
+
+        return of_other
+
+    reward, leaving = setting.reward, setting.leaving
+    return dataclasses.replace(
+        setting,
+        reward=told(reward, True) if callable(reward) else reward,
+        leaving=told(leaving, False) if callable(leaving) else leaving,
+    )
+
+
 def shared_items(own: World, other: World) -> tuple[int, ...]:
     """The items of `other` that `own` knows too, by their numbers in `other`, for pools. Raises
     ConfigError if there is none."""
@@ -161,7 +194,7 @@ def shared_pool(pool: Pool, own: World, other: World) -> tuple[Pool, Pool]:
     if own is other:
         return pool, pool
     pool = pool.pinned(own.n_items)
-    mine = np.asarray(pool.items or range(own.n_items), np.int32)
+    mine = np.asarray(pool.items, np.int32)
     theirs = item_map(other, own)[mine]
     mine, theirs = mine[theirs >= 0], theirs[theirs >= 0]
     if len(mine) == 0:

@@ -184,13 +184,13 @@ class Pool:
         return np.sort(among[draw_distinct(own.of(POOL), len(among), self.size)[0]])
 
     def pinned(self, n_items: int) -> Pool:
-        """The same pool with its items named, where it is fixed, so that leaving some out changes
-        no other."""
-        if self.rule != "fixed" or self.size == 0:
-            return self
-        return dataclasses.replace(
-            self, size=0, items=tuple(self.draw(np.empty(0, np.uint64), n_items).tolist())
-        )
+        """The same pool with its items named, of a fixed one those that it holds, so that leaving
+        some out changes no other. Raises ConfigError as `check`."""
+        size, items = self.size, self.among(n_items)
+        if self.rule == "fixed":
+            self.check(n_items, 1)
+            size, items = 0, self.draw(np.empty(0, np.uint64), n_items)
+        return dataclasses.replace(self, size=size, items=tuple(items.tolist()))
 
 
 class UserPools:

@@ -88,8 +88,9 @@ def test_figures_follow_from_those_of_the_seeds(result: dict[str, Any]) -> None:
 
 
 def test_a_seed_is_played_as_it_is_said() -> None:
-    """The rounds, and as many events of slates of all items; the truth trains as they do."""
-    plan = RoundsPlan("items-10", 2, 100, members=1, users=30, config=TOY)
+    """The rounds, of whole sessions, and as many events of slates of all items; the truth trains as
+    they do."""
+    plan = RoundsPlan("items-10", 2, 109, members=1, users=30, config=TOY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MODEL", {**module.MODEL, **QUICK})
         in_rounds, at_random, truth = (
@@ -133,6 +134,17 @@ def test_one_round_is_random_slates_alone(
     assert (row["log"], row["events"], found["config"]["seed"]) == (AT_RANDOM, 200, 3)
     assert "lead" not in found
     assert "bound" not in row
+
+
+@pytest.mark.parametrize("asked", ["--set seed=7", "--set seed=5 --seed 7"])
+def test_the_first_seed_is_that_of_the_option_or_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    file = tmp_path / "rounds.json"
+    monkeypatch.setattr(module, "played", made_up)
+    toy = f"items-10 --rounds 2 --round-events 200 --seeds 1 {asked} --json {file}"
+    assert main(["bench", "transfer", *toy.split()]) == 0
+    assert parse_json(file.read_text(encoding="utf-8"))["config"]["seed"] == 7
 
 
 def test_what_is_refused() -> None:

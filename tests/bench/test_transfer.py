@@ -131,6 +131,19 @@ def test_seeds_draw_logs_that_differ_and_have_no_test_split() -> None:
     assert rates[2] > rates[0] + 0.05
 
 
+def test_a_shorter_horizon_of_the_plan_leaves_the_ceiling_as_it_is() -> None:
+    """`--set gamma=0.6` is of what is trained in the learned world."""
+    plans = [
+        TransferPlan([KNOWN_WORLDS["items-10"]], seeds=1, config=TOY.replace(gamma=gamma))
+        for gamma in (0.0, 0.6)
+    ]
+    (plain, _), (short, ceiling) = (
+        sorted(plan.tasks(), key=lambda one: one.logging) for plan in plans
+    )
+    assert (plain.learner.config.gamma, short.learner.config.gamma) == (0.0, 0.6)
+    assert ceiling == plain.of_truth()
+
+
 def returns_of(*means: float) -> list[FloatArray]:
     noise = np.random.default_rng(0).normal(0, 0.1, 500).astype(np.float32)
     return [np.float32(mean) + np.roll(noise, i) for i, mean in enumerate(means)]
@@ -178,7 +191,7 @@ def block_notes(found: Any, setting: Any) -> list[str]:
 def test_the_script_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "t.json"
     toy = "items-10 --events 400 --users 30 --seeds 1 --members 1 --policy cascade-dqn --jobs 1"
-    sets = "--set=episodes=1 --set=updates=1 --set=users=16"
+    sets = "--set=episodes=1 --set=updates=1 --set=users=16 --set=warm_up=16"
     script.main([*toy.split(), *sets.split(), f"--json={file}"])
     shown = capsys.readouterr()
     assert "items-10: 10 items; 400 events of random slates" in shown.out

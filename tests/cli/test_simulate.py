@@ -12,7 +12,8 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies.registry import load_policy
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.registry import load_policy, save_policy, untrained
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.worlds.learned_world import LearnedWorld
 
@@ -140,6 +141,20 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
     assert "trained with horizon 4 and meets horizon 6" in capsys.readouterr().err
     assert main([*simulate, "--pool-size", "4", "--overwrite"]) == 0
     assert "pool fixed of 5, seed 3 and meets pool fixed of 4, seed 3" in capsys.readouterr().err
+
+
+def test_a_reward_that_a_policy_s_file_does_not_say_is_said(
+    plain: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where rewards are written."""
+    pytest.importorskip("minari", reason="install fastgaum[minari]")
+    world, file = LearnedWorld(UserModel.load(Path(plain[1]))), tmp_path / "policy.safetensors"
+    setting = Setting(2, 4, reward=lambda response, slates, states: slates[:, 0])
+    save_policy(untrained("slateq", world, 2, setting.pool, PolicyConfig()), file, setting)
+    for out, said in (("t.minari", True), ("t.parquet", False)):
+        simulate = f"simulate {plain[1]} -o {tmp_path / out} --episodes 3 --policy {file}"
+        assert main(simulate.split()) == 0
+        assert ("it meets reward utility" in capsys.readouterr().err) == said
 
 
 def test_what_was_explored_has_values_off_policy(plain: tuple[str, str], tmp_path: Path) -> None:

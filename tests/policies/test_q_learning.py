@@ -24,7 +24,9 @@ from fastgaum.policies.registry import LEARNERS, POLICY_FORMAT, load_policy, sav
 from fastgaum.policies.rollout import Setting, play, rollout
 from fastgaum.policies.slateq import SlateQ, SlateSteps, best_slates
 from fastgaum.policies.training import train_policy
+from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import Pool, draw_distinct
+from fastgaum.worlds.world_set import WorldSet
 from tests.policies.contract import check_policy
 from tests.policies.small_world import TiringWorld, keys_of
 
@@ -182,7 +184,7 @@ def test_slateq_s_targets_are_the_decomposition_s() -> None:
 def test_slateq_remembers_what_users_thought(pool: Pool) -> None:
     """Utilities of what was shown, and of a slate of the next pool, as the users have them then."""
     world, setting = TiringWorld(), Setting(3, 4, pool)
-    policy = SlateQ(world, 3, pool, TINY.replace(warm_up=10**6))
+    policy = SlateQ(world, 3, pool, TINY.replace(warm_up=10**5))
     policy.learning = True
     users = rollout(world, policy, setting, 20, seed=1)
     for at, step in enumerate(users):
@@ -226,7 +228,7 @@ def test_replay_holds_the_steps_of_users_who_were_there(time: bool) -> None:
     """Row by row what a rollout gives: nothing after a user left, no future where it left, or at
     the end if Q reads the time."""
     world, setting = TiringWorld(), Setting(3, 5, Pool("per_step", 6), leaving=0.3)
-    policy = CascadeDqn(world, 3, setting.pool, TINY.replace(warm_up=10**6, time=time))
+    policy = CascadeDqn(world, 3, setting.pool, TINY.replace(warm_up=10**5, time=time))
     policy.learning = True
     expected = []
     for step in rollout(world, policy, setting, 20, seed=1):
@@ -246,6 +248,16 @@ def test_replay_holds_the_steps_of_users_who_were_there(time: bool) -> None:
     assert 0 < held.ended[: replay.size].sum() < replay.size
 
 
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_policy_that_saw_too_little_is_not_trained(name: str) -> None:
+    """Two episodes of 32 users who take 5 steps: 320 reach `warm_up`, or do not."""
+    world, setting = TiringWorld(), Setting(2, 5)
+    train_policy(untrained(name, world, 2, Pool(), TINY.replace(warm_up=320)), world, setting)
+    policy = untrained(name, world, 2, Pool(), TINY.replace(warm_up=321))
+    with pytest.raises(ConfigError, match="users took 320 steps"):
+        train_policy(policy, world, setting)
+
+
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
     world = TiringWorld()
     policy = CascadeDqn(world, 3, Pool(), TINY)
@@ -263,7 +275,16 @@ def test_a_slate_of_another_size_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"gama": 1.0}, {"lr": 0.0}, {"gamma": 1.5}, {"width": -1}, {"towers": "x"}]
+    "values",
+    [
+        {"gama": 1.0},
+        {"lr": 0.0},
+        {"gamma": 1.5},
+        {"width": -1},
+        {"towers": "x"},
+        {"target_rate": 0.0},
+        {"replay": 999},
+    ],
 )
 def test_impossible_configurations_are_named(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
@@ -281,6 +302,34 @@ def test_adaptation_starts_from_what_was_learned() -> None:
     first = {row["policy"]: row["return"] for row in curve.rows(named=True) if row["users"] == 100}
     assert first["pre-trained"] > first["untrained"] + 3
     assert curve["users"].to_list() == [100, 200] * 2
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_adaptation_leaves_the_policy_as_it_was(name: str) -> None:
+    """A policy that is given twice begins twice, and what it remembers of its training is no
+    matter."""
+    world, setting = TiringWorld(), Setting(3, 5)
+    policy = untrained(name, world, 3, setting.pool, TINY)
+    train_policy(policy, world, setting)
+    before = judge([policy], world, setting, 50).returns
+    curve = adaptation({"a": [policy], "b": [policy]}, world, setting, episodes=3, n_users=40)
+    assert (policy.fixed_epsilon, policy.learning) == (None, False)
+    assert judge([policy], world, setting, 50).returns == before
+    policy.replay = None
+    again = adaptation({"c": [policy]}, world, setting, episodes=3, n_users=40)
+    returns = curve["return"].to_list()
+    assert returns[:3] == returns[3:] == again["return"].to_list()
+
+
+def test_adaptation_pays_without_pessimism(learned: LearnedWorld) -> None:
+    """As everywhere else: the penalty is of the training."""
+    world = WorldSet([learned, LearnedWorld(learned.model, head="reward")])
+    policy = CascadeDqn(world, 3, Pool(), TINY)
+    paid = [
+        adaptation({"one": [policy]}, world, setting, episodes=2, n_users=40)["return"].to_list()
+        for setting in (Setting(3, 4), Setting(3, 4, pessimism=5.0))
+    ]
+    assert paid[0] == paid[1]
 
 
 def test_intervals_of_seeds() -> None:
@@ -354,12 +403,17 @@ def test_a_file_says_what_the_policy_was_trained_with(tmp_path: Path) -> None:
         "the policy was trained with pool per_user of 6 and meets pool fixed of all",
     ]
     assert saved.notes(dataclasses.replace(setting, pool=Pool("per_user", 7)), ["pool"])
-    save_policy(policy, file, Setting(2, 5, reward=lambda response, slates, states: slates[:, 0]))
+    save_policy(
+        policy, file, Setting(2, 5, setting.pool, lambda response, slates, states: slates[:, 0])
+    )
     assert load_policy(file, world).unknown == ("reward",)
     assert load_policy(file, world).notes(Setting(2, 5)) == [
         "the policy's file does not say the reward that it was trained with: it meets reward "
         "utility"
     ]
+    for another in (Setting(3, 5, setting.pool), Setting(2, 5)):
+        with pytest.raises(ConfigError, match="save it with its training's setting"):
+            save_policy(policy, file, another)
     state = load_state(file, POLICY_FORMAT, "", State)
     for wrong in ({"horizon": 2.5}, {"reward": "likes"}, {"leaving": [2.0]}, {"horizon": 0}):
         save_state(file, POLICY_FORMAT, state | {"setting": wrong})

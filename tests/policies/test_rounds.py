@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,18 @@ import polars as pl
 import pytest
 
 import fastgaum
+from fastgaum.arrays import IntArray
 from fastgaum.bench.experiments.known_worlds import short_sighted
 from fastgaum.config import Config
 from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.policies.base import Observation, Policy
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.evaluation import JUDGING_SEED
+from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, play
 from fastgaum.policies.rounds import Round, rounds
+from fastgaum.policies.trajectories import trajectories
+from fastgaum.policies.transfer import item_map
 from fastgaum.worlds.pools import SLATE, START, Keys, Pool
 from fastgaum.worlds.world import World
 
@@ -138,10 +143,12 @@ def test_a_site_of_one_s_own_is_a_function() -> None:
     # one world cannot say how wrong it is
     assert last["recommended"] == "greedy"
     # what was logged before takes the place of the first round
-    later = Shop()
-    begun = rounds(later, SETTING, model=model(1), log=found[0].shown, **(SMALL | {"n_rounds": 2}))
-    assert next(begun).to_dict() == found[0].to_dict()
-    assert later.calls == []
+    later, text = Shop(), pl.col("chosen").cast(pl.String)
+    for log in (found[0].shown, found[0].shown.with_columns(text)):
+        begun = rounds(later, SETTING, model=model(1), log=log, **(SMALL | {"n_rounds": 2}))
+        assert next(begun).to_dict() == found[0].to_dict()
+        assert later.calls == []
+    assert next(begun).to_dict() == last
 
 
 def with_users(named: Callable[[int], bool]) -> Callable[..., pl.DataFrame]:
@@ -184,6 +191,34 @@ def test_items_that_no_round_has_shown_are_known() -> None:
     assert second.log.n_items > first.log.n_items
 
 
+def test_functions_are_told_the_numbers_of_the_site_s_items() -> None:
+    """A log of six items, so that the learned world numbers all ten in another order: its users pay
+    and leave by what the ids say."""
+    site, price = short_sighted(), np.arange(10.0)
+
+    def terms(price: np.ndarray) -> dict[str, Any]:
+        def of_items(items: IntArray) -> np.ndarray:
+            return np.where(items >= 0, price[items], 0)
+
+        return {
+            "reward": lambda response, slates, states: (
+                of_items(response.items) + 0.1 * price[slates[:, 0]]
+            ),
+            "leaving": lambda response, steps, states: of_items(response.items) / 20,
+        }
+
+    few = Setting(3, 5, Pool(items=(9, 4, 5, 6, 7, 8)))
+    log = pl.concat(trajectories(site, RandomPolicy(), few, 40, 3))
+    setting = Setting(3, 5, **terms(price))
+    one = next(rounds(site, setting, model=model(1), log=log, **SMALL))
+    numbers = item_map(site, one.world)
+    assert numbers.tolist() != list(range(10))
+    home = replace(one.setting, **terms(price[numbers]))
+    for name, policy in (("plan", one.policy), ("greedy", Greedy())):
+        twin = play(one.world, policy, home, 40, JUDGING_SEED + SMALL["seed"])
+        np.testing.assert_allclose(one.at_home[name], twin.returns, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
@@ -193,6 +228,11 @@ def test_items_that_no_round_has_shown_are_known() -> None:
         ({"learner": "greedy"}, ConfigError, "is not trained in a world"),
         ({"site": "shop"}, ConfigError, "a site is a world or a function that shows, got 'shop'"),
         ({"setting": Setting(11)}, ConfigError, "slate of 11 items cannot be made"),
+        (
+            {"site": Shop(), "setting": Setting(3, 5, Pool(items=(0, 1, 2)))},
+            ConfigError,
+            "names 3 items by number",
+        ),
         ({"site": lambda *call: None}, LogFormatError, "without session, event, item, chosen"),
         (
             {"site": lambda *call: pl.DataFrame({"session": [1], "event": [1], "item": ["a"]})},

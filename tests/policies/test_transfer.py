@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,19 @@ from fastgaum.errors import ConfigError
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.synthetic import SyntheticWorld
 from fastgaum.models.user_model import UserModel
-from fastgaum.policies.base import Transition
+from fastgaum.policies.base import Observation, Transition
+from fastgaum.policies.config import PolicyConfig
+from fastgaum.policies.evaluation import adaptation, judge
+from fastgaum.policies.explore import Explore
 from fastgaum.policies.heuristics import Greedy, RandomPolicy
 from fastgaum.policies.rollout import Setting, play, rollout
+from fastgaum.policies.slateq import SlateQ
 from fastgaum.policies.transfer import TransferPolicy, shared_items, shared_pool
 from fastgaum.worlds.learned_world import LearnedWorld
 from fastgaum.worlds.pools import POOL, Pool
 from fastgaum.worlds.rules import StepReward
 from fastgaum.worlds.true_world import Bait, TrueWorld
-from fastgaum.worlds.world import Past, Response
+from fastgaum.worlds.world import NO_ITEM, Past, Response
 from tests.builders import random_log, with_drawn_actions
 from tests.policies.small_world import TiringPopulation, TiringWorld, keys_at
 
@@ -205,6 +210,76 @@ def test_items_are_the_same_where_their_ids_are(learned: LearnedWorld) -> None:
     other.item_ids = pl.Series([f"another {i}" for i in range(13)])
     with pytest.raises(ConfigError, match="no item in common"):
         shared_items(learned, other)
+
+
+def reversed_world(own: LearnedWorld) -> TiringWorld:
+    """Of the same items, numbered in reverse, and one more."""
+    other = TiringWorld(own.n_items + 1)
+    other.item_ids = pl.concat([own.item_ids.reverse(), pl.Series(["new"])])
+    return other
+
+
+def test_an_empty_place_stays_empty(learned: LearnedWorld) -> None:
+    class Half(Greedy):
+        def act(self, observation: Observation, k: int) -> IntArray:
+            slates = super().act(observation, k)
+            slates[:, 1] = NO_ITEM
+            return slates
+
+    other = reversed_world(learned)
+    setting = Setting(3, 2, Pool(items=shared_items(learned, other)))
+    for step in rollout(other, TransferPolicy(Half(), learned, other), setting, 9, seed=1):
+        assert (step.slates[:, 1] == NO_ITEM).all()
+        assert (step.slates[:, [0, 2]] >= 0).all()
+
+
+def test_a_policy_plays_in_the_world_it_was_brought_to(learned: LearnedWorld) -> None:
+    other = reversed_world(learned)
+    away = TransferPolicy(Greedy(), learned, other)
+    setting = Setting(3, 2, Pool(items=shared_items(learned, other)))
+    judge([away], other, setting, 9)
+    for policy, world in ((away, learned), (Explore(away, 0.5), TiringWorld(12))):
+        with pytest.raises(ConfigError, match="plays in that world alone"):
+            judge([policy], world, setting, 9)
+    with pytest.raises(ConfigError, match="is judged without own"):
+        judge([away], other, setting, 9, own=learned)
+
+
+def test_a_function_is_told_the_numbers_of_the_items_that_are_met(learned: LearnedWorld) -> None:
+    """In a world that numbers items in reverse the policy is told what is paid there."""
+    other, told = reversed_world(learned), []
+
+    def price(response: Response, slates: IntArray, states: FloatArray) -> FloatArray:
+        return np.float32(response.items + 100 * slates[:, 0])
+
+    class Listens(RandomPolicy):
+        def observe(self, transition: Transition) -> None:
+            told.append(transition.rewards)
+
+    follower = TransferPolicy(Listens(), learned, other, price)
+    setting = Setting(3, 4, Pool(items=shared_items(learned, other)), price)
+    paid = [step.rewards for step in rollout(other, follower, setting, 30, seed=1)]
+    np.testing.assert_array_equal(told, paid)
+
+
+@pytest.mark.parametrize("pool", [Pool(), Pool("fixed", 6), Pool("per_user", 6)])
+def test_a_policy_learns_elsewhere_from_its_own_pool(learned: LearnedWorld, pool: Pool) -> None:
+    """The same items in the same order, though another world has other numbers for them; not where
+    one number stands for two items, or where the order is another's."""
+    other = reversed_world(learned)
+    mine, theirs = shared_pool(pool, learned, other)
+    policy = SlateQ(learned, 3, mine, PolicyConfig(warm_up=16, batch=16))
+
+    def learn(met: Pool, made: SlateQ = policy) -> None:
+        setting = Setting(3, 4, met, "click")
+        adaptation({"one": [made]}, other, setting, episodes=1, n_users=20, own=learned)
+
+    learn(theirs)
+    as_named = SlateQ(learned, 3, pool, policy.config)
+    learn(theirs, as_named)
+    for met in (replace(theirs, items=theirs.items[::-1]), Pool("per_step", 5), Pool("fixed", 5)):
+        with pytest.raises(ConfigError, match="shared_pool"):
+            learn(met)
 
 
 def test_a_world_of_unlearned_users_cannot_follow(learned: LearnedWorld) -> None:
