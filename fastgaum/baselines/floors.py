@@ -8,7 +8,8 @@
     <field> alone          a declared number, in the direction that ranks training choices better
     <field>, else click rate  the candidate that is the event's context, else the click rate
 
-A log without training events has only the floors that need none. Three are also models."""
+A log without training events has only the floors that need none; beside a model's figures of
+another log than its own, counts are those of its training. Three are also models."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ import numpy.typing as npt
 
 from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.baselines.base import Arrays, Baseline, SettingRows, item_rows
+from fastgaum.features.encoder import Encoder
 from fastgaum.features.sessions import EncodedSessions, Selection, event_weights, select_sessions
+from fastgaum.features.space import FeatureSpace
 from fastgaum.logs.context import context_of, item_of_codes
 from fastgaum.logs.log import PackedArrays, SessionLog, SplitName
 from fastgaum.metrics.precision import micro_mean, precision_at_k
@@ -34,11 +37,13 @@ Precisions = dict[str, dict[int, Float64Array]]
 """prec@k of each event, percent, by floor and k, shape (n_events,), NaN without a choice"""
 
 
-def floors_of(log: SessionLog) -> dict[str, Ranking]:
-    """The floors of a log by name, in the order of the table."""
+def floors_of(log: SessionLog, counted: tuple[Counts, Counts] | None = None) -> dict[str, Ranking]:
+    """The floors of a log by name, in the order of the table; counted: displays and choices of each
+    item, (n_items,) each, where the log's own training split is not what counts."""
     train = select_sessions(log, log.sessions_in("train"))
     weights = event_weights(log, train.events)
-    displays, choices = _counts(log.items[train.candidates], train, weights, log.n_items)
+    own = _counts(log.items[train.candidates], train, weights, log.n_items)
+    displays, choices = counted or own
 
     def by_item(scores: Float64Array) -> Ranking:
         return lambda part: scores[log.items[part.candidates]]
@@ -56,18 +61,24 @@ def floors_of(log: SessionLog) -> dict[str, Ranking]:
             if field.holds == "items":
                 floors[f"{field.name}, else click rate"] = _by_context(log, field.name, rate)
         for name, column in (log.columns_of("item") | log.columns_of("candidate")).items():
-            if column.texts is None:
+            # its direction is that of training events, which counts do not have
+            if column.texts is None and counted is None:
                 floors[f"{name} alone"] = _by_number(log, name, train)
     return floors
 
 
 def floor_precisions(
-    log: SessionLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
+    log: SessionLog,
+    split: SplitName = "test",
+    ks: tuple[int, ...] = (1, 2),
+    space: FeatureSpace | None = None,
 ) -> Precisions:
-    """prec@k of each floor on each event of a split, in the log's order."""
+    """prec@k of each floor on each event of a split, in the log's order; space: of a model that is
+    scored on it."""
     picked = select_sessions(log, log.sessions_in(split))
     precisions: Precisions = {}
-    for name, ranking in floors_of(log).items():
+    counted = None if space is None else _counted_before(space, log, split)
+    for name, ranking in floors_of(log, counted).items():
         scores = ranking(picked)
         precisions[name] = {
             k: 100 * precision_at_k(scores, picked.display_offsets, picked.choices, k) for k in ks
@@ -76,12 +87,27 @@ def floor_precisions(
 
 
 def floor_table(
-    log: SessionLog, split: SplitName = "test", ks: tuple[int, ...] = (1, 2)
+    log: SessionLog,
+    split: SplitName = "test",
+    ks: tuple[int, ...] = (1, 2),
+    space: FeatureSpace | None = None,
 ) -> dict[str, dict[int, float]]:
     """{name: {k: prec@k in percent}}: micro average over events with a choice, ties by exact
-    expectation; NaN without such an event."""
+    expectation; NaN without such an event. space: as of `floor_precisions`."""
     events = select_sessions(log, log.sessions_in(split)).events
-    return means_of(floor_precisions(log, split, ks), log.weight_of_event[events])
+    return means_of(floor_precisions(log, split, ks, space), log.weight_of_event[events])
+
+
+def _counted_before(
+    space: FeatureSpace, log: SessionLog, split: SplitName
+) -> tuple[Counts, Counts] | None:
+    """What training counted of each item of a log, (n_items,) each: nothing if the split's own
+    choices are among it; None if the log's training split says it."""
+    encoder, counts = Encoder(space, log), space.item_counts
+    rows = encoder.coded.space_rows
+    if encoder.reads_training_log:
+        return None if split in ("validation", "test") else (np.zeros(len(rows)),) * 2
+    return np.append(counts.displays, 0)[rows], np.append(counts.choices, 0)[rows]
 
 
 def means_of(precisions: Precisions, weights: Float64Array) -> dict[str, dict[int, float]]:

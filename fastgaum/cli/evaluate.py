@@ -48,7 +48,7 @@ def evaluate_command(
             log, split, progress, hide_items=hide_items, seed=seed, allow_seen_users=True
         )
     # counts of the log know the items that are hidden from the model
-    floors = {} if hide_items else floor_table(log, split)
+    floors = {} if hide_items else floor_table(log, split, space=model.space)
     protocol = model.settings.protocol
     if json is not None:
         facts = {

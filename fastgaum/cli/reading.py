@@ -189,10 +189,19 @@ def log_of_run(
 def checked_users(
     model: ChoiceModel, log: SessionLog, split: SplitName, allow_seen_users: bool
 ) -> SeenUsers:
-    """Users of a split that trained a model. Raises SeenUsersError."""
+    """Users of a split that trained a model; a note says if the split is a part of another log than
+    the training log. Raises SeenUsersError."""
+    from fastgaum.features.encoder import Encoder
+
     seen = model.seen_users(log, split)
     if not allow_seen_users:
         seen.require_unseen()
+    n, space = log.count("events", split), model.space
+    if n < log.n_events and space is not None and not Encoder(space, log).reads_training_log:
+        note(
+            f"'{log.name}' is not the log that the model was trained on, and its {split} split is "
+            f"{n:,} of its {log.n_events:,} events: --split all takes all"
+        )
     return seen
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from fastgaum.errors import LogFormatError, as_given
 from fastgaum.kernels.candidate_counts import DISPLAYED, N_COUNTS, count_before
 from fastgaum.logs.actions import Actions
 from fastgaum.logs.fold import Rows, fold_rows, offsets_of
-from fastgaum.logs.log import NO_CLICK, TEST, Column, SessionLog
+from fastgaum.logs.log import NO_CLICK, TEST, TRAIN, Column, SessionLog
 from fastgaum.logs.number_text import parse_numbers
 from fastgaum.logs.vocabulary import Vocabulary
 
@@ -33,10 +33,18 @@ REPEATED_ROWS = (
     "the click adds a row, so repeated rows are folded and views = max(rows without a click, 1)"
 )
 ONE_VIEW = "views are floored at 1, so that no candidate stands out by having none"
+FEWEST_VIEWS = (
+    "as where a click marks one of the candidate's rows and adds none: give a column of views, or "
+    "leave out --protocol views"
+)
 FIELD = (
     "kept, because it is declared as a field: make sure that it is known before the choice, or "
     "leave it out"
 )
+OF_ONE_SIZE = 0.9
+"""share of displays of the largest size above which they may be made up"""
+MOST_PAIRS = 2_000_000
+"""pairs of candidates of one display that the rule of wins looks up"""
 EARLIER_DISPLAYS = "fewest displays earlier in the session"
 """finds the trace of displays made up around a choice"""
 KNOWN_BEFORE = (
@@ -123,6 +131,9 @@ def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool)
     def rule(name: str, column: str, sign: float, action: str) -> AuditRule:
         return AuditRule(name, lambda: sign * candidates[column].to_numpy(), sets, action)
 
+    of_views = rule("fewest views", "views", -1.0, FEWEST_VIEWS)
+    if (candidates["views"] == 0).any():
+        of_views = rule("zero view rows", "unviewed", 1.0, ONE_VIEW)
     return [
         rule("first position", "first_row", -1.0, order),
         rule("last position", "first_row", 1.0, order),
@@ -131,12 +142,12 @@ def rules_of_rows(sets: DisplaySets, candidates: pl.DataFrame, *, ordered: bool)
         rule("smallest item number in order of appearance", "appearance", -1.0, IDS),
         rule("most rows", "rows", 1.0, REPEATED_ROWS),
         rule("fewest rows", "rows", -1.0, REPEATED_ROWS),
-        *([rule("zero view rows", "unviewed", 1.0, ONE_VIEW)] if views else []),
+        *([of_views] if views else []),
     ]
 
 
 def rules_of_log(log: SessionLog) -> list[AuditRule]:
-    """Rules about item ids and declared fields, in both directions, and earlier displays."""
+    """Rules about item ids and declared fields, in both directions, earlier displays and rivals."""
     sessions, items, actions = log.session_of_event, log.items, log.actions
     sets = DisplaySets(
         log.display_offsets, log.choices, log.users[sessions], log.split[sessions] == TEST
@@ -157,12 +168,43 @@ def rules_of_log(log: SessionLog) -> list[AuditRule]:
         # rule costs the rest power.
         AuditRule(EARLIER_DISPLAYS, displays_before, sets, KNOWN_BEFORE),
     ]
+    # Made-up displays have one size, and hold as others what is chosen elsewhere, where it lost. A
+    # training event would know its own choice.
+    sizes, train, clicked = np.diff(sets.offsets), log.split[sessions] == TRAIN, log.choices >= 0
+    asked = ~train & clicked & (np.cumsum(np.where(train, 0, sizes**2.0)) <= MOST_PAIRS)
+    alike = (sizes == sizes.max(initial=0)).sum() > OF_ONE_SIZE * len(sizes)
+    if alike and asked.any() and (train & clicked).any():
+        name = "fewest wins less losses against these rivals"
+        scored = replace(sets, choices=np.where(asked, log.choices, NO_CLICK))
+        rules.append(AuditRule(name, lambda: -net_wins(log, asked), scored, KNOWN_BEFORE))
     if actions is not None:
         acted = "acted on latest before the event"
         rules.append(AuditRule(acted, lambda: latest_actions(log, actions), sets, ACTED_ON))
     for name, column in (log.columns_of("candidate") | log.columns_of("item")).items():
         rules += _rules_of_field(log, name, column, sets)
     return rules
+
+
+def net_wins(log: SessionLog, events: BoolArray) -> Float64Array:
+    """How often training chose each candidate beside its rivals of the display, less how often it
+    chose these beside it; 0 outside `events`, a mask of them; shape (n_candidates,)."""
+    sizes, starts, n = np.diff(log.display_offsets), log.display_offsets[:-1], log.n_items
+    trained = (log.choices >= 0) & (log.split[log.session_of_event] == TRAIN)
+    winners = log.items[starts + np.maximum(log.choices, 0)].astype(np.int64)
+    met = np.repeat(winners * n, sizes) + log.items
+    keys, counts = np.unique(met[np.repeat(trained, sizes)], return_counts=True)
+
+    def wins(winner: IntArray, loser: IntArray) -> IntArray:
+        key = winner.astype(np.int64) * n + loser
+        at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+        return np.where(keys[at] == key, counts[at], 0)
+
+    net = np.zeros(log.n_candidates)
+    for size in np.unique(sizes[events]):
+        at = starts[events & (sizes == size)][:, None] + np.arange(size)
+        one, other = log.items[at][:, :, None], log.items[at][:, None, :]
+        net[at] = (wins(one, other) - wins(other, one)).sum(axis=2)
+    return net
 
 
 def latest_actions(log: SessionLog, actions: Actions) -> Float64Array:

@@ -96,22 +96,27 @@ def of_several(wrong: pl.Series) -> str:
 
 
 def ids_as_text(column: pl.Series, role: str) -> pl.Series:
-    """Ids as text: text, numbers by their digits (floats of whole numbers as whole numbers),
-    booleans, times; NaN and empty text are null. Raises LogFormatError for lists, records, bytes,
+    """Ids as text: text, numbers by their digits (36.0 as 36, 1.50 as 1.5), booleans, times without
+    a fraction of 0; NaN and empty text are null. Raises LogFormatError for lists, records, bytes,
     durations and pandas' own types, and for rounded floats."""
     dtype = column.dtype
     if isinstance(dtype, _NO_TEXT):
         raise LogFormatError(
             f"the {role} column '{column.name}' holds {dtype}, ids are required: text or numbers"
         )
-    if dtype.is_float() or dtype.is_decimal():
-        if dtype.is_float():
-            column = column.fill_nan(None)
-            refuse_rounded(column, f"{role} ids")
-        whole = column.cast(pl.Int64, strict=False)
-        if column.is_null().equals(whole.is_null()) and ((column == whole).all()):
-            column = whole
+    if dtype.is_float():
+        column = column.fill_nan(None)
+        refuse_rounded(column, f"{role} ids")
     text = column.cast(pl.String)
+    # each value by itself: no text depends on the values beside it, or on the unit of times
+    if dtype.is_float():
+        text = text.str.strip_suffix(".0").replace("-0", "0")
+    elif isinstance(dtype, pl.Decimal) and dtype.scale:
+        text = text.str.strip_chars_end("0").str.strip_chars_end(".")
+    elif isinstance(dtype, pl.Time):
+        text = column.dt.to_string("%T%.f")
+    elif isinstance(dtype, pl.Datetime):
+        text = column.dt.to_string("%F %T%.f%:z" if dtype.time_zone else "%F %T%.f")
     return text.set(text == "", None) if (text == "").any() else text
 
 

@@ -73,7 +73,7 @@ class About(msgspec.Struct, frozen=True):
     tables: dict[TableOfLog, StoredTable]
     weighted_by: str = ""
     format: Literal["fastgaum-log"] = "fastgaum-log"
-    version: Literal[2] = 2
+    version: Literal[3] = 3
 
 
 def is_saved_log(path: str | os.PathLike[str]) -> bool:

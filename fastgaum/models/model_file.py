@@ -20,7 +20,7 @@ from fastgaum.models.space_state import SavedSpace
 from fastgaum.nets.histories import Encoders
 from fastgaum.nets.networks import Networks, context_sizes, log_rates
 
-MODEL_FORMAT = "fastgaum-model-11"
+MODEL_FORMAT = "fastgaum-model-12"
 OwnCode = Literal["regulariser", "history"]
 CodeName = Annotated[str, Meta(pattern=r"^[\w<>(). ]{1,200}$")]
 

@@ -8,9 +8,12 @@ import polars as pl
 import pytest
 
 from fastgaum.baselines.floors import click_rate, floor_table, floors_of
+from fastgaum.baselines.registry import make_model
 from fastgaum.features.sessions import select_sessions
+from fastgaum.logs.fold import to_frame
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.read import read_log
+from fastgaum.logs.synthetic import synthesise
 from tests.builders import put
 from tests.logs.test_context import navigation
 
@@ -129,3 +132,20 @@ def test_a_context_that_holds_items_is_a_floor(tmp_path: Path) -> None:
         assert scores[same].min() > rate.max()
     table = floor_table(log)
     assert table["target, else click rate"][1] > 2 * table["train click rate"][1]
+
+
+def test_floors_beside_a_model_count_its_own_training() -> None:
+    """On another log the click rate is that of the model that is it; where the split trained the
+    model, counts would hold the choices that are asked for."""
+    log = synthesise(300, preset="sample", seed=1)[0]
+    model = make_model("click-rate")
+    model.fit(log)
+    shown = log.session_ids.gather(log.sessions_in("test"))
+    other = read_log(to_frame(log).filter(pl.col("session").is_in(shown.implode())).drop("split"))
+    for split in ("test", "all"):
+        floors = floor_table(other, split, space=model.space)
+        found = model.evaluate(other, split, allow_seen_users=True).heads["reward"].precision
+        assert floors["train click rate"] == {k: pytest.approx(found[k].mean) for k in (1, 2)}
+    assert floor_table(log, space=model.space) == floor_table(log)
+    for split in ("train", "all"):
+        assert list(floor_table(log, split, space=model.space)) == ["random"]

@@ -95,6 +95,16 @@ def test_a_test_split_stays_one_in_any_order_and_when_the_log_grows(folder, log,
     assert f"0 of {n_users} users of the test split trained this model" in capsys.readouterr().out
 
 
+def test_a_part_of_another_log_is_said(folder, capsys) -> None:
+    """A file of new users is split like the training log: a quarter was scored without a word."""
+    chance(40, first=400).write_parquet(folder / "new.parquet")
+    for log, options in (("new", ()), ("new", ("--split", "all")), ("log", ())):
+        facts = score(folder, f"{log}.parquet", *options)
+        assert facts is not None
+        says = f"its test split is {facts['n_events']} of its 40 events: --split all takes all"
+        assert (says in capsys.readouterr().err) == (log == "new" and not options)
+
+
 @pytest.mark.parametrize("options", [("--split-seed", "7"), ("--split-by", "time")])
 def test_users_that_trained_are_refused_as_a_test(folder, options, capsys) -> None:
     """prec@1 was 60.8 with another seed."""

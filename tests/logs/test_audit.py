@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from fastgaum.logs.audit_displays import display_dependence
 from fastgaum.logs.audit_rules import (
     excess_test,
     fold_events,
+    net_wins,
     rules_of_log,
     rules_of_rows,
     tail_probability,
 )
 from fastgaum.logs.clicks import CLICKS_SO_FAR
-from fastgaum.logs.log import SessionLog
+from fastgaum.logs.log import TRAIN, SessionLog
+from fastgaum.logs.made_up_displays import make_displays
 from fastgaum.logs.read import raw_rows, read_log
 from fastgaum.logs.store import save_log
 from fastgaum.metrics.precision import micro_mean, precision_at_k
@@ -91,6 +94,8 @@ def test_of_100_shuffled_logs_at_most_one_in_twenty_has_any_rule_flagged() -> No
         ),
         ("fewest rows", lambda f: pl.concat([f, f.filter(pl.col("chosen") == 0)])),
         ("zero view rows", lambda f: pl.concat([f, f.filter(pl.col("chosen") == 0)])),
+        # each candidate has two rows, and the click marks one of them
+        ("fewest views", lambda f: pl.concat([f, f.with_columns(VIEWED)])),
         (
             "last row, repeats kept",
             lambda f: pl.concat([f.with_columns(VIEWED), f.filter(pl.col("chosen") == 1)]),
@@ -153,6 +158,34 @@ def test_a_display_that_repeats_itself_around_the_choice_is_named() -> None:
     frame = frame.with_columns(item=pl.lit(0, pl.Int64))
     again = audit_frame(pl.concat([frame, *others[1:]], how="vertical_relaxed"))
     assert not finding(again, "fewest displays earlier in the session").flagged
+
+
+def test_wins_less_losses_are_those_of_the_training_choices_one_by_one() -> None:
+    log = read_log(shuffled_frame(12))
+    events = [slice(*log.display_offsets[event : event + 2]) for event in range(log.n_events)]
+    train = log.split[log.session_of_event] == TRAIN
+    won: Counter[tuple[int, int]] = Counter()
+    for event in np.flatnonzero(train):
+        items = log.items[events[event]]
+        won.update((items[log.choices[event]], item) for item in items)
+    net = net_wins(log, ~train)
+    for event in np.flatnonzero(~train):
+        items = log.items[events[event]]
+        expected = [sum(won[one, other] - won[other, one] for other in items) for one in items]
+        assert net[events[event]].tolist() == expected
+    assert net.any()
+    assert not net[train[log.event_of_candidate()]].any()
+
+
+def test_displays_made_up_from_chance_are_named() -> None:
+    """An item that is chosen elsewhere was a distractor there, and lost."""
+    rng = np.random.default_rng(0)
+    ratings = {"user": np.repeat(np.arange(80), 20), "item": rng.integers(0, 300, 1600)}
+    frame = make_displays(pl.DataFrame({**ratings, "time": rng.permutation(1600)}), displayed=5)
+    found = finding(audit(read_log(frame)), "fewest wins less losses against these rivals")
+    assert found.flagged
+    assert found.floor == pytest.approx(20)
+    assert found.prec_at_1 > 30
 
 
 def test_a_rule_scores_its_exact_precision_against_the_exact_floor() -> None:

@@ -3,6 +3,7 @@ rule, the values and the cure. More are rows of tests/attack/table.py."""
 
 from __future__ import annotations
 
+import datetime as dt
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgaum.logs.columns import CodedIds
+from fastgaum.logs.columns import CodedIds, ids_as_text
 from fastgaum.logs.read import read_log
 from tests.logs.bad_logs import long, nested, refused
 
@@ -199,7 +200,33 @@ def test_whole_decimals_are_ids() -> None:
     log = read_log(long(item=[Decimal(f"{text}.00") for text in texts]))
     assert log.fingerprint == read_log(long(item=texts)).fingerprint
     half = read_log(long(item=[Decimal("1.50"), Decimal("2.00")] * 2))
-    assert half.item_ids.to_list() == ["1.50", "2.00"]
+    assert half.item_ids.to_list() == ["1.5", "2"]
+
+
+def test_the_text_of_an_id_does_not_depend_on_the_ids_beside_it() -> None:
+    """Nor on the unit of a column of times: a display that is read alone has the log's items."""
+    noon = dt.datetime(2025, 1, 1, 12)
+    days = [noon, noon + dt.timedelta(milliseconds=1)]
+    for column, texts in (
+        (pl.Series([36.0, 36.5, -0.0, 1e-7, 2.0**52]), ["36", "36.5", "0", "1e-7", str(2**52)]),
+        (pl.Series([36.0, 36.5], dtype=pl.Float32), ["36", "36.5"]),
+        (pl.Series([Decimal("36.00"), Decimal("36.50"), Decimal("100.00")]), ["36", "36.5", "100"]),
+        *(
+            (pl.Series(days, dtype=pl.Datetime(unit)), [str(noon), f"{noon}.001"])
+            for unit in ("ms", "us", "ns")
+        ),
+        (pl.Series([day.time() for day in days]), ["12:00:00", "12:00:00.001"]),
+    ):
+        assert ids_as_text(column, "item").to_list() == texts
+        assert [ids_as_text(column[[i]], "item")[0] for i in range(len(column))] == texts
+
+
+def test_labels_of_text_are_names() -> None:
+    """Labels that are one number or one time name two events."""
+    for one, other in (("12", "012"), ("1e5", "100000"), ("2025-01-09 08:30", "2025-01-09T08:30Z")):
+        frame = long(event=5, impression_id=[one, one, other, other], chosen=[1, 0, 1, 0])
+        log = read_log(frame.with_columns(session=pl.lit("s")))
+        assert log.event_ids.to_list() == [one, other]
 
 
 def test_names_with_digits_are_categories(tmp_path: Path) -> None:
