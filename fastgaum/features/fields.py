@@ -12,7 +12,7 @@ import polars as pl
 from fastgaum.arrays import IntArray
 from fastgaum.logs.context import ContextField, training_events
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.vocabulary import NO_CODE, Vocabulary
+from fastgaum.logs.vocabulary import MISSING, NO_CODE, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,11 @@ def former_ids(fields: Sequence[CategoricalField], former: Sequence[CategoricalF
 
 
 def _values_at(texts: pl.Series, codes: npt.NDArray[np.integer]) -> pl.Series:
-    """The texts that some codes name, in order; -1 names none."""
+    """The texts that some codes name, in order, and last `MISSING`, if -1 is among them."""
     # one entry more: code -1 writes to the last
     named = np.zeros(len(texts) + 1, np.bool_)
     named[codes] = True
-    return texts.filter(pl.Series(named[:-1]))
+    return pl.concat([texts, pl.Series([MISSING], dtype=texts.dtype)]).filter(pl.Series(named))
 
 
 def action_fields(

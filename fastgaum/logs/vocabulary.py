@@ -12,6 +12,8 @@ from fastgaum.arrays import IntArray
 
 NO_CODE = -1
 """code of a text that is missing, or not in the vocabulary"""
+MISSING = "\0missing"
+"""text of a missing value, in the vocabulary of a field whose training has some"""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ class Vocabulary:
         return found.cast(pl.Int32).fill_null(NO_CODE).to_numpy().astype(np.int32, copy=False)
 
     def codes_from(self, other: Vocabulary) -> IntArray:
-        """This vocabulary's code of each code of another one, and -1 for code -1 at the end; shape
-        (len(other) + 1,): `ours.codes_from(theirs)[their_codes]`."""
-        return np.append(self.codes(other.texts), np.int32(NO_CODE))
+        """This vocabulary's code of each code of another one, and for code -1, at the end, that of
+        `MISSING`; shape (len(other) + 1,): `ours.codes_from(theirs)[their_codes]`."""
+        return np.append(self.codes(other.texts), self.codes(pl.Series([MISSING])))
 
     def decode(self, codes: npt.NDArray[np.integer]) -> pl.Series:
         """Text of each code, a gap for -1; length len(codes)."""

@@ -14,7 +14,7 @@ from fastgaum.errors import ConfigError, did_you_mean
 from fastgaum.features.coded_log import CodedLog
 from fastgaum.logs.columns import MOST_NUMBER
 from fastgaum.logs.log import SessionLog
-from fastgaum.logs.vocabulary import Vocabulary
+from fastgaum.logs.vocabulary import MISSING, Vocabulary
 from fastgaum.models.item_catalogue import Catalogue
 
 
@@ -86,7 +86,7 @@ class ContextRows:
         rows = np.empty((n, len(space.context)), np.int32)
         for at, (part, row_of) in enumerate(zip(space.context, self.row_of, strict=True)):
             texts = [category_of(value, part.name) for value in columns[part.name]]
-            rows[:, at] = [-1 if text is None else row_of.get(text, -1) for text in texts]
+            rows[:, at] = [row_of.get(MISSING if text is None else text, -1) for text in texts]
             if further is not None and self.of_items[at]:
                 for row, text in enumerate(texts):
                     if text is not None and rows[row, at] < 0:

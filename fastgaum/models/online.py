@@ -25,6 +25,7 @@ from fastgaum.kernels.candidate_counts import UserDisplays
 from fastgaum.logs.columns import show
 from fastgaum.logs.log import SessionLog
 from fastgaum.logs.number_text import parse_numbers
+from fastgaum.logs.vocabulary import MISSING
 from fastgaum.models.choice_model import Head
 from fastgaum.models.context import ContextRows, category_of, number_of
 from fastgaum.models.item_catalogue import ActionIds, Catalogue
@@ -184,7 +185,7 @@ class OnlineModel:
         if rows is not None:
             texts = [category_of(value, name) for value in values]
             return np.array(
-                [-1 if text is None else rows.get(text, -1) for text in texts], np.int32
+                [rows.get(MISSING if text is None else text, -1) for text in texts], np.int32
             )
         numbers = np.array([number_of(value, name) for value in values], np.float32)
         if name != VIEWS:

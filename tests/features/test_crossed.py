@@ -46,10 +46,12 @@ def log_with_context(seed: int) -> SessionLog:
 
 def naive(log: SessionLog, name: str, event: int, value: int, item: int) -> tuple[float, ...]:
     """Displays, choices, expected choices of an item and events, where the field has this value,
-    in the training sessions that the session of `event` reads."""
+    in the training sessions that the session of `event` reads. A missing category is a value, a
+    missing item is none."""
     read = np.isin(log.session_of_event, sessions_that_speak(log, int(log.session_of_event[event])))
     shown = chosen = expected = events = 0.0
-    for other in np.flatnonzero(read & (log.columns[name].values == value) & (value >= 0)):
+    is_value = value >= 0 or name == "query"
+    for other in np.flatnonzero(read & (log.columns[name].values == value) & is_value):
         events += 1
         display = log.items[log.display_offsets[other] : log.display_offsets[other + 1]].tolist()
         if item in display:
