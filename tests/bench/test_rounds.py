@@ -90,7 +90,7 @@ def test_figures_follow_from_those_of_the_seeds(result: dict[str, Any]) -> None:
 def test_a_seed_is_played_as_it_is_said() -> None:
     """The rounds, of whole sessions, and as many events of slates of all items; the truth trains as
     they do."""
-    plan = RoundsPlan("items-10", 2, 109, members=1, users=30, config=TOY)
+    plan = RoundsPlan("items-10", 2, 119, members=1, users=30, config=TOY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MODEL", {**module.MODEL, **QUICK})
         in_rounds, at_random, truth = (

@@ -12,6 +12,7 @@ import pytest
 
 from fastgaum.cli.app import main
 from fastgaum.models.user_model import UserModel
+from fastgaum.policies import minari_export
 from fastgaum.policies.config import PolicyConfig
 from fastgaum.policies.registry import load_policy, save_policy, untrained
 from fastgaum.policies.rollout import Setting, play
@@ -144,10 +145,13 @@ def test_a_trained_policy_makes_the_slates_it_was_trained_for(
 
 
 def test_a_reward_that_a_policy_s_file_does_not_say_is_said(
-    plain: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plain: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where rewards are written."""
-    pytest.importorskip("minari", reason="install fastgaum[minari]")
+    monkeypatch.setattr(minari_export, "write_minari", lambda *_: 12)
     world, file = LearnedWorld(UserModel.load(Path(plain[1]))), tmp_path / "policy.safetensors"
     setting = Setting(2, 4, reward=lambda response, slates, states: slates[:, 0])
     save_policy(untrained("slateq", world, 2, setting.pool, PolicyConfig()), file, setting)
