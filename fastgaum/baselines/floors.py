@@ -37,7 +37,9 @@ Precisions = dict[str, dict[int, Float64Array]]
 """prec@k of each event, percent, by floor and k, shape (n_events,), NaN without a choice"""
 
 
-def floors_of(log: SessionLog, counted: tuple[Counts, Counts] | None = None) -> dict[str, Ranking]:
+def floors_of(
+    log: SessionLog, counted: tuple[Float64Array, Float64Array] | None = None
+) -> dict[str, Ranking]:
     """The floors of a log by name, in the order of the table; counted: displays and choices of each
     item, (n_items,) each, where the log's own training split is not what counts."""
     train = select_sessions(log, log.sessions_in("train"))
@@ -100,14 +102,14 @@ def floor_table(
 
 def _counted_before(
     space: FeatureSpace, log: SessionLog, split: SplitName
-) -> tuple[Counts, Counts] | None:
+) -> tuple[Float64Array, Float64Array] | None:
     """What training counted of each item of a log, (n_items,) each: nothing if the split's own
     choices are among it; None if the log's training split says it."""
     encoder, counts = Encoder(space, log), space.item_counts
     rows = encoder.coded.space_rows
     if encoder.reads_training_log:
         return None if split in ("validation", "test") else (np.zeros(len(rows)),) * 2
-    return np.append(counts.displays, 0)[rows], np.append(counts.choices, 0)[rows]
+    return np.append(counts.displays, 0.0)[rows], np.append(counts.choices, 0.0)[rows]
 
 
 def means_of(precisions: Precisions, weights: Float64Array) -> dict[str, dict[int, float]]:

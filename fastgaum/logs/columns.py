@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fastgaum.arrays import IntArray
+from fastgaum.arrays import Float64Array, FloatArray, IntArray
 from fastgaum.errors import LogFormatError
 from fastgaum.logs.log import Column, Of
 from fastgaum.logs.number_text import CONTEXT_KINDS, parse_numbers, refuse_spoilt, with_points
@@ -24,6 +24,9 @@ SPLIT_CODES: dict[str, int] = {
 
 FLAGS = {"0": False, "1": True, "false": False, "true": True, "0.0": False, "1.0": True}
 
+FEWEST_STEPS, FEWEST_JUDGED = 64, 100
+"""steps of float32 over the range of a field's numbers below which it is refused, if it has as many
+numbers"""
 MOST_NUMBER = 1e30
 """largest size of a field's numbers: sums over a log stay finite in float32"""
 
@@ -240,11 +243,18 @@ def read_numbers(column: pl.Series, untyped: bool, where: Where) -> pl.Series:
 
 
 def encode_column(
-    column: pl.Series, of: Of, *, untyped: bool, where: Where, fill_mean: bool = False
+    column: pl.Series,
+    of: Of,
+    *,
+    untyped: bool,
+    where: Where,
+    fill_mean: bool = False,
+    judged: bool = False,
 ) -> Column:
     """A field as float32 numbers, or as int32 codes and their sorted categories (code -1: missing).
     `untyped` columns (csv) are numbers if each value reads as one. Missing numbers are an error, or
-    with `fill_mean` the mean of the others. Raises LogFormatError."""
+    with `fill_mean` the mean of the others; `judged`: so are numbers that float32 cannot tell
+    apart. Raises LogFormatError."""
     name, dtype = column.name, column.dtype
     column = read_numbers(column, untyped, where)
     if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
@@ -264,8 +274,9 @@ def encode_column(
         )
     # Numbers beyond float32 (1e300) would turn into infinity here: they are refused with the
     # infinities.
+    exact = column.cast(pl.Float64).to_numpy()
     with np.errstate(over="ignore"):
-        values = column.cast(pl.Float64).to_numpy().astype(np.float32)
+        values = exact.astype(np.float32)
     filled = column.is_not_null().to_numpy()
     wrong = filled & ~(np.abs(values) <= MOST_NUMBER)
     row = first_true(wrong)
@@ -275,11 +286,30 @@ def encode_column(
             "a finite number is required: correct it, drop the row, or leave the column out (the "
             f"largest number is {MOST_NUMBER:g})"
         )
+    if judged:
+        _refuse_collapsed(name, exact[filled], values[filled])
     if row is None and not filled.all():
         values = np.where(
             filled, values, values[filled].mean(dtype=np.float64) if filled.any() else 0.0
         ).astype(np.float32)
     return Column(of, values)
+
+
+def _refuse_collapsed(name: str, exact: Float64Array, rounded: FloatArray) -> None:
+    """Raise LogFormatError for numbers so far from 0, and so near each other, that float32 makes
+    one of several."""
+    least, most = exact.min(initial=np.inf), exact.max(initial=-np.inf)
+    steps = 2**24 * (most - least) / max(abs(least), abs(most), np.finfo(float).tiny)
+    # a constant may have noise in its last digits
+    if len(exact) < FEWEST_JUDGED or not 2.0**-20 < steps < FEWEST_STEPS:
+        return
+    n, kept = len(np.unique(exact)), len(np.unique(rounded))
+    if 2 * kept <= n:
+        raise LogFormatError(
+            f"column '{name}' has {n} different numbers from {least:.17g} to {most:.17g}, and only "
+            f"{kept} are left of them in single precision, which models read: subtract "
+            f"{least:.17g} from all"
+        )
 
 
 def context_column(column: pl.Series, untyped: bool, where: Where = row_number) -> pl.Series:

@@ -94,18 +94,27 @@ def pack_rows(
         session = session_ids[int(session_of_event[event])]
         return f"event {show(labels[event])} of session {show(session)}"
 
+    # a run judged its training log: a display of its model may have any part of that log's range
+    judged = not options.recorded_seed
     columns = {
         name: encode_column(
             column.gather(candidates["first_row"]),
             "candidate",
             untyped=rows.untyped,
             where=lambda i: name_event(candidates["event"][i]),
+            judged=judged,
         )
         for name, column in rows.fields.items()
     }
     for name, column in rows.context.items():
         column = column.gather(events["row"])
-        columns[name] = encode_column(column, "event", untyped=False, where=name_event)
+        columns[name] = encode_column(
+            column,
+            "event",
+            untyped=False,
+            where=name_event,
+            judged=judged,
+        )
     weights = columns.pop(options.weight).values if options.weight else None
     if "clock" in rows.events.columns:
         events = events.with_columns(rows.events["clock"].gather(events["row"]))

@@ -191,9 +191,9 @@ def _event_columns(
         _check_several(session, event, table, schema)
     if schema.event_label is not None:
         named = table[schema.event_label]
-        # text is a name, not a number: "12" and "012" are two
-        is_text = isinstance(named.dtype, pl.String | pl.Categorical | pl.Enum)
-        parsed_label = None if is_text else parse_order(named)
+        parsed_label = parse_order(named)
+        if parsed_label is not None and parsed_label.n_unique() < named.n_unique():
+            parsed_label = None  # "12" and "012" are two names of one number
         label = ids_as_text(named, "event_label") if parsed_label is None else parsed_label
         require_filled(label, "event label", schema.event_label)
         if not schema.nested:

@@ -8,12 +8,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastgaum.logs.columns import CodedIds, ids_as_text
+from fastgaum.logs.options import ReadOptions
 from fastgaum.logs.read import read_log
 from tests.logs.bad_logs import long, nested, refused
 
@@ -227,6 +229,32 @@ def test_labels_of_text_are_names() -> None:
         frame = long(event=5, impression_id=[one, one, other, other], chosen=[1, 0, 1, 0])
         log = read_log(frame.with_columns(session=pl.lit("s")))
         assert log.event_ids.to_list() == [one, other]
+
+
+def test_numbers_that_single_precision_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+    """Unix seconds of a minute were one number; of a year they are many."""
+    rows = {
+        "session": range(200),
+        "event": [0] * 200,
+        "item": ["a", "b"] * 100,
+        "chosen": [1] * 200,
+    }
+    seconds = 1.7e9 + np.linspace(0, 60, 200)
+    frame = pl.DataFrame({**rows, "at": seconds})
+    frame.write_csv(tmp_path / "log.csv")
+    says = (
+        "'at' has 200 different numbers .* only 1 are left of them.*: subtract 1700000000 from all"
+    )
+    for source in (frame, tmp_path / "log.csv"):
+        for fields in ({"candidate_fields": ["at"]}, {"context_fields": ["at"]}):
+            refused(source, says, **fields)
+    for fine in (seconds - 1.7e9, 1.7e9 + (seconds - 1.7e9) * 5e5, seconds * 0 + 0.3):
+        read_log(frame.with_columns(at=pl.Series(fine)), candidate_fields=["at"])
+    noisy = frame.with_columns(at=pl.Series([0.3, 0.1 + 0.2] * 100))
+    read_log(noisy, candidate_fields=["at"])
+    # what a run is asked is a part of what it was trained on
+    of_run = ReadOptions.from_json({"candidate_field": ["at"]})
+    assert read_log(frame, options=of_run).n_events == 200
 
 
 def test_names_with_digits_are_categories(tmp_path: Path) -> None:
