@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from fastgaum.cli.options import DataDir
 from fastgaum.cli.output import note, note_later
 from fastgaum.cli.progress import Bar
 from fastgaum.errors import CheckpointError, ConfigError
-from fastgaum.logs.options import ReadOptions, columns_of, option_name
+from fastgaum.logs.options import ABOUT, ReadOptions, columns_of, option_name
 from fastgaum.untrusted import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class GivenOptions(ReadOptions):
         default=frozenset(), compare=False
     )
     recorded_seed: Annotated[bool, Parameter(parse=False)] = field(default=False, compare=False)
+    means: Annotated[Mapping[str, float], Parameter(parse=False)] = field(
+        default_factory=dict, compare=False
+    )
 
     def __init__(self, **given: Any) -> None:
         columns = given.get("columns")
@@ -76,7 +80,7 @@ class Reading:
 
     def with_options(self, options: ReadOptions) -> Reading:
         """The same with other options."""
-        about = {"given": options.given, "recorded_seed": options.recorded_seed}
+        about = {name: getattr(options, name) for name in ABOUT}
         return Reading(GivenOptions(**options.values, **about), self.data_dir)
 
     def load(self, source: str) -> SessionLog:

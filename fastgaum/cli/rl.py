@@ -143,6 +143,8 @@ def rl_train_command(
         chosen = recommend({row.policy: row.by_user for row in rows}, rows[0].members)
         assert chosen is not None
         facts["recommended"], advice = asdict(chosen), chosen.to_text()
+        if chosen.policy != Greedy.name and setting.reward in ("utility", "contrast"):
+            advice += " (with a reward of utilities this was wrong on Yelp's log: try both)"
     finish(f"{out}: {policy}, {last['steps']:,} steps: {figures}; {advice}", json, facts)
 
 

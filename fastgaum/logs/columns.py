@@ -248,13 +248,11 @@ def encode_column(
     *,
     untyped: bool,
     where: Where,
-    fill_mean: bool = False,
     judged: bool = False,
 ) -> Column:
     """A field as float32 numbers, or as int32 codes and their sorted categories (code -1: missing).
-    `untyped` columns (csv) are numbers if each value reads as one. Missing numbers are an error, or
-    with `fill_mean` the mean of the others; `judged`: so are numbers that float32 cannot tell
-    apart. Raises LogFormatError."""
+    `untyped` columns (csv) are numbers if each value reads as one. Missing numbers are an error;
+    `judged`: so are numbers that float32 cannot tell apart. Raises LogFormatError."""
     name, dtype = column.name, column.dtype
     column = read_numbers(column, untyped, where)
     if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
@@ -266,7 +264,7 @@ def encode_column(
             f"column '{name}' holds {dtype}, a field is numbers or text: cast it to one of them"
         )
     row = first_true(column.is_null()) if column.null_count() else None
-    if row is not None and not fill_mean:
+    if row is not None:
         raise LogFormatError(
             f"{where(row)} has no value in column '{name}'{_of_values(column.null_count())}, a "
             "number is required: fill it in, or store the column as text in a parquet file "
@@ -277,8 +275,7 @@ def encode_column(
     exact = column.cast(pl.Float64).to_numpy()
     with np.errstate(over="ignore"):
         values = exact.astype(np.float32)
-    filled = column.is_not_null().to_numpy()
-    wrong = filled & ~(np.abs(values) <= MOST_NUMBER)
+    wrong = ~(np.abs(values) <= MOST_NUMBER)
     row = first_true(wrong)
     if row is not None:
         raise LogFormatError(
@@ -287,11 +284,7 @@ def encode_column(
             f"largest number is {MOST_NUMBER:g})"
         )
     if judged:
-        _refuse_collapsed(name, exact[filled], values[filled])
-    if row is None and not filled.all():
-        values = np.where(
-            filled, values, values[filled].mean(dtype=np.float64) if filled.any() else 0.0
-        ).astype(np.float32)
+        _refuse_collapsed(name, exact, values)
     return Column(of, values)
 
 

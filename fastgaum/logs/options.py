@@ -140,6 +140,9 @@ class ReadOptions:
     recorded_seed: bool = field(default=False, compare=False)
     """whether split_seed is that of a run's record, which a log with a split of its own passes
     over"""
+    means: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """what stands for a missing number of a column of an item or user table: of a log that was
+    read, so that a part of it, or a later log, is read alike"""
 
     def __post_init__(self) -> None:
         for option in LOG_RULES:
@@ -201,7 +204,11 @@ class ReadOptions:
             former = {role: one for role, one in base.columns.items() if role not in others}
             merged["columns"] = {**former, **self.columns}
         seed_of = self if "split_seed" in self.given else base
-        return dataclasses.replace(ReadOptions.of(**merged), recorded_seed=seed_of.recorded_seed)
+        return dataclasses.replace(
+            ReadOptions.of(**merged),
+            recorded_seed=seed_of.recorded_seed,
+            means={**base.means, **self.means},
+        )
 
     def to_json(self) -> dict[str, object]:
         """The options that were given, as plain values under their names on the command line."""
@@ -213,7 +220,7 @@ class ReadOptions:
                 # the record may be read in another folder
                 value = str(Path(value).absolute())
             values[option_name(name)] = list(value) if isinstance(value, tuple) else value
-        return values
+        return values | ({"means": dict(self.means)} if self.means else {})
 
     @classmethod
     def from_json(cls, values: object) -> ReadOptions:
@@ -222,13 +229,16 @@ class ReadOptions:
             raise ValueError(f"it holds {type(values).__name__}, options by name are required")
         names = {option_name(name): name for name in OPTIONS}
         given: dict[str, Any] = {}
+        means = msgspec.convert(values.get("means", {}), dict[str, float])
         for key, value in values.items():
+            if key == "means":
+                continue
             if key not in names:
                 raise ValueError(f"unknown option '{key}'")
             name = names[key]
             is_columns = name == "columns"
             given[name] = columns_of(msgspec.convert(value, list[str])) if is_columns else value
-        return dataclasses.replace(cls.of(**given), recorded_seed=True)
+        return dataclasses.replace(cls.of(**given), recorded_seed=True, means=means)
 
 
 def option_name(field_name: str) -> str:
@@ -268,7 +278,7 @@ def _typed(name: str, value: Any) -> Any:
 TIME_FIELDS = ("gap", "hour", "day")
 LOG_RULES = ("clicks", "outside", "split")
 FILES = {"item_table", "user_table", "actions"}
-_ABOUT = ("given", "recorded_seed")
-OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name not in _ABOUT)
+ABOUT = ("given", "recorded_seed", "means")
+OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name not in ABOUT)
 _TYPES = typing.get_type_hints(ReadOptions)
 DEFAULT_OPTIONS = ReadOptions()

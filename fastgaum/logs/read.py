@@ -234,7 +234,7 @@ def _read(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows | Non
             log = resplit_by(log, given.split, given.split_seed)
         else:
             _refuse_seed(given, "the saved log has its own")
-    return _finished(log, given), None
+    return _finished(log, given, dict(given.means)), None
 
 
 def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]:
@@ -242,21 +242,25 @@ def _read_rows(source: LogSource, given: ReadOptions) -> tuple[SessionLog, Rows]
         table, schema, options = _open(source, given)
         frame = table.read(schema.columns(options))
         rows = candidate_rows(frame, schema, options, untyped=table.untyped)
-        log = _pack(rows, schema, options)
+        means = dict(given.means)
+        log = _pack(rows, schema, options, means)
     if isinstance(source, str | os.PathLike):
         log = dataclasses.replace(log, name=stem_of(Path(source)))
-    log = dataclasses.replace(log, reading=given)
     # a public log says itself what is not read of it
     columns = table.stored or tuple(table.dtypes)
     read = columns if find_layout(columns) else {*schema.columns(options)} - {schema.time_beside}
     not_read = tuple(one for one in columns if one not in read)
-    return _finished(log, options), dataclasses.replace(rows, not_read=not_read)
+    log = _finished(log, options, means)
+    log = dataclasses.replace(log, reading=dataclasses.replace(given, means=means))
+    return log, dataclasses.replace(rows, not_read=not_read)
 
 
-def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
+def _finished(log: SessionLog, options: ReadOptions, means: dict[str, float]) -> SessionLog:
     absent = [name for name in options.item_vectors if name not in log.vectors]
     if options.item_table is not None:
-        log = attach_item_table(log, options.item_table, options.item_vectors, options.decimal)
+        log = attach_item_table(
+            log, options.item_table, options.item_vectors, options.decimal, means
+        )
     elif absent:
         known = f" (the saved log has {', '.join(log.vectors)})" if log.vectors else ""
         raise LogFormatError(
@@ -272,7 +276,9 @@ def _finished(log: SessionLog, options: ReadOptions) -> SessionLog:
     return dataclasses.replace(log, name=options.name or log.name, grid=options.grid or log.grid)
 
 
-def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
+def _pack(
+    rows: Rows, schema: LogSchema, options: ReadOptions, means: dict[str, float]
+) -> SessionLog:
     actions = None
     if options.actions is not None:
         with naming(options.actions, "actions"):
@@ -284,7 +290,7 @@ def _pack(rows: Rows, schema: LogSchema, options: ReadOptions) -> SessionLog:
     if actions is not None and log.actions is not None:
         actions.require_some(log.actions.left_out, str(log.session_ids[0]))
     if options.user_table is not None:
-        log = attach_user_table(log, options.user_table, schema.user, options.decimal)
+        log = attach_user_table(log, options.user_table, schema.user, options.decimal, means)
     if options.split == "file" and schema.split is None:
         raise LogFormatError(
             "split='file' needs a split column (split, tr_val_tst), the log has none: use "

@@ -86,10 +86,13 @@ def attach_item_table(
     path: str | os.PathLike[str],
     vectors: Sequence[str] = (),
     decimal: str | None = None,
+    means: dict[str, float] | None = None,
 ) -> SessionLog:
     """Return the log with the other columns of an item table, one row per item, as static item
     fields; `vectors` are columns of lists of numbers. A missing category is code -1, a missing
-    number the mean of the log's others, or else of the table's. Raises LogFormatError."""
+    number that of `means`, which gets the mean of the log's others, or else of the table's, where
+    it has none. Raises LogFormatError."""
+    means = {} if means is None else means
     with naming(path, "item table"):
         ids, table, untyped = _read_table(Path(path), "item", None, decimal)
         row_of_item = Vocabulary(ids).codes(log.item_ids)
@@ -117,29 +120,32 @@ def attach_item_table(
             # the whole column decides whether it holds numbers
             column = read_numbers(column, untyped, lambda row: f"item {show(ids[row])}")
             columns[name] = encode_column(
-                _of_rows(column, rows),
+                _of_rows(column, rows, means),
                 "item",
                 untyped=False,
                 where=lambda item: f"item {show(log.item_ids[item])}",
-                fill_mean=True,
             )
     return replace(log, columns=columns)
 
 
-def _of_rows(column: pl.Series, rows: pl.Series) -> pl.Series:
-    """The values of items or users; if none has a number, the mean of the table's. Raises
-    LogFormatError where there is none."""
+def _of_rows(column: pl.Series, rows: pl.Series, means: dict[str, float]) -> pl.Series:
+    """The values of items or users, numbers without gaps. Raises LogFormatError where the table has
+    no number."""
     found, dtype = column.gather(rows), column.dtype
-    is_number = dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)
-    if found.null_count() < len(found) or not is_number:
+    if not (dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.Null)):
         return found
-    numbers = column.cast(pl.Float64)
-    mean = numbers.filter(numbers.is_finite()).mean()
-    if mean is None:
+    for numbers in (found.cast(pl.Float64), column.cast(pl.Float64)):
+        mean = numbers.filter(numbers.is_finite()).mean()
+        if column.name not in means and isinstance(mean, float):
+            means[column.name] = mean
+    if not found.null_count():
+        return found
+    if column.name not in means and found.null_count() == len(found):
         raise LogFormatError(
             f"column '{column.name}' has no number: fill it in, or drop the column"
         )
-    return found.cast(pl.Float64).fill_null(mean)
+    # without a mean the others are infinite, which is refused later
+    return found.cast(pl.Float64).fill_null(means.get(column.name, 0.0))
 
 
 def has_item_table(folder: Path, path: str) -> bool:
@@ -213,9 +219,12 @@ def attach_user_table(
     path: str | os.PathLike[str],
     column: str | None = None,
     decimal: str | None = None,
+    means: dict[str, float] | None = None,
 ) -> SessionLog:
     """Return the log with the columns of a table of users, one row per user, as context; column:
-    the log's own name for its users, None: its sessions are its users. Raises LogFormatError."""
+    the log's own name for its users, None: its sessions are its users; means: as of
+    `attach_item_table`. Raises LogFormatError."""
+    means = {} if means is None else means
     file, owners = Path(path), log.user_ids
     assert owners is not None
     with naming(file, "user table"):
@@ -236,11 +245,10 @@ def attach_user_table(
             # the whole column decides whether it holds numbers, the log's users its mean and codes
             values = context_column(one, untyped, lambda row: f"user {show(ids[row])}")
             of_rows = encode_column(
-                _of_rows(values, pl.Series(rows)),
+                _of_rows(values, pl.Series(rows), means),
                 "user",
                 untyped=False,
                 where=lambda row: f"user {show(ids[int(rows[row])])}",
-                fill_mean=True,
             )
             columns[one.name] = of_rows.with_values(of_rows.values[at])
             if one.name in (*LONG_COLUMNS, CLICKS_SO_FAR):

@@ -106,7 +106,10 @@ class OnlineModel:
                 # a file without types; text that is no number is refused below
                 numbers = parse_numbers(column)
                 column = column if numbers is None else numbers
-            if self.fields[name] is None and (missing := column.null_count()):
+            means = (self.space.reading or {}).get("means", {})
+            if self.fields[name] is None and name in means:
+                column = column.cast(pl.Float64).fill_null(means[name])
+            elif self.fields[name] is None and (missing := column.null_count()):
                 raise ConfigError(
                     f"the item table lacks {missing:,} of {len(column):,} numbers in column "
                     f"'{name}', and the mean that training took for them is not known: fill them "

@@ -372,7 +372,10 @@ class _RunWriter(Observer):
         about = {"name": log.name, "fingerprint": log.fingerprint, "events": log.n_events}
         about |= {"source": source}
         facts = {**machine_facts(self.model.settings.seed), "log": about, **more}
-        for file, values in (("reading", dict(self.origin.reading)), ("machine", facts)):
+        reading = dict(self.origin.reading)
+        if log.reading is not None and log.reading.means:
+            reading["means"] = dict(log.reading.means)
+        for file, values in (("reading", reading), ("machine", facts)):
             with atomic(self.folder / f"{file}.json") as beside:
                 beside.write_text(json.dumps(values, indent=2) + "\n")
 
@@ -386,7 +389,7 @@ class _RunWriter(Observer):
         known = [key for key in ("preset", "protocol", "seed") if key in settings]
         # a public log has options of its own beside those that were given
         reading = self.origin.reading if log.reading is None else log.reading.to_json()
-        read = (f"{key} {value}" for key, value in reading.items() if key != "name")
+        read = (f"{key} {value}" for key, value in reading.items() if key not in ("name", "means"))
         reads = [*log.columns_of("candidate", "item", "event", "user"), *log.vectors]
         n_events, n_sessions = log.count("events", "train"), log.count("sessions", "train")
         start = self.model.start if isinstance(self.model, UserModel) else None

@@ -101,6 +101,8 @@ def open_run(folder: Path, device: str = "cpu") -> TrainedRun:
             f"({one_line(error)}): train again"
         ) from None
     reading = _read_object(folder / "reading.json") if (folder / "reading.json").exists() else {}
+    # no option, but what reading found
+    reading.pop("means", None)
     table = _table(folder)
     if isinstance(model, UserModel):
         return TrainedRun(folder, model, machine, reading, _epochs(table, folder))
