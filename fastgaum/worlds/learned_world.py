@@ -331,7 +331,12 @@ class LearnedPopulation(ContextPopulation):
         chosen = np.empty(len(who), np.int32)
         kernels.draw_choices(offsets, items, probs, none, keys, chosen)
         # the entry behind the last candidate's is that of no click
-        response = Response(places[chosen], items[chosen], users.utilities(shown, chosen))
+        earned = (
+            np.append(scores, np.float32(0))[chosen]
+            if networks.chooser is networks.reward and networks.reward.by_place is None
+            else users.utilities(shown, chosen)
+        )
+        response = Response(places[chosen], items[chosen], earned)
         self._move(shown, chosen)
         return response
 
