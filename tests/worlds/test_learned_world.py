@@ -17,6 +17,7 @@ from fastgaum.errors import ConfigError, LogFormatError
 from fastgaum.features.batches import assemble
 from fastgaum.features.encoder import Encoder
 from fastgaum.logs.log import SessionLog
+from fastgaum.logs.vocabulary import MISSING
 from fastgaum.models.choice_model import Head
 from fastgaum.models.user_model import UserModel
 from fastgaum.nets.tensors import to_tensors
@@ -258,9 +259,8 @@ def test_candidate_fields_are_the_item_s_mean_and_most_frequent_value() -> None:
             - shelf.start
             - 1
         )
-        value = (
-            -1 if code < 0 else log.columns["shelf"].categories.to_list().index(shelf.values[code])
-        )
+        texts = log.columns["shelf"].categories.to_list()
+        value = -1 if shelf.values[code] == MISSING else texts.index(shelf.values[code])
         assert counts[value] == max(counts.values())
 
 
