@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError
 
 from fastgaum.cli.manual import epilogue
 from fastgaum.cli.options import COMMON, read_common
-from fastgaum.cli.output import take_notes
+from fastgaum.cli.output import note, take_notes
 from fastgaum.errors import FastgaumError, LostPeerError, too_long
 from fastgaum.interrupts import Interrupted, stop_on_signals
 from fastgaum.untrusted import shown
@@ -134,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with stop_on_signals():
             code = app(tokens, exit_on_error=False, print_error=False)
+            for waiting in take_notes():
+                note(waiting)
             sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except BrokenPipeError:

@@ -140,7 +140,9 @@ class Reading:
             kept -= {*_SAVED_BY, *(["split"] if former.split == "time" else [])}
             if former.item_table is not None and has_item_table(path, former.item_table):
                 kept -= {"item_table"}
-        return self.with_options(self.options.over(replace(former, given=kept)))
+        values = {name: value for name, value in former.values.items() if name in kept}
+        base = replace(ReadOptions.of(**values), recorded_seed=True, means=former.means)
+        return self.with_options(self.options.over(base))
 
     def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:
         """The options that a run's log was read with. Raises ConfigError where a given one says
@@ -202,7 +204,7 @@ def checked_users(
         seen.require_unseen()
     n, space = log.count("events", split), model.space
     if n < log.n_events and space is not None and not Encoder(space, log).reads_training_log:
-        note(
+        note_later(
             f"'{log.name}' is not the log that the model was trained on, and its {split} split is "
             f"{n:,} of its {log.n_events:,} events: --split all takes all"
         )
