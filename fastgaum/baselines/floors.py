@@ -8,8 +8,8 @@
     <field> alone          a declared number, in the direction that ranks training choices better
     <field>, else click rate  the candidate that is the event's context, else the click rate
 
-A log without training events has only the floors that need none; beside a model's figures of
-another log than its own, counts are those of its training. Three are also models."""
+A log without training events has only the floors that need none. If a model is scored on another
+log than its training log, the counts are those of its training. Three are also models."""
 
 from __future__ import annotations
 

@@ -338,8 +338,8 @@ class ConditionalLogit(Baseline):
         )
 
     def _to_compare(self) -> Iterator[Values]:
-        """The combinations of the largest penalty of crosses, by which they hardly count, then its
-        others beside the best: with all of one small one, thousands of pairs decide the rest."""
+        """All combinations with the largest penalty of crosses, then its other values with the best
+        of these: with a small one from the start, thousands of pairs would decide the rest."""
         combinations = self.combinations()
         first = combinations[0]["cross_penalty"]
         yield from (one for one in combinations if one["cross_penalty"] == first)

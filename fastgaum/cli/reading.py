@@ -55,7 +55,9 @@ class GivenOptions(ReadOptions):
     given: Annotated[frozenset[str], Parameter(parse=False)] = field(
         default=frozenset(), compare=False
     )
-    recorded_seed: Annotated[bool, Parameter(parse=False)] = field(default=False, compare=False)
+    recorded: Annotated[frozenset[str], Parameter(parse=False)] = field(
+        default=frozenset(), compare=False
+    )
     means: Annotated[Mapping[str, float], Parameter(parse=False)] = field(
         default_factory=dict, compare=False
     )
@@ -141,7 +143,7 @@ class Reading:
             if former.item_table is not None and has_item_table(path, former.item_table):
                 kept -= {"item_table"}
         values = {name: value for name, value in former.values.items() if name in kept}
-        base = replace(ReadOptions.of(**values), recorded_seed=True, means=former.means)
+        base = replace(ReadOptions.of(**values), recorded=frozenset(kept), means=former.means)
         return self.with_options(self.options.over(base))
 
     def of_resumed(self, folder: Path, reading: dict[str, object]) -> Reading:

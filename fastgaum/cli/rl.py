@@ -144,7 +144,7 @@ def rl_train_command(
         assert chosen is not None
         facts["recommended"], advice = asdict(chosen), chosen.to_text()
         if chosen.policy != Greedy.name and setting.reward in ("utility", "contrast"):
-            advice += " (with a reward of utilities this was wrong on Yelp's log: try both)"
+            advice += " (on Yelp's log such advice was wrong with a contrast: try both on users)"
     finish(f"{out}: {policy}, {last['steps']:,} steps: {figures}; {advice}", json, facts)
 
 

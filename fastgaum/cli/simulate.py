@@ -98,8 +98,8 @@ def simulate_command(
             note(text)
     if starts == "logged" and out.suffix != MINARI:
         notes.append(
-            "the rows begin behind each user's logged start, which is not written: a fit, predict "
-            "or ope on them takes every user for a new one"
+            "the rows begin after each user's logged start, which is not written: a fit, predict "
+            "or ope on them treats every user as new"
         )
         note(notes[-1])
     if explore:

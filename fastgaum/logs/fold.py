@@ -95,7 +95,7 @@ def pack_rows(
         return f"event {show(labels[event])} of session {show(session)}"
 
     # a run judged its training log: a display of its model may have any part of that log's range
-    judged = not options.recorded_seed
+    judged = not options.recorded
     columns = {
         name: encode_column(
             column.gather(candidates["first_row"]),

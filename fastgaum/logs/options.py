@@ -137,9 +137,9 @@ class ReadOptions:
     """by default the file's name"""
     given: frozenset[str] = field(default=frozenset(), compare=False)
     """by default those that differ from their defaults"""
-    recorded_seed: bool = field(default=False, compare=False)
-    """whether split_seed is that of a run's record, which a log with a split of its own passes
-    over"""
+    recorded: frozenset[str] = field(default=frozenset(), compare=False)
+    """those of `given` that are of a run's record: a log with a split of its own passes over their
+    split_seed, and their numbers were judged in the training log"""
     means: Mapping[str, float] = field(default_factory=dict, compare=False)
     """what stands for a missing number of a column of an item or user table: of a log that was
     read, so that a part of it, or a later log, is read alike"""
@@ -203,10 +203,9 @@ class ReadOptions:
             others = {_OTHER_ROLE.get(role) for role in self.columns}
             former = {role: one for role, one in base.columns.items() if role not in others}
             merged["columns"] = {**former, **self.columns}
-        seed_of = self if "split_seed" in self.given else base
         return dataclasses.replace(
             ReadOptions.of(**merged),
-            recorded_seed=seed_of.recorded_seed,
+            recorded=self.recorded | (base.recorded - self.given),
             means={**base.means, **self.means},
         )
 
@@ -238,7 +237,7 @@ class ReadOptions:
             name = names[key]
             is_columns = name == "columns"
             given[name] = columns_of(msgspec.convert(value, list[str])) if is_columns else value
-        return dataclasses.replace(cls.of(**given), recorded_seed=True, means=means)
+        return dataclasses.replace(cls.of(**given), recorded=frozenset(given), means=means)
 
 
 def option_name(field_name: str) -> str:
@@ -278,7 +277,7 @@ def _typed(name: str, value: Any) -> Any:
 TIME_FIELDS = ("gap", "hour", "day")
 LOG_RULES = ("clicks", "outside", "split")
 FILES = {"item_table", "user_table", "actions"}
-ABOUT = ("given", "recorded_seed", "means")
+ABOUT = ("given", "recorded", "means")
 OPTIONS = tuple(one.name for one in dataclasses.fields(ReadOptions) if one.name not in ABOUT)
 _TYPES = typing.get_type_hints(ReadOptions)
 DEFAULT_OPTIONS = ReadOptions()

@@ -314,7 +314,7 @@ def _pack(
 
 
 def _refuse_seed(options: ReadOptions, found: str) -> None:
-    if "split_seed" in options.given and not options.recorded_seed:
+    if "split_seed" in options.given - options.recorded:
         raise ConfigError(
             f"split_seed is {options.split_seed}, it draws a split of users, and {found}: leave it "
             "out, or draw one, --split-by user (split='user')"

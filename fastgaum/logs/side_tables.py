@@ -89,9 +89,9 @@ def attach_item_table(
     means: dict[str, float] | None = None,
 ) -> SessionLog:
     """Return the log with the other columns of an item table, one row per item, as static item
-    fields; `vectors` are columns of lists of numbers. A missing category is code -1, a missing
-    number that of `means`, which gets the mean of the log's others, or else of the table's, where
-    it has none. Raises LogFormatError."""
+    fields; `vectors` are columns of lists of numbers. A missing category is code -1. A missing
+    number is that of `means`; a column that it lacks gets there the mean of the log's numbers, or
+    of the table's if the log has none. Raises LogFormatError."""
     means = {} if means is None else means
     with naming(path, "item table"):
         ids, table, untyped = _read_table(Path(path), "item", None, decimal)

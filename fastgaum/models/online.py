@@ -107,13 +107,13 @@ class OnlineModel:
                 numbers = parse_numbers(column)
                 column = column if numbers is None else numbers
             means = (self.space.reading or {}).get("means", {})
-            if self.fields[name] is None and name in means:
+            if self.fields[name] is None and name in means and column.dtype.is_numeric():
                 column = column.cast(pl.Float64).fill_null(means[name])
             elif self.fields[name] is None and (missing := column.null_count()):
                 raise ConfigError(
-                    f"the item table lacks {missing:,} of {len(column):,} numbers in column "
-                    f"'{name}', and the mean that training took for them is not known: fill them "
-                    "in, or drop the column and give the field with each display"
+                    f"column '{name}' of the item table lacks {missing:,} of {len(column):,} "
+                    "numbers, and the model has no mean for it: fill them in, or drop the column "
+                    "and give the field with each display"
                 )
             of_log = LOG_VIEWS if name == VIEWS else name
             values[of_log] = self.encoded(name, column.to_list(), len(ids))

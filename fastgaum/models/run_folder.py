@@ -400,8 +400,8 @@ class _RunWriter(Observer):
                 len(self.model.space.item_counts.displays),
             )
             text = (
-                f"a run on the log with the fingerprint `{start.space.fingerprint}` (--from): with "
-                f"what trained it, {seen[0]:,} training sessions that displayed {seen[1]:,} items"
+                f"a run (--from) on the log with the fingerprint `{start.space.fingerprint}`: both "
+                f"trainings together have {seen[0]:,} sessions and {seen[1]:,} displayed items"
             )
             begun = [("began as", text)]
         outside = "a choice, like an item" if self.model.outside else "never: users always choose"

@@ -93,8 +93,8 @@ def off_policy_values(
     items = (np.arange(log.n_items) if pool is None else np.unique(pool)).astype(np.int32)
     if len(items) and not 0 <= items[0] <= items[-1] < log.n_items:
         raise ConfigError(
-            f"the pool has the codes {items[0]} … {items[-1]}, those of log '{log.name}' are 0 … "
-            f"{log.n_items - 1}: leave out items that the log does not have (code -1)"
+            f"the pool has codes from {items[0]} to {items[-1]}, and log '{log.name}' has items 0 "
+            f"to {log.n_items - 1}: leave out items that the log does not have (code -1)"
         )
     outside = np.setdiff1d(log.items, items)
     if len(outside):

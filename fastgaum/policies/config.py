@@ -53,7 +53,7 @@ class PolicyConfig(CheckedSettings):
     clip: Positive = 10.0
     """largest gradient norm"""
     target_rate: Annotated[float, Meta(gt=0, le=1)] = 0.02
-    """share of the networks that enters the target network, which acts, with each update"""
+    """share of the trained weights that each update mixes into the target network; this one acts"""
     epsilon: Share = 1.0
     """share of places filled at random at the start"""
     last_epsilon: Share = 0.1
@@ -74,8 +74,8 @@ class PolicyConfig(CheckedSettings):
             )
         if self.replay < self.warm_up:
             raise ConfigError(
-                f"replay is {self.replay:,} and warm_up {self.warm_up:,}: the first update waits "
-                "for warm_up remembered steps; set replay to at least warm_up"
+                f"replay is {self.replay:,} and warm_up {self.warm_up:,}: the first update needs "
+                "warm_up remembered steps; set replay to at least warm_up"
             )
 
     def epsilon_at(self, progress: float) -> float:

@@ -307,8 +307,9 @@ def adaptation(
     plain.pool.check(world.n_items, plain.k)
     for label, seeds in policies.items():
         for seed, made in enumerate(seeds):
-            policy = copy.deepcopy(made)
-            policy.replay, policy.learning, policy.fixed_epsilon = None, True, epsilon
+            # without what it remembers, of other users
+            policy = copy.deepcopy(made, {id(made.replay): None})
+            policy.learning, policy.fixed_epsilon = True, epsilon
             player, pool = _player(policy, world, plain, own), plain.pool
             if isinstance(player, TransferPolicy):
                 pool = pool.pinned(world.n_items)

@@ -59,9 +59,9 @@ class Popular(Policy):
         popularity = np.array([by_id.get(item, 0) for item in world.item_ids.to_list()], np.float32)
         if not popularity.any():
             raise ConfigError(
-                f"popular shows what training chose most, and the {len(sessions):,} training "
-                f"sessions of log '{log.name}' chose none of the {len(popularity):,} items: split "
-                "the log (--split-by user, split='user'), or take another policy"
+                f"popular shows the items that training chose most, and the {len(sessions):,} "
+                f"training sessions of log '{log.name}' chose none of the {len(popularity):,} "
+                "items: split the log (--split-by user, split='user'), or take another policy"
             )
         return cls(popularity)
 

@@ -135,9 +135,9 @@ class QLearner(Policy):
         n = self.n_items
         if not (pool.draws_as(self.pool) or pool.pinned(n).draws_as(self.pool.pinned(n))):
             raise ConfigError(
-                f"{self.name} was made for a pool {self.pool} and is to learn from {pool}: make it "
+                f"{self.name} was made for pool {self.pool} and cannot learn from {pool}: make it "
                 "for the setting's pool (untrained(name, world, k, setting.pool, config)); in "
-                "another world take one pool for both (shared_pool(pool, own, other))"
+                "another world use one pool for both (shared_pool(pool, own, other))"
             )
 
     def act(self, observation: Observation, k: int) -> IntArray:

@@ -146,8 +146,8 @@ def save_policy(policy: QLearner, path: Path, setting: Setting) -> None:
     if setting.k != policy.k or not setting.pool.draws_as(policy.pool):
         raise ConfigError(
             f"{policy.name} was made for slates of {policy.k} from a pool {policy.pool}, and the "
-            f"setting has slates of {setting.k} from {setting.pool}: save it with its training's "
-            "setting"
+            f"setting has slates of {setting.k} from {setting.pool}: save it with the setting "
+            "of its training"
         )
     leaving = setting.leaving
     if leaving is not None and not callable(leaving):

@@ -152,7 +152,7 @@ def rounds(
     elif callable(site) and setting.pool.items:
         raise ConfigError(
             f"the setting's pool names {len(setting.pool.items)} items by number, and a site that "
-            "is a function has no numbers: leave items out, or give a world as the site"
+            "is a function has no item numbers: name none, or give a world as the site"
         )
     elif callable(site):
         show = site

@@ -71,6 +71,6 @@ def train_policy(
     if policy.n_updates == before:
         raise ConfigError(
             f"{policy.name} learned nothing: its users took {steps:,} steps, and the first update "
-            f"waits for warm_up = {config.warm_up:,}: lower warm_up, or play more users or episodes"
+            f"needs warm_up = {config.warm_up:,}: lower warm_up, or play more users or episodes"
         )
     return pl.DataFrame(rows)

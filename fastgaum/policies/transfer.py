@@ -48,8 +48,8 @@ class TransferPolicy(Policy):
             and met.starts.actions is not None
         ):
             raise ConfigError(
-                f"{policy.name} reads states of a model with actions, and users of the other world "
-                "start after actions that it is not told: make that world with starts='empty'"
+                f"{policy.name} reads states of a model with actions, and does not get the actions "
+                "before the logged starts of the other world: make that world with starts='empty'"
             )
         self.policy, self.own, self.pays = policy, own, StepReward(reward)
         self.name, self.made_in = policy.name, other.fingerprint

@@ -65,7 +65,10 @@ def report_facts(
         for r, name in zip(runs, short, strict=True)
     ]
     scored = [SplitScores.of(run.model, log, split) for run, log in zip(runs, own, strict=True)]
-    floors = [floor_precisions(log, split) for log in used.values()]
+    floors = [
+        floor_precisions(log, split, space=runs[of_run.index(i)].model.space)
+        for i, log in enumerate(used.values())
+    ]
     facts: Json = {
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "split": split,

@@ -205,9 +205,9 @@ def willingness_to_pay(
         steps.append((name, by, more.astype(np.float64) - less))
         if not steps[-1][2].all():
             raise ConfigError(
-                f"step {step:g} changes field '{name}' by {by:g}, less than its numbers, up to "
-                f"{np.abs(old).max():g}, can hold: give a larger step, or take a constant off the "
-                "field"
+                f"step {step:g} changes field '{name}' by {by:g}, too little for numbers up to "
+                f"{np.abs(old).max():g} in single precision: give a larger step, or subtract a "
+                "constant from the field"
             )
 
     def sums_of(model: ChoiceModel) -> list[sparse.csr_array]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -133,12 +132,9 @@ class LearnedWorld(World):
         if log is not None and (self.starts is not None or self.logged_contexts is not None):
             self.begins = (starts, split, log.fingerprint)
         # made now: the model may change
+        self.trained_fingerprint = self._hash(self.catalogue.space.categorical[0].values)
+        """the fingerprint of this world without further items"""
         _ = self.fingerprint
-
-    @cached_property
-    def trained_fingerprint(self) -> str:
-        """The fingerprint of this world without further items."""
-        return self._hash(self.catalogue.space.categorical[0].values)
 
     def _marks(self) -> Iterator[bytes]:
         # the weights as they are in the file
@@ -164,9 +160,9 @@ class LearnedWorld(World):
 
             users.step(slates, keys, context=world.context_of({"page": pages, "hour": hours}))
 
-        A category or item that training did not see, and a missing one, is an unknown one. Raises
-        ConfigError if the model reads no context, or a field is missing, unknown, of another kind
-        or length, or not finite."""
+        A category or item that training did not see is an unknown one, and so is a missing one if
+        training had none. Raises ConfigError if the model reads no context, or a field is missing,
+        unknown, of another kind or length, or not finite."""
         if self.context is None:
             raise ConfigError("the model reads no context: it was trained without context fields")
         return self.context.of(values)

@@ -115,8 +115,8 @@ class LoggedStarts:
         encoded = Encoder(catalogue.space, log).encode(rows)
         if not outside and (encoded.choices < 0).any():
             raise LogFormatError(
-                f"log '{log.name}' has events without a choice, and the model gives no click no "
-                "probability: train it with no_click='auto' or 'always'"
+                f"log '{log.name}' has events without a choice, and the model's users always "
+                "choose: train it with no_click='auto' or 'always'"
             )
         self.session_offsets = encoded.session_offsets
         self.display_offsets = encoded.display_offsets

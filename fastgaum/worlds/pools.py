@@ -184,8 +184,8 @@ class Pool:
         return np.sort(among[draw_distinct(own.of(POOL), len(among), self.size)[0]])
 
     def pinned(self, n_items: int) -> Pool:
-        """The same pool with its items named, of a fixed one those that it holds, so that leaving
-        some out changes no other. Raises ConfigError as `check`."""
+        """The same pool with its items named. A fixed pool names the items that it draws: leaving
+        one out then changes no other. Raises ConfigError as `check`."""
         size, items = self.size, self.among(n_items)
         if self.rule == "fixed":
             self.check(n_items, 1)

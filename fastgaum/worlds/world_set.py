@@ -77,8 +77,9 @@ class WorldSet(World):
             # a member that draws no session fits one that draws contexts alone
             if any(a != b for a, b in zip(self.begins, world.begins, strict=False)):
                 raise ConfigError(
-                    f"users of member {number} begin {' '.join(world.begins)}, those before it "
-                    f"{' '.join(self.begins)}: make all members with one starts, split and log"
+                    f"users of member {number} begin by {' '.join(world.begins)}, and those of "
+                    f"earlier members by {' '.join(self.begins)}: make all members with the same "
+                    "starts, split and log"
                 )
             self.begins = max(self.begins, world.begins, key=len)
             self.own_of.append(np.append(own, np.int32(NO_ITEM)).astype(np.int32))

@@ -380,9 +380,9 @@ def test_it_learns_from_its_own_pool_alone(name: str) -> None:
     policy = untrained(name, world, 2, one, TINY)
     for met in (Pool(), Pool(items=(3, 4, 5)), Pool("per_step", 2, (0, 1, 2))):
         setting = Setting(2, 5, met)
-        with pytest.raises(ConfigError, match="was made for a pool fixed of all of 3 items"):
+        with pytest.raises(ConfigError, match="was made for pool fixed of all of 3 items"):
             train_policy(policy, world, setting)
-        with pytest.raises(ConfigError, match="is to learn from"):
+        with pytest.raises(ConfigError, match="cannot learn from"):
             adaptation({"one": [policy]}, world, setting)
 
 
@@ -412,7 +412,7 @@ def test_a_file_says_what_the_policy_was_trained_with(tmp_path: Path) -> None:
         "utility"
     ]
     for another in (Setting(3, 5, setting.pool), Setting(2, 5)):
-        with pytest.raises(ConfigError, match="save it with its training's setting"):
+        with pytest.raises(ConfigError, match="save it with the setting of its training"):
             save_policy(policy, file, another)
     state = load_state(file, POLICY_FORMAT, "", State)
     for wrong in ({"horizon": 2.5}, {"reward": "likes"}, {"leaving": [2.0]}, {"horizon": 0}):

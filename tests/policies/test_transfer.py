@@ -137,7 +137,7 @@ def test_a_past_with_actions_is_refused_where_states_depend_on_them() -> None:
     model = UserModel.from_preset("fastgaum", epochs=1, warm_start=1, search=[], hidden=[4])
     model.fit(log)
     own, begun = LearnedWorld(model), LearnedWorld(model, log=log, starts="logged")
-    with pytest.raises(ConfigError, match="start after actions that it is not told"):
+    with pytest.raises(ConfigError, match="does not get the actions before the logged starts"):
         TransferPolicy(RandomPolicy(), own, begun)
     TransferPolicy(RandomPolicy(), begun, own)
 

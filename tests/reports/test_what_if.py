@@ -218,7 +218,9 @@ def test_numbers_far_from_0_have_the_same_worth(
         found.append(fg.willingness_to_pay(model, shifted, "time", "price", step=step))
     np.testing.assert_allclose(found[1]["worth"], found[0]["worth"], rtol=0.01)
     if constant == 1e6:
-        with pytest.raises(ConfigError, match=r"step 0\.01 changes field 'time' by 0\.00\d+, less"):
+        with pytest.raises(
+            ConfigError, match=r"step 0\.01 changes field 'time' by 0\.00\d+, too little"
+        ):
             fg.willingness_to_pay(model, shifted, "time", "price")
 
 

@@ -235,7 +235,9 @@ def test_a_contrast_is_of_what_is_displayed() -> None:
 
 def test_logged_starts_without_a_choice_need_users_who_may_choose_nothing() -> None:
     log = random_log(4, n_sessions=60, no_click=0.3)
-    with pytest.raises(LogFormatError, match="events without a choice, and the model gives no"):
+    with pytest.raises(
+        LogFormatError, match="events without a choice, and the model's users always"
+    ):
         LearnedWorld(fitted(random_log(5, n_sessions=60)), log=log, starts="logged")
 
 

@@ -289,7 +289,7 @@ def test_users_of_all_members_begin_in_one_way(set_model: UserModel, small_log: 
     for number, one in enumerate(worlds):
         for another in worlds[number + 1 :]:
             for pair in ([one, another], [another, one]):
-                with pytest.raises(ConfigError, match="with one starts, split and log"):
+                with pytest.raises(ConfigError, match="with the same starts, split and log"):
                     WorldSet(pair)
     assert WorldSet([LearnedWorld(set_model, **begun), worlds[1]]).head == "generator"
 
