@@ -254,6 +254,7 @@ SECTIONS = (
     Section(
         TRANSFER, "policies", [f"policies/{name}" for name in POLICIES], in_blocks(policy_blocks)
     ),
+    Section(TRANSFER, "transfer-settings", ["transfer-settings"], transfer_summary),
     Section(
         TRANSFER,
         "adaptation",

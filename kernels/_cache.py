@@ -1,9 +1,8 @@
 """Compiled kernels stay on disk: numba's own cache, in a folder that is named by all that decides
 what a kernel compiles to.
 
-Numba itself asks of a kernel's own file alone whether its entry is stale; kernels inline parts of
-other files. An entry that cannot be read is compiled anew. One that cannot be written stays in
-memory, with one warning per process."""
+An entry that cannot be read is compiled anew. One that cannot be written stays in memory, with one
+warning per process."""
 
 from __future__ import annotations
 
@@ -50,11 +49,11 @@ class _OneFolder:
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], file: str) -> _OneFolder:
-        """Return the locator; the folder is made when a first kernel is kept."""
+        """The locator; the folder is made when a first kernel is kept."""
         return cls(file)
 
     def get_cache_path(self) -> str:
-        """Return the folder."""
+        """The folder."""
         return str(self._folder)
 
     def ensure_cache_path(self) -> None:
@@ -80,7 +79,7 @@ class KernelCache(FunctionCache):  # type: ignore[misc,unused-ignore]
     _impl_class = _Kernels
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
-        """Return a compiled kernel, or None if it is not there or cannot be read."""
+        """A compiled kernel, or None if it is not there or cannot be read."""
         global before_compiling
         try:
             found = super().load_overload(signature, target_context)  # type: ignore[no-untyped-call,unused-ignore]
@@ -109,8 +108,8 @@ class KernelCache(FunctionCache):  # type: ignore[misc,unused-ignore]
 
 
 def folder() -> Path | None:
-    """Return the folder of the sources as they were when this process started, or None without a
-    home folder, or where the sources lie in an archive: $NUMBA_CACHE_DIR/fastgaum/KEY, or else
+    """The folder of the sources as they were when this process started, or None without a home
+    folder, or where the sources lie in an archive: $NUMBA_CACHE_DIR/fastgaum/KEY, or else
     $XDG_CACHE_HOME/fastgaum/kernels/KEY, by default in ~/.cache."""
     if not SOURCES.is_dir():
         return None
@@ -131,7 +130,7 @@ def key() -> str:
 
 
 def key_of_sources() -> str:
-    """Return a hash of whatever decides what a kernel compiles to, 16 hexadecimal digits: sources,
+    """A hash of whatever decides what a kernel compiles to, 16 hexadecimal digits: sources,
     versions, settings and the processor."""
     settings = [getattr(numba.config, name, None) for name in _SETTINGS]
     versions = sys.version, np.__version__, numba.__version__, llvmlite.__version__

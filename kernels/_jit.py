@@ -48,14 +48,13 @@ def jit_fast(function: F) -> F:
 
 
 def jit_part(function: F) -> F:
-    """Compile, as `jit_fast`, a part that is always inlined into other kernels: compiled alone too,
-    its last bits would depend on whether a kernel came from the cache."""
+    """Compile, as `jit_fast`, a part that is always inlined into other kernels."""
     return _part(numba.njit(**_PART)(function), function)
 
 
 def jit_leaf(function: F) -> F:
     """Compile a part, as `jit_part`, that makes no array and returns none: references to its arrays
-    are not counted, which in a short loop takes most of the time."""
+    are not counted."""
     return _part(numba.njit(**_LEAF)(function), function)
 
 
@@ -81,8 +80,7 @@ def _part(compiled: Any, function: F) -> F:
 
 
 def _cached(kernel: Any, function: F) -> F:
-    """Give a dispatcher its place on disk, unless the function is of another folder: the key knows
-    the files here only."""
+    """Give a dispatcher its place on disk, unless the function is of another folder."""
     here = Path(function.__code__.co_filename).parent == Path(__file__).parent
     # without `enable_caching`, numba is disabled and the kernel is plain Python
     if here and hasattr(kernel, "enable_caching") and folder() is not None:
@@ -99,7 +97,7 @@ _LINE_FLOATS = 16
 
 
 def _asking(typing_context: object, array: Any, *position: Any) -> Any:
-    """llvm.prefetch of array[position]; nothing is read, so any position will do."""
+    """llvm.prefetch of array[position], for any position."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> object:
         kind = signature.args[0]

@@ -1,5 +1,4 @@
-"""Activations: float32 takes formulas that vectorise, as numba has no vector maths library; float64
-is exact, for gradient checks."""
+"""Activations: float32 takes formulas that vectorise. float64 is exact, for gradient checks."""
 
 from __future__ import annotations
 
@@ -44,7 +43,7 @@ _E5 = np.float32(5.0000001201e-1)
 
 @jit_leaf
 def rational_tanh(x: np.float32) -> np.float32:
-    """Return tanh(x) within 4e-7 for float32 (the 13/6 minimax quotient of Eigen's
+    """tanh(x) within 4e-7 for float32 (the 13/6 minimax quotient of Eigen's
     generic_fast_tanh_float); NaN passes through."""
     x = _BOUND if x > _BOUND else x
     x = -_BOUND if x < -_BOUND else x
@@ -62,7 +61,7 @@ def rational_tanh(x: np.float32) -> np.float32:
 
 
 def tanh(x: np.float32) -> np.float32:
-    """Return tanh(x): `rational_tanh` for float32, exact for float64."""
+    """tanh(x): `rational_tanh` for float32, exact for float64."""
     return rational_tanh(x) if isinstance(x, np.float32) else np.tanh(x)
 
 
@@ -73,8 +72,8 @@ overload(tanh)(
 
 @jit_leaf
 def polynomial_exp(x: np.float32) -> Any:
-    """Return exp(x) for float32 x <= 0, within 4e-7 relative; below −87 exp(−87), about 1.6e-38
-    (Cephes' expf). x = n ln 2 + r with |r| <= ½ ln 2."""
+    """exp(x) for float32 x <= 0, within 4e-7 relative; below −87 exp(−87), about 1.6e-38 (Cephes'
+    expf). x = n ln 2 + r with |r| <= ½ ln 2."""
     x = _LOWEST if x < _LOWEST else x
     n = np.floor(x * _LOG2E + HALF)
     r = x - n * _LN2_HIGH
@@ -91,7 +90,7 @@ def polynomial_exp(x: np.float32) -> Any:
 
 
 def exp_nonpositive(x: np.float32) -> Any:
-    """Return exp(x) for x <= 0: `polynomial_exp` for float32, exact for float64."""
+    """exp(x) for x <= 0: `polynomial_exp` for float32, exact for float64."""
     return polynomial_exp(x) if isinstance(x, np.float32) else np.exp(x)
 
 

@@ -1,7 +1,7 @@
 """Counts of a candidate's item: in its session before the event, and in training.
 
 A user of a world has an open-addressing table of its session's items (`keys`, -1 where free; linear
-probing): a step costs what its slate holds."""
+probing)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def count_before(sessions: PackedSessions, n_items: int, before: Array) -> None:
 
 @jit_leaf
 def slot(keys: Array, item: int) -> Any:
-    """Return where an item is in a user's table, or the free entry where it belongs."""
+    """Where an item is in a user's table, or the free entry where it belongs."""
     room = len(keys)
     at = np.int64(np.uint64(item) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(33)) & (room - 1)
     while keys[at] >= 0 and keys[at] != item:

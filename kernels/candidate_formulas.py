@@ -59,19 +59,19 @@ LOGS = np.log1p(np.arange(1024))
 
 @jit_leaf
 def log1p_count(count: float) -> float:
-    """Return log(1 + count), without a call where the count is 0."""
+    """log(1 + count), without a call where the count is 0."""
     return math.log1p(count) if count > 0 else 0.0
 
 
 @jit_leaf
 def log1p_whole(count: int) -> float:
-    """Return log(1 + count) of a whole number."""
+    """log(1 + count) of a whole number."""
     return float(LOGS[count]) if count < len(LOGS) else math.log1p(count)
 
 
 @jit_leaf
 def log_lift(choices: float, expected: float) -> float:
-    """Return the log of choices over the expected ones, half a choice added to both."""
+    """The log of choices over the expected ones, half a choice added to both."""
     return math.log((choices + 0.5) / (expected + 0.5))
 
 

@@ -80,8 +80,8 @@ def count_pairs(
 
 @jit_leaf
 def _place(sorted_items: Array, low: int, high: int, item: int) -> int:
-    """Return the first place from `low` to `high` whose item is not below `item`, likely near:
-    steps that double, then halves."""
+    """The first place from `low` to `high` whose item is not below `item`, likely near: steps that
+    double, then halves."""
     step = 1
     while low + step < high and sorted_items[low + step] < item:
         low += step

@@ -7,9 +7,9 @@ product for a step's states. A token's x is its own row of the array `x`, or row
 Rows of x are parts of q, (·, 4H), or inputs of a projection, (·, D): the states of a tile are then
 rows [h', x] of `depth` = H + D, and the weights [W_hh, W_ih].
 
-Weights come in blocks that BLAS does not copy first. Forward, block b is (depth, 4 · units): column
-k · units + j is gate k of unit b · units + j. Backward, it is (4H, units), columns of [W_hh, W_ih].
-The last block may be padded with zeros."""
+Weights come in blocks. Forward, block b is (depth, 4 · units): column k · units + j is gate k of
+unit b · units + j. Backward, it is (4H, units), columns of [W_hh, W_ih]. The last block may be
+padded with zeros."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ._jit import Array, jit
 
 @jit
 def walk_stride(draw: int, n: int) -> int:
-    """Return a number in [1, n + 1] without a common divisor with n."""
+    """A number in [1, n + 1] without a common divisor with n."""
     stride = 1 + draw % n
     while math.gcd(stride, n) != 1:
         stride += 1

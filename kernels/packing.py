@@ -21,7 +21,7 @@ class Sequences(NamedTuple):
 def cut_tiles(offsets: Array, order: Array, most_rows: int, most_tokens: int, tiles: Array) -> int:
     """Cut `order` into tiles of at most `most_rows` sequences and about `most_tokens` tokens;
     return how many. Tile k is order[tiles[k]:tiles[k + 1]], a multiple of four sequences while
-    there are any: the matrix product takes four rows at a time. `tiles`: (n_sequences + 1,)."""
+    there are any. `tiles`: (n_sequences + 1,)."""
     n_tiles = n_tokens = 0
     tiles[0] = 0
     for rank in range(len(order)):
@@ -57,13 +57,13 @@ def group_tiles(offsets: Array, order: Array, tiles: Array, n_tokens: int, parts
 
 @jit_leaf
 def padded(rows: int) -> int:
-    """Return how many rows to give to the matrix product: three of four take longer than four."""
+    """How many rows to give to the matrix product."""
     return rows if rows < 3 else (rows + 3) // 4 * 4
 
 
 @jit_leaf
 def room(tiles: Array) -> int:
-    """Return how many rows the widest tile needs in a buffer of states."""
+    """How many rows the widest tile needs in a buffer of states."""
     rows = 0
     for tile in range(len(tiles) - 1):
         rows = max(rows, tiles[tile + 1] - tiles[tile])
@@ -72,7 +72,7 @@ def room(tiles: Array) -> int:
 
 @jit_leaf
 def length_of(rank: int, sequences: Sequences) -> int:
-    """Return how many tokens the sequence at that place of the order has."""
+    """How many tokens the sequence at that place of the order has."""
     order, offsets = sequences
     sequence = order[rank]
     return int(offsets[sequence + 1] - offsets[sequence])
@@ -80,7 +80,7 @@ def length_of(rank: int, sequences: Sequences) -> int:
 
 @jit_leaf
 def still_running(step: int, first: int, active: int, sequences: Sequences) -> int:
-    """Return how many of order[first:first + active] are longer than `step`, at least one."""
+    """How many of order[first:first + active] are longer than `step`, at least one."""
     while length_of(first + active - 1, sequences) <= step:
         active -= 1
     return active
@@ -88,7 +88,7 @@ def still_running(step: int, first: int, active: int, sequences: Sequences) -> i
 
 @jit_leaf
 def now_running(step: int, first: int, last: int, active: int, sequences: Sequences) -> int:
-    """Return the same on the way back, from the `active` that are longer than step + 1."""
+    """The same on the way back, from the `active` that are longer than step + 1."""
     while first + active < last and length_of(first + active, sequences) > step:
         active += 1
     return active

@@ -38,19 +38,19 @@ class Hashed(NamedTuple):
 
 @jit_leaf
 def hash_of(item: int) -> Any:
-    """Return 32 bits of an item, whose upper ones are spread evenly."""
+    """32 bits of an item, whose upper ones are spread evenly."""
     return (np.int64(item) * 0x9E3779B1) & 0xFFFFFFFF
 
 
 @jit_leaf
 def mark_of(hashed: int) -> Any:
-    """Return the two bits of an item with this hash."""
+    """The two bits of an item with this hash."""
     return np.int64(1 << (hashed & 15)) | np.int64(1 << (hashed >> 6 & 15))
 
 
 @jit_part
 def hashed_rows(rows: Array) -> Hashed:
-    """Return a display set, hashed."""
+    """A display set, hashed."""
     k = len(rows)
     hashes = np.empty((k, 2), np.int64)
     for place in range(k):
@@ -103,7 +103,7 @@ def find_marked(
 
 @jit_leaf
 def find_pair(start: int, size: int, entries: Array, right: int, hashed: int) -> int:
-    """Return the place in the keys of a pair, or −1; its left item's row has pairs."""
+    """The place in the keys of a pair, or −1; its left item's row has pairs."""
     at = hashed * (2 * size) >> 32
     found = entries[2 * start + at, 0]
     while found >= 0 and found != right:

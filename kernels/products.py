@@ -40,7 +40,7 @@ def copy(target: Array, row: Array) -> None:
 
 @jit_leaf
 def dot(left: Array, right: Array) -> Any:
-    """Return Σ left · right over the length of `left`."""
+    """Σ left · right over the length of `left`."""
     total = ZERO
     for j in range(len(left)):
         total += left[j] * right[j]
@@ -49,5 +49,5 @@ def dot(left: Array, right: Array) -> Any:
 
 @jit_part
 def matrix(flat: Array, start: int, rows: int, columns: int) -> Array:
-    """Return the (rows, columns) matrix that begins at `start` of a flat array, a view."""
+    """The (rows, columns) matrix that begins at `start` of a flat array, a view."""
     return flat[start : start + rows * columns].reshape(rows, columns)

@@ -51,8 +51,7 @@ def rank_counts(scores: Array, offsets: Array, choices: Array) -> tuple[Array, A
 
     scores (n_candidates,) float; offsets (n_events + 1,) int32; choices (n_events,) int32, position
     or −1 for no click. Returns (n_better, n_tied), int32, shape (n_events,); events without a
-    choice give (−1, −1). A comparison with NaN counts as better, so that a diverged model can never
-    look good; +inf and −inf compare as usual.
+    choice give (−1, −1). A comparison with NaN counts as better; +inf and −inf compare as usual.
 
     Raises ValueError when the shapes do not fit, or a choice lies outside its display set.
 

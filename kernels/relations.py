@@ -203,7 +203,7 @@ def count_follows(
 
 @jit_leaf
 def log_odds(wins: float, losses: float) -> float:
-    """Return log((wins + ½) / (losses + ½)), without a call where they are equal."""
+    """log((wins + ½) / (losses + ½)), without a call where they are equal."""
     return math.log((wins + 0.5) / (losses + 0.5)) if wins != losses else 0.0
 
 

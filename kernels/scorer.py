@@ -241,7 +241,7 @@ def scorer_pass(
 
 @jit_leaf
 def _room(first_event: int, last_event: int, offsets: Array, widths: Array) -> tuple[int, int, int]:
-    """Return the rows of the largest tile, and the sum and the largest of the widths."""
+    """The rows of the largest tile, and the sum and the largest of the widths."""
     total = widest = 0
     for layer in range(len(widths)):
         total += widths[layer]
@@ -268,7 +268,7 @@ def _clear(grad_dense: Array, starts: Array, widths: Array, learned: bool) -> No
 
 @jit_part
 def _turned(dense: Array, starts: Array, widths: Array) -> Array:
-    """Return the transposed weights of the layers between first and last."""
+    """The transposed weights of the layers between first and last."""
     total = 0
     for layer in range(1, len(widths)):
         total += widths[layer] * widths[layer - 1]

@@ -124,7 +124,7 @@ def draw_display(rng: np.random.Generator, size: int, law: DisplayDraw, items: A
 @jit_leaf
 def _pick(draw: float, probs: Array, none: float) -> int:
     """The place that a draw in [0, 1) falls on, −1 for no click; mass that rounding leaves falls on
-    the last that is possible. A log's, whose draws come one after the other: it has no keys."""
+    the last that is possible."""
     reached, possible = 0.0, -1
     for place in range(len(probs)):
         reached += probs[place]

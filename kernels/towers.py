@@ -41,7 +41,7 @@ class TowerPass(NamedTuple):
 def _matrices(
     dense: Array, state_dim: int, width: int, d: int, n_own: int
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """Return W₁, b₁, W₂, b₂, D and W of a flat array, as views."""
+    """W₁, b₁, W₂, b₂, D and W of a flat array, as views."""
     out = width * state_dim + width
     direct = out + (d - 1) * width + d - 1
     tastes = direct + (d - 1) * state_dim

@@ -83,7 +83,7 @@ def _walk_back(
 
 @jit_leaf
 def _mean_of_row(table: CrossedCounts, value: int, near: Array) -> Any:
-    """Return the mean of the probabilities of two steps over what a value displayed."""
+    """The mean of the probabilities of two steps over what a value displayed."""
     total = np.float32(0)
     first, last = np.uint64(table.starts[value]), np.uint64(table.starts[value + 1])
     n = _degree(table, value)

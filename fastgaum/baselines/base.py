@@ -1,8 +1,8 @@
 """Baseline: what the published models share.
 
 A baseline ranks candidates by scores of its own scale. The link makes them probabilities,
-softmax(scale · score), with scale (and, where no click is offered, a shift) fitted on validation:
-every row of a table has a likelihood, and ranking is left as it was."""
+softmax(scale · score), with scale (and, where no click is offered, a shift) fitted on validation.
+The ranking stays as it was."""
 
 from __future__ import annotations
 

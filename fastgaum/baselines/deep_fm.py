@@ -61,7 +61,7 @@ class DeepFm(GradientBaseline):
 
 
 class _Network(nn.Module):
-    """Numbers are fields without being built: sums over fields are linear in their values."""
+    """Numbers are fields without being built."""
 
     def __init__(self, space: FeatureSpace, dim: int, dropout: float) -> None:
         super().__init__()

@@ -9,7 +9,7 @@
     <field>, else click rate  the candidate that is the event's context, else the click rate
 
 A log without training events has only the floors that need none. If a model is scored on another
-log than its training log, the counts are those of its training. Three are also models."""
+log than its training log, the counts are those of its training."""
 
 from __future__ import annotations
 
@@ -121,9 +121,7 @@ def means_of(precisions: Precisions, weights: Float64Array) -> dict[str, dict[in
 
 
 def click_rate(displays: Counts, choices: Counts) -> Float64Array:
-    """Smoothed click rate (choices + 0.3) / (displays + 1) of items, shape (n_items,): what gives
-    the protocol's click-rate row on yelp, yoochoose and taobao (62.8/83.4, 49.9/73.7,
-    27.7/46.1)."""
+    """Smoothed click rate (choices + 0.3) / (displays + 1) of items, shape (n_items,)."""
     # One division of whole numbers: equal rates are equal floats, so ties stay ties.
     return np.asarray((10 * choices + 3) / (10 * (displays + 1)), dtype=np.float64)
 
@@ -197,7 +195,7 @@ class _ItemFloor(Baseline):
 
 @dataclass(eq=False)
 class RandomFloor(_ItemFloor):
-    """Every candidate ties: a choice is uniform over the display set."""
+    """Every candidate ties."""
 
     name: ClassVar[str] = "random"
 

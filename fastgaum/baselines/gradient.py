@@ -53,8 +53,8 @@ class GradientBaseline(Baseline):
     """A baseline trained by AdamW, whose open settings are chosen by the lowest validation score. A
     subclass defines `_network`, and `_losses` unless it is a choice model.
 
-    Id dropout puts a field's unknown row in an id's place in training, so that unknown items are
-    trained; ids of fields of few values, each seen often, are dropped seldom."""
+    In training, id dropout puts a field's unknown row in an id's place. Ids of fields of few values
+    are dropped seldom."""
 
     epochs: CountFromOne = 300
     """at most so many"""

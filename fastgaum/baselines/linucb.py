@@ -3,7 +3,7 @@ WWW 2010.
 
 x is the one-hot of the item followed by z: an intercept, numbers, the columns of `field_columns`,
 products of the context's numbers with these. A = λI + Σ x xᵀ, b = Σ reward · x over the training
-candidates: score = x·A⁻¹b + alpha · √(xᵀA⁻¹x). A⁻¹ is had from the Schur complement in z."""
+candidates: score = x·A⁻¹b + alpha · √(xᵀA⁻¹x)."""
 
 from __future__ import annotations
 

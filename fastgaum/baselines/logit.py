@@ -3,10 +3,9 @@
 
 utility(a) = Σ_f w_f over the ids of a's bag + w · numbers; choice by softmax over the display set.
 It has no history encoder: under `identity` it is one weight per item, under `bags` it reads the
-numbers that our networks read. What all candidates of an event share says nothing of which one is
-chosen, so the event's context enters as crosses: a weight for each context value and candidate's
-value that training displayed together, and for each context number one more weight of each id and
-number; by itself it counts against no click alone."""
+numbers that our networks read. The event's context enters as crosses: a weight for each context
+value and candidate's value that training displayed together, and for each context number one more
+weight of each id and number; by itself it counts against no click alone."""
 
 from __future__ import annotations
 
@@ -67,8 +66,7 @@ Curvature = tuple[Float64Array, Float64Array]
 
 @dataclass(frozen=True)
 class Design:
-    """What the weights multiply, a row per candidate, without products that can be made again:
-    numbers as one matrix of all rows and crossings would take ten times their memory."""
+    """What the weights multiply, a row per candidate, without products that can be made again."""
 
     ids: sparse.csr_matrix
     """1 at each of a candidate's ids, (n_candidates, n_ids)"""
@@ -190,8 +188,8 @@ class Problem:
         """The weights of the least `penalised_nll`, found from `start` on, until a step gains less
         than a share `tolerance`, (n_weights,).
 
-        Steps are measured by a curvature. Numbers that say nearly the same would take many steps
-        each by itself: they are turned so that their curvature is the identity."""
+        Steps are measured by a curvature. Numbers are turned so that their curvature is the
+        identity."""
         alone, together = curvature
         scale, n_events = 1 / np.sqrt(penalties + alone), len(self.display_offsets) - 1
         block = self.turned
@@ -218,9 +216,8 @@ class ConditionalLogit(Baseline):
     """The linear choice model: its weights minimise the summed NLL of the training choices and
     ½ Σ penalty · weight², which is convex, by L-BFGS.
 
-    Penalties are chosen on validation: one of ids (items, and values of fields of many values),
-    which keeps rare items' weights from standing in for the numbers, and one of numbers; then,
-    beside the best of these, that of pairs of two fields of few values: such pairs are many."""
+    Penalties are chosen on validation: one of ids (items, and values of fields of many values) and
+    one of numbers. The penalty of pairs of two fields of few values is chosen after these."""
 
     name: ClassVar[str] = "logit"
     fit_link: ClassVar[bool] = False
@@ -283,8 +280,7 @@ class ConditionalLogit(Baseline):
         Returns:
             A row per coefficient: name, coefficient, standard_error, z, and low and high, the ends
             of the 95 % interval. Null where other numbers or constants determine the number, or
-            where it separates all that was chosen from all that was not: then no finite
-            coefficient is the likeliest.
+            where it separates all that was chosen from all that was not.
 
         Raises:
             ConfigError: the model has not been trained, or on another log; or no candidate has a
@@ -339,7 +335,7 @@ class ConditionalLogit(Baseline):
 
     def _to_compare(self) -> Iterator[Values]:
         """All combinations with the largest penalty of crosses, then its other values with the best
-        of these: with a small one from the start, thousands of pairs would decide the rest."""
+        of these."""
         combinations = self.combinations()
         first = combinations[0]["cross_penalty"]
         yield from (one for one in combinations if one["cross_penalty"] == first)

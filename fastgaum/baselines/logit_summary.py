@@ -1,7 +1,7 @@
 """Coefficients of a conditional logit without penalty, and their standard errors from the sandwich
 (White, "Maximum likelihood estimation of misspecified models", Econometrica 1982), clustered by
-user (Liang & Zeger, "Longitudinal data analysis using generalized linear models", Biometrika 1986):
-the errors need neither a right model nor independent choices of one user."""
+user (Liang & Zeger, "Longitudinal data analysis using generalized linear models", Biometrika
+1986)."""
 
 from __future__ import annotations
 

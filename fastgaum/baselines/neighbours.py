@@ -181,8 +181,7 @@ def arrays_of(name: str, matrix: sparse.csr_matrix) -> Arrays:
 
 
 def matrix_of(name: str, arrays: Arrays, n_items: int) -> sparse.csr_matrix:
-    """The matrix of `arrays_of`. Raises ValueError for a damaged one: scipy would read past its
-    end."""
+    """The matrix of `arrays_of`. Raises ValueError for a damaged one."""
     parts = tuple(arrays[f"{name}.{part}"] for part in _PARTS)
     matrix = sparse.csr_matrix(parts, shape=(len(parts[2]) - 1, n_items))
     matrix.check_format(full_check=True)

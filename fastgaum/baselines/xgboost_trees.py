@@ -58,11 +58,11 @@ class BoostedTrees(Baseline):
     """Boosted trees over the numbers of a candidate's bag, the place, the declared fields and the
     event's context.
 
-    The report names the library only. Chosen here: depth, learning rate and leaf size by the
-    validation score, of all combinations in `grids`, each stopped early on it. A field of few
-    values is one of the library's own categories, of one of many values the trees read what
-    training says of the value (`field_columns`). Where the protocol makes no numbers, items are a
-    category too, and how often each id is in the last TREES_WINDOW choices are columns."""
+    Chosen here: depth, learning rate and leaf size by the validation score, of all combinations in
+    `grids`, each stopped early on it. A field of few values is one of the library's own categories,
+    of one of many values the trees read what training says of the value (`field_columns`). Where
+    the protocol makes no numbers, items are a category too, and how often each id is in the last
+    TREES_WINDOW choices are columns."""
 
     published_name: ClassVar[str | None] = "XGBOOST"
     counts_fields: ClassVar[bool] = True
@@ -261,8 +261,7 @@ class XgboostRank(BoostedTrees):
         return {"objective": "rank:ndcg"}, None
 
     def _loss(self, scores: Float64Array, encoded: EncodedSessions) -> float:
-        """Minus the mean ndcg, ties by their expectation (the library's own breaks them by the
-        order of the rows)."""
+        """Minus the mean ndcg, ties by their expectation."""
         better, tied = rank_counts(scores, encoded.display_offsets, encoded.choices)
         gains = np.append(
             0.0, np.cumsum(1 / np.log2(2 + np.arange(np.diff(encoded.display_offsets).max())))

@@ -29,7 +29,7 @@ def game_for(
     unknown_of_id: torch.Tensor,
     outside: bool,
 ) -> Game:
-    """Return the game that trains these networks, by the engine where it can.
+    """The game that trains these networks, by the engine where it can.
 
     unknown_of_id: the id of each id's field for unknown values, (n_ids,); outside: whether no click
     is offered as a choice."""
@@ -56,8 +56,8 @@ def outputs_by_hand(
     unknown_of_id: torch.Tensor,
     outside: bool,
 ) -> Outputs:
-    """Return a function that scores batches as these networks do now, on the processor: the engine
-    with a copy of them, unless it does not take them or they are large. Args as `game_for`."""
+    """A function that scores batches as these networks do now, on the processor: the engine with a
+    copy of them, unless it does not take them or they are large. Args as `game_for`."""
     n_numbers = sum(one.numel() for one in networks.parameters())
     by_hand = runs_by_hand(networks, config, regulariser, torch.device("cpu"))
     if not by_hand or n_numbers > MOST_COPIED:

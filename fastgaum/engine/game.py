@@ -222,9 +222,8 @@ def _weights_of(batch: BatchTensors) -> FloatArray:
 def _mean_loss(
     values: FloatArray, factors: FloatArray | float, utility: FloatArray, batch: BatchTensors
 ) -> float:
-    """Return the mean over events of values, of each event or candidate, times factors, less the
-    logged choices' utility, by the events' weights. Raises StepRefusedError where it is not
-    finite."""
+    """The mean over events of values, of each event or candidate, times factors, less the logged
+    choices' utility, by the events' weights. Raises StepRefusedError where it is not finite."""
     terms, chosen, weights = values * factors, utility[batch.source.chosen], batch.source.weights
     if weights is not None:
         of_events = len(terms) == batch.n_events

@@ -114,7 +114,7 @@ class LstmLayer:
         x: FloatArray,
         source: IntArray = NO_SOURCE,
     ) -> tuple[FloatArray, FloatArray]:
-        """Return h and c after each token, (n_tokens, H).
+        """h and c after each token, (n_tokens, H).
 
         Args:
             offsets: start of each sequence in the tokens, (n_sequences + 1,).

@@ -150,9 +150,9 @@ def grow_training(former: FeatureSpace, log: SessionLog) -> tuple[FeatureSpace, 
     """The space of a former log and a further one, and its training sessions as they are read.
 
     New ids follow those of their field, and counts are added up. Numbers are standardised as
-    before, and places have the rates that they had: weights have learned both. Raises
-    FeatureMismatchError: the log's fields are others. Raises LogFormatError: the log has no
-    training session, or is the very log of the former space."""
+    before, and places have the rates that they had. Raises FeatureMismatchError: the log's fields
+    are others. Raises LogFormatError: the log has no training session, or is the very log of the
+    former space."""
     check_columns(former, log)
     found = [ContextField(name, holds) for name, holds in former.context_holds.items()]
     has_places = any(field.source == "position" for field in former.categorical)

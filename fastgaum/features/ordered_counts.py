@@ -2,7 +2,7 @@
 (Prokhorenkova et al., "CatBoost", NeurIPS 2018, on target leakage).
 
 Training users come in a random order, in blocks, each encoded with what those before it said.
-Validation and test read what all said. A small log is read in several orders."""
+Validation and test read what all said."""
 
 from __future__ import annotations
 

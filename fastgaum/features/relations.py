@@ -1,5 +1,5 @@
 """Training counts of pairs of items: beside these rivals, and after these choices. Displays alone
-say which are left out: a choice would tell the event's own label."""
+say which are left out."""
 
 from __future__ import annotations
 

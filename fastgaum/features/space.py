@@ -31,8 +31,7 @@ from fastgaum.logs.vocabulary import Vocabulary
 class FeatureSpace:
     """What `features.fitting` counts in the training split; `features.encoder` applies it.
 
-    No field but the last has a default: a file that lacks one, such as the users that trained, is
-    refused."""
+    No field but the last has a default: a file that lacks one is refused."""
 
     protocol: str
     set_context: bool

@@ -1,5 +1,5 @@
 """The optimiser of a player that autograd trains: AdamW for dense gradients, lazy AdamW (as in
-`kernels/optimiser.py`) or row-wise Adagrad for sparse ones; stock torch."""
+`kernels/optimiser.py`) or row-wise Adagrad for sparse ones."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def choice_nll(
     display_offsets: AnyInts,
     choices: AnyInts,
 ) -> Float64Array:
-    """Return the negative log-likelihood of each event's outcome in nats, shape (n_events,).
+    """The negative log-likelihood of each event's outcome in nats, shape (n_events,).
 
     log-probabilities (n_candidates,) and (n_events,); choices (n_events,), position or -1. Raises
     NumericsError for NaN, for a log-probability above 0 (by more than rounding), and for no click
@@ -56,8 +56,8 @@ def brier_score(
     display_offsets: AnyInts,
     choices: AnyInts,
 ) -> Float64Array:
-    """Return each event's sum of (probability − outcome)² over candidates and no click: 0 best, 2
-    worst (Brier 1950). Raises NumericsError for a probability that is not finite.
+    """Each event's sum of (probability − outcome)² over candidates and no click: 0 best, 2 worst
+    (Brier 1950). Raises NumericsError for a probability that is not finite.
 
     >>> brier_score(np.array([0.5, 0.25, 0.25]), None, np.array([0, 3]), np.array([0])).tolist()
     [0.375]
@@ -103,7 +103,7 @@ def _of_outcome(
 
 
 def candidate_outcomes(display_offsets: AnyInts, choices: AnyInts) -> Float64Array:
-    """Return 1 for each chosen candidate and 0 for the others, shape (n_candidates,).
+    """1 for each chosen candidate and 0 for the others, shape (n_candidates,).
 
     >>> candidate_outcomes(np.array([0, 3, 5]), np.array([2, -1])).tolist()
     [0.0, 0.0, 1.0, 0.0, 0.0]
@@ -118,14 +118,13 @@ def candidate_outcomes(display_offsets: AnyInts, choices: AnyInts) -> Float64Arr
 def expected_calibration_error(
     probs: AnyFloats, outcomes: AnyFloats, bins: int = 15, weights: AnyFloats | None = None
 ) -> float:
-    """Return the mean over cases of |mean probability − share that came true| of the case's bin, in
-    [0, 1].
+    """The mean over cases of |mean probability − share that came true| of the case's bin, 0 to 1.
 
-    probs and outcomes (0 or 1), both shape (n,); for candidates a case each. At most `bins` bins
-    hold equally many cases, in order of probability (Naeini et al. 2015 with equal mass). Tie rule:
-    cases of one probability share their mean outcome. Denominator: all cases; 0 cases give NaN.
-    With weights, (n,), means are weighted, and bins have equal sums of weights.
-    Raises NumericsError for a probability outside [0, 1].
+    probs and outcomes (0 or 1), both shape (n,). At most `bins` bins hold equally many cases, in
+    order of probability (Naeini et al. 2015 with equal mass). Tie rule: cases of one probability
+    share their mean outcome. Denominator: all cases; 0 cases give NaN. With weights, (n,), means
+    are weighted, and bins have equal sums of weights. Raises NumericsError for a probability
+    outside [0, 1].
 
     >>> expected_calibration_error(np.array([0.5, 0.5, 1.0]), np.array([0, 1, 1]), bins=1)
     0.0

@@ -3,8 +3,7 @@
 An interval is that of a mean over events, from a bootstrap over users (Efron & Tibshirani 1993,
 percentile interval): each draw takes as many users as there are, with replacement, and averages
 over all their events. Of several seeds a draw takes one fewer, with replacement and apart from the
-users (Owen 2007): as many would make the interval of few seeds too narrow (Rao & Wu 1988). A
-statistic is kept as sums by user."""
+users (Owen 2007, Rao & Wu 1988). A statistic is kept as sums by user."""
 
 from __future__ import annotations
 
@@ -52,8 +51,8 @@ def bootstrap_mean(
     draws: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Return the mean of per_event, shape (n_events,) or (n_seeds, n_events), and its interval;
-    users (n_events,) any integer labels; weights of the events, (n_events,), or None: all alike.
+    """The mean of per_event, shape (n_events,) or (n_seeds, n_events), and its interval; users
+    (n_events,) any integer labels; weights of the events, (n_events,), or None: all alike.
 
     Events that are NaN under a seed are left out. The same `seed` gives the same interval. Without
     a counted event all is NaN; with a single user and seed the interval is the mean alone.
@@ -131,9 +130,9 @@ def paired_difference(
     draws: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Return the interval of the mean of per_event − other_per_event, two models on the same
-    events, (n_events,) or (n_seeds, n_events) each: of the same drawn users on both sides, and
-    each side's own drawn seeds. Raises ValueError if the events differ.
+    """The interval of the mean of per_event − other_per_event, two models on the same events,
+    (n_events,) or (n_seeds, n_events) each: of the same drawn users on both sides, and each side's
+    own drawn seeds. Raises ValueError if the events differ.
 
     >>> paired_difference(np.array([1.0, 0.0]), np.array([0.5, -0.5]), np.array([0, 1])).low
     0.5

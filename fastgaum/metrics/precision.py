@@ -39,7 +39,7 @@ def require_finite(scores: AnyFloats, display_offsets: AnyInts, what: str = "sco
 def precision_at_k(
     scores: AnyFloats, display_offsets: AnyInts, choices: AnyInts, k: int
 ) -> Float64Array:
-    """Return prec@k of each event, shape (n_events,), in [0, 1]; NaN for an event without a choice.
+    """prec@k of each event, shape (n_events,), in [0, 1]; NaN for an event without a choice.
 
     scores (n_candidates,), higher is better; display_offsets (n_events + 1,); choices (n_events,),
     position or -1. Raises NumericsError for a score that is not finite, ValueError for k < 1.

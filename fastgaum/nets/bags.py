@@ -17,14 +17,14 @@ from fastgaum.nets.tensors import Bags
 
 @dataclass(frozen=True)
 class IdDropout:
-    """Replaces ids by their field's unknown row, so that this row is trained."""
+    """Replaces ids by their field's unknown row."""
 
     unknown_of_id: Tensor
     """unknown row of each id, int32, (n_ids,)"""
     rate: float
 
     def __call__(self, bags: Bags) -> Bags:
-        """Return bags with each id dropped with probability `rate`."""
+        """Bags with each id dropped with probability `rate`."""
         if self.rate == 0:
             return bags
         keep = torch.rand(bags.ids.shape, device=bags.ids.device) >= self.rate
@@ -38,7 +38,7 @@ def bag_sum(
     weights: Tensor | None = None,
     sparse_grad: bool = False,
 ) -> Tensor:
-    """Return the weighted sum of each bag's rows, (n_bags, d): multi-hot @ table, never built.
+    """The weighted sum of each bag's rows, (n_bags, d): multi-hot @ table, never built.
 
     Args:
         table: (n_rows, d), float32 or float64.
@@ -74,14 +74,14 @@ def bag_sum(
 
 
 def drawn(shape: tuple[int, ...], values: Callable[[], Tensor]) -> nn.Parameter:
-    """Return a parameter with these initial values, or none on the meta device."""
+    """A parameter with these initial values, or none on the meta device."""
     room = torch.empty(shape)
     return nn.Parameter(room if room.is_meta else values())
 
 
 def normal_table(n_rows: int, width: int, std: float) -> nn.Parameter:
-    """Return a (n_rows, width) table drawn from N(0, std²), as `torch.randn(n_rows, width) * std`
-    is, in numpy's memory, which has huge pages."""
+    """A (n_rows, width) table drawn from N(0, std²), as `torch.randn(n_rows, width) * std` is, in
+    numpy's memory."""
     values = torch.empty(n_rows, width)
     if values.is_meta:
         return nn.Parameter(values)
@@ -113,7 +113,7 @@ class _AboveTable(nn.Module):
         return self.projection
 
     def add_to(self, x: Tensor, bags: Bags) -> Tensor:
-        """Return the mapped bags, (n_bags, out), from the sums of their rows."""
+        """The mapped bags, (n_bags, out), from the sums of their rows."""
         if self.projection is not None and bags.vectors is not None:
             x = x + bags.vectors.projected(self.projection)
         if self.numbers is not None:
@@ -137,7 +137,7 @@ class BagLinear(_AboveTable):
         self.make(n_numbers, out, bias)
 
     def forward(self, bags: Bags) -> Tensor:
-        """Return the mapped bags, (n_bags, out)."""
+        """The mapped bags, (n_bags, out)."""
         return self.add_to(
             bag_sum(self.table, bags.ids, bags.offsets, None, self.sparse_grad), bags
         )
@@ -167,7 +167,7 @@ class SharedBagLinear(_AboveTable):
         return self._items[0].projection
 
     def forward(self, bags: Bags) -> Tensor:
-        """Return the mapped bags, (n_bags, out)."""
+        """The mapped bags, (n_bags, out)."""
         return self.add_to(self._items[0](bags) @ self.up, bags)
 
 

@@ -261,7 +261,7 @@ class _BagSum(torch.autograd.Function):
 
 
 def sum_bags(table: Tensor, ids: Tensor, offsets: Tensor, sparse_grad: bool = False) -> Tensor:
-    """Return the sum of each bag's rows, (n_bags, d), as `bags.bag_sum`."""
+    """The sum of each bag's rows, (n_bags, d), as `bags.bag_sum`."""
     found: Tensor = _BagSum.apply(table, ids, offsets, sparse_grad)  # type: ignore[no-untyped-call]
     return found
 
@@ -297,7 +297,7 @@ class _LogSumExp(torch.autograd.Function):
 
 
 def log_sum_exp(values: Tensor, offsets: Tensor, outside: bool) -> Tensor:
-    """Return log Σ exp(value) of each event, (n_events,), as `segments.segment_logsumexp`."""
+    """log Σ exp(value) of each event, (n_events,), as `segments.segment_logsumexp`."""
     found: Tensor = _LogSumExp.apply(values, offsets, outside)  # type: ignore[no-untyped-call]
     return found
 
@@ -333,6 +333,6 @@ class _Lstm(torch.autograd.Function):
 
 
 def lstm_states(gates_x: Tensor, offsets: Tensor, weight_hh: Tensor) -> Tensor:
-    """Return h after each token from zero states, (n_tokens, H), as `sequences.lstm`."""
+    """h after each token from zero states, (n_tokens, H), as `sequences.lstm`."""
     found: Tensor = _Lstm.apply(gates_x, offsets, weight_hh)  # type: ignore[no-untyped-call]
     return found

@@ -2,8 +2,8 @@
 
     logit(a at place p) = u(s, c, a) + e(p),   e(1) = 0
 
-exp(e(p)) multiplies the odds of whatever stands at place p, as in click models (the position-based
-model, the additive two-tower model). No click has no place, and keeps the logit 0."""
+exp(e(p)) multiplies the odds of whatever stands at place p, as in click models. No click has no
+place, and keeps the logit 0."""
 
 from __future__ import annotations
 

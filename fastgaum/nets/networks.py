@@ -1,9 +1,8 @@
 """The networks of one user model: history encoder, reward model, generator.
 
-The generator and the reward model are scorers: one small network scores every candidate, so
-permuting a display set permutes its scores. Its first layer on [state; bag] factorises: W [s; x_a]
-= W_s s (once per event) + Σ_{f ∈ bag(a)} E_f (a gather) + W_x numbers. Two towers (`nets.towers`)
-may stand beside it."""
+The generator and the reward model are scorers: one small network scores every candidate. Its first
+layer on [state; bag] factorises: W [s; x_a] = W_s s (once per event) + Σ_{f ∈ bag(a)} E_f (a
+gather) + W_x numbers. Two towers (`nets.towers`) may stand beside it."""
 
 from __future__ import annotations
 
@@ -67,7 +66,7 @@ class Scorer(nn.Module):
         self.rest = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, candidates: Bags, states: Tensor, display_offsets: Tensor) -> Tensor:
-        """Return scores, (n_candidates,); states: (n_events, state_dim)."""
+        """Scores, (n_candidates,); states: (n_events, state_dim)."""
         tower = None if self.tower is None else self.tower(candidates, states, display_offsets)
         x: Tensor = self.first(candidates) + expand_to_candidates(
             self.from_state(states), display_offsets, candidates.n_bags
@@ -217,7 +216,7 @@ class RewardPlayer(nn.Module):
         return torch.cat([states, self.context(batch.context, batch.context_numbers)], 1)
 
     def forward(self, batch: BatchTensors) -> tuple[Tensor, Tensor]:
-        """Return utilities (n_candidates,) and the states (n_events, state_dim)."""
+        """Utilities (n_candidates,) and the states (n_events, state_dim)."""
         states = self.states(batch)
         utility: Tensor = self.reward(batch.candidates, states, batch.display_offsets)
         return utility, states

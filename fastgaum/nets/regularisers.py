@@ -116,7 +116,7 @@ class Tsallis:
 def segment_entmax(
     values: Tensor, offsets: Tensor, outside: bool, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    """Return α-entmax of each event (the Tsallis regulariser's best response), shaped as by
+    """α-entmax of each event (the Tsallis regulariser's best response), shaped as by
     `segments.segment_log_softmax`; no click has 0 where it is not offered.
 
     α is 2, sparsemax, the Euclidean projection onto the simplex (Martins & Astudillo, ICML 2016),
@@ -203,7 +203,7 @@ def regulariser_of(config: Config) -> Regulariser:
 
 
 class _Entmax(torch.autograd.Function):
-    """α-entmax of entries and the event of each, whose threshold autograd cannot see through."""
+    """α-entmax of entries and the event of each."""
 
     @staticmethod
     def forward(ctx: Any, entries: Tensor, event_of: Tensor, n_events: int, alpha: float) -> Tensor:
@@ -236,8 +236,8 @@ class _Entmax(torch.autograd.Function):
 
 
 def _thresholds(z: Tensor, event_of: Tensor, sizes: Tensor, alpha: float) -> Tensor:
-    """Return τ per event in float64, for α = 2 or 1.5; z ∈ [−1, 0], where entries at −1 are never
-    in the support."""
+    """τ per event in float64, for α = 2 or 1.5; z ∈ [−1, 0], where entries at −1 are never in the
+    support."""
     order = z.argsort(descending=True, stable=True)
     order = order[event_of[order].argsort(stable=True)]
     z, event_of = z[order], event_of[order]

@@ -1,5 +1,4 @@
-"""Reductions over ragged segments: the candidates of each event, flat, cut by offsets; plain torch,
-any device.
+"""Reductions over ragged segments: the candidates of each event, flat, cut by offsets.
 
 `values` holds one number per candidate, (n_candidates,), float32 or float64; `offsets` (n_events +
 1,) int32 says where each event's candidates start. With `outside`, no click is one more entry of
@@ -17,14 +16,14 @@ from torch import Tensor
 
 @cache
 def has_triton() -> bool:
-    """Return whether operators of a CUDA device run by Triton's kernels (`cuda_ops`)."""
+    """Whether operators of a CUDA device run by Triton's kernels (`cuda_ops`)."""
     return find_spec("triton") is not None
 
 
 def segment_ids(offsets: Tensor, n_rows: int) -> Tensor:
-    """Return the segment of each row, int64, (n_rows,): offsets [0, 3, 5] → [0, 0, 0, 1, 1].
+    """The segment of each row, int64, (n_rows,): offsets [0, 3, 5] → [0, 0, 0, 1, 1].
 
-    Raises ValueError, on the CPU, for offsets that do not end at n_rows; a card is not waited for.
+    Raises ValueError, on the CPU, for offsets that do not end at n_rows.
     """
     if not offsets.is_cuda and int(offsets[-1]) != n_rows:
         raise ValueError(
@@ -36,7 +35,7 @@ def segment_ids(offsets: Tensor, n_rows: int) -> Tensor:
 
 
 def segment_sum(values: Tensor, offsets: Tensor) -> Tensor:
-    """Return the sum of each event's entries, (n_candidates,) → (n_events,) or (n_candidates, d) →
+    """The sum of each event's entries, (n_candidates,) → (n_events,) or (n_candidates, d) →
     (n_events, d)."""
     return sum_entries(values, segment_ids(offsets, values.shape[0]), offsets.shape[0] - 1)
 
@@ -59,7 +58,7 @@ def expand_to_candidates(
 
 
 def segment_logsumexp(values: Tensor, offsets: Tensor, outside: bool) -> Tensor:
-    """Return log Σ exp(value) of each event, (n_events,); −inf where there is nothing to sum, with
+    """log Σ exp(value) of each event, (n_events,); −inf where there is nothing to sum, with
     gradient 0."""
     if values.is_cuda and has_triton():
         from fastgaum.nets import cuda_ops
@@ -76,7 +75,7 @@ def segment_logsumexp(values: Tensor, offsets: Tensor, outside: bool) -> Tensor:
 
 
 def segment_log_softmax(values: Tensor, offsets: Tensor, outside: bool) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities of the candidates (n_candidates,) and of no click (n_events,).
+    """log-probabilities of the candidates (n_candidates,) and of no click (n_events,).
 
     The latter is −log-sum-exp, or the constant −inf without the no-click option."""
     n_events = offsets.shape[0] - 1
@@ -91,11 +90,10 @@ def segment_log_softmax(values: Tensor, offsets: Tensor, outside: bool) -> tuple
 
 
 def segment_argmax(values: Tensor, offsets: Tensor) -> Tensor:
-    """Return the position of the greatest value in each event, int64, (n_events,); −1 for an empty
-    event.
+    """The position of the greatest value in each event, int64, (n_events,); −1 for an empty event.
 
-    The **first** of tied values: for rollouts, never for metrics, which count ties exactly. A NaN
-    counts as greatest. Not differentiable."""
+    The **first** of tied values: for rollouts, never for metrics. A NaN counts as greatest. Not
+    differentiable."""
     n_events = offsets.shape[0] - 1
     segments = segment_ids(offsets, values.shape[0])
     best = values.isnan() | (values == max_entries(values, segments, n_events)[segments])

@@ -1,5 +1,5 @@
-"""LSTM and prefixes of ragged sequences of tokens; plain torch. Sequence i owns rows
-offsets[i]:offsets[i + 1], in time order, maybe none."""
+"""LSTM and prefixes of ragged sequences of tokens. Sequence i owns rows offsets[i]:offsets[i + 1],
+in time order, maybe none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastgaum.nets.segments import segment_ids
 def lstm(
     gates_x: Tensor, offsets: Tensor, weight_hh: Tensor, h0: Tensor, c0: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return h and c after each token, (n_tokens, H) each; formulas and gates, i, f, g, o, are
+    """h and c after each token, (n_tokens, H) each; formulas and gates, i, f, g, o, are
     torch.nn.LSTM's.
 
     gates_x (n_tokens, 4H) holds W_ih x + b_ih + b_hh; offsets (n_sequences + 1,) int32; weight_hh
@@ -33,8 +33,8 @@ def lstm(
 
 
 def time_major(offsets: Tensor, n_tokens: int) -> tuple[Tensor, list[int], Tensor]:
-    """Return sequences by falling length, the number running at each step, and the tokens in step
-    order: offsets [0, 1, 4, 4, 6] → [1, 3, 0, 2], [3, 2, 1], [1, 4, 0, 2, 5, 3]."""
+    """Sequences by falling length, the number running at each step, and the tokens in step order:
+    offsets [0, 1, 4, 4, 6] → [1, 3, 0, 2], [3, 2, 1], [1, 4, 0, 2, 5, 3]."""
     order = torch.argsort(offsets.diff(), descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)

@@ -16,7 +16,7 @@ from fastgaum.logs.cut import pick_rows
 
 @dataclass(frozen=True)
 class BagVectors:
-    """Vectors of the items of bags; each item's once."""
+    """Vectors of the items of bags, each once."""
 
     values: Tensor
     """(n_distinct, dim)"""

@@ -1,5 +1,5 @@
-"""All charts: those of a page, each from the facts alone, and those in files. Shape and dash say
-what colour says. Two runs that are compared share their axes."""
+"""All charts: those of a page, each from the facts alone, and those in files. Two runs that are
+compared share their axes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A comparison of models on one log, or on several.
 
 A row is one model's head, its seeds averaged and the test events of its splits pooled; the
-bootstrap draws seeds, and users with their events from all splits. The other row of a comparison
-is always another model's: heads of one model are one training."""
+bootstrap draws seeds, and users with their events from all splits. The other row of a comparison is
+always another model's."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The facts of a page on runs, as one object for JSON.
 
 Averages are of a candidate's utility minus the mean of its display set, over display sets of
-several candidates: only differences decide a choice. 1 more multiplies the odds against a rival
-by e^eta under Shannon."""
+several candidates. 1 more multiplies the odds against a rival by e^eta under Shannon."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The runs of a grid, data sets × models × splits × seeds, one after the other or in processes.
-Each has one thread, so that its figures depend on its seed alone."""
+Each has one thread."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """How every figure is drawn: by matplotlib, in the style of `templates/figure.mplstyle` and the
-colours of `COLOURS`. An SVG has a style sheet for readers who prefer dark."""
+colours of `COLOURS`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FORMATS = (".svg", ".png")
 
 
 def colour(role: str) -> str:
-    """Return the colour of a role on light ground."""
+    """The colour of a role on light ground."""
     return COLOURS[role][0]
 
 
@@ -146,7 +146,7 @@ def picture_of(chart: Chart, others: Sequence[Chart] = ()) -> dict[str, str]:
 
 
 def svg_of(figure: Figure) -> str:
-    """Return a figure as SVG, with a style sheet for dark pages."""
+    """A figure as SVG, with a style sheet for dark pages."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     rules = [

@@ -44,7 +44,7 @@ class TableColumn:
     """stands for a figure that does not exist; a row without the key has an empty cell"""
 
     def text(self, row: Mapping[str, Any]) -> str:
-        """Return the cell of a row."""
+        """The cell of a row."""
         value = row.get(self.key, "")
         if value == "" or value is None or value != value:
             return "" if value == "" else self.none

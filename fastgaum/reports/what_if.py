@@ -180,13 +180,11 @@ def willingness_to_pay(
         field: a field of numbers, of candidates or items. If users like it, its worth is negative.
         price: another one.
         items: ids of the items; all that are displayed if none is given.
-        step: of the differences, in standard deviations of a field among these candidates. A model
-            whose utility has steps, as trees have, needs a larger one.
+        step: of the differences, in standard deviations of a field among these candidates.
 
     Returns: a row for all candidates (item null), then one for each item: `worth`, the marginal
         utilities `by_field` and `by_price`, and the ends of their intervals, `…_low` and `…_high`.
-        The worth and its ends are NaN unless the interval of `by_price` lies below 0: a price that
-        does not lower utility buys nothing.
+        The worth and its ends are NaN unless the interval of `by_price` lies below 0.
     """
     displays = _displays(model, log, split, refits, progress)
     _require_step(step)
@@ -300,7 +298,7 @@ def importance(
 
     Returns: a row for each field of candidates or items, the most important first: `field`, and
         `nll`, the rise in nats an event, with `nll_low` and `nll_high`. In a log with actions,
-        categories of items are left out: the history reads them too.
+        categories of items are left out.
     """
     require_whole("seed", seed)
     displays = _displays(model, log, split, (), progress)

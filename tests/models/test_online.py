@@ -163,7 +163,9 @@ def test_fields_come_from_an_item_table() -> None:
     # a log's mean is that of its own items, which no table tells
     more = pl.DataFrame({"item": ["i1", "i2", "i3"], "size": [0.1, None, 0.3], "brand": "a"})
     for gap in (more, more.cast(pl.String), more.with_columns(size=None)):
-        with pytest.raises(ConfigError, match="numbers in column 'size', and the mean"):
+        with pytest.raises(
+            ConfigError, match=r"column 'size' of the item table lacks .* has no mean for it"
+        ):
             online.with_item_table(gap)
     other = values | {"size": [9.0, 9.0]}
     assert not np.array_equal(OnlineUser(online).probabilities(items, fields=other), given_all)
