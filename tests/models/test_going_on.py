@@ -119,7 +119,10 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     said = f"{sessions} training sessions that displayed {len(items)} items"
     for run in ("whole", "stopped"):
         card = (tmp_path / run / "README.md").read_text(encoding="utf-8")
-        assert f"| began as | a run on the log with the fingerprint `{logs[0].fingerprint}`" in card
+        assert (
+            f"| began as | a run (--from) on the log with the fingerprint `{logs[0].fingerprint}`"
+            in card
+        )
         assert said in card
     assert "began as" not in (former / "README.md").read_text(encoding="utf-8")
 
