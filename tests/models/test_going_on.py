@@ -116,7 +116,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     check_same(tmp_path / "whole", folder)
     items = {item for log in logs for item in shown_in_training(log)}
     sessions = sum(len(log.sessions_in("train")) for log in logs)
-    said = f"{sessions} training sessions that displayed {len(items)} items"
+    said = f"{sessions} sessions and {len(items)} displayed items"
     for run in ("whole", "stopped"):
         card = (tmp_path / run / "README.md").read_text(encoding="utf-8")
         assert (
