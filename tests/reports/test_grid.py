@@ -67,21 +67,20 @@ def test_resplits() -> None:
 def test_runs_go_on_after_the_system_has_ended_their_processes() -> None:
     logs = {"sample": synthesise(60, preset="sample")[0]}
     # so many that they cannot end before the second kill
-    runs = GridPlan(["random"], 500, settings={}).runs(list(logs))
+    runs = GridPlan(["random"], 1000, settings={}).runs(list(logs))
     with closing(run_all(logs, runs, 2, "cpu")) as outcomes:
         found = dict([next(outcomes)])
         # of several, the one whose process is ended is not known: they are run again
-        for worker in multiprocessing.active_children():
+        first = set(multiprocessing.active_children())
+        for worker in first:
             worker.kill()
-            worker.join()
-        found |= dict([next(outcomes)])
-        # runs that had ended before the kill come first, while no process runs
-        while not multiprocessing.active_children():
+        # runs that had ended before come first, while no other process runs
+        while not set(multiprocessing.active_children()) - first:
             found |= dict([next(outcomes)])
         assert LOST not in found.values()
         # of one, it is
         for worker in multiprocessing.active_children():
             worker.kill()
         found |= dict(outcomes)
-    assert sorted(found) == list(range(500))
+    assert sorted(found) == list(range(1000))
     assert list(found.values()).count(LOST) == 1
