@@ -1,16 +1,11 @@
-"""The house rules that a machine can check: which way imports point, what each room may use, and
-how many lines it may have.
-
-`python tests/test_house.py` lowers the budgets of rooms that have become smaller."""
+"""The house rules that a machine can check: which way imports point, and what each room may use."""
 
 from __future__ import annotations
 
 import ast
-import json
 import re
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +62,6 @@ numba lacks"""
 WITHOUT_TORCH = ("kernels", "logs", "features", "metrics")
 TERMINAL = {"rich", "cyclopts"}
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-BUDGET = Path(__file__).with_name("house_budget.json")
 
 
 @dataclass(frozen=True)
@@ -173,38 +167,6 @@ def test_a_room_does_not_use(what: set[str], rooms: tuple[str, ...]) -> None:
     assert wrong == []
 
 
-def lines_of_rooms() -> dict[str, int]:
-    """Lines of Python of each room; `fastgaum` is its modules outside rooms, `tests` all of them."""
-    lines: Counter[str] = Counter()
-    for file in [*sources(), *(ROOT / "tests").rglob("*.py")]:
-        parts = file.relative_to(ROOT).parts
-        room = "/".join(parts[:2]) if parts[0] == "fastgaum" and len(parts) > 2 else parts[0]
-        lines[room] += len(file.read_text(encoding="utf-8").splitlines())
-    return dict(sorted(lines.items()))
-
-
-def budgets() -> dict[str, int]:
-    """The budget of each room. Of a room that stands there twice, as after a merge, it is the lower
-    number."""
-    found: dict[str, int] = {}
-    for room, lines in re.findall(r'"(.+)": (\d+)', BUDGET.read_text(encoding="utf-8")):
-        found[room] = min(int(lines), found.get(room, int(lines)))
-    return found
-
-
-def test_rooms_keep_to_their_budget_of_lines() -> None:
-    allowed = budgets()
-    over = {
-        room: f"{lines} lines, its budget is {allowed.get(room, 0)}"
-        for room, lines in lines_of_rooms().items()
-        if lines > allowed.get(room, 0)
-    }
-    assert over == {}, (
-        "A room's budget may only fall; a rise needs a reason in docs/design-log.md, and is written "
-        f"into tests/{BUDGET.name} by hand"
-    )
-
-
 def test_neither_the_package_nor_the_help_imports_what_is_heavy() -> None:
     check = """
 import sys
@@ -239,19 +201,3 @@ def test_the_makefile_names_what_exists() -> None:
     named = set(re.findall(r"(?<![\w/])tests/[\w/]*[a-z](?:\.py)?(?![\w%])", text))
     assert len(named) > 5
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
-
-
-def lower_budgets() -> None:
-    """Write today's lines where they are below the budget; leave out rooms that are gone."""
-    allowed, lines = budgets(), lines_of_rooms()
-    lower = {
-        room: min(lines[room], most) for room, most in sorted(allowed.items()) if room in lines
-    }
-    BUDGET.write_text(json.dumps(lower, indent=2) + "\n", encoding="utf-8")
-    for room, most in allowed.items():
-        if lower.get(room, 0) < most:
-            print(f"{room}: {most} -> {lower.get(room, 0)}")
-
-
-if __name__ == "__main__":
-    lower_budgets()
